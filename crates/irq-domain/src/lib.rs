@@ -161,7 +161,7 @@ mod runtime;
 mod sync;
 
 pub use affinity::policy::{AffinityPolicy, Moved, RoundRobin, spread};
-pub use domain::bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
+pub use domain::bridge::{InputBridge, WiredBridge};
 pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
 pub use domain::shared_device::{SharedDevice, SharedDeviceConfig};
 pub use domain::vector_table::MsiVector;

@@ -4,7 +4,6 @@
 use super::msi_device::{MsiDevice, MsiDeviceConfig};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
-use crate::irq::flow::Start;
 use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::request::handle::IrqHandle;
 use alloc::sync::Arc;
@@ -29,65 +28,16 @@ pub trait InputBridge: MessageStore {
     fn end(&self, input: u16);
 }
 
-/// A bridge, as its bus knows it.
-#[non_exhaustive]
-pub struct BridgeConfig<'a> {
-    /// For people: the node's name.
-    pub name: &'a str,
-    /// The bridge's requester ID.
-    pub requester: RequesterId,
-    /// The controller that takes its messages, with the layers between.
-    pub parent: Arc<dyn MsiParent>,
-    /// Its registers.
-    pub bridge: Arc<dyn InputBridge>,
-}
-
-impl<'a> BridgeConfig<'a> {
-    /// A bridge of this name and requester ID, served by `parent`, with the registers `bridge`.
-    pub fn new(
+impl<'a> MsiDeviceConfig<'a, dyn InputBridge> {
+    /// Creates the configuration of a bridge with this name and requester ID, served by `parent`,
+    /// with the registers `bridge`.
+    pub fn of_bridge(
         name: &'a str,
         requester: RequesterId,
         parent: Arc<dyn MsiParent>,
         bridge: Arc<dyn InputBridge>,
     ) -> Self {
-        Self { name, requester, parent, bridge }
-    }
-}
-
-impl fmt::Debug for BridgeConfig<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BridgeConfig")
-            .field("name", &self.name)
-            .field("requester", &self.requester)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A bridge's input, as the driver of the device on it wants it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct InputRequest<'a> {
-    /// The input.
-    pub input: u16,
-    /// The device's trigger.
-    pub trigger: Trigger,
-    /// For people.
-    pub name: &'a str,
-    /// Enabled or disabled after the request.
-    pub start: Start,
-}
-
-impl<'a> InputRequest<'a> {
-    /// A request of an input, enabled at once.
-    pub const fn new(input: u16, trigger: Trigger, name: &'a str) -> Self {
-        Self { input, trigger, name, start: Start::Enabled }
-    }
-
-    msi_types::setters! {
-        with_input: input: u16,
-        with_trigger: trigger: Trigger,
-        with_name: name: &'a str,
-        with_start: start: Start,
+        Self { name, requester, parent, store: bridge }
     }
 }
 
@@ -105,30 +55,45 @@ impl WiredBridge {
     /// Context: task; may sleep.
     pub fn attach(
         interrupts: &Interrupts,
-        config: BridgeConfig<'_>,
+        config: MsiDeviceConfig<'_, dyn InputBridge>,
     ) -> Result<Self, MsiDeviceError> {
-        let BridgeConfig { name, requester, parent, bridge } = config;
+        let MsiDeviceConfig { name, requester, parent, store: bridge } = config;
         let store: Arc<dyn MessageStore> = bridge.clone();
         let device =
             MsiDevice::attach(interrupts, MsiDeviceConfig::new(name, requester, parent, store))?;
         Ok(Self { device, bridge })
     }
 
-    /// Sets the trigger and the handler of an input. The input is ended after each run of the
-    /// handler.
+    /// Installs the handler of an input, sets the input's trigger, and enables its interrupt. The
+    /// input is ended after each run of the handler.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(
         &self,
-        request: InputRequest<'_>,
+        input: u16,
+        trigger: Trigger,
+        name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        let input = request.input;
+        self.request_disabled(input, trigger, name, handler).inspect(IrqHandle::enable)
+    }
+
+    /// Like [`request`](Self::request), but the interrupt is disabled until the first
+    /// [`IrqHandle::enable`].
+    ///
+    /// Context: task; may sleep.
+    pub fn request_disabled<R: Into<IrqReturn>>(
+        &self,
+        input: u16,
+        trigger: Trigger,
+        name: &str,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
         let is_new = self.device.vector(input).is_none();
         if is_new {
             self.device.allocate_at(&[input])?;
         }
-        self.install(request, handler).inspect_err(|_| {
+        self.install(input, trigger, name, handler).inspect_err(|_| {
             if is_new {
                 // The first error is the one to report.
                 let _ = self.device.free(input);
@@ -138,7 +103,9 @@ impl WiredBridge {
 
     fn install<R: Into<IrqReturn>>(
         &self,
-        InputRequest { input, trigger, name, start }: InputRequest<'_>,
+        input: u16,
+        trigger: Trigger,
+        name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
         let bridge = self.bridge.clone();
@@ -151,9 +118,6 @@ impl WiredBridge {
         self.bridge.set_trigger(input, trigger).map_err(MsiDeviceError::from)?;
         // The last handler may have gone while the input waited for its end.
         self.bridge.end(input);
-        if start == Start::Enabled {
-            handle.enable();
-        }
         Ok(handle)
     }
 

@@ -28,15 +28,15 @@ use msi_types::{
 
 /// A device, as its bus knows it.
 #[non_exhaustive]
-pub struct MsiDeviceConfig<'a> {
+pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
     /// For people: the function's address, or the node's name.
     pub name: &'a str,
     /// The device's requester ID.
     pub requester: RequesterId,
     /// The controller that serves it, with the layers between.
     pub parent: Arc<dyn MsiParent>,
-    /// The store of its messages.
-    pub store: Arc<dyn MessageStore>,
+    /// The store of its messages: a [bridge](crate::InputBridge)'s registers, or another store.
+    pub store: Arc<S>,
 }
 
 impl<'a> MsiDeviceConfig<'a> {
@@ -51,7 +51,7 @@ impl<'a> MsiDeviceConfig<'a> {
     }
 }
 
-impl fmt::Debug for MsiDeviceConfig<'_> {
+impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MsiDeviceConfig")
             .field("name", &self.name)

@@ -1,9 +1,7 @@
 //! A controller whose wired inputs become messages.
 
 use crate::mock::{Addressing, Controller, Machine, Store, StoreKind, lock};
-use irq_domain::{
-    BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge,
-};
+use irq_domain::{InputBridge, MsiDeviceConfig, MsiDeviceError, RequestError, WiredBridge};
 use msi_types::{
     Cpu, FastMask, Fit, HwIrq, Masking, MessageStore, RequesterId, Storage, StoreError,
     StoreUpdate, Trigger,
@@ -101,11 +99,9 @@ impl InputBridge for Hardware {
     }
 }
 
-pub(crate) const LEVEL: InputRequest<'static> = InputRequest::new(2, Trigger::Level, "level");
-
 pub(crate) fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
     let hardware = Hardware::new(&machine.controller);
-    let config = BridgeConfig::new(
+    let config = MsiDeviceConfig::of_bridge(
         "mbigen",
         RequesterId::new(0x40),
         machine.controller.clone(),
@@ -124,7 +120,7 @@ fn a_level_runs_its_handler_until_it_falls() {
             device.drive(2, false);
         }
     };
-    let handle = bridge.request(LEVEL, handler).unwrap();
+    let handle = bridge.request(2, Trigger::Level, "level", handler).unwrap();
     hardware.drive(2, true);
     machine.settle();
     assert_eq!(handle.count(), 3);
@@ -135,8 +131,7 @@ fn a_level_runs_its_handler_until_it_falls() {
 fn an_edge_runs_its_handler_once_each() {
     let machine = Machine::new(Addressing::NamesCpu);
     let (hardware, bridge) = attach(&machine);
-    let request = LEVEL.with_input(7).with_trigger(Trigger::Edge);
-    let handle = bridge.request(request, |_| {}).unwrap();
+    let handle = bridge.request(7, Trigger::Edge, "edge", |_| {}).unwrap();
     for cpu in [1, 2, 3] {
         handle.set_affinity(Cpu::new(cpu)).unwrap();
         hardware.drive(7, true);
@@ -150,7 +145,7 @@ fn an_edge_runs_its_handler_once_each() {
 fn a_level_without_handler_is_its_successors() {
     let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
-    let first = bridge.request(LEVEL, |_| {}).unwrap();
+    let first = bridge.request(2, Trigger::Level, "level", |_| {}).unwrap();
     let hwirq: HwIrq = first.hwirq();
     hardware.drive(2, true);
     first.disable();
@@ -158,7 +153,8 @@ fn a_level_without_handler_is_its_successors() {
     machine.settle();
     drop(first);
     let device = hardware.clone();
-    let second = bridge.request(LEVEL, move |_| device.drive(2, false)).unwrap();
+    let second =
+        bridge.request(2, Trigger::Level, "level", move |_| device.drive(2, false)).unwrap();
     machine.settle();
     assert_eq!((second.count(), second.hwirq()), (1, hwirq));
 }
@@ -167,10 +163,10 @@ fn a_level_without_handler_is_its_successors() {
 fn an_impossible_trigger_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let (_, bridge) = attach(&machine);
-    let refused = bridge.request(LEVEL.with_input(7), |_| {});
+    let refused = bridge.request(7, Trigger::Level, "level", |_| {});
     let reason = StoreError { slot: 7, reason: "an edge alone" };
     assert_eq!(refused.err(), Some(RequestError::Bridge(MsiDeviceError::Store(reason))));
-    let missing = bridge.request(LEVEL.with_input(8), |_| {});
+    let missing = bridge.request(8, Trigger::Level, "level", |_| {});
     assert_eq!(missing.err(), Some(RequestError::Bridge(MsiDeviceError::NoSlot(8))));
 }
 
@@ -178,8 +174,7 @@ fn an_impossible_trigger_is_refused() {
 fn an_input_goes_with_its_bridge() {
     let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
-    let request = LEVEL.with_start(Start::Disabled).with_trigger(Trigger::Edge);
-    let handle = bridge.request(request, |_| {}).unwrap();
+    let handle = bridge.request_disabled(2, Trigger::Edge, "edge", |_| {}).unwrap();
     hardware.drive(2, true);
     machine.settle();
     assert_eq!(handle.count(), 0);

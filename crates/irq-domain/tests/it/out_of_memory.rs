@@ -139,7 +139,7 @@ fn an_input_without_memory_keeps_no_vector() {
     let before = in_use(&machine);
     let handle = after_failures(
         10,
-        || bridge.request(bridge::LEVEL, |_| {}),
+        || bridge.request(2, Trigger::Level, "level", |_| {}),
         |error| {
             let no_memory =
                 [RequestError::NoMemory, RequestError::Bridge(MsiDeviceError::NoMemory)];
