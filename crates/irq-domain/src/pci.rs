@@ -15,7 +15,7 @@
 //! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §7.5 and §7.7.
 
 mod access;
-mod bars;
+mod bar_sizing;
 mod capabilities;
 mod ecam;
 mod enumerate;

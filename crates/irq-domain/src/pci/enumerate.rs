@@ -1,6 +1,6 @@
 //! Enumeration: depth first from the root bus of a host bridge.
 
-use super::bars::{Bars, MAX_BARS};
+use super::bar_sizing::{BarSet, MAX_BARS};
 use super::capabilities::capabilities;
 use super::function::Function;
 use super::header::{
@@ -156,7 +156,7 @@ impl<C: ConfigSpace + 'static, F: Fn(RequesterId) -> Option<C>> Walk<F> {
             device: config.read16(DEVICE),
             class: config.read32(CLASS) >> 8,
             secondary: None,
-            bars: Bars::place(&*config, bars, &mut self.windows),
+            bars: BarSet::place(&*config, bars, &mut self.windows),
             config,
         });
         Ok(self.found.len() - 1)

@@ -1,6 +1,6 @@
 //! Functions found by enumeration.
 
-use super::bars::Bars;
+use super::bar_sizing::BarSet;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
 use super::store::{FunctionStore, find_store};
 use super::windows::Bar;
@@ -20,7 +20,7 @@ pub struct Function {
     pub(super) class: u32,
     pub(super) secondary: Option<u8>,
     pub(super) config: Arc<dyn ConfigSpace>,
-    pub(super) bars: Bars,
+    pub(super) bars: BarSet,
 }
 
 impl Function {

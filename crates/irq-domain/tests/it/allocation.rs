@@ -2,6 +2,7 @@
 
 use crate::mock::{
     Addressing, CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Machine, Store, StoreKind,
+    on_wait,
 };
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
 use msi_types::{Cpu, FastMask, Masking, MsiError, Shape};
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 
 fn grant(
     machine: &Machine,
@@ -181,14 +183,20 @@ fn a_misaligned_group_is_the_controllers_fault() {
 fn a_cpu_offline_during_placement_keeps_nothing() {
     let machine = Machine::new(Addressing::NamesCpu);
     let interrupts = machine.interrupts.clone();
-    let (placing, heard) = std::sync::mpsc::channel();
+    let (placing, heard) = channel();
+    let (wait, waits) = channel();
     let offline = std::thread::spawn(move || {
         heard.recv().unwrap();
-        interrupts.offline(Cpu::new(0)).unwrap()
+        let waits = wait.clone();
+        let stranded =
+            on_wait(move || _ = waits.send(()), || interrupts.offline(Cpu::new(0)).unwrap());
+        // One that does not wait lets the placement go on, too.
+        let _ = wait.send(());
+        stranded
     });
     *machine.controller.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
         placing.send(()).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        waits.recv().unwrap();
     })));
     let (device, granted) =
         grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);

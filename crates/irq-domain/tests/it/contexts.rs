@@ -1,18 +1,15 @@
 //! Contexts: hard IRQ below dispatch and beside it, interrupts saved, tasks.
 
 use crate::function::{Function, attach};
-use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, StoreKind, in_hard_irq};
+use crate::mock::{
+    Addressing, Hotplug as _, Kernel, LongHandler, Machine, StoreKind, in_hard_irq, on_wait,
+};
 use irq_domain::pci::AccessContext;
 use irq_domain::{Dispatched, IrqHandle, LocalCpu, MsiDevice, WiredRequest};
 use msi_types::pci::msi;
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-/// Enough for what waits for nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A device with one vector.
 fn device(machine: &Machine) -> MsiDevice {
@@ -21,49 +18,23 @@ fn device(machine: &Machine) -> MsiDevice {
     device
 }
 
-/// A handler that tells when it runs, and returns when it is told to.
-fn long_handler(device: &MsiDevice) -> (IrqHandle, Receiver<()>, Sender<()>) {
-    let (entered, entries) = channel();
-    let (leave, leaving) = channel();
-    let leaving = Mutex::new(leaving);
-    let handler = move |_: &irq_domain::IrqContext<'_>| {
-        entered.send(()).unwrap();
-        leaving.lock().unwrap().recv().unwrap();
-    };
-    (device.request(0, "long", handler).unwrap(), entries, leave)
-}
-
-/// Does `drop_it` return while the handler of `handle` runs on another CPU?
-fn returns_while_handler_runs(drop_it: impl FnOnce(IrqHandle) + Send) -> bool {
+/// Returns true if `drop_it` waits for the handler of its argument, which runs on another CPU.
+fn waits_for_handler(drop_it: impl FnOnce(IrqHandle)) -> bool {
     let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
-    let (handle, entered, leave) = long_handler(&device);
-    let hwirq = handle.hwirq();
-    let (done, finished) = channel();
-    let returned = std::thread::scope(|scope| {
-        let interrupts = &machine.interrupts;
-        scope.spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
-        entered.recv().unwrap();
-        scope.spawn(move || {
-            drop_it(handle);
-            done.send(()).unwrap();
-        });
-        let returned = finished.recv_timeout(Duration::from_millis(300)).is_ok();
-        leave.send(()).unwrap();
-        returned
-    });
-    drop(device);
-    returned
+    let (long, run) = LongHandler::new();
+    let handle = device.request(0, "long", move |_| run()).unwrap();
+    long.awaited_by(&machine, handle.hwirq(), || drop_it(handle))
 }
 
 #[test]
 fn a_drop_in_another_interrupt_does_not_wait() {
-    assert!(returns_while_handler_runs(|handle| in_hard_irq(0, || drop(handle))));
+    assert!(!waits_for_handler(|handle| in_hard_irq(0, || drop(handle))));
 }
 
 #[test]
 fn a_drop_with_interrupts_saved_does_not_wait() {
-    assert!(returns_while_handler_runs(|handle| {
+    assert!(!waits_for_handler(|handle| {
         let state = Kernel.irq_save();
         drop(handle);
         Kernel.irq_restore(state);
@@ -72,7 +43,7 @@ fn a_drop_with_interrupts_saved_does_not_wait() {
 
 #[test]
 fn a_drop_in_a_task_waits() {
-    assert!(!returns_while_handler_runs(drop));
+    assert!(waits_for_handler(drop));
 }
 
 #[test]
@@ -165,16 +136,6 @@ impl Drop for CallsBack {
     }
 }
 
-/// Fails if `act` does not return.
-fn must_return(act: impl FnOnce() + Send + 'static) {
-    let (done, finished) = channel();
-    std::thread::spawn(move || {
-        act();
-        done.send(()).unwrap();
-    });
-    finished.recv_timeout(PATIENCE).unwrap();
-}
-
 #[test]
 fn a_refused_handler_is_freed_without_locks() {
     let machine = Machine::new(Addressing::Stays);
@@ -182,12 +143,13 @@ fn a_refused_handler_is_freed_without_locks() {
     let hwirq = device.vectors().unwrap()[0].hwirq;
     let _owner = device.request(0, "owner", |_| {}).unwrap();
     let freed = Arc::new(AtomicBool::new(false));
-    let (interrupts, owned) =
-        (machine.interrupts.clone(), CallsBack(machine.interrupts.clone(), freed.clone()));
-    must_return(move || {
-        let request = WiredRequest::new(hwirq, Trigger::Edge, "refused");
-        assert!(interrupts.request_wired(request, move |_| _ = &owned).is_err());
-    });
+    let owned = CallsBack(machine.interrupts.clone(), freed.clone());
+    let request = WiredRequest::new(hwirq, Trigger::Edge, "refused");
+    let refused = on_wait(
+        || panic!("waits for a lock that it holds"),
+        || machine.interrupts.request_wired(request, move |_| _ = &owned),
+    );
+    assert!(refused.is_err());
     assert!(freed.load(Ordering::SeqCst));
 }
 
@@ -195,37 +157,24 @@ fn a_refused_handler_is_freed_without_locks() {
 fn a_request_frees_no_handler_under_its_locks() {
     let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
-    let (entered, entries) = channel();
-    let (leave, leaving) = channel::<()>();
-    let leaving = Mutex::new(leaving);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let (mine, freed) = (own.clone(), Arc::new(AtomicBool::new(false)));
     let owned = CallsBack(machine.interrupts.clone(), freed.clone());
+    let (long, run) = LongHandler::new();
     let handler = move |_: &irq_domain::IrqContext<'_>| {
         let _ = &owned;
         drop(mine.lock().unwrap().take());
-        entered.send(()).unwrap();
-        leaving.lock().unwrap().recv().unwrap();
+        run();
     };
     let handle = device.request(0, "leaving", handler).unwrap();
     let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
-    let interrupts = machine.interrupts.clone();
-    let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
-    entries.recv().unwrap();
-    // The vector's handler is on its way out, and the root has an input of the same number.
-    let interrupts = machine.interrupts.clone();
-    must_return(move || {
+    // The vector's handler is on its way out, and the root has an input of the same number. A
+    // request that waited for the handler and freed it under its locks would wait for ever.
+    long.awaited_by(&machine, hwirq, || {
         let request = WiredRequest::new(hwirq, Trigger::Edge, "same number");
-        let later = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
-            leave.send(()).unwrap();
-        });
-        assert!(interrupts.request_wired(request, |_| {}).is_err());
-        later.join().unwrap();
+        assert!(machine.interrupts.request_wired(request, |_| {}).is_err());
     });
-    assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
     machine.interrupts.reclaim();
     assert!(freed.load(Ordering::SeqCst));
 }

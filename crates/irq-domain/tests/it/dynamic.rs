@@ -1,7 +1,7 @@
 //! Several domains on one device; vectors that come and go one by one.
 
 use crate::mock::{
-    Addressing, Controller, FAULT, Hotplug as _, Machine, Store, StoreKind, in_hard_irq,
+    Addressing, Controller, FAULT, Hotplug as _, LongHandler, Machine, Store, StoreKind,
 };
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
@@ -156,43 +156,25 @@ fn a_slot_is_free_again_however_it_was_allocated() {
     assert_eq!(handle.count(), 1);
 }
 
-/// Frees a vector while its handler, which dropped its own handle first or not, runs on CPU 0.
+/// Frees a vector while its handler, which dropped its own handle first or not, runs on CPU 1.
 fn free_beside_the_handler(drops_itself: bool) {
-    let machine = Arc::new(Machine::new(Addressing::Stays));
-    let device = Arc::new(machine.attach(&machine.store(StoreKind::MSIX)));
+    let machine = Machine::new(Addressing::Stays);
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_at(&[0]).unwrap();
-    let (entered, inside) = std::sync::mpsc::channel();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (own, wait) = (Arc::new(Mutex::new(None::<IrqHandle>)), Mutex::new(wait));
-    let inner = own.clone();
+    let own = Arc::new(Mutex::new(None::<IrqHandle>));
+    let (inner, (long, run)) = (own.clone(), LongHandler::new());
+    let controller = machine.controller.clone();
     let handle = device.request(0, "test", move |_| {
         if drops_itself {
             drop(inner.lock().unwrap().take());
         }
-        entered.send(()).unwrap();
-        wait.lock().unwrap().recv().unwrap();
+        run();
+        assert_eq!(controller.vectors_in_use(), 1, "given back while its handler runs");
     });
     let handle = handle.unwrap();
     let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
-    let cpu = std::thread::spawn({
-        let machine = machine.clone();
-        move || in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq))
-    });
-    inside.recv().unwrap();
-    let task = std::thread::spawn({
-        let device = device.clone();
-        move || device.free(0)
-    });
-    while !device.vectors().unwrap().is_empty() {
-        std::thread::yield_now();
-    }
-    // Long enough for one that does not wait.
-    std::thread::sleep(std::time::Duration::from_millis(20));
-    assert_eq!(machine.controller.vectors_in_use(), 1, "given back while its handler runs");
-    go.send(()).unwrap();
-    task.join().unwrap().unwrap();
-    assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
+    assert!(long.awaited_by(&machine, hwirq, || device.free(0).unwrap()));
     assert_eq!(machine.controller.vectors_in_use(), 0);
     let late = machine.interrupts.dispatch(Cpu::new(0), hwirq);
     assert_eq!(late, Dispatched::Unhandled(Unhandled::Released));

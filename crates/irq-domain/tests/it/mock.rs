@@ -4,6 +4,7 @@
 mod controller;
 mod root;
 mod store;
+mod wait;
 
 use doorbell_test_support::Outside;
 use irq_domain::{
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) use controller::{Addressing, Controller, FAULT, FIRST};
 pub(crate) use root::Root;
 pub(crate) use store::{Bus, Hook, Store, StoreKind};
+pub(crate) use wait::{LongHandler, on_wait};
 
 thread_local! {
     static CPU: Cell<Option<u32>> = const { Cell::new(None) };
@@ -77,11 +79,13 @@ impl LocalCpu for Kernel {
     }
 
     fn relax(&self) {
+        wait::waited();
         std::thread::yield_now();
     }
 
     fn yield_now(&self) {
         assert_task();
+        wait::waited();
         std::thread::yield_now();
     }
 }

@@ -2,7 +2,7 @@
 //! asks for nothing.
 
 use crate::bridge;
-use crate::layers::{Translation, iommu};
+use crate::layer::{Translation, iommu};
 use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind, in_hard_irq};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use irq_domain::layer::DoorbellMode;

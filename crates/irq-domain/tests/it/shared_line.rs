@@ -1,7 +1,7 @@
 //! Several devices on one level-triggered line.
 
 use crate::mock::take_screaming;
-use crate::mock::{Addressing, CPUS, Hotplug as _, Machine, Root, in_hard_irq};
+use crate::mock::{Addressing, CPUS, Hotplug as _, LongHandler, Machine, Root, in_hard_irq};
 use doorbell_test_support::after_failures;
 use irq_domain::{
     Deferral, Dispatched, IrqHandle, IrqReturn, RequestError, Sharing, Start, Unhandled,
@@ -9,7 +9,7 @@ use irq_domain::{
 };
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 const LINE: HwIrq = HwIrq::new(40);
@@ -263,20 +263,9 @@ fn a_handler_may_drop_any_handle_of_its_line() {
 fn dropping_waits_for_the_own_handler() {
     let machine = Machine::new(Addressing::Stays);
     let (_first, _a) = device(&machine, "first");
-    let (inside, done) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
-    let (entered, finished) = (inside.clone(), done.clone());
-    let slow = move |_: &irq_domain::IrqContext<'_>| {
-        entered.wait();
-        thread::sleep(std::time::Duration::from_millis(50));
-        finished.store(true, SeqCst);
-    };
-    let handle = machine.interrupts.request_wired(named("slow"), slow).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| arrive(&machine));
-        inside.wait();
-        drop(handle);
-        assert!(done.load(SeqCst), "the handler still ran");
-    });
+    let (long, run) = LongHandler::new();
+    let handle = machine.interrupts.request_wired(named("slow"), move |_| run()).unwrap();
+    assert!(long.awaited_by(&machine, LINE, || drop(handle)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Dropping handles and devices, in every context.
 
-use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, LongHandler, Machine, StoreKind, in_hard_irq};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Unhandled};
 use msi_types::{Cpu, Pending, Shape};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,47 +38,12 @@ fn dropping_a_handle_frees_its_handler() {
 }
 
 #[test]
-fn drop_waits_for_a_handler_on_another_cpu() {
-    let machine = Machine::new(Addressing::Stays);
-    let device = device(&machine, 1);
-    let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
-    let (entered, done) = (inside.clone(), finished.clone());
-    let handle = device
-        .request(0, "test", move |_| {
-            entered.wait();
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            done.store(true, Ordering::SeqCst);
-        })
-        .unwrap();
-    let (interrupts, hwirq) = (machine.interrupts.clone(), handle.hwirq());
-    let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
-    inside.wait();
-    drop(handle);
-    assert!(finished.load(Ordering::SeqCst), "drop returned while the handler ran");
-    assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
-}
-
-#[test]
 fn disable_and_wait_returns_after_the_handler() {
     let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
-    let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
-    let (entered, done) = (inside.clone(), finished.clone());
-    let handle = device
-        .request(0, "test", move |_| {
-            entered.wait();
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            done.store(true, Ordering::SeqCst);
-        })
-        .unwrap();
-    let (interrupts, hwirq) = (machine.interrupts.clone(), handle.hwirq());
-    let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
-    inside.wait();
-    handle.disable_and_wait();
-    assert!(finished.load(Ordering::SeqCst));
-    cpu.join().unwrap();
+    let (long, run) = LongHandler::new();
+    let handle = device.request(0, "test", move |_| run()).unwrap();
+    assert!(long.awaited_by(&machine, handle.hwirq(), || handle.disable_and_wait()));
 }
 
 /// A handler that drops its own handle when it first runs.
@@ -208,25 +173,16 @@ fn a_task_tears_down_a_self_dropped_device() {
 fn tear_down_waits_for_a_self_dropping_handler() {
     let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
-    let (dropped, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
-    let (mine, tell, done) = (own.clone(), dropped.clone(), finished.clone());
-    let handle = device
-        .request(0, "test", move |_| {
-            drop(mine.lock().unwrap().take());
-            tell.wait();
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            done.store(true, Ordering::SeqCst);
-        })
-        .unwrap();
-    let (interrupts, hwirq) = (machine.interrupts.clone(), handle.hwirq());
+    let (mine, (long, run)) = (own.clone(), LongHandler::new());
+    let handler = move |_: &irq_domain::IrqContext<'_>| {
+        drop(mine.lock().unwrap().take());
+        run();
+    };
+    let handle = device.request(0, "test", handler).unwrap();
+    let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
-    let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
-    dropped.wait();
-    drop(device);
-    assert!(finished.load(Ordering::SeqCst), "torn down while the handler ran");
-    cpu.join().unwrap();
+    assert!(long.awaited_by(&machine, hwirq, || drop(device)));
 }
 
 #[test]

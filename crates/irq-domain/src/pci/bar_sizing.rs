@@ -20,13 +20,13 @@ const FLAGS: u32 = 0xf;
 
 /// Regions of a function, by register, and the first requested region without an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Bars {
+pub(super) struct BarSet {
     pub(super) placed: [Option<Bar>; MAX_BARS as usize],
     /// The first register whose region has no address.
     pub(super) unplaced: Option<u8>,
 }
 
-impl Bars {
+impl BarSet {
     /// Sizes the first `count` registers and places the memory regions. Afterwards the function
     /// neither decodes accesses nor sends messages.
     pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut Windows) -> Self {
