@@ -1,6 +1,6 @@
 //! The channel between guest and host: packets in both directions.
 
-use crate::ring::RingError;
+use crate::ring_error::RingError;
 
 /// Kind of a packet, and the number that ties a request to its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

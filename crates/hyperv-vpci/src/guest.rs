@@ -32,13 +32,13 @@
 //! ```
 
 mod bus;
+mod composition;
 mod deletion_queue;
-mod devices;
+mod device_table;
 mod error;
-mod functions;
-mod interrupts;
+mod function_table;
+mod interrupt_table;
 mod link;
-mod messages;
 mod msi_parent;
 mod power;
 mod spi_domain;
@@ -46,7 +46,7 @@ mod vectors;
 
 pub use bus::{Bus, BusConfig};
 pub use error::VpciError;
-pub use functions::BusEvent;
+pub use function_table::BusEvent;
 pub use link::Faults;
 pub use spi_domain::{FIRST_SPI, LAST_SPI, SpiDomain};
 pub use vectors::{ApicVectors, Hypercall, Vectors};

@@ -16,14 +16,14 @@
 
 mod config;
 mod error;
-mod functions;
-mod interrupts;
-mod requests;
+mod injection;
+mod offer_table;
+mod request_handler;
 mod saved;
 
 pub use config::{HostConfig, HostFunction};
 pub use error::{HostError, RestoreError};
-pub use interrupts::{FunctionInterrupts, Injection};
+pub use injection::{FunctionInterrupts, Injection};
 pub use saved::{SavedFunction, SavedHost, SavedMapping, SavedReply};
 
 use crate::channel::{Channel, ChannelError, Idle, PacketKind};
@@ -32,7 +32,7 @@ use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Relations, Retarget, S
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::try_arc;
-use functions::Functions;
+use offer_table::OfferTable;
 
 /// Packets that one call serves: a guest that never stops sending does not hold its host up.
 const BUDGET: usize = 64;
@@ -79,7 +79,7 @@ pub struct Host {
     version: Option<Version>,
     /// The configuration window while the bus is on.
     window: Option<u64>,
-    functions: Functions,
+    functions: OfferTable,
     /// The guest has to be told of the functions.
     relations_pending: bool,
     /// The answer that is not sent yet. The next request is taken after it.
@@ -102,7 +102,7 @@ impl Host {
             injection,
             version: None,
             window: None,
-            functions: Functions::default(),
+            functions: OfferTable::default(),
             relations_pending: false,
             reply: None,
             buffer,
@@ -232,7 +232,7 @@ impl Host {
         }
     }
 
-    /// The channel was closed: all is as before its first message. Functions stay offered and
+    /// The channel was closed: all is as before its first message. OfferTable stay offered and
     /// send nothing; a function that was to be ejected is still to be.
     pub fn reset(&mut self) {
         self.version = None;
@@ -254,7 +254,7 @@ impl Host {
 
     /// Number of vectors that a function has messages for.
     pub fn vectors(&self, slot: Slot) -> u32 {
-        self.functions.get(slot).map_or(0, functions::Offered::vectors)
+        self.functions.get(slot).map_or(0, offer_table::Offered::vectors)
     }
 }
 

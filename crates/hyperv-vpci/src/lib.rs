@@ -43,5 +43,6 @@ pub mod guest;
 pub mod host;
 pub mod protocol;
 pub mod ring;
+mod ring_error;
 
 pub use msi_types;

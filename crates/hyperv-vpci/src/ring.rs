@@ -13,14 +13,13 @@
 //! All these accesses are sequentially consistent. Of a writer that stores `in` and a reader that
 //! clears its mask at the same time, at least one sees the other's store.
 
-mod error;
 mod heap;
 mod reader;
 #[cfg(feature = "vm-memory")]
 mod rust_vmm;
 mod writer;
 
-pub use error::RingError;
+pub use crate::ring_error::RingError;
 pub use heap::HeapRing;
 pub use reader::RingReader;
 #[cfg(feature = "vm-memory")]

@@ -75,7 +75,7 @@ use doorbell_lock::{IrqLock, TaskLock};
 use free_hwirqs::FreeHwirqs;
 use irq_data::{IrqData, IrqDataLocked};
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
-use quotas::VectorQuotas;
+use quotas::QuotaTable;
 
 #[cfg(doc)]
 use msi_types::{MsiParent, Rewrite};
@@ -98,7 +98,7 @@ pub struct VectorDomain {
     /// By CPU and vector: the hwirq's index plus 1, or 0.
     table: Vec<[AtomicU32; 256]>,
     irqs: Vec<IrqData>,
-    quotas: TaskLock<VectorQuotas>,
+    quotas: TaskLock<QuotaTable>,
     core: IrqLock<Core>,
 }
 
@@ -152,7 +152,7 @@ impl VectorDomain {
                 (0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))),
             )?,
             irqs: try_collect((0..count).map(|_| IrqData::default()))?,
-            quotas: TaskLock::new(VectorQuotas::default()),
+            quotas: TaskLock::new(QuotaTable::default()),
             core: IrqLock::new(core),
         })
     }

@@ -1,7 +1,7 @@
 //! A virtual bus, from its first message to its last.
 
-use super::functions::{Function, FunctionState};
-use super::interrupts::Interrupts;
+use super::function_table::{Function, FunctionState};
+use super::interrupt_table::InterruptTable;
 use super::link::{Completion, Link};
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::{Channel, Idle};
@@ -42,7 +42,7 @@ pub struct Bus {
     pub(super) kernel: Arc<dyn Kernel>,
     pub(super) vectors: Vectors,
     pub(super) link: TaskLock<Link>,
-    pub(super) interrupts: IrqLock<Interrupts>,
+    pub(super) interrupts: IrqLock<InterruptTable>,
     /// Number of unmasks whose hypercall was refused.
     pub(super) refused_unmasks: AtomicU32,
 }
@@ -75,7 +75,7 @@ impl Bus {
         kernel: Arc<dyn Kernel>,
     ) -> Result<Self, VpciError> {
         let link = TaskLock::new(Link::new(channel, config.vectors)?);
-        let interrupts = Interrupts::new(config.vectors).map_err(|_| VpciError::NoMemory)?;
+        let interrupts = InterruptTable::new(config.vectors).map_err(|_| VpciError::NoMemory)?;
         let interrupts = IrqLock::new(interrupts);
         let version = Version::V1_1;
         let refused_unmasks = AtomicU32::new(0);
@@ -343,7 +343,7 @@ impl Bus {
         result
     }
 
-    pub(super) fn with_interrupts<R>(&self, f: impl FnOnce(&mut Interrupts) -> R) -> R {
+    pub(super) fn with_interrupts<R>(&self, f: impl FnOnce(&mut InterruptTable) -> R) -> R {
         self.interrupts.with(&*self.kernel, f)
     }
 }

@@ -4,9 +4,9 @@
 //! and a late one finds what has to be done about it.
 
 use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
-use super::functions::{Functions, slots};
+use super::function_table::{FunctionTable, slots};
 use super::vectors::Vectors;
-use super::{VpciError, devices::Devices};
+use super::{VpciError, device_table::DeviceTable};
 use crate::channel::{Channel, ChannelError, Idle, PacketKind};
 use crate::protocol::reply::{InterruptReply, Status};
 use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, Slot};
@@ -108,8 +108,8 @@ pub(super) struct Link {
     pub(super) waiting: u32,
     buffer: Vec<u8>,
     faults: Faults,
-    pub(super) functions: Functions,
-    pub(super) devices: Devices,
+    pub(super) functions: FunctionTable,
+    pub(super) devices: DeviceTable,
     pub(super) has_relations: bool,
     /// State of the channel after the last look: asleep only if the next packet raises a signal.
     pub(super) idle: Idle,
@@ -139,8 +139,8 @@ impl Link {
             waiting: 0,
             buffer,
             faults: Faults::default(),
-            functions: Functions::new().map_err(no_memory)?,
-            devices: Devices::default(),
+            functions: FunctionTable::new().map_err(no_memory)?,
+            devices: DeviceTable::default(),
             has_relations: false,
             idle: Idle::Busy,
         })

@@ -2,10 +2,10 @@
 
 use super::VpciError;
 use super::bus::Bus;
-use super::functions::FunctionState;
-use super::interrupts::{Answer, Interrupt};
+use super::composition::CREATE;
+use super::function_table::FunctionState;
+use super::interrupt_table::{Answer, Interrupt};
 use super::link::Link;
-use super::messages::CREATE;
 use super::vectors::{UNNAMED, VectorTarget};
 use crate::protocol::{MAX_GROUP, Slot, TranslatedInterrupt};
 use core::fmt;

@@ -1,8 +1,8 @@
 //! Power of the bus: negotiation, D0 entry and exit, suspend and resume.
 
 use super::bus::{Bus, listed};
-use super::functions::{Function, FunctionState};
-use super::interrupts::{Answer, Interrupts};
+use super::function_table::{Function, FunctionState};
+use super::interrupt_table::{Answer, InterruptTable};
 use super::link::Link;
 use super::{Vectors, VpciError};
 use crate::channel::Channel;
@@ -23,9 +23,9 @@ impl Bus {
     }
 
     /// Turns the bus off, for example before hibernation, and drops its channel, which closes it.
-    /// Functions stay attached and vectors stay allocated, but the host's messages are void. Each
+    /// FunctionTable stay attached and vectors stay allocated, but the host's messages are void. Each
     /// vector is masked at the root, and stays masked until its owner unmasks it after a
-    /// [`resume`](Self::resume). Functions' drivers must have stopped their devices, and no other
+    /// [`resume`](Self::resume). FunctionTable' drivers must have stopped their devices, and no other
     /// task may be inside a call on the bus.
     ///
     /// Context: task; may sleep.
@@ -35,12 +35,12 @@ impl Bus {
     /// it is closed.
     pub fn suspend(&self) -> Result<(), VpciError> {
         let result = self.turn_off(VpciError::Suspended, Link::suspended);
-        self.with_interrupts(Interrupts::lose_messages);
+        self.with_interrupts(InterruptTable::lose_messages);
         result
     }
 
     /// Turns a suspended bus on again over another channel. The bus keeps its protocol version,
-    /// which the host must support. Functions that the host still lists are assigned their
+    /// which the host must support. FunctionTable that the host still lists are assigned their
     /// resources again, and each message is requested again, for the same vector and its current
     /// target. The host may answer with other messages: the caller must write what
     /// [`compose`](msi_types::MsiParent::compose) returns to every function before vectors are

@@ -5,8 +5,8 @@
 //! it finds itself on. Rings lie in the guest's memory; the host's own indices are saved beside
 //! this state ([`RingIndices`](crate::ring::RingIndices)).
 
-use super::functions::{Ejection, Mapping, is_target};
-use super::interrupts::Target;
+use super::injection::Target;
+use super::offer_table::{Ejection, Mapping, is_target};
 use super::{
     FunctionInterrupts, Host, HostConfig, HostError, HostFunction, Injection, Reply, RestoreError,
 };

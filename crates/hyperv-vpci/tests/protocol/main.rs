@@ -1,5 +1,5 @@
 //! Messages against layouts that were typed by hand, and against each other.
 
-mod layouts;
+mod message_layout;
 mod refusals;
 mod round_trip;

@@ -21,12 +21,12 @@ struct VectorQuota {
 
 /// The attached devices.
 #[derive(Debug, Default)]
-pub(super) struct VectorQuotas {
+pub(super) struct QuotaTable {
     next: u32,
     quotas: SortedMap<u32, VectorQuota>,
 }
 
-impl VectorQuotas {
+impl QuotaTable {
     pub(super) fn attach(&mut self, limit: u32) -> Result<Attachment, MsiError> {
         let cookie = self.next;
         let next =

@@ -4,7 +4,7 @@
 mod board;
 mod managed;
 mod matrix;
-mod messages;
+mod message;
 mod out_of_memory;
 mod parent;
 mod races;

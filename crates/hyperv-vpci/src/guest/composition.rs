@@ -2,7 +2,7 @@
 
 use super::bus::{Bus, Outcome};
 use super::deletion_queue::FreedBlock;
-use super::interrupts::{Answer, Interrupt};
+use super::interrupt_table::{Answer, Interrupt};
 use super::link::LateMessage;
 use super::{Vectors, VpciError};
 use crate::protocol::reply::InterruptReply;

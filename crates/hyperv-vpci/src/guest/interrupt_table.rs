@@ -40,12 +40,12 @@ pub(super) struct Interrupt {
 /// All vectors of a bus, sorted. Room for all of them is taken once, so that nothing allocates
 /// while interrupts are masked.
 #[derive(Debug)]
-pub(super) struct Interrupts {
+pub(super) struct InterruptTable {
     entries: Vec<(HwIrq, Interrupt)>,
     limit: usize,
 }
 
-impl Interrupts {
+impl InterruptTable {
     pub(super) fn new(limit: u16) -> Result<Self, TryReserveError> {
         let limit = usize::from(limit);
         let mut entries = Vec::new();

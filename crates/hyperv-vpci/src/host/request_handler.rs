@@ -1,6 +1,6 @@
 //! Answers to a guest's requests. Each is checked as a whole before anything changes.
 
-use super::functions::Ejection;
+use super::offer_table::Ejection;
 use super::{Host, HostError, Reply};
 use crate::config_window::WINDOW_LENGTH;
 use crate::protocol::reply::{AssignedReply, BarsReply, InterruptReply, Status, VersionReply};

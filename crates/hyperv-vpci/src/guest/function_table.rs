@@ -79,7 +79,7 @@ pub(super) fn slots() -> impl DoubleEndedIterator<Item = Slot> {
 
 /// The slots of a bus. What a host lists takes no more memory than this.
 #[derive(Debug)]
-pub(super) struct Functions {
+pub(super) struct FunctionTable {
     slots: Vec<Option<Function>>,
     epoch: u32,
     gone: SlotSet,
@@ -87,7 +87,7 @@ pub(super) struct Functions {
     arrived: SlotSet,
 }
 
-impl Functions {
+impl FunctionTable {
     pub(super) fn new() -> Result<Self, TryReserveError> {
         let mut slots = Vec::new();
         slots.try_reserve_exact(SLOTS)?;
@@ -172,7 +172,7 @@ impl Functions {
         was_told && removed.is_some_and(had_resources)
     }
 
-    /// Records that no function has its resources any longer. Functions that had resources are
+    /// Records that no function has its resources any longer. FunctionTable that had resources are
     /// kept.
     pub(super) fn suspend(&mut self) {
         self.ejecting = SlotSet::default();

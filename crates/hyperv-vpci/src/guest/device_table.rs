@@ -1,4 +1,4 @@
-//! Functions that are attached: each use of a function has an entry of its own.
+//! FunctionTable that are attached: each use of a function has an entry of its own.
 
 use super::VpciError;
 use super::vectors::Vectors;
@@ -21,9 +21,9 @@ pub(super) struct Device {
 
 /// All attachments, by cookie.
 #[derive(Default, Debug)]
-pub(super) struct Devices(Vec<Option<Device>>);
+pub(super) struct DeviceTable(Vec<Option<Device>>);
 
-impl Devices {
+impl DeviceTable {
     /// Makes room for one more.
     pub(super) fn reserve(&mut self) -> Result<u32, VpciError> {
         let free = self.0.iter().position(Option::is_none);

@@ -1,6 +1,6 @@
 //! The functions that are offered, and the messages that they have.
 
-use super::interrupts::{END_OF_SPIS, Target};
+use super::injection::{END_OF_SPIS, Target};
 use super::{FunctionInterrupts, HostConfig, HostError, HostFunction, Injection};
 use crate::protocol::{
     DeviceDescription, DeviceKey, InterruptDescriptor, MAX_GROUP, Retarget, Slot,
@@ -113,9 +113,9 @@ impl Offered {
 
 /// All functions of a bus, by slot.
 #[derive(Debug, Default)]
-pub(super) struct Functions(Vec<Offered>);
+pub(super) struct OfferTable(Vec<Offered>);
 
-impl Functions {
+impl OfferTable {
     pub(super) fn offer(
         &mut self,
         function: HostFunction,
