@@ -6,7 +6,7 @@ use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::host::{Host, Injection};
 use hyperv_vpci::protocol::{AssignedResources, Request, ResourcesForm, Version};
 use msi_types::{Delivery, Level, Line, MsiMessage, MsiParent, NoIdentity, SetLine, SignalMsi};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 
 #[test]
@@ -41,8 +41,12 @@ fn nothing_is_sent_after_a_deletion() {
     });
 }
 
-/// Lines on which a pulse takes as long as the test wants.
+/// Looks at a removal, which returns by then if it does not wait for a sender.
+const LOOKS: u32 = 1000;
+
+/// Lines on which the first pulse takes as long as the test wants.
 struct SlowLines {
+    pulses: AtomicU32,
     begun: Barrier,
     go_on: Barrier,
     is_done: AtomicBool,
@@ -53,9 +57,11 @@ impl SetLine for SlowLines {
         Delivery::Blocked
     }
     fn pulse(&self, _: Line) -> Delivery {
-        self.begun.wait();
-        self.go_on.wait();
-        self.is_done.store(true, Ordering::SeqCst);
+        if self.pulses.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.begun.wait();
+            self.go_on.wait();
+            self.is_done.store(true, Ordering::SeqCst);
+        }
         Delivery::Pending
     }
 }
@@ -63,6 +69,7 @@ impl SetLine for SlowLines {
 #[test]
 fn a_deletion_waits_for_a_sender_on_its_way() {
     let lines = Arc::new(SlowLines {
+        pulses: AtomicU32::new(0),
         begun: Barrier::new(2),
         go_on: Barrier::new(2),
         is_done: AtomicBool::new(false),
@@ -89,8 +96,16 @@ fn a_deletion_waits_for_a_sender_on_its_way() {
             host.remove(SLOT).unwrap();
             assert!(lines.is_done.load(Ordering::SeqCst), "it is sent after its removal");
         });
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        // The removal takes the message its target, then waits for senders.
+        while device.signal_msi(NoIdentity, message) != Delivery::Blocked {
+            std::thread::yield_now();
+        }
+        for _ in (0..LOOKS).take_while(|_| !removal.is_finished()) {
+            std::thread::yield_now();
+        }
+        let is_early = removal.is_finished();
         lines.go_on.wait();
+        assert!(!is_early, "it is removed while a message is sent");
         assert_eq!(sender.join().unwrap(), Delivery::Pending);
         removal.join().unwrap();
     });

@@ -10,17 +10,20 @@ use msi_types::{
     SignalMsi, TaskContext,
 };
 use std::num::NonZeroU16;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::os::unix::process::parent_id;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
 
 /// Each kills one process.
 const ROUNDS: u64 = 8;
+/// Cycles of requests that no host answers after its death.
+const MANY: u32 = 1000;
 
-/// A time between 1 and 25 ms, another for each round.
-fn moment(round: u64) -> Duration {
-    Duration::from_micros(1000 + round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 24_000)
+/// Number of steps, 1 to 200, after which a round kills its process: another for each round.
+fn steps(round: u64) -> u64 {
+    1 + round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 200
 }
 
 fn gic() -> Arc<Gic> {
@@ -36,12 +39,12 @@ fn host(gic: &Arc<Gic>) -> (Host, Arc<FunctionInterrupts>) {
     (host, device)
 }
 
-/// Serves until `end`, or until the channel fails.
-fn serve(host: &mut Host, channel: &mut Channel<OwnedFd>, shared: &Shared, end: Instant) {
-    while Instant::now() < end {
+/// Serves the guest's packets, if it sent any.
+fn serve<F: AsFd + Send>(host: &mut Host, channel: &mut Channel<F>) {
+    loop {
         match host.serve(channel) {
             Ok(Served::More) => {}
-            Ok(Served::All | Served::Blocked) => shared.wait(),
+            Ok(Served::All | Served::Blocked) => return,
             Err(error) => panic!("a sound guest broke its channel: {error}"),
         }
     }
@@ -57,16 +60,19 @@ pub(crate) fn killed_guests() {
         let shared = Shared::new();
         let mut channel = shared.channel();
         let mut child = shared.spawn("guest");
-        let begin = Instant::now();
         while host.window().is_none() {
-            serve(&mut host, &mut channel, &shared, Instant::now() + Duration::from_millis(5));
-            assert!(begin.elapsed() < Duration::from_secs(20), "the guest never came");
+            serve(&mut host, &mut channel);
+            shared.wait();
+            assert_eq!(child.try_wait().expect("a child"), None, "the guest ended by itself");
         }
-        serve(&mut host, &mut channel, &shared, Instant::now() + moment(round));
+        for _ in 0..steps(round) {
+            serve(&mut host, &mut channel);
+            shared.wait();
+        }
         child.kill().expect("it runs");
         child.wait().expect("it was killed");
         // The rest of the ring is served, and nothing is waited for.
-        serve(&mut host, &mut channel, &shared, Instant::now() + Duration::from_millis(1));
+        serve(&mut host, &mut channel);
         most = most.max(host.vectors(Slot::default()));
         host.reset();
         assert_eq!(host.vectors(Slot::default()), 0);
@@ -78,9 +84,13 @@ pub(crate) fn killed_guests() {
     assert!(most > 0, "no guest was killed while it had vectors");
 }
 
-struct Process<F>(F);
+/// A process that gives up on the other one only when that has ended.
+struct Process {
+    wait: Box<dyn Fn() + Send + Sync>,
+    is_alone: Box<dyn Fn() -> bool + Send + Sync>,
+}
 
-impl<F: Fn() + Send + Sync> LocalCpu for Process<F> {
+impl LocalCpu for Process {
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
@@ -93,21 +103,23 @@ impl<F: Fn() + Send + Sync> LocalCpu for Process<F> {
     }
 }
 
-impl<F: Fn() + Send + Sync> TaskContext for Process<F> {
+impl TaskContext for Process {
     fn may_wait(&self) -> bool {
         true
     }
 }
 
-impl<F: Fn() + Send + Sync> Kernel for Process<F> {
+impl Kernel for Process {
     fn wake_ups(&self) -> u32 {
         0
     }
     fn wake(&self) {}
     /// Waits for a signal of the eventfd, which the only task of this process consumes.
     fn wait(&self, _: u32, turn: u32) -> Wait {
-        (self.0)();
-        if turn < 6 { Wait::Again } else { Wait::GiveUp }
+        let is_alone = (self.is_alone)();
+        (self.wait)();
+        // An answer may have been sent before the end.
+        if is_alone && turn > 1 { Wait::GiveUp } else { Wait::Again }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {
         u16::try_from(cpu.get()).ok()
@@ -116,15 +128,16 @@ impl<F: Fn() + Send + Sync> Kernel for Process<F> {
 
 const CONFIG: BusConfig = BusConfig::new(0x1000_0000, 0, 256);
 
-/// Takes vectors and gives them back, again and again, until the host is silent. Counts them.
-fn churn(bus: &Bus, end: impl Fn() -> bool) -> Result<u64, VpciError> {
+/// Takes vectors and gives them back, again and again, until the host is silent or `go_on`, which
+/// is told their number, says no.
+fn churn(bus: &Bus, mut go_on: impl FnMut(u64) -> bool) -> Result<u64, VpciError> {
     let device = bus.attach(Slot::default().requester(0), 64).expect("the function is there");
     let request =
         BlockRequest::new(NonZeroU16::new(4).expect("4"), Fit::new(Rewrite::Masked), Cpu::new(0))
             .with_shape(Shape::AlignedGroup);
     let mut count = 0;
     let mut result = Ok(());
-    while result.is_ok() && !end() {
+    while result.is_ok() && go_on(count) {
         let blocks: Vec<_> = (0..2).map_while(|_| bus.allocate(&device, &request).ok()).collect();
         for block in &blocks {
             if bus.compose(block, 0).is_err() {
@@ -145,26 +158,38 @@ fn churn(bus: &Bus, end: impl Fn() -> bool) -> Result<u64, VpciError> {
 /// confirmed come back when the bus is closed.
 pub(crate) fn killed_hosts() {
     let machine = gic();
-    let silent: Arc<dyn LocalCpu> = Arc::new(Process(|| ()));
+    let silent = Arc::new(Process { wait: Box::new(|| ()), is_alone: Box::new(|| false) });
     let domain = Arc::new(SpiDomain::new(machine.clone(), silent).expect("memory"));
     for round in 0..ROUNDS {
         let shared = Arc::new(Shared::new());
         let channel = shared.channel();
         let mut child = shared.spawn("host");
-        let waiting = shared.clone();
-        let kernel = Arc::new(Process(move || waiting.wait()));
+        let killed = Arc::new(AtomicBool::new(false));
+        let (is_killed, is_dead) = (killed.clone(), killed.clone());
+        let guest = Arc::new(Process {
+            wait: Box::new(move || shared.wait()),
+            is_alone: Box::new(move || is_killed.load(SeqCst)),
+        });
         let vectors = Vectors::Spis(domain.clone());
-        let begin = Instant::now();
-        let bus = Bus::open(CONFIG, Box::new(channel), vectors, kernel);
-        let bus = bus.expect("the host answers within its time");
-        let killer = thread::spawn(move || {
-            thread::sleep(moment(round));
+        let bus = Bus::open(CONFIG, Box::new(channel), vectors, guest);
+        let bus = bus.expect("the host answers");
+        let (kill, order) = mpsc::channel();
+        let death = thread::spawn(move || {
+            let _ = order.recv();
             child.kill().expect("it runs");
             child.wait().expect("it was killed");
+            killed.store(true, SeqCst);
         });
-        let result = churn(&bus, || begin.elapsed() > Duration::from_secs(20));
+        let mut late = 0;
+        let result = churn(&bus, |count| {
+            if count >= steps(round) {
+                let _ = kill.send(());
+            }
+            late += u32::from(is_dead.load(SeqCst));
+            late < MANY
+        });
         assert_eq!(result, Err(VpciError::Silent("compose")));
-        killer.join().expect("the host was killed");
+        death.join().expect("the host was killed");
         assert!(bus.close().is_err());
         assert!(machine.claimed().is_empty());
     }
@@ -179,28 +204,30 @@ pub(crate) fn child(role: &str) {
     }
 }
 
+/// Returns a function that tells whether the parent has ended.
+fn without_parent() -> impl Fn() -> bool + Send + Sync {
+    let parent = parent_id();
+    move || parent_id() != parent
+}
+
 fn child_guest() {
     let machine = gic();
-    let kernel = Arc::new(Process(child_wait));
+    let is_alone = Box::new(without_parent());
+    let kernel = Arc::new(Process { wait: Box::new(child_wait), is_alone });
     let domain = SpiDomain::new(machine, kernel.clone()).expect("memory");
     let vectors = Vectors::Spis(Arc::new(domain));
     let bus = Bus::open(CONFIG, Box::new(child_channel()), vectors, kernel);
     let bus = bus.expect("the host answers");
-    // The parent kills it long before.
-    let begin = Instant::now();
-    let _ = churn(&bus, || begin.elapsed() > Duration::from_secs(30));
+    let _ = churn(&bus, |_| true);
 }
 
 fn child_host() {
     let machine = gic();
     let (mut host, _device) = host(&machine);
     let mut channel = child_channel();
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(30) {
-        match host.serve(&mut channel) {
-            Ok(Served::More) => {}
-            Ok(Served::All | Served::Blocked) => child_wait(),
-            Err(error) => panic!("a sound guest broke its channel: {error}"),
-        }
+    let is_alone = without_parent();
+    while !is_alone() {
+        serve(&mut host, &mut channel);
+        child_wait();
     }
 }
