@@ -76,10 +76,10 @@ pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
     Ok(boxed)
 }
 
-/// Boxes an array whose items `make` makes, in order. It never stands on the stack.
+/// Boxes an array whose items `make` makes, in order. The array is never on the stack.
 ///
 /// # Errors
-/// The allocator has no memory for it. Nothing is made then.
+/// The allocator has no memory for it. `make` is not called then.
 pub fn try_box_array<T, const N: usize>(
     make: impl FnMut() -> T,
 ) -> Result<Box<[T; N]>, TryReserveError> {
@@ -170,17 +170,17 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.get(self.find(key).ok()?).map(|(_, value)| value)
     }
 
-    /// Does the map have this key?
+    /// Returns true if the map has this key.
     pub fn contains(&self, key: K) -> bool {
         self.find(key).is_ok()
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The map has no entry.
+    /// Returns true if the map has no entry.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

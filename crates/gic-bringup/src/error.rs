@@ -208,7 +208,7 @@ pub enum SuspendError {
     /// A step failed, and not every controller that was stopped before could be restarted.
     #[error("{step} did not stop, and the suspend was not undone: {left}")]
     NotUndone {
-        /// What did not stop.
+        /// The controller or step that failed to stop.
         step: &'static str,
         /// Controllers that do not work.
         left: ResumeError,

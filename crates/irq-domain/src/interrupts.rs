@@ -50,12 +50,12 @@ impl Config {
         Self { cpus, host, wired: None, policy: None, boot_cpu: Cpu::new(0) }
     }
 
-    /// With the root controller's wired interrupts.
+    /// Sets the root controller's wired interrupts.
     pub fn with_wired(self, wired: Arc<dyn WiredParent>) -> Self {
         Self { wired: Some(wired), ..self }
     }
 
-    /// With another placement policy.
+    /// Sets the placement policy.
     pub fn with_policy(self, policy: Arc<dyn AffinityPolicy>) -> Self {
         Self { policy: Some(policy), ..self }
     }

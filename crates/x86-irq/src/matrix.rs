@@ -244,12 +244,12 @@ impl VectorMatrix {
         self.map(cpu).map_or(0, |map| map.available)
     }
 
-    /// Is this vector handed out?
+    /// Returns true if this vector is allocated.
     pub fn is_allocated(&self, cpu_vector: CpuVector) -> bool {
         self.map(cpu_vector.cpu).is_ok_and(|map| map.allocated.contains(cpu_vector.vector))
     }
 
-    /// Is the CPU on line?
+    /// Returns true if the CPU is online.
     pub fn is_online(&self, cpu: Cpu) -> bool {
         self.map(cpu).is_ok_and(|map| map.online)
     }

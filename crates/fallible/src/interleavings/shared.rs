@@ -56,7 +56,7 @@ impl Drop for Told {
     }
 }
 
-/// The same with memory.
+/// Likewise, with memory.
 fn a_shared_value_is_dropped_by_its_last_owner() {
     let drops = Arc::new(AtomicUsize::new(0));
     let first = Shared::try_new(Told(drops.clone())).unwrap();

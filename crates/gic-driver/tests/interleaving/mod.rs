@@ -28,7 +28,7 @@ const COARSE: Schedule = Schedule { lock: || (), ..FINE };
 thread_local! {
     static HOOKS: Cell<Schedule> =
         const { Cell::new(Schedule { wait: std::thread::yield_now, ..SET_UP }) };
-    /// Whether each thread stands for one CPU, which counting masked interrupts requires.
+    /// True if each thread simulates one CPU. Counting masked interrupts requires this.
     static COUNTS: Cell<bool> = const { Cell::new(true) };
     /// Schedule of the threads that are started next.
     static CHOSEN: Cell<Schedule> = const { Cell::new(FINE) };

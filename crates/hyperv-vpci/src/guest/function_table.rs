@@ -121,7 +121,7 @@ impl FunctionTable {
         self.slots.iter().flatten()
     }
 
-    /// Is the function of this epoch still there?
+    /// Returns true if the function of this epoch is still present.
     pub(super) fn is_present(&self, slot: Slot, epoch: u32) -> bool {
         self.get(slot).is_some_and(|function| function.epoch == epoch)
     }

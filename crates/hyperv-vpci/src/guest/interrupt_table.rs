@@ -74,7 +74,7 @@ impl InterruptTable {
         lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()
     }
 
-    /// Has room for so many more.
+    /// Returns true if there is room for `count` more.
     pub(super) fn has_room(&self, count: u16) -> bool {
         self.entries.len() + usize::from(count) <= self.limit
     }
@@ -112,7 +112,7 @@ impl InterruptTable {
         Some(TranslatedInterrupt { message, ..answer })
     }
 
-    /// Does another interrupt of the function have one of this answer's messages?
+    /// Returns true if another interrupt of the function has one of this answer's messages.
     pub(super) fn is_taken(&self, slot: Slot, epoch: u32, answer: &TranslatedInterrupt) -> bool {
         let end =
             |answer: &TranslatedInterrupt| u64::from(answer.message.data) + u64::from(answer.count);

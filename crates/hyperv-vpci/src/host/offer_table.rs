@@ -186,7 +186,7 @@ impl OfferTable {
         (allowed && is_target(config, injection, mapping, first)).then_some((mapping, first))
     }
 
-    /// May a function have this mapping beside all those that there are?
+    /// Returns true if a function may have this mapping in addition to the existing ones.
     pub(super) fn allows(
         &self,
         config: &HostConfig,

@@ -21,7 +21,7 @@ impl<M: GuestMemory> GuestRing<M> {
     /// Creates a ring in contiguous pages from `base` on, with `length` bytes of data.
     ///
     /// # Errors
-    /// Those of [`from_pages`](Self::from_pages).
+    /// As for [`from_pages`](Self::from_pages).
     pub fn new(memory: M, base: GuestAddress, length: u32) -> Result<Self, RingError> {
         let pages = check_length(length)? / PAGE;
         let base = base.0;

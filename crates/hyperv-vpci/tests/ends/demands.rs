@@ -64,22 +64,11 @@ fn affinity_goes_to_the_parent() {
     let moved = board.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
     assert_eq!((moved.from, moved.to, moved.message), (Cpu::new(0), Cpu::new(3), None));
     board.bus.end_move(moved, MoveOutcome::Written).unwrap();
+    assert_eq!(board.bus.compose(&block, 0), Ok(message));
     assert_eq!(board.requests(), []);
     board.send(message);
     assert_eq!(board.gic.acknowledge(0), None);
     assert_eq!(board.gic.acknowledge(3), Some(block.first().get()));
-}
-
-#[test]
-fn an_affinity_change_leaves_the_message_alone() {
-    let board = Board::new();
-    let device = board.attach(SLOT);
-    let (block, message) = board.vector(&device);
-    board.tamper.heard();
-    let moved = board.bus.begin_move(&block, 0, Cpu::new(2)).unwrap();
-    board.bus.end_move(moved, MoveOutcome::Written).unwrap();
-    assert_eq!(board.bus.compose(&block, 0), Ok(message));
-    assert_eq!(board.requests(), []);
 }
 
 #[test]

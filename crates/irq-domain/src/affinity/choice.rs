@@ -21,14 +21,14 @@ impl CpuChoice {
         self.policy.as_deref().unwrap_or(&self.round_robin)
     }
 
-    /// The policy's choice among the CPUs on line; `None` if there are none.
+    /// Returns the policy's choice among the online CPUs; `None` if no CPU is online.
     pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
         let first = *online.first()?;
         let chosen = self.policy().choose(online);
         Some(if online.contains(&chosen) { chosen } else { first })
     }
 
-    /// The candidates, the policy's choice first.
+    /// Returns the candidates, the policy's choice first.
     pub(crate) fn preferred<'a>(&self, Candidates { cpus, .. }: &'a mut Candidates) -> &'a [Cpu] {
         if !cpus.is_empty() {
             let chosen = self.policy().choose(cpus);
@@ -53,7 +53,7 @@ pub(crate) fn first_reachable<T, E: Unreachable>(
     as_long_as_unreachable(result, others, attempt)
 }
 
-/// The same for these CPUs in their order; `None` if there are none.
+/// Tries CPUs in their order, likewise. Returns `None` if `cpus` is empty.
 pub(crate) fn first_of<T, E: Unreachable>(
     cpus: &[Cpu],
     mut attempt: impl FnMut(Cpu) -> Result<T, E>,

@@ -13,7 +13,7 @@ pub(crate) struct Hotplug {
 }
 
 impl Hotplug {
-    /// With the boot CPU, and room for all.
+    /// Creates a list with the boot CPU, and room for all CPUs.
     pub(crate) fn try_new(cpus: usize, boot_cpu: Cpu) -> Result<Self, TryReserveError> {
         let mut online = Vec::new();
         online.try_reserve_exact(cpus)?;
@@ -45,8 +45,8 @@ impl Candidates {
         Ok(Self { cpus: list, load: try_collect((0..cpus).map(|_| 0))? })
     }
 
-    /// Those of `among` that are on line, the one with the fewest managed interrupts first, of
-    /// which `managed` has the targets.
+    /// Returns the CPUs of `among` that are online, the one with the fewest managed interrupts
+    /// first. `managed` has the targets of all managed interrupts.
     pub(crate) fn least_managed(
         &mut self,
         among: &[Cpu],
@@ -71,7 +71,7 @@ impl Candidates {
         cpus
     }
 
-    /// The CPUs on line that are among these.
+    /// Fills the list with the online CPUs of `among`.
     pub(crate) fn fill(&mut self, online: &[Cpu], among: &[Cpu]) {
         self.cpus.clear();
         self.cpus.extend(online.iter().filter(|cpu| among.contains(cpu)));

@@ -229,7 +229,7 @@ fn start(registry: &IrqRegistry, descriptor: &Descriptor, cpu: Cpu) -> Result<()
     Ok(())
 }
 
-/// An interrupt that was freed meanwhile is nobody's to move.
+/// Ignores that an interrupt was freed in the meantime.
 fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveError> {
     match moved {
         Err(MoveError::UnknownIrq(_)) => Ok(()),

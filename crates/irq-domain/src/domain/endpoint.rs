@@ -12,7 +12,7 @@ use msi_types::{
 /// A device's message store.
 pub(super) struct Endpoint(Arc<dyn MessageStore>);
 
-/// Whether the store may send.
+/// State of the store's enable bit.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) enum StoreEnable {
     #[default]

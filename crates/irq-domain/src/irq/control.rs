@@ -55,7 +55,7 @@ pub(crate) enum Released {
 }
 
 impl Control {
-    /// Without handler; `unmasked` if the source lets messages through already.
+    /// Creates the state of an interrupt without a handler; `unmasked` if its source is unmasked.
     pub(crate) const fn new(unmasked: bool) -> Self {
         Self {
             handler: HandlerPhase::Vacant,

@@ -60,7 +60,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) target: Cpu,
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
-    /// Does its source let it through before it has a handler?
+    /// True if its source lets it through before it has a handler.
     pub(crate) unmasked: bool,
 }
 
@@ -119,7 +119,7 @@ impl Descriptor {
         Name::try_written(|out| line.write_names(host, out)).map(Some)
     }
 
-    /// Under the lock of the source.
+    /// Sets the target. The caller must hold the lock of the source.
     pub(crate) fn set_target(&self, cpu: Cpu) {
         self.target.store(cpu.get(), Ordering::Relaxed);
     }

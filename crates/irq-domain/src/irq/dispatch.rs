@@ -29,9 +29,10 @@ pub enum Dispatched {
 /// controller, to wherever the interrupt is routed by then; a level is still asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
-    /// It runs on another CPU (or below the caller on this one). Sent again when it returns.
+    /// The handler runs on another CPU (or below the caller on this one). The interrupt is sent
+    /// again when the handler returns.
     Running,
-    /// It is disabled. Sent again when it is enabled.
+    /// The interrupt is disabled. It is sent again when it is enabled.
     Disabled,
 }
 

@@ -1,5 +1,6 @@
-//! From a hwirq to its handler cells: a radix table. Its parts are allocated on the first request
-//! of a vector among them and stay where they are for good. So dispatch walks it without a lock.
+//! The dispatch table, a radix table from hwirqs to handler cells. Its parts are allocated on the
+//! first request of a vector among them, and are never moved or freed, so that dispatch walks the
+//! table without a lock.
 
 use crate::irq::descriptor::Action;
 use crate::irq::handler_cell::HandlerCell;

@@ -35,7 +35,7 @@ use core::ops::Deref;
 const INSTALLED: u32 = 1 << 0;
 /// A CPU runs the handler.
 const RUNNING: u32 = 1 << 1;
-/// It arrived while it could not run.
+/// An interrupt arrived while the handler could not run.
 const RESEND: u32 = 1 << 2;
 /// Arrivals do not run.
 const DISABLED: u32 = 1 << 3;
@@ -69,7 +69,7 @@ pub(crate) enum Arrival<'a, T> {
     Entered(Running<'a, T>),
     /// Another CPU runs it.
     Busy,
-    /// It is disabled.
+    /// The handler is disabled.
     Disabled,
     /// There is none; there was one before, or not.
     Absent(History),

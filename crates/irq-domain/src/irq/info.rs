@@ -15,9 +15,9 @@ use msi_types::{Cpu, HwIrq};
 /// Effective affinity of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EffectiveAffinity {
-    /// To this CPU.
+    /// Delivered to this CPU.
     Cpu(Cpu),
-    /// To each CPU its own.
+    /// Private: each CPU has its own interrupt.
     PerCpu,
 }
 
@@ -38,7 +38,7 @@ pub struct IrqInfo {
     pub flow: Flow,
     /// Its effective affinity.
     pub affinity: EffectiveAffinity,
-    /// Is it let through? (For a private interrupt: on any CPU.)
+    /// True if the interrupt is enabled; for a private interrupt, on any CPU.
     pub enabled: bool,
     /// Handler runs by CPU.
     pub counts: Vec<u64>,

@@ -64,7 +64,7 @@ pub(crate) struct SharedLine {
     first: Member,
 }
 
-/// Whether a line has members after one was removed.
+/// Members left on a line after one was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Remaining {
     /// The line has members and stays installed.

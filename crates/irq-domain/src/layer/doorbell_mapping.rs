@@ -60,7 +60,7 @@ pub enum IovaConstraint {
 }
 
 impl IovaConstraint {
-    /// May the page be mapped at `at`?
+    /// Returns true if the page may be mapped at `at`.
     pub const fn admits(self, at: u64) -> bool {
         match self {
             Self::Within { address_bits } => address_bits >= 64 || at >> address_bits == 0,

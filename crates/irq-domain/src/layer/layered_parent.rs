@@ -73,7 +73,7 @@ struct DeviceMessages {
     fit: Fit,
     /// `None` before, and for all of a group but its first vector.
     stored: Option<Passed>,
-    /// The same for the move that was begun, if its message changes.
+    /// Likewise for the move that was begun, if its message changes.
     moving: Option<Passed>,
     /// The message that ends a level.
     deassert: Option<Passed>,

@@ -14,7 +14,7 @@ pub enum RequesterRule {
     Same,
     /// To `base + (requester << shift)`: a bridge that puts its own number beside the function's.
     Shifted {
-        /// By how many bits: below 32.
+        /// Shift in bits; must be less than 32.
         shift: u8,
         /// Added after the shift.
         base: u32,
@@ -63,22 +63,22 @@ impl ShimLayer {
         }
     }
 
-    /// It changes who its devices are.
+    /// Makes the layer change requester IDs.
     pub const fn with_requesters(self, requester: RequesterRule) -> Self {
         Self { requester, ..self }
     }
 
-    /// It changes where messages go.
+    /// Makes the layer change the addresses of messages.
     pub const fn with_addresses(self, address: AddressRule) -> Self {
         Self { address, ..self }
     }
 
-    /// It carries so many bits of address and data, and drops the others.
+    /// Limits the layer to so many bits of address and data; it drops the others.
     pub const fn with_widths(self, address_bits: u8, data_bits: u8) -> Self {
         Self { address_bits, data_bits, ..self }
     }
 
-    /// It breaks something that the levels below offer.
+    /// Makes the layer block capabilities of the levels below.
     pub const fn with_blocks(self, blocks: Capabilities) -> Self {
         Self { blocks, ..self }
     }

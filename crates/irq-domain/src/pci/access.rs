@@ -1,6 +1,6 @@
 //! The bus driver's services.
 
-/// From where an access may be made.
+/// Context in which an access may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
     /// From hard-IRQ handlers too: memory-mapped, without a lock that tasks hold with interrupts
@@ -27,7 +27,7 @@ pub trait ConfigSpace: Send + Sync {
     fn write16(&self, offset: u16, value: u16);
     /// Writes 32 bits, as one store.
     fn write32(&self, offset: u16, value: u32);
-    /// From where the accesses may be made. MSI's mask bits are used in hard-IRQ handlers only if
+    /// Returns the context in which accesses may be made. MSI's mask bits are used in hard-IRQ handlers only if
     /// from there too.
     fn context(&self) -> AccessContext {
         AccessContext::Task

@@ -77,7 +77,7 @@ pub(super) fn find(config: &dyn ConfigSpace, id: u8) -> Result<u16, PciError> {
     found.map(|capability| capability.offset).ok_or(PciError::NoCapability { id })
 }
 
-/// Does a capability of `length` bytes fit at `offset`?
+/// Returns true if a capability of `length` bytes fits at `offset`.
 pub(super) fn check_length(id: u8, offset: u16, length: u16) -> Result<(), PciError> {
     if length <= END.saturating_sub(offset) {
         Ok(())

@@ -38,7 +38,7 @@ pub struct WiredRequest<'a> {
     pub sharing: Sharing,
 }
 
-/// Whether an input may have several handlers.
+/// Number of handlers that an input may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Sharing {
     /// The input has one handler: other requests of the input are refused.

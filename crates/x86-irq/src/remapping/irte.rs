@@ -16,7 +16,7 @@ pub enum ApicMode {
 }
 
 impl ApicMode {
-    /// Does a physical destination of this ID reach that APIC and no other?
+    /// Returns true if a physical destination of this ID reaches that APIC and no other.
     pub const fn reaches(self, id: ApicId) -> bool {
         match self {
             Self::Xapic => id.get() < 0xff,

@@ -5,7 +5,7 @@ use msi_types::RequesterId;
 /// Comparison of a requester with an entry's source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SourceCheck {
-    /// Not at all: anybody may. Isolates nothing.
+    /// No check: any requester may use the entry. Isolates nothing.
     None,
     /// All 16 bits are equal.
     Exact,
@@ -61,7 +61,7 @@ impl Source {
         Some(Self { id: u16::try_from(requester.get()).ok()?, check: SourceCheck::Exact })
     }
 
-    /// May this requester use the entry?
+    /// Returns true if this requester may use the entry.
     pub fn admits(self, requester: u16) -> bool {
         let differing = self.id ^ requester;
         let [last, first] = self.id.to_le_bytes();

@@ -104,7 +104,7 @@ impl<M: RemapMemory> RemapTable<M> {
         self.config.mode
     }
 
-    /// Does the unit block messages in the compatibility format?
+    /// Returns true if the unit blocks messages in the compatibility format.
     pub fn blocks_compatibility_format(&self) -> bool {
         self.config.mode == ApicMode::X2apic
             || self.config.compatibility == CompatibilityFormat::Blocked

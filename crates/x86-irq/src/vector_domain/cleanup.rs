@@ -6,11 +6,11 @@ use crate::apic::{ApicId, ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
 use msi_types::Cpu;
 
-/// Is there more to do?
+/// Result of a clean-up: whether former vectors are left.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "a cpu_vector that is still requested is cleaned up by another call"]
 pub enum Cleanup {
-    /// No, until it is [asked for](crate::Apic::request_cleanup).
+    /// No vector is left until the next [request](crate::Apic::request_cleanup).
     Done,
     /// An interrupt waits to be taken at a vector that was left: once that happened, at the next
     /// tick say, call again.

@@ -1,4 +1,4 @@
-//! From one vector to another, in two phases.
+//! Moves from one vector to another, in two phases.
 
 use super::irq_data::{IrqData, MessageKeeper, Phase};
 use super::{Core, VectorDomain};
@@ -30,7 +30,7 @@ struct Step {
     aside: Aside,
 }
 
-/// Has the interrupt a vector set aside at its new CPU?
+/// Vector set aside for the interrupt at its new CPU.
 #[derive(Clone, Copy)]
 enum Aside {
     /// It is not managed.

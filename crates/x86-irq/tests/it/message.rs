@@ -46,33 +46,6 @@ fn messages() -> impl Strategy<Value = ApicMessage> {
 }
 
 #[test]
-fn plain_messages_round_trip() {
-    for (format, ids) in
-        [(DestinationFormat::Xapic, 0x100), (DestinationFormat::Extended15, 0x8000)]
-    {
-        for id in 0..ids {
-            for number in [0x10, 0x20, 0x7f, 0x80, 0xfe] {
-                let plain = ApicMessage::fixed(ApicId::new(id), ApicVector::new(number).unwrap());
-                assert_eq!(ApicMessage::decode(plain.encode(format).unwrap(), format), Ok(plain));
-            }
-        }
-        let beyond = ApicMessage::fixed(ApicId::new(ids), ApicVector::MIN);
-        assert!(beyond.encode(format).is_err());
-    }
-}
-
-#[test]
-fn data_words_decode_to_themselves_or_fail() {
-    for data in 0..=0xffff {
-        let wire = MsiMessage { address: 0xfee0_0000, data };
-        let Ok(decoded) = ApicMessage::decode(wire, DestinationFormat::Xapic) else { continue };
-        // The level bit of an edge is the one bit that is ignored.
-        let ignored = if decoded.signal == Signal::Edge { 0x4000 } else { 0 };
-        assert_eq!(decoded.encode(DestinationFormat::Xapic).unwrap().data, data & !ignored);
-    }
-}
-
-#[test]
 fn handles_round_trip_with_any_subhandle() {
     for handle in 0..=u16::MAX {
         for subhandle in [None, Some(0), Some(handle.reverse_bits())] {
@@ -89,9 +62,15 @@ fn handles_round_trip_with_any_subhandle() {
 proptest! {
     #[test]
     fn encoding_is_undone_by_decoding(message in messages(), format in formats()) {
-        match message.encode(format) {
-            Ok(wire) => prop_assert_eq!(ApicMessage::decode(wire, format), Ok(message)),
-            Err(_) => prop_assert!(message.destination > format.max()),
+        let most = match format {
+            DestinationFormat::Xapic => 0xff,
+            DestinationFormat::Extended15 => 0x7fff,
+            DestinationFormat::Kvm32 => u32::MAX,
+        };
+        if let Ok(wire) = message.encode(format) {
+            prop_assert_eq!(ApicMessage::decode(wire, format), Ok(message));
+        } else {
+            prop_assert!(message.destination.get() > most);
         }
     }
 

@@ -20,7 +20,7 @@ pub struct FoundFunction {
 /// Finds and configures all functions (not bridges) behind a host bridge.
 ///
 /// # Errors
-/// Those of [`irq_domain::pci::enumerate`], and a window that is too small.
+/// The errors of [`irq_domain::pci::enumerate`]; a window that is too small.
 pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, PciError> {
     let ecam = Memory { bus: bus.clone(), region: windows.ecam };
     let ecam = Ecam::new(Arc::new(ecam), windows.buses);
