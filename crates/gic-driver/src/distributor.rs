@@ -1,15 +1,13 @@
 //! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a
 //! heap.
 
-mod security;
-
-pub use security::SecurityView;
+mod control;
 
 use crate::errata::{self, Erratum};
 use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
-use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform};
+use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform, SecurityView};
 use gic_arch::gicd::{self, Ctlr, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
 
@@ -110,7 +108,7 @@ impl<M: Mmio> Distributor<M> {
         if errata.any(|entry| entry.erratum == Erratum::ExtendedSpisNotThere) {
             typer = typer.with_espi(false).with_nmi(false);
         }
-        let view = security::detect(platform, &frame, typer)?;
+        let view = control::detect(platform, &frame, typer)?;
         Ok(Self { frame, address, typer, view })
     }
 
@@ -384,9 +382,9 @@ impl<M: Mmio> Distributor<M> {
     /// off afterwards.
     fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR);
-        let wanted = security::routing_bits(self.view);
+        let wanted = control::routing_bits(self.view);
         let missing = old.into_bits() & wanted != wanted;
-        let groups = if missing { security::all_groups() } else { security::group_bits(self.view) };
+        let groups = if missing { control::all_groups() } else { control::group_bits(self.view) };
         let quiet = Ctlr::from(old.into_bits() & !groups);
         self.write_control(platform, quiet)?;
         if !missing {
@@ -405,7 +403,7 @@ impl<M: Mmio> Distributor<M> {
         forwarding: Forwarding,
     ) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR).into_bits();
-        let bits = security::group_bits(self.view);
+        let bits = control::group_bits(self.view);
         let new = match forwarding {
             Forwarding::On => old | bits,
             Forwarding::Off => old & !bits,

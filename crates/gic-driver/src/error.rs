@@ -1,8 +1,12 @@
 //! Errors of the distributor, redistributors and CPU interfaces. Each names the block that failed.
 
-use crate::Block;
 #[cfg(feature = "alloc")]
-use crate::lpi::LpiError;
+mod lpi;
+
+#[cfg(feature = "alloc")]
+pub use lpi::{AdoptionRefused, LpiError, LpiMessages};
+
+use crate::Block;
 use gic_arch::{Affinity, ArchRevision, IntId};
 use msi_types::Cpu;
 

@@ -123,7 +123,6 @@ mod frame;
 #[cfg(feature = "alloc")]
 pub mod gic;
 pub mod gicv2;
-mod group;
 mod interrupt;
 #[cfg(feature = "alloc")]
 pub mod its;
@@ -139,10 +138,12 @@ pub mod redistributor;
 #[cfg(feature = "alloc")]
 mod register_access;
 mod saved;
+mod security;
 #[cfg(feature = "alloc")]
 pub mod spi_messages;
 #[cfg(target_arch = "aarch64")]
 pub mod sysreg;
+mod system_registers;
 #[cfg(feature = "alloc")]
 pub mod v2m;
 
@@ -152,13 +153,12 @@ pub use block_allocator::{Alignment, BlockAllocator, BlockError};
 pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
 #[cfg(feature = "alloc")]
 pub use direct_lpi::{DirectLpi, DirectLpiError};
-pub use distributor::{Distributor, DistributorConfig, Route, SecurityView};
+pub use distributor::{Distributor, DistributorConfig, Route};
 pub use error::GicError;
 #[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
 pub use gic_arch;
 pub use gicv2::{GicV2, GicV2Config};
-pub use group::Group;
 pub use interrupt::Interrupt;
 #[cfg(feature = "alloc")]
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
@@ -171,14 +171,16 @@ pub use msi_types;
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu};
 pub use platform::{
-    Coherence, ExceptionLevel, GicPlatform, Observed, PhysicalRegion, Platform, SystemRegisters,
-    Table, TableLayout, TimedOut, Wait, wait_until,
+    Coherence, GicPlatform, Observed, PhysicalRegion, Platform, Table, TableLayout, TimedOut, Wait,
+    wait_until,
 };
 pub use redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, find_redistributor,
 };
 pub use saved::{InterruptBlock, PrivateState, SharedBlock};
+pub use security::{Group, SecurityView};
 #[cfg(feature = "alloc")]
 pub use spi_messages::SpiRange;
+pub use system_registers::{ExceptionLevel, SystemRegisters};
 #[cfg(feature = "alloc")]
 pub use v2m::{V2m, V2mError, V2mFrame};

@@ -10,14 +10,11 @@ mod attachment;
 mod coherence;
 mod config_locks;
 mod configuration;
-mod error;
-mod messages;
 mod range;
 mod stale;
 mod tables;
 
-pub use error::{AdoptionRefused, LpiError};
-pub use messages::LpiMessages;
+pub use crate::error::{AdoptionRefused, LpiError, LpiMessages};
 pub use range::LpiRange;
 
 use crate::platform::ADDRESS_BITS;

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
 use crate::mask_hint::MaskHint;
-use crate::{ExceptionLevel, SystemRegisters};
+use crate::system_registers::{ExceptionLevel, SystemRegisters};
 use core::arch::asm;
 use gic_arch::Affinity;
 use gic_arch::icc::{self, SysRegEncoding};

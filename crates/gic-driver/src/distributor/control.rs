@@ -1,30 +1,8 @@
-//! The view of the security states, and what it makes of `GICD_CTLR` (IHI 0069 §12.9.4).
+//! The layout of `GICD_CTLR` in each security view (IHI 0069 §12.9.4), and the detection of the view.
 
 use crate::frame::Frame;
-use crate::{GicError, Group, Mmio, MmioExt, Platform};
+use crate::{GicError, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
-
-/// The security states of the system, and which of them this software is in. It decides the layout
-/// of `GICD_CTLR`, what priorities mean, and whether groups can be configured.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SecurityView {
-    /// One security state (`GICD_CTLR.DS` = 1).
-    Single,
-    /// Two security states, seen by Secure software.
-    Secure,
-    /// Two security states, seen by Non-secure software: a kernel over EL3 firmware.
-    NonSecure,
-}
-
-impl SecurityView {
-    /// The group whose interrupts software with this view gets as IRQs.
-    pub const fn own_group(self) -> Group {
-        match self {
-            Self::Single | Self::NonSecure => Group::One,
-            Self::Secure => Group::SecureOne,
-        }
-    }
-}
 
 /// The enable of the view's own group.
 pub(super) fn group_bits(view: SecurityView) -> u32 {

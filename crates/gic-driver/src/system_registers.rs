@@ -1,0 +1,52 @@
+//! The seam under the CPU interface: system registers of the CPU that executes.
+
+use gic_arch::icc::{SysReg, SysRegEncoding};
+use gic_arch::{Readable, RegisterValue, Writable};
+
+/// The exception level at which a kernel or hypervisor executes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ExceptionLevel {
+    /// EL1: a kernel.
+    El1,
+    /// EL2: a hypervisor, or a kernel in its place. `ICC_SRE_EL2` is its to set.
+    El2,
+}
+
+/// The CPU interface's system registers of the CPU that executes this. On hardware a zero-sized
+/// type over `MRS` and `MSR`; in a simulated machine the handle of one CPU.
+pub trait SystemRegisters {
+    /// Reads a register.
+    fn read_raw(&self, register: SysRegEncoding) -> u64;
+    /// Writes a register, with the barriers that make the write take effect: an `ISB`, except after
+    /// writes of the mask (`ICC_PMR_EL1`), which are self-synchronising and need a `DSB` if
+    /// `ICC_CTLR_EL1.PMHE` is 1.
+    fn write_raw(&self, register: SysRegEncoding, value: u64);
+    /// The exception level that executes this: EL1, if the implementation does not say otherwise.
+    fn exception_level(&self) -> ExceptionLevel {
+        ExceptionLevel::El1
+    }
+
+    /// Reads a typed register.
+    fn read<V: RegisterValue<Raw = u64>, A: Readable>(&self, register: SysReg<V, A>) -> V {
+        V::from(self.read_raw(register.encoding()))
+    }
+
+    /// Writes a typed register.
+    fn write<V: RegisterValue<Raw = u64>, A: Writable>(&self, register: SysReg<V, A>, value: V) {
+        self.write_raw(register.encoding(), value.into());
+    }
+}
+
+impl<S: SystemRegisters + ?Sized> SystemRegisters for &S {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        (**self).read_raw(register)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        (**self).write_raw(register, value);
+    }
+
+    fn exception_level(&self) -> ExceptionLevel {
+        (**self).exception_level()
+    }
+}
