@@ -21,7 +21,7 @@ register_frame! {
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x008);
     /// The doorbell: makes the SPI written pending.
     SETSPI_NS: Reg<u32, WriteOnly> = Reg::at(0x040);
-    /// Implementer: the key of the quirks.
+    /// Implementer and revision, which identify frames that number SPIs differently.
     IIDR: Reg<u32, ReadOnly> = Reg::at(0xfcc);
 }
 

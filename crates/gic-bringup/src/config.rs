@@ -129,11 +129,11 @@ fn v3(
         })
         .with_priorities(options.priorities)
         .with_lpi_id_bits(options.lpi_id_bits)
-        .with_machine(quirk_names(description)?))
+        .with_machine(machine_names(description)?))
 }
 
 /// The names by which [errata](gic_driver::errata) know the machine.
-fn quirk_names(description: &Description) -> Result<Vec<String>, TryReserveError> {
+fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveError> {
     let mut names = Vec::new();
     for name in description.quirk_names() {
         let mut copy = String::new();
@@ -161,7 +161,7 @@ pub fn its(
             gic_firmware::Coherence::ByRegister => Coherence::Coherent,
             gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
         })
-        .with_machine(quirk_names(description)?)
+        .with_machine(machine_names(description)?)
         .with_if_enabled(IfEnabled::TakeOver)
         .with_pre_its(
             controller

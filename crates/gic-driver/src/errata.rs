@@ -45,10 +45,6 @@
 //! assert_eq!(found, [Erratum::ItsTableAttributes, Erratum::ItsLocalNodeOnly]);
 //! ```
 
-mod table;
-
-pub use table::TABLE;
-
 use gic_arch::Iidr;
 
 /// The register that identifies an implementation.
@@ -152,6 +148,88 @@ pub struct ErratumEntry {
     pub product: &'static str,
 }
 
+/// All errata that are known.
+pub const TABLE: &[ErratumEntry] = &[
+    row(IdRegister::Distributor, 0xe8f0_0fff, 0xa000_034c, Erratum::ReservedRegistersAbort)
+        .of("Cavium ThunderX, OCTEON TX, OCTEON TX2", "38539"),
+    row(IdRegister::Distributor, 0xff0e_0fff, 0x0400_043b, Erratum::SpiWakeLostOnDeactivation)
+        .of("Arm GIC-700, variants 0 and 1", "2941627"),
+    row(IdRegister::Distributor, 0xff0f_0fff, 0x0402_043b, Erratum::SpiWakeLostOnDeactivation)
+        .of("Arm GIC-700, variant 2", "2941627"),
+    row(IdRegister::Distributor, 0xffff_ffff, 0x0402_043b, Erratum::SpisOwnedByChips)
+        .of("NVIDIA T241, several chips", "T241-FABRIC-4")
+        .on(&["jep106:036b:0241"]),
+    row(IdRegister::Distributor, 0xffff_ffff, 0x0204_043b, Erratum::ExtendedSpisNotThere)
+        .of("HiSilicon Hip06", "161010803"),
+    row(IdRegister::Distributor, 0xffff_ffff, 0x0000_0000, Erratum::ExtendedSpisNotThere)
+        .of("HiSilicon Hip07", "161010803"),
+    row(IdRegister::Distributor, 0xff00_0fff, 0x0000_043b, Erratum::SecureRegistersExposed)
+        .of("Rockchip RK3399 (GIC-500)", "RK3399 integration")
+        .on(&["rockchip,rk3399"]),
+    row(IdRegister::Distributor, 0, 0, Erratum::AffinityOneLevelDown)
+        .of("ASR8601", "8601001")
+        .on(&["asr,asr8601-gic-v3"]),
+    row(IdRegister::Redistributor, 0, 0, Erratum::WakerUnusable)
+        .of("Qualcomm MSM8996", "MSM8996 firmware")
+        .on(&["qcom,msm8996-gic-v3"]),
+    row(IdRegister::Redistributor, 0, 0, Erratum::PrivatePrioritiesLost)
+        .of("MediaTek MT8183, MT8192, MT8195", "Chromebook firmware")
+        .on(&["mediatek,broken-save-restore-fw"]),
+    row(IdRegister::Redistributor, 0xffff_ffff, 0x0201_743b, Erratum::TablesNotCoherent)
+        .of("Rockchip RK3588 (GIC-600)", "3588001")
+        .on(&["rockchip,rk3588", "rockchip,rk3588s"]),
+    row(IdRegister::Redistributor, 0xffff_ffff, 0x0201_743b, Erratum::TablesBelow4GiB)
+        .of("Rockchip RK3566, RK3568 (GIC-600)", "3568002")
+        .on(&["rockchip,rk3566", "rockchip,rk3568"]),
+    row(IdRegister::Redistributor, 0xffff_ffff, 0x0201_743b, Erratum::TablesBelow4GiB)
+        .of("Renesas R-Car S4, V4H, V4M (GIC-600)", "GEN4GICITS1")
+        .on(&["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"]),
+    row(IdRegister::Its, 0xffff_0fff, 0xa100_034c, Erratum::ItsTableAttributes)
+        .of("Cavium ThunderX, pass 1", "22375, 24313"),
+    row(IdRegister::Its, 0xffff_0fff, 0xa100_034c, Erratum::ItsLocalNodeOnly)
+        .of("Cavium ThunderX, pass 1", "23144"),
+    row(IdRegister::Its, 0xffff_ffff, 0x0000_1070, Erratum::ItsTranslationEntry16Bytes)
+        .of("Qualcomm QDF2400", "0065"),
+    row(IdRegister::Its, 0xffff_ffff, 0x0001_143b, Erratum::ItsBehindPreIts)
+        .of("Socionext SynQuacer (GIC-500)", "pre-ITS")
+        .on(&["socionext,synquacer-pre-its"]),
+    row(IdRegister::Its, 0xffff_ffff, 0x0000_0004, Erratum::VirtualLpiFrameOffset)
+        .of("HiSilicon Hip07", "161600802"),
+    row(IdRegister::Its, 0xffff_ffff, 0x0005_1736, Erratum::VirtualPeCachesSurviveUnmap)
+        .of("HiSilicon Hip09", "162100801"),
+    row(IdRegister::Its, 0xffff_ffff, 0x0201_743b, Erratum::TablesNotCoherent)
+        .of("Rockchip RK3588 (GIC-600)", "3588001")
+        .on(&["rockchip,rk3588", "rockchip,rk3588s"]),
+    row(IdRegister::Its, 0xffff_ffff, 0x0201_743b, Erratum::TablesBelow4GiB)
+        .of("Rockchip RK3566, RK3568 (GIC-600)", "3568002")
+        .on(&["rockchip,rk3566", "rockchip,rk3568"]),
+    row(IdRegister::Its, 0xffff_ffff, 0x0201_743b, Erratum::TablesBelow4GiB)
+        .of("Renesas R-Car S4, V4H, V4M (GIC-600)", "GEN4GICITS1")
+        .on(&["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"]),
+    acknowledge_not_synchronised(0xa1, "Marvell (Cavium) ThunderX"),
+    acknowledge_not_synchronised(0xa2, "Marvell (Cavium) ThunderX 81xx"),
+    acknowledge_not_synchronised(0xa3, "Marvell (Cavium) ThunderX 83xx"),
+    acknowledge_not_synchronised(0xb1, "Marvell (Cavium) OCTEON TX2 98xx"),
+    acknowledge_not_synchronised(0xb2, "Marvell (Cavium) OCTEON TX2 96xx"),
+    acknowledge_not_synchronised(0xb3, "Marvell (Cavium) OCTEON TX2 95xx"),
+    acknowledge_not_synchronised(0xb4, "Marvell (Cavium) OCTEON TX2 95xxN"),
+    acknowledge_not_synchronised(0xb5, "Marvell (Cavium) OCTEON TX2 95xxMM"),
+    acknowledge_not_synchronised(0xb6, "Marvell (Cavium) OCTEON TX2 95xxO"),
+];
+
+/// A row of the table for frames whose identification register has `value` under `mask`.
+const fn row(frame: IdRegister, mask: u32, value: u32, erratum: Erratum) -> ErratumEntry {
+    ErratumEntry { frame, mask, value, machines: &[], erratum, number: "", product: "" }
+}
+
+/// Row for CPUs of Cavium and Marvell with this part number (`MIDR_EL1.PartNum`), in every variant
+/// and revision.
+const fn acknowledge_not_synchronised(part: u32, product: &'static str) -> ErratumEntry {
+    let value = 0x430f_0000 | part << 4;
+    row(IdRegister::Cpu, 0xff0f_fff0, value, Erratum::AcknowledgeNotSynchronised)
+        .of(product, "23154, 38545")
+}
+
 /// The errata of a frame. `machine`: as in [`ErratumEntry::machines`].
 pub fn matching<'a>(
     frame: IdRegister,
@@ -171,6 +249,16 @@ pub(crate) fn matching_names<S: AsRef<str>>(
 }
 
 impl ErratumEntry {
+    /// Adds the implementation and the vendor's number.
+    const fn of(self, product: &'static str, number: &'static str) -> Self {
+        Self { product, number, ..self }
+    }
+
+    /// Restricts the row to these [machines](Self::machines).
+    const fn on(self, machines: &'static [&'static str]) -> Self {
+        Self { machines, ..self }
+    }
+
     fn applies<S: AsRef<str>>(&self, frame: IdRegister, iidr: Iidr, machine: &[S]) -> bool {
         self.frame == frame
             && u32::from(iidr) & self.mask == self.value
@@ -194,6 +282,7 @@ mod tests {
         assert_eq!(found(IdRegister::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronised]);
         for entry in TABLE {
             assert_eq!(entry.value & !entry.mask, 0, "{} {}", entry.product, entry.number);
+            assert!(!entry.product.is_empty() && !entry.number.is_empty(), "{entry:?}");
         }
     }
 

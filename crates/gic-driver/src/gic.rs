@@ -12,32 +12,31 @@
 //! ```
 
 mod end_of_interrupt;
+mod errata;
 mod lpis;
-mod quirks;
 mod suspend;
 mod wired;
 
-use doorbell_lock::IrqLock;
 pub(crate) use lpis::GicWithLpis;
-use quirks::Quirks;
 pub use suspend::{Resumed, SuspendError, SuspendRoom, Suspended};
 
 use crate::claims::{Claims, Moves};
 use crate::cpu_interface::{CombinedEoi, CpuInterface, CpuInterfaceConfig, EoiMode};
 use crate::distributor::{Distributor, DistributorConfig};
-use crate::errata::{self, Erratum};
 use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
 use crate::spi_messages::SpiRange;
-use crate::{Block, GicError, GicPlatform, Mmio, SystemRegisters};
+use crate::{Block, GicError, GicPlatform, SystemRegisters};
 use alloc::collections::TryReserveError;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use doorbell_fallible::try_collect;
+use doorbell_lock::IrqLock;
+use errata::GicErrata;
 use gic_arch::{Affinity, Priority, gicd, icc};
 use msi_types::Cpu;
 
@@ -142,7 +141,7 @@ pub struct Gic<P: GicPlatform> {
     bad_regions: Vec<GicError>,
     priorities: Priorities,
     lpis: Result<Lpis<P>, LpiError>,
-    quirks: Quirks,
+    errata: GicErrata,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
     /// The first CPU's interface reports that INTIDs of the extended ranges are not supported.
@@ -187,21 +186,22 @@ impl<P: GicPlatform> Gic<P> {
         let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
         check_frame(distributor, distributor_bytes)?;
         let mut distributor = Distributor::map(&*platform, distributor)?;
-        let mut quirks = Quirks::of_distributor(&distributor, &machine)?;
-        quirks.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
-        let route = quirks.affinity(route);
+        let mut errata = GicErrata::of_distributor(&distributor, &machine)?;
+        errata.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
+        let route = errata.affinity(route);
         distributor.init(&*platform, DistributorConfig::new(priorities.wired, route))?;
-        let affinities = cpus.into_iter().map(|cpu| quirks.affinity(cpu));
+        let affinities = cpus.into_iter().map(|cpu| errata.affinity(cpu));
         let block = Block::Distributor(distributor.address());
         let (mut cpus, bad_regions) =
             open_redistributors(&*platform, block, &redistributors, affinities)?;
         for redistributor in cpus.iter_mut().filter_map(|cpu| cpu.redistributor.as_mut()) {
-            quirks.apply_to_redistributor(redistributor, &machine)?;
+            errata.apply_to_redistributor(redistributor, &machine)?;
         }
         let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
         let choice =
             LpiConfig::new(priorities.lpi).with_id_bits(lpi_id_bits).with_access(table_access);
-        let choice = present.clone().fold(choice, |choice, each| corrected(choice, each, &machine));
+        let choice =
+            present.clone().fold(choice, |choice, each| errata::corrected(choice, each, &machine));
         let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
             Ok(lpis) => Ok(lpis),
             Err(GicError::Lpi(refused)) => Err(refused),
@@ -215,7 +215,7 @@ impl<P: GicPlatform> Gic<P> {
             bad_regions,
             priorities,
             lpis,
-            quirks,
+            errata,
             claims,
             moves,
             without_extended: AtomicBool::new(false),
@@ -391,24 +391,6 @@ impl<P: GicPlatform> Gic<P> {
             per_cpu.on.store(on, Ordering::Release);
         }
     }
-}
-
-/// Returns the LPI configuration, corrected by a redistributor's errata.
-fn corrected<M: Mmio>(
-    mut choice: LpiConfig,
-    redistributor: &Redistributor<M>,
-    machine: &[String],
-) -> LpiConfig {
-    for entry in
-        errata::matching_names(errata::IdRegister::Redistributor, redistributor.iidr(), machine)
-    {
-        match entry.erratum {
-            Erratum::TablesNotCoherent => choice.access = TableAccess::NonCoherent,
-            Erratum::TablesBelow4GiB => choice.address_bits = 32,
-            _ => {}
-        }
-    }
-    choice
 }
 
 /// A GICv3's distributor is no smaller than its frame.

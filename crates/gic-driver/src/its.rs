@@ -73,6 +73,7 @@ mod config;
 mod control_frame;
 mod deferred_unmap;
 mod device;
+mod errata;
 mod error;
 mod events;
 mod faults;
@@ -82,7 +83,6 @@ mod invalidation;
 mod msi_parent;
 mod probe;
 mod queue_wait;
-mod quirks;
 mod register_invalidation;
 mod resend;
 mod routes;
@@ -304,7 +304,7 @@ impl<P: GicPlatform> Its<P> {
 
     fn doorbell_of(&self, device: DeviceId) -> u64 {
         match self.doorbell_window {
-            Some(window) => quirks::pre_its_doorbell(window, device),
+            Some(window) => errata::pre_its_doorbell(window, device),
             None => self.frame.base + u64::from(gits::TRANSLATER.offset()),
         }
     }

@@ -16,17 +16,17 @@
 //! }
 //! ```
 
-mod quirks;
+mod encoding;
 
 use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange};
 use crate::{MmioExt, PhysicalRegion, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
+use encoding::{DataBase, Encoding};
 use gic_arch::v2m;
 use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
-use quirks::{DataBase, Encoding};
 
 /// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that
 /// firmware sends here. The first frame with room serves a request.
@@ -144,7 +144,7 @@ fn open<P: Platform>(
     frame: &V2mFrame<'_>,
 ) -> Result<(SpiRange, V2mDoorbell), V2mError> {
     let address = frame.address;
-    if frame.oem_id.is_some_and(quirks::is_address_only) {
+    if frame.oem_id.is_some_and(encoding::is_address_only) {
         let (first, count) = frame.stated_spis().ok_or(V2mError::SpisUnknown(address))?;
         let range = check(address, first, count)?;
         return Ok((range, V2mDoorbell { frame: address, encoding: Encoding::Address }));
@@ -156,7 +156,7 @@ fn open<P: Platform>(
         (typer.first().into(), typer.count().into())
     });
     let range = check(address, first, count)?;
-    let base = match quirks::data_base(mmio.read(v2m::IIDR)) {
+    let base = match encoding::data_base(mmio.read(v2m::IIDR)) {
         DataBase::Zero => 0,
         DataBase::FirstSpi => FIRST_SPI,
         DataBase::FirstOfFrame => first,

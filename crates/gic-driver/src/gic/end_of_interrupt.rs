@@ -9,7 +9,7 @@ use gic_arch::IntId;
 impl<P: GicPlatform> Gic<P> {
     /// Errata of this GIC. Each [`Erratum`] names the side that works around it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
-        self.quirks.iter()
+        self.errata.iter()
     }
 
     /// Calls [`CpuInterface::end`] with the workarounds for this GIC's errata. Must be called on
@@ -50,7 +50,7 @@ impl<P: GicPlatform> Gic<P> {
 
     /// Arm erratum 2941627: an SPI that is not routed to the CPU that ends it.
     fn wakes_another_cpu(&self, intid: IntId) -> bool {
-        self.quirks.has(Erratum::SpiWakeLostOnDeactivation)
+        self.errata.has(Erratum::SpiWakeLostOnDeactivation)
             && intid.is_shared()
             && self.affinity(self.platform.cpu()).map(Route::To)
                 != self.distributor.route(intid).ok()

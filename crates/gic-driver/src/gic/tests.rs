@@ -1,6 +1,6 @@
+mod errata;
 mod life;
 mod out_of_memory;
-mod quirks;
 mod residency;
 mod suspending;
 mod wired;

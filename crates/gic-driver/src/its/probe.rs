@@ -4,8 +4,8 @@ use super::collections::Collections;
 use super::command_queue::CommandQueue;
 use super::config::{IfEnabled, ItsConfig};
 use super::control_frame::ControlFrame;
+use super::errata::{self, CorrectedConfig};
 use super::error::ProbeError;
-use super::quirks::{self, CorrectedConfig};
 use super::register_invalidation::RegisterInvalidation;
 use super::routes::EventRoutes;
 use super::tables::{self, ItsTable, TableRequest};
@@ -67,13 +67,13 @@ impl<P: GicPlatform> Its<P> {
         }
         let no_memory =
             |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
-        let errata = quirks::find(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
+        let errata = errata::find(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
         let needs_window = errata.iter().any(|entry| entry.erratum == Erratum::ItsBehindPreIts);
         if needs_window && config.pre_its.is_none() {
             let reason = "the window before the ITS, which firmware states, is missing";
             return Err(ProbeError::BadConfig { base: config.base, reason });
         }
-        let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
+        let corrected = errata::apply(&errata, frame.registers.read(gits::TYPER), config);
         let CorrectedConfig { typer, constraints, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));

@@ -6,8 +6,8 @@
 //! command invalidates a cached first level. Its size is bounded by the identifier bits.
 
 use super::control_frame::ControlFrame;
+use super::errata::MemoryType;
 use super::error::ProbeError;
-use super::quirks::MemoryType;
 use super::table_constraints::TableConstraints;
 use crate::mmio::{Mmio, MmioExt};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, NoTable, Table};

@@ -1,4 +1,4 @@
-//! Frames that take other data than the INTID.
+//! Encodings of an SPI in a message: some implementations take other data than the INTID.
 
 /// The name of an SPI in a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,19 +21,19 @@ pub(super) enum DataBase {
     FirstOfFrame,
 }
 
-/// One row of the table.
-struct Quirk {
+/// An implementation whose data counts from another base.
+struct Implementation {
     /// `MSI_IIDR`.
     iidr: u32,
     base: DataBase,
 }
 
 /// All implementations that are known to count otherwise.
-const TABLE: &[Quirk] = &[
+const TABLE: &[Implementation] = &[
     // APM X-Gene 1.
-    Quirk { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
+    Implementation { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
     // Broadcom Northstar 2.
-    Quirk { iidr: 0x0000_013f, base: DataBase::FirstSpi },
+    Implementation { iidr: 0x0000_013f, base: DataBase::FirstSpi },
 ];
 
 /// OEM IDs of the MADT on machines whose frames have 8 KiB of doorbells and no registers: Amazon
@@ -42,7 +42,7 @@ const ADDRESS_ONLY: &[&str] = &["AMAZON"];
 
 /// From where the data of a frame with this `MSI_IIDR` counts.
 pub(super) fn data_base(iidr: u32) -> DataBase {
-    TABLE.iter().find(|quirk| quirk.iidr == iidr).map_or(DataBase::Zero, |quirk| quirk.base)
+    TABLE.iter().find(|row| row.iidr == iidr).map_or(DataBase::Zero, |row| row.base)
 }
 
 /// Do frames on a machine of this OEM take the address alone?

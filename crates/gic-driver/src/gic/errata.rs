@@ -2,9 +2,10 @@
 
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::frame::ChipAliases;
+use crate::lpi::LpiConfig;
 use crate::{
     Block, Distributor, GicError, GicPlatform, Mmio, PhysicalRegion, Redistributor,
-    RedistributorRegion,
+    RedistributorRegion, TableAccess,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,9 +14,9 @@ use gic_arch::{Affinity, gicd};
 
 /// The errata of a machine's distributor and redistributors.
 #[derive(Debug)]
-pub(super) struct Quirks(Vec<&'static ErratumEntry>);
+pub(super) struct GicErrata(Vec<&'static ErratumEntry>);
 
-impl Quirks {
+impl GicErrata {
     pub(super) fn of_distributor<M: Mmio>(
         distributor: &Distributor<M>,
         machine: &[String],
@@ -78,6 +79,22 @@ impl Quirks {
         let [_, aff2, aff1, _] = of.levels();
         if self.has(Erratum::AffinityOneLevelDown) { Affinity::new(0, 0, aff2, aff1) } else { of }
     }
+}
+
+/// Returns the LPI configuration, corrected by a redistributor's errata.
+pub(super) fn corrected<M: Mmio>(
+    mut choice: LpiConfig,
+    redistributor: &Redistributor<M>,
+    machine: &[String],
+) -> LpiConfig {
+    for entry in errata::matching_names(IdRegister::Redistributor, redistributor.iidr(), machine) {
+        match entry.erratum {
+            Erratum::TablesNotCoherent => choice.access = TableAccess::NonCoherent,
+            Erratum::TablesBelow4GiB => choice.address_bits = 32,
+            _ => {}
+        }
+    }
+    choice
 }
 
 /// Distance of a chip's alias of the distributor from the distributor, without the chip's number,
