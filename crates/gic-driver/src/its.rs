@@ -60,42 +60,31 @@
 //! state            task operations of one ITS (TaskLock: interrupts stay on)
 //!   Lpis           allocator, configuration bytes
 //!     ring         the command queue (IrqLock); routes and collections change under it
-//!       last_fault
+//!       the last fault
 //! ```
 //! Operations that may run in any context acquire only the ring's lock and the lock of an LPI's
 //! configuration. If the redistributors have `GICR_INVLPIR`, masking acquires the ring's lock only
 //! when the register cannot be used, for example while a move is in progress.
 
-mod adoption;
-mod collections;
+mod attachment;
 mod command_queue;
 mod config;
-mod control_frame;
-mod deferred_unmap;
-mod device;
-mod errata;
+mod devices;
 mod error;
 mod events;
-mod faults;
+mod hardware;
 mod hotplug;
-mod id_map;
 mod invalidation;
+mod mapping;
 mod msi_parent;
 mod probe;
-mod queue_wait;
-mod register_invalidation;
-mod resend;
 mod routes;
-mod sequences;
-mod table_constraints;
 mod tables;
-mod unmapping;
 
 pub use config::{IfEnabled, ItsConfig};
 pub use error::{ItsError, ProbeError};
-pub use events::EventRequest;
-pub use id_map::{IdMap, IdRange};
-pub use msi_parent::ItsMsiParent;
+pub use mapping::EventRequest;
+pub use msi_parent::{IdMap, IdRange, ItsMsiParent};
 
 use crate::errata::ErratumEntry;
 use crate::gic::GicWithLpis;
@@ -104,23 +93,18 @@ use crate::platform::{GicPlatform, PhysicalRegion, TimedOut};
 use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use collections::Collections;
 use command_queue::CommandQueue;
-use control_frame::ControlFrame;
-use core::sync::atomic::{AtomicU32, Ordering};
-use deferred_unmap::DeferredUnmap;
-use device::{Device, EventQuota, Mapping, max_events};
+use devices::{DeferredUnmap, Device, EventQuota};
 use doorbell_fallible::SortedMap;
-use doorbell_lock::{IrqLock, TaskLock};
+use doorbell_lock::TaskLock;
+use error::FaultLog;
 use gic_arch::gits::{self, Typer};
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use msi_types::{Attachment, DeviceId, HwIrqBlock};
-use queue_wait::Context;
-use register_invalidation::RegisterInvalidation;
-use routes::EventRoutes;
-use sequences::EventBlocks;
-use table_constraints::TableConstraints;
-use tables::ItsTable;
+use gic_arch::its::{CollectionId, Command, RdBase};
+use hardware::{Context, ControlFrame};
+use invalidation::RegisterInvalidation;
+use msi_types::DeviceId;
+use routes::{Collections, EventRoutes};
+use tables::{ItsTable, TableConstraints};
 
 /// One ITS, enabled. Dropped by a task while no device is attached, it is disabled and its memory
 /// is freed. With devices it goes on as it is: they may still send messages.
@@ -132,13 +116,12 @@ pub struct Its<P: GicPlatform> {
     queue: CommandQueue,
     collections: Collections,
     routes: EventRoutes,
-    invalidation: RegisterInvalidation,
+    invalidation: RegisterInvalidation<P>,
     constraints: TableConstraints,
     doorbell_window: Option<PhysicalRegion>,
     errata: Vec<&'static ErratumEntry>,
     state: TaskLock<TaskState>,
-    faults: AtomicU32,
-    last_fault: IrqLock<Option<ItsError>>,
+    faults: FaultLog,
 }
 
 /// State that only tasks access.
@@ -148,7 +131,7 @@ struct TaskState {
     collection_table: Option<ItsTable>,
     device_id_bits: u8,
     devices: SortedMap<DeviceId, Device>,
-    /// By the cookie of their [`Attachment`].
+    /// By the cookie of their [`Attachment`](msi_types::Attachment).
     quotas: SortedMap<u32, EventQuota>,
     next_cookie: u32,
     deferred_unmaps: VecDeque<DeferredUnmap>,
@@ -161,88 +144,6 @@ struct TaskState {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
-    /// one translation table; each caller receives a separate quota.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// A table that is too small for one more quota is replaced if no event is in use. Otherwise
-    /// the attachment is refused, because messages would be lost during the replacement.
-    ///
-    /// # Errors
-    /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`],
-    /// [`ItsError::AttachedForFewer`], [`ItsError::NoMemory`], [`ItsError::Misplaced`].
-    pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
-        self.attach_shared(device, max, max)
-    }
-
-    /// As [`attach`](Self::attach), with a table for `room` events at least: others behind the same
-    /// DeviceID will come.
-    pub(crate) fn attach_shared(
-        &self,
-        device: DeviceId,
-        max: u32,
-        room: u32,
-    ) -> Result<Attachment, ItsError> {
-        self.state.with(self.platform(), |state| {
-            if u64::from(device.get()) >= state.device_table.ids() {
-                return Err(ItsError::DeviceIdOutOfRange {
-                    id: device,
-                    bits: state.device_id_bits,
-                });
-            }
-            self.finish_deferred_unmaps(state)?;
-            let no_memory = |_| ItsError::NoMemory("a device's attachment");
-            state.quotas.reserve().map_err(no_memory)?;
-            state.devices.reserve().map_err(no_memory)?;
-            state
-                .device_table
-                .ensure(&self.frame, device.get())
-                .map_err(|error| ItsError::no_table("a second-level ITS table", error))?;
-            self.attach_device(state, device, max, room)?;
-            let cookie = state.new_cookie();
-            state.quotas.insert(cookie, EventQuota { device, limit: max, used: 0 });
-            Ok(Attachment::new(cookie))
-        })
-    }
-
-    /// Removes a quota. Removing the last quota of a device unmaps the device and frees its table,
-    /// if all its events were unmapped. If its owner left events mapped, the device stays mapped,
-    /// too.
-    ///
-    /// Context: task; may sleep.
-    pub fn detach(&self, attachment: Attachment) {
-        self.release(attachment, &mut core::iter::empty());
-    }
-
-    /// Removes a quota with all its events, as [`unmap_events`](Self::unmap_events) for each of the
-    /// `blocks` and [`detach`](Self::detach) would, but as one batch.
-    ///
-    /// Context: task; may sleep.
-    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the attachment up")]
-    pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
-        // Before the lock: the caller's iterator may take locks of its own.
-        let mut known = Vec::new();
-        for block in blocks {
-            if known.try_reserve(1).is_err() {
-                self.unmap_events(&attachment, block);
-            } else {
-                let found = self
-                    .state
-                    .with(self.platform(), |state| self.block_of(state, &attachment, &block));
-                known.extend(found);
-            }
-        }
-        self.state.with(self.platform(), |state| {
-            if let Err(error) = self.finish_deferred_unmaps(state) {
-                self.note(error);
-            }
-            if let Some(quota) = state.quotas.remove(attachment.cookie()) {
-                self.detach_quota(state, &quota, EventBlocks::Many(known));
-            }
-        });
-    }
-
     /// Quiesces the ITS for a suspend of the system: its caches are written to memory, and later
     /// messages are dropped. Devices must have stopped sending messages. Must be called on the last
     /// CPU, while no task is within an operation of this ITS: its lock would have to be waited for.
@@ -254,7 +155,8 @@ impl<P: GicPlatform> Its<P> {
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
-            self.close_all_registers()?;
+            let closed = self.invalidation.close_all(self.collections.mapped());
+            closed.map_err(|late| self.still_used(late))?;
             let stopped = self.queue.stop(&self.frame).map_err(|error| error.at(self.frame.base));
             let quiet = stopped.and_then(|()| {
                 self.quiesce().inspect_err(|_| {
@@ -262,7 +164,7 @@ impl<P: GicPlatform> Its<P> {
                     self.queue.start(&self.frame);
                 })
             });
-            quiet.inspect_err(|_| self.open_all_registers())
+            quiet.inspect_err(|_| self.invalidation.open_all(self.collections.mapped()))
         })
     }
 
@@ -286,7 +188,7 @@ impl<P: GicPlatform> Its<P> {
             self.queue.start(&self.frame);
             self.frame.enable();
             self.run(&mut self.collections.recover())?;
-            self.open_all_registers();
+            self.invalidation.open_all(self.collections.mapped());
             Ok(())
         })
     }
@@ -304,7 +206,7 @@ impl<P: GicPlatform> Its<P> {
 
     fn doorbell_of(&self, device: DeviceId) -> u64 {
         match self.doorbell_window {
-            Some(window) => errata::pre_its_doorbell(window, device),
+            Some(window) => config::pre_its_doorbell(window, device),
             None => self.frame.base + u64::from(gits::TRANSLATER.offset()),
         }
     }
@@ -329,79 +231,12 @@ impl<P: GicPlatform> Its<P> {
     /// Number of failures in operations that cannot report one (unmap, detach, mask), and the last
     /// failure.
     pub fn faults(&self) -> (u32, Option<ItsError>) {
-        let last = self.last_fault.with(self.platform(), |last| *last);
-        (self.faults.load(Ordering::Relaxed), last)
+        self.faults.read(self.platform())
     }
 
-    /// Removes a quota with its blocks, and unmaps the device if no other quota has events.
-    fn detach_quota(&self, state: &mut TaskState, quota: &EventQuota, blocks: EventBlocks) {
-        let Some(known) = state.devices.get_mut(quota.device) else { return };
-        known.remove_quota(quota);
-        let events: u32 = blocks.as_slice().iter().map(|block| u32::from(block.count.get())).sum();
-        if known.users == 0 && known.allocated_events() == events {
-            if let Some(device) = state.devices.remove(quota.device) {
-                self.unmap_device(state, quota.device, device, blocks);
-            }
-        } else if !blocks.as_slice().is_empty() {
-            self.discard(state, blocks);
-        }
-    }
-
-    /// Unmaps a device that has neither quotas nor events.
-    fn drop_unused(&self, state: &mut TaskState, id: DeviceId) {
-        let unused =
-            state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
-        if unused && let Some(device) = state.devices.remove(id) {
-            self.unmap_device(state, id, device, EventBlocks::None);
-        }
-    }
-
-    /// Unmaps a device that has these blocks left, and no others.
-    fn unmap_device(
-        &self,
-        state: &mut TaskState,
-        id: DeviceId,
-        device: Device,
-        blocks: EventBlocks,
-    ) {
-        match device.mapping {
-            // MAPD is sent with a device's first block: none was mapped.
-            Mapping::Unmapped => self.platform().release_table(device.itt),
-            Mapping::Mapped => {
-                let unmap = device.mapd(id, MapAction::Unmap);
-                self.release_device(state, unmap, device.itt, blocks);
-            }
-        }
-    }
-
-    /// Adds a quota to a known device, or to a new one.
-    fn attach_device(
-        &self,
-        state: &mut TaskState,
-        id: DeviceId,
-        max: u32,
-        room: u32,
-    ) -> Result<(), ItsError> {
-        let room = room.min(max_events(self.typer));
-        let mut wanted = max.max(room);
-        if let Some(known) = state.devices.get_mut(id) {
-            if known.add_quota(max) {
-                return Ok(());
-            }
-            if !known.is_idle() {
-                return Err(ItsError::AttachedForFewer(id));
-            }
-            wanted = known.reserved().saturating_add(max).max(room);
-        }
-        let mut device = Device::provision(self.platform(), self.typer, wanted, self.constraints)?;
-        if let Some(old) = state.devices.remove(id) {
-            device.inherit(&old);
-            self.unmap_device(state, id, old, EventBlocks::None);
-        }
-        let added = device.add_quota(max);
-        debug_assert!(added, "the table was made for it");
-        state.devices.insert(id, device);
-        Ok(())
+    /// Returns the error for a redistributor whose registers are still in use.
+    fn still_used(&self, late: TimedOut) -> ItsError {
+        error::fault(self.frame.base, "INVLPIR", late.0)
     }
 
     fn quiesce(&self) -> Result<(), ItsError> {
@@ -432,21 +267,10 @@ impl<P: GicPlatform> Its<P> {
 
     /// Records a failure that the operation cannot return.
     fn note(&self, error: ItsError) {
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        self.last_fault.with(self.platform(), |last| *last = Some(error));
+        self.faults.note(self.platform(), error);
     }
 
     fn platform(&self) -> &P {
         &self.frame.platform
-    }
-}
-
-impl TaskState {
-    /// Attachments are few: a free number is near.
-    fn new_cookie(&mut self) -> u32 {
-        while self.quotas.contains(self.next_cookie) {
-            self.next_cookie = self.next_cookie.wrapping_add(1);
-        }
-        self.next_cookie
     }
 }

@@ -26,6 +26,12 @@ impl<P: GicPlatform> GicWithLpis<P> {
     }
 }
 
+impl<P: GicPlatform> Clone for GicWithLpis<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<P: GicPlatform> fmt::Debug for GicWithLpis<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GIC of the distributor@{:x}", self.0.distributor.address())

@@ -9,18 +9,16 @@
 //! Commands are drawn from the caller's iterator *under the ring's lock*, so that lookups and
 //! changes that make a command happen in the queue's order.
 
-use super::control_frame::ControlFrame;
-use super::error::{ProbeError, QueueError};
-use super::faults::Faults;
-use super::queue_wait::{Context, QueueWait};
-use super::table_constraints::TableConstraints;
+use super::error::{Faults, ProbeError, QueueError};
+use super::hardware::{Context, ControlFrame, QueueWait};
+use super::tables::TableConstraints;
 use crate::mmio::MmioExt;
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table, Wait};
 use core::ops::Range;
 use doorbell_lock::IrqLock;
-use gic_arch::gits::{self, Cbaser, Cwriter};
+use gic_arch::gits::{Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
-use gic_arch::{Cacheability, OuterCacheability, Shareability};
+use gic_arch::{Cacheability, OuterCacheability, Shareability, gits};
 
 /// The ITS may ignore bits 15:12 of the ring's address.
 const ALIGNMENT: u64 = 0x1_0000;

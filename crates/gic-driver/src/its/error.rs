@@ -1,9 +1,14 @@
 //! Errors of an ITS: of its initialization, of operations, and of its command queue.
 
 use crate::lpi::LpiError;
-use crate::platform::{NoTable, TimedOut};
+use crate::platform::{GicPlatform, NoTable, TimedOut};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_lock::IrqLock;
 use gic_arch::Lpi;
-use gic_arch::its::Command;
+use gic_arch::its::{Command, RawCommand};
 use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};
 
 /// Reasons that an ITS was not taken into use. It is left disabled, and all memory was freed.
@@ -231,4 +236,102 @@ pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static s
         event: None,
         reason,
     })
+}
+
+/// Failures of operations that cannot return one (unmap, detach, mask).
+#[derive(Debug, Default)]
+pub(crate) struct FaultLog {
+    count: AtomicU32,
+    last: IrqLock<Option<ItsError>>,
+}
+
+impl FaultLog {
+    /// Records a failure.
+    ///
+    /// Context: any.
+    pub(crate) fn note<P: GicPlatform>(&self, platform: &P, error: ItsError) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.last.with(platform, |last| *last = Some(error));
+    }
+
+    /// Returns the number of failures, and the last one.
+    ///
+    /// Context: any.
+    pub(crate) fn read<P: GicPlatform>(&self, platform: &P) -> (u32, Option<ItsError>) {
+        let last = self.last.with(platform, |last| *last);
+        (self.count.load(Ordering::Relaxed), last)
+    }
+}
+
+/// Number of refused commands that are kept until their callers ask.
+const REMEMBERED_FAULTS: usize = 16;
+
+/// Commands that the ITS refused, kept until their callers ask.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    known: Vec<(u64, RawCommand)>,
+    /// Covers commands that found no room: a caller that waits for one of these numbers gets an
+    /// unspecific failure.
+    forgotten: Range<u64>,
+}
+
+impl Faults {
+    pub(crate) fn new() -> Result<Self, TryReserveError> {
+        let mut known = Vec::new();
+        known.try_reserve_exact(REMEMBERED_FAULTS)?;
+        Ok(Self { known, forgotten: 0..0 })
+    }
+
+    pub(crate) fn push(&mut self, sequence: u64, raw: RawCommand) {
+        // Sequence numbers only grow, so the first is the oldest.
+        if self.known.len() == REMEMBERED_FAULTS {
+            let (oldest, _) = self.known.remove(0);
+            if self.forgotten.is_empty() {
+                self.forgotten.start = oldest;
+            }
+            self.forgotten.end = oldest + 1;
+        }
+        self.known.push((sequence, raw));
+    }
+
+    /// Reports the first fault in `span`, and removes all of them.
+    pub(crate) fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
+        let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
+        let first =
+            self.known.iter().find(|(sequence, _)| span.contains(sequence)).map(|(_, raw)| *raw);
+        self.known.retain(|(sequence, _)| !span.contains(sequence));
+        match first {
+            Some(raw) => Err(QueueError::Stalled(Command::decode(raw).ok())),
+            None if overlaps => Err(QueueError::Stalled(None)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAW: RawCommand = [0x05, 0, 0, 0];
+
+    #[test]
+    fn fault_is_reported_once_to_its_span() {
+        let mut faults = Faults::new().unwrap();
+        faults.push(7, RAW);
+        assert_eq!(faults.take(&(0..7)), Ok(()));
+        assert_eq!(faults.take(&(8..9)), Ok(()));
+        assert_eq!(faults.take(&(5..9)), Err(QueueError::Stalled(Command::decode(RAW).ok())));
+        assert_eq!(faults.take(&(5..9)), Ok(()));
+    }
+
+    #[test]
+    fn dropped_fault_is_still_reported() {
+        let mut faults = Faults::new().unwrap();
+        for sequence in 0..100 {
+            faults.push(sequence, RAW);
+        }
+        assert_eq!(faults.take(&(3..4)), Err(QueueError::Stalled(None)));
+        assert_eq!(faults.take(&(99..100)), Err(QueueError::Stalled(Command::decode(RAW).ok())));
+        assert_eq!(faults.take(&(100..200)), Ok(()));
+    }
 }

@@ -10,12 +10,12 @@
 //! ITSes.
 
 use super::Its;
-use super::collections::{Binding, EXCLUDED_REASON};
 use super::error::ItsError;
-use super::routes::EventRoute;
+use super::routes::{Binding, EXCLUDED_REASON, EventRoute, EventRoutes};
 use crate::platform::GicPlatform;
 use crate::redistributor::Redistributor;
 use alloc::vec::Vec;
+use core::ops::Range;
 use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Cpu;
@@ -47,7 +47,7 @@ impl<P: GicPlatform> Its<P> {
             match result {
                 Ok(()) => {
                     self.queue.set_verified_target(&self.frame, target);
-                    self.open_registers(cpu);
+                    self.invalidation.open(cpu);
                 }
                 Err(_) => self.undo_rebind(collection, old),
             }
@@ -72,7 +72,7 @@ impl<P: GicPlatform> Its<P> {
             if leaving == heirs {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
             }
-            self.close_registers(cpu)?;
+            self.invalidation.close(cpu).map_err(|late| self.still_used(late))?;
             // In the queue's order: a later move to this CPU is refused, an earlier one is found in
             // the routes.
             self.queue
@@ -80,7 +80,7 @@ impl<P: GicPlatform> Its<P> {
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
                 self.queue
                     .in_order(&self.frame, || self.collections.set(leaving, Binding::Mapped(from)));
-                self.open_registers(cpu);
+                self.invalidation.open(cpu);
                 return Err(ItsError::NoMemory("a list of a CPU's events"));
             };
             // The move is not ended after a failure, because the ITS may execute the commands
@@ -89,7 +89,7 @@ impl<P: GicPlatform> Its<P> {
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
                 self.undo_rebind(leaving, Binding::Mapped(from));
-                self.open_registers(cpu);
+                self.invalidation.open(cpu);
                 return Err(error);
             }
             self.invalidation.end_move();
@@ -166,4 +166,56 @@ impl<P: GicPlatform> Its<P> {
             self.note(error);
         }
     }
+}
+
+/// Number of LPIs that one pass of the command queue examines. This bounds the time for which a
+/// pass holds the queue's lock, and its commands fit the smallest queue.
+const LPIS_PER_PASS: u32 = 64;
+
+impl<P: GicPlatform> Its<P> {
+    /// Makes every event that is mapped to `cpu` pending again, and returns their number. Callers
+    /// must do so after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
+    /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because a message that was pending
+    /// there is recorded nowhere else. The handler of a device that sent nothing runs once to no
+    /// effect; an event that is masked stays pending until it is unmasked. The CPU must not go
+    /// offline concurrently, and its events must not move.
+    ///
+    /// No lock is held during the whole walk: each pass of the command queue covers a bounded
+    /// number of LPIs.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`] if the CPU is off at this ITS. [`ItsError::Fault`] is the first
+    /// failure; the walk continues after it. The call can be repeated.
+    pub fn resend(&self, cpu: Cpu) -> Result<u32, ItsError> {
+        let (collection, target) = self.collections.of_cpu(cpu)?;
+        let (mut resent, mut result) = (0, Ok(()));
+        for pass in passes(&self.routes) {
+            let events = pass.filter_map(|index| self.int(collection, index));
+            // Most passes have no events, and need no lock.
+            if events.clone().next().is_none() {
+                continue;
+            }
+            let counted = events.inspect(|_| resent += 1);
+            result = result.and(self.run(&mut counted.chain([Command::Sync { target }])));
+        }
+        result.map(|()| resent)
+    }
+
+    /// Returns the INT command for the event of an LPI, if it is mapped to this collection.
+    fn int(&self, collection: CollectionId, index: u32) -> Option<Command> {
+        let route = self.routes.of(Lpi::from_index(index)?)?;
+        let here = route.collection == collection;
+        here.then(|| Command::Int { device: route.device, event: route.event_id() })
+    }
+}
+
+/// Returns the LPIs that may be mapped, divided into passes.
+fn passes(routes: &EventRoutes) -> impl Iterator<Item = Range<u32>> {
+    routes.provided().flat_map(|lpis| {
+        let (start, end) = (lpis.start, lpis.end);
+        let of = move |first: u32| first..first.saturating_add(LPIS_PER_PASS).min(end);
+        (start..end).step_by(LPIS_PER_PASS as usize).map(of)
+    })
 }

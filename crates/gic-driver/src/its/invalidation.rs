@@ -1,5 +1,5 @@
-//! Invalidation of an LPI's cached configuration: by `GICR_INVLPIR` if its redistributor has the
-//! register, by the INV command otherwise.
+//! Invalidation of an LPI's cached configuration by `GICR_INVLPIR`, if its redistributor has the
+//! register. Otherwise the ITS invalidates by the INV command.
 //!
 //! The register requires neither the command queue nor its lock, so CPUs that mask LPIs of
 //! different redistributors do not contend for it.
@@ -11,83 +11,99 @@
 //! number of moves in progress. Unless that number is 0, INV is used, which the queue orders after
 //! their commands.
 
-use super::Its;
-use super::collections::cpu_of;
-use super::error::{ItsError, fault};
-use super::register_invalidation::RegisterInvalidation;
-use crate::platform::{GicPlatform, wait_until};
+use super::routes::{EventRoutes, cpu_of};
+use crate::gic::GicWithLpis;
+use crate::platform::{GicPlatform, TimedOut, wait_until};
 use crate::redistributor::Invalidation;
-use core::sync::atomic::{Ordering, fence};
+use crate::register_access::RegisterAccess;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
-use gic_arch::its::Command;
 use msi_types::Cpu;
 
-impl<P: GicPlatform> Its<P> {
-    /// Invalidates an LPI's configuration at its redistributor.
-    ///
-    /// Context: any.
-    ///
-    /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
-    pub fn invalidate(&self, lpi: Lpi) -> Result<(), ItsError> {
-        match self.invalidate_by_register(lpi) {
-            Some(()) => Ok(()),
-            None => self.run_on_event(lpi, |device, event| Command::Inv { device, event }),
-        }
+/// Permissions to use the redistributors' registers, by CPU, and the number of moves in progress.
+#[derive(Debug)]
+pub(crate) struct RegisterInvalidation<P: GicPlatform> {
+    gic: GicWithLpis<P>,
+    access: Vec<RegisterAccess>,
+    /// Number of moves whose commands the ITS may still execute.
+    moves: AtomicU32,
+}
+
+impl<P: GicPlatform> RegisterInvalidation<P> {
+    /// Creates the state for `cpus` CPUs, with all registers closed.
+    pub(super) fn new(gic: GicWithLpis<P>, cpus: usize) -> Result<Self, TryReserveError> {
+        let access = try_collect((0..cpus).map(|_| RegisterAccess::default()))?;
+        Ok(Self { gic, access, moves: AtomicU32::new(0) })
     }
 
-    /// Invalidates an LPI by its redistributor's register. `None` if the register cannot be used,
-    /// or does not suffice.
-    fn invalidate_by_register(&self, lpi: Lpi) -> Option<()> {
-        let RegisterInvalidation { access, moves } = &self.invalidation;
+    /// Begins a move. Must be called before the route of an event changes. Invalidations use the
+    /// queue until the move has [ended](Self::end_move).
+    pub(super) fn begin_move(&self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends a move of which the ITS executed all commands, or none. Must not be called if the ITS
+    /// may execute some of them later.
+    pub(super) fn end_move(&self) {
+        self.moves.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Invalidates an LPI by its redistributor's register. Returns `None` if the register cannot be
+    /// used, or does not suffice.
+    ///
+    /// Context: any.
+    pub(super) fn invalidate(&self, lpi: Lpi, routes: &EventRoutes) -> Option<()> {
         // A move that is not counted below is posted after the configuration was stored.
         fence(Ordering::SeqCst);
-        let cpu = cpu_of(self.routes.of(lpi)?.collection);
-        if moves.load(Ordering::SeqCst) != 0 {
+        let cpu = cpu_of(routes.of(lpi)?.collection);
+        if self.moves.load(Ordering::SeqCst) != 0 {
             return None;
         }
-        let _user = access.get(cpu.index())?.enter()?;
+        let _user = self.access.get(cpu.index())?.enter()?;
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
         let one = core::iter::once(Invalidation::One(lpi));
-        redistributor.invalidate(self.platform(), one).ok()
+        redistributor.invalidate(&**self.gic.platform(), one).ok()
     }
 
     /// Allows invalidations to use the registers of a CPU that is on, if its redistributor has
     /// them.
-    pub(super) fn open_registers(&self, cpu: Cpu) {
-        let Some(access) = self.invalidation.access.get(cpu.index()) else { return };
+    pub(super) fn open(&self, cpu: Cpu) {
+        let Some(access) = self.access.get(cpu.index()) else { return };
         let redistributor = self.gic.redistributor_frames(cpu);
         if redistributor.is_ok_and(crate::Redistributor::can_invalidate) {
             access.open();
         }
     }
 
+    /// Calls [`open`](Self::open) for these CPUs.
+    pub(super) fn open_all(&self, cpus: impl Iterator<Item = Cpu>) {
+        cpus.for_each(|cpu| self.open(cpu));
+    }
+
     /// Ends all use of a CPU's registers, after which its redistributor may be put to sleep.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if a user does not finish. The registers are then open again.
-    pub(super) fn close_registers(&self, cpu: Cpu) -> Result<(), ItsError> {
-        let Some(access) = self.invalidation.access.get(cpu.index()) else { return Ok(()) };
+    /// [`TimedOut`] if a user does not finish. The registers are then open again.
+    pub(super) fn close(&self, cpu: Cpu) -> Result<(), TimedOut> {
+        let Some(access) = self.access.get(cpu.index()) else { return Ok(()) };
         if !access.is_open() {
             return Ok(());
         }
         access.close();
-        wait_until(self.platform(), "the last user of its registers", || !access.is_used()).map_err(
-            |late| {
-                access.open();
-                fault(self.frame.base, "INVLPIR", late.0)
-            },
-        )
+        let unused = || !access.is_used();
+        wait_until(&**self.gic.platform(), "the last user of its registers", unused)
+            .inspect_err(|_| access.open())
     }
 
-    /// Calls [`open_registers`](Self::open_registers) for all CPUs that are on.
-    pub(super) fn open_all_registers(&self) {
-        self.collections.mapped().for_each(|cpu| self.open_registers(cpu));
-    }
-
-    /// Calls [`close_registers`](Self::close_registers) for all CPUs; closes all or none.
-    pub(super) fn close_all_registers(&self) -> Result<(), ItsError> {
-        let closed = self.collections.mapped().try_for_each(|cpu| self.close_registers(cpu));
-        closed.inspect_err(|_| self.open_all_registers())
+    /// Calls [`close`](Self::close) for these CPUs. Closes the registers of all CPUs, or of none.
+    pub(super) fn close_all(
+        &self,
+        cpus: impl Iterator<Item = Cpu> + Clone,
+    ) -> Result<(), TimedOut> {
+        let closed = cpus.clone().try_for_each(|cpu| self.close(cpu));
+        closed.inspect_err(|_| self.open_all(cpus))
     }
 }

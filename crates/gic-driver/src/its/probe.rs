@@ -1,15 +1,13 @@
 //! Taking an ITS into use.
 
-use super::collections::Collections;
 use super::command_queue::CommandQueue;
-use super::config::{IfEnabled, ItsConfig};
-use super::control_frame::ControlFrame;
-use super::errata::{self, CorrectedConfig};
-use super::error::ProbeError;
-use super::register_invalidation::RegisterInvalidation;
-use super::routes::EventRoutes;
-use super::tables::{self, ItsTable, TableRequest};
-use super::{Its, TaskState};
+use super::config::{CorrectedConfig, IfEnabled, ItsConfig};
+use super::error::{FaultLog, ProbeError};
+use super::hardware::ControlFrame;
+use super::invalidation::RegisterInvalidation;
+use super::routes::{Collections, EventRoutes};
+use super::tables::{ItsTable, TableRequest};
+use super::{Its, TaskState, config, tables};
 use crate::errata::Erratum;
 use crate::gic::{Gic, GicWithLpis};
 use crate::lpi::LpiMessages;
@@ -18,10 +16,10 @@ use crate::platform::GicPlatform;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU32;
 use doorbell_fallible::SortedMap;
-use doorbell_lock::{IrqLock, TaskLock};
-use gic_arch::gits::{self, TableKind};
+use doorbell_lock::TaskLock;
+use gic_arch::gits;
+use gic_arch::gits::TableKind;
 
 /// The memory that an ITS works with.
 struct ItsMemory {
@@ -67,13 +65,14 @@ impl<P: GicPlatform> Its<P> {
         }
         let no_memory =
             |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
-        let errata = errata::find(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
+        let errata =
+            config::find_errata(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
         let needs_window = errata.iter().any(|entry| entry.erratum == Erratum::ItsBehindPreIts);
         if needs_window && config.pre_its.is_none() {
             let reason = "the window before the ITS, which firmware states, is missing";
             return Err(ProbeError::BadConfig { base: config.base, reason });
         }
-        let corrected = errata::apply(&errata, frame.registers.read(gits::TYPER), config);
+        let corrected = config::apply_errata(&errata, frame.registers.read(gits::TYPER), config);
         let CorrectedConfig { typer, constraints, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
@@ -82,7 +81,8 @@ impl<P: GicPlatform> Its<P> {
         let collections =
             Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
                 .map_err(no_memory)?;
-        let invalidation = RegisterInvalidation::new(collections.count()).map_err(no_memory)?;
+        let invalidation =
+            RegisterInvalidation::new(gic.clone(), collections.count()).map_err(no_memory)?;
         let mut targets = Vec::new();
         targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
         let mut to_clear = Vec::new();
@@ -115,8 +115,7 @@ impl<P: GicPlatform> Its<P> {
             doorbell_window: config.pre_its,
             errata,
             state: TaskLock::new(state),
-            faults: AtomicU32::new(0),
-            last_fault: IrqLock::new(None),
+            faults: FaultLog::default(),
             frame,
             typer,
             gic,

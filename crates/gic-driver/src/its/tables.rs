@@ -5,16 +5,44 @@
 //! second level of a table is provided page by page, when an identifier first appears, and kept: no
 //! command invalidates a cached first level. Its size is bounded by the identifier bits.
 
-use super::control_frame::ControlFrame;
-use super::errata::MemoryType;
 use super::error::ProbeError;
-use super::table_constraints::TableConstraints;
+use super::hardware::ControlFrame;
 use crate::mmio::{Mmio, MmioExt};
-use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, NoTable, Table};
+use crate::platform::{
+    ADDRESS_BITS, Coherence, GicPlatform, NoTable, Table, TableLayout, allocate_table,
+};
 use doorbell_fallible::SortedMap;
-use gic_arch::gits::{self, Baser, PageSize, TableKind};
+use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
-use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability};
+use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability, gits};
+
+/// Limits on the location of an ITS's memory, apart from the register or command that names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TableConstraints {
+    /// The ITS's NUMA node.
+    pub(crate) node: Option<u32>,
+    /// Physical address bits that the ITS can drive.
+    pub(crate) address_bits: u8,
+}
+
+impl TableConstraints {
+    /// Allocates `bytes` of table memory whose address fits a field of `address_bits` bits.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn allocate<P: GicPlatform>(
+        self,
+        platform: &P,
+        bytes: u64,
+        align: u64,
+        address_bits: u8,
+    ) -> Result<Table, NoTable> {
+        let address_bits = self.address_bits.min(address_bits);
+        allocate_table(
+            platform,
+            TableLayout::new(bytes, align).with_address_bits(address_bits).with_node(self.node),
+        )
+    }
+}
 
 /// A register counts pages in 8 bits.
 const MAX_PAGES: u64 = 256;
@@ -22,6 +50,15 @@ const MAX_PAGES: u64 = 256;
 const LEVEL1_ENTRY: u64 = 8;
 /// A flat table of so many pages is not worth a second level.
 const FLAT_PAGES: u64 = 2;
+
+/// The memory type of tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MemoryType {
+    /// The best that the ITS takes.
+    Negotiated,
+    /// Device-nGnRnE, Inner Shareable.
+    Device,
+}
 
 /// A table, programmed.
 #[derive(Debug)]

@@ -1,0 +1,328 @@
+//! Attaching and detaching devices, and unmapping: LPIs and tables are freed once the ITS has
+//! executed the commands that end their use.
+//!
+//! Events are discarded and devices unmapped before their LPIs and tables are reused. An ITS that
+//! does not answer in time may still execute those commands, or earlier ones, later. So the
+//! resources are kept: commands that found no room are posted before any other, and their resources
+//! are freed once they are consumed. If the ITS never answers, they are never reused.
+
+use super::command_queue::FailedRun;
+use super::devices::{
+    DeferredUnmap, Device, DiscardCommands, EventBlocks, EventQuota, Mapping, Resources, max_events,
+};
+use super::error::{ItsError, QueueError};
+use super::hardware::{Context, QueueWait};
+use super::{Its, TaskState};
+use crate::platform::{GicPlatform, Table};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
+use gic_arch::its::{Command, MapAction, Opcode, RdBase};
+use msi_types::{Attachment, DeviceId, HwIrqBlock};
+
+impl<P: GicPlatform> Its<P> {
+    /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
+    /// one translation table; each caller receives a separate quota.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// A table that is too small for one more quota is replaced if no event is in use. Otherwise
+    /// the attachment is refused, because messages would be lost during the replacement.
+    ///
+    /// # Errors
+    /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`],
+    /// [`ItsError::AttachedForFewer`], [`ItsError::NoMemory`], [`ItsError::Misplaced`].
+    pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
+        self.attach_shared(device, max, max)
+    }
+
+    /// As [`attach`](Self::attach), with a table for `room` events at least: others behind the same
+    /// DeviceID will come.
+    pub(crate) fn attach_shared(
+        &self,
+        device: DeviceId,
+        max: u32,
+        room: u32,
+    ) -> Result<Attachment, ItsError> {
+        self.state.with(self.platform(), |state| {
+            if u64::from(device.get()) >= state.device_table.ids() {
+                return Err(ItsError::DeviceIdOutOfRange {
+                    id: device,
+                    bits: state.device_id_bits,
+                });
+            }
+            self.finish_deferred_unmaps(state)?;
+            let no_memory = |_| ItsError::NoMemory("a device's attachment");
+            state.quotas.reserve().map_err(no_memory)?;
+            state.devices.reserve().map_err(no_memory)?;
+            state
+                .device_table
+                .ensure(&self.frame, device.get())
+                .map_err(|error| ItsError::no_table("a second-level ITS table", error))?;
+            self.attach_device(state, device, max, room)?;
+            let cookie = state.new_cookie();
+            state.quotas.insert(cookie, EventQuota { device, limit: max, used: 0 });
+            Ok(Attachment::new(cookie))
+        })
+    }
+
+    /// Removes a quota. Removing the last quota of a device unmaps the device and frees its table,
+    /// if all its events were unmapped. If its owner left events mapped, the device stays mapped,
+    /// too.
+    ///
+    /// Context: task; may sleep.
+    pub fn detach(&self, attachment: Attachment) {
+        self.release(attachment, &mut core::iter::empty());
+    }
+
+    /// Removes a quota with all its events, as [`unmap_events`](Self::unmap_events) for each of the
+    /// `blocks` and [`detach`](Self::detach) would, but as one batch.
+    ///
+    /// Context: task; may sleep.
+    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the attachment up")]
+    pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
+        // Before the lock: the caller's iterator may take locks of its own.
+        let mut known = Vec::new();
+        for block in blocks {
+            if known.try_reserve(1).is_err() {
+                self.unmap_events(&attachment, block);
+            } else {
+                let found = self
+                    .state
+                    .with(self.platform(), |state| self.block_of(state, &attachment, &block));
+                known.extend(found);
+            }
+        }
+        self.state.with(self.platform(), |state| {
+            if let Err(error) = self.finish_deferred_unmaps(state) {
+                self.note(error);
+            }
+            if let Some(quota) = state.quotas.remove(attachment.cookie()) {
+                self.detach_quota(state, &quota, EventBlocks::Many(known));
+            }
+        });
+    }
+
+    /// Removes a quota with its blocks, and unmaps the device if no other quota has events.
+    fn detach_quota(&self, state: &mut TaskState, quota: &EventQuota, blocks: EventBlocks) {
+        let Some(known) = state.devices.get_mut(quota.device) else { return };
+        known.remove_quota(quota);
+        let events: u32 = blocks.as_slice().iter().map(|block| u32::from(block.count.get())).sum();
+        if known.users == 0 && known.allocated_events() == events {
+            if let Some(device) = state.devices.remove(quota.device) {
+                self.unmap_device(state, quota.device, device, blocks);
+            }
+        } else if !blocks.as_slice().is_empty() {
+            self.discard(state, blocks);
+        }
+    }
+
+    /// Unmaps a device that has neither quotas nor events.
+    fn drop_unused(&self, state: &mut TaskState, id: DeviceId) {
+        let unused =
+            state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
+        if unused && let Some(device) = state.devices.remove(id) {
+            self.unmap_device(state, id, device, EventBlocks::None);
+        }
+    }
+
+    /// Unmaps a device that has these blocks left, and no others.
+    fn unmap_device(
+        &self,
+        state: &mut TaskState,
+        id: DeviceId,
+        device: Device,
+        blocks: EventBlocks,
+    ) {
+        match device.mapping {
+            // MAPD is sent with a device's first block: none was mapped.
+            Mapping::Unmapped => self.platform().release_table(device.itt),
+            Mapping::Mapped => {
+                let unmap = device.mapd(id, MapAction::Unmap);
+                self.release_device(state, unmap, device.itt, blocks);
+            }
+        }
+    }
+
+    /// Adds a quota to a known device, or to a new one.
+    fn attach_device(
+        &self,
+        state: &mut TaskState,
+        id: DeviceId,
+        max: u32,
+        room: u32,
+    ) -> Result<(), ItsError> {
+        let room = room.min(max_events(self.typer));
+        let mut wanted = max.max(room);
+        if let Some(known) = state.devices.get_mut(id) {
+            if known.add_quota(max) {
+                return Ok(());
+            }
+            if !known.is_idle() {
+                return Err(ItsError::AttachedForFewer(id));
+            }
+            wanted = known.reserved().saturating_add(max).max(room);
+        }
+        let mut device = Device::provision(self.platform(), self.typer, wanted, self.constraints)?;
+        if let Some(old) = state.devices.remove(id) {
+            device.inherit(&old);
+            self.unmap_device(state, id, old, EventBlocks::None);
+        }
+        let added = device.add_quota(max);
+        debug_assert!(added, "the table was made for it");
+        state.devices.insert(id, device);
+        Ok(())
+    }
+
+    /// Discards the events of one device's blocks that have a route, and frees the blocks.
+    pub(super) fn discard(&self, state: &mut TaskState, blocks: EventBlocks) {
+        self.release_resources(state, Resources::Events(blocks));
+    }
+
+    /// Unmaps a device with its remaining events as one batch, and frees its table and their LPIs.
+    pub(super) fn release_device(
+        &self,
+        state: &mut TaskState,
+        unmap: Command,
+        itt: Table,
+        blocks: EventBlocks,
+    ) {
+        self.release_resources(state, Resources::Device { unmap, itt, blocks });
+    }
+
+    /// Executes the commands that end the use of resources, then frees them.
+    fn release_resources(&self, state: &mut TaskState, resources: Resources) {
+        let (result, rest) = self.run_unmap(&mut state.targets, &resources);
+        let Err(FailedRun { error, span }) = result else {
+            return self.free_resources(state, resources);
+        };
+        self.note(error.at(self.frame.base));
+        if let QueueError::Stalled(refused) = error {
+            return self.free_after_refusal(refused, state, resources);
+        }
+        match rest {
+            Ok(rest) if span.is_empty() && rest.is_empty() => self.free_resources(state, resources),
+            Ok(rest) if state.deferred_unmaps.try_reserve(1).is_ok() => {
+                state.deferred_unmaps.push_back(DeferredUnmap {
+                    posted: span,
+                    rest: rest.into(),
+                    resources,
+                });
+            }
+            // The resources leak: the ITS may still use them.
+            _ => self.note(ItsError::NoMemory("commands that an ITS did not take")),
+        }
+    }
+
+    /// Executes the commands that end the use of resources. Returns the commands that found no
+    /// room.
+    fn run_unmap(
+        &self,
+        targets: &mut Vec<RdBase>,
+        resources: &Resources,
+    ) -> (Result<(), FailedRun>, Result<Vec<Command>, TryReserveError>) {
+        targets.clear();
+        let blocks = resources.blocks().as_slice();
+        let mut commands = DiscardCommands::new(
+            &self.routes,
+            &self.collections,
+            blocks,
+            resources.unmap(),
+            targets,
+        );
+        let result = self.queue.run(&self.frame, Context::Task, &mut commands);
+        let rest = try_collect(&mut commands);
+        // A command for which there is no memory still ends its route.
+        commands.for_each(drop);
+        (result, rest)
+    }
+
+    /// Completes the deferred unmaps. Called before anything new is posted for a device.
+    ///
+    /// # Errors
+    /// The ITS still does not go on.
+    pub(super) fn finish_deferred_unmaps(&self, state: &mut TaskState) -> Result<(), ItsError> {
+        while let Some(mut deferred) = state.deferred_unmaps.pop_front() {
+            match self.finish(&mut deferred) {
+                Ok(()) => self.free_resources(state, deferred.resources),
+                Err(QueueError::Stalled(refused)) => {
+                    self.free_after_refusal(refused, state, deferred.resources);
+                }
+                Err(error @ (QueueError::Timeout(_) | QueueError::Stopped)) => {
+                    state.deferred_unmaps.push_front(deferred);
+                    return Err(error.at(self.frame.base));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, deferred: &mut DeferredUnmap) -> Result<(), QueueError> {
+        let mut rest = core::iter::from_fn(|| deferred.rest.pop_front());
+        let posted = self.queue.run(&self.frame, Context::Task, &mut rest);
+        if let Err(FailedRun { span, .. }) = &posted {
+            deferred.posted.extend(span);
+        }
+        posted.map_err(|failed| failed.error)?;
+        self.queue.wait(&self.frame, &mut QueueWait::new(Context::Task), &deferred.posted)
+    }
+
+    /// Frees resources whose commands were partly refused. An event whose DISCARD was refused was
+    /// not mapped. A table whose unmapping was refused leaks, because the ITS may still write to
+    /// it.
+    fn free_after_refusal(
+        &self,
+        refused: Option<Command>,
+        state: &mut TaskState,
+        resources: Resources,
+    ) {
+        let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
+        match resources {
+            Resources::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
+            // Only the first refusal is known: the unmapping behind it may have been refused too.
+            // It is sent again, which is harmless.
+            Resources::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
+                self.free_lpis(&blocks);
+                self.release_device(state, unmap, itt, EventBlocks::None);
+            }
+            resources => self.free_resources(state, resources),
+        }
+    }
+
+    fn free_resources(&self, state: &mut TaskState, resources: Resources) {
+        match resources {
+            Resources::Device { itt, blocks, .. } => {
+                self.free_lpis(&blocks);
+                self.platform().release_table(itt);
+            }
+            Resources::Events(blocks) => {
+                self.free_lpis(&blocks);
+                for block in blocks.as_slice() {
+                    if let Some(known) = state.devices.get_mut(block.device) {
+                        known.free_events(block.first_event, block.count);
+                    }
+                }
+                if let Some(block) = blocks.as_slice().first() {
+                    self.drop_unused(state, block.device);
+                }
+            }
+        }
+    }
+
+    pub(super) fn free_lpis(&self, blocks: &EventBlocks) {
+        for block in blocks.as_slice() {
+            let freed = self.lpis().free(block.range());
+            debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");
+        }
+    }
+}
+
+impl TaskState {
+    /// Attachments are few: a free number is near.
+    fn new_cookie(&mut self) -> u32 {
+        while self.quotas.contains(self.next_cookie) {
+            self.next_cookie = self.next_cookie.wrapping_add(1);
+        }
+        self.next_cookie
+    }
+}

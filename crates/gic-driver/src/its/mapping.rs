@@ -1,0 +1,308 @@
+//! Mapping events to LPIs, as one batch of commands for a block, and undoing what failed.
+//!
+//! If LPI tables were taken over from a previous kernel, a new block's LPIs are cleared at those
+//! redistributors before their first owner gets them.
+
+use super::devices::{Device, EventBlock, EventBlocks, Mapping, map_event};
+use super::error::{ItsError, QueueError, fault};
+use super::hardware::Context;
+use super::routes::EventRoute;
+use super::{Its, TaskState};
+use crate::Alignment;
+use crate::platform::GicPlatform;
+use core::num::NonZeroU16;
+use gic_arch::Lpi;
+use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
+use msi_types::{Attachment, Cpu, DeviceId, EventId, HwIrqBlock, Initially, Shape};
+
+/// A request for events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct EventRequest {
+    /// Number of events.
+    pub count: NonZeroU16,
+    /// The form of the EventIDs: independent, or an aligned group.
+    pub shape: Shape,
+    /// The first target.
+    pub cpu: Cpu,
+    /// Forwarded at once or not.
+    pub initially: Initially,
+}
+
+impl EventRequest {
+    /// Independent events with this target, forwarded at once.
+    pub const fn new(count: NonZeroU16, cpu: Cpu) -> Self {
+        Self { count, shape: Shape::Independent, cpu, initially: Initially::Unmasked }
+    }
+
+    msi_types::setters! {
+        with_count: count: NonZeroU16,
+        with_shape: shape: Shape,
+        with_cpu: cpu: Cpu,
+        with_initially: initially: Initially,
+    }
+}
+
+impl<P: GicPlatform> Its<P> {
+    /// Maps consecutive events to consecutive LPIs, all of them or none, as one batch. The vectors
+    /// of the block are the LPIs' INTIDs.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`],
+    /// [`ItsError::NoMemory`], [`ItsError::Fault`].
+    pub fn map_events(
+        &self,
+        attachment: &Attachment,
+        request: EventRequest,
+    ) -> Result<HwIrqBlock, ItsError> {
+        self.state.with(self.platform(), |state| {
+            self.finish_deferred_unmaps(state)?;
+            let (collection, target) = self.collections.of_cpu(request.cpu)?;
+            let (device, first_event) = self.allocate_events(state, attachment, request)?;
+            let allocated = self.allocate_lpis(state, device, first_event, request.count);
+            let block = allocated.inspect_err(|_| {
+                free_events(state, attachment, device, first_event, request.count);
+            })?;
+            if request.initially == Initially::Unmasked && state.to_clear.is_empty() {
+                self.enable_all(block);
+            }
+            let posted = self.post_map(state, block, collection, target);
+            let constraints = (collection, target);
+            match posted
+                .and_then(|()| self.finish_clearing(state, block, request.initially, constraints))
+            {
+                Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), request.count)),
+                Err(error) => {
+                    self.undo_map(state, block, error);
+                    free_share_events(state, attachment, request.count);
+                    Err(error.at(self.frame.base))
+                }
+            }
+        })
+    }
+
+    /// Discards events and frees their LPIs. After the call none of them can become pending.
+    ///
+    /// Context: task; may sleep.
+    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the block up")]
+    pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
+        self.state.with(self.platform(), |state| {
+            let Some(block) = self.block_of(state, attachment, &events) else { return };
+            if let Err(error) = self.finish_deferred_unmaps(state) {
+                self.note(error);
+            }
+            free_share_events(state, attachment, block.count);
+            self.discard(state, EventBlocks::One(block));
+        });
+    }
+
+    fn allocate_events(
+        &self,
+        state: &mut TaskState,
+        attachment: &Attachment,
+        request: EventRequest,
+    ) -> Result<(DeviceId, u16), ItsError> {
+        let unknown = fault(self.frame.base, "MAPTI", "the attachment is not of this ITS");
+        let quota = state.quotas.get_mut(attachment.cookie()).ok_or(unknown)?;
+        let none = ItsError::NoEvents { wanted: request.count.get(), limit: quota.limit };
+        let used = quota.used + u32::from(request.count.get());
+        if used > quota.limit {
+            return Err(none);
+        }
+        let known = state.devices.get_mut(quota.device).ok_or(unknown)?;
+        let first = known.allocate_events(request.count, request.shape).ok_or(none)?;
+        quota.used = used;
+        Ok((quota.device, first))
+    }
+
+    /// Allocates LPIs, and finds the collections at which they must be cleared.
+    fn allocate_lpis(
+        &self,
+        state: &mut TaskState,
+        device: DeviceId,
+        first_event: u16,
+        count: NonZeroU16,
+    ) -> Result<EventBlock, ItsError> {
+        let lpis = self
+            .lpis()
+            .allocate(count.into(), Alignment::ONE)
+            .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
+        let block = EventBlock { device, first_event, first_lpi: lpis.first(), count };
+        let routes = self.routes.reserve(block.first_lpi, count.get());
+        let ready = routes.map_err(|_| ItsError::NoMemory("routes of LPIs"));
+        ready
+            .and_then(|()| self.find_stale(state, block))
+            .inspect_err(|_| self.free_lpis(&EventBlocks::One(block)))?;
+        Ok(block)
+    }
+
+    /// The device and events of a block. A block that is not the attachment's is recorded as a
+    /// fault.
+    pub(super) fn block_of(
+        &self,
+        state: &TaskState,
+        attachment: &Attachment,
+        events: &HwIrqBlock,
+    ) -> Option<EventBlock> {
+        let find = || {
+            let quota = state.quotas.get(attachment.cookie())?;
+            let first_lpi = Lpi::try_from(events.first().get()).ok()?;
+            let route = self.routes.of(first_lpi).filter(|route| route.device == quota.device)?;
+            Some(EventBlock {
+                device: route.device,
+                first_event: route.event,
+                first_lpi,
+                count: events.count(),
+            })
+        };
+        let found = find();
+        if found.is_none() {
+            let reason = "the block is not of this attachment";
+            self.note(fault(self.frame.base, "DISCARD", reason));
+        }
+        found
+    }
+
+    /// Everything that a new block needs, as one batch.
+    ///
+    /// The invalidation is necessary even though the LPIs were free. A redistributor may have
+    /// cached the configuration bytes for their previous owner, or with their neighbours'. MAPTI
+    /// does not make it look again.
+    fn post_map(
+        &self,
+        state: &mut TaskState,
+        block: EventBlock,
+        collection: CollectionId,
+        target: RdBase,
+    ) -> Result<(), QueueError> {
+        let Some(known) = state.devices.get_mut(block.device) else { return Ok(()) };
+        let mapd = match known.mapping {
+            Mapping::Unmapped => Some(known.mapd(block.device, MapAction::Map)),
+            Mapping::Mapped => None,
+        };
+        let to_clear = &state.to_clear;
+        let map = block.lpis().flat_map(|(event, lpi)| {
+            let route = EventRoute::new(block.device, event, collection);
+            map_event(&self.routes, lpi, route, to_clear)
+        });
+        let others = to_clear.iter().filter(|other| **other != collection);
+        let syncs = others.filter_map(|other| self.collections.target(*other));
+        let syncs = syncs.chain([target]).map(|target| Command::Sync { target });
+        let mut told = false;
+        let mapd = mapd.into_iter().inspect(|_| told = true);
+        let mut commands = mapd.chain(map).chain([invalidation(block, collection)]).chain(syncs);
+        let result = self
+            .queue
+            .run(&self.frame, Context::Task, &mut commands)
+            .map_err(|failed| failed.error);
+        drop(commands);
+        let refused = matches!(
+            result,
+            Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd
+        );
+        // After a timeout it is in the queue, ahead of all later commands.
+        if told && !refused {
+            known.mapping = Mapping::Mapped;
+        }
+        result
+    }
+
+    /// Undoes a mapping that failed.
+    fn undo_map(&self, state: &mut TaskState, block: EventBlock, error: QueueError) {
+        if let QueueError::Stalled(Some(command)) = error {
+            let forget = |(event, lpi): (u16, Lpi)| {
+                let its_own =
+                    command.event().is_none_or(|refused| refused.get() == u32::from(event));
+                if its_own {
+                    self.routes.set(lpi, None);
+                }
+            };
+            // An event that the ITS refused cannot be discarded, nor any of a device that it
+            // refused.
+            if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
+                block.lpis().for_each(forget);
+            }
+        }
+        self.discard(state, EventBlocks::One(block));
+    }
+
+    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared.
+    /// There are none if nothing was taken over, or if they had owners before.
+    ///
+    /// # Errors
+    /// One of the redistributors is no target of this ITS.
+    fn find_stale(&self, state: &mut TaskState, block: EventBlock) -> Result<(), ItsError> {
+        state.to_clear.clear();
+        if self.lpis().are_clear(&block.range()) {
+            return Ok(());
+        }
+        for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
+            let target = self.rd_base_of(at.address, at.processor_number);
+            let reason = "a redistributor that has LPIs of a previous kernel pending is no target \
+                of this ITS";
+            let collection = self.collections.of_target(target);
+            // The room was reserved for all collections.
+            state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
+        }
+        Ok(())
+    }
+
+    /// After a block was mapped and its LPIs were cleared: enables them, which must not happen
+    /// before.
+    fn finish_clearing(
+        &self,
+        state: &TaskState,
+        block: EventBlock,
+        initially: Initially,
+        (collection, target): (CollectionId, RdBase),
+    ) -> Result<(), QueueError> {
+        if state.to_clear.is_empty() {
+            return Ok(());
+        }
+        self.lpis().note_cleared(&block.range());
+        if initially == Initially::Masked {
+            return Ok(());
+        }
+        self.enable_all(block);
+        let mut commands = [invalidation(block, collection), Command::Sync { target }].into_iter();
+        self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error)
+    }
+
+    /// Enables a block's LPIs in the configuration table: those that were allocated are within it.
+    fn enable_all(&self, block: EventBlock) {
+        for (_, lpi) in block.lpis() {
+            let result = self.lpis().enable(lpi);
+            debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
+        }
+    }
+}
+
+/// Returns the command that invalidates the cached configuration of a block of LPIs.
+fn invalidation(block: EventBlock, collection: CollectionId) -> Command {
+    if block.count.get() == 1 {
+        Command::Inv { device: block.device, event: EventId::new(block.first_event.into()) }
+    } else {
+        Command::Invall { collection }
+    }
+}
+
+fn free_share_events(state: &mut TaskState, attachment: &Attachment, count: NonZeroU16) {
+    if let Some(quota) = state.quotas.get_mut(attachment.cookie()) {
+        quota.used = quota.used.saturating_sub(count.get().into());
+    }
+}
+
+fn free_events(
+    state: &mut TaskState,
+    attachment: &Attachment,
+    device: DeviceId,
+    first: u16,
+    count: NonZeroU16,
+) {
+    free_share_events(state, attachment, count);
+    if let Some(known) = state.devices.get_mut(device) {
+        Device::free_events(known, first, count);
+    }
+}
