@@ -251,7 +251,7 @@ pub(crate) fn matching_names<S: AsRef<str>>(
 impl ErratumEntry {
     /// Adds the implementation and the vendor's number.
     const fn of(self, product: &'static str, number: &'static str) -> Self {
-        Self { product, number, ..self }
+        Self { number, product, ..self }
     }
 
     /// Restricts the row to these [machines](Self::machines).
