@@ -57,7 +57,6 @@ mod local_cpu;
 mod message;
 mod negotiation;
 mod parent;
-mod passthrough;
 pub mod pci;
 mod proof;
 mod region;
@@ -78,7 +77,6 @@ pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, 
 pub use parent::{
     Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Shape,
 };
-pub use passthrough::{Passthrough, PassthroughError};
 pub use proof::{DmaIsolated, InterruptIsolated};
 pub use region::Region;
 pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Storage, StoreError, StoreUpdate};

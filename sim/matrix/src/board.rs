@@ -5,6 +5,8 @@ use super::gic_root::GicRootHardware;
 use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
+#[cfg(test)]
+use crate::{Passthrough, PassthroughError};
 use doorbell_hardware::bus::Bus;
 use doorbell_hardware::iommu::{Iommu, IommuDriver};
 use doorbell_hardware::platform::MachinePlatform;
@@ -16,7 +18,7 @@ use irq_domain::layer::{
 use irq_domain::{Config, Interrupts};
 use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
 #[cfg(test)]
-use msi_types::{DmaIsolated, InterruptIsolated, Passthrough, PassthroughError};
+use msi_types::{DmaIsolated, InterruptIsolated};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 

@@ -26,12 +26,15 @@
 mod board;
 mod device;
 mod gic_root;
+mod passthrough;
 mod root;
 mod trial;
 mod x86_root;
 
 #[cfg(test)]
 mod tests;
+
+pub use passthrough::{Passthrough, PassthroughError};
 
 use board::Board;
 use root::BoardConfig;

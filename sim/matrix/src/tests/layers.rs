@@ -1,13 +1,13 @@
 //! Doorbells behind the machine's IOMMU, and x86's remapping, beyond what the cells try.
 
+use super::super::PassthroughError;
 use super::super::trial::Trial;
 use super::*;
 use doorbell_hardware::iommu::IommuFault;
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{SharedDevice, SharedDeviceConfig};
 use msi_types::{
-    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, NotDmaIsolated,
-    PassthroughError, RequesterId,
+    DmaIsolation, Granule, IsolatingMechanism, Isolation, MsiMessage, NotDmaIsolated, RequesterId,
 };
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! Passthrough: a device's interrupts, given to a guest or a driver in user space. It takes a proof
 //! of isolation for interrupts, and one for memory.
 
-use crate::{
+use core::fmt;
+use msi_types::{
     Attachment, BlockRequest, DmaIsolated, HwIrqBlock, InterruptIsolated, MsiError, MsiMessage,
     MsiParent, NotDmaIsolated, NotIsolated, RequesterId,
 };
-use core::fmt;
 
 /// Reason for which a device is not given away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -42,8 +42,8 @@ pub enum PassthroughError {
 /// any address. So its path isolates both, which is proved of this device at this parent:
 ///
 /// ```
+/// use doorbell_matrix::{Passthrough, PassthroughError};
 /// use msi_types::{DmaIsolated, InterruptIsolated, MsiParent, RequesterId};
-/// use msi_types::{Passthrough, PassthroughError};
 ///
 /// fn give_away(
 ///     parent: &dyn MsiParent,
@@ -58,7 +58,8 @@ pub enum PassthroughError {
 /// ```
 ///
 /// ```compile_fail,E0061
-/// use msi_types::{InterruptIsolated, Passthrough};
+/// use doorbell_matrix::Passthrough;
+/// use msi_types::InterruptIsolated;
 ///
 /// fn give_away(interrupts: InterruptIsolated<'_>) {
 ///     let _ = Passthrough::new(interrupts, 32);
@@ -157,12 +158,12 @@ impl fmt::Debug for Passthrough<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use core::num::NonZeroU16;
+    use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use msi_types::{
         Cpu, DmaIsolation, Fit, HwIrq, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome,
         Pending, Rewrite,
     };
-    use core::num::NonZeroU16;
-    use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     const SHARED: NotIsolated = NotIsolated::SharedDoorbell("everybody's");
     const MINE: RequesterId = RequesterId::new(1);
