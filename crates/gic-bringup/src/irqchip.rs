@@ -62,7 +62,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     /// [`new`](Self::new) with choices.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Any error of [`new`](Self::new).
     pub fn with(
         platform: Arc<P>,
         host: Arc<dyn Host>,
@@ -81,7 +81,7 @@ impl<P: GicPlatform + 'static> Irqchip<P, SplitEoi> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As [`Irqchip::new`].
+    /// Any error of [`Irqchip::new`].
     pub fn split(
         platform: Arc<P>,
         host: Arc<dyn Host>,
@@ -229,7 +229,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: any.
     ///
     /// # Errors
-    /// As [`RootGic::send`].
+    /// Any error of [`RootGic::send`].
     pub fn send_ipi(
         &self,
         sgi: SgiId,

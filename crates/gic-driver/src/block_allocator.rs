@@ -104,8 +104,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// As [`allocate`](Self::allocate), among the numbers of `within` alone: a message's data may
-    /// have fewer bits.
+    /// Allocates numbers of the range `within` only, because the data of a message may have fewer
+    /// bits.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].

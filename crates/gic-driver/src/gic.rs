@@ -248,7 +248,7 @@ impl<P: GicPlatform> Gic<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// As [`cpu_on`](Self::cpu_on).
+    /// Any error of [`cpu_on`](Self::cpu_on).
     pub fn cpu_on_with<S: SystemRegisters, E: EoiMode>(
         &self,
         cpu: Cpu,

@@ -180,7 +180,7 @@ impl<P: Platform> GicV2<P> {
     /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
     ///
     /// # Errors
-    /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoSplitEnd`].
+    /// Any error of [`cpu_on`](Self::cpu_on), and [`GicError::NoSplitEnd`].
     pub fn cpu_on_with<E: EoiMode>(&self, cpu: Cpu) -> Result<(), GicError> {
         if E::SPLIT && self.config.interface_bytes() < gicc::FRAME_SIZE {
             return Err(GicError::NoSplitEnd(

@@ -14,7 +14,7 @@ const OFF: u8 = 1;
 /// State if at least one CPU uses the hint.
 const ON: u8 = 2;
 
-/// Whether any CPU uses the hint. If one does, all CPUs execute the barrier.
+/// Use of the hint by any CPU. If one CPU uses it, all CPUs execute the barrier.
 #[derive(Debug)]
 pub(crate) struct MaskHint(AtomicU8);
 

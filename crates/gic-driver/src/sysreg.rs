@@ -70,7 +70,7 @@ macro_rules! read_one_of {
     };
 }
 
-/// As [`read_one_of`], for writing.
+/// Dispatches a write on an encoding, like [`read_one_of`].
 macro_rules! write_one_of {
     ($wanted:expr, $value:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {

@@ -126,7 +126,7 @@ impl<P: GicPlatform> Gic<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
+    /// Any error of [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
     pub fn resume<S: SystemRegisters>(
         &self,
         saved: &Suspended,

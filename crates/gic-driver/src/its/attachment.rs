@@ -36,8 +36,8 @@ impl<P: GicPlatform> Its<P> {
         self.attach_shared(device, max, max)
     }
 
-    /// As [`attach`](Self::attach), with a table for `room` events at least: others behind the same
-    /// DeviceID will come.
+    /// Attaches a device like [`attach`](Self::attach), with a table for at least `room` events,
+    /// because more requesters with the same DeviceID are expected.
     pub(crate) fn attach_shared(
         &self,
         device: DeviceId,

@@ -274,7 +274,7 @@ impl CommandQueue {
     /// Context: any.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// Any error of [`run`](Self::run).
     pub(crate) fn wait<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,

@@ -57,7 +57,7 @@ pub(super) struct PendingTable {
     pub(super) redistributor: u64,
     pub(super) table: Table,
     pub(super) origin: TableOrigin,
-    /// Whether an earlier attach used the table.
+    /// Use of the table by an earlier attach.
     pub(super) prior_use: PriorUse,
     pub(super) contents: Contents,
     pub(super) tables: NegotiatedTables,
