@@ -31,7 +31,9 @@ pub struct Options<'a> {
     /// Policy that chooses CPUs for interrupts; `None` selects
     /// [`RoundRobin`](irq_domain::RoundRobin).
     pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// Hears of each direct LPI that the driver itself makes pending.
+    /// Observer of each direct LPI that the driver itself makes pending. It is for tests, and no
+    /// part of the public interface.
+    #[doc(hidden)]
     pub resend_observer: Option<Arc<dyn ResendObserver>>,
 }
 
@@ -43,7 +45,12 @@ impl<'a> Options<'a> {
         with_its: its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
         with_priorities: priorities: Priorities,
         with_policy: policy: Option<Arc<dyn AffinityPolicy>>,
-        with_resend_observer: resend_observer: Option<Arc<dyn ResendObserver>>,
+    }
+
+    /// Returns the options with this observer.
+    #[doc(hidden)]
+    pub fn with_resend_observer(self, resend_observer: Option<Arc<dyn ResendObserver>>) -> Self {
+        Self { resend_observer, ..self }
     }
 }
 

@@ -1,5 +1,5 @@
 //! LPIs that the driver itself makes pending. Each is reported to a [`ResendObserver`], which
-//! compares handler runs with messages.
+//! compares handler runs with messages: a seam for tests, hidden from the documentation.
 
 use msi_types::{Cpu, HwIrq};
 

@@ -88,3 +88,48 @@ fn many_previous_cpus_are_resent_at_target() {
     direct.unmask(device.block.first());
     assert_eq!(taken(&board, 3), [device.lpi(0)]);
 }
+
+/// Register accesses of 100 operations, and handler runs without a message in 100 moves.
+#[derive(PartialEq, Eq, Debug)]
+struct Cost {
+    moved: u32,
+    masked: u32,
+    freed: u32,
+    spurious: usize,
+}
+
+/// A vector visits all CPUs in turn, while each takes its interrupts, and is masked and unmasked at
+/// each. Then it is freed.
+fn cost(cpus: u32) -> Cost {
+    const MOVES: u32 = 100;
+    let board = Board::new(cpus, 0);
+    let direct = board.direct_lpi().unwrap();
+    let accesses = || (0..cpus).map(|cpu| board.world().rd(cpu).direct_writes).sum::<u32>();
+    let counted = |operation: &mut dyn FnMut()| {
+        let before = accesses();
+        operation();
+        accesses() - before
+    };
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    let mut cost = Cost { moved: 0, masked: 0, freed: 0, spurious: 0 };
+    for to in (0..cpus).cycle().skip(1).take(MOVES as usize) {
+        cost.moved += counted(&mut || _ = device.relocate(&board, &direct, 0, to, &|| ()).unwrap());
+        cost.masked += counted(&mut || direct.mask(device.block.first()));
+        direct.unmask(device.block.first());
+        cost.spurious += (0..cpus).map(|cpu| taken(&board, cpu).len()).sum::<usize>();
+    }
+    let mut block = Some(device.block);
+    cost.freed = counted(&mut || direct.free(&attach(&direct), block.take().unwrap())) * 100;
+    cost
+}
+
+#[test]
+fn costs_do_not_grow_with_the_machine() {
+    let cost = [1, 2, 4, 8, 64].map(cost);
+    let expected = |moved, masked, freed, spurious| Cost { moved, masked, freed, spurious };
+    assert_eq!(cost[0], expected(0, 400, 900, 0), "there is nowhere to move to");
+    assert_eq!(cost[1], expected(400, 800, 1800, 0));
+    assert_eq!(cost[2], expected(400, 1588, 3600, 0));
+    assert_eq!(cost[3], expected(532, 1196, 1800, 33));
+    assert_eq!(cost[4], cost[3]);
+}
