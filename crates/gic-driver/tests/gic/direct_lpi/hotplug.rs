@@ -1,0 +1,419 @@
+//! CPUs that come and go.
+
+use super::endpoint::{Endpoint, StoreKind, attach, taken};
+use crate::fake::{Board, run_on};
+use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
+use gic_driver::lpi::PendingLpis;
+use msi_types::{Cpu, HwIrq, MsiError, MsiParent, Pending};
+
+/// Takes a CPU offline as its kernel does after the vectors were moved.
+pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
+    leave_with(board, direct, cpu, |_| ())
+}
+
+fn leave_with(
+    board: &Board,
+    direct: &DirectLpi<Board>,
+    cpu: u32,
+    stranded: impl FnMut(HwIrq),
+) -> CpuOff {
+    let left = direct.cpu_off(Cpu::new(cpu), stranded).unwrap();
+    direct.gic().cpu_off(Cpu::new(cpu), &board.registers(Cpu::new(cpu))).unwrap();
+    left
+}
+
+pub(crate) fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn {
+    let cpu = Cpu::new(cpu);
+    let attached = direct.gic().cpu_on(cpu, &board.registers(cpu)).unwrap().unwrap();
+    direct.cpu_on(cpu, attached.pending).unwrap()
+}
+
+/// A device whose message is pending at CPU 0, which it was moved away from, to CPU 1.
+pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
+    let device = Endpoint::new(direct, StoreKind::Masked, 1, 0).unwrap();
+    device.fire(board, 0);
+    device.relocate(board, direct, 0, 1, &|| ()).unwrap();
+    device
+}
+
+#[test]
+fn ces_carries_exactly_the_pending_lpis() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    let left = leave(&board, &direct, 0);
+    assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: 0 });
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+    // The table that it was read from is empty: nothing comes back with the CPU.
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), []);
+}
+
+#[test]
+fn a_cpu_whose_lpis_were_carried_is_forgotten() {
+    let board = Board::new(5, 0);
+    let direct = board.direct_lpi().unwrap();
+    let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    leave(&board, &direct, 0);
+    // Three previous targets are remembered. With a fourth, the LPI would be sent again.
+    for to in [2, 3, 4] {
+        idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+    }
+    assert_eq!([1, 2, 3, 4].map(|cpu| taken(&board, cpu)), [const { vec![] }; 4]);
+}
+
+#[test]
+fn without_ces_possible_lpis_are_resent() {
+    for blinding in [
+        |board: &Board| board.world().rd(0).can_disable = false,
+        |board: &Board| board.world().rd(0).disables = false,
+    ] {
+        let board = Board::new(2, 0);
+        blinding(&board);
+        let direct = board.direct_lpi().unwrap();
+        let device = left_behind(&board, &direct);
+        let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+        idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+        let left = leave(&board, &direct, 0);
+        assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: 0 });
+        assert_eq!(taken(&board, 1), [device.lpi(0), idle.lpi(0)]);
+        come(&board, &direct, 0);
+        assert_eq!(taken(&board, 0), [], "cleared where it was");
+    }
+}
+
+#[test]
+fn unreadable_table_falls_back_to_resending() {
+    for (observable, expected) in [(false, (0, 1)), (true, (1, 0))] {
+        let board = Board::new(2, 0);
+        board.world().rd(0).coherent = false;
+        board.world().memory.observable = observable;
+        let direct = board.direct_lpi().unwrap();
+        let device = left_behind(&board, &direct);
+        let left = leave(&board, &direct, 0);
+        assert_eq!((left.carried, left.redelivered), expected);
+        assert_eq!(taken(&board, 1), [device.lpi(0)]);
+    }
+}
+
+#[test]
+fn masked_lpi_is_carried_masked() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    direct.mask(device.block.first());
+    leave(&board, &direct, 0);
+    assert_eq!(taken(&board, 1), []);
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn unmoved_lpis_stay_pending_until_cpu_on() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    let moved = left_behind(&board, &direct);
+    let mut stranded = Vec::new();
+    let left = leave_with(&board, &direct, 0, |hwirq| stranded.push(hwirq));
+    assert_eq!(left, CpuOff { carried: 0, redelivered: 1, stranded: 1 });
+    assert_eq!(stranded, [stuck.block.first()]);
+    assert_eq!(taken(&board, 1), [moved.lpi(0)]);
+    stuck.fire(&board, 0);
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+}
+
+#[test]
+fn pending_set_while_offline_is_delivered_later() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    let cleared = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    direct.set_pending(stuck.block.first(), Pending::Set);
+    direct.set_pending(cleared.block.first(), Pending::Set);
+    direct.set_pending(cleared.block.first(), Pending::Clear);
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+}
+
+#[test]
+fn pending_set_while_offline_follows_a_move() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    direct.set_pending(device.block.first(), Pending::Set);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn mask_while_offline_counts_after_cpu_on() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    direct.mask(stuck.block.first());
+    stuck.fire(&board, 0);
+    come(&board, &direct, 0);
+    assert_eq!(taken(&board, 0), []);
+    direct.unmask(stuck.block.first());
+    assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+}
+
+#[test]
+fn lpis_lost_with_power_are_resent() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    let _elsewhere = Endpoint::new(&direct, StoreKind::Fixed, 1, 1).unwrap();
+    assert_eq!(direct.cpu_on(Cpu::new(0), PendingLpis::Lost), Ok(CpuOn { redelivered: 1 }));
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![stuck.lpi(0)], vec![]));
+}
+
+#[test]
+fn free_waits_for_a_sleeping_redistributor() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    let lpi = stuck.lpi(0);
+    leave(&board, &direct, 0);
+    stuck.fire(&board, 0);
+    direct.free(&attach(&direct), stuck.block);
+    let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+    assert_ne!(next.lpi(0), lpi);
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), direct.gic().lpis().unwrap().available()), (vec![], free - 1));
+    assert_eq!(Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap().lpi(0), lpi);
+    assert_eq!(taken(&board, 0), []);
+}
+
+/// The device of an endpoint that is gone sends once more.
+fn give_back_and_fire(board: &Board, direct: &DirectLpi<Board>, endpoint: Endpoint) -> u32 {
+    let (lpi, message) = (endpoint.lpi(0), direct.compose(&endpoint.block, 0).unwrap());
+    direct.free(&attach(direct), endpoint.block);
+    board.world().write_message(message);
+    lpi
+}
+
+#[test]
+fn late_message_is_dropped_for_the_next_owner() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    for next_cpu in [0, 1] {
+        let last = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+        last.relocate(&board, &direct, 0, 0, &|| ()).unwrap();
+        let lpi = give_back_and_fire(&board, &direct, last);
+        assert_eq!(board.world().pending_at(lpi), [0], "the device rang");
+        let next = Endpoint::new(&direct, StoreKind::Masked, 1, next_cpu).unwrap();
+        assert_eq!(next.lpi(0), lpi);
+        assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
+        next.fire(&board, 0);
+        assert_eq!(taken(&board, next_cpu), [lpi], "its own is");
+        direct.free(&attach(&direct), next.block);
+    }
+}
+
+#[test]
+fn message_at_sleeping_cpu_skips_the_next_owner() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    let lpi = give_back_and_fire(&board, &direct, last);
+    // Without CES the LPIs of a CPU that is off stay enabled, and what is pending stays.
+    board.world().rd(0).can_disable = false;
+    leave(&board, &direct, 0);
+    let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+    assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
+}
+
+#[test]
+fn a_cpu_that_leaves_gets_nothing_new() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+    leave(&board, &direct, 0);
+    let refused = device.relocate(&board, &direct, 0, 0, &|| ()).unwrap_err();
+    assert!(matches!(refused, MsiError::NotReachable(..)));
+    assert!(matches!(
+        Endpoint::new(&direct, StoreKind::Masked, 1, 0),
+        Err(MsiError::NotReachable(..))
+    ));
+    assert!(
+        matches!(direct.cpu_off(Cpu::new(0), |_| ()), Err(MsiError::NotReachable(..))),
+        "it left before"
+    );
+    assert!(matches!(
+        direct.cpu_on(Cpu::new(0), PendingLpis::Kept),
+        Err(MsiError::NotReachable(..))
+    ));
+}
+
+#[test]
+fn cpu_on_invalidates_old_configurations() {
+    let board = Board::new(2, 0);
+    // Its LPIs stay enabled while it is off, with all its caches.
+    board.world().rd(0).can_disable = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    leave(&board, &direct, 0);
+    direct.mask(device.block.first());
+    come(&board, &direct, 0);
+    let lpi = device.lpi(0);
+    assert_eq!(board.world().rd(0).config_of(lpi).unwrap() & 1, 0);
+}
+
+#[test]
+fn a_system_that_sleeps_keeps_what_is_pending() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    run_on(0);
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    device.fire(&board, 0);
+    let registers = board.registers(Cpu::new(0));
+    let saved = direct
+        .gic()
+        .suspend(direct.gic().suspend_room().unwrap(), Cpu::new(0), &registers)
+        .unwrap();
+    let resumed = direct.gic().resume(&saved, &registers).unwrap();
+    direct.cpu_on(Cpu::new(0), resumed.lpis).unwrap();
+    assert_eq!(taken(&board, 0), [device.lpi(0)]);
+}
+
+#[test]
+fn unreadable_table_returns_nothing() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).coherent = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    let left = leave(&board, &direct, 0);
+    assert_eq!((left.redelivered, taken(&board, 1)), (1, vec![device.lpi(0)]));
+    let on = come(&board, &direct, 0);
+    assert_eq!((on.redelivered, taken(&board, 0)), (0, vec![]));
+}
+
+#[test]
+fn unreadable_table_is_cleared_for_next_owner() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).coherent = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = left_behind(&board, &direct);
+    leave(&board, &direct, 0);
+    let old = device.lpi(0);
+    assert_eq!(taken(&board, 1), [old]);
+    direct.free(&attach(&direct), device.block);
+    let new = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+    assert_eq!(new.lpi(0), old);
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
+}
+
+#[test]
+fn power_loss_while_offline_is_resent() {
+    for suspends in [false, true] {
+        let board = Board::new(2, 0);
+        let direct = board.direct_lpi().unwrap();
+        let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+        leave(&board, &direct, 0);
+        stuck.fire(&board, 0);
+        board.world().rd(0).lose_power();
+        if suspends {
+            run_on(1);
+            let registers = board.registers(Cpu::new(1));
+            let saved = direct
+                .gic()
+                .suspend(direct.gic().suspend_room().unwrap(), Cpu::new(1), &registers)
+                .unwrap();
+            direct.gic().resume(&saved, &registers).unwrap();
+        }
+        assert_eq!(come(&board, &direct, 0), CpuOn { redelivered: 1 }, "{suspends}");
+        assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
+    }
+}
+
+#[test]
+fn loss_at_a_previous_target_is_resent() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    device.fire(&board, 0);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    board.world().rd(0).lose_power();
+    assert_eq!(come(&board, &direct, 0), CpuOn { redelivered: 1 });
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![device.lpi(0)]));
+}
+
+#[test]
+fn waiting_lpi_is_resent_once() {
+    let board = Board::new(5, 0);
+    board.world().rd(0).can_disable = false;
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    leave(&board, &direct, 0);
+    device.fire(&board, 0);
+    for to in 1..5 {
+        device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+    }
+    assert_eq!(taken(&board, 3), [device.lpi(0)], "where it was when it moved on");
+    come(&board, &direct, 0);
+    assert_eq!((taken(&board, 0), taken(&board, 4)), (vec![], vec![]));
+}
+
+#[test]
+fn message_at_sleeping_cpu_skips_later_owners() {
+    let board = Board::new(2, 0);
+    board.world().rd(0).can_disable = false;
+    let direct = board.direct_lpi().unwrap();
+    let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    let lpi = give_back_and_fire(&board, &direct, last);
+    leave(&board, &direct, 0);
+    for _ in 0..2 {
+        let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+        assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
+        direct.free(&attach(&direct), next.block);
+    }
+    let third = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
+    come(&board, &direct, 0);
+    assert_eq!((third.lpi(0), taken(&board, 0), taken(&board, 1)), (lpi, vec![], vec![]));
+}
+
+#[test]
+fn pending_of_a_previous_kernel_is_cleared() {
+    for late in [None, Some(0), Some(1)] {
+        let board = Board::new(3, 0);
+        (0..3).for_each(|cpu| {
+            board.world().rd(cpu).can_disable = false;
+            board.world().rd(cpu).disables = false;
+        });
+        let old = board.direct_lpi().unwrap();
+        let device = left_behind(&board, &old);
+        device.fire(&board, 0);
+        assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1]);
+        // Another kernel takes the machine over; it may leave a CPU off at first.
+        let gic = board.gic();
+        let on = |cpu: &Cpu| late != Some(cpu.get());
+        for cpu in gic.cpus().filter(on) {
+            gic.cpu_on(cpu, &board.registers(cpu)).unwrap();
+        }
+        assert!(gic.lpis().unwrap().were_adopted());
+        let direct = DirectLpi::new(gic).unwrap();
+        let new = Endpoint::new(&direct, StoreKind::Masked, 1, 2).unwrap();
+        assert_eq!(new.lpi(0), device.lpi(0));
+        if let Some(cpu) = late {
+            come(&board, &direct, cpu);
+        }
+        assert_eq!([0, 1, 2].map(|cpu| taken(&board, cpu)), [vec![], vec![], vec![]], "{late:?}");
+        new.fire(&board, 0);
+        assert_eq!(taken(&board, 2), [new.lpi(0)]);
+    }
+}

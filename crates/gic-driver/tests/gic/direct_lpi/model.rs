@@ -1,0 +1,317 @@
+//! An affinity move with a device that fires throughout, under a model checker. The driver itself
+//! runs, and every access to hardware is a place where others may run. For each safeguard there is
+//! hardware that behaves as if the driver lacked it, which the checker has to notice. The same
+//! scenarios run on real threads.
+
+use super::endpoint::{Endpoint, StoreKind};
+use crate::fake::Board;
+use crate::interleaving::{self, CHECKED, REAL, World, threads};
+use gic_driver::direct_lpi::DirectLpi;
+use msi_types::{Cpu, MsiParent, Pending};
+use std::panic::UnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+/// Schedules tried at random; the driver has to survive all of them.
+const SCHEDULES: usize = 1_000;
+/// Switches in the right places that a fault may need.
+const DEPTH: usize = 5;
+/// Runs of each scenario on real threads.
+const ROUNDS: usize = 200;
+/// Polls of a CPU while the others act.
+const LOOKS: usize = 6;
+
+/// Five CPUs and a device with one vector, at CPU 0 first.
+struct Scenario {
+    board: Board,
+    direct: DirectLpi<Board>,
+    device: Endpoint,
+    /// Messages of software.
+    retriggered: AtomicU64,
+    seen: AtomicU64,
+    /// Between the return of `mask` and the call of `unmask`.
+    masked: AtomicBool,
+    /// CPU 0 does not take interrupts any more.
+    left: AtomicBool,
+}
+
+impl Scenario {
+    fn new(kind: StoreKind, hardware: impl Fn(&Board)) -> Arc<Self> {
+        let board = Board::new(5, 0).with_lpis(4);
+        // Others may be late.
+        board.world().patience = 10_000_000;
+        let direct = board.direct_lpi().unwrap();
+        let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
+        hardware(&board);
+        Arc::new(Self {
+            board,
+            direct,
+            device,
+            retriggered: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            masked: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+        })
+    }
+
+    fn sent(&self) -> u64 {
+        self.device.sent(0) + self.retriggered.load(SeqCst)
+    }
+
+    fn take(&self, cpu: u32) -> bool {
+        if cpu == 0 && self.left.load(SeqCst) {
+            return false;
+        }
+        let interface = self.board.interface(cpu);
+        let Some(interrupt) = interface.acknowledge() else { return false };
+        assert_eq!(interrupt.intid().get(), self.device.lpi(0));
+        assert!(!self.masked.load(SeqCst), "it came through its mask at CPU {cpu}");
+        self.seen.fetch_max(self.sent(), SeqCst);
+        interface.end(interrupt);
+        true
+    }
+
+    fn move_to(&self, cpu: u32, between: fn()) {
+        self.device.relocate(&self.board, &self.direct, 0, cpu, &between).unwrap();
+    }
+
+    fn retrigger(&self) {
+        self.retriggered.fetch_add(1, SeqCst);
+        self.direct.set_pending(self.device.block.first(), Pending::Set);
+    }
+
+    fn finish(&self) {
+        while (0..5).any(|cpu| self.take(cpu)) {}
+        assert_eq!(self.seen.load(SeqCst), self.sent(), "a message was lost");
+        assert_eq!(self.direct.take_fault(), None);
+    }
+}
+
+fn look(machine: &Scenario, cpu: u32, between: fn()) {
+    for _ in 0..LOOKS {
+        machine.take(cpu);
+        between();
+    }
+}
+
+/// There and back again: nothing has to be sent twice.
+const BACK: &[u32] = &[1, 0, 1];
+/// Over so many CPUs that it is sent again.
+const ON: &[u32] = &[1, 3, 4, 2];
+
+/// The affinity changes while the device and software send.
+fn a_vector_moves_while_its_device_fires(
+    world: World,
+    kind: StoreKind,
+    path: &'static [u32],
+    hardware: fn(&Board),
+) {
+    let machine = Scenario::new(kind, hardware);
+    threads! { world, machine:
+        for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
+        for cpu in path { machine.move_to(*cpu, world.between) },
+        machine.retrigger(),
+        look(&machine, 0, world.between),
+        look(&machine, 1, world.between),
+        look(&machine, 2, world.between),
+    }
+    machine.finish();
+}
+
+/// A handler masks and unmasks the vector while it moves.
+fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
+    let machine = Scenario::new(StoreKind::Atomic64, hardware);
+    threads! { world, machine:
+        for _ in 0..4 { machine.device.fire(&machine.board, 0); (world.between)() },
+        for cpu in ON { machine.move_to(*cpu, world.between) },
+        {
+            let hwirq = machine.device.block.first();
+            machine.direct.mask(hwirq);
+            machine.masked.store(true, SeqCst);
+            (0..10).for_each(|_| (world.between)());
+            machine.masked.store(false, SeqCst);
+            machine.direct.unmask(hwirq);
+        },
+        look(&machine, 0, world.between),
+        look(&machine, 1, world.between),
+    }
+    machine.finish();
+}
+
+/// Its CPU goes off line, after the vector moved, while the device and software send.
+fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
+    let machine = Scenario::new(StoreKind::Masked, hardware);
+    threads! { world, machine:
+        for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
+        {
+            machine.move_to(1, world.between);
+            machine.left.store(true, SeqCst);
+            let left = machine.direct.cpu_off(Cpu::new(0), |_| ()).unwrap();
+            assert_eq!(left.stranded, 0);
+            machine
+                .direct
+                .gic()
+                .cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0)))
+                .unwrap();
+        },
+        machine.retrigger(),
+        {
+            let hwirq = machine.device.block.first();
+            machine.direct.mask(hwirq);
+            machine.direct.unmask(hwirq);
+        },
+        look(&machine, 1, world.between),
+    }
+    machine.finish();
+}
+
+/// The CPU leaves while a move to it begins. Either the move is refused, or the vector is known to
+/// be stranded, and what arrives stays pending until the CPU is back.
+fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
+    let machine = Scenario::new(StoreKind::Atomic64, |_| ());
+    machine.move_to(1, || ());
+    threads! { world, machine:
+        {
+            let (board, direct) = (&machine.board, &machine.direct);
+            let _refused = machine.device.relocate(board, direct, 0, 0, &world.between);
+        },
+        {
+            machine.left.store(true, SeqCst);
+            machine.direct.cpu_off(Cpu::new(0), |_| ()).unwrap();
+            machine
+                .direct
+                .gic()
+                .cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0)))
+                .unwrap();
+        },
+        look(&machine, 1, world.between),
+    }
+    machine.device.fire(&machine.board, 0);
+    let cpu = Cpu::new(0);
+    let attached =
+        machine.direct.gic().cpu_on(cpu, &machine.board.registers(cpu)).unwrap().unwrap();
+    machine.direct.cpu_on(cpu, attached.pending).unwrap();
+    machine.left.store(false, SeqCst);
+    machine.finish();
+}
+
+/// Two CPUs mask and unmask vectors of one redistributor.
+fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
+    let machine = Scenario::new(StoreKind::Fixed, |_| ());
+    hardware(&machine.board);
+    let other = Arc::new(Endpoint::new(&machine.direct, StoreKind::Fixed, 2, 0).unwrap());
+    let second = other.clone();
+    threads! { world, machine:
+        for _ in 0..2 {
+            let hwirq = machine.device.block.first();
+            machine.direct.mask(hwirq);
+            assert_eq!(
+                machine.board.world().rd(0).config_of(hwirq.get()).unwrap() & 1,
+                0,
+                "masked on return"
+            );
+            machine.direct.unmask(hwirq);
+            machine.device.fire(&machine.board, 0);
+        },
+        for hwirq in [0, 1].map(|index| second.block.hwirq(index).unwrap()) {
+            machine.direct.mask(hwirq);
+            assert_eq!(
+                machine.board.world().rd(0).config_of(hwirq.get()).unwrap() & 1,
+                0,
+                "masked on return"
+            );
+            machine.direct.unmask(hwirq);
+        },
+    }
+    machine.finish();
+}
+
+fn check(scenario: impl Fn() + Send + Sync + 'static) {
+    interleaving::check(SCHEDULES, DEPTH, scenario);
+}
+
+/// The checker finds a schedule in which a promise is broken.
+fn is_caught(scenario: impl Fn() + Send + Sync + UnwindSafe + 'static) -> bool {
+    interleaving::is_caught(|| check(scenario))
+}
+
+#[test]
+fn moving_loses_nothing() {
+    for kind in [StoreKind::Masked, StoreKind::Atomic64, StoreKind::Words] {
+        for path in [BACK, ON] {
+            check(move || a_vector_moves_while_its_device_fires(CHECKED, kind, path, |_| ()));
+        }
+    }
+}
+
+#[test]
+fn mask_during_a_move_loses_nothing() {
+    check(|| a_vector_is_masked_while_it_moves(CHECKED, |_| ()));
+}
+
+#[test]
+fn a_cpu_that_leaves_takes_nothing_along() {
+    check(|| a_cpu_leaves_while_a_device_fires(CHECKED, |_| ()));
+    check(|| {
+        a_cpu_leaves_while_a_device_fires(CHECKED, |board| board.world().rd(0).can_disable = false);
+    });
+}
+
+#[test]
+fn move_to_an_offgoing_cpu_is_refused_or_known() {
+    check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
+}
+
+#[test]
+fn invalidations_from_two_cpus_do_not_meet() {
+    check(|| two_cpus_invalidate_at_one_redistributor(CHECKED, |_| ()));
+}
+
+#[test]
+fn missing_invalidation_loses_messages() {
+    // In this scenario no other code invalidates there.
+    let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
+    assert!(is_caught(move || a_vector_moves_while_its_device_fires(
+        CHECKED,
+        StoreKind::Masked,
+        BACK,
+        forgets
+    )));
+}
+
+#[test]
+fn mask_at_the_new_cpu_alone_leaks() {
+    let forgets = |board: &Board| board.world().rd(0).ignores_invalidation = true;
+    assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
+}
+
+#[test]
+fn mask_at_the_old_cpu_alone_leaks() {
+    let forgets = |board: &Board| {
+        let world = &mut *board.world();
+        // It has cached it enabled, so that moving alone would not show.
+        let cached = |lpi: &u32| world.redistributors[0].is_enabled(*lpi);
+        let lpi = (8192..8208).find(cached).unwrap();
+        world.redistributors[1].refill(&mut world.memory, lpi);
+        world.rd(1).ignores_invalidation = true;
+    };
+    assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
+}
+
+#[test]
+fn without_a_look_at_busy_invalidations_meet() {
+    let hides = |board: &Board| board.world().rd(0).hides_busy = true;
+    assert!(is_caught(move || two_cpus_invalidate_at_one_redistributor(CHECKED, hides)));
+}
+
+#[test]
+fn on_real_threads_nothing_is_lost() {
+    for _ in 0..ROUNDS {
+        for kind in [StoreKind::Masked, StoreKind::Atomic64, StoreKind::Words] {
+            a_vector_moves_while_its_device_fires(REAL, kind, BACK, |_| ());
+            a_vector_moves_while_its_device_fires(REAL, kind, ON, |_| ());
+        }
+        a_cpu_leaves_while_a_device_fires(REAL, |_| ());
+        a_cpu_leaves_while_a_device_fires(REAL, |board| board.world().rd(0).can_disable = false);
+    }
+}

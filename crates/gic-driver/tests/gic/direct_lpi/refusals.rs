@@ -1,0 +1,135 @@
+//! Requests that are refused, and change nothing.
+
+use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
+use crate::fake::Board;
+use gic_driver::direct_lpi::DirectLpi;
+use msi_types::{Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite};
+
+const ANY: Fit = Fit::new(Rewrite::Masked);
+
+#[test]
+fn foreign_vectors_change_nothing_and_are_noted() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    for hwirq in [0, 42, 8192, 16384, u32::MAX].map(HwIrq::new) {
+        direct.mask(hwirq);
+        assert_eq!(direct.take_fault(), Some(MsiError::UnknownVector(hwirq)));
+        direct.set_pending(hwirq, Pending::Set);
+    }
+    assert!(board.world().rd(0).pending.is_empty());
+}
+
+#[test]
+fn a_cpu_that_is_off_or_unknown_gets_nothing() {
+    let board = Board::new(2, 0);
+    let gic = board.gic();
+    gic.cpu_on(Cpu::new(0), &board.registers(Cpu::new(0))).unwrap();
+    let direct = DirectLpi::new(gic).unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    for cpu in [1, 2, 77] {
+        let refused = direct.allocate(&attach(&direct), &request(ANY, 1, cpu)).unwrap_err();
+        assert!(matches!(refused, MsiError::NotReachable(..)), "{refused}");
+    }
+    assert_eq!(direct.gic().lpis().unwrap().available(), free);
+}
+
+#[test]
+fn too_large_block_is_refused() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let count = u16::try_from(direct.gic().lpis().unwrap().count()).unwrap();
+    let refused = direct.allocate(&attach(&direct), &request(fit(StoreKind::Masked), count + 1, 0));
+    assert_eq!(refused, Err(MsiError::NoVectors { wanted: count + 1 }));
+    assert!(direct.allocate(&attach(&direct), &request(fit(StoreKind::Masked), count, 0)).is_ok());
+    let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(16), 1, 0));
+    assert_eq!(refused, Err(MsiError::NoVectors { wanted: 1 }));
+}
+
+#[test]
+fn too_few_data_bits_are_refused() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(13), 1, 0));
+    assert_eq!(refused, Err(MsiError::DataTooWide { data: 8192, bits: 13 }));
+}
+
+#[test]
+fn a_second_move_waits_for_the_first() {
+    let board = Board::new(3, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    let first = direct.begin_move(&device.block, 0, Cpu::new(1)).unwrap();
+    assert!(matches!(
+        direct.begin_move(&device.block, 0, Cpu::new(2)),
+        Err(MsiError::Controller(_))
+    ));
+    direct.end_move(first, MoveOutcome::RolledBack).unwrap();
+    assert!(direct.begin_move(&device.block, 0, Cpu::new(2)).is_ok());
+}
+
+#[test]
+fn failed_invalidation_changes_nothing() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    let free = direct.gic().lpis().unwrap().available();
+    board.world().rd(1).stuck = true;
+    assert!(matches!(
+        direct.begin_move(&device.block, 0, Cpu::new(1)),
+        Err(MsiError::Controller(_))
+    ));
+    let refused = direct.allocate(&attach(&direct), &request(ANY, 4, 1));
+    assert!(matches!(refused, Err(MsiError::Controller(_))));
+    // LPIs that an unresponsive redistributor may have cached are not reused.
+    assert_eq!(direct.gic().lpis().unwrap().available(), free - 4);
+    board.world().rd(1).stuck = false;
+    device.fire(&board, 0);
+    assert_eq!(taken(&board, 0), [device.lpi(0)]);
+    device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    device.fire(&board, 0);
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}
+
+#[test]
+fn freed_lpi_is_disabled_and_not_pending() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let Endpoint { block, .. } = {
+        let device = Endpoint::new(&direct, StoreKind::Masked, 4, 0).unwrap();
+        (0..4).for_each(|index| device.fire(&board, index));
+        device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+        (0..4).for_each(|index| device.fire(&board, index));
+        device
+    };
+    let lpis: Vec<_> = (0..4).map(|index| block.hwirq(index).unwrap().get()).collect();
+    direct.free(&attach(&direct), block);
+    for lpi in lpis {
+        assert_eq!(board.world().pending_at(lpi), []);
+        assert!((0..2).all(|cpu| board.world().rd(cpu).config_of(lpi).unwrap() & 1 == 0));
+    }
+    assert_eq!(direct.take_fault(), None);
+}
+
+#[test]
+fn vectors_that_are_asked_for_masked_are() {
+    let board = Board::new(1, 0);
+    let direct = board.direct_lpi().unwrap();
+    let request = request(ANY, 32, 0).with_initially(Initially::Masked);
+    let block = direct.allocate(&attach(&direct), &request).unwrap();
+    direct.set_pending(block.first(), Pending::Set);
+    assert_eq!(taken(&board, 0), []);
+    direct.unmask(block.first());
+    assert_eq!(taken(&board, 0), [block.first().get()]);
+}
+
+#[test]
+fn rolled_back_move_delivers_its_messages() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Atomic64, 1, 0).unwrap();
+    device.fail_to_relocate(&board, &direct, 1, &|| device.fire(&board, 0)).unwrap();
+    direct.mask(device.block.first());
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]), "held back there, too");
+    direct.unmask(device.block.first());
+    assert_eq!(taken(&board, 1), [device.lpi(0)]);
+}

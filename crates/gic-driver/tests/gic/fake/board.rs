@@ -1,0 +1,399 @@
+//! The machine, as the drivers' platform.
+
+use super::interpreter::{Hardware, Interpreter};
+use super::memory::Memory;
+use super::redistributor::{Effect, Redistributor};
+use super::registers::{BoardBlock, BoardFrame, BoardRegisters};
+use crate::interleaving;
+use doorbell_test_support::Outside;
+use gic_arch::Affinity;
+use gic_arch::gicr::Typer;
+use gic_arch::its::RdBase;
+use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
+use gic_driver::{
+    Coherence, CpuInterface, Gic, GicConfig, GicPlatform, Observed, PhysicalRegion, Platform,
+    RedistributorRegion, Table, TableLayout, Wait,
+};
+use msi_types::{Cpu, IrqState, LocalCpu, MsiMessage};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+pub(crate) const ITS: u64 = 0x808_0000;
+pub(crate) const ITS_STRIDE: u64 = 0x2_0000;
+/// RD_base of CPU 0, and the distance to the next.
+pub(crate) const REDISTRIBUTOR: u64 = 0x900_0000;
+pub(crate) const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
+/// A second region, above 4 GiB.
+pub(crate) const HIGH_REDISTRIBUTOR: u64 = 0x40_0000_0000;
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) memory: Memory,
+    pub(crate) its: Vec<Interpreter>,
+    /// By CPU.
+    pub(crate) redistributors: Vec<Redistributor>,
+    /// Turns of one wait.
+    pub(crate) patience: u32,
+    /// Turns of all waits.
+    pub(crate) turns: u32,
+    /// Number of times that a task let others run.
+    pub(crate) yields: u32,
+    /// INTID bits.
+    pub(crate) id_bits: u8,
+    /// `GICD_TYPER.num_LPIs`.
+    pub(crate) num_lpis: u8,
+    pub(super) distributor: BTreeMap<u32, u32>,
+}
+
+impl World {
+    pub(crate) fn rd(&mut self, cpu: u32) -> &mut Redistributor {
+        &mut self.redistributors[cpu as usize]
+    }
+
+    /// Receives a device's message to an ITS. Returns the redistributor and the LPI that became
+    /// pending.
+    pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
+        let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
+        let at = self.redistributors.iter().position(|rd| rd.target == target).unwrap();
+        self.redistributors[at].pending.insert(lpi);
+        Some((at, lpi))
+    }
+
+    /// Receives a device's message to a redistributor.
+    ///
+    /// # Panics
+    /// If there is no doorbell: a torn address is a stray DMA write.
+    pub(crate) fn write_message(&mut self, message: MsiMessage) {
+        let at = self.redistributors.iter_mut().find(|rd| rd.base + 0x40 == message.address);
+        at.unwrap_or_else(|| panic!("a stray DMA write: {message:x?}")).set(message.data);
+    }
+
+    /// The CPUs at which an LPI is pending.
+    pub(crate) fn pending_at(&self, lpi: u32) -> Vec<u32> {
+        let at = self.redistributors.iter().zip(0..);
+        at.filter(|(rd, _)| rd.pending.contains(&lpi)).map(|(_, cpu)| cpu).collect()
+    }
+
+    /// Everything that is pending or may become so without a new message.
+    pub(crate) fn traces_of(&self, lpi: u32) -> usize {
+        let deferred = self.its.iter().flat_map(|its| &its.deferred).filter(
+            |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
+        );
+        self.pending_at(lpi).len() + deferred.count()
+    }
+
+    /// The first ITS hangs, or goes on.
+    pub(crate) fn set_stuck(&mut self, stuck: bool) {
+        self.its[0].set_stuck(stuck, &mut self.memory, &mut self.redistributors);
+    }
+
+    /// A previous kernel left LPIs enabled at these CPUs, with tables that are reserved, all of
+    /// them configured and the first 64 pending.
+    pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
+        let table = |bytes| TableLayout::new(bytes, 0x1_0000);
+        let config = self.memory.allocate(table(0x2000)).unwrap();
+        self.memory.store(config, &[0xa3; 0x2000]);
+        self.memory.publish(config, 0..0x2000, Coherence::NonCoherent);
+        for cpu in cpus {
+            let pending = self.memory.allocate(table(0x800)).unwrap();
+            self.redistributors[*cpu].leave_enabled(config, pending, 8192..8256);
+        }
+    }
+}
+
+/// A handle to the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Board(Arc<Mutex<World>>);
+
+/// The world, whose memory is not the driver's.
+#[derive(Debug)]
+pub(crate) struct WorldGuard<'a> {
+    world: MutexGuard<'a, World>,
+    _outside: Outside,
+}
+
+impl Deref for WorldGuard<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for WorldGuard<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
+type Handler = Box<dyn FnOnce()>;
+
+thread_local! {
+    static MASKED: Cell<usize> = const { Cell::new(0) };
+    static CPU: Cell<u32> = const { Cell::new(0) };
+    /// A handler that interrupts one of this thread's waits, after so many others.
+    static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
+    /// Called by this thread's allocations, without a lock of the board's.
+    static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Runs the following accesses on this CPU.
+pub(crate) fn run_on(cpu: u32) {
+    CPU.set(cpu);
+}
+
+/// Has `handler` interrupt this thread in the turn number `turn` of its waits from now on.
+pub(crate) fn interrupt_at(turn: u32, handler: impl FnOnce() + 'static) {
+    HANDLER.set(Some((turn, Box::new(handler))));
+}
+
+/// Has this thread's next allocation call `f`.
+pub(crate) fn while_allocating(f: impl FnOnce() + 'static) {
+    ALLOCATING.set(Some(Box::new(f)));
+}
+
+impl Board {
+    /// With these ITSes; redistributors are named as `GITS_TYPER.PTA` of the first one says, and do
+    /// not look into caches.
+    pub(crate) fn with_its(its: Vec<Hardware>, cpus: u32) -> Self {
+        let by_address = its[0].typer.pta();
+        let redistributors = (0..cpus).map(|cpu| {
+            let base = low_base(cpu);
+            let number = u16::try_from(cpu).unwrap();
+            let target = if by_address {
+                RdBase::from_address(base)
+            } else {
+                RdBase::from_processor_number(number)
+            };
+            let typer = typer(cpu).with_processor_number(number).with_last(cpu + 1 == cpus);
+            Redistributor::new(base, target.field(), typer)
+        });
+        let redistributors = redistributors.collect();
+        Self::of(its.into_iter().map(Interpreter::new).collect(), redistributors)
+    }
+
+    /// With direct LPIs at CPUs in the low region, then at CPUs in the high one. From the moment
+    /// LPIs are enabled, the redistributors cache every configuration.
+    pub(crate) fn new(low: u32, high: u32) -> Self {
+        let redistributors = (0..low + high).map(|cpu| {
+            let base = match cpu.checked_sub(low) {
+                Some(index) => HIGH_REDISTRIBUTOR + u64::from(index) * REDISTRIBUTOR_STRIDE,
+                None => low_base(cpu),
+            };
+            let last = cpu + 1 == low || cpu + 1 == low + high;
+            let typer = typer(cpu).with_direct_lpi(true).with_last(last);
+            let mut new = Redistributor::new(base, cpu.into(), typer);
+            (new.coherent, new.caches_at_enable) = (true, true);
+            new
+        });
+        Self::of(Vec::new(), redistributors.collect())
+    }
+
+    fn of(its: Vec<Interpreter>, redistributors: Vec<Redistributor>) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            memory: Memory::new(),
+            its,
+            redistributors,
+            patience: 40,
+            turns: 0,
+            yields: 0,
+            id_bits: 14,
+            num_lpis: 0,
+            distributor: BTreeMap::new(),
+        })))
+    }
+
+    /// With 2^`log2` LPIs.
+    pub(crate) fn with_lpis(self, log2: u8) -> Self {
+        let world = &mut *self.world();
+        world.num_lpis = log2 - 1;
+        world.redistributors.iter_mut().for_each(|rd| rd.lpis = 1 << log2);
+        self.clone()
+    }
+
+    pub(crate) fn world(&self) -> WorldGuard<'_> {
+        // A driver that is dropped by a failed test goes on to the end.
+        let world = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        WorldGuard { _outside: Outside::new(), world }
+    }
+
+    /// Discovers the GIC.
+    pub(crate) fn gic(&self) -> Arc<Gic<Self>> {
+        let id_bits = self.world().id_bits;
+        let bases: Vec<u64> = self.world().redistributors.iter().map(|rd| rd.base).collect();
+        let region = |base| {
+            let here = bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at));
+            let bytes = here.count() as u64 * REDISTRIBUTOR_STRIDE;
+            RedistributorRegion::new(PhysicalRegion { base, bytes })
+        };
+        let regions = [REDISTRIBUTOR, HIGH_REDISTRIBUTOR].map(region);
+        let regions = regions.into_iter().filter(|region| region.region.bytes != 0).collect();
+        let cpus = (0..u32::try_from(bases.len()).unwrap()).map(Affinity::from_packed).collect();
+        let config = GicConfig::new(DISTRIBUTOR, regions, cpus).with_lpi_id_bits(Some(id_bits));
+        Arc::new(Gic::new(Arc::new(self.clone()), config).unwrap())
+    }
+
+    /// With every CPU on.
+    pub(crate) fn running_gic(&self) -> Arc<Gic<Self>> {
+        let gic = self.gic();
+        for cpu in gic.cpus() {
+            gic.cpu_on(cpu, &self.registers(cpu)).unwrap();
+        }
+        gic
+    }
+
+    pub(crate) fn direct_lpi(&self) -> Result<DirectLpi<Self>, DirectLpiError> {
+        DirectLpi::new(self.running_gic())
+    }
+
+    pub(crate) fn registers(&self, cpu: Cpu) -> BoardRegisters {
+        BoardRegisters::new(self.clone(), cpu.get())
+    }
+
+    pub(crate) fn interface(&self, cpu: u32) -> CpuInterface<BoardRegisters> {
+        CpuInterface::new(self.registers(Cpu::new(cpu)))
+    }
+}
+
+fn low_base(cpu: u32) -> u64 {
+    REDISTRIBUTOR + u64::from(cpu) * REDISTRIBUTOR_STRIDE
+}
+
+fn typer(cpu: u32) -> Typer {
+    Typer::new().with_plpis(true).with_affinity_value(cpu)
+}
+
+fn must_be_task(what: &str) {
+    assert_eq!(MASKED.get(), 0, "{what} with interrupts masked");
+}
+
+impl LocalCpu for Board {
+    fn irq_save(&self) -> IrqState {
+        interleaving::lock();
+        if !interleaving::is_one_cpu() {
+            return IrqState::new(0);
+        }
+        MASKED.set(MASKED.get() + 1);
+        IrqState::new(MASKED.get() - 1)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        if !interleaving::is_one_cpu() {
+            return;
+        }
+        MASKED.set(MASKED.get() - 1);
+        assert_eq!(MASKED.get(), state.get(), "interrupt states are restored in reverse order");
+    }
+
+    fn relax(&self) {
+        assert!(
+            MASKED.get() != 0 || !interleaving::is_one_cpu(),
+            "a task spins, and the thread that it waits for may never run"
+        );
+        interleaving::wait();
+    }
+
+    fn yield_now(&self) {
+        must_be_task("yield_now");
+        self.world().yields += 1;
+        interleaving::wait();
+    }
+}
+
+impl Platform for Board {
+    type Mmio = BoardFrame;
+
+    fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
+        must_be_task("map");
+        let frame = |block| Some(BoardFrame { board: self.clone(), block });
+        if region.base == DISTRIBUTOR {
+            return frame(BoardBlock::Distributor);
+        }
+        let world = self.world();
+        if let Some(cpu) = world.redistributors.iter().position(|rd| rd.base == region.base) {
+            return frame(BoardBlock::Redistributor(cpu));
+        }
+        let offset = region.base.checked_sub(ITS).filter(|offset| offset % ITS_STRIDE == 0);
+        let its = offset.unwrap_or_else(|| panic!("{:#x} is mapped: nothing is", region.base));
+        assert_eq!(region.bytes, 0x2_0000, "an ITS has two frames");
+        let its = usize::try_from(its / ITS_STRIDE).unwrap();
+        if its < world.its.len() { frame(BoardBlock::Its(its)) } else { None }
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
+        interleaving::wait();
+        match HANDLER.take() {
+            Some((0, handler)) => handler(),
+            Some((more, handler)) => HANDLER.set(Some((more - 1, handler))),
+            None => {}
+        }
+        let mut world = self.world();
+        world.turns += 1;
+        if turn >= world.patience { Wait::GiveUp } else { Wait::Again }
+    }
+}
+
+impl GicPlatform for Board {
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        must_be_task("allocate_table");
+        if let Some(interlude) = ALLOCATING.take() {
+            interlude();
+        }
+        let address = self.world().memory.allocate(layout)?;
+        Some(Table::new(address, layout.bytes, 0))
+    }
+
+    fn release_table(&self, table: Table) {
+        if std::thread::panicking() {
+            return;
+        }
+        must_be_task("release_table");
+        let mut world = self.world();
+        for its in &world.its {
+            its.check_unused(&table);
+        }
+        world.memory.release(table.address);
+    }
+
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        must_be_task("adopt_table");
+        let bytes = self.world().memory.bytes_at(region.base)?;
+        (bytes >= region.bytes).then_some(Table::new(region.base, bytes, 0))
+    }
+
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        assert!(offset < table.bytes);
+        interleaving::access();
+        self.world().memory.store(table.address + offset, &[value]);
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        assert!(offset.is_multiple_of(8) && offset < table.bytes);
+        self.world().memory.store(table.address + offset, &value.to_le_bytes());
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        interleaving::access();
+        self.world().memory.load(table.address + offset, 1)[0]
+    }
+
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        assert!(range.start < range.end && range.end <= table.bytes, "publish of {range:?}");
+        interleaving::access();
+        self.world().memory.publish(table.address, range, coherence);
+    }
+
+    fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
+        must_be_task("observe");
+        let possible = self.world().memory.observe(table.address, range, coherence);
+        if possible { Observed::Yes } else { Observed::No }
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu::new(CPU.get())
+    }
+}

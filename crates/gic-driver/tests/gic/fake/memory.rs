@@ -1,0 +1,177 @@
+//! Memory as a CPU and a controller see it. A store is invisible to a controller until it was
+//! published, and what a controller writes is invisible to CPUs until they observe it. Freed memory
+//! is never reused.
+
+use gic_driver::{Coherence, TableLayout};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// The source of a controller's reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum View {
+    /// It looks into caches: sees what a barrier published.
+    Coherent,
+    /// It does not: sees what was cleaned.
+    Dram,
+}
+
+#[derive(Debug)]
+struct Region {
+    cpu: Vec<u8>,
+    barrier: Vec<u8>,
+    dram: Vec<u8>,
+}
+
+/// All live allocations. Addresses are never used twice.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    regions: BTreeMap<u64, Region>,
+    /// Number of allocations that still succeed.
+    pub(crate) allowance: Option<u32>,
+    /// Size in bytes of the largest allocation that succeeds.
+    pub(crate) largest: u64,
+    /// Number of allocations before one that is misplaced, and its distance in bytes.
+    pub(crate) misplaced: Option<(u32, u64)>,
+    /// The kernel can invalidate its caches.
+    pub(crate) observable: bool,
+    next: u64,
+    /// Address of the next allocation below 4 GiB.
+    next_low: u64,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self {
+            regions: BTreeMap::new(),
+            allowance: None,
+            largest: u64::MAX,
+            misplaced: None,
+            observable: false,
+            next: 0x1_4000_0000,
+            next_low: 0x5000_0000,
+        }
+    }
+
+    /// Allocates zeroed memory, published, with a gap behind it.
+    pub(crate) fn allocate(&mut self, layout: TableLayout) -> Option<u64> {
+        let TableLayout { bytes, align, address_bits, .. } = layout;
+        assert!(align.is_power_of_two() && bytes > 0, "layout of {bytes} bytes aligned to {align}");
+        if bytes > self.largest {
+            return None;
+        }
+        if let Some(allowance) = &mut self.allowance {
+            *allowance = allowance.checked_sub(1)?;
+        }
+        let shift = self.shift();
+        let next = if address_bits <= 32 { &mut self.next_low } else { &mut self.next };
+        let place = next.next_multiple_of(align);
+        *next = place + bytes + 0x100;
+        let base = place + shift;
+        let zeros = vec![0; usize::try_from(bytes).unwrap()];
+        let region = Region { cpu: zeros.clone(), barrier: zeros.clone(), dram: zeros };
+        assert!(self.regions.insert(base, region).is_none(), "{base:#x} is in use");
+        Some(base)
+    }
+
+    /// Returns the distance by which the next allocation is misplaced.
+    fn shift(&mut self) -> u64 {
+        match self.misplaced.take() {
+            Some((0, shift)) => shift,
+            Some((more, shift)) => {
+                self.misplaced = Some((more - 1, shift));
+                0
+            }
+            None => 0,
+        }
+    }
+
+    pub(crate) fn release(&mut self, base: u64) {
+        assert!(self.regions.remove(&base).is_some(), "{base:#x} was released twice");
+    }
+
+    pub(crate) fn store(&mut self, address: u64, bytes: &[u8]) {
+        let (region, range) = self.locate(address, bytes.len());
+        region.cpu[range].copy_from_slice(bytes);
+    }
+
+    pub(crate) fn load(&mut self, address: u64, count: usize) -> Vec<u8> {
+        let (region, range) = self.locate(address, count);
+        region.cpu[range].to_vec()
+    }
+
+    pub(crate) fn publish(&mut self, base: u64, range: Range<u64>, coherence: Coherence) {
+        let count = usize::try_from(range.end - range.start).unwrap();
+        let (region, range) = self.locate(base + range.start, count);
+        region.barrier[range.clone()].copy_from_slice(&region.cpu[range.clone()]);
+        if coherence == Coherence::NonCoherent {
+            region.dram[range.clone()].copy_from_slice(&region.cpu[range]);
+        }
+    }
+
+    /// Makes what a controller wrote visible to CPUs. Returns false if the kernel cannot do so.
+    pub(crate) fn observe(&mut self, base: u64, range: Range<u64>, coherence: Coherence) -> bool {
+        if coherence == Coherence::NonCoherent && !self.observable {
+            return false;
+        }
+        let count = usize::try_from(range.end - range.start).unwrap();
+        let (region, range) = self.locate(base + range.start, count);
+        let source = match coherence {
+            Coherence::Coherent => &region.barrier,
+            Coherence::NonCoherent => &region.dram,
+        };
+        region.cpu[range.clone()].copy_from_slice(&source[range]);
+        true
+    }
+
+    /// Reads as a controller does. An access to freed memory is an error of the driver.
+    pub(crate) fn device_read(&mut self, view: View, address: u64, count: usize) -> Vec<u8> {
+        let (region, range) = self.locate(address, count);
+        match view {
+            View::Coherent => region.barrier[range].to_vec(),
+            View::Dram => region.dram[range].to_vec(),
+        }
+    }
+
+    pub(crate) fn device_read64(&mut self, view: View, address: u64) -> u64 {
+        u64::from_le_bytes(self.device_read(view, address, 8).try_into().unwrap())
+    }
+
+    /// Writes as a controller does.
+    pub(crate) fn device_write(&mut self, address: u64, bytes: &[u8]) {
+        let (region, range) = self.locate(address, bytes.len());
+        region.barrier[range.clone()].copy_from_slice(bytes);
+        region.dram[range].copy_from_slice(bytes);
+    }
+
+    pub(crate) fn device_write64(&mut self, address: u64, value: u64) {
+        self.device_write(address, &value.to_le_bytes());
+    }
+
+    /// Number of allocations at or above this address.
+    pub(crate) fn regions_from(&self, address: u64) -> usize {
+        self.regions.range(address..).count()
+    }
+
+    /// The size of the allocation that begins here.
+    pub(crate) fn bytes_at(&self, base: u64) -> Option<u64> {
+        self.regions.get(&base).map(|region| region.cpu.len() as u64)
+    }
+
+    pub(crate) fn live_regions(&self) -> usize {
+        self.regions.len()
+    }
+
+    fn locate(&mut self, address: u64, count: usize) -> (&mut Region, Range<usize>) {
+        let (base, region) = self
+            .regions
+            .range_mut(..=address)
+            .next_back()
+            .unwrap_or_else(|| panic!("no memory at {address:#x}"));
+        let start = usize::try_from(address - base).unwrap();
+        assert!(
+            start + count <= region.cpu.len(),
+            "{count} bytes at {address:#x} are not allocated"
+        );
+        (region, start..start + count)
+    }
+}

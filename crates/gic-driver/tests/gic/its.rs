@@ -1,0 +1,17 @@
+//! The ITS driver.
+
+mod setup;
+
+mod adoption;
+mod collections;
+mod errata;
+mod events;
+mod model;
+mod out_of_memory;
+mod parent;
+mod probing;
+mod queue;
+mod random;
+mod resend;
+mod sharing;
+mod steps;

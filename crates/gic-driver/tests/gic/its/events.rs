@@ -1,0 +1,274 @@
+//! Events from their mapping to their end.
+
+use super::setup::{Setup, config, lpi, request};
+use crate::fake::Board;
+use crate::fake::Hardware;
+use gic_arch::{Lpi, Priority};
+use gic_driver::ItsError;
+use msi_types::{Cpu, DeviceId, Initially, Pending, Shape};
+
+#[test]
+fn a_message_arrives_where_its_event_was_mapped() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 3, 1);
+    for index in 0..3 {
+        assert_eq!(setup.send(lpi(&block, index)), Some((1, lpi(&block, index).get())));
+    }
+    assert_eq!(setup.take(1), [0, 1, 2].map(|index| lpi(&block, index).get()));
+}
+
+#[test]
+fn unmapped_events_are_not_delivered() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let block = setup.map(&device, 3, 1);
+    let (first, last) = (lpi(&block, 0), lpi(&block, 2));
+    setup.its.move_event(last, Cpu::new(3)).unwrap();
+    setup.send(first);
+    setup.send(last);
+
+    setup.its.unmap_events(&device, block);
+
+    let mut world = setup.board.world();
+    assert_eq!((world.traces_of(first.get()), world.traces_of(last.get())), (0, 0));
+    assert_eq!(world.message(0, 5, 0), None);
+    drop(world);
+    assert_eq!(setup.its.faults().0, 0);
+}
+
+#[test]
+fn a_move_takes_the_pending_state_along() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.send(lpi(&block, 0));
+
+    let from = setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+
+    assert_eq!(from, Cpu::new(0));
+    assert_eq!((setup.take(0), setup.take(2)), (vec![], vec![lpi(&block, 0).get()]));
+    assert_eq!(setup.send(lpi(&block, 0)), Some((2, lpi(&block, 0).get())));
+}
+
+#[test]
+fn masked_messages_are_delivered_on_unmask() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), []);
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn an_event_can_be_handed_out_masked() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let masked = request(1, 0).with_initially(Initially::Masked);
+    let block = setup.its.map_events(&device, masked).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), []);
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn reused_lpi_does_not_inherit_the_mask() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    let first = lpi(&block, 0);
+    setup.its.mask(first).unwrap();
+    setup.its.unmap_events(&device, block);
+
+    let block = setup.map(&device, 1, 0);
+
+    assert_eq!(lpi(&block, 0), first);
+    setup.send(first);
+    assert_eq!(setup.take(0), [first.get()]);
+}
+
+#[test]
+fn pending_states_can_be_set_and_dropped() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap();
+    setup.its.set_pending(lpi(&block, 0), Pending::Clear).unwrap();
+    assert_eq!(setup.take(0), []);
+    setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap();
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn group_events_differ_in_low_bits() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 16);
+    let _one = setup.map(&device, 1, 0);
+    let group = request(8, 0).with_shape(Shape::AlignedGroup);
+    let block = setup.its.map_events(&device, group).unwrap();
+    let message = setup.its.message(lpi(&block, 0)).unwrap();
+    assert_eq!(message.data % 8, 0);
+    let last = setup.board.world().message(0, 5, message.data | 7);
+    assert_eq!(last, Some((0, lpi(&block, 7).get())));
+}
+
+#[test]
+fn a_device_beyond_the_device_table_is_refused() {
+    let setup = Setup::new(Hardware::default());
+    let id = DeviceId::new(0x1_0000);
+    let error = setup.its.attach(id, 1).unwrap_err();
+    assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 16 });
+}
+
+#[test]
+fn a_cpu_that_was_never_on_is_refused() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let error = setup.its.map_events(&device, request(1, 9)).unwrap_err();
+    assert!(matches!(error, ItsError::NotReachable(cpu, _) if cpu == Cpu::new(9)));
+}
+
+#[test]
+fn attachment_is_limited_to_its_events() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 3);
+    let _block = setup.map(&device, 2, 0);
+    let error = setup.its.map_events(&device, request(2, 0)).unwrap_err();
+    assert_eq!(error, ItsError::NoEvents { wanted: 2, limit: 3 });
+}
+
+#[test]
+fn second_level_pages_are_provided_on_demand() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+    let hardware =
+        Hardware { typer, indirect: true, looks_into_caches: false, ..Hardware::default() };
+    let setup = Setup::new(hardware);
+    let before = setup.board.world().memory.live_regions();
+    for (device, pages) in [(0, 1), (8191, 1), (8192, 2), (0xf_ffff, 3)] {
+        let attachment = setup.attach(device, 1);
+        let block = setup.map(&attachment, 1, 0);
+        assert!(setup.send(lpi(&block, 0)).is_some());
+        setup.its.unmap_events(&attachment, block);
+        setup.its.detach(attachment);
+        assert_eq!(setup.board.world().memory.live_regions(), before + pages);
+    }
+}
+
+#[test]
+fn priority_change_reaches_the_redistributor() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 2);
+    let lpi = lpi(&block, 0);
+    setup.its.set_priority(lpi, Priority::new(0x43)).unwrap();
+    let config = setup.board.world().redistributors[2].config_of(lpi.get());
+    assert_eq!(config, Some(0x43), "0x40, RES1, enabled");
+    let unmapped = Lpi::try_from(lpi.get() + 1).unwrap();
+    assert_eq!(
+        setup.its.set_priority(unmapped, Priority::new(0)),
+        Err(ItsError::NotMapped(unmapped))
+    );
+}
+
+#[test]
+fn misplaced_itt_is_refused_and_freed() {
+    for shift in [0x80, 1 << 52] {
+        let setup = Setup::new(Hardware::default());
+        let before = setup.board.world().memory.live_regions();
+        setup.board.world().memory.misplaced = Some((0, shift));
+        let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
+        assert!(matches!(refused, ItsError::Misplaced { .. }), "{refused}");
+        assert_eq!(setup.board.world().memory.live_regions(), before);
+        let device = setup.attach(5, 1);
+        let block = setup.map(&device, 1, 0);
+        assert!(setup.send(lpi(&block, 0)).is_some());
+    }
+}
+
+#[test]
+fn misplaced_second_level_is_refused_and_freed() {
+    for shift in [0x1000, 1 << 52] {
+        let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
+        let setup = Setup::new(Hardware { typer, indirect: true, ..Hardware::default() });
+        let before = setup.board.world().memory.live_regions();
+        setup.board.world().memory.misplaced = Some((0, shift));
+        let refused = setup.its.attach(DeviceId::new(5), 1).unwrap_err();
+        assert!(matches!(refused, ItsError::Misplaced { .. }), "{refused}");
+        assert_eq!(setup.board.world().memory.live_regions(), before);
+        let device = setup.attach(5, 1);
+        let block = setup.map(&device, 1, 0);
+        assert!(setup.send(lpi(&block, 0)).is_some());
+    }
+}
+
+#[test]
+fn event_unmasked_elsewhere_is_delivered() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+    setup.its.unmask(lpi(&block, 0)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn mask_elsewhere_survives_a_move() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.its.move_event(lpi(&block, 0), Cpu::new(0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!(setup.take(0), []);
+}
+
+#[test]
+fn masks_use_invlpir_where_it_exists() {
+    let board = Board::with_its(vec![Hardware::default()], 4);
+    for cpu in [0, 1] {
+        board.world().redistributors[cpu].has_invlpir = true;
+    }
+    let setup = Setup::on(board, &config(0));
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    let device = setup.attach(5, 2);
+    for (cpu, commands) in [(0, 0), (2, 4)] {
+        let block = setup.map(&device, 1, cpu);
+        let traffic = setup.traffic(|| {
+            setup.its.mask(lpi(&block, 0)).unwrap();
+            assert!(
+                !setup.board.world().redistributors[cpu as usize].is_enabled(lpi(&block, 0).get())
+            );
+            setup.its.unmask(lpi(&block, 0)).unwrap();
+        });
+        assert_eq!(traffic.executed.len(), commands, "CPU {cpu}");
+        let invalidations = setup.board.world().redistributors[cpu as usize].invalidations;
+        assert_eq!(invalidations, if commands == 0 { 2 } else { 0 });
+        setup.its.unmap_events(&device, block);
+    }
+}
+
+#[test]
+fn masks_use_the_queue_while_a_move_is_not_finished() {
+    let board = Board::with_its(vec![Hardware::default()], 4);
+    board.world().redistributors.iter_mut().for_each(|rd| rd.has_invlpir = true);
+    let setup = Setup::on(board, &config(0));
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.board.world().set_stuck(true);
+    setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap_err();
+    let error = setup.its.mask(lpi(&block, 0)).unwrap_err();
+    assert!(matches!(error, ItsError::Fault(_)), "{error}");
+    setup.board.world().set_stuck(false);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!([0, 1].map(|cpu| setup.take(cpu)), [[]; 2]);
+}

@@ -1,0 +1,112 @@
+//! An ITS driver on a board, with CPUs on.
+
+use crate::fake::{Board, Hardware, ITS, ITS_STRIDE, Traffic};
+use gic_arch::Lpi;
+use gic_driver::its::{EventRequest, ProbeError};
+use gic_driver::{Gic, Its, ItsConfig, ItsError};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+pub(crate) struct Setup {
+    pub(crate) board: Board,
+    pub(crate) gic: Arc<Gic<Board>>,
+    pub(crate) its: Arc<Its<Board>>,
+}
+
+/// The GIC of a board, with its CPUs off.
+pub(crate) fn gic(board: &Board) -> Arc<Gic<Board>> {
+    board.gic()
+}
+
+pub(crate) fn turn_on(gic: &Gic<Board>, cpu: u32) {
+    let cpu = Cpu::new(cpu);
+    gic.cpu_on(cpu, &gic.platform().registers(cpu)).unwrap();
+}
+
+pub(crate) fn config(index: u64) -> ItsConfig {
+    ItsConfig::new(ITS + index * ITS_STRIDE, 4).with_queue_bytes(0x1000)
+}
+
+/// One ITS without CPUs.
+pub(crate) fn probe(
+    hardware: Hardware,
+    config: &ItsConfig,
+) -> (Board, Result<Its<Board>, ProbeError>) {
+    let board = Board::with_its(vec![hardware], 4);
+    let its = Its::new(gic(&board), config);
+    (board, its)
+}
+
+impl Setup {
+    /// Four CPUs on, and a queue of 127 commands.
+    pub(crate) fn new(hardware: Hardware) -> Self {
+        Self::with_config(hardware, &config(0))
+    }
+
+    pub(crate) fn with_config(hardware: Hardware, config: &ItsConfig) -> Self {
+        Self::with_lpis(hardware, config, 0)
+    }
+
+    /// `num_lpis`: as `GICD_TYPER` has it; 0 for as many as there are INTIDs.
+    pub(crate) fn with_lpis(hardware: Hardware, config: &ItsConfig, num_lpis: u8) -> Self {
+        let board = Board::with_its(vec![hardware], 4);
+        board.world().num_lpis = num_lpis;
+        let setup = Self::on(board, config);
+        (0..4).for_each(|cpu| setup.bring_up(cpu));
+        setup
+    }
+
+    /// With no CPU on.
+    pub(crate) fn on(board: Board, config: &ItsConfig) -> Self {
+        let gic = gic(&board);
+        let its = Arc::new(Its::new(gic.clone(), config).unwrap());
+        Self { board, gic, its }
+    }
+
+    pub(crate) fn bring_up(&self, cpu: u32) {
+        turn_on(&self.gic, cpu);
+        self.cpu_on(cpu).unwrap();
+    }
+
+    /// The CPU becomes a target of the ITS.
+    pub(crate) fn cpu_on(&self, cpu: u32) -> Result<(), ItsError> {
+        self.its.cpu_on(Cpu::new(cpu))
+    }
+
+    pub(crate) fn attach(&self, device: u32, max: u32) -> Attachment {
+        self.its.attach(DeviceId::new(device), max).unwrap()
+    }
+
+    /// Unmasked, independent events.
+    pub(crate) fn map(&self, attachment: &Attachment, count: u16, cpu: u32) -> HwIrqBlock {
+        self.its.map_events(attachment, request(count, cpu)).unwrap()
+    }
+
+    /// Sends the message of an LPI's event, as its device would.
+    pub(crate) fn send(&self, lpi: Lpi) -> Option<(usize, u32)> {
+        let (device, event, _) = self.its.event_of(lpi)?;
+        self.board.world().message(0, device.get(), event.get())
+    }
+
+    /// LPIs that a CPU takes now.
+    pub(crate) fn take(&self, cpu: usize) -> Vec<u32> {
+        self.board.world().redistributors[cpu].acknowledge()
+    }
+
+    /// The queue accesses of `action`.
+    pub(crate) fn traffic(&self, action: impl FnOnce()) -> Traffic {
+        self.board.world().its[0].traffic = Traffic::default();
+        action();
+        self.board.world().its[0].traffic.clone()
+    }
+}
+
+pub(crate) fn request(count: u16, cpu: u32) -> EventRequest {
+    EventRequest::new(NonZeroU16::new(count).unwrap(), Cpu::new(cpu))
+}
+
+/// The LPI at `index` of a block.
+pub(crate) fn lpi(block: &HwIrqBlock, index: u16) -> Lpi {
+    Lpi::try_from(block.hwirq(index).unwrap().get()).unwrap()
+}
