@@ -42,17 +42,14 @@
 //! `RegisterAccess` is no lock: it refuses the registers of a redistributor that sleeps.
 
 mod blocks;
-mod cached_at;
-mod cpu_set;
-mod delivery;
 mod error;
 mod hotplug;
-mod invalidation;
 mod moves;
 mod msi_parent;
 mod records;
-mod registers;
+mod redistributors;
 mod resend;
+mod signalling;
 
 pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
@@ -61,16 +58,13 @@ pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::LpiMessages;
-use crate::register_access::RegisterAccess;
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
-use cpu_set::CpuSet;
 use doorbell_lock::IrqLock;
-use msi_types::{ControllerFault, Cpu, MsiError};
-use records::Records;
-use registers::DirectLpiRegisters;
+use msi_types::{Cpu, MsiError};
+use records::{CpuSet, Records};
+use redistributors::DirectRedistributors;
 
 /// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the
 /// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware sends here:
@@ -99,17 +93,10 @@ use registers::DirectLpiRegisters;
 /// }
 /// ```
 pub struct DirectLpi<P: GicPlatform> {
-    gic: GicWithLpis<P>,
-    per_cpu: Vec<PerCpu>,
+    redistributors: DirectRedistributors<P>,
     records: Records,
     fault: IrqLock<Option<MsiError>>,
     observer: Option<Arc<dyn ResendObserver>>,
-}
-
-/// The driver's state of one redistributor.
-#[derive(Debug, Default)]
-struct PerCpu {
-    access: RegisterAccess,
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
@@ -123,29 +110,17 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC:
     /// no redistributor is touched then. [`DirectLpiError::Fault`], [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
-        let gic = GicWithLpis::new(gic)?;
+        let redistributors = DirectRedistributors::new(GicWithLpis::new(gic)?)?;
+        let gic = redistributors.gic().clone();
         let lpis = gic.lpis();
-        let mut found = 0;
-        for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
-            if DirectLpiRegisters::of(redistributor).is_none() {
-                return Err(DirectLpiError::NotDirect { address: redistributor.address() });
-            }
-            found += 1;
-        }
-        if found == 0 {
-            return Err(DirectLpiError::NoRedistributors);
-        }
-        let mut per_cpu = Vec::new();
-        per_cpu.try_reserve_exact(gic.cpus().count()).map_err(|_| DirectLpiError::NoMemory)?;
-        per_cpu.extend(gic.cpus().map(|_| PerCpu::default()));
         // Redistributors go on with what they had pending for a previous kernel.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
         let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
         lpis.claim(LpiMessages::Direct)?;
-        let new = Self { gic, per_cpu, records, fault: IrqLock::new(None), observer: None };
-        for cpu in new.gic.cpus().filter(|cpu| new.gic.is_on(*cpu)) {
+        let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
+        for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
             // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.
-            if new.takes_lpis(cpu) {
+            if new.redistributors.takes_lpis(cpu) {
                 new.open(cpu).map_err(DirectLpiError::Fault)?;
             }
         }
@@ -163,18 +138,17 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without
     /// redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {
-        let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        Some(DirectLpiRegisters::of(redistributor)?.doorbell())
+        self.redistributors.doorbell(cpu)
     }
 
     /// All doorbells, to be mapped into an IOMMU's domain.
     pub fn doorbells(&self) -> impl Iterator<Item = u64> {
-        self.gic.cpus().filter_map(|cpu| self.doorbell(cpu))
+        self.redistributors.doorbells()
     }
 
     /// The GIC.
     pub fn gic(&self) -> &Arc<Gic<P>> {
-        &self.gic
+        self.redistributors.gic()
     }
 
     /// The last failure of an operation that has no way to report one (masking, freeing). Taken
@@ -184,58 +158,22 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     fn platform(&self) -> &P {
-        self.gic.platform()
+        self.redistributors.platform()
     }
 
     fn note(&self, error: MsiError) {
         self.fault.with(self.platform(), |fault| *fault = Some(error));
     }
-
-    /// Uses a CPU's registers, unless its redistributor sleeps or is about to.
-    fn at<R>(&self, cpu: Cpu, f: impl FnOnce(DirectLpiRegisters<'_, P::Mmio>) -> R) -> Option<R> {
-        let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        let registers = DirectLpiRegisters::of(redistributor)?;
-        let _guard = self.access(cpu)?.enter()?;
-        Some(f(registers))
-    }
-
-    fn access(&self, cpu: Cpu) -> Option<&RegisterAccess> {
-        self.per_cpu.get(cpu.index()).map(|per_cpu| &per_cpu.access)
-    }
-
-    fn accepts(&self, cpu: Cpu) -> bool {
-        self.access(cpu).is_some_and(RegisterAccess::accepts)
-    }
-
-    fn check_accepts(&self, cpu: Cpu) -> Result<(), MsiError> {
-        if self.accepts(cpu) {
-            Ok(())
-        } else {
-            Err(MsiError::NotReachable(cpu, "its LPIs are off"))
-        }
-    }
-
-    fn fault_at(&self, cpu: Cpu, operation: &'static str, reason: &'static str) -> MsiError {
-        let base = self.gic.redistributor_frames(cpu).map_or(0, crate::Redistributor::address);
-        MsiError::Controller(ControllerFault {
-            kind: "direct-lpi",
-            base,
-            operation,
-            device: None,
-            event: None,
-            reason,
-        })
-    }
 }
 
 impl<P: GicPlatform> Drop for DirectLpi<P> {
     fn drop(&mut self) {
-        self.gic.lpis().unclaim();
+        self.redistributors.gic().lpis().unclaim();
     }
 }
 
 impl<P: GicPlatform> fmt::Debug for DirectLpi<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DirectLpi").field("per_cpu", &self.per_cpu).finish_non_exhaustive()
+        f.debug_struct("DirectLpi").field("gic", self.redistributors.gic()).finish_non_exhaustive()
     }
 }

@@ -1,16 +1,16 @@
 //! Allocating and freeing LPIs.
 
 use super::DirectLpi;
-use super::cached_at::PreviousTargets;
-use super::cpu_set::CpuSet;
-use super::invalidation::LpiBlock;
+use super::records::CpuSet;
+use super::records::LpiBlock;
+use super::records::PreviousTargets;
 use super::records::{Deferred, Record};
 use crate::lpi::LpiRange;
 use crate::{Alignment, GicPlatform};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::Range;
 use gic_arch::{IntId, Lpi};
-use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, MsiMessage, Shape};
+use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, Shape};
 
 /// INTIDs that PCI MSI's 16 data bits can hold. They are kept for those who need them as long as
 /// there are others.
@@ -22,8 +22,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Context: task; may sleep.
     pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially, .. } = *request;
-        self.check_accepts(cpu)?;
-        fit.check(self.message(cpu, Lpi::FIRST)?)?;
+        self.redistributors.check_accepts(cpu)?;
+        fit.check(self.redistributors.message(cpu, Lpi::FIRST)?)?;
         let (first, _) = self.allocate_lpis(count, shape, fit)?.into_parts();
         let block = LpiBlock { first, count };
         if !block.lpis().all(|lpi| self.records.reserve(lpi)) {
@@ -38,8 +38,11 @@ impl<P: GicPlatform> DirectLpi<P> {
         // them. Redistributors at which a previous owner's messages arrived may have cached other
         // configurations.
         let caches = unowned.with(cpu);
-        let caches = self.gic.cpus().filter(|cpu| caches.contains(*cpu));
-        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(caches, block));
+        let caches = self.gic().cpus().filter(|cpu| caches.contains(*cpu));
+        let ready = self
+            .redistributors
+            .check_accepts(cpu)
+            .and_then(|()| self.redistributors.invalidate(caches, block));
         match ready {
             Ok(()) => Ok(HwIrqBlock::new(first.intid().hwirq(), count)),
             Err(error) => {
@@ -63,13 +66,6 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.free_lpis(LpiBlock { first, count: block.count() });
     }
 
-    /// The message that makes an LPI pending at a CPU.
-    pub(super) fn message(&self, cpu: Cpu, lpi: Lpi) -> Result<MsiMessage, MsiError> {
-        let address =
-            self.doorbell(cpu).ok_or(MsiError::NotReachable(cpu, "it has no redistributor"))?;
-        Ok(MsiMessage { address, data: lpi.get() })
-    }
-
     /// LPIs that the endpoint's data can name, the others first if it can name all.
     fn allocate_lpis(
         &self,
@@ -82,8 +78,9 @@ impl<P: GicPlatform> DirectLpi<P> {
             Shape::Independent => Alignment::ONE,
             Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
         };
-        let from =
-            |intids: Range<u32>| self.gic.lpis().allocate_within(count.into(), align, intids);
+        let from = |intids: Range<u32>| {
+            self.redistributors.gic().lpis().allocate_within(count.into(), align, intids)
+        };
         if fit.data_bits >= 32 {
             return from(SHORT..u32::MAX)
                 .or_else(|_| from(0..SHORT))
@@ -92,8 +89,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
         let end = 1 << fit.data_bits;
         from(0..end).map_err(|_| {
-            let too_wide =
-                !self.gic.lpis().has_free_within(0..end) && self.gic.lpis().available() > 0;
+            let too_wide = !self.redistributors.gic().lpis().has_free_within(0..end)
+                && self.redistributors.gic().lpis().available() > 0;
             let data = end.max(IntId::LPI_BASE);
             if too_wide { MsiError::DataTooWide { data, bits: fit.data_bits } } else { no_vectors }
         })
@@ -120,8 +117,10 @@ impl<P: GicPlatform> DirectLpi<P> {
                 stale: CpuSet::NONE,
             };
             let unowned = self.records.insert(self.platform(), lpi, record);
-            let missed =
-                self.gic.cpus().filter(|cpu| unowned.contains(*cpu) && !self.clear_at(*cpu, lpi));
+            let missed = self
+                .gic()
+                .cpus()
+                .filter(|cpu| unowned.contains(*cpu) && !self.redistributors.clear_at(*cpu, lpi));
             let stale = missed.fold(CpuSet::NONE, CpuSet::with);
             if stale != CpuSet::NONE {
                 self.records.update(self.platform(), lpi, |record| record.stale = stale);
@@ -133,7 +132,7 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     /// Without an invalidation, which follows.
     fn enable_unpublished(&self, lpi: Lpi) {
-        if self.gic.lpis().enable(lpi).is_err() {
+        if self.redistributors.gic().lpis().enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
         }
     }
@@ -151,14 +150,19 @@ impl<P: GicPlatform> DirectLpi<P> {
             // Marked before it is cleared: a redistributor that is missed now clears it when it
             // wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
-            if self.gic.lpis().disable(lpi).is_err() {
+            if self.redistributors.gic().lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
             }
-            let cleared = self.invalidate(cached_at.iter(), LpiBlock::one(lpi)).and_then(|()| {
-                let missed = cached_at.filter(|cpu| !self.clear_at(cpu, lpi));
-                // Early revisions of the architecture have SYNCR cover what was cleared, too.
-                self.invalidate(cached_at.iter(), LpiBlock::one(lpi)).map(|()| missed)
-            });
+            let cleared = self
+                .redistributors
+                .invalidate(cached_at.iter(), LpiBlock::one(lpi))
+                .and_then(|()| {
+                    let missed = cached_at.filter(|cpu| !self.redistributors.clear_at(cpu, lpi));
+                    // Early revisions of the architecture have SYNCR cover what was cleared, too.
+                    self.redistributors
+                        .invalidate(cached_at.iter(), LpiBlock::one(lpi))
+                        .map(|()| missed)
+                });
             match cleared {
                 Ok(missed) => self.free_if_cleared(lpi, |cpu| missed.contains(cpu)),
                 Err(error) => {
@@ -186,7 +190,7 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     fn free(&self, range: LpiRange) {
         let first = range.first();
-        if self.gic.lpis().free(range).is_err() {
+        if self.redistributors.gic().lpis().free(range).is_err() {
             self.note(MsiError::UnknownVector(first.intid().hwirq()));
         }
     }

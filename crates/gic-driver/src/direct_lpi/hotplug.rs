@@ -41,7 +41,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// # Errors
     /// [`MsiError::NotReachable`] if its LPIs are not enabled; [`MsiError::Controller`].
     pub fn cpu_on(&self, cpu: Cpu, pending: PendingLpis) -> Result<CpuOn, MsiError> {
-        if !self.takes_lpis(cpu) {
+        if !self.redistributors.takes_lpis(cpu) {
             return Err(MsiError::NotReachable(cpu, "its LPIs are not enabled"));
         }
         self.open(cpu)?;
@@ -82,8 +82,11 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// using its registers. In the latter case, too, no LPI is lost, but its redistributor must not
     /// be put to sleep yet.
     pub fn cpu_off(&self, cpu: Cpu, stranded: impl FnMut(HwIrq)) -> Result<CpuOff, MsiError> {
-        self.check_accepts(cpu)?;
-        let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
+        self.redistributors.check_accepts(cpu)?;
+        let access = self
+            .redistributors
+            .access(cpu)
+            .ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         access.refuse();
         let stranded = self.count_stranded(cpu, stranded);
         let mut off = CpuOff { carried: 0, redelivered: 0, stranded };
@@ -93,24 +96,22 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
         access.close();
         wait_until(self.platform(), "the last user of its registers", || !access.is_used())
-            .map_err(|late| self.fault_at(cpu, "cpu_off", late.0))?;
+            .map_err(|late| self.redistributors.fault_at(cpu, "cpu_off", late.0))?;
         Ok(off)
     }
 
     /// Opens the access to a redistributor. On return no LPI without an owner is pending there, and
     /// no configuration is cached.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
-        let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
+        let access = self
+            .redistributors
+            .access(cpu)
+            .ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         access.open();
         self.clear_unowned(cpu);
-        self.invalidate_all_at(cpu).inspect_err(|_| access.close())?;
+        self.redistributors.invalidate_all_at(cpu).inspect_err(|_| access.close())?;
         access.accept();
         Ok(())
-    }
-
-    pub(super) fn takes_lpis(&self, cpu: Cpu) -> bool {
-        self.gic.is_on(cpu)
-            && self.gic.redistributor_frames(cpu).is_ok_and(crate::Redistributor::lpis_enabled)
     }
 
     /// Clears LPIs without an owner at a redistributor that slept, and frees those that waited for
@@ -120,11 +121,11 @@ impl<P: GicPlatform> DirectLpi<P> {
             let waited = self.records.update(self.platform(), lpi, |record| {
                 let waits = matches!(record.deferred, Deferred::Free(left) if left.contains(cpu));
                 if record.stale.contains(cpu) && !record.cached_at().contains(cpu) {
-                    self.clear_at(cpu, lpi);
-                    record.stale = record.stale.without(cpu, self.per_cpu.len());
+                    self.redistributors.clear_at(cpu, lpi);
+                    record.stale = record.stale.without(cpu, self.gic().cpus().count());
                 }
                 if waits {
-                    self.clear_at(cpu, lpi);
+                    self.redistributors.clear_at(cpu, lpi);
                 }
                 waits
             });
@@ -148,18 +149,20 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Disables LPIs at a redistributor, and makes pending elsewhere what was pending there. `None`
     /// if that cannot be known.
     fn carry(&self, cpu: Cpu) -> Option<u32> {
-        let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        match self.gic.lpis().detach(redistributor) {
+        let redistributor = self.gic().redistributor_frames(cpu).ok()?;
+        match self.redistributors.gic().lpis().detach(redistributor) {
             Ok(PendingLpis::Kept) => {}
             Ok(PendingLpis::Lost) => return None,
             Err(_) => {
-                self.note(self.fault_at(cpu, "disable LPIs", "timeout"));
+                self.note(self.redistributors.fault_at(cpu, "disable LPIs", "timeout"));
                 return None;
             }
         }
         let mut carried = 0;
         let found = |lpi| carried += u32::from(self.carry_one(lpi));
-        if self.gic.lpis().collect_pending(redistributor, found) == Collected::Unknown {
+        if self.redistributors.gic().lpis().collect_pending(redistributor, found)
+            == Collected::Unknown
+        {
             return None;
         }
         self.records.for_each(self.platform(), |_, record| {

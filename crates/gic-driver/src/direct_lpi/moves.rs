@@ -1,7 +1,7 @@
 //! The two phases of an affinity change.
 
 use super::DirectLpi;
-use super::invalidation::LpiBlock;
+use super::records::LpiBlock;
 use super::records::{Deferred, Record};
 use crate::GicPlatform;
 use gic_arch::Lpi;
@@ -32,13 +32,16 @@ impl<P: GicPlatform> DirectLpi<P> {
         if from == to {
             return Ok(moved(None));
         }
-        self.check_accepts(to)?;
-        let new = self.message(to, block.first)?;
-        check_rewrite(fit, self.message(from, block.first)?, new)?;
+        self.redistributors.check_accepts(to)?;
+        let new = self.redistributors.message(to, block.first)?;
+        check_rewrite(fit, self.redistributors.message(from, block.first)?, new)?;
         self.mark_moving(block, from, to)?;
         // A CPU that leaves from now on sees this move in the records; it is looked for one that
         // left just before.
-        let ready = self.check_accepts(to).and_then(|()| self.invalidate_at(to, block));
+        let ready = self
+            .redistributors
+            .check_accepts(to)
+            .and_then(|()| self.redistributors.invalidate_at(to, block));
         match ready {
             Ok(()) => Ok(moved(Some(new))),
             Err(error) => {
@@ -90,7 +93,11 @@ impl<P: GicPlatform> DirectLpi<P> {
             idle
         });
         if first != Some(true) {
-            return Err(self.fault_at(to, "move", "a move of this LPI is under way"));
+            return Err(self.redistributors.fault_at(
+                to,
+                "move",
+                "a move of this LPI is under way",
+            ));
         }
         self.each(block, |lpi, record| {
             // It may become pending at one CPU more.

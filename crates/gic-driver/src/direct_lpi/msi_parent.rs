@@ -44,7 +44,7 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
         let hwirq = block.hwirq(index).ok_or(unknown)?;
         let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
-        self.message(record.target, lpi)
+        self.redistributors.message(record.target, lpi)
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {

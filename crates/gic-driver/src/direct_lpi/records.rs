@@ -1,9 +1,7 @@
 //! Records of allocated LPIs: the target of the message, and the CPUs where it may be pending. A
 //! record changes under its own lock alone.
 
-use super::ResendReason;
-use super::cached_at::{CachedAt, PreviousTargets};
-use super::cpu_set::CpuSet;
+use super::resend::ResendReason;
 use crate::GicPlatform;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -181,4 +179,167 @@ fn locate(lpi: Lpi) -> (usize, usize) {
 
 fn lpi_at(chunk: usize, index: usize) -> Option<Lpi> {
     Lpi::from_index(u32::try_from(chunk * CHUNK + index).ok()?)
+}
+
+/// Consecutive LPIs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LpiBlock {
+    pub(super) first: Lpi,
+    pub(super) count: NonZeroU16,
+}
+
+impl LpiBlock {
+    pub(super) const fn one(lpi: Lpi) -> Self {
+        Self { first: lpi, count: NonZeroU16::MIN }
+    }
+
+    pub(super) const fn of(record: &Record) -> Self {
+        Self { first: record.first, count: record.count }
+    }
+
+    pub(super) fn lpis(self) -> impl Iterator<Item = Lpi> + Clone + use<> {
+        let first = self.first.index();
+        (0..u32::from(self.count.get()))
+            .filter_map(move |index| first.checked_add(index).and_then(Lpi::from_index))
+    }
+}
+
+/// CPUs that a vector left, at each of which it may still be pending.
+const PREVIOUS: usize = 3;
+
+/// The CPUs that an LPI's message named before: few, so that masking costs the same on machines of
+/// every size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
+
+impl PreviousTargets {
+    /// `true` if one more finds room.
+    pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
+        self.contains(cpu) || self.0.contains(&None)
+    }
+
+    /// Adds a CPU that [has room](Self::has_room_for).
+    pub(super) fn add(&mut self, cpu: Cpu) {
+        if !self.contains(cpu)
+            && let Some(room) = self.0.iter_mut().find(|entry| entry.is_none())
+        {
+            *room = Some(cpu);
+        }
+    }
+
+    pub(super) fn remove(&mut self, cpu: Cpu) {
+        self.0 = self.0.map(|entry| entry.filter(|other| *other != cpu));
+    }
+
+    pub(super) fn contains(self, cpu: Cpu) -> bool {
+        self.0.contains(&Some(cpu))
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {
+        self.0.into_iter().flatten()
+    }
+}
+
+/// Redistributors at which an LPI may be pending, and whose copies of its configuration count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CachedAt {
+    ends: [Option<Cpu>; 2],
+    previous: PreviousTargets,
+}
+
+impl CachedAt {
+    /// The redistributors of these CPUs, each once.
+    pub(super) fn new(target: Cpu, moving: Option<Cpu>, mut previous: PreviousTargets) -> Self {
+        let ends = [Some(target), moving.filter(|cpu| *cpu != target)];
+        ends.into_iter().flatten().for_each(|cpu| previous.remove(cpu));
+        Self { ends, previous }
+    }
+
+    /// Those for which `keep` says so.
+    pub(super) fn filter(self, keep: impl Fn(Cpu) -> bool) -> Self {
+        let filter = |cpu: Option<Cpu>| cpu.filter(|cpu| keep(*cpu));
+        Self { ends: self.ends.map(filter), previous: PreviousTargets(self.previous.0.map(filter)) }
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {
+        self.ends.into_iter().flatten().chain(self.previous.iter())
+    }
+
+    pub(super) fn contains(self, cpu: Cpu) -> bool {
+        self.iter().any(|other| other == cpu)
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+/// CPUs that can be told apart.
+const BITS: u32 = u64::BITS;
+
+/// A set of CPUs that is never too small. CPUs whose numbers are equal modulo 64 stand for each
+/// other. Machines of up to 64 CPUs have it exact; larger ones clear an LPI at a few more
+/// redistributors than needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct CpuSet(u64);
+
+impl CpuSet {
+    /// No CPU.
+    pub(super) const NONE: Self = Self(0);
+    /// Every CPU.
+    pub(super) const ALL: Self = Self(u64::MAX);
+
+    /// With one more.
+    pub(super) const fn with(self, cpu: Cpu) -> Self {
+        Self(self.0 | Self::only(cpu).0)
+    }
+
+    /// Without one, if `cpus` CPUs are few enough to tell it from all others.
+    pub(super) const fn without(self, cpu: Cpu, cpus: usize) -> Self {
+        if cpus <= BITS as usize { Self(self.0 & !Self::only(cpu).0) } else { self }
+    }
+
+    /// The CPUs of either set.
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// `true` if it has this CPU.
+    pub(super) const fn contains(self, cpu: Cpu) -> bool {
+        self.0 & Self::only(cpu).0 != 0
+    }
+
+    const fn only(cpu: Cpu) -> Self {
+        Self(1 << (cpu.get() % BITS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn cpu_set_holds_a_cpu_until_removed(
+            cpus in prop::collection::btree_set(0u32..200, 1..20),
+            out in any::<u32>(),
+            machine in 1u32..200,
+        ) {
+            let out = out % machine;
+            let all = cpus.iter().fold(CpuSet::NONE, |set, cpu| set.with(Cpu::new(*cpu)));
+            let rest = all.without(Cpu::new(out), machine as usize);
+            for cpu in cpus.iter().filter(|cpu| **cpu < machine) {
+                prop_assert!(all.contains(Cpu::new(*cpu)) && CpuSet::ALL.contains(Cpu::new(*cpu)));
+                prop_assert!(*cpu == out || rest.contains(Cpu::new(*cpu)), "{cpu} left with {out}");
+            }
+        }
+
+        #[test]
+        fn few_cpus_are_told_apart(cpu in 0u32..64, other in 0u32..64) {
+            let set = CpuSet::NONE.with(Cpu::new(cpu));
+            prop_assert_eq!(set.contains(Cpu::new(other)), cpu == other);
+            prop_assert_eq!(set.without(Cpu::new(cpu), 64), CpuSet::NONE);
+        }
+    }
 }
