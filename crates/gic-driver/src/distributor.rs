@@ -3,11 +3,13 @@
 
 mod control;
 
+pub use crate::security::SecurityView;
+
 use crate::errata::{self, Erratum};
 use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
-use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform, SecurityView};
+use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform};
 use gic_arch::gicd::{self, Ctlr, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
 
