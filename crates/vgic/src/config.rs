@@ -1,22 +1,22 @@
 //! Configuration of a virtual GIC: its memory map, its vCPUs and the options of the architecture
 //! that it has.
 
-mod cpus;
 mod error;
 mod its;
+mod topology;
 mod v2m;
 
-pub(crate) use cpus::RedistributorFrame;
-pub use cpus::{CpuConfig, RedistributorRegion};
 pub use error::ConfigError;
 pub use its::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
+pub(crate) use topology::RedistributorFrame;
+pub use topology::{CpuConfig, RedistributorRegion};
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 
 use crate::heap::{OutOfMemory, boxed, collected};
 use crate::lpi::MAX_ID_BITS;
-use crate::wired_index::WiredIndex;
+use crate::wired::index::WiredIndex;
 use alloc::vec::Vec;
 use gic_arch::{Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;

@@ -15,12 +15,12 @@ extern crate std;
 
 pub(crate) mod atomic;
 mod candidates;
-mod direct_lpis;
+mod event_lpis;
 mod listed_lpis;
-mod lpis;
 mod machine;
 mod model;
 mod reports;
+mod setlpir;
 mod store_buffer;
 mod wired_model;
 mod work;

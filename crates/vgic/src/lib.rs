@@ -149,63 +149,40 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-mod access;
-mod candidates;
 mod config;
-mod cpu_interface;
-mod creation;
-mod direct_lpi;
-mod distributor;
-mod doorbells;
-mod events;
-mod freeze;
+mod cpu;
+mod frames;
 mod heap;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod interrupt;
-pub mod its;
-mod list_registers;
-mod listed;
-mod lock;
+mod lifecycle;
 mod lpi;
-mod mbi;
-mod memory;
-mod per_interrupt;
-mod progress;
-mod redistributor;
-mod registers;
-#[cfg(feature = "vm-memory")]
-mod rust_vmm;
+mod monitor;
 pub mod saved_state;
-mod set_once;
-mod summary;
 mod sync;
-mod system_registers;
-mod v2m;
-mod vcpu;
 mod vgic;
 mod wakeup;
 mod wired;
-mod wired_index;
 
-pub use access::{AccessWidth, BadWidth};
 pub use config::{
     ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, V2mConfig, V2mConfigError,
     V2mNaming, VgicConfig,
 };
-pub use doorbells::DeviceWrite;
-pub use events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
-pub use freeze::Frozen;
+pub use cpu::list_registers::{InGuest, ListRegisterVcpu, VirtualInterfaceMismatch};
+pub use cpu::listed::{MAX_LIST_REGISTERS, VirtualInterface};
+pub use cpu::system_registers::Undefined;
+pub use cpu::vcpu::{Inputs, Sleep, Vcpu};
+pub use frames::its;
 pub use gic_arch;
 pub use heap::OutOfMemory;
-pub use list_registers::{InGuest, ListRegisterVcpu, VirtualInterfaceMismatch};
-pub use listed::{MAX_LIST_REGISTERS, VirtualInterface};
-pub use memory::{GuestMemory, MemoryFault};
-pub use msi_types;
-pub use progress::Progress;
+pub use lifecycle::freeze::Frozen;
+pub use monitor::access::{AccessWidth, BadWidth};
+pub use monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+pub use monitor::memory::{GuestMemory, MemoryFault};
+pub use monitor::progress::Progress;
 #[cfg(feature = "vm-memory")]
-pub use rust_vmm::VmMemory;
-pub use system_registers::Undefined;
-pub use vcpu::{Inputs, Sleep, Vcpu};
+pub use monitor::rust_vmm::VmMemory;
+pub use msi_types;
+pub use vgic::doorbells::DeviceWrite;
 pub use vgic::{Block, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
 pub use wired::{LinkError, PhysicalInterrupts};

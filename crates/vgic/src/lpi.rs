@@ -13,7 +13,7 @@
 //!
 //! | object | holds |
 //! |---|---|
-//! | entry (`entry`, `entries`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
+//! | entry (`entry`, `entry_table`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
 //! | device table entry and ITT (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
 //! | ready bitmap (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
 //! | `needs_kick` ([`VcpuWakeup`]) | the vCPU is in WFI or in guest mode |
@@ -73,7 +73,7 @@
 //!
 //! # Sweeps
 //!
-//! Requests that concern everything mapped are carried out a piece at a time (`sweeps`): MAPC,
+//! Requests that concern everything mapped are carried out a piece at a time (`sweep_steps`): MAPC,
 //! INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
 //! `Quiescent` report them as done when they are. Enabling has no such report: the write that
 //! enables LPIs or an ITS ends with its sweep, or is repeated until that is done. The register
@@ -83,8 +83,8 @@
 //!
 //! Messages, acknowledgement and everything that takes mappings away allocate nothing. A command
 //! that maps an event or a device, moves an event or invalidates it takes its memory first:
-//! without, it fails, and nothing changed. A sweep waits where it is (`sweeps`). An enable does not
-//! take effect.
+//! without, it fails, and nothing changed. A sweep waits where it is (`sweep_steps`). An enable
+//! does not take effect.
 //!
 //! # Locks
 //!
@@ -98,21 +98,21 @@
 
 #![expect(clippy::inline_always, reason = "a message's short way is one function without stack")]
 
-mod allocation;
 mod config;
 mod consumer;
 mod control;
+mod device_entries;
 mod device_table;
-mod entries;
 mod entries_by_lpi;
 mod entry;
 mod entry_allocator;
-mod faults;
+mod entry_table;
+mod fault_recorder;
 mod injection;
+mod its_commands;
 mod itt;
 mod itt_teardown;
 mod mapping;
-mod mappings;
 mod pending_lpis;
 mod ready_bitmap;
 mod redistributor;
@@ -120,13 +120,13 @@ mod redistributor_lpis;
 mod saved;
 mod shared;
 mod sweep;
-mod sweeps;
+mod sweep_steps;
 mod tables;
 
 use crate::heap::{OutOfMemory, boxed, shared};
-use crate::lock::Mutex;
-use crate::memory::GuestMemory;
-use crate::progress::Progress;
+use crate::monitor::memory::GuestMemory;
+use crate::monitor::progress::Progress;
+use crate::sync::lock::Mutex;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
@@ -141,10 +141,10 @@ use consumer::Consumer;
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
-pub(crate) use faults::LpiFaults;
+pub(crate) use fault_recorder::LpiFaults;
 pub(crate) use injection::Injection;
+pub(crate) use its_commands::MappedEvent;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
-pub(crate) use mappings::MappedEvent;
 pub(crate) use pending_lpis::PendingLpis;
 pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;

@@ -14,6 +14,10 @@
 //! there before the entry or bit that leads to it is written, and a reader follows that to the
 //! page.
 
+pub(crate) mod lock;
+pub(crate) mod set_once;
+pub(crate) mod summary;
+
 #[cfg(not(all(test, shuttle)))]
 mod imp {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};

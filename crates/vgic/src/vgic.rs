@@ -1,25 +1,26 @@
 //! The shared half of the model: register frames, lines and messages, from any thread.
 
+pub(crate) mod doorbells;
 mod links;
 mod listed_state;
 
 pub use links::PhysicalTaken;
 
-use crate::access::AccessWidth;
 use crate::config::{V2mConfig, VgicConfig, cpu};
-use crate::distributor::Distributor;
-use crate::events::{Events, FaultDetail, FaultReason, RegisterFrame};
+use crate::frames::distributor::Distributor;
+use crate::frames::its::{CommandFaults, Its};
+use crate::frames::mbi::Mbi;
+use crate::frames::redistributor::{Redistributor, RedistributorRegisters};
+use crate::frames::registers::Refusal;
+use crate::frames::v2m::V2m;
 use crate::heap::OutOfMemory;
-use crate::interrupt::InterruptWord;
-use crate::its::{CommandFaults, Its};
 use crate::lpi::LpiCore;
-use crate::mbi::Mbi;
-use crate::progress::Progress;
-use crate::redistributor::{Redistributor, RedistributorRegisters};
-use crate::registers::Refusal;
-use crate::v2m::V2m;
+use crate::monitor::access::AccessWidth;
+use crate::monitor::events::{Events, FaultDetail, FaultReason, RegisterFrame};
+use crate::monitor::progress::Progress;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
+use crate::wired::interrupt::InterruptWord;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;

@@ -35,7 +35,7 @@ mod word;
 pub(crate) use word::WakeupWord;
 
 use crate::heap::{OutOfMemory, shared};
-use crate::progress::Progress;
+use crate::monitor::progress::Progress;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -4,26 +4,29 @@
 //! the target's candidate bit, then reads the target's wake-up state. A vCPU reads them in the
 //! opposite order.
 
+pub(crate) mod candidates;
+pub(crate) mod index;
+pub(crate) mod interrupt;
 mod links;
-mod lists;
+mod listing;
 mod one_of_n;
 mod routes;
 mod saved;
-mod sgis;
+mod sgi;
 
 pub use links::{LinkError, PhysicalInterrupts};
-pub(crate) use lists::{Filled, Forwarding, asks_for_end};
+pub(crate) use listing::{Filled, Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
-use crate::candidates::{Candidates, Look};
 use crate::config::{SecurityView, VgicConfig, WiredIntIds, cpu};
 use crate::heap::{OutOfMemory, boxed, shared};
-use crate::interrupt::{Interrupt, InterruptWord};
-use crate::lock::Mutex;
-use crate::set_once::SetOnce;
+use crate::sync::lock::Mutex;
+use crate::sync::set_once::SetOnce;
 use crate::sync::{AtomicU32, Ordering::SeqCst};
 use crate::wakeup::{Awaited, VcpuWakeup};
-use crate::wired_index::WiredIndex;
+use crate::wired::candidates::{Candidates, Look};
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::{Interrupt, InterruptWord};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -1,14 +1,14 @@
 //! Candidates, interrupts and departures by themselves, small enough for every interleaving. The
-//! steps between them are those of `wired.rs` and `vcpu.rs`, which `wired_model` checks as they
+//! steps between them are those of `wired.rs` and `cpu/vcpu.rs`, which `wired_model` checks as they
 //! are.
 
 use super::machine::Kicks;
 use super::std::vec::Vec;
 use super::{explore_all, explore_random};
-use crate::candidates::{Candidates, Look};
-use crate::interrupt::{Interrupt, InterruptWord};
 use crate::wakeup::VcpuWakeup;
-use crate::wired_index::WiredIndex;
+use crate::wired::candidates::{Candidates, Look};
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::{Interrupt, InterruptWord};
 use alloc::sync::Arc;
 use msi_types::Cpu;
 use shuttle::thread;

@@ -1,7 +1,7 @@
 //! LPIs in list registers while commands change them.
 
+use super::event_lpis::{LPI, one_event, spawn};
 use super::explore;
-use super::lpis::{LPI, one_event, spawn};
 use super::machine::{Commands, Machine, NO_LPIS};
 use super::std::vec;
 use crate::lpi::Injection;

@@ -1,13 +1,13 @@
 //! A small machine: two vCPUs, LPIs of 14 INTID bits, one ITS.
 
 use super::std::vec::Vec;
-use crate::events::Events;
 use crate::lpi::{
     Control, DeviceTable, Injection, ItsIndex, ListedLpi, LpiConfig, LpiCore, LpiFaults,
     MappedDevice, MappedEvent, PendingLpis, Priorities, PriorityView,
 };
-use crate::memory::{GuestMemory, MemoryFault};
-use crate::progress::Progress;
+use crate::monitor::events::Events;
+use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::monitor::progress::Progress;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,12 +1,12 @@
 //! The whole model: devices ring the ITS's doorbell, vCPUs acknowledge by system registers, and
 //! commands come by the queue.
 
-use super::lpis::LPI;
+use super::event_lpis::LPI;
 use super::machine::{Kicks, Ram};
 use super::std::vec::Vec;
 use super::{explore_random, store_buffer};
 use crate::AccessWidth::{Double, Word};
-use crate::its::ItsConfig;
+use crate::frames::its::ItsConfig;
 use crate::{GuestMemory, InGuest, ListRegisterVcpu, Sleep, Vcpu, Vgic, VgicConfig};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};

@@ -2,7 +2,7 @@
 
 use super::explore;
 use super::std::vec::Vec;
-use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use alloc::sync::Arc;
 use shuttle::thread;
 

@@ -7,10 +7,10 @@
 use super::explore_random;
 use super::machine::Kicks;
 use crate::VgicConfig;
-use crate::interrupt::InterruptWord;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::InterruptWord;
 use crate::wired::{Filled, Forwarding, PhysicalInterrupts, Wired};
-use crate::wired_index::WiredIndex;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use gic_arch::IntId;

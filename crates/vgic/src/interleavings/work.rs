@@ -1,7 +1,7 @@
 //! Work that an access leaves over, while vCPUs leave.
 
+use super::event_lpis::spawn;
 use super::explore;
-use super::lpis::spawn;
 use super::machine::machine;
 
 /// Both vCPUs leave, unless they find that work is left over.

@@ -1,7 +1,7 @@
 //! Acknowledging the most urgent pending LPI of a vCPU: one consumer at a time.
 
-use super::entries::Position;
 use super::entry::{Entry, Level};
+use super::entry_table::Position;
 use super::ready_bitmap::{ReadyBit, ReadyBitmap, Turns, Visit, Visitor};
 use super::shared::Shared;
 use crate::heap::OutOfMemory;

@@ -6,21 +6,21 @@
 
 use super::config::LpiConfig;
 use super::device_table::{DeviceTable, MappedDevices};
-use super::entries::{EntryIndex, Position};
 use super::entries_by_lpi::EntriesByLpi;
 use super::entry::{Entry, Level};
 use super::entry_allocator::{EntryAllocator, Owner};
-use super::faults::LpiFaults;
+use super::entry_table::{EntryIndex, Position};
+use super::fault_recorder::LpiFaults;
 use super::injection::Injection;
 use super::itt::EntryRef;
 use super::mapping::ItsIndex;
 use super::shared::{Location, Shared};
 use super::sweep::{Cause, Settings, Work};
 use super::tables::{LpiTables, PendingBits};
-use crate::events::RegisterFrame;
 use crate::heap::{OutOfMemory, boxed};
-use crate::memory::GuestMemory;
-use crate::progress::Progress;
+use crate::monitor::events::RegisterFrame;
+use crate::monitor::memory::GuestMemory;
+use crate::monitor::progress::Progress;
 use crate::sync::AtomicU64;
 use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::boxed::Box;

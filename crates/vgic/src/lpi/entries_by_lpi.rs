@@ -1,7 +1,7 @@
 //! From an LPI to the entries of the events that are mapped to it: a doubly linked list of entries
 //! for each LPI. Each is noted and forgotten in the same time, however many there are.
 
-use super::entries::EntryIndex;
+use super::entry_table::EntryIndex;
 use crate::heap::{OutOfMemory, boxed};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box_array;

@@ -6,8 +6,8 @@
 //! time a block or a node changes hands its generation grows, and at the last generation it stays
 //! unused: a generation never comes back.
 
-use super::entries::EntryIndex;
 use super::entry::GENERATION_MAX;
+use super::entry_table::EntryIndex;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES};
 use super::mapping::{ItsIndex, NoRoom};
 use crate::heap::OutOfMemory;

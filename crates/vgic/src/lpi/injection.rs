@@ -21,8 +21,8 @@
 
 use super::LpiCore;
 use super::device_table::DeviceTable;
-use super::entries::Position;
 use super::entry::Entry;
+use super::entry_table::Position;
 use super::itt::EntryRef;
 use super::shared::Shared;
 use crate::sync::Ordering;

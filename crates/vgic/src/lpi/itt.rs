@@ -2,8 +2,8 @@
 //! chunk of entries holds has nodes of 64 links. Nodes are type-stable and change hands: see
 //! [`Nodes::translate`].
 
-use super::entries::{EntryIndex, Position, SPREAD_BITS};
 use super::entry::GENERATION_BITS;
+use super::entry_table::{EntryIndex, Position, SPREAD_BITS};
 use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;

@@ -6,10 +6,10 @@
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
 //! ```
 
-use super::entries::Position;
 use super::entry::{LEVELS, Level};
+use super::entry_table::Position;
 use crate::heap::{OutOfMemory, no_pages, provide};
-use crate::summary::Summary;
+use crate::sync::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box;

@@ -2,8 +2,8 @@
 //! redistributor by themselves.
 
 use super::control::{Control, Refresh};
-use super::entries::EntryIndex;
 use super::entry_allocator::Owner;
+use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep, Visited};

@@ -2,9 +2,9 @@
 //! mapped.
 
 use super::control::Control;
-use super::entries::{EntryIndex, Position};
 use super::entry::{Entry, LEVELS, Level};
 use super::entry_allocator::Owner;
+use super::entry_table::{EntryIndex, Position};
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;

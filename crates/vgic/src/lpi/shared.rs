@@ -2,8 +2,8 @@
 //! Memory that one of these paths can reach is never freed while the core lives.
 
 use super::config::{LpiConfig, Priorities};
-use super::entries::{EntryIndex, EntryTable, Position};
 use super::entry::{Entry, Level};
+use super::entry_table::{EntryIndex, EntryTable, Position};
 use super::itt::Nodes;
 use super::ready_bitmap::ReadyBitmap;
 use super::redistributor_lpis::RedistributorLpis;

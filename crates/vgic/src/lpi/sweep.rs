@@ -1,12 +1,12 @@
 //! One sweep: its cause, what it does to which entries, and how far it came. A sweep is data;
 //! `sweeps` carries it out.
 
-use super::entries::EntryIndex;
+use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::tables::{LpiTables, PendingBits};
 use crate::heap::OutOfMemory;
-use crate::memory::MemoryFault;
+use crate::monitor::memory::MemoryFault;
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 

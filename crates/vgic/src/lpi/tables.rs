@@ -3,7 +3,7 @@
 
 use super::config::MAX_ID_BITS;
 use crate::heap::OutOfMemory;
-use crate::memory::{GuestMemory, MemoryFault};
+use crate::monitor::memory::{GuestMemory, MemoryFault};
 use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};

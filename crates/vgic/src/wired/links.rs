@@ -5,10 +5,10 @@
 //! Every change by which an interrupt ceases to hold is one update of its word, and who made it
 //! deactivates the physical interrupt. In the other order, one that fires again could be held up.
 
-use super::lists::Filled;
+use super::listing::Filled;
 use super::{Wired, line_of};
-use crate::interrupt::InterruptWord;
-use crate::wired_index::WiredIndex;
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::InterruptWord;
 use alloc::sync::Arc;
 use gic_arch::ich::ListRegisterState::{self, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};

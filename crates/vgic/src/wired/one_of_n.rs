@@ -6,8 +6,8 @@
 //! and looks at the participation again; the PE writes its participation and looks at the words.
 
 use super::{Group, Private, Wired, participation};
-use crate::interrupt::InterruptWord;
-use crate::wired_index::WiredIndex;
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::InterruptWord;
 use core::sync::atomic::Ordering::SeqCst;
 use msi_types::Cpu;
 

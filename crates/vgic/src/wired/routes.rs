@@ -2,8 +2,8 @@
 //! from it.
 
 use super::Wired;
-use crate::interrupt::InterruptWord;
-use crate::wired_index::WiredIndex;
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::InterruptWord;
 use gic_arch::gicd::Irouter;
 use gic_arch::{Affinity, IntId};
 use msi_types::Cpu;

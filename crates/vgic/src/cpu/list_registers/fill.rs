@@ -1,0 +1,276 @@
+//! Before the guest is entered: which interrupts get a list register.
+
+use super::ListRegisterVcpu;
+use super::rank::{Ranked, Seen};
+use crate::cpu::listed::{ListRegisters, Listed, MAX_LIST_REGISTERS, Unlisted};
+use crate::cpu::vcpu::Vcpu;
+use crate::lpi::{PendingLpis, ReadyLpi};
+use crate::wired::{Filled, Forwarding, Group, asks_for_end};
+use core::ops::ControlFlow;
+use gic_arch::Priority;
+use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
+
+/// Wired interrupts that wait for a list register.
+struct Waiting {
+    pending: Ranked,
+    active: Ranked,
+}
+
+/// Groups whose pending interrupts may be signalled, by index.
+#[derive(Clone, Copy)]
+struct Groups {
+    /// The distributor and the redistributor forward them.
+    distributed: [bool; 2],
+    /// The guest has enabled them, too.
+    forwarded: [bool; 2],
+}
+
+impl ListRegisterVcpu {
+    /// Did the vCPU stay left since an entry that took nothing, and was it not kicked? Nothing has
+    /// arrived then.
+    #[inline]
+    pub(super) fn is_left_alone(&self) -> bool {
+        let [Vcpu { wakeup, own, .. }] = &*self.0;
+        wakeup.leaves_alone(&own.wakeup)
+    }
+
+    /// Leaves for the guest, then looks for what came since the last entry.
+    #[inline(never)]
+    pub(super) fn leave(mut self) -> Self {
+        let [vcpu] = &*self.0;
+        if vcpu.own.wakeup.is_idle() {
+            vcpu.own.wakeup.leave();
+        }
+        if !self.is_unchanged() {
+            self.prepare();
+        }
+        self
+    }
+
+    /// Has nothing changed since an entry that left the list registers empty? A load for each
+    /// source of change.
+    fn is_unchanged(&self) -> bool {
+        let [vcpu] = &*self.0;
+        vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
+    }
+
+    /// Does a piece of what is left over, and makes the interface that is to be loaded. While more
+    /// is left over, the vCPU is kicked at once.
+    fn prepare(&mut self) {
+        let [vcpu] = &*self.0;
+        vcpu.own.wakeup.enter();
+        vcpu.gic.go_on();
+        let left = self.fill();
+        if self.lists().made_for != Some(left) {
+            self.make_control(left);
+        }
+        let [Vcpu { own, lpis, list_registers: lists, .. }] = &mut *self.0;
+        let is_empty = lists.used == 0 && lists.active.is_empty() && left == Unlisted::default();
+        if is_empty
+            && own.wakeup.took_nothing()
+            && let Some(lpis) = lpis
+        {
+            lpis.prune();
+        }
+        self.0[0].exit_for_work();
+    }
+
+    /// Makes the registers of the interface that are no list registers.
+    #[inline(never)]
+    fn make_control(&mut self, left: Unlisted) {
+        let hcr = self.control(left);
+        let [Vcpu { interface, list_registers: lists, .. }] = &mut *self.0;
+        lists.interface.hcr = hcr;
+        lists.interface.vmcr = interface.vmcr();
+        lists.interface.active_priorities = interface.active_priorities();
+        lists.made_for = Some(left);
+    }
+
+    /// Fills the list registers. Returns what got none.
+    fn fill(&mut self) -> Unlisted {
+        let groups = self.groups();
+        if self.list_only(groups) {
+            return Unlisted::default();
+        }
+        let mut left = if self.has_wired() {
+            self.fill_ranked(groups)
+        } else {
+            self.list_lpis(groups, Priority::IDLE, MAX_LIST_REGISTERS);
+            Unlisted::default()
+        };
+        let one = Group::One.index();
+        if groups.forwarded[one] {
+            left.pending |= self.lists().is_full() && self.has_lpi();
+        } else {
+            left.held_back[one] |= groups.distributed[one] && self.has_lpi();
+        }
+        left
+    }
+
+    fn groups(&self) -> Groups {
+        let [vcpu] = &*self.0;
+        let distributed = vcpu.distributed();
+        let takes = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
+        Groups { distributed, forwarded: [distributed[0] && takes[0], distributed[1] && takes[1]] }
+    }
+
+    /// Lists a wired interrupt where nothing else is to be looked at, as is usual. `false`: there
+    /// is more, or none that may be listed.
+    fn list_only(&mut self, groups: Groups) -> bool {
+        let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
+        if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
+            return false;
+        }
+        let Some(index) = own.private.candidates.take_only() else { return false };
+        let state = gic.wired().state_to_signal(*cpu, index);
+        let may_list = state.ready_at(*cpu) && groups.forwarded[Group::of(state).index()];
+        if may_list && self.list_wired(groups, Seen { index, state }) {
+            return true;
+        }
+        self.0[0].own.private.candidates.set(index);
+        false
+    }
+
+    /// Is a wired interrupt pending or active here, forwarded or not, or was one?
+    fn has_wired(&self) -> bool {
+        let [vcpu] = &*self.0;
+        !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
+    }
+
+    /// As [`fill`](Self::fill), where wired interrupts have to be looked at.
+    #[inline(never)]
+    fn fill_ranked(&mut self, groups: Groups) -> Unlisted {
+        let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
+        let held_back = self.gather(groups, &mut waiting);
+        let _ = self.list_pending(groups, &mut waiting.pending);
+        while self.list_active(groups, &mut waiting.active) {}
+        while self.list_pending(groups, &mut waiting.pending) {}
+        let (pending, active) = (waiting.pending.any_left(), waiting.active.any_left());
+        Unlisted { pending, active, held_back }
+    }
+
+    /// Gathers wired interrupts. Returns by group whether one is held back.
+    fn gather(&mut self, groups: Groups, waiting: &mut Waiting) -> [bool; 2] {
+        let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
+        let (cpu, wired) = (*cpu, gic.wired());
+        let mut held_back = [false; 2];
+        wired.listable(cpu, |index, state| {
+            let group = Group::of(state).index();
+            if state.active() {
+                lists.active.insert(index);
+            } else if groups.forwarded[group] {
+                waiting.pending.insert(Seen { index, state });
+            } else {
+                held_back[group] |= groups.distributed[group];
+            }
+        });
+        lists.active.retain(|index| {
+            let state = wired.state(cpu, index);
+            if state.active_at(cpu) {
+                waiting.active.insert(Seen { index, state });
+            }
+            state.active_at(cpu)
+        });
+        held_back
+    }
+
+    /// Lists the most urgent pending interrupt. `false`: there is no room, or none is left.
+    fn list_pending(&mut self, groups: Groups, pending: &mut Ranked) -> bool {
+        while !self.lists().is_full() {
+            let first = pending.first();
+            let than = first.map_or(Priority::IDLE, |seen| seen.state.priority());
+            if self.list_lpis(groups, than, 1) {
+                return true;
+            }
+            let Some(seen) = pending.pop() else { return false };
+            if self.list_wired(groups, seen) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Lists the most urgent active interrupt. `false`: there is no room, or none is left.
+    fn list_active(&mut self, groups: Groups, active: &mut Ranked) -> bool {
+        while !self.lists().is_full() {
+            let Some(seen) = active.pop() else { return false };
+            if self.list_wired(groups, seen) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Lists up to so many LPIs that are more urgent than `than`, the most urgent first. `false`:
+    /// there is no room, or none is left.
+    fn list_lpis(&mut self, groups: Groups, than: Priority, most: usize) -> bool {
+        let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
+        let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
+        let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
+        let before = lists.used;
+        lpis.list(than, |ready, listed| {
+            lists.push(Listed::Lpi(listed), lpi_register(ready));
+            let is_done = lists.is_full() || lists.used - before == most;
+            if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        lists.used > before
+    }
+
+    /// Lists a wired interrupt, unless it has changed meanwhile.
+    fn list_wired(&mut self, groups: Groups, seen: Seen) -> bool {
+        let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
+        let distributed = groups.distributed[Group::of(seen.state).index()];
+        let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
+        let filled = gic.wired().list(*cpu, seen.index, seen.state, forwarding);
+        let Some(filled) = filled else { return false };
+        lists.push(Listed::Wired(seen.index, filled), wired_register(seen, filled));
+        true
+    }
+
+    /// Is an LPI pending?
+    fn has_lpi(&mut self) -> bool {
+        self.0[0].lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
+    }
+
+    fn lists(&self) -> &ListRegisters {
+        &self.0[0].list_registers
+    }
+
+    /// `ICH_HCR_EL2`: which exits are needed.
+    fn control(&self, Unlisted { pending, active, held_back }: Unlisted) -> Hcr {
+        let [vcpu] = &*self.0;
+        let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
+        let traps_dir = vcpu.list_registers.traps_dir;
+        let deactivates = active || vcpu.interface.splits_eoi();
+        let one_of_n = vcpu.gic.config().one_of_n;
+        Hcr::new()
+            .with_en(true)
+            .with_npie(pending)
+            .with_lrenpie(active)
+            .with_tdir(traps_dir)
+            .with_tc(deactivates && !traps_dir)
+            .with_vgrp0_eie(held_back[0] || (one_of_n && !zero))
+            .with_vgrp1_eie(held_back[1] || (one_of_n && !one))
+            .with_vgrp0_die(zero && (pending || one_of_n))
+            .with_vgrp1_die(one && (pending || one_of_n))
+    }
+}
+
+fn wired_register(seen: Seen, Filled { state, physical }: Filled) -> ListRegister {
+    let Seen { index, state: word } = seen;
+    let register = ListRegister::new()
+        .with_virtual_intid(index.intid().get())
+        .with_priority_value(word.priority_value())
+        .with_group1(word.group1())
+        .with_state(state);
+    match physical.and_then(|physical| u16::try_from(physical.get()).ok()) {
+        Some(physical) => register.with_hw(true).with_physical_intid(physical),
+        None => register.with_eoi(asks_for_end(index, word)),
+    }
+}
+
+fn lpi_register(ready: ReadyLpi) -> ListRegister {
+    const PENDING: ListRegister =
+        ListRegister::new().with_group1(true).with_state(ListRegisterState::Pending);
+    PENDING.with_virtual_intid(ready.lpi.get()).with_priority_value(ready.priority.get())
+}

@@ -1,0 +1,122 @@
+//! After the guest has exited: what it did with the list registers.
+
+use super::ListRegisterVcpu;
+use crate::cpu::listed::{Listed, VirtualInterface};
+use crate::cpu::vcpu::Vcpu;
+use crate::wired::Group;
+use crate::wired::index::WiredIndex;
+use gic_arch::IntId;
+use gic_arch::ich::{ListRegister, ListRegisterState};
+
+impl ListRegisterVcpu {
+    /// Was the vCPU idle, and did its guest leave what was loaded?
+    #[inline]
+    pub(super) fn stays_left(&self, left: &VirtualInterface) -> bool {
+        self.0[0].own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
+    }
+
+    /// Did the guest leave its CPU interface as it was loaded?
+    #[inline]
+    fn is_as_loaded(&self, left: &VirtualInterface) -> bool {
+        let loaded = &self.0[0].list_registers.interface;
+        left.vmcr == loaded.vmcr
+            && (left.active_priorities == loaded.active_priorities
+                || self.has_priorities_as_loaded(left))
+    }
+
+    /// Registers that the CPU does not have are not compared.
+    #[inline(never)]
+    fn has_priorities_as_loaded(&self, left: &VirtualInterface) -> bool {
+        let [Vcpu { interface, list_registers: lists, .. }] = &*self.0;
+        let implemented = interface.features().active_priority_registers();
+        let pairs = left.active_priorities.iter().zip(&lists.interface.active_priorities);
+        pairs.into_iter().all(|(left, loaded)| {
+            left.iter().zip(loaded).take(implemented).all(|(left, loaded)| left == loaded)
+        })
+    }
+
+    /// Was nothing listed, and did the guest end nothing that is not?
+    pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
+        self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
+    }
+
+    /// Folds the state of the hardware back into the model. With `EOImode`, an EOI did not
+    /// deactivate any interrupt. The mode at entry decides, because the guest may have changed it
+    /// since.
+    pub(super) fn fold(&mut self, left: &VirtualInterface) {
+        let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
+        self.load(left);
+        (0..ended).for_each(|_| self.end_unlisted());
+        self.fold_each(|at, _| left.list[at]);
+    }
+
+    /// Takes what the guest did to its CPU interface, and publishes the groups that it takes now.
+    pub(super) fn load(&mut self, left: &VirtualInterface) {
+        if self.is_as_loaded(left) {
+            return;
+        }
+        let [vcpu] = &mut *self.0;
+        let Vcpu { interface, list_registers: lists, .. } = vcpu;
+        lists.made_for = None;
+        interface.load(left.vmcr, left.active_priorities);
+        for group in [Group::Zero, Group::One] {
+            vcpu.publish(group);
+        }
+    }
+
+    /// Takes everything back as it was when the list registers were filled.
+    pub(super) fn fold_as_filled(&mut self) {
+        self.fold_each(|_, listed| {
+            let filled = match listed {
+                Listed::Wired(_, filled) => filled.state,
+                Listed::Nothing | Listed::Lpi(_) => ListRegisterState::Pending,
+            };
+            ListRegister::new().with_state(filled)
+        });
+    }
+
+    /// Empties the list registers. `left` returns the value that the guest left in each of them.
+    fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
+        for at in 0..self.0[0].list_registers.empty() {
+            let listed = self.0[0].list_registers.listed[at];
+            self.fold_one(listed, left(at, listed));
+        }
+    }
+
+    fn fold_one(&mut self, listed: Listed, left: ListRegister) {
+        let [vcpu] = &mut *self.0;
+        match listed {
+            Listed::Nothing => {}
+            Listed::Lpi(lpi) => {
+                if let Some(lpis) = &mut vcpu.lpis {
+                    lpis.fold(lpi, left.state() == ListRegisterState::Pending);
+                }
+            }
+            Listed::Wired(index, filled) => {
+                let folded = vcpu.gic.wired().fold(vcpu.cpu, index, filled, left);
+                if folded.is_some_and(|state| state.active()) {
+                    vcpu.list_registers.active.insert(index);
+                }
+            }
+        }
+    }
+
+    /// Deactivates an interrupt that the guest ended while it was in no list register. The hardware
+    /// does not say which one, but guests nest: they end first the one that they acknowledged last.
+    fn end_unlisted(&mut self) {
+        let [vcpu] = &mut *self.0;
+        let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());
+        let mut found: Option<((bool, u8), IntId)> = None;
+        vcpu.list_registers.active.retain(|index: WiredIndex| {
+            let state = wired.state(cpu, index);
+            if state.active_at(cpu) {
+                let rank = (state.end_rank(), index.intid());
+                found = Some(found.map_or(rank, |best| best.min(rank)));
+            }
+            state.active()
+        });
+        if let Some((_, intid)) = found {
+            wired.deactivate(cpu, intid);
+        }
+    }
+}

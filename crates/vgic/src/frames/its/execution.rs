@@ -1,0 +1,162 @@
+//! Execution of the command queue, a budgeted piece at a time. A command is consumed when it is
+//! complete: `GITS_CREADR` stays at one that was only begun.
+
+use super::commands::{Executor, Refusal};
+use super::{Its, ItsRegisters};
+use crate::config::ErrorPolicy;
+use crate::heap::OutOfMemory;
+use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT};
+use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
+use crate::monitor::progress::Progress;
+use gic_arch::gits;
+use gic_arch::its::{Command, CommandError};
+
+/// The progress of one command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CommandProgress {
+    /// It is carried out.
+    Done,
+    /// It is carried out as soon as its sweep is.
+    Begun,
+    /// Something that was begun is not done yet.
+    Sweeps,
+    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register.
+    /// Or what was begun finds no memory on the heap.
+    Waits,
+}
+
+impl Its {
+    /// Goes on with what registers asked for, then executes commands until the queue is empty or
+    /// stalled, or a budget's worth is done. What is left is noted.
+    pub(super) fn run(&self, state: &mut ItsRegisters) {
+        state.is_done = false;
+        let progress = self.run_within_budget(state);
+        self.lpis.note_work(&mut state.left, progress);
+    }
+
+    /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on
+    /// at the next access.
+    fn run_within_budget(&self, state: &mut ItsRegisters) -> Progress {
+        let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
+        let mut spent = 0;
+        while spent < budget {
+            let piece = ENTRIES_PER_PIECE.min(budget - spent);
+            let (result, work) = self.lpis.with_kicks_deferred(|control| {
+                let before = control.work();
+                let result = self.advance(state, control, before + piece);
+                (result, control.work() - before)
+            });
+            spent += work;
+            match result {
+                None => {
+                    state.is_done = true;
+                    return Progress::Done;
+                }
+                Some(Ok(CommandProgress::Waits)) => return Progress::Done,
+                Some(Ok(CommandProgress::Sweeps)) => continue,
+                Some(Ok(CommandProgress::Done)) => {
+                    state.queue.advance();
+                    // It left nothing behind, so nobody need look again.
+                    if !state.queue.has_work() {
+                        state.is_done = true;
+                        return Progress::Done;
+                    }
+                }
+                Some(Ok(CommandProgress::Begun)) => state.queue.begun = true,
+                Some(Err(fault)) => self.fail(state, fault),
+            }
+            spent += ENTRIES_PER_UNIT;
+        }
+        Progress::Unfinished
+    }
+
+    /// After a restore: commands that wait are left over.
+    pub(crate) fn note_restored(&self) {
+        let mut state = self.state.lock();
+        let is_done = !(state.enabled && state.queue.has_work());
+        self.lpis.note_work(&mut state.left, Progress::done(is_done));
+    }
+
+    /// Finishes what was begun, in one go.
+    pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
+        let is_done = self.lpis.with_kicks_deferred(|control| {
+            // A sweep that finds no memory stays begun.
+            let _ = control.finish_sweeps();
+            control.is_quiescent(self.index)
+        });
+        if is_done && core::mem::take(&mut state.queue.begun) {
+            state.queue.advance();
+        }
+    }
+
+    /// Does the next thing that is to be done; `None` if there is none.
+    fn advance(
+        &self,
+        state: &mut ItsRegisters,
+        control: &mut Control,
+        limit: u64,
+    ) -> Option<Result<CommandProgress, CommandFault>> {
+        match control.advance_its(self.index, limit) {
+            Ok(true) => {}
+            Ok(false) => return Some(Ok(CommandProgress::Sweeps)),
+            Err(OutOfMemory) => return Some(Ok(CommandProgress::Waits)),
+        }
+        if core::mem::take(&mut state.queue.begun) {
+            state.queue.advance();
+        }
+        (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
+    }
+
+    fn step(
+        &self,
+        state: &mut ItsRegisters,
+        control: &mut Control,
+    ) -> Result<CommandProgress, CommandFault> {
+        let fetched = state.queue.fetch(control.memory());
+        let raw = fetched.map_err(|_| CommandFault::Unreadable)?;
+        let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
+        if matches!(command, Command::Sync { .. }) {
+            let until = *state.queue.awaited.get_or_insert_with(|| control.recalls());
+            if control.awaits(until) {
+                return Ok(CommandProgress::Waits);
+            }
+        }
+        let mut executor = Executor {
+            its: self.index,
+            config: &self.config,
+            targets: &self.targets,
+            tables: state.tables,
+            control,
+        };
+        match executor.execute(command) {
+            Ok(()) if control.is_quiescent(self.index) => Ok(CommandProgress::Done),
+            Ok(()) => Ok(CommandProgress::Begun),
+            Err(Refusal::Reason(reason)) => {
+                Err(CommandFault::Refused(CommandError { opcode: command.opcode(), reason }))
+            }
+            Err(Refusal::NoRoom) => Err(CommandFault::NoRoom(command.opcode())),
+            Err(Refusal::OutOfMemory) => Err(CommandFault::OutOfMemory(command.opcode())),
+        }
+    }
+
+    fn fail(&self, state: &mut ItsRegisters, fault: CommandFault) {
+        let command = FailedCommand { address: state.queue.command_address(), fault };
+        state.faults.count += 1;
+        state.faults.last = Some(command);
+        let (reason, register) = match fault {
+            CommandFault::Refused(_) | CommandFault::Unknown(_) => {
+                (FaultReason::ItsCommand, gits::CREADR.offset())
+            }
+            CommandFault::NoRoom(_) => (FaultReason::Budget, gits::CREADR.offset()),
+            CommandFault::OutOfMemory(_) => (FaultReason::OutOfMemory, gits::CREADR.offset()),
+            CommandFault::Unreadable => (FaultReason::ItsTable, gits::CBASER.offset()),
+        };
+        self.fault(register, reason, FaultDetail::Command(command));
+        match (fault, self.config.error_policy) {
+            (CommandFault::Unreadable, _) | (_, ErrorPolicy::Stall) => {
+                state.queue.stalled = true;
+            }
+            (_, ErrorPolicy::Skip) => state.queue.advance(),
+        }
+    }
+}

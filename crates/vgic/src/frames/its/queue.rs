@@ -1,0 +1,110 @@
+//! The registers of the command queue (IHI 0069 §5.3.1), a ring in the guest's memory. Offsets stay
+//! within the queue, whatever the guest writes.
+
+use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::wakeup::Recalls;
+use gic_arch::gits::{Cbaser, Creadr, Cwriter};
+use gic_arch::its::{COMMAND_BYTES, RawCommand};
+
+/// Bits of `GITS_CBASER` that must be zero, because a queue is aligned to 64 KiB. Other values are
+/// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model treats them as zero, as KVM does.
+const UNALIGNED: u64 = 0xf000;
+
+/// The registers of the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Queue {
+    pub(super) base: Cbaser,
+    /// `GITS_CBASER` as the guest wrote it.
+    written: Cbaser,
+    /// Byte offset of the next command to execute.
+    read: u32,
+    /// Byte offset at which software writes next.
+    write: u32,
+    pub(super) stalled: bool,
+    /// The next command was begun, and is consumed when its sweep is done.
+    pub(super) begun: bool,
+    /// The next command is a SYNC, which waits for these.
+    pub(super) awaited: Option<Recalls>,
+}
+
+impl Queue {
+    /// `GITS_CBASER` was written: the queue is empty.
+    pub(super) const fn at(base: Cbaser) -> Self {
+        let written = base;
+        let base = written.with_address(written.address() & !UNALIGNED);
+        Self { base, written, read: 0, write: 0, stalled: false, begun: false, awaited: None }
+    }
+
+    /// A queue with these registers, as far as their offsets lie in it.
+    pub(super) const fn between(base: Cbaser, read: Creadr, write: Cwriter) -> Self {
+        let bytes = base.bytes();
+        Self {
+            base,
+            written: base,
+            read: if read.offset() < bytes { read.offset() } else { 0 },
+            write: if write.offset() < bytes { write.offset() } else { 0 },
+            stalled: read.stalled(),
+            begun: false,
+            awaited: None,
+        }
+    }
+
+    /// Returns the value that the guest wrote to `GITS_CBASER`, which may name an unaligned queue.
+    pub(super) const fn written(&self) -> Cbaser {
+        self.written
+    }
+
+    /// Returns the value that the guest wrote to `GITS_CBASER`, if the queue is not aligned.
+    pub(super) fn unaligned(&self) -> Option<Cbaser> {
+        let is_unaligned = self.written.valid() && self.written.address() & UNALIGNED != 0;
+        is_unaligned.then_some(self.written)
+    }
+
+    /// Returns the guest physical address of the next command.
+    pub(super) fn command_address(&self) -> u64 {
+        self.base.address() + u64::from(self.read)
+    }
+
+    /// `GITS_CREADR`.
+    pub(super) const fn creadr(&self) -> Creadr {
+        Creadr::at_offset(self.read).with_stalled(self.stalled)
+    }
+
+    /// `GITS_CWRITER`.
+    pub(super) const fn cwriter(&self) -> Cwriter {
+        Cwriter::at_offset(self.write)
+    }
+
+    /// `GITS_CWRITER` was written. An offset beyond the queue is dropped.
+    pub(super) const fn set_cwriter(&mut self, written: Cwriter) {
+        if written.offset() < self.base.bytes() {
+            self.write = written.offset();
+            if written.retry() {
+                self.stalled = false;
+            }
+        }
+    }
+
+    /// Was the next command begun?
+    pub(super) const fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(super) const fn has_work(&self) -> bool {
+        self.base.valid() && !self.stalled && self.read != self.write
+    }
+
+    pub(super) const fn advance(&mut self) {
+        self.read = (self.read + COMMAND_BYTES) % self.base.bytes();
+        self.awaited = None;
+    }
+
+    pub(super) fn fetch(&self, memory: &dyn GuestMemory) -> Result<RawCommand, MemoryFault> {
+        let address = self.command_address();
+        let mut command = RawCommand::default();
+        for (address, word) in (address..).step_by(8).zip(&mut command) {
+            *word = memory.read_u64(address)?;
+        }
+        Ok(command)
+    }
+}

@@ -1,0 +1,185 @@
+//! The register frames (IHI 0069 §12.19) as a table over [`gits::REGISTERS`].
+
+use super::queue::Queue;
+use super::tables::{Tables, judge};
+use super::{Its, ItsRegisters};
+use crate::config::Coherence;
+use crate::frames::registers::{
+    Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register,
+};
+use crate::monitor::events::{FaultDetail, FaultReason};
+use gic_arch::Shareability;
+use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
+
+impl<'a> Frame<'a, &'a Its> {
+    /// Both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID here and does nothing.
+    const ITS_REGISTERS: &'a [Register<&'a Its>] = &[
+        register!(
+            gits::CTLR,
+            value | its,
+            _ | its.read_ctlr().into_bits().into(),
+            |its, _, lanes| its.set_ctlr(lanes)
+        ),
+        register!(gits::IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
+        register!(gits::TYPER, constant | its, _ | its.config.typer().into_bits()),
+        register!(gits::MPAMIDR, zero),
+        register!(gits::PARTIDR, zero),
+        register!(gits::MPIDR, zero),
+        register!(gits::STATUSR, zero),
+        register!(gits::UMSIR, zero),
+        register!(
+            gits::CBASER,
+            value | its,
+            _ | its.state.lock().queue.base.into_bits(),
+            |its, _, lanes| its.set_cbaser(lanes)
+        ),
+        register!(
+            gits::CWRITER,
+            value | its,
+            _ | its.state.lock().queue.cwriter().into_bits(),
+            |its, _, lanes| its.set_cwriter(lanes)
+        ),
+        register!(gits::CREADR, constant | its, _ | its.creadr()),
+        register!(
+            gits::BASER,
+            value | its,
+            index | its.state.lock().tables.get(index).into_bits(),
+            |its, index, lanes| its.set_baser(index, lanes)
+        ),
+        Register::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
+        register!(gits::TRANSLATER, trigger | _, _, _ | {}),
+    ];
+
+    /// The frames of an ITS.
+    pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
+}
+
+#[cfg(test)]
+impl Its {
+    /// The table.
+    pub(super) fn registers<'a>() -> &'a [Register<&'a Self>] {
+        Frame::ITS.0
+    }
+}
+
+impl Its {
+    /// A poll for quiescence makes progress.
+    fn read_ctlr(&self) -> Ctlr {
+        let mut state = self.state.lock();
+        if !state.enabled {
+            self.run(&mut state);
+        }
+        self.ctlr(&state)
+    }
+
+    /// Changes the registers, and goes on by one access's budget.
+    fn change<R>(&self, change: impl FnOnce(&mut ItsRegisters) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        self.run(&mut state);
+        result
+    }
+
+    /// `Enabled` reads as zero until it has taken effect.
+    fn ctlr(&self, state: &ItsRegisters) -> Ctlr {
+        let quiescent = !state.enabled
+            && self.lpis.with_kicks_deferred(|control| control.is_quiescent(self.index));
+        let admits = self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index));
+        Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
+    }
+
+    /// Enabling is begun, and [finished](Self::finish_enabling) before the guest runs on.
+    fn set_ctlr(&self, lanes: Lanes) {
+        self.change(|state| {
+            let before = Ctlr::new().with_enabled(state.enabled);
+            let written = lanes.over(before.into_bits().into());
+            let enabled = Ctlr::from_bits(low_word(written)).enabled();
+            if enabled != state.enabled {
+                state.enabled = enabled;
+                if enabled {
+                    self.judge_tables(state);
+                }
+                self.lpis
+                    .with_kicks_deferred(|control| control.set_its_enabled(self.index, enabled));
+            }
+        });
+        self.give_up_enabling(&mut self.state.lock());
+    }
+
+    /// Records the faults of the queue and of the tables that the ITS uses from now on.
+    fn judge_tables(&self, state: &ItsRegisters) {
+        if let Some(written) = state.queue.unaligned() {
+            let detail = FaultDetail::Value(written.into_bits());
+            self.fault(gits::CBASER.offset(), FaultReason::UnalignedQueue, detail);
+        }
+        for (register, table) in gits::BASER.iter().zip(state.tables.all()) {
+            let judged = self.lpis.with_kicks_deferred(|control| judge(table, control.memory()));
+            if let Err((reason, detail)) = judged {
+                self.fault(register.offset(), reason, detail);
+            }
+        }
+    }
+
+    fn set_cbaser(&self, lanes: Lanes) {
+        let mut state = self.state.lock();
+        if state.enabled {
+            return self.in_use(gits::CBASER.offset(), lanes);
+        }
+        // A guest may write the register as two words.
+        let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
+        state.queue = Queue::at(match self.config.coherence {
+            Coherence::Coherent => written,
+            Coherence::NonCoherent => written.with_shareability(Shareability::Non),
+        });
+    }
+
+    fn set_cwriter(&self, lanes: Lanes) {
+        self.change(|state| {
+            let written = lanes.over(state.queue.cwriter().into_bits());
+            state.queue.set_cwriter(Cwriter::from_bits(written));
+        });
+    }
+
+    /// A poll for progress makes it, and shows what was done before.
+    fn creadr(&self) -> u64 {
+        let mut state = self.state.lock();
+        let creadr = state.queue.creadr().into_bits();
+        if !state.is_done {
+            self.run(&mut state);
+        }
+        creadr
+    }
+
+    /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in
+    /// no table.
+    fn set_baser(&self, index: u32, lanes: Lanes) {
+        let mut state = self.state.lock();
+        if state.enabled {
+            return gits::BASER.get(index).into_iter().for_each(|register| {
+                self.in_use(register.offset(), lanes);
+            });
+        }
+        let old = state.tables.get(index);
+        let new =
+            Tables::accepted(&self.config, index, Baser::from_bits(lanes.over(old.into_bits())));
+        match index {
+            0 => state.tables.devices = new,
+            1 => state.tables.collections = new,
+            _ => return,
+        }
+        if old.valid() && !new.valid() {
+            self.lpis.with_kicks_deferred(|control| match index {
+                0 => control.unmap_all_devices(self.index),
+                _ => {
+                    control.unmap_collections_from(self.index, self.config.held_collections.into());
+                }
+            });
+            self.run(&mut state);
+        }
+    }
+
+    fn in_use(&self, register: u32, lanes: Lanes) {
+        let detail = FaultDetail::Value(lanes.over(0));
+        self.fault(register, FaultReason::ItsTablesInUse, detail);
+    }
+}

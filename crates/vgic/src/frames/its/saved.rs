@@ -1,0 +1,238 @@
+//! An ITS as plain data, and back.
+
+use super::queue::Queue;
+use super::tables::Tables;
+use super::{Its, ItsRegisters};
+use crate::config::Coherence;
+use crate::heap::{OutOfMemory, checked, gathered, push};
+use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedLpi};
+use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
+use crate::sync::lock::MutexGuard;
+use alloc::vec::Vec;
+use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
+use gic_arch::its::CollectionId;
+use gic_arch::lpi::Config;
+use gic_arch::{Affinity, Lpi, Shareability};
+use msi_types::{DeviceId, EventId};
+
+/// Bits of a translation table's address that MAPD can name.
+const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
+
+/// An ITS whose registers nobody changes meanwhile.
+pub(crate) struct LockedIts<'a> {
+    its: &'a Its,
+    state: MutexGuard<'a, ItsRegisters>,
+}
+
+/// Registers of an ITS that can be restored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RestoredRegisters {
+    enabled: bool,
+    queue: Queue,
+    tables: Tables,
+}
+
+impl Its {
+    /// Holds the registers.
+    pub(crate) fn lock(&self) -> LockedIts<'_> {
+        LockedIts { its: self, state: self.state.lock() }
+    }
+
+    /// The ITS's base address, which identifies it.
+    pub(crate) fn base(&self) -> u64 {
+        self.config.base
+    }
+
+    /// The core's number of this ITS.
+    pub(crate) fn index(&self) -> ItsIndex {
+        self.index
+    }
+
+    /// Can this ITS have these registers?
+    pub(crate) fn restorable(&self, saved: &ItsState) -> Result<RestoredRegisters, Problem> {
+        Problem::unless_same("GITS_TYPER", saved.typer, self.config.typer().into_bits())?;
+        Problem::unless_same("GITS_IIDR", saved.iidr.into(), self.config.iidr.into_bits().into())?;
+        let enabled = Ctlr::from(saved.ctlr).enabled();
+        Problem::unless(control(enabled) == saved.ctlr, "GITS_CTLR", saved.ctlr)?;
+        let tables = self.restorable_tables(saved)?;
+        let base = self.accepted_cbaser(Cbaser::from_bits(saved.cbaser));
+        Problem::unless(base.into_bits() == saved.cbaser, "GITS_CBASER", saved.cbaser)?;
+        let (read, write) = (Creadr::from_bits(saved.creadr), Cwriter::from_bits(saved.cwriter));
+        let queue = Queue::between(base, read, write);
+        Problem::unless(queue.creadr().into_bits() == saved.creadr, "GITS_CREADR", saved.creadr)?;
+        Problem::unless(
+            queue.cwriter().into_bits() == saved.cwriter,
+            "GITS_CWRITER",
+            saved.cwriter,
+        )?;
+        Ok(RestoredRegisters { enabled, queue, tables })
+    }
+
+    fn restorable_tables(&self, saved: &ItsState) -> Result<Tables, Problem> {
+        for (index, value) in (0..).zip(saved.baser) {
+            let accepted = Tables::accepted(&self.config, index, Baser::from_bits(value));
+            Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
+        }
+        let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
+        // A table that is taken away takes along what is mapped by it.
+        let is_held =
+            |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
+        let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
+        for (table, is_unused) in [devices, collections].into_iter().zip(is_unused) {
+            Problem::unless(table.valid() || is_unused, "GITS_BASER", table.into_bits())?;
+        }
+        Ok(Tables { devices, collections })
+    }
+
+    /// `GITS_CBASER` after this was written to it.
+    fn accepted_cbaser(&self, written: Cbaser) -> Cbaser {
+        Queue::at(match self.config.coherence {
+            Coherence::Coherent => written,
+            Coherence::NonCoherent => written.with_shareability(Shareability::Non),
+        })
+        .base
+    }
+
+    /// Can there be a collection of this number?
+    pub(crate) fn check_collection(&self, collection: CollectionId) -> Result<(), Problem> {
+        let number = collection.get();
+        Problem::unless(self.config.names_collection(number), "collection", number)
+    }
+
+    /// Can a device be mapped like this? Its events are looked at elsewhere.
+    pub(crate) fn check_device(&self, saved: &DeviceState) -> Result<(), Problem> {
+        let id = saved.device.get();
+        Problem::unless(u64::from(id) >> self.config.device_id_bits == 0, "DeviceID", id)?;
+        let bits = saved.event_bits;
+        Problem::unless(
+            (1..=self.config.event_id_bits).contains(&bits),
+            "number of EventID bits",
+            bits,
+        )?;
+        Problem::unless(saved.itt & !ITT_BITS == 0, "translation table", saved.itt)
+    }
+}
+
+/// `GITS_CTLR`, when nothing is left to do.
+fn control(enabled: bool) -> u32 {
+    Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits()
+}
+
+impl LockedIts<'_> {
+    /// Everything, with `affinity` of a vCPU.
+    pub(crate) fn save(
+        &self,
+        control_side: &Control,
+        affinity: impl Fn(u32) -> Affinity,
+    ) -> Result<ItsState, OutOfMemory> {
+        let Self { its, state } = self;
+        let collections =
+            control_side.mapped_collections(its.index).map(|(collection, vcpu)| CollectionState {
+                collection: CollectionId::new(collection),
+                target: affinity(vcpu.into()),
+            });
+        Ok(ItsState {
+            base: its.config.base,
+            ctlr: control(state.enabled),
+            iidr: its.config.iidr.into_bits(),
+            typer: its.config.typer().into_bits(),
+            cbaser: state.queue.base.into_bits(),
+            cwriter: state.queue.cwriter().into_bits(),
+            creadr: state.queue.creadr().into_bits(),
+            baser: core::array::from_fn(|index| {
+                u32::try_from(index).map_or(0, |index| state.tables.get(index).into_bits())
+            }),
+            collections: gathered(collections)?,
+            devices: self.save_devices(control_side, &affinity)?,
+        })
+    }
+
+    fn save_devices(
+        &self,
+        control: &Control,
+        affinity: &impl Fn(u32) -> Affinity,
+    ) -> Result<Vec<DeviceState>, OutOfMemory> {
+        let index = self.its.index;
+        checked(control.mapped_devices(index).map(|(device, mapped)| {
+            let mut events = Vec::new();
+            control.each_event(index, device, |event, collection, saved| {
+                let unmapped = control.collection(index, collection).is_none();
+                let state = EventState {
+                    event: EventId::new(event),
+                    intid: saved.lpi.intid(),
+                    collection: CollectionId::new(collection),
+                    pending: saved.pending,
+                    stays_at: unmapped.then(|| affinity(saved.target)),
+                    configuration: saved.configuration.map(Config::into_bits),
+                };
+                push(&mut events, state)
+            })?;
+            let MappedDevice { event_bits, itt } = mapped;
+            Ok(DeviceState { device: DeviceId::new(device), event_bits, itt, events })
+        }))
+    }
+
+    /// Puts an ITS that is as after reset into a saved state, which was checked: `vcpu` gives the
+    /// vCPU of an affinity.
+    pub(crate) fn restore(
+        &mut self,
+        registers: RestoredRegisters,
+        saved: &ItsState,
+        control: &mut Control,
+        vcpu: impl Fn(Affinity) -> u16,
+    ) -> Result<(), NoRoom> {
+        let index = self.its.index;
+        let RestoredRegisters { enabled, queue, tables } = registers;
+        (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
+        control.set_its_enabled(index, enabled);
+        for CollectionState { collection, target } in &saved.collections {
+            control.restore_collection(index, collection.get(), vcpu(*target))?;
+        }
+        for device in &saved.devices {
+            let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };
+            control.map_device(index, device.device.get(), mapped)?;
+            for event in &device.events {
+                let id = (device.device.get(), event.event.get());
+                let restored = restored(saved, event, &vcpu)?;
+                control.restore_event(index, id, event.collection.get(), restored)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Its {
+    /// Takes the memory that [`restore`](LockedIts::restore) needs beside that of the pool.
+    pub(crate) fn reserve(
+        &self,
+        saved: &ItsState,
+        control: &mut Control,
+        vcpu: impl Fn(Affinity) -> u16,
+        tables: impl Fn(u32) -> Option<LpiTables>,
+        levels: &mut ReservedLevels,
+    ) -> Result<(), NoRoom> {
+        let devices = saved.devices.iter().map(|device| device.device.get());
+        control.reserve_its(self.index, saved.collections.len(), devices)?;
+        for event in saved.devices.iter().flat_map(|device| &device.events) {
+            let restored = restored(saved, event, &vcpu)?;
+            control.reserve_event(restored, tables(restored.target), levels)?;
+        }
+        Ok(())
+    }
+}
+
+/// The LPI of an event: it goes to its collection's vCPU, else it stays where it is pending.
+fn restored(
+    saved: &ItsState,
+    event: &EventState,
+    vcpu: &impl Fn(Affinity) -> u16,
+) -> Result<SavedLpi, NoRoom> {
+    let found = saved.collections.binary_search_by_key(&event.collection, |state| state.collection);
+    let mapped = found.ok().and_then(|at| saved.collections.get(at)).map(|state| state.target);
+    Ok(SavedLpi {
+        lpi: Lpi::try_from(event.intid).map_err(|_| NoRoom::Budget)?,
+        target: mapped.or(event.stays_at).map_or(0, |affinity| vcpu(affinity).into()),
+        pending: event.pending,
+        configuration: event.configuration.map(Config::from_bits),
+    })
+}

@@ -1,0 +1,126 @@
+//! The tables that the guest gives the ITS (`GITS_BASERn`, IHI 0069 §5.2).
+//!
+//! What is mapped is held in the model's own memory. The guest's tables say which identifiers it
+//! has provided for: one beyond their size, or under an invalid first-level entry, is out of range.
+//! Like KVM, the model writes entries only when its state is saved.
+
+use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
+use crate::monitor::events::{FaultDetail, FaultReason};
+use crate::monitor::memory::GuestMemory;
+use gic_arch::Shareability;
+use gic_arch::gits::{Baser, PageSize, TableKind};
+use gic_arch::its::Level1Entry;
+
+/// Bytes of a device's or collection's entry.
+const ENTRY_BYTES: u8 = 8;
+const LEVEL1_BYTES: u64 = 8;
+
+/// The registers that are implemented.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tables {
+    pub(super) devices: Baser,
+    pub(super) collections: Baser,
+}
+
+impl Tables {
+    /// As after reset: no table is valid.
+    pub(super) const fn new(config: &ItsConfig) -> Self {
+        let collections = match config.collection_table {
+            Some(_) => fixed(Baser::new(), config, TableKind::Collections),
+            None => Baser::new(),
+        };
+        Self { devices: fixed(Baser::new(), config, TableKind::Devices), collections }
+    }
+
+    /// `GITS_BASER<index>`.
+    pub(super) const fn get(&self, index: u32) -> Baser {
+        match index {
+            0 => self.devices,
+            1 => self.collections,
+            _ => Baser::new(),
+        }
+    }
+
+    /// Returns both tables, in the order of their registers.
+    pub(super) const fn all(&self) -> [Baser; 2] {
+        [self.devices, self.collections]
+    }
+
+    /// The value of a register after `written` was written to it.
+    pub(super) const fn accepted(config: &ItsConfig, index: u32, written: Baser) -> Baser {
+        match (index, config.collection_table) {
+            (0, _) => fixed(levels(written, config.device_table), config, TableKind::Devices),
+            (1, Some(allowed)) => fixed(levels(written, allowed), config, TableKind::Collections),
+            _ => Baser::new(),
+        }
+    }
+}
+
+impl ItsConfig {
+    /// Returns the value that `GITS_BASER<index>` holds after a guest wrote `written`.
+    pub const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
+        Tables::accepted(self, index, written)
+    }
+}
+
+const fn levels(written: Baser, allowed: TableLevels) -> Baser {
+    written.with_indirect(written.indirect() && matches!(allowed, TableLevels::FlatOrTwo))
+}
+
+/// With the read-only fields as they are.
+const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
+    let sized = match config.page_sizes {
+        PageSizes::Any => written,
+        PageSizes::Only(size) => written.with_page_size(size),
+    };
+    let shared = match config.coherence {
+        Coherence::Coherent => sized,
+        Coherence::NonCoherent => sized.with_shareability(Shareability::Non),
+    };
+    shared.with_kind(kind).with_entry_bytes_minus_one(ENTRY_BYTES - 1)
+}
+
+/// Has the guest provided for this identifier? First-level entries are read each time: an invalid
+/// one may become valid without a command.
+pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
+    if !table.valid() {
+        return false;
+    }
+    let entry_bytes = u64::from(table.entry_bytes());
+    if !table.indirect() {
+        return u64::from(id) < table.bytes() / entry_bytes;
+    }
+    let index = u64::from(id) / (table.page_size().bytes() / entry_bytes);
+    if index >= table.bytes() / LEVEL1_BYTES {
+        return false;
+    }
+    memory
+        .read_u64(table.address() + index * LEVEL1_BYTES)
+        .is_ok_and(|entry| Level1Entry::from_bits(entry).valid())
+}
+
+/// Checks that a table is aligned and that every page of it is in memory. Reads the first word of
+/// each page, of which a table has at most 256, and the table's last word.
+pub(super) fn judge(
+    table: Baser,
+    memory: &dyn GuestMemory,
+) -> Result<(), (FaultReason, FaultDetail)> {
+    if !table.valid() {
+        return Ok(());
+    }
+    let (first, bytes) = (table.address(), table.bytes());
+    let pages = (first..).step_by(usize::try_from(table.page_size().bytes()).unwrap_or(usize::MAX));
+    let words = pages.take(usize::from(table.pages_minus_one()) + 1).chain([first + bytes - 8]);
+    let readable = words.map(|word| memory.read_u64(word)).find_map(Result::err);
+    let low = table.address_code() << 12 & 0xf000;
+    match (table.page_size(), readable) {
+        (PageSize::Size16K, _) if low & 0x3000 != 0 => unaligned(table),
+        (PageSize::Size64K | PageSize::Reserved, Some(_)) if low != 0 => unaligned(table),
+        (_, Some(fault)) => Err((FaultReason::ItsTable, FaultDetail::Memory(fault.address))),
+        (_, None) => Ok(()),
+    }
+}
+
+const fn unaligned(table: Baser) -> Result<(), (FaultReason, FaultDetail)> {
+    Err((FaultReason::UnalignedItsTable, FaultDetail::Value(table.into_bits())))
+}

@@ -1,0 +1,16 @@
+//! Tests of the ITS and the LPIs behind it.
+
+extern crate std;
+
+mod devices;
+mod enabling;
+mod fairness;
+mod invalidation;
+mod known_mistakes;
+mod long_work;
+mod measure;
+mod queue;
+mod reference;
+mod reservation;
+mod rig;
+mod stress;

@@ -1,0 +1,59 @@
+//! DeviceIDs of 32 bits, and the budget of what leads from them to events.
+
+use super::rig::*;
+use crate::AccessWidth::Double;
+use crate::frames::its::ItsConfig;
+use crate::lpi::{Control, MappedDevice};
+use gic_arch::gits;
+
+fn rig() -> Rig {
+    Rig::new(1, ItsConfig::new(BASE).with_device_id_bits(32))
+}
+
+fn control<R>(rig: &Rig, change: impl FnOnce(&mut Control) -> R) -> R {
+    rig.lpis.with_kicks_deferred(change)
+}
+
+fn map(rig: &Rig, device: u32) -> bool {
+    let mapped = MappedDevice { event_bits: 1, itt: 0 };
+    control(rig, |control| control.map_device(rig.its.index(), device, mapped).is_ok())
+}
+
+/// Maps as many devices as there is room for, from `first` on. How many?
+fn map_far_apart(rig: &Rig, first: u32) -> u32 {
+    let mapped = (0..8192).find(|number| !map(rig, first + (number << 16)));
+    mapped.expect("there is a budget")
+}
+
+#[test]
+fn a_reset_gives_the_budget_of_device_ids_back() {
+    let rig = rig();
+    let mapped = map_far_apart(&rig, 0);
+    assert!(mapped > 2000);
+
+    rig.its.reset();
+
+    assert_eq!(map_far_apart(&rig, 1 << 31), mapped);
+}
+
+#[test]
+fn a_device_table_that_is_taken_away_gives_the_budget_back() {
+    let rig = rig();
+    rig.provide_tables();
+    let mapped = map_far_apart(&rig, 0);
+
+    rig.its.write(gits::BASER.offset_of(0), Double, 0);
+    rig.finish_sweeps();
+
+    assert_eq!(map_far_apart(&rig, 1 << 31), mapped);
+}
+
+#[test]
+fn devices_that_come_and_go_use_up_nothing() {
+    let rig = rig();
+    for number in 0..10_000 {
+        assert!(map(&rig, number << 16), "device {number}");
+        control(&rig, |control| control.unmap_device(rig.its.index(), number << 16));
+        rig.finish_sweeps();
+    }
+}

@@ -1,0 +1,389 @@
+//! LPIs at redistributors: enabling, tables, sleeping vCPUs.
+
+use super::rig::*;
+use crate::frames::its::ItsConfig;
+use crate::lpi::{Injection, LpiConfig, Priorities, PriorityView};
+use crate::monitor::events::FaultReason;
+use crate::monitor::memory::GuestMemory;
+use alloc::vec;
+use gic_arch::{Lpi, Priority, gicr};
+use msi_types::Delivery;
+
+fn lpi(number: u32) -> Lpi {
+    Lpi::try_from(number).unwrap()
+}
+
+/// One byte of a pending table.
+fn pending_byte(rig: &Rig, vcpu: u16, lpi: u32) -> u8 {
+    let mut byte = [0];
+    rig.ram.read(PENDING + u64::from(vcpu) * 0x1_0000 + u64::from(lpi / 8), &mut byte).unwrap();
+    byte[0]
+}
+
+#[test]
+fn messages_to_a_redistributor_without_lpis_are_dropped() {
+    let rig = Rig::running(2);
+    rig.disable_lpis(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 1)]);
+
+    assert_eq!(rig.send(1, 0), Delivery::Blocked);
+
+    rig.enable_lpis(1);
+    assert_eq!(rig.send(1, 0), Delivery::Pending);
+}
+
+#[test]
+fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8203, 0), mapti(1, 2, 8204, 0)]);
+    rig.configure(8203, false, 0);
+    rig.run([inv(1, 1)]);
+    rig.send(1, 0);
+    rig.send(1, 1);
+    rig.ram.write(PENDING + 8204 / 8, &[0xff]).unwrap();
+    rig.ram.write(PENDING + 0x3ff, &[0xee]).unwrap();
+
+    rig.disable_lpis(0);
+
+    assert_eq!(pending_byte(&rig, 0, 8200), 0b1001, "a disabled LPI is pending too");
+    assert_eq!(pending_byte(&rig, 0, 8184), 0xee, "the first KiB is not ours");
+    assert_eq!(rig.pending(0), NO_LPIS);
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
+}
+
+#[test]
+fn enabling_lpis_takes_what_the_pending_table_says() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.disable_lpis(0);
+    rig.ram.write(PENDING + 8200 / 8, &[0b11]).unwrap();
+
+    rig.enable_lpis(0);
+
+    assert_eq!(drain(&mut rig.vcpu(0)), [8200, 8201], "mapped or not");
+}
+
+#[test]
+fn the_promise_that_the_pending_table_is_zero_is_taken() {
+    let rig = Rig::running(1);
+    rig.disable_lpis(0);
+    rig.ram.write(PENDING + 8200 / 8, &[0xff]).unwrap();
+
+    rig.enable_lpis_with(0, Rig::propbaser(), Rig::pendbaser(0).with_pending_table_zero(true));
+
+    assert_eq!(rig.pending(0), NO_LPIS);
+}
+
+#[test]
+fn pending_survives_a_round_through_the_table() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+
+    rig.disable_lpis(0);
+    rig.enable_lpis(0);
+
+    assert_eq!(drain(&mut rig.vcpu(0)), [8200]);
+}
+
+#[test]
+fn a_pending_table_full_of_ones_takes_no_slots() {
+    let size = LpiConfig { entries: 1 << 9, ..LpiConfig::new(1) };
+    let rig = Rig::sized(size, ItsConfig::new(BASE));
+    rig.ram.write(PENDING, &[0xff; 0x2000]).unwrap();
+    rig.enable_lpis(0);
+    rig.provide_tables();
+    rig.set_enabled(true);
+
+    rig.run([mapc(0, 0), mapd(1, 9)]);
+    rig.run((0..512).map(|event| mapti(1, event, 8192 + event, 0)));
+
+    assert_eq!(rig.its.command_faults().count, 0);
+    assert_eq!(rig.pending(0).len(), 57_344, "every LPI");
+}
+
+#[test]
+fn movall_moves_every_lpi_whatever_the_budget() {
+    let size = LpiConfig { entries: 1 << 9, ..LpiConfig::new(2) };
+    let rig = Rig::sized(size, ItsConfig::new(BASE));
+    rig.ram.write(PENDING, &[0xff; 0x2000]).unwrap();
+    rig.enable_lpis(0);
+    rig.enable_lpis(1);
+    rig.provide_tables();
+    rig.set_enabled(true);
+
+    rig.run([movall(0, 1)]);
+
+    assert_eq!((rig.pending(0).len(), rig.pending(1).len()), (0, 57_344));
+    assert_eq!(rig.events.total(), 0);
+}
+
+#[test]
+fn tables_outside_memory_are_counted_and_harmless() {
+    let rig = Rig::new(1, ItsConfig::new(BASE));
+    let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(0x9000_0000);
+    let pendbaser = gicr::Pendbaser::new().with_address(0x9100_0000);
+    rig.enable_lpis_with(0, propbaser, pendbaser);
+    rig.provide_tables();
+    rig.set_enabled(true);
+
+    rig.run([mapc(0, 0), mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    assert_eq!(rig.send(1, 0), Delivery::Pending);
+    assert_eq!(
+        drain(&mut rig.vcpu(0)),
+        NO_LPIS,
+        "without a configuration byte the LPI is disabled"
+    );
+    rig.disable_lpis(0);
+
+    // Configuration and pending table when LPIs are enabled, the byte at MAPTI, the pending table
+    // again.
+    assert_eq!(rig.events.count(FaultReason::LpiTable), 4);
+}
+
+#[test]
+fn lpis_beyond_the_redistributors_tables_are_dropped() {
+    let rig = Rig::running(1);
+    rig.disable_lpis(0);
+    let propbaser = Rig::propbaser().with_id_bits_minus_one(13);
+    rig.enable_lpis_with(0, propbaser, Rig::pendbaser(0));
+
+    rig.run([mapd(1, 1), mapti(1, 0, 0x3fff, 0), mapti(1, 1, 0x4000, 0)]);
+
+    assert_eq!(rig.send(1, 0), Delivery::Pending);
+    assert_eq!(rig.send(1, 1), Delivery::Blocked);
+}
+
+#[test]
+fn what_is_pending_stays_deliverable_when_its_its_is_disabled() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+
+    rig.set_enabled(false);
+
+    assert_eq!(drain(&mut rig.vcpu(0)), [8200]);
+}
+
+#[test]
+fn what_is_pending_stays_where_it_is_when_its_collection_is_unmapped() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 1)]);
+    rig.send(1, 0);
+
+    rig.run([unmapc(1)]);
+
+    assert_eq!(rig.send(1, 0), Delivery::Blocked);
+    assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
+}
+
+#[test]
+fn a_collection_mapped_elsewhere_takes_events_and_pending_state_along() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0)]);
+    rig.send(1, 0);
+
+    rig.run([mapc(0, 1), sync(0)]);
+    rig.send(1, 1);
+
+    assert_eq!((rig.pending(0), rig.pending(1)), (vec![], vec![8200, 8201]));
+}
+
+#[test]
+fn an_event_mapped_before_its_collection_works_once_that_is_mapped() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 7)]);
+    assert_eq!(rig.send(1, 0), Delivery::Blocked);
+
+    rig.run([mapc(7, 1)]);
+
+    assert_eq!(rig.send(1, 0), Delivery::Pending);
+    assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
+}
+
+#[test]
+fn what_moves_to_a_redistributor_without_lpis_waits_there() {
+    let rig = Rig::running(3);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 2)]);
+    rig.send(1, 0);
+    rig.send(1, 1);
+    rig.disable_lpis(1);
+
+    rig.run([movi(1, 0, 1), movall(2, 1)]);
+    assert_eq!(drain(&mut rig.vcpu(1)), NO_LPIS);
+
+    rig.enable_lpis_with(1, Rig::propbaser(), Rig::pendbaser(1).with_pending_table_zero(true));
+    let mut found = drain(&mut rig.vcpu(1));
+    found.sort_unstable();
+    assert_eq!(found, [8200, 8201]);
+}
+
+#[test]
+fn clear_and_discard_reach_what_movall_left_at_the_redistributor() {
+    for command in [clear(1, 0), discard(1, 0)] {
+        let rig = Rig::running(2);
+        rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+        rig.send(1, 0);
+        rig.run([movall(0, 1), mapc(0, 1)]);
+        assert_eq!(rig.pending(1), [8200]);
+
+        rig.run([command]);
+
+        assert_eq!(rig.pending(1), NO_LPIS);
+    }
+}
+
+#[test]
+fn an_lpi_has_one_pending_bit_with_its_last_event() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8200, 1)]);
+    rig.send(1, 0);
+    rig.run([movall(0, 1), discard(1, 0)]);
+
+    rig.send(1, 1);
+
+    assert_eq!(drain(&mut rig.vcpu(1)), [8200]);
+}
+
+#[test]
+fn movi_takes_along_what_movall_left_at_the_redistributor() {
+    let rig = Rig::running(3);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+    rig.run([movall(0, 1), mapc(0, 1)]);
+
+    rig.run([movi(1, 0, 2)]);
+
+    assert_eq!((rig.pending(1), rig.pending(2)), (vec![], vec![8200]));
+}
+
+#[test]
+fn direct_lpis_become_pending_are_cleared_and_invalidated() {
+    let rig = Rig::new(2, ItsConfig::new(BASE));
+    rig.configure(8200, false, 0xa0);
+    assert_eq!(rig.set_lpi(1, 8200), Injection::Dropped);
+    rig.enable_lpis(1);
+
+    assert_eq!(rig.set_lpi(1, 8200), Injection::Fresh);
+    assert_eq!(rig.set_lpi(1, 8200), Injection::Coalesced);
+    assert_eq!(rig.set_lpi(1, 8201), Injection::Fresh);
+    rig.lpis.clear_lpi(cpu(1), lpi(8201));
+    let mut queue = rig.vcpu(1);
+    assert_eq!(drain(&mut queue), NO_LPIS);
+
+    rig.configure(8200, true, 0xa0);
+    rig.lpis.invalidate(cpu(1), lpi(8200)).unwrap();
+    rig.finish_sweeps();
+    assert_eq!(drain(&mut queue), [8200]);
+}
+
+#[test]
+fn invalidation_at_a_redistributor_reaches_events_of_an_its() {
+    let rig = Rig::running(1);
+    rig.configure(8200, false, 0xa0);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+    rig.configure(8200, true, 0xa0);
+    let mut queue = rig.vcpu(0);
+    assert_eq!(take(&mut queue), None);
+
+    rig.lpis.invalidate(cpu(0), lpi(8200)).unwrap();
+    rig.finish_sweeps();
+
+    assert_eq!(take(&mut queue), Some(8200));
+}
+
+#[test]
+fn only_lpis_more_urgent_than_asked_for_are_taken() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+    let mut queue = rig.vcpu(0);
+
+    assert_eq!(queue.take(Priority::new(0xa0)), None);
+    assert_eq!(queue.highest(Priority::new(0xa0)), None);
+    assert!(queue.take(Priority::new(0xa1)).is_some());
+}
+
+#[test]
+fn two_security_states_shift_priorities_into_the_lower_half() {
+    let priorities = Priorities { view: PriorityView::NonSecure, bits: 5 };
+    let size = LpiConfig { priorities, ..LpiConfig::new(1) };
+    let rig = Rig::sized(size, ItsConfig::new(BASE));
+    rig.configure(8200, true, 0x40);
+    rig.enable_lpis(0);
+    rig.set_lpi(0, 8200);
+
+    assert_eq!(
+        rig.vcpu(0).take(Priority::IDLE).map(|ready| ready.priority),
+        Some(Priority::new(0xa0))
+    );
+}
+
+#[test]
+fn redistributors_that_are_reset_forget_what_was_pending_and_leave_memory_alone() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
+    rig.send(1, 0);
+    rig.send(1, 1);
+
+    rig.lpis.reset_lpis();
+
+    for vcpu in [0, 1] {
+        assert_eq!(pending_byte(&rig, vcpu, 8200 + u32::from(vcpu)), 0);
+        rig.enable_lpis(vcpu);
+        assert_eq!(rig.pending(vcpu), NO_LPIS);
+    }
+}
+
+#[test]
+fn a_vcpu_that_left_is_kicked_once_however_many_messages_arrive() {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0)]);
+    let mut queue = rig.vcpu(0);
+    rig.wakeup.words()[0].leave();
+    assert_eq!(queue.highest(Priority::IDLE), None);
+
+    rig.send(1, 0);
+    rig.send(1, 0);
+    rig.send(1, 1);
+
+    assert_eq!(rig.kicks(0), 1);
+}
+
+#[test]
+fn a_vcpu_that_left_is_kicked_by_commands() {
+    let rig = Rig::running(2);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.send(1, 0);
+    rig.wakeup.words()[1].leave();
+
+    rig.run([movi(1, 0, 1)]);
+
+    assert_eq!(rig.kicks(1), 1);
+}
+
+#[test]
+fn a_disabled_lpi_kicks_nobody_until_it_is_enabled() {
+    let rig = Rig::running(1);
+    rig.configure(8200, false, 0xa0);
+    rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
+    rig.wakeup.words()[0].leave();
+    rig.send(1, 0);
+    assert_eq!(rig.kicks(0), 0);
+
+    rig.configure(8200, true, 0xa0);
+    rig.run([inv(1, 0)]);
+
+    assert_eq!(rig.kicks(0), 1);
+}
+
+#[test]
+fn a_vcpu_has_one_queue_at_a_time() {
+    let rig = Rig::running(1);
+    let queue = rig.vcpu(0);
+    assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_none());
+    drop(queue);
+    assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_some());
+    assert!(rig.lpis.pending_lpis(cpu(1)).unwrap().is_none(), "no such vCPU");
+}

@@ -1,0 +1,100 @@
+//! LPIs of equal priority take turns.
+
+use super::rig::*;
+use crate::frames::its::ItsConfig;
+use crate::lpi::LpiConfig;
+use alloc::vec;
+use alloc::vec::Vec;
+use gic_arch::Priority;
+use msi_types::Delivery;
+
+/// Events of [`crowd`].
+const EVENTS: u32 = 1 << 10;
+
+/// A device whose events are all mapped to vCPU 0, each to an LPI of its own.
+fn crowd() -> Rig {
+    let rig = Rig::running(1);
+    rig.run([mapd(1, 10)]);
+    for batch in (0..EVENTS).collect::<Vec<_>>().chunks(512) {
+        rig.run(batch.iter().map(|event| mapti(1, *event, 8192 + event, 0)));
+    }
+    rig
+}
+
+fn send(rig: &Rig, event: u32) {
+    assert_eq!(rig.send(1, event), Delivery::Pending);
+}
+
+#[test]
+fn an_lpi_is_taken_beside_one_that_is_rung_again_and_again() {
+    let rig = crowd();
+    let mut queue = rig.vcpu(0);
+    for (stormy, patient) in [(0, 1), (1, 0), (0, EVENTS - 1), (EVENTS - 1, 0), (0, 64), (700, 3)] {
+        send(&rig, patient);
+        let taken = (0..EVENTS).map(|_| {
+            send(&rig, stormy);
+            take(&mut queue)
+        });
+        assert!({ taken }.any(|lpi| lpi == Some(8192 + patient)), "{patient} beside {stormy}");
+        drain(&mut queue);
+    }
+}
+
+/// Takes that the LPI waits for which waits longest, where each that is taken is rung again at
+/// once. `looks` are asked for the next one before each.
+fn longest_wait(events: &[u32], looks: usize) -> u32 {
+    let rig = crowd();
+    let mut queue = rig.vcpu(0);
+    for event in events {
+        send(&rig, *event);
+    }
+    let mut last = vec![0; EVENTS as usize];
+    let mut longest = 0;
+    for now in 1..=8 * EVENTS {
+        for _ in 0..looks {
+            assert!(queue.highest(Priority::IDLE).is_some());
+        }
+        let event = take(&mut queue).unwrap() - 8192;
+        longest = longest.max(now - last[event as usize]);
+        last[event as usize] = now;
+        send(&rig, event);
+    }
+    for event in events {
+        longest = longest.max(8 * EVENTS - last[*event as usize]);
+    }
+    longest
+}
+
+#[test]
+fn no_lpi_waits_longer_than_all_others_take_one_turn() {
+    let every: Vec<u32> = (0..EVENTS).collect();
+    let few: Vec<u32> = (0..EVENTS).step_by(37).collect();
+    for looks in 0..3 {
+        assert!(longest_wait(&every, looks) <= EVENTS);
+        // A leaf has 64 takes, however few of its bits are set.
+        assert!(longest_wait(&few, looks) <= EVENTS);
+        assert!(longest_wait(&few[..2], looks) <= 2 * 64);
+    }
+}
+
+#[test]
+fn the_order_of_priorities_is_kept() {
+    let rig = Rig::sized(LpiConfig::new(1), ItsConfig::new(BASE));
+    for lpi in 0..EVENTS {
+        rig.configure(8192 + lpi, true, (lpi % 4 * 0x20).to_le_bytes()[0]);
+    }
+    rig.enable_lpis(0);
+    rig.provide_tables();
+    rig.set_enabled(true);
+    rig.run([mapc(0, 0), mapd(1, 10)]);
+    for batch in (0..EVENTS).collect::<Vec<_>>().chunks(512) {
+        rig.run(batch.iter().map(|event| mapti(1, *event, 8192 + event, 0)));
+    }
+    let mut queue = rig.vcpu(0);
+    for _ in 0..3 {
+        (0..EVENTS).for_each(|event| send(&rig, event));
+        let priorities: Vec<u32> = drain(&mut queue).into_iter().map(|lpi| lpi % 4).collect();
+        assert_eq!(priorities.len(), EVENTS as usize);
+        assert!(priorities.is_sorted());
+    }
+}

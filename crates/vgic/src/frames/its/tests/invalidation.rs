@@ -1,0 +1,149 @@
+//! `GICR_INVLPIR`: reaches the LPI's event wherever it is mapped, in time that does not grow with
+//! what else is.
+
+use super::rig::*;
+use crate::frames::its::ItsConfig;
+use crate::lpi::LpiConfig;
+use alloc::vec::Vec;
+use gic_arch::Lpi;
+use gic_arch::its::Command;
+use msi_types::Delivery;
+
+/// Devices have 2^10 events.
+const BITS: u8 = 10;
+
+/// This many events at vCPU 0, each with an LPI of its own.
+fn mapped(events: u32) -> Rig {
+    let rig = Rig::sized(LpiConfig::new(2), ItsConfig::new(BASE));
+    rig.enable_lpis(0);
+    rig.enable_lpis(1);
+    rig.provide_tables();
+    rig.set_enabled(true);
+    rig.run([mapc(0, 0), mapc(1, 1)]);
+    for first in (0..events).step_by(1 << BITS) {
+        let device = first >> BITS;
+        rig.run([mapd(device, BITS)]);
+        let last = events.min(first + (1 << BITS));
+        rig.run((first..last).map(|number| mapti(device, number - first, 8192 + number, 0)));
+    }
+    rig
+}
+
+fn invalidate(rig: &Rig, vcpu: u16, number: u32) -> u64 {
+    let work = || rig.lpis.with_kicks_deferred(|control| control.work());
+    let before = work();
+    rig.lpis.invalidate(cpu(vcpu), Lpi::try_from(number).unwrap()).unwrap();
+    rig.finish_sweeps();
+    work() - before
+}
+
+/// Does an invalidation at `vcpu` reach the event, which is mapped to this LPI and neither pending
+/// nor enabled?
+fn is_reached(rig: &Rig, vcpu: u16, (device, event): (u32, u32), number: u32) -> bool {
+    assert_eq!(rig.send(device, event), Delivery::Pending);
+    rig.configure(number, true, 0xa0);
+    invalidate(rig, vcpu, number);
+    let reached = take(&mut rig.vcpu(vcpu)) == Some(number);
+    rig.configure(number, false, 0xa0);
+    rig.run([inv(device, event), clear(device, event)]);
+    reached
+}
+
+#[test]
+fn an_invalidation_costs_the_same_however_much_is_mapped() {
+    let work = [1 << 10, 57_344].map(|events| {
+        let rig = mapped(events);
+        let costs = (0..events).step_by(1023).map(|event| invalidate(&rig, 0, 8192 + event));
+        costs.max().unwrap()
+    });
+    assert!(work[0] == work[1] && work[1] < 8, "{work:?} words were visited");
+}
+
+#[test]
+fn an_invalidation_reaches_an_event_that_was_mapped_anew() {
+    let remap: [&[Command]; 6] = [
+        &[],
+        &[discard(0, 7), mapti(0, 7, 8199, 0)],
+        &[mapti(0, 7, 8500, 0), mapti(0, 7, 8199, 0)],
+        &[mapd(0, BITS), mapti(0, 7, 8199, 0)],
+        &[unmapd(0), mapd(0, BITS), mapti(0, 7, 8199, 0)],
+        &[movi(0, 7, 1), movi(0, 7, 0)],
+    ];
+    for commands in remap {
+        let rig = mapped(16);
+        rig.run(commands.iter().copied());
+        assert!(is_reached(&rig, 0, (0, 7), 8199), "{commands:?}");
+        assert!(invalidate(&rig, 0, 8199) < 8, "{commands:?}");
+    }
+}
+
+#[test]
+fn an_invalidation_reaches_every_event_of_an_lpi() {
+    let rig = mapped(16);
+    rig.run([mapd(5, 5)]);
+    let twice: Vec<_> = [(0, 7), (5, 1), (5, 2)].into();
+    rig.run([mapti(5, 1, 8199, 0), mapti(5, 2, 8199, 0)]);
+    for event in &twice {
+        assert!(is_reached(&rig, 0, *event, 8199), "{event:?} of three");
+    }
+    rig.run([discard(5, 1)]);
+    for event in [(0, 7), (5, 2)] {
+        assert!(is_reached(&rig, 0, event, 8199), "{event:?} of two");
+    }
+    rig.run([unmapd(0)]);
+    assert!(is_reached(&rig, 0, (5, 2), 8199), "the one that is left");
+    assert!(invalidate(&rig, 0, 8199) < 8, "one event is found at once");
+}
+
+#[test]
+fn several_events_of_an_lpi_cost_what_they_are() {
+    let rig = mapped(4096);
+    rig.run([mapd(60, 5)]);
+    rig.run((0..3).map(|event| mapti(60, event, 8199, 0)));
+
+    let work = invalidate(&rig, 0, 8199);
+
+    assert!(work < 12, "{work} entries were visited for four events");
+}
+
+/// Events 0 to 3 of device 5 have the LPI of event 7 of device 0, and are pending. An invalidation
+/// that enables them has visited some when a command comes. Returns how many are signalled then.
+fn signalled_after(visited: u64, command: Command) -> usize {
+    let rig = mapped(16);
+    rig.run([mapd(5, 5)]);
+    rig.run((0..4).map(|event| mapti(5, event, 8199, 0)));
+    for (device, event) in [(0, 7), (5, 0), (5, 1), (5, 2), (5, 3)] {
+        assert_eq!(rig.send(device, event), Delivery::Pending);
+    }
+    rig.configure(8199, true, 0xa0);
+    rig.lpis.invalidate(cpu(0), Lpi::try_from(8199).unwrap()).unwrap();
+    for _ in 0..visited {
+        rig.lpis.with_kicks_deferred(|control| control.advance_registers(control.work() + 1));
+    }
+    rig.run([command]);
+    rig.finish_sweeps();
+    let mut vcpu = rig.vcpu(0);
+    core::iter::from_fn(|| take(&mut vcpu)).filter(|number| *number == 8199).count()
+}
+
+#[test]
+fn an_invalidation_outlives_changes_of_its_events() {
+    for visited in 0..=5 {
+        assert_eq!(signalled_after(visited, sync(0)), 5, "after {visited}");
+        for event in 0..4 {
+            for command in [discard(5, event), mapti(5, event, 8300, 0), movi(5, event, 1)] {
+                assert_eq!(signalled_after(visited, command), 4, "{command:?} after {visited}");
+            }
+        }
+        assert_eq!(signalled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped anew");
+        assert_eq!(signalled_after(visited, unmapd(5)), 1, "one is left");
+    }
+}
+
+#[test]
+fn an_invalidation_reaches_its_own_redistributor_alone() {
+    let rig = mapped(16);
+    rig.run([movi(0, 7, 1)]);
+    assert!(!is_reached(&rig, 0, (0, 7), 8199));
+    assert!(is_reached(&rig, 1, (0, 7), 8199));
+}

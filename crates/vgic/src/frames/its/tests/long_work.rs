@@ -1,0 +1,259 @@
+//! Work that goes through everything mapped: each access does a bounded piece of it, and nothing is
+//! consumed or reported as done before it is. Accesses that enable do all of it, and hold nobody
+//! else up.
+
+use super::rig::*;
+use crate::AccessWidth::{Double, Word};
+use crate::frames::its::ItsConfig;
+use crate::lpi::LpiConfig;
+use crate::monitor::memory::GuestMemory;
+use alloc::vec::Vec;
+use gic_arch::Priority;
+use gic_arch::gits::{self, Ctlr};
+use gic_arch::its::Command;
+use gic_arch::lpi::Config;
+use msi_types::Delivery;
+
+/// 2^16 events of one device, two of them on each LPI: there are fewer LPIs than that.
+const EVENTS: u32 = 1 << 16;
+const DEVICE: u32 = 1;
+/// Most that one access may visit: the budget, and the last chunk and command begun within it.
+const WORK: u32 = 64;
+const MOST: u64 = WORK as u64 * 16 + 128;
+
+const fn lpi_of(event: u32) -> u32 {
+    8192 + event / 2
+}
+
+/// A machine of two vCPUs with all events mapped to the first, of which accesses do little work.
+fn crowded() -> Rig {
+    let size = LpiConfig { entries: 1 << 18, work_per_access: WORK, ..LpiConfig::new(2) };
+    let rig = Rig::sized(size, ItsConfig::new(BASE).with_work_per_access(WORK));
+    let config = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
+    let table: Vec<u8> = (0..EVENTS / 2).map(|_| config).collect();
+    rig.ram.write(CONFIG, &table).unwrap();
+    rig.enable_lpis(0);
+    rig.enable_lpis(1);
+    rig.provide_tables();
+    rig.set_enabled(true);
+    rig.run([mapc(0, 0), mapc(1, 1), mapd(DEVICE, 16)]);
+    for batch in (0..EVENTS).collect::<Vec<_>>().chunks(1024) {
+        rig.run(batch.iter().map(|event| mapti(DEVICE, *event, lpi_of(*event), 0)));
+    }
+    assert_eq!(rig.its.command_faults().count, 0);
+    rig
+}
+
+fn work(rig: &Rig) -> u64 {
+    rig.lpis.with_kicks_deferred(|control| control.work())
+}
+
+/// Polls until `done`, and counts: no poll does more than a budget's worth.
+fn polls(rig: &Rig, mut done: impl FnMut() -> bool) -> u32 {
+    for polls in 0..100_000 {
+        let before = work(rig);
+        if done() {
+            return polls;
+        }
+        let step = work(rig) - before;
+        assert!(step <= MOST, "one access visited {step} entries");
+    }
+    panic!("it is never done");
+}
+
+/// Executes a command, piece by piece.
+fn execute(rig: &Rig, command: Command) -> u32 {
+    let before = work(rig);
+    rig.queue_raw([command.encode()]);
+    assert!(work(rig) - before <= MOST, "ringing visited {} entries", work(rig) - before);
+    polls(rig, || rig.creadr().offset() == rig.cwriter().offset())
+}
+
+#[test]
+fn no_command_about_everything_mapped_holds_an_access_up() {
+    let rig = crowded();
+    for event in 0..EVENTS {
+        assert_eq!(rig.send(DEVICE, event), Delivery::Pending);
+    }
+    let pieces = u32::try_from(u64::from(EVENTS) / MOST).unwrap() - 1;
+
+    for command in
+        [invall(0), mapc(0, 1), mapc(0, 0), movall(0, 1), unmapc(0), mapc(0, 0), mapd(DEVICE, 16)]
+    {
+        let polls = execute(&rig, command);
+        assert!(polls >= pieces, "{command:?} was done after {polls} polls");
+    }
+
+    let moved = drain(&mut rig.vcpu(1)).len();
+    assert_eq!(
+        moved,
+        EVENTS as usize / 2,
+        "MOVALL took all LPIs along, before MAPD could drop them"
+    );
+    assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
+    assert_eq!(rig.send(DEVICE, 0), Delivery::Blocked, "the device was mapped anew");
+}
+
+#[test]
+fn commands_in_between_see_the_state_that_an_unfinished_one_leads_to() {
+    let rig = crowded();
+    let last = EVENTS - 1;
+    rig.queue_raw([mapc(0, 1).encode(), int(DEVICE, last).encode(), sync(1).encode()]);
+    assert!(rig.creadr().offset() != rig.cwriter().offset(), "MAPC takes several accesses");
+
+    polls(&rig, || rig.creadr().offset() == rig.cwriter().offset());
+
+    assert_eq!((rig.pending(0), rig.pending(1)), (Vec::new(), Vec::from([lpi_of(last)])));
+}
+
+#[test]
+fn an_its_is_quiescent_only_when_no_message_can_pass_any_more() {
+    let rig = crowded();
+    let ctlr = || Ctlr::from_bits(u32::try_from(rig.its.read(gits::CTLR.offset(), Word)).unwrap());
+    rig.set_enabled(false);
+    assert!(!ctlr().quiescent());
+
+    polls(&rig, || ctlr().quiescent());
+
+    assert!((0..EVENTS).step_by(97).all(|event| rig.send(DEVICE, event) == Delivery::Blocked));
+}
+
+#[test]
+fn when_the_write_that_enables_an_its_returns_every_message_is_taken() {
+    let rig = crowded();
+    rig.set_enabled(false);
+    polls(&rig, || rig.its.read(gits::CTLR.offset(), Word) >> 31 == 1);
+
+    rig.set_enabled(true);
+
+    assert!((0..EVENTS).all(|event| rig.send(DEVICE, event) == Delivery::Pending));
+}
+
+#[test]
+fn an_its_that_is_enabled_before_it_was_quiescent_takes_every_message() {
+    let rig = crowded();
+    for pieces in [0, 1, 30] {
+        rig.set_enabled(false);
+        for _ in 0..pieces {
+            rig.its.poll();
+        }
+
+        rig.set_enabled(true);
+
+        assert!((0..EVENTS).all(|event| rig.send(DEVICE, event) == Delivery::Pending), "{pieces}");
+    }
+}
+
+#[test]
+fn devices_whose_table_is_taken_away_are_unmapped_piece_by_piece_and_do_not_come_back() {
+    let rig = crowded();
+    rig.set_enabled(false);
+
+    let table = rig.its.read(gits::BASER.offset_of(0), Double);
+    rig.its.write(gits::BASER.offset_of(0), Double, 0);
+    rig.its.write(gits::BASER.offset_of(0), Double, table);
+    rig.set_enabled(true);
+
+    assert_eq!(rig.send(DEVICE, EVENTS - 1), Delivery::Blocked);
+    execute(&rig, mapd(DEVICE, 16));
+    assert!((0..EVENTS).all(|event| rig.send(DEVICE, event) == Delivery::Blocked));
+    execute(&rig, mapti(DEVICE, 0, 8192, 0));
+    assert_eq!(rig.send(DEVICE, 0), Delivery::Pending);
+}
+
+/// `EnableLPIs`, as its register does it: begun, and taken further by polls.
+mod redistributor {
+    use super::*;
+
+    fn begin_disabling(rig: &Rig) {
+        rig.lpis.with_kicks_deferred(|control| control.disable_lpis(0));
+    }
+
+    fn begin_enabling(rig: &Rig) {
+        let (propbaser, pendbaser) = (Rig::propbaser(), Rig::pendbaser(0));
+        rig.lpis
+            .with_kicks_deferred(|control| control.enable_lpis(0, propbaser, pendbaser))
+            .unwrap();
+    }
+
+    fn is_disabling(rig: &Rig) -> bool {
+        rig.lpis.with_kicks_deferred(|control| control.is_disabling(0))
+    }
+
+    fn poll(rig: &Rig) {
+        rig.lpis.advance_registers();
+    }
+
+    fn table(rig: &Rig) -> Vec<u8> {
+        let mut bytes = alloc::vec![0; 0x2000];
+        rig.ram.read(PENDING, &mut bytes).unwrap();
+        bytes.split_off(1024)
+    }
+
+    #[test]
+    fn disabling_lpis_is_reported_as_done_when_all_that_was_pending_is_in_the_table() {
+        let rig = crowded();
+        (0..EVENTS).for_each(|event| assert_eq!(rig.send(DEVICE, event), Delivery::Pending));
+        begin_disabling(&rig);
+
+        let polls = polls(&rig, || {
+            poll(&rig);
+            !is_disabling(&rig)
+        });
+
+        assert!(polls > 50, "it takes many accesses");
+        assert_eq!(table(&rig)[..EVENTS as usize / 16], [0xff; EVENTS as usize / 16]);
+        assert_eq!(rig.send(DEVICE, EVENTS - 1), Delivery::Blocked);
+        assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
+    }
+
+    #[test]
+    fn when_lpis_are_enabled_every_message_is_taken_and_what_the_table_said_is_pending() {
+        let rig = crowded();
+        begin_disabling(&rig);
+        rig.finish_sweeps();
+        rig.ram.write(PENDING + 1024, &[0xff; 0x1c00]).unwrap();
+        begin_enabling(&rig);
+
+        rig.lpis.finish_enabling(cpu(0)).unwrap();
+
+        assert_eq!(rig.pending(0).len(), 0x1c00 * 8);
+        assert!((0..EVENTS).all(|event| rig.send(DEVICE, event) == Delivery::Pending));
+    }
+
+    #[test]
+    fn lpis_disabled_before_they_were_all_enabled_keep_what_the_table_said() {
+        let rig = crowded();
+        begin_disabling(&rig);
+        rig.finish_sweeps();
+        let said: Vec<u8> = (0u32..0x1c00).map(|at| at.wrapping_mul(37).to_le_bytes()[0]).collect();
+        rig.ram.write(PENDING + 1024, &said).unwrap();
+        for pieces in [0, 1, 40, 80] {
+            begin_enabling(&rig);
+            (0..pieces).for_each(|_| poll(&rig));
+
+            begin_disabling(&rig);
+            rig.finish_sweeps();
+
+            assert!(table(&rig) == said, "after {pieces} pieces");
+        }
+    }
+
+    #[test]
+    fn an_invalidation_is_busy_until_every_lpi_was_reloaded() {
+        let rig = crowded();
+        let last = lpi_of(EVENTS - 1);
+        rig.configure(last, false, 0);
+
+        rig.lpis.invalidate_all(cpu(0));
+        let busy = || rig.lpis.with_kicks_deferred(|control| control.is_invalidating(0));
+        assert!(busy());
+        polls(&rig, || {
+            poll(&rig);
+            !busy()
+        });
+
+        rig.send(DEVICE, EVENTS - 1);
+        assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "it is disabled now");
+    }
+}

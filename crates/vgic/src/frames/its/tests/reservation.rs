@@ -1,0 +1,32 @@
+//! The memory that a restore takes beforehand.
+
+use super::rig::*;
+use crate::frames::its::ItsConfig;
+use crate::lpi::{LpiConfig, Room, SavedLpi};
+use gic_arch::Lpi;
+use gic_arch::lpi::Config;
+
+/// Pages of ready bits that are looked at for this many events of one priority.
+fn work_for(events: u32) -> u64 {
+    let rig = Rig::sized(LpiConfig::new(1), ItsConfig::new(BASE));
+    let mut room = Room::default();
+    (0..events >> 10).for_each(|_| room.add_device(10, 0..1 << 10));
+    rig.lpis.with_kicks_deferred(|control| {
+        control.reserve_room(&room).unwrap();
+        let mut levels = control.no_levels().unwrap();
+        let before = control.work();
+        for number in 0..events {
+            let lpi = Lpi::try_from(8192 + number).unwrap();
+            let configuration = Some(Config::from_bits(0xa1));
+            let saved = SavedLpi { lpi, target: 0, pending: false, configuration };
+            control.reserve_event(saved, None, &mut levels).unwrap();
+        }
+        control.work() - before
+    })
+}
+
+#[test]
+fn reserving_takes_time_in_proportion_to_events() {
+    let [few, many] = [1 << 12, 1 << 15].map(work_for);
+    assert!(few > 0 && many <= 8 * few, "{few} pages, then {many}");
+}

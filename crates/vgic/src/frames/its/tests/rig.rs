@@ -1,0 +1,351 @@
+//! An ITS with redistributors, driven by its registers, over memory that answers only where it is.
+
+use crate::AccessWidth::{Double, Word};
+use crate::VmMemory;
+use crate::frames::its::{Its, ItsConfig, Targets};
+use crate::lpi::{
+    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, PendingLpis, SavedLpi,
+};
+use crate::monitor::events::{Events, RegisterFrame};
+use crate::monitor::memory::GuestMemory;
+use crate::saved_state::ItsState;
+use crate::wakeup::VcpuWakeup;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use doorbell_test_guest::{Kicks, Ram, ram};
+use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
+use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
+use gic_arch::lpi::Config;
+use gic_arch::{Affinity, Lpi, Priority, gicr};
+use msi_types::{Cpu, DeviceId, EventId};
+
+pub(super) const RAM: u64 = 0x4000_0000;
+const RAM_BYTES: usize = 8 << 20;
+pub(super) const QUEUE: u64 = RAM;
+pub(super) const DEVICES: u64 = RAM + 0x10_0000;
+pub(super) const COLLECTIONS: u64 = RAM + 0x20_0000;
+pub(super) const CONFIG: u64 = RAM + 0x30_0000;
+pub(super) const PENDING: u64 = RAM + 0x40_0000;
+pub(super) const BASE: u64 = 0x0808_0000;
+const QUEUE_PAGES: u8 = 16;
+/// No LPIs.
+pub(super) const NO_LPIS: [u32; 0] = [];
+
+pub(super) struct Rig {
+    pub(super) ram: Arc<VmMemory<Ram>>,
+    pub(super) kicks: Arc<Kicks>,
+    pub(super) wakeup: Arc<VcpuWakeup>,
+    pub(super) events: Arc<Events>,
+    pub(super) lpis: Arc<LpiCore>,
+    pub(super) its: Its,
+}
+
+impl Rig {
+    /// With every table in place, LPIs and the ITS enabled, all LPIs configured as enabled with
+    /// priority 0xa0, and collection n mapped to vCPU n.
+    pub(super) fn running(vcpus: u16) -> Self {
+        let rig = Self::new(vcpus, ItsConfig::new(BASE));
+        rig.start(vcpus);
+        rig
+    }
+
+    pub(super) fn running_with(vcpus: u16, config: ItsConfig) -> Self {
+        let rig = Self::new(vcpus, config);
+        rig.start(vcpus);
+        rig
+    }
+
+    fn start(&self, vcpus: u16) {
+        for lpi in 0..0x1000 {
+            self.configure(8192 + lpi, true, 0xa0);
+        }
+        for vcpu in 0..vcpus {
+            self.enable_lpis(vcpu);
+        }
+        self.provide_tables();
+        self.set_enabled(true);
+        for vcpu in 0..vcpus {
+            self.run([mapc(vcpu, vcpu)]);
+        }
+    }
+
+    /// Another machine over the same memory, restored from what this one saves; LPIs are `enabled`
+    /// at some vCPUs. Saved again, it says the same.
+    pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
+        let (its, own) = self.save(vcpus);
+        let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
+        let registers = rig.its.restorable(&its).expect("it was saved");
+        let vcpu = |affinity: Affinity| affinity.aff0().into();
+        let mut locked = rig.its.lock();
+        rig.lpis.with_kicks_deferred(|control| {
+            for vcpu in enabled {
+                let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
+                control.restore_enabled((*vcpu).into(), tables).unwrap();
+            }
+            locked.restore(registers, &its, control, vcpu).expect("there is room");
+            for saved in &own {
+                control.restore_pending_by_itself(*saved).unwrap();
+            }
+        });
+        drop(locked);
+        rig.lpis.send_kicks();
+        assert_eq!(rig.save(vcpus), (its, own));
+        rig
+    }
+
+    /// The ITS, and what is pending at redistributors by themselves.
+    fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
+        let locked = self.its.lock();
+        self.lpis.with_kicks_deferred(|control| {
+            let mut own = Vec::new();
+            for vcpu in 0..vcpus {
+                own.extend(control.pending_by_themselves(vcpu.into()));
+            }
+            (locked.save(control, Affinity::from_packed).unwrap(), own)
+        })
+    }
+
+    /// As after reset.
+    pub(super) fn new(vcpus: u16, config: ItsConfig) -> Self {
+        Self::sized(LpiConfig::new(vcpus), config)
+    }
+
+    pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
+        Self::over(Arc::new(VmMemory(ram(RAM, RAM_BYTES))), size, config)
+    }
+
+    /// With direct LPIs beside the ITS, which no machine has: one rig for both.
+    fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
+        let size = LpiConfig { direct: true, ..size };
+        let vcpus = size.vcpus;
+        let kicks = Arc::new(Kicks::new(vcpus.into()));
+        let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
+        let events = Arc::new(Events::of_all_kinds());
+        let redistributors = (0..vcpus).map(|vcpu| redistributor(vcpu).base()).collect();
+        let faults = LpiFaults::new(events.clone(), redistributors);
+        let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), faults).unwrap();
+        let targets = Targets::ProcessorNumbers((0..vcpus).collect());
+        let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a possible ITS");
+        Self { ram, kicks, wakeup, events, lpis, its }
+    }
+
+    pub(super) fn provide_tables(&self) {
+        let table =
+            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        self.its.write(gits::BASER.offset_of(0), Double, table(DEVICES).into_bits());
+        self.its.write(gits::BASER.offset_of(1), Double, table(COLLECTIONS).into_bits());
+        let queue = Cbaser::new()
+            .with_pages_minus_one(QUEUE_PAGES - 1)
+            .with_address(QUEUE)
+            .with_valid(true);
+        self.its.write(gits::CBASER.offset(), Double, queue.into_bits());
+    }
+
+    pub(super) fn set_enabled(&self, enabled: bool) {
+        let ctlr = Ctlr::new().with_enabled(enabled);
+        self.its.write(gits::CTLR.offset(), Word, ctlr.into_bits().into());
+    }
+
+    pub(super) fn pendbaser(vcpu: u16) -> gicr::Pendbaser {
+        gicr::Pendbaser::new().with_address(PENDING + u64::from(vcpu) * 0x1_0000)
+    }
+
+    pub(super) fn propbaser() -> gicr::Propbaser {
+        gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIG)
+    }
+
+    pub(super) fn enable_lpis(&self, vcpu: u16) {
+        self.enable_lpis_with(vcpu, Self::propbaser(), Self::pendbaser(vcpu));
+    }
+
+    pub(super) fn enable_lpis_with(
+        &self,
+        vcpu: u16,
+        propbaser: gicr::Propbaser,
+        pendbaser: gicr::Pendbaser,
+    ) {
+        let enable = |control: &mut Control| control.enable_lpis(vcpu.into(), propbaser, pendbaser);
+        self.lpis.with_kicks_deferred(enable).unwrap();
+        self.finish_sweeps();
+    }
+
+    /// Finishes what registers asked for.
+    pub(super) fn finish_sweeps(&self) {
+        self.lpis.with_kicks_deferred(Control::finish_sweeps).unwrap();
+        self.lpis.send_kicks();
+    }
+
+    pub(super) fn disable_lpis(&self, vcpu: u16) {
+        self.lpis.with_kicks_deferred(|control| control.disable_lpis(vcpu.into()));
+        self.finish_sweeps();
+    }
+
+    /// Writes an LPI's configuration byte; INV makes it count.
+    pub(super) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
+        let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
+        self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).expect("in memory");
+    }
+
+    pub(super) fn creadr(&self) -> Creadr {
+        Creadr::from_bits(self.its.read(gits::CREADR.offset(), Double))
+    }
+
+    pub(super) fn cwriter(&self) -> Cwriter {
+        Cwriter::from_bits(self.its.read(gits::CWRITER.offset(), Double))
+    }
+
+    /// Puts raw commands into the queue and rings.
+    pub(super) fn queue_raw(&self, commands: impl IntoIterator<Item = RawCommand>) {
+        let bytes = u32::from(QUEUE_PAGES) * 0x1000;
+        let start = self.cwriter().offset();
+        let mut offset = start;
+        for command in commands {
+            let image: Vec<u8> = command.into_iter().flat_map(u64::to_le_bytes).collect();
+            self.ram.write(QUEUE + u64::from(offset), &image).expect("in memory");
+            offset = (offset + 32) % bytes;
+            assert_ne!(offset, start, "the queue holds one command less than it has places");
+        }
+        self.its.write(gits::CWRITER.offset(), Double, Cwriter::at_offset(offset).into_bits());
+    }
+
+    /// Executes commands, to the last.
+    pub(super) fn run(&self, commands: impl IntoIterator<Item = Command>) {
+        self.queue_raw(commands.into_iter().map(Command::encode));
+        for _ in 0..10_000 {
+            let creadr = self.creadr();
+            if creadr.stalled() || creadr.offset() == self.cwriter().offset() {
+                break;
+            }
+        }
+        assert_eq!(self.creadr().offset(), self.cwriter().offset(), "the queue is worked off");
+    }
+
+    pub(super) fn send(&self, device: u32, event: u32) -> msi_types::Delivery {
+        self.its.translate(DeviceId::new(device), event)
+    }
+
+    pub(super) fn vcpu(&self, vcpu: u16) -> PendingLpis {
+        self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("not given out")
+    }
+
+    /// `GICR_SETLPIR`.
+    pub(super) fn set_lpi(&self, vcpu: u16, lpi: u32) -> Injection {
+        self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("an LPI"))
+    }
+
+    pub(super) fn pending(&self, vcpu: u16) -> Vec<u32> {
+        self.lpis.pending(cpu(vcpu)).into_iter().map(Lpi::get).collect()
+    }
+
+    pub(super) fn kicks(&self, vcpu: u16) -> usize {
+        self.kicks.of(vcpu.into())
+    }
+}
+
+/// Acknowledges everything, most urgent first.
+pub(super) fn drain(queue: &mut PendingLpis) -> Vec<u32> {
+    core::iter::from_fn(|| take(queue)).collect()
+}
+
+pub(super) fn take(queue: &mut PendingLpis) -> Option<u32> {
+    queue.take(Priority::IDLE).map(|ready| ready.lpi.get())
+}
+
+pub(super) fn cpu(vcpu: u16) -> Cpu {
+    Cpu::new(vcpu.into())
+}
+
+pub(super) fn target(vcpu: u16) -> RdBase {
+    RdBase::from_processor_number(vcpu)
+}
+
+pub(super) fn icid(number: u16) -> CollectionId {
+    CollectionId::new(number)
+}
+
+pub(super) fn mapc(collection: u16, vcpu: u16) -> Command {
+    Command::Mapc { collection: icid(collection), target: target(vcpu), action: MapAction::Map }
+}
+
+pub(super) fn unmapc(collection: u16) -> Command {
+    Command::Mapc { collection: icid(collection), target: target(0), action: MapAction::Unmap }
+}
+
+pub(super) fn mapd(device: u32, bits: u8) -> Command {
+    Command::Mapd {
+        device: DeviceId::new(device),
+        itt: RAM,
+        event_bits_minus_one: bits - 1,
+        action: MapAction::Map,
+    }
+}
+
+pub(super) fn unmapd(device: u32) -> Command {
+    Command::Mapd {
+        device: DeviceId::new(device),
+        itt: 0,
+        event_bits_minus_one: 0,
+        action: MapAction::Unmap,
+    }
+}
+
+pub(super) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
+    Command::Mapti {
+        device: DeviceId::new(device),
+        event: EventId::new(event),
+        intid,
+        collection: icid(collection),
+    }
+}
+
+pub(super) fn movi(device: u32, event: u32, collection: u16) -> Command {
+    Command::Movi {
+        device: DeviceId::new(device),
+        event: EventId::new(event),
+        collection: icid(collection),
+    }
+}
+
+pub(super) fn int(device: u32, event: u32) -> Command {
+    Command::Int { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn clear(device: u32, event: u32) -> Command {
+    Command::Clear { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn inv(device: u32, event: u32) -> Command {
+    Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn discard(device: u32, event: u32) -> Command {
+    Command::Discard { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
+pub(super) fn invall(collection: u16) -> Command {
+    Command::Invall { collection: icid(collection) }
+}
+
+pub(super) fn movall(from: u16, to: u16) -> Command {
+    Command::Movall { from: target(from), to: target(to) }
+}
+
+pub(super) fn sync(vcpu: u16) -> Command {
+    Command::Sync { target: target(vcpu) }
+}
+
+/// Returns the frame of a vCPU's redistributor.
+pub(super) fn redistributor(vcpu: u16) -> RegisterFrame {
+    RegisterFrame::Redistributor(0x80a_0000 + u64::from(vcpu) * 0x2_0000)
+}
+
+/// The offset of a register of an array.
+pub(super) trait OffsetOf {
+    fn offset_of(self, index: u32) -> u32;
+}
+
+impl OffsetOf for gic_arch::RegArray<Baser> {
+    fn offset_of(self, index: u32) -> u32 {
+        self.get(index).expect("implemented").offset()
+    }
+}

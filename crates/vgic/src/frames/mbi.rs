@@ -1,0 +1,99 @@
+//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR` in the
+//! distributor's own frame and in an alias frame. The alias frame holds nothing else, so that a
+//! device which may ring can reach nothing but doorbells.
+
+use crate::config::VgicConfig;
+use crate::frames::registers::{Frame, Lanes, Register, low_word, register};
+use crate::monitor::access::AccessWidth;
+use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::wired::Wired;
+use crate::wired::interrupt::InterruptWord;
+use gic_arch::{IntId, gicd};
+use msi_types::Delivery;
+
+/// Bits of an INTID in the registers.
+const INTID_BITS: u64 = 0x1fff;
+
+/// The doorbells of a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Mbi<'a> {
+    pub(crate) config: &'a VgicConfig,
+    pub(crate) wired: &'a Wired,
+    pub(crate) events: &'a Events,
+    pub(crate) frame: RegisterFrame,
+}
+
+/// Effect of a message on an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Message {
+    /// `SETSPI`: an edge, or the level goes up.
+    Set,
+    /// `CLRSPI`: what messages did is undone.
+    Clear,
+}
+
+impl Message {
+    /// Returns the offset of the doorbell in its frame.
+    const fn register(self) -> u32 {
+        match self {
+            Self::Set => gicd::SETSPI_NSR.offset(),
+            Self::Clear => gicd::CLRSPI_NSR.offset(),
+        }
+    }
+
+    fn apply(self, state: InterruptWord) -> InterruptWord {
+        match self {
+            Self::Set => state.message_set(),
+            Self::Clear => state.message_cleared(),
+        }
+    }
+}
+
+impl Mbi<'_> {
+    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that
+    /// width.
+    pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
+        let message = match offset {
+            _ if offset == gicd::SETSPI_NSR.offset() => Message::Set,
+            _ if offset == gicd::CLRSPI_NSR.offset() => Message::Clear,
+            _ => return None,
+        };
+        let taken = matches!(width, AccessWidth::Half | AccessWidth::Word);
+        (taken && self.config.message_based_spis).then(|| self.signal(message, value))
+    }
+
+    /// A CPU's write.
+    pub(crate) fn write(self, message: Message, lanes: Lanes) {
+        if let Some(number) = lanes.zero_extended().filter(|_| self.config.message_based_spis) {
+            let _ = self.signal(message, number);
+        }
+    }
+
+    /// Ignores numbers that are no SPI of this machine, and SPIs of the Secure side.
+    fn signal(self, message: Message, number: u64) -> Delivery {
+        let intid = IntId::new(low_word(number & INTID_BITS));
+        if !intid.is_shared() || !self.config.implements(intid) {
+            let at = (self.frame, message.register());
+            let (reason, detail) = (FaultReason::NoSuchInterrupt, FaultDetail::Interrupt(intid));
+            self.events.record(GuestFault::new(reason, at, detail));
+            return Delivery::Blocked;
+        }
+        self.wired.signal(intid, |state| message.apply(state))
+    }
+}
+
+impl<'a> Mbi<'a> {
+    /// The alias frame. The Secure side's registers ignore writes.
+    const REGISTERS: &'a [Register<Self>] = &[
+        register!(gicd::SETSPI_NSR, trigger |mbi: Self, _, lanes| {
+            mbi.write(Message::Set, lanes);
+        }),
+        register!(gicd::CLRSPI_NSR, trigger |mbi: Self, _, lanes| {
+            mbi.write(Message::Clear, lanes);
+        }),
+        register!(gicd::SETSPI_SR, zero),
+        register!(gicd::CLRSPI_SR, zero),
+    ];
+
+    pub(crate) const ALIAS: Frame<'a, Self> = Frame(Self::REGISTERS);
+}

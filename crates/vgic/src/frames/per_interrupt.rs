@@ -1,0 +1,165 @@
+//! The registers that distributor and redistributors have alike: one field per interrupt.
+
+use crate::config::{SecurityView, VgicConfig};
+use crate::frames::registers::{Effect, Handlers, NoSuchInterrupt};
+use crate::wired::Wired;
+use crate::wired::interrupt::InterruptWord;
+use gic_arch::{IntId, IntIdField, Priority};
+use msi_types::Cpu;
+
+/// A frame whose registers show interrupts.
+pub(crate) trait PerInterrupt: Copy {
+    /// The machine's configuration.
+    fn config(&self) -> &VgicConfig;
+    /// The interrupts.
+    fn wired(&self) -> &Wired;
+    /// The vCPU of the private interrupts that the frame shows; any vCPU if it shows shared ones.
+    fn owner(&self) -> Cpu;
+}
+
+fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&InterruptWord) -> bool) -> u32 {
+    frame.wired().visible(frame.owner(), intid).is_some_and(|state| field(&state)).into()
+}
+
+fn change<C: PerInterrupt>(
+    frame: C,
+    intid: IntId,
+    change: impl Fn(InterruptWord) -> InterruptWord,
+) -> Result<(), NoSuchInterrupt> {
+    frame.wired().change(frame.owner(), intid, change);
+    exists(frame, intid)
+}
+
+fn exists<C: PerInterrupt>(frame: C, intid: IntId) -> Result<(), NoSuchInterrupt> {
+    if frame.config().implements(intid) { Ok(()) } else { Err(NoSuchInterrupt) }
+}
+
+/// `ISENABLER`.
+pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, InterruptWord::enabled),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(true)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ICENABLER`.
+pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, InterruptWord::enabled),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(false)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ISPENDR`.
+pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| frame.wired().reads_pending(frame.owner(), intid).into(),
+        write: |frame, intid, _| change(frame, intid, |state| state.with_latch(true)),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ICPENDR`: what a level holds pending stays pending.
+pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| frame.wired().reads_pending(frame.owner(), intid).into(),
+        write: |frame, intid, _| change(frame, intid, InterruptWord::unlatched),
+        effect: Effect::Ones,
+    }
+}
+
+/// `ISACTIVER`.
+pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, InterruptWord::active),
+        write: |frame, intid, _| {
+            frame.wired().activate(frame.owner(), intid);
+            exists(frame, intid)
+        },
+        effect: Effect::Ones,
+    }
+}
+
+/// `ICACTIVER`.
+pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, InterruptWord::active),
+        write: |frame, intid, _| {
+            frame.wired().deactivate(frame.owner(), intid);
+            Ok(())
+        },
+        effect: Effect::Ones,
+    }
+}
+
+/// `IGROUPR`: the Secure side's where there are two security states.
+pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| match frame.config().security {
+            SecurityView::Single => read(frame, intid, InterruptWord::group1),
+            SecurityView::NonSecure => 0,
+        },
+        write: |frame, intid, value| {
+            if frame.config().security == SecurityView::Single {
+                change(frame, intid, |state| state.with_group1(value != 0))?;
+            }
+            Ok(())
+        },
+        effect: Effect::Every,
+    }
+}
+
+/// `IPRIORITYR`, in the guest's view of priorities.
+pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| {
+            let config = frame.config();
+            let shown = |state: InterruptWord| match config.security {
+                SecurityView::Single => state.priority(),
+                SecurityView::NonSecure => state.priority().non_secure_view(),
+            };
+            frame.wired().visible(frame.owner(), intid).map_or(0, |state| shown(state).get().into())
+        },
+        write: |frame, intid, value| {
+            let priority = hardware_priority(frame.config(), value);
+            change(frame, intid, |state| state.with_priority_value(priority.get()))
+        },
+        effect: Effect::Every,
+    }
+}
+
+/// The priority that the hardware stores for a field of eight bits that the guest writes.
+fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
+    let [written, ..] = field.to_le_bytes();
+    let priority = match config.security {
+        SecurityView::Single => Priority::new(written),
+        SecurityView::NonSecure => Priority::from_non_secure_view(written),
+    };
+    priority.truncated(config.priority_bits.into())
+}
+
+/// `ICFGR`: those of SGIs are fixed, and those of PPIs may be.
+pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
+        field,
+        read: |frame, intid| read(frame, intid, InterruptWord::edge) << 1,
+        write: |frame, intid, value| {
+            let edge = value & 2 != 0;
+            if frame.config().allows_trigger(intid, edge) {
+                change(frame, intid, |state| state.with_edge(edge))?;
+            }
+            Ok(())
+        },
+        effect: Effect::Every,
+    }
+}

@@ -1,0 +1,228 @@
+//! The redistributors' frames (IHI 0069 §12.10, §12.11): RD_base and SGI_base of one PE.
+
+mod direct_lpi;
+mod lpi_registers;
+mod saved;
+
+pub(crate) use lpi_registers::LpiRegisters;
+pub(crate) use saved::RestoredRedistributor;
+
+use crate::config::{RedistributorFrame, SecurityView, VgicConfig};
+use crate::frames::per_interrupt::{self as per, PerInterrupt};
+use crate::frames::registers::{
+    Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
+};
+use crate::lpi::LpiCore;
+use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::sync::lock::Mutex;
+use crate::wakeup::Awaited;
+use crate::wired::{Private, Wired, participation};
+use core::sync::atomic::Ordering::SeqCst;
+use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
+use msi_types::Cpu;
+
+/// A redistributor's own registers; those of its interrupts are in [`Wired`].
+pub(crate) struct RedistributorRegisters {
+    frame: RedistributorFrame,
+    lpis: Mutex<LpiRegisters>,
+    /// Recalls of LPIs that are disabled.
+    disabled: Awaited,
+    /// Recalls of LPIs that are invalidated or cleared.
+    pub(crate) invalidated: Awaited,
+}
+
+impl RedistributorRegisters {
+    pub(crate) const fn new(frame: RedistributorFrame) -> Self {
+        Self {
+            frame,
+            lpis: Mutex::new(LpiRegisters::new()),
+            disabled: Awaited::new(),
+            invalidated: Awaited::new(),
+        }
+    }
+
+    pub(crate) fn reset(&self) {
+        self.restore(LpiRegisters::new());
+    }
+
+    pub(crate) fn restore(&self, lpis: LpiRegisters) {
+        *self.lpis.lock() = lpis;
+    }
+}
+
+/// The target of an access to a redistributor.
+#[derive(Clone, Copy)]
+pub(crate) struct Redistributor<'a> {
+    pub(crate) cpu: Cpu,
+    pub(crate) config: &'a VgicConfig,
+    pub(crate) registers: &'a RedistributorRegisters,
+    pub(crate) private: &'a Private,
+    pub(crate) wired: &'a Wired,
+    pub(crate) lpis: Option<&'a LpiCore>,
+    pub(crate) events: &'a Events,
+}
+
+impl PerInterrupt for Redistributor<'_> {
+    fn config(&self) -> &VgicConfig {
+        self.config
+    }
+
+    fn wired(&self) -> &Wired {
+        self.wired
+    }
+
+    fn owner(&self) -> Cpu {
+        self.cpu
+    }
+}
+
+impl<'a> Redistributor<'a> {
+    /// Both frames. Registers that only exist in the Secure view read as zero, and MPAM's.
+    const REGISTERS: &'a [Register<Self>] = &[
+        register!(gicr::CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
+            .set_control(lanes)),
+        register!(gicr::IIDR, constant | r, _ | r.config.iidr.into_bits().into()),
+        register!(gicr::TYPER, constant | r, _ | r.typer().into_bits()),
+        register!(gicr::STATUSR, zero),
+        register!(gicr::WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r
+            .set_waker(lanes)),
+        register!(gicr::MPAMIDR, zero),
+        register!(gicr::PARTIDR, zero),
+        register!(gicr::SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
+        register!(gicr::CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
+        register!(gicr::PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r
+            .set_propbaser(lanes)),
+        register!(gicr::PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r
+            .set_pendbaser(lanes)),
+        register!(gicr::INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
+        register!(gicr::INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
+        register!(gicr::SYNCR, constant | r, _ | r.syncr().into_bits().into()),
+        Register::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
+        register!(gicr::IGROUPR, fields per::group),
+        register!(gicr::ISENABLER, fields per::set_enable),
+        register!(gicr::ICENABLER, fields per::clear_enable),
+        register!(gicr::ISPENDR, fields per::set_pending),
+        register!(gicr::ICPENDR, fields per::clear_pending),
+        register!(gicr::ISACTIVER, fields per::set_active),
+        register!(gicr::ICACTIVER, fields per::clear_active),
+        register!(gicr::IPRIORITYR, fields per::priority),
+        register!(gicr::ICFGR, fields per::trigger),
+        register!(gicr::IGRPMODR, zero),
+        register!(gicr::NSACR, zero),
+    ];
+
+    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
+
+    /// Records a mistake at a register.
+    pub(crate) fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
+        let frame = RegisterFrame::Redistributor(self.registers.frame.base);
+        self.events.record(GuestFault::new(reason, (frame, register), detail));
+    }
+
+    /// `EnableLPIs` reads as zero until it has taken effect.
+    fn read_control(self) -> Ctlr {
+        self.advance();
+        let control = self.control();
+        control.with_enable_lpis(control.enable_lpis() && !self.is_enabling())
+    }
+
+    fn control(self) -> Ctlr {
+        let bits = self.private.participation.load(SeqCst);
+        let config = self.config;
+        // In this order: the recalls of what is disabled are complete before they are asked for.
+        let pending = self.is_disabling()
+            || self.wired.is_outstanding(&self.registers.disabled)
+            || self.wired.is_outstanding(&self.private.awaited);
+        Ctlr::new()
+            .with_rwp(pending)
+            .with_enable_lpis(self.registers.lpis.lock().enabled)
+            .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
+            .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
+            .with_dpg0(bits & participation::DECLINES[0] != 0)
+            .with_dpg1_ns(bits & participation::DECLINES[1] != 0)
+            .with_dpg1_s(bits & participation::DECLINES_SECURE != 0)
+    }
+
+    fn set_control(self, lanes: Lanes) {
+        let written = Ctlr::from(low_word(lanes.over(self.control().into_bits().into())));
+        if self.config.one_of_n {
+            self.set_declined(written);
+        }
+        if self.config.lpi_id_bits.is_some() {
+            self.set_enable_lpis(written.enable_lpis());
+        }
+    }
+
+    /// The guest's view decides which of the `DPG` bits it can write.
+    fn set_declined(self, written: Ctlr) {
+        let single = self.config.security == SecurityView::Single;
+        let bits = [
+            (participation::DECLINES[0], written.dpg0() && single),
+            (participation::DECLINES[1], written.dpg1_ns()),
+            (participation::DECLINES_SECURE, written.dpg1_s() && single),
+        ];
+        let set = bits.iter().filter(|(_, on)| *on).fold(0, |set, (bit, _)| set | bit);
+        let clear = bits.iter().filter(|(_, on)| !*on).fold(0, |clear, (bit, _)| clear | bit);
+        self.wired.set_participation(self.cpu, set, clear);
+    }
+
+    /// Busy while an LPI that was invalidated may still be in a list register, or has still to be
+    /// found.
+    fn syncr(self) -> Syncr {
+        self.advance();
+        let busy = self.is_invalidating() || self.wired.is_outstanding(&self.registers.invalidated);
+        Syncr::new().with_busy(busy)
+    }
+
+    fn typer(self) -> Typer {
+        let config = self.config;
+        let of = config.cpus.get(self.cpu.index());
+        Typer::new()
+            .with_plpis(config.lpi_id_bits.is_some())
+            .with_direct_lpi(config.direct_lpi)
+            .with_last(self.registers.frame.last)
+            .with_dpgs(config.one_of_n)
+            .with_processor_number(of.map_or(0, |of| of.processor_number))
+            .with_ppi_num(low_byte(config.extended_ppis / 32))
+            .with_affinity_value(of.map_or(0, |of| of.affinity.packed()))
+    }
+
+    /// Awake at once; asleep when nothing is in list registers any more. Zero where firmware owns
+    /// it.
+    fn waker(self) -> Waker {
+        let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;
+        match self.config.security {
+            SecurityView::Single => Waker::new()
+                .with_processor_sleep(asleep)
+                .with_children_asleep(asleep && !self.wired.is_outstanding(&self.private.awaited)),
+            SecurityView::NonSecure => Waker::new(),
+        }
+    }
+
+    fn set_waker(self, lanes: Lanes) {
+        if self.config.security == SecurityView::NonSecure {
+            return;
+        }
+        let written = Waker::from(low_word(lanes.over(self.waker().into_bits().into())));
+        if written.processor_sleep() {
+            self.wired.set_participation(self.cpu, 0, participation::AWAKE);
+        } else {
+            self.wired.set_participation(self.cpu, participation::AWAKE, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_each_register_of_the_architecture_once_in_order() {
+        let mut expected = gicr::REGISTERS.to_vec();
+        expected.push(ID_REGISTERS);
+        expected.sort_by_key(|info| info.offset);
+        let found: alloc::vec::Vec<_> =
+            Redistributor::REGISTERS.iter().map(|register| register.info).collect();
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,77 @@
+//! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at
+//! one redistributor and take it back. A device that can write there can send any LPI.
+//!
+//! A message takes no lock and allocates nothing: each LPI of the redistributor's tables has a word
+//! there from `EnableLPIs` on. Ignored are everything while LPIs are disabled here, and LPIs beyond
+//! the distributor's or the tables' INTID bits. Everything is ignored if the machine has no direct
+//! LPIs.
+
+use crate::frames::redistributor::Redistributor;
+use crate::frames::registers::{Lanes, low_word};
+use crate::lpi::Injection;
+use crate::monitor::access::AccessWidth;
+use crate::monitor::events::{FaultDetail, FaultReason};
+use gic_arch::{IntId, Lpi, gicr};
+use msi_types::Delivery;
+
+impl Redistributor<'_> {
+    /// A write of 32 or 64 bits at an offset from RD_base; `None` if there is no doorbell of that
+    /// width.
+    pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
+        let act = match offset {
+            _ if offset == gicr::SETLPIR.offset() => Self::set_lpi,
+            _ if offset == gicr::CLRLPIR.offset() => Self::clear_lpi,
+            _ => return None,
+        };
+        let taken = matches!(width, AccessWidth::Word | AccessWidth::Double);
+        (taken && self.config.direct_lpi).then(|| act(self, value))
+    }
+
+    /// A CPU's write to `GICR_SETLPIR`. A narrower write is zero-extended.
+    pub(crate) fn write_setlpir(self, lanes: Lanes) {
+        if let Some(value) = lanes.zero_extended().filter(|_| self.config.direct_lpi) {
+            let _ = self.set_lpi(value);
+        }
+    }
+
+    /// A CPU's write to `GICR_CLRLPIR`.
+    pub(crate) fn write_clrlpir(self, lanes: Lanes) {
+        if let Some(value) = lanes.zero_extended().filter(|_| self.config.direct_lpi) {
+            let _ = self.clear_lpi(value);
+            self.registers.invalidated.ask();
+        }
+    }
+
+    fn set_lpi(self, value: u64) -> Delivery {
+        let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(gicr::SETLPIR.offset(), value))
+        else {
+            return Delivery::Blocked;
+        };
+        match lpis.set_lpi(self.cpu, lpi) {
+            Injection::Fresh | Injection::Coalesced => Delivery::Pending,
+            Injection::Dropped => Delivery::Blocked,
+        }
+    }
+
+    /// Never leaves the LPI pending.
+    fn clear_lpi(self, value: u64) -> Delivery {
+        if let Some((lpis, lpi)) =
+            self.lpis.zip(self.implemented_lpi(gicr::CLRLPIR.offset(), value))
+        {
+            lpis.clear_lpi(self.cpu, lpi);
+        }
+        Delivery::Blocked
+    }
+
+    /// Returns the LPI that a value written to `register` names, if the distributor implements it.
+    /// Bits above the INTID are RES0.
+    fn implemented_lpi(self, register: u32, value: u64) -> Option<Lpi> {
+        let id_bits = self.config.lpi_id_bits?;
+        let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
+        let implemented = lpi.filter(|lpi| u64::from(lpi.get()) >> id_bits == 0);
+        if implemented.is_none() {
+            self.fault(register, FaultReason::NoSuchInterrupt, FaultDetail::Value(value));
+        }
+        implemented
+    }
+}

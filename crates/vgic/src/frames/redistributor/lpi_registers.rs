@@ -1,0 +1,268 @@
+//! The registers of a redistributor that concern LPIs.
+
+use super::Redistributor;
+use crate::config::Coherence;
+use crate::frames::registers::{Lanes, low_word};
+use crate::heap::OutOfMemory;
+use crate::lpi::LpiCore;
+use crate::monitor::events::{FaultDetail, FaultReason};
+use gic_arch::gicr::{self, Pendbaser, Propbaser};
+use gic_arch::{IntId, Lpi, Shareability, lpi};
+use msi_types::Cpu;
+
+/// The registers' values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LpiRegisters {
+    /// `GICR_CTLR.EnableLPIs`.
+    pub(crate) enabled: bool,
+    pub(crate) propbaser: Propbaser,
+    /// As written: with `PTZ`, which does not read back, until LPIs are enabled.
+    pub(crate) pendbaser: Pendbaser,
+    /// `GICR_PENDBASER` as written, including RES0 bits.
+    pub(crate) written_pendbaser: u64,
+}
+
+/// Bits of `GICR_PENDBASER` below the address of a table aligned to 64 KiB that are RES0 (IHI 0069
+/// §12.11).
+const UNALIGNED: u64 = 0xf000;
+
+impl LpiRegisters {
+    pub(crate) const fn new() -> Self {
+        Self {
+            enabled: false,
+            propbaser: Propbaser::new(),
+            pendbaser: Pendbaser::new(),
+            written_pendbaser: 0,
+        }
+    }
+}
+
+impl<'a> Redistributor<'a> {
+    /// `GICR_CTLR.EnableLPIs` was written. Setting it is begun, and
+    /// [finished](Self::finish_enabling) before the guest runs on. Clearing it has an effect only
+    /// where [`can_clear_enable_lpis`] says so.
+    ///
+    /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
+    pub(super) fn set_enable_lpis(self, enable: bool) {
+        let Some(lpis) = self.lpis else { return };
+        self.change_enable(lpis, enable);
+        self.advance();
+        self.give_up_enabling(lpis);
+    }
+
+    /// Finishes what setting `EnableLPIs` began, in time that is in proportion to what is mapped.
+    pub(crate) fn finish_enabling(self) {
+        if let Some(lpis) = self.lpis {
+            // With no lock held: a kick may come back to these registers.
+            if lpis.finish_enabling(self.cpu).is_err() {
+                self.give_up_enabling(lpis);
+            }
+        }
+    }
+
+    /// If the heap has no memory for what enabling takes, LPIs are disabled again. What is pending
+    /// goes back into the pending table.
+    fn give_up_enabling(self, lpis: &LpiCore) {
+        let cpu = self.cpu.get();
+        let mut registers = self.registers.lpis.lock();
+        let gives_up = lpis.with_kicks_deferred(|control| {
+            let is_starved = control.is_enabling_starved(cpu);
+            if is_starved {
+                control.disable_lpis(cpu);
+            }
+            is_starved
+        });
+        if gives_up {
+            registers.enabled = false;
+            drop(registers);
+            self.registers.disabled.ask();
+            self.advance();
+        }
+    }
+
+    /// The enable that takes `PTZ` consumes it: disabling LPIs writes what is pending to the table.
+    fn change_enable(self, lpis: &LpiCore, enable: bool) {
+        let cpu = self.cpu.get();
+        let mut registers = self.registers.lpis.lock();
+        if enable && !registers.enabled {
+            if self.is_disabling() {
+                let reason = FaultReason::LpiTablesInUse;
+                return self.fault(gicr::CTLR.offset(), reason, FaultDetail::None);
+            }
+            let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
+            let begun =
+                lpis.with_kicks_deferred(|control| control.enable_lpis(cpu, propbaser, pendbaser));
+            if let Err(OutOfMemory) = begun {
+                let reason = FaultReason::OutOfMemory;
+                return self.fault(gicr::CTLR.offset(), reason, FaultDetail::None);
+            }
+            self.judge_tables(lpis, &registers);
+            registers.enabled = true;
+            registers.pendbaser = pendbaser.with_pending_table_zero(false);
+        } else if !enable && registers.enabled && self.config.can_clear_enable_lpis {
+            registers.enabled = false;
+            lpis.with_kicks_deferred(|control| control.disable_lpis(cpu));
+            self.registers.disabled.ask();
+        }
+    }
+
+    /// Records the faults of the tables that the redistributor uses from now on.
+    fn judge_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
+        let LpiRegisters { propbaser, written_pendbaser, .. } = *registers;
+        if propbaser.id_bits() < lpi::MIN_ID_BITS {
+            let detail = FaultDetail::Value(propbaser.into_bits());
+            self.fault(gicr::PROPBASER.offset(), FaultReason::LpiTable, detail);
+        }
+        if written_pendbaser & UNALIGNED != 0 {
+            let detail = FaultDetail::Value(written_pendbaser);
+            self.fault(gicr::PENDBASER.offset(), FaultReason::UnalignedPendingTable, detail);
+        }
+        let cpu = self.cpu.get();
+        let sharer = lpis.with_kicks_deferred(|control| control.sharer_of_pending_table(cpu));
+        if let Some(sharer) = sharer {
+            let detail = FaultDetail::Redistributor(Cpu::new(sharer));
+            self.fault(gicr::PENDBASER.offset(), FaultReason::SharedPendingTable, detail);
+        }
+    }
+
+    /// Was `EnableLPIs` cleared, and is what was pending not yet in the pending table
+    /// (`GICR_CTLR.RWP`)?
+    pub(super) fn is_disabling(self) -> bool {
+        self.lpis.is_some_and(|lpis| {
+            lpis.with_kicks_deferred(|control| control.is_disabling(self.cpu.get()))
+        })
+    }
+
+    /// Was `EnableLPIs` set, and has that not taken effect everywhere?
+    pub(crate) fn is_enabling(self) -> bool {
+        self.lpis.is_some_and(|lpis| {
+            lpis.with_kicks_deferred(|control| control.is_enabling(self.cpu.get()))
+        })
+    }
+
+    /// Is an invalidation not complete (`GICR_SYNCR.Busy`)?
+    pub(super) fn is_invalidating(self) -> bool {
+        self.lpis.is_some_and(|lpis| {
+            lpis.with_kicks_deferred(|control| control.is_invalidating(self.cpu.get()))
+        })
+    }
+
+    /// Goes on with what a register began, as its poller asks for the end.
+    pub(super) fn advance(self) {
+        if let Some(lpis) = self.lpis {
+            lpis.advance_registers();
+        }
+    }
+
+    pub(super) fn propbaser(self) -> Propbaser {
+        self.registers.lpis.lock().propbaser
+    }
+
+    /// `GICR_PENDBASER`; `PTZ` reads as zero.
+    pub(super) fn pendbaser(self) -> Pendbaser {
+        self.registers.lpis.lock().pendbaser.with_pending_table_zero(false)
+    }
+
+    pub(super) fn set_propbaser(self, lanes: Lanes) {
+        self.set_tables(gicr::PROPBASER.offset(), lanes, |registers| {
+            let written = Propbaser::from(lanes.over(registers.propbaser.into_bits()));
+            registers.propbaser = self.accepted_propbaser(written);
+        });
+    }
+
+    /// `GICR_PROPBASER` after this was written to it.
+    pub(super) fn accepted_propbaser(self, written: Propbaser) -> Propbaser {
+        Propbaser::new()
+            .with_id_bits_minus_one(written.id_bits_minus_one())
+            .with_inner_cache(written.inner_cache())
+            .with_shareability(self.shareability(written.shareability()))
+            .with_address(written.address())
+            .with_outer_cache(written.outer_cache())
+    }
+
+    pub(super) fn set_pendbaser(self, lanes: Lanes) {
+        self.set_tables(gicr::PENDBASER.offset(), lanes, |registers| {
+            let written = Pendbaser::from(lanes.over(registers.pendbaser.into_bits()));
+            registers.written_pendbaser = lanes.over(registers.written_pendbaser);
+            registers.pendbaser = self.accepted_pendbaser(written);
+        });
+    }
+
+    /// `GICR_PENDBASER` after this was written to it, with `PTZ`.
+    pub(super) fn accepted_pendbaser(self, written: Pendbaser) -> Pendbaser {
+        Pendbaser::new()
+            .with_inner_cache(written.inner_cache())
+            .with_shareability(self.shareability(written.shareability()))
+            .with_address(written.address())
+            .with_outer_cache(written.outer_cache())
+            .with_pending_table_zero(written.pending_table_zero())
+    }
+
+    /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that
+    /// UNPREDICTABLE).
+    fn set_tables(self, register: u32, lanes: Lanes, change: impl FnOnce(&mut LpiRegisters)) {
+        if self.lpis.is_none() {
+            return;
+        }
+        let mut registers = self.registers.lpis.lock();
+        if registers.enabled || self.is_disabling() {
+            drop(registers);
+            let detail = FaultDetail::Value(lanes.over(0));
+            self.fault(register, FaultReason::LpiTablesInUse, detail);
+        } else {
+            change(&mut registers);
+        }
+    }
+
+    /// Shareability that software reads back; non-shareable, it has to clean its tables.
+    fn shareability(self, written: Shareability) -> Shareability {
+        match self.config.coherence {
+            Coherence::Coherent => written,
+            Coherence::NonCoherent => Shareability::Non,
+        }
+    }
+
+    /// `GICR_INVLPIR`.
+    pub(super) fn invalidate(self, lanes: Lanes) {
+        let config = self.config;
+        let implemented = config.redistributor_invalidation || config.direct_lpi;
+        if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
+            if let Err(OutOfMemory) = lpis.invalidate(self.cpu, lpi) {
+                let detail = FaultDetail::Interrupt(lpi.intid());
+                self.fault(gicr::INVLPIR.offset(), FaultReason::OutOfMemory, detail);
+            }
+            self.registers.invalidated.ask();
+            self.advance();
+        }
+    }
+
+    /// `GICR_INVALLR`.
+    pub(super) fn invalidate_all(self, lanes: Lanes) {
+        let config = self.config;
+        let implemented = config.redistributor_invalidation || config.direct_lpi;
+        let is_written = lanes.zero_extended().is_some();
+        if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
+            lpis.invalidate_all(self.cpu);
+            self.registers.invalidated.ask();
+            self.advance();
+        }
+    }
+
+    /// The LPI that a written register names, if LPIs are enabled here. A narrower write is
+    /// zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI 0069,
+    /// `GICR_INVLPIR`).
+    fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
+        let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
+        let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
+        if lpi.is_none() {
+            let (reason, detail) = (FaultReason::NoSuchInterrupt, FaultDetail::Value(value));
+            self.fault(gicr::INVLPIR.offset(), reason, detail);
+        }
+        Some((lpis, lpi?))
+    }
+
+    /// The LPIs, if they are enabled here.
+    fn enabled_lpis(self) -> Option<&'a LpiCore> {
+        self.lpis.filter(|_| self.registers.lpis.lock().enabled)
+    }
+}

@@ -1,0 +1,329 @@
+//! A frame's registers as a table. Finds the register of an access, and validates width, alignment
+//! and direction in one place. Splits what spans several registers, and calls the register's
+//! handlers with whole registers or fields.
+
+use crate::monitor::access::AccessWidth;
+use crate::monitor::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
+
+/// One register, or array of registers, of a frame; `C` is what its functions act on.
+pub(crate) struct Register<C> {
+    /// Offset, width, count and permitted accesses.
+    pub(crate) info: RegisterInfo,
+    pub(crate) handlers: Handlers<C>,
+}
+
+/// Functions that answer accesses to a register.
+pub(crate) enum Handlers<C> {
+    /// Reads as zero, writes are ignored.
+    Zero,
+    /// Whole registers, by their index in the array.
+    Value {
+        /// The value.
+        read: fn(C, u32) -> u64,
+        /// Stores the written lanes.
+        write: fn(C, u32, Lanes),
+    },
+    /// One field per interrupt.
+    Fields {
+        /// Their layout.
+        field: IntIdField,
+        /// The field's value; 0 if the interrupt does not exist.
+        read: fn(C, IntId) -> u32,
+        /// Stores the field, unless the interrupt does not exist.
+        write: fn(C, IntId, u32) -> Result<(), NoSuchInterrupt>,
+        /// For which fields of a written register `write` is called.
+        effect: Effect,
+    },
+}
+
+/// The interrupt that a field belongs to does not exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoSuchInterrupt;
+
+/// A part of an access that has no effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    /// Offset in the frame.
+    offset: u32,
+    reason: FaultReason,
+    /// The interrupt that does not exist.
+    missing: Option<IntId>,
+}
+
+impl Refusal {
+    pub(crate) const fn new(offset: u32, reason: FaultReason) -> Self {
+        Self { offset, reason, missing: None }
+    }
+
+    const fn missing(offset: u32, intid: IntId) -> Self {
+        Self { offset, reason: FaultReason::NoSuchInterrupt, missing: Some(intid) }
+    }
+
+    /// Converts the refusal to the guest's fault in this frame. `value` is the value that it wrote.
+    pub(crate) fn at(self, frame: RegisterFrame, value: FaultDetail) -> GuestFault {
+        let detail = self.missing.map_or(value, FaultDetail::Interrupt);
+        GuestFault::new(self.reason, (frame, self.offset), detail)
+    }
+}
+
+/// Fields of a written register that take effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// All.
+    Every,
+    /// Those written as ones: write-1-to-set, write-1-to-clear.
+    Ones,
+}
+
+/// The bits of a register that a write touches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lanes {
+    value: u64,
+    mask: u64,
+}
+
+impl Lanes {
+    /// `old` with the written bits replaced.
+    pub(crate) const fn over(self, old: u64) -> u64 {
+        (old & !self.mask) | (self.value & self.mask)
+    }
+
+    /// The register's lowest bits if they were written, with zeros for what was not: how a
+    /// write-only register takes a narrower write. `None` if only upper lanes were written.
+    pub(crate) const fn zero_extended(self) -> Option<u64> {
+        if self.mask & 1 == 1 { Some(self.value & self.mask) } else { None }
+    }
+}
+
+/// A register of a frame, named as `gic_arch` names it, with its handlers.
+macro_rules! register {
+    ($frame:ident :: $name:ident, zero) => {
+        $crate::frames::registers::Register::zero($frame::$name.info(stringify!($name)))
+    };
+    ($frame:ident :: $name:ident, fields $handlers:path) => {
+        $crate::frames::registers::Register::new(
+            $frame::$name.info(stringify!($name)),
+            $handlers($frame::$name),
+        )
+    };
+    ($frame:ident :: $name:ident, constant $read:expr) => {
+        $crate::frames::registers::Register::constant($frame::$name.info(stringify!($name)), $read)
+    };
+    ($frame:ident :: $name:ident, trigger $write:expr) => {
+        $crate::frames::registers::Register::trigger($frame::$name.info(stringify!($name)), $write)
+    };
+    ($frame:ident :: $name:ident, value $read:expr, $write:expr) => {
+        $crate::frames::registers::Register::new(
+            $frame::$name.info(stringify!($name)),
+            $crate::frames::registers::Handlers::Value { read: $read, write: $write },
+        )
+    };
+}
+pub(crate) use register;
+
+impl<C> Register<C> {
+    pub(crate) const fn new(info: RegisterInfo, handlers: Handlers<C>) -> Self {
+        Self { info, handlers }
+    }
+
+    /// A register that reads as zero and ignores writes.
+    pub(crate) const fn zero(info: RegisterInfo) -> Self {
+        Self::new(info, Handlers::Zero)
+    }
+
+    /// A read-only register.
+    pub(crate) const fn constant(info: RegisterInfo, read: fn(C, u32) -> u64) -> Self {
+        Self::new(info, Handlers::Value { read, write: |_, _, _| {} })
+    }
+
+    /// A write-only register.
+    pub(crate) const fn trigger(info: RegisterInfo, write: fn(C, u32, Lanes)) -> Self {
+        Self::new(info, Handlers::Value { read: |_, _| 0, write })
+    }
+
+    /// The narrowest access that the registers take: message and byte-per-interrupt registers take
+    /// less than a word, also where they read as zero.
+    fn narrowest(&self) -> AccessWidth {
+        match (&self.handlers, self.info.access) {
+            (Handlers::Zero, AccessKind::ReadWrite) => AccessWidth::Byte,
+            (Handlers::Fields { field, .. }, _) if field.bits() == 8 => AccessWidth::Byte,
+            (_, AccessKind::WriteOnly) if self.info.bytes == 4 => AccessWidth::Half,
+            _ => AccessWidth::Word,
+        }
+    }
+}
+
+impl<C: Copy> Register<C> {
+    fn read(&self, context: C, index: u32) -> u64 {
+        match &self.handlers {
+            Handlers::Zero => 0,
+            Handlers::Value { read, .. } => read(context, index),
+            Handlers::Fields { field, read, .. } => fields(*field, index)
+                .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
+                .fold(0, |register, field| register | field),
+        }
+    }
+
+    fn write(&self, context: C, index: u32, lanes: Lanes, refused: &mut dyn FnMut(Refusal)) {
+        match &self.handlers {
+            Handlers::Zero => {}
+            Handlers::Value { write, .. } => write(context, index, lanes),
+            Handlers::Fields { field, write, effect, .. } => {
+                for (intid, shift, mask) in fields(*field, index) {
+                    let mask64 = u64::from(mask) << shift;
+                    // The shifted field is at most eight bits.
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "masked to at most eight bits"
+                    )]
+                    let value = ((lanes.value & mask64) >> shift) as u32;
+                    if lanes.mask & mask64 == mask64
+                        && (*effect == Effect::Every || value != 0)
+                        && let Err(NoSuchInterrupt) = write(context, intid, value)
+                    {
+                        let register = self.info.offset + index * self.info.bytes;
+                        refused(Refusal::missing(register, intid));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The interrupts in one register of a field array, with their fields' shifts and masks. Field
+/// numbers without an interrupt are left out: they read as zero.
+fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u32)> {
+    let bits = field.bits();
+    let per_register = 32 / bits;
+    let mask = u32::MAX >> (32 - bits);
+    (0..per_register).filter_map(move |number| {
+        let intid = field.range().intid_at(index * per_register + number)?;
+        Some((intid, number * bits, mask))
+    })
+}
+
+/// The register that an access addresses.
+struct Addressed<'a, C> {
+    register: &'a Register<C>,
+    index: u32,
+    shift: u32,
+}
+
+/// A table of registers, ascending by offset.
+pub(crate) struct Frame<'a, C>(pub(crate) &'a [Register<C>]);
+
+impl<C: Copy> Frame<'_, C> {
+    /// Reads `width` at `offset`. What is refused reads as zero and is told to `refused` with its
+    /// offset.
+    pub(crate) fn read(
+        &self,
+        context: C,
+        offset: u32,
+        width: AccessWidth,
+        refused: &mut dyn FnMut(Refusal),
+    ) -> u64 {
+        let register = self.register_at(offset);
+        if splits(register, offset, width) {
+            let low = self.read(context, offset, AccessWidth::Word, refused);
+            return low | self.read(context, offset + 4, AccessWidth::Word, refused) << 32;
+        }
+        match find(register, offset, width) {
+            Ok(found) if found.register.info.access == AccessKind::WriteOnly => {
+                refused(Refusal::new(offset, FaultReason::AccessDirection));
+                0
+            }
+            Ok(found) => (found.register.read(context, found.index) >> found.shift) & width.mask(),
+            Err(reason) => {
+                refused(Refusal::new(offset, reason));
+                0
+            }
+        }
+    }
+
+    /// Writes `width` at `offset`. What is refused is ignored and told to `refused` with its
+    /// offset.
+    pub(crate) fn write(
+        &self,
+        context: C,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+        refused: &mut dyn FnMut(Refusal),
+    ) {
+        let register = self.register_at(offset);
+        if splits(register, offset, width) {
+            self.write(context, offset, AccessWidth::Word, value & 0xffff_ffff, refused);
+            self.write(context, offset + 4, AccessWidth::Word, value >> 32, refused);
+            return;
+        }
+        match find(register, offset, width) {
+            Ok(found) if found.register.info.access == AccessKind::ReadOnly => {
+                refused(Refusal::new(offset, FaultReason::AccessDirection));
+            }
+            Ok(found) => {
+                let mask = width.mask() << found.shift;
+                found.register.write(
+                    context,
+                    found.index,
+                    Lanes { value: (value << found.shift) & mask, mask },
+                    refused,
+                );
+            }
+            Err(reason) => refused(Refusal::new(offset, reason)),
+        }
+    }
+
+    fn register_at(&self, offset: u32) -> Option<&Register<C>> {
+        let after = self.0.partition_point(|register| register.info.offset <= offset);
+        let register = self.0.get(after.checked_sub(1)?)?;
+        (offset < register.info.end()).then_some(register)
+    }
+}
+
+/// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of two
+/// words.
+fn splits<C>(register: Option<&Register<C>>, offset: u32, width: AccessWidth) -> bool {
+    width == AccessWidth::Double
+        && offset.is_multiple_of(8)
+        && register.is_none_or(|register| register.info.bytes < 8)
+}
+
+/// The access to a frame's register at `offset`.
+fn find<C>(
+    register: Option<&Register<C>>,
+    offset: u32,
+    width: AccessWidth,
+) -> Result<Addressed<'_, C>, FaultReason> {
+    if !offset.is_multiple_of(width.bytes()) {
+        return Err(FaultReason::AccessWidth);
+    }
+    let register = register.ok_or(FaultReason::UnknownRegister)?;
+    let index = register.info.index_of(offset).ok_or(FaultReason::UnknownRegister)?;
+    if width < register.narrowest() {
+        return Err(FaultReason::AccessWidth);
+    }
+    let shift = 8 * (offset - register.info.offset - index * register.info.bytes);
+    Ok(Addressed { register, index, shift })
+}
+
+/// The identification registers of each frame.
+pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
+
+/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part
+/// number.
+pub(crate) fn identification(index: u32, part: u8) -> u64 {
+    let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
+    usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
+}
+
+/// The low half of a 64-bit value: all that a 32-bit register has.
+#[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
+pub(crate) const fn low_word(value: u64) -> u32 {
+    value as u32
+}
+
+/// The lowest byte.
+pub(crate) const fn low_byte(value: u32) -> u8 {
+    value.to_le_bytes()[0]
+}

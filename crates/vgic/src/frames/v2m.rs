@@ -1,0 +1,117 @@
+//! GICv2m frames: a doorbell for a range of SPIs beside the GIC (Arm Server Base System
+//! Architecture, appendix on GICv2m).
+//!
+//! A message is a pulse: it makes an edge-triggered SPI pending, and does nothing to a
+//! level-sensitive one.
+
+use crate::config::{V2mConfig, V2mNaming};
+use crate::frames::registers::{
+    Frame, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
+};
+use crate::monitor::access::AccessWidth;
+use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::wired::Wired;
+use crate::wired::interrupt::InterruptWord;
+use gic_arch::v2m;
+use gic_arch::{IntId, RegisterInfo};
+use msi_types::Delivery;
+
+/// A frame's state for one access.
+#[derive(Clone, Copy)]
+pub(crate) struct V2m<'a> {
+    pub(crate) config: &'a V2mConfig,
+    pub(crate) wired: &'a Wired,
+    pub(crate) events: &'a Events,
+}
+
+/// Place of the identification registers of a 4 KiB frame.
+const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name);
+
+impl<'a> V2m<'a> {
+    const REGISTERS: &'a [Register<Self>] = &[
+        register!(v2m::TYPER, constant |frame: Self, _| {
+            frame.config.typer().into_bits().into()
+        }),
+        register!(v2m::SETSPI_NS, trigger |frame: Self, _, lanes: Lanes| {
+            if let Some(data) = lanes.zero_extended() {
+                let _ = frame.signal(v2m::SETSPI_NS.offset(), data);
+            }
+        }),
+        register!(v2m::IIDR, constant |frame: Self, _| frame.config.iidr.into()),
+        Register::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0)),
+    ];
+
+    const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
+
+    /// Reads as [`Frame::read`].
+    pub(crate) fn read(
+        self,
+        offset: u32,
+        width: AccessWidth,
+        refused: &mut dyn FnMut(Refusal),
+    ) -> u64 {
+        match self.config.naming {
+            V2mNaming::ByAddress => {
+                refused(Refusal::new(offset, FaultReason::AccessDirection));
+                0
+            }
+            _ => Self::FRAME.read(self, offset, width, refused),
+        }
+    }
+
+    /// Writes as [`Frame::write`].
+    pub(crate) fn write(
+        self,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+        refused: &mut dyn FnMut(Refusal),
+    ) {
+        match self.config.naming {
+            V2mNaming::ByAddress => {
+                if self.ring(offset, width, value).is_none() {
+                    refused(Refusal::new(offset, FaultReason::AccessWidth));
+                }
+            }
+            _ => Self::FRAME.write(self, offset, width, value, refused),
+        }
+    }
+
+    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that
+    /// width.
+    pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
+        let there = match self.config.naming {
+            V2mNaming::ByAddress => offset.is_multiple_of(8),
+            _ => offset == v2m::SETSPI_NS.offset(),
+        };
+        let taken = matches!(width, AccessWidth::Half | AccessWidth::Word);
+        (there && taken).then(|| self.signal(offset, value))
+    }
+
+    /// Ignores numbers that are no SPI of the frame, and SPIs of the Secure side.
+    fn signal(self, offset: u32, value: u64) -> Delivery {
+        let spi = self.config.named(offset, low_word(value));
+        let Some(spi) = spi.filter(|spi| self.config.spis().contains(spi)) else {
+            let at = (RegisterFrame::V2m(self.config.base), offset);
+            let detail = FaultDetail::Value(value);
+            self.events.record(GuestFault::new(FaultReason::NoSuchInterrupt, at, detail));
+            return Delivery::Blocked;
+        };
+        self.wired.signal(IntId::new(spi), InterruptWord::pulsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_each_register_once_in_order() {
+        let mut expected = v2m::REGISTERS.to_vec();
+        expected.push(V2M_ID_REGISTERS);
+        expected.sort_by_key(|info| info.offset);
+        let found: alloc::vec::Vec<_> =
+            V2m::REGISTERS.iter().map(|register| register.info).collect();
+        assert_eq!(found, expected);
+    }
+}

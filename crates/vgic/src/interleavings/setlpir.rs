@@ -1,0 +1,145 @@
+//! Direct LPIs, rung while commands and vCPUs change their entries.
+
+use super::event_lpis::{LPI, OTHER, spawn};
+use super::explore;
+use super::machine::{NO_LPIS, machine};
+use crate::lpi::Injection;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+fn rung_while_the_vcpu_falls_asleep() {
+    let (machine, _commands) = machine();
+    let rings = [LPI, OTHER].map(|lpi| spawn(&machine, move |machine| machine.ring(0, lpi)));
+    let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
+    for ring in rings {
+        assert_ne!(ring.join().unwrap(), Injection::Dropped);
+    }
+    let gone = sleeper.join().unwrap();
+    let kicks = machine.kicks(0);
+    let mut taken = machine.vcpu(0).drain();
+    taken.sort_unstable();
+    assert_eq!(taken, [LPI, OTHER]);
+    assert!(kicks <= 1 && (!gone || kicks == 1), "gone: {gone}, {kicks} kicks");
+}
+
+#[test]
+fn a_vcpu_never_sleeps_over_a_direct_lpi() {
+    explore(rung_while_the_vcpu_falls_asleep);
+}
+
+fn rung_while_lpis_are_disabled() {
+    let (machine, mut commands) = machine();
+    let rings = [1, 2].map(|_| spawn(&machine, |machine| machine.ring(0, LPI)));
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.disable_lpis(0);
+    assert_eq!(commands.pending(0), NO_LPIS, "pending after EnableLPIs was cleared");
+    let fresh = rings.map(|ring| ring.join().unwrap() == Injection::Fresh);
+    let taken = vcpu.join().unwrap();
+    assert_eq!(commands.pending(0), NO_LPIS, "became pending after EnableLPIs was cleared");
+    let fresh = fresh.into_iter().filter(|fresh| *fresh).count();
+    assert_eq!(taken + usize::from(machine.table_has(0, LPI)), fresh);
+}
+
+#[test]
+fn a_direct_lpi_is_delivered_or_in_the_table() {
+    explore(rung_while_lpis_are_disabled);
+}
+
+/// LPIs are enabled again, and what the pending table says is pending beside what is rung
+/// meanwhile.
+fn rung_while_lpis_are_enabled() {
+    let (machine, mut commands) = machine();
+    machine.ring(0, LPI);
+    commands.disable_lpis(0);
+    let slow = spawn(&machine, |machine| machine.ring(0, LPI));
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    commands.enable_lpis(0);
+    let after = machine.ring(0, LPI);
+    assert_ne!(after, Injection::Dropped, "LPIs are enabled");
+    let fresh =
+        [slow.join().unwrap(), after].iter().filter(|rung| **rung == Injection::Fresh).count();
+    assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1 + fresh);
+}
+
+#[test]
+fn a_direct_lpi_comes_as_often_as_pending() {
+    explore(rung_while_lpis_are_enabled);
+}
+
+fn rung_and_taken_back() {
+    let (machine, mut commands) = machine();
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain());
+    machine.ring(0, LPI);
+    machine.ring(0, OTHER);
+    commands.clear_lpi(0, LPI);
+    let before = vcpu.join().unwrap();
+    let after = machine.vcpu(0).drain();
+    assert!(!after.contains(&LPI), "it was taken back");
+    assert_eq!([before, after].concat().iter().filter(|lpi| **lpi == OTHER).count(), 1);
+}
+
+#[test]
+fn a_cleared_direct_lpi_does_not_come_back() {
+    explore(rung_and_taken_back);
+}
+
+/// The configuration says "disabled", then "enabled" with another priority; each is invalidated.
+fn rung_while_it_is_invalidated() {
+    let (machine, mut commands) = machine();
+    let ring = spawn(&machine, |machine| machine.ring(0, LPI));
+    machine.configure(LPI, false, 0xa0);
+    commands.invalidate(0, LPI);
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "it is disabled");
+    let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
+    machine.configure(LPI, true, 0x20);
+    commands.invalidate(0, LPI);
+    assert_ne!(ring.join().unwrap(), Injection::Dropped);
+    assert_eq!(vcpu.join().unwrap() + machine.vcpu(0).drain().len(), 1);
+}
+
+#[test]
+fn an_invalidation_loses_no_direct_lpi() {
+    explore(rung_while_it_is_invalidated);
+}
+
+/// The vCPU enters and exits twice, while the LPI is rung, disabled and moved by MOVALL.
+fn rung_while_listed() {
+    let (machine, mut commands) = machine();
+    let number = Arc::new(AtomicU64::new(0));
+    let sender = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            (1..=2).fold(0, |last, message| {
+                number.store(message, SeqCst);
+                if machine.ring(0, LPI) == Injection::Dropped { last } else { message }
+            })
+        })
+    };
+    let vcpu = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            let mut vcpu = machine.vcpu(0);
+            let mut seen = 0;
+            for keeps in [true, false] {
+                let listed = vcpu.enter();
+                if listed.is_some() && !keeps {
+                    seen = number.load(SeqCst);
+                }
+                vcpu.exit(listed, keeps);
+            }
+            seen
+        })
+    };
+    commands.disable_lpis(0);
+    commands.enable_lpis(0);
+    commands.movall(0, 1);
+    let (last, seen) = (sender.join().unwrap(), vcpu.join().unwrap());
+    assert!(commands.sync(), "it has exited");
+    let left = machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
+    assert!(left > 0 || seen >= last, "ring {last} was taken, ring {seen} was seen");
+}
+
+#[test]
+fn a_direct_lpi_in_a_list_register_is_not_lost() {
+    explore(rung_while_listed);
+}

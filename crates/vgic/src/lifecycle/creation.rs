@@ -1,0 +1,169 @@
+//! Making a machine: its shared half and its vCPUs, from a configuration.
+
+use crate::config::{ConfigError, ItsConfig, RedistributorNaming, SecurityView, VgicConfig, cpu};
+use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::cpu::vcpu::{OwnParts, Vcpu};
+use crate::frames::its::{Its, Targets};
+use crate::frames::redistributor::RedistributorRegisters;
+use crate::heap::{OutOfMemory, boxed, collected, shared};
+use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
+use crate::monitor::events::{Events, FaultReason};
+use crate::monitor::memory::GuestMemory;
+use crate::vgic::{Block, Region, Vgic};
+use crate::wakeup::VcpuWakeup;
+use crate::wired::Wired;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use gic_arch::{gicd, gits};
+use msi_types::{Cpu, Kick};
+
+impl Vgic {
+    /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of
+    /// [`VgicConfig::cpus`].
+    ///
+    /// Makes room for everything that later has no way to fail. (A few values are shared by counted
+    /// references, which stable Rust cannot allocate fallibly. The heap is asked first; two threads
+    /// that make machines of its last few hundred bytes may still meet the allocator's own error.)
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a GIC that cannot be, or that the heap has no memory for.
+    pub fn new(
+        config: VgicConfig,
+        memory: Arc<dyn GuestMemory>,
+        kick: Arc<dyn Kick>,
+    ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
+        config.validate()?;
+        let wakeup = shared(VcpuWakeup::new(config.cpus.len(), kick)?)?;
+        let kinds: &[FaultReason] = match config.lpi_id_bits {
+            Some(_) => &FaultReason::ALL,
+            None => &FaultReason::WITHOUT_LPIS,
+        };
+        let events = shared(Events::new(kinds)?)?;
+        let lpis = lpi_core(&config, memory, &wakeup, &events)?;
+        let its = translators(&config, lpis.as_ref(), &events)?;
+        let gic = shared(Self {
+            redistributors: redistributors(&config)?,
+            regions: regions(&config)?,
+            wired: Wired::new(&config, Arc::clone(&wakeup))?,
+            config,
+            events,
+            wakeup,
+            lpis,
+            its,
+        })?;
+        let mut vcpus = Vec::new();
+        let words = gic.wakeup.words();
+        vcpus.try_reserve_exact(words.len()).map_err(OutOfMemory::from)?;
+        for (index, (wakeup, private)) in words.iter().zip(gic.wired.privates()).enumerate() {
+            let own = OwnParts { wakeup: Arc::clone(wakeup), private: Arc::clone(private) };
+            vcpus.push(gic.vcpu(cpu(index), own)?);
+        }
+        Ok((gic, vcpus))
+    }
+
+    fn vcpu(self: &Arc<Self>, cpu: Cpu, own: OwnParts) -> Result<Vcpu, OutOfMemory> {
+        let config = &self.config;
+        let features = Features {
+            security: config.security,
+            priority_bits: config.priority_bits,
+            id_bits_code: u8::from(config.id_bits() > 16),
+            extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
+        };
+        let lpis = match &self.lpis {
+            Some(lpis) => lpis.pending_lpis(cpu)?,
+            None => None,
+        };
+        Vcpu::new(cpu, Arc::clone(self), own, CpuInterface::new(features), lpis)
+    }
+}
+
+fn lpi_core(
+    config: &VgicConfig,
+    memory: Arc<dyn GuestMemory>,
+    wakeup: &Arc<VcpuWakeup>,
+    events: &Arc<Events>,
+) -> Result<Option<Arc<LpiCore>>, OutOfMemory> {
+    let Ok(vcpus) = u16::try_from(config.cpus.len()) else { return Ok(None) };
+    let Some(id_bits) = config.lpi_id_bits else { return Ok(None) };
+    let view = match config.security {
+        SecurityView::Single => PriorityView::Unshifted,
+        SecurityView::NonSecure => PriorityView::NonSecure,
+    };
+    let sizes = LpiConfig {
+        id_bits,
+        entries: config.its_events,
+        devices: config.its_devices,
+        direct: config.direct_lpi,
+        work_per_access: config.lpi_work_per_access,
+        priorities: Priorities { view, bits: config.priority_bits },
+        ..LpiConfig::new(vcpus)
+    };
+    let frames = collected(config.redistributor_frames().map(|frame| frame.base))?;
+    let faults = LpiFaults::new(Arc::clone(events), frames.into_boxed_slice());
+    LpiCore::new(sizes, memory, Arc::clone(wakeup), faults).map(Some)
+}
+
+fn translators(
+    config: &VgicConfig,
+    lpis: Option<&Arc<LpiCore>>,
+    events: &Arc<Events>,
+) -> Result<Box<[Arc<Its>]>, ConfigError> {
+    let Some(lpis) = lpis else { return Ok(Box::default()) };
+    let mut all = Vec::new();
+    all.try_reserve_exact(config.its.len()).map_err(OutOfMemory::from)?;
+    for its in &config.its {
+        all.push(shared(Its::new(
+            *its,
+            targets(config, its)?,
+            Arc::clone(lpis),
+            Arc::clone(events),
+        )?)?);
+    }
+    Ok(all.into_boxed_slice())
+}
+
+fn targets(config: &VgicConfig, its: &ItsConfig) -> Result<Targets, OutOfMemory> {
+    Ok(match its.redistributor_naming {
+        RedistributorNaming::ProcessorNumber => {
+            Targets::ProcessorNumbers(boxed(config.cpus.iter().map(|cpu| cpu.processor_number))?)
+        }
+        RedistributorNaming::Address => {
+            let bases = config.redistributor_frames().map(|frame| frame.base);
+            Targets::Addresses(collected(bases)?.into_boxed_slice())
+        }
+    })
+}
+
+fn redistributors(config: &VgicConfig) -> Result<Box<[RedistributorRegisters]>, OutOfMemory> {
+    let frames = config.redistributor_frames();
+    Ok(collected(frames.map(RedistributorRegisters::new))?.into_boxed_slice())
+}
+
+fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
+    let alias = config
+        .mbi_alias
+        .map(|base| Region { addresses: base..base + gicd::FRAME_SIZE, block: Block::MbiAlias });
+    let v2m = config.v2m.iter().enumerate().map(|(index, frame)| Region {
+        addresses: frame.base..frame.base + frame.size(),
+        block: Block::V2m(index),
+    });
+    let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;
+    let redistributors = config.redistributors.iter().enumerate().map(|(index, region)| Region {
+        addresses: region.base..region.base + region.stride * u64::from(region.count),
+        block: Block::Redistributors(index),
+    });
+    let its = config.its.iter().enumerate().map(|(index, its)| Region {
+        addresses: its.base..its.base + gits::SIZE,
+        block: Block::Its(index),
+    });
+    let regions = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
+        .chain(redistributors)
+        .chain(its)
+        .chain(alias)
+        .chain(v2m)
+        .filter(|region| !region.addresses.is_empty());
+    let mut regions = collected(regions)?;
+    regions.sort_unstable_by_key(|region| region.addresses.start);
+    Ok(regions.into_boxed_slice())
+}

@@ -1,0 +1,402 @@
+//! Restoring: a saved state is turned into a plan, which nothing can stop any more, and the plan is
+//! carried out.
+
+use crate::config::VgicConfig;
+use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::cpu::vcpu::Vcpu;
+use crate::frames::its::{Its, LockedIts, RestoredRegisters};
+use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
+use crate::heap::{OutOfMemory, checked, gathered, shared};
+use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
+use crate::monitor::memory::{GuestMemory, MemoryFault};
+use crate::saved_state::{
+    CpuState, DeviceState, InterruptState, ItsState, LpiState, NotRestorable, Object, Problem,
+    RestoreError, SavedState, VERSION,
+};
+use crate::vgic::Vgic;
+use crate::wired::{Bank, RestoredInterrupt};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use gic_arch::lpi::Config;
+use gic_arch::{Affinity, IntId, Lpi};
+use msi_types::{Cpu, Kick};
+
+/// A saved state in terms of this machine.
+pub(super) struct Plan<'s> {
+    control: u32,
+    shared: Vec<RestoredInterrupt>,
+    /// By vCPU.
+    cpus: Vec<PlannedCpu<'s>>,
+    /// By ITS.
+    its: Vec<PlannedIts<'s>>,
+}
+
+struct PlannedCpu<'s> {
+    redistributor: RestoredRedistributor,
+    interface: CpuInterface,
+    lpis: &'s [LpiState],
+}
+
+struct PlannedIts<'s> {
+    registers: RestoredRegisters,
+    saved: &'s ItsState,
+}
+
+impl VgicConfig {
+    /// Checks that a fresh machine of this configuration can be restored from `saved`. Makes a
+    /// machine for it that does not run.
+    ///
+    /// # Errors
+    /// There is no such machine, or it cannot be in this state.
+    pub fn check_restorable(&self, saved: &SavedState) -> Result<(), NotRestorable> {
+        let memory = shared(Nowhere).map_err(RestoreError::from)?;
+        let kick = shared(Nowhere).map_err(RestoreError::from)?;
+        let config = self.duplicate().map_err(RestoreError::from)?;
+        let (gic, vcpus) = Vgic::new(config, memory, kick)?;
+        let features = vcpus.iter().map(|vcpu| vcpu.interface.features());
+        let features = gathered(features).map_err(RestoreError::from)?;
+        Plan::of(&gic, features, saved)?;
+        Ok(())
+    }
+}
+
+/// Memory that is not there, and vCPUs that do not run.
+struct Nowhere;
+
+impl GuestMemory for Nowhere {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+impl Kick for Nowhere {
+    fn kick(&self, _: Cpu) {}
+}
+
+impl<'s> Plan<'s> {
+    /// Looks at everything, and takes the memory that it needs; `features` are the vCPUs'
+    /// interfaces'.
+    pub(super) fn of(
+        gic: &Vgic,
+        features: Vec<Features>,
+        saved: &'s SavedState,
+    ) -> Result<Self, RestoreError> {
+        if saved.version != VERSION {
+            return Err(Problem::Version(saved.version).of(Object::Machine));
+        }
+        let check = Check { gic };
+        let distributor = gic.distributor().restorable(&saved.distributor);
+        let plan = Self {
+            control: distributor.map_err(|problem| problem.of(Object::Distributor))?,
+            shared: check.interrupts(
+                Bank::Shared,
+                &saved.distributor.interrupts,
+                Object::Shared,
+            )?,
+            cpus: check.cpus(features, &saved.cpus)?,
+            its: check.all_its(&saved.its)?,
+        };
+        check.reserve(&plan).map_err(|no_room| Problem::from(no_room).of(Object::Machine))?;
+        Ok(plan)
+    }
+
+    /// Makes the machine what the plan says.
+    pub(super) fn carry_out(self, gic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<(), RestoreError> {
+        let mut locked = Vec::new();
+        locked.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
+        gic.reset();
+        gic.wired.restore(Bank::Shared, &self.shared);
+        for (vcpu, planned) in vcpus.iter_mut().zip(&self.cpus) {
+            planned.restore_wired(gic, vcpu);
+        }
+        gic.wired.restore_control(self.control);
+        let mapped = self.restore_lpis(gic, locked);
+        gic.wired.settle_restored(Bank::Shared, &self.shared);
+        for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
+            gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
+        }
+        // Pending notifications for LPIs are sent here, too. That takes no memory: entries have the
+        // values that their sweeps would give them.
+        let _ = gic.finish_sweeps();
+        gic.note_restored_commands();
+        mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
+    }
+
+    /// The room was reserved, so that this does not fail. `locked` has room for all ITSes.
+    fn restore_lpis<'g>(
+        &self,
+        gic: &'g Vgic,
+        mut locked: Vec<LockedIts<'g>>,
+    ) -> Result<(), NoRoom> {
+        let Some(lpis) = &gic.lpis else { return Ok(()) };
+        locked.extend(gic.its.iter().map(|its| its.lock()));
+        lpis.with_kicks_deferred(|control| {
+            for (vcpu, planned) in (0..).zip(&self.cpus) {
+                if let Some(tables) = planned.tables(gic) {
+                    control.restore_enabled(vcpu, tables)?;
+                }
+            }
+            self.restore_its(gic, &mut locked, control)?;
+            (0..)
+                .zip(&self.cpus)
+                .try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, control))
+        })
+    }
+
+    fn restore_its(
+        &self,
+        gic: &Vgic,
+        locked: &mut [LockedIts<'_>],
+        control: &mut Control,
+    ) -> Result<(), NoRoom> {
+        locked.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
+            its.restore(planned.registers, planned.saved, control, |affinity| {
+                vcpu_at(gic, affinity)
+            })
+        })
+    }
+}
+
+/// The number of a vCPU that the machine has.
+fn vcpu_at(gic: &Vgic, affinity: Affinity) -> u16 {
+    gic.wired.cpu_at(affinity).and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
+}
+
+impl PlannedCpu<'_> {
+    fn restore_wired(&self, gic: &Vgic, vcpu: &mut Vcpu) {
+        let (cpu, redistributor) = (vcpu.cpu(), &self.redistributor);
+        vcpu.interface = self.interface.clone();
+        let participation = redistributor.participation | self.interface.participation();
+        gic.wired.restore_participation(cpu, participation);
+        gic.wired.restore(Bank::Private(cpu), &redistributor.interrupts);
+        if let Some(registers) = gic.redistributors.get(cpu.index()) {
+            registers.restore(redistributor.lpi_registers);
+        }
+    }
+
+    /// Its LPI tables, if its LPIs are enabled.
+    fn tables(&self, gic: &Vgic) -> Option<LpiTables> {
+        let LpiRegisters { enabled, propbaser, pendbaser, .. } = self.redistributor.lpi_registers;
+        let id_bits = gic.config().lpi_id_bits.filter(|_| enabled)?;
+        Some(LpiTables::new(propbaser, pendbaser, id_bits))
+    }
+
+    /// The LPIs that are pending at the redistributor by themselves.
+    fn pending(&self, vcpu: u32) -> impl Iterator<Item = Result<SavedLpi, NoRoom>> {
+        self.lpis.iter().map(move |saved| {
+            Ok(SavedLpi {
+                lpi: Lpi::try_from(saved.intid).map_err(|_| NoRoom::Budget)?,
+                target: vcpu,
+                pending: true,
+                configuration: saved.configuration.map(Config::from_bits),
+            })
+        })
+    }
+
+    fn restore_lpis(&self, vcpu: u32, control: &mut Control) -> Result<(), NoRoom> {
+        self.pending(vcpu).try_for_each(|saved| Ok(control.restore_pending_by_itself(saved?)?))
+    }
+
+    fn reserve(&self, vcpu: u32, gic: &Vgic, control: &mut Control) -> Result<(), NoRoom> {
+        let tables = self.tables(gic);
+        self.pending(vcpu)
+            .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
+        // After those: all that then have words have their configuration read.
+        Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
+    }
+}
+
+/// Looks at what a saved state says, object by object.
+#[derive(Clone, Copy)]
+struct Check<'a> {
+    gic: &'a Vgic,
+}
+
+impl Check<'_> {
+    fn interrupts(
+        self,
+        bank: Bank,
+        saved: &[InterruptState],
+        object: impl Fn(IntId) -> Object,
+    ) -> Result<Vec<RestoredInterrupt>, RestoreError> {
+        ascending(saved, |interrupt| interrupt.intid)
+            .map_err(|intid| Problem::Order.of(object(intid)))?;
+        let check = |saved: &InterruptState| {
+            let restorable = self.gic.wired.restorable(&self.gic.config, bank, saved);
+            restorable.map_err(|problem| problem.of(object(saved.intid)))
+        };
+        checked(saved.iter().map(check))
+    }
+
+    /// By vCPU.
+    fn cpus(
+        self,
+        features: Vec<Features>,
+        saved: &[CpuState],
+    ) -> Result<Vec<PlannedCpu<'_>>, RestoreError> {
+        ascending(saved, |cpu| cpu.affinity).map_err(|cpu| Problem::Order.of(Object::Cpu(cpu)))?;
+        if let Some(unknown) =
+            saved.iter().find(|cpu| self.gic.wired.cpu_at(cpu.affinity).is_none())
+        {
+            return Err(Problem::Unknown.of(Object::Cpu(unknown.affinity)));
+        }
+        let wanted = self.gic.config().cpus.iter().zip(features).enumerate();
+        checked(wanted.map(|(index, (of, features))| {
+            let found = saved.binary_search_by_key(&of.affinity, |cpu| cpu.affinity).ok();
+            let found = found.and_then(|at| saved.get(at));
+            let absent = Problem::Absent.of(Object::Cpu(of.affinity));
+            self.cpu(crate::config::cpu(index), features, found.ok_or(absent)?)
+        }))
+    }
+
+    fn cpu(
+        self,
+        cpu: Cpu,
+        features: Features,
+        saved: &CpuState,
+    ) -> Result<PlannedCpu<'_>, RestoreError> {
+        let affinity = saved.affinity;
+        let redistributor =
+            self.gic.redistributor_of(cpu).ok_or(Problem::Unknown.of(Object::Cpu(affinity)))?;
+        let mut redistributor = redistributor
+            .restorable(&saved.redistributor)
+            .map_err(|problem| problem.of(Object::Redistributor(affinity)))?;
+        redistributor.interrupts =
+            self.interrupts(Bank::Private(cpu), &saved.redistributor.interrupts, |intid| {
+                Object::Private { cpu: affinity, intid }
+            })?;
+        let interface = CpuInterface::restored(features, &saved.interface)
+            .map_err(|problem| problem.of(Object::Interface(affinity)))?;
+        self.lpis(affinity, &saved.redistributor.lpis)?;
+        Ok(PlannedCpu { redistributor, interface, lpis: &saved.redistributor.lpis })
+    }
+
+    fn lpis(self, cpu: Affinity, saved: &[LpiState]) -> Result<(), RestoreError> {
+        let object = |intid| Object::Lpi { cpu, intid };
+        ascending(saved, |lpi| lpi.intid).map_err(|intid| Problem::Order.of(object(intid)))?;
+        match saved.iter().find(|lpi| !self.implements(lpi.intid)) {
+            Some(unknown) => Err(Problem::Unknown.of(object(unknown.intid))),
+            None => Ok(()),
+        }
+    }
+
+    /// Is this an LPI that the distributor implements?
+    fn implements(self, intid: IntId) -> bool {
+        let within = |bits: u8| u64::from(intid.get()) >> bits == 0;
+        Lpi::try_from(intid).is_ok() && self.gic.config().lpi_id_bits.is_some_and(within)
+    }
+
+    /// By ITS.
+    fn all_its(self, saved: &[ItsState]) -> Result<Vec<PlannedIts<'_>>, RestoreError> {
+        ascending(saved, |its| its.base).map_err(|base| Problem::Order.of(Object::Its(base)))?;
+        let bases = || self.gic.its.iter().map(|its| its.base());
+        if let Some(unknown) = saved.iter().find(|its| bases().all(|base| base != its.base)) {
+            return Err(Problem::Unknown.of(Object::Its(unknown.base)));
+        }
+        checked(self.gic.its.iter().map(|its| {
+            let found = saved.iter().find(|saved| saved.base == its.base());
+            let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
+            let registers = its.restorable(saved);
+            let registers = registers.map_err(|problem| problem.of(Object::Its(saved.base)))?;
+            self.collections(its, saved)?;
+            ascending(&saved.devices, |device| device.device)
+                .map_err(|device| Problem::Order.of(Object::Device { its: saved.base, device }))?;
+            for device in &saved.devices {
+                let object = Object::Device { its: saved.base, device: device.device };
+                its.check_device(device).map_err(|problem| problem.of(object))?;
+                self.events(its, saved, device)?;
+            }
+            Ok(PlannedIts { registers, saved })
+        }))
+    }
+
+    fn collections(self, its: &Its, saved: &ItsState) -> Result<(), RestoreError> {
+        let object = |collection| Object::Collection { its: saved.base, collection };
+        ascending(&saved.collections, |state| state.collection)
+            .map_err(|collection| Problem::Order.of(object(collection)))?;
+        saved.collections.iter().try_for_each(|state| {
+            let target = self.gic.wired.named_cpu("target", state.target).map(drop);
+            let possible = its.check_collection(state.collection).and(target);
+            possible.map_err(|problem| problem.of(object(state.collection)))
+        })
+    }
+
+    fn events(self, its: &Its, saved: &ItsState, device: &DeviceState) -> Result<(), RestoreError> {
+        let object = |event| Object::Event { its: saved.base, device: device.device, event };
+        ascending(&device.events, |state| state.event)
+            .map_err(|event| Problem::Order.of(object(event)))?;
+        device.events.iter().try_for_each(|state| {
+            let number = state.event.get();
+            let within = u64::from(number) >> device.event_bits == 0;
+            Problem::unless(within, "EventID", number)
+                .and_then(|()| {
+                    Problem::unless(self.implements(state.intid), "LPI", state.intid.get())
+                })
+                .and_then(|()| its.check_collection(state.collection))
+                .and_then(|()| self.stay(saved, state.collection, state.stays_at))
+                .map_err(|problem| problem.of(object(state.event)))
+        })
+    }
+
+    /// A pending event names its redistributor only while its collection is not mapped.
+    fn stay(
+        self,
+        its: &ItsState,
+        collection: gic_arch::its::CollectionId,
+        stays_at: Option<Affinity>,
+    ) -> Result<(), Problem> {
+        const FIELD: &str = "redistributor of a pending event";
+        let Some(cpu) = stays_at else { return Ok(()) };
+        match its.collections.binary_search_by_key(&collection, |state| state.collection) {
+            Ok(_) => Err(Problem::NoSuchCpu { field: FIELD, cpu }),
+            Err(_) => self.gic.wired.named_cpu(FIELD, cpu).map(drop),
+        }
+    }
+
+    /// Makes sure that everything that is mapped fits into the machine's budgets and has its
+    /// memory.
+    fn reserve(self, plan: &Plan<'_>) -> Result<(), NoRoom> {
+        let Some(lpis) = &self.gic.lpis else { return Ok(()) };
+        let mut room = Room::default();
+        for device in plan.its.iter().flat_map(|its| &its.saved.devices) {
+            room.add_device(device.event_bits, device.events.iter().map(|state| state.event.get()));
+        }
+        lpis.with_kicks_deferred(|control| {
+            let devices = self.gic.its.iter().zip(&plan.its).all(|(its, planned)| {
+                let devices = planned.saved.devices.iter().map(|device| device.device.get());
+                control.has_room_for_devices(its.index(), devices)
+            });
+            if !devices || !control.has_room(&room) {
+                return Err(NoRoom::Budget);
+            }
+            control.reserve_room(&room)?;
+            (0..)
+                .zip(&plan.cpus)
+                .try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, control))?;
+            let tables = |vcpu| plan.cpus.get(vcpu as usize)?.tables(self.gic);
+            let vcpu = |affinity| vcpu_at(self.gic, affinity);
+            let mut levels = control.no_levels()?;
+            let mut all = self.gic.its.iter().zip(&plan.its);
+            all.try_for_each(|(its, planned)| {
+                its.reserve(planned.saved, control, vcpu, tables, &mut levels)
+            })
+        })
+    }
+}
+
+/// `Err` with the first key that is not above the one before.
+fn ascending<T, K: Ord + Copy>(items: &[T], key: impl Fn(&T) -> K) -> Result<(), K> {
+    let pairs =
+        items.iter().zip(items.iter().skip(1)).map(|(first, second)| (key(first), key(second)));
+    match pairs
+        .map(|(first, second)| (first.cmp(&second), second))
+        .find(|(order, _)| *order != Ordering::Less)
+    {
+        Some((_, key)) => Err(key),
+        None => Ok(()),
+    }
+}

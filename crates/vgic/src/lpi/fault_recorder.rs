@@ -1,0 +1,42 @@
+//! Recording of mistakes that the LPI core finds when it uses the values of the guest's registers.
+//! Each fault names the register that caused it.
+
+use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::memory::MemoryFault;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+/// Recorder of faults, with the addresses of the registers.
+pub(crate) struct LpiFaults {
+    events: Arc<Events>,
+    /// Guest physical addresses of the redistributors' frames, by vCPU.
+    redistributors: Box<[u64]>,
+}
+
+impl LpiFaults {
+    /// Creates the recorder for redistributors at these addresses, by vCPU.
+    pub(crate) const fn new(events: Arc<Events>, redistributors: Box<[u64]>) -> Self {
+        Self { events, redistributors }
+    }
+
+    /// Records that an LPI table to which a register points is not in memory.
+    pub(super) fn unreadable(&self, vcpu: u32, register: u32, fault: MemoryFault) {
+        let at = (self.redistributor(vcpu), register);
+        let detail = FaultDetail::Memory(fault.address);
+        self.events.record(GuestFault::new(FaultReason::LpiTable, at, detail));
+    }
+
+    /// Records that the heap has no memory for a request by a redistributor's register.
+    pub(super) fn starved_redistributor(&self, vcpu: u32, register: u32) {
+        self.starved((self.redistributor(vcpu), register));
+    }
+
+    /// Records that the heap has no memory for a request by a register.
+    pub(super) fn starved(&self, at: (RegisterFrame, u32)) {
+        self.events.record(GuestFault::new(FaultReason::OutOfMemory, at, FaultDetail::None));
+    }
+
+    fn redistributor(&self, vcpu: u32) -> RegisterFrame {
+        RegisterFrame::Redistributor(self.redistributors.get(vcpu as usize).copied().unwrap_or(0))
+    }
+}

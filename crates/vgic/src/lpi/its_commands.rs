@@ -1,0 +1,349 @@
+//! The effect of an ITS's commands once their operands are checked. A command changes the state at
+//! once; its sweep then brings the entries in line.
+
+use super::control::{Control, Translator};
+use super::device_table::DeviceTable;
+use super::entry::Entry;
+use super::entry_allocator::Owner;
+use super::injection::Injection;
+use super::itt::{EntryRef, Link};
+use super::itt_teardown::IttTeardown;
+use super::mapping::{ItsIndex, MappedDevice, NoRoom};
+use super::shared::Location;
+use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep};
+use crate::heap::OutOfMemory;
+use crate::monitor::events::RegisterFrame;
+use crate::sync::{AtomicU64, Ordering};
+use alloc::sync::Arc;
+use doorbell_fallible::SortedMap;
+use gic_arch::Lpi;
+
+/// An event that is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MappedEvent {
+    its: ItsIndex,
+    entry: EntryRef,
+    /// Its collection.
+    pub(crate) collection: u16,
+}
+
+impl Translator {
+    /// The first mapped device from this DeviceID on.
+    pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
+        self.device_table.mapped_from(first, &self.mapped_devices)
+    }
+
+    /// Nothing leads to a device's entries any more: those are left to close.
+    pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> IttTeardown {
+        let Some(dte) = self.device_table.get(device) else { return IttTeardown::default() };
+        let teardown = IttTeardown::of(Control::take_dte(dte), mapped.event_bits.into());
+        self.device_table.unmap(device, &mut self.mapped_devices);
+        teardown
+    }
+}
+
+impl Control {
+    /// Adds an ITS, disabled and without mappings.
+    pub(super) fn add_its(
+        &mut self,
+        base: u64,
+        device_table: Arc<DeviceTable>,
+    ) -> Result<ItsIndex, NoRoom> {
+        let index = u16::try_from(self.translators.len()).map_err(|_| NoRoom::Budget)?;
+        self.make_room_for_sweeps()?;
+        self.translators.try_reserve(1).map_err(OutOfMemory::from)?;
+        let mapped_devices = device_table.no_devices()?;
+        let collections = SortedMap::new();
+        self.translators.push(Translator {
+            frame: RegisterFrame::Its(base),
+            enabled: false,
+            mapped_devices,
+            device_table,
+            collections,
+        });
+        Ok(ItsIndex::new(index))
+    }
+
+    pub(super) fn translator(&self, its: ItsIndex) -> Option<&Translator> {
+        self.translators.get(usize::from(its.get()))
+    }
+
+    pub(super) fn translator_mut(&mut self, its: ItsIndex) -> Option<&mut Translator> {
+        self.translators.get_mut(usize::from(its.get()))
+    }
+
+    pub(super) fn device_table(&self, its: ItsIndex) -> Option<Arc<DeviceTable>> {
+        self.translator(its).map(|translator| translator.device_table.clone())
+    }
+
+    /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none
+    /// becomes pending through this ITS any more once it [`is_quiescent`](Self::is_quiescent).
+    pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
+        if let Some(translator) = self.translator_mut(its)
+            && translator.enabled != enabled
+        {
+            translator.enabled = enabled;
+            let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
+            let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
+            // The one that begins visits all that the other has left.
+            self.abandon(ends);
+            self.refresh_its(begins, its);
+        }
+    }
+
+    fn refresh_its(&mut self, cause: Cause, its: ItsIndex) {
+        self.start_refresh(cause, Meant::Its(its.get()), Settings::Keep);
+    }
+
+    /// Has the ITS been enabled, and does that not hold for every event yet?
+    pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
+        self.is_sweeping(Cause::Admit(its))
+    }
+
+    /// Is everything done that the ITS's registers and its last command asked for?
+    pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
+        self.sweeps.is_empty()
+            || Self::causes_of(its).into_iter().all(|cause| !self.is_sweeping(cause))
+    }
+
+    /// Goes on with what the ITS's registers, then its last command asked for, until
+    /// [`work`](Self::work) reaches `limit`. Is it quiescent?
+    ///
+    /// # Errors
+    /// The heap has no memory left. It goes on from there the next time.
+    pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> Result<bool, OutOfMemory> {
+        // A poll of the queue seldom finds a sweep.
+        if self.sweeps.is_empty() {
+            return Ok(true);
+        }
+        for cause in Self::causes_of(its) {
+            if !self.advance(cause, limit)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Has the heap no memory for what enabling the ITS takes?
+    pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
+        self.is_starved(Cause::Admit(its))
+    }
+
+    const fn causes_of(its: ItsIndex) -> [Cause; Cause::PER_ITS] {
+        [Cause::Teardown(its), Cause::Resettle(its), Cause::Admit(its), Cause::Command(its)]
+    }
+
+    /// A mapped device's event bits.
+    pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
+        let translator = self.translator(its)?;
+        translator
+            .device_table
+            .mapped(device, &translator.mapped_devices)
+            .map(|device| device.event_bits)
+    }
+
+    /// A mapped collection's vCPU.
+    pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
+        self.translator(its)?.collections.get(collection).copied()
+    }
+
+    /// A mapped event.
+    pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
+        let found = self.find(self.translator(its)?.device_table.get(device)?, event)?;
+        match self.allocator.owner(found.index()) {
+            Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
+            Owner::Nobody => None,
+        }
+    }
+
+    /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of
+    /// them. Entries are taken when events are mapped.
+    ///
+    /// # Errors
+    /// A device that was mapped is unmapped, and mapping it anew needs no memory. Another is not
+    /// mapped.
+    pub(crate) fn map_device(
+        &mut self,
+        its: ItsIndex,
+        device: u32,
+        mapped: MappedDevice,
+    ) -> Result<(), NoRoom> {
+        self.unmap_device(its, device);
+        let limit = self.config.devices as usize;
+        let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
+        if translator.mapped_devices.devices() >= limit {
+            return Err(NoRoom::Budget);
+        }
+        translator.device_table.map(device, mapped, &mut translator.mapped_devices)?;
+        Ok(())
+    }
+
+    /// MAPD, V = 0. Complete when its sweep is.
+    pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
+        let Some(translator) = self.translator_mut(its) else { return };
+        if let Some(mapped) = translator.device_table.mapped(device, &translator.mapped_devices) {
+            let teardown = translator.close_device(device, mapped);
+            self.start(Cause::Command(its), Sweep::Unmap { its, devices: None, teardown });
+        }
+    }
+
+    /// Takes away the link from a device to its entries.
+    pub(super) fn take_dte(dte: &AtomicU64) -> Link {
+        Link::from_bits(dte.swap(Link::NONE.bits(), Ordering::SeqCst))
+    }
+
+    /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
+    pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
+        let teardown = match self.abandon(Cause::Teardown(its)) {
+            Some(Sweep::Unmap { teardown, .. }) => teardown,
+            _ => IttTeardown::default(),
+        };
+        self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
+    }
+
+    /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is
+    /// gone, too.
+    pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
+        // Sweeps that are left wait for memory, which none of this ITS's needs now.
+        let _ = self.finish_sweeps();
+        self.abandon(Cause::Command(its));
+    }
+
+    /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of
+    /// them moves along. Complete when its sweep is.
+    pub(crate) fn map_collection(
+        &mut self,
+        its: ItsIndex,
+        collection: u16,
+        vcpu: u16,
+    ) -> Result<(), OutOfMemory> {
+        if let Some(translator) = self.translator_mut(its) {
+            translator.collections.reserve()?;
+            translator.collections.insert(collection, vcpu);
+            self.refresh_collection(its, collection);
+        }
+        Ok(())
+    }
+
+    /// MAPC, V = 0. What is pending stays pending where it is. Complete when its sweep is.
+    pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
+        if self.translator_mut(its).is_some_and(|its| its.collections.remove(collection).is_some())
+        {
+            self.refresh_collection(its, collection);
+        }
+    }
+
+    /// Unmaps the collections from this number on.
+    pub(crate) fn unmap_collections_from(&mut self, its: ItsIndex, first: u16) {
+        if let Some(translator) = self.translator_mut(its) {
+            translator.collections.retain(|collection, _| collection < first);
+            self.refresh_its(Cause::Resettle(its), its);
+        }
+    }
+
+    fn refresh_collection(&mut self, its: ItsIndex, collection: u16) {
+        let meant = Meant::Collection { its: its.get(), collection };
+        self.start_refresh(Cause::Command(its), meant, Settings::Keep);
+    }
+
+    /// INVALL: takes the configuration of every LPI of a redistributor from memory again. Complete
+    /// when its sweep is.
+    pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
+        self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
+    }
+
+    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their
+    /// collections. Complete when its sweep is.
+    pub(crate) fn move_all(&mut self, its: ItsIndex, from: u16, to: u16) {
+        if from != to {
+            let cursor = self.all_chunks();
+            let (from, to) = (from.into(), to.into());
+            self.start(
+                Cause::Command(its),
+                Sweep::MoveAll { cursor, own: OwnCursor::START, from, to },
+            );
+        }
+    }
+
+    /// MAPTI and MAPI. An event that was mapped is mapped anew: what was pending of it is gone. The
+    /// event fits its device, the LPI the distributor.
+    pub(crate) fn map_event(
+        &mut self,
+        its: ItsIndex,
+        (device, event): (u32, u32),
+        lpi: Lpi,
+        collection: u16,
+    ) -> Result<(), NoRoom> {
+        let found = self.attach_event(its, (device, event), lpi)?;
+        let target = self.collection(its, collection).unwrap_or(0);
+        let entry = Entry::unmapped(found.generation)
+            .with_target(u32::from(target))
+            .with_lpi_index(lpi.index());
+        let location = Location::Event(found.index());
+        let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
+        let refresh = self.prepare(location, entry, route, Settings::Reload)?;
+        self.give_entry(found.index(), Owner::event(its, collection), lpi);
+        let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
+        self.recall(old);
+        self.write(location, refresh);
+        Ok(())
+    }
+
+    /// The entry of an event that is to be mapped to an LPI, which can be noted.
+    pub(super) fn attach_event(
+        &mut self,
+        its: ItsIndex,
+        (device, event): (u32, u32),
+        lpi: Lpi,
+    ) -> Result<EntryRef, NoRoom> {
+        let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
+        let device_table = self.device_table(its).ok_or(NoRoom::Budget)?;
+        let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
+        self.by_lpi.ensure(lpi.index())?;
+        self.attach(dte, u32::from(event_bits), event)
+    }
+
+    /// MOVI: the event, and what is pending of it, goes to another collection.
+    pub(crate) fn move_event(
+        &mut self,
+        event: MappedEvent,
+        collection: u16,
+    ) -> Result<(), OutOfMemory> {
+        let location = Location::Event(event.entry.index());
+        let now = self.shared.load(location);
+        let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
+        let refresh = self.prepare(location, now, route, Settings::Keep)?;
+        self.allocator.set_owner(event.entry.index(), Owner::event(event.its, collection));
+        self.write(location, refresh);
+        Ok(())
+    }
+
+    /// The event's LPI by itself, at the redistributor that the event targets.
+    fn own_lpi_of(&self, event: MappedEvent) -> Location {
+        let entry = self.shared.load(Location::Event(event.entry.index()));
+        Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
+    }
+
+    /// CLEAR: nothing of the event is pending at its redistributor.
+    pub(crate) fn clear_event(&mut self, event: MappedEvent) {
+        self.clear(self.own_lpi_of(event));
+        self.clear(Location::Event(event.entry.index()));
+    }
+
+    /// DISCARD: as CLEAR, and the event is no longer mapped.
+    pub(crate) fn discard_event(&mut self, event: MappedEvent) {
+        self.clear(self.own_lpi_of(event));
+        self.unmap_entry(event.entry.index());
+    }
+
+    /// INV: takes the configuration of the event's LPI from memory again.
+    pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
+        self.refresh(self.own_lpi_of(event), Settings::Reload)?;
+        self.refresh(Location::Event(event.entry.index()), Settings::Reload)
+    }
+
+    /// INT: a message for the event.
+    pub(crate) fn signal_event(&mut self, event: MappedEvent) -> Injection {
+        self.inject(event.entry)
+    }
+}

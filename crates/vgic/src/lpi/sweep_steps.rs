@@ -1,0 +1,370 @@
+//! Work that goes through many entries, done a piece at a time. No access of a guest's takes longer
+//! than a budget, however much is mapped.
+//!
+//! A sweep starts when its cause has already changed the state ([`Control`]). It then has to bring
+//! the entries in line, one chunk after the other. [`Control::refresh`] makes an entry from the
+//! state as it is at that moment, so that sweeps and commands may interleave. An entry that a
+//! command touches meanwhile is up to date, and is made so again. What a guest waits for – a
+//! command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells it when
+//! the sweep is done.
+//!
+//! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So
+//! the write goes on until its sweep is done, or the vCPU repeats it. It goes a piece at a time
+//! with the command lock released in between. The register reads as disabled until then. A message
+//! that comes meanwhile is taken if its entry was reached, and otherwise came before.
+//!
+//! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
+//! is not work that is left over: no vCPU stays awake for it. A write that enables gives up then.
+
+use super::control::Control;
+use super::entry::Entry;
+use super::entry_allocator::Owner;
+use super::entry_table::EntryIndex;
+use super::itt_teardown::IttTeardown;
+use super::mapping::ItsIndex;
+use super::redistributor_lpis::{BLOCK, LpiBlock};
+use super::shared::Location;
+use super::sweep::{Cause, Cursor, Meant, OwnCursor, Settings, Sweep, Visited, Work};
+use super::tables::PendingBits;
+use crate::heap::OutOfMemory;
+use gic_arch::{Lpi, gicr, gits};
+
+impl Control {
+    /// All chunks that are in use.
+    pub(super) fn all_chunks(&self) -> Cursor {
+        Cursor { next: 0, end: self.allocator.chunk_count() }
+    }
+
+    /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's
+    /// would not be; its ITS waits with the next command, or has the last one finished first.
+    pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
+        if cause.is_commands() {
+            let _ = self.advance(cause, u64::MAX);
+        }
+        self.sweeps.insert(cause, Work { sweep, is_starved: false });
+    }
+
+    /// Starts to refresh entries.
+    pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant, settings: Settings) {
+        let cursor = self.all_chunks();
+        self.start(cause, Sweep::Refresh { cursor, own: OwnCursor::START, meant, settings });
+    }
+
+    /// Gives a sweep up: what is left of it.
+    pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
+        self.sweeps.remove(cause).map(|work| work.sweep)
+    }
+
+    /// Is a sweep for this cause going on?
+    pub(super) fn is_sweeping(&self, cause: Cause) -> bool {
+        self.sweeps.contains(cause)
+    }
+
+    /// Does a sweep for this cause wait for memory on the heap?
+    pub(super) fn is_starved(&self, cause: Cause) -> bool {
+        self.sweeps.get(cause).is_some_and(|work| work.is_starved)
+    }
+
+    /// Goes on with a sweep until it is done, or [`work`](Self::work) reaches `limit`. Is it done?
+    ///
+    /// # Errors
+    /// The heap has no memory left. The sweep goes on from there the next time.
+    pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, OutOfMemory> {
+        let Some(mut work) = self.sweeps.remove(cause) else { return Ok(true) };
+        let result = self.sweep_on(&mut work.sweep, limit);
+        if result == Ok(true) {
+            self.finish_with(work.sweep);
+            return result;
+        }
+        let was_starved = core::mem::replace(&mut work.is_starved, result.is_err());
+        if work.is_starved && !was_starved {
+            self.record_starved(cause);
+        }
+        self.sweeps.insert(cause, work);
+        result
+    }
+
+    /// Records that the heap has no memory for a request by a register.
+    fn record_starved(&self, cause: Cause) {
+        let tables = gits::BASER.info("BASER");
+        let (its, register) = match cause {
+            Cause::Teardown(its) => (its, tables.offset),
+            Cause::Resettle(its) | Cause::Admit(its) => (its, gits::CTLR.offset()),
+            Cause::Command(its) => (its, gits::CREADR.offset()),
+            Cause::Enable(vcpu) | Cause::Disable(vcpu) => {
+                return self.faults.starved_redistributor(vcpu, gicr::CTLR.offset());
+            }
+            Cause::Invalidate(vcpu) => {
+                return self.faults.starved_redistributor(vcpu, gicr::INVALLR.offset());
+            }
+        };
+        if let Some(translator) = self.translator(its) {
+            self.faults.starved((translator.frame, register));
+        }
+    }
+
+    /// Goes on with the sweeps of registers, of any redistributor and ITS. Is nothing left that can
+    /// go on?
+    pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
+        self.advance_all(limit, |cause| !cause.is_commands())
+    }
+
+    /// Finishes every sweep, in one go.
+    ///
+    /// # Errors
+    /// The heap has no memory left for some.
+    pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
+        self.advance_all(u64::MAX, |_| true);
+        self.note_registers();
+        if self.sweeps.iter().next().is_none() { Ok(()) } else { Err(OutOfMemory) }
+    }
+
+    /// Do registers' sweeps go on, other than those that wait for memory?
+    pub(super) fn has_register_work(&self) -> bool {
+        self.sweeps.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
+    }
+
+    fn advance_all(&mut self, limit: u64, is_meant: impl Fn(Cause) -> bool) -> bool {
+        let mut last = None;
+        let next = |control: &Self, last: Option<Cause>| {
+            let mut causes = control.sweeps.iter().map(|(cause, _)| cause);
+            causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
+        };
+        while let Some(cause) = next(self, last) {
+            if self.advance(cause, limit) == Ok(false) {
+                return false;
+            }
+            last = Some(cause);
+        }
+        true
+    }
+
+    fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> Result<bool, OutOfMemory> {
+        match sweep {
+            Sweep::Refresh { cursor, own, meant, settings } => {
+                let visited = self.visit(cursor, limit, |control, index, owner| {
+                    if control.is_meant(*meant, index, owner) {
+                        control.refresh(Location::Event(index), *settings)?;
+                    }
+                    Ok(())
+                });
+                match *meant {
+                    Meant::Target(vcpu) if visited? => {
+                        self.visit_own(vcpu, own, limit, |control, block| {
+                            control.reload_own(vcpu, block)
+                        })
+                    }
+                    _ => visited,
+                }
+            }
+            Sweep::InvalidateLpi { vcpu, lpi, next } => {
+                self.invalidate_on(*vcpu, *lpi, next, limit)
+            }
+            Sweep::MoveAll { cursor, own, from, to } => {
+                let each =
+                    |control: &mut Self, location| control.move_if_pending(location, *from, *to);
+                Ok(self.visit(cursor, limit, |control, index, _| {
+                    each(control, Location::Event(index))
+                })? && self.visit_own(*from, own, limit, |control, block| {
+                    let mut own = block.indices().map(|index| Location::Own { vcpu: *from, index });
+                    own.try_for_each(|location| each(control, location)).map(Ok)
+                })?)
+            }
+            Sweep::Unmap { its, devices, teardown } => {
+                Ok(self.unmap_on(*its, devices, teardown, limit))
+            }
+            Sweep::Enable { cursor, own, vcpu, pending, next } => {
+                Ok(self.visit(cursor, limit, |control, index, _| {
+                    control.enable_entry(index, *vcpu, pending)
+                })? && self.visit_own(*vcpu, own, limit, |control, block| {
+                    control.enable_own(*vcpu, block, pending)
+                })? && self.pend_rest(*vcpu, pending, next, limit)?)
+            }
+            Sweep::Disable { cursor, own, vcpu, pending, .. } => {
+                let mut each =
+                    |control: &mut Self, location| control.disable_entry(location, *vcpu, pending);
+                Ok(self.visit(cursor, limit, |control, index, _| {
+                    each(control, Location::Event(index));
+                    Ok(())
+                })? && self.visit_own(*vcpu, own, limit, |control, block| {
+                    block
+                        .indices()
+                        .for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
+                    Ok(Ok(()))
+                })?)
+            }
+        }
+    }
+
+    /// Images of pending tables stay for the next sweep.
+    fn finish_with(&mut self, sweep: Sweep) {
+        let (vcpu, image) = match sweep {
+            Sweep::Enable { vcpu, pending, .. } => (vcpu, pending),
+            Sweep::Disable { vcpu, tables, pending, .. } => {
+                if let Err(fault) = tables.write_pending(&pending, &*self.memory) {
+                    self.faults.unreadable(vcpu, gicr::PENDBASER.offset(), fault);
+                }
+                (vcpu, pending)
+            }
+            Sweep::Refresh { .. }
+            | Sweep::InvalidateLpi { .. }
+            | Sweep::MoveAll { .. }
+            | Sweep::Unmap { .. } => return,
+        };
+        if let Some(place) = self.images.get_mut(vcpu as usize) {
+            *place = image;
+        }
+    }
+
+    /// Visits the entries that somebody owns, chunk by chunk.
+    fn visit(
+        &mut self,
+        cursor: &mut Cursor,
+        limit: u64,
+        mut each: impl FnMut(&mut Self, EntryIndex, Owner) -> Result<(), OutOfMemory>,
+    ) -> Result<bool, OutOfMemory> {
+        while cursor.next < cursor.end {
+            if self.work() >= limit {
+                return Ok(false);
+            }
+            self.count_work(1);
+            for (index, owner) in self.allocator.owned_entries(cursor.next) {
+                self.count_work(1);
+                each(self, index, owner)?;
+            }
+            cursor.next += 1;
+        }
+        Ok(true)
+    }
+
+    /// Visits a redistributor's own LPIs, block by block.
+    pub(super) fn visit_own(
+        &mut self,
+        vcpu: u32,
+        cursor: &mut OwnCursor,
+        limit: u64,
+        mut each: impl FnMut(&mut Self, LpiBlock) -> Visited,
+    ) -> Result<bool, OutOfMemory> {
+        let shared = self.shared.clone();
+        while let Some(block) = shared.own(vcpu).and_then(|own| own.block_from(cursor.next)) {
+            if self.work() >= limit {
+                return Ok(false);
+            }
+            self.count_work(BLOCK);
+            if let Err(fault) = each(self, block)?
+                && !core::mem::replace(&mut cursor.is_unreadable, true)
+            {
+                self.faults.unreadable(vcpu, gicr::PROPBASER.offset(), fault);
+            }
+            cursor.next = block.next();
+        }
+        Ok(true)
+    }
+
+    fn is_meant(&self, meant: Meant, index: EntryIndex, owner: Owner) -> bool {
+        match (meant, owner) {
+            (Meant::Its(its), Owner::Event { its: of, .. }) => its == of,
+            (Meant::Collection { its, collection }, owner) => {
+                owner == Owner::Event { its, collection }
+            }
+            (Meant::Target(vcpu), _) => self.shared.load(Location::Event(index)).target() == vcpu,
+            (Meant::Its(_), Owner::Nobody) => false,
+        }
+    }
+
+    fn unmap_on(
+        &mut self,
+        its: ItsIndex,
+        devices: &mut Option<u32>,
+        teardown: &mut IttTeardown,
+        limit: u64,
+    ) -> bool {
+        loop {
+            if !self.close_on(teardown, limit) {
+                return false;
+            }
+            let Some((first, translator)) = devices.zip(self.translator_mut(its)) else {
+                return true;
+            };
+            let Some((device, mapped)) = translator.device_from(first) else { return true };
+            *teardown = translator.close_device(device, mapped);
+            *devices = device.checked_add(1);
+            self.count_work(1);
+        }
+    }
+
+    pub(super) fn close_on(&mut self, teardown: &mut IttTeardown, limit: u64) -> bool {
+        while self.work() < limit {
+            if let Some(block) = teardown.take_block() {
+                self.close_block(block.first_entry(), teardown.size());
+            }
+            if !self.close(teardown) {
+                return true;
+            }
+        }
+        teardown.is_done()
+    }
+
+    fn enable_entry(
+        &mut self,
+        index: EntryIndex,
+        vcpu: u32,
+        pending: &mut PendingBits,
+    ) -> Result<(), OutOfMemory> {
+        let location = Location::Event(index);
+        let entry = self.shared.load(location);
+        if entry.target() == vcpu {
+            if pending.take(entry.lpi()) {
+                self.shared.update(location, |entry| entry.with_held(true));
+            }
+            self.refresh(location, Settings::Reload)?;
+        }
+        Ok(())
+    }
+
+    fn enable_own(&mut self, vcpu: u32, block: LpiBlock, pending: &mut PendingBits) -> Visited {
+        for lpi in block.indices().filter_map(Lpi::from_index) {
+            if !pending.take(lpi) {
+                continue;
+            }
+            match self.place_of(vcpu, lpi) {
+                event @ Location::Event(_) => {
+                    self.pend_event(event).inspect_err(|OutOfMemory| pending.set(lpi))?;
+                }
+                own @ Location::Own { .. } => {
+                    _ = self.shared.update(own, |entry| entry.with_held(true));
+                }
+            }
+        }
+        self.reload_own(vcpu, block)
+    }
+
+    /// Makes LPIs that only the pending table names pending at the redistributor by themselves.
+    fn pend_rest(
+        &mut self,
+        vcpu: u32,
+        pending: &PendingBits,
+        next: &mut u32,
+        limit: u64,
+    ) -> Result<bool, OutOfMemory> {
+        while let Some(lpi) = pending.first_from(*next) {
+            if self.work() >= limit {
+                return Ok(false);
+            }
+            self.count_work(1);
+            self.pend_at(vcpu, lpi)?;
+            *next = lpi.index() + 1;
+        }
+        Ok(true)
+    }
+
+    fn disable_entry(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {
+        if self.shared.load(location).target() == vcpu {
+            let (old, _) = self.shared.update(location, Entry::stopped);
+            self.recall(old);
+            if old.is_pending_anywhere() {
+                pending.set(old.lpi());
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Types that the model and its monitor exchange: guest memory, register accesses, progress, and
+//! the record of the guest's mistakes.
+
+pub(crate) mod access;
+pub(crate) mod events;
+pub(crate) mod memory;
+pub(crate) mod progress;
+#[cfg(feature = "vm-memory")]
+pub(crate) mod rust_vmm;

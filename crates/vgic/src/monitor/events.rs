@@ -1,0 +1,221 @@
+//! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never
+//! returned to it as errors. A bounded number of each kind is kept, however many mistakes the guest
+//! makes.
+
+mod command_fault;
+mod encoding;
+mod fault;
+mod queue;
+
+pub use command_fault::{CommandFault, CommandFaults, FailedCommand};
+pub use fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
+
+use crate::heap::{OutOfMemory, boxed};
+use crate::sync::{AtomicU64, Ordering::SeqCst};
+use alloc::boxed::Box;
+use queue::{FaultQueue, KEPT};
+
+/// The guest's mistakes so far: a count of each kind, and the first few of each kind since they
+/// were last read. A kind that the guest repeats without end does not displace another.
+#[derive(Debug)]
+pub struct Events {
+    /// Number of faults of each kind.
+    counts: [AtomicU64; FaultReason::ALL.len()],
+    /// Queues of the kinds that the machine's guest can make.
+    queues: Box<[FaultQueue]>,
+    /// Number of faults of all kinds.
+    total: AtomicU64,
+    /// Number of faults that were kept, or dropped because their queue was full.
+    stored: AtomicU64,
+    /// The value of `stored` at the last drain.
+    drained: AtomicU64,
+}
+
+impl Events {
+    /// Creates an empty record. `kinds` are those that the machine's guest can make; they must be
+    /// the first ones of [`FaultReason::ALL`].
+    pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
+        let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
+        let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
+        let queues = boxed(kinds.iter().map(|_| FaultQueue::new()))?;
+        Ok(Self { counts, queues, total, stored, drained })
+    }
+
+    /// Creates the record of a machine whose guest can make every kind of mistake.
+    #[cfg(test)]
+    pub(crate) fn of_all_kinds() -> Self {
+        Self::new(&FaultReason::ALL).unwrap()
+    }
+
+    /// Counts a fault, and keeps it unless the queue of its kind is full. Lock-free. Context: any.
+    pub(crate) fn record(&self, fault: GuestFault) {
+        let kind = fault.reason as usize;
+        if let Some(count) = self.counts.get(kind) {
+            count.fetch_add(1, SeqCst);
+        }
+        let number = self.total.fetch_add(1, SeqCst);
+        if let Some(queue) = self.queues.get(kind) {
+            queue.push(number, &fault);
+        }
+        self.stored.fetch_add(1, SeqCst);
+    }
+
+    /// Counts the faults of this kind so far.
+    pub fn count(&self, reason: FaultReason) -> u64 {
+        self.counts.get(reason as usize).map_or(0, |count| count.load(SeqCst))
+    }
+
+    /// Counts the faults of any kind so far.
+    pub fn total(&self) -> u64 {
+        self.total.load(SeqCst)
+    }
+
+    /// Hands out the faults kept since the last call, oldest first, and makes room for new ones. If
+    /// the guest has made none since, this costs two atomic loads, so a monitor may call it at each
+    /// exit.
+    #[inline]
+    pub fn drain(&self, each: impl FnMut(GuestFault)) {
+        let stored = self.stored.load(SeqCst);
+        if self.drained.load(SeqCst) != stored {
+            self.drain_kinds(each);
+            self.drained.store(stored, SeqCst);
+        }
+    }
+
+    #[cold]
+    fn drain_kinds(&self, mut each: impl FnMut(GuestFault)) {
+        for _ in 0..FaultReason::ALL.len() * KEPT {
+            let queues = FaultReason::ALL.iter().zip(&self.queues);
+            let kept = queues.filter_map(|kind| Some((kind.1.oldest()?, kind)));
+            let Some((_, (reason, queue))) = kept.min_by_key(|(number, _)| *number) else { return };
+            if let Some(fault) = queue.pop(*reason) {
+                each(fault);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec::Vec;
+    use gic_arch::its::UnknownOpcode;
+    use gic_arch::{IntId, gicd, gicr, gits};
+    use msi_types::{Cpu, DeviceId, EventId};
+
+    const ITS: RegisterFrame = RegisterFrame::Its(0x808_0000);
+
+    fn fault(reason: FaultReason, value: u64) -> GuestFault {
+        GuestFault::new(reason, (ITS, 0), FaultDetail::Value(value))
+    }
+
+    fn drained(events: &Events) -> Vec<GuestFault> {
+        let mut faults = Vec::new();
+        events.drain(|fault| faults.push(fault));
+        faults
+    }
+
+    #[test]
+    fn a_storm_of_one_kind_hides_no_other() {
+        let events = Events::of_all_kinds();
+        let storm = FaultReason::UnmappedMessage;
+
+        (0..1000).for_each(|number| events.record(fault(storm, number)));
+        events.record(fault(FaultReason::UnalignedQueue, 1000));
+
+        let kept = (0..KEPT as u64).map(|number| fault(storm, number));
+        let expected = kept.chain([fault(FaultReason::UnalignedQueue, 1000)]);
+        assert_eq!(drained(&events), expected.collect::<Vec<_>>());
+        assert_eq!((events.count(storm), events.total()), (1000, 1001));
+    }
+
+    #[test]
+    fn faults_of_all_kinds_are_read_in_their_order() {
+        let events = Events::of_all_kinds();
+        let reasons = FaultReason::ALL.into_iter().rev().chain(FaultReason::ALL);
+        let faults: Vec<_> = reasons.zip(0..).map(|(reason, at)| fault(reason, at)).collect();
+
+        faults.iter().copied().for_each(|fault| events.record(fault));
+
+        assert_eq!(drained(&events), faults);
+        assert!(FaultReason::ALL.iter().all(|reason| events.count(*reason) == 2));
+    }
+
+    #[test]
+    fn kinds_without_lpis_come_first() {
+        assert!(FaultReason::ALL.starts_with(&FaultReason::WITHOUT_LPIS));
+    }
+
+    #[test]
+    fn reading_the_faults_makes_room_for_new_ones() {
+        let events = Events::of_all_kinds();
+        for round in 0..3 {
+            let faults: Vec<_> =
+                (0..KEPT as u64).map(|at| fault(FaultReason::Budget, round << 8 | at)).collect();
+            faults.iter().copied().for_each(|fault| events.record(fault));
+            assert_eq!(drained(&events), faults);
+        }
+    }
+
+    #[test]
+    fn a_fault_says_in_words_where_it_was_made() {
+        let reader = (ITS, gits::CREADR.offset());
+        let unknown = CommandFault::Unknown(UnknownOpcode(0));
+        let command = FailedCommand { address: 0x6f92_0000, fault: unknown };
+        let redistributor = RegisterFrame::Redistributor(0x80c_0000);
+        let distributor = RegisterFrame::Distributor(0x800_0000);
+        let message = FaultDetail::Message { device: DeviceId::new(8), event: EventId::new(3) };
+        for (reason, at, detail, sentence) in [
+            (
+                FaultReason::ItsCommand,
+                reader,
+                FaultDetail::Command(command),
+                "its@8080000: command at 0x6f920000 (opcode 0x00, unknown): \
+                 no physical ITS command has this opcode",
+            ),
+            (
+                FaultReason::UnalignedQueue,
+                (ITS, gits::CBASER.offset()),
+                FaultDetail::Value(0xb8e0_0000_6f92_2401),
+                "its@8080000: GITS_CBASER = 0xb8e000006f922401: \
+                 the command queue is not aligned to 64 KiB: bits 15:12 are taken as zeros",
+            ),
+            (
+                FaultReason::ItsTable,
+                (ITS, 0x108),
+                FaultDetail::Memory(0x9000_0000),
+                "its@8080000: GITS_BASER1: points outside of guest memory \
+                 (no memory at 0x90000000)",
+            ),
+            (
+                FaultReason::SharedPendingTable,
+                (redistributor, gicr::PENDBASER.offset()),
+                FaultDetail::Redistributor(Cpu::new(0)),
+                "gicr@80c0000: GICR_PENDBASER: the pending table overlaps that of another \
+                 redistributor whose LPIs are enabled (of vCPU 0)",
+            ),
+            (
+                FaultReason::UnmappedMessage,
+                (ITS, gits::TRANSLATER.offset()),
+                message,
+                "its@8080000: GITS_TRANSLATER: message without a mapping \
+                 (DeviceID 0x8, EventID 0x3)",
+            ),
+            (
+                FaultReason::NoSuchInterrupt,
+                (distributor, gicd::SETSPI_NSR.offset()),
+                FaultDetail::Interrupt(IntId::new(900)),
+                "gicd@8000000: GICD_SETSPI_NSR: no such interrupt (SPI 900)",
+            ),
+            (
+                FaultReason::UnknownRegister,
+                (distributor, 0x20),
+                FaultDetail::None,
+                "gicd@8000000: offset 0x20: no register at this address",
+            ),
+        ] {
+            assert_eq!(GuestFault::new(reason, at, detail).to_string(), sentence);
+        }
+    }
+}

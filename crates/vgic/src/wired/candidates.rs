@@ -1,0 +1,177 @@
+//! Bitmap, with a summary, of interrupts that a vCPU must examine. Every thread may set bits; only
+//! the vCPU walks them.
+//!
+//! False positives are allowed: a set bit means "examine the word", and is cleared if the word is
+//! not ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets
+//! the bit afterwards, and a reader that clears a bit examines the word again afterwards. Both are
+//! sequentially consistent, so one of the two observes the other.
+
+use crate::sync::summary::Summary;
+use crate::sync::{AtomicU64, Ordering::SeqCst};
+use crate::wired::index::WiredIndex;
+
+const LEAVES: usize = WiredIndex::COUNT.div_ceil(64);
+const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
+
+/// The bitmap of one vCPU.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    summary: Summary,
+    leaves: [AtomicU64; LEAVES],
+}
+
+/// Result of a look at a candidate's word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Ready at this vCPU: the bit stays.
+    Ready,
+    /// Not, or not here: the bit goes.
+    Stale,
+}
+
+impl Candidates {
+    pub(crate) const fn new() -> Self {
+        Self { summary: Summary::new(), leaves: [const { AtomicU64::new(0) }; LEAVES] }
+    }
+
+    /// Sets the bit of the interrupt at `index`, which became ready.
+    ///
+    /// Context: any.
+    #[inline]
+    pub(crate) fn set(&self, index: WiredIndex) {
+        let leaf = index.get() / 64;
+        if let Some(word) = self.leaves.get(leaf) {
+            word.fetch_or(1 << (index.get() % 64), SeqCst);
+            self.summary.set(1 << leaf);
+        }
+    }
+
+    /// Is there no candidate? Otherwise a visit says whether one is ready.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary.bits() == 0
+    }
+
+    /// Takes the candidate out, if it is the only one. The caller looks at the interrupt
+    /// afterwards, and [`set`](Self::set)s it again if it stays ready. For the vCPU's own thread.
+    #[inline]
+    pub(crate) fn take_only(&self) -> Option<WiredIndex> {
+        let leaves = self.summary.bits();
+        let leaf = only_bit(leaves)?;
+        let word = self.leaves.get(leaf)?;
+        let bits = word.load(SeqCst);
+        let index = WiredIndex::new(leaf * 64 + only_bit(bits)?)?;
+        word.fetch_and(!bits, SeqCst);
+        self.summary.clear(leaves, || word.load(SeqCst) == 0);
+        Some(index)
+    }
+
+    /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
+    /// thread: bounded by the number of interrupts, whatever other threads set meanwhile.
+    pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
+        for leaf in set_bits(self.summary.bits()) {
+            let Some(word) = self.leaves.get(leaf) else { continue };
+            for bit in set_bits(word.load(SeqCst)) {
+                let Some(index) = WiredIndex::new(leaf * 64 + bit) else { continue };
+                if look(index) == Look::Stale {
+                    word.fetch_and(!(1 << bit), SeqCst);
+                    if look(index) == Look::Ready {
+                        self.set(index);
+                    }
+                }
+            }
+            if word.load(SeqCst) == 0 {
+                self.summary.clear(1 << leaf, || word.load(SeqCst) == 0);
+            }
+        }
+    }
+}
+
+/// The number of the bit that is set, if it is one.
+#[inline]
+const fn only_bit(word: u64) -> Option<usize> {
+    if word.is_power_of_two() { Some(word.trailing_zeros() as usize) } else { None }
+}
+
+/// The numbers of the bits that are set, ascending.
+pub(crate) fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let lowest = word.trailing_zeros();
+        word &= word.wrapping_sub(1);
+        (lowest < 64).then_some(lowest as usize)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn index(number: usize) -> WiredIndex {
+        WiredIndex::new(number).unwrap()
+    }
+
+    fn seen(candidates: &Candidates) -> Vec<usize> {
+        let mut seen = Vec::new();
+        candidates.visit(|index| {
+            seen.push(index.get());
+            Look::Ready
+        });
+        seen
+    }
+
+    #[test]
+    fn every_slot_that_was_set_is_visited() {
+        let candidates = Candidates::new();
+        for number in 0..WiredIndex::COUNT {
+            candidates.set(index(number));
+        }
+        assert_eq!(seen(&candidates), (0..WiredIndex::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stale_candidate_is_forgotten() {
+        let candidates = Candidates::new();
+        candidates.set(index(70));
+
+        candidates.visit(|_| Look::Stale);
+
+        assert!(seen(&candidates).is_empty());
+    }
+
+    #[test]
+    fn the_only_candidate_is_taken_out() {
+        for number in [0, 70, WiredIndex::COUNT - 1] {
+            let candidates = Candidates::new();
+            candidates.set(index(number));
+            assert_eq!(candidates.take_only(), Some(index(number)));
+            assert!(candidates.is_empty());
+            assert_eq!(candidates.take_only(), None);
+        }
+    }
+
+    #[test]
+    fn of_two_candidates_none_is_taken_out() {
+        for other in [71, 700] {
+            let candidates = Candidates::new();
+            candidates.set(index(70));
+            candidates.set(index(other));
+            assert_eq!(candidates.take_only(), None);
+            assert_eq!(seen(&candidates), [70, other]);
+        }
+    }
+
+    #[test]
+    fn a_candidate_ready_during_clearing_is_kept() {
+        let candidates = Candidates::new();
+        candidates.set(index(70));
+
+        let mut looks = 0;
+        candidates.visit(|_| {
+            looks += 1;
+            if looks == 1 { Look::Stale } else { Look::Ready }
+        });
+
+        assert_eq!(seen(&candidates), [70]);
+    }
+}

@@ -1,0 +1,283 @@
+//! Wired interrupts in list registers of vCPUs that run guest code. The word stays the interrupt's
+//! state. `listed` says that pending and active state may have gone on in the list register, which
+//! its vCPU brings back when it exits.
+//!
+//! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded
+//! there.
+
+use super::{Wired, line_of};
+use crate::wired::candidates::Look;
+use crate::wired::index::WiredIndex;
+use crate::wired::interrupt::InterruptWord;
+use gic_arch::ich::ListRegister;
+use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
+use gic_arch::{IntId, IntIdClass};
+use msi_types::{Cpu, Level};
+
+const fn is_pending(state: ListRegisterState) -> bool {
+    matches!(state, Pending | PendingActive)
+}
+
+const fn is_active(state: ListRegisterState) -> bool {
+    matches!(state, Active | PendingActive)
+}
+
+/// The content that a list register was filled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Filled {
+    pub(crate) state: ListRegisterState,
+    /// The physical interrupt that is deactivated along with it.
+    pub(crate) physical: Option<IntId>,
+}
+
+/// An interrupt that is pending, and tied to no physical one.
+const PENDING: Filled = Filled { state: Pending, physical: None };
+
+/// State bits of which an edge-triggered interrupt has none in the usual case: it is taken and
+/// ended, and nothing else was done to it meanwhile.
+const UNUSUAL: InterruptWord = InterruptWord::new()
+    .with_active(true)
+    .with_any(true)
+    .with_forced_active(true)
+    .with_forced_inactive(true)
+    .with_physical_active(true);
+
+/// Treatment of pending signals of an interrupt's group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Forwarding {
+    /// They may be signalled.
+    Enabled,
+    /// The group is disabled.
+    Disabled,
+}
+
+impl InterruptWord {
+    /// The interrupt's state in a list register. A level is sampled again when it is deactivated,
+    /// so it is
+    /// not pending there while it is active. Nor is a physical interrupt: the physical distributor
+    /// keeps its pending state (IHI 0069, ICH_LR<n>_EL2, State).
+    fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
+        let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
+        match (pending, self.active()) {
+            (true, false) => Pending,
+            (true, true) if self.edge() && !self.physical_active() => PendingActive,
+            (_, true) => Active,
+            (false, false) => Invalid,
+        }
+    }
+
+    /// The content of a list register for it.
+    fn to_list(self, forwarding: Forwarding) -> Filled {
+        let physical = self.physical().filter(|_| self.physical_active());
+        Filled { state: self.list_state(forwarding), physical }
+    }
+
+    /// In a list register of `cpu`, which has this state.
+    fn listed_at(self, cpu: Cpu, filled: ListRegisterState) -> Self {
+        let lends = is_pending(filled) && self.latch();
+        self.let_go()
+            .with_listed(true)
+            .with_taker(cpu)
+            .with_lent(lends)
+            .with_latch(self.latch() && !lends)
+    }
+
+    /// The list register of `cpu`, which was filled as pending, comes back as inactive. `None`:
+    /// more has to be looked at than that the guest has ended an edge-triggered interrupt.
+    fn edge_ended(self, cpu: Cpu) -> Option<Self> {
+        let is_usual = self.into_bits() & UNUSUAL.into_bits() == 0 && self.edge();
+        let ours = self.listed() && self.taker() == Some(cpu);
+        let ended = || self.inactive().with_listed(false).with_lent(false);
+        (is_usual && ours).then(ended)
+    }
+
+    /// The list register was filled with one state and comes back with another. `level` is that of
+    /// the physical interrupt which the guest has not acknowledged.
+    fn folded(
+        self,
+        Filled { state: filled, physical }: Filled,
+        left: ListRegister,
+        level: Level,
+    ) -> Self {
+        let now = left.state();
+        let holds = physical.is_some() && physical == self.physical() && now != Invalid;
+        let active = match (is_active(filled), is_active(now)) {
+            _ if self.forced_active() => true,
+            _ if self.forced_inactive() => false,
+            (false, true) => true,
+            (true, false) => false,
+            _ => self.active(),
+        };
+        let back = self
+            .with_listed(false)
+            .with_line(self.line() || level == Level::High)
+            .with_physical_active(self.physical_active() || holds)
+            .with_latch(self.latch() || (self.lent() && is_pending(now)))
+            .with_lent(false)
+            .with_forced_active(false)
+            .with_forced_inactive(false);
+        match (active, is_active(now)) {
+            (true, true) if is_pending(filled) && !is_pending(now) => {
+                back.with_active(true).running_at(left.priority_value())
+            }
+            (true, _) => back.with_active(true),
+            // A register ended it.
+            (false, true) => back.deactivated(),
+            (false, false) => back.inactive(),
+        }
+    }
+}
+
+/// Did the guest deactivate it meanwhile?
+fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
+    match filled {
+        Pending => now == Invalid,
+        Active | PendingActive => !is_active(now),
+        Invalid => false,
+    }
+}
+
+impl Wired {
+    /// The candidates of `cpu` that a list register can take: ready or active there. For the vCPU's
+    /// own thread.
+    pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
+        let Some(private) = self.private(cpu) else { return };
+        private.candidates.visit(|index| {
+            let state = self.state_to_signal(cpu, index);
+            if state.ready_at(cpu) || state.active_at(cpu) {
+                each(index, state);
+                Look::Ready
+            } else {
+                Look::Stale
+            }
+        });
+    }
+
+    /// `cpu` takes the interrupt at `index` into a list register, if it still is as `expected`,
+    /// apart from what does not matter. Returns the state for the list register.
+    pub(crate) fn list(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        expected: InterruptWord,
+        forwarding: Forwarding,
+    ) -> Option<Filled> {
+        let (old, _) = self.interrupt(cpu, index)?.try_update(|state| {
+            let same = (state.ready_at(cpu) || state.active_at(cpu))
+                && state.priority() == expected.priority()
+                && state.group1() == expected.group1()
+                && state.edge() == expected.edge();
+            let filled = state.list_state(forwarding);
+            (same && filled != Invalid).then(|| state.listed_at(cpu, filled))
+        })?;
+        Some(old.to_list(forwarding))
+    }
+
+    /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate)
+    /// does. Returns what the interrupt is now; `None` if it was reset meanwhile.
+    pub(crate) fn fold(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        filled: Filled,
+        left: ListRegister,
+    ) -> Option<InterruptWord> {
+        let interrupt = self.interrupt(cpu, index)?;
+        if filled == PENDING
+            && left.state() == Invalid
+            && let Some((_, ended)) = interrupt.try_update(|state| state.edge_ended(cpu))
+        {
+            if ended.ready() {
+                self.settle(index, ended);
+            }
+            return Some(ended);
+        }
+        self.fold_any(cpu, index, filled, left)
+    }
+
+    /// As [`fold`](Self::fold), with whatever an interrupt can be.
+    #[inline(never)]
+    fn fold_any(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        filled: Filled,
+        left: ListRegister,
+    ) -> Option<InterruptWord> {
+        let now = left.state();
+        let interrupt = self.interrupt(cpu, index)?;
+        let line = line_of(cpu, index);
+        let level = self.sample(line, filled, now);
+        let folded = interrupt.try_update(|state| {
+            let ours = state.listed() && state.taker() == Some(cpu);
+            let sampled = if state.edge() { Level::Low } else { level };
+            ours.then(|| self.aim(state, state.folded(filled, left, sampled).released()))
+        });
+        let physical = filled.physical.filter(|_| now != Invalid);
+        let Some((old, new)) = folded else {
+            if let Some(physical) = physical {
+                self.deactivate_physical(line, physical);
+            }
+            return None;
+        };
+        match physical {
+            Some(_) if new.physical_active() && new.physical() == physical => {}
+            Some(physical) => self.deactivate_physical(line, physical),
+            None => self.released(line, old, new),
+        }
+        let ended_by_register = is_active(now) && !new.active();
+        if filled.physical.is_none() && (was_ended(filled.state, now) || ended_by_register) {
+            self.tell_observer_of(cpu, index.intid(), old);
+        }
+        self.settle(index, interrupt.state());
+        Some(new)
+    }
+
+    /// The guest makes an interrupt active by a register. A vCPU with list registers takes it
+    /// along.
+    pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
+        let change = |state: InterruptWord| self.is_visible(state).then(|| state.activated());
+        let Some((old, new)) = self.try_change(cpu, intid, change) else { return };
+        self.recall_changed(intid, old, new);
+        if let Some((target, index)) =
+            new.target().zip(WiredIndex::of(intid)).filter(|_| !old.active())
+            && let Some(private) = self.private(target)
+        {
+            private.candidates.set(index);
+            self.recall(intid, target);
+        }
+    }
+
+    /// A device changed an interrupt: who has it in a list register looks anew.
+    pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+            self.wakeup.kick(taker);
+        }
+    }
+
+    /// The guest changed an interrupt by a register: the change is complete once it is in no list
+    /// register.
+    pub(super) fn recall_changed(&self, intid: IntId, old: InterruptWord, new: InterruptWord) {
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+            self.recall(intid, taker);
+        }
+    }
+
+    /// Recalls what `cpu` has in list registers, for which the frame that shows the interrupt
+    /// waits. A vCPU without any looks anew as well.
+    pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
+        if self.wakeup.recall(cpu) {
+            match self.private(cpu).filter(|_| intid.is_private()) {
+                Some(private) => private.awaited.ask(),
+                None => self.awaited.ask(),
+            }
+        }
+        self.wakeup.kick(cpu);
+    }
+}
+
+/// Does a list register of this interrupt ask for a maintenance interrupt at its end? Levels are
+/// sampled again then.
+pub(crate) fn asks_for_end(index: WiredIndex, state: InterruptWord) -> bool {
+    !state.edge() && index.intid().class() != IntIdClass::Sgi
+}
