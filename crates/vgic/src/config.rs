@@ -16,7 +16,6 @@ pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 
 use crate::heap::{OutOfMemory, boxed, collected};
 use crate::lpi::MAX_ID_BITS;
-use crate::wired::index::WiredIndex;
 use alloc::vec::Vec;
 use gic_arch::{Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
@@ -411,14 +410,11 @@ pub(crate) struct WiredIntIds {
 }
 
 impl WiredIntIds {
-    /// One past the number of the last shared interrupt among those of its kind
-    /// ([`WiredIndex::shared_index`]).
-    pub(crate) fn shared_end(self) -> usize {
+    /// The shared interrupt with the highest INTID.
+    pub(crate) fn last_shared(self) -> Option<IntId> {
         let last_of = |first: u32, count: u32| Some(IntId::new(first + count.checked_sub(1)?));
-        let last = last_of(IntId::EXTENDED_SPI_BASE, self.extended_spis)
-            .or_else(|| last_of(IntId::SPI_BASE, self.spis));
-        let last = last.and_then(WiredIndex::of).and_then(WiredIndex::shared_index);
-        last.map_or(0, |last| last + 1)
+        last_of(IntId::EXTENDED_SPI_BASE, self.extended_spis)
+            .or_else(|| last_of(IntId::SPI_BASE, self.spis))
     }
 
     pub(crate) const fn contains(&self, intid: IntId) -> bool {

@@ -122,7 +122,8 @@ impl Wired {
             boxed(config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))))?;
         by_affinity.sort_unstable();
         let intids = config.wired_intids();
-        let shared = 0..intids.shared_end();
+        let last = intids.last_shared().and_then(WiredIndex::of).and_then(WiredIndex::shared_index);
+        let shared = 0..last.map_or(0, |last| last + 1);
         let wired = Self {
             intids,
             security: config.security,
