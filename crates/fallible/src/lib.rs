@@ -1,8 +1,8 @@
 //! Allocation that can fail: a kernel without memory gets an error, not an abort.
 //!
 //! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a
-//! collected vector, a box, shared ownership, and a map whose insertion takes room that was reserved
-//! before. For an [`Arc`] it asks the heap beforehand. It may go once `Arc::try_new` and its kin (the
+//! collected vector, a box, shared ownership, a table of pages, and a map whose insertion takes room
+//! that was reserved before. For an [`Arc`] it asks the heap beforehand. It may go once `Arc::try_new` and its kin (the
 //! feature `allocator_api`) are stable.
 //!
 //! # Example
@@ -27,9 +27,13 @@ extern crate std;
 
 #[cfg(all(test, shuttle))]
 mod interleavings;
+mod heap;
 mod shared;
 mod sync;
 
+pub use heap::{
+    OutOfMemory, try_boxed_slice, try_collect_exact, try_collect_results, try_page, try_page_table,
+};
 pub use shared::{Block, Shared};
 
 use alloc::boxed::Box;

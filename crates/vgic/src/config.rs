@@ -14,9 +14,9 @@ pub(crate) use topology::RedistributorFrame;
 pub use topology::{CpuConfig, RedistributorRegion};
 pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 
-use crate::heap::{OutOfMemory, boxed, collected};
 use crate::lpi::MAX_ID_BITS;
 use alloc::vec::Vec;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice, try_collect_exact};
 use gic_arch::{Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
 
@@ -154,8 +154,8 @@ impl VgicConfig {
     /// The heap has no memory for it.
     pub fn try_new(cpus: u16) -> Result<Self, OutOfMemory> {
         Ok(Self::of(
-            collected((0..cpus).map(CpuConfig::in_clusters_of_sixteen))?,
-            collected(core::iter::once(RedistributorRegion::in_one(cpus)))?,
+            try_collect_exact((0..cpus).map(CpuConfig::in_clusters_of_sixteen))?,
+            try_collect_exact(core::iter::once(RedistributorRegion::in_one(cpus)))?,
         ))
     }
 
@@ -220,11 +220,11 @@ impl VgicConfig {
     /// The same configuration once more.
     pub(crate) fn duplicate(&self) -> Result<Self, OutOfMemory> {
         Ok(Self {
-            secure_interrupts: collected(self.secure_interrupts.iter().copied())?,
-            its: collected(self.its.iter().copied())?,
-            v2m: collected(self.v2m.iter().copied())?,
-            cpus: collected(self.cpus.iter().copied())?,
-            redistributors: collected(self.redistributors.iter().copied())?,
+            secure_interrupts: try_collect_exact(self.secure_interrupts.iter().copied())?,
+            its: try_collect_exact(self.its.iter().copied())?,
+            v2m: try_collect_exact(self.v2m.iter().copied())?,
+            cpus: try_collect_exact(self.cpus.iter().copied())?,
+            redistributors: try_collect_exact(self.redistributors.iter().copied())?,
             ..*self
         })
     }
@@ -294,12 +294,12 @@ impl VgicConfig {
         if self.cpus.is_empty() || self.cpus.len() > MAX_CPUS {
             return Err(ConfigError::CpuCount(self.cpus.len()));
         }
-        let mut affinities = boxed(self.cpus.iter().map(|cpu| cpu.affinity))?;
+        let mut affinities = try_boxed_slice(self.cpus.iter().map(|cpu| cpu.affinity))?;
         affinities.sort_unstable();
         if let Some(pair) = affinities.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ConfigError::DuplicateAffinity(pair[0]));
         }
-        let mut numbers = boxed(self.cpus.iter().map(|cpu| cpu.processor_number))?;
+        let mut numbers = try_boxed_slice(self.cpus.iter().map(|cpu| cpu.processor_number))?;
         numbers.sort_unstable();
         match numbers.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(pair) => Err(ConfigError::DuplicateProcessorNumber(pair[0])),
@@ -368,7 +368,7 @@ impl VgicConfig {
         if room < self.cpus.len() as u64 {
             return Err(ConfigError::TooFewRedistributors { cpus: self.cpus.len(), room });
         }
-        let mut blocks = collected(self.blocks())?;
+        let mut blocks = try_collect_exact(self.blocks())?;
         for (base, size) in &blocks {
             if *size >= gicd::FRAME_SIZE && !base.is_multiple_of(gicd::FRAME_SIZE) {
                 return Err(ConfigError::Misaligned(*base));

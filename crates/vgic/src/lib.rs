@@ -152,7 +152,6 @@ extern crate std;
 mod config;
 mod cpu;
 mod frames;
-mod heap;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod lifecycle;
@@ -172,9 +171,9 @@ pub use cpu::list_registers::{InGuest, ListRegisterVcpu, VirtualInterfaceMismatc
 pub use cpu::listed::{MAX_LIST_REGISTERS, VirtualInterface};
 pub use cpu::system_registers::Undefined;
 pub use cpu::vcpu::{Inputs, Sleep, Vcpu};
+pub use doorbell_fallible::OutOfMemory;
 pub use frames::its;
 pub use gic_arch;
-pub use heap::OutOfMemory;
 pub use lifecycle::freeze::Frozen;
 pub use monitor::access::{AccessWidth, BadWidth};
 pub use monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};

@@ -123,7 +123,6 @@ mod sweep;
 mod sweep_steps;
 mod tables;
 
-use crate::heap::{OutOfMemory, boxed, shared};
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
@@ -132,6 +131,7 @@ use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice};
 use gic_arch::Lpi;
 use msi_types::Cpu;
 use sweep::Cause;
@@ -188,15 +188,15 @@ impl LpiCore {
         faults: LpiFaults,
     ) -> Result<Arc<Self>, OutOfMemory> {
         let config = config.bounded();
-        let tables = shared(Shared::new(&config)?)?;
-        shared(Self {
+        let tables = try_arc(Shared::new(&config)?)?;
+        Ok(try_arc(Self {
             shared: tables.clone(),
             control: Mutex::new(Control::new(config, tables, memory, faults, wakeup.clone())?),
             wakeup,
             must_kick: AtomicBool::new(false),
             work_per_access: config.work_per_access,
-            given_out: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
-        })
+            given_out: try_boxed_slice((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
+        })?)
     }
 
     /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such

@@ -13,7 +13,6 @@ use crate::frames::mbi::Mbi;
 use crate::frames::redistributor::{Redistributor, RedistributorRegisters};
 use crate::frames::registers::Refusal;
 use crate::frames::v2m::V2m;
-use crate::heap::OutOfMemory;
 use crate::lpi::LpiCore;
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{Events, FaultDetail, FaultReason, RegisterFrame};
@@ -25,6 +24,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::{gicr, gits};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
 

@@ -34,12 +34,12 @@ mod word;
 
 pub(crate) use word::WakeupWord;
 
-use crate::heap::{OutOfMemory, shared};
 use crate::monitor::progress::Progress;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_fallible::{OutOfMemory, try_arc};
 use msi_types::{Cpu, Kick};
 
 /// The wake-up state of all vCPUs. Shared by everything that makes interrupts pending.
@@ -99,7 +99,7 @@ impl VcpuWakeup {
         let mut vcpus = Vec::new();
         vcpus.try_reserve_exact(cpus)?;
         for _ in 0..cpus {
-            vcpus.push(shared(WakeupWord::new())?);
+            vcpus.push(try_arc(WakeupWord::new())?);
         }
         Ok(Self {
             vcpus: vcpus.into_boxed_slice(),

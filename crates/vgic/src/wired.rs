@@ -19,7 +19,6 @@ pub(crate) use listing::{Filled, Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
 use crate::config::{SecurityView, VgicConfig, WiredIntIds, cpu};
-use crate::heap::{OutOfMemory, boxed, shared};
 use crate::sync::lock::Mutex;
 use crate::sync::set_once::SetOnce;
 use crate::sync::{AtomicU32, Ordering::SeqCst};
@@ -30,6 +29,7 @@ use crate::wired::interrupt::{Interrupt, InterruptWord};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice};
 use gic_arch::gicd::Irouter;
 use gic_arch::{Affinity, IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
@@ -118,8 +118,9 @@ pub(crate) struct Wired {
 
 impl Wired {
     pub(crate) fn new(config: &VgicConfig, wakeup: Arc<VcpuWakeup>) -> Result<Self, OutOfMemory> {
-        let mut by_affinity =
-            boxed(config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))))?;
+        let mut by_affinity = try_boxed_slice(
+            config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))),
+        )?;
         by_affinity.sort_unstable();
         let intids = config.wired_intids();
         let last = intids.last_shared().and_then(WiredIndex::of).and_then(WiredIndex::shared_index);
@@ -130,8 +131,8 @@ impl Wired {
             one_of_n: config.one_of_n,
             by_affinity,
             control: AtomicU32::new(0),
-            shared: boxed(shared.clone().map(|_| Interrupt::new(InterruptWord::new())))?,
-            routes: Mutex::new(boxed(shared.map(|_| Irouter::new().affinity()))?),
+            shared: try_boxed_slice(shared.clone().map(|_| Interrupt::new(InterruptWord::new())))?,
+            routes: Mutex::new(try_boxed_slice(shared.map(|_| Irouter::new().affinity()))?),
             cpus: privates(config)?,
             wakeup,
             awaited: Awaited::new(),
@@ -428,7 +429,7 @@ fn privates(config: &VgicConfig) -> Result<Box<[Arc<Private>]>, OutOfMemory> {
     let mut all = Vec::new();
     all.try_reserve_exact(config.cpus.len())?;
     for of in &config.cpus {
-        all.push(shared(Private::new(of.affinity))?);
+        all.push(try_arc(Private::new(of.affinity))?);
     }
     Ok(all.into_boxed_slice())
 }

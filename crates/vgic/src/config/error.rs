@@ -3,7 +3,8 @@
 use super::MAX_CPUS;
 use super::its::ItsConfigError;
 use super::v2m::V2mConfigError;
-use crate::heap::OutOfMemory;
+use alloc::collections::TryReserveError;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::{Affinity, IntId};
 
 /// A [`VgicConfig`](crate::VgicConfig) describes no possible GIC.
@@ -97,4 +98,10 @@ pub enum ConfigError {
     /// An interrupt that cannot be Secure.
     #[error("{0} cannot be a Secure interrupt of this machine")]
     SecureInterrupt(IntId),
+}
+
+impl From<TryReserveError> for ConfigError {
+    fn from(error: TryReserveError) -> Self {
+        OutOfMemory::from(error).into()
+    }
 }

@@ -3,7 +3,6 @@
 use crate::config::SecurityView;
 use crate::cpu::cpu_interface::CpuInterface;
 use crate::cpu::listed::ListRegisters;
-use crate::heap::OutOfMemory;
 use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::vgic::Vgic;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
@@ -15,6 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;

@@ -50,7 +50,6 @@ pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
-use crate::heap::{OutOfMemory, shared};
 use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -58,6 +57,7 @@ use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::gits;
 use msi_types::{Delivery, DeviceId, EventId, MsiMessage, SignalMsi};
 use queue::Queue;
@@ -105,7 +105,7 @@ impl Its {
         events: Arc<Events>,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let device_table = shared(DeviceTable::new(config.device_id_bits)?)?;
+        let device_table = try_arc(DeviceTable::new(config.device_id_bits)?)?;
         let index =
             lpis.add_its(config.base, device_table.clone()).map_err(|no_room| match no_room {
                 NoRoom::Budget => ConfigError::Its(ItsConfigError::TooMany),

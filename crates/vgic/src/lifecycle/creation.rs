@@ -5,7 +5,6 @@ use crate::cpu::cpu_interface::{CpuInterface, Features};
 use crate::cpu::vcpu::{OwnParts, Vcpu};
 use crate::frames::its::{Its, Targets};
 use crate::frames::redistributor::RedistributorRegisters;
-use crate::heap::{OutOfMemory, boxed, collected, shared};
 use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
 use crate::monitor::events::{Events, FaultReason};
 use crate::monitor::memory::GuestMemory;
@@ -15,6 +14,7 @@ use crate::wired::Wired;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice, try_collect_exact};
 use gic_arch::{gicd, gits};
 use msi_types::{Cpu, Kick};
 
@@ -34,15 +34,15 @@ impl Vgic {
         kick: Arc<dyn Kick>,
     ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
         config.validate()?;
-        let wakeup = shared(VcpuWakeup::new(config.cpus.len(), kick)?)?;
+        let wakeup = try_arc(VcpuWakeup::new(config.cpus.len(), kick)?)?;
         let kinds: &[FaultReason] = match config.lpi_id_bits {
             Some(_) => &FaultReason::ALL,
             None => &FaultReason::WITHOUT_LPIS,
         };
-        let events = shared(Events::new(kinds)?)?;
+        let events = try_arc(Events::new(kinds)?)?;
         let lpis = lpi_core(&config, memory, &wakeup, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
-        let gic = shared(Self {
+        let gic = try_arc(Self {
             redistributors: redistributors(&config)?,
             regions: regions(&config)?,
             wired: Wired::new(&config, Arc::clone(&wakeup))?,
@@ -99,7 +99,7 @@ fn lpi_core(
         priorities: Priorities { view, bits: config.priority_bits },
         ..LpiConfig::new(vcpus)
     };
-    let frames = collected(config.redistributor_frames().map(|frame| frame.base))?;
+    let frames = try_collect_exact(config.redistributor_frames().map(|frame| frame.base))?;
     let faults = LpiFaults::new(Arc::clone(events), frames.into_boxed_slice());
     LpiCore::new(sizes, memory, Arc::clone(wakeup), faults).map(Some)
 }
@@ -113,7 +113,7 @@ fn translators(
     let mut all = Vec::new();
     all.try_reserve_exact(config.its.len()).map_err(OutOfMemory::from)?;
     for its in &config.its {
-        all.push(shared(Its::new(
+        all.push(try_arc(Its::new(
             *its,
             targets(config, its)?,
             Arc::clone(lpis),
@@ -125,19 +125,19 @@ fn translators(
 
 fn targets(config: &VgicConfig, its: &ItsConfig) -> Result<Targets, OutOfMemory> {
     Ok(match its.redistributor_naming {
-        RedistributorNaming::ProcessorNumber => {
-            Targets::ProcessorNumbers(boxed(config.cpus.iter().map(|cpu| cpu.processor_number))?)
-        }
+        RedistributorNaming::ProcessorNumber => Targets::ProcessorNumbers(try_boxed_slice(
+            config.cpus.iter().map(|cpu| cpu.processor_number),
+        )?),
         RedistributorNaming::Address => {
             let bases = config.redistributor_frames().map(|frame| frame.base);
-            Targets::Addresses(collected(bases)?.into_boxed_slice())
+            Targets::Addresses(try_collect_exact(bases)?.into_boxed_slice())
         }
     })
 }
 
 fn redistributors(config: &VgicConfig) -> Result<Box<[RedistributorRegisters]>, OutOfMemory> {
     let frames = config.redistributor_frames();
-    Ok(collected(frames.map(RedistributorRegisters::new))?.into_boxed_slice())
+    Ok(try_collect_exact(frames.map(RedistributorRegisters::new))?.into_boxed_slice())
 }
 
 fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
@@ -163,7 +163,7 @@ fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
         .chain(alias)
         .chain(v2m)
         .filter(|region| !region.addresses.is_empty());
-    let mut regions = collected(regions)?;
+    let mut regions = try_collect_exact(regions)?;
     regions.sort_unstable_by_key(|region| region.addresses.start);
     Ok(regions.into_boxed_slice())
 }

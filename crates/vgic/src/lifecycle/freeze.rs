@@ -5,7 +5,6 @@ mod restore;
 
 use crate::config::cpu;
 use crate::cpu::vcpu::Vcpu;
-use crate::heap::{OutOfMemory, checked, gathered};
 use crate::lpi::{Control, SavedLpi};
 use crate::saved_state::{
     CpuState, FreezeError, ItsState, LpiState, RedistributorState, RestoreError, SavedState,
@@ -15,6 +14,7 @@ use crate::vgic::Vgic;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results};
 use gic_arch::Affinity;
 use gic_arch::lpi::Config;
 use msi_types::Cpu;
@@ -58,7 +58,7 @@ impl Vgic {
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
     ) -> Result<Frozen<'a>, FreezeError> {
-        let mut vcpus = gathered(vcpus.into_iter())?;
+        let mut vcpus = try_collect(vcpus.into_iter())?;
         if let Some(foreign) =
             vcpus.iter().find(|vcpu| !core::ptr::eq(Arc::as_ptr(vcpu.vgic()), self))
         {
@@ -102,7 +102,7 @@ impl Frozen<'_> {
                 CpuState { affinity, redistributor, interface }
             }))
         });
-        let mut cpus = checked(cpus)?;
+        let mut cpus = try_collect_results(cpus)?;
         cpus.sort_unstable_by_key(|cpu| cpu.affinity);
         Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
     }
@@ -112,15 +112,15 @@ impl Frozen<'_> {
     fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<Vec<LpiState>>), OutOfMemory> {
         let gic = self.gic;
         let Some(core) = &gic.lpis else {
-            return Ok((Vec::new(), gathered(self.vcpus.iter().map(|_| Vec::new()))?));
+            return Ok((Vec::new(), try_collect(self.vcpus.iter().map(|_| Vec::new()))?));
         };
-        let locked = gathered(gic.its.iter().map(|its| its.lock()))?;
+        let locked = try_collect(gic.its.iter().map(|its| its.lock()))?;
         core.with_kicks_deferred(|control| {
             let its = locked.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
-            let mut its = checked(its)?;
+            let mut its = try_collect_results(its)?;
             its.sort_unstable_by_key(|its| its.base);
             let lpis = self.vcpus.iter().map(|vcpu| pending_by_themselves(control, vcpu.cpu()));
-            Ok((its, checked(lpis)?))
+            Ok((its, try_collect_results(lpis)?))
         })
     }
 
@@ -140,7 +140,7 @@ impl Frozen<'_> {
     /// [`RestoreError`] names the first object of the state that cannot be of this machine, or says
     /// that the heap has no memory for it. Nothing has changed then.
     pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
-        let features = gathered(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
+        let features = try_collect(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
         let plan = Plan::of(self.gic, features, saved)?;
         plan.carry_out(self.gic, &mut self.vcpus)
     }
@@ -155,12 +155,12 @@ impl Frozen<'_> {
 }
 
 fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, OutOfMemory> {
-    gathered(control.pending_by_themselves(cpu.get()).map(
+    Ok(try_collect(control.pending_by_themselves(cpu.get()).map(
         |SavedLpi { lpi, configuration, .. }| LpiState {
             intid: lpi.intid(),
             configuration: configuration.map(Config::into_bits),
         },
-    ))
+    ))?)
 }
 
 impl fmt::Debug for Frozen<'_> {

@@ -4,10 +4,9 @@ use super::entry::{Entry, Level};
 use super::entry_table::Position;
 use super::ready_bitmap::{ReadyBit, ReadyBitmap, Turns, Visit, Visitor};
 use super::shared::Shared;
-use crate::heap::OutOfMemory;
 use alloc::boxed::Box;
 use core::ops::ControlFlow;
-use doorbell_fallible::try_box;
+use doorbell_fallible::{OutOfMemory, try_box};
 use gic_arch::{Lpi, Priority};
 
 /// An LPI that can be signalled to its vCPU.

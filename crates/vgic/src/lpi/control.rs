@@ -17,7 +17,6 @@ use super::mapping::ItsIndex;
 use super::shared::{Location, Shared};
 use super::sweep::{Cause, Settings, Work};
 use super::tables::{LpiTables, PendingBits};
-use crate::heap::{OutOfMemory, boxed};
 use crate::monitor::events::RegisterFrame;
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
@@ -26,7 +25,7 @@ use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_fallible::SortedMap;
+use doorbell_fallible::{OutOfMemory, SortedMap, try_boxed_slice};
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 use msi_types::Cpu;
@@ -98,7 +97,7 @@ struct PendingKicks {
 
 impl PendingKicks {
     fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
-        let vcpus = boxed(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)))?;
+        let vcpus = try_boxed_slice(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)))?;
         Ok(Self { vcpus, is_any: false })
     }
 
@@ -138,8 +137,8 @@ impl Control {
             config,
             allocator: EntryAllocator::new(config.chunks(), config.nodes()),
             by_lpi: EntriesByLpi::new(config.lpis(), config.entries)?,
-            redistributors: boxed((0..vcpus).map(|_| None))?,
-            images: boxed((0..vcpus).map(|_| PendingBits::default()))?,
+            redistributors: try_boxed_slice((0..vcpus).map(|_| None))?,
+            images: try_boxed_slice((0..vcpus).map(|_| PendingBits::default()))?,
             translators: Vec::new(),
             pending_kicks: PendingKicks::new(config.vcpus)?,
             left: false,

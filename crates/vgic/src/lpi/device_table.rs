@@ -10,12 +10,11 @@
 //! is flat ([`DeviceTable::get_flat`]), and an entry is never another device's.
 
 use super::mapping::{MappedDevice, NoRoom};
-use crate::heap::{OutOfMemory, boxed, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
-use doorbell_fallible::try_box_array;
+use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
 const NODE_BITS: u32 = 8;
@@ -135,7 +134,7 @@ impl DeviceTable {
         let height = ((bits - 1) / NODE_BITS).max(1);
         let of_height = |height| 1 << bits.saturating_sub(height * NODE_BITS);
         let complete = (1..=height).map(of_height).sum::<u32>();
-        let nodes = no_pages(NODE_LIMIT.min(complete))?;
+        let nodes = try_page_table(NODE_LIMIT.min(complete))?;
         let flat_leaves = if height == 1 { complete } else { 0 };
         Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, flat_leaves, bits, height })
     }
@@ -147,7 +146,7 @@ impl DeviceTable {
         used.try_reserve_exact(self.nodes.len())?;
         free.try_reserve_exact(self.nodes.len())?;
         used.resize(self.flat_leaves as usize, 0);
-        let mapped = boxed((0..self.nodes.len()).map(|_| None))?;
+        let mapped = try_boxed_slice((0..self.nodes.len()).map(|_| None))?;
         Ok(MappedDevices { used, free, limit, mapped, devices: 0 })
     }
 
@@ -366,7 +365,7 @@ impl DeviceTable {
     /// The node with this number, which comes now if it was never there.
     fn node_at(&self, number: u32) -> Result<&TableNode, NoRoom> {
         let place = self.nodes.get(number as usize).ok_or(NoRoom::Budget)?;
-        provide(place, || AtomicU64::new(0))?;
+        try_page(place, || AtomicU64::new(0)).map_err(OutOfMemory::from)?;
         place.get().ok_or(NoRoom::Budget)
     }
 

@@ -2,9 +2,8 @@
 //! for each LPI. Each is noted and forgotten in the same time, however many there are.
 
 use super::entry_table::EntryIndex;
-use crate::heap::{OutOfMemory, boxed};
 use alloc::boxed::Box;
-use doorbell_fallible::try_box_array;
+use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice};
 
 /// LPIs, or entries, of a page, as a power of two.
 const PAGE_BITS: u32 = 10;
@@ -44,7 +43,7 @@ fn index(number: EntryNumber) -> EntryIndex {
 impl<T: Copy + Default> Paged<T> {
     fn new(len: u32) -> Result<Self, OutOfMemory> {
         let pages = len.div_ceil(1 << PAGE_BITS) as usize;
-        Ok(Self { pages: boxed((0..pages).map(|_| None))? })
+        Ok(Self { pages: try_boxed_slice((0..pages).map(|_| None))? })
     }
 
     fn ensure(&mut self, at: u32) -> Result<(), OutOfMemory> {

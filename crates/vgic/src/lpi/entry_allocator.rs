@@ -10,8 +10,8 @@ use super::entry::GENERATION_MAX;
 use super::entry_table::EntryIndex;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES};
 use super::mapping::{ItsIndex, NoRoom};
-use crate::heap::OutOfMemory;
 use alloc::vec::Vec;
+use doorbell_fallible::OutOfMemory;
 
 /// From this generation on, a chunk may not serve all its entries once more.
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;

@@ -1,9 +1,9 @@
 //! The table of translation entries. Type-stable: a page, once there, stays as long as the table.
 
 use super::entry::Entry;
-use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
 /// Entries of a page: 4 KiB.
@@ -83,13 +83,13 @@ pub(super) struct EntryTable {
 impl EntryTable {
     /// A table that can hold `entries` entries; pages come with [`ensure`](Self::ensure).
     pub(super) fn new(entries: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { pages: no_pages(entries.div_ceil(1 << PAGE_BITS))? })
+        Ok(Self { pages: try_page_table(entries.div_ceil(1 << PAGE_BITS))? })
     }
 
     /// Makes sure that the page of `entry` is there. Off the hot path.
     pub(super) fn ensure(&self, index: EntryIndex) -> Result<(), OutOfMemory> {
         match self.pages.get((index.get() >> PAGE_BITS) as usize) {
-            Some(page) => provide(page, || AtomicU64::new(0)),
+            Some(page) => Ok(try_page(page, || AtomicU64::new(0))?),
             None => Ok(()),
         }
     }

@@ -11,11 +11,10 @@ use super::itt_teardown::IttTeardown;
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep};
-use crate::heap::OutOfMemory;
 use crate::monitor::events::RegisterFrame;
 use crate::sync::{AtomicU64, Ordering};
 use alloc::sync::Arc;
-use doorbell_fallible::SortedMap;
+use doorbell_fallible::{OutOfMemory, SortedMap};
 use gic_arch::Lpi;
 
 /// An event that is mapped.

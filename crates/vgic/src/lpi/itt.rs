@@ -4,9 +4,9 @@
 
 use super::entry::GENERATION_BITS;
 use super::entry_table::{EntryIndex, Position, SPREAD_BITS};
-use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
 /// Entries of a chunk, as a power of two.
@@ -156,13 +156,13 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Room for this many nodes; they come with [`ensure`](Self::ensure).
     pub(super) fn new(nodes: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { pages: no_pages(nodes.div_ceil(1 << PAGE_BITS))? })
+        Ok(Self { pages: try_page_table(nodes.div_ceil(1 << PAGE_BITS))? })
     }
 
     /// Makes sure that the page of `node` is there. Off the hot path.
     pub(super) fn ensure(&self, node: u32) -> Result<(), OutOfMemory> {
         match self.pages.get((node >> PAGE_BITS) as usize) {
-            Some(page) => provide(page, || core::array::from_fn(|_| AtomicU64::new(0))),
+            Some(page) => Ok(try_page(page, || core::array::from_fn(|_| AtomicU64::new(0)))?),
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! The terms of a mapping: its ITS, its device, and the reasons for which there is none. They name
 //! no other part of the LPI core.
 
-use crate::heap::OutOfMemory;
+use doorbell_fallible::OutOfMemory;
 
 /// The number of an ITS, among those that share redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

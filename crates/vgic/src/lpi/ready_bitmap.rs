@@ -8,11 +8,10 @@
 
 use super::entry::{LEVELS, Level};
 use super::entry_table::Position;
-use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
-use doorbell_fallible::try_box;
+use doorbell_fallible::{OutOfMemory, try_box, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
 const FANOUT_BITS: u32 = 6;
@@ -66,12 +65,16 @@ impl LevelBitmap {
     fn new(entries: u32) -> Result<Self, OutOfMemory> {
         let pages = entries.div_ceil(1 << (2 * FANOUT_BITS));
         let tops = [const { Summary::new() }; TOPS];
-        Ok(Self { pages: no_pages(pages)?, tops, top_count: pages.div_ceil(1 << FANOUT_BITS) })
+        Ok(Self {
+            pages: try_page_table(pages)?,
+            tops,
+            top_count: pages.div_ceil(1 << FANOUT_BITS),
+        })
     }
 
     fn ensure(&self, position: Position) -> Result<(), OutOfMemory> {
         match self.pages.get((position.get() >> (2 * FANOUT_BITS)) as usize) {
-            Some(page) => provide(page, BitmapPage::new),
+            Some(page) => Ok(try_page(page, BitmapPage::new)?),
             None => Ok(()),
         }
     }

@@ -8,9 +8,9 @@ use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
-use crate::heap::OutOfMemory;
 #[cfg(test)]
 use alloc::{collections::BTreeSet, vec::Vec};
+use doorbell_fallible::OutOfMemory;
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 

@@ -7,9 +7,9 @@
 //! stays as long as the table.
 
 use super::entry::Entry;
-use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::{AtomicU16, Ordering::SeqCst};
 use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use gic_arch::Lpi;
 use once_cell::race::OnceBox;
 
@@ -30,13 +30,13 @@ pub(super) struct RedistributorLpis {
 impl RedistributorLpis {
     /// Of a redistributor with this many LPIs; pages come with [`ensure`](Self::ensure).
     pub(super) fn new(vcpu: u32, lpis: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { vcpu, pages: no_pages(lpis.div_ceil(1 << PAGE_BITS))? })
+        Ok(Self { vcpu, pages: try_page_table(lpis.div_ceil(1 << PAGE_BITS))? })
     }
 
     /// Makes sure that an LPI has an entry. Off the hot path.
     pub(super) fn ensure(&self, lpi: Lpi) -> Result<(), OutOfMemory> {
         match self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
-            Some(page) => provide(page, || AtomicU16::new(0)),
+            Some(page) => Ok(try_page(page, || AtomicU16::new(0))?),
             None => Ok(()),
         }
     }

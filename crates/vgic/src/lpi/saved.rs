@@ -12,9 +12,9 @@ use super::redistributor_lpis::LpiBlock;
 use super::shared::Location;
 use super::sweep::{OwnCursor, Settings};
 use super::tables::LpiTables;
-use crate::heap::{OutOfMemory, boxed};
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
@@ -193,7 +193,7 @@ impl Control {
 
     /// The levels of which no event has its ready bits yet.
     pub(crate) fn no_levels(&self) -> Result<ReservedLevels, OutOfMemory> {
-        Ok(ReservedLevels(boxed(self.redistributors.iter().map(|_| 0))?))
+        Ok(ReservedLevels(try_boxed_slice(self.redistributors.iter().map(|_| 0))?))
     }
 
     /// Of an LPI that is pending at a redistributor by itself.

@@ -7,9 +7,9 @@ use super::entry_table::{EntryIndex, EntryTable, Position};
 use super::itt::Nodes;
 use super::ready_bitmap::ReadyBitmap;
 use super::redistributor_lpis::RedistributorLpis;
-use crate::heap::OutOfMemory;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
 /// The tables.

@@ -5,8 +5,8 @@ use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::tables::{LpiTables, PendingBits};
-use crate::heap::OutOfMemory;
 use crate::monitor::memory::MemoryFault;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 

@@ -26,7 +26,7 @@ use super::redistributor_lpis::{BLOCK, LpiBlock};
 use super::shared::Location;
 use super::sweep::{Cause, Cursor, Meant, OwnCursor, Settings, Sweep, Visited, Work};
 use super::tables::PendingBits;
-use crate::heap::OutOfMemory;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::{Lpi, gicr, gits};
 
 impl Control {

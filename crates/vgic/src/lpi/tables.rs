@@ -2,10 +2,10 @@
 //! within the bounds that the guest and the distributor state.
 
 use super::config::MAX_ID_BITS;
-use crate::heap::OutOfMemory;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use alloc::vec::Vec;
 use core::ops::Range;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 

@@ -10,9 +10,9 @@ mod queue;
 pub use command_fault::{CommandFault, CommandFaults, FailedCommand};
 pub use fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 
-use crate::heap::{OutOfMemory, boxed};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use queue::{FaultQueue, KEPT};
 
 /// The guest's mistakes so far: a count of each kind, and the first few of each kind since they
@@ -37,7 +37,7 @@ impl Events {
     pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
         let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
         let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
-        let queues = boxed(kinds.iter().map(|_| FaultQueue::new()))?;
+        let queues = try_boxed_slice(kinds.iter().map(|_| FaultQueue::new()))?;
         Ok(Self { counts, queues, total, stored, drained })
     }
 

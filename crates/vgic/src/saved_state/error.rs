@@ -2,9 +2,10 @@
 
 use super::VERSION;
 use crate::config::ConfigError;
-use crate::heap::OutOfMemory;
 use crate::lpi::NoRoom;
+use alloc::collections::TryReserveError;
 use core::fmt;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
@@ -22,6 +23,12 @@ pub struct RestoreError {
 impl From<OutOfMemory> for RestoreError {
     fn from(OutOfMemory: OutOfMemory) -> Self {
         Problem::OutOfMemory.of(Object::Machine)
+    }
+}
+
+impl From<TryReserveError> for RestoreError {
+    fn from(error: TryReserveError) -> Self {
+        OutOfMemory::from(error).into()
     }
 }
 
@@ -224,4 +231,10 @@ pub enum FreezeError {
     /// The heap has no memory left.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+}
+
+impl From<TryReserveError> for FreezeError {
+    fn from(error: TryReserveError) -> Self {
+        OutOfMemory::from(error).into()
+    }
 }

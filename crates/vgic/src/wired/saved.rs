@@ -3,12 +3,12 @@
 use super::routes::route_of;
 use super::{Wired, reset_state};
 use crate::config::{SecurityView, VgicConfig};
-use crate::heap::{OutOfMemory, gathered};
 use crate::saved_state::{InterruptState, Problem};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
+use doorbell_fallible::{OutOfMemory, try_collect};
 use gic_arch::gicd::Irouter;
 use gic_arch::{Affinity, IntIdClass, Priority};
 use msi_types::Cpu;
@@ -68,7 +68,7 @@ impl Wired {
             let untouched = self.record(index, untouched, unrouted);
             (saved != untouched).then_some(saved)
         });
-        gathered(indices)
+        Ok(try_collect(indices)?)
     }
 
     /// The indices of the implemented interrupts of a bank, ascending.

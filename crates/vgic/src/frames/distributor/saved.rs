@@ -1,9 +1,9 @@
 //! The distributor's registers as plain data, and back.
 
 use super::Distributor;
-use crate::heap::OutOfMemory;
 use crate::saved_state::{DistributorState, Problem};
 use crate::wired::Bank;
+use doorbell_fallible::OutOfMemory;
 
 impl Distributor<'_> {
     pub(crate) fn save(self) -> Result<DistributorState, OutOfMemory> {

@@ -9,8 +9,8 @@
 use super::tables::{Tables, covers};
 use super::targets::Targets;
 use crate::config::ItsConfig;
-use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ItsIndex, MappedDevice, MappedEvent, NoRoom};
+use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 use gic_arch::its::CommandErrorReason::{
     self, CollectionOutOfRange, DeviceOutOfRange, EventOutOfRange, IttSizeOutOfRange,

@@ -4,10 +4,10 @@
 use super::commands::{Executor, Refusal};
 use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
-use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT};
 use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
 use crate::monitor::progress::Progress;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::gits;
 use gic_arch::its::{Command, CommandError};
 

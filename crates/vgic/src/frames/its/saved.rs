@@ -4,11 +4,11 @@ use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
-use crate::heap::{OutOfMemory, checked, gathered, push};
 use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedLpi};
 use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use crate::sync::lock::MutexGuard;
 use alloc::vec::Vec;
+use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results, try_push};
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
 use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
@@ -142,7 +142,7 @@ impl LockedIts<'_> {
             baser: core::array::from_fn(|index| {
                 u32::try_from(index).map_or(0, |index| state.tables.get(index).into_bits())
             }),
-            collections: gathered(collections)?,
+            collections: try_collect(collections)?,
             devices: self.save_devices(control_side, &affinity)?,
         })
     }
@@ -153,7 +153,7 @@ impl LockedIts<'_> {
         affinity: &impl Fn(u32) -> Affinity,
     ) -> Result<Vec<DeviceState>, OutOfMemory> {
         let index = self.its.index;
-        checked(control.mapped_devices(index).map(|(device, mapped)| {
+        try_collect_results(control.mapped_devices(index).map(|(device, mapped)| {
             let mut events = Vec::new();
             control.each_event(index, device, |event, collection, saved| {
                 let unmapped = control.collection(index, collection).is_none();
@@ -165,7 +165,7 @@ impl LockedIts<'_> {
                     stays_at: unmapped.then(|| affinity(saved.target)),
                     configuration: saved.configuration.map(Config::into_bits),
                 };
-                push(&mut events, state)
+                Ok(try_push(&mut events, state)?)
             })?;
             let MappedDevice { event_bits, itt } = mapped;
             Ok(DeviceState { device: DeviceId::new(device), event_bits, itt, events })

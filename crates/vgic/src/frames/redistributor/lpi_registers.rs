@@ -3,9 +3,9 @@
 use super::Redistributor;
 use crate::config::Coherence;
 use crate::frames::registers::{Lanes, low_word};
-use crate::heap::OutOfMemory;
 use crate::lpi::LpiCore;
 use crate::monitor::events::{FaultDetail, FaultReason};
+use doorbell_fallible::OutOfMemory;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
 use gic_arch::{IntId, Lpi, Shareability, lpi};
 use msi_types::Cpu;

@@ -2,10 +2,10 @@
 
 use super::{LpiRegisters, Redistributor};
 use crate::config::SecurityView;
-use crate::heap::OutOfMemory;
 use crate::saved_state::{Problem, RedistributorState};
 use crate::wired::{Bank, RestoredInterrupt, participation};
 use alloc::vec::Vec;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 
 /// Registers and interrupts of a redistributor that can be restored.

@@ -6,7 +6,6 @@ use crate::cpu::cpu_interface::{CpuInterface, Features};
 use crate::cpu::vcpu::Vcpu;
 use crate::frames::its::{Its, LockedIts, RestoredRegisters};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
-use crate::heap::{OutOfMemory, checked, gathered, shared};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::{
@@ -17,6 +16,7 @@ use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use doorbell_fallible::{OutOfMemory, try_arc, try_collect, try_collect_results};
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{Cpu, Kick};
@@ -49,12 +49,12 @@ impl VgicConfig {
     /// # Errors
     /// There is no such machine, or it cannot be in this state.
     pub fn check_restorable(&self, saved: &SavedState) -> Result<(), NotRestorable> {
-        let memory = shared(Nowhere).map_err(RestoreError::from)?;
-        let kick = shared(Nowhere).map_err(RestoreError::from)?;
+        let memory = try_arc(Nowhere).map_err(RestoreError::from)?;
+        let kick = try_arc(Nowhere).map_err(RestoreError::from)?;
         let config = self.duplicate().map_err(RestoreError::from)?;
         let (gic, vcpus) = Vgic::new(config, memory, kick)?;
         let features = vcpus.iter().map(|vcpu| vcpu.interface.features());
-        let features = gathered(features).map_err(RestoreError::from)?;
+        let features = try_collect(features).map_err(RestoreError::from)?;
         Plan::of(&gic, features, saved)?;
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Check<'_> {
             let restorable = self.gic.wired.restorable(&self.gic.config, bank, saved);
             restorable.map_err(|problem| problem.of(object(saved.intid)))
         };
-        checked(saved.iter().map(check))
+        try_collect_results(saved.iter().map(check))
     }
 
     /// By vCPU.
@@ -245,7 +245,7 @@ impl Check<'_> {
             return Err(Problem::Unknown.of(Object::Cpu(unknown.affinity)));
         }
         let wanted = self.gic.config().cpus.iter().zip(features).enumerate();
-        checked(wanted.map(|(index, (of, features))| {
+        try_collect_results(wanted.map(|(index, (of, features))| {
             let found = saved.binary_search_by_key(&of.affinity, |cpu| cpu.affinity).ok();
             let found = found.and_then(|at| saved.get(at));
             let absent = Problem::Absent.of(Object::Cpu(of.affinity));
@@ -297,7 +297,7 @@ impl Check<'_> {
         if let Some(unknown) = saved.iter().find(|its| bases().all(|base| base != its.base)) {
             return Err(Problem::Unknown.of(Object::Its(unknown.base)));
         }
-        checked(self.gic.its.iter().map(|its| {
+        try_collect_results(self.gic.its.iter().map(|its| {
             let found = saved.iter().find(|saved| saved.base == its.base());
             let saved = found.ok_or(Problem::Absent.of(Object::Its(its.base())))?;
             let registers = its.restorable(saved);
