@@ -4,140 +4,72 @@
 //! the target's candidate bit, then reads the target's wake-up state. A vCPU reads them in the
 //! opposite order.
 
+mod affinities;
 pub(crate) mod candidates;
 pub(crate) mod index;
 pub(crate) mod interrupt;
 mod links;
 mod listing;
-mod one_of_n;
+mod pes;
 mod routes;
 mod saved;
-mod sgi;
+mod table;
 
+pub(crate) use interrupt::Group;
 pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use listing::{Filled, Forwarding, asks_for_end};
-pub(crate) use saved::{Bank, RestoredInterrupt};
+pub(crate) use pes::{Private, participation};
+pub(crate) use saved::RestoredInterrupt;
+pub(crate) use table::Bank;
 
-use crate::config::{SecurityView, VgicConfig, WiredIntIds, cpu};
-use crate::sync::lock::Mutex;
+use crate::config::{SecurityView, VgicConfig, cpu};
 use crate::sync::set_once::SetOnce;
 use crate::sync::{AtomicU32, Ordering::SeqCst};
 use crate::wakeup::{Awaited, VcpuWakeup};
-use crate::wired::candidates::{Candidates, Look};
-use crate::wired::index::WiredIndex;
-use crate::wired::interrupt::{Interrupt, InterruptWord};
-use alloc::boxed::Box;
+use affinities::Affinities;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice};
+use candidates::Look;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::gicd::Irouter;
-use gic_arch::{Affinity, IntId, IntIdClass, Priority};
+use gic_arch::icc::Sgi;
+use gic_arch::{IntId, IntIdClass, Priority};
+use index::WiredIndex;
+use interrupt::InterruptWord;
+use links::Links;
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
+use routes::{Routes, route_of};
+use table::InterruptTable;
 
-/// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the
-/// Non-secure side has Group 1 only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Group {
-    /// Group 0.
-    Zero,
-    /// Group 1, Non-secure Group 1.
-    One,
-}
-
-impl Group {
-    /// The group that an interrupt is in.
-    pub(crate) const fn of(state: InterruptWord) -> Self {
-        if state.group1() { Self::One } else { Self::Zero }
-    }
-
-    /// Index into arrays of two.
-    pub(crate) const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// One PE's part. It is shared by a counted reference. The counts, which are seldom written, keep
-/// it from the cache lines of the part before it.
-#[repr(align(64))]
-pub(crate) struct Private {
-    affinity: Affinity,
-    pub(crate) interrupts: [Interrupt; WiredIndex::PRIVATE],
-    pub(crate) candidates: Candidates,
-    /// Decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
-    pub(crate) participation: AtomicU32,
-    /// By writes to the redistributor's registers that concern no LPIs.
-    pub(crate) awaited: Awaited,
-}
-
-impl Private {
-    fn new(affinity: Affinity) -> Self {
-        Self {
-            affinity,
-            interrupts: core::array::from_fn(|_| Interrupt::new(InterruptWord::new())),
-            candidates: Candidates::new(),
-            participation: AtomicU32::new(0),
-            awaited: Awaited::new(),
-        }
-    }
-}
-
-/// Bits of [`Private::participation`].
-pub(crate) mod participation {
-    /// `GICR_WAKER.ProcessorSleep` is clear.
-    pub(crate) const AWAKE: u32 = 1 << 0;
-    /// The CPU interface takes the group: Group 0, Group 1.
-    pub(crate) const GROUP: [u32; 2] = [1 << 1, 1 << 2];
-    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE takes no 1-of-N interrupts of the group.
-    pub(crate) const DECLINES: [u32; 2] = [1 << 3, 1 << 4];
-    /// `GICR_CTLR.DPG1S`: kept for reading back only.
-    pub(crate) const DECLINES_SECURE: u32 = 1 << 5;
-}
+/// Most choices for one 1-of-N interrupt if the chosen PE withdraws concurrently. Afterwards the
+/// PE's own sweep finds it.
+const ATTEMPTS: usize = 4;
 
 /// All wired interrupts of a machine.
 pub(crate) struct Wired {
-    intids: WiredIntIds,
-    security: SecurityView,
-    one_of_n: bool,
-    /// vCPUs by affinity, for routes.
-    by_affinity: Box<[(Affinity, Cpu)]>,
+    interrupts: InterruptTable,
+    affinities: Affinities,
+    routes: Routes,
+    links: Links,
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
     control: AtomicU32,
-    shared: Box<[Interrupt]>,
-    /// The affinities of the routes as the guest wrote them; the interrupt's word says whether any
-    /// PE may take it. Held while the word takes the target, so that two writers of one route
-    /// cannot leave register and word apart.
-    routes: Mutex<Box<[Affinity]>>,
-    /// By vCPU. Each vCPU has its own at hand, too.
-    cpus: Box<[Arc<Private>]>,
     wakeup: Arc<VcpuWakeup>,
     /// By writes to the distributor's registers.
     awaited: Awaited,
     observer: SetOnce<Arc<dyn LineObserver>>,
-    physical: SetOnce<Arc<dyn PhysicalInterrupts>>,
 }
 
 impl Wired {
     pub(crate) fn new(config: &VgicConfig, wakeup: Arc<VcpuWakeup>) -> Result<Self, OutOfMemory> {
-        let mut by_affinity = try_boxed_slice(
-            config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))),
-        )?;
-        by_affinity.sort_unstable();
-        let intids = config.wired_intids();
-        let last = intids.last_shared().and_then(WiredIndex::of).and_then(WiredIndex::shared_index);
-        let shared = 0..last.map_or(0, |last| last + 1);
+        let interrupts = InterruptTable::new(config)?;
         let wired = Self {
-            intids,
-            security: config.security,
-            one_of_n: config.one_of_n,
-            by_affinity,
+            affinities: Affinities::new(config)?,
+            routes: Routes::new(interrupts.shared_count(), config.one_of_n)?,
+            interrupts,
+            links: Links::new(),
             control: AtomicU32::new(0),
-            shared: try_boxed_slice(shared.clone().map(|_| Interrupt::new(InterruptWord::new())))?,
-            routes: Mutex::new(try_boxed_slice(shared.map(|_| Irouter::new().affinity()))?),
-            cpus: privates(config)?,
             wakeup,
             awaited: Awaited::new(),
             observer: SetOnce::new(),
-            physical: SetOnce::new(),
         };
         wired.reset(config);
         Ok(wired)
@@ -148,41 +80,25 @@ impl Wired {
     pub(crate) fn reset(&self, config: &VgicConfig) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
-        routes.fill(Irouter::new().affinity());
-        let target = self.resolve(Irouter::new());
-        for (index, interrupt) in self.shared.iter().enumerate() {
-            if let Some(index) = WiredIndex::shared(index) {
-                self.reset_interrupt(config, Cpu::new(0), index, interrupt, target);
-            }
-        }
+        routes.reset();
+        self.reset_bank(config, Bank::Shared);
         drop(routes);
-        for index in 0..self.cpus.len() {
-            self.reset_private(config, cpu(index));
+        for (index, private) in self.privates().iter().enumerate() {
+            self.reset_bank(config, Bank::Private(cpu(index)));
+            let awake = if config.resets_awake() { participation::AWAKE } else { 0 };
+            private.participation.store(awake, SeqCst);
         }
     }
 
-    fn reset_interrupt(
-        &self,
-        config: &VgicConfig,
-        cpu: Cpu,
-        index: WiredIndex,
-        interrupt: &Interrupt,
-        target: u16,
-    ) {
-        let (old, new) = interrupt.update(|state| reset_state(config, index, state, target));
-        self.released_at(cpu, index, old, new);
-    }
-
-    fn reset_private(&self, config: &VgicConfig, cpu: Cpu) {
-        let Some(private) = self.private(cpu) else { return };
-        let target = u16::try_from(cpu.get()).unwrap_or(InterruptWord::NOWHERE);
-        for (index, interrupt) in private.interrupts.iter().enumerate() {
-            if let Some(index) = WiredIndex::new(index) {
-                self.reset_interrupt(config, cpu, index, interrupt, target);
+    fn reset_bank(&self, config: &VgicConfig, bank: Bank) {
+        let target = bank.target_after_reset(self.affinities.resolve(Irouter::new()));
+        for index in self.interrupts.indices(bank) {
+            if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
+                let (old, new) =
+                    interrupt.update(|state| reset_state(config, index, state, target));
+                self.links.released(index.line(bank.owner()), old, new);
             }
         }
-        let awake = if config.resets_awake() { participation::AWAKE } else { 0 };
-        private.participation.store(awake, SeqCst);
     }
 
     /// Sets the observer of a line's end of interrupt. Must be called once.
@@ -196,39 +112,41 @@ impl Wired {
     /// The vCPU's part; `None` for a vCPU that the machine does not have.
     #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&Private> {
-        self.cpus.get(cpu.index()).map(|private| &**private)
+        self.interrupts.pes.get(cpu)
     }
 
     /// The vCPUs' parts, by number.
     pub(crate) fn privates(&self) -> &[Arc<Private>] {
-        &self.cpus
-    }
-
-    /// The word of an implemented interrupt: `cpu`'s own one if it is private.
-    fn interrupt(&self, cpu: Cpu, index: WiredIndex) -> Option<&Interrupt> {
-        match index.shared_index() {
-            Some(index) => self.shared.get(index),
-            None => self.private(cpu)?.interrupts.get(index.get()),
-        }
-    }
-
-    fn index(&self, intid: IntId) -> Option<WiredIndex> {
-        WiredIndex::of(intid).filter(|_| self.intids.contains(intid))
+        self.interrupts.pes.all()
     }
 
     /// The state of an interrupt that the guest can see; `None` for any other.
     pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
-        let state = self.interrupt(cpu, self.index(intid)?)?.state();
-        self.is_visible(state).then_some(state)
-    }
-
-    fn is_visible(&self, state: InterruptWord) -> bool {
-        self.security == SecurityView::Single || state.group1()
+        self.interrupts.visible(cpu, intid)
     }
 
     /// The state of the interrupt at `index`, visible to the guest or not.
     pub(crate) fn state(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
-        self.interrupt(cpu, index).map_or(InterruptWord::new(), Interrupt::state)
+        self.interrupts.state(cpu, index)
+    }
+
+    /// The state of an interrupt that is to be signalled to `cpu`. Must be called on that vCPU's
+    /// thread.
+    #[inline]
+    pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
+        let state_of = |interrupt| self.links.state_to_signal(cpu, index, interrupt);
+        self.interrupts.get(cpu, index).map_or(InterruptWord::new(), state_of)
+    }
+
+    /// Returns true if an interrupt that the guest can see is pending, as `ISPENDR` reads it.
+    pub(crate) fn reads_pending(&self, cpu: Cpu, intid: IntId) -> bool {
+        let reads = || {
+            let index = self.interrupts.index(intid)?;
+            let interrupt = self.interrupts.get(cpu, index)?;
+            let state = self.interrupts.visible(cpu, intid)?;
+            Some(self.links.reads_pending(index.line(cpu), interrupt, state))
+        };
+        reads().unwrap_or(false)
     }
 
     /// Changes an interrupt that the guest can see, as a register write does.
@@ -238,8 +156,9 @@ impl Wired {
         intid: IntId,
         change: impl Fn(InterruptWord) -> InterruptWord,
     ) {
-        let changed =
-            self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
+        let changed = self.try_change(cpu, intid, |state| {
+            self.interrupts.is_visible(state).then(|| change(state))
+        });
         if let Some((old, new)) = changed {
             self.recall_changed(intid, old, new);
         }
@@ -252,8 +171,9 @@ impl Wired {
         intid: IntId,
         change: impl Fn(InterruptWord) -> InterruptWord,
     ) -> Delivery {
-        let changed = self
-            .try_change(Cpu::new(0), intid, |state| self.is_visible(state).then(|| change(state)));
+        let changed = self.try_change(Cpu::new(0), intid, |state| {
+            self.interrupts.is_visible(state).then(|| change(state))
+        });
         match changed {
             Some((_, state)) if state.pending() => Delivery::Pending,
             _ => Delivery::Blocked,
@@ -268,11 +188,13 @@ impl Wired {
         intid: IntId,
         change: impl Fn(InterruptWord) -> Option<InterruptWord>,
     ) -> Option<(InterruptWord, InterruptWord)> {
-        let index = self.index(intid)?;
+        let index = self.interrupts.index(intid)?;
+        let aim = |state, new: InterruptWord| self.interrupts.pes.aim(state, new.released());
         let (old, new) = self
-            .interrupt(cpu, index)?
-            .try_update(|state| change(state).map(|new| self.aim(state, new.released())))?;
-        self.released_at(cpu, index, old, new);
+            .interrupts
+            .get(cpu, index)?
+            .try_update(|state| change(state).map(|new| aim(state, new)))?;
+        self.links.released(index.line(cpu), old, new);
         self.settle(index, new);
         self.refresh_listed(old, new);
         Some((old, new))
@@ -288,6 +210,129 @@ impl Wired {
         {
             self.notify(target, private, index, state);
         }
+    }
+
+    /// Chooses again while the PE chosen for a pending 1-of-N interrupt does not participate any
+    /// more.
+    fn settle_any(&self, index: WiredIndex, mut state: InterruptWord) -> InterruptWord {
+        let Some(interrupt) = self.interrupts.shared(index) else { return state };
+        let pes = &self.interrupts.pes;
+        for _ in 0..ATTEMPTS {
+            if !pes.is_misplaced(state) {
+                break;
+            }
+            let (old, new) = interrupt.update(|now| {
+                if pes.is_misplaced(now) { now.with_target_index(pes.choose(now)) } else { now }
+            });
+            self.recall_changed(index.intid(), old, new);
+            state = new;
+            if state.target().is_none() {
+                break;
+            }
+        }
+        state
+    }
+
+    /// Changes what a PE takes part in: sets and clears bits of [`participation`]. Interrupts that
+    /// were chosen for it, or for which no PE was found, are placed again.
+    pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
+        let Some(private) = self.private(cpu).filter(|private| private.participate(set, clear))
+        else {
+            return;
+        };
+        if self.routes.one_of_n {
+            for index in self.interrupts.indices(Bank::Shared) {
+                let state = self.state(cpu, index);
+                if self.interrupts.pes.is_misplaced(state) {
+                    self.settle(index, state);
+                }
+            }
+        }
+        if self.wakeup.recall(cpu) {
+            private.awaited.ask();
+        }
+        self.wakeup.kick(cpu);
+    }
+
+    /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in
+    /// `group`.
+    pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
+        let Some(index) = WiredIndex::new(sgi.intid().into()) else { return };
+        self.affinities.each_target(from, sgi, |target| self.pend_sgi(target, index, group));
+    }
+
+    /// An SGI becomes pending at `target`, if it is in `group` there. It has no input, goes to no
+    /// other PE, and holds no physical interrupt.
+    #[inline]
+    fn pend_sgi(&self, target: Cpu, index: WiredIndex, group: Group) {
+        let Some(private) = self.private(target) else { return };
+        let Some(interrupt) = private.interrupts.get(index.get()) else { return };
+        let pended = interrupt
+            .try_update(|state| (Group::of(state) == group).then(|| state.with_latch(true)));
+        let Some((old, new)) = pended else { return };
+        if new.ready() {
+            self.notify(target, private, index, new);
+        }
+        self.refresh_listed(old, new);
+    }
+
+    /// `GICD_IROUTER<n>`; 0 for what the guest cannot see.
+    pub(crate) fn route(&self, intid: IntId) -> Irouter {
+        let routes = self.routes.lock();
+        let stored = || {
+            let state = self.visible(Cpu::new(0), intid)?;
+            Some(route_of(routes.get(WiredIndex::of(intid)?)?, state))
+        };
+        stored().unwrap_or_default()
+    }
+
+    /// Writes `GICD_IROUTER<n>`: `change` of its old value.
+    pub(crate) fn set_route(&self, intid: IntId, change: impl Fn(u64) -> u64) {
+        if self.visible(Cpu::new(0), intid).is_none() {
+            return;
+        }
+        let Some(index) = self.interrupts.index(intid) else { return };
+        let mut routes = self.routes.lock();
+        let Some((stored, interrupt)) = routes.get(index).zip(self.interrupts.shared(index)) else {
+            return;
+        };
+        let old = route_of(stored, interrupt.state());
+        let route = self.routes.valid(Irouter::from(change(old.into_bits())));
+        routes.set(index, route.affinity());
+        let target = self.affinities.resolve(route);
+        let (old, new) = interrupt.update(|state| {
+            let aimed = state.with_any(route.any_participating()).with_target_index(target);
+            self.interrupts.pes.aim(state, aimed)
+        });
+        drop(routes);
+        self.settle(index, new);
+        self.recall_changed(intid, old, new);
+    }
+
+    /// Sets the hypervisor's side of links. Must be called once.
+    pub(crate) fn serve_physical(
+        &self,
+        physical: Arc<dyn PhysicalInterrupts>,
+    ) -> Result<(), Arc<dyn PhysicalInterrupts>> {
+        self.links.serve(physical)
+    }
+
+    /// Links a line to a physical interrupt, or to none.
+    pub(crate) fn link(&self, line: Line, physical: Option<IntId>) -> Result<(), LinkError> {
+        let (cpu, index) = self.interrupts.input(line).ok_or(LinkError::NoSuchLine(line))?;
+        let interrupt = self.interrupts.get(cpu, index).ok_or(LinkError::NoSuchLine(line))?;
+        let (old, new) = self.links.link(line, interrupt, physical)?;
+        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+            self.recall(index.intid(), taker);
+        }
+        Ok(())
+    }
+
+    /// Does an interrupt, which is in no list register, hold its physical interrupt?
+    pub(crate) fn is_physical_active(&self, line: Line) -> bool {
+        let found =
+            self.interrupts.input(line).and_then(|(cpu, index)| self.interrupts.get(cpu, index));
+        found.is_some_and(|interrupt| interrupt.state().physical_active())
     }
 
     /// `target`, to which this part belongs, must notice an interrupt that is ready there.
@@ -314,21 +359,8 @@ impl Wired {
         line: Line,
         change: impl Fn(InterruptWord) -> InterruptWord,
     ) -> Option<InterruptWord> {
-        let (cpu, index) = self.input(line)?;
+        let (cpu, index) = self.interrupts.input(line)?;
         self.try_change(cpu, index.intid(), |state| Some(change(state))).map(|(_, new)| new)
-    }
-
-    /// The vCPU and the index by which a wired input is found; `None`: there is no such input.
-    fn input(&self, line: Line) -> Option<(Cpu, WiredIndex)> {
-        let (cpu, intid) = match line {
-            Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
-            Line::Ppi { cpu, intid } => (cpu, IntId::new(intid)),
-        };
-        let wired = match line {
-            Line::Spi(_) => intid.is_shared(),
-            Line::Ppi { .. } => intid.is_private() && intid.class() != IntIdClass::Sgi,
-        };
-        Some((cpu, self.index(intid).filter(|_| wired)?))
     }
 
     /// `GICD_CTLR`'s enable of the group.
@@ -358,7 +390,7 @@ impl Wired {
         if self.control.fetch_update(SeqCst, SeqCst, changed).is_err() {
             return;
         }
-        for index in 0..self.cpus.len() {
+        for index in 0..self.privates().len() {
             let _ = self.wakeup.recall(cpu(index));
             self.wakeup.kick(cpu(index));
         }
@@ -382,7 +414,7 @@ impl Wired {
     /// `cpu` acknowledges the interrupt at `index` if it still is as `expected`, apart from what
     /// does not matter.
     pub(crate) fn acknowledge(&self, cpu: Cpu, index: WiredIndex, expected: InterruptWord) -> bool {
-        let Some(interrupt) = self.interrupt(cpu, index) else { return false };
+        let Some(interrupt) = self.interrupts.get(cpu, index) else { return false };
         interrupt
             .try_update(|state| {
                 let same = state.ready_at(cpu)
@@ -397,14 +429,14 @@ impl Wired {
     /// anybody hears of a level that is still high, so that a source which is done can lower it
     /// first.
     pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
-        let Some(index) = self.index(intid) else { return };
-        let Some(interrupt) = self.interrupt(cpu, index) else { return };
+        let Some(index) = self.interrupts.index(intid) else { return };
+        let Some(interrupt) = self.interrupts.get(cpu, index) else { return };
         let done = interrupt.try_update(|state| {
-            let done = (state.active() || state.listed()) && self.is_visible(state);
-            done.then(|| self.aim(state, state.deactivated()))
+            let done = (state.active() || state.listed()) && self.interrupts.is_visible(state);
+            done.then(|| self.interrupts.pes.aim(state, state.deactivated()))
         });
         let Some((old, new)) = done else { return };
-        self.released_at(cpu, index, old, new);
+        self.links.released(index.line(cpu), old, new);
         if old.active() && !old.physical_active() {
             self.tell_observer_of(cpu, intid, old);
         }
@@ -420,18 +452,9 @@ impl Wired {
 
     fn tell_observer(&self, cpu: Cpu, intid: IntId) {
         if let Some((observer, index)) = self.observer.get().zip(WiredIndex::of(intid)) {
-            observer.deactivated(line_of(cpu, index));
+            observer.deactivated(index.line(cpu));
         }
     }
-}
-
-fn privates(config: &VgicConfig) -> Result<Box<[Arc<Private>]>, OutOfMemory> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(config.cpus.len())?;
-    for of in &config.cpus {
-        all.push(try_arc(Private::new(of.affinity))?);
-    }
-    Ok(all.into_boxed_slice())
 }
 
 /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent
@@ -456,10 +479,4 @@ fn reset_state(
             state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
         }
     }
-}
-
-/// The line of an interrupt: `cpu`'s own one if it is private.
-fn line_of(cpu: Cpu, index: WiredIndex) -> Line {
-    let intid = index.intid();
-    if intid.is_private() { Line::Ppi { cpu, intid: intid.get() } } else { Line::Spi(intid.get()) }
 }

@@ -22,7 +22,7 @@ struct Machine {
 }
 
 fn wired_index(index: usize) -> WiredIndex {
-    WiredIndex::shared(index).unwrap()
+    WiredIndex::new(WiredIndex::COUNT - WiredIndex::SHARED + index).unwrap()
 }
 
 impl Machine {

@@ -1,6 +1,7 @@
 //! A dense number for every wired interrupt a PE can see: its private ones, then the shared ones.
 
 use gic_arch::{IntId, IntIdClass, IntIdRange};
+use msi_types::{Cpu, Line};
 
 /// The index of a wired interrupt in a PE's candidate bitmap. The order is SGIs and PPIs, extended
 /// PPIs, a gap up to the next word's multiple, SPIs, extended SPIs.
@@ -36,11 +37,6 @@ impl WiredIndex {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
     }
 
-    /// The index of the shared interrupt with this number among them; `None` past the last.
-    pub(crate) fn shared(index: usize) -> Option<Self> {
-        Self::new(index.checked_add(SHARED_BASE as usize)?)
-    }
-
     /// Its number, below [`COUNT`](Self::COUNT).
     pub(crate) const fn get(self) -> usize {
         self.0 as usize
@@ -60,6 +56,16 @@ impl WiredIndex {
             SHARED_BASE..EXTENDED_BASE => number - u32::from(SHARED_BASE) + IntId::SPI_BASE,
             EXTENDED_BASE.. => number - u32::from(EXTENDED_BASE) + IntId::EXTENDED_SPI_BASE,
         })
+    }
+
+    /// The line of the interrupt: `cpu`'s own one if it is private.
+    pub(super) fn line(self, cpu: Cpu) -> Line {
+        let intid = self.intid();
+        if intid.is_private() {
+            Line::Ppi { cpu, intid: intid.get() }
+        } else {
+            Line::Spi(intid.get())
+        }
     }
 }
 
@@ -81,10 +87,6 @@ mod tests {
             if let Some(index) = WiredIndex::of(intid) {
                 assert_eq!((index.intid(), WiredIndex::new(index.get())), (intid, Some(index)));
                 assert_eq!(index.shared_index().is_some(), intid.is_shared());
-                assert_eq!(
-                    index.shared_index().and_then(WiredIndex::shared).is_some(),
-                    intid.is_shared()
-                );
             }
         }
     }

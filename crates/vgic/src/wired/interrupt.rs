@@ -8,6 +8,28 @@ use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
 use msi_types::{Cpu, Level};
 
+/// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the
+/// Non-secure side has Group 1 only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Group {
+    /// Group 0.
+    Zero,
+    /// Group 1, Non-secure Group 1.
+    One,
+}
+
+impl Group {
+    /// The group that an interrupt is in.
+    pub(crate) const fn of(state: InterruptWord) -> Self {
+        if state.group1() { Self::One } else { Self::Zero }
+    }
+
+    /// Index into arrays of two.
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// State of one interrupt at the distributor or a redistributor.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
@@ -59,6 +81,11 @@ pub(crate) struct InterruptWord {
 impl InterruptWord {
     /// The target of an interrupt whose route names no PE.
     pub(crate) const NOWHERE: u16 = (1 << 10) - 1;
+
+    /// The [`target_index`](Self::target_index) of a vCPU.
+    pub(super) fn index_of(cpu: Cpu) -> u16 {
+        u16::try_from(cpu.get()).unwrap_or(Self::NOWHERE)
+    }
 
     pub(crate) const fn priority(self) -> Priority {
         Priority::new(self.priority_value())

@@ -5,12 +5,10 @@
 //! Every change by which an interrupt ceases to hold is one update of its word, and who made it
 //! deactivates the physical interrupt. In the other order, one that fires again could be held up.
 
-use super::listing::Filled;
-use super::{Wired, line_of};
-use crate::wired::index::WiredIndex;
-use crate::wired::interrupt::InterruptWord;
+use super::index::WiredIndex;
+use super::interrupt::{Interrupt, InterruptWord};
+use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;
-use gic_arch::ich::ListRegisterState::{self, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level, Line};
 
@@ -49,21 +47,32 @@ pub enum LinkError {
     NotServed,
 }
 
-impl Wired {
+/// The hypervisor's side of the links, once there is one. Each interrupt's word has its own link.
+pub(super) struct Links(SetOnce<Arc<dyn PhysicalInterrupts>>);
+
+impl Links {
+    pub(super) const fn new() -> Self {
+        Self(SetOnce::new())
+    }
+
     /// Sets the hypervisor's side. Must be called once.
-    pub(crate) fn serve_physical(
+    pub(super) fn serve(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
     ) -> Result<(), Arc<dyn PhysicalInterrupts>> {
-        self.physical.set(physical)
+        self.0.set(physical)
     }
 
-    /// Links a line to a physical interrupt, or to none.
-    pub(crate) fn link(&self, line: Line, physical: Option<IntId>) -> Result<(), LinkError> {
-        let (cpu, index) = self.input(line).ok_or(LinkError::NoSuchLine(line))?;
-        let interrupt = self.interrupt(cpu, index).ok_or(LinkError::NoSuchLine(line))?;
+    /// Links the interrupt of a line to a physical one, or to none. Returns its state before and
+    /// after.
+    pub(super) fn link(
+        &self,
+        line: Line,
+        interrupt: &Interrupt,
+        physical: Option<IntId>,
+    ) -> Result<(InterruptWord, InterruptWord), LinkError> {
         let physical = physical.map(linkable).transpose()?;
-        if self.physical.get().is_none() {
+        if self.0.get().is_none() {
             return Err(LinkError::NotServed);
         }
         let (old, new) = interrupt.update(|state| {
@@ -74,16 +83,7 @@ impl Wired {
             }
         });
         self.released(line, old, new);
-        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
-            self.recall(index.intid(), taker);
-        }
-        Ok(())
-    }
-
-    /// Does an interrupt, which is in no list register, hold its physical interrupt?
-    pub(crate) fn is_physical_active(&self, line: Line) -> bool {
-        let found = self.input(line).and_then(|(cpu, index)| self.interrupt(cpu, index));
-        found.is_some_and(|interrupt| interrupt.state().physical_active())
+        Ok((old, new))
     }
 
     /// A change of an interrupt's word was made: if it held its physical interrupt and does no
@@ -92,22 +92,12 @@ impl Wired {
         if let Some(physical) =
             old.physical().filter(|_| old.physical_active() && !new.physical_active())
         {
-            self.deactivate_physical(line, physical);
+            self.deactivate(line, physical);
         }
     }
 
-    pub(super) fn released_at(
-        &self,
-        cpu: Cpu,
-        index: WiredIndex,
-        old: InterruptWord,
-        new: InterruptWord,
-    ) {
-        self.released(line_of(cpu, index), old, new);
-    }
-
-    pub(super) fn deactivate_physical(&self, line: Line, physical: IntId) {
-        if let Some(served) = self.physical.get() {
+    pub(super) fn deactivate(&self, line: Line, physical: IntId) {
+        if let Some(served) = self.0.get() {
             served.deactivate(line, physical);
         }
     }
@@ -115,62 +105,65 @@ impl Wired {
     /// Returns the state of an interrupt that is to be signalled to `cpu`. Must be called on that
     /// vCPU's thread. If a physical input holds the interrupt pending, the input is sampled first.
     #[inline]
-    pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
-        let state = self.state(cpu, index);
+    pub(super) fn state_to_signal(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        interrupt: &Interrupt,
+    ) -> InterruptWord {
+        let state = interrupt.state();
         if state.is_held_by_input() && state.ready_at(cpu) {
-            self.sample_input(cpu, index, state)
+            self.sample_input(index.line(cpu), interrupt, state)
         } else {
             state
         }
     }
 
-    /// Returns true if an interrupt that the guest can see is pending, as `ISPENDR` reads it. A
-    /// level-sensitive interrupt is pending while its input is asserted or its latch is set (IHI
-    /// 0069, `GICD_ISPENDR<n>`).
-    pub(crate) fn reads_pending(&self, cpu: Cpu, intid: IntId) -> bool {
-        let visible = self.visible(cpu, intid).zip(WiredIndex::of(intid));
-        visible.is_some_and(|(state, index)| {
-            if state.is_held_by_input() {
-                self.sample_input(cpu, index, state).pending()
-            } else if state.is_past_its_input() {
-                let level = self.input_level(line_of(cpu, index), state);
-                state.pending() || level == Level::High
-            } else {
-                state.pending()
-            }
-        })
+    /// Returns true if the interrupt of a line, which has this state, is pending as `ISPENDR` reads
+    /// it. A level-sensitive interrupt is pending while its input is asserted or its latch is set
+    /// (IHI 0069, `GICD_ISPENDR<n>`).
+    pub(super) fn reads_pending(
+        &self,
+        line: Line,
+        interrupt: &Interrupt,
+        state: InterruptWord,
+    ) -> bool {
+        if state.is_held_by_input() {
+            self.sample_input(line, interrupt, state).pending()
+        } else if state.is_past_its_input() {
+            let level = self.level(line, state.physical());
+            state.pending() || level == Level::High
+        } else {
+            state.pending()
+        }
     }
 
     /// Lowers the line of an interrupt in this state if its physical input has fallen, and returns
     /// its new state. The physical interrupt is deactivated, so that it fires again if the input
     /// has risen since.
     #[cold]
-    fn sample_input(&self, cpu: Cpu, index: WiredIndex, state: InterruptWord) -> InterruptWord {
-        let line = line_of(cpu, index);
-        if self.input_level(line, state) == Level::High {
+    fn sample_input(
+        &self,
+        line: Line,
+        interrupt: &Interrupt,
+        state: InterruptWord,
+    ) -> InterruptWord {
+        if self.level(line, state.physical()) == Level::High {
             return state;
         }
         let lower = |now| (now == state).then(|| state.driven(Level::Low).released());
-        match self.interrupt(cpu, index).and_then(|interrupt| interrupt.try_update(lower)) {
+        match interrupt.try_update(lower) {
             Some((old, new)) => {
                 self.released(line, old, new);
                 new
             }
-            None => self.state(cpu, index),
+            None => interrupt.state(),
         }
     }
 
-    fn input_level(&self, line: Line, state: InterruptWord) -> Level {
-        match (state.physical(), self.physical.get()) {
-            (Some(physical), Some(served)) => served.level(line, physical),
-            _ => Level::Low,
-        }
-    }
-
-    /// The level of a physical interrupt that comes back in a list register unacknowledged.
-    pub(super) fn sample(&self, line: Line, filled: Filled, now: ListRegisterState) -> Level {
-        let comes_back = matches!(now, Pending | PendingActive);
-        match (filled.physical.filter(|_| comes_back), self.physical.get()) {
+    /// The level of the physical interrupt that a line is linked to; low if it is not linked.
+    pub(super) fn level(&self, line: Line, physical: Option<IntId>) -> Level {
+        match (physical, self.0.get()) {
             (Some(physical), Some(served)) => served.level(line, physical),
             _ => Level::Low,
         }

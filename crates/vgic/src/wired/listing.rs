@@ -5,10 +5,10 @@
 //! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded
 //! there.
 
-use super::{Wired, line_of};
-use crate::wired::candidates::Look;
-use crate::wired::index::WiredIndex;
-use crate::wired::interrupt::InterruptWord;
+use super::Wired;
+use super::candidates::Look;
+use super::index::WiredIndex;
+use super::interrupt::InterruptWord;
 use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
@@ -162,7 +162,7 @@ impl Wired {
         expected: InterruptWord,
         forwarding: Forwarding,
     ) -> Option<Filled> {
-        let (old, _) = self.interrupt(cpu, index)?.try_update(|state| {
+        let (old, _) = self.interrupts.get(cpu, index)?.try_update(|state| {
             let same = (state.ready_at(cpu) || state.active_at(cpu))
                 && state.priority() == expected.priority()
                 && state.group1() == expected.group1()
@@ -182,7 +182,7 @@ impl Wired {
         filled: Filled,
         left: ListRegister,
     ) -> Option<InterruptWord> {
-        let interrupt = self.interrupt(cpu, index)?;
+        let interrupt = self.interrupts.get(cpu, index)?;
         if filled == PENDING
             && left.state() == Invalid
             && let Some((_, ended)) = interrupt.try_update(|state| state.edge_ended(cpu))
@@ -205,25 +205,28 @@ impl Wired {
         left: ListRegister,
     ) -> Option<InterruptWord> {
         let now = left.state();
-        let interrupt = self.interrupt(cpu, index)?;
-        let line = line_of(cpu, index);
-        let level = self.sample(line, filled, now);
+        let interrupt = self.interrupts.get(cpu, index)?;
+        let line = index.line(cpu);
+        // Of a physical interrupt that comes back unacknowledged.
+        let level = self.links.level(line, filled.physical.filter(|_| is_pending(now)));
         let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
             let sampled = if state.edge() { Level::Low } else { level };
-            ours.then(|| self.aim(state, state.folded(filled, left, sampled).released()))
+            ours.then(|| {
+                self.interrupts.pes.aim(state, state.folded(filled, left, sampled).released())
+            })
         });
         let physical = filled.physical.filter(|_| now != Invalid);
         let Some((old, new)) = folded else {
             if let Some(physical) = physical {
-                self.deactivate_physical(line, physical);
+                self.links.deactivate(line, physical);
             }
             return None;
         };
         match physical {
             Some(_) if new.physical_active() && new.physical() == physical => {}
-            Some(physical) => self.deactivate_physical(line, physical),
-            None => self.released(line, old, new),
+            Some(physical) => self.links.deactivate(line, physical),
+            None => self.links.released(line, old, new),
         }
         let ended_by_register = is_active(now) && !new.active();
         if filled.physical.is_none() && (was_ended(filled.state, now) || ended_by_register) {
@@ -236,7 +239,8 @@ impl Wired {
     /// The guest makes an interrupt active by a register. A vCPU with list registers takes it
     /// along.
     pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
-        let change = |state: InterruptWord| self.is_visible(state).then(|| state.activated());
+        let change =
+            |state: InterruptWord| self.interrupts.is_visible(state).then(|| state.activated());
         let Some((old, new)) = self.try_change(cpu, intid, change) else { return };
         self.recall_changed(intid, old, new);
         if let Some((target, index)) =

@@ -1,69 +1,58 @@
-//! Routes: `GICD_IROUTER<n>` as the guest wrote it, and the target that an interrupt's word has
-//! from it.
+//! Routes: `GICD_IROUTER<n>` as the guest wrote it.
 
-use super::Wired;
-use crate::wired::index::WiredIndex;
-use crate::wired::interrupt::InterruptWord;
+use super::index::WiredIndex;
+use super::interrupt::InterruptWord;
+use crate::sync::lock::{Mutex, MutexGuard};
+use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
+use gic_arch::Affinity;
 use gic_arch::gicd::Irouter;
-use gic_arch::{Affinity, IntId};
-use msi_types::Cpu;
 
-impl Wired {
-    /// `GICD_IROUTER<n>`; 0 for what the guest cannot see.
-    pub(crate) fn route(&self, intid: IntId) -> Irouter {
-        let routes = self.routes.lock();
-        let stored = || {
-            let state = self.visible(Cpu::new(0), intid)?;
-            let affinity = routes.get(WiredIndex::of(intid)?.shared_index()?)?;
-            Some(route_of(*affinity, state))
-        };
-        stored().unwrap_or_default()
+/// The affinities of the routes of shared interrupts. The interrupt's word says whether any PE may
+/// take it. The lock is held while the word takes the target, so that two writers of one route
+/// cannot leave register and word apart.
+pub(super) struct Routes {
+    stored: Mutex<Box<[Affinity]>>,
+    /// `GICD_TYPER.No1N` is clear.
+    pub(super) one_of_n: bool,
+}
+
+/// The routes, locked.
+pub(super) struct LockedRoutes<'a>(MutexGuard<'a, Box<[Affinity]>>);
+
+impl Routes {
+    pub(super) fn new(shared: usize, one_of_n: bool) -> Result<Self, OutOfMemory> {
+        let stored = try_boxed_slice((0..shared).map(|_| Irouter::new().affinity()))?;
+        Ok(Self { stored: Mutex::new(stored), one_of_n })
     }
 
-    /// Writes `GICD_IROUTER<n>`: `change` of its old value.
-    pub(crate) fn set_route(&self, intid: IntId, change: impl Fn(u64) -> u64) {
-        if self.visible(Cpu::new(0), intid).is_none() {
-            return;
-        }
-        let Some(index) = self.index(intid) else { return };
-        let Some(shared) = index.shared_index() else { return };
-        let mut routes = self.routes.lock();
-        let (Some(stored), Some(interrupt)) = (routes.get_mut(shared), self.shared.get(shared))
-        else {
-            return;
-        };
-        let old = route_of(*stored, interrupt.state());
-        let route = self.valid_route(Irouter::from(change(old.into_bits())));
-        *stored = route.affinity();
-        let target = self.resolve(route);
-        let (old, new) = interrupt.update(|state| {
-            let aimed = state.with_any(route.any_participating()).with_target_index(target);
-            self.aim(state, aimed)
-        });
-        drop(routes);
-        self.settle(index, new);
-        self.recall_changed(intid, old, new);
+    pub(super) fn lock(&self) -> LockedRoutes<'_> {
+        LockedRoutes(self.stored.lock())
     }
 
     /// The route with what is RES0 taken away.
-    pub(super) fn valid_route(&self, written: Irouter) -> Irouter {
+    pub(super) fn valid(&self, written: Irouter) -> Irouter {
         Irouter::to(written.affinity())
             .with_any_participating(written.any_participating() && self.one_of_n)
     }
+}
 
-    /// The vCPU index that a route names, for [`InterruptWord::target_index`];
-    /// [`InterruptWord::NOWHERE`] if it names none, or any.
-    pub(super) fn resolve(&self, route: Irouter) -> u16 {
-        if route.any_participating() {
-            return InterruptWord::NOWHERE;
+impl LockedRoutes<'_> {
+    /// Gives every route its value after reset.
+    pub(super) fn reset(&mut self) {
+        self.0.fill(Irouter::new().affinity());
+    }
+
+    /// The affinity of a shared interrupt's route.
+    pub(super) fn get(&self, index: WiredIndex) -> Option<Affinity> {
+        self.0.get(index.shared_index()?).copied()
+    }
+
+    /// Stores the affinity of a shared interrupt's route.
+    pub(super) fn set(&mut self, index: WiredIndex, affinity: Affinity) {
+        if let Some(stored) = index.shared_index().and_then(|index| self.0.get_mut(index)) {
+            *stored = affinity;
         }
-        let found =
-            self.by_affinity.binary_search_by_key(&route.affinity(), |(affinity, _)| *affinity);
-        found
-            .ok()
-            .and_then(|at| self.by_affinity.get(at))
-            .and_then(|(_, cpu)| u16::try_from(cpu.get()).ok())
-            .unwrap_or(InterruptWord::NOWHERE)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Wired interrupts as plain data, and back.
 
+use super::index::WiredIndex;
+use super::interrupt::InterruptWord;
 use super::routes::route_of;
+use super::table::Bank;
 use super::{Wired, reset_state};
 use crate::config::{SecurityView, VgicConfig};
 use crate::saved_state::{InterruptState, Problem};
-use crate::wired::index::WiredIndex;
-use crate::wired::interrupt::InterruptWord;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use doorbell_fallible::{OutOfMemory, try_collect};
@@ -22,33 +23,6 @@ pub(crate) struct RestoredInterrupt {
     route: Affinity,
 }
 
-/// The interrupts of one owner.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Bank {
-    /// The distributor's.
-    Shared,
-    /// A PE's own.
-    Private(Cpu),
-}
-
-impl Bank {
-    /// Target of an interrupt of the bank after reset; of shared ones `unrouted`.
-    fn target_after_reset(self, unrouted: u16) -> u16 {
-        match self {
-            Self::Shared => unrouted,
-            Self::Private(cpu) => u16::try_from(cpu.get()).unwrap_or(InterruptWord::NOWHERE),
-        }
-    }
-
-    /// A vCPU by which the interrupts are found.
-    fn owner(self) -> Cpu {
-        match self {
-            Self::Shared => Cpu::new(0),
-            Self::Private(cpu) => cpu,
-        }
-    }
-}
-
 impl Wired {
     /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once:
     /// it is as it was at one moment.
@@ -58,26 +32,16 @@ impl Wired {
         bank: Bank,
     ) -> Result<Vec<InterruptState>, OutOfMemory> {
         let routes = self.routes.lock();
-        let target = bank.target_after_reset(self.resolve(Irouter::new()));
-        let indices = self.indices(bank).filter_map(|index| {
+        let target = bank.target_after_reset(self.affinities.resolve(Irouter::new()));
+        let indices = self.interrupts.indices(bank).filter_map(|index| {
             let unrouted = Irouter::new().affinity();
-            let route = index.shared_index().and_then(|index| routes.get(index)).copied();
             let state = self.state(bank.owner(), index);
-            let saved = self.record(index, state, route.unwrap_or(unrouted));
+            let saved = self.record(index, state, routes.get(index).unwrap_or(unrouted));
             let untouched = reset_state(config, index, InterruptWord::new(), target);
             let untouched = self.record(index, untouched, unrouted);
             (saved != untouched).then_some(saved)
         });
         Ok(try_collect(indices)?)
-    }
-
-    /// The indices of the implemented interrupts of a bank, ascending.
-    fn indices(&self, bank: Bank) -> impl Iterator<Item = WiredIndex> {
-        let numbers = match bank {
-            Bank::Shared => WiredIndex::COUNT - WiredIndex::SHARED..WiredIndex::COUNT,
-            Bank::Private(_) => 0..WiredIndex::PRIVATE,
-        };
-        numbers.filter_map(WiredIndex::new).filter(|index| self.intids.contains(index.intid()))
     }
 
     fn record(&self, index: WiredIndex, state: InterruptWord, route: Affinity) -> InterruptState {
@@ -104,9 +68,7 @@ impl Wired {
 
     /// The vCPU with this affinity.
     pub(crate) fn cpu_at(&self, affinity: Affinity) -> Option<Cpu> {
-        let found =
-            self.by_affinity.binary_search_by_key(&affinity, |(affinity, _)| *affinity).ok()?;
-        self.by_affinity.get(found).map(|(_, cpu)| *cpu)
+        self.affinities.cpu_at(affinity)
     }
 
     /// The vCPU that a field of a saved state names.
@@ -125,7 +87,7 @@ impl Wired {
         bank: Bank,
         saved: &InterruptState,
     ) -> Result<RestoredInterrupt, Problem> {
-        let index = self.index(saved.intid).ok_or(Problem::Unknown)?;
+        let index = self.interrupts.index(saved.intid).ok_or(Problem::Unknown)?;
         let right_bank = match bank {
             Bank::Shared => saved.intid.is_shared(),
             Bank::Private(_) => saved.intid.is_private(),
@@ -151,16 +113,16 @@ impl Wired {
     fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<InterruptWord, Problem> {
         let route = Irouter::from(saved.route);
         let valid = match bank {
-            Bank::Shared => self.valid_route(route).into_bits() == saved.route,
+            Bank::Shared => self.routes.valid(route).into_bits() == saved.route,
             Bank::Private(_) => saved.route == 0,
         };
         Problem::unless(valid, "route", saved.route)?;
         let target = match (bank, saved.chosen) {
             (Bank::Shared, Some(cpu)) if route.any_participating() => {
-                index(self.named_cpu("chosen CPU", cpu)?)
+                InterruptWord::index_of(self.named_cpu("chosen CPU", cpu)?)
             }
             (_, Some(cpu)) => return Err(Problem::NoSuchCpu { field: "chosen CPU", cpu }),
-            (_, None) => bank.target_after_reset(self.resolve(route)),
+            (_, None) => bank.target_after_reset(self.affinities.resolve(route)),
         };
         let state = InterruptWord::new()
             .with_latch(saved.latch)
@@ -204,7 +166,7 @@ impl Wired {
             config,
             index,
             state,
-            bank.target_after_reset(self.resolve(Irouter::new())),
+            bank.target_after_reset(self.affinities.resolve(Irouter::new())),
         );
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
@@ -212,21 +174,17 @@ impl Wired {
     /// Puts a bank that is as after reset into a saved state. What is pending is told to nobody
     /// yet.
     pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
-        for index in self.indices(bank) {
-            if let Some(interrupt) = self.interrupt(bank.owner(), index) {
+        for index in self.interrupts.indices(bank) {
+            if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
                 interrupt.update(|state| state.with_line(false));
             }
         }
         let mut routes = self.routes.lock();
         for restored in interrupts {
-            if let Some(interrupt) = self.interrupt(bank.owner(), restored.index) {
+            if let Some(interrupt) = self.interrupts.get(bank.owner(), restored.index) {
                 interrupt.update(|state| restored.state.linked_as(state));
             }
-            if let Some(route) =
-                restored.index.shared_index().and_then(|index| routes.get_mut(index))
-            {
-                *route = restored.route;
-            }
+            routes.set(restored.index, restored.route);
         }
     }
 
@@ -252,12 +210,10 @@ impl Wired {
 
     /// The wired interrupts that are active at `cpu`.
     pub(crate) fn active_indices(&self, cpu: Cpu) -> impl Iterator<Item = WiredIndex> {
-        let indices = self.indices(Bank::Private(cpu)).chain(self.indices(Bank::Shared));
+        let indices = self
+            .interrupts
+            .indices(Bank::Private(cpu))
+            .chain(self.interrupts.indices(Bank::Shared));
         indices.filter(move |index| self.state(cpu, *index).active_at(cpu))
     }
-}
-
-/// A vCPU as [`InterruptWord::target_index`] has it.
-fn index(cpu: Cpu) -> u16 {
-    u16::try_from(cpu.get()).unwrap_or(InterruptWord::NOWHERE)
 }

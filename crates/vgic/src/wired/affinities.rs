@@ -1,0 +1,59 @@
+//! The vCPUs by affinity, as routes and SGIs name them.
+
+use super::interrupt::InterruptWord;
+use crate::config::{VgicConfig, cpu};
+use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
+use gic_arch::Affinity;
+use gic_arch::gicd::Irouter;
+use gic_arch::icc::Sgi;
+use msi_types::Cpu;
+
+/// Targets that one write can name: those of a range of Aff0.
+const RANGE: u8 = 16;
+
+/// The vCPUs, by ascending affinity.
+pub(super) struct Affinities(Box<[(Affinity, Cpu)]>);
+
+impl Affinities {
+    pub(super) fn new(config: &VgicConfig) -> Result<Self, OutOfMemory> {
+        let cpus = config.cpus.iter().enumerate();
+        let mut all = try_boxed_slice(cpus.map(|(index, of)| (of.affinity, cpu(index))))?;
+        all.sort_unstable();
+        Ok(Self(all))
+    }
+
+    /// The vCPU with this affinity.
+    pub(super) fn cpu_at(&self, affinity: Affinity) -> Option<Cpu> {
+        let found = self.0.binary_search_by_key(&affinity, |(affinity, _)| *affinity).ok()?;
+        self.0.get(found).map(|(_, cpu)| *cpu)
+    }
+
+    /// The vCPU index that a route names, for [`InterruptWord::target_index`];
+    /// [`InterruptWord::NOWHERE`] if it names none, or any.
+    pub(super) fn resolve(&self, route: Irouter) -> u16 {
+        if route.any_participating() {
+            return InterruptWord::NOWHERE;
+        }
+        self.cpu_at(route.affinity()).map_or(InterruptWord::NOWHERE, InterruptWord::index_of)
+    }
+
+    /// Calls `each` with the targets of an SGI that `from` sends by `ICC_SGI1R_EL1` or its kin.
+    pub(super) fn each_target(&self, from: Cpu, sgi: Sgi, mut each: impl FnMut(Cpu)) {
+        if sgi.all_but_self() {
+            let others = self.0.iter().filter(|(_, target)| *target != from);
+            others.for_each(|(_, target)| each(*target));
+            return;
+        }
+        let first = sgi.range_selector() * RANGE;
+        let first = Affinity::new(sgi.aff3(), sgi.aff2(), sgi.aff1(), first);
+        let behind = self.0.partition_point(|(affinity, _)| *affinity < first);
+        for (affinity, target) in &self.0[behind..] {
+            match affinity.packed() - first.packed() {
+                at @ 0..16 if sgi.target_list() & 1 << at != 0 => each(*target),
+                0..16 => {}
+                16.. => break,
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The words of all wired interrupts, and what the guest can see of them.
+
+use super::index::WiredIndex;
+use super::interrupt::{Interrupt, InterruptWord};
+use super::pes::Pes;
+use crate::config::{SecurityView, VgicConfig, WiredIntIds};
+use alloc::boxed::Box;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
+use gic_arch::{IntId, IntIdClass};
+use msi_types::{Cpu, Line};
+
+/// The interrupts of a machine.
+pub(super) struct InterruptTable {
+    intids: WiredIntIds,
+    security: SecurityView,
+    shared: Box<[Interrupt]>,
+    pub(super) pes: Pes,
+}
+
+/// The interrupts of one owner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bank {
+    /// The distributor's.
+    Shared,
+    /// A PE's own.
+    Private(Cpu),
+}
+
+impl Bank {
+    /// Target of an interrupt of the bank after reset; of shared ones `unrouted`.
+    pub(super) fn target_after_reset(self, unrouted: u16) -> u16 {
+        match self {
+            Self::Shared => unrouted,
+            Self::Private(cpu) => InterruptWord::index_of(cpu),
+        }
+    }
+
+    /// A vCPU by which the interrupts are found.
+    pub(super) fn owner(self) -> Cpu {
+        match self {
+            Self::Shared => Cpu::new(0),
+            Self::Private(cpu) => cpu,
+        }
+    }
+}
+
+impl InterruptTable {
+    pub(super) fn new(config: &VgicConfig) -> Result<Self, OutOfMemory> {
+        let intids = config.wired_intids();
+        let last = intids.last_shared().and_then(WiredIndex::of).and_then(WiredIndex::shared_index);
+        let shared = 0..last.map_or(0, |last| last + 1);
+        Ok(Self {
+            intids,
+            security: config.security,
+            shared: try_boxed_slice(shared.map(|_| Interrupt::new(InterruptWord::new())))?,
+            pes: Pes::new(config)?,
+        })
+    }
+
+    /// The number of shared interrupts, with the gaps between them.
+    pub(super) fn shared_count(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// The word of a shared interrupt.
+    pub(super) fn shared(&self, index: WiredIndex) -> Option<&Interrupt> {
+        self.shared.get(index.shared_index()?)
+    }
+
+    /// The word of an implemented interrupt: `cpu`'s own one if it is private.
+    pub(super) fn get(&self, cpu: Cpu, index: WiredIndex) -> Option<&Interrupt> {
+        match index.shared_index() {
+            Some(index) => self.shared.get(index),
+            None => self.pes.get(cpu)?.interrupts.get(index.get()),
+        }
+    }
+
+    /// The state of the interrupt at `index`, visible to the guest or not.
+    pub(super) fn state(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
+        self.get(cpu, index).map_or(InterruptWord::new(), Interrupt::state)
+    }
+
+    /// The index of an interrupt that the machine has.
+    pub(super) fn index(&self, intid: IntId) -> Option<WiredIndex> {
+        WiredIndex::of(intid).filter(|_| self.intids.contains(intid))
+    }
+
+    /// The vCPU and the index by which a wired input is found; `None`: there is no such input.
+    pub(super) fn input(&self, line: Line) -> Option<(Cpu, WiredIndex)> {
+        let (cpu, intid) = match line {
+            Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
+            Line::Ppi { cpu, intid } => (cpu, IntId::new(intid)),
+        };
+        let wired = match line {
+            Line::Spi(_) => intid.is_shared(),
+            Line::Ppi { .. } => intid.is_private() && intid.class() != IntIdClass::Sgi,
+        };
+        Some((cpu, self.index(intid).filter(|_| wired)?))
+    }
+
+    /// The state of an interrupt that the guest can see; `None` for any other.
+    pub(super) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
+        let state = self.get(cpu, self.index(intid)?)?.state();
+        self.is_visible(state).then_some(state)
+    }
+
+    pub(super) fn is_visible(&self, state: InterruptWord) -> bool {
+        self.security == SecurityView::Single || state.group1()
+    }
+
+    /// The indices of the implemented interrupts of a bank, ascending.
+    pub(super) fn indices(&self, bank: Bank) -> impl Iterator<Item = WiredIndex> {
+        let numbers = match bank {
+            Bank::Shared => WiredIndex::COUNT - WiredIndex::SHARED..WiredIndex::COUNT,
+            Bank::Private(_) => 0..WiredIndex::PRIVATE,
+        };
+        numbers.filter_map(WiredIndex::new).filter(|index| self.intids.contains(index.intid()))
+    }
+}
