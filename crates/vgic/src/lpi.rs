@@ -122,6 +122,7 @@ mod shared;
 mod sweep;
 mod sweep_steps;
 mod tables;
+mod translator;
 
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;

@@ -1,12 +1,15 @@
 //! The shared half of the model: register frames, lines and messages, from any thread.
 
+mod address_map;
 pub(crate) mod doorbells;
 mod links;
 mod listed_state;
 
+pub(crate) use address_map::{AddressMap, FrameAt};
+pub use address_map::{Block, Region};
 pub use links::PhysicalTaken;
 
-use crate::config::{V2mConfig, VgicConfig, cpu};
+use crate::config::{V2mConfig, VgicConfig};
 use crate::frames::distributor::Distributor;
 use crate::frames::its::{CommandFaults, Its};
 use crate::frames::mbi::Mbi;
@@ -23,7 +26,6 @@ use crate::wired::interrupt::InterruptWord;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
-use core::ops::Range;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{gicr, gits};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
@@ -39,33 +41,7 @@ pub struct Vgic {
     pub(crate) its: Box<[Arc<Its>]>,
     /// By vCPU.
     pub(crate) redistributors: Box<[RedistributorRegisters]>,
-    /// Regions of the model, by ascending address.
-    pub(crate) regions: Box<[Region]>,
-}
-
-/// A range of guest physical addresses that the model answers for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Region {
-    /// The addresses.
-    pub addresses: Range<u64>,
-    /// The registers there.
-    pub block: Block,
-}
-
-/// Contents of a [`Region`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Block {
-    /// The distributor.
-    Distributor,
-    /// A redistributor region: index into [`VgicConfig::redistributors`].
-    Redistributors(usize),
-    /// An ITS: index into [`VgicConfig::its`].
-    Its(usize),
-    /// The doorbells of message-based SPIs alone: [`VgicConfig::mbi_alias`].
-    MbiAlias,
-    /// A GICv2m frame: index into [`VgicConfig::v2m`].
-    V2m(usize),
+    pub(crate) addresses: AddressMap,
 }
 
 /// The address is not one of the model's ([`Vgic::regions`]).
@@ -77,32 +53,6 @@ pub struct NotClaimed(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the GIC has a line observer already")]
 pub struct ObserverTaken;
-
-/// Target of an access.
-#[derive(Clone, Copy)]
-pub(crate) enum FrameAt<'a> {
-    Distributor,
-    /// By its address.
-    MbiAlias(u64),
-    Redistributor(Cpu),
-    Its(&'a Its),
-    V2m(&'a V2mConfig),
-    /// Room that no redistributor fills.
-    Empty,
-}
-
-impl FrameAt<'_> {
-    /// Returns the frame at this address.
-    const fn at(self, base: u64) -> RegisterFrame {
-        match self {
-            Self::Distributor => RegisterFrame::Distributor(base),
-            Self::MbiAlias(_) => RegisterFrame::MbiAlias(base),
-            Self::Redistributor(_) | Self::Empty => RegisterFrame::Redistributor(base),
-            Self::Its(_) => RegisterFrame::Its(base),
-            Self::V2m(_) => RegisterFrame::V2m(base),
-        }
-    }
-}
 
 impl fmt::Debug for Vgic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,12 +182,12 @@ impl Vgic {
 
     /// Does the model answer for this address?
     pub fn claims(&self, address: u64) -> bool {
-        self.region(address).is_some()
+        self.addresses.region(address).is_some()
     }
 
     /// The regions that the model claims, by ascending address.
     pub fn regions(&self) -> &[Region] {
-        &self.regions
+        self.addresses.regions()
     }
 
     /// The doorbell of the ITS at this index of [`VgicConfig::its`]: where devices' messages go.
@@ -317,36 +267,9 @@ impl Vgic {
         &self.wired
     }
 
-    fn region(&self, address: u64) -> Option<&Region> {
-        let after = self.regions.partition_point(|region| region.addresses.start <= address);
-        self.regions.get(after.checked_sub(1)?).filter(|region| region.addresses.contains(&address))
-    }
-
     /// Returns the frame at an address, and the offset in it.
     pub(crate) fn frame_at(&self, address: u64) -> Option<(FrameAt<'_>, u32)> {
-        let region = self.region(address)?;
-        let offset = address - region.addresses.start;
-        let frame = match region.block {
-            Block::Its(index) => FrameAt::Its(self.its.get(index)?),
-            Block::Distributor => FrameAt::Distributor,
-            Block::Redistributors(index) => return self.redistributor(index, offset),
-            Block::MbiAlias => FrameAt::MbiAlias(region.addresses.start),
-            Block::V2m(index) => FrameAt::V2m(self.config.v2m.get(index)?),
-        };
-        Some((frame, low_offset(offset)))
-    }
-
-    /// The redistributor at `offset` bytes into a region, and the offset in its frames.
-    fn redistributor(&self, region: usize, offset: u64) -> Option<(FrameAt<'_>, u32)> {
-        let config = &self.config;
-        let stride = config.redistributors.get(region)?.stride;
-        let before: u64 =
-            config.redistributors.iter().take(region).map(|before| u64::from(before.count)).sum();
-        let index = usize::try_from(before + offset / stride).ok()?;
-        let within = low_offset(offset % stride);
-        let is_present = index < self.redistributors.len() && u64::from(within) < gicr::STRIDE_V3;
-        let frame = if is_present { FrameAt::Redistributor(cpu(index)) } else { FrameAt::Empty };
-        Some((frame, within))
+        self.addresses.frame_at(&self.config, &self.its, address)
     }
 
     /// The redistributor of a vCPU that the machine has.
@@ -398,9 +321,4 @@ fn line_delivery(state: Option<InterruptWord>) -> Delivery {
         Some(_) => Delivery::Blocked,
         None => Delivery::NoDoorbell,
     }
-}
-
-/// An offset in a frame. Strides reach up to 4 GiB, of which the frames are the beginning.
-fn low_offset(offset: u64) -> u32 {
-    u32::try_from(offset).unwrap_or(u32::MAX)
 }

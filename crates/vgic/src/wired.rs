@@ -8,19 +8,19 @@ mod affinities;
 pub(crate) mod candidates;
 pub(crate) mod index;
 pub(crate) mod interrupt;
+mod interrupt_table;
 mod links;
 mod listing;
 mod pes;
 mod routes;
 mod saved;
-mod table;
 
 pub(crate) use interrupt::Group;
+pub(crate) use interrupt_table::Bank;
 pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use listing::{Filled, Forwarding, asks_for_end};
 pub(crate) use pes::{Private, participation};
 pub(crate) use saved::RestoredInterrupt;
-pub(crate) use table::Bank;
 
 use crate::config::{SecurityView, VgicConfig, cpu};
 use crate::sync::set_once::SetOnce;
@@ -35,10 +35,10 @@ use gic_arch::icc::Sgi;
 use gic_arch::{IntId, IntIdClass, Priority};
 use index::WiredIndex;
 use interrupt::InterruptWord;
-use links::Links;
+use interrupt_table::InterruptTable;
+use links::PhysicalLinks;
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
-use routes::{Routes, route_of};
-use table::InterruptTable;
+use routes::{RouteRegisters, route_of};
 
 /// Most choices for one 1-of-N interrupt if the chosen PE withdraws concurrently. Afterwards the
 /// PE's own sweep finds it.
@@ -48,8 +48,8 @@ const ATTEMPTS: usize = 4;
 pub(crate) struct Wired {
     interrupts: InterruptTable,
     affinities: Affinities,
-    routes: Routes,
-    links: Links,
+    routes: RouteRegisters,
+    links: PhysicalLinks,
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
     control: AtomicU32,
     wakeup: Arc<VcpuWakeup>,
@@ -63,9 +63,9 @@ impl Wired {
         let interrupts = InterruptTable::new(config)?;
         let wired = Self {
             affinities: Affinities::new(config)?,
-            routes: Routes::new(interrupts.shared_count(), config.one_of_n)?,
+            routes: RouteRegisters::new(interrupts.shared_count(), config.one_of_n)?,
             interrupts,
-            links: Links::new(),
+            links: PhysicalLinks::new(),
             control: AtomicU32::new(0),
             wakeup,
             awaited: Awaited::new(),

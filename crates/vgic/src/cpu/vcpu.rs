@@ -76,7 +76,7 @@ impl Sleep {
 
 /// The most urgent pending interrupt, from wherever it comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Candidate {
+struct MostUrgent {
     priority: Priority,
     intid: IntId,
     group: Group,
@@ -265,7 +265,7 @@ impl Vcpu {
 
     /// Takes an LPI that is more urgent than everything wired, in one go. It passes mask and binary
     /// point: what is in its group and less urgent could not either.
-    fn take_lpi(&mut self, group: Group) -> Option<Candidate> {
+    fn take_lpi(&mut self, group: Group) -> Option<MostUrgent> {
         let forwarded = self.forwarded();
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
             return None;
@@ -280,7 +280,7 @@ impl Vcpu {
 
     /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is
     /// no less urgent. `None` if it is gone.
-    fn take(&mut self, candidate: Candidate) -> Option<Candidate> {
+    fn take(&mut self, candidate: MostUrgent) -> Option<MostUrgent> {
         match candidate.source {
             Source::Wired(index, state) => {
                 self.gic.wired().acknowledge(self.cpu, index, state).then_some(candidate)
@@ -348,13 +348,13 @@ impl Vcpu {
     }
 
     /// The interrupt that the PE is signalled now.
-    fn signalled(&mut self) -> Option<Candidate> {
+    fn signalled(&mut self) -> Option<MostUrgent> {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
     /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with
     /// the lowest INTID (LPIs among themselves: any).
-    fn most_urgent(&mut self) -> Option<Candidate> {
+    fn most_urgent(&mut self) -> Option<MostUrgent> {
         if self.has_nothing() {
             return None;
         }
@@ -377,11 +377,11 @@ impl Vcpu {
             && self.lpis.as_ref().is_none_or(PendingLpis::is_empty)
     }
 
-    fn most_urgent_wired(&self, forwarded: [bool; 2]) -> Option<Candidate> {
-        let mut best: Option<Candidate> = None;
+    fn most_urgent_wired(&self, forwarded: [bool; 2]) -> Option<MostUrgent> {
+        let mut best: Option<MostUrgent> = None;
         self.gic.wired().ready(self.cpu, |index, state| {
             let group = Group::of(state);
-            let found = Candidate {
+            let found = MostUrgent {
                 priority: state.priority(),
                 intid: index.intid(),
                 group,
@@ -408,8 +408,8 @@ impl Vcpu {
         [Group::Zero, Group::One].map(|group| awake && wired.forwards(group))
     }
 
-    fn lpi_candidate(ready: ReadyLpi) -> Candidate {
-        Candidate {
+    fn lpi_candidate(ready: ReadyLpi) -> MostUrgent {
+        MostUrgent {
             priority: ready.priority,
             intid: ready.lpi.intid(),
             group: Group::One,
@@ -428,7 +428,7 @@ impl Vcpu {
     }
 }
 
-impl Candidate {
+impl MostUrgent {
     /// Is this one served first?
     fn precedes(self, other: Self) -> bool {
         (self.priority, self.intid) < (other.priority, other.intid)

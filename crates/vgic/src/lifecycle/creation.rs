@@ -8,14 +8,13 @@ use crate::frames::redistributor::RedistributorRegisters;
 use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
 use crate::monitor::events::{Events, FaultReason};
 use crate::monitor::memory::GuestMemory;
-use crate::vgic::{Block, Region, Vgic};
+use crate::vgic::{AddressMap, Vgic};
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice, try_collect_exact};
-use gic_arch::{gicd, gits};
 use msi_types::{Cpu, Kick};
 
 impl Vgic {
@@ -44,7 +43,7 @@ impl Vgic {
         let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = try_arc(Self {
             redistributors: redistributors(&config)?,
-            regions: regions(&config)?,
+            addresses: AddressMap::new(&config)?,
             wired: Wired::new(&config, Arc::clone(&wakeup))?,
             config,
             events,
@@ -138,32 +137,4 @@ fn targets(config: &VgicConfig, its: &ItsConfig) -> Result<Targets, OutOfMemory>
 fn redistributors(config: &VgicConfig) -> Result<Box<[RedistributorRegisters]>, OutOfMemory> {
     let frames = config.redistributor_frames();
     Ok(try_collect_exact(frames.map(RedistributorRegisters::new))?.into_boxed_slice())
-}
-
-fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
-    let alias = config
-        .mbi_alias
-        .map(|base| Region { addresses: base..base + gicd::FRAME_SIZE, block: Block::MbiAlias });
-    let v2m = config.v2m.iter().enumerate().map(|(index, frame)| Region {
-        addresses: frame.base..frame.base + frame.size(),
-        block: Block::V2m(index),
-    });
-    let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;
-    let redistributors = config.redistributors.iter().enumerate().map(|(index, region)| Region {
-        addresses: region.base..region.base + region.stride * u64::from(region.count),
-        block: Block::Redistributors(index),
-    });
-    let its = config.its.iter().enumerate().map(|(index, its)| Region {
-        addresses: its.base..its.base + gits::SIZE,
-        block: Block::Its(index),
-    });
-    let regions = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
-        .chain(redistributors)
-        .chain(its)
-        .chain(alias)
-        .chain(v2m)
-        .filter(|region| !region.addresses.is_empty());
-    let mut regions = try_collect_exact(regions)?;
-    regions.sort_unstable_by_key(|region| region.addresses.start);
-    Ok(regions.into_boxed_slice())
 }

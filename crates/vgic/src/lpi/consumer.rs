@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, Level};
 use super::entry_table::Position;
-use super::ready_bitmap::{ReadyBit, ReadyBitmap, Turns, Visit, Visitor};
+use super::ready_bitmap::{ReadyBit, ReadyBitmap, TurnTable, Visit, Visitor};
 use super::shared::Shared;
 use alloc::boxed::Box;
 use core::ops::ControlFlow;
@@ -29,12 +29,12 @@ pub(crate) struct ListedLpi {
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
     /// Apart, as a vCPU may have no LPIs.
-    turns: Box<[Turns; 1]>,
+    turns: Box<[TurnTable; 1]>,
 }
 
 impl Consumer {
     pub(super) fn new(vcpu: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { vcpu, turns: try_box(Turns::new())? })
+        Ok(Self { vcpu, turns: try_box(TurnTable::new())? })
     }
 
     #[inline]

@@ -5,7 +5,6 @@
 //! refreshes the entries that it concerns. Refreshing twice does no harm.
 
 use super::config::LpiConfig;
-use super::device_table::{DeviceTable, MappedDevices};
 use super::entries_by_lpi::EntriesByLpi;
 use super::entry::{Entry, Level};
 use super::entry_allocator::{EntryAllocator, Owner};
@@ -15,17 +14,16 @@ use super::injection::Injection;
 use super::itt::EntryRef;
 use super::mapping::ItsIndex;
 use super::shared::{Location, Shared};
-use super::sweep::{Cause, Settings, Work};
-use super::tables::{LpiTables, PendingBits};
-use crate::monitor::events::RegisterFrame;
+use super::sweep::{Cause, Settings, SweepQueue};
+use super::tables::{EnabledTables, LpiTables};
+use super::translator::TranslatorList;
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use crate::sync::AtomicU64;
 use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use doorbell_fallible::{OutOfMemory, SortedMap, try_boxed_slice};
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 use msi_types::Cpu;
@@ -39,30 +37,13 @@ pub(crate) struct Control {
     pub(super) config: LpiConfig,
     pub(super) allocator: EntryAllocator,
     pub(super) by_lpi: EntriesByLpi,
-    /// By vCPU: the tables, while its LPIs are enabled.
-    pub(super) redistributors: Box<[Option<LpiTables>]>,
-    /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are
-    /// enabled. A sweep that enables or disables them has it meanwhile.
-    pub(super) images: Box<[PendingBits]>,
-    pub(super) translators: Vec<Translator>,
+    pub(super) enabled: EnabledTables,
+    pub(super) translators: TranslatorList,
     pending_kicks: PendingKicks,
     /// Do registers' sweeps go on?
     left: bool,
-    /// Work in progress. There is room for all of it.
-    pub(super) sweeps: SortedMap<Cause, Work>,
+    pub(super) sweeps: SweepQueue,
     work: u64,
-}
-
-/// The state that one ITS's commands made.
-pub(super) struct Translator {
-    /// Frame of the ITS's registers.
-    pub(super) frame: RegisterFrame,
-    pub(super) enabled: bool,
-    pub(super) device_table: Arc<DeviceTable>,
-    /// Mapped devices.
-    pub(super) mapped_devices: MappedDevices,
-    /// vCPUs of mapped collections.
-    pub(super) collections: SortedMap<u16, u16>,
 }
 
 /// An interrupt's way.
@@ -128,7 +109,6 @@ impl Control {
         faults: LpiFaults,
         wakeup: Arc<VcpuWakeup>,
     ) -> Result<Self, OutOfMemory> {
-        let vcpus = usize::from(config.vcpus);
         let mut control = Self {
             shared,
             memory,
@@ -137,12 +117,11 @@ impl Control {
             config,
             allocator: EntryAllocator::new(config.chunks(), config.nodes()),
             by_lpi: EntriesByLpi::new(config.lpis(), config.entries)?,
-            redistributors: try_boxed_slice((0..vcpus).map(|_| None))?,
-            images: try_boxed_slice((0..vcpus).map(|_| PendingBits::default()))?,
-            translators: Vec::new(),
+            enabled: EnabledTables::new(config.vcpus)?,
+            translators: TranslatorList::new(),
             pending_kicks: PendingKicks::new(config.vcpus)?,
             left: false,
-            sweeps: SortedMap::new(),
+            sweeps: SweepQueue::new(),
             work: 0,
         };
         control.make_room_for_sweeps()?;
@@ -151,8 +130,7 @@ impl Control {
 
     /// Makes room for all sweeps of the vCPUs, the ITSes, and one ITS more.
     pub(super) fn make_room_for_sweeps(&mut self) -> Result<(), OutOfMemory> {
-        let of_its = Cause::PER_ITS * (self.translators.len() + 1);
-        Ok(self.sweeps.reserve_many(Cause::PER_VCPU * usize::from(self.config.vcpus) + of_its)?)
+        self.sweeps.reserve(self.config.vcpus.into(), self.translators.len() + 1)
     }
 
     /// Is a vCPU to be notified?
@@ -200,7 +178,7 @@ impl Control {
 
     /// Notes whether registers' sweeps go on.
     pub(super) fn note_registers(&mut self) {
-        let progress = Progress::done(!self.has_register_work());
+        let progress = Progress::done(!self.sweeps.has_register_work());
         self.wakeup.note_work(&mut self.left, progress);
     }
 
@@ -224,10 +202,6 @@ impl Control {
                 Injection::Fresh
             }
         }
-    }
-
-    pub(super) fn tables(&self, vcpu: u32) -> Option<LpiTables> {
-        self.redistributors.get(vcpu as usize).copied().flatten()
     }
 
     /// Visits every entry that somebody owns, in one go.
@@ -281,7 +255,7 @@ impl Control {
         settings: Settings,
     ) -> Result<Refresh, OutOfMemory> {
         let Route { target, is_open, .. } = route;
-        let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
+        let covering = self.enabled.get(target).filter(|tables| tables.covers(now.lpi()));
         let deliverable = is_open && covering.is_some();
         let (enabled, level) = match (covering, settings) {
             (Some(tables), Settings::Reload) => self.settings(target, &tables, now.lpi()),
@@ -346,9 +320,9 @@ impl Control {
         collection: u16,
         now: Entry,
     ) -> Option<Route> {
-        let translator = self.translator(its)?;
-        let vcpu = translator.collections.get(collection).copied();
-        let is_going = self.is_sweeping(Cause::Teardown(its));
+        let translator = self.translators.get(its)?;
+        let vcpu = translator.collection(collection);
+        let is_going = self.sweeps.contains(Cause::Teardown(its));
         let is_mapped = vcpu.is_some() && !is_going;
         Some(Route {
             target: vcpu.map_or(now.target(), u32::from),

@@ -46,7 +46,7 @@ impl fmt::Debug for DeviceTable {
 
 /// Mapped devices, and which nodes of the tree are in use. Kept under the command lock.
 #[derive(Debug)]
-pub(super) struct MappedDevices {
+pub(super) struct DeviceUsage {
     /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With
     /// room for all.
     used: Vec<u16>,
@@ -62,7 +62,7 @@ pub(super) struct MappedDevices {
 /// Operands of MAPD for a leaf's devices: [`MappedDevice::packed`], or zero.
 type DeviceLeaf = [u64; NODE_ENTRIES];
 
-impl MappedDevices {
+impl DeviceUsage {
     /// May the tree have this many nodes, if it has no others?
     pub(super) const fn allows(&self, nodes: u32) -> bool {
         nodes <= self.limit
@@ -140,14 +140,14 @@ impl DeviceTable {
     }
 
     /// A tree without devices.
-    pub(super) fn no_devices(&self) -> Result<MappedDevices, OutOfMemory> {
+    pub(super) fn no_devices(&self) -> Result<DeviceUsage, OutOfMemory> {
         let limit = u32::try_from(self.nodes.len()).unwrap_or(NODE_LIMIT);
         let (mut used, mut free) = (Vec::new(), Vec::new());
         used.try_reserve_exact(self.nodes.len())?;
         free.try_reserve_exact(self.nodes.len())?;
         used.resize(self.flat_leaves as usize, 0);
         let mapped = try_boxed_slice((0..self.nodes.len()).map(|_| None))?;
-        Ok(MappedDevices { used, free, limit, mapped, devices: 0 })
+        Ok(DeviceUsage { used, free, limit, mapped, devices: 0 })
     }
 
     /// The root comes after all other nodes.
@@ -211,11 +211,7 @@ impl DeviceTable {
     }
 
     /// Operands of MAPD for a device, if it is mapped.
-    pub(super) fn mapped(
-        &self,
-        device: u32,
-        mapped_devices: &MappedDevices,
-    ) -> Option<MappedDevice> {
+    pub(super) fn mapped(&self, device: u32, mapped_devices: &DeviceUsage) -> Option<MappedDevice> {
         let leaf = mapped_devices.leaf(self.leaf_number(device)?)?;
         MappedDevice::unpacked(leaf[(device & NODE_MASK) as usize])
     }
@@ -224,7 +220,7 @@ impl DeviceTable {
     pub(super) fn mapped_from(
         &self,
         first: u32,
-        mapped_devices: &MappedDevices,
+        mapped_devices: &DeviceUsage,
     ) -> Option<(u32, MappedDevice)> {
         if !self.has(first) {
             return None;
@@ -238,7 +234,7 @@ impl DeviceTable {
         &self,
         at: &NodeAt<'_>,
         from: u32,
-        mapped_devices: &MappedDevices,
+        mapped_devices: &DeviceUsage,
     ) -> Option<(u32, MappedDevice)> {
         let shift = at.height * NODE_BITS;
         let mut entries =
@@ -282,7 +278,7 @@ impl DeviceTable {
         &self,
         device: u32,
         mapped: MappedDevice,
-        mapped_devices: &mut MappedDevices,
+        mapped_devices: &mut DeviceUsage,
     ) -> Result<&AtomicU64, NoRoom> {
         if !self.has(device) {
             return Err(NoRoom::Budget);
@@ -299,7 +295,7 @@ impl DeviceTable {
         &'a self,
         at: &NodeAt<'a>,
         device: u32,
-        mapped_devices: &mut MappedDevices,
+        mapped_devices: &mut DeviceUsage,
     ) -> Result<MappedDte<'a>, NoRoom> {
         let link = entry(at.node, device, at.height);
         if at.height == 0 {
@@ -334,12 +330,12 @@ impl DeviceTable {
     }
 
     /// A node that is not in use, on the way to a device.
-    fn take_node(&self, device: u32, mapped_devices: &mut MappedDevices) -> Option<u32> {
+    fn take_node(&self, device: u32, mapped_devices: &mut DeviceUsage) -> Option<u32> {
         if self.flat_leaves > 0 { Some(device >> NODE_BITS) } else { mapped_devices.take() }
     }
 
     /// A node is not in use any more.
-    fn release_node(&self, number: u32, mapped_devices: &mut MappedDevices) {
+    fn release_node(&self, number: u32, mapped_devices: &mut DeviceUsage) {
         if self.flat_leaves == 0 {
             mapped_devices.free.push(number);
         }
@@ -349,7 +345,7 @@ impl DeviceTable {
     pub(super) fn reserve(
         &self,
         mut devices: impl Iterator<Item = u32>,
-        mapped_devices: &mut MappedDevices,
+        mapped_devices: &mut DeviceUsage,
     ) -> Result<(), NoRoom> {
         let used = u32::try_from(mapped_devices.used.len()).unwrap_or(NODE_LIMIT);
         let mut provide = |number: u32| {
@@ -371,7 +367,7 @@ impl DeviceTable {
 
     /// Unmaps a device, whose entry names nothing: nodes that lead to no device any more are taken
     /// back.
-    pub(super) fn unmap(&self, device: u32, mapped_devices: &mut MappedDevices) {
+    pub(super) fn unmap(&self, device: u32, mapped_devices: &mut DeviceUsage) {
         if let Some(leaf) = self.leaf_number(device) {
             mapped_devices.note(leaf, device, None);
             self.unmap_below(&self.root, self.height, device, mapped_devices);
@@ -384,7 +380,7 @@ impl DeviceTable {
         node: &TableNode,
         height: u32,
         device: u32,
-        mapped_devices: &mut MappedDevices,
+        mapped_devices: &mut DeviceUsage,
     ) -> bool {
         if height == 0 {
             return true;

@@ -1,20 +1,18 @@
 //! The effect of an ITS's commands once their operands are checked. A command changes the state at
 //! once; its sweep then brings the entries in line.
 
-use super::control::{Control, Translator};
+use super::control::Control;
 use super::device_table::DeviceTable;
 use super::entry::Entry;
 use super::entry_allocator::Owner;
 use super::injection::Injection;
-use super::itt::{EntryRef, Link};
+use super::itt::EntryRef;
 use super::itt_teardown::IttTeardown;
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep};
-use crate::monitor::events::RegisterFrame;
-use crate::sync::{AtomicU64, Ordering};
 use alloc::sync::Arc;
-use doorbell_fallible::{OutOfMemory, SortedMap};
+use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
 /// An event that is mapped.
@@ -26,21 +24,6 @@ pub(crate) struct MappedEvent {
     pub(crate) collection: u16,
 }
 
-impl Translator {
-    /// The first mapped device from this DeviceID on.
-    pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
-        self.device_table.mapped_from(first, &self.mapped_devices)
-    }
-
-    /// Nothing leads to a device's entries any more: those are left to close.
-    pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> IttTeardown {
-        let Some(dte) = self.device_table.get(device) else { return IttTeardown::default() };
-        let teardown = IttTeardown::of(Control::take_dte(dte), mapped.event_bits.into());
-        self.device_table.unmap(device, &mut self.mapped_devices);
-        teardown
-    }
-}
-
 impl Control {
     /// Adds an ITS, disabled and without mappings.
     pub(super) fn add_its(
@@ -48,37 +31,14 @@ impl Control {
         base: u64,
         device_table: Arc<DeviceTable>,
     ) -> Result<ItsIndex, NoRoom> {
-        let index = u16::try_from(self.translators.len()).map_err(|_| NoRoom::Budget)?;
         self.make_room_for_sweeps()?;
-        self.translators.try_reserve(1).map_err(OutOfMemory::from)?;
-        let mapped_devices = device_table.no_devices()?;
-        let collections = SortedMap::new();
-        self.translators.push(Translator {
-            frame: RegisterFrame::Its(base),
-            enabled: false,
-            mapped_devices,
-            device_table,
-            collections,
-        });
-        Ok(ItsIndex::new(index))
-    }
-
-    pub(super) fn translator(&self, its: ItsIndex) -> Option<&Translator> {
-        self.translators.get(usize::from(its.get()))
-    }
-
-    pub(super) fn translator_mut(&mut self, its: ItsIndex) -> Option<&mut Translator> {
-        self.translators.get_mut(usize::from(its.get()))
-    }
-
-    pub(super) fn device_table(&self, its: ItsIndex) -> Option<Arc<DeviceTable>> {
-        self.translator(its).map(|translator| translator.device_table.clone())
+        self.translators.add(base, device_table)
     }
 
     /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none
     /// becomes pending through this ITS any more once it [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
-        if let Some(translator) = self.translator_mut(its)
+        if let Some(translator) = self.translators.get_mut(its)
             && translator.enabled != enabled
         {
             translator.enabled = enabled;
@@ -96,13 +56,13 @@ impl Control {
 
     /// Has the ITS been enabled, and does that not hold for every event yet?
     pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
-        self.is_sweeping(Cause::Admit(its))
+        self.sweeps.contains(Cause::Admit(its))
     }
 
     /// Is everything done that the ITS's registers and its last command asked for?
     pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
         self.sweeps.is_empty()
-            || Self::causes_of(its).into_iter().all(|cause| !self.is_sweeping(cause))
+            || Self::causes_of(its).into_iter().all(|cause| !self.sweeps.contains(cause))
     }
 
     /// Goes on with what the ITS's registers, then its last command asked for, until
@@ -125,7 +85,7 @@ impl Control {
 
     /// Has the heap no memory for what enabling the ITS takes?
     pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
-        self.is_starved(Cause::Admit(its))
+        self.sweeps.is_starved(Cause::Admit(its))
     }
 
     const fn causes_of(its: ItsIndex) -> [Cause; Cause::PER_ITS] {
@@ -134,21 +94,17 @@ impl Control {
 
     /// A mapped device's event bits.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
-        let translator = self.translator(its)?;
-        translator
-            .device_table
-            .mapped(device, &translator.mapped_devices)
-            .map(|device| device.event_bits)
+        self.translators.get(its)?.event_bits(device)
     }
 
     /// A mapped collection's vCPU.
     pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
-        self.translator(its)?.collections.get(collection).copied()
+        self.translators.get(its)?.collection(collection)
     }
 
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
-        let found = self.find(self.translator(its)?.device_table.get(device)?, event)?;
+        let found = self.find(self.translators.get(its)?.dte(device)?, event)?;
         match self.allocator.owner(found.index()) {
             Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
             Owner::Nobody => None,
@@ -169,26 +125,16 @@ impl Control {
     ) -> Result<(), NoRoom> {
         self.unmap_device(its, device);
         let limit = self.config.devices as usize;
-        let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
-        if translator.mapped_devices.devices() >= limit {
-            return Err(NoRoom::Budget);
-        }
-        translator.device_table.map(device, mapped, &mut translator.mapped_devices)?;
-        Ok(())
+        let translator = self.translators.get_mut(its).ok_or(NoRoom::Budget)?;
+        translator.map_device(device, mapped, limit)
     }
 
     /// MAPD, V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
-        let Some(translator) = self.translator_mut(its) else { return };
-        if let Some(mapped) = translator.device_table.mapped(device, &translator.mapped_devices) {
-            let teardown = translator.close_device(device, mapped);
+        let translator = self.translators.get_mut(its);
+        if let Some(teardown) = translator.and_then(|its| its.unmap_device(device)) {
             self.start(Cause::Command(its), Sweep::Unmap { its, devices: None, teardown });
         }
-    }
-
-    /// Takes away the link from a device to its entries.
-    pub(super) fn take_dte(dte: &AtomicU64) -> Link {
-        Link::from_bits(dte.swap(Link::NONE.bits(), Ordering::SeqCst))
     }
 
     /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
@@ -216,9 +162,8 @@ impl Control {
         collection: u16,
         vcpu: u16,
     ) -> Result<(), OutOfMemory> {
-        if let Some(translator) = self.translator_mut(its) {
-            translator.collections.reserve()?;
-            translator.collections.insert(collection, vcpu);
+        if let Some(translator) = self.translators.get_mut(its) {
+            translator.map_collection(collection, vcpu)?;
             self.refresh_collection(its, collection);
         }
         Ok(())
@@ -226,16 +171,15 @@ impl Control {
 
     /// MAPC, V = 0. What is pending stays pending where it is. Complete when its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
-        if self.translator_mut(its).is_some_and(|its| its.collections.remove(collection).is_some())
-        {
+        if self.translators.get_mut(its).is_some_and(|its| its.unmap_collection(collection)) {
             self.refresh_collection(its, collection);
         }
     }
 
     /// Unmaps the collections from this number on.
     pub(crate) fn unmap_collections_from(&mut self, its: ItsIndex, first: u16) {
-        if let Some(translator) = self.translator_mut(its) {
-            translator.collections.retain(|collection, _| collection < first);
+        if let Some(translator) = self.translators.get_mut(its) {
+            translator.unmap_collections_from(first);
             self.refresh_its(Cause::Resettle(its), its);
         }
     }
@@ -296,7 +240,7 @@ impl Control {
         lpi: Lpi,
     ) -> Result<EntryRef, NoRoom> {
         let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
-        let device_table = self.device_table(its).ok_or(NoRoom::Budget)?;
+        let device_table = self.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
         self.by_lpi.ensure(lpi.index())?;
         self.attach(dte, u32::from(event_bits), event)

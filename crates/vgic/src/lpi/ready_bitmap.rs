@@ -163,7 +163,7 @@ const NO_LEAF: u32 = u32::MAX;
 /// The turn at a level: round robin over leaves, and over the bits of a leaf.
 ///
 /// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or
-/// when the leaf is empty; within it, bits are visited in cyclic order. Turns go from leaf to leaf
+/// when the leaf is empty; within it, bits are visited in cyclic order. TurnTable go from leaf to leaf
 /// in cyclic order. So an LPI whose ready bit is set waits for at most as many takes of its level
 /// as the tree has bits.
 #[derive(Clone, Copy, Debug)]
@@ -181,12 +181,12 @@ struct Turn {
 /// are, at each level, the path from its top word to the leaf, and the last level's bit in the
 /// mask. Other levels' bits are not left: each would cost a look on the way to a less urgent one.
 #[derive(Clone, Debug)]
-pub(super) struct Turns {
+pub(super) struct TurnTable {
     by_level: [Turn; LEVELS],
     last: Option<Level>,
 }
 
-impl Turns {
+impl TurnTable {
     /// Nothing was found yet.
     pub(super) const fn new() -> Self {
         Self { by_level: [Turn { leaf: NO_LEAF, next: 0, left: 0 }; LEVELS], last: None }
@@ -271,7 +271,7 @@ impl ReadyBitmap {
     pub(super) fn walk<V: Visitor>(
         &self,
         count: u32,
-        turns: &mut Turns,
+        turns: &mut TurnTable,
         visitor: &mut V,
     ) -> Option<V::Output> {
         let meant = 1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1);
@@ -287,7 +287,7 @@ impl ReadyBitmap {
             if let Some(found) = walk.turn() {
                 return Some(found);
             }
-            let is_empty = |turns: &Turns| tree.is_empty_but_for(turns.of(level).leaf);
+            let is_empty = |turns: &TurnTable| tree.is_empty_but_for(turns.of(level).leaf);
             let was_empty = is_empty(walk.turns);
             if !was_empty && let Some(found) = walk.others() {
                 return Some(found);
@@ -319,7 +319,7 @@ const fn from(first: u32, group: u32) -> u64 {
 struct LevelWalk<'a, V> {
     tree: &'a LevelBitmap,
     level: Level,
-    turns: &'a mut Turns,
+    turns: &'a mut TurnTable,
     visitor: &'a mut V,
 }
 

@@ -27,15 +27,13 @@ impl Control {
         pendbaser: gicr::Pendbaser,
     ) -> Result<(), OutOfMemory> {
         let tables = LpiTables::new(propbaser, pendbaser, self.config.id_bits);
-        if !matches!(self.redistributors.get(vcpu as usize), Some(None)) {
+        if !self.enabled.is_disabled(vcpu) {
             return Ok(());
         }
         self.provide(vcpu, &tables)?;
-        let mut pending = self.take_image(vcpu);
+        let mut pending = self.enabled.take_image(vcpu);
         self.load_pending(vcpu, &tables, pendbaser, &mut pending);
-        if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
-            *place = Some(tables);
-        }
+        self.enabled.set(vcpu, Some(tables));
         let (cursor, own) = (self.all_chunks(), OwnCursor::START);
         self.start(Cause::Enable(vcpu), Sweep::Enable { cursor, own, vcpu, pending, next: 0 });
         Ok(())
@@ -44,13 +42,7 @@ impl Control {
     /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps that of this one.
     /// Each redistributor may then overwrite the other's pending bits.
     pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
-        let own = self.tables(vcpu)?.pending_range();
-        let others = (0..).zip(&self.redistributors).filter(|(other, _)| *other != vcpu);
-        let mut ranges =
-            others.filter_map(|(other, tables)| Some((other, tables.as_ref()?.pending_range())));
-        ranges
-            .find(|(_, range)| range.start < own.end && own.start < range.end)
-            .map(|found| found.0)
+        self.enabled.sharer_of_pending_table(vcpu)
     }
 
     /// Makes sure of what a redistributor with these tables takes while LPIs are enabled. That is
@@ -59,21 +51,17 @@ impl Control {
         if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
             own.ensure_below(tables.end())?;
         }
-        self.images.get_mut(vcpu as usize).map_or(Ok(()), |image| tables.fit(image))
-    }
-
-    fn take_image(&mut self, vcpu: u32) -> PendingBits {
-        self.images.get_mut(vcpu as usize).map(core::mem::take).unwrap_or_default()
+        self.enabled.fit_image(vcpu, tables)
     }
 
     /// Has the heap no memory for what enabling LPIs takes?
     pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
-        self.is_starved(Cause::Enable(vcpu))
+        self.sweeps.is_starved(Cause::Enable(vcpu))
     }
 
     /// Has `EnableLPIs` been set, and does that not hold for every LPI yet?
     pub(crate) fn is_enabling(&self, vcpu: u32) -> bool {
-        self.is_sweeping(Cause::Enable(vcpu))
+        self.sweeps.contains(Cause::Enable(vcpu))
     }
 
     /// Into an image that is empty.
@@ -95,16 +83,15 @@ impl Control {
     /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)),
     /// nothing becomes pending here any more, and what was pending is in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
-        let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else {
-            return;
-        };
+        let Some(tables) = self.enabled.get(vcpu) else { return };
+        self.enabled.set(vcpu, None);
         self.abandon(Cause::Invalidate(vcpu));
         // The pending table's bits that no entry has taken yet.
         let pending =
             if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
                 pending.from(next)
             } else {
-                let mut image = self.take_image(vcpu);
+                let mut image = self.enabled.take_image(vcpu);
                 // It did when they were enabled.
                 let _ = tables.fit(&mut image);
                 image
@@ -115,20 +102,18 @@ impl Control {
 
     /// Has `EnableLPIs` been cleared, and what was pending not yet gone into the pending table?
     pub(crate) fn is_disabling(&self, vcpu: u32) -> bool {
-        self.is_sweeping(Cause::Disable(vcpu))
+        self.sweeps.contains(Cause::Disable(vcpu))
     }
 
     /// All redistributors are reset: what was pending is gone. In one go.
     pub(super) fn reset_lpis(&mut self) {
         self.sweep(|control, index| control.reset_entry(Location::Event(index)));
-        for vcpu in (0..).take(self.redistributors.len()) {
+        for vcpu in self.enabled.vcpus() {
             let shared = self.shared.clone();
             for block in shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks) {
                 block.indices().for_each(|index| self.reset_entry(Location::Own { vcpu, index }));
             }
-            if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
-                *place = None;
-            }
+            self.enabled.set(vcpu, None);
             for cause in [Cause::Invalidate(vcpu), Cause::Enable(vcpu), Cause::Disable(vcpu)] {
                 self.abandon(cause);
             }
@@ -148,7 +133,7 @@ impl Control {
 
     /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
-        if self.tables(vcpu).is_some_and(|tables| tables.covers(lpi)) {
+        if self.enabled.get(vcpu).is_some_and(|tables| tables.covers(lpi)) {
             self.clear(Location::own(vcpu, lpi));
         }
     }
@@ -235,14 +220,14 @@ impl Control {
 
     /// Is an invalidation by a register not complete?
     pub(crate) fn is_invalidating(&self, vcpu: u32) -> bool {
-        self.is_sweeping(Cause::Invalidate(vcpu))
+        self.sweeps.contains(Cause::Invalidate(vcpu))
     }
 
     /// Takes the configuration of a block of own LPIs from memory. Those that cannot be read are
     /// disabled.
     pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Visited {
         let mut bytes = [0; BLOCK as usize];
-        let read = match self.tables(vcpu) {
+        let read = match self.enabled.get(vcpu) {
             Some(tables) => tables.read_configs(block.first(), &mut bytes, &*self.memory),
             None => Ok(()),
         };

@@ -12,6 +12,7 @@ use super::redistributor_lpis::LpiBlock;
 use super::shared::Location;
 use super::sweep::{OwnCursor, Settings};
 use super::tables::LpiTables;
+use super::translator::Translator;
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
@@ -37,15 +38,14 @@ impl Control {
         &self,
         its: ItsIndex,
     ) -> impl Iterator<Item = (u32, MappedDevice)> {
-        let translator = self.translator(its);
+        let translator = self.translators.get(its);
         let from = move |first: u32| translator?.device_from(first);
         core::iter::successors(from(0), move |(device, _)| from(device.checked_add(1)?))
     }
 
     /// The mapped collections of an ITS with their vCPUs, ascending.
     pub(crate) fn mapped_collections(&self, its: ItsIndex) -> impl Iterator<Item = (u16, u16)> {
-        let collections = self.translator(its).into_iter().flat_map(|its| its.collections.iter());
-        collections.map(|(collection, vcpu)| (collection, *vcpu))
+        self.translators.get(its).into_iter().flat_map(Translator::collections)
     }
 
     /// Visits the mapped events of a device by ascending EventID, each with its collection.
@@ -55,11 +55,8 @@ impl Control {
         device: u32,
         mut each: impl FnMut(u32, u16, SavedLpi) -> Result<(), OutOfMemory>,
     ) -> Result<(), OutOfMemory> {
-        let Some(dte) =
-            self.translator(its).and_then(|translator| translator.device_table.get(device))
-        else {
-            return Ok(());
-        };
+        let translator = self.translators.get(its);
+        let Some(dte) = translator.and_then(|its| its.dte(device)) else { return Ok(()) };
         let mut outcome = Ok(());
         self.each_entry(Link::from_bits(dte.load(Ordering::SeqCst)), &mut |event, index| {
             if let Owner::Event { collection, .. } = self.allocator.owner(index)
@@ -164,9 +161,7 @@ impl Control {
         collections: usize,
         devices: impl Iterator<Item = u32>,
     ) -> Result<(), NoRoom> {
-        let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
-        translator.collections.reserve_many(collections).map_err(OutOfMemory::from)?;
-        translator.device_table.reserve(devices, &mut translator.mapped_devices)
+        self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
     /// Of an event, in whatever entry; `tables` are its target's, if LPIs are enabled there. The
@@ -193,7 +188,7 @@ impl Control {
 
     /// The levels of which no event has its ready bits yet.
     pub(crate) fn no_levels(&self) -> Result<ReservedLevels, OutOfMemory> {
-        Ok(ReservedLevels(try_boxed_slice(self.redistributors.iter().map(|_| 0))?))
+        Ok(ReservedLevels(try_boxed_slice(self.enabled.vcpus().map(|_| 0))?))
     }
 
     /// Of an LPI that is pending at a redistributor by itself.
@@ -242,9 +237,7 @@ impl Control {
         tables: LpiTables,
     ) -> Result<(), OutOfMemory> {
         self.provide(vcpu, &tables)?;
-        if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
-            *place = Some(tables);
-        }
+        self.enabled.set(vcpu, Some(tables));
         let reload = |control: &mut Self, block| control.reload_own(vcpu, block);
         let mut all = OwnCursor::START;
         self.visit_own(vcpu, &mut all, u64::MAX, reload).map(drop)
@@ -257,11 +250,8 @@ impl Control {
         collection: u16,
         vcpu: u16,
     ) -> Result<(), OutOfMemory> {
-        if let Some(translator) = self.translator_mut(its) {
-            translator.collections.reserve()?;
-            translator.collections.insert(collection, vcpu);
-        }
-        Ok(())
+        let translator = self.translators.get_mut(its);
+        translator.map_or(Ok(()), |its| its.map_collection(collection, vcpu))
     }
 
     /// A mapped event.
@@ -361,9 +351,8 @@ impl Control {
         its: ItsIndex,
         devices: impl ExactSizeIterator<Item = u32>,
     ) -> bool {
-        let Some(translator) = self.translator(its) else { return false };
         devices.len() <= self.config.devices as usize
-            && translator.mapped_devices.allows(translator.device_table.nodes_of(devices))
+            && self.translators.get(its).is_some_and(|its| its.has_room_for(devices))
     }
 }
 

@@ -1,12 +1,12 @@
 //! One sweep: its cause, what it does to which entries, and how far it came. A sweep is data;
-//! `sweeps` carries it out.
+//! `sweep_steps` carries it out.
 
 use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::tables::{LpiTables, PendingBits};
 use crate::monitor::memory::MemoryFault;
-use doorbell_fallible::OutOfMemory;
+use doorbell_fallible::{OutOfMemory, SortedMap};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
@@ -55,11 +55,64 @@ impl OwnCursor {
     pub(super) const START: Self = Self { next: 0, is_unreadable: false };
 }
 
-/// Work in progress. There is room for one of each [`Cause`] from the beginning.
+/// Work in progress.
 pub(super) struct Work {
     pub(super) sweep: Sweep,
     /// It could not go on because the heap has no memory left.
     pub(super) is_starved: bool,
+}
+
+/// The sweeps in progress. There is room for one of each [`Cause`] from the beginning.
+pub(super) struct SweepQueue(SortedMap<Cause, Work>);
+
+impl SweepQueue {
+    pub(super) const fn new() -> Self {
+        Self(SortedMap::new())
+    }
+
+    /// Makes room for all sweeps of so many vCPUs and ITSes.
+    pub(super) fn reserve(&mut self, vcpus: usize, its: usize) -> Result<(), OutOfMemory> {
+        Ok(self.0.reserve_many(Cause::PER_VCPU * vcpus + Cause::PER_ITS * its)?)
+    }
+
+    /// Adds a sweep; one for the same cause is replaced.
+    pub(super) fn insert(&mut self, cause: Cause, work: Work) {
+        self.0.insert(cause, work);
+    }
+
+    /// Takes a sweep out.
+    pub(super) fn remove(&mut self, cause: Cause) -> Option<Work> {
+        self.0.remove(cause)
+    }
+
+    /// Is a sweep for this cause going on?
+    pub(super) fn contains(&self, cause: Cause) -> bool {
+        self.0.contains(cause)
+    }
+
+    /// Does a sweep for this cause wait for memory on the heap?
+    pub(super) fn is_starved(&self, cause: Cause) -> bool {
+        self.0.get(cause).is_some_and(|work| work.is_starved)
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first cause after `last` that is meant.
+    pub(super) fn next(
+        &self,
+        last: Option<Cause>,
+        is_meant: impl Fn(Cause) -> bool,
+    ) -> Option<Cause> {
+        let mut causes = self.0.iter().map(|(cause, _)| cause);
+        causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
+    }
+
+    /// Do registers' sweeps go on, other than those that wait for memory?
+    pub(super) fn has_register_work(&self) -> bool {
+        self.0.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
+    }
 }
 
 impl Cause {

@@ -55,16 +55,6 @@ impl Control {
         self.sweeps.remove(cause).map(|work| work.sweep)
     }
 
-    /// Is a sweep for this cause going on?
-    pub(super) fn is_sweeping(&self, cause: Cause) -> bool {
-        self.sweeps.contains(cause)
-    }
-
-    /// Does a sweep for this cause wait for memory on the heap?
-    pub(super) fn is_starved(&self, cause: Cause) -> bool {
-        self.sweeps.get(cause).is_some_and(|work| work.is_starved)
-    }
-
     /// Goes on with a sweep until it is done, or [`work`](Self::work) reaches `limit`. Is it done?
     ///
     /// # Errors
@@ -98,7 +88,7 @@ impl Control {
                 return self.faults.starved_redistributor(vcpu, gicr::INVALLR.offset());
             }
         };
-        if let Some(translator) = self.translator(its) {
+        if let Some(translator) = self.translators.get(its) {
             self.faults.starved((translator.frame, register));
         }
     }
@@ -116,21 +106,12 @@ impl Control {
     pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.advance_all(u64::MAX, |_| true);
         self.note_registers();
-        if self.sweeps.iter().next().is_none() { Ok(()) } else { Err(OutOfMemory) }
-    }
-
-    /// Do registers' sweeps go on, other than those that wait for memory?
-    pub(super) fn has_register_work(&self) -> bool {
-        self.sweeps.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
+        if self.sweeps.is_empty() { Ok(()) } else { Err(OutOfMemory) }
     }
 
     fn advance_all(&mut self, limit: u64, is_meant: impl Fn(Cause) -> bool) -> bool {
         let mut last = None;
-        let next = |control: &Self, last: Option<Cause>| {
-            let mut causes = control.sweeps.iter().map(|(cause, _)| cause);
-            causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
-        };
-        while let Some(cause) = next(self, last) {
+        while let Some(cause) = self.sweeps.next(last, &is_meant) {
             if self.advance(cause, limit) == Ok(false) {
                 return false;
             }
@@ -211,9 +192,7 @@ impl Control {
             | Sweep::MoveAll { .. }
             | Sweep::Unmap { .. } => return,
         };
-        if let Some(place) = self.images.get_mut(vcpu as usize) {
-            *place = image;
-        }
+        self.enabled.put_image(vcpu, image);
     }
 
     /// Visits the entries that somebody owns, chunk by chunk.
@@ -283,11 +262,11 @@ impl Control {
             if !self.close_on(teardown, limit) {
                 return false;
             }
-            let Some((first, translator)) = devices.zip(self.translator_mut(its)) else {
+            let Some((first, translator)) = devices.zip(self.translators.get_mut(its)) else {
                 return true;
             };
-            let Some((device, mapped)) = translator.device_from(first) else { return true };
-            *teardown = translator.close_device(device, mapped);
+            let Some((device, _)) = translator.device_from(first) else { return true };
+            *teardown = translator.unmap_device(device).unwrap_or_default();
             *devices = device.checked_add(1);
             self.count_work(1);
         }

@@ -3,9 +3,10 @@
 
 use super::config::MAX_ID_BITS;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
-use doorbell_fallible::OutOfMemory;
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 
@@ -94,6 +95,80 @@ impl LpiTables {
         memory: &dyn GuestMemory,
     ) -> Result<(), MemoryFault> {
         memory.write(self.pending + PENDING_TABLE_RESERVED, &bits.bytes)
+    }
+}
+
+/// The tables of the redistributors whose LPIs are enabled, and room for their pending bits.
+pub(super) struct EnabledTables {
+    /// By vCPU.
+    tables: Box<[Option<LpiTables>]>,
+    /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are
+    /// enabled. A sweep that enables or disables them holds it in the meantime.
+    images: Box<[PendingBits]>,
+}
+
+impl EnabledTables {
+    /// No redistributor's LPIs are enabled.
+    pub(super) fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            tables: try_boxed_slice((0..vcpus).map(|_| None))?,
+            images: try_boxed_slice((0..vcpus).map(|_| PendingBits::default()))?,
+        })
+    }
+
+    /// The vCPUs.
+    pub(super) fn vcpus(&self) -> impl ExactSizeIterator<Item = u32> + use<> {
+        #[expect(clippy::cast_possible_truncation, reason = "made from 16 bits")]
+        let count = self.tables.len() as u32;
+        (0..count).into_iter()
+    }
+
+    /// The tables of a vCPU, if its LPIs are enabled.
+    pub(super) fn get(&self, vcpu: u32) -> Option<LpiTables> {
+        self.tables.get(vcpu as usize).copied().flatten()
+    }
+
+    /// Does the vCPU exist, with its LPIs disabled?
+    pub(super) fn is_disabled(&self, vcpu: u32) -> bool {
+        matches!(self.tables.get(vcpu as usize), Some(None))
+    }
+
+    /// Sets a vCPU's tables, or takes them away.
+    pub(super) fn set(&mut self, vcpu: u32, tables: Option<LpiTables>) {
+        if let Some(place) = self.tables.get_mut(vcpu as usize) {
+            *place = tables;
+        }
+    }
+
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps that of this one.
+    pub(super) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
+        let own = self.get(vcpu)?.pending_range();
+        let mut others = (0..).zip(&self.tables).filter(|(other, _)| *other != vcpu);
+        others
+            .find(|(_, tables)| {
+                tables.is_some_and(|tables| {
+                    let range = tables.pending_range();
+                    range.start < own.end && own.start < range.end
+                })
+            })
+            .map(|(other, _)| other)
+    }
+
+    /// Makes room for the pending bits of a vCPU with these tables.
+    pub(super) fn fit_image(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
+        self.images.get_mut(vcpu as usize).map_or(Ok(()), |image| tables.fit(image))
+    }
+
+    /// Takes the room for a vCPU's pending bits.
+    pub(super) fn take_image(&mut self, vcpu: u32) -> PendingBits {
+        self.images.get_mut(vcpu as usize).map(core::mem::take).unwrap_or_default()
+    }
+
+    /// Gives the room for a vCPU's pending bits back.
+    pub(super) fn put_image(&mut self, vcpu: u32, image: PendingBits) {
+        if let Some(place) = self.images.get_mut(vcpu as usize) {
+            *place = image;
+        }
     }
 }
 

@@ -48,9 +48,9 @@ pub enum LinkError {
 }
 
 /// The hypervisor's side of the links, once there is one. Each interrupt's word has its own link.
-pub(super) struct Links(SetOnce<Arc<dyn PhysicalInterrupts>>);
+pub(super) struct PhysicalLinks(SetOnce<Arc<dyn PhysicalInterrupts>>);
 
-impl Links {
+impl PhysicalLinks {
     pub(super) const fn new() -> Self {
         Self(SetOnce::new())
     }

@@ -11,7 +11,7 @@ use gic_arch::gicd::Irouter;
 /// The affinities of the routes of shared interrupts. The interrupt's word says whether any PE may
 /// take it. The lock is held while the word takes the target, so that two writers of one route
 /// cannot leave register and word apart.
-pub(super) struct Routes {
+pub(super) struct RouteRegisters {
     stored: Mutex<Box<[Affinity]>>,
     /// `GICD_TYPER.No1N` is clear.
     pub(super) one_of_n: bool,
@@ -20,7 +20,7 @@ pub(super) struct Routes {
 /// The routes, locked.
 pub(super) struct LockedRoutes<'a>(MutexGuard<'a, Box<[Affinity]>>);
 
-impl Routes {
+impl RouteRegisters {
     pub(super) fn new(shared: usize, one_of_n: bool) -> Result<Self, OutOfMemory> {
         let stored = try_boxed_slice((0..shared).map(|_| Irouter::new().affinity()))?;
         Ok(Self { stored: Mutex::new(stored), one_of_n })

@@ -2,8 +2,8 @@
 
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
+use super::interrupt_table::Bank;
 use super::routes::route_of;
-use super::table::Bank;
 use super::{Wired, reset_state};
 use crate::config::{SecurityView, VgicConfig};
 use crate::saved_state::{InterruptState, Problem};

@@ -16,9 +16,9 @@ struct Waiting {
     active: Ranked,
 }
 
-/// Groups whose pending interrupts may be signalled, by index.
+/// GroupForwarding whose pending interrupts may be signalled, by index.
 #[derive(Clone, Copy)]
-struct Groups {
+struct GroupForwarding {
     /// The distributor and the redistributor forward them.
     distributed: [bool; 2],
     /// The guest has enabled them, too.
@@ -107,16 +107,19 @@ impl ListRegisterVcpu {
         left
     }
 
-    fn groups(&self) -> Groups {
+    fn groups(&self) -> GroupForwarding {
         let [vcpu] = &*self.0;
         let distributed = vcpu.distributed();
         let takes = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
-        Groups { distributed, forwarded: [distributed[0] && takes[0], distributed[1] && takes[1]] }
+        GroupForwarding {
+            distributed,
+            forwarded: [distributed[0] && takes[0], distributed[1] && takes[1]],
+        }
     }
 
     /// Lists a wired interrupt where nothing else is to be looked at, as is usual. `false`: there
     /// is more, or none that may be listed.
-    fn list_only(&mut self, groups: Groups) -> bool {
+    fn list_only(&mut self, groups: GroupForwarding) -> bool {
         let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
         if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
             return false;
@@ -139,7 +142,7 @@ impl ListRegisterVcpu {
 
     /// As [`fill`](Self::fill), where wired interrupts have to be looked at.
     #[inline(never)]
-    fn fill_ranked(&mut self, groups: Groups) -> Unlisted {
+    fn fill_ranked(&mut self, groups: GroupForwarding) -> Unlisted {
         let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
         let held_back = self.gather(groups, &mut waiting);
         let _ = self.list_pending(groups, &mut waiting.pending);
@@ -150,7 +153,7 @@ impl ListRegisterVcpu {
     }
 
     /// Gathers wired interrupts. Returns by group whether one is held back.
-    fn gather(&mut self, groups: Groups, waiting: &mut Waiting) -> [bool; 2] {
+    fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let (cpu, wired) = (*cpu, gic.wired());
         let mut held_back = [false; 2];
@@ -175,7 +178,7 @@ impl ListRegisterVcpu {
     }
 
     /// Lists the most urgent pending interrupt. `false`: there is no room, or none is left.
-    fn list_pending(&mut self, groups: Groups, pending: &mut Ranked) -> bool {
+    fn list_pending(&mut self, groups: GroupForwarding, pending: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let first = pending.first();
             let than = first.map_or(Priority::IDLE, |seen| seen.state.priority());
@@ -191,7 +194,7 @@ impl ListRegisterVcpu {
     }
 
     /// Lists the most urgent active interrupt. `false`: there is no room, or none is left.
-    fn list_active(&mut self, groups: Groups, active: &mut Ranked) -> bool {
+    fn list_active(&mut self, groups: GroupForwarding, active: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let Some(seen) = active.pop() else { return false };
             if self.list_wired(groups, seen) {
@@ -203,7 +206,7 @@ impl ListRegisterVcpu {
 
     /// Lists up to so many LPIs that are more urgent than `than`, the most urgent first. `false`:
     /// there is no room, or none is left.
-    fn list_lpis(&mut self, groups: Groups, than: Priority, most: usize) -> bool {
+    fn list_lpis(&mut self, groups: GroupForwarding, than: Priority, most: usize) -> bool {
         let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
         let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
@@ -217,7 +220,7 @@ impl ListRegisterVcpu {
     }
 
     /// Lists a wired interrupt, unless it has changed meanwhile.
-    fn list_wired(&mut self, groups: Groups, seen: Seen) -> bool {
+    fn list_wired(&mut self, groups: GroupForwarding, seen: Seen) -> bool {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let distributed = groups.distributed[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };

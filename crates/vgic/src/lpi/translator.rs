@@ -1,0 +1,154 @@
+//! The mappings that one ITS's commands made: its devices and its collections.
+
+use super::device_table::{DeviceTable, DeviceUsage};
+use super::itt::Link;
+use super::itt_teardown::IttTeardown;
+use super::mapping::{ItsIndex, MappedDevice, NoRoom};
+use crate::monitor::events::RegisterFrame;
+use crate::sync::{AtomicU64, Ordering};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use doorbell_fallible::{OutOfMemory, SortedMap};
+
+/// The state that one ITS's commands made.
+pub(super) struct Translator {
+    /// Frame of the ITS's registers.
+    pub(super) frame: RegisterFrame,
+    pub(super) enabled: bool,
+    device_table: Arc<DeviceTable>,
+    mapped_devices: DeviceUsage,
+    /// vCPUs of mapped collections.
+    collections: SortedMap<u16, u16>,
+}
+
+impl Translator {
+    /// An ITS with registers at `base`, disabled and without mappings.
+    pub(super) fn new(base: u64, device_table: Arc<DeviceTable>) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            frame: RegisterFrame::Its(base),
+            enabled: false,
+            mapped_devices: device_table.no_devices()?,
+            device_table,
+            collections: SortedMap::new(),
+        })
+    }
+
+    /// A device's entry in the device table.
+    pub(super) fn dte(&self, device: u32) -> Option<&AtomicU64> {
+        self.device_table.get(device)
+    }
+
+    /// The device table.
+    pub(super) fn device_table(&self) -> Arc<DeviceTable> {
+        self.device_table.clone()
+    }
+
+    /// A mapped device's event bits.
+    pub(super) fn event_bits(&self, device: u32) -> Option<u8> {
+        self.device_table.mapped(device, &self.mapped_devices).map(|mapped| mapped.event_bits)
+    }
+
+    /// The first mapped device from this DeviceID on.
+    pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
+        self.device_table.mapped_from(first, &self.mapped_devices)
+    }
+
+    /// Maps a device; at most `limit` are mapped.
+    pub(super) fn map_device(
+        &mut self,
+        device: u32,
+        mapped: MappedDevice,
+        limit: usize,
+    ) -> Result<(), NoRoom> {
+        if self.mapped_devices.devices() >= limit {
+            return Err(NoRoom::Budget);
+        }
+        self.device_table.map(device, mapped, &mut self.mapped_devices)?;
+        Ok(())
+    }
+
+    /// Unmaps a device: nothing leads to its entries any more, which are left to close. `None`: it
+    /// is not mapped.
+    pub(super) fn unmap_device(&mut self, device: u32) -> Option<IttTeardown> {
+        let event_bits = self.event_bits(device)?;
+        let link = |dte: &AtomicU64| dte.swap(Link::NONE.bits(), Ordering::SeqCst);
+        let root = self.dte(device).map(|dte| Link::from_bits(link(dte)))?;
+        self.device_table.unmap(device, &mut self.mapped_devices);
+        Some(IttTeardown::of(root, event_bits.into()))
+    }
+
+    /// A mapped collection's vCPU.
+    pub(super) fn collection(&self, collection: u16) -> Option<u16> {
+        self.collections.get(collection).copied()
+    }
+
+    /// The mapped collections with their vCPUs, ascending.
+    pub(super) fn collections(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.collections.iter().map(|(collection, vcpu)| (collection, *vcpu))
+    }
+
+    /// Maps a collection to a vCPU.
+    pub(super) fn map_collection(&mut self, collection: u16, vcpu: u16) -> Result<(), OutOfMemory> {
+        self.collections.reserve()?;
+        self.collections.insert(collection, vcpu);
+        Ok(())
+    }
+
+    /// Unmaps a collection; was it mapped?
+    pub(super) fn unmap_collection(&mut self, collection: u16) -> bool {
+        self.collections.remove(collection).is_some()
+    }
+
+    /// Unmaps the collections from this number on.
+    pub(super) fn unmap_collections_from(&mut self, first: u16) {
+        self.collections.retain(|collection, _| collection < first);
+    }
+
+    /// Takes the memory for so many collections, and for these devices, ascending.
+    pub(super) fn reserve(
+        &mut self,
+        collections: usize,
+        devices: impl Iterator<Item = u32>,
+    ) -> Result<(), NoRoom> {
+        self.collections.reserve_many(collections).map_err(OutOfMemory::from)?;
+        self.device_table.reserve(devices, &mut self.mapped_devices)
+    }
+
+    /// Can these devices be mapped, ascending, once no other is?
+    pub(super) fn has_room_for(&self, devices: impl Iterator<Item = u32>) -> bool {
+        self.mapped_devices.allows(self.device_table.nodes_of(devices))
+    }
+}
+
+/// The ITSes' mappings, by [`ItsIndex`].
+pub(super) struct TranslatorList(Vec<Translator>);
+
+impl TranslatorList {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds an ITS.
+    pub(super) fn add(
+        &mut self,
+        base: u64,
+        device_table: Arc<DeviceTable>,
+    ) -> Result<ItsIndex, NoRoom> {
+        let index = u16::try_from(self.0.len()).map_err(|_| NoRoom::Budget)?;
+        self.0.try_reserve(1).map_err(OutOfMemory::from)?;
+        self.0.push(Translator::new(base, device_table)?);
+        Ok(ItsIndex::new(index))
+    }
+
+    pub(super) fn get(&self, its: ItsIndex) -> Option<&Translator> {
+        self.0.get(usize::from(its.get()))
+    }
+
+    pub(super) fn get_mut(&mut self, its: ItsIndex) -> Option<&mut Translator> {
+        self.0.get_mut(usize::from(its.get()))
+    }
+}

@@ -1,0 +1,145 @@
+//! The guest physical addresses of the machine's register frames.
+
+use crate::config::{V2mConfig, VgicConfig, cpu};
+use crate::frames::its::Its;
+use crate::monitor::events::RegisterFrame;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::ops::Range;
+use doorbell_fallible::{OutOfMemory, try_collect_exact};
+use gic_arch::{gicd, gicr, gits};
+use msi_types::Cpu;
+
+/// A range of guest physical addresses that the model answers for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Region {
+    /// The addresses.
+    pub addresses: Range<u64>,
+    /// The registers there.
+    pub block: Block,
+}
+
+/// Contents of a [`Region`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Block {
+    /// The distributor.
+    Distributor,
+    /// A redistributor region: index into [`VgicConfig::redistributors`].
+    Redistributors(usize),
+    /// An ITS: index into [`VgicConfig::its`].
+    Its(usize),
+    /// The doorbells of message-based SPIs alone: [`VgicConfig::mbi_alias`].
+    MbiAlias,
+    /// A GICv2m frame: index into [`VgicConfig::v2m`].
+    V2m(usize),
+}
+
+/// Target of an access.
+#[derive(Clone, Copy)]
+pub(crate) enum FrameAt<'a> {
+    Distributor,
+    /// By its address.
+    MbiAlias(u64),
+    Redistributor(Cpu),
+    Its(&'a Its),
+    V2m(&'a V2mConfig),
+    /// Room that no redistributor fills.
+    Empty,
+}
+
+impl FrameAt<'_> {
+    /// Returns the frame at this address.
+    pub(super) const fn at(self, base: u64) -> RegisterFrame {
+        match self {
+            Self::Distributor => RegisterFrame::Distributor(base),
+            Self::MbiAlias(_) => RegisterFrame::MbiAlias(base),
+            Self::Redistributor(_) | Self::Empty => RegisterFrame::Redistributor(base),
+            Self::Its(_) => RegisterFrame::Its(base),
+            Self::V2m(_) => RegisterFrame::V2m(base),
+        }
+    }
+}
+
+/// Regions of the model, by ascending address.
+pub(crate) struct AddressMap(Box<[Region]>);
+
+impl AddressMap {
+    /// The regions of a machine.
+    pub(crate) fn new(config: &VgicConfig) -> Result<Self, OutOfMemory> {
+        let alias = config.mbi_alias.map(|base| Region {
+            addresses: base..base + gicd::FRAME_SIZE,
+            block: Block::MbiAlias,
+        });
+        let v2m = config.v2m.iter().enumerate().map(|(index, frame)| Region {
+            addresses: frame.base..frame.base + frame.size(),
+            block: Block::V2m(index),
+        });
+        let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;
+        let redistributors =
+            config.redistributors.iter().enumerate().map(|(index, region)| Region {
+                addresses: region.base..region.base + region.stride * u64::from(region.count),
+                block: Block::Redistributors(index),
+            });
+        let its = config.its.iter().enumerate().map(|(index, its)| Region {
+            addresses: its.base..its.base + gits::SIZE,
+            block: Block::Its(index),
+        });
+        let regions =
+            core::iter::once(Region { addresses: distributor, block: Block::Distributor })
+                .chain(redistributors)
+                .chain(its)
+                .chain(alias)
+                .chain(v2m)
+                .filter(|region| !region.addresses.is_empty());
+        let mut regions = try_collect_exact(regions)?;
+        regions.sort_unstable_by_key(|region| region.addresses.start);
+        Ok(Self(regions.into_boxed_slice()))
+    }
+
+    pub(super) const fn regions(&self) -> &[Region] {
+        &self.0
+    }
+
+    /// Returns the region that contains an address.
+    pub(super) fn region(&self, address: u64) -> Option<&Region> {
+        let after = self.0.partition_point(|region| region.addresses.start <= address);
+        self.0.get(after.checked_sub(1)?).filter(|region| region.addresses.contains(&address))
+    }
+
+    /// Returns the frame at an address, and the offset in it.
+    pub(super) fn frame_at<'a>(
+        &self,
+        config: &'a VgicConfig,
+        its: &'a [Arc<Its>],
+        address: u64,
+    ) -> Option<(FrameAt<'a>, u32)> {
+        let region = self.region(address)?;
+        let offset = address - region.addresses.start;
+        let frame = match region.block {
+            Block::Its(index) => FrameAt::Its(its.get(index)?),
+            Block::Distributor => FrameAt::Distributor,
+            Block::Redistributors(index) => return redistributor(config, index, offset),
+            Block::MbiAlias => FrameAt::MbiAlias(region.addresses.start),
+            Block::V2m(index) => FrameAt::V2m(config.v2m.get(index)?),
+        };
+        Some((frame, low_offset(offset)))
+    }
+}
+
+/// The redistributor at `offset` bytes into a region, and the offset in its frames.
+fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(FrameAt<'_>, u32)> {
+    let stride = config.redistributors.get(region)?.stride;
+    let before: u64 =
+        config.redistributors.iter().take(region).map(|before| u64::from(before.count)).sum();
+    let index = usize::try_from(before + offset / stride).ok()?;
+    let within = low_offset(offset % stride);
+    let is_present = index < config.cpus.len() && u64::from(within) < gicr::STRIDE_V3;
+    let frame = if is_present { FrameAt::Redistributor(cpu(index)) } else { FrameAt::Empty };
+    Some((frame, within))
+}
+
+/// An offset in a frame. Strides reach up to 4 GiB, of which the frames are the beginning.
+fn low_offset(offset: u64) -> u32 {
+    u32::try_from(offset).unwrap_or(u32::MAX)
+}
