@@ -163,7 +163,7 @@ const NO_LEAF: u32 = u32::MAX;
 /// The turn at a level: round robin over leaves, and over the bits of a leaf.
 ///
 /// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or
-/// when the leaf is empty; within it, bits are visited in cyclic order. TurnTable go from leaf to leaf
+/// when the leaf is empty; within it, bits are visited in cyclic order. Turns go from leaf to leaf
 /// in cyclic order. So an LPI whose ready bit is set waits for at most as many takes of its level
 /// as the tree has bits.
 #[derive(Clone, Copy, Debug)]

@@ -117,10 +117,8 @@ impl EnabledTables {
     }
 
     /// The vCPUs.
-    pub(super) fn vcpus(&self) -> impl ExactSizeIterator<Item = u32> + use<> {
-        #[expect(clippy::cast_possible_truncation, reason = "made from 16 bits")]
-        let count = self.tables.len() as u32;
-        (0..count).into_iter()
+    pub(super) fn vcpus(&self) -> Range<u32> {
+        0..u32::try_from(self.tables.len()).unwrap_or(u32::MAX)
     }
 
     /// The tables of a vCPU, if its LPIs are enabled.

@@ -16,7 +16,7 @@ struct Waiting {
     active: Ranked,
 }
 
-/// GroupForwarding whose pending interrupts may be signalled, by index.
+/// Groups whose pending interrupts may be signalled, by index.
 #[derive(Clone, Copy)]
 struct GroupForwarding {
     /// The distributor and the redistributor forward them.
