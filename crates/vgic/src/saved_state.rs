@@ -93,11 +93,8 @@ pub struct StateVersion {
 
 /// A virtual GIC at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SavedState {
     /// The version of the format: [`VERSION`].
     pub version: u32,

@@ -3,6 +3,10 @@
 //! Only a change of routes takes a lock. Every change stores the interrupt's word first, then sets
 //! the target's candidate bit, then reads the target's wake-up state. A vCPU reads them in the
 //! opposite order.
+//!
+//! [`Wired`] joins parts that do not know each other: the words of the interrupts
+//! (`interrupt_table`) with the PEs that 1-of-N interrupts are chosen for (`pes`), the vCPUs by
+//! affinity (`affinities`), the routes (`routes`), and the links to physical interrupts (`links`).
 
 mod affinities;
 pub(crate) mod candidates;

@@ -8,11 +8,8 @@ use gic_arch::{Affinity, IntId};
 
 /// A CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CpuState {
     /// Its affinity.
     #[cfg_attr(feature = "serde", serde(with = "numbers::affinity"))]
@@ -26,11 +23,8 @@ pub struct CpuState {
 
 /// A redistributor.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct RedistributorState {
     /// `GICR_CTLR` as the guest reads it, `RWP` clear: `EnableLPIs` and the `DPG` bits; `CES` and
     /// `IR` are the machine's.
@@ -55,11 +49,8 @@ pub struct RedistributorState {
 
 /// An LPI that is pending at a redistributor by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct LpiState {
     /// Its INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
@@ -72,11 +63,8 @@ pub struct LpiState {
 /// A CPU interface. Priorities are as the hardware has them: in the Non-secure view, the guest's
 /// lie from 0x80 on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterfaceState {
     /// `ICC_CTLR_EL1`: `CBPR` and `EOImode`; `PRIbits`, `IDbits` and the rest are the machine's.
     pub ctlr: u64,

@@ -7,11 +7,8 @@ use gic_arch::{Affinity, IntId};
 
 /// The distributor.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DistributorState {
     /// `GICD_CTLR` as the guest reads it, `RWP` clear.
     pub ctlr: u32,
@@ -26,11 +23,8 @@ pub struct DistributorState {
 
 /// An SGI, PPI or SPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterruptState {
     /// Its INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]

@@ -9,11 +9,8 @@ use msi_types::{DeviceId, EventId};
 
 /// An ITS.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct ItsState {
     /// Guest physical address of its control frame: which ITS it is.
     pub base: u64,
@@ -39,11 +36,8 @@ pub struct ItsState {
 
 /// A collection that is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CollectionState {
     /// Its number.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
@@ -55,11 +49,8 @@ pub struct CollectionState {
 
 /// A device that is mapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DeviceState {
     /// Its DeviceID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::device"))]
@@ -75,11 +66,8 @@ pub struct DeviceState {
 
 /// An event that is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct EventState {
     /// Its EventID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::event"))]

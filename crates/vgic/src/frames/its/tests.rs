@@ -8,7 +8,6 @@ mod fairness;
 mod invalidation;
 mod known_mistakes;
 mod long_work;
-mod measure;
 mod queue;
 mod reference;
 mod reservation;
