@@ -7,7 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
-use doorbell_test_guest::{Ram, ram};
+use doorbell_test_support::guest::{Ram, ram};
 use msi_types::{Delivery, DeviceId, MsiMessage};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

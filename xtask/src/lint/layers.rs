@@ -25,9 +25,6 @@ pub(crate) fn is_library(name: &str) -> bool {
     LIBRARIES.contains(&name) && name != "doorbell-test-support"
 }
 
-/// Shared by the tests of device models.
-const GUEST_TESTS: &[&str] = &["doorbell-test-damage", "doorbell-test-guest"];
-
 /// Allocation that can fail, and the heap that makes it fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
@@ -56,19 +53,16 @@ const COMMAND_USES: &[&str] =
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
     ("gic-arch", &[&["msi-types", "doorbell-test-support"]]),
-    ("doorbell-test-support", &[]),
-    ("doorbell-test-guest", &[&["msi-types"]]),
-    ("doorbell-test-damage", &[]),
-    ("doorbell-test-kvm", &[]),
+    ("doorbell-test-support", &[&["msi-types"]]),
     ("doorbell-fallible", &[&["doorbell-test-support"]]),
     ("doorbell-lock", &[&["msi-types"]]),
     ("irq-domain", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
     ("gic-driver", &[&["msi-types", "gic-arch", "doorbell-lock"], ALLOCATION]),
-    ("x86-irq", &[&["msi-types", "doorbell-lock", "doorbell-test-kvm"], ALLOCATION]),
-    ("vgic", &[&["msi-types", "gic-arch"], GUEST_TESTS, ALLOCATION]),
-    ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic"], GUEST_TESTS, ALLOCATION]),
-    ("irq-routing", &[&["msi-types", "doorbell-test-kvm"]]),
-    ("hyperv-vpci", &[&["msi-types", "doorbell-lock", "doorbell-test-kvm"], ALLOCATION]),
+    ("x86-irq", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
+    ("vgic", &[&["msi-types", "gic-arch"], ALLOCATION]),
+    ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic"], ALLOCATION]),
+    ("irq-routing", &[&["msi-types", "doorbell-test-support"]]),
+    ("hyperv-vpci", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
     (
         "gic-bringup",
@@ -104,7 +98,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("microbench", &[IMAGES_USE]),
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
-    ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
+    ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("kvm-monitor", &[LIBRARIES]),
     ("doorbell-harness", &[]),

@@ -18,7 +18,7 @@ const AUDITED: &[&str] = &[
     "crates/gic-driver/src/sysreg.rs",
     "crates/irq-routing/src/kvm/ioctl.rs",
     "crates/irq-routing/src/kvm/rust_vmm.rs",
-    "crates/test-support/src/heap.rs",
+    "proof/support/src/heap.rs",
     "crates/x86-irq/tests/kvm/machine.rs",
     "proof/oracles/kvm-judge/src/kvm.rs",
     "proof/oracles/kvm-judge/src/kvm",

@@ -4,7 +4,7 @@
 mod trials;
 
 fn main() -> std::process::ExitCode {
-    doorbell_test_kvm::run(&[
+    doorbell_test_support::kvm::run(&[
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         trials::ALL,
     ])

@@ -1,6 +1,6 @@
 //! The trials.
 
-use doorbell_test_kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
 use hyperv_vpci::protocol::reply::InterruptReply;

@@ -1,7 +1,7 @@
 //! Eventfds that user space serves until one table hands them to the kernel.
 
 use crate::trials::{FIRST, Machine, eventfd};
-use doorbell_test_kvm::{Failure, Outcome, Trial, same};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use irq_routing::irqfd::EventfdPoller;
 use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfd, MsiIrqfds, RustVmm};
 use irq_routing::msix::{MsixTable, VectorObserver};

@@ -1,7 +1,7 @@
 //! Eventfds of devices in other processes, on an MSI-X table whose messages KVM sends.
 
 use crate::trials::Machine;
-use doorbell_test_kvm::{Failure, Outcome, Trial, same};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use irq_routing::Sender;
 use irq_routing::device_eventfds::{DeviceEventfds, SourceId};
 use irq_routing::irqfd::EventfdPoller;

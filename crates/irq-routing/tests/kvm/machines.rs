@@ -1,7 +1,7 @@
 //! Machines of several kinds, and what a monitor pays for its routes.
 
 use crate::trials::{FIRST, Machine, eventfd, vector};
-use doorbell_test_kvm::{Failure, Outcome, Trial, same};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, RustVmm};
 use irq_routing::{
     Change, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError,

@@ -1,6 +1,6 @@
 //! The trials.
 
-use doorbell_test_kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use irq_routing::irqfd::EventfdPoller;
 use irq_routing::kvm::{KvmConfig, KvmIrqfd, KvmRouter, RustVmm};
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};

@@ -26,10 +26,10 @@ pub(crate) const TRANSLATIONS: u64 = RAM + 0x10_0000;
 /// Devices in a page.
 pub(crate) const PAGE: u64 = 0x2000;
 
-pub(crate) type Ram = VmMemory<doorbell_test_guest::Ram>;
+pub(crate) type Ram = VmMemory<doorbell_test_support::guest::Ram>;
 
 pub(crate) fn ram() -> Ram {
-    VmMemory(doorbell_test_guest::ram(RAM, RAM_BYTES))
+    VmMemory(doorbell_test_support::guest::ram(RAM, RAM_BYTES))
 }
 
 pub(crate) fn put(memory: &Ram, words: &[(u64, u64)]) {

@@ -1,6 +1,6 @@
 //! Migration, through KVM's format, of states that a guest creates by registers and commands.
 
-use doorbell_test_guest::ram;
+use doorbell_test_support::guest::ram;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
@@ -56,7 +56,7 @@ fn steps(cpus: u16) -> impl Strategy<Value = Vec<Step>> {
 struct Guest {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
-    ram: Arc<VmMemory<doorbell_test_guest::Ram>>,
+    ram: Arc<VmMemory<doorbell_test_support::guest::Ram>>,
     commands: u32,
     /// LPIs that were acknowledged.
     taken: BTreeSet<u64>,

@@ -5,7 +5,7 @@ use crate::board::{
     ram, restore_tables, through_a_machine, with_tables,
 };
 use crate::round_trip::{memory, states};
-use doorbell_test_damage::{damaged, damages};
+use doorbell_test_support::damage::{damaged, damages};
 use gic_arch::IntId;
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 //! registers (`lists`).
 
 use crate::machine::{Machine, memory};
-use doorbell_test_guest::Ram;
+use doorbell_test_support::guest::Ram;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{IntId, gicd, gicr, icc};

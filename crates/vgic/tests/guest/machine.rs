@@ -1,6 +1,6 @@
 //! A small machine to test with: memory, a kick counter, and a guest's way to registers.
 
-use doorbell_test_guest::{Kicks, Ram, ram};
+use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{Reg, RegisterValue, gicd, gicr, icc};
 use msi_types::Kick;

@@ -2,7 +2,7 @@
 //! one kick at most.
 
 use crate::machine::Machine;
-use doorbell_test_guest::Kicks;
+use doorbell_test_support::guest::Kicks;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{IntId, gicd, gicr, icc};

@@ -1,6 +1,6 @@
 //! A machine with an ITS whose guest has set everything up, and what it takes to move it.
 
-use doorbell_test_guest::{Kicks, Ram, ram};
+use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};

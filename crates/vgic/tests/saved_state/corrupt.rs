@@ -3,7 +3,7 @@
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::round_trip::busy;
-use doorbell_test_damage::{Damage, damaged, damages};
+use doorbell_test_support::damage::{Damage, damaged, damages};
 use gic_arch::lpi::Config;
 use gic_arch::{IntId, gicd, icc};
 use msi_types::{Cpu, Level, Line, SetLine};

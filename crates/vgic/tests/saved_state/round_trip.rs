@@ -1,7 +1,7 @@
 //! Behaviour of restored machines.
 
 use crate::board::{Board, CPUS, ITS, config, discard, mapc, mapd, mapti, movall, unmapc};
-use doorbell_test_guest::take_dirty;
+use doorbell_test_support::guest::take_dirty;
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::{IntId, gicd, gicr, gits, icc};

@@ -2,7 +2,7 @@
 
 use crate::machine::Machine;
 use core::num::NonZeroU16;
-use doorbell_test_kvm::Failure;
+use doorbell_test_support::kvm::Failure;
 use msi_types::{Cpu, HwIrq, MsiMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

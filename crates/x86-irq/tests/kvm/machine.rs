@@ -3,7 +3,7 @@
 //! Holds the one `unsafe` block of these tests: KVM is given memory that outlives the machine.
 
 use crate::guest;
-use doorbell_test_kvm::Failure;
+use doorbell_test_support::kvm::Failure;
 use kvm_bindings::{
     KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
     KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_mp_state, kvm_msi, kvm_regs,

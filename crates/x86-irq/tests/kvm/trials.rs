@@ -3,7 +3,7 @@
 use crate::bench::Bench;
 use crate::machine::Machine;
 use core::num::NonZeroU16;
-use doorbell_test_kvm::{Failure, Outcome, Trial, same};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Move, MoveOutcome, MsiError, MsiMessage,
     MsiParent, RequesterId, Rewrite,

@@ -1,7 +1,7 @@
 //! A GIC with an ITS and a GICv2m frame, set up as a guest does it, and one vCPU that takes
 //! interrupts.
 
-use doorbell_test_guest::{Kicks, Ram, ram};
+use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use irq_routing::Inputs;

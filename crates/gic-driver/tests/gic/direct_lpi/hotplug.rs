@@ -48,7 +48,7 @@ fn ces_carries_exactly_the_pending_lpis() {
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
     // The table that it was read from is empty: nothing comes back with the CPU.
     come(&board, &direct, 0);
-    assert_eq!(taken(&board, 0), []);
+    assert_eq!(taken(&board, 0), [0u32; 0]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_cpu_whose_lpis_were_carried_is_forgotten() {
     for to in [2, 3, 4] {
         idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
     }
-    assert_eq!([1, 2, 3, 4].map(|cpu| taken(&board, cpu)), [const { vec![] }; 4]);
+    assert_eq!([1, 2, 3, 4].map(|cpu| taken(&board, cpu)), [const { Vec::<u32>::new() }; 4]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn without_ces_possible_lpis_are_resent() {
         assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: 0 });
         assert_eq!(taken(&board, 1), [device.lpi(0), idle.lpi(0)]);
         come(&board, &direct, 0);
-        assert_eq!(taken(&board, 0), [], "cleared where it was");
+        assert_eq!(taken(&board, 0), [0u32; 0], "cleared where it was");
     }
 }
 
@@ -106,7 +106,7 @@ fn masked_lpi_is_carried_masked() {
     let device = left_behind(&board, &direct);
     direct.mask(device.block.first());
     leave(&board, &direct, 0);
-    assert_eq!(taken(&board, 1), []);
+    assert_eq!(taken(&board, 1), [0u32; 0]);
     direct.unmask(device.block.first());
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
 }
@@ -161,7 +161,7 @@ fn mask_while_offline_counts_after_cpu_on() {
     direct.mask(stuck.block.first());
     stuck.fire(&board, 0);
     come(&board, &direct, 0);
-    assert_eq!(taken(&board, 0), []);
+    assert_eq!(taken(&board, 0), [0u32; 0]);
     direct.unmask(stuck.block.first());
     assert_eq!(taken(&board, 0), [stuck.lpi(0)]);
 }
@@ -191,7 +191,7 @@ fn free_waits_for_a_sleeping_redistributor() {
     come(&board, &direct, 0);
     assert_eq!((taken(&board, 0), direct.gic().lpis().unwrap().available()), (vec![], free - 1));
     assert_eq!(Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap().lpi(0), lpi);
-    assert_eq!(taken(&board, 0), []);
+    assert_eq!(taken(&board, 0), [0u32; 0]);
 }
 
 /// The device of an endpoint that is gone sends once more.
@@ -412,7 +412,11 @@ fn pending_of_a_previous_kernel_is_cleared() {
         if let Some(cpu) = late {
             come(&board, &direct, cpu);
         }
-        assert_eq!([0, 1, 2].map(|cpu| taken(&board, cpu)), [vec![], vec![], vec![]], "{late:?}");
+        assert_eq!(
+            [0, 1, 2].map(|cpu| taken(&board, cpu)),
+            [const { Vec::<u32>::new() }; 3],
+            "{late:?}"
+        );
         new.fire(&board, 0);
         assert_eq!(taken(&board, 2), [new.lpi(0)]);
     }

@@ -141,7 +141,7 @@ fn clearing_clears_wherever_it_may_be_pending() {
     device.fire(&board, 0);
     assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1, 2]);
     direct.set_pending(device.block.first(), Pending::Clear);
-    assert_eq!(board.world().pending_at(device.lpi(0)), []);
+    assert_eq!(board.world().pending_at(device.lpi(0)), [0u32; 0]);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn masking_has_taken_effect_on_return() {
     for _ in 0..3 {
         direct.mask(device.block.first());
         device.fire(&board, 0);
-        assert_eq!(taken(&board, 0), []);
+        assert_eq!(taken(&board, 0), [0u32; 0]);
         direct.unmask(device.block.first());
         assert_eq!(taken(&board, 0), [device.lpi(0)]);
     }

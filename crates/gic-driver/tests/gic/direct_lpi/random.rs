@@ -266,7 +266,7 @@ impl RandomMachine {
             assert!(new.is_none(), "{lpi} is handed out twice");
             assert_eq!(
                 self.board.world().pending_at(*lpi),
-                [],
+                [0u32; 0],
                 "{lpi} is pending before it is sent"
             );
         }

@@ -104,7 +104,7 @@ fn freed_lpi_is_disabled_and_not_pending() {
     let lpis: Vec<_> = (0..4).map(|index| block.hwirq(index).unwrap().get()).collect();
     direct.free(&attach(&direct), block);
     for lpi in lpis {
-        assert_eq!(board.world().pending_at(lpi), []);
+        assert_eq!(board.world().pending_at(lpi), [0u32; 0]);
         assert!((0..2).all(|cpu| board.world().rd(cpu).config_of(lpi).unwrap() & 1 == 0));
     }
     assert_eq!(direct.take_fault(), None);
@@ -117,7 +117,7 @@ fn vectors_that_are_asked_for_masked_are() {
     let request = request(ANY, 32, 0).with_initially(Initially::Masked);
     let block = direct.allocate(&attach(&direct), &request).unwrap();
     direct.set_pending(block.first(), Pending::Set);
-    assert_eq!(taken(&board, 0), []);
+    assert_eq!(taken(&board, 0), [0u32; 0]);
     direct.unmask(block.first());
     assert_eq!(taken(&board, 0), [block.first().get()]);
 }

@@ -147,6 +147,6 @@ fn an_lpi_that_was_taken_back_is_not_sent_again() {
     direct.set_pending(hwirq, Pending::Clear);
     come(&board, &direct, 0);
     assert_eq!(recorder.take(), []);
-    assert_eq!(board.world().pending_at(lpi), []);
+    assert_eq!(board.world().pending_at(lpi), [0u32; 0]);
     assert_eq!(direct.gic().lpis().unwrap().available(), free, "it is free once that CPU is back");
 }

@@ -26,7 +26,7 @@ fn turn_on(setup: &Setup, cpu: u32) -> Result<(), GicError> {
 
 fn nobody_takes_anything(setup: &Setup) {
     for cpu in 0..4 {
-        assert_eq!(setup.take(cpu), [], "CPU {cpu}");
+        assert_eq!(setup.take(cpu), [0u32; 0], "CPU {cpu}");
     }
 }
 
@@ -194,6 +194,6 @@ fn what_one_its_cleared_is_clear_for_all() {
     its[0].unmap_events(&first, block);
     let _block = its[1].map_events(&device, request(1, 2)).unwrap();
     for cpu in 0..3 {
-        assert_eq!(board.world().redistributors[cpu].acknowledge(), []);
+        assert_eq!(board.world().redistributors[cpu].acknowledge(), [0u32; 0]);
     }
 }

@@ -160,7 +160,7 @@ fn mask_during_suspension_counts_after_resume() {
     setup.its.mask(lpi(&block, 0)).unwrap_err();
     setup.its.resume().unwrap();
     setup.send(lpi(&block, 0));
-    assert_eq!(setup.take(1), []);
+    assert_eq!(setup.take(1), [0u32; 0]);
 }
 
 #[test]

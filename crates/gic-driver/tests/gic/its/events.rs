@@ -58,7 +58,7 @@ fn masked_messages_are_delivered_on_unmask() {
     let block = setup.map(&device, 1, 0);
     setup.its.mask(lpi(&block, 0)).unwrap();
     setup.send(lpi(&block, 0));
-    assert_eq!(setup.take(0), []);
+    assert_eq!(setup.take(0), [0u32; 0]);
     setup.its.unmask(lpi(&block, 0)).unwrap();
     assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
 }
@@ -70,7 +70,7 @@ fn an_event_can_be_handed_out_masked() {
     let masked = request(1, 0).with_initially(Initially::Masked);
     let block = setup.its.map_events(&device, masked).unwrap();
     setup.send(lpi(&block, 0));
-    assert_eq!(setup.take(0), []);
+    assert_eq!(setup.take(0), [0u32; 0]);
     setup.its.unmask(lpi(&block, 0)).unwrap();
     assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
 }
@@ -98,7 +98,7 @@ fn pending_states_can_be_set_and_dropped() {
     let block = setup.map(&device, 1, 0);
     setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap();
     setup.its.set_pending(lpi(&block, 0), Pending::Clear).unwrap();
-    assert_eq!(setup.take(0), []);
+    assert_eq!(setup.take(0), [0u32; 0]);
     setup.its.set_pending(lpi(&block, 0), Pending::Set).unwrap();
     assert_eq!(setup.take(0), [lpi(&block, 0).get()]);
 }
@@ -227,7 +227,7 @@ fn mask_elsewhere_survives_a_move() {
     setup.its.mask(lpi(&block, 0)).unwrap();
     setup.its.move_event(lpi(&block, 0), Cpu::new(0)).unwrap();
     setup.send(lpi(&block, 0));
-    assert_eq!(setup.take(0), []);
+    assert_eq!(setup.take(0), [0u32; 0]);
 }
 
 #[test]
@@ -270,5 +270,5 @@ fn masks_use_the_queue_while_a_move_is_not_finished() {
     setup.board.world().set_stuck(false);
     setup.its.mask(lpi(&block, 0)).unwrap();
     setup.send(lpi(&block, 0));
-    assert_eq!([0, 1].map(|cpu| setup.take(cpu)), [[]; 2]);
+    assert_eq!([0, 1].map(|cpu| setup.take(cpu)), [[0u32; 0]; 2]);
 }

@@ -115,7 +115,7 @@ fn masks_and_pending_states_go_by_vector() {
     let vectors = parent.allocate(&device, &block(1, Shape::Independent, MSI)).unwrap();
     parent.mask(vectors.first());
     parent.set_pending(vectors.first(), Pending::Set);
-    assert_eq!(setup.take(1), []);
+    assert_eq!(setup.take(1), [0u32; 0]);
     parent.unmask(vectors.first());
     assert_eq!(setup.take(1), [vectors.first().get()]);
     assert_eq!(parent.is_pending(vectors.first()), None);

@@ -12,7 +12,7 @@ use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_test_guest::{Kicks, Ram, ram};
+use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
 use gic_arch::lpi::Config;

@@ -1,5 +1,4 @@
 //! Trials on real KVM. Without KVM each is skipped and prints the reason.
-#![forbid(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod local_apic;

@@ -1,8 +1,4 @@
-//! Damages to serialised values, for tests of what reads them.
-//!
-//! Apart from `doorbell-test-support`, because `serde_json` gives integers more comparisons: tests
-//! that compare vectors with empty arrays would need type annotations.
-#![forbid(unsafe_code)]
+//! Damages to serialized values, for tests of their readers.
 
 use proptest::prelude::*;
 use serde::Serialize;

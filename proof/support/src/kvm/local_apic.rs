@@ -1,6 +1,6 @@
 //! KVM's local APICs.
 
-use crate::{Failure, Outcome};
+use super::outcome::{Failure, Outcome};
 use kvm_bindings::{KVM_API_VERSION, KVM_CAP_X2APIC_API};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 

@@ -1,0 +1,18 @@
+//! Tools that the tests of several packages share.
+//!
+//! Every test program that uses this crate runs on its [allocator](with_allocations). The modules
+//! with dependencies have a feature each: `vm-memory` and `serde_json` add integer comparisons,
+//! which make `assert_eq!(numbers, [])` ambiguous in the programs that link them.
+#[cfg(feature = "damage")]
+pub mod damage;
+mod entry;
+#[cfg(feature = "guest")]
+pub mod guest;
+mod heap;
+#[cfg(feature = "kvm")]
+pub mod kvm;
+
+pub use entry::{EntryField, check_entry};
+pub use heap::{
+    Outside, after_failures, failures_until, outside, until_it_succeeds, with_allocations,
+};
