@@ -1,14 +1,11 @@
-//! Memory cost of signals and changes. A test program of its own: it counts allocations.
+//! Heap use of signals and changes.
 
+use doorbell_test_support::heap_use;
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing, Sender};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
-use peak_alloc::PeakAlloc;
 use std::sync::Arc;
-
-#[global_allocator]
-static ALLOCATED: PeakAlloc = PeakAlloc;
 
 /// A controller that takes everything and remembers nothing.
 struct Taker;
@@ -34,33 +31,23 @@ fn message(gsi: u32, event: u32) -> Change {
     Change::Set(Gsi::new(gsi), Route::to_its(DeviceId::new(1), message))
 }
 
-/// Bytes that were allocated at once at most while `run` ran. It is the least of some rounds, as
-/// the test's own harness allocates in some of them.
-fn least_peak_of(mut run: impl FnMut()) -> usize {
-    std::iter::repeat_with(|| peak_of(&mut run)).take(10).min().unwrap_or(usize::MAX)
+fn allocated(run: impl FnOnce()) -> usize {
+    heap_use(run).1.allocated
 }
 
-fn peak_of(run: impl FnOnce()) -> usize {
-    ALLOCATED.reset_peak_usage();
-    let before = ALLOCATED.current_usage();
-    run();
-    ALLOCATED.peak_usage() - before
-}
-
-// One test: the allocator counts for all threads.
 #[test]
 fn steady_state_allocates_nothing() {
     let inputs = Inputs::new(Arc::new(Taker)).with_its(Arc::new(Taker));
     let space = GsiSpace::new(GsiSpace::MAX).with_first_allocated(0);
     let router = Router::new(space, inputs).unwrap();
 
-    let sparse = peak_of(|| {
+    let sparse = allocated(|| {
         router.commit(&[message(3, 0), message(1_000_000, 0)]).unwrap();
     });
     assert!((1..0x4000).contains(&sparse), "{sparse} bytes for two routes");
 
     let pin = Change::Set(Gsi::new(4), Route::Pin(Pin::new(1).unwrap()));
-    let steady = least_peak_of(|| {
+    let steady = allocated(|| {
         for event in 0..100 {
             router.commit(&[message(3, event), pin, message(1_000_000, event)]).unwrap();
             for gsi in [3, 4, 1_000_000] {
@@ -76,7 +63,7 @@ fn steady_state_allocates_nothing() {
     let table = MsixTable::new(2, Sender::Device(DeviceId::new(1)), Arc::new(router)).unwrap();
     table.write_control(Control::new().with_enable(true));
     table.write(0x1c, &0u32.to_le_bytes());
-    let vectors = least_peak_of(|| {
+    let vectors = allocated(|| {
         assert_eq!(table.signal(0), Signalled::Held);
         assert_eq!(table.signal(1), Signalled::Sent(Delivery::Pending));
     });

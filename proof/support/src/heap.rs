@@ -1,6 +1,6 @@
-//! A heap that runs out: the allocator of each test program that uses this crate fails when a
-//! thread asks for that. Code that allocates without a way to fail aborts the program then. The
-//! block that was freed last can be had again, as from other heaps.
+//! A heap that runs out and counts: the allocator of each test program that uses this crate fails
+//! when a thread asks for that. Code that allocates without a way to fail aborts the program then.
+//! The block that was freed last can be allocated again, as from other heaps.
 //!
 //! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers
 //! null, which [`GlobalAlloc`] allows.
@@ -9,6 +9,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ptr::null_mut;
+use std::thread::LocalKey;
 
 struct Heap;
 
@@ -20,6 +21,10 @@ thread_local! {
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
     /// The block that this thread freed last while its allocations were counted.
     static FREED: Cell<Option<Layout>> = const { Cell::new(None) };
+    /// Bytes that this thread has allocated.
+    static ALLOCATED: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that this thread has freed.
+    static RELEASED: Cell<usize> = const { Cell::new(0) };
     /// The number of this thread's [`Outside`]s.
     static OUTSIDE: Cell<u32> = const { Cell::new(0) };
 }
@@ -46,15 +51,25 @@ fn note_freed(layout: Layout) {
     }
 }
 
+fn add(bytes: &'static LocalKey<Cell<usize>>, layout: Layout) {
+    // A thread that ends may free and allocate without its counts.
+    let _ = bytes.try_with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
+}
+
 // SAFETY: as `System`, which each call is handed to, or null.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_exhausted(layout) {
+            return null_mut();
+        }
+        add(&ALLOCATED, layout);
         // SAFETY: the caller's promise is the same.
-        if is_exhausted(layout) { null_mut() } else { unsafe { System.alloc(layout) } }
+        unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         note_freed(layout);
+        add(&RELEASED, layout);
         // SAFETY: the caller's promise is the same; `System` allocated it.
         unsafe { System.dealloc(memory, layout) };
     }
@@ -116,14 +131,32 @@ pub fn after_failures<T, E>(
     done
 }
 
-/// Runs `f`, whose allocations succeed and are not counted.
+/// Heap use of a piece of code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeapUse {
+    /// Sum of all allocations, in bytes.
+    pub allocated: usize,
+    /// Bytes that were allocated and not freed; 0 if more was freed.
+    pub kept: usize,
+}
+
+/// Runs `f` and counts what this thread allocates and frees in it. Other threads are not counted.
+pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {
+    let (allocated, released) = (ALLOCATED.get(), RELEASED.get());
+    let result = f();
+    let allocated = ALLOCATED.get().wrapping_sub(allocated);
+    let released = RELEASED.get().wrapping_sub(released);
+    (result, HeapUse { allocated, kept: allocated.saturating_sub(released) })
+}
+
+/// Runs `f`, whose allocations succeed and do not use up an allowance.
 pub fn outside<R>(f: impl FnOnce() -> R) -> R {
     let _outside = Outside::new();
     f()
 }
 
-/// While it lives, this thread's allocations succeed and are not counted: those of a fake, for
-/// example.
+/// While it lives, this thread's allocations succeed and do not use up an allowance: those of a
+/// fake, for example.
 #[derive(Debug)]
 pub struct Outside(());
 
@@ -144,5 +177,21 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         OUTSIDE.set(OUTSIDE.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hint::black_box;
+
+    #[test]
+    fn every_allocation_of_the_thread_counts() {
+        let (kept, used) = heap_use(|| {
+            drop(black_box(Vec::<u8>::with_capacity(100)));
+            black_box(Vec::<u8>::with_capacity(20))
+        });
+        assert_eq!(used, HeapUse { allocated: 120, kept: 20 });
+        assert_eq!(heap_use(|| drop(kept)).1, HeapUse { allocated: 0, kept: 0 });
     }
 }

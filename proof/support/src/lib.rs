@@ -14,5 +14,6 @@ pub mod kvm;
 
 pub use entry::{EntryField, check_entry};
 pub use heap::{
-    Outside, after_failures, failures_until, outside, until_it_succeeds, with_allocations,
+    HeapUse, Outside, after_failures, failures_until, heap_use, outside, until_it_succeeds,
+    with_allocations,
 };

@@ -1,57 +1,40 @@
-//! Costs of a message and its interrupt once everything is mapped. They do not allocate, access the
-//! guest's memory, wait for a command that is being executed, or kick a vCPU that is awake.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Costs of a message and its interrupt once everything is mapped. They do not allocate, access
+//! guest memory, wait for a command that is being executed, or kick a vCPU that is awake.
 
-mod machine;
-
+use crate::machine::{FIRST, Machine, Memory, SPI, handle_all, inv, with_direct_lpis, with_its};
+use doorbell_test_support::heap_use;
 use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
-use gic_arch::its::Command;
 use gic_arch::{gicd, gicr};
-use machine::{FIRST, Machine, Memory, SPI, handle_all, with_direct_lpis, with_its};
-use msi_types::{
-    Delivery, DeviceId, EventId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi,
-};
-use peak_alloc::PeakAlloc;
+use msi_types::{Delivery, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 use vgic::AccessWidth::Word;
-use vgic::{FaultReason, Sleep, Vcpu};
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// One test at a time: allocations are the process's.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use vgic::{FaultReason, Sleep, Vcpu, VgicConfig};
 
 /// A device whose events are all in one chunk of the model's, and one that needs a tree.
 const NARROW: u32 = 1;
 const WIDE: u32 = 2;
 const WIDE_BITS: u32 = 11;
 
+fn start(config: VgicConfig) -> (Machine, Vcpu) {
+    let mut machine = Machine::start(config);
+    let vcpu = machine.vcpu();
+    (machine, vcpu)
+}
+
 fn mapped() -> (Machine, Vcpu) {
-    let (machine, vcpu) = Machine::start(with_its());
+    let (machine, vcpu) = start(with_its());
     machine.map(NARROW, 5, FIRST);
     machine.map(WIDE, 11, FIRST + 32);
     (machine, vcpu)
 }
 
-/// Bytes that `act` allocates at a time, and accesses to the guest's memory. They are the least of
-/// some rounds, as the test's own harness allocates in few of them.
+/// Bytes that ten rounds of `act` allocate, and their accesses to guest memory.
 fn costs(memory: &Memory, mut act: impl FnMut()) -> (usize, usize) {
-    let round = || {
-        let accesses = memory.accesses();
-        ALLOCATOR.reset_peak_usage();
-        let before = ALLOCATOR.current_usage();
-        act();
-        (ALLOCATOR.peak_usage() - before, memory.accesses() - accesses)
-    };
-    std::iter::repeat_with(round).take(10).min().unwrap()
+    let before = memory.accesses();
+    let ((), used) = heap_use(|| (0..10).for_each(|_| act()));
+    (used.allocated, memory.accesses() - before)
 }
 
 /// A message for every 37th event, and each twice.
@@ -67,7 +50,6 @@ fn ring(machine: &Machine) -> usize {
 
 #[test]
 fn its_messages_allocate_nothing() {
-    let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let costs = costs(&machine.memory, || {
         let rung = ring(&machine);
@@ -85,7 +67,7 @@ fn ring_directly(machine: &Machine, lpi: u32) {
 }
 
 fn invalidate(machine: &Machine, lpi: u32) {
-    machine.redistributor(gicr::INVLPIR.offset(), Word, lpi.into());
+    machine.write_gicr(0, gicr::INVLPIR.offset(), Word, lpi.into());
 }
 
 /// One LPI of each of some groups that lie beside each other, others in each round.
@@ -95,8 +77,7 @@ fn group(round: u32) -> impl Iterator<Item = u32> {
 
 #[test]
 fn direct_lpis_allocate_nothing() {
-    let _turn = turn();
-    let (machine, mut vcpu) = Machine::start(with_direct_lpis());
+    let (machine, mut vcpu) = start(with_direct_lpis());
     let mut round = 0;
     let costs = costs(&machine.memory, || {
         group(round).for_each(|lpi| ring_directly(&machine, lpi));
@@ -108,8 +89,7 @@ fn direct_lpis_allocate_nothing() {
 
 #[test]
 fn invalidated_direct_lpis_allocate_nothing() {
-    let _turn = turn();
-    let (machine, mut vcpu) = Machine::start(with_direct_lpis());
+    let (machine, mut vcpu) = start(with_direct_lpis());
     (0..10).flat_map(group).for_each(|lpi| invalidate(&machine, lpi));
     let mut round = 0;
     let costs = costs(&machine.memory, || {
@@ -122,7 +102,6 @@ fn invalidated_direct_lpis_allocate_nothing() {
 
 #[test]
 fn wires_and_mbis_allocate_nothing() {
-    let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let address = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
     let costs = costs(&machine.memory, || {
@@ -138,16 +117,15 @@ fn wires_and_mbis_allocate_nothing() {
 
 #[test]
 fn a_departure_allocates_nothing_and_kicks_once() {
-    let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let costs = costs(&machine.memory, || {
-        let kicks = machine.kicks.count();
+        let kicks = machine.kicks.of(0);
         ring(&machine);
-        assert_eq!(machine.kicks.count(), kicks, "it is awake");
+        assert_eq!(machine.kicks.of(0), kicks, "it is awake");
         handle_all(&mut vcpu);
         assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
         ring(&machine);
-        assert_eq!(machine.kicks.count(), kicks + 1, "it sleeps");
+        assert_eq!(machine.kicks.of(0), kicks + 1, "it sleeps");
         vcpu.returned();
         handle_all(&mut vcpu);
     });
@@ -156,7 +134,6 @@ fn a_departure_allocates_nothing_and_kicks_once() {
 
 #[test]
 fn list_registers_allocate_nothing() {
-    let _turn = turn();
     let (machine, vcpu) = mapped();
     let vtr = Vtr::new()
         .with_list_regs_minus_one(3)
@@ -188,7 +165,7 @@ fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnc
     machine.memory.close(FIRST);
     thread::scope(|scope| {
         scope.spawn(hold);
-        machine.memory.wait_for_somebody();
+        machine.memory.wait_for_a_reader();
         let (done, ended) = mpsc::channel();
         scope.spawn(move || {
             act();
@@ -202,12 +179,10 @@ fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnc
 
 #[test]
 fn its_messages_wait_for_no_command() {
-    let _turn = turn();
     let (machine, mut vcpu) = mapped();
-    let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
     ends_meanwhile(
         &machine,
-        || machine.run(&[inv]),
+        || machine.run([inv(NARROW, 0)]),
         || {
             let rung = ring(&machine);
             assert_eq!(machine.send(3, 0), Delivery::Blocked, "no such device");
@@ -217,12 +192,11 @@ fn its_messages_wait_for_no_command() {
             vcpu.returned();
         },
     );
-    assert_eq!(machine.kicks.count(), 1);
+    assert_eq!(machine.kicks.of(0), 1);
 }
 
 #[test]
 fn unmapped_messages_wait_for_no_command() {
-    let _turn = turn();
     let (machine, _) = mapped();
     let ring = || {
         for (device, event) in [(3, 0), (NARROW, 32), (1 << 16, 0)] {
@@ -231,27 +205,23 @@ fn unmapped_messages_wait_for_no_command() {
     };
     assert_eq!(costs(&machine.memory, ring), (0, 0));
     let before = machine.gic.events().count(FaultReason::UnmappedMessage);
-    let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
-    ends_meanwhile(&machine, || machine.run(&[inv]), ring);
+    ends_meanwhile(&machine, || machine.run([inv(NARROW, 0)]), ring);
     assert_eq!(machine.gic.events().count(FaultReason::UnmappedMessage), before + 3);
 }
 
 #[test]
 fn wires_wait_for_no_command() {
-    let _turn = turn();
     let (machine, mut vcpu) = mapped();
-    let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
     let ring = || {
         machine.gic.set_line(Line::Spi(SPI), Level::High);
         assert_eq!(handle_all(&mut vcpu), 1);
     };
-    ends_meanwhile(&machine, || machine.run(&[inv]), ring);
+    ends_meanwhile(&machine, || machine.run([inv(NARROW, 0)]), ring);
 }
 
 #[test]
 fn direct_lpis_wait_for_no_invalidation() {
-    let _turn = turn();
-    let (machine, mut vcpu) = Machine::start(with_direct_lpis());
+    let (machine, mut vcpu) = start(with_direct_lpis());
     invalidate(&machine, FIRST);
     let ring = || {
         ring_directly(&machine, FIRST);

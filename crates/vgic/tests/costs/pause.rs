@@ -1,0 +1,61 @@
+//! Time for which a large machine stands still to be saved and restored.
+
+use crate::machine::{Machine, largest, mapd, mapti};
+use crate::proportion::cpu_of;
+use gic_arch::its::{Command, MapAction};
+use msi_types::DeviceId;
+use std::fs;
+use std::time::Duration;
+use vgic::{Vcpu, Vgic};
+
+fn unmapd(device: u32) -> Command {
+    let (device, action) = (DeviceId::new(device), MapAction::Unmap);
+    Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action }
+}
+
+/// Processor time of this thread (proc_pid_schedstat(5): the first number, in ns).
+fn processor_time() -> Duration {
+    let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
+}
+
+/// Processor times of a save, of a restore into a fresh machine, and of one into this machine: the
+/// least of some rounds.
+fn pause(machine: &mut Machine) -> [Duration; 3] {
+    fn time<T>(act: impl FnOnce() -> T) -> (T, Duration) {
+        let start = processor_time();
+        (act(), processor_time().saturating_sub(start))
+    }
+    let round = || {
+        let kicks = machine.kicks.clone();
+        let (gic, mut vcpus) = Vgic::new(largest(), machine.memory.clone(), kicks).unwrap();
+        let (saved, saving) =
+            time(|| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap());
+        let restore =
+            |gic: &Vgic, vcpus: &mut [Vcpu]| gic.freeze(vcpus).unwrap().restore(&saved).unwrap();
+        let ((), there) = time(|| restore(&gic, &mut vcpus));
+        let ((), here) = time(|| restore(&machine.gic, &mut machine.vcpus));
+        [saving, there, here]
+    };
+    let rounds: Vec<_> = std::iter::repeat_with(round).take(3).collect();
+    [0, 1, 2].map(|part| rounds.iter().map(|round| round[part]).min().unwrap())
+}
+
+#[test]
+fn a_pause_is_in_proportion_to_mappings() {
+    let mut machine = Machine::start(largest());
+    let (few, many) = (64, 1 << 18);
+    for device in 0..4 {
+        machine.run([mapd(device, 16)]);
+    }
+    machine.run((0..many).map(|n| mapti(n >> 16, n & 0xffff, 8192 + n, cpu_of(n))));
+    let all = pause(&mut machine);
+    machine.run((0..4).map(unmapd));
+    machine.run([mapd(0, 16)]);
+    machine.run((0..few).map(|n| mapti(0, n << 10, 8192 + n, cpu_of(n))));
+
+    let part = pause(&mut machine);
+
+    // Most of it then is not mappings but 512 vCPUs with their wired interrupts.
+    assert!(part.iter().zip(&all).all(|(part, all)| *part * 4 < *all), "{part:?} of {all:?}");
+}

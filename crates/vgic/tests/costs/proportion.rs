@@ -1,0 +1,176 @@
+//! The largest machines: heap in proportion to their use.
+
+use crate::machine::{Machine, Memory, SPI, inv, largest, mapd, mapti};
+use doorbell_test_support::guest::Kicks;
+use doorbell_test_support::heap_use;
+use gic_arch::icc::{self, Sgi};
+use gic_arch::{IntId, gicd};
+use msi_types::Delivery;
+use std::sync::Arc;
+use vgic::AccessWidth::Double;
+use vgic::{FaultReason, MAX_CPUS, Vgic, VgicConfig};
+
+const MIB: usize = 1 << 20;
+
+/// Bytes that `act` leaves in use.
+fn bytes_of<T>(act: impl FnOnce() -> T) -> (T, usize) {
+    let (made, heap) = heap_use(act);
+    (made, heap.kept)
+}
+
+/// Bytes of a machine after reset.
+fn bytes_of_machine(config: VgicConfig) -> usize {
+    let kicks = Arc::new(Kicks::new(config.cpus.len()));
+    let memory = Arc::new(Memory::new(0));
+    bytes_of(|| Vgic::new(config, memory, kicks).unwrap()).1
+}
+
+/// LPIs go around all vCPUs.
+pub(crate) fn cpu_of(number: u32) -> u16 {
+    u16::try_from(number % 512).unwrap()
+}
+
+#[test]
+fn sparse_vcpus_are_small_until_used() {
+    let bytes = bytes_of_machine(largest());
+    assert!(bytes < 8 * MIB, "{bytes} bytes");
+}
+
+#[test]
+fn one_vcpu_without_lpis_takes_at_most_8_kib() {
+    let bytes = bytes_of_machine(VgicConfig::new(1));
+    assert!(bytes <= 8 << 10, "{bytes} bytes");
+}
+
+#[test]
+fn wired_interrupts_cost_what_is_configured() {
+    let bytes = |spis, extended| {
+        bytes_of_machine(VgicConfig::new(1).with_spis(spis).with_extended_spis(extended))
+    };
+    // A word and a route's affinity each, and bit maps.
+    let costs = |bytes: usize, interrupts: usize| bytes.abs_diff(interrupts * 12) < 200;
+    let further = bytes(256, 0) - bytes(32, 0);
+    assert!(costs(further, 256 - 32), "{further} bytes");
+    let further = bytes(32, 64) - bytes(32, 32);
+    assert!(costs(further, 32), "{further} bytes");
+}
+
+#[test]
+fn sgis_and_spis_reach_vcpus_by_affinity() {
+    let mut machine = Machine::start(largest());
+    for cpu in 0..MAX_CPUS {
+        let affinity = machine.gic.config().cpus[cpu].affinity;
+        let other = (cpu + 100) % MAX_CPUS;
+        machine.vcpus[other]
+            .write_sysreg(icc::SGI1R.encoding(), Sgi::to(7, affinity).into_bits())
+            .unwrap();
+        assert_eq!(machine.handle(cpu), 7);
+
+        let route = gicd::irouter(IntId::new(SPI)).unwrap();
+        machine.write_gicd(route.offset(), Double, gicd::Irouter::to(affinity).into_bits());
+        machine.write_bits(gicd::ISPENDR.locate(IntId::new(SPI)).unwrap());
+        assert_eq!(machine.handle(cpu), u64::from(SPI));
+    }
+}
+
+#[test]
+fn device_ids_of_32_bits_cost_what_is_mapped() {
+    let mut machine = Machine::start(largest());
+    let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
+
+    let ((), bytes) = bytes_of(|| {
+        for (device, lpi) in devices.iter().zip(8192..) {
+            machine.run([mapd(*device, 1), mapti(*device, 0, lpi, 3)]);
+        }
+    });
+
+    // A path of the tree per device, of three nodes of 256 entries.
+    assert!(bytes < 1024 * 3 * 16 * 256, "{bytes} bytes");
+    for (device, lpi) in devices.iter().zip(8192..) {
+        assert_eq!(machine.send(*device, 0), Delivery::Pending);
+        assert_eq!(machine.handle(3), lpi);
+        assert_eq!(machine.send(device ^ 1, 0), Delivery::Blocked);
+    }
+    assert_eq!(machine.gic.events().count(FaultReason::ItsCommand), 0);
+}
+
+#[test]
+fn a_saved_state_is_in_proportion_to_mappings() {
+    let mut machine = Machine::start(largest());
+    let save =
+        |machine: &mut Machine| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
+    let (idle, idle_bytes) = bytes_of(|| save(&mut machine));
+    drop(idle);
+    let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
+    for (device, lpi) in devices.iter().zip(8192..) {
+        machine.run([mapd(*device, 16), mapti(*device, 0xffff, lpi, 3)]);
+    }
+
+    let (saved, bytes) = bytes_of(|| save(&mut machine));
+
+    // Each vCPU has 32 private interrupts that are not as after reset; each device has an event.
+    assert!(idle_bytes < 512 * 4096, "{idle_bytes} bytes");
+    assert!(bytes - idle_bytes < 1024 * 256, "{} bytes more", bytes - idle_bytes);
+    machine.gic.freeze(&mut machine.vcpus).unwrap().restore(&saved).unwrap();
+    assert!(save(&mut machine) == saved);
+    for (device, lpi) in devices.iter().zip(8192..).step_by(37) {
+        assert_eq!(machine.send(*device, 0xffff), Delivery::Pending);
+        assert_eq!(machine.handle(3), lpi);
+    }
+}
+
+#[test]
+fn an_lpi_at_each_of_512_vcpus_costs_little() {
+    let mut machine = Machine::start(largest());
+
+    let ((), bytes) = bytes_of(|| {
+        machine.run([mapd(5, 9)]);
+        machine.run((0..512u16).map(|cpu| mapti(5, cpu.into(), 8192 + u32::from(cpu), cpu)));
+    });
+
+    assert!(bytes < 4 * MIB, "{bytes} bytes");
+    for (cpu, event) in (0..512).zip(0u32..) {
+        assert_eq!(machine.send(5, event), Delivery::Pending);
+        assert_eq!(machine.handle(cpu), u64::from(8192 + event));
+    }
+}
+
+#[test]
+fn ready_bitmaps_stay_within_their_budget() {
+    let machine = Machine::start(largest());
+    machine.run([mapd(0, 1), mapti(0, 0, 8192, 0)]);
+
+    let ((), bytes) = bytes_of(|| {
+        for priority in (0..=u8::MAX).step_by(4) {
+            machine.memory.configure(8192, priority | 1);
+            machine.run([inv(0, 0)]);
+        }
+    });
+
+    // One part of 4096 is used of the budget's 2^21 and of the redistributor's own LPIs. Of the
+    // others there is the place for a pointer.
+    let part = 17 << 10;
+    let pointers = 32 * 8 * ((1 << 21) + (1 << 20)) / 4096;
+    assert!((part / 2..part + pointers).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
+fn all_20_bit_lpis_take_100_bytes_each() {
+    let mut machine = Machine::start(largest());
+    let count = (1u32 << 20) - 8192;
+
+    let ((), bytes) = bytes_of(|| {
+        for device in 0..count.div_ceil(1 << 16) {
+            machine.run([mapd(device, 16)]);
+        }
+        machine.run((0..count).map(|n| mapti(n >> 16, n & 0xffff, 8192 + n, cpu_of(n))));
+    });
+
+    let each = bytes / count as usize;
+    // A word and its owner; and, spread over all vCPUs as here, hints at each of them.
+    assert!(each < 96, "{each} bytes for each of {count} LPIs");
+    for n in (0..count).step_by(997).chain([count - 1]) {
+        assert_eq!(machine.send(n >> 16, n & 0xffff), Delivery::Pending);
+        assert_eq!(machine.handle(cpu_of(n).into()), u64::from(8192 + n));
+    }
+}
