@@ -11,6 +11,8 @@
 //!   the process that holds the eventfd: the `queue_msix_vector` of a virtio device. Several
 //!   sources may share a vector.
 
+pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfds};
+
 use crate::RoutedMessage;
 use crate::irqfd::error::IrqfdError;
 use crate::lock::Mutex;
@@ -21,36 +23,6 @@ use core::fmt;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashMap;
-
-/// A way to have eventfds send messages: [`MessageEventfds`](crate::irqfd::MessageEventfds) for a
-/// model, `kvm::MsiIrqfds` for Linux's KVM, or a monitor's own.
-pub trait MessageIrqfds: Send + Sync {
-    /// An eventfd.
-    type Irqfd: MessageIrqfd;
-
-    /// Adds an eventfd, which is closed.
-    fn add(&self, eventfd: Arc<OwnedFd>) -> Self::Irqfd;
-}
-
-/// An eventfd that sends a message while it is open. Dropping it closes it.
-pub trait MessageIrqfd: Send {
-    /// Sends this message for each signal from now on. A signal from before counts.
-    ///
-    /// # Errors
-    /// The host's. The eventfd is closed then.
-    fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError>;
-
-    /// Sends nothing from now on: signals stay in the eventfd. On return, no message is being sent.
-    fn close(&mut self);
-}
-
-impl<T: MessageIrqfds + ?Sized> MessageIrqfds for Arc<T> {
-    type Irqfd = T::Irqfd;
-
-    fn add(&self, eventfd: Arc<OwnedFd>) -> T::Irqfd {
-        (**self).add(eventfd)
-    }
-}
 
 /// An eventfd of a [`DeviceEventfds`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

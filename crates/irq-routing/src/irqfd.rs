@@ -50,22 +50,23 @@
 
 pub(crate) mod error;
 mod levels;
+pub(crate) mod messages;
 mod poller;
 pub(crate) mod serving;
 
 pub use error::IrqfdError;
+pub use messages::{MessageEventfd, MessageEventfds};
 #[cfg(feature = "kvm")]
 pub(crate) use poller::EventfdId;
 pub use poller::{EventfdPoller, IrqfdThread, PolledEventfd};
 
-use crate::device_eventfds::{MessageIrqfd, MessageIrqfds};
-use crate::{MessageSink, RoutedMessage, Router, Routing};
+use crate::{Router, Routing};
 use alloc::sync::{Arc, Weak};
 use core::fmt;
 use levels::{LevelSource, Levels};
 use msi_types::{Gsi, Line, LineObserver};
 use poller::unblocking;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 
 /// Eventfds bound to the GSIs of a router.
 ///
@@ -130,67 +131,6 @@ impl Irqfds {
     /// to the interrupt controller model. It keeps nothing alive.
     pub fn observer(self: &Arc<Self>) -> Arc<dyn LineObserver> {
         Arc::new(Observer(Arc::downgrade(self)))
-    }
-}
-
-/// Eventfds that send messages to a model, for
-/// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). They need no GSI.
-pub struct MessageEventfds {
-    poller: Arc<EventfdPoller>,
-    sink: Arc<dyn MessageSink>,
-}
-
-impl MessageEventfds {
-    /// Creates an object without eventfds, whose signals `poller` serves. `sink` takes the
-    /// messages: a [`Router`], or the monitor's own.
-    pub fn new(poller: Arc<EventfdPoller>, sink: Arc<dyn MessageSink>) -> Self {
-        Self { poller, sink }
-    }
-}
-
-impl MessageIrqfds for MessageEventfds {
-    type Irqfd = MessageEventfd;
-
-    fn add(&self, eventfd: Arc<OwnedFd>) -> MessageEventfd {
-        let (poller, sink) = (self.poller.clone(), self.sink.clone());
-        MessageEventfd { poller, sink, eventfd, polled: None }
-    }
-}
-
-impl fmt::Debug for MessageEventfds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEventfds").field("poller", &self.poller).finish_non_exhaustive()
-    }
-}
-
-/// An eventfd of [`MessageEventfds`].
-pub struct MessageEventfd {
-    poller: Arc<EventfdPoller>,
-    sink: Arc<dyn MessageSink>,
-    eventfd: Arc<OwnedFd>,
-    polled: Option<PolledEventfd>,
-}
-
-impl MessageIrqfd for MessageEventfd {
-    fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError> {
-        self.close();
-        let sink = self.sink.clone();
-        let send = move || {
-            // A message that leads nowhere is lost, as in the kernel.
-            let _ = sink.signal_msi(message);
-        };
-        self.polled = Some(self.poller.add(self.eventfd.clone(), send)?);
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        self.polled = None;
-    }
-}
-
-impl fmt::Debug for MessageEventfd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEventfd").field("polled", &self.polled).finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
-use crate::device_eventfds::{MessageIrqfd, MessageIrqfds};
+use crate::irqfd::messages::{MessageIrqfd, MessageIrqfds};
 use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
 use crate::{RouteError, RoutedMessage, Routing};
 use alloc::sync::Arc;
