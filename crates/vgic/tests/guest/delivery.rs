@@ -1,9 +1,9 @@
-//! Delivery of lines and messages beyond what the reference interpreter covers: level resampling, 1
-//! of N, message-based SPIs, direct LPIs, active-priority registers, resets.
+//! Delivery beyond the reference interpreter of `tests/model`: line observers, turns of 1-of-N
+//! interrupts, active-priority registers, resets.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicd::Irouter;
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,18 +53,6 @@ fn an_observer_can_lower_a_level_at_its_end() {
 }
 
 #[test]
-fn a_level_that_stays_high_interrupts_again() {
-    let (mut machine, _) = observed(false);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-    assert_eq!(machine.acknowledge(0), 1023, "while it is active");
-
-    machine.end(0, SPI.into());
-
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-}
-
-#[test]
 fn the_observer_does_not_hear_of_edges() {
     let (mut machine, resampler) = observed(true);
     machine.make_edge(SPI);
@@ -88,19 +76,6 @@ fn with_split_eoi_observers_see_deactivation() {
 
     machine.msr(0, icc::DIR.encoding(), SPI.into());
     assert_eq!(*resampler.heard.lock().unwrap(), [Line::Spi(SPI)]);
-}
-
-#[test]
-fn another_cpu_can_deactivate_a_shared_interrupt() {
-    let (mut machine, _) = observed(true);
-    machine.msr(1, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-
-    machine.msr(1, icc::DIR.encoding(), SPI.into());
-
-    let active = gicd::ISACTIVER.locate(IntId::new(SPI)).unwrap();
-    assert_eq!(machine.read_gicd(active.register()), 0);
 }
 
 #[test]
@@ -174,93 +149,6 @@ fn one_of_n_takes_turns() {
     assert_eq!(taken, [0, 1, 2, 0, 1, 2]);
 }
 
-#[test]
-fn one_of_n_leaves_a_cpu_that_withdraws() {
-    let withdraw: [fn(&mut Machine, usize); 3] = [
-        |machine, cpu| {
-            machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true));
-        },
-        |machine, cpu| machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_dpg1_ns(true)),
-        |machine, cpu| machine.msr(cpu, icc::IGRPEN1.encoding(), 0),
-    ];
-    for withdraw in withdraw {
-        let mut machine = any_cpu(2);
-        pulse(&machine);
-        let [cpu] = signalled(&mut machine)[..] else { panic!("not exactly one CPU") };
-
-        withdraw(&mut machine, cpu);
-
-        assert_eq!(signalled(&mut machine), [1 - cpu]);
-    }
-}
-
-#[test]
-fn an_untaken_one_of_n_waits_for_a_cpu() {
-    let mut machine = any_cpu(2);
-    for cpu in 0..2 {
-        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_dpg1_ns(true));
-    }
-    pulse(&machine);
-    assert!(signalled(&mut machine).is_empty());
-
-    machine.write_gicr(1, gicr::CTLR, Ctlr::new());
-
-    assert_eq!(signalled(&mut machine), [1]);
-}
-
-#[test]
-fn a_pending_interrupt_follows_its_route() {
-    let mut machine = any_cpu(2);
-    let route = gicd::irouter(IntId::new(SPI)).unwrap();
-    let second = machine.gic.config().cpus[1].affinity;
-    machine.write_gicd(route, Irouter::to(second));
-    pulse(&machine);
-    assert_eq!(signalled(&mut machine), [1]);
-
-    route_to_any(&machine);
-    assert_eq!(signalled(&mut machine).len(), 1);
-
-    machine.write_gicd(route, Irouter::to(second));
-    assert_eq!(signalled(&mut machine), [1]);
-}
-
-#[test]
-fn a_message_makes_an_edge_spi_pending_once() {
-    let mut machine = Machine::running(VgicConfig::new(1).with_message_based_spis(true));
-    machine.make_edge(SPI);
-    machine.enable_spi(SPI);
-    let doorbell = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
-
-    machine.write(doorbell, AccessWidth::Half, SPI.into());
-
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-    machine.end(0, SPI.into());
-    assert_eq!(machine.acknowledge(0), 1023);
-}
-
-#[test]
-fn a_message_holds_a_level_spi_until_cleared() {
-    let mut machine = Machine::running(VgicConfig::new(1).with_message_based_spis(true));
-    machine.enable_spi(SPI);
-
-    machine.write_gicd(gicd::SETSPI_NSR, SPI);
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-    machine.end(0, SPI.into());
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-
-    machine.write_gicd(gicd::CLRSPI_NSR, SPI);
-    machine.end(0, SPI.into());
-    assert_eq!(machine.acknowledge(0), 1023);
-}
-
-#[test]
-fn messages_need_a_distributor_with_mbis() {
-    let mut machine = Machine::running(VgicConfig::new(1));
-    machine.enable_spi(SPI);
-    machine.write_gicd(gicd::SETSPI_NSR, SPI);
-    assert_eq!(machine.acknowledge(0), 1023);
-}
-
 /// A machine with direct LPIs, all enabled with these configuration bytes.
 fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
     let config =
@@ -275,105 +163,6 @@ fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     }
     machine
-}
-
-#[test]
-fn a_direct_lpi_needs_no_deactivation() {
-    let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
-
-    machine.write_gicr(1, gicr::SETLPIR, 8195);
-
-    assert_eq!(signalled(&mut machine), [1]);
-    assert_eq!(machine.acknowledge(1), 8195);
-    machine.write_gicr(1, gicr::SETLPIR, 8195);
-    assert_eq!(machine.acknowledge(1), 1023, "the priority is active");
-    machine.end(1, 8195);
-    assert_eq!(machine.acknowledge(1), 8195);
-}
-
-#[test]
-fn a_direct_lpi_takes_32_bits_and_can_be_cleared() {
-    let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
-    let doorbell = machine.frame(0) + u64::from(gicr::SETLPIR.offset());
-
-    machine.write(doorbell, AccessWidth::Word, 8195);
-    assert_eq!(signalled(&mut machine), [0]);
-
-    machine.write_gicr(0, gicr::CLRLPIR, 8195);
-    assert!(signalled(&mut machine).is_empty());
-}
-
-#[test]
-fn lpis_and_wires_share_one_priority_order() {
-    let mut machine = direct(SecurityView::Single, &[0x41, 0x81, 0x80]);
-    machine.make_edge(SPI);
-    machine.enable_spi(SPI);
-    let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
-    machine.write(
-        machine.gic.config().distributor + u64::from(priority.byte_offset()),
-        AccessWidth::Byte,
-        0x80,
-    );
-
-    pulse(&machine);
-    for lpi in [8194, 8193, 8192] {
-        machine.write_gicr(0, gicr::SETLPIR, lpi);
-    }
-
-    let mut order = Vec::new();
-    for _ in 0..4 {
-        let intid = machine.acknowledge(0);
-        machine.end(0, intid);
-        order.push(intid);
-    }
-    assert_eq!(order, [8192, SPI.into(), 8193, 1023]);
-}
-
-#[test]
-fn an_invalidation_changes_an_lpis_configuration() {
-    let mut machine = direct(SecurityView::Single, &[0xa0; 16]);
-    machine.write_gicr(0, gicr::SETLPIR, 8195);
-    assert!(signalled(&mut machine).is_empty());
-
-    machine.ram.write(RAM + 3, &[0xa1]).unwrap();
-    machine.write_gicr(0, gicr::INVLPIR, 8195);
-
-    assert_eq!(signalled(&mut machine), [0]);
-}
-
-#[test]
-fn non_secure_lpis_have_non_secure_priorities() {
-    let mut machine = direct(SecurityView::NonSecure, &[0x41; 16]);
-    machine.write_gicr(0, gicr::SETLPIR, 8192);
-    assert_eq!(machine.acknowledge(0), 8192);
-    assert_eq!(machine.mrs(0, icc::RPR.encoding()), 0x40);
-}
-
-#[test]
-fn lpis_wait_for_group_one_at_the_distributor() {
-    let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
-    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
-    machine.write_gicr(0, gicr::SETLPIR, 8192);
-    assert!(signalled(&mut machine).is_empty());
-    assert_eq!(machine.acknowledge(0), 1023);
-
-    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
-
-    assert_eq!(signalled(&mut machine), [0]);
-}
-
-#[test]
-fn sleepers_and_group_zero_acknowledge_no_lpi() {
-    let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
-    machine.msr(0, icc::IGRPEN0.encoding(), 1);
-    machine.write_gicr(0, gicr::SETLPIR, 8192);
-    assert_eq!(machine.mrs(0, icc::IAR0.encoding()), 1023);
-
-    machine.write_gicr(0, gicr::WAKER, Waker::new().with_processor_sleep(true));
-    assert_eq!(machine.acknowledge(0), 1023);
-
-    machine.write_gicr(0, gicr::WAKER, Waker::new());
-    assert_eq!(machine.acknowledge(0), 8192);
 }
 
 #[test]
@@ -396,32 +185,6 @@ fn take(machine: &mut Machine) -> u64 {
     let intid = machine.acknowledge(0);
     machine.end(0, intid);
     intid
-}
-
-#[test]
-fn an_unacknowledged_end_drops_the_priority() {
-    for (register, intid, running) in [
-        (icc::EOIR1.encoding(), 1020, 0xa0),
-        (icc::EOIR1.encoding(), 1023, 0xa0),
-        (icc::EOIR0.encoding(), u64::from(SPI), 0xa0),
-        (icc::EOIR1.encoding(), 41, 0xff),
-        (icc::EOIR1.encoding(), 900, 0xff),
-        (icc::EOIR1.encoding(), 5120, 0xff),
-    ] {
-        let mut machine = Machine::running(VgicConfig::new(1));
-        machine.enable_spi(SPI);
-        machine.make_edge(SPI);
-        let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
-        machine.write_gicd(priority.register(), 0xa0);
-        pulse(&machine);
-        assert_eq!(machine.acknowledge(0), u64::from(SPI));
-
-        machine.msr(0, register, intid);
-
-        assert_eq!(machine.mrs(0, icc::RPR.encoding()), running, "{intid}");
-        let active = gicd::ISACTIVER.locate(IntId::new(SPI)).unwrap();
-        assert_eq!(machine.read_gicd(active.register()), u64::from(active.mask()), "{intid}");
-    }
 }
 
 #[test]

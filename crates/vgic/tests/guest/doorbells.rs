@@ -54,23 +54,6 @@ fn either_frame_makes_an_edge_spi_pending() {
 }
 
 #[test]
-fn a_message_level_stays_until_cleared() {
-    for frame in doorbells() {
-        let mut machine = Machine::running(mbi(SecurityView::Single));
-        machine.enable_spi(SPI);
-        ring(&machine.gic, frame + SET, SPI);
-        assert_eq!(machine.acknowledge(0), u64::from(SPI));
-        machine.end(0, SPI.into());
-        assert_eq!(machine.acknowledge(0), u64::from(SPI), "still asserted");
-
-        assert_eq!(ring(&machine.gic, frame + CLEAR, SPI), Blocked);
-
-        machine.end(0, SPI.into());
-        assert_eq!(machine.acknowledge(0), SPURIOUS);
-    }
-}
-
-#[test]
 fn a_message_that_clears_leaves_a_wire_asserted() {
     let machine = Machine::running(mbi(SecurityView::Single));
     machine.gic.set_line(Line::Spi(SPI), Level::High);
@@ -162,18 +145,6 @@ fn clrlpir(machine: &Machine, cpu: usize) -> u64 {
 }
 
 #[test]
-fn setlpir_delivers_at_its_redistributor_only() {
-    let mut machine = direct(&[0xa1; 64]);
-
-    assert_eq!(ring(&machine.gic, setlpir(&machine, 1), 8200), Pending);
-    assert_eq!(ring(&machine.gic, setlpir(&machine, 1), 8200), Pending, "coalesced");
-
-    assert_eq!((machine.acknowledge(0), machine.acknowledge(1)), (SPURIOUS, 8200));
-    machine.end(1, 8200);
-    assert_eq!(machine.acknowledge(1), SPURIOUS);
-}
-
-#[test]
 fn a_message_can_take_an_lpi_back() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 0), 8200);
@@ -251,15 +222,6 @@ fn a_deferred_setlpir_is_flushed_or_reset() {
 }
 
 #[test]
-fn an_lpi_that_was_taken_back_can_be_rung_again() {
-    let mut machine = direct(&[0xa1; 64]);
-    ring(&machine.gic, setlpir(&machine, 0), 8200);
-    ring(&machine.gic, clrlpir(&machine, 0), 8200);
-    assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), Pending);
-    assert_eq!(machine.acknowledge(0), 8200);
-}
-
-#[test]
 fn a_message_for_no_lpi_is_ignored() {
     let machine = direct(&[0xa1; 64]);
     let counted = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
@@ -334,16 +296,6 @@ fn invalidating_one_lpi_leaves_the_others_cached() {
     assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
     machine.end(0, 8201);
     assert_eq!(machine.acknowledge(1), 8200);
-}
-
-#[test]
-fn a_new_priority_counts_once_it_is_invalidated() {
-    let mut machine = direct(&[0x81; 64]);
-    ring(&machine.gic, setlpir(&machine, 0), 8200);
-    ring(&machine.gic, setlpir(&machine, 0), 8201);
-    machine.ram.write(RAM + 9, &[0x41]).unwrap();
-    machine.write_gicr(0, gicr::INVLPIR, 8201);
-    assert_eq!(machine.acknowledge(0), 8201);
 }
 
 #[test]

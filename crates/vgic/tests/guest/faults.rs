@@ -3,18 +3,15 @@
 
 use crate::machine::{Machine, memory};
 use doorbell_test_support::guest::Ram;
+use gic_arch::gicr;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use gic_arch::{IntId, gicd, gicr, icc};
-use msi_types::{Cpu, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
+use msi_types::{DeviceId, EventId, MsiMessage};
 use std::ops::Range;
 use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, FaultReason, GuestMemory, MemoryFault, Vgic, VgicConfig, VmMemory};
 
-const SPURIOUS: u64 = 1023;
-const SPI: u32 = 40;
-const PPI: u32 = 27;
 const CONFIGURATION: Range<u64> = 0x4000_0000..0x4000_e000;
 const PENDING: Range<u64> = 0x4001_0400..0x4001_2000;
 const QUEUE: Range<u64> = 0x4002_0000..0x4002_1000;
@@ -39,11 +36,6 @@ impl GuestMemory for OnlyTables {
         assert!(address >= PENDING.start && end <= PENDING.end, "write of {address:#x}..{end:#x}");
         self.0.write(address, bytes)
     }
-}
-
-fn set_bit(machine: &Machine, array: gic_arch::IntIdField, intid: u32) {
-    let bit = array.locate(IntId::new(intid)).unwrap();
-    machine.write_gicd(bit.register(), bit.mask());
 }
 
 /// Maps events 0 and 1 of device 1 to these LPIs at the one redistributor.
@@ -123,52 +115,4 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
     let mut last = [0];
     memory.0.read(PENDING.end - 1, &mut last).unwrap();
     assert_eq!(last, [0x80], "what was pending is in the table");
-}
-
-#[test]
-fn a_disabled_pending_interrupt_waits() {
-    let mut machine = Machine::running(VgicConfig::new(1));
-    machine.make_edge(SPI);
-    machine.enable_spi(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-
-    set_bit(&machine, gicd::ICENABLER, SPI);
-
-    assert_eq!(machine.mrs(0, icc::HPPIR1.encoding()), SPURIOUS);
-    assert_eq!(machine.acknowledge(0), SPURIOUS);
-    machine.enable_spi(SPI);
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-}
-
-#[test]
-fn a_disabled_private_interrupt_waits() {
-    let mut machine = Machine::running(VgicConfig::new(1));
-    let bit = gicr::ISENABLER.locate(IntId::new(PPI)).unwrap();
-    machine.write_gicr(0, bit.register(), bit.mask());
-    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: PPI }, Level::High);
-
-    let bit = gicr::ICENABLER.locate(IntId::new(PPI)).unwrap();
-    machine.write_gicr(0, bit.register(), bit.mask());
-
-    assert_eq!(machine.acknowledge(0), SPURIOUS);
-}
-
-#[test]
-fn an_asserted_level_survives_every_change() {
-    let mut machine = Machine::running(VgicConfig::new(2));
-    machine.enable_spi(SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    assert_eq!(machine.acknowledge(0), u64::from(SPI));
-
-    // Disabled while active, pending state cleared, moved to the other CPU, deactivated: the wire
-    // is still high.
-    set_bit(&machine, gicd::ICENABLER, SPI);
-    set_bit(&machine, gicd::ICPENDR, SPI);
-    let route = gicd::Irouter::to(machine.gic.config().cpus[1].affinity);
-    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), route);
-    machine.end(0, SPI.into());
-    machine.enable_spi(SPI);
-
-    assert_eq!(machine.acknowledge(0), SPURIOUS);
-    assert_eq!(machine.acknowledge(1), u64::from(SPI));
 }

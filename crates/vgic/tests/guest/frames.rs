@@ -147,24 +147,6 @@ fn the_non_secure_view_has_no_waker() {
 }
 
 #[test]
-fn a_reset_redistributor_sleeps_until_woken() {
-    let machine = Machine::new(VgicConfig::new(1));
-    assert_eq!(machine.read_gicr(0, gicr::WAKER), 0b110);
-    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new());
-    assert_eq!(machine.read_gicr(0, gicr::WAKER), 0);
-}
-
-#[test]
-fn non_secure_priorities_lose_their_lowest_bit() {
-    let machine = Machine::new(everything(SecurityView::NonSecure).with_priority_bits(5));
-    let register = gicd::IPRIORITYR.locate(IntId::new(40)).unwrap().register();
-
-    machine.write_gicd(register, 0xffff_a8f8);
-
-    assert_eq!(machine.read_gicd(register), 0xf0f0_a0f0);
-}
-
-#[test]
 fn a_route_can_be_written_in_halves() {
     let machine = Machine::new(VgicConfig::new(1));
     let address = 0x0800_0000 + u64::from(gicd::irouter(IntId::new(40)).unwrap().offset());

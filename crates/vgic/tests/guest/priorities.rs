@@ -1,16 +1,12 @@
-//! Priorities as the guest sees them, exhaustively: every priority against every mask, in both
-//! views, with each number of priority bits. The rules are typed from the manual (IHI 0069 §4.8),
-//! not taken from the model.
+//! Priorities of LPIs, exhaustively: every priority against every mask, in both views, with each
+//! number of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not taken from the
+//! model. `tests/model` checks the priorities of wired interrupts.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
-use gic_arch::{IntId, gicd, gicr, icc};
-use msi_types::{Level, Line, SetLine};
+use gic_arch::{gicr, icc};
 use std::collections::BTreeMap;
-use vgic::{AccessWidth, GuestMemory, SecurityView, VgicConfig};
-
-const SPI: u32 = 40;
-const IDLE: u64 = 0xff;
+use vgic::{GuestMemory, SecurityView, VgicConfig};
 
 /// A machine whose guest sees priorities so.
 #[derive(Clone, Copy, Debug)]
@@ -36,96 +32,12 @@ impl Rules {
         shifted & 0xff << (8 - self.bits)
     }
 
-    /// "Non-secure reads return the value shifted left by one."
-    fn read(self, stored: u8) -> u64 {
-        let shifted = match self.view {
-            SecurityView::Single => stored,
-            SecurityView::NonSecure => stored << 1,
-        };
-        shifted.into()
-    }
-
     /// One value of each that is stored differently.
     fn written(self) -> impl Iterator<Item = u8> {
         let mut last = None;
         (0..=u8::MAX).filter(move |written| {
             last.replace(self.stored(*written)) != Some(self.stored(*written))
         })
-    }
-
-    /// With its SPI asserted.
-    fn machine(self) -> Machine {
-        let config = VgicConfig::new(1).with_security(self.view).with_priority_bits(self.bits);
-        let mut machine = Machine::new(config);
-        machine.start();
-        machine.enable_spi(SPI);
-        machine.gic.set_line(Line::Spi(SPI), Level::High);
-        machine
-    }
-}
-
-fn priority_register(machine: &Machine) -> u64 {
-    let place = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
-    machine.gic.config().distributor + u64::from(place.byte_offset())
-}
-
-#[test]
-fn priorities_read_back_as_implemented() {
-    for rules in Rules::all() {
-        let mut machine = rules.machine();
-        let register = priority_register(&machine);
-        for written in 0..=u8::MAX {
-            let expected = rules.read(rules.stored(written));
-            machine.msr(0, icc::PMR.encoding(), written.into());
-            assert_eq!(
-                machine.mrs(0, icc::PMR.encoding()),
-                expected,
-                "{rules:?}, mask {written:#x}"
-            );
-            machine.write(register, AccessWidth::Byte, written.into());
-            let read = machine.read(register, AccessWidth::Byte);
-            assert_eq!(read, expected, "{rules:?}, priority {written:#x}");
-        }
-    }
-}
-
-#[test]
-fn the_mask_decides_on_interrupts() {
-    for rules in Rules::all() {
-        let mut machine = rules.machine();
-        let register = priority_register(&machine);
-        for priority in rules.written() {
-            machine.write(register, AccessWidth::Byte, priority.into());
-            for mask in rules.written() {
-                machine.msr(0, icc::PMR.encoding(), mask.into());
-                let expected = rules.stored(priority) < rules.stored(mask);
-                assert_eq!(
-                    machine.vcpus[0].irq_pending(),
-                    expected,
-                    "{rules:?}: {priority:#x} under the mask {mask:#x}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn the_running_priority_is_the_group_priority() {
-    for rules in Rules::all() {
-        let mut machine = rules.machine();
-        let register = priority_register(&machine);
-        machine.msr(0, icc::PMR.encoding(), 0xff);
-        // The smallest binary point leaves every bit but the lowest of eight.
-        let group = 0xff << (8 - rules.bits.min(7));
-        let lowest = rules.stored(0xff);
-        for priority in rules.written().filter(|priority| rules.stored(*priority) < lowest) {
-            machine.write(register, AccessWidth::Byte, priority.into());
-            assert_eq!(machine.mrs(0, icc::RPR.encoding()), IDLE);
-            assert_eq!(machine.acknowledge(0), u64::from(SPI), "{rules:?}: {priority:#x}");
-            let expected = rules.read(rules.stored(priority) & group);
-            assert_eq!(machine.mrs(0, icc::RPR.encoding()), expected, "{rules:?}: {priority:#x}");
-            machine.end(0, SPI.into());
-        }
     }
 }
 

@@ -5,8 +5,8 @@ use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
-use gic_arch::{Affinity, IntId, Priority, gicd, gicr, gits};
-use msi_types::{Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
+use gic_arch::{Affinity, Priority, gicr, gits};
+use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
 use vgic::its::{ItsConfig, RedistributorNaming};
 use vgic::{
     AccessWidth, Block, CpuConfig, FaultReason, GuestMemory, RedistributorRegion, VgicConfig,
@@ -108,36 +108,6 @@ fn gaps_between_redistributors_read_as_zero() {
         assert_eq!(machine.read(address, AccessWidth::Word), 0, "{address:#x}");
     }
     assert_eq!(machine.gic.events().count(FaultReason::UnknownRegister), 10);
-}
-
-#[test]
-fn a_frames_registers_are_those_of_its_vcpu() {
-    let machine = machine();
-    let priority = gicr::IPRIORITYR.locate(IntId::new(20)).unwrap().register();
-    let values = [0x08, 0x10, 0x18, 0x20, 0x28];
-    for (cpu, value) in values.into_iter().enumerate() {
-        machine.write_gicr(cpu, priority, value);
-    }
-    let read: Vec<_> = (0..CPUS).map(|cpu| machine.read_gicr(cpu, priority)).collect();
-    assert_eq!(read, values.map(u64::from));
-}
-
-#[test]
-fn an_spi_follows_its_route_to_any_region() {
-    let mut machine = machine();
-    for target in 0..CPUS {
-        let spi = 40 + u32::try_from(target).unwrap();
-        let affinity = machine.gic.config().cpus[target].affinity;
-        machine.write_gicd(
-            gicd::irouter(IntId::new(spi)).unwrap(),
-            gicd::Irouter::from(affinity.mpidr()),
-        );
-        machine.enable_spi(spi);
-        machine.gic.set_line(Line::Spi(spi), Level::High);
-    }
-    let acknowledged: Vec<_> = (0..CPUS).map(|cpu| machine.acknowledge(cpu)).collect();
-    assert_eq!(acknowledged, [40, 41, 42, 43, 44]);
-    assert!((0..CPUS).all(|cpu| machine.acknowledge(cpu) == 1023));
 }
 
 /// As a kernel sets up LPIs: event n of a device is LPI 8192 + n, of collection n, at vCPU n.

@@ -69,13 +69,6 @@ fn a_target_list_reaches_its_existing_cpus() {
 }
 
 #[test]
-fn irm_reaches_all_but_the_sender() {
-    let mut machine = machine(Single);
-    machine.msr(4, SGI1R, 1 << 40 | to(5, AFFINITIES[4]));
-    assert_eq!(reached(&machine, 5), [0, 1, 2, 3, 5, 6, 7, 8]);
-}
-
-#[test]
 fn an_sgi_register_reaches_its_group_alone() {
     for (register, group, reaches) in [
         (SGI1R, 1, true),
@@ -112,23 +105,4 @@ fn non_secure_sgis_are_non_secure_only() {
             "{register:?} {sgi}"
         );
     }
-}
-
-#[test]
-fn an_sgi_sent_during_its_handler_comes_again() {
-    let mut machine = machine(Single);
-    let enable = machine.frame(1) + u64::from(gicr::ISENABLER.offset());
-    machine.write(enable, AccessWidth::Word, 1 << 5);
-    machine.msr(0, SGI1R, to(5, AFFINITIES[1]));
-    assert_eq!(machine.acknowledge(1), 5);
-
-    for _ in 0..2 {
-        machine.msr(0, SGI1R, to(5, AFFINITIES[1]));
-    }
-
-    assert_eq!(machine.acknowledge(1), 1023);
-    machine.end(1, 5);
-    assert_eq!(machine.acknowledge(1), 5);
-    machine.end(1, 5);
-    assert_eq!(machine.acknowledge(1), 1023, "two became one");
 }

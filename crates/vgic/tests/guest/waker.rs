@@ -36,15 +36,6 @@ fn a_kernel_that_never_writes_waker_is_interrupted() {
 }
 
 #[test]
-fn a_guest_can_still_put_its_redistributor_to_sleep() {
-    let mut machine = awake();
-    enable_timer(&mut machine, 1);
-    put_to_sleep(&machine, 1);
-    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(1), intid: TIMER }, Level::High);
-    assert!(!machine.vcpus[1].irq_pending());
-}
-
-#[test]
 fn a_system_reset_wakes_every_redistributor() {
     let machine = awake();
     (0..2).for_each(|cpu| put_to_sleep(&machine, cpu));

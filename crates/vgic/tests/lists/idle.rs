@@ -57,20 +57,6 @@ fn entries_without_change_load_the_same() {
 }
 
 #[test]
-fn a_trapped_write_is_loaded_at_the_next_entry() {
-    let mut machine = machine();
-    let mut vcpu = idle(&mut machine);
-    vcpu.write_sysreg(icc::PMR.encoding(), 0x58).unwrap();
-    let inside = vcpu.enter();
-    assert_eq!(inside.interface().vmcr.vpmr(), 0x58);
-
-    let mut vcpu = exit(inside, |_| ());
-    vcpu.write_sysreg(icc::AP1R0.encoding(), 1 << 4).unwrap();
-
-    assert_eq!(vcpu.enter().interface().active_priorities[1][0], 1 << 4);
-}
-
-#[test]
 fn a_trapped_eoi_mode_sets_traps_at_the_next_entry() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
@@ -83,30 +69,6 @@ fn a_trapped_eoi_mode_sets_traps_at_the_next_entry() {
 }
 
 #[test]
-fn a_reset_interface_is_loaded_at_the_next_entry() {
-    let mut machine = machine();
-    let mut vcpu = idle(&mut machine);
-
-    vcpu.reset();
-
-    let vmcr = vcpu.enter().interface().vmcr;
-    assert_eq!((vmcr.veng1(), vmcr.vpmr()), (false, 0));
-}
-
-#[test]
-fn the_guests_own_changes_are_loaded_again() {
-    let mut machine = machine();
-    let inside = idle(&mut machine).enter();
-    let vcpu = exit(inside, |left| left.vmcr.set_vpmr(0x30));
-    let inside = vcpu.enter();
-    assert_eq!(inside.interface().vmcr.vpmr(), 0x30);
-
-    let vcpu = exit(inside, |left| left.active_priorities[0][0] = 2);
-
-    assert_eq!(vcpu.enter().interface().active_priorities[0][0], 2);
-}
-
-#[test]
 fn a_guest_that_splits_eoi_is_trapped_afterwards() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
@@ -116,20 +78,6 @@ fn a_guest_that_splits_eoi_is_trapped_afterwards() {
     let vcpu = exit(inside, |left| left.vmcr.set_veoim(true));
 
     assert!(vcpu.enter().interface().hcr.tc());
-}
-
-#[test]
-fn an_interrupt_that_comes_to_an_idle_vcpu_is_listed() {
-    let mut machine = machine();
-    let vcpu = idle(&mut machine);
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    let inside = vcpu.enter();
-    assert_eq!(listed(&inside), [(SPI, ListRegisterState::Pending)]);
-    machine.gic.set_line(Line::Spi(SPI), Level::Low);
-
-    let vcpu = exit(inside, |left| left.list[0] = ListRegister::new());
-
-    assert_eq!(listed(&vcpu.enter()), []);
 }
 
 #[test]
@@ -157,17 +105,6 @@ fn an_lpi_that_comes_to_an_idle_vcpu_is_listed() {
 }
 
 #[test]
-fn an_lpi_that_the_guest_left_is_listed_again() {
-    let mut translated = Translated::new(1);
-    let vcpu = idle(&mut translated.machine);
-    translated.send(3);
-
-    let inside = unchanged(unchanged(vcpu)).enter();
-
-    assert_eq!(listed(&inside), [(8195, ListRegisterState::Pending)]);
-}
-
-#[test]
 fn an_idle_vcpu_outside_is_kicked_once() {
     let mut translated = Translated::new(1);
     let vcpu = idle(&mut translated.machine);
@@ -191,19 +128,6 @@ fn a_vcpu_that_returned_is_not_kicked() {
 
     assert_eq!(translated.machine.kicks.of(0), 0);
     assert_eq!(listed(&vcpu.enter()), [(8195, ListRegisterState::Pending)]);
-}
-
-#[test]
-fn a_vcpu_that_returned_enters_idle_again() {
-    let mut translated = Translated::new(1);
-    let mut vcpu = idle(&mut translated.machine);
-    vcpu.returned();
-
-    let inside = vcpu.enter();
-
-    assert_eq!(listed(&inside), []);
-    translated.send(3);
-    assert_eq!(translated.machine.kicks.of(0), 1);
 }
 
 #[test]
@@ -261,35 +185,6 @@ fn no_write_waits_for_an_idle_vcpu() {
     let _inside = unchanged(vcpu).enter();
 
     assert!(disables_a_group(&machine), "in its guest");
-}
-
-#[test]
-fn a_groups_change_makes_an_idle_vcpu_exit() {
-    let mut machine = machine();
-    let inside = idle(&mut machine).enter();
-    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
-    let vcpu = exit(inside, |_| ());
-    machine.gic.set_line(Line::Spi(SPI), Level::High);
-    let inside = vcpu.enter();
-    assert_eq!(listed(&inside), []);
-    let kicks = machine.kicks.of(0);
-
-    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
-
-    assert_eq!(machine.kicks.of(0), kicks + 1);
-    assert_eq!(listed(&exit(inside, |_| ()).enter()), [(SPI, ListRegisterState::Pending)]);
-}
-
-#[test]
-fn a_guest_that_changes_its_groups_kicks_not_itself() {
-    let mut machine = machine();
-    let inside = idle(&mut machine).enter();
-    let kicks = machine.kicks.of(0);
-
-    let vcpu = exit(inside, |left| left.vmcr.set_veng1(false));
-
-    assert_eq!(machine.kicks.of(0), kicks);
-    assert!(!vcpu.enter().interface().vmcr.veng1());
 }
 
 #[test]

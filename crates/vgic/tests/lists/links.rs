@@ -149,39 +149,6 @@ fn a_linked_interrupt_ends_without_an_exit() {
     }
 }
 
-#[test]
-fn it_fires_again_before_the_exit() {
-    let mut board = board();
-    board.fire();
-    let (inside, mut hardware) = enter(board.vcpu(4));
-    hardware.acknowledge(1);
-    hardware.end(1, SPI);
-    board.deactivate(&mut hardware);
-
-    board.fire();
-
-    assert_eq!(board.machine.kicks.of(0), 1);
-    let vcpu = board.exit(inside, &mut hardware);
-    assert!(board.distributor.is_active());
-    assert_eq!(listed(&enter(vcpu).1), [LISTED]);
-}
-
-#[test]
-fn a_level_fallen_before_the_ack_is_taken_back() {
-    for level in [Level::Low, Level::High] {
-        let mut board = board();
-        board.fire();
-        let (inside, mut hardware) = enter(board.vcpu(4));
-        board.distributor.set(level);
-
-        let vcpu = board.exit(inside, &mut hardware);
-
-        let high = level == Level::High;
-        assert_eq!((board.is_pending(), board.distributor.is_active()), (high, high));
-        assert_eq!(listed(&enter(vcpu).1), if high { vec![LISTED] } else { vec![] });
-    }
-}
-
 /// Creates a board whose guest has the interrupt disabled when it fires, and then has its device
 /// lower the input.
 fn fallen_while_disabled() -> Board {
@@ -201,45 +168,6 @@ fn a_level_fallen_while_disabled_reads_as_not_pending() {
         assert_eq!((pending >> 8 & 1, board.distributor.is_active()), (0, false));
         board.fire();
     }
-}
-
-#[test]
-fn a_level_fallen_while_disabled_is_not_listed() {
-    for others_active in [false, true] {
-        let mut board = fallen_while_disabled();
-        if others_active {
-            board.set(gicd::ISACTIVER, SPI + 1);
-        }
-        board.machine.enable_spi(SPI);
-        let others = if others_active { vec![(Active, None)] } else { vec![] };
-        let (inside, mut hardware) = enter(board.vcpu(4));
-        assert_eq!(listed(&hardware), others);
-        assert!(!board.distributor.is_active());
-
-        board.fire();
-
-        let vcpu = board.exit(inside, &mut hardware);
-        assert!(listed(&enter(vcpu).1).contains(&LISTED));
-    }
-}
-
-#[test]
-fn a_level_fallen_while_disabled_is_not_acknowledged() {
-    let mut board = fallen_while_disabled();
-    board.machine.enable_spi(SPI);
-    assert_eq!(board.machine.acknowledge(0), 1023);
-    assert!(!board.distributor.is_active());
-}
-
-#[test]
-fn a_fallen_level_leaves_what_the_guest_made_pending() {
-    let mut board = fallen_while_disabled();
-    board.set(gicd::ISPENDR, SPI);
-    assert!(board.is_pending());
-    board.machine.enable_spi(SPI);
-    assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
-    board.machine.end(0, SPI.into());
-    assert!(!board.is_pending() && !board.distributor.is_active());
 }
 
 #[test]
@@ -307,40 +235,6 @@ fn every_end_deactivates_the_physical_interrupt() {
 }
 
 #[test]
-fn an_unlisted_end_deactivates_the_physical_one() {
-    let mut board = board();
-    let mut vcpu = board.vcpu(1);
-    board.fire();
-    vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
-    let at = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap().byte_offset();
-    let address = board.machine.gic.config().distributor + u64::from(at);
-    board.machine.write(address, vgic::AccessWidth::Byte, 0x40);
-    board.set(gicd::ISACTIVER, SPI + 1);
-    let inside = vcpu.enter();
-    let mut hardware = Hardware::new(*inside.interface(), vtr(1, 5));
-    assert_eq!(listed(&hardware), [(Active, None)], "the more urgent one");
-
-    hardware.end(1, SPI);
-
-    assert_eq!(hardware.registers.hcr.eoi_count(), 1);
-    let _vcpu = board.exit(inside, &mut hardware);
-    assert!(!board.distributor.is_active());
-}
-
-#[test]
-fn a_software_interface_deactivates_physically() {
-    let mut board = board();
-    for _ in 0..2 {
-        board.fire();
-        assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
-        assert!(board.distributor.is_active());
-        board.machine.end(0, SPI.into());
-        assert!(!board.distributor.is_active());
-        assert_eq!(board.machine.acknowledge(0), 1023, "it has not fired again");
-    }
-}
-
-#[test]
 fn an_edge_cleared_by_the_guest_comes_again() {
     let board = board();
     board.machine.make_edge(SPI);
@@ -350,18 +244,6 @@ fn an_edge_cleared_by_the_guest_comes_again() {
         assert!(board.is_pending());
         board.set(gicd::ICPENDR, SPI);
         assert!(!board.is_pending() && !board.distributor.is_active());
-    }
-}
-
-/// The hypervisor hears the physical input by its interrupt alone, and never lowers the line.
-#[test]
-fn a_level_taken_for_an_edge_comes_each_time() {
-    let mut board = board();
-    board.machine.make_edge(SPI);
-    for _ in 0..2 {
-        board.fire();
-        assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
-        board.machine.end(0, SPI.into());
     }
 }
 
@@ -512,4 +394,32 @@ fn a_vcpu_dropped_in_the_guest_loses_nothing() {
 
     assert!(!rwp(&machine), "nobody waits for it");
     assert_eq!(machine.acknowledge(0), u64::from(SPI), "the other vCPU takes it");
+}
+
+/// The hypervisor hears the physical input by its interrupt alone, and never lowers the line.
+#[test]
+fn a_level_taken_for_an_edge_comes_each_time() {
+    let mut board = board();
+    board.machine.make_edge(SPI);
+    for _ in 0..2 {
+        board.fire();
+        assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
+        board.machine.end(0, SPI.into());
+    }
+}
+
+#[test]
+fn a_level_fallen_before_the_ack_is_taken_back() {
+    for level in [Level::Low, Level::High] {
+        let mut board = board();
+        board.fire();
+        let (inside, mut hardware) = enter(board.vcpu(4));
+        board.distributor.set(level);
+
+        let vcpu = board.exit(inside, &mut hardware);
+
+        let high = level == Level::High;
+        assert_eq!((board.is_pending(), board.distributor.is_active()), (high, high));
+        assert_eq!(listed(&enter(vcpu).1), if high { vec![LISTED] } else { vec![] });
+    }
 }

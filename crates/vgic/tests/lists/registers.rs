@@ -1,11 +1,11 @@
-//! Wired interrupts in list registers: maintenance, overflow, what is active beyond them, and what
-//! the guest changes meanwhile.
+//! Wired interrupts in list registers beyond `tests/model`: traps, maintenance, overflow, and
+//! register writes that complete with the exit.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
-use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
-use gic_arch::ich::{Hcr, Vtr};
+use gic_arch::ich::ListRegisterState::{Invalid, Pending};
+use gic_arch::ich::Vtr;
 use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
@@ -83,71 +83,6 @@ fn a_high_level_comes_again_after_maintenance() {
 }
 
 #[test]
-fn a_lowered_level_does_not_come_again() {
-    let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    hardware.acknowledge(1);
-    machine.gic.set_line(Line::Spi(SPI), Level::Low);
-    hardware.end(1, SPI);
-    let (_inside, hardware) = again(inside, &hardware, 4);
-    assert_eq!(states(&hardware), []);
-}
-
-#[test]
-fn a_level_lowered_before_the_ack_is_taken_out() {
-    let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
-
-    machine.gic.set_line(Line::Spi(SPI), Level::Low);
-
-    assert_eq!(machine.kicks.of(0), 1);
-    let (_inside, hardware) = again(inside, &hardware, 4);
-    assert_eq!(states(&hardware), []);
-}
-
-#[test]
-fn an_active_edge_fires_again_without_an_exit() {
-    let mut machine = machine();
-    machine.make_edge(SPI);
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    hardware.acknowledge(1);
-    machine.gic.set_line(Line::Spi(SPI), Level::Low);
-    high(&machine, SPI);
-
-    let (_inside, mut hardware) = again(inside, &hardware, 4);
-
-    assert_eq!(states(&hardware), [(SPI, PendingActive)]);
-    assert_eq!(hardware.acknowledge(1), 1023);
-    hardware.end(1, SPI);
-    assert!(!hardware.asks_for_maintenance());
-    assert_eq!(hardware.acknowledge(1), SPI);
-}
-
-#[test]
-fn the_most_urgent_are_listed_first() {
-    let mut machine = machine();
-    for (spi, priority) in (SPI..SPI + 4).zip([0x40, 0x10, 0x30, 0x20]) {
-        set_priority(&machine, spi, priority);
-        machine.make_edge(spi);
-        high(&machine, spi);
-    }
-    let (inside, mut hardware) = enter(lists(&mut machine, 2), 2);
-    assert_eq!(states(&hardware), [(SPI + 1, Pending), (SPI + 3, Pending)]);
-    for spi in [SPI + 1, SPI + 3] {
-        assert!(!hardware.misr().np());
-        assert_eq!(hardware.acknowledge(1), spi);
-        hardware.end(1, spi);
-    }
-    assert!(hardware.misr().np());
-    let (_inside, hardware) = again(inside, &hardware, 2);
-    assert_eq!(states(&hardware), [(SPI + 2, Pending), (SPI, Pending)]);
-    assert!(!hardware.registers.hcr.npie());
-}
-
-#[test]
 fn sixteen_pending_and_more_are_an_overflow() {
     let mut machine = Machine::running(VgicConfig::new(1));
     for spi in 32..72 {
@@ -157,36 +92,6 @@ fn sixteen_pending_and_more_are_an_overflow() {
     let (_inside, hardware) = enter(lists(&mut machine, 16), 16);
     assert_eq!(states(&hardware), (32..48).map(|spi| (spi, Pending)).collect::<Vec<_>>());
     assert!(hardware.registers.hcr.npie());
-}
-
-#[test]
-fn unlisted_active_interrupts_end_by_count() {
-    let mut machine = machine();
-    let mut order = Vec::new();
-    let mut vcpu = lists(&mut machine, 1);
-    for (spi, priority) in (SPI..SPI + 3).zip([0x60, 0x40, 0x20]) {
-        set_priority(&machine, spi, priority);
-        machine.make_edge(spi);
-        high(&machine, spi);
-        let (inside, mut hardware) = enter(vcpu, 1);
-        assert_eq!(hardware.acknowledge(1), spi);
-        order.push(spi);
-        vcpu = inside.exit(&hardware.registers);
-    }
-    let (mut inside, mut hardware) = enter(vcpu, 1);
-    assert_eq!(states(&hardware), [(SPI + 2, Active)]);
-    let active =
-        |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8;
-
-    hardware.end(1, SPI + 2);
-    hardware.end(1, SPI + 1);
-    assert!(hardware.misr().lrenp());
-    (inside, hardware) = again(inside, &hardware, 1);
-    assert_eq!(active(&machine), 0b001, "{order:?}");
-
-    hardware.end(1, SPI);
-    let _vcpu = inside.exit(&hardware.registers);
-    assert_eq!(active(&machine), 0);
 }
 
 #[test]
@@ -208,24 +113,6 @@ fn dir_is_trapped_where_it_must_be() {
         let hcr = inside.interface().hcr;
         assert_eq!((hcr.tdir(), hcr.tc()), expected);
     }
-}
-
-#[test]
-fn enabling_a_group_exits_for_what_waits() {
-    let mut machine = machine();
-    machine.msr(0, icc::IGRPEN1.encoding(), 0);
-    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
-    assert_eq!(hardware.registers.hcr, Hcr::new().with_en(true).with_tdir(true));
-    high(&machine, SPI);
-    assert_eq!(machine.kicks.of(0), 1);
-
-    let (inside, mut hardware) = again(inside, &hardware, 4);
-    assert_eq!(states(&hardware), []);
-    hardware.registers.vmcr.set_veng1(true);
-    assert!(hardware.misr().vgrp1_e());
-
-    let (_inside, hardware) = again(inside, &hardware, 4);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
 }
 
 #[test]
@@ -258,25 +145,6 @@ fn a_register_change_ends_with_the_exit() {
 }
 
 #[test]
-fn an_sgi_is_listed_as_an_edge() {
-    let mut machine = machine();
-    machine.write(
-        machine.frame(0) + u64::from(gicr::ISENABLER.offset()),
-        AccessWidth::Word,
-        0xffff,
-    );
-    let mut vcpu = lists(&mut machine, 4);
-    let own = vcpu.vgic().config().cpus[0].affinity;
-    vcpu.write_sysreg(icc::SGI1R.encoding(), Sgi::to(3, own).into_bits()).unwrap();
-
-    let (_inside, mut hardware) = enter(vcpu, 4);
-
-    assert_eq!(states(&hardware), [(3, Pending)]);
-    assert!(!hardware.registers.list[0].eoi());
-    assert_eq!(hardware.acknowledge(1), 3);
-}
-
-#[test]
 fn a_vcpu_in_its_guest_sends_sgis() {
     let mut machine = Machine::running(VgicConfig::new(2));
     for cpu in 0..2 {
@@ -302,69 +170,6 @@ fn a_vcpu_in_its_guest_sends_sgis() {
 }
 
 #[test]
-fn an_active_interrupt_is_listed_after_sleep() {
-    let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    hardware.acknowledge(1);
-    let mut vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
-    vcpu.returned();
-
-    let (_inside, hardware) = enter(vcpu, 4);
-
-    assert_eq!(states(&hardware), [(SPI, Active)]);
-}
-
-#[test]
-fn a_list_register_vcpu_sleeps_unless_signalled() {
-    let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    let mut vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.prepare_to_sleep(), Sleep::DontSleep);
-
-    let (inside, entered) = enter(vcpu, 4);
-    hardware = entered;
-    hardware.acknowledge(1);
-    vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready, "it is active");
-}
-
-#[test]
-fn a_trapped_ack_ends_in_a_list_register() {
-    let mut machine = machine();
-    machine.make_edge(SPI);
-    high(&machine, SPI);
-    let mut vcpu = lists(&mut machine, 4);
-    assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding()), Ok(SPI.into()));
-
-    let (inside, mut hardware) = enter(vcpu, 4);
-    assert_eq!(states(&hardware), [(SPI, Active)]);
-    hardware.end(1, SPI);
-
-    let mut vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.read_sysreg(icc::RPR.encoding()), Ok(0xff));
-    assert_eq!(machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()), 0);
-}
-
-#[test]
-fn a_reset_forgets_what_is_listed() {
-    let mut machine = machine();
-    machine.make_edge(SPI);
-    high(&machine, SPI);
-    machine.gic.set_line(Line::Spi(SPI), Level::Low);
-    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
-    machine.gic.reset();
-    let mut vcpu = inside.exit(&hardware.registers);
-    vcpu.reset();
-    assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap()), 0);
-    let (_inside, hardware) = enter(vcpu, 4);
-    assert_eq!((states(&hardware), hardware.registers.vmcr.veng1()), (vec![], false));
-}
-
-#[test]
 fn a_machine_needs_a_like_virtual_interface() {
     let refused = |config: VgicConfig, vtr: Vtr| {
         Machine::new(config).vcpus.remove(0).with_list_registers(vtr).unwrap_err()
@@ -381,66 +186,6 @@ fn a_machine_needs_a_like_virtual_interface() {
     assert_eq!(refused(wide, vtr(4, 5)), VirtualInterfaceMismatch::IdBits(17));
     let many = vtr(4, 5).with_list_regs_minus_one(16);
     assert_eq!(refused(machine, many), VirtualInterfaceMismatch::Count(17));
-}
-
-#[test]
-fn a_register_activates_an_ended_interrupt() {
-    let mut machine = machine();
-    machine.make_edge(SPI);
-    high(&machine, SPI);
-    let mut vcpu = lists(&mut machine, 4);
-    vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
-    let (inside, mut hardware) = enter(vcpu, 4);
-    hardware.end(1, SPI);
-
-    let at = gicd::ISACTIVER.locate(IntId::new(SPI)).unwrap();
-    machine.write_gicd(at.register(), at.mask());
-
-    assert_eq!(machine.kicks.of(0), 1);
-    let (_inside, hardware) = again(inside, &hardware, 4);
-    assert_eq!(states(&hardware), [(SPI, Active)]);
-}
-
-#[test]
-fn disabling_a_group_moves_a_one_of_n_interrupt() {
-    let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
-    machine.enable_spi(SPI);
-    let any = gicd::Irouter::new().with_any_participating(true);
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    assert_eq!(states(&hardware), [(SPI, Pending)]);
-
-    hardware.registers.vmcr.set_veng1(false);
-
-    assert!(hardware.misr().vgrp1_d());
-    let _vcpu = inside.exit(&hardware.registers);
-    assert!(machine.vcpus[0].irq_pending(), "the other vCPU takes it");
-}
-
-#[test]
-fn extended_ranges_go_through_list_registers() {
-    let mut machine =
-        Machine::running(VgicConfig::new(1).with_extended_spis(32).with_extended_ppis(32));
-    let base = machine.gic.config().distributor;
-    machine.write(base + u64::from(gicd::ISENABLER_E.offset()), AccessWidth::Word, 1 << 5);
-    let private = machine.frame(0) + u64::from(gicr::SGI_BASE);
-    machine.write(private + 0x84, AccessWidth::Word, 1 << 7);
-    machine.write(private + 0x104, AccessWidth::Word, 1 << 7);
-    high(&machine, 4101);
-    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 1063 }, Level::High);
-
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-
-    assert_eq!(states(&hardware), [(1063, Pending), (4101, Pending)]);
-    assert_eq!(hardware.acknowledge(1), 1063);
-    machine.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: 1063 }, Level::Low);
-    hardware.end(1, 1063);
-    let (inside, mut hardware) = again(inside, &hardware, 4);
-    assert_eq!(hardware.acknowledge(1), 4101);
-    let _vcpu = inside.exit(&hardware.registers);
-    let active = gicd::ISACTIVER_E.registers().get(0).unwrap();
-    assert_eq!(machine.read_gicd(active), 1 << 5);
 }
 
 #[test]
@@ -510,26 +255,6 @@ fn a_write_is_pending_in_its_own_frame_only() {
 }
 
 #[test]
-fn the_active_state_is_that_of_the_entry() {
-    let mut machine = machine();
-    high(&machine, SPI);
-    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
-    assert_eq!(hardware.acknowledge(1), SPI);
-    let active =
-        |machine: &Machine| machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap()) >> 8 & 1;
-    assert_eq!(active(&machine), 0);
-
-    let vcpu = inside.exit(&hardware.registers);
-    assert_eq!(active(&machine), 1);
-
-    let (inside, mut hardware) = enter(vcpu, 4);
-    hardware.end(1, SPI);
-    assert_eq!(active(&machine), 1);
-    let _vcpu = inside.exit(&hardware.registers);
-    assert_eq!(active(&machine), 0);
-}
-
-#[test]
 fn loaded_bits_are_the_manuals() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), 0b11);
@@ -576,4 +301,35 @@ fn registers_that_show_listed_state_are_named() {
     for address in [distributor, distributor + 0x1fc, distributor + 0x400, second + 0x200, 0] {
         assert!(!shows(address), "{address:#x}");
     }
+}
+
+#[test]
+fn a_reset_forgets_what_is_listed() {
+    let mut machine = machine();
+    machine.make_edge(SPI);
+    high(&machine, SPI);
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
+    machine.gic.reset();
+    let mut vcpu = inside.exit(&hardware.registers);
+    vcpu.reset();
+    assert_eq!(machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap()), 0);
+    let (_inside, hardware) = enter(vcpu, 4);
+    assert_eq!((states(&hardware), hardware.registers.vmcr.veng1()), (vec![], false));
+}
+
+#[test]
+fn a_list_register_vcpu_sleeps_unless_signalled() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    let mut vcpu = inside.exit(&hardware.registers);
+    assert_eq!(vcpu.prepare_to_sleep(), Sleep::DontSleep);
+
+    let (inside, entered) = enter(vcpu, 4);
+    hardware = entered;
+    hardware.acknowledge(1);
+    vcpu = inside.exit(&hardware.registers);
+    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready, "it is active");
 }
