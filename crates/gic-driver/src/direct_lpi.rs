@@ -127,8 +127,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(new)
     }
 
-    /// Adds an observer of each LPI that the driver itself makes pending. Tests that compare handler
-    /// runs with messages use it; it is no part of the public interface.
+    /// Adds an observer of each LPI that the driver itself makes pending. Tests use it to compare
+    /// handler runs with messages; it is no part of the public interface.
     #[doc(hidden)]
     pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
         self.observer = Some(observer);

@@ -1,4 +1,5 @@
-//! The layout of `GICD_CTLR` in each security view (IHI 0069 §12.9.4), and the detection of the view.
+//! The layout of `GICD_CTLR` in each security view (IHI 0069 §12.9.4), and the detection of the
+//! view.
 
 use crate::frame::Frame;
 use crate::{GicError, Mmio, MmioExt, Platform, SecurityView};

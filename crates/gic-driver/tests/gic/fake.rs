@@ -1,19 +1,21 @@
-//! A machine with a GIC that punishes. What the architecture calls UNPREDICTABLE panics, writes take
-//! effect late, and a driver that relies on more than the architecture promises fails its test:
+//! A machine with a GIC that punishes. What the architecture calls UNPREDICTABLE panics, writes
+//! take effect late, and a driver that relies on more than the architecture promises fails its
+//! test:
 //!
-//! - Memory has three sides: CPUs', a coherent controller's, a non-coherent controller's. A store
-//!   that was not published, or not cleaned, is invisible to the controller. What a controller
-//!   writes is invisible to CPUs before they observe it. Memory is never allocated twice, its release
-//!   is checked, and an access beyond it panics. An allocation may fail, or be misplaced.
-//! - A redistributor uses the configuration that it cached at the last invalidation: none or all at
-//!   first. It ignores no access while it sleeps, while `RWP` or `SYNCR.Busy` is 1, to tables while
-//!   LPIs are enabled, or to registers that it does not have: each panics. It writes its pending
-//!   table only where it must, and reads it when LPIs are enabled; a table that was promised to be
-//!   zero must be.
-//! - An ITS executes commands as they were when they were posted, at its pace, and they take effect
-//!   at redistributors only at a SYNC. It checks tables, alignment, order, and what is given back.
-//! - Hardware is not waited for with interrupts masked, a task's service is not called so, and
-//!   interrupt states are restored in reverse order.
+//! - Memory has three sides: the CPUs', a coherent controller's and a non-coherent controller's. A
+//!   store that was not published, or not cleaned, is invisible to the controller. A controller's
+//!   store is invisible to CPUs until they observe it. No address is used twice, releases are
+//!   checked, and an access beyond an allocation panics. An allocation may fail, or be misplaced.
+//! - A redistributor uses the configuration that it cached at the last invalidation; at first it
+//!   has cached none, or all. An access panics while the redistributor sleeps, while `RWP` or
+//!   `SYNCR.Busy` is 1, to table registers while LPIs are enabled, and to registers that do not
+//!   exist. Pending LPIs are written to the table when LPIs are disabled, and read when they are
+//!   enabled. A table that was promised to be zero must be zero.
+//! - An ITS executes commands as they were when they were posted, at its own pace, and they take
+//!   effect at redistributors only at a SYNC. It checks tables, their alignment, the order of
+//!   commands, and memory that is released.
+//! - The platform panics if hardware is waited for with interrupts masked, if a service for tasks
+//!   is called then, and if interrupt states are not restored in reverse order.
 
 mod board;
 mod entries;
