@@ -7,7 +7,7 @@ mod imp {
     pub(crate) use crate::sync::MutexGuard;
     use std::sync::{PoisonError, TryLockError};
 
-    /// A mutual exclusion. What a panic left behind is used on.
+    /// A mutual exclusion. Ignores lock poisoning.
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
     impl<T> Mutex<T> {
