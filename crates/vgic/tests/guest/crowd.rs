@@ -1,18 +1,16 @@
 //! Registers of a machine on which so much is mapped that no access can go through all of it.
 //! Unfinished work is reported as unfinished, and continued by each access that asks for it.
 
-use crate::machine::{Machine, RAM};
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};
+use crate::machine::{self, ITS, Machine, RAM};
+use gic_arch::gicr::{Ctlr, Propbaser, Syncr};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Priority, RegisterValue, gicr, gits};
-use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, MsiMessage};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, FaultReason, GuestMemory, Sleep, Vgic, VgicConfig};
 
-const ITS: u64 = 0x0808_0000;
-const QUEUE: u64 = RAM;
 const CONFIGURATION: u64 = RAM + 0x3_0000;
 const PENDING: u64 = RAM + 0x4_0000;
 const EVENTS: u32 = 1 << 16;
@@ -42,19 +40,8 @@ fn crowded() -> Machine {
 
 fn crowd(machine: &Machine) {
     configure(machine, true);
-    machine.write_gicr(
-        0,
-        gicr::PROPBASER,
-        Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION),
-    );
-    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(PENDING));
-    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    let its =
-        |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
-    its(0x100, 1 << 63 | (RAM + 0x1_0000));
-    its(0x108, 1 << 63 | (RAM + 0x2_0000));
-    its(gits::CBASER.offset(), 1 << 63 | QUEUE | 15);
-    its(gits::CTLR.offset(), 1);
+    machine.enable_lpis(16, CONFIGURATION, PENDING);
+    machine.start_its();
     let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
     let target = RdBase::from_processor_number(0);
     let mapd = Command::Mapd { device, itt: 0, event_bits_minus_one: 15, action: MapAction::Map };
@@ -65,17 +52,7 @@ fn crowd(machine: &Machine) {
         intid: lpi_of(event),
         collection,
     }));
-    let mut at = 0;
-    for batch in commands.chunks(512) {
-        for command in batch {
-            let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-            machine.ram.write(QUEUE + at, &image).unwrap();
-            at = (at + 32) % 0x1_0000;
-        }
-        its(gits::CWRITER.offset(), at);
-    }
-    assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
-    assert_eq!(machine.read(ITS + u64::from(gits::CREADR.offset()), AccessWidth::Double), at);
+    commands.chunks(512).for_each(|batch| machine.run(batch.iter().copied()));
 }
 
 fn configure(machine: &Machine, enable: bool) {
@@ -84,12 +61,7 @@ fn configure(machine: &Machine, enable: bool) {
 }
 
 fn send(machine: &Machine, event: u32) -> Delivery {
-    send_to(&machine.gic, event)
-}
-
-fn send_to(gic: &Vgic, event: u32) -> Delivery {
-    let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data: event };
-    gic.its(0).unwrap().signal_msi(DeviceId::new(1), message)
+    machine.send(1, event)
 }
 
 fn read<V: RegisterValue<Raw = u32>>(
@@ -181,7 +153,7 @@ impl Kick for Looks {
         let read = |address| gic.read(address, AccessWidth::Word).unwrap();
         let redistributor = gic.config().redistributors[0].base;
         let registers = [ITS, redistributor].map(read);
-        self.seen.lock().unwrap().push((registers[0], registers[1], send_to(&gic, LAST)));
+        self.seen.lock().unwrap().push((registers[0], registers[1], machine::send(&gic, 1, LAST)));
     }
 }
 

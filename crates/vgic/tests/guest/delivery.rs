@@ -3,7 +3,6 @@
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicd::Irouter;
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,13 +154,7 @@ fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
         VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(14)).with_security(security);
     let machine = Machine::running(config);
     machine.ram.write(RAM, configuration).unwrap();
-    for cpu in 0..2 {
-        let pending = RAM + 0x1_0000 * (1 + cpu as u64);
-        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
-        machine.write_gicr(cpu, gicr::PROPBASER, tables);
-        machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
-        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    }
+    machine.enable_lpis(14, RAM, RAM + 0x1_0000);
     machine
 }
 

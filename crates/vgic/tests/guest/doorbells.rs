@@ -126,13 +126,7 @@ fn direct(configuration: &[u8]) -> Machine {
     let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(15));
     let machine = Machine::running(config);
     machine.ram.write(RAM, configuration).unwrap();
-    for cpu in 0..2u32 {
-        let at = RAM + 0x10_0000 * u64::from(cpu + 1);
-        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
-        machine.write_gicr(cpu as usize, gicr::PROPBASER, tables);
-        machine.write_gicr(cpu as usize, gicr::PENDBASER, Pendbaser::new().with_address(at));
-        machine.write_gicr(cpu as usize, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    }
+    machine.enable_lpis(14, RAM, RAM + 0x10_0000);
     machine
 }
 

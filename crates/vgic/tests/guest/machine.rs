@@ -1,14 +1,24 @@
 //! A small machine to test with: memory, a kick counter, and a guest's way to registers.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
+use gic_arch::its::Command;
 use gic_arch::{Reg, RegisterValue, gicd, gicr, icc};
-use msi_types::Kick;
+use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
 use std::sync::Arc;
-use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 
 /// The beginning of memory.
 pub(crate) const RAM: u64 = 0x4000_0000;
+/// The ITS that [`Machine::start_its`] sets up, if the machine has it here.
+pub(crate) const ITS: u64 = 0x0808_0000;
+/// Its command queue.
+pub(crate) const QUEUE: u64 = RAM;
+const QUEUE_BYTES: u32 = 0x1_0000;
+const DEVICES: u64 = RAM + 0x1_0000;
+const COLLECTIONS: u64 = RAM + 0x2_0000;
 
 pub(crate) fn memory() -> Arc<VmMemory<Ram>> {
     Arc::new(VmMemory(ram(RAM, 4 << 20)))
@@ -67,6 +77,57 @@ impl Machine {
             self.write_gicd(register, 0xffff_ffff);
         }
         self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
+    }
+
+    /// Enables LPIs at every vCPU. The pending tables are 64 KiB apart.
+    pub(crate) fn enable_lpis(&self, id_bits: u8, configuration: u64, pending: u64) {
+        for (cpu, pending) in (0..self.vcpus.len()).zip((pending..).step_by(0x1_0000)) {
+            let tables = Propbaser::new().with_id_bits_minus_one(id_bits - 1);
+            self.write_gicr(cpu, gicr::PROPBASER, tables.with_address(configuration));
+            self.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
+            self.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+        }
+    }
+
+    /// Gives the ITS its tables and its queue, and enables it.
+    pub(crate) fn start_its(&self) {
+        for (index, address) in [(0, DEVICES), (1, COLLECTIONS)] {
+            let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
+            self.write_at(ITS, gits::BASER.get(index).unwrap(), table.with_address(address));
+        }
+        let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
+        self.write_at(ITS, gits::CBASER, queue);
+        self.write_at(ITS, gits::CTLR, gits::Ctlr::new().with_enabled(true));
+    }
+
+    /// Puts commands into the queue and rings once.
+    pub(crate) fn queue(&self, commands: impl IntoIterator<Item = Command>) {
+        let written = self.read(ITS + u64::from(gits::CWRITER.offset()), AccessWidth::Double);
+        let mut written = Cwriter::from_bits(written).offset();
+        for command in commands {
+            let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+            self.ram.write(QUEUE + u64::from(written), &image).unwrap();
+            written = (written + 32) % QUEUE_BYTES;
+        }
+        self.write_at(ITS, gits::CWRITER, Cwriter::at_offset(written));
+    }
+
+    /// Returns true if every command of the queue was executed.
+    pub(crate) fn is_queue_done(&self) -> bool {
+        let read = |register: u32| self.read(ITS + u64::from(register), AccessWidth::Double);
+        read(gits::CREADR.offset()) == read(gits::CWRITER.offset())
+    }
+
+    /// Executes ITS commands without a fault.
+    pub(crate) fn run(&self, commands: impl IntoIterator<Item = Command>) {
+        self.queue(commands);
+        assert!(self.is_queue_done());
+        assert_eq!(self.gic.command_faults(0).unwrap().count, 0);
+    }
+
+    /// A message of a device to the ITS.
+    pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
+        send(&self.gic, device, event)
     }
 
     pub(crate) fn frame(&self, cpu: usize) -> u64 {
@@ -144,4 +205,11 @@ impl Machine {
     pub(crate) fn end(&mut self, cpu: usize, intid: u64) {
         self.msr(cpu, icc::EOIR1.encoding(), intid);
     }
+}
+
+/// A message of a device to the ITS.
+pub(crate) fn send(gic: &Vgic, device: u32, event: u32) -> Delivery {
+    let address = ITS + u64::from(gits::TRANSLATER.offset());
+    let message = MsiMessage { address, data: event };
+    gic.its(0).unwrap().signal_msi(DeviceId::new(device), message)
 }

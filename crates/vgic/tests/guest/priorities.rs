@@ -3,7 +3,6 @@
 //! model. `tests/model` checks the priorities of wired interrupts.
 
 use crate::machine::{Machine, RAM};
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{gicr, icc};
 use std::collections::BTreeMap;
 use vgic::{GuestMemory, SecurityView, VgicConfig};
@@ -57,10 +56,7 @@ fn with_lpis(rules: Rules) -> Machine {
     machine.start();
     let configuration: Vec<u8> = lpis().map(|(_, priority)| priority | 1).collect();
     machine.ram.write(RAM, &configuration).unwrap();
-    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
-    machine.write_gicr(0, gicr::PROPBASER, tables);
-    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(RAM + 0x1_0000));
-    machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
+    machine.enable_lpis(14, RAM, RAM + 0x1_0000);
     machine
 }
 

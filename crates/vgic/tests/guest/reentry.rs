@@ -1,8 +1,8 @@
 //! A monitor whose kick and whose line observer use the model themselves: no lock is held when they
 //! are called.
 
-use crate::machine::{Machine, RAM};
-use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use crate::machine::{ITS, Machine, RAM};
+use gic_arch::gits;
 use gic_arch::icc::{self, Sgi};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
@@ -16,10 +16,6 @@ use vgic::AccessWidth::{Double, Word};
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Vgic, VgicConfig};
 
-const ITS: u64 = 0x0808_0000;
-const QUEUE: u64 = RAM;
-const DEVICES: u64 = RAM + 0x1_0000;
-const COLLECTIONS: u64 = RAM + 0x2_0000;
 const CONFIGURATION: u64 = RAM + 0x4_0000;
 const PENDING: u64 = RAM + 0x6_0000;
 const LPI: u32 = 8192;
@@ -72,56 +68,25 @@ fn machine(busybody: &Arc<Busybody>) -> Machine {
     machine.start();
     machine.enable_spi(SPI);
     for cpu in [0, 1] {
-        machine.write_gicr(
-            cpu,
-            gicr::PROPBASER,
-            gicr::Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION),
-        );
-        let pending = PENDING + 0x1_0000 * cpu as u64;
-        machine.write_gicr(cpu, gicr::PENDBASER, gicr::Pendbaser::new().with_address(pending));
-        machine.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
         let sgi = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
         machine.write_gicr(cpu, sgi.register(), sgi.mask());
     }
     configure(&machine, true);
-    let table =
-        |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
-    let its = |offset: u32, value| machine.write(ITS + u64::from(offset), Double, value);
-    its(gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());
-    its(gits::BASER.get(1).unwrap().offset(), table(COLLECTIONS).into_bits());
-    its(
-        gits::CBASER.offset(),
-        Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true).into_bits(),
-    );
-    machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
+    machine.enable_lpis(16, CONFIGURATION, PENDING);
+    machine.start_its();
     let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
     let target = RdBase::from_processor_number(0);
-    run(
-        &machine,
-        &[
-            Command::Mapc { collection, target, action: MapAction::Map },
-            Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
-            Command::Mapti { device, event: EventId::new(0), intid: LPI, collection },
-        ],
-    );
+    machine.run([
+        Command::Mapc { collection, target, action: MapAction::Map },
+        Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
+        Command::Mapti { device, event: EventId::new(0), intid: LPI, collection },
+    ]);
     machine
 }
 
 fn configure(machine: &Machine, enable: bool) {
     let config = Config::new().with_enable(enable).with_priority(Priority::new(0xa0));
     machine.ram.write(CONFIGURATION, &[config.into_bits()]).unwrap();
-}
-
-fn run(machine: &Machine, commands: &[Command]) {
-    let mut end = machine.read(ITS + u64::from(gits::CWRITER.offset()), Double);
-    for command in commands {
-        let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-        machine.ram.write(QUEUE + end, &image).unwrap();
-        end += 32;
-    }
-    let end = Cwriter::at_offset(u32::try_from(end).unwrap()).into_bits();
-    machine.write(ITS + u64::from(gits::CWRITER.offset()), Double, end);
-    assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
 }
 
 /// `act`, after `prepare` and with vCPU 0 asleep, has vCPU 0 kicked, and ends.
@@ -147,15 +112,15 @@ fn nothing(_: &mut Machine) {}
 /// The event is pending, and disabled.
 fn pending_and_disabled(machine: &mut Machine) {
     configure(machine, false);
-    run(machine, &[INV, INT]);
+    machine.run([INV, INT]);
     configure(machine, true);
 }
 
 #[test]
 fn a_command_kicks_without_a_lock() {
-    kicks(nothing, |machine| run(machine, &[INT]));
-    kicks(pending_and_disabled, |machine| run(machine, &[INV]));
-    kicks(pending_and_disabled, |machine| run(machine, &[INVALL]));
+    kicks(nothing, |machine| machine.run([INT]));
+    kicks(pending_and_disabled, |machine| machine.run([INV]));
+    kicks(pending_and_disabled, |machine| machine.run([INVALL]));
 }
 
 #[test]
@@ -164,7 +129,7 @@ fn a_redistributor_register_kicks_without_a_lock() {
     kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVALLR, 0));
     kicks(
         |machine| {
-            run(machine, &[INT]);
+            machine.run([INT]);
             machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
         },
         |machine| machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true)),

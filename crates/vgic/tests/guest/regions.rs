@@ -1,18 +1,16 @@
 //! Redistributors in several regions: vCPUs fill them in order, and what is where makes no
 //! difference to interrupts.
 
-use crate::machine::{Machine, RAM};
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use crate::machine::{ITS, Machine, RAM};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
-use gic_arch::{Affinity, Priority, gicr, gits};
-use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
+use gic_arch::{Affinity, Priority, gicr};
+use msi_types::{Delivery, DeviceId, EventId};
 use vgic::its::{ItsConfig, RedistributorNaming};
 use vgic::{
     AccessWidth, Block, CpuConfig, FaultReason, GuestMemory, RedistributorRegion, VgicConfig,
 };
 
-const ITS: u64 = 0x0808_0000;
 const DEVICE: DeviceId = DeviceId::new(7);
 const CPUS: usize = 5;
 const FIRST: u64 = 0x080a_0000;
@@ -115,34 +113,23 @@ fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     let machine = Machine::running(config(redistributor_naming));
     let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
     machine.ram.write(RAM + 0x4_0000, &[byte; 64]).unwrap();
-    for (cpu, pending) in (0..CPUS).zip((RAM + 0x10_0000..).step_by(0x1_0000)) {
-        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(RAM + 0x4_0000);
-        machine.write_gicr(cpu, gicr::PROPBASER, tables);
-        machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
-        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    }
-    let its =
-        |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
-    its(gits::BASER.get(0).unwrap().offset(), 1 << 63 | (RAM + 0x1_0000));
-    its(gits::BASER.get(1).unwrap().offset(), 1 << 63 | (RAM + 0x2_0000));
-    its(gits::CBASER.offset(), 1 << 63 | RAM | 15);
-    its(gits::CTLR.offset(), 1);
+    machine.enable_lpis(16, RAM + 0x4_0000, RAM + 0x10_0000);
+    machine.start_its();
     let itt = RAM + 0x20_0000;
-    run(
-        &machine,
-        [Command::Mapd { device: DEVICE, itt, event_bits_minus_one: 4, action: MapAction::Map }],
-    );
+    machine.run([Command::Mapd {
+        device: DEVICE,
+        itt,
+        event_bits_minus_one: 4,
+        action: MapAction::Map,
+    }]);
     for cpu in 0..CPUS {
         let number = u32::try_from(cpu).unwrap();
         let collection = CollectionId::new(u16::try_from(cpu).unwrap());
         let (target, event, intid) = (target(&machine, cpu), EventId::new(number), 8192 + number);
-        run(
-            &machine,
-            [
-                Command::Mapc { collection, target, action: MapAction::Map },
-                Command::Mapti { device: DEVICE, event, intid, collection },
-            ],
-        );
+        machine.run([
+            Command::Mapc { collection, target, action: MapAction::Map },
+            Command::Mapti { device: DEVICE, event, intid, collection },
+        ]);
     }
     machine
 }
@@ -157,24 +144,10 @@ fn target(machine: &Machine, cpu: usize) -> RdBase {
     }
 }
 
-fn run(machine: &Machine, commands: impl IntoIterator<Item = Command>) {
-    let writer = ITS + u64::from(gits::CWRITER.offset());
-    let mut at = machine.read(writer, AccessWidth::Double);
-    for command in commands {
-        let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-        machine.ram.write(RAM + at, &image).unwrap();
-        at += 32;
-    }
-    machine.write(writer, AccessWidth::Double, at);
-    assert_eq!(machine.read(ITS + u64::from(gits::CREADR.offset()), AccessWidth::Double), at);
-    assert_eq!(machine.gic.command_faults(0).unwrap().count, 0);
-}
-
 fn send_all(machine: &Machine) {
     for event in 0..CPUS {
-        let data = u32::try_from(event).unwrap();
-        let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data };
-        assert_eq!(machine.gic.its(0).unwrap().signal_msi(DEVICE, message), Delivery::Pending);
+        let event = u32::try_from(event).unwrap();
+        assert_eq!(machine.send(DEVICE.get(), event), Delivery::Pending);
     }
 }
 
@@ -212,7 +185,7 @@ fn movall_works_between_regions() {
         let mut machine = with_lpis(naming);
         send_all(&machine);
         let (from, to) = (target(&machine, 1), target(&machine, 4));
-        run(&machine, [Command::Movall { from, to }]);
+        machine.run([Command::Movall { from, to }]);
         let expected = [vec![8192], vec![], vec![8194], vec![8195], vec![8193, 8196]];
         assert_eq!(acknowledge_all(&mut machine), expected, "{naming:?}");
     }

@@ -1,19 +1,16 @@
 //! More than one access may do: what is left goes on though the guest asks for nothing more.
 
-use crate::machine::{Machine, RAM};
-use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
-use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use crate::machine::{ITS, Machine, RAM};
+use gic_arch::gits;
 use gic_arch::ich::Vtr;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
-use vgic::AccessWidth::{Double, Word};
+use msi_types::{Delivery, DeviceId, EventId};
+use vgic::AccessWidth::Word;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Progress, Sleep, VgicConfig};
 
-const ITS: u64 = 0x0808_0000;
-const CONFIGURATION: u64 = RAM;
-const QUEUE: u64 = RAM + 0x10_0000;
-const TABLES: u64 = RAM + 0x20_0000;
+const CONFIGURATION: u64 = RAM + 0x10_0000;
+const PENDING: u64 = RAM + 0x20_0000;
 const FIRST: u32 = 8192;
 /// More commands than an access executes.
 const EVENTS: u32 = 1500;
@@ -28,47 +25,15 @@ fn config(cpus: u16) -> VgicConfig {
 fn machine(cpus: u16) -> Machine {
     let machine = Machine::running(config(cpus));
     machine.ram.write(CONFIGURATION, &vec![0xa1; 57_344]).unwrap();
-    for cpu in 0..usize::from(cpus) {
-        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION);
-        machine.write_gicr(cpu, gicr::PROPBASER, tables);
-        machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_pending_table_zero(true));
-        machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-    }
-    let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
-    for (index, at) in [(0, TABLES), (1, TABLES + 0x10_0000)] {
-        let register = gits::BASER.get(index).unwrap();
-        machine.write(
-            ITS + u64::from(register.offset()),
-            Double,
-            table.with_address(at).into_bits(),
-        );
-    }
-    let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
-    machine.write(ITS + u64::from(gits::CBASER.offset()), Double, queue.into_bits());
-    machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
+    machine.enable_lpis(16, CONFIGURATION, PENDING);
+    machine.start_its();
     let (collection, target) = (CollectionId::new(0), RdBase::from_processor_number(0));
     let (device, action) = (DeviceId::new(1), MapAction::Map);
-    queue_up(
-        &machine,
-        [
-            Command::Mapc { collection, target, action },
-            Command::Mapd { device, itt: 0, event_bits_minus_one: 10, action },
-        ],
-    );
+    machine.queue([
+        Command::Mapc { collection, target, action },
+        Command::Mapd { device, itt: 0, event_bits_minus_one: 10, action },
+    ]);
     machine
-}
-
-/// Puts commands into the queue and rings, once.
-fn queue_up(machine: &Machine, commands: impl IntoIterator<Item = Command>) {
-    let cwriter = ITS + u64::from(gits::CWRITER.offset());
-    let mut written = Cwriter::from_bits(machine.read(cwriter, Double)).offset();
-    for command in commands {
-        for (word, at) in command.encode().into_iter().zip((0..).step_by(8)) {
-            machine.ram.write_u64(QUEUE + u64::from(written) + at, word).unwrap();
-        }
-        written = (written + 32) % 0x1_0000;
-    }
-    machine.write(cwriter, Double, Cwriter::at_offset(written).into_bits());
 }
 
 fn map(event: u32) -> Command {
@@ -79,13 +44,12 @@ fn map(event: u32) -> Command {
 /// Maps all events and rings the last one, in more commands than an access executes.
 fn map_and_ring(machine: &Machine) {
     let ring = Command::Int { device: DeviceId::new(1), event: EventId::new(EVENTS - 1) };
-    queue_up(machine, (0..EVENTS).map(map).chain([ring]));
+    machine.queue((0..EVENTS).map(map).chain([ring]));
     assert_eq!(send(machine, EVENTS - 1), Delivery::Blocked, "one access executes all commands");
 }
 
 fn send(machine: &Machine, event: u32) -> Delivery {
-    let address = ITS + u64::from(gits::TRANSLATER.offset());
-    machine.gic.its(0).unwrap().signal_msi(DeviceId::new(1), MsiMessage { address, data: event })
+    machine.send(1, event)
 }
 
 fn last() -> u64 {
@@ -263,7 +227,7 @@ fn enabling_is_done_in_pieces_on_request() {
             intid: FIRST + event,
             collection: CollectionId::new(0),
         };
-        queue_up(&machine, core::iter::once(mapd).chain((0..1024).map(map)));
+        machine.queue(core::iter::once(mapd).chain((0..1024).map(map)));
         settle(&machine);
     }
     let (its, redistributor) = (ITS + u64::from(gits::CTLR.offset()), machine.frame(0));

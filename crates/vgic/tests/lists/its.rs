@@ -1,20 +1,13 @@
 //! A machine with an ITS whose guest has mapped what there is to map.
 
-use crate::machine::{Machine, RAM};
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
-use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use crate::machine::{ITS, Machine, RAM};
+use gic_arch::Priority;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
-use gic_arch::{Priority, gicr};
-use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
-use std::cell::Cell;
-use vgic::AccessWidth::{Double, Word};
+use msi_types::{Delivery, DeviceId, EventId};
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, VgicConfig};
 
-const ITS: u64 = 0x0808_0000;
-const QUEUE: u64 = RAM;
-const TABLES: u64 = RAM + 0x2_0000;
 const CONFIGURATION: u64 = RAM + 0x10_0000;
 const PENDING: u64 = RAM + 0x20_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(1);
@@ -23,7 +16,6 @@ pub(crate) const DEVICE: DeviceId = DeviceId::new(1);
 /// n is vCPU n.
 pub(crate) struct Translated {
     pub(crate) machine: Machine,
-    written: Cell<u32>,
 }
 
 impl Translated {
@@ -36,30 +28,17 @@ impl Translated {
     pub(crate) fn configured(cpus: u16, with: impl FnOnce(VgicConfig) -> VgicConfig) -> Self {
         let its = vec![ItsConfig::new(ITS)];
         let config = with(VgicConfig::new(cpus).with_lpi_id_bits(Some(14)).with_its(its));
-        let this = Self { machine: Machine::running(config), written: Cell::new(0) };
+        let this = Self { machine: Machine::running(config) };
         for event in 0..Self::EVENTS {
             this.configure(event, true);
         }
-        for cpu in 0..usize::from(cpus) {
-            let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(CONFIGURATION);
-            let pending = Pendbaser::new().with_address(PENDING + 0x1_0000 * cpu as u64);
-            this.machine.write_gicr(cpu, gicr::PROPBASER, tables);
-            this.machine.write_gicr(cpu, gicr::PENDBASER, pending);
-            this.machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
-        }
-        this.start_its(cpus);
+        this.machine.enable_lpis(14, CONFIGURATION, PENDING);
+        this.machine.start_its();
+        this.map(cpus);
         this
     }
 
-    fn start_its(&self, cpus: u16) {
-        let table =
-            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
-        let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
-        let write = |offset: u32, value| self.machine.write(ITS + u64::from(offset), Double, value);
-        write(gits::BASER.get(0).unwrap().offset(), table(TABLES).into_bits());
-        write(gits::BASER.get(1).unwrap().offset(), table(TABLES + 0x1_0000).into_bits());
-        write(gits::CBASER.offset(), queue.into_bits());
-        self.machine.write(ITS + u64::from(gits::CTLR.offset()), Word, 1);
+    fn map(&self, cpus: u16) {
         self.run((0..cpus).map(|cpu| mapc(cpu, cpu)));
         self.run([Command::Mapd {
             device: DEVICE,
@@ -79,24 +58,16 @@ impl Translated {
 
     /// Puts commands into the queue and rings.
     pub(crate) fn run(&self, commands: impl IntoIterator<Item = Command>) {
-        for command in commands {
-            let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-            self.machine.ram.write(QUEUE + u64::from(self.written.get()), &image).unwrap();
-            self.written.set((self.written.get() + 32) % 0x1_0000);
-        }
-        let written = Cwriter::at_offset(self.written.get()).into_bits();
-        self.machine.write(ITS + u64::from(gits::CWRITER.offset()), Double, written);
+        self.machine.queue(commands);
     }
 
     /// Is the queue worked off?
     pub(crate) fn is_done(&self) -> bool {
-        let read = self.machine.read(ITS + u64::from(gits::CREADR.offset()), Double);
-        read == u64::from(self.written.get())
+        self.machine.is_queue_done()
     }
 
     pub(crate) fn send(&self, event: u32) -> Delivery {
-        let address = ITS + u64::from(gits::TRANSLATER.offset());
-        self.machine.gic.its(0).unwrap().signal_msi(DEVICE, MsiMessage { address, data: event })
+        self.machine.send(DEVICE.get(), event)
     }
 }
 
