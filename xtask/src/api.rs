@@ -16,7 +16,8 @@ use serde_json::Value;
 use crate::package::published;
 use crate::step::Tally;
 use crate::workspace::{Package, Workspace};
-use crate::{changes, lint, process};
+use crate::{lint, process};
+use doorbell_harness::changes;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 
 /// The machine of a library that runs on each.

@@ -6,7 +6,6 @@ mod acpi;
 mod adopters;
 mod api;
 mod boards;
-mod changes;
 mod check;
 mod deny;
 mod differential;

@@ -16,8 +16,8 @@ use serde_json::Value;
 use crate::dtb::{self, Tree};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{changes, process};
-use doorbell_harness::command;
+use crate::process;
+use doorbell_harness::{changes, command};
 
 /// Kernels' devicetrees.
 const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];

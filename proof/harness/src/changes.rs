@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// The lines of one list that the other lacks, with `-`, and the reverse, with `+`, by their text.
 ///
 /// A line that stands several times counts as often.
-pub(crate) fn between(expected: &str, found: &str) -> Vec<String> {
+pub fn between(expected: &str, found: &str) -> Vec<String> {
     let mut counts = BTreeMap::<&str, isize>::new();
     expected.lines().for_each(|line| *counts.entry(line).or_default() -= 1);
     found.lines().for_each(|line| *counts.entry(line).or_default() += 1);
