@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::process;
 use crate::step::{self, Tally};
 use crate::workspace::{BARE_METAL, Package, Workspace};
-use crate::{lint, rust, tests};
+use crate::{lint, rust, suites, tests};
 use doorbell_harness::toolchain;
 
 /// Number of cases of each property; proptest's default is 256.
@@ -131,10 +131,12 @@ fn run_programs(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Re
     programs.iter().try_for_each(|program| run_program(program, tally))
 }
 
-/// Parses a line of cargo's output.
+/// Parses a line of cargo's output. Suites are left out: they take minutes each.
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
-    let is_test = message["profile"]["test"].as_bool()?;
+    let source = message["target"]["src_path"].as_str().unwrap_or_default();
+    let is_suite = source.contains(suites::FOLDER);
+    let is_test = message["profile"]["test"].as_bool()? && !is_suite;
     let file = message["executable"].as_str().filter(|_| is_test)?;
     let manifest = Path::new(message["manifest_path"].as_str()?);
     Some(Program { file: file.into(), folder: manifest.parent()?.into() })
@@ -263,5 +265,8 @@ mod test {
         assert_eq!(found.folder, Path::new("/d/vgic"));
         assert!(program(&line.replace('\n', "").replace("true", "false")).is_none());
         assert!(program("   Compiling vgic").is_none());
+        let suite =
+            r#"{"profile":{"test":true},"target":{"src_path":"/d/proof/suites/tests/a.rs"},"#;
+        assert!(program(&line.replace('\n', "").replacen('{', suite, 1)).is_none());
     }
 }

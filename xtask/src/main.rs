@@ -10,7 +10,6 @@ mod check;
 mod deny;
 mod differential;
 mod examples;
-mod figures;
 mod fuzz;
 mod hypervisor;
 mod interleavings;
@@ -22,14 +21,15 @@ mod msrv;
 mod newcomer;
 mod package;
 mod parallel;
+mod programs;
 mod qemu;
 mod report;
 mod rust;
-mod size;
 mod step;
 mod suites;
 mod tests;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,7 +40,7 @@ use crate::workspace::Workspace;
 
 /// Doorbell's own tasks.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = programs::help())]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -91,8 +91,6 @@ enum Task {
     Hypervisor(hypervisor::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
-    /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
-    Figures,
     /// Write the findings in Debian's devicetrees anew, to be read before they are committed
     Findings,
     /// Write the lists of the libraries' interfaces anew, to be read before they are committed
@@ -101,6 +99,9 @@ enum Task {
     Publish,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
+    /// A program of another package
+    #[command(external_subcommand)]
+    Program(Vec<OsString>),
 }
 
 fn main() -> ExitCode {
@@ -126,6 +127,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
+        Task::Program(words) => return programs::run(&workspace, words),
         Task::Language { since } => {
             return language::run(&workspace, since.as_deref());
         }
@@ -137,7 +139,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Test { only, .. } => step::chosen(only)?,
         Task::Lint => step::chosen(&["format", "lint", "clippy"])?,
         Task::Docs => step::chosen(&["docs"])?,
-        Task::Figures => step::chosen(&["figures"])?,
     };
     Ok(step::run(&workspace, &steps))
 }

@@ -12,11 +12,13 @@ use crate::{process, suites};
 /// Time in which everything must build, or one more test end.
 const LIMIT: Duration = Duration::from_mins(40);
 
-/// Every unit, property, integration and documentation test of the workspace.
+/// Every unit, property, integration and documentation test of the workspace; of the suites, those
+/// of their parts alone.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let suites = ["--exclude", suites::PACKAGE];
     let all = [&["--workspace", "--all-features", "--no-fail-fast"], &suites[..]].concat();
-    test(workspace, &all, tally)
+    test(workspace, &all, tally)?;
+    test(workspace, &["--package", suites::PACKAGE, "--lib", "--bins"], tally)
 }
 
 /// `cargo test` with these arguments, shown and counted.

@@ -1,3 +1,5 @@
-//! Parts that several suites share. Each suite is a test target of this package, and a step of
-//! `cargo xtask test`.
+//! Parts of suites that have tests of their own, or that several suites share. Each suite is a test
+//! target of this package, and a step of `cargo xtask test`.
 #![forbid(unsafe_code)]
+
+pub mod size;
