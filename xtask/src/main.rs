@@ -23,7 +23,6 @@ mod package;
 mod parallel;
 mod programs;
 mod qemu;
-mod report;
 mod rust;
 mod step;
 mod suites;

@@ -2,4 +2,5 @@
 //! target of this package, and a step of `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+pub mod names;
 pub mod size;
