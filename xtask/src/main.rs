@@ -16,7 +16,6 @@ mod interleavings;
 mod kvm;
 mod language;
 mod lint;
-mod machine;
 mod msrv;
 mod newcomer;
 mod package;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace::Workspace;
 use crate::{
     acpi, adopters, api, boards, deny, differential, examples, fuzz, hypervisor, interleavings,
-    kvm, lint, machine, msrv, newcomer, package, programs, qemu, rust, suites, tests,
+    kvm, lint, msrv, newcomer, package, programs, qemu, rust, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -55,7 +55,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "machine",
         about: "cargo run --release, and what controllers cost beside each other",
-        run: machine::run,
+        run: |workspace, tally| suites::run(workspace, "machine", tally),
     },
     Step {
         name: "boards",
