@@ -2,5 +2,7 @@
 //! target of this package, and a step of `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
 pub mod names;
+pub mod said;
 pub mod size;
