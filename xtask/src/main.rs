@@ -7,7 +7,6 @@ mod api;
 mod boards;
 mod check;
 mod deny;
-mod differential;
 mod examples;
 mod fuzz;
 mod hypervisor;
@@ -80,8 +79,6 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
-    /// Compare the model with QEMU's GIC and ITS for as long as wanted
-    Differential(differential::Wanted),
     /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
     Kvm(kvm::Wanted),
     /// Run a guest on the hypervisor, on this terminal
@@ -116,7 +113,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Fuzz { target, seconds } => {
             return fuzz::run_alone(&workspace, target.as_deref(), *seconds);
         }
-        Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),

@@ -18,6 +18,11 @@ struct Program {
 
 const PROGRAMS: &[Program] = &[
     Program {
+        name: "differential",
+        package: suites::PACKAGE,
+        about: "Compare the model with QEMU's GIC and ITS for as long as wanted",
+    },
+    Program {
         name: "figures",
         package: suites::PACKAGE,
         about: "Measure, and write the figures of docs/measurements.md; on a machine that is idle",

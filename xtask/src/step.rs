@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
 use crate::{
-    adopters, api, boards, deny, differential, examples, fuzz, hypervisor, interleavings, kvm,
-    lint, msrv, newcomer, package, programs, qemu, rust, suites, tests,
+    adopters, api, boards, deny, examples, fuzz, hypervisor, interleavings, kvm, lint, msrv,
+    newcomer, package, programs, qemu, rust, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -90,7 +90,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "differential",
         about: "the model against QEMU's GIC and ITS, on the same random scripts",
-        run: differential::run,
+        run: |workspace, tally| suites::run(workspace, "differential", tally),
     },
     Step {
         name: "kvm",
@@ -126,7 +126,7 @@ const LONG: &[Step] = &[
     Step {
         name: "differential-long",
         about: "the model against QEMU's GIC and ITS, 100,000 scripts",
-        run: differential::run_long,
+        run: |workspace, tally| suites::run_long(workspace, "differential", tally),
     },
     Step {
         name: "kvm-long",
