@@ -4,7 +4,6 @@
 
 mod adopters;
 mod api;
-mod boards;
 mod check;
 mod deny;
 mod examples;
@@ -85,8 +84,6 @@ enum Task {
     Hypervisor(hypervisor::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
-    /// Write the findings in Debian's devicetrees anew, to be read before they are committed
-    Findings,
     /// Write the lists of the libraries' interfaces anew, to be read before they are committed
     Api,
     /// Rehearse the upload of all packages to the registry
@@ -116,7 +113,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
-        Task::Findings => return boards::findings::accept(&workspace),
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),

@@ -27,6 +27,11 @@ const PROGRAMS: &[Program] = &[
         package: suites::PACKAGE,
         about: "Measure, and write the figures of docs/measurements.md; on a machine that is idle",
     },
+    Program {
+        name: "findings",
+        package: suites::PACKAGE,
+        about: "Write the findings in Debian's devicetrees, to be read before they are committed",
+    },
 ];
 
 /// Runs the program that the first word names, with the others as its arguments.
