@@ -2,7 +2,6 @@
 //! commands run parts of it.
 #![forbid(unsafe_code)]
 
-mod adopters;
 mod api;
 mod check;
 mod deny;

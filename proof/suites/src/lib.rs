@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+pub mod alioth;
 pub mod boards;
 pub mod differential;
 pub mod names;
