@@ -2,29 +2,23 @@
 //! commands run parts of it.
 #![forbid(unsafe_code)]
 
-mod acpi;
-mod adopters;
 mod api;
-mod boards;
 mod check;
-mod differential;
-mod figures;
+mod forwarded;
 mod hypervisor;
 mod kvm;
 mod lint;
-mod machine;
 mod newcomer;
 mod package;
 mod parallel;
 mod programs;
 mod qemu;
-mod report;
 mod rust;
-mod size;
 mod step;
 mod suites;
 mod tests;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -35,7 +29,7 @@ use crate::workspace::Workspace;
 
 /// Doorbell's own tasks.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = forwarded::help())]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -64,18 +58,12 @@ enum Task {
     Lint,
     /// Build the documentation; warnings are errors
     Docs,
-    /// Compare the model with QEMU's GIC and ITS for as long as wanted
-    Differential(differential::Wanted),
     /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
     Kvm(kvm::Wanted),
     /// Run a guest on the hypervisor, on this terminal
     Hypervisor(hypervisor::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
-    /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
-    Figures,
-    /// Write the findings in Debian's devicetrees anew, to be read before they are committed
-    Findings,
     /// Write the lists of the libraries' interfaces anew, to be read before they are committed
     Api,
     /// Record the lines of code of each package in docs/architecture.md
@@ -84,6 +72,9 @@ enum Task {
     Publish,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
+    /// A program of another package
+    #[command(external_subcommand)]
+    Program(Vec<OsString>),
 }
 
 fn main() -> ExitCode {
@@ -98,15 +89,14 @@ fn run(task: &Task) -> Result<ExitCode> {
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
         Task::Check(wanted) => return check::run(&workspace, wanted),
-        Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
-        Task::Findings => return boards::findings::accept(&workspace),
         Task::Lines => return lint::lines::accept(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
+        Task::Program(words) => return forwarded::run(&workspace, words),
         Task::Test { list: true, .. } => {
             step::list();
             return Ok(ExitCode::SUCCESS);
@@ -115,7 +105,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Test { only, .. } => step::chosen(only)?,
         Task::Lint => step::chosen(&["format", "lint", "clippy"])?,
         Task::Docs => step::chosen(&["docs"])?,
-        Task::Figures => step::chosen(&["figures"])?,
     };
     Ok(step::run(&workspace, &steps))
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::parallel::on_each_cpu;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{process, tests};
+use crate::{process, suites, tests};
 
 /// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
@@ -44,9 +44,12 @@ pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Progra
     Ok(programs)
 }
 
-/// Parses a line of cargo's output.
+/// Parses a line of cargo's output. Suites are left out: they take minutes each.
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
+    if message["target"]["src_path"].as_str().unwrap_or_default().contains(suites::FOLDER) {
+        return None;
+    }
     let kind = match message["target"]["kind"][0].as_str() {
         Some("example") => Kind::Example,
         _ if message["profile"]["test"].as_bool()? => Kind::Test,
@@ -146,6 +149,8 @@ mod test {
         assert!(program(&line.replace("true", "false")).is_none());
         let example = line.replace("lib", "example").replace("true", "false");
         assert_eq!(program(&example).unwrap().kind, Kind::Example);
+        let suite = r#"{"kind":["test"],"src_path":"/d/proof/suites/tests/a.rs"}"#;
+        assert!(program(&line.replace(r#"{"kind":["lib"]}"#, suite)).is_none());
         assert!(program("   Compiling vgic").is_none());
     }
 }

@@ -25,9 +25,9 @@ extern crate alloc;
 #[cfg(all(test, shuttle))]
 extern crate std;
 
+mod heap;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-mod heap;
 mod shared;
 mod sync;
 

@@ -39,9 +39,27 @@ impl Case {
 
 /// Runs the cases that the command line chooses (`NAME`, `--exact`, `--skip`, `--list`,
 /// `--test-threads`), and prints a line for each.
+///
+/// Cases must print to the standard error alone: lines between those of the report cannot be told
+/// from them.
 pub fn main(cases: Vec<Case>) -> ExitCode {
+    conclude(&Arguments::from_args(), cases)
+}
+
+/// Runs cases like [`main`], one after the other: for cases that measure time, or that share what
+/// only one can use.
+pub fn main_in_turn(cases: Vec<Case>) -> ExitCode {
+    conclude(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, cases)
+}
+
+/// Runs all cases, for a program whose command line has other arguments.
+pub fn run_all(cases: Vec<Case>) -> ExitCode {
+    conclude(&Arguments::default(), cases)
+}
+
+fn conclude(arguments: &Arguments, cases: Vec<Case>) -> ExitCode {
     let trials = cases.into_iter().map(|case| case.trial).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(arguments, trials).exit_code()
 }
 
 /// Runs `work` on a thread. If it exceeds `limit`, the thread is left to the end of the process.

@@ -1,5 +1,12 @@
-//! Parts that several suites share. Each suite is a test target of this package, and a step of
-//! `cargo xtask test`.
+//! Parts of suites that have tests of their own, or that several suites share. Each suite is a test
+//! target of this package, and a step of `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
+pub mod alioth;
+pub mod boards;
+pub mod differential;
 pub mod mutant;
+pub mod names;
+pub mod said;
+pub mod size;

@@ -102,7 +102,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("kvm-judge", &[LIBRARIES]),
     ("kvm-monitor", &[LIBRARIES]),
     ("doorbell-harness", &[]),
-    ("doorbell-suites", &[&["doorbell-harness"]]),
+    ("doorbell-suites", &[&["doorbell-harness", "doorbell-oracles"]]),
     ("xtask", &[&["doorbell-harness"]]),
 ];
 

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Error, Result};
 use serde_json::{Value, json};
 
 use super::devicetree::{Node, Tree};
+use crate::said::{columns, list, same, sorted};
 
 /// Compatible strings of the GICs that kernels' devicetrees have.
 const GICS: &[&str] = &[
@@ -27,36 +28,25 @@ const PRE_ITS: &str = "socionext,synquacer-pre-its";
 const EVERYONE: u64 = 0x1_0000;
 
 /// Compares what the command shows with the compiler's output.
-pub(super) fn compare(said: &Value, tree: &Tree) -> Result<()> {
+///
+/// # Errors
+/// They differ.
+pub fn compare(said: &Value, tree: &Tree) -> Result<()> {
     let reader = Reader { tree };
-    same("CPUs", &columns(said, "cpus", &["id", "affinity", "enabled"])?, &reader.cpus())?;
+    let rows = |name, members: &[&str]| Ok::<_, Error>(sorted(columns(said, name, members)?));
+    same("CPUs", &rows("cpus", &["id", "affinity", "enabled"])?, &reader.cpus())?;
     same("GIC", &said["gic"], &reader.gic())?;
     let shown = ["id", "kind", "enabled", "doorbells", "ranges"];
-    same("controllers", &columns(said, "controllers", &shown)?, &reader.controllers())?;
+    same("controllers", &rows("controllers", &shown)?, &reader.controllers())?;
     same("requesters", &requesters(said)?, &reader.requesters())?;
     let shown = ["controller", "interrupts", "device_id_bits", "needed_device_id_bits"];
-    same("capacity", &columns(said, "capacity", &shown)?, &reader.capacity())
+    same("capacity", &rows("capacity", &shown)?, &reader.capacity())
 }
 
-fn same(what: &str, ours: &Value, theirs: &Value) -> Result<()> {
-    ensure!(ours == theirs, "{what}: {ours}, but the compiler has {theirs}");
-    Ok(())
-}
+/// Rows of a table.
+type Rows = Vec<Vec<Value>>;
 
-/// These members of each object of a list, in alphabetical order of the first.
-fn columns(said: &Value, list: &str, names: &[&str]) -> Result<Value> {
-    let rows = said[list].as_array().with_context(|| format!("no {list}"))?;
-    let row = |row: &Value| names.iter().map(|name| row[*name].clone()).collect::<Vec<_>>();
-    Ok(sorted(rows.iter().map(row).collect()))
-}
-
-fn sorted(mut rows: Vec<Vec<Value>>) -> Value {
-    rows.sort_by_key(|row| row.first().map(Value::to_string));
-    json!(rows)
-}
-
-fn requesters(said: &Value) -> Result<Value> {
-    let devices = said["devices"].as_array().context("no devices")?;
+fn requesters(said: &Value) -> Result<Rows> {
     let route = |route: &Value| {
         json!([
             route["rid_base"],
@@ -67,12 +57,11 @@ fn requesters(said: &Value) -> Result<Value> {
         ])
     };
     let row = |device: &Value| -> Result<Vec<Value>> {
-        let routes = device["routes"].as_array().context("no routes")?;
-        let routes: Vec<_> = routes.iter().map(route).collect();
+        let routes: Vec<_> = list(device, "routes")?.iter().map(route).collect();
         let [id, enabled, streams] = ["id", "enabled", "streams"].map(|name| device[name].clone());
         Ok(vec![id, enabled, json!(routes), streams])
     };
-    Ok(sorted(devices.iter().map(row).collect::<Result<_>>()?))
+    Ok(sorted(list(said, "devices")?.iter().map(row).collect::<Result<_>>()?))
 }
 
 struct Reader<'t> {
@@ -90,7 +79,7 @@ struct Span<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn cpus(&self) -> Value {
+    fn cpus(&self) -> Rows {
         let row = |node: &Node| {
             let mpidr = number(&node.cells("reg"));
             let affinity = [32, 16, 8, 0].map(|shift| ((mpidr >> shift) & 0xff).to_string());
@@ -127,7 +116,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    fn controllers(&self) -> Value {
+    fn controllers(&self) -> Rows {
         let row = |node: &Node| {
             let enabled = node.enabled && node.has("msi-controller");
             let doorbells: Vec<_> = self.doorbell(node).into_iter().collect();
@@ -162,7 +151,7 @@ impl<'t> Reader<'t> {
         Some(base? + offset)
     }
 
-    fn requesters(&self) -> Value {
+    fn requesters(&self) -> Rows {
         let row = |node: &'t Node| {
             let spans = self.spans(node);
             let route = |span: &Span<'_>| {
@@ -269,7 +258,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Room of the enabled controllers of Arm's kinds, and what requesters need.
-    fn capacity(&self) -> Value {
+    fn capacity(&self) -> Rows {
         let highest = self.highest();
         let row = |node: &Node| {
             let counts: Vec<_> = ranges(node).iter().map(|(_, count)| u64::from(*count)).collect();
@@ -432,6 +421,7 @@ fn number(cells: &[u32]) -> u64 {
 #[cfg(test)]
 mod test {
     use super::*;
+    use anyhow::{Context as _, ensure};
 
     const TEXT: &str = r#"/dts-v1/;
 / {

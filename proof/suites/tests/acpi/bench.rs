@@ -1,88 +1,25 @@
-//! ACPI tables of others, and others on ours. The command must read what `iasl` shows, what QEMU's
-//! devicetree of the same machine says, and what Linux does with them.
-
-mod disassembly;
-mod linux;
-mod qemu;
-mod walk;
+//! The command, its judges, and what they compare.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::dtb::{self, Tools, Tree, Virt};
+use doorbell_harness::suite::Absent;
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, command, process};
+use doorbell_suites::acpi::disassembly::Table;
+use doorbell_suites::acpi::walk;
+use doorbell_suites::said::{columns, list, same, text};
 use serde_json::Value;
 
-use self::disassembly::Table;
-use crate::apt::{Apt, Suite};
-use crate::dtb::{self, Tools, Tree, VIRT, Virt};
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{cache, process};
-use doorbell_harness::command;
-
-/// A machine that runs, and a server of the shape that firmware in the wild has: sources of ours,
-/// compiled beside them.
-const SOURCES: &str = "sim/machine/machines/marina";
-const SERVER: &str = "crates/gic-firmware/tests/data/server";
 /// Names of the tables that are looked at.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// Bytes of a header that depend on the compiler: the checksum, and its name and version.
 const COMPILERS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
-
-/// A machine without an ITS. QEMU before 10.1 gives it tables that name one.
-const ITS_IN_VAIN: &str = "virt-without-its";
-
-/// Each machine's tables counted as a case for each judge.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let command = command::build(workspace)?;
-    let folder = workspace.target.join("acpi");
-    let iasl = match fetch_iasl(workspace) {
-        Ok(iasl) => Some(iasl),
-        Err(absent) => {
-            tally.skip(format!("iasl: {absent:#}"));
-            None
-        }
-    };
-    let bench = Bench { command, iasl, folder };
-    let sources = workspace.root.join(SOURCES);
-    if bench.iasl.is_some() {
-        for (name, sources) in [("marina", &sources), ("server", &workspace.root.join(SERVER))] {
-            let compiled = bench.compile(sources);
-            tally
-                .case(&format!("iasl compiles {name}'s sources to what is kept of them"), compiled);
-            tally.case(&format!("{name}, by iasl"), bench.agree_with_iasl(name, sources));
-        }
-        tally.case("an IORT that the command writes", bench.convert_to_iort(&sources));
-    }
-    let qemu = dtb::fetch(workspace).into_iter().find(|(tree, _)| *tree == Tree::Qemu);
-    if let Err(absent) = qemu.context("no such devicetrees")?.1 {
-        tally.skip(format!("QEMU's tables: {absent:#}"));
-        return Ok(());
-    }
-    let tree = bench.convert_to_tree(&Tools::of(workspace), &sources);
-    tally.case("a devicetree that the command writes", tree);
-    for virt in VIRT {
-        let name = virt.0;
-        let tables = bench.folder.join(name);
-        if let Err(error) = qemu::extract(&Tools::of(workspace), virt, &tables) {
-            tally.fail(format!("{name}: {error:#}"));
-            continue;
-        }
-        if bench.iasl.is_some() {
-            tally.case(&format!("{name}, by iasl"), bench.agree_with_iasl(name, &tables));
-        }
-        let tree = Tree::Qemu.folder(workspace).join(name).with_extension("dtb");
-        if name == ITS_IN_VAIN && bench.names_an_its(&tables)? {
-            tally.skip(format!("{name}: this QEMU's MADT names an ITS that is switched off"));
-            continue;
-        }
-        let outcome = bench.agree_with_tree(virt, &tables, &tree);
-        tally.case(&format!("{name}, by its devicetree"), outcome);
-    }
-    linux::run(workspace, &bench, tally);
-    Ok(())
-}
 
 /// Unpacks the compiler into the cache.
 fn fetch_iasl(workspace: &Workspace) -> Result<Tools> {
@@ -94,17 +31,35 @@ fn fetch_iasl(workspace: &Workspace) -> Result<Tools> {
     Ok(Tools::at(folder))
 }
 
-/// The command, and its judge.
-struct Bench {
+/// The command, and the programs that judge it.
+pub(crate) struct Bench {
     command: PathBuf,
-    iasl: Option<Tools>,
-    folder: PathBuf,
+    iasl: Result<Tools, Absent>,
+    /// QEMU and the devicetree compiler.
+    tools: Result<Tools, Absent>,
+    /// Folder of what cases write.
+    pub(crate) folder: PathBuf,
 }
 
 impl Bench {
+    /// Builds the command, and fetches the judges.
+    pub(crate) fn new() -> Result<Self> {
+        let workspace = workspace::this()?;
+        let absent = |what: &str, error: &Error| Absent::new(format!("{what}: {error:#}"));
+        let iasl = fetch_iasl(workspace).map_err(|error| absent("iasl", &error));
+        let mut tools = Ok(Tools::of(workspace));
+        for (tree, fetched) in dtb::fetch(workspace) {
+            if let (Tree::Qemu, Err(error)) = (tree, fetched) {
+                tools = Err(absent("QEMU", &error));
+            }
+        }
+        let (command, folder) = (command::build(workspace)?, workspace.target.join("acpi"));
+        Ok(Self { command, iasl, tools, folder })
+    }
+
     /// Compiles the sources in `folder` and compares the result with the files beside them.
-    fn compile(&self, folder: &Path) -> Result<()> {
-        let output = self.folder.join("compiled");
+    pub(crate) fn compile(&self, folder: &Path) -> Result<()> {
+        let output = self.folder.join("compiled").join(folder.file_name().unwrap_or_default());
         fs::create_dir_all(&output)?;
         for name in TABLES {
             let source = folder.join(name).with_extension("asl");
@@ -126,7 +81,7 @@ impl Bench {
     }
 
     /// Compares the command's words with `iasl`'s.
-    fn agree_with_iasl(&self, name: &str, folder: &Path) -> Result<()> {
+    pub(crate) fn agree_with_iasl(&self, name: &str, folder: &Path) -> Result<()> {
         let said = self.inspect(folder)?;
         let output = self.folder.join("disassembled").join(name);
         fs::create_dir_all(&output)?;
@@ -152,15 +107,14 @@ impl Bench {
         if let Some(iort) = find("iort") {
             walk::compare(&said, iort, madt)?;
         }
-        walk::compare_capacity(&said, madt, find("iort"), find("mcfg"))?;
-        Ok(())
+        walk::compare_capacity(&said, madt, find("iort"), find("mcfg"))
     }
 
     /// Compares the tables with the devicetree that QEMU gives the same machine.
-    fn agree_with_tree(&self, virt: &Virt, tables: &Path, tree: &Path) -> Result<()> {
+    pub(crate) fn agree_with_tree(&self, virt: &Virt, tables: &Path, tree: &Path) -> Result<()> {
         let (from_tables, from_tree) = (self.inspect(tables)?, self.inspect(tree)?);
         let affinities = |said: &Value| -> Result<BTreeSet<String>> {
-            Ok(cpus(said)?.into_iter().map(|(_, affinity, _)| affinity).collect())
+            Ok(list(said, "cpus")?.iter().map(|cpu| text(&cpu["affinity"]).to_owned()).collect())
         };
         same("affinities", &affinities(&from_tables)?, &affinities(&from_tree)?)?;
         same("redistributors", &redistributors(&from_tables)?, &redistributors(&from_tree)?)?;
@@ -174,13 +128,13 @@ impl Bench {
             let (of_tables, of_tree) = (of(&from_tables)?, of(&from_tree)?);
             same(&format!("route of requester {requester:#x}"), &of_tables, &of_tree)?;
         }
-        println!("{}: {} CPUs alike", virt.0, cpus(&from_tables)?.len());
+        eprintln!("{}: {} CPUs alike", virt.0, cpus(&from_tables)?.len());
         Ok(())
     }
 
     /// Compiles the IORT that the command writes for the machine in `folder`, and compares the
     /// routes.
-    fn convert_to_iort(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn convert_to_iort(&self, folder: &Path) -> Result<()> {
         let output = self.folder.join("emitted");
         fs::create_dir_all(&output)?;
         for name in ["apic.aml", "mcfg.aml"] {
@@ -196,12 +150,12 @@ impl Bench {
 
     /// Compiles the devicetree that the command writes for the machine in `folder`, and compares
     /// the routes.
-    fn convert_to_tree(&self, tools: &Tools, folder: &Path) -> Result<()> {
+    pub(crate) fn convert_to_tree(&self, folder: &Path) -> Result<()> {
         let source = self.folder.join("emitted.dts");
         let blob = source.with_extension("dtb");
         fs::create_dir_all(&self.folder)?;
         fs::write(&source, self.emit("dts", folder)?)?;
-        let mut dtc = tools.command("dtc");
+        let mut dtc = self.tools()?.command("dtc");
         process::capture(dtc.args(["-q", "-o"]).arg(&blob).arg(&source))?;
         let (before, after) = (self.inspect(folder)?, self.inspect(&blob)?);
         same("CPUs", &list(&before, "cpus")?.len(), &list(&after, "cpus")?.len())?;
@@ -214,53 +168,45 @@ impl Bench {
         process::capture(inspect.args(["inspect", "--emit", form]).arg(source))
     }
 
-    fn names_an_its(&self, tables: &Path) -> Result<bool> {
+    pub(crate) fn names_an_its(&self, tables: &Path) -> Result<bool> {
         let said = self.inspect(tables)?;
         Ok(list(&said, "controllers")?.iter().any(|one| one["kind"] == "its"))
     }
 
-    fn inspect(&self, source: &Path) -> Result<Value> {
+    pub(crate) fn inspect(&self, source: &Path) -> Result<Value> {
         let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
         let said = process::capture(inspect.args(["inspect", "--json"]).arg(source))?;
         serde_json::from_str(&said).context("not JSON")
     }
 
-    fn iasl(&self) -> Result<std::process::Command> {
-        Ok(self.iasl.as_ref().context("no iasl")?.command("iasl"))
+    /// Returns QEMU and the devicetree compiler.
+    pub(crate) fn tools(&self) -> Result<&Tools> {
+        self.tools.as_ref().map_err(|absent| absent.clone().into())
+    }
+
+    /// Returns a call of iasl.
+    pub(crate) fn iasl(&self) -> Result<Command> {
+        let iasl = self.iasl.as_ref().map_err(|absent| Error::from(absent.clone()))?;
+        Ok(iasl.command("iasl"))
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: &T, theirs: &T) -> Result<()> {
-    ensure!(ours == theirs, "{what}: {ours:x?}, but {theirs:x?} there");
-    Ok(())
+/// Returns name and affinity of each CPU, and whether it is enabled.
+fn cpus(said: &Value) -> Result<Vec<Vec<Value>>> {
+    columns(said, "cpus", &["id", "affinity", "enabled"])
 }
 
-fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
-    said[name].as_array().with_context(|| format!("no {name}"))
+/// Returns base and size of each region.
+fn redistributors(said: &Value) -> Result<Vec<Vec<Value>>> {
+    columns(&said["gic"], "redistributors", &["base", "size"])
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-/// Name, affinity, and whether enabled.
-fn cpus(said: &Value) -> Result<Vec<(String, String, bool)>> {
-    let row = |cpu: &Value| (text(&cpu["id"]), text(&cpu["affinity"]), cpu["enabled"] == true);
-    Ok(list(said, "cpus")?.iter().map(row).collect())
-}
-
-/// Base and size of each region.
-fn redistributors(said: &Value) -> Result<Vec<(u64, u64)>> {
-    let number = |value: &Value| value.as_u64().unwrap_or_default();
-    let row = |region: &Value| (number(&region["base"]), number(&region["size"]));
-    Ok(list(&said["gic"], "redistributors")?.iter().map(row).collect())
-}
-
-/// Name, and doorbell with ranges of each enabled controller.
+/// Returns the name of each enabled controller, and its doorbell with its ranges.
 fn controllers(said: &Value) -> Result<Vec<(String, String)>> {
     let enabled = list(said, "controllers")?.iter().filter(|one| one["enabled"] == true);
     let row = |one: &Value| {
-        (text(&one["id"]), format!("{} {} {}", text(&one["kind"]), one["doorbells"], one["ranges"]))
+        let doorbell = format!("{} {} {}", text(&one["kind"]), one["doorbells"], one["ranges"]);
+        (text(&one["id"]).to_owned(), doorbell)
     };
     Ok(enabled.map(row).collect())
 }

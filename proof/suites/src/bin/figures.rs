@@ -1,12 +1,15 @@
-//! The figures of `docs/measurements.md`, measured here and now, and written between the page's
-//! marks.
+//! Measures the figures of `docs/measurements.md` here and now, and writes them between the page's
+//! marks. The machine should be idle.
 
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{process, size};
-use anyhow::{Context, Result};
-use doorbell_harness::command;
+#![forbid(unsafe_code)]
+
 use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{command, process};
+use doorbell_suites::size;
 
 const PAGE: &str = "docs/measurements.md";
 const PLOT: &str = "docs/growth.svg";
@@ -14,16 +17,19 @@ const END: &str = "<!-- end of figures -->";
 /// The peer that wants another compiler, if somebody has built it.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
-/// Measures, and writes the page, as one case. The machine should be idle.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+/// Measures, and writes the figures of docs/measurements.md, on a machine that is idle
+#[derive(Debug, Parser)]
+struct Arguments {}
+
+fn main() -> Result<()> {
+    let Arguments {} = Arguments::parse();
+    let workspace = workspace::this()?;
     let (growth, bench) = (growth(workspace)?, bench(workspace)?);
     let size = size::markdown(workspace)?;
     let page = workspace.root.join(PAGE);
     write(&page, "bench", &bench)?;
     write(&page, "growth", &growth)?;
-    write(&page, "size", &size)?;
-    tally.pass(1);
-    Ok(())
+    write(&page, "size", &size)
 }
 
 /// The tables of what grows with what; the plot is written beside the page.

@@ -6,22 +6,25 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::disassembly::{Part, Table};
-use super::{list, same, text};
+use crate::said::{list, same, text};
 
 /// Requester IDs that are tried at each host.
-pub(super) const SAMPLE: [u64; 15] = [
+pub const SAMPLE: [u64; 15] = [
     0, 1, 0xff, 0x100, 0x101, 0x7ff, 0x1000, 0x4000, 0x5fff, 0x6000, 0x7fff, 0x8000, 0x8001,
     0xff00, 0xffff,
 ];
 
 /// A controller's name and a DeviceID there.
-type Route = Option<(String, u64)>;
+pub type Route = Option<(String, u64)>;
 
 /// The IOMMU that a requester passes, and its StreamID there.
 type Stream = Option<(String, u64)>;
 
 /// Compares every host's and device's routes and streams with those that the fields of `iort` make.
-pub(super) fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
+///
+/// # Errors
+/// They differ.
+pub fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
     let known = madt.controllers()?;
     let nodes: BTreeMap<_, _> =
         iort.parts("Type").iter().map(|node| (node.offset(), *node)).collect();
@@ -128,7 +131,10 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
             let number = |name: &str| stream[name].as_u64().context("no number");
             let (base, length) = (number("rid_base")?, number("length")?);
             if let Some(offset) = requester.checked_sub(base).filter(|&offset| offset < length) {
-                return Ok(Some((text(&stream["iommu"]), number("stream_id_base")? + offset)));
+                return Ok(Some((
+                    text(&stream["iommu"]).to_owned(),
+                    number("stream_id_base")? + offset,
+                )));
             }
         }
     }
@@ -136,8 +142,11 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
 }
 
 /// Compares the bits that each ITS's DeviceIDs need, and the SPIs that frames have, with what the
-/// fields make. For DeviceIDs that is the highest of all requesters on buses that are there.
-pub(super) fn compare_capacity(
+/// fields make. For DeviceIDs that is the highest of all requesters on existing buses.
+///
+/// # Errors
+/// They differ.
+pub fn compare_capacity(
     said: &Value,
     madt: &Table,
     iort: Option<&Table>,
@@ -169,9 +178,9 @@ pub(super) fn compare_capacity(
     for row in list(said, "capacity")? {
         let id = text(&row["controller"]);
         let what = format!("DeviceID bits that {id} needs");
-        same(&what, &row["needed_device_id_bits"].as_u64(), &highest.get(&id).map(bits))?;
+        same(&what, &row["needed_device_id_bits"].as_u64(), &highest.get(id).map(bits))?;
         if row["kind"] == "v2m" {
-            let theirs = spis.get(&id).copied().flatten();
+            let theirs = spis.get(id).copied().flatten();
             same(&format!("SPIs of {id}"), &row["interrupts"].as_u64(), &theirs)?;
         }
     }
@@ -193,8 +202,11 @@ fn requesters(segment: u64, mcfg: Option<&Table>) -> Result<Vec<u64>> {
     Ok(buses.into_iter().flat_map(|bus| (bus << 8)..=(bus << 8 | 0xff)).collect())
 }
 
-/// The route of a requester behind the first host, by the controller's doorbell.
-pub(super) fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
+/// Returns the route of a requester behind the first host, by the controller's doorbell.
+///
+/// # Errors
+/// A field is missing.
+pub fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
     let host = list(said, "devices")?.iter().find(|device| device["routes"] != Value::Null);
     let Some(host) = host else { return Ok(None) };
     let Some((id, device)) = shown(said, |one| one["id"] == host["id"], requester)? else {
@@ -205,8 +217,11 @@ pub(super) fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
     Ok(controller.map(|one| (one["doorbells"].to_string(), device)))
 }
 
-/// Every device's routes, without names: requesters, DeviceIDs and doorbells.
-pub(super) fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
+/// Returns every device's routes, without names: requesters, DeviceIDs and doorbells.
+///
+/// # Errors
+/// A field is missing.
+pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
     let controllers = list(said, "controllers")?;
     let doorbells = |id: &Value| {
         let controller = controllers.iter().find(|one| one["id"] == *id);
@@ -221,12 +236,11 @@ pub(super) fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
     devices.map(|device| Ok(list(device, "routes")?.iter().map(row).collect())).collect()
 }
 
-/// The route that the command shows.
-pub(super) fn shown(
-    said: &Value,
-    is_meant: impl Fn(&Value) -> bool,
-    requester: u64,
-) -> Result<Route> {
+/// Returns the route of a requester behind the device that is meant, as the command shows it.
+///
+/// # Errors
+/// A field is missing.
+pub fn shown(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Route> {
     let device = list(said, "devices")?.iter().find(|device| is_meant(device));
     let Some(device) = device else { return Ok(None) };
     let number = |value: &Value| value.as_u64().context("no number");
@@ -234,7 +248,7 @@ pub(super) fn shown(
         let (base, length) = (number(&route["rid_base"])?, number(&route["length"])?);
         if let Some(offset) = requester.checked_sub(base).filter(|&offset| offset < length) {
             let id = number(&route["device_id_base"])? + offset;
-            return Ok(Some((text(&route["controller"]), id)));
+            return Ok(Some((text(&route["controller"]).to_owned(), id)));
         }
     }
     Ok(None)

@@ -14,7 +14,7 @@ struct Field {
 
 /// The fields of a table in their order.
 #[derive(Clone, Debug)]
-pub(super) struct Table(Vec<Field>);
+pub struct Table(Vec<Field>);
 
 /// Consecutive fields that belong together.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Part<'a>(&'a [Field]);
 
 impl Table {
     /// Reads a disassembly. Lines that are no fields are passed over.
-    pub(super) fn read(text: &str) -> Self {
+    pub fn read(text: &str) -> Self {
         Self(text.lines().filter_map(Field::read).collect())
     }
 
@@ -31,8 +31,11 @@ impl Table {
         Part(&self.0).parts(beginning)
     }
 
-    /// Name, affinity, and whether enabled.
-    pub(super) fn cpus(&self) -> Result<Vec<(String, String, bool)>> {
+    /// Returns name and affinity of each CPU, and whether it is enabled.
+    ///
+    /// # Errors
+    /// A field is missing.
+    pub fn cpus(&self) -> Result<Vec<(String, String, bool)>> {
         let row = |part: Part<'_>| {
             let mpidr = part.number("ARM MPIDR")?;
             let affinity = [32, 16, 8, 0].map(|shift| ((mpidr >> shift) & 0xff).to_string());
@@ -42,15 +45,21 @@ impl Table {
         self.structures(0x0b)?.into_iter().map(row).collect()
     }
 
-    /// Base and size of each region.
-    pub(super) fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
+    /// Returns base and size of each region.
+    ///
+    /// # Errors
+    /// A field is missing.
+    pub fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
         // The structure's own length has the same name, and comes first.
         let row = |part: Part<'_>| Ok((part.number("Base Address")?, part.last("Length")?));
         self.structures(0x0e)?.into_iter().map(row).collect()
     }
 
-    /// Name, and doorbell with ranges of each controller.
-    pub(super) fn controllers(&self) -> Result<Vec<(String, String)>> {
+    /// Returns the name of each controller, and its doorbell with its ranges.
+    ///
+    /// # Errors
+    /// A field is missing.
+    pub fn controllers(&self) -> Result<Vec<(String, String)>> {
         let mut rows = Vec::new();
         for part in self.parts("Subtable Type") {
             let kind = part.number("Subtable Type")?;

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-
-use crate::dtb::Tools;
-use crate::process;
+use doorbell_harness::dtb::Tools;
+use doorbell_harness::process;
 
 /// The nodes of one devicetree.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     pub(super) nodes: Vec<Node>,
 }
 
@@ -35,18 +34,21 @@ pub(super) struct MapEntry<'t> {
 
 /// Facts that the command must report.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub struct Facts {
     /// ITSes that are switched on.
-    pub(super) its: usize,
+    pub its: usize,
     /// The frames' companion is a GICv2.
-    pub(super) beside_gicv2: bool,
+    pub beside_gicv2: bool,
     /// Nodes that are switched on and name a controller as theirs that the command builds.
-    pub(super) referring: Vec<String>,
+    pub referring: Vec<String>,
 }
 
 impl Tree {
     /// Has the devicetree compiler print `file`.
-    pub(super) fn read(tools: &Tools, file: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The compiler refuses it.
+    pub fn read(tools: &Tools, file: &Path) -> Result<Self> {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
         Self::parse(&text)
@@ -171,7 +173,7 @@ impl Node {
 
 impl Facts {
     /// Reads `msi-parent` and `msi-map` of every node that is switched on.
-    pub(super) fn of(tree: &Tree) -> Self {
+    pub fn of(tree: &Tree) -> Self {
         let enabled = || tree.nodes.iter().filter(|node| node.enabled);
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
         // A frame is built where its GIC is.

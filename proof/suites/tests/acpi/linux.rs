@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::apt::{self, Apt, Suite};
+use doorbell_harness::dtb::{Tools, Virt};
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::qemu::PROGRAM;
+use doorbell_harness::suite::OrAbsent;
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, process, small_linux};
+use doorbell_suites::acpi::linux::{FoundDevices, Port, mapped};
+use doorbell_suites::acpi::{tables, walk};
+use doorbell_suites::said::{same, text};
 
-use super::{Bench, qemu, same, text, walk};
-use crate::apt::{self, Apt, Suite};
-use crate::dtb::{Tools, Virt};
-use crate::initramfs::{self, Content, File};
-use crate::qemu::{PROGRAM, Version};
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{cache, kvm, process};
+use crate::bench::Bench;
 
 /// A boot takes 5 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -43,40 +46,39 @@ const PORTS_FOUND: usize = 5;
 
 /// An IORT whose DeviceIDs are not the requester IDs, which Linux takes from its first file system
 /// (`Documentation/admin-guide/acpi/initrd_table_override.rst`).
-const OTHER_IORT: &str = "xtask/src/acpi/linux/iort.asl";
+const OTHER_IORT: &str = "proof/suites/tests/acpi/iort.asl";
 const IORT_IN_INITRAMFS: &str = "kernel/firmware/acpi/iort.aml";
 
 /// A machine, and the IORT that Linux is given instead of QEMU's, if any.
-struct Case {
+pub(crate) struct Subject {
     machine: Virt,
     iort: Option<&'static str>,
 }
 
-const CASES: [Case; 3] = [
-    Case { machine: ("ports", "gic-version=3", PORTS), iort: None },
-    Case { machine: ("ports-behind-smmu", "gic-version=3,iommu=smmuv3", PORTS), iort: None },
-    Case {
+impl Subject {
+    /// Returns the name of the machine.
+    pub(crate) fn name(&self) -> &'static str {
+        self.machine.0
+    }
+}
+
+/// The machines that Linux boots on.
+pub(crate) const SUBJECTS: [Subject; 3] = [
+    Subject { machine: ("ports", "gic-version=3", PORTS), iort: None },
+    Subject { machine: ("ports-behind-smmu", "gic-version=3,iommu=smmuv3", PORTS), iort: None },
+    Subject {
         machine: ("ports-by-our-iort", "gic-version=3,iommu=smmuv3", PORTS),
         iort: Some(OTHER_IORT),
     },
 ];
 
-/// Each machine's DeviceIDs counted as a case.
-pub(super) fn run(workspace: &Workspace, bench: &Bench, tally: &mut Tally) {
-    let fetched = firmware(workspace)
-        .and_then(|firmware| Ok((firmware, kvm::kernel(workspace, Version::Stable)?)));
-    let (firmware, kernel) = match fetched {
-        Ok(both) => both,
-        Err(absent) => return tally.skip(format!("Linux with ACPI: {absent:#}")),
-    };
-    let judge = Judge { bench, workspace, tools: Tools::of(workspace), firmware, kernel };
-    for case in CASES {
-        if case.iort.is_some() && bench.iasl.is_none() {
-            tally.skip(format!("{}: without iasl", case.machine.0));
-            continue;
-        }
-        tally.case(&format!("{}, by Linux", case.machine.0), judge.judge(&case));
-    }
+/// Compares the DeviceIDs that Linux maps on a machine with those that the command predicts.
+pub(crate) fn judge(bench: &Bench, subject: &Subject) -> Result<()> {
+    let workspace = workspace::this()?;
+    let tools = bench.tools()?;
+    let firmware = firmware(workspace).or_absent("UEFI firmware")?;
+    let kernel = small_linux::fetch_kernel(workspace, Suite::Stable).or_absent("Linux")?;
+    Judge { bench, workspace, tools, firmware, kernel }.judge(subject)
 }
 
 /// QEMU's UEFI firmware, in the cache.
@@ -99,20 +101,20 @@ fn firmware(workspace: &Workspace) -> Result<PathBuf> {
 struct Judge<'a> {
     bench: &'a Bench,
     workspace: &'a Workspace,
-    tools: Tools,
+    tools: &'a Tools,
     firmware: PathBuf,
     kernel: PathBuf,
 }
 
 impl Judge<'_> {
-    fn judge(&self, case: &Case) -> Result<()> {
-        let name = case.machine.0;
+    fn judge(&self, subject: &Subject) -> Result<()> {
+        let name = subject.name();
         let tables = self.bench.folder.join(name);
-        // Firmware has QEMU write bus numbers into the IORT anew: that changes which requesters
+        // Firmware has QEMU write bus numbers into the IORT again: that changes which requesters
         // pass the SMMU, and no DeviceID.
-        qemu::extract(&self.tools, &case.machine, &tables)?;
-        let initramfs = case.iort.map(|source| self.replace(source, &tables)).transpose()?;
-        let found = self.boot(&case.machine, initramfs.as_deref())?;
+        tables::extract(self.tools, &subject.machine, &tables)?;
+        let initramfs = subject.iort.map(|source| self.replace(source, &tables)).transpose()?;
+        let found = self.boot(&subject.machine, initramfs.as_deref())?;
         let said = self.bench.inspect(&tables)?;
         let mut predicted = BTreeSet::new();
         for port in &found.ports {
@@ -125,7 +127,7 @@ impl Judge<'_> {
         ensure!(ports == PORTS_FOUND, "Linux finds {ports} ports: {:x?}", found.ports);
         ensure!(devices == ports, "Linux maps {devices} devices: {:x?}", found.mapped);
         same("DeviceIDs that Linux maps", &predicted, &found.mapped)?;
-        println!("{name}: Linux maps {:x?}, as predicted", found.mapped);
+        eprintln!("{name}: Linux maps {:x?}, as predicted", found.mapped);
         Ok(())
     }
 
@@ -161,64 +163,5 @@ impl Judge<'_> {
         process::watch(&mut qemu, LIMIT, |line| found.ports.extend(Port::read(line)))?;
         found.mapped = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
         Ok(found)
-    }
-}
-
-/// Devices that Linux finds, and maps.
-#[derive(Debug, Default)]
-struct FoundDevices {
-    ports: BTreeSet<Port>,
-    /// DeviceIDs.
-    mapped: BTreeSet<u64>,
-}
-
-/// A PCI Express port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Port {
-    segment: u64,
-    requester: u64,
-}
-
-impl Port {
-    /// `[…] pci 0000:80:00.0: [1b36:000c] type 01 class 0x060400`.
-    fn read(line: &str) -> Option<Self> {
-        let (_, rest) = line.split_once(" pci ")?;
-        let (address, what) = rest.split_once(": ")?;
-        what.contains("] type 01 ").then_some(())?;
-        let numbers = address.split([':', '.']).map(|digits| u64::from_str_radix(digits, 16).ok());
-        match numbers.collect::<Option<Vec<_>>>()?[..] {
-            [segment, bus, device, function] => {
-                Some(Self { segment, requester: bus << 8 | device << 3 | function })
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The DeviceID of a line of the trace, `… MAPD DeviceID 0x8 Size 0x0 ITT_addr 0x5c7914 V 1`.
-fn mapped(line: &str) -> Option<u64> {
-    let (_, rest) = line.split_once(" DeviceID 0x")?;
-    line.ends_with(" V 1").then_some(())?;
-    u64::from_str_radix(rest.split_once(' ')?.0, 16).ok()
-}
-
-#[cfg(test)]
-mod test {
-    use super::*;
-
-    #[test]
-    fn ports_are_read_from_the_console() {
-        let line = "[    0.31] pci 0002:80:02.1: [1b36:000c] type 01 class 0x060400\r";
-        assert_eq!(Port::read(line), Some(Port { segment: 2, requester: 0x8011 }));
-        assert_eq!(Port::read(&line.replace("type 01", "type 00")), None);
-        assert_eq!(Port::read("[    0.31] pci 0000:80:00.0: BAR 0 [mem 0x0-0xfff]"), None);
-    }
-
-    #[test]
-    fn mappings_are_read_from_the_trace() {
-        let line = "gicv3_its_cmd_mapd GICv3 ITS: command MAPD DeviceID 0x208 Size 0x0 \
-                    ITT_addr 0x40b5ae V 1";
-        assert_eq!(mapped(line), Some(0x208));
-        assert_eq!(mapped(&line.replace("V 1", "V 0")), None);
     }
 }

@@ -1,12 +1,12 @@
 //! Code size of kernels that use one kind of MSI controller. Each is built for size, must not
 //! exceed its budget, and must not contain code of drivers that it does not use.
 
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use anyhow::{Context, Result, ensure};
-use doorbell_harness::image;
 use std::fmt::Write as _;
 use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::image;
+use doorbell_harness::workspace::Workspace;
 
 const HEAPLESS: &[&str] = &["--no-default-features"];
 /// Features of a kernel with a heap and, of the drivers of `gic-bringup`, only the ITS's.
@@ -14,6 +14,7 @@ const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
 /// A kernel, and how many bytes of instructions it may have: its drivers, the interrupt core, and
 /// the runtime that it shares with the others.
+#[derive(Clone, Copy, Debug)]
 struct Kernel {
     name: &'static str,
     about: &'static str,
@@ -63,30 +64,29 @@ const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 40_000);
 const FIRMWARE: Kernel =
     kernel("size-firmware", "the runtime and the devicetree's reader", 108_000);
 
+/// Name of the kernel that [`bring_up`] returns.
+const BRING_UP: &str = "size-bringup-its";
+
 /// The kernel that reads the devicetree and uses an ITS. Its budget is the sum of the budget of
 /// [`ITS`] and the reader's measured size (the size of [`FIRMWARE`] minus that of [`RUNTIME`]),
 /// plus a tenth for `gic-bringup` itself.
 fn bring_up(firmware: u64, runtime: u64) -> Kernel {
     let budget = (ITS.budget + firmware.saturating_sub(runtime)) * 11 / 10;
-    kernel("size-bringup-its", "only an ITS, from the devicetree", budget)
+    kernel(BRING_UP, "only an ITS, from the devicetree", budget)
         .with_features(ITS_ALONE)
         .with_drivers(&["ITS"])
 }
 
-/// Builds and measures them.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    for measured in measure_all(workspace)? {
-        let Measured { kernel, text, drivers } = measured;
-        println!("{}: {text} bytes of {}", kernel.name, kernel.budget);
-        tally.case(kernel.name, within(text, kernel.budget));
-        let name = format!("{}: drivers", kernel.name);
-        tally.case(&name, uses(&drivers, kernel.drivers));
-    }
-    Ok(())
+/// Returns the names of the measured kernels.
+pub fn kernels() -> impl Iterator<Item = &'static str> {
+    KERNELS.iter().map(|kernel| kernel.name).chain([BRING_UP])
 }
 
-/// The sizes as a table.
-pub(crate) fn markdown(workspace: &Workspace) -> Result<String> {
+/// Measures all kernels, and returns their sizes as a table.
+///
+/// # Errors
+/// A kernel does not build.
+pub fn markdown(workspace: &Workspace) -> Result<String> {
     let mut table = String::from("| kernel | bytes of text |\n|---|---|\n");
     for Measured { kernel, text, .. } in measure_all(workspace)? {
         writeln!(table, "| `{}`, {} | {text} |", kernel.name, kernel.about)?;
@@ -95,13 +95,41 @@ pub(crate) fn markdown(workspace: &Workspace) -> Result<String> {
 }
 
 /// Size of a kernel's code in bytes, and the drivers of which it contains code.
-struct Measured {
+#[derive(Debug)]
+pub struct Measured {
     kernel: Kernel,
     text: u64,
     drivers: Vec<&'static str>,
 }
 
-fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
+impl Measured {
+    /// Returns the name of the kernel.
+    pub fn name(&self) -> &'static str {
+        self.kernel.name
+    }
+
+    /// Checks the size of the code against the kernel's budget.
+    ///
+    /// # Errors
+    /// The code exceeds the budget, or fills less than half of it.
+    pub fn judge_size(&self) -> Result<()> {
+        within(self.text, self.kernel.budget)
+    }
+
+    /// Checks that the code contains exactly the drivers that the kernel uses.
+    ///
+    /// # Errors
+    /// It contains others, or lacks one.
+    pub fn judge_drivers(&self) -> Result<()> {
+        uses(&self.drivers, self.kernel.drivers)
+    }
+}
+
+/// Builds and measures all kernels.
+///
+/// # Errors
+/// A kernel does not build.
+pub fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
     let mut all = Vec::new();
     for kernel in KERNELS {
         all.push(measure(workspace, kernel)?);
@@ -119,7 +147,9 @@ fn measure(workspace: &Workspace, kernel: Kernel) -> Result<Measured> {
     let elf = image::elf(workspace, "size", "minimal", kernel.name, kernel.features)?;
     let file = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let drivers = drivers_in(&image::symbols(&file)?);
-    Ok(Measured { text: image::text_bytes(&file)?, kernel, drivers })
+    let text = image::text_bytes(&file)?;
+    eprintln!("{}: {text} bytes of {}", kernel.name, kernel.budget);
+    Ok(Measured { text, kernel, drivers })
 }
 
 /// Returns the drivers that these symbols name.

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::dtb::{Tools, Virt};
+use doorbell_harness::dtb::{Tools, Virt};
 
 /// fw_cfg's DMA register on `virt`, and RAM to talk through.
 const DMA_REGISTER: u64 = 0x0902_0010;
@@ -26,7 +25,10 @@ const PIECE: usize = 2048;
 const HEADER_BYTES: usize = 36;
 
 /// Writes the tables of a machine to `folder`, each to a file of its signature's name.
-pub(super) fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// QEMU does not start, or gives no tables.
+pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let blob = Qemu::start(tools, virt)?.tables()?;
     let mut rest = blob.as_slice();

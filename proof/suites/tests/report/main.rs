@@ -1,33 +1,33 @@
 //! The page that the command writes, in a real browser. It is shown light and dark, wide and
 //! narrow, with names that would be code if they were not escaped.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::browser::{self, Browser};
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{command, process};
+use doorbell_suites::names::{NAMES, renamed};
 use serde_json::{Value, json};
 
-use crate::process;
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use doorbell_harness::browser::{self, Browser};
-use doorbell_harness::command;
-
+/// Time limit of a case, the first of which builds the command.
+const LIMIT: Duration = Duration::from_mins(20);
 /// Says what is wrong with the page that is open, as a list of sentences.
-const AUDIT: &str = include_str!("report/audit.js");
+const AUDIT: &str = include_str!("audit.js");
 /// Says what is wrong with the box of the address's fragment: it must be in view, and have the
 /// focus.
-const SELECTED: &str = include_str!("report/selected.js");
+const SELECTED: &str = include_str!("selected.js");
 /// A machine of ours that can be run, one with many mistakes, and one whose names are changed.
 const RUN: &str = "sim/machine/machines/marina";
 const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
 const RENAMED: &str = "sim/machine/machines/harbour.dtb";
-/// Names in [`RENAMED`], each with one of the same length that a browser must not obey.
-const NAMES: [(&str, &str); 3] = [
-    ("interrupt-controller@8000000", "<img src=x onerror=alert(1)>"),
-    ("Doorbell Harbour", "<script>1</scrip"),
-    ("pcie@20000000", "\"'><b id=n1>&"),
-];
 /// Content that [`NAMES`] must not become.
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
 /// A script that did not come with the page.
@@ -35,8 +35,11 @@ const FOREIGN: &str = "const one = document.createElement('script');
     one.textContent = 'window.obeyed = true'; document.body.append(one);
     return window.obeyed === true";
 
-/// Colours and widths in which a person may read it.
-const VIEWS: [(&str, u32); 4] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)];
+/// Colours and width of a window.
+type View = (&'static str, u32);
+
+/// Views in which a person may read it.
+const VIEWS: [View; 4] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)];
 const HEIGHT: u32 = 900;
 /// Complaints that are printed of a page.
 const SHOWN: usize = 5;
@@ -44,56 +47,35 @@ const ENTER: &str = "\u{e007}";
 /// A finding's link to its box: the last one, so that the page has to scroll back.
 const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child(2) a.place";
 
-/// Each page in each view counted as a case, and each thing that a reader does with it.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let command = command::build(workspace)?;
-    let tools = match browser::fetch(workspace) {
-        Ok(tools) => tools,
-        Err(absent) => {
-            tally.skip(format!("no Chromium: {absent:#}"));
-            return Ok(());
-        }
+/// Pages, by the machines that they show.
+const PAGES: [&str; 3] = ["run", "mistakes", "hostile"];
+
+fn main() -> ExitCode {
+    // The last case ends the browser.
+    let bench = Arc::new(Shared::new());
+    let case = |name: String, run: fn(&Bench, &str, View) -> Result<()>, page, view| {
+        let bench = Arc::clone(&bench);
+        Case::new(name, LIMIT, move || {
+            run(bench.get(|| Bench::start(workspace::this()?))?, page, view)
+        })
     };
-    let browser = Browser::start(workspace, &tools).context("Chromium does not start")?;
-    let folder = workspace.target.join("report");
-    fs::create_dir_all(&folder)?;
-    let hostile = folder.join("hostile.dtb");
-    fs::write(&hostile, renamed(&fs::read(workspace.root.join(RENAMED))?)?)?;
-    let bench = Bench { command, browser, folder };
-    let root = &workspace.root;
-    let pages =
-        [("run", root.join(RUN)), ("mistakes", root.join(MISTAKES)), ("hostile", hostile.clone())];
-    for (name, source) in &pages {
-        bench.write(name, source)?;
-        for (scheme, width) in VIEWS {
-            let case = format!("{name}, {scheme}, {width} pixels");
-            tally.case(&case, bench.view(name, scheme, width));
+    let mut cases = Vec::new();
+    for page in PAGES {
+        for view @ (scheme, width) in VIEWS {
+            cases.push(case(format!("{page}, {scheme}, {width} pixels"), Bench::view, page, view));
         }
     }
-    for (scheme, width) in VIEWS {
-        let case = format!("findings lead to boxes, {scheme}, {width} pixels");
-        tally.case(&case, bench.follow_findings(scheme, width));
+    for view @ (scheme, width) in VIEWS {
+        let name = format!("findings lead to boxes, {scheme}, {width} pixels");
+        cases.push(case(name, Bench::follow_findings, "mistakes", view));
     }
-    tally.case("a box shows its route", bench.show_routes());
-    tally.case("hostile names are text", bench.stay_inert());
-    Ok(())
+    cases.push(case("a box shows its route".into(), Bench::show_routes, "mistakes", VIEWS[0]));
+    cases.push(case("hostile names are text".into(), Bench::stay_inert, "hostile", VIEWS[0]));
+    drop(bench);
+    suite::main_in_turn(cases)
 }
 
-/// The blob with the names changed, each in all its places.
-fn renamed(blob: &[u8]) -> Result<Vec<u8>> {
-    let mut blob = blob.to_vec();
-    for (from, to) in NAMES {
-        ensure!(from.len() == to.len(), "{to} is not as long as {from}");
-        let places: Vec<_> =
-            (0..blob.len()).filter(|&at| blob[at..].starts_with(from.as_bytes())).collect();
-        ensure!(!places.is_empty(), "{RENAMED} has no {from}");
-        for at in places {
-            blob[at..at + to.len()].copy_from_slice(to.as_bytes());
-        }
-    }
-    Ok(blob)
-}
-
+/// The command, the pages that it wrote, and the browser that shows one of them at a time.
 struct Bench {
     command: PathBuf,
     browser: Browser,
@@ -101,6 +83,23 @@ struct Bench {
 }
 
 impl Bench {
+    /// Has the command write all pages, and starts the browser.
+    fn start(workspace: &Workspace) -> Result<Self> {
+        let command = command::build(workspace)?;
+        let tools = browser::fetch(workspace).or_absent("Chromium")?;
+        let browser = Browser::start(workspace, &tools).context("Chromium does not start")?;
+        let folder = workspace.target.join("report");
+        fs::create_dir_all(&folder)?;
+        let (root, hostile) = (&workspace.root, folder.join("hostile.dtb"));
+        fs::write(&hostile, renamed(&fs::read(root.join(RENAMED))?)?)?;
+        let bench = Self { command, browser, folder };
+        for (page, source) in PAGES.into_iter().zip([root.join(RUN), root.join(MISTAKES), hostile])
+        {
+            bench.write(page, &source)?;
+        }
+        Ok(bench)
+    }
+
     /// Has the command write a page.
     fn write(&self, name: &str, source: &Path) -> Result<()> {
         let mut report = process::command(&self.command.to_string_lossy(), &self.folder);
@@ -115,7 +114,7 @@ impl Bench {
         self.folder.join(name).with_extension("html")
     }
 
-    fn open(&self, name: &str, scheme: &str, width: u32) -> Result<String> {
+    fn open(&self, name: &str, (scheme, width): View) -> Result<String> {
         self.browser.emulate(scheme, width, HEIGHT)?;
         let address = format!("file://{}", self.page(name).display());
         self.browser.open(&address)?;
@@ -123,16 +122,16 @@ impl Bench {
     }
 
     /// The page loads without a word from the browser, asks for nothing, and is well made.
-    fn view(&self, name: &str, scheme: &str, width: u32) -> Result<()> {
+    fn view(&self, page: &str, view @ (scheme, width): View) -> Result<()> {
         self.browser.log("performance")?;
-        let address = self.open(name, scheme, width)?;
+        let address = self.open(page, view)?;
         let complaints = self.browser.execute(AUDIT, &json!([scheme, width]))?;
         let complaints = complaints.as_array().context("the audit has no list")?;
         let (count, shown) = (complaints.len(), complaints.iter().take(SHOWN));
         ensure!(count == 0, "{count}: {}", json!(shown.collect::<Vec<_>>()));
         let requests = self.browser.requests()?;
         ensure!(requests == [address.as_str()], "it asks for {requests:?}");
-        let picture = self.folder.join(format!("{name}-{scheme}-{width}.png"));
+        let picture = self.folder.join(format!("{page}-{scheme}-{width}.png"));
         fs::write(picture, self.browser.screenshot()?)?;
         self.quiet()
     }
@@ -144,11 +143,11 @@ impl Bench {
         Ok(())
     }
 
-    fn follow_findings(&self, scheme: &str, width: u32) -> Result<()> {
-        self.open("mistakes", scheme, width)?;
+    fn follow_findings(&self, page: &str, view: View) -> Result<()> {
+        self.open(page, view)?;
         self.browser.click(LINK)?;
         self.selected().context("by a click")?;
-        self.open("mistakes", scheme, width)?;
+        self.open(page, view)?;
         self.browser.keys(LINK, ENTER)?;
         self.selected().context("by the keyboard")?;
         self.browser.execute("scrollTo(0, document.body.scrollHeight)", &json!([]))?;
@@ -164,8 +163,8 @@ impl Bench {
     }
 
     /// A pointer, and the keyboard's focus.
-    fn show_routes(&self) -> Result<()> {
-        self.open("mistakes", "light", 1280)?;
+    fn show_routes(&self, page: &str, view: View) -> Result<()> {
+        self.open(page, view)?;
         let panel = "return document.querySelector('#panel').innerText";
         let has = |what: &str| -> Result<()> {
             let said = self.browser.execute(panel, &json!([]))?;
@@ -186,8 +185,8 @@ impl Bench {
     }
 
     /// Names are there, and nothing came of them; nor of a script that somebody else adds.
-    fn stay_inert(&self) -> Result<()> {
-        self.open("hostile", "light", 1280)?;
+    fn stay_inert(&self, page: &str, view: View) -> Result<()> {
+        self.open(page, view)?;
         let text = self.browser.execute("return document.body.innerText", &json!([]))?;
         let text = text.as_str().context("no text")?;
         for (_, name) in NAMES {
@@ -199,20 +198,5 @@ impl Bench {
         let obeyed = self.browser.execute(FOREIGN, &json!([]))?;
         ensure!(obeyed == json!(false), "the page's policy lets a foreign script run");
         self.browser.log("browser").map(drop)
-    }
-}
-
-#[cfg(test)]
-mod test {
-    use super::*;
-
-    #[test]
-    fn names_change_in_all_places() {
-        let all: Vec<u8> =
-            NAMES.iter().flat_map(|(from, _)| [from, *from].concat().into_bytes()).collect();
-        let changed = renamed(&all).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let wanted: String = NAMES.iter().map(|(_, to)| [*to, to].concat()).collect();
-        assert_eq!(changed.ok(), Some(wanted));
-        assert!(renamed(b"nothing of it").is_err());
     }
 }

@@ -1,61 +1,43 @@
 //! Findings of `doorbell lint` in Debian's devicetrees, compared with those that people have read.
 //!
 //! The lists are of certain kernels. With another kernel in the cache the comparison is skipped:
-//! `cargo xtask findings` writes the lists anew, to be read before they are committed.
+//! `cargo xtask findings` writes the lists again, to be read before they are committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::dtb::{self, Tree};
+use doorbell_harness::suite::{Absent, OrAbsent};
+use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{changes, command, process};
 use serde_json::Value;
 
-use crate::dtb::{self, Tree};
-use crate::process;
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use doorbell_harness::command;
-
+/// Folder of the lists.
+const FOLDER: &str = "docs/findings";
 /// Kernels' devicetrees.
-const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
+pub const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
 /// A thousand devicetrees are judged within seconds; on a busy host, within this.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Compares the findings in each tree of devicetrees with its list.
-pub(crate) fn check(workspace: &Workspace, command: &Path, tally: &mut Tally) {
-    for tree in TREES {
-        let name = format!("findings in {}", tree.name());
-        match compare(workspace, command, tree) {
-            Ok(Compared::Same) => tally.case(&name, Ok(())),
-            Ok(Compared::OtherKernel) => {
-                tally.skip(format!("{name}: the list is of another kernel's devicetrees"));
-            }
-            Err(error) => tally.case(&name, Err(error)),
-        }
-    }
-}
-
-/// Lists the findings in the devicetrees of Debian's newest kernel. These have not been reviewed,
-/// so they never fail the step; neither does a kernel that cannot be downloaded.
-pub(crate) fn list_newest(workspace: &Workspace, command: &Path, tally: &mut Tally) {
-    if let Err(error) = print_newest(workspace, command) {
-        tally.skip(format!("findings in Debian's newest kernel: {error:#}"));
-    }
-}
-
-fn print_newest(workspace: &Workspace, command: &Path) -> Result<()> {
-    let (version, trees) = dtb::fetch_newest(workspace)?;
+/// Lists the findings in the devicetrees of Debian's newest kernel. Nobody has read them yet.
+///
+/// # Errors
+/// The kernel cannot be fetched, or its devicetrees cannot be judged.
+pub fn list_newest(workspace: &Workspace, command: &Path) -> Result<()> {
+    let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
     let list = list("debian-unstable", &trees, command)?;
     let folder = workspace.target.join("boards");
     fs::create_dir_all(&folder)?;
     let path = folder.join("debian-unstable.txt");
     fs::write(&path, &list)?;
-    println!("findings in Linux {version} of Debian's sid, each in {}:", path.display());
+    eprintln!("findings in Linux {version} of Debian's sid, each in {}:", path.display());
     for (rule, (count, trees)) in by_rule(&list) {
-        println!("  {count:5} {rule} in {} trees", trees.len());
+        eprintln!("  {count:5} {rule} in {} trees", trees.len());
     }
     Ok(())
 }
@@ -76,8 +58,11 @@ fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
     rules
 }
 
-/// Writes the lists anew.
-pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
+/// Writes the lists again, to be read before they are committed.
+///
+/// # Errors
+/// The devicetrees cannot be fetched or judged.
+pub fn accept(workspace: &Workspace) -> Result<()> {
     let command = command::build(workspace)?;
     for (tree, fetched) in dtb::fetch(workspace) {
         if TREES.contains(&tree) {
@@ -88,29 +73,26 @@ pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
             println!("{}", path.display());
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-enum Compared {
-    Same,
-    OtherKernel,
-}
-
-fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<Compared> {
+/// Compares the findings in a tree of devicetrees with its list.
+///
+/// # Errors
+/// They differ, or the list is of another kernel's devicetrees.
+pub fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
     let expected = fs::read_to_string(path(workspace, tree))?;
     let found = list(tree.name(), &tree.folder(workspace), command)?;
-    if found == expected {
-        return Ok(Compared::Same);
-    }
     if found.lines().next() != expected.lines().next() {
-        return Ok(Compared::OtherKernel);
+        return Err(Absent::new("the list is of another kernel's devicetrees").into());
     }
-    let changes = doorbell_harness::changes::between(&expected, &found);
-    bail!("{} findings changed:\n  {}", changes.len(), changes.join("\n  "))
+    let changes = changes::between(&expected, &found);
+    ensure!(found == expected, "{} findings changed:\n  {}", changes.len(), changes.join("\n  "));
+    Ok(())
 }
 
 fn path(workspace: &Workspace, tree: Tree) -> PathBuf {
-    workspace.root.join("xtask/src/boards/findings").join(tree.name()).with_extension("txt")
+    workspace.root.join(FOLDER).join(tree.name()).with_extension("txt")
 }
 
 /// The findings as lines: rule, devicetree, place, and how many. The first line says which
@@ -123,7 +105,7 @@ fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
     let output =
         process::output(judge.args(["lint", "--json"]).arg(folder).stderr(Stdio::piped()))?;
     let taken = start.elapsed();
-    println!("{name}: {} trees linted in {:.1} s", files.len(), taken.as_secs_f32());
+    eprintln!("{name}: {} trees linted in {:.1} s", files.len(), taken.as_secs_f32());
     ensure!(taken < PATIENCE, "took {:.1} s", taken.as_secs_f32());
     let findings: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
     let mut counts: BTreeMap<[String; 3], usize> = BTreeMap::new();

@@ -4,12 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-
-use crate::apt::{Apt, Suite};
-use crate::cache;
-use crate::initramfs::{self, Content, File};
-use crate::small_linux::{self, first_files, modules};
-use crate::workspace::Workspace;
+use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::small_linux::{first_files, modules};
+use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{cache, small_linux};
 
 /// A small kernel for virtual machines, with KVM.
 const KERNEL: &str = "linux-image-cloud-amd64:amd64";
@@ -80,14 +79,14 @@ $B poweroff -f
 
 /// The kernel of both, and the first file system of the monitor's Linux.
 #[derive(Debug)]
-pub(super) struct Files {
-    pub(super) kernel: PathBuf,
-    pub(super) initramfs: PathBuf,
+pub(crate) struct Files {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
 }
 
 impl Files {
     /// Fetches the packages into the cache, and packs the file systems.
-    pub(super) fn of(workspace: &Workspace, program: &Path) -> Result<Self> {
+    pub(crate) fn of(workspace: &Workspace, program: &Path) -> Result<Self> {
         let packages = packages(workspace)?;
         let kernel = small_linux::kernel(&packages)?;
         let guest = first_files(&packages, GUEST, modules(&packages, GUEST_MODULES)?)?;

@@ -1,25 +1,29 @@
 //! Alioth, a monitor of another project, on Linux's KVM: as it is, and with our routes. Its guest
 //! has two network devices, whose queues have more interrupts than Alioth has routes for.
 
+#![forbid(unsafe_code)]
+
 mod files;
-mod report;
 
 use std::env::consts;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::dtb::Tools;
+use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, process};
+use doorbell_suites::alioth::Report;
 
-use self::files::Files;
-use self::report::Report;
-use crate::apt::{Apt, Suite};
-use crate::dtb::Tools;
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{cache, process};
+use crate::files::Files;
 
 /// Two boots take a minute, on a busy machine five; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(10);
+/// Time limit of a case, the first of which builds the monitor and boots it.
+const CASE_LIMIT: Duration = Duration::from_mins(30);
 const QEMU: &str = "qemu-system-x86_64";
 /// A CPU that runs guests. QEMU emulates AMD's virtualization, and no other. With one CPU, no
 /// emulated CPU waits for another one that a busy machine does not run.
@@ -32,22 +36,26 @@ const ARCHITECTURE: &str = "x86_64";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const MANIFEST: &str = "adopters/alioth";
 
-/// Alioth's guest, booted on Alioth's routes and on ours. Each expectation is one case.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+fn main() -> ExitCode {
+    suite::main(vec![
+        Case::new("Alioth as it is", CASE_LIMIT, || report()?.judge_stock()),
+        Case::new("Alioth with our routes", CASE_LIMIT, || report()?.judge_routed()),
+    ])
+}
+
+/// Returns what Alioth's guest reports, booted on Alioth's routes and on ours.
+fn report() -> Result<&'static Report> {
+    static REPORT: Shared<Report> = Shared::new();
+    REPORT.get(|| boot(workspace::this()?))
+}
+
+fn boot(workspace: &Workspace) -> Result<Report> {
     if (consts::ARCH, consts::OS) != (ARCHITECTURE, "linux") {
-        tally.skip(format!("Alioth's guest: not on {}", consts::ARCH));
-        return Ok(());
+        return Err(Absent::new(format!("not on {}", consts::ARCH)).into());
     }
     let program = build(workspace)?;
-    let fetched = tools(workspace)
-        .and_then(|tools| Ok((Files::of(workspace, &program).context("the guest")?, tools)));
-    let (files, tools) = match fetched {
-        Ok(both) => both,
-        Err(absent) => {
-            tally.skip(format!("Alioth's guest: {absent:#}"));
-            return Ok(());
-        }
-    };
+    let tools = tools(workspace).or_absent("QEMU")?;
+    let files = Files::of(workspace, &program).or_absent("the guest")?;
     let mut qemu = tools.command(QEMU);
     for data in ["qemu", "seabios"] {
         qemu.arg("-L").arg(tools.root().join("usr/share").join(data));
@@ -57,9 +65,8 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut report = Report::default();
     process::watch(&mut qemu, LIMIT, |line| report.line(line))
         .with_context(|| format!("the last line is `{}`", report.last()))?;
-    println!("{report}");
-    report.judge(tally);
-    Ok(())
+    eprintln!("{report}");
+    Ok(report)
 }
 
 /// The monitor and our adapter, linked statically: the machine has nothing but it.

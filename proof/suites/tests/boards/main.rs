@@ -1,24 +1,22 @@
 //! The command on real machines' devicetrees: its totals must add up, and a machine without an MSI
 //! controller in use must be reported as such.
 
-mod devicetree;
-mod fields;
-pub(crate) mod findings;
+#![forbid(unsafe_code)]
+
 mod large;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::dtb::{self, Tools, Tree, VIRT};
+use doorbell_harness::suite::{self, Absent, Case, Shared};
+use doorbell_harness::{command, process, workspace};
+use doorbell_suites::boards::devicetree::{Facts, Tree as Source};
+use doorbell_suites::boards::{fields, findings};
+use doorbell_suites::said::{list, text};
 use serde_json::Value;
-
-use self::devicetree::{Facts, Tree as Source};
-use crate::dtb::{self, Tools, Tree};
-use crate::process;
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use doorbell_harness::command;
 
 /// Boards of Debian's kernels, each for a shape of its own.
 const BOARDS: &[&str] = &[
@@ -43,8 +41,6 @@ const BOARDS: &[&str] = &[
     "freescale/fsl-ls1088a-rdb",
     // 16 CPUs, six PCI host bridges switched off.
     "freescale/fsl-lx2160a-rdb",
-    // Non-coherent ITS.
-    "freescale/imx95-19x19-evk",
     // GICv3 without an ITS.
     "freescale/imx8mq-evk",
     // Four ITSes, `redistributor-stride`.
@@ -59,92 +55,124 @@ const BOARDS: &[&str] = &[
     "qcom/sdm845-db845c",
     // Two entries in `msi-map` and a mask.
     "qcom/sm8450-hdk",
-    // Two entries in `msi-map`.
-    "qcom/sm8550-mtp",
     // Several PCI host bridges on one ITS.
     "qcom/sa8295p-adp",
     "rockchip/rk3399-rockpro64",
     // Message-based SPIs, no ITS.
     "rockchip/rk3566-quartz64-a",
     "rockchip/rk3568-rock-3a",
+    "ti/k3-am6548-iot2050-advanced-pg2",
+    "ti/k3-am642-evm",
+    "ti/k3-j721e-sk",
+];
+
+/// Boards that the release's kernel does not know yet.
+const NEWER_BOARDS: &[&str] = &[
+    // Non-coherent ITS.
+    "freescale/imx95-19x19-evk",
+    // Two entries in `msi-map`.
+    "qcom/sm8550-mtp",
     // Two ITSes, two to five PCI host bridges.
     "rockchip/rk3588-evb1-v10",
     "rockchip/rk3588-friendlyelec-cm3588-nas",
     // Two ITSes, every PCI host bridge switched off.
     "rockchip/rk3588-toybrick-x0",
-    "ti/k3-am6548-iot2050-advanced-pg2",
-    "ti/k3-am642-evm",
-    "ti/k3-j721e-sk",
     "ti/k3-j784s4-evm",
 ];
 
 /// A machine is built, run and judged within seconds; on a busy host, within this.
 const LIMIT: Duration = Duration::from_mins(1);
+/// Time limit of a case, which may fetch devicetrees, build the command, or try a thousand boards.
+const CASE_LIMIT: Duration = Duration::from_mins(30);
 
 /// Messages of each vector where a board is only one of many.
 const FEW_MESSAGES: &str = "50";
 
-/// The chosen boards, each counted as one case, and every other devicetree of each tree together as
-/// one.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let bench = Bench { command: command::build(workspace)?, tools: Tools::of(workspace) };
-    let mut unseen = BOARDS.to_vec();
-    for (tree, fetched) in dtb::fetch(workspace) {
-        if let Err(absent) = fetched {
-            tally.skip(format!("{}: {absent:#}", tree.name()));
-            continue;
-        }
-        let all = dtb::files(&tree.folder(workspace))?;
-        let (chosen, others): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|(board, _)| is_chosen(tree, board));
-        for (board, file) in chosen {
-            let outcome = bench.try_board(&file, &[]);
-            unseen.retain(|name| *name != board);
-            println!(
-                "board {}/{board} ... {}",
-                tree.name(),
-                outcome.as_deref().unwrap_or("FAILED")
-            );
-            tally.case(&format!("{}/{board}", tree.name()), outcome.map(drop));
-        }
-        if !others.is_empty() {
-            tally.case(&format!("the rest of {}", tree.name()), bench.sweep(&others));
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    // The longest first.
+    for tree in findings::TREES {
+        cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
+    }
+    for tree in Tree::ALL {
+        for board in chosen(tree) {
+            cases.push(case(format!("{}/{board}", tree.name()), move |bench| {
+                let said = bench.try_board(&bench.file(tree, board)?, &[])?;
+                eprintln!("board {}/{board}: {said}", tree.name());
+                Ok(())
+            }));
         }
     }
-    findings::check(workspace, &bench.command, tally);
-    findings::list_newest(workspace, &bench.command, tally);
-    bench.inspect_large(workspace, tally);
-    for board in unseen {
-        tally.skip(format!("{board}: no kernel here knows the board"));
+    for tree in findings::TREES {
+        cases.push(case(format!("findings in {}", tree.name()), move |bench| {
+            bench.folder(tree)?;
+            findings::compare(workspace::this()?, &bench.command, tree)
+        }));
     }
-    Ok(())
+    cases.push(case("findings in Debian's newest kernel".into(), |bench| {
+        findings::list_newest(workspace::this()?, &bench.command)
+    }));
+    cases.push(case("a devicetree of 1 MB".into(), |bench| {
+        large::devicetree(&bench.command, &bench.tools, &bench.output)
+    }));
+    cases.push(case("ACPI tables of 1 MB".into(), |bench| {
+        large::tables(&bench.command, &workspace::this()?.root, &bench.output)
+    }));
+    suite::main(cases)
 }
 
-fn is_chosen(tree: Tree, board: &str) -> bool {
-    tree == Tree::Qemu || BOARDS.contains(&board)
+/// Returns the boards of a tree that are cases of their own.
+fn chosen(tree: Tree) -> Vec<&'static str> {
+    match tree {
+        Tree::Debian => BOARDS.to_vec(),
+        Tree::Backports => [BOARDS, NEWER_BOARDS].concat(),
+        Tree::Qemu => VIRT.iter().map(|virt| virt.0).collect(),
+    }
+}
+
+fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -> Case {
+    static BENCH: Shared<Bench> = Shared::new();
+    Case::new(name, CASE_LIMIT, || run(BENCH.get(Bench::new)?))
 }
 
 /// The command, and its checks.
 struct Bench {
     command: PathBuf,
     tools: Tools,
+    /// Trees that could not be fetched, with the reason.
+    absent: Vec<(Tree, Absent)>,
+    /// Folder for large descriptions.
+    output: PathBuf,
 }
 
 impl Bench {
-    /// Inspects descriptions of a megabyte, each counted as a case.
-    fn inspect_large(&self, workspace: &Workspace, tally: &mut Tally) {
-        let folder = workspace.target.join("boards");
-        let devicetree = || large::devicetree(&self.command, &self.tools, &folder);
-        let tables = || large::tables(&self.command, &workspace.root, &folder);
-        let cases: [(&str, &dyn Fn() -> Result<Duration>); 2] =
-            [("a devicetree of 1 MB", &devicetree), ("ACPI tables of 1 MB", &tables)];
-        for (name, inspect) in cases {
-            let taken = inspect();
-            if let Ok(taken) = &taken {
-                println!("{name}: inspected in {} ms", taken.as_millis());
+    fn new() -> Result<Self> {
+        let workspace = workspace::this()?;
+        let mut absent = Vec::new();
+        for (tree, fetched) in dtb::fetch(workspace) {
+            if let Err(error) = fetched {
+                absent.push((tree, Absent::new(format!("{}: {error:#}", tree.name()))));
             }
-            tally.case(name, taken.map(drop));
         }
+        let (command, tools) = (command::build(workspace)?, Tools::of(workspace));
+        Ok(Self { command, tools, absent, output: workspace.target.join("boards") })
+    }
+
+    /// Returns the folder of a tree that could be fetched.
+    fn folder(&self, tree: Tree) -> Result<PathBuf> {
+        if let Some((_, why)) = self.absent.iter().find(|(absent, _)| *absent == tree) {
+            return Err(why.clone().into());
+        }
+        Ok(tree.folder(workspace::this()?))
+    }
+
+    /// Returns the devicetree of a board.
+    fn file(&self, tree: Tree, board: &str) -> Result<PathBuf> {
+        let file = self.folder(tree)?.join(format!("{board}.dtb"));
+        if !file.exists() {
+            return Err(Absent::new("this kernel does not know the board").into());
+        }
+        Ok(file)
     }
 
     /// Runs the command and compares what it says with what the devicetree compiler reads; a word
@@ -191,11 +219,14 @@ impl Bench {
         Ok("a GICv2, inspected and not run".into())
     }
 
-    /// Tries them all, briefly; an error names those that failed.
-    fn sweep(&self, boards: &[(String, PathBuf)]) -> Result<()> {
-        println!("{} more boards", boards.len());
+    /// Tries all other boards of a tree, briefly; an error names those that failed.
+    fn sweep(&self, tree: Tree) -> Result<()> {
+        let mut boards = dtb::files(&self.folder(tree)?)?;
+        boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));
+        eprintln!("{} more boards of {}", boards.len(), tree.name());
+        ensure!(!boards.is_empty(), "the tree has no other board");
         let mut failed = Vec::new();
-        for (board, file) in boards {
+        for (board, file) in &boards {
             if let Err(error) = self.try_board(file, &["--messages", FEW_MESSAGES]) {
                 failed.push(format!("{board}: {error:#}"));
             }
@@ -212,10 +243,12 @@ impl Bench {
 }
 
 fn judge(report: &Value, facts: &Facts) -> Result<String> {
-    let controllers = report["controllers"].as_array().context("no controllers")?;
-    let its = controllers.iter().filter(|controller| controller["kind"] == "its").count();
+    let its = list(report, "controllers")?
+        .iter()
+        .filter(|controller| controller["kind"] == "its")
+        .count();
     ensure!(its == facts.its, "{its} ITSes, but the devicetree has {}", facts.its);
-    let devices = report["devices"].as_array().context("no devices")?;
+    let devices = list(report, "devices")?;
     for node in &facts.referring {
         ensure!(
             devices.iter().any(|device| is_served(device, node)),
@@ -233,8 +266,8 @@ fn explained_shortage(report: &Value) -> Result<bool> {
         controllers.clone().find(|one| one["id"] == *controller).map(|one| one["kind"].clone())
     };
     let mut shortage = false;
-    for device in report["devices"].as_array().context("no devices")? {
-        let vectors = device["vectors"].as_array().context("no vectors")?.len() as u64;
+    for device in list(report, "devices")? {
+        let vectors = list(device, "vectors")?.len() as u64;
         let needed = device["useful_minimum"].as_u64().context("no minimum")?;
         if vectors < needed {
             let kind = kind(&device["controller"]);
@@ -252,6 +285,6 @@ fn explained_shortage(report: &Value) -> Result<bool> {
 /// Returns true if this is a device of the node, the node itself or a function behind it, that got
 /// vectors.
 fn is_served(device: &Value, node: &str) -> bool {
-    let belongs = device["id"].as_str().is_some_and(|id| id.starts_with(node));
-    belongs && device["vectors"].as_array().is_some_and(|vectors| !vectors.is_empty())
+    text(&device["id"]).starts_with(node)
+        && device["vectors"].as_array().is_some_and(|vectors| !vectors.is_empty())
 }

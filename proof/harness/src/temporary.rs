@@ -1,0 +1,55 @@
+//! Folders that exist only for a while, outside of the repository.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process};
+
+use anyhow::{Context, Result};
+
+/// An empty folder of this process, removed with its contents when it is dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes a folder. Its name is short enough for the path of a socket in it.
+    ///
+    /// # Errors
+    /// The system's folder for temporary files is not writable.
+    pub fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        let folder = env::temp_dir().join(format!("doorbell-{}-{number}", process::id()));
+        // Another process of this number may have been killed.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is a temporary file.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_folder_ends_with_its_object() -> Result<()> {
+        let (one, other) = (Folder::new()?, Folder::new()?);
+        assert_ne!(one.path(), other.path());
+        let path = one.path().to_owned();
+        fs::write(path.join("file"), "")?;
+        drop(one);
+        assert!(!path.exists() && other.path().exists());
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! Second opinions on devicetrees, and the findings in Debian's.
+
+pub mod devicetree;
+pub mod fields;
+pub mod findings;

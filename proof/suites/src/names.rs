@@ -1,0 +1,43 @@
+//! Names in a devicetree that a browser takes for code unless they are escaped.
+
+use anyhow::{Result, ensure};
+
+/// Names of a devicetree, each with one of the same length that a browser must not obey.
+pub const NAMES: [(&str, &str); 3] = [
+    ("interrupt-controller@8000000", "<img src=x onerror=alert(1)>"),
+    ("Doorbell Harbour", "<script>1</scrip"),
+    ("pcie@20000000", "\"'><b id=n1>&"),
+];
+
+/// Returns the blob with each of [`NAMES`] changed wherever it occurs.
+///
+/// # Errors
+/// A name does not occur.
+pub fn renamed(blob: &[u8]) -> Result<Vec<u8>> {
+    let mut blob = blob.to_vec();
+    for (from, to) in NAMES {
+        ensure!(from.len() == to.len(), "{to} is not as long as {from}");
+        let places: Vec<_> =
+            (0..blob.len()).filter(|&at| blob[at..].starts_with(from.as_bytes())).collect();
+        ensure!(!places.is_empty(), "the devicetree has no {from}");
+        for at in places {
+            blob[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+    Ok(blob)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn names_change_in_all_places() {
+        let all: Vec<u8> =
+            NAMES.iter().flat_map(|(from, _)| [from, *from].concat().into_bytes()).collect();
+        let changed = renamed(&all).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let wanted: String = NAMES.iter().map(|(_, to)| [*to, to].concat()).collect();
+        assert_eq!(changed.ok(), Some(wanted));
+        assert!(renamed(b"nothing of it").is_err());
+    }
+}

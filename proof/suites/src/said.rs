@@ -1,0 +1,59 @@
+//! Rows of the command's JSON, and their comparison with another source.
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Compares a value that the command shows with that of another source.
+///
+/// # Errors
+/// They differ.
+pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Result<()> {
+    let (ours, theirs) = (json!(ours), json!(theirs));
+    ensure!(ours == theirs, "{what}: the command shows {ours}, the other source {theirs}");
+    Ok(())
+}
+
+/// Returns a list of an object.
+///
+/// # Errors
+/// The object has no such list.
+pub fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
+    said[name].as_array().with_context(|| format!("no {name}"))
+}
+
+/// Returns these members of each object of a list, in its order.
+///
+/// # Errors
+/// The object has no such list.
+pub fn columns(said: &Value, name: &str, members: &[&str]) -> Result<Vec<Vec<Value>>> {
+    let row = |row: &Value| members.iter().map(|member| row[*member].clone()).collect();
+    Ok(list(said, name)?.iter().map(row).collect())
+}
+
+/// Returns rows in the alphabetical order of their first members.
+pub fn sorted(mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
+    rows.sort_by_key(|row| row.first().map(Value::to_string));
+    rows
+}
+
+/// Returns a string; an empty one for any other value.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn rows_are_compared_in_their_order() -> Result<()> {
+        let said = json!({ "cpus": [{ "id": "b", "n": 2, "x": 0 }, { "id": "a", "n": 1 }] });
+        let rows = columns(&said, "cpus", &["id", "n"])?;
+        same("CPUs", &rows, &[("b", 2), ("a", 1)])?;
+        assert!(same("CPUs", &rows, &[("a", 1), ("b", 2)]).is_err());
+        same("CPUs", &sorted(rows), &[("a", 1), ("b", 2)])?;
+        assert!(columns(&said, "controllers", &["id"]).is_err());
+        Ok(())
+    }
+}

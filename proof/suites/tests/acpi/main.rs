@@ -1,0 +1,94 @@
+//! ACPI tables of others, and others on ours. The command must read what `iasl` shows, what QEMU's
+//! devicetree of the same machine says, and what Linux does with them.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod linux;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use doorbell_harness::dtb::{Tree, VIRT};
+use doorbell_harness::suite::{self, Absent, Case, Shared};
+use doorbell_harness::workspace;
+use doorbell_suites::acpi::tables;
+
+use crate::bench::Bench;
+
+/// Time limit of a case, the first of which builds the command and fetches its judges.
+const LIMIT: Duration = Duration::from_mins(20);
+/// A machine that runs, and a server of the shape that firmware in the wild has: sources of ours,
+/// compiled beside them.
+const SOURCES: [(&str, &str); 2] = [("marina", MARINA), ("server", SERVER)];
+const MARINA: &str = "sim/machine/machines/marina";
+const SERVER: &str = "crates/gic-firmware/tests/data/server";
+
+/// A machine without an ITS. QEMU before 10.1 gives it tables that name one.
+const ITS_IN_VAIN: &str = "virt-without-its";
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    for (name, folder) in SOURCES {
+        let compiles = format!("iasl compiles {name}'s sources to what is kept of them");
+        cases.push(case(compiles, move |bench| bench.compile(&sources(folder)?)));
+        cases.push(case(format!("{name}, by iasl"), move |bench| {
+            bench.agree_with_iasl(name, &sources(folder)?)
+        }));
+    }
+    cases.push(case("an IORT that the command writes".into(), |bench| {
+        bench.convert_to_iort(&sources(MARINA)?)
+    }));
+    cases.push(case("a devicetree that the command writes".into(), |bench| {
+        bench.convert_to_tree(&sources(MARINA)?)
+    }));
+    cases.extend(cases_on_qemu());
+    for subject in linux::SUBJECTS {
+        let name = format!("{}, by Linux", subject.name());
+        cases.push(case(name, move |bench| linux::judge(bench, &subject)));
+    }
+    suite::main(cases)
+}
+
+/// Returns two cases for each machine: its tables by iasl, and by its devicetree.
+fn cases_on_qemu() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for virt in VIRT {
+        let name = virt.0;
+        let extracted = Arc::new(Shared::new());
+        let again = Arc::clone(&extracted);
+        let tables = move |bench: &Bench, extracted: &Shared<PathBuf>| -> Result<PathBuf> {
+            let extract = || {
+                let folder = bench.folder.join(name);
+                tables::extract(bench.tools()?, virt, &folder)?;
+                Ok(folder)
+            };
+            extracted.get(extract).cloned()
+        };
+        cases.push(case(format!("{name}, by iasl"), move |bench| {
+            bench.agree_with_iasl(name, &tables(bench, &extracted)?)
+        }));
+        cases.push(case(format!("{name}, by its devicetree"), move |bench| {
+            let tables = tables(bench, &again)?;
+            if name == ITS_IN_VAIN && bench.names_an_its(&tables)? {
+                let why = "this QEMU's MADT names an ITS that is switched off";
+                return Err(Absent::new(why).into());
+            }
+            let tree = Tree::Qemu.folder(workspace::this()?).join(name).with_extension("dtb");
+            bench.agree_with_tree(virt, &tables, &tree)
+        }));
+    }
+    cases
+}
+
+fn sources(folder: &str) -> Result<PathBuf> {
+    Ok(workspace::this()?.root.join(folder))
+}
+
+fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -> Case {
+    static BENCH: Shared<Bench> = Shared::new();
+    Case::new(name, LIMIT, || run(BENCH.get(Bench::new)?))
+}

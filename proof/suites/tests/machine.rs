@@ -1,0 +1,77 @@
+//! The command on the machine that it carries with it.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::suite::{self, Case};
+use doorbell_harness::{command, process, workspace};
+use serde_json::Value;
+
+/// Time limit of a case, which may build the command.
+const CASE_LIMIT: Duration = Duration::from_mins(20);
+/// Longest time of a first look, building excepted.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which a run counts as hung.
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn main() -> ExitCode {
+    suite::main_in_turn(vec![
+        Case::new("cargo run --release ends well within 10 s", CASE_LIMIT, run_as_newcomer),
+        Case::new("totals of --json", CASE_LIMIT, || {
+            let report = json(&["run", "--json"])?;
+            eprintln!("{}", command::judge_totals(&report["totals"])?);
+            Ok(())
+        }),
+        Case::new("direct LPIs against an ITS", CASE_LIMIT, || {
+            judge_bench(&json(&[&["bench", "--json"], &SAMPLES[..]].concat())?)
+        }),
+    ])
+}
+
+/// Runs `cargo run --release`, as a newcomer types it.
+fn run_as_newcomer() -> Result<()> {
+    let workspace = workspace::this()?;
+    command::build(workspace)?;
+    let mut cargo = process::cargo(&workspace.root);
+    let start = Instant::now();
+    let status =
+        process::watch(cargo.args(["run", "--release"]), LIMIT, |line| eprintln!("{line}"))?;
+    let taken = start.elapsed();
+    ensure!(status.success(), "it ended with {status}");
+    ensure!(taken < PATIENCE, "it took {:.1} s", taken.as_secs_f32());
+    Ok(())
+}
+
+/// Returns what the command prints for programs.
+fn json(arguments: &[&str]) -> Result<Value> {
+    let workspace = workspace::this()?;
+    let command = command::build(workspace)?;
+    let mut command = process::command(&command.to_string_lossy(), &workspace.root);
+    Ok(serde_json::from_str(&process::capture(command.args(arguments))?)?)
+}
+
+/// Enough that one process was not disturbed most of the time.
+const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "17"];
+
+/// There is no command queue between a driver and its direct LPIs: setting up and moving cost less
+/// than at an ITS.
+fn judge_bench(measured: &Value) -> Result<()> {
+    let cases = measured["cases"].as_array().context("no cases")?;
+    let least = |name: &str| {
+        let case = cases.iter().find(|case| case["name"] == name);
+        case.and_then(|case| case["min_ns"].as_f64()).with_context(|| format!("no case {name}"))
+    };
+    for operation in ["setup", "move"] {
+        let (its, direct) =
+            (least(&format!("{operation}-its"))?, least(&format!("{operation}-direct-lpi"))?);
+        eprintln!("{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS");
+        ensure!(
+            direct < its,
+            "{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS"
+        );
+    }
+    Ok(())
+}
