@@ -2,20 +2,19 @@
 //! their only process.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt::Apt;
-use crate::dtb::{self, Tools};
+use crate::dtb::Tools;
 use crate::initramfs::{self, Content, File};
 use crate::parallel::{self, Trial};
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, process, small_linux};
+use crate::{process, small_linux};
 use doorbell_harness::toolchain::{self, JUDGE_TARGET as TARGET};
 
 /// A run takes 10 to 20 seconds, on a busy machine more; what takes longer hangs.
@@ -74,7 +73,7 @@ fn ask(
         tally.skip(format!("the judge: {TARGET}: {absent:#}"));
         return Ok(());
     }
-    let program = build(workspace, "kvm-judge")?;
+    let program = small_linux::build_program(workspace, "kvm-judge")?;
     let folder = workspace.target.join("kvm");
     fs::create_dir_all(&folder)?;
     let initramfs = folder.join("initramfs");
@@ -83,7 +82,9 @@ fn ask(
     let mut trials: Vec<Trial<'_>> = Vec::new();
     for version in Version::ALL {
         let tools = qemu::fetch(workspace, version).context("QEMU");
-        match tools.and_then(|tools| Ok((tools, kernel(workspace, version)?))) {
+        match tools
+            .and_then(|tools| Ok((tools, small_linux::fetch_kernel(workspace, version.suite())?)))
+        {
             Ok((tools, kernel)) => {
                 trials.push(Box::new(move |tally| judge.ask(&tools, &kernel, version, tally)));
             }
@@ -125,28 +126,6 @@ impl Judge<'_> {
         report.judge(&name, tally, ended.map(drop));
         Ok(())
     }
-}
-
-/// Builds the program of a package for the machine that has KVM.
-pub(crate) fn build(workspace: &Workspace, package: &str) -> Result<PathBuf> {
-    toolchain::need_target(&workspace.root, TARGET)?;
-    let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["build", "--release", "--package", package, "--target", TARGET]);
-    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
-    process::must(&mut cargo)?;
-    Ok(workspace.target.join(TARGET).join("release").join(package))
-}
-
-/// The newest kernel of a suite, in the cache.
-pub(crate) fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join(format!("kernel-{version:?}").to_lowercase());
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            small_linux::unpack_kernel(&apt, dtb::KERNEL, version.suite(), &[], &folder)
-        })?;
-    }
-    small_linux::kernel(&folder)
 }
 
 fn contents(judge: Vec<u8>) -> Vec<File> {

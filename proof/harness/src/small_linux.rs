@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt, Suite};
-use crate::cache;
 use crate::initramfs::{Content, File};
+use crate::toolchain::{self, JUDGE_TARGET};
+use crate::workspace::Workspace;
+use crate::{cache, dtb, process};
 
 /// Modules of the NVMe driver in the release's kernel, in the order of their dependencies.
 pub const NVME: &[&str] = &[
@@ -37,6 +39,26 @@ pub fn unpack_kernel<'a>(
     patterns.extend(modules.iter().map(String::as_str));
     apt::unpack_matching(&package, &patterns, folder)?;
     fs::remove_file(package).map_err(Into::into)
+}
+
+/// Fetches a suite's newest kernel, without modules, into the cache.
+pub fn fetch_kernel(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join(format!("kernel-{suite:?}").to_lowercase());
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || unpack_kernel(&apt, dtb::KERNEL, suite, &[], &folder))?;
+    }
+    kernel(&folder)
+}
+
+/// Builds the program of a package for arm64 Linux, linked statically.
+pub fn build_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    toolchain::need_target(&workspace.root, JUDGE_TARGET)?;
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["build", "--release", "--package", package, "--target", JUDGE_TARGET]);
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    process::must(&mut cargo)?;
+    Ok(workspace.target.join(JUDGE_TARGET).join("release").join(package))
 }
 
 /// The kernel that was unpacked into `folder`.

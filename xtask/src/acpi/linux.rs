@@ -16,7 +16,7 @@ use crate::initramfs::{self, Content, File};
 use crate::qemu::{PROGRAM, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, kvm, process};
+use crate::{cache, process, small_linux};
 
 /// A boot takes 5 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -63,8 +63,9 @@ const CASES: [Case; 3] = [
 
 /// Each machine's DeviceIDs counted as a case.
 pub(super) fn run(workspace: &Workspace, bench: &Bench, tally: &mut Tally) {
-    let fetched = firmware(workspace)
-        .and_then(|firmware| Ok((firmware, kvm::kernel(workspace, Version::Stable)?)));
+    let fetched = firmware(workspace).and_then(|firmware| {
+        Ok((firmware, small_linux::fetch_kernel(workspace, Version::Stable.suite())?))
+    });
     let (firmware, kernel) = match fetched {
         Ok(both) => both,
         Err(absent) => return tally.skip(format!("Linux with ACPI: {absent:#}")),

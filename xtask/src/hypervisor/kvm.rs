@@ -15,7 +15,7 @@ use crate::apt::Apt;
 use crate::initramfs::{self, Content, File};
 use crate::qemu::{self, Version};
 use crate::workspace::Workspace;
-use crate::{cache, dtb, kvm, process, small_linux};
+use crate::{cache, dtb, process, small_linux};
 use doorbell_harness::image::Image;
 
 /// Instructions of each operation and exits of all its turns, under Debian 12's Linux 6.1.
@@ -108,7 +108,7 @@ fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
     }
     let modules = small_linux::modules(&packages, MODULES)?;
     let mut files = small_linux::first_files(&packages, INIT, modules)?;
-    let monitor = kvm::build(workspace, "kvm-monitor").context("the monitor")?;
+    let monitor = small_linux::build_program(workspace, "kvm-monitor").context("the monitor")?;
     files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
     files.push(File { path: "guest", content: Content::Data(fs::read(guest)?) });
     let initrd = super::folder(workspace)?.join("initramfs-kvm");
