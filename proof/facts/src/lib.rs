@@ -1,9 +1,10 @@
 //! Facts that images and guests report on their consoles, and that suites judge.
 //!
-//! A fact is one line: a JSON object whose only key names the reporting program. All other lines of
-//! a console are for people, and suites must not parse them. Both ends use the same types, so a
-//! program that changes a fact without its suite does not compile. The exception is
-//! [`LinuxFact`]: a shell script writes it.
+//! A fact is one line: a JSON object whose only key names the reporting program, or what several
+//! programs report. All other lines of a console are for people, and suites must not parse them.
+//! Both ends use the same types, so a program that changes a fact without its suite does not
+//! compile. The exceptions are [`LinuxFact`] and, under Linux, [`WatchedFact`]: a shell script
+//! writes them; and [`MinimalFact::Ticked`], which a kernel without a heap holds as text.
 //!
 //! ```
 //! use doorbell_facts::{Fact, MicrobenchFact};
@@ -19,19 +20,29 @@
 
 extern crate alloc;
 
+mod checks;
 mod hostile;
 mod hypervisor;
+mod judge;
 mod linux;
 mod microbench;
+mod minimal;
 mod monitor;
 mod stray_dma;
+mod testbench;
+mod watched;
 
+pub use checks::CheckFact;
 pub use hostile::{HostileFact, Means};
 pub use hypervisor::{Access, Ending, HypervisorFact};
+pub use judge::JudgeFact;
 pub use linux::LinuxFact;
 pub use microbench::MicrobenchFact;
+pub use minimal::MinimalFact;
 pub use monitor::MonitorFact;
 pub use stray_dma::StrayDmaFact;
+pub use testbench::TestbenchFact;
+pub use watched::WatchedFact;
 
 use alloc::borrow::Cow;
 use core::fmt::{self, Display, Formatter};
@@ -62,6 +73,16 @@ pub enum Fact {
     Microbench(MicrobenchFact),
     /// The monitor of a guest under Linux's KVM.
     Monitor(MonitorFact),
+    /// A program that checks something: the test bench, or KVM's judge.
+    Checks(CheckFact),
+    /// The test bench.
+    Testbench(TestbenchFact),
+    /// A guest whose instructions are logged: the test bench, or Linux.
+    Watched(WatchedFact),
+    /// One of the smallest kernels.
+    Minimal(MinimalFact),
+    /// KVM's judge.
+    Judge(JudgeFact),
 }
 
 impl Fact {
@@ -98,6 +119,11 @@ facts_of! {
     StrayDma: StrayDmaFact,
     Microbench: MicrobenchFact,
     Monitor: MonitorFact,
+    Checks: CheckFact,
+    Testbench: TestbenchFact,
+    Watched: WatchedFact,
+    Minimal: MinimalFact,
+    Judge: JudgeFact,
 }
 
 #[cfg(all(test, feature = "parse"))]
