@@ -22,7 +22,6 @@ impl<E: core::error::Error> From<E> for Verdict {
 }
 
 /// Ends a test that found otherwise.
-#[macro_export]
 macro_rules! check {
     ($condition:expr, $($otherwise:tt)+) => {
         if !$condition {
@@ -30,12 +29,13 @@ macro_rules! check {
         }
     };
 }
+pub(crate) use check;
 
 /// Ends a test that cannot be tried on this machine.
-#[macro_export]
 macro_rules! skip {
     ($($why:tt)+) => { return Err($crate::report::Verdict::Skipped(alloc::format!($($why)+))) };
 }
+pub(crate) use skip;
 
 /// The count.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! PCI Express ports. With hot-plug, "command completed" is an interrupt, and any write to Slot
 //! Control a command. A root port also reports errors, which are injected from outside.
 
+use crate::driver::Driver;
 use crate::report::{Outcome, Verdict};
-use crate::rig::Device;
 use alloc::sync::Arc;
 use image_rt::pci::Function;
 use image_rt::println;
@@ -68,7 +68,7 @@ impl Port {
     }
 }
 
-impl Device for Port {
+impl Driver for Port {
     fn vectors(&self) -> u16 {
         if self.errors.is_some() { 2 } else { 1 }
     }

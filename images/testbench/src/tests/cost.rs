@@ -2,12 +2,10 @@
 //! and the cost of an interrupt. From boot to power-off, Linux takes 66 commands in 37 writes of
 //! CWRITER, and 138 reads of CREADR. It makes 218 accesses of the ITS's registers in all.
 
-use super::online;
-use crate::check;
 use crate::devices::DeviceKind;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check};
 use crate::rig::Rig;
 use crate::soft_device::SoftDevice;
 use alloc::format;
@@ -60,7 +58,7 @@ fn compare(machine: &'static Machine) -> Outcome {
     // A CPU's collection, as at its start: Linux's count has both in it.
     let start = Ledger::now();
     let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
-    for cpu in online(machine) {
+    for cpu in machine.online_cpus() {
         its.cpu_on(cpu)?;
     }
     println!("note - cost: two CPUs: {}", Ledger::now() - start);
@@ -113,7 +111,7 @@ fn find<'a>(
 /// Linux's count has no MOVI in it: this is not counted either.
 fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     let before = Ledger::now();
-    let cpus = online(machine);
+    let cpus = machine.online_cpus();
     let from = rig.handles[0].effective_affinity();
     let to = cpus.iter().find(|cpu| **cpu != from).copied().unwrap_or(from);
     rig.handles[0].set_affinity(to)?;
