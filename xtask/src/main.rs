@@ -15,7 +15,6 @@ mod figures;
 mod fuzz;
 mod hypervisor;
 mod interleavings;
-mod kvm;
 mod language;
 mod lint;
 mod machine;
@@ -23,7 +22,6 @@ mod msrv;
 mod newcomer;
 mod package;
 mod parallel;
-mod qemu;
 mod report;
 mod rust;
 mod size;
@@ -31,11 +29,12 @@ mod step;
 mod suites;
 mod tests;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use doorbell_harness::{apt, cache, dtb, initramfs, process, small_linux, workspace};
+use doorbell_harness::{apt, cache, dtb, initramfs, process, qemu, small_linux, workspace};
 
 use crate::workspace::Workspace;
 
@@ -87,11 +86,13 @@ enum Task {
     /// Compare the model with QEMU's GIC and ITS for as long as wanted
     Differential(differential::Wanted),
     /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
-    Kvm(kvm::Wanted),
+    #[command(disable_help_flag = true)]
+    Kvm(Forwarded),
     /// Run a guest on the hypervisor, on this terminal
     Hypervisor(hypervisor::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
-    Qemu(qemu::Watch),
+    #[command(disable_help_flag = true)]
+    Qemu(Forwarded),
     /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
     Figures,
     /// Write the findings in Debian's devicetrees anew, to be read before they are committed
@@ -102,6 +103,13 @@ enum Task {
     Publish,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
+}
+
+/// Arguments of a program of the suites.
+#[derive(Debug, clap::Args)]
+struct Forwarded {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
@@ -120,9 +128,9 @@ fn run(task: &Task) -> Result<ExitCode> {
             return fuzz::run_alone(&workspace, target.as_deref(), *seconds);
         }
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
-        Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
+        Task::Kvm(forwarded) => return suites::forward(&workspace, "kvm", &forwarded.arguments),
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
-        Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
+        Task::Qemu(forwarded) => return suites::forward(&workspace, "qemu", &forwarded.arguments),
         Task::Findings => return boards::findings::accept(&workspace),
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),

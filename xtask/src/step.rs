@@ -8,8 +8,7 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 use crate::{
     acpi, adopters, api, boards, deny, differential, examples, figures, fuzz, hypervisor,
-    interleavings, kvm, lint, machine, msrv, newcomer, package, qemu, report, rust, size, suites,
-    tests,
+    interleavings, lint, machine, msrv, newcomer, package, report, rust, size, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -81,7 +80,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "qemu",
         about: "the drivers on bare metal, on QEMU's machines with PCI devices",
-        run: qemu::run,
+        run: |workspace, tally| suites::run(workspace, "qemu", tally),
     },
     Step {
         name: "size",
@@ -96,7 +95,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "kvm",
         about: "Linux's KVM for arm64 as the judge of the model, nested in QEMU",
-        run: kvm::run,
+        run: |workspace, tally| suites::run(workspace, "kvm", tally),
     },
     Step {
         name: "hypervisor",
@@ -132,7 +131,7 @@ const LONG: &[Step] = &[
     Step {
         name: "kvm-long",
         about: "Linux's KVM as the judge, with 60 plans that move between it and the model",
-        run: kvm::run_long,
+        run: |workspace, tally| suites::run_long(workspace, "kvm", tally),
     },
     Step {
         name: "hypervisor-long",

@@ -16,7 +16,6 @@ const PROGRAMS: &[&str] = &[
     "hypervisor",
     "image-rt",
     "smmu",
-    "testbench",
 ];
 
 /// Returns the circles between files.

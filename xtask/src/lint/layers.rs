@@ -107,11 +107,11 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
     ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
-    ("kvm-judge", &[LIBRARIES]),
+    ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
     ("doorbell-facts", &[]),
-    ("doorbell-harness", &[]),
-    ("doorbell-suites", &[&["doorbell-harness"]]),
+    ("doorbell-harness", &[&["doorbell-facts"]]),
+    ("doorbell-suites", &[&["doorbell-facts", "doorbell-harness"]]),
     ("xtask", &[&["doorbell-harness"]]),
 ];
 

@@ -8,6 +8,7 @@ extern crate alloc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_facts::{Fact, MinimalFact};
 use gic_bringup::Irqchip;
 use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
@@ -41,7 +42,7 @@ fn main(boot: Boot) -> ! {
     aliases.sort_unstable();
     aliases.dedup();
     let (functions, bridges) = (taken.len(), aliases.len());
-    println!("ok - {functions} functions behind {bridges} bridges have {vectors} vectors");
+    println!("{}", Fact::from(MinimalFact::Bridged { functions, bridges, vectors }));
     for (_, taken) in taken {
         drop(taken.handles);
         taken.device.tear_down().expect("the device stops");

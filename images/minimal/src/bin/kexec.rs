@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use doorbell_facts::{Fact, MinimalFact};
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 use gic_arch::gicr::{FRAME_SIZE, VLPI_BASE};
 use gic_bringup::Irqchip;
@@ -65,7 +66,7 @@ fn main(boot: Boot) -> ! {
     if let Err(error) = live(life, &started) {
         panic!("life {}: {error}", life + 1);
     }
-    println!("ok - {} lives", life + 1);
+    println!("{}", Fact::from(MinimalFact::Lived { lives: life + 1 }));
     power::system_off()
 }
 

@@ -9,6 +9,7 @@ extern crate alloc;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_facts::{Fact, MinimalFact};
 use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::TableMemory;
@@ -35,7 +36,8 @@ fn main(boot: Boot) -> ! {
     let driver = driver.expect("a vector");
     TableMemory::write32(&registers, RAISE, 1);
     assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
-    println!("ok - the first message, vector {}", driver.handle.hwirq());
+    let vector = driver.handle.hwirq().get();
+    println!("{}", Fact::from(MinimalFact::Received { vector }));
     drop(driver.handle);
     driver.device.tear_down().expect("the device stops");
     power::system_off()

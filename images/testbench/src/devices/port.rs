@@ -2,10 +2,10 @@
 //! Control a command. A root port also reports errors, which are injected from outside.
 
 use crate::driver::Driver;
-use crate::report::{Outcome, Verdict};
+use crate::report::{Outcome, Verdict, tell};
 use alloc::sync::Arc;
+use doorbell_facts::TestbenchFact;
 use image_rt::pci::Function;
-use image_rt::println;
 use irq_domain::pci::ConfigSpace;
 
 const COMMAND: u16 = 0x04;
@@ -60,11 +60,11 @@ impl Port {
         self.config.write16(register, control | ENABLES);
     }
 
-    /// Asks the runner for an error at this port; it tells of one only if it told of none before.
+    /// Requests an error of the suite at this port; it tells of one only if it told of none before.
     fn ask_for_an_error(&self, errors: u16) {
         self.config.write32(errors + UNCORRECTABLE_STATUS, u32::MAX);
         self.config.write32(errors + ROOT_STATUS, u32::MAX);
-        println!("request - an error at hp");
+        tell(TestbenchFact::WantsError { port: "hp".into() });
     }
 }
 

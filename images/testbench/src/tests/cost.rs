@@ -5,13 +5,14 @@
 use crate::devices::DeviceKind;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict, check};
+use crate::report::{Outcome, Report, Verdict, check, tell};
 use crate::rig::Rig;
 use crate::soft_device::SoftDevice;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use doorbell_facts::WatchedFact;
 use image_rt::pci::Function;
 use image_rt::{console, cpu, println};
 use msi_types::Cpu;
@@ -44,12 +45,12 @@ pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
         let rig = started(machine, "nvme")?;
         let handler =
             rig.device.handler_address().ok_or(Verdict::Failed("no handler to watch".into()))?;
-        println!("cost: ready {handler:x}");
+        tell(WatchedFact::Ready { handler: format!("{handler:x}").into() });
         check!(cpu::wait_until(WATCHER_PATIENCE, || console::read().is_some()), "nobody watches");
         for _ in 0..WATCHED {
             rig.fire(1, rig.handles[1].effective_affinity())?;
         }
-        println!("cost: done");
+        tell(WatchedFact::Done);
         rig.tear_down()
     });
 }

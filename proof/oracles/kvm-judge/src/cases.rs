@@ -4,6 +4,7 @@ mod attributes;
 mod routes;
 mod tables;
 
+use doorbell_facts::{CheckFact, Fact, JudgeFact};
 use gic_arch::{gicr, icc};
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
@@ -43,27 +44,34 @@ pub(crate) fn run() {
     tables::run(&mut count);
     attributes::run(&mut count);
     routes::run(&mut count);
-    println!("total: {} passed, {} failed", count.passed, count.failed);
+    let Count { passed, failed } = count;
+    tell(CheckFact::Total { passed, failed, skipped: 0 });
+}
+
+/// Prints a fact: its line may be longer than one of an image.
+fn tell(fact: impl Into<Fact>) {
+    println!("{}", serde_json::to_string(&fact.into()).expect("text and numbers"));
 }
 
 #[derive(Debug, Default)]
 struct Count {
-    passed: u32,
-    failed: u32,
+    passed: usize,
+    failed: usize,
 }
 
 impl Count {
     fn case(&mut self, name: &str, outcome: Result<(), Failure>) {
-        match outcome {
+        let check = name.to_owned().into();
+        tell(match outcome {
             Ok(()) => {
-                println!("ok - {name}");
                 self.passed += 1;
+                CheckFact::Passed { check }
             }
             Err(error) => {
-                println!("not ok - {name}: {error}");
                 self.failed += 1;
+                CheckFact::Failed { check, why: error.to_string().into() }
             }
-        }
+        });
     }
 }
 
@@ -90,10 +98,11 @@ fn old_model() -> Result<Box<dyn Machine>, Failure> {
 fn print_snapshot() -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(&Plan::of(KEPT), kvm)?;
     for line in snapshot.to_string().lines() {
-        println!("snapshot - {line}");
+        tell(JudgeFact::Snapshot { row: line.to_owned().into() });
     }
     for (cpu, intids) in acknowledge_all(&mut *machine, &taken)?.iter().enumerate() {
-        println!("snapshot - # vCPU {cpu} took {} and acknowledges {intids:?}", taken[cpu]);
+        let row = format!("# vCPU {cpu} took {} and acknowledges {intids:?}", taken[cpu]);
+        tell(JudgeFact::Snapshot { row: row.into() });
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! The machines and their devices, and what the image must find of each.
+//! QEMU's `virt` machines and their devices, and what the test bench must find of each.
 
-use super::Version;
+use doorbell_harness::qemu::Version;
 
 /// Method by which QEMU starts the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Boot {
+pub enum Boot {
     /// As Linux: below EL3, with the devicetree's address in x0.
     Loader,
     /// As firmware: an ELF file, on all CPUs at once, at the highest exception level.
@@ -13,19 +13,23 @@ pub(super) enum Boot {
 
 /// A `virt` machine.
 #[derive(Debug)]
-pub(super) struct Machine {
-    pub(super) name: &'static str,
+pub struct Machine {
+    /// Name of a case.
+    pub name: &'static str,
     /// Options of `-M virt`.
-    pub(super) options: &'static str,
-    pub(super) cpu: &'static str,
-    pub(super) cpus: u32,
-    pub(super) boot: Boot,
+    pub options: &'static str,
+    /// Model of the CPUs.
+    pub cpu: &'static str,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Method by which QEMU starts the image.
+    pub boot: Boot,
     /// Hardware that the image finds, beside CPUs and PCI functions.
-    pub(super) expected: &'static str,
+    pub expected: &'static str,
     /// Interrupts of the load test.
-    pub(super) load: u32,
+    pub load: u32,
     /// Missing features: the reasons for which the image may skip a test.
-    pub(super) lacks: &'static [&'static str],
+    pub lacks: &'static [&'static str],
 }
 
 const SEVERAL_CPUS: &str = "there is one CPU";
@@ -40,7 +44,7 @@ impl Machine {
     /// Returns additional arguments of a device. Virtio may hold back a message whose cause its
     /// driver took before, by polling. Behind an SMMU it translates its addresses only if it is
     /// told so.
-    pub(super) fn addition(&self, device: &Device) -> &'static str {
+    pub fn addition(&self, device: &Device) -> &'static str {
         match (device.arguments.starts_with("virtio-"), self.iommu()) {
             (false, _) => "",
             (true, "smmuv3") => ",event_idx=off,iommu_platform=on",
@@ -49,20 +53,20 @@ impl Machine {
     }
 
     /// Returns the kind of IOMMU between PCI and memory.
-    pub(super) fn iommu(&self) -> &'static str {
+    pub fn iommu(&self) -> &'static str {
         let named = self.options.split(',').find_map(|option| option.strip_prefix("iommu="));
         named.unwrap_or("none")
     }
 
     /// Returns the devices that this QEMU has on this machine.
-    pub(super) fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
+    pub fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
         let devices = if self.lacks.contains(&MESSAGES) { &[] } else { DEVICES };
         devices.iter().filter(move |device| !device.newer || version == Version::Backports)
     }
 
     /// Returns the reasons for which the image may skip a test: what the machine lacks, and what is
     /// wrong with this QEMU.
-    pub(super) fn reasons(&self, version: Version) -> Vec<&'static str> {
+    pub fn reasons(&self, version: Version) -> Vec<&'static str> {
         [self.lacks, self.flaws(version)].concat()
     }
 
@@ -82,7 +86,8 @@ impl Machine {
     }
 }
 
-pub(super) const ALL: &[Machine] = &[
+/// All machines, and what the test bench must find of each.
+pub const ALL: &[Machine] = &[
     Machine {
         name: "gicv3-1-cpu",
         options: "gic-version=3,its=on",
@@ -217,7 +222,7 @@ pub(super) const ALL: &[Machine] = &[
 ];
 
 /// Machine on which an interrupt's instructions are counted.
-pub(super) const WATCHED: Machine = Machine {
+pub const WATCHED: Machine = Machine {
     name: "watched",
     options: "gic-version=3,its=on",
     cpu: "cortex-a57",
@@ -230,11 +235,11 @@ pub(super) const WATCHED: Machine = Machine {
 
 /// A PCI device.
 #[derive(Debug)]
-pub(super) struct Device {
+pub struct Device {
     /// Of `-device`.
-    pub(super) arguments: &'static str,
+    pub arguments: &'static str,
     /// Vendor and device, if it is a PCI function.
-    pub(super) function: Option<&'static str>,
+    pub function: Option<&'static str>,
     /// In newer QEMUs alone.
     newer: bool,
 }
@@ -243,8 +248,8 @@ const fn device(arguments: &'static str, function: &'static str) -> Device {
     Device { arguments, function: Some(function), newer: false }
 }
 
-/// `virt` has one of its own.
-pub(super) const HOST_BRIDGE: &str = "1b36:0008";
+/// Vendor and device of the host bridge, which each `virt` has.
+pub const HOST_BRIDGE: &str = "1b36:0008";
 
 const DEVICES: &[Device] = &[
     device("nvme,drive=d0,serial=1", "1b36:0010"),
@@ -277,3 +282,26 @@ const DEVICES: &[Device] = &[
     },
     Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
 ];
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn each_machine_explains_only_its_own_skips() {
+        for machine in ALL {
+            let explained = |version, why| machine.reasons(version).contains(&why);
+            let on_newer = |why| explained(Version::Backports, why);
+            assert_eq!(on_newer("there is one CPU"), machine.cpus == 1);
+            let lacks_its = machine.name.starts_with("gicv2") || machine.name == "gicv3-no-its";
+            assert_eq!(on_newer("no ITS"), lacks_its);
+            assert!(!on_newer("the weather"));
+            let pending = "this QEMU leaves what is pending behind";
+            let off = "this SMMU lets everything pass while it is off";
+            assert!(!on_newer(pending) && !on_newer(off));
+            let on_older = |why| explained(Version::Stable, why);
+            assert_eq!(on_older(pending), machine.name.starts_with("gicv2"));
+            assert_eq!(on_older(off), machine.name == "gicv3-smmu");
+        }
+    }
+}

@@ -9,20 +9,20 @@ const INSTRUCTION: u64 = 4;
 
 /// An interrupt's instructions, by what they are for. The device's own handler is not in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::qemu) struct Spans {
+pub struct Spans {
     /// From the exception up to reading the interrupt's number.
-    pub(in crate::qemu) acknowledge: usize,
+    pub acknowledge: usize,
     /// From there to the handler's first instruction.
-    pub(in crate::qemu) dispatch: usize,
+    pub dispatch: usize,
     /// From its return up to writing that the interrupt is ended.
-    pub(in crate::qemu) finish: usize,
+    pub finish: usize,
     /// From there to what was interrupted.
-    pub(in crate::qemu) leave: usize,
+    pub leave: usize,
 }
 
 impl Spans {
     /// From IAR to EOI.
-    pub(in crate::qemu) const fn core(self) -> usize {
+    pub const fn core(self) -> usize {
         self.dispatch + self.finish
     }
 
