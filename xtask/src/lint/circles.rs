@@ -10,7 +10,6 @@ const PROGRAMS: &[&str] = &[
     "doorbell",
     "doorbell-bench",
     "doorbell-matrix",
-    "kvm-judge",
     "kvm-monitor",
     "xtask",
     "hypervisor",
