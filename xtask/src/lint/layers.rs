@@ -31,8 +31,10 @@ const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 /// The machine on which tests of drivers run.
 const MODEL: &[&str] = &["doorbell-hardware", "vgic"];
 
-/// Packages that an image may use: every library, and the images' shared runtime.
+/// Packages that an image may use: every library, the images' shared runtime, and the facts that
+/// images report.
 const IMAGES_USE: &[&str] = &[
+    "doorbell-facts",
     "msi-types",
     "gic-arch",
     "irq-domain",
@@ -100,7 +102,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("hostile", &[IMAGES_USE]),
     ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest"]]),
     ("kvm-judge", &[LIBRARIES]),
-    ("kvm-monitor", &[LIBRARIES]),
+    ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
+    ("doorbell-facts", &[]),
     ("doorbell-harness", &[]),
     ("doorbell-suites", &[&["doorbell-harness"]]),
     ("xtask", &[&["doorbell-harness"]]),
