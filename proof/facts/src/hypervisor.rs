@@ -33,8 +33,8 @@ pub enum HypervisorFact {
     },
     /// A function of the machine that no guest gets.
     Withheld {
-        /// The function's address: bus, device and function.
-        function: u16,
+        /// The function's address: segment, bus, device and function.
+        function: u32,
         /// The reason, for people.
         reason: Text,
     },
