@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use doorbell_harness::image::Image;
 pub(crate) use doorbell_harness::qemu::{
     Monitor, PROGRAM, Peer, Version, drives, fetch, write_disk,
 };
+use doorbell_harness::testbench::Count;
 
 use self::cost::{Linux, Spans};
 use self::machines::{Boot, Machine};
@@ -294,46 +295,6 @@ fn requested(line: &str) -> Option<&'static str> {
     known.then_some("pcie_aer_inject_error hp 0x4000")
 }
 
-/// Results that the image printed.
-#[derive(Debug, Default)]
-pub(crate) struct Count {
-    pub(crate) passed: usize,
-    pub(crate) failed: Vec<String>,
-    pub(crate) skipped: Vec<String>,
-    total: Option<String>,
-}
-
-impl Count {
-    pub(crate) fn line(&mut self, line: &str) {
-        if line.starts_with("ok - ") {
-            self.passed += 1;
-        } else if let Some(failure) = line.strip_prefix("not ok - ") {
-            self.failed.push(failure.into());
-        } else if let Some(skipped) = line.strip_prefix("skip - ") {
-            self.skipped.push(skipped.into());
-        } else if let Some(total) = line.strip_prefix("total: ") {
-            self.total = Some(total.trim_end().into());
-        }
-    }
-
-    /// The image came to its end, and skipped tests only for these reasons.
-    pub(crate) fn complete(&self, reasons: &[&str]) -> Result<()> {
-        let Self { passed, failed, skipped, total } = self;
-        let counted =
-            format!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
-        match total {
-            Some(total) if *total == counted => {}
-            Some(total) => bail!("the image counts {total}, its lines {counted}"),
-            None => bail!("the image did not come to its end after {counted}"),
-        }
-        let lacking = |test: &str| reasons.iter().any(|reason| test.trim_end().ends_with(reason));
-        let unexplained: Vec<_> =
-            skipped.iter().map(String::as_str).filter(|test| !lacking(test)).collect();
-        ensure!(unexplained.is_empty(), "skipped {}", unexplained.join("; "));
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod test {
     use super::*;
@@ -344,25 +305,6 @@ mod test {
             count.line(line);
         }
         count
-    }
-
-    #[test]
-    fn run_with_its_own_count_is_complete() {
-        let count = counted(&[
-            "ok - a",
-            "note - b",
-            "not ok - c: d",
-            "total: 1 passed, 1 failed, 0 skipped\r",
-        ]);
-        assert_eq!(count.failed, ["c: d"]);
-        assert!(count.complete(&[]).is_ok());
-    }
-
-    #[test]
-    fn run_without_a_line_is_incomplete() {
-        assert!(counted(&["ok - a"]).complete(&[]).is_err());
-        let lost = counted(&["ok - a", "total: 2 passed, 0 failed, 0 skipped"]);
-        assert!(lost.complete(&[]).is_err());
     }
 
     #[test]

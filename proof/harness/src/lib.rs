@@ -38,5 +38,6 @@ pub mod qemu;
 pub mod small_linux;
 pub mod suite;
 pub mod system;
+pub mod testbench;
 pub mod toolchain;
 pub mod workspace;

@@ -1,13 +1,14 @@
 //! The test bench as a guest: our drivers on each controller of the model, and devices of QEMU's.
 
 use anyhow::{Result, ensure};
+use doorbell_harness::testbench::Count;
 
 use super::controller::Controller;
 use super::files::{Files, GUEST_RAM};
 use super::{Board, LIMIT, MEMORY, Machine, Record};
 use crate::dtb::Tools;
 use crate::process;
-use crate::qemu::{self, Count, Peer, Version};
+use crate::qemu::{self, Peer, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use doorbell_harness::image::Image;
