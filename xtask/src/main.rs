@@ -9,7 +9,6 @@ mod boards;
 mod check;
 mod differential;
 mod figures;
-mod hypervisor;
 mod kvm;
 mod lint;
 mod machine;
@@ -25,6 +24,7 @@ mod step;
 mod suites;
 mod tests;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -69,7 +69,12 @@ enum Task {
     /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
     Kvm(kvm::Wanted),
     /// Run a guest on the hypervisor, on this terminal
-    Hypervisor(hypervisor::Wanted),
+    #[command(disable_help_flag = true)]
+    Hypervisor {
+        /// `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
     /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
@@ -100,7 +105,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Check(wanted) => return check::run(&workspace, wanted),
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
-        Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
+        Task::Hypervisor { arguments } => return suites::run_guest(&workspace, arguments),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Findings => return boards::findings::accept(&workspace),
         Task::Lines => return lint::lines::accept(&workspace).map(|()| ExitCode::SUCCESS),

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, adopters, api, boards, differential, figures, hypervisor, kvm, lint, machine, newcomer,
-    package, qemu, report, rust, size, suites, tests,
+    acpi, adopters, api, boards, differential, figures, kvm, lint, machine, newcomer, package,
+    qemu, report, rust, size, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -99,7 +99,9 @@ const STEPS: &[Step] = &[
     Step {
         name: "hypervisor",
         about: "Linux as a guest of the hypervisor, on the model and the drivers, in QEMU",
-        run: hypervisor::run,
+        run: |workspace, tally| {
+            suites::run_hypervisor(workspace, &["--lib", "--test", "hypervisor"], tally)
+        },
     },
     Step {
         name: "adopters",
@@ -143,12 +145,12 @@ const LONG: &[Step] = &[
     Step {
         name: "hypervisor-long",
         about: "Linux as a guest of the hypervisor, with 100,000 interrupts, and more vCPUs by MBI",
-        run: hypervisor::run_long,
+        run: |workspace, tally| suites::run_hypervisor(workspace, &["--test", "long"], tally),
     },
     Step {
         name: "installer",
         about: "Debian's installer as the hypervisor's guest, up to its first question",
-        run: hypervisor::run_installer,
+        run: |workspace, tally| suites::run_hypervisor(workspace, &["--test", "installer"], tally),
     },
     Step {
         name: "msrv",

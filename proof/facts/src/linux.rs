@@ -15,7 +15,7 @@ pub enum LinuxFact {
         again: bool,
     },
     /// The guest waits for a line of input.
-    Listens,
+    Listens {},
     /// The line of input that the guest read.
     Heard {
         /// The line.
@@ -41,7 +41,7 @@ pub enum LinuxFact {
     /// A failure that the guest noticed.
     Complaint {
         /// The failure, for people.
-        text: Text,
+        line: Text,
     },
     /// Reads of the disk.
     Reads {

@@ -14,9 +14,6 @@ const PROGRAMS: &[&str] = &[
     "kvm-judge",
     "kvm-monitor",
     "xtask",
-    "hypervisor",
-    "image-rt",
-    "smmu",
     "testbench",
 ];
 

@@ -105,6 +105,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
     ("doorbell-facts", &[]),
     ("doorbell-harness", &[]),
+    ("hypervisor-suite", &[&["doorbell-facts", "doorbell-harness"]]),
     ("doorbell-suites", &[&["doorbell-harness"]]),
     ("xtask", &[&["doorbell-harness"]]),
 ];

@@ -1,5 +1,5 @@
 #!/busybox sh
-# The guest's first process. It reports in lines that begin with its name.
+# The guest's first process. It reports facts as `LinuxFact` of doorbell-facts has them.
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 cpus=$($B nproc); last=$((cpus - 1))
@@ -8,17 +8,23 @@ reads=$($B sed -n 's/.*reads=\([0-9]*\).*/\1/p' /proc/cmdline)
 CPU=/sys/devices/system/cpu/cpu
 DISK=/sys/block/nvme0n1
 
-say() { echo "guest: $*"; }
+# A fact, by its name and its fields.
+say() { echo "{\"linux\":{\"$1\":{$2}}}"; }
+# Likewise, for each line of the input as the field `line`, after a prefix.
+say_lines() {
+    $B sed -e 's/["\\]/\\&/g' -e 's/\t/ /g' -e "s/.*/$2{\"linux\":{\"$1\":{\"line\":\"&\"}}}/"
+}
+complain() { say complaint "\"line\":\"$*\""; }
 disk_reads() { [ -e $DISK/stat ] && read -r completed rest < $DISK/stat; }
 # Has all CPUs but the first on line, or off.
 others_on() {
-    for cpu in $others; do echo $1 > $CPU$cpu/online || say "complains: CPU $cpu stays"; done
+    for cpu in $others; do echo $1 > $CPU$cpu/online || complain "CPU $cpu stays"; done
 }
 
 # Reads so many blocks on these CPUs, one after the other.
 read_disk() {
     $B taskset -c $1 $B dd if=/dev/nvme0n1 of=/dev/null bs=512 count=$2 iflag=direct 2> /dev/null &&
-        echo $2 >> /tmp/reads || say "complains: a read failed"
+        echo $2 >> /tmp/reads || complain "a read failed"
 }
 # Reads so many blocks on these CPUs, and then more until the load ends.
 reader() {
@@ -39,7 +45,7 @@ count_pings() {
         [ "$2" = "$3" ] && break
         $B sleep 0.1
     done
-    say "pings $3 answers $2"
+    say pings "\"sent\":$3,\"answered\":$2"
 }
 # Moves every vector whose affinity is the user's to each CPU in turn.
 move_vectors() {
@@ -47,7 +53,7 @@ move_vectors() {
         for vector in /proc/irq/*/nvme0q0 /proc/irq/*/virtio0-*; do
             vector=${vector%/*}
             echo $cpu > $vector/smp_affinity_list; read -r now < $vector/effective_affinity_list
-            [ "$now" = $cpu ] && moved=$((moved + 1)) || say "complains: $vector stays at $now"
+            [ "$now" = $cpu ] && moved=$((moved + 1)) || complain "$vector stays at $now"
         done
     done
 }
@@ -69,18 +75,19 @@ traffic() {
     count_pings
     $B ip link set eth0 down
     disk_reads
-    say "reads $($B awk '{ sum += $1 } END { print sum }' /tmp/reads) completed $completed"
-    say "moved $moved"
-    say "turns $turns"
+    requested=$($B awk '{ sum += $1 } END { print sum }' /tmp/reads)
+    say reads "\"requested\":$requested,\"completed\":$completed"
+    say affinities "\"moved\":$moved"
+    say hotplugs "\"turns\":$turns"
 }
 
-$B dmesg | $B grep -e ITS -e MBI -e GICv2m | $B sed 's/^/guest: controller /'
-say "cpus $cpus"
-say listens
+$B dmesg | $B grep -e ITS -e MBI -e GICv2m | say_lines controller
+say cpus "\"online\":$cpus,\"again\":false"
+say listens ''
 read -r line
-say "heard $line"
+say heard "\"text\":\"$line\",\"again\":false"
 $B devmem 0x0a000000 32
-say "absent device $?"
+say absent-device "\"status\":$?"
 # A driver's interrupts and what waits for them share the only CPU while it starts.
 others_on 0
 for module in $($B cat /modules); do
@@ -93,11 +100,11 @@ if [ "$reads" ]; then
     $B ip addr add 10.0.2.15/24 dev eth0; $B ip link set eth0 up
 fi
 others_on 1
-say "cpus again $($B nproc)"
+say cpus "\"online\":$($B nproc),\"again\":true"
 if $B grep -q waits /proc/cmdline; then
-    say listens
+    say listens ''
     read -r line
-    say "again heard $line"
+    say heard "\"text\":\"$line\",\"again\":true"
 fi
 irq=$($B sed -n 's/^ *\([0-9]*\):.*virtio0-input$/\1/p' /proc/interrupts)
 for cpu in $($B seq 0 $last); do
@@ -106,10 +113,10 @@ for cpu in $($B seq 0 $last); do
 done
 [ "$reads" ] && traffic
 $B dmesg | $B grep -i -e 'timeout,' -e 'timed out' -e 'nobody cared' -e 'completion polled' |
-    $B sed 's/^/guest: complains: /'
+    say_lines complaint
 # The kernel's log goes out without interrupts of the UART, whose row stays true.
 $B dmesg -n 1
-$B sed 's/^/<0>guest: row /' /proc/interrupts > /tmp/rows
+say_lines row '<0>' < /proc/interrupts > /tmp/rows
 while read -r row; do echo "$row" > /dev/kmsg; done < /tmp/rows
 # A reset asks no driver to stop its device: nothing more is sent.
 [ "$reads" ] && echo b > /proc/sysrq-trigger

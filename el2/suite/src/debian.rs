@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::apt::Apt;
-use crate::initramfs;
-use crate::qemu::Version;
-use crate::small_linux::{self, first_files};
-use crate::workspace::Workspace;
-use crate::{cache, dtb};
+use doorbell_harness::apt::Apt;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::small_linux::{self, first_files};
+use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, dtb, initramfs};
+
+use crate::built;
 
 /// Drivers of a virtio source of random bytes, a virtio network card and an NVMe controller behind
 /// PCI, in the order in which they need each other. The guest unpacks those that are compressed.
@@ -36,27 +38,36 @@ fn modules(version: Version) -> Vec<&'static str> {
     [others, nvme].concat()
 }
 
+/// Command line of a kernel.
+pub(crate) const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 /// The guest's first process.
 const INIT: &str = include_str!("debian/init.sh");
 
 /// Reads of the source of random bytes on each vCPU, in [`INIT`].
-pub(super) const READS: u64 = 100;
+pub(crate) const READS: u64 = 100;
 
 /// A kernel, and a first file system for it.
 #[derive(Debug)]
-pub(super) struct Guest {
-    pub(super) kernel: PathBuf,
-    pub(super) initrd: PathBuf,
+pub(crate) struct Guest {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+}
+
+/// A suite's kernel with its file system.
+pub(crate) fn guest(version: Version) -> Result<&'static Guest> {
+    static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
+    let place = &GUESTS[usize::from(version == Version::Backports)];
+    place.get(|| Guest::fetch(workspace::this()?, version).or_absent("Debian's kernel"))
 }
 
 impl Guest {
     /// Fetches a suite's kernel and busybox into the cache, and packs the file system.
-    pub(super) fn fetch(workspace: &Workspace, version: Version) -> Result<Self> {
+    fn fetch(workspace: &Workspace, version: Version) -> Result<Self> {
         let busybox = busybox(workspace).context("busybox")?;
         let packages = kernel_with_modules(workspace, version)?;
         let kernel = small_linux::kernel(&packages)?;
         let modules = small_linux::modules(&packages, &modules(version))?;
-        let folder = super::folder(workspace)?;
+        let folder = built::folder()?;
         let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
         fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
         Ok(Self { kernel, initrd })
@@ -64,8 +75,8 @@ impl Guest {
 }
 
 /// Fetches a suite's kernel into the cache.
-pub(super) fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
-    small_linux::kernel(&kernel_with_modules(workspace, version)?)
+pub(crate) fn kernel(version: Version) -> Result<PathBuf> {
+    small_linux::kernel(&kernel_with_modules(workspace::this()?, version)?)
 }
 
 /// The folder of busybox in the cache.

@@ -7,26 +7,26 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 /// RAM of the machine below the guest's: the hypervisor's.
-pub(super) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
+pub(crate) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
 /// Address of RAM on QEMU's `virt`, and of the guest's.
-pub(super) const RAM: u64 = 1 << 30;
-pub(super) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
+pub(crate) const RAM: u64 = 1 << 30;
+pub(crate) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
 /// Room at the end of the guest's RAM that the hypervisor takes for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
 
 /// A guest's files.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Files<'a> {
-    pub(super) kernel: &'a Path,
-    pub(super) initrd: Option<&'a Path>,
-    pub(super) append: &'a str,
+pub(crate) struct Files<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initrd: Option<&'a Path>,
+    pub(crate) append: &'a str,
 }
 
 impl Files<'_> {
     /// QEMU's arguments that put them into the memory of a guest with so many MiB: that guest comes
     /// behind so many others like it.
-    pub(super) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
+    pub(crate) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
         let bytes = u64::from(memory) << 20;
         let start = GUEST_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
@@ -66,7 +66,7 @@ fn escaped(value: &OsString) -> OsString {
 }
 
 /// Refuses a kernel that is not an arm64 `Image`, and says what it is instead.
-pub(super) fn check_kernel(kernel: &Path) -> Result<()> {
+pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
     let file = fs::read(kernel).with_context(|| {
         format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())
     })?;

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_facts::LinuxFact;
 
-use super::controller::Controller;
+use crate::controller::Controller;
 
 /// A disk with MSI-X, and a network that answers pings.
-pub(super) const DEVICES: [&str; 2] =
+pub(crate) const DEVICES: [&str; 2] =
     ["nvme,serial=1,drive=disk", "virtio-net-pci,netdev=net,romfile="];
 const BACKENDS: [&str; 4] = [
     "-blockdev",
@@ -34,7 +35,7 @@ const OWN_READS: u64 = 1;
 const TURNS: u64 = 2;
 
 /// Gives QEMU what is behind the devices, and has it log their messages.
-pub(super) fn logged(qemu: &mut Command, log: &Path) {
+pub(crate) fn logged(qemu: &mut Command, log: &Path) {
     qemu.args(BACKENDS);
     for event in [NVME_MESSAGE, VIRTIO_MESSAGE, VECTORS_STAY] {
         qemu.args(["-trace", event]);
@@ -44,7 +45,7 @@ pub(super) fn logged(qemu: &mut Command, log: &Path) {
 
 /// Messages that the devices sent.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     /// Of the disk's first vector, while the driver starts: it lets go of it then, with its count.
     early: u64,
     /// Of the disk, by vector; with the early ones.
@@ -54,7 +55,7 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    pub(super) fn read(log: &Path) -> Result<Self> {
+    pub(crate) fn read(log: &Path) -> Result<Self> {
         let text = fs::read_to_string(log);
         Ok(Self::parse(&text.with_context(|| format!("no log {}", log.display()))?))
     }
@@ -86,16 +87,16 @@ impl Sent {
 
 /// A row of the guest's `/proc/interrupts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) label: String,
+pub(crate) struct Row {
+    pub(crate) label: String,
     /// By CPU.
-    pub(super) counts: Vec<u64>,
+    pub(crate) counts: Vec<u64>,
     /// Its controller, number and driver.
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 impl Row {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (label, rest) = text.split_once(':')?;
         let words: Vec<_> = rest.split_whitespace().collect();
         let counts: Vec<_> = words.iter().map_while(|word| word.parse().ok()).collect();
@@ -108,18 +109,18 @@ impl Row {
     }
 
     /// It has messages of a device.
-    pub(super) fn has_messages(&self) -> bool {
+    pub(crate) fn has_messages(&self) -> bool {
         self.name.starts_with("MSI ") || self.name.contains("-MSI")
     }
 
-    pub(super) fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.counts.iter().sum()
     }
 }
 
 /// A guest's account of its traffic.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     /// Reads that its programs got, and that its disk has completed.
     reads: Option<(u64, u64)>,
     /// Pings, and their answers.
@@ -132,36 +133,30 @@ pub(super) struct Traffic {
 
 /// Everything that is known about a run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known<'a> {
-    pub(super) controller: Controller,
-    pub(super) cpus: usize,
+pub(crate) struct Known<'a> {
+    pub(crate) controller: Controller,
+    pub(crate) cpus: usize,
     /// Fewest reads of all CPUs together.
-    pub(super) reads: u64,
-    pub(super) rows: &'a [Row],
+    pub(crate) reads: u64,
+    pub(crate) rows: &'a [Row],
     /// Interrupts of the controller's class that the hypervisor saw the guest take.
-    pub(super) taken: u64,
+    pub(crate) taken: u64,
 }
 
 impl Traffic {
-    /// Takes the guest's words into account.
-    pub(super) fn line(&mut self, said: &str) {
-        let number = |text: &str| text.trim().parse::<u64>().ok();
-        let pair = |text: &str, between| {
-            let (first, second) = text.split_once(between)?;
-            Some((number(first)?, number(second)?))
-        };
-        let Some((what, values)) = said.split_once(' ') else { return };
-        match what {
-            "reads" => self.reads = pair(values, " completed "),
-            "pings" => self.pings = pair(values, " answers "),
-            "moved" => self.moved = number(values).unwrap_or_default(),
-            "turns" => self.turns = number(values).unwrap_or_default(),
+    /// Takes a fact of the guest into account.
+    pub(crate) fn fact(&mut self, fact: &LinuxFact) {
+        match *fact {
+            LinuxFact::Reads { requested, completed } => self.reads = Some((requested, completed)),
+            LinuxFact::Pings { sent, answered } => self.pings = Some((sent, answered)),
+            LinuxFact::Affinities { moved } => self.moved = moved,
+            LinuxFact::Hotplugs { turns } => self.turns = turns,
             _ => {}
         }
     }
 
     /// In words.
-    pub(super) fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let ((_, reads), (pings, _)) =
             (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
         format!("{reads} reads, {pings} pings, {} affinities, {} turns", self.moved, self.turns)
@@ -169,7 +164,7 @@ impl Traffic {
 
     /// Nothing was lost, no interrupt is counted that nothing sent, and the load had its
     /// disturbances.
-    pub(super) fn judge(&self, known: &Known<'_>, sent: &Sent) -> Result<()> {
+    pub(crate) fn judge(&self, known: &Known<'_>, sent: &Sent) -> Result<()> {
         let (reads, completed) = self.reads.context("it says nothing of its reads")?;
         ensure!(reads >= known.reads, "{reads} reads, not {}", known.reads);
         ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} are completed");
@@ -279,16 +274,29 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
  18:          1          0   ITS-MSI 16385 Edge      nvme0q1
  19:          0          2   ITS-MSI 16386 Edge      nvme0q2
 ";
-    const SAID: &str = "reads 2 completed 3
-pings 10 answers 10
-moved 6
-turns 2";
+    const SAID: [LinuxFact; 4] = [
+        LinuxFact::Reads { requested: 2, completed: 3 },
+        LinuxFact::Pings { sent: 10, answered: 10 },
+        LinuxFact::Affinities { moved: 6 },
+        LinuxFact::Hotplugs { turns: 2 },
+    ];
     const TAKEN: u64 = 8;
 
     fn judged(controller: Controller, change: impl Fn(&str) -> String, taken: u64) -> Result<()> {
+        judged_of(&SAID, controller, change, taken)
+    }
+
+    fn judged_of(
+        said: &[LinuxFact],
+        controller: Controller,
+        change: impl Fn(&str) -> String,
+        taken: u64,
+    ) -> Result<()> {
         let rows: Vec<_> = change(ROWS).lines().filter_map(Row::parse).collect();
         let mut traffic = Traffic::default();
-        change(SAID).lines().for_each(|line| traffic.line(line));
+        for fact in said {
+            traffic.fact(fact);
+        }
         let known = Known { controller, cpus: 2, reads: 2, rows: &rows, taken };
         traffic.judge(&known, &Sent::parse(&change(LOG)))
     }
@@ -315,11 +323,6 @@ turns 2";
     #[test]
     fn other_counts_fail() {
         for (from, to) in [
-            ("reads 2 completed 3", "reads 1 completed 2"),
-            ("completed 3", "completed 4"),
-            ("answers 10", "answers 9"),
-            ("moved 6", "moved 5"),
-            ("turns 2", "turns 1"),
             ("          1          1   ITS", "          2          0   ITS"),
             ("          1          1   ITS", "          2          1   ITS"),
             ("          0          1   ITS", "          2          1   ITS"),
@@ -331,9 +334,21 @@ turns 2";
             ("vector 2\nvirtio", "vector 1\nvirtio"),
             ("vector 0\nvirtio", "vector 5\nvirtio"),
         ] {
-            assert!([LOG, ROWS, SAID].iter().any(|text| text.contains(from)), "nothing has {from}");
+            assert!([LOG, ROWS].iter().any(|text| text.contains(from)), "nothing has {from}");
             let changed = |text: &str| text.replacen(from, to, 1);
             assert!(judged(Controller::Its, changed, TAKEN).is_err(), "`{to}` passes");
+        }
+        for (index, fact) in [
+            (0, LinuxFact::Reads { requested: 1, completed: 2 }),
+            (0, LinuxFact::Reads { requested: 2, completed: 4 }),
+            (1, LinuxFact::Pings { sent: 10, answered: 9 }),
+            (2, LinuxFact::Affinities { moved: 5 }),
+            (3, LinuxFact::Hotplugs { turns: 1 }),
+        ] {
+            let mut said = SAID;
+            said[index] = fact;
+            let judged = judged_of(&said, Controller::Its, ToOwned::to_owned, TAKEN);
+            assert!(judged.is_err(), "{:?} passes", said[index]);
         }
         assert!(judged(Controller::Its, ToOwned::to_owned, TAKEN - 1).is_err());
         assert!(judged(Controller::Mbi, ToOwned::to_owned, TAKEN).is_err());

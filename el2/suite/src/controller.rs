@@ -2,7 +2,7 @@
 
 /// A kind of controller, by the name that the hypervisor's command line has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Controller {
+pub(crate) enum Controller {
     /// An ITS
     Its,
     /// Message-based SPIs
@@ -17,7 +17,7 @@ pub(super) enum Controller {
 
 impl Controller {
     /// The word of the hypervisor's command line.
-    pub(super) const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Its => "controller=its",
             Self::Mbi => "controller=mbi",
@@ -28,7 +28,7 @@ impl Controller {
     }
 
     /// Linux's log of the controller, and of none that it does not have.
-    pub(super) const fn mark(self) -> Option<&'static str> {
+    pub(crate) const fn mark(self) -> Option<&'static str> {
         match self {
             Self::Its => Some("ITS [mem 0x08080000-"),
             Self::Mbi => Some("MBI range [80:207]"),

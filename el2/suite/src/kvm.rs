@@ -8,19 +8,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::costs::{Costs, DEVICE};
-use super::microbench::{COUNTED, EACH, Microbench, SHARED, VERSION};
-use super::{COMMAND_LINE, CONFINED, GICV3, SURROUNDINGS};
-use crate::apt::Apt;
-use crate::initramfs::{self, Content, File};
-use crate::qemu::{self, Version};
-use crate::workspace::Workspace;
-use crate::{cache, dtb, kvm, process, small_linux};
-use doorbell_harness::image::Image;
+use doorbell_facts::{Fact, MonitorFact};
+use doorbell_harness::apt::Apt;
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::qemu::{self, Version};
+use doorbell_harness::toolchain::{self, JUDGE_TARGET};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, dtb, process, small_linux};
+
+use crate::board::{CONFINED, COUNTED, COUNTING, SURROUNDINGS};
+use crate::built;
+use crate::costs::Costs;
+use crate::debian::COMMAND_LINE;
+use crate::machine::GICV3;
+use crate::microbench::{self, DEVICE, EACH, SHARED};
 
 /// Instructions of each operation and exits of all its turns, under Debian 12's Linux 6.1.
 /// `cargo xtask hypervisor --cost` measures them anew (docs/measurements.md).
-pub(super) const KVM: &[(&str, u64, u64)] = &[
+pub(crate) const KVM: &[(&str, u64, u64)] = &[
     ("hypercall", 1_127, 202),
     ("register", 1_905, 202),
     ("ipi", 4_708, 402),
@@ -28,7 +33,7 @@ pub(super) const KVM: &[(&str, u64, u64)] = &[
     ("msi", 3_332, 202),
 ];
 /// Likewise, for vCPUs that share a CPU.
-pub(super) const KVM_SHARED: &[(&str, u64, u64)] = &[
+pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
     ("hypercall", 1_127, 202),
     ("register", 1_905, 202),
     ("ipi", 15_611, 402),
@@ -53,46 +58,53 @@ for module in $($B cat /modules); do $B insmod /$module; done
 echo 1 > /proc/irq/default_smp_affinity
 echo 1234 11e8 > /sys/bus/pci/drivers/vfio-pci/new_id
 /kvm-monitor /guest /sys/bus/pci/drivers/vfio-pci/0000:*
-echo "monitor: ended $?"
+echo "{\"monitor\":{\"ended\":{\"status\":$?}}}"
 $B poweroff -f
 "#;
-/// The guest has turned its machine off.
-const ENDED: &str = "monitor: ended 0";
-
 /// Measures both, and prints them beside the record.
-pub(super) fn compare(workspace: &Workspace) -> Result<ExitCode> {
-    let hypervisor = Image::build(workspace, "hypervisor", "hypervisor")?;
-    let tools = qemu::fetch(workspace, VERSION)?;
-    let microbench = Microbench::build(workspace, &hypervisor, tools)?;
+pub(crate) fn compare() -> Result<ExitCode> {
     for (cpus, record) in [(EACH, KVM), (SHARED, KVM_SHARED)] {
         println!("2 vCPUs on {cpus} CPUs");
-        println!("the hypervisor: {}", microbench.costs(cpus)?);
-        println!("Linux's KVM:    {}", measure(workspace, &microbench, cpus)?);
+        println!("the hypervisor: {}", microbench::costs(cpus)?);
+        println!("Linux's KVM:    {}", measure(cpus)?);
         println!("on record:      {}", Costs::recorded(record));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(workspace: &Workspace, microbench: &Microbench<'_>, cpus: u8) -> Result<Costs> {
-    let mut qemu = command(workspace, microbench, cpus)?;
+fn measure(cpus: u8) -> Result<Costs> {
+    let mut qemu = command(cpus)?;
     let (mut costs, mut last, mut ended) = (Costs::default(), String::new(), false);
     process::watch(&mut qemu, LIMIT, |line| {
-        costs.line(line);
         line.trim_end().clone_into(&mut last);
-        ended |= last == ENDED;
+        if let Some(fact) = Fact::parse(line) {
+            ended |= fact == Fact::from(MonitorFact::Ended { status: 0 });
+            costs.fact(fact);
+        }
     })?;
     ensure!(ended, "the guest did not turn its machine off; the last line is `{last}`");
     Ok(costs)
 }
 
 /// QEMU with Linux at EL2, the monitor and its guest, and the device behind an SMMU.
-fn command(workspace: &Workspace, microbench: &Microbench<'_>, cpus: u8) -> Result<Command> {
-    let (kernel, initrd) = linux(workspace, &microbench.guest.flat)?;
-    let mut qemu = microbench.tools.command(qemu::PROGRAM);
+fn command(cpus: u8) -> Result<Command> {
+    let (kernel, initrd) = linux(workspace::this()?, &microbench::guest()?.flat)?;
+    let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
     qemu.args(GICV3.arguments()).args(CONFINED).args(SURROUNDINGS).args(COUNTED);
     qemu.args(["-smp", &cpus.to_string(), "-m", MEMORY, "-append", COMMAND_LINE]);
     qemu.args(["-device", DEVICE]).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     Ok(qemu)
+}
+
+/// Builds the monitor for the machine that has KVM.
+fn monitor(workspace: &Workspace) -> Result<PathBuf> {
+    const PACKAGE: &str = "kvm-monitor";
+    toolchain::need_target(&workspace.root, JUDGE_TARGET)?;
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["build", "--release", "--package", PACKAGE, "--target", JUDGE_TARGET]);
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    process::must(&mut cargo)?;
+    Ok(workspace.target.join(JUDGE_TARGET).join("release").join(PACKAGE))
 }
 
 /// The release's kernel, and a first file system with the monitor and its guest.
@@ -108,10 +120,10 @@ fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
     }
     let modules = small_linux::modules(&packages, MODULES)?;
     let mut files = small_linux::first_files(&packages, INIT, modules)?;
-    let monitor = kvm::build(workspace, "kvm-monitor").context("the monitor")?;
+    let monitor = monitor(workspace).context("the monitor")?;
     files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
     files.push(File { path: "guest", content: Content::Data(fs::read(guest)?) });
-    let initrd = super::folder(workspace)?.join("initramfs-kvm");
+    let initrd = built::folder()?.join("initramfs-kvm");
     fs::write(&initrd, initramfs::pack(&files))?;
     Ok((small_linux::kernel(&packages)?, initrd))
 }

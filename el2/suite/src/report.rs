@@ -1,81 +1,51 @@
 //! A guest's report on its console.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Ending, Fact, HypervisorFact, LinuxFact};
 
-use super::controller::Controller;
-use super::record::Count;
-use super::traffic::{Known, Row, Sent, Traffic};
+use crate::controller::Controller;
+use crate::traffic::{Known, Row, Sent, Traffic};
 
-/// The end of the guest's machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// SYSTEM_OFF.
-    Off,
-    /// SYSTEM_RESET.
-    Reset,
-    /// The hypervisor did not get so far.
-    #[default]
-    Other,
-}
-
-impl Ending {
-    /// The ending that a line of the hypervisor tells, and whose it is.
-    pub(super) fn after(line: &str) -> Option<(usize, Self)> {
-        let line = line.trim_end();
-        if line.starts_with("not ok - the image: ") {
-            return Some((0, Self::Other));
-        }
-        let said = line.strip_prefix("hypervisor: ")?;
-        let (guest, how) = if let Some(how) = said.strip_prefix("the guest ") {
-            (0, how)
-        } else {
-            let (guest, how) = said.strip_prefix("guest ")?.split_once(' ')?;
-            (guest.parse().ok()?, how)
-        };
-        match how {
-            "turned its machine off" => Some((guest, Self::Off)),
-            "reset its machine" => Some((guest, Self::Reset)),
-            _ => None,
-        }
-    }
+/// Splits a line into the number of the guest that wrote it, if several share a console, and the
+/// fact that it states.
+pub(crate) fn fact_of(line: &str) -> Option<(usize, Fact)> {
+    let numbered = line.strip_prefix('[').and_then(|line| line.split_once("] "));
+    let (guest, line) = numbered.unwrap_or(("0", line));
+    Some((guest.parse().ok()?, Fact::parse(line)?))
 }
 
 /// The reports of the guests of one machine.
 #[derive(Debug)]
-pub(super) struct Reports {
+pub(crate) struct Reports {
     guests: Vec<Report>,
     moves: u64,
-    counts: Vec<Count>,
-    pub(super) last: String,
+    /// Exits and interrupts by reason. Only a guest alone is judged by them.
+    counts: BTreeMap<String, u64>,
+    pub(crate) last: String,
 }
 
 impl Reports {
-    pub(super) fn of(guests: usize) -> Self {
+    pub(crate) fn of(guests: usize) -> Self {
         let guests = (0..guests).map(|_| Report::default()).collect();
-        Self { guests, moves: 0, counts: Vec::new(), last: String::new() }
+        Self { guests, moves: 0, counts: BTreeMap::new(), last: String::new() }
     }
 
-    /// Takes a line into account. Does every guest that has not ended listen now?
-    pub(super) fn line(&mut self, line: &str) -> bool {
+    /// Takes a line into account. Returns true if every guest that has not ended listens now.
+    pub(crate) fn line(&mut self, line: &str) -> bool {
         self.last = line.trim_end().into();
-        if let Some((guest, ending)) = Ending::after(line) {
-            if let Some(guest) = self.guests.get_mut(guest) {
-                guest.ending = ending;
+        match fact_of(line) {
+            Some((_, Fact::Hypervisor(fact))) => self.hypervisor(fact),
+            Some((guest, Fact::Linux(fact))) => {
+                if let Some(guest) = self.guests.get_mut(guest) {
+                    guest.fact(fact);
+                }
             }
-        } else if let Some(moves) = moves(line) {
-            self.moves = moves;
-        } else if let Some(count) = Count::of(line) {
-            self.counts.push(count);
-        } else if let [guest] = &mut *self.guests {
-            guest.line(line);
-        } else if let Some((guest, line)) = numbered(line)
-            && let Some(guest) = self.guests.get_mut(guest)
-        {
-            guest.line(line);
+            _ => {}
         }
-        let listens = |guest: &Report| guest.listens || guest.ending != Ending::Other;
+        let listens = |guest: &Report| guest.listens || guest.ending.is_some();
         let type_now = self.guests.iter().any(|it| it.listens) && self.guests.iter().all(listens);
         if type_now {
             self.guests.iter_mut().for_each(|guest| guest.listens = false);
@@ -83,14 +53,29 @@ impl Reports {
         type_now
     }
 
+    fn hypervisor(&mut self, fact: HypervisorFact) {
+        match fact {
+            HypervisorFact::Ended { guest, how } => {
+                if let Some(guest) = self.guests.get_mut(guest) {
+                    guest.ending = Some(how);
+                }
+            }
+            HypervisorFact::Moved { times } => self.moves = times,
+            HypervisorFact::Count { reason, times, .. } => {
+                self.counts.insert(reason.into(), times);
+            }
+            _ => {}
+        }
+    }
+
     /// Each guest in words.
-    pub(super) fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let all: Vec<_> = self.guests.iter().map(Report::summary).collect();
         format!("{}; {} moves", all.join("; "), self.moves)
     }
 
     /// Every guest reports what is expected. Of several, the first has waited for the others' end.
-    pub(super) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
+    pub(crate) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         for (number, guest) in self.guests.iter().enumerate() {
             guest.judge(expected).with_context(|| format!("guest {number}"))?;
         }
@@ -107,59 +92,47 @@ impl Reports {
     fn judge_traffic(&self, expected: &Expected<'_>, reads: u64, sent: &Sent) -> Result<()> {
         let Expected { controller, cpus, .. } = *expected;
         let reason = if controller == Controller::Its { "LPI taken" } else { "SPI taken" };
-        let count = self.counts.iter().find(|count| count.reason == reason);
-        let taken = count.with_context(|| format!("no {reason} is counted"))?.times;
+        let taken = *self.counts.get(reason).with_context(|| format!("no {reason} is counted"))?;
         let guest = &self.guests[0];
         let known = Known { controller, cpus, reads, rows: &guest.rows, taken };
         guest.traffic.judge(&known, sent)
     }
 }
 
-/// The number of guests' moves, in the words of the hypervisor.
-pub(super) fn moves(line: &str) -> Option<u64> {
-    line.trim_end().strip_prefix("hypervisor: ")?.strip_suffix(" moves")?.parse().ok()
-}
-
-/// A line of one of several guests.
-fn numbered(line: &str) -> Option<(usize, &str)> {
-    let (number, line) = line.strip_prefix('[')?.split_once("] ")?;
-    Some((number.parse().ok()?, line))
-}
-
 /// A guest's report.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    cpus: String,
-    cpus_again: String,
+pub(crate) struct Report {
+    cpus: usize,
+    cpus_again: usize,
     heard: String,
     heard_again: String,
-    absent_device: String,
+    absent_device: u32,
     /// The kernel's log of controllers of messages.
     controllers: Vec<String>,
     rows: Vec<Row>,
     traffic: Traffic,
     /// Words about what failed.
     complaints: Vec<String>,
-    ending: Ending,
+    ending: Option<Ending>,
     listens: bool,
 }
 
 /// A good guest's report.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected<'a> {
-    pub(super) cpus: usize,
+pub(crate) struct Expected<'a> {
+    pub(crate) cpus: usize,
     /// The report that came.
-    pub(super) typed: &'a str,
+    pub(crate) typed: &'a str,
     /// Its controller of messages.
-    pub(super) controller: Controller,
-    pub(super) load: Load<'a>,
+    pub(crate) controller: Controller,
+    pub(crate) load: Load<'a>,
     /// Moves of the guest from GIC to GIC.
-    pub(super) moves: u64,
+    pub(crate) moves: u64,
 }
 
 /// The devices of a good guest, and their work.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Load<'a> {
+pub(crate) enum Load<'a> {
     /// No message can come.
     None,
     /// So many reads of random bytes on each vCPU.
@@ -172,32 +145,25 @@ pub(super) enum Load<'a> {
 const DEVICE: &str = "virtio0-input";
 
 /// 128 and the number of SIGBUS: how a shell tells of a program that an external abort ended.
-const BUS_ERROR: &str = "135";
+const BUS_ERROR: u32 = 135;
 /// A second of work: a vCPU whose timer fires once and no more has fewer ticks.
 const FEWEST_TICKS: u64 = 20;
 
 impl Report {
-    /// Takes a line of the guest into account.
-    fn line(&mut self, line: &str) {
-        let Some(said) = line.trim_end().strip_prefix("guest: ") else { return };
-        let fields = [
-            ("cpus again ", &mut self.cpus_again),
-            ("cpus ", &mut self.cpus),
-            ("again heard ", &mut self.heard_again),
-            ("heard ", &mut self.heard),
-            ("absent device ", &mut self.absent_device),
-        ];
-        for (begin, field) in fields {
-            if let Some(value) = said.strip_prefix(begin) {
-                *field = value.into();
-                return;
-            }
+    /// Takes a fact of the guest into account.
+    fn fact(&mut self, fact: LinuxFact) {
+        match fact {
+            LinuxFact::Cpus { online, again: false } => self.cpus = online,
+            LinuxFact::Cpus { online, again: true } => self.cpus_again = online,
+            LinuxFact::Heard { text, again: false } => self.heard = text.into(),
+            LinuxFact::Heard { text, again: true } => self.heard_again = text.into(),
+            LinuxFact::AbsentDevice { status } => self.absent_device = status,
+            LinuxFact::Controller { line } => self.controllers.push(line.into()),
+            LinuxFact::Complaint { line } => self.complaints.push(line.into()),
+            LinuxFact::Row { line } => self.rows.extend(Row::parse(&line)),
+            LinuxFact::Listens {} => self.listens = true,
+            other => self.traffic.fact(&other),
         }
-        self.controllers.extend(said.strip_prefix("controller ").map(Into::into));
-        self.complaints.extend(said.strip_prefix("complains: ").map(Into::into));
-        self.traffic.line(said);
-        self.rows.extend(said.strip_prefix("row ").and_then(Row::parse));
-        self.listens |= said == "listens";
     }
 
     /// The counts in words.
@@ -226,8 +192,8 @@ impl Report {
             Load::Traffic { .. } => Ending::Reset,
             Load::None | Load::Random { .. } => Ending::Off,
         };
-        ensure!(self.ending == ending, "its end: {:?}", self.ending);
-        ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
+        ensure!(self.ending == Some(ending), "its end: {:?}", self.ending);
+        ensure!(self.cpus == cpus, "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
         ensure!(self.heard == typed, "it heard `{}`", self.heard);
         ensure!(self.absent_device == BUS_ERROR, "an absent device: {}", self.absent_device);
@@ -295,23 +261,28 @@ mod test {
         moves: 10,
     };
 
+    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12}}}"#;
+    const END: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
+    const END_OF_1: &str = r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#;
+    const LISTENS: &str = r#"{"linux":{"listens":{}}}"#;
+
     const GOOD: &[&str] = &[
         "hypervisor: a guest of 2 vCPUs with 512 MiB",
-        "guest: controller [    0.0] ITS [mem 0x08080000-0x0809ffff]",
-        "guest: cpus 2\r",
-        "guest: listens",
+        r#"{"linux":{"controller":{"line":"[    0.0] ITS [mem 0x08080000-0x0809ffff]"}}}"#,
+        "{\"linux\":{\"cpus\":{\"online\":2,\"again\":false}}}\r",
+        r#"{"linux":{"listens":{}}}"#,
         "hello",
-        "guest: heard hello",
+        r#"{"linux":{"heard":{"text":"hello","again":false}}}"#,
         "Bus error",
-        "guest: absent device 135",
-        "guest: cpus again 2",
-        "guest: row            CPU0       CPU1",
-        "guest: row  11:        413        412     GICv3  27 Level     arch_timer",
-        "guest: row  13:          2          0     GICv3  33 Level     uart-pl011",
-        "guest: row  15:         98        103   ITS-MSI 16385 Edge      virtio0-input",
-        "guest: row IPI0:         0          1       Rescheduling interrupts",
-        "hypervisor: 12 moves",
-        "hypervisor: the guest turned its machine off",
+        r#"{"linux":{"absent-device":{"status":135}}}"#,
+        r#"{"linux":{"cpus":{"online":2,"again":true}}}"#,
+        r#"{"linux":{"row":{"line":"           CPU0       CPU1"}}}"#,
+        r#"{"linux":{"row":{"line":" 11:   413   412     GICv3  27 Level     arch_timer"}}}"#,
+        r#"{"linux":{"row":{"line":" 13:     2     0     GICv3  33 Level     uart-pl011"}}}"#,
+        r#"{"linux":{"row":{"line":" 15:    98   103   ITS-MSI 16385 Edge    virtio0-input"}}}"#,
+        r#"{"linux":{"row":{"line":"IPI0:     0     1       Rescheduling interrupts"}}}"#,
+        MOVED,
+        END,
     ];
 
     fn judged(change: impl Fn(&str) -> String) -> Result<()> {
@@ -330,22 +301,22 @@ mod test {
     #[test]
     fn incomplete_reports_are_refused() {
         for (from, to) in [
-            ("turned its machine off", "reset its machine"),
-            ("heard hello", "heard hell"),
-            ("12 moves", "9 moves"),
-            ("device 135", "device 0"),
-            ("again 2", "again 1"),
+            (r#""off""#, r#""reset""#),
+            (r#""heard":{"text":"hello""#, r#""heard":{"text":"hell""#),
+            ("12}", "9}"),
+            ("135", "0"),
+            (r#"2,"again":true"#, r#"1,"again":true"#),
             ("ITS [mem 0x0808", "ITS [mem 0x0809"),
             ("0x0809ffff]", "0x0809ffff] MBI range [80:207]"),
-            ("cpus 2", "cpus 4"),
+            (r#""online":2,"again":false"#, r#""online":4,"again":false"#),
             ("412 ", "  3 "),
-            ("413        412", "413"),
-            ("   2          0 ", "   0          0 "),
-            ("  98        103", " 203          0"),
-            ("  98        103", "  98        101"),
+            ("413   412", "413"),
+            ("  2     0 ", "  0     0 "),
+            (" 98   103", "203     0"),
+            (" 98   103", " 98   101"),
             ("virtio0-input", "virtio0-config"),
-            ("        1       Resch", "        0       Resch"),
-            ("Bus error", "guest: complains: nvme nvme0: I/O 5 QID 1 timeout, completion polled"),
+            ("     1       Resch", "     0       Resch"),
+            ("Bus error", r#"{"linux":{"complaint":{"line":"nvme0: I/O 5 QID 1 timeout"}}}"#),
         ] {
             assert!(GOOD.iter().any(|line| line.contains(from)), "no line has `{from}`");
             assert!(judged(|line| line.replace(from, to)).is_err(), "`{to}` passes");
@@ -363,15 +334,15 @@ mod test {
         let mut reports = Reports::of(2);
         let mut typed_after = Vec::new();
         let (end, body) = GOOD.split_last().unwrap();
-        let of = |guest: usize, line: &str| match line.strip_prefix("hypervisor: the guest") {
-            Some(how) => format!("hypervisor: guest {guest}{how}"),
-            None if moves(line).is_some() => line.to_string(),
-            None => format!("[{guest}] {line}"),
+        let of = |guest: usize, line: &str| match line {
+            END if guest == 1 => END_OF_1.to_owned(),
+            MOVED | END => line.to_owned(),
+            _ => format!("[{guest}] {line}"),
         };
         let mut lines: Vec<_> = body.iter().flat_map(|line| [of(0, line), of(1, line)]).collect();
-        lines.push(of(0, "guest: listens"));
+        lines.push(of(0, LISTENS));
         lines.push(of(1, end));
-        lines.push(of(0, "guest: again heard hello"));
+        lines.push(of(0, r#"{"linux":{"heard":{"text":"hello","again":true}}}"#));
         lines.push(of(0, end));
         for line in lines.iter().map(|line| change(line)) {
             if reports.line(&line) {
@@ -385,26 +356,25 @@ mod test {
     fn two_guests_are_typed_to_when_all_listen() {
         let (judged, typed_after) = of_two(ToOwned::to_owned);
         judged.unwrap();
-        let end = "hypervisor: guest 1 turned its machine off";
-        assert_eq!(typed_after, ["[1] guest: listens", end]);
+        assert_eq!(typed_after, [&format!("[1] {LISTENS}"), END_OF_1]);
     }
 
     #[test]
     fn each_of_two_guests_is_judged() {
         for (from, to) in [
-            ("[0] guest: heard hello", "[1] guest: heard hello"),
-            ("[0] guest: again heard", "[0] guest: no"),
-            ("hypervisor: guest 1 turned", "hypervisor: guest 1 was turned"),
-            ("[1] guest: row  15:         98", "[1] guest: row  15:          0"),
+            (
+                r#"[0] {"linux":{"heard":{"text":"hello","again":false"#,
+                r#"[1] {"linux":{"heard":{"text":"hello","again":false"#,
+            ),
+            (r#"[0] {"linux":{"heard":{"text":"hello","again":true"#, "[0] {"),
+            (r#""guest":1,"how":"off""#, r#""guest":1,"how":"system-error""#),
+            (
+                r#"[1] {"linux":{"row":{"line":" 15:    98"#,
+                r#"[1] {"linux":{"row":{"line":" 15:     0"#,
+            ),
         ] {
             let (judged, _) = of_two(|line| line.replace(from, to));
             assert!(judged.is_err(), "`{to}` passes");
         }
-    }
-
-    #[test]
-    fn a_panic_is_no_ending_of_the_guest() {
-        assert_eq!(Ending::after("not ok - the image: x"), Some((0, Ending::Other)));
-        assert_eq!(Ending::after("guest: cpus 1"), None);
     }
 }

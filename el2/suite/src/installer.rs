@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::apt::{self, Apt};
+use doorbell_harness::qemu::{Monitor, Version};
+use doorbell_harness::suite::{Case, OrAbsent};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, process};
 
-use super::controller::Controller;
-use super::files::Files;
-use super::{Board, Machine, Record};
-use crate::apt::{self, Apt};
-use crate::qemu::{self, Monitor, Version};
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{cache, process};
-use doorbell_harness::image::Image;
+use crate::board::Board;
+use crate::built;
+use crate::files::Files;
 
 const PACKAGE: &str = "debian-installer-12-netboot-arm64";
 /// Folder of the package's kernel and first file system, for a text console.
@@ -28,34 +27,14 @@ const MEMORY: u32 = 1024;
 /// On an idle machine it takes 20 seconds.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// Boots the installer of Debian 12.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let image = Image::build(workspace, "hypervisor", "hypervisor")?;
-    let tools = qemu::fetch(workspace, Version::Stable).context("QEMU");
-    let (tools, folder) = match tools.and_then(|tools| Ok((tools, fetch(workspace)?))) {
-        Ok(both) => both,
-        Err(absent) => {
-            tally.skip(format!("Debian's installer as a guest: {absent:#}"));
-            return Ok(());
-        }
-    };
-    let board = Board {
-        machine: Machine::default(),
-        tools: &tools,
-        image: &image,
-        vcpus: CPUS,
-        cpus: CPUS,
-        memory: MEMORY,
-        controller: Controller::Its,
-        devices: &[],
-        trusted: false,
-        move_every: None,
-        record: Record::default(),
-    };
-    let (kernel, initrd) = (folder.join("linux"), folder.join("initrd.gz"));
-    let files = Files { kernel: &kernel, initrd: Some(&initrd), append: COMMAND_LINE };
-    tally.case("Debian's installer asks its first question", asks(workspace, &board, files));
-    Ok(())
+/// Lists the case, which boots the installer of Debian 12.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![built::case("Debian's installer asks its first question", LIMIT, || {
+        let folder = fetch(workspace::this()?).or_absent("Debian's installer")?;
+        let board = Board { vcpus: CPUS, cpus: CPUS, ..Board::plain(Version::Stable, MEMORY)? };
+        let (kernel, initrd) = (folder.join("linux"), folder.join("initrd.gz"));
+        asks(&board, Files { kernel: &kernel, initrd: Some(&initrd), append: COMMAND_LINE })
+    })]
 }
 
 /// Fetches the package's files into the cache.
@@ -74,8 +53,8 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Runs the installer until it asks.
-fn asks(workspace: &Workspace, board: &Board<'_>, files: Files<'_>) -> Result<()> {
-    let folder = super::folder(workspace)?;
+fn asks(board: &Board<'_>, files: Files<'_>) -> Result<()> {
+    let folder = built::folder()?;
     let mut qemu = board.command(&[files])?;
     let monitor = Monitor::offered_by(&mut qemu, &folder)?;
     let (mut asked, mut ended, mut last) = (false, Ok(()), String::new());

@@ -6,20 +6,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use doorbell_harness::process;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite;
 
-use super::controller::Controller;
-use super::debian::{self, Guest};
-use super::files::Files;
-use super::machine::{GICV3, GICV4, MAX, Machine};
-use super::report::{Expected, Load, Reports};
-use super::{Board, COMMAND_LINE, LIMIT, MEMORY, MOVES, Record, traffic};
-use crate::dtb::Tools;
-use crate::parallel::Trial;
-use crate::process;
-use crate::qemu::{self, Version};
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use doorbell_harness::image::Image;
+use crate::board::{Board, LIMIT, MEMORY, MOVES, Record};
+use crate::controller::Controller;
+use crate::debian::{self, COMMAND_LINE};
+use crate::files::Files;
+use crate::machine::{GICV3, GICV4, MAX, Machine};
+use crate::report::{Expected, Load, Reports};
+use crate::{built, traffic};
 
 /// The kernel's log has no times: its lines are the guest's words. No packet comes unasked.
 const WORDS: &str = "printk.time=0 ipv6.disable=1";
@@ -32,7 +29,7 @@ const TYPED: &str = "by interrupt";
 
 /// A guest alone on its machine.
 #[derive(Clone, Copy)]
-pub(super) struct Case {
+struct Case {
     version: Version,
     vcpus: u8,
     cpus: u8,
@@ -72,7 +69,7 @@ const FEW_READS: u64 = 400;
 const MANY_READS: u64 = 100_000;
 
 /// Those of each run: each controller, and 1 to 8 vCPUs.
-pub(super) const CASES: &[Case] = &[
+const CASES: &[Case] = &[
     Case::new(Version::Stable, 1, 1, Controller::Its, GICV3),
     Case::new(Version::Stable, 2, 2, Controller::Its, GICV3),
     Case::new(Version::Stable, 4, 4, Controller::Its, GICV4),
@@ -85,7 +82,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
 ];
 /// Those that take longer: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI.
-pub(super) const LONG_CASES: &[Case] = &[
+const LONG_CASES: &[Case] = &[
     Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(MANY_READS),
     Case::new(Version::Stable, 1, 1, Controller::Mbi, GICV3),
     Case::new(Version::Stable, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
@@ -95,58 +92,26 @@ pub(super) const LONG_CASES: &[Case] = &[
     Case::new(Version::Backports, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
 ];
 
-/// A kernel, and the QEMU of the same suite.
-pub(super) struct Linux {
-    version: Version,
-    tools: Tools,
-    guest: Guest,
+/// Lists the ordinary cases, and two guests with the release's kernel on each QEMU.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    let two = |version| {
+        let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
+        built::case(name.clone(), LIMIT, move || two_guests(version, &name))
+    };
+    listed(CASES).chain(Version::ALL.map(two)).collect()
 }
 
-impl Linux {
-    /// Both kernels, or a reason to skip one.
-    pub(super) fn fetch_all(workspace: &Workspace, tally: &mut Tally) -> Vec<Self> {
-        let mut kernels = Vec::new();
-        for version in Version::ALL {
-            let tools = qemu::fetch(workspace, version).context("QEMU");
-            match tools.and_then(|tools| Ok((tools, Guest::fetch(workspace, version)?))) {
-                Ok((tools, guest)) => kernels.push(Self { version, tools, guest }),
-                Err(absent) => tally.skip(format!("{version:?}'s kernel as a guest: {absent:#}")),
-            }
-        }
-        kernels
-    }
+/// Lists the cases that take longer.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    listed(LONG_CASES).collect()
+}
 
-    /// This kernel's cases.
-    pub(super) fn trials<'a>(
-        &'a self,
-        workspace: &'a Workspace,
-        image: &'a Image,
-        cases: &'a [Case],
-    ) -> impl Iterator<Item = Trial<'a>> {
-        let own = cases.iter().enumerate().filter(|(_, case)| case.version == self.version);
-        own.map(move |(index, case)| -> Trial<'a> {
-            Box::new(move |tally| {
-                let log = super::folder(workspace)?.join(format!("sent-{index}"));
-                tally.case(&case.name(), case.judge(self, image, &log));
-                Ok(())
-            })
+fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
+    cases.iter().enumerate().map(|(index, case)| {
+        built::case(case.name(), case.limit(), move || {
+            case.judge(&built::folder()?.join(format!("sent-{index}")))
         })
-    }
-
-    /// Two guests with this kernel on each QEMU.
-    pub(super) fn pairs<'a>(
-        &'a self,
-        workspace: &'a Workspace,
-        image: &'a Image,
-    ) -> impl Iterator<Item = Trial<'a>> {
-        let pair = move |version| -> Trial<'a> {
-            Box::new(move |tally| {
-                two_guests(workspace, image, &self.guest, version, tally);
-                Ok(())
-            })
-        };
-        Version::ALL.into_iter().filter(|_| self.version == Version::Stable).map(pair)
-    }
+    })
 }
 
 impl Case {
@@ -164,24 +129,23 @@ impl Case {
         2 * LIMIT + Duration::from_millis(4 * self.reads)
     }
 
-    fn judge(&self, linux: &Linux, image: &Image, log: &Path) -> Result<()> {
-        let Self { vcpus, cpus, controller, machine, move_every, reads, .. } = *self;
+    fn judge(&self, log: &Path) -> Result<()> {
+        let Self { version, vcpus, cpus, controller, machine, move_every, reads } = *self;
         let has_messages = controller != Controller::None;
         let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
         let board = Board {
             machine,
-            tools: &linux.tools,
-            image,
             vcpus,
             cpus,
-            memory: MEMORY,
             controller,
             devices: &devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
             trusted: true,
             move_every,
             record: Record { stats: has_messages, trace: false },
+            ..Board::plain(version, MEMORY)?
         };
-        let (kernel, initrd) = (&linux.guest.kernel, Some(linux.guest.initrd.as_path()));
+        let guest = debian::guest(version)?;
+        let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let wanted = if has_messages { format!(" reads={reads}") } else { String::new() };
         let append = &format!("{COMMAND_LINE} {WORDS}{wanted}");
         let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
@@ -199,31 +163,14 @@ impl Case {
 
 /// Two guests at once, each with a device that an SMMU confines. The first goes on after the
 /// second's end.
-fn two_guests(
-    workspace: &Workspace,
-    image: &Image,
-    guest: &Guest,
-    version: Version,
-    tally: &mut Tally,
-) {
-    let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
-    let tools = match qemu::fetch(workspace, version) {
-        Ok(tools) => tools,
-        Err(absent) => return tally.skip(format!("{name}: {absent:#}")),
-    };
+fn two_guests(version: Version, name: &str) -> Result<()> {
     let board = Board {
-        machine: Machine::default(),
-        tools: &tools,
-        image,
         vcpus: 2,
         cpus: 2,
-        memory: MEMORY,
-        controller: Controller::Its,
         devices: &[CONFINED_DEVICE.to_owned(), CONFINED_DEVICE.to_owned()],
-        trusted: false,
-        move_every: None,
-        record: Record::default(),
+        ..Board::plain(version, MEMORY)?
     };
+    let guest = debian::guest(Version::Stable)?;
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let alone = format!("{COMMAND_LINE} {WORDS}");
     let waiting = format!("{alone} waits");
@@ -231,9 +178,7 @@ fn two_guests(
     let load = Load::Random { reads: debian::READS };
     let controller = board.controller;
     let expected = Expected { cpus: 2, typed: TYPED, controller, load, moves: 0 };
-    let outcome =
-        board.command(&guests).and_then(|qemu| watch(qemu, LIMIT, &name, guests.len(), &expected));
-    tally.case(&name, outcome);
+    watch(board.command(&guests)?, LIMIT, name, guests.len(), &expected)
 }
 
 /// Runs guests of the test, types when they want that, and judges what they report.
@@ -254,6 +199,6 @@ fn watch(
     })
     .with_context(|| format!("the last line is `{}`", report.last))?;
     typed?;
-    println!("{name}: {}", report.summary());
+    eprintln!("{name}: {}", report.summary());
     report.judge(expected)
 }

@@ -2,14 +2,14 @@
 //! repeatedly reads them all (`scan`) on the same CPU. Only clocks may change.
 
 use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Fact, HostileFact};
+use doorbell_harness::process;
+use doorbell_harness::suite::Case;
 
-use super::hostile::Hostile;
-use super::machine::{GICV3, MAX, Machine};
-use super::microbench::COUNTED;
-use super::{Board, LIMIT};
-use crate::parallel::Trial;
-use crate::process;
-use doorbell_harness::image::Image;
+use crate::board::{Board, COUNTED, LIMIT};
+use crate::machine::{GICV3, MAX, Machine};
+use crate::report::fact_of;
+use crate::{built, hostile};
 
 /// Number of readings of each register. A leak of one bit is missed with a probability of 2^-15.
 const TIMES: usize = 16;
@@ -32,25 +32,20 @@ const CLOCKS: &[&str] = &[
 /// `CNTVCT_EL0`, which a scan must see change.
 const COUNTER: &str = "S3_3_C14_C0_2";
 
-/// Lists the trials, one for each model of CPU.
-pub(super) fn trials<'a>(
-    hostile: &'a Hostile,
-    hypervisor: &'a Image,
-) -> impl Iterator<Item = Trial<'a>> {
-    [GICV3, MAX].into_iter().map(move |machine| -> Trial<'a> {
-        Box::new(move |tally| {
-            let name = format!("no register shows another guest's value on {machine}");
-            tally.case(&name, judge(hostile, hypervisor, machine));
-            Ok(())
-        })
-    })
+/// Lists the cases, one for each model of CPU.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |machine| {
+        let name = format!("no register shows another guest's value on {machine}");
+        built::case(name, LIMIT, move || judge(machine))
+    };
+    [GICV3, MAX].map(case).into()
 }
 
-fn judge(hostile: &Hostile, hypervisor: &Image, machine: Machine) -> Result<()> {
-    let board = Board { machine, ..hostile.board(hypervisor) };
+fn judge(machine: Machine) -> Result<()> {
+    let board = Board { machine, ..hostile::board()? };
     let (scan, stain) =
         (format!("scan={TIMES}"), format!("attack=stain milliseconds={MILLISECONDS}"));
-    let mut qemu = board.command(&[hostile.first(&scan), hostile.second(&stain)])?;
+    let mut qemu = board.command(&[hostile::first(&scan)?, hostile::second(&stain)?])?;
     let mut scan = Scan::default();
     process::watch(qemu.args(COUNTED), LIMIT, |line| scan.line(line))?;
     scan.judge()
@@ -68,19 +63,20 @@ struct Scan {
 
 impl Scan {
     fn line(&mut self, line: &str) {
-        let line = line.trim_end();
-        if let Some(stained) = line.strip_prefix("[1] hostile - stain: ") {
-            self.is_stained = self.kept.is_some() && !stained.starts_with("1 turns");
-        }
-        let Some(said) = line.strip_prefix("[0] scan - ") else { return };
-        if said.contains(" has changed: ") {
-            self.changed.push(said.into());
-        } else if let Some((count, what)) = said.split_once(' ') {
-            let count = count.parse().unwrap_or(0);
-            match what {
-                "registers are readable" => self.readable = count,
-                _ => self.kept = Some(count),
+        match fact_of(line) {
+            Some((1, Fact::Hostile(HostileFact::Attacked { turns, .. }))) => {
+                self.is_stained = self.kept.is_some() && turns > 1;
             }
+            Some((0, Fact::Hostile(HostileFact::Readable { registers }))) => {
+                self.readable = registers;
+            }
+            Some((0, Fact::Hostile(HostileFact::Unchanged { registers }))) => {
+                self.kept = Some(registers);
+            }
+            Some((0, Fact::Hostile(HostileFact::Changed { register, .. }))) => {
+                self.changed.push(register.into());
+            }
+            _ => {}
         }
     }
 
@@ -90,12 +86,11 @@ impl Scan {
         ensure!(readable >= FEWEST, "only {readable} registers are readable");
         let kept = kept.context("the guest that reads has no end")?;
         ensure!(kept + changed.len() == readable, "{kept} of {readable} kept: {changed:?}");
-        let is = |register: &str, line: &String| line.starts_with(&format!("{register} "));
-        ensure!(changed.iter().any(|line| is(COUNTER, line)), "the counter stands still");
-        let is_clock = |line: &&String| CLOCKS.iter().any(|clock| is(clock, line));
-        let leaks: Vec<_> = changed.iter().filter(|line| !is_clock(line)).collect();
+        ensure!(changed.iter().any(|register| register == COUNTER), "the counter stands still");
+        let is_clock = |register: &&String| CLOCKS.contains(&register.as_str());
+        let leaks: Vec<_> = changed.iter().filter(|register| !is_clock(register)).collect();
         ensure!(leaks.is_empty(), "{leaks:?}");
-        println!("{readable} registers read {TIMES} times: {} clocks", changed.len());
+        eprintln!("{readable} registers read {TIMES} times: {} clocks", changed.len());
         Ok(())
     }
 }
@@ -105,10 +100,10 @@ mod test {
     use super::*;
 
     const LINES: [&str; 4] = [
-        "[0] scan - 2001 registers are readable\r",
-        "[0] scan - S3_3_C14_C0_2 has changed: 0x1, Some(0x2)\r",
-        "[0] scan - 2000 registers keep their values\r",
-        "[1] hostile - stain: 40 turns, 9 exceptions\r",
+        r#"[0] {"hostile":{"readable":{"registers":2001}}}"#,
+        r#"[0] {"hostile":{"changed":{"register":"S3_3_C14_C0_2","first":1,"now":2}}}"#,
+        r#"[0] {"hostile":{"unchanged":{"registers":2000}}}"#,
+        r#"[1] {"hostile":{"attacked":{"attack":"stain","turns":40,"exceptions":9}}}"#,
     ];
 
     fn judged(lines: &[&str]) -> Result<()> {
@@ -122,9 +117,10 @@ mod test {
     #[test]
     fn a_register_that_changes_is_a_leak_unless_it_is_a_clock() {
         judged(&LINES).unwrap();
-        let leak = "[0] scan - S3_0_C12_C1_1 has changed: 0x0, Some(0x5a)\r";
-        let one_less = "[0] scan - 1999 registers keep their values";
-        let error = judged(&[LINES[0], LINES[1], leak, one_less, LINES[3]]).unwrap_err();
+        let leak =
+            r#"[0] {"hostile":{"changed":{"register":"S3_0_C12_C1_1","first":0,"now":null}}}"#;
+        let one_less = LINES[2].replace("2000", "1999");
+        let error = judged(&[LINES[0], LINES[1], leak, &one_less, LINES[3]]).unwrap_err();
         assert!(error.to_string().contains("S3_0_C12_C1_1"), "{error}");
     }
 
@@ -135,7 +131,7 @@ mod test {
             lines.remove(missing);
             assert!(judged(&lines).is_err(), "without line {missing}");
         }
-        let idle = "[1] hostile - stain: 1 turns, 9 exceptions";
-        assert!(judged(&[LINES[0], LINES[1], LINES[2], idle]).is_err());
+        let idle = LINES[3].replace("40", "1");
+        assert!(judged(&[LINES[0], LINES[1], LINES[2], &idle]).is_err());
     }
 }

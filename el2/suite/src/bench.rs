@@ -1,17 +1,18 @@
 //! The test bench as a guest: our drivers on each controller of the model, and devices of QEMU's.
 
+use std::fs;
+
 use anyhow::{Result, ensure};
+use doorbell_harness::image::Image;
+use doorbell_harness::process;
+use doorbell_harness::qemu::{self, Peer, Version};
+use doorbell_harness::suite::{self, Shared};
 use doorbell_harness::testbench::Count;
 
-use super::controller::Controller;
-use super::files::{Files, GUEST_RAM};
-use super::{Board, LIMIT, MEMORY, Machine, Record};
-use crate::dtb::Tools;
-use crate::process;
-use crate::qemu::{self, Peer, Version};
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use doorbell_harness::image::Image;
+use crate::board::{Board, LIMIT, MEMORY};
+use crate::built;
+use crate::controller::Controller;
+use crate::files::{Files, GUEST_RAM};
 
 const CPUS: u8 = 2;
 const LOAD: u32 = 1000;
@@ -73,51 +74,36 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// The test bench on each controller, on each QEMU that can be had.
-pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
-    let bench = Image::build_at(workspace, "testbench", "testbench", GUEST_RAM)?;
-    for version in Version::ALL {
-        let tools = match qemu::fetch(workspace, version) {
-            Ok(tools) => tools,
-            Err(absent) => {
-                tally.skip(format!("the test bench on {version:?}'s QEMU: {absent:#}"));
-                continue;
-            }
-        };
-        for case in CASES {
+/// Lists the cases: the test bench on each controller, on each QEMU.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    let on = |version| {
+        CASES.iter().map(move |case| {
             let name = format!("the test bench with {:?} on {version:?}'s QEMU", case.controller);
-            tally.case(&name, case.judge(workspace, &tools, [hypervisor, &bench], &name));
-        }
-    }
-    Ok(())
+            built::case(name.clone(), LIMIT, move || case.judge(version, &name))
+        })
+    };
+    Version::ALL.into_iter().flat_map(on).collect()
 }
 
 impl Case {
-    fn judge(
-        &self,
-        workspace: &Workspace,
-        tools: &Tools,
-        [image, bench]: [&Image; 2],
-        name: &str,
-    ) -> Result<()> {
-        let folder = super::folder(workspace)?;
+    fn judge(&self, version: Version, name: &str) -> Result<()> {
+        static BENCH: Shared<Image> = Shared::new();
+        let bench = BENCH.get(|| built::guest("testbench", GUEST_RAM))?;
+        let folder = format!("{:?}-{version:?}", self.controller).to_lowercase();
+        let folder = built::folder()?.join(folder);
+        fs::create_dir_all(&folder)?;
         let disk = folder.join("disk.img");
         qemu::write_disk(&disk)?;
         let peer = Peer::start(&folder.join("ivshmem.sock"))?;
         let devices: Vec<_> = DEVICES.iter().map(ToString::to_string).collect();
         let board = Board {
-            machine: Machine::default(),
-            tools,
-            image,
             vcpus: CPUS,
             cpus: CPUS,
-            memory: MEMORY,
             controller: self.controller,
             devices: &devices,
             // An SMMU confines them with the ITS.
             trusted: self.controller != Controller::Its,
-            move_every: None,
-            record: Record::default(),
+            ..Board::plain(version, MEMORY)?
         };
         let append = format!(
             "cpus={CPUS} el=el1 gic=3 security=one iommu=none {} functions={FUNCTIONS} msi={MSI} \
@@ -130,7 +116,7 @@ impl Case {
         qemu.arg(format!("socket,id=peer,path={}", peer.socket().display()));
         let mut count = Count::default();
         process::watch(&mut qemu, LIMIT, |line| count.line(line))?;
-        println!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
+        eprintln!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
         ensure!(count.failed.is_empty(), "{}", count.failed.join("; "));
         count.complete(self.reasons)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// `virt` with EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// Version of the machine's GIC
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=4))]
     gic_version: u8,
@@ -15,7 +15,7 @@ pub(super) struct Machine {
 
 /// A CPU with list registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Model {
+pub(crate) enum Model {
     /// Neoverse-N1
     NeoverseN1,
     /// All that QEMU emulates
@@ -32,9 +32,9 @@ impl Model {
     }
 }
 
-pub(super) const GICV3: Machine = Machine { gic_version: 3, cpu: Model::NeoverseN1 };
-pub(super) const GICV4: Machine = Machine { gic_version: 4, cpu: Model::NeoverseN1 };
-pub(super) const MAX: Machine = Machine { gic_version: 4, cpu: Model::Max };
+pub(crate) const GICV3: Machine = Machine { gic_version: 3, cpu: Model::NeoverseN1 };
+pub(crate) const GICV4: Machine = Machine { gic_version: 4, cpu: Model::NeoverseN1 };
+pub(crate) const MAX: Machine = Machine { gic_version: 4, cpu: Model::Max };
 
 impl Default for Machine {
     fn default() -> Self {
@@ -44,7 +44,7 @@ impl Default for Machine {
 
 impl Machine {
     /// QEMU's arguments.
-    pub(super) fn arguments(self) -> [String; 4] {
+    pub(crate) fn arguments(self) -> [String; 4] {
         let virt = format!("virt,gic-version={},virtualization=on", self.gic_version);
         ["-M".into(), virt, "-cpu".into(), self.cpu.name().into()]
     }
