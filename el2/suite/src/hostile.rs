@@ -45,8 +45,6 @@ const ATTACKS: &[(&str, bool)] = &[
     ("timer", false),
     ("sgis", false),
     ("commands", false),
-    ("garbage-commands", false),
-    ("small-queue", false),
     ("overlapping-tables", false),
     ("absent-tables", false),
     ("interrupts-to-itself", false),
