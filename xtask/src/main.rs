@@ -5,14 +5,10 @@
 mod api;
 mod check;
 mod forwarded;
-mod hypervisor;
-mod kvm;
 mod lint;
 mod newcomer;
 mod package;
-mod parallel;
 mod programs;
-mod qemu;
 mod rust;
 mod step;
 mod suites;
@@ -23,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use doorbell_harness::{apt, cache, dtb, initramfs, process, small_linux, workspace};
+use doorbell_harness::{dtb, process, qemu, workspace};
 
 use crate::workspace::Workspace;
 
@@ -58,12 +54,6 @@ enum Task {
     Lint,
     /// Build the documentation; warnings are errors
     Docs,
-    /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
-    Kvm(kvm::Wanted),
-    /// Run a guest on the hypervisor, on this terminal
-    Hypervisor(hypervisor::Wanted),
-    /// Run the bare-metal test bench on one of QEMU's machines, and watch
-    Qemu(qemu::Watch),
     /// Write the lists of the libraries' interfaces anew, to be read before they are committed
     Api,
     /// Record the lines of code of each package in docs/architecture.md
@@ -89,9 +79,6 @@ fn run(task: &Task) -> Result<ExitCode> {
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
         Task::Check(wanted) => return check::run(&workspace, wanted),
-        Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
-        Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
-        Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Lines => return lint::lines::accept(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use doorbell_harness::parallel::on_each_cpu;
 use serde_json::Value;
 
-use crate::parallel::on_each_cpu;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{process, suites, tests};

@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use doorbell_harness::toolchain::{BARE_TARGET, JUDGE_TARGET, need_component, need_target};
 
-use crate::process;
 use crate::step::Tally;
 use crate::workspace::{BARE_METAL as IMAGES, Workspace};
+use crate::{process, suites};
 
 /// Libraries that must build where there is no operating system.
 const BARE_METAL: &[&str] = &[
@@ -84,9 +84,14 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         if folder == "images" {
             // Together with the others it would need a heap: their drivers have one.
             images.args(["--exclude", "alone"]);
+        } else {
+            images.args(["--exclude", suites::HYPERVISOR]);
         }
         tally.case(folder, process::must(images.args(["--", "-D", "warnings"])));
     }
+    let mut suite = process::cargo(&workspace.root.join("el2"));
+    suite.args(["clippy", "--package", suites::HYPERVISOR, "--all-targets"]);
+    tally.case("the hypervisor's suite", process::must(suite.args(["--", "-D", "warnings"])));
     let mut alone = process::cargo(&workspace.root.join("images"));
     alone.args(["clippy", "--package", "alone", "--target", BARE_TARGET, "--target-dir"]);
     alone.arg(workspace.target.join("images"));

@@ -3,170 +3,48 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{api, forwarded, hypervisor, kvm, lint, newcomer, package, qemu, rust, suites, tests};
+use crate::{api, forwarded, lint, newcomer, package, rust, suites, tests};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
-    Step { name: "format", about: "rustfmt's check", run: rust::check_format },
-    Step {
-        name: "lint",
-        about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length, \
-                words, width",
-        run: lint::run,
-    },
-    Step {
-        name: "clippy",
-        about: "clippy on the host and for aarch64-unknown-none",
-        run: rust::clippy,
-    },
-    Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
-    Step {
-        name: "api",
-        about: "each library's public interface, as its list in docs/api says",
-        run: api::run,
-    },
-    Step {
-        name: "test",
-        about: "unit, property, integration and documentation tests, and every example",
-        run: tests::run,
-    },
-    Step {
-        name: "interleavings",
-        about: "lock-free code under every interleaving, and for each check a fault that it finds",
-        run: |workspace, tally| suites::run(workspace, "interleavings", tally),
-    },
-    Step {
-        name: "package",
-        about: "each package, built from its archive alone, with each feature alone",
-        run: package::run,
-    },
-    Step {
-        name: "newcomer",
-        about: "programs made from the packages' READMEs alone, outside of the repository",
-        run: newcomer::run,
-    },
-    Step {
-        name: "machine",
-        about: "cargo run --release, and what controllers cost beside each other",
-        run: |workspace, tally| suites::run(workspace, "machine", tally),
-    },
-    Step {
-        name: "boards",
-        about: "the command on real boards' and QEMU's devicetrees",
-        run: |workspace, tally| suites::run(workspace, "boards", tally),
-    },
-    Step {
-        name: "acpi",
-        about: "ACPI tables of QEMU's and ours, by iasl, by devicetrees and by Linux",
-        run: |workspace, tally| suites::run(workspace, "acpi", tally),
-    },
-    Step {
-        name: "report",
-        about: "the page that `doorbell report` writes, in Chromium",
-        run: |workspace, tally| suites::run(workspace, "report", tally),
-    },
-    Step {
-        name: "bindings",
-        about: "the devicetree bindings, by dtschema",
-        run: |workspace, tally| suites::run(workspace, "bindings", tally),
-    },
-    Step {
-        name: "qemu",
-        about: "the drivers on bare metal, on QEMU's machines with PCI devices",
-        run: qemu::run,
-    },
-    Step {
-        name: "size",
-        about: "the text of kernels with one kind of MSI controller, within budgets",
-        run: |workspace, tally| suites::run(workspace, "size", tally),
-    },
-    Step {
-        name: "differential",
-        about: "the model against QEMU's GIC and ITS, on the same random scripts",
-        run: |workspace, tally| suites::run(workspace, "differential", tally),
-    },
-    Step {
-        name: "kvm",
-        about: "Linux's KVM for arm64 as the judge of the model, nested in QEMU",
-        run: kvm::run,
-    },
-    Step {
-        name: "hypervisor",
-        about: "Linux as a guest of the hypervisor, on the model and the drivers, in QEMU",
-        run: hypervisor::run,
-    },
-    Step {
-        name: "adopters",
-        about: "a foreign monitor without our routes and with them, in KVM nested in QEMU",
-        run: |workspace, tally| suites::run(workspace, "adopters", tally),
-    },
-    Step {
-        name: "fuzz",
-        about: "each fuzz target for ten seconds, one on each CPU",
-        run: |workspace, tally| suites::run(workspace, "fuzz", tally),
-    },
-    Step {
-        name: "deny",
-        about: "cargo-deny: licences, bans, sources, advisories",
-        run: |workspace, tally| suites::run(workspace, "deny", tally),
-    },
+    task("format", "rustfmt's check", rust::check_format),
+    task("lint", "house lints (CONTRIBUTING.md has the table)", lint::run),
+    task("clippy", "clippy on the host and for aarch64-unknown-none", rust::clippy),
+    task("docs", "cargo doc, warnings are errors", rust::docs),
+    task("api", "each library's public interface, as its list in docs/api says", api::run),
+    task("test", "unit, property, integration and documentation tests, and examples", tests::run),
+    suite("interleavings", "lock-free code under a scheduler, and a fault for each check"),
+    task("package", "each package, from its archive alone, with each feature alone", package::run),
+    task("newcomer", "programs made from the packages' READMEs alone", newcomer::run),
+    suite("machine", "cargo run --release, and what controllers cost beside each other"),
+    suite("boards", "the command on real boards' and QEMU's devicetrees"),
+    suite("acpi", "ACPI tables of QEMU's and ours, by iasl, by devicetrees and by Linux"),
+    suite("report", "the page that `doorbell report` writes, in Chromium"),
+    suite("bindings", "the devicetree bindings, by dtschema"),
+    suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
+    suite("size", "the text of kernels with one kind of MSI controller, within budgets"),
+    suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
+    suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
+    el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
+    suite("adopters", "a foreign monitor without our routes and with them, on nested KVM"),
+    suite("fuzz", "each fuzz target for ten seconds, one on each CPU"),
+    suite("deny", "cargo-deny: licences, bans, sources, advisories"),
 ];
 
 /// Steps that take hours, or an idle machine: only with `--long`, or by name.
 const LONG: &[Step] = &[
-    Step {
-        name: "interleavings-long",
-        about: "lock-free code under every interleaving, and every fault that this must find",
-        run: |workspace, tally| suites::run_long(workspace, "interleavings", tally),
-    },
-    Step {
-        name: "fuzz-long",
-        about: "each fuzz target for ten minutes",
-        run: |workspace, tally| suites::run_long(workspace, "fuzz", tally),
-    },
-    Step {
-        name: "differential-long",
-        about: "the model against QEMU's GIC and ITS, 100,000 scripts",
-        run: |workspace, tally| suites::run_long(workspace, "differential", tally),
-    },
-    Step {
-        name: "kvm-long",
-        about: "Linux's KVM as the judge, with 60 plans that move between it and the model",
-        run: kvm::run_long,
-    },
-    Step {
-        name: "hypervisor-long",
-        about: "Linux as a guest of the hypervisor, with 100,000 interrupts, and more vCPUs by MBI",
-        run: hypervisor::run_long,
-    },
-    Step {
-        name: "installer",
-        about: "Debian's installer as the hypervisor's guest, up to its first question",
-        run: hypervisor::run_installer,
-    },
-    Step {
-        name: "msrv",
-        about: "each package, built by the oldest compiler that it states",
-        run: |workspace, tally| suites::run_long(workspace, "msrv", tally),
-    },
-    Step {
-        name: "package-long",
-        about: "cargo package: each archive built apart from the others",
-        run: package::run_long,
-    },
-    Step {
-        name: "figures",
-        about: "the figures of docs/measurements.md, measured and written",
-        run: |workspace, tally| {
-            let written = forwarded::run(workspace, &["figures".into()])?;
-            ensure!(written == ExitCode::SUCCESS, "the figures were not written");
-            tally.pass(1);
-            Ok(())
-        },
-    },
+    long("interleavings-long", "every fault that the checks must find", "interleavings"),
+    long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
+    long("differential-long", "100,000 scripts", "differential"),
+    long("kvm-long", "60 plans that move between KVM and the model", "kvm"),
+    el2("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
+    el2("installer", "Debian's installer as a guest, up to its first question", "installer"),
+    long("msrv", "each package, built by the oldest compiler that it states", "msrv"),
+    task("package-long", "each archive built apart from the others", package::run_long),
+    task("figures", "the figures of docs/measurements.md", forwarded::figures),
 ];
 
 /// A part of `cargo xtask test` that can also be run alone.
@@ -174,7 +52,34 @@ const LONG: &[Step] = &[
 pub(crate) struct Step {
     name: &'static str,
     about: &'static str,
-    run: fn(&Workspace, &mut Tally) -> Result<()>,
+    work: Work,
+}
+
+/// What a step does.
+#[derive(Debug)]
+enum Work {
+    Task(fn(&Workspace, &mut Tally) -> Result<()>),
+    Suite(suites::Suite),
+}
+
+const fn task(
+    name: &'static str,
+    about: &'static str,
+    task: fn(&Workspace, &mut Tally) -> Result<()>,
+) -> Step {
+    Step { name, about, work: Work::Task(task) }
+}
+
+const fn suite(name: &'static str, about: &'static str) -> Step {
+    Step { name, about, work: Work::Suite(suites::Suite::Ordinary(name)) }
+}
+
+const fn long(name: &'static str, about: &'static str, suite: &'static str) -> Step {
+    Step { name, about, work: Work::Suite(suites::Suite::Long(suite)) }
+}
+
+const fn el2(name: &'static str, about: &'static str, target: &'static str) -> Step {
+    Step { name, about, work: Work::Suite(suites::Suite::Hypervisor(target)) }
 }
 
 /// Results of a step's cases: passed, failed and skipped, with the reasons.
@@ -252,7 +157,11 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
         println!("── {}: {}", step.name, step.about);
         let start = Instant::now();
         let mut tally = Tally::default();
-        if let Err(error) = (step.run)(workspace, &mut tally) {
+        let outcome = match &step.work {
+            Work::Task(task) => task(workspace, &mut tally),
+            Work::Suite(suite) => suite.run(workspace, &mut tally),
+        };
+        if let Err(error) = outcome {
             tally.fail(format!("{error:#}"));
         }
         rows.push((step.name, tally, start.elapsed().as_secs_f32()));

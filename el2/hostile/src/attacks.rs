@@ -20,8 +20,6 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("timer", timer),
     ("sgis", sgis),
     ("commands", commands::meant),
-    ("garbage-commands", commands::garbage),
-    ("small-queue", commands::in_a_small_queue),
     ("overlapping-tables", commands::overlapping),
     ("absent-tables", commands::absent),
     ("interrupts-to-itself", commands::to_itself),

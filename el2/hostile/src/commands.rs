@@ -6,7 +6,6 @@ use crate::turns::Turns;
 use gic_arch::gits;
 
 const COMMAND_BYTES: u64 = 32;
-const SMALL_QUEUE_BYTES: u64 = 0x1000;
 /// Of commands that each visit all that is mapped.
 const MIDDLE_QUEUE_BYTES: u64 = 0x1_0000;
 const VALID: u64 = 1 << 63;
@@ -108,18 +107,6 @@ fn attack(turns: &mut Turns, queue_bytes: u64, command: impl FnMut(u64) -> Words
 pub(crate) fn meant(turns: &mut Turns) {
     let mut random = Random::here();
     attack(turns, QUEUE_BYTES, |_| any_command(&mut random));
-}
-
-/// Any bits.
-pub(crate) fn garbage(turns: &mut Turns) {
-    let mut random = Random::here();
-    attack(turns, QUEUE_BYTES, |_| core::array::from_fn(|_| random.value()));
-}
-
-/// A queue of one page, which wraps all the time.
-pub(crate) fn in_a_small_queue(turns: &mut Turns) {
-    let mut random = Random::here();
-    attack(turns, SMALL_QUEUE_BYTES, |_| any_command(&mut random));
 }
 
 /// The tables, the pending bits and the queue at one place: what one writes the other reads.

@@ -3,6 +3,7 @@
 
 use crate::machine;
 use core::arch::asm;
+use doorbell_facts::{Fact, HostileFact, Means};
 use image_rt::{cpu, power, println, read_register};
 
 /// Milliseconds after which the timer's interrupt ends a WFIT that has lost its timeout.
@@ -23,8 +24,8 @@ pub(crate) fn run(microseconds: u64) -> ! {
         unsafe { asm!(".inst 0xd5031020", in("x0") deadline, options(nostack, preserves_flags)) };
     }
     while cpu::ticks() < deadline {}
-    let took = nanoseconds(cpu::ticks() - start);
-    let by = if has_timeouts { "WFIT" } else { "the counter" };
-    println!("delay - {microseconds} us by {by} took {took} ns");
+    let (requested, took) = (microseconds * 1000, nanoseconds(cpu::ticks() - start));
+    let by = if has_timeouts { Means::Wfit } else { Means::Counter };
+    println!("{}", Fact::from(HostileFact::Delayed { requested, took, by }));
     power::system_off()
 }

@@ -4,9 +4,11 @@
 use crate::exceptions;
 use crate::random::Random;
 use crate::turns::Turns;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt::{self, Display, Formatter};
 use core::ops::Range;
+use doorbell_facts::{Fact, HostileFact};
 use image_rt::{cpu, power, println};
 
 /// All encodings: Op0 (2 or 3), Op1, CRn, CRm, Op2, as in bits 20:5 of MRS and MSR.
@@ -56,18 +58,19 @@ pub(crate) fn scan(times: u64) -> ! {
     exceptions::install();
     let mut registers: Vec<_> =
         ENCODINGS.filter_map(|encoding| Some((encoding, read(encoding)?))).collect();
-    println!("scan - {} registers are readable", registers.len());
+    println!("{}", Fact::from(HostileFact::Readable { registers: registers.len() }));
     for _ in 1..times {
         wait(READING);
         registers.retain(|&(encoding, first)| {
             let now = read(encoding);
             if now != Some(first) {
-                println!("scan - {} has changed: {first:#x}, {now:x?}", Fields::of(encoding));
+                let register = Fields::of(encoding).to_string().into();
+                println!("{}", Fact::from(HostileFact::Changed { register, first, now }));
             }
             now == Some(first)
         });
     }
-    println!("scan - {} registers keep their values", registers.len());
+    println!("{}", Fact::from(HostileFact::Unchanged { registers: registers.len() }));
     power::system_off()
 }
 

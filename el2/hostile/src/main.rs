@@ -24,9 +24,10 @@ mod ticker;
 mod turns;
 
 use attacks::Attack;
+use doorbell_facts::{Fact, HostileFact};
+use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::standard::NodeStandard;
-use dtoolkit::{Node, Property};
 use image_rt::power::{self, CpuStack};
 use image_rt::{Boot, cpu, println, start};
 use spin::Once;
@@ -40,7 +41,7 @@ static ATTACK: Once<(Attack, u64)> = Once::new();
 fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
     let around = unsafe { start::start(boot) };
-    let words = command_line(around.devicetree);
+    let words = around.command_line();
     assert!(has_psci(around.devicetree), "the devicetree has no PSCI 0.2");
     let value = |name: &str| {
         words.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -68,7 +69,8 @@ fn main(boot: Boot) -> ! {
         .expect("CPU_ON");
     }
     let turns = attack_here();
-    println!("hostile - {name}: {turns} turns, {} exceptions", exceptions::taken());
+    let (attack, exceptions) = (name.into(), exceptions::taken());
+    println!("{}", Fact::from(HostileFact::Attacked { attack, turns, exceptions }));
     power::system_off()
 }
 
@@ -86,10 +88,4 @@ fn attack_here() -> u64 {
 fn has_psci(devicetree: &'static [u8]) -> bool {
     let psci = Fdt::new(devicetree).ok().and_then(|tree| tree.root().child("psci"));
     psci.is_some_and(|psci| psci.is_compatible("arm,psci-0.2"))
-}
-
-fn command_line(devicetree: &'static [u8]) -> &'static str {
-    let chosen = Fdt::new(devicetree).ok().and_then(|tree| tree.root().child("chosen"));
-    let words = chosen.and_then(|chosen| chosen.property("bootargs"));
-    words.and_then(|words| words.value_as::<&str>().ok()).unwrap_or("")
 }

@@ -2,6 +2,7 @@
 
 use crate::machine;
 use core::arch::asm;
+use doorbell_facts::{Fact, HostileFact};
 use image_rt::{cpu, power, println};
 
 /// Milliseconds from a tick to the next deadline, and the number of ticks after which this period
@@ -25,8 +26,8 @@ pub(crate) fn run(ticks: u64) -> ! {
         deadline = cpu::ticks() + period + period * tick / SHIFT;
     }
     let nanoseconds = |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond();
-    let (worst, mean) = (nanoseconds(worst), nanoseconds(sum / ticks.max(1)));
-    println!("ticker - {ticks} ticks, at most {worst} ns late, {mean} ns on average");
+    let (latest, mean) = (nanoseconds(worst), nanoseconds(sum / ticks.max(1)));
+    println!("{}", Fact::from(HostileFact::Ticked { ticks, latest, mean }));
     power::system_off()
 }
 

@@ -1,13 +1,17 @@
 //! The machine and its guests, from what the loader left in memory.
 
 use crate::devicetree::{self, Files, Machine};
-use crate::guest::{self, Guest, GuestConfig, Uart};
+use crate::guest::{self, Guest, GuestConfig};
+use crate::layout::Uart;
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
-use crate::{dma, exits, interrupts, moving, scheduler};
+use crate::{dma, exits, interrupts, irqchip, moving, scheduler, vcpu};
+use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::iter;
 use core::ops::Range;
+use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::pci::Function;
 use image_rt::power::{self, CpuStack};
 use image_rt::start::{self, Started};
@@ -27,11 +31,11 @@ pub(crate) fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
     let around = unsafe { start::start(boot) };
     assert_eq!(cpu::level(), cpu::Level::El2, "the hypervisor wants virtualization=on");
-    let options = Options::parse(&devicetree::command_line(around.devicetree));
+    let options = Options::parse(around.command_line());
     exits::record(options.stats, options.trace);
     let description = gic_firmware::devicetree::parse(around.devicetree);
-    interrupts::bring_up(description.expect("firmware's description"));
-    let cpus = interrupts::irqchip().cpus().count() as u32;
+    irqchip::bring_up(description.expect("firmware's description"));
+    let cpus = irqchip::get().cpus().count() as u32;
     let starts = make_guests(&around, options, cpus);
     interrupts::serve();
     for cpu in (1..cpus).map(Cpu::new) {
@@ -43,7 +47,7 @@ pub(crate) fn main(boot: Boot) -> ! {
     if let Some(milliseconds) = options.moves {
         moving::start(milliseconds);
     }
-    scheduler::run()
+    vcpu::serve()
 }
 
 /// Makes a guest for each kernel that the loader left, and says where they start.
@@ -68,6 +72,7 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
         guests.push(guest);
         starts.push(start);
     }
+    scheduler::install(iter::repeat_n(vcpus.into(), guests.len()));
     guest::install(guests);
     starts
 }
@@ -80,7 +85,7 @@ fn make_guest(
     let GuestConfig { ref ram, vcpus, .. } = config;
     let (ram, count) = (ram.clone(), functions.len());
     let guest = Guest::new(config, |gic| {
-        let host = interrupts::irqchip().description().hosts.first()?;
+        let host = irqchip::get().description().hosts.first()?;
         let window = image_rt::pci::window(host).filter(|_| count > 0)?;
         Some(Pci::assign(host, window, functions, gic))
     });
@@ -95,7 +100,7 @@ fn make_guest(
 /// The machine's PCI functions for guests: those whose DMA an SMMU confines, or all if the guests
 /// are trusted.
 fn functions(options: Options) -> Vec<Function> {
-    let host = interrupts::irqchip().description().hosts.first();
+    let host = irqchip::get().description().hosts.first();
     let Some(host) = host else { return Vec::new() };
     let trusted = options.trusted_guest;
     if !trusted {
@@ -105,8 +110,8 @@ fn functions(options: Options) -> Vec<Function> {
     let mut functions = pci::functions(host);
     functions.retain(|function| match dma::stream(function) {
         Err(reason) if !trusted => {
-            let name = function.address;
-            println!("hypervisor: only a trusted-guest gets function {name}: {reason}");
+            let (function, reason) = (function.address.get(), reason.to_string().into());
+            println!("{}", Fact::from(HypervisorFact::Withheld { function, reason }));
             false
         }
         _ => true,
@@ -131,10 +136,10 @@ fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
 
 /// Turns a CPU of the machine on, which then runs vCPUs.
 fn turn_on(cpu: Cpu) {
-    let mpidr = interrupts::irqchip().affinity(cpu).expect("firmware's CPU").mpidr();
+    let mpidr = irqchip::get().affinity(cpu).expect("firmware's CPU").mpidr();
     let work = || {
         interrupts::bring_up_cpu();
-        scheduler::run()
+        vcpu::serve()
     };
     power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work).expect("firmware's CPU_ON");
 }

@@ -2,7 +2,8 @@
 //! in the CPU as long as that has the vCPU: EL1's, and the vector registers, which no code of the
 //! target `aarch64-unknown-none-softfloat` touches.
 
-use crate::scheduler::NEVER;
+use crate::hypervisor_timer::NEVER;
+use crate::power::Start;
 use crate::tables::VTCR;
 use core::arch::asm;
 use image_rt::read_register;
@@ -168,6 +169,21 @@ impl El1 {
         const ENABLE: u64 = 1;
         const IMASK: u64 = 2;
         if self.timer_control & (ENABLE | IMASK) == ENABLE { self.timer_compare } else { NEVER }
+    }
+}
+
+/// Registers of a vCPU that is on.
+pub(crate) struct Registers {
+    pub(crate) context: Context,
+    pub(crate) floats: Floats,
+    pub(crate) el1: El1,
+}
+
+impl Registers {
+    /// Registers of a vCPU as it starts.
+    pub(crate) fn starting(Start { entry, argument }: Start) -> Self {
+        let context = Context::starting(entry, argument);
+        Self { context, floats: Floats::default(), el1: El1::reset() }
     }
 }
 

@@ -1,12 +1,8 @@
-//! The controller of messages that a guest gets: the one that its GIC has, and the one that its
-//! devicetree names.
+//! The controller of messages that a guest gets.
 
-use crate::devicetree::{doubles, node, property};
 use crate::gic::Gic;
-use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
 use gic_arch::{gicd, gits};
 use irq_routing::Inputs;
 use msi_types::{Delivery, DeviceId, MsiMessage};
@@ -18,13 +14,10 @@ const ITS: u64 = 0x0808_0000;
 const V2M: u64 = 0x0802_0000;
 /// INTIDs behind the doorbells of message-based SPIs and of the frame, and their number. They begin
 /// as on `virt`, whose wired SPIs lie below.
-const FIRST_SPI: u32 = 80;
-const SPIS: u32 = 128;
+pub(crate) const FIRST_SPI: u32 = 80;
+pub(crate) const SPIS: u32 = 128;
 /// LPIs are those of 16 bits, as on `virt`.
 const LPI_ID_BITS: u8 = 16;
-/// In the devicetree: the GIC, and a controller that has a node of its own.
-pub(crate) const GIC_PHANDLE: u32 = 1;
-const CONTROLLER_PHANDLE: u32 = 3;
 /// Units of work that an access of the guest's may take, and each entry: commands of an ITS, or 16
 /// LPIs. Nothing interrupts the hypervisor meanwhile.
 const WORK_PER_ACCESS: u32 = 8;
@@ -105,56 +98,4 @@ pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
     let config = vgic.config();
     is_in(config.distributor, HEAD)
         || config.its.first().is_some_and(|its| is_in(its.base, gits::SIZE))
-}
-
-/// Adds the controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).
-pub(crate) fn describe(config: &VgicConfig, gic: &mut DeviceTreeNode) {
-    let mark = || property("msi-controller", &[] as &[u8]);
-    for its in &config.its {
-        gic.add_child(node(
-            format!("msi-controller@{:x}", its.base),
-            [
-                property("compatible", "arm,gic-v3-its"),
-                mark(),
-                property("#msi-cells", 1_u32),
-                property("reg", doubles(&[its.base, gits::SIZE])),
-                property("phandle", CONTROLLER_PHANDLE),
-            ],
-        ));
-    }
-    for frame in &config.v2m {
-        gic.add_child(node(
-            format!("msi-controller@{:x}", frame.base),
-            [
-                property("compatible", "arm,gic-v2m-frame"),
-                mark(),
-                property("reg", doubles(&[frame.base, frame.size()])),
-                property("arm,msi-base-spi", frame.first_spi),
-                property("arm,msi-num-spis", frame.count),
-                property("phandle", CONTROLLER_PHANDLE),
-            ],
-        ));
-    }
-    if config.message_based_spis {
-        gic.add_property(mark());
-        gic.add_property(property("mbi-ranges", [FIRST_SPI, SPIS]));
-    }
-    if config.direct_lpi {
-        gic.add_property(mark());
-        gic.add_property(property("direct-lpi", &[] as &[u8]));
-        gic.add_property(property("#msi-cells", 0_u32));
-    }
-}
-
-/// The way of a PCI host's messages: requester IDs are DeviceIDs of the ITS; the others tell no
-/// devices apart.
-pub(crate) fn route(config: &VgicConfig) -> Option<DeviceTreeProperty> {
-    const ALL: u32 = 0x1_0000;
-    if !config.its.is_empty() {
-        return Some(property("msi-map", [0, CONTROLLER_PHANDLE, 0, ALL]));
-    }
-    let has_own_node = !config.v2m.is_empty();
-    let is_gic = config.message_based_spis || config.direct_lpi;
-    let phandle = if is_gic { GIC_PHANDLE } else { CONTROLLER_PHANDLE };
-    (has_own_node || is_gic).then(|| property("msi-parent", phandle))
 }

@@ -1,8 +1,7 @@
 //! Devicetrees: what the loader says of the guest's files, and what the guest is told.
 
-use crate::controller::{self, GIC_PHANDLE};
-use crate::guest::{UART, UART_SPI};
-use crate::interrupts::VIRTUAL_TIMER;
+use crate::controller::{FIRST_SPI, SPIS};
+use crate::layout::{UART, UART_SPI, VIRTUAL_TIMER};
 use crate::pci::Pci;
 use alloc::format;
 use alloc::string::String;
@@ -11,6 +10,7 @@ use core::ops::Range;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
+use gic_arch::gits;
 use vgic::VgicConfig;
 
 /// A guest's files in memory (QEMU's guest loader, docs/system/guest-loader.rst).
@@ -47,13 +47,6 @@ pub(crate) fn files(blob: &[u8]) -> Vec<Files> {
     files
 }
 
-/// The loader's command line.
-pub(crate) fn command_line(blob: &[u8]) -> String {
-    let tree = Fdt::new(blob).ok();
-    let text = tree.and_then(|tree| tree.root().child("chosen")?.property("bootargs"));
-    text.and_then(|text| text.value_as::<&str>().ok().map(String::from)).unwrap_or_default()
-}
-
 fn is_compatible(node: &FdtNode<'_>, kind: &str) -> bool {
     let compatible = node.property("compatible");
     compatible
@@ -77,8 +70,10 @@ pub(crate) struct Machine<'a> {
     pub(crate) files: &'a Files,
 }
 
-/// The UART's clock.
+/// Phandles: the GIC, the UART's clock, and a controller of messages that has its own node.
+const GIC_PHANDLE: u32 = 1;
 const CLOCK: u32 = 2;
+const CONTROLLER_PHANDLE: u32 = 3;
 const CLOCK_HZ: u32 = 24_000_000;
 /// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
 const SPI: u32 = 0;
@@ -171,9 +166,61 @@ impl Machine<'_> {
                 property("phandle", GIC_PHANDLE),
             ],
         );
-        controller::describe(self.gic, &mut gic);
+        describe_controller(self.gic, &mut gic);
         gic
     }
+}
+
+/// Adds the controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).
+fn describe_controller(config: &VgicConfig, gic: &mut DeviceTreeNode) {
+    let mark = || property("msi-controller", &[] as &[u8]);
+    for its in &config.its {
+        gic.add_child(node(
+            format!("msi-controller@{:x}", its.base),
+            [
+                property("compatible", "arm,gic-v3-its"),
+                mark(),
+                property("#msi-cells", 1_u32),
+                property("reg", doubles(&[its.base, gits::SIZE])),
+                property("phandle", CONTROLLER_PHANDLE),
+            ],
+        ));
+    }
+    for frame in &config.v2m {
+        gic.add_child(node(
+            format!("msi-controller@{:x}", frame.base),
+            [
+                property("compatible", "arm,gic-v2m-frame"),
+                mark(),
+                property("reg", doubles(&[frame.base, frame.size()])),
+                property("arm,msi-base-spi", frame.first_spi),
+                property("arm,msi-num-spis", frame.count),
+                property("phandle", CONTROLLER_PHANDLE),
+            ],
+        ));
+    }
+    if config.message_based_spis {
+        gic.add_property(mark());
+        gic.add_property(property("mbi-ranges", [FIRST_SPI, SPIS]));
+    }
+    if config.direct_lpi {
+        gic.add_property(mark());
+        gic.add_property(property("direct-lpi", &[] as &[u8]));
+        gic.add_property(property("#msi-cells", 0_u32));
+    }
+}
+
+/// The way of a PCI host's messages: requester IDs are DeviceIDs of the ITS; the others tell no
+/// devices apart.
+fn route(config: &VgicConfig) -> Option<DeviceTreeProperty> {
+    const ALL: u32 = 0x1_0000;
+    if !config.its.is_empty() {
+        return Some(property("msi-map", [0, CONTROLLER_PHANDLE, 0, ALL]));
+    }
+    let has_own_node = !config.v2m.is_empty();
+    let is_gic = config.message_based_spis || config.direct_lpi;
+    let phandle = if is_gic { GIC_PHANDLE } else { CONTROLLER_PHANDLE };
+    (has_own_node || is_gic).then(|| property("msi-parent", phandle))
 }
 
 fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
@@ -197,7 +244,7 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
             property("ranges", [MEMORY_32, high, low, high, low, size_high, size_low]),
         ],
     );
-    if let Some(route) = controller::route(gic) {
+    if let Some(route) = route(gic) {
         host.add_property(route);
     }
     host
@@ -260,11 +307,11 @@ fn uart() -> DeviceTreeNode {
     )
 }
 
-pub(crate) fn doubles(values: &[u64]) -> Vec<u8> {
+fn doubles(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
-pub(crate) fn node<const N: usize>(
+fn node<const N: usize>(
     name: impl Into<String>,
     properties: [DeviceTreeProperty; N],
 ) -> DeviceTreeNode {
@@ -275,6 +322,6 @@ pub(crate) fn node<const N: usize>(
     node
 }
 
-pub(crate) fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
+fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
     DeviceTreeProperty::new_unchecked(name, value)
 }

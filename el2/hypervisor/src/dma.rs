@@ -2,11 +2,11 @@
 //! of its guest: the guest's RAM and the page of the machine's `GITS_TRANSLATER`, at their own
 //! addresses. All other streams are refused.
 
-use crate::guest::space;
-use crate::interrupts;
-use crate::tables::{Memory, Stage, Tables, VTCR};
+use crate::irqchip;
+use crate::tables::{Memory, Stage, Tables, VTCR, space};
 use alloc::vec::Vec;
 use core::ops::Range;
+use doorbell_facts::{Access, Fact, HypervisorFact};
 use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
 use gic_firmware::{IommuIndex, PciHost};
@@ -16,7 +16,7 @@ use image_rt::println;
 use irq_domain::WiredRequest;
 use irq_domain::pci::{TableMemory, capabilities};
 use msi_types::{HwIrq, Trigger};
-use smmu::{Context, Smmu, SpaceId, StreamId, Translation};
+use smmu::{Context, Event, EventKind, Smmu, SpaceId, StreamId, Translation};
 use spin::Once;
 use thiserror::Error;
 
@@ -53,7 +53,7 @@ pub(crate) enum Unconfined {
 
 /// Takes the SMMU that the host's functions pass, if there is one, into use.
 pub(crate) fn bring_up(host: &'static PciHost) {
-    let description = interrupts::irqchip().description();
+    let description = irqchip::get().description();
     let index = host.iommu.map.first().and_then(|entry| entry.value.iommu);
     let Some((index, iommu)) = index.and_then(|it| Some((it, description.iommu(it)?))) else {
         return;
@@ -70,11 +70,12 @@ pub(crate) fn bring_up(host: &'static PciHost) {
         Ok(smmu) => smmu,
         Err(error) => return println!("hypervisor: {error}"),
     };
-    println!("hypervisor: the SMMU confines DMA by stage {}", 1 + u8::from(smmu.has_stage_2()));
-    let state = IrqMutex::new(State { smmu, streams: Vec::new() });
-    CONFINEMENT.call_once(|| Confinement { host, index, state });
+    let stage = 1 + u8::from(smmu.has_stage_2());
+    println!("{}", Fact::from(HypervisorFact::Confines { stage }));
+    let confined = IrqMutex::new(State { smmu, streams: Vec::new() });
+    CONFINEMENT.call_once(|| Confinement { host, index, state: confined });
     let request = WiredRequest::new(HwIrq::new(interrupt.value.get()), Trigger::Edge, "smmu");
-    let handle = interrupts::irqchip().interrupts().request_wired(request, |_| take_events());
+    let handle = irqchip::get().interrupts().request_wired(request, |_| take_events());
     // For ever: the SMMU stays in use.
     core::mem::forget(handle.expect("the SMMU's interrupt is free"));
 }
@@ -144,7 +145,7 @@ pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<I
 fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
     let mut tables = Tables::new(if by_stage_2 { Stage::Two } else { Stage::One });
     tables.map(ram.clone(), Memory::Ram);
-    for (_, controller) in interrupts::irqchip().controllers() {
+    for (_, controller) in irqchip::get().controllers() {
         if let MsiController::Its(its) = controller {
             let page = its.doorbell() & !(PAGE - 1);
             tables.map(page..page + PAGE, Memory::Device);
@@ -165,19 +166,31 @@ fn take_events() {
         while let Some(event) = smmu.next_event() {
             let known = streams.iter_mut().find(|(stream, _)| *stream == event.stream);
             let Some((stream, faults)) = known else {
-                println!("hypervisor: {event}");
+                report(event);
                 continue;
             };
             *faults += 1;
             if *faults <= MOST_FAULTS {
-                println!("hypervisor: {event}");
+                report(event);
             }
             if *faults == MOST_FAULTS {
-                println!("hypervisor: stream {stream} is cut off");
+                println!("{}", Fact::from(HypervisorFact::CutOff { stream: stream.0 }));
                 if let Err(error) = smmu.translate(*stream, &Translation::Refused) {
                     println!("hypervisor: {error}");
                 }
             }
         }
     });
+}
+
+fn report(event: Event) {
+    if event.kind != EventKind::Translation {
+        return println!("hypervisor: {event}");
+    }
+    let Event { stream: StreamId(stream), address, .. } = event;
+    let access = match event.access {
+        smmu::Access::Read => Access::Read,
+        smmu::Access::Write => Access::Write,
+    };
+    println!("{}", Fact::from(HypervisorFact::Refused { stream, access, address }));
 }

@@ -1,8 +1,9 @@
 //! Printing of a guest's mistakes at its GIC, which the model records. The first mistake of each
 //! kind is printed to the console.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
-use core::fmt::Display;
+use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::lock::IrqMutex;
 use image_rt::println;
 use vgic::{Events, FaultReason};
@@ -14,7 +15,7 @@ pub(crate) struct Faults(IrqMutex<Vec<FaultReason>>);
 impl Faults {
     /// Prints the mistakes since the last call whose kind has not been printed yet.
     #[inline]
-    pub(crate) fn print(&self, guest: impl Display, events: &Events) {
+    pub(crate) fn print(&self, guest: usize, events: &Events) {
         events.drain(|fault| {
             let is_new = self.0.with(|printed| {
                 let is_new = !printed.contains(&fault.reason);
@@ -22,7 +23,8 @@ impl Faults {
                 is_new
             });
             if is_new {
-                println!("hypervisor: fault of {guest}: {fault}");
+                let fault = fault.to_string().into();
+                println!("{}", Fact::from(HypervisorFact::Fault { guest, fault }));
             }
         });
     }

@@ -1,7 +1,8 @@
 //! A guest's GIC. A move puts another one in its place; devices and traps find it here.
 
-use crate::guest::{Ram, Uart};
-use crate::interrupts;
+use crate::layout::Uart;
+use crate::linked;
+use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
 use crate::virtual_interface::Hardware;
 use alloc::sync::Arc;
@@ -41,7 +42,7 @@ impl Gic {
         let kick = move |cpu| scheduler::kick(VcpuId { guest, cpu });
         let ram = Arc::new(Ram(self.ram.clone()));
         let (vgic, vcpus) = Vgic::new(config, ram, Arc::new(kick)).expect("the guest's GIC");
-        interrupts::link(guest, &vgic, self.uart);
+        linked::link(guest, &vgic, self.uart);
         (vgic, vcpus)
     }
 
@@ -74,7 +75,7 @@ impl Gic {
         frozen.restore(&saved).expect("the state of a machine like it");
         frozen.thaw();
         drop(saved);
-        interrupts::lower_linked(&vgic, self.uart);
+        linked::lower(&vgic, self.uart);
         let old = self.current.swap(Arc::into_raw(vgic).cast_mut(), SeqCst);
         // SAFETY: `new` or the last move took the reference out, and nobody uses it (the caller's
         // promise).

@@ -1,35 +1,32 @@
 //! A guest's machine: its memory, its GIC, and its vCPUs while no CPU has them.
 
+use crate::context::Registers;
 use crate::controller::Controller;
-use crate::exits::{self, Exits};
+use crate::exits::Exits;
 use crate::faults::Faults;
 use crate::gic::Gic;
+use crate::layout::{UART, Uart};
 use crate::moving;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
-use crate::power::{Power, Start};
-use crate::psci::End;
-use crate::scheduler::{self, Entity, VcpuId};
+use crate::power::{End, Power, Start};
+use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::tables::{Memory, Stage, Tables};
-use crate::vcpu::Vcpu;
+use crate::tables::{Memory, Stage, Tables, space};
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use doorbell_facts::{Ending, Fact, HypervisorFact};
 use gic_arch::Affinity;
 use image_rt::cpu::MAX_CPUS;
 use image_rt::lock::IrqMutex;
 use image_rt::{cpu, power, println};
 use msi_types::Cpu;
 use spin::Once;
-use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
-
-/// The PL011 of `virt`, and its SPI; each guest has one there.
-pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
-pub(crate) const UART_SPI: u32 = 33;
+use vgic::{ListRegisterVcpu, Vgic, VgicConfig};
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
 
@@ -43,9 +40,14 @@ pub(crate) fn install(guests: Vec<Guest>) {
     GUESTS.call_once(|| guests.into_boxed_slice());
 }
 
-/// The number of a guest's address space: its VMID, of 8 bits, which is never 0.
-pub(crate) const fn space(guest: usize) -> u8 {
-    guest as u8 + 1
+/// Moves all guests that have not ended to new GICs. Returns their number.
+///
+/// # Safety
+/// No CPU has a vCPU; all CPUs but this one stand still.
+pub(crate) unsafe fn move_all() -> usize {
+    let running = guests().iter().filter(|guest| guest.end().is_none());
+    // SAFETY: the caller's promise.
+    running.map(|guest| unsafe { guest.rebuild_interrupts() }).count()
 }
 
 /// A guest's machine, as the loader wants it.
@@ -60,13 +62,11 @@ pub(crate) struct GuestConfig {
     pub(crate) controller: Controller,
 }
 
-/// The guest's UART.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Uart {
-    /// The machine's.
-    Own,
-    /// A part of it.
-    Shared,
+/// A vCPU while no CPU has it.
+pub(crate) struct Vcpu {
+    pub(crate) interrupts: ListRegisterVcpu,
+    /// `None`: it is off.
+    pub(crate) registers: Option<Registers>,
 }
 
 /// A guest.
@@ -80,9 +80,7 @@ pub(crate) struct Guest {
     pub(crate) uart: Option<Pl011>,
     /// `VTTBR_EL2`.
     pub(crate) vttbr: u64,
-    /// By vCPU.
-    pub(crate) entities: Box<[Entity]>,
-    /// Those that no CPU has.
+    /// vCPUs that no CPU has.
     vcpus: Box<[IrqMutex<Option<Vcpu>>]>,
     /// By CPU, the vCPU that it had last: 1 more than its number.
     last_here: [AtomicU32; MAX_CPUS],
@@ -121,7 +119,6 @@ impl Guest {
             pci,
             uart: (uart == Uart::Shared).then(|| Pl011::new(number)),
             vttbr: stage2.leak() | u64::from(space(number)) << 48,
-            entities: (0..cpus).map(|_| Entity::new()).collect(),
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],
             exits: Exits::default(),
@@ -144,8 +141,8 @@ impl Guest {
     ///
     /// # Safety
     /// No CPU has one of the vCPUs; all CPUs but this one stand still.
-    pub(crate) unsafe fn rebuild_interrupts(&self) {
-        let cpus = || (0..self.entities.len() as u32).map(Cpu::new);
+    unsafe fn rebuild_interrupts(&self) {
+        let cpus = || (0..self.vcpus.len() as u32).map(Cpu::new);
         let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no CPU has a vCPU"));
         let (vcpus, registers): (Vec<_>, Vec<_>) =
             taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
@@ -168,11 +165,6 @@ impl Guest {
     /// Makes a vCPU leave guest code, or look for work.
     pub(crate) fn kick(&self, cpu: Cpu) {
         scheduler::kick(VcpuId { guest: self.number, cpu });
-    }
-
-    /// The CPU that has a vCPU.
-    pub(crate) fn loaded_at(&self, cpu: Cpu) -> Option<Cpu> {
-        self.entities.get(cpu.index())?.loaded_at()
     }
 
     /// Starts a vCPU. Returns false if it is on already.
@@ -199,7 +191,7 @@ impl Guest {
 
     /// Prints the guest's new mistakes.
     pub(crate) fn print_faults(&self) {
-        self.faults.print(Name(self.number), self.vgic().events());
+        self.faults.print(self.number, self.vgic().events());
     }
 
     /// The end of the machine.
@@ -214,16 +206,18 @@ impl Guest {
             return;
         }
         self.pci.iter().for_each(Pci::stop);
-        (0..self.entities.len() as u32).map(Cpu::new).for_each(|cpu| self.kick(cpu));
-        let name = Name(self.number);
-        match end {
-            End::Off => println!("hypervisor: {name} turned its machine off"),
-            End::SystemError => println!("hypervisor: {name}'s machine failed with an SError"),
-            End::Reset => println!("hypervisor: {name} reset its machine"),
-        }
+        (0..self.vcpus.len() as u32).map(Cpu::new).for_each(|cpu| self.kick(cpu));
+        let how = match end {
+            End::Off => Ending::Off,
+            End::Reset => Ending::Reset,
+            End::SystemError => Ending::SystemError,
+        };
+        println!("{}", Fact::from(HypervisorFact::Ended { guest: self.number, how }));
         if guests().iter().all(|guest| guest.end().is_some()) {
             moving::report();
-            exits::report();
+            for guest in guests() {
+                guest.exits.report(guest.number);
+            }
             power::system_off();
         }
     }
@@ -238,85 +232,5 @@ impl Guest {
     /// `MPIDR_EL1` of a vCPU.
     pub(crate) fn mpidr(&self, cpu: Cpu) -> u64 {
         self.vgic().config().cpus.get(cpu.index()).map_or(0, |cpu| cpu.affinity.mpidr())
-    }
-}
-
-/// A guest's name on the console: the only one needs no number.
-#[derive(Clone, Copy, Debug)]
-struct Name(usize);
-
-impl core::fmt::Display for Name {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match guests() {
-            [_] => f.write_str("the guest"),
-            _ => write!(f, "guest {}", self.0),
-        }
-    }
-}
-
-/// The guest's RAM: RAM of the machine at the same addresses, which the image has mapped and does
-/// not use otherwise.
-pub(crate) struct Ram(pub(crate) Range<u64>);
-
-impl Ram {
-    /// The pointer to a range, if it is RAM.
-    fn at(&self, address: u64, bytes: usize) -> Result<*mut u8, MemoryFault> {
-        let end = address.checked_add(bytes as u64);
-        let inside = address >= self.0.start && end.is_some_and(|end| end <= self.0.end);
-        let pointer = core::ptr::with_exposed_provenance_mut(address as usize);
-        if inside { Ok(pointer) } else { Err(MemoryFault { address }) }
-    }
-}
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let from = self.at(address, bytes.len())?;
-        let (words, rest) = bytes.as_chunks_mut::<8>();
-        for (index, word) in words.iter_mut().enumerate() {
-            // SAFETY: `at` checked the range; the guest may write it at any time.
-            *word = unsafe { from.cast::<[u8; 8]>().add(index).read_volatile() };
-        }
-        let done = words.len() * 8;
-        for (offset, byte) in rest.iter_mut().enumerate() {
-            // SAFETY: as above.
-            *byte = unsafe { from.add(done + offset).read_volatile() };
-        }
-        Ok(())
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let to = self.at(address, bytes.len())?;
-        let (words, rest) = bytes.as_chunks::<8>();
-        for (index, word) in words.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { to.cast::<[u8; 8]>().add(index).write_volatile(*word) };
-        }
-        let done = words.len() * 8;
-        for (offset, byte) in rest.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { to.add(done + offset).write_volatile(*byte) };
-        }
-        Ok(())
-    }
-
-    fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
-        let from: *const u64 = self.at(address, 8)?.cast();
-        if !from.is_aligned() {
-            let mut bytes = [0; 8];
-            self.read(address, &mut bytes)?;
-            return Ok(u64::from_le_bytes(bytes));
-        }
-        // SAFETY: as above, and it is aligned.
-        Ok(u64::from_le(unsafe { from.read_volatile() }))
-    }
-
-    fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
-        let to: *mut u64 = self.at(address, 8)?.cast();
-        if !to.is_aligned() {
-            return self.write(address, &word.to_le_bytes());
-        }
-        // SAFETY: as above, and it is aligned.
-        unsafe { to.write_volatile(word.to_le()) };
-        Ok(())
     }
 }

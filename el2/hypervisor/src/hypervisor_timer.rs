@@ -1,7 +1,9 @@
 //! The hypervisor's own timer on each CPU, `CNTHP_*_EL2` (DDI 0487, D11.2).
 
-use crate::scheduler::NEVER;
 use core::arch::asm;
+
+/// Deadline of a timer that is off.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Has it fire when the counter has this value.
 pub(crate) fn set(deadline: u64) {

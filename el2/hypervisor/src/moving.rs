@@ -6,11 +6,11 @@
 //!    machine's controllers.
 //! 4. CPU 0 lets the others go.
 
-use crate::guest::guests;
-use crate::interrupts;
-use crate::scheduler::{self, NEVER};
+use crate::hypervisor_timer::NEVER;
+use crate::irqchip;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::{cpu, println};
 use msi_types::Cpu;
 
@@ -21,7 +21,7 @@ static NEXT: AtomicU64 = AtomicU64::new(NEVER);
 static WANTED: AtomicBool = AtomicBool::new(false);
 /// CPUs but the first that stand still.
 static STANDING: AtomicUsize = AtomicUsize::new(0);
-static MOVES: AtomicUsize = AtomicUsize::new(0);
+static MOVES: AtomicU64 = AtomicU64::new(0);
 
 /// Moves guests from now on, every so many milliseconds.
 pub(crate) fn start(milliseconds: u64) {
@@ -48,43 +48,41 @@ pub(crate) fn on_timer() {
     if deadline() <= cpu::ticks() {
         NEXT.store(NEVER, SeqCst);
         WANTED.store(true, SeqCst);
-        others().for_each(interrupts::kick);
+        others().for_each(irqchip::kick);
     }
 }
 
-/// Stands still while guests are moved. The CPU that executes this has no vCPU.
-pub(crate) fn stand_still() {
+/// Stands still while guests are moved. The CPU that executes this has no vCPU. The first CPU calls
+/// `move_guests`, which returns how many it moved, and must set its timer if this returns true.
+pub(crate) fn stand_still(move_guests: impl FnOnce() -> usize) -> bool {
     if !is_wanted() {
-        return;
+        return false;
     }
     if cpu::current() != 0 {
         STANDING.fetch_add(1, SeqCst);
         wait_until(|| !is_wanted());
         STANDING.fetch_sub(1, SeqCst);
-        return;
+        return false;
     }
     let cpus = others().count();
     wait_until(|| STANDING.load(SeqCst) == cpus);
-    for guest in guests().iter().filter(|guest| guest.end().is_none()) {
-        // SAFETY: the others stand still, and each CPU has put its vCPU aside before.
-        unsafe { guest.rebuild_interrupts() };
-        MOVES.fetch_add(1, SeqCst);
-    }
+    MOVES.fetch_add(move_guests() as u64, SeqCst);
     WANTED.store(false, SeqCst);
     wait_until(|| STANDING.load(SeqCst) == 0);
     set_next();
-    scheduler::set_timer();
+    true
 }
 
 /// Says how often guests were moved, if they were.
 pub(crate) fn report() {
     if INTERVAL.load(SeqCst) != 0 {
-        println!("hypervisor: {} moves", MOVES.load(SeqCst));
+        let times = MOVES.load(SeqCst);
+        println!("{}", Fact::from(HypervisorFact::Moved { times }));
     }
 }
 
 fn others() -> impl Iterator<Item = Cpu> {
-    (1..interrupts::irqchip().cpus().count() as u32).map(Cpu::new)
+    (1..irqchip::get().cpus().count() as u32).map(Cpu::new)
 }
 
 fn wait_until(done: impl Fn() -> bool) {

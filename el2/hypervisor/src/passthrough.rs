@@ -24,18 +24,17 @@ use image_rt::println;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
-use messages::Messages;
+use messages::{Messages, PAGE};
 use msi_types::MsiParent;
 use vgic::AccessWidth;
 
-use crate::interrupts;
+use crate::irqchip;
 
 const COMMAND: u16 = 0x04;
 const CACHE_LINE: u16 = 0x0c;
 const FIRST_BAR: u16 = 0x10;
 const EXPANSION_ROM: u16 = 0x30;
 const INTERRUPT_LINE: u16 = 0x3c;
-const PAGE: u64 = 0x1000;
 const BAR_FLAGS: u32 = 0xf;
 
 /// A function of the guest.
@@ -59,7 +58,7 @@ impl Assigned {
         let FunctionStore { store, shape } = function.store().ok()?;
         let slots = store.slots();
         let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
-        let device = MsiDevice::attach(interrupts::irqchip().interrupts(), config);
+        let device = MsiDevice::attach(irqchip::get().interrupts(), config);
         let device = device.expect("the function's DeviceID");
         let vectors = device.allocate(shape, slots..=slots);
         let handles = vectors.expect("physical vectors").into_iter().map(|vector| {

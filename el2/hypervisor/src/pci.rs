@@ -3,7 +3,7 @@
 
 use crate::controller;
 use crate::gic::Gic;
-use crate::interrupts;
+use crate::irqchip;
 use crate::passthrough::Assigned;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -43,7 +43,7 @@ impl Pci {
         let router = Router::new(GsiSpace::default(), controller::inputs(gic));
         let router = router.expect("the routes");
         let router = Arc::new(router);
-        let parent = |requester| interrupts::irqchip().pci_parent(host, requester);
+        let parent = |requester| irqchip::get().pci_parent(host, requester);
         let functions = functions.filter_map(|function| {
             let parent = parent(function.sender()).expect("firmware's ITS");
             Assigned::new(function, parent, router.clone())

@@ -1,7 +1,7 @@
 //! The PL011 (DDI 0183) of guests that share the machine's. What a guest writes comes out by lines,
 //! after its number; what is typed reaches every guest.
 
-use crate::guest::UART_SPI;
+use crate::layout::UART_SPI;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use image_rt::lock::IrqMutex;

@@ -1,4 +1,4 @@
-//! Power states of a guest's vCPUs.
+//! Power states of a guest's vCPUs, and the end of its machine.
 
 use alloc::boxed::Box;
 use image_rt::lock::IrqMutex;
@@ -11,6 +11,17 @@ pub(crate) struct Start {
     pub(crate) entry: u64,
     /// x0.
     pub(crate) argument: u64,
+}
+
+/// End of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// SYSTEM_OFF.
+    Off,
+    /// SYSTEM_RESET.
+    Reset,
+    /// No call: an SError, which no device that the guest reaches should cause.
+    SystemError,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -22,20 +22,20 @@
 //! vCPU and sets `preempting` in one critical section, [`next`] takes a vCPU and clears
 //! `preempting` in one.
 
-use crate::context::Wfi;
-use crate::guest::{Guest, guests};
-use crate::{hypervisor_timer, interrupts, moving, vcpu, vectors};
+use crate::hypervisor_timer::{self, NEVER};
+use crate::{irqchip, moving};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::Cpu;
-use spin::Mutex;
+use spin::{Mutex, Once};
 
 /// Length of a guest's turn on a CPU while other vCPUs are queued, in milliseconds.
 const TURN: u64 = 2;
-/// Deadline of a timer that is off.
-pub(crate) const NEVER: u64 = u64::MAX;
 
+/// The vCPUs of each guest.
+static ENTITIES: Once<Box<[Box<[Entity]>]>> = Once::new();
 static QUEUE: Mutex<VecDeque<(VcpuId, Queued)>> = Mutex::new(VecDeque::new());
 /// Length of the queue. Must be changed under the queue's lock.
 static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
@@ -75,16 +75,15 @@ impl CpuState {
 /// A vCPU of a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct VcpuId {
-    /// Index into [`guests`].
+    /// Number of the guest.
     pub(crate) guest: usize,
     pub(crate) cpu: Cpu,
 }
 
 impl VcpuId {
-    /// Its guest, and its state here. `None` before the guests are made.
-    fn entity(self) -> Option<(&'static Guest, &'static Entity)> {
-        let guest = guests().get(self.guest)?;
-        Some((guest, guest.entities.get(self.cpu.index())?))
+    /// Its state here. `None` before [`install`].
+    fn entity(self) -> Option<&'static Entity> {
+        entities().get(self.guest)?.get(self.cpu.index())
     }
 
     /// The bit of its guest. A guest after the 64th has none, and its vCPUs never preempt.
@@ -122,7 +121,7 @@ mod state {
 }
 
 impl Entity {
-    pub(crate) const fn new() -> Self {
+    const fn new() -> Self {
         Self {
             state: AtomicU32::new(state::WAITING),
             kicked: AtomicBool::new(false),
@@ -132,7 +131,7 @@ impl Entity {
     }
 
     /// The CPU that has it.
-    pub(crate) fn loaded_at(&self) -> Option<Cpu> {
+    fn loaded_at(&self) -> Option<Cpu> {
         self.state.load(SeqCst).checked_sub(state::LOADED).map(Cpu::new)
     }
 
@@ -166,26 +165,19 @@ enum Queued {
     Preempted,
 }
 
-/// Runs vCPUs on the CPU that executes this.
-pub(crate) fn run() -> ! {
-    cpu::irq_save();
-    vectors::install();
-    vcpu::prepare_cpu();
-    set_timer();
-    loop {
-        interrupts::take();
-        moving::stand_still();
-        match next() {
-            Some((id, guest, entity)) => vcpu::run(id, guest, entity),
-            None => idle(),
-        }
-    }
+/// Makes the vCPUs known: their number for each guest. Kicks before this have no effect.
+pub(crate) fn install(vcpus: impl Iterator<Item = usize>) {
+    let of_guest = |count| (0..count).map(|_| Entity::new()).collect();
+    ENTITIES.call_once(|| vcpus.map(of_guest).collect());
 }
 
-/// WFI of all guests: where each vCPU has a CPU, nobody else wants that of one that waits.
-pub(crate) fn wfi() -> Wfi {
-    let vcpus: usize = guests().iter().map(|guest| guest.entities.len()).sum();
-    if vcpus > interrupts::irqchip().cpus().count() { Wfi::Traps } else { Wfi::Idles }
+fn entities() -> &'static [Box<[Entity]>] {
+    ENTITIES.get().map_or(&[], |entities| entities)
+}
+
+/// Returns the number of all guests' vCPUs.
+pub(crate) fn vcpus() -> usize {
+    entities().iter().map(|entities| entities.len()).sum()
 }
 
 /// Waits for an interrupt, unless a vCPU is queued.
@@ -199,12 +191,13 @@ pub(crate) fn idle() {
 }
 
 /// Dequeues a vCPU of the guest whose turn it is, or else of the next guest in turn.
-fn next() -> Option<(VcpuId, &'static Guest, &'static Entity)> {
+pub(crate) fn next() -> Option<(VcpuId, &'static Entity)> {
     let here = CpuState::here();
     let (last, turn_end) = (here.guest.load(SeqCst), here.turn_end.load(SeqCst));
     let is_over = (1..=cpu::ticks()).contains(&turn_end);
+    let guests = entities().len();
     let order = |(id, why): (VcpuId, Queued)| {
-        let turns = (id.guest + guests().len() - last - usize::from(is_over)) % guests().len();
+        let turns = (id.guest + guests - last - usize::from(is_over)) % guests;
         (turns, (turns == 0 && !is_over).then_some(why))
     };
     let mut queue = QUEUE.lock();
@@ -217,10 +210,10 @@ fn next() -> Option<(VcpuId, &'static Guest, &'static Entity)> {
         here.guest.store(id.guest, SeqCst);
         here.turn_end.store(0, SeqCst);
     }
-    let (guest, entity) = id.entity()?;
+    let entity = id.entity()?;
     entity.state.store(state::LOADED + cpu::current() as u32, SeqCst);
     here.loaded.store(id.pack() + 1, SeqCst);
-    Some((id, guest, entity))
+    Some((id, entity))
 }
 
 /// The vCPU that this CPU has.
@@ -228,14 +221,19 @@ pub(crate) fn loaded() -> Option<VcpuId> {
     CpuState::here().loaded.load(SeqCst).checked_sub(1).map(VcpuId::unpack)
 }
 
+/// The CPU that has a vCPU.
+pub(crate) fn loaded_at(id: VcpuId) -> Option<Cpu> {
+    id.entity()?.loaded_at()
+}
+
 /// Makes a vCPU leave its guest, or lets one that waits run. One that this CPU has looks at
 /// `kicked` by itself before it enters the guest or waits.
 pub(crate) fn kick(id: VcpuId) {
-    let Some((_, entity)) = id.entity() else { return };
+    let Some(entity) = id.entity() else { return };
     entity.kicked.store(true, SeqCst);
     match entity.loaded_at() {
         Some(cpu) if cpu.index() == cpu::current() => {}
-        Some(cpu) => interrupts::kick(cpu),
+        Some(cpu) => irqchip::kick(cpu),
         None => wake(id, entity),
     }
 }
@@ -262,8 +260,8 @@ fn queue(id: VcpuId, entity: &Entity, why: Queued) {
     }
     drop(queue);
     if cpu != cpu::current() as u32 {
-        interrupts::kick(Cpu::new(cpu));
-    } else if let Some((_, running)) = loaded().and_then(VcpuId::entity) {
+        irqchip::kick(Cpu::new(cpu));
+    } else if let Some(running) = loaded().and_then(VcpuId::entity) {
         running.kicked.store(true, SeqCst);
     }
 }
@@ -272,7 +270,7 @@ fn queue(id: VcpuId, entity: &Entity, why: Queued) {
 pub(crate) fn leave(id: VcpuId, why: Leave) {
     let here = CpuState::here();
     here.loaded.store(0, SeqCst);
-    let Some((_, entity)) = id.entity() else { return };
+    let Some(entity) = id.entity() else { return };
     entity.home.store(cpu::current() as u32, SeqCst);
     match why {
         Leave::Preempted => {
@@ -325,7 +323,7 @@ fn wake_idle() {
     if idle != 0 {
         let cpu = idle.trailing_zeros();
         IDLE.fetch_and(!(1 << cpu), SeqCst);
-        interrupts::kick(Cpu::new(cpu));
+        irqchip::kick(Cpu::new(cpu));
     }
 }
 
@@ -352,8 +350,8 @@ pub(crate) fn set_timer() {
 /// vCPUs that wait, and whose deadlines this CPU watches.
 fn waiting_here() -> impl Iterator<Item = (VcpuId, &'static Entity)> {
     let here = cpu::current() as u32;
-    let all = guests().iter().enumerate().flat_map(|(guest, it)| {
-        let entities = (0..).map(Cpu::new).zip(&it.entities);
+    let all = entities().iter().enumerate().flat_map(|(guest, it)| {
+        let entities = (0..).map(Cpu::new).zip(it);
         entities.map(move |(cpu, entity)| (VcpuId { guest, cpu }, entity))
     });
     all.filter(move |(_, entity)| {

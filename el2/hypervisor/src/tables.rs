@@ -61,6 +61,11 @@ impl Memory {
     }
 }
 
+/// Returns the number of a guest's address space: its VMID, of 8 bits, which is never 0.
+pub(crate) const fn space(guest: usize) -> u8 {
+    guest as u8 + 1
+}
+
 #[repr(C, align(4096))]
 struct Table([u64; ENTRIES]);
 

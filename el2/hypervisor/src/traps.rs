@@ -2,15 +2,15 @@
 
 use crate::context::Context;
 use crate::controller;
-use crate::guest::{Guest, UART};
+use crate::guest::Guest;
 use crate::id_registers;
 use crate::inject;
+use crate::layout::UART;
+use crate::power::End;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
 use image_rt::read_register;
 use vgic::{AccessWidth, ListRegisterVcpu, Progress};
-
-pub(crate) use crate::psci::End;
 
 /// The vCPU's next step after an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

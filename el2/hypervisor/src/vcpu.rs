@@ -1,35 +1,44 @@
 //! A vCPU's time on a CPU: from loaded to put aside.
 
-use crate::context::{self, Context, El1, Floats};
-use crate::exits::Recorder;
-use crate::guest::Guest;
-use crate::interrupts;
-use crate::power::Start;
-use crate::quick;
-use crate::scheduler::{self, Entity, Leave, NEVER, VcpuId};
-use crate::traps::{self, End, Next};
+use crate::context::{self, Context, El1, Registers, Wfi};
+use crate::guest::{self, Guest, Vcpu};
+use crate::hypervisor_timer::NEVER;
+use crate::power::End;
+use crate::recorder::Recorder;
+use crate::scheduler::{self, Entity, Leave, VcpuId};
+use crate::traps::{self, Next};
 use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
+use crate::{interrupts, irqchip, moving, quick};
+use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep};
 
-/// A vCPU while no CPU has it.
-pub(crate) struct Vcpu {
-    pub(crate) interrupts: ListRegisterVcpu,
-    /// `None`: it is off.
-    pub(crate) registers: Option<Registers>,
+/// Runs vCPUs on the CPU that executes this.
+pub(crate) fn serve() -> ! {
+    cpu::irq_save();
+    vectors::install();
+    prepare_cpu();
+    scheduler::set_timer();
+    loop {
+        interrupts::take();
+        // SAFETY: the other CPUs stand still, and each CPU has put its vCPU aside.
+        if moving::stand_still(|| unsafe { guest::move_all() }) {
+            scheduler::set_timer();
+        }
+        let next = scheduler::next();
+        match next.and_then(|(id, entity)| Some((id, guest::guests().get(id.guest)?, entity))) {
+            Some((id, guest, entity)) => run(id, guest, entity),
+            None => scheduler::idle(),
+        }
+    }
 }
 
-/// Registers of a vCPU that is on.
-pub(crate) struct Registers {
-    context: Context,
-    floats: Floats,
-    el1: El1,
-}
-
-/// Gives EL1 of the CPU that executes this to guests.
-pub(crate) fn prepare_cpu() {
+/// Gives EL1 of the CPU that executes this to guests. Where each vCPU has a CPU, no other vCPU
+/// wants the CPU of one that waits.
+fn prepare_cpu() {
+    let shared = scheduler::vcpus() > irqchip::get().cpus().count();
     // SAFETY: no vCPU is loaded.
-    unsafe { context::prepare_cpu(scheduler::wfi()) };
+    unsafe { context::prepare_cpu(if shared { Wfi::Traps } else { Wfi::Idles }) };
     Hardware::here().clear();
 }
 
@@ -45,7 +54,7 @@ enum Stop {
 }
 
 /// Runs a vCPU, which this CPU has, until it leaves.
-pub(crate) fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
+fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     // The reasons of earlier kicks are found below. `leave` looks for later kicks.
     entity.forget_kicks();
     let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
@@ -83,13 +92,6 @@ pub(crate) fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
             }
         },
     );
-}
-
-impl Registers {
-    fn starting(Start { entry, argument }: Start) -> Self {
-        let context = Context::starting(entry, argument);
-        Self { context, floats: Floats::default(), el1: El1::reset() }
-    }
 }
 
 fn load(id: VcpuId, guest: &Guest, registers: &Registers) {

@@ -16,6 +16,7 @@ use alloc::sync::Arc;
 use core::arch::asm;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use doorbell_facts::{Fact, MicrobenchFact};
 use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
 use gic_arch::icc::Sgi;
@@ -72,14 +73,14 @@ fn main(boot: Boot) -> ! {
         measure_spans("msi", || receive_message(edu));
     }
     (0..NAPS).for_each(|_| wake_late());
-    println!("woken {NAPS} times");
+    println!("{}", Fact::from(MicrobenchFact::Woken { times: NAPS }));
     power::system_off()
 }
 
 /// An operation, from its beginning to its end.
-fn measure(name: &str, mut operation: impl FnMut()) {
+fn measure(name: &'static str, mut operation: impl FnMut()) {
     operation();
-    println!("measures - {name}");
+    println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
     let start = cpu::ticks();
     for _ in 0..TURNS {
         operation();
@@ -88,16 +89,16 @@ fn measure(name: &str, mut operation: impl FnMut()) {
 }
 
 /// The part of an operation whose ticks it returns.
-fn measure_spans(name: &str, mut operation: impl FnMut() -> u64) {
+fn measure_spans(name: &'static str, mut operation: impl FnMut() -> u64) {
     operation();
-    println!("measures - {name}");
+    println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
     report(name, (0..TURNS).map(|_| operation()).sum());
 }
 
 /// The ticks of all turns.
-fn report(name: &str, ticks: u64) {
-    let nanoseconds = ticks * 1_000_000 / cpu::ticks_per_millisecond();
-    println!("cost - {name} {}", nanoseconds / TURNS);
+fn report(name: &'static str, ticks: u64) {
+    let nanoseconds = ticks * 1_000_000 / cpu::ticks_per_millisecond() / TURNS;
+    println!("{}", Fact::from(MicrobenchFact::Cost { operation: name.into(), nanoseconds }));
 }
 
 fn call_hypervisor() {

@@ -7,8 +7,7 @@
 extern crate alloc;
 
 use alloc::boxed::Box;
-use dtoolkit::fdt::Fdt;
-use dtoolkit::{Node, Property};
+use doorbell_facts::{Fact, StrayDmaFact};
 use image_rt::pci::{self, Bar};
 use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, power, println};
@@ -45,20 +44,17 @@ fn main(boot: Boot) -> ! {
     // SAFETY: the page is never freed, and the controller has written it.
     let vendor =
         unsafe { core::ptr::with_exposed_provenance::<u16>(inside as usize).read_volatile() };
-    println!("dma - inside the guest {vendor:#x}");
+    println!("{}", Fact::from(StrayDmaFact::Inside { vendor }));
     controller.run(SET_TIMESTAMP, outside);
     controller.run(IDENTIFY, outside);
     let completes = controller.run(IDENTIFY, inside);
-    println!("dma - after what was outside the guest, a command completes: {completes}");
+    println!("{}", Fact::from(StrayDmaFact::AfterOutside { completes }));
     power::system_off()
 }
 
 /// The address on the command line.
 fn address(around: &Started) -> Option<u64> {
-    let arguments =
-        Fdt::new(around.devicetree).ok()?.root().child("chosen")?.property("bootargs")?;
-    let text = arguments.value_as::<&str>().ok()?.strip_prefix("0x")?;
-    u64::from_str_radix(text, 16).ok()
+    u64::from_str_radix(around.command_line().strip_prefix("0x")?, 16).ok()
 }
 
 /// The controller's registers.

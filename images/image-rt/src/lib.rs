@@ -35,6 +35,7 @@ pub mod heap;
 pub mod lock;
 pub mod memory;
 pub mod monitor;
+mod panic;
 #[cfg(feature = "heap")]
 pub mod pci;
 pub mod platform;
@@ -42,22 +43,8 @@ pub mod power;
 pub mod restart;
 pub mod start;
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
+#[doc(hidden)]
+pub use aarch64_rt;
 pub use boot::Boot;
 #[doc(hidden)]
-pub use {aarch64_rt, exceptions::Handlers};
-
-/// Ends the image, with a line that no runner takes for success.
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    static PANICKED: AtomicBool = AtomicBool::new(false);
-    if !PANICKED.swap(true, Ordering::Relaxed) {
-        console::break_lock();
-        println!("not ok - the image: {info}");
-        power::system_off()
-    }
-    loop {
-        cpu::wait_for_interrupt();
-    }
-}
+pub use exceptions::Handlers;

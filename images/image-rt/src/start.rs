@@ -24,6 +24,15 @@ pub struct Started {
     pub gic: Option<[PhysicalRegion; 2]>,
 }
 
+impl Started {
+    /// Returns the loader's command line, which is empty if there is none.
+    pub fn command_line(&self) -> &'static str {
+        let chosen = Fdt::new(self.devicetree).ok().and_then(|tree| tree.root().child("chosen"));
+        let text = chosen.and_then(|chosen| chosen.property("bootargs"));
+        text.and_then(|text| text.value_as::<&str>().ok()).unwrap_or_default()
+    }
+}
+
 /// Takes the console, firmware's conduit and the heap, if there is one, into use. First, and once.
 ///
 /// # Safety

@@ -2,4 +2,6 @@
 #![no_std]
 
 #[cfg(feature = "heap")]
+pub mod pci;
+#[cfg(feature = "heap")]
 pub mod size;

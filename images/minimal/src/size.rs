@@ -26,6 +26,9 @@ pub type Gic = gic_driver::Gic<Kernel>;
 /// Brings a controller up.
 pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
 
+/// Reads a devicetree.
+pub type Read = fn(&[u8]) -> Result<(), Box<dyn Error>>;
+
 /// A device with vectors, and its handler.
 pub type Served = (MsiDevice, irq_domain::IrqHandle);
 
@@ -56,6 +59,14 @@ pub fn finish(served: Served) -> ! {
     cpu::irq_enable();
     assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
     drop(served);
+    power::system_off()
+}
+
+/// Starts the runtime, runs `read` on the devicetree and turns the machine off.
+pub fn read_devicetree(boot: Boot, read: Read) -> ! {
+    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
+    let started = unsafe { start::start(boot) };
+    read(started.devicetree).expect("what is read of the devicetree");
     power::system_off()
 }
 

@@ -1,6 +1,6 @@
 //! Events that the SMMU reports (IHI 0070, 7.3).
 
-use crate::stream_table::StreamId;
+use crate::stream_id::StreamId;
 use core::fmt;
 
 /// An event record.

@@ -1,10 +1,12 @@
 //! The two queues in memory (IHI 0070, 3.5): commands to the SMMU, events from it. An index counts
 //! to twice the queue's length: what is beyond its bits tells a full queue from an empty one.
 
+use crate::error::SmmuError;
 use crate::event::Event;
-use crate::registers::Registers;
-use crate::stream_table::{SpaceId, StreamId};
-use crate::{SmmuError, memory, store, wait_for};
+use crate::registers::{Registers, Ring};
+use crate::stream_id::{SpaceId, StreamId};
+use crate::table::{memory, store};
+use crate::wait::wait_for;
 use gic_driver::{GicPlatform, Table};
 use image_rt::platform::Kernel;
 
@@ -79,12 +81,8 @@ impl Commands {
         if error == 0 { Ok(()) } else { Err(SmmuError::BadCommand(error)) }
     }
 
-    pub(crate) fn address(&self) -> u64 {
-        self.table.address
-    }
-
-    pub(crate) fn bits(&self) -> u32 {
-        self.bits
+    pub(crate) fn ring(&self) -> Ring {
+        Ring { address: self.table.address, bits: self.bits }
     }
 
     fn push(&mut self, registers: &Registers, words: [u64; 2]) -> Result<(), SmmuError> {
@@ -123,12 +121,8 @@ impl Events {
         Some(Event::read(words))
     }
 
-    pub(crate) fn address(&self) -> u64 {
-        self.table.address
-    }
-
-    pub(crate) fn bits(&self) -> u32 {
-        self.bits
+    pub(crate) fn ring(&self) -> Ring {
+        Ring { address: self.table.address, bits: self.bits }
     }
 
     fn load(&self, offset: u64) -> u64 {

@@ -1,10 +1,11 @@
 //! Registers (IHI 0070, chapter 6): what the SMMU can, where its tables lie, and what is switched
 //! on.
 
-use crate::queue::{Commands, Events};
+use crate::error::SmmuError;
 use crate::stream_table::{Fmt, StreamTable};
-use crate::{Frame, SmmuError, wait_for};
-use gic_driver::Mmio;
+use crate::wait::wait_for;
+use gic_driver::{Mmio, Platform};
+use image_rt::platform::Kernel;
 
 const IDR0: u32 = 0x00;
 const IDR1: u32 = 0x04;
@@ -77,6 +78,15 @@ impl Features {
     }
 }
 
+/// A queue as the registers describe it.
+pub(crate) struct Ring {
+    pub(crate) address: u64,
+    /// Number of bits of an index.
+    pub(crate) bits: u32,
+}
+
+type Frame = <Kernel as Platform>::Mmio;
+
 /// The register frame: both pages.
 pub(crate) struct Registers(Frame);
 
@@ -95,16 +105,16 @@ impl Registers {
     }
 
     /// Says where tables and queues are. Nothing is switched on.
-    pub(crate) fn place_tables(&self, streams: &StreamTable, commands: &Commands, events: &Events) {
+    pub(crate) fn place_tables(&self, streams: &StreamTable, commands: &Ring, events: &Ring) {
         self.0.write32(CR1, CACHED);
         self.0.write32(CR2, RECINVSID);
         let Fmt { bits, split } = streams.format();
         self.0.write64(STRTAB_BASE, streams.address() | ALLOCATE);
         self.0.write32(STRTAB_BASE_CFG, 1 << 16 | split << 6 | bits);
-        self.0.write64(CMDQ_BASE, commands.address() | u64::from(commands.bits()) | ALLOCATE);
+        self.0.write64(CMDQ_BASE, commands.address | u64::from(commands.bits) | ALLOCATE);
         self.0.write32(CMDQ_PROD, 0);
         self.0.write32(CMDQ_CONS, 0);
-        self.0.write64(EVENTQ_BASE, events.address() | u64::from(events.bits()) | ALLOCATE);
+        self.0.write64(EVENTQ_BASE, events.address | u64::from(events.bits) | ALLOCATE);
         self.0.write32(EVENTQ_PROD, 0);
         self.0.write32(EVENTQ_CONS, 0);
     }

@@ -1,24 +1,11 @@
 //! Stream table entries and context descriptors (IHI 0070, chapter 5): which address space a
 //! device's accesses are of.
 
-use crate::{SmmuError, memory, store};
+use crate::error::SmmuError;
+use crate::stream_id::{SpaceId, StreamId};
+use crate::table::{memory, store};
 use alloc::collections::BTreeMap;
-use core::fmt;
 use gic_driver::Table;
-
-/// A device's number at the SMMU.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct StreamId(pub u32);
-
-impl fmt::Display for StreamId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-/// An address space's number in the SMMU's caches (ASID).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SpaceId(pub u16);
 
 /// Streams of a second-level table: those of a PCI bus.
 const SPLIT: u32 = 8;

@@ -8,7 +8,7 @@ mod port;
 mod virtio;
 mod xhci;
 
-use crate::rig::Device;
+use crate::driver::Driver;
 use alloc::sync::Arc;
 use image_rt::pci::Function;
 
@@ -17,7 +17,7 @@ pub(crate) struct DeviceKind {
     pub(crate) name: &'static str,
     vendor: u16,
     device: u16,
-    make: fn(&Function) -> Arc<dyn Device>,
+    make: fn(&Function) -> Arc<dyn Driver>,
 }
 
 /// All of them.
@@ -108,7 +108,7 @@ impl DeviceKind {
     }
 
     /// The function's driver.
-    pub(crate) fn drive(&self, function: &Function) -> Arc<dyn Device> {
+    pub(crate) fn drive(&self, function: &Function) -> Arc<dyn Driver> {
         (self.make)(function)
     }
 }

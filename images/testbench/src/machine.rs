@@ -137,6 +137,11 @@ impl Machine {
         self.irqchip.cpus()
     }
 
+    /// Returns the CPUs that take interrupts.
+    pub(crate) fn online_cpus(&self) -> Vec<Cpu> {
+        self.interrupts.online_cpus().collect()
+    }
+
     /// Returns the parent of a function's messages.
     pub(crate) fn parent_of(&self, function: &Function) -> Option<Arc<dyn MsiParent>> {
         // All functions share the layer of the SMMU; without an SMMU, functions without an alias

@@ -12,6 +12,7 @@ extern crate alloc;
 mod controller;
 mod devices;
 mod devicetree;
+mod driver;
 mod ledger;
 mod machine;
 mod platform;

@@ -1,6 +1,7 @@
-//! Results of the tests: a line each, which the runner counts.
+//! Results of the tests: a fact each, which the suite counts.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use doorbell_facts::{CheckFact, Fact};
 use image_rt::println;
 
 /// Result of a test.
@@ -22,7 +23,6 @@ impl<E: core::error::Error> From<E> for Verdict {
 }
 
 /// Ends a test that found otherwise.
-#[macro_export]
 macro_rules! check {
     ($condition:expr, $($otherwise:tt)+) => {
         if !$condition {
@@ -30,43 +30,51 @@ macro_rules! check {
         }
     };
 }
+pub(crate) use check;
 
 /// Ends a test that cannot be tried on this machine.
-#[macro_export]
 macro_rules! skip {
     ($($why:tt)+) => { return Err($crate::report::Verdict::Skipped(alloc::format!($($why)+))) };
+}
+pub(crate) use skip;
+
+/// Prints a fact.
+pub(crate) fn tell(fact: impl Into<Fact>) {
+    let fact: Fact = fact.into();
+    println!("{fact}");
 }
 
 /// The count.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    passed: u32,
-    failed: u32,
-    skipped: u32,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
 }
 
 impl Report {
-    /// Runs a test and prints its line.
+    /// Runs a test and prints its outcome.
     pub(crate) fn case(&mut self, name: &str, test: impl FnOnce() -> Outcome) {
-        match test() {
+        let check = name.to_string();
+        tell(match test() {
             Ok(()) => {
                 self.passed += 1;
-                println!("ok - {name}");
+                CheckFact::Passed { check: check.into() }
             }
             Err(Verdict::Failed(why)) => {
                 self.failed += 1;
-                println!("not ok - {name}: {why}");
+                CheckFact::failed(check, why)
             }
             Err(Verdict::Skipped(why)) => {
                 self.skipped += 1;
-                println!("skip - {name}: {why}");
+                CheckFact::skipped(check, why)
             }
-        }
+        });
     }
 
     /// Prints the total.
     pub(crate) fn summarize(&self) {
-        let Self { passed, failed, skipped } = self;
-        println!("total: {passed} passed, {failed} failed, {skipped} skipped");
+        let Self { passed, failed, skipped } = *self;
+        tell(CheckFact::Total { passed, failed, skipped });
     }
 }

@@ -1,6 +1,7 @@
 //! A device under test: its function, its driver, its vectors, and the CPUs that ran their
 //! handlers.
 
+use crate::driver::Driver;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::report::{Outcome, Verdict};
@@ -15,57 +16,10 @@ use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::Cpu;
 
-/// A device's driver, as far as the tests need one.
-pub(crate) trait Device: Send + Sync {
-    /// Returns the number of vectors that its driver uses.
-    fn vectors(&self) -> u16;
-
-    /// Has it an occasion to send at least one of its messages?
-    fn fires(&self) -> bool {
-        true
-    }
-
-    /// Does [`fire`](Self::fire) return before the handler ran?
-    fn posts(&self) -> bool {
-        true
-    }
-
-    /// Returns true if the message is on its way when [`fire`](Self::fire) returns. Otherwise
-    /// another machine sends it later.
-    fn prompt(&self, slot: u16) -> bool {
-        let _ = slot;
-        true
-    }
-
-    /// Returns true if the device may send each message twice, the second time a moment later.
-    fn repeats(&self) -> bool {
-        false
-    }
-
-    /// Takes the device into use: its vectors have handlers.
-    fn start(&self) -> Outcome {
-        Ok(())
-    }
-
-    /// Has the device send the message of `slot`; `false` if it has no occasion to. Task.
-    fn fire(&self, slot: u16) -> Result<bool, Verdict>;
-
-    /// Returns the address of the code of [`handle`](Self::handle), if its instructions can be
-    /// counted.
-    fn handler_address(&self) -> Option<usize> {
-        None
-    }
-
-    /// Handles an interrupt of the device. Hard IRQ.
-    fn handle(&self, slot: u16) {
-        let _ = slot;
-    }
-}
-
 /// A device that is not used.
 struct Idle;
 
-impl Device for Idle {
+impl Driver for Idle {
     fn vectors(&self) -> u16 {
         0
     }
@@ -107,7 +61,7 @@ impl Counts {
 /// A device with its vectors.
 pub(crate) struct Rig {
     pub(crate) name: String,
-    pub(crate) device: Arc<dyn Device>,
+    pub(crate) device: Arc<dyn Driver>,
     pub(crate) vectors: Vec<MsiVector>,
     pub(crate) handles: Vec<IrqHandle>,
     pub(crate) counts: Arc<Counts>,
@@ -122,7 +76,7 @@ impl Rig {
         machine: &Machine,
         name: &str,
         function: &Function,
-        device: Arc<dyn Device>,
+        device: Arc<dyn Driver>,
     ) -> Result<Self, Verdict> {
         let vectors = device.vectors();
         let rig = Self::with_vectors(machine, name, function, device, vectors)?;
@@ -144,7 +98,7 @@ impl Rig {
         machine: &Machine,
         name: &str,
         function: &Function,
-        device: Arc<dyn Device>,
+        device: Arc<dyn Driver>,
         most: u16,
     ) -> Result<Self, Verdict> {
         let parent = machine.parent_of(function);

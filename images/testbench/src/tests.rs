@@ -15,7 +15,6 @@ mod translated;
 
 use crate::machine::Machine;
 use crate::report::Report;
-use msi_types::Cpu;
 
 /// Everything.
 pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report) {
@@ -34,11 +33,6 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     hotplug::run(machine, report);
     suspend::run(machine, tables_of(expected), report);
     cost::run(machine, has_word(expected, "cost=linux"), report);
-}
-
-/// The CPUs that are on line.
-fn online(machine: &Machine) -> alloc::vec::Vec<Cpu> {
-    machine.interrupts.online_cpus().collect()
 }
 
 /// Returns where the ITS keeps its mappings, as the runner says.

@@ -39,5 +39,6 @@ pub mod small_linux;
 pub mod suite;
 pub mod system;
 pub mod temporary;
+pub mod testbench;
 pub mod toolchain;
 pub mod workspace;

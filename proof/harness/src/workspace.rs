@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process;
 use crate::suite::Shared;
 
-/// Folders of the workspaces whose packages run on bare metal.
+/// Folders of the workspaces whose packages run on bare metal, except for the suite in `el2`.
 pub const BARE_METAL: [&str; 2] = ["images", "el2"];
 
 /// The root folder, the packages (those on bare metal too) and the target folder.

@@ -31,8 +31,10 @@ const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 /// The machine on which tests of drivers run.
 const MODEL: &[&str] = &["doorbell-hardware", "vgic"];
 
-/// Packages that an image may use: every library, and the images' shared runtime.
+/// Packages that an image may use: every library, the images' shared runtime, and the facts that
+/// images report.
 const IMAGES_USE: &[&str] = &[
+    "doorbell-facts",
     "msi-types",
     "gic-arch",
     "irq-domain",
@@ -99,10 +101,12 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
     ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest"]]),
-    ("kvm-judge", &[LIBRARIES]),
-    ("kvm-monitor", &[LIBRARIES]),
-    ("doorbell-harness", &[]),
-    ("doorbell-suites", &[&["doorbell-harness", "doorbell-oracles"]]),
+    ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
+    ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
+    ("doorbell-facts", &[]),
+    ("doorbell-harness", &[&["doorbell-facts"]]),
+    ("hypervisor-suite", &[&["doorbell-facts", "doorbell-harness"]]),
+    ("doorbell-suites", &[&["doorbell-facts", "doorbell-harness", "doorbell-oracles"]]),
     ("xtask", &[&["doorbell-harness"]]),
 ];
 

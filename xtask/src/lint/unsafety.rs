@@ -23,7 +23,10 @@ const AUDITED: &[&str] = &[
     "proof/oracles/kvm-judge/src/kvm.rs",
     "proof/oracles/kvm-judge/src/kvm",
     "proof/oracles/kvm-monitor/src/kernel.rs",
-    "el2",
+    "el2/hostile",
+    "el2/hypervisor",
+    "el2/microbench",
+    "el2/stray-dma",
     "images",
 ];
 

@@ -13,7 +13,8 @@ use msi_types::pci::{msi, msix};
 use msi_types::{Delivery, DeviceId};
 use vgic::AccessWidth;
 
-use super::PAGE;
+/// Pages by which the guest's memory is mapped.
+pub(super) const PAGE: u64 = 0x1000;
 
 /// The model, and the offset of its capability.
 pub(super) enum Messages {

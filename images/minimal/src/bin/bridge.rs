@@ -3,33 +3,21 @@
 #![no_std]
 #![no_main]
 
-#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
-#[path = "../../../../sim/machine/src/readme/kernel.rs"]
-mod kernel;
-
 extern crate alloc;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_facts::{Fact, MinimalFact};
 use gic_bringup::Irqchip;
-use image_rt::pci;
-use image_rt::platform::{Kernel, registers};
-use image_rt::start;
-use image_rt::{Boot, cpu, exceptions, power, println};
+use image_rt::platform::Kernel;
+use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::{Function, TableMemory};
-use irq_domain::{IrqContext, IrqHandle, MsiDevice, Unhandled};
-use msi_types::{Cpu, HwIrq, Pending};
-use spin::Once;
+use irq_domain::{IrqContext, IrqHandle, MsiDevice};
+use minimal::pci::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
+use msi_types::Pending;
 
 image_rt::image!(main);
-
-/// QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
-const EDU: (u16, u16) = (0x1234, 0x11e8);
-const RAISE: u64 = 0x60;
-const ACKNOWLEDGE: u64 = 0x64;
-
-static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 
 /// A function's device and its vectors.
 struct Taken {
@@ -38,21 +26,8 @@ struct Taken {
     device: MsiDevice,
 }
 
-fn stray(vector: HwIrq, why: Unhandled) {
-    panic!("interrupt {vector}: {why:?}");
-}
-
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
-    let around = unsafe { start::start(boot) };
-    let new = || kernel::boot(Arc::new(Kernel), around.devicetree, &registers());
-    let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
-    exceptions::set_irq_handler(|| {
-        let irqchip = IRQCHIP.get().expect("interrupts come after it");
-        kernel::take_interrupts(irqchip, Cpu::new(0), &registers(), stray);
-    });
-    cpu::irq_enable();
-
+    let irqchip = bring_up(boot);
     let host = irqchip.description().hosts.first().expect("QEMU has PCI");
     let functions = kernel::functions(host, pci::mapped).expect("memory for the functions");
     let shared = functions.iter().filter(|function| function.requester().alias.is_some());
@@ -66,8 +41,8 @@ fn main(boot: Boot) -> ! {
     let mut aliases: Vec<_> = aliases.collect();
     aliases.sort_unstable();
     aliases.dedup();
-    let (functions, aliases) = (taken.len(), aliases.len());
-    println!("ok - {functions} functions behind {aliases} bridges have {vectors} vectors");
+    let (functions, bridges) = (taken.len(), aliases.len());
+    println!("{}", Fact::from(MinimalFact::Bridged { functions, bridges, vectors }));
     for (_, taken) in taken {
         drop(taken.handles);
         taken.device.tear_down().expect("the device stops");

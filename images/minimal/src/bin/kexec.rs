@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use doorbell_facts::{Fact, MinimalFact};
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 use gic_arch::gicr::{FRAME_SIZE, VLPI_BASE};
 use gic_bringup::Irqchip;
@@ -27,6 +28,7 @@ use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, exceptions, println, restart};
 use irq_domain::pci::{FunctionStore, TableMemory};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
+use minimal::pci::{ACKNOWLEDGE, EDU, RAISE};
 use msi_types::Cpu;
 use spin::Once;
 
@@ -34,10 +36,6 @@ image_rt::image!(main);
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
-/// QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
-const EDU: (u16, u16) = (0x1234, 0x11e8);
-const RAISE: u64 = 0x60;
-const ACKNOWLEDGE: u64 = 0x64;
 const PAGE_64K: u64 = 0x1_0000;
 /// INTID bits of the virtual LPIs.
 const VIRTUAL_ID_BITS: u8 = 14;
@@ -68,7 +66,7 @@ fn main(boot: Boot) -> ! {
     if let Err(error) = live(life, &started) {
         panic!("life {}: {error}", life + 1);
     }
-    println!("ok - {} lives", life + 1);
+    println!("{}", Fact::from(MinimalFact::Lived { lives: life + 1 }));
     power::system_off()
 }
 

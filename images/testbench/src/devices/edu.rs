@@ -1,8 +1,7 @@
 //! QEMU's educational device: one MSI or INTA, raised by a register write, and a copying engine.
 
-use crate::check;
-use crate::report::Verdict;
-use crate::rig::Device;
+use crate::driver::Driver;
+use crate::report::{Verdict, check};
 use core::sync::atomic::{AtomicU64, Ordering};
 use image_rt::cpu;
 use image_rt::pci::{Bar, Function};
@@ -33,7 +32,7 @@ impl Edu {
     }
 }
 
-impl Device for Edu {
+impl Driver for Edu {
     fn vectors(&self) -> u16 {
         1
     }

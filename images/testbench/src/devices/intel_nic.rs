@@ -1,7 +1,7 @@
 //! Intel network controllers: interrupt causes can be set by software.
 
+use crate::driver::Driver;
 use crate::report::{Outcome, Verdict};
-use crate::rig::Device;
 use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
@@ -21,7 +21,7 @@ impl E1000e {
     }
 }
 
-impl Device for E1000e {
+impl Driver for E1000e {
     fn vectors(&self) -> u16 {
         E1000E_VECTORS
     }
@@ -66,7 +66,7 @@ impl Igb {
     }
 }
 
-impl Device for Igb {
+impl Driver for Igb {
     fn vectors(&self) -> u16 {
         IGB_VECTORS
     }

@@ -1,7 +1,7 @@
 //! ivshmem with doorbells: a peer process rings this machine's vectors when this machine rings its.
 
-use crate::report::Verdict;
-use crate::rig::Device;
+use crate::driver::Driver;
+use crate::report::{Verdict, check};
 use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
@@ -20,7 +20,7 @@ impl Ivshmem {
     }
 }
 
-impl Device for Ivshmem {
+impl Driver for Ivshmem {
     fn vectors(&self) -> u16 {
         VECTORS
     }
@@ -31,7 +31,7 @@ impl Device for Ivshmem {
 
     /// Rings the peer, which rings back.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
-        crate::check!(self.0.read32(OWN_ID) != PEER, "the peer's number is ours");
+        check!(self.0.read32(OWN_ID) != PEER, "the peer's number is ours");
         self.0.write32(DOORBELL, PEER << 16 | u32::from(slot));
         Ok(true)
     }

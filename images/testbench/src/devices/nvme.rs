@@ -1,8 +1,7 @@
 //! NVM Express: a queue pair for each vector, whose commands complete by interrupt.
 
-use crate::check;
-use crate::report::{Outcome, Verdict};
-use crate::rig::Device;
+use crate::driver::Driver;
+use crate::report::{Outcome, Verdict, check};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -169,7 +168,7 @@ impl Nvme {
     }
 }
 
-impl Device for Nvme {
+impl Driver for Nvme {
     fn vectors(&self) -> u16 {
         QUEUES
     }
@@ -221,7 +220,7 @@ impl Device for Nvme {
     }
 
     fn handler_address(&self) -> Option<usize> {
-        let handle: fn(&Self, u16) = <Self as Device>::handle;
+        let handle: fn(&Self, u16) = <Self as Driver>::handle;
         Some((handle as *const ()).addr())
     }
 

@@ -1,11 +1,11 @@
 //! PCI Express ports. With hot-plug, "command completed" is an interrupt, and any write to Slot
 //! Control a command. A root port also reports errors, which are injected from outside.
 
-use crate::report::{Outcome, Verdict};
-use crate::rig::Device;
+use crate::driver::Driver;
+use crate::report::{Outcome, Verdict, tell};
 use alloc::sync::Arc;
+use doorbell_facts::TestbenchFact;
 use image_rt::pci::Function;
-use image_rt::println;
 use irq_domain::pci::ConfigSpace;
 
 const COMMAND: u16 = 0x04;
@@ -60,15 +60,15 @@ impl Port {
         self.config.write16(register, control | ENABLES);
     }
 
-    /// Asks the runner for an error at this port; it tells of one only if it told of none before.
+    /// Requests an error of the suite at this port; it tells of one only if it told of none before.
     fn ask_for_an_error(&self, errors: u16) {
         self.config.write32(errors + UNCORRECTABLE_STATUS, u32::MAX);
         self.config.write32(errors + ROOT_STATUS, u32::MAX);
-        println!("request - an error at hp");
+        tell(TestbenchFact::WantsError { port: "hp".into() });
     }
 }
 
-impl Device for Port {
+impl Driver for Port {
     fn vectors(&self) -> u16 {
         if self.errors.is_some() { 2 } else { 1 }
     }

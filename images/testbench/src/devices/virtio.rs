@@ -4,9 +4,8 @@
 mod transport;
 
 use self::transport::Platform;
-use crate::check;
-use crate::report::{Outcome, Verdict};
-use crate::rig::Device;
+use crate::driver::Driver;
+use crate::report::{Outcome, Verdict, check};
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -134,7 +133,7 @@ impl Rng {
     }
 }
 
-impl Device for Rng {
+impl Driver for Rng {
     fn vectors(&self) -> u16 {
         2
     }
@@ -167,7 +166,7 @@ impl Blk {
     }
 }
 
-impl Device for Blk {
+impl Driver for Blk {
     fn vectors(&self) -> u16 {
         2
     }
@@ -209,7 +208,7 @@ impl Net {
     }
 }
 
-impl Device for Net {
+impl Driver for Net {
     fn vectors(&self) -> u16 {
         3
     }

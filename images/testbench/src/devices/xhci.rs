@@ -1,9 +1,8 @@
 //! xHCI with a keyboard: a control transfer says at which interrupter it completes, and interrupter
 //! *n* is vector *n*.
 
-use crate::check;
-use crate::report::{Outcome, Verdict};
-use crate::rig::Device;
+use crate::driver::Driver;
+use crate::report::{Outcome, Verdict, check, skip};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 use image_rt::cpu;
@@ -195,7 +194,7 @@ impl Xhci {
         let ports = self.bar.read32(HCSPARAMS1) >> 24;
         let register = |port: u32| PORTSC + 16 * u64::from(port);
         let port = (0..ports).find(|port| self.read(register(*port)) & CONNECTED != 0);
-        let Some(port) = port else { crate::skip!("nothing is plugged in") };
+        let Some(port) = port else { skip!("nothing is plugged in") };
         self.write(register(port), PORT_POWER | PORT_RESET);
         let enabled = cpu::wait_until(2000, || self.read(register(port)) & 2 != 0);
         check!(enabled, "port {port} does not come out of reset");
@@ -266,7 +265,7 @@ impl Xhci {
     }
 }
 
-impl Device for Xhci {
+impl Driver for Xhci {
     fn vectors(&self) -> u16 {
         INTERRUPTERS
     }

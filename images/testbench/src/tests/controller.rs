@@ -1,12 +1,10 @@
 //! The ITS's commands, by what they do to a message: INV, INT, CLEAR, MOVI, MOVALL, DISCARD, MAPC;
 //! and a command that fails. Where there is none, what the distributor does to the same.
 
-use super::online;
-use crate::check;
 use crate::controller::{LEAVES_PENDING, Tested as _};
 use crate::machine::{Machine, UNHANDLED};
 use crate::platform::break_next_table;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check, skip};
 use crate::smp;
 use crate::soft_device::{self, SoftDevice};
 use alloc::format;
@@ -144,7 +142,7 @@ fn cleared(machine: &Machine) -> Outcome {
 
 /// The boot CPU and another one.
 fn two_cpus(machine: &Machine) -> Result<(Cpu, Cpu), Verdict> {
-    match online(machine)[..] {
+    match machine.online_cpus()[..] {
         [first, .., last] => Ok((first, last)),
         _ => Err(Verdict::Skipped("there is one CPU".into())),
     }
@@ -172,7 +170,7 @@ fn moved(machine: &Machine) -> Outcome {
         check_runs(&runs, there, 1)?;
         device.tear_down()?;
         LEAVES_PENDING.store(true, Ordering::Relaxed);
-        crate::skip!("this QEMU leaves what is pending behind");
+        skip!("this QEMU leaves what is pending behind");
     }
     check_runs(&runs, if leaves_pending_lpis(machine) { there } else { here }, 1)?;
     device.tear_down()
@@ -248,7 +246,7 @@ fn stalled(machine: &Machine) -> Outcome {
         Ok(events) => {
             its.unmap_events(&device, events);
             its.detach(device);
-            crate::skip!("the ITS keeps its tables elsewhere");
+            skip!("the ITS keeps its tables elsewhere");
         }
     };
     its.detach(device);

@@ -2,18 +2,17 @@
 //! and the cost of an interrupt. From boot to power-off, Linux takes 66 commands in 37 writes of
 //! CWRITER, and 138 reads of CREADR. It makes 218 accesses of the ITS's registers in all.
 
-use super::online;
-use crate::check;
 use crate::devices::DeviceKind;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check, tell};
 use crate::rig::Rig;
 use crate::soft_device::SoftDevice;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use doorbell_facts::WatchedFact;
 use image_rt::pci::Function;
 use image_rt::{console, cpu, println};
 use msi_types::Cpu;
@@ -46,12 +45,12 @@ pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
         let rig = started(machine, "nvme")?;
         let handler =
             rig.device.handler_address().ok_or(Verdict::Failed("no handler to watch".into()))?;
-        println!("cost: ready {handler:x}");
+        tell(WatchedFact::Ready { handler: format!("{handler:x}").into() });
         check!(cpu::wait_until(WATCHER_PATIENCE, || console::read().is_some()), "nobody watches");
         for _ in 0..WATCHED {
             rig.fire(1, rig.handles[1].effective_affinity())?;
         }
-        println!("cost: done");
+        tell(WatchedFact::Done);
         rig.tear_down()
     });
 }
@@ -60,7 +59,7 @@ fn compare(machine: &'static Machine) -> Outcome {
     // A CPU's collection, as at its start: Linux's count has both in it.
     let start = Ledger::now();
     let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
-    for cpu in online(machine) {
+    for cpu in machine.online_cpus() {
         its.cpu_on(cpu)?;
     }
     println!("note - cost: two CPUs: {}", Ledger::now() - start);
@@ -113,7 +112,7 @@ fn find<'a>(
 /// Linux's count has no MOVI in it: this is not counted either.
 fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     let before = Ledger::now();
-    let cpus = online(machine);
+    let cpus = machine.online_cpus();
     let from = rig.handles[0].effective_affinity();
     let to = cpus.iter().find(|cpu| **cpu != from).copied().unwrap_or(from);
     rig.handles[0].set_affinity(to)?;

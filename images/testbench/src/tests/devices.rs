@@ -1,10 +1,8 @@
 //! Each device: its vectors arrive where they were sent, follow a move, and can be held back.
 
-use super::online;
-use crate::check;
 use crate::devices::DeviceKind;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check};
 use crate::rig::Rig;
 use crate::smp;
 use alloc::format;
@@ -63,7 +61,7 @@ fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report
 
 /// Every vector on every CPU (on two CPUs each, where there are many of both).
 fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
-    let cpus = online(machine);
+    let cpus = machine.online_cpus();
     let tries = if rig.vectors.len() > 2 { 2 } else { cpus.len() };
     let mut fired = 0;
     let mut own = 0;

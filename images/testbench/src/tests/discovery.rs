@@ -1,11 +1,10 @@
 //! Discovery finds the machine that QEMU was told to be: the runner states its options on the
 //! command line.
 
-use crate::check;
 use crate::controller::Controller;
 use crate::machine::Machine;
 use crate::platform::Kernel;
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, check};
 use crate::smp;
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -1,10 +1,8 @@
 //! A CPU leaves by PSCI, its interrupts go elsewhere, and it comes back; and the whole GIC sleeps.
 
-use super::online;
-use crate::check;
 use crate::controller::{Tested as _, registers};
 use crate::machine::Machine;
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, check, skip};
 use crate::smp;
 use crate::soft_device::SoftDevice;
 use alloc::sync::Arc;
@@ -58,8 +56,8 @@ pub(super) fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
 }
 
 fn leave_and_return(machine: &'static Machine) -> Outcome {
-    let Some(cpu) = online(machine).last().copied().filter(|cpu| *cpu != Cpu::new(0)) else {
-        crate::skip!("there is one CPU")
+    let Some(cpu) = machine.online_cpus().last().copied().filter(|cpu| *cpu != Cpu::new(0)) else {
+        skip!("there is one CPU")
     };
     let (device, runs) = device(machine)?;
     let all_there = |device: &SoftDevice| -> Outcome {
@@ -82,9 +80,10 @@ fn leave_and_return(machine: &'static Machine) -> Outcome {
 }
 
 fn many_times(machine: &'static Machine) -> Outcome {
-    let cpus: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != Cpu::new(0)).collect();
+    let cpus: Vec<_> =
+        machine.online_cpus().into_iter().filter(|cpu| *cpu != Cpu::new(0)).collect();
     if cpus.is_empty() {
-        crate::skip!("there is one CPU");
+        skip!("there is one CPU");
     }
     let (device, runs) = device(machine)?;
     for turn in 0..10 {
@@ -93,7 +92,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
         let there = fire_all(&device, &runs, cpu)?;
         check!(there == 0, "{there} arrived at CPU {cpu}, which is off");
         smp::turn_on(machine, cpu)?;
-        for (handle, cpu) in device.handles.iter().zip(online(machine).into_iter().cycle()) {
+        for (handle, cpu) in device.handles.iter().zip(machine.online_cpus().into_iter().cycle()) {
             handle.set_affinity(cpu)?;
         }
         fire_all(&device, &runs, cpu)?;
@@ -103,9 +102,9 @@ fn many_times(machine: &'static Machine) -> Outcome {
 
 /// A system's suspension, but for the loss of power.
 fn sleep_and_wake(machine: &'static Machine) -> Outcome {
-    let Some(its) = &machine.its else { crate::skip!("no ITS") };
+    let Some(its) = &machine.its else { skip!("no ITS") };
     let (gic, boot) = (machine.gic().gicv3()?, Cpu::new(0));
-    let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != boot).collect();
+    let others: Vec<_> = machine.online_cpus().into_iter().filter(|cpu| *cpu != boot).collect();
     others.iter().try_for_each(|cpu| take_away(machine, *cpu))?;
     let (device, runs) = device(machine)?;
     let count = || runs[0].load(Ordering::Acquire);
@@ -125,7 +124,7 @@ fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     check!(count() == 1, "what was pending ran {} times", count());
     others.iter().try_for_each(|cpu| smp::turn_on(machine, *cpu))?;
     for handle in &device.handles {
-        handle.set_affinity(online(machine).last().copied().unwrap_or(boot))?;
+        handle.set_affinity(machine.online_cpus().last().copied().unwrap_or(boot))?;
     }
     fire_all(&device, &runs, boot)?;
     device.tear_down()

@@ -1,12 +1,10 @@
 //! Two functions on one wire: firmware's `interrupt-map` routes their pins to one level-triggered
 //! interrupt of the GIC.
 
-use super::online;
-use crate::check;
 use crate::devices::DeviceKind;
 use crate::devices::edu::{ACKNOWLEDGE, RAISE, STATUS};
 use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check, skip};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -41,7 +39,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
     let Some((first, second)) = made else { return };
     report.case("the level serves whichever function asserts it, on each CPU", || {
-        for cpu in online(machine) {
+        for cpu in machine.online_cpus() {
             first.handle.set_affinity(cpu)?;
             check!(second.handle.effective_affinity() == cpu, "the targets differ");
             alone(&first, &second)?;
@@ -86,7 +84,7 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
     let mut wires: Vec<(&Function, WiredInterrupt)> = Vec::new();
     let edus = || machine.functions.iter().filter(|found| DeviceKind::is(found, "edu"));
     if edus().count() < 2 {
-        crate::skip!("no second edu");
+        skip!("no second edu");
     }
     for function in edus() {
         let wire = wire(machine, function)?;
@@ -106,7 +104,7 @@ fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdic
     let pin = pin.ok_or(Verdict::Failed("the function has no pin".into()))?;
     let host = machine.description.hosts.first().ok_or(Verdict::Failed("no PCI".into()))?;
     match host.route_intx(&path(machine, function.address), pin) {
-        Err(NoIntx::NotDescribed) => crate::skip!("firmware routes no pins"),
+        Err(NoIntx::NotDescribed) => skip!("firmware routes no pins"),
         routed => Ok(routed?),
     }
 }

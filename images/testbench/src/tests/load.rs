@@ -1,12 +1,10 @@
 //! Load: as many interrupts as the runner asks for, from every CPU and from a device, while their
 //! affinities move. Nothing is lost: the handler of each vector sees the last number that was sent.
 
-use super::online;
-use crate::check;
 use crate::controller::LEAVES_PENDING;
 use crate::devices::DeviceKind;
 use crate::machine::{Machine, UNHANDLED};
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, check, skip};
 use crate::rig::Rig;
 use crate::smp;
 use crate::soft_device::SoftDevice;
@@ -53,7 +51,7 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     let device = SoftDevice::new(machine, VECTORS, move |slot, _| seen[usize::from(slot)].saw())?;
     let unhandled = UNHANDLED.load(Ordering::Acquire);
     let stop = Arc::new(AtomicBool::new(false));
-    let cpus = online(machine);
+    let cpus = machine.online_cpus();
     for cpu in cpus.iter().skip(1) {
         let (flows, sender, stop) = (flows.clone(), device.sender.clone(), stop.clone());
         let mut slot = cpu.get() as u16;
@@ -116,9 +114,9 @@ fn moving_device(machine: &'static Machine) -> Outcome {
     let edu = machine.functions.iter().find_map(|function| {
         DeviceKind::of(function).filter(|kind| kind.name == "edu").map(|kind| (kind, function))
     });
-    let Some((kind, function)) = edu else { crate::skip!("no edu") };
+    let Some((kind, function)) = edu else { skip!("no edu") };
     let rig = Rig::new(machine, "edu", function, kind.drive(function))?;
-    let cpus = online(machine);
+    let cpus = machine.online_cpus();
     let (device, sent) = (rig.device.clone(), Arc::new(AtomicU64::new(0)));
     let shots = sent.clone();
     let fire = move || {

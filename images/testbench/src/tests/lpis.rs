@@ -1,8 +1,7 @@
 //! The LPI tables' limits: every LPI there is, the last one alive, and not one more.
 
-use crate::check;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check, skip};
 use crate::soft_device::send;
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
@@ -25,7 +24,7 @@ fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<HwIrqBlock, Its
 }
 
 fn all_of_them(machine: &Machine) -> Outcome {
-    let Some(its) = &machine.its else { crate::skip!("no ITS") };
+    let Some(its) = &machine.its else { skip!("no ITS") };
     let free = its.lpis().available();
     check!(free == its.lpis().count(), "{free} of {} LPIs are free", its.lpis().count());
     let device = its.attach(DeviceId::new(0), free)?;
@@ -53,7 +52,7 @@ fn all_of_them(machine: &Machine) -> Outcome {
 }
 
 fn beyond(machine: &Machine) -> Outcome {
-    let Some(its) = &machine.its else { crate::skip!("no ITS") };
+    let Some(its) = &machine.its else { skip!("no ITS") };
     let bits = its.typer().device_id_bits();
     let answer = its.attach(DeviceId::new(1 << bits), 1);
     let refused = matches!(answer, Err(ItsError::DeviceIdOutOfRange { .. }));

@@ -1,11 +1,9 @@
 //! Priorities: what preempts what, in which order, and what the mask holds back; and wired
 //! interrupts on the way.
 
-use super::online;
-use crate::check;
 use crate::controller::Tested as _;
 use crate::machine::Machine;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check};
 use crate::soft_device::SoftDevice;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -158,7 +156,7 @@ fn wired(machine: &Machine) -> Outcome {
         count.fetch_add(1, Ordering::Release);
     })?;
     let mut sent = 0;
-    for cpu in online(machine) {
+    for cpu in machine.online_cpus() {
         handle.set_affinity(cpu)?;
         handle.set_pending(Pending::Set);
         sent += 1;

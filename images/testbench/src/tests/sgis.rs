@@ -1,10 +1,8 @@
 //! A CPU's own interrupts: SGIs, from every CPU to every CPU, and a PPI.
 
-use super::online;
-use crate::check;
 use crate::controller::registers;
 use crate::machine::Machine;
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, check, skip};
 use crate::smp;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -54,12 +52,12 @@ fn with_listeners(
 ) -> Outcome {
     let (arrived, handle, sgi) = listen(machine, number)?;
     let handle = Arc::new(handle);
-    for cpu in online(machine) {
+    for cpu in machine.online_cpus() {
         let handle = handle.clone();
         smp::run_on(cpu, move || handle.enable_here())?;
     }
     let outcome = use_it(&arrived, sgi);
-    for cpu in online(machine) {
+    for cpu in machine.online_cpus() {
         let handle = handle.clone();
         smp::run_on(cpu, move || handle.disable_here())?;
     }
@@ -69,8 +67,8 @@ fn with_listeners(
 fn all_to_all(machine: &'static Machine) -> Outcome {
     for number in TRIED {
         with_listeners(machine, number, |arrived, sgi| {
-            for from in online(machine) {
-                for to in online(machine) {
+            for from in machine.online_cpus() {
+                for to in machine.online_cpus() {
                     let before = arrived[to.index()].load(Ordering::Acquire);
                     smp::run_on(from, move || {
                         machine.gic().send(sgi, &[to], &registers()).expect("in reach");
@@ -81,8 +79,8 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
                     check!(there, "SGI {number} from CPU {from} did not arrive at CPU {to}");
                 }
             }
-            let each = online(machine).len() as u64;
-            for to in online(machine) {
+            let each = machine.online_cpus().len() as u64;
+            for to in machine.online_cpus() {
                 let count = arrived[to.index()].load(Ordering::Acquire);
                 check!(count == each, "CPU {to} got SGI {number} {count} times, {each} were sent");
             }
@@ -93,9 +91,10 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
 }
 
 fn to_others(machine: &'static Machine) -> Outcome {
-    let others: Vec<Cpu> = online(machine).into_iter().filter(|cpu| *cpu != Cpu::new(0)).collect();
+    let others: Vec<Cpu> =
+        machine.online_cpus().into_iter().filter(|cpu| *cpu != Cpu::new(0)).collect();
     if others.is_empty() {
-        crate::skip!("there is one CPU");
+        skip!("there is one CPU");
     }
     with_listeners(machine, 3, |arrived, sgi| {
         machine.gic().send_to_others(sgi, &registers());
@@ -106,7 +105,7 @@ fn to_others(machine: &'static Machine) -> Outcome {
 }
 
 fn to_several(machine: &'static Machine) -> Outcome {
-    let targets: Vec<Cpu> = online(machine).into_iter().step_by(2).collect();
+    let targets: Vec<Cpu> = machine.online_cpus().into_iter().step_by(2).collect();
     with_listeners(machine, 4, |arrived, sgi| {
         machine.gic().send(sgi, &targets, &registers())?;
         check_once_each(arrived, &targets)?;
@@ -130,7 +129,7 @@ fn timers(machine: &'static Machine) -> Outcome {
         },
     )?;
     let handle = Arc::new(handle);
-    for cpu in online(machine) {
+    for cpu in machine.online_cpus() {
         let timer = handle.clone();
         smp::run_on(cpu, move || {
             timer.enable_here();

@@ -2,13 +2,13 @@
 
 mod power;
 
-use super::online;
-use crate::check;
+pub(super) use self::power::Tables;
+
 use crate::controller::registers;
 use crate::devices::DeviceKind;
 use crate::machine::Machine;
 use crate::platform::Kernel;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check, skip};
 use crate::rig::Rig;
 use crate::smp;
 use alloc::sync::Arc;
@@ -31,15 +31,6 @@ const UART_SPI: u32 = 33;
 const MASK: u32 = 0x38;
 const WHEN_SENT: u32 = 1 << 5;
 const TIMER_PPI: u32 = 27;
-
-/// The place of an ITS's mappings.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Tables {
-    /// The tables that `GITS_BASER<n>` names.
-    InMemory,
-    /// The model itself, as in KVM, which drops its mappings if `GITS_BASER<n>` is cleared.
-    Inside,
-}
 
 pub(super) fn run(machine: &'static Machine, tables: Tables, report: &mut Report) {
     report.case(
@@ -122,7 +113,7 @@ fn set_uart_mask(mask: u32) {
 
 fn suspend_and_resume(machine: &'static Machine, tables: Tables, busy: &Busy) -> Outcome {
     busy.arrives(BOOT)?;
-    let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != BOOT).collect();
+    let others: Vec<_> = machine.online_cpus().into_iter().filter(|cpu| *cpu != BOOT).collect();
     others.iter().try_for_each(|cpu| super::hotplug::take_away(machine, *cpu))?;
     let state = cpu::irq_save();
     let result = sleep_with_something_pending(machine, tables, busy);
@@ -168,8 +159,8 @@ fn sleep_with_something_pending(
 }
 
 fn refused(machine: &'static Machine) -> Outcome {
-    if online(machine).len() == 1 {
-        crate::skip!("there is one CPU");
+    if machine.online_cpus().len() == 1 {
+        skip!("there is one CPU");
     }
     let refused = machine.irqchip.suspend(BOOT, &registers());
     check!(refused.is_err(), "it was suspended");

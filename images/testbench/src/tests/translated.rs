@@ -1,14 +1,13 @@
 //! Devices behind an SMMU. Their messages arrive because their doorbell is mapped for them. A
 //! message to what is not mapped does not arrive, but is reported by name.
 
-use crate::check;
 use crate::devices::DeviceKind;
 use crate::devices::edu::{
     self, ACKNOWLEDGE, DMA_BUFFER, DMA_BYTES, DMA_COMMAND, DMA_FROM, DMA_START_WITH_INTERRUPT,
     DMA_TO, RAISE,
 };
 use crate::machine::{Machine, Translated, UNHANDLED};
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{Outcome, Report, Verdict, check, skip};
 use crate::rig::Rig;
 use crate::smmu::{Access, DOORBELL_WINDOW, Event, EventKind, StreamId};
 use alloc::vec::Vec;
@@ -143,7 +142,7 @@ fn off(bench: &Bench<'_>) -> Outcome {
         "refuses: {refuses}, but {passed:?}"
     );
     if !refuses {
-        crate::skip!("this SMMU lets everything pass while it is off");
+        skip!("this SMMU lets everything pass while it is off");
     }
     quiet(bench)
 }

@@ -1,10 +1,12 @@
 //! The guest's PL011, of which a driver that only prints uses two registers (DDI 0183, 3.3). What
 //! the guest prints goes on to the monitor's output, line by line.
 //!
-//! Behind a line `cost - OPERATION …` comes `exits - OPERATION NUMBER`: what KVM has counted since
-//! the guest's line before. The exits of the first character, two or three, are among them.
+//! After the guest's fact of an operation's cost, the monitor adds a fact with the exits that KVM
+//! has counted since the guest's line before. The exits of the first character, two or three, are
+//! among them.
 
 use crate::machine::Failure;
+use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
 use std::fs;
 use std::mem::take;
 
@@ -53,9 +55,9 @@ impl Console {
     fn end(&mut self) -> Result<(), Failure> {
         let line = take(&mut self.line);
         print!("{line}");
-        let cost = line.strip_prefix("cost - ").and_then(|cost| cost.split_once(' '));
-        if let Some((operation, _)) = cost {
-            println!("exits - {operation} {}", self.before - self.behind);
+        if let Some(Fact::Microbench(MicrobenchFact::Cost { operation, .. })) = Fact::parse(&line) {
+            let exits = self.before - self.behind;
+            println!("{}", Fact::from(MonitorFact::Exits { operation, exits }));
         }
         self.behind = exits()?;
         Ok(())

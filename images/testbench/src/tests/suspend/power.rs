@@ -2,7 +2,6 @@
 //! only offsets from the specifications (IHI 0069 §12, IHI 0048 §4; PCI Express §7.5, §7.7), so
 //! that the drivers' own definitions are not part of the test.
 
-use super::Tables;
 use crate::controller::registers;
 use crate::machine::Machine;
 use crate::platform::Kernel;
@@ -19,6 +18,15 @@ const INTERFACE: PhysicalRegion = PhysicalRegion { base: 0x0801_0000, bytes: 0x1
 const ENABLE_LPIS: u32 = 1;
 
 type Frame = <Kernel as Platform>::Mmio;
+
+/// The place of an ITS's mappings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::tests) enum Tables {
+    /// The tables that `GITS_BASER<n>` names.
+    InMemory,
+    /// The model itself, as in KVM, which drops its mappings if `GITS_BASER<n>` is cleared.
+    Inside,
+}
 
 /// Resets everything that the interrupt controllers lose. RAM is not changed.
 pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {

@@ -1,16 +1,15 @@
 //! Creation of a KVM machine with its vCPUs, GICv3 and ITSes.
 
-use super::{create, errno};
 use crate::Failure;
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, REDISTRIBUTORS};
 use crate::machine::iidr;
 use gic_arch::gicd;
 use kvm_bindings::{
-    kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
+    kvm_create_device, kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuFd, VmFd};
-use vgic_kvm::abi::{Attribute, control, frame};
+use vgic_kvm::abi::{Attribute, Errno, control, frame};
 
 /// Bits of guest physical addresses.
 const ADDRESS_BITS: u32 = 40;
@@ -71,4 +70,14 @@ fn set(device: &DeviceFd, attribute: Attribute, mut value: u64) -> Result<(), Fa
     device
         .set_device_attr(&request)
         .map_err(|error| format!("{attribute:x?} = {value:#x}: {}", errno(error)).into())
+}
+
+fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
+    let mut device = kvm_create_device { type_: kind, fd: 0, flags: 0 };
+    Ok(vm.create_device(&mut device)?)
+}
+
+pub(super) fn errno(error: kvm_ioctls::Error) -> Errno {
+    // An unknown error number is for the judge, which fails either way.
+    Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

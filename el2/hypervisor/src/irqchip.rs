@@ -1,0 +1,60 @@
+//! The machine's interrupt controllers, and this CPU's interface to them.
+
+use alloc::sync::Arc;
+use gic_arch::SgiId;
+use gic_bringup::{Irqchip, Options};
+use gic_driver::cpu_interface::SplitEoi;
+use gic_driver::sysreg::CpuRegisters;
+use gic_driver::{CpuInterface, Gic, GicError, GicPlatform};
+use gic_firmware::Description;
+use image_rt::platform::{Kernel, registers};
+use image_rt::{cpu, println};
+use msi_types::Cpu;
+use spin::Once;
+
+/// The SGI that makes a CPU leave its guest, or WFI.
+pub(crate) const KICK: SgiId = SgiId::new(0).expect("there are 16");
+
+static IRQCHIP: Once<Irqchip<Kernel, SplitEoi>> = Once::new();
+
+/// Brings the machine's controllers up, and this CPU's interface.
+pub(crate) fn bring_up(description: Description) {
+    let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
+    let kernel = || Arc::new(Kernel);
+    let irqchip = Irqchip::split(kernel(), kernel(), description, &options);
+    IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
+    bring_up_cpu();
+}
+
+/// Brings this CPU's interface up.
+pub(crate) fn bring_up_cpu() {
+    get().cpu_on(here(), &registers(), |_| ()).expect("the CPU's interface");
+}
+
+/// The machine's controllers.
+pub(crate) fn get() -> &'static Irqchip<Kernel, SplitEoi> {
+    IRQCHIP.get().expect("the controllers are brought up first")
+}
+
+/// The machine's GIC.
+pub(crate) fn gic() -> &'static Gic<Kernel> {
+    get().gic().v3().expect("a GICv3: it has list registers by system registers")
+}
+
+/// This CPU's interface.
+pub(crate) fn interface() -> CpuInterface<CpuRegisters, SplitEoi> {
+    CpuInterface::new(registers())
+}
+
+/// The number of this CPU.
+pub(crate) fn here() -> Cpu {
+    GicPlatform::cpu(&Kernel)
+}
+
+/// Makes a CPU leave its guest, or WFI.
+pub(crate) fn kick(cpu: Cpu) {
+    let affinity = gic().affinity(cpu).ok_or(GicError::UnknownCpu(cpu));
+    if let Err(error) = affinity.and_then(|affinity| interface().send(KICK, affinity)) {
+        println!("hypervisor: {cpu} cannot be kicked: {error}");
+    }
+}

@@ -1,0 +1,229 @@
+//! The record of one vCPU's exits while a CPU has it: what it counts and traces ([`exits`]).
+
+use crate::context::Context;
+use crate::exits::{self, Reason};
+use crate::guest::Guest;
+use crate::layout::UART;
+use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use crate::vectors::Vector;
+use alloc::format;
+use alloc::string::ToString;
+use core::fmt::{self, Display, Formatter};
+use doorbell_facts::{Fact, HypervisorFact};
+use gic_arch::ich::{ListRegister, ListRegisterState};
+use gic_arch::{IntId, IntIdClass};
+use image_rt::{cpu, println, read_register};
+use msi_types::Cpu;
+use vgic::{Block, VirtualInterface};
+
+/// Records what a vCPU does as long as a CPU has it.
+pub(crate) struct Recorder<'a> {
+    guest: &'a Guest,
+    cpu: Cpu,
+    is_on: bool,
+    /// The work at EL2 now, and the time of its start.
+    since: Option<(Reason, u64)>,
+}
+
+impl<'a> Recorder<'a> {
+    /// For a vCPU that was loaded.
+    pub(crate) fn new(guest: &'a Guest, cpu: Cpu) -> Self {
+        let is_on = exits::are_recorded();
+        let mut recorder = Self { guest, cpu, is_on, since: None };
+        if is_on {
+            recorder.begin(("load", ""), format_args!("loaded by CPU {}", cpu::current()));
+        }
+        recorder
+    }
+
+    /// The list registers are loaded.
+    #[inline]
+    pub(crate) fn filled(&self, interface: &VirtualInterface) {
+        if self.is_on {
+            self.inject(interface);
+        }
+    }
+
+    /// The vCPU enters its guest, waits, or leaves the CPU.
+    #[inline]
+    pub(crate) fn goes(&mut self) {
+        if self.is_on {
+            self.end();
+        }
+    }
+
+    /// The vCPU goes on at EL2, for this reason.
+    #[inline]
+    pub(crate) fn goes_on(&mut self, why: &'static str) {
+        if self.is_on {
+            self.begin((why, ""), format_args!("goes on by {why}"));
+        }
+    }
+
+    /// The vCPU has left its guest.
+    #[inline]
+    pub(crate) fn exited(&mut self, vector: Vector, context: &Context) {
+        if self.is_on {
+            self.exit(vector, context);
+        }
+    }
+
+    /// The guest's part of the list registers: it has acknowledged what is not pending any more.
+    #[inline]
+    pub(crate) fn left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
+        if self.is_on {
+            self.count_taken(loaded, left);
+        }
+    }
+
+    fn begin(&mut self, reason: Reason, what: fmt::Arguments<'_>) {
+        self.count(reason, |recorder| recorder.trace(what));
+    }
+
+    /// The vCPU exits for this reason, by an instruction with these operands.
+    fn begin_exit(&mut self, reason: Reason, detail: impl Display) {
+        self.count(reason, |recorder| recorder.trace_exit(reason, detail));
+    }
+
+    fn count(&mut self, reason: Reason, trace: impl FnOnce(&Self)) {
+        self.since = Some((reason, cpu::ticks()));
+        self.guest.exits.count(reason, || trace(self));
+    }
+
+    #[cold]
+    fn end(&mut self) {
+        if let Some((reason, since)) = self.since.take() {
+            self.guest.exits.took(reason, cpu::ticks() - since);
+        }
+    }
+
+    #[cold]
+    fn exit(&mut self, vector: Vector, context: &Context) {
+        match vector {
+            Vector::Interrupt => self.begin_exit(("interrupt", ""), ""),
+            Vector::SystemError => self.begin_exit(("SError", ""), ""),
+            Vector::Synchronous => {
+                let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
+                let trap = Trap::decode(esr, far, read_register!("hpfar_el2"));
+                self.begin_exit(self.reason(trap), Detail(trap, context));
+            }
+        }
+    }
+
+    #[cold]
+    fn count_taken(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
+        for (loaded, left) in loaded.list.iter().zip(&left.list) {
+            if is_pending(*loaded) && !is_pending(*left) {
+                let intid = IntId::new(loaded.virtual_intid());
+                let trace = || self.trace(format_args!("took {intid}"));
+                self.guest.exits.count((class(intid), " taken"), trace);
+            }
+        }
+    }
+
+    #[cold]
+    fn inject(&self, interface: &VirtualInterface) {
+        for register in interface.list.iter().filter(|register| is_pending(**register)) {
+            self.trace(format_args!("injects {}", IntId::new(register.virtual_intid())));
+        }
+    }
+
+    fn trace(&self, what: fmt::Arguments<'_>) {
+        if exits::traces() {
+            let (guest, cpu) = (self.guest.number, self.cpu.get());
+            println!("trace - {} guest {guest} vCPU {cpu}: {what}", cpu::ticks());
+        }
+    }
+
+    fn trace_exit(&self, (what, how): Reason, detail: impl Display) {
+        if exits::traces() {
+            let fact = HypervisorFact::Exit {
+                at: cpu::ticks(),
+                guest: self.guest.number,
+                vcpu: self.cpu.get(),
+                reason: format!("{what}{how}").into(),
+                detail: detail.to_string().into(),
+            };
+            println!("{}", Fact::from(fact));
+        }
+    }
+
+    fn reason(&self, trap: Trap) -> Reason {
+        match trap {
+            Trap::WaitForInterrupt => ("WFI", ""),
+            Trap::HypervisorCall => ("HVC", ""),
+            Trap::SecureMonitorCall => ("SMC", ""),
+            Trap::SystemRegister(access) => ("system register", direction(!access.is_read)),
+            Trap::Device(access) => (self.device(access.address), direction(access.is_write)),
+            Trap::UndescribedAccess { .. } => ("undescribed access", ""),
+            Trap::Fetch { .. } => ("fetch", ""),
+            Trap::Undefined => ("undefined instruction", ""),
+        }
+    }
+
+    /// The device at an address.
+    fn device(&self, address: u64) -> &'static str {
+        let mut regions = self.guest.vgic().regions().iter();
+        let block = regions.find(|region| region.addresses.contains(&address));
+        match block.map(|region| region.block) {
+            Some(Block::Distributor) => "distributor",
+            Some(Block::Redistributors(_)) => "redistributor",
+            Some(Block::Its(_)) => "ITS",
+            Some(Block::MbiAlias) => "alias of the distributor",
+            Some(Block::V2m(_)) => "GICv2m frame",
+            None if UART.contains(&address) => "UART",
+            None if self.guest.pci.is_some() => "PCI",
+            None => "no device",
+        }
+    }
+}
+
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        self.goes();
+    }
+}
+
+fn direction(is_write: bool) -> &'static str {
+    if is_write { " write" } else { " read" }
+}
+
+fn is_pending(register: ListRegister) -> bool {
+    use ListRegisterState::{Pending, PendingActive};
+    matches!(register.state(), Pending | PendingActive)
+}
+
+fn class(intid: IntId) -> &'static str {
+    match intid.class() {
+        IntIdClass::Sgi => "SGI",
+        IntIdClass::Ppi | IntIdClass::ExtendedPpi => "PPI",
+        IntIdClass::Lpi => "LPI",
+        _ => "SPI",
+    }
+}
+
+/// Operands of what trapped.
+struct Detail<'a>(Trap, &'a Context);
+
+impl Display for Detail<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self(trap, context) = self;
+        match *trap {
+            Trap::HypervisorCall | Trap::SecureMonitorCall => {
+                write!(f, "{:#x}", context.register(0))
+            }
+            Trap::SystemRegister(RegisterAccess { encoding, register, is_read }) => {
+                write!(f, "{:#06x}", encoding.packed())?;
+                if is_read { Ok(()) } else { write!(f, " = {:#x}", context.register(register)) }
+            }
+            Trap::Device(DeviceAccess { address, width, register, is_write, .. }) => {
+                write!(f, "{address:#x}, {} bytes", width.bytes())?;
+                if is_write { write!(f, " = {:#x}", context.register(register)) } else { Ok(()) }
+            }
+            Trap::UndescribedAccess { address } | Trap::Fetch { address } => {
+                write!(f, "{address:#x}")
+            }
+            Trap::WaitForInterrupt | Trap::Undefined => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The test bench as a guest: our drivers on each controller of the model, and devices of QEMU's.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use doorbell_harness::image::Image;
+use doorbell_harness::process;
+use doorbell_harness::qemu::{self, Peer, Version};
+use doorbell_harness::suite::{self, Shared};
+use doorbell_harness::testbench::Count;
+
+use crate::board::{Board, LIMIT, MEMORY};
+use crate::built;
+use crate::controller::Controller;
+use crate::files::{Files, GUEST_RAM};
+
+const CPUS: u8 = 2;
+const LOAD: u32 = 1000;
+/// Devices with one MSI, with 16, and with MSI-X, and what the guest finds of them.
+const DEVICES: &[&str] = &[
+    "edu",
+    "nec-usb-xhci,id=nec,msix=off",
+    "usb-kbd,bus=nec.0",
+    "nvme,drive=d0,serial=1",
+    "virtio-blk-pci,drive=d1,disable-legacy=on,iommu_platform=on,event_idx=off",
+    "virtio-net-pci,disable-legacy=on,iommu_platform=on,romfile=,event_idx=off",
+    "virtio-rng-pci,disable-legacy=on,iommu_platform=on,event_idx=off",
+    "e1000e,romfile=",
+    "ivshmem-doorbell,vectors=4,chardev=peer",
+    "qemu-xhci,id=xhci",
+    "usb-kbd,bus=xhci.0",
+];
+const FUNCTIONS: &str = "1033:0194,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1af4:1110,1b36:000d,\
+                         1b36:0010,8086:10d3";
+/// Those of which the guest sees an MSI capability: e1000e has MSI-X, too.
+const MSI: &str = "1033:0194,1234:11e8";
+
+/// A controller, what the test bench must find, and the reasons for which it may skip a test.
+struct Case {
+    controller: Controller,
+    found: &'static str,
+    reasons: &'static [&'static str],
+}
+
+const NO_ITS: &str = "no ITS";
+/// The guest sees one `edu`.
+const NO_PAIR: &str = "no second edu";
+
+const CASES: &[Case] = &[
+    Case {
+        controller: Controller::Its,
+        found: "its=on direct-lpi=off mbi=off v2m=off tables=inside",
+        reasons: &["the ITS keeps its tables elsewhere", NO_PAIR],
+    },
+    Case {
+        controller: Controller::DirectLpi,
+        found: "its=off direct-lpi=on mbi=off v2m=off",
+        reasons: &[NO_ITS, NO_PAIR],
+    },
+    Case {
+        controller: Controller::Mbi,
+        found: "its=off direct-lpi=off mbi=on v2m=off",
+        reasons: &[NO_ITS, NO_PAIR],
+    },
+    Case {
+        controller: Controller::V2m,
+        found: "its=off direct-lpi=off mbi=off v2m=on",
+        reasons: &[NO_ITS, NO_PAIR],
+    },
+    Case {
+        controller: Controller::None,
+        found: "its=off direct-lpi=off mbi=off v2m=off",
+        reasons: &[NO_ITS, NO_PAIR, "no MSI controller"],
+    },
+];
+
+/// Lists the cases: the test bench on each controller, on each QEMU.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    let on = |version| {
+        CASES.iter().map(move |case| {
+            let name = format!("the test bench with {:?} on {version:?}'s QEMU", case.controller);
+            built::case(name.clone(), LIMIT, move || case.judge(version, &name))
+        })
+    };
+    Version::ALL.into_iter().flat_map(on).collect()
+}
+
+impl Case {
+    fn judge(&self, version: Version, name: &str) -> Result<()> {
+        static BENCH: Shared<Image> = Shared::new();
+        let bench = BENCH.get(|| built::guest("testbench", GUEST_RAM))?;
+        let folder = format!("{:?}-{version:?}", self.controller).to_lowercase();
+        let folder = built::folder()?.join(folder);
+        fs::create_dir_all(&folder)?;
+        let disk = folder.join("disk.img");
+        qemu::write_disk(&disk)?;
+        let peer = Peer::start(&folder.join("ivshmem.sock"))?;
+        let devices: Vec<_> = DEVICES.iter().map(ToString::to_string).collect();
+        let board = Board {
+            vcpus: CPUS,
+            cpus: CPUS,
+            controller: self.controller,
+            devices: &devices,
+            // An SMMU confines them with the ITS.
+            trusted: self.controller != Controller::Its,
+            ..Board::plain(version, MEMORY)?
+        };
+        let append = format!(
+            "cpus={CPUS} el=el1 gic=3 security=one iommu=none {} functions={FUNCTIONS} msi={MSI} \
+             load={LOAD}",
+            self.found
+        );
+        let mut qemu =
+            board.command(&[Files { kernel: &bench.flat, initrd: None, append: &append }])?;
+        qemu.args(qemu::drives(&disk)).arg("-chardev");
+        qemu.arg(format!("socket,id=peer,path={}", peer.socket().display()));
+        let mut count = Count::default();
+        process::watch(&mut qemu, LIMIT, |line| count.line(line))?;
+        eprintln!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
+        ensure!(count.failed.is_empty(), "{}", count.failed.join("; "));
+        count.complete(self.reasons)
+    }
+}

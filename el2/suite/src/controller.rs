@@ -1,0 +1,39 @@
+//! The controller of messages that a guest gets.
+
+/// A kind of controller, by the name that the hypervisor's command line has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Controller {
+    /// An ITS
+    Its,
+    /// Message-based SPIs
+    Mbi,
+    /// `GICR_SETLPIR`, for which Linux has no driver
+    DirectLpi,
+    /// A GICv2m frame
+    V2m,
+    /// None: messages go nowhere
+    None,
+}
+
+impl Controller {
+    /// The word of the hypervisor's command line.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Its => "controller=its",
+            Self::Mbi => "controller=mbi",
+            Self::DirectLpi => "controller=direct-lpi",
+            Self::V2m => "controller=v2m",
+            Self::None => "controller=none",
+        }
+    }
+
+    /// Linux's log of the controller, and of none that it does not have.
+    pub(crate) const fn mark(self) -> Option<&'static str> {
+        match self {
+            Self::Its => Some("ITS [mem 0x08080000-"),
+            Self::Mbi => Some("MBI range [80:207]"),
+            Self::V2m => Some("GICv2m: range[mem 0x08020000-0x08020fff], SPI[80:207]"),
+            Self::DirectLpi | Self::None => None,
+        }
+    }
+}

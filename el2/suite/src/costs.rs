@@ -1,0 +1,128 @@
+//! The costs of what a guest asks of its virtual GIC, in instructions of guest and hypervisor
+//! together. QEMU counts virtual time in instructions (`-icount`) and runs one CPU at a time, so
+//! that every run has the same figures.
+
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact, MonitorFact};
+
+/// Times that the guest does what it measures.
+const TURNS: u64 = 200;
+/// Maximum number of other exits in the meantime, for example by the hypervisor's own timer.
+const OTHERS: u64 = 4;
+/// Costs of operations, as a guest prints them, and exits, as its hypervisor does.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Costs {
+    /// Of each operation.
+    instructions: Vec<(String, u64)>,
+    /// Of all turns of each operation.
+    exits: Vec<(String, u64)>,
+    /// Exits that were traced since the operation has begun.
+    traced: u64,
+}
+
+impl Costs {
+    /// Costs that are on record: operations, their instructions, exits of all their turns.
+    pub(crate) fn recorded(rows: &[(&str, u64, u64)]) -> Self {
+        let instructions = rows.iter().map(|&(operation, cost, _)| (operation.to_owned(), cost));
+        let exits = rows.iter().map(|&(operation, _, exits)| (operation.to_owned(), exits));
+        Self { instructions: instructions.collect(), exits: exits.collect(), traced: 0 }
+    }
+
+    /// Takes a line into account.
+    pub(crate) fn line(&mut self, line: &str) {
+        if let Some(fact) = Fact::parse(line) {
+            self.fact(fact);
+        }
+    }
+
+    /// Takes a fact of the guest, of the hypervisor or of the monitor into account.
+    pub(crate) fn fact(&mut self, fact: Fact) {
+        match fact {
+            Fact::Hypervisor(HypervisorFact::Exit { .. }) => self.traced += 1,
+            Fact::Microbench(MicrobenchFact::Measures { .. }) => self.traced = 0,
+            Fact::Microbench(MicrobenchFact::Cost { operation, nanoseconds }) => {
+                if self.traced > 0 {
+                    self.exits.push((operation.clone().into(), self.traced));
+                }
+                self.instructions.push((operation.into(), nanoseconds));
+            }
+            Fact::Monitor(MonitorFact::Exits { operation, exits }) => {
+                self.exits.push((operation.into(), exits));
+            }
+            _ => {}
+        }
+    }
+
+    /// The operation takes at most so many instructions.
+    pub(crate) fn judge_instructions(&self, operation: &str, limit: u64) -> Result<()> {
+        judge(&self.instructions, operation, limit)
+    }
+
+    /// The operation takes at most so many exits.
+    pub(crate) fn judge_exits(&self, operation: &str, limit: u64) -> Result<()> {
+        judge(&self.exits, operation, limit * TURNS + OTHERS)
+    }
+
+    /// With the exits of another run.
+    pub(crate) fn with_exits_of(self, other: Self) -> Self {
+        Self { exits: other.exits, ..self }
+    }
+}
+
+impl fmt::Display for Costs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (operation, cost)) in self.instructions.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}{operation} {cost}")?;
+            if let Some((_, exits)) = self.exits.iter().find(|(name, _)| name == operation) {
+                write!(f, " in {}.{:02} exits", exits / TURNS, exits % TURNS * 100 / TURNS)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn judge(costs: &[(String, u64)], operation: &str, limit: u64) -> Result<()> {
+    let found = costs.iter().find(|(name, _)| name == operation);
+    let (_, cost) = found.context("the guest did not measure it")?;
+    ensure!(*cost <= limit, "it takes {cost}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn costs(lines: &[&str]) -> Costs {
+        let mut costs = Costs::default();
+        for line in lines {
+            costs.line(line);
+        }
+        costs
+    }
+
+    const EXIT: &str =
+        r#"{"hypervisor":{"exit":{"at":8,"guest":0,"vcpu":1,"reason":"WFI","detail":""}}}"#;
+    const MEASURES: &str = r#"{"microbench":{"measures":{"operation":"lpi"}}}"#;
+    const COST: &str = r#"{"microbench":{"cost":{"operation":"lpi","nanoseconds":100}}}"#;
+    const EXITS_OF_KVM: &str = r#"{"monitor":{"exits":{"operation":"lpi","exits":2}}}"#;
+
+    #[test]
+    fn costs_beyond_their_limit_fail() {
+        let costs = costs(&[COST]);
+        assert!(costs.judge_instructions("lpi", 100).is_ok());
+        assert!(costs.judge_instructions("lpi", 99).is_err());
+        assert!(costs.judge_instructions("ipi", 100).is_err());
+    }
+
+    #[test]
+    fn exits_are_those_since_the_operation_began() {
+        let traced =
+            costs(&[EXIT, MEASURES, EXIT, EXIT, "trace - 9 guest 0 vCPU 0: injects 1", COST]);
+        let counted = costs(&[MEASURES, COST, EXITS_OF_KVM]);
+        assert_eq!(traced.exits, counted.exits);
+        assert_eq!(costs(&[COST]).with_exits_of(counted).exits, traced.exits);
+    }
+}

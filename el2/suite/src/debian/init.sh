@@ -1,0 +1,123 @@
+#!/busybox sh
+# The guest's first process. It reports facts as `LinuxFact` of doorbell-facts has them.
+B=/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+cpus=$($B nproc); last=$((cpus - 1))
+others=$($B seq 1 $last)
+reads=$($B sed -n 's/.*reads=\([0-9]*\).*/\1/p' /proc/cmdline)
+CPU=/sys/devices/system/cpu/cpu
+DISK=/sys/block/nvme0n1
+
+# A fact, by its name and its fields.
+say() { echo "{\"linux\":{\"$1\":{$2}}}"; }
+# Likewise, for each line of the input as the field `line`, after a prefix.
+say_lines() {
+    $B sed -e 's/["\\]/\\&/g' -e 's/\t/ /g' -e "s/.*/$2{\"linux\":{\"$1\":{\"line\":\"&\"}}}/"
+}
+complain() { say complaint "\"line\":\"$*\""; }
+disk_reads() { [ -e $DISK/stat ] && read -r completed rest < $DISK/stat; }
+# Has all CPUs but the first on line, or off.
+others_on() {
+    for cpu in $others; do echo $1 > $CPU$cpu/online || complain "CPU $cpu stays"; done
+}
+
+# Reads so many blocks on these CPUs, one after the other.
+read_disk() {
+    $B taskset -c $1 $B dd if=/dev/nvme0n1 of=/dev/null bs=512 count=$2 iflag=direct 2> /dev/null &&
+        echo $2 >> /tmp/reads || complain "a read failed"
+}
+# Reads so many blocks on these CPUs, and then more until the load ends.
+reader() {
+    read_disk $1 $2
+    : > /tmp/done-$1
+    until [ -e /tmp/end ]; do read_disk $1 10; done
+}
+pinger() {
+    until [ -e /tmp/end ]; do
+        $B ping -q -c 10 -i 0.02 10.0.2.2 > /dev/null
+    done
+}
+end_load() { : > /tmp/end; wait; $B rm /tmp/end /tmp/done-*; }
+# The kernel's counts of pings and answers, once they are equal. An answer may come late.
+count_pings() {
+    for try in $($B seq 100); do
+        set -- $($B grep '^IcmpMsg: [0-9]' /proc/net/snmp)
+        [ "$2" = "$3" ] && break
+        $B sleep 0.1
+    done
+    say pings "\"sent\":$3,\"answered\":$2"
+}
+# Moves every vector whose affinity is the user's to each CPU in turn.
+move_vectors() {
+    for cpu in $($B seq 0 $last); do
+        for vector in /proc/irq/*/nvme0q0 /proc/irq/*/virtio0-*; do
+            vector=${vector%/*}
+            echo $cpu > $vector/smp_affinity_list; read -r now < $vector/effective_affinity_list
+            [ "$now" = $cpu ] && moved=$((moved + 1)) || complain "$vector stays at $now"
+        done
+    done
+}
+# Disk and network under load: first a reader on each CPU while vectors move, then one reader
+# while CPUs go off and on line.
+traffic() {
+    moved=0; turns=0
+    for cpu in $($B seq 0 $last); do reader $cpu $((reads / cpus)) & done
+    pinger &
+    while :; do
+        move_vectors
+        [ $($B ls /tmp | $B grep -c done-) = $cpus ] && break
+        $B sleep 0.02
+    done
+    end_load
+    reader 0-$last 10 & pinger &
+    while [ $turns -lt 2 ]; do others_on 0; others_on 1; turns=$((turns + 1)); done
+    end_load
+    count_pings
+    $B ip link set eth0 down
+    disk_reads
+    requested=$($B awk '{ sum += $1 } END { print sum }' /tmp/reads)
+    say reads "\"requested\":$requested,\"completed\":$completed"
+    say affinities "\"moved\":$moved"
+    say hotplugs "\"turns\":$turns"
+}
+
+$B dmesg | $B grep -e ITS -e MBI -e GICv2m | say_lines controller
+say cpus "\"online\":$cpus,\"again\":false"
+say listens ''
+read -r line
+say heard "\"text\":\"$line\",\"again\":false"
+$B devmem 0x0a000000 32
+say absent-device "\"status\":$?"
+# A driver's interrupts and what waits for them share the only CPU while it starts.
+others_on 0
+for module in $($B cat /modules); do
+    case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
+    $B insmod /$module
+done
+if [ "$reads" ]; then
+    # The kernel's own read is the driver's last word.
+    until disk_reads && [ "$completed" -gt 0 ]; do $B sleep 0.05; done
+    $B ip addr add 10.0.2.15/24 dev eth0; $B ip link set eth0 up
+fi
+others_on 1
+say cpus "\"online\":$($B nproc),\"again\":true"
+if $B grep -q waits /proc/cmdline; then
+    say listens ''
+    read -r line
+    say heard "\"text\":\"$line\",\"again\":true"
+fi
+irq=$($B sed -n 's/^ *\([0-9]*\):.*virtio0-input$/\1/p' /proc/interrupts)
+for cpu in $($B seq 0 $last); do
+    [ "$irq" ] && echo $cpu > /proc/irq/$irq/smp_affinity_list &&
+        $B dd if=/dev/hwrng of=/dev/null bs=64 count=100
+done
+[ "$reads" ] && traffic
+$B dmesg | $B grep -i -e 'timeout,' -e 'timed out' -e 'nobody cared' -e 'completion polled' |
+    say_lines complaint
+# The kernel's log goes out without interrupts of the UART, whose row stays true.
+$B dmesg -n 1
+say_lines row '<0>' < /proc/interrupts > /tmp/rows
+while read -r row; do echo "$row" > /dev/kmsg; done < /tmp/rows
+# A reset asks no driver to stop its device: nothing more is sent.
+[ "$reads" ] && echo b > /proc/sysrq-trigger
+$B poweroff -f

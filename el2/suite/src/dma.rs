@@ -1,0 +1,215 @@
+//! A guest whose device reaches for memory that is not the guest's. The machine's RAM is a file:
+//! what is in it afterwards is the verdict.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Access, Ending, Fact, HypervisorFact, StrayDmaFact};
+use doorbell_harness::image::Image;
+use doorbell_harness::process;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite::{Case, Shared};
+
+use crate::board::{Board, LIMIT};
+use crate::built;
+use crate::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
+
+/// MiB of the guest.
+const MEMORY: u32 = 64;
+/// The first function behind the host bridge, and its stream.
+const DEVICE: &str = "nvme,serial=1,addr=01.0";
+const STREAM: u32 = 0x8;
+/// A device that bypasses the SMMU, next to it.
+const UNCONFINED: &str = "virtio-rng-pci,addr=02.0";
+const NO_SMMU: &[&str] = &["-M", "iommu=none"];
+/// Memory of the hypervisor that it does not use: below the guest's RAM, and above the devicetree,
+/// which ends its heap.
+const OUTSIDE: u64 = GUEST_RAM - 0x1_0000;
+const PAGE: usize = 4096;
+/// The functions' addresses.
+const FUNCTION: u32 = 0x08;
+const UNCONFINED_FUNCTION: u32 = 0x10;
+/// The vendor's number that QEMU's controller writes (docs/specs/pci-ids.rst).
+const VENDOR: u16 = 0x1b36;
+
+/// Lists the cases, on each QEMU: with an SMMU, of the stage that this QEMU has, trusted without
+/// one, and neither. A trusted guest shows that the judge sees what the device wrote.
+pub(crate) fn cases() -> Vec<Case> {
+    let on = |(version, stage): (Version, u8)| {
+        [
+            case(
+                format!("stray DMA is confined by stage {stage}"),
+                version,
+                With::Smmu,
+                move |it| it.is_confined(stage),
+            ),
+            case(
+                format!("stray DMA of a trusted guest on {version:?}'s QEMU"),
+                version,
+                With::Trust,
+                Attempt::is_free,
+            ),
+            case(
+                format!("no device without an SMMU on {version:?}'s QEMU"),
+                version,
+                With::Neither,
+                Attempt::is_refused,
+            ),
+        ]
+    };
+    [(Version::Stable, 1), (Version::Backports, 2)].into_iter().flat_map(on).collect()
+}
+
+fn case(
+    name: String,
+    version: Version,
+    with: With,
+    judge: impl FnOnce(&Attempt) -> Result<()> + Send + 'static,
+) -> Case {
+    built::case(name, LIMIT, move || judge(&Attempt::watch(version, with)?))
+}
+
+/// The reason for which the guest may have a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum With {
+    /// An SMMU confines the device.
+    Smmu,
+    /// The guest is trusted.
+    Trust,
+    /// None.
+    Neither,
+}
+
+/// A run's result.
+#[derive(Debug)]
+struct Attempt {
+    facts: Vec<Fact>,
+    /// Memory of the hypervisor's, all zeros at first.
+    outside: Vec<u8>,
+}
+
+impl Attempt {
+    fn watch(version: Version, with: With) -> Result<Self> {
+        static GUEST: Shared<Image> = Shared::new();
+        let guest = GUEST.get(|| built::guest("stray-dma", GUEST_RAM))?;
+        let board = Board {
+            devices: &[DEVICE.to_owned(), UNCONFINED.to_owned()],
+            trusted: with == With::Trust,
+            ..Board::plain(version, MEMORY)?
+        };
+        let append = format!("{OUTSIDE:#x}");
+        let files = Files { kernel: &guest.flat, initrd: None, append: &append };
+        let bytes = MACHINE_BYTES_BELOW + (u64::from(MEMORY) << 20);
+        let ram = built::folder()?.join(format!("ram-{version:?}-{with:?}").to_lowercase());
+        let backend =
+            format!("memory-backend-file,id=ram,size={bytes},mem-path={},share=on", ram.display());
+        let mut qemu = board.command(&[files])?;
+        qemu.args(["-M", "memory-backend=ram", "-object", &backend]);
+        qemu.args(if with == With::Neither { NO_SMMU } else { &[] });
+        File::create(&ram)?.set_len(bytes)?;
+        let mut facts = Vec::new();
+        process::watch(&mut qemu, LIMIT, |line| facts.extend(Fact::parse(line)))?;
+        let mut outside = vec![0; PAGE];
+        let mut file = File::open(&ram)?;
+        file.seek(SeekFrom::Start(OUTSIDE - RAM))?;
+        file.read_exact(&mut outside)?;
+        fs::remove_file(&ram)?;
+        Ok(Self { facts, outside })
+    }
+
+    /// The device reached its guest's memory and no other, and its faults were reported.
+    fn is_confined(&self, stage: u8) -> Result<()> {
+        self.must_have_tried()?;
+        ensure!(self.outside.iter().all(|byte| *byte == 0), "memory was written");
+        self.must_say(HypervisorFact::Confines { stage })?;
+        for access in [Access::Read, Access::Write] {
+            self.must_say(HypervisorFact::Refused { stream: STREAM, access, address: OUTSIDE })?;
+        }
+        self.must_say(HypervisorFact::CutOff { stream: STREAM })?;
+        self.must_withhold(UNCONFINED_FUNCTION)?;
+        self.must_say(StrayDmaFact::AfterOutside { completes: false })
+    }
+
+    /// The device reached all memory.
+    fn is_free(&self) -> Result<()> {
+        self.must_have_tried()?;
+        ensure!(self.outside.iter().any(|byte| *byte != 0), "memory was not written");
+        self.must_say(StrayDmaFact::AfterOutside { completes: true })
+    }
+
+    /// The guest did not get a device, and did not try.
+    fn is_refused(&self) -> Result<()> {
+        [FUNCTION, UNCONFINED_FUNCTION].iter().try_for_each(|it| self.must_withhold(*it))?;
+        let tried = self.facts.iter().any(|fact| matches!(fact, Fact::StrayDma(_)));
+        ensure!(!tried, "the guest has a device: {:#?}", self.facts);
+        self.must_have_ended()
+    }
+
+    fn must_have_tried(&self) -> Result<()> {
+        self.must_say(StrayDmaFact::Inside { vendor: VENDOR })?;
+        self.must_have_ended()
+    }
+
+    fn must_have_ended(&self) -> Result<()> {
+        self.must_say(HypervisorFact::Ended { guest: 0, how: Ending::Off })
+    }
+
+    fn must_withhold(&self, address: u32) -> Result<()> {
+        let is_withheld = |fact: &Fact| {
+            matches!(fact, Fact::Hypervisor(HypervisorFact::Withheld { function, .. })
+                if *function == address)
+        };
+        ensure!(self.facts.iter().any(is_withheld), "{address:#x} is not withheld: {self:#?}");
+        Ok(())
+    }
+
+    fn must_say(&self, wanted: impl Into<Fact>) -> Result<()> {
+        let wanted = wanted.into();
+        let found = self.facts.iter().find(|fact| **fact == wanted);
+        found.map(|_| ()).with_context(|| format!("no {wanted} in {:#?}", self.facts))
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn attempt() -> Attempt {
+        let refused = |access| HypervisorFact::Refused { stream: STREAM, access, address: OUTSIDE };
+        let facts = [
+            HypervisorFact::Confines { stage: 2 }.into(),
+            HypervisorFact::Withheld { function: UNCONFINED_FUNCTION, reason: "virtio".into() }
+                .into(),
+            StrayDmaFact::Inside { vendor: VENDOR }.into(),
+            refused(Access::Read).into(),
+            refused(Access::Write).into(),
+            HypervisorFact::CutOff { stream: STREAM }.into(),
+            StrayDmaFact::AfterOutside { completes: false }.into(),
+            HypervisorFact::Ended { guest: 0, how: Ending::Off }.into(),
+        ];
+        Attempt { facts: facts.into(), outside: vec![0; PAGE] }
+    }
+
+    #[test]
+    fn written_memory_is_not_confined() {
+        let mut written = attempt();
+        written.is_confined(2).unwrap();
+        assert!(written.is_free().is_err());
+        written.outside[7] = 1;
+        assert!(written.is_confined(2).is_err());
+        assert!(written.is_free().is_err());
+        written.facts.push(StrayDmaFact::AfterOutside { completes: true }.into());
+        written.is_free().unwrap();
+    }
+
+    #[test]
+    fn each_fact_is_wanted() {
+        for index in 0..attempt().facts.len() {
+            let mut silent = attempt();
+            let fact = silent.facts.remove(index);
+            assert!(silent.is_confined(2).is_err(), "{fact} is not wanted");
+        }
+        assert!(attempt().is_confined(1).is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! A guest's files, and their places in its memory.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// RAM of the machine below the guest's: the hypervisor's.
+pub(crate) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
+/// Address of RAM on QEMU's `virt`, and of the guest's.
+pub(crate) const RAM: u64 = 1 << 30;
+pub(crate) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
+/// Room at the end of the guest's RAM that the hypervisor takes for the devicetree.
+const DEVICETREE_ROOM: u64 = 2 << 20;
+const ALIGNMENT: u64 = 2 << 20;
+
+/// A guest's files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Files<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initrd: Option<&'a Path>,
+    pub(crate) append: &'a str,
+}
+
+impl Files<'_> {
+    /// QEMU's arguments that put them into the memory of a guest with so many MiB: that guest comes
+    /// behind so many others like it.
+    pub(crate) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
+        let bytes = u64::from(memory) << 20;
+        let start = GUEST_RAM + bytes * others as u64;
+        let end = start + bytes - DEVICETREE_ROOM;
+        let file = fs::read(self.kernel)
+            .with_context(|| format!("cannot read {}", self.kernel.display()))?;
+        let span = Span::of(&file);
+        let kernel = start + span.offset;
+        let mut next = kernel.checked_add(span.bytes).context("the kernel's size")?;
+        let append = escaped(&self.append.into());
+        let mut arguments =
+            loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
+        if let Some(initrd) = self.initrd {
+            let address = next.next_multiple_of(ALIGNMENT);
+            arguments.extend(loader(address, "initrd", initrd, &[]));
+            let bytes = fs::metadata(initrd)
+                .with_context(|| format!("cannot read {}", initrd.display()))?
+                .len();
+            next = address + bytes;
+        }
+        ensure!(next <= end, "the guest's files do not fit into {memory} MiB");
+        Ok(arguments)
+    }
+}
+
+fn loader(address: u64, kind: &str, file: &Path, more: &[OsString]) -> Vec<OsString> {
+    let mut device = OsString::from(format!("guest-loader,addr={address:#x},{kind}="));
+    device.push(escaped(&file.into()));
+    for part in more {
+        device.push(part);
+    }
+    vec!["-device".into(), device]
+}
+
+/// Commas in values of QEMU's options are doubled.
+fn escaped(value: &OsString) -> OsString {
+    value.to_string_lossy().replace(',', ",,").into()
+}
+
+/// Refuses a kernel that is not an arm64 `Image`, and says what it is instead.
+pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
+    let file = fs::read(kernel).with_context(|| {
+        format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())
+    })?;
+    if is_image(&file) {
+        return Ok(());
+    }
+    bail!(
+        "{} is {}, not an arm64 `Image` as boot loaders start it. `--kernel debian` downloads one, \
+         boot/vmlinuz-* of Debian's linux-image-arm64 is one, and a kernel's build leaves one in \
+         arch/arm64/boot/Image. `--raw` starts a flat program without its header",
+        kernel.display(),
+        kind(&file)
+    )
+}
+
+/// Returns true if a file has the magic number of an arm64 kernel
+/// (Documentation/arch/arm64/booting.rst).
+fn is_image(file: &[u8]) -> bool {
+    file.get(56..60) == Some(b"ARM\x64")
+}
+
+/// Returns the kind of a file that is not an `Image`.
+fn kind(file: &[u8]) -> &'static str {
+    /// Kinds of files, each with its magic number and that number's offset.
+    const KINDS: &[(usize, &[u8], &str)] = &[
+        (0, b"\x1f\x8b", "compressed by gzip (`gunzip` unpacks it)"),
+        (0, b"\xfd7zXZ\0", "compressed by xz (`unxz` unpacks it)"),
+        (0, b"\x28\xb5\x2f\xfd", "compressed by zstd (`unzstd` unpacks it)"),
+        (0, b"\x7fELF", "an ELF file"),
+        (4, b"zimg", "an EFI program with a compressed kernel (zboot)"),
+        (0x202, b"HdrS", "a kernel for x86"),
+        (0, b"MZ", "an EFI program"),
+    ];
+    let has = |at: usize, bytes: &[u8]| file.get(at..).is_some_and(|file| file.starts_with(bytes));
+    let known = KINDS.iter().find(|(at, bytes, _)| has(*at, bytes));
+    match known {
+        Some((_, _, kind)) => kind,
+        None if file.is_empty() => "empty",
+        None if !file.contains(&0) && str::from_utf8(file).is_ok() => "text",
+        None => "a file of an unknown kind",
+    }
+}
+
+/// The place that a kernel takes (Documentation/arch/arm64/booting.rst).
+#[derive(Debug, PartialEq, Eq)]
+struct Span {
+    /// Bytes from an address that is aligned to 2 MiB.
+    offset: u64,
+    bytes: u64,
+}
+
+impl Span {
+    fn of(file: &[u8]) -> Self {
+        /// Of images without a header, or with an old one.
+        const OLD_OFFSET: u64 = 0x8_0000;
+        let number = |at: usize| {
+            let bytes = file.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            u64::from_le_bytes(bytes.unwrap_or_default())
+        };
+        let size = file.len() as u64;
+        match number(16) {
+            bytes if is_image(file) && bytes != 0 => {
+                Self { offset: number(8) % ALIGNMENT, bytes: bytes.max(size) }
+            }
+            _ => Self { offset: OLD_OFFSET, bytes: size },
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn image(offset: u64, bytes: u64) -> Vec<u8> {
+        let mut file = vec![0; 64];
+        file[8..16].copy_from_slice(&offset.to_le_bytes());
+        file[16..24].copy_from_slice(&bytes.to_le_bytes());
+        file[56..60].copy_from_slice(b"ARM\x64");
+        file
+    }
+
+    #[test]
+    fn a_header_states_offset_and_size() {
+        assert_eq!(Span::of(&image(0, 0x1000)), Span { offset: 0, bytes: 0x1000 });
+        assert_eq!(Span::of(&image(0x8_0000, 10)), Span { offset: 0x8_0000, bytes: 64 });
+    }
+
+    #[test]
+    fn images_without_a_size_take_the_old_offset() {
+        let old = |bytes| Span { offset: 0x8_0000, bytes };
+        assert_eq!(Span::of(&image(0, 0)), old(64));
+        assert_eq!(Span::of(&[0; 100]), old(100));
+        assert_eq!(Span::of(&[]), old(0));
+    }
+
+    #[test]
+    fn files_that_are_no_image_are_named() {
+        let at = |offset: usize, bytes: &[u8]| [&vec![0; offset], bytes].concat();
+        let x86 = [b"MZ", &at(0x200, b"HdrS")[..]].concat();
+        for (file, name) in [
+            (at(0, b"\x1f\x8b\x08"), "gzip"),
+            (at(0, b"\xfd7zXZ\0\0"), "xz"),
+            (at(0, b"\x28\xb5\x2f\xfd"), "zstd"),
+            (at(0, b"\x7fELF\x02"), "ELF"),
+            (at(0, b"MZ\0\0zimg"), "zboot"),
+            (at(0, b"MZ\0\0\0\0\0\0"), "EFI"),
+            (x86, "x86"),
+            (vec![], "empty"),
+            (at(0, b"root=/dev/vda\n"), "text"),
+            (vec![0; 100], "unknown"),
+        ] {
+            assert!(!is_image(&file) && kind(&file).contains(name), "{name}: {}", kind(&file));
+        }
+        assert!(is_image(&image(0, 0)));
+    }
+
+    #[test]
+    fn commas_are_doubled() {
+        assert_eq!(escaped(&"earlycon=pl011,0x9000000".into()), "earlycon=pl011,,0x9000000");
+    }
+}

@@ -1,0 +1,277 @@
+//! A guest that misbehaves (`el2/hostile`) beside one that waits for its timer: the second gets
+//! its ticks within a bound, and no exit takes longer than another one.
+//!
+//! Bounds are held on one CPU, which both guests want, with virtual time counted in instructions:
+//! there every run has the same figures. On two CPUs at the host's pace every tick comes, and both
+//! guests reach their end.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Ending, Fact, HostileFact, HypervisorFact};
+use doorbell_harness::image::Image;
+use doorbell_harness::process;
+use doorbell_harness::suite::{Case, Shared};
+
+use crate::board::{Board, COUNTED, COUNTING, LIMIT, Record};
+use crate::built;
+use crate::files::{Files, GUEST_RAM};
+use crate::report::fact_of;
+
+/// The turn of a guest while others wait for its CPU (`scheduler.rs`), in nanoseconds.
+const TURN: u64 = 2_000_000;
+/// Most instructions from an exit to the next entry: the budgets of an access and of the entry
+/// behind it (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has begun.
+const EXIT: u64 = 400_000;
+/// Longest delay of a tick in nanoseconds, at one nanosecond per instruction. The other guest
+/// completes the exit that it is in at the deadline, then its turn, then the exit that it is in
+/// when the turn ends.
+const LATENCY: u64 = EXIT + TURN + EXIT;
+
+const MEMORY: u32 = 64;
+const TICKS: u64 = 8;
+/// The attack lasts as long as the ticks, which come late.
+const MILLISECONDS: u32 = 50;
+
+/// By name, and whether the guest must have survived exceptions.
+const ATTACKS: &[(&str, bool)] = &[
+    ("registers", true),
+    ("state-registers", false),
+    ("system-registers", true),
+    ("undescribed-accesses", true),
+    ("calls", false),
+    ("timer", false),
+    ("sgis", false),
+    ("commands", false),
+    ("overlapping-tables", false),
+    ("absent-tables", false),
+    ("interrupts-to-itself", false),
+    ("invalidations", false),
+    ("moves", false),
+    ("mappings", false),
+    ("many-pending", false),
+    ("enables", false),
+];
+/// Those in which vCPUs have to do with each other.
+const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
+/// Attacks by many vCPUs that share the other guest's CPU.
+const CROWDED: &[&str] = &["spin", "wake-ups"];
+const CROWD: u8 = 8;
+/// Milliseconds between moves. A move kicks all vCPUs, so WFI ends without an interrupt.
+const MOVE_EVERY: u32 = 7;
+
+/// A run of both guests.
+#[derive(Clone, Copy)]
+struct Run {
+    attack: &'static str,
+    takes_exceptions: bool,
+    /// Number of vCPUs of each guest.
+    vcpus: u8,
+    cpus: u8,
+    /// Milliseconds from one move of the guests to the next.
+    move_every: Option<u32>,
+}
+
+impl Run {
+    fn name(&self) -> String {
+        let Self { attack, vcpus, cpus, .. } = self;
+        match (cpus, vcpus) {
+            _ if self.move_every.is_some() => {
+                format!("a guest's ticks come beside `{attack}` of {vcpus} vCPUs, moved")
+            }
+            (1, 1) => format!("a guest's ticks come in time beside `{attack}`"),
+            (1, _) => format!("a guest's ticks come in time beside `{attack}` of {vcpus} vCPUs"),
+            _ => format!("guests on {cpus} CPUs survive `{attack}`"),
+        }
+    }
+
+    fn command(&self) -> Result<Command> {
+        let record = Record { trace: false, stats: true };
+        let Self { vcpus, cpus, move_every, .. } = *self;
+        let board = Board { vcpus, cpus, move_every, record, ..board()? };
+        let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);
+        let ticks = format!("ticks={TICKS}");
+        let mut qemu = board.command(&[first(&ticks)?, second(&words)?])?;
+        if cpus == 1 {
+            qemu.args(COUNTED);
+        }
+        Ok(qemu)
+    }
+
+    /// Runs the guests, and judges them.
+    fn judge(&self) -> Result<()> {
+        let mut found = Found::default();
+        process::watch(&mut self.command()?, LIMIT, |line| found.line(line))?;
+        let figures = found.judge(self.takes_exceptions)?;
+        if self.cpus > 1 {
+            return Ok(());
+        }
+        eprintln!("{}: {figures}", self.attack);
+        if self.move_every.is_none() {
+            let Figures { late, exit, reason } = figures;
+            ensure!(late <= LATENCY, "a tick came {late} ns late");
+            ensure!(exit <= EXIT, "an exit took {exit} instructions: {reason}");
+        }
+        Ok(())
+    }
+}
+
+/// A machine with one CPU for guests of this image, each with one vCPU.
+pub(crate) fn board() -> Result<Board<'static>> {
+    Board::plain(COUNTING, MEMORY)
+}
+
+/// Returns the guest at the first guest's address, with the command line `words`.
+pub(crate) fn first(words: &str) -> Result<Files<'_>> {
+    static IMAGE: Shared<Image> = Shared::new();
+    guest(&IMAGE, GUEST_RAM, words)
+}
+
+/// Returns the guest at the second guest's address, with the command line `words`.
+pub(crate) fn second(words: &str) -> Result<Files<'_>> {
+    static IMAGE: Shared<Image> = Shared::new();
+    guest(&IMAGE, GUEST_RAM + (u64::from(MEMORY) << 20), words)
+}
+
+fn guest<'a>(image: &'static Shared<Image>, address: u64, words: &'a str) -> Result<Files<'a>> {
+    let image = image.get(|| built::guest("hostile", address))?;
+    Ok(Files { kernel: &image.flat, initrd: None, append: words })
+}
+
+/// Lists the cases: each attack, on one CPU and some on two.
+pub(crate) fn cases() -> Vec<Case> {
+    let run = |attack, vcpus, cpus| Run {
+        attack,
+        takes_exceptions: false,
+        vcpus,
+        cpus,
+        move_every: None,
+    };
+    let alone = ATTACKS
+        .iter()
+        .map(|&(attack, takes_exceptions)| Run { takes_exceptions, ..run(attack, 1, 1) });
+    let together = TOGETHER.iter().map(|&attack| run(attack, 2, 2));
+    let crowded = CROWDED.iter().map(|&attack| run(attack, CROWD, 1));
+    let moved = Run { move_every: Some(MOVE_EVERY), ..run("spin", CROWD, 1) };
+    let all = alone.chain(together).chain(crowded).chain([moved]);
+    all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).collect()
+}
+
+/// The reports of the guests and of the hypervisor.
+#[derive(Debug, Default)]
+struct Found {
+    /// Nanoseconds of the latest tick, after all ticks.
+    late: Option<u64>,
+    /// Turns and exceptions of the attack.
+    attack: Option<(u64, u64)>,
+    /// Guests that turned their machines off.
+    off: BTreeSet<usize>,
+    /// Nanoseconds and reason of the longest exit.
+    longest: Option<(u64, String)>,
+}
+
+/// The figures of a run.
+#[derive(Debug)]
+struct Figures {
+    /// Nanoseconds of the latest tick.
+    late: u64,
+    /// Nanoseconds of the longest exit.
+    exit: u64,
+    reason: String,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { late, exit, reason } = self;
+        write!(f, "{late} ns late, {exit} in an exit: {reason}")
+    }
+}
+
+impl Found {
+    fn line(&mut self, line: &str) {
+        match fact_of(line) {
+            Some((0, Fact::Hostile(HostileFact::Ticked { ticks: TICKS, latest, .. }))) => {
+                self.late = Some(latest);
+            }
+            Some((1, Fact::Hostile(HostileFact::Attacked { turns, exceptions, .. }))) => {
+                self.attack = Some((turns, exceptions));
+            }
+            Some((_, Fact::Hypervisor(fact))) => self.hypervisor(fact),
+            _ => {}
+        }
+    }
+
+    fn hypervisor(&mut self, fact: HypervisorFact) {
+        match fact {
+            HypervisorFact::Ended { guest, how: Ending::Off } => {
+                self.off.insert(guest);
+            }
+            HypervisorFact::Count { reason, longest, .. } => {
+                self.longest = self.longest.take().max(Some((longest, reason.into())));
+            }
+            _ => {}
+        }
+    }
+
+    fn judge(self, takes_exceptions: bool) -> Result<Figures> {
+        let late =
+            self.late.with_context(|| format!("the first guest has not had {TICKS} ticks"))?;
+        let (turns, exceptions) = self.attack.context("the hostile guest says nothing")?;
+        ensure!(turns > 0, "the hostile guest did nothing");
+        ensure!(!takes_exceptions || exceptions > 0, "there were no exceptions");
+        for guest in [0, 1] {
+            ensure!(self.off.contains(&guest), "guest {guest} has no end");
+        }
+        let (exit, reason) = self.longest.context("nothing is counted")?;
+        Ok(Figures { late, exit, reason })
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const LINES: [&str; 6] = [
+        r#"[1] {"hostile":{"attacked":{"attack":"registers","turns":7,"exceptions":3}}}"#,
+        r#"[0] {"hostile":{"ticked":{"ticks":8,"latest":2071536,"mean":2044912}}}"#,
+        r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#,
+        r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#,
+        r#"{"hypervisor":{"count":{"guest":0,"reason":"HVC","times":1,"longest":2112}}}"#,
+        r#"{"hypervisor":{"count":{"guest":1,"reason":"ITS write","times":9,"longest":91392}}}"#,
+    ];
+
+    fn judged(lines: &[impl AsRef<str>]) -> Result<Figures> {
+        let mut found = Found::default();
+        for line in lines {
+            found.line(line.as_ref());
+        }
+        found.judge(true)
+    }
+
+    #[test]
+    fn the_latest_tick_and_the_longest_exit_are_found() {
+        let figures = judged(&LINES).unwrap();
+        assert_eq!((figures.late, figures.exit), (2_071_536, 91_392));
+        assert_eq!(figures.reason, "ITS write");
+    }
+
+    #[test]
+    fn a_guest_that_does_not_end_or_does_nothing_fails() {
+        for missing in 0..4 {
+            let mut lines = LINES.to_vec();
+            lines.remove(missing);
+            assert!(judged(&lines).is_err(), "without line {missing}");
+        }
+        for (from, to) in [
+            (r#""turns":7"#, r#""turns":0"#),
+            (r#""exceptions":3"#, r#""exceptions":0"#),
+            (r#""ticks":8"#, r#""ticks":7"#),
+            (r#""guest":0,"how":"off""#, r#""guest":0,"how":"reset""#),
+        ] {
+            let lines = LINES.map(|line| line.replace(from, to));
+            assert!(judged(&lines).is_err(), "{to}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Debian's installer as a guest that nobody prepared: up to its first question.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::apt::{self, Apt};
+use doorbell_harness::qemu::{Monitor, Version};
+use doorbell_harness::suite::{Case, OrAbsent};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, process};
+
+use crate::board::Board;
+use crate::built;
+use crate::files::Files;
+
+const PACKAGE: &str = "debian-installer-12-netboot-arm64";
+/// Folder of the package's kernel and first file system, for a text console.
+const FOLDER: &str = "usr/lib/debian-installer/images/12/arm64/text/debian-installer/arm64";
+const COMMAND_LINE: &str = "console=ttyAMA0 quiet DEBIAN_FRONTEND=text";
+/// The beginning of the first question.
+const QUESTION: &str = "Choose the language to be used for the installation process.";
+const CPUS: u8 = 2;
+/// MiB: the first file system has 120 of them, unpacked.
+const MEMORY: u32 = 1024;
+/// On an idle machine it takes 20 seconds.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// Lists the case, which boots the installer of Debian 12.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![built::case("Debian's installer asks its first question", LIMIT, || {
+        let folder = fetch(workspace::this()?).or_absent("Debian's installer")?;
+        let board = Board { vcpus: CPUS, cpus: CPUS, ..Board::plain(Version::Stable, MEMORY)? };
+        let (kernel, initrd) = (folder.join("linux"), folder.join("initrd.gz"));
+        asks(&board, Files { kernel: &kernel, initrd: Some(&initrd), append: COMMAND_LINE })
+    })]
+}
+
+/// Fetches the package's files into the cache.
+fn fetch(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join("installer");
+    cache::fill(&folder, || {
+        let index = Apt::update(&cache::folder(workspace).join("apt"))?;
+        index.download(PACKAGE, &folder)?;
+        let package = apt::packages_in(&folder)?.pop();
+        let package = package.context("the installer was not downloaded")?;
+        let [kernel, initrd] = ["linux", "initrd.gz"].map(|file| format!("./{FOLDER}/{file}"));
+        apt::unpack_matching(&package, &[&kernel, &initrd], &folder)?;
+        fs::remove_file(package).map_err(Into::into)
+    })?;
+    Ok(folder.join(FOLDER))
+}
+
+/// Runs the installer until it asks.
+fn asks(board: &Board<'_>, files: Files<'_>) -> Result<()> {
+    let folder = built::folder()?;
+    let mut qemu = board.command(&[files])?;
+    let monitor = Monitor::offered_by(&mut qemu, &folder)?;
+    let (mut asked, mut ended, mut last) = (false, Ok(()), String::new());
+    process::watch(&mut qemu, LIMIT, |line| {
+        line.trim_end().clone_into(&mut last);
+        if !asked && line.starts_with(QUESTION) {
+            asked = true;
+            ended = monitor.quit();
+        }
+    })
+    .with_context(|| format!("the last line is `{last}`"))?;
+    ensure!(asked, "the last line is `{last}`");
+    ended
+}

@@ -1,0 +1,177 @@
+//! A person's run: a guest on this terminal.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_harness::qemu::Version;
+
+use crate::board::{Board, MEMORY, Record};
+use crate::controller::Controller;
+use crate::files::{self, Files};
+use crate::machine::Machine;
+use crate::{built, debian, kvm};
+
+/// Name of the kernel that is downloaded.
+const DEBIAN: &str = "debian";
+
+/// Options of a person's run.
+#[derive(Debug, clap::Args)]
+pub struct Wanted {
+    /// The guest's kernel: an arm64 Image, or `debian` for Debian's, which is downloaded
+    #[arg(long, required_unless_present = "cost")]
+    kernel: Option<PathBuf>,
+    /// The kernel is a flat program without the header of an Image
+    #[arg(long)]
+    raw: bool,
+    /// Its first file system
+    #[arg(long)]
+    initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, default_value = "console=ttyAMA0")]
+    append: String,
+    /// Its vCPUs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    cpus: u8,
+    /// CPUs of the machine, if they are not as many
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    machine_cpus: Option<u8>,
+    /// Guests with these files, each with so many vCPUs and so much memory; devices go round
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    guests: u8,
+    /// Saves and rebuilds the guests' GICs each time that so many milliseconds have passed
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    move_every: Option<u32>,
+    /// MiB of its memory
+    #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
+    memory: u32,
+    #[command(flatten)]
+    machine: Machine,
+    /// Its controller of messages
+    #[arg(long, value_enum, default_value = "its")]
+    controller: Controller,
+    /// A device of QEMU's behind PCI that has MSI or MSI-X, for the guest. An SMMU confines what it
+    /// reads and writes, for which a virtio device wants iommu_platform=on,disable-legacy=on
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<String>,
+    /// The guest is trusted: nothing confines what its devices read and write
+    #[arg(long)]
+    trusted_guest: bool,
+    /// Prints exits and injections as they happen, by the counter's ticks
+    #[arg(long)]
+    trace: bool,
+    /// Counts exits and injections by reason, and prints the counts at the end
+    #[arg(long)]
+    stats: bool,
+    /// QEMU to run it on
+    #[arg(long, value_enum, default_value = "stable")]
+    qemu: Version,
+    /// Count the instructions and the exits of a guest's operations, here and under Linux's KVM
+    #[arg(long, exclusive = true)]
+    cost: bool,
+}
+
+/// A guest on this terminal. Success means that it turned its machine off.
+///
+/// # Errors
+/// A file cannot be read, or something cannot be built or fetched.
+pub fn run(wanted: &Wanted) -> Result<ExitCode> {
+    let Some(kernel) = wanted.kernel.as_deref().filter(|_| !wanted.cost) else {
+        return kvm::compare();
+    };
+    let absolute =
+        |path: &Path| fs::canonicalize(path).with_context(|| format!("no file {}", path.display()));
+    let initrd = wanted.initrd.as_deref().map(absolute).transpose()?;
+    let own = Some(kernel).filter(|kernel| *kernel != Path::new(DEBIAN));
+    if let Some(kernel) = own.filter(|_| !wanted.raw) {
+        files::check_kernel(kernel)?;
+    }
+    let own = own.map(absolute).transpose()?;
+    let (image, tools) = (built::hypervisor()?, built::tools(wanted.qemu)?);
+    let kernel = own.map_or_else(|| debian::kernel(wanted.qemu), Ok)?;
+    let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
+    let guests = vec![files; wanted.guests.into()];
+    let board = Board {
+        machine: wanted.machine,
+        tools,
+        image,
+        vcpus: wanted.cpus,
+        cpus: wanted.machine_cpus.unwrap_or(wanted.cpus),
+        move_every: wanted.move_every,
+        memory: wanted.memory,
+        controller: wanted.controller,
+        devices: &wanted.device,
+        trusted: wanted.trusted_guest,
+        record: Record { trace: wanted.trace, stats: wanted.stats },
+    };
+    let mut qemu = board.command(&guests)?;
+    let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
+    let console = child.stdout.take().context("QEMU has no output")?;
+    let endings = show(console)?;
+    child.wait()?;
+    let all_off = endings.len() == guests.len() && endings.iter().all(|it| *it == Ending::Off);
+    Ok(if all_off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Copies the console to the terminal as it comes. Says how the machines ended.
+fn show(mut console: impl Read) -> Result<Vec<Ending>> {
+    let (mut line, mut endings) = (Vec::new(), Vec::new());
+    let mut bytes = [0; 4096];
+    loop {
+        let count = console.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(endings);
+        }
+        io::stdout().write_all(&bytes[..count])?;
+        io::stdout().flush()?;
+        for byte in &bytes[..count] {
+            match byte {
+                b'\n' => {
+                    if let Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) =
+                        Fact::parse(&String::from_utf8_lossy(&line))
+                    {
+                        endings.push(how);
+                    }
+                    line.clear();
+                }
+                byte => line.push(*byte),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        wanted: Wanted,
+    }
+
+    /// Runs a command line. Returns the error.
+    fn error_of(kernel: &Path) -> Result<String> {
+        let line = Line::try_parse_from([Path::new("hypervisor"), Path::new("--kernel"), kernel])?;
+        let error = run(&line.wanted).err().context("it runs")?;
+        Ok(format!("{error:#}"))
+    }
+
+    #[test]
+    fn files_are_judged_before_anything_is_built() -> Result<()> {
+        let absent = error_of(Path::new("/nowhere/vmlinuz"))?;
+        assert!(absent.starts_with("cannot read /nowhere/vmlinuz; `--kernel debian`"), "{absent}");
+        let file = std::env::temp_dir().join(format!("doorbell-kernel-{}", std::process::id()));
+        fs::write(&file, "quiet\n")?;
+        let text = error_of(&file);
+        fs::remove_file(&file)?;
+        let text = text?;
+        assert!(text.contains("is text") && text.contains("--kernel debian"), "{text}");
+        Ok(())
+    }
+}

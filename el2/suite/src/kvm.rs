@@ -1,0 +1,129 @@
+//! `el2/microbench` as a guest of Linux's KVM, on the QEMU that counts instructions: what the
+//! hypervisor's costs are compared with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use doorbell_facts::{Fact, MonitorFact};
+use doorbell_harness::apt::Apt;
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::qemu::{self, Version};
+use doorbell_harness::toolchain::{self, JUDGE_TARGET};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, dtb, process, small_linux};
+
+use crate::board::{CONFINED, COUNTED, COUNTING, SURROUNDINGS};
+use crate::built;
+use crate::costs::Costs;
+use crate::debian::COMMAND_LINE;
+use crate::machine::GICV3;
+use crate::microbench::{self, DEVICE, EACH, SHARED};
+
+/// Instructions of each operation and exits of all its turns, under Debian 12's Linux 6.1.
+/// `cargo xtask hypervisor --cost` measures them anew (docs/measurements.md).
+pub(crate) const KVM: &[(&str, u64, u64)] = &[
+    ("hypercall", 1_127, 202),
+    ("register", 1_905, 202),
+    ("ipi", 4_708, 402),
+    ("lpi", 6_185, 402),
+    ("msi", 3_332, 202),
+];
+/// Likewise, for vCPUs that share a CPU.
+pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
+    ("hypercall", 1_127, 202),
+    ("register", 1_905, 202),
+    ("ipi", 15_611, 402),
+    ("lpi", 6_185, 402),
+    ("msi", 3_332, 202),
+];
+
+/// A run takes 4 seconds, on a busy machine a minute; what takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(5);
+/// Linux's, the guest's among it.
+const MEMORY: &str = "512M";
+/// In the order in which they need each other.
+const MODULES: &[&str] =
+    &["vfio.ko", "vfio_virqfd.ko", "vfio_iommu_type1.ko", "vfio-pci-core.ko", "vfio-pci.ko"];
+
+/// The device's interrupt goes to the CPU of the vCPU that takes its message.
+const INIT: &str = r#"#!/busybox sh
+B=/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+$B mount -t debugfs debug /sys/kernel/debug
+for module in $($B cat /modules); do $B insmod /$module; done
+echo 1 > /proc/irq/default_smp_affinity
+echo 1234 11e8 > /sys/bus/pci/drivers/vfio-pci/new_id
+/kvm-monitor /guest /sys/bus/pci/drivers/vfio-pci/0000:*
+echo "{\"monitor\":{\"ended\":{\"status\":$?}}}"
+$B poweroff -f
+"#;
+/// Measures both, and prints them beside the record.
+pub(crate) fn compare() -> Result<ExitCode> {
+    for (cpus, record) in [(EACH, KVM), (SHARED, KVM_SHARED)] {
+        println!("2 vCPUs on {cpus} CPUs");
+        println!("the hypervisor: {}", microbench::costs(cpus)?);
+        println!("Linux's KVM:    {}", measure(cpus)?);
+        println!("on record:      {}", Costs::recorded(record));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(cpus: u8) -> Result<Costs> {
+    let mut qemu = command(cpus)?;
+    let (mut costs, mut last, mut ended) = (Costs::default(), String::new(), false);
+    process::watch(&mut qemu, LIMIT, |line| {
+        line.trim_end().clone_into(&mut last);
+        if let Some(fact) = Fact::parse(line) {
+            ended |= fact == Fact::from(MonitorFact::Ended { status: 0 });
+            costs.fact(fact);
+        }
+    })?;
+    ensure!(ended, "the guest did not turn its machine off; the last line is `{last}`");
+    Ok(costs)
+}
+
+/// QEMU with Linux at EL2, the monitor and its guest, and the device behind an SMMU.
+fn command(cpus: u8) -> Result<Command> {
+    let (kernel, initrd) = linux(workspace::this()?, &microbench::guest()?.flat)?;
+    let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
+    qemu.args(GICV3.arguments()).args(CONFINED).args(SURROUNDINGS).args(COUNTED);
+    qemu.args(["-smp", &cpus.to_string(), "-m", MEMORY, "-append", COMMAND_LINE]);
+    qemu.args(["-device", DEVICE]).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+    Ok(qemu)
+}
+
+/// Builds the monitor for the machine that has KVM.
+fn monitor(workspace: &Workspace) -> Result<PathBuf> {
+    const PACKAGE: &str = "kvm-monitor";
+    toolchain::need_target(&workspace.root, JUDGE_TARGET)?;
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["build", "--release", "--package", PACKAGE, "--target", JUDGE_TARGET]);
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    process::must(&mut cargo)?;
+    Ok(workspace.target.join(JUDGE_TARGET).join("release").join(PACKAGE))
+}
+
+/// The release's kernel, and a first file system with the monitor and its guest.
+fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
+    let packages = cache::folder(workspace).join("vfio-stable");
+    if !cache::is_filled(&packages) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&packages, || {
+            let suite = Version::Stable.suite();
+            small_linux::unpack_kernel(&apt, dtb::KERNEL, suite, MODULES, &packages)?;
+            apt.unpack_busybox("arm64", &packages)
+        })?;
+    }
+    let modules = small_linux::modules(&packages, MODULES)?;
+    let mut files = small_linux::first_files(&packages, INIT, modules)?;
+    let monitor = monitor(workspace).context("the monitor")?;
+    files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
+    files.push(File { path: "guest", content: Content::Data(fs::read(guest)?) });
+    let initrd = built::folder()?.join("initramfs-kvm");
+    fs::write(&initrd, initramfs::pack(&files))?;
+    Ok((small_linux::kernel(&packages)?, initrd))
+}

@@ -1,0 +1,204 @@
+//! Debian's kernels as guests: with a disk and a network under load, and two at once.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use doorbell_harness::process;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite;
+
+use crate::board::{Board, LIMIT, MEMORY, MOVES, Record};
+use crate::controller::Controller;
+use crate::debian::{self, COMMAND_LINE};
+use crate::files::Files;
+use crate::machine::{GICV3, GICV4, MAX, Machine};
+use crate::report::{Expected, Load, Reports};
+use crate::{built, traffic};
+
+/// The kernel's log has no times: its lines are the guest's words. No packet comes unasked.
+const WORDS: &str = "printk.time=0 ipv6.disable=1";
+/// A device with MSI-X, for a guest without a controller of messages.
+const DEVICE: &str = "virtio-rng-pci";
+/// Likewise, and its DMA passes an SMMU.
+const CONFINED_DEVICE: &str = "virtio-rng-pci,iommu_platform=on,disable-legacy=on";
+/// Text that the guest reads from its UART, by interrupts.
+const TYPED: &str = "by interrupt";
+
+/// A guest alone on its machine.
+#[derive(Clone, Copy)]
+struct Case {
+    version: Version,
+    vcpus: u8,
+    cpus: u8,
+    controller: Controller,
+    machine: Machine,
+    /// Milliseconds from move to move.
+    move_every: Option<u32>,
+    /// Fewest reads of its disk, if messages can come.
+    reads: u64,
+}
+
+impl Case {
+    const fn new(
+        version: Version,
+        vcpus: u8,
+        cpus: u8,
+        controller: Controller,
+        machine: Machine,
+    ) -> Self {
+        Self { version, vcpus, cpus, controller, machine, move_every: None, reads: READS }
+    }
+
+    const fn moved_every(self, milliseconds: u32) -> Self {
+        Self { move_every: Some(milliseconds), ..self }
+    }
+
+    const fn reading(self, reads: u64) -> Self {
+        Self { reads, ..self }
+    }
+}
+
+/// Reads whose load lasts for a few moves of all vectors.
+const READS: u64 = 1000;
+/// Likewise, of vCPUs that are many more than the CPUs.
+const FEW_READS: u64 = 400;
+/// Reads that are as many interrupts.
+const MANY_READS: u64 = 100_000;
+
+/// Those of each run: each controller, and 1 to 8 vCPUs.
+const CASES: &[Case] = &[
+    Case::new(Version::Stable, 1, 1, Controller::Its, GICV3),
+    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3),
+    Case::new(Version::Stable, 4, 4, Controller::Its, GICV4),
+    Case::new(Version::Stable, 8, 2, Controller::Its, GICV3).reading(FEW_READS),
+    Case::new(Version::Stable, 4, 2, Controller::Its, GICV3).moved_every(50),
+    Case::new(Version::Stable, 2, 2, Controller::Mbi, GICV3),
+    Case::new(Version::Stable, 2, 2, Controller::V2m, GICV3),
+    Case::new(Version::Stable, 1, 1, Controller::None, MAX),
+    Case::new(Version::Backports, 1, 1, Controller::Its, GICV3),
+    Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
+];
+/// Those that take longer: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI.
+const LONG_CASES: &[Case] = &[
+    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(MANY_READS),
+    Case::new(Version::Stable, 1, 1, Controller::Mbi, GICV3),
+    Case::new(Version::Stable, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
+    Case::new(Version::Backports, 2, 2, Controller::Mbi, GICV3).reading(MANY_READS),
+    Case::new(Version::Backports, 1, 1, Controller::Mbi, GICV3),
+    Case::new(Version::Backports, 8, 2, Controller::Its, GICV3).reading(FEW_READS),
+    Case::new(Version::Backports, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
+];
+
+/// Lists the ordinary cases, and two guests with the release's kernel on each QEMU.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    let two = |version| {
+        let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
+        built::case(name.clone(), LIMIT, move || two_guests(version, &name))
+    };
+    listed(CASES).chain(Version::ALL.map(two)).collect()
+}
+
+/// Lists the cases that take longer.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    listed(LONG_CASES).collect()
+}
+
+fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
+    cases.iter().enumerate().map(|(index, case)| {
+        built::case(case.name(), case.limit(), move || {
+            case.judge(&built::folder()?.join(format!("sent-{index}")))
+        })
+    })
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let Self { version, vcpus, cpus, controller, machine, .. } = self;
+        let how = if self.move_every.is_some() { ", moved" } else { "" };
+        format!(
+            "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
+             {machine}"
+        )
+    }
+
+    /// Longer than a run takes on a busy machine.
+    fn limit(&self) -> Duration {
+        2 * LIMIT + Duration::from_millis(4 * self.reads)
+    }
+
+    fn judge(&self, log: &Path) -> Result<()> {
+        let Self { version, vcpus, cpus, controller, machine, move_every, reads } = *self;
+        let has_messages = controller != Controller::None;
+        let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
+        let board = Board {
+            machine,
+            vcpus,
+            cpus,
+            controller,
+            devices: &devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            trusted: true,
+            move_every,
+            record: Record { stats: has_messages, trace: false },
+            ..Board::plain(version, MEMORY)?
+        };
+        let guest = debian::guest(version)?;
+        let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
+        let wanted = if has_messages { format!(" reads={reads}") } else { String::new() };
+        let append = &format!("{COMMAND_LINE} {WORDS}{wanted}");
+        let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
+        let load = if has_messages {
+            traffic::logged(&mut qemu, log);
+            Load::Traffic { reads, log }
+        } else {
+            Load::None
+        };
+        let moves = move_every.map_or(0, |_| MOVES);
+        let expected = Expected { cpus: vcpus.into(), typed: TYPED, controller, load, moves };
+        watch(qemu, self.limit(), &self.name(), 1, &expected)
+    }
+}
+
+/// Two guests at once, each with a device that an SMMU confines. The first goes on after the
+/// second's end.
+fn two_guests(version: Version, name: &str) -> Result<()> {
+    let board = Board {
+        vcpus: 2,
+        cpus: 2,
+        devices: &[CONFINED_DEVICE.to_owned(), CONFINED_DEVICE.to_owned()],
+        ..Board::plain(version, MEMORY)?
+    };
+    let guest = debian::guest(Version::Stable)?;
+    let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
+    let alone = format!("{COMMAND_LINE} {WORDS}");
+    let waiting = format!("{alone} waits");
+    let guests = [&waiting, &alone].map(|append| Files { kernel, initrd, append });
+    let load = Load::Random { reads: debian::READS };
+    let controller = board.controller;
+    let expected = Expected { cpus: 2, typed: TYPED, controller, load, moves: 0 };
+    watch(board.command(&guests)?, LIMIT, name, guests.len(), &expected)
+}
+
+/// Runs guests of the test, types when they want that, and judges what they report.
+fn watch(
+    mut qemu: Command,
+    limit: Duration,
+    name: &str,
+    guests: usize,
+    expected: &Expected<'_>,
+) -> Result<()> {
+    let (keyboard, mut typist) = io::pipe()?;
+    let mut report = Reports::of(guests);
+    let mut typed = Ok(());
+    process::watch(qemu.stdin(keyboard), limit, |line| {
+        if report.line(line) {
+            typed = typist.write_all(format!("{TYPED}\n").as_bytes());
+        }
+    })
+    .with_context(|| format!("the last line is `{}`", report.last))?;
+    typed?;
+    eprintln!("{name}: {}", report.summary());
+    report.judge(expected)
+}

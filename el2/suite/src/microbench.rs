@@ -1,0 +1,116 @@
+//! `el2/microbench` as the guest: what its operations cost, and whether it wakes a vCPU that was
+//! moved.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact};
+use doorbell_harness::image::Image;
+use doorbell_harness::process;
+use doorbell_harness::suite::{Case, Shared};
+
+use crate::board::{Board, COUNTED, COUNTING, LIMIT, MOVES, Record};
+use crate::built;
+use crate::costs::Costs;
+use crate::files::{Files, GUEST_RAM};
+
+/// Operations of the guest, and the most instructions that each may take: fewer than under Linux's
+/// KVM. The limits leave some room for what another compiler makes of the same source.
+const LIMITS: &[(&str, u64)] =
+    &[("hypercall", 160), ("register", 420), ("ipi", 1_300), ("lpi", 2_300), ("msi", 1_400)];
+/// Likewise, for vCPUs that share a CPU: the SGI makes both of them leave it.
+const SHARED_LIMITS: &[(&str, u64)] =
+    &[("hypercall", 160), ("register", 420), ("ipi", 6_500), ("lpi", 2_300), ("msi", 1_400)];
+
+/// CPUs of the machine: one for each of the guest's vCPUs, or one that they share.
+pub(crate) const EACH: u8 = VCPUS;
+pub(crate) const SHARED: u8 = 1;
+const VCPUS: u8 = 2;
+const MEMORY: u32 = 64;
+/// QEMU's educational device, whose message the guest measures.
+pub(crate) const DEVICE: &str = "edu";
+
+/// Lists the cases: each operation within its limit, and the vCPU that is woken.
+pub(crate) fn cases() -> Vec<Case> {
+    static COSTS: [Shared<Costs>; 2] = [const { Shared::new() }; 2];
+    let mut cases = Vec::new();
+    for ((cpus, limits), costs) in [(EACH, LIMITS), (SHARED, SHARED_LIMITS)].into_iter().zip(&COSTS)
+    {
+        for &(operation, limit) in limits {
+            let name =
+                format!("a guest's {operation} on {cpus} CPUs takes at most {limit} instructions");
+            cases.push(built::case(name, LIMIT, move || {
+                let costs = costs.get(|| {
+                    let costs = watch(cpus, Record::default())?;
+                    eprintln!("instructions of 2 vCPUs on {cpus} CPUs: {costs}");
+                    Ok(costs)
+                })?;
+                costs.judge_instructions(operation, limit)
+            }));
+        }
+    }
+    let name = "a vCPU that sleeps is woken by what comes after a move";
+    cases.push(built::case(name, LIMIT, || wakes(command(EACH, Record::default(), Some(1))?)));
+    cases
+}
+
+/// The guest wakes its other CPU, which has slept while it was moved.
+fn wakes(mut qemu: Command) -> Result<()> {
+    let (mut is_woken, mut moved, mut mistake) = (false, 0, None);
+    process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
+        Some(Fact::Microbench(MicrobenchFact::Woken { .. })) => is_woken = true,
+        Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => mistake = Some(fault),
+        Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => moved = times,
+        _ => {}
+    })?;
+    ensure!(is_woken, "the guest does not say that it woke it");
+    ensure!(mistake.is_none(), "{}", mistake.unwrap_or_default());
+    ensure!(moved >= MOVES, "{moved} moves, not {MOVES}");
+    Ok(())
+}
+
+/// Costs of the guest's operations. Their exits are those of a run that is traced.
+pub(crate) fn costs(cpus: u8) -> Result<Costs> {
+    let traced = watch(cpus, Record { trace: true, stats: false })?;
+    Ok(watch(cpus, Record::default())?.with_exits_of(traced))
+}
+
+fn watch(cpus: u8, record: Record) -> Result<Costs> {
+    let mut costs = Costs::default();
+    process::watch(&mut command(cpus, record, None)?, LIMIT, |line| costs.line(line))?;
+    Ok(costs)
+}
+
+/// The guest's image.
+pub(crate) fn guest() -> Result<&'static Image> {
+    static GUEST: Shared<Image> = Shared::new();
+    GUEST.get(|| built::guest("microbench", GUEST_RAM))
+}
+
+/// QEMU that counts time in instructions, with the guest, which is moved every so many
+/// milliseconds.
+pub(crate) fn command(cpus: u8, record: Record, move_every: Option<u32>) -> Result<Command> {
+    let devices = [DEVICE.to_owned()];
+    let plain = Board::plain(COUNTING, MEMORY)?;
+    let board = Board { vcpus: VCPUS, cpus, devices: &devices, move_every, record, ..plain };
+    let files = Files { kernel: &guest()?.flat, initrd: None, append: "" };
+    let mut qemu = board.command(&[files])?;
+    qemu.args(COUNTED);
+    Ok(qemu)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::kvm::{KVM, KVM_SHARED};
+
+    #[test]
+    fn limits_are_below_kvms_costs() {
+        for (limits, costs) in [(LIMITS, KVM), (SHARED_LIMITS, KVM_SHARED)] {
+            for (operation, limit) in limits {
+                let mut rows = costs.iter().filter(|(name, ..)| name == operation);
+                assert!(rows.any(|(_, cost, _)| limit < cost), "{operation}");
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The hypervisor's records of exits and injections (`--stats`, `--trace`), held against what a
+//! guest does whose every exit is known.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Fact, HypervisorFact};
+use doorbell_harness::process;
+use doorbell_harness::suite::{Case, Shared};
+
+use crate::board::{LIMIT, Record};
+use crate::built;
+use crate::costs::Costs;
+use crate::microbench::{self, EACH};
+
+/// Operations of each kind that `el2/microbench` does.
+const TURNS: u64 = 201;
+/// SGIs to a CPU that has slept for a while. Before each, the other CPU makes a hypercall and sends
+/// itself an SGI.
+const NAPS: u64 = 12;
+/// Reasons, and how often the guest exits by them, or takes such an interrupt. In addition to its
+/// operations it turns one vCPU on, asks whether that is on, and turns the machine off. The vCPU
+/// that takes the last SGI never exits after that.
+const COUNTS: &[(&str, u64)] = &[
+    ("HVC", TURNS + NAPS + 3),
+    ("system register write", TURNS + 2 * NAPS),
+    ("SGI taken", TURNS + 2 * NAPS - 1),
+    // By INT, and of the device.
+    ("LPI taken", 2 * TURNS),
+];
+
+/// Maximum number of exits of an operation. An SGI takes one exit to send, and one for its kick; an
+/// LPI by INT writes `GITS_CWRITER` and reads `GITS_CREADR`; a device's message is a physical
+/// interrupt.
+const EXITS: &[(&str, u64)] =
+    &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1)];
+/// Lists the cases, which one run of the guest answers.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("a guest's exits and interrupts are counted by reason", |run| {
+            COUNTS.iter().try_for_each(|(reason, times)| judge(&run.counts, reason, *times))
+        }),
+        case("as many exits are traced as are counted", Run::compare),
+    ];
+    for &(operation, limit) in EXITS {
+        let name = format!("a guest's {operation} takes at most {limit} exits");
+        cases.push(case(&name, move |run| run.costs.judge_exits(operation, limit)));
+    }
+    cases
+}
+
+fn case(name: &str, judge: impl FnOnce(&Run) -> Result<()> + Send + 'static) -> Case {
+    static RUN: Shared<Run> = Shared::new();
+    built::case(name, LIMIT, || judge(RUN.get(Run::watch)?))
+}
+
+/// A run that counts and traces.
+#[derive(Debug, Default)]
+struct Run {
+    costs: Costs,
+    /// By reason.
+    counts: BTreeMap<String, u64>,
+    traced: BTreeMap<String, u64>,
+}
+
+impl Run {
+    fn watch() -> Result<Self> {
+        let mut qemu = microbench::command(EACH, Record { trace: true, stats: true }, None)?;
+        let mut run = Self::default();
+        process::watch(&mut qemu, LIMIT, |line| {
+            if let Some(fact) = Fact::parse(line) {
+                run.fact(fact);
+            }
+        })?;
+        Ok(run)
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        match &fact {
+            Fact::Hypervisor(HypervisorFact::Count { reason, times, .. }) => {
+                self.counts.insert(reason.to_string(), *times);
+            }
+            // The other vCPU may still exit when the first has turned the machine off.
+            Fact::Hypervisor(HypervisorFact::Exit { reason, .. }) if self.counts.is_empty() => {
+                *self.traced.entry(reason.to_string()).or_default() += 1;
+            }
+            _ => {}
+        }
+        self.costs.fact(fact);
+    }
+
+    /// As many exits of each reason are traced as are counted.
+    fn compare(&self) -> Result<()> {
+        ensure!(!self.traced.is_empty(), "nothing is traced");
+        self.traced.iter().try_for_each(|(reason, times)| judge(&self.counts, reason, *times))
+    }
+}
+
+fn judge(counts: &BTreeMap<String, u64>, reason: &str, times: u64) -> Result<()> {
+    let found = *counts.get(reason).with_context(|| format!("no {reason} is counted"))?;
+    ensure!(found == times, "{found} times {reason}, not {times}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn other_numbers_than_the_guests_fail() {
+        let counts = BTreeMap::from([("ITS write".into(), 213)]);
+        assert!(judge(&counts, "ITS write", 213).is_ok());
+        assert!(judge(&counts, "ITS write", 212).is_err());
+        assert!(judge(&counts, "WFI", 0).is_err());
+        let traced = |times| BTreeMap::from([("ITS write".into(), times)]);
+        let run = |traced| Run { counts: counts.clone(), traced, ..Run::default() };
+        assert!(run(BTreeMap::new()).compare().is_err());
+        assert!(run(traced(212)).compare().is_err());
+        assert!(run(traced(213)).compare().is_ok());
+    }
+}

@@ -1,0 +1,380 @@
+//! A guest's report on its console.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Ending, Fact, HypervisorFact, LinuxFact};
+
+use crate::controller::Controller;
+use crate::traffic::{Known, Row, Sent, Traffic};
+
+/// Splits a line into the number of the guest that wrote it, if several share a console, and the
+/// fact that it states.
+pub(crate) fn fact_of(line: &str) -> Option<(usize, Fact)> {
+    let numbered = line.strip_prefix('[').and_then(|line| line.split_once("] "));
+    let (guest, line) = numbered.unwrap_or(("0", line));
+    Some((guest.parse().ok()?, Fact::parse(line)?))
+}
+
+/// The reports of the guests of one machine.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    guests: Vec<Report>,
+    moves: u64,
+    /// Exits and interrupts by reason. Only a guest alone is judged by them.
+    counts: BTreeMap<String, u64>,
+    pub(crate) last: String,
+}
+
+impl Reports {
+    pub(crate) fn of(guests: usize) -> Self {
+        let guests = (0..guests).map(|_| Report::default()).collect();
+        Self { guests, moves: 0, counts: BTreeMap::new(), last: String::new() }
+    }
+
+    /// Takes a line into account. Returns true if every guest that has not ended listens now.
+    pub(crate) fn line(&mut self, line: &str) -> bool {
+        self.last = line.trim_end().into();
+        match fact_of(line) {
+            Some((_, Fact::Hypervisor(fact))) => self.hypervisor(fact),
+            Some((guest, Fact::Linux(fact))) => {
+                if let Some(guest) = self.guests.get_mut(guest) {
+                    guest.fact(fact);
+                }
+            }
+            _ => {}
+        }
+        let listens = |guest: &Report| guest.listens || guest.ending.is_some();
+        let type_now = self.guests.iter().any(|it| it.listens) && self.guests.iter().all(listens);
+        if type_now {
+            self.guests.iter_mut().for_each(|guest| guest.listens = false);
+        }
+        type_now
+    }
+
+    fn hypervisor(&mut self, fact: HypervisorFact) {
+        match fact {
+            HypervisorFact::Ended { guest, how } => {
+                if let Some(guest) = self.guests.get_mut(guest) {
+                    guest.ending = Some(how);
+                }
+            }
+            HypervisorFact::Moved { times } => self.moves = times,
+            HypervisorFact::Count { reason, times, .. } => {
+                self.counts.insert(reason.into(), times);
+            }
+            _ => {}
+        }
+    }
+
+    /// Each guest in words.
+    pub(crate) fn summary(&self) -> String {
+        let all: Vec<_> = self.guests.iter().map(Report::summary).collect();
+        format!("{}; {} moves", all.join("; "), self.moves)
+    }
+
+    /// Every guest reports what is expected. Of several, the first has waited for the others' end.
+    pub(crate) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
+        for (number, guest) in self.guests.iter().enumerate() {
+            guest.judge(expected).with_context(|| format!("guest {number}"))?;
+        }
+        let heard = &self.guests[0].heard_again;
+        ensure!(self.guests.len() == 1 || heard == expected.typed, "again it heard `{heard}`");
+        ensure!(self.moves >= expected.moves, "{} moves, not {}", self.moves, expected.moves);
+        match expected.load {
+            Load::Traffic { reads, log } => self.judge_traffic(expected, reads, &Sent::read(log)?),
+            Load::None | Load::Random { .. } => Ok(()),
+        }
+    }
+
+    /// The only guest's traffic.
+    fn judge_traffic(&self, expected: &Expected<'_>, reads: u64, sent: &Sent) -> Result<()> {
+        let Expected { controller, cpus, .. } = *expected;
+        let reason = if controller == Controller::Its { "LPI taken" } else { "SPI taken" };
+        let taken = *self.counts.get(reason).with_context(|| format!("no {reason} is counted"))?;
+        let guest = &self.guests[0];
+        let known = Known { controller, cpus, reads, rows: &guest.rows, taken };
+        guest.traffic.judge(&known, sent)
+    }
+}
+
+/// A guest's report.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    cpus: usize,
+    cpus_again: usize,
+    heard: String,
+    heard_again: String,
+    absent_device: u32,
+    /// The kernel's log of controllers of messages.
+    controllers: Vec<String>,
+    rows: Vec<Row>,
+    traffic: Traffic,
+    /// Words about what failed.
+    complaints: Vec<String>,
+    ending: Option<Ending>,
+    listens: bool,
+}
+
+/// A good guest's report.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected<'a> {
+    pub(crate) cpus: usize,
+    /// The report that came.
+    pub(crate) typed: &'a str,
+    /// Its controller of messages.
+    pub(crate) controller: Controller,
+    pub(crate) load: Load<'a>,
+    /// Moves of the guest from GIC to GIC.
+    pub(crate) moves: u64,
+}
+
+/// The devices of a good guest, and their work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load<'a> {
+    /// No message can come.
+    None,
+    /// So many reads of random bytes on each vCPU.
+    Random { reads: u64 },
+    /// So many reads of a disk by all vCPUs, or more, and pings. QEMU logs messages to this file.
+    Traffic { reads: u64, log: &'a Path },
+}
+
+/// The interrupt that messages of the source of random bytes become.
+const DEVICE: &str = "virtio0-input";
+
+/// 128 and the number of SIGBUS: how a shell tells of a program that an external abort ended.
+const BUS_ERROR: u32 = 135;
+/// A second of work: a vCPU whose timer fires once and no more has fewer ticks.
+const FEWEST_TICKS: u64 = 20;
+
+impl Report {
+    /// Takes a fact of the guest into account.
+    fn fact(&mut self, fact: LinuxFact) {
+        match fact {
+            LinuxFact::Cpus { online, again: false } => self.cpus = online,
+            LinuxFact::Cpus { online, again: true } => self.cpus_again = online,
+            LinuxFact::Heard { text, again: false } => self.heard = text.into(),
+            LinuxFact::Heard { text, again: true } => self.heard_again = text.into(),
+            LinuxFact::AbsentDevice { status } => self.absent_device = status,
+            LinuxFact::Controller { line } => self.controllers.push(line.into()),
+            LinuxFact::Complaint { line } => self.complaints.push(line.into()),
+            LinuxFact::Row { line } => self.rows.extend(Row::parse(&line)),
+            LinuxFact::Listens {} => self.listens = true,
+            other => self.traffic.fact(&other),
+        }
+    }
+
+    /// The counts in words.
+    fn summary(&self) -> String {
+        let count = |name: &str| self.counts(name).iter().sum::<u64>();
+        let messages = self.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
+        format!(
+            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages; {}",
+            self.cpus,
+            count("arch_timer"),
+            count("uart-pl011"),
+            self.ipis(),
+            messages.sum::<u64>(),
+            self.traffic.summary(),
+        )
+    }
+
+    /// Each vCPU was there with its timer, went off and came back. The UART's interrupts arrived. A
+    /// device that is not there ended the program that asked for it, and nothing else; one that is
+    /// there sent its messages. After traffic the guest resets its machine.
+    fn judge(&self, expected: &Expected<'_>) -> Result<()> {
+        let Expected { cpus, typed, controller, load, .. } = *expected;
+        let complaints = &self.complaints;
+        ensure!(complaints.is_empty(), "{}", complaints.join("; "));
+        let ending = match load {
+            Load::Traffic { .. } => Ending::Reset,
+            Load::None | Load::Random { .. } => Ending::Off,
+        };
+        ensure!(self.ending == Some(ending), "its end: {:?}", self.ending);
+        ensure!(self.cpus == cpus, "it has {} vCPUs", self.cpus);
+        ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
+        ensure!(self.heard == typed, "it heard `{}`", self.heard);
+        ensure!(self.absent_device == BUS_ERROR, "an absent device: {}", self.absent_device);
+        let ticks = self.counts("arch_timer");
+        ensure!(ticks.len() == cpus, "{} columns of interrupts", ticks.len());
+        ensure!(ticks.iter().all(|ticks| *ticks >= FEWEST_TICKS), "timer interrupts: {ticks:?}");
+        ensure!(self.counts("uart-pl011").iter().any(|count| *count > 0), "no UART interrupt");
+        ensure!(cpus == 1 || self.ipis() > 0, "no IPI");
+        self.judge_controller(controller)?;
+        match load {
+            Load::None => ensure_none(self.counts(DEVICE)),
+            Load::Random { reads } => self.judge_messages(cpus, reads),
+            Load::Traffic { .. } => Ok(()),
+        }
+    }
+
+    /// The kernel found this controller and no other.
+    fn judge_controller(&self, controller: Controller) -> Result<()> {
+        let all = [Controller::Its, Controller::Mbi, Controller::V2m];
+        for mark in all.iter().filter_map(|one| one.mark()) {
+            let found = self.controllers.iter().any(|line| line.contains(mark));
+            let wanted = controller.mark() == Some(mark);
+            ensure!(found == wanted, "`{mark}` among {:?}: {found}", self.controllers);
+        }
+        Ok(())
+    }
+
+    /// The device sent a message for each read, to the vCPU whose turn it was. Nearly all went
+    /// there, as one may be on its way while its interrupt moves.
+    fn judge_messages(&self, cpus: usize, reads: u64) -> Result<()> {
+        const ON_THE_WAY: u64 = 5;
+        let counts = self.counts(DEVICE);
+        ensure!(counts.len() == cpus, "{} columns of messages", counts.len());
+        let fewest = reads - ON_THE_WAY;
+        ensure!(counts.iter().all(|count| *count >= fewest), "messages: {counts:?}");
+        ensure!(counts.iter().sum::<u64>() >= reads * cpus as u64, "messages: {counts:?}");
+        Ok(())
+    }
+
+    fn counts(&self, name: &str) -> &[u64] {
+        let row = self.rows.iter().find(|row| row.name.ends_with(name));
+        row.map_or(&[], |row| &row.counts)
+    }
+
+    fn ipis(&self) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.label.starts_with("IPI"));
+        rows.flat_map(|row| &row.counts).sum()
+    }
+}
+
+fn ensure_none(messages: &[u64]) -> Result<()> {
+    ensure!(messages.is_empty(), "messages without a controller: {messages:?}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const EXPECTED: Expected<'_> = Expected {
+        cpus: 2,
+        typed: "hello",
+        controller: Controller::Its,
+        load: Load::Random { reads: 100 },
+        moves: 10,
+    };
+
+    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12}}}"#;
+    const END: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
+    const END_OF_1: &str = r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#;
+    const LISTENS: &str = r#"{"linux":{"listens":{}}}"#;
+
+    const GOOD: &[&str] = &[
+        "hypervisor: a guest of 2 vCPUs with 512 MiB",
+        r#"{"linux":{"controller":{"line":"[    0.0] ITS [mem 0x08080000-0x0809ffff]"}}}"#,
+        "{\"linux\":{\"cpus\":{\"online\":2,\"again\":false}}}\r",
+        r#"{"linux":{"listens":{}}}"#,
+        "hello",
+        r#"{"linux":{"heard":{"text":"hello","again":false}}}"#,
+        "Bus error",
+        r#"{"linux":{"absent-device":{"status":135}}}"#,
+        r#"{"linux":{"cpus":{"online":2,"again":true}}}"#,
+        r#"{"linux":{"row":{"line":"           CPU0       CPU1"}}}"#,
+        r#"{"linux":{"row":{"line":" 11:   413   412     GICv3  27 Level     arch_timer"}}}"#,
+        r#"{"linux":{"row":{"line":" 13:     2     0     GICv3  33 Level     uart-pl011"}}}"#,
+        r#"{"linux":{"row":{"line":" 15:    98   103   ITS-MSI 16385 Edge    virtio0-input"}}}"#,
+        r#"{"linux":{"row":{"line":"IPI0:     0     1       Rescheduling interrupts"}}}"#,
+        MOVED,
+        END,
+    ];
+
+    fn judged(change: impl Fn(&str) -> String) -> Result<()> {
+        let mut report = Reports::of(1);
+        for line in GOOD {
+            report.line(&change(line));
+        }
+        report.judge(&EXPECTED)
+    }
+
+    #[test]
+    fn a_complete_report_passes() {
+        judged(ToOwned::to_owned).unwrap();
+    }
+
+    #[test]
+    fn incomplete_reports_are_refused() {
+        for (from, to) in [
+            (r#""off""#, r#""reset""#),
+            (r#""heard":{"text":"hello""#, r#""heard":{"text":"hell""#),
+            ("12}", "9}"),
+            ("135", "0"),
+            (r#"2,"again":true"#, r#"1,"again":true"#),
+            ("ITS [mem 0x0808", "ITS [mem 0x0809"),
+            ("0x0809ffff]", "0x0809ffff] MBI range [80:207]"),
+            (r#""online":2,"again":false"#, r#""online":4,"again":false"#),
+            ("412 ", "  3 "),
+            ("413   412", "413"),
+            ("  2     0 ", "  0     0 "),
+            (" 98   103", "203     0"),
+            (" 98   103", " 98   101"),
+            ("virtio0-input", "virtio0-config"),
+            ("     1       Resch", "     0       Resch"),
+            ("Bus error", r#"{"linux":{"complaint":{"line":"nvme0: I/O 5 QID 1 timeout"}}}"#),
+        ] {
+            assert!(GOOD.iter().any(|line| line.contains(from)), "no line has `{from}`");
+            assert!(judged(|line| line.replace(from, to)).is_err(), "`{to}` passes");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_listens_is_typed_to_once() {
+        let mut report = Reports::of(1);
+        assert_eq!(GOOD.iter().filter(|line| report.line(line)).count(), 1);
+    }
+
+    /// Two guests report; the first goes on after the second's end.
+    fn of_two(change: impl Fn(&str) -> String) -> (Result<()>, Vec<String>) {
+        let mut reports = Reports::of(2);
+        let mut typed_after = Vec::new();
+        let (end, body) = GOOD.split_last().unwrap();
+        let of = |guest: usize, line: &str| match line {
+            END if guest == 1 => END_OF_1.to_owned(),
+            MOVED | END => line.to_owned(),
+            _ => format!("[{guest}] {line}"),
+        };
+        let mut lines: Vec<_> = body.iter().flat_map(|line| [of(0, line), of(1, line)]).collect();
+        lines.push(of(0, LISTENS));
+        lines.push(of(1, end));
+        lines.push(of(0, r#"{"linux":{"heard":{"text":"hello","again":true}}}"#));
+        lines.push(of(0, end));
+        for line in lines.iter().map(|line| change(line)) {
+            if reports.line(&line) {
+                typed_after.push(line);
+            }
+        }
+        (reports.judge(&EXPECTED), typed_after)
+    }
+
+    #[test]
+    fn two_guests_are_typed_to_when_all_listen() {
+        let (judged, typed_after) = of_two(ToOwned::to_owned);
+        judged.unwrap();
+        assert_eq!(typed_after, [&format!("[1] {LISTENS}"), END_OF_1]);
+    }
+
+    #[test]
+    fn each_of_two_guests_is_judged() {
+        for (from, to) in [
+            (
+                r#"[0] {"linux":{"heard":{"text":"hello","again":false"#,
+                r#"[1] {"linux":{"heard":{"text":"hello","again":false"#,
+            ),
+            (r#"[0] {"linux":{"heard":{"text":"hello","again":true"#, "[0] {"),
+            (r#""guest":1,"how":"off""#, r#""guest":1,"how":"system-error""#),
+            (
+                r#"[1] {"linux":{"row":{"line":" 15:    98"#,
+                r#"[1] {"linux":{"row":{"line":" 15:     0"#,
+            ),
+        ] {
+            let (judged, _) = of_two(|line| line.replace(from, to));
+            assert!(judged.is_err(), "`{to}` passes");
+        }
+    }
+}

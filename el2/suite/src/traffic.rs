@@ -1,0 +1,356 @@
+//! A guest's traffic: reads of its disk and pings, and whether each message that QEMU's devices
+//! sent is an interrupt that the guest has counted.
+//!
+//! QEMU logs each message. Equality is the rule where a vector's next message is sent only after
+//! the guest has acknowledged the last one; else two of them may become one interrupt.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::LinuxFact;
+
+use crate::controller::Controller;
+
+/// A disk with MSI-X, and a network that answers pings.
+pub(crate) const DEVICES: [&str; 2] =
+    ["nvme,serial=1,drive=disk", "virtio-net-pci,netdev=net,romfile="];
+const BACKENDS: [&str; 4] = [
+    "-blockdev",
+    "driver=null-co,node-name=disk,size=1073741824,read-zeroes=on",
+    "-netdev",
+    "user,id=net,restrict=on",
+];
+/// Events of QEMU's log: messages of either device, and the first command after which Linux has its
+/// disk's vectors for good.
+const NVME_MESSAGE: &str = "pci_nvme_irq_msix";
+const VIRTIO_MESSAGE: &str = "virtio_notify";
+const VECTORS_STAY: &str = "pci_nvme_create_cq";
+
+/// Linux reads the first page for a table of partitions.
+const OWN_READS: u64 = 1;
+/// Turns in which all CPUs but the first go off and on line, in the guest's program.
+const TURNS: u64 = 2;
+
+/// Gives QEMU what is behind the devices, and has it log their messages.
+pub(crate) fn logged(qemu: &mut Command, log: &Path) {
+    qemu.args(BACKENDS);
+    for event in [NVME_MESSAGE, VIRTIO_MESSAGE, VECTORS_STAY] {
+        qemu.args(["-trace", event]);
+    }
+    qemu.arg("-D").arg(log);
+}
+
+/// Messages that the devices sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// Of the disk's first vector, while the driver starts: it lets go of it then, with its count.
+    early: u64,
+    /// Of the disk, by vector; with the early ones.
+    disk: BTreeMap<usize, u64>,
+    /// Of the network card, by the address of the queue: the first receives.
+    network: BTreeMap<u64, u64>,
+}
+
+impl Sent {
+    pub(crate) fn read(log: &Path) -> Result<Self> {
+        let text = fs::read_to_string(log);
+        Ok(Self::parse(&text.with_context(|| format!("no log {}", log.display()))?))
+    }
+
+    fn parse(log: &str) -> Self {
+        let mut sent = Self::default();
+        let mut is_early = true;
+        for line in log.lines() {
+            let (event, detail) = line.split_once(' ').unwrap_or((line, ""));
+            let last = detail.rsplit(' ').next().unwrap_or_default();
+            match event {
+                VECTORS_STAY => is_early = false,
+                NVME_MESSAGE => {
+                    let Ok(vector) = last.parse() else { continue };
+                    *sent.disk.entry(vector).or_default() += 1;
+                    sent.early += u64::from(is_early);
+                }
+                VIRTIO_MESSAGE => {
+                    let address = last.trim_start_matches("0x");
+                    let Ok(queue) = u64::from_str_radix(address, 16) else { continue };
+                    *sent.network.entry(queue).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        sent
+    }
+}
+
+/// A row of the guest's `/proc/interrupts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) label: String,
+    /// By CPU.
+    pub(crate) counts: Vec<u64>,
+    /// Its controller, number and driver.
+    pub(crate) name: String,
+}
+
+impl Row {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (label, rest) = text.split_once(':')?;
+        let words: Vec<_> = rest.split_whitespace().collect();
+        let counts: Vec<_> = words.iter().map_while(|word| word.parse().ok()).collect();
+        let name = words[counts.len()..].join(" ");
+        Some(Self { label: label.trim().into(), counts, name })
+    }
+
+    fn is_of(&self, driver: &str) -> bool {
+        self.name.rsplit(' ').next() == Some(driver)
+    }
+
+    /// It has messages of a device.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.name.starts_with("MSI ") || self.name.contains("-MSI")
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// A guest's account of its traffic.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Reads that its programs got, and that its disk has completed.
+    reads: Option<(u64, u64)>,
+    /// Pings, and their answers.
+    pings: Option<(u64, u64)>,
+    /// Vectors that went to the CPU that they were moved to.
+    moved: u64,
+    /// Turns of CPUs that go off and on line.
+    turns: u64,
+}
+
+/// Everything that is known about a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known<'a> {
+    pub(crate) controller: Controller,
+    pub(crate) cpus: usize,
+    /// Fewest reads of all CPUs together.
+    pub(crate) reads: u64,
+    pub(crate) rows: &'a [Row],
+    /// Interrupts of the controller's class that the hypervisor saw the guest take.
+    pub(crate) taken: u64,
+}
+
+impl Traffic {
+    /// Takes a fact of the guest into account.
+    pub(crate) fn fact(&mut self, fact: &LinuxFact) {
+        match *fact {
+            LinuxFact::Reads { requested, completed } => self.reads = Some((requested, completed)),
+            LinuxFact::Pings { sent, answered } => self.pings = Some((sent, answered)),
+            LinuxFact::Affinities { moved } => self.moved = moved,
+            LinuxFact::Hotplugs { turns } => self.turns = turns,
+            _ => {}
+        }
+    }
+
+    /// In words.
+    pub(crate) fn summary(&self) -> String {
+        let ((_, reads), (pings, _)) =
+            (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
+        format!("{reads} reads, {pings} pings, {} affinities, {} turns", self.moved, self.turns)
+    }
+
+    /// Nothing was lost, no interrupt is counted that nothing sent, and the load had its
+    /// disturbances.
+    pub(crate) fn judge(&self, known: &Known<'_>, sent: &Sent) -> Result<()> {
+        let (reads, completed) = self.reads.context("it says nothing of its reads")?;
+        ensure!(reads >= known.reads, "{reads} reads, not {}", known.reads);
+        ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} are completed");
+        let (pings, answers) = self.pings.context("it says nothing of its pings")?;
+        ensure!(pings > 0 && pings == answers, "{pings} pings, {answers} answers");
+        known.judge_disk(sent, completed)?;
+        known.judge_network(sent)?;
+        known.judge_taken(sent)?;
+        self.judge_disturbances(known)
+    }
+
+    fn judge_disturbances(&self, known: &Known<'_>) -> Result<()> {
+        let input = known.row("virtio0-input.0")?;
+        let vectors = known.rows.iter().filter(|row| row.name.contains(" virtio0-")).count() + 1;
+        let fewest = (vectors * known.cpus) as u64;
+        ensure!(self.moved >= fewest, "{} affinities moved, not {fewest}", self.moved);
+        let reached = input.counts.iter().filter(|count| **count > 0).count();
+        ensure!(known.cpus == 1 || reached > 1, "interrupts that were moved: {:?}", input.counts);
+        ensure!(self.turns == TURNS, "{} turns off and on line", self.turns);
+        Ok(())
+    }
+}
+
+impl Known<'_> {
+    fn row(&self, driver: &str) -> Result<&Row> {
+        let row = self.rows.iter().find(|row| row.is_of(driver));
+        let row = row.with_context(|| format!("no interrupt of {driver}"))?;
+        let is_its = row.name.starts_with("ITS-");
+        let wanted = self.controller == Controller::Its;
+        ensure!(row.has_messages() && is_its == wanted, "{driver}: {}", row.name);
+        Ok(row)
+    }
+
+    /// Each vCPU has a vector and at most one read that waits for it. Commands to the controller
+    /// wait for each other, too.
+    fn judge_disk(&self, sent: &Sent, completed: u64) -> Result<()> {
+        let commands = self.row("nvme0q0")?.sum() + sent.early;
+        let messages = |vector| sent.disk.get(&vector).copied().unwrap_or_default();
+        ensure!(commands == messages(0), "{commands} interrupts of {} commands", messages(0));
+        let mut reads = 0;
+        for vector in 1..=self.cpus {
+            let row = self.row(&format!("nvme0q{vector}"))?;
+            let (taken, sent) = (row.sum(), messages(vector));
+            ensure!(taken == sent, "{taken} interrupts of {sent} messages of vector {vector}");
+            let own = row.counts.get(vector - 1).copied().unwrap_or_default();
+            let fewest = self.reads / self.cpus as u64;
+            ensure!(own >= fewest, "its own CPU has {own} interrupts of vector {vector}");
+            reads += taken;
+        }
+        ensure!(reads == completed, "{reads} interrupts of {completed} reads");
+        Ok(())
+    }
+
+    /// Judges the network's interrupts. The driver requests a queue's next message when it has
+    /// emptied the queue, so a lost message stops the traffic, and pings are not answered.
+    /// Nevertheless two messages may become one interrupt. For the transmit queue, this is because
+    /// the driver requests a message whenever it sends. For the receive queue, it happens if the
+    /// interrupt was moved to another CPU and is pending there while the polling CPU empties the
+    /// queue and requests the next message.
+    fn judge_network(&self, sent: &Sent) -> Result<()> {
+        let mut queues = sent.network.values().copied();
+        let mut queue = || queues.next().unwrap_or_default();
+        let (receives, sends) = (queue(), queue());
+        let (input, output) =
+            (self.row("virtio0-input.0")?.sum(), self.row("virtio0-output.0")?.sum());
+        let fewest = if self.cpus == 1 { receives.max(1) } else { 1 };
+        let inputs = fewest..=receives;
+        ensure!(inputs.contains(&input), "{input} interrupts of {receives} messages");
+        ensure!((1..=sends).contains(&output), "{output} interrupts of {sends} sent packets");
+        Ok(())
+    }
+
+    /// The hypervisor's count is the guest's, with what came before the driver's vectors were
+    /// there. SPIs are those of the UART, too.
+    fn judge_taken(&self, sent: &Sent) -> Result<()> {
+        let is_wired = |row: &Row| row.is_of("uart-pl011");
+        let counts =
+            |row: &&Row| row.has_messages() || self.controller != Controller::Its && is_wired(row);
+        let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>() + sent.early;
+        let taken = self.taken;
+        ensure!(taken == counted, "the guest took {taken} interrupts, and counted {counted}");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const LOG: &str = "\
+pci_nvme_irq_msix raising MSI-X IRQ vector 0
+pci_nvme_create_cq create completion queue, addr=0x6b660000, cqid=1, vector=1, qsize=1023
+pci_nvme_irq_msix raising MSI-X IRQ vector 0
+virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
+virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441bfb0
+pci_nvme_irq_msix raising MSI-X IRQ vector 1
+pci_nvme_irq_msix raising MSI-X IRQ vector 2
+pci_nvme_irq_msix raising MSI-X IRQ vector 2
+virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441bfb0
+virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
+";
+    const ROWS: &str = "\
+ 13:          1          0     GICv3  33 Level     uart-pl011
+ 15:          1          1   ITS-MSI 32769 Edge      virtio0-input.0
+ 16:          0          1   ITS-MSI 32770 Edge      virtio0-output.0
+ 17:          1          0   ITS-MSI 16384 Edge      nvme0q0
+ 18:          1          0   ITS-MSI 16385 Edge      nvme0q1
+ 19:          0          2   ITS-MSI 16386 Edge      nvme0q2
+";
+    const SAID: [LinuxFact; 4] = [
+        LinuxFact::Reads { requested: 2, completed: 3 },
+        LinuxFact::Pings { sent: 10, answered: 10 },
+        LinuxFact::Affinities { moved: 6 },
+        LinuxFact::Hotplugs { turns: 2 },
+    ];
+    const TAKEN: u64 = 8;
+
+    fn judged(controller: Controller, change: impl Fn(&str) -> String, taken: u64) -> Result<()> {
+        judged_of(&SAID, controller, change, taken)
+    }
+
+    fn judged_of(
+        said: &[LinuxFact],
+        controller: Controller,
+        change: impl Fn(&str) -> String,
+        taken: u64,
+    ) -> Result<()> {
+        let rows: Vec<_> = change(ROWS).lines().filter_map(Row::parse).collect();
+        let mut traffic = Traffic::default();
+        for fact in said {
+            traffic.fact(fact);
+        }
+        let known = Known { controller, cpus: 2, reads: 2, rows: &rows, taken };
+        traffic.judge(&known, &Sent::parse(&change(LOG)))
+    }
+
+    #[test]
+    fn messages_are_counted_by_vector_and_queue() {
+        let expected = Sent {
+            early: 1,
+            disk: [(0, 2), (1, 1), (2, 2)].into(),
+            network: [(0x5587_c441_bfb0, 2), (0x5587_c441_c048, 2)].into(),
+        };
+        assert_eq!(Sent::parse(LOG), expected);
+    }
+
+    #[test]
+    fn equal_counts_pass_on_each_controller() {
+        judged(Controller::Its, ToOwned::to_owned, TAKEN).unwrap();
+        let mbi = |text: &str| text.replace("ITS-MSI", "MSI");
+        judged(Controller::Mbi, mbi, TAKEN + 1).unwrap();
+        let newer = |text: &str| text.replace("ITS-MSI", "MBI-PCI-MSIX-0000:00:02.0");
+        judged(Controller::Mbi, newer, TAKEN + 1).unwrap();
+    }
+
+    #[test]
+    fn other_counts_fail() {
+        for (from, to) in [
+            ("          1          1   ITS", "          2          0   ITS"),
+            ("          1          1   ITS", "          2          1   ITS"),
+            ("          0          1   ITS", "          2          1   ITS"),
+            ("          0          1   ITS", "          0          0   ITS"),
+            ("          0          2   ITS", "          0          1   ITS"),
+            ("          0          2   ITS", "          2          0   ITS"),
+            ("ITS-MSI 16385", "MSI 16385"),
+            ("nvme0q2", "nvme0q3"),
+            ("vector 2\nvirtio", "vector 1\nvirtio"),
+            ("vector 0\nvirtio", "vector 5\nvirtio"),
+        ] {
+            assert!([LOG, ROWS].iter().any(|text| text.contains(from)), "nothing has {from}");
+            let changed = |text: &str| text.replacen(from, to, 1);
+            assert!(judged(Controller::Its, changed, TAKEN).is_err(), "`{to}` passes");
+        }
+        for (index, fact) in [
+            (0, LinuxFact::Reads { requested: 1, completed: 2 }),
+            (0, LinuxFact::Reads { requested: 2, completed: 4 }),
+            (1, LinuxFact::Pings { sent: 10, answered: 9 }),
+            (2, LinuxFact::Affinities { moved: 5 }),
+            (3, LinuxFact::Hotplugs { turns: 1 }),
+        ] {
+            let mut said = SAID;
+            said[index] = fact;
+            let judged = judged_of(&said, Controller::Its, ToOwned::to_owned, TAKEN);
+            assert!(judged.is_err(), "{:?} passes", said[index]);
+        }
+        assert!(judged(Controller::Its, ToOwned::to_owned, TAKEN - 1).is_err());
+        assert!(judged(Controller::Mbi, ToOwned::to_owned, TAKEN).is_err());
+    }
+}

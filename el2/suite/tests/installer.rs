@@ -1,0 +1,9 @@
+//! The guest that nobody prepared of the hypervisor.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    doorbell_harness::suite::main(hypervisor_suite::installer_cases())
+}

@@ -1,0 +1,89 @@
+//! The SMMU as a whole.
+
+use crate::error::SmmuError;
+use crate::event::Event;
+use crate::queue::{Commands, Events, Forget};
+use crate::registers::{Features, Registers};
+use crate::stream_id::{SpaceId, StreamId};
+use crate::stream_table::{StreamTable, Translation};
+use gic_driver::{PhysicalRegion, Platform};
+use image_rt::platform::Kernel;
+
+/// The SMMU.
+pub struct Smmu {
+    registers: Registers,
+    features: Features,
+    commands: Commands,
+    events: Events,
+    streams: StreamTable,
+}
+
+impl Smmu {
+    /// Takes the SMMU into use. It refuses every access, without an event, until
+    /// [`enable`](Self::enable).
+    pub fn new(region: PhysicalRegion) -> Result<Self, SmmuError> {
+        let registers = Registers::new(Kernel.map(region).ok_or(SmmuError::NotMapped)?);
+        let features = Features::read(&registers)?;
+        registers.disable()?;
+        let streams = StreamTable::new(features.streams)?;
+        let mut commands = Commands::new(features.commands)?;
+        let events = Events::new(features.events)?;
+        registers.place_tables(&streams, &commands.ring(), &events.ring());
+        registers.enable_commands()?;
+        for command in [Forget::Configuration, Forget::Translations] {
+            commands.post(&registers, command)?;
+        }
+        commands.sync(&registers)?;
+        Ok(Self { registers, features, commands, events, streams })
+    }
+
+    /// Translates from now on, and refuses the streams without a translation, each access with an
+    /// event.
+    pub fn enable(self) -> Result<Self, SmmuError> {
+        self.registers.enable_events()?;
+        self.registers.enable_translation()?;
+        Ok(self)
+    }
+
+    /// Does it translate by tables of the second stage?
+    pub fn has_stage_2(&self) -> bool {
+        self.features.stage_2
+    }
+
+    /// A stream's accesses are translated from now on.
+    pub fn translate(
+        &mut self,
+        stream: StreamId,
+        translation: &Translation,
+    ) -> Result<(), SmmuError> {
+        self.streams.set(stream, translation)?;
+        self.forget(Forget::Stream(stream))
+    }
+
+    /// A stream's accesses are refused from now on, each with an event.
+    pub fn refuse(&mut self, stream: StreamId) -> Result<(), SmmuError> {
+        self.streams.clear(stream);
+        self.forget(Forget::Stream(stream))
+    }
+
+    /// A page of an address space was unmapped: the SMMU is to walk the tables anew.
+    pub fn forget_page(&mut self, space: SpaceId, page: u64) -> Result<(), SmmuError> {
+        self.forget(Forget::Page { space, page })
+    }
+
+    /// The oldest event that was not read.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.next(&self.registers)
+    }
+
+    fn forget(&mut self, what: Forget) -> Result<(), SmmuError> {
+        self.commands.post(&self.registers, what)?;
+        self.commands.sync(&self.registers)
+    }
+}
+
+impl core::fmt::Debug for Smmu {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Smmu").field("features", &self.features).finish_non_exhaustive()
+    }
+}

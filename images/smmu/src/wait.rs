@@ -1,0 +1,20 @@
+//! Bounded waits for the SMMU.
+
+use crate::error::SmmuError;
+use gic_driver::{Platform, Wait};
+use image_rt::platform::Kernel;
+
+/// Waits, at most as long as the platform does.
+pub(crate) fn wait_for(
+    what: &'static str,
+    mut done: impl FnMut() -> bool,
+) -> Result<(), SmmuError> {
+    let mut turn = 0;
+    while !done() {
+        if Kernel.wait(turn) == Wait::GiveUp {
+            return Err(SmmuError::Timeout(what));
+        }
+        turn += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Facts of programs that check something: the outcome of each check, and their total.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of the longest explanation that [`CheckFact::failed`] and [`CheckFact::skipped`] keep.
+const LONGEST: usize = 400;
+
+/// An outcome of a check, or the total.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckFact {
+    /// The check passed.
+    Passed {
+        /// The check.
+        check: Text,
+    },
+    /// The check failed.
+    Failed {
+        /// The check.
+        check: Text,
+        /// Expected and found values, for people.
+        why: Text,
+    },
+    /// The check could not be tried.
+    Skipped {
+        /// The check.
+        check: Text,
+        /// The missing feature.
+        why: Text,
+    },
+    /// The number of outcomes of each kind, at the end.
+    Total {
+        /// Checks that passed.
+        passed: usize,
+        /// Checks that failed.
+        failed: usize,
+        /// Checks that were skipped.
+        skipped: usize,
+    },
+}
+
+impl CheckFact {
+    /// A failed check. A long explanation is cut off, so that the fact fits into a line.
+    pub fn failed(check: impl Into<Text>, why: impl Into<Text>) -> Self {
+        Self::Failed { check: check.into(), why: cut(why.into()) }
+    }
+
+    /// A skipped check. A long explanation is cut off, so that the fact fits into a line.
+    pub fn skipped(check: impl Into<Text>, why: impl Into<Text>) -> Self {
+        Self::Skipped { check: check.into(), why: cut(why.into()) }
+    }
+}
+
+fn cut(text: Text) -> Text {
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let mut text = text.into_owned();
+    text.truncate(text.floor_char_boundary(LONGEST));
+    text.push('…');
+    text.into()
+}
+
+#[cfg(all(test, feature = "parse"))]
+mod tests {
+    use super::*;
+    use crate::Fact;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_long_explanation_is_cut_off() {
+        let why = "\"ü".repeat(1000);
+        let fact = Fact::from(CheckFact::failed("a", why.clone()));
+        let Some(Fact::Checks(CheckFact::Failed { why: cut, .. })) = Fact::parse(&fact.to_string())
+        else {
+            panic!("{fact}")
+        };
+        assert!(why.starts_with(cut.strip_suffix('…').unwrap()) && cut.len() > LONGEST / 2);
+        let short = CheckFact::skipped("a", "b");
+        assert_eq!(short, CheckFact::Skipped { check: "a".into(), why: "b".into() });
+    }
+}

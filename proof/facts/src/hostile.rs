@@ -1,0 +1,66 @@
+//! Facts of the hostile guest and of the guests that measure it.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of a guest of the hostile image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostileFact {
+    /// The attack is over.
+    Attacked {
+        /// Name of the attack.
+        attack: Text,
+        /// Turns of the first vCPU.
+        turns: u64,
+        /// Exceptions that the hypervisor answered with.
+        exceptions: u64,
+    },
+    /// The guest has taken all its timer ticks.
+    Ticked {
+        /// Number of ticks.
+        ticks: u64,
+        /// Nanoseconds from the deadline to the handler, of the latest tick.
+        latest: u64,
+        /// Likewise, the mean of all ticks.
+        mean: u64,
+    },
+    /// The number of system registers that the guest can read.
+    Readable {
+        /// The number.
+        registers: usize,
+    },
+    /// A system register has changed between two readings.
+    Changed {
+        /// The register, as `S<op0>_<op1>_C<n>_C<m>_<op2>`.
+        register: Text,
+        /// The first value.
+        first: u64,
+        /// The present value; `None` if reading it now traps.
+        now: Option<u64>,
+    },
+    /// The number of system registers that have not changed, at the end.
+    Unchanged {
+        /// The number.
+        registers: usize,
+    },
+    /// A delay is over.
+    Delayed {
+        /// Nanoseconds that were requested.
+        requested: u64,
+        /// Nanoseconds that it took.
+        took: u64,
+        /// The means of the delay.
+        by: Means,
+    },
+}
+
+/// The means by which a guest delays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Means {
+    /// `WFIT`.
+    Wfit,
+    /// Reading the counter.
+    Counter,
+}

@@ -1,0 +1,101 @@
+//! Facts of the hypervisor: its guests' ends, its counts and its trace.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of the hypervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HypervisorFact {
+    /// A guest's machine has ended.
+    Ended {
+        /// The guest.
+        guest: usize,
+        /// Cause of the end.
+        how: Ending,
+    },
+    /// Moves of the guests from GIC to GIC, at the end.
+    Moved {
+        /// Number of moves.
+        times: u64,
+    },
+    /// A guest's mistake that the model has found.
+    Fault {
+        /// The guest.
+        guest: usize,
+        /// The mistake, for people.
+        fault: Text,
+    },
+    /// The SMMU confines the guests' devices.
+    Confines {
+        /// The stage that translates: 1 or 2.
+        stage: u8,
+    },
+    /// A function of the machine that no guest gets.
+    Withheld {
+        /// The function's address: segment, bus, device and function.
+        function: u32,
+        /// The reason, for people.
+        reason: Text,
+    },
+    /// The SMMU refused an access, because nothing is mapped at its address.
+    Refused {
+        /// The device's stream.
+        stream: u32,
+        /// Kind of the access.
+        access: Access,
+        /// Address of the access.
+        address: u64,
+    },
+    /// A stream was cut off from memory after too many refused accesses.
+    CutOff {
+        /// The device's stream.
+        stream: u32,
+    },
+    /// The number of a guest's exits with one reason, or of interrupts of one class, at the end.
+    Count {
+        /// The guest.
+        guest: usize,
+        /// The reason or class.
+        reason: Text,
+        /// The number.
+        times: u64,
+        /// Nanoseconds of the longest exit.
+        longest: u64,
+    },
+    /// A vCPU's exit, as it happens.
+    Exit {
+        /// The counter.
+        at: u64,
+        /// The guest.
+        guest: usize,
+        /// The vCPU.
+        vcpu: u32,
+        /// The reason, as it is counted.
+        reason: Text,
+        /// Operands of the trapped instruction, for people.
+        detail: Text,
+    },
+}
+
+/// The end of a guest's machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// SYSTEM_OFF.
+    Off,
+    /// SYSTEM_RESET.
+    Reset,
+    /// A physical SError.
+    SystemError,
+}
+
+/// Direction of a device's access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// The device read.
+    Read,
+    /// The device wrote.
+    Write,
+}

@@ -1,0 +1,15 @@
+//! Facts of KVM's judge, beside the outcomes of its checks.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of the judge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JudgeFact {
+    /// A row of the state that KVM saved.
+    Snapshot {
+        /// The row.
+        row: Text,
+    },
+}

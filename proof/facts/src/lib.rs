@@ -1,0 +1,185 @@
+//! Facts that images and guests report on their consoles, and that suites judge.
+//!
+//! A fact is one line: a JSON object whose only key names the reporting program, or what several
+//! programs report. All other lines of a console are for people, and suites must not parse them.
+//! Both ends use the same types, so a program that changes a fact without its suite does not
+//! compile. The exceptions are [`LinuxFact`] and, under Linux, [`WatchedFact`]: a shell script
+//! writes them; and [`MinimalFact::Ticked`], which a kernel without a heap holds as text.
+//!
+//! ```
+//! use doorbell_facts::{Fact, MicrobenchFact};
+//!
+//! let fact = Fact::from(MicrobenchFact::Woken { times: 12 });
+//! let line = fact.to_string();
+//! assert_eq!(line, r#"{"microbench":{"woken":{"times":12}}}"#);
+//! assert_eq!(Fact::parse(&line), Some(fact));
+//! assert_eq!(Fact::parse("Bus error"), None);
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod checks;
+mod hostile;
+mod hypervisor;
+mod judge;
+mod linux;
+mod microbench;
+mod minimal;
+mod monitor;
+mod stray_dma;
+mod testbench;
+mod watched;
+
+pub use checks::CheckFact;
+pub use hostile::{HostileFact, Means};
+pub use hypervisor::{Access, Ending, HypervisorFact};
+pub use judge::JudgeFact;
+pub use linux::LinuxFact;
+pub use microbench::MicrobenchFact;
+pub use minimal::MinimalFact;
+pub use monitor::MonitorFact;
+pub use stray_dma::StrayDmaFact;
+pub use testbench::TestbenchFact;
+pub use watched::WatchedFact;
+
+use alloc::borrow::Cow;
+use core::fmt::{self, Display, Formatter};
+use serde::{Deserialize, Serialize};
+
+/// Words of a fact: a constant of the program, or formatted text.
+pub type Text = Cow<'static, str>;
+
+/// Bytes of the longest line. A longer one is not written.
+const LONGEST: usize = 1024;
+
+/// A fact, by the program that reports it.
+///
+/// `Display` writes the fact's line, without a line break and without allocating. It fails if the
+/// line is longer than 1 KiB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fact {
+    /// The hypervisor.
+    Hypervisor(HypervisorFact),
+    /// A Linux guest's first process.
+    Linux(LinuxFact),
+    /// The guest that attacks its hypervisor, or measures it under attack.
+    Hostile(HostileFact),
+    /// The guest whose device accesses foreign memory.
+    StrayDma(StrayDmaFact),
+    /// The guest that measures its own operations.
+    Microbench(MicrobenchFact),
+    /// The monitor of a guest under Linux's KVM.
+    Monitor(MonitorFact),
+    /// A program that checks something: the test bench, or KVM's judge.
+    Checks(CheckFact),
+    /// The test bench.
+    Testbench(TestbenchFact),
+    /// A guest whose instructions are logged: the test bench, or Linux.
+    Watched(WatchedFact),
+    /// One of the smallest kernels.
+    Minimal(MinimalFact),
+    /// KVM's judge.
+    Judge(JudgeFact),
+}
+
+impl Fact {
+    /// Parses a line of a console. Returns `None` if the line is for people.
+    #[cfg(feature = "parse")]
+    pub fn parse(line: &str) -> Option<Self> {
+        let line = line.trim_end();
+        if line.starts_with('{') { serde_json::from_str(line).ok() } else { None }
+    }
+}
+
+impl Display for Fact {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut line = [0; LONGEST];
+        let bytes = serde_json_core::to_slice(self, &mut line).map_err(|_| fmt::Error)?;
+        f.write_str(str::from_utf8(&line[..bytes]).map_err(|_| fmt::Error)?)
+    }
+}
+
+macro_rules! facts_of {
+    ($($program:ident: $fact:ident),* $(,)?) => {
+        $(impl From<$fact> for Fact {
+            fn from(fact: $fact) -> Self {
+                Self::$program(fact)
+            }
+        })*
+    };
+}
+
+facts_of! {
+    Hypervisor: HypervisorFact,
+    Linux: LinuxFact,
+    Hostile: HostileFact,
+    StrayDma: StrayDmaFact,
+    Microbench: MicrobenchFact,
+    Monitor: MonitorFact,
+    Checks: CheckFact,
+    Testbench: TestbenchFact,
+    Watched: WatchedFact,
+    Minimal: MinimalFact,
+    Judge: JudgeFact,
+}
+
+#[cfg(all(test, feature = "parse"))]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    fn is_line(fact: impl Into<Fact>, line: &str) {
+        let fact = fact.into();
+        assert_eq!(fact.to_string(), line);
+        assert_eq!(Fact::parse(line), Some(fact));
+    }
+
+    #[test]
+    fn a_fact_is_one_line_by_its_program() {
+        is_line(
+            HypervisorFact::Ended { guest: 1, how: Ending::Off },
+            r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#,
+        );
+        is_line(
+            StrayDmaFact::AfterOutside { completes: false },
+            r#"{"stray-dma":{"after-outside":{"completes":false}}}"#,
+        );
+    }
+
+    #[test]
+    fn text_with_quotes_and_line_breaks_is_one_line() {
+        let text = "a \"quoted\"\nbreak";
+        let fact = Fact::from(LinuxFact::Heard { text: text.into(), again: false });
+        let line = fact.to_string();
+        assert!(!line.contains('\n'), "{line}");
+        assert_eq!(Fact::parse(&line), Some(fact));
+    }
+
+    #[test]
+    fn numbers_and_absent_values_arrive() {
+        for now in [None, Some(u64::MAX)] {
+            let register = "S3_0_C1_C0_0".into();
+            let fact = Fact::from(HostileFact::Changed { register, first: 1 << 63, now });
+            assert_eq!(Fact::parse(&fact.to_string()), Some(fact));
+        }
+    }
+
+    #[test]
+    fn other_lines_are_for_people() {
+        for line in ["", "Bus error", "{", "{}", "[1]", r#"{"nobody":{"cpus":2}}"#, "{ echo; }"] {
+            assert_eq!(Fact::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_console_ends_lines_with_carriage_returns() {
+        let fact = LinuxFact::Cpus { online: 2, again: false };
+        assert_eq!(
+            Fact::parse("{\"linux\":{\"cpus\":{\"online\":2,\"again\":false}}}\r\n"),
+            Some(fact.into())
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! Facts of a Linux guest's first process, which is a shell script.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of a Linux guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinuxFact {
+    /// The CPUs that are online.
+    Cpus {
+        /// Their number.
+        online: usize,
+        /// True after all CPUs but the first were offline.
+        again: bool,
+    },
+    /// The guest waits for a line of input.
+    Listens {},
+    /// The line of input that the guest read.
+    Heard {
+        /// The line.
+        text: Text,
+        /// True for the second line.
+        again: bool,
+    },
+    /// Exit status of a program that accessed a device that does not exist.
+    AbsentDevice {
+        /// The status, as a shell reports it.
+        status: u32,
+    },
+    /// A line of the kernel's log about an MSI controller.
+    Controller {
+        /// The line.
+        line: Text,
+    },
+    /// A line of `/proc/interrupts`.
+    Row {
+        /// The line.
+        line: Text,
+    },
+    /// A failure that the guest noticed.
+    Complaint {
+        /// The failure, for people.
+        line: Text,
+    },
+    /// Reads of the disk.
+    Reads {
+        /// Reads that programs requested.
+        requested: u64,
+        /// Reads that the kernel counts as completed.
+        completed: u64,
+    },
+    /// Pings.
+    Pings {
+        /// Pings that were sent.
+        sent: u64,
+        /// Answers that arrived.
+        answered: u64,
+    },
+    /// Times that a vector's affinity was set and took effect.
+    Affinities {
+        /// The number.
+        moved: u64,
+    },
+    /// Times that all CPUs but the first went offline and online under load.
+    Hotplugs {
+        /// The number.
+        turns: u64,
+    },
+}

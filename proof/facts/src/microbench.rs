@@ -1,0 +1,27 @@
+//! Facts of the guest that measures its own operations.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of the microbenchmark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MicrobenchFact {
+    /// An operation's measurement begins.
+    Measures {
+        /// The operation.
+        operation: Text,
+    },
+    /// An operation was measured.
+    Cost {
+        /// The operation.
+        operation: Text,
+        /// Mean nanoseconds of one turn.
+        nanoseconds: u64,
+    },
+    /// A sleeping CPU was woken.
+    Woken {
+        /// The number of times.
+        times: u64,
+    },
+}

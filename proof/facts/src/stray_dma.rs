@@ -1,0 +1,19 @@
+//! Facts of the guest whose device accesses memory outside the guest.
+
+use serde::{Deserialize, Serialize};
+
+/// A fact of the guest with the stray device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StrayDmaFact {
+    /// The device wrote to memory of the guest.
+    Inside {
+        /// The vendor's number that the device wrote.
+        vendor: u16,
+    },
+    /// A command after accesses to memory outside the guest.
+    AfterOutside {
+        /// Whether the device completed the command.
+        completes: bool,
+    },
+}

@@ -1,0 +1,15 @@
+//! Facts of the test bench, beside the outcomes of its checks.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of the test bench.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TestbenchFact {
+    /// The test bench requests that an error is injected at a port.
+    WantsError {
+        /// The port's identifier in QEMU.
+        port: Text,
+    },
+}

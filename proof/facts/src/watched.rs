@@ -1,0 +1,17 @@
+//! Facts of a guest whose instructions are logged while it takes interrupts.
+
+use crate::Text;
+use serde::{Deserialize, Serialize};
+
+/// A fact of a guest that is watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchedFact {
+    /// The guest waits for a line of input, and takes the interrupts after it.
+    Ready {
+        /// Address of the interrupts' handler, in hexadecimal digits.
+        handler: Text,
+    },
+    /// The guest has taken the interrupts.
+    Done,
+}

@@ -1,0 +1,149 @@
+//! Results of a program that reports checks: `images/testbench`, which runs as a machine's only
+//! program and as a guest, and KVM's judge.
+
+use anyhow::{Result, bail, ensure};
+use doorbell_facts::{CheckFact, Fact};
+
+/// Results that a program reported on its console.
+#[derive(Debug, Default)]
+pub struct Count {
+    /// Number of checks that passed.
+    pub passed: usize,
+    /// Checks that failed, with expected and found values.
+    pub failed: Vec<String>,
+    /// Checks that could not be tried, with the reason.
+    pub skipped: Vec<String>,
+    /// Numbers of these that the program reported at its end.
+    total: Option<[usize; 3]>,
+    /// The last line for people: that of a panic, if there was one.
+    last: String,
+}
+
+impl Count {
+    /// Takes a line of the console into account.
+    pub fn line(&mut self, line: &str) {
+        match Fact::parse(line) {
+            Some(Fact::Checks(fact)) => self.fact(fact),
+            None if !line.trim().is_empty() => self.last = line.trim_end().into(),
+            _ => {}
+        }
+    }
+
+    fn fact(&mut self, fact: CheckFact) {
+        match fact {
+            CheckFact::Passed { .. } => self.passed += 1,
+            CheckFact::Failed { check, why } => self.failed.push(format!("{check}: {why}")),
+            CheckFact::Skipped { check, why } => self.skipped.push(format!("{check}: {why}")),
+            CheckFact::Total { passed, failed, skipped } => {
+                self.total = Some([passed, failed, skipped]);
+            }
+        }
+    }
+
+    /// The program came to its end, and skipped checks only for these reasons.
+    ///
+    /// # Errors
+    /// The counts differ or are zero, or a skipped check has another reason.
+    pub fn complete(&self, reasons: &[&str]) -> Result<()> {
+        let counted = [self.passed, self.failed.len(), self.skipped.len()];
+        match self.total {
+            Some(total) if total == counted => {}
+            Some(total) => bail!("the program counts {}, its lines {}", shown(total), self.shown()),
+            None => bail!(
+                "the program did not come to its end after {}; its last line is `{}`",
+                self.shown(),
+                self.last
+            ),
+        }
+        ensure!(counted != [0; 3], "the program checked nothing");
+        let lacking = |check: &str| reasons.iter().any(|reason| check.ends_with(reason));
+        let unexplained: Vec<_> =
+            self.skipped.iter().map(String::as_str).filter(|check| !lacking(check)).collect();
+        ensure!(unexplained.is_empty(), "skipped {}", unexplained.join("; "));
+        Ok(())
+    }
+
+    /// The run ended as it should, no check failed, and the results are [`complete`](Self::complete).
+    ///
+    /// # Errors
+    /// Names each failed check, and what else is wrong.
+    pub fn verdict(&self, ended: Result<()>, reasons: &[&str]) -> Result<()> {
+        let mut faults = self.failed.clone();
+        if let Err(error) = ended.and_then(|()| self.complete(reasons)) {
+            faults.push(format!("{error:#}"));
+        }
+        ensure!(faults.is_empty(), "{}", faults.join("\n"));
+        Ok(())
+    }
+
+    /// The numbers in words.
+    pub fn shown(&self) -> String {
+        shown([self.passed, self.failed.len(), self.skipped.len()])
+    }
+}
+
+fn shown([passed, failed, skipped]: [usize; 3]) -> String {
+    format!("{passed} passed, {failed} failed, {skipped} skipped")
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn passed(check: &'static str) -> CheckFact {
+        CheckFact::Passed { check: check.into() }
+    }
+
+    fn total(passed: usize, failed: usize, skipped: usize) -> CheckFact {
+        CheckFact::Total { passed, failed, skipped }
+    }
+
+    fn counted(facts: &[CheckFact]) -> Count {
+        let mut count = Count::default();
+        for fact in facts {
+            count.line(&format!("{}\r", Fact::from(fact.clone())));
+        }
+        count
+    }
+
+    #[test]
+    fn run_with_its_own_count_is_complete() {
+        let failed = CheckFact::failed("c", "d");
+        let count = counted(&[passed("a"), failed, total(1, 1, 0)]);
+        assert_eq!((count.passed, count.failed.as_slice()), (1, &["c: d".to_owned()][..]));
+        assert!(count.complete(&[]).is_ok());
+    }
+
+    #[test]
+    fn run_without_a_line_is_incomplete() {
+        assert!(counted(&[passed("a")]).complete(&[]).is_err());
+        assert!(counted(&[passed("a"), total(2, 0, 0)]).complete(&[]).is_err());
+        assert!(counted(&[total(0, 0, 0)]).complete(&[]).is_err());
+    }
+
+    #[test]
+    fn skip_for_another_reason_is_refused() {
+        let count = counted(&[CheckFact::skipped("a", "no ITS"), total(0, 0, 1)]);
+        assert!(count.complete(&["no ITS"]).is_ok());
+        let error = count.complete(&["no GICv3"]).unwrap_err();
+        assert_eq!(error.to_string(), "skipped a: no ITS");
+    }
+
+    #[test]
+    fn verdict_names_each_failed_check_and_the_last_words() {
+        let mut count =
+            counted(&[CheckFact::failed("a", "b"), passed("c"), CheckFact::failed("d", "e")]);
+        count.line("not ok - the image: panicked\r");
+        count.line("");
+        let error = count.verdict(Ok(()), &[]).unwrap_err().to_string();
+        let incomplete = "the program did not come to its end after 1 passed, 2 failed, 0 skipped; \
+                          its last line is `not ok - the image: panicked`";
+        assert_eq!(error, format!("a: b\nd: e\n{incomplete}"));
+        let late = counted(&[passed("a"), total(1, 0, 0)]).verdict(bail(), &[]);
+        assert_eq!(late.unwrap_err().to_string(), "QEMU ended");
+    }
+
+    fn bail() -> Result<()> {
+        bail!("QEMU ended")
+    }
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask qemu`: the bare-metal test bench on one of QEMU's machines, for a person to watch.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::testbench::Count;
+use doorbell_harness::workspace;
+use doorbell_suites::qemu::bench::Bench;
+use doorbell_suites::qemu::cost::{self, Linux};
+use doorbell_suites::qemu::virt;
+
+/// Interrupts of the load test where each takes long.
+const SMALL_LOAD: u32 = 1000;
+
+/// Run the bare-metal test bench on one of QEMU's machines, and watch
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask qemu", bin_name = "cargo xtask qemu")]
+struct Wanted {
+    /// Machine to run; all are named where none is given
+    #[arg(long)]
+    machine: Option<String>,
+    /// QEMU to run it on
+    #[arg(long, value_enum, default_value = "stable")]
+    qemu: Version,
+    /// Have QEMU tell what its ITS does
+    #[arg(long)]
+    trace: bool,
+    /// Count time in instructions: a nanosecond is one (several CPUs need the QEMU of backports)
+    #[arg(long)]
+    icount: bool,
+    /// Count the instructions of an interrupt, ours and Linux's
+    #[arg(long, conflicts_with_all = ["machine", "trace", "icount"])]
+    cost: bool,
+}
+
+fn main() -> ExitCode {
+    run(&Wanted::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(wanted: &Wanted) -> Result<ExitCode> {
+    if wanted.cost {
+        return compare(wanted.qemu);
+    }
+    let Some(name) = &wanted.machine else {
+        for virt::Machine { name, options, cpu, cpus, .. } in virt::ALL {
+            println!("{name:18} -M {options} -cpu {cpu} -smp {cpus}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let machine = virt::ALL.iter().find(|machine| machine.name == name);
+    let machine =
+        machine.with_context(|| format!("no machine `{name}`; cargo xtask qemu names them"))?;
+    // Counting takes its time.
+    let load = if wanted.icount || wanted.trace { SMALL_LOAD } else { machine.load };
+    let mut more = Vec::new();
+    if wanted.trace {
+        more.extend(["-trace", "gicv3_its*"]);
+    }
+    if wanted.icount {
+        more.extend(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    }
+    let mut count = Count::default();
+    Bench { machine, version: wanted.qemu, load }.run(&more, &mut |line| {
+        println!("{line}");
+        count.line(line);
+    })?;
+    Ok(if count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Both, measured here and now.
+fn compare(version: Version) -> Result<ExitCode> {
+    let linux = Linux::fetch(workspace::this()?)?;
+    println!("{:16} {}", "the test bench:", cost::of_testbench(version)?);
+    println!("{:16} {}", "Linux:", cost::of_linux(version, &linux)?);
+    println!("{:16} {}, by {}", "on record:", cost::LINUX, linux.name);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,108 @@
+//! Linux's KVM for arm64 as the judge of the model: Debian's kernels on QEMU, with the judge as
+//! their only process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use doorbell_facts::{Fact, JudgeFact};
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::qemu::{PROGRAM, Version};
+use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::testbench::Count;
+use doorbell_harness::toolchain::{self, JUDGE_TARGET};
+use doorbell_harness::{process, small_linux, workspace};
+
+use crate::fetched;
+
+/// Plans of a long run.
+pub const LONG_PLANS: u32 = 60;
+
+/// A run takes 10 to 20 seconds, on a busy machine more.
+const LIMIT: Duration = Duration::from_mins(10);
+/// Time that a further plan adds to that.
+const PER_PLAN: Duration = Duration::from_secs(15);
+/// A CPU with the virtualization host extensions, so that the kernel stays at EL2.
+const MACHINE: &[&str] =
+    &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
+/// No screen, no reboot after a panic.
+const SURROUNDINGS: &[&str] =
+    &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
+const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
+
+/// Returns the time limit of a run with so many plans; `None` stands for the judge's own number.
+pub fn limit(plans: Option<u32>) -> Duration {
+    LIMIT + PER_PLAN * plans.unwrap_or(0)
+}
+
+/// Runs the judge under a suite's kernel, on the QEMU of the same suite.
+///
+/// # Errors
+/// Names each failed check.
+pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
+    let workspace = workspace::this()?;
+    let initramfs = initramfs()?;
+    let kernel = small_linux::fetch_kernel(workspace, version.suite()).or_absent("the kernel")?;
+    let mut qemu = fetched::qemu(version)?.command(PROGRAM);
+    let plans_wanted = plans.map(|plans| format!(" plans={plans}")).unwrap_or_default();
+    qemu.args(MACHINE).args(SURROUNDINGS);
+    qemu.arg("-append").arg(format!("{COMMAND_LINE}{plans_wanted}"));
+    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+    let (mut count, mut saved) = (Count::default(), String::new());
+    let ended = process::watch(&mut qemu, limit(plans), |line| {
+        count.line(line);
+        saved.extend(row(line));
+    });
+    let snapshot =
+        workspace.target.join("kvm").join(format!("{version:?}.snapshot").to_lowercase());
+    fs::write(&snapshot, saved)?;
+    let (counts, snapshot) = (count.shown(), snapshot.display());
+    eprintln!("KVM of {version:?}'s kernel: {counts}; what it saved: {snapshot}");
+    count.verdict(ended.map(drop), &[])
+}
+
+/// Builds the judge as the first process of a machine, once.
+fn initramfs() -> Result<&'static Path> {
+    static FILE: Shared<PathBuf> = Shared::new();
+    let file = FILE.get(|| {
+        let workspace = workspace::this()?;
+        toolchain::need_target(&workspace.root, JUDGE_TARGET).or_absent(JUDGE_TARGET)?;
+        let program = small_linux::build_program(workspace, "kvm-judge")?;
+        let folder = workspace.target.join("kvm");
+        fs::create_dir_all(&folder)?;
+        let file = folder.join("initramfs");
+        fs::write(&file, initramfs::pack(&contents(fs::read(program)?)))?;
+        Ok(file)
+    });
+    file.map(PathBuf::as_path)
+}
+
+fn contents(judge: Vec<u8>) -> Vec<File> {
+    let device =
+        |path, major, minor| File { path, content: Content::CharacterDevice { major, minor } };
+    vec![
+        File { path: "dev", content: Content::Folder },
+        device("dev/console", 5, 1),
+        device("dev/kvm", 10, 232),
+        File { path: "init", content: Content::Program(judge) },
+    ]
+}
+
+/// Returns a row of the state that KVM saved, if the line is one.
+fn row(line: &str) -> Option<String> {
+    let Fact::Judge(JudgeFact::Snapshot { row }) = Fact::parse(line)? else { return None };
+    Some(format!("{row}\n"))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_snapshot_are_kept() {
+        let fact = Fact::from(JudgeFact::Snapshot { row: "gicv3 1 0x0".into() });
+        assert_eq!(row(&format!("{fact}\r")).as_deref(), Some("gicv3 1 0x0\n"));
+        assert_eq!(row("gicv3 1 0x0"), None);
+    }
+}

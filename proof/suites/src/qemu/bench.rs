@@ -1,0 +1,139 @@
+//! The test bench on one of QEMU's machines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use doorbell_facts::{Fact, TestbenchFact};
+use doorbell_harness::image::Image;
+use doorbell_harness::qemu::{Monitor, PROGRAM, Peer, Version, drives, write_disk};
+use doorbell_harness::suite::Shared;
+use doorbell_harness::testbench::Count;
+use doorbell_harness::{process, workspace};
+
+use super::virt::{self, Boot, Machine};
+use crate::fetched;
+
+/// Time limit of a run, which takes seconds on an idle machine.
+pub const LIMIT: Duration = Duration::from_mins(10);
+
+/// Builds the test bench, once.
+pub fn image() -> Result<&'static Image> {
+    static IMAGE: Shared<Image> = Shared::new();
+    IMAGE.get(|| Image::build(workspace::this()?, "testbench", "testbench"))
+}
+
+/// The folder of a machine's disk, sockets and logs.
+pub fn folder(machine: &Machine, version: Version) -> Result<PathBuf> {
+    let run = format!("{version:?}-{}", machine.name).to_lowercase();
+    let folder = workspace::this()?.target.join("qemu").join(run);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// A run of the test bench.
+#[derive(Clone, Copy, Debug)]
+pub struct Bench {
+    /// The machine.
+    pub machine: &'static Machine,
+    /// The QEMU.
+    pub version: Version,
+    /// Interrupts of the load test.
+    pub load: u32,
+}
+
+impl Bench {
+    /// Runs the test bench, which must find what the machine has and pass all its checks.
+    ///
+    /// # Errors
+    /// Names each failed check.
+    pub fn judge(&self) -> Result<()> {
+        // What is absent is a reason to skip the case, not a failed run.
+        image()?;
+        fetched::qemu(self.version)?;
+        let mut count = Count::default();
+        let ended = self.run(&[], &mut |line| count.line(line));
+        eprintln!("{} on {:?}'s QEMU: {}", self.machine.name, self.version, count.shown());
+        count.verdict(ended, &self.machine.reasons(self.version))
+    }
+
+    /// Runs the test bench with more arguments for QEMU, and hands each line of its console to
+    /// `line`.
+    pub fn run(&self, more: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
+        let folder = folder(self.machine, self.version)?;
+        let disk = folder.join("disk.img");
+        write_disk(&disk)?;
+        let peer = Peer::start(&folder.join("ivshmem.sock"))?;
+        let mut qemu = fetched::qemu(self.version)?.command(PROGRAM);
+        self.add_arguments(&mut qemu, &disk, peer.socket())?;
+        let monitor = Monitor::offered_by(&mut qemu, &folder)?;
+        let mut refused = None;
+        let status = process::watch(qemu.args(more), LIMIT, |text| {
+            line(text);
+            if let Some(order) = requested(text) {
+                refused = refused.take().or(monitor.order(&[&order]).err());
+            }
+        })?;
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        ensure!(status.success(), "QEMU ended with {status}");
+        Ok(())
+    }
+
+    fn add_arguments(&self, qemu: &mut Command, disk: &Path, socket: &Path) -> Result<()> {
+        let Machine { options, cpu, cpus, boot, .. } = self.machine;
+        qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
+        qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
+        match boot {
+            Boot::Loader => qemu.arg("-kernel").arg(&image()?.flat),
+            Boot::Firmware => qemu
+                .args(["-semihosting-config", "enable=on,target=native"])
+                .arg("-kernel")
+                .arg(&image()?.elf),
+        };
+        qemu.args(["-append", &self.expected()]);
+        qemu.args(drives(disk));
+        qemu.arg("-chardev").arg(format!("socket,id=peer,path={}", socket.display()));
+        for device in self.machine.devices(self.version) {
+            let addition = self.machine.addition(device);
+            qemu.arg("-device").arg(format!("{}{addition}", device.arguments));
+        }
+        Ok(())
+    }
+
+    /// Returns the results that the image must find, in its own words.
+    fn expected(&self) -> String {
+        let mut functions = vec![virt::HOST_BRIDGE];
+        functions.extend(self.machine.devices(self.version).filter_map(|device| device.function));
+        functions.sort_unstable();
+        let (Machine { cpus, expected, .. }, load) = (self.machine, self.load);
+        let (iommu, functions) = (self.machine.iommu(), functions.join(","));
+        format!("cpus={cpus} {expected} iommu={iommu} functions={functions} load={load}")
+    }
+}
+
+/// Returns the monitor command for an effect that the image cannot have on itself.
+fn requested(line: &str) -> Option<String> {
+    let Fact::Testbench(TestbenchFact::WantsError { port }) = Fact::parse(line)? else {
+        return None;
+    };
+    // A completion that does not come: neither fatal nor corrected, which the older QEMU would not
+    // pass on.
+    Some(format!("pcie_aer_inject_error {port} 0x4000"))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn an_error_is_injected_at_the_port_that_wants_it() {
+        let fact = Fact::from(TestbenchFact::WantsError { port: "hp".into() });
+        let order = requested(&format!("{fact}\r"));
+        assert_eq!(order.as_deref(), Some("pcie_aer_inject_error hp 0x4000"));
+        assert_eq!(requested("request - an error at hp"), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! Cost of an interrupt in instructions. QEMU logs every one between the exception and its return,
+//! for the test bench and for Linux alike, while each reads from the same disk.
+//!
+//! QEMU counts virtual time in instructions meanwhile, so that neither timers nor the watching
+//! change what is seen, and runs one CPU. What the devices' own handlers do is told apart: it is
+//! not the interrupt core's.
+
+mod linux;
+mod log;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Fact, WatchedFact};
+use doorbell_harness::process;
+use doorbell_harness::qemu::{Monitor, PROGRAM, Version, write_disk};
+
+pub use self::linux::Linux;
+use self::log::Reader;
+pub use self::log::Spans;
+use super::bench::{folder, image};
+use super::virt::{Machine, WATCHED};
+use crate::fetched;
+
+/// Time limit for booting, and logging a few hundred thousand lines.
+pub const LIMIT: Duration = Duration::from_mins(10);
+/// Fewer interrupts than this were not the ones that were asked for.
+const FEWEST: usize = 8;
+
+/// Cost in Debian 12's Linux 6.1 on this machine, from the exception on; `cargo xtask qemu --cost`
+/// measures it again (docs/measurements.md).
+pub const LINUX: Spans = Spans { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
+
+/// Linux's own addresses: what its programs do is not logged.
+const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
+
+/// An interrupt of the test bench takes fewer instructions from IAR to EOI than one of Linux.
+///
+/// # Errors
+/// It takes more, or was not seen.
+pub fn judge(version: Version) -> Result<()> {
+    let ours = of_testbench(version)?;
+    eprintln!("an interrupt takes {ours}; Linux: {LINUX}");
+    ensure!(ours.core() < LINUX.core(), "it takes {ours}, and Linux's {LINUX}");
+    Ok(())
+}
+
+/// Measures an interrupt of the test bench.
+pub fn of_testbench(version: Version) -> Result<Spans> {
+    let image = image()?;
+    let mut qemu = watched_machine(version)?;
+    qemu.arg("-kernel").arg(&image.flat).args(["-append", WATCHED.expected]);
+    measure(qemu, &folder(&WATCHED, version)?)
+}
+
+/// Measures an interrupt of Linux.
+pub fn of_linux(version: Version, linux: &Linux) -> Result<Spans> {
+    let mut qemu = watched_machine(version)?;
+    qemu.arg("-kernel").arg(&linux.kernel).arg("-initrd").arg(&linux.initrd);
+    qemu.args(["-append", "console=ttyAMA0 quiet panic=-1", "-dfilter", KERNEL]);
+    measure(qemu, &folder(&WATCHED, version)?)
+}
+
+/// A machine with a disk alone, and one CPU, so that one thing happens after the other.
+fn watched_machine(version: Version) -> Result<Command> {
+    let Machine { options, cpu, cpus, .. } = WATCHED;
+    let disk = folder(&WATCHED, version)?.join("disk.img");
+    write_disk(&disk)?;
+    let mut qemu = fetched::qemu(version)?.command(PROGRAM);
+    qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M", "-no-reboot"]);
+    qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
+    qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
+    qemu.args(["-device", "nvme,drive=d0,serial=1"]);
+    Ok(qemu)
+}
+
+/// Runs a QEMU with a guest that reports [`WatchedFact`]s, and logs what is between them.
+fn measure(mut qemu: Command, folder: &Path) -> Result<Spans> {
+    let (monitor, log) = (Monitor::offered_by(&mut qemu, folder)?, folder.join("instructions.log"));
+    if log.exists() {
+        fs::remove_file(&log)?;
+    }
+    let (typed, mut keyboard) = std::io::pipe()?;
+    qemu.args(["-icount", "shift=0,sleep=off", "-D"]).arg(&log);
+    qemu.stdin(typed);
+    let mut handler = None;
+    let mut failure = None;
+    process::watch(&mut qemu, LIMIT, |line| {
+        let outcome = follow(line, &monitor, &mut keyboard, &mut handler);
+        failure = failure.take().or(outcome.err());
+    })?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let handler = handler.context("the guest never said that it was ready")?;
+    let spans = read(&log, handler)?;
+    fs::remove_file(log)?;
+    Ok(spans)
+}
+
+/// Does what a guest's fact asks for.
+fn follow(
+    line: &str,
+    monitor: &Monitor,
+    keyboard: &mut impl Write,
+    handler: &mut Option<u64>,
+) -> Result<()> {
+    match Fact::parse(line) {
+        Some(Fact::Watched(WatchedFact::Ready { handler: address })) => {
+            *handler = Some(u64::from_str_radix(&address, 16).context("the handler's address")?);
+            monitor.order(&[
+                // The older name, and the newer one.
+                "singlestep on",
+                "one-insn-per-tb on",
+                "log exec,nochain,int,trace:gicv3_icc_iar1_read,trace:gicv3_icc_eoir_write",
+            ])?;
+            keyboard.write_all(b"\n")?;
+        }
+        Some(Fact::Watched(WatchedFact::Done)) => {
+            monitor.order(&["log none"])?;
+            monitor.quit()?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read(log: &Path, handler: u64) -> Result<Spans> {
+    let mut reader = Reader::new(handler);
+    let mut lines = BufReader::new(File::open(log)?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        reader.line(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    let seen = reader.seen();
+    ensure!(seen >= FEWEST, "{seen} interrupts were seen, not {FEWEST}");
+    reader.median().context("no interrupt was seen from its exception to its return")
+}

@@ -1,0 +1,230 @@
+//! QEMU's log of instructions (`-d exec,nochain,int`, one instruction in a block) with its notes of
+//! what the CPU interface acknowledged and ended.
+
+use std::fmt;
+
+/// INTIDs of messages begin here.
+const FIRST_LPI: u32 = 8192;
+const INSTRUCTION: u64 = 4;
+
+/// An interrupt's instructions, by what they are for. The device's own handler is not in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spans {
+    /// From the exception up to reading the interrupt's number.
+    pub acknowledge: usize,
+    /// From there to the handler's first instruction.
+    pub dispatch: usize,
+    /// From its return up to writing that the interrupt is ended.
+    pub finish: usize,
+    /// From there to what was interrupted.
+    pub leave: usize,
+}
+
+impl Spans {
+    /// From IAR to EOI.
+    pub const fn core(self) -> usize {
+        self.dispatch + self.finish
+    }
+
+    const ALL: [fn(&Self) -> usize; 4] = [
+        |spans| spans.acknowledge,
+        |spans| spans.dispatch,
+        |spans| spans.finish,
+        |spans| spans.leave,
+    ];
+}
+
+impl fmt::Display for Spans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledge, dispatch, finish, leave } = self;
+        let core = self.core();
+        write!(
+            f,
+            "{acknowledge} to IAR, {dispatch} to the handler, {finish} to EOI, {leave} to the \
+             return; "
+        )?;
+        write!(f, "{core} from IAR to EOI")
+    }
+}
+
+/// Observations of the interrupt that is under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Course {
+    intid: u32,
+    /// Places in the log, counted in instructions.
+    iar: usize,
+    handler: Option<usize>,
+    /// Return address of the handler; `back` is the return itself.
+    caller: u64,
+    back: Option<usize>,
+    eoi: Option<usize>,
+}
+
+/// Follows a log line by line.
+#[derive(Debug)]
+pub(super) struct Reader {
+    handler: u64,
+    /// Instructions so far, and the last one's address.
+    count: usize,
+    last: u64,
+    exception: usize,
+    course: Option<Course>,
+    found: Vec<Spans>,
+}
+
+impl Reader {
+    /// For interrupts whose handler begins at an address.
+    pub(super) fn new(handler: u64) -> Self {
+        Self { handler, count: 0, last: 0, exception: 0, course: None, found: Vec::new() }
+    }
+
+    /// One line.
+    pub(super) fn line(&mut self, line: &str) {
+        if line.starts_with("Trace ") {
+            if let Some(address) = address(line) {
+                self.instruction(address);
+            }
+        } else if line.starts_with("Taking exception 5 ") {
+            self.exception = self.count;
+        } else if line.starts_with("Exception return ") {
+            self.returned();
+        } else if line.starts_with("gicv3_icc_iar1_read ") {
+            self.acknowledged(value(line));
+        } else if line.starts_with("gicv3_icc_eoir_write ") {
+            self.ended(value(line));
+        }
+    }
+
+    fn instruction(&mut self, address: u64) {
+        if let Some(course) = &mut self.course {
+            if course.handler.is_none() && address == self.handler {
+                course.handler = Some(self.count);
+                course.caller = self.last + INSTRUCTION;
+            } else if course.handler.is_some() && course.back.is_none() && address == course.caller
+            {
+                course.back = Some(self.count);
+            }
+        }
+        self.count += 1;
+        self.last = address;
+    }
+
+    /// The instruction that reads IAR was counted.
+    fn acknowledged(&mut self, intid: Option<u32>) {
+        if let Some(intid) = intid.filter(|intid| *intid >= FIRST_LPI) {
+            self.course = Some(Course { intid, iar: self.count, ..Course::default() });
+        }
+    }
+
+    fn ended(&mut self, intid: Option<u32>) {
+        if let Some(course) = self.course.as_mut().filter(|course| Some(course.intid) == intid) {
+            course.eoi = Some(self.count);
+        }
+    }
+
+    fn returned(&mut self) {
+        let Some(course) = self.course.filter(|course| course.eoi.is_some()) else { return };
+        self.course = None;
+        if let (Some(handler), Some(back), Some(eoi)) = (course.handler, course.back, course.eoi) {
+            self.found.push(Spans {
+                acknowledge: course.iar - self.exception,
+                dispatch: handler - course.iar,
+                finish: eoi - back,
+                leave: self.count - eoi,
+            });
+        }
+    }
+
+    /// Interrupts that were seen from their exception to their return.
+    pub(super) fn seen(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Each span's median.
+    pub(super) fn median(&self) -> Option<Spans> {
+        let [acknowledge, dispatch, finish, leave] = Spans::ALL.map(|span| {
+            let mut all: Vec<_> = self.found.iter().map(span).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied()
+        });
+        Some(Spans {
+            acknowledge: acknowledge?,
+            dispatch: dispatch?,
+            finish: finish?,
+            leave: leave?,
+        })
+    }
+}
+
+/// Of `Trace 0: 0x7f… [CS_BASE/ADDRESS/FLAGS/CFLAGS]`.
+fn address(line: &str) -> Option<u64> {
+    u64::from_str_radix(line.split('/').nth(1)?, 16).ok()
+}
+
+/// The number at the line's end.
+fn value(line: &str) -> Option<u32> {
+    u32::from_str_radix(line.trim_end().rsplit_once(" 0x")?.1, 16).ok()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn instruction(address: u64) -> String {
+        format!("Trace 0: 0x7f32d26cdb80 [00007001/{address:016x}/00000021/ff020201] ")
+    }
+
+    /// An interrupt: instructions up to IAR, the call, the handler's, up to EOI, up to the return.
+    fn interrupt(
+        intid: u32,
+        [acknowledge, dispatch, handler, finish, leave]: [u64; 5],
+    ) -> Vec<String> {
+        let run = |first: u64, count: u64| (0..count).map(move |n| instruction(first + 4 * n));
+        let mut lines =
+            vec!["Taking exception 5 [IRQ] on CPU 0".into(), "...from EL1 to EL1".into()];
+        lines.extend(run(0x1000, acknowledge));
+        lines.push(format!("gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value {intid:#x}"));
+        lines.extend(run(0x2000, dispatch));
+        lines.extend(run(0x8000, handler));
+        lines.extend(run(0x2000 + 4 * dispatch, finish));
+        lines.push(format!("gicv3_icc_eoir_write GICv3 ICC_EOIR1 write cpu 0x0 value {intid:#x}"));
+        lines.extend(run(0x3000, leave));
+        lines.push("Exception return from AArch64 EL1 to AArch64 EL1 PC 0x100".into());
+        lines
+    }
+
+    fn read(interrupts: &[(u32, [u64; 5])]) -> Reader {
+        let mut reader = Reader::new(0x8000);
+        for (intid, counts) in interrupts {
+            for line in interrupt(*intid, *counts) {
+                reader.line(&line);
+            }
+        }
+        reader
+    }
+
+    #[test]
+    fn parts_are_counted_apart_from_the_handler() {
+        let reader = read(&[(8192, [5, 7, 100, 9, 11])]);
+        let expected = Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 };
+        assert_eq!(reader.median(), Some(expected));
+        assert_eq!(expected.core(), 16);
+    }
+
+    #[test]
+    fn an_unusual_interrupt_does_not_move_the_median() {
+        let usual = (8193, [5, 7, 100, 9, 11]);
+        let reader = read(&[usual, (8193, [50, 70, 1, 90, 110]), usual]);
+        assert_eq!(reader.seen(), 3);
+        assert_eq!(
+            reader.median(),
+            Some(Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 })
+        );
+    }
+
+    #[test]
+    fn interrupts_without_the_handler_do_not_count() {
+        assert_eq!(read(&[(27, [5, 7, 100, 9, 11])]).median(), None);
+        assert_eq!(read(&[(8192, [5, 7, 0, 9, 11])]).median(), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! The smallest kernels: each states in one line that it took its interrupts.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use doorbell_facts::{Fact, MinimalFact};
+use doorbell_harness::image::Image;
+use doorbell_harness::qemu::{PROGRAM, Version};
+use doorbell_harness::suite::Shared;
+use doorbell_harness::{process, workspace};
+
+use crate::fetched;
+
+/// Time limit of a run, which takes seconds on an idle machine.
+pub const LIMIT: Duration = Duration::from_mins(3);
+
+const GICV3: &[&str] = &["virt,gic-version=3,its=on"];
+const GICV2: &[&str] = &["virt,gic-version=2"];
+/// A GICv3 with an ITS, and two CPUs.
+const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
+/// A GICv4 with virtual LPIs at its redistributors, and an image at EL2.
+const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
+const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
+
+/// Devices with functions behind a bridge from PCI Express to conventional PCI, one of them behind
+/// a second bridge on that bus, and with functions behind a bridge on the root bus. GICv2m has 64
+/// vectors for all of them.
+const BEHIND_BRIDGES: &[&str] = &[
+    "pcie-pci-bridge,id=outer",
+    "edu,bus=outer,addr=1",
+    "edu,bus=outer,addr=2",
+    "edu,bus=outer,addr=3",
+    "edu,bus=outer,addr=4",
+    "edu,bus=outer,addr=5",
+    "edu,bus=outer,addr=6",
+    "edu,bus=outer,addr=7",
+    "edu,bus=outer,addr=8",
+    "edu,bus=outer,addr=9",
+    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=10,vectors=16",
+    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=11,vectors=16",
+    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=12,vectors=16",
+    "pci-bridge,id=inner,bus=outer,addr=16,chassis_nr=2",
+    "edu,bus=inner,addr=1",
+    "pci-bridge,id=root,chassis_nr=1",
+    "edu,bus=root,addr=1",
+    "edu,bus=root,addr=2",
+];
+
+/// A kernel, and the fact that it ends with.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Name of the program.
+    pub name: &'static str,
+    says: fn(&MinimalFact) -> bool,
+    /// Values of `-M`, each with further options of QEMU.
+    pub machines: &'static [&'static [&'static str]],
+    devices: &'static [&'static str],
+    is_heapless: bool,
+    image: Shared<Image>,
+}
+
+/// All of them.
+pub static KERNELS: [Kernel; 5] = [
+    tick("tick", &[GICV3]),
+    tick("tick-gicv2", &[GICV2]),
+    Kernel {
+        name: "message",
+        says: |fact| matches!(fact, MinimalFact::Received { .. }),
+        machines: &[GICV3, GICV2],
+        devices: &["edu"],
+        is_heapless: false,
+        image: Shared::new(),
+    },
+    Kernel {
+        name: "kexec",
+        says: |fact| *fact == MinimalFact::Lived { lives: 3 },
+        machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
+        devices: &["edu", "edu"],
+        is_heapless: false,
+        image: Shared::new(),
+    },
+    Kernel {
+        name: "bridge",
+        says: |fact| *fact == MinimalFact::Bridged { functions: 16, bridges: 2, vectors: 61 },
+        machines: &[GICV3, GICV2],
+        devices: BEHIND_BRIDGES,
+        is_heapless: false,
+        image: Shared::new(),
+    },
+];
+
+const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) -> Kernel {
+    Kernel {
+        name,
+        says: |fact| *fact == MinimalFact::Ticked { times: 3 },
+        machines,
+        devices: &[],
+        is_heapless: true,
+        image: Shared::new(),
+    }
+}
+
+impl Kernel {
+    fn image(&self) -> Result<&Image> {
+        let build = if self.is_heapless { Image::build_heapless } else { Image::build };
+        self.image.get(|| build(workspace::this()?, "minimal", self.name))
+    }
+
+    /// Runs it on one of its machines.
+    ///
+    /// # Errors
+    /// It prints anything but its fact.
+    pub fn judge(&self, machine: &[&str], version: Version) -> Result<()> {
+        let mut qemu = fetched::qemu(version)?.command(PROGRAM);
+        qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
+        qemu.args(["-cpu", "cortex-a57", "-M"]).args(machine);
+        qemu.arg("-kernel").arg(&self.image()?.flat);
+        for device in self.devices {
+            qemu.args(["-device", device]);
+        }
+        let mut lines = Vec::new();
+        let status =
+            process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
+        ensure!(status.success(), "QEMU ended with {status}");
+        ensure!(self.is_said_by(&lines), "it says {lines:?}");
+        Ok(())
+    }
+
+    fn is_said_by(&self, lines: &[String]) -> bool {
+        let [line] = lines else { return false };
+        matches!(Fact::parse(line), Some(Fact::Minimal(fact)) if (self.says)(&fact))
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_kernel_says_its_fact_and_nothing_else() {
+        let says = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+            KERNELS
+                .iter()
+                .filter(|kernel| kernel.is_said_by(&lines))
+                .map(|kernel| kernel.name)
+                .collect::<Vec<_>>()
+        };
+        // As the kernels without a heap hold it.
+        let ticked = r#"{"minimal":{"ticked":{"times":3}}}"#;
+        assert_eq!(says(&[ticked]), ["tick", "tick-gicv2"]);
+        assert!(says(&[ticked, "not ok - the image: panicked"]).is_empty());
+        assert!(says(&[]).is_empty());
+        let lived = |lives| Fact::from(MinimalFact::Lived { lives }).to_string();
+        assert_eq!(says(&[&lived(3)]), ["kexec"]);
+        assert!(says(&[&lived(1)]).is_empty());
+    }
+}

@@ -1,0 +1,307 @@
+//! QEMU's `virt` machines and their devices, and what the test bench must find of each.
+
+use doorbell_harness::qemu::Version;
+
+/// Method by which QEMU starts the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// As Linux: below EL3, with the devicetree's address in x0.
+    Loader,
+    /// As firmware: an ELF file, on all CPUs at once, at the highest exception level.
+    Firmware,
+}
+
+/// A `virt` machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Name of a case.
+    pub name: &'static str,
+    /// Options of `-M virt`.
+    pub options: &'static str,
+    /// Model of the CPUs.
+    pub cpu: &'static str,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Method by which QEMU starts the image.
+    pub boot: Boot,
+    /// Hardware that the image finds, beside CPUs and PCI functions.
+    pub expected: &'static str,
+    /// Interrupts of the load test.
+    pub load: u32,
+    /// Missing features: the reasons for which the image may skip a test.
+    pub lacks: &'static [&'static str],
+}
+
+const SEVERAL_CPUS: &str = "there is one CPU";
+/// Features that a GICv2 lacks.
+const ITS: &str = "no ITS";
+/// Missing feature of `virt` with a GICv3 without ITS, where no PCI device can send messages.
+const MESSAGES: &str = "no MSI controller";
+const EDU: &str = "no edu";
+const PAIR: &str = "no second edu";
+
+impl Machine {
+    /// Returns additional arguments of a device. Virtio may hold back a message whose cause its
+    /// driver took before, by polling. Behind an SMMU it translates its addresses only if it is
+    /// told so.
+    pub fn addition(&self, device: &Device) -> &'static str {
+        match (device.arguments.starts_with("virtio-"), self.iommu()) {
+            (false, _) => "",
+            (true, "smmuv3") => ",event_idx=off,iommu_platform=on",
+            (true, _) => ",event_idx=off",
+        }
+    }
+
+    /// Returns the kind of IOMMU between PCI and memory.
+    pub fn iommu(&self) -> &'static str {
+        let named = self.options.split(',').find_map(|option| option.strip_prefix("iommu="));
+        named.unwrap_or("none")
+    }
+
+    /// Returns the devices that this QEMU has on this machine.
+    pub fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
+        let devices = if self.lacks.contains(&MESSAGES) { &[] } else { DEVICES };
+        devices.iter().filter(move |device| !device.newer || version == Version::Backports)
+    }
+
+    /// Returns the reasons for which the image may skip a test: what the machine lacks, and what is
+    /// wrong with this QEMU.
+    pub fn reasons(&self, version: Version) -> Vec<&'static str> {
+        [self.lacks, self.flaws(version)].concat()
+    }
+
+    /// Returns defects of this QEMU: other reasons for which the image may skip a test.
+    fn flaws(&self, version: Version) -> &'static [&'static str] {
+        match version {
+            // Before QEMU 9.2, writing GICD_ITARGETSR had no effect on what was pending.
+            Version::Stable if self.options.contains("gic-version=2") => {
+                &["this QEMU leaves what is pending behind"]
+            }
+            // QEMU has SMMU_GBPA since 8.0.
+            Version::Stable if self.iommu() == "smmuv3" => {
+                &["this SMMU lets everything pass while it is off"]
+            }
+            _ => &[],
+        }
+    }
+}
+
+/// All machines, and what the test bench must find of each.
+pub const ALL: &[Machine] = &[
+    Machine {
+        name: "gicv3-1-cpu",
+        options: "gic-version=3,its=on",
+        cpu: "cortex-a57",
+        cpus: 1,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one",
+        load: 10_000,
+        lacks: &[SEVERAL_CPUS],
+    },
+    Machine {
+        name: "gicv3",
+        options: "gic-version=3,its=on",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one cost=linux",
+        load: 100_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "gicv3-8-cpus",
+        options: "gic-version=3,its=on",
+        cpu: "cortex-a57",
+        cpus: 8,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one",
+        load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "gicv3-no-its",
+        options: "gic-version=3,its=off",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=off security=one",
+        load: 10_000,
+        lacks: &[ITS, MESSAGES, EDU, PAIR],
+    },
+    // PCI behind an SMMU, with addresses of its own for doorbells.
+    Machine {
+        name: "gicv3-smmu",
+        options: "gic-version=3,its=on,iommu=smmuv3",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=on security=one",
+        load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "gicv3-el2",
+        options: "gic-version=3,its=on,virtualization=on",
+        cpu: "neoverse-n1",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el2 gic=3 its=on security=one",
+        load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "gicv4",
+        options: "gic-version=4,its=on,virtualization=on",
+        cpu: "neoverse-n1",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el2 gic=4 its=on security=one",
+        load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "secure",
+        options: "gic-version=3,its=on,secure=on",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Firmware,
+        expected: "el=el1 gic=3 its=on security=non-secure",
+        load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "secure-el2",
+        options: "gic-version=3,its=on,secure=on,virtualization=on",
+        cpu: "neoverse-n1",
+        cpus: 2,
+        boot: Boot::Firmware,
+        expected: "el=el2 gic=3 its=on security=non-secure",
+        load: 10_000,
+        lacks: &[],
+    },
+    Machine {
+        name: "gicv2-1-cpu",
+        options: "gic-version=2",
+        cpu: "cortex-a57",
+        cpus: 1,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=2 its=off v2m=on",
+        load: 10_000,
+        lacks: &[SEVERAL_CPUS, ITS],
+    },
+    Machine {
+        name: "gicv2",
+        options: "gic-version=2",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=2 its=off v2m=on",
+        load: 100_000,
+        lacks: &[ITS],
+    },
+    Machine {
+        name: "gicv2-8-cpus",
+        options: "gic-version=2",
+        cpu: "cortex-a57",
+        cpus: 8,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=2 its=off v2m=on",
+        load: 10_000,
+        lacks: &[ITS],
+    },
+    Machine {
+        name: "gicv2-el2",
+        options: "gic-version=2,virtualization=on",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el2 gic=2 its=off v2m=on",
+        load: 10_000,
+        lacks: &[ITS],
+    },
+];
+
+/// Machine on which an interrupt's instructions are counted.
+pub const WATCHED: Machine = Machine {
+    name: "watched",
+    options: "gic-version=3,its=on",
+    cpu: "cortex-a57",
+    cpus: 1,
+    boot: Boot::Loader,
+    expected: "cost=watched",
+    load: 0,
+    lacks: &[],
+};
+
+/// A PCI device.
+#[derive(Debug)]
+pub struct Device {
+    /// Of `-device`.
+    pub arguments: &'static str,
+    /// Vendor and device, if it is a PCI function.
+    pub function: Option<&'static str>,
+    /// In newer QEMUs alone.
+    newer: bool,
+}
+
+const fn device(arguments: &'static str, function: &'static str) -> Device {
+    Device { arguments, function: Some(function), newer: false }
+}
+
+/// Vendor and device of the host bridge, which each `virt` has.
+pub const HOST_BRIDGE: &str = "1b36:0008";
+
+const DEVICES: &[Device] = &[
+    device("nvme,drive=d0,serial=1", "1b36:0010"),
+    device("virtio-blk-pci,drive=d1,disable-legacy=on", "1af4:1042"),
+    device("virtio-net-pci,disable-legacy=on,romfile=", "1af4:1041"),
+    device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
+    // Its copying engine reaches RAM.
+    device("edu,dma_mask=0xffffffff", "1234:11e8"),
+    device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
+    device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
+    device("e1000e,romfile=", "8086:10d3"),
+    device("ivshmem-doorbell,vectors=4,chardev=peer", "1af4:1110"),
+    // Two behind a bridge to conventional PCI, which are one requester at the ITS; one behind a
+    // port, with its own.
+    device("pcie-pci-bridge,id=bridge", "1b36:000e"),
+    device("edu,bus=bridge,addr=1", "1234:11e8"),
+    // This `edu` shares its INTx wire with the one on the root bus, which is device 5. The bridge
+    // is device 10, and `virt` has four wires.
+    device("edu,bus=bridge,addr=3", "1234:11e8"),
+    device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
+    device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),
+    Device { arguments: "usb-kbd,bus=nec.0", function: None, newer: false },
+    device("qemu-xhci,id=xhci", "1b36:000d"),
+    Device { arguments: "usb-kbd,bus=xhci.0", function: None, newer: false },
+    Device { arguments: "igb,romfile=", function: Some("8086:10c9"), newer: true },
+    Device {
+        arguments: "qemu-xhci,id=msi,msix=off,msi=on",
+        function: Some("1b36:000d"),
+        newer: true,
+    },
+    Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
+];
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn each_machine_explains_only_its_own_skips() {
+        for machine in ALL {
+            let explained = |version, why| machine.reasons(version).contains(&why);
+            let on_newer = |why| explained(Version::Backports, why);
+            assert_eq!(on_newer("there is one CPU"), machine.cpus == 1);
+            let lacks_its = machine.name.starts_with("gicv2") || machine.name == "gicv3-no-its";
+            assert_eq!(on_newer("no ITS"), lacks_its);
+            assert!(!on_newer("the weather"));
+            let pending = "this QEMU leaves what is pending behind";
+            let off = "this SMMU lets everything pass while it is off";
+            assert!(!on_newer(pending) && !on_newer(off));
+            let on_older = |why| explained(Version::Stable, why);
+            assert_eq!(on_older(pending), machine.name.starts_with("gicv2"));
+            assert_eq!(on_older(off), machine.name == "gicv3-smmu");
+        }
+    }
+}

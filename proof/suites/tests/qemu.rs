@@ -1,0 +1,35 @@
+//! The drivers on bare metal, on QEMU's machines with PCI devices: the test bench on each machine,
+//! the smallest kernels, and the cost of an interrupt.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite::{self, Case};
+use doorbell_suites::fetched::PREPARATION;
+use doorbell_suites::qemu::bench::{self, Bench};
+use doorbell_suites::qemu::{cost, minimal, virt};
+
+fn main() -> ExitCode {
+    suite::main(Version::ALL.into_iter().flat_map(cases).collect())
+}
+
+fn cases(version: Version) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for machine in virt::ALL {
+        let name = format!("{} on {version:?}'s QEMU", machine.name);
+        let bench = Bench { machine, version, load: machine.load };
+        cases.push(Case::new(name, PREPARATION + bench::LIMIT, move || bench.judge()));
+    }
+    for kernel in &minimal::KERNELS {
+        for &machine in kernel.machines {
+            let name = format!("{} on {} of {version:?}'s QEMU", kernel.name, machine.join(" "));
+            let judge = move || kernel.judge(machine, version);
+            cases.push(Case::new(name, PREPARATION + minimal::LIMIT, judge));
+        }
+    }
+    let name = format!("what an interrupt costs on {version:?}'s QEMU");
+    cases.push(Case::new(name, PREPARATION + cost::LIMIT, move || cost::judge(version)));
+    cases
+}
