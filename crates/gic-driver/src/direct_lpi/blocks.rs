@@ -123,7 +123,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             let missed =
                 self.gic.cpus().filter(|cpu| unowned.contains(*cpu) && !self.clear_at(*cpu, lpi));
             let stale = missed.fold(CpuSet::NONE, CpuSet::with);
-            if stale != CpuSet::NONE {
+            if unowned != CpuSet::NONE {
                 self.records.update(self.platform(), lpi, |record| record.stale = stale);
             }
             everywhere = everywhere.or(unowned);
