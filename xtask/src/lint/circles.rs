@@ -7,11 +7,6 @@ use crate::workspace::Workspace;
 
 /// Packages that are not held to it: programs, and what they alone use.
 const PROGRAMS: &[&str] = &[
-    "doorbell",
-    "doorbell-bench",
-    "doorbell-matrix",
-    "kvm-judge",
-    "kvm-monitor",
     "xtask",
     "hypervisor",
     "image-rt",

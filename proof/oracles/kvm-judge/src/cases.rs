@@ -2,14 +2,15 @@
 
 mod attributes;
 mod routes;
+mod support;
 mod tables;
 
 use gic_arch::{gicr, icc};
 use kvm_judge::kvm::KvmMachine;
-use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
-use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
+use kvm_judge::scenario::{Plan, acknowledge_all};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
+use support::{Count, Fired, Make, accept, carry_out, kvm, model, old_kvm, old_model};
 use vgic_kvm::KvmView;
 use vgic_kvm::abi::Attribute;
 
@@ -19,8 +20,6 @@ const PLANS: u64 = 6;
 
 /// The plan whose outcome is kept as test data: of two levels of tables, with many LPIs.
 const KEPT: u64 = 7;
-/// The revision of KVM's GIC before the newest.
-const OLD: u8 = 2;
 /// Bits of PPIs in a redistributor's register.
 const PPIS: u64 = 0xffff_0000;
 
@@ -44,46 +43,6 @@ pub(crate) fn run() {
     attributes::run(&mut count);
     routes::run(&mut count);
     println!("total: {} passed, {} failed", count.passed, count.failed);
-}
-
-#[derive(Debug, Default)]
-struct Count {
-    passed: u32,
-    failed: u32,
-}
-
-impl Count {
-    fn case(&mut self, name: &str, outcome: Result<(), Failure>) {
-        match outcome {
-            Ok(()) => {
-                println!("ok - {name}");
-                self.passed += 1;
-            }
-            Err(error) => {
-                println!("not ok - {name}: {error}");
-                self.failed += 1;
-            }
-        }
-    }
-}
-
-/// Makes a machine.
-type Make = fn() -> Result<Box<dyn Machine>, Failure>;
-
-fn kvm() -> Result<Box<dyn Machine>, Failure> {
-    Ok(Box::new(KvmMachine::new()?))
-}
-
-fn model() -> Result<Box<dyn Machine>, Failure> {
-    Ok(Box::new(ModelMachine::new()?))
-}
-
-fn old_kvm() -> Result<Box<dyn Machine>, Failure> {
-    Ok(Box::new(KvmMachine::at_revision(OLD)?))
-}
-
-fn old_model() -> Result<Box<dyn Machine>, Failure> {
-    Ok(Box::new(ModelMachine::at_revision(OLD)?))
 }
 
 /// Prints the state that a plan leaves in KVM, for the tests that have no KVM.
@@ -148,32 +107,4 @@ fn comparable(snapshot: &Snapshot) -> Snapshot {
         }
     }
     comparable
-}
-
-/// A machine whose guest is in the midst of a plan.
-struct Fired {
-    machine: Box<dyn Machine>,
-    /// Interrupts that each vCPU acknowledged and did not end.
-    taken: Vec<u32>,
-    snapshot: Snapshot,
-}
-
-impl Fired {
-    fn of(plan: &Plan, make: Make) -> Result<Self, Failure> {
-        let mut machine = make()?;
-        let taken = carry_out(&mut *machine, plan)?;
-        let snapshot = saving::save(&mut *machine)?;
-        Ok(Self { machine, taken, snapshot })
-    }
-}
-
-/// Returns what each vCPU took.
-fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
-    let mut guest = Guest::boot(machine, plan)?;
-    fire(machine, &mut guest, plan)?;
-    (0..CPUS).map(|cpu| machine.take(cpu)).collect()
-}
-
-fn accept(good: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
-    if good { Ok(()) } else { Err(otherwise().into()) }
 }

@@ -6,16 +6,16 @@
 #![expect(unsafe_code, reason = "the kernel is given memory")]
 
 mod bare;
+mod call;
 mod program;
 
 use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT, SPECIAL};
 use crate::machine::NEWEST;
 use crate::{Failure, Machine, Operation, Ram};
 use bare::BareMachine;
+use call::errno;
 use gic_arch::gits;
-use kvm_bindings::{
-    KVM_MSI_VALID_DEVID, kvm_create_device, kvm_device_attr, kvm_msi, kvm_userspace_memory_region,
-};
+use kvm_bindings::{KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_msi, kvm_userspace_memory_region};
 use kvm_ioctls::{DeviceFd, VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::sync::Arc;
@@ -231,14 +231,4 @@ fn lend(vm: &VmFd, ram: &Ram) -> Result<(), Failure> {
     // here holds a reference into it: all accesses go through `vm-memory`.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())
-}
-
-fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
-    let mut device = kvm_create_device { type_: kind, fd: 0, flags: 0 };
-    Ok(vm.create_device(&mut device)?)
-}
-
-fn errno(error: kvm_ioctls::Error) -> Errno {
-    // An unknown error number is for the judge, which fails either way.
-    Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -4,7 +4,7 @@
 //! Behind a line `cost - OPERATION …` comes `exits - OPERATION NUMBER`: what KVM has counted since
 //! the guest's line before. The exits of the first character, two or three, are among them.
 
-use crate::machine::Failure;
+use crate::failure::Failure;
 use std::fs;
 use std::mem::take;
 

@@ -1,6 +1,6 @@
 //! Attribute by attribute: a real KVM and the model's view of itself as KVM, side by side.
 
-use super::{Count, Fired, accept, kvm};
+use super::support::{Count, Fired, accept, kvm};
 use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::{Affinity, gicd, gicr, gits, id};
 use kvm_judge::model::ModelMachine;

@@ -1,6 +1,6 @@
 //! GSIs of [`KvmRouter`]: they lead where KVM's other ways lead.
 
-use super::{Count, accept};
+use super::support::{Count, accept};
 use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
 use irq_routing::{Change, Pin, Route, Routing, SignalError};
 use kvm_judge::kvm::KvmMachine;

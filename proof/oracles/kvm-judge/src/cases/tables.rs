@@ -1,7 +1,7 @@
 //! Tables that a guest has spoiled: KVM and the model refuse the same of them, and make the same of
 //! the rest.
 
-use super::{Count, Fired, accept, kvm, model};
+use super::support::{Count, Fired, accept, kvm, model};
 use kvm_judge::layout::{
     COLLECTION_TABLE, CPUS, DEVICE_TABLE, RAM, SECOND_LEVEL, SPECIAL, TRANSLATIONS, of_its,
 };

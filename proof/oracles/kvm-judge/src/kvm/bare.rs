@@ -1,6 +1,6 @@
 //! Creation of a KVM machine with its vCPUs, GICv3 and ITSes.
 
-use super::{create, errno};
+use super::call::{create, errno};
 use crate::Failure;
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, REDISTRIBUTORS};
 use crate::machine::iidr;
