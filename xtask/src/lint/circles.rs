@@ -6,13 +6,7 @@ use crate::language::graph;
 use crate::workspace::Workspace;
 
 /// Packages that are not held to it: programs, and what they alone use.
-const PROGRAMS: &[&str] = &[
-    "xtask",
-    "hypervisor",
-    "image-rt",
-    "smmu",
-    "testbench",
-];
+const PROGRAMS: &[&str] = &["xtask", "hypervisor", "image-rt", "smmu", "testbench"];
 
 /// Returns the circles between files.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
