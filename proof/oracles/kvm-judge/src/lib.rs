@@ -21,6 +21,7 @@
 // assembled.
 #![deny(unsafe_code)]
 
+mod failure;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod kvm;
 pub mod layout;
@@ -32,7 +33,8 @@ pub mod saving;
 pub mod scenario;
 mod snapshot;
 
-pub use machine::{Failure, Machine};
+pub use failure::Failure;
+pub use machine::Machine;
 pub use memory::Ram;
 pub use operation::Operation;
 pub use snapshot::{Snapshot, SnapshotError};
