@@ -4,16 +4,16 @@
 //! [`Description`] of them. Devices of the ACPI namespace are known by the path that IORT gives.
 //! What only AML says of them, such as their registers, is not read: AML is not interpreted.
 
-mod controllers;
 mod cpus;
 mod id_map;
 mod iort;
 mod madt;
 mod mcfg;
-mod origins;
-mod requesters;
+mod msi_controllers;
+mod places;
+mod requester_nodes;
 mod table;
-mod tables;
+mod table_set;
 #[cfg(feature = "write")]
 mod writer;
 
@@ -26,7 +26,7 @@ pub use madt::{
 };
 pub use mcfg::{Allocation, Mcfg};
 pub use table::{Signature, Table, TableError, TableErrorKind};
-pub use tables::Tables;
+pub use table_set::Tables;
 #[cfg(feature = "write")]
 pub use writer::{
     Extensions, WriteError, WriteErrorKind, WrittenTables, iort_source, write, write_with,
@@ -34,13 +34,13 @@ pub use writer::{
 
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
-use controllers::Controllers;
-use origins::{origin, sound};
-use requesters::Requesters;
+use msi_controllers::Controllers;
+use places::{origin, sound};
+use requester_nodes::Requesters;
 
 /// Makes a description of a machine's tables.
 ///
@@ -53,7 +53,7 @@ pub fn parse(tables: &Tables<'_>) -> Description {
     let mut findings = Findings::default();
     check_checksums(tables, &mut findings);
     let madt = structures(tables.madt, &mut findings);
-    let gic = controllers::gic(&madt, &mut findings);
+    let gic = msi_controllers::gic(&madt, &mut findings);
     let nodes = nodes(tables.iort, &mut findings);
     let controllers = Controllers::read(&madt, &nodes, &mut findings);
     let cpus = cpus::read(&madt, &mut findings);

@@ -3,16 +3,16 @@
 
 mod address;
 mod blob;
-mod controllers;
+mod cascade;
 mod cpus;
 mod error;
 mod excerpt;
 mod gic;
-mod gics;
 mod intx;
-mod iommus;
+mod iommu_map;
 mod map_entries;
-mod requesters;
+mod msi_controllers;
+mod requester_nodes;
 mod tree;
 mod windows;
 mod wired;
@@ -27,14 +27,14 @@ pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_sourc
 
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
-use controllers::Controllers;
-use gics::Gics;
-use iommus::Iommus;
-use requesters::Requesters;
+use cascade::Gics;
+use iommu_map::Iommus;
+use msi_controllers::Controllers;
+use requester_nodes::Requesters;
 use tree::{NodeRef, Tree};
 
 /// Reads a flattened devicetree. Bytes after it are ignored.

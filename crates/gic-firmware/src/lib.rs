@@ -50,7 +50,7 @@ mod description;
 pub mod devicetree;
 mod doorbells;
 mod finding;
-mod findings;
+mod finding_list;
 mod gic;
 mod intx;
 mod iommu;

@@ -15,14 +15,14 @@ mod contradictions;
 mod frames;
 mod interrupts;
 mod known;
-mod routes;
+mod msi_maps;
 
 pub use known::KnownRegisters;
 
 use crate::controller::ControllerIndex;
 use crate::description::Description;
 use crate::finding::Finding;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
@@ -32,7 +32,7 @@ use msi_types::DeviceId;
 /// `known` are values of registers; what they do not tell is unknown, and no finding.
 pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = Findings::new(description.findings.clone());
-    routes::check(description, &mut findings);
+    msi_maps::check(description, &mut findings);
     interrupts::check(description, &mut findings);
     frames::check(description, &mut findings);
     known::check(description, known, &mut findings);

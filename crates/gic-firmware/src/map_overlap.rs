@@ -1,7 +1,7 @@
 //! Requester IDs that two entries of one map claim.
 
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use crate::requester::MapEntry;
 use alloc::format;

@@ -1,6 +1,6 @@
 //! Many vectors at once: 64 devices of 16 vectors each, behind one ITS, set up one after the other.
 
-use crate::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use doorbell_machine::sequential::{BootedDevice, BootedMachine};
 use doorbell_machine::{
     BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, FunctionPlacement, Population,

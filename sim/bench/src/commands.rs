@@ -3,7 +3,7 @@
 //! does. SYNC does next to nothing, so the difference is the cost of making an LPI pending, without
 //! reading commands.
 
-use super::{Probe, Reference, each};
+use crate::probe::{Probe, Reference, each};
 use doorbell_qtest::{Qtest, RAM_BASE};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{gicr, gits};

@@ -1,7 +1,7 @@
 //! Vector set-up, affinity moves and delivery with each controller: the same device on each
 //! machine.
 
-use super::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use doorbell_machine::sequential::{BootedDevice, BootedMachine};
 use doorbell_machine::{BuildOptions, ControllerChoice, build, embedded};
 use msi_types::Cpu;

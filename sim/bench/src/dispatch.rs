@@ -1,6 +1,7 @@
 //! From an acknowledged INTID to its handler.
 
-use super::{MeasureError, Probe, Reference, each, floors};
+use crate::floors;
+use crate::probe::{MeasureError, Probe, Reference, each};
 use irq_domain::{
     Config, Dispatched, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
     TaskContext,

@@ -10,7 +10,7 @@ pub(crate) use translation::{
     SEND_TAKE, TRANSLATE, TRANSLATE_FRESH, TRANSLATE_MANY, TRANSLATE_MANY_FRESH, random_order,
 };
 
-use super::{Probe, Reference, each};
+use crate::probe::{Probe, Reference, each, floor};
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -65,10 +65,6 @@ const MAPPED: u32 = 10_000;
 /// Some key of theirs, another each time.
 fn key(at: u32) -> u32 {
     at.wrapping_mul(2_654_435_761) % MAPPED
-}
-
-fn floor(name: &str, sample: impl FnMut() -> Result<f64, String> + 'static) -> Probe {
-    Probe::new(name, Reference::FetchOr, sample)
 }
 
 fn timed(operation: &impl Fn(u32)) -> f64 {

@@ -1,27 +1,18 @@
 //! Growth of operations' cost and of the model's memory with the number of vCPUs, ITSes and mapped
-//! and mapped events.
+//! events.
 
 mod machine;
 mod plot;
+mod size;
 mod trend;
 
 pub use plot::plot;
+pub use size::Size;
 pub use trend::Trend;
 
-use crate::MeasureError;
+use crate::probe::MeasureError;
 use machine::GrownGic;
 use std::fmt;
-
-/// vCPUs, ITSes and mapped events of a machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Size {
-    /// vCPUs.
-    pub vcpus: u32,
-    /// ITSes, which share the events.
-    pub its: u32,
-    /// Mapped events.
-    pub events: u32,
-}
 
 /// The machine of which one number varies at a time.
 const USUAL: Size = Size { vcpus: 8, its: 1, events: 1 << 14 };

@@ -2,7 +2,7 @@
 
 use super::floors::{self, EventFd};
 use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
-use super::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -17,13 +17,15 @@ mod measurements;
 mod model;
 mod neighbour;
 mod peers;
+mod probe;
 mod routes;
 mod word;
 
 pub use measurements::{Case, Measurements, Skipped};
+pub use probe::MeasureError;
 
-use doorbell_machine::RunError;
 use neighbour::Neighbour;
+use probe::{Probe, Reference};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -45,73 +47,6 @@ pub struct MeasureOptions {
 impl Default for MeasureOptions {
     fn default() -> Self {
         Self { rounds: 101, peers: Vec::new() }
-    }
-}
-
-/// The reference of a case.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reference {
-    /// An uncontended `fetch_or` in L1.
-    FetchOr,
-    /// Another case; where that is not measured, `fetch_or`.
-    Case(&'static str),
-}
-
-impl Reference {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::FetchOr => measurements::FETCH_OR,
-            Self::Case(name) => name,
-        }
-    }
-}
-
-/// The reason for which nothing could be measured.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MeasureError {
-    /// The drivers failed.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// An embedded machine cannot be used: a defect of this crate.
-    #[error("the embedded machine {0} cannot be measured: {1}")]
-    Machine(&'static str, String),
-    /// A case went wrong while it was measured.
-    #[error("{0} cannot be measured: {1}")]
-    Case(String, String),
-}
-
-/// A case that is being measured.
-struct Probe {
-    name: String,
-    of: Reference,
-    sample: Box<dyn FnMut() -> Result<f64, String>>,
-    samples: Vec<f64>,
-}
-
-impl Probe {
-    /// `sample` gives the nanoseconds of one operation.
-    fn new(
-        name: impl Into<String>,
-        of: Reference,
-        sample: impl FnMut() -> Result<f64, String> + 'static,
-    ) -> Self {
-        Self { name: name.into(), of, sample: Box::new(sample), samples: Vec::new() }
-    }
-
-    fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
-        // A fresh time slice: a sample that is interrupted by another process says nothing.
-        std::thread::yield_now();
-        let time = neighbour
-            .without(&mut self.sample)
-            .map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
-        self.samples.push(time);
-        Ok(())
-    }
-
-    fn median(mut self) -> f64 {
-        self.samples.sort_unstable_by(f64::total_cmp);
-        self.samples.get(self.samples.len() / 2).copied().unwrap_or(0.0)
     }
 }
 
@@ -157,11 +92,6 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     });
     let measured = Measurements::new(floor.median(), cases.collect(), skipped);
     Ok(Measurements { disturbed: neighbour.suffered(), ..measured })
-}
-
-/// Nanoseconds of one operation.
-fn each(time: Duration, operations: u32) -> f64 {
-    time.as_secs_f64() * 1e9 / f64::from(operations.max(1))
 }
 
 #[cfg(test)]

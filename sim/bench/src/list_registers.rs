@@ -3,7 +3,7 @@
 
 use crate::floors::{self, VCPUS};
 use crate::model::{EventMapping, LPIS, MeasuredGic, NoKick};
-use crate::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use msi_types::Delivery;
 use std::sync::Arc;

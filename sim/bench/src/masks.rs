@@ -2,7 +2,7 @@
 //! hardware is plain memory that completes every request immediately, so the probes measure the
 //! driver alone, including the time that CPUs wait for each other.
 
-use crate::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use gic_driver::gic_arch::icc::SysRegEncoding;
 use gic_driver::gic_arch::{Affinity, Lpi, gicd, gicr, gits, id};
 use gic_driver::its::EventRequest;

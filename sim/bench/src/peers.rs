@@ -4,7 +4,7 @@ mod program;
 
 pub(crate) use program::probes as program;
 
-use super::{Probe, Reference, each};
+use crate::probe::{Probe, Reference, each};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};

@@ -4,7 +4,7 @@
 mod kvm;
 
 use super::model::{EventMapping, MeasuredGic, NoKick};
-use super::{MeasureError, Probe, Reference, each};
+use crate::probe::{MeasureError, Probe, Reference, each};
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::fmt::Display;

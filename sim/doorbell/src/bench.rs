@@ -1,5 +1,6 @@
 //! `doorbell bench`.
 
+mod digits;
 mod markdown;
 
 use crate::cli::BenchArgs;
@@ -7,6 +8,7 @@ use crate::exit::Outcome;
 use crate::print::{self, Output};
 use crate::table::Table;
 use anyhow::{Context, Result, ensure};
+use digits::three_digits;
 use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
@@ -62,10 +64,4 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
         writeln!(out, "{disturbed} samples: another hardware thread used the core meanwhile")?;
     }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
-}
-
-/// As many decimals as make three digits.
-fn three_digits(number: f64) -> String {
-    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
-    format!("{number:.decimals$}")
 }

@@ -1,22 +1,22 @@
 //! `doorbell lint`: mistakes in firmware's descriptions, by rules with stable names.
 
 mod excerpt;
+mod inputs;
 mod judge;
 mod levels;
 mod rules;
 mod sarif;
-mod sources;
+mod summary;
 mod text;
 
 use crate::cli::LintArgs;
 use crate::exit::Outcome;
 use crate::print;
 use anyhow::{Result, bail};
-use gic_firmware::{Rule, Severity};
+use gic_firmware::Severity;
 use judge::{Judge, Verdict};
 use levels::Levels;
 use serde::Serialize;
-use std::path::PathBuf;
 
 pub(crate) use excerpt::Excerpts;
 
@@ -43,7 +43,7 @@ fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
     if args.sources.is_empty() {
         return Ok(vec![judge.running()?]);
     }
-    let sources = sources::expand(&args.sources)?;
+    let sources = inputs::expand(&args.sources)?;
     if !args.same_machine {
         return Ok(judge.all(&sources));
     }
@@ -67,7 +67,7 @@ fn report(args: &LintArgs, verdicts: &[Verdict]) -> Result<()> {
     if args.output.json {
         return print::json(&rows);
     }
-    print::text(|out| text::print(out, verdicts, args.summary))
+    print::text(|out| summary::print(out, verdicts, args.summary))
 }
 
 /// Notes are no findings, and an unreadable source outweighs what others have.
@@ -105,25 +105,4 @@ impl<'v> Row<'v> {
             help: found.finding.rule.help(),
         })
     }
-}
-
-/// Number of findings of each rule, and of sources that have some.
-fn counts(verdicts: &[Verdict]) -> Vec<(Rule, usize, usize)> {
-    let of = |rule: &Rule| {
-        let here = |verdict: &Verdict| {
-            verdict.findings.iter().filter(|found| found.finding.rule == *rule).count()
-        };
-        let each: Vec<usize> = verdicts.iter().map(here).filter(|count| *count > 0).collect();
-        (*rule, each.iter().sum(), each.len())
-    };
-    Rule::ALL.iter().map(of).filter(|(_, findings, _)| *findings > 0).collect()
-}
-
-/// A file or folder that firmware is read from.
-#[derive(Clone, Debug)]
-enum FirmwareInput {
-    /// A devicetree.
-    Dtb(PathBuf),
-    /// A folder of ACPI tables.
-    Acpi(PathBuf),
 }

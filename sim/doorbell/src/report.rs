@@ -4,35 +4,28 @@ mod anchors;
 mod delivery;
 mod findings;
 mod heat_map;
+mod lines;
 mod page;
 mod routes;
-mod tables;
+mod run;
 
 use crate::cli::ReportArgs;
 use crate::exit::Outcome;
 use crate::inspect::Inspection;
 use crate::print;
-use crate::run;
 use crate::source::Source;
-use anyhow::{Context, Result, bail};
-use doorbell_machine::Report;
+use anyhow::{Context, Result};
 use findings::judge;
 use gic_firmware::Severity;
 use page::Page;
+use run::Run;
 use std::fs;
-
-/// A run for the page, or the reason for which there is none.
-#[derive(Debug)]
-enum Run {
-    Made(Box<Report>),
-    NotMade(String),
-}
 
 /// Writes the page.
 pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
     let known = args.registers.read()?;
-    let run = run(&source, args)?;
+    let run = Run::of(&source, args)?;
     let findings = judge(&source.description, &known);
     let inspection = Inspection::of(&source, &known);
     let page = Page::of(&source, inspection, &findings, &run, args);
@@ -49,16 +42,4 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
         Run::NotMade(_) => true,
     };
     Ok(if is_sound && is_clean { Outcome::Good } else { Outcome::Findings })
-}
-
-/// Runs the machine, where that is wanted and can be done.
-fn run(source: &Source, args: &ReportArgs) -> Result<Run> {
-    if args.no_run {
-        return Ok(Run::NotMade("It was not asked for.".to_owned()));
-    }
-    match doorbell_machine::build(&source.description, &run::build_options(&args.workload)) {
-        Ok(machine) => Ok(Run::Made(Box::new(run::deliver(machine, &args.workload, None)?))),
-        Err(refusal) if args.run => bail!("{}: nothing to deliver: {refusal}", source.name),
-        Err(refusal) => Ok(Run::NotMade(format!("The machine cannot be run: {refusal}."))),
-    }
 }

@@ -1,55 +1,58 @@
-//! Judged by the devices: what each vector sent and what its handler saw, and whether it saw it
-//! where it should.
+//! The judge of a run: compares the messages that each vector sent with the runs of its handler, and
+//! the CPUs of these runs with the vector's targets.
 //!
-//! A message carries a sequence number in memory: the device stores it, notes the time, and sends.
-//! Time is a counter that every event advances. A [`Route`] knows until when each CPU was a
-//! possible target of the vector. It is *open* while it is the target or a move that may lead there
-//! is under way. It is closed when the move that led away was finished. The controllers' own
-//! counters take no part; what a driver sends again counts where and when it tells so.
+//! # Records
+//! A message carries a sequence number in memory. The device stores the number, records the time,
+//! and sends. Time is a counter ([`Clock`]) that every event advances.
 //!
-//! # The rule
-//! A handler run is on a *wrong CPU* if that CPU was not a target at any time since the message was
-//! sent. It is *spurious* if nothing was due.
+//! A [`Route`] records when each CPU was a possible target of a vector. A CPU is *open* while it is
+//! the target, and while a move that may lead to it is under way. It is *closed* once the move away
+//! from it has finished.
 //!
-//! A run is due if the vector was acknowledged for a message and no other run and no redelivery by
-//! the core came of that. An acknowledgement is for a message if one was under way or arrived since
-//! the previous acknowledgement. What that means depends on the pending bits.
+//! The judge does not use the controllers' counters. It hears of an interrupt that a driver or the
+//! interrupt core sends again, because no message explains such a run.
 //!
-//! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The previous
-//!   acknowledgement is that on any CPU. Each message makes one acknowledgement due, those that
-//!   find the interrupt pending none. For the wrong CPU, the message is the oldest one that was
-//!   unhandled when the CPU went to look for interrupts. (Not: when the handler ran. Between
-//!   acknowledging and running, the CPU may be off its processor for long, while another CPU
-//!   handles a later message.)
-//! - **A pending bit at each CPU, which stays there** (direct LPIs). The previous acknowledgement
-//!   is that on the same CPU. A message can be pending only at CPUs that were open while it was
-//!   under way. That is from before it was sent until the bus took it. If the endpoint held it back
-//!   for the time of an operation, it lasts until that was over. What the driver sends again can be
-//!   pending where it tells, if that is a target. A CPU that acknowledges the vector takes all of
-//!   it that arrived before it went to look. What one run was for excuses no other run. That is
-//!   stricter than to ask whether the CPU was a target since the message was sent, and implies it.
+//! # Verdicts
+//! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
+//!    have been descheduled between the acknowledgement and the dispatch, while the vector's owner
+//!    changed. A late run is no fault.
+//! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement led to no
+//!    other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last message
+//!    was sent after the CPU was closed and the CPU was not a target when it looked, and *spurious*
+//!    in all other cases.
+//! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
+//!    sent; spurious instead, if the CPU was a target when it looked.
 //!
-//! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was
-//! closed. Otherwise it is spurious. No run is on a wrong CPU whose CPU was a target when it went
-//! to look. If the message was sent after the CPU was closed, it took something else: it is
-//! spurious.
+//! In addition, a handler must not run more often than its vector sent messages. Late runs are
+//! excused from this, and so are interrupts that the driver sent again without knowing whether they
+//! were pending.
 //!
-//! A run is *late*, and no fault, if its CPU went to look before the vector was allocated. The CPU
-//! may be off its processor between acknowledging and dispatching, and meanwhile the vector's owner
-//! may change.
+//! # Acknowledgements for a message
+//! An acknowledgement is for a message if one was under way or arrived since the previous
+//! acknowledgement. Which acknowledgement is the previous one depends on the controller:
 //!
-//! What the interrupt core sends again is due only if it was acknowledged for a message and
-//! deferred. Besides, no vector's handler runs more often than the vector has messages. Excused
-//! from that, each for its own vector, are only those that the driver sent again without knowing
-//! whether they were pending, and late ones.
+//! - **One pending bit that travels with the vector** (an ITS, SPIs): the previous one on any CPU.
+//!   Each message makes one acknowledgement due; a message that finds the interrupt pending makes
+//!   none. Rule 3 judges the oldest message that was unhandled when the CPU looked, rather than when
+//!   the handler ran, because another CPU may handle later messages in between.
+//! - **One pending bit per CPU, which stays there** (direct LPIs): the previous one on the same CPU.
+//!   A message can only be pending at CPUs that were open while it was under way, which lasts from
+//!   before it was sent until the bus accepted it. If the endpoint held the message back for an
+//!   operation, it lasts until the end of the operation. An interrupt that the driver sends again
+//!   can be pending at the CPU that the driver reports, if that CPU is a target. An acknowledgement
+//!   consumes every message that arrived at its CPU before the CPU looked. This rule is stricter
+//!   than rule 3, which therefore does not apply.
+//!
+//! A resend by the interrupt core is due only if it follows an acknowledgement for a message whose
+//! dispatch was deferred.
 
 mod pending;
 mod route;
-mod routes;
+mod route_table;
 
 pub(crate) use pending::Pending;
 pub(crate) use route::{Route, SendOutcome};
-pub(crate) use routes::Routes;
+pub(crate) use route_table::RouteTable;
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
@@ -57,23 +60,23 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Messages that the records look back at. What is older than half of it is settled or out of
-/// sight.
+/// Number of messages whose times are kept. A message is settled, or its time is no longer used,
+/// before half as many have followed it.
 const WINDOW: u64 = 1024;
-/// Messages that a device may be ahead of its handler. Beyond that its queue is full.
+/// Number of messages that a device may be ahead of its handler before its queue is full.
 const AHEAD: u64 = WINDOW / 2;
 
-/// Logical time.
+/// Logical time, in events.
 #[derive(Debug, Default)]
 pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    /// Time goes on. The time of this event, and of no other.
+    /// Advances the time and returns it; no other event has the same time.
     pub(crate) fn tick(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// The time of the last event.
+    /// Returns the time of the last event.
     pub(crate) fn now(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
@@ -105,7 +108,7 @@ pub(crate) struct VectorRecord {
     operations: Mutex<u32>,
 }
 
-/// MessageTimes of the last [`WINDOW`] messages.
+/// A time for each of the last [`WINDOW`] messages.
 #[derive(Debug)]
 struct MessageTimes(Box<[AtomicU64]>);
 
@@ -165,7 +168,8 @@ pub(crate) struct VectorCounts {
 }
 
 impl VectorRecord {
-    /// On `cpus` CPUs, none of them a target yet. The mailbox is 8 bytes of RAM.
+    /// Creates the record of a vector that has no target yet, on a machine of `cpus` CPUs. `mailbox`
+    /// is the address of 8 bytes of RAM.
     pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, cpus: usize) -> Self {
         let nowhere = Arc::new(Route::new(Arc::clone(&clock), cpus, Pending::Travels));
         Self {
@@ -263,17 +267,17 @@ impl VectorRecord {
         }
     }
 
-    /// The device was taken away: what it sent and nobody saw is nobody's fault.
+    /// Excuses messages that no handler saw, because the device was removed.
     pub(crate) fn abandon(&self) {
         self.seen.fetch_max(self.sent.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
-    /// Did the handler see the last message?
+    /// Returns whether a handler saw the last message.
     pub(crate) fn is_settled(&self) -> bool {
         self.seen.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire)
     }
 
-    /// Messages sent.
+    /// Returns the number of messages sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Acquire)
     }

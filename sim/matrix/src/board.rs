@@ -1,10 +1,10 @@
 //! A machine for trials: one root controller, one layer over it, an endpoint of each kind.
 
+use super::cell::{Endpoint, Layer, Parent, World};
 use super::device::{DeviceUpstreams, Devices, Probed};
 use super::gic_root::GicRootHardware;
 use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
-use super::{Endpoint, Layer, Parent, World};
 #[cfg(test)]
 use crate::{Passthrough, PassthroughError};
 use doorbell_hardware::bus::Bus;

@@ -1,6 +1,6 @@
 //! The endpoints of a board: their hardware, and what their drivers find.
 
-use super::Endpoint;
+use super::cell::Endpoint;
 use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
 use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
 use doorbell_hardware::pci::enumerate::enumerate;

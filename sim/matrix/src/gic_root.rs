@@ -1,6 +1,6 @@
 //! A GICv3 with one kind of doorbell.
 
-use super::Parent;
+use super::cell::Parent;
 use super::root::{
     BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware, hyperv_functions,
 };

@@ -1,6 +1,6 @@
 //! The interface of the boards' root controllers.
 
-use super::{Endpoint, Layer, Parent, World};
+use super::cell::{Endpoint, Layer, Parent, World};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_machine::Migration;

@@ -6,6 +6,7 @@ mod quirks;
 mod reasons;
 mod restore;
 
+use super::cell::stacks;
 use super::root::RedistributorLayout;
 use super::trial::attempt;
 use super::*;

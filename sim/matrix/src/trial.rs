@@ -1,9 +1,9 @@
 //! One endpoint's life on a board, and what became of it.
 
 use super::board::Board;
+use super::cell::{Endpoint, Outcome};
 use super::device::Probed;
 use super::root::CPUS;
-use super::{Endpoint, Outcome};
 use doorbell_hardware::pci::Signalled;
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError, RequestError};
 use msi_types::{Cpu, Delivery, MsiMessage};

@@ -1,7 +1,7 @@
 //! Local APICs, with or without a remapping unit in front of them.
 
+use super::cell::{Layer, Parent};
 use super::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
-use super::{Layer, Parent};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
 use doorbell_hardware::platform::MachinePlatform;

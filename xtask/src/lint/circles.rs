@@ -7,8 +7,7 @@ use super::graph;
 use crate::workspace::Workspace;
 
 /// Packages that are not held to it: programs, and what they alone use.
-const PROGRAMS: &[&str] =
-    &["doorbell", "doorbell-bench", "doorbell-matrix", "kvm-monitor", "xtask"];
+const PROGRAMS: &[&str] = &["xtask"];
 
 /// Returns the circles between files and between modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {

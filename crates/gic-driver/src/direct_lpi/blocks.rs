@@ -122,7 +122,7 @@ impl<P: GicPlatform> DirectLpi<P> {
                 .cpus()
                 .filter(|cpu| unowned.contains(*cpu) && !self.redistributors.clear_at(*cpu, lpi));
             let stale = missed.fold(CpuSet::NONE, CpuSet::with);
-            if stale != CpuSet::NONE {
+            if unowned != CpuSet::NONE {
                 self.records.update(self.platform(), lpi, |record| record.stale = stale);
             }
             everywhere = everywhere.or(unowned);

@@ -4,6 +4,7 @@
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
 use crate::lpi::{Collected, PendingLpis};
+use crate::register_access::RegisterAccess;
 use crate::{GicPlatform, wait_until};
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq, MsiError};
@@ -90,14 +91,19 @@ impl<P: GicPlatform> DirectLpi<P> {
         access.refuse();
         let stranded = self.count_stranded(cpu, stranded);
         let mut off = CpuOff { carried: 0, redelivered: 0, stranded };
-        match if off.stranded == 0 { self.carry(cpu) } else { None } {
+        match if off.stranded == 0 { self.carry(cpu, access) } else { None } {
             Some(carried) => off.carried = carried,
             None => off.redelivered = self.redeliver(cpu),
         }
+        self.close(cpu, access)?;
+        Ok(off)
+    }
+
+    /// Closes the access to a redistributor and waits for its last user.
+    fn close(&self, cpu: Cpu, access: &RegisterAccess) -> Result<(), MsiError> {
         access.close();
         wait_until(self.platform(), "the last user of its registers", || !access.is_used())
-            .map_err(|late| self.redistributors.fault_at(cpu, "cpu_off", late.0))?;
-        Ok(off)
+            .map_err(|late| self.redistributors.fault_at(cpu, "cpu_off", late.0))
     }
 
     /// Opens the access to a redistributor. On return no LPI without an owner is pending there, and
@@ -119,8 +125,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     fn clear_unowned(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
-                let waits = matches!(record.deferred, Deferred::Free(left) if left.contains(cpu));
-                if record.stale.contains(cpu) && !record.cached_at().contains(cpu) {
+                let waits = record.waits_for(cpu);
+                if record.is_stale_at(cpu) {
                     self.redistributors.clear_at(cpu, lpi);
                     record.stale = record.stale.without(cpu, self.gic().cpus().count());
                 }
@@ -146,10 +152,17 @@ impl<P: GicPlatform> DirectLpi<P> {
         count
     }
 
-    /// Disables LPIs at a redistributor, and makes pending elsewhere what was pending there. `None`
-    /// if that cannot be known.
-    fn carry(&self, cpu: Cpu) -> Option<u32> {
+    /// Disables LPIs at a redistributor, and makes its pending LPIs pending at their targets.
+    /// `None` if it is unknown which LPIs were pending.
+    ///
+    /// The access is closed first: a redistributor whose LPIs are disabled ignores `GICR_CLRLPIR`
+    /// and may have written its pending table already. A concurrent clear must be missed rather
+    /// than count as done, so that a freed LPI is not reused before the table was emptied.
+    fn carry(&self, cpu: Cpu, access: &RegisterAccess) -> Option<u32> {
         let redistributor = self.gic().redistributor_frames(cpu).ok()?;
+        if !redistributor.can_disable_lpis() || self.close(cpu, access).is_err() {
+            return None;
+        }
         match self.redistributors.gic().lpis().detach(redistributor) {
             Ok(PendingLpis::Kept) => {}
             Ok(PendingLpis::Lost) => return None,
@@ -159,23 +172,35 @@ impl<P: GicPlatform> DirectLpi<P> {
             }
         }
         let mut carried = 0;
-        let found = |lpi| carried += u32::from(self.carry_one(lpi));
+        let found = |lpi| carried += u32::from(self.carry_one(cpu, lpi));
         if self.redistributors.gic().lpis().collect_pending(redistributor, found)
             == Collected::Unknown
         {
             return None;
         }
-        self.records.for_each(self.platform(), |_, record| {
-            record.previous.remove(cpu);
-        });
+        self.forget(cpu);
         Some(carried)
     }
 
-    /// Drops an LPI without an owner, as freeing it did or will do: its device sent after the LPI
-    /// was freed.
-    fn carry_one(&self, lpi: Lpi) -> bool {
+    /// Removes a CPU at which no LPI is pending any more from the records, and frees the LPIs that
+    /// waited for it.
+    fn forget(&self, cpu: Cpu) {
+        for lpi in self.records.lpis() {
+            let waited = self.records.update(self.platform(), lpi, |record| {
+                record.previous.remove(cpu);
+                record.waits_for(cpu)
+            });
+            if waited == Some(true) {
+                self.free_if_cleared(lpi, |missed| missed != cpu);
+            }
+        }
+    }
+
+    /// Makes an LPI that was pending at `cpu` pending at its target. Drops it if its owner freed
+    /// it, or if it was pending there for an earlier owner.
+    fn carry_one(&self, cpu: Cpu, lpi: Lpi) -> bool {
         let owned = self.records.update(self.platform(), lpi, |record| {
-            let owned = !record.is_freed();
+            let owned = !record.is_freed() && !record.is_stale_at(cpu);
             if owned {
                 self.deliver(lpi, record, ResendReason::Carried);
             }

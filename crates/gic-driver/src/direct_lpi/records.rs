@@ -45,6 +45,16 @@ impl Record {
         !self.is_freed() && (self.target == cpu || self.moving == Some(cpu))
     }
 
+    /// Returns true if its owner freed it, and it must be cleared at the CPU before it is reused.
+    pub(super) fn waits_for(&self, cpu: Cpu) -> bool {
+        matches!(self.deferred, Deferred::Free(left) if left.contains(cpu))
+    }
+
+    /// Returns true if it may be pending at the CPU for an earlier owner, and not for this one.
+    pub(super) fn is_stale_at(&self, cpu: Cpu) -> bool {
+        self.stale.contains(cpu) && !self.cached_at().contains(cpu)
+    }
+
     /// Returns true if its owner freed it.
     pub(super) const fn is_freed(&self) -> bool {
         matches!(self.deferred, Deferred::Free(_))
@@ -95,13 +105,13 @@ impl Records {
     }
 
     /// Adds an LPI whose [memory](Self::reserve) must have been reserved. Returns the CPUs where it
-    /// may be pending without an owner.
+    /// may be pending without an owner, at which it is [stale](Record::stale).
     ///
     /// Context: any.
     pub(super) fn insert<P: GicPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
         let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
-            entry.record = Some(record);
+            entry.record = Some(Record { stale: entry.unowned, ..record });
             entry.unowned
         })
     }

@@ -1,11 +1,11 @@
 //! CPUs: the MADT's GICC structures.
 
 use super::madt::{Gicc, MadtContents, MadtStructure};
-use super::origins::{madt_id, origin};
+use super::places::{madt_id, origin};
 use super::table::Signature;
 use crate::description::CpuNode;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use crate::status::Status;
 use alloc::collections::BTreeSet;

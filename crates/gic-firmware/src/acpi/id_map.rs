@@ -5,10 +5,10 @@
 //! instead of the number minus one needs that.
 
 use super::iort::{IdMapping, IortContents, IortNode};
-use super::origins::origin;
+use super::places::origin;
 use super::table::Signature;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Origin;
 use alloc::collections::BTreeMap;
 use alloc::format;

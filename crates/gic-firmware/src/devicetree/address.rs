@@ -2,7 +2,7 @@
 
 use super::tree::NodeRef;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;

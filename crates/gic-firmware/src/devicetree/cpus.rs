@@ -4,7 +4,7 @@ use super::address::{bus_regions, regions_if_any};
 use super::tree::{NodeRef, Tree};
 use crate::description::CpuNode;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::collections::BTreeMap;

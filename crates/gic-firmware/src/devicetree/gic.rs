@@ -4,7 +4,7 @@ use super::address::{cells, regions};
 use super::tree::NodeRef;
 use crate::coherence::Coherence;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::Fact;
 use crate::region::Region;

@@ -2,7 +2,7 @@
 //! 1275 PCI interrupt mapping).
 
 use super::address::cells;
-use super::requesters::is_pci_host;
+use super::requester_nodes::is_pci_host;
 use super::tree::{NodeRef, Tree};
 use super::wired::{self, MAP};
 use crate::intx::{IntxRoute, IntxRouting, WiredInterrupt};

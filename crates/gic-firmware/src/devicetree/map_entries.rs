@@ -9,7 +9,7 @@
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

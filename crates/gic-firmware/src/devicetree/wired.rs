@@ -7,7 +7,7 @@
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::Fact;
 use crate::wired::WiredUser;
 use alloc::format;

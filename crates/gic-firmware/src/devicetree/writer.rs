@@ -6,9 +6,9 @@ mod properties;
 pub use names::with_node_paths;
 
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
-use super::controllers::PRE_ITS;
-use super::iommus;
-use super::requesters::{BUSES, ECAM_HOSTS};
+use super::iommu_map;
+use super::msi_controllers::PRE_ITS;
+use super::requester_nodes::{BUSES, ECAM_HOSTS};
 use super::windows;
 use super::wired;
 use crate::controller::{Controller, ControllerKind};
@@ -116,10 +116,10 @@ fn iommu_cells(description: &Description) -> Vec<usize> {
 /// Sets the map of a bus's requesters to IOMMUs, whose entries are `streams`.
 fn set_streams(node: &mut DeviceTreeNode, routing: &IommuRouting, streams: Vec<u32>) {
     if !routing.map.is_empty() {
-        set(node, iommus::MAP, streams);
+        set(node, iommu_map::MAP, streams);
     }
     if let Some(mask) = &routing.mask {
-        set(node, iommus::MASK, mask.value);
+        set(node, iommu_map::MASK, mask.value);
     }
 }
 
@@ -373,7 +373,7 @@ impl Writer<'_> {
         let streams = self.streams(&device.id, &device.iommu)?;
         let node = self.node(&device.id)?;
         if !passed.is_empty() {
-            set(node, iommus::REFERENCES, passed);
+            set(node, iommu_map::REFERENCES, passed);
         }
         if !device.compatible.is_empty() {
             set(node, "compatible", strings(&device.compatible));
@@ -386,7 +386,7 @@ impl Writer<'_> {
             || !device.iommu.map.is_empty()
             || device.compatible.iter().any(|name| BUSES.contains(&name.as_str()));
         match (device.role, says_so) {
-            (Role::Bus, false) => flag(node, iommus::MAP),
+            (Role::Bus, false) => flag(node, iommu_map::MAP),
             (Role::Device, true) => return Err(WriteErrorKind::Inexpressible.of(&device.id)),
             _ => {}
         }
@@ -407,7 +407,7 @@ impl Writer<'_> {
         if let Some(registers) = &iommu.registers {
             set(node, "reg", regions([registers.value]));
         }
-        set(node, iommus::CELLS, cells);
+        set(node, iommu_map::CELLS, cells);
         set(node, "phandle", phandle);
         set_status(node, iommu.status.value);
         Ok(())

@@ -3,7 +3,7 @@
 use crate::controller::ControllerKind;
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;

@@ -5,7 +5,7 @@ use super::interrupts::message_ranges;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::NodeId;
 use alloc::collections::BTreeMap;
 use alloc::format;

@@ -5,7 +5,7 @@
 //! has counted since the guest's line before. The exits of the first character, two or three, are
 //! among them.
 
-use crate::machine::Failure;
+use crate::failure::Failure;
 use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
 use std::fs;
 use std::mem::take;

@@ -2,9 +2,9 @@
 //! memory and an MSI capability, which is `irq-routing`'s. Its message comes by an eventfd, which
 //! KVM sends on.
 
+use crate::failure::Failure;
 use crate::kernel;
 use crate::layout::{ECAM, PCI_WINDOW};
-use crate::machine::Failure;
 use irq_routing::Pin;
 use irq_routing::Sender;
 use irq_routing::device_eventfds::DeviceEventfds;

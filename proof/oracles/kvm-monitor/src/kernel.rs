@@ -4,7 +4,7 @@
 //! program itself accesses RAM by `vm-memory` alone, and the region not at all.
 #![expect(unsafe_code, reason = "the kernel is given memory")]
 
-use crate::machine::Failure;
+use crate::failure::Failure;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use rustix::fd::BorrowedFd;

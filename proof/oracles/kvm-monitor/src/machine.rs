@@ -2,6 +2,7 @@
 
 use crate::console::Console;
 use crate::devicetree::devicetree;
+use crate::failure::Failure;
 use crate::function::Function;
 use crate::kernel;
 use crate::layout::{
@@ -18,15 +19,11 @@ use kvm_bindings::{
 use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use std::error::Error;
 use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-
-/// Failure of the machine.
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Bits of guest physical addresses.
 const ADDRESS_BITS: u32 = 40;

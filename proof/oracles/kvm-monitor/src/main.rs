@@ -15,6 +15,8 @@ mod console;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod devicetree;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod failure;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod function;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 mod kernel;
@@ -24,7 +26,7 @@ mod layout;
 mod machine;
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-fn main() -> Result<(), machine::Failure> {
+fn main() -> Result<(), failure::Failure> {
     let mut arguments = std::env::args_os().skip(1);
     let image = arguments.next().ok_or("no image is named")?;
     let image = std::fs::read(image)?;

@@ -8,9 +8,8 @@
 //! The gates are two read-modify-writes because an interrupt runs on one CPU at a time, and its
 //! handler can be taken away meanwhile.
 
-use super::floor;
+use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
-use crate::{Probe, each};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;

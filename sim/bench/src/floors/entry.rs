@@ -13,9 +13,8 @@
 //! its own: other threads write it. The order of the loads is free: nothing here depends on
 //! anything.
 
-use super::floor;
+use crate::probe::{Probe, each, floor};
 use crate::word::Word;
-use crate::{Probe, each};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;

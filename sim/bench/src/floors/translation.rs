@@ -11,9 +11,8 @@
 //! wrote before with the handler that is to see it. The floors know no levels, groups, targets,
 //! unmapping, and nobody to tell.
 
-use super::floor;
+use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
-use crate::{Probe, each};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};

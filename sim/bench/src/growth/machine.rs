@@ -1,10 +1,10 @@
 //! A machine of some size, and what operations on it cost.
 
-use super::Size;
-use crate::each;
+use super::size::Size;
 use crate::model::{
     EventMapping, GicSize, MeasuredGic, NOTHING, NoKick, map_device, map_event, take,
 };
+use crate::probe::each;
 use gic_arch::its::{Command, MapAction};
 use msi_types::{Delivery, DeviceId, EventId};
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! the names of its cases, separated by spaces. A name is answered by the nanoseconds of one
 //! operation, or by the reason for having none. It ends with its input.
 
-use crate::{Probe, Reference};
+use crate::probe::{Probe, Reference};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -1,7 +1,7 @@
 //! Routes in KVM: tables as the kernel takes them, and vectors that are opened one by one, beside
 //! what each of them costs the kernel alone.
 
-use crate::{Probe, Reference, each};
+use crate::probe::{Probe, Reference, each};
 use irq_routing::irqfd::EventfdPoller;
 use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfd, MsiIrqfds};
 use irq_routing::{RoutedMessage, Sender};

@@ -1,6 +1,6 @@
 //! The measurements as the tables of `docs/measurements.md`: ratios alone, and the CPU.
 
-use super::three_digits;
+use super::digits::three_digits;
 use crate::print::Output;
 use doorbell_bench::{Case, Measurements};
 use std::io::{self, Write};

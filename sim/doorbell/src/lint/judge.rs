@@ -1,7 +1,7 @@
 //! Descriptions and their findings, one after the other or in parallel.
 
-use super::FirmwareInput;
 use super::excerpt::Excerpts;
+use super::inputs::FirmwareInput;
 use super::levels::{JudgedFinding, Levels};
 use super::text;
 use crate::source::Source;

@@ -1,11 +1,11 @@
 //! The page: one file, which a browser shows without asking anybody for anything.
 
-use super::Run;
 use super::anchors::Anchors;
 use super::delivery::Delivery;
 use super::findings::{self, FindingCard};
+use super::lines::{self, ControllerLine, DeviceLine};
 use super::routes::{self, RouteCard};
-use super::tables::{self, ControllerLine, DeviceLine};
+use super::run::Run;
 use crate::cli::ReportArgs;
 use crate::graph::{self, Graph};
 use crate::inspect::Inspection;
@@ -65,8 +65,8 @@ impl<'p> Page<'p> {
         };
         let node = |id: &str| routes.iter().find(|card| card.id == id).map(|card| card.node);
         Self {
-            controllers: tables::controllers(&inspection, graph.controllers()),
-            devices: tables::devices(&inspection, node),
+            controllers: lines::controllers(&inspection, graph.controllers()),
+            devices: lines::devices(&inspection, node),
             policy: policy(&style, SCRIPT),
             picture: graph::inline(&graph, "Devices, IOMMUs, controllers and CPUs", &badges),
             inspection,

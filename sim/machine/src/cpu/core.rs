@@ -1,6 +1,6 @@
 //! One CPU: its interface to the model, and its trap loop.
 
-use crate::oracle::{Clock, Routes};
+use crate::oracle::{Clock, RouteTable};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use gic_arch::icc::SysRegEncoding;
@@ -38,12 +38,12 @@ pub(crate) struct UnhandledCounts {
 }
 
 impl UnhandledCounts {
-    /// The vector's handler is about to go.
+    /// Records that the vector is about to lose its handler.
     pub(crate) fn going(&self, hwirq: HwIrq) {
         lock(&self.gone_at).insert(hwirq.get(), u64::MAX);
     }
 
-    /// It has gone, at this time.
+    /// Records that the vector has lost its handler, at this time.
     pub(crate) fn gone(&self, hwirq: HwIrq, now: u64) {
         lock(&self.gone_at).insert(hwirq.get(), now);
     }
@@ -62,14 +62,14 @@ impl UnhandledCounts {
 pub(crate) struct CpuRecords {
     pub(crate) clock: Arc<Clock>,
     pub(crate) unhandled: Arc<UnhandledCounts>,
-    pub(crate) routes: Arc<Routes>,
+    pub(crate) routes: Arc<RouteTable>,
 }
 
 impl CpuRecords {
     /// For `cpus` CPUs.
     pub(crate) fn new(cpus: usize) -> Self {
         let clock = Arc::<Clock>::default();
-        let routes = Arc::new(Routes::new(Arc::clone(&clock), cpus));
+        let routes = Arc::new(RouteTable::new(Arc::clone(&clock), cpus));
         Self { clock, unhandled: Arc::default(), routes }
     }
 }
@@ -80,7 +80,7 @@ pub(crate) struct CpuCore {
     vcpu: Mutex<Vcpu>,
     clock: Arc<Clock>,
     unhandled: Arc<UnhandledCounts>,
-    routes: Arc<Routes>,
+    routes: Arc<RouteTable>,
     /// Known once the drivers are up.
     interrupts: OnceLock<Interrupts>,
 }

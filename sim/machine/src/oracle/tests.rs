@@ -16,7 +16,7 @@ const CPUS: usize = 3;
 /// A vector at CPU 0, as its device, its driver and the CPUs see it.
 struct Rig {
     record: VectorRecord,
-    routes: Routes,
+    routes: RouteTable,
 }
 
 const VECTOR: HwIrq = HwIrq::new(8192);
@@ -26,7 +26,7 @@ impl Rig {
         let ram = Arc::new(Ram::new(&[Region::new(0, 0x1_0000).unwrap()], Caches::Snooped));
         let clock = Arc::<Clock>::default();
         let record = VectorRecord::new(Arc::clone(&clock), ram, 0, CPUS);
-        let rig = Self { record, routes: Routes::new(clock, CPUS) };
+        let rig = Self { record, routes: RouteTable::new(clock, CPUS) };
         rig.allocate(pending);
         rig
     }

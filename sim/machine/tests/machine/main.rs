@@ -6,10 +6,10 @@
 mod boards;
 mod coherence;
 mod controllers;
-mod faults;
+mod injected_faults;
 mod limits;
-mod populations;
-mod refusals;
+mod random_machines;
+mod refused_machines;
 mod replay;
 mod shapes;
 mod stress;

@@ -3,11 +3,11 @@
 //! hardware that behaves as if the driver lacked it, which the checker has to notice. The same
 //! scenarios run on real threads.
 
-use super::endpoint::{Endpoint, StoreKind};
+use super::endpoint::{Endpoint, StoreKind, attach};
 use crate::fake::Board;
 use crate::interleaving::{self, CHECKED, REAL, World, threads};
 use gic_driver::direct_lpi::DirectLpi;
-use msi_types::{Cpu, MsiParent, Pending};
+use msi_types::{Cpu, HwIrqBlock, MsiParent, Pending};
 use std::panic::UnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -78,6 +78,23 @@ impl Scenario {
     fn retrigger(&self) {
         self.retriggered.fetch_add(1, SeqCst);
         self.direct.set_pending(self.device.block.first(), Pending::Set);
+    }
+
+    fn free_vector(&self) {
+        let block = &self.device.block;
+        self.direct.free(&attach(&self.direct), HwIrqBlock::new(block.first(), block.count()));
+    }
+
+    fn turn_off(&self, cpu: u32) {
+        let cpu = Cpu::new(cpu);
+        self.direct.cpu_off(cpu, |_| ()).unwrap();
+        self.direct.gic().cpu_off(cpu, &self.board.registers(cpu)).unwrap();
+    }
+
+    /// No CPU would take an LPI, and no operation failed.
+    fn expect_idle(&self) {
+        assert!(self.board.world().redistributors.iter().all(|rd| rd.signalled().is_none()));
+        assert_eq!(self.direct.take_fault(), None);
     }
 
     fn finish(&self) {
@@ -195,6 +212,40 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     machine.finish();
 }
 
+/// A CPU at which an LPI is pending leaves while the LPI is freed and allocated again. The next
+/// owner must not get the interrupt of the previous one, and no LPI stays reserved.
+fn an_lpi_changes_owner_while_a_cpu_leaves(world: World) {
+    let machine = Scenario::new(StoreKind::Masked, |_| ());
+    let available = machine.direct.gic().lpis().unwrap().available();
+    machine.device.fire(&machine.board, 0);
+    machine.move_to(1, || ());
+    threads! { world, machine:
+        machine.turn_off(0),
+        {
+            machine.free_vector();
+            let _next = Endpoint::new(&machine.direct, StoreKind::Masked, 1, 1).unwrap();
+        },
+    }
+    machine.expect_idle();
+    assert_eq!(machine.direct.gic().lpis().unwrap().available(), available);
+}
+
+/// A device sends after its LPI was freed, to a CPU that leaves while the LPI is allocated again.
+fn a_late_message_is_pending_at_a_cpu_that_leaves(world: World) {
+    let machine = Scenario::new(StoreKind::Masked, |_| ());
+    let message = machine.device.message();
+    machine.free_vector();
+    machine.board.world().write_message(message);
+    threads! { world, machine:
+        machine.turn_off(0),
+        {
+            let next = Endpoint::new(&machine.direct, StoreKind::Masked, 1, 1).unwrap();
+            assert_eq!(next.block.first(), machine.device.block.first());
+        },
+    }
+    machine.expect_idle();
+}
+
 /// Two CPUs mask and unmask vectors of one redistributor.
 fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
     let machine = Scenario::new(StoreKind::Fixed, |_| ());
@@ -255,6 +306,12 @@ fn a_cpu_that_leaves_takes_nothing_along() {
     check(|| {
         a_cpu_leaves_while_a_device_fires(CHECKED, |board| board.world().rd(0).can_disable = false);
     });
+}
+
+#[test]
+fn freed_lpi_is_not_carried_to_its_next_owner() {
+    check(|| an_lpi_changes_owner_while_a_cpu_leaves(CHECKED));
+    check(|| a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::numbering::{Segments, numbered};
 use crate::acpi::iort::{
     DRAFT_MARK, DRAFT_REVISION, DRAFT_TYPE, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING,
 };
-use crate::acpi::requesters::{PMCG, SMMU_V3};
+use crate::acpi::requester_nodes::{PMCG, SMMU_V3};
 use crate::controller::{Controller, ControllerIndex, ControllerKind};
 use crate::description::Description;
 use crate::origin::NodeId;

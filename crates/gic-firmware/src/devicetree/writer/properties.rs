@@ -2,8 +2,8 @@
 
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
-use crate::devicetree::controllers::DIRECT_LPI;
 use crate::devicetree::map_entries;
+use crate::devicetree::msi_controllers::DIRECT_LPI;
 use crate::gic::Gic;
 use crate::region::Region;
 use crate::status::Status;

@@ -4,7 +4,7 @@ use super::claims::{Claim, claims, requesters};
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::iommu::IommuRouting;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role};

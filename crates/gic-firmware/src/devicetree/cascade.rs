@@ -9,7 +9,7 @@ use super::gic;
 use super::tree::{NodeRef, Tree};
 use super::wired::{self, CELLS, EXTENDED, INTERRUPTS, PARENT, cell_count};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::gic::{ParentInterrupt, SecondaryGic};
 use crate::origin::Fact;
 use alloc::format;

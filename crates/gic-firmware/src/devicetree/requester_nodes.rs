@@ -2,13 +2,13 @@
 //! `interrupt-controller/msi.txt`).
 
 use super::address::{cells, regions_if_any};
-use super::controllers::{Controllers, MSI_CELLS};
-use super::iommus::{self, Iommus};
+use super::iommu_map::{self, Iommus};
 use super::map_entries::{self, MapKind};
+use super::msi_controllers::{Controllers, MSI_CELLS};
 use super::tree::{NodeRef, Tree};
 use super::windows;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::map_overlap::report_overlaps;
 use crate::origin::Fact;
 use crate::region::Region;
@@ -310,7 +310,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 /// reads the map of a platform device, but only if `msi-parent` does not refer to the ITS.
 fn role(node: NodeRef<'_, '_>) -> Role {
     let is_mapped = node.has(MAP) && !node.has(PARENT);
-    if is_mapped || node.has(iommus::MAP) || node.is_compatible(BUSES) {
+    if is_mapped || node.has(iommu_map::MAP) || node.is_compatible(BUSES) {
         Role::Bus
     } else {
         Role::Device

@@ -1,12 +1,20 @@
 //! Sources on the command line, and the descriptions that they are.
 
-use super::FirmwareInput;
 use crate::source::holds_tables;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 /// Folders are entered so deep: a link that leads upwards ends here.
 const MAX_DEPTH: usize = 16;
+
+/// A file or folder that firmware is read from.
+#[derive(Clone, Debug)]
+pub(super) enum FirmwareInput {
+    /// A devicetree.
+    Dtb(PathBuf),
+    /// A folder of ACPI tables.
+    Acpi(PathBuf),
+}
 
 /// Files are devicetrees; a folder with a MADT is one machine; another, every `.dtb` below it.
 pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {

@@ -1,14 +1,14 @@
 //! Requesters: PCI segments of MCFG and IORT, named components, SMMUs and their counters.
 
-use super::controllers::Controllers;
 use super::id_map::{End, IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::mcfg::{Allocation, Mcfg};
-use super::origins::{origin, sound};
+use super::msi_controllers::Controllers;
+use super::places::{origin, sound};
 use super::table::Signature;
-use super::tables::Tables;
+use super::table_set::Tables;
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::map_overlap::report_overlaps;
 use crate::origin::{Fact, NodeId, Origin};

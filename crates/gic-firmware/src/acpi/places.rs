@@ -2,7 +2,7 @@
 
 use super::table::{Signature, TableError};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::{String, ToString as _};

@@ -1,12 +1,12 @@
 //! MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
 use super::address::{bus_address, cells, regions};
+use super::cascade::Gics;
 use super::gic;
-use super::gics::Gics;
 use super::tree::{NodeRef, Tree};
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::gic::GicVersion;
 use crate::origin::Fact;
 use crate::region::Region;

@@ -3,12 +3,12 @@
 use super::cpus::giccs;
 use super::iort::{IortContents, IortNode};
 use super::madt::{GicIts, Gicc, Gicd, Gicr, MadtContents, MadtStructure, MsiFrame};
-use super::origins::{madt_id, origin};
+use super::places::{madt_id, origin};
 use super::table::Signature;
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
 use crate::region::{Region, RegionSet};

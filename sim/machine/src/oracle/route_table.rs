@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The routes of the vectors that are allocated.
 #[derive(Debug)]
-pub(crate) struct Routes {
+pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
@@ -30,7 +30,7 @@ pub(crate) struct Routes {
     unheard: Mutex<HashSet<u32>>,
 }
 
-impl Routes {
+impl RouteTable {
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize) -> Self {
         Self {
             clock,
@@ -103,7 +103,7 @@ impl Routes {
     }
 }
 
-impl ResendObserver for Routes {
+impl ResendObserver for RouteTable {
     fn resending(&self, resend: Resend) {
         let Some(route) = self.told(resend) else { return };
         match resend.reason {
@@ -131,7 +131,7 @@ fn vectors(first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = HwIrq> {
 /// A parent whose vectors' targets are entered in the records: a new one before anything may lead
 /// there, an old one after nothing does.
 struct ObservedParent {
-    routes: Arc<Routes>,
+    routes: Arc<RouteTable>,
     pending: Pending,
     parent: Arc<dyn MsiParent>,
 }

@@ -4,7 +4,7 @@ use super::address::{cells, regions_if_any};
 use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
-use crate::findings::Findings;
+use crate::finding_list::Findings;
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::origin::{Fact, Origin};
 use alloc::collections::BTreeMap;

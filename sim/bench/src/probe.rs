@@ -1,0 +1,83 @@
+//! A case that is being measured, its reference, and its samples.
+
+use crate::measurements::FETCH_OR;
+use crate::neighbour::Neighbour;
+use doorbell_machine::RunError;
+use std::time::Duration;
+
+/// The reference of a case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reference {
+    /// An uncontended `fetch_or` in L1.
+    FetchOr,
+    /// Another case; where that is not measured, `fetch_or`.
+    Case(&'static str),
+}
+
+impl Reference {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::FetchOr => FETCH_OR,
+            Self::Case(name) => name,
+        }
+    }
+}
+
+/// The reason for which nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// The drivers failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// An embedded machine cannot be used: a defect of this crate.
+    #[error("the embedded machine {0} cannot be measured: {1}")]
+    Machine(&'static str, String),
+    /// A case went wrong while it was measured.
+    #[error("{0} cannot be measured: {1}")]
+    Case(String, String),
+}
+
+/// A case that is being measured.
+pub(crate) struct Probe {
+    pub(crate) name: String,
+    pub(crate) of: Reference,
+    pub(crate) sample: Box<dyn FnMut() -> Result<f64, String>>,
+    samples: Vec<f64>,
+}
+
+impl Probe {
+    /// `sample` gives the nanoseconds of one operation.
+    pub(crate) fn new(
+        name: impl Into<String>,
+        of: Reference,
+        sample: impl FnMut() -> Result<f64, String> + 'static,
+    ) -> Self {
+        Self { name: name.into(), of, sample: Box::new(sample), samples: Vec::new() }
+    }
+
+    pub(crate) fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
+        // A fresh time slice: a sample that is interrupted by another process says nothing.
+        std::thread::yield_now();
+        let time = neighbour
+            .without(&mut self.sample)
+            .map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
+        self.samples.push(time);
+        Ok(())
+    }
+
+    pub(crate) fn median(mut self) -> f64 {
+        self.samples.sort_unstable_by(f64::total_cmp);
+        self.samples.get(self.samples.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+/// Returns a case that is compared with `fetch_or` alone.
+pub(crate) fn floor(name: &str, sample: impl FnMut() -> Result<f64, String> + 'static) -> Probe {
+    Probe::new(name, Reference::FetchOr, sample)
+}
+
+/// Returns the nanoseconds of one operation.
+pub(crate) fn each(time: Duration, operations: u32) -> f64 {
+    time.as_secs_f64() * 1e9 / f64::from(operations.max(1))
+}

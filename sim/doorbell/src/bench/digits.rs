@@ -1,0 +1,7 @@
+//! Numbers in tables.
+
+/// Returns a number with as many decimals as make three digits.
+pub(super) fn three_digits(number: f64) -> String {
+    let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
+    format!("{number:.decimals$}")
+}
