@@ -63,7 +63,8 @@ impl Count {
         Ok(())
     }
 
-    /// The run ended as it should, no check failed, and the results are [`complete`](Self::complete).
+    /// The run ended as it should, no check failed, and the results are
+    /// [`complete`](Self::complete).
     ///
     /// # Errors
     /// Names each failed check, and what else is wrong.

@@ -1,5 +1,5 @@
-//! The judge: prints a fact for each case, and their number (`doorbell-facts`). As the first process
-//! of a machine, it then switches it off.
+//! The judge: prints a fact for each case, and their number (`doorbell-facts`). As the first
+//! process of a machine, it then switches it off.
 #![forbid(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
