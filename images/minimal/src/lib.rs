@@ -2,6 +2,4 @@
 #![no_std]
 
 #[cfg(feature = "heap")]
-pub mod pci;
-#[cfg(feature = "heap")]
 pub mod size;

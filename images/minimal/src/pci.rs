@@ -1,11 +1,10 @@
 //! The parts that kernels with PCI share: the start of a machine with the lines that the project's
-//! README shows, and QEMU's `edu`.
+//! README shows, and QEMU's `edu`. It is a module of each of them, and not of the library, so that
+//! the kernels to measure are compiled without it.
 
-extern crate alloc;
-
-#[expect(missing_docs, reason = "the README shows these lines without more words")]
+#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
 #[path = "../../../sim/machine/src/readme/kernel.rs"]
-pub mod kernel;
+pub(crate) mod kernel;
 
 use alloc::sync::Arc;
 use gic_bringup::Irqchip;
@@ -16,11 +15,11 @@ use msi_types::{Cpu, HwIrq};
 use spin::Once;
 
 /// Vendor and device of QEMU's `edu`.
-pub const EDU: (u16, u16) = (0x1234, 0x11e8);
+pub(crate) const EDU: (u16, u16) = (0x1234, 0x11e8);
 /// Register of an `edu` that raises its interrupt.
-pub const RAISE: u64 = 0x60;
+pub(crate) const RAISE: u64 = 0x60;
 /// Register of an `edu` that acknowledges its interrupt.
-pub const ACKNOWLEDGE: u64 = 0x64;
+pub(crate) const ACKNOWLEDGE: u64 = 0x64;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 
@@ -29,7 +28,7 @@ static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 ///
 /// `boot` must be the unchanged argument of the image's `main`, and nothing may use RAM behind the
 /// image yet.
-pub fn bring_up(boot: Boot) -> &'static Irqchip<Kernel> {
+pub(crate) fn bring_up(boot: Boot) -> &'static Irqchip<Kernel> {
     // SAFETY: the caller's contract.
     let around = unsafe { start::start(boot) };
     let new = || kernel::boot(Arc::new(Kernel), around.devicetree, &registers());

@@ -3,6 +3,9 @@
 #![no_std]
 #![no_main]
 
+#[path = "../pci.rs"]
+mod pci_kernel;
+
 extern crate alloc;
 
 use alloc::sync::Arc;
@@ -14,8 +17,8 @@ use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::{Function, TableMemory};
 use irq_domain::{IrqContext, IrqHandle, MsiDevice};
-use minimal::pci::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
 use msi_types::Pending;
+use pci_kernel::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
 
 image_rt::image!(main);
 

@@ -28,7 +28,6 @@ use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, exceptions, println, restart};
 use irq_domain::pci::{FunctionStore, TableMemory};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
-use minimal::pci::{ACKNOWLEDGE, EDU, RAISE};
 use msi_types::Cpu;
 use spin::Once;
 
@@ -36,6 +35,10 @@ image_rt::image!(main);
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
+/// QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
 const PAGE_64K: u64 = 0x1_0000;
 /// INTID bits of the virtual LPIs.
 const VIRTUAL_ID_BITS: u8 = 14;

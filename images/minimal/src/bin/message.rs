@@ -5,6 +5,9 @@
 #![no_std]
 #![no_main]
 
+#[path = "../pci.rs"]
+mod pci_kernel;
+
 extern crate alloc;
 
 use alloc::sync::Arc;
@@ -13,7 +16,7 @@ use doorbell_facts::{Fact, MinimalFact};
 use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::TableMemory;
-use minimal::pci::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
+use pci_kernel::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
 
 image_rt::image!(main);
 
