@@ -1,7 +1,7 @@
 //! Results of a program that reports checks: `images/testbench`, which runs as a machine's only
 //! program and as a guest, and KVM's judge.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use doorbell_facts::{CheckFact, Fact};
 
 /// Results that a program reported on its console.
@@ -70,6 +70,7 @@ impl Count {
     /// Names each failed check, and what else is wrong.
     pub fn verdict(&self, ended: Result<()>, reasons: &[&str]) -> Result<()> {
         let mut faults = self.failed.clone();
+        let ended = ended.with_context(|| format!("after {}", self.shown()));
         if let Err(error) = ended.and_then(|()| self.complete(reasons)) {
             faults.push(format!("{error:#}"));
         }
@@ -141,7 +142,8 @@ mod test {
                           its last line is `not ok - the image: panicked`";
         assert_eq!(error, format!("a: b\nd: e\n{incomplete}"));
         let late = counted(&[passed("a"), total(1, 0, 0)]).verdict(bail(), &[]);
-        assert_eq!(late.unwrap_err().to_string(), "QEMU ended");
+        let late = late.unwrap_err().to_string();
+        assert_eq!(late, "after 1 passed, 0 failed, 0 skipped: QEMU ended");
     }
 
     fn bail() -> Result<()> {
