@@ -6,7 +6,6 @@ mod api;
 mod check;
 mod forwarded;
 mod lint;
-mod newcomer;
 mod package;
 mod programs;
 mod rust;
@@ -19,7 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use doorbell_harness::{dtb, process, qemu, workspace};
+use doorbell_harness::{dtb, process, workspace};
 
 use crate::workspace::Workspace;
 

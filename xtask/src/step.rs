@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{api, forwarded, lint, newcomer, package, rust, suites, tests};
+use crate::{api, forwarded, lint, package, rust, suites, tests};
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -18,7 +18,7 @@ const STEPS: &[Step] = &[
     task("test", "unit, property, integration and documentation tests, and examples", tests::run),
     suite("interleavings", "lock-free code under a scheduler, and a fault for each check"),
     task("package", "each package, from its archive alone, with each feature alone", package::run),
-    task("newcomer", "programs made from the packages' READMEs alone", newcomer::run),
+    suite("newcomer", "programs made from the packages' READMEs alone"),
     suite("machine", "cargo run --release, and what controllers cost beside each other"),
     suite("boards", "the command on real boards' and QEMU's devicetrees"),
     suite("acpi", "ACPI tables of QEMU's and ours, by iasl, by devicetrees and by Linux"),

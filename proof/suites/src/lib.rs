@@ -11,5 +11,6 @@ pub mod kvm;
 pub mod mutant;
 pub mod names;
 pub mod qemu;
+pub mod readme;
 pub mod said;
 pub mod size;

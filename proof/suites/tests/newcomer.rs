@@ -1,22 +1,26 @@
 //! A newcomer's steps: crates are made from the packages' READMEs alone, in an empty folder outside
 //! of the repository, against the packaged archives. Then they are run.
 
+#![forbid(unsafe_code)]
+
+use std::fs;
 use std::path::PathBuf;
-use std::process::{self, Command};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
-use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-
-use crate::dtb::Tools;
-use crate::package::Archives;
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{process as children, qemu};
+use doorbell_harness::archives::Archives;
+use doorbell_harness::dtb::Tools;
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::temporary::Folder;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
+use doorbell_harness::{process, qemu, workspace};
+use doorbell_suites::readme;
 
 /// Building a program and its dependencies takes less, on a busy machine too.
 const LIMIT: Duration = Duration::from_mins(10);
+/// Time limit of a case, the first of which packages everything.
+const CASE_LIMIT: Duration = Duration::from_mins(25);
 
 /// A program that a package's README shows.
 struct Program {
@@ -32,30 +36,33 @@ const MONITOR: Program =
 const KERNEL: Program =
     Program { package: "gic-driver", files: &["main.rs", "virt.rs"], says: "tick" };
 
-/// Makes and runs a monitor and a kernel, each counted as one case.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let archives = Archives::make(workspace)?;
-    let empty = Empty::new()?;
-    tally.case(
-        "a monitor",
-        MONITOR
-            .made(&archives, &empty)
-            .and_then(|mut made| MONITOR.is_said_by(made.cargo.args(["run", "--quiet"]))),
-    );
-    let tools = need_target(&workspace.root, BARE_TARGET);
-    match tools.and_then(|()| qemu::fetch(workspace, qemu::Version::Stable)) {
-        Err(absent) => tally.skip(format!("a kernel: {absent:#}")),
-        Ok(tools) => tally.case("a kernel", run_kernel(&archives, &empty, &tools)),
-    }
-    Ok(())
+fn main() -> ExitCode {
+    suite::main(vec![
+        Case::new("a monitor", CASE_LIMIT, || {
+            let empty = Folder::new()?;
+            let mut made = MONITOR.made(archives()?, &empty)?;
+            MONITOR.is_said_by(made.cargo.args(["run", "--quiet"]))
+        }),
+        Case::new("a kernel", CASE_LIMIT, || {
+            let workspace = workspace::this()?;
+            need_target(&workspace.root, BARE_TARGET).or_absent(BARE_TARGET)?;
+            let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;
+            run_kernel(archives()?, &Folder::new()?, &tools)
+        }),
+    ])
+}
+
+fn archives() -> Result<&'static Archives> {
+    static ARCHIVES: Shared<Archives> = Shared::new();
+    ARCHIVES.get(|| Archives::make(workspace::this()?))
 }
 
 /// Follows the README's two commands.
-fn run_kernel(archives: &Archives, empty: &Empty, tools: &Tools) -> Result<()> {
+fn run_kernel(archives: &Archives, empty: &Folder, tools: &Tools) -> Result<()> {
     let Made { mut cargo, folder } = KERNEL.made(archives, empty)?;
     cargo.env("RUSTFLAGS", "-C link-arg=--image-base=0x40200000");
     cargo.args(["build", "--quiet", "--target", BARE_TARGET, "--target-dir", "target"]);
-    children::must(&mut cargo)?;
+    process::must(&mut cargo)?;
     let mut machine = tools.command(qemu::PROGRAM);
     machine.args(["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-nodefaults"]);
     machine.args(["-display", "none", "-serial", "stdio", "-kernel"]);
@@ -71,16 +78,16 @@ struct Made {
 
 impl Program {
     /// Makes a crate of what the README shows.
-    fn made(&self, archives: &Archives, empty: &Empty) -> Result<Made> {
+    fn made(&self, archives: &Archives, empty: &Folder) -> Result<Made> {
         let page = fs::read_to_string(archives.package(self.package)?.join("README.md"))?;
-        let folder = empty.0.join(self.name());
+        let folder = empty.path().join(self.name());
         fs::create_dir_all(folder.join("src"))?;
         let dependencies =
-            blocks(&page, "toml").next().context("the README names no dependencies")?;
+            readme::blocks(&page, "toml").next().context("the README names no dependencies")?;
         let header = format!("[package]\nname = {:?}\nedition = \"2024\"\n", self.name());
         let manifest = format!("{header}\n[workspace]\n\n{dependencies}\n{}", archives.patch());
         fs::write(folder.join("Cargo.toml"), manifest)?;
-        let mut shown = blocks(&page, "rust");
+        let mut shown = readme::blocks(&page, "rust");
         for file in self.files {
             let text = shown.next().with_context(|| format!("the README does not show {file}"))?;
             fs::write(folder.join("src").join(file), text)?;
@@ -94,7 +101,7 @@ impl Program {
     fn is_said_by(&self, program: &mut Command) -> Result<()> {
         let mut lines = Vec::new();
         let said = |line: &str| lines.push(line.trim_end().to_owned());
-        let status = children::watch(program, LIMIT, said)?;
+        let status = process::watch(program, LIMIT, said)?;
         ensure!(status.success(), "ended with {status}");
         ensure!(lines.last().is_some_and(|line| line == self.says), "it says {lines:?}");
         Ok(())
@@ -102,44 +109,5 @@ impl Program {
 
     fn name(&self) -> String {
         format!("{}-user", self.package)
-    }
-}
-
-/// The fenced blocks of this language, in their order.
-fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
-    let head = format!("{language}\n");
-    let blocks = page.split("```").skip(1).step_by(2);
-    blocks.filter_map(move |block| block.strip_prefix(head.as_str()))
-}
-
-/// A folder of the system's for temporary ones, removed in the end.
-struct Empty(PathBuf);
-
-impl Empty {
-    fn new() -> Result<Self> {
-        let folder = env::temp_dir().join(format!("doorbell-newcomer-{}", process::id()));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Empty {
-    fn drop(&mut self) {
-        // The rest is a temporary file.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod test {
-    use super::*;
-
-    #[test]
-    fn blocks_are_found_by_their_language() {
-        let page = "text\n```toml\na = 1\n```\n\n```rust\nmod b;\n```\n\n```rust\nfn b() {}\n```\n";
-        let found = |language| blocks(page, language).collect::<Vec<_>>();
-        assert_eq!(found("rust"), ["mod b;\n", "fn b() {}\n"]);
-        assert_eq!(found("toml"), ["a = 1\n"]);
-        assert!(found("console").is_empty());
     }
 }
