@@ -210,8 +210,8 @@ fn executed() -> Duration {
     Duration::try_from(time).expect("a thread's time is positive")
 }
 
-/// Asserts that a megabyte of the most expensive input per byte takes far less work than a quadratic
-/// reader would need.
+/// Asserts that a megabyte of the most expensive input per byte takes far less work than a
+/// quadratic reader would need.
 fn assert_soon(what: &str, blob: &[u8]) {
     let before = executed();
     exercise(blob);

@@ -22,7 +22,8 @@ fn json(output: &Output) -> Value {
 
 /// A devicetree of `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../gic-firmware/tests/data");
+    let folder =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
     folder.join(name).to_str().unwrap().to_owned()
 }
 

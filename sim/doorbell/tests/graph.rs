@@ -106,7 +106,7 @@ fn a_files_name_chooses_the_form() {
 #[test]
 fn secondary_gics_stand_before_the_root() {
     let tree = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let tree = tree.join("../gic-firmware/tests/data/cascaded.dtb");
+    let tree = tree.join("../../crates/gic-firmware/tests/data/cascaded.dtb");
     let dot = text(&["--dot", tree.to_str().unwrap()]);
     let box_of = |title: &str| {
         let line = dot.lines().find(|line| line.contains(&format!("[label=\"{title}\\n")));

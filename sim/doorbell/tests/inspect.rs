@@ -20,7 +20,8 @@ fn inspect(arguments: &[&str]) -> Value {
 
 /// A devicetree of `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../gic-firmware/tests/data");
+    let folder =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
     folder.join(name).to_str().unwrap().to_owned()
 }
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 const DEVICETREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/harbour.dtb");
-const GICV2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gic-firmware/tests/data/gicv2m.dtb");
+const GICV2: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/gic-firmware/tests/data/gicv2m.dtb");
 
 /// A script for `doorbell qtest`: the other commands do not read it.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");

@@ -33,7 +33,7 @@ fn marina() -> String {
 }
 
 fn mistakes() -> String {
-    path("gic-firmware/tests/data/mistakes.dtb")
+    path("../crates/gic-firmware/tests/data/mistakes.dtb")
 }
 
 /// The values of an attribute.
@@ -159,7 +159,7 @@ fn a_simulated_run_gives_the_same_page() {
 
 #[test]
 fn a_machine_that_cannot_run_says_why() {
-    let gicv2 = path("gic-firmware/tests/data/gicv2m.dtb");
+    let gicv2 = path("../crates/gic-firmware/tests/data/gicv2m.dtb");
     let (page, status) = page(&[&gicv2]);
     assert_eq!(status, 1, "it has findings, too");
     assert!(between(&page, "id=\"run\"", "</section>").contains("cannot be run"));

@@ -1,5 +1,5 @@
-//! The judge of a run: compares the messages that each vector sent with the runs of its handler, and
-//! the CPUs of these runs with the vector's targets.
+//! The judge of a run: compares the messages that each vector sent with the runs of its handler,
+//! and the CPUs of these runs with the vector's targets.
 //!
 //! # Records
 //! A message carries a sequence number in memory. The device stores the number, records the time,
@@ -16,10 +16,10 @@
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
 //!    have been descheduled between the acknowledgement and the dispatch, while the vector's owner
 //!    changed. A late run is no fault.
-//! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement led to no
-//!    other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last message
-//!    was sent after the CPU was closed and the CPU was not a target when it looked, and *spurious*
-//!    in all other cases.
+//! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement led to
+//!    no other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last
+//!    message was sent after the CPU was closed and the CPU was not a target when it looked, and
+//!    *spurious* in all other cases.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
 //!    sent; spurious instead, if the CPU was a target when it looked.
 //!
@@ -33,15 +33,15 @@
 //!
 //! - **One pending bit that travels with the vector** (an ITS, SPIs): the previous one on any CPU.
 //!   Each message makes one acknowledgement due; a message that finds the interrupt pending makes
-//!   none. Rule 3 judges the oldest message that was unhandled when the CPU looked, rather than when
-//!   the handler ran, because another CPU may handle later messages in between.
-//! - **One pending bit per CPU, which stays there** (direct LPIs): the previous one on the same CPU.
-//!   A message can only be pending at CPUs that were open while it was under way, which lasts from
-//!   before it was sent until the bus accepted it. If the endpoint held the message back for an
-//!   operation, it lasts until the end of the operation. An interrupt that the driver sends again
-//!   can be pending at the CPU that the driver reports, if that CPU is a target. An acknowledgement
-//!   consumes every message that arrived at its CPU before the CPU looked. This rule is stricter
-//!   than rule 3, which therefore does not apply.
+//!   none. Rule 3 judges the oldest message that was unhandled when the CPU looked, rather than
+//!   when the handler ran, because another CPU may handle later messages in between.
+//! - **One pending bit per CPU, which stays there** (direct LPIs): the previous one on the same
+//!   CPU. A message can only be pending at CPUs that were open while it was under way, which lasts
+//!   from before it was sent until the bus accepted it. If the endpoint held the message back for
+//!   an operation, it lasts until the end of the operation. An interrupt that the driver sends
+//!   again can be pending at the CPU that the driver reports, if that CPU is a target. An
+//!   acknowledgement consumes every message that arrived at its CPU before the CPU looked. This
+//!   rule is stricter than rule 3, which therefore does not apply.
 //!
 //! A resend by the interrupt core is due only if it follows an acknowledgement for a message whose
 //! dispatch was deferred.
@@ -168,8 +168,8 @@ pub(crate) struct VectorCounts {
 }
 
 impl VectorRecord {
-    /// Creates the record of a vector that has no target yet, on a machine of `cpus` CPUs. `mailbox`
-    /// is the address of 8 bytes of RAM.
+    /// Creates the record of a vector that has no target yet, on a machine of `cpus` CPUs.
+    /// `mailbox` is the address of 8 bytes of RAM.
     pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, cpus: usize) -> Self {
         let nowhere = Arc::new(Route::new(Arc::clone(&clock), cpus, Pending::Travels));
         Self {
