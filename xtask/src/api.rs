@@ -13,12 +13,13 @@ use public_api::Builder;
 use rustdoc_types::FORMAT_VERSION;
 use serde_json::Value;
 
+use crate::lint;
 use crate::package::published;
-use crate::step::Tally;
-use crate::workspace::{Package, Workspace};
-use crate::{lint, process};
+use crate::tally::Tally;
 use doorbell_harness::changes;
+use doorbell_harness::process;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// The machine of a library that runs on each.
 const HOSTED_TARGET: &str = "x86_64-unknown-linux-gnu";

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::process;
 use crate::programs::{self, Kind};
-use crate::step::{self, Tally};
-use crate::workspace::{BARE_METAL, Package, Workspace};
-use crate::{lint, rust, tests};
+use crate::tally::{self, Tally};
+use crate::{counted, lint, rust};
+use doorbell_harness::process;
 use doorbell_harness::toolchain;
+use doorbell_harness::workspace::{BARE_METAL, Package, Workspace};
 
 /// Number of cases of each property; proptest's default is 256.
 const PROPERTY_CASES: &str = "32";
@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
         });
         step("examples", &|tally| run_examples(workspace, &packages, tally));
     }
-    Ok(step::summarize(&rows))
+    Ok(tally::summarize(&rows))
 }
 
 /// Returns the files that differ from the common ancestor with `since`, untracked ones included.
@@ -133,7 +133,7 @@ fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Ta
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["test", "--doc", "--all-features", "--quiet"]).args(chosen);
     let status = process::watch(&mut cargo, DOC_LIMIT, |line| {
-        tests::count(line, tally);
+        counted::count(line, tally);
         if !line.starts_with("running ") && !line.is_empty() {
             println!("{line}");
         }
@@ -147,7 +147,7 @@ fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Ta
 #[cfg(test)]
 mod test {
     use super::*;
-    use crate::workspace::Dependency;
+    use doorbell_harness::workspace::Dependency;
 
     fn package(name: &str, uses: &[&str]) -> Package {
         let local =

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{process, suites};
+use crate::suites;
+use crate::tally::Tally;
+use doorbell_harness::process;
+use doorbell_harness::workspace::Workspace;
 
 /// A program that is called like its task.
 struct Program {

@@ -4,8 +4,6 @@ mod blocks;
 mod circles;
 mod contexts;
 mod files;
-mod graph;
-mod imports;
 mod layers;
 mod length;
 pub(crate) mod lines;
@@ -16,7 +14,6 @@ mod orphans;
 mod promises;
 mod readmes;
 mod reexports;
-mod source;
 mod unsafety;
 mod walks;
 mod width;
@@ -26,8 +23,8 @@ use anyhow::{Result, bail};
 
 pub(crate) use layers::is_library;
 
-use crate::step::Tally;
-use crate::workspace::Workspace;
+use crate::tally::Tally;
+use doorbell_harness::workspace::Workspace;
 
 /// A rule: its name, and what it finds (each finding a sentence that begins with the place).
 type Rule = (&'static str, fn(&Workspace) -> Result<Vec<String>>);

@@ -4,6 +4,7 @@
 
 mod api;
 mod check;
+mod counted;
 mod forwarded;
 mod lint;
 mod package;
@@ -11,16 +12,16 @@ mod programs;
 mod rust;
 mod step;
 mod suites;
-mod tests;
+mod tally;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use doorbell_harness::{dtb, process, workspace};
+use doorbell_harness::dtb;
 
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 /// Doorbell's own tasks.
 #[derive(Debug, Parser)]

@@ -8,10 +8,10 @@ use anyhow::Result;
 pub(crate) use doorbell_harness::archives::{Archives, published};
 
 use crate::lint;
-use crate::process;
-use crate::step::Tally;
-use crate::workspace::{Package, Workspace};
+use crate::tally::Tally;
+use doorbell_harness::process;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// Features that need an operating system: of these packages, by these names.
 const HOSTED: &[(&str, &[&str])] = &[

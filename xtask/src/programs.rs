@@ -9,12 +9,16 @@ use anyhow::{Result, ensure};
 use doorbell_harness::parallel::on_each_cpu;
 use serde_json::Value;
 
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{process, suites, tests};
+use crate::tally::Tally;
+use crate::{counted, suites};
+use doorbell_harness::process;
+use doorbell_harness::workspace::Workspace;
 
 /// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
+
+/// An example shows something; it does not work for minutes.
+const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
 
 /// What a program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,15 @@ pub(crate) struct Program {
     kind: Kind,
     file: PathBuf,
     folder: PathBuf,
+}
+
+/// Every unit, property, integration and documentation test of the workspace, and its examples; of
+/// the suites, those of their parts alone.
+pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let programs = build(workspace, &["--workspace"])?;
+    run(&programs, Kind::Test, &[], counted::LIMIT, tally);
+    run(&programs, Kind::Example, &[], EXAMPLE_LIMIT, tally);
+    counted::test(workspace, &["--workspace", "--all-features", "--no-fail-fast", "--doc"], tally)
 }
 
 /// Builds the test programs and the examples of the packages that `chosen` selects.
@@ -105,7 +118,7 @@ impl Program {
         command.envs(environment.iter().copied()).env("CARGO_MANIFEST_DIR", &self.folder);
         let mut output = vec![name.clone()];
         let outcome = process::watch_each(&mut command, limit, |line| {
-            tests::count(line, tally);
+            counted::count(line, tally);
             let verdict = line.strip_prefix("test ").and_then(|case| case.rsplit_once(" ... "));
             if let (Some((test, _)), Ok(unfinished)) = (verdict, &mut unfinished) {
                 unfinished.remove(test.trim_end());

@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use doorbell_harness::toolchain::{BARE_TARGET, JUDGE_TARGET, need_component, need_target};
 
-use crate::step::Tally;
-use crate::workspace::{BARE_METAL as IMAGES, Workspace};
-use crate::{process, suites};
+use crate::suites;
+use crate::tally::Tally;
+use doorbell_harness::process;
+use doorbell_harness::workspace::{BARE_METAL as IMAGES, Workspace};
 
 /// Libraries that must build where there is no operating system.
 const BARE_METAL: &[&str] = &[

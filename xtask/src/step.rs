@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::workspace::Workspace;
-use crate::{api, forwarded, lint, package, rust, suites, tests};
+use crate::tally::{self, Tally};
+use crate::{api, forwarded, lint, package, programs, rust, suites};
+use doorbell_harness::workspace::Workspace;
 
 /// All steps, cheap and telling ones first.
 const STEPS: &[Step] = &[
@@ -15,7 +16,11 @@ const STEPS: &[Step] = &[
     task("clippy", "clippy on the host and for aarch64-unknown-none", rust::clippy),
     task("docs", "cargo doc, warnings are errors", rust::docs),
     task("api", "each library's public interface, as its list in docs/api says", api::run),
-    task("test", "unit, property, integration and documentation tests, and examples", tests::run),
+    task(
+        "test",
+        "unit, property, integration and documentation tests, and examples",
+        programs::run_all,
+    ),
     suite("interleavings", "lock-free code under a scheduler, and a fault for each check"),
     task("package", "each package, from its archive alone, with each feature alone", package::run),
     suite("newcomer", "programs made from the packages' READMEs alone"),
@@ -82,48 +87,6 @@ const fn el2(name: &'static str, about: &'static str, target: &'static str) -> S
     Step { name, about, work: Work::Suite(suites::Suite::Hypervisor(target)) }
 }
 
-/// Results of a step's cases: passed, failed and skipped, with the reasons.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    passed: usize,
-    failed: Vec<String>,
-    skipped: Vec<String>,
-}
-
-impl Tally {
-    pub(crate) fn pass(&mut self, count: usize) {
-        self.passed += count;
-    }
-
-    pub(crate) fn fail(&mut self, what: impl Into<String>) {
-        self.failed.push(what.into());
-    }
-
-    /// A case that could not be tried here; `why` says what is absent.
-    pub(crate) fn skip(&mut self, why: impl Into<String>) {
-        self.skipped.push(why.into());
-    }
-
-    /// Counts one case by its outcome.
-    pub(crate) fn case(&mut self, name: &str, outcome: Result<()>) {
-        match outcome {
-            Ok(()) => self.pass(1),
-            Err(error) => self.fail(format!("{name}: {error:#}")),
-        }
-    }
-
-    /// Adds what another one counted.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed.extend(other.failed);
-        self.skipped.extend(other.skipped);
-    }
-
-    pub(crate) fn failures(&self) -> usize {
-        self.failed.len()
-    }
-}
-
 /// All steps, the long ones where they are wanted.
 pub(crate) fn all(long: bool) -> Vec<&'static Step> {
     STEPS.iter().chain(if long { LONG } else { &[] }).collect()
@@ -166,24 +129,5 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
         }
         rows.push((step.name, tally, start.elapsed().as_secs_f32()));
     }
-    summarize(&rows)
-}
-
-/// Prints the rows of a summary, the skipped and failed checks, and the total.
-pub(crate) fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
-    println!("\n{:17} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
-    for (name, tally, seconds) in rows {
-        let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
-        println!("{name:17} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
-    }
-    for (name, tally, _) in rows {
-        tally.skipped.iter().for_each(|why| println!("skipped: {name}: {why}"));
-        tally.failed.iter().for_each(|what| println!("FAILED: {name}: {what}"));
-    }
-    let sum =
-        |count: fn(&Tally) -> usize| rows.iter().map(|(_, tally, _)| count(tally)).sum::<usize>();
-    let failed = sum(|tally| tally.failed.len());
-    let (passed, skipped) = (sum(|tally| tally.passed), sum(|tally| tally.skipped.len()));
-    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    tally::summarize(&rows)
 }

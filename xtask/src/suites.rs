@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use doorbell_harness::suite::LONG;
 
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{process, tests};
+use crate::counted;
+use crate::tally::Tally;
+use doorbell_harness::process;
+use doorbell_harness::workspace::Workspace;
 
 /// The package of the suites.
 pub(crate) const PACKAGE: &str = "doorbell-suites";
@@ -54,7 +55,7 @@ impl Suite {
         if name == HYPERVISOR_STEP {
             cargo.arg("--lib");
         }
-        tests::count_all(&mut cargo, limit, tally)
+        counted::count_all(&mut cargo, limit, tally)
     }
 }
 

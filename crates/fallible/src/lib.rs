@@ -1,9 +1,9 @@
 //! Allocation that can fail: a kernel without memory gets an error, not an abort.
 //!
 //! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a
-//! collected vector, a box, shared ownership, a table of pages, and a map whose insertion takes room
-//! that was reserved before. For an [`Arc`] it asks the heap beforehand. It may go once `Arc::try_new` and its kin (the
-//! feature `allocator_api`) are stable.
+//! collected vector, a box, shared ownership, a table of pages, and a map whose insertion takes
+//! room that was reserved before. For an [`Arc`] it asks the heap beforehand. It may go once
+//! `Arc::try_new` and its kin (the feature `allocator_api`) are stable.
 //!
 //! # Example
 //!

@@ -115,8 +115,8 @@ impl<T: ?Sized> Shared<T> {
 
     #[inline]
     fn block(&self) -> &Block<T> {
-        // SAFETY: the block was leaked by a constructor, and is freed by the last owner alone: this one
-        // still counts. Nobody has an exclusive reference before.
+        // SAFETY: the block was leaked by a constructor, and is freed by the last owner alone: this
+        // one still counts. Nobody has an exclusive reference before.
         unsafe { self.block.as_ref() }
     }
 }

@@ -232,7 +232,7 @@ impl Host {
         }
     }
 
-    /// The channel was closed: all is as before its first message. OfferTable stay offered and
+    /// The channel was closed: all is as before its first message. Offers stay offered and
     /// send nothing; a function that was to be ejected is still to be.
     pub fn reset(&mut self) {
         self.version = None;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::source;
-use crate::workspace::Workspace;
+use doorbell_harness::source;
+use doorbell_harness::workspace::Workspace;
 
 /// Files that begin with a path, and the modules that they do not know, nor anything named after
 /// these.

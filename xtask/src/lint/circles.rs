@@ -3,17 +3,14 @@
 
 use anyhow::Result;
 
-use super::graph;
-use crate::workspace::Workspace;
-
-/// Packages that are not held to it: programs, and what they alone use.
-const PROGRAMS: &[&str] = &["xtask"];
+use doorbell_harness::modules;
+use doorbell_harness::workspace::Workspace;
 
 /// Returns the circles between files and between modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for package in workspace.packages.iter().filter(|package| !PROGRAMS.contains(&&*package.name)) {
-        for circle in graph::circles(package)? {
+    for package in &workspace.packages {
+        for circle in modules::circles(package)? {
             findings.push(format!("{}: {} use each other", package.name, circle.join(", ")));
         }
     }

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::Result;
 
 use super::files;
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 const FORMS: [&str; 4] = [
     "any.",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 /// Folders without prose or code of this project's own.
 const OTHER: &[&str] = &["target", "data", "artifacts", "corpus"];

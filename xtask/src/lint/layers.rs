@@ -1,6 +1,6 @@
 //! Permitted dependencies between packages: the layout table of the design, as data.
 
-use crate::workspace::{Package, Workspace};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// Packages that may use every library.
 const LIBRARIES: &[&str] = &[
@@ -136,7 +136,7 @@ fn strays(package: &Package) -> Vec<String> {
 #[cfg(test)]
 mod test {
     use super::*;
-    use crate::workspace::Dependency;
+    use doorbell_harness::workspace::Dependency;
 
     fn package(name: &str, uses: &str, local: bool) -> Package {
         Package::fake(name, vec![Dependency { name: uses.into(), kind: "dev".into(), local }])

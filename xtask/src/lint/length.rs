@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files;
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 /// Usual limit of lines before a file's tests; a longer file is printed.
 const USUAL: usize = 400;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::source;
-use crate::workspace::{Package, Workspace};
+use doorbell_harness::source;
+use doorbell_harness::workspace::{Package, Workspace};
 
 const PAGE: &str = "docs/architecture.md";
 /// The table's head.
@@ -92,7 +92,10 @@ mod test {
 
     #[test]
     fn comments_and_blank_lines_do_not_count() {
-        let text = "//! A\n\nfn f() {}\n/* b\n */\nconst S: &str = \"\n// c\n\";\n#[cfg(test)]\nmod t {\n}\n";
+        let text = concat!(
+            "//! A\n\nfn f() {}\n/* b\n */\nconst S: &str = \"\n// c\n\";\n",
+            "#[cfg(test)]\nmod t {\n}\n",
+        );
         assert_eq!(count(Path::new("src/a.rs"), text), [4, 3]);
         assert_eq!(count(Path::new("tests/a.rs"), text), [0, 7]);
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::files;
-use crate::process;
-use crate::workspace::Workspace;
+use doorbell_harness::process;
+use doorbell_harness::workspace::Workspace;
 
 /// The lock files that cargo would have to change.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {

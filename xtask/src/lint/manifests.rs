@@ -1,6 +1,6 @@
 //! Required fields of every manifest, for publishing and for licences that a machine can read.
 
-use crate::workspace::{Package, Workspace};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// The licence of every package, as an SPDX expression.
 const LICENCE: &str = "MIT OR Apache-2.0";

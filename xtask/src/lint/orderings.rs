@@ -5,8 +5,8 @@ use std::fs;
 
 use anyhow::Result;
 
-use super::source;
-use crate::workspace::Workspace;
+use doorbell_harness::source;
+use doorbell_harness::workspace::Workspace;
 
 /// Files and folders whose accesses a model check explores or stands in for.
 const CHECKED: &[&str] = &[

@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::source;
-use crate::workspace::Workspace;
+use doorbell_harness::source;
+use doorbell_harness::workspace::Workspace;
 
 /// Files that are not part of any target, and `mod.rs` files outside tests.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 const PAGE: &str = "SECURITY.md";
 /// The promises stand below this heading, up to the next of its kind.

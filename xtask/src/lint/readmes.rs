@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::layers;
-use crate::workspace::{Package, Workspace};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// The page's name, in the manifest too.
 const PAGE: &str = "README.md";

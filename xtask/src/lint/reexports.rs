@@ -2,8 +2,8 @@
 //! a user names one dependency, in one version.
 
 use super::layers;
-use crate::workspace::{Package, Workspace};
 use anyhow::{Context as _, Result};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// Libraries that stay behind the signatures of others.
 const INTERNAL: &[&str] = &["doorbell-fallible", "doorbell-lock"];
@@ -41,7 +41,7 @@ fn hidden<'a>(package: &'a Package, root: &str) -> impl Iterator<Item = String> 
 #[cfg(test)]
 mod test {
     use super::*;
-    use crate::workspace::Dependency;
+    use doorbell_harness::workspace::Dependency;
 
     fn found(kind: &str, name: &str, root: &str) -> Vec<String> {
         let dependency = Dependency { name: name.into(), kind: kind.into(), local: true };

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::source;
-use crate::workspace::{Package, Workspace};
+use doorbell_harness::source;
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// Files and folders that may hold `unsafe`; each states its argument at its top.
 const AUDITED: &[&str] = &[

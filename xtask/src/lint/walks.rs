@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 const PAGE: &str = "docs/architecture.md";
 /// The walks stand below this heading, up to the next of its kind.

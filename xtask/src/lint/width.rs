@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files;
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 /// Widest line, in characters.
 pub(crate) const MOST: usize = 100;

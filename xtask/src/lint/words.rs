@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::files;
-use crate::workspace::Workspace;
+use doorbell_harness::workspace::Workspace;
 
 /// The glossary; the table below the heading has the refused words in its first column.
 const GLOSSARY: &str = "docs/glossary.md";

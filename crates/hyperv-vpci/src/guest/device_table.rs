@@ -1,4 +1,4 @@
-//! FunctionTable that are attached: each use of a function has an entry of its own.
+//! Functions that are attached: each use of a function has an entry of its own.
 
 use super::VpciError;
 use super::vectors::Vectors;

@@ -172,7 +172,7 @@ impl FunctionTable {
         was_told && removed.is_some_and(had_resources)
     }
 
-    /// Records that no function has its resources any longer. FunctionTable that had resources are
+    /// Records that no function has its resources any longer. Functions that had resources are
     /// kept.
     pub(super) fn suspend(&mut self) {
         self.ejecting = SlotSet::default();

@@ -23,9 +23,9 @@ impl Bus {
     }
 
     /// Turns the bus off, for example before hibernation, and drops its channel, which closes it.
-    /// FunctionTable stay attached and vectors stay allocated, but the host's messages are void. Each
+    /// Functions stay attached and vectors stay allocated, but the host's messages are void. Each
     /// vector is masked at the root, and stays masked until its owner unmasks it after a
-    /// [`resume`](Self::resume). FunctionTable' drivers must have stopped their devices, and no other
+    /// [`resume`](Self::resume). Functions' drivers must have stopped their devices, and no other
     /// task may be inside a call on the bus.
     ///
     /// Context: task; may sleep.
@@ -40,7 +40,7 @@ impl Bus {
     }
 
     /// Turns a suspended bus on again over another channel. The bus keeps its protocol version,
-    /// which the host must support. FunctionTable that the host still lists are assigned their
+    /// which the host must support. Functions that the host still lists are assigned their
     /// resources again, and each message is requested again, for the same vector and its current
     /// target. The host may answer with other messages: the caller must write what
     /// [`compose`](msi_types::MsiParent::compose) returns to every function before vectors are

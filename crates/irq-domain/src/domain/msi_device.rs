@@ -3,8 +3,6 @@
 use super::irq_domain::IrqDomain;
 use super::negotiation::check_store;
 use super::shared_attachment::SharedAttachment;
-#[cfg(doc)]
-use super::shared_device::SharedDevice;
 use super::vector_table::{DeviceVector, MsiVector, VectorTable};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
@@ -62,7 +60,7 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
 
 /// A device's own interrupt domain: its vectors stand between its message store and its controller,
 /// and its users see neither. A device with several stores (MSI-X and IMS) has several of
-/// these, on one [`SharedDevice`].
+/// these, on one [`SharedDevice`](crate::SharedDevice).
 ///
 /// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate),
 /// [`request`](Self::request) for each slot; later, one by one, [`allocate_at`](Self::allocate_at)

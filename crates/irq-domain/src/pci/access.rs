@@ -27,8 +27,9 @@ pub trait ConfigSpace: Send + Sync {
     fn write16(&self, offset: u16, value: u16);
     /// Writes 32 bits, as one store.
     fn write32(&self, offset: u16, value: u32);
-    /// Returns the context in which accesses may be made. MSI's mask bits are used in hard-IRQ handlers only if
-    /// from there too.
+
+    /// Returns the context in which accesses may be made. Hard-IRQ handlers use MSI's mask bits
+    /// only if that context includes theirs.
     fn context(&self) -> AccessContext {
         AccessContext::Task
     }

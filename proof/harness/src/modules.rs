@@ -3,13 +3,15 @@
 //! Declarations of modules and re-exports are no arrows; a name leads to the file that a re-export
 //! takes it from.
 
+mod imports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::Result;
 
-use super::imports::{self, Imports, Path};
-use super::source;
+use self::imports::{Imports, Path};
+use crate::source;
 use crate::workspace::Package;
 
 /// Most re-exports that one name passes through.
@@ -17,7 +19,10 @@ const MOST_STEPS: usize = 8;
 
 /// Returns the files of a package that depend on each other, and the modules that do: of one
 /// module's children, each together with everything below it.
-pub(crate) fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
+///
+/// # Errors
+/// A source file cannot be read.
+pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
     let graph = Graph::new(&sources(package)?);
     let mut circles = graph.circles();
     circles.extend(graph.module_circles());

@@ -5,12 +5,12 @@
 ///
 /// Knows line and nested block comments, strings with escapes, raw strings, and characters against
 /// lifetimes.
-pub(crate) fn code_only(text: &str) -> String {
+pub fn code_only(text: &str) -> String {
     blanked(text, |_| true)
 }
 
 /// `text` with comments blanked.
-pub(crate) fn without_comments(text: &str) -> String {
+pub fn without_comments(text: &str) -> String {
     blanked(text, |this| this.starts_with("//") || this.starts_with("/*"))
 }
 

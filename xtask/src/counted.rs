@@ -5,24 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::process;
-use crate::programs::{self, Kind};
-use crate::step::Tally;
-use crate::workspace::Workspace;
+use crate::tally::Tally;
+use doorbell_harness::process;
+use doorbell_harness::workspace::Workspace;
 
 /// Time in which a program must finish one more test, or a build end.
-const LIMIT: Duration = Duration::from_mins(40);
-/// An example shows something; it does not work for minutes.
-const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
-
-/// Every unit, property, integration and documentation test of the workspace, and its examples; of
-/// the suites, those of their parts alone.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let programs = programs::build(workspace, &["--workspace"])?;
-    programs::run(&programs, Kind::Test, &[], LIMIT, tally);
-    programs::run(&programs, Kind::Example, &[], EXAMPLE_LIMIT, tally);
-    test(workspace, &["--workspace", "--all-features", "--no-fail-fast", "--doc"], tally)
-}
+pub(crate) const LIMIT: Duration = Duration::from_mins(40);
 
 /// `cargo test` with these arguments, shown and counted.
 pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally) -> Result<()> {

@@ -1,0 +1,66 @@
+//! Counts of cases, and their summary.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// Results of a step's cases: passed, failed and skipped, with the reasons.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn pass(&mut self, count: usize) {
+        self.passed += count;
+    }
+
+    pub(crate) fn fail(&mut self, what: impl Into<String>) {
+        self.failed.push(what.into());
+    }
+
+    /// A case that could not be tried here; `why` says what is absent.
+    pub(crate) fn skip(&mut self, why: impl Into<String>) {
+        self.skipped.push(why.into());
+    }
+
+    /// Counts one case by its outcome.
+    pub(crate) fn case(&mut self, name: &str, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.pass(1),
+            Err(error) => self.fail(format!("{name}: {error:#}")),
+        }
+    }
+
+    /// Adds what another one counted.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+    }
+
+    pub(crate) fn failures(&self) -> usize {
+        self.failed.len()
+    }
+}
+
+/// Prints the rows of a summary, the skipped and failed checks, and the total.
+pub(crate) fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
+    println!("\n{:17} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
+    for (name, tally, seconds) in rows {
+        let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
+        println!("{name:17} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
+    }
+    for (name, tally, _) in rows {
+        tally.skipped.iter().for_each(|why| println!("skipped: {name}: {why}"));
+        tally.failed.iter().for_each(|what| println!("FAILED: {name}: {what}"));
+    }
+    let sum =
+        |count: fn(&Tally) -> usize| rows.iter().map(|(_, tally, _)| count(tally)).sum::<usize>();
+    let failed = sum(|tally| tally.failed.len());
+    let (passed, skipped) = (sum(|tally| tally.passed), sum(|tally| tally.skipped.len()));
+    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
