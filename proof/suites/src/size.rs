@@ -149,7 +149,7 @@ fn measure(workspace: &Workspace, kernel: Kernel) -> Result<Measured> {
     let drivers = drivers_in(&image::symbols(&file)?);
     let text = image::text_bytes(&file)?;
     eprintln!("{}: {text} bytes of {}", kernel.name, kernel.budget);
-    Ok(Measured { text, kernel, drivers })
+    Ok(Measured { kernel, text, drivers })
 }
 
 /// Returns the drivers that these symbols name.
