@@ -46,7 +46,7 @@ pub struct MessageEventfds {
 
 impl MessageEventfds {
     /// Creates an object without eventfds, whose signals `poller` serves. `sink` takes the
-    /// messages: a [`Router`], or the monitor's own.
+    /// messages: a [`Router`](crate::Router), or the monitor's own.
     pub fn new(poller: Arc<EventfdPoller>, sink: Arc<dyn MessageSink>) -> Self {
         Self { poller, sink }
     }
