@@ -85,7 +85,7 @@ pub fn try_page<T, const N: usize>(
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use doorbell_test_support::with_allocations;

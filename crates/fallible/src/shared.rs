@@ -160,7 +160,7 @@ impl<T: ?Sized> fmt::Debug for Block<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use alloc::sync::Arc;

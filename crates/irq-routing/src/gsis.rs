@@ -82,7 +82,7 @@ impl Gsis {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use alloc::collections::BTreeSet;

@@ -59,7 +59,7 @@ impl fmt::Debug for LineObservers {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use alloc::vec::Vec;

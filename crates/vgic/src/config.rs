@@ -433,7 +433,7 @@ pub(crate) fn cpu(index: usize) -> Cpu {
     Cpu::new(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use alloc::vec;

@@ -61,7 +61,7 @@ pub struct Moved {
     pub irqs: Vec<Irq>,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

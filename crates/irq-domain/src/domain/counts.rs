@@ -48,7 +48,7 @@ fn power_of_two_up_to(limit: u16) -> u16 {
     limit.checked_ilog2().map_or(0, |log2| 1 << log2)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

@@ -113,7 +113,7 @@ impl DispatchTable {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

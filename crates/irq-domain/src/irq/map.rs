@@ -67,7 +67,7 @@ impl IrqMap {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::irq::descriptor::{NewDescriptor, PrivateInput, Source};

@@ -78,7 +78,7 @@ impl UnhandledRuns {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

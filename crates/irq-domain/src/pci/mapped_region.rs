@@ -93,7 +93,7 @@ impl TableMemory for MappedRegion {
     accesses!(read32, write32, u32);
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use core::cell::UnsafeCell;

@@ -58,7 +58,7 @@ impl ApicIds {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use crate::Sender;

@@ -163,7 +163,7 @@ impl V2mConfig {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

@@ -170,5 +170,5 @@ impl CpuInterface {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;

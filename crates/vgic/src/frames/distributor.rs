@@ -174,7 +174,7 @@ const fn extended_spi(index: u32) -> IntId {
     IntId::new(index + IntId::EXTENDED_SPI_BASE)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

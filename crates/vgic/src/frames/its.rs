@@ -38,7 +38,7 @@ mod registers;
 mod saved;
 mod tables;
 mod targets;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 pub use crate::config::{
@@ -158,7 +158,7 @@ impl Its {
     }
 
     /// As [`begin_write`](Self::begin_write), and finishes what it began.
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     fn write(&self, offset: u32, width: AccessWidth, value: u64) {
         self.begin_write(offset, width, value);
         self.finish_enabling();

@@ -212,7 +212,7 @@ impl<'a> Redistributor<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

@@ -101,7 +101,7 @@ impl<'a> V2m<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

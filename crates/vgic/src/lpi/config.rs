@@ -136,7 +136,7 @@ impl LpiConfig {
 
 const _: () = assert!(MAX_ID_BITS as u32 <= LPI_INDEX_BITS && MAX_ID_BITS > lpi::MIN_ID_BITS);
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod test {
     use super::*;
     use alloc::collections::BTreeSet;

@@ -97,7 +97,7 @@ impl DeviceUsage {
     }
 
     /// Number of nodes in use.
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(super) fn in_use(&self) -> usize {
         self.used.iter().filter(|used| **used > 0).count()
     }
@@ -426,5 +426,5 @@ fn entry(node: &TableNode, device: u32, height: u32) -> &AtomicU64 {
     &node[((device >> (height * NODE_BITS)) & NODE_MASK) as usize]
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;

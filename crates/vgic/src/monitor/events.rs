@@ -95,7 +95,7 @@ impl Events {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use alloc::string::ToString;

@@ -47,7 +47,7 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     extern crate std;
 

@@ -74,7 +74,7 @@ const SHARED_BASE: u16 = 128;
 /// The index of the first extended SPI.
 const EXTENDED_BASE: u16 = SHARED_BASE + 1024;
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
 

@@ -307,7 +307,7 @@ impl Interrupt {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
     use msi_types::Level;

@@ -53,7 +53,7 @@ fn check(package: &str) -> Result<()> {
     let mut checks = checks(&Sources::own(workspace::this()?), package);
     let mut failed = Vec::new();
     let status = process::watch(checks.arg("interleavings::"), LIMIT, |line| {
-        println!("{line}");
+        eprintln!("{line}");
         failed.extend(line.strip_suffix(" ... FAILED").map(str::to_owned));
     })?;
     ensure!(status.success(), "the checks ended with {status}; {}", failed.join(", "));

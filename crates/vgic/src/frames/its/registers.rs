@@ -54,7 +54,7 @@ impl<'a> Frame<'a, &'a Its> {
     pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 impl Its {
     /// The table.
     pub(super) fn registers<'a>() -> &'a [Register<&'a Self>] {
