@@ -2,11 +2,9 @@
 //! events.
 
 mod machine;
-mod plot;
 mod size;
 mod trend;
 
-pub use plot::plot;
 pub use size::Size;
 pub use trend::Trend;
 

@@ -12,7 +12,6 @@ use doorbell_harness::{command, process};
 use doorbell_suites::size;
 
 const PAGE: &str = "docs/measurements.md";
-const PLOT: &str = "docs/growth.svg";
 const END: &str = "<!-- end of figures -->";
 /// The peer that wants another compiler, if somebody has built it.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
@@ -32,11 +31,11 @@ fn main() -> Result<()> {
     write(&page, "size", &size)
 }
 
-/// The tables of what grows with what; the plot is written beside the page.
+/// The tables of what grows with what.
 fn growth(workspace: &Workspace) -> Result<String> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["run", "--release", "--quiet", "--package", "doorbell-bench"]);
-    process::capture(cargo.args(["--bin", "doorbell-growth", PLOT]))
+    process::capture(cargo.args(["--bin", "doorbell-growth"]))
 }
 
 fn bench(workspace: &Workspace) -> Result<String> {

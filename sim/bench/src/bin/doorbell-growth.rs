@@ -1,5 +1,4 @@
-//! Prints what grows with what, as the tables of `docs/measurements.md`, and writes the plot into
-//! the file that its argument names.
+//! Prints what grows with what, as the tables of `docs/measurements.md`.
 #![forbid(unsafe_code)]
 
 use doorbell_bench::growth::{self, Dimension, Growth, Row};
@@ -15,10 +14,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         print_rows(&growth, dimension);
     }
     print_memory(&growth);
-    if let Some(path) = std::env::args_os().nth(1) {
-        let svg = growth::plot(&growth).map_err(|error| error.to_string())?;
-        std::fs::write(path, svg)?;
-    }
     Ok(())
 }
 
