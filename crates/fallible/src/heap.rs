@@ -85,7 +85,8 @@ pub fn try_page<T, const N: usize>(
     Ok(())
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use doorbell_test_support::with_allocations;

@@ -232,7 +232,8 @@ impl<K, V> IntoIterator for SortedMap<K, V> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::collections::BTreeMap;

@@ -160,7 +160,8 @@ impl<T: ?Sized> fmt::Debug for Block<T> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::sync::Arc;

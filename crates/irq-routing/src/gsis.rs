@@ -82,7 +82,8 @@ impl Gsis {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::collections::BTreeSet;

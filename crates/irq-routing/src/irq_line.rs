@@ -110,7 +110,8 @@ impl IrqLine {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -59,7 +59,8 @@ impl fmt::Debug for LineObservers {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec::Vec;

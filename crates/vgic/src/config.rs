@@ -433,7 +433,8 @@ pub(crate) fn cpu(index: usize) -> Cpu {
     Cpu::new(u32::try_from(index).unwrap_or(u32::MAX))
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec;

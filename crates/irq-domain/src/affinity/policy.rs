@@ -61,7 +61,8 @@ pub struct Moved {
     pub irqs: Vec<Irq>,
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -48,7 +48,8 @@ fn power_of_two_up_to(limit: u16) -> u16 {
     limit.checked_ilog2().map_or(0, |log2| 1 << log2)
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

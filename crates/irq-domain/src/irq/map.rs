@@ -67,7 +67,8 @@ impl IrqMap {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::irq::descriptor::{NewDescriptor, PrivateInput, Source};

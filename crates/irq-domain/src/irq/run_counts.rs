@@ -78,7 +78,8 @@ impl UnhandledRuns {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -93,7 +93,8 @@ impl TableMemory for MappedRegion {
     accesses!(read32, write32, u32);
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use core::cell::UnsafeCell;

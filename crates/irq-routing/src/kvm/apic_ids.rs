@@ -58,7 +58,8 @@ impl ApicIds {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::Sender;

@@ -174,7 +174,8 @@ const fn extended_spi(index: u32) -> IntId {
     IntId::new(index + IntId::EXTENDED_SPI_BASE)
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

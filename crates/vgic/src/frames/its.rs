@@ -38,7 +38,8 @@ mod registers;
 mod saved;
 mod tables;
 mod targets;
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests;
 
 pub use crate::config::{
@@ -158,7 +159,8 @@ impl Its {
     }
 
     /// As [`begin_write`](Self::begin_write), and finishes what it began.
-    #[cfg(all(test, not(shuttle)))]
+    #[cfg(not(shuttle))]
+    #[cfg(test)]
     fn write(&self, offset: u32, width: AccessWidth, value: u64) {
         self.begin_write(offset, width, value);
         self.finish_enabling();

@@ -212,7 +212,8 @@ impl<'a> Redistributor<'a> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

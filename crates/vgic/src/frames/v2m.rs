@@ -101,7 +101,8 @@ impl<'a> V2m<'a> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -136,7 +136,8 @@ impl LpiConfig {
 
 const _: () = assert!(MAX_ID_BITS as u32 <= LPI_INDEX_BITS && MAX_ID_BITS > lpi::MIN_ID_BITS);
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod test {
     use super::*;
     use alloc::collections::BTreeSet;

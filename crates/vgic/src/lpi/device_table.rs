@@ -97,7 +97,8 @@ impl DeviceUsage {
     }
 
     /// Number of nodes in use.
-    #[cfg(all(test, not(shuttle)))]
+    #[cfg(not(shuttle))]
+    #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
         self.used.iter().filter(|used| **used > 0).count()
     }
@@ -426,5 +427,6 @@ fn entry(node: &TableNode, device: u32, height: u32) -> &AtomicU64 {
     &node[((device >> (height * NODE_BITS)) & NODE_MASK) as usize]
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests;

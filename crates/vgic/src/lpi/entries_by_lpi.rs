@@ -125,7 +125,8 @@ impl EntriesByLpi {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec::Vec;

@@ -356,7 +356,8 @@ impl Control {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

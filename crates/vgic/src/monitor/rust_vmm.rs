@@ -47,7 +47,8 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     extern crate std;
 

@@ -74,7 +74,8 @@ const SHARED_BASE: u16 = 128;
 /// The index of the first extended SPI.
 const EXTENDED_BASE: u16 = SHARED_BASE + 1024;
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

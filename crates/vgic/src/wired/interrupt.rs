@@ -307,7 +307,8 @@ impl Interrupt {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use msi_types::Level;

@@ -39,7 +39,8 @@ impl ActivePriorities {
     }
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

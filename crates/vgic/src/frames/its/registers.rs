@@ -54,7 +54,8 @@ impl<'a> Frame<'a, &'a Its> {
     pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 impl Its {
     /// The table.
     pub(super) fn registers<'a>() -> &'a [Register<&'a Self>] {

@@ -104,7 +104,8 @@ const fn low(word: u64) -> u32 {
     word as u32
 }
 
-#[cfg(all(test, not(shuttle)))]
+#[cfg(not(shuttle))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec::Vec;
