@@ -34,13 +34,6 @@ impl Tally {
         }
     }
 
-    /// Adds what another one counted.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed.extend(other.failed);
-        self.skipped.extend(other.skipped);
-    }
-
     pub(crate) fn failures(&self) -> usize {
         self.failed.len()
     }
