@@ -121,6 +121,11 @@ impl Redistributor {
         self.pending = pending.collect();
     }
 
+    /// Returns true if `GICR_CTLR.EnableLPIs` is set.
+    pub(crate) fn lpis_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// Loses everything but its identity and abilities.
     pub(crate) fn lose_power(&mut self) {
         (self.enabled, self.asleep) = (false, true);
