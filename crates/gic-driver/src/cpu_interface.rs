@@ -426,6 +426,3 @@ impl<S: SystemRegisters, E> CpuInterface<S, E> {
 fn priority(register: u64) -> Priority {
     Priority::new(register.to_le_bytes()[0])
 }
-
-#[cfg(test)]
-mod tests;

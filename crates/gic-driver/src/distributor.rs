@@ -438,6 +438,3 @@ fn routes_of(
         Some((intid, gicd::irouter(intid)?))
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -445,6 +445,3 @@ fn open_redistributors<P: GicPlatform>(
         _ => Ok((found, bad_regions)),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -330,6 +330,3 @@ impl<P: Platform> GicV2<P> {
         self.frame.mmio.write(gicd::SGIR, sgi.into());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -117,8 +117,6 @@ pub mod direct_lpi;
 pub mod distributor;
 pub mod errata;
 mod error;
-#[cfg(test)]
-mod fake;
 mod frame;
 #[cfg(feature = "alloc")]
 pub mod gic;

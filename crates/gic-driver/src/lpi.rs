@@ -346,6 +346,3 @@ fn lpi_count(typer: gicd::Typer, id_bits: u8) -> u32 {
     let count = config_table_bytes(id_bits).min(typer.lpi_count());
     u32::try_from(count).unwrap_or(u32::MAX)
 }
-
-#[cfg(test)]
-mod tests;

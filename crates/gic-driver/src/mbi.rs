@@ -182,6 +182,3 @@ fn check_ranges(ranges: &[SpiRange]) -> Result<(), MbiError> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

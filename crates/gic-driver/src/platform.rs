@@ -126,6 +126,3 @@ pub fn wait_until<P: Platform>(
         turn = turn.saturating_add(1);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -206,6 +206,3 @@ impl<M: Mmio> Redistributor<M> {
         0..1 + self.typer.extended_ppi_count() / 32
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -220,6 +220,3 @@ impl Doorbell for V2mDoorbell {
         self.frame
     }
 }
-
-#[cfg(test)]
-mod tests;

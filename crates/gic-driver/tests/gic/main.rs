@@ -2,7 +2,17 @@
 //! else.
 #![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
 
+mod cpu_interface;
 mod direct_lpi;
+mod distributor;
 mod fake;
+mod gicv2;
 mod interleaving;
 mod its;
+mod lpis;
+mod machine;
+mod mbi;
+mod platform;
+mod redistributor;
+mod v2m;
+mod whole;

@@ -1,14 +1,11 @@
 //! A CPU interface's registers.
 
-extern crate std;
-
-use crate::{ExceptionLevel, SystemRegisters};
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
-use core::cell::RefCell;
 use doorbell_test_support::Outside;
 use gic_arch::icc::{self, Ctlr, Sgi, Sre, SreEl2, SysRegEncoding};
+use gic_driver::{ExceptionLevel, SystemRegisters};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 #[derive(Debug, Default)]
 pub(crate) struct FakeRegisters(RefCell<RegisterState>);
@@ -132,7 +129,7 @@ impl SystemRegisters for FakeRegisters {
         }
         state.check_reachable(register);
         if register == icc::IAR1.encoding() {
-            if core::mem::take(&mut state.unsynchronised) {
+            if std::mem::take(&mut state.unsynchronised) {
                 return state.pending.front().map_or(1023, |intid| (*intid).into());
             }
             let Some(intid) = state.pending.pop_front() else { return 1023 };

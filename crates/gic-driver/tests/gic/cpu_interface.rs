@@ -1,9 +1,14 @@
-use super::*;
-use crate::SecurityView;
-use crate::fake::FakeRegisters;
-use alloc::vec;
-use gic_arch::icc::{Sgi, SreEl2};
-use gic_arch::{Affinity, SgiId};
+//! CPU interfaces: their set-up, acknowledging and ending interrupts, masks and SGIs.
+
+use crate::machine::FakeRegisters;
+use gic_arch::icc::{Ctlr, Sgi, SreEl2};
+use gic_arch::{Affinity, IntId, Priority, SgiId, gicd, icc};
+use gic_driver::cpu_interface::{
+    Active, CombinedEoi, PriorityScale, SplitEoi, SynchronisedAcknowledge,
+};
+use gic_driver::{
+    CpuInterface, CpuInterfaceConfig, GicCpuInterface, GicError, SecurityView, SystemRegisters,
+};
 use proptest::prelude::*;
 
 fn combined(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters> {
@@ -192,7 +197,7 @@ mod sgis {
         combined(&registers).send(sgi(5), Affinity::new(4, 3, 2, 0x21)).unwrap();
         // Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 | 1 << (Aff0 % 16)
         assert_eq!(
-            registers.sgis().into_iter().map(u64::from).collect::<vec::Vec<_>>(),
+            registers.sgis().into_iter().map(u64::from).collect::<Vec<_>>(),
             [4 << 48 | 2 << 44 | 3 << 32 | 5 << 24 | 2 << 16 | 1 << 1]
         );
     }
@@ -202,7 +207,7 @@ mod sgis {
         let registers = FakeRegisters::default();
         combined(&registers).send_to_others(sgi(15));
         assert_eq!(
-            registers.sgis().into_iter().map(u64::from).collect::<vec::Vec<_>>(),
+            registers.sgis().into_iter().map(u64::from).collect::<Vec<_>>(),
             [1 << 40 | 15 << 24]
         );
     }
@@ -270,11 +275,11 @@ mod sgis {
             // Few values, so that clusters and ranges are shared.
             targets in prop::collection::vec((0u8..2, 0u8..2, 0u8..2, 0u8..40), 0..40)
         ) {
-            let targets: vec::Vec<_> =
+            let targets: Vec<_> =
                 targets.into_iter().map(|(a3, a2, a1, a0)| Affinity::new(a3, a2, a1, a0)).collect();
             let registers = FakeRegisters::default();
             combined(&registers).send_to(sgi(7), targets.iter().copied()).unwrap();
-            let sent: vec::Vec<Sgi> = registers.sgis();
+            let sent: Vec<Sgi> = registers.sgis();
             prop_assert!(sent.iter().all(|write| write.intid() == 7 && !write.all_but_self()));
             for a3 in 0..2 {
                 for a2 in 0..2 {
@@ -300,8 +305,6 @@ mod sgis {
             prop_assert_eq!(registers.sgis().len(), ranges.len());
         }
     }
-
-    extern crate std;
 }
 
 /// A trap loop that knows neither the architecture nor the mode.

@@ -1,8 +1,8 @@
 //! Errata of the distributor and the redistributors.
 
 use super::*;
-use crate::SecurityView;
-use crate::errata::Erratum;
+use gic_driver::SecurityView;
+use gic_driver::errata::Erratum;
 
 fn named(names: &[&str]) -> GicConfig {
     config().with_machine(names.iter().map(|name| (*name).into()).collect())

@@ -1,16 +1,22 @@
+//! Tables and configurations of LPIs, without a driver that sends them.
+
 mod already_enabled;
 mod out_of_memory;
 
-use super::*;
-use crate::fake::{
+use crate::machine::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
 };
-use crate::{BlockError, Coherence, Distributor, PhysicalRegion};
-use alloc::vec;
-use gic_arch::Shareability;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};
 use gic_arch::lpi::Config;
+use gic_arch::{Lpi, Priority, Shareability};
+use gic_driver::lpi::{AdoptionRefused, Collected, LpiConfig, PendingLpis};
+use gic_driver::{
+    Alignment, Block, BlockError, Coherence, Distributor, GicError, LpiError, LpiRange, Lpis,
+    PhysicalRegion, Redistributor,
+};
 use proptest::prelude::*;
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 const CONFIG: LpiConfig = LpiConfig::new(Priority::new(0xa0));
 /// Tables of a previous kernel.
@@ -481,6 +487,4 @@ mod attaching {
         let lpis = set_up(&fake, CONFIG).unwrap();
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
     }
-
-    extern crate std;
 }

@@ -1,16 +1,17 @@
-use super::*;
-use crate::fake::{DISTRIBUTOR, Fake, FakeDistributor, FakeRegisters, REDISTRIBUTORS};
-use crate::{Gic, GicConfig, RedistributorRegion};
-use alloc::vec;
-use doorbell_test_support::after_failures;
-use gic_arch::Affinity;
-use gic_arch::gicr::STRIDE_V3;
-use msi_types::{
-    BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Isolation, MsiParent, Pending, RequesterId,
-    Rewrite, Shape,
-};
+//! GICv2m frames at a GICv3.
 
-extern crate std;
+use crate::machine::{DISTRIBUTOR, Fake, FakeDistributor, FakeRegisters, REDISTRIBUTORS};
+use doorbell_test_support::after_failures;
+use gic_arch::gicr::STRIDE_V3;
+use gic_arch::{Affinity, v2m};
+use gic_driver::{Gic, GicConfig, PhysicalRegion, RedistributorRegion, V2m, V2mError, V2mFrame};
+use msi_types::{
+    BlockRequest, Capability, Cpu, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock, Isolation,
+    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
+    WiredParent,
+};
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
 const FRAME: u64 = 0x802_0000;
 const OTHER: u64 = 0x803_0000;
@@ -204,7 +205,7 @@ fn the_seam_for_people_names_frame_and_cpu() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
-    let mut text = alloc::string::String::new();
+    let mut text = String::new();
     v2m.describe(block.first(), &mut text).unwrap();
     v2m.describe(HwIrq::new(81), &mut text).unwrap();
     assert_eq!(text, "v2m@8020000: SPI 80 at CPU 0\nv2m: SPI 81 is not handed out\n");

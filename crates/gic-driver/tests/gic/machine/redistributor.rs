@@ -1,7 +1,7 @@
 //! A redistributor that sleeps after reset.
 
+use super::bank::PRIVATE;
 use super::{Bank, FakeVlpiFrame, LAG};
-use crate::frame::Fields;
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, STRIDE_V3, Typer, Waker};
 use gic_arch::{Affinity, Shareability, id};
 
@@ -56,7 +56,7 @@ impl FakeRedistributor {
             pidr2: 0x3b,
             iidr: 0x043b,
             control: Ctlr::new().with_ces(true),
-            bank: Bank::new(&Fields::PRIVATE, 0..64),
+            bank: Bank::new(PRIVATE, 0..64),
             propbaser: Propbaser::new(),
             pendbaser: Pendbaser::new(),
             vlpi: FakeVlpiFrame::default(),
@@ -145,7 +145,7 @@ impl FakeRedistributor {
     /// Completes an early-acknowledged write: accesses to one peripheral arrive in program order,
     /// so the write arrives before the next access.
     fn complete_enable(&mut self) {
-        if core::mem::take(&mut self.enable_under_way) {
+        if std::mem::take(&mut self.enable_under_way) {
             self.control = self.control.with_enable_lpis(true);
         }
     }

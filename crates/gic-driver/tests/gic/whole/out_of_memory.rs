@@ -1,7 +1,6 @@
 //! A kernel whose heap is exhausted: an error, and the same operation succeeds afterwards.
 
 use super::*;
-use alloc::string::ToString;
 use doorbell_test_support::{outside, until_it_succeeds, with_allocations};
 
 /// Without LPIs, which are no error of the whole.

@@ -1,11 +1,14 @@
-use super::*;
-use crate::fake::{DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, Security};
-use alloc::vec;
-use alloc::vec::Vec;
+//! The distributor in each security view.
+
+use crate::machine::{DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, Security};
+use gic_arch::{Affinity, IntId, Priority};
+use gic_driver::distributor::MessageRegisters;
+use gic_driver::{
+    Block, Distributor, DistributorConfig, GicError, Group, Interrupt, Route, SecurityView,
+    SharedBlock,
+};
 use msi_types::{Pending, Trigger};
 use proptest::prelude::*;
-
-extern crate std;
 
 fn machine(security: Security) -> Fake {
     Fake::new(FakeDistributor::new(security), vec![])
@@ -180,10 +183,7 @@ mod init {
         let distributor = open(&fake).unwrap();
         fake.at_distributor(|frame| frame.stuck = true);
         let error = distributor.init(&fake, config()).unwrap_err();
-        assert_eq!(
-            std::string::ToString::to_string(&error),
-            "distributor@8000000: timed out waiting for RWP = 0"
-        );
+        assert_eq!(error.to_string(), "distributor@8000000: timed out waiting for RWP = 0");
     }
 }
 
@@ -218,7 +218,7 @@ mod interrupts {
         ]
     }
 
-    fn states(fake: &Fake) -> Vec<(IntId, crate::fake::InterruptState)> {
+    fn states(fake: &Fake) -> Vec<(IntId, crate::machine::InterruptState)> {
         fake.at_distributor(|frame| {
             let spis = (32..96).map(IntId::new).map(|intid| (intid, *frame.spis.state(intid)));
             let spis: Vec<_> = spis.collect();
@@ -243,7 +243,10 @@ mod interrupts {
     }
 
     /// The expected state after an operation, written down a second time.
-    fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
+    fn expected(
+        mut state: crate::machine::InterruptState,
+        op: Op,
+    ) -> crate::machine::InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),
             Op::Disable => (state.enabled, state.forwarded) = (false, false),
@@ -408,14 +411,14 @@ mod routes {
 mod suspend {
     use super::*;
 
-    fn state() -> impl Strategy<Value = crate::fake::InterruptState> {
+    fn state() -> impl Strategy<Value = crate::machine::InterruptState> {
         (any::<[bool; 6]>(), any::<u8>()).prop_map(|(flags, priority)| {
             let [enabled, pending, active, edge, group, _] = flags;
             let group_modifier = false;
             let forwarded = enabled;
             let priority = priority & 0xf8;
             let held = false;
-            crate::fake::InterruptState {
+            crate::machine::InterruptState {
                 enabled,
                 forwarded,
                 pending,

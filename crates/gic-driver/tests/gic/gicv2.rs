@@ -1,29 +1,26 @@
+//! A GICv2.
+
 mod board;
 mod out_of_memory;
 
-use super::*;
-use crate::cpu_interface::SplitEoi;
-use crate::v2m::{V2m, V2mFrame};
-use crate::{
-    Coherence, Gic, GicConfig, GicCpuInterface, GicPlatform, Mmio, Table, TableLayout, Wait,
-};
-use alloc::sync::Arc;
-use alloc::vec;
-use alloc::vec::Vec;
 use board::{Board, DISTRIBUTOR, FRAME, INTERFACE, INTERFACE_OF};
-use core::num::NonZeroU16;
-use core::ops::Range;
 use doorbell_test_support::Outside;
-use gic_arch::gicc::Iar;
-use gic_arch::{RegisterInfo, SgiId, v2m};
+use gic_arch::gicc::{Iar, Sgir};
+use gic_arch::gicd::Typer;
+use gic_arch::{IntId, Priority, RegisterInfo, SgiId, gicc, gicd, v2m};
+use gic_driver::cpu_interface::SplitEoi;
+use gic_driver::{
+    Block, Coherence, Gic, GicConfig, GicCpuInterface, GicError, GicPlatform, GicV2, GicV2Config,
+    Mmio, PhysicalRegion, Platform, Table, TableLayout, V2m, V2mFrame, Wait,
+};
 use msi_types::{
-    BlockRequest, Fit, HwIrq, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite,
+    BlockRequest, Cpu, Fit, HwIrq, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite,
     Shape, Trigger, WiredParent,
 };
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-
-extern crate std;
+use std::num::NonZeroU16;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 fn hwirq(number: u32) -> HwIrq {
     HwIrq::new(number)

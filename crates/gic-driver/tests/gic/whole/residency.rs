@@ -1,7 +1,7 @@
 //! Redistributors at which a hypervisor left a vPE resident.
 
 use super::*;
-use crate::fake::FakeVlpiFrame;
+use crate::machine::FakeVlpiFrame;
 use gic_arch::gicr::STRIDE_V4;
 use gic_arch::gicr::vlpi::{Vpendbaser, Vpropbaser};
 

@@ -1,12 +1,14 @@
-use super::*;
-use crate::fake::{DISTRIBUTOR, Fake, FakeMmio, FakeRegisters, REDISTRIBUTORS};
-use crate::{
-    CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig, GicCpuInterface, GicError,
-    PrivateConfig, Redistributor, RedistributorRegion, find_redistributor,
-};
+//! A platform's methods.
+
+use crate::machine::{DISTRIBUTOR, Fake, FakeMmio, FakeRegisters, REDISTRIBUTORS};
 use doorbell_test_support::with_allocations;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId, Priority};
+use gic_driver::{
+    CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig, GicCpuInterface, GicError,
+    PhysicalRegion, Platform, PrivateConfig, Redistributor, RedistributorRegion, Wait,
+    find_redistributor,
+};
 use msi_types::{IrqState, LocalCpu, Trigger};
 
 /// A kernel with a timer and no heap: these four methods are all that it implements.
@@ -87,5 +89,5 @@ fn references_to_platforms_are_platforms() {
     }
     let kernel = Timekeeper(Fake::with_cpus(1));
     assert_eq!(waits(&kernel), Wait::GiveUp);
-    assert_eq!(waits(alloc::sync::Arc::new(kernel)), Wait::GiveUp);
+    assert_eq!(waits(std::sync::Arc::new(kernel)), Wait::GiveUp);
 }

@@ -1,3 +1,5 @@
+//! A whole GIC.
+
 mod errata;
 mod life;
 mod out_of_memory;
@@ -5,21 +7,21 @@ mod residency;
 mod suspending;
 mod wired;
 
-use super::*;
-use crate::PhysicalRegion;
-use crate::cpu_interface::SplitEoi;
-use crate::fake::{
+use crate::machine::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTORS, Security,
 };
-use crate::lpi::PendingLpis;
-use crate::{Coherence, Route};
-use alloc::vec;
-use core::num::NonZeroU16;
 use gic_arch::gicr::{Propbaser, STRIDE_V3};
-use gic_arch::{IntId, SgiId, icc};
-use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};
-
-extern crate std;
+use gic_arch::{Affinity, IntId, Priority, SgiId, icc};
+use gic_driver::cpu_interface::SplitEoi;
+use gic_driver::gic::SuspendError;
+use gic_driver::lpi::PendingLpis;
+use gic_driver::{
+    Block, Coherence, Gic, GicConfig, GicError, LpiError, PhysicalRegion, RedistributorRegion,
+    Route, SpiRange,
+};
+use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
 const CPUS: u8 = 3;
 

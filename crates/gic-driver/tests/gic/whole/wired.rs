@@ -116,10 +116,7 @@ fn trigger_of_an_unmasked_interrupt_is_refused() {
     assert_eq!(gic.set_trigger(hwirq(40), Trigger::Edge), Ok(()));
     gic.unmask(hwirq(40));
     let refused = gic.set_trigger(hwirq(40), Trigger::Level).unwrap_err();
-    assert_eq!(
-        std::string::ToString::to_string(&refused),
-        "gicv3@8000000, set trigger: the interrupt is enabled"
-    );
+    assert_eq!(refused.to_string(), "gicv3@8000000, set trigger: the interrupt is enabled");
 }
 
 #[test]

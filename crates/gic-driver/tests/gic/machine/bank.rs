@@ -1,9 +1,7 @@
 //! The state of each interrupt of a frame, behind its register arrays.
 
-use crate::frame::Fields;
-use alloc::vec;
-use alloc::vec::Vec;
-use gic_arch::{IntId, IntIdField, IntIdRange};
+use gic_arch::{IntId, IntIdField, IntIdRange, gicd, gicr};
+use std::ops::Range;
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct InterruptState {
@@ -21,13 +19,69 @@ pub(crate) struct InterruptState {
     pub(crate) group_modifier: bool,
 }
 
+/// The register array of each kind, in the order of [`ARRAYS`].
+pub(crate) type Registers = [IntIdField; 10];
+
+const ARRAYS: [Array; 10] = [
+    Array::Group,
+    Array::GroupModifier,
+    Array::SetEnable,
+    Array::ClearEnable,
+    Array::SetPending,
+    Array::ClearPending,
+    Array::SetActive,
+    Array::ClearActive,
+    Array::Priority,
+    Array::Trigger,
+];
+
+/// SPIs, at the distributor.
+pub(crate) const SPI: Registers = [
+    gicd::IGROUPR,
+    gicd::IGRPMODR,
+    gicd::ISENABLER,
+    gicd::ICENABLER,
+    gicd::ISPENDR,
+    gicd::ICPENDR,
+    gicd::ISACTIVER,
+    gicd::ICACTIVER,
+    gicd::IPRIORITYR,
+    gicd::ICFGR,
+];
+/// Extended SPIs, at the distributor.
+pub(crate) const EXTENDED_SPI: Registers = [
+    gicd::IGROUPR_E,
+    gicd::IGRPMODR_E,
+    gicd::ISENABLER_E,
+    gicd::ICENABLER_E,
+    gicd::ISPENDR_E,
+    gicd::ICPENDR_E,
+    gicd::ISACTIVER_E,
+    gicd::ICACTIVER_E,
+    gicd::IPRIORITYR_E,
+    gicd::ICFGR_E,
+];
+/// SGIs, PPIs and extended PPIs, at a redistributor.
+pub(crate) const PRIVATE: Registers = [
+    gicr::IGROUPR,
+    gicr::IGRPMODR,
+    gicr::ISENABLER,
+    gicr::ICENABLER,
+    gicr::ISPENDR,
+    gicr::ICPENDR,
+    gicr::ISACTIVER,
+    gicr::ICACTIVER,
+    gicr::IPRIORITYR,
+    gicr::ICFGR,
+];
+
 /// Interrupts of one range.
 #[derive(Debug)]
 pub(crate) struct Bank {
-    fields: &'static Fields,
+    registers: Registers,
     states: Vec<InterruptState>,
     /// First field that is implemented, and the first after them.
-    implemented: core::ops::Range<usize>,
+    implemented: Range<usize>,
     /// Fields whose trigger cannot be changed.
     fixed_triggers: usize,
     /// Does Non-secure software look? Then groups are hidden, priorities shifted, Secure interrupts
@@ -51,22 +105,22 @@ enum Array {
 }
 
 impl Bank {
-    pub(crate) fn new(fields: &'static Fields, implemented: core::ops::Range<usize>) -> Self {
+    pub(crate) fn new(registers: Registers, implemented: Range<usize>) -> Self {
         // Those of SGIs.
-        let fixed_triggers = if fields.group.range() == IntIdRange::Private { 16 } else { 0 };
+        let fixed_triggers = if registers[0].range() == IntIdRange::Private { 16 } else { 0 };
         let states = vec![InterruptState::default(); implemented.end];
-        Self { fields, states, implemented, fixed_triggers, non_secure_view: false }
+        Self { registers, states, implemented, fixed_triggers, non_secure_view: false }
     }
 
     pub(crate) fn state(&mut self, intid: IntId) -> &mut InterruptState {
-        let index = self.fields.group.range().index_of(intid).unwrap();
+        let index = self.registers[0].range().index_of(intid).unwrap();
         &mut self.states[usize::try_from(index).unwrap()]
     }
 
     /// Clears the effect of earlier messages: an edge stops being pending, a level stops being
     /// asserted (IHI 0069, `GICD_CLRSPI_NSR`). Returns `None` if the interrupt is not in this bank.
     pub(crate) fn clear_message(&mut self, intid: IntId) -> Option<()> {
-        let index = usize::try_from(self.fields.group.range().index_of(intid)?).ok()?;
+        let index = usize::try_from(self.registers[0].range().index_of(intid)?).ok()?;
         let state = self.states.get_mut(index)?;
         state.pending = false;
         state.held &= state.edge;
@@ -96,8 +150,7 @@ impl Bank {
 
     /// The field that the register at `offset` begins with; `None` if it is none of these arrays'.
     pub(crate) fn first_field(&self, offset: u32) -> Option<u32> {
-        let (_, field) =
-            self.arrays().into_iter().find(|(_, field)| field.fields_at(offset).is_some())?;
+        let (_, field) = self.arrays().find(|(_, field)| field.fields_at(offset).is_some())?;
         Some((offset - field.offset()) * 8 / field.bits())
     }
 
@@ -111,19 +164,8 @@ impl Bank {
         Some(array == Array::ClearEnable)
     }
 
-    fn arrays(&self) -> [(Array, IntIdField); 10] {
-        [
-            (Array::Group, self.fields.group),
-            (Array::GroupModifier, self.fields.group_modifier),
-            (Array::SetEnable, self.fields.set_enable),
-            (Array::ClearEnable, self.fields.clear_enable),
-            (Array::SetPending, self.fields.set_pending),
-            (Array::ClearPending, self.fields.clear_pending),
-            (Array::SetActive, self.fields.set_active),
-            (Array::ClearActive, self.fields.clear_active),
-            (Array::Priority, self.fields.priority),
-            (Array::Trigger, self.fields.trigger),
-        ]
+    fn arrays(&self) -> impl Iterator<Item = (Array, IntIdField)> {
+        ARRAYS.into_iter().zip(self.registers)
     }
 
     /// The array, its first field that is accessed, how many are, and their width.

@@ -1,9 +1,14 @@
-use super::*;
-use crate::fake::{Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security};
-use crate::{Coherence, PhysicalRegion};
-use alloc::vec;
-use alloc::vec::Vec;
-use gic_arch::{Cacheability, Shareability};
+//! Redistributors: discovery, power, private interrupts and table registers.
+
+use crate::machine::{
+    Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
+};
+use gic_arch::{Affinity, Cacheability, IntId, Priority, Shareability, gicr};
+use gic_driver::redistributor::{LpiClearing, LpiTables, PendingContents, walk_redistributors};
+use gic_driver::{
+    Block, Coherence, GicError, Mmio, MmioExt, PhysicalRegion, PrivateConfig, Redistributor,
+    RedistributorRegion, SecurityView, TableAccess, find_redistributor,
+};
 use msi_types::{Pending, Trigger};
 use proptest::prelude::*;
 

@@ -15,17 +15,16 @@ pub(crate) use redistributor::FakeRedistributor;
 pub(crate) use registers::FakeRegisters;
 pub(crate) use vlpi::FakeVlpiFrame;
 
-extern crate std;
-
-use crate::{Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
-use alloc::sync::Arc;
-use alloc::vec::Vec;
-use core::ops::Range;
 use doorbell_test_support::Outside;
 use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, VLPI_BASE};
 use gic_arch::v2m;
+use gic_driver::{
+    Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait,
+};
 use msi_types::{Cpu, IrqState, LocalCpu};
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::Mutex;
 
 /// Reads that still show the old state of a slow register.
@@ -38,7 +37,7 @@ pub(crate) const REDISTRIBUTORS: u64 = 0x80a_0000;
 
 /// Actions of another CPU during a wait for hardware.
 #[derive(Default)]
-pub(crate) struct Meanwhile(Mutex<Option<std::boxed::Box<dyn FnOnce() + Send>>>);
+pub(crate) struct Meanwhile(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl std::fmt::Debug for Meanwhile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,7 +88,7 @@ impl Fake {
 
     /// Runs once, during the next wait for hardware.
     pub(crate) fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
-        *self.0.meanwhile.0.lock().unwrap() = Some(std::boxed::Box::new(act));
+        *self.0.meanwhile.0.lock().unwrap() = Some(Box::new(act));
     }
 
     /// Runs the following accesses on this CPU.

@@ -1,9 +1,6 @@
 //! A distributor with one or two security states.
 
-extern crate std;
-
-use super::{Bank, LAG};
-use crate::frame::Fields;
+use super::{Bank, LAG, bank};
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 use gic_arch::{IntId, id};
 use std::collections::BTreeMap;
@@ -66,8 +63,8 @@ impl FakeDistributor {
             iidr: 0x043b,
             stale_at_home: false,
             control: Ctlr::new().with_ds(security == Security::Single),
-            spis: Bank::new(&Fields::SPI, 32..96),
-            extended: Bank::new(&Fields::EXTENDED_SPI, 0..32),
+            spis: Bank::new(bank::SPI, 32..96),
+            extended: Bank::new(bank::EXTENDED_SPI, 0..32),
             routes: BTreeMap::new(),
             in_effect: BTreeMap::new(),
             route_bits: u64::MAX,
@@ -85,7 +82,7 @@ impl FakeDistributor {
     /// Replaces the SPIs by all that there can be.
     pub(crate) fn implement_all_spis(&mut self) {
         self.typer = self.typer.with_it_lines_number(31);
-        self.spis = Bank::new(&Fields::SPI, 32..1020);
+        self.spis = Bank::new(bank::SPI, 32..1020);
     }
 
     /// Gives the interrupts to Non-secure software, as EL3 firmware does before it starts a kernel.

@@ -1,19 +1,20 @@
-use super::*;
-use crate::fake::{DISTRIBUTOR, Fake, FakeRegisters, REDISTRIBUTORS};
-use crate::{GicConfig, PhysicalRegion, RedistributorRegion, Route};
-use alloc::string::ToString;
-use alloc::vec;
-use core::num::NonZeroU16;
+//! Message-based SPIs.
+
+use crate::machine::{DISTRIBUTOR, Fake, FakeRegisters, REDISTRIBUTORS};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId};
+use gic_driver::{
+    Gic, GicConfig, Mbi, MbiConfig, MbiError, PhysicalRegion, RedistributorRegion, Route, SpiRange,
+};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Initially, Isolation, MoveOutcome, MsiParent,
-    Pending, RequesterId, Rewrite, Shape,
+    Attachment, BlockRequest, Cpu, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock, Initially,
+    Isolation, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId,
+    Rewrite, Shape, WiredParent,
 };
 use proptest::prelude::*;
-
-extern crate std;
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
 const CPUS: u8 = 3;
 const ANY: Fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
@@ -58,7 +59,7 @@ fn allocate(mbi: &Mbi<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, Msi
     mbi.allocate(&attach(mbi), &request(count, shape))
 }
 
-fn state(fake: &Fake, intid: u32) -> crate::fake::InterruptState {
+fn state(fake: &Fake, intid: u32) -> crate::machine::InterruptState {
     fake.at_distributor(|frame| *frame.spis.state(IntId::new(intid)))
 }
 

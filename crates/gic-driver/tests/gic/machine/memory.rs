@@ -1,13 +1,9 @@
 //! Table memory with two sides: what CPUs see, and what a controller sees that does not look into
 //! their caches.
 
-extern crate std;
-
-use crate::{Coherence, PhysicalRegion, Table, TableLayout};
-use alloc::vec;
-use alloc::vec::Vec;
-use core::ops::Range;
+use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 #[derive(Debug, Default)]
 pub(crate) struct Memory {

@@ -1,4 +1,11 @@
 //! A GICv2 with three CPUs, as its registers answer.
+//!
+//! It is another machine than the GICv3 of [`crate::fake`] and shares no part with it. A CPU
+//! interface is a frame (`GICC_*`) that each CPU reaches at the same address, there are no
+//! redistributors, no tables in memory and no affinity routing. At the distributor the registers of
+//! INTIDs below 32 are banked by the accessing CPU, targets are bytes of `GICD_ITARGETSR`, SGIs
+//! have a sender, bit 31 of `GICD_CTLR` is not `RWP` so writes take effect at once, and offsets
+//! from 0xd00 hold other registers than on a GICv3.
 
 use super::*;
 use msi_types::{IrqState, LocalCpu};

@@ -1,6 +1,7 @@
 //! Suspend and resume.
 
 use super::*;
+use gic_driver::{Mbi, MbiConfig};
 
 /// Everything but the identity is lost.
 fn lose_power(fake: &Fake) {
@@ -115,7 +116,8 @@ fn unsaved_pending_lpis_are_reported_lost() {
 fn levels_of_lines_are_not_restored() {
     let (fake, gic, registers) = running();
     let message = SpiRange { first: hwirq(64), count: count(1) };
-    gic.record_messages(&[message]).unwrap();
+    let gic = Arc::new(gic);
+    let _mbi = Mbi::new(&gic, MbiConfig::new(vec![message])).unwrap();
     gic.set_trigger(hwirq(41), Trigger::Edge).unwrap();
     for spi in [40, 41, 63, 64, 65] {
         gic.set_pending(hwirq(spi), Pending::Set);
