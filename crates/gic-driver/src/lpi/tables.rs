@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use gic_arch::gicd;
 use gic_arch::gicr::Propbaser;
 use gic_arch::lpi::{
-    CONFIG_TABLE_ALIGNMENT, PENDING_TABLE_ALIGNMENT, config_table_bytes, pending_table_bytes,
+    CONFIG_TABLE_ALIGNMENT, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_table_bytes,
+    pending_table_bytes,
 };
 
 const CONFIG: &str = "LPI configuration table";
@@ -120,6 +121,9 @@ where
         }
         let (base, _) = redistributor.lpi_bases();
         let id_bits = base.id_bits().min(typer.id_bits());
+        if id_bits < MIN_ID_BITS {
+            return Err(LpiError::TooFewIdBits { bits: id_bits }.into());
+        }
         let block = Block::Redistributor(redistributor.address());
         let refused = match &mut adopted {
             Some(adopted) if adopted.table.table.address == base.address() => {

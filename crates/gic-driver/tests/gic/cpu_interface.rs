@@ -1,6 +1,6 @@
 //! CPU interfaces: their set-up, acknowledging and ending interrupts, masks and SGIs.
 
-use crate::machine::FakeRegisters;
+use crate::fake::FakeRegisters;
 use gic_arch::icc::{Ctlr, Sgi, SreEl2};
 use gic_arch::{Affinity, IntId, Priority, SgiId, gicd, icc};
 use gic_driver::cpu_interface::{

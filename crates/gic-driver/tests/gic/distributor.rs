@@ -1,6 +1,6 @@
 //! The distributor in each security view.
 
-use crate::machine::{DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, Security};
+use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeDistributor, Security};
 use gic_arch::{Affinity, IntId, Priority};
 use gic_driver::distributor::MessageRegisters;
 use gic_driver::{
@@ -10,11 +10,11 @@ use gic_driver::{
 use msi_types::{Pending, Trigger};
 use proptest::prelude::*;
 
-fn machine(security: Security) -> Fake {
-    Fake::new(FakeDistributor::new(security), vec![])
+fn machine(security: Security) -> Board {
+    Board::with(FakeDistributor::new(security), vec![])
 }
 
-fn open(fake: &Fake) -> Result<Distributor<FakeMmio>, GicError> {
+fn open(fake: &Board) -> Result<Distributor<BoardFrame>, GicError> {
     Distributor::new(fake, fake.distributor_frame(), DISTRIBUTOR)
 }
 
@@ -23,7 +23,7 @@ fn config() -> DistributorConfig {
 }
 
 /// A machine whose distributor was initialised.
-fn initialised(security: Security) -> (Fake, Distributor<FakeMmio>) {
+fn initialised(security: Security) -> (Board, Distributor<BoardFrame>) {
     let fake = machine(security);
     let distributor = open(&fake).unwrap();
     distributor.init(&fake, config()).unwrap();
@@ -218,7 +218,7 @@ mod interrupts {
         ]
     }
 
-    fn states(fake: &Fake) -> Vec<(IntId, crate::machine::InterruptState)> {
+    fn states(fake: &Board) -> Vec<(IntId, crate::fake::InterruptState)> {
         fake.at_distributor(|frame| {
             let spis = (32..96).map(IntId::new).map(|intid| (intid, *frame.spis.state(intid)));
             let spis: Vec<_> = spis.collect();
@@ -228,7 +228,7 @@ mod interrupts {
         })
     }
 
-    fn apply(fake: &Fake, interrupt: &Interrupt<'_, FakeMmio>, op: Op) -> Result<(), GicError> {
+    fn apply(fake: &Board, interrupt: &Interrupt<'_, BoardFrame>, op: Op) -> Result<(), GicError> {
         match op {
             Op::Enable => interrupt.enable(),
             Op::Disable => return interrupt.disable(fake),
@@ -243,10 +243,7 @@ mod interrupts {
     }
 
     /// The expected state after an operation, written down a second time.
-    fn expected(
-        mut state: crate::machine::InterruptState,
-        op: Op,
-    ) -> crate::machine::InterruptState {
+    fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),
             Op::Disable => (state.enabled, state.forwarded) = (false, false),
@@ -411,14 +408,14 @@ mod routes {
 mod suspend {
     use super::*;
 
-    fn state() -> impl Strategy<Value = crate::machine::InterruptState> {
+    fn state() -> impl Strategy<Value = crate::fake::InterruptState> {
         (any::<[bool; 6]>(), any::<u8>()).prop_map(|(flags, priority)| {
             let [enabled, pending, active, edge, group, _] = flags;
             let group_modifier = false;
             let forwarded = enabled;
             let priority = priority & 0xf8;
             let held = false;
-            crate::machine::InterruptState {
+            crate::fake::InterruptState {
                 enabled,
                 forwarded,
                 pending,

@@ -3,16 +3,17 @@
 mod already_enabled;
 mod out_of_memory;
 
-use crate::machine::{
-    DISTRIBUTOR, Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
+use crate::fake::{
+    Board, BoardFrame, DISTRIBUTOR, FakeDistributor, FakeRedistributor, REDISTRIBUTOR, Security,
+    View,
 };
-use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};
+use gic_arch::gicr::{Pendbaser, STRIDE_V3};
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, Priority, Shareability};
 use gic_driver::lpi::{AdoptionRefused, Collected, LpiConfig, PendingLpis};
 use gic_driver::{
     Alignment, Block, BlockError, Coherence, Distributor, GicError, LpiError, LpiRange, Lpis,
-    PhysicalRegion, Redistributor,
+    Redistributor,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU32;
@@ -22,24 +23,26 @@ const CONFIG: LpiConfig = LpiConfig::new(Priority::new(0xa0));
 /// Tables of a previous kernel.
 const OLD_CONFIG: u64 = 0x4000_0000;
 const OLD_PENDING: u64 = 0x4100_0000;
+/// Size of each of them.
+const OLD_BYTES: u64 = 0x1_0000;
 
 /// A machine of awake redistributors.
-fn machine(cpus: u8) -> Fake {
+fn machine(cpus: u8) -> Board {
     let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, false).awake()).collect();
-    Fake::new(FakeDistributor::new(Security::Single), redistributors)
+    Board::with(FakeDistributor::new(Security::Single), redistributors)
 }
 
-fn redistributor(fake: &Fake, index: u8) -> Redistributor<FakeMmio> {
-    let address = REDISTRIBUTORS + u64::from(index) * STRIDE_V3;
+fn redistributor(fake: &Board, index: u8) -> Redistributor<BoardFrame> {
+    let address = REDISTRIBUTOR + u64::from(index) * STRIDE_V3;
     Redistributor::new(fake.redistributor_frame(index.into()), address).unwrap()
 }
 
-fn redistributors(fake: &Fake) -> Vec<Redistributor<FakeMmio>> {
-    let cpus = fake.0.redistributors.lock().unwrap().len();
+fn redistributors(fake: &Board) -> Vec<Redistributor<BoardFrame>> {
+    let cpus = fake.world().redistributors.len();
     (0..u8::try_from(cpus).unwrap()).map(|index| redistributor(fake, index)).collect()
 }
 
-fn set_up(fake: &Fake, config: LpiConfig) -> Result<Lpis<Fake>, GicError> {
+fn set_up(fake: &Board, config: LpiConfig) -> Result<Lpis<Board>, GicError> {
     let distributor = Distributor::new(fake, fake.distributor_frame(), DISTRIBUTOR).unwrap();
     let redistributors = redistributors(fake);
     Lpis::new(Arc::new(fake.clone()), &distributor, redistributors.iter(), config)
@@ -49,36 +52,34 @@ fn count(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
 }
 
-fn one(lpis: &Lpis<Fake>) -> Lpi {
+fn one(lpis: &Lpis<Board>) -> Lpi {
     lpis.allocate(count(1), Alignment::ONE).unwrap().first()
 }
 
 /// The configuration of an LPI that a non-coherent redistributor reads.
-fn seen(fake: &Fake, lpi: Lpi) -> u8 {
+fn seen(fake: &Board, lpi: Lpi) -> u8 {
     let base = fake.at_redistributor(0, |frame| frame.propbaser.address());
-    fake.in_memory(|memory| memory.non_coherent(base + u64::from(lpi.index())))
+    fake.in_memory(|memory| memory.device_read(View::Dram, base + u64::from(lpi.index()), 1)[0])
 }
 
 fn block(index: u8) -> Block {
-    Block::Redistributor(REDISTRIBUTORS + u64::from(index) * STRIDE_V3)
+    Block::Redistributor(REDISTRIBUTOR + u64::from(index) * STRIDE_V3)
 }
 
 /// A previous kernel left LPIs enabled at `index`.
-fn leave_enabled(fake: &Fake, index: u8, ces: bool) {
+fn leave_enabled(fake: &Board, index: u8, ces: bool) {
+    let table = OLD_PENDING + u64::from(index) * 0x1_0000;
+    fake.in_memory(|memory| [OLD_CONFIG, table].map(|base| memory.leave(base, OLD_BYTES)));
     fake.at_redistributor(index.into(), |frame| {
-        frame.propbaser = Propbaser::new()
-            .with_address(OLD_CONFIG)
-            .with_id_bits_minus_one(14)
-            .with_shareability(Shareability::Inner);
-        frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING + u64::from(index) * 0x1_0000);
-        frame.control = Ctlr::new().with_enable_lpis(true).with_ces(ces);
-        frame.lpis_stuck = !ces;
+        frame.leave_enabled(OLD_CONFIG, table, std::iter::empty());
+        frame.propbaser =
+            frame.propbaser.with_id_bits_minus_one(14).with_shareability(Shareability::Inner);
+        (frame.can_disable, frame.disables) = (ces, ces);
     });
 }
 
-fn reserve(fake: &Fake, bases: &[u64]) {
-    let regions = bases.iter().map(|base| PhysicalRegion { base: *base, bytes: 0x1_0000 });
-    fake.in_memory(|memory| memory.reserved.extend(regions));
+fn reserve(fake: &Board, bases: &[u64]) {
+    fake.in_memory(|memory| bases.iter().for_each(|base| memory.reserve(*base, OLD_BYTES)));
 }
 
 mod limits {
@@ -136,46 +137,46 @@ mod limits {
 
     #[test]
     fn secure_software_has_no_lpis() {
-        let fake = Fake::new(FakeDistributor::new(Security::Secure), vec![]);
+        let fake = Board::with(FakeDistributor::new(Security::Secure), vec![]);
         assert_eq!(set_up(&fake, CONFIG).unwrap_err(), LpiError::SecureView.into());
     }
 
     #[test]
     fn exhausted_memory_names_table_and_size() {
         let fake = machine(1);
-        fake.in_memory(|memory| memory.limit = Some(0xf000));
+        fake.in_memory(|memory| memory.allowance = Some(1));
         let refused = set_up(&fake, CONFIG).unwrap_err();
         assert_eq!(refused, LpiError::NoMemory { table: "LPI pending table", bytes: 8192 }.into());
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
     }
 
     #[test]
     fn misplaced_memory_is_freed_and_refused() {
         let fake = machine(1);
-        fake.in_memory(|memory| memory.misalignment = 0x800);
+        fake.in_memory(|memory| memory.misplaced = Some((0, 0x800)));
         let refused = set_up(&fake, CONFIG).unwrap_err();
         assert!(matches!(
             refused,
-            GicError::Lpi(LpiError::Misplaced { address: 0x1_0000_0800, .. })
+            GicError::Lpi(LpiError::Misplaced { address: 0x1_4000_0800, .. })
         ));
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
     }
 
     #[test]
     fn memory_beyond_the_limit_is_freed_and_refused() {
         let fake = machine(1);
         let narrow = CONFIG.with_address_bits(32);
-        fake.in_memory(|memory| memory.misalignment = 1 << 32);
+        fake.in_memory(|memory| memory.misplaced = Some((0, 1 << 32)));
         let refused = set_up(&fake, narrow).unwrap_err();
         assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
     }
 
     #[test]
     fn unused_tables_are_freed() {
         let fake = machine(1);
         drop(set_up(&fake, CONFIG).unwrap());
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
     }
 
     #[test]
@@ -184,7 +185,7 @@ mod limits {
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         drop(lpis);
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 2, "but for the other CPU's");
+        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 2, "but for the other CPU's");
     }
 }
 
@@ -341,7 +342,7 @@ mod attaching {
         let bases: Vec<_> = (0..3)
             .map(|index| {
                 fake.at_redistributor(index, |frame| {
-                    assert!(frame.control.enable_lpis() && frame.pending_table_zero);
+                    assert!(frame.lpis_enabled() && frame.pending_table_zero);
                     (frame.propbaser.address(), frame.pendbaser.address())
                 })
             })
@@ -359,7 +360,7 @@ mod attaching {
         let first = lpis.attach(&redistributor(&fake, 0)).unwrap();
         // The fake forbids writes to the tables' registers now.
         assert_eq!(lpis.attach(&redistributor(&fake, 0)), Ok(first));
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 2);
+        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 2);
     }
 
     #[test]
@@ -369,7 +370,7 @@ mod attaching {
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
-        fake.at_redistributor(0, FakeRedistributor::reset);
+        fake.at_redistributor(0, FakeRedistributor::lose_power);
         redistributor(&fake, 0).wake(&fake).unwrap();
         let attached = lpis.attach(&redistributor(&fake, 0)).unwrap();
         assert_eq!(attached.pending, PendingLpis::Kept);
@@ -381,11 +382,11 @@ mod attaching {
     #[test]
     fn pending_lpis_without_disabling_are_lost() {
         let fake = machine(1);
-        fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+        fake.at_redistributor(0, |frame| frame.can_disable = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Lost));
-        fake.at_redistributor(0, FakeRedistributor::reset);
+        fake.at_redistributor(0, FakeRedistributor::lose_power);
         redistributor(&fake, 0).wake(&fake).unwrap();
         assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
     }
@@ -395,7 +396,7 @@ mod attaching {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
-        fake.at_redistributor(0, FakeRedistributor::reset);
+        fake.at_redistributor(0, FakeRedistributor::lose_power);
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Lost));
         redistributor(&fake, 0).wake(&fake).unwrap();
         assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
@@ -409,7 +410,7 @@ mod attaching {
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         for _ in 0..2 {
             assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
-            fake.at_redistributor(0, FakeRedistributor::reset);
+            fake.at_redistributor(0, FakeRedistributor::lose_power);
         }
         redistributor(&fake, 0).wake(&fake).unwrap();
         assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Kept);
@@ -424,28 +425,28 @@ mod attaching {
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
         assert_eq!(lpis.detach(&redistributor(&fake, 0)), Ok(PendingLpis::Kept));
-        fake.in_memory(|memory| memory.controller_writes(table + 8191, 0x80));
+        fake.in_memory(|memory| memory.device_write(table + 8191, &[0x80]));
         let found = |lpi| panic!("{lpi} was read");
         assert_eq!(lpis.collect_pending(&redistributor(&fake, 0), found), Collected::Unknown);
         assert_eq!(lpis.attach(&redistributor(&fake, 0)).unwrap().pending, PendingLpis::Lost);
         assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
-        assert_eq!(fake.in_memory(|memory| memory.non_coherent(table + 8191)), 0);
+        assert_eq!(fake.in_memory(|memory| memory.device_read(View::Dram, table + 8191, 1)[0]), 0);
     }
 
     #[test]
     fn pending_table_declared_empty_is_empty() {
         let fake = machine(1);
-        fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+        fake.at_redistributor(0, |frame| frame.can_disable = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
         // The last byte that belongs to LPIs.
-        fake.in_memory(|memory| memory.controller_writes(table + 8191, 0x80));
-        fake.at_redistributor(0, FakeRedistributor::reset);
+        fake.in_memory(|memory| memory.device_write(table + 8191, &[0x80]));
+        fake.at_redistributor(0, FakeRedistributor::lose_power);
         redistributor(&fake, 0).wake(&fake).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         assert!(fake.at_redistributor(0, |frame| frame.pending_table_zero));
-        assert_eq!(fake.in_memory(|memory| memory.non_coherent(table + 8191)), 0);
+        assert_eq!(fake.in_memory(|memory| memory.device_read(View::Dram, table + 8191, 1)[0]), 0);
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod gicv2;
 mod interleaving;
 mod its;
 mod lpis;
-mod machine;
 mod mbi;
 mod platform;
 mod redistributor;

@@ -1,6 +1,6 @@
 //! Message-based SPIs.
 
-use crate::machine::{DISTRIBUTOR, Fake, FakeRegisters, REDISTRIBUTORS};
+use crate::fake::{Board, DISTRIBUTOR, FakeRegisters, REDISTRIBUTOR, interrupt_at};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId};
@@ -19,8 +19,8 @@ use std::sync::Arc;
 const CPUS: u8 = 3;
 const ANY: Fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
 
-fn gic_on(fake: &Fake) -> Arc<Gic<Fake>> {
-    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
+fn gic_on(fake: &Board) -> Arc<Gic<Board>> {
+    let region = PhysicalRegion { base: REDISTRIBUTOR, bytes: u64::from(CPUS) * STRIDE_V3 };
     let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
     let config = GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion::new(region)], affinities);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
@@ -39,8 +39,8 @@ fn config(ranges: &[(u32, u16)]) -> MbiConfig {
     MbiConfig::new(ranges.iter().map(|(first, count)| range(*first, *count)).collect())
 }
 
-fn set_up(ranges: &[(u32, u16)]) -> (Fake, Arc<Gic<Fake>>, Mbi<Fake>) {
-    let fake = Fake::with_cpus(CPUS);
+fn set_up(ranges: &[(u32, u16)]) -> (Board, Arc<Gic<Board>>, Mbi<Board>) {
+    let fake = Board::with_cpus(CPUS);
     let gic = gic_on(&fake);
     let mbi = Mbi::new(&gic, config(ranges)).unwrap();
     (fake, gic, mbi)
@@ -51,15 +51,15 @@ fn request(count: u16, shape: Shape) -> BlockRequest {
     BlockRequest::new(count, ANY, Cpu::new(1)).with_shape(shape)
 }
 
-fn attach(mbi: &Mbi<Fake>) -> Attachment {
+fn attach(mbi: &Mbi<Board>) -> Attachment {
     mbi.attach(RequesterId::new(1), 1).unwrap()
 }
 
-fn allocate(mbi: &Mbi<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
+fn allocate(mbi: &Mbi<Board>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
     mbi.allocate(&attach(mbi), &request(count, shape))
 }
 
-fn state(fake: &Fake, intid: u32) -> crate::machine::InterruptState {
+fn state(fake: &Board, intid: u32) -> crate::fake::InterruptState {
     fake.at_distributor(|frame| *frame.spis.state(IntId::new(intid)))
 }
 
@@ -77,7 +77,7 @@ fn the_message_is_setspi_and_the_intid() {
 
 #[test]
 fn alias_has_the_same_register_offsets() {
-    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let gic = gic_on(&Board::with_cpus(CPUS));
     let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(Some(0x1_0000_0000))).unwrap();
     let request = request(1, Shape::Independent)
         .with_initially(Initially::Masked)
@@ -96,7 +96,7 @@ fn alias_has_the_same_register_offsets() {
 
 #[test]
 fn missing_message_registers_are_refused() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
     let refused = Mbi::new(&gic_on(&fake), config(&[(64, 8)])).unwrap_err();
     assert_eq!(refused, MbiError::NotSupported { distributor: DISTRIBUTOR });
@@ -105,7 +105,7 @@ fn missing_message_registers_are_refused() {
 
 #[test]
 fn ranges_that_make_no_sense_are_firmwares_fault() {
-    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let gic = gic_on(&Board::with_cpus(CPUS));
     let refused = |ranges: &[(u32, u16)]| Mbi::new(&gic, config(ranges)).unwrap_err();
     assert_eq!(refused(&[]), MbiError::NoRanges);
     for (first, count) in [(16, 8), (30, 4), (1000, 40), (5110, 20), (8192, 4), (u32::MAX, 2)] {
@@ -207,13 +207,13 @@ fn moving_changes_the_route_and_not_the_message() {
     assert_eq!(route(66), to(0));
 }
 
-fn moved_to(mbi: &Mbi<Fake>, block: &HwIrqBlock, cpu: u32) -> Result<(), MsiError> {
+fn moved_to(mbi: &Mbi<Board>, block: &HwIrqBlock, cpu: u32) -> Result<(), MsiError> {
     let moved = mbi.begin_move(block, 0, Cpu::new(cpu))?;
     mbi.end_move(moved, MoveOutcome::Written)
 }
 
 /// The target of a message.
-fn delivery(fake: &Fake, intid: u32) -> Option<u64> {
+fn delivery(fake: &Board, intid: u32) -> Option<u64> {
     fake.at_distributor(|frame| frame.delivers_to(IntId::new(intid)))
 }
 
@@ -249,13 +249,13 @@ fn mask_changes_during_a_move_persist() {
     let (fake, gic, mbi) = set_up(&[(64, 8)]);
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
     let (hwirq, wired) = (block.first(), gic.clone());
-    fake.meanwhile(move || wired.mask(hwirq));
+    interrupt_at(0, move || wired.mask(hwirq));
     moved_to(&mbi, &block, 0).unwrap();
     assert_eq!(delivery(&fake, 64), None);
 
     let (machine, wired) = (fake.clone(), gic.clone());
     mbi.unmask(hwirq);
-    fake.meanwhile(move || {
+    interrupt_at(0, move || {
         wired.mask(hwirq);
         wired.unmask(hwirq);
         assert!(!state(&machine, 64).enabled, "it is enabled before its route changed");
@@ -308,7 +308,7 @@ fn unallocated_vectors_are_not_accessed() {
 
 #[test]
 fn iommu_maps_only_the_alias() {
-    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let gic = gic_on(&Board::with_cpus(CPUS));
     let page = |alias| {
         let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(alias)).unwrap();
         mbi.doorbell_page(Granule::Size64K)
@@ -319,7 +319,7 @@ fn iommu_maps_only_the_alias() {
 
 #[test]
 fn no_device_is_isolated_from_the_page() {
-    let gic = gic_on(&Fake::with_cpus(CPUS));
+    let gic = gic_on(&Board::with_cpus(CPUS));
     let reason = |alias| {
         let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(alias)).unwrap();
         mbi.isolation(RequesterId::new(1))
@@ -368,7 +368,7 @@ proptest! {
 
 #[test]
 fn ranges_without_heap_are_refused_and_released() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     let gic = gic_on(&fake);
     let ranges = [(40, 4), (64, 8)];
     let make = || Mbi::new(&gic, outside(|| config(&ranges)));

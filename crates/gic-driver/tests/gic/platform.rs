@@ -1,6 +1,6 @@
 //! A platform's methods.
 
-use crate::machine::{DISTRIBUTOR, Fake, FakeMmio, FakeRegisters, REDISTRIBUTORS};
+use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeRegisters, REDISTRIBUTOR};
 use doorbell_test_support::with_allocations;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId, Priority};
@@ -12,7 +12,7 @@ use gic_driver::{
 use msi_types::{IrqState, LocalCpu, Trigger};
 
 /// A kernel with a timer and no heap: these four methods are all that it implements.
-struct Timekeeper(Fake);
+struct Timekeeper(Board);
 
 impl LocalCpu for Timekeeper {
     fn irq_save(&self) -> IrqState {
@@ -29,9 +29,9 @@ impl LocalCpu for Timekeeper {
 }
 
 impl Platform for Timekeeper {
-    type Mmio = FakeMmio;
+    type Mmio = BoardFrame;
 
-    fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
+    fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         self.0.map(region)
     }
 
@@ -48,7 +48,7 @@ fn start_timer<P: Platform>(
     let (priority, cpu) = (Priority::new(0xa0), Affinity::new(0, 0, 0, 1));
     let distributor = Distributor::map(platform, DISTRIBUTOR)?;
     distributor.init(platform, DistributorConfig::new(priority, cpu))?;
-    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: 2 * STRIDE_V3 };
+    let region = PhysicalRegion { base: REDISTRIBUTOR, bytes: 2 * STRIDE_V3 };
     let region = RedistributorRegion::new(region);
     let redistributor = find_redistributor(platform, &[region], cpu)?;
     redistributor.wake(platform)?;
@@ -62,7 +62,7 @@ fn start_timer<P: Platform>(
 
 #[test]
 fn a_timer_needs_four_methods_and_no_heap() {
-    let fake = Fake::with_cpus(2);
+    let fake = Board::with_cpus(2);
     let (kernel, registers) = (Timekeeper(fake.clone()), FakeRegisters::default());
     let timer = IntId::ppi(11).unwrap();
     let redistributor = with_allocations(0, || start_timer(&kernel, &registers, timer)).unwrap();
@@ -87,7 +87,7 @@ fn references_to_platforms_are_platforms() {
         platform.irq_restore(platform.irq_save());
         platform.wait(u32::MAX)
     }
-    let kernel = Timekeeper(Fake::with_cpus(1));
+    let kernel = Timekeeper(Board::with_cpus(1));
     assert_eq!(waits(&kernel), Wait::GiveUp);
     assert_eq!(waits(std::sync::Arc::new(kernel)), Wait::GiveUp);
 }

@@ -1,8 +1,6 @@
 //! Redistributors: discovery, power, private interrupts and table registers.
 
-use crate::machine::{
-    Fake, FakeDistributor, FakeMmio, FakeRedistributor, REDISTRIBUTORS, Security,
-};
+use crate::fake::{Board, BoardFrame, FakeDistributor, FakeRedistributor, REDISTRIBUTOR, Security};
 use gic_arch::{Affinity, Cacheability, IntId, Priority, Shareability, gicr};
 use gic_driver::redistributor::{LpiClearing, LpiTables, PendingContents, walk_redistributors};
 use gic_driver::{
@@ -12,28 +10,28 @@ use gic_driver::{
 use msi_types::{Pending, Trigger};
 use proptest::prelude::*;
 
-fn machine(redistributors: Vec<FakeRedistributor>) -> Fake {
-    Fake::new(FakeDistributor::new(Security::Single), redistributors)
+fn machine(redistributors: Vec<FakeRedistributor>) -> Board {
+    Board::with(FakeDistributor::new(Security::Single), redistributors)
 }
 
-fn one() -> (Fake, Redistributor<FakeMmio>) {
+fn one() -> (Board, Redistributor<BoardFrame>) {
     let fake = machine(vec![FakeRedistributor::new(0, true)]);
-    let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTORS).unwrap();
+    let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTOR).unwrap();
     (fake, redistributor)
 }
 
-fn awake() -> (Fake, Redistributor<FakeMmio>) {
+fn awake() -> (Board, Redistributor<BoardFrame>) {
     let (fake, redistributor) = one();
     redistributor.wake(&fake).unwrap();
     (fake, redistributor)
 }
 
 fn region(offset: u64, bytes: u64, stride: Option<u64>) -> RedistributorRegion {
-    RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTORS + offset, bytes })
+    RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTOR + offset, bytes })
         .with_stride(stride)
 }
 
-fn walked(fake: &Fake, region: RedistributorRegion) -> Vec<Result<u8, GicError>> {
+fn walked(fake: &Board, region: RedistributorRegion) -> Vec<Result<u8, GicError>> {
     walk_redistributors(fake, region)
         .map(|found| found.map(|found| found.affinity().aff0()))
         .collect()
@@ -42,7 +40,7 @@ fn walked(fake: &Fake, region: RedistributorRegion) -> Vec<Result<u8, GicError>>
 /// A redistributor at a place of its own.
 fn at(offset: u64, number: u8, last: bool) -> FakeRedistributor {
     let mut frame = FakeRedistributor::new(number, last);
-    frame.offset = offset;
+    frame.base = REDISTRIBUTOR + offset;
     frame
 }
 
@@ -79,7 +77,7 @@ mod discovery {
     fn too_small_stride_is_refused() {
         let fake = machine(vec![at(0, 0, false)]);
         for stride in [0, 0x1_0000, 0x2_8000] {
-            let refused = GicError::BadStride { base: REDISTRIBUTORS, stride };
+            let refused = GicError::BadStride { base: REDISTRIBUTOR, stride };
             assert_eq!(walked(&fake, region(0, 0x20_0000, Some(stride))), [Err(refused)]);
         }
     }
@@ -94,7 +92,7 @@ mod discovery {
     fn truncated_region_names_the_address() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true)]);
         let truncated =
-            GicError::RegionTruncated { base: REDISTRIBUTORS, at: REDISTRIBUTORS + 0x2_0000 };
+            GicError::RegionTruncated { base: REDISTRIBUTOR, at: REDISTRIBUTOR + 0x2_0000 };
         assert_eq!(walked(&fake, region(0, 0x3_0000, None)), [Ok(0), Err(truncated)]);
     }
 
@@ -108,14 +106,14 @@ mod discovery {
         let mut second = at(0x2_0000, 1, false);
         second.pidr2 = 0;
         let fake = machine(vec![at(0, 0, false), second, at(0x4_0000, 2, true)]);
-        let block = Block::Redistributor(REDISTRIBUTORS + 0x2_0000);
+        let block = Block::Redistributor(REDISTRIBUTOR + 0x2_0000);
         let wrong = GicError::WrongRevision { block, found: gic_arch::ArchRevision::Unknown(0) };
         assert_eq!(walked(&fake, region(0, 0x6_0000, None)), [Ok(0), Err(wrong)]);
     }
 
     #[test]
     fn an_address_that_cannot_be_mapped_is_named() {
-        let block = Block::Redistributor(REDISTRIBUTORS);
+        let block = Block::Redistributor(REDISTRIBUTOR);
         assert_eq!(
             walked(&machine(vec![]), region(0, 0x2_0000, None)),
             [Err(GicError::NotMapped(block))]
@@ -127,7 +125,7 @@ mod discovery {
         let fake = machine(vec![at(0, 0, true), at(0x100_0000, 7, false), at(0x102_0000, 8, true)]);
         let regions = [region(0, 0x2_0000, None), region(0x100_0000, 0x4_0000, None)];
         let found = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 8)).unwrap();
-        assert_eq!((found.address(), found.processor_number()), (REDISTRIBUTORS + 0x102_0000, 108));
+        assert_eq!((found.address(), found.processor_number()), (REDISTRIBUTOR + 0x102_0000, 108));
         let missing = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 9)).unwrap_err();
         assert_eq!(missing, GicError::NoRedistributor(Affinity::new(0, 0, 0, 9)));
     }
@@ -165,9 +163,8 @@ mod power {
     #[test]
     fn secure_waker_is_no_obstacle() {
         let fake = machine(vec![FakeRedistributor::new(0, true).awake()]);
-        fake.at_redistributor(0, |frame| frame.waker_hidden = true);
-        let redistributor =
-            Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTORS).unwrap();
+        fake.at_redistributor(0, |frame| frame.power.waker_hidden = true);
+        let redistributor = Redistributor::new(fake.redistributor_frame(0), REDISTRIBUTOR).unwrap();
         assert_eq!((redistributor.wake(&fake), redistributor.sleep(&fake)), (Ok(()), Ok(())));
     }
 
@@ -175,7 +172,7 @@ mod power {
     fn failed_wake_times_out_by_name() {
         let (fake, redistributor) = one();
         fake.at_redistributor(0, |frame| frame.stuck = true);
-        let block = Block::Redistributor(REDISTRIBUTORS);
+        let block = Block::Redistributor(REDISTRIBUTOR);
         let expected = GicError::TimedOut { block, what: "ChildrenAsleep = 0" };
         assert_eq!(redistributor.wake(&fake), Err(expected));
     }
@@ -267,7 +264,7 @@ mod interrupts {
             });
             let before = fake.at_redistributor(0, |frame| frame.bank.states().to_vec());
             let saved = redistributor.save();
-            fake.at_redistributor(0, FakeRedistributor::reset);
+            fake.at_redistributor(0, FakeRedistributor::lose_power);
             redistributor.wake(&fake).unwrap();
             redistributor.restore(&fake, &saved).unwrap();
             prop_assert_eq!(fake.at_redistributor(0, |frame| frame.bank.states().to_vec()), before);
@@ -281,6 +278,17 @@ mod lpi_tables {
 
     fn tables() -> LpiTables {
         LpiTables::new(0x1_2345_6000, 0x2_3456_0000, 16)
+    }
+
+    /// An awake redistributor, with memory for its tables.
+    fn awake() -> (Board, Redistributor<BoardFrame>) {
+        let (fake, redistributor) = super::awake();
+        fake.in_memory(|memory| {
+            memory.leave(0x1_2345_6000, 0xe000);
+            memory.leave(0x2_3456_0000, 0x2000);
+            memory.device_write(0x2_3456_0000, &[0; 0x2000]);
+        });
+        (fake, redistributor)
     }
 
     #[test]
@@ -347,7 +355,7 @@ mod lpi_tables {
         let (fake, redistributor) = awake();
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         redistributor.start_lpis();
-        assert!(fake.at_redistributor(0, |frame| frame.control.enable_lpis()));
+        assert!(fake.at_redistributor(0, |frame| frame.lpis_enabled()));
     }
 
     #[test]
@@ -362,7 +370,7 @@ mod lpi_tables {
         let (fake, redistributor) = awake();
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         redistributor.start_lpis();
-        fake.at_redistributor(0, |frame| frame.lpis_stuck = true);
+        fake.at_redistributor(0, |frame| frame.disables = false);
         assert_eq!(redistributor.disable_lpis(&fake), Ok(LpiClearing::Stuck));
     }
 }

@@ -1,6 +1,6 @@
 //! GICv2m frames at a GICv3.
 
-use crate::machine::{DISTRIBUTOR, Fake, FakeDistributor, FakeRegisters, REDISTRIBUTORS};
+use crate::fake::{Board, DISTRIBUTOR, FakeDistributor, FakeRegisters, REDISTRIBUTOR};
 use doorbell_test_support::after_failures;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, v2m};
@@ -21,16 +21,13 @@ fn typer(first: u16, count: u16) -> u32 {
 }
 
 /// A machine with a GICv3 and these frames.
-fn machine(frames: &[(u64, u32, u32)]) -> (Fake, Arc<Gic<Fake>>) {
-    let fake = Fake::with_cpus(1);
+fn machine(frames: &[(u64, u32, u32)]) -> (Board, Arc<Gic<Board>>) {
+    let fake = Board::with_cpus(1);
     // All SPIs that there can be.
     fake.at_distributor(FakeDistributor::implement_all_spis);
-    fake.0
-        .v2m
-        .lock()
-        .unwrap()
-        .extend(frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr])));
-    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: STRIDE_V3 };
+    let frames = frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr]));
+    fake.world().v2m.extend(frames);
+    let region = PhysicalRegion { base: REDISTRIBUTOR, bytes: STRIDE_V3 };
     let regions = vec![RedistributorRegion::new(region)];
     let config = GicConfig::new(DISTRIBUTOR, regions, vec![Affinity::new(0, 0, 0, 0)]);
     let gic = Arc::new(Gic::new(Arc::new(fake.clone()), config).unwrap());
@@ -38,11 +35,11 @@ fn machine(frames: &[(u64, u32, u32)]) -> (Fake, Arc<Gic<Fake>>) {
     (fake, gic)
 }
 
-fn open(gic: &Arc<Gic<Fake>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Fake>, V2mError> {
+fn open(gic: &Arc<Gic<Board>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Board>, V2mError> {
     V2m::new(gic.platform().clone(), gic.clone(), frames)
 }
 
-fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
+fn allocate(v2m: &V2m<Board>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
     let device = v2m.attach(RequesterId::new(1), 1).unwrap();
     let fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
     let count = NonZeroU16::new(count).unwrap();
@@ -50,12 +47,12 @@ fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, Msi
     v2m.allocate(&device, &request)
 }
 
-fn first_message(v2m: &V2m<Fake>, count: u16) -> MsiMessage {
+fn first_message(v2m: &V2m<Board>, count: u16) -> MsiMessage {
     let shape = if count == 1 { Shape::Independent } else { Shape::AlignedGroup };
     v2m.compose(&allocate(v2m, count, shape).unwrap(), 0).unwrap()
 }
 
-fn ranges(v2m: &V2m<Fake>) -> Vec<(u32, u16)> {
+fn ranges(v2m: &V2m<Board>) -> Vec<(u32, u16)> {
     v2m.ranges().iter().map(|range| (range.first.get(), range.count.get())).collect()
 }
 
@@ -127,7 +124,8 @@ fn odd_data_base_has_no_groups() {
 #[test]
 fn address_frame_is_not_read_and_has_no_groups() {
     // The platform maps nothing there: reading would abort.
-    let (_, gic) = machine(&[]);
+    let (fake, gic) = machine(&[]);
+    fake.world().unmapped.insert(FRAME);
     let frame = V2mFrame::new(FRAME)
         .with_first_spi(Some(40))
         .with_spi_count(Some(16))

@@ -7,10 +7,10 @@ mod residency;
 mod suspending;
 mod wired;
 
-use crate::machine::{
-    DISTRIBUTOR, Fake, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTORS, Security,
+use crate::fake::{
+    Board, DISTRIBUTOR, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTOR, Security,
 };
-use gic_arch::gicr::{Propbaser, STRIDE_V3};
+use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId, Priority, SgiId, icc};
 use gic_driver::cpu_interface::SplitEoi;
 use gic_driver::gic::SuspendError;
@@ -26,18 +26,18 @@ use std::sync::Arc;
 const CPUS: u8 = 3;
 
 fn config() -> GicConfig {
-    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
+    let region = PhysicalRegion { base: REDISTRIBUTOR, bytes: u64::from(CPUS) * STRIDE_V3 };
     let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
     GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion::new(region)], affinities)
 }
 
-fn discovered(fake: &Fake) -> Result<Gic<Fake>, GicError> {
+fn discovered(fake: &Board) -> Result<Gic<Board>, GicError> {
     Gic::new(Arc::new(fake.clone()), config())
 }
 
 /// A GIC with all CPUs on.
-fn running() -> (Fake, Gic<Fake>, Vec<FakeRegisters>) {
-    let fake = Fake::with_cpus(CPUS);
+fn running() -> (Board, Gic<Board>, Vec<FakeRegisters>) {
+    let fake = Board::with_cpus(CPUS);
     let gic = discovered(&fake).unwrap();
     let registers: Vec<_> = gic.cpus().map(|_| FakeRegisters::default()).collect();
     for (cpu, registers) in gic.cpus().zip(&registers) {

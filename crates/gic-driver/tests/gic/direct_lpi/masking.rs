@@ -82,7 +82,7 @@ fn unresponsive_redistributor_costs_one_wait() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Fixed, 8, 0).unwrap();
-    board.world().rd(0).stuck = true;
+    board.world().rd(0).stuck_invalidation = true;
     let reads = |index| {
         let before = board.world().rd(0).direct_writes;
         direct.mask(device.block.hwirq(index).unwrap());
@@ -91,7 +91,7 @@ fn unresponsive_redistributor_costs_one_wait() {
     };
     assert!(reads(0) > 40, "as long as the clock lets it");
     assert_eq!((reads(1), reads(2)), (1, 1));
-    board.world().rd(0).stuck = false;
+    board.world().rd(0).stuck_invalidation = false;
     for index in 0..8 {
         direct.mask(device.block.hwirq(index).unwrap());
         direct.unmask(device.block.hwirq(index).unwrap());

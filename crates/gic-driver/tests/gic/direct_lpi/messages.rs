@@ -23,7 +23,7 @@ fn a_message_is_its_targets_setlpir_and_intid() {
 #[test]
 fn low_lpis_are_left_to_16_bit_endpoints() {
     let board = Board::new(1, 0);
-    board.world().id_bits = 17;
+    board.world().distributor.typer.set_id_bits_minus_one(16);
     let direct = board.direct_lpi().unwrap();
     let short = ANY.with_data_bits(16);
     let allocate =

@@ -200,7 +200,7 @@ impl RandomMachine {
                 self.board.world().rd(cpu).lose_power();
             }
             Op::LosePower { .. } => {}
-            Op::Stick { cpu } => self.board.world().rd(cpu).stuck = true,
+            Op::Stick { cpu } => self.board.world().rd(cpu).stuck_invalidation = true,
             Op::Unstick => self.unstick(),
             Op::Fire { device, .. }
             | Op::Move { device, .. }
@@ -335,7 +335,7 @@ impl RandomMachine {
     }
 
     fn unstick(&self) {
-        (0..CPUS).for_each(|cpu| self.board.world().rd(cpu).stuck = false);
+        (0..CPUS).for_each(|cpu| self.board.world().rd(cpu).stuck_invalidation = false);
     }
 
     /// All on, nothing masked, everything taken: what was sent was seen.

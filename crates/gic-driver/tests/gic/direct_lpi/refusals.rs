@@ -73,7 +73,7 @@ fn failed_invalidation_changes_nothing() {
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let free = direct.gic().lpis().unwrap().available();
-    board.world().rd(1).stuck = true;
+    board.world().rd(1).stuck_invalidation = true;
     assert!(matches!(
         direct.begin_move(&device.block, 0, Cpu::new(1)),
         Err(MsiError::Controller(_))
@@ -82,7 +82,7 @@ fn failed_invalidation_changes_nothing() {
     assert!(matches!(refused, Err(MsiError::Controller(_))));
     // LPIs that an unresponsive redistributor may have cached are not reused.
     assert_eq!(direct.gic().lpis().unwrap().available(), free - 4);
-    board.world().rd(1).stuck = false;
+    board.world().rd(1).stuck_invalidation = false;
     device.fire(&board, 0);
     assert_eq!(taken(&board, 0), [device.lpi(0)]);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();

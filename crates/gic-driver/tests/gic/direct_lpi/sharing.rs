@@ -88,9 +88,9 @@ fn direct_lpis_beside_an_its_are_refused() {
 fn direct_lpis_that_failed_can_be_tried_again() {
     let board = Board::new(1, 0);
     let gic = board.running_gic();
-    board.world().rd(0).stuck = true;
+    board.world().rd(0).stuck_invalidation = true;
     assert!(matches!(DirectLpi::new(gic.clone()), Err(DirectLpiError::Fault(_))));
-    board.world().rd(0).stuck = false;
+    board.world().rd(0).stuck_invalidation = false;
     assert!(DirectLpi::new(gic).is_ok());
 }
 

@@ -1,14 +1,18 @@
 //! The machine, as the drivers' platform.
 
+use super::cpu_interface::{FakeRegisters, RegisterState};
+use super::distributor::{FakeDistributor, Security};
+use super::effect::Effect;
 use super::interpreter::{Hardware, Interpreter};
 use super::memory::Memory;
-use super::redistributor::{Effect, Redistributor};
-use super::registers::{BoardBlock, BoardFrame, BoardRegisters};
+use super::redistributor::FakeRedistributor;
+use super::registers::{BoardBlock, BoardFrame};
 use crate::interleaving;
 use doorbell_test_support::Outside;
 use gic_arch::Affinity;
-use gic_arch::gicr::Typer;
+use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, Typer, VLPI_BASE};
 use gic_arch::its::RdBase;
+use gic_arch::v2m;
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::{
     Coherence, CpuInterface, Gic, GicConfig, GicPlatform, Observed, PhysicalRegion, Platform,
@@ -16,11 +20,16 @@ use gic_driver::{
 };
 use msi_types::{Cpu, IrqState, LocalCpu, MsiMessage};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+/// The alias of the distributor at chip 0, and the distance to the next chip's.
+const CHIP_ALIAS: u64 = DISTRIBUTOR + 0x158_0000;
+const CHIP_STRIDE: u64 = 1 << 44;
 pub(crate) const ITS: u64 = 0x808_0000;
 pub(crate) const ITS_STRIDE: u64 = 0x2_0000;
 /// RD_base of CPU 0, and the distance to the next.
@@ -34,23 +43,40 @@ pub(crate) struct World {
     pub(crate) memory: Memory,
     pub(crate) its: Vec<Interpreter>,
     /// By CPU.
-    pub(crate) redistributors: Vec<Redistributor>,
+    pub(crate) redistributors: Vec<FakeRedistributor>,
+    pub(crate) distributor: FakeDistributor,
+    /// GICv2m frames by address: `MSI_TYPER` and `MSI_IIDR`.
+    pub(crate) v2m: BTreeMap<u64, [u32; 2]>,
+    /// Addresses that the platform cannot map. To map another one where nothing is panics.
+    pub(crate) unmapped: BTreeSet<u64>,
     /// Turns of one wait.
     pub(crate) patience: u32,
     /// Turns of all waits.
     pub(crate) turns: u32,
     /// Number of times that a task let others run.
     pub(crate) yields: u32,
-    /// INTID bits.
-    pub(crate) id_bits: u8,
-    /// `GICD_TYPER.num_LPIs`.
-    pub(crate) num_lpis: u8,
-    pub(super) distributor: BTreeMap<u32, u32>,
 }
 
 impl World {
-    pub(crate) fn rd(&mut self, cpu: u32) -> &mut Redistributor {
+    pub(crate) fn rd(&mut self, cpu: u32) -> &mut FakeRedistributor {
         &mut self.redistributors[cpu as usize]
+    }
+
+    /// The redistributor's frame, or the alias of the distributor, at or above the low region.
+    fn redistributor_block(&self, region: PhysicalRegion) -> Option<BoardBlock> {
+        let PhysicalRegion { base, bytes } = region;
+        let find = |at: u64| self.redistributors.iter().position(|rd| rd.base == at);
+        if let Some(cpu) = find(base) {
+            assert_eq!(bytes, STRIDE_V3, "RD_base and SGI_base");
+            return Some(BoardBlock::Redistributor(cpu));
+        }
+        let vlpi = find(base - u64::from(VLPI_BASE));
+        if let Some(cpu) = vlpi.filter(|cpu| self.redistributors[*cpu].typer.vlpis()) {
+            assert_eq!(bytes, FRAME_SIZE, "VLPI_base");
+            return Some(BoardBlock::Vlpi(cpu));
+        }
+        (base % CHIP_STRIDE == CHIP_ALIAS)
+            .then(|| BoardBlock::DistributorAlias(u32::try_from(base / CHIP_STRIDE).unwrap()))
     }
 
     /// Receives a device's message to an ITS. Returns the redistributor and the LPI that became
@@ -106,7 +132,17 @@ impl World {
 
 /// A handle to the world.
 #[derive(Clone, Debug)]
-pub(crate) struct Board(Arc<Mutex<World>>);
+pub(crate) struct Board(Arc<Machine>);
+
+#[derive(Debug)]
+struct Machine {
+    world: Mutex<World>,
+    /// CPU interfaces by CPU.
+    interfaces: Vec<Arc<Mutex<RegisterState>>>,
+    creator: ThreadId,
+    /// A second thread uses the machine.
+    shared: AtomicBool,
+}
 
 /// The world, whose memory is not the driver's.
 #[derive(Debug)]
@@ -169,10 +205,11 @@ impl Board {
                 RdBase::from_processor_number(number)
             };
             let typer = typer(cpu).with_processor_number(number).with_last(cpu + 1 == cpus);
-            Redistributor::new(base, target.field(), typer)
+            FakeRedistributor::at(base, target.field(), typer)
         });
         let redistributors = redistributors.collect();
-        Self::of(its.into_iter().map(Interpreter::new).collect(), redistributors)
+        let its = its.into_iter().map(Interpreter::new).collect();
+        Self::of(lpi_distributor(), its, redistributors)
     }
 
     /// With direct LPIs at CPUs in the low region, then at CPUs in the high one. From the moment
@@ -185,44 +222,103 @@ impl Board {
             };
             let last = cpu + 1 == low || cpu + 1 == low + high;
             let typer = typer(cpu).with_direct_lpi(true).with_last(last);
-            let mut new = Redistributor::new(base, cpu.into(), typer);
+            let mut new = FakeRedistributor::at(base, cpu.into(), typer);
             (new.coherent, new.caches_at_enable) = (true, true);
             new
         });
-        Self::of(Vec::new(), redistributors.collect())
+        Self::with(lpi_distributor(), redistributors.collect())
     }
 
-    fn of(its: Vec<Interpreter>, redistributors: Vec<Redistributor>) -> Self {
-        Self(Arc::new(Mutex::new(World {
+    /// With this distributor and these redistributors, in the low region but where they say so.
+    pub(crate) fn with(
+        distributor: FakeDistributor,
+        redistributors: Vec<FakeRedistributor>,
+    ) -> Self {
+        Self::of(distributor, Vec::new(), redistributors)
+    }
+
+    /// Of one security state, with `cpus` redistributors in one region.
+    pub(crate) fn with_cpus(cpus: u8) -> Self {
+        let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus));
+        Self::with(FakeDistributor::new(Security::Single), redistributors.collect())
+    }
+
+    fn of(
+        distributor: FakeDistributor,
+        its: Vec<Interpreter>,
+        redistributors: Vec<FakeRedistributor>,
+    ) -> Self {
+        run_on(0);
+        let interfaces = redistributors.iter().map(|_| Arc::default()).collect();
+        let world = Mutex::new(World {
             memory: Memory::new(),
             its,
             redistributors,
+            distributor,
+            v2m: BTreeMap::new(),
+            unmapped: BTreeSet::new(),
             patience: 40,
             turns: 0,
             yields: 0,
-            id_bits: 14,
-            num_lpis: 0,
-            distributor: BTreeMap::new(),
-        })))
+        });
+        let (creator, shared) = (thread::current().id(), AtomicBool::new(false));
+        Self(Arc::new(Machine { world, interfaces, creator, shared }))
     }
 
     /// With 2^`log2` LPIs.
     pub(crate) fn with_lpis(self, log2: u8) -> Self {
         let world = &mut *self.world();
-        world.num_lpis = log2 - 1;
+        world.distributor.typer.set_num_lpis(log2 - 1);
         world.redistributors.iter_mut().for_each(|rd| rd.lpis = 1 << log2);
         self.clone()
     }
 
     pub(crate) fn world(&self) -> WorldGuard<'_> {
+        self.note_thread();
         // A driver that is dropped by a failed test goes on to the end.
-        let world = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let world = self.0.world.lock().unwrap_or_else(PoisonError::into_inner);
         WorldGuard { _outside: Outside::new(), world }
+    }
+
+    pub(crate) fn at_distributor<R>(&self, f: impl FnOnce(&mut FakeDistributor) -> R) -> R {
+        f(&mut self.world().distributor)
+    }
+
+    pub(crate) fn at_redistributor<R>(
+        &self,
+        index: usize,
+        f: impl FnOnce(&mut FakeRedistributor) -> R,
+    ) -> R {
+        f(&mut self.world().redistributors[index])
+    }
+
+    pub(crate) fn in_memory<R>(&self, f: impl FnOnce(&mut Memory) -> R) -> R {
+        f(&mut self.world().memory)
+    }
+
+    pub(crate) fn distributor_frame(&self) -> BoardFrame {
+        BoardFrame { board: self.clone(), block: BoardBlock::Distributor }
+    }
+
+    pub(crate) fn redistributor_frame(&self, index: usize) -> BoardFrame {
+        BoardFrame { board: self.clone(), block: BoardBlock::Redistributor(index) }
+    }
+
+    fn note_thread(&self) {
+        if thread::current().id() != self.0.creator {
+            self.0.shared.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Checks that another thread may hold the lock that this one waits for.
+    fn check_shared(&self) {
+        let shared = self.0.shared.load(Ordering::SeqCst) || !interleaving::is_one_cpu();
+        assert!(shared, "a lock is taken by its holder");
     }
 
     /// Discovers the GIC.
     pub(crate) fn gic(&self) -> Arc<Gic<Self>> {
-        let id_bits = self.world().id_bits;
+        let id_bits = self.world().distributor.typer.id_bits_minus_one() + 1;
         let bases: Vec<u64> = self.world().redistributors.iter().map(|rd| rd.base).collect();
         let region = |base| {
             let here = bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at));
@@ -249,17 +345,24 @@ impl Board {
         DirectLpi::new(self.running_gic())
     }
 
-    pub(crate) fn registers(&self, cpu: Cpu) -> BoardRegisters {
-        BoardRegisters::new(self.clone(), cpu.get())
+    pub(crate) fn registers(&self, cpu: Cpu) -> FakeRegisters {
+        FakeRegisters::of(self.0.interfaces[cpu.index()].clone(), self.clone(), cpu.get())
     }
 
-    pub(crate) fn interface(&self, cpu: u32) -> CpuInterface<BoardRegisters> {
+    pub(crate) fn interface(&self, cpu: u32) -> CpuInterface<FakeRegisters> {
         CpuInterface::new(self.registers(Cpu::new(cpu)))
     }
 }
 
 fn low_base(cpu: u32) -> u64 {
     REDISTRIBUTOR + u64::from(cpu) * REDISTRIBUTOR_STRIDE
+}
+
+/// A distributor with 14 INTID bits.
+fn lpi_distributor() -> FakeDistributor {
+    let mut new = FakeDistributor::new(Security::Single);
+    new.typer.set_id_bits_minus_one(13);
+    new
 }
 
 fn typer(cpu: u32) -> Typer {
@@ -276,6 +379,7 @@ impl LocalCpu for Board {
         if !interleaving::is_one_cpu() {
             return IrqState::new(0);
         }
+        self.note_thread();
         MASKED.set(MASKED.get() + 1);
         IrqState::new(MASKED.get() - 1)
     }
@@ -289,6 +393,7 @@ impl LocalCpu for Board {
     }
 
     fn relax(&self) {
+        self.check_shared();
         assert!(
             MASKED.get() != 0 || !interleaving::is_one_cpu(),
             "a task spins, and the thread that it waits for may never run"
@@ -298,6 +403,7 @@ impl LocalCpu for Board {
 
     fn yield_now(&self) {
         must_be_task("yield_now");
+        self.check_shared();
         self.world().yields += 1;
         interleaving::wait();
     }
@@ -308,19 +414,24 @@ impl Platform for Board {
 
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         must_be_task("map");
-        let frame = |block| Some(BoardFrame { board: self.clone(), block });
-        if region.base == DISTRIBUTOR {
-            return frame(BoardBlock::Distributor);
-        }
+        let PhysicalRegion { base, bytes } = region;
         let world = self.world();
-        if let Some(cpu) = world.redistributors.iter().position(|rd| rd.base == region.base) {
-            return frame(BoardBlock::Redistributor(cpu));
-        }
-        let offset = region.base.checked_sub(ITS).filter(|offset| offset % ITS_STRIDE == 0);
-        let its = offset.unwrap_or_else(|| panic!("{:#x} is mapped: nothing is", region.base));
-        assert_eq!(region.bytes, 0x2_0000, "an ITS has two frames");
-        let its = usize::try_from(its / ITS_STRIDE).unwrap();
-        if its < world.its.len() { frame(BoardBlock::Its(its)) } else { None }
+        let block = match base {
+            _ if world.unmapped.contains(&base) => return None,
+            DISTRIBUTOR => BoardBlock::Distributor,
+            _ if world.v2m.contains_key(&base) => {
+                assert_eq!(bytes, v2m::FRAME_SIZE);
+                BoardBlock::V2m(base)
+            }
+            ITS..REDISTRIBUTOR if (base - ITS).is_multiple_of(ITS_STRIDE) => {
+                assert_eq!(bytes, 0x2_0000, "an ITS has two frames");
+                let its = usize::try_from((base - ITS) / ITS_STRIDE).unwrap();
+                (its < world.its.len()).then_some(BoardBlock::Its(its))?
+            }
+            REDISTRIBUTOR.. => world.redistributor_block(region)?,
+            _ => panic!("{base:#x} is mapped: nothing is"),
+        };
+        Some(BoardFrame { board: self.clone(), block })
     }
 
     fn wait(&self, turn: u32) -> Wait {
@@ -340,6 +451,7 @@ impl Platform for Board {
 impl GicPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
+        self.note_thread();
         if let Some(interlude) = ALLOCATING.take() {
             interlude();
         }
@@ -348,7 +460,7 @@ impl GicPlatform for Board {
     }
 
     fn release_table(&self, table: Table) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             return;
         }
         must_be_task("release_table");
@@ -361,8 +473,7 @@ impl GicPlatform for Board {
 
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         must_be_task("adopt_table");
-        let bytes = self.world().memory.bytes_at(region.base)?;
-        (bytes >= region.bytes).then_some(Table::new(region.base, bytes, 0))
+        self.world().memory.adopt(region)
     }
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {

@@ -1,16 +1,17 @@
 //! Execution of the commands.
 
+use super::effect::{Effect, apply};
 use super::entries::{DeviceEntry, TranslationEntry};
 use super::interpreter::Interpreter;
 use super::memory::Memory;
-use super::redistributor::{Effect, Redistributor, apply};
+use super::redistributor::FakeRedistributor;
 use gic_arch::its::{Command, MapAction};
 
 /// One command. `None` is a command error.
 pub(crate) struct Execution<'a> {
     pub(crate) its: &'a mut Interpreter,
     pub(crate) memory: &'a mut Memory,
-    pub(crate) redistributors: &'a mut [Redistributor],
+    pub(crate) redistributors: &'a mut [FakeRedistributor],
 }
 
 impl Execution<'_> {

@@ -3,10 +3,11 @@
 //! Independent of the driver: it knows registers, commands and entries from the architecture alone.
 //! It panics where a driver relies on what the architecture does not promise.
 
+use super::effect::Effect;
 use super::entries::{DeviceEntry, TranslationEntry};
 use super::execution::Execution;
 use super::memory::{Memory, View};
-use super::redistributor::{Effect, Redistributor};
+use super::redistributor::FakeRedistributor;
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize, TableKind, Typer};
 use gic_arch::its::{Command, Level1Entry};
 use gic_arch::{Cacheability, Shareability};
@@ -250,7 +251,7 @@ impl Interpreter {
     pub(crate) fn post(
         &mut self,
         memory: &mut Memory,
-        redistributors: &mut [Redistributor],
+        redistributors: &mut [FakeRedistributor],
         value: Cwriter,
     ) {
         let offset = value.offset();
@@ -291,7 +292,7 @@ impl Interpreter {
         &mut self,
         stuck: bool,
         memory: &mut Memory,
-        redistributors: &mut [Redistributor],
+        redistributors: &mut [FakeRedistributor],
     ) {
         self.stuck = stuck;
         self.execute(memory, redistributors, self.hardware.pace.unwrap_or(usize::MAX));
@@ -300,7 +301,7 @@ impl Interpreter {
     pub(crate) fn look(
         &mut self,
         memory: &mut Memory,
-        redistributors: &mut [Redistributor],
+        redistributors: &mut [FakeRedistributor],
     ) -> Creadr {
         self.traffic.reads += 1;
         if self.nonsense {
@@ -333,7 +334,12 @@ impl Interpreter {
         }
     }
 
-    fn execute(&mut self, memory: &mut Memory, redistributors: &mut [Redistributor], most: usize) {
+    fn execute(
+        &mut self,
+        memory: &mut Memory,
+        redistributors: &mut [FakeRedistributor],
+        most: usize,
+    ) {
         for _ in 0..most {
             if self.stuck || self.stalled || !self.control.enabled() {
                 return;

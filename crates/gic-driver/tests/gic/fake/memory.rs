@@ -2,8 +2,8 @@
 //! published, and what a controller writes is invisible to CPUs until they observe it. Freed memory
 //! is never reused.
 
-use gic_driver::{Coherence, TableLayout};
-use std::collections::BTreeMap;
+use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// The source of a controller's reads.
@@ -26,6 +26,10 @@ struct Region {
 #[derive(Debug)]
 pub(crate) struct Memory {
     regions: BTreeMap<u64, Region>,
+    /// Regions of a previous kernel, which nobody adopted yet.
+    left: BTreeSet<u64>,
+    /// Regions that firmware or a previous kernel reserved.
+    reserved: BTreeSet<u64>,
     /// Number of allocations that still succeed.
     pub(crate) allowance: Option<u32>,
     /// Size in bytes of the largest allocation that succeeds.
@@ -43,6 +47,8 @@ impl Memory {
     pub(crate) fn new() -> Self {
         Self {
             regions: BTreeMap::new(),
+            left: BTreeSet::new(),
+            reserved: BTreeSet::new(),
             allowance: None,
             largest: u64::MAX,
             misplaced: None,
@@ -67,10 +73,33 @@ impl Memory {
         let place = next.next_multiple_of(align);
         *next = place + bytes + 0x100;
         let base = place + shift;
-        let zeros = vec![0; usize::try_from(bytes).unwrap()];
-        let region = Region { cpu: zeros.clone(), barrier: zeros.clone(), dram: zeros };
-        assert!(self.regions.insert(base, region).is_none(), "{base:#x} is in use");
+        assert!(self.regions.insert(base, region(bytes, 0)).is_none(), "{base:#x} is in use");
         Some(base)
+    }
+
+    /// Leaves a table of a previous kernel, which enabled every LPI.
+    pub(crate) fn leave(&mut self, base: u64, bytes: u64) {
+        if self.left.insert(base) {
+            self.regions.insert(base, region(bytes, 0xa3));
+        }
+    }
+
+    /// Leaves a table of a previous kernel that may be adopted.
+    pub(crate) fn reserve(&mut self, base: u64, bytes: u64) {
+        self.leave(base, bytes);
+        self.reserved.insert(base);
+    }
+
+    pub(crate) fn adopt(&mut self, region: PhysicalRegion) -> Option<Table> {
+        let PhysicalRegion { base, bytes } = region;
+        if self.left.contains(&base) && !self.reserved.contains(&base) {
+            return None;
+        }
+        let found = self.regions.get(&base)?.cpu.len() as u64;
+        (found >= bytes).then(|| {
+            self.left.remove(&base);
+            Table::new(base, found, 0)
+        })
     }
 
     /// Returns the distance by which the next allocation is misplaced.
@@ -152,13 +181,8 @@ impl Memory {
         self.regions.range(address..).count()
     }
 
-    /// The size of the allocation that begins here.
-    pub(crate) fn bytes_at(&self, base: u64) -> Option<u64> {
-        self.regions.get(&base).map(|region| region.cpu.len() as u64)
-    }
-
     pub(crate) fn live_regions(&self) -> usize {
-        self.regions.len()
+        self.regions.len() - self.left.len()
     }
 
     fn locate(&mut self, address: u64, count: usize) -> (&mut Region, Range<usize>) {
@@ -174,4 +198,9 @@ impl Memory {
         );
         (region, start..start + count)
     }
+}
+
+fn region(bytes: u64, fill: u8) -> Region {
+    let cpu = vec![fill; usize::try_from(bytes).unwrap()];
+    Region { barrier: cpu.clone(), dram: cpu.clone(), cpu }
 }

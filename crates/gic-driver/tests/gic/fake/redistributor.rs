@@ -3,13 +3,27 @@
 //! meantime. Commands of an ITS take effect only at a SYNC, and invalidations by register only when
 //! `SYNCR.Busy` becomes 0. An access that the architecture calls UNPREDICTABLE panics.
 
+use super::bank::PRIVATE;
+use super::board::REDISTRIBUTOR;
 use super::memory::{Memory, View};
-use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr, Typer, Waker};
-use gic_arch::{Shareability, id};
-use std::collections::{BTreeMap, BTreeSet};
+use super::power::Power;
+use super::{Bank, FakeVlpiFrame, LAG};
+use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, STRIDE_V3, Syncr, Typer, Waker};
+use gic_arch::{Affinity, Shareability, id};
+use std::collections::BTreeSet;
 
-/// Number of reads of `SYNCR` and `RWP` that return 1.
-const LAG: u32 = 2;
+const CTLR: u32 = gicr::CTLR.offset();
+const IIDR: u32 = gicr::IIDR.offset();
+const TYPER: u32 = gicr::TYPER.offset();
+const WAKER: u32 = gicr::WAKER.offset();
+const PROPBASER: u32 = gicr::PROPBASER.offset();
+const PENDBASER: u32 = gicr::PENDBASER.offset();
+const SETLPIR: u32 = gicr::SETLPIR.offset();
+const CLRLPIR: u32 = gicr::CLRLPIR.offset();
+const INVLPIR: u32 = gicr::INVLPIR.offset();
+const INVALLR: u32 = gicr::INVALLR.offset();
+const SYNCR: u32 = gicr::SYNCR.offset();
+const PIDR2: u32 = id::PIDR2.offset();
 const FIRST_LPI: u32 = 8192;
 
 /// An invalidation in progress.
@@ -19,24 +33,20 @@ enum Invalidation {
     All,
 }
 
-/// The effect of an ITS command at a redistributor, once it is synchronised.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Effect {
-    Reload(u32),
-    ReloadAll,
-    Set(u32),
-    Clear(u32),
-    MoveTo(u32, u64),
-    MoveAllTo(u64),
-}
-
 #[derive(Debug)]
-pub(crate) struct Redistributor {
+pub(crate) struct FakeRedistributor {
     /// Physical address of RD_base.
     pub(crate) base: u64,
     /// `RdBase::field`.
     pub(crate) target: u64,
     pub(crate) typer: Typer,
+    pub(crate) pidr2: u32,
+    pub(crate) iidr: u32,
+    /// Its CPU's own interrupts.
+    pub(crate) bank: Bank,
+    pub(crate) power: Power,
+    /// The frame VLPI_base, present with `GICR_TYPER.VLPIS`.
+    pub(crate) vlpi: FakeVlpiFrame,
     /// `GICR_CTLR.CES`.
     pub(crate) can_disable: bool,
     /// Disabling LPIs works, whatever `CES` says.
@@ -45,8 +55,10 @@ pub(crate) struct Redistributor {
     pub(crate) coherent: bool,
     /// Caches all configurations when LPIs are enabled; otherwise none before it is told to.
     pub(crate) caches_at_enable: bool,
-    /// Invalidations never end.
+    /// Writes never finish, and nothing falls asleep or wakes.
     pub(crate) stuck: bool,
+    /// Invalidations never end.
+    pub(crate) stuck_invalidation: bool,
     /// Ignores invalidations, which has the same effect as a driver that omits them.
     pub(crate) ignores_invalidation: bool,
     /// `SYNCR.Busy` reads as 0 always, which has the same effect as a driver that ignores it.
@@ -61,33 +73,55 @@ pub(crate) struct Redistributor {
     pub(crate) direct_writes: u32,
     /// Number of writes to `INVLPIR` and `INVALLR`.
     pub(crate) invalidations: u32,
-    pub(crate) asleep: bool,
+    pub(crate) propbaser: Propbaser,
+    pub(crate) pendbaser: Pendbaser,
+    /// Was `PTZ` written with the pending table in use?
+    pub(crate) pending_table_zero: bool,
     /// LPIs delivered between polls, as by a redistributor that reads configurations at any time.
     delivered: Vec<u32>,
     /// Cached bytes of the configuration table; missing ones look disabled.
     config: Vec<u8>,
     enabled: bool,
-    propbaser: Propbaser,
-    pendbaser: Pendbaser,
+    /// `EnableLPIs` was set, and the write was acknowledged before it arrived.
+    enable_under_way: bool,
     invalidating: Option<Invalidation>,
     /// Number of further reads of `SYNCR` that return `Busy` as 1.
     busy: u32,
-    /// Number of further reads of `CTLR` that return `RWP` as 1.
+    /// Number of reads of `CTLR` until `RWP` is 0.
     settling: u32,
-    others: BTreeMap<u32, u32>,
 }
 
-impl Redistributor {
-    pub(crate) fn new(base: u64, target: u64, typer: Typer) -> Self {
+impl FakeRedistributor {
+    /// The redistributor of the PE with affinity 0.0.0.`number`, after reset, with 32 extended
+    /// PPIs. It looks into caches.
+    pub(crate) fn new(number: u8, last: bool) -> Self {
+        let typer = Typer::new()
+            .with_plpis(true)
+            .with_last(last)
+            .with_processor_number(u16::from(number) + 100)
+            .with_ppi_num(1)
+            .with_affinity_value(Affinity::new(0, 0, 0, number).packed());
+        let base = REDISTRIBUTOR + u64::from(number) * STRIDE_V3;
+        Self { coherent: true, ..Self::at(base, number.into(), typer) }
+    }
+
+    /// After reset. It does not look into caches.
+    pub(crate) fn at(base: u64, target: u64, typer: Typer) -> Self {
         Self {
             base,
             target,
             typer,
+            pidr2: 0x3b,
+            iidr: 0x043b,
+            bank: Bank::new(PRIVATE, 0..64),
+            power: Power::new(),
+            vlpi: FakeVlpiFrame::default(),
             can_disable: true,
             disables: true,
             coherent: false,
             caches_at_enable: false,
             stuck: false,
+            stuck_invalidation: false,
             ignores_invalidation: false,
             hides_busy: false,
             has_invlpir: false,
@@ -95,17 +129,22 @@ impl Redistributor {
             lpis: u64::MAX,
             direct_writes: 0,
             invalidations: 0,
-            asleep: true,
+            propbaser: Propbaser::new(),
+            pendbaser: Pendbaser::new(),
+            pending_table_zero: false,
             delivered: Vec::new(),
             config: Vec::new(),
             enabled: false,
-            propbaser: Propbaser::new(),
-            pendbaser: Pendbaser::new(),
+            enable_under_way: false,
             invalidating: None,
             busy: 0,
             settling: 0,
-            others: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn awake(mut self) -> Self {
+        (self.power.sleep, self.power.asleep) = (false, false);
+        self
     }
 
     /// Leaves LPIs enabled for good with a previous kernel's tables, and these LPIs pending.
@@ -126,14 +165,16 @@ impl Redistributor {
         self.enabled
     }
 
-    /// Loses everything but its identity and abilities.
+    /// Loses everything but its identity and abilities, as in the time without power.
     pub(crate) fn lose_power(&mut self) {
-        (self.enabled, self.asleep) = (false, true);
+        self.power.reset();
+        (self.enabled, self.enable_under_way, self.pending_table_zero) = (false, false, false);
         (self.propbaser, self.pendbaser) = (Propbaser::new(), Pendbaser::new());
+        self.bank = Bank::new(PRIVATE, 0..64);
+        self.vlpi = FakeVlpiFrame::default();
         self.forget();
         self.delivered.clear();
-        self.invalidating = None;
-        self.others.clear();
+        (self.invalidating, self.busy, self.settling) = (None, 0, 0);
     }
 
     /// Loses its caches and its pending LPIs.
@@ -166,7 +207,7 @@ impl Redistributor {
     /// Returns the LPI that it would signal, if any.
     pub(crate) fn signalled(&self) -> Option<u32> {
         let ready = self.pending.iter().find(|lpi| self.is_enabled(**lpi));
-        ready.filter(|_| !self.asleep).copied()
+        ready.filter(|_| !self.power.is_asleep()).copied()
     }
 
     /// Takes what can be delivered.
@@ -185,7 +226,7 @@ impl Redistributor {
 
     /// Reads configurations and delivers, as it may at any time, if LPIs are enabled for good.
     pub(crate) fn deliver_early(&mut self, memory: &mut Memory) {
-        if !self.disables && self.enabled && !self.asleep {
+        if !self.disables && self.enabled && !self.power.is_asleep() {
             self.refill_all(memory);
             let ready = self.ready();
             self.delivered.extend(ready);
@@ -205,74 +246,77 @@ impl Redistributor {
         }
     }
 
-    fn refill_all(&mut self, memory: &mut Memory) {
+    pub(super) fn refill_all(&mut self, memory: &mut Memory) {
         if self.enabled {
             let count = (self.end() - FIRST_LPI) as usize;
             self.config = memory.device_read(self.config_view(), self.propbaser.address(), count);
         }
     }
 
-    pub(crate) fn read(&mut self, memory: &mut Memory, offset: u32) -> u64 {
-        match offset {
-            _ if offset == gicr::CTLR.offset() => self.control().into_bits().into(),
-            _ if offset == gicr::TYPER.offset() => self.typer.into(),
-            _ if offset == gicr::IIDR.offset() => 0x43b,
-            _ if offset == id::PIDR2.offset() => 0x3b,
-            _ if offset == gicr::WAKER.offset() => {
-                let waker = Waker::new().with_processor_sleep(self.asleep);
-                u32::from(waker.with_children_asleep(self.asleep)).into()
-            }
-            _ if offset == gicr::PROPBASER.offset() => self.propbaser.into(),
-            _ if offset == gicr::PENDBASER.offset() => {
-                self.pendbaser.with_pending_table_zero(false).into()
-            }
-            _ if offset == gicr::SYNCR.offset() => {
+    pub(crate) fn read(&mut self, memory: &mut Memory, offset: u32, bytes: u32) -> u64 {
+        self.complete_enable(memory);
+        self.power.check(offset);
+        if let Some(value) = self.bank.read(offset, bytes) {
+            return value.into();
+        }
+        match (offset, bytes) {
+            (CTLR, 4) => self.control().into_bits().into(),
+            (IIDR, 4) => self.iidr.into(),
+            (TYPER, 8) => self.typer.into(),
+            (WAKER, 4) => self.power.read_waker(self.stuck).into(),
+            (PROPBASER, 8) => self.propbaser.into(),
+            (PENDBASER, 8) => self.pendbaser.into(),
+            (SYNCR, 4) => {
                 self.check_invalidates("SYNCR");
                 let busy = self.is_busy(memory) && !self.hides_busy;
                 u32::from(Syncr::new().with_busy(busy)).into()
             }
-            0x1_0000.. => {
-                self.check_awake(offset);
-                self.others.get(&offset).copied().unwrap_or(0).into()
-            }
-            _ => panic!("read of GICR + {offset:#x}"),
+            (PIDR2, 4) => self.pidr2.into(),
+            _ => panic!("{bytes}-byte read of GICR + {offset:#x}"),
         }
     }
 
-    pub(crate) fn write(&mut self, memory: &mut Memory, offset: u32, value: u64) {
+    pub(crate) fn write(&mut self, memory: &mut Memory, offset: u32, bytes: u32, value: u64) {
+        self.complete_enable(memory);
+        self.power.check(offset);
         let low = u32::try_from(value & 0xffff_ffff).unwrap();
-        match offset {
-            _ if offset == gicr::CTLR.offset() => self.set_control(memory, Ctlr::from(low)),
-            _ if offset == gicr::WAKER.offset() => self.asleep = Waker::from(low).processor_sleep(),
-            _ if offset == gicr::PROPBASER.offset() => {
+        match (offset, bytes) {
+            (CTLR, 4) => self.set_control(memory, Ctlr::from(low)),
+            (WAKER, 4) => self.power.write_waker(Waker::from(low)),
+            (PROPBASER, 8) => {
                 self.check_disabled("PROPBASER");
-                self.propbaser = Propbaser::from(value).with_shareability(self.shareability());
+                let value = Propbaser::from(value);
+                self.propbaser = value.with_shareability(self.shareability(value.shareability()));
             }
-            _ if offset == gicr::PENDBASER.offset() => {
+            (PENDBASER, 8) => {
                 self.check_disabled("PENDBASER");
-                self.pendbaser = Pendbaser::from(value).with_shareability(self.shareability());
+                let value = Pendbaser::from(value);
+                self.pending_table_zero = value.pending_table_zero();
+                let shareability = self.shareability(value.shareability());
+                self.pendbaser =
+                    value.with_shareability(shareability).with_pending_table_zero(false);
             }
-            _ if offset == gicr::SETLPIR.offset() => {
+            (SETLPIR, 8) => {
                 self.check_direct("SETLPIR");
                 self.set(low);
             }
-            _ if offset == gicr::CLRLPIR.offset() => {
+            (CLRLPIR, 8) => {
                 self.check_direct("CLRLPIR");
                 if self.enabled {
                     self.pending.remove(&low);
                 }
             }
-            _ if offset == gicr::INVLPIR.offset() => {
-                self.begin_invalidation("INVLPIR", Invalidation::One(low), value);
+            (INVLPIR, 8) => self.begin_invalidation("INVLPIR", Invalidation::One(low), value),
+            (INVALLR, 8) => self.begin_invalidation("INVALLR", Invalidation::All, value),
+            _ => {
+                let disabled = self
+                    .bank
+                    .write(offset, bytes, low)
+                    .unwrap_or_else(|| panic!("{bytes}-byte write of GICR + {offset:#x}"));
+                if disabled {
+                    self.settling = LAG;
+                }
             }
-            _ if offset == gicr::INVALLR.offset() => {
-                self.begin_invalidation("INVALLR", Invalidation::All, value);
-            }
-            0x1_0000.. => {
-                self.check_awake(offset);
-                self.others.insert(offset, low);
-            }
-            _ => panic!("write of GICR + {offset:#x}"),
         }
     }
 
@@ -284,12 +328,12 @@ impl Redistributor {
         assert_eq!(self.invalidating, None, "{register} is written while GICR_SYNCR.Busy is 1");
         self.invalidations += 1;
         if !self.ignores_invalidation {
-            (self.invalidating, self.busy) = (Some(what), LAG);
+            (self.invalidating, self.busy) = (Some(what), LAG - 1);
         }
     }
 
     fn is_busy(&mut self, memory: &mut Memory) -> bool {
-        if self.stuck && self.invalidating.is_some() {
+        if self.stuck_invalidation && self.invalidating.is_some() {
             // It needs no time once it goes on.
             self.busy = 1;
             return true;
@@ -306,8 +350,13 @@ impl Redistributor {
     }
 
     fn control(&mut self) -> Ctlr {
-        let rwp = self.settling != 0;
-        self.settling = self.settling.saturating_sub(1);
+        if !self.stuck {
+            self.settling = self.settling.saturating_sub(1);
+        }
+        let rwp = self.stuck || self.settling != 0;
+        if !rwp {
+            self.bank.complete_writes();
+        }
         let control = Ctlr::new().with_enable_lpis(self.enabled).with_rwp(rwp);
         control.with_ces(self.can_disable).with_ir(self.has_invlpir)
     }
@@ -315,19 +364,9 @@ impl Redistributor {
     fn set_control(&mut self, memory: &mut Memory, value: Ctlr) {
         match (self.enabled, value.enable_lpis()) {
             (false, true) => {
-                assert!(
-                    self.propbaser.address() != 0 && self.settling == 0,
-                    "LPIs are enabled too early"
-                );
-                self.enabled = true;
-                self.load_pending(memory);
-                assert!(
-                    !self.pendbaser.pending_table_zero() || self.pending.is_empty(),
-                    "PTZ is set for a table that is not all zero"
-                );
-                if self.caches_at_enable {
-                    self.refill_all(memory);
-                }
+                assert_ne!(self.propbaser.address(), 0, "LPIs are enabled without tables");
+                assert_eq!(self.settling, 0, "EnableLPIs is set while RWP is");
+                self.enable_under_way = true;
             }
             (true, false) if self.disables => {
                 self.store_pending(memory);
@@ -335,6 +374,23 @@ impl Redistributor {
                 self.settling = LAG;
             }
             _ => {}
+        }
+    }
+
+    /// Completes an early-acknowledged write: accesses to one peripheral arrive in program order,
+    /// so the write arrives before the next access.
+    fn complete_enable(&mut self, memory: &mut Memory) {
+        if !std::mem::take(&mut self.enable_under_way) {
+            return;
+        }
+        self.enabled = true;
+        self.load_pending(memory);
+        assert!(
+            !self.pending_table_zero || self.pending.is_empty(),
+            "PTZ is set for a table that is not all zero"
+        );
+        if self.caches_at_enable {
+            self.refill_all(memory);
         }
     }
 
@@ -370,8 +426,9 @@ impl Redistributor {
         view(self.pendbaser.shareability())
     }
 
-    fn shareability(&self) -> Shareability {
-        if self.coherent { Shareability::Inner } else { Shareability::Non }
+    /// The shareability that it has if `wanted` is written.
+    fn shareability(&self, wanted: Shareability) -> Shareability {
+        if self.coherent { wanted } else { Shareability::Non }
     }
 
     fn implements(&self, intid: u32) -> bool {
@@ -393,51 +450,16 @@ impl Redistributor {
 
     fn check_direct(&mut self, register: &str) {
         assert!(self.typer.direct_lpi(), "{register} is used where it is IMPLEMENTATION DEFINED");
-        assert!(!self.asleep, "{register} is used while the redistributor sleeps");
         self.direct_writes += 1;
     }
 
     fn check_invalidates(&mut self, register: &str) {
         let exists = self.typer.direct_lpi() || self.has_invlpir;
         assert!(exists, "{register} is used where it is IMPLEMENTATION DEFINED");
-        assert!(!self.asleep, "{register} is used while the redistributor sleeps");
         self.direct_writes += 1;
-    }
-
-    fn check_awake(&self, offset: u32) {
-        assert!(!self.asleep, "GICR + {offset:#x} is used while the redistributor sleeps");
     }
 }
 
 fn view(shareability: Shareability) -> View {
     if shareability == Shareability::Non { View::Dram } else { View::Coherent }
-}
-
-/// Applies an effect at the redistributor `at`.
-pub(crate) fn apply(
-    redistributors: &mut [Redistributor],
-    memory: &mut Memory,
-    at: u64,
-    effect: Effect,
-) {
-    let here = redistributors.iter_mut().find(|rd| rd.target == at).unwrap();
-    let moved: Vec<u32> = match effect {
-        Effect::Reload(_) if here.ignores_invalidation => return,
-        Effect::Reload(lpi) => return here.refill(memory, lpi),
-        Effect::ReloadAll => return here.refill_all(memory),
-        Effect::Set(lpi) => {
-            here.pending.insert(lpi);
-            return;
-        }
-        Effect::Clear(lpi) => {
-            here.pending.remove(&lpi);
-            return;
-        }
-        Effect::MoveTo(lpi, _) => here.pending.take(&lpi).into_iter().collect(),
-        Effect::MoveAllTo(_) => std::mem::take(&mut here.pending).into_iter().collect(),
-    };
-    if let Effect::MoveTo(_, to) | Effect::MoveAllTo(to) = effect {
-        let there = redistributors.iter_mut().find(|rd| rd.target == to).unwrap();
-        there.pending.extend(moved);
-    }
 }

@@ -1,8 +1,8 @@
 //! CPUs that come and go, and the whole system's sleep.
 
 use super::setup::{Setup, lpi, request};
+use crate::fake::FakeRedistributor;
 use crate::fake::Hardware;
-use crate::fake::Redistributor;
 use gic_arch::Lpi;
 use gic_driver::ItsError;
 use msi_types::{Cpu, DeviceId, Pending};
@@ -119,7 +119,7 @@ fn suspension_and_resumption_keep_every_mapping() {
 
         setup.its.suspend().unwrap();
         setup.board.world().its[0].lose_power();
-        setup.board.world().redistributors.iter_mut().for_each(Redistributor::forget);
+        setup.board.world().redistributors.iter_mut().for_each(FakeRedistributor::forget);
         setup.its.resume().unwrap();
 
         for (block, cpu) in blocks.iter().zip([0, 1, 0, 3]) {
@@ -197,7 +197,7 @@ fn cpu_without_enabled_lpis_is_refused() {
     super::setup::turn_on(&setup.gic, 1);
     {
         let world = &mut *setup.board.world();
-        world.redistributors[1].write(&mut world.memory, gic_arch::gicr::CTLR.offset(), 0);
+        world.redistributors[1].write(&mut world.memory, gic_arch::gicr::CTLR.offset(), 4, 0);
     }
     let refused = setup.cpu_on(1);
     assert!(

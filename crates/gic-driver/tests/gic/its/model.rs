@@ -67,7 +67,7 @@ impl Scenario {
     fn with_pace(pace: Option<usize>, masks: Masks, at: [u32; 2]) -> Arc<Self> {
         let hardware = Hardware { pace, ..Hardware::default() };
         let board = Board::with_its(vec![hardware], 4);
-        board.world().num_lpis = 3;
+        board.world().distributor.typer.set_num_lpis(3);
         for redistributor in &mut board.world().redistributors {
             redistributor.has_invlpir = masks == Masks::Register;
         }
@@ -151,12 +151,12 @@ impl Scenario {
         let leaving = &mut world.redistributors[LEAVING as usize];
         assert!(leaving.pending.is_empty(), "left pending: {:?}", leaving.pending);
         leaving.forget();
-        leaving.asleep = true;
+        leaving.power.asleep = true;
         self.is_off.store(true, SeqCst);
     }
 
     fn cpu_on(&self) {
-        self.setup.board.world().redistributors[LEAVING as usize].asleep = false;
+        self.setup.board.world().redistributors[LEAVING as usize].power.asleep = false;
         self.is_off.store(false, SeqCst);
         self.setup.cpu_on(LEAVING).unwrap();
     }

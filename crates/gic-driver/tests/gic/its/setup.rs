@@ -51,7 +51,7 @@ impl Setup {
     /// `num_lpis`: as `GICD_TYPER` has it; 0 for as many as there are INTIDs.
     pub(crate) fn with_lpis(hardware: Hardware, config: &ItsConfig, num_lpis: u8) -> Self {
         let board = Board::with_its(vec![hardware], 4);
-        board.world().num_lpis = num_lpis;
+        board.world().distributor.typer.set_num_lpis(num_lpis);
         let setup = Self::on(board, config);
         (0..4).for_each(|cpu| setup.bring_up(cpu));
         setup

@@ -61,7 +61,7 @@ fn unreserved_tables_are_refused() {
 fn disabling_is_tried_without_ces() {
     let fake = machine(1);
     leave_enabled(&fake, 0, false);
-    fake.at_redistributor(0, |frame| frame.lpis_stuck = false);
+    fake.at_redistributor(0, |frame| frame.disables = true);
     let lpis = set_up(&fake, CONFIG).unwrap();
     assert!(!lpis.were_adopted() && lpis.attach(&redistributor(&fake, 0)).is_ok());
 }

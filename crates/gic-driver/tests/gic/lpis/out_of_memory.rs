@@ -34,7 +34,7 @@ fn lpis_without_heap_give_their_tables_back() {
         || Lpis::new(platform.clone(), &distributor, redistributors.iter(), CONFIG),
         |error| {
             assert!(matches!(error, GicError::Lpi(LpiError::NoMemory { .. })), "{error}");
-            assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
+            assert_eq!(fake.in_memory(|memory| memory.live_regions()), 0);
         },
     );
     assert_eq!(failures, 2, "allocator, pending tables");

@@ -10,11 +10,11 @@ fn named(names: &[&str]) -> GicConfig {
 
 #[test]
 fn a_waker_that_is_unusable_is_left_alone() {
-    let fake = Fake::with_cpus(0);
+    let fake = Board::with_cpus(0);
     for number in 0..CPUS {
         let mut frame = FakeRedistributor::new(number, number + 1 == CPUS).awake();
-        frame.waker_broken = true;
-        fake.0.redistributors.lock().unwrap().push(frame);
+        frame.power.waker_broken = true;
+        fake.world().redistributors.push(frame);
     }
     let gic = Gic::new(Arc::new(fake), named(&["qcom,msm8996-gic-v3", "arm,gic-v3"])).unwrap();
     let registers = FakeRegisters::default();
@@ -28,7 +28,7 @@ fn a_waker_that_is_unusable_is_left_alone() {
 #[test]
 fn phantom_extended_spis_are_not_accessed() {
     for (iidr, there) in [(0x0204_043b, false), (0, false), (0x0202_043b, true)] {
-        let fake = Fake::with_cpus(CPUS);
+        let fake = Board::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = iidr);
         let gic = discovered(&fake).unwrap();
         assert_eq!(gic.claim(hwirq(4096), count(1)).is_ok(), there, "{iidr:#x}");
@@ -38,7 +38,7 @@ fn phantom_extended_spis_are_not_accessed() {
 
 #[test]
 fn affinities_shift_one_level_down() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     let cpus = (0..CPUS).map(|cpu| Affinity::new(0, 0, cpu, 0)).collect();
     let config = named(&["asr,asr8601-gic-v3", "arm,gic-v3"]).with_cpus(cpus);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
@@ -56,7 +56,7 @@ fn exposed_secure_registers_disable_security() {
         let mut distributor = FakeDistributor::new(Security::Secure);
         // As firmware leaves it, for Non-secure software.
         distributor.control = distributor.control.with_are(true).with_are_ns(true);
-        let fake = Fake::new(distributor, vec![FakeRedistributor::new(0, true)]);
+        let fake = Board::with(distributor, vec![FakeRedistributor::new(0, true)]);
         let gic = Gic::new(Arc::new(fake.clone()), named(&[name])).unwrap();
         assert_eq!(gic.distributor().view(), expected, "{name}");
         let state = fake.at_distributor(|frame| *frame.spis.state(IntId::new(40)));
@@ -94,7 +94,7 @@ fn foreign_spi_is_deactivated_at_distributor() {
 #[test]
 fn split_deactivates_foreign_spi_at_distributor() {
     for (target, by_interface) in [(1, vec![]), (0, vec![40])] {
-        let fake = Fake::with_cpus(CPUS);
+        let fake = Board::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
         let gic = discovered(&fake).unwrap();
         let registers: Vec<_> = gic.cpus().map(|_| FakeRegisters::default()).collect();
@@ -116,7 +116,7 @@ fn split_deactivates_foreign_spi_at_distributor() {
 }
 
 /// Redistributors at `chips` chips, one each.
-fn of_chips(chips: u8) -> (Fake, Gic<Fake>) {
+fn of_chips(chips: u8) -> (Board, Gic<Board>) {
     let mut distributor = FakeDistributor::new(Security::Single);
     distributor.implement_all_spis();
     distributor.iidr = 0x0402_043b;
@@ -125,14 +125,14 @@ fn of_chips(chips: u8) -> (Fake, Gic<Fake>) {
     let redistributors = (0..chips)
         .map(|chip| {
             let mut frame = FakeRedistributor::new(chip, true);
-            frame.offset = at(chip);
+            frame.base = REDISTRIBUTOR + at(chip);
             frame
         })
         .collect();
-    let fake = Fake::new(distributor, redistributors);
+    let fake = Board::with(distributor, redistributors);
     let regions = (0..chips).map(|chip| {
         RedistributorRegion::new(PhysicalRegion {
-            base: REDISTRIBUTORS + at(chip),
+            base: REDISTRIBUTOR + at(chip),
             bytes: STRIDE_V3,
         })
     });
@@ -170,7 +170,7 @@ fn spi_registers_are_read_at_the_owning_chip() {
 
 #[test]
 fn what_the_driver_leaves_to_the_kernel_is_told() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     let gic = Gic::new(Arc::new(fake), named(&["mediatek,broken-save-restore-fw"])).unwrap();
     let found: Vec<_> = gic.errata().map(|entry| entry.erratum).collect();
     assert_eq!(found, [Erratum::PrivatePrioritiesLost]);

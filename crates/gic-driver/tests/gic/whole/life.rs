@@ -12,7 +12,7 @@ fn cpu_on_enables_sgis_lpis_and_interface() {
                     .iter()
                     .all(|state| state.enabled && state.priority == 0xa0)
             );
-            assert!(frame.control.enable_lpis());
+            assert!(frame.lpis_enabled());
         });
         assert_eq!(registers.get(icc::IGRPEN1.encoding()), 1);
     }
@@ -21,16 +21,16 @@ fn cpu_on_enables_sgis_lpis_and_interface() {
 
 #[test]
 fn an_its_learns_how_to_name_a_redistributor() {
-    let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+    let gic = discovered(&Board::with_cpus(CPUS)).unwrap();
     let found = gic.redistributor_frames(cpu(2)).unwrap();
     let names = (found.address(), found.processor_number());
-    assert_eq!(names, (REDISTRIBUTORS + 2 * STRIDE_V3, 102));
+    assert_eq!(names, (REDISTRIBUTOR + 2 * STRIDE_V3, 102));
     assert!(gic.redistributor_frames(cpu(3)).is_err());
 }
 
 #[test]
 fn cpu_on_names_a_missing_redistributor() {
-    let fake = Fake::with_cpus(1);
+    let fake = Board::with_cpus(1);
     let gic = discovered(&fake).unwrap();
     let refused = gic.cpu_on(cpu(1), &FakeRegisters::default());
     assert_eq!(refused, Err(GicError::NoRedistributor(Affinity::new(0, 0, 0, 1))));
@@ -40,16 +40,16 @@ fn cpu_on_names_a_missing_redistributor() {
 /// Linux, too, keeps the redistributors that it found before a frame that holds none.
 #[test]
 fn a_bad_region_costs_only_its_own_cpus() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     fake.at_redistributor(1, |frame| frame.typer = frame.typer.with_last(true));
     fake.at_redistributor(2, |frame| frame.pidr2 = 0);
     let region = |first: u64, frames: u64| {
-        let base = REDISTRIBUTORS + first * STRIDE_V3;
+        let base = REDISTRIBUTOR + first * STRIDE_V3;
         RedistributorRegion::new(PhysicalRegion { base, bytes: frames * STRIDE_V3 })
     };
     let regions = vec![region(2, 1), region(0, 2)];
     let gic = Gic::new(Arc::new(fake.clone()), config().with_redistributors(regions)).unwrap();
-    let block = Block::Redistributor(REDISTRIBUTORS + 2 * STRIDE_V3);
+    let block = Block::Redistributor(REDISTRIBUTOR + 2 * STRIDE_V3);
     assert!(
         matches!(gic.bad_regions(), [GicError::WrongRevision { block: at, .. }] if *at == block)
     );
@@ -60,7 +60,7 @@ fn a_bad_region_costs_only_its_own_cpus() {
 
 #[test]
 fn a_region_may_be_longer_than_its_redistributors() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     fake.at_redistributor(2, |frame| frame.typer = frame.typer.with_last(false));
     let mut config = config();
     config.redistributors[0].region.bytes += 0x1_0000;
@@ -71,7 +71,7 @@ fn a_region_may_be_longer_than_its_redistributors() {
 
 #[test]
 fn a_gic_without_any_redistributor_is_refused() {
-    let fake = Fake::with_cpus(1);
+    let fake = Board::with_cpus(1);
     fake.at_redistributor(0, |frame| frame.pidr2 = 0);
     let refused = Gic::new(Arc::new(fake), config()).unwrap_err();
     assert!(matches!(refused, GicError::WrongRevision { .. }), "{refused}");
@@ -79,40 +79,40 @@ fn a_gic_without_any_redistributor_is_refused() {
 
 #[test]
 fn cpus_beyond_the_configuration_are_passed_over() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     let mut config = config();
     config.cpus.truncate(1);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
-    assert!(!fake.at_redistributor(1, |frame| frame.control.enable_lpis()));
+    assert!(!fake.at_redistributor(1, |frame| frame.lpis_enabled()));
 }
 
 #[test]
 fn an_address_without_a_distributor_is_named() {
     let config = config().with_distributor(0x1000);
-    let refused = Gic::new(Arc::new(Fake::with_cpus(1)), config).unwrap_err();
+    let fake = Board::with_cpus(1);
+    fake.world().unmapped.insert(0x1000);
+    let refused = Gic::new(Arc::new(fake), config).unwrap_err();
     assert_eq!(refused, GicError::NotMapped(Block::Distributor(0x1000)));
 }
 
 #[test]
 fn older_gic_is_refused_before_any_access() {
     let config = config().with_distributor_bytes(Some(0x1000));
-    let refused = Gic::new(Arc::new(Fake::with_cpus(CPUS)), config.clone()).unwrap_err();
+    let refused = Gic::new(Arc::new(Board::with_cpus(CPUS)), config.clone()).unwrap_err();
     assert_eq!(
         refused,
         GicError::FrameTooSmall { block: Block::Distributor(DISTRIBUTOR), bytes: 0x1000 }
     );
     let config = config.with_distributor_bytes(Some(0x1_0000));
-    assert!(Gic::new(Arc::new(Fake::with_cpus(CPUS)), config).is_ok());
+    assert!(Gic::new(Arc::new(Board::with_cpus(CPUS)), config).is_ok());
 }
 
 #[test]
 fn wired_interrupts_work_where_lpis_are_refused() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     fake.at_redistributor(1, |frame| {
-        frame.propbaser = Propbaser::new().with_address(0x4000_0000).with_id_bits_minus_one(15);
-        frame.control = frame.control.with_ces(false).with_enable_lpis(true);
-        frame.lpis_stuck = true;
+        frame.leave_enabled(0x4000_0000, 0x4100_0000, std::iter::empty());
     });
     let gic = discovered(&fake).unwrap();
     assert!(matches!(gic.lpis().unwrap_err(), LpiError::AlreadyEnabled { .. }));
@@ -125,7 +125,7 @@ fn machine_name_overrides_claimed_coherence() {
     for (name, expected) in
         [("rockchip,rk3588", Coherence::NonCoherent), ("other", Coherence::Coherent)]
     {
-        let fake = Fake::with_cpus(1);
+        let fake = Board::with_cpus(1);
         fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
         let config = config().with_machine(vec![name.into()]);
         let gic = Gic::new(Arc::new(fake), config).unwrap();
@@ -137,12 +137,12 @@ fn machine_name_overrides_claimed_coherence() {
 #[test]
 fn lpi_tables_respect_32_address_bits() {
     for (name, expected) in [("rockchip,rk3566", 0), ("other", 2)] {
-        let fake = Fake::with_cpus(1);
+        let fake = Board::with_cpus(1);
         fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
         let config = config().with_machine(vec![name.into()]);
         let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
         gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
-        let tables = fake.in_memory(|memory| (memory.tables(), memory.tables_from(1 << 32)));
+        let tables = fake.in_memory(|memory| (memory.live_regions(), memory.regions_from(1 << 32)));
         assert_eq!(tables, (2, expected), "{name}");
     }
 }
@@ -151,7 +151,7 @@ fn lpi_tables_respect_32_address_bits() {
 fn cpu_off_and_on_again() {
     let (fake, gic, registers) = running();
     gic.cpu_off(cpu(1), &registers[1]).unwrap();
-    assert!(!gic.is_on(cpu(1)) && fake.at_redistributor(1, |frame| frame.sleep));
+    assert!(!gic.is_on(cpu(1)) && fake.at_redistributor(1, |frame| frame.power.sleep));
     assert_eq!(registers[1].get(icc::IGRPEN1.encoding()), 0);
     let attached = gic.cpu_on(cpu(1), &registers[1]).unwrap().unwrap();
     assert_eq!(attached.pending, PendingLpis::Kept);
@@ -160,7 +160,7 @@ fn cpu_off_and_on_again() {
 
 #[test]
 fn missing_system_registers_leave_the_cpu_off() {
-    let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+    let gic = discovered(&Board::with_cpus(CPUS)).unwrap();
     let refused = gic.cpu_on(cpu(0), &FakeRegisters::without_system_registers());
     assert_eq!(refused, Err(GicError::NoSystemRegisters));
     assert!(!gic.is_on(cpu(0)));
@@ -168,7 +168,7 @@ fn missing_system_registers_leave_the_cpu_off() {
 
 #[test]
 fn ending_and_deactivating_can_be_split() {
-    let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
+    let gic = discovered(&Board::with_cpus(CPUS)).unwrap();
     let registers = FakeRegisters::default();
     gic.cpu_on_with::<_, SplitEoi>(cpu(0), &registers).unwrap();
     registers.raise(40);

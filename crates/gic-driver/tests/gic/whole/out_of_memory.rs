@@ -4,13 +4,13 @@ use super::*;
 use doorbell_test_support::{outside, until_it_succeeds, with_allocations};
 
 /// Without LPIs, which are no error of the whole.
-fn without_lpis(fake: &Fake) {
+fn without_lpis(fake: &Board) {
     fake.at_distributor(|frame| frame.typer.set_lpis(false));
 }
 
 #[test]
 fn a_gic_without_heap_is_refused() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     without_lpis(&fake);
     fake.at_redistributor(1, |frame| frame.iidr = 0x0201_743b);
     let platform = Arc::new(fake.clone());
@@ -28,7 +28,7 @@ fn a_gic_without_heap_is_refused() {
 
 #[test]
 fn no_heap_for_distributor_errata_is_refused() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
     let (gic, failures) = until_it_succeeds(
         || {

@@ -1,31 +1,31 @@
 //! Redistributors at which a hypervisor left a vPE resident.
 
 use super::*;
-use crate::machine::FakeVlpiFrame;
+use crate::fake::FakeVlpiFrame;
 use gic_arch::gicr::STRIDE_V4;
 use gic_arch::gicr::vlpi::{Vpendbaser, Vpropbaser};
 
 const TABLE: u64 = 0x1235_0000;
 
 /// Creates a machine whose redistributors have virtual LPIs and a resident vPE each.
-fn machine(change: impl Fn(&mut FakeRedistributor)) -> Fake {
+fn machine(change: impl Fn(&mut FakeRedistributor)) -> Board {
     let redistributors = (0..CPUS).map(|cpu| {
         let mut frame = FakeRedistributor::new(cpu, cpu + 1 == CPUS);
-        frame.offset = u64::from(cpu) * STRIDE_V4;
+        frame.base = REDISTRIBUTOR + u64::from(cpu) * STRIDE_V4;
         frame.typer = frame.typer.with_vlpis(true);
         frame.vlpi.vpendbaser = Vpendbaser::new().with_address(TABLE).with_valid(true);
         frame.vlpi.vpropbaser = Vpropbaser::new().with_id_bits_minus_one(13);
         change(&mut frame);
         frame
     });
-    Fake::new(FakeDistributor::new(Security::Single), redistributors.collect())
+    Board::with(FakeDistributor::new(Security::Single), redistributors.collect())
 }
 
 fn region(bytes: u64) -> RedistributorRegion {
-    RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTORS, bytes })
+    RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTOR, bytes })
 }
 
-fn found(fake: &Fake, config: GicConfig) -> Gic<Fake> {
+fn found(fake: &Board, config: GicConfig) -> Gic<Board> {
     Gic::new(Arc::new(fake.clone()), config).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn with_room() -> GicConfig {
     config().with_redistributors(vec![region(u64::from(CPUS) * STRIDE_V4)])
 }
 
-fn at_all(fake: &Fake, check: impl Fn(&mut FakeVlpiFrame)) {
+fn at_all(fake: &Board, check: impl Fn(&mut FakeVlpiFrame)) {
     (0..usize::from(CPUS))
         .for_each(|cpu| fake.at_redistributor(cpu, |frame| check(&mut frame.vlpi)));
 }
@@ -87,7 +87,7 @@ fn a_vpe_that_stays_costs_its_own_cpu() {
         frame.vlpi.stuck = true;
     });
     let gic = found(&fake, with_room());
-    let block = Block::Redistributor(REDISTRIBUTORS + STRIDE_V4);
+    let block = Block::Redistributor(REDISTRIBUTOR + STRIDE_V4);
     let refused = GicError::TimedOut { block, what: "GICR_VPENDBASER.Dirty = 0" };
     assert_eq!(gic.cpu_on(cpu(1), &FakeRegisters::default()), Err(refused));
     assert!(gic.cpu_on(cpu(0), &FakeRegisters::default()).is_ok());

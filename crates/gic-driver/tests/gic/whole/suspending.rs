@@ -4,10 +4,10 @@ use super::*;
 use gic_driver::{Mbi, MbiConfig};
 
 /// Everything but the identity is lost.
-fn lose_power(fake: &Fake) {
+fn lose_power(fake: &Board) {
     fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
     for index in 0..CPUS.into() {
-        fake.at_redistributor(index, FakeRedistributor::reset);
+        fake.at_redistributor(index, FakeRedistributor::lose_power);
     }
 }
 
@@ -20,7 +20,7 @@ fn resume_restores_routes_enables_and_lpis() {
     gic.redistributor_frames(cpu(0)).unwrap().interrupt(IntId::new(27)).unwrap().enable();
     for off in [1, 2] {
         gic.cpu_off(cpu(off), &registers[off as usize]).unwrap();
-        fake.at_redistributor(off as usize, |frame| frame.powered = false);
+        fake.at_redistributor(off as usize, |frame| frame.power.on = false);
     }
 
     let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap();
@@ -32,7 +32,7 @@ fn resume_restores_routes_enables_and_lpis() {
     assert_eq!(gic.distributor().route(IntId::new(40)), Ok(to));
     assert!(gic.distributor().interrupt(IntId::new(40)).unwrap().is_enabled());
     fake.at_redistributor(0, |frame| {
-        assert!(frame.bank.state(IntId::new(27)).enabled && frame.control.enable_lpis());
+        assert!(frame.bank.state(IntId::new(27)).enabled && frame.lpis_enabled());
     });
     assert!(gic.is_on(cpu(0)) && !gic.is_on(cpu(1)));
     gic.cpu_on(cpu(1), &registers[1]).unwrap();
@@ -52,7 +52,7 @@ fn a_suspend_that_did_not_cost_power_is_undone() {
 
 #[test]
 fn resume_keeps_the_split_eoi_mode() {
-    let fake = Fake::with_cpus(1);
+    let fake = Board::with_cpus(1);
     let gic = discovered(&fake).unwrap();
     let registers = FakeRegisters::default();
     gic.cpu_on_with::<_, SplitEoi>(cpu(0), &registers).unwrap();
@@ -79,7 +79,7 @@ fn suspend_timeout_stops_the_rest() {
     let block = Block::Distributor(DISTRIBUTOR);
     assert_eq!(error, GicError::TimedOut { block, what: "RWP = 0" });
     assert_eq!(registers[0].get(icc::IGRPEN1.encoding()), 0);
-    fake.at_redistributor(0, |frame| assert!(frame.sleep && !frame.control.enable_lpis()));
+    fake.at_redistributor(0, |frame| assert!(frame.power.sleep && !frame.lpis_enabled()));
 
     fake.at_distributor(|frame| frame.stuck = false);
     gic.resume(&saved, &registers[0]).unwrap();
@@ -93,17 +93,14 @@ fn suspend_names_the_stuck_redistributor() {
     fake.at_redistributor(0, |frame| frame.stuck = true);
     let refused = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap_err();
     let SuspendError::Incomplete { error, .. } = refused else { panic!("{refused}") };
-    assert!(matches!(
-        error,
-        GicError::TimedOut { block: Block::Redistributor(REDISTRIBUTORS), .. }
-    ));
+    assert!(matches!(error, GicError::TimedOut { block: Block::Redistributor(REDISTRIBUTOR), .. }));
     assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
 }
 
 #[test]
 fn unsaved_pending_lpis_are_reported_lost() {
-    let fake = Fake::with_cpus(CPUS);
-    fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
+    let fake = Board::with_cpus(CPUS);
+    fake.at_redistributor(0, |frame| frame.can_disable = false);
     let gic = discovered(&fake).unwrap();
     let registers = FakeRegisters::default();
     gic.cpu_on(cpu(0), &registers).unwrap();

@@ -1,6 +1,7 @@
 //! SPIs, SGIs and PPIs.
 
 use super::*;
+use crate::fake::run_on;
 
 #[test]
 fn an_interrupt_has_one_owner() {
@@ -33,7 +34,7 @@ fn unwired_interrupts_cannot_be_claimed() {
 
 #[test]
 fn without_extended_range_no_extended_interrupt_is_offered() {
-    let fake = Fake::with_cpus(CPUS);
+    let fake = Board::with_cpus(CPUS);
     let gic = discovered(&fake).unwrap();
     gic.cpu_on(cpu(0), &FakeRegisters::without_extended_range()).unwrap();
     for intid in [1060, 4096] {
@@ -52,7 +53,7 @@ fn private_vector_changes_at_the_calling_cpu() {
             [0, 1].map(|index| (state(index).forwarded, state(index).pending))
         };
         gic.mask(hwirq(intid));
-        fake.run_on(1);
+        run_on(1);
         gic.mask(hwirq(intid));
         gic.unmask(hwirq(intid));
         gic.set_pending(hwirq(intid), Pending::Set);
@@ -60,7 +61,7 @@ fn private_vector_changes_at_the_calling_cpu() {
         assert_eq!(states(), [(false, false), (true, true)], "{intid}");
         gic.mask(hwirq(intid));
         gic.set_pending(hwirq(intid), Pending::Clear);
-        fake.run_on(0);
+        run_on(0);
         gic.unmask(hwirq(intid));
         assert_eq!(states(), [(true, false), (false, false)], "{intid}");
     }
@@ -83,8 +84,10 @@ fn private_vector_has_owner_and_trigger() {
 
 #[test]
 fn secure_interrupt_cannot_be_claimed() {
-    let fake =
-        Fake::new(FakeDistributor::new(Security::NonSecure), vec![FakeRedistributor::new(0, true)]);
+    let fake = Board::with(
+        FakeDistributor::new(Security::NonSecure),
+        vec![FakeRedistributor::new(0, true)],
+    );
     let gic = Gic::new(Arc::new(fake), config()).unwrap();
     assert_eq!(gic.claim(hwirq(32), count(2)), Err(MsiError::UnknownVector(hwirq(33))));
     assert_eq!(gic.claim(hwirq(32), count(1)), Ok(()));

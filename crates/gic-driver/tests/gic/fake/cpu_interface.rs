@@ -1,17 +1,24 @@
 //! A CPU interface's registers.
 
+use super::board::Board;
+use crate::interleaving;
 use doorbell_test_support::Outside;
 use gic_arch::icc::{self, Ctlr, Sgi, Sre, SreEl2, SysRegEncoding};
 use gic_driver::{ExceptionLevel, SystemRegisters};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A CPU's registers. Copies are the same CPU's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FakeRegisters {
+    state: Arc<Mutex<RegisterState>>,
+    /// The machine whose redistributor of this CPU signals LPIs.
+    lpis: Option<(Board, u32)>,
+}
 
 #[derive(Debug, Default)]
-pub(crate) struct FakeRegisters(RefCell<RegisterState>);
-
-#[derive(Debug, Default)]
-struct RegisterState {
+pub(super) struct RegisterState {
     values: BTreeMap<SysRegEncoding, u64>,
     pending: VecDeque<u32>,
     running: Vec<u32>,
@@ -33,21 +40,47 @@ const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15 | EXTENDED_RANGE;
 const EXTENDED_RANGE: u64 = 1 << 19;
 
 impl FakeRegisters {
+    /// Those of a machine's CPU.
+    pub(super) fn of(state: Arc<Mutex<RegisterState>>, board: Board, cpu: u32) -> Self {
+        Self { state, lpis: Some((board, cpu)) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, RegisterState> {
+        self.state.lock().unwrap()
+    }
+
+    /// The LPI that the redistributor signals. Must be called without the lock of the state.
+    fn signalled(&self) -> Option<u32> {
+        let (board, cpu) = self.lpis.as_ref()?;
+        interleaving::access();
+        board.world().rd(*cpu).signalled()
+    }
+
+    /// Takes the LPI that the redistributor signals.
+    fn take_lpi(&self) -> Option<u32> {
+        let (board, cpu) = self.lpis.as_ref()?;
+        let mut world = board.world();
+        let redistributor = world.rd(*cpu);
+        let lpi = redistributor.signalled()?;
+        redistributor.pending.remove(&lpi);
+        Some(lpi)
+    }
+
     pub(crate) fn without_system_registers() -> Self {
         let fake = Self::default();
-        fake.0.borrow_mut().sre_fixed = true;
+        fake.state().sre_fixed = true;
         fake
     }
 
     pub(crate) fn with_shifted_mask() -> Self {
         let fake = Self::default();
-        fake.0.borrow_mut().shifted_mask = true;
+        fake.state().shifted_mask = true;
         fake
     }
 
     pub(crate) fn at_el2() -> Self {
         let fake = Self::default();
-        fake.0.borrow_mut().hypervisor = true;
+        fake.state().hypervisor = true;
         fake
     }
 
@@ -60,39 +93,39 @@ impl FakeRegisters {
 
     /// The next acknowledgement shows the next interrupt and does not take it.
     pub(crate) fn lose_synchronisation(&self) {
-        self.0.borrow_mut().unsynchronised = true;
+        self.state().unsynchronised = true;
     }
 
     /// Loses all registers, as without power.
     pub(crate) fn reset(&self) {
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         state.values.clear();
         state.running.clear();
     }
 
     /// Overrides a register, the features among it.
     pub(crate) fn set(&self, register: SysRegEncoding, value: u64) {
-        self.0.borrow_mut().values.insert(register, value);
+        self.state().values.insert(register, value);
     }
 
     pub(crate) fn get(&self, register: SysRegEncoding) -> u64 {
-        self.0.borrow().values.get(&register).copied().unwrap_or(0)
+        self.state().values.get(&register).copied().unwrap_or(0)
     }
 
     pub(crate) fn raise(&self, intid: u32) {
-        self.0.borrow_mut().pending.push_back(intid);
+        self.state().pending.push_back(intid);
     }
 
     pub(crate) fn running(&self) -> Vec<u32> {
-        self.0.borrow().running.clone()
+        self.state().running.clone()
     }
 
     pub(crate) fn deactivated(&self) -> Vec<u32> {
-        self.0.borrow().deactivated.clone()
+        self.state().deactivated.clone()
     }
 
     pub(crate) fn sgis(&self) -> Vec<Sgi> {
-        self.0.borrow().sgis.clone()
+        self.state().sgis.clone()
     }
 
     fn control(state: &RegisterState) -> u64 {
@@ -117,12 +150,19 @@ impl RegisterState {
 
 impl SystemRegisters for FakeRegisters {
     fn exception_level(&self) -> ExceptionLevel {
-        if self.0.borrow().hypervisor { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
+        if self.state().hypervisor { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
     }
 
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         let _outside = Outside::new();
-        let state = &mut *self.0.borrow_mut();
+        if register == icc::IAR1.encoding() && self.lpis.is_some() {
+            interleaving::access();
+        }
+        let signalled = (register == icc::HPPIR1.encoding())
+            .then(|| self.signalled())
+            .flatten()
+            .unwrap_or(1023);
+        let state = &mut *self.state();
         if register == icc::SRE_EL2.encoding() {
             assert!(state.hypervisor, "ICC_SRE_EL2 is UNDEFINED at EL1");
             return state.value(register);
@@ -132,7 +172,9 @@ impl SystemRegisters for FakeRegisters {
             if std::mem::take(&mut state.unsynchronised) {
                 return state.pending.front().map_or(1023, |intid| (*intid).into());
             }
-            let Some(intid) = state.pending.pop_front() else { return 1023 };
+            let Some(intid) = state.pending.pop_front().or_else(|| self.take_lpi()) else {
+                return 1023;
+            };
             state.running.push(intid);
             return intid.into();
         }
@@ -141,7 +183,7 @@ impl SystemRegisters for FakeRegisters {
             return state.value(register) | ((1 << state.running.len()) - 1);
         }
         if register == icc::HPPIR1.encoding() {
-            return state.pending.front().map_or(1023, |intid| (*intid).into());
+            return state.pending.front().copied().unwrap_or(signalled).into();
         }
         if register == icc::CTLR.encoding() {
             return Self::control(state);
@@ -153,7 +195,7 @@ impl SystemRegisters for FakeRegisters {
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         let _outside = Outside::new();
-        let state = &mut *self.0.borrow_mut();
+        let state = &mut *self.state();
         let enabled = |state: &RegisterState| {
             Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre()
         };
