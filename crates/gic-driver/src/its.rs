@@ -69,6 +69,7 @@
 mod attachment;
 mod command_queue;
 mod config;
+mod device_table;
 mod devices;
 mod error;
 mod events;
@@ -94,8 +95,8 @@ use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use command_queue::CommandQueue;
-use devices::{DeferredUnmap, Device, EventQuota};
-use doorbell_fallible::SortedMap;
+use device_table::DeviceTable;
+use devices::DeferredUnmap;
 use doorbell_lock::TaskLock;
 use error::FaultLog;
 use gic_arch::gits::{self, Typer};
@@ -127,13 +128,8 @@ pub struct Its<P: GicPlatform> {
 /// State that only tasks access.
 #[derive(Debug)]
 struct TaskState {
-    device_table: ItsTable,
+    devices: DeviceTable,
     collection_table: Option<ItsTable>,
-    device_id_bits: u8,
-    devices: SortedMap<DeviceId, Device>,
-    /// By the cookie of their [`Attachment`](msi_types::Attachment).
-    quotas: SortedMap<u32, EventQuota>,
-    next_cookie: u32,
     deferred_unmaps: VecDeque<DeferredUnmap>,
     /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the
     /// queue's lock.
@@ -181,7 +177,7 @@ impl<P: GicPlatform> Its<P> {
         self.state.with(self.platform(), |state| {
             self.quiesce()?;
             self.queue.restore(&self.frame);
-            state.device_table.restore(&self.frame);
+            state.devices.table.restore(&self.frame);
             if let Some(table) = &state.collection_table {
                 table.restore(&self.frame);
             }

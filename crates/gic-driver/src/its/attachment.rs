@@ -45,24 +45,11 @@ impl<P: GicPlatform> Its<P> {
         room: u32,
     ) -> Result<Attachment, ItsError> {
         self.state.with(self.platform(), |state| {
-            if u64::from(device.get()) >= state.device_table.ids() {
-                return Err(ItsError::DeviceIdOutOfRange {
-                    id: device,
-                    bits: state.device_id_bits,
-                });
-            }
+            state.devices.check_id(device)?;
             self.finish_deferred_unmaps(state)?;
-            let no_memory = |_| ItsError::NoMemory("a device's attachment");
-            state.quotas.reserve().map_err(no_memory)?;
-            state.devices.reserve().map_err(no_memory)?;
-            state
-                .device_table
-                .ensure(&self.frame, device.get())
-                .map_err(|error| ItsError::no_table("a second-level ITS table", error))?;
+            state.devices.reserve(&self.frame, device)?;
             self.attach_device(state, device, max, room)?;
-            let cookie = state.new_cookie();
-            state.quotas.insert(cookie, EventQuota { device, limit: max, used: 0 });
-            Ok(Attachment::new(cookie))
+            Ok(state.devices.add_quota(device, max))
         })
     }
 
@@ -97,7 +84,7 @@ impl<P: GicPlatform> Its<P> {
             if let Err(error) = self.finish_deferred_unmaps(state) {
                 self.note(error);
             }
-            if let Some(quota) = state.quotas.remove(attachment.cookie()) {
+            if let Some(quota) = state.devices.remove_quota(&attachment) {
                 self.detach_quota(state, &quota, EventBlocks::Many(known));
             }
         });
@@ -119,9 +106,7 @@ impl<P: GicPlatform> Its<P> {
 
     /// Unmaps a device that has neither quotas nor events.
     fn drop_unused(&self, state: &mut TaskState, id: DeviceId) {
-        let unused =
-            state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
-        if unused && let Some(device) = state.devices.remove(id) {
+        if let Some(device) = state.devices.remove_unused(id) {
             self.unmap_device(state, id, device, EventBlocks::None);
         }
     }
@@ -298,9 +283,7 @@ impl<P: GicPlatform> Its<P> {
             Resources::Events(blocks) => {
                 self.free_lpis(&blocks);
                 for block in blocks.as_slice() {
-                    if let Some(known) = state.devices.get_mut(block.device) {
-                        known.free_events(block.first_event, block.count);
-                    }
+                    state.devices.free_events(block.device, block.first_event, block.count);
                 }
                 if let Some(block) = blocks.as_slice().first() {
                     self.drop_unused(state, block.device);
@@ -314,15 +297,5 @@ impl<P: GicPlatform> Its<P> {
             let freed = self.lpis().free(block.range());
             debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");
         }
-    }
-}
-
-impl TaskState {
-    /// Attachments are few: a free number is near.
-    fn new_cookie(&mut self) -> u32 {
-        while self.quotas.contains(self.next_cookie) {
-            self.next_cookie = self.next_cookie.wrapping_add(1);
-        }
-        self.next_cookie
     }
 }

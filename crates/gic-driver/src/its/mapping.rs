@@ -3,7 +3,7 @@
 //! If LPI tables were taken over from a previous kernel, a new block's LPIs are cleared at those
 //! redistributors before their first owner gets them.
 
-use super::devices::{Device, EventBlock, EventBlocks, Mapping, map_event};
+use super::devices::{EventBlock, EventBlocks, Mapping, map_event};
 use super::error::{ItsError, QueueError, fault};
 use super::hardware::Context;
 use super::routes::EventRoute;
@@ -60,10 +60,16 @@ impl<P: GicPlatform> Its<P> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
             let (collection, target) = self.collections.of_cpu(request.cpu)?;
-            let (device, first_event) = self.allocate_events(state, attachment, request)?;
+            let (device, first_event) = state.devices.allocate_events(
+                self.frame.base,
+                attachment,
+                request.count,
+                request.shape,
+            )?;
             let allocated = self.allocate_lpis(state, device, first_event, request.count);
             let block = allocated.inspect_err(|_| {
-                free_events(state, attachment, device, first_event, request.count);
+                state.devices.return_events(attachment, request.count);
+                state.devices.free_events(device, first_event, request.count);
             })?;
             if request.initially == Initially::Unmasked && state.to_clear.is_empty() {
                 self.enable_all(block);
@@ -76,7 +82,7 @@ impl<P: GicPlatform> Its<P> {
                 Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), request.count)),
                 Err(error) => {
                     self.undo_map(state, block, error);
-                    free_share_events(state, attachment, request.count);
+                    state.devices.return_events(attachment, request.count);
                     Err(error.at(self.frame.base))
                 }
             }
@@ -93,28 +99,9 @@ impl<P: GicPlatform> Its<P> {
             if let Err(error) = self.finish_deferred_unmaps(state) {
                 self.note(error);
             }
-            free_share_events(state, attachment, block.count);
+            state.devices.return_events(attachment, block.count);
             self.discard(state, EventBlocks::One(block));
         });
-    }
-
-    fn allocate_events(
-        &self,
-        state: &mut TaskState,
-        attachment: &Attachment,
-        request: EventRequest,
-    ) -> Result<(DeviceId, u16), ItsError> {
-        let unknown = fault(self.frame.base, "MAPTI", "the attachment is not of this ITS");
-        let quota = state.quotas.get_mut(attachment.cookie()).ok_or(unknown)?;
-        let none = ItsError::NoEvents { wanted: request.count.get(), limit: quota.limit };
-        let used = quota.used + u32::from(request.count.get());
-        if used > quota.limit {
-            return Err(none);
-        }
-        let known = state.devices.get_mut(quota.device).ok_or(unknown)?;
-        let first = known.allocate_events(request.count, request.shape).ok_or(none)?;
-        quota.used = used;
-        Ok((quota.device, first))
     }
 
     /// Allocates LPIs, and finds the collections at which they must be cleared.
@@ -147,7 +134,7 @@ impl<P: GicPlatform> Its<P> {
         events: &HwIrqBlock,
     ) -> Option<EventBlock> {
         let find = || {
-            let quota = state.quotas.get(attachment.cookie())?;
+            let quota = state.devices.quota(attachment)?;
             let first_lpi = Lpi::try_from(events.first().get()).ok()?;
             let route = self.routes.of(first_lpi).filter(|route| route.device == quota.device)?;
             Some(EventBlock {
@@ -285,24 +272,5 @@ fn invalidation(block: EventBlock, collection: CollectionId) -> Command {
         Command::Inv { device: block.device, event: EventId::new(block.first_event.into()) }
     } else {
         Command::Invall { collection }
-    }
-}
-
-fn free_share_events(state: &mut TaskState, attachment: &Attachment, count: NonZeroU16) {
-    if let Some(quota) = state.quotas.get_mut(attachment.cookie()) {
-        quota.used = quota.used.saturating_sub(count.get().into());
-    }
-}
-
-fn free_events(
-    state: &mut TaskState,
-    attachment: &Attachment,
-    device: DeviceId,
-    first: u16,
-    count: NonZeroU16,
-) {
-    free_share_events(state, attachment, count);
-    if let Some(known) = state.devices.get_mut(device) {
-        Device::free_events(known, first, count);
     }
 }

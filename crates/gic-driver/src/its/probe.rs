@@ -2,6 +2,7 @@
 
 use super::command_queue::CommandQueue;
 use super::config::{CorrectedConfig, IfEnabled, ItsConfig};
+use super::device_table::DeviceTable;
 use super::error::{FaultLog, ProbeError};
 use super::hardware::ControlFrame;
 use super::invalidation::RegisterInvalidation;
@@ -16,7 +17,6 @@ use crate::platform::GicPlatform;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_fallible::SortedMap;
 use doorbell_lock::TaskLock;
 use gic_arch::gits;
 use gic_arch::gits::TableKind;
@@ -95,14 +95,9 @@ impl<P: GicPlatform> Its<P> {
             provision(&frame, &corrected, config)?;
         queue.start(&frame);
         frame.enable();
-        let device_id_bits = u8::try_from(device_table.ids().ilog2()).unwrap_or(u8::MAX);
         let state = TaskState {
-            device_table,
+            devices: DeviceTable::new(device_table),
             collection_table,
-            device_id_bits,
-            devices: SortedMap::new(),
-            quotas: SortedMap::new(),
-            next_cookie: 0,
             deferred_unmaps: VecDeque::new(),
             targets,
             to_clear,
@@ -129,13 +124,12 @@ impl<P: GicPlatform> Drop for Its<P> {
     /// keeps the memory, as it may still access it.
     fn drop(&mut self) {
         let Self { frame, queue, state, .. } = self;
-        let TaskState { device_table, collection_table, devices, deferred_unmaps, .. } =
-            state.get_mut();
+        let TaskState { collection_table, devices, deferred_unmaps, .. } = state.get_mut();
         if !devices.is_empty() || !deferred_unmaps.is_empty() || frame.quiesce().is_err() {
             return;
         }
         queue.release(frame);
-        device_table.release(frame);
+        devices.table.release(frame);
         if let Some(table) = collection_table {
             table.release(frame);
         }

@@ -1,0 +1,131 @@
+//! An ITS's device table with its memory, the attached devices, and the quotas that
+//! their attachments have of the events. No command is posted here.
+
+use super::devices::{Device, EventQuota};
+use super::error::{ItsError, fault};
+use super::hardware::ControlFrame;
+use super::tables::ItsTable;
+use crate::platform::GicPlatform;
+use core::num::NonZeroU16;
+use doorbell_fallible::SortedMap;
+use msi_types::{Attachment, DeviceId, Shape};
+
+/// The attached devices, and the table in which the ITS finds them.
+#[derive(Debug)]
+pub(super) struct DeviceTable {
+    pub(super) table: ItsTable,
+    id_bits: u8,
+    devices: SortedMap<DeviceId, Device>,
+    /// By the cookie of their [`Attachment`].
+    quotas: SortedMap<u32, EventQuota>,
+    next_cookie: u32,
+}
+
+impl DeviceTable {
+    pub(super) fn new(table: ItsTable) -> Self {
+        let id_bits = u8::try_from(table.ids().ilog2()).unwrap_or(u8::MAX);
+        let (devices, quotas) = (SortedMap::new(), SortedMap::new());
+        Self { table, id_bits, devices, quotas, next_cookie: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// Checks that the device table has an entry for the device.
+    pub(super) fn check_id(&self, id: DeviceId) -> Result<(), ItsError> {
+        if u64::from(id.get()) < self.table.ids() {
+            Ok(())
+        } else {
+            Err(ItsError::DeviceIdOutOfRange { id, bits: self.id_bits })
+        }
+    }
+
+    /// Allocates the memory for a device and a quota, and the device's part of the table.
+    pub(super) fn reserve<P: GicPlatform>(
+        &mut self,
+        frame: &ControlFrame<P>,
+        id: DeviceId,
+    ) -> Result<(), ItsError> {
+        let no_memory = |_| ItsError::NoMemory("a device's attachment");
+        self.quotas.reserve().map_err(no_memory)?;
+        self.devices.reserve().map_err(no_memory)?;
+        self.table
+            .ensure(frame, id.get())
+            .map_err(|error| ItsError::no_table("a second-level ITS table", error))
+    }
+
+    pub(super) fn get_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.devices.get_mut(id)
+    }
+
+    /// Adds a device, for which memory must have been [reserved](Self::reserve).
+    pub(super) fn insert(&mut self, id: DeviceId, device: Device) {
+        self.devices.insert(id, device);
+    }
+
+    pub(super) fn remove(&mut self, id: DeviceId) -> Option<Device> {
+        self.devices.remove(id)
+    }
+
+    /// Removes a device if it has neither quotas nor events.
+    pub(super) fn remove_unused(&mut self, id: DeviceId) -> Option<Device> {
+        let device = self.devices.get(id)?;
+        let unused = device.users == 0 && device.is_idle();
+        if unused { self.devices.remove(id) } else { None }
+    }
+
+    /// Adds a quota of at most `limit` events, for which memory must have been
+    /// [reserved](Self::reserve).
+    pub(super) fn add_quota(&mut self, device: DeviceId, limit: u32) -> Attachment {
+        // Attachments are few: a free number is near.
+        while self.quotas.contains(self.next_cookie) {
+            self.next_cookie = self.next_cookie.wrapping_add(1);
+        }
+        self.quotas.insert(self.next_cookie, EventQuota { device, limit, used: 0 });
+        Attachment::new(self.next_cookie)
+    }
+
+    pub(super) fn quota(&self, attachment: &Attachment) -> Option<&EventQuota> {
+        self.quotas.get(attachment.cookie())
+    }
+
+    pub(super) fn remove_quota(&mut self, attachment: &Attachment) -> Option<EventQuota> {
+        self.quotas.remove(attachment.cookie())
+    }
+
+    /// Allocates events of a quota. `base` is the address of the ITS, for the error.
+    pub(super) fn allocate_events(
+        &mut self,
+        base: u64,
+        attachment: &Attachment,
+        count: NonZeroU16,
+        shape: Shape,
+    ) -> Result<(DeviceId, u16), ItsError> {
+        let unknown = fault(base, "MAPTI", "the attachment is not of this ITS");
+        let quota = self.quotas.get_mut(attachment.cookie()).ok_or(unknown)?;
+        let none = ItsError::NoEvents { wanted: count.get(), limit: quota.limit };
+        let used = quota.used + u32::from(count.get());
+        if used > quota.limit {
+            return Err(none);
+        }
+        let known = self.devices.get_mut(quota.device).ok_or(unknown)?;
+        let first = known.allocate_events(count, shape).ok_or(none)?;
+        quota.used = used;
+        Ok((quota.device, first))
+    }
+
+    /// Returns events to a quota. They stay allocated.
+    pub(super) fn return_events(&mut self, attachment: &Attachment, count: NonZeroU16) {
+        if let Some(quota) = self.quotas.get_mut(attachment.cookie()) {
+            quota.used = quota.used.saturating_sub(count.get().into());
+        }
+    }
+
+    /// Frees allocated events of a device.
+    pub(super) fn free_events(&mut self, id: DeviceId, first: u16, count: NonZeroU16) {
+        if let Some(known) = self.devices.get_mut(id) {
+            known.free_events(first, count);
+        }
+    }
+}
