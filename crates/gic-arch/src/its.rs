@@ -2,12 +2,12 @@
 
 mod command;
 mod error;
-mod ids;
+mod identifiers;
 mod table;
 
 pub use command::{
     COMMAND_BYTES, COMMAND_WORDS, Command, MapAction, Opcode, RawCommand, UnknownOpcode,
 };
 pub use error::{CommandError, CommandErrorReason};
-pub use ids::{CollectionId, ITT_ALIGNMENT, RdBase};
+pub use identifiers::{CollectionId, ITT_ALIGNMENT, RdBase};
 pub use table::Level1Entry;

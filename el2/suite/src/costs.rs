@@ -92,7 +92,7 @@ fn judge(costs: &[(String, u64)], operation: &str, limit: u64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn costs(lines: &[&str]) -> Costs {

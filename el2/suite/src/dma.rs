@@ -172,7 +172,7 @@ impl Attempt {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn attempt() -> Attempt {

@@ -137,7 +137,7 @@ impl Span {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn image(offset: u64, bytes: u64) -> Vec<u8> {

@@ -230,7 +230,7 @@ impl Found {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const LINES: [&str; 6] = [

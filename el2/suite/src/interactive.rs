@@ -144,7 +144,7 @@ fn show(mut console: impl Read) -> Result<Vec<Ending>> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use clap::Parser;
 
     use super::*;

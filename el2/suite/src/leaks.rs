@@ -96,7 +96,7 @@ impl Scan {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const LINES: [&str; 4] = [

@@ -100,7 +100,7 @@ pub(crate) fn command(cpus: u8, record: Record, move_every: Option<u32>) -> Resu
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use crate::kvm::{KVM, KVM_SHARED};
 

@@ -103,7 +103,7 @@ fn judge(counts: &BTreeMap<String, u64>, reason: &str, times: u64) -> Result<()>
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

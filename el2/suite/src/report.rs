@@ -250,7 +250,7 @@ fn ensure_none(messages: &[u64]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const EXPECTED: Expected<'_> = Expected {

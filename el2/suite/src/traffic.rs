@@ -251,7 +251,7 @@ impl Known<'_> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const LOG: &str = "\

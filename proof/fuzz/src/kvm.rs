@@ -234,7 +234,7 @@ fn view<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Arc<Memory>)
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use input::{Device, Named, TableAddress, Value, Word};
 

@@ -1,7 +1,7 @@
 //! Debian packages without installing any. A private package index is in the cache, from which
 //! packages are downloaded and unpacked side by side, as an ordinary user.
 
-mod sources;
+mod mirrors;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,8 +9,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::sources::Sources;
-pub use self::sources::Suite;
+use self::mirrors::Sources;
+pub use self::mirrors::Suite;
 use crate::process;
 
 /// Beginnings of the names of packages that are unpacked even where they are installed. An
@@ -199,7 +199,7 @@ fn debian_architecture() -> &'static str {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

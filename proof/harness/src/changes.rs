@@ -17,7 +17,7 @@ pub fn between(expected: &str, found: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -38,7 +38,7 @@ pub fn judge_totals(totals: &Value) -> Result<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use serde_json::json;
 

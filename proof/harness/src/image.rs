@@ -205,7 +205,7 @@ fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     /// An ELF file with segments at these addresses.

@@ -84,7 +84,7 @@ fn align(archive: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

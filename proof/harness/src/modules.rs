@@ -183,7 +183,7 @@ fn module_of(file: &str) -> Path {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {

@@ -33,7 +33,7 @@ pub fn on_each_cpu<I: Sync, O: Send>(items: &[I], work: impl Fn(usize, &I) -> O 
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

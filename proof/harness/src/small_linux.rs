@@ -98,7 +98,7 @@ pub fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -93,7 +93,7 @@ fn is_character(rest: &str) -> bool {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

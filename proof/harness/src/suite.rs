@@ -170,7 +170,7 @@ impl<T> Default for Shared<T> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use anyhow::bail;
 

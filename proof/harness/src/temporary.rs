@@ -39,7 +39,7 @@ impl Drop for Folder {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -89,7 +89,7 @@ fn shown([passed, failed, skipped]: [usize; 3]) -> String {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn passed(check: &'static str) -> CheckFact {

@@ -170,7 +170,7 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     /// Returns whether the boots as they are, and with our routes, are as they should be.

@@ -96,7 +96,7 @@ fn row(line: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

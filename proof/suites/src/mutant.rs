@@ -81,7 +81,7 @@ impl Mutant {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const TEXT: &str = "Prose: not a fault.\n\nfault: b is missing\nfile: src/a.rs\n- b();\n\

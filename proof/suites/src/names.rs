@@ -28,7 +28,7 @@ pub fn renamed(blob: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

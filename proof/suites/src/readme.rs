@@ -8,7 +8,7 @@ pub fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -43,7 +43,7 @@ pub fn text(value: &Value) -> &str {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

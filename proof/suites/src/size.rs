@@ -175,7 +175,7 @@ fn within(text: u64, budget: u64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

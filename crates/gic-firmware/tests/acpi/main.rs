@@ -8,4 +8,4 @@ mod lint;
 mod madt;
 mod round_trip;
 mod server;
-mod tables;
+mod table_set;

@@ -2,7 +2,7 @@
 
 mod bounds;
 mod dts;
-mod gics;
+mod secondary_gics;
 
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{Finding, NodeId, Rule, devicetree};

@@ -1,8 +1,8 @@
 //! Written descriptions read back equal, and routes agree with a model as plain as the binding's
 //! text.
 
-mod gics;
 mod maps;
+mod secondary_gics;
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
@@ -11,13 +11,13 @@ use gic_firmware::{
     Description, Fact, Gic, IntIdSpan, IommuRouting, MapEntry, MsiRouting, NoRoute, PciBridge,
     PciHost, PlatformDevice, Region, Role, Status, Target, Via,
 };
-use gics::{secondary_gics, users};
 use maps::{iommus, passages, routings, streams};
 use msi_types::pci::{PciSpace, PciWindow};
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use secondary_gics::{secondary_gics, users};
 
 fn regions() -> impl Strategy<Value = Region> {
     (any::<u64>(), 1..=u64::from(u32::MAX))

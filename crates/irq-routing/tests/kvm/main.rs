@@ -1,9 +1,9 @@
 //! Routes and eventfds in real KVM: its local APIC shows what has arrived. No guest runs.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod batches;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod foreign;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod hand_over;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod machines;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -16,7 +16,7 @@ fn main() -> std::process::ExitCode {
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         machines::ALL,
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-        batches::ALL,
+        hand_over::ALL,
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         foreign::ALL,
     ])

@@ -4,6 +4,6 @@
 #[path = "../controller/mod.rs"]
 mod controller;
 
-mod accesses;
+mod guest_accesses;
 mod model;
 mod rig;

@@ -4,8 +4,8 @@
 #[path = "../controller/mod.rs"]
 mod controller;
 
-mod accesses;
+mod guest_accesses;
 mod model;
+mod open_vectors;
 mod rig;
 mod threads;
-mod vectors;

@@ -1,6 +1,7 @@
 //! Saved states seen as KVM's device attributes and tables.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attribute_rules;
 mod board;
 mod guest;
 mod hostile;
@@ -9,6 +10,5 @@ mod limits;
 mod machines;
 mod out_of_memory;
 mod regions;
-mod registers;
 mod round_trip;
 mod tables;

@@ -138,7 +138,7 @@ const _: () = assert!(MAX_ID_BITS as u32 <= LPI_INDEX_BITS && MAX_ID_BITS > lpi:
 
 #[cfg(not(shuttle))]
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use alloc::collections::BTreeSet;
 

@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn paths(code: &str) -> Vec<String> {

@@ -127,7 +127,7 @@ fn decode_hex(word: &str, line: usize) -> Result<Vec<u8>, SnapshotError> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use proptest::prelude::*;
 

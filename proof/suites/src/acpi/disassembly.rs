@@ -153,7 +153,7 @@ impl Field {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const TEXT: &str = "\

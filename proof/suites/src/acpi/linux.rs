@@ -45,7 +45,7 @@ pub fn mapped(line: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

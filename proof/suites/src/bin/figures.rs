@@ -65,7 +65,7 @@ fn with_figures(page: &str, name: &str, figures: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -203,7 +203,7 @@ impl Facts {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use anyhow::Context as _;
 

@@ -419,7 +419,7 @@ fn number(cells: &[u32]) -> u64 {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use anyhow::{Context as _, ensure};
 

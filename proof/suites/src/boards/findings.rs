@@ -123,7 +123,7 @@ fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

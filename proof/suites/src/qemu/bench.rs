@@ -126,7 +126,7 @@ fn requested(line: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -133,7 +133,7 @@ impl Kernel {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -284,7 +284,7 @@ const DEVICES: &[Device] = &[
 ];
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

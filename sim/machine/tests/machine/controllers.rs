@@ -1,6 +1,6 @@
 //! Every kind of controller: which devices it gets, and that it delivers.
 
-use crate::boards::{self, flashed, region};
+use crate::board_trees::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
 use doorbell_machine::{
     AttackReport, BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug,
@@ -126,20 +126,20 @@ fn direct_lpis_beside_mbi_are_refused() {
 
 /// Two platform devices at one controller of this kind.
 fn two_devices(kind: &ControllerKind) -> Description {
-    let mut board = boards::bare(2, u64::from(*kind == ControllerKind::Its));
+    let mut board = board_trees::bare(2, u64::from(*kind == ControllerKind::Its));
     match kind {
         ControllerKind::DirectLpi => {
-            board.controllers.push(Controller::new(boards::GIC, kind.clone(), None));
+            board.controllers.push(Controller::new(board_trees::GIC, kind.clone(), None));
         }
         ControllerKind::Mbi => {
             let frame = board.gic.as_ref().unwrap().distributor.value;
-            let mut mbi = Controller::new(boards::GIC, kind.clone(), Some(frame));
+            let mut mbi = Controller::new(board_trees::GIC, kind.clone(), Some(frame));
             let span = IntIdSpan::new(gic_arch::IntId::new(64), 64).unwrap();
             mbi.ranges.push(Fact::stated(span));
             board.controllers.push(mbi);
         }
         ControllerKind::V2m => {
-            let name = format!("{}/v2m@8020000", boards::GIC);
+            let name = format!("{}/v2m@8020000", board_trees::GIC);
             let frame = region(0x0802_0000, 0x1000);
             board.controllers.push(Controller::new(name.as_str(), kind.clone(), Some(frame)));
         }
@@ -149,8 +149,9 @@ fn two_devices(kind: &ControllerKind) -> Description {
         ControllerKind::Its => MsiRouting::device(ControllerIndex::new(0), DeviceId::new(device)),
         _ => MsiRouting::parent(ControllerIndex::new(0)),
     };
-    board.devices =
-        [(0x0b00_0000, 1), (0x0b01_0000, 2)].map(|(at, id)| boards::device(at, routing(id))).into();
+    board.devices = [(0x0b00_0000, 1), (0x0b01_0000, 2)]
+        .map(|(at, id)| board_trees::device(at, routing(id)))
+        .into();
     flashed(&board)
 }
 

@@ -1,7 +1,7 @@
 //! ChosenDevices that cannot store what their controller would have them send: refused with the
 //! reason, while the others run.
 
-use crate::boards::{self, flashed, region};
+use crate::board_trees::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};
 use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
@@ -37,8 +37,8 @@ const DEVICES: [PlatformDeviceConfig; 3] = [
 /// Direct LPIs; redistributors with this many CPUs each from these addresses on.
 fn direct(redistributors: &[(u64, u8)]) -> Description {
     let cpus = redistributors.iter().map(|(_, cpus)| cpus).sum();
-    let mut board = boards::bare(cpus, 0);
-    board.controllers.push(Controller::new(boards::GIC, ControllerKind::DirectLpi, None));
+    let mut board = board_trees::bare(cpus, 0);
+    board.controllers.push(Controller::new(board_trees::GIC, ControllerKind::DirectLpi, None));
     let regions =
         redistributors.iter().map(|(base, cpus)| region(*base, u64::from(*cpus) * 0x2_0000));
     board.gic.as_mut().unwrap().redistributors = regions.map(Fact::stated).collect();
@@ -48,9 +48,9 @@ fn direct(redistributors: &[(u64, u8)]) -> Description {
 /// A host and three platform devices at the only controller.
 fn inhabited(mut board: Description) -> Description {
     let routing = || MsiRouting::parent(ControllerIndex::new(0));
-    board.hosts = vec![boards::host(0, routing())];
+    board.hosts = vec![board_trees::host(0, routing())];
     let places = [0x0b00_0000, 0x0b01_0000, 0x0b02_0000];
-    board.devices = places.map(|at| boards::device(at, routing())).into();
+    board.devices = places.map(|at| board_trees::device(at, routing())).into();
     flashed(&board)
 }
 

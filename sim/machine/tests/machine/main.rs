@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's own boards are known to be sound")]
 
-mod boards;
+mod board_trees;
 mod coherence;
 mod controllers;
 mod injected_faults;

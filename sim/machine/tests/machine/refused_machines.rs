@@ -1,6 +1,6 @@
 //! Descriptions that make no machine on which anything could be delivered.
 
-use crate::boards::{self, its};
+use crate::board_trees::{self, its};
 use crate::harbour;
 use doorbell_machine::{BuildOptions, ControllerChoice, Refusal, build};
 use gic_firmware::{Description, Fact, GicVersion, MsiRouting, Region, Status};
@@ -22,7 +22,7 @@ fn a_gicv2() {
         refused(&board).to_string(),
         format!(
             "{} is a GICv2, and the machine's model is of a GICv3: it can be inspected, not run",
-            boards::GIC
+            board_trees::GIC
         )
     );
 }
@@ -31,7 +31,7 @@ fn a_gicv2() {
 fn a_disabled_gic() {
     let mut board = harbour();
     board.gic.as_mut().unwrap().status = Fact::stated(Status::Disabled);
-    assert_eq!(refused(&board), Refusal::GicDisabled(boards::GIC.to_owned()));
+    assert_eq!(refused(&board), Refusal::GicDisabled(board_trees::GIC.to_owned()));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn no_cpu() {
 
 #[test]
 fn no_controller() {
-    let mut board = boards::bare(4, 0);
+    let mut board = board_trees::bare(4, 0);
     board.hosts.clear();
     assert_eq!(
         refused(&board),
@@ -53,8 +53,8 @@ fn no_controller() {
 
 #[test]
 fn a_disabled_its_is_none() {
-    let mut board = boards::bare(4, 1);
-    board.hosts = vec![boards::host(0, MsiRouting::parent(its(0)))];
+    let mut board = board_trees::bare(4, 1);
+    board.hosts = vec![board_trees::host(0, MsiRouting::parent(its(0)))];
     board.controllers[0].status = Fact::stated(Status::Disabled);
     assert_eq!(
         refused(&board),
@@ -64,7 +64,7 @@ fn a_disabled_its_is_none() {
 
 #[test]
 fn an_its_that_nobody_refers_to() {
-    let board = boards::bare(4, 1);
+    let board = board_trees::bare(4, 1);
     let names = vec![board.controllers[0].id.to_string()];
     assert_eq!(refused(&board), Refusal::NothingRings { controllers: names });
 }

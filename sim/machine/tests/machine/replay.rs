@@ -1,7 +1,7 @@
 //! Without threads: whatever the order of events, nothing is lost; and the order is the seed's
 //! alone.
 
-use crate::{boards, harbour, migration};
+use crate::{board_trees, harbour, migration};
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Migration, Moves, RunOptions,
     Simulation, Suspensions, TraceEvent, build, simulate,
@@ -63,9 +63,11 @@ fn the_trace_has_events_of_every_kind() {
 
 /// Two vectors on four CPUs: what is sent again is most of the traffic.
 fn crowded() -> Description {
-    let mut board = boards::bare(4, 1);
-    board.devices =
-        vec![boards::device(0x0b00_0000, MsiRouting::device(boards::its(0), DeviceId::new(1)))];
+    let mut board = board_trees::bare(4, 1);
+    board.devices = vec![board_trees::device(
+        0x0b00_0000,
+        MsiRouting::device(board_trees::its(0), DeviceId::new(1)),
+    )];
     board
 }
 

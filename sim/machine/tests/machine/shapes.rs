@@ -1,6 +1,6 @@
 //! Shapes of machines: one property each.
 
-use crate::boards::{self, flashed, flashed_with_findings, its, region};
+use crate::board_trees::{self, flashed, flashed_with_findings, its, region};
 use crate::{assert_delivered, deliver, deliver_with, harbour};
 use doorbell_machine::{BuildOptions, DeviceKind, SecurityView, TargetAddresses};
 use gic_firmware::{Fact, MapEntry, MsiRouting, Target};
@@ -34,8 +34,8 @@ fn embedded_machine_has_every_store_kind() {
 
 #[test]
 fn its_serves_host_bridge_by_msi_parent() {
-    let mut board = boards::bare(4, 1);
-    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let mut board = board_trees::bare(4, 1);
+    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
     let report = deliver(&flashed(&board));
     assert_delivered(&report, 60);
     for device in &report.devices {
@@ -45,25 +45,26 @@ fn its_serves_host_bridge_by_msi_parent() {
 
 #[test]
 fn its_without_msi_cells_serves_host_bridge() {
-    let mut board = boards::bare(4, 1);
+    let mut board = board_trees::bare(4, 1);
     board.controllers[0].msi_cells = Fact::stated(0);
-    board.hosts = vec![boards::host(0, MsiRouting::parent(its(0)))];
+    board.hosts = vec![board_trees::host(0, MsiRouting::parent(its(0)))];
     let board = flashed_with_findings(&board);
     assert_delivered(&deliver(&board), 60);
 }
 
 #[test]
 fn board_with_firmware_owned_waker_delivers() {
-    let mut board = boards::bare(4, 1);
+    let mut board = board_trees::bare(4, 1);
     board.gic.as_mut().unwrap().compatible.insert(0, "qcom,msm8996-gic-v3".to_owned());
-    board.hosts = vec![boards::host(0, boards::parent(0))];
+    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
     assert_delivered(&deliver(&flashed(&board)), 60);
 }
 
 #[test]
 fn several_itses_serve_a_host_bridge_each() {
-    let mut board = boards::bare(4, 3);
-    board.hosts = (0..3).map(|index| boards::host(index as u64, boards::parent(index))).collect();
+    let mut board = board_trees::bare(4, 3);
+    board.hosts =
+        (0..3).map(|index| board_trees::host(index as u64, board_trees::parent(index))).collect();
     let board = flashed(&board);
     let report = deliver(&board);
     assert_delivered(&report, 60);
@@ -74,10 +75,10 @@ fn several_itses_serve_a_host_bridge_each() {
 
 #[test]
 fn map_entries_lead_to_their_own_its() {
-    let mut board = boards::bare(4, 2);
+    let mut board = board_trees::bare(4, 2);
     let map =
         [entry(0, 0x100, 0, 0x1_0000), entry(0x100, 1, 1, 7), entry(0x200, 0x100, 1, 0x2_0000)];
-    board.hosts = vec![boards::host(0, MsiRouting::map(map))];
+    board.hosts = vec![board_trees::host(0, MsiRouting::map(map))];
     let report = deliver(&flashed(&board));
     assert_delivered(&report, 60);
     let ids: Vec<_> = report.devices.iter().map(|device| device.device_id.get()).collect();
@@ -88,10 +89,10 @@ fn map_entries_lead_to_their_own_its() {
 
 #[test]
 fn functions_under_one_mask_share_device_id() {
-    let mut board = boards::bare(4, 1);
+    let mut board = board_trees::bare(4, 1);
     let mut routing = MsiRouting::map([entry(0, 0x1000, 0, 0)]);
     routing.mask = Some(Fact::stated(0xfff8));
-    board.hosts = vec![boards::host(0, routing)];
+    board.hosts = vec![board_trees::host(0, routing)];
     let report = deliver(&flashed(&board));
     assert_delivered(&report, 60);
     let shared = |id| report.devices.iter().filter(|device| device.device_id == id).count();
@@ -100,8 +101,8 @@ fn functions_under_one_mask_share_device_id() {
 
 #[test]
 fn conventional_bridge_shares_one_requester() {
-    let mut board = boards::bare(4, 1);
-    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let mut board = board_trees::bare(4, 1);
+    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
     let report = deliver(&flashed(&board));
     let named = |id| report.devices.iter().filter(|device| device.requester_id == Some(id)).count();
     let alias =
@@ -111,9 +112,11 @@ fn conventional_bridge_shares_one_requester() {
 
 #[test]
 fn a_device_id_of_more_than_16_bits_is_served() {
-    let mut board = boards::bare(2, 1);
-    board.devices =
-        vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(0x00ab_cdef)))];
+    let mut board = board_trees::bare(2, 1);
+    board.devices = vec![board_trees::device(
+        0x0b00_0000,
+        MsiRouting::device(its(0), DeviceId::new(0x00ab_cdef)),
+    )];
     let report = deliver(&flashed(&board));
     assert_delivered(&report, 60);
     assert_eq!(report.devices[0].device_id, DeviceId::new(0x00ab_cdef));
@@ -121,11 +124,11 @@ fn a_device_id_of_more_than_16_bits_is_served() {
 
 #[test]
 fn platform_devices_use_device_id_of_cell() {
-    let mut board = boards::bare(4, 2);
+    let mut board = board_trees::bare(4, 2);
     board.devices = (0..4u32)
         .map(|index| {
             let routing = MsiRouting::device(its(index as usize % 2), DeviceId::new(0x40 + index));
-            boards::device(0x0b00_0000 + u64::from(index) * 0x1000, routing)
+            board_trees::device(0x0b00_0000 + u64::from(index) * 0x1000, routing)
         })
         .collect();
     let report = deliver(&flashed(&board));
@@ -136,8 +139,8 @@ fn platform_devices_use_device_id_of_cell() {
 
 #[test]
 fn redistributors_are_found_in_several_regions() {
-    let mut board = boards::bare(6, 1);
-    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let mut board = board_trees::bare(6, 1);
+    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
     let regions = [
         region(0x0900_0000, 0x4_0000),
         region(0x0910_0000, 0x2_0000),
@@ -152,8 +155,8 @@ fn redistributors_are_found_in_several_regions() {
 
 #[test]
 fn redistributors_are_found_at_stated_stride() {
-    let mut board = boards::bare(4, 1);
-    board.hosts = vec![boards::host(0, boards::parent(0))];
+    let mut board = board_trees::bare(4, 1);
+    board.hosts = vec![board_trees::host(0, board_trees::parent(0))];
     let gic = board.gic.as_mut().unwrap();
     gic.redistributors = vec![Fact::stated(region(0x0900_0000, 0x10_0000))];
     gic.redistributor_stride = Some(Fact::stated(0x4_0000));

@@ -1,6 +1,6 @@
 //! Large machines and long runs, with real threads.
 
-use crate::boards::{self, flashed, its};
+use crate::board_trees::{self, flashed, its};
 use crate::{assert_delivered, deliver_with, harbour, moving};
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Moves, Report, RunOptions, Suspensions,
@@ -11,12 +11,13 @@ use msi_types::DeviceId;
 
 #[test]
 fn sixty_four_cpus_and_eight_itses() {
-    let mut board = boards::bare(64, 8);
-    board.hosts = (0..8).map(|index| boards::host(index as u64, boards::parent(index))).collect();
+    let mut board = board_trees::bare(64, 8);
+    board.hosts =
+        (0..8).map(|index| board_trees::host(index as u64, board_trees::parent(index))).collect();
     board.devices = (0..8u32)
         .map(|index| {
             let routing = MsiRouting::device(its(index as usize), DeviceId::new(0xf000 + index));
-            boards::device(0x0b00_0000 + u64::from(index) * 0x1000, routing)
+            board_trees::device(0x0b00_0000 + u64::from(index) * 0x1000, routing)
         })
         .collect();
     let report = deliver_with(&flashed(&board), &BuildOptions::default(), 60);
@@ -57,7 +58,8 @@ fn a_million_messages(built: &BuildOptions) -> Report {
 /// else.
 #[test]
 fn sleeping_cpu_wakes_for_each_message() {
-    let mut board = boards::bare(1, 1);
-    board.devices = vec![boards::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(1)))];
+    let mut board = board_trees::bare(1, 1);
+    board.devices =
+        vec![board_trees::device(0x0b00_0000, MsiRouting::device(its(0), DeviceId::new(1)))];
     assert_delivered(&deliver_with(&flashed(&board), &BuildOptions::default(), 3000), 3000);
 }

@@ -167,7 +167,7 @@ fn value(line: &str) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn instruction(address: u64) -> String {

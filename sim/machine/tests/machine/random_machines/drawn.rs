@@ -1,6 +1,6 @@
 //! Machines drawn at random: controllers, who is led to which, and what devices are like.
 
-use crate::boards::{self, flashed, region};
+use crate::board_trees::{self, flashed, region};
 use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
@@ -68,12 +68,12 @@ pub(super) struct Drawn {
 impl Drawn {
     /// As firmware describes it.
     pub(super) fn board(&self) -> Description {
-        let mut board = boards::bare(self.cpus, 0);
+        let mut board = board_trees::bare(self.cpus, 0);
         match &self.kinds {
             Kinds::Direct { redistributors, frames, .. } => {
                 self.place_redistributors(&mut board, *redistributors);
                 board.controllers.push(Controller::new(
-                    boards::GIC,
+                    board_trees::GIC,
                     ControllerKind::DirectLpi,
                     None,
                 ));
@@ -88,7 +88,7 @@ impl Drawn {
         let target = |number: usize| ControllerIndex::new(number % board.controllers.len());
         let hosts = self.hosts.iter().zip(0..);
         board.hosts = hosts
-            .map(|(route, index)| boards::host(index, routing(route, index, target)))
+            .map(|(route, index)| board_trees::host(index, routing(route, index, target)))
             .collect();
         let devices = self.devices.iter().zip(1u32..);
         let device = |((number, _), id): (&(usize, PlatformDeviceConfig), u32)| {
@@ -100,7 +100,7 @@ impl Drawn {
             } else {
                 MsiRouting::parent(to)
             };
-            boards::device(at, routing)
+            board_trees::device(at, routing)
         };
         board.devices = devices.map(device).collect();
         flashed(&board)
@@ -142,7 +142,7 @@ impl Drawn {
 fn its_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
     places.iter().zip(0..).map(|(place, index)| {
         let base = 0x0a00_0000 + index * 0x4_0000 + place.offset();
-        let name = format!("{}/msi-controller@{base:x}", boards::GIC);
+        let name = format!("{}/msi-controller@{base:x}", board_trees::GIC);
         Controller::its(name.as_str(), region(base, 0x2_0000))
     })
 }
@@ -154,7 +154,7 @@ fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
         (Mbi::Distributor, Some(gic)) => gic.distributor.value,
         (Mbi::Distributor, None) => region(0, 0x1_0000),
     };
-    let mut controller = Controller::new(boards::GIC, ControllerKind::Mbi, Some(frame));
+    let mut controller = Controller::new(board_trees::GIC, ControllerKind::Mbi, Some(frame));
     let spans =
         [(64, 400), (4096, 128)].map(|(first, count)| IntIdSpan::new(IntId::new(first), count));
     controller.ranges = spans.into_iter().flatten().map(Fact::stated).collect();
@@ -164,7 +164,7 @@ fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
 fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
     places.iter().zip(0..).map(|(place, index)| {
         let base = 0x0802_0000 + index * 0x1_0000 + place.offset();
-        let name = format!("{}/v2m@{base:x}", boards::GIC);
+        let name = format!("{}/v2m@{base:x}", board_trees::GIC);
         Controller::new(name.as_str(), ControllerKind::V2m, Some(region(base, 0x1000)))
     })
 }

@@ -1,4 +1,4 @@
-//! Faults seen in other models, beside those at the ITS (`its/tests/faults.rs`) and in list
+//! Faults seen in other models, beside those at the ITS (`its/tests/known_mistakes.rs`) and in list
 //! registers (`lists`).
 
 use crate::machine::{Machine, memory};

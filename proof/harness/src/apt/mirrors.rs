@@ -148,7 +148,7 @@ fn field(stanza: &str, name: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn source(signed_by: Option<&str>) -> Source {
