@@ -8,7 +8,7 @@ use alioth::arch::sev::{SevPolicy, SnpPageType, SnpPolicy};
 use alioth::arch::tdx::TdAttr;
 use alioth::hv::{Coco, Error, Hypervisor, Kvm, Result, Vm, VmConfig};
 use irq_routing::irqfd::{EventfdPoller, IrqfdError, IrqfdThread};
-use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, MsiIrqfds};
+use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, MsiIrqfdSet};
 use irqfd::Sender;
 use std::arch::x86_64::CpuidResult;
 use std::collections::HashMap;
@@ -49,14 +49,14 @@ impl Hypervisor for Routed {
 
 /// Eventfds with the routes of a machine, and the thread that serves those that the kernel does not
 /// serve yet.
-fn serve(router: KvmRouter) -> Result<(MsiIrqfds, IrqfdThread), IrqfdError> {
+fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
     let poller = EventfdPoller::new()?;
-    Ok((MsiIrqfds::new(Arc::new(router), poller.clone())?, poller.spawn()?))
+    Ok((MsiIrqfdSet::new(Arc::new(router), poller.clone())?, poller.spawn()?))
 }
 
 /// A virtual machine of Alioth's and its eventfds.
 pub struct RoutedVm {
-    irqfds: Arc<MsiIrqfds>,
+    irqfds: Arc<MsiIrqfdSet>,
     _serving: IrqfdThread,
     vm: AliothVm,
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{self, RootConfig};
 use crate::error::{BringUpError, ControllerError, NoParent};
-use crate::msi::{MsiController, MsiControllers, QuietItses, Site};
+use crate::msi::{MsiController, MsiControllerSet, QuietItses, Site};
 use crate::options::Options;
 use crate::root::RootGic;
 use alloc::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
     pub(crate) platform: Arc<P>,
     pub(crate) affinities: Vec<Affinity>,
     pub(crate) gic: RootGic<P>,
-    pub(crate) msi: MsiControllers<P>,
+    pub(crate) msi: MsiControllerSet<P>,
     pub(crate) interrupts: Interrupts,
     mode: PhantomData<fn() -> E>,
 }
@@ -109,7 +109,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         let gic = RootGic::new(platform.clone(), config)?;
         let site =
             Site { description: &description, gic: &gic, platform: &platform, itses, options };
-        let msi = MsiControllers::new(&site)?;
+        let msi = MsiControllerSet::new(&site)?;
         let mut config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
         config.policy.clone_from(&options.policy);
         let interrupts = Interrupts::new(config)?;

@@ -101,7 +101,7 @@ fn driven<'a>(
 }
 
 /// All of them, by their places in the description.
-pub(crate) struct MsiControllers<P: GicPlatform> {
+pub(crate) struct MsiControllerSet<P: GicPlatform> {
     drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
     buses: Vec<Bus>,
 }
@@ -188,7 +188,7 @@ impl<P: GicPlatform> MsiController<P> {
     }
 }
 
-impl<P: GicPlatform + 'static> MsiControllers<P> {
+impl<P: GicPlatform + 'static> MsiControllerSet<P> {
     /// Takes each into use that firmware enables and the options admit.
     pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
         let description = site.description;
@@ -282,7 +282,7 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
     }
 }
 
-impl<P: GicPlatform> MsiControllers<P> {
+impl<P: GicPlatform> MsiControllerSet<P> {
     pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
         self.drivers.iter().filter_map(|(_, driver)| match driver {
             Ok(MsiController::Its(its)) => Some::<&Arc<Its<P>>>(its),

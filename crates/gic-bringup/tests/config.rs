@@ -167,7 +167,7 @@ fn v2m_frame_takes_the_madt_s_oem_id() {
         ..machine()
     };
     let tables = acpi::write(&named).unwrap();
-    let tables = acpi::Tables::from_blobs(tables.all().map(|(_, table)| table)).unwrap();
+    let tables = acpi::TableSet::from_blobs(tables.all().map(|(_, table)| table)).unwrap();
     let by_acpi = acpi::parse(&tables);
     assert_eq!(config::v2m(&by_acpi, &frame).unwrap().oem_id, Some("AMAZON"));
     let by_devicetree = devicetree::parse(&devicetree::write(&named).unwrap()).unwrap();

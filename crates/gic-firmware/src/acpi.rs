@@ -18,15 +18,15 @@ mod table_set;
 mod writer;
 
 pub use iort::{
-    IdMapping, Iort, IortContents, IortNode, IortNodes, ItsGroup, NamedComponent, Pmcg,
+    IdMapping, Iort, IortContents, IortNode, IortNodeIter, ItsGroup, NamedComponent, Pmcg,
     RootComplex, SmmuV2, SmmuV3,
 };
 pub use madt::{
-    GicIts, GicV5, Gicc, Gicd, Gicr, Madt, MadtContents, MadtStructure, MadtStructures, MsiFrame,
+    GicIts, GicV5, Gicc, Gicd, Gicr, Madt, MadtContents, MadtStructure, MadtStructureIter, MsiFrame,
 };
 pub use mcfg::{Allocation, Mcfg};
 pub use table::{Signature, Table, TableError, TableErrorKind};
-pub use table_set::Tables;
+pub use table_set::TableSet;
 #[cfg(feature = "write")]
 pub use writer::{
     Extensions, WriteError, WriteErrorKind, WrittenTables, iort_source, write, write_with,
@@ -34,11 +34,11 @@ pub use writer::{
 
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
-use msi_controllers::Controllers;
+use msi_controllers::ControllerList;
 use places::{origin, sound};
 use requester_nodes::Requesters;
 
@@ -49,13 +49,13 @@ use requester_nodes::Requesters;
 ///
 /// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, by which errata are known.
 /// Nodes are called after their table and the number that it gives them, such as `MADT/ITS@0`.
-pub fn parse(tables: &Tables<'_>) -> Description {
-    let mut findings = Findings::default();
+pub fn parse(tables: &TableSet<'_>) -> Description {
+    let mut findings = FindingList::default();
     check_checksums(tables, &mut findings);
     let madt = structures(tables.madt, &mut findings);
     let gic = msi_controllers::gic(&madt, &mut findings);
     let nodes = nodes(tables.iort, &mut findings);
-    let controllers = Controllers::read(&madt, &nodes, &mut findings);
+    let controllers = ControllerList::read(&madt, &nodes, &mut findings);
     let cpus = cpus::read(&madt, &mut findings);
     let requesters = Requesters::read(tables, &nodes, &controllers, &mut findings);
     let header = tables.madt.table();
@@ -81,7 +81,7 @@ pub fn parse(tables: &Tables<'_>) -> Description {
 }
 
 /// Operating systems warn of a wrong sum and go on.
-fn check_checksums(tables: &Tables<'_>, findings: &mut Findings) {
+fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
     let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table)];
     for table in [tables.madt.table()].into_iter().chain(others.into_iter().flatten()) {
         if !table.is_checksum_right() {
@@ -92,12 +92,12 @@ fn check_checksums(tables: &Tables<'_>, findings: &mut Findings) {
 }
 
 /// The sound structures of a MADT.
-fn structures(madt: Madt<'_>, findings: &mut Findings) -> Vec<MadtStructure> {
+fn structures(madt: Madt<'_>, findings: &mut FindingList) -> Vec<MadtStructure> {
     madt.structures().filter_map(|structure| sound(structure, findings)).collect()
 }
 
 /// The sound nodes of an IORT.
-fn nodes<'a>(iort: Option<Iort<'a>>, findings: &mut Findings) -> Vec<IortNode<'a>> {
+fn nodes<'a>(iort: Option<Iort<'a>>, findings: &mut FindingList) -> Vec<IortNode<'a>> {
     let nodes = iort.into_iter().flat_map(Iort::nodes);
     nodes.filter_map(|node| sound(node, findings)).collect()
 }

@@ -27,13 +27,13 @@ pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_sourc
 
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
-use cascade::Gics;
-use iommu_map::Iommus;
-use msi_controllers::Controllers;
+use cascade::GicNodes;
+use iommu_map::IommuList;
+use msi_controllers::ControllerList;
 use requester_nodes::Requesters;
 use tree::{NodeRef, Tree};
 
@@ -48,16 +48,16 @@ use tree::{NodeRef, Tree};
 /// Only where there is no tree to read: the blob's header or structure is broken.
 pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let tree = Tree::unfold(blob::open(blob)?);
-    let mut findings = Findings::default();
+    let mut findings = FindingList::default();
     for node in tree.repeated_phandles() {
         let message = "an earlier node has the same phandle";
         findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
     }
-    let gics = Gics::find(&tree, &mut findings);
+    let gics = GicNodes::find(&tree, &mut findings);
     let gic = gics.root.and_then(|node| gic::read(node, &mut findings));
     let secondary_gics = gics.read_secondary(&tree, &mut findings);
-    let controllers = Controllers::read(&tree, &gics, &mut findings);
-    let iommus = Iommus::read(&tree);
+    let controllers = ControllerList::read(&tree, &gics, &mut findings);
+    let iommus = IommuList::read(&tree);
     let mut requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
     intx::read(&tree, gics.root, &mut requesters.hosts);
     Ok(Description {

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 const MAX_FINDINGS: usize = 256;
 
 #[derive(Default)]
-pub(crate) struct Findings {
+pub(crate) struct FindingList {
     list: Vec<Finding>,
 }
 
-impl Findings {
+impl FindingList {
     /// Goes on after `list`.
     pub(crate) fn new(list: Vec<Finding>) -> Self {
         Self { list }

@@ -22,7 +22,7 @@ pub use known::KnownRegisters;
 use crate::controller::ControllerIndex;
 use crate::description::Description;
 use crate::finding::Finding;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
@@ -31,7 +31,7 @@ use msi_types::DeviceId;
 ///
 /// `known` are values of registers; what they do not tell is unknown, and no finding.
 pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
-    let mut findings = Findings::new(description.findings.clone());
+    let mut findings = FindingList::new(description.findings.clone());
     msi_maps::check(description, &mut findings);
     interrupts::check(description, &mut findings);
     frames::check(description, &mut findings);
@@ -55,7 +55,7 @@ pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex
 
 /// Returns contradictions between two descriptions of one machine. They point at `other`.
 pub fn compare(one: &Description, other: &Description) -> Vec<Finding> {
-    let mut findings = Findings::default();
+    let mut findings = FindingList::default();
     contradictions::check(one, other, &mut findings);
     findings.into_list()
 }

@@ -1,14 +1,14 @@
 //! Requester IDs that two entries of one map claim.
 
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use crate::requester::MapEntry;
 use alloc::format;
 use alloc::vec::Vec;
 
 /// Reports entries that claim requester IDs of an entry with a lower first ID.
-pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut Findings) {
+pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut FindingList) {
     let mut claims: Vec<_> =
         map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();
     claims.sort_by_key(|&(first, ..)| first);

@@ -24,12 +24,12 @@ const ROUNDS: u32 = 200;
 
 /// A count of signals on which threads sleep.
 #[derive(Default)]
-struct Signals {
+struct SignalCount {
     count: Mutex<u32>,
     changed: Condvar,
 }
 
-impl Signals {
+impl SignalCount {
     fn count(&self) -> MutexGuard<'_, u32> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,7 +50,7 @@ impl Signals {
 /// The guest's kernel. Its handler of the channel's interrupt is [`Kernel::wake`].
 #[derive(Default)]
 struct SleepingKernel {
-    signals: Signals,
+    signals: SignalCount,
     /// Number of turns that no wake-up ended.
     timeouts: AtomicU32,
 }
@@ -98,9 +98,9 @@ impl Kernel for SleepingKernel {
 
 /// The SPIs that have an owner. A real kernel has a GIC driver here.
 #[derive(Default)]
-struct Spis(Mutex<BTreeSet<HwIrq>>);
+struct ClaimedSpis(Mutex<BTreeSet<HwIrq>>);
 
-impl WiredParent for Spis {
+impl WiredParent for ClaimedSpis {
     fn claim(&self, first: HwIrq, _: NonZeroU16) -> Result<(), MsiError> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.insert(first) { Ok(()) } else { Err(MsiError::InUse(first)) }
@@ -122,7 +122,7 @@ impl WiredParent for Spis {
     }
 }
 
-impl SetLine for Spis {
+impl SetLine for ClaimedSpis {
     fn set_line(&self, _: Line, _: Level) -> Delivery {
         Delivery::Pending
     }
@@ -135,7 +135,7 @@ impl SetLine for Spis {
 fn monitor(
     mut host: Host,
     mut channel: impl hyperv_vpci::channel::Channel,
-    signals: &Signals,
+    signals: &SignalCount,
     end: &AtomicU32,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut is_ejected = false;
@@ -183,12 +183,12 @@ fn handle_events(bus: &Bus, kernel: &SleepingKernel) -> Result<(), Box<dyn Error
 }
 
 pub(crate) fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let spis = Arc::new(Spis::default());
+    let spis = Arc::new(ClaimedSpis::default());
     let config = HostConfig::new(1, 0xfeed_0000, *b"a bus's instance");
     let mut host = Host::new(config, Injection::Spi(spis.clone()))?;
     let description = DeviceDescription { vendor: 0x1414, slot: SLOT, ..Default::default() };
     host.offer(HostFunction::new(description, [0; 6]))?;
-    let (to_host, end) = (Arc::new(Signals::default()), AtomicU32::new(0));
+    let (to_host, end) = (Arc::new(SignalCount::default()), AtomicU32::new(0));
     let kernel = Arc::new(SleepingKernel::default());
     let pages = NonZeroU8::new(4).ok_or("a ring has pages")?;
     let (there, back) = (HeapRing::new(pages)?, HeapRing::new(pages)?);

@@ -28,7 +28,7 @@ mod store;
 mod windows;
 
 pub use access::{AccessContext, ConfigSpace, EcamWindow, TableMemory};
-pub use capabilities::{Capabilities, Capability, capabilities};
+pub use capabilities::{Capability, CapabilityIter, capabilities};
 pub use ecam::{Ecam, EcamFunction};
 pub use enumerate::enumerate;
 pub use function::Function;

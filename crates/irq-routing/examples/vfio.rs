@@ -5,10 +5,11 @@
 //! $ cargo run -p irq-routing --features std --example vfio
 //! ```
 //!
-//! An eventfd and a thread stand for the device. With KVM, `MessageEventfds` is `kvm::MsiIrqfds`.
+//! An eventfd and a thread stand for the device. With KVM, `kvm::MsiIrqfdSet` replaces
+//! `MessageEventfdSet`.
 
 use irq_routing::device_eventfds::DeviceEventfds;
-use irq_routing::irqfd::{EventfdPoller, MessageEventfds};
+use irq_routing::irqfd::{EventfdPoller, MessageEventfdSet};
 use irq_routing::msix::MsixTable;
 use irq_routing::{MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::pci::msix::Control;
@@ -28,7 +29,7 @@ impl MessageSink for Its {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let poller = EventfdPoller::new()?;
-    let eventfds = MessageEventfds::new(poller.clone(), Arc::new(Its));
+    let eventfds = MessageEventfdSet::new(poller.clone(), Arc::new(Its));
     let eventfds = Arc::new(DeviceEventfds::new(eventfds));
     let table = MsixTable::new(4, Sender::Device(DeviceId::new(8)), Arc::new(Its))?;
     let table = table.with_observer(eventfds.clone());

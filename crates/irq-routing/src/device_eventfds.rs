@@ -11,7 +11,7 @@
 //!   the process that holds the eventfd: the `queue_msix_vector` of a virtio device. Several
 //!   sources may share a vector.
 
-pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfds};
+pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 
 use crate::RoutedMessage;
 use crate::irqfd::error::IrqfdError;
@@ -44,7 +44,7 @@ pub struct BindError {
 
 /// A device's eventfds and the vectors that they signal. It observes the vectors of the device's
 /// MSI-X table or MSI capability, which must be given it as the observer.
-pub struct DeviceEventfds<I: MessageIrqfds> {
+pub struct DeviceEventfds<I: MessageIrqfdSet> {
     irqfds: I,
     state: Mutex<State<I::Irqfd>>,
 }
@@ -63,7 +63,7 @@ struct Source<I> {
     vector: Option<u16>,
 }
 
-impl<I: MessageIrqfds> DeviceEventfds<I> {
+impl<I: MessageIrqfdSet> DeviceEventfds<I> {
     /// Creates an object without eventfds.
     pub fn new(irqfds: I) -> Self {
         let state = State { sources: Vec::new(), open: HashMap::new(), errors: Vec::new() };
@@ -147,7 +147,7 @@ impl<I: MessageIrqfd> Source<I> {
     }
 }
 
-impl<I: MessageIrqfds> VectorObserver for DeviceEventfds<I> {
+impl<I: MessageIrqfdSet> VectorObserver for DeviceEventfds<I> {
     fn opened(&self, vector: u16, message: RoutedMessage) {
         let mut state = self.state.lock();
         state.open.insert(vector, message);
@@ -177,7 +177,7 @@ impl<I: MessageIrqfds> VectorObserver for DeviceEventfds<I> {
     }
 }
 
-impl<I: MessageIrqfds> fmt::Debug for DeviceEventfds<I> {
+impl<I: MessageIrqfdSet> fmt::Debug for DeviceEventfds<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sources = self.state.lock().sources.len();
         f.debug_struct("DeviceEventfds").field("sources", &sources).finish_non_exhaustive()

@@ -4,7 +4,7 @@
 //! An [`EventfdPoller`] waits for any number of eventfds, in a thread of its own
 //! ([`spawn`](EventfdPoller::spawn)) or in the monitor's event loop
 //! ([`dispatch`](EventfdPoller::dispatch)). The object itself becomes readable when an eventfd is
-//! signalled. [`Irqfds`] binds eventfds to GSIs. An [`Irqfd`] is one bound eventfd; dropping it
+//! signalled. [`IrqfdSet`] binds eventfds to GSIs. An [`Irqfd`] is one bound eventfd; dropping it
 //! ends the bind. Routes are looked up at each signal, so that a changed route counts for the next
 //! signal.
 //!
@@ -12,11 +12,11 @@
 //!
 //! | | signalled | end of interrupt | dropped |
 //! |---|---|---|---|
-//! | [`bind`](Irqfds::bind) | an edge: the message is sent, or the pin pulsed | – | – |
-//! | [`bind_level`](Irqfds::bind_level) | the pin stays high | the pin is lowered, then the other eventfd signalled, so that the device can signal again | the pin is lowered |
+//! | [`bind`](IrqfdSet::bind) | an edge: the message is sent, or the pin pulsed | – | – |
+//! | [`bind_level`](IrqfdSet::bind_level) | the pin stays high | the pin is lowered, then the other eventfd signalled, so that the device can signal again | the pin is lowered |
 //!
 //! ```
-//! use irq_routing::irqfd::{EventfdPoller, Irqfds};
+//! use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 //! use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
 //! use msi_types::{Delivery, Gsi, Level, Line, SetLine};
 //! use rustix::event::{EventfdFlags, eventfd};
@@ -39,7 +39,7 @@
 //! router.commit(&[Change::Set(Gsi::new(5), Route::Pin(Pin::of_spi(40)?))])?;
 //!
 //! let poller = EventfdPoller::new()?;
-//! let irqfds = Irqfds::new(poller.clone(), router);
+//! let irqfds = IrqfdSet::new(poller.clone(), router);
 //! let device = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
 //! let _bound = irqfds.bind(device.clone(), Gsi::new(5))?;
 //!
@@ -55,7 +55,7 @@ mod poller;
 pub(crate) mod serving;
 
 pub use error::IrqfdError;
-pub use messages::{MessageEventfd, MessageEventfds};
+pub use messages::{MessageEventfd, MessageEventfdSet};
 #[cfg(feature = "kvm")]
 pub(crate) use poller::EventfdId;
 pub use poller::{EventfdPoller, IrqfdThread, PolledEventfd};
@@ -73,13 +73,13 @@ use rustix::fd::AsFd;
 /// A pin's level is driven under that pin's lock. A kick that blocks therefore delays other levels
 /// of the same pin, too. Code that the interrupt controller model calls, such as a kick, must not
 /// end the bind that it is called for.
-pub struct Irqfds {
+pub struct IrqfdSet {
     poller: Arc<EventfdPoller>,
     router: Arc<Router>,
     levels: Levels,
 }
 
-impl Irqfds {
+impl IrqfdSet {
     /// Creates an object without bound eventfds, whose signals `poller` serves.
     pub fn new(poller: Arc<EventfdPoller>, router: Arc<Router>) -> Arc<Self> {
         Arc::new(Self { poller, router, levels: Levels::default() })
@@ -136,7 +136,7 @@ impl Irqfds {
 
 /// Observer of ended interrupts. Holds a weak reference: the controller keeps it, and the routes
 /// keep the controller.
-struct Observer(Weak<Irqfds>);
+struct Observer(Weak<IrqfdSet>);
 
 impl LineObserver for Observer {
     fn deactivated(&self, line: Line) {
@@ -146,9 +146,9 @@ impl LineObserver for Observer {
     }
 }
 
-impl fmt::Debug for Irqfds {
+impl fmt::Debug for IrqfdSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Irqfds").field("poller", &self.poller).finish_non_exhaustive()
+        f.debug_struct("IrqfdSet").field("poller", &self.poller).finish_non_exhaustive()
     }
 }
 
@@ -164,7 +164,7 @@ pub struct Irqfd {
 
 /// The inputs that a bound level asserts.
 struct Asserted {
-    irqfds: Arc<Irqfds>,
+    irqfds: Arc<IrqfdSet>,
     source: Arc<LevelSource>,
 }
 

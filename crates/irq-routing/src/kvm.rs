@@ -9,7 +9,7 @@
 //!
 //! - One [`commit`](Routing::commit) is one system call, and none if nothing changes.
 //! - A release costs none, unless an eventfd is bound to the GSI: the next table goes without it.
-//! - A message that user space sends needs no route ([`MessageSink`]). [`MsiIrqfds`] takes routes
+//! - A message that user space sends needs no route ([`MessageSink`]). [`MsiIrqfdSet`] takes routes
 //!   for the eventfds of devices that user space does not see, many at a time.
 //!
 //! Signals take no lock. As for [`Router`](crate::Router), each GSI is the pin of its number until
@@ -31,7 +31,7 @@ pub(crate) mod pulses;
 mod rust_vmm;
 
 pub use apic_ids::ApicIds;
-pub use msi_irqfds::{MsiIrqfd, MsiIrqfds};
+pub use msi_irqfds::{MsiIrqfd, MsiIrqfdSet};
 #[cfg(feature = "rust-vmm")]
 pub use rust_vmm::{FdOwner, RustVmm};
 
@@ -40,7 +40,7 @@ use crate::SignalError;
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
-use crate::{Change, Changes, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing};
+use crate::{Change, ChangeCount, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -142,7 +142,7 @@ impl KvmRouter {
     ///
     /// # Errors
     /// A GSI does not exist, or has two routes; or the kernel refuses. Nothing has changed then.
-    pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<Changes, RouteError> {
+    pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<ChangeCount, RouteError> {
         let mut table = BTreeMap::new();
         for (gsi, route) in routes {
             self.judge(*gsi)?;
@@ -295,10 +295,10 @@ impl Routing for KvmRouter {
         Ok(())
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
+    fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
         changes.iter().try_for_each(|change| self.judge(change.gsi()))?;
         if changes.is_empty() {
-            return Ok(Changes::default());
+            return Ok(ChangeCount::default());
         }
         let mut kernel = self.kernel.lock();
         let mut table: BTreeMap<_, _> = self.routes.routed().collect();

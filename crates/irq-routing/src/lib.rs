@@ -114,4 +114,4 @@ pub use msi_types;
 pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};
 pub use routing::{Change, MessageSink, Routing};
-pub use table::Changes;
+pub use table::ChangeCount;

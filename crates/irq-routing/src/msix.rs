@@ -8,7 +8,7 @@
 //! - A message of a masked vector becomes pending. It is sent on unmask, unless the device
 //!   withdraws it before ([`MsixTable::withdraw`]).
 //! - A device in the kernel or in another process sends by an eventfd. A [`VectorObserver`] tells
-//!   the monitor which message each eventfd stands for; `kvm::MsiIrqfds` takes it from there.
+//!   the monitor which message each eventfd stands for; `kvm::MsiIrqfdSet` takes it from there.
 //!
 //! When a write that masks returns, no message of that vector is being sent, nor will be. Writing
 //! the message of an unmasked vector, which the specification leaves undefined, takes effect with

@@ -5,7 +5,7 @@ use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
 use crate::{
-    Change, Changes, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage,
+    Change, ChangeCount, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage,
 };
 use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
@@ -83,7 +83,7 @@ impl Router {
     ///
     /// # Errors
     /// A GSI does not exist, or has two routes.
-    pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<Changes, RouteError> {
+    pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<ChangeCount, RouteError> {
         let mut named = vec![false; self.table.gsis() as usize];
         for (gsi, _) in routes {
             self.judge(*gsi)?;
@@ -170,10 +170,10 @@ impl Routing for Router {
         Ok(())
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
+    fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
         changes.iter().try_for_each(|change| self.judge(change.gsi()))?;
         if changes.is_empty() {
-            return Ok(Changes::default());
+            return Ok(ChangeCount::default());
         }
         let mut gsis = self.gsis.lock();
         changes

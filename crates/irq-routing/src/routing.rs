@@ -1,6 +1,6 @@
 //! The interface to routes, implemented by KVM and by the router of this package.
 
-use crate::{Changes, Route, RouteError, RoutedMessage, SignalError};
+use crate::{ChangeCount, Route, RouteError, RoutedMessage, SignalError};
 use msi_types::{Delivery, Gsi};
 
 /// A change of one GSI's route.
@@ -65,7 +65,7 @@ pub trait Routing: MessageSink {
     ///
     /// # Errors
     /// One of the GSIs does not exist; or the host refuses.
-    fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError>;
+    fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError>;
 
     /// Signals a GSI as an edge: sends its message, or pulses its pin. Senders of one GSI do not
     /// swallow each other's edges. A pin that the guest made level-sensitive ignores an edge

@@ -35,7 +35,10 @@ impl Table {
 
     /// Sets routes as [`set`](Self::set) does, then ends the identity mapping. The routes come
     /// first: a reader that misses the identity mapping reads the route again.
-    pub(crate) fn set_table(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
+    pub(crate) fn set_table(
+        &self,
+        routes: impl Iterator<Item = (Gsi, Option<Route>)>,
+    ) -> ChangeCount {
         let changes = self.set(routes);
         if self.identity.load(SeqCst) {
             self.identity.store(false, SeqCst);
@@ -45,8 +48,8 @@ impl Table {
 
     /// Sets routes, each by itself. Redundant routes, and GSIs that the table does not have, are
     /// skipped. Callers must allow one writer at a time.
-    pub(crate) fn set(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
-        let mut changes = Changes::default();
+    pub(crate) fn set(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> ChangeCount {
+        let mut changes = ChangeCount::default();
         for (gsi, route) in routes {
             if self.look(gsi) == route {
                 changes.redundant += 1;
@@ -106,7 +109,7 @@ impl Table {
 
 /// Numbers of routes that a commit changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Changes {
+pub struct ChangeCount {
     /// Number of routes that changed.
     pub made: u32,
     /// Number of redundant changes, which cost nothing more.

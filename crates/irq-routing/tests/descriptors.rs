@@ -4,7 +4,7 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials {
     use irq_routing::irqfd::EventfdPoller;
-    use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfds, RustVmm};
+    use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet, RustVmm};
     use irq_routing::{RoutedMessage, Routing, Sender};
     use kvm_ioctls::Kvm;
     use libtest_mimic::{Completion, Failed, Trial};
@@ -75,7 +75,7 @@ mod trials {
         let poller = EventfdPoller::new()?;
         let before = open()?;
 
-        let irqfds = MsiIrqfds::new(router, poller)?;
+        let irqfds = MsiIrqfdSet::new(router, poller)?;
         let vectors: Vec<_> =
             devices.iter().map(|device| irqfds.add(RustVmm(device.clone()))).collect();
         for vector in &vectors {

@@ -6,8 +6,8 @@
 mod controller;
 
 use controller::{Controller, Heard};
-use irq_routing::device_eventfds::{DeviceEventfds, MessageIrqfd, MessageIrqfds, SourceId};
-use irq_routing::irqfd::{EventfdPoller, IrqfdError, MessageEventfds};
+use irq_routing::device_eventfds::{DeviceEventfds, MessageIrqfd, MessageIrqfdSet, SourceId};
+use irq_routing::irqfd::{EventfdPoller, IrqfdError, MessageEventfdSet};
 use irq_routing::msix::MsixTable;
 use irq_routing::{GsiSpace, RoutedMessage, Router, Sender};
 use msi_types::DeviceId;
@@ -41,7 +41,7 @@ impl Rig {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
         let poller = EventfdPoller::new().unwrap();
-        let irqfds = MessageEventfds::new(poller.clone(), router.clone());
+        let irqfds = MessageEventfdSet::new(poller.clone(), router.clone());
         let eventfds = Arc::new(DeviceEventfds::new(irqfds));
         let sender = Sender::Device(DeviceId::new(8));
         let table = MsixTable::new(VECTORS, sender, router).unwrap();
@@ -151,7 +151,7 @@ fn blocking_eventfd_is_refused() {
 /// A host that opens nothing.
 struct Refusing;
 
-impl MessageIrqfds for Refusing {
+impl MessageIrqfdSet for Refusing {
     type Irqfd = Self;
 
     fn add(&self, _: Arc<OwnedFd>) -> Self {

@@ -6,7 +6,7 @@ mod controller;
 use controller::{Controller, Heard};
 use irq_routing::kvm_table;
 use irq_routing::{
-    Change, Changes, GsiSpace, IrqLineError, Pin, Route, RouteError, Router, Routing,
+    Change, ChangeCount, GsiSpace, IrqLineError, Pin, Route, RouteError, Router, Routing,
 };
 use irq_routing::{SignalError, TooManyGsis};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage};
@@ -69,12 +69,12 @@ impl Model {
         self.routes.get(&gsi).copied().or_else(identity)
     }
 
-    fn commit(&mut self, changes: &[(u32, Option<Route>)]) -> Option<Changes> {
+    fn commit(&mut self, changes: &[(u32, Option<Route>)]) -> Option<ChangeCount> {
         if changes.iter().any(|(gsi, _)| *gsi >= SPACE.limit) {
             return None;
         }
         self.set |= !changes.is_empty();
-        let mut counts = Changes::default();
+        let mut counts = ChangeCount::default();
         for (gsi, route) in changes {
             let redundant = self.routes.get(gsi) == route.as_ref();
             *(if redundant { &mut counts.redundant } else { &mut counts.made }) += 1;
@@ -304,6 +304,6 @@ fn redundant_updates_are_skipped_and_counted() {
     let (router, _) = router(SPACE);
     let changes: Vec<_> =
         (0..16).map(|at| Change::Set(Gsi::new(100 + at), message(1, at))).collect();
-    assert_eq!(router.commit(&changes), Ok(Changes { made: 16, redundant: 0 }));
-    assert_eq!(router.commit(&changes), Ok(Changes { made: 0, redundant: 16 }));
+    assert_eq!(router.commit(&changes), Ok(ChangeCount { made: 16, redundant: 0 }));
+    assert_eq!(router.commit(&changes), Ok(ChangeCount { made: 0, redundant: 16 }));
 }

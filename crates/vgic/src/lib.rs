@@ -176,7 +176,7 @@ pub use frames::its;
 pub use gic_arch;
 pub use lifecycle::freeze::Frozen;
 pub use monitor::access::{AccessWidth, BadWidth};
-pub use monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+pub use monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 pub use monitor::memory::{GuestMemory, MemoryFault};
 pub use monitor::progress::Progress;
 #[cfg(feature = "vm-memory")]

@@ -11,14 +11,14 @@ pub use links::PhysicalTaken;
 
 use crate::config::{V2mConfig, VgicConfig};
 use crate::frames::distributor::Distributor;
-use crate::frames::its::{CommandFaults, Its};
+use crate::frames::its::{CommandFaultLog, Its};
 use crate::frames::mbi::Mbi;
 use crate::frames::redistributor::{Redistributor, RedistributorRegisters};
 use crate::frames::registers::Refusal;
 use crate::frames::v2m::V2m;
 use crate::lpi::LpiCore;
 use crate::monitor::access::AccessWidth;
-use crate::monitor::events::{Events, FaultDetail, FaultReason, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, RegisterFrame};
 use crate::monitor::progress::Progress;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
@@ -35,7 +35,7 @@ use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, Sig
 pub struct Vgic {
     pub(crate) config: VgicConfig,
     pub(crate) wired: Wired,
-    pub(crate) events: Arc<Events>,
+    pub(crate) events: Arc<EventLog>,
     pub(crate) wakeup: Arc<VcpuWakeup>,
     pub(crate) lpis: Option<Arc<LpiCore>>,
     pub(crate) its: Box<[Arc<Its>]>,
@@ -247,14 +247,14 @@ impl Vgic {
     }
 
     /// Faults of the commands of the ITS at this index.
-    pub fn command_faults(&self, index: usize) -> Option<CommandFaults> {
+    pub fn command_faults(&self, index: usize) -> Option<CommandFaultLog> {
         self.its.get(index).map(|its| its.command_faults())
     }
 
     /// Returns the record of the guest's mistakes. Nothing else tells why a guest that misuses its
     /// controller receives no interrupts, so monitors should print the faults that
-    /// [`Events::drain`] passes on.
-    pub fn events(&self) -> &Events {
+    /// [`EventLog::drain`] passes on.
+    pub fn events(&self) -> &EventLog {
         &self.events
     }
 

@@ -3,7 +3,7 @@
 //! addresses. All other streams are refused.
 
 use crate::irqchip;
-use crate::tables::{Memory, Stage, Tables, VTCR, space};
+use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
@@ -143,7 +143,7 @@ pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<I
 
 /// A guest's address space, for devices: what else a CPU of the guest reaches is not in it.
 fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
-    let mut tables = Tables::new(if by_stage_2 { Stage::Two } else { Stage::One });
+    let mut tables = TranslationTables::new(if by_stage_2 { Stage::Two } else { Stage::One });
     tables.map(ram.clone(), Memory::Ram);
     for (_, controller) in irqchip::get().controllers() {
         if let MsiController::Its(its) = controller {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::lock::IrqMutex;
 use image_rt::println;
-use vgic::{Events, FaultReason};
+use vgic::{EventLog, FaultReason};
 
 /// Kinds of a guest's mistakes that have been printed.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(crate) struct Faults(IrqMutex<Vec<FaultReason>>);
 impl Faults {
     /// Prints the mistakes since the last call whose kind has not been printed yet.
     #[inline]
-    pub(crate) fn print(&self, guest: usize, events: &Events) {
+    pub(crate) fn print(&self, guest: usize, events: &EventLog) {
         events.drain(|fault| {
             let is_new = self.0.with(|printed| {
                 let is_new = !printed.contains(&fault.reason);

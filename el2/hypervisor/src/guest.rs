@@ -12,7 +12,7 @@ use crate::pl011::Pl011;
 use crate::power::{End, Power, Start};
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::tables::{Memory, Stage, Tables, space};
+use crate::tables::{Memory, Stage, TranslationTables, space};
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -93,7 +93,7 @@ impl Guest {
     /// A machine, with what PCI functions `assign` gives it.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
         let GuestConfig { number, ram, vcpus: cpus, uart, controller } = config;
-        let mut stage2 = Tables::new(Stage::Two);
+        let mut stage2 = TranslationTables::new(Stage::Two);
         stage2.map(ram.clone(), Memory::Ram);
         if uart == Uart::Own {
             stage2.map(UART, Memory::Device);

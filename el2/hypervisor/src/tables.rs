@@ -70,12 +70,12 @@ pub(crate) const fn space(guest: usize) -> u8 {
 struct Table([u64; ENTRIES]);
 
 /// A guest's tables. They are made before the guest runs, and never change or go away.
-pub(crate) struct Tables {
+pub(crate) struct TranslationTables {
     root: Box<Table>,
     stage: Stage,
 }
 
-impl Tables {
+impl TranslationTables {
     pub(crate) fn new(stage: Stage) -> Self {
         Self { root: Box::new(Table([0; ENTRIES])), stage }
     }

@@ -15,7 +15,7 @@ use crate::controller::Controller;
 use crate::debian::{self, COMMAND_LINE};
 use crate::files::Files;
 use crate::machine::{GICV3, GICV4, MAX, Machine};
-use crate::report::{Expected, Load, Reports};
+use crate::report::{Expected, GuestReports, Load};
 use crate::{built, traffic};
 
 /// The kernel's log has no times: its lines are the guest's words. No packet comes unasked.
@@ -190,7 +190,7 @@ fn watch(
     expected: &Expected<'_>,
 ) -> Result<()> {
     let (keyboard, mut typist) = io::pipe()?;
-    let mut report = Reports::of(guests);
+    let mut report = GuestReports::of(guests);
     let mut typed = Ok(());
     process::watch(qemu.stdin(keyboard), limit, |line| {
         if report.line(line) {

@@ -19,7 +19,7 @@ pub(crate) fn fact_of(line: &str) -> Option<(usize, Fact)> {
 
 /// The reports of the guests of one machine.
 #[derive(Debug)]
-pub(crate) struct Reports {
+pub(crate) struct GuestReports {
     guests: Vec<Report>,
     moves: u64,
     /// Exits and interrupts by reason. Only a guest alone is judged by them.
@@ -27,7 +27,7 @@ pub(crate) struct Reports {
     pub(crate) last: String,
 }
 
-impl Reports {
+impl GuestReports {
     pub(crate) fn of(guests: usize) -> Self {
         let guests = (0..guests).map(|_| Report::default()).collect();
         Self { guests, moves: 0, counts: BTreeMap::new(), last: String::new() }
@@ -286,7 +286,7 @@ mod tests {
     ];
 
     fn judged(change: impl Fn(&str) -> String) -> Result<()> {
-        let mut report = Reports::of(1);
+        let mut report = GuestReports::of(1);
         for line in GOOD {
             report.line(&change(line));
         }
@@ -325,13 +325,13 @@ mod tests {
 
     #[test]
     fn a_guest_that_listens_is_typed_to_once() {
-        let mut report = Reports::of(1);
+        let mut report = GuestReports::of(1);
         assert_eq!(GOOD.iter().filter(|line| report.line(line)).count(), 1);
     }
 
     /// Two guests report; the first goes on after the second's end.
     fn of_two(change: impl Fn(&str) -> String) -> (Result<()>, Vec<String>) {
-        let mut reports = Reports::of(2);
+        let mut reports = GuestReports::of(2);
         let mut typed_after = Vec::new();
         let (end, body) = GOOD.split_last().unwrap();
         let of = |guest: usize, line: &str| match line {

@@ -2,7 +2,7 @@
 
 use crate::error::SmmuError;
 use crate::event::Event;
-use crate::queue::{Commands, Events, Forget};
+use crate::queue::{Commands, EventQueue, Forget};
 use crate::registers::{Features, Registers};
 use crate::stream_id::{SpaceId, StreamId};
 use crate::stream_table::{StreamTable, Translation};
@@ -14,7 +14,7 @@ pub struct Smmu {
     registers: Registers,
     features: Features,
     commands: Commands,
-    events: Events,
+    events: EventQueue,
     streams: StreamTable,
 }
 
@@ -27,7 +27,7 @@ impl Smmu {
         registers.disable()?;
         let streams = StreamTable::new(features.streams)?;
         let mut commands = Commands::new(features.commands)?;
-        let events = Events::new(features.events)?;
+        let events = EventQueue::new(features.events)?;
         registers.place_tables(&streams, &commands.ring(), &events.ring());
         registers.enable_commands()?;
         for command in [Forget::Configuration, Forget::Translations] {

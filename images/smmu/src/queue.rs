@@ -97,13 +97,13 @@ impl Commands {
 }
 
 /// The event queue.
-pub(crate) struct Events {
+pub(crate) struct EventQueue {
     table: Table,
     bits: u32,
     read: u32,
 }
 
-impl Events {
+impl EventQueue {
     pub(crate) fn new(most_bits: u32) -> Result<Self, SmmuError> {
         let bits = most_bits.min(USUAL_BITS);
         Ok(Self { table: memory(EVENT_BYTES << bits, 32, "events")?, bits, read: 0 })

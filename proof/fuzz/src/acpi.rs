@@ -1,6 +1,6 @@
 //! ACPI tables around any bytes.
 
-use gic_firmware::acpi::{Tables, parse};
+use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::{Description, Rule};
 
 /// A table with this body, a header of the right length, and a right checksum.
@@ -36,7 +36,7 @@ pub fn madt(its: impl IntoIterator<Item = u32>) -> Vec<u8> {
 
 /// The description of `tables`, among which is a MADT. All have right checksums.
 pub fn describe(tables: &[&[u8]]) -> Description {
-    let tables = Tables::from_blobs(tables.iter().copied()).expect("the headers are sound");
+    let tables = TableSet::from_blobs(tables.iter().copied()).expect("the headers are sound");
     let description = parse(&tables);
     assert!(description.findings.iter().all(|finding| finding.rule != Rule::TableChecksum));
     description

@@ -74,7 +74,7 @@ const TEXTS: &[&str] = &[
 /// Assembles a devicetree: each byte of `program` opens a node, closes one, or adds a property
 /// whose value the bytes after it give.
 pub fn assemble(program: &[u8]) -> Vec<u8> {
-    let mut structure = Words::default();
+    let mut structure = WordWriter::default();
     structure.begin("");
     let mut depth = 1;
     // A node's properties stand before its children.
@@ -131,7 +131,7 @@ fn blob(structure: &[u8]) -> Vec<u8> {
     let (header, reservations) = (40, 16);
     let structure_at = header + reservations;
     let names_at = structure_at + structure.len();
-    let mut blob = Words(MAGIC.to_vec());
+    let mut blob = WordWriter(MAGIC.to_vec());
     for field in [
         names_at + names.len(),
         structure_at,
@@ -150,9 +150,9 @@ fn blob(structure: &[u8]) -> Vec<u8> {
 
 /// Big-endian words.
 #[derive(Default)]
-struct Words(Vec<u8>);
+struct WordWriter(Vec<u8>);
 
-impl Words {
+impl WordWriter {
     fn word(&mut self, word: u32) {
         self.0.extend(word.to_be_bytes());
     }

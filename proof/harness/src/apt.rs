@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::mirrors::Sources;
+use self::mirrors::ReleaseSources;
 pub use self::mirrors::Suite;
 use crate::process;
 
@@ -24,7 +24,7 @@ pub const BUSYBOX: &str = "bin/busybox";
 #[derive(Debug)]
 pub struct Apt {
     folder: PathBuf,
-    sources: Sources,
+    sources: ReleaseSources,
 }
 
 impl Apt {
@@ -41,7 +41,8 @@ impl Apt {
     /// Fetches the index of the first of these lists of suites that the mirror has.
     fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
         ensure!(process::exists("apt-get"), "no apt-get on this machine");
-        let apt = Self { folder: folder.to_path_buf(), sources: Sources::of_this_machine()? };
+        let apt =
+            Self { folder: folder.to_path_buf(), sources: ReleaseSources::of_this_machine()? };
         for part in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }

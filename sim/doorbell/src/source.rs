@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use doorbell_machine::embedded;
-use gic_firmware::acpi::Tables;
+use gic_firmware::acpi::TableSet;
 use gic_firmware::{Description, acpi, devicetree};
 use std::fs::File;
 use std::io::Read;
@@ -82,7 +82,7 @@ impl Source {
         }
         files.sort();
         let blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-        let tables = Tables::from_blobs(blobs.iter().map(Vec::as_slice))
+        let tables = TableSet::from_blobs(blobs.iter().map(Vec::as_slice))
             .with_context(|| format!("{name} does not hold a machine's ACPI tables"))?;
         let description = acpi::parse(&tables);
         Ok(Self { name, description, raw: Raw::Tables(blobs) })

@@ -150,7 +150,7 @@ fn two_forms_of_one_machine_are_compared() {
         .iter()
         .map(|name| fs::read(Path::new(&marina()).join(format!("{name}.aml"))).unwrap())
         .collect();
-    let tables = acpi::Tables::from_blobs(tables.iter().map(Vec::as_slice)).unwrap();
+    let tables = acpi::TableSet::from_blobs(tables.iter().map(Vec::as_slice)).unwrap();
     let mut machine = devicetree::with_node_paths(&acpi::parse(&tables));
     let folder = folder("lint-same-machine");
     let same = write(&folder, "same.dtb", &devicetree::write(&machine).unwrap());

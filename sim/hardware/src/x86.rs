@@ -9,4 +9,4 @@ mod local_apics;
 pub use chipset::Chipset;
 pub use interrupt_remapping::RemappingUnit;
 pub use kernel::{RemapTableMemory, X86Kernel};
-pub use local_apics::LocalApics;
+pub use local_apics::LocalApicBank;

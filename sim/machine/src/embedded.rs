@@ -1,6 +1,6 @@
 //! Machines that come with the crate: devicetrees and ACPI tables written by us, compiled.
 
-use gic_firmware::acpi::{TableError, Tables};
+use gic_firmware::acpi::{TableError, TableSet};
 use gic_firmware::devicetree::DtbError;
 use gic_firmware::{Description, acpi, devicetree};
 
@@ -35,7 +35,7 @@ impl Firmware {
     pub fn describe(self) -> Result<Description, FirmwareError> {
         Ok(match self {
             Self::Devicetree(blob) => devicetree::parse(blob)?,
-            Self::Acpi(blobs) => acpi::parse(&Tables::from_blobs(blobs.iter().copied())?),
+            Self::Acpi(blobs) => acpi::parse(&TableSet::from_blobs(blobs.iter().copied())?),
         })
     }
 }

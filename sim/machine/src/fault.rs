@@ -36,7 +36,7 @@ pub enum Fault {
 
 /// The faults of a machine that runs.
 #[derive(Debug)]
-pub(crate) struct Faults {
+pub(crate) struct FaultInjector {
     kind: Fault,
     /// Interrupts that were handled, and devices that were set up.
     handled: AtomicU32,
@@ -46,7 +46,7 @@ pub(crate) struct Faults {
 /// A handler, as the interrupt core has it.
 pub(crate) type Handler = Box<dyn Fn(&IrqContext<'_>) + Send + Sync>;
 
-impl Faults {
+impl FaultInjector {
     pub(crate) const fn new(kind: Fault) -> Self {
         Self { kind, handled: AtomicU32::new(0), devices: AtomicU32::new(0) }
     }

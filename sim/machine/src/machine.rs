@@ -29,7 +29,7 @@ pub use population::{
 pub use refusal::Refusal;
 pub(crate) use virtual_bus::{NAME as VIRTUAL_BUS, VirtualBusHardware};
 
-use crate::cpu::Sleepers;
+use crate::cpu::SleepingCpus;
 use crate::fault::Fault;
 use crate::migration::Migration;
 use crate::model::GicModel;
@@ -55,7 +55,7 @@ pub struct Machine {
     pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) model: Arc<GicModel>,
     pub(crate) vcpus: Vec<Vcpu>,
-    pub(crate) sleepers: Arc<Sleepers>,
+    pub(crate) sleepers: Arc<SleepingCpus>,
     pub(crate) hosts: Vec<Host>,
     /// The hypervisor's side of a virtual bus.
     pub(crate) virtual_bus: Option<VirtualBusHardware>,
@@ -142,7 +142,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         return Err(Refusal::NothingRings { controllers: gic.controllers });
     }
     let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
-    let sleepers = Arc::new(Sleepers::new(gic.config.cpus.len()));
+    let sleepers = Arc::new(SleepingCpus::new(gic.config.cpus.len()));
     let (model, vcpus) = GicModel::new(gic.config, Arc::clone(&ram), Arc::clone(&sleepers) as _)?;
     let mut doorbells = gic::doorbells(&model, &ram);
     let virtual_bus = virtual_bus

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::run::{CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, Suspensions, verdict};
-use crate::system::{self, PoweredMachine, Removal, Suspension, System};
+use crate::system::{self, PoweredMachine, Removal, SuspendOutcome, System};
 use msi_types::Cpu;
 use scheduler::Scheduler;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ impl Disturber<'_> {
     }
 
     fn suspend_the_machine(&mut self) -> Result<(), String> {
-        if self.system.suspend_and_resume(self.scheduler)? == Suspension::Done {
+        if self.system.suspend_and_resume(self.scheduler)? == SuspendOutcome::Done {
             self.counts.suspended += 1;
             self.scheduler.record(TraceEvent::Suspended);
         }

@@ -11,11 +11,11 @@ pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver, Removal};
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
-pub(crate) use suspend::Suspension;
+pub(crate) use suspend::SuspendOutcome;
 pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
-use crate::fault::Faults;
+use crate::fault::FaultInjector;
 use crate::model::GicModel;
 use crate::oracle::Pending;
 use doorbell_hardware::bus::Doorbells;
@@ -52,7 +52,7 @@ pub(crate) struct System {
     pub(crate) devices: Vec<Device>,
     pub(crate) virtual_bus: Option<Arc<VirtualBus>>,
     pub(crate) records: CpuRecords,
-    pub(crate) faults: Arc<Faults>,
+    pub(crate) faults: Arc<FaultInjector>,
     pub(crate) ram: Arc<Ram>,
     pub(crate) model: Arc<GicModel>,
     pub(crate) doorbells: Arc<Doorbells>,

@@ -6,7 +6,7 @@ use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
-use doorbell_hardware::x86::{Chipset, LocalApics, RemapTableMemory, RemappingUnit, X86Kernel};
+use doorbell_hardware::x86::{Chipset, LocalApicBank, RemapTableMemory, RemappingUnit, X86Kernel};
 use hyperv_vpci::guest::{ApicVectors, Vectors};
 use hyperv_vpci::host::Injection;
 use irq_domain::Interrupts;
@@ -41,7 +41,7 @@ impl SignalMsi<NoIdentity> for Injected {
 
 /// The message that a local APIC takes, for the CPU of a VP index.
 fn apic_message(processor: u16, vector: u8) -> MsiMessage {
-    let id = u64::from(LocalApics::id(Cpu::new(processor.into())));
+    let id = u64::from(LocalApicBank::id(Cpu::new(processor.into())));
     MsiMessage { address: 0xfee0_0000 | id << 12, data: vector.into() }
 }
 
@@ -50,7 +50,7 @@ impl X86Hardware {
     pub(crate) fn new(kind: Parent, layer: Layer, ram: Arc<Ram>) -> Result<Self, String> {
         let remapping =
             (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
-        let apics = Arc::new(LocalApics::new(CPUS.into()));
+        let apics = Arc::new(LocalApicBank::new(CPUS.into()));
         let chipset = Arc::new(Chipset { apics, remapping, ram });
         let signal = Arc::new(Injected(Arc::clone(&chipset)));
         let hyperv = (kind == Parent::HypervApic)
@@ -83,7 +83,7 @@ impl RootHardware for X86Hardware {
         let vectors = Arc::new(vectors.map_err(|error| error.to_string())?);
         for cpu in apics.cpus() {
             vectors
-                .online(cpu, ApicId::new(LocalApics::id(cpu)))
+                .online(cpu, ApicId::new(LocalApicBank::id(cpu)))
                 .map_err(|error| error.to_string())?;
         }
         let remapped = remapping.as_ref().map(|unit| remap(unit, ram, &vectors)).transpose()?;
@@ -138,7 +138,7 @@ fn remap(
 struct X86Root {
     #[cfg(test)]
     unit: Option<Arc<RemappingUnit>>,
-    apics: Arc<LocalApics>,
+    apics: Arc<LocalApicBank>,
     kernel: Arc<X86Kernel>,
     vectors: Arc<VectorDomain>,
     remapped: Option<Arc<RemappedVectors<RemapTableMemory>>>,

@@ -2,7 +2,7 @@
 
 use alioth::hv::{Error, IrqFd, MsiSender, Result};
 use irq_routing::RoutedMessage;
-use irq_routing::kvm::{MsiIrqfd, MsiIrqfds};
+use irq_routing::kvm::{MsiIrqfd, MsiIrqfdSet};
 use irq_routing::msi_types::MsiMessage;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,11 +19,11 @@ pub fn failed(what: &str, error: impl std::fmt::Display) -> Error {
 #[derive(Debug)]
 pub struct Sender<S> {
     alioth: S,
-    irqfds: Arc<MsiIrqfds>,
+    irqfds: Arc<MsiIrqfdSet>,
 }
 
 impl<S> Sender<S> {
-    pub fn new(alioth: S, irqfds: Arc<MsiIrqfds>) -> Self {
+    pub fn new(alioth: S, irqfds: Arc<MsiIrqfdSet>) -> Self {
         Self { alioth, irqfds }
     }
 }

@@ -186,12 +186,12 @@ impl GicPlatform for Kernel {
 }
 
 /// The model's frames on the bus.
-struct ModelFrames {
+struct ModelRegion {
     gic: Arc<Vgic>,
     base: u64,
 }
 
-impl MmioDevice for ModelFrames {
+impl MmioDevice for ModelRegion {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         self.gic.read(self.base + offset, width).unwrap()
     }
@@ -328,7 +328,7 @@ impl Machine {
         let (mut bus, mut redistributors) = (Bus::default(), Vec::new());
         for frames in gic.regions() {
             let (base, end) = (frames.addresses.start, frames.addresses.end);
-            let device = Arc::new(ModelFrames { gic: gic.clone(), base });
+            let device = Arc::new(ModelRegion { gic: gic.clone(), base });
             bus.attach(&format!("{:?}", frames.block), region(base, end - base), device).unwrap();
             if matches!(frames.block, Block::Redistributors(_)) {
                 redistributors.push(region(base, end - base));

@@ -5,7 +5,7 @@ use super::places::{madt_id, origin};
 use super::table::Signature;
 use crate::description::CpuNode;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use crate::status::Status;
 use alloc::collections::BTreeSet;
@@ -24,7 +24,7 @@ pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc
 }
 
 /// A CPU that can only be brought online later counts as disabled.
-pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Vec<CpuNode> {
+pub(super) fn read(madt: &[MadtStructure], findings: &mut FindingList) -> Vec<CpuNode> {
     let mut known = BTreeSet::new();
     let mut cpus = Vec::new();
     for (offset, gicc) in giccs(madt) {

@@ -8,7 +8,7 @@ use super::iort::{IdMapping, IortContents, IortNode};
 use super::places::origin;
 use super::table::Signature;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Origin;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -73,7 +73,7 @@ pub(super) enum End {
 impl IdMaps {
     pub(super) fn read<'a>(
         nodes: impl Iterator<Item = IortNode<'a>>,
-        findings: &mut Findings,
+        findings: &mut FindingList,
     ) -> Self {
         let nodes = nodes.map(|node| {
             let kind = match node.contents {
@@ -94,7 +94,7 @@ impl IdMaps {
 
     /// Follows the IDs that `mapping` takes to the end of their way. IDs that an IOMMU does not map
     /// are left out.
-    pub(super) fn follow(&self, mapping: IdMapping, findings: &mut Findings) -> Vec<Span> {
+    pub(super) fn follow(&self, mapping: IdMapping, findings: &mut FindingList) -> Vec<Span> {
         let more = if mapping.is_single { 0 } else { mapping.id_count };
         let requester = if mapping.is_single { 0 } else { mapping.input };
         let start =
@@ -116,7 +116,7 @@ pub(super) fn mapping_origin(mapping: IdMapping) -> Origin {
 struct Walk<'w> {
     maps: &'w IdMaps,
     origin: Origin,
-    findings: &'w mut Findings,
+    findings: &'w mut FindingList,
     spans: &'w mut Vec<Span>,
 }
 
@@ -183,7 +183,7 @@ impl Walk<'_> {
 
 /// The mappings of `node` for messages that pass it, none of which wraps or takes another's first
 /// ID.
-fn passing(node: IortNode<'_>, findings: &mut Findings) -> Vec<IdMapping> {
+fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
     let own = node.own_mapping();
     let all = node.mappings().enumerate().filter(|&(index, _)| Some(index) != own);
     let mut mappings: Vec<IdMapping> = all.map(|(_, mapping)| bounded(mapping, findings)).collect();
@@ -206,7 +206,7 @@ fn passing(node: IortNode<'_>, findings: &mut Findings) -> Vec<IdMapping> {
 }
 
 /// `mapping` without IDs beyond 32 bits.
-fn bounded(mapping: IdMapping, findings: &mut Findings) -> IdMapping {
+fn bounded(mapping: IdMapping, findings: &mut FindingList) -> IdMapping {
     let most = u32::MAX - mapping.input.max(mapping.output);
     if mapping.is_single || mapping.id_count <= most {
         return mapping;

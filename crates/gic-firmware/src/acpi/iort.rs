@@ -41,10 +41,10 @@ impl<'a> Iort<'a> {
     }
 
     /// The nodes in their order. After an error that leaves the next one's place unknown, none.
-    pub fn nodes(self) -> IortNodes<'a> {
+    pub fn nodes(self) -> IortNodeIter<'a> {
         let first = self.0.fields().u32(40).unwrap_or_default();
         let at = usize::try_from(first).unwrap_or(usize::MAX);
-        IortNodes { table: self.0, at, left: self.stated_nodes() }
+        IortNodeIter { table: self.0, at, left: self.stated_nodes() }
     }
 }
 
@@ -313,13 +313,13 @@ impl IdMapping {
 
 /// The nodes of an IORT.
 #[derive(Clone, Debug)]
-pub struct IortNodes<'a> {
+pub struct IortNodeIter<'a> {
     table: Table<'a>,
     at: usize,
     left: u32,
 }
 
-impl<'a> Iterator for IortNodes<'a> {
+impl<'a> Iterator for IortNodeIter<'a> {
     type Item = Result<IortNode<'a>, TableError>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -29,8 +29,8 @@ impl<'a> Madt<'a> {
 
     /// The structures in their order. After an error that leaves the next one's place unknown,
     /// none.
-    pub const fn structures(self) -> MadtStructures<'a> {
-        MadtStructures { table: self.0, at: FIRST_STRUCTURE }
+    pub const fn structures(self) -> MadtStructureIter<'a> {
+        MadtStructureIter { table: self.0, at: FIRST_STRUCTURE }
     }
 }
 
@@ -222,12 +222,12 @@ impl MsiFrame {
 
 /// The structures of a MADT.
 #[derive(Clone, Debug)]
-pub struct MadtStructures<'a> {
+pub struct MadtStructureIter<'a> {
     table: Table<'a>,
     at: usize,
 }
 
-impl Iterator for MadtStructures<'_> {
+impl Iterator for MadtStructureIter<'_> {
     type Item = Result<MadtStructure, TableError>;
 
     fn next(&mut self) -> Option<Self::Item> {

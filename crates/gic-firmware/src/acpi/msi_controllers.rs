@@ -8,7 +8,7 @@ use super::table::Signature;
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
 use crate::region::{Region, RegionSet};
@@ -30,7 +30,7 @@ const ITS_BYTES: u64 = 0x2_0000;
 const MSI_FRAME_BYTES: u64 = 0x1000;
 
 /// The GIC that the first distributor structure describes.
-pub(super) fn gic(madt: &[MadtStructure], findings: &mut Findings) -> Option<Gic> {
+pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<Gic> {
     let mut distributors = madt.iter().filter_map(|structure| match structure.contents {
         MadtContents::Gicd(gicd) => Some((structure.offset, gicd)),
         _ => None,
@@ -70,7 +70,7 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut Findings) -> Option<Gic
 }
 
 /// A machine with GICv5 has no distributor, and is another architecture.
-fn report_absent(madt: &[MadtStructure], findings: &mut Findings) {
+fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     let mut structures = madt.iter().filter_map(|structure| match structure.contents {
         MadtContents::GicV5(kind) => Some((structure.offset, kind.name())),
         _ => None,
@@ -95,7 +95,7 @@ fn version(
     madt: &[MadtStructure],
     offset: usize,
     gicd: Gicd,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Option<GicVersion> {
     let has_redistributors =
         gicrs(madt).next().is_some() || giccs(madt).any(|(_, gicc)| redistributor(gicc).is_some());
@@ -124,7 +124,7 @@ fn gicrs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicr)> {
 fn regions(
     madt: &[MadtStructure],
     version: GicVersion,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Vec<(Fact<Region>, bool)> {
     if gicrs(madt).next().is_some() {
         let regions = gicrs(madt).filter_map(|(offset, gicr)| {
@@ -155,7 +155,11 @@ fn regions(
 }
 
 /// CPUs that name a redistributor beside regions must mean one in a region.
-fn check_cpus(madt: &[MadtStructure], regions: &[(Fact<Region>, bool)], findings: &mut Findings) {
+fn check_cpus(
+    madt: &[MadtStructure],
+    regions: &[(Fact<Region>, bool)],
+    findings: &mut FindingList,
+) {
     let covered = RegionSet::new(regions.iter().map(|(region, _)| region.value));
     for (offset, gicc) in giccs(madt).filter(|(_, gicc)| is_usable(*gicc)) {
         let Some(base) = redistributor(gicc) else { continue };
@@ -193,7 +197,7 @@ fn stride(
     (version == GicVersion::V4).then(|| Fact::new(REDISTRIBUTOR_V4_BYTES, first.origin.clone()))
 }
 
-fn cpu_interface(madt: &[MadtStructure], findings: &mut Findings) -> Option<Fact<Region>> {
+fn cpu_interface(madt: &[MadtStructure], findings: &mut FindingList) -> Option<Fact<Region>> {
     let (offset, gicc) = giccs(madt).find(|(_, gicc)| gicc.base != 0)?;
     region(gicc.base, CPU_INTERFACE_BYTES, offset, "physical base address", findings)
 }
@@ -203,7 +207,7 @@ fn region(
     size: u64,
     offset: usize,
     item: &'static str,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Option<Fact<Region>> {
     let origin = origin(Signature::MADT, offset, item);
     let region = Region::new(base, size);
@@ -216,18 +220,18 @@ fn region(
 
 /// The MSI controllers of a machine, and the number that IORT calls each ITS by.
 #[derive(Default)]
-pub(super) struct Controllers {
+pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,
     its: BTreeMap<u32, ControllerIndex>,
     frame: Option<ControllerIndex>,
     direct_lpi: Option<ControllerIndex>,
 }
 
-impl Controllers {
+impl ControllerList {
     pub(super) fn read(
         madt: &[MadtStructure],
         nodes: &[IortNode<'_>],
-        findings: &mut Findings,
+        findings: &mut FindingList,
     ) -> Self {
         let mut controllers = Self::default();
         for structure in madt {
@@ -264,7 +268,7 @@ impl Controllers {
     }
 
     /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
-    fn redistributors(&mut self, offset: usize, findings: &mut Findings) {
+    fn redistributors(&mut self, offset: usize, findings: &mut FindingList) {
         let place = origin(Signature::IORT, offset, "");
         if self.direct_lpi.is_some() {
             return findings.add(Rule::DuplicateId, place, "a table has one redistributor group");
@@ -280,7 +284,7 @@ impl Controllers {
             .push(Controller { status, ..Controller::new(id, ControllerKind::DirectLpi, None) });
     }
 
-    fn its(&mut self, offset: usize, its: GicIts, findings: &mut Findings) {
+    fn its(&mut self, offset: usize, its: GicIts, findings: &mut FindingList) {
         let index = ControllerIndex::new(self.list.len());
         match self.its.entry(its.id) {
             Entry::Vacant(entry) => _ = entry.insert(index),
@@ -306,7 +310,7 @@ impl Controllers {
         });
     }
 
-    fn frame(&mut self, offset: usize, frame: MsiFrame, findings: &mut Findings) {
+    fn frame(&mut self, offset: usize, frame: MsiFrame, findings: &mut FindingList) {
         let index = ControllerIndex::new(self.list.len());
         self.frame = self.frame.or(Some(index));
         let registers =

@@ -2,13 +2,13 @@
 
 use super::table::{Signature, TableError};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 
 /// Returns the result, or adds a finding and returns nothing.
-pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut Findings) -> Option<T> {
+pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut FindingList) -> Option<T> {
     result
         .map_err(|error| {
             let origin = origin(error.table, error.offset, "");

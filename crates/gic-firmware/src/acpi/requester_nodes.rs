@@ -3,12 +3,12 @@
 use super::id_map::{End, IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::mcfg::{Allocation, Mcfg};
-use super::msi_controllers::Controllers;
+use super::msi_controllers::ControllerList;
 use super::places::{origin, sound};
 use super::table::Signature;
-use super::table_set::Tables;
+use super::table_set::TableSet;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::map_overlap::report_overlaps;
 use crate::origin::{Fact, NodeId, Origin};
@@ -44,10 +44,10 @@ pub(super) struct Requesters {
 
 impl Requesters {
     pub(super) fn read(
-        tables: &Tables<'_>,
+        tables: &TableSet<'_>,
         nodes: &[IortNode<'_>],
-        controllers: &Controllers,
-        findings: &mut Findings,
+        controllers: &ControllerList,
+        findings: &mut FindingList,
     ) -> Self {
         let maps = IdMaps::read(nodes.iter().copied(), findings);
         let (iommus, by_offset) = iommus(nodes);
@@ -126,10 +126,10 @@ fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
 
 struct Reader<'c, 'f> {
     maps: IdMaps,
-    controllers: &'c Controllers,
+    controllers: &'c ControllerList,
     /// IOMMUs by their nodes' offsets.
     iommus: BTreeMap<usize, IommuIndex>,
-    findings: &'f mut Findings,
+    findings: &'f mut FindingList,
 }
 
 impl Reader<'_, '_> {

@@ -10,7 +10,7 @@ const RSDP_BYTES: usize = 36;
 
 /// The tables of a machine that speak of interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tables<'a> {
+pub struct TableSet<'a> {
     /// CPUs, GIC and MSI controllers.
     pub madt: Madt<'a>,
     /// Requester IDs.
@@ -19,7 +19,7 @@ pub struct Tables<'a> {
     pub mcfg: Option<Mcfg<'a>>,
 }
 
-impl<'a> Tables<'a> {
+impl<'a> TableSet<'a> {
     /// The known ones of `blobs`, each a table with its header. Of several of a kind the first
     /// counts.
     ///
@@ -88,8 +88,8 @@ impl<'a> FoundTables<'a> {
         self.mcfg = self.mcfg.or_else(|| Mcfg::new(table).ok());
     }
 
-    fn finish(self) -> Result<Tables<'a>, TableError> {
+    fn finish(self) -> Result<TableSet<'a>, TableError> {
         let madt = self.madt.ok_or(TableErrorKind::Absent.at(Signature::MADT, 0))?;
-        Ok(Tables { madt, iort: self.iort, mcfg: self.mcfg })
+        Ok(TableSet { madt, iort: self.iort, mcfg: self.mcfg })
     }
 }

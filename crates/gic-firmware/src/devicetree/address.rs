@@ -2,7 +2,7 @@
 
 use super::tree::NodeRef;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;
@@ -136,7 +136,10 @@ fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region
 
 /// The `reg` entries of `node` as CPU physical regions. Those that cannot be had are reported and
 /// `None`.
-pub(super) fn regions(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Option<Fact<Region>>> {
+pub(super) fn regions(
+    node: NodeRef<'_, '_>,
+    findings: &mut FindingList,
+) -> Vec<Option<Fact<Region>>> {
     let entries = match bus_regions(node) {
         Ok(entries) => entries,
         Err(message) => {

@@ -9,7 +9,7 @@ use super::gic;
 use super::tree::{NodeRef, Tree};
 use super::wired::{self, CELLS, EXTENDED, INTERRUPTS, PARENT, cell_count};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::gic::{ParentInterrupt, SecondaryGic};
 use crate::origin::Fact;
 use alloc::format;
@@ -20,15 +20,15 @@ use alloc::vec::Vec;
 const MAX_STEPS: usize = 16;
 
 /// The nodes of a tree's GICs.
-pub(super) struct Gics<'t, 'a> {
+pub(super) struct GicNodes<'t, 'a> {
     /// The first usable one that is not cascaded; else the first usable one, else the first.
     pub(super) root: Option<NodeRef<'t, 'a>>,
     /// All others.
     secondary: Vec<NodeRef<'t, 'a>>,
 }
 
-impl<'t, 'a> Gics<'t, 'a> {
-    pub(super) fn find(tree: &'t Tree<'a>, findings: &mut Findings) -> Self {
+impl<'t, 'a> GicNodes<'t, 'a> {
+    pub(super) fn find(tree: &'t Tree<'a>, findings: &mut FindingList) -> Self {
         let all: Vec<_> = tree.nodes().filter(|node| gic::version(*node).is_some()).collect();
         let usable = || all.iter().filter(|node| node.status().is_enabled());
         let cascaded = usable().find(|node| gic_above(tree, **node).is_none());
@@ -53,7 +53,7 @@ impl<'t, 'a> Gics<'t, 'a> {
     pub(super) fn read_secondary(
         &self,
         tree: &'t Tree<'a>,
-        findings: &mut Findings,
+        findings: &mut FindingList,
     ) -> Vec<SecondaryGic> {
         let read = |node: &NodeRef<'t, 'a>| {
             let gic = gic::read(*node, findings)?;

@@ -4,7 +4,7 @@ use super::address::{bus_regions, regions_if_any};
 use super::tree::{NodeRef, Tree};
 use crate::description::CpuNode;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::collections::BTreeMap;
@@ -15,7 +15,7 @@ use gic_arch::Affinity;
 /// Aff3 and Aff2–0, where `MPIDR_EL1` has them.
 const AFFINITY_BITS: u128 = 0xff_00ff_ffff;
 
-pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Vec<CpuNode> {
+pub(super) fn read(tree: &Tree<'_>, findings: &mut FindingList) -> Vec<CpuNode> {
     let mut known = BTreeMap::new();
     let mut cpus = Vec::new();
     for node in tree.nodes().filter(|node| is_cpu(*node)) {
@@ -41,7 +41,7 @@ fn is_cpu(node: NodeRef<'_, '_>) -> bool {
     in_cpus && (node.text("device_type") == Some("cpu") || node.name().starts_with("cpu@"))
 }
 
-fn affinity(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Affinity> {
+fn affinity(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Affinity> {
     let message = match bus_regions(node) {
         Ok(entries) => match entries.first() {
             Some(&(mpidr, _)) if mpidr & !AFFINITY_BITS == 0 => {

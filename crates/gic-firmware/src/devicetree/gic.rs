@@ -4,7 +4,7 @@ use super::address::{cells, regions};
 use super::tree::NodeRef;
 use crate::coherence::Coherence;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::Fact;
 use crate::region::Region;
@@ -51,7 +51,7 @@ pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
     Fact::new(coherence, node.origin("dma-noncoherent"))
 }
 
-pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
+pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Gic> {
     let version = version(node)?;
     let registers = regions(node, findings);
     let Some(distributor) = registers.first().cloned().flatten() else {
@@ -91,7 +91,7 @@ pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic
 fn redistributor_regions(
     node: NodeRef<'_, '_>,
     available: usize,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> usize {
     const COUNT: &str = "#redistributor-regions";
     let stated = match node.property(COUNT) {
@@ -107,7 +107,7 @@ fn redistributor_regions(
     count.min(available)
 }
 
-fn stride(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<u64>> {
+fn stride(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<u64>> {
     const STRIDE: &str = "redistributor-stride";
     let value = node.property(STRIDE)?;
     let Some(&[high, low]) = cells(value).as_deref() else {

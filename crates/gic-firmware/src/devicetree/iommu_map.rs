@@ -4,7 +4,7 @@ use super::address::{cells, regions_if_any};
 use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::origin::{Fact, Origin};
 use alloc::collections::BTreeMap;
@@ -21,12 +21,12 @@ pub(super) const REFERENCES: &str = "iommus";
 
 /// The IOMMUs of a tree, and the node of each.
 #[derive(Default)]
-pub(super) struct Iommus {
+pub(super) struct IommuList {
     pub(super) list: Vec<Iommu>,
     by_node: BTreeMap<usize, IommuIndex>,
 }
 
-impl Iommus {
+impl IommuList {
     pub(super) fn read(tree: &Tree<'_>) -> Self {
         let mut iommus = Self::default();
         // Hosts are known to carry the mark by mistake.
@@ -47,7 +47,7 @@ impl Iommus {
         &self,
         tree: &Tree<'_>,
         node: NodeRef<'_, '_>,
-        findings: &mut Findings,
+        findings: &mut FindingList,
     ) -> IommuRouting {
         const KIND: MapKind = MapKind { property: MAP, cells: CELLS };
         let Some(entries) = map_entries::read(tree, node, KIND, findings) else {
@@ -73,7 +73,7 @@ impl Iommus {
         &self,
         tree: &Tree<'_>,
         node: NodeRef<'_, '_>,
-        findings: &mut Findings,
+        findings: &mut FindingList,
     ) -> Vec<Fact<IommuReference>> {
         let cells = node.property(REFERENCES).and_then(cells).unwrap_or_default();
         let mut passed = Vec::new();
@@ -98,7 +98,7 @@ impl Iommus {
         tree: &Tree<'_>,
         from: Origin,
         phandle: u32,
-        findings: &mut Findings,
+        findings: &mut FindingList,
     ) -> Option<IommuIndex> {
         let Some(node) = tree.by_phandle(phandle) else {
             let message = format!("no node has phandle {phandle:#x}");
@@ -114,7 +114,7 @@ impl Iommus {
     }
 }
 
-fn mask(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<u32>> {
+fn mask(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<u32>> {
     let value = node.property(MASK)?;
     let mask = node.number(MASK);
     if mask.is_none() {

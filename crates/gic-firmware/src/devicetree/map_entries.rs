@@ -9,7 +9,7 @@
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -47,7 +47,7 @@ pub(super) fn read(
     tree: &Tree<'_>,
     node: NodeRef<'_, '_>,
     kind: MapKind,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Option<Vec<Entry>> {
     let value = node.property(kind.property)?;
     let words = cells(value).unwrap_or_default();

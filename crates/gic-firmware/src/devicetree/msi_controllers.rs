@@ -1,12 +1,12 @@
 //! MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
 use super::address::{bus_address, cells, regions};
-use super::cascade::Gics;
+use super::cascade::GicNodes;
 use super::gic;
 use super::tree::{NodeRef, Tree};
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::gic::GicVersion;
 use crate::origin::Fact;
 use crate::region::Region;
@@ -29,16 +29,16 @@ const MAX_MSI_CELLS: u32 = 8;
 
 /// The controllers of a tree, and which node each one is.
 #[derive(Default)]
-pub(super) struct Controllers {
+pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,
     by_node: BTreeMap<usize, ControllerIndex>,
 }
 
-impl Controllers {
+impl ControllerList {
     pub(super) fn read<'t, 'a>(
         tree: &'t Tree<'a>,
-        gics: &Gics<'t, 'a>,
-        findings: &mut Findings,
+        gics: &GicNodes<'t, 'a>,
+        findings: &mut FindingList,
     ) -> Self {
         let mut controllers = Self::default();
         for node in tree.nodes() {
@@ -56,7 +56,7 @@ impl Controllers {
     }
 
     /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
-    fn refuse_direct_lpi_beside_an_its(&mut self, findings: &mut Findings) {
+    fn refuse_direct_lpi_beside_an_its(&mut self, findings: &mut FindingList) {
         let usable = |controller: &Controller, kind| {
             controller.kind == kind && controller.status.is_enabled()
         };
@@ -84,7 +84,7 @@ impl Controllers {
 }
 
 /// The kind of controller that `node` is, if it is one.
-fn kind(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<ControllerKind> {
+fn kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerKind> {
     if node.is_compatible(&["arm,gic-v3-its"]) {
         return Some(ControllerKind::Its);
     }
@@ -112,7 +112,7 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<ControllerKind
     None
 }
 
-fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut Findings) -> Controller {
+fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut FindingList) -> Controller {
     let registers = match kind {
         ControllerKind::Its | ControllerKind::V2m => required_registers(node, findings),
         ControllerKind::Mbi => mbi_registers(node, findings),
@@ -145,7 +145,7 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut Findings) ->
 }
 
 /// Drivers take a controller only if it is marked as one; unmarked, it is as good as disabled.
-fn status(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<Status> {
+fn status(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fact<Status> {
     const MARK: &str = "msi-controller";
     let status = node.status();
     if node.has(MARK) || !status.is_enabled() {
@@ -159,7 +159,7 @@ fn status(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<Status> {
     Fact::new(Status::Disabled, node.origin(MARK))
 }
 
-pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<u32> {
+pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fact<u32> {
     let stated = node.number(MSI_CELLS).unwrap_or(if node.has(MSI_CELLS) { u32::MAX } else { 0 });
     let origin = node.origin(MSI_CELLS);
     if stated > MAX_MSI_CELLS {
@@ -169,7 +169,7 @@ pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut Findings) -> Fact<
     Fact::new(stated, origin)
 }
 
-fn required_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
+fn required_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     let registers = regions(node, findings);
     if registers.is_empty() && !node.has("reg") {
         findings.add(
@@ -191,7 +191,7 @@ fn required_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<
 }
 
 /// Returns the registers of the MBI doorbells: the alias if there is one, else the distributor.
-fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
+fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     const ALIAS: &str = "mbi-alias";
     let Some(value) = node.property(ALIAS) else {
         // A distributor that cannot be had was reported where the GIC was read.
@@ -208,7 +208,7 @@ fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<
     }
 }
 
-fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Fact<IntIdSpan>> {
+fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<IntIdSpan>> {
     const RANGES: &str = "mbi-ranges";
     let value = node.property(RANGES).unwrap_or_default();
     let Some(cells) =
@@ -234,7 +234,7 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Fact<IntIdS
 
 /// A v2m frame's range, if both halves of the override are given and not zero; else its `MSI_TYPER`
 /// counts.
-fn v2m_range(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<IntIdSpan>> {
+fn v2m_range(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<IntIdSpan>> {
     const BASE: &str = "arm,msi-base-spi";
     const COUNT: &str = "arm,msi-num-spis";
     for (there, missing) in [(BASE, COUNT), (COUNT, BASE)] {
@@ -254,7 +254,7 @@ fn v2m_range(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<IntI
 }
 
 /// The window as the CPU has it: drivers take its two cells untranslated.
-fn pre_its(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<Region>> {
+fn pre_its(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     let value = node.property(PRE_ITS)?;
     let window = match cells(value).as_deref() {
         Some(&[base, size]) if size >= 4 => Region::new(base.into(), size.into()),

@@ -2,13 +2,13 @@
 //! `interrupt-controller/msi.txt`).
 
 use super::address::{cells, regions_if_any};
-use super::iommu_map::{self, Iommus};
+use super::iommu_map::{self, IommuList};
 use super::map_entries::{self, MapKind};
-use super::msi_controllers::{Controllers, MSI_CELLS};
+use super::msi_controllers::{ControllerList, MSI_CELLS};
 use super::tree::{NodeRef, Tree};
 use super::windows;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::map_overlap::report_overlaps;
 use crate::origin::Fact;
 use crate::region::Region;
@@ -46,9 +46,9 @@ pub(super) struct Requesters {
 impl Requesters {
     pub(super) fn read(
         tree: &Tree<'_>,
-        controllers: &Controllers,
-        iommus: &Iommus,
-        findings: &mut Findings,
+        controllers: &ControllerList,
+        iommus: &IommuList,
+        findings: &mut FindingList,
     ) -> Self {
         let mut requesters = Self::default();
         let mut reader = Reader { tree, controllers, iommus, findings };
@@ -84,9 +84,9 @@ fn is_pci_bridge(node: NodeRef<'_, '_>) -> bool {
 
 struct Reader<'t, 'a, 'f> {
     tree: &'t Tree<'a>,
-    controllers: &'t Controllers,
-    iommus: &'t Iommus,
-    findings: &'f mut Findings,
+    controllers: &'t ControllerList,
+    iommus: &'t IommuList,
+    findings: &'f mut FindingList,
 }
 
 impl<'t, 'a> Reader<'t, 'a, '_> {

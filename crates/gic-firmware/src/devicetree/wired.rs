@@ -7,7 +7,7 @@
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::Fact;
 use crate::wired::WiredUser;
 use alloc::format;
@@ -30,7 +30,7 @@ const WITHOUT_ADDRESS: &[&str] =
 pub(super) fn read(
     tree: &Tree<'_>,
     gic: NodeRef<'_, '_>,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) -> Vec<WiredUser> {
     let gic_cells = cell_count(gic, CELLS).filter(|&cells| cells >= 3);
     let Some(gic_cells) = gic_cells else {
@@ -48,7 +48,7 @@ struct Reader<'t, 'a, 'f> {
     tree: &'t Tree<'a>,
     gic: NodeRef<'t, 'a>,
     gic_cells: usize,
-    findings: &'f mut Findings,
+    findings: &'f mut FindingList,
 }
 
 impl<'t, 'a> Reader<'t, 'a, '_> {

@@ -3,7 +3,7 @@
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::Origin;
 use crate::region::RegionSet;
@@ -16,7 +16,7 @@ use core::fmt::Display;
 use gic_arch::Affinity;
 use msi_types::{DeviceId, RequesterId};
 
-pub(super) fn check(one: &Description, other: &Description, findings: &mut Findings) {
+pub(super) fn check(one: &Description, other: &Description, findings: &mut FindingList) {
     cpus(one, other, findings);
     if let (Some(one), Some(other)) = (&one.gic, &other.gic) {
         gics(one, other, findings);
@@ -25,7 +25,7 @@ pub(super) fn check(one: &Description, other: &Description, findings: &mut Findi
     routes(one, other, findings);
 }
 
-fn cpus(one: &Description, other: &Description, findings: &mut Findings) {
+fn cpus(one: &Description, other: &Description, findings: &mut FindingList) {
     let affinities = |description: &Description| -> BTreeSet<Affinity> {
         description.enabled_cpus().map(|cpu| cpu.affinity.value).collect()
     };
@@ -40,7 +40,7 @@ fn report<T: Ord + Display>(
     there: &BTreeSet<T>,
     rule: Rule,
     place: Option<Origin>,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) {
     let list = |items: Vec<&T>| {
         let shown: Vec<String> = items.iter().take(4).map(ToString::to_string).collect();
@@ -59,7 +59,7 @@ fn report<T: Ord + Display>(
 }
 
 /// Devicetrees do not tell GICv4 from GICv3.
-fn gics(one: &Gic, other: &Gic, findings: &mut Findings) {
+fn gics(one: &Gic, other: &Gic, findings: &mut FindingList) {
     let is_v2 = |gic: &Gic| gic.version.value == GicVersion::V2;
     if is_v2(one) != is_v2(other) {
         let message =
@@ -93,7 +93,7 @@ fn key(controller: &Controller) -> Option<(&'static str, u64)> {
     Some((kind, controller.registers.as_ref()?.base()))
 }
 
-fn controllers(one: &Description, other: &Description, findings: &mut Findings) {
+fn controllers(one: &Description, other: &Description, findings: &mut FindingList) {
     let keys = |description: &Description| -> BTreeSet<String> {
         let usable = description.controllers.iter().filter(|one| one.status.is_enabled());
         usable.filter_map(key).map(|(kind, base)| format!("{kind} at {base:#x}")).collect()
@@ -104,7 +104,7 @@ fn controllers(one: &Description, other: &Description, findings: &mut Findings) 
 
 /// Hosts are the same if their configuration space is. Routes are compared at the ends of what
 /// either states.
-fn routes(one: &Description, other: &Description, findings: &mut Findings) {
+fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     let base = |host: &PciHost| host.config.as_ref().map(|config| config.region().base());
     let usable = |host: &&PciHost| host.status.is_enabled();
     let mut here: BTreeMap<u64, Option<&PciHost>> = BTreeMap::new();

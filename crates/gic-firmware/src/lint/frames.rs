@@ -3,7 +3,7 @@
 use crate::controller::ControllerKind;
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
@@ -15,7 +15,7 @@ use msi_types::DeviceId;
 const REDISTRIBUTOR_V3_BYTES: u64 = 0x2_0000;
 const REDISTRIBUTOR_V4_BYTES: u64 = 0x4_0000;
 
-pub(super) fn check(description: &Description, findings: &mut Findings) {
+pub(super) fn check(description: &Description, findings: &mut FindingList) {
     overlapping(description, findings);
     doorbells(description, findings);
     redistributors(description, findings);
@@ -37,7 +37,7 @@ fn frames(description: &Description) -> Vec<(&Fact<Region>, &NodeId)> {
     frames
 }
 
-fn overlapping(description: &Description, findings: &mut Findings) {
+fn overlapping(description: &Description, findings: &mut FindingList) {
     let mut frames = frames(description);
     frames.retain(|(region, _)| region.size() > 0);
     frames.sort_by_key(|(region, _)| region.value);
@@ -53,7 +53,7 @@ fn overlapping(description: &Description, findings: &mut Findings) {
     }
 }
 
-fn doorbells(description: &Description, findings: &mut Findings) {
+fn doorbells(description: &Description, findings: &mut FindingList) {
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
         let Some(registers) =
             controller.registers.as_ref().filter(|_| controller.pre_its.is_none())
@@ -70,7 +70,7 @@ fn doorbells(description: &Description, findings: &mut Findings) {
 }
 
 /// A devicetree does not tell GICv4, whose redistributors are larger: there is room for fewer then.
-fn redistributors(description: &Description, findings: &mut Findings) {
+fn redistributors(description: &Description, findings: &mut FindingList) {
     let usable = |gic: &&Gic| gic.status.is_enabled() && gic.version.value != GicVersion::V2;
     let Some(gic) = description.gic.as_ref().filter(usable) else { return };
     let stated = gic.redistributor_stride.as_ref().map(|stride| stride.value);

@@ -3,7 +3,7 @@
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::String;
@@ -18,7 +18,7 @@ pub(super) struct Range<'d> {
     pub(super) origin: &'d Origin,
 }
 
-pub(super) fn check(description: &Description, findings: &mut Findings) {
+pub(super) fn check(description: &Description, findings: &mut FindingList) {
     let mut ranges = message_ranges(description);
     ranges.sort_by_key(|range| range.first);
     overlapping(&ranges, findings);
@@ -39,7 +39,7 @@ pub(super) fn message_ranges(description: &Description) -> Vec<Range<'_>> {
     ranges
 }
 
-fn overlapping(sorted: &[Range<'_>], findings: &mut Findings) {
+fn overlapping(sorted: &[Range<'_>], findings: &mut FindingList) {
     let mut furthest: Option<&Range<'_>> = None;
     for range in sorted {
         if let Some(before) = furthest.filter(|before| before.last >= range.first) {
@@ -52,7 +52,7 @@ fn overlapping(sorted: &[Range<'_>], findings: &mut Findings) {
 }
 
 /// Looks each range up among the wired interrupts, of which it names the first that it holds.
-fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut Findings) {
+fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut FindingList) {
     if ranges.is_empty() {
         return;
     }
@@ -74,7 +74,7 @@ fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut Fi
     }
 }
 
-fn unused_frames(description: &Description, findings: &mut Findings) {
+fn unused_frames(description: &Description, findings: &mut FindingList) {
     let of = |kind: ControllerKind| {
         let is_meant = move |one: &&Controller| one.kind == kind;
         description.root_controllers().filter(is_meant)

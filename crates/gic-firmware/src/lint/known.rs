@@ -5,7 +5,7 @@ use super::interrupts::message_ranges;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::origin::NodeId;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -78,7 +78,7 @@ const LPIS: u32 = 17;
 const PLPIS: u32 = 0;
 const DIRECT_LPI: u32 = 3;
 
-pub(super) fn check(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
+pub(super) fn check(description: &Description, known: &KnownRegisters, findings: &mut FindingList) {
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
         features(controller, known, findings);
     }
@@ -86,7 +86,7 @@ pub(super) fn check(description: &Description, known: &KnownRegisters, findings:
     spis(description, known, findings);
 }
 
-fn features(controller: &Controller, known: &KnownRegisters, findings: &mut Findings) {
+fn features(controller: &Controller, known: &KnownRegisters, findings: &mut FindingList) {
     let (rule, message) = match controller.kind {
         ControllerKind::Its if known.redistributor_lacks(PLPIS) => {
             (Rule::ItsWithoutLpis, "GICR_TYPER.PLPIS of a redistributor is 0")
@@ -105,7 +105,7 @@ fn features(controller: &Controller, known: &KnownRegisters, findings: &mut Find
     findings.add(rule, controller.status.origin.clone(), message);
 }
 
-fn widths(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
+fn widths(description: &Description, known: &KnownRegisters, findings: &mut FindingList) {
     for claim in claims(description) {
         let Some(its) = description.controller(claim.controller) else { continue };
         let Some(bits) = known.device_id_bits(&its.id) else { continue };
@@ -118,7 +118,7 @@ fn widths(description: &Description, known: &KnownRegisters, findings: &mut Find
 }
 
 /// Extended SPIs have a bound of their own, and are not judged.
-fn spis(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
+fn spis(description: &Description, known: &KnownRegisters, findings: &mut FindingList) {
     let Some(bound) = known.last_spi() else { return };
     let is_beyond = |last: u32| last > bound && last < 1020;
     for range in message_ranges(description) {

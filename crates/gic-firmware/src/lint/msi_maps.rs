@@ -4,7 +4,7 @@ use super::claims::{Claim, claims, requesters};
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
-use crate::finding_list::Findings;
+use crate::finding_list::FindingList;
 use crate::iommu::IommuRouting;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role};
@@ -17,7 +17,7 @@ use msi_types::DeviceId;
 /// Requester IDs on PCI: 16 bits.
 const PCI_REQUESTERS: u64 = 0x1_0000;
 
-pub(super) fn check(description: &Description, findings: &mut Findings) {
+pub(super) fn check(description: &Description, findings: &mut FindingList) {
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
         check_host(description, host, findings);
     }
@@ -29,7 +29,7 @@ pub(super) fn check(description: &Description, findings: &mut Findings) {
     address_limits(description, findings);
 }
 
-fn check_host(description: &Description, host: &PciHost, findings: &mut Findings) {
+fn check_host(description: &Description, host: &PciHost, findings: &mut FindingList) {
     unreachable_host(description, host, findings);
     mask_without_map(&host.id, &host.msi, findings);
     disabled_iommus(description, &host.msi, &host.iommu, findings);
@@ -43,7 +43,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut Findings
 }
 
 /// Hosts that are no ECAM may have a controller of their own, which devicetrees do not always say.
-fn unreachable_host(description: &Description, host: &PciHost, findings: &mut Findings) {
+fn unreachable_host(description: &Description, host: &PciHost, findings: &mut FindingList) {
     let is_ecam =
         host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigAccess::Ecam(_)));
     let takes_messages = |controller: &Controller| {
@@ -56,7 +56,7 @@ fn unreachable_host(description: &Description, host: &PciHost, findings: &mut Fi
     }
 }
 
-fn mask_without_map(id: &NodeId, msi: &MsiRouting, findings: &mut Findings) {
+fn mask_without_map(id: &NodeId, msi: &MsiRouting, findings: &mut FindingList) {
     if let (Some(mask), None) = (&msi.mask, &msi.map)
         && mask.origin.place() == Some(id.as_str())
     {
@@ -69,7 +69,7 @@ fn disabled_iommus(
     description: &Description,
     msi: &MsiRouting,
     passage: &IommuRouting,
-    findings: &mut Findings,
+    findings: &mut FindingList,
 ) {
     if msi.is_empty() {
         return;
@@ -88,7 +88,7 @@ fn disabled(description: &Description, index: crate::iommu::IommuIndex) -> Optio
     Some(format!("{} is not usable", iommu.id))
 }
 
-fn beyond_pci(routing: &MsiRouting, findings: &mut Findings) {
+fn beyond_pci(routing: &MsiRouting, findings: &mut FindingList) {
     for entry in routing.map.iter().flatten() {
         let (first, length) = (entry.rid_base.get(), entry.length);
         if u64::from(first) + u64::from(length) > PCI_REQUESTERS {
@@ -100,7 +100,7 @@ fn beyond_pci(routing: &MsiRouting, findings: &mut Findings) {
 }
 
 /// Compares the map of a host with its buses.
-fn uncovered_buses(host: &PciHost, findings: &mut Findings) {
+fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
     let Some(map) = &host.msi.map else { return };
     let (low, high) = requesters(host.buses.value);
     let is_stated = host.buses.origin.item() != "bus-range" || host.buses.value.last != 0xff;
@@ -142,7 +142,7 @@ fn ends(entry: &Fact<MapEntry>) -> Option<(u32, u32)> {
     Some((first, first.saturating_add(entry.length.checked_sub(1)?)))
 }
 
-fn check_devices(description: &Description, findings: &mut Findings) {
+fn check_devices(description: &Description, findings: &mut FindingList) {
     for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
         mask_without_map(&device.id, &device.msi, findings);
         disabled_iommus(description, &device.msi, &device.iommu, findings);
@@ -154,7 +154,7 @@ fn check_devices(description: &Description, findings: &mut Findings) {
     }
 }
 
-fn its_cells(description: &Description, findings: &mut Findings) {
+fn its_cells(description: &Description, findings: &mut FindingList) {
     for its in &description.controllers {
         if its.kind == ControllerKind::Its && its.status.is_enabled() && its.msi_cells.value != 1 {
             let message = format!("references to it have {} cells", its.msi_cells.value);
@@ -165,7 +165,7 @@ fn its_cells(description: &Description, findings: &mut Findings) {
 
 /// Sweeps over the DeviceIDs of each ITS with the claim that reaches furthest so far. Wherever two
 /// requesters share, at least one of them is reported.
-fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut Findings) {
+fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut FindingList) {
     let mut sorted: Vec<&Claim<'_>> = claims.iter().collect();
     sorted.sort_by_key(|claim| (claim.controller, claim.first));
     let mut furthest: Option<&Claim<'_>> = None;
@@ -186,7 +186,7 @@ fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut Fi
     }
 }
 
-fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findings) {
+fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut FindingList) {
     for claim in claims {
         let its = description.controller(claim.controller).filter(|its| its.pre_its.is_some());
         let Some(its) = its.filter(|its| its.doorbell(DeviceId::new(claim.last)).is_none()) else {
@@ -199,7 +199,7 @@ fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findi
 }
 
 /// Compares the address bits of requesters that pass no IOMMU with the doorbells.
-fn address_limits(description: &Description, findings: &mut Findings) {
+fn address_limits(description: &Description, findings: &mut FindingList) {
     let highest: Vec<Option<u64>> = description
         .controllers
         .iter()

@@ -1,6 +1,6 @@
 //! Tables spelled out in bytes, by the layouts of the specifications.
 
-use gic_firmware::acpi::{Tables, parse};
+use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::{Description, Finding, Rule};
 
 /// A table with its header and a right checksum.
@@ -168,7 +168,7 @@ pub(crate) fn usual_madt() -> Vec<u8> {
 
 /// The description of these tables.
 pub(crate) fn describe(tables: &[Vec<u8>]) -> Description {
-    parse(&Tables::from_blobs(tables.iter().map(Vec::as_slice)).expect("a MADT is among them"))
+    parse(&TableSet::from_blobs(tables.iter().map(Vec::as_slice)).expect("a MADT is among them"))
 }
 
 pub(crate) fn rules(description: &Description) -> Vec<Rule> {

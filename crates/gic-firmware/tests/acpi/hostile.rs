@@ -5,7 +5,7 @@ use super::bytes::{
     smmu_v3, table, usual_madt, word,
 };
 use gic_firmware::Rule;
-use gic_firmware::acpi::{Iort, Madt, Mcfg, Table, Tables, parse};
+use gic_firmware::acpi::{Iort, Madt, Mcfg, Table, TableSet, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};
 use msi_types::RequesterId;
 use proptest::collection::vec;
@@ -36,7 +36,7 @@ fn sound() -> [Vec<u8>; 3] {
 
 /// Reads `blobs` and asks everything that can be asked of what they say.
 fn exercise(blobs: &[Vec<u8>]) {
-    let Ok(tables) = Tables::from_blobs(blobs.iter().map(Vec::as_slice)) else { return };
+    let Ok(tables) = TableSet::from_blobs(blobs.iter().map(Vec::as_slice)) else { return };
     let machine = parse(&tables);
     for controller in &machine.controllers {
         let _ = machine.doorbells(controller);

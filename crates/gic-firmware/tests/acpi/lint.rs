@@ -14,79 +14,79 @@ const GROUP: u32 = 48;
 /// All requesters to the ITS group, each its own DeviceID.
 const ALL: Mapping = [0, 0xffff, 0, GROUP, 0];
 
-type Tables = Vec<Vec<u8>>;
+type TableBlobs = Vec<Vec<u8>>;
 
 fn cpus() -> [Vec<u8>; 4] {
     [gicc(82, 0, 1, 0, 0), gicc(82, 1, 1, 1, 0), gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x4_0000)]
 }
 
 /// A machine with `more` in its MADT, and these nodes in its IORT.
-fn tables(more: &[Vec<u8>], nodes: &[Vec<u8>]) -> Tables {
+fn tables(more: &[Vec<u8>], nodes: &[Vec<u8>]) -> TableBlobs {
     let structures = [&cpus(), more].concat();
     vec![madt(&structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(nodes)]
 }
 
 /// A machine with one ITS, an ITS group and `nodes`.
-fn with(nodes: &[Vec<u8>]) -> Tables {
+fn with(nodes: &[Vec<u8>]) -> TableBlobs {
     tables(&[its(0, 0, 0x808_0000)], &[&[its_group(&[0])], nodes].concat())
 }
 
-fn sound() -> Tables {
+fn sound() -> TableBlobs {
     with(&[root_complex(0, &[ALL])])
 }
 
 /// A machine with these structures in its MADT and one root complex.
-fn of(structures: &[Vec<u8>]) -> Tables {
+fn of(structures: &[Vec<u8>]) -> TableBlobs {
     let nodes = [its_group(&[0]), root_complex(0, &[ALL])];
     vec![madt(structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(&nodes)]
 }
 
-fn limited(bits: u32) -> Tables {
+fn limited(bits: u32) -> TableBlobs {
     let complex = node(2, 3, &Bytes::default().u64(0).u32(0).u32(0).u32(bits).0, &[ALL]);
     tables(&[its(0, 0, 0x40_0808_0000)], &[its_group(&[0]), complex])
 }
 
-fn with_smmu(flags: u32) -> Tables {
+fn with_smmu(flags: u32) -> TableBlobs {
     let own = [0, 0, 0x2_0000, GROUP, flags];
     with(&[root_complex(0, &[ALL]), smmu_v3(3, 0, 0, 0, &[own])])
 }
 
-fn with_redistributor(base: u64) -> Tables {
+fn with_redistributor(base: u64) -> TableBlobs {
     let [first, _, distributor, region] = cpus();
     let second = gicc(82, 1, 1, 1, base);
     of(&[first, second, distributor, region, its(0, 0, 0x808_0000)])
 }
 
-fn with_distributor() -> Tables {
+fn with_distributor() -> TableBlobs {
     tables(
         &[its(0, 0, 0x808_0000), gicd(0x900_0000, 3)],
         &[its_group(&[0]), root_complex(0, &[ALL])],
     )
 }
 
-fn with_cpu(cpu: Vec<u8>) -> Tables {
+fn with_cpu(cpu: Vec<u8>) -> TableBlobs {
     let [first, _, distributor, region] = cpus();
     of(&[first, cpu, distributor, region, its(0, 0, 0x808_0000)])
 }
 
-fn checksum(by: u8) -> Tables {
+fn checksum(by: u8) -> TableBlobs {
     let mut tables = sound();
     tables[0][9] = tables[0][9].wrapping_add(by);
     tables
 }
 
-fn ranges(first_count: u32) -> Tables {
+fn ranges(first_count: u32) -> TableBlobs {
     let ranges = [[0, first_count, 0, GROUP, 0], [0x100, 0xfeff, 0x100, GROUP, 0]];
     with(&[root_complex(0, &ranges)])
 }
 
-fn two_its(second: u32) -> Tables {
+fn two_its(second: u32) -> TableBlobs {
     let more = [its(0, 0, 0x808_0000), its(0, second, 0x810_0000)];
     tables(&more, &[its_group(&[0]), root_complex(0, &[ALL])])
 }
 
 /// Rule, fault, mend.
-fn cases() -> Vec<(Rule, Tables, Tables)> {
+fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     let complex = |target| with(&[root_complex(0, &[[0, 0xffff, 0, target, 0]])]);
     let group = |its: u32| {
         let nodes = [its_group(&[its]), root_complex(0, &[ALL])];
@@ -110,7 +110,7 @@ fn cases() -> Vec<(Rule, Tables, Tables)> {
 }
 
 /// Rule, and the tables of a machine that contradict those of the sound one.
-fn contradictions() -> Vec<(Rule, Tables)> {
+fn contradictions() -> Vec<(Rule, TableBlobs)> {
     let [first, second, _, region] = cpus();
     let its_0 = its(0, 0, 0x808_0000);
     let moved = [first.clone(), second, gicd(0x900_0000, 3), region.clone(), its_0.clone()];

@@ -1,7 +1,7 @@
 //! Written tables read back equal.
 
 use gic_arch::{Affinity, IntId};
-use gic_firmware::acpi::{Extensions, Tables, WriteErrorKind, parse, write, write_with};
+use gic_firmware::acpi::{Extensions, TableSet, WriteErrorKind, parse, write, write_with};
 use gic_firmware::{
     BusRange, Coherence, ConfigAccess, Controller, ControllerIndex, ControllerKind, CpuNode,
     Description, Fact, Gic, GicVersion, IntIdSpan, Iommu, MapEntry, MsiRouting, Parent, PciHost,
@@ -213,7 +213,8 @@ pub(crate) fn with_frames() -> impl Strategy<Value = Description> {
 pub(crate) fn read(description: &Description) -> Description {
     let written = write(description).expect("everything in it can be written");
     parse(
-        &Tables::from_blobs(written.all().map(|(_, table)| table)).expect("what we write is sound"),
+        &TableSet::from_blobs(written.all().map(|(_, table)| table))
+            .expect("what we write is sound"),
     )
 }
 
@@ -239,7 +240,7 @@ fn direct_lpis_are_written_as_the_draft() {
     machine.devices[0].msi = MsiRouting::parent(first);
     assert_eq!(write(&machine).unwrap_err().kind, WriteErrorKind::Controller);
     let written = write_with(&machine, Extensions::DRAFT_REDISTRIBUTOR_GROUP).unwrap();
-    let read = parse(&Tables::from_blobs(written.all().map(|(_, table)| table)).unwrap());
+    let read = parse(&TableSet::from_blobs(written.all().map(|(_, table)| table)).unwrap());
     assert_eq!(read.findings, []);
     assert_eq!(read.controllers, machine.controllers);
     let route = read.route(&read.hosts[0], RequesterId::new(0xffff)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::bytes::{describe, gicd, iort, madt, mcfg, rules, table, usual_madt};
 use gic_firmware::Rule;
-use gic_firmware::acpi::{Signature, Table, TableErrorKind, Tables};
+use gic_firmware::acpi::{Signature, Table, TableErrorKind, TableSet};
 
 #[test]
 fn wrong_checksum_is_a_warning() {
@@ -42,10 +42,10 @@ fn tables_are_told_by_their_signatures() {
     let (madt, iort, mcfg) = (usual_madt(), iort(&[]), mcfg(&[]));
     let other = table(*b"FACP", &[0; 100]);
     let blobs = [&other, &mcfg, &iort, &madt].map(Vec::as_slice);
-    let tables = Tables::from_blobs(blobs).unwrap();
+    let tables = TableSet::from_blobs(blobs).unwrap();
     assert_eq!(tables.madt.table().bytes(), madt);
     assert!(tables.iort.is_some() && tables.mcfg.is_some());
-    let error = Tables::from_blobs([other.as_slice()]).unwrap_err();
+    let error = TableSet::from_blobs([other.as_slice()]).unwrap_err();
     assert_eq!((error.table, error.kind), (Signature::MADT, TableErrorKind::Absent));
 }
 
@@ -67,9 +67,9 @@ fn memory(tables: &[Vec<u8>]) -> Vec<u8> {
     memory
 }
 
-fn follow(memory: &[u8]) -> Result<Tables<'_>, TableErrorKind> {
+fn follow(memory: &[u8]) -> Result<TableSet<'_>, TableErrorKind> {
     let read = |address, length| memory.get(usize::try_from(address).ok()?..)?.get(..length);
-    Tables::from_memory(0x100, read).map_err(|error| error.kind)
+    TableSet::from_memory(0x100, read).map_err(|error| error.kind)
 }
 
 #[test]

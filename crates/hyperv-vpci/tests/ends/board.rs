@@ -1,7 +1,7 @@
 //! A guest and its host, each asleep until the other signals.
 
 use crate::gic::Gic;
-use crate::signals::{Bell, Signals};
+use crate::signals::{Bell, EndSignals};
 use crate::tamper::{Fate, Tamper, Tampered};
 use doorbell_test_support::with_allocations;
 use hyperv_vpci::channel::{Channel, PacketKind};
@@ -72,7 +72,7 @@ type Meanwhile = Box<dyn FnOnce(&mut HostSide) + Send>;
 /// The host, shared by its thread and the steps of a test.
 pub(crate) struct HostThread {
     pub(crate) side: Mutex<HostSide>,
-    pub(crate) signals: Arc<Signals>,
+    pub(crate) signals: Arc<EndSignals>,
     meanwhile: Mutex<Option<Meanwhile>>,
     /// The host's thread does not serve.
     is_stalled: AtomicBool,
@@ -131,7 +131,7 @@ pub(crate) struct TestKernel {
 }
 
 impl TestKernel {
-    fn new(side: HostSide, signals: Arc<Signals>) -> Self {
+    fn new(side: HostSide, signals: Arc<EndSignals>) -> Self {
         let (meanwhile, is_stalled, host_allocations) = Default::default();
         let side = side.into();
         let host = Arc::new(HostThread { side, signals, meanwhile, is_stalled, host_allocations });
@@ -230,7 +230,7 @@ fn prepare_over(
     injection: Injection,
     tamper: &Tamper,
 ) -> (Arc<TestKernel>, Vec<Arc<FunctionInterrupts>>, Ring) {
-    let signals = Arc::new(Signals::default());
+    let signals = Arc::new(EndSignals::default());
     let (to_host, to_guest) = (Bell::Host(signals.clone()), Bell::Guest(signals.clone()));
     let (guest, inner) = channel_with(pages, to_host, to_guest);
     let config = match injection {

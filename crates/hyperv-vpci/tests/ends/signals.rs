@@ -24,12 +24,12 @@ struct State {
 
 /// The signals of both ends, and whether the host sleeps.
 #[derive(Default)]
-pub(crate) struct Signals {
+pub(crate) struct EndSignals {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-impl Signals {
+impl EndSignals {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics with the lock")
     }
@@ -115,8 +115,8 @@ impl State {
 pub(crate) enum Bell {
     /// Both ends are driven by hand.
     Nobody,
-    Host(Arc<Signals>),
-    Guest(Arc<Signals>),
+    Host(Arc<EndSignals>),
+    Guest(Arc<EndSignals>),
 }
 
 impl Notifier for Bell {

@@ -2,7 +2,7 @@
 
 use super::ConfigSpace;
 use super::header::{BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY};
-use super::windows::{Bar, BarRequest, BarWidth, Windows, halves};
+use super::windows::{Bar, BarRequest, BarWidth, WindowPools, halves};
 
 /// Number of base address registers of an endpoint.
 pub(super) const MAX_BARS: u8 = 6;
@@ -29,7 +29,7 @@ pub(super) struct BarSet {
 impl BarSet {
     /// Sizes the first `count` registers and places the memory regions. Afterwards the function
     /// neither decodes accesses nor sends messages.
-    pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut Windows) -> Self {
+    pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut WindowPools) -> Self {
         let command = config.read16(COMMAND);
         config.write16(COMMAND, command & !(COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER));
         let mut bars = Self { placed: [None; MAX_BARS as usize], unplaced: None };

@@ -26,24 +26,24 @@ pub struct Capability {
 /// space that capabilities may use, and after 48 entries, so that a circular list also ends.
 ///
 /// Context: task; may sleep.
-pub fn capabilities(config: &dyn ConfigSpace) -> Capabilities<'_> {
+pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {
     let present = config.read16(STATUS) & STATUS_CAPABILITIES != 0;
     let pointer = match config.read8(HEADER_TYPE) & !MULTI_FUNCTION {
         TYPE_CARDBUS => POINTER_CARDBUS,
         _ => POINTER,
     };
     let next = if present { config.read8(pointer) } else { 0 };
-    Capabilities { config, next, left: MOST }
+    CapabilityIter { config, next, left: MOST }
 }
 
 /// See [`capabilities`].
-pub struct Capabilities<'a> {
+pub struct CapabilityIter<'a> {
     config: &'a dyn ConfigSpace,
     next: u8,
     left: u8,
 }
 
-impl Iterator for Capabilities<'_> {
+impl Iterator for CapabilityIter<'_> {
     type Item = Capability;
 
     fn next(&mut self) -> Option<Capability> {
@@ -62,9 +62,9 @@ impl Iterator for Capabilities<'_> {
     }
 }
 
-impl fmt::Debug for Capabilities<'_> {
+impl fmt::Debug for CapabilityIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Capabilities")
+        f.debug_struct("CapabilityIter")
             .field("next", &self.next)
             .field("left", &self.left)
             .finish_non_exhaustive()

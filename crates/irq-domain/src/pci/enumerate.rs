@@ -8,7 +8,7 @@ use super::header::{
     MULTI_FUNCTION, PORT_FROM_CONVENTIONAL, PORT_TO_CONVENTIONAL, PRIMARY_BUS, SECONDARY_BUS,
     SUBORDINATE_BUS, TYPE_BRIDGE, TYPE_ENDPOINT, VENDOR,
 };
-use super::windows::{BridgeWindows, Windows};
+use super::windows::{BridgeWindows, WindowPools};
 use super::{ConfigSpace, PciError};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -56,7 +56,7 @@ pub fn enumerate<C: ConfigSpace + 'static>(
         config,
         buses,
         last_bus: buses.first,
-        windows: Windows::of_host(windows),
+        windows: WindowPools::of_host(windows),
         found: Vec::new(),
         levels: Vec::new(),
     };
@@ -75,7 +75,7 @@ struct Walk<F> {
     buses: BusRange,
     /// The highest bus number in use.
     last_bus: u8,
-    windows: Windows,
+    windows: WindowPools,
     found: Vec<Function>,
     /// The buses from the root down to the current one. Each has a higher number than the previous
     /// one, so there are at most 256.

@@ -47,7 +47,7 @@ pub(super) struct BarRequest {
 /// `low` has no room. Below bridges, `high` is the prefetchable window, which PCI Express permits
 /// for all 64-bit regions (PCI Express Base §7.5.1.2.1).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Windows {
+pub(super) struct WindowPools {
     low: Pool,
     high: Pool,
     /// Whether the bridges above forward 64-bit addresses.
@@ -64,7 +64,7 @@ pub(super) struct BridgeWindows {
     wide: bool,
 }
 
-impl Windows {
+impl WindowPools {
     /// Selects the largest window of 32-bit memory, and the largest one of 64-bit memory.
     pub(super) fn of_host(windows: &[PciWindow]) -> Self {
         let largest = |space| {

@@ -6,7 +6,9 @@ use crate::irqfd::IrqfdError;
 use crate::irqfd::serving::{Read, Serving, Taken};
 use crate::kvm::batch::{Backend, Batch};
 use crate::sync::{AtomicBool, SeqCst};
-use crate::{Change, Changes, MessageSink, Route, RouteError, RoutedMessage, Routing, SignalError};
+use crate::{
+    Change, ChangeCount, MessageSink, Route, RouteError, RoutedMessage, Routing, SignalError,
+};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use msi_types::{Delivery, Gsi};
@@ -194,7 +196,7 @@ impl Routing for Host {
         self.0.gsis.lock().expect("no check panics with it").release_all(gsis)
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
+    fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
         *self.0.tables.lock().expect("no check panics with it") += 1;
         for change in changes {
             if let Some(Route::Message(message)) = change.route() {
@@ -205,7 +207,7 @@ impl Routing for Host {
                     .insert(change.gsi(), message);
             }
         }
-        Ok(Changes::default())
+        Ok(ChangeCount::default())
     }
 
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {

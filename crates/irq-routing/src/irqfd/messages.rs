@@ -7,9 +7,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use rustix::fd::OwnedFd;
 
-/// A way to have eventfds send messages: [`MessageEventfds`](crate::irqfd::MessageEventfds) for a
-/// model, `kvm::MsiIrqfds` for Linux's KVM, or a monitor's own.
-pub trait MessageIrqfds: Send + Sync {
+/// A way to have eventfds send messages: [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet) for
+/// a model, `kvm::MsiIrqfdSet` for Linux's KVM, or a monitor's own.
+pub trait MessageIrqfdSet: Send + Sync {
     /// An eventfd.
     type Irqfd: MessageIrqfd;
 
@@ -29,7 +29,7 @@ pub trait MessageIrqfd: Send {
     fn close(&mut self);
 }
 
-impl<T: MessageIrqfds + ?Sized> MessageIrqfds for Arc<T> {
+impl<T: MessageIrqfdSet + ?Sized> MessageIrqfdSet for Arc<T> {
     type Irqfd = T::Irqfd;
 
     fn add(&self, eventfd: Arc<OwnedFd>) -> T::Irqfd {
@@ -39,12 +39,12 @@ impl<T: MessageIrqfds + ?Sized> MessageIrqfds for Arc<T> {
 
 /// Eventfds that send messages to a model, for
 /// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). They need no GSI.
-pub struct MessageEventfds {
+pub struct MessageEventfdSet {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,
 }
 
-impl MessageEventfds {
+impl MessageEventfdSet {
     /// Creates an object without eventfds, whose signals `poller` serves. `sink` takes the
     /// messages: a [`Router`](crate::Router), or the monitor's own.
     pub fn new(poller: Arc<EventfdPoller>, sink: Arc<dyn MessageSink>) -> Self {
@@ -52,7 +52,7 @@ impl MessageEventfds {
     }
 }
 
-impl MessageIrqfds for MessageEventfds {
+impl MessageIrqfdSet for MessageEventfdSet {
     type Irqfd = MessageEventfd;
 
     fn add(&self, eventfd: Arc<OwnedFd>) -> MessageEventfd {
@@ -61,13 +61,13 @@ impl MessageIrqfds for MessageEventfds {
     }
 }
 
-impl fmt::Debug for MessageEventfds {
+impl fmt::Debug for MessageEventfdSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MessageEventfds").field("poller", &self.poller).finish_non_exhaustive()
+        f.debug_struct("MessageEventfdSet").field("poller", &self.poller).finish_non_exhaustive()
     }
 }
 
-/// An eventfd of [`MessageEventfds`].
+/// An eventfd of [`MessageEventfdSet`].
 pub struct MessageEventfd {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,

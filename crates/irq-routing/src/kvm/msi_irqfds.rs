@@ -5,13 +5,13 @@
 //! all of them. So an eventfd that is opened is first served by user space: an [`EventfdPoller`]
 //! reads it and sends the message. Eventfds that ring are handed to the kernel, without losing or
 //! doubling a signal. That happens when none has rung for the first time for
-//! [`QUIET`](MsiIrqfds::QUIET), and at once while many are opened. One table has the routes of all
-//! that are open. A vector that never rings is not bound, and costs neither a bind nor the wait for
-//! its end. An eventfd for which there is no GSI stays with user space, and works.
+//! [`QUIET`](MsiIrqfdSet::QUIET), and at once while many are opened. One table has the routes of
+//! all that are open. A vector that never rings is not bound, and costs neither a bind nor the wait
+//! for its end. An eventfd for which there is no GSI stays with user space, and works.
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
-use crate::irqfd::messages::{MessageIrqfd, MessageIrqfds};
+use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
 use crate::{RouteError, RoutedMessage, Routing};
 use alloc::sync::Arc;
@@ -35,7 +35,7 @@ struct Eventfd {
 ///
 /// It has one file descriptor, a timer, which the poller serves. The poller must be dispatched, by
 /// a thread or by the monitor's event loop.
-pub struct MsiIrqfds(Arc<Shared>);
+pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {
     batch: Arc<Batch<Kernel>>,
@@ -48,7 +48,7 @@ struct Kernel {
     timer: Arc<OwnedFd>,
 }
 
-impl MsiIrqfds {
+impl MsiIrqfdSet {
     /// Time without another eventfd's first signal after which those that rang are handed to the
     /// kernel.
     pub const QUIET: Duration = Duration::from_millis(20);
@@ -121,16 +121,16 @@ impl Backend for Kernel {
     }
 
     fn start_timer(&self) {
-        let it_value = Timespec { tv_sec: 0, tv_nsec: MsiIrqfds::QUIET.subsec_nanos().into() };
+        let it_value = Timespec { tv_sec: 0, tv_nsec: MsiIrqfdSet::QUIET.subsec_nanos().into() };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
         // It fails only for a file that is no timer.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
     }
 }
 
-impl fmt::Debug for MsiIrqfds {
+impl fmt::Debug for MsiIrqfdSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiIrqfds").field("waiting", &self.waiting()).finish_non_exhaustive()
+        f.debug_struct("MsiIrqfdSet").field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 
@@ -156,7 +156,7 @@ impl MsiIrqfd {
     }
 }
 
-impl MessageIrqfds for MsiIrqfds {
+impl MessageIrqfdSet for MsiIrqfdSet {
     type Irqfd = MsiIrqfd;
 
     fn add(&self, eventfd: Arc<OwnedFd>) -> MsiIrqfd {

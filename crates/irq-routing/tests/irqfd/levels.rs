@@ -2,7 +2,7 @@
 
 use crate::controller::Heard;
 use crate::rig::{LINE, Rig, count, event, line, message, nonblocking, signal, spi};
-use irq_routing::irqfd::{EventfdPoller, Irqfds};
+use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::{GsiSpace, Inputs, Router};
 use msi_types::{Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, OnceLock};
@@ -99,7 +99,7 @@ impl SetLine for Observed {
 fn observed_controller_ends_with_its_machine() {
     let controller = Arc::new(Observed::default());
     let router = Router::new(GsiSpace::default(), Inputs::new(controller.clone())).unwrap();
-    let irqfds = Irqfds::new(EventfdPoller::new().unwrap(), Arc::new(router));
+    let irqfds = IrqfdSet::new(EventfdPoller::new().unwrap(), Arc::new(router));
     assert!(controller.0.set(irqfds.observer()).is_ok());
     let machine = Arc::downgrade(&controller);
 

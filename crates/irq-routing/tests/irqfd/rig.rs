@@ -1,7 +1,7 @@
 //! Eventfds over a router with a message and a line.
 
 use crate::controller::{Controller, Heard};
-use irq_routing::irqfd::{EventfdPoller, Irqfds};
+use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::{Change, GsiSpace, Pin, Route, Router, Routing};
 use msi_types::{DeviceId, Gsi, Level, Line, MsiMessage};
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,7 +18,7 @@ pub(super) struct Rig {
     pub(super) router: Arc<Router>,
     pub(super) controller: Arc<Controller>,
     pub(super) poller: Arc<EventfdPoller>,
-    pub(super) irqfds: Arc<Irqfds>,
+    pub(super) irqfds: Arc<IrqfdSet>,
 }
 
 impl Rig {
@@ -27,7 +27,7 @@ impl Rig {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
         let poller = EventfdPoller::new().unwrap();
-        let irqfds = Irqfds::new(poller.clone(), router.clone());
+        let irqfds = IrqfdSet::new(poller.clone(), router.clone());
         let rig = Self { router, controller, poller, irqfds };
         rig.route(MESSAGE, message(1));
         rig.route(LINE, spi(40));

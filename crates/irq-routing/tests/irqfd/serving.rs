@@ -2,7 +2,7 @@
 
 use crate::controller::Controller;
 use crate::rig::{MESSAGE, Rig, count, event, message, nonblocking, signal};
-use irq_routing::irqfd::{EventfdPoller, Irqfds};
+use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::{Change, GsiSpace, Inputs, Router, Routing};
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -50,7 +50,7 @@ fn an_irqfd_whose_kick_blocks_delays_no_other() {
         gsi
     });
     let poller = EventfdPoller::new().unwrap();
-    let irqfds = Irqfds::new(poller.clone(), router);
+    let irqfds = IrqfdSet::new(poller.clone(), router);
     let _serving = [poller.spawn().unwrap(), poller.spawn().unwrap()];
     let devices = [nonblocking(), nonblocking()];
     let _bound = [0, 1].map(|at| irqfds.bind(devices[at].clone(), gsis[at]).unwrap());

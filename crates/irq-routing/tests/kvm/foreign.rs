@@ -5,7 +5,7 @@ use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use irq_routing::Sender;
 use irq_routing::device_eventfds::{DeviceEventfds, SourceId};
 use irq_routing::irqfd::EventfdPoller;
-use irq_routing::kvm::MsiIrqfds;
+use irq_routing::kvm::MsiIrqfdSet;
 use irq_routing::msix::MsixTable;
 use msi_types::pci::msix::Control;
 use rustix::event::{EventfdFlags, eventfd};
@@ -26,8 +26,8 @@ const VECTORS: u16 = 3;
 struct Function {
     machine: Machine,
     poller: Arc<EventfdPoller>,
-    irqfds: Arc<MsiIrqfds>,
-    eventfds: Arc<DeviceEventfds<Arc<MsiIrqfds>>>,
+    irqfds: Arc<MsiIrqfdSet>,
+    eventfds: Arc<DeviceEventfds<Arc<MsiIrqfdSet>>>,
     table: MsixTable,
     sources: Vec<SourceId>,
     devices: Vec<OwnedFd>,
@@ -38,7 +38,7 @@ impl Function {
     fn new() -> Result<Self, Failure> {
         let machine = Machine::new()?;
         let poller = EventfdPoller::new()?;
-        let irqfds = Arc::new(MsiIrqfds::new(machine.router.clone(), poller.clone())?);
+        let irqfds = Arc::new(MsiIrqfdSet::new(machine.router.clone(), poller.clone())?);
         let eventfds = Arc::new(DeviceEventfds::new(irqfds.clone()));
         let table = MsixTable::new(VECTORS, Sender::Anonymous, machine.router.clone())?
             .with_observer(eventfds.clone());

@@ -3,7 +3,7 @@
 use crate::trials::{FIRST, Machine, eventfd};
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use irq_routing::irqfd::EventfdPoller;
-use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfd, MsiIrqfds, RustVmm};
+use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfd, MsiIrqfdSet, RustVmm};
 use irq_routing::msix::{MsixTable, VectorObserver};
 use irq_routing::{RoutedMessage, Routing, Sender};
 use msi_types::MsiMessage;
@@ -31,7 +31,7 @@ struct Function {
 }
 
 impl Function {
-    fn new(irqfds: &MsiIrqfds, vectors: u16) -> Result<Arc<Self>, Failure> {
+    fn new(irqfds: &MsiIrqfdSet, vectors: u16) -> Result<Arc<Self>, Failure> {
         let devices: Vec<_> =
             (0..vectors).map(|_| Ok(Arc::new(eventfd()?))).collect::<Result<_, Failure>>()?;
         let irqfds = devices.iter().map(|device| irqfds.add(RustVmm(device.clone()))).collect();
@@ -53,7 +53,7 @@ impl VectorObserver for Function {
 struct Host {
     machine: Machine,
     poller: Arc<EventfdPoller>,
-    irqfds: MsiIrqfds,
+    irqfds: MsiIrqfdSet,
 }
 
 impl Host {
@@ -63,7 +63,7 @@ impl Host {
 
     fn of(machine: Machine) -> Result<Self, Failure> {
         let poller = EventfdPoller::new()?;
-        let irqfds = MsiIrqfds::new(machine.router.clone(), poller.clone())?;
+        let irqfds = MsiIrqfdSet::new(machine.router.clone(), poller.clone())?;
         Ok(Self { machine, poller, irqfds })
     }
 
@@ -205,7 +205,7 @@ fn idle() -> Outcome {
     let host = Host::new()?;
     let function = Function::new(&host.irqfds, 64)?;
     function.irqfds.iter().try_for_each(|irqfd| irqfd.open(message(0x41)))?;
-    std::thread::sleep(2 * MsiIrqfds::QUIET);
+    std::thread::sleep(2 * MsiIrqfdSet::QUIET);
     host.expect(&[])?;
     drop(function);
     same((host.irqfds.waiting(), host.machine.router.updates()), (0, 0))
@@ -219,7 +219,7 @@ fn late() -> Outcome {
     for (rung, device) in function.devices.iter().enumerate() {
         device.write(1)?;
         host.expect(&[0x41])?;
-        std::thread::sleep(2 * MsiIrqfds::QUIET);
+        std::thread::sleep(2 * MsiIrqfdSet::QUIET);
         host.expect(&[])?;
         same((host.irqfds.waiting(), host.machine.router.updates()), (7 - rung, 1))?;
         device.write(1)?;
@@ -241,7 +241,7 @@ fn scarce() -> Outcome {
     for (device, data) in [(2, 0x43), (1, 0x42)] {
         function.devices[device].write(1)?;
         host.expect(&[data])?;
-        std::thread::sleep(2 * MsiIrqfds::QUIET);
+        std::thread::sleep(2 * MsiIrqfdSet::QUIET);
         host.expect(&[])?;
     }
     same(host.irqfds.waiting(), 1)?;

@@ -5,7 +5,7 @@ use irq_routing::irqfd::EventfdPoller;
 use irq_routing::kvm::{KvmConfig, KvmIrqfd, KvmRouter, RustVmm};
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
 use irq_routing::{
-    Change, Changes, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender,
+    Change, ChangeCount, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender,
     SignalError,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -152,8 +152,8 @@ fn full() -> Outcome {
     let limit = machine.router.limit();
     let routes = |number| (0..limit).map(move |gsi| Change::Set(Gsi::new(gsi), vector(number)));
     let changes: Vec<_> = routes(0x41).collect();
-    same(machine.router.commit(&changes)?, Changes { made: limit, redundant: 0 })?;
-    same(machine.router.commit(&changes)?, Changes { made: 0, redundant: limit })?;
+    same(machine.router.commit(&changes)?, ChangeCount { made: limit, redundant: 0 })?;
+    same(machine.router.commit(&changes)?, ChangeCount { made: 0, redundant: limit })?;
     same(
         machine.router.allocate(),
         Err(RouteError::GsisExhausted { first: Gsi::new(FIRST), limit }),
@@ -201,11 +201,11 @@ fn replaced() -> Outcome {
     let machine = Machine::new()?;
     let [one, two, three] = [Gsi::new(30), Gsi::new(31), Gsi::new(32)];
     let first = [(one, vector(0x41)), (two, vector(0x42))];
-    same(machine.router.replace(&first)?, Changes { made: 2, redundant: 0 })?;
+    same(machine.router.replace(&first)?, ChangeCount { made: 2, redundant: 0 })?;
     let twice = [(three, vector(0x43)), (three, vector(0x44))];
     same(machine.router.replace(&twice), Err(RouteError::DuplicateGsi(three)))?;
     let second = [(two, vector(0x42)), (three, vector(0x43))];
-    same(machine.router.replace(&second)?, Changes { made: 2, redundant: 1 })?;
+    same(machine.router.replace(&second)?, ChangeCount { made: 2, redundant: 1 })?;
     same(machine.router.signal(one), Err(SignalError::Unrouted(one)))?;
     machine.router.signal(two)?;
     machine.router.signal(three)?;

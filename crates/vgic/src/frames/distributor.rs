@@ -8,7 +8,7 @@ use crate::frames::per_interrupt::{self as per, PerInterrupt};
 use crate::frames::registers::{
     Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
 use gic_arch::{IntId, Reg};
@@ -22,7 +22,7 @@ const E1NWF: u32 = 1 << 7;
 pub(crate) struct Distributor<'a> {
     pub(crate) config: &'a VgicConfig,
     pub(crate) wired: &'a Wired,
-    pub(crate) events: &'a Events,
+    pub(crate) events: &'a EventLog,
 }
 
 impl PerInterrupt for Distributor<'_> {

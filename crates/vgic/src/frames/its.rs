@@ -45,7 +45,7 @@ mod tests;
 pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
-pub use crate::monitor::events::{CommandFault, CommandFaults, FailedCommand};
+pub use crate::monitor::events::{CommandFault, CommandFaultLog, FailedCommand};
 pub(crate) use saved::{LockedIts, RestoredRegisters};
 pub(crate) use targets::Targets;
 
@@ -53,7 +53,7 @@ use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
 use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
 use crate::monitor::access::AccessWidth;
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
 use alloc::sync::Arc;
@@ -62,7 +62,7 @@ use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::gits;
 use msi_types::{Delivery, DeviceId, EventId, MsiMessage, SignalMsi};
 use queue::Queue;
-use tables::Tables;
+use tables::TableRegisters;
 
 /// An ITS of a virtual GIC.
 pub(crate) struct Its {
@@ -71,7 +71,7 @@ pub(crate) struct Its {
     targets: Targets,
     device_table: Arc<DeviceTable>,
     lpis: Arc<LpiCore>,
-    events: Arc<Events>,
+    events: Arc<EventLog>,
     state: Mutex<ItsRegisters>,
 }
 
@@ -79,8 +79,8 @@ pub(crate) struct Its {
 struct ItsRegisters {
     enabled: bool,
     queue: Queue,
-    tables: Tables,
-    faults: CommandFaults,
+    tables: TableRegisters,
+    faults: CommandFaultLog,
     /// Is more to do than the last access did?
     left: bool,
     /// The last access found nothing more to do, not even something that waits.
@@ -103,7 +103,7 @@ impl Its {
         config: ItsConfig,
         targets: Targets,
         lpis: Arc<LpiCore>,
-        events: Arc<Events>,
+        events: Arc<EventLog>,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         let device_table = try_arc(DeviceTable::new(config.device_id_bits)?)?;
@@ -214,7 +214,7 @@ impl Its {
     }
 
     /// The command faults so far.
-    pub(crate) fn command_faults(&self) -> CommandFaults {
+    pub(crate) fn command_faults(&self) -> CommandFaultLog {
         self.state.lock().faults
     }
 
@@ -254,8 +254,8 @@ impl ItsRegisters {
         Self {
             enabled: false,
             queue: Queue::default(),
-            tables: Tables::new(config),
-            faults: CommandFaults::default(),
+            tables: TableRegisters::new(config),
+            faults: CommandFaultLog::default(),
             left: false,
             is_done: false,
         }

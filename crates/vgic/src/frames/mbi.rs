@@ -5,7 +5,7 @@
 use crate::config::VgicConfig;
 use crate::frames::registers::{Frame, Lanes, Register, low_word, register};
 use crate::monitor::access::AccessWidth;
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, gicd};
@@ -19,7 +19,7 @@ const INTID_BITS: u64 = 0x1fff;
 pub(crate) struct Mbi<'a> {
     pub(crate) config: &'a VgicConfig,
     pub(crate) wired: &'a Wired,
-    pub(crate) events: &'a Events,
+    pub(crate) events: &'a EventLog,
     pub(crate) frame: RegisterFrame,
 }
 

@@ -13,7 +13,7 @@ use crate::frames::registers::{
     Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
 use crate::lpi::LpiCore;
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::sync::lock::Mutex;
 use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
@@ -59,7 +59,7 @@ pub(crate) struct Redistributor<'a> {
     pub(crate) private: &'a Private,
     pub(crate) wired: &'a Wired,
     pub(crate) lpis: Option<&'a LpiCore>,
-    pub(crate) events: &'a Events,
+    pub(crate) events: &'a EventLog,
 }
 
 impl PerInterrupt for Redistributor<'_> {

@@ -9,7 +9,7 @@ use crate::frames::registers::{
     Frame, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
 };
 use crate::monitor::access::AccessWidth;
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;
 use gic_arch::v2m;
@@ -21,7 +21,7 @@ use msi_types::Delivery;
 pub(crate) struct V2m<'a> {
     pub(crate) config: &'a V2mConfig,
     pub(crate) wired: &'a Wired,
-    pub(crate) events: &'a Events,
+    pub(crate) events: &'a EventLog,
 }
 
 /// Place of the identification registers of a 4 KiB frame.

@@ -2,13 +2,13 @@
 
 use super::explore;
 use super::std::vec::Vec;
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use alloc::sync::Arc;
 use shuttle::thread;
 
 /// Two threads record, a third reads.
 fn two_faults(second: FaultReason) {
-    let events = Arc::new(Events::of_all_kinds());
+    let events = Arc::new(EventLog::of_all_kinds());
     let faults = [(FaultReason::UnmappedMessage, 7), (second, 8)];
     let faults = faults.map(|(reason, at)| {
         let frame = RegisterFrame::Its(u64::from(at) << 16);

@@ -273,12 +273,12 @@ fn an_unlinked_interrupt_is_deactivated_once() {
 
 /// A level-sensitive physical interrupt: the level of its input, and whether it is active.
 #[derive(Default)]
-struct Input {
+struct PhysicalLine {
     high: AtomicBool,
     active: AtomicBool,
 }
 
-impl Input {
+impl PhysicalLine {
     /// Fires the physical interrupt if its input is high and it is inactive. The hypervisor then
     /// takes it.
     fn fire(&self, wired: &Wired) {
@@ -288,7 +288,7 @@ impl Input {
     }
 }
 
-impl PhysicalInterrupts for Input {
+impl PhysicalInterrupts for PhysicalLine {
     fn level(&self, _: Line, _: IntId) -> Level {
         if self.high.load(SeqCst) { Level::High } else { Level::Low }
     }
@@ -301,7 +301,7 @@ impl PhysicalInterrupts for Input {
 /// The input falls and rises again while one vCPU reads `ISPENDR` and the target's guest, which
 /// masks interrupts, runs.
 fn a_level_bounces() {
-    let input = Arc::new(Input::default());
+    let input = Arc::new(PhysicalLine::default());
     let machine = Arc::new(Machine::new());
     machine.wired.change(CPU, index().intid(), |state| state.with_edge(false));
     assert!(machine.wired.serve_physical(input.clone()).is_ok());

@@ -6,7 +6,7 @@ use crate::cpu::vcpu::{OwnParts, Vcpu};
 use crate::frames::its::{Its, Targets};
 use crate::frames::redistributor::RedistributorRegisters;
 use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
-use crate::monitor::events::{Events, FaultReason};
+use crate::monitor::events::{EventLog, FaultReason};
 use crate::monitor::memory::GuestMemory;
 use crate::vgic::{AddressMap, Vgic};
 use crate::wakeup::VcpuWakeup;
@@ -38,7 +38,7 @@ impl Vgic {
             Some(_) => &FaultReason::ALL,
             None => &FaultReason::WITHOUT_LPIS,
         };
-        let events = try_arc(Events::new(kinds)?)?;
+        let events = try_arc(EventLog::new(kinds)?)?;
         let lpis = lpi_core(&config, memory, &wakeup, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = try_arc(Self {
@@ -81,7 +81,7 @@ fn lpi_core(
     config: &VgicConfig,
     memory: Arc<dyn GuestMemory>,
     wakeup: &Arc<VcpuWakeup>,
-    events: &Arc<Events>,
+    events: &Arc<EventLog>,
 ) -> Result<Option<Arc<LpiCore>>, OutOfMemory> {
     let Ok(vcpus) = u16::try_from(config.cpus.len()) else { return Ok(None) };
     let Some(id_bits) = config.lpi_id_bits else { return Ok(None) };
@@ -106,7 +106,7 @@ fn lpi_core(
 fn translators(
     config: &VgicConfig,
     lpis: Option<&Arc<LpiCore>>,
-    events: &Arc<Events>,
+    events: &Arc<EventLog>,
 ) -> Result<Box<[Arc<Its>]>, ConfigError> {
     let Some(lpis) = lpis else { return Ok(Box::default()) };
     let mut all = Vec::new();

@@ -59,7 +59,7 @@ impl Consumer {
         fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
     ) {
         let vcpu = self.vcpu;
-        let _ = self.walk(shared, than, &mut List { shared, vcpu, fill });
+        let _ = self.walk(shared, than, &mut ListFiller { shared, vcpu, fill });
     }
 
     /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
@@ -138,13 +138,13 @@ impl Visitor for Take<'_> {
 }
 
 /// Moves the LPIs that ready bits lead to into list registers.
-struct List<'a, F> {
+struct ListFiller<'a, F> {
     shared: &'a Shared,
     vcpu: u32,
     fill: F,
 }
 
-impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for List<'_, F> {
+impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_, F> {
     type Output = ();
     const TAKES: bool = true;
 

@@ -1,21 +1,21 @@
 //! Recording of mistakes that the LPI core finds when it uses the values of the guest's registers.
 //! Each fault names the register that caused it.
 
-use crate::monitor::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::memory::MemoryFault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 /// Recorder of faults, with the addresses of the registers.
 pub(crate) struct LpiFaults {
-    events: Arc<Events>,
+    events: Arc<EventLog>,
     /// Guest physical addresses of the redistributors' frames, by vCPU.
     redistributors: Box<[u64]>,
 }
 
 impl LpiFaults {
     /// Creates the recorder for redistributors at these addresses, by vCPU.
-    pub(crate) const fn new(events: Arc<Events>, redistributors: Box<[u64]>) -> Self {
+    pub(crate) const fn new(events: Arc<EventLog>, redistributors: Box<[u64]>) -> Self {
         Self { events, redistributors }
     }
 

@@ -7,7 +7,7 @@ mod encoding;
 mod fault;
 mod queue;
 
-pub use command_fault::{CommandFault, CommandFaults, FailedCommand};
+pub use command_fault::{CommandFault, CommandFaultLog, FailedCommand};
 pub use fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
@@ -18,7 +18,7 @@ use queue::{FaultQueue, KEPT};
 /// The guest's mistakes so far: a count of each kind, and the first few of each kind since they
 /// were last read. A kind that the guest repeats without end does not displace another.
 #[derive(Debug)]
-pub struct Events {
+pub struct EventLog {
     /// Number of faults of each kind.
     counts: [AtomicU64; FaultReason::ALL.len()],
     /// Queues of the kinds that the machine's guest can make.
@@ -31,7 +31,7 @@ pub struct Events {
     drained: AtomicU64,
 }
 
-impl Events {
+impl EventLog {
     /// Creates an empty record. `kinds` are those that the machine's guest can make; they must be
     /// the first ones of [`FaultReason::ALL`].
     pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
@@ -111,7 +111,7 @@ mod tests {
         GuestFault::new(reason, (ITS, 0), FaultDetail::Value(value))
     }
 
-    fn drained(events: &Events) -> Vec<GuestFault> {
+    fn drained(events: &EventLog) -> Vec<GuestFault> {
         let mut faults = Vec::new();
         events.drain(|fault| faults.push(fault));
         faults
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_storm_of_one_kind_hides_no_other() {
-        let events = Events::of_all_kinds();
+        let events = EventLog::of_all_kinds();
         let storm = FaultReason::UnmappedMessage;
 
         (0..1000).for_each(|number| events.record(fault(storm, number)));
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn faults_of_all_kinds_are_read_in_their_order() {
-        let events = Events::of_all_kinds();
+        let events = EventLog::of_all_kinds();
         let reasons = FaultReason::ALL.into_iter().rev().chain(FaultReason::ALL);
         let faults: Vec<_> = reasons.zip(0..).map(|(reason, at)| fault(reason, at)).collect();
 
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn reading_the_faults_makes_room_for_new_ones() {
-        let events = Events::of_all_kinds();
+        let events = EventLog::of_all_kinds();
         for round in 0..3 {
             let faults: Vec<_> =
                 (0..KEPT as u64).map(|at| fault(FaultReason::Budget, round << 8 | at)).collect();

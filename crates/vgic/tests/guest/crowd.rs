@@ -142,12 +142,12 @@ fn enabling_lpis_ends_when_all_are() {
 /// Looks at the machine when it is kicked: what `GITS_CTLR` and `GICR_CTLR` say, and what becomes
 /// of the last event.
 #[derive(Default)]
-struct Looks {
+struct KickObserver {
     gic: OnceLock<Weak<Vgic>>,
     seen: Mutex<Vec<(u64, u64, Delivery)>>,
 }
 
-impl Kick for Looks {
+impl Kick for KickObserver {
     fn kick(&self, _: Cpu) {
         let Some(gic) = self.gic.get().and_then(Weak::upgrade) else { return };
         let read = |address| gic.read(address, AccessWidth::Word).unwrap();
@@ -157,8 +157,8 @@ impl Kick for Looks {
     }
 }
 
-fn watched() -> (Machine, Arc<Looks>) {
-    let looks = Arc::new(Looks::default());
+fn watched() -> (Machine, Arc<KickObserver>) {
+    let looks = Arc::new(KickObserver::default());
     let mut machine = Machine::kicking(one_vcpu(), looks.clone());
     machine.start();
     crowd(&machine);

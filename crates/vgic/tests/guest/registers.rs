@@ -38,7 +38,7 @@ fn machine(security: SecurityView) -> Machine {
 type Words = Box<dyn Fn(u64, SecurityView) -> u64>;
 
 /// A register, or an array of registers.
-struct Registers {
+struct RegisterArray {
     name: &'static str,
     offset: u64,
     words: u64,
@@ -53,17 +53,17 @@ fn array(
     words: u64,
     reset: impl Fn(u64, SecurityView) -> u64 + 'static,
     written: impl Fn(u64, SecurityView) -> u64 + 'static,
-) -> Registers {
+) -> RegisterArray {
     let (reset, written) = (Box::new(reset), Box::new(written));
-    Registers { name, offset, words, width: AccessWidth::Word, reset, written }
+    RegisterArray { name, offset, words, width: AccessWidth::Word, reset, written }
 }
 
-fn double(registers: Registers) -> Registers {
-    Registers { width: AccessWidth::Double, ..registers }
+fn double(registers: RegisterArray) -> RegisterArray {
+    RegisterArray { width: AccessWidth::Double, ..registers }
 }
 
 /// A register by its values in the Single and the Non-secure view.
-fn one(name: &'static str, offset: u64, reset: [u64; 2], written: [u64; 2]) -> Registers {
+fn one(name: &'static str, offset: u64, reset: [u64; 2], written: [u64; 2]) -> RegisterArray {
     array(
         name,
         offset,
@@ -73,11 +73,11 @@ fn one(name: &'static str, offset: u64, reset: [u64; 2], written: [u64; 2]) -> R
     )
 }
 
-fn constant(name: &'static str, offset: u64, value: u64) -> Registers {
+fn constant(name: &'static str, offset: u64, value: u64) -> RegisterArray {
     one(name, offset, [value; 2], [value; 2])
 }
 
-fn zero(name: &'static str, offset: u64, words: u64) -> Registers {
+fn zero(name: &'static str, offset: u64, words: u64) -> RegisterArray {
     array(name, offset, words, |_, _| 0, |_, _| 0)
 }
 
@@ -104,7 +104,7 @@ struct Arrays {
     trigger: u64,
 }
 
-fn per_interrupt(at: &Arrays) -> Vec<Registers> {
+fn per_interrupt(at: &Arrays) -> Vec<RegisterArray> {
     let Arrays { first, count, skipped, one_bit, priority, trigger } = *at;
     let bit =
         move |word, view| if word < skipped / 32 { 0 } else { fields(first, 1, word, view, 1) };
@@ -132,13 +132,13 @@ fn per_interrupt(at: &Arrays) -> Vec<Registers> {
     registers
 }
 
-fn identification(part: u64) -> Registers {
+fn identification(part: u64) -> RegisterArray {
     let bytes = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
     let value = move |word, _| bytes[usize::try_from(word).unwrap()];
     array("PIDR, CIDR", 0xffd0, 12, value, value)
 }
 
-fn distributor() -> Vec<Registers> {
+fn distributor() -> Vec<RegisterArray> {
     let extended_route = |word, view: SecurityView| {
         if view == NonSecure && word + 4096 == 4100 { 0 } else { 0xff_80ff_ffff }
     };
@@ -183,7 +183,7 @@ fn distributor() -> Vec<Registers> {
     registers
 }
 
-fn redistributor() -> Vec<Registers> {
+fn redistributor() -> Vec<RegisterArray> {
     let sgi_base = |offset: u64| 0x1_0000 + offset;
     let mut registers = vec![
         one("CTLR", 0x0000, [0x6; 2], [0x0700_0007, 0x0200_0007]),
@@ -219,7 +219,7 @@ fn redistributor() -> Vec<Registers> {
 }
 
 /// With 64 KiB pages, a flat collection table, and nothing held.
-fn its() -> Vec<Registers> {
+fn its() -> Vec<RegisterArray> {
     let both_views = |value: u64| [value; 2];
     vec![
         one("CTLR", 0x0000, both_views(0x8000_0000), both_views(1)),
@@ -251,7 +251,7 @@ fn its() -> Vec<Registers> {
     ]
 }
 
-fn check(base: u64, registers: &[Registers]) {
+fn check(base: u64, registers: &[RegisterArray]) {
     for view in VIEWS {
         for it in registers {
             let machine = machine(view);

@@ -1,7 +1,7 @@
 //! LPIs in list registers: no active state, recalled by commands, and the same for the guest as
 //! without.
 
-use crate::half::{Exits, Half};
+use crate::half::{ExitPolicy, Half};
 use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};
 use crate::reference::Reference;
 use crate::virtual_interface::{Hardware, vtr};
@@ -285,7 +285,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(lists: Option<(u8, Exits)>) -> Self {
+    fn new(lists: Option<(u8, ExitPolicy)>) -> Self {
         let mut translated = Translated::new(2);
         let vcpus = std::mem::take(&mut translated.machine.vcpus);
         let kicked = Arc::new(AtomicBool::new(false));
@@ -379,8 +379,8 @@ impl Reference {
     }
 }
 
-fn exits() -> impl Strategy<Value = Exits> {
-    prop_oneof![Just(Exits::Always), Just(Exits::Needed)]
+fn exits() -> impl Strategy<Value = ExitPolicy> {
+    prop_oneof![Just(ExitPolicy::Always), Just(ExitPolicy::Needed)]
 }
 
 proptest! {

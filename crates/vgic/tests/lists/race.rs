@@ -2,7 +2,7 @@
 //! registers. Each is handled, without anything happening afterwards that would make a vCPU look
 //! again.
 
-use crate::half::{Exits, Half, Kicked};
+use crate::half::{ExitPolicy, Half, Kicked};
 use crate::machine::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
@@ -129,7 +129,7 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
     }
     let halves = machine.vcpus.drain(..).zip([1, 2]).map(|(vcpu, registers)| {
         let kicked = kicked.0[vcpu.cpu().index()].clone();
-        Half::lists(vcpu, registers, Exits::Needed, kicked)
+        Half::lists(vcpu, registers, ExitPolicy::Needed, kicked)
     });
     let halves: Vec<_> = halves.collect();
     let (machine, board, begun) = (&machine, &Board::default(), &AtomicU64::new(0));

@@ -26,7 +26,7 @@ impl Kick for Kicked {
 
 /// Exits of a vCPU with list registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Exits {
+pub(crate) enum ExitPolicy {
     /// Around every access.
     Always,
     /// On kicks, on maintenance interrupts, and for accesses that trap.
@@ -44,7 +44,7 @@ pub(crate) enum Half {
 pub(crate) struct Lists {
     mode: Option<GuestMode>,
     vtr: Vtr,
-    exits: Exits,
+    exits: ExitPolicy,
     /// Somebody kicked the vCPU.
     kicked: Arc<AtomicBool>,
     /// Physical interrupts that were deactivated along with virtual ones.
@@ -59,7 +59,12 @@ enum GuestMode {
 }
 
 impl Half {
-    pub(crate) fn lists(vcpu: Vcpu, registers: u8, exits: Exits, kicked: Arc<AtomicBool>) -> Self {
+    pub(crate) fn lists(
+        vcpu: Vcpu,
+        registers: u8,
+        exits: ExitPolicy,
+        kicked: Arc<AtomicBool>,
+    ) -> Self {
         let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
         let vcpu = vcpu.with_list_registers(vtr).unwrap();
         Self::Lists(Lists {
@@ -206,7 +211,7 @@ impl Lists {
         let answer = act(self.hardware());
         let mut deactivated = std::mem::take(&mut self.hardware().deactivated);
         self.deactivated.append(&mut deactivated);
-        if self.exits == Exits::Always {
+        if self.exits == ExitPolicy::Always {
             self.exit();
         }
         self.attend();

@@ -3,7 +3,7 @@
 mod compare;
 mod writes;
 
-use crate::half::{Exits, Half, Kicked};
+use crate::half::{ExitPolicy, Half, Kicked};
 use crate::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
 use crate::physical::{LINKED, Physical};
 use crate::reference::{Gic, View};
@@ -53,7 +53,7 @@ pub(crate) enum VcpuKind {
     /// Software.
     Software,
     /// This many list registers.
-    Lists(u8, Exits),
+    Lists(u8, ExitPolicy),
     /// Software, all list registers, few.
     Mixed,
 }
@@ -63,7 +63,7 @@ impl VcpuKind {
         match (self, vcpu.cpu().get()) {
             (Self::Software, _) | (Self::Mixed, 0) => Half::Software(vcpu),
             (Self::Lists(count, exits), _) => Half::lists(vcpu, count, exits, kicked),
-            (Self::Mixed, _) => Half::lists(vcpu, 16, Exits::Needed, kicked),
+            (Self::Mixed, _) => Half::lists(vcpu, 16, ExitPolicy::Needed, kicked),
         }
     }
 

@@ -10,7 +10,7 @@ mod physical;
 mod reference;
 mod virtual_interface;
 
-use half::Exits;
+use half::ExitPolicy;
 use harness::{Bench, Doorbells, VcpuKind};
 use ops::ops;
 use proptest::prelude::*;
@@ -56,8 +56,8 @@ proptest! {
         bits in 5u8..=8,
         doorbells in doorbells(),
         kind in prop_oneof![
-            Just(VcpuKind::Lists(16, Exits::Always)),
-            Just(VcpuKind::Lists(16, Exits::Needed)),
+            Just(VcpuKind::Lists(16, ExitPolicy::Always)),
+            Just(VcpuKind::Lists(16, ExitPolicy::Needed)),
             Just(VcpuKind::Mixed),
         ],
         enabled in any::<bool>(),
@@ -75,7 +75,7 @@ proptest! {
         bits in 5u8..=8,
         doorbells in doorbells(),
         count in 1u8..=4,
-        exits in prop_oneof![Just(Exits::Always), Just(Exits::Needed)],
+        exits in prop_oneof![Just(ExitPolicy::Always), Just(ExitPolicy::Needed)],
         split_eoi in any::<bool>(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {

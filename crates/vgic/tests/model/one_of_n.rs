@@ -1,7 +1,7 @@
 //! 1-of-N interrupts (IHI 0069 §2.3.2), whichever vCPU the model chooses. One that participates
 //! gets each of them, once, and none is left behind while anybody participates.
 
-use crate::half::{Exits, Half, Kicked};
+use crate::half::{ExitPolicy, Half, Kicked};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::icc::{self, SysRegEncoding};
@@ -307,7 +307,7 @@ fn software(vcpu: Vcpu, _: Arc<AtomicBool>) -> Half {
 }
 
 fn lists<const COUNT: u8>(vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
-    Half::lists(vcpu, COUNT, Exits::Needed, kicked)
+    Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked)
 }
 
 /// CPU interfaces in software with each view, and with 16 list registers or one.

@@ -12,12 +12,12 @@ use vgic::PhysicalInterrupts;
 pub(crate) const LINKED: [u32; 2] = [27, 64];
 
 /// An input: its CPU if it is a PPI's, and its INTID.
-type Input = (Option<usize>, u32);
+type LineKey = (Option<usize>, u32);
 
 #[derive(Default)]
 pub(crate) struct Physical {
-    high: Mutex<BTreeSet<Input>>,
-    active: Mutex<BTreeSet<Input>>,
+    high: Mutex<BTreeSet<LineKey>>,
+    active: Mutex<BTreeSet<LineKey>>,
 }
 
 impl Physical {
@@ -63,14 +63,14 @@ impl PhysicalInterrupts for Physical {
     }
 }
 
-fn input(line: Line) -> Input {
+fn input(line: Line) -> LineKey {
     match line {
         Line::Ppi { cpu, intid } => (Some(cpu.index()), intid),
         Line::Spi(intid) => (None, intid),
     }
 }
 
-fn line((cpu, intid): Input) -> Line {
+fn line((cpu, intid): LineKey) -> Line {
     match cpu {
         Some(cpu) => Line::Ppi { cpu: msi_types::Cpu::new(u32::try_from(cpu).unwrap()), intid },
         None => Line::Spi(intid),

@@ -32,12 +32,12 @@ struct State {
 
 /// The APICs.
 #[derive(Default)]
-pub(crate) struct Apics(Mutex<State>);
+pub(crate) struct ApicBank(Mutex<State>);
 
 /// An interprocessor interrupt: nobody's in particular.
 const KERNEL: Sender = u32::MAX;
 
-impl Apics {
+impl ApicBank {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test thread panicked")
     }
@@ -62,7 +62,7 @@ fn cpu_of(id: ApicId) -> Cpu {
     Cpu::new((id.get() - 1) / 2)
 }
 
-impl LocalCpu for Apics {
+impl LocalCpu for ApicBank {
     fn irq_save(&self) -> IrqState {
         let mut state = self.state();
         state.saved += 1;
@@ -85,7 +85,7 @@ impl LocalCpu for Apics {
     }
 }
 
-impl Apic for Apics {
+impl Apic for ApicBank {
     fn send(&self, to: ApicId, vector: ApicVector) {
         self.state().resent += 1;
         assert!(
@@ -108,7 +108,7 @@ impl Apic for Apics {
 
 /// The machine.
 pub(crate) struct Board {
-    pub(crate) apics: Arc<Apics>,
+    pub(crate) apics: Arc<ApicBank>,
     pub(crate) domain: Arc<VectorDomain>,
     cpus: u32,
 }
@@ -131,7 +131,7 @@ impl Board {
 
     /// All CPUs off line.
     pub(crate) fn off_line(cpus: u16, destinations: DestinationFormat) -> Self {
-        let apics = Arc::new(Apics::default());
+        let apics = Arc::new(ApicBank::default());
         *apics.state() = State {
             requests: vec![BTreeMap::new(); cpus.into()],
             online: vec![false; cpus.into()],

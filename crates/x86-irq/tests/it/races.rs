@@ -15,14 +15,14 @@ const CPU1: Cpu = Cpu::new(1);
 
 /// Local APICs of which one is turned off at the worst moment.
 #[derive(Default)]
-struct Apics {
+struct LeavingApics {
     domain: OnceLock<Arc<VectorDomain>>,
     /// Goes off line as soon as it is asked to clean up.
     leaving: Mutex<Option<Cpu>>,
     asked: Mutex<Vec<Cpu>>,
 }
 
-impl LocalCpu for Apics {
+impl LocalCpu for LeavingApics {
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
@@ -38,7 +38,7 @@ impl LocalCpu for Apics {
     }
 }
 
-impl Apic for Apics {
+impl Apic for LeavingApics {
     fn send(&self, _: ApicId, _: ApicVector) {}
 
     fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
@@ -56,7 +56,7 @@ impl Apic for Apics {
 
 #[test]
 fn a_leaving_cpu_has_cleaned_up() {
-    let apics = Arc::new(Apics::default());
+    let apics = Arc::new(LeavingApics::default());
     let config = VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), apics.clone());
     let domain = Arc::new(VectorDomain::new(config).unwrap());
     apics.domain.set(domain.clone()).unwrap();

@@ -41,13 +41,13 @@ struct Page([u8; 4096]);
 /// A submission and a completion queue, and a buffer to read into.
 struct Queue {
     id: u16,
-    rings: IrqMutex<Rings>,
+    rings: IrqMutex<QueuePair>,
     /// Commands that were completed, and how many of them failed.
     completed: AtomicU64,
     failed: AtomicU64,
 }
 
-struct Rings {
+struct QueuePair {
     submissions: Box<Page>,
     completions: Box<Page>,
     data: Box<Page>,
@@ -66,7 +66,7 @@ fn address(page: &Page) -> u64 {
 
 impl Queue {
     fn new(id: u16) -> Self {
-        let rings = Rings {
+        let rings = QueuePair {
             submissions: page(),
             completions: page(),
             data: page(),

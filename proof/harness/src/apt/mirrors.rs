@@ -18,7 +18,7 @@ pub enum Suite {
 
 /// The release's code name and where its packages and security updates come from.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(super) struct ReleaseSources {
     release: String,
     main: Source,
     security: Option<Source>,
@@ -33,7 +33,7 @@ struct Source {
     signed_by: Option<String>,
 }
 
-impl Sources {
+impl ReleaseSources {
     /// Reads `/etc/os-release` and `/etc/apt`.
     pub(super) fn of_this_machine() -> Result<Self> {
         let system = fs::read_to_string("/etc/os-release").context("this is no Debian machine")?;
@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn backports_come_from_the_same_mirror() {
-        let sources = Sources { release: "trixie".into(), main: source(None), security: None };
+        let sources =
+            ReleaseSources { release: "trixie".into(), main: source(None), security: None };
         let text = sources.render(&[Suite::Stable, Suite::Backports]);
         assert!(text.contains(
             "URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n"
@@ -198,7 +199,8 @@ mod tests {
 
     #[test]
     fn origin_names_the_suite_of_a_version() {
-        let sources = Sources { release: "trixie".into(), main: source(None), security: None };
+        let sources =
+            ReleaseSources { release: "trixie".into(), main: source(None), security: None };
         assert_eq!(
             sources.suite_of("http://mirror/debian trixie-backports/main arm64 Packages"),
             Suite::Backports

@@ -9,7 +9,7 @@ use irq_routing::Pin;
 use irq_routing::Sender;
 use irq_routing::device_eventfds::DeviceEventfds;
 use irq_routing::irqfd::{EventfdPoller, IrqfdThread};
-use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfds, RustVmm};
+use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet, RustVmm};
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use kvm_bindings::{kvm_create_device, kvm_device_type_KVM_DEV_TYPE_VFIO};
 use kvm_ioctls::VmFd;
@@ -44,7 +44,7 @@ pub(crate) struct Function {
     msi: MsiCapability,
     /// Offset of that capability.
     msi_offset: u16,
-    irqfds: Arc<MsiIrqfds>,
+    irqfds: Arc<MsiIrqfdSet>,
     /// Value of the base address register.
     bar: u32,
     _thread: IrqfdThread,
@@ -68,7 +68,7 @@ impl Function {
         let router = KvmRouter::new(RustVmm(vm.clone()), KvmConfig::new(Pin::COUNT))?;
         let (router, poller) = (Arc::new(router), EventfdPoller::new()?);
         let thread = poller.spawn()?;
-        let irqfds = Arc::new(MsiIrqfds::new(router.clone(), poller)?);
+        let irqfds = Arc::new(MsiIrqfdSet::new(router.clone(), poller)?);
         let eventfds = Arc::new(DeviceEventfds::new(irqfds.clone()));
         let trigger = EventFd::new(EFD_NONBLOCK)?;
         device.enable_msi(vec![&trigger])?;

@@ -5,7 +5,7 @@
 
 mod machine;
 
-use irq_routing::irqfd::{EventfdPoller, Irqfds};
+use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use irq_routing::kvm_table::{self, EntryError, TableError};
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Change, GsiSpace, Inputs, NotAPin, Pin, Route, Router, Routing, Sender};
@@ -150,7 +150,7 @@ fn edges_by_gsi_and_eventfd_all_arrive() {
     machine.enable_spi(40, true);
     let router = router(&machine);
     let poller = EventfdPoller::new().unwrap();
-    let irqfds = Irqfds::new(poller.clone(), router.clone());
+    let irqfds = IrqfdSet::new(poller.clone(), router.clone());
     let eventfd = nonblocking();
     let _bound = irqfds.bind(eventfd.clone(), WIRE).unwrap();
     let _serving = poller.spawn().unwrap();
@@ -210,7 +210,7 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     let mut machine = Machine::new();
     machine.map(NVME);
     let poller = EventfdPoller::new().unwrap();
-    let irqfds = Irqfds::new(poller.clone(), router(&machine));
+    let irqfds = IrqfdSet::new(poller.clone(), router(&machine));
     let device = nonblocking();
     let _bound = irqfds.bind(device.clone(), MESSAGE).unwrap();
     let _serving = poller.spawn().unwrap();
@@ -234,7 +234,7 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let poller = EventfdPoller::new().unwrap();
-    let irqfds = Irqfds::new(poller.clone(), router(&machine));
+    let irqfds = IrqfdSet::new(poller.clone(), router(&machine));
     machine.gic.observe_lines(irqfds.observer()).unwrap();
     let (device, resample) = (nonblocking(), nonblocking());
     let _bound = irqfds.bind_level(device.clone(), resample.clone(), WIRE).unwrap();
@@ -256,7 +256,7 @@ fn unbound_level_eventfd_leaves_no_interrupt() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
     let poller = EventfdPoller::new().unwrap();
-    let irqfds = Irqfds::new(poller.clone(), router(&machine));
+    let irqfds = IrqfdSet::new(poller.clone(), router(&machine));
     machine.gic.observe_lines(irqfds.observer()).unwrap();
     let (device, resample) = (nonblocking(), nonblocking());
     let bound = irqfds.bind_level(device.clone(), resample.clone(), WIRE).unwrap();

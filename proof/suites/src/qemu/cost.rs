@@ -20,8 +20,8 @@ use doorbell_harness::process;
 use doorbell_harness::qemu::{Monitor, PROGRAM, Version, write_disk};
 
 pub use self::linux::Linux;
+pub use self::log::InstructionSplit;
 use self::log::Reader;
-pub use self::log::Spans;
 use super::bench::{folder, image};
 use super::virt::{Machine, WATCHED};
 use crate::fetched;
@@ -33,7 +33,8 @@ const FEWEST: usize = 8;
 
 /// Cost in Debian 12's Linux 6.1 on this machine, from the exception on; `cargo xtask qemu --cost`
 /// measures it again (docs/measurements.md).
-pub const LINUX: Spans = Spans { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
+pub const LINUX: InstructionSplit =
+    InstructionSplit { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
 /// Linux's own addresses: what its programs do is not logged.
 const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
@@ -50,7 +51,7 @@ pub fn judge(version: Version) -> Result<()> {
 }
 
 /// Measures an interrupt of the test bench.
-pub fn of_testbench(version: Version) -> Result<Spans> {
+pub fn of_testbench(version: Version) -> Result<InstructionSplit> {
     let image = image()?;
     let mut qemu = watched_machine(version)?;
     qemu.arg("-kernel").arg(&image.flat).args(["-append", WATCHED.expected]);
@@ -58,7 +59,7 @@ pub fn of_testbench(version: Version) -> Result<Spans> {
 }
 
 /// Measures an interrupt of Linux.
-pub fn of_linux(version: Version, linux: &Linux) -> Result<Spans> {
+pub fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
     let mut qemu = watched_machine(version)?;
     qemu.arg("-kernel").arg(&linux.kernel).arg("-initrd").arg(&linux.initrd);
     qemu.args(["-append", "console=ttyAMA0 quiet panic=-1", "-dfilter", KERNEL]);
@@ -79,7 +80,7 @@ fn watched_machine(version: Version) -> Result<Command> {
 }
 
 /// Runs a QEMU with a guest that reports [`WatchedFact`]s, and logs what is between them.
-fn measure(mut qemu: Command, folder: &Path) -> Result<Spans> {
+fn measure(mut qemu: Command, folder: &Path) -> Result<InstructionSplit> {
     let (monitor, log) = (Monitor::offered_by(&mut qemu, folder)?, folder.join("instructions.log"));
     if log.exists() {
         fs::remove_file(&log)?;
@@ -129,7 +130,7 @@ fn follow(
     Ok(())
 }
 
-fn read(log: &Path, handler: u64) -> Result<Spans> {
+fn read(log: &Path, handler: u64) -> Result<InstructionSplit> {
     let mut reader = Reader::new(handler);
     let mut lines = BufReader::new(File::open(log)?);
     let mut line = Vec::new();

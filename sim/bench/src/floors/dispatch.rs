@@ -29,7 +29,7 @@ struct Vector<W> {
     runs: W,
 }
 
-struct Vectors<W> {
+struct VectorTable<W> {
     /// The beginning of each part of the table.
     parts: Box<[W]>,
     vectors: Box<[Vector<W>]>,
@@ -38,7 +38,7 @@ struct Vectors<W> {
 /// Handlers by number. What they do is the caller's.
 type Handlers<'a> = [&'a dyn Fn(u32)];
 
-impl<W: Word> Vectors<W> {
+impl<W: Word> VectorTable<W> {
     fn new() -> Self {
         let vector = |_| Vector { gate: W::new(0), handler: W::new(0), runs: W::new(0) };
         Self { parts: zeros(256), vectors: (0..VECTORS).map(vector).collect() }
@@ -68,7 +68,7 @@ impl<W: Word> Vectors<W> {
 }
 
 pub(super) fn probe() -> Probe {
-    let vectors = Vectors::<AtomicU64>::new();
+    let vectors = VectorTable::<AtomicU64>::new();
     floor(DISPATCH, move || {
         let vectors = black_box(&vectors);
         let nothing = |number: u32| _ = black_box(number);
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn dispatch_takes_four_loads_two_exchanges() {
-        let vectors = Vectors::<Counted>::new();
+        let vectors = VectorTable::<Counted>::new();
         let ran = Cell::new(0);
         let handler = |number| ran.set(number);
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn running_handler_is_not_run_beside_itself() {
-        let vectors = Vectors::<Counted>::new();
+        let vectors = VectorTable::<Counted>::new();
         let beside = Cell::new(true);
         let handler = |number| beside.set(vectors.dispatch(&[&|_| ()], number));
         assert!(vectors.dispatch(&[&handler], 5));

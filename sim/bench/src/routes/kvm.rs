@@ -3,7 +3,7 @@
 
 use crate::probe::{Probe, Reference, each};
 use irq_routing::irqfd::EventfdPoller;
-use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfd, MsiIrqfds};
+use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfd, MsiIrqfdSet};
 use irq_routing::{RoutedMessage, Sender};
 use kvm_bindings::{KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
 use kvm_ioctls::{Kvm, VmFd};
@@ -116,7 +116,7 @@ pub(super) fn floors() -> [Probe; 2] {
 /// A machine, and the eventfds of a device.
 struct OneByOne {
     router: Arc<KvmRouter>,
-    irqfds: MsiIrqfds,
+    irqfds: MsiIrqfdSet,
     poller: Arc<EventfdPoller>,
     devices: Vec<Arc<OwnedFd>>,
     vectors: Vec<MsiIrqfd>,
@@ -129,7 +129,7 @@ impl OneByOne {
         let router = KvmRouter::new(machine, KvmConfig::new(FIRST_GSI));
         let router = Arc::new(router.map_err(|error| error.to_string())?);
         let poller = EventfdPoller::new().map_err(|error| error.to_string())?;
-        let irqfds = MsiIrqfds::new(router.clone(), poller.clone());
+        let irqfds = MsiIrqfdSet::new(router.clone(), poller.clone());
         let irqfds = irqfds.map_err(|error| error.to_string())?;
         let devices = (0..VECTORS)
             .map(|_| eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map(Arc::new));

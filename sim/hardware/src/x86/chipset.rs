@@ -2,7 +2,7 @@
 //! or RAM.
 
 use super::interrupt_remapping::RemappingUnit;
-use super::local_apics::{Arriving, LocalApics};
+use super::local_apics::{Arriving, LocalApicBank};
 use crate::ram::Ram;
 use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
 use std::fmt;
@@ -13,7 +13,7 @@ use vgic::GuestMemory as _;
 /// the APICs. Others go to RAM.
 pub struct Chipset {
     /// The local APICs.
-    pub apics: Arc<LocalApics>,
+    pub apics: Arc<LocalApicBank>,
     /// The unit in front of them.
     pub remapping: Option<Arc<RemappingUnit>>,
     /// Memory below the messages.

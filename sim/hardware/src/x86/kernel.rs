@@ -1,6 +1,6 @@
 //! The kernel's side of an x86 machine: what the drivers need of it, and the trap entry.
 
-use super::local_apics::LocalApics;
+use super::local_apics::LocalApicBank;
 use crate::platform::{Executing, MachinePlatform};
 use crate::ram::{Publication, Ram};
 use irq_domain::{Dispatched, Host, Interrupts};
@@ -13,7 +13,7 @@ use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, Ve
 
 /// The kernel, as the vector domain sees it.
 pub struct X86Kernel {
-    apics: Arc<LocalApics>,
+    apics: Arc<LocalApicBank>,
     platform: Arc<MachinePlatform>,
     /// By CPU: it was asked to clean up.
     cleanups: Box<[AtomicBool]>,
@@ -23,7 +23,7 @@ pub struct X86Kernel {
 
 impl X86Kernel {
     /// A kernel on the CPUs of `apics`.
-    pub fn new(apics: Arc<LocalApics>, platform: Arc<MachinePlatform>) -> Self {
+    pub fn new(apics: Arc<LocalApicBank>, platform: Arc<MachinePlatform>) -> Self {
         let cleanups = apics.cpus().map(|_| AtomicBool::new(false)).collect();
         Self { apics, platform, cleanups, strays: AtomicU64::new(0) }
     }
@@ -87,7 +87,7 @@ impl LocalCpu for X86Kernel {
 
 impl Apic for X86Kernel {
     fn send(&self, to: ApicId, vector: ApicVector) {
-        let cpu = self.apics.cpus().find(|cpu| LocalApics::id(*cpu) == to.get());
+        let cpu = self.apics.cpus().find(|cpu| LocalApicBank::id(*cpu) == to.get());
         if let Some(cpu) = cpu {
             self.apics.request(cpu, vector.get());
         }

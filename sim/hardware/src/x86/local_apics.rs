@@ -52,13 +52,13 @@ pub struct Arriving {
 }
 
 /// The APICs of all CPUs.
-pub struct LocalApics {
+pub struct LocalApicBank {
     apics: Box<[Mutex<LocalApic>]>,
     /// Messages with an illegal vector, a delivery mode that no device uses, or no APIC.
     refused: AtomicU64,
 }
 
-impl LocalApics {
+impl LocalApicBank {
     /// One APIC for each CPU.
     pub fn new(cpus: u32) -> Self {
         Self { apics: (0..cpus).map(|_| Mutex::default()).collect(), refused: AtomicU64::new(0) }
@@ -142,9 +142,9 @@ impl LocalApics {
     }
 }
 
-impl fmt::Debug for LocalApics {
+impl fmt::Debug for LocalApicBank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalApics").field("count", &self.apics.len()).finish_non_exhaustive()
+        f.debug_struct("LocalApicBank").field("count", &self.apics.len()).finish_non_exhaustive()
     }
 }
 
@@ -160,9 +160,9 @@ mod tests {
 
     #[test]
     fn two_messages_of_one_vector_are_one_request() {
-        let apics = LocalApics::new(2);
+        let apics = LocalApicBank::new(2);
         for _ in 0..2 {
-            assert_eq!(apics.take(physical(LocalApics::id(CPU1), 0x41)), Delivery::Pending);
+            assert_eq!(apics.take(physical(LocalApicBank::id(CPU1), 0x41)), Delivery::Pending);
         }
         assert_eq!(apics.acknowledge(CPU1), Some(0x41));
         apics.end(CPU1);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn class_in_service_blocks_equal_and_lower() {
-        let apics = LocalApics::new(2);
+        let apics = LocalApicBank::new(2);
         for vector in [0x41, 0x48, 0x31, 0x52] {
             apics.request(CPU1, vector);
         }
@@ -184,11 +184,12 @@ mod tests {
 
     #[test]
     fn logical_destination_reaches_its_set() {
-        let apics = LocalApics::new(3);
+        let apics = LocalApicBank::new(3);
         let both = Arriving { logical: true, ..physical(0b110, 0x40) };
         apics.take(both);
-        let took =
-            |apics: &LocalApics| apics.cpus().map(|cpu| apics.acknowledge(cpu)).collect::<Vec<_>>();
+        let took = |apics: &LocalApicBank| {
+            apics.cpus().map(|cpu| apics.acknowledge(cpu)).collect::<Vec<_>>()
+        };
         assert_eq!(took(&apics), [None, Some(0x40), Some(0x40)]);
         apics.cpus().for_each(|cpu| apics.end(cpu));
         apics.take(Arriving { delivery_mode: LOWEST_PRIORITY, ..both });
@@ -197,9 +198,9 @@ mod tests {
 
     #[test]
     fn illegal_vector_and_unknown_apic_are_refused() {
-        let apics = LocalApics::new(1);
-        assert_eq!(apics.take(physical(LocalApics::id(Cpu::new(0)), 0x0f)), Delivery::Blocked);
-        assert_eq!(apics.take(physical(LocalApics::id(CPU1), 0x40)), Delivery::Blocked);
+        let apics = LocalApicBank::new(1);
+        assert_eq!(apics.take(physical(LocalApicBank::id(Cpu::new(0)), 0x0f)), Delivery::Blocked);
+        assert_eq!(apics.take(physical(LocalApicBank::id(CPU1), 0x40)), Delivery::Blocked);
         assert_eq!(apics.refused(), 2);
     }
 }

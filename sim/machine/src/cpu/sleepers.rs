@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 /// A waker for each CPU.
 #[derive(Debug)]
-pub(crate) struct Sleepers {
+pub(crate) struct SleepingCpus {
     wakers: Box<[CpuWaker]>,
 }
 
@@ -17,7 +17,7 @@ struct CpuWaker {
     condvar: Condvar,
 }
 
-impl Sleepers {
+impl SleepingCpus {
     pub(crate) fn new(cpus: usize) -> Self {
         Self { wakers: (0..cpus).map(|_| CpuWaker::default()).collect() }
     }
@@ -53,7 +53,7 @@ impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}
 }
 
-impl Kick for Sleepers {
+impl Kick for SleepingCpus {
     fn kick(&self, cpu: Cpu) {
         self.call(cpu);
     }

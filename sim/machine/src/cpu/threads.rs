@@ -1,7 +1,7 @@
 //! Each CPU a thread of its own: the trap loop, and sleep.
 
 use super::core::CpuCore;
-use super::sleepers::Sleepers;
+use super::sleepers::SleepingCpus;
 use super::work::{Cpus, Work};
 use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
@@ -21,13 +21,13 @@ pub(crate) struct CpuThreads {
 
 struct Shared {
     mailboxes: Vec<Mailbox>,
-    sleepers: Arc<Sleepers>,
+    sleepers: Arc<SleepingCpus>,
     stop: AtomicBool,
 }
 
 impl CpuThreads {
     /// Starts a thread for each CPU.
-    pub(crate) fn start(cores: &[Arc<CpuCore>], sleepers: &Arc<Sleepers>) -> Self {
+    pub(crate) fn start(cores: &[Arc<CpuCore>], sleepers: &Arc<SleepingCpus>) -> Self {
         let mailboxes = cores.iter().map(|_| Mailbox::default()).collect();
         let shared = Arc::new(Shared {
             mailboxes,

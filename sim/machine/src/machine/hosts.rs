@@ -1,6 +1,6 @@
 //! PCI host bridges: where they answer, and who is behind them.
 
-use super::populate::{self, Candidates, Functions};
+use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
@@ -58,7 +58,7 @@ fn functions(
         let buses = usable_buses(host);
         (index, buses.first, populate::candidates(description, options.controller, host, buses))
     });
-    let served: Vec<(usize, u8, Candidates)> =
+    let served: Vec<(usize, u8, CandidateMap)> =
         candidates.filter(|(_, _, candidates)| !candidates.is_empty()).collect();
     let mut planned = Vec::new();
     for (turn, (index, first_bus, candidates)) in served.iter().enumerate() {

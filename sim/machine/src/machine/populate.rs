@@ -60,11 +60,11 @@ type Candidate = (RequesterId, u64);
 
 /// The requesters that each statement of a host's routing leads to a controller that takes part,
 /// ascending.
-pub(super) type Candidates = BTreeMap<usize, Vec<Candidate>>;
+pub(super) type CandidateMap = BTreeMap<usize, Vec<Candidate>>;
 
 impl Functions {
     /// A few functions for each statement, as many kinds as there are.
-    pub(super) fn usual(candidates: &Candidates, first_bus: u8) -> Self {
+    pub(super) fn usual(candidates: &CandidateMap, first_bus: u8) -> Self {
         let mut plan = Self::default();
         for candidates in candidates.values().take(STATEMENTS) {
             plan.populate_root(candidates, first_bus);
@@ -234,8 +234,8 @@ pub(super) fn candidates(
     choice: ControllerChoice,
     host: &PciHost,
     buses: BusRange,
-) -> Candidates {
-    let mut statements = Candidates::new();
+) -> CandidateMap {
+    let mut statements = CandidateMap::new();
     for bus in buses.first..=buses.last {
         for place in 0..=u8::MAX {
             let at = DevFn(place);

@@ -4,7 +4,7 @@
 //! machine's own description, as a controller that takes messages.
 
 use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
-use super::populate::{self, Candidates, Functions};
+use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use crate::migration::Migration;
 use crate::model::GicModel;
@@ -83,7 +83,7 @@ pub(super) fn plan(
 }
 
 fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
-    let mut candidates = Candidates::new();
+    let mut candidates = CandidateMap::new();
     for device in 0..SLOTS {
         let of_device = (0..8)
             .map(|function| (RequesterId::pci(BUSES.first, device, function), MESSAGE_ADDRESS));

@@ -6,7 +6,7 @@ use crate::cpu::Cpus;
 use crate::error::RunError;
 use crate::migration::Migrator;
 use crate::rng::Rng;
-use crate::system::{AffinityChange, Device, DeviceVector, Removal, Suspension, System};
+use crate::system::{AffinityChange, Device, DeviceVector, Removal, SuspendOutcome, System};
 use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
 use std::sync::Mutex;
@@ -282,7 +282,7 @@ impl<'a> Load<'a> {
     fn suspend_machine(&self) {
         self.administrate(SUSPEND_PAUSE, |counts| {
             let suspended = self.system.suspend_and_resume(self.cpus)?;
-            lock(counts).suspended += u64::from(suspended == Suspension::Done);
+            lock(counts).suspended += u64::from(suspended == SuspendOutcome::Done);
             Ok(())
         });
     }

@@ -1,7 +1,7 @@
 //! Decides what happens next: a device sends, or a CPU takes a step.
 
 use super::trace::TraceEvent;
-use crate::cpu::{CpuCore, Cpus, Sleepers, Work};
+use crate::cpu::{CpuCore, Cpus, SleepingCpus, Work};
 use crate::migration::{ACCESSES, Migrator};
 use crate::rng::Rng;
 use crate::run::{Moves, RunOptions};
@@ -24,7 +24,7 @@ const MOVE_MEANWHILE: usize = 8;
 /// something happens.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
-    sleepers: Arc<Sleepers>,
+    sleepers: Arc<SleepingCpus>,
     messages: u32,
     moves: Moves,
     /// Moves the model, if it moves.
@@ -61,7 +61,7 @@ struct ScheduledSends {
 impl Scheduler {
     pub(super) fn new(
         cores: Vec<Arc<CpuCore>>,
-        sleepers: Arc<Sleepers>,
+        sleepers: Arc<SleepingCpus>,
         options: &RunOptions,
         migrator: Option<Arc<Migrator>>,
     ) -> Self {

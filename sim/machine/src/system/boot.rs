@@ -4,7 +4,7 @@ use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
 use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
 use crate::cpu::{CpuCore, CpuRecords, Cpus};
 use crate::error::RunError;
-use crate::fault::{Fault, Faults};
+use crate::fault::{Fault, FaultInjector};
 use crate::machine::{
     DevicePlan, Host, LpiNumbers, Machine, VIRTUAL_BUS, VirtualBusHardware, function_name,
     is_virtual_bus, populated,
@@ -80,7 +80,7 @@ pub(crate) fn boot(
         devices: Vec::new(),
         virtual_bus: None,
         records: powered.records.clone(),
-        faults: Arc::new(Faults::new(machine.fault)),
+        faults: Arc::new(FaultInjector::new(machine.fault)),
         ram: machine.ram,
         model: machine.model,
         doorbells: machine.doorbells,

@@ -16,7 +16,7 @@ const BOOT: Cpu = Cpu::new(0);
 
 /// The result of a suspend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Suspension {
+pub(crate) enum SuspendOutcome {
     /// The machine suspended and resumed.
     Done,
     /// A CPU could not go offline, and the machine stayed awake.
@@ -44,7 +44,7 @@ impl System {
     ///
     /// # Errors
     /// The drivers' reason.
-    pub(crate) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<Suspension, String> {
+    pub(crate) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<SuspendOutcome, String> {
         let _frozen = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
         self.begin_everywhere();
         self.devices.iter().for_each(|device| device.set_asleep(true));
@@ -54,20 +54,20 @@ impl System {
         result
     }
 
-    fn sleep_on_last_cpu(&self, cpus: &dyn Cpus) -> Result<Suspension, String> {
+    fn sleep_on_last_cpu(&self, cpus: &dyn Cpus) -> Result<SuspendOutcome, String> {
         let mut off = Vec::new();
-        let mut result = Ok(Suspension::Done);
+        let mut result = Ok(SuspendOutcome::Done);
         for cpu in self.irqchip.cpus().filter(|cpu| *cpu != BOOT) {
             match self.try_unplug_cpu(cpus, cpu) {
                 Ok(AffinityChange::Done) => off.push(cpu),
-                Ok(_) => result = Ok(Suspension::Refused),
+                Ok(_) => result = Ok(SuspendOutcome::Refused),
                 Err(reason) => result = Err(reason),
             }
-            if result != Ok(Suspension::Done) {
+            if result != Ok(SuspendOutcome::Done) {
                 break;
             }
         }
-        if result == Ok(Suspension::Done) {
+        if result == Ok(SuspendOutcome::Done) {
             let sleeper = Sleeper {
                 irqchip: Arc::clone(&self.irqchip),
                 platform: Arc::clone(&self.platform),

@@ -82,8 +82,8 @@ impl LongHandler {
     /// for it, or after `act`. Returns true if `act` returned after the handler.
     pub(crate) fn awaited_by(self, machine: &Machine, hwirq: HwIrq, act: impl FnOnce()) -> bool {
         /// Lets the handler return, also if `act` panics.
-        struct Opens(Arc<Gate>);
-        impl Drop for Opens {
+        struct OpenOnDrop(Arc<Gate>);
+        impl Drop for OpenOnDrop {
             fn drop(&mut self) {
                 self.0.open();
             }
@@ -92,7 +92,7 @@ impl LongHandler {
             let dispatch = || machine.interrupts.dispatch(Cpu::new(1), hwirq);
             let cpu = scope.spawn(move || in_hard_irq(1, dispatch));
             self.begun.recv().unwrap();
-            let (opens, gate, mut looks) = (Opens(self.gate.clone()), self.gate.clone(), 0);
+            let (opens, gate, mut looks) = (OpenOnDrop(self.gate.clone()), self.gate.clone(), 0);
             let look = move || {
                 looks += 1;
                 if looks == MOST_LOOKS {

@@ -6,7 +6,7 @@
 //! what is not mapped is no error. A device or collection that is mapped stays usable when its
 //! first-level entry goes away.
 
-use super::tables::{Tables, covers};
+use super::tables::{TableRegisters, covers};
 use super::targets::Targets;
 use crate::config::ItsConfig;
 use crate::lpi::{Control, ItsIndex, MappedDevice, MappedEvent, NoRoom};
@@ -59,7 +59,7 @@ pub(super) struct Executor<'a> {
     pub(super) its: ItsIndex,
     pub(super) config: &'a ItsConfig,
     pub(super) targets: &'a Targets,
-    pub(super) tables: Tables,
+    pub(super) tables: TableRegisters,
     pub(super) control: &'a mut Control,
 }
 

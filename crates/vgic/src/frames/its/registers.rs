@@ -1,7 +1,7 @@
 //! The register frames (IHI 0069 §12.19) as a table over [`gits::REGISTERS`].
 
 use super::queue::Queue;
-use super::tables::{Tables, judge};
+use super::tables::{TableRegisters, judge};
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::frames::registers::{
@@ -161,8 +161,11 @@ impl Its {
             });
         }
         let old = state.tables.get(index);
-        let new =
-            Tables::accepted(&self.config, index, Baser::from_bits(lanes.over(old.into_bits())));
+        let new = TableRegisters::accepted(
+            &self.config,
+            index,
+            Baser::from_bits(lanes.over(old.into_bits())),
+        );
         match index {
             0 => state.tables.devices = new,
             1 => state.tables.collections = new,

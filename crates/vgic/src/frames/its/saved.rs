@@ -1,7 +1,7 @@
 //! An ITS as plain data, and back.
 
 use super::queue::Queue;
-use super::tables::Tables;
+use super::tables::TableRegisters;
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedLpi};
@@ -29,7 +29,7 @@ pub(crate) struct LockedIts<'a> {
 pub(crate) struct RestoredRegisters {
     enabled: bool,
     queue: Queue,
-    tables: Tables,
+    tables: TableRegisters,
 }
 
 impl Its {
@@ -68,9 +68,9 @@ impl Its {
         Ok(RestoredRegisters { enabled, queue, tables })
     }
 
-    fn restorable_tables(&self, saved: &ItsState) -> Result<Tables, Problem> {
+    fn restorable_tables(&self, saved: &ItsState) -> Result<TableRegisters, Problem> {
         for (index, value) in (0..).zip(saved.baser) {
-            let accepted = Tables::accepted(&self.config, index, Baser::from_bits(value));
+            let accepted = TableRegisters::accepted(&self.config, index, Baser::from_bits(value));
             Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
         }
         let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
@@ -81,7 +81,7 @@ impl Its {
         for (table, is_unused) in [devices, collections].into_iter().zip(is_unused) {
             Problem::unless(table.valid() || is_unused, "GITS_BASER", table.into_bits())?;
         }
-        Ok(Tables { devices, collections })
+        Ok(TableRegisters { devices, collections })
     }
 
     /// `GITS_CBASER` after this was written to it.

@@ -17,12 +17,12 @@ const LEVEL1_BYTES: u64 = 8;
 
 /// The registers that are implemented.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Tables {
+pub(super) struct TableRegisters {
     pub(super) devices: Baser,
     pub(super) collections: Baser,
 }
 
-impl Tables {
+impl TableRegisters {
     /// As after reset: no table is valid.
     pub(super) const fn new(config: &ItsConfig) -> Self {
         let collections = match config.collection_table {
@@ -59,7 +59,7 @@ impl Tables {
 impl ItsConfig {
     /// Returns the value that `GITS_BASER<index>` holds after a guest wrote `written`.
     pub const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
-        Tables::accepted(self, index, written)
+        TableRegisters::accepted(self, index, written)
     }
 }
 

@@ -68,14 +68,14 @@ impl fmt::Display for FailedCommand {
 
 /// Command faults of an ITS so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CommandFaults {
+pub struct CommandFaultLog {
     /// Number of faults.
     pub count: u64,
     /// The last fault.
     pub last: Option<FailedCommand>,
 }
 
-impl fmt::Display for CommandFaults {
+impl fmt::Display for CommandFaultLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.last {
             Some(last) => write!(f, "{} command faults, last: {last}", self.count),

@@ -9,7 +9,7 @@ const INSTRUCTION: u64 = 4;
 
 /// An interrupt's instructions, by what they are for. The device's own handler is not in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spans {
+pub struct InstructionSplit {
     /// From the exception up to reading the interrupt's number.
     pub acknowledge: usize,
     /// From there to the handler's first instruction.
@@ -20,7 +20,7 @@ pub struct Spans {
     pub leave: usize,
 }
 
-impl Spans {
+impl InstructionSplit {
     /// From IAR to EOI.
     pub const fn core(self) -> usize {
         self.dispatch + self.finish
@@ -34,7 +34,7 @@ impl Spans {
     ];
 }
 
-impl fmt::Display for Spans {
+impl fmt::Display for InstructionSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { acknowledge, dispatch, finish, leave } = self;
         let core = self.core();
@@ -69,7 +69,7 @@ pub(super) struct Reader {
     last: u64,
     exception: usize,
     course: Option<Course>,
-    found: Vec<Spans>,
+    found: Vec<InstructionSplit>,
 }
 
 impl Reader {
@@ -126,7 +126,7 @@ impl Reader {
         let Some(course) = self.course.filter(|course| course.eoi.is_some()) else { return };
         self.course = None;
         if let (Some(handler), Some(back), Some(eoi)) = (course.handler, course.back, course.eoi) {
-            self.found.push(Spans {
+            self.found.push(InstructionSplit {
                 acknowledge: course.iar - self.exception,
                 dispatch: handler - course.iar,
                 finish: eoi - back,
@@ -141,13 +141,13 @@ impl Reader {
     }
 
     /// Each span's median.
-    pub(super) fn median(&self) -> Option<Spans> {
-        let [acknowledge, dispatch, finish, leave] = Spans::ALL.map(|span| {
+    pub(super) fn median(&self) -> Option<InstructionSplit> {
+        let [acknowledge, dispatch, finish, leave] = InstructionSplit::ALL.map(|span| {
             let mut all: Vec<_> = self.found.iter().map(span).collect();
             all.sort_unstable();
             all.get(all.len() / 2).copied()
         });
-        Some(Spans {
+        Some(InstructionSplit {
             acknowledge: acknowledge?,
             dispatch: dispatch?,
             finish: finish?,
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn parts_are_counted_apart_from_the_handler() {
         let reader = read(&[(8192, [5, 7, 100, 9, 11])]);
-        let expected = Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 };
+        let expected = InstructionSplit { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 };
         assert_eq!(reader.median(), Some(expected));
         assert_eq!(expected.core(), 16);
     }
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(reader.seen(), 3);
         assert_eq!(
             reader.median(),
-            Some(Spans { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 })
+            Some(InstructionSplit { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 })
         );
     }
 

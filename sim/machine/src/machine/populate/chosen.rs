@@ -1,6 +1,6 @@
 //! Chosen functions, each at the next place of its kind.
 
-use super::{BRIDGES, Candidates, Functions};
+use super::{BRIDGES, CandidateMap, Functions};
 use crate::machine::population::{ChosenFunction, FunctionPlacement};
 use doorbell_hardware::pci::DevFn;
 use msi_types::RequesterId;
@@ -11,7 +11,7 @@ const ROOT_DEVICES: u8 = 32 - BRIDGES;
 /// The planned functions, and how many found no place.
 pub(crate) fn place<'a>(
     endpoints: impl Iterator<Item = &'a ChosenFunction>,
-    candidates: &Candidates,
+    candidates: &CandidateMap,
     first_bus: u8,
 ) -> (Functions, usize) {
     let mut placer =
@@ -37,7 +37,7 @@ pub(crate) fn place<'a>(
 
 struct FunctionPlacer<'a> {
     plan: Functions,
-    candidates: &'a Candidates,
+    candidates: &'a CandidateMap,
     first_bus: u8,
     last: Option<(u8, DevFn)>,
 }

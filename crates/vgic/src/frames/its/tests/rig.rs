@@ -6,7 +6,7 @@ use crate::frames::its::{Its, ItsConfig, Targets};
 use crate::lpi::{
     Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, PendingLpis, SavedLpi,
 };
-use crate::monitor::events::{Events, RegisterFrame};
+use crate::monitor::events::{EventLog, RegisterFrame};
 use crate::monitor::memory::GuestMemory;
 use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
@@ -35,7 +35,7 @@ pub(super) struct Rig {
     pub(super) ram: Arc<VmMemory<Ram>>,
     pub(super) kicks: Arc<Kicks>,
     pub(super) wakeup: Arc<VcpuWakeup>,
-    pub(super) events: Arc<Events>,
+    pub(super) events: Arc<EventLog>,
     pub(super) lpis: Arc<LpiCore>,
     pub(super) its: Its,
 }
@@ -120,7 +120,7 @@ impl Rig {
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks::new(vcpus.into()));
         let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
-        let events = Arc::new(Events::of_all_kinds());
+        let events = Arc::new(EventLog::of_all_kinds());
         let redistributors = (0..vcpus).map(|vcpu| redistributor(vcpu).base()).collect();
         let faults = LpiFaults::new(events.clone(), redistributors);
         let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), faults).unwrap();
