@@ -155,7 +155,7 @@ fn path(workspace: &Workspace, package: &Package) -> PathBuf {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use std::env;
 

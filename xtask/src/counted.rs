@@ -64,7 +64,7 @@ fn number_before(text: &str, word: &str) -> usize {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn tally_of(lines: &[&str]) -> String {

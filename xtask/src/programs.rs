@@ -149,7 +149,7 @@ impl Program {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -68,7 +68,7 @@ fn is_named_after(word: &str, module: &str) -> bool {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

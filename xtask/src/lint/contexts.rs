@@ -49,7 +49,7 @@ fn is_loose(line: &str) -> bool {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

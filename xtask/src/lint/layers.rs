@@ -134,7 +134,7 @@ fn strays(package: &Package) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use doorbell_harness::workspace::Dependency;
 

@@ -49,7 +49,7 @@ pub(super) fn lines_before_tests(text: &str) -> usize {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

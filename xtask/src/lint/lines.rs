@@ -87,7 +87,7 @@ fn count(file: &Path, text: &str) -> [usize; 2] {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -55,7 +55,7 @@ fn weaker_orderings(text: &str) -> Vec<(usize, &'static str)> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -90,7 +90,7 @@ fn modules(code: &str) -> Vec<&str> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -66,7 +66,7 @@ fn exists(workspace: &Workspace, package: &str, test: &str) -> Result<bool> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const TEXT: &str = "# S\n\n- `no`: `promise`\n\n## Promises\n\n### A\n\n- One. `a`: `b`; \

@@ -73,7 +73,7 @@ fn strange_examples(folder: &Path, page: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn own(page: &str) -> Vec<String> {

@@ -39,7 +39,7 @@ fn hidden<'a>(package: &'a Package, root: &str) -> impl Iterator<Item = String> 
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use doorbell_harness::workspace::Dependency;
 

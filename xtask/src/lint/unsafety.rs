@@ -84,7 +84,7 @@ fn lines_with_unsafe(text: &str) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

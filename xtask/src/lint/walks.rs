@@ -70,7 +70,7 @@ fn has(text: &str, function: &str) -> bool {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     #[test]

@@ -54,7 +54,7 @@ fn is_unbreakable(line: &str) -> bool {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     fn count(file: &str, line: &str) -> usize {

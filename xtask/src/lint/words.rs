@@ -73,7 +73,7 @@ fn words_of(line: &str) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
 
     const TABLE: &str = "| crate | package |\n\n## Words that are not used\n\nNever:\n\n\
