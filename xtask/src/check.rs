@@ -1,5 +1,7 @@
 //! Quick check during development: format and house lints, then clippy and the tests of the
-//! packages that changed and of their direct dependents.
+//! packages that changed and of their direct dependents. Packages that run on bare metal are left
+//! out. The hypervisor's suite runs on the host, in a workspace of its own: its unit tests alone
+//! are run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use anyhow::Result;
 
 use crate::programs::{self, Kind};
 use crate::tally::{self, Tally};
-use crate::{counted, lint, rust};
+use crate::{counted, lint, rust, suites};
 use doorbell_harness::process;
 use doorbell_harness::toolchain;
 use doorbell_harness::workspace::{BARE_METAL, Package, Workspace};
@@ -33,7 +35,8 @@ pub(crate) struct Wanted {
 /// Checks what changed, and prints the count.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let files = changed_files(&workspace.root, &wanted.since)?;
-    let packages = concerned(workspace, &files);
+    let mut packages = concerned(workspace, &files);
+    let with_suite = packages.remove(suites::HYPERVISOR);
     let mut rows = Vec::new();
     let mut step = |name, run: &dyn Fn(&mut Tally) -> Result<()>| {
         println!("── {name}");
@@ -46,7 +49,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     step("format", &|tally| rust::check_format(workspace, tally));
     step("lint", &|tally| lint::run(workspace, tally));
     if packages.is_empty() {
-        println!("no package of the workspace has changed since {}", wanted.since);
+        println!("no package of the root's workspace has changed since {}", wanted.since);
     } else {
         println!("── of {}", packages.iter().copied().collect::<Vec<_>>().join(", "));
         let chosen: Vec<_> = packages.iter().flat_map(|name| ["--package", name]).collect();
@@ -58,6 +61,11 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
             Ok(())
         });
         step("examples", &|tally| run_examples(workspace, &packages, tally));
+    }
+    if with_suite {
+        println!("── of {}, without its cases in QEMU", suites::HYPERVISOR);
+        step("clippy of the suite", &|tally| rust::clippy_of_suite(workspace, tally));
+        step("test of the suite", &|tally| suites::run_unit_tests(workspace, tally));
     }
     Ok(tally::summarize(&rows))
 }
@@ -74,18 +82,25 @@ fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
     Ok(tracked.lines().chain(untracked.lines()).map(|line| root.join(line)).collect())
 }
 
-/// Returns the packages whose files changed, and their direct dependents. A change of the
-/// workspace's manifest affects every package.
+/// Returns the packages for the host whose files changed, and their direct dependents. A change of
+/// a workspace's manifest affects every package there.
 fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a str> {
     let bare_metal = BARE_METAL.map(|folder| workspace.root.join(folder));
-    let is_hosted =
-        |package: &&Package| !bare_metal.iter().any(|folder| package.folder.starts_with(folder));
+    let is_hosted = |package: &&Package| {
+        package.name == suites::HYPERVISOR
+            || !bare_metal.iter().any(|folder| package.folder.starts_with(folder))
+    };
     let members = || workspace.packages.iter().filter(is_hosted);
-    let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.root.join(name));
-    if files.iter().any(|file| manifests.contains(file)) {
+    let has_manifest = |folder: &Path| {
+        ["Cargo.toml", "Cargo.lock"].iter().any(|name| files.contains(&folder.join(name)))
+    };
+    if has_manifest(&workspace.root) {
         return members().map(|package| &*package.name).collect();
     }
     let mut found = BTreeSet::new();
+    if has_manifest(&workspace.root.join(suites::EL2)) {
+        found.insert(suites::HYPERVISOR);
+    }
     let mut interfaces = BTreeSet::new();
     for file in files {
         let owner = members()
@@ -145,7 +160,7 @@ fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Ta
 }
 
 #[cfg(test)]
-mod test {
+mod tests {
     use super::*;
     use doorbell_harness::workspace::Dependency;
 
@@ -161,11 +176,18 @@ mod test {
         let root = PathBuf::from("/doorbell");
         let mut image = package("image", &["vgic"]);
         image.folder = root.join("images/image");
+        let mut hypervisor = package("hypervisor", &["vgic"]);
+        hypervisor.folder = root.join("el2/hypervisor");
+        let mut suite = package(suites::HYPERVISOR, &["doorbell-harness"]);
+        suite.folder = root.join("el2/suite");
         let packages = vec![
+            package("doorbell-harness", &[]),
             package("gic-arch", &[]),
             package("vgic", &["gic-arch"]),
             package("vgic-kvm", &["vgic"]),
             image,
+            hypervisor,
+            suite,
         ];
         let workspace = Workspace { target: root.join("target"), root, packages };
         let files = [workspace.root.join(file)];
@@ -185,12 +207,23 @@ mod test {
 
     #[test]
     fn a_manifest_of_the_workspace_concerns_all() {
-        assert_eq!(concerned_by("Cargo.lock"), ["gic-arch", "vgic", "vgic-kvm"]);
+        let all = ["doorbell-harness", "gic-arch", "hypervisor-suite", "vgic", "vgic-kvm"];
+        assert_eq!(concerned_by("Cargo.lock"), all);
+    }
+
+    #[test]
+    fn the_suite_of_the_hypervisor_is_checked() {
+        let suite = [suites::HYPERVISOR];
+        assert_eq!(concerned_by("el2/suite/src/report.rs"), suite);
+        assert_eq!(concerned_by("el2/Cargo.toml"), suite);
+        let harness = concerned_by("crates/doorbell-harness/src/lib.rs");
+        assert_eq!(harness, ["doorbell-harness", suites::HYPERVISOR]);
     }
 
     #[test]
     fn files_outside_of_the_packages_concern_none() {
         assert!(concerned_by("docs/hierarchy.md").is_empty());
         assert!(concerned_by("images/image/src/main.rs").is_empty());
+        assert!(concerned_by("el2/hypervisor/src/main.rs").is_empty());
     }
 }

@@ -59,6 +59,15 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
+/// Clippy over the hypervisor's suite, which runs on the host, in a workspace of its own.
+pub(crate) fn clippy_of_suite(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    need_component(&workspace.root, "clippy")?;
+    let mut suite = process::cargo(&workspace.root.join(suites::EL2));
+    suite.args(["clippy", "--package", suites::HYPERVISOR, "--all-targets"]);
+    tally.case("the hypervisor's suite", process::must(suite.args(["--", "-D", "warnings"])));
+    Ok(())
+}
+
 /// Clippy over everything on the host, over the libraries and the images on bare metal, and over
 /// KVM's judge and monitor.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
@@ -90,9 +99,7 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         }
         tally.case(folder, process::must(images.args(["--", "-D", "warnings"])));
     }
-    let mut suite = process::cargo(&workspace.root.join("el2"));
-    suite.args(["clippy", "--package", suites::HYPERVISOR, "--all-targets"]);
-    tally.case("the hypervisor's suite", process::must(suite.args(["--", "-D", "warnings"])));
+    clippy_of_suite(workspace, tally)?;
     let mut alone = process::cargo(&workspace.root.join("images"));
     alone.args(["clippy", "--package", "alone", "--target", BARE_TARGET, "--target-dir"]);
     alone.arg(workspace.target.join("images"));

@@ -59,5 +59,12 @@ impl Suite {
     }
 }
 
+/// Runs the unit tests of the hypervisor's suite, shown and counted.
+pub(crate) fn run_unit_tests(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let mut cargo = process::cargo(&workspace.root.join(EL2));
+    cargo.args(["test", "--package", HYPERVISOR, "--lib"]);
+    counted::count_all(&mut cargo, LIMIT, tally)
+}
+
 /// The target whose step runs the unit tests of its package too: no other step builds it.
 const HYPERVISOR_STEP: &str = "hypervisor";
