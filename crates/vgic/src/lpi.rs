@@ -17,7 +17,7 @@
 //! | device table entry and ITT (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
 //! | ready bitmap (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
 //! | `needs_kick` ([`VcpuWakeup`]) | the vCPU is in WFI or in guest mode |
-//! | state under the command lock (`control`: `translator`, `tables`, `sweep`, `entry_allocator`, `entries_by_lpi`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
+//! | state under the command lock (`control`: `translator`, `tables`, `sweep`, `device_entries`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
 //!
 //! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
 //! `EnableLPIs`. A message reads no other flag, and a command that forbids has finished when it has

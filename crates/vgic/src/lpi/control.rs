@@ -5,9 +5,9 @@
 //! refreshes the entries that it concerns. Refreshing twice does no harm.
 
 use super::config::LpiConfig;
-use super::entries_by_lpi::EntriesByLpi;
+use super::device_entries::DeviceEntries;
 use super::entry::{Entry, Level};
-use super::entry_allocator::{EntryAllocator, Owner};
+use super::entry_allocator::Owner;
 use super::entry_table::{EntryIndex, Position};
 use super::fault_recorder::LpiFaults;
 use super::injection::Injection;
@@ -19,7 +19,6 @@ use super::tables::{EnabledTables, LpiTables};
 use super::translator::TranslatorList;
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
-use crate::sync::AtomicU64;
 use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -35,8 +34,7 @@ pub(crate) struct Control {
     pub(super) faults: LpiFaults,
     wakeup: Arc<VcpuWakeup>,
     pub(super) config: LpiConfig,
-    pub(super) allocator: EntryAllocator,
-    pub(super) by_lpi: EntriesByLpi,
+    pub(super) device_entries: DeviceEntries,
     pub(super) enabled: EnabledTables,
     pub(super) translators: TranslatorList,
     pending_kicks: PendingKicks,
@@ -110,13 +108,12 @@ impl Control {
         wakeup: Arc<VcpuWakeup>,
     ) -> Result<Self, OutOfMemory> {
         let mut control = Self {
+            device_entries: DeviceEntries::new(&config, shared.clone())?,
             shared,
             memory,
             faults,
             wakeup,
             config,
-            allocator: EntryAllocator::new(config.chunks(), config.nodes()),
-            by_lpi: EntriesByLpi::new(config.lpis(), config.entries)?,
             enabled: EnabledTables::new(config.vcpus)?,
             translators: TranslatorList::new(),
             pending_kicks: PendingKicks::new(config.vcpus)?,
@@ -145,7 +142,7 @@ impl Control {
 
     /// Entries visited so far: what a budget of work is measured by.
     pub(crate) const fn work(&self) -> u64 {
-        self.work
+        self.work + self.device_entries.opened()
     }
 
     /// Counts entries as visited.
@@ -206,8 +203,8 @@ impl Control {
 
     /// Visits every entry that somebody owns, in one go.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
-        for chunk in 0..self.allocator.chunk_count() {
-            for (index, _) in self.allocator.owned_entries(chunk) {
+        for chunk in 0..self.device_entries.chunk_count() {
+            for (index, _) in self.device_entries.owned_entries(chunk) {
                 self.work += 1;
                 each(self, index);
             }
@@ -308,7 +305,9 @@ impl Control {
             }
             Location::Event(index) => index,
         };
-        let Owner::Event { its, collection } = self.allocator.owner(index) else { return None };
+        let Owner::Event { its, collection } = self.device_entries.owner(index) else {
+            return None;
+        };
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 
@@ -368,9 +367,5 @@ impl Control {
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |entry| entry.with_held(true));
         self.write(location, refresh);
-    }
-
-    pub(super) fn find(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
-        self.shared.nodes.translate(dte, event)
     }
 }

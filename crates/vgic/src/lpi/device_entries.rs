@@ -1,19 +1,63 @@
-//! Allocation of entries for devices, and their return. A block's entries carry its generation
-//! before a link names it, and a link is gone before the entries are cleared.
+//! Entries of devices' events: the links that lead to them, their owners, and the LPIs that they
+//! are mapped to. A block's entries carry its generation before a link names it, and a link is gone
+//! before the entries are cleared.
 
-use super::control::Control;
+use super::config::LpiConfig;
+use super::entries_by_lpi::EntriesByLpi;
 use super::entry::Entry;
-use super::entry_allocator::{Block, Owner};
+use super::entry_allocator::{Block, EntryAllocator, Owner};
 use super::entry_table::EntryIndex;
-use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, EntryRef, Link, NODE_LINKS, depth, node_index};
+use super::itt::{
+    CHUNK_BITS, CHUNK_ENTRIES, EntryRef, Link, NODE_BITS, NODE_LINKS, depth, node_index,
+};
 use super::itt_teardown::IttTeardown;
 use super::mapping::NoRoom;
-use super::shared::Location;
-use super::sweep::Settings;
+use super::shared::{Location, Shared};
 use crate::sync::{AtomicU64, Ordering};
+use alloc::sync::Arc;
+use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
-impl Control {
+/// The entries of all devices, under the command lock.
+pub(super) struct DeviceEntries {
+    shared: Arc<Shared>,
+    allocator: EntryAllocator,
+    by_lpi: EntriesByLpi,
+    /// Entries of all blocks that were taken so far.
+    opened: u64,
+}
+
+/// The next step of a teardown.
+pub(super) enum Closing {
+    /// Nothing was left.
+    Done,
+    /// A node without links was freed.
+    Node,
+    /// A link was cleared. Its block, if it named one, is still to be closed.
+    Link(Option<EntryIndex>),
+}
+
+impl DeviceEntries {
+    /// No device has entries yet.
+    pub(super) fn new(config: &LpiConfig, shared: Arc<Shared>) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            shared,
+            allocator: EntryAllocator::new(config.chunks(), config.nodes()),
+            by_lpi: EntriesByLpi::new(config.lpis(), config.entries)?,
+            opened: 0,
+        })
+    }
+
+    /// Entries of all blocks that were taken so far, each of which was visited.
+    pub(super) const fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// The entry of a device's event, if it has one.
+    pub(super) fn find(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
+        self.shared.nodes.translate(dte, event)
+    }
+
     /// The entry of a device's event, taken from the allocator if need be. The device has
     /// `event_bits` bits of events, and `event` fits them. On error, nodes on the way to the entry
     /// may have come.
@@ -77,76 +121,152 @@ impl Control {
             self.shared.entries.ensure(first)?;
             self.by_lpi.ensure_chunk(first)
         })?;
-        self.count_work(1 << size);
+        self.opened += 1 << size;
         for index in block_entries(block.first, size) {
             self.shared.update(Location::Event(index), |_| Entry::unmapped(block.generation));
         }
         Ok(block)
     }
 
-    /// Goes on closing what a link named: nodes, and blocks, of which nothing is pending
-    /// afterwards. `false`: nothing is left.
-    pub(super) fn close(&mut self, teardown: &mut IttTeardown) -> bool {
-        let Some((node, index)) = teardown.next_link() else { return false };
+    /// Clears the next link of a teardown, or frees the node whose links are all cleared.
+    pub(super) fn close_link(&mut self, teardown: &mut IttTeardown) -> Closing {
+        let Some((node, index)) = teardown.next_link() else { return Closing::Done };
         let Some(cell) = self.shared.nodes.link(node.node(), index).filter(|_| index < NODE_LINKS)
         else {
             self.allocator.release_node(node.node());
             teardown.leave_node();
-            return true;
+            return Closing::Node;
         };
         let below = Link::from_bits(cell.swap(Link::NONE.bits(), Ordering::SeqCst));
-        self.count_work(1);
-        if below.is_valid()
-            && let Some(block) = teardown.enter(below)
-        {
-            self.close_block(block.first_entry(), teardown.size());
-        }
-        true
+        let block = below.is_valid().then(|| teardown.enter(below)).flatten();
+        Closing::Link(block.map(Link::first_entry))
     }
 
-    pub(super) fn close_block(&mut self, first: EntryIndex, size: u32) {
-        self.count_work(1 << size);
-        for index in block_entries(first, size) {
-            self.unmap_entry(index);
-        }
+    /// Gives a block of `2^size` entries back, all of which are unmapped.
+    pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         self.allocator.release_block(first, size);
     }
 
-    /// An entry becomes an event's, mapped to an LPI.
-    pub(super) fn give_entry(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
-        self.forget_lpi(index);
+    /// Makes sure that there are this many chunks and nodes once all are given back.
+    pub(super) fn reserve(&mut self, chunks: u64, nodes: u64) -> Result<(), NoRoom> {
+        let Self { shared, allocator, by_lpi, .. } = self;
+        allocator.reserve(
+            (chunks, nodes),
+            |first| {
+                shared.entries.ensure(first)?;
+                by_lpi.ensure_chunk(first)
+            },
+            |node| shared.nodes.ensure(node),
+        )
+    }
+
+    /// Returns true if the budget has this many chunks and nodes once all are given back.
+    pub(super) fn has_room(&self, chunks: u64, nodes: u64) -> bool {
+        chunks <= self.allocator.usable_chunks() && nodes <= self.allocator.usable_nodes()
+    }
+
+    /// The owner of an entry.
+    pub(super) fn owner(&self, index: EntryIndex) -> Owner {
+        self.allocator.owner(index)
+    }
+
+    /// Notes another owner of an entry that is mapped to the same LPI as before.
+    pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
+        self.allocator.set_owner(index, owner);
+    }
+
+    /// Gives an entry without an owner to an event that is mapped to an LPI. The LPI [has
+    /// room](Self::ensure_lpi).
+    pub(super) fn give(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.allocator.set_owner(index, owner);
         self.by_lpi.insert(lpi.index(), index);
     }
 
-    /// An event's entry is not mapped any more to the LPI that it names.
-    fn forget_lpi(&mut self, index: EntryIndex) {
-        if self.allocator.owner(index) != Owner::Nobody {
-            let lpi_index = self.shared.load(Location::Event(index)).lpi_index();
-            self.by_lpi.remove(lpi_index, index);
-            if let Some(left) = self.by_lpi.only(lpi_index).map(Location::Event)
-                // Without memory for its ready bit, what is pending stays beside the event.
-                && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
-                && self.take_own(self.shared.load(left).target(), lpi_index)
-            {
-                self.pend(left, refresh);
-            }
+    /// Takes an entry from its owner. Returns the index of the LPI that the entry was mapped to,
+    /// which it still names; `None` if it had no owner.
+    pub(super) fn take_back(&mut self, index: EntryIndex) -> Option<u32> {
+        if self.allocator.owner(index) == Owner::Nobody {
+            return None;
+        }
+        let lpi_index = self.shared.load(Location::Event(index)).lpi_index();
+        self.by_lpi.remove(lpi_index, index);
+        self.allocator.set_owner(index, Owner::Nobody);
+        Some(lpi_index)
+    }
+
+    /// Makes sure that an LPI, by index, can be mapped.
+    pub(super) fn ensure_lpi(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
+        self.by_lpi.ensure(lpi_index)
+    }
+
+    /// The entry that an LPI, by index, is mapped in, if it is the only one.
+    pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
+        self.by_lpi.only(lpi_index)
+    }
+
+    /// The first of the entries that an LPI, by index, is mapped in.
+    pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
+        self.by_lpi.first(lpi_index)
+    }
+
+    /// The next entry that is mapped to the same LPI.
+    pub(super) fn after(&self, index: EntryIndex) -> Option<EntryIndex> {
+        self.by_lpi.after(index)
+    }
+
+    /// Returns true if an entry has an owner and is mapped to this LPI.
+    pub(super) fn is_mapped_to(&self, index: EntryIndex, lpi: Lpi) -> bool {
+        self.owner(index) != Owner::Nobody && self.shared.load(Location::Event(index)).lpi() == lpi
+    }
+
+    /// Number of chunks ever used, all of which a sweep visits.
+    pub(super) fn chunk_count(&self) -> u32 {
+        self.allocator.chunk_count()
+    }
+
+    /// The entries of a chunk that have an owner.
+    pub(super) fn owned_entries(
+        &self,
+        chunk: u32,
+    ) -> impl Iterator<Item = (EntryIndex, Owner)> + use<> {
+        self.allocator.owned_entries(chunk)
+    }
+
+    /// Visits the entries of a device by ascending EventID, also those without an owner.
+    pub(super) fn each(&self, dte: &AtomicU64, each: &mut dyn FnMut(u32, EntryIndex)) {
+        let root = Link::from_bits(dte.load(Ordering::SeqCst));
+        if root.is_valid() {
+            let event_bits = root.event_bits();
+            self.each_below(root, depth(event_bits), event_bits.min(CHUNK_BITS), 0, each);
         }
     }
 
-    /// Makes an entry map nothing. Its generation stays: the block's owner is the same.
-    pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
-        self.forget_lpi(index);
-        self.allocator.set_owner(index, Owner::Nobody);
-        let unmapped = |entry: Entry| {
-            let target = entry.target();
-            entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))
+    /// Visits what a link names: nodes down to blocks of `2^size` entries, of events from `first`
+    /// on.
+    fn each_below(
+        &self,
+        link: Link,
+        depth: u32,
+        size: u32,
+        first: u32,
+        each: &mut dyn FnMut(u32, EntryIndex),
+    ) {
+        let Some(below) = depth.checked_sub(1) else {
+            (0..1 << size).for_each(|at| each(first + at, link.first_entry().offset(at)));
+            return;
         };
-        let (old, _) = self.shared.update(Location::Event(index), unmapped);
-        self.recall(old);
+        for index in 0..NODE_LINKS {
+            let Some(cell) = self.shared.nodes.link(link.node(), index) else { break };
+            let child = Link::from_bits(cell.load(Ordering::SeqCst));
+            if child.is_valid() {
+                let first = first + (index << (CHUNK_BITS + NODE_BITS * below));
+                self.each_below(child, below, size, first, each);
+            }
+        }
     }
 }
 
-fn block_entries(first: EntryIndex, size: u32) -> impl Iterator<Item = EntryIndex> {
+/// The entries of a block.
+pub(super) fn block_entries(first: EntryIndex, size: u32) -> impl Iterator<Item = EntryIndex> {
     (0..(1u32 << size).min(CHUNK_ENTRIES)).map(move |at| first.offset(at))
 }

@@ -5,6 +5,7 @@ use super::control::Control;
 use super::device_table::DeviceTable;
 use super::entry::Entry;
 use super::entry_allocator::Owner;
+use super::entry_table::EntryIndex;
 use super::injection::Injection;
 use super::itt::EntryRef;
 use super::itt_teardown::IttTeardown;
@@ -45,7 +46,7 @@ impl Control {
             let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
             let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
             // The one that begins visits all that the other has left.
-            self.abandon(ends);
+            self.sweeps.abandon(ends);
             self.refresh_its(begins, its);
         }
     }
@@ -61,8 +62,7 @@ impl Control {
 
     /// Is everything done that the ITS's registers and its last command asked for?
     pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
-        self.sweeps.is_empty()
-            || Self::causes_of(its).into_iter().all(|cause| !self.sweeps.contains(cause))
+        self.sweeps.is_quiescent(its)
     }
 
     /// Goes on with what the ITS's registers, then its last command asked for, until
@@ -75,7 +75,7 @@ impl Control {
         if self.sweeps.is_empty() {
             return Ok(true);
         }
-        for cause in Self::causes_of(its) {
+        for cause in Cause::of_its(its) {
             if !self.advance(cause, limit)? {
                 return Ok(false);
             }
@@ -86,10 +86,6 @@ impl Control {
     /// Has the heap no memory for what enabling the ITS takes?
     pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
         self.sweeps.is_starved(Cause::Admit(its))
-    }
-
-    const fn causes_of(its: ItsIndex) -> [Cause; Cause::PER_ITS] {
-        [Cause::Teardown(its), Cause::Resettle(its), Cause::Admit(its), Cause::Command(its)]
     }
 
     /// A mapped device's event bits.
@@ -104,8 +100,8 @@ impl Control {
 
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
-        let found = self.find(self.translators.get(its)?.dte(device)?, event)?;
-        match self.allocator.owner(found.index()) {
+        let found = self.device_entries.find(self.translators.get(its)?.dte(device)?, event)?;
+        match self.device_entries.owner(found.index()) {
             Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
             Owner::Nobody => None,
         }
@@ -139,7 +135,7 @@ impl Control {
 
     /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
-        let teardown = match self.abandon(Cause::Teardown(its)) {
+        let teardown = match self.sweeps.abandon(Cause::Teardown(its)) {
             Some(Sweep::Unmap { teardown, .. }) => teardown,
             _ => IttTeardown::default(),
         };
@@ -151,7 +147,7 @@ impl Control {
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
         // Sweeps that are left wait for memory, which none of this ITS's needs now.
         let _ = self.finish_sweeps();
-        self.abandon(Cause::Command(its));
+        self.sweeps.abandon(Cause::Command(its));
     }
 
     /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of
@@ -242,8 +238,37 @@ impl Control {
         let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
         let device_table = self.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
-        self.by_lpi.ensure(lpi.index())?;
-        self.attach(dte, u32::from(event_bits), event)
+        self.device_entries.ensure_lpi(lpi.index())?;
+        self.device_entries.attach(dte, u32::from(event_bits), event)
+    }
+
+    /// An entry becomes an event's, mapped to an LPI.
+    pub(super) fn give_entry(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
+        self.forget_lpi(index);
+        self.device_entries.give(index, owner, lpi);
+    }
+
+    /// An event's entry is not mapped any more to the LPI that it names.
+    fn forget_lpi(&mut self, index: EntryIndex) {
+        if let Some(lpi_index) = self.device_entries.take_back(index)
+            && let Some(left) = self.device_entries.only(lpi_index).map(Location::Event)
+            // Without memory for its ready bit, what is pending stays beside the event.
+            && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
+            && self.take_own(self.shared.load(left).target(), lpi_index)
+        {
+            self.pend(left, refresh);
+        }
+    }
+
+    /// Makes an entry map nothing. Its generation stays: the block's owner is the same.
+    pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
+        self.forget_lpi(index);
+        let unmapped = |entry: Entry| {
+            let target = entry.target();
+            entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))
+        };
+        let (old, _) = self.shared.update(Location::Event(index), unmapped);
+        self.recall(old);
     }
 
     /// MOVI: the event, and what is pending of it, goes to another collection.
@@ -256,7 +281,7 @@ impl Control {
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.allocator.set_owner(event.entry.index(), Owner::event(event.its, collection));
+        self.device_entries.set_owner(event.entry.index(), Owner::event(event.its, collection));
         self.write(location, refresh);
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! redistributor by themselves.
 
 use super::control::{Control, Refresh};
-use super::entry_allocator::Owner;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
@@ -85,17 +84,18 @@ impl Control {
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.enabled.get(vcpu) else { return };
         self.enabled.set(vcpu, None);
-        self.abandon(Cause::Invalidate(vcpu));
+        self.sweeps.abandon(Cause::Invalidate(vcpu));
         // The pending table's bits that no entry has taken yet.
-        let pending =
-            if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
-                pending.from(next)
-            } else {
-                let mut image = self.enabled.take_image(vcpu);
-                // It did when they were enabled.
-                let _ = tables.fit(&mut image);
-                image
-            };
+        let pending = if let Some(Sweep::Enable { pending, next, .. }) =
+            self.sweeps.abandon(Cause::Enable(vcpu))
+        {
+            pending.from(next)
+        } else {
+            let mut image = self.enabled.take_image(vcpu);
+            // It did when they were enabled.
+            let _ = tables.fit(&mut image);
+            image
+        };
         let (cursor, own) = (self.all_chunks(), OwnCursor::START);
         self.start(Cause::Disable(vcpu), Sweep::Disable { cursor, own, vcpu, tables, pending });
     }
@@ -115,7 +115,7 @@ impl Control {
             }
             self.enabled.set(vcpu, None);
             for cause in [Cause::Invalidate(vcpu), Cause::Enable(vcpu), Cause::Disable(vcpu)] {
-                self.abandon(cause);
+                self.sweeps.abandon(cause);
             }
         }
         self.note_registers();
@@ -164,13 +164,13 @@ impl Control {
         }
         self.count_work(1);
         self.refresh(Location::own(vcpu, lpi), Settings::Reload)?;
-        if let Some(only) = self.by_lpi.only(lpi.index()) {
+        if let Some(only) = self.device_entries.only(lpi.index()) {
             return self.invalidate_entry(only, vcpu);
         }
         if self.is_invalidating(vcpu) {
             // One after the other would be as many sweeps; one for all of them is enough.
             self.invalidate_all(vcpu);
-        } else if let next @ Some(_) = self.by_lpi.first(lpi.index()) {
+        } else if let next @ Some(_) = self.device_entries.first(lpi.index()) {
             self.start(Cause::Invalidate(vcpu), Sweep::InvalidateLpi { vcpu, lpi, next });
         }
         Ok(())
@@ -184,9 +184,9 @@ impl Control {
         next: &mut Option<EntryIndex>,
         limit: u64,
     ) -> Result<bool, OutOfMemory> {
-        if next.is_some_and(|index| !self.is_mapped_to(index, lpi)) {
+        if next.is_some_and(|index| !self.device_entries.is_mapped_to(index, lpi)) {
             // The list of the LPI's entries goes on elsewhere: it begins anew.
-            *next = self.by_lpi.first(lpi.index());
+            *next = self.device_entries.first(lpi.index());
         }
         while let Some(index) = *next {
             if self.work() >= limit {
@@ -194,14 +194,9 @@ impl Control {
             }
             self.count_work(1);
             self.invalidate_entry(index, vcpu)?;
-            *next = self.by_lpi.after(index);
+            *next = self.device_entries.after(index);
         }
         Ok(true)
-    }
-
-    fn is_mapped_to(&self, index: EntryIndex, lpi: Lpi) -> bool {
-        self.allocator.owner(index) != Owner::Nobody
-            && self.shared.load(Location::Event(index)).lpi() == lpi
     }
 
     fn invalidate_entry(&mut self, index: EntryIndex, vcpu: u32) -> Result<(), OutOfMemory> {
@@ -280,7 +275,7 @@ impl Control {
     /// The entry in which an LPI is pending at a redistributor: its event's if that targets the
     /// vCPU, otherwise its own there.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
-        match self.by_lpi.only(lpi.index()).map(Location::Event) {
+        match self.device_entries.only(lpi.index()).map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,
             _ => Location::own(vcpu, lpi),
         }

@@ -4,8 +4,8 @@
 use super::control::Control;
 use super::entry::{Entry, LEVELS, Level};
 use super::entry_allocator::Owner;
-use super::entry_table::{EntryIndex, Position};
-use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
+use super::entry_table::Position;
+use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, NODE_BITS, depth};
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;
 use super::redistributor_lpis::LpiBlock;
@@ -14,7 +14,6 @@ use super::sweep::{OwnCursor, Settings};
 use super::tables::LpiTables;
 use super::translator::Translator;
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
@@ -38,9 +37,7 @@ impl Control {
         &self,
         its: ItsIndex,
     ) -> impl Iterator<Item = (u32, MappedDevice)> {
-        let translator = self.translators.get(its);
-        let from = move |first: u32| translator?.device_from(first);
-        core::iter::successors(from(0), move |(device, _)| from(device.checked_add(1)?))
+        self.translators.get(its).into_iter().flat_map(Translator::mapped_devices)
     }
 
     /// The mapped collections of an ITS with their vCPUs, ascending.
@@ -58,8 +55,8 @@ impl Control {
         let translator = self.translators.get(its);
         let Some(dte) = translator.and_then(|its| its.dte(device)) else { return Ok(()) };
         let mut outcome = Ok(());
-        self.each_entry(Link::from_bits(dte.load(Ordering::SeqCst)), &mut |event, index| {
-            if let Owner::Event { collection, .. } = self.allocator.owner(index)
+        self.device_entries.each(dte, &mut |event, index| {
+            if let Owner::Event { collection, .. } = self.device_entries.owner(index)
                 && outcome.is_ok()
             {
                 outcome = each(event, collection, self.saved(Location::Event(index)));
@@ -73,37 +70,6 @@ impl Control {
         let all = self.own_blocks(vcpu).flat_map(LpiBlock::indices);
         all.map(move |index| self.saved(Location::Own { vcpu, index }))
             .filter(|saved| saved.pending)
-    }
-
-    fn each_entry(&self, root: Link, each: &mut dyn FnMut(u32, EntryIndex)) {
-        if root.is_valid() {
-            let event_bits = root.event_bits();
-            self.each_slot_below(root, depth(event_bits), event_bits.min(CHUNK_BITS), 0, each);
-        }
-    }
-
-    /// Visits what a link names: nodes down to blocks of `2^size` entries, of events from `first`
-    /// on.
-    fn each_slot_below(
-        &self,
-        link: Link,
-        depth: u32,
-        size: u32,
-        first: u32,
-        each: &mut dyn FnMut(u32, EntryIndex),
-    ) {
-        let Some(below) = depth.checked_sub(1) else {
-            (0..1 << size).for_each(|at| each(first + at, link.first_entry().offset(at)));
-            return;
-        };
-        for index in 0..NODE_LINKS {
-            let Some(cell) = self.shared.nodes.link(link.node(), index) else { break };
-            let child = Link::from_bits(cell.load(Ordering::SeqCst));
-            if child.is_valid() {
-                let first = first + (index << (CHUNK_BITS + NODE_BITS * below));
-                self.each_slot_below(child, below, size, first, each);
-            }
-        }
     }
 
     /// One load of the entry: what is pending is pending at one place.
@@ -142,16 +108,7 @@ impl ReservedLevels {
 impl Control {
     /// Of the allocator.
     pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
-        let Self { allocator, shared, by_lpi, .. } = self;
-        let counts = (room.chunks(), room.nodes);
-        allocator.reserve(
-            counts,
-            |first| {
-                shared.entries.ensure(first)?;
-                by_lpi.ensure_chunk(first)
-            },
-            |node| shared.nodes.ensure(node),
-        )
+        self.device_entries.reserve(room.chunks(), room.nodes)
     }
 
     /// Of an ITS with so many mapped collections, and with these devices, ascending.
@@ -172,13 +129,13 @@ impl Control {
         tables: Option<LpiTables>,
         reserved: &mut ReservedLevels,
     ) -> Result<(), OutOfMemory> {
-        self.by_lpi.ensure(saved.lpi.index())?;
+        self.device_entries.ensure_lpi(saved.lpi.index())?;
         let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
         if !reserved.insert(saved.target, level) {
             return Ok(());
         }
-        let positions =
-            (0..self.allocator.chunk_count() * CHUNK_ENTRIES).step_by(ENTRIES_PER_SUMMARY as usize);
+        let positions = (0..self.device_entries.chunk_count() * CHUNK_ENTRIES)
+            .step_by(ENTRIES_PER_SUMMARY as usize);
         for position in positions.map(Position::new) {
             self.count_work(1);
             self.shared.ensure_ready_bit(saved.target, level, position)?;
@@ -341,8 +298,7 @@ impl Room {
 impl Control {
     /// Does this fit, once nothing else is mapped?
     pub(crate) fn has_room(&self, room: &Room) -> bool {
-        room.chunks() <= self.allocator.usable_chunks()
-            && room.nodes <= self.allocator.usable_nodes()
+        self.device_entries.has_room(room.chunks(), room.nodes)
     }
 
     /// Can these devices be mapped at an ITS, ascending, once no other is?

@@ -85,6 +85,16 @@ impl SweepQueue {
         self.0.remove(cause)
     }
 
+    /// Takes out what is left of a sweep, which is not carried on.
+    pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
+        self.remove(cause).map(|work| work.sweep)
+    }
+
+    /// Returns true if no sweep of this ITS is in progress.
+    pub(super) fn is_quiescent(&self, its: ItsIndex) -> bool {
+        self.is_empty() || Cause::of_its(its).into_iter().all(|cause| !self.contains(cause))
+    }
+
     /// Is a sweep for this cause going on?
     pub(super) fn contains(&self, cause: Cause) -> bool {
         self.0.contains(cause)
@@ -120,6 +130,11 @@ impl Cause {
     pub(super) const PER_ITS: usize = 4;
     /// Number of causes for each vCPU.
     pub(super) const PER_VCPU: usize = 3;
+
+    /// The causes of an ITS, in the order in which their sweeps are carried on.
+    pub(super) const fn of_its(its: ItsIndex) -> [Self; Self::PER_ITS] {
+        [Self::Teardown(its), Self::Resettle(its), Self::Admit(its), Self::Command(its)]
+    }
 }
 
 /// The task of a sweep.

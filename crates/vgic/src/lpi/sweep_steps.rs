@@ -17,6 +17,7 @@
 //! is not work that is left over: no vCPU stays awake for it. A write that enables gives up then.
 
 use super::control::Control;
+use super::device_entries::{Closing, block_entries};
 use super::entry::Entry;
 use super::entry_allocator::Owner;
 use super::entry_table::EntryIndex;
@@ -32,7 +33,7 @@ use gic_arch::{Lpi, gicr, gits};
 impl Control {
     /// All chunks that are in use.
     pub(super) fn all_chunks(&self) -> Cursor {
-        Cursor { next: 0, end: self.allocator.chunk_count() }
+        Cursor { next: 0, end: self.device_entries.chunk_count() }
     }
 
     /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's
@@ -48,11 +49,6 @@ impl Control {
     pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant, settings: Settings) {
         let cursor = self.all_chunks();
         self.start(cause, Sweep::Refresh { cursor, own: OwnCursor::START, meant, settings });
-    }
-
-    /// Gives a sweep up: what is left of it.
-    pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
-        self.sweeps.remove(cause).map(|work| work.sweep)
     }
 
     /// Goes on with a sweep until it is done, or [`work`](Self::work) reaches `limit`. Is it done?
@@ -207,7 +203,7 @@ impl Control {
                 return Ok(false);
             }
             self.count_work(1);
-            for (index, owner) in self.allocator.owned_entries(cursor.next) {
+            for (index, owner) in self.device_entries.owned_entries(cursor.next) {
                 self.count_work(1);
                 each(self, index, owner)?;
             }
@@ -282,6 +278,30 @@ impl Control {
             }
         }
         teardown.is_done()
+    }
+
+    /// Goes on closing what a link named: nodes, and blocks, of which nothing is pending
+    /// afterwards. `false`: nothing is left.
+    fn close(&mut self, teardown: &mut IttTeardown) -> bool {
+        match self.device_entries.close_link(teardown) {
+            Closing::Done => return false,
+            Closing::Node => {}
+            Closing::Link(block) => {
+                self.count_work(1);
+                if let Some(first) = block {
+                    self.close_block(first, teardown.size());
+                }
+            }
+        }
+        true
+    }
+
+    fn close_block(&mut self, first: EntryIndex, size: u32) {
+        self.count_work(1 << size);
+        for index in block_entries(first, size) {
+            self.unmap_entry(index);
+        }
+        self.device_entries.release_block(first, size);
     }
 
     fn enable_entry(

@@ -53,6 +53,12 @@ impl Translator {
         self.device_table.mapped_from(first, &self.mapped_devices)
     }
 
+    /// The mapped devices, ascending.
+    pub(super) fn mapped_devices(&self) -> impl Iterator<Item = (u32, MappedDevice)> {
+        let from = |first: u32| self.device_from(first);
+        core::iter::successors(from(0), move |(device, _)| from(device.checked_add(1)?))
+    }
+
     /// Maps a device; at most `limit` are mapped.
     pub(super) fn map_device(
         &mut self,
