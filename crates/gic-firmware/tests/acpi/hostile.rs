@@ -112,13 +112,14 @@ fn walks_of_truncated_tables_end() {
 }
 
 #[test]
-fn stated_node_count_is_no_bound_of_time() {
+fn nodes_end_with_the_table_whatever_their_stated_count() {
     let mut nodes = iort(&[its_group(&[1])]);
     nodes[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
-    let before = executed();
+    let read = Iort::new(Table::new(&nodes).unwrap()).unwrap().nodes();
+    // The group, and an error where the next node would be.
+    assert_eq!(read.take(3).map(|node| node.is_ok()).collect::<Vec<_>>(), [true, false]);
     let machine = describe(&[usual_madt(), nodes]);
     assert!(machine.findings.iter().any(|finding| finding.rule == Rule::MalformedTable));
-    assert!(executed().saturating_sub(before) < Duration::from_secs(5));
 }
 
 #[test]

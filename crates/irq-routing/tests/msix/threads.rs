@@ -8,7 +8,8 @@ use msi_types::pci::msix::Control;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+#[cfg(target_os = "linux")]
+use std::{fs, path::Path, time::Duration};
 
 /// An observer that takes its time.
 struct Slow {
@@ -85,25 +86,37 @@ fn threads_lose_nothing_and_respect_masks() {
     assert_eq!(pending(&rig.table, 0), 0);
 }
 
-/// A controller whose messages take long.
-struct Lengthy {
-    begun: AtomicBool,
+/// A controller whose first message is not taken until the test says so, or ends.
+#[cfg(target_os = "linux")]
+struct Stalled {
+    begun: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
 }
 
-const LONG: Duration = Duration::from_millis(600);
-
-impl MessageSink for Lengthy {
+#[cfg(target_os = "linux")]
+impl MessageSink for Stalled {
     fn signal_msi(&self, _: RoutedMessage) -> Result<Delivery, SignalError> {
-        self.begun.store(true, SeqCst);
-        thread::sleep(LONG);
+        self.begun.send(()).unwrap();
+        let _ = self.go_on.lock().unwrap().recv();
         Ok(Delivery::Pending)
     }
 }
 
-/// Time that this thread ran (proc_pid_schedstat(5): the first number, in ns).
+/// Time for which a thread that does not sleep may run before it counts as awake.
 #[cfg(target_os = "linux")]
-fn time_of_this_thread() -> Duration {
-    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+const AWAKE: Duration = Duration::from_secs(1);
+
+/// Returns true if a thread sleeps (proc_pid_stat(5): the state follows the name in parentheses).
+#[cfg(target_os = "linux")]
+fn is_asleep(thread: &Path) -> bool {
+    let fields = fs::read_to_string(thread.join("stat")).unwrap();
+    fields.rsplit_once(") ").unwrap().1.starts_with('S')
+}
+
+/// Time that a thread ran (proc_pid_schedstat(5): the first number, in ns).
+#[cfg(target_os = "linux")]
+fn time_of(thread: &Path) -> Duration {
+    let statistics = fs::read_to_string(thread.join("schedstat")).unwrap();
     let nanoseconds = statistics.split(' ').next().unwrap().parse().unwrap();
     Duration::from_nanos(nanoseconds)
 }
@@ -111,22 +124,36 @@ fn time_of_this_thread() -> Duration {
 #[cfg(target_os = "linux")]
 #[test]
 fn masking_thread_sleeps_until_sent() {
-    let lengthy = Arc::new(Lengthy { begun: AtomicBool::new(false) });
-    let table = MsixTable::new(1, Sender::Device(DEVICE), lengthy.clone()).unwrap();
+    let (begun, is_begun) = mpsc::channel();
+    let (go_on, told) = mpsc::channel();
+    let stalled = Arc::new(Stalled { begun, go_on: Mutex::new(told) });
+    let table = MsixTable::new(1, Sender::Device(DEVICE), stalled).unwrap();
     table.write_control(ENABLED);
     program(&table, 0, 7, 0);
+    let is_masking = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Dropped on a panic, too, so that the sending thread ends.
+        let go_on = go_on;
         scope.spawn(|| table.signal(0));
-        while !lengthy.begun.load(SeqCst) {
+        is_begun.recv().unwrap();
+        let (id, identified) = mpsc::channel();
+        let (table, is_masking) = (&table, &is_masking);
+        let masking = scope.spawn(move || {
+            id.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            is_masking.store(true, SeqCst);
+            table.write_control(HELD_BACK);
+        });
+        let thread = Path::new("/proc").join(identified.recv().unwrap());
+        while !is_masking.load(SeqCst) {
             thread::yield_now();
         }
-        let (begun, used) = (Instant::now(), time_of_this_thread());
 
-        table.write_control(HELD_BACK);
+        while !is_asleep(&thread) {
+            assert!(time_of(&thread) < AWAKE, "it waits without sleeping");
+            thread::yield_now();
+        }
 
-        let (waited, after) = (begun.elapsed(), time_of_this_thread());
-        let used = after.saturating_sub(used);
-        assert!(waited > LONG / 4, "{waited:?}: nothing was to wait for");
-        assert!(used < waited / 20, "it ran {used:?} of {waited:?}");
+        assert!(!masking.is_finished(), "nothing was to wait for");
+        go_on.send(()).unwrap();
     });
 }
