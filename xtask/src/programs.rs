@@ -86,7 +86,9 @@ pub(crate) fn run(
     match kind {
         // Each uses all CPUs already, and some fail if messages do not arrive in time.
         Kind::Test => {
-            chosen.iter().for_each(|program| program.run_tests(environment, limit, tally));
+            for program in chosen {
+                program.run_tests(environment, limit, tally);
+            }
         }
         Kind::Example => {
             let outcomes = on_each_cpu(&chosen, |_, program| program.run_example(limit));
