@@ -53,8 +53,8 @@ const KERNELS: [Kernel; 7] = [
     kernel("tick-gicv2", "without messages, on a GICv2", 46_000)
         .with_features(HEAPLESS)
         .with_drivers(&["GICv2"]),
-    kernel("size-mbi", "only message-based SPIs", 144_000).with_drivers(&["message-based SPIs"]),
-    kernel("size-direct-lpi", "only direct LPIs", 156_000).with_drivers(&["direct LPIs"]),
+    kernel("size-mbi", "only message-based SPIs", 144_500).with_drivers(&["message-based SPIs"]),
+    kernel("size-direct-lpi", "only direct LPIs", 156_500).with_drivers(&["direct LPIs"]),
     ITS,
     RUNTIME,
     FIRMWARE,
