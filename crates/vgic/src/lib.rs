@@ -1,22 +1,22 @@
 //! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and
 //! hypervisors.
 //!
-//! The model has two kinds of halves. [`Vgic`] is shared. From any thread, devices drive lines
-//! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`],
-//! [`Vgic::write_from_device`]). The bus forwards the guest's accesses to register frames
-//! ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread. It answers the
-//! guest's accesses to the CPU interface's system registers, and says whether the vCPU is
-//! interrupted or may sleep. A hypervisor at EL2 makes a [`ListRegisterVcpu`] of it, whose guest
-//! acknowledges and ends interrupts in hardware. What the model needs of its monitor is two small
-//! traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
+//! The model has two sides. [`Vgic`] is shared: devices drive lines
+//! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`], [`Vgic::write_from_device`])
+//! from any thread, and the bus forwards the guest's accesses to register frames ([`Vgic::read`],
+//! [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread. It handles the guest's accesses to
+//! the CPU interface's system registers, and reports whether an interrupt is to be signaled or the
+//! vCPU may sleep. A hypervisor at EL2 turns it into a [`ListRegisterVcpu`], whose guest
+//! acknowledges and ends interrupts in hardware. The monitor must implement two small traits:
+//! [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
-//! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless
-//! the vCPU is asleep or in the guest. Then there is exactly one kick. Acknowledging one takes no
-//! lock and allocates nothing either.
+//! Making an interrupt pending takes no lock and allocates nothing. It makes no system call unless
+//! the vCPU is asleep or in the guest, and then it sends exactly one kick. Acknowledging an
+//! interrupt takes no lock and allocates nothing either.
 //!
-//! A guest cannot make the model panic, wait or grow without bound. Its mistakes are recorded in
-//! [`Vgic::events`]: a [`GuestFault`] names the register, the value and, in words, what is wrong
-//! with it. Monitors should print at least the first fault of each kind.
+//! A guest cannot make the model panic, block or grow without bound. Its mistakes are recorded in
+//! [`Vgic::events`]: a [`GuestFault`] names the register, the value, and what is wrong with it.
+//! Monitors should print at least the first fault of each kind.
 //!
 //! | implemented | |
 //! |---|---|
@@ -26,65 +26,67 @@
 //! | CPU interface | groups, 4 to 8 priority bits, preemption, both EOI modes, active priorities |
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
-//! | GICv2m | several frames, with the boards' ways of naming SPIs |
+//! | GICv2m | several frames, with the SPI naming conventions of existing boards |
 //! | life cycle | system and vCPU reset; freeze, save, restore: see [`saved_state`] |
 //!
 //! # Choices that the architecture leaves
 //!
-//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. Exceptions
-//!   are a vCPU with list registers that has yet to exit, and more mappings than one access may go
-//!   through. Then vCPUs take the rest further. Setting `GICR_CTLR.EnableLPIs` or
-//!   `GITS_CTLR.Enabled` goes through all that is mapped before it returns, or is repeated until it
-//!   has ([`Vgic::begin_write`]).
-//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves take turns, and none
-//!   starves.
-//! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three
-//!   `STATUSR` are not implemented.
-//! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group
-//!   runs; any other INTID does, as in list registers. `ICC_DIR_EL1` without `EOImode` is ignored.
-//! - `ICC_SGI1R_EL1` sends SGIs of Group 1 only (KVM's also those of Group 0). With one security
-//!   state, `ICC_ASGI1R_EL1` does what `ICC_SGI0R_EL1` does. Of two, `GICR_NSACR` permits the
-//!   Non-secure side nothing.
-//! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by
-//!   `GICD_CTLR.E1NWF`.
+//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. Two cases
+//!   are exceptions: a vCPU with list registers that must first exit the guest, and a change to
+//!   more mappings than one access may visit. In the second case vCPUs do the rest of the work
+//!   later. A write that sets `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings
+//!   before it returns, or must be repeated until all have been visited ([`Vgic::begin_write`]).
+//! - Among interrupts of equal priority, the lowest INTID is signaled first. LPIs of equal priority
+//!   are signaled in turn, so none starves.
+//! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three `STATUSR` registers
+//!   are not implemented.
+//! - Writing a special INTID to `ICC_EOIR<n>_EL1` does not drop the running priority, and neither
+//!   does any INTID while an interrupt of the other group runs. Any other INTID does, as with list
+//!   registers. `ICC_DIR_EL1` is ignored unless `EOImode` is set.
+//! - `ICC_SGI1R_EL1` sends only SGIs of Group 1 (KVM also sends those of Group 0). With one
+//!   security state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two, `GICR_NSACR` grants
+//!   the Non-secure side no access.
+//! - A 1-of-N interrupt is delivered to the next participating vCPU, in turn. `GICD_CTLR.E1NWF`
+//!   does not wake a vCPU for it.
 //!
 //! # Firmware's part
 //!
 //! After a reset, a redistributor sleeps and forwards nothing until `GICR_WAKER.ProcessorSleep` is
-//! cleared (IHI 0069, `GICR_WAKER`). With one security state both firmware and the guest can clear
-//! it. Linux does, but a kernel that expects firmware to have done so, as TF-A does before it
-//! enters the kernel on a CPU, receives no interrupts at all. A monitor that implements PSCI itself
-//! acts as firmware, and therefore must wake each redistributor before its vCPU starts:
+//! cleared (IHI 0069, `GICR_WAKER`). With one security state, either firmware or the guest can
+//! clear it. Linux does. A kernel that instead relies on firmware, as with TF-A, which clears it
+//! before the kernel starts on a CPU, would receive no interrupts at all. A monitor that implements
+//! PSCI itself acts as firmware, and therefore must wake each redistributor before its vCPU starts:
 //! [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do so. Monitors
-//! whose guests start in their own firmware should leave the option off. In the Non-secure view
-//! redistributors are always awake. Saved states contain whether each redistributor is awake.
+//! whose guests start in their own firmware should leave the option off. In the Non-secure view,
+//! redistributors are always awake. Saved states record whether each redistributor is awake.
 //!
-//! # What is left over
+//! # Deferred work
 //!
-//! An access does a bounded piece of what the guest asked for. The rest is a vCPU's work, as if an
-//! interrupt were there: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
-//! [`ListRegisterVcpu::enter`] do a piece each. While more is left, a vCPU does not sleep, and one
-//! that enters the guest is kicked at once. If others sleep or run, one of them is kicked. So a
-//! monitor that runs vCPUs need do nothing for it. One without vCPUs, or with an idle thread, calls
-//! [`Vgic::poll`].
+//! Each access does a bounded amount of work. vCPUs do the rest as if an interrupt were pending:
+//! [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
+//! [`ListRegisterVcpu::enter`] each do one piece. While work remains, a vCPU does not sleep, and a
+//! vCPU that enters the guest is kicked immediately. If another vCPU is asleep or in the guest, one
+//! such vCPU is kicked. A monitor that runs vCPUs therefore need not do anything. A monitor without
+//! vCPUs, or with an idle thread, may call [`Vgic::poll`].
 //!
 //! # Configuration
 //!
-//! [`VgicConfig::new`], [`its::ItsConfig::new`] and [`V2mConfig::new`] give complete machines,
-//! ITSes and frames; each field has a setter `with_…`. Later versions may add fields: their values
-//! from `new` keep the behaviour of this version.
+//! [`VgicConfig::new`], [`its::ItsConfig::new`] and [`V2mConfig::new`] return complete
+//! configurations of a machine, an ITS and a frame; each field has a setter `with_…`. Later
+//! versions may add fields, whose values from `new` will keep the behavior of this version.
 //!
 //! # Features
 //!
-//! Registers and commands take locks, and some hold one while they access guest memory. Without
-//! features, a thread that finds a lock taken spins, as at EL2. A monitor that is a process of an
-//! operating system chooses `std`, and its threads then sleep. So a holder that was preempted or
-//! waits for a page costs no other vCPU its time slice. Nothing else changes. `serde` makes saved
-//! states serialise, `vm-memory` provides [`VmMemory`].
+//! Register accesses and commands take locks, and some of these are held across accesses to guest
+//! memory. By default, a thread that finds a lock taken spins, as is usual at EL2. A monitor that
+//! runs as a process of an operating system should enable `std`: its threads then sleep instead, so
+//! that a lock holder that was preempted or waits for a page does not cost other vCPUs their time
+//! slices. The feature changes nothing else. `serde` makes saved states serializable, and
+//! `vm-memory` provides [`VmMemory`].
 //!
 //! # Example
 //!
-//! A monitor with one vCPU, whose guest has enabled a PPI: the timer fires, and the guest handles
+//! A monitor with one vCPU whose guest has enabled a PPI: the timer fires, and the guest handles
 //! it.
 //!
 //! ```
@@ -116,7 +118,7 @@
 //! let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), kick)?;
 //! let mut vcpu = vcpus.remove(0);
 //!
-//! // The guest's driver writes these, as the monitor's exit handler passes it on.
+//! // Writes by the guest's driver, as the monitor's exit handler forwards them.
 //! let timer = IntId::new(27);
 //! let write = |address, value| gic.write(address, AccessWidth::Word, value);
 //! write(distributor + u64::from(gicd::CTLR.offset()), 2)?;

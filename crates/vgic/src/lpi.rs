@@ -1,102 +1,112 @@
-//! Per-LPI state, and its way to the vCPU without a lock. The core owns every mapped event's entry,
-//! what leads to it and what says that it is ready. After SYNC, nothing becomes pending at an old
-//! place.
+//! Per-LPI state, and its delivery to the vCPU without a lock. The core owns the entry of every
+//! mapped event, the tables that lead to it, and the bitmaps that mark it as ready. Invariant:
+//! after SYNC, no LPI becomes pending at a former target.
 //!
 //! # State
 //!
-//! Every mapped event has an **entry**: one atomic word, its translation and its pending bit. Its
-//! value names target, priority and INTID of one moment, so an LPI is never pending at two places
-//! or at an old one. An LPI can also be pending at a redistributor that no event of it targets: by
-//! `GICR_SETLPIR`, by MOVALL, from the pending table. That is an entry of its own, in a flat table
-//! of the redistributor. When the LPI's event comes to that redistributor, its entry takes over
-//! what is pending there. So an LPI has one entry at each redistributor.
+//! Every mapped event has an **entry**: one atomic word that holds its translation and its pending
+//! bit. Because target, priority and INTID are read together with the pending bit, an LPI is never
+//! pending at two targets or at an old one.
 //!
-//! | object | holds |
+//! An LPI can also be pending at a redistributor that none of its events targets: by
+//! `GICR_SETLPIR`, by MOVALL, or from the pending table. It then has a separate entry in a flat
+//! table of that redistributor. When an event of the LPI is retargeted to that redistributor, the
+//! event's entry takes over the pending state. An LPI with one event therefore has one pending
+//! state at each redistributor.
+//!
+//! | object | contents |
 //! |---|---|
 //! | entry (`entry`, `entry_table`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
-//! | device table entry and ITT (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
-//! | ready bitmap (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
-//! | `needs_kick` ([`VcpuWakeup`]) | the vCPU is in WFI or in guest mode |
+//! | device table entry and ITT (`device_table`, `itt`) | the links from DeviceID and EventID to the entry, and the generation that the entry must have |
+//! | ready bitmap (`ready_bitmap`) | per vCPU and level, one bit per entry, with summaries; a set bit means "examine the entry" |
+//! | `needs_kick` ([`VcpuWakeup`]) | set while the vCPU is in WFI or in guest mode |
 //! | state under the command lock (`control`: `translator`, `tables`, `sweep`, `device_entries`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
 //!
-//! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
-//! `EnableLPIs`. A message reads no other flag, and a command that forbids has finished when it has
-//! rewritten the entries.
+//! D combines every condition that can forbid a message: the event and its collection must be
+//! mapped, the ITS enabled, and the target's `EnableLPIs` set. A message checks no other flag, and
+//! a command that forbids messages is complete once it has rewritten the entries.
 //!
-//! # Nothing is lost, misplaced or late
+//! # No LPI is lost, misplaced or late
 //!
-//! `injection` has the steps of a message in their order. They rest on this:
+//! `injection` lists the steps of a message in order. Their correctness rests on these rules:
 //!
-//! 1. P is set only by an exchange of the whole entry. At that moment the event was mapped and
-//!    deliverable, with that target, priority and INTID. A producer delayed before the exchange
-//!    fails. One delayed after it only sets a ready bit and kicks.
+//! 1. P is set only by a compare-and-exchange of the whole entry, so at that moment the event was
+//!    mapped and deliverable, with that target, priority and INTID. If a producer is delayed before
+//!    the exchange, the exchange fails. If it is delayed after the exchange, it only sets a ready
+//!    bit and kicks.
 //! 2. The entry's generation equals that of the link to it exactly while the entry belongs to that
-//!    device. A generation never comes back (`entry_allocator` retires what used them up). A device
-//!    table entry may pass to another device: a message checks that it is still its own device's
-//!    after it has read it (`device_table`).
-//! 3. Ready bits carry no authority. A stray one leads to an entry that is not ready.
+//!    device. A generation is never reused (`entry_allocator` retires blocks and nodes that have
+//!    used them all). A device table entry may pass to another device, so after reading one a
+//!    message checks that it still belongs to its own device (`device_table`).
+//! 3. Ready bits are only hints. A stray bit leads to an entry that is not ready, and is ignored.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
-//!    Each of these pairs of accesses is sequentially consistent, and one side sees the other. The
-//!    pairs are entry and leaf, leaf and summary, summary and top, top and mask, mask and
+//!    The accesses in each of these pairs are sequentially consistent, so at least one side
+//!    observes the other: entry and leaf, leaf and summary, summary and top, top and mask, mask and
 //!    `needs_kick`.
-//! 5. All writes of an entry are read-modify-writes, also for a message whose event is pending
-//!    already. So the acknowledgement that takes it has seen what the device wrote before.
+//! 5. Every write of an entry is a read-modify-write, including by a message whose event is already
+//!    pending. The acknowledgment that takes the interrupt therefore observes what the device wrote
+//!    before it sent the message.
 //!
-//! Two events mapped to one LPI are two entries, and may deliver it twice.
+//! Two events mapped to one LPI have two entries, and may deliver it twice.
 //!
 //! # List registers
 //!
-//! A vCPU that runs guest code with list registers takes LPIs along (L). P is clear then, and set
-//! again by a message that comes meanwhile. When the vCPU exits it folds the list register into the
-//! entry. What the guest did not acknowledge becomes pending again, at the target that the entry
-//! names then. A command that removes pending state also sets R, so that the list register brings
-//! nothing back. R outlives DISCARD and MAPTI of the same event. It needs not outlive MAPD, after
-//! which the generation differs. Nothing is signalled from an entry that is listed, so an LPI is in
-//! one list register at most.
+//! When a vCPU enters guest mode, it moves LPIs into list registers and sets L in their entries. P
+//! is then clear, and a message that arrives in the meantime sets it again. When the vCPU exits, it
+//! folds each list register into the entry: an LPI that the guest did not acknowledge becomes
+//! pending again, at the target that the entry names by then. A command that removes pending state
+//! also sets R, so that folding does not restore it. R outlives DISCARD and MAPTI of the same
+//! event. It need not outlive MAPD, after which the generation differs. An entry with L set is not
+//! signaled, so an LPI is in at most one list register.
 //!
-//! A command that changes a listed entry recalls its vCPU. SYNC waits until every vCPU recalled
-//! before it has folded. So after SYNC nothing is pending at an old place, in list registers
-//! neither. Disabling LPIs and MOVALL count what is in a list register as pending. If the guest has
-//! acknowledged it, and not exited since, it is delivered once more.
+//! A command that changes a listed entry recalls its vCPU. SYNC waits until every vCPU that was
+//! recalled before it has folded its list registers, so after SYNC no LPI is pending at a former
+//! target, including in list registers. Disabling LPIs and MOVALL treat an LPI in a list register
+//! as pending. If the guest has acknowledged it but not exited since, the LPI is delivered once
+//! more.
 //!
 //! # Choices that the architecture leaves
 //!
-//! - MAPC of a mapped collection to another redistributor, and MOVI, take pending state along.
-//!   MOVALL moves what is pending at the first redistributor, nothing else.
-//! - MAPTI of a mapped event, and MAPD of a mapped device, discard what was pending before.
-//! - What is pending stays so when the ITS is disabled or the collection unmapped: it is at the
-//!   redistributor.
-//! - What moves to a redistributor whose LPIs are disabled is held, and pending there once they are
-//!   enabled.
-//! - A configuration byte may be read again at any command that touches its LPI, and is at INV,
-//!   INVALL and when the event becomes deliverable.
+//! - When MAPC maps an already mapped collection to another redistributor, and on MOVI, pending
+//!   state moves along. MOVALL moves the pending LPIs of the first redistributor and nothing else.
+//! - MAPTI of a mapped event, and MAPD of a mapped device, discard the previous pending state.
+//! - A pending LPI stays pending when the ITS is disabled or the collection unmapped, because the
+//!   pending state belongs to the redistributor.
+//! - A pending LPI that moves to a redistributor whose LPIs are disabled is held, and becomes
+//!   pending there when they are enabled.
+//! - Any command that touches an LPI may reread its configuration byte. INV, INVALL and making the
+//!   event deliverable always reread it.
 //!
 //! # Sweeps
 //!
-//! Requests that concern everything mapped are carried out a piece at a time (`sweep_steps`): MAPC,
-//! INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
-//! `Quiescent` report them as done when they are. Enabling has no such report: the write that
-//! enables LPIs or an ITS ends with its sweep, or is repeated until that is done. The register
-//! reads as disabled until then.
+//! Requests that affect all mappings are carried out one piece at a time (`sweep_steps`): MAPC,
+//! INVALL, MOVALL, MAPD, `EnableLPIs` and `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
+//! `Quiescent` report their completion. Enabling has no such status bit, so the write that enables
+//! LPIs or an ITS returns only when its sweep is done, or must be repeated until then. The register
+//! reads as disabled in the meantime.
 //!
 //! # When the heap has no memory left
 //!
-//! Messages, acknowledgement and everything that takes mappings away allocate nothing. A command
-//! that maps an event or a device, moves an event or invalidates it takes its memory first:
-//! without, it fails, and nothing changed. A sweep waits where it is (`sweep_steps`). An enable
-//! does not take effect.
+//! Messages, acknowledgment and commands that remove mappings allocate nothing. A command that maps
+//! an event or a device, or that moves or invalidates an event, allocates its memory first: if that
+//! fails, the command fails without having changed anything. A sweep that runs out of memory pauses
+//! and resumes later (`sweep_steps`). An enable does not take effect.
 //!
 //! # Locks
 //!
 //! ```text
 //! Its.state              one per ITS: registers and queue
-//!   └─ LpiCore.control   one per machine: cold state, and the right to rewrite entries for it
-//! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
+//!   └─ LpiCore.control   one per machine: command state, and the right to rewrite entries from it
+//! (none)                 messages, acknowledgment, notification: no kick is sent with a lock held
 //! ```
 //!
-//! `LpiCore.control` is held for 1024 entries at a time at most, but for what a monitor asks for.
+//! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only a
+//! monitor requests.
 
-#![expect(clippy::inline_always, reason = "a message's short way is one function without stack")]
+#![expect(
+    clippy::inline_always,
+    reason = "the fast path of a message must be one function without a stack frame"
+)]
 
 mod config;
 mod consumer;
@@ -151,12 +161,12 @@ pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
-/// Entries that count as a unit of work.
+/// Number of entries that count as one unit of work.
 pub(crate) const ENTRIES_PER_UNIT: u64 = 16;
-/// Entries visited with the command lock held, before others get it.
+/// Number of entries visited before the command lock is released for other threads.
 pub(crate) const ENTRIES_PER_PIECE: u64 = 1 << 10;
-/// Turns of a spinning loop between two pieces of a long access, in which others get the command
-/// lock.
+/// Iterations of the spin loop between two pieces of a long access, during which other threads can
+/// take the command lock.
 const SPINS_PER_PIECE: u32 = 64;
 
 /// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
@@ -164,12 +174,12 @@ pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
-    /// Commands made something ready, and its vCPU may not have been kicked yet.
+    /// Set when commands made LPIs ready whose vCPUs may not have been kicked yet.
     must_kick: AtomicBool,
-    /// Units of work that an access to a redistributor's register does before it leaves the rest
-    /// to the next.
+    /// Units of work that one access to a redistributor's register does; later accesses do the
+    /// rest.
     work_per_access: u32,
-    /// One bit per vCPU: its `PendingLpis` was given out.
+    /// Per vCPU: 1 while its `PendingLpis` exists.
     given_out: Box<[AtomicU32]>,
 }
 
@@ -180,8 +190,8 @@ impl fmt::Debug for LpiCore {
 }
 
 impl LpiCore {
-    /// A core without mappings, all LPIs disabled. Sizes beyond what [`LpiConfig`] allows are cut
-    /// down.
+    /// Creates a core without mappings and with all LPIs disabled. Sizes are limited to the maxima
+    /// of [`LpiConfig`].
     pub(crate) fn new(
         config: LpiConfig,
         memory: Arc<dyn GuestMemory>,
@@ -200,8 +210,8 @@ impl LpiCore {
         })?)
     }
 
-    /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such
-    /// vCPU.
+    /// Returns the part of the state that `cpu`'s thread owns; `None` if it already exists, or the
+    /// machine has no such vCPU.
     pub(crate) fn pending_lpis(
         self: &Arc<Self>,
         cpu: Cpu,
@@ -222,7 +232,7 @@ impl LpiCore {
         &self.shared
     }
 
-    /// Adds an ITS with this device table, up to 2^16 of them.
+    /// Adds an ITS with this device table. There can be at most 2^16 of them.
     pub(crate) fn add_its(
         &self,
         base: u64,
@@ -231,16 +241,16 @@ impl LpiCore {
         self.control.lock().add_its(base, device_table)
     }
 
-    /// Returns true if an event of a device of an ITS is mapped to a mapped collection. Lock-free.
-    /// While a command changes the mapping, either result is possible.
+    /// Returns `true` if an event of a device of an ITS is mapped to a mapped collection.
+    /// Lock-free. While a command changes the mapping, either result is possible.
     ///
     /// Context: any.
     pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.shared.is_mapped(device_table, device, event)
     }
 
-    /// Runs `change` under the command lock, for callers that hold locks themselves. They must call
-    /// [`send_kicks`](Self::send_kicks) after they release them.
+    /// Runs `change` under the command lock without sending kicks, for callers that hold locks
+    /// themselves. They must call [`send_kicks`](Self::send_kicks) after they release them.
     pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
         let mut control = self.control.lock();
         let result = change(&mut control);
@@ -250,7 +260,7 @@ impl LpiCore {
         result
     }
 
-    /// Kicks the vCPUs that commands made something ready for, and one for work that is left over.
+    /// Kicks the vCPUs for which commands made LPIs ready, and one vCPU for deferred work.
     pub(crate) fn send_kicks(&self) {
         self.wakeup.kick_for_work();
         if self.must_kick.load(Ordering::SeqCst) && self.must_kick.swap(false, Ordering::SeqCst) {
@@ -271,20 +281,21 @@ impl LpiCore {
         result
     }
 
-    /// `GICR_CTLR.EnableLPIs` was set: returns when that holds for every LPI. For callers that hold
-    /// no locks.
+    /// Finishes setting `GICR_CTLR.EnableLPIs`: returns when it is in effect for every LPI. Callers
+    /// must hold no locks.
     pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), OutOfMemory> {
         self.finish(Cause::Enable(cpu.get()))
     }
 
-    /// `GITS_CTLR.Enabled` was set: returns when that holds for every event. For callers that hold
-    /// no locks.
+    /// Finishes setting `GITS_CTLR.Enabled`: returns when it is in effect for every event. Callers
+    /// must hold no locks.
     pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), OutOfMemory> {
         self.finish(Cause::Admit(its))
     }
 
-    /// Takes time in proportion to what is mapped. Also returns if a concurrent write clears the
-    /// enable bit. Terminates: each re-enable runs its own sweep.
+    /// Runs a sweep to its end, in time proportional to the number of mappings. Also returns if a
+    /// concurrent write clears the enable bit. The loop terminates, because every writer that sets
+    /// the bit again also runs the new sweep itself.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
             // Without a pause, a waiter would seldom see the lock free.
@@ -293,8 +304,8 @@ impl LpiCore {
         Ok(())
     }
 
-    /// Goes on with what registers asked for, by up to one access's budget. For callers that hold
-    /// no locks.
+    /// Advances the sweeps that register writes started, by up to one access's budget. Callers must
+    /// hold no locks.
     pub(crate) fn advance_registers(&self) {
         let mut left = u64::from(self.work_per_access) * ENTRIES_PER_UNIT;
         let mut is_done = false;
@@ -308,50 +319,52 @@ impl LpiCore {
         }
     }
 
-    /// As [`advance_registers`](Self::advance_registers), unless another thread is at work.
+    /// Calls [`advance_registers`](Self::advance_registers), unless another thread holds the
+    /// command lock.
     pub(crate) fn try_advance_registers(&self) {
         if !self.is_busy() {
             self.advance_registers();
         }
     }
 
-    /// Does another thread hold the command lock?
+    /// Returns `true` if another thread holds the command lock.
     pub(crate) fn is_busy(&self) -> bool {
         self.control.try_lock().is_none()
     }
 
-    /// One of the ITSes has this left over now, and had `left` before.
+    /// Records whether an ITS has deferred work now; `left` is whether it had some before, and is
+    /// updated.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         self.wakeup.note_work(left, progress);
     }
 
-    /// Finishes every sweep, in one go.
+    /// Runs every sweep to its end.
     pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
         self.with(Control::finish_sweeps)
     }
 
-    /// All redistributors are reset: LPIs are disabled, what was pending is gone, memory is not
-    /// written.
+    /// Resets the LPI state of all redistributors: LPIs are disabled and pending state is discarded
+    /// without being written to memory.
     pub(crate) fn reset_lpis(&self) {
         self.with(Control::reset_lpis);
     }
 
-    /// `GICR_INVLPIR`.
+    /// Handles a write to `GICR_INVLPIR`.
     pub(crate) fn invalidate(&self, cpu: Cpu, lpi: Lpi) -> Result<(), OutOfMemory> {
         self.with(|control| control.invalidate(cpu.get(), lpi))
     }
 
-    /// `GICR_INVALLR`.
+    /// Handles a write to `GICR_INVALLR`.
     pub(crate) fn invalidate_all(&self, cpu: Cpu) {
         self.with(|control| control.invalidate_all(cpu.get()));
     }
 
-    /// `GICR_CLRLPIR`.
+    /// Handles a write to `GICR_CLRLPIR`.
     pub(crate) fn clear_lpi(&self, cpu: Cpu, lpi: Lpi) {
         self.with(|control| control.clear_lpi(cpu.get(), lpi));
     }
 
-    /// The LPIs that are pending at `cpu`'s redistributor.
+    /// Returns the LPIs that are pending at `cpu`'s redistributor.
     #[cfg(test)]
     pub(crate) fn pending(&self, cpu: Cpu) -> alloc::vec::Vec<Lpi> {
         self.with_kicks_deferred(|control| control.pending(cpu.get()))

@@ -1,4 +1,4 @@
-//! The shared half of the model: register frames, lines and messages, from any thread.
+//! The shared side of the model: register frames, lines and messages, used from any thread.
 
 mod address_map;
 pub(crate) mod doorbells;
@@ -30,8 +30,9 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::{gicr, gits};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
 
-/// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any
-/// thread.
+/// A virtual GIC, as devices and the bus see it.
+///
+/// It is `Sync`: every operation may be called from any thread.
 pub struct Vgic {
     pub(crate) config: VgicConfig,
     pub(crate) wired: Wired,
@@ -39,19 +40,19 @@ pub struct Vgic {
     pub(crate) wakeup: Arc<VcpuWakeup>,
     pub(crate) lpis: Option<Arc<LpiCore>>,
     pub(crate) its: Box<[Arc<Its>]>,
-    /// By vCPU.
+    /// Indexed by vCPU.
     pub(crate) redistributors: Box<[RedistributorRegisters]>,
     pub(crate) addresses: AddressMap,
 }
 
-/// The address is not one of the model's ([`Vgic::regions`]).
+/// The error of an access outside of the model's [regions](Vgic::regions).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("no frame of the GIC at {0:#x}")]
+#[error("the GIC has no frame at address {0:#x}")]
 pub struct NotClaimed(pub u64);
 
-/// Somebody observes lines already.
+/// The error of [`Vgic::observe_lines`] when an observer is already registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the GIC has a line observer already")]
+#[error("the GIC already has a line observer")]
 pub struct ObserverTaken;
 
 impl fmt::Debug for Vgic {
@@ -61,21 +62,23 @@ impl fmt::Debug for Vgic {
 }
 
 impl Vgic {
-    /// Registers the observer of the guest's deactivation of a level-sensitive line, to resample
-    /// its source. It is called on EOI, DIR or a write to `ICACTIVER`, on the thread that did it.
-    /// Lowering the line from there makes no spurious interrupt.
+    /// Registers an observer that is called when the guest deactivates a level-sensitive line, so
+    /// that it can resample the source of the line.
+    ///
+    /// It is called on EOI, DIR or a write to `ICACTIVER`, on the thread that performs the access.
+    /// If the observer lowers the line during the call, no spurious interrupt follows.
     ///
     /// # Errors
-    /// [`ObserverTaken`] from the second call on.
+    /// [`ObserverTaken`] if an observer has been registered before.
     pub fn observe_lines(&self, observer: Arc<dyn LineObserver>) -> Result<(), ObserverTaken> {
         self.wired.observe(observer).map_err(|_| ObserverTaken)
     }
 
-    /// Reads `width` at a guest physical address. What no register takes reads as zero and is
-    /// counted in [`events`](Self::events).
+    /// Reads `width` at a guest physical address. An access that no register accepts reads as zero
+    /// and is counted in [`events`](Self::events).
     ///
     /// # Errors
-    /// [`NotClaimed`] outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside of the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let at = frame.at(address - u64::from(offset));
@@ -102,13 +105,14 @@ impl Vgic {
         })
     }
 
-    /// Writes the low `width` of `value` at a guest physical address. What no register takes is
-    /// ignored and counted in [`events`](Self::events). Setting `GICR_CTLR.EnableLPIs` or
-    /// `GITS_CTLR.Enabled` takes time in proportion to what is mapped;
-    /// [`begin_write`](Self::begin_write) bounds it.
+    /// Writes the low `width` of `value` to a guest physical address.
+    ///
+    /// An access that no register accepts is ignored and counted in [`events`](Self::events).
+    /// Setting `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` takes time in proportion to the number
+    /// of mappings; [`begin_write`](Self::begin_write) bounds it.
     ///
     /// # Errors
-    /// [`NotClaimed`] outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside of the model's regions.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), NotClaimed> {
         let begun = self.begin_write(address, width, value)?;
         match self.frame_at(address) {
@@ -123,13 +127,15 @@ impl Vgic {
         Ok(())
     }
 
-    /// As [`write`](Self::write), in bounded time: for a hypervisor that cannot be interrupted
-    /// meanwhile. [`Progress::Unfinished`] says that the guest has enabled LPIs or an ITS, and that
-    /// messages do not arrive yet. The vCPU then repeats the access before it does anything else. A
-    /// hypervisor at EL2 need only enter the guest again without advancing its PC.
+    /// Writes like [`write`](Self::write), but in bounded time, for a hypervisor that cannot be
+    /// interrupted during the access.
+    ///
+    /// [`Progress::Unfinished`] means that the guest has enabled LPIs or an ITS, but messages do
+    /// not arrive yet. The vCPU must then repeat the access before it does anything else. A
+    /// hypervisor at EL2 need only reenter the guest without advancing its PC.
     ///
     /// # Errors
-    /// [`NotClaimed`] outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside of the model's regions.
     pub fn begin_write(
         &self,
         address: u64,
@@ -168,9 +174,11 @@ impl Vgic {
         Ok(Progress::done(!is_enabling))
     }
 
-    /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are
-    /// driven. The vCPUs do not run meanwhile; each owner calls
-    /// [`Vcpu::reset`](crate::Vcpu::reset) afterwards.
+    /// Performs a system reset: registers, interrupts and LPIs are as after power-on, while lines
+    /// keep the levels to which they are driven.
+    ///
+    /// The vCPUs must not run during the reset. Afterwards, the owner of each vCPU must call
+    /// [`Vcpu::reset`](crate::Vcpu::reset).
     pub fn reset(&self) {
         self.its.iter().for_each(|its| its.reset());
         self.wired.reset(&self.config);
@@ -180,40 +188,42 @@ impl Vgic {
         }
     }
 
-    /// Does the model answer for this address?
+    /// Returns `true` if the address lies in one of the model's [regions](Self::regions).
     pub fn claims(&self, address: u64) -> bool {
         self.addresses.region(address).is_some()
     }
 
-    /// The regions that the model claims, by ascending address.
+    /// Returns the regions that the model claims, by ascending address.
     pub fn regions(&self) -> &[Region] {
         self.addresses.regions()
     }
 
-    /// The doorbell of the ITS at this index of [`VgicConfig::its`]: where devices' messages go.
+    /// Returns the doorbell of the ITS at this index of [`VgicConfig::its`], to which its devices
+    /// send their messages.
     pub fn its(&self, index: usize) -> Option<Arc<dyn SignalMsi<DeviceId>>> {
         let its = Arc::clone(self.its.get(index)?);
         Some(its)
     }
 
-    /// Does a piece of what accesses left over: commands beyond an ITS's budget
-    /// ([`work_per_access`](crate::its::ItsConfig::work_per_access)), and changes of everything
-    /// that is mapped.
+    /// Does a piece of the work that accesses deferred: commands beyond an ITS's budget
+    /// ([`work_per_access`](crate::its::ItsConfig::work_per_access)), and changes that affect all
+    /// mappings.
     ///
-    /// Monitors that run vCPUs need not call this. [`Vcpu::inputs`](crate::Vcpu::inputs),
+    /// Monitors that run vCPUs need not call this, because [`Vcpu::inputs`](crate::Vcpu::inputs),
     /// [`prepare_to_sleep`](crate::Vcpu::prepare_to_sleep),
     /// [`enter_guest`](crate::Vcpu::enter_guest) and
-    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) do a piece each. While more is
-    /// left, a vCPU does not sleep, is kicked as it enters the guest, and one that sleeps or runs
-    /// is kicked. It is for a monitor without vCPUs, or with time to spare.
+    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) each do a piece. While work
+    /// remains, a vCPU does not sleep and is kicked as it enters the guest, and one vCPU that
+    /// already sleeps or is in the guest is kicked. The method is meant for monitors without vCPUs,
+    /// or with time to spare.
     ///
-    /// What waits for memory on the heap ([`FaultReason::OutOfMemory`]) goes on here, too.
+    /// It also resumes work that was waiting for heap memory ([`FaultReason::OutOfMemory`]).
     pub fn poll(&self) -> Progress {
         self.do_piece();
         Progress::done(!self.wakeup.has_work())
     }
 
-    /// Does a piece of what is left over, if anything is and no other thread is at work.
+    /// Does a piece of the deferred work, if any remains and no other thread is doing it.
     #[inline]
     pub(crate) fn go_on(&self) {
         if self.wakeup.has_work() {
@@ -229,36 +239,37 @@ impl Vgic {
         self.its.iter().for_each(|its| its.try_poll());
     }
 
-    /// Finishes what registers and commands began, in one go: for a machine that stands still.
+    /// Finishes all work that registers and commands have begun, without a bound. For a machine
+    /// that is stopped.
     pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
         self.its.iter().for_each(|its| its.finish());
         self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
     }
 
-    /// Lets every ITS go on.
+    /// Polls the command queue of every ITS.
     pub(crate) fn poll_all_its(&self) {
         self.its.iter().for_each(|its| its.poll());
     }
 
-    /// After a restore: commands that were waiting go on.
+    /// Resumes commands that were waiting in the restored state.
     pub(crate) fn note_restored_commands(&self) {
         self.its.iter().for_each(|its| its.note_restored());
         self.wakeup.kick_for_work();
     }
 
-    /// Faults of the commands of the ITS at this index.
+    /// Returns the faults of the commands of the ITS at this index of [`VgicConfig::its`].
     pub fn command_faults(&self, index: usize) -> Option<CommandFaultLog> {
         self.its.get(index).map(|its| its.command_faults())
     }
 
-    /// Returns the record of the guest's mistakes. Nothing else tells why a guest that misuses its
-    /// controller receives no interrupts, so monitors should print the faults that
-    /// [`EventLog::drain`] passes on.
+    /// Returns the record of the guest's mistakes. It is the only indication of why a guest that
+    /// misuses its controller receives no interrupts, so monitors should print the faults that
+    /// [`EventLog::drain`] returns.
     pub fn events(&self) -> &EventLog {
         &self.events
     }
 
-    /// The configuration that this virtual GIC was made from.
+    /// Returns the configuration from which this virtual GIC was created.
     pub fn config(&self) -> &VgicConfig {
         &self.config
     }
@@ -272,7 +283,7 @@ impl Vgic {
         self.addresses.frame_at(&self.config, &self.its, address)
     }
 
-    /// The redistributor of a vCPU that the machine has.
+    /// Returns the redistributor of a vCPU, or `None` if the machine does not have that vCPU.
     pub(crate) fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
         Some(Redistributor {
             cpu,
@@ -300,16 +311,17 @@ impl Vgic {
 }
 
 impl SetLine for Vgic {
-    /// `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked` if it is not;
-    /// `NoDoorbell` if there is no such line.
+    /// Drives a line to a level. Returns `Pending` if the interrupt is pending afterwards, enabled
+    /// or not, `Blocked` if it is not, and `NoDoorbell` if the line does not exist.
     fn set_line(&self, line: Line, level: Level) -> Delivery {
         line_delivery(self.wired.drive(line, level))
     }
 
-    /// Answers as [`set_line`](Self::set_line). An edge is latched by one atomic operation, so
-    /// concurrent senders of one line lose none. KVM's `KVM_IRQ_LINE` latches an edge for each
-    /// level of 1, too; a level of 0 that follows lowers a level-sensitive line, which this does
-    /// not.
+    /// Latches an edge on a line. Returns the same results as [`set_line`](Self::set_line).
+    ///
+    /// The edge is latched by one atomic operation, so concurrent senders on one line lose none.
+    /// KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but its following level of 0
+    /// lowers a level-sensitive line; this method leaves the level unchanged.
     fn pulse(&self, line: Line) -> Delivery {
         line_delivery(self.wired.pulse(line))
     }

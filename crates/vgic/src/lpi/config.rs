@@ -1,43 +1,45 @@
-//! Size limits of an LPI core, and the mapping of configured priorities to levels.
+//! Size limits of an LPI core, and the mapping from configured priorities to levels.
 
 use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
 use super::itt::CHUNK_ENTRIES;
 use super::ready_bitmap::{ENTRIES_PER_SUMMARY, MAX_POSITIONS};
 use gic_arch::{Priority, lpi};
 
-/// Most INTID bits: 2^20 − 8192 LPIs.
+/// Maximum number of INTID bits: 2^20 − 8192 LPIs.
 pub(crate) const MAX_ID_BITS: u8 = 20;
-/// Most event bits of a device.
+/// Maximum number of a device's event bits.
 pub(crate) const MAX_EVENT_BITS: u8 = {
-    #[expect(clippy::cast_possible_truncation, reason = "23")]
+    #[expect(clippy::cast_possible_truncation, reason = "the value is 23")]
     let bits = super::itt::MAX_EVENT_BITS as u8;
     bits
 };
-/// Most entries that can be configured.
+/// Maximum number of entries that can be configured.
 const MAX_ENTRIES: u32 = 1 << 22;
-const _: () = assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "each has ready bits");
+const _: () =
+    assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "every entry needs ready bits");
 
-/// The part of the CPU interface's range that configured priorities of LPIs are in.
+/// The part of the CPU interface's priority range that the configured priorities of LPIs occupy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PriorityView {
-    /// One security state: the priority itself.
+    /// One security state: the configured priority itself.
     Unshifted,
-    /// Two security states: LPIs are Non-secure, in the lower half of the range.
+    /// Two security states: LPIs are Non-secure, so their priorities are in the lower half of the
+    /// range.
     NonSecure,
 }
 
-/// The meaning of an LPI's configured priority to the CPU interface.
+/// The mapping of LPIs' configured priorities to priorities of the CPU interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Priorities {
-    /// The part of the range.
+    /// The part of the range that they occupy.
     pub(crate) view: PriorityView,
-    /// Number of bits that count: 4 to 8.
+    /// Number of implemented priority bits: 4 to 8.
     pub(crate) bits: u8,
 }
 
 impl Priorities {
-    /// The level of a configured priority: bits that do not count make no levels, which would take
-    /// memory.
+    /// Returns the level of a configured priority. Unimplemented bits are dropped, because
+    /// additional levels would cost memory.
     pub(super) const fn level(self, configured: Priority) -> Level {
         let bits = match self.view {
             PriorityView::Unshifted => self.bits,
@@ -46,7 +48,7 @@ impl Priorities {
         Level::of(configured.truncated(bits as u32))
     }
 
-    /// The priority of a level, as the CPU interface sees it.
+    /// Returns the priority of a level, as the CPU interface sees it.
     pub(super) const fn of(self, level: Level) -> Priority {
         match self.view {
             PriorityView::Unshifted => level.configured(),
@@ -54,7 +56,7 @@ impl Priorities {
         }
     }
 
-    /// The levels before this number are more urgent than this priority of the CPU interface's.
+    /// Returns the number of levels that are more urgent than this priority of the CPU interface.
     pub(super) fn levels_before(self, than: Priority) -> u32 {
         let than = u32::from(than.get());
         match self.view {
@@ -69,25 +71,25 @@ impl Priorities {
 pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
-    /// The budget of entries: about one per mapped event, counted in powers of two up to 32 per
-    /// device and in 32s beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a
-    /// entry.
+    /// The budget of entries, at most 2^22. Each mapped event needs about one: entries are
+    /// allocated in powers of two up to 32 per device, and in blocks of 32 beyond. Memory is
+    /// allocated on use: 8 bytes and a few bits per entry.
     pub(crate) entries: u32,
-    /// The budget of mapped devices, of all ITSes each.
+    /// The budget of mapped devices, for each ITS.
     pub(crate) devices: u32,
-    /// INTID bits of the distributor: 14 to [`MAX_ID_BITS`].
+    /// Number of the distributor's INTID bits: 14 to [`MAX_ID_BITS`].
     pub(crate) id_bits: u8,
-    /// The meaning of priorities.
+    /// The mapping of priorities.
     pub(crate) priorities: Priorities,
-    /// Are there `GICR_SETLPIR` and `GICR_CLRLPIR`?
+    /// `true` if `GICR_SETLPIR` and `GICR_CLRLPIR` exist.
     pub(crate) direct: bool,
-    /// Units of work at one access to a redistributor's register.
+    /// Units of work that one access to a redistributor's register does.
     pub(crate) work_per_access: u32,
 }
 
 impl LpiConfig {
-    /// A machine of this many vCPUs: 2^17 entries, 2^16 devices, 16 INTID bits, one security state,
-    /// five priority bits.
+    /// Returns the configuration of a machine with this many vCPUs: 2^17 entries, 2^16 devices, 16
+    /// INTID bits, one security state, five priority bits.
     pub(crate) const fn new(vcpus: u16) -> Self {
         let priorities = Priorities { view: PriorityView::Unshifted, bits: 5 };
         Self {
@@ -118,17 +120,19 @@ impl LpiConfig {
         self.entries / CHUNK_ENTRIES
     }
 
-    /// Number of the distributor's LPIs.
+    /// Returns the number of the distributor's LPIs.
     pub(super) const fn lpis(self) -> u32 {
         (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }
 
-    /// The first position that is no entry's.
+    /// Returns the first position beyond those of events' entries.
     pub(super) const fn first_own_position(self) -> u32 {
         self.entries.next_multiple_of(ENTRIES_PER_SUMMARY)
     }
 
-    /// Every chunk can hang under a node of its own, and these under others.
+    /// Returns the number of nodes. Every chunk may need a node above it, and these nodes need
+    /// further ones above them.
+    ///
     pub(super) const fn nodes(self) -> u32 {
         2 * self.chunks()
     }

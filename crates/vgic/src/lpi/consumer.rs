@@ -1,4 +1,4 @@
-//! Acknowledging the most urgent pending LPI of a vCPU: one consumer at a time.
+//! Acknowledgment of the most urgent pending LPI of a vCPU, by one consumer at a time.
 
 use super::entry::{Entry, Level};
 use super::entry_table::Position;
@@ -9,12 +9,12 @@ use core::ops::ControlFlow;
 use doorbell_fallible::{OutOfMemory, try_box};
 use gic_arch::{Lpi, Priority};
 
-/// An LPI that can be signalled to its vCPU.
+/// An LPI that can be signaled to its vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ReadyLpi {
     /// The interrupt.
     pub(crate) lpi: Lpi,
-    /// Its priority, as the CPU interface sees it.
+    /// The priority, as the CPU interface sees it.
     pub(crate) priority: Priority,
 }
 
@@ -25,10 +25,10 @@ pub(crate) struct ListedLpi {
     generation: u32,
 }
 
-/// The state of the consumer: whose turn it is.
+/// The state of the consumer: which LPIs have their turn.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
-    /// Apart, as a vCPU may have no LPIs.
+    /// Boxed, because a vCPU may have no LPIs.
     turns: Box<[TurnTable; 1]>,
 }
 
@@ -42,15 +42,16 @@ impl Consumer {
         self.take_entry(shared, than).map(|taken| ready(taken, shared))
     }
 
-    /// Returns the entry, in registers: what is stored behind an exchange waits until that is done.
+    /// Returns the entry by value, in registers: stores that follow the exchange would wait until
+    /// it has completed.
     #[inline(never)]
     fn take_entry(&mut self, shared: &Shared, than: Priority) -> Option<Entry> {
         let vcpu = self.vcpu;
         self.walk(shared, than, &mut Take { shared, vcpu })
     }
 
-    /// Takes LPIs for list registers, the most urgent first, until `fill` breaks off: the entries
-    /// remember it.
+    /// Takes LPIs for list registers, the most urgent first, until `fill` returns
+    /// [`ControlFlow::Break`]. Their entries are marked as listed.
     #[inline]
     pub(super) fn list(
         &mut self,
@@ -62,9 +63,9 @@ impl Consumer {
         let _ = self.walk(shared, than, &mut ListFiller { shared, vcpu, fill });
     }
 
-    /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
-    /// Returns the vCPU to notify. If the event moved, it becomes pending at its new place; if it
-    /// is not mapped any more, or was cleared, nowhere.
+    /// Folds an LPI back from a list register; `pending` is `true` if the guest did not acknowledge
+    /// it. Returns the vCPU to notify. If the event moved in the meantime, the LPI becomes pending
+    /// at its new target; if the event was unmapped or cleared, it does not become pending.
     pub(super) fn fold(&self, shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
         let back = |entry: Entry| {
             let same = entry.generation() == listed.generation;
@@ -75,13 +76,13 @@ impl Consumer {
         shared.set_ready_bit(old.folded(pending), listed.position)
     }
 
-    /// Is no ready bit set? Otherwise a look says whether one is ready.
+    /// Returns `true` if no ready bit is set. A set bit may be stale.
     #[inline]
     pub(super) fn is_empty(&self, shared: &Shared) -> bool {
         shared.ready.get(self.vcpu as usize).is_none_or(ReadyBitmap::is_empty)
     }
 
-    /// Clears the bits that were left set for the next interrupt, if nothing is ready.
+    /// Clears the bits that were left set for the next interrupt, if no LPI is ready.
     pub(super) fn prune(&mut self, shared: &Shared) {
         self.turns[0].forget_last();
         let _ = self.highest(shared, Priority::IDLE);
@@ -92,7 +93,7 @@ impl Consumer {
         self.walk(shared, than, &mut Peek { shared, vcpu })
     }
 
-    /// Visits what is more urgent than `than`.
+    /// Visits the entries of levels more urgent than `than`.
     #[inline]
     fn walk<V: Visitor>(
         &mut self,
@@ -113,7 +114,7 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
     ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
 
-/// Takes the pending bit of the entry that a ready bit leads to.
+/// A visitor that takes the pending bit of the entry that a ready bit leads to.
 struct Take<'a> {
     shared: &'a Shared,
     vcpu: u32,
@@ -126,8 +127,8 @@ impl Visitor for Take<'_> {
     #[inline]
     fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<Entry> {
         ready_bit.clear();
-        // A writer that moved the entry on has set the ready bit for its new value. So a stale bit
-        // needs no answer but to go on.
+        // A writer that changed the entry has set the ready bit for its new value, so a stale bit
+        // can be skipped.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
@@ -137,7 +138,7 @@ impl Visitor for Take<'_> {
     }
 }
 
-/// Moves the LPIs that ready bits lead to into list registers.
+/// A visitor that moves the LPIs that ready bits lead to into list registers.
 struct ListFiller<'a, F> {
     shared: &'a Shared,
     vcpu: u32,
@@ -164,7 +165,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_
     }
 }
 
-/// Looks at the entry that a ready bit leads to and leaves it there.
+/// A visitor that examines the entry that a ready bit leads to and leaves it pending.
 struct Peek<'a> {
     shared: &'a Shared,
     vcpu: u32,

@@ -1,8 +1,8 @@
-//! The command side of the LPI core: what the guest's commands and registers say, and how it is
-//! written into the entry entries. All of it under one lock.
+//! The command side of the LPI core: the state that the guest's commands and registers define, and
+//! its translation into entries. All of it is protected by one lock.
 //!
-//! Every entry is made from this state by [`Control::refresh`]; a command changes the state and
-//! refreshes the entries that it concerns. Refreshing twice does no harm.
+//! [`Control::refresh`] derives every entry from this state. A command changes the state and
+//! refreshes the entries that it concerns; refreshing an entry twice is harmless.
 
 use super::config::LpiConfig;
 use super::device_entries::DeviceEntries;
@@ -38,31 +38,31 @@ pub(crate) struct Control {
     pub(super) enabled: EnabledTables,
     pub(super) translators: TranslatorList,
     pending_kicks: PendingKicks,
-    /// Do registers' sweeps go on?
+    /// `true` if sweeps that register writes started are in progress.
     left: bool,
     pub(super) sweeps: SweepQueue,
     work: u64,
 }
 
-/// An interrupt's way.
+/// The route of an interrupt.
 #[derive(Clone, Copy)]
 pub(super) struct Route {
-    /// To which vCPU.
+    /// The target vCPU.
     target: u32,
-    /// Are the event and its collection mapped?
+    /// `true` if the event and its collection are mapped.
     is_mapped: bool,
-    /// May messages pass, as far as the ITS is concerned?
+    /// `true` if messages may pass, as far as the ITS is concerned.
     is_open: bool,
 }
 
-/// The next value of an entry, for which memory was taken.
+/// The next value of an entry, for which all memory has been allocated.
 #[derive(Clone, Copy)]
 pub(super) struct Refresh {
     route: Route,
     enabled: bool,
     level: Level,
     deliverable: bool,
-    /// Do the target's tables have the LPI?
+    /// `true` if the target's tables cover the LPI.
     is_covered: bool,
     reloads: bool,
 }
@@ -70,7 +70,7 @@ pub(super) struct Refresh {
 /// vCPUs to kick once the lock is released.
 struct PendingKicks {
     vcpus: Box<[u64]>,
-    /// One of these has a bit set.
+    /// `true` if a bit may be set in `vcpus`.
     is_any: bool,
 }
 
@@ -125,22 +125,22 @@ impl Control {
         Ok(control)
     }
 
-    /// Makes room for all sweeps of the vCPUs, the ITSes, and one ITS more.
+    /// Reserves room for all sweeps of the vCPUs, of the ITSes, and of one additional ITS.
     pub(super) fn make_room_for_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.sweeps.reserve(self.config.vcpus.into(), self.translators.len() + 1)
     }
 
-    /// Is a vCPU to be notified?
+    /// Returns `true` if a vCPU must be kicked.
     pub(super) const fn has_kicks(&self) -> bool {
         self.pending_kicks.is_any
     }
 
-    /// Takes one vCPU that is to be notified.
+    /// Removes and returns one vCPU that must be kicked.
     pub(super) fn pop_kick(&mut self) -> Option<u32> {
         self.pending_kicks.pop()
     }
 
-    /// Entries visited so far: what a budget of work is measured by.
+    /// Returns the number of entries visited so far, in which work budgets are measured.
     pub(crate) const fn work(&self) -> u64 {
         self.work + self.device_entries.opened()
     }
@@ -150,12 +150,12 @@ impl Control {
         self.work += u64::from(entries);
     }
 
-    /// The memory that tables and commands lie in.
+    /// Returns the guest memory, which contains the tables and commands.
     pub(crate) fn memory(&self) -> &dyn GuestMemory {
         &*self.memory
     }
 
-    /// Is this an LPI that the distributor implements?
+    /// Returns `true` if the distributor implements this LPI.
     pub(crate) fn implements(&self, lpi: Lpi) -> bool {
         u64::from(lpi.get()) < 1 << self.config.id_bits
     }
@@ -166,30 +166,32 @@ impl Control {
         }
     }
 
-    /// An entry was changed: if its LPI is in a list register, it is recalled.
+    /// Recalls the LPI of an entry that was changed, if it is in a list register. `old` is the
+    /// entry before the change.
     pub(super) fn recall(&mut self, old: Entry) {
         if old.is_listed() && self.wakeup.recall(Cpu::new(old.target())) {
             self.pending_kicks.insert(old.target());
         }
     }
 
-    /// Notes whether registers' sweeps go on.
+    /// Records whether sweeps that register writes started are in progress.
     pub(super) fn note_registers(&mut self) {
         let progress = Progress::done(!self.sweeps.has_register_work());
         self.wakeup.note_work(&mut self.left, progress);
     }
 
-    /// The recalls so far.
+    /// Returns the recalls so far.
     pub(crate) fn recalls(&self) -> Recalls {
         self.wakeup.recalls()
     }
 
-    /// Is something that one of these recalled perhaps still in a list register?
+    /// Returns `true` if an interrupt that one of these recalls concerns may still be in a list
+    /// register.
     pub(crate) fn awaits(&self, recalls: Recalls) -> bool {
         self.wakeup.awaits(recalls)
     }
 
-    /// A message, sent by a command.
+    /// Injects a message that a command sends.
     pub(super) fn inject(&mut self, found: EntryRef) -> Injection {
         match self.shared.set_pending(found) {
             None => Injection::Dropped,
@@ -201,7 +203,7 @@ impl Control {
         }
     }
 
-    /// Visits every entry that somebody owns, in one go.
+    /// Visits every entry that has an owner, without a bound.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
         for chunk in 0..self.device_entries.chunk_count() {
             for (index, _) in self.device_entries.owned_entries(chunk) {
@@ -211,7 +213,7 @@ impl Control {
         }
     }
 
-    /// Writes what the state says of an entry into it.
+    /// Brings an entry in line with the state.
     ///
     /// # Errors
     /// The heap has no memory for the entry's ready bit. The entry is unchanged.
@@ -226,7 +228,7 @@ impl Control {
         Ok(())
     }
 
-    /// Prepares an entry's next value; `None` if it maps nothing.
+    /// Prepares an entry's next value; `None` if the entry maps nothing.
     ///
     /// # Errors
     /// The heap has no memory for the entry's ready bit.
@@ -240,7 +242,7 @@ impl Control {
         self.prepare(location, now, route, settings).map(Some)
     }
 
-    /// Prepares the next value of an entry that is to hold `now` and goes this way.
+    /// Prepares the next value of an entry that is to hold `now` and is routed along `route`.
     ///
     /// # Errors
     /// The heap has no memory for the entry's ready bit.
@@ -269,7 +271,7 @@ impl Control {
         Ok(Refresh { route, enabled, level, deliverable, is_covered: covering.is_some(), reloads })
     }
 
-    /// Writes an entry.
+    /// Writes a prepared value to an entry.
     pub(super) fn write(&mut self, location: Location, refresh: Refresh) {
         let Refresh { route, enabled, level, deliverable, is_covered, reloads } = refresh;
         let lpi_index = self.shared.load(location).lpi_index();
@@ -296,7 +298,7 @@ impl Control {
         }
     }
 
-    /// The route of an entry's interrupt; `None` if it maps nothing.
+    /// Returns the route of an entry's interrupt; `None` if the entry maps nothing.
     pub(super) fn route_of(&self, location: Location, now: Entry) -> Option<Route> {
         let index = match location {
             Location::Own { vcpu, index } => {
@@ -311,8 +313,8 @@ impl Control {
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 
-    /// The route of the interrupt of an event in this collection. Without a mapped
-    /// collection it stays with the vCPU where it may be pending.
+    /// Returns the route of the interrupt of an event in this collection. If the collection is not
+    /// mapped, the interrupt stays with the vCPU at which it may be pending.
     pub(super) fn route_of_event(
         &self,
         its: ItsIndex,
@@ -342,12 +344,12 @@ impl Control {
         }
     }
 
-    /// Enable and level, of a configuration byte.
+    /// Returns the enable bit and the level in a configuration byte.
     fn settings_of(&self, config: Config) -> (bool, Level) {
         (config.enable(), self.config.priorities.level(config.priority()))
     }
 
-    /// Removes what is pending at an entry's place. Was something?
+    /// Clears the pending and held state of an entry. Returns `true` if either was set.
     pub(super) fn clear(&mut self, location: Location) -> bool {
         let (old, _) = self.shared.update(location, Entry::emptied);
         self.recall(old);
@@ -362,8 +364,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes an entry pending that is [prepared](Self::prepare), or holds it until its target's
-    /// LPIs are enabled.
+    /// Makes a [prepared](Self::prepare) entry pending, or holds it until its target's LPIs are
+    /// enabled.
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |entry| entry.with_held(true));
         self.write(location, refresh);

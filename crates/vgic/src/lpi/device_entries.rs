@@ -1,6 +1,6 @@
-//! Entries of devices' events: the links that lead to them, their owners, and the LPIs that they
-//! are mapped to. A block's entries carry its generation before a link names it, and a link is gone
-//! before the entries are cleared.
+//! The entries of devices' events: the links that lead to them, their owners, and the LPIs to which
+//! they are mapped. The entries of a block carry its generation before a link names the block, and
+//! a link is cleared before its entries are.
 
 use super::config::LpiConfig;
 use super::entries_by_lpi::EntriesByLpi;
@@ -23,22 +23,22 @@ pub(super) struct DeviceEntries {
     shared: Arc<Shared>,
     allocator: EntryAllocator,
     by_lpi: EntriesByLpi,
-    /// Entries of all blocks that were taken so far.
+    /// Number of entries in all blocks allocated so far.
     opened: u64,
 }
 
 /// The next step of a teardown.
 pub(super) enum Closing {
-    /// Nothing was left.
+    /// Nothing was left to close.
     Done,
     /// A node without links was freed.
     Node,
-    /// A link was cleared. Its block, if it named one, is still to be closed.
+    /// A link was cleared. If it named a block, that block must still be closed.
     Link(Option<EntryIndex>),
 }
 
 impl DeviceEntries {
-    /// No device has entries yet.
+    /// Creates the state in which no device has entries.
     pub(super) fn new(config: &LpiConfig, shared: Arc<Shared>) -> Result<Self, OutOfMemory> {
         Ok(Self {
             shared,
@@ -48,19 +48,20 @@ impl DeviceEntries {
         })
     }
 
-    /// Entries of all blocks that were taken so far, each of which was visited.
+    /// Returns the number of entries in all blocks allocated so far. Allocating a block visits its
+    /// entries.
     pub(super) const fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// The entry of a device's event, if it has one.
+    /// Returns the entry of a device's event, if it has one.
     pub(super) fn find(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         self.shared.nodes.translate(dte, event)
     }
 
-    /// The entry of a device's event, taken from the allocator if need be. The device has
-    /// `event_bits` bits of events, and `event` fits them. On error, nodes on the way to the entry
-    /// may have come.
+    /// Returns the entry of a device's event, allocating it if necessary. The device must have
+    /// `event_bits` event bits, and `event` must fit in them. On error, nodes on the path to the
+    /// entry may have been allocated.
     pub(super) fn attach(
         &mut self,
         dte: &AtomicU64,
@@ -116,7 +117,7 @@ impl DeviceEntries {
     }
 
     fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
-        // The entries of a chunk are in one page.
+        // All entries of a chunk are in one page.
         let block = self.allocator.take_block(size, |first| {
             self.shared.entries.ensure(first)?;
             self.by_lpi.ensure_chunk(first)
@@ -128,7 +129,7 @@ impl DeviceEntries {
         Ok(block)
     }
 
-    /// Clears the next link of a teardown, or frees the node whose links are all cleared.
+    /// Clears the next link of a teardown, or frees the current node if all its links are cleared.
     pub(super) fn close_link(&mut self, teardown: &mut IttTeardown) -> Closing {
         let Some((node, index)) = teardown.next_link() else { return Closing::Done };
         let Some(cell) = self.shared.nodes.link(node.node(), index).filter(|_| index < NODE_LINKS)
@@ -142,12 +143,12 @@ impl DeviceEntries {
         Closing::Link(block.map(Link::first_entry))
     }
 
-    /// Gives a block of `2^size` entries back, all of which are unmapped.
+    /// Frees a block of `2^size` entries, all of which must be unmapped.
     pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         self.allocator.release_block(first, size);
     }
 
-    /// Makes sure that there are this many chunks and nodes once all are given back.
+    /// Allocates memory so that this many chunks and nodes exist once all are freed.
     pub(super) fn reserve(&mut self, chunks: u64, nodes: u64) -> Result<(), NoRoom> {
         let Self { shared, allocator, by_lpi, .. } = self;
         allocator.reserve(
@@ -160,30 +161,30 @@ impl DeviceEntries {
         )
     }
 
-    /// Returns true if the budget has this many chunks and nodes once all are given back.
+    /// Returns `true` if the budget allows this many chunks and nodes once all are freed.
     pub(super) fn has_room(&self, chunks: u64, nodes: u64) -> bool {
         chunks <= self.allocator.usable_chunks() && nodes <= self.allocator.usable_nodes()
     }
 
-    /// The owner of an entry.
+    /// Returns the owner of an entry.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
         self.allocator.owner(index)
     }
 
-    /// Notes another owner of an entry that is mapped to the same LPI as before.
+    /// Sets a new owner of an entry that stays mapped to the same LPI.
     pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
         self.allocator.set_owner(index, owner);
     }
 
-    /// Gives an entry without an owner to an event that is mapped to an LPI. The LPI [has
-    /// room](Self::ensure_lpi).
+    /// Gives an entry without an owner to an event that is mapped to an LPI.
+    /// [`ensure_lpi`](Self::ensure_lpi) must have succeeded for the LPI.
     pub(super) fn give(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.allocator.set_owner(index, owner);
         self.by_lpi.insert(lpi.index(), index);
     }
 
-    /// Takes an entry from its owner. Returns the index of the LPI that the entry was mapped to,
-    /// which it still names; `None` if it had no owner.
+    /// Takes an entry from its owner. Returns the index of the LPI to which the entry was mapped,
+    /// and which it still names; `None` if it had no owner.
     pub(super) fn take_back(&mut self, index: EntryIndex) -> Option<u32> {
         if self.allocator.owner(index) == Owner::Nobody {
             return None;
@@ -194,37 +195,37 @@ impl DeviceEntries {
         Some(lpi_index)
     }
 
-    /// Makes sure that an LPI, by index, can be mapped.
+    /// Makes sure that an LPI, by index, can be recorded as mapped.
     pub(super) fn ensure_lpi(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         self.by_lpi.ensure(lpi_index)
     }
 
-    /// The entry that an LPI, by index, is mapped in, if it is the only one.
+    /// Returns the entry to which an LPI, by index, is mapped, if it is the only one.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.by_lpi.only(lpi_index)
     }
 
-    /// The first of the entries that an LPI, by index, is mapped in.
+    /// Returns the first of the entries to which an LPI, by index, is mapped.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.by_lpi.first(lpi_index)
     }
 
-    /// The next entry that is mapped to the same LPI.
+    /// Returns the next entry that is mapped to the same LPI.
     pub(super) fn after(&self, index: EntryIndex) -> Option<EntryIndex> {
         self.by_lpi.after(index)
     }
 
-    /// Returns true if an entry has an owner and is mapped to this LPI.
+    /// Returns `true` if an entry has an owner and is mapped to this LPI.
     pub(super) fn is_mapped_to(&self, index: EntryIndex, lpi: Lpi) -> bool {
         self.owner(index) != Owner::Nobody && self.shared.load(Location::Event(index)).lpi() == lpi
     }
 
-    /// Number of chunks ever used, all of which a sweep visits.
+    /// Returns the number of chunks ever used, all of which a sweep visits.
     pub(super) fn chunk_count(&self) -> u32 {
         self.allocator.chunk_count()
     }
 
-    /// The entries of a chunk that have an owner.
+    /// Returns the entries of a chunk that have an owner.
     pub(super) fn owned_entries(
         &self,
         chunk: u32,
@@ -232,7 +233,7 @@ impl DeviceEntries {
         self.allocator.owned_entries(chunk)
     }
 
-    /// Visits the entries of a device by ascending EventID, also those without an owner.
+    /// Visits the entries of a device by ascending EventID, including those without an owner.
     pub(super) fn each(&self, dte: &AtomicU64, each: &mut dyn FnMut(u32, EntryIndex)) {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
         if root.is_valid() {
@@ -241,8 +242,8 @@ impl DeviceEntries {
         }
     }
 
-    /// Visits what a link names: nodes down to blocks of `2^size` entries, of events from `first`
-    /// on.
+    /// Visits the entries below a link: `depth` layers of nodes, then blocks of `2^size` entries,
+    /// for the events from `first` on.
     fn each_below(
         &self,
         link: Link,
@@ -266,7 +267,7 @@ impl DeviceEntries {
     }
 }
 
-/// The entries of a block.
+/// Returns the entries of a block.
 pub(super) fn block_entries(first: EntryIndex, size: u32) -> impl Iterator<Item = EntryIndex> {
     (0..(1u32 << size).min(CHUNK_ENTRIES)).map(move |at| first.offset(at))
 }

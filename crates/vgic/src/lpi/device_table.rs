@@ -1,13 +1,14 @@
-//! The device table of an ITS: from a DeviceID to the device table entry (DTE), which leads to its
-//! ITT.
+//! The device table of an ITS. It maps a DeviceID to a device table entry (DTE), which leads to the
+//! device's ITT.
 //!
-//! A tree of 256-way nodes within a budget, as DeviceIDs are the guest's to choose. Nodes are
-//! type-stable; one without mapped devices is taken back and used elsewhere. So a reader that was
-//! delayed may hold an entry that belongs to another device by then. It asks for it again
-//! ([`DeviceTable::leads_to`]) before it acts on what the DTE said.
+//! The table is a tree of 256-way nodes with a bounded number of nodes, because the guest chooses
+//! the DeviceIDs. Nodes are type-stable; a node without mapped devices is freed and reused
+//! elsewhere. A delayed reader may therefore hold an entry that belongs to another device by then.
+//! It must look the entry up again ([`DeviceTable::leads_to`]) before it acts on the value that it
+//! read.
 //!
-//! DeviceIDs of up to 16 bits need 256 leaves at most, and each has a place of its own. The table
-//! is flat ([`DeviceTable::get_flat`]), and an entry is never another device's.
+//! DeviceIDs of up to 16 bits need at most 256 leaves, each of which has a fixed place. In that
+//! case the table is flat ([`DeviceTable::get_flat`]), and an entry never passes to another device.
 
 use super::mapping::{MappedDevice, NoRoom};
 use crate::sync::{AtomicU64, Ordering};
@@ -20,18 +21,18 @@ use once_cell::race::OnceBox;
 const NODE_BITS: u32 = 8;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 const NODE_ENTRIES: usize = 1 << NODE_BITS;
-/// Most nodes of the tree below its root: 16 MiB. All of 16-bit DeviceIDs need 256.
+/// Maximum number of nodes below the root: 16 MiB. A table of 16-bit DeviceIDs needs 256.
 pub(super) const NODE_LIMIT: u32 = 4096;
 
-/// Entries of devices, or numbers of nodes plus one.
+/// A node: entries of devices, or numbers of nodes plus one.
 type TableNode = [AtomicU64; NODE_ENTRIES];
 
-/// The entries of an ITS's devices.
+/// The device table of an ITS.
 pub(crate) struct DeviceTable {
     root: Box<TableNode>,
     /// The nodes below the root, by number.
     nodes: Box<[OnceBox<TableNode>]>,
-    /// Number of leaves of a flat table, which are the first nodes; of any other, 0.
+    /// Number of leaves of a flat table, which are the first nodes; 0 if the table is not flat.
     flat_leaves: u32,
     bits: u32,
     /// Number of nodes between the root and an entry.
@@ -44,17 +45,17 @@ impl fmt::Debug for DeviceTable {
     }
 }
 
-/// Mapped devices, and which nodes of the tree are in use. Kept under the command lock.
+/// The mapped devices and the nodes in use. Protected by the command lock.
 #[derive(Debug)]
 pub(super) struct DeviceUsage {
-    /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With
-    /// room for all.
+    /// By node number: the number of devices mapped in a leaf, or of nodes below a branch. Has
+    /// capacity for all nodes.
     used: Vec<u16>,
-    /// Numbers of nodes that were taken back. With room for all. A flat table's leaves have numbers
-    /// of their own.
+    /// Numbers of freed nodes. Has capacity for all nodes. Unused for a flat table, whose leaves
+    /// have fixed numbers.
     free: Vec<u32>,
     limit: u32,
-    /// By the number of the leaf: what MAPD said.
+    /// By leaf number: the operands of MAPD.
     mapped: Box<[Option<Box<DeviceLeaf>>]>,
     devices: usize,
 }
@@ -63,17 +64,17 @@ pub(super) struct DeviceUsage {
 type DeviceLeaf = [u64; NODE_ENTRIES];
 
 impl DeviceUsage {
-    /// May the tree have this many nodes, if it has no others?
+    /// Returns `true` if the tree may have this many nodes in total.
     pub(super) const fn allows(&self, nodes: u32) -> bool {
         nodes <= self.limit
     }
 
-    /// Number of mapped devices.
+    /// Returns the number of mapped devices.
     pub(super) const fn devices(&self) -> usize {
         self.devices
     }
 
-    /// Makes sure that devices of a leaf can be mapped.
+    /// Allocates the memory for mapping devices of a leaf.
     fn provide(&mut self, leaf: usize) -> Result<(), OutOfMemory> {
         if let Some(page @ None) = self.mapped.get_mut(leaf) {
             *page = Some(try_box_array(|| 0)?);
@@ -81,7 +82,7 @@ impl DeviceUsage {
         Ok(())
     }
 
-    /// Notes what MAPD says of a device; `None` if it is unmapped.
+    /// Records the operands of MAPD for a device; `None` unmaps it.
     fn note(&mut self, leaf: usize, device: u32, mapped: Option<MappedDevice>) {
         if let Some(Some(page)) = self.mapped.get_mut(leaf) {
             let word = &mut page[(device & NODE_MASK) as usize];
@@ -91,19 +92,19 @@ impl DeviceUsage {
         }
     }
 
-    /// Operands of MAPD for a leaf's devices.
+    /// Returns the operands of MAPD for a leaf's devices.
     fn leaf(&self, leaf: usize) -> Option<&DeviceLeaf> {
         self.mapped.get(leaf)?.as_deref()
     }
 
-    /// Number of nodes in use.
+    /// Returns the number of nodes in use.
     #[cfg(not(shuttle))]
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
         self.used.iter().filter(|used| **used > 0).count()
     }
 
-    /// A node that is not in use.
+    /// Allocates the number of a node that is not in use.
     fn take(&mut self) -> Option<u32> {
         if let Some(number) = self.free.pop() {
             return Some(number);
@@ -113,14 +114,14 @@ impl DeviceUsage {
         Some(number)
     }
 
-    /// One more node or device is below this one.
+    /// Counts one more node or device below this node.
     fn gain(&mut self, number: u32) {
         if let Some(used) = self.used.get_mut(number as usize) {
             *used = used.saturating_add(1);
         }
     }
 
-    /// One less is. Is it the last?
+    /// Counts one node or device less below this node. Returns `true` if none is left.
     fn lose(&mut self, number: u32) -> bool {
         let Some(used) = self.used.get_mut(number as usize) else { return false };
         *used = used.saturating_sub(1);
@@ -129,7 +130,7 @@ impl DeviceUsage {
 }
 
 impl DeviceTable {
-    /// For DeviceIDs of this many bits, at most 32.
+    /// Creates a table for DeviceIDs of this many bits, at most 32.
     pub(crate) fn new(bits: u8) -> Result<Self, OutOfMemory> {
         let bits = u32::from(bits).clamp(1, 32);
         let height = ((bits - 1) / NODE_BITS).max(1);
@@ -140,7 +141,7 @@ impl DeviceTable {
         Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, flat_leaves, bits, height })
     }
 
-    /// A tree without devices.
+    /// Creates the usage of a tree without devices.
     pub(super) fn no_devices(&self) -> Result<DeviceUsage, OutOfMemory> {
         let limit = u32::try_from(self.nodes.len()).unwrap_or(NODE_LIMIT);
         let (mut used, mut free) = (Vec::new(), Vec::new());
@@ -151,18 +152,18 @@ impl DeviceTable {
         Ok(DeviceUsage { used, free, limit, mapped, devices: 0 })
     }
 
-    /// The root comes after all other nodes.
+    /// Returns the number of the root, which follows those of all other nodes.
     const fn root_number(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Is there such a DeviceID?
+    /// Returns `true` if the DeviceID is in range.
     fn has(&self, device: u32) -> bool {
         u64::from(device) >> self.bits == 0
     }
 
-    /// The entry of a device in a flat table; `None` if no device near it was ever mapped. It is
-    /// the device's for good.
+    /// Returns the entry of a device in a flat table; `None` if no device in its leaf was ever
+    /// mapped. The entry permanently belongs to the device.
     #[inline(always)]
     pub(super) fn get_flat(&self, device: u32) -> Option<&AtomicU64> {
         let leaf = device >> NODE_BITS;
@@ -172,8 +173,8 @@ impl DeviceTable {
         Some(entry(self.nodes.get(leaf as usize)?.get()?, device, 0))
     }
 
-    /// The entry of a device; `None` if no device near it is mapped. It is the device's as long as
-    /// the device is mapped.
+    /// Returns the entry of a device; `None` if no device in its leaf is mapped. The entry belongs
+    /// to the device as long as the device is mapped.
     pub(super) fn get(&self, device: u32) -> Option<&AtomicU64> {
         if !self.has(device) {
             return None;
@@ -185,19 +186,20 @@ impl DeviceTable {
         Some(entry(node, device, 0))
     }
 
-    /// Is this still the entry of the device? If so, what was read from it was this device's, or
-    /// that of one which was unmapped completely before: then its entries have another generation.
+    /// Returns `true` if this is still the entry of the device. If so, the value read from it
+    /// belonged to this device, or to a device that was completely unmapped before, whose entries
+    /// have a different generation by now.
     pub(super) fn leads_to(&self, device: u32, dte: &AtomicU64) -> bool {
         self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
     }
 
-    /// The node that a branch's entry names.
+    /// Returns the node that a branch's entry names.
     #[inline]
     fn node(&self, named: u64) -> Option<&TableNode> {
         self.nodes.get(number_of(named)? as usize)?.get()
     }
 
-    /// Counts the nodes of a tree with these devices, ascending.
+    /// Counts the nodes of a tree with these devices, which must be in ascending order.
     pub(super) fn nodes_of(&self, devices: impl Iterator<Item = u32>) -> u32 {
         let mut last: Option<u32> = None;
         let mut nodes = 0;
@@ -211,13 +213,13 @@ impl DeviceTable {
         nodes
     }
 
-    /// Operands of MAPD for a device, if it is mapped.
+    /// Returns the operands of MAPD for a device, if it is mapped.
     pub(super) fn mapped(&self, device: u32, mapped_devices: &DeviceUsage) -> Option<MappedDevice> {
         let leaf = mapped_devices.leaf(self.leaf_number(device)?)?;
         MappedDevice::unpacked(leaf[(device & NODE_MASK) as usize])
     }
 
-    /// The first mapped device from this one on.
+    /// Returns the first mapped device from this DeviceID on.
     pub(super) fn mapped_from(
         &self,
         first: u32,
@@ -256,7 +258,8 @@ impl DeviceTable {
         })
     }
 
-    /// The number of the leaf that has a device; `None` if no device near it is mapped.
+    /// Returns the number of the leaf that contains a device; `None` if no device in that leaf is
+    /// mapped.
     fn leaf_number(&self, device: u32) -> Option<usize> {
         if !self.has(device) {
             return None;
@@ -270,11 +273,11 @@ impl DeviceTable {
         Some(number)
     }
 
-    /// Maps a device that is not mapped: its entry.
+    /// Maps a device that is not mapped, and returns its entry.
     ///
     /// # Errors
-    /// The DeviceID is out of range, the budget used up, or the heap has no memory left. The tree
-    /// is as before.
+    /// The DeviceID is out of range, the budget is exhausted, or the heap has no memory left. The
+    /// tree is unchanged.
     pub(super) fn map(
         &self,
         device: u32,
@@ -291,7 +294,7 @@ impl DeviceTable {
         Ok(found.dte)
     }
 
-    /// A node is linked when all below it is there.
+    /// Maps a device below a node. A new node is linked only when everything below it exists.
     fn map_below<'a>(
         &'a self,
         at: &NodeAt<'a>,
@@ -330,19 +333,19 @@ impl DeviceTable {
         }
     }
 
-    /// A node that is not in use, on the way to a device.
+    /// Allocates the number of a node on the path to a device.
     fn take_node(&self, device: u32, mapped_devices: &mut DeviceUsage) -> Option<u32> {
         if self.flat_leaves > 0 { Some(device >> NODE_BITS) } else { mapped_devices.take() }
     }
 
-    /// A node is not in use any more.
+    /// Frees the number of a node.
     fn release_node(&self, number: u32, mapped_devices: &mut DeviceUsage) {
         if self.flat_leaves == 0 {
             mapped_devices.free.push(number);
         }
     }
 
-    /// Makes sure that a table with these devices has its nodes, if it has no others. Ascending.
+    /// Allocates the nodes of a table with only these devices, which must be in ascending order.
     pub(super) fn reserve(
         &self,
         mut devices: impl Iterator<Item = u32>,
@@ -359,15 +362,15 @@ impl DeviceTable {
         (0..self.nodes_of(devices).max(used)).try_for_each(provide)
     }
 
-    /// The node with this number, which comes now if it was never there.
+    /// Returns the node with this number, allocating it on first use.
     fn node_at(&self, number: u32) -> Result<&TableNode, NoRoom> {
         let place = self.nodes.get(number as usize).ok_or(NoRoom::Budget)?;
         try_page(place, || AtomicU64::new(0)).map_err(OutOfMemory::from)?;
         place.get().ok_or(NoRoom::Budget)
     }
 
-    /// Unmaps a device, whose entry names nothing: nodes that lead to no device any more are taken
-    /// back.
+    /// Unmaps a device, whose entry must already be clear. Nodes that no longer lead to a device
+    /// are freed.
     pub(super) fn unmap(&self, device: u32, mapped_devices: &mut DeviceUsage) {
         if let Some(leaf) = self.leaf_number(device) {
             mapped_devices.note(leaf, device, None);
@@ -375,7 +378,8 @@ impl DeviceTable {
         }
     }
 
-    /// Is there less below this node now?
+    /// Unmaps a device below a node. Returns `true` if the node has one node or device less below
+    /// it.
     fn unmap_below(
         &self,
         node: &TableNode,
@@ -403,25 +407,26 @@ impl DeviceTable {
 struct NodeAt<'a> {
     node: &'a TableNode,
     number: usize,
-    /// Number of nodes below it on the way to a device.
+    /// Number of nodes below it on the path to a device.
     height: u32,
-    /// The first DeviceID that it leads to.
+    /// The first DeviceID below it.
     first: u32,
 }
 
-/// A device's entry in its leaf; and whether the node above has one more node or device below it.
+/// A device's entry in its leaf. `is_more` is `true` if the node above has one more node or device
+/// below it.
 struct MappedDte<'a> {
     dte: &'a AtomicU64,
     leaf: usize,
     is_more: bool,
 }
 
-/// The number of the node that a branch's entry names.
+/// Returns the number of the node that a branch's entry names.
 fn number_of(named: u64) -> Option<u32> {
     u32::try_from(named.checked_sub(1)?).ok()
 }
 
-/// A node's entry on the way to a device.
+/// Returns a node's entry on the path to a device.
 #[inline]
 fn entry(node: &TableNode, device: u32, height: u32) -> &AtomicU64 {
     &node[((device >> (height * NODE_BITS)) & NODE_MASK) as usize]

@@ -1,15 +1,15 @@
-//! From an LPI to the entries of the events that are mapped to it: a doubly linked list of entries
-//! for each LPI. Each is noted and forgotten in the same time, however many there are.
+//! The entries of the events that are mapped to each LPI, in one doubly linked list per LPI.
+//! Insertion and removal take constant time.
 
 use super::entry_table::EntryIndex;
 use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice};
 
-/// LPIs, or entries, of a page, as a power of two.
+/// Number of LPIs, or of entries, in a page, as a power of two.
 const PAGE_BITS: u32 = 10;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
-/// A table of which pages come with use.
+/// A table whose pages are allocated on first use.
 struct Paged<T> {
     pages: Box<[Option<Box<[T; 1 << PAGE_BITS]>>]>,
 }
@@ -21,14 +21,14 @@ struct Neighbours {
     next: Option<EntryNumber>,
 }
 
-/// One more than an entry's number: no entry takes no memory.
+/// One more than an entry's number, so that `None` needs no extra space.
 type EntryNumber = core::num::NonZeroU32;
 
-/// Entries by LPI.
+/// The entries by LPI.
 pub(super) struct EntriesByLpi {
-    /// By LPI: the entry that was noted last.
+    /// By LPI: the entry that was inserted last.
     first: Paged<Option<EntryNumber>>,
-    /// By entry, while it is noted.
+    /// By entry, while it is in a list.
     neighbours: Paged<Neighbours>,
 }
 
@@ -66,22 +66,23 @@ impl<T: Copy + Default> Paged<T> {
 }
 
 impl EntriesByLpi {
-    /// Of a distributor with this many LPIs, and a budget of this many entries.
+    /// Creates the lists of a distributor with this many LPIs and a budget of this many entries.
     pub(super) fn new(lpis: u32, entries: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { first: Paged::new(lpis)?, neighbours: Paged::new(entries)? })
     }
 
-    /// Makes sure that an LPI, by index, can be noted.
+    /// Allocates the memory for inserting entries of an LPI, by index.
     pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         self.first.ensure(lpi_index)
     }
 
-    /// Makes sure that the entries of a chunk can be noted. One of them is `index`.
+    /// Allocates the memory for inserting the entries of a chunk. `index` is one of them.
     pub(super) fn ensure_chunk(&mut self, index: EntryIndex) -> Result<(), OutOfMemory> {
         self.neighbours.ensure(index.get())
     }
 
-    /// An LPI, by index, is mapped in an entry. There [is](Self::ensure) room to note it.
+    /// Inserts an entry into the list of an LPI, by index. The memory must have been
+    /// [allocated](Self::ensure).
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
         let next = self.first.get(lpi_index);
         self.neighbours.set(index.get(), Neighbours { previous: None, next });
@@ -89,7 +90,7 @@ impl EntriesByLpi {
         self.first.set(lpi_index, number(index));
     }
 
-    /// An LPI that was mapped in an entry is not any more.
+    /// Removes an entry from the list of an LPI, by index.
     pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
         let Neighbours { previous, next } = self.neighbours.get(index.get());
         match previous.map(self::index) {
@@ -109,17 +110,17 @@ impl EntriesByLpi {
         }
     }
 
-    /// One of the entries that an LPI, by index, is mapped in: that which was noted last.
+    /// Returns the first entry of an LPI, by index: the one that was inserted last.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first.get(lpi_index).map(index)
     }
 
-    /// The next one, of the same LPI, after an entry that is noted.
+    /// Returns the entry after this one in its LPI's list.
     pub(super) fn after(&self, entry: EntryIndex) -> Option<EntryIndex> {
         self.neighbours.get(entry.get()).next.map(index)
     }
 
-    /// The entry that an LPI, by index, is mapped in, if it is the only one.
+    /// Returns the entry of an LPI, by index, if it is the only one.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first(lpi_index).filter(|first| self.after(*first).is_none())
     }
@@ -142,7 +143,7 @@ mod tests {
         fn each_lpi_has_the_entries_noted_for_it(
             steps in proptest::collection::vec((0u32..3, 0u32..8), 0..60),
         ) {
-            // Pages of LPIs and of entries are crossed.
+            // The numbers cross a page boundary, both of LPIs and of entries.
             let (lpi_of, entry_of) = (|lpi| 1022 + lpi, |entry| 1020 + entry);
             let mut by_lpi = EntriesByLpi::new(2048, 2048).unwrap();
             (0..3).for_each(|lpi| by_lpi.ensure(lpi_of(lpi)).unwrap());

@@ -1,17 +1,17 @@
-//! The entry: one mapped event's translation and its pending bit, in one atomic value; or an LPI's
-//! state at one redistributor.
+//! The entry: one atomic value with a mapped event's translation and its pending bit, or with an
+//! LPI's state at one redistributor.
 
 use gic_arch::Lpi;
 
-/// Bits of an entry's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
+/// Width of an entry's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
-/// Bits of an entry's generation.
+/// Width of an entry's generation.
 pub(super) const GENERATION_BITS: u32 = 22;
-/// The last generation; a chunk that reached it takes no more owners.
+/// The last generation; a chunk that has reached it is no longer allocated.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
-/// Bits of an entry's target.
+/// Width of an entry's target.
 pub(super) const TARGET_BITS: u32 = 9;
-/// Priority levels: as many as a configuration byte can say.
+/// Number of priority levels: as many as a configuration byte can express.
 pub(super) const LEVELS: usize = 1 << LEVEL_BITS;
 
 const LPI_SHIFT: u32 = GENERATION_BITS;
@@ -35,55 +35,55 @@ const fn mask(bits: u32) -> u64 {
 pub(super) struct Level(u8);
 
 impl Level {
-    /// The level of a configured priority.
+    /// Returns the level of a configured priority.
     pub(super) const fn of(configured: gic_arch::Priority) -> Self {
         Self(configured.get() >> (8 - LEVEL_BITS))
     }
 
-    /// From a number; bits above the sixth are dropped.
+    /// Creates a level from a number, dropping all but its low six bits.
     pub(super) const fn new(number: u32) -> Self {
         Self(number.to_le_bytes()[0] & (LEVELS - 1).to_le_bytes()[0])
     }
 
-    /// As an index below [`LEVELS`].
+    /// Returns the level as an index below [`LEVELS`].
     pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// The priority that is configured.
+    /// Returns the configured priority.
     pub(super) const fn configured(self) -> gic_arch::Priority {
         gic_arch::Priority::new(self.0 << (8 - LEVEL_BITS))
     }
 }
 
-/// An entry: P pending, E enabled, M mapped, D deliverable, H held, L listed and R revoked. It also
-/// has the priority level, target vCPU, LPI, and the generation that it has while its owner owns
-/// it.
+/// The value of an entry. Its flags are P pending, E enabled, M mapped, D deliverable, H held, L
+/// listed and R revoked. It also holds the priority level, the target vCPU, the LPI, and a
+/// generation that identifies the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 
 impl Entry {
-    /// An entry of this generation that maps nothing.
+    /// Creates an entry of this generation that maps nothing.
     pub(super) const fn unmapped(generation: u32) -> Self {
         Self(generation as u64 & mask(GENERATION_BITS))
     }
 
-    /// From an atomic's value.
+    /// Converts from the value of an atomic.
     pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// For an atomic.
+    /// Converts to the value of an atomic.
     pub(super) const fn bits(self) -> u64 {
         self.0
     }
 
-    /// Level and flags alone: what an entry holds whose place says the rest.
+    /// Returns only the level and the flags, for an entry whose place implies the other fields.
     pub(super) const fn compact(self) -> u16 {
         (self.0 >> LEVEL_SHIFT) as u16
     }
 
-    /// From [`compact`](Self::compact) and what the place says.
+    /// Rebuilds an entry from [`compact`](Self::compact) and the fields that its place implies.
     pub(super) const fn expanded(compact: u16, target: u32, lpi_index: u32) -> Self {
         Self((compact as u64) << LEVEL_SHIFT).with_target(target).with_lpi_index(lpi_index)
     }
@@ -102,154 +102,159 @@ impl Entry {
         Self(if on { self.0 | flag } else { self.0 & !flag })
     }
 
-    /// P.
+    /// Returns `true` if P is set.
     pub(super) const fn is_pending(self) -> bool {
         self.0 & PENDING != 0
     }
 
-    /// E.
+    /// Returns `true` if E is set.
     pub(super) const fn is_enabled(self) -> bool {
         self.0 & ENABLED != 0
     }
 
-    /// M: are the event and its collection mapped?
+    /// Returns `true` if M is set: the event and its collection are mapped.
     pub(super) const fn is_mapped(self) -> bool {
         self.0 & MAPPED != 0
     }
 
-    /// D: may a message set P?
+    /// Returns `true` if D is set: a message may set P.
     pub(super) const fn is_deliverable(self) -> bool {
         self.0 & DELIVERABLE != 0
     }
 
-    /// May a message of this generation set P? D is set, and the generation the same.
+    /// Returns `true` if a message of this generation may set P: D is set, and the generations
+    /// match.
     #[inline]
     pub(super) const fn admits(self, generation: u32) -> bool {
         let expected = DELIVERABLE | generation as u64;
         (self.0 ^ expected) & (DELIVERABLE | mask(GENERATION_BITS)) == 0
     }
 
-    /// H: it was pending when its target had LPIs disabled, and becomes pending there when they are
-    /// enabled.
+    /// Returns `true` if H is set: the LPI was pending while its target had LPIs disabled, and
+    /// becomes pending there when they are enabled.
     pub(super) const fn is_held(self) -> bool {
         self.0 & HELD != 0
     }
 
-    /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays
-    /// deliverable there when its ITS is disabled or its collection unmapped. What is in a list
-    /// register waits until that was folded.
+    /// Returns `true` if a vCPU may acknowledge the LPI. D is not required: an LPI that is pending
+    /// at a redistributor can still be delivered when its ITS is disabled or its collection
+    /// unmapped. An LPI in a list register must first be folded.
     pub(super) const fn is_ready(self) -> bool {
         self.0 & (PENDING | ENABLED | LISTED) == PENDING | ENABLED
     }
 
-    /// L: a list register took what was pending, and may bring it back.
+    /// Returns `true` if L is set: the pending state was moved to a list register, which may bring
+    /// it back.
     pub(super) const fn is_listed(self) -> bool {
         self.0 & LISTED != 0
     }
 
-    /// Is something pending, here or (for all that is known) in a list register?
+    /// Returns `true` if the LPI is pending in the entry or may still be pending in a list
+    /// register.
     pub(super) const fn is_pending_anywhere(self) -> bool {
         self.is_pending() || self.0 & (LISTED | REVOKED) == LISTED
     }
 
-    /// As [`is_pending_anywhere`](Self::is_pending_anywhere), or held.
+    /// Returns `true` if the LPI [is pending anywhere](Self::is_pending_anywhere) or held.
     pub(super) const fn is_pending_or_held(self) -> bool {
         self.is_pending_anywhere() || self.is_held()
     }
 
-    /// Taken into a list register.
+    /// Returns the entry after its pending state was moved to a list register.
     pub(super) const fn listed(self) -> Self {
         self.with_pending(false).with_flag(LISTED, true)
     }
 
-    /// Back from a list register, where it may still be pending.
+    /// Returns the entry after its list register was folded, in which the LPI may still be pending.
     pub(super) fn folded(self, pending: bool) -> Self {
         let brought = pending && self.0 & REVOKED == 0;
         self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)
     }
 
-    /// With P clear: what a list register brings back does not count.
+    /// Returns the entry with P clear. If the LPI is in a list register, R is set, so that folding
+    /// does not restore P.
     pub(super) const fn cleared(self) -> Self {
         self.with_pending(false).with_flag(REVOKED, self.is_listed())
     }
 
-    /// With nothing pending, and nothing held.
+    /// Returns the entry with neither pending nor held state.
     pub(super) const fn emptied(self) -> Self {
         self.cleared().with_held(false)
     }
 
-    /// Of a redistributor whose LPIs are disabled.
+    /// Returns the entry for a redistributor whose LPIs are disabled.
     pub(super) fn stopped(self) -> Self {
         self.cleared().with_deliverable(false)
     }
 
-    /// A new mapping of the same generation: a list register's stay is remembered, and what it
-    /// brings back does not count.
+    /// Returns the entry replaced by a new mapping of the same generation. If the LPI is in a list
+    /// register, L is kept and R set, so that folding does not make the new mapping pending.
     pub(super) const fn replaced_by(self, new: Self) -> Self {
         Self(new.0 | (self.0 & LISTED)).cleared()
     }
 
-    /// Priority level.
+    /// Returns the priority level.
     pub(super) const fn level(self) -> Level {
         Level::new(self.field(LEVEL_SHIFT, LEVEL_BITS))
     }
 
-    /// Target vCPU.
+    /// Returns the target vCPU.
     pub(super) const fn target(self) -> u32 {
         self.field(TARGET_SHIFT, TARGET_BITS)
     }
 
-    /// Index of the LPI.
+    /// Returns the index of the LPI.
     pub(super) const fn lpi_index(self) -> u32 {
         self.field(LPI_SHIFT, LPI_INDEX_BITS)
     }
 
-    /// The LPI.
+    /// Returns the LPI.
     pub(super) fn lpi(self) -> Lpi {
         Lpi::from_index(self.lpi_index()).unwrap_or(Lpi::FIRST)
     }
 
-    /// Generation.
+    /// Returns the generation.
     pub(super) const fn generation(self) -> u32 {
         self.field(0, GENERATION_BITS)
     }
 
-    /// With P as given.
+    /// Returns the entry with P as given.
     pub(super) const fn with_pending(self, pending: bool) -> Self {
         self.with_flag(PENDING, pending)
     }
 
-    /// With E as given.
+    /// Returns the entry with E as given.
     pub(super) const fn with_enabled(self, enabled: bool) -> Self {
         self.with_flag(ENABLED, enabled)
     }
 
-    /// With M as given.
+    /// Returns the entry with M as given.
     pub(super) const fn with_mapped(self, mapped: bool) -> Self {
         self.with_flag(MAPPED, mapped)
     }
 
-    /// With D as given.
+    /// Returns the entry with D as given.
     pub(super) const fn with_deliverable(self, deliverable: bool) -> Self {
         self.with_flag(DELIVERABLE, deliverable)
     }
 
-    /// With H as given.
+    /// Returns the entry with H as given.
     pub(super) const fn with_held(self, held: bool) -> Self {
         self.with_flag(HELD, held)
     }
 
-    /// With this priority level.
+    /// Returns the entry with this priority level.
     pub(super) const fn with_level(self, level: Level) -> Self {
         self.with_field(LEVEL_SHIFT, LEVEL_BITS, level.0 as u32)
     }
 
-    /// With this target.
+    /// Returns the entry with this target.
     pub(super) const fn with_target(self, target: u32) -> Self {
         self.with_field(TARGET_SHIFT, TARGET_BITS, target)
     }
 
-    /// With this LPI, by index.
+    /// Returns the entry with this LPI, by index.
+    ///
     pub(super) const fn with_lpi_index(self, index: u32) -> Self {
         self.with_field(LPI_SHIFT, LPI_INDEX_BITS, index)
     }

@@ -1,10 +1,10 @@
-//! The allocator of entries and ITT nodes, under the command lock. It owns their generations: none
-//! comes back.
+//! The allocator of entries and ITT nodes, protected by the command lock. It assigns their
+//! generations and never reuses one.
 //!
-//! Entries come in chunks of 32. A chunk serves blocks of one size at a time, from one entry to all
-//! 32, so that small devices share it. It is free for any size again when its last block is. Each
-//! time a block or a node changes hands its generation grows, and at the last generation it stays
-//! unused: a generation never comes back.
+//! Entries are allocated in chunks of 32. A chunk serves blocks of one size at a time, from one
+//! entry to all 32, so that small devices share it. When its last block is freed, it can serve any
+//! size again. The generation increases each time that a block or node is allocated, and a chunk or
+//! node that has reached the last generation is not used again.
 
 use super::entry::GENERATION_MAX;
 use super::entry_table::EntryIndex;
@@ -13,18 +13,19 @@ use super::mapping::{ItsIndex, NoRoom};
 use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 
-/// From this generation on, a chunk may not serve all its entries once more.
+/// From this generation on, a chunk may not be able to serve all its entries once more.
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;
 const SIZES: usize = CHUNK_BITS as usize + 1;
-/// The list of chunks without blocks. Before it comes, by block size, one of the chunks with room.
+/// The list of chunks without blocks. The lists before it contain, by block size, the chunks with
+/// free blocks of that size.
 const FREE: usize = SIZES;
-/// The number of no chunk.
+/// The value that stands for no chunk.
 const NO_CHUNK: u32 = u32::MAX;
 
 /// The owner of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// Its block may belong to a device, but no event is mapped here.
+    /// None: the block may belong to a device, but no event is mapped to the entry.
     Nobody,
     /// An event of a device of this ITS, in this collection.
     Event {
@@ -36,35 +37,35 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// The owner of an event's entry.
+    /// Returns the owner of an event's entry.
     pub(super) const fn event(its: ItsIndex, collection: u16) -> Self {
         Self::Event { its: its.get(), collection }
     }
 }
 
 struct Chunk {
-    /// log2 of the block size that it serves.
+    /// Log2 of the size of the blocks that it serves.
     size: u32,
     /// One bit per entry in use.
     used: u32,
     generation: u32,
     owners: [Owner; CHUNK_ENTRIES as usize],
     list: Option<usize>,
-    /// Its neighbours in that list.
+    /// Its neighbors in that list.
     previous: u32,
     next: u32,
 }
 
-/// A block of entries: a power of two, up to a chunk.
+/// A block of entries: a power of two of them, up to a whole chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Block {
     /// First entry.
     pub(super) first: EntryIndex,
-    /// The number of this owner of the entries, counted from 1.
+    /// The generation of this allocation, counted from 1.
     pub(super) generation: u32,
 }
 
-/// The entries and nodes that there are.
+/// The allocated chunks and nodes.
 pub(super) struct EntryAllocator {
     chunks: Vec<Chunk>,
     chunk_limit: u32,
@@ -73,7 +74,7 @@ pub(super) struct EntryAllocator {
     /// The generations of nodes.
     nodes: Vec<u32>,
     node_limit: u32,
-    /// With room for all nodes.
+    /// Numbers of free nodes. Has capacity for all nodes.
     free_nodes: Vec<u32>,
 }
 
@@ -89,8 +90,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Takes `2^size` entries, at most a chunk. `provide` makes the entries of a chunk that is new,
-    /// of which it is given the first entry.
+    /// Allocates `2^size` entries, at most a chunk. For a new chunk, `provide` is called with its
+    /// first entry and must allocate the memory of its entries.
     pub(super) fn take_block(
         &mut self,
         size: u32,
@@ -148,7 +149,7 @@ impl EntryAllocator {
         Ok(number)
     }
 
-    /// Moves a chunk to the beginning of a list, or out of all.
+    /// Moves a chunk to the front of a list, or removes it from its list.
     fn file(&mut self, number: u32, list: Option<usize>) {
         let Some(chunk) = self.chunks.get_mut(number as usize) else { return };
         if chunk.list == list {
@@ -174,7 +175,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Gives a block back, of the size that it was taken with. Its entries no longer name it.
+    /// Frees a block, with the size with which it was allocated. No link may lead to its entries
+    /// any more.
     pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         let (number, at) = (first.get() / CHUNK_ENTRIES, first.get() % CHUNK_ENTRIES);
         let Some(chunk) = self.chunks.get_mut(number as usize) else {
@@ -193,7 +195,8 @@ impl EntryAllocator {
         self.file(number, list);
     }
 
-    /// Takes a node: its number and generation. `provide` makes the entries of one that is new.
+    /// Allocates a node and returns its number and generation. For a new node, `provide` must
+    /// allocate the memory of its links.
     pub(super) fn take_node(
         &mut self,
         provide: impl FnOnce(u32) -> Result<(), OutOfMemory>,
@@ -221,8 +224,8 @@ impl EntryAllocator {
         Ok(number)
     }
 
-    /// Makes sure that there are this many chunks and nodes once all are given back, as
-    /// [`take_block`](Self::take_block) and [`take_node`](Self::take_node) would make them.
+    /// Allocates chunks and nodes so that this many exist once all are freed, as
+    /// [`take_block`](Self::take_block) and [`take_node`](Self::take_node) would allocate them.
     pub(super) fn reserve(
         &mut self,
         (chunks, nodes): (u64, u64),
@@ -245,44 +248,46 @@ impl EntryAllocator {
         Ok(())
     }
 
-    /// Gives a node back. Its entries are cleared.
+    /// Frees a node, whose links must be cleared.
     pub(super) fn release_node(&mut self, number: u32) {
         if self.nodes.get(number as usize).is_some_and(|generation| *generation < GENERATION_MAX) {
             self.free_nodes.push(number);
         }
     }
 
-    /// Number of chunks once all is given back. Those that will soon be retired do not count.
+    /// Returns the number of chunks available once all are freed, except those that will soon be
+    /// retired.
     pub(super) fn usable_chunks(&self) -> u64 {
         let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
         u64::from(self.chunk_limit).saturating_sub(retired as u64)
     }
 
-    /// As [`usable_chunks`](Self::usable_chunks), of nodes.
+    /// Returns the number of nodes available once all are freed, except those that will soon be
+    /// retired.
     pub(super) fn usable_nodes(&self) -> u64 {
         let retired = self.nodes.iter().filter(|generation| **generation >= LAST_USES).count();
         u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
-    /// The owner of an entry.
+    /// Returns the owner of an entry.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
         let chunk = self.chunks.get((index.get() / CHUNK_ENTRIES) as usize);
         chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(index.get() % CHUNK_ENTRIES) as usize])
     }
 
-    /// Notes the owner of an entry.
+    /// Sets the owner of an entry.
     pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
         if let Some(chunk) = self.chunks.get_mut((index.get() / CHUNK_ENTRIES) as usize) {
             chunk.owners[(index.get() % CHUNK_ENTRIES) as usize] = owner;
         }
     }
 
-    /// Number of chunks ever used, all of which a sweep goes through.
+    /// Returns the number of chunks ever used, all of which a sweep visits.
     pub(super) fn chunk_count(&self) -> u32 {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
 
-    /// The entries of a chunk that somebody owns.
+    /// Returns the entries of a chunk that have an owner.
     pub(super) fn owned_entries(
         &self,
         chunk: u32,

@@ -1,4 +1,5 @@
-//! The table of translation entries. Type-stable: a page, once there, stays as long as the table.
+//! The table of translation entries. It is type-stable: a page, once allocated, exists as long as
+//! the table.
 
 use super::entry::Entry;
 use crate::sync::{AtomicU64, Ordering};
@@ -6,41 +7,41 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
-/// Entries of a page: 4 KiB.
+/// Number of entries in a page of 4 KiB, as a power of two.
 const PAGE_BITS: u32 = 9;
 const PAGE_ENTRIES: usize = 1 << PAGE_BITS;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
-/// Entries with neighbouring indices are this many apart (as a power of two): 128 bytes.
+/// Distance between entries with adjacent indices, as a power of two of entries: 128 bytes.
 const STRIDE_BITS: u32 = 4;
-/// Entries that are spread over a page in that way, as a power of two: those of a chunk.
+/// Number of entries that are spread over a page in this way, as a power of two: those of a chunk.
 pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 
-/// The number of an entry, as the allocator counts.
+/// The index of an entry, as the allocator numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 
-/// Position of an entry and of its ready bits: the entry's index with its low nine bits rotated. So
-/// the vectors of one device do not share a cache line but do share a page.
+/// The position of an entry and of its ready bits: the entry's index with its low nine bits
+/// rotated, so that the vectors of one device share a page but not a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 
 impl EntryIndex {
-    /// The entry with this number.
+    /// Creates the index with this number.
     pub(super) const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub(super) const fn get(self) -> u32 {
         self.0
     }
 
-    /// The entry `offset` places on.
+    /// Returns the index `offset` entries further on.
     pub(super) const fn offset(self, offset: u32) -> Self {
         Self(self.0.wrapping_add(offset))
     }
 
-    /// Its position.
+    /// Returns the position of the entry.
     pub(super) const fn position(self) -> Position {
         let low = self.0 & PAGE_MASK;
         let rotated = ((low << STRIDE_BITS) | (low >> (PAGE_BITS - STRIDE_BITS))) & PAGE_MASK;
@@ -49,23 +50,23 @@ impl EntryIndex {
 }
 
 impl Position {
-    /// The position with this number.
+    /// Creates the position with this number.
     pub(super) const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub(super) const fn get(self) -> u32 {
         self.0
     }
 
-    /// The position of the entry `offset` places on in the same chunk.
+    /// Returns the position of the entry `offset` indices further on in the same chunk.
     #[inline]
     pub(super) const fn offset_in_chunk(self, offset: u32) -> Self {
         Self(self.0.wrapping_add(offset << STRIDE_BITS))
     }
 
-    /// The entry that lies here.
+    /// Returns the index of the entry at this position.
     pub(super) const fn index(self) -> EntryIndex {
         let low = self.0 & PAGE_MASK;
         let number = ((low >> STRIDE_BITS) | (low << (PAGE_BITS - STRIDE_BITS))) & PAGE_MASK;
@@ -75,18 +76,19 @@ impl Position {
 
 type EntryPage = [AtomicU64; PAGE_ENTRIES];
 
-/// The entries.
+/// The pages of entries.
 pub(super) struct EntryTable {
     pages: Box<[OnceBox<EntryPage>]>,
 }
 
 impl EntryTable {
-    /// A table that can hold `entries` entries; pages come with [`ensure`](Self::ensure).
+    /// Creates a table for up to `entries` entries. Pages are allocated by
+    /// [`ensure`](Self::ensure).
     pub(super) fn new(entries: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { pages: try_page_table(entries.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that the page of `entry` is there. Off the hot path.
+    /// Makes sure that the page of the entry at `index` is allocated. Not on the hot path.
     pub(super) fn ensure(&self, index: EntryIndex) -> Result<(), OutOfMemory> {
         match self.pages.get((index.get() >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || AtomicU64::new(0))?),
@@ -94,22 +96,23 @@ impl EntryTable {
         }
     }
 
-    /// The entry at `position`; `None` where none was ever made.
+    /// Returns the entry at `position`; `None` if its page was never allocated.
     #[inline]
     pub(super) fn entry(&self, position: Position) -> Option<&AtomicU64> {
         let page = self.pages.get((position.get() >> PAGE_BITS) as usize)?.get()?;
         Some(&page[(position.get() & PAGE_MASK) as usize])
     }
 
-    /// Loads the entry at `position`; an unmapped one where none was ever made.
+    /// Loads the entry at `position`, or an unmapped entry if its page was never allocated.
     #[inline]
     pub(super) fn load(&self, position: Position) -> Entry {
         self.entry(position)
             .map_or(Entry::unmapped(0), |entry| Entry::from_bits(entry.load(Ordering::SeqCst)))
     }
 
-    /// Replaces the entry at `position` by `change` of it, in one read-modify-write, while that
-    /// gives something; returns the old value, `None` if nothing changed.
+    /// Replaces the entry at `position` by the result of `change`, in one read-modify-write.
+    /// Returns the old value, or `None` if `change` declined.
+    ///
     #[inline]
     pub(super) fn try_update(
         &self,

@@ -1,37 +1,39 @@
-//! Recording of mistakes that the LPI core finds when it uses the values of the guest's registers.
-//! Each fault names the register that caused it.
+//! The recorder of mistakes that the LPI core finds when it uses the values of the guest's
+//! registers. Each fault names the register that caused it.
 
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::memory::MemoryFault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-/// Recorder of faults, with the addresses of the registers.
+/// A recorder of faults, which knows the addresses of the registers.
 pub(crate) struct LpiFaults {
     events: Arc<EventLog>,
-    /// Guest physical addresses of the redistributors' frames, by vCPU.
+    /// Guest physical addresses of the redistributors' frames, indexed by vCPU.
     redistributors: Box<[u64]>,
 }
 
 impl LpiFaults {
-    /// Creates the recorder for redistributors at these addresses, by vCPU.
+    /// Creates a recorder for redistributors at these addresses, indexed by vCPU.
     pub(crate) const fn new(events: Arc<EventLog>, redistributors: Box<[u64]>) -> Self {
         Self { events, redistributors }
     }
 
-    /// Records that an LPI table to which a register points is not in memory.
+    /// Records that the guest memory of an LPI table to which a register points cannot be accessed.
     pub(super) fn unreadable(&self, vcpu: u32, register: u32, fault: MemoryFault) {
         let at = (self.redistributor(vcpu), register);
         let detail = FaultDetail::Memory(fault.address);
         self.events.record(GuestFault::new(FaultReason::LpiTable, at, detail));
     }
 
-    /// Records that the heap has no memory for a request by a redistributor's register.
+    /// Records that the heap has no memory for a request that a write to a redistributor's register
+    /// made.
     pub(super) fn starved_redistributor(&self, vcpu: u32, register: u32) {
         self.starved((self.redistributor(vcpu), register));
     }
 
-    /// Records that the heap has no memory for a request by a register.
+    /// Records that the heap has no memory for a request that a register write made.
+    ///
     pub(super) fn starved(&self, at: (RegisterFrame, u32)) {
         self.events.record(GuestFault::new(FaultReason::OutOfMemory, at, FaultDetail::None));
     }

@@ -3,21 +3,21 @@
 //!
 //! 1. *Find the entry* ([`Shared::find`]): the device table entry leads to the ITT, which names the
 //!    entry and the generation that it must have.
-//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry. So at that
-//!    moment the event was mapped and deliverable, with that target, priority and INTID.
+//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry. At that moment
+//!    the event was mapped and deliverable, with that target, priority and INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
 //!    entry is enabled: leaf, summary, top word, mask.
 //! 4. *Kick* ([`LpiCore::kick`]) the target, if its `needs_kick` is set.
 //!
 //! The law: after storing a pending, enabled entry, a writer sets its ready bit, then kicks the
-//! target. It binds producers, and every other writer of entries: a command that moves or enables
-//! what is pending, a vCPU that folds a list register. All accesses are sequentially consistent,
+//! target. It binds producers, and every other writer of entries: a command that moves or enables a
+//! pending LPI, and a vCPU that folds a list register. All accesses are sequentially consistent,
 //! and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap,
-//! then the entry. So one of the two sees what the other did.
+//! then the entry. Therefore at least one of the two observes the other.
 //!
-//! Most messages take the short way: a flat device table and an ITT with at most one node
-//! ([`Shared::find_near`]). Often the event is pending already. It is inlined and uses no stack;
-//! what follows it is in functions of their own.
+//! Most messages take the fast path: a flat device table and an ITT with at most one node
+//! ([`Shared::find_near`]), and often an event that is already pending. The fast path is inlined
+//! and uses no stack; slower cases are in separate functions.
 
 use super::LpiCore;
 use super::device_table::DeviceTable;
@@ -34,9 +34,9 @@ use msi_types::Cpu;
 pub(crate) enum Injection {
     /// The LPI is pending now.
     Fresh,
-    /// It was pending already.
+    /// The LPI was already pending.
     Coalesced,
-    /// Nothing is mapped there, or it may not become pending.
+    /// No event is mapped there, or the LPI may not become pending.
     Dropped,
 }
 
@@ -60,7 +60,7 @@ impl LpiCore {
         }
     }
 
-    /// Steps 2 to 4.
+    /// Performs steps 2 to 4.
     #[inline(always)]
     fn pend(&self, found: EntryRef) -> Injection {
         match self.shared.set_pending(found) {
@@ -84,7 +84,7 @@ impl LpiCore {
         }
     }
 
-    /// Steps 3 and 4 for an entry that a message has written.
+    /// Performs steps 3 and 4 for an entry that a message has written.
     #[inline(never)]
     fn notify(&self, written: Entry, position: Position) -> Injection {
         if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
@@ -93,7 +93,7 @@ impl LpiCore {
         Injection::Fresh
     }
 
-    /// Step 4: kicks the vCPU that must notice, if it left. For callers that hold no locks.
+    /// Step 4: kicks the vCPU if it is in WFI or in guest mode. Callers must hold no locks.
     #[inline]
     pub(super) fn kick(&self, vcpu: u32) {
         self.wakeup.kick(Cpu::new(vcpu));
@@ -113,13 +113,14 @@ impl Shared {
         device_table.leads_to(device, dte).then_some(found)
     }
 
-    /// As [`find`](Self::find), but finds only what the short way leads to.
+    /// Like [`find`](Self::find), but finds only entries that the fast path covers.
     #[inline(always)]
     fn find_near(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
         self.nodes.translate_near(device_table.get_flat(device)?, event)
     }
 
-    /// Step 2: sets an entry pending; returns what it was, `None` if it may not become pending.
+    /// Step 2: sets an entry pending. Returns the previous value, or `None` if the entry may not
+    /// become pending.
     #[inline(always)]
     pub(super) fn set_pending(&self, found: EntryRef) -> Option<Entry> {
         let atomic = self.entries.entry(found.position)?;
@@ -129,8 +130,8 @@ impl Shared {
                 return None;
             }
             let pending = seen.with_pending(true).bits();
-            // Also if P is set already: only a read-modify-write orders what the sender wrote
-            // before this message with the acknowledgement that is to see it.
+            // Write even if P is already set: only a read-modify-write orders what the sender wrote
+            // before this message with the acknowledgment that must observe it.
             match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst)
             {
                 Ok(_) => return Some(seen),
@@ -139,22 +140,22 @@ impl Shared {
         }
     }
 
-    /// Step 2 for a redistributor's own LPI, by index. Also if P is set already, as for an event's
-    /// message.
+    /// Step 2 for a redistributor's own LPI, by index. As for an event's message, it writes even if
+    /// P is already set.
     #[inline]
     fn set_own_pending(&self, vcpu: u32, index: u32) -> Option<Entry> {
         let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
         self.own(vcpu)?.try_update(index, pend)
     }
 
-    /// Step 3: sets the ready bit of an entry that was just written, if it is ready. Returns the
-    /// vCPU to kick.
+    /// Step 3: sets the ready bit of an entry that was just written, if the entry is ready. Returns
+    /// the vCPU to kick.
     #[inline]
     pub(super) fn set_ready_bit(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {
-            // Only the vCPU can say whether it acknowledged an interrupt in a list register: it
-            // must exit.
+            // Only the vCPU can tell whether the guest acknowledged an interrupt in a list
+            // register, so it must exit.
             let waits = written.is_listed() && written.is_pending();
             return waits.then_some(target);
         }
@@ -162,8 +163,8 @@ impl Shared {
         Some(target)
     }
 
-    /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only
-    /// while it is disabled.
+    /// Returns `true` if a device's event is mapped to a mapped collection. A message for it is
+    /// then dropped only while it is disabled.
     pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.find(device_table, device, event).is_some_and(|found| {
             let entry = self.entries.load(found.position);

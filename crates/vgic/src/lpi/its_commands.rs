@@ -1,5 +1,5 @@
-//! The effect of an ITS's commands once their operands are checked. A command changes the state at
-//! once; its sweep then brings the entries in line.
+//! The effects of an ITS's commands, after their operands are checked. A command changes the state
+//! immediately; its sweep then brings the entries in line.
 
 use super::control::Control;
 use super::device_table::DeviceTable;
@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
-/// An event that is mapped.
+/// A mapped event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedEvent {
     its: ItsIndex,
@@ -36,8 +36,9 @@ impl Control {
         self.translators.add(base, device_table)
     }
 
-    /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none
-    /// becomes pending through this ITS any more once it [`is_quiescent`](Self::is_quiescent).
+    /// Sets `GITS_CTLR.Enabled`. When enabling, messages are accepted once
+    /// [`is_admitting`](Self::is_admitting) returns `false`. When disabling, no message can make an
+    /// LPI pending through this ITS once it [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
         if let Some(translator) = self.translators.get_mut(its)
             && translator.enabled != enabled
@@ -45,7 +46,7 @@ impl Control {
             translator.enabled = enabled;
             let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
             let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
-            // The one that begins visits all that the other has left.
+            // The new sweep visits everything that the other one has not yet visited.
             self.sweeps.abandon(ends);
             self.refresh_its(begins, its);
         }
@@ -55,23 +56,23 @@ impl Control {
         self.start_refresh(cause, Meant::Its(its.get()), Settings::Keep);
     }
 
-    /// Has the ITS been enabled, and does that not hold for every event yet?
+    /// Returns `true` if the ITS is being enabled, but not yet for every event.
     pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
         self.sweeps.contains(Cause::Admit(its))
     }
 
-    /// Is everything done that the ITS's registers and its last command asked for?
+    /// Returns `true` if all work that the ITS's registers and its last command requested is done.
     pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
         self.sweeps.is_quiescent(its)
     }
 
-    /// Goes on with what the ITS's registers, then its last command asked for, until
-    /// [`work`](Self::work) reaches `limit`. Is it quiescent?
+    /// Advances the sweeps of the ITS's registers and of its last command until they are done or
+    /// [`work`](Self::work) reaches `limit`. Returns `true` if the ITS is quiescent.
     ///
     /// # Errors
-    /// The heap has no memory left. It goes on from there the next time.
+    /// The heap has no memory left. The sweeps can be resumed later.
     pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> Result<bool, OutOfMemory> {
-        // A poll of the queue seldom finds a sweep.
+        // A poll of the queue seldom finds a sweep in progress.
         if self.sweeps.is_empty() {
             return Ok(true);
         }
@@ -83,17 +84,17 @@ impl Control {
         Ok(true)
     }
 
-    /// Has the heap no memory for what enabling the ITS takes?
+    /// Returns `true` if the heap has no memory for enabling the ITS.
     pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
         self.sweeps.is_starved(Cause::Admit(its))
     }
 
-    /// A mapped device's event bits.
+    /// Returns the number of a mapped device's event bits.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
         self.translators.get(its)?.event_bits(device)
     }
 
-    /// A mapped collection's vCPU.
+    /// Returns the vCPU of a mapped collection.
     pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
         self.translators.get(its)?.collection(collection)
     }
@@ -107,12 +108,12 @@ impl Control {
         }
     }
 
-    /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of
-    /// them. Entries are taken when events are mapped.
+    /// Carries out MAPD with V = 1. If the device is mapped, it is first unmapped with all its
+    /// events and their pending state. Entries are allocated only when events are mapped.
     ///
     /// # Errors
-    /// A device that was mapped is unmapped, and mapping it anew needs no memory. Another is not
-    /// mapped.
+    /// The budget is exhausted, or the heap has no memory left. A device that was mapped is then
+    /// unmapped; its next mapping needs no memory. Any other device stays unmapped.
     pub(crate) fn map_device(
         &mut self,
         its: ItsIndex,
@@ -125,7 +126,7 @@ impl Control {
         translator.map_device(device, mapped, limit)
     }
 
-    /// MAPD, V = 0. Complete when its sweep is.
+    /// Carries out MAPD with V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let translator = self.translators.get_mut(its);
         if let Some(teardown) = translator.and_then(|its| its.unmap_device(device)) {
@@ -133,7 +134,7 @@ impl Control {
         }
     }
 
-    /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
+    /// Starts unmapping all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
         let teardown = match self.sweeps.abandon(Cause::Teardown(its)) {
             Some(Sweep::Unmap { teardown, .. }) => teardown,
@@ -142,16 +143,16 @@ impl Control {
         self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
     }
 
-    /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is
-    /// gone, too.
+    /// Finishes unmapping after everything that an ITS had mapped is being unmapped, without a
+    /// bound. The work of its last command is dropped as well.
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
-        // Sweeps that are left wait for memory, which none of this ITS's needs now.
+        // Any remaining sweeps wait for memory, which no sweep of this ITS needs now.
         let _ = self.finish_sweeps();
         self.sweeps.abandon(Cause::Command(its));
     }
 
-    /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of
-    /// them moves along. Complete when its sweep is.
+    /// Carries out MAPC with V = 1. If the collection was mapped elsewhere, its events and their
+    /// pending state move. Complete when its sweep is.
     pub(crate) fn map_collection(
         &mut self,
         its: ItsIndex,
@@ -165,7 +166,8 @@ impl Control {
         Ok(())
     }
 
-    /// MAPC, V = 0. What is pending stays pending where it is. Complete when its sweep is.
+    /// Carries out MAPC with V = 0. Pending LPIs remain pending at their redistributor. Complete
+    /// when its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
         if self.translators.get_mut(its).is_some_and(|its| its.unmap_collection(collection)) {
             self.refresh_collection(its, collection);
@@ -185,14 +187,14 @@ impl Control {
         self.start_refresh(Cause::Command(its), meant, Settings::Keep);
     }
 
-    /// INVALL: takes the configuration of every LPI of a redistributor from memory again. Complete
-    /// when its sweep is.
+    /// Carries out INVALL: reads the configuration of every LPI of a redistributor from memory
+    /// again. Complete when its sweep is.
     pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
         self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
     }
 
-    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their
-    /// collections. Complete when its sweep is.
+    /// Carries out MOVALL: LPIs that are pending at `from` become pending at `to` instead. Events
+    /// stay in their collections. Complete when its sweep is.
     pub(crate) fn move_all(&mut self, its: ItsIndex, from: u16, to: u16) {
         if from != to {
             let cursor = self.all_chunks();
@@ -204,8 +206,9 @@ impl Control {
         }
     }
 
-    /// MAPTI and MAPI. An event that was mapped is mapped anew: what was pending of it is gone. The
-    /// event fits its device, the LPI the distributor.
+    /// Carries out MAPTI and MAPI. If the event was mapped, it is mapped again and its pending
+    /// state is discarded. The EventID must be in range for its device, and the LPI for the
+    /// distributor.
     pub(crate) fn map_event(
         &mut self,
         its: ItsIndex,
@@ -228,7 +231,8 @@ impl Control {
         Ok(())
     }
 
-    /// The entry of an event that is to be mapped to an LPI, which can be noted.
+    /// Returns the entry of an event that is to be mapped to an LPI, with all memory for the
+    /// mapping allocated.
     pub(super) fn attach_event(
         &mut self,
         its: ItsIndex,
@@ -242,17 +246,19 @@ impl Control {
         self.device_entries.attach(dte, u32::from(event_bits), event)
     }
 
-    /// An entry becomes an event's, mapped to an LPI.
+    /// Assigns an entry to an event that is mapped to an LPI.
     pub(super) fn give_entry(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.forget_lpi(index);
         self.device_entries.give(index, owner, lpi);
     }
 
-    /// An event's entry is not mapped any more to the LPI that it names.
+    /// Ends the mapping of an event's entry to the LPI that the entry names. If a single entry
+    /// remains mapped to that LPI, it takes over the LPI's own pending state at its target.
     fn forget_lpi(&mut self, index: EntryIndex) {
         if let Some(lpi_index) = self.device_entries.take_back(index)
             && let Some(left) = self.device_entries.only(lpi_index).map(Location::Event)
-            // Without memory for its ready bit, what is pending stays beside the event.
+            // Without memory for its ready bit, the pending state stays in the redistributor's own
+            // entry.
             && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
             && self.take_own(self.shared.load(left).target(), lpi_index)
         {
@@ -260,7 +266,7 @@ impl Control {
         }
     }
 
-    /// Makes an entry map nothing. Its generation stays: the block's owner is the same.
+    /// Unmaps an entry. Its generation does not change, because the owner of the block is the same.
     pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
         self.forget_lpi(index);
         let unmapped = |entry: Entry| {
@@ -271,7 +277,7 @@ impl Control {
         self.recall(old);
     }
 
-    /// MOVI: the event, and what is pending of it, goes to another collection.
+    /// Carries out MOVI: the event and its pending state move to another collection.
     pub(crate) fn move_event(
         &mut self,
         event: MappedEvent,
@@ -286,31 +292,31 @@ impl Control {
         Ok(())
     }
 
-    /// The event's LPI by itself, at the redistributor that the event targets.
+    /// Returns the location of the LPI's own entry at the redistributor that the event targets.
     fn own_lpi_of(&self, event: MappedEvent) -> Location {
         let entry = self.shared.load(Location::Event(event.entry.index()));
         Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
     }
 
-    /// CLEAR: nothing of the event is pending at its redistributor.
+    /// Carries out CLEAR: removes the pending state of the event's LPI at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
         self.clear(Location::Event(event.entry.index()));
     }
 
-    /// DISCARD: as CLEAR, and the event is no longer mapped.
+    /// Carries out DISCARD: acts like CLEAR, and unmaps the event.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
         self.unmap_entry(event.entry.index());
     }
 
-    /// INV: takes the configuration of the event's LPI from memory again.
+    /// Carries out INV: reads the configuration of the event's LPI from memory again.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
         self.refresh(self.own_lpi_of(event), Settings::Reload)?;
         self.refresh(Location::Event(event.entry.index()), Settings::Reload)
     }
 
-    /// INT: a message for the event.
+    /// Carries out INT: injects a message for the event.
     pub(crate) fn signal_event(&mut self, event: MappedEvent) -> Injection {
         self.inject(event.entry)
     }

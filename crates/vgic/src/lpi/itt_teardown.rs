@@ -1,25 +1,26 @@
-//! Entries that are taken back. What a device's link led to is closed depth first, with a path of
-//! fixed length for memory: taking mappings away allocates nothing.
+//! The teardown of a device's entries. Nodes and blocks below a device's link are closed depth
+//! first, and the position is kept in an array of fixed length, so that removing mappings allocates
+//! nothing.
 
 use super::itt::{CHUNK_BITS, Link, MAX_DEPTH, depth};
 
-/// The nodes and blocks below a device's link, on the way of being taken back: depth first.
+/// The nodes and blocks below a device's link that are still to be closed, depth first.
 #[derive(Default)]
 pub(super) struct IttTeardown {
-    /// Blocks have `2^size` entries.
+    /// Log2 of the number of entries in a block.
     size: u32,
-    /// A block that hangs under no node.
+    /// The block of a device without nodes.
     block: Option<Link>,
-    /// Nodes on the way down, each with the index of its link that comes next. The last has blocks
-    /// below it if it is at `depth`.
+    /// The nodes from the root down to the current one, each with the index of its next link. A
+    /// node has blocks below it if it is the one at `depth`.
     path: [(Option<Link>, u32); MAX_DEPTH as usize],
-    /// Number of nodes on the way.
+    /// Number of nodes in `path` that are in use.
     nodes: usize,
     depth: usize,
 }
 
 impl IttTeardown {
-    /// Of all below a device's link.
+    /// Creates the teardown of all nodes and blocks below a device's link.
     pub(super) fn of(root: Link, event_bits: u32) -> Self {
         let mut teardown = Self {
             size: event_bits.min(CHUNK_BITS),
@@ -32,12 +33,13 @@ impl IttTeardown {
         teardown
     }
 
-    /// log2 of the blocks' size.
+    /// Returns log2 of the number of entries in a block.
     pub(super) const fn size(&self) -> u32 {
         self.size
     }
 
-    /// The block that a link names; if it names a node, that comes next.
+    /// Returns the block that a link names. If it names a node, that node is closed next and the
+    /// result is `None`.
     pub(super) fn enter(&mut self, link: Link) -> Option<Link> {
         if self.nodes == self.depth {
             return Some(link);
@@ -49,24 +51,24 @@ impl IttTeardown {
         None
     }
 
-    /// The node that is being closed, and the index of the link that comes next.
+    /// Returns the node that is being closed, and the index of its next link.
     pub(super) fn next_link(&mut self) -> Option<(Link, u32)> {
         let (node, next) = self.path.get_mut(self.nodes.checked_sub(1)?)?;
         *next += 1;
         Some(((*node)?, *next - 1))
     }
 
-    /// The block that hangs under no node, if it is still there.
+    /// Takes the block of a device without nodes, if it has not been taken yet.
     pub(super) const fn take_block(&mut self) -> Option<Link> {
         self.block.take()
     }
 
-    /// Is nothing left?
+    /// Returns `true` if all nodes and blocks are closed.
     pub(super) const fn is_done(&self) -> bool {
         self.block.is_none() && self.nodes == 0
     }
 
-    /// A node has no links any more.
+    /// Leaves the current node, whose links are all cleared.
     pub(super) const fn leave_node(&mut self) {
         self.nodes = self.nodes.saturating_sub(1);
     }

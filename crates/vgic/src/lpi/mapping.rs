@@ -1,5 +1,5 @@
-//! The terms of a mapping: its ITS, its device, and the reasons for which there is none. They name
-//! no other part of the LPI core.
+//! The terms of a mapping: its ITS, its device, and the reasons why a mapping can fail. They do not
+//! depend on any other part of the LPI core.
 
 use doorbell_fallible::OutOfMemory;
 
@@ -12,16 +12,16 @@ impl ItsIndex {
         Self(index)
     }
 
-    /// The number.
+    /// Returns the number.
     pub(super) const fn get(self) -> u16 {
         self.0
     }
 }
 
-/// The reason for which something cannot be mapped.
+/// The reason why a mapping failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoRoom {
-    /// The model's budget for mappings is used up.
+    /// The model's budget for mappings is exhausted.
     Budget,
     /// The heap has no memory left.
     OutOfMemory,
@@ -36,21 +36,22 @@ impl From<OutOfMemory> for NoRoom {
 /// The operands of MAPD for a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedDevice {
-    /// Bits of its EventIDs.
+    /// Number of bits of its EventIDs.
     pub(crate) event_bits: u8,
-    /// Address of its interrupt translation table, bits 51:8. The model keeps nothing there.
+    /// Address of its interrupt translation table, bits 51:8. The model stores nothing in the
+    /// table.
     pub(crate) itt: u64,
 }
 
 impl MappedDevice {
     const ITT: u64 = 0x000f_ffff_ffff_ff00;
 
-    /// As one integer, which is not zero.
+    /// Packs the operands into one nonzero integer.
     pub(super) const fn packed(self) -> u64 {
         self.itt & Self::ITT | self.event_bits as u64
     }
 
-    /// From [`packed`](Self::packed); `None` if it is zero.
+    /// Unpacks the operands from [`packed`](Self::packed); `None` if the integer is zero.
     pub(super) const fn unpacked(bits: u64) -> Option<Self> {
         let [event_bits, ..] = bits.to_le_bytes();
         if bits == 0 { None } else { Some(Self { event_bits, itt: bits & Self::ITT }) }

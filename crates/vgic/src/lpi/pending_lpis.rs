@@ -1,4 +1,4 @@
-//! A vCPU's half: what its thread owns.
+//! The vCPU's side of the LPI core, owned by its thread.
 
 use super::LpiCore;
 use super::consumer::{Consumer, ListedLpi, ReadyLpi};
@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 use gic_arch::Priority;
 use msi_types::Cpu;
 
-/// The pending LPIs of one vCPU. There is one such value per vCPU at a time; its thread owns it.
+/// The pending LPIs of one vCPU. At most one such value exists per vCPU, and its thread owns it.
 pub(crate) struct PendingLpis {
     core: Arc<LpiCore>,
     consumer: Consumer,
@@ -25,14 +25,14 @@ impl PendingLpis {
         Self { core, consumer }
     }
 
-    /// Acknowledges the most urgent pending LPI, if its priority is more urgent than `than`.
+    /// Acknowledges the most urgent pending LPI, if it is more urgent than `than`.
     #[inline]
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.take(self.core.shared(), than)
     }
 
-    /// Moves pending LPIs whose priorities are more urgent than `than` into list registers, the
-    /// most urgent first, until `fill` breaks off.
+    /// Moves pending LPIs that are more urgent than `than` into list registers, the most urgent
+    /// first, until `fill` returns [`ControlFlow::Break`].
     #[inline]
     pub(crate) fn list(
         &mut self,
@@ -44,29 +44,32 @@ impl PendingLpis {
         }
     }
 
-    /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
+    /// Folds an LPI back from a list register. `pending` is `true` if the guest did not acknowledge
+    /// it.
     pub(crate) fn fold(&mut self, listed: ListedLpi, pending: bool) {
         if let Some(vcpu) = self.consumer.fold(self.core.shared(), listed, pending) {
             self.core.kick(vcpu);
         }
     }
 
-    /// Is no LPI pending? One load; `false` may be wrong until [`prune`](Self::prune).
+    /// Returns `true` if no LPI is pending. This is a single load, and `false` may be stale until
+    /// [`prune`](Self::prune).
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.consumer.is_empty(self.core.shared())
     }
 
-    /// No LPI was found: clears the bits that were left set for the next one, so that
-    /// [`is_empty`](Self::is_empty) says so.
+    /// Clears the bits that were left set for the next LPI, after no LPI was found, so that
+    /// [`is_empty`](Self::is_empty) returns `true`.
     pub(crate) fn prune(&mut self) {
         if !self.is_empty() {
             self.consumer.prune(self.core.shared());
         }
     }
 
-    /// The LPI that [`take`](Self::take) would acknowledge. Also called between setting
-    /// `needs_kick` and sleep: an LPI that becomes pending later kicks.
+    /// Returns the LPI that [`take`](Self::take) would acknowledge. It is also called after
+    /// `needs_kick` is set and before the vCPU sleeps: an LPI that becomes pending after this call
+    /// kicks the vCPU.
     #[inline]
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
         if self.is_empty() { None } else { self.consumer.highest(self.core.shared(), than) }

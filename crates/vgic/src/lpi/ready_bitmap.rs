@@ -1,6 +1,6 @@
-//! The ready bitmap of a vCPU: per priority level a bit per entry, summarised twice, and a mask of
-//! levels. False positives are allowed; a false negative exists only between a writer's store of an
-//! entry and its ready bit.
+//! The ready bitmap of a vCPU: per priority level, one bit per entry with two layers of summaries,
+//! and a mask of levels. False positives are allowed; a false negative can exist only between a
+//! writer's store of an entry and its setting of the ready bit.
 //!
 //! ```text
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
@@ -15,7 +15,7 @@ use doorbell_fallible::{OutOfMemory, try_box, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
 const FANOUT_BITS: u32 = 6;
-/// Positions whose leaves are under one summary, and in one page.
+/// Number of positions whose leaves share one summary and one page.
 pub(super) const ENTRIES_PER_SUMMARY: u32 = 1 << (2 * FANOUT_BITS);
 const BIT_MASK: u32 = (1 << FANOUT_BITS) - 1;
 
@@ -31,18 +31,18 @@ pub(super) struct ReadyBitmap {
     levels: [OnceBox<[LevelBitmap; 1]>; LEVELS],
 }
 
-/// The bits of one level. Leaves come in pages, with [`ReadyBitmap::ensure`]: most vCPUs use few
-/// entries.
+/// The bits of one level. Pages of leaves are allocated by [`ReadyBitmap::ensure`], because most
+/// vCPUs use few entries.
 struct LevelBitmap {
     pages: Box<[OnceBox<[BitmapPage; 1]>]>,
-    /// Of these, as many as the pages need.
+    /// Words above the summaries; only the first `top_count` are used.
     tops: [Summary; TOPS],
     top_count: u32,
 }
 
-/// Most positions that a bitmap can have.
+/// Maximum number of positions in a bitmap.
 pub(super) const MAX_POSITIONS: u32 = 5 << 20;
-/// As many words over summaries.
+/// Number of top words that [`MAX_POSITIONS`] needs.
 const TOPS: usize = (MAX_POSITIONS >> (3 * FANOUT_BITS)) as usize;
 
 /// The leaves under one summary: 4096 entries.
@@ -79,7 +79,7 @@ impl LevelBitmap {
         }
     }
 
-    /// The page of this summary; `None` where no entry has its ready bit.
+    /// Returns the page of this summary; `None` if it was never allocated.
     fn page(&self, summary: u32) -> Option<&BitmapPage> {
         self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
@@ -89,7 +89,7 @@ impl LevelBitmap {
         &self.tops[index as usize]
     }
 
-    /// Is no bit set but for the path to the leaf found last, and that leaf empty?
+    /// Returns `true` if the leaf is empty and no bit is set except on the path to it.
     fn is_empty_but_for(&self, leaf: u32) -> bool {
         let summary = leaf >> FANOUT_BITS;
         let is_on_path = |index| summary >> FANOUT_BITS == index;
@@ -110,23 +110,23 @@ impl LevelBitmap {
     }
 }
 
-/// The finding of a visitor at the entry.
+/// The outcome of a visit to an entry.
 pub(super) enum Visit<T> {
-    /// The walk ends with this.
+    /// The walk ends with this result.
     Found(T),
-    /// It was taken, and the walk goes on.
+    /// The entry was taken, and the walk continues.
     Taken,
-    /// The ready bit was stale: the walk goes on.
+    /// The ready bit was stale, and the walk continues.
     Stale,
 }
 
-/// Something to do with a ready bit.
+/// An operation on the entries whose ready bits are set.
 pub(super) trait Visitor {
     /// The result of the walk.
     type Output;
-    /// Does it take what it finds?
+    /// `true` if the visitor takes the entries that it finds.
     const TAKES: bool;
-    /// Looks at the entry at `position`, and keeps or clears the ready bit.
+    /// Examines the entry at `position`, and keeps or clears its ready bit.
     fn visit(
         &mut self,
         ready_bit: ReadyBit<'_>,
@@ -142,7 +142,7 @@ pub(super) struct ReadyBit<'a> {
 }
 
 impl ReadyBit<'_> {
-    /// Clears the bit: the entry is about to be looked at.
+    /// Clears the bit. The entry must be examined afterwards.
     pub(super) fn clear(&self) {
         self.leaf.fetch_and(!self.bit, SeqCst);
     }
@@ -153,33 +153,34 @@ impl ReadyBit<'_> {
     }
 }
 
-/// Takes of one level that a leaf gets before the next leaf has its turn. It is as many as it has
+/// Number of entries taken from one leaf before the next leaf has its turn: as many as a leaf has
 /// bits, so that each LPI that was ready when the turn began is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
-/// The number of no leaf; the next one is the first.
+/// The value that stands for no leaf; the leaf after it is the first.
 const NO_LEAF: u32 = u32::MAX;
 
 /// The turn at a level: round robin over leaves, and over the bits of a leaf.
 ///
-/// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or
-/// when the leaf is empty; within it, bits are visited in cyclic order. Turns go from leaf to leaf
-/// in cyclic order. So an LPI whose ready bit is set waits for at most as many takes of its level
-/// as the tree has bits.
+/// No ready LPI starves among LPIs of its priority. The turn of a leaf ends after [`TURN`] takes or
+/// when the leaf is empty, and within a turn bits are visited in cyclic order. Turns pass from leaf
+/// to leaf in cyclic order as well. An LPI whose ready bit is set therefore waits for at most as
+/// many takes of its level as the tree has bits.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
-    /// [`NO_LEAF`] before the first one.
+    /// The leaf, or [`NO_LEAF`] before the first turn.
     leaf: u32,
-    /// The bit that comes next.
+    /// The bit to visit first.
     next: u8,
-    /// Takes that are left of the turn.
+    /// Number of takes left in the turn.
     left: u8,
 }
 
-/// The leaf in which a vCPU found something last, at each level and of all. These paths are left
-/// set although they may be empty, because the next interrupt most often comes from there. They
-/// are, at each level, the path from its top word to the leaf, and the last level's bit in the
-/// mask. Other levels' bits are not left: each would cost a look on the way to a less urgent one.
+/// The leaves in which a vCPU found its last interrupt, per level and overall. The paths to these
+/// leaves remain set even if they are empty, because the next interrupt most often comes from the
+/// same leaf. At each level, that is the path from the top word to the leaf; in the mask, it is the
+/// bit of the level that was found last. The mask bits of other levels are cleared, because each
+/// would cost an extra look on the way to a less urgent level.
 #[derive(Clone, Debug)]
 pub(super) struct TurnTable {
     by_level: [Turn; LEVELS],
@@ -187,7 +188,7 @@ pub(super) struct TurnTable {
 }
 
 impl TurnTable {
-    /// Nothing was found yet.
+    /// Creates a table in which no leaf has been found yet.
     pub(super) const fn new() -> Self {
         Self { by_level: [Turn { leaf: NO_LEAF, next: 0, left: 0 }; LEVELS], last: None }
     }
@@ -200,14 +201,14 @@ impl TurnTable {
         self.of(level).leaf == leaf
     }
 
-    /// The path of all that was found last is not left set any more: the next walk that finds it
-    /// empty clears the mask.
+    /// Stops preserving the mask bit of the level that was found last: the next walk that finds
+    /// that level empty clears it.
     pub(super) const fn forget_last(&mut self) {
         self.last = None;
     }
 
-    /// A walk found something at a bit of a leaf. What it leaves there is next again. Returns the
-    /// takes that are left of the turn.
+    /// Records that a walk found an entry at a bit of a leaf. If the entry was not taken, the same
+    /// bit is visited first next time. Returns the number of takes left in the turn.
     #[inline]
     fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) -> u8 {
         let turn = &mut self.by_level[level.index()];
@@ -222,20 +223,20 @@ impl TurnTable {
 }
 
 impl ReadyBitmap {
-    /// ReadyBitmap over this many entries; levels come with [`ensure`](Self::ensure).
+    /// Creates a bitmap over this many entries. Levels are allocated by [`ensure`](Self::ensure).
     pub(super) const fn new(entries: u32) -> Self {
         Self { mask: Summary::new(), entries, levels: [const { OnceBox::new() }; LEVELS] }
     }
 
-    /// Makes sure that the entry at `position` has its bits at `level`: before it is written so.
-    /// Off the hot path.
+    /// Makes sure that the entry at `position` has its bits at `level`. Must be called before the
+    /// entry is given that level. Not on the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
             .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(LevelBitmap::new(self.entries)?)?))?;
         tree[0].ensure(position)
     }
 
-    /// Is no level's bit set?
+    /// Returns `true` if no level's bit is set.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.mask.bits() == 0
@@ -246,8 +247,8 @@ impl ReadyBitmap {
         self.levels[level.index()].get().map(|[tree]| tree)
     }
 
-    /// Sets the ready bit of the entry at `position`. The leaf is always written; its parents
-    /// only where they are clear.
+    /// Sets the ready bit of the entry at `position`. The leaf is always written, its parents only
+    /// if their bits are clear.
     #[inline]
     pub(super) fn set(&self, level: Level, position: Position) {
         let Some(tree) = self.tree(level) else {
@@ -265,9 +266,9 @@ impl ReadyBitmap {
         self.mask.set(1 << level.index());
     }
 
-    /// Visits bitmap from the most urgent level on, of the first `count` levels only, until the
-    /// visitor has found something. One walk at a time per vCPU. Branches found empty are taken out
-    /// on the way, but for the paths in `turns`.
+    /// Visits the entries whose bits are set, from the most urgent level on, in the first `count`
+    /// levels only, until the visitor finds one. Only one walk may run per vCPU at a time. Branches
+    /// found empty are cleared on the way, except for the paths in `turns`.
     pub(super) fn walk<V: Visitor>(
         &self,
         count: u32,
@@ -302,7 +303,7 @@ impl ReadyBitmap {
     }
 }
 
-/// The bits of word `group` that stand for numbers from `first` on.
+/// Returns the bits of word `group` that stand for numbers from `first` on.
 #[inline]
 const fn from(first: u32, group: u32) -> u64 {
     let start = group << FANOUT_BITS;
@@ -315,7 +316,7 @@ const fn from(first: u32, group: u32) -> u64 {
     }
 }
 
-/// The walk through one level's tree.
+/// A walk through one level's tree.
 struct LevelWalk<'a, V> {
     tree: &'a LevelBitmap,
     level: Level,
@@ -324,7 +325,7 @@ struct LevelWalk<'a, V> {
 }
 
 impl<V: Visitor> LevelWalk<'_, V> {
-    /// The leaf whose turn it is, as long as it lasts.
+    /// Visits the leaf whose turn it is, until the turn ends.
     #[inline]
     fn turn(&mut self) -> Option<V::Output> {
         let Turn { leaf, next, left } = self.turns.of(self.level);
@@ -334,14 +335,14 @@ impl<V: Visitor> LevelWalk<'_, V> {
         self.leaf(self.tree.page(leaf >> FANOUT_BITS)?, leaf, next)
     }
 
-    /// All leaves, in cyclic order from the one on that comes next.
+    /// Visits all leaves in cyclic order, starting with the one after the current leaf.
     #[inline(never)]
     fn others(&mut self) -> Option<V::Output> {
         let next = self.turns.of(self.level).leaf.wrapping_add(1);
         self.leaves(next).or_else(|| self.leaves(0))
     }
 
-    /// The leaves from this number on.
+    /// Visits the leaves from this number on.
     fn leaves(&mut self, first: u32) -> Option<V::Output> {
         for top in first >> (2 * FANOUT_BITS)..self.tree.top_count() {
             let mut summaries = self.tree.top(top).bits() & from(first >> FANOUT_BITS, top);
@@ -372,7 +373,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    /// The bits of a leaf, in cyclic order from `first` on.
+    /// Visits the bits of a leaf in cyclic order from `first` on.
     #[inline]
     fn leaf(&mut self, page: &BitmapPage, leaf: u32, first: u8) -> Option<V::Output> {
         let word = page.leaf(leaf);
@@ -396,7 +397,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    /// Takes an empty leaf out of its summary, unless it is the one that was found last.
+    /// Clears an empty leaf's bit in its summary, unless the leaf is the one that was found last.
     fn prune_leaf(&self, page: &BitmapPage, leaf: u32) {
         if self.turns.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
@@ -404,7 +405,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         page.summary.clear(bit(leaf), || page.leaf(leaf).load(SeqCst) == 0);
     }
 
-    /// Takes an empty summary out of its top word.
+    /// Clears an empty summary's bit in its top word.
     fn prune_summary(&self, page: &BitmapPage, summary: u32) {
         let is_empty = || page.summary.bits() == 0;
         if is_empty() {

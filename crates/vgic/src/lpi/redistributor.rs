@@ -1,5 +1,5 @@
-//! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a
-//! redistributor by themselves.
+//! The redistributors' side of the command core: `EnableLPIs`, invalidation, and LPIs that are
+//! pending at a redistributor independently of any event.
 
 use super::control::{Control, Refresh};
 use super::entry_table::EntryIndex;
@@ -14,8 +14,9 @@ use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 
 impl Control {
-    /// `GICR_CTLR.EnableLPIs` 0 → 1: when its sweep is done ([`is_enabling`](Self::is_enabling)),
-    /// messages are taken, and what the pending table says is pending.
+    /// Handles `GICR_CTLR.EnableLPIs` 0 → 1. Once its sweep is done
+    /// ([`is_enabling`](Self::is_enabling)), messages are accepted, and the LPIs that the pending
+    /// table names are pending.
     ///
     /// # Errors
     /// The heap has no memory left. LPIs stay disabled.
@@ -38,14 +39,15 @@ impl Control {
         Ok(())
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps that of this one.
-    /// Each redistributor may then overwrite the other's pending bits.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps the one of this
+    /// vCPU. Each of the two redistributors may then overwrite the other's pending bits.
     pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         self.enabled.sharer_of_pending_table(vcpu)
     }
 
-    /// Makes sure of what a redistributor with these tables takes while LPIs are enabled. That is
-    /// room for the pending table's bits and, with direct LPIs, an entry for every LPI.
+    /// Allocates the memory that a redistributor with these tables needs while its LPIs are
+    /// enabled: room for the bits of the pending table and, with direct LPIs, an entry for every
+    /// LPI.
     pub(super) fn provide(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
             own.ensure_below(tables.end())?;
@@ -53,17 +55,17 @@ impl Control {
         self.enabled.fit_image(vcpu, tables)
     }
 
-    /// Has the heap no memory for what enabling LPIs takes?
+    /// Returns `true` if the heap has no memory for enabling LPIs.
     pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
         self.sweeps.is_starved(Cause::Enable(vcpu))
     }
 
-    /// Has `EnableLPIs` been set, and does that not hold for every LPI yet?
+    /// Returns `true` if `EnableLPIs` was set, but is not yet in effect for every LPI.
     pub(crate) fn is_enabling(&self, vcpu: u32) -> bool {
         self.sweeps.contains(Cause::Enable(vcpu))
     }
 
-    /// Into an image that is empty.
+    /// Reads the pending table into an empty image.
     fn load_pending(
         &self,
         vcpu: u32,
@@ -79,20 +81,21 @@ impl Control {
         }
     }
 
-    /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)),
-    /// nothing becomes pending here any more, and what was pending is in the pending table.
+    /// Handles `GICR_CTLR.EnableLPIs` 1 → 0. Once its sweep is done
+    /// ([`is_disabling`](Self::is_disabling)), no LPI becomes pending here, and the LPIs that were
+    /// pending are in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.enabled.get(vcpu) else { return };
         self.enabled.set(vcpu, None);
         self.sweeps.abandon(Cause::Invalidate(vcpu));
-        // The pending table's bits that no entry has taken yet.
+        // The bits of the pending table that no entry has taken over yet.
         let pending = if let Some(Sweep::Enable { pending, next, .. }) =
             self.sweeps.abandon(Cause::Enable(vcpu))
         {
             pending.from(next)
         } else {
             let mut image = self.enabled.take_image(vcpu);
-            // It did when they were enabled.
+            // This cannot fail: the image fitted when LPIs were enabled.
             let _ = tables.fit(&mut image);
             image
         };
@@ -100,12 +103,13 @@ impl Control {
         self.start(Cause::Disable(vcpu), Sweep::Disable { cursor, own, vcpu, tables, pending });
     }
 
-    /// Has `EnableLPIs` been cleared, and what was pending not yet gone into the pending table?
+    /// Returns `true` if `EnableLPIs` was cleared, but the pending LPIs are not yet written to the
+    /// pending table.
     pub(crate) fn is_disabling(&self, vcpu: u32) -> bool {
         self.sweeps.contains(Cause::Disable(vcpu))
     }
 
-    /// All redistributors are reset: what was pending is gone. In one go.
+    /// Resets the LPI state of all redistributors and discards pending state, without a bound.
     pub(super) fn reset_lpis(&mut self) {
         self.sweep(|control, index| control.reset_entry(Location::Event(index)));
         for vcpu in self.enabled.vcpus() {
@@ -126,19 +130,20 @@ impl Control {
         self.recall(old);
     }
 
-    /// The blocks in which the redistributor has entries of its own.
+    /// Returns the blocks in which the redistributor has entries for its own LPIs.
     pub(super) fn own_blocks(&self, vcpu: u32) -> impl Iterator<Item = LpiBlock> {
         self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks)
     }
 
-    /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.
+    /// Handles a write to `GICR_CLRLPIR`. A machine with this register has no events for which the
+    /// LPI could be pending.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
         if self.enabled.get(vcpu).is_some_and(|tables| tables.covers(lpi)) {
             self.clear(Location::own(vcpu, lpi));
         }
     }
 
-    /// The LPIs that are pending here, in ascending order.
+    /// Returns the LPIs that are pending here, in ascending order.
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
@@ -156,8 +161,9 @@ impl Control {
         found.into_iter().collect()
     }
 
-    /// `GICR_INVLPIR`: takes one LPI's configuration from memory again. Where several events are
-    /// mapped to it, it is complete when its sweep is ([`is_invalidating`](Self::is_invalidating)).
+    /// Handles a write to `GICR_INVLPIR`: reads the configuration of one LPI from memory again. If
+    /// several events are mapped to the LPI, the operation is complete when its sweep is
+    /// ([`is_invalidating`](Self::is_invalidating)).
     pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) -> Result<(), OutOfMemory> {
         if !self.implements(lpi) {
             return Ok(());
@@ -168,7 +174,7 @@ impl Control {
             return self.invalidate_entry(only, vcpu);
         }
         if self.is_invalidating(vcpu) {
-            // One after the other would be as many sweeps; one for all of them is enough.
+            // Further requests would each need a sweep; a single sweep of all LPIs covers them.
             self.invalidate_all(vcpu);
         } else if let next @ Some(_) = self.device_entries.first(lpi.index()) {
             self.start(Cause::Invalidate(vcpu), Sweep::InvalidateLpi { vcpu, lpi, next });
@@ -176,7 +182,7 @@ impl Control {
         Ok(())
     }
 
-    /// Goes on with `GICR_INVLPIR` of an LPI with several events.
+    /// Advances the sweep of `GICR_INVLPIR` for an LPI with several events.
     pub(super) fn invalidate_on(
         &mut self,
         vcpu: u32,
@@ -185,7 +191,7 @@ impl Control {
         limit: u64,
     ) -> Result<bool, OutOfMemory> {
         if next.is_some_and(|index| !self.device_entries.is_mapped_to(index, lpi)) {
-            // The list of the LPI's entries goes on elsewhere: it begins anew.
+            // The entry has left the LPI's list, so the walk starts again.
             *next = self.device_entries.first(lpi.index());
         }
         while let Some(index) = *next {
@@ -207,19 +213,19 @@ impl Control {
         Ok(())
     }
 
-    /// `GICR_INVALLR`: takes every LPI's configuration from memory again. Complete when its sweep
-    /// is.
+    /// Handles a write to `GICR_INVALLR`: reads the configuration of every LPI from memory again.
+    /// Complete when its sweep is.
     pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
         self.start_refresh(Cause::Invalidate(vcpu), Meant::Target(vcpu), Settings::Reload);
     }
 
-    /// Is an invalidation by a register not complete?
+    /// Returns `true` if an invalidation by a register write is not yet complete.
     pub(crate) fn is_invalidating(&self, vcpu: u32) -> bool {
         self.sweeps.contains(Cause::Invalidate(vcpu))
     }
 
-    /// Takes the configuration of a block of own LPIs from memory. Those that cannot be read are
-    /// disabled.
+    /// Reads the configuration of a block of own LPIs from memory. LPIs whose configuration cannot
+    /// be read are disabled.
     pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Visited {
         let mut bytes = [0; BLOCK as usize];
         let read = match self.enabled.get(vcpu) {
@@ -235,7 +241,7 @@ impl Control {
         Ok(read)
     }
 
-    /// One entry's part of MOVALL.
+    /// Moves the pending state of one entry, for MOVALL.
     pub(super) fn move_if_pending(
         &mut self,
         location: Location,
@@ -263,7 +269,7 @@ impl Control {
         Ok(())
     }
 
-    /// The entry in which an LPI is pending at a redistributor, and what it becomes then.
+    /// Returns the entry in which an LPI is pending at a redistributor, and its next value.
     fn prepare_at(&self, vcpu: u32, lpi: Lpi) -> Result<Option<(Location, Refresh)>, OutOfMemory> {
         let location = self.place_of(vcpu, lpi);
         if let (Location::Own { .. }, Some(own)) = (location, self.shared.own(vcpu)) {
@@ -272,8 +278,8 @@ impl Control {
         Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
     }
 
-    /// The entry in which an LPI is pending at a redistributor: its event's if that targets the
-    /// vCPU, otherwise its own there.
+    /// Returns the entry in which an LPI is pending at a redistributor: that of its event if the
+    /// event targets the vCPU, otherwise the redistributor's own.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
         match self.device_entries.only(lpi.index()).map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,
@@ -281,8 +287,8 @@ impl Control {
         }
     }
 
-    /// Takes what is pending at a redistributor by itself, for the entry of an event that targets
-    /// it. Was something?
+    /// Clears the pending state of a redistributor's own LPI, so that the entry of an event that
+    /// targets the redistributor can take it over. Returns `true` if it was set.
     pub(super) fn take_own(&mut self, vcpu: u32, index: u32) -> bool {
         let own = Location::Own { vcpu, index };
         self.shared.load(own).is_pending_or_held() && self.clear(own)

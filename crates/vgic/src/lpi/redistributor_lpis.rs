@@ -1,10 +1,10 @@
-//! LPIs that are pending at a redistributor by themselves: by `GICR_SETLPIR`, by MOVALL, from the
-//! pending table. A flat table per redistributor with an entry for each LPI; the target and the LPI
-//! follow from the entry's place.
+//! LPIs that are pending at a redistributor independently of any event: by `GICR_SETLPIR`, by
+//! MOVALL, or from the pending table. Each redistributor has a flat table with an entry for each
+//! LPI, whose place in the table implies the target and the LPI.
 //!
-//! Pages come on the command path. With direct LPIs, `EnableLPIs` makes all of them that the
-//! guest's tables cover, so that a message always finds its entry and allocates nothing. A page
-//! stays as long as the table.
+//! Pages are allocated on the command path. With direct LPIs, `EnableLPIs` allocates all pages that
+//! the guest's tables cover, so that a message always finds its entry and allocates nothing. A page
+//! is freed only with the table.
 
 use super::entry::Entry;
 use crate::sync::{AtomicU16, Ordering::SeqCst};
@@ -13,10 +13,10 @@ use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use gic_arch::Lpi;
 use once_cell::race::OnceBox;
 
-/// LPIs of a page, as a power of two. Fewer in model checks, where each access is a step.
+/// Number of LPIs in a page, as a power of two. Fewer in model checks, where each access is a step.
 const PAGE_BITS: u32 = if cfg!(all(test, shuttle)) { 3 } else { 12 };
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
-/// LPIs of an [`LpiBlock`].
+/// Number of LPIs in an [`LpiBlock`].
 pub(super) const BLOCK: u32 = if PAGE_BITS < 6 { 1 << PAGE_BITS } else { 64 };
 
 type LpiPage = [AtomicU16; 1 << PAGE_BITS];
@@ -28,12 +28,13 @@ pub(super) struct RedistributorLpis {
 }
 
 impl RedistributorLpis {
-    /// Of a redistributor with this many LPIs; pages come with [`ensure`](Self::ensure).
+    /// Creates the table of a redistributor with this many LPIs. Pages are allocated by
+    /// [`ensure`](Self::ensure).
     pub(super) fn new(vcpu: u32, lpis: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { vcpu, pages: try_page_table(lpis.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that an LPI has an entry. Off the hot path.
+    /// Makes sure that an LPI has an entry. Not on the hot path.
     pub(super) fn ensure(&self, lpi: Lpi) -> Result<(), OutOfMemory> {
         match self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || AtomicU16::new(0))?),
@@ -41,7 +42,7 @@ impl RedistributorLpis {
         }
     }
 
-    /// Makes sure that every LPI below `end` has an entry. Off the hot path.
+    /// Makes sure that every LPI below INTID `end` has an entry. Not on the hot path.
     pub(super) fn ensure_below(&self, end: u32) -> Result<(), OutOfMemory> {
         let mut pages = (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS);
         pages.try_for_each(|intid| Lpi::try_from(intid).map_or(Ok(()), |lpi| self.ensure(lpi)))
@@ -57,19 +58,19 @@ impl RedistributorLpis {
         Entry::expanded(bits, self.vcpu, index)
     }
 
-    /// Has the LPI with this index an entry?
+    /// Returns `true` if the LPI with this index has an entry.
     pub(super) fn has(&self, index: u32) -> bool {
         self.entry(index).is_some()
     }
 
-    /// The entry of the LPI with this index; an empty one where there is none.
+    /// Loads the entry of the LPI with this index, or an empty entry if it has none.
     #[inline]
     pub(super) fn load(&self, index: u32) -> Entry {
         self.expand(index, self.entry(index).map_or(0, |entry| entry.load(SeqCst)))
     }
 
-    /// Replaces an entry by `change` of it, in one read-modify-write, while that gives something;
-    /// returns the old value, `None` if nothing changed.
+    /// Replaces an entry by the result of `change`, in one read-modify-write. Returns the old
+    /// value, or `None` if `change` declined.
     #[inline]
     pub(super) fn try_update(
         &self,
@@ -87,37 +88,37 @@ impl RedistributorLpis {
         }
     }
 
-    /// The first block with entries, from the one on that begins at this LPI index.
+    /// Returns the first block with entries at or after this LPI index.
     pub(super) fn block_from(&self, index: u32) -> Option<LpiBlock> {
         let mut pages = self.pages.iter().zip(0u32..).skip((index >> PAGE_BITS) as usize);
         let (_, page) = pages.find(|(page, _)| page.get().is_some())?;
         Some(LpiBlock { first: index.max(page << PAGE_BITS) })
     }
 
-    /// All blocks with entries.
+    /// Returns all blocks with entries.
     pub(super) fn blocks(&self) -> impl Iterator<Item = LpiBlock> {
         core::iter::successors(self.block_from(0), |block| self.block_from(block.next()))
     }
 }
 
-/// [`BLOCK`] LPIs that lie beside each other.
+/// [`BLOCK`] consecutive LPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LpiBlock {
     first: u32,
 }
 
 impl LpiBlock {
-    /// The LPI index at which the next block begins.
+    /// Returns the LPI index at which the next block begins.
     pub(super) const fn next(self) -> u32 {
         self.first + BLOCK
     }
 
-    /// The LPI index of its first LPI.
+    /// Returns the LPI index of the first LPI.
     pub(super) const fn first(self) -> u32 {
         self.first
     }
 
-    /// The LPI indices.
+    /// Returns the LPI indices.
     pub(super) fn indices(self) -> impl Iterator<Item = u32> {
         self.first..self.next()
     }

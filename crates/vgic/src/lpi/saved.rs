@@ -1,5 +1,5 @@
-//! Mappings and pending LPIs as plain data, and back. What is visited is in proportion to what is
-//! mapped.
+//! Saving mappings and pending LPIs as plain data, and restoring them. The time for both is
+//! proportional to the number of mappings.
 
 use super::control::Control;
 use super::entry::{Entry, LEVELS, Level};
@@ -18,21 +18,22 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// An LPI of an event or of a redistributor, at one moment.
+/// The state of an LPI of an event or of a redistributor, read at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SavedLpi {
     pub(crate) lpi: Lpi,
-    /// The vCPU that it goes to.
+    /// The target vCPU.
     pub(crate) target: u32,
-    /// Pending there, or held until LPIs are enabled there.
+    /// `true` if the LPI is pending at the target, or held until LPIs are enabled there.
     pub(crate) pending: bool,
-    /// Its configuration, as far as the model keeps it; `None`: to be read from memory.
+    /// The configuration, to the extent that the model keeps it; `None` if it must be read from
+    /// memory.
     pub(crate) configuration: Option<Config>,
 }
 
-/// Saving.
+/// Saves the state.
 impl Control {
-    /// The mapped devices of an ITS, ascending.
+    /// Returns the mapped devices of an ITS, in ascending order.
     pub(crate) fn mapped_devices(
         &self,
         its: ItsIndex,
@@ -40,7 +41,7 @@ impl Control {
         self.translators.get(its).into_iter().flat_map(Translator::mapped_devices)
     }
 
-    /// The mapped collections of an ITS with their vCPUs, ascending.
+    /// Returns the mapped collections of an ITS with their vCPUs, in ascending order.
     pub(crate) fn mapped_collections(&self, its: ItsIndex) -> impl Iterator<Item = (u16, u16)> {
         self.translators.get(its).into_iter().flat_map(Translator::collections)
     }
@@ -65,14 +66,16 @@ impl Control {
         outcome
     }
 
-    /// The LPIs that are pending at a redistributor by themselves, ascending.
+    /// Returns the LPIs that are pending at a redistributor independently of any event, in
+    /// ascending order.
     pub(crate) fn pending_by_themselves(&self, vcpu: u32) -> impl Iterator<Item = SavedLpi> {
         let all = self.own_blocks(vcpu).flat_map(LpiBlock::indices);
         all.map(move |index| self.saved(Location::Own { vcpu, index }))
             .filter(|saved| saved.pending)
     }
 
-    /// One load of the entry: what is pending is pending at one place.
+    /// Reads the state of an LPI by a single load of its entry, so that an LPI cannot be saved as
+    /// pending at two targets.
     fn saved(&self, location: Location) -> SavedLpi {
         let entry = self.shared.load(location);
         SavedLpi {
@@ -88,13 +91,14 @@ impl Control {
     }
 }
 
-/// By vCPU: one bit for each level of which every event has its ready bit.
+/// Per vCPU, one bit for each level at which ready bits for all events are allocated.
 pub(crate) struct ReservedLevels(Box<[u64]>);
 
 const _: () = assert!(LEVELS <= 64, "a word has a bit for each level");
 
 impl ReservedLevels {
-    /// Adds a level of a vCPU. `false`: it is there already, or there is no such vCPU.
+    /// Adds a level of a vCPU. Returns `false` if it is already present, or the machine has no such
+    /// vCPU.
     fn insert(&mut self, vcpu: u32, level: Level) -> bool {
         let Some(levels) = self.0.get_mut(vcpu as usize) else { return false };
         let before = *levels;
@@ -103,15 +107,16 @@ impl ReservedLevels {
     }
 }
 
-/// Taking the memory that a restore needs, while everything is as it was. Whether there is [`Room`]
-/// was asked before.
+/// Allocates the memory that a restore needs, while the state is still unchanged. Callers must
+/// first have checked that the budget has [`Room`].
 impl Control {
-    /// Of the allocator.
+    /// Allocates the entries and nodes.
     pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
         self.device_entries.reserve(room.chunks(), room.nodes)
     }
 
-    /// Of an ITS with so many mapped collections, and with these devices, ascending.
+    /// Allocates the memory of an ITS with this many mapped collections and with these devices, in
+    /// ascending order.
     pub(crate) fn reserve_its(
         &mut self,
         its: ItsIndex,
@@ -121,8 +126,8 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Of an event, in whatever entry; `tables` are its target's, if LPIs are enabled there. The
-    /// pool is [reserved](Self::reserve_room).
+    /// Allocates the memory of an event, for any entry. `tables` are those of its target, if LPIs
+    /// are enabled there. The entries must already be [reserved](Self::reserve_room).
     pub(crate) fn reserve_event(
         &mut self,
         saved: SavedLpi,
@@ -143,12 +148,13 @@ impl Control {
         Ok(())
     }
 
-    /// The levels of which no event has its ready bits yet.
+    /// Returns the set without any level, for [`reserve_event`](Self::reserve_event).
     pub(crate) fn no_levels(&self) -> Result<ReservedLevels, OutOfMemory> {
         Ok(ReservedLevels(try_boxed_slice(self.enabled.vcpus().map(|_| 0))?))
     }
 
-    /// Of an LPI that is pending at a redistributor by itself.
+    /// Allocates the memory of an LPI that is pending at a redistributor independently of any
+    /// event.
     pub(crate) fn reserve_pending(
         &self,
         saved: SavedLpi,
@@ -160,7 +166,8 @@ impl Control {
         self.shared.ensure_ready_bit(saved.target, level, position)
     }
 
-    /// Of a redistributor whose LPIs are enabled. Also for those that have entries of their own.
+    /// Allocates the memory of a redistributor whose LPIs are enabled, including ready bits for its
+    /// existing own LPIs.
     pub(crate) fn reserve_enabled(
         &mut self,
         vcpu: u32,
@@ -174,7 +181,7 @@ impl Control {
         Ok(())
     }
 
-    /// The level of an LPI that will be enabled.
+    /// Returns the level of an LPI; `None` if the LPI will not be enabled.
     fn level_of(&self, saved: SavedLpi, tables: Option<LpiTables>) -> Option<Level> {
         let from_memory = || {
             let tables = tables.filter(|tables| tables.covers(saved.lpi))?;
@@ -185,9 +192,10 @@ impl Control {
     }
 }
 
-/// Restoring, into a core after reset. Whether there is [`Room`] was asked before.
+/// Restores the state into a core that was just reset. Callers must first have checked that the
+/// budget has [`Room`].
 impl Control {
-    /// `EnableLPIs` is set at a redistributor whose pending state is not in memory.
+    /// Restores `EnableLPIs` at a redistributor whose pending state is not in memory.
     pub(crate) fn restore_enabled(
         &mut self,
         vcpu: u32,
@@ -200,7 +208,7 @@ impl Control {
         self.visit_own(vcpu, &mut all, u64::MAX, reload).map(drop)
     }
 
-    /// A mapped collection, of which no event is mapped yet.
+    /// Restores a mapped collection, before any of its events.
     pub(crate) fn restore_collection(
         &mut self,
         its: ItsIndex,
@@ -211,7 +219,7 @@ impl Control {
         translator.map_or(Ok(()), |its| its.map_collection(collection, vcpu))
     }
 
-    /// A mapped event.
+    /// Restores a mapped event.
     pub(crate) fn restore_event(
         &mut self,
         its: ItsIndex,
@@ -229,7 +237,8 @@ impl Control {
         Ok(())
     }
 
-    /// An LPI that is pending at a redistributor by itself; of its event, if that targets it.
+    /// Restores an LPI that is pending at a redistributor independently of any event. If an event
+    /// of the LPI targets the redistributor, the event becomes pending instead.
     pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) -> Result<(), OutOfMemory> {
         let own = match self.place_of(saved.target, saved.lpi) {
             event @ Location::Event(_) => return self.pend_event(event),
@@ -264,22 +273,23 @@ impl Control {
     }
 }
 
-/// The need of a saved state for entries and nodes, added up.
+/// The number of entries and nodes that a saved state needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
-    /// Blocks, by the logarithm of their size.
+    /// Number of blocks, by the base-2 logarithm of their size.
     blocks: [u64; CHUNK_BITS as usize + 1],
     nodes: u64,
 }
 
 impl Room {
-    /// A device with these mapped events, ascending.
+    /// Adds a device with these mapped events, which must be in ascending order.
     pub(crate) fn add_device(&mut self, event_bits: u8, events: impl Iterator<Item = u32>) {
         let event_bits = u32::from(event_bits);
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
         for event in events {
-            // An event in another part of the tree than the one before it needs that part.
+            // An event that lies in a different part of the tree than its predecessor needs that
+            // part.
             let fresh = |shift: u32| last.is_none_or(|last| last >> shift != event >> shift);
             self.blocks[size as usize] += u64::from(fresh(size));
             let nodes = (1..=depth).filter(|below| fresh(CHUNK_BITS + NODE_BITS * below)).count();
@@ -296,12 +306,13 @@ impl Room {
 }
 
 impl Control {
-    /// Does this fit, once nothing else is mapped?
+    /// Returns `true` if this fits in the budget when nothing else is mapped.
     pub(crate) fn has_room(&self, room: &Room) -> bool {
         self.device_entries.has_room(room.chunks(), room.nodes)
     }
 
-    /// Can these devices be mapped at an ITS, ascending, once no other is?
+    /// Returns `true` if these devices, in ascending order, can be mapped at an ITS when no other
+    /// device is.
     pub(crate) fn has_room_for_devices(
         &self,
         its: ItsIndex,

@@ -1,5 +1,5 @@
-//! The tables that injection and acknowledgement touch: atomics, type-stable, without a lock.
-//! Memory that one of these paths can reach is never freed while the core lives.
+//! The tables that injection and acknowledgment access: atomics, type-stable and without a lock.
+//! Memory that either path can reach is not freed while the core exists.
 
 use super::config::{LpiConfig, Priorities};
 use super::entry::{Entry, Level};
@@ -12,18 +12,18 @@ use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
-/// The tables.
+/// The shared tables of an LPI core.
 pub(super) struct Shared {
     /// Entries by position.
     pub(super) entries: EntryTable,
-    /// ITT nodes, between device table entries and entries.
+    /// ITT nodes, between device table entries and translation entries.
     pub(super) nodes: Nodes,
     /// Ready bitmaps by vCPU.
     pub(super) ready: Box<[ReadyBitmap]>,
-    /// By vCPU: what is pending at its redistributor itself.
+    /// By vCPU: the redistributor's own LPIs.
     own: Box<[RedistributorLpis]>,
-    /// Positions from this one on are those of a redistributor's own LPIs, by index. They are the
-    /// same for each vCPU, whose ready bits are its own, too.
+    /// The first position of own LPIs; own LPIs follow by index. The positions are the same for
+    /// each vCPU, because each vCPU has its own ready bitmap.
     first_own: u32,
     /// The meaning of the entries' levels to the CPU interfaces.
     pub(super) priorities: Priorities,
@@ -32,26 +32,26 @@ pub(super) struct Shared {
 /// The location of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Location {
-    /// In an entry.
+    /// The entry of an event.
     Event(EntryIndex),
-    /// At a redistributor, for its own LPI of this index.
+    /// A redistributor's entry for its own LPI.
     Own {
         /// The redistributor's vCPU.
         vcpu: u32,
-        /// The index.
+        /// The index of the LPI.
         index: u32,
     },
 }
 
 impl Location {
-    /// That of a redistributor's own LPI.
+    /// Returns the location of a redistributor's own LPI.
     pub(super) const fn own(vcpu: u32, lpi: Lpi) -> Self {
         Self::Own { vcpu, index: lpi.index() }
     }
 }
 
 impl Shared {
-    /// Nothing is mapped, all LPIs are disabled.
+    /// Creates tables without mappings, with all LPIs disabled.
     pub(super) fn new(config: &LpiConfig) -> Result<Self, OutOfMemory> {
         let (first_own, lpis) = (config.first_own_position(), config.lpis());
         Ok(Self {
@@ -64,7 +64,7 @@ impl Shared {
         })
     }
 
-    /// A vCPU's redistributor's own LPIs.
+    /// Returns the own LPIs of a vCPU's redistributor.
     pub(super) fn own(&self, vcpu: u32) -> Option<&RedistributorLpis> {
         self.own.get(vcpu as usize)
     }
@@ -73,7 +73,7 @@ impl Shared {
         Position::new(self.first_own + index)
     }
 
-    /// The position of an entry's ready bits.
+    /// Returns the position of an entry's ready bits.
     pub(super) const fn position(&self, location: Location) -> Position {
         match location {
             Location::Event(index) => index.position(),
@@ -91,8 +91,8 @@ impl Shared {
         }
     }
 
-    /// Replaces an entry by `change` of it, in one read-modify-write; returns the old and the new
-    /// value.
+    /// Replaces an entry by the result of `change`, in one read-modify-write. Returns the old and
+    /// the new value.
     pub(super) fn update(
         &self,
         location: Location,
@@ -119,9 +119,8 @@ impl Shared {
         }
     }
 
-    /// Replaces the entry that a ready bit of `vcpu` leads to by `change` of it, in one
-    /// read-modify-write, while that gives something. Returns the old value, `None` if nothing
-    /// changed.
+    /// Replaces the entry that a ready bit of `vcpu` leads to by the result of `change`, in one
+    /// read-modify-write. Returns the old value, or `None` if `change` declined.
     #[inline]
     pub(super) fn try_update_at(
         &self,
@@ -135,7 +134,8 @@ impl Shared {
         }
     }
 
-    /// Apart, so that the path of an event's entry stays short.
+    /// Updates a redistributor's own entry. A separate function keeps the path of an event's entry
+    /// short.
     #[inline(never)]
     fn try_update_own(
         &self,
@@ -146,8 +146,8 @@ impl Shared {
         self.own(vcpu)?.try_update(index, change)
     }
 
-    /// Makes sure that the entry at `position` has a ready bit once it names this vCPU and level.
-    /// Off the hot path.
+    /// Makes sure that the entry at `position` has a ready bit for this vCPU and level. Not on the
+    /// hot path.
     pub(super) fn ensure_ready_bit(
         &self,
         target: u32,
@@ -158,7 +158,7 @@ impl Shared {
     }
 }
 
-/// One of each vCPU's.
+/// Creates one value per vCPU.
 fn by_vcpu<T>(
     config: &LpiConfig,
     mut make: impl FnMut(u32) -> Result<T, OutOfMemory>,

@@ -1,5 +1,5 @@
-//! One sweep: its cause, what it does to which entries, and how far it came. A sweep is data;
-//! `sweep_steps` carries it out.
+//! A sweep: its cause, its task, and its progress. A sweep is plain data; `sweep_steps` carries it
+//! out.
 
 use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
@@ -10,10 +10,10 @@ use doorbell_fallible::{OutOfMemory, SortedMap};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// The cause of a sweep. There is one sweep at a time for each.
+/// The cause of a sweep. At most one sweep per cause is in progress.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Cause {
-    /// A device table was taken away: its devices are unmapped.
+    /// An ITS lost its device table: its devices are unmapped.
     Teardown(ItsIndex),
     /// An ITS was disabled, or lost its collections.
     Resettle(ItsIndex),
@@ -23,9 +23,9 @@ pub(super) enum Cause {
     Command(ItsIndex),
     /// `GICR_CTLR.EnableLPIs` of a vCPU's redistributor was set.
     Enable(u32),
-    /// It was cleared.
+    /// `GICR_CTLR.EnableLPIs` of a vCPU's redistributor was cleared.
     Disable(u32),
-    /// `GICR_INVLPIR` or `GICR_INVALLR` of a vCPU's redistributor.
+    /// `GICR_INVLPIR` or `GICR_INVALLR` of a vCPU's redistributor was written.
     Invalidate(u32),
 }
 
@@ -35,34 +35,34 @@ impl Cause {
     }
 }
 
-/// The chunks that a sweep has still to visit: those that were in use when it began. Later ones
-/// were filled from the state as it is.
+/// The chunks that a sweep has not yet visited, of those that were in use when it began. Chunks
+/// allocated later are filled from the current state.
 pub(super) struct Cursor {
     pub(super) next: u32,
     pub(super) end: u32,
 }
 
-/// The own LPIs of a redistributor that a sweep has still to visit.
+/// The own LPIs of a redistributor that a sweep has not yet visited.
 pub(super) struct OwnCursor {
-    /// The index of the first one.
+    /// The index of the first of them.
     pub(super) next: u32,
-    /// Was a table found that cannot be read? One fault is recorded for all of it.
+    /// `true` once a table could not be read. Only one fault is recorded for the whole sweep.
     pub(super) is_unreadable: bool,
 }
 
 impl OwnCursor {
-    /// All are still to be visited.
+    /// The cursor before the first LPI.
     pub(super) const START: Self = Self { next: 0, is_unreadable: false };
 }
 
-/// Work in progress.
+/// A sweep in progress.
 pub(super) struct Work {
     pub(super) sweep: Sweep,
-    /// It could not go on because the heap has no memory left.
+    /// `true` if the sweep could not continue because the heap had no memory left.
     pub(super) is_starved: bool,
 }
 
-/// The sweeps in progress. There is room for one of each [`Cause`] from the beginning.
+/// The sweeps in progress. Room for one sweep of each [`Cause`] is reserved in advance.
 pub(super) struct SweepQueue(SortedMap<Cause, Work>);
 
 impl SweepQueue {
@@ -70,37 +70,37 @@ impl SweepQueue {
         Self(SortedMap::new())
     }
 
-    /// Makes room for all sweeps of so many vCPUs and ITSes.
+    /// Reserves room for all sweeps of this many vCPUs and ITSes.
     pub(super) fn reserve(&mut self, vcpus: usize, its: usize) -> Result<(), OutOfMemory> {
         Ok(self.0.reserve_many(Cause::PER_VCPU * vcpus + Cause::PER_ITS * its)?)
     }
 
-    /// Adds a sweep; one for the same cause is replaced.
+    /// Adds a sweep. A sweep with the same cause is replaced.
     pub(super) fn insert(&mut self, cause: Cause, work: Work) {
         self.0.insert(cause, work);
     }
 
-    /// Takes a sweep out.
+    /// Removes a sweep.
     pub(super) fn remove(&mut self, cause: Cause) -> Option<Work> {
         self.0.remove(cause)
     }
 
-    /// Takes out what is left of a sweep, which is not carried on.
+    /// Removes a sweep that will not be continued, and returns it as far as it came.
     pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
         self.remove(cause).map(|work| work.sweep)
     }
 
-    /// Returns true if no sweep of this ITS is in progress.
+    /// Returns `true` if no sweep of this ITS is in progress.
     pub(super) fn is_quiescent(&self, its: ItsIndex) -> bool {
         self.is_empty() || Cause::of_its(its).into_iter().all(|cause| !self.contains(cause))
     }
 
-    /// Is a sweep for this cause going on?
+    /// Returns `true` if a sweep with this cause is in progress.
     pub(super) fn contains(&self, cause: Cause) -> bool {
         self.0.contains(cause)
     }
 
-    /// Does a sweep for this cause wait for memory on the heap?
+    /// Returns `true` if a sweep with this cause waits for heap memory.
     pub(super) fn is_starved(&self, cause: Cause) -> bool {
         self.0.get(cause).is_some_and(|work| work.is_starved)
     }
@@ -109,7 +109,7 @@ impl SweepQueue {
         self.0.is_empty()
     }
 
-    /// The first cause after `last` that is meant.
+    /// Returns the first cause after `last` for which `is_meant` returns `true`.
     pub(super) fn next(
         &self,
         last: Option<Cause>,
@@ -119,7 +119,8 @@ impl SweepQueue {
         causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
     }
 
-    /// Do registers' sweeps go on, other than those that wait for memory?
+    /// Returns `true` if sweeps that register writes started are in progress, other than those that
+    /// wait for memory.
     pub(super) fn has_register_work(&self) -> bool {
         self.0.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
     }
@@ -131,7 +132,7 @@ impl Cause {
     /// Number of causes for each vCPU.
     pub(super) const PER_VCPU: usize = 3;
 
-    /// The causes of an ITS, in the order in which their sweeps are carried on.
+    /// Returns the causes of an ITS, in the order in which their sweeps are advanced.
     pub(super) const fn of_its(its: ItsIndex) -> [Self; Self::PER_ITS] {
         [Self::Teardown(its), Self::Resettle(its), Self::Admit(its), Self::Command(its)]
     }
@@ -139,44 +140,46 @@ impl Cause {
 
 /// The task of a sweep.
 pub(super) enum Sweep {
-    /// Entries are refreshed.
+    /// Refreshes entries.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
-    /// The entries of one LPI are refreshed at a vCPU, from this one on.
+    /// Refreshes the entries of one LPI that target a vCPU, from entry `next` on.
     InvalidateLpi { vcpu: u32, lpi: Lpi, next: Option<EntryIndex> },
-    /// MOVALL.
+    /// Carries out MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
-    /// Entries are taken back, then devices are unmapped from this DeviceID on, if there is one.
+    /// Releases the entries in `teardown`, then unmaps all devices from DeviceID `devices` on, if
+    /// it is given.
     Unmap { its: ItsIndex, devices: Option<u32>, teardown: IttTeardown },
-    /// LPIs whose bit is set in the pending table become pending; `next` is the first LPI index
-    /// that was not looked at.
+    /// Makes LPIs pending whose bits are set in the pending table; `next` is the first LPI index
+    /// not yet examined.
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
-    /// Pending LPIs go into the pending table.
+    /// Writes pending LPIs to the pending table.
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
 
-/// The result of a visit to a block of own LPIs: was it visited, and its configuration readable?
+/// The result of a visit to a block of own LPIs. The outer error means that the block was not
+/// visited, the inner one that its configuration could not be read.
 pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
 
-/// The entries that a sweep is about.
+/// The entries that a refresh affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meant {
-    /// Events of an ITS.
+    /// All events of an ITS.
     Its(u16),
-    /// Events of a collection.
+    /// All events of a collection.
     Collection { its: u16, collection: u16 },
-    /// All that target a vCPU.
+    /// All entries that target a vCPU.
     Target(u32),
 }
 
-/// The source of enable and priority in a refresh.
+/// The source of the enable bit and the priority in a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settings {
-    /// From the entry, unless it becomes deliverable: then from memory.
+    /// The entry, or memory if the entry becomes deliverable.
     Keep,
-    /// From memory.
+    /// Memory.
     Reload,
-    /// These, from memory.
+    /// This configuration, which was just read from memory.
     Read(Config),
-    /// From the entry.
+    /// The entry.
     Given,
 }

@@ -1,20 +1,22 @@
-//! Work that goes through many entries, done a piece at a time. No access of a guest's takes longer
-//! than a budget, however much is mapped.
+//! Work that visits many entries, done one piece at a time. No guest access takes longer than a
+//! budget, however many mappings exist.
 //!
-//! A sweep starts when its cause has already changed the state ([`Control`]). It then has to bring
-//! the entries in line, one chunk after the other. [`Control::refresh`] makes an entry from the
-//! state as it is at that moment, so that sweeps and commands may interleave. An entry that a
-//! command touches meanwhile is up to date, and is made so again. What a guest waits for – a
-//! command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells it when
-//! the sweep is done.
+//! A sweep starts after its cause has already changed the state ([`Control`]). It then brings the
+//! entries in line with that state, one chunk after the other. [`Control::refresh`] derives an
+//! entry from the current state, so sweeps and commands may interleave: an entry that a command has
+//! updated in the meantime is already correct, and refreshing it again is harmless. The guest
+//! observes the end of the sweep through the status that it polls: consumption of the command,
+//! `GICR_CTLR.RWP`, `GICR_SYNCR.Busy` or `GITS_CTLR.Quiescent`.
 //!
-//! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So
-//! the write goes on until its sweep is done, or the vCPU repeats it. It goes a piece at a time
-//! with the command lock released in between. The register reads as disabled until then. A message
-//! that comes meanwhile is taken if its entry was reached, and otherwise came before.
+//! No status reports when LPIs or an ITS are *enabled*: messages must arrive from that write on.
+//! The write therefore continues until its sweep is done, or the vCPU repeats it. It works one
+//! piece at a time and releases the command lock in between. The register reads as disabled until
+//! then. A message that arrives during the sweep is accepted if its entry was already visited;
+//! otherwise it counts as sent before the enable.
 //!
-//! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
-//! is not work that is left over: no vCPU stays awake for it. A write that enables gives up then.
+//! A sweep that runs out of heap memory pauses and resumes at the same entry the next time. It does
+//! not count as deferred work, so no vCPU stays awake for it. A write that enables gives up in this
+//! case.
 
 use super::control::Control;
 use super::device_entries::{Closing, block_entries};
@@ -31,13 +33,14 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::{Lpi, gicr, gits};
 
 impl Control {
-    /// All chunks that are in use.
+    /// Returns a cursor over all chunks in use.
     pub(super) fn all_chunks(&self) -> Cursor {
         Cursor { next: 0, end: self.device_entries.chunk_count() }
     }
 
-    /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's
-    /// would not be; its ITS waits with the next command, or has the last one finished first.
+    /// Starts a sweep. A sweep with the same cause is replaced, because the new one covers it. This
+    /// does not hold for the sweep of a command: its ITS delays the next command until the sweep is
+    /// done, or the sweep is finished here first.
     pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
         if cause.is_commands() {
             let _ = self.advance(cause, u64::MAX);
@@ -51,10 +54,11 @@ impl Control {
         self.start(cause, Sweep::Refresh { cursor, own: OwnCursor::START, meant, settings });
     }
 
-    /// Goes on with a sweep until it is done, or [`work`](Self::work) reaches `limit`. Is it done?
+    /// Advances a sweep until it is done or [`work`](Self::work) reaches `limit`. Returns `true` if
+    /// it is done.
     ///
     /// # Errors
-    /// The heap has no memory left. The sweep goes on from there the next time.
+    /// The heap has no memory left. The sweep can be resumed later.
     pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, OutOfMemory> {
         let Some(mut work) = self.sweeps.remove(cause) else { return Ok(true) };
         let result = self.sweep_on(&mut work.sweep, limit);
@@ -70,7 +74,7 @@ impl Control {
         result
     }
 
-    /// Records that the heap has no memory for a request by a register.
+    /// Records that the heap has no memory for a request that a register write made.
     fn record_starved(&self, cause: Cause) {
         let tables = gits::BASER.info("BASER");
         let (its, register) = match cause {
@@ -89,16 +93,16 @@ impl Control {
         }
     }
 
-    /// Goes on with the sweeps of registers, of any redistributor and ITS. Is nothing left that can
-    /// go on?
+    /// Advances the sweeps that register writes started, of any redistributor and ITS. Returns
+    /// `true` if none is left that can make progress.
     pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
         self.advance_all(limit, |cause| !cause.is_commands())
     }
 
-    /// Finishes every sweep, in one go.
+    /// Runs every sweep to its end.
     ///
     /// # Errors
-    /// The heap has no memory left for some.
+    /// The heap has no memory left for some sweep.
     pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.advance_all(u64::MAX, |_| true);
         self.note_registers();
@@ -173,7 +177,7 @@ impl Control {
         }
     }
 
-    /// Images of pending tables stay for the next sweep.
+    /// Completes a sweep. Images of pending tables are kept for the next sweep.
     fn finish_with(&mut self, sweep: Sweep) {
         let (vcpu, image) = match sweep {
             Sweep::Enable { vcpu, pending, .. } => (vcpu, pending),
@@ -191,7 +195,7 @@ impl Control {
         self.enabled.put_image(vcpu, image);
     }
 
-    /// Visits the entries that somebody owns, chunk by chunk.
+    /// Visits the entries that have an owner, chunk by chunk.
     fn visit(
         &mut self,
         cursor: &mut Cursor,
@@ -280,8 +284,8 @@ impl Control {
         teardown.is_done()
     }
 
-    /// Goes on closing what a link named: nodes, and blocks, of which nothing is pending
-    /// afterwards. `false`: nothing is left.
+    /// Closes the next node or block below a link. No LPI of a closed block remains pending.
+    /// Returns `false` if nothing is left to close.
     fn close(&mut self, teardown: &mut IttTeardown) -> bool {
         match self.device_entries.close_link(teardown) {
             Closing::Done => return false,
@@ -338,7 +342,7 @@ impl Control {
         self.reload_own(vcpu, block)
     }
 
-    /// Makes LPIs that only the pending table names pending at the redistributor by themselves.
+    /// Makes LPIs pending at the redistributor itself if only the pending table names them.
     fn pend_rest(
         &mut self,
         vcpu: u32,

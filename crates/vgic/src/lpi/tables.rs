@@ -1,5 +1,5 @@
-//! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, read and written
-//! within the bounds that the guest and the distributor state.
+//! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, accessed within
+//! the bounds that the guest's registers and the distributor define.
 
 use super::config::MAX_ID_BITS;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
@@ -10,12 +10,12 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 
-/// Addresses of a redistributor's tables, while its LPIs are enabled.
+/// The addresses of a redistributor's tables while its LPIs are enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiTables {
     config: u64,
     pending: u64,
-    /// INTID bits: those of `GICR_PROPBASER`, at most those of the distributor.
+    /// Number of INTID bits: that of `GICR_PROPBASER`, but at most that of the distributor.
     id_bits: u8,
 }
 
@@ -32,12 +32,12 @@ impl LpiTables {
         }
     }
 
-    /// Does the redistributor have this LPI?
+    /// Returns `true` if the tables have this LPI.
     pub(super) fn covers(&self, lpi: Lpi) -> bool {
         lpi.get() < self.end()
     }
 
-    /// The first INTID beyond the tables.
+    /// Returns the first INTID beyond the tables.
     pub(super) fn end(&self) -> u32 {
         1 << self.id_bits.min(MAX_ID_BITS)
     }
@@ -54,7 +54,8 @@ impl LpiTables {
         Ok(Config::from_bits(byte[0]))
     }
 
-    /// Reads the configuration bytes from this LPI index on, as far as the table reaches.
+    /// Reads the configuration bytes from this LPI index on. Bytes beyond the end of the table are
+    /// left unchanged.
     pub(super) fn read_configs(
         &self,
         first: u32,
@@ -69,7 +70,8 @@ impl LpiTables {
         memory.read(self.config + u64::from(first), &mut bytes[..within])
     }
 
-    /// Makes of an image an empty one of this pending table's bits. On error, it is as before.
+    /// Resizes an image to the bits of this pending table and clears it. On error, the image is
+    /// unchanged.
     pub(super) fn fit(&self, image: &mut PendingBits) -> Result<(), OutOfMemory> {
         let bytes = lpi::pending_table_bytes(self.id_bits).saturating_sub(PENDING_TABLE_RESERVED);
         let bytes = usize::try_from(bytes).unwrap_or(0);
@@ -100,15 +102,15 @@ impl LpiTables {
 
 /// The tables of the redistributors whose LPIs are enabled, and room for their pending bits.
 pub(super) struct EnabledTables {
-    /// By vCPU.
+    /// Indexed by vCPU.
     tables: Box<[Option<LpiTables>]>,
-    /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are
-    /// enabled. A sweep that enables or disables them holds it in the meantime.
+    /// By vCPU: room for the bits of the pending table, allocated when LPIs are first enabled. A
+    /// sweep that enables or disables LPIs takes it in the meantime.
     images: Box<[PendingBits]>,
 }
 
 impl EnabledTables {
-    /// No redistributor's LPIs are enabled.
+    /// Creates the state in which no redistributor's LPIs are enabled.
     pub(super) fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
         Ok(Self {
             tables: try_boxed_slice((0..vcpus).map(|_| None))?,
@@ -116,29 +118,30 @@ impl EnabledTables {
         })
     }
 
-    /// The vCPUs.
+    /// Returns the vCPUs.
     pub(super) fn vcpus(&self) -> Range<u32> {
         0..u32::try_from(self.tables.len()).unwrap_or(u32::MAX)
     }
 
-    /// The tables of a vCPU, if its LPIs are enabled.
+    /// Returns the tables of a vCPU, if its LPIs are enabled.
     pub(super) fn get(&self, vcpu: u32) -> Option<LpiTables> {
         self.tables.get(vcpu as usize).copied().flatten()
     }
 
-    /// Does the vCPU exist, with its LPIs disabled?
+    /// Returns `true` if the vCPU exists and its LPIs are disabled.
     pub(super) fn is_disabled(&self, vcpu: u32) -> bool {
         matches!(self.tables.get(vcpu as usize), Some(None))
     }
 
-    /// Sets a vCPU's tables, or takes them away.
+    /// Sets or removes a vCPU's tables.
     pub(super) fn set(&mut self, vcpu: u32, tables: Option<LpiTables>) {
         if let Some(place) = self.tables.get_mut(vcpu as usize) {
             *place = tables;
         }
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps that of this one.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps the one of this
+    /// vCPU.
     pub(super) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         let own = self.get(vcpu)?.pending_range();
         let mut others = (0..).zip(&self.tables).filter(|(other, _)| *other != vcpu);
@@ -152,17 +155,17 @@ impl EnabledTables {
             .map(|(other, _)| other)
     }
 
-    /// Makes room for the pending bits of a vCPU with these tables.
+    /// Allocates room for the pending bits of a vCPU with these tables.
     pub(super) fn fit_image(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         self.images.get_mut(vcpu as usize).map_or(Ok(()), |image| tables.fit(image))
     }
 
-    /// Takes the room for a vCPU's pending bits.
+    /// Takes the buffer for a vCPU's pending bits.
     pub(super) fn take_image(&mut self, vcpu: u32) -> PendingBits {
         self.images.get_mut(vcpu as usize).map(core::mem::take).unwrap_or_default()
     }
 
-    /// Gives the room for a vCPU's pending bits back.
+    /// Returns the buffer for a vCPU's pending bits.
     pub(super) fn put_image(&mut self, vcpu: u32, image: PendingBits) {
         if let Some(place) = self.images.get_mut(vcpu as usize) {
             *place = image;
@@ -195,7 +198,7 @@ impl PendingBits {
         }
     }
 
-    /// Clears an LPI's bit; was it set?
+    /// Clears an LPI's bit. Returns `true` if it was set.
     pub(super) fn take(&mut self, lpi: Lpi) -> bool {
         let (byte, bit) = Self::place(lpi);
         let Some(byte) = self.bytes.get_mut(byte) else {
@@ -206,7 +209,7 @@ impl PendingBits {
         was
     }
 
-    /// Only the bits from this LPI index on.
+    /// Clears the bits below this LPI index.
     pub(super) fn from(mut self, index: u32) -> Self {
         let (byte, bit) = ((index / 8) as usize, index % 8);
         let whole = byte.min(self.bytes.len());
@@ -217,7 +220,7 @@ impl PendingBits {
         self
     }
 
-    /// The first LPI whose bit is set, from this index on.
+    /// Returns the first LPI at or after this index whose bit is set.
     pub(super) fn first_from(&self, index: u32) -> Option<Lpi> {
         let (first, bit) = ((index / 8) as usize, index % 8);
         let rest = self.bytes.get(first..)?.iter().zip(index / 8..);

@@ -1,4 +1,4 @@
-//! The mappings that one ITS's commands made: its devices and its collections.
+//! The mappings that one ITS's commands made: devices and collections.
 
 use super::device_table::{DeviceTable, DeviceUsage};
 use super::itt::Link;
@@ -12,7 +12,7 @@ use doorbell_fallible::{OutOfMemory, SortedMap};
 
 /// The state that one ITS's commands made.
 pub(super) struct Translator {
-    /// Frame of the ITS's registers.
+    /// The frame of the ITS's registers.
     pub(super) frame: RegisterFrame,
     pub(super) enabled: bool,
     device_table: Arc<DeviceTable>,
@@ -22,7 +22,7 @@ pub(super) struct Translator {
 }
 
 impl Translator {
-    /// An ITS with registers at `base`, disabled and without mappings.
+    /// Creates an ITS with registers at `base`, disabled and without mappings.
     pub(super) fn new(base: u64, device_table: Arc<DeviceTable>) -> Result<Self, OutOfMemory> {
         Ok(Self {
             frame: RegisterFrame::Its(base),
@@ -33,33 +33,33 @@ impl Translator {
         })
     }
 
-    /// A device's entry in the device table.
+    /// Returns a device's entry in the device table.
     pub(super) fn dte(&self, device: u32) -> Option<&AtomicU64> {
         self.device_table.get(device)
     }
 
-    /// The device table.
+    /// Returns the device table.
     pub(super) fn device_table(&self) -> Arc<DeviceTable> {
         self.device_table.clone()
     }
 
-    /// A mapped device's event bits.
+    /// Returns the number of a mapped device's event bits.
     pub(super) fn event_bits(&self, device: u32) -> Option<u8> {
         self.device_table.mapped(device, &self.mapped_devices).map(|mapped| mapped.event_bits)
     }
 
-    /// The first mapped device from this DeviceID on.
+    /// Returns the first mapped device from this DeviceID on.
     pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
         self.device_table.mapped_from(first, &self.mapped_devices)
     }
 
-    /// The mapped devices, ascending.
+    /// Returns the mapped devices, in ascending order.
     pub(super) fn mapped_devices(&self) -> impl Iterator<Item = (u32, MappedDevice)> {
         let from = |first: u32| self.device_from(first);
         core::iter::successors(from(0), move |(device, _)| from(device.checked_add(1)?))
     }
 
-    /// Maps a device; at most `limit` are mapped.
+    /// Maps a device. At most `limit` devices can be mapped.
     pub(super) fn map_device(
         &mut self,
         device: u32,
@@ -73,8 +73,8 @@ impl Translator {
         Ok(())
     }
 
-    /// Unmaps a device: nothing leads to its entries any more, which are left to close. `None`: it
-    /// is not mapped.
+    /// Unmaps a device, so that its entries are no longer reachable, and returns the entries that
+    /// must still be closed; `None` if the device is not mapped.
     pub(super) fn unmap_device(&mut self, device: u32) -> Option<IttTeardown> {
         let event_bits = self.event_bits(device)?;
         let link = |dte: &AtomicU64| dte.swap(Link::NONE.bits(), Ordering::SeqCst);
@@ -83,12 +83,12 @@ impl Translator {
         Some(IttTeardown::of(root, event_bits.into()))
     }
 
-    /// A mapped collection's vCPU.
+    /// Returns the vCPU of a mapped collection.
     pub(super) fn collection(&self, collection: u16) -> Option<u16> {
         self.collections.get(collection).copied()
     }
 
-    /// The mapped collections with their vCPUs, ascending.
+    /// Returns the mapped collections with their vCPUs, in ascending order.
     pub(super) fn collections(&self) -> impl Iterator<Item = (u16, u16)> {
         self.collections.iter().map(|(collection, vcpu)| (collection, *vcpu))
     }
@@ -100,7 +100,7 @@ impl Translator {
         Ok(())
     }
 
-    /// Unmaps a collection; was it mapped?
+    /// Unmaps a collection. Returns `true` if it was mapped.
     pub(super) fn unmap_collection(&mut self, collection: u16) -> bool {
         self.collections.remove(collection).is_some()
     }
@@ -110,7 +110,8 @@ impl Translator {
         self.collections.retain(|collection, _| collection < first);
     }
 
-    /// Takes the memory for so many collections, and for these devices, ascending.
+    /// Allocates the memory for this many collections and for these devices, which must be in
+    /// ascending order.
     pub(super) fn reserve(
         &mut self,
         collections: usize,
@@ -120,7 +121,7 @@ impl Translator {
         self.device_table.reserve(devices, &mut self.mapped_devices)
     }
 
-    /// Can these devices be mapped, ascending, once no other is?
+    /// Returns `true` if these devices, in ascending order, can be mapped when no other device is.
     pub(super) fn has_room_for(&self, devices: impl Iterator<Item = u32>) -> bool {
         self.mapped_devices.allows(self.device_table.nodes_of(devices))
     }

@@ -10,13 +10,13 @@ use doorbell_fallible::{OutOfMemory, try_collect_exact};
 use gic_arch::{gicd, gicr, gits};
 use msi_types::Cpu;
 
-/// A range of guest physical addresses that the model answers for.
+/// A range of guest physical addresses that the model claims.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Region {
     /// The addresses.
     pub addresses: Range<u64>,
-    /// The registers there.
+    /// The registers at these addresses.
     pub block: Block,
 }
 
@@ -25,31 +25,31 @@ pub struct Region {
 pub enum Block {
     /// The distributor.
     Distributor,
-    /// A redistributor region: index into [`VgicConfig::redistributors`].
+    /// A redistributor region, by its index in [`VgicConfig::redistributors`].
     Redistributors(usize),
-    /// An ITS: index into [`VgicConfig::its`].
+    /// An ITS, by its index in [`VgicConfig::its`].
     Its(usize),
-    /// The doorbells of message-based SPIs alone: [`VgicConfig::mbi_alias`].
+    /// A frame with only the doorbells of message-based SPIs: [`VgicConfig::mbi_alias`].
     MbiAlias,
-    /// A GICv2m frame: index into [`VgicConfig::v2m`].
+    /// A GICv2m frame, by its index in [`VgicConfig::v2m`].
     V2m(usize),
 }
 
-/// Target of an access.
+/// The frame that an access targets.
 #[derive(Clone, Copy)]
 pub(crate) enum FrameAt<'a> {
     Distributor,
-    /// By its address.
+    /// The alias, by its base address.
     MbiAlias(u64),
     Redistributor(Cpu),
     Its(&'a Its),
     V2m(&'a V2mConfig),
-    /// Room that no redistributor fills.
+    /// Space in a redistributor region beyond the last redistributor, or between two of them.
     Empty,
 }
 
 impl FrameAt<'_> {
-    /// Returns the frame at this address.
+    /// Returns the frame, located at `base`, as faults name it.
     pub(super) const fn at(self, base: u64) -> RegisterFrame {
         match self {
             Self::Distributor => RegisterFrame::Distributor(base),
@@ -61,11 +61,11 @@ impl FrameAt<'_> {
     }
 }
 
-/// Regions of the model, by ascending address.
+/// The regions of the model, by ascending address.
 pub(crate) struct AddressMap(Box<[Region]>);
 
 impl AddressMap {
-    /// The regions of a machine.
+    /// Collects the regions of a machine.
     pub(crate) fn new(config: &VgicConfig) -> Result<Self, OutOfMemory> {
         let alias = config.mbi_alias.map(|base| Region {
             addresses: base..base + gicd::FRAME_SIZE,
@@ -107,7 +107,7 @@ impl AddressMap {
         self.0.get(after.checked_sub(1)?).filter(|region| region.addresses.contains(&address))
     }
 
-    /// Returns the frame at an address, and the offset in it.
+    /// Returns the frame at an address, and the offset within the frame.
     pub(super) fn frame_at<'a>(
         &self,
         config: &'a VgicConfig,
@@ -127,7 +127,7 @@ impl AddressMap {
     }
 }
 
-/// The redistributor at `offset` bytes into a region, and the offset in its frames.
+/// Returns the redistributor at `offset` bytes into a region, and the offset within its frames.
 fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(FrameAt<'_>, u32)> {
     let stride = config.redistributors.get(region)?.stride;
     let before: u64 =
@@ -139,7 +139,8 @@ fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(Fra
     Some((frame, within))
 }
 
-/// An offset in a frame. Strides reach up to 4 GiB, of which the frames are the beginning.
+/// Truncates an offset in a frame to 32 bits. A stride may be as large as 4 GiB, but the frames are
+/// at its beginning.
 fn low_offset(offset: u64) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }

@@ -1,5 +1,5 @@
-//! Writes of devices without identity: messages, and registers beside a doorbell. Nothing here
-//! takes a message for an ITS, which needs a DeviceID.
+//! Writes by devices without an identity: messages, and writes to the registers next to a doorbell.
+//! Messages to an ITS are not accepted here, because an ITS needs a DeviceID.
 
 use crate::monitor::access::AccessWidth;
 use crate::vgic::{FrameAt, NotClaimed, Vgic};
@@ -9,22 +9,23 @@ use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 /// The target of a device's write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceWrite {
-    /// A doorbell.
+    /// A doorbell, with the outcome of the message.
     Message(Delivery),
-    /// Another register of the model: it took the write as a CPU's.
+    /// Another register of the model, which was written as if by a CPU.
     Register,
 }
 
 impl Vgic {
-    /// A device's write of the low `width` of `value`, from a sender without identity. It may go to
-    /// a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias, `GICR_SETLPIR`,
-    /// `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`), or to another register beside it. **Nothing here
-    /// isolates:** a device that reaches a redistributor's doorbell reaches `GICR_CTLR` and
-    /// `GICR_PROPBASER` as well, and every device can ring every interrupt. A monitor gives devices
-    /// the pages of an ITS, of a GICv2m frame or of [`VgicConfig::mbi_alias`] where it can.
+    /// Writes the low `width` of `value` on behalf of a device without an identity.
     ///
-    /// `GITS_TRANSLATER` takes no message without identity: the way to an ITS is
-    /// [`its`](Self::its).
+    /// The address may be that of a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias,
+    /// `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`) or of another register next to it.
+    /// **This path provides no isolation:** a device that can reach a redistributor's doorbell can
+    /// also reach `GICR_CTLR` and `GICR_PROPBASER`, and every device can ring every interrupt.
+    /// Where possible, a monitor should give devices access only to the page of an ITS, of a GICv2m
+    /// frame or of [`VgicConfig::mbi_alias`].
+    ///
+    /// `GITS_TRANSLATER` accepts no message without an identity; use [`its`](Self::its) instead.
     ///
     /// # Errors
     /// [`NotClaimed`] outside of the model's regions.
@@ -44,9 +45,9 @@ impl Vgic {
     }
 }
 
-/// The doorbells that do not ask who rings. `Pending` if the interrupt is pending afterwards,
-/// enabled or not. `Blocked` if it is not, also because the message took it back. `NoDoorbell`, and
-/// nothing happens, at any other address.
+/// Rings the doorbells that do not identify the sender. Returns `Pending` if the interrupt is
+/// pending afterwards, enabled or not, and `Blocked` if it is not, including because the message
+/// cleared it. At any other address it returns `NoDoorbell` and has no effect.
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
         self.frame_at(message.address)
@@ -58,7 +59,8 @@ impl SignalMsi<NoIdentity> for Vgic {
 }
 
 impl Vgic {
-    /// Rings the doorbell at an offset of a frame; `None` if there is none of that width.
+    /// Rings the doorbell at an offset of a frame. Returns `None` if the frame has no doorbell of
+    /// that width there.
     fn ring(
         &self,
         frame: FrameAt<'_>,

@@ -1,4 +1,4 @@
-//! Virtual interrupts that are linked to physical ones, for hypervisors.
+//! Links between virtual and physical interrupts, for hypervisors.
 
 use crate::vgic::Vgic;
 use crate::wired::{LinkError, PhysicalInterrupts};
@@ -6,16 +6,17 @@ use alloc::sync::Arc;
 use gic_arch::IntId;
 use msi_types::Line;
 
-/// Somebody serves physical interrupts already.
+/// The error of [`Vgic::serve_physical`] when a [`PhysicalInterrupts`] is already registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("physical interrupts are served already")]
+#[error("the GIC's physical interrupts are already served")]
 pub struct PhysicalTaken;
 
 impl Vgic {
-    /// Registers who serves the physical interrupts that virtual ones are [linked](Self::link) to.
+    /// Registers the hypervisor's access to the physical interrupts to which virtual ones are
+    /// [linked](Self::link).
     ///
     /// # Errors
-    /// [`PhysicalTaken`] from the second call on.
+    /// [`PhysicalTaken`] if one has been registered before.
     pub fn serve_physical(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
@@ -23,13 +24,15 @@ impl Vgic {
         self.wired.serve_physical(physical).map_err(|_| PhysicalTaken)
     }
 
-    /// Links a virtual PPI or SPI to a physical interrupt: when the guest deactivates the first,
-    /// the second is deactivated. The hardware does so where it is in a list register. For a
-    /// hypervisor's timer and for devices that a guest has to itself.
+    /// Links a virtual PPI or SPI to a physical interrupt, so that the physical interrupt is
+    /// deactivated when the guest deactivates the virtual one.
     ///
-    /// The hypervisor takes the physical interrupt, drops its priority and leaves it active
-    /// (EOImode 1). It then drives `line` high, or [pulses](msi_types::SetLine::pulse) it for an
-    /// edge. It need not drive the line low: a physical input that is still high after the
+    /// If the virtual interrupt is in a list register, the hardware does this. Links serve the
+    /// hypervisor's timer and devices that are assigned to one guest.
+    ///
+    /// The hypervisor must acknowledge the physical interrupt, drop its priority and leave it
+    /// active (EOImode 1). It must then drive `line` high, or [pulse](msi_types::SetLine::pulse) it
+    /// for an edge. It need not drive the line low: a physical input that is still high after the
     /// deactivation fires again. A [`LineObserver`](msi_types::LineObserver) is not notified of
     /// linked interrupts.
     ///
@@ -39,35 +42,41 @@ impl Vgic {
     /// and when the guest reads whether it is pending. If the input has fallen, the interrupt is no
     /// longer pending and the physical one is deactivated.
     ///
-    /// A pending or active state that the guest makes by registers alone is not linked. A system
-    /// reset keeps links; each physical interrupt that was active on behalf of the guest is
-    /// deactivated. [Saved states](crate::saved_state) contain no links: the destination links its
-    /// own and drives their levels, the source [unlinks](Self::unlink).
+    /// If the guest makes the interrupt pending or active only by register writes, that state is
+    /// not linked. A system reset keeps links, and deactivates each physical interrupt that was
+    /// active on behalf of the guest. [Saved states](crate::saved_state) contain no links: the
+    /// destination must link its own physical interrupts and drive the levels of their lines, and
+    /// the source must [unlink](Self::unlink) its own.
     ///
     /// # Errors
-    /// [`LinkError`].
+    /// [`LinkError`] if the machine has no such line, `physical` is not a PPI or SPI, or no
+    /// [`PhysicalInterrupts`] is registered.
     pub fn link(&self, line: Line, physical: IntId) -> Result<(), LinkError> {
         self.wired.link(line, Some(physical))
     }
 
-    /// Ends a link. If the physical interrupt was active on behalf of the guest, it is deactivated;
-    /// the virtual one stays as it is. A vCPU that has it in a list register is kicked: until it
-    /// has exited, its guest may still deactivate the physical one.
+    /// Removes a link. If the physical interrupt was active on behalf of the guest, it is
+    /// deactivated; the state of the virtual one does not change. If a vCPU has the virtual
+    /// interrupt in a list register, that vCPU is kicked, but until it has exited, its guest may
+    /// still deactivate the physical interrupt.
     ///
     /// # Errors
-    /// [`LinkError`]; not where there was no link.
+    /// [`LinkError`] if the machine has no such line, or no [`PhysicalInterrupts`] is registered.
+    /// Removing a link that does not exist is not an error.
     pub fn unlink(&self, line: Line) -> Result<(), LinkError> {
         self.wired.link(line, None)
     }
 
-    /// Is a line's physical interrupt active on behalf of the guest? For a hypervisor that runs a
-    /// vCPU now on one CPU, now on another, and asks outside of the guest.
+    /// Returns `true` if a line's physical interrupt is active on behalf of the guest. For a
+    /// hypervisor that moves a vCPU between CPUs; it must call this while the vCPU is outside of
+    /// the guest.
     ///
-    /// A linked PPI is active at one CPU. When the vCPU goes off a CPU, the hypervisor deactivates
-    /// it there by itself, whatever this says: another vCPU may have just ended it. When the vCPU
-    /// comes onto a CPU, the hypervisor first has [`PhysicalInterrupts::deactivate`] reach that
-    /// CPU. It makes the PPI active there if this is true. Then it asks again, and deactivates it
-    /// if this has become false.
+    /// A linked PPI is active on a single CPU. When the hypervisor unloads the vCPU from a CPU, it
+    /// must deactivate the PPI there regardless of this result, because another vCPU may have just
+    /// ended it. When it loads the vCPU on a CPU, it must first direct
+    /// [`PhysicalInterrupts::deactivate`] to that CPU. It then makes the PPI active there if this
+    /// method returns `true`, calls the method again, and deactivates the PPI if the result is now
+    /// `false`.
     pub fn is_physical_active(&self, line: Line) -> bool {
         self.wired.is_physical_active(line)
     }

@@ -14,14 +14,15 @@ const DISTRIBUTOR_STATE: &[IntIdField] = &[
     gicd::ISACTIVER_E,
     gicd::ICACTIVER_E,
 ];
-/// The same of a redistributor. Extended PPIs follow in the same arrays.
+/// Likewise, the arrays of a redistributor. Extended PPIs follow in the same arrays.
 const REDISTRIBUTOR_STATE: &[IntIdField] =
     &[gicr::ISPENDR, gicr::ICPENDR, gicr::ISACTIVER, gicr::ICACTIVER];
 
 impl Vgic {
-    /// Does a read there show the pending or active state of interrupts that may be in list
-    /// registers? What they hold is as it was when their vCPUs were entered: see
-    /// [`ListRegisterVcpu`](crate::ListRegisterVcpu).
+    /// Returns `true` if a read at this address shows the pending or active state of interrupts
+    /// that may be in list registers. The state of those interrupts is the one that they had when
+    /// their vCPUs entered the guest: see [`ListRegisterVcpu`](crate::ListRegisterVcpu).
+    ///
     pub fn shows_listed_state(&self, address: u64) -> bool {
         let (arrays, offset) = match self.frame_at(address) {
             Some((FrameAt::Distributor, offset)) => (DISTRIBUTOR_STATE, offset),

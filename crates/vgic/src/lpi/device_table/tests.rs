@@ -1,4 +1,4 @@
-//! The tree grows and shrinks with its devices.
+//! Tests that the tree grows and shrinks with its devices.
 
 use super::{DeviceTable, NODE_LIMIT};
 use crate::lpi::mapping::MappedDevice;
