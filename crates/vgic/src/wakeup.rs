@@ -1,7 +1,8 @@
 //! Per-vCPU wake-up state: `needs_kick` is set while the vCPU is in WFI or in guest mode. At most
 //! one kick is sent each time a vCPU leaves the model, and none is lost.
 //!
-//! The protocol is store buffering, so both sides use sequentially consistent accesses:
+//! The protocol has the store-buffering pattern, so both sides use sequentially consistent
+//! accesses:
 //!
 //! ```text
 //! producer                              vCPU
@@ -10,25 +11,25 @@
 //!         kick if it was 1              found one: returned(), does not sleep
 //! ```
 //!
-//! One of the two sees what the other did, so no wake-up is lost. Of several producers one swaps
-//! the 1 out, so each departure gets one kick.
+//! At least one side observes the other, so no wake-up is lost. If several producers kick, only one
+//! of them swaps the 1 out, so each departure causes at most one kick.
 //!
-//! Work that an access left over is announced in the same way: it is noted, and one vCPU that left
-//! is kicked. Each vCPU does a piece before it leaves, so the work proceeds while any vCPU is in
-//! the model or comes back.
+//! Deferred work is announced in the same way: it is recorded, and one vCPU that has left is
+//! kicked. Each vCPU does a piece of it before it leaves, so the work proceeds while any vCPU is in
+//! the model or returns to it.
 //!
 //! A vCPU that has entered the guest with empty list registers *stays left* when it exits: its
-//! `needs_kick` remains set. While it is, nothing has arrived, as a producer that makes something
-//! visible takes the flag and kicks. So the next entry only loads it. The price is at most one kick
-//! that finds the vCPU outside of the guest.
+//! `needs_kick` remains set. While the flag is set, no interrupt has arrived, because a producer
+//! that makes one visible clears the flag and kicks. The next entry therefore only loads the flag.
+//! The cost is at most one kick that finds the vCPU outside of the guest.
 //!
-//! A vCPU in guest mode holds interrupts in list registers. A change to one of these *recalls*
-//! them: the change is complete once the vCPU has exited and folded its list registers back. Both
-//! states are in one word, so an entry into the guest takes one read-modify-write.
+//! A vCPU in guest mode holds interrupts in list registers. A change to one of these interrupts
+//! *recalls* the list registers: the change is complete once the vCPU has exited and folded them.
+//! Both states are in one word, so an entry into the guest takes a single read-modify-write.
 //!
-//! Recalls are numbered. A register frame or a command that promises completion ([`Awaited`]) waits
-//! for recalls up to the last number given out when it began to wait. Each of these ends when its
-//! vCPU exits, so later recalls by others do not prolong the wait.
+//! Recalls are numbered. A register frame or command that reports completion ([`Awaited`]) waits
+//! for all recalls up to the latest one at the time when it began to wait. Each of these ends when
+//! its vCPU exits, so later recalls do not prolong the wait.
 
 mod word;
 
@@ -42,31 +43,32 @@ use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_arc};
 use msi_types::{Cpu, Kick};
 
-/// The wake-up state of all vCPUs. Shared by everything that makes interrupts pending.
+/// The wake-up state of all vCPUs. Every component that makes interrupts pending shares it.
 pub(crate) struct VcpuWakeup {
-    /// By vCPU. Each vCPU has its own at hand, too.
+    /// Indexed by vCPU. Each vCPU also holds a reference to its own word.
     vcpus: Box<[Arc<WakeupWord>]>,
     kick: Arc<dyn Kick>,
-    /// Number of recalled vCPUs; for a moment also one too many.
+    /// Number of recalled vCPUs. It may be briefly too high.
     recalled: AtomicU64,
-    /// The number of recalls so far, which is that of the latest.
+    /// Number of recalls so far, which is the number of the latest one.
     recalls: AtomicU64,
-    /// Number of sources that have work left over.
+    /// Number of sources with deferred work.
     work: AtomicU64,
-    /// Work was noted, and no vCPU has been kicked for it yet.
+    /// `true` if work was recorded for which no vCPU has been kicked yet.
     must_kick: AtomicBool,
 }
 
-/// The recalls up to a number.
+/// All recalls up to a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Recalls(u64);
 
-/// The recalls that a register frame waits for: those of its own writes, and those before them.
+/// The recalls for which a register frame waits: those that its own writes caused, and all earlier
+/// ones.
 #[derive(Debug)]
 pub(crate) struct Awaited {
-    /// Changes that were asked for here.
+    /// Number of changes that writes to the frame made.
     asked: AtomicU64,
-    /// Of these, those whose recalls are among `until`.
+    /// Number of these changes whose recalls `until` covers.
     counted: AtomicU64,
     until: AtomicU64,
 }
@@ -76,17 +78,19 @@ impl Awaited {
         Self { asked: AtomicU64::new(0), counted: AtomicU64::new(0), until: AtomicU64::new(0) }
     }
 
-    /// Something was recalled by a write to the frame, or will be before the frame asks whether
-    /// that is [`outstanding`](Self::is_outstanding).
+    /// Records that a write to the frame caused a recall, or will do so before the frame next calls
+    /// [`is_outstanding`](Self::is_outstanding).
     pub(crate) fn ask(&self) {
         self.asked.fetch_add(1, SeqCst);
     }
 
-    /// Is something in list registers that was recalled before?
+    /// Returns `true` if an interrupt that an earlier write changed may still be in a list
+    /// register.
     pub(crate) fn is_outstanding(&self, wakeup: &VcpuWakeup) -> bool {
         let asked = self.asked.load(SeqCst);
         if self.counted.load(SeqCst) < asked {
-            // In this order: a reader that finds `counted` up to date finds `until` as well.
+            // The order matters: a reader that finds `counted` up to date must also find `until` up
+            // to date.
             self.until.fetch_max(wakeup.recalls().0, SeqCst);
             self.counted.fetch_max(asked, SeqCst);
         }
@@ -111,12 +115,12 @@ impl VcpuWakeup {
         })
     }
 
-    /// The words of the vCPUs, by number.
+    /// Returns the words of the vCPUs, by number.
     pub(crate) fn words(&self) -> &[Arc<WakeupWord>] {
         &self.vcpus
     }
 
-    /// Kicks vCPU `cpu` if it is in WFI or in guest mode. The caller first makes the interrupt
+    /// Kicks vCPU `cpu` if it is in WFI or in guest mode. Callers must first make the interrupt
     /// visible by a sequentially consistent read-modify-write. Unknown vCPUs are ignored.
     #[inline]
     pub(crate) fn kick(&self, cpu: Cpu) {
@@ -126,7 +130,7 @@ impl VcpuWakeup {
         }
     }
 
-    /// One of those who found that a vCPU left kicks it.
+    /// Kicks a vCPU that has left, unless another thread has taken the kick.
     #[cold]
     #[inline(never)]
     fn kick_out(&self, cpu: Cpu, vcpu: &WakeupWord) {
@@ -135,9 +139,9 @@ impl VcpuWakeup {
         }
     }
 
-    /// Notes the work that one source, which holds its lock, has left over now; `left` says whether
-    /// it had some before. The caller must call [`kick_for_work`](Self::kick_for_work) after it
-    /// releases the lock.
+    /// Records whether one source has deferred work now; `left` is whether it had some before, and
+    /// is updated. Callers must hold the lock of the source, and must call
+    /// [`kick_for_work`](Self::kick_for_work) after they release it.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         match (*left, progress) {
             (false, Progress::Unfinished) => {
@@ -152,27 +156,28 @@ impl VcpuWakeup {
         *left = progress == Progress::Unfinished;
     }
 
-    /// Kicks one of the vCPUs that left if work was noted; the others find it before they leave.
-    /// For callers that hold no locks.
+    /// Kicks one vCPU that has left if work was recorded; other vCPUs find the work before they
+    /// leave. Callers must hold no locks.
     pub(crate) fn kick_for_work(&self) {
         if self.must_kick.load(SeqCst) && self.must_kick.swap(false, SeqCst) {
             self.kick_one();
         }
     }
 
-    /// Is work left over?
+    /// Returns `true` if a source has deferred work.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.work.load(SeqCst) != 0
     }
 
-    /// Has a vCPU, which was [idle](WakeupWord::is_idle), nothing to look for?
+    /// Returns `true` if a vCPU, which was [idle](WakeupWord::is_idle), need not look for
+    /// interrupts or work.
     #[inline]
     pub(crate) fn leaves_alone(&self, vcpu: &WakeupWord) -> bool {
         vcpu.stays_left() && !self.has_work()
     }
 
-    /// Kicks another vCPU for noted work, as the caller's vCPU leaves without doing it.
+    /// Kicks another vCPU for recorded work, because the caller's vCPU leaves without doing it.
     pub(crate) fn pass_work_on(&self) {
         if self.has_work() {
             self.kick_one();
@@ -186,9 +191,9 @@ impl VcpuWakeup {
         }
     }
 
-    /// Recalls vCPU `cpu`'s list registers, in which an interrupt changed, until it has
-    /// [`folded`](Self::folded) them. The caller must then [`kick`](Self::kick) the vCPU. `false`:
-    /// they are empty.
+    /// Recalls the list registers of vCPU `cpu` after an interrupt in them changed, until the vCPU
+    /// has [`folded`](Self::folded) them. Returns `false` if they are empty. Callers must then
+    /// [`kick`](Self::kick) the vCPU.
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);
@@ -200,8 +205,8 @@ impl VcpuWakeup {
         recalled.is_some()
     }
 
-    /// A vCPU is [back](WakeupWord::returned), and has nothing in list registers any more. Was it
-    /// recalled?
+    /// Records that a vCPU is [back](WakeupWord::returned) and its list registers are empty.
+    /// Returns `true` if it had been recalled.
     pub(crate) fn folded(&self, vcpu: &WakeupWord) -> bool {
         let recalled = vcpu.folded();
         if recalled {
@@ -210,12 +215,12 @@ impl VcpuWakeup {
         recalled
     }
 
-    /// The recalls so far.
+    /// Returns the recalls so far.
     pub(crate) fn recalls(&self) -> Recalls {
         Recalls(self.recalls.load(SeqCst))
     }
 
-    /// Has a vCPU not yet folded what one of these recalled?
+    /// Returns `true` if a vCPU has not yet folded its list registers for one of these recalls.
     pub(crate) fn awaits(&self, Recalls(until): Recalls) -> bool {
         self.recalled.load(SeqCst) != 0
             && self.vcpus.iter().any(|vcpu| (1..=until).contains(&vcpu.recalled()))

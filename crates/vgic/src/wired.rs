@@ -1,12 +1,13 @@
 //! Per-interrupt state, routing and vCPU notification for SGIs, PPIs and SPIs.
 //!
-//! Only a change of routes takes a lock. Every change stores the interrupt's word first, then sets
-//! the target's candidate bit, then reads the target's wake-up state. A vCPU reads them in the
-//! opposite order.
+//! Only changes of routes take a lock. Every change stores the interrupt's word first, then sets
+//! the target's candidate bit, then reads the target's wake-up state. A vCPU performs these
+//! accesses in the opposite order.
 //!
-//! [`Wired`] joins parts that do not know each other: the words of the interrupts
-//! (`interrupt_table`) with the PEs that 1-of-N interrupts are chosen for (`pes`), the vCPUs by
-//! affinity (`affinities`), the routes (`routes`), and the links to physical interrupts (`links`).
+//! [`Wired`] combines parts that do not depend on each other: the words of the interrupts
+//! (`interrupt_table`) and the PEs among which 1-of-N interrupts are distributed (`pes`), the vCPUs
+//! by affinity (`affinities`), the routes (`routes`), and the links to physical interrupts
+//! (`links`).
 
 mod affinities;
 pub(crate) mod candidates;
@@ -44,8 +45,8 @@ use links::PhysicalLinks;
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use routes::{RouteRegisters, route_of};
 
-/// Most choices for one 1-of-N interrupt if the chosen PE withdraws concurrently. Afterwards the
-/// PE's own sweep finds it.
+/// Maximum number of attempts to choose a PE for a 1-of-N interrupt while chosen PEs withdraw
+/// concurrently. After that, the withdrawing PE finds the interrupt in its own sweep.
 const ATTEMPTS: usize = 4;
 
 /// All wired interrupts of a machine.
@@ -57,7 +58,7 @@ pub(crate) struct Wired {
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
     control: AtomicU32,
     wakeup: Arc<VcpuWakeup>,
-    /// By writes to the distributor's registers.
+    /// The recalls that writes to the distributor's registers caused.
     awaited: Awaited,
     observer: SetOnce<Arc<dyn LineObserver>>,
 }
@@ -79,8 +80,8 @@ impl Wired {
         Ok(wired)
     }
 
-    /// Gives everything its state after reset; lines stay as they are driven, and links are kept.
-    /// Nobody is notified: no group is enabled, and no vCPU runs.
+    /// Resets all interrupts. Lines keep the levels to which they are driven, and links are kept.
+    /// vCPUs are not notified, because no group is enabled and no vCPU runs.
     pub(crate) fn reset(&self, config: &VgicConfig) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
@@ -105,7 +106,7 @@ impl Wired {
         }
     }
 
-    /// Sets the observer of a line's end of interrupt. Must be called once.
+    /// Sets the observer of the end of interrupts. Must be called at most once.
     pub(crate) fn observe(
         &self,
         observer: Arc<dyn LineObserver>,
@@ -113,36 +114,36 @@ impl Wired {
         self.observer.set(observer)
     }
 
-    /// The vCPU's part; `None` for a vCPU that the machine does not have.
+    /// Returns the vCPU's private part; `None` if the machine does not have that vCPU.
     #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&Private> {
         self.interrupts.pes.get(cpu)
     }
 
-    /// The vCPUs' parts, by number.
+    /// Returns the vCPUs' private parts, by number.
     pub(crate) fn privates(&self) -> &[Arc<Private>] {
         self.interrupts.pes.all()
     }
 
-    /// The state of an interrupt that the guest can see; `None` for any other.
+    /// Returns the state of an interrupt that the guest can see; `None` for any other.
     pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
         self.interrupts.visible(cpu, intid)
     }
 
-    /// The state of the interrupt at `index`, visible to the guest or not.
+    /// Returns the state of the interrupt at `index`, visible to the guest or not.
     pub(crate) fn state(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
         self.interrupts.state(cpu, index)
     }
 
-    /// The state of an interrupt that is to be signalled to `cpu`. Must be called on that vCPU's
-    /// thread.
+    /// Returns the state of an interrupt that is to be signaled to `cpu`. Must be called on that
+    /// vCPU's thread.
     #[inline]
     pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
         let state_of = |interrupt| self.links.state_to_signal(cpu, index, interrupt);
         self.interrupts.get(cpu, index).map_or(InterruptWord::new(), state_of)
     }
 
-    /// Returns true if an interrupt that the guest can see is pending, as `ISPENDR` reads it.
+    /// Returns `true` if an interrupt that the guest can see is pending, as `ISPENDR` reads it.
     pub(crate) fn reads_pending(&self, cpu: Cpu, intid: IntId) -> bool {
         let reads = || {
             let index = self.interrupts.index(intid)?;
@@ -153,7 +154,7 @@ impl Wired {
         reads().unwrap_or(false)
     }
 
-    /// Changes an interrupt that the guest can see, as a register write does.
+    /// Changes an interrupt that the guest can see, for a register write.
     pub(crate) fn change(
         &self,
         cpu: Cpu,
@@ -168,8 +169,8 @@ impl Wired {
         }
     }
 
-    /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending
-    /// afterwards.
+    /// Changes a shared interrupt that the guest can see, for a message. Returns `Pending` if it is
+    /// pending afterwards.
     pub(crate) fn signal(
         &self,
         intid: IntId,
@@ -184,8 +185,8 @@ impl Wired {
         }
     }
 
-    /// Changes an interrupt and sends the notifications that follow. `None`: there is none, or
-    /// `change` declines.
+    /// Changes an interrupt and sends the notifications that follow. Returns `None` if the
+    /// interrupt does not exist or `change` declines.
     fn try_change(
         &self,
         cpu: Cpu,
@@ -237,8 +238,8 @@ impl Wired {
         state
     }
 
-    /// Changes what a PE takes part in: sets and clears bits of [`participation`]. Interrupts that
-    /// were chosen for it, or for which no PE was found, are placed again.
+    /// Changes which interrupts a PE accepts, by setting and clearing bits of [`participation`].
+    /// Interrupts that were distributed to it, or for which no PE was found, are distributed again.
     pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
         let Some(private) = self.private(cpu).filter(|private| private.participate(set, clear))
         else {
@@ -258,15 +259,15 @@ impl Wired {
         self.wakeup.kick(cpu);
     }
 
-    /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in
-    /// `group`.
+    /// Sends an SGI for `ICC_SGI1R_EL1` or a related register, to those of its targets at which the
+    /// SGI is in `group`.
     pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
         let Some(index) = WiredIndex::new(sgi.intid().into()) else { return };
         self.affinities.each_target(from, sgi, |target| self.pend_sgi(target, index, group));
     }
 
-    /// An SGI becomes pending at `target`, if it is in `group` there. It has no input, goes to no
-    /// other PE, and holds no physical interrupt.
+    /// Makes an SGI pending at `target`, if it is in `group` there. An SGI has no input, is not
+    /// rerouted, and holds no physical interrupt.
     #[inline]
     fn pend_sgi(&self, target: Cpu, index: WiredIndex, group: Group) {
         let Some(private) = self.private(target) else { return };
@@ -280,7 +281,7 @@ impl Wired {
         self.refresh_listed(old, new);
     }
 
-    /// `GICD_IROUTER<n>`; 0 for what the guest cannot see.
+    /// Returns `GICD_IROUTER<n>`; 0 for an interrupt that the guest cannot see.
     pub(crate) fn route(&self, intid: IntId) -> Irouter {
         let routes = self.routes.lock();
         let stored = || {
@@ -290,7 +291,7 @@ impl Wired {
         stored().unwrap_or_default()
     }
 
-    /// Writes `GICD_IROUTER<n>`: `change` of its old value.
+    /// Writes `GICD_IROUTER<n>`; `change` computes the new value from the old one.
     pub(crate) fn set_route(&self, intid: IntId, change: impl Fn(u64) -> u64) {
         if self.visible(Cpu::new(0), intid).is_none() {
             return;
@@ -313,7 +314,7 @@ impl Wired {
         self.recall_changed(intid, old, new);
     }
 
-    /// Sets the hypervisor's side of links. Must be called once.
+    /// Sets the hypervisor's side of links. Must be called at most once.
     pub(crate) fn serve_physical(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
@@ -321,7 +322,7 @@ impl Wired {
         self.links.serve(physical)
     }
 
-    /// Links a line to a physical interrupt, or to none.
+    /// Links a line to a physical interrupt, or removes its link.
     pub(crate) fn link(&self, line: Line, physical: Option<IntId>) -> Result<(), LinkError> {
         let (cpu, index) = self.interrupts.input(line).ok_or(LinkError::NoSuchLine(line))?;
         let interrupt = self.interrupts.get(cpu, index).ok_or(LinkError::NoSuchLine(line))?;
@@ -332,14 +333,15 @@ impl Wired {
         Ok(())
     }
 
-    /// Does an interrupt, which is in no list register, hold its physical interrupt?
+    /// Returns `true` if an interrupt, which must not be in a list register, holds its physical
+    /// interrupt.
     pub(crate) fn is_physical_active(&self, line: Line) -> bool {
         let found =
             self.interrupts.input(line).and_then(|(cpu, index)| self.interrupts.get(cpu, index));
         found.is_some_and(|interrupt| interrupt.state().physical_active())
     }
 
-    /// `target`, to which this part belongs, must notice an interrupt that is ready there.
+    /// Notifies `target`, to which the part `private` belongs, of an interrupt that is ready there.
     #[inline]
     fn notify(&self, target: Cpu, private: &Private, index: WiredIndex, state: InterruptWord) {
         private.candidates.set(index);
@@ -348,12 +350,12 @@ impl Wired {
         }
     }
 
-    /// A wired input changed. `None`: there is no such input.
+    /// Drives a wired input. Returns `None` if the input does not exist.
     pub(crate) fn drive(&self, line: Line, level: Level) -> Option<InterruptWord> {
         self.change_input(line, |state| state.driven(level))
     }
 
-    /// An edge arrives at a wired input. `None`: there is no such input.
+    /// Latches an edge on a wired input. Returns `None` if the input does not exist.
     pub(crate) fn pulse(&self, line: Line) -> Option<InterruptWord> {
         self.change_input(line, InterruptWord::pulsed)
     }
@@ -367,28 +369,30 @@ impl Wired {
         self.try_change(cpu, index.intid(), |state| Some(change(state))).map(|(_, new)| new)
     }
 
-    /// `GICD_CTLR`'s enable of the group.
+    /// Returns `true` if `GICD_CTLR` enables the group.
     pub(crate) fn forwards(&self, group: Group) -> bool {
         self.control() & (1 << group.index()) != 0
     }
 
-    /// Has a vCPU with list registers not yet seen what the guest changed by the distributor?
+    /// Returns `true` if a vCPU with list registers has not yet observed a change that the guest
+    /// made through the distributor.
     pub(crate) fn awaits_folding(&self) -> bool {
         self.awaited.is_outstanding(&self.wakeup)
     }
 
-    /// Has a vCPU with list registers not yet seen what was changed where this is asked for?
+    /// Returns `true` if a vCPU with list registers has not yet observed a change that `awaited`
+    /// counts.
     pub(crate) fn is_outstanding(&self, awaited: &Awaited) -> bool {
         awaited.is_outstanding(&self.wakeup)
     }
 
-    /// The value that [`set_control`](Self::set_control) stored.
+    /// Returns the value that [`set_control`](Self::set_control) stored.
     pub(crate) fn control(&self) -> u32 {
         self.control.load(SeqCst)
     }
 
-    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs look anew at what is
-    /// pending: injectors did not wake them for groups that were disabled.
+    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs must examine pending
+    /// interrupts again, because injectors did not wake them for groups that were disabled.
     pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
         let changed = |old| Some(change(old)).filter(|new| *new != old);
         if self.control.fetch_update(SeqCst, SeqCst, changed).is_err() {
@@ -401,7 +405,8 @@ impl Wired {
         self.awaited.ask();
     }
 
-    /// The candidates of `cpu` that are ready there, with their states. For the vCPU's own thread.
+    /// Visits the candidates of `cpu` that are ready there, with their states. Must be called on
+    /// the vCPU's own thread.
     pub(crate) fn ready(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
         private.candidates.visit(|index| {
@@ -415,8 +420,8 @@ impl Wired {
         });
     }
 
-    /// `cpu` acknowledges the interrupt at `index` if it still is as `expected`, apart from what
-    /// does not matter.
+    /// Acknowledges the interrupt at `index` for `cpu`, if it is still ready there with the
+    /// priority and group of `expected`.
     pub(crate) fn acknowledge(&self, cpu: Cpu, index: WiredIndex, expected: InterruptWord) -> bool {
         let Some(interrupt) = self.interrupts.get(cpu, index) else { return false };
         interrupt
@@ -429,9 +434,9 @@ impl Wired {
             .is_some()
     }
 
-    /// The guest finished with an interrupt: by EOI, DIR or `ICACTIVER`. Tells the observer before
-    /// anybody hears of a level that is still high, so that a source which is done can lower it
-    /// first.
+    /// Deactivates an interrupt that the guest finished, by EOI, DIR or `ICACTIVER`. The observer
+    /// is called before a level that is still high is signaled, so that a source whose work is done
+    /// can lower the line first.
     pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
         let Some(index) = self.interrupts.index(intid) else { return };
         let Some(interrupt) = self.interrupts.get(cpu, index) else { return };
@@ -461,9 +466,11 @@ impl Wired {
     }
 }
 
-/// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent
-/// priority. Where there are two security states, firmware has given the guest its interrupts:
-/// Non-secure Group 1, the most urgent that it can express.
+/// Returns the state of an interrupt after reset: disabled, level-sensitive (SGIs: edge-triggered),
+/// Group 0, with the highest priority. With two security states, firmware has already assigned the
+/// guest its interrupts: they are in Non-secure Group 1, with the highest priority that it can
+/// express.
+///
 fn reset_state(
     config: &VgicConfig,
     index: WiredIndex,

@@ -99,7 +99,7 @@ impl Control {
         self.translators.get(its)?.collection(collection)
     }
 
-    /// A mapped event.
+    /// Returns a mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let found = self.device_entries.find(self.translators.get(its)?.dte(device)?, event)?;
         match self.device_entries.owner(found.index()) {
@@ -143,8 +143,8 @@ impl Control {
         self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
     }
 
-    /// Finishes unmapping after everything that an ITS had mapped is being unmapped, without a
-    /// bound. The work of its last command is dropped as well.
+    /// Finishes, without a bound, the unmapping of everything that an ITS had mapped. The sweep of
+    /// its last command is abandoned, because the mappings that it concerned no longer exist.
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
         // Any remaining sweeps wait for memory, which no sweep of this ITS needs now.
         let _ = self.finish_sweeps();

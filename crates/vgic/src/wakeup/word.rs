@@ -1,23 +1,26 @@
-//! The wake-up word of one vCPU: its own half of the protocol.
+//! The wake-up word of one vCPU: the vCPU's side of the protocol.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
 /// Bits of a [`WakeupWord`].
 mod state {
-    /// The vCPU is in WFI or in guest mode, or was so and stays left.
+    /// The vCPU is in WFI or in guest mode, or stays left after it was.
     pub(super) const NEEDS_KICK: u64 = 1 << 0;
     /// It has interrupts in list registers.
     pub(super) const FILLED: u64 = 1 << 1;
-    /// Its last entry took nothing, and its CPU interface has not changed since.
+    /// Its last entry into the guest took no interrupts, and its CPU interface has not changed
+    /// since.
     pub(super) const IDLE: u64 = 1 << 2;
-    /// From this bit on: the number of the recall that first said that one of these changed, or 0.
+    /// From this bit on: the number of the recall that first reported a change to one of these
+    /// interrupts, or 0.
     pub(super) const RECALL_SHIFT: u32 = 3;
 }
 
-/// The wake-up state of one vCPU. Its thread owns the flags; others take its kick, and recall it.
+/// The wake-up state of one vCPU. Its thread owns the flags; other threads clear `NEEDS_KICK` to
+/// kick it, and recall its list registers.
 ///
-/// On a cache line of its own: injectors of distinct vCPUs must not meet. It is shared by a counted
-/// reference. The counts, which are seldom written, are on the line before.
+/// It has its own cache line, so that injectors of different vCPUs do not contend. The reference
+/// counts of its `Arc`, which are seldom written, are on the preceding line.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct WakeupWord(AtomicU64);
@@ -32,18 +35,19 @@ impl WakeupWord {
         self.0.load(SeqCst) & state::NEEDS_KICK != 0
     }
 
-    /// The vCPU needs no kick any more. Did it?
+    /// Clears the need for a kick. Returns `true` if it was set.
     pub(super) fn take_kick(&self) -> bool {
         self.0.fetch_and(!state::NEEDS_KICK, SeqCst) & state::NEEDS_KICK != 0
     }
 
-    /// The vCPU is about to leave the model: from now on it must be kicked. It looks for
-    /// interrupts afterwards.
+    /// Records that the vCPU is about to leave the model, so that it must be kicked from now on.
+    /// The vCPU must look for interrupts afterwards.
     pub(crate) fn leave(&self) {
         self.0.fetch_or(state::NEEDS_KICK, SeqCst);
     }
 
-    /// The vCPU leaves, unless it `finds` something to do afterwards. Did it leave?
+    /// Lets the vCPU leave, unless `finds` then returns `true` because there is something to do.
+    /// Returns `true` if it left.
     pub(crate) fn leave_unless(&self, finds: impl FnOnce() -> bool) -> bool {
         self.leave();
         let stays = finds();
@@ -53,50 +57,54 @@ impl WakeupWord {
         !stays
     }
 
-    /// The vCPU is back, or did not leave: it will look by itself. It alone sets the flag, so it
-    /// finds it clear only after a kick.
+    /// Records that the vCPU is back or did not leave, and will look for interrupts itself. Only
+    /// the vCPU sets the flag, so it can find the flag clear only after a kick.
     pub(crate) fn returned(&self) {
         if self.needs_kick() {
             self.take_kick();
         }
     }
 
-    /// The vCPU, whose list registers are empty, [leaves](Self::leave) to take interrupts into
-    /// them.
+    /// Records that the vCPU, whose list registers are empty, [leaves](Self::leave) to take
+    /// interrupts into them.
     pub(crate) fn enter(&self) {
         self.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
     }
 
-    /// The vCPU [entered](Self::enter) and took nothing: there is nothing to recall, and the vCPU
-    /// is [idle](Self::is_idle). `false`: it was kicked or recalled meanwhile.
+    /// Records that the vCPU [entered](Self::enter) without taking interrupts: its list registers
+    /// cannot be recalled, and it is [idle](Self::is_idle). Returns `false` if it was kicked or
+    /// recalled in the meantime.
     pub(crate) fn took_nothing(&self) -> bool {
         let (filled, idle) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK | state::IDLE);
         self.0.compare_exchange(filled, idle, SeqCst, SeqCst).is_ok()
     }
 
-    /// Has the last entry taken nothing, and has the CPU interface not changed since? If nothing
-    /// has become pending, what was loaded then is right for the next entry. The vCPU has stayed
-    /// left unless it [returned](Self::returned) or was kicked.
+    /// Returns `true` if the last entry took no interrupts and the CPU interface has not changed
+    /// since. If no interrupt has become pending, the register values loaded then are also correct
+    /// for the next entry. The vCPU has stayed left unless it [returned](Self::returned) or was
+    /// kicked.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.load(SeqCst) & state::IDLE != 0
     }
 
-    /// The vCPU is idle no more, and [back](Self::returned): its CPU interface may change.
+    /// Records that the vCPU is no longer idle, and is [back](Self::returned), because its CPU
+    /// interface may change.
     pub(crate) fn end_idle(&self) {
         if self.is_idle() {
             self.0.fetch_and(!(state::IDLE | state::NEEDS_KICK), SeqCst);
         }
     }
 
-    /// Is the vCPU idle, and has it stayed left? Nothing has arrived for it then.
+    /// Returns `true` if the vCPU is idle and has stayed left, in which case no interrupt has
+    /// arrived for it.
     #[inline]
     pub(super) fn stays_left(&self) -> bool {
         self.0.load(SeqCst) == state::NEEDS_KICK | state::IDLE
     }
 
-    /// Recalls the list registers by this number, unless they are recalled already. `None`: they
-    /// are empty. `Some(false)`: they were recalled before.
+    /// Recalls the list registers under this number, unless they are already recalled. Returns
+    /// `None` if they are empty, and `Some(false)` if they were already recalled.
     pub(super) fn recall(&self, number: u64) -> Option<bool> {
         let mut seen = self.0.load(SeqCst);
         while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {
@@ -109,12 +117,14 @@ impl WakeupWord {
         (seen & state::FILLED != 0).then_some(false)
     }
 
-    /// The number of the recall that the vCPU has not folded for, or 0.
+    /// Returns the number of the recall for which the vCPU has not yet folded its list registers,
+    /// or 0.
     pub(super) fn recalled(&self) -> u64 {
         self.0.load(SeqCst) >> state::RECALL_SHIFT
     }
 
-    /// The vCPU is back, and has nothing in list registers any more. Was it recalled?
+    /// Records that the vCPU is back and its list registers are empty. Returns `true` if it had
+    /// been recalled.
     pub(super) fn folded(&self) -> bool {
         self.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0
     }

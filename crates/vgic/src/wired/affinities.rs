@@ -9,7 +9,8 @@ use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use msi_types::Cpu;
 
-/// Targets that one write can name: those of a range of Aff0.
+/// Number of PEs in one range of Aff0, which the target list of an SGI covers.
+///
 const RANGE: u8 = 16;
 
 /// The vCPUs, by ascending affinity.
@@ -23,13 +24,13 @@ impl Affinities {
         Ok(Self(all))
     }
 
-    /// The vCPU with this affinity.
+    /// Returns the vCPU with this affinity.
     pub(super) fn cpu_at(&self, affinity: Affinity) -> Option<Cpu> {
         let found = self.0.binary_search_by_key(&affinity, |(affinity, _)| *affinity).ok()?;
         self.0.get(found).map(|(_, cpu)| *cpu)
     }
 
-    /// The vCPU index that a route names, for [`InterruptWord::target_index`];
+    /// Returns the vCPU index that a route names, for [`InterruptWord::target_index`], or
     /// [`InterruptWord::NOWHERE`] if it names none, or any.
     pub(super) fn resolve(&self, route: Irouter) -> u16 {
         if route.any_participating() {
@@ -38,7 +39,8 @@ impl Affinities {
         self.cpu_at(route.affinity()).map_or(InterruptWord::NOWHERE, InterruptWord::index_of)
     }
 
-    /// Calls `each` with the targets of an SGI that `from` sends by `ICC_SGI1R_EL1` or its kin.
+    /// Calls `each` for the targets of an SGI that `from` sends by `ICC_SGI1R_EL1` or a related
+    /// register.
     pub(super) fn each_target(&self, from: Cpu, sgi: Sgi, mut each: impl FnMut(Cpu)) {
         if sgi.all_but_self() {
             let others = self.0.iter().filter(|(_, target)| *target != from);

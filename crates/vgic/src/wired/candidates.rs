@@ -1,4 +1,4 @@
-//! Bitmap, with a summary, of interrupts that a vCPU must examine. Every thread may set bits; only
+//! A bitmap, with a summary, of interrupts that a vCPU must examine. Any thread may set bits; only
 //! the vCPU walks them.
 //!
 //! False positives are allowed: a set bit means "examine the word", and is cleared if the word is
@@ -20,12 +20,12 @@ pub(crate) struct Candidates {
     leaves: [AtomicU64; LEAVES],
 }
 
-/// Result of a look at a candidate's word.
+/// The result of examining a candidate's word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// Ready at this vCPU: the bit stays.
+    /// The interrupt is ready at this vCPU: the bit stays set.
     Ready,
-    /// Not, or not here: the bit goes.
+    /// The interrupt is not ready, or not at this vCPU: the bit is cleared.
     Stale,
 }
 
@@ -46,14 +46,15 @@ impl Candidates {
         }
     }
 
-    /// Is there no candidate? Otherwise a visit says whether one is ready.
+    /// Returns `true` if there is no candidate. Candidates may turn out not to be ready.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.summary.bits() == 0
     }
 
-    /// Takes the candidate out, if it is the only one. The caller looks at the interrupt
-    /// afterwards, and [`set`](Self::set)s it again if it stays ready. For the vCPU's own thread.
+    /// Removes the candidate, if it is the only one. Callers must examine the interrupt afterwards,
+    /// and must [`set`](Self::set) it again if it stays ready. Must be called on the vCPU's own
+    /// thread.
     #[inline]
     pub(crate) fn take_only(&self) -> Option<WiredIndex> {
         let leaves = self.summary.bits();
@@ -66,8 +67,9 @@ impl Candidates {
         Some(index)
     }
 
-    /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
-    /// thread: bounded by the number of interrupts, whatever other threads set meanwhile.
+    /// Calls `look` for each candidate, and removes those that are stale. Must be called on the
+    /// vCPU's own thread. The work is bounded by the number of interrupts, even if other threads
+    /// set bits concurrently.
     pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
         for leaf in set_bits(self.summary.bits()) {
             let Some(word) = self.leaves.get(leaf) else { continue };
@@ -87,13 +89,13 @@ impl Candidates {
     }
 }
 
-/// The number of the bit that is set, if it is one.
+/// Returns the number of the bit that is set, if exactly one is.
 #[inline]
 const fn only_bit(word: u64) -> Option<usize> {
     if word.is_power_of_two() { Some(word.trailing_zeros() as usize) } else { None }
 }
 
-/// The numbers of the bits that are set, ascending.
+/// Returns the numbers of the bits that are set, in ascending order.
 pub(crate) fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {
         let lowest = word.trailing_zeros();

@@ -1,23 +1,24 @@
-//! A dense number for every wired interrupt a PE can see: its private ones, then the shared ones.
+//! Dense numbers for the wired interrupts that a PE can see: its private ones, then the shared
+//! ones.
 
 use gic_arch::{IntId, IntIdClass, IntIdRange};
 use msi_types::{Cpu, Line};
 
-/// The index of a wired interrupt in a PE's candidate bitmap. The order is SGIs and PPIs, extended
-/// PPIs, a gap up to the next word's multiple, SPIs, extended SPIs.
+/// The index of a wired interrupt in a PE's candidate bitmap. The order is: SGIs and PPIs, extended
+/// PPIs, a gap up to a multiple of 64, SPIs, extended SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WiredIndex(u16);
 
 impl WiredIndex {
-    /// Private interrupts, with the extended ones.
+    /// Number of private interrupts, including extended PPIs.
     pub(crate) const PRIVATE: usize = 96;
-    /// Shared interrupts, with the extended ones and the gaps between.
+    /// Number of shared interrupts, including extended SPIs and the gaps between them.
     pub(crate) const SHARED: usize = 2048;
     /// One past the highest index.
     pub(crate) const COUNT: usize = SHARED_BASE as usize + Self::SHARED;
 
-    /// The index of an interrupt, implemented or not; `None` for LPIs, special and reserved
-    /// numbers.
+    /// Returns the index of an interrupt, implemented or not; `None` for LPIs, special and reserved
+    /// INTIDs.
     pub(crate) fn of(intid: IntId) -> Option<Self> {
         let index = match intid.class() {
             IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi => {
@@ -32,22 +33,22 @@ impl WiredIndex {
         u16::try_from(index).ok().map(Self)
     }
 
-    /// The index with this number; `None` past the last.
+    /// Creates the index with this number; `None` if it is past the last.
     pub(crate) fn new(number: usize) -> Option<Self> {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
     }
 
-    /// Its number, below [`COUNT`](Self::COUNT).
+    /// Returns the number, which is less than [`COUNT`](Self::COUNT).
     pub(crate) const fn get(self) -> usize {
         self.0 as usize
     }
 
-    /// Its number among those of shared interrupts; `None` for a private one.
+    /// Returns the number among shared interrupts; `None` for a private interrupt.
     pub(crate) const fn shared_index(self) -> Option<usize> {
         self.get().checked_sub(SHARED_BASE as usize)
     }
 
-    /// The interrupt. Indices in the gaps name numbers that are not implemented.
+    /// Returns the INTID. Indices in the gaps map to INTIDs that are not implemented.
     pub(crate) fn intid(self) -> IntId {
         let number = u32::from(self.0);
         IntId::new(match self.0 {
@@ -58,7 +59,7 @@ impl WiredIndex {
         })
     }
 
-    /// The line of the interrupt: `cpu`'s own one if it is private.
+    /// Returns the line of the interrupt. For a private interrupt, this is the line of `cpu`.
     pub(super) fn line(self, cpu: Cpu) -> Line {
         let intid = self.intid();
         if intid.is_private() {

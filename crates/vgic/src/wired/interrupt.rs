@@ -1,5 +1,6 @@
-//! One wired interrupt (SGI, PPI, SPI), and the pure rules of its state (IHI 0069 §4.1). The whole
-//! state is in one atomic word, so that every decision about it is made on one consistent value.
+//! A wired interrupt (SGI, PPI or SPI), and the pure functions that define its state transitions
+//! (IHI 0069 §4.1). The whole state is in one atomic word, so that every decision is based on one
+//! consistent value.
 
 use crate::config::MAX_CPUS;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
@@ -8,69 +9,72 @@ use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
 use msi_types::{Cpu, Level};
 
-/// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the
-/// Non-secure side has Group 1 only.
+/// A group of interrupts: Group 0 is signaled as FIQ, Group 1 as IRQ. With two security states, the
+/// Non-secure side has only Group 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Group {
     /// Group 0.
     Zero,
-    /// Group 1, Non-secure Group 1.
+    /// Group 1; with two security states, Non-secure Group 1.
     One,
 }
 
 impl Group {
-    /// The group that an interrupt is in.
+    /// Returns the group of an interrupt.
     pub(crate) const fn of(state: InterruptWord) -> Self {
         if state.group1() { Self::One } else { Self::Zero }
     }
 
-    /// Index into arrays of two.
+    /// Returns the group as an index into arrays of two.
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// State of one interrupt at the distributor or a redistributor.
+/// The state of one interrupt at the distributor or a redistributor.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct InterruptWord {
-    /// Pending by an edge, a message or software; cleared by acknowledging.
+    /// Pending by an edge, a message or software; cleared by an acknowledgment.
     pub(crate) latch: bool,
     /// The level of the input.
     pub(crate) line: bool,
-    /// The level that messages drive (`GICD_SETSPI_NSR`) where the interrupt is level-sensitive.
+    /// The level to which messages drive a level-sensitive interrupt (`GICD_SETSPI_NSR`).
     pub(crate) message: bool,
-    /// Edge-triggered, else level-sensitive.
+    /// Edge-triggered if set, level-sensitive if clear.
     pub(crate) edge: bool,
     pub(crate) enabled: bool,
     pub(crate) active: bool,
-    /// Group 1; of two security states, the Non-secure one.
+    /// Group 1; with two security states, Non-secure Group 1.
     pub(crate) group1: bool,
-    /// Goes to any participating PE (`GICD_IROUTER.IRM`).
+    /// Any participating PE may take the interrupt (`GICD_IROUTER.IRM`).
     pub(crate) any: bool,
-    /// The priority as the hardware has it, whatever the view.
+    /// The priority as the hardware stores it, independent of the security view.
     pub(crate) priority_value: u8,
     /// Index of the target vCPU, or [`NOWHERE`](Self::NOWHERE).
     #[bits(10)]
     pub(crate) target_index: u16,
-    /// In a list register of the [`taker`](State::taker): what happens there is not known here
-    /// until it is folded.
+    /// The interrupt is in a list register of the [`taker`](Self::taker). State changes in the list
+    /// register are not known here until it is folded.
     pub(crate) listed: bool,
-    /// The latch is in the list register.
+    /// The latch was moved to the list register.
     pub(crate) lent: bool,
-    /// While it was listed, the guest cleared the active state, wherever it was.
+    /// The guest cleared the active state by a register write while the interrupt was listed.
     pub(crate) forced_inactive: bool,
-    /// While it was listed, the guest set the active state.
+    /// The guest set the active state by a register write while the interrupt was listed.
     pub(crate) forced_active: bool,
-    /// While it is listed or active: one more than the vCPU that took it, 0 if none is known.
+    /// While the interrupt is listed or active: one more than the index of the vCPU that took it,
+    /// or 0 if that is not known.
     #[bits(10)]
     taker_code: u16,
-    /// One more than the index of the physical interrupt that it is linked to, 0 if it is not.
+    /// One more than the index of the physical interrupt to which it is linked, or 0 if it is not
+    /// linked.
     #[bits(12)]
     link_code: u16,
-    /// The physical interrupt is active on its behalf. In a list register, `HW` says so instead.
+    /// The physical interrupt is active on behalf of this one. While this one is in a list
+    /// register, `HW` records that instead.
     pub(crate) physical_active: bool,
-    /// An acknowledgement made it active, not a register write.
+    /// The interrupt was made active by an acknowledgment, not by a register write.
     pub(crate) was_acknowledged: bool,
     /// The priority at which it was acknowledged.
     pub(crate) running_priority: u8,
@@ -79,10 +83,10 @@ pub(crate) struct InterruptWord {
 }
 
 impl InterruptWord {
-    /// The target of an interrupt whose route names no PE.
+    /// The target index of an interrupt whose route names no PE.
     pub(crate) const NOWHERE: u16 = (1 << 10) - 1;
 
-    /// The [`target_index`](Self::target_index) of a vCPU.
+    /// Returns the [`target_index`](Self::target_index) of a vCPU.
     pub(super) fn index_of(cpu: Cpu) -> u16 {
         u16::try_from(cpu.get()).unwrap_or(Self::NOWHERE)
     }
@@ -91,7 +95,7 @@ impl InterruptWord {
         Priority::new(self.priority_value())
     }
 
-    /// The vCPU that it goes to now.
+    /// Returns the vCPU to which the interrupt is delivered at present.
     pub(crate) const fn target(self) -> Option<Cpu> {
         match self.target_index() {
             Self::NOWHERE => None,
@@ -99,29 +103,30 @@ impl InterruptWord {
         }
     }
 
-    /// The vCPU that listed it or has it active, where that is known.
+    /// Returns the vCPU that has the interrupt listed or active, if that is known.
     pub(crate) fn taker(self) -> Option<Cpu> {
         self.taker_code().checked_sub(1).map(|index| Cpu::new(index.into()))
     }
 
-    /// With this vCPU as the taker.
+    /// Returns the word with this vCPU as the taker.
     pub(crate) fn with_taker(self, cpu: Cpu) -> Self {
         self.with_taker_code(u16::try_from(cpu.get() + 1).unwrap_or(0))
     }
 
-    /// The physical interrupt that it is linked to.
+    /// Returns the physical interrupt to which the interrupt is linked.
     pub(crate) fn physical(self) -> Option<IntId> {
         let index = self.link_code().checked_sub(1)?;
         WiredIndex::new(index.into()).map(WiredIndex::intid)
     }
 
-    /// Linked to this physical interrupt, or to none. The old one is not active on its behalf.
+    /// Returns the word linked to this physical interrupt, or to none, with no physical interrupt
+    /// active on its behalf.
     pub(crate) fn linked(self, physical: Option<WiredIndex>) -> Self {
         let code = physical.and_then(|index| u16::try_from(index.get() + 1).ok());
         self.with_link_code(code.unwrap_or(0)).with_physical_active(false)
     }
 
-    /// With the link of `other`.
+    /// Returns the word with the link of `other`.
     pub(crate) const fn linked_as(self, other: Self) -> Self {
         self.with_link_code(other.link_code())
     }
@@ -130,15 +135,16 @@ impl InterruptWord {
         self.link_code() != 0
     }
 
-    /// The physical interrupt is deactivated, or deactivates with a list register. If its input is
-    /// still high then, it fires again: until that is heard, the line counts as low.
+    /// Returns the word after its physical interrupt is deactivated, or is to be deactivated by a
+    /// list register. If the physical input is still high then, the physical interrupt fires again;
+    /// until the hypervisor reports that, the line counts as low.
     pub(crate) const fn let_go(self) -> Self {
         let consumed = self.physical_active() && !self.edge();
         self.with_line(self.line() && !consumed).with_physical_active(false)
     }
 
-    /// An interrupt that is neither pending nor active holds no physical one, which could not fire
-    /// again.
+    /// Ends holding the physical interrupt if the interrupt is neither pending nor active, because
+    /// the physical interrupt could not fire again otherwise.
     pub(crate) const fn released(self) -> Self {
         if self.pending() || self.active() || self.listed() {
             self
@@ -147,32 +153,33 @@ impl InterruptWord {
         }
     }
 
-    /// Pending, as `ISPENDR` reads it. What is in a list register counts until it is folded.
+    /// Returns `true` if the interrupt is pending, as `ISPENDR` reads it. A pending state in a list
+    /// register counts until it is folded.
     pub(crate) const fn pending(self) -> bool {
         self.latch() || self.lent() || (!self.edge() && (self.line() || self.message()))
     }
 
-    /// Pending and to be signalled as far as the interrupt's own state goes. Groups, masks and
-    /// running priorities are the target's affair.
+    /// Returns `true` if the interrupt is pending and its own state allows signaling it. The target
+    /// checks groups, masks and running priorities.
     pub(crate) const fn ready(self) -> bool {
         self.pending() && self.enabled() && !self.active()
     }
 
-    /// Ready at this vCPU, and in no list register.
+    /// Returns `true` if the interrupt is ready at this vCPU and in no list register.
     pub(crate) fn ready_at(self, cpu: Cpu) -> bool {
         self.ready() && !self.listed() && self.target() == Some(cpu)
     }
 
-    /// Returns true if the interrupt is in no list register and pending by the level of a physical
-    /// input. The level may have fallen since the physical interrupt was taken: the hypervisor is
-    /// not notified of that while the physical interrupt is active.
+    /// Returns `true` if the interrupt is in no list register and is pending by the level of a
+    /// physical input. The level may have fallen since the physical interrupt was acknowledged: the
+    /// hypervisor is not notified of that while the physical interrupt is active.
     pub(crate) const fn is_held_by_input(self) -> bool {
         self.physical_active() && self.line() && !self.edge() && !self.listed()
     }
 
-    /// Returns true if the interrupt is in no list register and was acknowledged, and its physical
-    /// interrupt is active. The line then counts as low until the physical interrupt fires again,
-    /// whatever the level of its input.
+    /// Returns `true` if the interrupt is in no list register and was acknowledged, and its
+    /// physical interrupt is active. The line then counts as low until the physical interrupt fires
+    /// again, regardless of the level of its input.
     pub(crate) const fn is_past_its_input(self) -> bool {
         self.active() && self.physical_active() && !self.edge() && !self.listed()
     }
@@ -188,14 +195,14 @@ impl InterruptWord {
         }
     }
 
-    /// Active at this vCPU: it took it, or it is the target of what nobody took. In no list
-    /// register.
+    /// Returns `true` if the interrupt is active at this vCPU and in no list register. It is active
+    /// at the vCPU that took it or, if that is not known, at its target.
     pub(crate) fn active_at(self, cpu: Cpu) -> bool {
         self.active() && !self.listed() && self.taker().or(self.target()) == Some(cpu)
     }
 
-    /// The input changed, or was driven again. Of a linked interrupt, a high level says that the
-    /// physical interrupt was taken, each time.
+    /// Returns the word after the input is driven to a level. For a linked interrupt, each call
+    /// with a high level means that the physical interrupt was acknowledged.
     pub(crate) fn driven(self, level: Level) -> Self {
         let high = level == Level::High;
         let rising = high && (!self.line() || self.is_linked());
@@ -204,46 +211,47 @@ impl InterruptWord {
             .with_physical_active(self.physical_active() || (self.is_linked() && high))
     }
 
-    /// A message asks for it.
+    /// Returns the word after a message sets the interrupt.
     pub(crate) const fn message_set(self) -> Self {
         if self.edge() { self.with_latch(true) } else { self.with_message(true) }
     }
 
-    /// A message takes it back.
+    /// Returns the word after a message clears the interrupt.
     pub(crate) const fn message_cleared(self) -> Self {
         self.unlatched().with_message(false)
     }
 
-    /// Software takes the pending state back, as far as no level holds it.
+    /// Returns the word after software clears the pending state. A level may still hold the
+    /// interrupt pending.
     pub(crate) const fn unlatched(self) -> Self {
         self.with_latch(false).with_lent(false)
     }
 
-    /// Software makes it active.
+    /// Returns the word after software makes the interrupt active.
     pub(crate) const fn activated(self) -> Self {
         self.with_active(true).with_forced_active(self.listed()).with_forced_inactive(false)
     }
 
-    /// It is active no more.
+    /// Returns the word after the interrupt is deactivated.
     pub(crate) const fn deactivated(self) -> Self {
         let inactive =
             self.with_active(false).with_forced_inactive(self.listed()).with_forced_active(false);
         if self.listed() { inactive } else { inactive.inactive().let_go() }
     }
 
-    /// It is not active, wherever it was.
+    /// Returns the word with the active state cleared and no taker.
     pub(crate) const fn inactive(self) -> Self {
         self.with_active(false).with_taker_code(0).with_was_acknowledged(false)
     }
 
-    /// A pulse on the input. The level stays as it is driven.
+    /// Returns the word after a pulse on the input. The level of the input does not change.
     pub(crate) const fn pulsed(self) -> Self {
         self.with_latch(self.latch() || self.edge())
             .with_physical_active(self.physical_active() || self.is_linked())
     }
 
-    /// Records that a PE acknowledges the interrupt. If its physical interrupt is active, the level
-    /// is reported again only after the end.
+    /// Returns the word after a PE acknowledges the interrupt. If its physical interrupt is active,
+    /// the level of the input is not reported again before the interrupt is deactivated.
     pub(crate) const fn acknowledged(self) -> Self {
         self.let_go()
             .with_physical_active(self.physical_active())
@@ -252,7 +260,7 @@ impl InterruptWord {
             .running_at(self.priority_value())
     }
 
-    /// Records that a guest acknowledged the interrupt at this priority.
+    /// Returns the word with the priority at which a guest acknowledged the interrupt.
     pub(crate) const fn running_at(self, priority: u8) -> Self {
         self.with_was_acknowledged(true).with_running_priority(priority)
     }
@@ -260,9 +268,9 @@ impl InterruptWord {
 
 const _: () = assert!(MAX_CPUS < InterruptWord::NOWHERE as usize, "each vCPU has an index");
 
-/// The word of an interrupt. Every write is a read-modify-write. So each change applies to the
-/// value it was decided on. A device's writes before its signal are visible to the vCPU that
-/// acknowledges it.
+/// The atomic word of an interrupt. Every write is a read-modify-write, so each change applies to
+/// the value from which it was derived, and a device's writes before its signal are visible to the
+/// vCPU that acknowledges it.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);
 
@@ -275,8 +283,9 @@ impl Interrupt {
         InterruptWord::from_bits(self.0.load(SeqCst))
     }
 
-    /// Replaces the state by `change` of it: what it was and what it is. Writes even if nothing
-    /// changes: the sender of a coalesced signal must not be overtaken by the acknowledgement.
+    /// Replaces the state by the result of `change`. Returns the old and the new state. The word is
+    /// written even if the state does not change: the acknowledgment must not overtake the sender
+    /// of a coalesced signal.
     pub(crate) fn update(
         &self,
         change: impl Fn(InterruptWord) -> InterruptWord,
@@ -291,7 +300,8 @@ impl Interrupt {
         }
     }
 
-    /// As [`update`](Self::update), unless `change` declines; `None` then.
+    /// Replaces the state like [`update`](Self::update), or returns `None` if `change` declines.
+    ///
     pub(crate) fn try_update(
         &self,
         change: impl Fn(InterruptWord) -> Option<InterruptWord>,

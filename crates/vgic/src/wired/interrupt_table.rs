@@ -1,4 +1,4 @@
-//! The words of all wired interrupts, and what the guest can see of them.
+//! The words of all wired interrupts, and their visibility to the guest.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
@@ -20,14 +20,14 @@ pub(super) struct InterruptTable {
 /// The interrupts of one owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bank {
-    /// The distributor's.
+    /// The distributor's shared interrupts.
     Shared,
-    /// A PE's own.
+    /// A PE's private interrupts.
     Private(Cpu),
 }
 
 impl Bank {
-    /// Target of an interrupt of the bank after reset; of shared ones `unrouted`.
+    /// Returns the target of an interrupt of the bank after reset; `unrouted` for shared ones.
     pub(super) fn target_after_reset(self, unrouted: u16) -> u16 {
         match self {
             Self::Shared => unrouted,
@@ -35,7 +35,7 @@ impl Bank {
         }
     }
 
-    /// A vCPU by which the interrupts are found.
+    /// Returns the vCPU by which the interrupts are looked up.
     pub(super) fn owner(self) -> Cpu {
         match self {
             Self::Shared => Cpu::new(0),
@@ -57,17 +57,18 @@ impl InterruptTable {
         })
     }
 
-    /// The number of shared interrupts, with the gaps between them.
+    /// Returns the number of shared interrupts, including the gaps between them.
     pub(super) fn shared_count(&self) -> usize {
         self.shared.len()
     }
 
-    /// The word of a shared interrupt.
+    /// Returns the word of a shared interrupt.
     pub(super) fn shared(&self, index: WiredIndex) -> Option<&Interrupt> {
         self.shared.get(index.shared_index()?)
     }
 
-    /// The word of an implemented interrupt: `cpu`'s own one if it is private.
+    /// Returns the word of an implemented interrupt. For a private interrupt, this is the word of
+    /// `cpu`.
     pub(super) fn get(&self, cpu: Cpu, index: WiredIndex) -> Option<&Interrupt> {
         match index.shared_index() {
             Some(index) => self.shared.get(index),
@@ -75,17 +76,18 @@ impl InterruptTable {
         }
     }
 
-    /// The state of the interrupt at `index`, visible to the guest or not.
+    /// Returns the state of the interrupt at `index`, visible to the guest or not.
     pub(super) fn state(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
         self.get(cpu, index).map_or(InterruptWord::new(), Interrupt::state)
     }
 
-    /// The index of an interrupt that the machine has.
+    /// Returns the index of an interrupt that the machine implements.
     pub(super) fn index(&self, intid: IntId) -> Option<WiredIndex> {
         WiredIndex::of(intid).filter(|_| self.intids.contains(intid))
     }
 
-    /// The vCPU and the index by which a wired input is found; `None`: there is no such input.
+    /// Returns the vCPU and the index by which a wired input is looked up; `None` if the input does
+    /// not exist.
     pub(super) fn input(&self, line: Line) -> Option<(Cpu, WiredIndex)> {
         let (cpu, intid) = match line {
             Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
@@ -98,7 +100,7 @@ impl InterruptTable {
         Some((cpu, self.index(intid).filter(|_| wired)?))
     }
 
-    /// The state of an interrupt that the guest can see; `None` for any other.
+    /// Returns the state of an interrupt that the guest can see; `None` for any other.
     pub(super) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
         let state = self.get(cpu, self.index(intid)?)?.state();
         self.is_visible(state).then_some(state)
@@ -108,7 +110,7 @@ impl InterruptTable {
         self.security == SecurityView::Single || state.group1()
     }
 
-    /// The indices of the implemented interrupts of a bank, ascending.
+    /// Returns the indices of the implemented interrupts of a bank, in ascending order.
     pub(super) fn indices(&self, bank: Bank) -> impl Iterator<Item = WiredIndex> {
         let numbers = match bank {
             Bank::Shared => WiredIndex::COUNT - WiredIndex::SHARED..WiredIndex::COUNT,

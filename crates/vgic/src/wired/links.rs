@@ -1,9 +1,11 @@
-//! Virtual interrupts that are linked to physical ones. An interrupt *holds* its physical interrupt
-//! from the moment when that was taken and handed to the guest until the guest deactivates it. The
-//! hardware does that with a list register; anything else is done here.
+//! Links between virtual and physical interrupts. A virtual interrupt *holds* its physical
+//! interrupt from the moment when that was acknowledged and handed to the guest until the guest
+//! deactivates it. If the virtual interrupt is in a list register, the hardware deactivates the
+//! physical one; all other cases are handled here.
 //!
-//! Every change by which an interrupt ceases to hold is one update of its word, and who made it
-//! deactivates the physical interrupt. In the other order, one that fires again could be held up.
+//! Every change that ends holding is one update of the interrupt's word, and its author then
+//! deactivates the physical interrupt. In the opposite order, the physical interrupt could fire
+//! again before the update, which would then end the new hold without a deactivation.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
@@ -12,16 +14,17 @@ use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level, Line};
 
-/// The hypervisor's side of physical interrupts that virtual ones are
-/// [linked](crate::Vgic::link) to. Called without locks held.
+/// The hypervisor's access to the physical interrupts to which virtual ones are
+/// [linked](crate::Vgic::link). The model calls it without holding locks.
 pub trait PhysicalInterrupts: Send + Sync {
     /// Returns the current level of the physical input. `line` is level-sensitive and its physical
     /// interrupt is active, so the hypervisor is not notified when the level falls.
     ///
-    /// Called on the vCPU's thread before the interrupt is signalled, and after the guest has
-    /// exited without acknowledging it; and on any thread that forwards a guest's read of `ISPENDR`
-    /// or `ICPENDR`. For the PPI of a vCPU that is on no CPU, implementations must return
-    /// [`Level::High`]: the line keeps its state until the vCPU's own thread asks.
+    /// The model calls this on the vCPU's thread before the interrupt is signaled, and after the
+    /// guest has exited without acknowledging it. It also calls it on any thread that forwards a
+    /// guest's read of `ISPENDR` or `ICPENDR`. For a PPI of a vCPU that is not loaded on a CPU,
+    /// implementations must return [`Level::High`]: the line then keeps its state until the vCPU's
+    /// own thread calls.
     fn level(&self, line: Line, physical: IntId) -> Level;
 
     /// Deactivates the physical interrupt, so that it may fire again. A PPI must be deactivated on
@@ -32,22 +35,25 @@ pub trait PhysicalInterrupts: Send + Sync {
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
-/// A virtual interrupt cannot be linked to a physical one. The hypervisor's mistake.
+/// The reason why a virtual interrupt cannot be linked to a physical one. It is a mistake of the
+/// hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// The machine has no such line.
-    #[error("the machine has no {0:?} to link")]
+    #[error("cannot link {0:?}: the machine has no such line")]
     NoSuchLine(Line),
-    /// Only PPIs and SPIs have an active state that a list register can name.
-    #[error("INTID {} is no PPI or SPI: nothing can be linked to it", .0.get())]
+    /// The physical interrupt is not a PPI or SPI. Only these have an active state that a list
+    /// register can name.
+    #[error("INTID {} is not a PPI or SPI, so no interrupt can be linked to it", .0.get())]
     NotPhysical(IntId),
-    /// [`Vgic::serve_physical`](crate::Vgic::serve_physical) comes first.
-    #[error("nobody serves physical interrupts yet")]
+    /// [`Vgic::serve_physical`](crate::Vgic::serve_physical) has not been called yet.
+    #[error("cannot link before Vgic::serve_physical is called")]
     NotServed,
 }
 
-/// The hypervisor's side of the links, once there is one. Each interrupt's word has its own link.
+/// The hypervisor's side of the links, once it is registered. The links themselves are in the
+/// interrupts' words.
 pub(super) struct PhysicalLinks(SetOnce<Arc<dyn PhysicalInterrupts>>);
 
 impl PhysicalLinks {
@@ -55,7 +61,7 @@ impl PhysicalLinks {
         Self(SetOnce::new())
     }
 
-    /// Sets the hypervisor's side. Must be called once.
+    /// Sets the hypervisor's side. Must be called at most once.
     pub(super) fn serve(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
@@ -63,8 +69,8 @@ impl PhysicalLinks {
         self.0.set(physical)
     }
 
-    /// Links the interrupt of a line to a physical one, or to none. Returns its state before and
-    /// after.
+    /// Links the interrupt of a line to a physical one, or removes the link. Returns the
+    /// interrupt's state before and after.
     pub(super) fn link(
         &self,
         line: Line,
@@ -86,8 +92,8 @@ impl PhysicalLinks {
         Ok((old, new))
     }
 
-    /// A change of an interrupt's word was made: if it held its physical interrupt and does no
-    /// more, that is deactivated.
+    /// Deactivates the physical interrupt if a change from `old` to `new` of an interrupt's word
+    /// ended holding it.
     pub(super) fn released(&self, line: Line, old: InterruptWord, new: InterruptWord) {
         if let Some(physical) =
             old.physical().filter(|_| old.physical_active() && !new.physical_active())
@@ -119,9 +125,9 @@ impl PhysicalLinks {
         }
     }
 
-    /// Returns true if the interrupt of a line, which has this state, is pending as `ISPENDR` reads
-    /// it. A level-sensitive interrupt is pending while its input is asserted or its latch is set
-    /// (IHI 0069, `GICD_ISPENDR<n>`).
+    /// Returns `true` if the interrupt of a line, which has this state, is pending as `ISPENDR`
+    /// reads it. A level-sensitive interrupt is pending while its input is asserted or its latch is
+    /// set (IHI 0069, `GICD_ISPENDR<n>`).
     pub(super) fn reads_pending(
         &self,
         line: Line,
@@ -161,7 +167,8 @@ impl PhysicalLinks {
         }
     }
 
-    /// The level of the physical interrupt that a line is linked to; low if it is not linked.
+    /// Returns the level of the physical interrupt to which a line is linked; low if it is not
+    /// linked.
     pub(super) fn level(&self, line: Line, physical: Option<IntId>) -> Level {
         match (physical, self.0.get()) {
             (Some(physical), Some(served)) => served.level(line, physical),
@@ -170,7 +177,7 @@ impl PhysicalLinks {
     }
 }
 
-/// PPIs and SPIs, whose INTIDs have 13 bits.
+/// Returns the index of a physical PPI or SPI. Their INTIDs fit in the 13 bits of a list register.
 fn linkable(physical: IntId) -> Result<WiredIndex, LinkError> {
     let index = WiredIndex::of(physical).filter(|_| physical.class() != IntIdClass::Sgi);
     index.ok_or(LinkError::NotPhysical(physical))

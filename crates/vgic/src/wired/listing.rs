@@ -1,9 +1,9 @@
-//! Wired interrupts in list registers of vCPUs that run guest code. The word stays the interrupt's
-//! state. `listed` says that pending and active state may have gone on in the list register, which
-//! its vCPU brings back when it exits.
+//! Wired interrupts in the list registers of vCPUs that run guest code. The word remains the
+//! interrupt's state. `listed` means that its pending and active state may have changed in the list
+//! register; the vCPU folds that state back when it exits.
 //!
-//! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded
-//! there.
+//! An interrupt is in at most one list register: an interrupt that is listed at another vCPU must
+//! first be folded there.
 
 use super::Wired;
 use super::candidates::Look;
@@ -22,19 +22,19 @@ const fn is_active(state: ListRegisterState) -> bool {
     matches!(state, Active | PendingActive)
 }
 
-/// The content that a list register was filled with.
+/// The contents with which a list register was filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filled {
     pub(crate) state: ListRegisterState,
-    /// The physical interrupt that is deactivated along with it.
+    /// The physical interrupt that the hardware deactivates together with it.
     pub(crate) physical: Option<IntId>,
 }
 
-/// An interrupt that is pending, and tied to no physical one.
+/// The contents for an interrupt that is pending and holds no physical interrupt.
 const PENDING: Filled = Filled { state: Pending, physical: None };
 
-/// State bits of which an edge-triggered interrupt has none in the usual case: it is taken and
-/// ended, and nothing else was done to it meanwhile.
+/// State bits that are all clear for an edge-triggered interrupt in the common case: it is
+/// acknowledged and ended, and no other change happens in the meantime.
 const UNUSUAL: InterruptWord = InterruptWord::new()
     .with_active(true)
     .with_any(true)
@@ -42,20 +42,20 @@ const UNUSUAL: InterruptWord = InterruptWord::new()
     .with_forced_inactive(true)
     .with_physical_active(true);
 
-/// Treatment of pending signals of an interrupt's group.
+/// Treatment of pending interrupts of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forwarding {
-    /// They may be signalled.
+    /// They may be signaled.
     Enabled,
     /// The group is disabled.
     Disabled,
 }
 
 impl InterruptWord {
-    /// The interrupt's state in a list register. A level is sampled again when it is deactivated,
-    /// so it is
-    /// not pending there while it is active. Nor is a physical interrupt: the physical distributor
-    /// keeps its pending state (IHI 0069, ICH_LR<n>_EL2, State).
+    /// Returns the interrupt's state in a list register. A level is sampled again when the
+    /// interrupt is deactivated, so a level-sensitive interrupt is not pending there while it is
+    /// active. An interrupt that holds a physical one is not either: the physical distributor keeps
+    /// the pending state (IHI 0069, ICH_LR<n>_EL2, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {
@@ -66,13 +66,14 @@ impl InterruptWord {
         }
     }
 
-    /// The content of a list register for it.
+    /// Returns the contents of a list register for the interrupt.
     fn to_list(self, forwarding: Forwarding) -> Filled {
         let physical = self.physical().filter(|_| self.physical_active());
         Filled { state: self.list_state(forwarding), physical }
     }
 
-    /// In a list register of `cpu`, which has this state.
+    /// Returns the word for an interrupt in a list register of `cpu` that is filled with this
+    /// state.
     fn listed_at(self, cpu: Cpu, filled: ListRegisterState) -> Self {
         let lends = is_pending(filled) && self.latch();
         self.let_go()
@@ -82,8 +83,9 @@ impl InterruptWord {
             .with_latch(self.latch() && !lends)
     }
 
-    /// The list register of `cpu`, which was filled as pending, comes back as inactive. `None`:
-    /// more has to be looked at than that the guest has ended an edge-triggered interrupt.
+    /// Returns the word after the list register of `cpu`, which was filled as pending, is folded as
+    /// inactive. Returns `None` unless the only thing that happened is that the guest ended an
+    /// edge-triggered interrupt.
     fn edge_ended(self, cpu: Cpu) -> Option<Self> {
         let is_usual = self.into_bits() & UNUSUAL.into_bits() == 0 && self.edge();
         let ours = self.listed() && self.taker() == Some(cpu);
@@ -91,8 +93,8 @@ impl InterruptWord {
         (is_usual && ours).then(ended)
     }
 
-    /// The list register was filled with one state and comes back with another. `level` is that of
-    /// the physical interrupt which the guest has not acknowledged.
+    /// Returns the word after the list register, filled with one state, is folded with another.
+    /// `level` is the level of the physical interrupt, if the guest has not acknowledged it.
     fn folded(
         self,
         Filled { state: filled, physical }: Filled,
@@ -121,14 +123,14 @@ impl InterruptWord {
                 back.with_active(true).running_at(left.priority_value())
             }
             (true, _) => back.with_active(true),
-            // A register ended it.
+            // A register write ended it.
             (false, true) => back.deactivated(),
             (false, false) => back.inactive(),
         }
     }
 }
 
-/// Did the guest deactivate it meanwhile?
+/// Returns `true` if the guest deactivated the interrupt in the list register.
 fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
     match filled {
         Pending => now == Invalid,
@@ -138,8 +140,8 @@ fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
 }
 
 impl Wired {
-    /// The candidates of `cpu` that a list register can take: ready or active there. For the vCPU's
-    /// own thread.
+    /// Visits the candidates of `cpu` that a list register can take: those that are ready or active
+    /// there. Must be called on the vCPU's own thread.
     pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
         private.candidates.visit(|index| {
@@ -153,8 +155,9 @@ impl Wired {
         });
     }
 
-    /// `cpu` takes the interrupt at `index` into a list register, if it still is as `expected`,
-    /// apart from what does not matter. Returns the state for the list register.
+    /// Takes the interrupt at `index` into a list register of `cpu`, if it is still ready or active
+    /// there with the priority, group and trigger of `expected`. Returns the contents for the list
+    /// register.
     pub(crate) fn list(
         &self,
         cpu: Cpu,
@@ -173,8 +176,8 @@ impl Wired {
         Some(old.to_list(forwarding))
     }
 
-    /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate)
-    /// does. Returns what the interrupt is now; `None` if it was reset meanwhile.
+    /// Folds a list register of `cpu`. Calls the observer like [`deactivate`](Self::deactivate).
+    /// Returns the interrupt's new state, or `None` if it was reset in the meantime.
     pub(crate) fn fold(
         &self,
         cpu: Cpu,
@@ -195,7 +198,7 @@ impl Wired {
         self.fold_any(cpu, index, filled, left)
     }
 
-    /// As [`fold`](Self::fold), with whatever an interrupt can be.
+    /// Folds a list register, like [`fold`](Self::fold), in every case.
     #[inline(never)]
     fn fold_any(
         &self,
@@ -207,7 +210,7 @@ impl Wired {
         let now = left.state();
         let interrupt = self.interrupts.get(cpu, index)?;
         let line = index.line(cpu);
-        // Of a physical interrupt that comes back unacknowledged.
+        // The level matters only for a physical interrupt that the guest has not acknowledged.
         let level = self.links.level(line, filled.physical.filter(|_| is_pending(now)));
         let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
@@ -236,8 +239,8 @@ impl Wired {
         Some(new)
     }
 
-    /// The guest makes an interrupt active by a register. A vCPU with list registers takes it
-    /// along.
+    /// Makes an interrupt active for a register write by the guest. A vCPU with list registers must
+    /// load it.
     pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
         let change =
             |state: InterruptWord| self.interrupts.is_visible(state).then(|| state.activated());
@@ -252,14 +255,16 @@ impl Wired {
         }
     }
 
-    /// A device changed an interrupt: who has it in a list register looks anew.
+    /// Kicks the vCPU that has an interrupt in a list register after a device changed the
+    /// interrupt, so that the vCPU examines it again.
     pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.wakeup.kick(taker);
         }
     }
 
-    /// The guest changed an interrupt by a register: the change is complete once it is in no list
+    /// Recalls the vCPU that has an interrupt in a list register after the guest changed the
+    /// interrupt by a register write. The change is complete once the interrupt is in no list
     /// register.
     pub(super) fn recall_changed(&self, intid: IntId, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
@@ -267,8 +272,9 @@ impl Wired {
         }
     }
 
-    /// Recalls what `cpu` has in list registers, for which the frame that shows the interrupt
-    /// waits. A vCPU without any looks anew as well.
+    /// Recalls the list registers of `cpu`. The frame that shows the interrupt waits for the
+    /// recall. If they are empty, the vCPU is only kicked, so that it examines its interrupts
+    /// again.
     pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
         if self.wakeup.recall(cpu) {
             match self.private(cpu).filter(|_| intid.is_private()) {
@@ -280,8 +286,8 @@ impl Wired {
     }
 }
 
-/// Does a list register of this interrupt ask for a maintenance interrupt at its end? Levels are
-/// sampled again then.
+/// Returns `true` if a list register for this interrupt must request a maintenance interrupt when
+/// the guest ends it. The level is then sampled again.
 pub(crate) fn asks_for_end(index: WiredIndex, state: InterruptWord) -> bool {
     !state.edge() && index.intid().class() != IntIdClass::Sgi
 }

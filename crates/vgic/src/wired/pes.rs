@@ -1,11 +1,11 @@
-//! The PEs' own parts, and 1-of-N interrupts (IHI 0069 §2.3.2): the choice of a PE for an SPI that
-//! any participating PE may take.
+//! The PEs' private parts, and the distribution of 1-of-N interrupts (IHI 0069 §2.3.2): the choice
+//! of a PE for an SPI that any participating PE may take.
 //!
-//! The choice is made when the interrupt becomes pending and is kept in its word. A PE that stops
-//! participating gives up the interrupts that were chosen for it but not yet acknowledged; a PE
-//! that begins takes the pending interrupts without a PE. Choice and participation are store
-//! buffering: the chooser writes the word and reads the participation again, the PE writes its
-//! participation and reads the words.
+//! The choice is made when the interrupt becomes pending, and is kept in its word. A PE that stops
+//! participating gives up the interrupts that were chosen for it and that it has not acknowledged;
+//! a PE that starts participating takes the pending interrupts that have no PE. Choice and
+//! participation follow the store-buffering pattern: the chooser writes the word and then reads the
+//! participation again, while the PE writes its participation and then reads the words.
 
 use super::candidates::Candidates;
 use super::index::WiredIndex;
@@ -20,16 +20,17 @@ use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::Affinity;
 use msi_types::Cpu;
 
-/// One PE's part. It is shared by a counted reference. The counts, which are seldom written, keep
-/// it from the cache lines of the part before it.
+/// One PE's private part. It is shared by an `Arc`, whose seldom written reference counts separate
+/// it from the cache lines of the preceding part.
 #[repr(align(64))]
 pub(crate) struct Private {
     pub(super) affinity: Affinity,
     pub(crate) interrupts: [Interrupt; WiredIndex::PRIVATE],
     pub(crate) candidates: Candidates,
-    /// Decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
+    /// Selects whether 1-of-N interrupts, or any interrupts, are delivered to this PE: see
+    /// [`participation`].
     pub(crate) participation: AtomicU32,
-    /// By writes to the redistributor's registers that concern no LPIs.
+    /// The recalls that writes to the redistributor's registers caused, other than those for LPIs.
     pub(crate) awaited: Awaited,
 }
 
@@ -37,11 +38,11 @@ pub(crate) struct Private {
 pub(crate) mod participation {
     /// `GICR_WAKER.ProcessorSleep` is clear.
     pub(crate) const AWAKE: u32 = 1 << 0;
-    /// The CPU interface takes the group: Group 0, Group 1.
+    /// The CPU interface has the group enabled: Group 0, Group 1.
     pub(crate) const GROUP: [u32; 2] = [1 << 1, 1 << 2];
-    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE takes no 1-of-N interrupts of the group.
+    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE accepts no 1-of-N interrupts of the group.
     pub(crate) const DECLINES: [u32; 2] = [1 << 3, 1 << 4];
-    /// `GICR_CTLR.DPG1S`: kept for reading back only.
+    /// `GICR_CTLR.DPG1S`: kept only to be read back.
     pub(crate) const DECLINES_SECURE: u32 = 1 << 5;
 }
 
@@ -56,14 +57,14 @@ impl Private {
         }
     }
 
-    /// Does this PE take 1-of-N interrupts of the group with this index?
+    /// Returns `true` if this PE accepts 1-of-N interrupts of the group with this index.
     fn participates(&self, group: usize) -> bool {
         let bits = self.participation.load(SeqCst);
         let wanted = participation::AWAKE | participation::GROUP[group];
         bits & wanted == wanted && bits & participation::DECLINES[group] == 0
     }
 
-    /// Sets and clears bits of [`participation`]. Returns true if any changed.
+    /// Sets and clears bits of [`participation`]. Returns `true` if any bit changed.
     pub(super) fn participate(&self, set: u32, clear: u32) -> bool {
         let change = |bits| Some((bits & !clear) | set).filter(|new| *new != bits);
         change(self.participation.load(SeqCst)).is_some()
@@ -71,7 +72,7 @@ impl Private {
     }
 }
 
-/// The PEs by vCPU. Each vCPU has its own part at hand, too.
+/// The PEs, indexed by vCPU. Each vCPU also holds a reference to its own part.
 pub(super) struct Pes(Box<[Arc<Private>]>);
 
 impl Pes {
@@ -84,7 +85,7 @@ impl Pes {
         Ok(Self(all.into_boxed_slice()))
     }
 
-    /// The vCPU's part; `None` for a vCPU that the machine does not have.
+    /// Returns the vCPU's private part; `None` if the machine does not have that vCPU.
     #[inline]
     pub(super) fn get(&self, cpu: Cpu) -> Option<&Private> {
         self.0.get(cpu.index()).map(|private| &**private)
@@ -94,8 +95,8 @@ impl Pes {
         &self.0
     }
 
-    /// `new`, aimed at a PE: where a 1-of-N interrupt becomes pending, or is pending without a PE,
-    /// one is chosen.
+    /// Returns `new` with a target: if it is a 1-of-N interrupt that becomes pending, or that is
+    /// pending without a PE, a PE is chosen.
     pub(super) fn aim(&self, old: InterruptWord, new: InterruptWord) -> InterruptWord {
         let becomes = new.pending() && !old.pending();
         let homeless = new.pending() && new.target().is_none();
@@ -106,7 +107,7 @@ impl Pes {
         }
     }
 
-    /// The next PE after the last one that participates in the interrupt's group.
+    /// Chooses the next PE after the last one that participates in the interrupt's group.
     pub(super) fn choose(&self, state: InterruptWord) -> u16 {
         let group = Group::of(state).index();
         let count = self.0.len();
@@ -118,7 +119,8 @@ impl Pes {
             .unwrap_or(InterruptWord::NOWHERE)
     }
 
-    /// Pending, for any PE, and not at one that takes it.
+    /// Returns `true` if a 1-of-N interrupt that is not active is pending at no PE, or at one that
+    /// does not participate.
     pub(super) fn is_misplaced(&self, state: InterruptWord) -> bool {
         let at_participant = state
             .target()

@@ -8,9 +8,9 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Affinity;
 use gic_arch::gicd::Irouter;
 
-/// The affinities of the routes of shared interrupts. The interrupt's word says whether any PE may
-/// take it. The lock is held while the word takes the target, so that two writers of one route
-/// cannot leave register and word apart.
+/// The affinities in the routes of shared interrupts. Whether any PE may take an interrupt is in
+/// its word. The lock is held until the word has the new target, so that two concurrent writers of
+/// one route cannot leave the register and the word inconsistent.
 pub(super) struct RouteRegisters {
     stored: Mutex<Box<[Affinity]>>,
     /// `GICD_TYPER.No1N` is clear.
@@ -30,7 +30,7 @@ impl RouteRegisters {
         LockedRoutes(self.stored.lock())
     }
 
-    /// The route with what is RES0 taken away.
+    /// Returns the route with RES0 bits cleared.
     pub(super) fn valid(&self, written: Irouter) -> Irouter {
         Irouter::to(written.affinity())
             .with_any_participating(written.any_participating() && self.one_of_n)
@@ -38,17 +38,17 @@ impl RouteRegisters {
 }
 
 impl LockedRoutes<'_> {
-    /// Gives every route its value after reset.
+    /// Sets every route to its reset value.
     pub(super) fn reset(&mut self) {
         self.0.fill(Irouter::new().affinity());
     }
 
-    /// The affinity of a shared interrupt's route.
+    /// Returns the affinity in a shared interrupt's route.
     pub(super) fn get(&self, index: WiredIndex) -> Option<Affinity> {
         self.0.get(index.shared_index()?).copied()
     }
 
-    /// Stores the affinity of a shared interrupt's route.
+    /// Stores the affinity in a shared interrupt's route.
     pub(super) fn set(&mut self, index: WiredIndex, affinity: Affinity) {
         if let Some(stored) = index.shared_index().and_then(|index| self.0.get_mut(index)) {
             *stored = affinity;
@@ -56,7 +56,7 @@ impl LockedRoutes<'_> {
     }
 }
 
-/// `GICD_IROUTER<n>` of an interrupt whose route has this affinity.
+/// Returns `GICD_IROUTER<n>` of an interrupt whose route has this affinity.
 pub(super) fn route_of(affinity: Affinity, state: InterruptWord) -> Irouter {
     Irouter::to(affinity).with_any_participating(state.any())
 }

@@ -1,4 +1,4 @@
-//! Wired interrupts as plain data, and back.
+//! Saving wired interrupts as plain data, and restoring them.
 
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
@@ -14,18 +14,18 @@ use gic_arch::gicd::Irouter;
 use gic_arch::{Affinity, IntIdClass, Priority};
 use msi_types::Cpu;
 
-/// A wired interrupt that can be restored.
+/// A wired interrupt of a saved state that was validated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestoredInterrupt {
     index: WiredIndex,
     state: InterruptWord,
-    /// Of a shared one.
+    /// The route of a shared interrupt.
     route: Affinity,
 }
 
 impl Wired {
-    /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once:
-    /// it is as it was at one moment.
+    /// Returns the interrupts of a bank that are not in their reset state, by ascending INTID. Each
+    /// is read once, so its saved state is consistent.
     pub(crate) fn save(
         &self,
         config: &VgicConfig,
@@ -61,17 +61,17 @@ impl Wired {
         }
     }
 
-    /// A vCPU's affinity.
+    /// Returns a vCPU's affinity.
     pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.private(cpu).map(|private| private.affinity)
     }
 
-    /// The vCPU with this affinity.
+    /// Returns the vCPU with this affinity.
     pub(crate) fn cpu_at(&self, affinity: Affinity) -> Option<Cpu> {
         self.affinities.cpu_at(affinity)
     }
 
-    /// The vCPU that a field of a saved state names.
+    /// Returns the vCPU that a field of a saved state names.
     pub(crate) fn named_cpu(
         &self,
         field: &'static str,
@@ -80,7 +80,7 @@ impl Wired {
         self.cpu_at(affinity).ok_or(Problem::NoSuchCpu { field, cpu: affinity })
     }
 
-    /// Can this machine have an interrupt in this state?
+    /// Validates an interrupt of a saved state against this machine.
     pub(crate) fn restorable(
         &self,
         config: &VgicConfig,
@@ -109,7 +109,7 @@ impl Wired {
         Ok(RestoredInterrupt { index, state, route })
     }
 
-    /// The state's word, once everything but what concerns vCPUs was checked.
+    /// Returns the interrupt's word, after all fields but those that name vCPUs were validated.
     fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<InterruptWord, Problem> {
         let route = Irouter::from(saved.route);
         let valid = match bank {
@@ -139,15 +139,15 @@ impl Wired {
         let taker = self.named_cpu("active CPU", affinity)?;
         let possible = saved.active && (bank == Bank::Shared || bank.owner() == taker);
         if possible {
-            // The running priority is not saved, so the current priority is used in its place.
+            // The running priority is not saved, so the interrupt's priority is used in its place.
             Ok(state.with_taker(taker).running_at(saved.priority))
         } else {
             Err(Problem::NoSuchCpu { field: "active CPU", cpu: affinity })
         }
     }
 
-    /// With two security states, firmware owns the groups, and the guest has its half of the
-    /// priorities.
+    /// Validates the group and the priority of an interrupt in the Non-secure view: firmware has
+    /// assigned the groups, and the guest can only use its half of the priorities.
     fn check_security(
         &self,
         config: &VgicConfig,
@@ -171,8 +171,7 @@ impl Wired {
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 
-    /// Puts a bank that is as after reset into a saved state. What is pending is told to nobody
-    /// yet.
+    /// Restores a bank that was just reset. Targets are not notified of pending interrupts yet.
     pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
         for index in self.interrupts.indices(bank) {
             if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
@@ -188,19 +187,20 @@ impl Wired {
         }
     }
 
-    /// `GICD_CTLR`'s stored bits, as in a saved state.
+    /// Restores the stored bits of `GICD_CTLR`.
     pub(crate) fn restore_control(&self, control: u32) {
         self.control.store(control, SeqCst);
     }
 
-    /// Restores a PE's [`participation`](super::participation), before anything is pending.
+    /// Restores a PE's [`participation`](super::participation). Must be called before any interrupt
+    /// is pending.
     pub(crate) fn restore_participation(&self, cpu: Cpu, bits: u32) {
         if let Some(private) = self.private(cpu) {
             private.participation.store(bits, SeqCst);
         }
     }
 
-    /// After everything is restored, notifies the targets of ready interrupts.
+    /// Notifies the targets of ready interrupts. Must be called after the whole state is restored.
     pub(crate) fn settle_restored(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
         for RestoredInterrupt { index, .. } in interrupts {
             let state = self.state(bank.owner(), *index);
@@ -208,7 +208,7 @@ impl Wired {
         }
     }
 
-    /// The wired interrupts that are active at `cpu`.
+    /// Returns the wired interrupts that are active at `cpu`.
     pub(crate) fn active_indices(&self, cpu: Cpu) -> impl Iterator<Item = WiredIndex> {
         let indices = self
             .interrupts
