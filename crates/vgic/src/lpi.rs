@@ -5,14 +5,14 @@
 //! # State
 //!
 //! Every mapped event has an **entry**: one atomic word that holds its translation and its pending
-//! bit. Because target, priority and INTID are read together with the pending bit, an LPI is never
-//! pending at two targets or at an old one.
+//! bit. Because target, priority and INTID are stored together with the pending bit, an LPI is
+//! never pending at two targets or at an old one.
 //!
 //! An LPI can also be pending at a redistributor that none of its events targets: by
 //! `GICR_SETLPIR`, by MOVALL, or from the pending table. It then has a separate entry in a flat
 //! table of that redistributor. When an event of the LPI is retargeted to that redistributor, the
-//! event's entry takes over the pending state. An LPI with one event therefore has one pending
-//! state at each redistributor.
+//! event's entry takes over the pending state. At each redistributor, an LPI is therefore pending
+//! in one entry: that of its event, or the redistributor's own.
 //!
 //! | object | contents |
 //! |---|---|
@@ -31,9 +31,9 @@
 //! `injection` lists the steps of a message in order. Their correctness rests on these rules:
 //!
 //! 1. P is set only by a compare-and-exchange of the whole entry, so at that moment the event was
-//!    mapped and deliverable, with that target, priority and INTID. If a producer is delayed before
-//!    the exchange, the exchange fails. If it is delayed after the exchange, it only sets a ready
-//!    bit and kicks.
+//!    mapped and deliverable, with that target, priority and INTID. If the entry changes while a
+//!    producer is delayed before the exchange, the exchange fails and the producer judges the new
+//!    value. A producer that is delayed after the exchange only sets a ready bit and kicks.
 //! 2. The entry's generation equals that of the link to it exactly while the entry belongs to that
 //!    device. A generation is never reused (`entry_allocator` retires blocks and nodes that have
 //!    used them all). A device table entry may pass to another device, so after reading one a
@@ -298,7 +298,7 @@ impl LpiCore {
     /// the bit again also runs the new sweep itself.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
-            // Without a pause, a waiter would seldom see the lock free.
+            // Without a pause, waiting threads would seldom find the lock free.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
         }
         Ok(())

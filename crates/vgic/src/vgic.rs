@@ -278,7 +278,8 @@ impl Vgic {
         &self.wired
     }
 
-    /// Returns the frame at an address, and the offset in it.
+    /// Returns the frame at an address, and the offset within the frame.
+    ///
     pub(crate) fn frame_at(&self, address: u64) -> Option<(FrameAt<'_>, u32)> {
         self.addresses.frame_at(&self.config, &self.its, address)
     }

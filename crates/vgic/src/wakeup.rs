@@ -1,5 +1,5 @@
 //! Per-vCPU wake-up state: `needs_kick` is set while the vCPU is in WFI or in guest mode. At most
-//! one kick is sent each time a vCPU leaves the model, and none is lost.
+//! one kick is sent each time a vCPU leaves the model, and no wake-up is lost.
 //!
 //! The protocol has the store-buffering pattern, so both sides use sequentially consistent
 //! accesses:

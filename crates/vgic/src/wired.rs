@@ -217,8 +217,8 @@ impl Wired {
         }
     }
 
-    /// Chooses again while the PE chosen for a pending 1-of-N interrupt does not participate any
-    /// more.
+    /// Chooses another PE while the PE chosen for a pending 1-of-N interrupt no longer
+    /// participates.
     fn settle_any(&self, index: WiredIndex, mut state: InterruptWord) -> InterruptWord {
         let Some(interrupt) = self.interrupts.shared(index) else { return state };
         let pes = &self.interrupts.pes;

@@ -66,7 +66,7 @@ impl Priorities {
     }
 }
 
-/// The size of an LPI core.
+/// The limits and options of an LPI core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.

@@ -114,7 +114,7 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
     ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
 
-/// A visitor that takes the pending bit of the entry that a ready bit leads to.
+/// A visitor that acknowledges the LPI of a ready entry by clearing its pending bit.
 struct Take<'a> {
     shared: &'a Shared,
     vcpu: u32,
@@ -138,7 +138,7 @@ impl Visitor for Take<'_> {
     }
 }
 
-/// A visitor that moves the LPIs that ready bits lead to into list registers.
+/// A visitor that moves the LPIs of ready entries into list registers.
 struct ListFiller<'a, F> {
     shared: &'a Shared,
     vcpu: u32,
@@ -165,7 +165,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_
     }
 }
 
-/// A visitor that examines the entry that a ready bit leads to and leaves it pending.
+/// A visitor that finds a ready entry and leaves it pending.
 struct Peek<'a> {
     shared: &'a Shared,
     vcpu: u32,

@@ -27,7 +27,7 @@ use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 use msi_types::Cpu;
 
-/// The state under the command lock.
+/// The state that the command lock protects.
 pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Arc<dyn GuestMemory>,
@@ -140,7 +140,7 @@ impl Control {
         self.pending_kicks.pop()
     }
 
-    /// Returns the number of entries visited so far, in which work budgets are measured.
+    /// Returns the number of entries visited so far, the unit of work budgets.
     pub(crate) const fn work(&self) -> u64 {
         self.work + self.device_entries.opened()
     }

@@ -148,7 +148,7 @@ impl DeviceEntries {
         self.allocator.release_block(first, size);
     }
 
-    /// Allocates memory so that this many chunks and nodes exist once all are freed.
+    /// Allocates the memory of chunks and nodes until this many exist, in use or free.
     pub(super) fn reserve(&mut self, chunks: u64, nodes: u64) -> Result<(), NoRoom> {
         let Self { shared, allocator, by_lpi, .. } = self;
         allocator.reserve(
@@ -161,7 +161,7 @@ impl DeviceEntries {
         )
     }
 
-    /// Returns `true` if the budget allows this many chunks and nodes once all are freed.
+    /// Returns `true` if the budget allows this many chunks and nodes in total.
     pub(super) fn has_room(&self, chunks: u64, nodes: u64) -> bool {
         chunks <= self.allocator.usable_chunks() && nodes <= self.allocator.usable_nodes()
     }

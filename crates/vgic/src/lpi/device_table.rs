@@ -1,11 +1,10 @@
 //! The device table of an ITS. It maps a DeviceID to a device table entry (DTE), which leads to the
 //! device's ITT.
 //!
-//! The table is a tree of 256-way nodes with a bounded number of nodes, because the guest chooses
-//! the DeviceIDs. Nodes are type-stable; a node without mapped devices is freed and reused
-//! elsewhere. A delayed reader may therefore hold an entry that belongs to another device by then.
-//! It must look the entry up again ([`DeviceTable::leads_to`]) before it acts on the value that it
-//! read.
+//! The table is a tree of 256-way nodes, whose number is bounded because the guest chooses the
+//! DeviceIDs. Nodes are type-stable; a node without mapped devices is freed and reused elsewhere. A
+//! delayed reader may therefore hold an entry that belongs to another device by then. It must look
+//! the entry up again ([`DeviceTable::leads_to`]) before it acts on the value that it read.
 //!
 //! DeviceIDs of up to 16 bits need at most 256 leaves, each of which has a fixed place. In that
 //! case the table is flat ([`DeviceTable::get_flat`]), and an entry never passes to another device.
@@ -121,7 +120,7 @@ impl DeviceUsage {
         }
     }
 
-    /// Counts one node or device less below this node. Returns `true` if none is left.
+    /// Counts one fewer node or device below this node. Returns `true` if none is left.
     fn lose(&mut self, number: u32) -> bool {
         let Some(used) = self.used.get_mut(number as usize) else { return false };
         *used = used.saturating_sub(1);
@@ -378,7 +377,7 @@ impl DeviceTable {
         }
     }
 
-    /// Unmaps a device below a node. Returns `true` if the node has one node or device less below
+    /// Unmaps a device below a node. Returns `true` if the node has one fewer node or device below
     /// it.
     fn unmap_below(
         &self,

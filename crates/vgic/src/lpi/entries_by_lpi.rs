@@ -14,7 +14,7 @@ struct Paged<T> {
     pages: Box<[Option<Box<[T; 1 << PAGE_BITS]>>]>,
 }
 
-/// The neighbours of an entry in its LPI's list.
+/// The neighbors of an entry in its LPI's list.
 #[derive(Clone, Copy, Default)]
 struct Neighbours {
     previous: Option<EntryNumber>,

@@ -224,8 +224,8 @@ impl EntryAllocator {
         Ok(number)
     }
 
-    /// Allocates chunks and nodes so that this many exist once all are freed, as
-    /// [`take_block`](Self::take_block) and [`take_node`](Self::take_node) would allocate them.
+    /// Allocates chunks and nodes until this many exist, in use or free, without those that will
+    /// soon be retired.
     pub(super) fn reserve(
         &mut self,
         (chunks, nodes): (u64, u64),
@@ -255,15 +255,14 @@ impl EntryAllocator {
         }
     }
 
-    /// Returns the number of chunks available once all are freed, except those that will soon be
+    /// Returns the number of chunks that the budget allows, without those that will soon be
     /// retired.
     pub(super) fn usable_chunks(&self) -> u64 {
         let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
         u64::from(self.chunk_limit).saturating_sub(retired as u64)
     }
 
-    /// Returns the number of nodes available once all are freed, except those that will soon be
-    /// retired.
+    /// Returns the number of nodes that the budget allows, without those that will soon be retired.
     pub(super) fn usable_nodes(&self) -> u64 {
         let retired = self.nodes.iter().filter(|generation| **generation >= LAST_USES).count();
         u64::from(self.node_limit).saturating_sub(retired as u64)

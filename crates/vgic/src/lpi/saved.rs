@@ -1,4 +1,4 @@
-//! Saving mappings and pending LPIs as plain data, and restoring them. The time for both is
+//! Saving and restoring of mappings and pending LPIs as plain data. The time for both is
 //! proportional to the number of mappings.
 
 use super::control::Control;
@@ -115,7 +115,7 @@ impl Control {
         self.device_entries.reserve(room.chunks(), room.nodes)
     }
 
-    /// Allocates the memory of an ITS with this many mapped collections and with these devices, in
+    /// Allocates the memory for an ITS with this many mapped collections and with these devices, in
     /// ascending order.
     pub(crate) fn reserve_its(
         &mut self,
@@ -126,8 +126,9 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Allocates the memory of an event, for any entry. `tables` are those of its target, if LPIs
-    /// are enabled there. The entries must already be [reserved](Self::reserve_room).
+    /// Allocates the memory for an event, whichever entry it uses. `tables` are those of its
+    /// target, if LPIs are enabled there. The entries must already be
+    /// [reserved](Self::reserve_room).
     pub(crate) fn reserve_event(
         &mut self,
         saved: SavedLpi,
@@ -153,7 +154,7 @@ impl Control {
         Ok(ReservedLevels(try_boxed_slice(self.enabled.vcpus().map(|_| 0))?))
     }
 
-    /// Allocates the memory of an LPI that is pending at a redistributor independently of any
+    /// Allocates the memory for an LPI that is pending at a redistributor independently of any
     /// event.
     pub(crate) fn reserve_pending(
         &self,
@@ -166,8 +167,8 @@ impl Control {
         self.shared.ensure_ready_bit(saved.target, level, position)
     }
 
-    /// Allocates the memory of a redistributor whose LPIs are enabled, including ready bits for its
-    /// existing own LPIs.
+    /// Allocates the memory for a redistributor whose LPIs are enabled, including ready bits for
+    /// its existing own LPIs.
     pub(crate) fn reserve_enabled(
         &mut self,
         vcpu: u32,

@@ -25,7 +25,7 @@ pub(super) struct Shared {
     /// The first position of own LPIs; own LPIs follow by index. The positions are the same for
     /// each vCPU, because each vCPU has its own ready bitmap.
     first_own: u32,
-    /// The meaning of the entries' levels to the CPU interfaces.
+    /// The mapping of the entries' levels to priorities of the CPU interfaces.
     pub(super) priorities: Priorities,
 }
 

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, SortedMap};
 
-/// The state that one ITS's commands made.
+/// The mappings of one ITS, and whether it is enabled.
 pub(super) struct Translator {
     /// The frame of the ITS's registers.
     pub(super) frame: RegisterFrame,

@@ -20,7 +20,7 @@ pub struct Region {
     pub block: Block,
 }
 
-/// Contents of a [`Region`].
+/// The kind of registers in a [`Region`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Block {
     /// The distributor.

@@ -28,7 +28,7 @@ impl Vgic {
     /// `GITS_TRANSLATER` accepts no message without an identity; use [`its`](Self::its) instead.
     ///
     /// # Errors
-    /// [`NotClaimed`] outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside of the model's regions.
     ///
     /// [`VgicConfig::mbi_alias`]: crate::VgicConfig::mbi_alias
     pub fn write_from_device(

@@ -38,7 +38,7 @@ impl Vgic {
     ///
     /// The hypervisor is not notified of a physical input that falls before the guest has
     /// acknowledged the interrupt, so the model [asks](PhysicalInterrupts::level) for its level:
-    /// before the interrupt is signalled, after an exit in which the guest did not acknowledge it,
+    /// before the interrupt is signaled, after an exit in which the guest did not acknowledge it,
     /// and when the guest reads whether it is pending. If the input has fallen, the interrupt is no
     /// longer pending and the physical one is deactivated.
     ///

@@ -17,7 +17,7 @@ pub(super) struct InterruptTable {
     pub(super) pes: Pes,
 }
 
-/// The interrupts of one owner.
+/// The interrupts of the distributor, or the private ones of one PE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bank {
     /// The distributor's shared interrupts.

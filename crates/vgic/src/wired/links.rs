@@ -108,7 +108,7 @@ impl PhysicalLinks {
         }
     }
 
-    /// Returns the state of an interrupt that is to be signalled to `cpu`. Must be called on that
+    /// Returns the state of an interrupt that is to be signaled to `cpu`. Must be called on that
     /// vCPU's thread. If a physical input holds the interrupt pending, the input is sampled first.
     #[inline]
     pub(super) fn state_to_signal(

@@ -20,8 +20,10 @@ use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::Affinity;
 use msi_types::Cpu;
 
-/// One PE's private part. It is shared by an `Arc`, whose seldom written reference counts separate
-/// it from the cache lines of the preceding part.
+/// The private part of a PE: its private interrupts, its candidates and its participation. It is
+/// shared by an `Arc`, whose seldom written reference counts separate it from the cache lines of
+/// the preceding part.
+///
 #[repr(align(64))]
 pub(crate) struct Private {
     pub(super) affinity: Affinity,

@@ -1,4 +1,4 @@
-//! Saving wired interrupts as plain data, and restoring them.
+//! Saving and restoring of wired interrupts as plain data.
 
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
