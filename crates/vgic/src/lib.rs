@@ -31,11 +31,11 @@
 //!
 //! # Choices that the architecture leaves
 //!
-//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. Two cases
-//!   are exceptions: a vCPU with list registers that must first exit the guest, and a change to
-//!   more mappings than one access may visit. In the second case vCPUs do the rest of the work
-//!   later. A write that sets `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings
-//!   before it returns, or must be repeated until all have been visited ([`Vgic::begin_write`]).
+//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. The
+//!   exceptions are a vCPU with list registers, which must first exit the guest, and a change that
+//!   affects more mappings than one access may visit, whose remainder vCPUs complete later. A write
+//!   that sets `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings before it returns,
+//!   or must be repeated until all have been visited ([`Vgic::begin_write`]).
 //! - Among interrupts of equal priority, the lowest INTID is signaled first. LPIs of equal priority
 //!   are signaled in turn, so none starves.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three `STATUSR` registers
@@ -49,16 +49,17 @@
 //! - A 1-of-N interrupt is delivered to the next participating vCPU, in turn. `GICD_CTLR.E1NWF`
 //!   does not wake a vCPU for it.
 //!
-//! # Firmware's part
+//! # Firmware's role
 //!
 //! After a reset, a redistributor sleeps and forwards nothing until `GICR_WAKER.ProcessorSleep` is
 //! cleared (IHI 0069, `GICR_WAKER`). With one security state, either firmware or the guest can
-//! clear it. Linux does. A kernel that instead relies on firmware, as with TF-A, which clears it
-//! before the kernel starts on a CPU, would receive no interrupts at all. A monitor that implements
-//! PSCI itself acts as firmware, and therefore must wake each redistributor before its vCPU starts:
-//! [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do so. Monitors
-//! whose guests start in their own firmware should leave the option off. In the Non-secure view,
-//! redistributors are always awake. Saved states record whether each redistributor is awake.
+//! clear it. Linux does. A kernel that relies on firmware to have done so, as TF-A does before it
+//! starts the kernel on a CPU, would otherwise receive no interrupts at all. A monitor that
+//! implements PSCI itself acts as firmware, and therefore must wake each redistributor before its
+//! vCPU starts: [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do
+//! so. Monitors whose guests start in their own firmware should leave the option off. In the
+//! Non-secure view, redistributors are always awake. Saved states record whether each redistributor
+//! is awake.
 //!
 //! # Deferred work
 //!
@@ -66,8 +67,8 @@
 //! [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
 //! [`ListRegisterVcpu::enter`] each do one piece. While work remains, a vCPU does not sleep, and a
 //! vCPU that enters the guest is kicked immediately. If another vCPU is asleep or in the guest, one
-//! such vCPU is kicked. A monitor that runs vCPUs therefore need not do anything. A monitor without
-//! vCPUs, or with an idle thread, may call [`Vgic::poll`].
+//! such vCPU is kicked. A monitor that runs vCPUs therefore needs no code for this. A monitor
+//! without vCPUs, or with an idle thread, may call [`Vgic::poll`].
 //!
 //! # Configuration
 //!

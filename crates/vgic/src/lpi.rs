@@ -35,9 +35,9 @@
 //!    producer is delayed before the exchange, the exchange fails and the producer judges the new
 //!    value. A producer that is delayed after the exchange only sets a ready bit and kicks.
 //! 2. The entry's generation equals that of the link to it exactly while the entry belongs to that
-//!    device. A generation is never reused (`entry_allocator` retires blocks and nodes that have
-//!    used them all). A device table entry may pass to another device, so after reading one a
-//!    message checks that it still belongs to its own device (`device_table`).
+//!    device. A generation is never reused (`entry_allocator` retires chunks and nodes whose
+//!    generations are exhausted). A device table entry may pass to another device, so after reading
+//!    one a message checks that it still belongs to its own device (`device_table`).
 //! 3. Ready bits are only hints. A stray bit leads to an entry that is not ready, and is ignored.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
 //!    The accesses in each of these pairs are sequentially consistent, so at least one side
@@ -103,10 +103,7 @@
 //! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only a
 //! monitor requests.
 
-#![expect(
-    clippy::inline_always,
-    reason = "the fast path of a message must be one function without a stack frame"
-)]
+#![expect(clippy::inline_always, reason = "keeps the fast path of a message free of stack frames")]
 
 mod config;
 mod consumer;

@@ -239,8 +239,8 @@ impl Vgic {
         self.its.iter().for_each(|its| its.try_poll());
     }
 
-    /// Finishes all work that registers and commands have begun, without a bound. For a machine
-    /// that is stopped.
+    /// Runs all work that registers and commands have begun to completion, which may take long. For
+    /// a machine that is stopped.
     pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
         self.its.iter().for_each(|its| its.finish());
         self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())

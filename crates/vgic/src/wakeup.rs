@@ -11,8 +11,8 @@
 //!         kick if it was 1              found one: returned(), does not sleep
 //! ```
 //!
-//! At least one side observes the other, so no wake-up is lost. If several producers kick, only one
-//! of them swaps the 1 out, so each departure causes at most one kick.
+//! At least one side observes the other, so no wake-up is lost. Of several concurrent producers,
+//! only one swaps out the 1, so each departure causes at most one kick.
 //!
 //! Deferred work is announced in the same way: it is recorded, and one vCPU that has left is
 //! kicked. Each vCPU does a piece of it before it leaves, so the work proceeds while any vCPU is in

@@ -15,8 +15,7 @@ pub(crate) const MAX_EVENT_BITS: u8 = {
 };
 /// Maximum number of entries that can be configured.
 const MAX_ENTRIES: u32 = 1 << 22;
-const _: () =
-    assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "every entry needs ready bits");
+const _: () = assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "all need ready bits");
 
 /// The part of the CPU interface's priority range that the configured priorities of LPIs occupy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -203,7 +203,7 @@ impl Control {
         }
     }
 
-    /// Visits every entry that has an owner, without a bound.
+    /// Visits every entry that has an owner, in a single pass.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
         for chunk in 0..self.device_entries.chunk_count() {
             for (index, _) in self.device_entries.owned_entries(chunk) {

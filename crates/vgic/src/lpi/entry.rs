@@ -165,7 +165,8 @@ impl Entry {
         self.with_pending(false).with_flag(LISTED, true)
     }
 
-    /// Returns the entry after its list register was folded, in which the LPI may still be pending.
+    /// Returns the entry after the LPI's list register was folded. `pending` is `true` if the LPI
+    /// was still pending there.
     pub(super) fn folded(self, pending: bool) -> Self {
         let brought = pending && self.0 & REVOKED == 0;
         self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)

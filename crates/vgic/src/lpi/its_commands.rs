@@ -143,8 +143,9 @@ impl Control {
         self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
     }
 
-    /// Finishes, without a bound, the unmapping of everything that an ITS had mapped. The sweep of
-    /// its last command is abandoned, because the mappings that it concerned no longer exist.
+    /// Finishes, in one call, the unmapping of everything that an ITS had mapped. The sweep of its
+    /// last command is abandoned, because the mappings that it concerned no longer exist.
+    ///
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
         // Any remaining sweeps wait for memory, which no sweep of this ITS needs now.
         let _ = self.finish_sweeps();

@@ -179,9 +179,9 @@ impl Nodes {
     /// or was just unmapped.
     ///
     /// A node may pass to another device between the loads of the device's link and of the node's
-    /// link, so the device's link is loaded again at the end. A link to a node carries the
-    /// generation of the node and therefore never has the same value again. The generation of the
-    /// entry tells whether it still belongs to the device.
+    /// link, so the device's link is loaded again at the end. A link to a node includes the
+    /// generation of the node, so the same link value never recurs. The generation of the entry
+    /// tells whether it still belongs to the device.
     pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
         if !root.has(event) {

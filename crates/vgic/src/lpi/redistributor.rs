@@ -109,7 +109,7 @@ impl Control {
         self.sweeps.contains(Cause::Disable(vcpu))
     }
 
-    /// Resets the LPI state of all redistributors and discards pending state, without a bound.
+    /// Resets the LPI state of all redistributors and discards pending state, in a single pass.
     pub(super) fn reset_lpis(&mut self) {
         self.sweep(|control, index| control.reset_entry(Location::Event(index)));
         for vcpu in self.enabled.vcpus() {

@@ -95,7 +95,7 @@ impl InterruptWord {
         Priority::new(self.priority_value())
     }
 
-    /// Returns the vCPU to which the interrupt is delivered at present.
+    /// Returns the current target vCPU.
     pub(crate) const fn target(self) -> Option<Cpu> {
         match self.target_index() {
             Self::NOWHERE => None,

@@ -55,7 +55,7 @@ impl InterruptWord {
     /// Returns the interrupt's state in a list register. A level is sampled again when the
     /// interrupt is deactivated, so a level-sensitive interrupt is not pending there while it is
     /// active. An interrupt that holds a physical one is not either: the physical distributor keeps
-    /// the pending state (IHI 0069, ICH_LR<n>_EL2, State).
+    /// the pending state (IHI 0069, `ICH_LR<n>_EL2`, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {

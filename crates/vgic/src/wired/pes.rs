@@ -97,8 +97,8 @@ impl Pes {
         &self.0
     }
 
-    /// Returns `new` with a target: if it is a 1-of-N interrupt that becomes pending, or that is
-    /// pending without a PE, a PE is chosen.
+    /// Returns `new`, with a PE chosen as its target if it is a 1-of-N interrupt that becomes
+    /// pending or is pending without a PE.
     pub(super) fn aim(&self, old: InterruptWord, new: InterruptWord) -> InterruptWord {
         let becomes = new.pending() && !old.pending();
         let homeless = new.pending() && new.target().is_none();
