@@ -1,4 +1,4 @@
-//! A device model sends a message to a controller of which it knows nothing but the trait.
+//! A device model sends a message to a controller that it knows only through a trait.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 

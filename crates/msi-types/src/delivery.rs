@@ -1,25 +1,27 @@
-//! The interfaces between device models, interrupt controller models and the monitor: messages and
-//! lines one way, results and notifications the other.
+//! Interfaces between device models, interrupt controller models and the virtual machine monitor:
+//! messages and line changes in one direction, results and notifications in the other.
 
 use crate::{Cpu, MsiMessage};
 
-/// Result of a message: one of the three answers of `KVM_SIGNAL_MSI`.
+/// Result of a message, as `KVM_SIGNAL_MSI` reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// The interrupt is pending now: newly, or it already was (a pending bit holds one message).
+    /// The interrupt is pending. It may have been pending before: a pending bit merges messages.
     Pending,
-    /// A controller took the message and dropped it: not mapped, disabled, out of range.
+    /// A controller accepted the message but dropped it, because it was unmapped, disabled or out
+    /// of range.
     Blocked,
     /// No controller listens at that address.
     NoDoorbell,
 }
 
-/// Takes messages from senders known as `Id` at this point of the way. That is a
+/// Accepts messages from senders that are identified by an `Id` at this point of the path: a
 /// [`RequesterId`](crate::RequesterId) on the bus, a [`DeviceId`](crate::DeviceId) at the ITS,
-/// [`NoIdentity`](crate::NoIdentity) at doorbells that do not ask. One translation per layer;
-/// layers stack.
+/// [`NoIdentity`](crate::NoIdentity) at doorbells that ignore the sender. Each layer performs one
+/// translation; layers can be stacked.
 ///
-/// Implementations take no lock, allocate nothing and make no system call unless a target sleeps.
+/// Implementations must not take a lock or allocate, and must not make a system call unless they
+/// have to wake a target.
 pub trait SignalMsi<Id>: Send + Sync {
     /// Sends `message` on behalf of `from`.
     ///
@@ -51,24 +53,24 @@ pub enum Level {
     High,
 }
 
-/// Takes line changes.
+/// Accepts level changes of wired inputs.
 pub trait SetLine: Send + Sync {
     /// Drives `line` to `level`.
     ///
     /// Context: any.
     fn set_line(&self, line: Line, level: Level) -> Delivery;
 
-    /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending at
-    /// any level of the line, and under concurrent pulses. The level of the line does not change. A
-    /// level-sensitive interrupt is therefore unaffected: a pulse ends before the interrupt can be
-    /// acknowledged.
+    /// Sends one edge on `line` as a single operation. An edge-triggered interrupt becomes pending
+    /// whatever the level of the line, and even if pulses are concurrent. The level of the line
+    /// does not change, so a level-sensitive interrupt is unaffected: a pulse would end before the
+    /// interrupt could be acknowledged.
     ///
     /// Context: any.
     fn pulse(&self, line: Line) -> Delivery;
 }
 
-/// Tells the virtual machine monitor that a CPU which sleeps or runs guest code has something to
-/// do. A closure is one:
+/// Notifies the virtual machine monitor that a vCPU must wake or leave the guest. Closures
+/// implement this trait:
 ///
 /// ```
 /// use msi_types::{Cpu, Kick};
@@ -78,8 +80,8 @@ pub trait SetLine: Send + Sync {
 /// kick.kick(Cpu::new(0));
 /// ```
 pub trait Kick: Send + Sync {
-    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held; called
-    /// once for one transition of the CPU to sleep, however many messages arrive.
+    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held, and
+    /// only once per transition of the CPU to sleep, however many messages arrive.
     fn kick(&self, cpu: Cpu);
 }
 
@@ -89,8 +91,9 @@ impl<F: Fn(Cpu) + Send + Sync> Kick for F {
     }
 }
 
-/// Hears when a guest finished with a line, to resample a level-triggered source.
+/// Observes when a guest deactivates the interrupt of a line, so that a level-triggered source can
+/// be resampled.
 pub trait LineObserver: Send + Sync {
-    /// The guest deactivated `line`.
+    /// Called when the guest has deactivated the interrupt of `line`.
     fn deactivated(&self, line: Line);
 }

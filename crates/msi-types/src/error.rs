@@ -1,20 +1,20 @@
-//! Errors between a device's vectors and their controller.
+//! Errors of controllers and layers that allocate and route a device's vectors.
 
 use crate::{Cpu, DeviceId, EventId, HwIrq, RequesterId};
 use core::fmt;
 
-/// Reason for which a controller or a layer refused or failed.
+/// The reason why a controller or a layer refused a request or failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiError {
-    /// Not enough free vectors (in the shape asked for).
+    /// Not enough vectors of the requested shape are free.
     #[error("no block of {wanted} vectors is free")]
     NoVectors {
         /// Number of requested vectors.
         wanted: u16,
     },
-    /// The device's own share of vectors, fixed when it was attached, is used up.
-    #[error("the device was attached for {limit} vectors, {wanted} more do not fit")]
+    /// The device has used up the vectors that were reserved for it when it was attached.
+    #[error("the device was attached for {limit} vectors; {wanted} more do not fit")]
     DeviceFull {
         /// Number of requested vectors.
         wanted: u16,
@@ -27,7 +27,7 @@ pub enum MsiError {
          stores"
     )]
     AddressTooWide {
-        /// The doorbell.
+        /// Address of the doorbell.
         address: u64,
         /// Number of bits that the endpoint can store.
         bits: u8,
@@ -40,82 +40,84 @@ pub enum MsiError {
         /// Number of bits that the endpoint can store.
         bits: u8,
     },
-    /// The endpoint cannot change its message without a moment in which it is half old, half new.
+    /// The endpoint could send a torn message, half old and half new, while its message is changed.
     #[error("the endpoint cannot change its message in one store and cannot be masked")]
     WouldTear,
-    /// Aligned groups are not offered here.
-    #[error("this controller has no contiguous vector groups")]
+    /// The controller does not support aligned groups.
+    #[error("this controller does not support contiguous vector groups")]
     NoGroups,
-    /// Messages make interrupts pending here, and cannot deassert them.
+    /// The controller's messages can make interrupts pending, but cannot deassert them.
     #[error("this controller has no level-triggered messages")]
     NoLevels,
-    /// The CPU is unknown to the controller, off line, or not ready for this kind of interrupt.
+    /// The CPU is unknown to the controller, offline, or not ready for this kind of interrupt.
     #[error("CPU {0} cannot take this interrupt: {1}")]
     NotReachable(Cpu, &'static str),
     /// The bus's mapping gives this requester no DeviceID at this controller.
     #[error("requester {0} has no mapping to this controller")]
     NoRoute(RequesterId),
-    /// The DeviceID is beyond what the controller's tables can hold.
+    /// The DeviceID exceeds the range of the controller's tables.
     #[error("DeviceID {id} does not fit the controller's {bits} DeviceID bits")]
     DeviceIdOutOfRange {
         /// The DeviceID.
         id: DeviceId,
-        /// Number of bits that the controller takes.
+        /// Number of DeviceID bits that the controller supports.
         bits: u8,
     },
-    /// The device is attached with other needs already.
-    #[error("DeviceID {0} is attached already, for fewer vectors")]
+    /// The device is already attached, with fewer vectors than are now requested.
+    #[error("DeviceID {0} is already attached, for fewer vectors")]
     AlreadyAttached(DeviceId),
-    /// The vector is not one that this controller handed out.
+    /// The controller did not allocate this vector.
     #[error("vector {0} does not belong to this controller")]
     UnknownVector(HwIrq),
-    /// The vector has an owner: another driver, or a controller that allocates it for messages.
-    #[error("vector {0} is in use already")]
+    /// The vector already has an owner: another driver, or a controller that allocates it for
+    /// messages.
+    #[error("vector {0} is already in use")]
     InUse(HwIrq),
-    /// The IOMMU in front of the device does not lead to the doorbell.
+    /// The IOMMU in front of the device does not let it reach the doorbell.
     #[error(
         "the IOMMU does not let requester {device} reach the doorbell at {address:#x}: {reason}"
     )]
     Unmapped {
         /// The device.
         device: RequesterId,
-        /// The doorbell.
+        /// Address of the doorbell.
         address: u64,
-        /// Reason of the refusal.
+        /// Reason for the refusal.
         reason: &'static str,
     },
-    /// A bus or bridge between the device and the controller spoils what it sends.
-    #[error("{level} cannot pass requester {device} on: {reason}")]
+    /// A bus or bridge between the device and the controller cannot forward the device's messages
+    /// intact.
+    #[error("{level} cannot forward messages of requester {device}: {reason}")]
     Bus {
-        /// The level.
+        /// Name of the level that refuses.
         level: &'static str,
         /// The device.
         device: RequesterId,
-        /// Reason of the refusal.
+        /// Reason for the refusal.
         reason: &'static str,
     },
-    /// The platform gave no memory.
+    /// The platform could not allocate memory.
     #[error("no memory for {0}")]
     NoMemory(&'static str),
-    /// The hardware failed, and said or did not say why.
+    /// The hardware failed or did not answer.
     #[error("{0}")]
     Controller(ControllerFault),
 }
 
-/// A fault of a controller, with the object and the operation.
+/// A fault of a controller, with the operation that failed and its object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ControllerFault {
     /// Kind of the controller, as firmware names it (`"its"`).
     pub kind: &'static str,
-    /// Its physical base address.
+    /// Physical base address of the controller.
     pub base: u64,
     /// Operation that failed (`"MAPTI"`).
     pub operation: &'static str,
-    /// For which device, if for one.
+    /// The device that the operation concerned, if any.
     pub device: Option<DeviceId>,
-    /// For which event, if for one.
+    /// The event that the operation concerned, if any.
     pub event: Option<EventId>,
-    /// Reason of the failure (`"timeout"`, `"queue stalled"`).
+    /// Reason for the failure (`"timeout"`, `"queue stalled"`).
     pub reason: &'static str,
 }
 

@@ -1,5 +1,4 @@
-//! Identifiers. Each is a type of its own, because mixing them up is the classic mistake of this
-//! field.
+//! Identifiers. Each has its own type, because confusing them is the classic mistake of this field.
 //!
 //! `Display` writes only the number, in its usual base; the surrounding text names the kind
 //! ("DeviceID 0x12", "CPU 3"). `gic_arch`'s `IntId` and `Lpi` write their class themselves ("LPI
@@ -17,18 +16,18 @@ macro_rules! identifier {
         pub struct $name(u32);
 
         impl $name {
-            /// The identifier with this number.
+            /// Creates the identifier with this number.
             pub const fn new(number: u32) -> Self {
                 Self(number)
             }
 
-            /// The number of this identifier.
+            /// Returns the number of this identifier.
             pub const fn get(self) -> u32 {
                 self.0
             }
 
-            /// The identifier as an index; every target of this library has at least 32-bit
-            /// `usize`.
+            /// Returns the identifier as an index. `usize` has at least 32 bits on every target of
+            /// this library.
             pub const fn index(self) -> usize {
                 self.0 as usize
             }
@@ -73,42 +72,42 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// Sender of a message, as its *bus* knows it: on PCI the 16-bit requester ID (bus 15:8, device
-    /// 7:3, function 2:0) within one host bridge. For a platform device it is the sideband ID that
-    /// firmware states.
+    /// Sender of a message, as its *bus* identifies it: on PCI, the 16-bit requester ID (bus 15:8,
+    /// device 7:3, function 2:0) within one host bridge; for a platform device, the sideband ID
+    /// that firmware describes.
     ///
-    /// It says nothing to an interrupt controller before the bus's mapping (`msi-map`, IORT) made a
-    /// [`DeviceId`] of it.
+    /// A requester ID is meaningless to an interrupt controller until the bus's mapping (`msi-map`,
+    /// IORT) has translated it to a [`DeviceId`].
     RequesterId, "{:#06x}"
 );
 
 identifier!(
-    /// Sender of a message, as an ITS knows it: the DeviceID that travels beside the write to
+    /// Sender of a message, as an ITS identifies it: the DeviceID that accompanies the write to
     /// `GITS_TRANSLATER`. Up to 32 bits (`GITS_TYPER.Devbits`).
     DeviceId, "{:#x}"
 );
 
 identifier!(
-    /// One of a device's messages, as an ITS knows it: the data of the write. Up to 32 bits
+    /// One of a device's messages, as an ITS identifies it: the data of the write. Up to 32 bits
     /// (`GITS_TYPER.ID_bits`).
     EventId, "{:#x}"
 );
 
 identifier!(
     /// A global system interrupt: the number by which a virtual machine monitor and its interrupt
-    /// back end name an input. Sparse; never an INTID.
+    /// back end identify an input. GSIs are sparse, and are never INTIDs.
     Gsi, "{}"
 );
 
 identifier!(
-    /// A logical CPU: the platform's own dense numbering, usually with 0 for the boot CPU. Never an
-    /// affinity.
+    /// A logical CPU in the platform's own dense numbering, in which the boot CPU is usually 0.
+    /// Never an affinity.
     Cpu, "{}"
 );
 
 identifier!(
-    /// An interrupt as the root controller acknowledges it (hwirq): on a GIC an INTID, on x86 a
-    /// vector.
+    /// An interrupt as the root controller acknowledges it (hwirq): an INTID on a GIC, a vector on
+    /// x86.
     HwIrq, "{}"
 );
 
@@ -118,29 +117,31 @@ identifier!(
 pub struct NoIdentity;
 
 impl RequesterId {
-    /// The requester ID of a PCI function. Bits above the fields' widths are ignored.
+    /// Returns the requester ID of a PCI function. Bits of `device` and `function` above the widths
+    /// of their fields are ignored.
     pub const fn pci(bus: u8, device: u8, function: u8) -> Self {
         Self(((bus as u32) << 8) | (((device & 0x1f) as u32) << 3) | (function & 7) as u32)
     }
 
-    /// Bus number of a PCI requester ID.
+    /// Returns the bus number of a PCI requester ID.
     pub const fn pci_bus(self) -> u8 {
         self.0.to_le_bytes()[1]
     }
 
-    /// Device number of a PCI requester ID.
+    /// Returns the device number of a PCI requester ID.
     pub const fn pci_device(self) -> u8 {
         (self.0.to_le_bytes()[0] >> 3) & 0x1f
     }
 
-    /// Function number of a PCI requester ID.
+    /// Returns the function number of a PCI requester ID.
     pub const fn pci_function(self) -> u8 {
         self.0.to_le_bytes()[0] & 7
     }
 }
 
 impl HwIrq {
-    /// The vector `offset` places after this one; `None` past the end of the number space.
+    /// Returns the vector whose number is greater by `offset`, or `None` past the end of the number
+    /// space.
     pub const fn checked_add(self, offset: u32) -> Option<Self> {
         match self.0.checked_add(offset) {
             Some(number) => Some(Self(number)),

@@ -1,14 +1,14 @@
-//! Isolation of a device from interrupts and memory that are not its own: a parent's answers.
+//! A parent's answers about a device's isolation from the interrupts and memory of others.
 
 use core::fmt;
 
-/// The mechanism that keeps a device from ringing others' interrupts.
+/// The mechanism that prevents a device from triggering other devices' interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum IsolatingMechanism {
-    /// An ITS translates (DeviceID, EventID): a device reaches only what its own interrupt
-    /// translation table holds. The grain is the DeviceID, so all functions that share one are one
-    /// group.
+    /// An ITS translates (DeviceID, EventID): a device can trigger only the interrupts in its own
+    /// interrupt translation table. The granularity is the DeviceID, so functions that share a
+    /// DeviceID are not isolated from each other.
     Its,
     /// An interrupt remapping unit checks the requester against its table entry.
     InterruptRemapping,
@@ -23,16 +23,16 @@ impl fmt::Display for IsolatingMechanism {
     }
 }
 
-/// Reason for which a device can trigger others' interrupts.
+/// The reason why a device can trigger other devices' interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NotIsolated {
-    /// The doorbell takes any INTID from any bus master.
+    /// The doorbell accepts any INTID from any bus master.
     SharedDoorbell(&'static str),
     /// The doorbell shares a page with registers that reprogram the controller.
     DoorbellPageHoldsControls(&'static str),
-    /// It is not known what else lies in the doorbell's page, which the device can reach through
-    /// its IOMMU.
+    /// The other contents of the doorbell's page are unknown, and the device can reach the page
+    /// through its IOMMU.
     DoorbellPageUnknown,
     /// No controller serves this requester.
     NoController,
@@ -42,13 +42,13 @@ impl fmt::Display for NotIsolated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SharedDoorbell(name) => {
-                write!(f, "any bus master may ring any interrupt at {name}")
+                write!(f, "any bus master can trigger any interrupt at {name}")
             }
             Self::DoorbellPageHoldsControls(name) => {
                 write!(f, "the page of {name} also holds the controller's own registers")
             }
             Self::DoorbellPageUnknown => {
-                f.write_str("it is not known what else lies in the page of the doorbell")
+                f.write_str("the other contents of the doorbell's page are unknown")
             }
             Self::NoController => f.write_str("no controller serves this requester"),
         }
@@ -67,7 +67,7 @@ pub enum Granule {
 }
 
 impl Granule {
-    /// In bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::Size4K => 0x1000,
@@ -76,12 +76,12 @@ impl Granule {
         }
     }
 
-    /// The page in which an address lies.
+    /// Returns the base address of the page that contains `address`.
     pub const fn page(self, address: u64) -> u64 {
         address & !(self.bytes() - 1)
     }
 
-    /// Returns the offset of an address in its page.
+    /// Returns the offset of `address` in its page.
     pub const fn offset(self, address: u64) -> u64 {
         address & (self.bytes() - 1)
     }
@@ -91,22 +91,22 @@ impl Granule {
 /// [`MsiParent::doorbell_page`](crate::MsiParent::doorbell_page) reports them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DoorbellPage {
-    /// Nothing that a device could harm (an ITS's translation frame).
+    /// The page contains nothing else that a device could misuse (an ITS's translation frame).
     Alone,
-    /// Registers that reprogram this controller (a distributor's or a redistributor's control
-    /// frame).
+    /// The page contains registers that reprogram this controller (a distributor's or a
+    /// redistributor's control frame).
     HoldsControls(&'static str),
-    /// The controller does not say.
+    /// The controller does not report the contents.
     Unknown,
 }
 
-/// A parent's answer to "is this device kept from ringing others' interrupts?". The proof of it is
-/// [`InterruptIsolated`](crate::InterruptIsolated).
+/// A parent's answer to "Can this device trigger other devices' interrupts?". The proof of
+/// isolation is [`InterruptIsolated`](crate::InterruptIsolated).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Isolation {
-    /// Yes, by this mechanism.
+    /// The device cannot, because of this mechanism.
     Isolated(IsolatingMechanism),
-    /// No, and this is why.
+    /// The device is not isolated, for this reason.
     NotIsolated(NotIsolated),
 }
 
@@ -114,7 +114,7 @@ impl Isolation {
     /// Returns the mechanism that isolates the device.
     ///
     /// # Errors
-    /// The reason for which nothing does.
+    /// Returns the reason why the device is not isolated.
     pub const fn mechanism(self) -> Result<IsolatingMechanism, NotIsolated> {
         match self {
             Self::Isolated(mechanism) => Ok(mechanism),
@@ -132,33 +132,33 @@ impl fmt::Display for Isolation {
     }
 }
 
-/// A parent's answer to "is this device kept from memory that is not its own?". The proof of it is
-/// [`DmaIsolated`](crate::DmaIsolated).
+/// A parent's answer to "Can this device access memory that does not belong to it?". The proof of
+/// isolation is [`DmaIsolated`](crate::DmaIsolated).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DmaIsolation {
-    /// Yes: an IOMMU translates what it accesses.
+    /// The device cannot, because an IOMMU translates its accesses.
     Isolated,
-    /// No, and this is why.
+    /// The device is not isolated, for this reason.
     NotIsolated(NotDmaIsolated),
 }
 
-/// Reason for which a device can access memory that is not its own, controllers' registers
-/// included.
+/// The reason why a device can access memory that does not belong to it, including the registers of
+/// controllers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum NotDmaIsolated {
-    /// No IOMMU is on the device's path, or none that serves it.
+    /// No IOMMU on the device's path serves the device.
     NoIommu,
-    /// Its IOMMU passes its accesses untranslated.
+    /// The device's IOMMU passes its accesses through untranslated.
     Identity,
 }
 
 impl fmt::Display for NotDmaIsolated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoIommu => "no IOMMU translates its accesses, so that it reaches all memory",
+            Self::NoIommu => "no IOMMU translates its accesses, so it can reach all memory",
             Self::Identity => {
-                "its IOMMU passes its accesses untranslated, so that it reaches all memory"
+                "its IOMMU passes its accesses through untranslated, so it can reach all memory"
             }
         })
     }

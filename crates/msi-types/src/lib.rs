@@ -1,19 +1,19 @@
-//! The vocabulary of message-signalled interrupts.
+//! The vocabulary of message-signaled interrupts.
 //!
-//! A device interrupts by writing 32 bits (the *data*) to an address (the *doorbell*). This crate
-//! names what travels on that way: [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`],
-//! [`HwIrq`], [`Gsi`]. It has the layouts in which PCI functions store messages ([`pci`]), and the
-//! seams where a controller, an endpoint and a device model meet. It knows no controller, allocates
-//! nothing and holds no algorithm, so that drivers, device models, kernels and virtual machine
-//! monitors can all stand on it.
+//! A device raises an interrupt by writing 32 bits (the *data*) to an address (the *doorbell*).
+//! This crate names the parties and parts of that write: [`MsiMessage`], [`RequesterId`],
+//! [`DeviceId`], [`EventId`], [`HwIrq`], [`Gsi`]. It defines the layouts in which PCI functions
+//! store messages ([`pci`]), and the interfaces between controllers, endpoints and device models.
+//! It is independent of any controller, allocates nothing and contains no algorithms, so that
+//! drivers, device models, kernels and virtual machine monitors can all build on it.
 //!
-//! | seam | between |
+//! | interface | between |
 //! |---|---|
 //! | [`MsiParent`] | an interrupt controller (or a layer over it) and a device's vectors |
 //! | [`WiredParent`] | the root controller and the drivers that turn messages into wired interrupts (MBI, GICv2m) |
 //! | [`MessageStore`] | a device's vectors and the registers or memory that hold its messages |
 //! | [`SignalMsi`], [`SetLine`] | a device model and an interrupt controller model |
-//! | [`LocalCpu`] | a kernel and what it runs of interrupt cores and drivers |
+//! | [`LocalCpu`] | a kernel and the interrupt cores and drivers that run on it |
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
 //!
 //! # Contexts
@@ -28,7 +28,7 @@
 //!
 //! # Example
 //!
-//! A device model that rings an ITS it knows nothing about:
+//! A device model that sends a message to an ITS that it knows only through a trait:
 //!
 //! ```
 //! use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};

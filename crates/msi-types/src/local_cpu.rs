@@ -1,4 +1,4 @@
-//! The kernel's services on the CPU that executes the caller.
+//! Services of the kernel on the calling CPU.
 
 use core::ops::Deref;
 
@@ -8,12 +8,14 @@ use core::ops::Deref;
 pub struct IrqState(usize);
 
 impl IrqState {
-    /// For implementations of [`LocalCpu`], which alone know the meaning of `raw` (DAIF, RFLAGS).
+    /// Creates a state. For implementations of [`LocalCpu`], which alone interpret `raw` (DAIF,
+    /// RFLAGS).
     pub const fn new(raw: usize) -> Self {
         Self(raw)
     }
 
-    /// For implementations of [`LocalCpu`]: the number given to [`IrqState::new`].
+    /// Returns the number that was passed to [`IrqState::new`]. For implementations of
+    /// [`LocalCpu`].
     pub const fn get(self) -> usize {
         self.0
     }
@@ -23,25 +25,25 @@ impl IrqState {
 ///
 /// A kernel implements this once for its interrupt core and its controllers' drivers.
 /// Implementations must not call the interrupt core or the drivers. Functions have the following
-/// context unless they state another one.
+/// context unless they state a different one.
 ///
 /// Context: any.
 pub trait LocalCpu: Send + Sync {
-    /// Masks interrupts on this CPU and returns the state before. Nests.
+    /// Masks interrupts on this CPU and returns the previous state. Calls nest.
     fn irq_save(&self) -> IrqState;
 
     /// Restores a state that [`irq_save`](Self::irq_save) returned.
     fn irq_restore(&self, state: IrqState);
 
-    /// One turn of a wait for a lock that another CPU holds for a few instructions: a pause.
-    /// Interrupts may be masked.
+    /// Executes one iteration of a short wait, such as for a lock that another CPU holds for a few
+    /// instructions: a pause. Interrupts may be masked.
     fn relax(&self) {
         core::hint::spin_loop();
     }
 
-    /// Executes one turn of a wait that may be long: for another task, for a handler on another
-    /// CPU, or for hardware. Callers may hold task locks. Interrupts are in the state that the
-    /// kernel has in task context.
+    /// Executes one iteration of a wait that may be long: for another task, for a handler on
+    /// another CPU, or for hardware. Callers may hold task locks. Interrupts are in the state that
+    /// the kernel has in task context.
     ///
     /// Context: task; may sleep.
     ///
@@ -51,17 +53,17 @@ pub trait LocalCpu: Send + Sync {
     fn yield_now(&self);
 }
 
-/// The kernel's knowledge of the context that it calls in.
+/// A kernel that knows whether its current context may wait.
 pub trait TaskContext: LocalCpu {
-    /// Returns true if the caller may wait for another CPU. Must return false in hard-IRQ context,
-    /// in every interrupt handler of the kernel, and with interrupts masked. A kernel that tracks
-    /// preemption should also return false while preemption is disabled.
+    /// Returns `true` if the caller may wait for another CPU. Must return false in hard-IRQ
+    /// context, in every interrupt handler of the kernel, and with interrupts masked. A kernel that
+    /// tracks preemption should also return false while preemption is disabled.
     ///
     /// Context: any.
     fn may_wait(&self) -> bool;
 }
 
-/// References and smart pointers.
+/// References and smart pointers to a kernel.
 impl<P: Deref<Target: LocalCpu> + Send + Sync> LocalCpu for P {
     fn irq_save(&self) -> IrqState {
         (**self).irq_save()
@@ -80,7 +82,7 @@ impl<P: Deref<Target: LocalCpu> + Send + Sync> LocalCpu for P {
     }
 }
 
-/// References and smart pointers.
+/// References and smart pointers to a kernel.
 impl<P: Deref<Target: TaskContext> + Send + Sync> TaskContext for P {
     fn may_wait(&self) -> bool {
         (**self).may_wait()

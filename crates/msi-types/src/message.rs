@@ -1,32 +1,33 @@
-//! The message itself.
+//! The messages of a message-signaled interrupt.
 
-/// A message-signalled interrupt: write `data` to `address`.
+/// A message-signaled interrupt: a write of `data` to `address`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct MsiMessage {
     /// Bus address of the doorbell: a physical address, or an I/O virtual address where an IOMMU
     /// translates.
     pub address: u64,
-    /// The value written. PCI MSI and MSI-X on a plain bus carry 16 and 32 bits of it.
+    /// The value written. PCI MSI carries 16 bits of it (32 with extended data), MSI-X 32.
     pub data: u32,
 }
 
-/// The two messages of a level-triggered interrupt: the device asserts by one, and deasserts by the
-/// other. Only stores that hold both (a platform device's) can use them; PCI has one.
+/// The two messages of a level-triggered interrupt: the device asserts the interrupt with one, and
+/// deasserts it with the other. Only stores that hold both messages can use them, such as a
+/// platform device's; a PCI vector has one message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LevelMessages {
-    /// Asserts the interrupt: it is pending from now on.
+    /// The message that asserts the interrupt. The interrupt is pending until it is deasserted.
     pub assert: MsiMessage,
-    /// Deasserts it.
+    /// The message that deasserts the interrupt.
     pub deassert: MsiMessage,
 }
 
 impl MsiMessage {
-    /// The upper 32 bits of the address, as capability registers store it.
+    /// Returns the upper 32 bits of the address, as capability registers store them.
     pub const fn address_high(self) -> u32 {
         (self.address >> 32) as u32
     }
 
-    /// The lower 32 bits of the address, as capability registers store it.
+    /// Returns the lower 32 bits of the address, as capability registers store them.
     pub const fn address_low(self) -> u32 {
         (self.address & 0xffff_ffff) as u32
     }

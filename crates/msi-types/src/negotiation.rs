@@ -1,5 +1,5 @@
-//! Negotiation between the levels of a hierarchy and an endpoint: needs, properties, and what meets
-//! them.
+//! Negotiation between an endpoint and the levels of a hierarchy: the capabilities that the
+//! endpoint needs, the properties that it has, and the levels that provide or require them.
 
 use core::fmt;
 
@@ -10,7 +10,7 @@ macro_rules! set {
             $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)*
         }
     ) => {
-        /// One of a set of facts.
+        /// A single capability or property.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[non_exhaustive]
         pub enum $item {
@@ -18,7 +18,7 @@ macro_rules! set {
         }
 
         impl $item {
-            /// All there are.
+            /// All members, in order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
         }
 
@@ -33,22 +33,22 @@ macro_rules! set {
         pub struct $set(u16);
 
         impl $set {
-            /// None.
+            /// The empty set.
             pub const NONE: Self = Self(0);
-            /// All there are.
+            /// The set of all members.
             pub const ALL: Self = Self::NONE$(.with($item::$variant))*;
 
-            /// This set and `item`.
+            /// Returns this set with `item` added.
             pub const fn with(self, item: $item) -> Self {
                 Self(self.0 | 1 << item as u16)
             }
 
-            /// This set without `item`.
+            /// Returns this set with `item` removed.
             pub const fn without(self, item: $item) -> Self {
                 Self(self.0 & !(1 << item as u16))
             }
 
-            /// Is `item` in it?
+            /// Returns `true` if the set contains `item`.
             pub const fn contains(self, item: $item) -> bool {
                 self.0 & 1 << item as u16 != 0
             }
@@ -70,57 +70,60 @@ macro_rules! set {
 set! {
     /// Capabilities that an endpoint may need, and that a level provides or blocks.
     Capabilities of Capability {
-        /// Messages that the device stores where it likes
+        /// Messages in a store whose layout the device itself defines
         /// ([`Storage::Device`](crate::Storage::Device)).
         DeviceStorage => "messages that the device stores itself",
-        /// Messages written by this kernel reach the hardware unmodified, wherever they are stored.
-        /// So it is on bare metal. In a guest a hypervisor traps the stores that a bus defines and
-        /// puts in what is real. It knows nothing of messages stored elsewhere
-        /// ([`Storage::Device`](crate::Storage::Device)), unless its virtual IOMMU remaps them.
+        /// Messages reach the hardware as this kernel wrote them, wherever they are stored. This is
+        /// always the case on bare metal. In a guest, the hypervisor traps stores to locations that
+        /// a bus defines, and substitutes the physical message. It cannot find messages that are
+        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)), unless its virtual IOMMU
+        /// remaps them.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them",
-        /// More vectors after the first were taken into use.
+        /// Allocation of further vectors after the first ones are in use.
         LateAllocation => "vectors that are added later",
         /// Aligned groups of more than one vector
         /// ([`Shape::AlignedGroup`](crate::Shape::AlignedGroup)).
         Groups => "aligned groups of vectors",
-        /// Holding a vector back at any time, for endpoints that cannot.
+        /// Masking of a vector at any time, for endpoints that cannot mask.
         Masking => "masking at the controller",
     }
 }
 
 set! {
-    /// Properties that an endpoint may have, and that a level requires or makes unnecessary.
+    /// Properties that an endpoint may have, and that a level may require or make unnecessary.
     Properties of Property {
-        /// It stores 64 bits of address.
+        /// The endpoint stores 64-bit addresses.
         WideAddress => "64 address bits",
-        /// It stores 32 bits of data.
+        /// The endpoint stores 32-bit data.
         WideData => "32 data bits",
-        /// It can be masked.
+        /// The endpoint can mask its vectors.
         Maskable => "a mask for each vector",
-        /// It cannot trigger others' interrupts ([`InterruptIsolated`](crate::InterruptIsolated)),
-        /// or its owner sees every message that it stores.
+        /// The endpoint cannot trigger other devices' interrupts
+        /// ([`InterruptIsolated`](crate::InterruptIsolated)), or its owner checks every message
+        /// that it stores.
         Isolation => "interrupt isolation",
     }
 }
 
-/// A tier: a level of the hierarchy, as the negotiation sees it. The levels are asked in turn from
-/// the endpoint to the root; the first that provides or blocks a capability decides.
+/// A tier: a level of the hierarchy, as the negotiation sees it. For each capability, the levels
+/// are asked in turn from the endpoint to the root; the first one that provides or blocks the
+/// capability decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tier {
-    /// For people: what the level is (`"its"`, `"iommu"`).
+    /// Name of the level, for messages (`"its"`, `"iommu"`).
     pub name: &'static str,
-    /// Capabilities that the level has itself, independently of lower levels.
+    /// Capabilities that the level provides itself, independently of lower levels.
     pub provides: Capabilities,
-    /// Capabilities that it does not let through from lower levels.
+    /// Capabilities of lower levels that the level makes unavailable.
     pub blocks: Capabilities,
-    /// Properties that it requires of endpoints.
+    /// Properties that the level requires of endpoints.
     pub requires: Properties,
-    /// Properties that lower levels require and that it makes unnecessary.
+    /// Properties that lower levels require and that this level makes unnecessary.
     pub relieves: Properties,
 }
 
 impl Tier {
-    /// A level that lets everything through, provides nothing and requires nothing.
+    /// Creates a level that provides, blocks, requires and relieves nothing.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -131,45 +134,45 @@ impl Tier {
         }
     }
 
-    /// This level, providing this.
+    /// Replaces the capabilities that the level provides.
     pub const fn with_provides(self, provides: Capabilities) -> Self {
         Self { provides, ..self }
     }
 
-    /// This level, blocking this.
+    /// Replaces the capabilities that the level blocks.
     pub const fn with_blocks(self, blocks: Capabilities) -> Self {
         Self { blocks, ..self }
     }
 
-    /// This level, requiring this.
+    /// Replaces the properties that the level requires.
     pub const fn with_requires(self, requires: Properties) -> Self {
         Self { requires, ..self }
     }
 
-    /// This level, relieving endpoints of this.
+    /// Replaces the properties that the level makes unnecessary.
     pub const fn with_relieves(self, relieves: Properties) -> Self {
         Self { relieves, ..self }
     }
 }
 
-/// Missing capability or property, and the level that misses it.
+/// A capability or property that is missing, and the level that lacks or requires it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Mismatch {
-    /// The endpoint needs something that this level blocks, or that this level, the root, should
-    /// provide.
+    /// The endpoint needs a capability that `tier` blocks, or that no level provides; `tier` is
+    /// then the root.
     #[error("the endpoint needs {capability}, which tier {tier} does not offer")]
     Missing {
-        /// Missing capability.
+        /// The missing capability.
         capability: Capability,
-        /// Level that lacks it.
+        /// The level that lacks it.
         tier: &'static str,
     },
-    /// This level requires something that the endpoint does not have.
-    #[error("tier {tier} requires of the endpoint {property}, which it does not have")]
+    /// A level requires a property that the endpoint does not have.
+    #[error("tier {tier} requires {property}, which the endpoint does not have")]
     Required {
-        /// Missing property.
+        /// The missing property.
         property: Property,
-        /// Level that requires it.
+        /// The level that requires it.
         tier: &'static str,
     },
     /// The hierarchy has no levels.
@@ -177,14 +180,16 @@ pub enum Mismatch {
     NoTiers,
 }
 
-/// Is shown each tier.
+/// Callback that is called for each tier.
 type Visitor<'a> = &'a mut dyn FnMut(&Tier);
 
-/// Does an endpoint fit a hierarchy? `visit_tiers` is
-/// [`MsiParent::tiers`](crate::MsiParent::tiers).
+/// Checks that a hierarchy provides the capabilities that an endpoint needs, and that the endpoint
+/// has the properties that the hierarchy requires. `visit_tiers` must visit the levels as
+/// [`MsiParent::tiers`](crate::MsiParent::tiers) does.
 ///
 /// # Errors
-/// The first thing that is missing, in the order of [`Capability::ALL`], then [`Property::ALL`].
+/// Reports the first missing capability in the order of [`Capability::ALL`]; if no capability is
+/// missing, the first missing property in the order of [`Property::ALL`].
 pub fn negotiate(
     needs: Capabilities,
     has: Properties,

@@ -1,4 +1,4 @@
-//! The interface of a controller, or of a layer over one, to a device's vectors.
+//! The interface that a controller, or a layer over one, offers to a device's vectors.
 
 use crate::{
     Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, HwIrq, Isolation, LevelMessages,
@@ -10,40 +10,43 @@ use core::num::NonZeroU16;
 /// Relation between the vectors of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shape {
-    /// Each has a message and an affinity of its own (MSI-X, IMS).
+    /// Each vector has its own message and affinity (MSI-X, IMS).
     Independent,
-    /// One message whose low data bits the device replaces (MultiMSI): the count is a power of two,
-    /// the data is aligned to it. Controllers whose message names the CPU move the group as one.
+    /// All vectors share one message, whose low data bits the device replaces (Multi-MSI). The
+    /// count must be a power of two, and the data is aligned to it. Controllers whose message names
+    /// the CPU move the group as a whole.
     AlignedGroup,
 }
 
 /// The state in which a controller hands out new vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Initially {
-    /// Forwarded at once: for endpoints that mask themselves. Saves an invalidation per vector.
+    /// Vectors are forwarded immediately. For endpoints that mask themselves; saves one
+    /// invalidation per vector.
     Unmasked,
-    /// Held back at the controller until [`MsiParent::unmask`].
+    /// Vectors are masked at the controller until [`MsiParent::unmask`] is called.
     Masked,
 }
 
-/// Request of an endpoint for vectors.
+/// An endpoint's request for vectors.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct BlockRequest {
     /// Number of vectors.
     pub count: NonZeroU16,
-    /// Relation between them.
+    /// Relation between the vectors.
     pub shape: Shape,
-    /// Capacity of the endpoint's message store, and the way it can be rewritten.
+    /// Limits of the endpoint's message store.
     pub fit: Fit,
-    /// CPU of the first delivery.
+    /// CPU to which the vectors are delivered initially.
     pub cpu: Cpu,
-    /// Masked at the controller or not.
+    /// Initial mask at the controller.
     pub initially: Initially,
 }
 
 impl BlockRequest {
-    /// A request of independent vectors at a CPU, forwarded at once.
+    /// Creates a request for independent vectors that are delivered to `cpu` and initially
+    /// unmasked.
     pub const fn new(count: NonZeroU16, fit: Fit, cpu: Cpu) -> Self {
         Self { count, shape: Shape::Independent, fit, cpu, initially: Initially::Unmasked }
     }
@@ -57,8 +60,8 @@ impl BlockRequest {
     }
 }
 
-/// A device known to a controller. Returned by [`MsiParent::attach`], given back to
-/// [`MsiParent::detach`]; not `Clone`, so that it cannot be detached twice.
+/// A device known to a controller. Returned by [`MsiParent::attach`] and consumed by
+/// [`MsiParent::detach`]. It is not `Clone`, so a device cannot be detached twice.
 #[derive(Debug)]
 #[must_use = "a device stays attached until the attachment is given back"]
 pub struct Attachment {
@@ -66,19 +69,20 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// For implementations of [`MsiParent`]: `cookie` means something to them alone.
+    /// Creates an attachment. For implementations of [`MsiParent`], which alone interpret `cookie`.
     pub const fn new(cookie: u32) -> Self {
         Self { cookie }
     }
 
-    /// For implementations of [`MsiParent`]: the number given to [`Attachment::new`].
+    /// Returns the number that was passed to [`Attachment::new`]. For implementations of
+    /// [`MsiParent`].
     pub const fn cookie(&self) -> u32 {
         self.cookie
     }
 }
 
-/// Consecutive [`HwIrq`]s that one owner holds. Not `Clone`: the holder owns the vectors, and must
-/// free them by [`MsiParent::free`].
+/// Consecutive [`HwIrq`]s that one owner holds. The holder must free them with [`MsiParent::free`].
+/// A block is not `Clone`, so its vectors cannot be freed twice.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "vectors stay allocated until the block is given back"]
 pub struct HwIrqBlock {
@@ -87,12 +91,13 @@ pub struct HwIrqBlock {
 }
 
 impl HwIrqBlock {
-    /// For implementations of [`MsiParent`]. The range does not wrap the number space.
+    /// Creates a block. For implementations of [`MsiParent`]. The range must not wrap around the
+    /// end of the number space.
     pub const fn new(first: HwIrq, count: NonZeroU16) -> Self {
         Self { first, count }
     }
 
-    /// The lowest vector.
+    /// Returns the lowest vector.
     pub const fn first(&self) -> HwIrq {
         self.first
     }
@@ -102,13 +107,14 @@ impl HwIrqBlock {
         self.count
     }
 
-    /// The vector at `index`; `None` past the end.
+    /// Returns the vector at `index`, or `None` if `index` is past the end.
     pub const fn hwirq(&self, index: u16) -> Option<HwIrq> {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
-    /// The vectors as blocks of their own, in order. For [`Shape::Independent`] alone: its parts
-    /// are given back one by one, in any order; an aligned group goes back whole.
+    /// Splits the block into blocks of one vector each, in order, which can be freed separately and
+    /// in any order. Only blocks of [`Shape::Independent`] may be split; an aligned group must be
+    /// freed as a whole.
     pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
         let Self { first, count } = self;
         (0..count.get()).map(move |index| {
@@ -117,24 +123,23 @@ impl HwIrqBlock {
         })
     }
 
-    /// The place of `hwirq` in the block; `None` if it is another's.
+    /// Returns the index of `hwirq` in the block, or `None` if the block does not contain it.
     pub fn index_of(&self, hwirq: HwIrq) -> Option<u16> {
         let offset = hwirq.get().checked_sub(self.first.get())?;
         u16::try_from(offset).ok().filter(|index| *index < self.count.get())
     }
 }
 
-/// An affinity change that was begun: between [`MsiParent::begin_move`] and [`MsiParent::end_move`]
-/// the endpoint's store is rewritten, if [`message`](Move::message) says so.
+/// An affinity change in progress. Between [`MsiParent::begin_move`] and [`MsiParent::end_move`],
+/// the caller must rewrite the endpoint's store if [`message`](Move::message) is `Some`.
 #[derive(Debug)]
 #[must_use = "a move that was begun is finished by end_move"]
 pub struct Move {
-    /// The vectors that move together: one, or the whole group.
+    /// The first of the vectors that move together: a single vector or the whole group.
     pub first: HwIrq,
     /// Number of vectors.
     pub count: NonZeroU16,
-    /// Message that the store holds for the first of them from now on; `None` if the stored message
-    /// stays as it is.
+    /// New message of the first vector; `None` if the stored message does not change.
     pub message: Option<MsiMessage>,
     /// CPU before the move.
     pub from: Cpu,
@@ -145,15 +150,16 @@ pub struct Move {
 /// Result of rewriting the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MoveOutcome {
-    /// The new message is in the store and was read back, or none was needed.
+    /// The new message was written and read back, or no change was needed.
     Written,
-    /// The store failed and holds the old message: the controller goes back to the old target.
+    /// The store failed and still holds the old message, so the controller must restore the old
+    /// target.
     RolledBack,
 }
 
 /// A controller, or a layer over one, as the parent of devices' vectors. One object serves one bus
 /// or one platform device, and knows how the controller identifies its requesters. The trait is
-/// object safe; implementations lock internally.
+/// object safe; implementations must lock internally.
 ///
 /// Each operation states its [context](crate#contexts).
 pub trait MsiParent: Send + Sync {
@@ -191,20 +197,22 @@ pub trait MsiParent: Send + Sync {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Says which of the endpoint's limits the controller cannot meet, never truncates.
+    /// Reports the endpoint's limit that the controller cannot meet. The controller never allocates
+    /// fewer vectors than requested.
     fn allocate(&self, device: &Attachment, request: &BlockRequest)
     -> Result<HwIrqBlock, MsiError>;
 
     /// Allocates vectors like [`allocate`](Self::allocate), but each is delivered only to one of
-    /// `among`, while those CPUs go online and offline. The controller reserves the required
+    /// `among`, even as those CPUs go online and offline. The controller reserves the required
     /// resources on each of them, whether online or not, so that no move between them fails for
-    /// lack of resources. If vectors are not a resource of a CPU, nothing has to be reserved.
+    /// lack of resources. A controller whose vectors are not a per-CPU resource need not reserve
+    /// anything.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate`](Self::allocate); also [`MsiError::NoVectors`] if nothing can be reserved
-    /// on one of the CPUs.
+    /// As for [`allocate`](Self::allocate); also [`MsiError::NoVectors`] if the resources of one of
+    /// the CPUs are exhausted.
     fn allocate_managed(
         &self,
         device: &Attachment,
@@ -221,10 +229,10 @@ pub trait MsiParent: Send + Sync {
     /// Context: task; may sleep.
     fn free(&self, device: &Attachment, block: HwIrqBlock);
 
-    /// Frees all vectors of an attachment and removes it, as [`free`](Self::free) for each of its
-    /// `blocks` and [`detach`](Self::detach) would, but in one step if the controller supports
-    /// that. `blocks` must be all blocks that were allocated through this attachment and not freed
-    /// yet, or their parts.
+    /// Frees all vectors of an attachment and removes it, like [`free`](Self::free) for each of
+    /// `blocks` followed by [`detach`](Self::detach), but in one step if the controller supports
+    /// that. `blocks` must yield every block that was allocated through this attachment and has not
+    /// been freed, whole or split.
     ///
     /// Context: task; may sleep.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -240,27 +248,28 @@ pub trait MsiParent: Send + Sync {
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
     /// Makes the vector at `index` of `block` level-triggered until it is freed, and returns its
-    /// two messages, which replace the one of [`compose`](Self::compose). The vector must be
+    /// two messages, which replace the message of [`compose`](Self::compose). The vector must be
     /// masked.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiError::NoLevels`], as provided: few controllers have a second message.
+    /// [`MsiError::NoLevels`] if the controller has no second message, which is what the provided
+    /// method returns.
     fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let _ = (block, index);
         Err(MsiError::NoLevels)
     }
 
-    /// Prepares the delivery of `block`'s vector at `index` to `to`. The result tells which vectors
-    /// move along and whether the store must change.
+    /// Prepares the delivery of the vector at `index` of `block` to the CPU `to`. The result tells
+    /// which vectors move with it and whether the store must change.
     ///
     /// Context: task; may sleep.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
-    /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message is
-    /// delivered to the old CPU; a vector that was pending there is delivered once, there or at the
-    /// new CPU.
+    /// Finishes the move that [`begin_move`](Self::begin_move) started. After `Written`, no new
+    /// message is delivered to the old CPU; a vector that was pending there is delivered once, to
+    /// the old or the new CPU.
     ///
     /// Context: task; may sleep.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
@@ -289,8 +298,8 @@ pub trait MsiParent: Send + Sync {
         None
     }
 
-    /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root
-    /// last. A level describes the capabilities that it offers and requires
+    /// Calls `visit` for each level of the hierarchy, starting next to the endpoint and ending at
+    /// the root. A level describes the capabilities that it offers and requires
     /// ([`negotiate`](crate::negotiate)). A controller that does not override the provided method
     /// counts as offering everything, and must refuse requests that it cannot meet.
     ///

@@ -11,7 +11,7 @@ mod window;
 pub use requester::PciRequester;
 pub use window::{BusRange, PciSpace, PciWindow};
 
-/// A function's MSI can offer at most this many vectors.
+/// Maximum number of vectors of a function's MSI capability.
 pub const MSI_MAX_VECTORS: u16 = 32;
-/// A function's MSI-X table has at most this many entries.
+/// Maximum number of entries of a function's MSI-X table.
 pub const MSIX_MAX_VECTORS: u16 = 2048;

@@ -1,4 +1,4 @@
-//! Proofs that a device is isolated, each made by asking its parent.
+//! Proofs that a device is isolated. Only the device's parent can supply them.
 
 use crate::{
     DmaIsolation, IsolatingMechanism, Isolation, MsiParent, NotDmaIsolated, NotIsolated,
@@ -6,8 +6,8 @@ use crate::{
 };
 use core::fmt;
 
-/// A device at a parent. The reference is the identity: it cannot outlive the parent, nor stand for
-/// another.
+/// A device at a parent. The parent is identified by reference, so a subject cannot outlive its
+/// parent and cannot refer to another one.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
     parent: &'a dyn MsiParent,
@@ -20,8 +20,9 @@ impl PartialEq for Subject<'_> {
     }
 }
 
-/// Proof that a device's parent keeps it from ringing others' interrupts. It is made by asking that
-/// parent and in no other way, and stands for that device at that parent alone:
+/// Proof that a device's parent prevents the device from triggering other devices' interrupts. The
+/// only way to obtain a proof is to ask that parent, and the proof holds only for that device at
+/// that parent:
 ///
 /// ```compile_fail,E0451
 /// use msi_types::{InterruptIsolated, IsolatingMechanism};
@@ -37,12 +38,12 @@ pub struct InterruptIsolated<'a> {
 }
 
 impl<'a> InterruptIsolated<'a> {
-    /// Asks `parent` for the proof.
+    /// Asks `parent` whether `device` is isolated.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// The reason why `device` is not isolated.
+    /// Returns the reason why `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotIsolated> {
         match parent.isolation(device) {
             Isolation::Isolated(mechanism) => {
@@ -52,12 +53,12 @@ impl<'a> InterruptIsolated<'a> {
         }
     }
 
-    /// The device.
+    /// Returns the device.
     pub const fn device(&self) -> RequesterId {
         self.subject.device
     }
 
-    /// The parent that isolates it.
+    /// Returns the parent that isolates the device.
     pub const fn parent(&self) -> &'a dyn MsiParent {
         self.subject.parent
     }
@@ -67,7 +68,7 @@ impl<'a> InterruptIsolated<'a> {
         self.mechanism
     }
 
-    /// Is `dma` of the same device at the same parent?
+    /// Returns `true` if `dma` is a proof for the same device at the same parent.
     pub fn is_with(&self, dma: &DmaIsolated<'_>) -> bool {
         self.subject == dma.subject
     }
@@ -82,20 +83,21 @@ impl fmt::Debug for InterruptIsolated<'_> {
     }
 }
 
-/// Proof that an IOMMU on the way to a device's parent keeps it from memory that is not its own. As
-/// [`InterruptIsolated`], it is made by asking that parent alone.
+/// Proof that an IOMMU between a device and its parent prevents the device from accessing memory
+/// that does not belong to it. As with [`InterruptIsolated`], the only way to obtain one is to ask
+/// the parent.
 #[derive(Clone, Copy)]
 pub struct DmaIsolated<'a> {
     subject: Subject<'a>,
 }
 
 impl<'a> DmaIsolated<'a> {
-    /// Asks `parent` for the proof.
+    /// Asks `parent` whether `device` is isolated.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// The reason why `device` is not isolated.
+    /// Returns the reason why `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotDmaIsolated> {
         match parent.dma_isolation(device) {
             DmaIsolation::Isolated => Ok(Self { subject: Subject { parent, device } }),
@@ -103,7 +105,7 @@ impl<'a> DmaIsolated<'a> {
         }
     }
 
-    /// The device.
+    /// Returns the device.
     pub const fn device(&self) -> RequesterId {
         self.subject.device
     }

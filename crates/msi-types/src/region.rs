@@ -1,8 +1,8 @@
-//! Ranges of physical addresses. No range wraps.
+//! Ranges of physical addresses, which never wrap.
 
 use core::fmt;
 
-/// A range of CPU physical addresses. Never wraps: `base + size` is at most 2^64.
+/// A range of CPU physical addresses. A region never wraps: `base + size` is at most 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Region {
     base: u64,
@@ -10,8 +10,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// Creates a region of `size` bytes from `base` on; `None` if it would exceed the address
-    /// space.
+    /// Creates a region of `size` bytes that starts at `base`. Returns `None` if the region would
+    /// exceed the address space.
     pub const fn new(base: u64, size: u64) -> Option<Self> {
         match base.checked_add(size.saturating_sub(1)) {
             Some(_) => Some(Self { base, size }),
@@ -29,7 +29,7 @@ impl Region {
         self.size
     }
 
-    /// Returns the address of the last byte; `None` for an empty region.
+    /// Returns the address of the last byte, or `None` if the region is empty.
     pub const fn last(self) -> Option<u64> {
         match self.size {
             0 => None,
@@ -37,7 +37,7 @@ impl Region {
         }
     }
 
-    /// Returns true if this address is in the region.
+    /// Returns `true` if the region contains `address`.
     pub const fn contains(self, address: u64) -> bool {
         address >= self.base && address - self.base < self.size
     }

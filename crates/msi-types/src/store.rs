@@ -1,4 +1,4 @@
-//! A device's message store: Linux's "device MSI storage ops".
+//! The store of a device's messages, and the ways in which it can be changed.
 
 use crate::{LevelMessages, MsiMessage, Trigger};
 use core::num::NonZeroU16;
@@ -6,79 +6,81 @@ use core::num::NonZeroU16;
 /// Ways to change a stored message while the device may send it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Rewrite {
-    /// The vector is masked at the store meanwhile, so any change is safe.
+    /// The vector is masked at the store during the change, so any change is safe.
     Masked,
-    /// Address and data change in one store: 64 bits wide or more.
+    /// One store of at least 64 bits changes the address and the data.
     Atomic64,
-    /// One store changes the address; the data may not differ. (What a layer that chooses addresses
-    /// asks for below it, as the endpoint's own limits are checked with the addresses that it
-    /// sees.)
+    /// One store changes the address; the data must not change. A layer that chooses addresses
+    /// requests this from the level below: it checks the addresses that it chose against the
+    /// endpoint's own limits itself.
     AddressOnly,
-    /// One 32-bit store changes the low address word; nothing else may differ.
+    /// One 32-bit store changes the low address word; the rest of the message must not change.
     LowWordOnly,
-    /// Not at all.
+    /// The message cannot be changed safely.
     Never,
 }
 
-/// Ways in which a store can hold a vector back.
+/// Ways in which a store can mask a vector.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Masking {
-    /// Each vector by itself.
+    /// Each vector has its own mask.
     PerVector,
-    /// Not at all: the controller must mask.
+    /// The store cannot mask: the controller must.
     None,
 }
 
-/// Definition of the store's layout: decides who else knows the messages.
+/// The party that defines a store's layout, which determines whether a hypervisor can find the
+/// stored messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Storage {
-    /// A bus's specification, so that a hypervisor can trap the writes and put in what is real (PCI
-    /// MSI, MSI-X).
+    /// A bus specification (PCI MSI, MSI-X), so a hypervisor can trap the writes and substitute the
+    /// physical message.
     Bus,
-    /// The device (IMS): what is written there is sent as it is.
+    /// The device (IMS). A hypervisor does not know the layout, so a stored message is sent
+    /// unmodified.
     Device,
-    /// The device, of a kind that no hypervisor passes through. In a guest it is the hypervisor's
-    /// emulation, which knows what is stored (an IOMMU's own messages, virtio over MMIO).
+    /// A device of a kind that hypervisors emulate and never pass through (an IOMMU's own messages,
+    /// virtio over MMIO). In a guest, the hypervisor therefore knows the stored messages.
     Emulated,
 }
 
-/// Limits of a store. A parent allocates within them or refuses with the reason.
+/// Limits of a store. A parent must allocate within them, or refuse and report the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub struct Fit {
-    /// Address bits: 32 or 64.
+    /// Number of address bits: 32 or 64.
     pub address_bits: u8,
-    /// Data bits: 16 or 32.
+    /// Number of data bits: 16 or 32.
     pub data_bits: u8,
-    /// Way to change a message.
+    /// The way in which a message can be changed.
     pub rewrite: Rewrite,
 }
 
 impl Fit {
-    /// 64 address bits and 32 data bits, as MSI-X has, rewritten in this way.
+    /// Creates limits of 64 address bits and 32 data bits, like those of MSI-X.
     pub const fn new(rewrite: Rewrite) -> Self {
         Self { address_bits: 64, data_bits: 32, rewrite }
     }
 
-    /// With so many [`address_bits`](Self::address_bits).
+    /// Sets [`address_bits`](Self::address_bits).
     #[must_use]
     pub const fn with_address_bits(self, address_bits: u8) -> Self {
         Self { address_bits, ..self }
     }
 
-    /// With so many [`data_bits`](Self::data_bits).
+    /// Sets [`data_bits`](Self::data_bits).
     #[must_use]
     pub const fn with_data_bits(self, data_bits: u8) -> Self {
         Self { data_bits, ..self }
     }
 
-    /// With this [`rewrite`](Self::rewrite).
+    /// Sets [`rewrite`](Self::rewrite).
     #[must_use]
     pub const fn with_rewrite(self, rewrite: Rewrite) -> Self {
         Self { rewrite, ..self }
     }
 
-    /// Checks a message against the widths.
+    /// Checks that the address and data of a message fit the store's registers.
     ///
     /// # Errors
     /// [`MsiError::AddressTooWide`](crate::MsiError::AddressTooWide) or
@@ -97,34 +99,34 @@ impl Fit {
     }
 }
 
-/// The store failed to take an update: a command queue reported an error, a device is gone, a
-/// read-back differed.
+/// An update of a store failed: for example, a command queue reported an error, the device is gone,
+/// or a read-back differed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the device's message store failed at slot {slot}: {reason}")]
 pub struct StoreError {
     /// The slot that failed.
     pub slot: u16,
-    /// Reason of the failure.
+    /// Reason for the failure.
     pub reason: &'static str,
 }
 
-/// The open update of a store. Nothing is promised to be visible to the device before
+/// An update of a store in progress. Its changes may not be visible to the device before
 /// [`MessageStore::update`] returns `Ok`.
 pub trait StoreUpdate {
     /// Stores the message of a slot.
     fn write(&mut self, slot: u16, message: MsiMessage);
-    /// Stores both messages of a slot. Called only for stores that [signal by
-    /// levels](MessageStore::trigger): others have one message in a slot, and take the first as
-    /// provided.
+    /// Stores both messages of a slot. Called only for stores whose
+    /// [trigger](MessageStore::trigger) is a level. The provided method stores only the assert
+    /// message.
     fn write_level(&mut self, slot: u16, messages: LevelMessages) {
         self.write(slot, messages.assert);
     }
-    /// Holds a slot's vector back. Ignored where the store cannot mask ([`MessageStore::masking`]).
+    /// Masks a slot's vector. Ignored if the store cannot mask ([`MessageStore::masking`]).
     fn mask(&mut self, slot: u16);
-    /// Lets a slot's vector through.
+    /// Unmasks a slot's vector.
     fn unmask(&mut self, slot: u16);
-    /// The slot has no vector any more: what it holds must not be sent. Masks, if the store does
-    /// not know better.
+    /// Clears a slot that no longer has a vector. The device must not send the slot's message after
+    /// this. The provided method masks the slot.
     fn clear(&mut self, slot: u16) {
         self.mask(slot);
     }
@@ -137,53 +139,58 @@ pub trait MessageStore: Send + Sync {
     fn slots(&self) -> u16;
     /// Returns the limits of a slot.
     fn fit(&self) -> Fit;
-    /// Can the store mask?
+    /// Returns the way in which the store can mask a vector.
     fn masking(&self) -> Masking;
-    /// Returns the definition of the layout. A store that does not say is the device's own.
+    /// Returns the party that defines the store's layout; the device, unless the store overrides
+    /// this.
     fn storage(&self) -> Storage {
         Storage::Device
     }
-    /// Returns the way in which the device signals: by messages, unless the store says otherwise. A
-    /// level needs a controller with two messages for a vector, and the slots hold both.
+    /// Returns the trigger mode of the device's interrupts; edge, unless the store overrides this.
+    /// A level-triggered store holds two messages per slot, and needs a controller that provides
+    /// both.
     fn trigger(&self) -> Trigger {
         Trigger::Edge
     }
-    /// Takes the bus lock, runs `change`, posts the writes and reads back, and unlocks. Sleeps if
-    /// the store does: task context.
+    /// Acquires the bus lock, runs `change`, posts the writes, reads them back, and releases the
+    /// lock.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The store did not take it all. It then holds the old message of the failed slot and those
-    /// after it. A mask or unmask after the failure may not have taken effect.
+    /// Reports the slot whose update failed. The store still holds the old messages of that slot
+    /// and of the slots after it. A mask or unmask after the failure may not have taken effect.
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError>;
-    /// Tells a store whose vectors are one aligned group how many vectors the controller granted: a
-    /// power of two, at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while
-    /// the store is off. Stores with independent slots need not do anything.
+    /// Informs a store whose vectors are one aligned group of the number of vectors that the
+    /// controller granted: a power of two, at most [`slots`](Self::slots) (MSI's Multiple Message
+    /// Enable). Must be called while the store is disabled. Stores with independent slots need not
+    /// override this.
     ///
     /// Context: task; may sleep.
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
         let _ = vectors;
         Ok(())
     }
-    /// Tells the store that the device lost its registers in a reset or without power, and is
-    /// turned off. The store must not rely on their earlier contents, which the next
+    /// Informs the store that the device lost its register contents, by a reset or a loss of power,
+    /// and is turned off. The store must not rely on the earlier contents, which the next
     /// [`grant`](Self::grant), [`update`](Self::update) and [`set_enabled`](Self::set_enabled)
     /// write again.
     ///
     /// Context: task; may sleep.
     fn forget(&self) {}
-    /// Turns the function's interrupts on or off as a whole: the capability's enable bit.
+    /// Enables or disables all of the function's interrupts: the capability's enable bit.
     ///
     /// Context: task; may sleep.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
-    /// Masking that is safe in hard-IRQ context, where the store has it.
+    /// Returns a mask that can be used in hard-IRQ context, if the store has one.
     fn fast_mask(&self) -> Option<&dyn FastMask> {
         None
     }
 }
 
-/// A mask bit that can be written in hard-IRQ context.
+/// A mask that can be written in hard-IRQ context.
 pub trait FastMask: Sync {
-    /// Masks the slot's vector. After the call the device sends no message for it.
+    /// Masks the slot's vector. After the call, the device sends no message for it.
     ///
     /// Context: any.
     fn mask(&self, slot: u16);
@@ -191,7 +198,7 @@ pub trait FastMask: Sync {
     ///
     /// Context: any.
     fn unmask(&self, slot: u16);
-    /// Returns true if a message is pending because of the mask.
+    /// Returns `true` if the mask is holding back a message.
     ///
     /// Context: any.
     fn is_pending(&self, slot: u16) -> bool;

@@ -1,26 +1,28 @@
-//! The interface of the root controller's wired interrupts to the layers on them.
+//! The interface between the root controller's wired interrupts and the drivers that use them.
 
 use crate::{Cpu, HwIrq, MsiError, Pending, Trigger};
 use core::num::NonZeroU16;
 
-/// Wired interrupts of the root controller, by INTID: the seam below MBI, GICv2m, Hyper-V's SPIs
-/// and wired devices. The trait is object safe; the controller locks internally.
+/// Wired interrupts of the root controller, by INTID. MBI, GICv2m, Hyper-V's SPIs and drivers of
+/// wired devices build on this interface. The trait is object safe; implementations must lock
+/// internally.
 ///
 /// Each operation states its [context](crate#contexts).
 pub trait WiredParent: Send + Sync {
-    /// Claims `count` interrupts from `first` on for one owner.
+    /// Claims `count` consecutive interrupts, the first of which is `first`, for one owner. Claims
+    /// all of them or none.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiError::UnknownVector`] with the first interrupt that is not implemented,
-    /// [`MsiError::InUse`] with the first one that is already claimed. Nothing is claimed then.
+    /// [`MsiError::UnknownVector`] with the first interrupt that is not implemented, or
+    /// [`MsiError::InUse`] with the first one that is already claimed.
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError>;
-    /// Releases interrupts, which are then disabled and not pending.
+    /// Releases interrupts. After the call they are disabled and not pending.
     ///
     /// Context: task; may sleep.
     fn release(&self, first: HwIrq, count: NonZeroU16);
-    /// Sets how the interrupt is signalled. The interrupt must be masked.
+    /// Sets the trigger mode of the interrupt, which must be masked.
     ///
     /// Context: task; may sleep.
     fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError>;
@@ -28,19 +30,19 @@ pub trait WiredParent: Send + Sync {
     ///
     /// Context: task; may sleep.
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError>;
-    /// Disables forwarding, and waits until this has taken effect.
+    /// Disables forwarding of the interrupt, and waits until the hardware has done so.
     ///
     /// Context: any.
     fn mask(&self, hwirq: HwIrq);
-    /// Enables forwarding.
+    /// Enables forwarding of the interrupt.
     ///
     /// Context: any.
     fn unmask(&self, hwirq: HwIrq);
-    /// Sets or clears the pending state.
+    /// Sets or clears the pending state of the interrupt.
     ///
     /// Context: any.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
-    /// Returns true if the interrupt is pending (at the distributor or a redistributor).
+    /// Returns `true` if the interrupt is pending (at the distributor or a redistributor).
     ///
     /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> bool;

@@ -21,7 +21,7 @@ fn describe_names_every_level_of_an_msi() {
         describe(&machine, handle.irq()),
         "irq 1: queue-1, edge, cpu 1, enabled, 1 runs, 0 redelivered\n  \
          device device: requester 0x0100, slot 1, address 0x8090040, data 0x2001, \
-         masked at the endpoint, not isolated: any bus master may ring any interrupt at mock\n  \
+         masked at the endpoint, not isolated: any bus master can trigger any interrupt at mock\n  \
          mock controller: vector 8193\n"
     );
 }

@@ -4,73 +4,74 @@ use bitfield_struct::bitfield;
 
 /// Capability ID.
 pub const CAPABILITY_ID: u8 = 0x05;
-/// Offset of Message Control from the capability.
+/// Offset of Message Control in the capability.
 pub const CONTROL: u16 = 0x02;
-/// Offset of the address's low word.
+/// Offset of the low word of the address.
 pub const ADDRESS_LOW: u16 = 0x04;
 
 /// Message Control.
 #[bitfield(u16)]
 #[derive(PartialEq, Eq)]
 pub struct Control {
-    /// The function may send messages (and no INTx).
+    /// MSI Enable. While set, the function may send messages and must not use INTx.
     pub enable: bool,
-    /// log2 of the vectors that the function can use; at most 5. Read-only.
+    /// log2 of the number of vectors that the function can use; at most 5. Read-only.
     #[bits(3)]
     pub multiple_message_capable: u8,
-    /// log2 of the vectors that software granted; above the capable number it is undefined.
+    /// log2 of the number of vectors that software granted. Undefined if greater than
+    /// `multiple_message_capable`.
     #[bits(3)]
     pub multiple_message_enable: u8,
-    /// The address has 64 bits. Read-only.
+    /// Set if the address has 64 bits. Read-only.
     pub address_64: bool,
-    /// There are mask and pending bits. Read-only.
+    /// Set if the capability has mask and pending bits. Read-only.
     pub per_vector_masking: bool,
-    /// Data may have 32 bits. Read-only.
+    /// Set if the function supports 32-bit data. Read-only.
     pub extended_data_capable: bool,
-    /// Data has 32 bits.
+    /// Set if the function uses 32-bit data.
     pub extended_data_enable: bool,
     #[bits(5)]
     __: u8,
 }
 
-/// Offsets of the registers of one capability; they depend on two bits of [`Control`].
+/// Offsets of a capability's registers, which depend on two bits of [`Control`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     control: Control,
 }
 
 impl Layout {
-    /// The layout that `control` (as the function reports it) implies.
+    /// Returns the layout that `control`, as read from the function, implies.
     pub const fn new(control: Control) -> Self {
         Self { control }
     }
 
-    /// Offset of the address's high word, where there is one.
+    /// Returns the offset of the high word of the address, if the capability has one.
     pub const fn address_high(self) -> Option<u16> {
         if self.control.address_64() { Some(0x08) } else { None }
     }
 
-    /// Offset of the 16-bit data.
+    /// Returns the offset of the 16-bit data.
     pub const fn data(self) -> u16 {
         if self.control.address_64() { 0x0c } else { 0x08 }
     }
 
-    /// Offset of the upper half of extended data.
+    /// Returns the offset of the upper half of extended data.
     pub const fn extended_data(self) -> u16 {
         self.data() + 2
     }
 
-    /// Offset of the mask bits, where there are any.
+    /// Returns the offset of the mask bits, if the capability has them.
     pub const fn mask(self) -> Option<u16> {
         if self.control.per_vector_masking() { Some(self.data() + 4) } else { None }
     }
 
-    /// Offset of the pending bits, where there are any. Read-only.
+    /// Returns the offset of the read-only pending bits, if the capability has them.
     pub const fn pending(self) -> Option<u16> {
         if self.control.per_vector_masking() { Some(self.data() + 8) } else { None }
     }
 
-    /// Length of the capability in bytes: 10, 14, 20 or 24.
+    /// Returns the length of the capability in bytes: 10, 14, 20 or 24.
     pub const fn length(self) -> u16 {
         match self.pending() {
             Some(pending) => pending + 4,
@@ -79,8 +80,8 @@ impl Layout {
     }
 }
 
-/// The data that a function with `2^log2_granted` vectors sends for its vector `index`: the low
-/// bits replaced. `log2_granted` above 5 counts as 5.
+/// Returns the data that a function with `2^log2_granted` vectors sends for vector `index`: `base`
+/// with its low bits replaced. A `log2_granted` above 5 is treated as 5.
 pub const fn vector_data(base: u32, log2_granted: u8, index: u16) -> u32 {
     let log2 = if log2_granted > 5 { 5 } else { log2_granted };
     let low = (1u32 << log2) - 1;

@@ -4,20 +4,20 @@ use bitfield_struct::bitfield;
 
 /// Capability ID.
 pub const CAPABILITY_ID: u8 = 0x11;
-/// Offset of Message Control from the capability.
+/// Offset of Message Control in the capability.
 pub const CONTROL: u16 = 0x02;
-/// Offset of the table's place ([`BarOffset`]).
+/// Offset of the register that locates the table ([`BarOffset`]).
 pub const TABLE: u16 = 0x04;
-/// Offset of the pending bit array's place ([`BarOffset`]).
+/// Offset of the register that locates the pending bit array ([`BarOffset`]).
 pub const PBA: u16 = 0x08;
 /// Length of the capability in bytes.
 pub const LENGTH: u16 = 12;
 
 /// Size of a table entry in bytes.
 pub const ENTRY_SIZE: u64 = 16;
-/// Offset of the address's low word in an entry.
+/// Offset of the low word of the address in an entry.
 pub const ENTRY_ADDRESS_LOW: u64 = 0;
-/// Offset of the address's high word in an entry.
+/// Offset of the high word of the address in an entry.
 pub const ENTRY_ADDRESS_HIGH: u64 = 4;
 /// Offset of the data in an entry.
 pub const ENTRY_DATA: u64 = 8;
@@ -28,19 +28,19 @@ pub const ENTRY_CONTROL: u64 = 12;
 #[bitfield(u16)]
 #[derive(PartialEq, Eq)]
 pub struct Control {
-    /// Entries of the table, minus one. Read-only.
+    /// Number of table entries minus one. Read-only.
     #[bits(11)]
     pub table_size_minus_one: u16,
     #[bits(3)]
     __: u8,
-    /// All vectors of the function are held back.
+    /// Function Mask. While set, all vectors of the function are masked.
     pub function_mask: bool,
-    /// The function may send messages (and no INTx).
+    /// MSI-X Enable. While set, the function may send messages and must not use INTx.
     pub enable: bool,
 }
 
 impl Control {
-    /// Entries of the table: 1 to 2048.
+    /// Returns the number of table entries: 1 to 2048.
     pub const fn table_size(self) -> u16 {
         self.table_size_minus_one() + 1
     }
@@ -59,7 +59,7 @@ pub struct BarOffset {
 }
 
 impl BarOffset {
-    /// Offset in the region, in bytes.
+    /// Returns the offset in the region, in bytes.
     pub const fn offset(self) -> u64 {
         self.offset_in_qwords() as u64 * 8
     }
@@ -69,7 +69,7 @@ impl BarOffset {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct VectorControl {
-    /// The vector is held back. 1 after reset.
+    /// Mask Bit. While set, the vector is masked. 1 after reset.
     pub masked: bool,
     #[bits(31)]
     __: u32,

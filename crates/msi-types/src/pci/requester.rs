@@ -1,4 +1,4 @@
-//! Identity of a PCI function as the sender of messages.
+//! The identity of a PCI function as the sender of messages.
 
 use crate::RequesterId;
 
@@ -11,12 +11,13 @@ use crate::RequesterId;
 pub struct PciRequester {
     /// Bus, device and function number of the function itself.
     pub function: RequesterId,
-    /// Requester ID of its messages at the host bridge, if a bridge replaces the function's.
+    /// Requester ID of the function's messages at the host bridge, if a bridge replaces the
+    /// function's own.
     pub alias: Option<RequesterId>,
 }
 
 impl PciRequester {
-    /// Creates a function whose messages carry its own requester ID.
+    /// Creates the identity of a function whose messages carry its own requester ID.
     pub const fn new(function: RequesterId) -> Self {
         Self { function, alias: None }
     }

@@ -2,12 +2,12 @@
 
 use crate::Region;
 
-/// A range of bus numbers, both ends included.
+/// An inclusive range of bus numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BusRange {
-    /// The root bus.
+    /// Number of the root bus.
     pub first: u8,
-    /// The highest bus.
+    /// The highest bus number.
     pub last: u8,
 }
 
@@ -15,14 +15,15 @@ impl BusRange {
     /// All 256 bus numbers.
     pub const ALL: Self = Self { first: 0, last: 0xff };
 
-    /// Returns the buses from 0 on that fit in an ECAM region, at least one.
+    /// Returns the range of buses, starting at bus 0, whose configuration space fits in an ECAM
+    /// region. The range has at least one bus.
     pub const fn of_ecam(ecam: Region) -> Self {
         let buses = ecam.size() >> 20;
         let last = if buses == 0 { 0 } else { buses - 1 };
         Self { first: 0, last: if last > 0xff { 0xff } else { last.to_le_bytes()[0] } }
     }
 
-    /// Returns true if the range contains this bus.
+    /// Returns `true` if the range contains `bus`.
     pub const fn contains(self, bus: u8) -> bool {
         self.first <= bus && bus <= self.last
     }
@@ -33,14 +34,14 @@ impl BusRange {
 pub enum PciSpace {
     /// I/O ports.
     Io,
-    /// Memory at bus addresses of 32 bits.
+    /// Memory at 32-bit bus addresses.
     Memory32,
-    /// Memory at bus addresses of 64 bits.
+    /// Memory at 64-bit bus addresses.
     Memory64,
 }
 
-/// A window of a host bridge: CPU addresses at which it forwards accesses to the bus. Neither the
-/// CPU's nor the bus's range wraps.
+/// A window of a host bridge: a range of CPU addresses whose accesses the bridge forwards to the
+/// bus. Neither the CPU addresses nor the bus addresses wrap.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PciWindow {
     space: PciSpace,
@@ -50,8 +51,8 @@ pub struct PciWindow {
 }
 
 impl PciWindow {
-    /// Creates a window that maps `cpu` to the bus addresses from `bus_base` on. `None` if these
-    /// wrap.
+    /// Creates a window that maps `cpu` to bus addresses starting at `bus_base`. Returns `None` if
+    /// the bus addresses would wrap.
     pub const fn new(space: PciSpace, cpu: Region, bus_base: u64) -> Option<Self> {
         match Region::new(bus_base, cpu.size()) {
             Some(_) => Some(Self { space, prefetchable: false, bus_base, cpu }),
@@ -59,7 +60,7 @@ impl PciWindow {
         }
     }
 
-    /// Creates a window of memory whose CPU and bus addresses are the same.
+    /// Creates a window whose CPU and bus addresses are the same.
     pub const fn identity(space: PciSpace, cpu: Region) -> Self {
         Self { space, prefetchable: false, bus_base: cpu.base(), cpu }
     }
@@ -75,17 +76,17 @@ impl PciWindow {
         self.space
     }
 
-    /// Returns true if reads from the window have no side effects.
+    /// Returns `true` if reads from the window have no side effects.
     pub const fn is_prefetchable(self) -> bool {
         self.prefetchable
     }
 
-    /// Returns the first bus address.
+    /// Returns the first bus address of the window.
     pub const fn bus_base(self) -> u64 {
         self.bus_base
     }
 
-    /// Returns the CPU physical addresses.
+    /// Returns the CPU physical addresses of the window.
     pub const fn cpu(self) -> Region {
         self.cpu
     }
