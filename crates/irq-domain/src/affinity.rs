@@ -1,4 +1,4 @@
-//! The CPUs that take interrupts: the kernel's policy, the CPUs on line, and moves between them.
+//! The CPUs that take interrupts: the kernel's policy, the online CPUs, and moves between CPUs.
 
 pub(crate) mod choice;
 pub(crate) mod lists;

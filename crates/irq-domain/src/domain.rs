@@ -1,5 +1,5 @@
-//! A device's message-signalled interrupts: one domain per device, between its message store and
-//! its controller.
+//! A device's message-signaled interrupts: one domain per message store, between the store and the
+//! device's controller.
 
 mod allocation;
 pub(crate) mod bridge;

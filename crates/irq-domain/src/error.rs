@@ -1,4 +1,4 @@
-//! Errors. Each message names the party at fault.
+//! Error types. Each message names the party at fault.
 
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
@@ -8,24 +8,25 @@ use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The interrupt has an owner: another handler, or a controller that allocates it for messages.
-    #[error("vector {0} is in use already")]
+    /// The interrupt already has an owner: another handler, or a controller that allocates it for
+    /// messages.
+    #[error("vector {0} is already in use")]
     InUse(HwIrq),
     /// Handlers can share only a level-triggered input: after an edge, the line does not show
     /// whether another device still needs service.
-    #[error("vector {0} is triggered by edges, which handlers cannot share")]
+    #[error("vector {0} is edge-triggered and cannot be shared by several handlers")]
     SharedEdge(HwIrq),
-    /// No controller acknowledges such a number.
+    /// The number is outside the vector space, so no controller can acknowledge it.
     #[error("vector {0} is beyond the 24 bits of the vector space")]
     OutOfRange(HwIrq),
-    /// The core was made without a root controller for wired interrupts.
-    #[error("no wired parent was given to the interrupt core")]
+    /// The core was created without a root controller for wired interrupts.
+    #[error("the interrupt core was created without a wired parent")]
     NoWiredParent,
-    /// The device has no vector there.
+    /// The slot has no vector.
     #[error("the device has no vector allocated at slot {0}")]
     NoVector(u16),
     /// The device's domain was torn down.
-    #[error("the device is gone")]
+    #[error("the device's interrupt domain was torn down")]
     Gone,
     /// No CPU is online, or the request names none.
     #[error("no CPU is online to take the interrupt")]
@@ -33,7 +34,7 @@ pub enum RequestError {
     /// The request names a CPU that does not exist.
     #[error(transparent)]
     UnknownCpu(#[from] UnknownCpu),
-    /// The kernel's heap is exhausted. Nothing was done.
+    /// The kernel's heap is exhausted. Nothing was changed.
     #[error("the kernel has no memory for the interrupt's handler")]
     NoMemory,
     /// The controller refused.
@@ -53,32 +54,32 @@ impl From<MsiError> for RequestError {
     }
 }
 
-/// An affinity could not be changed. The interrupt is where it was, unless a controller failed
-/// half-way and says so.
+/// An affinity could not be changed. The interrupt keeps its target, unless the error is a
+/// controller's failure to finish the move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoveError {
-    /// There is no such interrupt (any more).
+    /// The interrupt does not exist, or no longer exists.
     #[error("IRQ {0} does not exist")]
     UnknownIrq(Irq),
-    /// Private interrupts stay on their CPUs.
+    /// The interrupt is private to each CPU and cannot be moved.
     #[error("IRQ {0} is private to each CPU")]
     PerCpu(Irq),
-    /// The CPU is off line or unknown.
-    #[error("CPU {0} is not on line")]
+    /// The CPU is offline or unknown.
+    #[error("CPU {0} is not online")]
     Offline(Cpu),
-    /// None of the CPUs that the caller names is on line.
-    #[error("none of the CPUs that the interrupt may be delivered to is on line")]
+    /// None of the given CPUs is online.
+    #[error("none of the CPUs to which the interrupt may be delivered is online")]
     NoneOnline,
     /// The interrupt is managed for other CPUs:
     /// [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
-    #[error("the interrupt follows certain CPUs, and CPU {0} is none of them")]
+    #[error("the interrupt is managed for other CPUs, and cannot be delivered to CPU {0}")]
     NotAmong(Cpu),
     /// The kernel's heap is exhausted. Nothing was moved.
     #[error("the kernel has no memory for the interrupt's affinity")]
     NoMemory,
-    /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can
-    /// neither be masked nor change its message in one store.
+    /// The controller refused, or the endpoint's limits rule the move out. [`MsiError::WouldTear`]
+    /// if the endpoint can neither be masked nor change its message in one store.
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// A controller composed a message for a group whose data is not aligned to the group's size.
@@ -86,66 +87,66 @@ pub enum MoveError {
         "the controller's message data {data:#x} is not aligned to its group of {count} vectors"
     )]
     Misaligned {
-        /// The data.
+        /// The message data.
         data: u32,
-        /// Vectors of the group.
+        /// Number of vectors in the group.
         count: u16,
     },
-    /// The endpoint did not take the new message, and keeps the old one.
+    /// The endpoint did not accept the new message, and keeps the old one.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// An interrupt that stays on a CPU that goes off line, and why. It is not delivered until it is
-/// moved or the CPU is back.
+/// An interrupt that could not be moved away from a CPU that goes offline, and the reason. It is
+/// not delivered until it is moved or the CPU is online again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stranded {
     /// The interrupt.
     pub irq: Irq,
-    /// The reason.
+    /// The reason why it could not be moved.
     pub error: MoveError,
 }
 
-/// The CPU is not one of those the core was made for.
+/// The CPU number is not below the number of CPUs in the core's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("CPU {0} is not one of those that the interrupt core was made for")]
+#[error("CPU {0} is unknown to the interrupt core")]
 pub struct UnknownCpu(pub Cpu);
 
-/// A device's vectors could not be set up. Nothing of the attempt remains.
+/// A device's vectors could not be set up. The attempt was rolled back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiDeviceError {
-    /// The range of counts asked for is empty or zero, or holds no power of two for a group.
-    #[error("no count of vectors that the device could be granted lies between {min} and {max}")]
+    /// The requested range of counts is empty or zero, or contains no power of two for a group.
+    #[error("the device cannot be granted any number of vectors between {min} and {max}")]
     BadCount {
-        /// The least that was asked for.
+        /// The smallest requested count.
         min: u16,
-        /// The most.
+        /// The largest requested count.
         max: u16,
     },
-    /// The device stores fewer messages than the caller needs.
-    #[error("the device has {free} free message slots, {wanted} are needed")]
+    /// The device's message store has too few free slots.
+    #[error("the device has {free} free message slots, but {wanted} are needed")]
     TooFewSlots {
-        /// Slots without a vector.
+        /// Number of slots without a vector.
         free: u16,
-        /// The least that was asked for.
+        /// The smallest requested count.
         wanted: u16,
     },
     /// The device's store has no such slot.
     #[error("the device's message store has no slot {0}")]
     NoSlot(u16),
-    /// The slot was asked for twice, or has a vector.
-    #[error("slot {0} of the device's message store has a vector already")]
+    /// The slot already has a vector, or was requested twice.
+    #[error("slot {0} of the device's message store already has a vector")]
     SlotInUse(u16),
-    /// The device has no vector there.
+    /// The slot has no vector.
     #[error("the device has no vector allocated at slot {0}")]
     NoVector(u16),
-    /// The vectors of a group have one message.
-    #[error("slot {0} is one of a group, which is freed as a whole")]
+    /// The slot belongs to a group, whose vectors share one message and can be freed only together.
+    #[error("slot {0} belongs to a group, which can be freed only as a whole")]
     OfAGroup(u16),
-    /// A group needs the whole store.
+    /// An aligned group needs the whole store, but other vectors are already allocated.
     #[error(
-        "the device has vectors already, an aligned group needs to be the first and only allocation"
+        "the device already has vectors, but an aligned group must be its only allocation"
     )]
     GroupNotFirst,
     /// A controller composed a message for a group whose data is not aligned to the group's size.
@@ -153,33 +154,36 @@ pub enum MsiDeviceError {
         "the controller's message data {data:#x} is not aligned to its group of {count} vectors"
     )]
     Misaligned {
-        /// The data.
+        /// The message data.
         data: u32,
-        /// Vectors of the group.
+        /// Number of vectors in the group.
         count: u16,
     },
-    /// A controller handed out a vector beyond the vector space, or none where it had to.
+    /// A controller allocated a vector outside the vector space, or too few vectors.
     #[error(
-        "the controller handed out vector {0}, which is beyond the 24 bits of the vector space"
+        "the controller allocated vector {0}, which is beyond the 24 bits of the vector space"
     )]
     VectorOutOfRange(HwIrq),
     /// The device's domain was torn down.
-    #[error("the device is gone")]
+    #[error("the device's interrupt domain was torn down")]
     Gone,
     /// A tier of the hierarchy does not fit the endpoint.
     #[error(transparent)]
     Tier(#[from] Mismatch),
-    /// A tier of the hierarchy takes messages that the device stores itself only from isolated
-    /// devices.
-    #[error("tier {tier} lets only isolated devices store messages, and this one is not: {reason}")]
+    /// A tier of the hierarchy accepts messages in device-defined stores only from isolated
+    /// devices, and this device is not isolated.
+    #[error(
+        "tier {tier} lets only isolated devices store messages, but this device is not isolated: \
+         {reason}"
+    )]
     NotIsolated {
-        /// The tier.
+        /// Name of the tier.
         tier: &'static str,
-        /// The reason.
+        /// The reason why the device is not isolated.
         reason: NotIsolated,
     },
-    /// No CPU is on line.
-    #[error("no CPU is on line to take the interrupts")]
+    /// No CPU is online.
+    #[error("no CPU is online to take the interrupts")]
     NoCpu,
     /// The kernel's heap is exhausted.
     #[error("the kernel has no memory for the device's vectors")]
@@ -187,7 +191,7 @@ pub enum MsiDeviceError {
     /// The controller refused.
     #[error(transparent)]
     Controller(#[from] MsiError),
-    /// The endpoint did not take its messages.
+    /// The endpoint did not accept its messages.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

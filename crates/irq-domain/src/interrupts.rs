@@ -1,4 +1,4 @@
-//! The interrupt core as the kernel calls it.
+//! The interface of the interrupt core to the kernel.
 
 use crate::affinity::placement::{self, Placement};
 use crate::affinity::policy::{AffinityPolicy, Moved};
@@ -30,14 +30,14 @@ use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 /// Configuration of an interrupt core.
 #[non_exhaustive]
 pub struct Config {
-    /// Number of CPUs that are or can come on line: [`Cpu`]s 0 to one less.
+    /// Number of CPUs that are online or can come online. [`Cpu`] numbers must be below it.
     pub cpus: NonZeroU16,
     /// The kernel.
     pub host: Arc<dyn Host>,
-    /// The root controller's wired and private interrupts, if it has any for the core to hand out.
-    /// Without it, requests for either are refused.
+    /// The root controller's wired and private interrupts, if the core should manage them. If this
+    /// is `None`, requests for them are refused.
     pub wired: Option<Arc<dyn WiredParent>>,
-    /// The choice of CPUs: [`RoundRobin`] without it.
+    /// Placement policy; `None` selects [`RoundRobin`].
     pub policy: Option<Arc<dyn AffinityPolicy>>,
     /// The boot CPU, which is online from the beginning. Must be less than `cpus`.
     pub boot_cpu: Cpu,
@@ -74,17 +74,17 @@ impl fmt::Debug for Config {
 
 /// The interrupt core of one machine.
 ///
-/// Each interrupt has a name of its own here, an [`Irq`], and a [`HwIrq`] by which the root
-/// controller acknowledges it. While somebody handles it, it has a handler. Handlers are requested
-/// for wired interrupts ([`request_wired`](Self::request_wired)), private ones
-/// ([`request_per_cpu`](Self::request_per_cpu)) and a device's message-signalled ones
+/// Each interrupt has an [`Irq`], which the core assigns, and a [`HwIrq`], by which the root
+/// controller acknowledges it. Handlers can be requested for wired interrupts
+/// ([`request_wired`](Self::request_wired)), private ones
+/// ([`request_per_cpu`](Self::request_per_cpu)) and a device's message-signaled ones
 /// ([`MsiDevice`](crate::MsiDevice)); the handle that a request returns owns the handler.
 ///
 /// **Disabling is eager**: it masks at the source, so dispatch never touches hardware and a
-/// disabled source cannot storm. What was under way when it was masked is remembered, and sent
-/// again when it is enabled.
+/// disabled source cannot storm. An arrival that was already in flight is recorded, and sent again
+/// when the interrupt is enabled.
 ///
-/// Its clones, and the handles and devices made with it, share the one core. The last of them is
+/// Clones share one core, as do the handles and devices created with it. The last of them must be
 /// dropped by a task.
 #[derive(Clone)]
 pub struct Interrupts {
@@ -93,7 +93,7 @@ pub struct Interrupts {
 
 impl Interrupts {
     /// Creates an interrupt core without interrupts. The boot CPU is online; the others are
-    /// offline. The kernel must keep the core as long as its CPUs take interrupts.
+    /// offline. The kernel must keep the core alive as long as its CPUs take interrupts.
     ///
     /// Context: task; may sleep.
     ///
@@ -118,15 +118,16 @@ impl Interrupts {
     ///
     /// Context: hard IRQ.
     ///
-    /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself,
-    /// whatever the answer:
-    /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same and lower priority wait
-    ///   for the handler.
-    /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; LPIs
-    ///   have no active state and take none). Interrupts can nest; the same message that arrives
-    ///   again below its own handler is [deferred](Deferral::Running), not nested.
+    /// The caller is the trap loop of `cpu`, and must end the interrupt at the CPU interface
+    /// itself, whatever the result:
+    /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same or lower priority stay
+    ///   pending until the handler returns.
+    /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; not
+    ///   for LPIs, which have no active state). Interrupts can nest, but a message that arrives
+    ///   again while its own handler runs is [deferred](Deferral::Running).
     ///
-    /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
+    /// The special INTIDs (1020 to 1023) are not vectors: the trap loop must not pass them to this
+    /// function.
     #[inline]
     pub fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         self.core.registry.dispatcher.dispatch(cpu, hwirq)
@@ -144,11 +145,11 @@ impl Interrupts {
         self.request_wired_at(self.core.root.parent()?, request, handler)
     }
 
-    /// Like [`request_wired`](Self::request_wired), at another controller with wired inputs. Its
-    /// vectors share one number space, that of [`dispatch`](Self::dispatch). If the controller sits
-    /// directly on inputs of the root, its vectors are the root's. If it has a single input of the
-    /// root, whose handler dispatches the interrupts that it finds, its vectors are other numbers
-    /// below 2^24.
+    /// Like [`request_wired`](Self::request_wired), but at another controller with wired inputs.
+    /// The vectors of all controllers share the number space of [`dispatch`](Self::dispatch). If
+    /// the controller's inputs are wired one-to-one to inputs of the root, its vectors are the
+    /// root's. If it is chained to a single input of the root, whose handler dispatches the
+    /// interrupts that it finds, its vectors must be otherwise unused numbers below 2^24.
     ///
     /// Context: task; may sleep.
     pub fn request_wired_at<R: Into<IrqReturn>>(
@@ -172,14 +173,14 @@ impl Interrupts {
     /// each CPU. A GIC's PPIs are level-sensitive whenever a CPU has been turned on; for an edge,
     /// that CPU must call the wired parent's `set_trigger` before it enables the interrupt.
     /// `trigger` determines whether an arrival that nests inside its own handler must be recorded
-    /// (edge) or will be signalled again (level). The wired parent's `mask`, `unmask` and
+    /// (edge) or will be signaled again (level). The wired parent's `mask`, `unmask` and
     /// `set_pending` are also used for the private vector, and act on the calling CPU.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`RequestError::NoWiredParent`]: without a wired parent, the interrupt could not be
-    /// unmasked. [`RequestError::OutOfRange`], [`RequestError::InUse`].
+    /// [`RequestError::NoWiredParent`] without a wired parent, because the interrupt could not be
+    /// unmasked; [`RequestError::OutOfRange`]; [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<IrqReturn>>(
         &self,
         hwirq: HwIrq,
@@ -201,9 +202,9 @@ impl Interrupts {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`request_per_cpu`](Self::request_per_cpu). [`RequestError::InUse`] if the interrupt
-    /// has a handler on one of the CPUs. [`RequestError::UnknownCpu`], and [`RequestError::NoCpu`]
-    /// if `on` is empty.
+    /// As for [`request_per_cpu`](Self::request_per_cpu); [`RequestError::InUse`] if the interrupt
+    /// already has a handler on one of the CPUs, [`RequestError::UnknownCpu`] if one of the CPUs
+    /// does not exist, and [`RequestError::NoCpu`] if `on` is empty.
     pub fn request_per_cpu_on<R: Into<IrqReturn>>(
         &self,
         on: &[Cpu],
@@ -242,9 +243,9 @@ impl Interrupts {
         host.irq_restore(state);
     }
 
-    /// Marks a CPU as online. Its controller interface must work. Managed interrupts that were shut
-    /// down for lack of a CPU start again there; no other interrupt is moved to it. Calls
-    /// `stranded` for each managed interrupt that could not be started and stays shut down.
+    /// Marks a CPU as online. Its controller interface must already be set up. Managed interrupts
+    /// that were shut down for lack of a CPU start again there; no other interrupt is moved to it.
+    /// Calls `stranded` for each managed interrupt that could not be started and stays shut down.
     /// `stranded` must not call the core.
     ///
     /// Context: task; may sleep.
@@ -270,7 +271,7 @@ impl Interrupts {
         self.runtime().cpus()
     }
 
-    /// Returns true if interrupts may be sent to this CPU.
+    /// Returns `true` if interrupts may be sent to this CPU.
     ///
     /// Context: any.
     pub fn is_online(&self, cpu: Cpu) -> bool {
@@ -315,7 +316,8 @@ impl Interrupts {
         placement.set_affinity_among(registry, &descriptor, among)
     }
 
-    /// Returns the CPU to which an interrupt is delivered; `None` for private and unknown ones.
+    /// Returns the CPU to which an interrupt is delivered, or `None` if the interrupt is private or
+    /// unknown.
     ///
     /// Context: task; may sleep.
     pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
@@ -326,7 +328,8 @@ impl Interrupts {
         }
     }
 
-    /// Returns all interrupts, by ascending number. Their counters may change during the call.
+    /// Returns information on all interrupts, by ascending number. Their counters may change during
+    /// the call.
     ///
     /// Context: task; may sleep.
     ///

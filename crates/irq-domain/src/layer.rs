@@ -1,9 +1,9 @@
-//! Levels between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
+//! Layers between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
 //!
-//! A [`Layer`] states what it changes and nothing else. [`LayeredParent`] makes an
-//! [`MsiParent`](msi_types::MsiParent) of a layer and the parent below it: forwarding, roll-back,
-//! and the record of each device's messages are written there, once. Masks, pending states and the
-//! owners of vectors are not in [`Layer`] and go to the parent: a layer cannot get in its way.
+//! A [`Layer`] describes only what it changes. [`LayeredParent`] combines a layer and the parent
+//! below it into an [`MsiParent`](msi_types::MsiParent), and implements forwarding, rollback and
+//! the record of each device's messages for all layers. Masking, pending state and the ownership of
+//! vectors bypass the layer and are forwarded to the parent.
 
 mod doorbell_mapping;
 mod hypervisor;
@@ -21,8 +21,9 @@ use msi_types::{
     Rewrite, Tier,
 };
 
-/// Fit below a layer that chooses addresses: the way the endpoint changes them is known
-/// where they are.
+/// Returns the rewrite limit for the level below a layer that chooses addresses. The layer's own
+/// messages are checked against the endpoint's limit when they are rewritten, so the level below
+/// must only keep the data.
 const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     match rewrite {
         Rewrite::LowWordOnly | Rewrite::Never => Rewrite::AddressOnly,
@@ -30,13 +31,14 @@ const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     }
 }
 
-/// A level between a device and its controller.
+/// A layer between a device and its controller.
 ///
-/// All operations but [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester),
-/// [`isolation`](Self::isolation) and [`dma_isolation`](Self::dma_isolation) are task operations.
+/// All operations except [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester),
+/// [`isolation`](Self::isolation) and [`dma_isolation`](Self::dma_isolation) are called only by
+/// tasks, and may sleep.
 pub trait Layer: Send + Sync {
-    /// Returns the layer's name, and the properties that it adds to or removes from the levels
-    /// below.
+    /// Returns the layer's name, and the capabilities and properties by which it changes those of
+    /// the levels below.
     ///
     /// Context: any.
     fn tier(&self) -> Tier;
@@ -46,7 +48,7 @@ pub trait Layer: Send + Sync {
     /// Context: any.
     ///
     /// # Errors
-    /// [`MsiError::Bus`] if this requester cannot be passed on.
+    /// [`MsiError::Bus`] if the layer cannot forward messages of this requester.
     fn requester(&self, device: RequesterId) -> Result<RequesterId, MsiError> {
         Ok(device)
     }
@@ -59,9 +61,10 @@ pub trait Layer: Send + Sync {
         fit
     }
 
-    /// Makes the message that a device is to store of the one that the level below composed, and
-    /// whatever that takes (a page is mapped). `fit` is what the device can store. Each message
-    /// held is [let go](Self::let_go) once.
+    /// Translates the message that the level below composed into the message that the device must
+    /// store, and acquires the resources that this requires (for example, maps a page). `fit`
+    /// describes the messages that the device can store. Each message that this returns is
+    /// [released](Self::let_go) exactly once.
     fn hold(
         &self,
         device: RequesterId,
@@ -72,7 +75,8 @@ pub trait Layer: Send + Sync {
         Ok(below)
     }
 
-    /// The device stores a message no more: `message` is what [`hold`](Self::hold) answered.
+    /// Releases the resources of `message`, which [`hold`](Self::hold) returned and the device no
+    /// longer stores.
     fn let_go(&self, device: RequesterId, message: MsiMessage) {
         let _ = (device, message);
     }
@@ -100,7 +104,7 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Writes one line for people, not indented.
+    /// Writes one readable line without indentation.
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{}: requester {device}", self.tier().name)
     }

@@ -1,13 +1,13 @@
 //! An interrupt core for kernels and hypervisors: lock-free dispatch, affinity, and per-device MSI
 //! domains.
 //!
-//! It knows no controller. Traits connect it to the rest:
+//! The crate is independent of any controller. Traits connect it to the rest of the kernel:
 //!
-//! - Controllers come in through [`msi_types::MsiParent`] (whatever turns a device's messages into
-//!   interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the root controller's
-//!   own inputs).
-//! - Devices come in through [`msi_types::MessageStore`]; [`pci`] has two.
-//! - The kernel comes in through [`Host`].
+//! - Controllers implement [`msi_types::MsiParent`] (an ITS or a layer over one: anything that
+//!   turns a device's messages into interrupts) and [`msi_types::WiredParent`] (the root
+//!   controller's wired inputs).
+//! - Devices implement [`msi_types::MessageStore`]; [`pci`] provides the stores for MSI and MSI-X.
+//! - The kernel implements [`Host`].
 //!
 //! ```text
 //!  CPU's trap loop ── dispatch(cpu, hwirq) ──▶ Interrupts ──▶ handler
@@ -20,37 +20,37 @@
 //!                                                     └──▶ MessageStore (MSI, MSI-X, others)
 //! ```
 //!
-//! Between a device and its controller there may be [`layer`]s: an IOMMU, a bus with quirks. A
-//! device's driver sees none of it.
+//! [`layer`]s such as an IOMMU or a bus with quirks can sit between a device and its controller.
+//! They are invisible to the device's driver.
 //!
-//! # What holds
-//! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an
-//!   indirect call.
-//! - **A handler never runs beside itself**, unless it is private to each CPU. A message may be
-//!   acknowledged elsewhere while the handler still runs, as its affinity just changed. It is
-//!   neither lost nor run there: it is sent again through the controller and arrives at its current
-//!   target. Such *redeliveries* are counted.
-//! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is
-//!   sent again at enable.
-//! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
-//!   [may not wait](TaskContext::may_wait), a handler or any other interrupt of the kernel's own,
-//!   drop neither waits nor frees.
-//! - **A level may have several handlers** ([`Sharing::Shared`]), which may be added and removed
-//!   while CPUs dispatch. Each interrupt runs all of them.
-//! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
-//!   do](IrqReturn::None), time after time.
-//! - **A message that comes before its handler waits for it**. It waits at the endpoint if that can
-//!   be masked at any time. Else it is acknowledged and sent again at the request. Controllers are
-//!   not asked to mask new vectors.
-//! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
+//! # Guarantees
+//! - **Dispatch acquires no lock and allocates nothing**: it costs a table walk, two
+//!   compare-and-swaps and an indirect call.
+//! - **A handler never runs concurrently with itself**, unless its interrupt is private to each
+//!   CPU. If the affinity has just changed, another CPU may acknowledge a message while the handler
+//!   still runs. That message is not lost: it is sent again through the controller and arrives at
+//!   the current target. The core counts these *redeliveries*.
+//! - **Disabling is eager and loses nothing**: it masks the interrupt at its source immediately. An
+//!   arrival that was already in flight is sent again when the interrupt is enabled.
+//! - **Dropping a handle synchronizes** with the handler on whichever CPU it runs. If the caller
+//!   [may not wait](TaskContext::may_wait), for example in a handler, drop neither waits nor frees.
+//! - **A level-triggered input may have several handlers** ([`Sharing::Shared`]), which can be
+//!   added and removed while CPUs dispatch. Each interrupt runs all of them.
+//! - **A screaming interrupt is shut off**: an interrupt whose handler [finds nothing to
+//!   do](IrqReturn::None) in nearly every run.
+//! - **A message that arrives before its handler is installed is kept**. If the endpoint can be
+//!   masked at any time, it holds the message. Otherwise the core acknowledges the message, and
+//!   sends it again when a handler is requested. Controllers need not mask new vectors.
+//! - **Failures are rolled back**: an allocation, a setup or an affinity change takes effect
+//!   completely or not at all.
 //!
 //! # Contexts
-//! Each operation states its [context](msi_types#contexts). A kernel reports by
-//! [`may_wait`](TaskContext::may_wait) whether the caller is in a task that may sleep.
+//! Each operation states its [context](msi_types#contexts). The kernel implements
+//! [`may_wait`](TaskContext::may_wait) to report whether the caller is in a task that may sleep.
 //!
 //! # Example
 //!
-//! A kernel, a controller and a device, each reduced to the least; the device's vector fires twice:
+//! A minimal kernel, controller and device. The device's vector fires twice:
 //!
 //! ```
 //! # use core::{fmt, num::NonZeroU16};
@@ -126,7 +126,7 @@
 //!     assert_eq!(context.cpu(), Cpu::new(0));
 //! })?;
 //!
-//! // The trap loop of CPU 0, with what it read from the controller:
+//! // The trap loop of CPU 0, with the interrupt that the controller acknowledged:
 //! for _ in 0..2 {
 //!     assert_eq!(interrupts.dispatch(Cpu::new(0), handle.hwirq()), Dispatched::Handled);
 //! }

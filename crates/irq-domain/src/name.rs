@@ -1,4 +1,4 @@
-//! Names for people.
+//! Names of handlers and devices, for messages and statistics.
 
 use alloc::collections::TryReserveError;
 use alloc::string::String;
@@ -6,7 +6,7 @@ use core::fmt;
 use core::ops::Deref;
 use doorbell_fallible::Shared;
 
-/// The name of a handler or of a device. A clone shares its memory.
+/// The name of a handler or a device. Clones share its memory.
 #[derive(Clone)]
 pub struct Name(Shared<String>);
 
@@ -18,7 +18,7 @@ impl Name {
         Shared::try_new(owned).map(Self)
     }
 
-    /// Creates the name that `write` writes.
+    /// Creates a name from the text that `write` writes.
     pub(crate) fn try_written(
         write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
     ) -> Result<Self, TryReserveError> {

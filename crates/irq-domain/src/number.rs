@@ -2,18 +2,18 @@
 
 use core::fmt;
 
-/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed.
+/// An IRQ number: the core's own number of an interrupt, dense from 0. Freed numbers are reused.
 /// Never an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Irq(u32);
 
 impl Irq {
-    /// The IRQ with this number.
+    /// Creates the IRQ with this number.
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }

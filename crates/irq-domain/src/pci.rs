@@ -1,16 +1,16 @@
-//! PCI functions as message stores: discovery of functions, and drivers of their MSI and MSI-X
+//! PCI functions as message stores: discovery of functions, and drivers for their MSI and MSI-X
 //! capabilities.
 //!
-//! | a kernel | calls |
+//! | step of a kernel | call |
 //! |---|---|
-//! | maps the configuration space of a host bridge | [`Ecam::new`] over a [`MappedRegion`] |
-//! | finds its functions, with bus numbers, addresses and aliases | [`enumerate`] |
-//! | takes a function into use | [`Function::enable`], [`Function::store`] |
+//! | maps a host bridge's configuration space | [`Ecam::new`] over a [`MappedRegion`] |
+//! | finds the functions, and assigns bus numbers and addresses | [`enumerate`] |
+//! | starts to use a function | [`Function::enable`], [`Function::store`] |
 //! | passes the store to the interrupt core | [`MsiDeviceConfig::new`](crate::MsiDeviceConfig::new) |
 //!
 //! A kernel that has a PCI subsystem skips the first two: its bus driver provides access
 //! ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and calls
-//! [`find_store`] for a [`MessageStore`](msi_types::MessageStore).
+//! [`find_store`] to obtain a [`MessageStore`](msi_types::MessageStore).
 //!
 //! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §7.5 and §7.7.
 
@@ -42,14 +42,16 @@ use alloc::collections::TryReserveError;
 use core::fmt;
 use msi_types::pci::{msi, msix};
 
-/// A function's capability cannot be driven. The fault is the device's, or its hypervisor's.
+/// The reason why a function's capability cannot be used. Except for
+/// [`NotMapped`](Self::NotMapped), [`Unplaced`](Self::Unplaced) and [`NoMemory`](Self::NoMemory),
+/// the fault is the device's, or that of the hypervisor that emulates it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PciError {
     /// The function has no such capability.
     #[error("the function has no {} capability", CapabilityName(*id))]
     NoCapability {
-        /// Its ID.
+        /// ID of the capability.
         id: u8,
     },
     /// The capability's registers reach beyond configuration space.
@@ -58,31 +60,31 @@ pub enum PciError {
         CapabilityName(*id)
     )]
     CapabilityTooLong {
-        /// Its ID.
+        /// ID of the capability.
         id: u8,
-        /// Its offset.
+        /// Offset of the capability.
         offset: u16,
     },
     /// Multiple Message Capable holds a reserved value.
     #[error("the MSI capability claims 2^{log2} vectors, more than 32")]
     ReservedVectorCount {
-        /// The field's value.
+        /// Value of the field.
         log2: u8,
     },
-    /// The table or the pending bits lie in a base address register that does not exist.
+    /// The table or the pending bits are in a base address register that does not exist.
     #[error("MSI-X refers to base address register {bir}, which does not exist")]
     ReservedBar {
-        /// The register's index.
+        /// Index of the register.
         bir: u8,
     },
     /// The table or the pending bits do not fit their memory region.
     #[error("MSI-X needs {end:#x} bytes of base address register {bir}, which has {length:#x}")]
     OutsideBar {
-        /// The register's index.
+        /// Index of the register.
         bir: u8,
         /// End of the table or of the pending bits.
         end: u64,
-        /// The region's length in bytes.
+        /// Length of the region in bytes.
         length: u64,
     },
     /// The function has neither an MSI-X nor an MSI capability.
@@ -92,22 +94,22 @@ pub enum PciError {
     /// did not map.
     #[error("MSI-X needs base address register {bir}, which is not mapped")]
     NotMapped {
-        /// The register's index.
+        /// Index of the register.
         bir: u8,
     },
-    /// A memory region has no address, so the function must not decode any. The host bridge's
-    /// windows are too small, or none fits the register.
+    /// A memory region has no address, so the function must not decode any region. The host
+    /// bridge's windows are too small, or the register cannot hold an address in any of them.
     #[error("base address register {bir} has no address: the windows have no room for it")]
     Unplaced {
-        /// The register's index.
+        /// Index of the register.
         bir: u8,
     },
-    /// The kernel's heap is exhausted. The function was not touched.
+    /// The kernel's heap is exhausted. The function was not changed.
     #[error("the kernel has no memory for the state of the function's vectors")]
     NoMemory,
 }
 
-/// Name of a capability for messages.
+/// Name of a capability, for error messages.
 struct CapabilityName(u8);
 
 impl fmt::Display for CapabilityName {

@@ -1,4 +1,4 @@
-//! Requests of interrupts, and the handles that own their handlers.
+//! Requests for interrupts, and the handles that own the handlers.
 
 pub(crate) mod deferred_free;
 pub(crate) mod handle;

@@ -1,4 +1,5 @@
-//! The kernel, the CPUs on line and the count of redeliveries, for the core and its sources.
+//! State that the core and its interrupt sources share: the kernel, the online CPUs and the count
+//! of redeliveries.
 
 use crate::error::{MoveError, UnknownCpu};
 use crate::host::Host;
@@ -9,10 +10,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// Parts of the interrupt core that interrupt sources use as well.
+/// Parts of the interrupt core that interrupt sources also use.
 pub(crate) struct Runtime {
     host: Arc<dyn Host>,
-    /// By CPU: interrupts may be sent to it.
+    /// Per CPU: `true` if interrupts may be sent to it.
     online: Vec<AtomicBool>,
     redelivered: AtomicU64,
 }
@@ -47,7 +48,7 @@ impl Runtime {
         if self.is_online(cpu) { Ok(()) } else { Err(MoveError::Offline(cpu)) }
     }
 
-    /// The CPU is one of those that the core was made for.
+    /// Sets whether interrupts may be sent to a CPU. Ignores CPUs beyond the configured number.
     pub(crate) fn set_online(&self, cpu: Cpu, online: bool) {
         if let Some(flag) = self.online.get(cpu.index()) {
             flag.store(online, Ordering::SeqCst);

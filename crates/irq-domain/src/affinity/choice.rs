@@ -1,4 +1,4 @@
-//! Choice of an interrupt's CPU: by the kernel's policy, and by what can be reached.
+//! Choice of an interrupt's CPU, by the kernel's policy and by reachability.
 
 use crate::affinity::lists::Candidates;
 use crate::affinity::policy::{AffinityPolicy, RoundRobin};
@@ -6,7 +6,7 @@ use crate::error::MoveError;
 use alloc::sync::Arc;
 use msi_types::{Cpu, MsiError};
 
-/// The kernel's policy, or [`RoundRobin`] without one.
+/// The kernel's policy, or [`RoundRobin`] if it has none.
 pub(crate) struct CpuChoice {
     policy: Option<Arc<dyn AffinityPolicy>>,
     round_robin: RoundRobin,
@@ -41,8 +41,9 @@ impl CpuChoice {
     }
 }
 
-/// Tries `choice`, then the other CPUs on line as long as they cannot be reached. The controller
-/// may not reach a CPU, or an endpoint's address may be too narrow for its doorbell.
+/// Tries `choice`, then the other online CPUs, until one can be reached. A CPU is unreachable if
+/// the controller cannot deliver to it, or if the endpoint's address register is too narrow for the
+/// CPU's doorbell.
 pub(crate) fn first_reachable<T, E: Unreachable>(
     choice: Cpu,
     online: &[Cpu],
@@ -53,7 +54,7 @@ pub(crate) fn first_reachable<T, E: Unreachable>(
     as_long_as_unreachable(result, others, attempt)
 }
 
-/// Tries CPUs in their order, likewise. Returns `None` if `cpus` is empty.
+/// Tries `cpus` in order until one can be reached. Returns `None` if `cpus` is empty.
 pub(crate) fn first_of<T, E: Unreachable>(
     cpus: &[Cpu],
     mut attempt: impl FnMut(Cpu) -> Result<T, E>,
@@ -77,7 +78,7 @@ fn as_long_as_unreachable<'a, T, E: Unreachable>(
     result
 }
 
-/// Errors after which another CPU is worth a try.
+/// Errors after which another CPU should be tried.
 pub(crate) trait Unreachable {
     fn is_unreachable(&self) -> bool;
 }

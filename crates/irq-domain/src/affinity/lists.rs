@@ -1,13 +1,14 @@
-//! Lists of CPUs in room that was reserved: those on line, and those to try for an interrupt.
+//! Lists of CPUs whose memory is reserved in advance: the online CPUs, and the candidates for an
+//! interrupt.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// The CPUs that interrupts may be sent to.
+/// The online CPUs.
 pub(crate) struct Hotplug {
-    /// Ascending.
+    /// The online CPUs, in ascending order.
     pub(crate) online: Vec<Cpu>,
     pub(crate) room: Candidates,
 }
@@ -32,7 +33,7 @@ impl Hotplug {
     }
 }
 
-/// Room for a list of CPUs, and for a count by CPU.
+/// Memory for a list of CPUs and for a count per CPU.
 pub(crate) struct Candidates {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) load: Vec<u32>,

@@ -1,5 +1,5 @@
-//! Placement of interrupts on CPUs, which come and go. What a CPU that goes off line takes was
-//! reserved when the core was made: its interrupts are moved without an allocation.
+//! Placement of interrupts on CPUs, and CPU hotplug. All memory that is needed to take a CPU
+//! offline is reserved when the core is created, so its interrupts are moved without allocating.
 
 use crate::affinity::choice::{CpuChoice, Unreachable, first_of, first_reachable};
 use crate::affinity::lists::{Candidates, Hotplug};
@@ -16,15 +16,16 @@ use doorbell_fallible::try_collect;
 use doorbell_lock::{TaskReadGuard, TaskRwLock};
 use msi_types::Cpu;
 
-/// The CPUs on line, and the policy that chooses among them.
+/// The online CPUs, and the policy that chooses among them.
 pub(crate) struct Placement {
-    /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
+    /// Held for reading while CPUs are chosen for new interrupts, and for writing while a CPU goes
+    /// online or offline.
     hotplug: TaskRwLock<Hotplug>,
     choice: CpuChoice,
 }
 
-/// The CPUs on line. None comes or goes while this is held: a CPU that was chosen is seen as a
-/// target before it can go.
+/// The online CPUs. While this is held, no CPU can go online or offline, so an interrupt is visible
+/// at its chosen CPU before that CPU can go offline.
 pub(crate) struct OnlineCpus<'a>(TaskReadGuard<'a, Hotplug>);
 
 impl Deref for OnlineCpus<'_> {
@@ -36,7 +37,7 @@ impl Deref for OnlineCpus<'_> {
 }
 
 impl Placement {
-    /// CPU 0 is on line.
+    /// Creates the state in which only the boot CPU is online.
     pub(crate) fn try_new(
         cpus: usize,
         boot_cpu: Cpu,
@@ -102,7 +103,7 @@ impl Placement {
         Ok(())
     }
 
-    /// Moves an interrupt away from `from`, if it is there.
+    /// Moves an interrupt away from `from`, if that is its target.
     fn evacuate(
         &self,
         registry: &IrqRegistry,
@@ -132,8 +133,8 @@ impl Placement {
         unless_unknown(first_reachable(choice, &hotplug.online, relocate))
     }
 
-    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none
-    /// can be reached.
+    /// Moves an interrupt to another of the CPUs to which the kernel restricted it. Forgets the
+    /// restriction if none of them can be reached.
     fn among_wanted(
         &self,
         host: &dyn Host,
@@ -218,7 +219,7 @@ fn relocate_and_tell(
     Ok(Moved { to, irqs })
 }
 
-/// Lets a managed interrupt through again that was shut down, on one of its CPUs.
+/// Starts a managed interrupt that was shut down, if `cpu` is one of its CPUs.
 fn start(registry: &IrqRegistry, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
     let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
     if !managed || !descriptor.control.lock(registry.host()).is_shut_down() {

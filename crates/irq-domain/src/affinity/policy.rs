@@ -1,12 +1,12 @@
-//! Choice of the CPU that takes an interrupt.
+//! Policies that choose the CPU of an interrupt.
 
 use crate::number::Irq;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use msi_types::Cpu;
 
-/// Chooses CPUs for new interrupts, and for those whose CPU goes off line. Replaceable by the
-/// kernel.
+/// Chooses CPUs for new interrupts, and for interrupts whose CPU goes offline. The kernel can
+/// supply its own policy.
 pub trait AffinityPolicy: Send + Sync {
     /// Chooses one of `online`, which is in ascending order and never empty. If the result is not
     /// in `online`, the core uses its first CPU.
@@ -15,7 +15,7 @@ pub trait AffinityPolicy: Send + Sync {
     fn choose(&self, online: &[Cpu]) -> Cpu;
 }
 
-/// One CPU after the other. The default.
+/// The default policy, which chooses the online CPUs in turn.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     next: AtomicUsize,
@@ -28,10 +28,12 @@ impl AffinityPolicy for RoundRobin {
     }
 }
 
-/// CPUs for each of `vectors` vectors, so that all CPUs have about as many vectors and all vectors
-/// about as many CPUs. Queues of a device, say, can [follow](crate::MsiDevice::allocate_managed)
-/// their CPUs. With fewer vectors than CPUs each gets neighbours in `cpus`, with more several share
-/// a CPU. Give the CPUs node by node to keep a queue's CPUs on one node. Nothing without CPUs.
+/// Distributes `cpus` over `vectors` vectors, so that the vectors per CPU and the CPUs per vector
+/// each differ by at most one. The queues of a device, for example, can then be
+/// [managed](crate::MsiDevice::allocate_managed) for their CPUs. With fewer vectors than CPUs, each
+/// vector has CPUs that are adjacent in `cpus`; with more, several vectors share a CPU. To keep
+/// each queue's CPUs on one NUMA node, order `cpus` by node. Returns an empty iterator if `cpus` is
+/// empty.
 ///
 /// ```
 /// use irq_domain::spread;
@@ -53,11 +55,11 @@ pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu
 /// An affinity change that took effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Moved {
-    /// The interrupts' effective affinity.
+    /// New effective affinity of the interrupts.
     pub to: Cpu,
-    /// The interrupts that moved: the one asked for, and those of its group where the controller
-    /// delivers a group as one. That is MultiMSI, if the message names the CPU. Empty if it was
-    /// there already.
+    /// The interrupts that moved: the requested one, and the rest of its group if the controller
+    /// can only deliver the group as a whole (Multi-MSI, if the message names the CPU). Empty if
+    /// the interrupt already had this affinity.
     pub irqs: Vec<Irq>,
 }
 

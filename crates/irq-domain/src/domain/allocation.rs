@@ -1,4 +1,5 @@
-//! Vectors for a device: placed, numbered, composed; or nothing at all.
+//! Transactional allocation of a device's vectors: they are placed on CPUs, numbered and composed,
+//! or everything is rolled back.
 
 use super::counts::Counts;
 use super::endpoint::Endpoint;
@@ -27,10 +28,11 @@ fn is_shortage(error: MsiDeviceError) -> bool {
     matches!(refused, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)
 }
 
-/// Makes the source of the interrupt of a slot.
+/// Function that creates the interrupt source of a slot.
 pub(super) type MakeSource<'a> = &'a dyn Fn(u16) -> Result<Shared<dyn IrqSource>, TryReserveError>;
 
-/// The device for which a [`Transaction`] takes vectors, and the CPUs that may take them.
+/// The device for which a [`Transaction`] allocates vectors, and the CPUs to which they may be
+/// delivered.
 #[derive(Clone, Copy)]
 pub(super) struct Site<'a> {
     pub(super) core: &'a IrqCore,
@@ -41,7 +43,8 @@ pub(super) struct Site<'a> {
     pub(super) online: &'a [Cpu],
 }
 
-/// Resources taken so far. Drop before [`commit`](Self::commit) gives all of them back.
+/// The resources allocated so far. Dropping the transaction without [`commit`](Self::commit) frees
+/// all of them.
 pub(super) struct Transaction<'a> {
     site: Site<'a>,
     taken: VectorTable,
@@ -52,13 +55,13 @@ impl<'a> Transaction<'a> {
         Self { site, taken: VectorTable::default() }
     }
 
-    /// Returns the vectors taken so far.
+    /// Returns the vectors allocated so far.
     pub(super) const fn taken(&self) -> &VectorTable {
         &self.taken
     }
 
-    /// Independent vectors: the most that are wanted at once; where the controller is short of
-    /// them, one after the other until it has none.
+    /// Allocates independent vectors: first the largest wanted count in one step; if the controller
+    /// does not have that many, one by one until it is exhausted.
     pub(super) fn independent(
         &mut self,
         counts: Counts,
@@ -83,8 +86,8 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// The largest group that the controller has, from slot 0 on: it is the store's only
-    /// allocation.
+    /// Allocates the largest group that the controller can provide. It starts at slot 0, because it
+    /// is the store's only allocation.
     pub(super) fn group(&mut self, counts: Counts) -> Result<(), MsiDeviceError> {
         let cpu = self.choose_cpu()?;
         let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });
@@ -107,7 +110,7 @@ impl<'a> Transaction<'a> {
         self.take_in(Allocation { block, shape, first: 0 }, cpu, None)
     }
 
-    /// Independent vectors on the CPUs that the policy spreads them over: one request for each CPU.
+    /// Allocates independent vectors on the CPUs that the policy chooses, with one request per CPU.
     pub(super) fn spread(&mut self, slots: &[u16]) -> Result<(), MsiDeviceError> {
         let mut placed = Vec::new();
         placed.try_reserve_exact(slots.len())?;
@@ -120,22 +123,23 @@ impl<'a> Transaction<'a> {
             .try_for_each(|part| self.allocate_on(part))
     }
 
-    /// Independent vectors for slots that are all to be on one CPU.
+    /// Allocates independent vectors for slots with the same chosen CPU.
     fn allocate_on(&mut self, slots: &[(Cpu, u16)]) -> Result<(), MsiDeviceError> {
         let count = u16::try_from(slots.len()).ok().and_then(NonZeroU16::new);
         let Some((count, (choice, _))) = count.zip(slots.first()) else { return Ok(()) };
         self.taken.reserve(slots.len(), slots.len())?;
         let shape = Shape::Independent;
         let (block, cpu) = self.request(count, shape, *choice)?;
-        // All are the transaction's before the first can fail.
+        // All blocks must belong to the transaction before a step can fail, so that a rollback
+        // frees them.
         for (block, (_, first)) in block.split().zip(slots) {
             self.taken.add_allocation(Allocation { block, shape, first: *first });
         }
         slots.iter().try_for_each(|(_, slot)| self.number(*slot, cpu, None))
     }
 
-    /// A vector that is delivered to `among` alone: at first to one on line that has the fewest
-    /// such vectors.
+    /// Allocates a vector that is delivered only to CPUs of `among`, initially to the online one
+    /// with the fewest managed vectors.
     pub(super) fn allocate_managed(
         &mut self,
         slot: u16,
@@ -158,7 +162,8 @@ impl<'a> Transaction<'a> {
         self.site.core.placement.choose(self.site.online).ok_or(MsiDeviceError::NoCpu)
     }
 
-    /// Asks the controller, for another CPU if that one cannot be reached.
+    /// Allocates a block at the controller for the chosen CPU, or for another one if that CPU
+    /// cannot be reached.
     fn request(
         &self,
         count: NonZeroU16,
@@ -191,8 +196,8 @@ impl<'a> Transaction<'a> {
         self.number(first, cpu, among)
     }
 
-    /// Gives the vectors of the allocation at slot `first` their numbers. A managed vector is alone
-    /// in its allocation.
+    /// Assigns numbers to the vectors of the allocation at slot `first`. A managed vector is the
+    /// only one of its allocation.
     fn number(
         &mut self,
         first: u16,
@@ -229,7 +234,8 @@ impl<'a> Transaction<'a> {
     pub(super) fn compose(&mut self) -> Result<(), MsiDeviceError> {
         let Site { parent, endpoint, .. } = self.site;
         let fit = endpoint.fit();
-        // An independent vector is alone in its allocation, and a group has one message.
+        // One message per allocation is enough: an independent vector is the only one of its
+        // allocation, and a group shares one message.
         self.taken.compose(|Allocation { block, shape, .. }| {
             let (message, deassert) = match endpoint.flow() {
                 Flow::Level => {
@@ -245,12 +251,12 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Returns the vectors, which the caller keeps.
+    /// Ends the transaction and returns the vectors to the caller.
     pub(super) fn commit(mut self) -> VectorTable {
         core::mem::take(&mut self.taken)
     }
 
-    /// Gives all vectors taken so far back.
+    /// Frees all vectors allocated so far.
     fn give_back(&mut self) {
         let IrqCore { registry, .. } = self.site.core;
         let (allocations, vectors) = core::mem::take(&mut self.taken).into_parts();
@@ -270,7 +276,7 @@ impl Drop for Transaction<'_> {
     }
 }
 
-/// Returns a block's vector, if it lies within the vector space.
+/// Returns a vector of a block after checking that it is within the vector space.
 fn in_range(block: &HwIrqBlock, index: u16) -> Result<HwIrq, MsiDeviceError> {
     let hwirq = block.hwirq(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
     if hwirq.get() < HWIRQS { Ok(hwirq) } else { Err(MsiDeviceError::VectorOutOfRange(hwirq)) }

@@ -1,5 +1,5 @@
-//! Wired-to-MSI bridges: controllers whose wired inputs become messages, each with a vector of its
-//! own.
+//! Wired-to-MSI bridges: controllers that translate their wired inputs to messages, each with its
+//! own vector.
 
 use super::msi_device::{MsiDevice, MsiDeviceConfig};
 use crate::error::{MsiDeviceError, RequestError};
@@ -10,15 +10,16 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
 
-/// A bridge's registers: a message store with a slot for each input, such as HiSilicon's mbigen. An
-/// input sends its message when it is triggered, and not again before it was [ended](Self::end).
+/// The registers of a bridge such as HiSilicon's mbigen: a message store with a slot for each
+/// input. An input sends its message when it is triggered, and must not send it again before it was
+/// [ended](Self::end).
 pub trait InputBridge: MessageStore {
     /// Sets the trigger of an input. Its interrupt is disabled during the call.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The input cannot be triggered like that.
+    /// The input does not support this trigger mode.
     fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError>;
 
     /// Ends an input's interrupt after its handler returned. If a level is still asserted, the
@@ -41,9 +42,9 @@ impl<'a> MsiDeviceConfig<'a, dyn InputBridge> {
     }
 }
 
-/// A bridge at its controller. Each input that ever had a handler has a vector, which stays the
-/// input's until the bridge is dropped.
-#[must_use = "dropping the bridge gives its vectors back"]
+/// A bridge that is attached to its controller. Each input that ever had a handler keeps its vector
+/// until the bridge is dropped.
+#[must_use = "dropping the bridge frees its vectors"]
 pub struct WiredBridge {
     device: MsiDevice,
     bridge: Arc<dyn InputBridge>,
@@ -116,12 +117,12 @@ impl WiredBridge {
         };
         let handle = self.device.request_disabled(input, name, run)?;
         self.bridge.set_trigger(input, trigger).map_err(MsiDeviceError::from)?;
-        // The last handler may have gone while the input waited for its end.
+        // The previous handler may have been removed before it ended the input.
         self.bridge.end(input);
         Ok(handle)
     }
 
-    /// The bridge's domain.
+    /// Returns the bridge's domain.
     pub const fn device(&self) -> &MsiDevice {
         &self.device
     }

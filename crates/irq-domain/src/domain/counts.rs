@@ -1,11 +1,11 @@
-//! Acceptable numbers of vectors.
+//! The numbers of vectors that an allocation may grant.
 
 use super::vector_table::VectorTable;
 use crate::error::MsiDeviceError;
 use core::ops::RangeInclusive;
 use msi_types::Shape;
 
-/// The counts that are acceptable.
+/// The range of acceptable counts.
 #[derive(Clone, Copy)]
 pub(super) struct Counts {
     pub(super) most: u16,
@@ -37,7 +37,7 @@ impl Counts {
         Ok(Self { most, least: min.max(1) })
     }
 
-    /// The sizes of a group that are worth a try, the largest first.
+    /// Returns the group sizes to try, the largest first.
     pub(super) fn groups(self) -> impl Iterator<Item = u16> {
         core::iter::successors(Some(self.most), |count| Some(count / 2))
             .take_while(move |count| *count >= self.least)

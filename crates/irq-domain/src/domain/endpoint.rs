@@ -1,4 +1,4 @@
-//! A device's message store, as its domain uses it.
+//! The interface between a device's message store and its domain.
 
 use super::vector_table::{Messages, VectorTable};
 use crate::irq::flow::Flow;
@@ -33,13 +33,13 @@ impl Endpoint {
         self.0.trigger()
     }
 
-    /// Returns the messages that the store can hold, and the way it is rewritten.
+    /// Returns the limits of the store's messages.
     pub(super) fn fit(&self) -> Fit {
         self.0.fit()
     }
 
-    /// Returns the endpoint's mask, if it can mask vectors in any context. Only the controller can
-    /// mask a level that was asserted.
+    /// Returns the endpoint's mask, if it can mask vectors in any context. Level-triggered stores
+    /// have none, because only the controller can mask a level that is already asserted.
     ///
     /// Context: any.
     pub(super) fn mask(&self) -> Option<&dyn FastMask> {
@@ -54,8 +54,8 @@ impl Endpoint {
     }
 
     /// Returns the initial state of a vector at the controller. Messages are held back at the
-    /// endpoint or by the handler cell: the controller is spared an invalidation for each. An
-    /// interrupt becomes a level while the controller holds it back.
+    /// endpoint or by the handler cell, which saves the controller an invalidation per vector. A
+    /// vector must be masked at the controller to be made level-triggered.
     pub(super) fn initially(&self) -> Initially {
         match self.trigger() {
             Trigger::Edge => Initially::Unmasked,
@@ -63,7 +63,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns the place where vectors are masked, for people.
+    /// Returns a description of where vectors are masked.
     pub(super) fn masked_at(&self) -> &'static str {
         match (self.mask(), self.0.masking()) {
             (Some(_), _) => "the endpoint",
@@ -77,8 +77,8 @@ impl Endpoint {
         self.0.forget();
     }
 
-    /// Puts the messages into the store, each masked if that is how it is held back, and turns the
-    /// store on.
+    /// Writes the messages to the store and turns the store on. If the endpoint can mask vectors in
+    /// any context, it leaves them masked.
     pub(super) fn write(
         &self,
         vectors: &VectorTable,
@@ -129,14 +129,15 @@ impl Endpoint {
             unmask(update);
         });
         if written.is_err() && !masks_itself {
-            // A queue that stopped at the message did not come to the unmasking. The first error is
-            // reported.
+            // A queue that failed at the message has not executed the unmask. The first error is
+            // the one to report.
             let _ = self.0.update(&mut |update: &mut dyn StoreUpdate| unmask(update));
         }
         written
     }
 
-    /// Returns true if the device cannot send half of the old message and half of the new one.
+    /// Returns `true` if the old message can be replaced without the device ever sending a mix of
+    /// the old and the new one.
     pub(super) fn can_replace(&self, old: Option<MsiMessage>, new: MsiMessage) -> bool {
         let Some(old) = old else { return false };
         match self.fit().rewrite {
@@ -150,7 +151,7 @@ impl Endpoint {
         }
     }
 
-    /// Clears slots that lose their vectors, and turns the store off if `enable` says so.
+    /// Clears slots whose vectors are removed, and turns the store off if `enable` is `Off`.
     /// Continues after failures.
     ///
     /// Context: task; may sleep.

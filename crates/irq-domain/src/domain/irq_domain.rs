@@ -26,7 +26,7 @@ use msi_types::{
     Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,
 };
 
-/// State that a device and its interrupts share.
+/// The state that a device and its interrupts share.
 pub(super) struct IrqDomain {
     pub(super) name: Name,
     pub(super) attachment: Shared<SharedAttachment>,
@@ -36,7 +36,7 @@ pub(super) struct IrqDomain {
 
 #[derive(Default)]
 struct DomainState {
-    /// The domain was torn down.
+    /// `true` after the domain was torn down.
     gone: bool,
     enable: StoreEnable,
     table: VectorTable,
@@ -56,7 +56,7 @@ impl IrqDomain {
         &*self.attachment.parent
     }
 
-    /// Calls a function with the vectors.
+    /// Calls `read` with the vectors.
     ///
     /// Context: task; may sleep.
     pub(super) fn with_table<R>(&self, host: &dyn Host, read: impl FnOnce(&VectorTable) -> R) -> R {
@@ -80,7 +80,7 @@ impl IrqDomain {
             }
             if shape == Shape::AlignedGroup && counts.most > 1 {
                 match require(this.parent(), Capability::Groups) {
-                    // A group of one is none.
+                    // A group of one vector does not need the capability.
                     Err(_) if counts.least <= 1 => counts.most = 1,
                     other => other?,
                 }
@@ -131,7 +131,7 @@ impl IrqDomain {
         plan: impl FnOnce(&VectorTable) -> Result<P, MsiDeviceError>,
         take: impl FnOnce(&mut Transaction<'_>, P) -> Result<(), MsiDeviceError>,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        // No CPU goes off line between being chosen and being seen as a target.
+        // Prevents a chosen CPU from going offline before the interrupt is visible as targeting it.
         let online = core.placement.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         let state = &mut *state;
@@ -165,7 +165,7 @@ impl IrqDomain {
         })
     }
 
-    /// Checks that the domain was not torn down, and may have more vectors.
+    /// Checks that the domain was not torn down, and that more vectors may be allocated.
     fn check_present(&self, state: &DomainState) -> Result<(), MsiDeviceError> {
         if state.gone {
             return Err(MsiDeviceError::Gone);
@@ -181,7 +181,7 @@ impl IrqDomain {
     /// Context: task; may sleep.
     pub(super) fn free(&self, registry: &IrqRegistry, slot: u16) -> Result<(), MsiDeviceError> {
         let (vector, quiet) = self.remove_vector(registry, slot)?;
-        // Without the device's lock: whatever the handler owned is dropped here.
+        // Without the device's lock, because this drops everything that the handler owns.
         registry.free_handler(&vector.descriptor);
         registry.retire(&vector.descriptor);
         let mut state = self.state.lock(registry.host());
@@ -191,8 +191,8 @@ impl IrqDomain {
         Ok(quiet?)
     }
 
-    /// Closes the vector at `slot` and frees its slot. With the last vector the store is turned
-    /// off. Also returns the result of the store.
+    /// Closes the vector at `slot` and frees its slot. Turns the store off with its last vector.
+    /// Also returns the store's result.
     fn remove_vector(
         &self,
         registry: &IrqRegistry,
@@ -209,7 +209,7 @@ impl IrqDomain {
     }
 
     /// Removes the handlers, turns the store off, and frees vectors, numbers and the attachment, in
-    /// the order that lets no message slip through. Later calls do nothing.
+    /// an order that prevents stray messages. Later calls do nothing.
     ///
     /// Context: task; may sleep.
     pub(super) fn tear_down(&self, registry: &IrqRegistry) -> Result<(), StoreError> {
@@ -237,7 +237,7 @@ impl IrqDomain {
         quiet
     }
 
-    /// Writes again everything that the device's store held.
+    /// Writes the whole contents of the device's store again.
     ///
     /// Context: task; may sleep.
     pub(super) fn restore(&self, registry: &IrqRegistry) -> Result<(), MsiDeviceError> {
@@ -247,7 +247,7 @@ impl IrqDomain {
             return Ok(());
         }
         let descriptors = || state.table.iter().map(|(_, vector)| &vector.descriptor);
-        // An enable or disable meanwhile leaves the endpoint's mask to the end of this.
+        // An enable or disable during the rewrite takes effect on the endpoint's mask at its end.
         let masks_itself = self.endpoint.mask().is_some();
         if masks_itself {
             descriptors().for_each(|one| one.control.lock(registry.host()).begin_rewrite());

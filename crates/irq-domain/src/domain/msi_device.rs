@@ -1,4 +1,4 @@
-//! A device with one message store, as its driver uses it.
+//! The interface to a device with one message store, for the device's driver.
 
 use super::irq_domain::IrqDomain;
 use super::negotiation::check_store;
@@ -24,21 +24,22 @@ use msi_types::{
     NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError,
 };
 
-/// A device, as its bus knows it.
+/// A device, as its bus describes it.
 #[non_exhaustive]
 pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
-    /// For people: the function's address, or the node's name.
+    /// Name of the device, for messages and statistics: the function's address or the node's name.
     pub name: &'a str,
     /// The device's requester ID.
     pub requester: RequesterId,
-    /// The controller that serves it, with the layers between.
+    /// The controller that serves the device, with the layers in between.
     pub parent: Arc<dyn MsiParent>,
     /// The store of its messages: a [bridge](crate::InputBridge)'s registers, or another store.
     pub store: Arc<S>,
 }
 
 impl<'a> MsiDeviceConfig<'a> {
-    /// A device of this name and requester ID, served by `parent`, with its messages in `store`.
+    /// Creates the configuration of a device with this name and requester ID, served by `parent`,
+    /// whose messages are in `store`.
     pub fn new(
         name: &'a str,
         requester: RequesterId,
@@ -58,17 +59,17 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
     }
 }
 
-/// A device's own interrupt domain: its vectors stand between its message store and its controller,
-/// and its users see neither. A device with several stores (MSI-X and IMS) has several of
-/// these, on one [`SharedDevice`](crate::SharedDevice).
+/// A device's interrupt domain. Its vectors connect the message store to the controller, and hide
+/// both from the device's driver. A device with several stores (MSI-X and IMS) has several domains,
+/// on one [`SharedDevice`](crate::SharedDevice).
 ///
-/// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate),
-/// [`request`](Self::request) for each slot; later, one by one, [`allocate_at`](Self::allocate_at)
-/// and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip
-/// through. Handlers are removed, the store is turned off, and the vectors and the device are given
-/// back to the controller. Handles that outlive it are inert. Dropped where the caller [may not
-/// wait](crate::TaskContext::may_wait), all that is put off to a later task operation; handlers may
-/// run until then.
+/// A driver calls [`attach`](Self::attach), then [`allocate`](Self::allocate), then
+/// [`request`](Self::request) for each slot. Later, it can add and remove single vectors by
+/// [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping the domain tears it down
+/// in an order that prevents stray messages: it removes the handlers, turns the store off, and then
+/// frees the vectors and detaches the device. Handles that outlive the domain have no effect. If
+/// the caller of drop [may not wait](crate::TaskContext::may_wait), a later task operation does all
+/// this, and handlers may run until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Shared<IrqCore>,
@@ -115,12 +116,12 @@ impl MsiDevice {
 
     /// Grants the device vectors at its lowest free slots: as many of the `wanted` range of counts
     /// as the controller can allocate, beginning with the most. Places them on CPUs, writes their
-    /// messages, and turns the store on. They are held back until they are
+    /// messages, and turns the store on. Messages are held back until their vectors are
     /// [requested](Self::request): at the endpoint if it can mask them, otherwise by the core,
     /// which sends messages that arrived too early again.
     ///
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`]
-    /// (MultiMSI) is granted in powers of two, once, on one CPU. A store that [signals by
+    /// (Multi-MSI) is granted in powers of two, once, on one CPU. A store that [signals by
     /// levels](MessageStore::trigger) requires a controller that supports them; its handlers must
     /// make their device deassert the level before they return. If a step fails, all previous ones
     /// are rolled back.
@@ -148,7 +149,7 @@ impl MsiDevice {
     /// Grants the device a vector at `slot` that is delivered only to one of `among`, for example
     /// the CPUs of a queue. It is assigned to the online CPU that has the fewest managed vectors.
     /// When its CPU goes offline, it moves to another one of them. When the last of them goes
-    /// offline, it is shut down until the first is online again; its device's messages stay pending
+    /// offline, it is shut down until the first is online again; the device's messages stay pending
     /// in the meantime. The controller reserves the resources that these moves require.
     ///
     /// Context: task; may sleep.
@@ -172,8 +173,8 @@ impl MsiDevice {
     ///
     /// # Errors
     /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], because a group can be freed
-    /// only as a whole, by tearing the domain down. [`MsiDeviceError::Store`] if the store refused
-    /// the write; the vector was freed nevertheless.
+    /// only as a whole, by tearing the domain down; [`MsiDeviceError::Store`] if the store refused
+    /// the write, although the vector was freed.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
         self.domain.free(&self.core.registry, slot)
@@ -227,13 +228,14 @@ impl MsiDevice {
     /// it), and before the device's own driver starts the device again. Vectors must not be enabled
     /// or disabled between the loss and this call.
     ///
-    /// A message that the device had to send in the meantime is lost with its state: the driver of
-    /// a device that can wake the system must check the device after this call.
+    /// A message that the device should have sent in the meantime is lost together with the
+    /// device's state. The driver of a device that can wake the system must therefore check the
+    /// device after this call.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiDeviceError::Store`] if the device refused a write. The call can be repeated.
+    /// [`MsiDeviceError::Store`] if the device refused a write. The call may be repeated.
     pub fn restore(&self) -> Result<(), MsiDeviceError> {
         self.domain.restore(&self.core.registry)
     }
@@ -245,7 +247,7 @@ impl MsiDevice {
     ///
     /// # Errors
     /// The store refused a write, because the device is absent or broken. Handlers, vectors and the
-    /// attachment were freed nevertheless.
+    /// attachment were still freed.
     pub fn tear_down(self) -> Result<(), StoreError> {
         self.domain.tear_down(&self.core.registry)
     }
@@ -260,15 +262,15 @@ impl MsiDevice {
         self.domain.with_table(self.core.host(), VectorTable::granted)
     }
 
-    /// Returns the vector at `slot`; `None` if the slot has none.
+    /// Returns the vector at `slot`, or `None` if the slot has none.
     ///
     /// Context: task; may sleep.
     pub fn vector(&self, slot: u16) -> Option<MsiVector> {
         self.domain.with_table(self.core.host(), |table| table.vector(slot))
     }
 
-    /// Returns the message that the store holds at `slot`; `None` if the slot has no vector, and
-    /// for all vectors of a group except the first.
+    /// Returns the message that the store holds at `slot`. Returns `None` if the slot has no
+    /// vector, and for all vectors of a group except the first.
     ///
     /// Context: task; may sleep.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
@@ -330,12 +332,12 @@ impl fmt::Debug for MsiDevice {
     }
 }
 
-/// The ownership of a domain that ends with its [`MsiDevice`].
+/// The owner of a domain, which tears it down when its [`MsiDevice`] is dropped.
 struct DomainOwner(Shared<IrqDomain>);
 
 impl Teardown for DomainOwner {
     fn tear_down(&self, registry: &IrqRegistry) {
-        // `MsiDevice::tear_down` is for callers that want the error of the store.
+        // Callers that need the store's error call `MsiDevice::tear_down`.
         let _ = self.0.tear_down(registry);
     }
 }

@@ -1,4 +1,4 @@
-//! Negotiation of a store with the levels below it.
+//! Negotiation between a store and the levels below it.
 
 use crate::error::MsiDeviceError;
 use msi_types::{
@@ -6,7 +6,7 @@ use msi_types::{
     Properties, Property, RequesterId, Storage, negotiate,
 };
 
-/// Checks with each level of the hierarchy that a store fits, before anything is done.
+/// Checks that a store fits every level of the hierarchy. Called before anything is allocated.
 ///
 /// Context: any.
 pub(super) fn check_store(
@@ -30,7 +30,7 @@ pub(super) fn check_store(
     })
 }
 
-/// Checks with each level that it offers a capability.
+/// Checks that the hierarchy provides a capability.
 ///
 /// Context: any.
 pub(super) fn require(parent: &dyn MsiParent, capability: Capability) -> Result<(), Mismatch> {

@@ -1,4 +1,4 @@
-//! The one algorithm of affinity changes, for every controller and every endpoint.
+//! The algorithm of affinity changes, which is the same for all controllers and endpoints.
 
 use super::endpoint::{Endpoint, StoreEnable};
 use super::vector_table::{Allocation, DeviceVector, Messages, VectorTable};
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, Shape};
 
-/// A move of vectors. The caller holds the device's lock.
+/// A move of vectors. The caller must hold the device's lock.
 pub(super) struct Relocation<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) parent: &'a dyn MsiParent,
@@ -39,7 +39,8 @@ impl Relocation<'_> {
         if descriptor.among.as_ref().is_some_and(|among| !among.contains(&to)) {
             return Err(MoveError::NotAmong(to));
         }
-        // Asked even if it should be there: controllers move vectors by themselves when a CPU goes.
+        // Even if the core records `to` as the target, because a controller may have moved the
+        // vector itself when a CPU went offline.
         let moved = self.parent.begin_move(&allocation.block, slot - allocation.first, to)?;
         let Some(group) = Group::of(&moved, allocation) else {
             let stray = MsiError::UnknownVector(moved.first);
@@ -60,8 +61,8 @@ impl Relocation<'_> {
         let Some(message) = moved.message else {
             return self.end(moved, MoveOutcome::Written, group);
         };
-        // Held back until the controller is done too, if that is possible at the endpoint at any
-        // time. Else the update masks and unmasks by itself.
+        // If the endpoint can be masked in any context, it is masked until the controller has also
+        // finished. Otherwise the update itself masks and unmasks it.
         let hold = self.endpoint.mask().is_some();
         let host: &dyn Host = self.runtime.host();
         if hold {
@@ -81,14 +82,16 @@ impl Relocation<'_> {
         result
     }
 
-    /// Writes the new message where the old one can be replaced without a moment in between.
+    /// Writes the new message if the old one can be replaced without the device ever sending a mix
+    /// of both.
     fn rewrite(&mut self, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
         self.endpoint.fit().check(message)?;
         let entry = self.table.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
-        // Two messages do not change in one step: the device could assert here and deassert there.
+        // Two messages cannot be changed in one step: the device could assert the interrupt at the
+        // old CPU and deassert it at the new one.
         if entry.messages.is_some_and(|messages| messages.deassert.is_some()) {
             return Err(MsiError::WouldTear.into());
         }
@@ -104,7 +107,7 @@ impl Relocation<'_> {
     fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
         let to = moved.to;
         let result = self.parent.end_move(moved, outcome);
-        // The endpoint's message is the truth, even if the controller failed to finish.
+        // The message in the endpoint is authoritative, even if the controller failed to finish.
         if outcome == MoveOutcome::Written {
             group.members(self.table).for_each(|member| member.set_target(to));
         }
@@ -114,17 +117,18 @@ impl Relocation<'_> {
 
 /// The vectors that a controller moves together.
 struct Group {
-    /// The slot that holds their message.
+    /// Slot that holds the message of the vectors.
     first: u16,
     hwirq: HwIrq,
-    /// The device replaces the low data bits of its message: it has to be a multiple of this.
+    /// Number of which the message data must be a multiple, because the device replaces its low
+    /// bits.
     alignment: u16,
     count: u16,
 }
 
 impl Group {
-    /// `None` if the controller names vectors that are not of this allocation, or moves independent
-    /// ones together.
+    /// Returns the group that moves. Returns `None` if the controller names vectors outside this
+    /// allocation, or moves several independent vectors together.
     fn of(moved: &Move, allocation: &Allocation) -> Option<Self> {
         let index = allocation.block.index_of(moved.first)?;
         let count = moved.count.get();

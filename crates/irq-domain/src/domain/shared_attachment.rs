@@ -12,7 +12,7 @@ use msi_types::{
     NotIsolated, RequesterId,
 };
 
-/// A device's attachment. It goes back to the controller with the last of its users.
+/// A device's attachment. The device is detached when the last user leaves.
 pub(crate) struct SharedAttachment {
     pub(crate) parent: Arc<dyn MsiParent>,
     pub(crate) requester: RequesterId,
@@ -20,7 +20,7 @@ pub(crate) struct SharedAttachment {
 }
 
 struct Users {
-    /// `None` before, and once the last user has left.
+    /// `None` before the device is attached, and after the last user has left.
     attachment: Option<Attachment>,
     count: u32,
 }
@@ -109,7 +109,7 @@ impl SharedAttachment {
         DmaIsolated::prove(&*self.parent, self.requester)
     }
 
-    /// Calls a function with the attachment.
+    /// Calls `act` with the attachment.
     ///
     /// Context: task; may sleep.
     pub(super) fn with<T>(

@@ -14,19 +14,20 @@ use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
-/// A device that will have several domains.
+/// Configuration of a device with several domains.
 #[non_exhaustive]
 pub struct SharedDeviceConfig {
     /// The device's requester ID.
     pub requester: RequesterId,
-    /// The controller that serves it, with the layers between.
+    /// The controller that serves the device, with the layers in between.
     pub parent: Arc<dyn MsiParent>,
-    /// Upper bound of the vectors of all its domains together.
+    /// Upper bound of the total number of vectors of all domains.
     pub vectors: u32,
 }
 
 impl SharedDeviceConfig {
-    /// A device of this requester ID, served by `parent`, of at most so many vectors.
+    /// Creates the configuration of a device with this requester ID, served by `parent`, with at
+    /// most `vectors` vectors.
     pub fn new(requester: RequesterId, parent: Arc<dyn MsiParent>, vectors: u32) -> Self {
         Self { requester, parent, vectors }
     }
@@ -42,11 +43,11 @@ impl fmt::Debug for SharedDeviceConfig {
 }
 
 /// A device with several message stores, such as an MSI-X table and IMS. It has one attachment at
-/// the controller: behind an ITS, one DeviceID with one space of EventIDs. Any number of domains
-/// come and go.
+/// the controller: behind an ITS, one DeviceID with one space of EventIDs. Domains can be created
+/// and dropped in any number.
 ///
-/// The device is detached when this and the last of its domains are gone. Dropped where the caller
-/// [may not wait](crate::TaskContext::may_wait), that is put off to a later task operation.
+/// The device is detached when this and all of its domains have been dropped. If the caller of the
+/// last drop [may not wait](crate::TaskContext::may_wait), a later task operation detaches it.
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Shared<IrqCore>,
@@ -54,7 +55,7 @@ pub struct SharedDevice {
     owner: TakenOnDrop<dyn Teardown>,
 }
 
-/// The use that a [`SharedDevice`] makes of its attachment.
+/// The owner of a [`SharedDevice`]'s use of its attachment.
 struct AttachmentOwner(Shared<SharedAttachment>);
 
 impl Teardown for AttachmentOwner {
@@ -84,7 +85,7 @@ impl SharedDevice {
         Ok(device)
     }
 
-    /// Creates a domain for one of its stores.
+    /// Creates a domain for one of the device's stores.
     ///
     /// Context: task; may sleep.
     pub fn domain(

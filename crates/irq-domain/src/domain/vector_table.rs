@@ -1,4 +1,4 @@
-//! The vectors of a device, by slot, and the controller's blocks to which they belong.
+//! The vectors of a device by slot, with the controller's blocks to which they belong.
 
 use crate::error::MsiDeviceError;
 use crate::irq::descriptor::Descriptor;
@@ -8,26 +8,25 @@ use alloc::vec::Vec;
 use doorbell_fallible::{Shared, SortedMap, try_collect};
 use msi_types::{Cpu, HwIrq, HwIrqBlock, MsiMessage, Shape};
 
-/// A vector that a device was granted.
+/// A vector that was granted to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsiVector {
-    /// Its slot in the device's message store: the MSI-X table index, or the MultiMSI message
-    /// number.
+    /// Slot in the device's message store: the MSI-X table index or the Multi-MSI message number.
     pub slot: u16,
-    /// Its IRQ number.
+    /// Number of the interrupt.
     pub irq: Irq,
     /// The interrupt as the root controller acknowledges it.
     pub hwirq: HwIrq,
-    /// The CPU that it is delivered to.
+    /// The CPU to which the interrupt is delivered.
     pub cpu: Cpu,
 }
 
-/// Unit of freeing at the controller: an independent vector or a group. Its vectors are in
-/// consecutive slots.
+/// The unit in which vectors are freed at the controller: an independent vector or a group. Its
+/// vectors are in consecutive slots.
 pub(super) struct Allocation {
     pub(super) block: HwIrqBlock,
     pub(super) shape: Shape,
-    /// The slot of its first vector.
+    /// Slot of the first vector.
     pub(super) first: u16,
 }
 
@@ -37,20 +36,20 @@ impl Allocation {
     }
 }
 
-/// Messages of a vector.
+/// The messages of a vector.
 #[derive(Clone, Copy)]
 pub(super) struct Messages {
     pub(super) message: MsiMessage,
-    /// The second message of a level.
+    /// The second message of a level-triggered vector.
     pub(super) deassert: Option<MsiMessage>,
 }
 
 /// A vector of the device.
 pub(super) struct DeviceVector {
-    /// The first slot of its allocation.
+    /// First slot of the allocation.
     pub(super) first: u16,
     pub(super) descriptor: Shared<Descriptor>,
-    /// The messages in the store; of a group only the first vector has them.
+    /// The messages in the store. In a group, only the first vector has them.
     pub(super) messages: Option<Messages>,
 }
 
@@ -69,12 +68,13 @@ impl DeviceVector {
     }
 }
 
-/// Vectors and their allocations. Each vector has an allocation, except while it is removed.
+/// Vectors and their allocations. Each vector has an allocation, but an allocation has no vector
+/// while it is being removed.
 #[derive(Default)]
 pub(super) struct VectorTable {
-    /// By their first slot.
+    /// Allocations by their first slot.
     allocations: SortedMap<u16, Allocation>,
-    /// By slot, sparse.
+    /// Vectors by slot; sparse.
     vectors: SortedMap<u16, DeviceVector>,
 }
 
@@ -94,7 +94,7 @@ impl VectorTable {
         self.reserve(more.allocations.len(), more.vectors.len())
     }
 
-    /// Moves all entries of another table here. Room must have been reserved.
+    /// Moves all entries of another table into this one. Room must have been reserved.
     pub(super) fn absorb(&mut self, more: Self) {
         for allocation in more.allocations.into_values() {
             self.add_allocation(allocation);
@@ -184,7 +184,8 @@ impl VectorTable {
         self.vectors.is_empty()
     }
 
-    /// Returns the shape of the allocations: a group is alone in its store.
+    /// Returns the shape of all allocations. It is the same for all, because a group is the only
+    /// allocation of its store.
     pub(super) fn shape(&self) -> Shape {
         self.allocations.values().next().map_or(Shape::Independent, |first| first.shape)
     }

@@ -1,4 +1,5 @@
-//! The handler cell of an interrupt that CPUs take, tasks disable and a handle's drop frees.
+//! Checks of a handler cell while CPUs take the interrupt, tasks disable it, and its handle is
+//! dropped.
 
 use super::explore;
 use crate::irq::handler_cell::{Arrival, HandlerCell, InstallError, Running, WhenBusy};
@@ -16,7 +17,7 @@ struct Machine {
     seen: AtomicU32,
 }
 
-/// Checks that it never runs beside itself, nor after it was freed.
+/// A handler that must not run concurrently with itself or after it was freed.
 struct Handler {
     running: AtomicBool,
     freed: Arc<AtomicBool>,
@@ -29,7 +30,7 @@ impl Drop for Handler {
 }
 
 impl Machine {
-    /// With an enabled handler; the flag tells that it was freed.
+    /// Creates a machine with an enabled handler, and a flag that is set when the handler is freed.
     fn new() -> (Arc<Self>, Arc<AtomicBool>) {
         let freed = Arc::new(AtomicBool::new(false));
         let cell = HandlerCell::new();
@@ -50,7 +51,7 @@ impl Machine {
         self.pending.store(true, SeqCst);
     }
 
-    /// A CPU acknowledges what is pending. True if something was.
+    /// Acknowledges a pending interrupt on a CPU. Returns `true` if one was pending.
     fn acknowledge(&self) -> bool {
         let acknowledged = self.pending.swap(false, SeqCst);
         if acknowledged && let Arrival::Entered(running) = self.cell.enter() {
@@ -61,7 +62,7 @@ impl Machine {
 
     fn handle(&self, running: Running<'_, Handler>) {
         let beside_itself = running.running.swap(true, SeqCst);
-        assert!(!beside_itself, "ran beside itself");
+        assert!(!beside_itself, "ran concurrently with itself");
         self.seen.store(self.sent.load(SeqCst), SeqCst);
         assert!(!running.freed.load(SeqCst), "freed while it ran");
         running.running.store(false, SeqCst);
@@ -71,7 +72,7 @@ impl Machine {
         }
     }
 
-    /// The steps of a handle's drop in a task.
+    /// Performs the steps of dropping a handle in a task.
     fn close_and_free(&self) {
         assert!(self.cell.close());
         assert!(matches!(self.cell.enter(), Arrival::Absent(_)), "entered after it was closed");
@@ -93,14 +94,14 @@ fn run(threads: Vec<Box<dyn FnOnce() + Send>>) {
     }
 }
 
-/// Runs `scenario` on several threads with one machine.
+/// Runs each body on a separate thread, with one machine.
 macro_rules! threads {
     ($($machine:ident: $body:expr),* $(,)?) => {
         run(std::vec![$({ let $machine = $machine.clone(); Box::new(move || { $body; }) }),*])
     };
 }
 
-/// Two CPUs acknowledge three messages of a device whose affinity moves between them.
+/// Two CPUs acknowledge three messages of a device, whose affinity moves between the CPUs.
 fn two_cpus_share_an_interrupt() {
     let (machine, _) = Machine::new();
     threads! {
@@ -111,7 +112,8 @@ fn two_cpus_share_an_interrupt() {
     machine.drain();
 }
 
-/// A task disables, sees that nothing runs, and enables; messages arrive meanwhile.
+/// A task disables the interrupt, checks that the handler does not run, and enables it again, while
+/// messages arrive.
 fn an_interrupt_is_disabled_under_load() {
     let (machine, _) = Machine::new();
     threads! {
@@ -130,7 +132,7 @@ fn an_interrupt_is_disabled_under_load() {
     machine.drain();
 }
 
-/// A handle is dropped by a task while two CPUs handle messages and send one again.
+/// A task drops a handle while two CPUs handle messages and send one again.
 fn a_handle_is_dropped_under_load() {
     let (machine, freed) = Machine::new();
     machine.send();
@@ -142,7 +144,8 @@ fn a_handle_is_dropped_under_load() {
     assert!(freed.load(SeqCst), "never freed");
 }
 
-/// A handler closes its own cell; a task frees it, while another message arrives elsewhere.
+/// A handler closes its own cell and a task frees the handler, while another message arrives on
+/// another CPU.
 fn a_handler_drops_its_own_handle() {
     let (machine, freed) = Machine::new();
     threads! {
@@ -159,7 +162,7 @@ fn a_handler_drops_its_own_handle() {
     assert!(freed.load(SeqCst), "never freed");
 }
 
-/// A handler is replaced while messages arrive and another task tries to install as well.
+/// A task replaces a handler while messages arrive and another task tries to install one.
 fn a_handler_is_replaced_under_load() {
     fn install(machine: &Machine) {
         let freed = Arc::new(AtomicBool::new(false));
@@ -186,7 +189,7 @@ fn a_handler_is_replaced_under_load() {
     assert!(machine.cell.is_enabled(), "no handler is left");
 }
 
-/// A device sends before its handler is installed, and while it is.
+/// A device sends messages before its handler is installed and while it is being installed.
 fn a_handler_is_installed_under_load() {
     let (machine, freed) = Machine::new();
     machine.close_and_free();

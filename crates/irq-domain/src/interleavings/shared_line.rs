@@ -1,4 +1,4 @@
-//! Shared lines that CPUs acknowledge while tasks add and remove handlers.
+//! Checks of a shared line that CPUs acknowledge while tasks add and remove handlers.
 
 use super::explore;
 use crate::host::Host;
@@ -48,14 +48,14 @@ struct Machine {
     is_freed: AtomicBool,
 }
 
-/// Handler of a device. It must run on one CPU at a time, and not after it was freed.
+/// Handler of a device. It must not run concurrently with itself or after it was freed.
 struct Device {
     running: AtomicBool,
     freed: AtomicBool,
     runs: AtomicU32,
 }
 
-/// Records, when it is dropped, that the handler was freed.
+/// Records that the handler was freed when this is dropped.
 struct Freed(Arc<Device>);
 
 impl Drop for Freed {

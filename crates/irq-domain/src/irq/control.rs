@@ -5,17 +5,18 @@
 //! | handler `Installed` | a request | the handle's drop, or its device |
 //! | handler `Gone` | the device that frees the vector | never: the descriptor is freed |
 //! | `disables` | each disable, the install, a shutdown | each enable, the CPU's return |
-//! | `unmasked` | the allocation, if its source lets messages through | the first enable |
+//! | `unmasked` | the allocation, if the source is not masked | the first enable |
 //! | `rewriting` | a move or a restore, before the message is rewritten | the same, afterwards |
 //! | `members` | each handler of a shared line | each handle's drop |
 //! | `shut_off` | dispatch, when the interrupt screams | an enable, or another handler of its line |
 //! | `resend` | an enable that finds an arrival marked at the cell | the enable, or the end of the rewrite |
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
-//! | `shut_down` | the last of a managed interrupt's CPUs that goes offline | the first that is online again |
+//! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
 //!
 //! All changes are made under the descriptor's lock, by any context. Exceptions are `rewriting` (a
 //! task under the device's lock) and `shut_down` (a task under the hotplug lock). The source is
-//! masked while `disables` is not 0; while `rewriting`, changes wait for its end.
+//! masked while `disables` is not 0, but changes that are made while `rewriting` is set take effect
+//! at its end.
 
 /// The control state, which tasks and handlers change.
 #[derive(Debug)]
@@ -35,11 +36,12 @@ pub(crate) struct Control {
 /// Presence of an interrupt's handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HandlerPhase {
-    /// No handler.
+    /// The interrupt has no handler.
     Vacant,
-    /// A handler, and a handle for it: the next handler comes after that was dropped.
+    /// The interrupt has a handler, which its handle owns. Another one can be installed only after
+    /// that handle was dropped.
     Installed,
-    /// The interrupt itself is being given back; a handle may outlive it.
+    /// The interrupt itself is being freed. A handle may outlive it.
     Gone,
 }
 
@@ -86,13 +88,13 @@ impl Control {
         self.shut_down
     }
 
-    /// A handler was installed, disabled.
+    /// Records that a handler was installed, disabled.
     pub(crate) fn install(&mut self) {
         self.change_handler(HandlerPhase::Installed);
     }
 
-    /// Removes the handler; returns whether there was one. Without one, the interrupt can still
-    /// become `Gone`.
+    /// Removes the handler; returns `true` if the interrupt had one. An interrupt without a handler
+    /// can still become `Gone`.
     pub(crate) fn remove(&mut self, after: HandlerPhase) -> bool {
         let before = self.handler;
         match before {
@@ -111,49 +113,50 @@ impl Control {
         self.shut_off = false;
     }
 
-    /// Returns true if the interrupt was enabled before.
+    /// Adds a disable. Returns `true` if the interrupt was enabled before.
     pub(crate) fn disable(&mut self) -> bool {
         self.disables = self.disables.saturating_add(1);
         self.disables == 1
     }
 
-    /// Returns true if the interrupt is enabled by this.
+    /// Undoes one disable. Returns `true` if this enables the interrupt.
     pub(crate) fn enable(&mut self) -> bool {
         self.enable_all(1)
     }
 
-    /// Notes an arrival to be sent again, if there is one.
+    /// Records that an arrival must be sent again, if `arrived` is `true`.
     pub(crate) fn defer(&mut self, arrived: bool) {
         self.resend |= arrived;
     }
 
-    /// Returns true once if an arrival is to be sent again.
+    /// Returns `true` if an arrival must be sent again, and clears the record.
     pub(crate) fn take_resend(&mut self) -> bool {
         core::mem::take(&mut self.resend)
     }
 
-    /// Returns true once if the source was never masked: its first handler unmasks nothing.
+    /// Returns `true` if the source was never masked, and clears the mark. The first enable must
+    /// then not unmask it.
     pub(crate) fn take_unmasked(&mut self) -> bool {
         core::mem::take(&mut self.unmasked)
     }
 
-    /// The endpoint's message is being rewritten.
+    /// Begins a rewrite of the endpoint's message.
     pub(crate) fn begin_rewrite(&mut self) {
         self.rewriting = true;
     }
 
-    /// The message was rewritten. Returns true if the interrupt is enabled.
+    /// Ends the rewrite. Returns `true` if the interrupt is enabled.
     pub(crate) fn end_rewrite(&mut self) -> bool {
         self.rewriting = false;
         self.disables == 0
     }
 
-    /// Closed cells have handlers to be freed.
+    /// Adds closed cells whose handlers must be freed.
     pub(crate) fn add_closing(&mut self, cells: u32) {
         self.closing += cells;
     }
 
-    /// Handlers of closed cells were freed. Returns true if no other is left.
+    /// Removes closed cells whose handlers were freed. Returns `true` if none is left.
     pub(crate) fn remove_closing(&mut self, cells: u32) -> bool {
         self.closing = self.closing.saturating_sub(cells);
         self.closing == 0
@@ -188,13 +191,14 @@ impl Control {
         was_disabled && self.disables == 0
     }
 
-    /// Marks a managed interrupt without CPU. Returns true if it was not marked before: the caller
-    /// disables it.
+    /// Marks a managed interrupt that has no online CPU. Returns `true` if it was not marked
+    /// before; the caller must then disable it.
     pub(crate) fn shut_down(&mut self) -> bool {
         !core::mem::replace(&mut self.shut_down, true)
     }
 
-    /// A CPU of a managed interrupt is back: the caller enables it.
+    /// Clears that mark, because a CPU of the managed interrupt is online again. The caller must
+    /// enable the interrupt.
     pub(crate) fn start(&mut self) {
         self.shut_down = false;
     }

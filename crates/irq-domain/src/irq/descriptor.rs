@@ -1,4 +1,4 @@
-//! One interrupt: its numbers, its counters, and what its level of the hierarchy offers.
+//! One interrupt: its numbers, control state and counters, and the source directly below it.
 
 use crate::error::MoveError;
 use crate::host::Host;
@@ -39,11 +39,11 @@ pub(crate) struct Descriptor {
     pub(crate) hwirq: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
-    /// The only CPUs that it is delivered to, if it is managed.
+    /// The CPUs to which a managed interrupt may be delivered; `None` if it is not managed.
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) control: IrqLock<Control>,
     pub(crate) name: TaskLock<Option<Name>>,
-    /// The CPUs that the kernel wants it delivered to; `None` for any.
+    /// The CPUs to which the kernel restricted the interrupt; `None` for any.
     pub(crate) wanted: TaskLock<Option<Vec<Cpu>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
@@ -60,7 +60,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) target: Cpu,
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
-    /// True if its source lets it through before it has a handler.
+    /// `true` if the source is not masked before the interrupt has a handler.
     pub(crate) unmasked: bool,
 }
 
@@ -90,7 +90,7 @@ impl Descriptor {
         Cpu::new(self.target.load(Ordering::Relaxed))
     }
 
-    /// Returns the handlers of the line, if it can have several.
+    /// Returns the shared line, if the interrupt can have several handlers.
     ///
     /// Context: any.
     pub(crate) fn shared_line(&self) -> Option<&SharedLine> {
@@ -100,15 +100,15 @@ impl Descriptor {
         }
     }
 
-    /// Returns true if the interrupt is private and has its handler on this CPU.
+    /// Returns `true` if the interrupt is private and was requested on this CPU.
     ///
     /// Context: any.
     pub(crate) fn is_private_on(&self, cpu: Cpu) -> bool {
         matches!(&self.source, Source::PerCpu(input) if input.is_on(cpu))
     }
 
-    /// Returns the names of its handlers, or the name of the last handler if the interrupt has none
-    /// at present.
+    /// Returns the names of the interrupt's handlers. If it currently has none, returns the name of
+    /// its last handler.
     ///
     /// Context: task; may sleep.
     ///
@@ -162,7 +162,7 @@ impl Descriptor {
         self.source.unmask(self.hwirq);
     }
 
-    /// Sends an interrupt again, to its current target.
+    /// Sends the interrupt again, to its current target.
     ///
     /// Context: any.
     #[cold]
@@ -202,14 +202,14 @@ pub(crate) enum Source {
     Device(Shared<dyn IrqSource>),
     /// An input of a controller with wired inputs.
     Wired(WiredInput),
-    /// A private interrupt; masked and sent on the calling CPU.
+    /// A private interrupt, which is masked and made pending on the calling CPU.
     PerCpu(PrivateInput),
 }
 
-/// A private interrupt of the root controller, on some of the CPUs or on all.
+/// A private interrupt of the root controller, requested on some or all CPUs.
 pub(crate) struct PrivateInput {
     parent: Arc<dyn WiredParent>,
-    /// The CPUs on which it has its handler, in ascending order; `None` for all CPUs.
+    /// The CPUs on which the interrupt was requested, in ascending order; `None` for all CPUs.
     cpus: Option<Vec<Cpu>>,
 }
 
@@ -218,6 +218,8 @@ impl PrivateInput {
         Self { parent, cpus }
     }
 
+    /// Returns `true` if the interrupt was requested on this CPU.
+    ///
     /// Context: any.
     pub(crate) fn is_on(&self, cpu: Cpu) -> bool {
         self.cpus.as_ref().is_none_or(|cpus| cpus.binary_search(&cpu).is_ok())
@@ -225,7 +227,7 @@ impl PrivateInput {
 }
 
 /// A source of interrupts with its own message: a vector of a device. Functions have the following
-/// context unless they state another one.
+/// context unless they state a different one.
 ///
 /// Context: any.
 pub(crate) trait IrqSource: Send + Sync {
@@ -234,7 +236,7 @@ pub(crate) trait IrqSource: Send + Sync {
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool>;
 
-    /// The name of the device's domain, and the slot in its message store.
+    /// Returns the name of the device's domain, and the slot in its message store.
     fn slot(&self) -> (&Name, u16);
 
     /// Moves the interrupt, or its whole group if that can only move as a whole. Lists the moved
@@ -265,7 +267,7 @@ pub(crate) struct WiredInput {
     parent: Arc<dyn WiredParent>,
     /// The input's handlers, if it can have several.
     shared: Option<Shared<SharedLine>>,
-    /// Held while the input's target changes, and while it is given back.
+    /// Held while the input's target changes, and while the input is released.
     target: TaskLock<()>,
 }
 
@@ -296,7 +298,7 @@ impl WiredInput {
             irqs.try_reserve(1)?;
         }
         let _target = self.target.lock(runtime.host());
-        // The input is given back under this lock, after its handler went.
+        // The input is released under this lock, after its handler was removed.
         if !descriptor.control.lock(runtime.host()).is_installed() {
             return Err(MoveError::UnknownIrq(descriptor.irq));
         }

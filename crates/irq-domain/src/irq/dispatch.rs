@@ -1,4 +1,4 @@
-//! Dispatch: from an acknowledged hwirq to its handler's run, without a lock.
+//! Lock-free dispatch of an acknowledged hwirq to its handler.
 
 use crate::host::Host;
 use crate::irq::control::Control;
@@ -19,44 +19,45 @@ use msi_types::{Cpu, HwIrq};
 pub enum Dispatched {
     /// The handler ran.
     Handled,
-    /// The handler did not run now.
+    /// The handler did not run. The arrival is not lost.
     Deferred(Deferral),
-    /// There was no handler to run, or it found nothing to do.
+    /// The vector has no handler, or the handler found nothing to do.
     Unhandled(Unhandled),
 }
 
-/// A handler did not run at once. Nothing is lost. An edge or message is sent again through the
-/// controller, to wherever the interrupt is routed by then; a level is still asserted.
+/// The reason why a handler did not run immediately. The arrival is not lost: an edge or message is
+/// sent again through the controller, to the CPU that the interrupt targets by then; a level stays
+/// asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
-    /// The handler runs on another CPU (or below the caller on this one). The interrupt is sent
-    /// again when the handler returns.
+    /// The handler is already running on another CPU (or on this one, interrupted by the caller).
+    /// The interrupt is sent again when the handler returns.
     Running,
     /// The interrupt is disabled. It is sent again when it is enabled.
     Disabled,
 }
 
-/// An arrival was not handled.
+/// The reason why an arrival was not handled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Unhandled {
-    /// The vector had a handler before: the arrival was under way when that was dropped.
+    /// The vector no longer has a handler: the arrival was in flight when the handler was dropped.
     Released,
     /// The vector never had a handler: spurious.
     Unknown,
-    /// The handler ran, and says that its device wanted nothing: [`IrqReturn::None`].
+    /// The handler ran, but found nothing to do: [`IrqReturn::None`].
     IrqNone,
-    /// The caller is not one of the CPUs that the core was made for.
+    /// The CPU number is not below the number of CPUs in the core's configuration.
     UnknownCpu,
 }
 
-/// The dispatch table, and what its handlers' runs use.
+/// The dispatch table, and the state that running handlers use.
 pub(crate) struct Dispatcher {
     table: DispatchTable,
     pub(crate) runtime: Runtime,
 }
 
-/// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent
-/// again.
+/// A running handler. Whether it returns or unwinds, an interrupt that arrived in the meantime is
+/// sent again.
 struct Run<'a> {
     runtime: &'a Runtime,
     running: Option<Running<'a, Action>>,
@@ -84,6 +85,8 @@ impl Dispatcher {
         Ok(Self { table: DispatchTable::new()?, runtime: Runtime::try_new(host, cpus)? })
     }
 
+    /// Runs the handler of an acknowledged vector.
+    ///
     /// Context: hard IRQ.
     #[inline]
     pub(crate) fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
@@ -115,7 +118,7 @@ impl Dispatcher {
     }
 
     /// # Errors
-    /// There is no handler.
+    /// The cell has no handler.
     #[inline]
     fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
         match cell.enter() {
@@ -177,7 +180,7 @@ impl Dispatcher {
     /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> IrqRef<'a> {
         let entry = self.table.get(descriptor.hwirq);
-        let entry = entry.expect("the entry was made before the descriptor");
+        let entry = entry.expect("a descriptor's table entry exists as long as the descriptor");
         IrqRef { descriptor, entry, runtime: &self.runtime }
     }
 }

@@ -1,6 +1,6 @@
-//! The dispatch table, a radix table from hwirqs to handler cells. Its parts are allocated on the
-//! first request of a vector among them, and are never moved or freed, so that dispatch walks the
-//! table without a lock.
+//! The dispatch table: a radix table that maps hwirqs to handler cells. A part of the table is
+//! allocated when the first vector in it is requested, and is never moved or freed, so dispatch can
+//! walk the table without a lock.
 
 use crate::irq::descriptor::Action;
 use crate::irq::handler_cell::HandlerCell;
@@ -11,24 +11,24 @@ use doorbell_fallible::{try_box, try_box_array, try_collect};
 use msi_types::{Cpu, HwIrq};
 use once_cell::race::OnceBox;
 
-/// Vectors are below this: the GIC's INTIDs have at most 24 bits.
+/// Exclusive limit of vectors. A GIC's INTIDs have at most 24 bits.
 pub(crate) const HWIRQS: u32 = 1 << 24;
 
-/// Each level resolves 8 bits.
+/// Number of entries per level. Each level resolves 8 bits.
 const FANOUT: usize = 256;
 
-/// The cells of one vector, on a cache line of its own: neighbouring vectors fire on different
+/// The cells of one vector, on a separate cache line because adjacent vectors may fire on different
 /// CPUs.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct HwIrqEntry {
-    /// For an interrupt that any CPU may take.
+    /// The cell of an interrupt that any CPU may take.
     pub(crate) shared: HandlerCell<Action>,
-    /// For one that is private to each CPU: one cell per CPU.
+    /// The cells of an interrupt that is private to each CPU, one per CPU.
     private: OnceBox<[Vec<PrivateCell>; 1]>,
 }
 
-/// One CPU's cell of a private interrupt, on a cache line of its own.
+/// One CPU's cell of a private interrupt, on a separate cache line.
 #[repr(align(64))]
 #[derive(Debug)]
 struct PrivateCell(HandlerCell<Action>);
@@ -67,11 +67,11 @@ impl HwIrqEntry {
 type Leaf = [HwIrqEntry; FANOUT];
 type Middle = [OnceBox<Leaf>; FANOUT];
 
-/// The table. Memory in proportion to what is requested: 16 KiB per 256 vectors of which one is, 2
-/// KiB per 65536.
+/// The table. Its memory is proportional to the requested vectors: 16 KiB for each aligned range of
+/// 256 vectors that contains a requested one, and 2 KiB for each such range of 65536.
 #[derive(Debug)]
 pub(crate) struct DispatchTable {
-    /// Vectors below 65536, one step nearer: most systems have no others.
+    /// Vectors below 65536, which most systems do not exceed, with one step less.
     low: Box<Middle>,
     high: Box<[OnceBox<Middle>; FANOUT]>,
 }

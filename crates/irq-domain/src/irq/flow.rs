@@ -1,16 +1,16 @@
-//! Flow of an interrupt, and its initial state.
+//! The flow of an interrupt, and the initial state of its handler.
 
 use core::fmt;
 
 /// Handling of an interrupt between its arrival and the end of its handler.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Flow {
-    /// Edges and messages: what arrives while the handler runs or is disabled is sent again
-    /// afterwards.
+    /// Edges and messages: an arrival is recorded while the handler runs or is disabled, and sent
+    /// again afterwards.
     Edge,
-    /// A level: while it is asserted, it arrives again by itself; nothing is remembered.
+    /// A level: it arrives again by itself while it is asserted, so arrivals are not recorded.
     Level,
-    /// Private to each CPU: the handler runs on several CPUs at once.
+    /// Private to each CPU: the handler may run on several CPUs concurrently.
     PerCpu,
 }
 
@@ -27,10 +27,10 @@ impl fmt::Display for Flow {
 /// Initial state of a new handler.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Start {
-    /// The interrupt is let through by the request.
+    /// The request enables the interrupt.
     #[default]
     Enabled,
-    /// It is let through by the first [`IrqHandle::enable`](crate::IrqHandle::enable). What arrives
-    /// before is remembered.
+    /// The first [`IrqHandle::enable`](crate::IrqHandle::enable) enables the interrupt. Earlier
+    /// arrivals are recorded.
     Disabled,
 }

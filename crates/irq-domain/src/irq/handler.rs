@@ -6,40 +6,40 @@ use core::marker::PhantomData;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
-/// Argument of a handler, which runs in hard-IRQ context.
+/// Argument of a handler. Handlers run in hard-IRQ context.
 #[derive(Debug)]
 pub struct IrqContext<'a> {
     pub(crate) irq: Irq,
     pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
-    /// Ends with the handler's run.
+    /// Limits the lifetime to one run of the handler.
     pub(crate) run: PhantomData<&'a ()>,
 }
 
 impl IrqContext<'_> {
-    /// The interrupt.
+    /// Returns the interrupt's number.
     pub fn irq(&self) -> Irq {
         self.irq
     }
 
-    /// The interrupt as the root controller acknowledged it.
+    /// Returns the interrupt as the root controller acknowledged it.
     pub fn hwirq(&self) -> HwIrq {
         self.hwirq
     }
 
-    /// The CPU on which the handler runs.
+    /// Returns the CPU on which the handler runs.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }
 }
 
-/// Result of a handler. A handler that returns nothing returns
-/// [`Handled`](Self::Handled).
+/// Result of a handler. Returning `()` from a handler means [`Handled`](Self::Handled).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IrqReturn {
-    /// Its device wanted something.
+    /// The handler's device needed service.
     Handled,
-    /// Its device wanted nothing: the interrupt is another's, or nobody's.
+    /// The handler's device did not need service: the interrupt is spurious, or another device on a
+    /// shared line raised it.
     None,
 }
 
@@ -49,7 +49,7 @@ impl From<()> for IrqReturn {
     }
 }
 
-/// A handler, in the form that dispatch calls. A clone shares its memory.
+/// A handler in the form that dispatch calls. Clones share its memory.
 #[derive(Clone)]
 pub(crate) struct Handler(Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>);
 

@@ -1,4 +1,5 @@
-//! The cell of an interrupt: one atomic word that decides who may touch its handler.
+//! The handler cell of an interrupt, in which one atomic state word determines who may access the
+//! handler.
 //!
 //! ```text
 //!            install                  enter          leave
@@ -8,22 +9,22 @@
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
 //! ```
 //!
-//! A vacant cell that is *awaited* keeps the resend mark for the value to come: its owner's
-//! messages may arrive before its handler is installed.
+//! A vacant cell that is *awaited* keeps the resend mark for the value that will be installed,
+//! because messages may arrive before the handler.
 //!
-//! The rules, all kept by compare-and-swap on the one word:
-//! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs
-//!   beside itself;
-//! - an arrival that finds the cell busy or disabled leaves the *resend* mark, in one step with
-//!   seeing why. One party takes the mark, in one step with leaving or enabling. Marking is a
-//!   read-modify-write even if the mark is set already: it carries what the device wrote before to
-//!   the next run;
-//! - the value is read only while *running* or a *pin* is held. It is written only in *changing*,
-//!   which is entered from vacant, or from closing without runner and pins.
+//! The rules, which are all enforced by compare-and-swap on the state word:
+//! - *running* is set by one CPU at a time, and never while the cell is disabled or closing, so a
+//!   handler never runs concurrently with itself;
+//! - an arrival that finds the cell busy or disabled sets the *resend* mark in the same atomic
+//!   step. Exactly one party clears the mark, in the same atomic step in which it leaves or enables
+//!   the cell. Setting the mark is a read-modify-write even if it is already set, so that the
+//!   device's earlier writes are visible to the next run;
+//! - the value must only be read while *running* or a *pin* is held. It must only be written in
+//!   *changing*, which is entered from vacant, or from closing without a runner or pins.
 //!
 //! The checks in `interleavings/handler_cell.rs` explore these transitions.
 // UNSAFETY: the value lives in an `UnsafeCell`. A lock around it would cost dispatch a second pair
-// of atomic operations for an exclusion that the state word provides already.
+// of atomic operations, although the state word already provides the exclusion.
 #![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
 
 use crate::sync::{AtomicU32, SeqCst};
@@ -31,62 +32,62 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::Deref;
 
-/// A value is there, and not about to go.
+/// A value is installed. Stays set while the cell is closing.
 const INSTALLED: u32 = 1 << 0;
 /// A CPU runs the handler.
 const RUNNING: u32 = 1 << 1;
 /// An interrupt arrived while the handler could not run.
 const RESEND: u32 = 1 << 2;
-/// Arrivals do not run.
+/// Arrivals do not run the handler.
 const DISABLED: u32 = 1 << 3;
-/// The value is to be taken out as soon as nobody uses it.
+/// The value must be taken out as soon as it is no longer in use.
 const CLOSING: u32 = 1 << 4;
-/// One party has the value to itself.
+/// One party has exclusive access to the value.
 const CHANGING: u32 = 1 << 5;
-/// Arrivals that cannot run are marked (edges and messages; a level tells again by itself).
+/// Arrivals that cannot run are marked: edges and messages. A level arrives again by itself.
 const EDGE: u32 = 1 << 6;
-/// Something was installed here before.
+/// A value was installed before.
 const USED: u32 = 1 << 7;
-/// Without value so far, and arrivals are marked for the one that comes.
+/// The cell has no value yet, and marks arrivals for the value that will be installed.
 const AWAITED: u32 = 1 << 8;
-/// One user of the value beside the runner. The count has the upper 16 bits: at most one pin per
-/// CPU.
+/// One user of the value in addition to the runner. The upper 16 bits count the pins, of which each
+/// CPU holds at most one.
 const PIN: u32 = 1 << 16;
 const PINS: u32 = 0xffff << 16;
 
 /// Treatment of an arrival that cannot run now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenBusy {
-    /// Mark it, to be sent again: edges and messages.
+    /// Mark the arrival so that it is sent again: for edges and messages.
     Mark,
-    /// Nothing: a level is still asserted, and tells again.
+    /// Ignore the arrival: for levels, which stay asserted and arrive again.
     Ignore,
 }
 
 /// Result of an arrival.
 pub(crate) enum Arrival<'a, T> {
-    /// The handler is the caller's until the guard is [left](Running::leave) or dropped.
+    /// The caller may run the handler until the guard is [left](Running::leave) or dropped.
     Entered(Running<'a, T>),
-    /// Another CPU runs it.
+    /// The handler is already running.
     Busy,
     /// The handler is disabled.
     Disabled,
-    /// There is none; there was one before, or not.
+    /// The cell has no handler. The history tells whether it ever had one.
     Absent(History),
 }
 
-/// Past of a cell without value.
+/// History of a cell without a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum History {
     Used,
     Unused,
 }
 
-/// A value could not be installed. Carries it back.
+/// The reason why a value could not be installed. Contains the value.
 pub(crate) enum InstallError<T> {
-    /// One is installed.
+    /// A value is already installed.
     Occupied(T),
-    /// The last one is on its way out: try again later.
+    /// The previous value is still being removed. The caller may try again later.
     Closing(T),
 }
 
@@ -96,9 +97,9 @@ pub(crate) struct HandlerCell<T> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: shared references to the value are handed to several threads at once (runner and pins),
-// hence `Sync`. Different threads put the value in and take it out, hence `Send`. All access
-// follows the state word.
+// SAFETY: several threads may have shared references to the value concurrently (the runner and
+// pins), which requires `Sync`. One thread may install the value and another take it, which
+// requires `Send`. The state word guards all accesses.
 unsafe impl<T: Send + Sync> Sync for HandlerCell<T> {}
 
 impl<T> HandlerCell<T> {
@@ -123,12 +124,12 @@ impl<T> HandlerCell<T> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread set CHANGING from vacant, so nobody else reads or writes the value
-        // until it clears.
+        // SAFETY: this thread changed the word from vacant to CHANGING, so no other thread accesses
+        // the value until this one clears CHANGING.
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         let mut seen = self.word.load(SeqCst);
-        // A mark may be left until the last moment.
+        // An arrival may set the mark until the last moment.
         while let Err(now) = self.swap_if(seen, INSTALLED | DISABLED | USED | mode | seen & RESEND)
         {
             seen = now;
@@ -208,14 +209,15 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Enables the cell. Returns true if an arrival was marked, which the caller must send again.
+    /// Enables the cell. Returns `true` if an arrival was marked, which the caller must then send
+    /// again.
     ///
     /// Context: any.
     pub(crate) fn enable(&self) -> bool {
         let mut seen = self.word.load(SeqCst);
         while seen & INSTALLED != 0 {
-            // The mark of an arrival that only found the handler running stays: its runner sends
-            // it.
+            // A mark that was set while the handler runs is left to the runner, which sends the
+            // arrival again.
             let resend = seen & (RESEND | RUNNING | CLOSING) == RESEND;
             let taken = if resend { RESEND } else { 0 };
             match self.swap_if(seen, seen & !(DISABLED | taken)) {
@@ -256,8 +258,8 @@ impl<T> HandlerCell<T> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread replaced CLOSING, without runner and pins, by CHANGING: nobody else
-        // has a reference, and none is handed out before the next install.
+        // SAFETY: this thread replaced CLOSING, without a runner or pins, by CHANGING: no other
+        // reference exists, and none is created before the next install.
         let value = unsafe { (&mut *self.value.get()).take() };
         self.word.store(USED, SeqCst);
         value
@@ -277,7 +279,7 @@ impl<T> HandlerCell<T> {
         self.word.load(SeqCst) & (RUNNING | PINS) != 0
     }
 
-    /// Arrivals run.
+    /// Returns `true` if arrivals run the handler.
     ///
     /// Context: any.
     pub(crate) fn is_enabled(&self) -> bool {
@@ -294,20 +296,21 @@ impl<T> HandlerCell<T> {
     }
 
     /// # Safety
-    /// The caller holds RUNNING or a PIN, and goes on to hold it as long as the reference lives.
+    /// The caller must hold RUNNING or a PIN for as long as the reference lives.
     #[inline]
     unsafe fn value_ref(&self) -> &T {
-        // SAFETY: by this function's contract nobody writes the value meanwhile.
+        // SAFETY: by this function's contract, the value is not written while the reference lives.
         let value = unsafe { &*self.value.get() };
         value.as_ref().expect("a cell is entered only while a value is installed")
     }
 
-    /// Ends the run that began with the word `seen`. True if the caller now holds a pin, to send an
-    /// arrival again.
+    /// Ends the run that began with the word `seen`. Returns `true` if the caller now holds a pin
+    /// and must send an arrival again.
     #[inline]
     fn end_run(&self, mut seen: u32) -> bool {
         loop {
-            // A mark that was left while disabled waits for enable; one of a closing cell is void.
+            // A mark is kept for the enable if the cell is disabled, and is void if the cell is
+            // closing.
             let resend = seen & (RESEND | DISABLED | CLOSING) == RESEND;
             let next = if resend { (seen & !(RUNNING | RESEND)) + PIN } else { seen & !RUNNING };
             match self.swap_if(seen, next) {
@@ -327,18 +330,18 @@ impl<T> fmt::Debug for HandlerCell<T> {
 /// The right to run the handler.
 pub(crate) struct Running<'a, T> {
     cell: &'a HandlerCell<T>,
-    /// The word when the run began: mostly, it is the same at the end.
+    /// The word when the run began, which usually has not changed at the end.
     word: u32,
 }
 
 impl<'a, T> Running<'a, T> {
-    /// The handler returned. `Some` if the interrupt arrived meanwhile: the caller sends it again
-    /// and drops the pin. Others may run the handler already.
+    /// Ends the run. Returns a pin if the interrupt arrived in the meantime; the caller must then
+    /// send it again and drop the pin. Another CPU may already run the handler.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T>> {
         let Self { cell, word } = self;
         core::mem::forget(self);
-        // Lazily: a `Pinned` that is made has a pin to give back.
+        // Lazy, because dropping a `Pinned` releases a pin.
         cell.end_run(word).then(|| Pinned { cell })
     }
 }
@@ -348,14 +351,15 @@ impl<T> Deref for Running<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant cell; so
-        // nobody writes the value.
+        // SAFETY: this guard holds RUNNING, so `take` cannot remove the value; `install` requires a
+        // vacant cell. The value is therefore not written.
         unsafe { self.cell.value_ref() }
     }
 }
 
 impl<T> Drop for Running<'_, T> {
-    /// Without [`leave`](Self::leave), what arrived meanwhile is not sent again.
+    /// Ends the run. Without [`leave`](Self::leave), an interrupt that arrived in the meantime is
+    /// not sent again.
     fn drop(&mut self) {
         if self.cell.end_run(self.word) {
             self.cell.unpin();
@@ -363,7 +367,8 @@ impl<T> Drop for Running<'_, T> {
     }
 }
 
-/// Keeps the value in place while an arrival is sent again; does not keep others from running it.
+/// A guard that keeps the value in place while an arrival is sent again. Other CPUs may run the
+/// handler in the meantime.
 pub(crate) struct Pinned<'a, T> {
     cell: &'a HandlerCell<T>,
 }
@@ -372,8 +377,8 @@ impl<T> Deref for Pinned<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this pin keeps `take` away, and install needs a vacant cell; so nobody writes the
-        // value.
+        // SAFETY: this guard holds a pin, so `take` cannot remove the value; `install` requires a
+        // vacant cell. The value is therefore not written.
         unsafe { self.cell.value_ref() }
     }
 }

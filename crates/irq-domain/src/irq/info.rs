@@ -1,4 +1,4 @@
-//! Statistics and descriptions for people.
+//! Statistics and readable descriptions of interrupts.
 
 use crate::irq::descriptor::{Descriptor, Source};
 use crate::irq::flow::Flow;
@@ -21,35 +21,37 @@ pub enum EffectiveAffinity {
     PerCpu,
 }
 
-/// One line of `/proc/interrupts`.
+/// Information on one interrupt, like a line of Linux's `/proc/interrupts`.
 #[derive(PartialEq, Eq, Debug)]
 pub struct IrqInfo {
-    /// The interrupt.
+    /// Number of the interrupt.
     pub irq: Irq,
-    /// As the root controller acknowledges it.
+    /// The interrupt as the root controller acknowledges it.
     pub hwirq: HwIrq,
-    /// Name of its handler, or of the last handler if it has none at present; `None` if it never
-    /// had one. A shared line has the names of all its handlers, separated by commas.
+    /// Name of the handler, or of the last handler if the interrupt currently has none; `None` if
+    /// it never had one. A shared line has the names of all its handlers, separated by commas.
     pub name: Option<Name>,
-    /// The name of the device's domain and the slot in its message store, for message-signalled
+    /// The name of the device's domain and the slot in its message store, for message-signaled
     /// interrupts.
     pub slot: Option<(Name, u16)>,
-    /// Its flow.
+    /// Flow of the interrupt.
     pub flow: Flow,
-    /// Its effective affinity.
+    /// Effective affinity of the interrupt.
     pub affinity: EffectiveAffinity,
-    /// True if the interrupt is enabled; for a private interrupt, on any CPU.
+    /// `true` if the interrupt is enabled; if it is private, on any CPU.
     pub enabled: bool,
-    /// Handler runs by CPU.
+    /// Number of handler runs by CPU.
     pub counts: Vec<u64>,
-    /// Number of redeliveries: it arrived while its handler ran elsewhere or was
-    /// disabled.
+    /// Number of redeliveries, which occur if the interrupt arrives while its handler runs on
+    /// another CPU or is disabled.
     pub redelivered: u64,
     /// Number of runs that found nothing to do: [`IrqReturn::None`](crate::IrqReturn::None).
     pub unhandled: u64,
 }
 
 impl IrqInfo {
+    /// Collects the information on an interrupt.
+    ///
     /// Context: task; may sleep.
     ///
     /// # Errors
@@ -117,10 +119,10 @@ fn affinity(descriptor: &Descriptor) -> EffectiveAffinity {
     }
 }
 
-/// The levels' lines, two blanks further in.
+/// A writer that indents each line by two spaces.
 struct Indented<'a> {
     out: &'a mut dyn fmt::Write,
-    /// The line has begun.
+    /// `true` after the first character of a line.
     in_line: bool,
 }
 

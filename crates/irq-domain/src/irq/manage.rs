@@ -1,4 +1,4 @@
-//! One interrupt as tasks and handlers control it: its descriptor with the control state, and its
+//! Control of one interrupt by tasks and handlers, through its descriptor's control state and its
 //! handler cells. The source is masked while the interrupt is disabled.
 
 use crate::error::RequestError;
@@ -13,7 +13,7 @@ use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::runtime::Runtime;
 use msi_types::Cpu;
 
-/// Reference to an interrupt with everything that controls it: its descriptor, its entry of the
+/// Reference to an interrupt and the state that its control needs: its descriptor, its entry in the
 /// dispatch table, and the kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct IrqRef<'a> {
@@ -28,7 +28,7 @@ impl IrqRef<'_> {
     }
 
     /// Installs a handler, disabled. A refused handler is dropped without holding the lock, because
-    /// its destructor is code of the kernel.
+    /// its destructor is the kernel's code.
     ///
     /// Context: task; may sleep.
     pub(crate) fn put_in(self, action: Action) -> Result<(), RequestError> {
@@ -57,7 +57,7 @@ impl IrqRef<'_> {
         self.close_under(&mut self.descriptor.control.lock(self.host()), after)
     }
 
-    /// Closes the interrupt like [`close`](Self::close). The control's lock must be held.
+    /// Closes the interrupt like [`close`](Self::close). The caller must hold the control's lock.
     ///
     /// Context: any.
     fn close_under(self, control: &mut Control, after: HandlerPhase) -> bool {
@@ -65,8 +65,8 @@ impl IrqRef<'_> {
             return false;
         }
         match self.descriptor.flow {
-            // The store is quietened as a whole and the controller takes the vector back: nothing
-            // to hold back.
+            // The store is cleared as a whole and the controller frees the vector, so no mask is
+            // needed.
             _ if after == HandlerPhase::Gone => {}
             Flow::PerCpu => self.with_own_cell(|_| self.descriptor.mask()),
             Flow::Edge | Flow::Level if control.is_rewriting() => {}
@@ -122,12 +122,12 @@ impl IrqRef<'_> {
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free(self) -> bool {
-        // Outside of any lock: the handlers' destructors are the kernel's code.
+        // Without holding a lock, because the handlers' destructors are the kernel's code.
         let taken = self.cells().fold(0, |taken, cell| taken + u32::from(cell.take().is_some()));
         self.descriptor.control.lock(self.host()).remove_closing(taken)
     }
 
-    /// The cells of the interrupt's flow.
+    /// Returns the cells that the interrupt uses, according to its flow.
     fn cells(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
         let shared = (self.descriptor.flow != Flow::PerCpu).then_some(&self.entry.shared);
         let private = (self.descriptor.flow == Flow::PerCpu).then(|| self.entry.all_private());
@@ -136,15 +136,15 @@ impl IrqRef<'_> {
         shared.into_iter().chain(private)
     }
 
-    /// Arrivals run.
+    /// Returns `true` if arrivals run a handler.
     ///
     /// Context: any.
     pub(crate) fn is_enabled(self) -> bool {
         self.cells().any(HandlerCell::is_enabled)
     }
 
-    /// Runs `act` if the handler is still installed, and prevents its removal during the call:
-    /// afterwards the vector may belong to another device.
+    /// Runs `act` if the handler is still installed, and prevents its removal during the call.
+    /// After a removal, the vector may belong to another device.
     ///
     /// Context: any.
     pub(crate) fn while_installed<T>(self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
@@ -201,7 +201,7 @@ impl IrqRef<'_> {
         }
     }
 
-    /// Calls `act` with a private interrupt's cell of the calling CPU. Does nothing on a CPU
+    /// Calls `act` with the calling CPU's cell of a private interrupt. Does nothing on a CPU
     /// without its handler.
     ///
     /// Context: any.
@@ -217,7 +217,7 @@ impl IrqRef<'_> {
     }
 
     /// Shuts down a managed interrupt until one of its CPUs is online again. Messages of its device
-    /// stay pending.
+    /// stay pending in the meantime.
     ///
     /// Context: task; may sleep.
     pub(crate) fn shut_down(self) {

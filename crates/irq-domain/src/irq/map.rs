@@ -1,4 +1,5 @@
-//! The map from IRQ numbers to descriptors: dense, the lowest free number first.
+//! The map from IRQ numbers to descriptors. Numbers are dense: the lowest free number is allocated
+//! first.
 
 use crate::irq::descriptor::Descriptor;
 use crate::number::Irq;
@@ -7,16 +8,16 @@ use alloc::vec::Vec;
 use doorbell_fallible::Shared;
 use msi_types::Cpu;
 
-/// Interrupts by IRQ number.
+/// The interrupts, by IRQ number.
 #[derive(Debug, Default)]
 pub(crate) struct IrqMap {
     used: Vec<Option<Shared<Descriptor>>>,
-    /// No number below is free.
+    /// Lower bound of the free numbers.
     lowest_free: usize,
 }
 
 impl IrqMap {
-    /// Makes the interrupt of the lowest free number.
+    /// Creates an interrupt with the lowest free number.
     pub(crate) fn insert(
         &mut self,
         make: impl FnOnce(Irq) -> Result<Descriptor, TryReserveError>,
@@ -24,7 +25,7 @@ impl IrqMap {
         let free = self.used.iter().skip(self.lowest_free).position(Option::is_none);
         let index = free.map_or(self.used.len(), |free| self.lowest_free + free);
         self.lowest_free = index;
-        // Every vector has at most one number, and there are 2^24 vectors.
+        // At most 2^24 numbers are in use, because each of the 2^24 vectors has at most one.
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let descriptor = Shared::try_new(make(Irq::new(number))?)?;
         if index == self.used.len() {
@@ -38,7 +39,7 @@ impl IrqMap {
         Ok(descriptor)
     }
 
-    /// Gives a number back.
+    /// Frees a number.
     pub(crate) fn remove(&mut self, irq: Irq) {
         let index = irq.get() as usize;
         if self.used.get_mut(index).and_then(Option::take).is_some() {
@@ -50,18 +51,18 @@ impl IrqMap {
         self.used.get(irq.get() as usize)?.clone()
     }
 
-    /// Returns the first interrupt that is `wanted`.
+    /// Returns the first interrupt for which `wanted` returns `true`.
     pub(crate) fn find(&self, wanted: impl Fn(&Descriptor) -> bool) -> Option<Shared<Descriptor>> {
         self.used.iter().flatten().find(|descriptor| wanted(descriptor)).cloned()
     }
 
-    /// The targets of all managed interrupts.
+    /// Returns the targets of all managed interrupts.
     pub(crate) fn managed_targets(&self) -> impl Iterator<Item = Cpu> {
         let managed = self.used.iter().flatten().filter(|descriptor| descriptor.among.is_some());
         managed.map(|descriptor| descriptor.target())
     }
 
-    /// The first interrupt from this number on.
+    /// Returns the interrupt with the lowest number that is at least `irq`.
     pub(crate) fn first_from(&self, irq: Irq) -> Option<Shared<Descriptor>> {
         self.used.get(irq.get() as usize..)?.iter().flatten().next().cloned()
     }
@@ -77,7 +78,7 @@ mod tests {
     use core::num::NonZeroU16;
     use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-    /// A root controller that numbers have nothing to do with.
+    /// A root controller that must not be used.
     struct Untouched;
 
     impl WiredParent for Untouched {

@@ -1,4 +1,4 @@
-//! The registry of all interrupts: descriptors by number, and dispatch by hwirq.
+//! The registry of all interrupts, with descriptors by number and dispatch by hwirq.
 
 use crate::host::Host;
 use crate::irq::control::Released;
@@ -18,7 +18,8 @@ use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
 use msi_types::{Cpu, HwIrq, WiredParent};
 
-/// The interrupts that exist. A descriptor has an entry of the dispatch table as long as it lives.
+/// All existing interrupts. The dispatch table has an entry for each descriptor as long as the
+/// descriptor lives.
 pub(crate) struct IrqRegistry {
     pub(crate) dispatcher: Dispatcher,
     numbers: TaskLock<IrqMap>,
@@ -65,7 +66,7 @@ impl IrqRegistry {
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 
-    /// Frees the number and the controller's input of a request at the root.
+    /// Frees the number of a wired or private interrupt, and releases the controller's input.
     ///
     /// Context: task; may sleep.
     pub(crate) fn release_root(&self, descriptor: &Descriptor) {
@@ -120,7 +121,7 @@ impl IrqRegistry {
         }
     }
 
-    /// Returns the line at this controller's input, if it can be shared.
+    /// Returns the shared line of a controller's input, if it exists.
     ///
     /// Context: task; may sleep.
     pub(crate) fn find_shared_line(
@@ -138,8 +139,8 @@ impl IrqRegistry {
         self.numbers.lock(self.host()).get(irq)
     }
 
-    /// The interrupts by ascending number, one at a time: others come and go meanwhile. Allocates
-    /// nothing.
+    /// Returns the interrupts by ascending number. Does not allocate, and holds no lock between
+    /// items, so interrupts may be added and removed in the meantime.
     pub(crate) fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
         let mut next = Irq::new(0);
         core::iter::from_fn(move || {

@@ -9,14 +9,14 @@ use msi_types::Cpu;
 /// Layout of the counters of several CPUs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spacing {
-    /// Side by side: one CPU counts at a time.
+    /// Adjacent, because only one CPU counts at a time.
     Dense,
-    /// On lines of their own: all CPUs count at once.
+    /// On separate cache lines, because all CPUs count concurrently.
     OwnLines,
 }
 
-/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the cell; so without
-/// atomic additions.
+/// Number of runs per CPU. A counter is written only by its own CPU and under the exclusion of the
+/// handler cell, so atomic additions are not needed.
 #[derive(Debug)]
 pub(crate) struct Counts {
     cells: Vec<AtomicU64>,
@@ -36,25 +36,27 @@ impl Counts {
         }
     }
 
-    /// Runs by CPU.
+    /// Returns the number of runs by CPU.
     pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
         self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
     }
 }
 
-/// Runs of which so many find nothing to do make an interrupt a screaming one. Linux shuts a line
-/// off by the same numbers, 99 900 of 100 000 (kernel/irq/spurious.c).
+/// Number of runs over which unhandled ones are counted. An interrupt screams if more than
+/// [`MOST_UNHANDLED`] of them find nothing to do. Linux shuts a line off at the same numbers, 99
+/// 900 of 100 000 (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
 const MOST_UNHANDLED: u64 = 99_900;
 
-/// Runs that found nothing to do. Written within the exclusion of the cell (or approximately, for
-/// private interrupts); so without atomic additions.
+/// Number of runs that found nothing to do. Written under the exclusion of the handler cell, so
+/// atomic additions are not needed. For private interrupts, which several CPUs may count
+/// concurrently, the number is approximate.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledRuns {
     total: AtomicU64,
-    /// Since the window began.
+    /// Number since the window began.
     recent: AtomicU64,
-    /// Runs when it began.
+    /// Total number of runs when the window began.
     start: AtomicU64,
 }
 

@@ -1,12 +1,12 @@
-//! Handlers of a shared line.
+//! The handlers of a shared line.
 //!
 //! The line has one handler cell, like any interrupt, and its action runs the handlers of all
-//! members. Members form a list that only grows: a task appends a member, and later handlers may
-//! reuse it, so that dispatch walks the list without a lock. Each member's handler is in a separate
+//! members. Members form a list that only grows, so dispatch can walk it without a lock: tasks
+//! append members, and later handlers reuse vacant ones. Each member's handler is in a separate
 //! cell, which prevents its removal while it runs.
 //!
-//! The control state, under its lock, determines which handler is the last: a handler that is added
-//! to a line finds it either installed or being removed.
+//! The control state, under its lock, determines which handler is the last one. A handler that is
+//! added to a line therefore finds the line either installed or being removed.
 
 use crate::host::Host;
 use crate::irq::control::Control;

@@ -1,4 +1,5 @@
-//! Doorbells behind an IOMMU: a device reaches what is mapped for it, and nothing else.
+//! Doorbells behind an IOMMU, through which a device can reach only the pages that are mapped for
+//! it.
 
 use super::{Layer, unaddressed};
 use crate::host::Host;
@@ -11,56 +12,54 @@ use msi_types::{
     NotIsolated, Properties, Property, RequesterId, Tier,
 };
 
-/// An address space of an IOMMU, by the IOMMU driver's own number. Several devices may share one.
+/// An address space of an IOMMU, numbered by the IOMMU driver. Several devices may share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IommuDomain(pub u32);
 
 /// Translation of a domain's doorbell writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
-    /// They see physical addresses: nothing to map, and nothing that they could not write to. None
-    /// of them counts as [isolated from memory](msi_types::DmaIsolation).
+    /// Writes are not translated: no page has to be mapped, and the devices can write to all
+    /// memory. They do not count as [isolated from memory](msi_types::DmaIsolation).
     Identity,
     /// Writes are translated in pages of this size: the doorbell's page is mapped at an address
     /// that the IOMMU driver chooses.
     Mapped(Granule),
-    /// The second of two stages: a guest translates first, from what it had the device store
-    /// (`stored`) to what it takes for the doorbell (`doorbell`). The real doorbell's page is
-    /// mapped there, at the second stage.
+    /// The second of two stages. The guest's stage translates the address that the guest had the
+    /// device store (`stored`) to the guest-physical address of its virtual doorbell (`doorbell`).
+    /// The second stage maps the page of the physical doorbell at that address.
     Nested {
-        /// The second stage's page size.
+        /// Page size of the second stage.
         granule: Granule,
-        /// The address of a doorbell in the guest's own space, as the guest had the device store
-        /// it.
+        /// Address of the doorbell in the guest's own I/O address space, which the device stores.
         stored: u64,
-        /// The guest-physical address to which the guest's stage translates that.
+        /// Guest-physical address to which the guest's stage translates `stored`.
         doorbell: u64,
     },
-    /// The hardware lets writes to this region pass untranslated (x86: 0xfee0_0000, 1 MiB):
-    /// doorbells lie in it.
+    /// The hardware passes writes to this region untranslated (x86: 0xfee0_0000, 1 MiB). Doorbells
+    /// must lie in the region.
     Reserved {
-        /// Its first address.
+        /// First address of the region.
         base: u64,
-        /// Its length in bytes.
+        /// Length of the region in bytes.
         length: u64,
     },
 }
 
-/// Address at which a page is mapped.
+/// Constraint on the I/O virtual address at which a page is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IovaConstraint {
-    /// Any free page below 2 to this power: the endpoint stores so many address
-    /// bits.
+    /// Any free page below 2^`address_bits`, because the endpoint stores that many address bits.
     Within {
-        /// 32 or 64.
+        /// Number of address bits: 32 or 64.
         address_bits: u8,
     },
-    /// At this page.
+    /// Exactly this page.
     At(u64),
 }
 
 impl IovaConstraint {
-    /// Returns true if the page may be mapped at `at`.
+    /// Returns `true` if the page may be mapped at `at`.
     pub const fn admits(self, at: u64) -> bool {
         match self {
             Self::Within { address_bits } => address_bits >= 64 || at >> address_bits == 0,
@@ -69,12 +68,13 @@ impl IovaConstraint {
     }
 }
 
-/// Services of an IOMMU driver. The driver locks internally.
+/// Services of an IOMMU driver, which must lock internally. Functions have the following context
+/// unless they state a different one.
 ///
 /// Context: task; may sleep.
 pub trait Iommu: Send + Sync {
-    /// Returns the address space of a device; `None` if the IOMMU does not translate it, so that
-    /// its writes pass unchanged, as in [`DoorbellMode::Identity`]. The result must not change as
+    /// Returns the address space of a device, or `None` if the IOMMU does not serve the device; its
+    /// writes then pass unchanged, as in [`DoorbellMode::Identity`]. The result must not change as
     /// long as the device holds a message.
     ///
     /// Context: any.
@@ -86,13 +86,14 @@ pub trait Iommu: Send + Sync {
     /// Context: any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
-    /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable
-    /// for the domain's devices, as device memory. On return they can write there. Answers at which
-    /// page, one that the constraint [admits](IovaConstraint::admits). A page may be mapped at
-    /// several places, for endpoints of several widths.
+    /// Maps a page of doorbells (a physical address, aligned to the granule of the mode) for the
+    /// domain's devices, writable and as device memory. On return, the devices can write to it.
+    /// Returns the I/O virtual address of the mapped page, which the constraint must
+    /// [admit](IovaConstraint::admits). A page may be mapped at several addresses, for endpoints
+    /// with different address widths.
     ///
     /// # Errors
-    /// The reason, for people.
+    /// Returns the reason of the failure as text.
     fn map(
         &self,
         domain: IommuDomain,
@@ -100,31 +101,33 @@ pub trait Iommu: Send + Sync {
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str>;
 
-    /// Undoes [`map`](Self::map), by what it answered. On return nothing passes there any more.
+    /// Unmaps the page at the address that [`map`](Self::map) returned. On return, devices can no
+    /// longer write to it.
     fn unmap(&self, domain: IommuDomain, mapped: u64);
 }
 
-/// Maps doorbells for the devices behind an IOMMU, and has them store the addresses that lead
-/// there.
+/// A layer that maps doorbells for the devices behind an IOMMU, and makes the devices store the
+/// addresses of these mappings.
 ///
-/// A page is mapped once for each domain, before a device of it stores the first message that needs
-/// it. So a message that names a CPU is mapped before its interrupt moves to that CPU. The page is
-/// unmapped after the last such message is let go. It is mapped a second time, lower, for an
-/// endpoint whose address register is too narrow for where it is.
+/// A page is mapped once per domain, before a device of the domain stores the first message that
+/// needs it. If the doorbell depends on the target CPU, its page is therefore mapped before the
+/// interrupt moves to that CPU. The page is unmapped after the last message that needs it is
+/// released. For an endpoint whose address register is too narrow for an existing mapping, the page
+/// is mapped again at a lower address.
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,
-    /// By domain, and where devices see the page.
+    /// Mapped pages, by domain and the address at which devices see them.
     pages: TaskLock<SortedMap<(IommuDomain, u64), Mapped>>,
 }
 
-/// A page of doorbells in a domain.
+/// A page of doorbells that is mapped in a domain.
 struct Mapped {
     page: u64,
     users: usize,
 }
 
-/// A doorbell is not mapped.
+/// The reason why a doorbell could not be mapped.
 enum Refusal {
     NoMemory,
     Unmapped(&'static str),
@@ -136,7 +139,7 @@ impl From<&'static str> for Refusal {
     }
 }
 
-/// A page to map, and where.
+/// A page to be mapped, and the constraint on its address.
 #[derive(Clone, Copy)]
 struct Wanted {
     domain: IommuDomain,
@@ -145,12 +148,12 @@ struct Wanted {
 }
 
 impl<I: Iommu> DoorbellMapping<I> {
-    /// Before the doorbells that lie behind this IOMMU.
+    /// Creates the layer for the doorbells behind `iommu`.
     pub fn new(iommu: I, host: Arc<dyn Host>) -> Self {
         Self { iommu, host, pages: TaskLock::new(SortedMap::new()) }
     }
 
-    /// The IOMMU.
+    /// Returns the IOMMU.
     pub fn iommu(&self) -> &I {
         &self.iommu
     }
@@ -162,7 +165,8 @@ impl<I: Iommu> DoorbellMapping<I> {
         self.pages.lock(&*self.host).len()
     }
 
-    /// Maps the page, or counts one more user. Answers where it is.
+    /// Maps the page, or adds a user to an existing mapping. Returns the address of the mapped
+    /// page.
     fn take(&self, wanted: Wanted) -> Result<u64, Refusal> {
         let Wanted { domain, page, constraint } = wanted;
         let mut pages = self.pages.lock(&*self.host);
@@ -173,7 +177,7 @@ impl<I: Iommu> DoorbellMapping<I> {
                 return Ok(at);
             }
             if let IovaConstraint::At(_) = constraint {
-                return Err("the guest maps two doorbells where it has one".into());
+                return Err("the guest maps two doorbells at one address".into());
             }
         }
         pages.reserve().map_err(|_| Refusal::NoMemory)?;
@@ -210,7 +214,8 @@ impl<I: Iommu> DoorbellMapping<I> {
             DoorbellMode::Nested { granule, stored, doorbell: seen } => {
                 if granule.offset(seen) != granule.offset(doorbell) {
                     return Err(
-                        "the guest's doorbell lies elsewhere in its page than the real one".into(),
+                        "the guest's doorbell and the physical one have different page offsets"
+                            .into(),
                     );
                 }
                 let (page, constraint) =
@@ -221,7 +226,7 @@ impl<I: Iommu> DoorbellMapping<I> {
             DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
                 Some(offset) if offset < length => Ok(doorbell),
                 _ => {
-                    Err("it lies outside the region that the hardware reserves for messages".into())
+                    Err("it is outside the region that the hardware reserves for messages".into())
                 }
             },
         }
@@ -230,7 +235,7 @@ impl<I: Iommu> DoorbellMapping<I> {
 
 impl<I: Iommu> Layer for DoorbellMapping<I> {
     fn tier(&self) -> Tier {
-        // The address that a device must hold is known once its doorbell is mapped.
+        // The address that a device must store is known only after its doorbell is mapped.
         Tier::new("iommu").with_relieves(Properties::NONE.with(Property::WideAddress))
     }
 

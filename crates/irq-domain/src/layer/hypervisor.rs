@@ -3,19 +3,21 @@
 use super::Layer;
 use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 
-/// Treatment of the messages that a hypervisor's guest composes. A guest's kernel puts this
-/// layer over each controller that is virtual, below all other layers; bare metal has none.
+/// Treatment of messages that a guest composes. A guest's kernel must put this layer directly over
+/// each virtual controller, below all other layers. It is not used on bare metal.
 ///
-/// PCI's MSI and MSI-X work in either case: a hypervisor traps their registers and puts in what is
-/// real. So do devices that it emulates ([`Storage::Emulated`](msi_types::Storage::Emulated)).
+/// PCI MSI and MSI-X work in either case, because the hypervisor traps their registers and
+/// substitutes the physical message. Devices that it emulates
+/// ([`Storage::Emulated`](msi_types::Storage::Emulated)) also work in either case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hypervisor {
-    /// Nothing: what a device stores elsewhere is sent as the guest wrote it, and means nothing to
-    /// the hardware. So it is below a virtual ITS alone.
+    /// The hypervisor only traps stores to known locations. A message that a device stores
+    /// elsewhere is sent as the guest wrote it, and is meaningless to the hardware. This is the
+    /// case for a virtual ITS without a virtual IOMMU.
     Traps,
-    /// The controller is its virtual IOMMU's interrupt remapping, and the hardware remaps the
-    /// guest's messages as that says, wherever they are stored. They are taken from devices that
-    /// the remapping isolates.
+    /// The controller is the interrupt remapping of a virtual IOMMU, and the hardware remaps the
+    /// guest's messages accordingly, wherever they are stored. Messages in device-defined stores
+    /// are accepted only from devices that the remapping isolates.
     Remaps,
 }
 

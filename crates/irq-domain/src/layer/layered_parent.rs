@@ -1,4 +1,4 @@
-//! A layer over a parent is a parent.
+//! A parent that consists of a layer and the parent below it.
 
 use super::Layer;
 use crate::host::Host;
@@ -14,11 +14,11 @@ use msi_types::{
     MsiParent, NotDmaIsolated, NotIsolated, Pending, RequesterId, Tier,
 };
 
-/// A [`Layer`] over the parent below it.
+/// A [`Layer`] and the parent below it.
 ///
-/// Every message that reaches a device went through the layer's [`hold`](Layer::hold). It is let go
-/// when the device no longer stores it. That is after a move is finished, after its vector is
-/// freed, or at once if a step fails.
+/// Every message that a device stores was translated by the layer's [`hold`](Layer::hold). It is
+/// released when the device no longer stores it: after a move is finished, after its vector is
+/// freed, or immediately if a step fails.
 pub struct LayeredParent<L, P: ?Sized> {
     layer: L,
     host: Arc<dyn Host>,
@@ -30,17 +30,17 @@ const NO_MEMORY: MsiError = MsiError::NoMemory("a layer's records");
 
 #[derive(Default)]
 struct Records {
-    /// By the cookie of their attachment at the parent.
+    /// Devices by the cookie of their attachment at the parent.
     devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<HwIrq, DeviceMessages>,
-    /// Messages of freed vectors, until the parent has them back: by the number of the operation
-    /// that frees them. There is room for all vectors.
+    /// Messages of vectors that are being freed, until the parent has freed the vectors, with the
+    /// number of the operation that frees them. Has room for all vectors.
     freed: Vec<(u64, DeviceMessages)>,
     operations: u64,
 }
 
 impl Records {
-    /// Notes new vectors, or nothing.
+    /// Records new vectors: all of them or, if memory is exhausted, none.
     fn insert(
         &mut self,
         vectors: impl ExactSizeIterator<Item = HwIrq>,
@@ -52,7 +52,8 @@ impl Records {
         Ok(())
     }
 
-    /// The block's vectors may be another's as soon as the parent has them.
+    /// Moves the records of a block's vectors to `freed`. Must be called before the parent frees
+    /// the block, because the vectors may then be allocated to another device.
     fn remove_block(&mut self, block: &HwIrqBlock, operation: u64) {
         for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
             self.freed.extend(self.vectors.remove(hwirq).map(|messages| (operation, messages)));
@@ -69,22 +70,23 @@ impl Records {
 #[derive(Clone, Copy)]
 struct DeviceMessages {
     device: RequesterId,
-    /// The messages that it can store.
+    /// Limits of the device's store.
     fit: Fit,
-    /// `None` before, and for all of a group but its first vector.
+    /// The stored message; `None` until it is composed, and for all vectors of a group except the
+    /// first.
     stored: Option<Passed>,
-    /// Likewise for the move that was begun, if its message changes.
+    /// The new message of a move in progress, if the move changes it.
     moving: Option<Passed>,
-    /// The message that ends a level.
+    /// The message that deasserts a level.
     deassert: Option<Passed>,
 }
 
-/// A message on its way through the layer.
+/// A message on both sides of the layer.
 #[derive(Clone, Copy)]
 struct Passed {
-    /// As the level below composed it.
+    /// The message as the level below composed it.
     below: MsiMessage,
-    /// As the layer passed it on.
+    /// The message as the layer translated it.
     above: MsiMessage,
 }
 
@@ -100,12 +102,12 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         Self { layer, host, records: TaskLock::new(Records::default()), parent }
     }
 
-    /// The layer.
+    /// Returns the layer.
     pub fn layer(&self) -> &L {
         &self.layer
     }
 
-    /// The parent below the layer.
+    /// Returns the parent below the layer.
     pub fn parent(&self) -> &Arc<P> {
         &self.parent
     }
@@ -123,7 +125,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         self.with(|records| records.vectors.get_mut(hwirq).map(change));
     }
 
-    /// Has the layer pass a message on to the device.
+    /// Makes the layer translate a message for the device.
     fn pass(&self, to: &DeviceMessages, below: MsiMessage) -> Result<Passed, MsiError> {
         Ok(Passed { below, above: self.layer.hold(to.device, below, to.fit)? })
     }
@@ -141,7 +143,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
             operation: "allocate",
             device: None,
             event: None,
-            reason: "the attachment was made elsewhere",
+            reason: "the attachment belongs to another parent",
         })
     }
 
@@ -174,7 +176,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         })
     }
 
-    /// The parent has the vectors back: their messages are let go.
+    /// Releases the messages of vectors that the parent has freed.
     fn end_freeing(&self, operation: u64) {
         while let Some(messages) = self.with(|records| records.take_freed(operation)) {
             self.let_go(messages.device, [messages.stored, messages.moving, messages.deassert]);
@@ -298,7 +300,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
         let messages = self.messages_of(hwirq);
         let message = messages.ok().and_then(|messages| messages.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
-        // The device's message counts, even if the controller failed to finish.
+        // The message in the device is authoritative, even if the controller failed to finish.
         if let Ok(DeviceMessages { device, stored, moving: Some(new), .. }) = messages {
             let (stays, goes) = match outcome {
                 MoveOutcome::Written => (Some(new), stored),

@@ -1,4 +1,5 @@
-//! Quirks of a bus between devices and their controller.
+//! Quirks of a bus between devices and their controller: changed requester IDs and addresses, and
+//! narrow widths.
 
 use super::{Layer, unaddressed};
 use core::fmt;
@@ -10,13 +11,14 @@ use msi_types::{
 /// A bus's change of requester IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RequesterRule {
-    /// Not at all.
+    /// No change.
     Same,
-    /// To `base + (requester << shift)`: a bridge that puts its own number beside the function's.
+    /// Changed to `base + (requester << shift)`, by a bridge that combines its own number with the
+    /// function's.
     Shifted {
         /// Shift in bits; must be less than 32.
         shift: u8,
-        /// Added after the shift.
+        /// Number that is added after the shift.
         base: u32,
     },
 }
@@ -24,22 +26,23 @@ pub enum RequesterRule {
 /// A bus's change of message addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressRule {
-    /// Not at all.
+    /// No change.
     Same,
-    /// Devices see memory at its physical address plus this, modulo 2^64.
+    /// Devices see memory at its physical address plus this offset, modulo 2^64.
     Offset(u64),
-    /// A window of four bytes per sender in front of an ITS, which takes the DeviceID from the
-    /// address (Socionext Synquacer's pre-ITS). The device writes its EventID at `window + 4 *
-    /// DeviceID`. Every writer can take any DeviceID, so nothing is isolated behind it.
+    /// A window with four bytes per sender in front of an ITS, which derives the DeviceID from the
+    /// address (Socionext Synquacer's pre-ITS). The device writes its EventID to `window + 4 *
+    /// DeviceID`. Any device can write to any DeviceID's word, so devices behind the window are not
+    /// isolated.
     Window {
-        /// Its first byte.
+        /// Address of the window's first byte.
         window: u64,
-        /// Number of DeviceIDs that fit.
+        /// Number of DeviceIDs that the window has room for.
         devices: u32,
     },
 }
 
-/// A bus with quirks: none of them shows in a controller or an endpoint.
+/// A bus with quirks, which it hides from controllers and endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShimLayer {
     name: &'static str,
@@ -51,7 +54,7 @@ pub struct ShimLayer {
 }
 
 impl ShimLayer {
-    /// A bus without quirks.
+    /// Creates a bus without quirks.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -73,7 +76,7 @@ impl ShimLayer {
         Self { address, ..self }
     }
 
-    /// Limits the layer to so many bits of address and data; it drops the others.
+    /// Sets the number of address and data bits that the bus carries; it drops the others.
     pub const fn with_widths(self, address_bits: u8, data_bits: u8) -> Self {
         Self { address_bits, data_bits, ..self }
     }
@@ -120,7 +123,7 @@ impl Layer for ShimLayer {
     }
 
     fn fit(&self, fit: Fit) -> Fit {
-        // The address is checked when it is known as the device sees it.
+        // An address that the device sees is checked later, when it is known.
         let (address_bits, rewrite) = match self.address {
             AddressRule::Same => (fit.address_bits.min(self.address_bits), fit.rewrite),
             AddressRule::Offset(_) | AddressRule::Window { .. } => (64, unaddressed(fit.rewrite)),

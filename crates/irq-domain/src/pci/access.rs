@@ -1,12 +1,12 @@
-//! The bus driver's services.
+//! Services of a kernel's bus driver.
 
-/// Context in which an access may be made.
+/// The context in which an access may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
-    /// From hard-IRQ handlers too: memory-mapped, without a lock that tasks hold with interrupts
-    /// on.
+    /// Any context, including hard-IRQ handlers: accesses are memory-mapped, and use no lock that
+    /// tasks hold with interrupts enabled.
     Any,
-    /// From tasks alone: through a mailbox or a hypercall, or behind such a lock.
+    /// Only tasks: accesses use a mailbox, a hypercall, or such a lock.
     Task,
 }
 
@@ -28,8 +28,8 @@ pub trait ConfigSpace: Send + Sync {
     /// Writes 32 bits, as one store.
     fn write32(&self, offset: u16, value: u32);
 
-    /// Returns the context in which accesses may be made. Hard-IRQ handlers use MSI's mask bits
-    /// only if that context includes theirs.
+    /// Returns the context in which accesses may be made. MSI's mask bits can be used in hard-IRQ
+    /// context only if this is [`AccessContext::Any`].
     fn context(&self) -> AccessContext {
         AccessContext::Task
     }
@@ -54,15 +54,15 @@ pub trait EcamWindow: Send + Sync {
     fn write32(&self, offset: u64, value: u32);
 }
 
-/// One memory region of a function (a BAR), which the bus driver mapped. Accesses are 32 bits wide,
-/// aligned, in program order, and possible in any context. Values are numbers in CPU byte order,
-/// although registers are little-endian. [`MappedRegion`](super::MappedRegion) implements the
-/// trait.
+/// A memory region of a function (a BAR) that the bus driver mapped. Accesses are 32 bits wide and
+/// aligned. Implementations must perform them in program order and allow them in any context.
+/// Values are numbers in CPU byte order, although registers are little-endian.
+/// [`MappedRegion`](super::MappedRegion) implements the trait.
 pub trait TableMemory: Send + Sync {
-    /// Length of the region in bytes.
+    /// Returns the length of the region in bytes.
     fn length(&self) -> u64;
-    /// Reads at a byte offset below [`length`](Self::length).
+    /// Reads 32 bits at an aligned byte offset below [`length`](Self::length).
     fn read32(&self, offset: u64) -> u32;
-    /// Writes at a byte offset below [`length`](Self::length).
+    /// Writes 32 bits at an aligned byte offset below [`length`](Self::length).
     fn write32(&self, offset: u64, value: u32);
 }

@@ -7,7 +7,7 @@ use super::windows::{Bar, BarRequest, BarWidth, WindowPools, halves};
 /// Number of base address registers of an endpoint.
 pub(super) const MAX_BARS: u8 = 6;
 
-/// Flag of a register for I/O ports.
+/// Flag of an I/O port register.
 const IO: u32 = 1;
 /// Mask of a memory register's type, bits 2:1.
 const TYPE: u32 = 0x6;
@@ -18,7 +18,7 @@ const PREFETCHABLE: u32 = 0x8;
 /// Mask of a memory register's bits below the address.
 const FLAGS: u32 = 0xf;
 
-/// Regions of a function, by register, and the first requested region without an address.
+/// The memory regions of a function, by register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BarSet {
     pub(super) placed: [Option<Bar>; MAX_BARS as usize],
@@ -62,8 +62,8 @@ impl BarSet {
     }
 }
 
-/// Returns the number of registers, of the remaining `left`, that the region at `register`
-/// occupies, and its request. All values read here are chosen by the function and not trusted.
+/// Returns the number of registers that the region at `register` occupies, of which `left` remain,
+/// and its request. The function controls all values read here, so they are not trusted.
 fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarRequest>) {
     let flags = config.read32(register);
     let width = match flags & TYPE {

@@ -1,16 +1,16 @@
-//! The capability list.
+//! The capability list of a function.
 
 use super::header::{HEADER_TYPE, MULTI_FUNCTION, STATUS, STATUS_CAPABILITIES, TYPE_CARDBUS};
 use super::{ConfigSpace, PciError};
 use core::fmt;
 
-/// Pointer to the list: in header types 0 and 1, and in CardBus bridges.
+/// Offset of the pointer to the list, in header types 0 and 1 and in CardBus bridges.
 const POINTER: u16 = 0x34;
 const POINTER_CARDBUS: u16 = 0x14;
-/// Capabilities lie behind the standard header.
+/// Lowest possible offset of a capability, after the standard header.
 const FIRST: u16 = 0x40;
 const END: u16 = 0x100;
-/// As many as fit; a list that is longer is a loop.
+/// Maximum number of capabilities that fit. A longer list must be circular.
 const MOST: u8 = 48;
 
 /// One entry of the list.
@@ -22,8 +22,8 @@ pub struct Capability {
     pub offset: u16,
 }
 
-/// Returns the capabilities of a function, in the list's order. Stops where the list leaves the
-/// space that capabilities may use, and after 48 entries, so that a circular list also ends.
+/// Returns the capabilities of a function in list order. Stops at a pointer outside the range that
+/// capabilities may occupy, and after 48 entries, so that a circular list also ends.
 ///
 /// Context: task; may sleep.
 pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {
@@ -36,7 +36,7 @@ pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {
     CapabilityIter { config, next, left: MOST }
 }
 
-/// See [`capabilities`].
+/// Iterator over the [`capabilities`] of a function.
 pub struct CapabilityIter<'a> {
     config: &'a dyn ConfigSpace,
     next: u8,
@@ -53,7 +53,7 @@ impl Iterator for CapabilityIter<'_> {
         }
         self.left = self.left.checked_sub(1)?;
         let id = self.config.read8(offset);
-        // A function that is gone reads as all ones.
+        // Reads of a removed function return all ones.
         if id == 0xff {
             return None;
         }
@@ -71,13 +71,13 @@ impl fmt::Debug for CapabilityIter<'_> {
     }
 }
 
-/// The first capability with this ID.
+/// Returns the offset of the first capability with this ID.
 pub(super) fn find(config: &dyn ConfigSpace, id: u8) -> Result<u16, PciError> {
     let found = capabilities(config).find(|capability| capability.id == id);
     found.map(|capability| capability.offset).ok_or(PciError::NoCapability { id })
 }
 
-/// Returns true if a capability of `length` bytes fits at `offset`.
+/// Checks that a capability of `length` bytes fits at `offset`.
 pub(super) fn check_length(id: u8, offset: u16, length: u16) -> Result<(), PciError> {
     if length <= END.saturating_sub(offset) {
         Ok(())

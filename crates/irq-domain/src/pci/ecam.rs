@@ -18,8 +18,8 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// Creates the access to `buses`, the first of which is at the start of the window. Buses
-    /// beyond the window's length have no functions.
+    /// Creates access to `buses`, the first of which is at the start of the window. Buses beyond
+    /// the window's length are treated as empty.
     pub fn new(window: Arc<dyn EcamWindow>, buses: BusRange) -> Self {
         Self { window, buses }
     }
@@ -29,7 +29,7 @@ impl Ecam {
         self.buses
     }
 
-    /// Returns the configuration space at this address, whether or not a function is present.
+    /// Returns the configuration space at `address`, whether or not a function is present. Returns
     /// `None` outside the bus range or the window.
     pub fn function(&self, address: RequesterId) -> Option<EcamFunction> {
         let bus = u8::try_from(address.get() >> 8).ok().filter(|bus| self.buses.contains(*bus))?;
@@ -47,8 +47,8 @@ impl fmt::Debug for Ecam {
 }
 
 /// One function's configuration space in an [`Ecam`] window: 4096 bytes, which can be accessed in
-/// any context. Misaligned accesses and accesses beyond the 4096 bytes are refused: a read returns
-/// all ones, a write is dropped.
+/// any context. Misaligned accesses and accesses beyond the 4096 bytes are refused: reads return
+/// all ones, and writes are dropped.
 #[derive(Clone)]
 pub struct EcamFunction {
     window: Arc<dyn EcamWindow>,
@@ -56,8 +56,8 @@ pub struct EcamFunction {
 }
 
 impl EcamFunction {
-    /// Returns the offset of a register in the window; `None` if it is misaligned or belongs to
-    /// another function.
+    /// Returns the offset of a register in the window, or `None` if it is misaligned or beyond the
+    /// function's 4096 bytes.
     fn at<T>(&self, offset: u16) -> Option<u64> {
         let (offset, width) = (u64::from(offset), size_of::<T>() as u64);
         let valid = offset.is_multiple_of(width) && offset < FUNCTION;

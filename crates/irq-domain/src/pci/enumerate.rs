@@ -1,4 +1,4 @@
-//! Enumeration: depth first from the root bus of a host bridge.
+//! Depth-first enumeration from the root bus of a host bridge.
 
 use super::bar_sizing::{BarSet, MAX_BARS};
 use super::capabilities::capabilities;
@@ -22,31 +22,31 @@ const BRIDGE_BARS: u8 = 2;
 const PLACES: u16 = 256;
 const FUNCTIONS_PER_DEVICE: u16 = 8;
 
-/// Finds the functions behind a host bridge, including bridges, in the order of their numbers.
-/// Numbers the buses, assigns every memory region an address from `windows`, and finds the alias of
-/// each function. `config` must return the configuration space at an address, as
+/// Finds the functions behind a host bridge, including bridges, in depth-first order. Numbers the
+/// buses, assigns every memory region an address from `windows`, and finds the alias of each
+/// function. `config` must return the configuration space at an address, as
 /// [`Ecam::function`](super::Ecam::function) does.
 ///
-/// No function may be in use: each stops decoding accesses and sending messages, and bridges stop
-/// forwarding. Bridges are enabled again on return, other functions when [`Function::enable`] is
-/// called.
+/// No function may be in use, because enumeration makes functions stop decoding accesses and
+/// sending messages, and bridges stop forwarding. Bridges are enabled again on return, other
+/// functions when [`Function::enable`] is called.
 ///
 /// Context: task; may sleep.
 ///
 /// A bus number that firmware assigned is kept if it is higher than all numbers in use, because
-/// firmware's maps of requester IDs refer to it. Of the windows, only the largest one of 32-bit
-/// memory and the largest one of 64-bit memory are used. I/O ports, expansion ROMs, CardBus
-/// bridges, virtual functions and functions beyond the eighth (ARI) are not configured, and bridges
-/// have no spare room for hot-plugged functions.
+/// firmware's maps of requester IDs refer to it. Only the largest window of 32-bit memory and the
+/// largest window of 64-bit memory are used. I/O ports, expansion ROMs, CardBus bridges, virtual
+/// functions and functions beyond the eighth (ARI) are not configured, and bridges have no spare
+/// room for hot-plugged functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
 /// conventional PCI sends with device 0, function 0 of its secondary bus (PCI Express to PCI/PCI-X
-/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own number. With several
-/// such bridges, the one nearest to the host determines the alias. Quirks of bridges that deviate
-/// from this are not handled.
+/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own requester ID. With
+/// several such bridges, the one nearest to the host determines the alias. Quirks of bridges that
+/// deviate from this are not handled.
 ///
 /// # Errors
-/// [`PciError::NoMemory`].
+/// [`PciError::NoMemory`] if the kernel's heap is exhausted.
 pub fn enumerate<C: ConfigSpace + 'static>(
     buses: BusRange,
     windows: &[PciWindow],
@@ -85,7 +85,7 @@ struct Walk<F> {
 /// A bus that is being visited.
 struct Level {
     bus: u8,
-    /// The device and function number to visit next.
+    /// Device and function number to visit next.
     next: u16,
     alias: Option<RequesterId>,
     bridge: Option<OpenBridge>,
@@ -95,7 +95,7 @@ struct Level {
 struct OpenBridge {
     config: Arc<dyn ConfigSpace>,
     windows: BridgeWindows,
-    /// Whether the bridge's own regions have addresses.
+    /// `true` if the bridge's own memory regions have addresses.
     placed: bool,
 }
 
@@ -198,7 +198,7 @@ impl<F> Walk<F> {
 }
 
 /// Returns the number for the bus behind a bridge: firmware's if it is higher than all numbers in
-/// use, otherwise the next one. `None` if the host bridge's range is exhausted.
+/// use, otherwise the next one. Returns `None` if the host bridge's range is exhausted.
 fn next_bus(config: &dyn ConfigSpace, last: u8, buses: BusRange) -> Option<u8> {
     let usable = |bus: &u8| *bus > last && buses.contains(*bus);
     let assigned = Some(config.read8(SECONDARY_BUS)).filter(usable);
@@ -206,7 +206,7 @@ fn next_bus(config: &dyn ConfigSpace, last: u8, buses: BusRange) -> Option<u8> {
 }
 
 /// Returns the requester ID that a bridge uses for messages from below it, if it does not forward
-/// the sender's.
+/// the sender's ID.
 fn alias_below(
     config: &dyn ConfigSpace,
     bridge: RequesterId,

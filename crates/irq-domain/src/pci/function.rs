@@ -1,4 +1,4 @@
-//! Functions found by enumeration.
+//! Functions that enumeration has found.
 
 use super::bar_sizing::BarSet;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::pci::PciRequester;
 
-/// A function found by [`enumerate`](super::enumerate), with addresses. It does not decode them or
-/// send messages before [`enable`](Self::enable) is called.
+/// A function that [`enumerate`](super::enumerate) has found and assigned addresses. It does not
+/// decode its addresses or send messages before [`enable`](Self::enable) is called.
 #[derive(Clone)]
 pub struct Function {
     pub(super) requester: PciRequester,
@@ -55,21 +55,22 @@ impl Function {
         &self.config
     }
 
-    /// Returns the memory region of a base address register; `None` if the register has none, or if
-    /// the windows have no room for it.
+    /// Returns the memory region of a base address register. Returns `None` if the register has
+    /// none, or if the windows had no room for it.
     pub fn bar(&self, index: u8) -> Option<Bar> {
         self.bars.placed.get(usize::from(index)).copied().flatten()
     }
 
     /// Enables decoding of the function's memory regions, and bus mastering, which messages
-    /// require. Also writes the addresses, so it may be called again after a reset. It does not
-    /// restore a bridge's bus numbers and windows: a kernel whose bridges lose power must save
-    /// these registers (0x18 to 0x33 of the configuration space) and write them back, outermost
-    /// bridge first. INTx's disable bit (bit 10 of the command register) stays as it is: a driver
-    /// that wants INTx must clear it.
+    /// require. Also writes the base address registers, so it may be called again after a reset. It
+    /// does not restore a bridge's bus numbers and windows: a kernel whose bridges lose power must
+    /// save these registers (0x18 to 0x33 of the configuration space) and write them back,
+    /// outermost bridge first. It does not change the INTx Disable bit (bit 10 of the command
+    /// register): a driver that needs INTx must clear the bit.
     ///
     /// # Errors
-    /// [`PciError::Unplaced`]: the function would decode a region without an address at address 0.
+    /// [`PciError::Unplaced`] if a region has no address, because the function would decode it at
+    /// address 0.
     pub fn enable(&self) -> Result<(), PciError> {
         if let Some(bir) = self.bars.unplaced {
             return Err(PciError::Unplaced { bir });
@@ -80,13 +81,13 @@ impl Function {
         Ok(())
     }
 
-    /// Creates the function's message store, as [`find_store`] does; `map` must map the region of
-    /// the MSI-X table. The function must be [enabled](Self::enable).
+    /// Creates the function's message store, like [`find_store`]. `map` must map the memory regions
+    /// of the MSI-X table and of its pending bits. The function must be [enabled](Self::enable).
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As [`find_store`].
+    /// As for [`find_store`].
     pub fn store(
         &self,
         host: Arc<dyn Host>,

@@ -7,7 +7,7 @@ pub(super) const COMMAND: u16 = 0x04;
 pub(super) const STATUS: u16 = 0x06;
 /// Status: the function has a capability list.
 pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
-/// Revision ID, and above it the class code.
+/// Revision ID (bits 7:0) and class code (bits 31:8).
 pub(super) const CLASS: u16 = 0x08;
 pub(super) const HEADER_TYPE: u16 = 0x0e;
 /// The first base address register.
@@ -17,7 +17,7 @@ pub(super) const BAR0: u16 = 0x10;
 pub(super) const COMMAND_IO: u16 = 1 << 0;
 /// Command: the function decodes its memory regions.
 pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
-/// Command: the function may write to memory, and so send messages.
+/// Command: the function may write to memory, which includes sending messages.
 pub(super) const COMMAND_MASTER: u16 = 1 << 2;
 
 /// Header type: the device has several functions.
@@ -37,7 +37,7 @@ pub(super) const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
 
 /// Capability ID of PCI Express.
 pub(super) const EXPRESS: u8 = 0x10;
-/// Offset of the PCI Express capabilities register; the port type in its bits 7:4 (§7.5.3.2).
+/// Offset of the PCI Express Capabilities register, whose bits 7:4 are the port type (§7.5.3.2).
 pub(super) const EXPRESS_FLAGS: u16 = 0x02;
 /// Port type: a bridge from PCI Express to conventional PCI.
 pub(super) const PORT_TO_CONVENTIONAL: u16 = 7;

@@ -3,7 +3,7 @@
 //! Audited: all unsafe blocks below rely on the contract of [`MappedRegion::new`]: the region is
 //! mapped as device memory for as long as the program runs. Each access checks that it is inside
 //! the region and aligned ([`MappedRegion::register`]).
-#![expect(unsafe_code, reason = "device memory is reached by raw pointers")]
+#![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
 
 use super::access::{EcamWindow, TableMemory};
 use core::ptr::NonNull;
@@ -11,9 +11,9 @@ use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};
 
 /// A region mapped as device memory. On AArch64 each access is one plain load or store, which a
-/// hypervisor can decode. Reads outside the region and misaligned reads return all ones, and the
-/// corresponding writes are dropped, because a function may claim a table that its region cannot
-/// hold.
+/// hypervisor can decode. Misaligned accesses and accesses outside the region are refused, because
+/// a function may report a table that its region cannot hold: reads return all ones, and writes are
+/// dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct MappedRegion {
     base: NonNull<u8>,
@@ -23,8 +23,8 @@ pub struct MappedRegion {
 // SAFETY: the region stays mapped, and device memory can be accessed from any CPU (the contract of
 // `new`).
 unsafe impl Send for MappedRegion {}
-// SAFETY: as for `Send`; each access is one load or store, so that concurrent ones are ordered by
-// the device.
+// SAFETY: as for `Send`. Each access is a single load or store, so the device orders concurrent
+// ones.
 unsafe impl Sync for MappedRegion {}
 
 impl MappedRegion {
@@ -39,7 +39,7 @@ impl MappedRegion {
         Self { base, length }
     }
 
-    /// Returns a pointer to the register at `offset`; `None` if it is misaligned or outside the
+    /// Returns a pointer to the register at `offset`, or `None` if it is misaligned or outside the
     /// region.
     fn register<T>(&self, offset: u64) -> Option<NonNull<T>> {
         let start = usize::try_from(offset).ok()?;
@@ -104,7 +104,7 @@ mod tests {
 
     fn over(memory: &mut Memory) -> MappedRegion {
         // SAFETY: plain memory permits volatile accesses, as device memory does; it is borrowed for
-        // the whole test, which does not access it otherwise in the meantime.
+        // the whole test, which does not access it in any other way in the meantime.
         unsafe { MappedRegion::new(NonNull::new(memory.0.get().cast()).unwrap(), 14) }
     }
 

@@ -1,4 +1,4 @@
-//! MSI: one message in configuration space, of which the function makes up to 32.
+//! MSI: one message in configuration space, from which the function derives up to 32.
 
 use super::capabilities::{check_length, find};
 use super::{AccessContext, ConfigSpace, PciError};
@@ -12,11 +12,11 @@ use msi_types::{
     FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
 };
 
-/// Multiple Message Capable beyond this is reserved.
+/// Largest valid value of Multiple Message Capable; larger values are reserved.
 const MAX_LOG2: u8 = 5;
 
-/// A function's MSI capability. The vectors are one group: slot 0 holds the message, the others
-/// have mask bits at most.
+/// The message store of a function's MSI capability. The vectors are one group: slot 0 holds the
+/// message, and the other slots have at most a mask bit.
 ///
 /// | the function has | [`Fit::rewrite`] | masking in any context |
 /// |---|---|---|
@@ -30,16 +30,16 @@ pub struct MsiStore {
     masks: Masks,
 }
 
-/// The mask bits as last written: one register for all vectors.
+/// The last value written to the mask bits, which are one register for all vectors.
 enum Masks {
-    /// Handlers write them, too.
+    /// Both tasks and handlers write the register.
     Any(IrqLock<u32>),
-    /// Tasks alone do: the accesses may sleep.
+    /// Only tasks write the register, because the accesses may sleep.
     Task(TaskLock<u32>),
 }
 
 impl MsiStore {
-    /// Finds the capability and initialises it: MSI off, every vector masked.
+    /// Finds the capability and initializes it, with MSI disabled and every vector masked.
     ///
     /// Context: task; may sleep.
     pub fn new(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<Self, PciError> {
@@ -153,8 +153,8 @@ impl MessageStore for MsiStore {
 impl FastMask for MsiStore {
     fn mask(&self, slot: u16) {
         self.set_mask(slot, |masks, bit| masks | bit);
-        // Configuration writes are not posted, but the read costs little and holds for bridges that
-        // post them.
+        // Configuration writes are not posted. The read costs little, and also flushes the write
+        // through bridges that post it nevertheless.
         self.registers.read_masks();
     }
 
@@ -177,7 +177,7 @@ impl fmt::Debug for MsiStore {
     }
 }
 
-/// An open update.
+/// An update in progress.
 struct Update<'a> {
     store: &'a MsiStore,
     enabled: bool,
@@ -218,14 +218,14 @@ impl Update<'_> {
         let old = registers.message();
         let torn = old.address_high() != message.address_high() || old.data != message.data;
         if self.enabled && torn && self.store.masking() == Masking::None {
-            return Err("an enabled function without mask bits changes its low address word alone");
+            return Err("without mask bits, only the low address word can change while enabled");
         }
         registers.replace(old, message);
         if registers.message() == message {
             return Ok(());
         }
         registers.replace(message, old);
-        Err("the function read back another message")
+        Err("the function read back a different message")
     }
 }
 
@@ -234,7 +234,7 @@ struct Registers {
     config: Arc<dyn ConfigSpace>,
     offset: u16,
     layout: Layout,
-    /// Data has 32 bits.
+    /// `true` if the data register has 32 bits.
     extended: bool,
 }
 
@@ -254,7 +254,8 @@ impl Registers {
         }
     }
 
-    /// Writes what differs and nothing else: without mask bits only the low address word may.
+    /// Writes only the registers whose values differ. Without mask bits, only the low address word
+    /// may differ.
     fn replace(&self, old: MsiMessage, new: MsiMessage) {
         if let Some(high) = self.layout.address_high()
             && old.address_high() != new.address_high()
@@ -285,7 +286,7 @@ impl Registers {
         if same {
             Ok(())
         } else {
-            Err(StoreError { slot: 0, reason: "the function did not take Message Control" })
+            Err(StoreError { slot: 0, reason: "Message Control was read back with another value" })
         }
     }
 

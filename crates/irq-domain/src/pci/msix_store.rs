@@ -1,4 +1,4 @@
-//! MSI-X: a table of messages in a memory region, each with a mask bit.
+//! MSI-X: a table in a memory region, whose entries each have a message and a mask bit.
 
 use super::capabilities::{check_length, find};
 use super::{ConfigSpace, PciError, TableMemory};
@@ -17,16 +17,16 @@ use msi_types::{
     FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
 };
 
-/// Base address registers of a function.
+/// Number of base address registers of a function.
 const BARS: u8 = 6;
 
-/// A function's MSI-X table, which the bus driver must map before it can make an
-/// [`MsixStore`].
+/// A function's MSI-X capability. The bus driver must map the table and the pending bits before it
+/// can create an [`MsixStore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsixCapability {
-    /// The capability's place in configuration space.
+    /// Offset of the capability in configuration space.
     pub offset: u16,
-    /// Entries of the table: 1 to 2048.
+    /// Number of table entries: 1 to 2048.
     pub slots: u16,
     /// BAR and offset of the table.
     pub table: BarOffset,
@@ -52,12 +52,12 @@ impl MsixCapability {
         Ok(Self { offset, slots, table, pending })
     }
 
-    /// Length of the table in bytes.
+    /// Returns the length of the table in bytes.
     pub fn table_length(&self) -> u64 {
         u64::from(self.slots) * ENTRY_SIZE
     }
 
-    /// Length of the pending bits in bytes: whole 64-bit words.
+    /// Returns the length of the pending bits in bytes, in whole 64-bit words.
     pub fn pending_length(&self) -> u64 {
         u64::from(self.slots).div_ceil(64) * 8
     }
@@ -70,16 +70,16 @@ pub struct MsixParts {
     pub capability: MsixCapability,
     /// The function's configuration space.
     pub config: Arc<dyn ConfigSpace>,
-    /// The region that [`MsixCapability::table`] names.
+    /// The memory region that [`MsixCapability::table`] refers to.
     pub table: Arc<dyn TableMemory>,
-    /// The region that [`MsixCapability::pending`] names; often the same.
+    /// The memory region that [`MsixCapability::pending`] refers to, which is often the same one.
     pub pending: Arc<dyn TableMemory>,
     /// The kernel.
     pub host: Arc<dyn Host>,
 }
 
 impl MsixParts {
-    /// The parts of one function's store, in the order of the fields.
+    /// Collects the parts of one function's store.
     pub fn new(
         capability: MsixCapability,
         config: Arc<dyn ConfigSpace>,
@@ -97,12 +97,12 @@ impl fmt::Debug for MsixParts {
     }
 }
 
-/// A function's MSI-X table. Each entry is masked, written, read back and unmasked on its own.
-/// While the function is being set up, it is enabled with all vectors held back by the function
-/// mask. Some functions answer table accesses only while enabled.
+/// The message store of a function's MSI-X table. Each entry is masked, written, read back and
+/// unmasked separately. During setup, MSI-X is enabled with the function mask set, because some
+/// functions respond to table accesses only while MSI-X is enabled.
 pub struct MsixStore {
     parts: MsixParts,
-    /// Vector Control of each entry but for the mask bit: its other bits are not ours.
+    /// Vector Control of each entry without the mask bit. Its other bits must be preserved.
     controls: Vec<AtomicU32>,
     enable: TaskLock<MsixEnable>,
 }
@@ -110,18 +110,18 @@ pub struct MsixStore {
 /// State of Message Control.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MsixEnable {
-    /// Disabled; the table was not touched yet.
+    /// Disabled. The table was not accessed yet.
     Untouched,
     /// Disabled.
     Off,
-    /// Enabled, all vectors held back.
+    /// Enabled, with the function mask set.
     Held,
     /// Enabled.
     On,
 }
 
 impl MsixStore {
-    /// Initialises the capability with MSI-X off.
+    /// Initializes the capability with MSI-X disabled.
     ///
     /// Context: task; may sleep.
     pub fn new(parts: MsixParts) -> Result<Self, PciError> {
@@ -134,7 +134,8 @@ impl MsixStore {
         Ok(store)
     }
 
-    /// Opens the table for writing: enabled, at first held back by the function mask.
+    /// Makes the table accessible: enables MSI-X, with the function mask set unless the store is
+    /// on.
     fn open(&self, enable: &mut MsixEnable) {
         let untouched = *enable == MsixEnable::Untouched;
         if *enable != MsixEnable::On {
@@ -146,7 +147,7 @@ impl MsixStore {
         }
     }
 
-    /// The previous owner of the function may have left entries unmasked.
+    /// Masks all entries, because the previous owner of the function may have left some unmasked.
     fn mask_all(&self) {
         for (slot, control) in (0..).zip(&self.controls) {
             let found = VectorControl::from(self.read(slot, ENTRY_CONTROL)).with_masked(false);
@@ -176,7 +177,7 @@ impl MsixStore {
         if found.enable() == enabled && !found.function_mask() {
             return Ok(());
         }
-        Err(StoreError { slot: 0, reason: "the function did not take Message Control" })
+        Err(StoreError { slot: 0, reason: "Message Control was read back with another value" })
     }
 
     fn message(&self, slot: u16) -> MsiMessage {
@@ -195,12 +196,12 @@ impl MsixStore {
         VectorControl::from(self.read(slot, ENTRY_CONTROL)).masked()
     }
 
-    /// The slot is one of the table.
+    /// The slot must be in the table.
     fn read(&self, slot: u16, register: u64) -> u32 {
         self.parts.table.read32(self.entry_offset(slot) + register)
     }
 
-    /// The slot is one of the table.
+    /// The slot must be in the table.
     fn write(&self, slot: u16, register: u64, value: u32) {
         self.parts.table.write32(self.entry_offset(slot) + register, value);
     }
@@ -270,7 +271,7 @@ impl FastMask for MsixStore {
     fn mask(&self, slot: u16) {
         if slot < self.slots() {
             self.set_mask(slot, true);
-            // Memory writes are posted: the read pushes it to the function.
+            // Memory writes are posted. The read flushes this one to the function.
             self.read(slot, ENTRY_CONTROL);
         }
     }
@@ -296,7 +297,7 @@ impl fmt::Debug for MsixStore {
     }
 }
 
-/// An open update.
+/// An update in progress.
 struct Update<'a> {
     store: &'a MsixStore,
     enable: MsixEnable,
@@ -328,7 +329,7 @@ impl Update<'_> {
             return Err("the table has no such entry");
         }
         if self.enable == MsixEnable::On && !store.is_masked(slot) {
-            return Err("an entry is rewritten only while it is masked");
+            return Err("an entry must be masked while it is rewritten");
         }
         let old = store.message(slot);
         store.set_message(slot, message);
@@ -336,6 +337,6 @@ impl Update<'_> {
             return Ok(());
         }
         store.set_message(slot, old);
-        Err("the function read back another message")
+        Err("the function read back a different message")
     }
 }

@@ -1,4 +1,4 @@
-//! Message store of a function: MSI-X if available, otherwise MSI.
+//! The message store of a function: MSI-X if available, otherwise MSI.
 
 use super::{ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory};
 use crate::host::Host;
@@ -16,14 +16,14 @@ pub struct FunctionStore {
     pub shape: Shape,
 }
 
-/// Creates a function's message store: of MSI-X if it has that, otherwise of MSI. `map` must map
-/// the memory region of a base address register; it is called only for MSI-X.
+/// Creates a function's message store, which uses MSI-X if the function has it, and MSI otherwise.
+/// `map` must map the memory region of a base address register; it is called only for MSI-X.
 ///
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// All of [`PciError`] but [`PciError::NoCapability`]. If a function's MSI-X cannot be used, MSI is
-/// not tried: call [`MsiStore::new`] for that.
+/// Any [`PciError`] except [`PciError::NoCapability`]. If the function has MSI-X but it cannot be
+/// used, MSI is not tried; call [`MsiStore::new`] to use MSI instead.
 pub fn find_store(
     config: Arc<dyn ConfigSpace>,
     host: Arc<dyn Host>,

@@ -6,7 +6,7 @@ use super::header::{MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_
 use msi_types::Region;
 use msi_types::pci::{PciSpace, PciWindow};
 
-/// Least alignment and size of a region: no two regions share a page.
+/// Minimum alignment of a region, so that no two regions share a page.
 const PAGE: u64 = 0x1000;
 /// Granularity of a bridge's window.
 const BRIDGE: u64 = 1 << 20;
@@ -43,14 +43,14 @@ pub(super) struct BarRequest {
 }
 
 /// The unused parts of two windows. Regions of 32-bit registers are allocated only from `low`.
-/// Those of 64-bit registers are allocated from `high`, if it exists, when they are prefetchable or
-/// `low` has no room. Below bridges, `high` is the prefetchable window, which PCI Express permits
-/// for all 64-bit regions (PCI Express Base §7.5.1.2.1).
+/// Regions of 64-bit registers are allocated from `high`, if it is reachable, when they are
+/// prefetchable or `low` has no room. Below bridges, `high` is the prefetchable window, which PCI
+/// Express permits for all 64-bit regions (PCI Express Base §7.5.1.2.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowPools {
     low: Pool,
     high: Pool,
-    /// Whether the bridges above forward 64-bit addresses.
+    /// `true` if the bridges above forward 64-bit addresses.
     high_reachable: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct BridgeWindows {
     low: u64,
     high: u64,
     high_reachable_above: bool,
-    /// Whether the bridge has the upper registers of a prefetchable window.
+    /// `true` if the bridge has the upper registers of a prefetchable window.
     wide: bool,
 }
 
@@ -99,7 +99,7 @@ impl WindowPools {
         BridgeWindows { low: self.low.next, high: self.high.next, high_reachable_above, wide }
     }
 
-    /// Ends the windows of a bridge after everything below it was placed.
+    /// Ends the windows of a bridge after all regions below it were placed.
     pub(super) fn close(&mut self, config: &dyn ConfigSpace, begin: BridgeWindows) {
         self.low.align();
         self.high.align();
@@ -115,8 +115,8 @@ impl WindowPools {
     }
 }
 
-/// Returns the first and last address of a bridge's window. If the window is empty, the first one
-/// is higher.
+/// Returns the first and last address of a bridge's window. For an empty window, the first address
+/// is higher than the last.
 fn ends(begin: u64, end: u64) -> [u64; 2] {
     if begin < end { [begin, end - 1] } else { [0xfff0_0000, 0] }
 }
@@ -141,8 +141,8 @@ impl Pool {
 
     fn of(window: &PciWindow) -> Self {
         let (bus_base, cpu) = (window.bus_base(), window.cpu());
-        // A window does not wrap. One that ends at the end of the address space loses its last
-        // byte.
+        // A window does not wrap, but loses its last byte if it ends at the end of the address
+        // space.
         let end = bus_base.saturating_add(cpu.size());
         // Address 0 in a register means that no address is assigned.
         Self { next: bus_base.max(PAGE), end, bus_base, cpu_base: cpu.base() }
@@ -156,8 +156,8 @@ impl Pool {
         Some(Bar { cpu, bus_base, width: request.width })
     }
 
-    /// Aligns the next address to begin or end a bridge's window. Exhausts the pool if that has no
-    /// room.
+    /// Aligns the next address to the start or end of a bridge's window. Exhausts the pool if the
+    /// aligned address is outside it.
     fn align(&mut self) {
         let aligned = self.next.checked_next_multiple_of(BRIDGE);
         self.next = aligned.filter(|next| *next <= self.end).unwrap_or(self.end);

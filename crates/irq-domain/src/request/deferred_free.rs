@@ -1,5 +1,5 @@
-//! Release of handlers and devices: at once, or later by a task if they were dropped where their
-//! owner may not wait.
+//! Release of handlers and devices: immediately, or later by a task if their owner was dropped in a
+//! context that may not wait.
 
 use crate::host::Host;
 use crate::irq::control::Released;
@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use doorbell_fallible::Shared;
 use doorbell_lock::IrqLock;
 
-/// A value that an owner shares with the core. Its `drop` can move it out: freeing it is then
-/// somebody else's.
+/// A value that an owner shares with the core. The owner's `drop` can move the value out and leave
+/// it to another party to free.
 pub(crate) struct TakenOnDrop<T: ?Sized>(Option<Shared<T>>);
 
 impl<T: ?Sized> TakenOnDrop<T> {
@@ -22,7 +22,7 @@ impl<T: ?Sized> TakenOnDrop<T> {
         Self(Some(shared))
     }
 
-    /// For the owner's `drop`, once.
+    /// Takes the value. Must be called only by the owner's `drop`, and only once.
     pub(crate) fn take(&mut self) -> Option<Shared<T>> {
         self.0.take()
     }
@@ -32,21 +32,23 @@ impl<T: ?Sized> Deref for TakenOnDrop<T> {
     type Target = Shared<T>;
 
     fn deref(&self) -> &Shared<T> {
-        self.0.as_ref().expect("only the owner's drop takes it")
+        self.0.as_ref().expect("only the owner's drop takes the value")
     }
 }
 
-/// Something that a handle owns and its drop tears down.
+/// An object that a handle owns and tears down when it is dropped.
 pub(crate) trait Teardown: Send + Sync {
+    /// Tears the object down.
+    ///
     /// Context: task; may sleep.
     fn tear_down(&self, registry: &IrqRegistry);
 }
 
-/// Something that is still to be freed.
+/// An object that must still be freed.
 enum Deferred {
-    /// A handle's interrupt.
+    /// The interrupt or member that a handle owned.
     Handle(Shared<Descriptor>, Option<MemberIndex>, Released),
-    /// A device's domain, or its attachment.
+    /// A device's domain or attachment.
     Owner(Shared<dyn Teardown>),
 }
 
@@ -56,8 +58,8 @@ impl Deferred {
     }
 }
 
-/// A list that takes entries in hard-IRQ context without allocating. Its room is made when what may
-/// end here is made, and kept until that was freed.
+/// A list to which objects can be added in hard-IRQ context without allocating. Room for an object
+/// is reserved when the object is created, and released after it was freed.
 pub(crate) struct DeferredFree {
     list: IrqLock<Vec<Deferred>>,
     reserved: AtomicUsize,
@@ -77,7 +79,7 @@ impl DeferredFree {
         if !host.may_wait() {
             return;
         }
-        // Backwards: entries that are put back, or come meanwhile, stand behind.
+        // Backwards, because entries that are put back or added in the meantime are appended.
         for index in (0..self.len(host)).rev() {
             match self.take_at(index, host, Deferred::is_handle) {
                 Some(Deferred::Handle(descriptor, member, released))
@@ -150,7 +152,7 @@ impl DeferredFree {
             roomier.append(&mut list);
             core::mem::swap(&mut *list, &mut roomier);
         }
-        // The old list is freed with interrupts as they were.
+        // The old list is freed after interrupts were restored.
         drop(list);
         Ok(())
     }
@@ -173,7 +175,7 @@ impl DeferredFree {
         self.list.lock(host).len()
     }
 
-    /// Takes the entry at `index` out, if it is one of those. The last takes its place.
+    /// Removes the entry at `index` if it is `wanted`, and moves the last entry to its place.
     fn take_at(
         &self,
         index: usize,
@@ -185,7 +187,7 @@ impl DeferredFree {
         found.then(|| list.swap_remove(index))
     }
 
-    /// Takes any of those out.
+    /// Removes an entry that is `wanted`, if the list has one.
     fn take_any(&self, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
         let mut list = self.list.lock(host);
         let index = list.iter().position(wanted)?;

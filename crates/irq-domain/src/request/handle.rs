@@ -1,4 +1,4 @@
-//! Interrupts that any CPU may take: their requests, and the handles that own their handlers.
+//! Interrupts that any CPU may take: requests, and the handles that own the handlers.
 
 use crate::affinity::placement;
 use crate::affinity::policy::Moved;
@@ -22,26 +22,26 @@ use core::sync::atomic::Ordering;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Pending, Trigger, WiredParent};
 
-/// A wired interrupt, as its device's driver wants it.
+/// A driver's request for a wired interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct WiredRequest<'a> {
     /// The input of the root controller: on a GIC the INTID of an SPI.
     pub hwirq: HwIrq,
-    /// The device's trigger.
+    /// Trigger mode of the device.
     pub trigger: Trigger,
-    /// For people.
+    /// Name of the handler, for messages and statistics.
     pub name: &'a str,
-    /// Enabled or disabled after the request.
+    /// Initial state of the interrupt.
     pub start: Start,
-    /// Whether the input may have other handlers.
+    /// Number of handlers that the input may have.
     pub sharing: Sharing,
 }
 
 /// Number of handlers that an input may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Sharing {
-    /// The input has one handler: other requests of the input are refused.
+    /// The input has one handler: other requests for the input are refused.
     #[default]
     Exclusive,
     /// The level-triggered input has one handler for each device on its line. Each interrupt runs
@@ -50,7 +50,7 @@ pub enum Sharing {
 }
 
 impl<'a> WiredRequest<'a> {
-    /// A request of an input, enabled at once.
+    /// Creates a request for exclusive use of an input, which is enabled immediately.
     pub const fn new(hwirq: HwIrq, trigger: Trigger, name: &'a str) -> Self {
         Self { hwirq, trigger, name, start: Start::Enabled, sharing: Sharing::Exclusive }
     }
@@ -68,18 +68,18 @@ impl<'a> WiredRequest<'a> {
 ///
 /// **Dropping**, any context:
 /// - Where the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
-///   returned on whichever CPU it runs, and after its memory was freed. So do not hold a lock that
-///   the handler takes.
-/// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved –
-///   drop neither waits nor frees. The handler is not entered again; a later task operation, such
+///   returned on whichever CPU it runs and its memory is freed. The caller must not hold a lock
+///   that the handler takes.
+/// - Otherwise – in hard-IRQ context, whether in its own handler or not, and with interrupts masked
+///   – drop neither waits nor frees. The handler is not entered again; a later task operation, such
 ///   as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
 ///
-/// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and count
-/// of runs; each of its handles controls all of it. [`disable`](Self::disable) masks the line for
-/// all handlers. The line is unmasked only while no handle has an outstanding disable. A handle can
-/// undo only its own disables, and dropping it undoes the remaining ones. A line that was shut off
-/// because it [screams](crate::Host::screaming) is unmasked by the [`enable`](Self::enable) of any
-/// handle that has no disable to undo, and by the request of another handler. Dropping the last
+/// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and run
+/// count; each of its handles controls the whole line. [`disable`](Self::disable) masks the line
+/// for all handlers. The line is unmasked only while no handle has an outstanding disable. A handle
+/// can undo only its own disables, and dropping it undoes the remaining ones. A line that was shut
+/// off because it [screams](crate::Host::screaming) is unmasked by the [`enable`](Self::enable) of
+/// any handle that has no disable to undo, and by the request of another handler. Dropping the last
 /// handle masks the line and frees it.
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
@@ -123,7 +123,7 @@ impl IrqHandle {
         let IrqCore { registry, placement, root, .. } = &**core;
         let entry = registry.dispatcher.ensure(request.hwirq)?;
         let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
-        // No CPU goes off line between being chosen and being seen as a target.
+        // Prevents a chosen CPU from going offline before the interrupt is visible as targeting it.
         let online = placement.online_cpus(core.host());
         let _one_at_a_time = root.one_request(core.host());
         if entry.all_private().any(|(_, cell)| !cell.is_vacant()) {
@@ -334,7 +334,8 @@ impl IrqHandle {
         self.core.registry.interrupt(&self.descriptor)
     }
 
-    /// The device's domain may be torn down before its handles are dropped.
+    /// Calls `act` unless the handler was removed, because a device's domain may be torn down
+    /// before its handles are dropped.
     fn while_installed<T>(&self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
         self.interrupt().while_installed(act)
     }

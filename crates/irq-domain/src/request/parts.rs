@@ -1,6 +1,6 @@
-//! State that handles, devices and the kernel's [`Interrupts`](crate::Interrupts) share.
+//! State that handles, devices and [`Interrupts`](crate::Interrupts) share.
 //!
-//! Order of locks, outermost first. A lock must not be taken while one further down is held:
+//! Lock order, outermost first. A lock must not be acquired while one further down is held:
 //!
 //! ```text
 //! hotplug (TaskRwLock)
@@ -18,7 +18,7 @@ use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::DeferredFree;
 use crate::request::root_controller::RootController;
 
-/// The parts of the interrupt core. Each locks for itself.
+/// The parts of the interrupt core. Each part locks internally.
 pub(crate) struct IrqCore {
     pub(crate) registry: IrqRegistry,
     pub(crate) placement: Placement,

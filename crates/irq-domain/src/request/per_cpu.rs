@@ -1,4 +1,4 @@
-//! Interrupts that each CPU has for itself: their requests and handles.
+//! Interrupts that are private to each CPU: requests and handles.
 
 use crate::error::RequestError;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
@@ -16,9 +16,9 @@ use core::fmt;
 use doorbell_fallible::{Shared, try_collect};
 use msi_types::{Cpu, HwIrq, Trigger};
 
-/// A requested private interrupt. Dropping it follows the rules of
-/// [`IrqHandle`](crate::IrqHandle), for all CPUs; the hardware is masked on the calling CPU alone,
-/// so each CPU calls [`disable_here`](Self::disable_here) before.
+/// A requested private interrupt. Dropping the handle follows the rules of
+/// [`IrqHandle`](crate::IrqHandle), for all CPUs. It masks the hardware only on the calling CPU, so
+/// every other CPU should call [`disable_here`](Self::disable_here) first.
 #[must_use = "dropping the handle removes the handler"]
 pub struct PerCpuHandle {
     core: Shared<IrqCore>,

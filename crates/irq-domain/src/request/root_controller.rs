@@ -1,4 +1,4 @@
-//! The root controller, whose inputs requests claim.
+//! The root controller, whose inputs are claimed by requests.
 
 use crate::affinity::choice::first_reachable;
 use crate::error::RequestError;
@@ -10,11 +10,11 @@ use alloc::vec::Vec;
 use doorbell_lock::{IrqLock, TaskGuard, TaskLock};
 use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 
-/// The root controller, if the core hands out its interrupts, and the lock over requests at it and
-/// at other controllers with wired inputs.
+/// The root controller, if the core manages its wired interrupts, and the lock that serializes
+/// requests for inputs of all controllers.
 pub(crate) struct RootController {
     parent: Option<Arc<dyn WiredParent>>,
-    /// Vectors that were ever requested as private ones.
+    /// All vectors that were ever requested as private interrupts.
     private: IrqLock<Vec<HwIrq>>,
     requests: TaskLock<()>,
 }
@@ -24,13 +24,16 @@ impl RootController {
         Self { parent, private: IrqLock::new(Vec::new()), requests: TaskLock::new(()) }
     }
 
+    /// Returns the root controller.
+    ///
     /// # Errors
-    /// [`RequestError::NoWiredParent`].
+    /// [`RequestError::NoWiredParent`] if the core was created without one.
     pub(crate) fn parent(&self) -> Result<&Arc<dyn WiredParent>, RequestError> {
         self.parent.as_ref().ok_or(RequestError::NoWiredParent)
     }
 
-    /// Adds a vector to the private ones. The caller must hold the lock of [`one_request`].
+    /// Adds a vector to the list of private vectors. The caller must hold the lock of
+    /// [`one_request`].
     ///
     /// Context: task; may sleep.
     ///
@@ -46,7 +49,7 @@ impl RootController {
         }
         let mut grown = Vec::new();
         grown.try_reserve_exact(count + 1)?;
-        // The former list is freed outside the lock.
+        // The old list is freed outside the lock.
         let _former = self.private.with(host, |list| {
             grown.extend_from_slice(list);
             grown.push(hwirq);
