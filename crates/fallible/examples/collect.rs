@@ -1,4 +1,4 @@
-//! A vector and a map on a heap that may have no room.
+//! A vector and a map on a heap that may be exhausted.
 
 use doorbell_fallible::{SortedMap, try_collect};
 use std::error::Error;
@@ -8,8 +8,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(squares, [1, 4, 9]);
 
     let mut names = SortedMap::new();
-    names.reserve()?; // fails here, where it can be undone
-    names.insert(33, "uart"); // and not here
+    names.reserve()?; // Can fail, so that the caller can roll back.
+    names.insert(33, "uart"); // Cannot fail.
     println!("{:?} and {:?}", squares, names.get(33));
     Ok(())
 }

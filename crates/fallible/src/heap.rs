@@ -1,5 +1,4 @@
-//! Exhausted memory as an error of its own, exact slices, and tables whose pages are allocated on
-//! first use.
+//! The error for exhausted memory, exact slices, and tables whose pages are allocated on first use.
 
 use crate::{try_box_array, try_collect, try_push};
 use alloc::boxed::Box;
@@ -9,7 +8,7 @@ use core::error::Error;
 use core::fmt;
 use once_cell::race::OnceBox;
 
-/// The heap has no memory left for this.
+/// The error that the heap is exhausted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OutOfMemory;
 
@@ -30,18 +29,18 @@ impl From<TryReserveError> for OutOfMemory {
 /// Collects the items of an iterator of known length into a boxed slice.
 ///
 /// # Errors
-/// The allocator has no memory for them.
+/// Fails if the allocator has no memory for them.
 pub fn try_boxed_slice<T>(
     items: impl ExactSizeIterator<Item = T>,
 ) -> Result<Box<[T]>, TryReserveError> {
     Ok(try_collect(items)?.into_boxed_slice())
 }
 
-/// Collects the items of an iterator into a vector without spare capacity. The iterator is counted
-/// first.
+/// Collects the items of an iterator into a vector without spare capacity. Iterates twice: first to
+/// count the items, then to collect them.
 ///
 /// # Errors
-/// The allocator has no memory for them.
+/// Fails if the allocator has no memory for them.
 pub fn try_collect_exact<T>(
     items: impl Iterator<Item = T> + Clone,
 ) -> Result<Vec<T>, TryReserveError> {
@@ -51,10 +50,10 @@ pub fn try_collect_exact<T>(
     Ok(all)
 }
 
-/// Collects the items of an iterator of results, up to the first error.
+/// Collects the values of an iterator of results, unless one of them is an error.
 ///
 /// # Errors
-/// The first item that is an error, or [`OutOfMemory`].
+/// Returns the first error of the iterator, or [`OutOfMemory`].
 pub fn try_collect_results<T, E: From<OutOfMemory>>(
     items: impl Iterator<Item = Result<T, E>>,
 ) -> Result<Vec<T>, E> {
@@ -65,18 +64,19 @@ pub fn try_collect_results<T, E: From<OutOfMemory>>(
     Ok(all)
 }
 
-/// Makes a table of `pages` pages, none of which is allocated yet.
+/// Creates a table of `pages` pages, none of which is allocated yet.
 ///
 /// # Errors
-/// The allocator has no memory for the table.
+/// Fails if the allocator has no memory for the table.
 pub fn try_page_table<T>(pages: u32) -> Result<Box<[OnceBox<T>]>, TryReserveError> {
     Ok(try_collect((0..pages).map(|_| OnceBox::new()))?.into_boxed_slice())
 }
 
-/// Allocates a page unless it is present. Concurrent callers agree on one page.
+/// Allocates a page of items that `make` creates, unless the page is already present. If several
+/// callers race, all of them use the same page.
 ///
 /// # Errors
-/// The allocator has no memory for it.
+/// Fails if the allocator has no memory for it.
 pub fn try_page<T, const N: usize>(
     page: &OnceBox<[T; N]>,
     make: impl FnMut() -> T,

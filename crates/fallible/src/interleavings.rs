@@ -1,13 +1,13 @@
-//! Checks of shared ownership under a scheduler that explores interleavings. Compiled with `--cfg
-//! shuttle` alone; `cargo xtask test --only interleavings` runs them.
+//! Checks of shared ownership under a scheduler that explores interleavings. Compiled only with
+//! `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
-//! A shared value is freed once, by its last owner. The file `interleavings/mutants.txt` has faults
-//! that these checks must find.
-#![expect(clippy::unwrap_used, reason = "a check fails where it unwraps")]
+//! The checks assert that a shared value is freed exactly once, by its last owner. The file
+//! `interleavings/mutants.txt` lists faults that they must find.
+#![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
 
 mod shared;
 
-/// Random interleavings of each scenario.
+/// Number of random interleavings of each scenario.
 const SCHEDULES: usize = 200_000;
 
 fn explore(scenario: fn()) {

@@ -1,9 +1,10 @@
-//! Allocation that can fail: a kernel without memory gets an error, not an abort.
+//! Fallible allocation: exhausted memory is reported as an error and does not abort the kernel.
 //!
-//! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a
-//! collected vector, a box, shared ownership, a table of pages, and a map whose insertion takes
-//! room that was reserved before. For an [`Arc`] it asks the heap beforehand. It may go once
-//! `Arc::try_new` and its kin (the feature `allocator_api`) are stable.
+//! On stable Rust, `Vec::try_reserve` is the only basis for this. On top of it, the crate builds
+//! collected vectors, boxes, shared ownership, tables of pages, and a map whose insertions use
+//! memory that was reserved in advance. For an [`Arc`], it can only check in advance that the heap
+//! has enough memory. The crate can be removed once `Arc::try_new` and similar functions (the
+//! feature `allocator_api`) are stable.
 //!
 //! # Example
 //!
@@ -44,7 +45,7 @@ use alloc::vec::Vec;
 /// Collects the items of an iterator.
 ///
 /// # Errors
-/// The allocator has no memory for them. Items taken so far are dropped.
+/// Fails if the allocator has no memory for them. Items that were already taken are dropped.
 pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReserveError> {
     let mut collected = Vec::new();
     collected.try_reserve_exact(items.size_hint().0)?;
@@ -58,7 +59,7 @@ pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReser
 /// Appends an item to a vector.
 ///
 /// # Errors
-/// The allocator has no memory for it. The item is dropped, the vector is unchanged.
+/// Fails if the allocator has no memory for it. The item is dropped and the vector is unchanged.
 pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
     items.try_reserve(1)?;
     items.push(item);
@@ -67,10 +68,11 @@ pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
 
 /// Boxes a value.
 ///
-/// The box is of an array of one, as no box of a plain value can be made from a vector.
+/// The result is a box of an array of one value, because a vector cannot be converted to a box of a
+/// plain value.
 ///
 /// # Errors
-/// The allocator has no memory for it. The value is dropped.
+/// Fails if the allocator has no memory for it. The value is dropped.
 pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
     let mut only = Vec::new();
     only.try_reserve_exact(1)?;
@@ -81,10 +83,10 @@ pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
     Ok(boxed)
 }
 
-/// Boxes an array whose items `make` makes, in order. The array is never on the stack.
+/// Boxes an array of items that `make` creates in order. The array is never on the stack.
 ///
 /// # Errors
-/// The allocator has no memory for it. `make` is not called then.
+/// Fails if the allocator has no memory for it. `make` is then not called.
 pub fn try_box_array<T, const N: usize>(
     make: impl FnMut() -> T,
 ) -> Result<Box<[T; N]>, TryReserveError> {
@@ -95,16 +97,16 @@ pub fn try_box_array<T, const N: usize>(
     Ok(boxed)
 }
 
-/// Counts references to a value.
+/// Moves a value into an [`Arc`].
 ///
-/// Stable Rust has no `Arc` that fails. So the heap is asked for as much and given it back, then
-/// the `Arc` takes it. Between these two steps another thread may have taken it: then the program
-/// aborts, as it does for `Arc::new`.
+/// Stable Rust has no fallible `Arc` constructor. This function therefore allocates and frees the
+/// same amount of memory before it calls `Arc::new`. If another thread takes the memory between
+/// these two steps, the program aborts, as with `Arc::new` alone.
 ///
 /// # Errors
-/// The allocator has no memory for it. The value is dropped.
+/// Fails if the allocator has no memory for it. The value is dropped.
 pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
-    /// As large as what an `Arc` allocates, and aligned so.
+    /// A type with the size and alignment of an `Arc`'s allocation.
     #[repr(C)]
     struct Counted<T>([usize; 2], T);
 
@@ -112,7 +114,8 @@ pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
     Ok(Arc::new(value))
 }
 
-/// A map in a sorted vector. Insertion moves what lies behind: for keys that come and go seldom.
+/// A map in a sorted vector. Insertion and removal move all entries with greater keys, so the map
+/// is suitable for keys that rarely change.
 #[derive(Debug)]
 pub struct SortedMap<K, V>(Vec<(K, V)>);
 
@@ -123,29 +126,30 @@ impl<K: Ord + Copy, V> Default for SortedMap<K, V> {
 }
 
 impl<K: Ord + Copy, V> SortedMap<K, V> {
-    /// An empty map. Allocates nothing.
+    /// Creates an empty map. Does not allocate.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Makes room for one more entry, so that the next [`insert`](Self::insert) does not allocate.
+    /// Reserves memory for one more entry, so that the next [`insert`](Self::insert) does not
+    /// allocate.
     ///
     /// # Errors
-    /// The allocator has no memory for it. The map is unchanged.
+    /// Fails if the allocator has no memory for it. The map is unchanged.
     pub fn reserve(&mut self) -> Result<(), TryReserveError> {
         self.0.try_reserve(1)
     }
 
-    /// Makes room for so many more entries, likewise.
+    /// Reserves memory for `more` entries, so that as many insertions do not allocate.
     ///
     /// # Errors
-    /// The allocator has no memory for them. The map is unchanged.
+    /// Fails if the allocator has no memory for them. The map is unchanged.
     pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
         self.0.try_reserve(more)
     }
 
-    /// Inserts an entry or replaces one. Aborts where [`reserve`](Self::reserve) made no room and
-    /// none can be had.
+    /// Inserts or replaces an entry. Memory for a new entry should have been
+    /// [reserved](Self::reserve); otherwise this allocates, and aborts if the heap is exhausted.
     pub fn insert(&mut self, key: K, value: V) {
         match self.find(key) {
             Ok(index) => self.0[index].1 = value,
@@ -153,29 +157,29 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         }
     }
 
-    /// Takes an entry out.
+    /// Removes an entry, and returns its value.
     pub fn remove(&mut self, key: K) -> Option<V> {
         let index = self.find(key).ok()?;
         Some(self.0.remove(index).1)
     }
 
-    /// Keeps the entries that `keep` accepts.
+    /// Removes all entries for which `keep` returns `false`.
     pub fn retain(&mut self, mut keep: impl FnMut(K, &V) -> bool) {
         self.0.retain(|(key, value)| keep(*key, value));
     }
 
-    /// The value of a key.
+    /// Returns a mutable reference to the value of a key.
     pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
         let index = self.find(key).ok()?;
         self.0.get_mut(index).map(|(_, value)| value)
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: K) -> Option<&V> {
         self.0.get(self.find(key).ok()?).map(|(_, value)| value)
     }
 
-    /// Returns true if the map has this key.
+    /// Returns `true` if the map contains this key.
     pub fn contains(&self, key: K) -> bool {
         self.find(key).is_ok()
     }
@@ -185,34 +189,34 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.len()
     }
 
-    /// Returns true if the map has no entry.
+    /// Returns `true` if the map has no entries.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The entries by ascending key.
+    /// Returns the entries by ascending key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (K, &V)> + Clone {
         self.0.iter().map(|(key, value)| (*key, value))
     }
 
-    /// The entries from a key on, by ascending key.
+    /// Returns the entries whose keys are at least `key`, by ascending key.
     pub fn iter_mut_from(&mut self, key: K) -> impl Iterator<Item = (K, &mut V)> {
         let first = self.0.partition_point(|(other, _)| *other < key);
         self.0.iter_mut().skip(first).map(|(key, value)| (*key, value))
     }
 
-    /// The entry with the greatest key up to this one.
+    /// Returns the entry with the greatest key that is at most `key`.
     pub fn last_up_to(&self, key: K) -> Option<(K, &V)> {
         let end = self.0.partition_point(|(other, _)| *other <= key);
         self.0.get(end.checked_sub(1)?).map(|(key, value)| (*key, value))
     }
 
-    /// The values by ascending key.
+    /// Returns the values by ascending key.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &V> + Clone {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// The values by ascending key.
+    /// Consumes the map, and returns the values by ascending key.
     pub fn into_values(self) -> impl Iterator<Item = V> {
         self.0.into_iter().map(|(_, value)| value)
     }
@@ -226,7 +230,7 @@ impl<K, V> IntoIterator for SortedMap<K, V> {
     type Item = (K, V);
     type IntoIter = alloc::vec::IntoIter<(K, V)>;
 
-    /// The entries by ascending key.
+    /// Consumes the map, and returns the entries by ascending key.
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
     }

@@ -4,16 +4,15 @@
 //! stable, this file can be removed.
 //!
 //! The protocol uses one counter, which starts at one:
-//! 1. A clone adds one while its original lives, so the count is not zero.
-//! 2. A drop subtracts one. The drop that subtracts the last one has exclusive access, and frees
-//!    the value.
+//! 1. A clone adds one. Its original is an owner, so the count cannot be zero.
+//! 2. A drop subtracts one. The drop that makes it zero has exclusive access, and frees the value.
 //!
 //! The checks in `interleavings/shared.rs` explore both steps.
-// UNSAFETY: the value is freed by the last of its owners, which the compiler cannot know. `Arc`
-// would abort where the kernel's heap is exhausted.
+// UNSAFETY: the last owner frees the value, and the compiler cannot know which one that is. `Arc`
+// would abort if the kernel's heap is exhausted.
 #![expect(
     unsafe_code,
-    reason = "the count, not a scope, says how long the value lives; each use says why"
+    reason = "a count, not a scope, determines the value's lifetime; each use has a safety comment"
 )]
 
 use crate::sync::{AtomicUsize, SeqCst};
@@ -25,8 +24,8 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// Most owners of a value. Far below an overflow, because owners on other threads may be added
-/// before the check of one fails. Only a program that forgets owners can reach it.
+/// Maximum number of owners of a value. It is far below the overflow, because other threads may add
+/// owners before a failed check panics. Only a program that leaks owners can reach it.
 const MOST_OWNERS: usize = usize::MAX / 2;
 
 /// Number of owners of a value.
@@ -38,15 +37,16 @@ impl Owners {
         Self(AtomicUsize::new(1))
     }
 
-    /// Adds an owner. Panics if there are more than [`MOST_OWNERS`]; the value is then never freed.
-    // One function for all values: each place that clones one has a call.
+    /// Adds an owner. Panics if the value has more than [`MOST_OWNERS`] owners; the value is then
+    /// never freed.
+    // Not inlined, so that all types share one function.
     #[inline(never)]
     pub(crate) fn add(&self) {
         let before = self.0.fetch_add(1, SeqCst);
-        assert!(before <= MOST_OWNERS, "the owners of a value cannot be counted");
+        assert!(before <= MOST_OWNERS, "a value has too many owners to count");
     }
 
-    /// Removes an owner. Returns true if it was the last.
+    /// Removes an owner. Returns `true` if it was the last one.
     #[inline]
     pub(crate) fn remove(&self) -> bool {
         self.0.fetch_sub(1, SeqCst) == 1
@@ -79,17 +79,18 @@ pub struct Shared<T: ?Sized> {
     _owns: PhantomData<Block<T>>,
 }
 
-// SAFETY: owners on several threads have shared references to the value at once, hence `Sync`. The
-// last of them frees it, wherever it was made, hence `Send`. The count is atomic.
+// SAFETY: owners on several threads have shared references to the value concurrently, which
+// requires `Sync`. The last owner frees the value on whichever thread it runs, which requires
+// `Send`. The count is atomic.
 unsafe impl<T: ?Sized + Send + Sync> Send for Shared<T> {}
-// SAFETY: as above; a shared reference to an owner makes another owner.
+// SAFETY: as above, because a shared reference to an owner can be cloned into another owner.
 unsafe impl<T: ?Sized + Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
     /// Moves a value to the heap.
     ///
     /// # Errors
-    /// The allocator has no memory for it. The value is dropped.
+    /// Fails if the allocator has no memory for it. The value is dropped.
     pub fn try_new(value: T) -> Result<Self, TryReserveError> {
         let block = Box::leak(try_box(Block { owners: Owners::one(), value })?);
         Ok(Self { block: NonNull::from(block).cast(), _owns: PhantomData })
@@ -98,10 +99,10 @@ impl<T> Shared<T> {
 
 impl<T: ?Sized> Shared<T> {
     /// Moves a value to the heap and shares it as a trait object. `unsize` must return its
-    /// argument, which stable Rust coerces only where both types are known.
+    /// argument, which stable Rust can coerce only where both types are known.
     ///
     /// # Errors
-    /// The allocator has no memory for it. The value is dropped.
+    /// Fails if the allocator has no memory for it. The value is dropped.
     pub fn try_unsized<V>(
         value: V,
         unsize: impl FnOnce(Box<Block<V>>) -> Box<Block<T>>,
@@ -116,8 +117,8 @@ impl<T: ?Sized> Shared<T> {
 
     #[inline]
     fn block(&self) -> &Block<T> {
-        // SAFETY: the block was leaked by a constructor, and is freed by the last owner alone: this
-        // one still counts. Nobody has an exclusive reference before.
+        // SAFETY: a constructor leaked the block, and only the last owner frees it. This owner is
+        // still counted, so the block is alive and has no exclusive reference.
         unsafe { self.block.as_ref() }
     }
 }
@@ -133,8 +134,8 @@ impl<T: ?Sized> Clone for Shared<T> {
 impl<T: ?Sized> Drop for Shared<T> {
     fn drop(&mut self) {
         if self.block().owners.remove() {
-            // SAFETY: this was the last owner, so nobody has a reference. The block came from a box
-            // of an array of one block, which has the layout of the block.
+            // SAFETY: this was the last owner, so no reference exists. The block came from a box of
+            // an array of one block, which has the layout of the block.
             drop(unsafe { Box::from_raw(self.block.as_ptr()) });
         }
     }
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic = "the owners of a value cannot be counted"]
+    #[should_panic = "a value has too many owners to count"]
     fn owners_beyond_the_count_are_refused() {
         Owners(AtomicUsize::new(MOST_OWNERS + 1)).add();
     }

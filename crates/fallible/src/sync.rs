@@ -1,4 +1,4 @@
-//! The atomic counter of shared ownership. Every access is sequentially consistent; a house lint
+//! The atomic counter for shared ownership. Every access is sequentially consistent; a house lint
 //! refuses other orderings in the files that use it.
 //!
 //! Tests that are compiled with `--cfg shuttle` use the counter of a scheduler that explores

@@ -145,9 +145,7 @@ pub enum MsiDeviceError {
     #[error("slot {0} belongs to a group, which can be freed only as a whole")]
     OfAGroup(u16),
     /// An aligned group needs the whole store, but other vectors are already allocated.
-    #[error(
-        "the device already has vectors, but an aligned group must be its only allocation"
-    )]
+    #[error("the device already has vectors, but an aligned group must be its only allocation")]
     GroupNotFirst,
     /// A controller composed a message for a group whose data is not aligned to the group's size.
     #[error(
@@ -160,9 +158,7 @@ pub enum MsiDeviceError {
         count: u16,
     },
     /// A controller allocated a vector outside the vector space, or too few vectors.
-    #[error(
-        "the controller allocated vector {0}, which is beyond the 24 bits of the vector space"
-    )]
+    #[error("the controller allocated vector {0}, which is beyond the 24 bits of the vector space")]
     VectorOutOfRange(HwIrq),
     /// The device's domain was torn down.
     #[error("the device's interrupt domain was torn down")]

@@ -1,13 +1,13 @@
-//! A counter that tasks and handlers of interrupts share.
+//! A counter that tasks and interrupt handlers share.
 
 use doorbell_lock::IrqLock;
 use msi_types::{IrqState, LocalCpu};
 
-/// A kernel whose one thread is the CPU: nothing interrupts it.
+/// A kernel with a single thread, which is never interrupted.
 struct Kernel;
 
 impl LocalCpu for Kernel {
-    /// Reads and masks: on AArch64, DAIF.
+    /// Reads and masks interrupts; on AArch64, by DAIF.
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }

@@ -1,6 +1,7 @@
-//! Locks over a kernel's [`LocalCpu`]: [`IrqLock`] for data that hard-IRQ handlers touch,
-//! [`TaskLock`] and [`TaskRwLock`] for data of tasks alone. An `IrqLock` may be taken while a task
-//! lock is held, never the other way round. None is reentrant.
+//! Spin locks on top of a kernel's [`LocalCpu`]: [`IrqLock`] for data that hard-IRQ handlers also
+//! use, and [`TaskLock`] and [`TaskRwLock`] for data that only tasks use. An `IrqLock` may be
+//! acquired while a task lock is held, but a task lock must not be acquired while an `IrqLock` is
+//! held. No lock is reentrant.
 //!
 //! # Example
 //!
@@ -12,7 +13,7 @@
 //!
 //! impl LocalCpu for Kernel {
 //!     fn irq_save(&self) -> IrqState {
-//!         IrqState::new(0) // Reads and masks, for example DAIF.
+//!         IrqState::new(0) // Reads and masks interrupts, for example by DAIF.
 //!     }
 //!
 //!     fn irq_restore(&self, _: IrqState) {}
@@ -42,18 +43,19 @@ use core::ops::{Deref, DerefMut};
 use msi_types::{IrqState, LocalCpu};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-/// Data that tasks and hard-IRQ handlers share: interrupts are masked from the attempt to lock
-/// until it is unlocked. A holder must not wait, nor allocate.
+/// A lock for data that tasks and hard-IRQ handlers share. Interrupts are masked from the attempt
+/// to acquire the lock until it is released. The holder must not wait or allocate.
 #[derive(Default)]
 pub struct IrqLock<T>(SpinMutex<T>);
 
 impl<T> IrqLock<T> {
-    /// Guards `data`.
+    /// Creates an unlocked lock around `data`.
     pub const fn new(data: T) -> Self {
         Self(SpinMutex::new(data))
     }
 
-    /// Locks until the guard is dropped. Guards are dropped in the reverse order of their locks.
+    /// Acquires the lock until the guard is dropped. Guards of several locks must be dropped in the
+    /// reverse order of their acquisition.
     ///
     /// Context: any.
     pub fn lock<'a, C: LocalCpu + ?Sized>(&'a self, cpu: &'a C) -> IrqGuard<'a, T, C> {
@@ -66,20 +68,20 @@ impl<T> IrqLock<T> {
         }
     }
 
-    /// Runs `f` on the data.
+    /// Runs `f` on the data while the lock is held.
     ///
     /// Context: any.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock(cpu))
     }
 
-    /// The data, without a lock: there is no other user.
+    /// Returns the data without locking, because the exclusive reference rules out other users.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
 }
 
-/// A CPU whose interrupts are masked until this is dropped.
+/// A guard that masks the interrupts of a CPU until it is dropped.
 struct Masked<'a, C: LocalCpu + ?Sized> {
     cpu: &'a C,
     state: IrqState,
@@ -91,10 +93,10 @@ impl<C: LocalCpu + ?Sized> Drop for Masked<'_, C> {
     }
 }
 
-/// The data of an [`IrqLock`], locked. Dropped, it unlocks first, then restores the interrupt mask.
-#[must_use = "the data is unlocked, and interrupts are restored, when the guard is dropped"]
+/// Guard of an [`IrqLock`]. Dropping it releases the lock, and then restores the interrupt mask.
+#[must_use = "the lock is released, and the interrupt mask restored, when the guard is dropped"]
 pub struct IrqGuard<'a, T, C: LocalCpu + ?Sized> {
-    // Fields are dropped in this order.
+    // Fields are dropped in this order: the lock must be released before interrupts are restored.
     data: SpinMutexGuard<'a, T>,
     _masked: Masked<'a, C>,
 }
@@ -113,18 +115,19 @@ impl<T, C: LocalCpu + ?Sized> DerefMut for IrqGuard<'_, T, C> {
     }
 }
 
-/// Data of tasks alone, with interrupts as they are: a holder may wait for hardware or allocate. A
-/// waiter calls [`LocalCpu::yield_now`], so that a holder of lower priority runs.
+/// A lock for data that only tasks use. Does not mask interrupts, so the holder may wait for
+/// hardware or allocate. A waiter calls [`LocalCpu::yield_now`], so that a holder of lower priority
+/// can run.
 #[derive(Default)]
 pub struct TaskLock<T>(SpinMutex<T>);
 
 impl<T> TaskLock<T> {
-    /// Guards `data`.
+    /// Creates an unlocked lock around `data`.
     pub const fn new(data: T) -> Self {
         Self(SpinMutex::new(data))
     }
 
-    /// Locks until the guard is dropped.
+    /// Acquires the lock until the guard is dropped.
     ///
     /// Context: task; may sleep.
     pub fn lock<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskGuard<'_, T> {
@@ -136,20 +139,20 @@ impl<T> TaskLock<T> {
         }
     }
 
-    /// Runs `f` on the data.
+    /// Runs `f` on the data while the lock is held.
     ///
     /// Context: task; may sleep.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock(cpu))
     }
 
-    /// The data, without a lock: there is no other user.
+    /// Returns the data without locking, because the exclusive reference rules out other users.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
 }
 
-/// The data of a [`TaskLock`], which is unlocked when this is dropped.
+/// Guard of a [`TaskLock`], which is released when the guard is dropped.
 pub type TaskGuard<'a, T> = SpinMutexGuard<'a, T>;
 
 impl<T> fmt::Debug for IrqLock<T> {

@@ -1,21 +1,22 @@
-//! A lock of tasks that several readers may hold.
+//! A readers-writer lock for tasks.
 
 use core::fmt;
 use msi_types::LocalCpu;
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Data of tasks alone that several readers or one writer may use. A holder may wait for hardware
-/// or allocate. A waiter calls [`LocalCpu::yield_now`].
+/// A lock for data that only tasks use, held by several readers or one writer. Does not mask
+/// interrupts, so a holder may wait for hardware or allocate. A waiter calls
+/// [`LocalCpu::yield_now`], so that a holder of lower priority can run.
 #[derive(Default)]
 pub struct TaskRwLock<T>(RwLock<T>);
 
 impl<T> TaskRwLock<T> {
-    /// Guards `data`.
+    /// Creates an unlocked lock around `data`.
     pub const fn new(data: T) -> Self {
         Self(RwLock::new(data))
     }
 
-    /// Locks, together with other readers, until the guard is dropped.
+    /// Acquires the lock, shared with other readers, until the guard is dropped.
     ///
     /// Context: task; may sleep.
     pub fn read<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskReadGuard<'_, T> {
@@ -27,7 +28,7 @@ impl<T> TaskRwLock<T> {
         }
     }
 
-    /// Locks exclusively until the guard is dropped.
+    /// Acquires the lock exclusively until the guard is dropped.
     ///
     /// Context: task; may sleep.
     pub fn write<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskWriteGuard<'_, T> {
@@ -40,10 +41,10 @@ impl<T> TaskRwLock<T> {
     }
 }
 
-/// The data of a [`TaskRwLock`], locked for reading until this is dropped.
+/// Guard of a [`TaskRwLock`] for reading, which releases the lock when it is dropped.
 pub type TaskReadGuard<'a, T> = RwLockReadGuard<'a, T>;
 
-/// The data of a [`TaskRwLock`], locked exclusively until this is dropped.
+/// Guard of a [`TaskRwLock`] for writing, which releases the lock when it is dropped.
 pub type TaskWriteGuard<'a, T> = RwLockWriteGuard<'a, T>;
 
 impl<T> fmt::Debug for TaskRwLock<T> {

@@ -4,10 +4,10 @@ use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use core::time::Duration;
 use std::{thread, thread_local};
 
-/// A holder that nobody waits for lets go after so many looks.
+/// Number of polls after which a holder releases the lock even if no thread waits for it.
 const MOST_LOOKS: u32 = 3000;
 
-/// A kernel that checks in which context its callers wait.
+/// A kernel that checks the context in which its callers wait.
 #[derive(Default)]
 struct Kernel {
     relaxed: AtomicBool,
@@ -27,7 +27,7 @@ impl LocalCpu for Kernel {
     fn irq_restore(&self, state: IrqState) {
         assert!(
             thread::panicking() || self.irq_data.0.try_lock().is_some(),
-            "an interrupt handler would find the lock taken"
+            "an interrupt handler would find the lock held"
         );
         MASKED.set(state.get());
     }
@@ -45,7 +45,7 @@ impl LocalCpu for Kernel {
     }
 }
 
-/// Holds a lock by `holder` until another thread, in `other`, waited for it.
+/// Makes `holder` hold a lock until another thread, in `other`, has waited for it.
 fn contend(
     waited: &AtomicBool,
     holder: impl FnOnce(&dyn Fn()) + Send,
@@ -66,7 +66,7 @@ fn contend(
         }
         other();
     });
-    assert!(waited.load(SeqCst), "nobody waited for the lock");
+    assert!(waited.load(SeqCst), "no thread waited for the lock");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Owners of a shared value that come and go.
+//! Checks of a shared value whose owners are added and removed concurrently.
 
 use super::explore;
 use crate::shared::{Owners, Shared};
@@ -7,7 +7,7 @@ use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 use std::vec::Vec;
 
-/// A block without memory: a fault is told, and frees nothing twice.
+/// A block without memory, in which a double free is detected and has no effect.
 struct Value {
     owners: Owners,
     freed: AtomicBool,
@@ -26,7 +26,7 @@ impl Value {
     }
 }
 
-/// Two owners use the value, pass it on and leave; the one that it was passed to uses it and
+/// Two owners use the value, each adds an owner and leaves, and the added owner uses the value and
 /// leaves.
 fn owners_come_and_go() {
     let value = Arc::new(Value { owners: Owners::one(), freed: AtomicBool::new(false) });
@@ -47,7 +47,7 @@ fn owners_come_and_go() {
     assert!(value.freed.load(SeqCst), "never freed");
 }
 
-/// Tells when it is dropped.
+/// A value that counts its drops.
 struct Told(Arc<AtomicUsize>);
 
 impl Drop for Told {
@@ -56,7 +56,7 @@ impl Drop for Told {
     }
 }
 
-/// Likewise, with memory.
+/// Two owners clone and drop a shared value in allocated memory.
 fn a_shared_value_is_dropped_by_its_last_owner() {
     let drops = Arc::new(AtomicUsize::new(0));
     let first = Shared::try_new(Told(drops.clone())).unwrap();

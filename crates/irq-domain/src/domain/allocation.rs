@@ -22,7 +22,7 @@ use msi_types::{
     MsiParent, Shape,
 };
 
-/// Returns true if a smaller request may succeed.
+/// Returns `true` if a smaller request may succeed.
 fn is_shortage(error: MsiDeviceError) -> bool {
     let MsiDeviceError::Controller(refused) = error else { return false };
     matches!(refused, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)

@@ -156,7 +156,7 @@ impl Group {
         self.slots().filter_map(|slot| table.get(slot)).map(|entry| &entry.descriptor)
     }
 
-    /// Returns true if the move changes nothing for the controller, the store and the core.
+    /// Returns `true` if the move changes nothing for the controller, the store and the core.
     fn is_there(&self, moved: &Move, table: &VectorTable) -> bool {
         let stored = table.get(self.first).and_then(DeviceVector::message);
         moved.from == moved.to

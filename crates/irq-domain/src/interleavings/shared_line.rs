@@ -98,7 +98,7 @@ impl Machine {
         (Arc::new(machine), device)
     }
 
-    /// Acknowledges the line on a CPU. Returns true if the handlers ran.
+    /// Acknowledges the line on a CPU. Returns `true` if the handlers ran.
     fn arrive(&self) -> bool {
         let Arrival::Entered(running) = self.cell.enter() else { return false };
         let (irq, hwirq, cpu) = (Irq::new(0), HwIrq::new(40), Cpu::new(0));

@@ -167,7 +167,7 @@ impl Control {
         self.members = self.members.saturating_add(1);
     }
 
-    /// Removes a handler of a shared line from the count. Returns true if no handler is left.
+    /// Removes a handler of a shared line from the count. Returns `true` if no handler is left.
     pub(crate) fn remove_member(&mut self) -> bool {
         self.members = self.members.saturating_sub(1);
         self.members == 0
@@ -178,13 +178,13 @@ impl Control {
         self.shut_off = true;
     }
 
-    /// Returns true if the interrupt was shut off, and clears the mark. The caller must then enable
-    /// it.
+    /// Returns `true` if the interrupt was shut off, and clears the mark. The caller must then
+    /// enable it.
     pub(crate) fn take_shut_off(&mut self) -> bool {
         core::mem::take(&mut self.shut_off)
     }
 
-    /// Undoes `disables`. Returns true if this enables the interrupt.
+    /// Undoes `disables`. Returns `true` if this enables the interrupt.
     pub(crate) fn enable_all(&mut self, disables: u32) -> bool {
         let was_disabled = self.disables != 0;
         self.disables = self.disables.saturating_sub(disables);

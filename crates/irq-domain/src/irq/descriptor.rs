@@ -279,7 +279,7 @@ impl WiredInput {
         Self { parent, shared, target: TaskLock::new(()) }
     }
 
-    /// Returns true if this is an input of `parent` that can have several handlers.
+    /// Returns `true` if this is an input of `parent` that can have several handlers.
     pub(crate) fn is_shared_at(&self, parent: &Arc<dyn WiredParent>) -> bool {
         self.shared.is_some() && Arc::ptr_eq(&self.parent, parent)
     }

@@ -109,7 +109,7 @@ impl Dispatcher {
         })
     }
 
-    /// Returns true if the vector has an enabled private handler on this CPU.
+    /// Returns `true` if the vector has an enabled private handler on this CPU.
     ///
     /// Context: any.
     pub(crate) fn is_enabled_on(&self, cpu: Cpu, hwirq: HwIrq) -> bool {

@@ -228,7 +228,7 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// Closes the cell: arrivals find no value, which [`take`](Self::take) removes. Returns false
+    /// Closes the cell: arrivals find no value, which [`take`](Self::take) removes. Returns `false`
     /// if the cell has no value to close.
     ///
     /// Context: any.
@@ -265,14 +265,14 @@ impl<T> HandlerCell<T> {
         value
     }
 
-    /// Returns true if no value is installed, being installed or being removed.
+    /// Returns `true` if no value is installed, being installed or being removed.
     ///
     /// Context: any.
     pub(crate) fn is_vacant(&self) -> bool {
         self.word.load(SeqCst) & (INSTALLED | CLOSING | CHANGING) == 0
     }
 
-    /// Returns true if a handler runs, or an arrival is being sent again.
+    /// Returns `true` if a handler runs, or an arrival is being sent again.
     ///
     /// Context: any.
     pub(crate) fn is_busy(&self) -> bool {

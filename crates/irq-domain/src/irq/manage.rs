@@ -49,7 +49,7 @@ impl IrqRef<'_> {
         installed.map_err(|_| in_use)
     }
 
-    /// Masks the interrupt and closes its cells, if it has a handler. Returns true if it had one,
+    /// Masks the interrupt and closes its cells, if it has a handler. Returns `true` if it had one,
     /// which the caller must free.
     ///
     /// Context: any.
@@ -95,8 +95,8 @@ impl IrqRef<'_> {
         if self.close(HandlerPhase::Vacant) { Released::Interrupt } else { Released::Before }
     }
 
-    /// Adds a handler to a shared line. Returns false if the line is being removed. The caller must
-    /// have held the request lock since it found the vacant member.
+    /// Adds a handler to a shared line. Returns `false` if the line is being removed. The caller
+    /// must have held the request lock since it found the vacant member.
     ///
     /// Context: task; may sleep.
     pub(crate) fn join(
@@ -118,7 +118,8 @@ impl IrqRef<'_> {
         joined
     }
 
-    /// Frees the closed handler in all cells that are not in use. Returns true if no cell is left.
+    /// Frees the closed handler in all cells that are not in use. Returns `true` if no cell is
+    /// left.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free(self) -> bool {

@@ -88,14 +88,15 @@ impl IrqRegistry {
         }
     }
 
-    /// Frees the closed handler in all cells that are not in use. Returns true if no cell is left.
+    /// Frees the closed handler in all cells that are not in use. Returns `true` if no cell is
+    /// left.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
         self.try_free_released(descriptor, None, Released::Interrupt)
     }
 
-    /// Frees the parts of a released interrupt or member that are not in use. Returns true if no
+    /// Frees the parts of a released interrupt or member that are not in use. Returns `true` if no
     /// part is left.
     ///
     /// Context: task; may sleep.

@@ -65,7 +65,7 @@ impl UnhandledRuns {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Counts a run that found nothing to do. Returns true if the interrupt screams.
+    /// Counts a run that found nothing to do. Returns `true` if the interrupt screams.
     pub(crate) fn count(&self, counts: &Counts) -> bool {
         self.total.store(self.total() + 1, Ordering::Relaxed);
         let recent = self.recent.load(Ordering::Relaxed) + 1;

@@ -49,7 +49,7 @@ impl Member {
         }
     }
 
-    /// Installs and enables a handler. Returns false if the cell is not vacant.
+    /// Installs and enables a handler. Returns `false` if the cell is not vacant.
     fn open(&self, handler: Handler) -> bool {
         let installed = self.cell.install(handler, WhenBusy::Ignore).is_ok();
         if installed {
@@ -114,7 +114,7 @@ impl SharedLine {
         Ok(MemberIndex(self.members().count() - 1))
     }
 
-    /// Installs the handler of a vacant member. Returns false if the line is being removed. The
+    /// Installs the handler of a vacant member. Returns `false` if the line is being removed. The
     /// caller must hold the control's lock.
     ///
     /// Context: any.
@@ -159,7 +159,7 @@ impl SharedLine {
         }
     }
 
-    /// Undoes a disable by a member's handle. Returns false if it has none. The caller must hold
+    /// Undoes a disable by a member's handle. Returns `false` if it has none. The caller must hold
     /// the control's lock.
     ///
     /// Context: any.

@@ -225,9 +225,7 @@ impl<I: Iommu> DoorbellMapping<I> {
             }
             DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
                 Some(offset) if offset < length => Ok(doorbell),
-                _ => {
-                    Err("it is outside the region that the hardware reserves for messages".into())
-                }
+                _ => Err("it is outside the region that the hardware reserves for messages".into()),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! Interrupts that move.
+//! Affinity changes and CPU hotplug.
 
 use crate::mock::{
     Addressing, CPUS, FAULT, Hook, Hotplug as _, Kernel, Machine, Root, Store, StoreKind,
@@ -11,11 +11,11 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A device with `count` vectors that all have a handler; the first is on CPU 0.
+/// A device whose vectors all have a handler. The first vector is on CPU 0.
 struct Setup {
     machine: Machine,
     store: Arc<Store>,
-    // Dropped before the device: handles outlive devices in a test of their own.
+    // Dropped before the device. Handles that outlive their device have a separate test.
     handles: Vec<Arc<IrqHandle>>,
     device: MsiDevice,
 }
@@ -153,7 +153,7 @@ fn a_failed_store_keeps_the_old_target() {
         assert!(matches!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Store(_))));
         assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
         assert_eq!(setup.handles[0].effective_affinity(), before);
-        assert_eq!(setup.fire(0), before, "it is deaf after the failure");
+        assert_eq!(setup.fire(0), before, "no message arrives after the failure");
     }
 }
 
@@ -215,14 +215,15 @@ fn an_enable_during_a_move_waits_for_its_end() {
     let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
-    // Under way when it was disabled: to be sent again when it is enabled.
+    // A message that was in flight when the interrupt was disabled must be sent again when it is
+    // enabled.
     setup.machine.interrupts.dispatch(Cpu::new(0), handle.hwirq());
     let (other_cpu, store, controller) =
         (handle.clone(), setup.store.clone(), setup.machine.controller.clone());
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
         other_cpu.enable();
-        assert!(store.is_masked(0), "unmasked while it is rewritten");
-        assert_eq!(controller.pending_at(), [], "sent again while it moves");
+        assert!(store.is_masked(0), "unmasked during the rewrite");
+        assert_eq!(controller.pending_at(), [], "sent again during the move");
     })));
     handle.set_affinity(Cpu::new(2)).unwrap();
     assert!(!setup.store.is_masked(0));
@@ -352,7 +353,8 @@ fn a_stranded_interrupt_is_not_at_its_target() {
     assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
 }
 
-/// A core with this policy, its boot CPU alone on line, and a line.
+/// Creates a core with this policy, on which only the boot CPU is online, and requests a wired
+/// interrupt.
 fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) {
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));

@@ -1,4 +1,4 @@
-//! Vectors granted, written, rolled back, given back.
+//! Allocation of vectors: granted, written, rolled back and freed.
 
 use crate::mock::{
     Addressing, CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Machine, Store, StoreKind,
@@ -47,7 +47,7 @@ fn vectors_are_masked_until_they_are_requested() {
         let handle = device.request(0, "late", |_| {}).unwrap();
         assert_eq!(handle.count(), 0);
         machine.settle();
-        assert_eq!(handle.count(), 1, "{kind:?}: what came before the request was lost");
+        assert_eq!(handle.count(), 1, "{kind:?}: an early message was lost");
     }
 }
 
@@ -190,7 +190,7 @@ fn a_cpu_offline_during_placement_keeps_nothing() {
         let waits = wait.clone();
         let stranded =
             on_wait(move || _ = waits.send(()), || interrupts.offline(Cpu::new(0)).unwrap());
-        // One that does not wait lets the placement go on, too.
+        // Lets the placement continue even if this thread did not wait.
         let _ = wait.send(());
         stranded
     });
@@ -236,7 +236,7 @@ fn tear_down_gives_everything_back() {
     assert!(machine.interrupts.snapshot().unwrap().is_empty());
 }
 
-/// Operations of a driver, and faults that the next one meets.
+/// Operations of a driver, and faults that affect the next operation.
 #[derive(Clone, Debug)]
 enum Step {
     Allocate { min: u16, more: u16 },
@@ -272,15 +272,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A requested vector, as the model sees it.
+/// A requested vector and its expected state.
 struct Requested {
     handle: IrqHandle,
-    /// The device's count as the handler saw it last.
+    /// The device's message count when the handler last ran.
     seen: Arc<AtomicU32>,
     disables: u32,
 }
 
-/// A driver with one device, and what must hold for it.
+/// A driver with one device, and the expected state of its vectors.
 struct Model {
     machine: Machine,
     store: Arc<Store>,
@@ -377,7 +377,7 @@ impl Model {
         }
     }
 
-    /// Everything that may arrive has arrived.
+    /// Handles all pending interrupts, and checks that no message was lost.
     fn settle(&self) {
         self.machine.settle();
         for (slot, requested) in &self.requested {

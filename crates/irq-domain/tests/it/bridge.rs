@@ -1,4 +1,4 @@
-//! A controller whose wired inputs become messages.
+//! A wired-to-MSI bridge.
 
 use crate::mock::{Addressing, Controller, Machine, Store, StoreKind, lock};
 use irq_domain::{InputBridge, MsiDeviceConfig, MsiDeviceError, RequestError, WiredBridge};
@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 struct Input {
     trigger: Option<Trigger>,
     high: bool,
-    /// It sent, and was not ended yet.
+    /// `true` if the input has sent its message and was not ended yet.
     latched: bool,
 }
 
-/// The bridge's hardware: eight inputs, of which the last cannot be a level.
+/// The bridge's hardware: eight inputs, the last of which does not support levels.
 #[derive(Debug)]
 pub(crate) struct Hardware {
     store: Arc<Store>,
@@ -77,9 +77,9 @@ impl MessageStore for Hardware {
 
 impl InputBridge for Hardware {
     fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError> {
-        assert!(self.store.is_masked(input), "the trigger changes while it can fire");
+        assert!(self.store.is_masked(input), "the trigger changes while the input can fire");
         if input == 7 && trigger == Trigger::Level {
-            return Err(StoreError { slot: input, reason: "an edge alone" });
+            return Err(StoreError { slot: input, reason: "only edges" });
         }
         self.inputs.lock().unwrap()[usize::from(input)].trigger = Some(trigger);
         Ok(())
@@ -149,7 +149,8 @@ fn a_level_without_handler_is_its_successors() {
     let hwirq: HwIrq = first.hwirq();
     hardware.drive(2, true);
     first.disable();
-    // Taken while it is disabled: the handler that would have ended it goes.
+    // The message is taken while the interrupt is disabled, and the handler that would have ended
+    // the input is removed.
     machine.settle();
     drop(first);
     let device = hardware.clone();
@@ -164,7 +165,7 @@ fn an_impossible_trigger_is_refused() {
     let machine = Machine::new(Addressing::Stays);
     let (_, bridge) = attach(&machine);
     let refused = bridge.request(7, Trigger::Level, "level", |_| {});
-    let reason = StoreError { slot: 7, reason: "an edge alone" };
+    let reason = StoreError { slot: 7, reason: "only edges" };
     assert_eq!(refused.err(), Some(RequestError::Bridge(MsiDeviceError::Store(reason))));
     let missing = bridge.request(8, Trigger::Level, "level", |_| {});
     assert_eq!(missing.err(), Some(RequestError::Bridge(MsiDeviceError::NoSlot(8))));

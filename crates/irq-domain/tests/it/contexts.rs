@@ -1,4 +1,5 @@
-//! Contexts: hard IRQ below dispatch and beside it, interrupts saved, tasks.
+//! Calling contexts: hard IRQ within and outside of dispatch, tasks with interrupts masked, and
+//! other tasks.
 
 use crate::function::{Function, attach};
 use crate::mock::{
@@ -11,14 +12,14 @@ use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A device with one vector.
+/// Attaches a device with one vector.
 fn device(machine: &Machine) -> MsiDevice {
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_at(&[0]).unwrap();
     device
 }
 
-/// Returns true if `drop_it` waits for the handler of its argument, which runs on another CPU.
+/// Returns `true` if `drop_it` waits for its argument's handler, which runs on another CPU.
 fn waits_for_handler(drop_it: impl FnOnce(IrqHandle)) -> bool {
     let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
@@ -56,8 +57,8 @@ fn an_inert_handle_frees_nothing_in_a_handler() {
     let second = machine.attach(&store);
     second.allocate_at(&[0]).unwrap();
     let handle = second.request(0, "dropper", move |_| drop(inert.lock().unwrap().take())).unwrap();
-    // The store of the first device, which only the inert handle holds, faults if it is freed in
-    // hard IRQ.
+    // The first device's store, which only the inert handle still owns, panics if it is freed in
+    // hard-IRQ context.
     store.fire(0);
     machine.settle();
     assert_eq!(handle.count(), 1);
@@ -123,8 +124,8 @@ fn task_only_mask_bits_are_written_by_tasks() {
     device.tear_down().unwrap();
 }
 
-/// Calls into the core when the handler that owns it is freed, and needs each of its locks for
-/// that.
+/// Calls back into the core when the handler that owns this is freed, and acquires each of the
+/// core's locks.
 struct CallsBack(irq_domain::Interrupts, Arc<AtomicBool>);
 
 impl Drop for CallsBack {
@@ -169,8 +170,8 @@ fn a_request_frees_no_handler_under_its_locks() {
     let handle = device.request(0, "leaving", handler).unwrap();
     let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
-    // The vector's handler is on its way out, and the root has an input of the same number. A
-    // request that waited for the handler and freed it under its locks would wait for ever.
+    // The vector's handler is being removed, and the root has an input with the same number. A
+    // request that waited for the handler and freed it under its locks would deadlock.
     long.awaited_by(&machine, hwirq, || {
         let request = WiredRequest::new(hwirq, Trigger::Edge, "same number");
         assert!(machine.interrupts.request_wired(request, |_| {}).is_err());

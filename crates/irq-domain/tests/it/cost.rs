@@ -1,4 +1,4 @@
-//! Operations at a controller of which each costs a round trip.
+//! Number of operations at the controller, each of which may cost a round trip.
 
 use crate::mock::{Addressing, Machine, StoreKind};
 use msi_types::Shape;

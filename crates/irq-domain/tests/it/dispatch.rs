@@ -1,4 +1,4 @@
-//! Arrivals: handled, deferred, sent again, or without handler.
+//! Dispatch of arrivals: handled, deferred, sent again, or without a handler.
 
 use crate::mock::{Addressing, FIRST, Machine, StoreKind, in_hard_irq, in_task};
 use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
@@ -6,7 +6,7 @@ use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// A device with one vector on CPU 0 and this handler.
+/// Attaches a device with one vector on CPU 0 and this handler.
 fn one_vector(
     machine: &Machine,
     handler: impl Fn(&irq_domain::IrqContext<'_>) + Send + Sync + 'static,
@@ -63,8 +63,8 @@ fn the_handler_is_told_what_arrived_where() {
     assert_eq!(*told.lock().unwrap(), Some((handle.irq(), handle.hwirq(), Cpu::new(2))));
 }
 
-/// A handler that, on its first run on CPU 0, moves its interrupt to CPU 3 and lets a message
-/// arrive on CPU 1.
+/// Sets up a handler that, in its first run, moves its interrupt to CPU 3 and lets a message arrive
+/// on CPU 1.
 fn message_while_the_handler_runs(
     kind: Addressing,
 ) -> (Machine, MsiDevice, Arc<OnceLock<IrqHandle>>, Arc<AtomicUsize>) {

@@ -1,4 +1,4 @@
-//! Several domains on one device; vectors that come and go one by one.
+//! Several domains on one device, and vectors that are added and removed one by one.
 
 use crate::mock::{
     Addressing, Controller, FAULT, Hotplug as _, LongHandler, Machine, Store, StoreKind,
@@ -18,7 +18,7 @@ fn shared(machine: &Machine) -> SharedDevice {
     SharedDevice::attach(&machine.interrupts, config).unwrap()
 }
 
-/// A device with an MSI-X table and IMS behind a command queue.
+/// Creates a device with an MSI-X table, and IMS behind a command queue.
 fn two_domains(machine: &Machine) -> (SharedDevice, [(Arc<Store>, MsiDevice); 2]) {
     let device = shared(machine);
     let domains = [("msix", StoreKind::MSIX), ("ims", StoreKind::SLOW)].map(|(name, kind)| {
@@ -156,7 +156,8 @@ fn a_slot_is_free_again_however_it_was_allocated() {
     assert_eq!(handle.count(), 1);
 }
 
-/// Frees a vector while its handler, which dropped its own handle first or not, runs on CPU 1.
+/// Frees a vector while its handler runs on CPU 1. The handler first drops its own handle if
+/// `drops_itself` is `true`.
 fn free_beside_the_handler(drops_itself: bool) {
     let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -169,7 +170,7 @@ fn free_beside_the_handler(drops_itself: bool) {
             drop(inner.lock().unwrap().take());
         }
         run();
-        assert_eq!(controller.vectors_in_use(), 1, "given back while its handler runs");
+        assert_eq!(controller.vectors_in_use(), 1, "freed while its handler runs");
     });
     let handle = handle.unwrap();
     let hwirq = handle.hwirq();
@@ -258,12 +259,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A device with two domains, and what it should hold.
+/// A device with two domains, and its expected state.
 struct Model {
     machine: Machine,
     device: SharedDevice,
     domains: [(Arc<Store>, Option<MsiDevice>); 2],
-    /// By domain: the slots in use.
+    /// The slots in use, by domain.
     slots: [BTreeSet<u16>; 2],
     handles: BTreeMap<(usize, u16), IrqHandle>,
 }
@@ -353,11 +354,7 @@ impl Model {
 
     fn check(&self) {
         let live: usize = self.slots.iter().map(BTreeSet::len).sum();
-        assert_eq!(
-            self.machine.controller.vectors_in_use(),
-            live,
-            "leaked, or given back too early"
-        );
+        assert_eq!(self.machine.controller.vectors_in_use(), live, "leaked, or freed too early");
         for (index, (store, domain)) in self.domains.iter().enumerate() {
             let vectors = domain.as_ref().unwrap().vectors().unwrap();
             let slots: BTreeSet<_> = vectors.iter().map(|vector| vector.slot).collect();

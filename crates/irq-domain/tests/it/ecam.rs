@@ -1,13 +1,13 @@
 //! Memory-mapped configuration space.
 
-#![expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+#![expect(clippy::cast_possible_truncation, reason = "only the low bits are needed")]
 
 use irq_domain::pci::{AccessContext, ConfigSpace, Ecam, EcamWindow};
 use msi_types::RequesterId;
 use msi_types::pci::BusRange;
 use std::sync::{Arc, Mutex};
 
-/// Log of accesses: offset, width, and the value of writes.
+/// A log of accesses: the offset, the width, and the value of writes.
 #[derive(Default)]
 struct Window(Mutex<Vec<(u64, u8, Option<u32>)>>);
 

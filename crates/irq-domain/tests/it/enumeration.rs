@@ -1,6 +1,6 @@
 //! Enumeration of simulated functions whose registers have realistic writable bits.
 
-#![expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+#![expect(clippy::cast_possible_truncation, reason = "only the low bits are needed")]
 
 use irq_domain::pci::{ConfigSpace, Function, PciError, enumerate};
 use msi_types::pci::{BusRange, PciRequester, PciSpace, PciWindow};
@@ -75,7 +75,7 @@ type Place = (usize, u8);
 #[derive(Debug, Default)]
 struct Tree {
     functions: BTreeMap<Place, Registers>,
-    /// The bus behind a bridge.
+    /// The bus behind each bridge.
     behind: BTreeMap<Place, usize>,
 }
 
@@ -239,7 +239,7 @@ fn each_width_has_its_window() {
     let (found, config) =
         found(Tree::default().with(0, 0, Registers::endpoint(&bars)), &[low(), high()]);
     let [function] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!(config.read16(4), 0, "off until it is enabled");
+    assert_eq!(config.read16(4), 0, "disabled until it is enabled");
     function.enable().unwrap();
     assert_eq!(config.read16(4), 6);
     let bars: Vec<_> = (0..6).map(|index| function.bar(index)).collect();
@@ -256,7 +256,7 @@ fn each_width_has_its_window() {
     assert_eq!(config.read32(0x18), 0xc);
     config.write32(0x1c, 0);
     function.enable().unwrap();
-    assert_eq!(config.read32(0x1c), 0x80, "after a reset the addresses are written again");
+    assert_eq!(config.read32(0x1c), 0x80, "the addresses are written again after a reset");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A PCI function with real registers: what is read-only stays, what must not be touched panics.
+//! A PCI function with simulated registers. Writes to read-only bits are ignored, and forbidden
+//! accesses panic.
 
 use crate::mock::{Addressing, Kernel, Machine, assert_task, judge};
 use irq_domain::pci::{
@@ -13,23 +14,23 @@ use std::sync::{Arc, Mutex};
 
 /// Offset of the tests' capability.
 pub(crate) const AT: u16 = 0x50;
-/// The MSI-X table and pending bits in their region.
+/// Offsets of the MSI-X table and the pending bits in their region.
 pub(crate) const TABLE_AT: u64 = 0x1000;
 pub(crate) const PENDING_AT: u64 = 0x1800;
 
-/// Configuration space, and one memory region with an MSI-X table.
+/// A function with configuration space, and one memory region with an MSI-X table.
 #[derive(Debug)]
 pub(crate) struct Function {
     bytes: Mutex<[u8; 256]>,
-    /// Bits that software can change, by byte.
+    /// Mask of the bits that software can change, by byte.
     writable: Mutex<[u8; 256]>,
     memory: Mutex<Vec<u32>>,
     pub(crate) context: AccessContext,
-    /// All reads give ones.
+    /// Makes all reads return ones.
     pub(crate) gone: AtomicBool,
-    /// Writes of this configuration offset, or of this memory offset, are ignored.
+    /// Configuration or memory offset to which writes are ignored.
     pub(crate) stuck: Mutex<Option<u64>>,
-    /// Configuration offsets written, with their values.
+    /// Log of configuration writes: offset and value.
     pub(crate) written: Mutex<Vec<(u16, u32)>>,
 }
 
@@ -46,7 +47,7 @@ impl Function {
         }
     }
 
-    /// A function with nothing but an MSI capability of this kind.
+    /// Creates a function whose only capability is MSI, of this kind.
     pub(crate) fn with_msi(control: msi::Control, context: AccessContext) -> Arc<Self> {
         let function = Self::empty(context);
         function.set_list(&[(AT, msi::CAPABILITY_ID, 0)]);
@@ -69,7 +70,7 @@ impl Function {
         Arc::new(function)
     }
 
-    /// A function with nothing but an MSI-X capability of this many entries, none masked.
+    /// Creates a function whose only capability is MSI-X, with `slots` unmasked entries.
     pub(crate) fn with_msix(slots: u16) -> Arc<Self> {
         let function = Self::empty(AccessContext::Task);
         function.set_list(&[(AT, msix::CAPABILITY_ID, 0)]);
@@ -90,7 +91,7 @@ impl Function {
         self.set(AT + msix::PBA, &place(pending, PENDING_AT).to_le_bytes());
     }
 
-    /// A list of capabilities: offset, ID, next.
+    /// Creates a function with these capabilities: offset, ID, next.
     pub(crate) fn with_list(list: &[(u16, u8, u8)]) -> Arc<Self> {
         let function = Self::empty(AccessContext::Any);
         function.set_list(list);
@@ -115,7 +116,7 @@ impl Function {
         self.writable.lock().unwrap()[usize::from(at)..][..bits.len()].copy_from_slice(bits);
     }
 
-    /// Configuration space behind a mailbox is for tasks.
+    /// Only tasks may access configuration space behind a mailbox.
     fn check_context(&self) {
         if self.context == AccessContext::Task {
             assert_task();
@@ -147,12 +148,12 @@ impl Function {
         }
     }
 
-    /// Configuration space at `at`, as the function itself sees it.
+    /// Returns configuration space at `at`, as the function itself sees it.
     fn own<const N: usize>(&self, at: u16) -> [u8; N] {
         self.bytes.lock().unwrap()[usize::from(at)..][..N].try_into().unwrap()
     }
 
-    /// A function-level reset: what software can change is 0, and the table's entries are masked.
+    /// Performs a function-level reset: clears all writable bits, and masks the table's entries.
     pub(crate) fn reset(&self) {
         let writable = *self.writable.lock().unwrap();
         self.bytes
@@ -180,7 +181,7 @@ impl Function {
         msix::Control::from(u16::from_le_bytes(self.own(AT + msix::CONTROL)))
     }
 
-    /// The register of an MSI-X entry, as the device sees it.
+    /// Returns a register of an MSI-X entry, as the device sees it.
     pub(crate) fn entry(&self, slot: u16, register: u64) -> u32 {
         self.memory.lock().unwrap()
             [Self::word(TABLE_AT + u64::from(slot) * msix::ENTRY_SIZE + register)]
@@ -201,7 +202,7 @@ impl Function {
         usize::try_from(offset / 4).unwrap()
     }
 
-    /// An entry is rewritten only while the device cannot send it.
+    /// Checks that an entry is rewritten only while the device cannot send its message.
     fn check_table_write(&self, offset: u64) {
         let Some(in_table) =
             offset.checked_sub(TABLE_AT).filter(|in_table| *in_table < PENDING_AT - TABLE_AT)
@@ -265,7 +266,8 @@ impl TableMemory for Function {
         self.memory.lock().unwrap().len() as u64 * 4
     }
 
-    /// Answers only while MSI-X is enabled, as some functions do.
+    /// Reads must only be made while MSI-X is enabled, because some functions do not respond
+    /// otherwise.
     fn read32(&self, offset: u64) -> u32 {
         if self.gone.load(Ordering::Relaxed) {
             return u32::MAX;
@@ -284,7 +286,7 @@ impl TableMemory for Function {
     }
 }
 
-/// A machine with this store's device attached.
+/// Creates a machine, and attaches the device of this store.
 pub(crate) fn attach(kind: Addressing, store: Arc<dyn MessageStore>) -> (Machine, MsiDevice) {
     let machine = Machine::new(kind);
     let config = MsiDeviceConfig::new(

@@ -6,7 +6,7 @@ use msi_types::{Cpu, Pending, Shape};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
-/// Tells when the handler that owns it was freed.
+/// Records that the handler that owns this was freed.
 struct Freed(Arc<AtomicBool>);
 
 impl Drop for Freed {
@@ -15,7 +15,7 @@ impl Drop for Freed {
     }
 }
 
-/// A device with `count` vectors.
+/// Attaches a device with `count` vectors.
 fn device(machine: &Machine, count: u16) -> MsiDevice {
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, count..=count).unwrap();
@@ -46,7 +46,7 @@ fn disable_and_wait_returns_after_the_handler() {
     assert!(long.awaited_by(&machine, handle.hwirq(), || handle.disable_and_wait()));
 }
 
-/// A handler that drops its own handle when it first runs.
+/// Requests a handler that drops its own handle in its first run.
 fn drops_itself(
     machine: &Machine,
     device: &MsiDevice,
@@ -57,7 +57,7 @@ fn drops_itself(
     let handle = device
         .request(0, "test", move |_| {
             drop(mine.lock().unwrap().take());
-            assert!(!witness.0.load(Ordering::SeqCst), "freed under its own feet");
+            assert!(!witness.0.load(Ordering::SeqCst), "freed while it runs");
         })
         .unwrap();
     let (irq, hwirq) = (handle.irq(), handle.hwirq());

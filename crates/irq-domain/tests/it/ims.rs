@@ -1,4 +1,4 @@
-//! Devices that store their messages where they like.
+//! Devices with device-defined message stores.
 
 use crate::mock::{Addressing, CPUS, Controller, Hotplug as _, Machine, assert_task, count_down};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError};
@@ -20,7 +20,7 @@ thread_local! {
     static IN_HANDLER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A device's memory is reached by tasks alone.
+/// Checks that only tasks access a device's memory.
 fn assert_may_sleep() {
     assert_task();
     assert!(!IN_HANDLER.get(), "a store that sleeps was used in a handler");
@@ -31,7 +31,7 @@ fn attach(machine: &Machine, store: Arc<dyn MessageStore>) -> MsiDevice {
     MsiDevice::attach(&machine.interrupts, config).unwrap()
 }
 
-/// A ring as a wireless device's firmware knows it: its message, and its mask.
+/// A ring as a wireless device's firmware sees it: its message and its mask.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ring {
     address_low: u32,
@@ -41,7 +41,7 @@ struct Ring {
     waiting: bool,
 }
 
-/// A device with many rings, each with a message of its own in ring memory.
+/// A device with many rings, each of which has its own message in ring memory.
 struct RingMemory {
     controller: Arc<Controller>,
     rings: Mutex<Vec<Ring>>,
@@ -52,14 +52,14 @@ struct RingMemory {
 const RINGS: usize = 40;
 
 impl RingMemory {
-    /// The rings that tell by the vector at `slot`.
+    /// Returns the rings that use the vector at `slot`.
     fn of_slot(&self, slot: u16) -> impl Iterator<Item = usize> + use<> {
         (usize::from(slot)..RINGS).step_by(self.vectors.load(Relaxed).max(1))
     }
 
     fn set(&self, ring: usize, message: MsiMessage) {
         let ring = &mut self.rings.lock().unwrap()[ring];
-        assert!(!ring.armed, "rewritten while it can fire");
+        assert!(!ring.armed, "rewritten while the ring can fire");
         ring.address_low = message.address_low();
         ring.address_high = message.address_high();
         ring.data = message.data;
@@ -76,7 +76,7 @@ impl RingMemory {
         }
     }
 
-    /// The device has work on a ring.
+    /// Gives the device work on a ring.
     fn work(&self, ring: usize) {
         let ring = &mut self.rings.lock().unwrap()[ring];
         if ring.armed {
@@ -117,7 +117,7 @@ impl MessageStore for RingMemory {
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         assert_may_sleep();
-        // Before the driver has chosen who shares what, there is nothing to write.
+        // Nothing can be written before the driver has assigned vectors to rings.
         if self.vectors.load(Relaxed) == 0 {
             change(&mut Nowhere);
         } else {
@@ -147,7 +147,7 @@ struct Wireless {
 }
 
 impl Wireless {
-    /// A vector for every ring up to 32, or one for all.
+    /// Starts the driver with one vector per ring, up to 32, or with one for all rings.
     fn start(machine: &Machine) -> Self {
         let memory = Arc::new(RingMemory {
             controller: machine.controller.clone(),
@@ -163,7 +163,7 @@ impl Wireless {
         let request = |slot| device.request(slot, "rings", |_| {}).unwrap();
         let handles: Vec<_> = granted.iter().map(|vector| request(vector.slot)).collect();
         for vector in granted {
-            // Both halves as they were granted: nothing is computed from another vector's.
+            // The whole message is used as granted; no part of it is derived from another vector's.
             let message = device.sent_message(vector.slot).unwrap();
             memory.of_slot(vector.slot).for_each(|ring| {
                 memory.set(ring, message);
@@ -177,7 +177,7 @@ impl Wireless {
         self.handles.iter().map(IrqHandle::count).collect()
     }
 
-    /// Each ring's work is told to its vector's handler, once.
+    /// Checks that work on each ring runs its vector's handler once.
     fn every_ring_works(&self, machine: &Machine) {
         for ring in 0..RINGS {
             let before = self.counts();
@@ -235,7 +235,7 @@ fn ring_memory_holds_the_sent_message() {
     }
 }
 
-/// A command of a device that keeps its messages to itself.
+/// A command of a device whose messages are not accessible to software.
 #[derive(Clone, Copy, Debug)]
 enum Command {
     Write(MsiMessage),
@@ -252,15 +252,15 @@ struct Entry {
     waiting: bool,
 }
 
-/// A device whose messages are changed by commands, in batches, and take their time.
+/// A device whose messages are changed by batches of commands, which execute asynchronously.
 struct CommandQueue {
     controller: Arc<Controller>,
     entries: Mutex<BTreeMap<u16, Entry>>,
     enabled: AtomicBool,
     batches: AtomicUsize,
     commands: AtomicU64,
-    /// Counts down at each command that writes; the one that finds 0 fails, and the batch stops
-    /// there.
+    /// Counter that each write command decrements. The command that finds 0 fails, and ends its
+    /// batch.
     fail_in: AtomicUsize,
 }
 
@@ -293,7 +293,7 @@ impl CommandQueue {
                 if !count_down(&self.fail_in) {
                     return Err(StoreError { slot, reason: "the device refused the command" });
                 }
-                assert!(entry.masked, "rewritten while it can fire");
+                assert!(entry.masked, "rewritten while the entry can fire");
                 entry.message = Some(message);
             }
         }
@@ -315,7 +315,7 @@ impl CommandQueue {
     }
 }
 
-/// Commands that were not posted yet.
+/// Commands that have not been posted yet.
 struct Batch(Vec<(u16, Command)>);
 
 impl StoreUpdate for Batch {
@@ -449,7 +449,7 @@ proptest! {
         let live = usize::from(had) + granted;
         prop_assert_eq!(machine.controller.vectors_in_use(), live);
         let messages = (0..2048).filter(|slot| queue.message(*slot).is_some()).count();
-        prop_assert_eq!(messages, live, "a slot without vector kept a message");
+        prop_assert_eq!(messages, live, "a slot without a vector kept its message");
         prop_assert_eq!(queue.enabled.load(SeqCst), live > 0);
         drop(device);
         prop_assert_eq!(machine.controller.vectors_in_use(), 0);

@@ -1,4 +1,4 @@
-//! Verdicts of handlers, interrupts that scream, and handlers that start disabled.
+//! Results of handlers, screaming interrupts, and handlers that start disabled.
 
 use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq, take_screaming};
 use irq_domain::{Dispatched, IrqHandle, IrqReturn, Start, Unhandled, WiredRequest};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "line");
 
-/// A line whose handler says what it is told to say.
+/// Requests a line whose handler returns what the flag selects.
 fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
     let mine = Arc::new(AtomicBool::new(false));
     let says = mine.clone();

@@ -1,4 +1,4 @@
-//! Buses with quirks and IOMMUs between a device and its controller.
+//! Layers between a device and its controller: buses with quirks, and IOMMUs.
 
 mod bus;
 mod iommu;
@@ -26,13 +26,13 @@ use std::sync::{Arc, Mutex};
 
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 
-/// An IOMMU; panics where a real one would fault, or lose a mapping.
+/// An IOMMU that panics where a real one would fault or lose a mapping.
 pub(crate) struct Translation {
     mode: DoorbellMode,
-    /// Devices with this bus number have this domain; the others are not served.
+    /// Domain of the devices with this bus number. Devices on other buses are not served.
     domains: BTreeMap<u8, u32>,
     fail_in: AtomicUsize,
-    /// By domain and page as the device sees it.
+    /// Mapped pages, by domain and the address that the device sees.
     mapped: Mutex<BTreeMap<(u32, u64), u64>>,
     maps: AtomicUsize,
 }
@@ -55,7 +55,7 @@ impl Translation {
         }
     }
 
-    /// Translates a write of a device.
+    /// Translates the address of a device's write.
     fn translate(&self, device: RequesterId, address: u64) -> u64 {
         let Some(domain) = self.domains.get(&device.pci_bus()) else { return address };
         let granule = self.granule();
@@ -63,7 +63,7 @@ impl Translation {
             DoorbellMode::Identity | DoorbellMode::Reserved { .. } => return address,
             DoorbellMode::Mapped(_) => address,
             DoorbellMode::Nested { stored, doorbell, .. } => {
-                assert_eq!(address, stored, "not what the guest had stored");
+                assert_eq!(address, stored, "not the address that the guest stored");
                 doorbell
             }
         };
@@ -96,12 +96,13 @@ impl Iommu for Driver {
     ) -> Result<u64, &'static str> {
         assert_task();
         let granule = self.0.granule();
-        assert_eq!(granule.offset(page), 0, "not a page");
+        assert_eq!(granule.offset(page), 0, "not page-aligned");
         if !count_down(&self.0.fail_in) {
             return Err("injected");
         }
         let count = self.0.maps.fetch_add(1, Relaxed) as u64;
-        // As high as the endpoint can address: what others cannot, they need not.
+        // As high as the endpoint can address, so that a narrower endpoint cannot share the
+        // mapping.
         let at = match constraint {
             IovaConstraint::Within { address_bits: 64 } => 0x10_0000_0000 + count * granule.bytes(),
             IovaConstraint::Within { address_bits } => {
@@ -143,7 +144,7 @@ fn attach(
     MsiDevice::attach(&machine.interrupts, config)
 }
 
-/// A device whose writes the IOMMU translates.
+/// Attaches a device whose writes the IOMMU translates.
 fn behind(
     machine: &Machine,
     parent: &Arc<dyn MsiParent>,
@@ -190,7 +191,7 @@ impl Setup {
 
 const MAPPED: DoorbellMode = DoorbellMode::Mapped(Granule::Size4K);
 
-/// A shim over an IOMMU over the controller.
+/// Creates a shim over an IOMMU over the controller.
 fn stack(
     machine: &Machine,
     translation: &Arc<Translation>,

@@ -1,4 +1,4 @@
-//! Devices that hold a level, by a message that asserts and one that deasserts.
+//! Level-triggered devices, with one message that asserts and one that deasserts.
 
 use crate::mock::{Addressing, Machine, Store, StoreKind};
 use irq_domain::{Flow, IrqHandle, MoveError, MsiDevice, MsiDeviceError};

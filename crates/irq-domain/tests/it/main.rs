@@ -1,6 +1,6 @@
-//! The interrupt core against fakes that punish misuse: a kernel, two kinds of controller, a
-//! message store.
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+//! Tests of the interrupt core with fakes that punish misuse: a kernel, two kinds of controller,
+//! and a message store.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod affinity;
 mod allocation;

@@ -1,4 +1,4 @@
-//! Vectors that follow certain CPUs.
+//! Vectors that are managed for certain CPUs.
 
 use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind};
 use irq_domain::layer::{LayeredParent, ShimLayer};

@@ -1,5 +1,5 @@
-//! The fakes. Each panics on what its real counterpart would answer with a hang, a stray write or a
-//! lost interrupt.
+//! The fakes. Each panics where its real counterpart would hang, write to a stray address or lose
+//! an interrupt.
 
 mod controller;
 mod root;
@@ -30,24 +30,24 @@ thread_local! {
     static SCREAMING: Cell<Option<Irq>> = const { Cell::new(None) };
 }
 
-/// Takes the interrupt that this thread's dispatches shut off last.
+/// Takes the interrupt that this thread's dispatch shut off last.
 pub(crate) fn take_screaming() -> Option<Irq> {
     SCREAMING.take()
 }
 
-/// Makes this thread a CPU in hard-IRQ context while `act` runs: its trap loop, or an interrupt of
-/// the kernel's own.
+/// Makes this thread a CPU in hard-IRQ context while `act` runs, as in its trap loop or in an
+/// interrupt that the kernel handles itself.
 pub(crate) fn in_hard_irq<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
     in_context(Some(cpu), true, act)
 }
 
-/// Runs `act` as a task elsewhere would, in the middle of a handler.
+/// Runs `act` in task context, as another CPU's task would in the middle of a handler.
 pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
     in_context(None, false, act)
 }
 
 fn in_context<T>(cpu: Option<u32>, hard_irq: bool, act: impl FnOnce() -> T) -> T {
-    /// Restores the state, also if `act` panics.
+    /// Restores the state even if `act` panics.
     struct Restore(Option<u32>, bool, usize);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -64,7 +64,7 @@ fn is_task() -> bool {
     SAVED.get() == 0 && !HARD_IRQ.get()
 }
 
-/// A kernel that checks how interrupts are saved.
+/// A kernel that checks that interrupt states are saved and restored in order.
 #[derive(Debug)]
 pub(crate) struct Kernel;
 
@@ -98,39 +98,41 @@ impl TaskContext for Kernel {
 
 impl Host for Kernel {
     fn current_cpu(&self) -> Option<Cpu> {
-        judge(SAVED.get() > 0, "asked for the CPU while it may change");
+        judge(SAVED.get() > 0, "asked for the CPU while the task may migrate");
         CPU.get().map(Cpu::new)
     }
 
     fn screaming(&self, irq: Irq) {
         assert!(
             HARD_IRQ.get() && SAVED.get() == 0,
-            "told outside of hard-IRQ context, or under a lock"
+            "reported outside of hard-IRQ context, or under a lock"
         );
         SCREAMING.set(Some(irq));
     }
 }
 
-/// Operations of "task; may sleep" wait for hardware, allocate and free. They must not be called
-/// with interrupts off (as under a lock that a handler takes), nor in hard-IRQ context.
+/// Checks the context of a "task; may sleep" operation, which may wait for hardware, allocate and
+/// free. It must not be called with interrupts masked (for example under a lock that a handler
+/// takes) or in hard-IRQ context.
 pub(crate) fn assert_task() {
-    judge(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
+    judge(is_task(), "a task operation with interrupts masked, or in hard-IRQ context");
 }
 
-/// A fake's finding. A test that unwinds tears its devices down. Its first finding is the one to
-/// report, and a second panic would end the other tests, too.
+/// Panics with a fake's finding, unless the thread is already panicking. A test that unwinds tears
+/// its devices down; its first finding is the one to report, and a second panic would also abort
+/// the other tests.
 pub(crate) fn judge(holds: bool, finding: &str) {
     assert!(holds || std::thread::panicking(), "{finding}");
 }
 
-/// A fake's data. Fakes have memory when the kernel has none.
+/// Locked data of a fake. Fakes can allocate even while the kernel's heap is exhausted.
 #[derive(Debug)]
 pub(crate) struct Locked<'a, T> {
     data: MutexGuard<'a, T>,
     _outside: Outside,
 }
 
-/// Also after another thread panicked under the lock.
+/// Locks the data of a fake. Ignores lock poisoning.
 pub(crate) fn lock<T>(data: &Mutex<T>) -> Locked<'_, T> {
     Locked { data: data.lock().unwrap_or_else(PoisonError::into_inner), _outside: Outside::new() }
 }
@@ -149,7 +151,7 @@ impl<T> DerefMut for Locked<'_, T> {
     }
 }
 
-/// False once, when the counter is at 0.
+/// Decrements a counter. Returns `false` once, when the counter is 0.
 pub(crate) fn count_down(counter: &AtomicUsize) -> bool {
     match counter.load(Ordering::Relaxed) {
         usize::MAX => true,
@@ -164,7 +166,7 @@ pub(crate) fn count_down(counter: &AtomicUsize) -> bool {
     }
 }
 
-/// CPUs that come and go, with a list of what they strand.
+/// CPU hotplug that collects stranded interrupts in a list.
 pub(crate) trait Hotplug {
     fn bring_online(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu>;
     fn offline(&self, cpu: Cpu) -> Result<Vec<Stranded>, UnknownCpu>;
@@ -182,7 +184,7 @@ impl Hotplug for Interrupts {
     }
 }
 
-/// A machine of four CPUs, all on line, with one controller.
+/// A machine with four CPUs, all online, and one controller.
 pub(crate) struct Machine {
     pub(crate) interrupts: Interrupts,
     pub(crate) controller: Arc<Controller>,
@@ -228,7 +230,7 @@ impl Machine {
         MsiDevice::attach(&self.interrupts, config)
     }
 
-    /// Takes what is pending on `cpu`, as its trap loop would, until nothing is.
+    /// Handles the pending interrupts of `cpu`, as its trap loop would, until none is pending.
     pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(HwIrq, Dispatched)> {
         let mut taken = Vec::new();
         while let Some(hwirq) = self.controller.acknowledge(cpu) {
@@ -238,7 +240,7 @@ impl Machine {
         taken
     }
 
-    /// Takes everything everywhere, until nothing is pending.
+    /// Handles the pending interrupts of all CPUs until none is pending.
     pub(crate) fn settle(&self) {
         while (0..CPUS).any(|cpu| !self.take_interrupts(cpu).is_empty()) {}
     }

@@ -1,4 +1,4 @@
-//! MSI through real capability registers.
+//! The MSI store over simulated capability registers.
 
 use crate::function::{AT, Function, attach};
 use crate::mock::{Addressing, FIRST, Hotplug as _};
@@ -192,7 +192,7 @@ fn a_refused_register_restores_the_old_message() {
     write(&store, old).unwrap();
     *function.stuck.lock().unwrap() = Some(u64::from(AT + Layout::new(kind).data()));
     let failed = write(&store, MsiMessage { address: 0x2000, data: 8 }).unwrap_err();
-    assert_eq!((failed.slot, failed.reason), (0, "the function read back another message"));
+    assert_eq!((failed.slot, failed.reason), (0, "the function read back a different message"));
     *function.stuck.lock().unwrap() = None;
     assert_eq!(irq_domain::pci::ConfigSpace::read32(&*function, AT + msi::ADDRESS_LOW), 0x1000);
 }

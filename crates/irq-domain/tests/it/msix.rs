@@ -1,4 +1,4 @@
-//! MSI-X through a real table.
+//! The MSI-X store over a simulated table.
 
 use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
 use crate::mock::Addressing;
@@ -116,7 +116,7 @@ fn a_live_entry_is_not_rewritten() {
     let refused = write(&store, 0, MsiMessage { data: 1, ..MESSAGE }).unwrap_err();
     assert_eq!(
         refused,
-        StoreError { slot: 0, reason: "an entry is rewritten only while it is masked" }
+        StoreError { slot: 0, reason: "an entry must be masked while it is rewritten" }
     );
     assert_eq!(function.entry_message(0), MESSAGE);
 }

@@ -1,4 +1,4 @@
-//! Offers of a hierarchy, needs of an endpoint, and guests.
+//! Negotiation between a hierarchy and an endpoint, also in guests.
 
 use crate::mock::{Addressing, Kernel, Machine, StoreKind};
 use irq_domain::layer::{Hypervisor, LayeredParent};
@@ -70,8 +70,8 @@ fn a_missing_required_property_is_refused() {
     assert_eq!(machine.controller.devices_attached(), 0);
 }
 
-/// A device whose storage is this, on a controller that isolates it or not, over this hypervisor if
-/// any.
+/// Attaches a device with this storage to a controller that reports this isolation, under a
+/// hypervisor if one is given.
 fn attach_over(
     hypervisor: Option<Hypervisor>,
     isolation: Isolation,

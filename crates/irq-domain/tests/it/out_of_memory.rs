@@ -1,5 +1,5 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back
-//! asks for nothing.
+//! Exhausted heaps: a failed allocation is an error without side effects, and operations that free
+//! resources do not allocate.
 
 use crate::bridge;
 use crate::layer::{Translation, iommu};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(40), Trigger::Edge, "line");
 
-/// Counts of numbers, devices, vectors and lines in use.
+/// Returns the number of IRQ numbers, devices, vectors and lines in use.
 fn in_use(machine: &Machine) -> [usize; 4] {
     let Machine { interrupts, controller, root } = machine;
     let lines = root.lines.lock().unwrap().len();
@@ -59,7 +59,8 @@ fn an_attachment_without_memory_is_given_back() {
     assert_eq!(in_use(&machine), [0; 4]);
 }
 
-/// Allocates in each way; after each failure nothing is in use but what was before.
+/// Runs an allocation that fails at each of its memory allocations in turn, and checks that each
+/// failure leaves the machine unchanged.
 fn allocate_without_memory(
     kind: StoreKind,
     least: u32,
@@ -216,7 +217,7 @@ fn a_layer_without_memory_gives_everything_back() {
     assert_eq!((in_use(&machine), translation.pages()), ([0; 4], 0));
 }
 
-/// A device with eight handlers, one vector that is managed, a line and a timer.
+/// A device with eight handlers, one of them on a managed vector, a wired interrupt and a timer.
 struct Busy {
     machine: Machine,
     device: MsiDevice,
@@ -287,7 +288,7 @@ fn handles_dropped_in_interrupts_keep_no_memory() {
     device.allocate_at(&[0]).unwrap();
     drop(device.request(0, "first", |_| {}).unwrap());
     for _ in 0..100 {
-        // The handler, and a name in two parts.
+        // One allocation for the handler, and two for its name.
         let handle = with_allocations(3, || device.request(0, "test", |_| {})).unwrap();
         in_hard_irq(0, || drop(handle));
     }
@@ -325,8 +326,9 @@ fn a_hierarchy_is_described_without_memory() {
     assert!(out.0 > 100);
 }
 
-/// Requests and drops a handle again and again, each after failures at every allocation. A room
-/// for deferred frees that a failure did not give back makes a later request allocate more.
+/// Requests and drops a handle repeatedly, each time after failures at every allocation. If a
+/// failure did not release its room in the list of deferred frees, a later request would allocate
+/// more.
 fn assert_failures_reserve_nothing<H, E>(mut request: impl FnMut() -> Result<H, E>) {
     drop(request());
     let mut failures = || doorbell_test_support::until_it_succeeds(&mut request, drop).1;

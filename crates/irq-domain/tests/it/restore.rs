@@ -1,4 +1,4 @@
-//! Devices that lose their message state.
+//! Restoring devices that lost their message state.
 
 use crate::function::{AT, Function, attach};
 use crate::mock::{Addressing, Hook, Machine, StoreKind};
@@ -70,7 +70,7 @@ fn an_enable_during_a_restore_waits_for_its_end() {
     let (enabled, endpoint) = (handle.clone(), store.clone());
     let hook = move || {
         enabled.enable();
-        assert!(endpoint.is_masked(0), "let through before its message is restored");
+        assert!(endpoint.is_masked(0), "unmasked before its message is restored");
     };
     *store.meanwhile.lock().unwrap() = Some(Hook(Box::new(hook)));
     device.restore().unwrap();

@@ -197,7 +197,7 @@ fn a_screaming_line_is_shut_off_for_all() {
     arrive(&machine);
     assert_eq!((scream(), is_masked(&machine)), (Some(a.irq()), true));
     let _third = device(&machine, "third");
-    assert!(!is_masked(&machine), "the new handler may be the one that the line waits for");
+    assert!(!is_masked(&machine), "the new handler may serve the device that asserts the line");
     assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::IrqNone));
 }
 

@@ -1,4 +1,4 @@
-//! Message store of a function: MSI-X if available, otherwise MSI.
+//! Selection of a function's message store: MSI-X if available, otherwise MSI.
 
 use crate::function::{AT, Function};
 use crate::mock::Kernel;

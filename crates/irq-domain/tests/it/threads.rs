@@ -1,4 +1,4 @@
-//! Everything at once, on real threads.
+//! Concurrent operations on real threads.
 
 use crate::mock::{Addressing, CPUS, Hotplug as _, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, Unhandled};
@@ -9,7 +9,7 @@ use std::thread;
 
 const MESSAGES: u32 = 5_000;
 
-/// A device whose messages are numbered, and what its handlers saw of them.
+/// A device with numbered messages, and the last number that each handler saw.
 struct Device {
     store: Arc<Store>,
     domain: MsiDevice,
@@ -27,13 +27,14 @@ impl Device {
         Self { store, domain, sent: numbers(), seen: numbers() }
     }
 
-    /// A handler that notes the last number sent, and fails if it runs beside itself.
+    /// Requests a handler that records the last number sent, and fails if it runs concurrently with
+    /// itself.
     fn request(&self, slot: u16) -> IrqHandle {
         let (sent, seen) =
             (self.sent[usize::from(slot)].clone(), self.seen[usize::from(slot)].clone());
         let running = AtomicBool::new(false);
         let handler = move |_: &irq_domain::IrqContext<'_>| {
-            assert!(!running.swap(true, Ordering::SeqCst), "ran beside itself");
+            assert!(!running.swap(true, Ordering::SeqCst), "ran concurrently with itself");
             seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
             thread::yield_now();
             running.store(false, Ordering::SeqCst);
@@ -54,7 +55,8 @@ impl Device {
     }
 }
 
-/// Runs the trap loops of all CPUs while `act` runs; returns how many arrivals had no handler ever.
+/// Runs the trap loops of all CPUs while `act` runs. Returns the number of arrivals at vectors that
+/// never had a handler.
 fn with_cpus(machine: &Machine, act: impl FnOnce()) -> u64 {
     let (stop, unknown) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -82,7 +84,7 @@ fn with_cpus(machine: &Machine, act: impl FnOnce()) -> u64 {
     unknown.into_inner()
 }
 
-/// A small generator of numbers: the same for the same seed.
+/// A small deterministic generator of pseudo-random numbers.
 struct Numbers(u32);
 
 impl Numbers {
@@ -164,7 +166,7 @@ fn handlers_and_devices_come_and_go_under_load() {
                     let mut handles = handles.into_iter();
                     drop(handles.next());
                     drop(passing.request(0));
-                    // The rest outlives the device.
+                    // The remaining handles outlive the device.
                     drop(passing);
                 }
             });

@@ -1,4 +1,4 @@
-//! Interrupts at the root controller.
+//! Wired and private interrupts of the root controller.
 
 use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq};
 use irq_domain::{
@@ -114,7 +114,7 @@ fn a_private_vector_has_one_owner() {
     assert_eq!(second.err(), Some(RequestError::InUse(TIMER)));
     in_hard_irq(0, || first.enable_here());
     let dispatched = in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), TIMER));
-    assert_eq!(dispatched, Dispatched::Handled, "the refused request took the first handler out");
+    assert_eq!(dispatched, Dispatched::Handled, "the refused request removed the first handler");
     drop(first);
     let third = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "third", |_| {}).unwrap();
     assert_eq!(third.irq().get(), 0, "the refused request kept a number");
@@ -288,7 +288,7 @@ fn a_nested_private_edge_is_sent_again() {
     assert!(machine.root.pending.lock().unwrap().contains(&sgi));
 }
 
-/// Inputs beyond the root's, all of them behind one of its.
+/// First vector of a controller that is chained to one input of the root.
 const FIRST_BEHIND: u32 = 0x10_0000;
 
 #[test]

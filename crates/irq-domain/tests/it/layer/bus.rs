@@ -1,4 +1,4 @@
-//! Buses with quirks.
+//! Shim layers: buses with quirks.
 
 use super::*;
 

@@ -156,7 +156,7 @@ fn a_high_doorbell_is_mapped_within_reach() {
     let machine = Machine::new(Addressing::NamesCpuFarApart);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
-    // Its doorbell alone lies below.
+    // Only the doorbell of CPU 0 is below 4 GiB.
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
     assert!(
@@ -182,7 +182,7 @@ fn an_iommu_relieves_narrow_endpoints() {
     };
     let device = attach(&machine, &parent, DEVICE, &machine.store(narrow)).unwrap();
     device.allocate_at(&[0]).unwrap();
-    // The layer chooses the address: how the endpoint changes it is checked there.
+    // The layer chooses the address, and checks the endpoint's limits itself.
     let below = Fit::new(Rewrite::AddressOnly);
     assert_eq!(*machine.controller.fit.lock().unwrap(), Some(below));
 }

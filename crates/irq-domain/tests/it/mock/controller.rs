@@ -1,4 +1,5 @@
-//! Two kinds of controller: one whose messages stay, one whose messages name the CPU.
+//! Two kinds of controller: one whose messages stay the same when an interrupt moves, and one whose
+//! messages name the CPU.
 
 use super::{Hook, Locked, assert_task, count_down, judge, lock};
 use msi_types::{
@@ -15,11 +16,11 @@ use std::sync::{Arc, Mutex};
 /// Relation between a controller's messages and CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Addressing {
-    /// The message stays the same wherever it is delivered (ITS).
+    /// The message is the same for all CPUs (ITS).
     Stays,
-    /// The address names the CPU: low words differ, high words do not (Direct LPI).
+    /// The address names the CPU. Low words differ, high words do not (Direct LPI).
     NamesCpu,
-    /// The same, with doorbells 4 GiB apart.
+    /// The address names the CPU. Doorbells are 4 GiB apart.
     NamesCpuFarApart,
 }
 
@@ -42,33 +43,33 @@ struct Inside {
     unreachable: BTreeSet<Cpu>,
 }
 
-/// A controller with the vectors 8192 and up.
+/// A controller whose vectors start at 8192.
 #[derive(Debug)]
 pub(crate) struct Controller {
     pub(crate) kind: Addressing,
     pub(crate) capacity: u32,
-    /// Counts down at each fallible task operation; the one that finds 0 fails. `usize::MAX`:
-    /// never.
+    /// Counter that each fallible task operation decrements. The operation that finds 0 fails;
+    /// `usize::MAX` disables failures.
     pub(crate) fail_in: AtomicUsize,
-    /// Added to the data of messages: a controller that forgot that groups are aligned.
+    /// Offset that is added to message data, to simulate a controller that does not align groups.
     pub(crate) skew: AtomicU32,
-    /// Calls of mask and unmask.
+    /// Number of calls of `mask` and `unmask`.
     pub(crate) mask_calls: AtomicUsize,
     pub(crate) unmask_calls: AtomicUsize,
-    /// Releases of a whole device, and frees of single blocks.
+    /// Number of calls of `release` for whole devices, and of `free` for single blocks.
     pub(crate) releases: AtomicUsize,
     pub(crate) frees: AtomicUsize,
-    /// Requesters in the order of their attachment.
+    /// Attached requesters, in order of attachment.
     pub(crate) requesters: Mutex<Vec<RequesterId>>,
-    /// For which CPUs vectors were set aside.
+    /// CPU sets of the managed allocations.
     pub(crate) managed: Mutex<Vec<Vec<Cpu>>>,
     pub(crate) page: Mutex<DoorbellPage>,
-    /// The hierarchy's offers and demands.
+    /// Capabilities and requirements that the controller reports.
     pub(crate) tier: Mutex<Tier>,
     pub(crate) isolation: Mutex<Isolation>,
     /// Fit of the last allocation.
     pub(crate) fit: Mutex<Option<Fit>>,
-    /// Called once, at the start of an allocation: what another CPU does meanwhile.
+    /// Hook that is called once, at the start of an allocation, to simulate another CPU.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
     inside: Mutex<Inside>,
 }
@@ -131,7 +132,7 @@ impl Controller {
         hwirq.get() + self.skew.load(Ordering::Relaxed)
     }
 
-    /// A device's message arrives. Panics if it is torn or stray.
+    /// Receives a device's message. Panics if it is torn or stray.
     pub(crate) fn signal(&self, message: MsiMessage) {
         let mut inside = self.inside();
         let hwirq = HwIrq::new(message.data);
@@ -147,7 +148,7 @@ impl Controller {
         inside.pending.insert((cpu, hwirq));
     }
 
-    /// A CPU reads its acknowledge register.
+    /// Reads the acknowledge register on a CPU.
     pub(crate) fn acknowledge(&self, cpu: u32) -> Option<HwIrq> {
         let mut inside = self.inside();
         let cpu = Cpu::new(cpu);
@@ -174,7 +175,7 @@ impl Controller {
         self.inside().unreachable.insert(Cpu::new(cpu));
     }
 
-    /// The controller moves a vector by itself, as when its CPU was turned off under it.
+    /// Moves a vector without the core, as a controller does whose CPU was turned off.
     pub(crate) fn displace(&self, hwirq: HwIrq, cpu: Cpu) {
         self.inside().lines.get_mut(&hwirq).unwrap().cpu = cpu;
     }
@@ -198,12 +199,12 @@ impl Controller {
         }
     }
 
-    /// Number of vectors handed out.
+    /// Returns the number of allocated vectors.
     pub(crate) fn vectors_in_use(&self) -> usize {
         self.inside().lines.len()
     }
 
-    /// Number of devices attached.
+    /// Returns the number of attached devices.
     pub(crate) fn devices_attached(&self) -> usize {
         self.inside().devices.len()
     }
@@ -277,7 +278,7 @@ impl MsiParent for Controller {
         *lock(&self.fit) = Some(request.fit);
         let mut inside = self.inside();
         if inside.unreachable.contains(&request.cpu) {
-            return Err(MsiError::NotReachable(request.cpu, "as the test wants"));
+            return Err(MsiError::NotReachable(request.cpu, "unreachable in this test"));
         }
         let count = u32::from(request.count.get());
         let alignment = match request.shape {
@@ -333,11 +334,11 @@ impl MsiParent for Controller {
         self.may_fail()?;
         let mut inside = self.inside();
         if inside.unreachable.contains(&to) {
-            return Err(MsiError::NotReachable(to, "as the test wants"));
+            return Err(MsiError::NotReachable(to, "unreachable in this test"));
         }
         let hwirq = block.hwirq(index).expect("index past the block");
         let line = inside.lines.get_mut(&hwirq).expect("moved after it was freed");
-        assert!(!line.moving, "moved twice at once");
+        assert!(!line.moving, "moved twice concurrently");
         line.moving = true;
         let (first, count) = line.group;
         let message = (self.kind != Addressing::Stays)

@@ -1,4 +1,4 @@
-//! The root's wired inputs.
+//! The wired inputs of the root controller.
 
 use super::{assert_task, judge, lock};
 use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
@@ -8,15 +8,15 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A controller of wired inputs.
+/// A controller with wired inputs.
 #[derive(Debug)]
 pub(crate) struct Root {
     inputs: Range<u32>,
     pub(crate) lines: Mutex<BTreeMap<HwIrq, WiredLine>>,
     pub(crate) pending: Mutex<BTreeSet<HwIrq>>,
-    /// No trigger can be set.
+    /// Makes `set_trigger` fail.
     pub(crate) stuck: AtomicBool,
-    /// Number of masks of private interrupts.
+    /// Number of calls that masked a private interrupt.
     pub(crate) private_masks: AtomicUsize,
 }
 
@@ -28,7 +28,8 @@ pub(crate) struct WiredLine {
 }
 
 impl Default for Root {
-    /// The inputs 32 to 8999: more than a GIC has, so that they can clash with a device's vectors.
+    /// Inputs 32 to 8999. This is more than a GIC has, so that an input can clash with a device's
+    /// vector.
     fn default() -> Self {
         Self::with_inputs(32..9000)
     }
@@ -50,7 +51,7 @@ impl Root {
     }
 
     fn change(&self, hwirq: HwIrq, change: impl FnOnce(&mut WiredLine)) {
-        // Private vectors are nobody's claim.
+        // Private vectors are not claimed.
         if hwirq.get() >= 32 {
             match lock(&self.lines).get_mut(&hwirq) {
                 Some(line) => change(line),
@@ -70,7 +71,7 @@ impl WiredParent for Root {
         if lines.contains_key(&first) {
             return Err(MsiError::InUse(first));
         }
-        // Its previous owner may have left it unmasked.
+        // The previous owner may have left the input unmasked.
         lines.insert(first, WiredLine { masked: false, trigger: None, target: None });
         Ok(())
     }
@@ -83,7 +84,7 @@ impl WiredParent for Root {
     fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
         assert_task();
         self.change(hwirq, |line| {
-            assert!(line.masked, "the trigger changes while it can fire");
+            assert!(line.masked, "the trigger changes while the input can fire");
             line.trigger = Some(trigger);
         });
         if self.stuck.load(Ordering::Relaxed) {

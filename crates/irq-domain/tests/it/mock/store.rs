@@ -11,16 +11,16 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Kind of a test's store.
+/// Properties of a store in a test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StoreKind {
     pub(crate) slots: u16,
     pub(crate) masking: Masking,
-    /// The mask bit is usable in hard-IRQ context.
+    /// `true` if the mask bit can be used in hard-IRQ context.
     pub(crate) fast: bool,
     pub(crate) rewrite: Rewrite,
     pub(crate) address_bits: u8,
-    /// One message, of which the device makes the others.
+    /// `true` if the device derives all messages from one.
     pub(crate) group: bool,
     pub(crate) storage: Storage,
     pub(crate) trigger: Trigger,
@@ -37,7 +37,7 @@ impl StoreKind {
         storage: Storage::Bus,
         trigger: Trigger::Edge,
     };
-    /// Behind a command queue.
+    /// A store behind a command queue.
     pub(crate) const SLOW: Self = Self { fast: false, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI: Self = Self {
         slots: 8,
@@ -49,7 +49,7 @@ impl StoreKind {
         storage: Storage::Bus,
         trigger: Trigger::Edge,
     };
-    /// Holds a level, by two messages for each slot.
+    /// A level-triggered store, with two messages per slot.
     pub(crate) const LEVEL: Self =
         Self { trigger: Trigger::Level, storage: Storage::Device, ..Self::MSIX };
     pub(crate) const MSI_MASKABLE: Self = Self { group: true, ..Self::MSIX };
@@ -63,7 +63,7 @@ struct SlotState {
     waiting: bool,
 }
 
-/// See [`Store::meanwhile`].
+/// A hook, as in [`Store::meanwhile`].
 pub(crate) struct Hook(pub Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Hook {
@@ -86,12 +86,12 @@ impl fmt::Debug for Bus {
 pub(crate) struct Store {
     pub(crate) kind: StoreKind,
     pub(crate) controller: Arc<Controller>,
-    /// Counts down at each write; the one that finds 0 fails.
+    /// Counter that each write decrements. The write that finds 0 fails.
     pub(crate) fail_in: AtomicUsize,
     pub(crate) writes: AtomicUsize,
     pub(crate) enabled: AtomicBool,
     pub(crate) granted: AtomicUsize,
-    /// Called once, in the middle of an update: what another CPU does meanwhile.
+    /// Hook that is called once, in the middle of an update, to simulate another CPU.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
     pub(crate) bus: Mutex<Option<Bus>>,
     cells: Mutex<Vec<SlotState>>,
@@ -130,13 +130,13 @@ impl Store {
         self.cells()[usize::from(slot)].masked
     }
 
-    /// The device fires: sends its message, or keeps it while masked.
+    /// Makes the device fire: it sends its message, or holds it while the slot is masked.
     pub(crate) fn fire(&self, slot: u16) {
         let mut cells = self.cells();
         self.send(&mut cells, slot);
     }
 
-    /// The device is reset: it is off, and forgets everything.
+    /// Resets the device, which turns it off and clears its state.
     pub(crate) fn reset(&self) {
         self.enabled.store(false, Ordering::SeqCst);
         self.granted.store(0, Ordering::Relaxed);
@@ -145,7 +145,7 @@ impl Store {
     }
 
     fn send(&self, cells: &mut [SlotState], slot: u16) {
-        assert!(self.enabled.load(Ordering::SeqCst), "fired while it is off");
+        assert!(self.enabled.load(Ordering::SeqCst), "fired while the device is off");
         let cell = &mut cells[usize::from(slot)];
         cell.waiting = cell.masked;
         if cell.masked {
@@ -264,7 +264,8 @@ impl MessageStore for Store {
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
         assert_task();
-        // Only turning on can fail: a failure to turn off is the device's end.
+        // Only turning the store on can fail here. A device that cannot be turned off is tested as
+        // a removed one.
         if enabled && !count_down(&self.fail_in) {
             return Err(StoreError { slot: 0, reason: "injected" });
         }
@@ -273,7 +274,7 @@ impl MessageStore for Store {
     }
 
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
-        assert!(!self.enabled.load(Ordering::SeqCst), "granted while it is on");
+        assert!(!self.enabled.load(Ordering::SeqCst), "granted while the store is on");
         self.granted.store(usize::from(vectors.get()), Ordering::Relaxed);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Waits of the core: a test observes them, and lets them end.
+//! Waits of the core, which tests can observe and end.
 
 use super::{Machine, in_hard_irq};
 use irq_domain::Dispatched;
@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// Looks at something in use after which a caller counts as one that waits until it is free.
+/// Number of polls after which a caller is considered to be waiting.
 const LOOKS: u32 = 3;
-/// Looks after which a caller waits for something that nobody ends.
+/// Number of polls after which the wait is considered endless.
 const MOST_LOOKS: u32 = 1_000_000;
 
 thread_local! {
     static HOOK: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
 }
 
-/// Calls this thread's hook: the core waits.
+/// Calls this thread's hook, because the core waits.
 pub(super) fn waited() {
     if let Some(mut hook) = HOOK.take() {
         hook();
@@ -26,9 +26,9 @@ pub(super) fn waited() {
     }
 }
 
-/// Runs `act`, and `hook` each time that this thread waits in it.
+/// Runs `act`, and calls `hook` each time this thread waits in it.
 pub(crate) fn on_wait<T>(hook: impl FnMut() + 'static, act: impl FnOnce() -> T) -> T {
-    /// Removes the hook, also if `act` panics.
+    /// Removes the hook even if `act` panics.
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -67,7 +67,7 @@ impl Gate {
 }
 
 impl LongHandler {
-    /// Creates the handler, and the function that it must call.
+    /// Creates the control of a handler, and the function that the handler must call.
     pub(crate) fn new() -> (Self, impl Fn() + Send + Sync + 'static) {
         let (gate, (tell, begun)) = (Arc::new(Gate::default()), channel());
         let inner = gate.clone();
@@ -79,9 +79,9 @@ impl LongHandler {
     }
 
     /// Runs `act` while CPU 1 runs the handler of `hwirq`. Lets the handler return once `act` waits
-    /// for it, or after `act`. Returns true if `act` returned after the handler.
+    /// for it, or after `act` has returned. Returns `true` if `act` returned after the handler.
     pub(crate) fn awaited_by(self, machine: &Machine, hwirq: HwIrq, act: impl FnOnce()) -> bool {
-        /// Lets the handler return, also if `act` panics.
+        /// Lets the handler return even if `act` panics.
         struct OpenOnDrop(Arc<Gate>);
         impl Drop for OpenOnDrop {
             fn drop(&mut self) {
@@ -96,8 +96,8 @@ impl LongHandler {
             let look = move || {
                 looks += 1;
                 if looks == MOST_LOOKS {
-                    // Unwinding would wait for the same.
-                    let _ = std::io::stderr().write_all(b"the core waits for ever\n");
+                    // Unwinding would wait for the same handler.
+                    let _ = std::io::stderr().write_all(b"the core waits forever\n");
                     std::process::abort();
                 }
                 if looks == LOOKS {
