@@ -6,7 +6,7 @@ use msi_types::{
 };
 use std::{error::Error, num::NonZeroU16, sync::Arc};
 
-/// A kernel whose one thread is the CPU.
+/// A kernel with a single thread.
 struct Kernel;
 
 impl LocalCpu for Kernel {

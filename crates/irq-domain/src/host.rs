@@ -25,7 +25,7 @@ pub trait Host: TaskContext {
     }
 }
 
-/// References and smart pointers.
+/// References and smart pointers to a kernel.
 impl<P: Deref<Target: Host> + Send + Sync> Host for P {
     fn current_cpu(&self) -> Option<Cpu> {
         (**self).current_cpu()

@@ -301,9 +301,10 @@ impl Interrupts {
         placement::set_affinity(registry, &descriptor, to)
     }
 
-    /// Delivers an interrupt to one of `among` from now on. If its target is not among them, it is
-    /// moved to the one that the policy chooses. When its CPU goes offline, it moves to another one
-    /// of them. When the last of them goes offline, it moves to any CPU, and `among` is forgotten.
+    /// Restricts an interrupt to the CPUs of `among`. If its target is not among them, it is moved
+    /// to the one that the policy chooses. When its CPU goes offline, it moves to another one of
+    /// them. When the last of them goes offline, it moves to any CPU, and the restriction is
+    /// dropped.
     ///
     /// Context: task; may sleep.
     ///

@@ -23,7 +23,7 @@ use msi_types::{
 
 /// Returns the rewrite limit for the level below a layer that chooses addresses. The layer's own
 /// messages are checked against the endpoint's limit when they are rewritten, so the level below
-/// must only keep the data.
+/// only has to keep the data unchanged.
 const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     match rewrite {
         Rewrite::LowWordOnly | Rewrite::Never => Rewrite::AddressOnly,

@@ -41,8 +41,8 @@
 //! - **A message that arrives before its handler is installed is kept**. If the endpoint can be
 //!   masked at any time, it holds the message. Otherwise the core acknowledges the message, and
 //!   sends it again when a handler is requested. Controllers need not mask new vectors.
-//! - **Failures are rolled back**: an allocation, a setup or an affinity change takes effect
-//!   completely or not at all.
+//! - **Failures are rolled back**: if an allocation, a setup or an affinity change fails halfway,
+//!   its completed steps are undone.
 //!
 //! # Contexts
 //! Each operation states its [context](msi_types#contexts). The kernel implements

@@ -18,7 +18,7 @@ pub enum MsiError {
     DeviceFull {
         /// Number of requested vectors.
         wanted: u16,
-        /// The limit.
+        /// Number of vectors that the device was attached for.
         limit: u32,
     },
     /// The doorbell's address does not fit the endpoint's address register.
@@ -52,7 +52,7 @@ pub enum MsiError {
     /// The CPU is unknown to the controller, offline, or not ready for this kind of interrupt.
     #[error("CPU {0} cannot take this interrupt: {1}")]
     NotReachable(Cpu, &'static str),
-    /// The bus's mapping gives this requester no DeviceID at this controller.
+    /// The bus's mapping does not assign this requester a DeviceID at this controller.
     #[error("requester {0} has no mapping to this controller")]
     NoRoute(RequesterId),
     /// The DeviceID exceeds the range of the controller's tables.

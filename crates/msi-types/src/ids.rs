@@ -111,7 +111,7 @@ identifier!(
     HwIrq, "{}"
 );
 
-/// A sender without identity, for doorbells that take no DeviceID: `GICR_SETLPIR`,
+/// A sender without an identity, for doorbells that do not use a DeviceID: `GICR_SETLPIR`,
 /// `GICD_SETSPI_NSR`, GICv2m. Any device that can write there can trigger them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct NoIdentity;

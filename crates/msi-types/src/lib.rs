@@ -17,7 +17,7 @@
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
 //!
 //! # Contexts
-//! Operations of all crates of this family document their calling context in one of four forms:
+//! All Doorbell crates document the calling context of an operation in one of four forms:
 //!
 //! | form | the caller | the operation |
 //! |---|---|---|

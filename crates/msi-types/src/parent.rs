@@ -18,7 +18,7 @@ pub enum Shape {
     AlignedGroup,
 }
 
-/// The state in which a controller hands out new vectors.
+/// The state in which a controller allocates new vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Initially {
     /// Vectors are forwarded immediately. For endpoints that mask themselves; saves one
@@ -63,7 +63,7 @@ impl BlockRequest {
 /// A device known to a controller. Returned by [`MsiParent::attach`] and consumed by
 /// [`MsiParent::detach`]. It is not `Clone`, so a device cannot be detached twice.
 #[derive(Debug)]
-#[must_use = "a device stays attached until the attachment is given back"]
+#[must_use = "a device stays attached until its attachment is passed to `detach`"]
 pub struct Attachment {
     cookie: u32,
 }
@@ -84,7 +84,7 @@ impl Attachment {
 /// Consecutive [`HwIrq`]s that one owner holds. The holder must free them with [`MsiParent::free`].
 /// A block is not `Clone`, so its vectors cannot be freed twice.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "vectors stay allocated until the block is given back"]
+#[must_use = "vectors stay allocated until the block is passed to `free`"]
 pub struct HwIrqBlock {
     first: HwIrq,
     count: NonZeroU16,
@@ -133,7 +133,7 @@ impl HwIrqBlock {
 /// An affinity change in progress. Between [`MsiParent::begin_move`] and [`MsiParent::end_move`],
 /// the caller must rewrite the endpoint's store if [`message`](Move::message) is `Some`.
 #[derive(Debug)]
-#[must_use = "a move that was begun is finished by end_move"]
+#[must_use = "a move must be finished by `end_move`"]
 pub struct Move {
     /// The first of the vectors that move together: a single vector or the whole group.
     pub first: HwIrq,
@@ -318,7 +318,8 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Writes one readable line per level of the hierarchy below this vector, the root last. A line
-    /// begins with the level's name, a continuation with two blanks; the caller indents the lines.
+    /// begins with the level's name, a continuation line with two spaces; the caller indents the
+    /// lines.
     ///
     /// Context: task; may sleep.
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;

@@ -132,8 +132,8 @@ pub trait StoreUpdate {
     }
 }
 
-/// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS).
-/// Object safe.
+/// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). The
+/// trait is object safe.
 pub trait MessageStore: Send + Sync {
     /// Returns the number of slots.
     fn slots(&self) -> u16;

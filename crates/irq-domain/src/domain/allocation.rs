@@ -230,7 +230,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Asks the controller for the messages, and checks that the store can hold them.
+    /// Lets the controller compose the messages, and checks that the store can hold them.
     pub(super) fn compose(&mut self) -> Result<(), MsiDeviceError> {
         let Site { parent, endpoint, .. } = self.site;
         let fit = endpoint.fit();

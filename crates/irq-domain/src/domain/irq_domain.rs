@@ -122,8 +122,8 @@ impl IrqDomain {
         })
     }
 
-    /// Plans an allocation, takes the vectors, and composes, writes and commits them. If a step
-    /// fails, all previous ones are rolled back.
+    /// Plans an allocation, allocates the vectors, and composes, writes and commits their messages.
+    /// If a step fails, all previous ones are rolled back.
     fn grant<P>(
         this: &Shared<Self>,
         core: &IrqCore,

@@ -146,11 +146,11 @@ impl MsiDevice {
         IrqDomain::allocate_at(&self.domain, &self.core, slots)
     }
 
-    /// Grants the device a vector at `slot` that is delivered only to one of `among`, for example
-    /// the CPUs of a queue. It is assigned to the online CPU that has the fewest managed vectors.
-    /// When its CPU goes offline, it moves to another one of them. When the last of them goes
-    /// offline, it is shut down until the first is online again; the device's messages stay pending
-    /// in the meantime. The controller reserves the resources that these moves require.
+    /// Grants the device a vector at `slot` that is delivered only to CPUs of `among`, for example
+    /// those that use a queue. It is assigned to the online CPU that has the fewest managed
+    /// vectors. When its CPU goes offline, it moves to another one of them. When the last of them
+    /// goes offline, it is shut down until the first is online again; the device's messages stay
+    /// pending in the meantime. The controller reserves the resources that these moves require.
     ///
     /// Context: task; may sleep.
     ///

@@ -120,8 +120,7 @@ struct Group {
     /// Slot that holds the message of the vectors.
     first: u16,
     hwirq: HwIrq,
-    /// Number of which the message data must be a multiple, because the device replaces its low
-    /// bits.
+    /// Required alignment of the message data, because the device replaces its low bits.
     alignment: u16,
     count: u16,
 }

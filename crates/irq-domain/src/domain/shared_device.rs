@@ -44,7 +44,7 @@ impl fmt::Debug for SharedDeviceConfig {
 
 /// A device with several message stores, such as an MSI-X table and IMS. It has one attachment at
 /// the controller: behind an ITS, one DeviceID with one space of EventIDs. Domains can be created
-/// and dropped in any number.
+/// and dropped at any time.
 ///
 /// The device is detached when this and all of its domains have been dropped. If the caller of the
 /// last drop [may not wait](crate::TaskContext::may_wait), a later task operation detaches it.

@@ -20,7 +20,7 @@ use doorbell_fallible::Shared;
 use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
-/// Value of a handler cell.
+/// The value in a handler cell: a handler and its interrupt.
 pub(crate) struct Action {
     pub(crate) handler: Handler,
     pub(crate) descriptor: Shared<Descriptor>,

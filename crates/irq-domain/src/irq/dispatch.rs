@@ -175,7 +175,7 @@ impl Dispatcher {
         self.table.ensure(hwirq)
     }
 
-    /// Returns an existing interrupt with its entry of the table.
+    /// Returns an existing interrupt with its entry in the table.
     ///
     /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> IrqRef<'a> {

@@ -71,7 +71,7 @@ type Middle = [OnceBox<Leaf>; FANOUT];
 /// 256 vectors that contains a requested one, and 2 KiB for each such range of 65536.
 #[derive(Debug)]
 pub(crate) struct DispatchTable {
-    /// Vectors below 65536, which most systems do not exceed, with one step less.
+    /// Vectors below 65536, which are found in one step less. Most systems have no others.
     low: Box<Middle>,
     high: Box<[OnceBox<Middle>; FANOUT]>,
 }
@@ -81,8 +81,8 @@ impl DispatchTable {
         Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
-    /// Returns the entry of a vector; `None` if no vector near it was ever requested. Only loads
-    /// from memory.
+    /// Returns the entry of a vector, or `None` if no vector in its range of 256 was ever
+    /// requested. Only loads from memory.
     ///
     /// Context: any.
     #[inline]

@@ -327,7 +327,7 @@ impl<T> fmt::Debug for HandlerCell<T> {
     }
 }
 
-/// The right to run the handler.
+/// A guard that holds the exclusive right to run the handler.
 pub(crate) struct Running<'a, T> {
     cell: &'a HandlerCell<T>,
     /// The word when the run began, which usually has not changed at the end.

@@ -20,7 +20,8 @@ pub struct IommuDomain(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
     /// Writes are not translated: no page has to be mapped, and the devices can write to all
-    /// memory. They do not count as [isolated from memory](msi_types::DmaIsolation).
+    /// memory. They do not count as [isolated from memory](msi_types::DmaIsolation), unless the
+    /// level below isolates them.
     Identity,
     /// Writes are translated in pages of this size: the doorbell's page is mapped at an address
     /// that the IOMMU driver chooses.

@@ -160,7 +160,7 @@ impl Layer for ShimLayer {
         write!(out, "{}: requester {device}, below ", self.name)?;
         match self.requester(device) {
             Ok(seen) => writeln!(out, "{seen}"),
-            Err(_) => writeln!(out, "nobody"),
+            Err(_) => writeln!(out, "none"),
         }
     }
 }

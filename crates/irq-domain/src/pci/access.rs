@@ -3,10 +3,10 @@
 /// The context in which an access may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
-    /// Any context, including hard-IRQ handlers: accesses are memory-mapped, and use no lock that
-    /// tasks hold with interrupts enabled.
+    /// Accesses may be made in any context, including hard-IRQ handlers: they are memory-mapped,
+    /// and use no lock that tasks hold with interrupts enabled.
     Any,
-    /// Only tasks: accesses use a mailbox, a hypercall, or such a lock.
+    /// Accesses may be made only by tasks, because they use a mailbox, a hypercall, or such a lock.
     Task,
 }
 

@@ -31,7 +31,7 @@ impl EcamWindow for Window {
     fn write32(&self, offset: u64, value: u32) { self.note(offset, 4, Some(value)); }
 }
 
-/// Creates a window of one and a half buses, of which firmware claims three.
+/// Creates a window with room for one and a half buses, although firmware reports three.
 fn ecam() -> (Ecam, Arc<Window>) {
     let window = Arc::new(Window::default());
     (Ecam::new(window.clone(), BusRange { first: 0x40, last: 0x42 }), window)

@@ -65,7 +65,7 @@ impl BarOffset {
     }
 }
 
-/// The last word of a table entry.
+/// Vector Control, the last word of a table entry.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct VectorControl {
