@@ -25,7 +25,7 @@
 //! The checks in `interleavings/handler_cell.rs` explore these transitions.
 // UNSAFETY: the value lives in an `UnsafeCell`. A lock around it would cost dispatch a second pair
 // of atomic operations, although the state word already provides the exclusion.
-#![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
+#![expect(unsafe_code, reason = "a state word guards the value; each use has a safety comment")]
 
 use crate::sync::{AtomicU32, SeqCst};
 use core::cell::UnsafeCell;

@@ -66,7 +66,7 @@ impl<'a> WiredRequest<'a> {
 
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
-/// **Dropping**, any context:
+/// **Dropping** is possible in any context:
 /// - Where the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
 ///   returned on whichever CPU it runs and its memory is freed. The caller must not hold a lock
 ///   that the handler takes.
