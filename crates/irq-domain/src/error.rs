@@ -4,7 +4,7 @@ use crate::number::Irq;
 use alloc::collections::TryReserveError;
 use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 
-/// A handler could not be installed.
+/// The reason why a handler could not be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -54,8 +54,8 @@ impl From<MsiError> for RequestError {
     }
 }
 
-/// An affinity could not be changed. The interrupt keeps its target, unless the error is a
-/// controller's failure to finish the move.
+/// The reason why an affinity could not be changed. The interrupt keeps its target, unless the
+/// error is a controller's failure to finish the move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoveError {
@@ -107,12 +107,12 @@ pub struct Stranded {
     pub error: MoveError,
 }
 
-/// The CPU number is not below the number of CPUs in the core's configuration.
+/// The error that a CPU number is not below the number of CPUs in the core's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("CPU {0} is unknown to the interrupt core")]
 pub struct UnknownCpu(pub Cpu);
 
-/// A device's vectors could not be set up. The attempt was rolled back.
+/// The reason why a device's vectors could not be set up. The attempt was rolled back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiDeviceError {

@@ -70,14 +70,15 @@ macro_rules! set {
 set! {
     /// Capabilities that an endpoint may need, and that a level provides or blocks.
     Capabilities of Capability {
-        /// Messages in a store whose layout the device itself defines
-        /// ([`Storage::Device`](crate::Storage::Device)).
+        /// Messages in a store whose layout no bus defines
+        /// ([`Storage::Device`](crate::Storage::Device),
+        /// [`Storage::Emulated`](crate::Storage::Emulated)).
         DeviceStorage => "messages that the device stores itself",
-        /// Messages reach the hardware as this kernel wrote them, wherever they are stored. This is
-        /// always the case on bare metal. In a guest, the hypervisor traps stores to locations that
-        /// a bus defines, and substitutes the physical message. It cannot find messages that are
-        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)), unless its virtual IOMMU
-        /// remaps them.
+        /// Delivery of messages to the hardware as this kernel wrote them, wherever they are
+        /// stored. Always available on bare metal. In a guest, the hypervisor traps stores to
+        /// locations that a bus defines, and substitutes the physical message. It cannot find
+        /// messages that are stored elsewhere ([`Storage::Device`](crate::Storage::Device)), unless
+        /// its virtual IOMMU remaps them.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them",
         /// Allocation of further vectors after the first ones are in use.
         LateAllocation => "vectors that are added later",

@@ -99,8 +99,8 @@ impl Fit {
     }
 }
 
-/// An update of a store failed: for example, a command queue reported an error, the device is gone,
-/// or a read-back differed.
+/// The failure of a store's update: for example, a command queue reported an error, the device is
+/// gone, or a read-back differed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the device's message store failed at slot {slot}: {reason}")]
 pub struct StoreError {

@@ -123,7 +123,7 @@ impl Layer for ShimLayer {
     }
 
     fn fit(&self, fit: Fit) -> Fit {
-        // An address that the device sees is checked later, when it is known.
+        // If the layer changes addresses, `hold` checks the result, which is not known here.
         let (address_bits, rewrite) = match self.address {
             AddressRule::Same => (fit.address_bits.min(self.address_bits), fit.rewrite),
             AddressRule::Offset(_) | AddressRule::Window { .. } => (64, unaddressed(fit.rewrite)),
