@@ -1,5 +1,5 @@
-//! Configuration of a virtual GIC: its memory map, its vCPUs and the options of the architecture
-//! that it has.
+//! Configuration of a virtual GIC: its memory map, its vCPUs and the optional architectural
+//! features that it implements.
 
 mod error;
 mod its;
@@ -20,12 +20,14 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice, try_collect_exact};
 use gic_arch::{Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
 
-/// Most vCPUs that one virtual GIC serves.
+/// Maximum number of vCPUs of one virtual GIC.
 pub const MAX_CPUS: usize = 512;
 
-/// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt`
-/// machine; setters change what differs. Later versions may add fields, whose values from `new`
-/// keep the behaviour of this one. Likewise for [`CpuConfig`], [`RedistributorRegion`],
+/// Configuration of a virtual GIC.
+///
+/// [`VgicConfig::new`] returns a complete configuration in the memory map of QEMU's `virt` machine;
+/// setters change individual fields. Later versions may add fields; the values that `new` sets for
+/// them keep the behavior of this version. Likewise for [`CpuConfig`], [`RedistributorRegion`],
 /// [`ItsConfig`] and [`V2mConfig`].
 ///
 /// ```
@@ -36,88 +38,91 @@ pub const MAX_CPUS: usize = 512;
 /// assert_eq!(config.validate(), Ok(()));
 /// ```
 ///
-/// # What the ID registers say
+/// # ID registers
 ///
-/// | register | as configured | always | never, as the function is not there |
+/// | register | from the configuration | fixed | zero, because the feature is not implemented |
 /// |---|---|---|---|
 /// | `GICD_TYPER` | `ITLinesNumber`, `ESPI`, `ESPI_range`, `IDbits`, `LPIS`, `MBIS`, `No1N`, `SecurityExtn` | `A3V`, `RSS`; `CPUNumber` and `num_LPIs` zero | `NMI`, `DVIS` |
 /// | `GICD_TYPER2` | – | zero: `VIL`, `VID` | `nASSGIcap` |
 /// | `GICR_TYPER` | `PLPIS`, `DirectLPI`, `DPGS`, `PPInum`, `Processor_Number`, `Affinity_Value`, `Last` | `CommonLPIAff` zero | `MPAM`, `VLPIS`, `Dirty`, `RVPEID`, `VSGI` |
-/// | `GITS_TYPER` | `Devbits`, `ID_bits`, `HCC`, `CIL`, `CIDbits`, `PTA`; `CCT` where collections are held and in memory | `Physical`; `ITT_entry_size` of 8 bytes | `SEIS`, `UMSI`, `UMSIirq`, `INV`, `MPAM`, `Virtual`, `VMOVP`, `VMAPP`, `VSGI`, `SVPET`, `nID` |
-/// | `IIDR` | all of it | – | – |
+/// | `GITS_TYPER` | `Devbits`, `ID_bits`, `HCC`, `CIL`, `CIDbits`, `PTA`; `CCT` where the ITS both holds collections and has a collection table | `Physical`; `ITT_entry_size` of 8 bytes | `SEIS`, `UMSI`, `UMSIirq`, `INV`, `MPAM`, `Virtual`, `VMOVP`, `VMAPP`, `VSGI`, `SVPET`, `nID` |
+/// | `IIDR` | all fields | – | – |
 /// | `PIDR2` | – | `ArchRev` 3 | – |
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VgicConfig {
-    /// The vCPUs: the first is [`Cpu`] 0, and so on.
+    /// The vCPUs, in the order of their numbers: the first is [`Cpu`] 0.
     pub cpus: Vec<CpuConfig>,
     /// Guest physical address of the distributor's frame (64 KiB).
     pub distributor: u64,
-    /// Regions of redistributors. The vCPUs fill them in order.
+    /// Regions of redistributors, which the vCPUs fill in order.
     pub redistributors: Vec<RedistributorRegion>,
-    /// Number of SPIs, from INTID 32 on: a multiple of 32 up to 960, or 988.
+    /// Number of SPIs, starting at INTID 32: a multiple of 32 up to 960, or 988.
     pub spis: u32,
-    /// Number of extended SPIs, from INTID 4096 on: a multiple of 32 up to 1024.
+    /// Number of extended SPIs, starting at INTID 4096: a multiple of 32 up to 1024.
     pub extended_spis: u32,
-    /// Number of extended PPIs, from INTID 1056 on: 0, 32 or 64.
+    /// Number of extended PPIs, starting at INTID 1056: 0, 32 or 64.
     pub extended_ppis: u32,
     /// The security states that the guest sees.
     pub security: SecurityView,
-    /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest
-    /// cannot see them.
+    /// Interrupts that belong to the Secure side, which the guest cannot see. Must be empty unless
+    /// `security` is [`SecurityView::NonSecure`].
     pub secure_interrupts: Vec<IntId>,
-    /// Whether redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
-    /// [`Vcpu::reset`](crate::Vcpu::reset), as firmware hands them to a kernel. If not,
+    /// Redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
+    /// [`Vcpu::reset`](crate::Vcpu::reset), as firmware leaves them for a kernel. Otherwise
     /// `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`), and a
-    /// redistributor forwards no interrupts until software clears it. A monitor that runs no
-    /// firmware in its guests should set this: Linux clears the bit, other kernels leave it to
-    /// firmware, and KVM's redistributors are always awake. The guest may still put its
+    /// redistributor forwards no interrupts until software clears the bit. A monitor that runs no
+    /// firmware in its guests should set this field: Linux clears the bit, but other kernels rely
+    /// on firmware to do so, and KVM's redistributors are always awake. The guest may still put its
     /// redistributors to sleep.
     pub awake_redistributors: bool,
-    /// PPIs are level-sensitive, and the guest cannot change that: `GICR_ICFGR<n>` ignores writes,
-    /// as in Linux's KVM. Whether a PPI's trigger can be programmed is IMPLEMENTATION DEFINED (IHI
-    /// 0069, `GICR_ICFGR1`).
+    /// PPIs are level-sensitive and cannot be reprogrammed: `GICR_ICFGR<n>` ignores writes, as in
+    /// Linux's KVM. The architecture leaves it IMPLEMENTATION DEFINED whether a PPI's trigger is
+    /// programmable (IHI 0069, `GICR_ICFGR1`).
     pub level_ppis: bool,
-    /// Priority bits: 4 (with one security state) or 5 to 8.
+    /// Number of implemented priority bits: 4 to 8 with one security state, 5 to 8 with two.
     pub priority_bits: u8,
-    /// INTID bits if there are LPIs: 14 to 20. A vCPU whose LPIs were enabled has a bit for each,
-    /// in which its pending table is read and written.
+    /// Number of INTID bits, 14 to 20, or `None` for a machine without LPIs. Each vCPU whose LPIs
+    /// have been enabled needs one bit of host memory per LPI, through which its pending table is
+    /// read and written.
     pub lpi_id_bits: Option<u8>,
-    /// Units of work at one access to a redistributor's register, each of 16 LPIs, before the rest
-    /// is left for the next access or for a vCPU that enters its guest. With
-    /// [`ItsConfig::work_per_access`] it bounds an exit of a hypervisor that cannot be interrupted.
+    /// Units of work, of 16 LPIs each, that one access to a redistributor register may do. The rest
+    /// is left for the next access, or for a vCPU that enters its guest. Together with
+    /// [`ItsConfig::work_per_access`], this bounds the length of an exit for a hypervisor that
+    /// cannot be interrupted.
     pub lpi_work_per_access: u32,
-    /// Budget of translations: about the largest number of events that can be mapped, shared by all
-    /// ITSes, at most 2^22. A device takes a power of two up to 32, and multiples of 32 beyond.
-    /// Memory is allocated with use and kept. Worst case: 17 KiB × vCPUs × ceil(`its_events` /
-    /// 4096), doubled above five priority bits; it takes a guest that gives every priority to LPIs
-    /// everywhere. LPIs that are pending at redistributors by themselves do not count. They take
-    /// two bytes per vCPU and LPI, in parts of 8 KiB, and in the same worst case 17 KiB more per
-    /// part.
+    /// Budget of translations: roughly the largest number of mapped events, shared by all ITSes, at
+    /// most 2^22. Up to 32 events, a device is charged the next power of two; above that, the next
+    /// multiple of 32.
+    ///
+    /// Memory is allocated on demand and is not returned. The worst case is 17 KiB × vCPUs ×
+    /// ceil(`its_events` / 4096), doubled above five priority bits; it requires a guest that uses
+    /// every priority for LPIs on every vCPU. LPIs that are pending at redistributors by themselves
+    /// are not charged to the budget. They need two bytes per vCPU and LPI, in blocks of 8 KiB,
+    /// plus 17 KiB per block in the same worst case.
     pub its_events: u32,
-    /// Largest number of devices that can be mapped at each ITS. Mapped DeviceIDs also take 4 KiB
-    /// per 256 neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
+    /// Largest number of devices that can be mapped at each ITS. Mapped DeviceIDs also need 4 KiB
+    /// per aligned group of 256, up to 16 MiB for each ITS, which covers all 16-bit DeviceIDs.
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
-    /// `GICD_IIDR` and `GICR_IIDR`: guests choose errata by it.
+    /// `GICD_IIDR` and `GICR_IIDR`, by which guests select errata workarounds.
     pub iidr: Iidr,
-    /// `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`), else it is write-once.
+    /// `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`); otherwise it is write-once.
     pub can_clear_enable_lpis: bool,
-    /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` work (`GICR_CTLR.IR`).
+    /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` are implemented (`GICR_CTLR.IR`).
     pub redistributor_invalidation: bool,
-    /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`), which brings
-    /// the registers of [`redistributor_invalidation`](Self::redistributor_invalidation) along. For
-    /// machines with neither an ITS nor [`message_based_spis`](Self::message_based_spis).
-    /// `EnableLPIs` then takes two bytes per vCPU and LPI.
+    /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`). Implies the
+    /// registers of [`redistributor_invalidation`](Self::redistributor_invalidation). Cannot be
+    /// combined with an ITS or with [`message_based_spis`](Self::message_based_spis). Setting
+    /// `EnableLPIs` then allocates two bytes per vCPU and LPI.
     pub direct_lpi: bool,
     /// SPIs can be routed to any participating PE (`GICD_TYPER.No1N` = 0, `GICR_TYPER.DPGS`).
     pub one_of_n: bool,
-    /// SPIs can be signalled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
+    /// SPIs can be signaled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
     pub message_based_spis: bool,
-    /// Guest physical address of a further frame (64 KiB) with the doorbells of
-    /// [`message_based_spis`](Self::message_based_spis) and nothing else (`mbi-alias` in a
-    /// devicetree).
+    /// Guest physical address of an additional 64 KiB frame that contains only the doorbells of
+    /// [`message_based_spis`](Self::message_based_spis) (`mbi-alias` in a devicetree).
     pub mbi_alias: Option<u64>,
     /// GICv2m frames.
     pub v2m: Vec<V2mConfig>,
@@ -128,19 +133,20 @@ pub struct VgicConfig {
 /// The security states that a guest sees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SecurityView {
-    /// One security state (`GICD_CTLR.DS` = 1): all of the GIC, Groups 0 and 1.
+    /// One security state (`GICD_CTLR.DS` = 1): the guest sees the whole GIC, Groups 0 and 1.
     Single,
-    /// The Non-secure view of a GIC with two states (`DS` = 0), as a kernel under EL3 firmware has
-    /// it. There is Non-secure Group 1 only, priorities are shifted into the lower half, and
-    /// redistributors are awake.
+    /// The Non-secure view of a GIC with two security states (`DS` = 0), as a kernel under EL3
+    /// firmware sees it. Only Non-secure Group 1 exists, priorities are shifted into the lower
+    /// half, and redistributors are awake.
     NonSecure,
 }
 
 impl VgicConfig {
-    /// `cpus` vCPUs with one security state, 5 priority bits, 256 SPIs and no LPIs, at the
-    /// addresses of QEMU's `virt`; 16 vCPUs to a cluster.
+    /// Creates a configuration of `cpus` vCPUs in clusters of 16, with one security state, 5
+    /// priority bits, 256 SPIs and no LPIs, at the addresses of QEMU's `virt` machine.
     ///
-    /// Aborts where the heap has no memory for it: there, take [`try_new`](Self::try_new).
+    /// Aborts if the heap is exhausted; code that must not abort should use
+    /// [`try_new`](Self::try_new).
     pub fn new(cpus: u16) -> Self {
         Self::of(
             (0..cpus).map(CpuConfig::in_clusters_of_sixteen).collect(),
@@ -148,10 +154,10 @@ impl VgicConfig {
         )
     }
 
-    /// As [`new`](Self::new).
+    /// Creates the same configuration as [`new`](Self::new), without aborting on an exhausted heap.
     ///
     /// # Errors
-    /// The heap has no memory for it.
+    /// The heap is exhausted.
     pub fn try_new(cpus: u16) -> Result<Self, OutOfMemory> {
         Ok(Self::of(
             try_collect_exact((0..cpus).map(CpuConfig::in_clusters_of_sixteen))?,
@@ -217,7 +223,7 @@ impl VgicConfig {
         with_coherence: coherence: Coherence,
     }
 
-    /// The same configuration once more.
+    /// Copies the configuration, without aborting on an exhausted heap.
     pub(crate) fn duplicate(&self) -> Result<Self, OutOfMemory> {
         Ok(Self {
             secure_interrupts: try_collect_exact(self.secure_interrupts.iter().copied())?,
@@ -229,7 +235,7 @@ impl VgicConfig {
         })
     }
 
-    /// Does this machine have the interrupt (apart from LPIs)?
+    /// Returns `true` if this machine implements the interrupt. Always `false` for LPIs.
     pub(crate) const fn implements(&self, intid: IntId) -> bool {
         self.wired_intids().contains(intid)
     }
@@ -239,13 +245,13 @@ impl VgicConfig {
         WiredIntIds { spis, extended_spis, extended_ppis }
     }
 
-    /// Returns true if redistributors are awake after reset. In the Non-secure view, firmware owns
-    /// `GICR_WAKER`.
+    /// Returns `true` if redistributors are awake after reset. In the Non-secure view they always
+    /// are, because firmware owns `GICR_WAKER`.
     pub(crate) fn resets_awake(&self) -> bool {
         self.awake_redistributors || self.security == SecurityView::NonSecure
     }
 
-    /// Can an interrupt have this trigger?
+    /// Returns `true` if the interrupt can have this trigger.
     pub(crate) fn allows_trigger(&self, intid: IntId, edge: bool) -> bool {
         match intid.class() {
             IntIdClass::Sgi => edge,
@@ -254,13 +260,14 @@ impl VgicConfig {
         }
     }
 
-    /// INTID bits of the distributor: 10 cover all but LPIs and the extended ranges, which need 13.
+    /// Returns the INTID bits of the distributor: 10 cover everything except LPIs and the extended
+    /// ranges, which need 13.
     pub(crate) fn id_bits(&self) -> u8 {
         let wired = if self.extended_spis > 0 || self.extended_ppis > 0 { 13 } else { 10 };
         self.lpi_id_bits.unwrap_or(wired)
     }
 
-    /// Each vCPU's redistributor frame, in order.
+    /// Iterates over the redistributor frame of each vCPU, in order.
     pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> + Clone {
         let frames = self.redistributors.iter().flat_map(|region| {
             (0..u64::from(region.count)).map(move |index| RedistributorFrame {
@@ -275,10 +282,10 @@ impl VgicConfig {
         })
     }
 
-    /// Checks everything.
+    /// Checks that a GIC with this configuration can exist.
     ///
     /// # Errors
-    /// The first thing that no GIC can be.
+    /// The first violated constraint, if any.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_cpus()?;
         self.validate_counts()?;
@@ -334,8 +341,8 @@ impl VgicConfig {
         }
     }
 
-    /// A machine carries an ITS or direct LPIs, beside GICv2m frames and (with the ITS)
-    /// message-based SPIs.
+    /// Checks that direct LPIs are combined with neither an ITS nor message-based SPIs. GICv2m
+    /// frames are allowed with all of them.
     fn validate_direct_lpi(&self) -> Result<(), ConfigError> {
         if !self.direct_lpi {
             return Ok(());
@@ -384,7 +391,7 @@ impl VgicConfig {
         }
     }
 
-    /// Base and size of everything that the GIC answers for.
+    /// Iterates over the base and size of each block of addresses that the GIC decodes.
     fn blocks(&self) -> impl Iterator<Item = (u64, u64)> + Clone {
         let redistributors = self
             .redistributors
@@ -401,7 +408,7 @@ impl VgicConfig {
     }
 }
 
-/// The INTIDs of a machine's SGIs, PPIs and SPIs.
+/// INTIDs of the SGIs, PPIs and SPIs that a machine implements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WiredIntIds {
     spis: u32,
@@ -410,7 +417,7 @@ pub(crate) struct WiredIntIds {
 }
 
 impl WiredIntIds {
-    /// The shared interrupt with the highest INTID.
+    /// Returns the shared interrupt with the highest INTID.
     pub(crate) fn last_shared(self) -> Option<IntId> {
         let last_of = |first: u32, count: u32| Some(IntId::new(first + count.checked_sub(1)?));
         last_of(IntId::EXTENDED_SPI_BASE, self.extended_spis)
@@ -428,7 +435,8 @@ impl WiredIntIds {
     }
 }
 
-/// The vCPU with this index in [`VgicConfig::cpus`]. There are at most [`MAX_CPUS`].
+/// Returns the number of the vCPU at this index of [`VgicConfig::cpus`], which has at most
+/// [`MAX_CPUS`] elements.
 pub(crate) fn cpu(index: usize) -> Cpu {
     Cpu::new(u32::try_from(index).unwrap_or(u32::MAX))
 }

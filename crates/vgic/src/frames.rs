@@ -1,5 +1,5 @@
-//! Register frames that the guest maps: distributor, redistributors, ITSes, message-based SPIs and
-//! GICv2m.
+//! Register frames that the guest accesses: distributor, redistributors, ITSes, message-based SPIs
+//! and GICv2m.
 
 pub(crate) mod distributor;
 pub mod its;

@@ -1,4 +1,4 @@
-//! Errors of configurations.
+//! Reasons to refuse a configuration.
 
 use super::MAX_CPUS;
 use super::its::ItsConfigError;
@@ -7,11 +7,11 @@ use alloc::collections::TryReserveError;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{Affinity, IntId};
 
-/// A [`VgicConfig`](crate::VgicConfig) describes no possible GIC.
+/// Reason why no GIC can have a [`VgicConfig`](crate::VgicConfig).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// No vCPU, or more than [`MAX_CPUS`].
+    /// The machine has no vCPU, or more than [`MAX_CPUS`].
     #[error("the machine has {0} vCPUs: a virtual GIC serves 1 to {MAX_CPUS}")]
     CpuCount(usize),
     /// Two vCPUs have the same affinity.
@@ -20,82 +20,84 @@ pub enum ConfigError {
     /// Two vCPUs have the same processor number.
     #[error("two vCPUs have the processor number {0}")]
     DuplicateProcessorNumber(u16),
-    /// The regions have no room for all redistributors.
-    #[error("{cpus} vCPUs need as many redistributors, the regions have room for {room}")]
+    /// The regions have too few redistributor frames.
+    #[error("{cpus} vCPUs need as many redistributors, but the regions only have room for {room}")]
     TooFewRedistributors {
-        /// vCPUs.
+        /// Number of vCPUs.
         cpus: usize,
-        /// Frames in all regions.
+        /// Number of frames in all regions.
         room: u64,
     },
     /// A frame is not aligned to 64 KiB.
     #[error("the frame at {0:#x} is not aligned to 64 KiB")]
     Misaligned(u64),
-    /// A stride is no multiple of 64 KiB or too small.
-    #[error("redistributors cannot be {0:#x} bytes apart: a multiple of 64 KiB from 128 KiB on")]
+    /// A stride is not a multiple of 64 KiB, or is out of range.
+    #[error("the redistributor stride {0:#x} must be a multiple of 64 KiB, and at least 128 KiB")]
     Stride(u64),
-    /// A block reaches past 52 bits.
+    /// A block extends beyond 52 address bits.
     #[error("the block at {0:#x} does not fit into 52 address bits")]
     AddressSpace(u64),
     /// Two blocks overlap.
     #[error("the blocks at {first:#x} and {second:#x} overlap")]
     Overlap {
-        /// One block's base.
+        /// Base of one block.
         first: u64,
-        /// The other's.
+        /// Base of the other block.
         second: u64,
     },
-    /// The number of SPIs.
-    #[error("{0} SPIs: the architecture has multiples of 32 up to 960, or 988")]
+    /// The number of SPIs is invalid.
+    #[error("{0} SPIs: the architecture allows multiples of 32 up to 960, or 988")]
     SpiCount(u32),
-    /// The number of extended SPIs.
-    #[error("{0} extended SPIs: the architecture has multiples of 32 up to 1024")]
+    /// The number of extended SPIs is invalid.
+    #[error("{0} extended SPIs: the architecture allows multiples of 32 up to 1024")]
     ExtendedSpiCount(u32),
-    /// The number of extended PPIs.
-    #[error("{0} extended PPIs: the architecture has 0, 32 or 64")]
+    /// The number of extended PPIs is invalid.
+    #[error("{0} extended PPIs: the architecture allows 0, 32 or 64")]
     ExtendedPpiCount(u32),
-    /// The number of priority bits.
-    #[error("{0} priority bits: 4 to 8 with one security state, 5 to 8 with two")]
+    /// The number of priority bits is invalid.
+    #[error("{0} priority bits: a GIC has 4 to 8 with one security state, 5 to 8 with two")]
     PriorityBits(u8),
-    /// The number of INTID bits.
+    /// The number of INTID bits is invalid.
     #[error("{0} INTID bits: LPIs need 14 to 20")]
     LpiIdBits(u8),
-    /// No work is done.
-    #[error("redistributors that do no work at an access never get done")]
+    /// `lpi_work_per_access` is zero.
+    #[error("redistributors must do some work at each access: set lpi_work_per_access")]
     NoLpiWork,
-    /// Direct LPIs without LPIs.
+    /// Direct LPIs are configured on a machine without LPIs.
     #[error("direct LPIs on a machine without LPIs: set lpi_id_bits")]
     DirectLpiWithoutLpis,
-    /// Direct LPIs beside an ITS: `GICR_SETLPIR` is IMPLEMENTATION DEFINED then.
-    #[error("direct LPIs beside the ITS at {its:#x}: a GIC with an ITS does not have them")]
+    /// Direct LPIs are combined with an ITS; `GICR_SETLPIR` is IMPLEMENTATION DEFINED in that case.
+    #[error("direct LPIs cannot be combined with the ITS at {its:#x}")]
     DirectLpiBesideIts {
-        /// The first ITS.
+        /// Base of the first ITS.
         its: u64,
     },
-    /// Direct LPIs beside message-based SPIs: two doorbells for devices that could not choose.
+    /// Direct LPIs are combined with message-based SPIs: a device could not tell which of the two
+    /// doorbells to use.
     #[error(
-        "direct LPIs beside message-based SPIs (message_based_spis): devices could not choose the \
-         doorbell"
+
+        "direct LPIs cannot be combined with message-based SPIs (message_based_spis): devices \
+         could not choose the doorbell"
     )]
     DirectLpiBesideMbi,
-    /// An alias of doorbells that do not exist.
+    /// An alias frame is configured, but message-based SPIs are not.
     #[error(
         "a frame for message-based SPIs at {0:#x}, but the machine has none: set message_based_spis"
     )]
     MbiAlias(u64),
-    /// A GICv2m frame that cannot be.
+    /// A GICv2m frame is invalid.
     #[error(transparent)]
     V2m(#[from] V2mConfigError),
-    /// An ITS that cannot be.
+    /// An ITS is invalid.
     #[error(transparent)]
     Its(#[from] ItsConfigError),
-    /// An ITS without LPIs.
+    /// An ITS is configured on a machine without LPIs.
     #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
     ItsWithoutLpis(u64),
-    /// The heap has no memory for such a GIC, or for the configuration.
+    /// The heap has too little memory for the GIC or for its configuration.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-    /// An interrupt that cannot be Secure.
+    /// An interrupt is configured as Secure that cannot be.
     #[error("{0} cannot be a Secure interrupt of this machine")]
     SecureInterrupt(IntId),
 }

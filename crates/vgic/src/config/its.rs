@@ -1,49 +1,55 @@
-//! The configuration of an ITS.
+//! Configuration of an ITS.
 
 use crate::lpi::MAX_EVENT_BITS;
 use gic_arch::gits::{PageSize, SIZE, Typer};
 use gic_arch::{Iidr, gicr};
 
-/// Bits of a collection's number in commands and tables.
+/// Width of a collection's number in commands and tables, in bits.
 const MAX_COLLECTION_BITS: u8 = 16;
 
-/// An ITS. [`ItsConfig::new`] gives a complete one; setters change what differs.
+/// Configuration of an ITS. [`ItsConfig::new`] returns a complete one; setters change individual
+/// fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ItsConfig {
-    /// Guest physical address of the control frame; the translation frame follows. 64 KiB aligned.
+    /// Guest physical address of the control frame, aligned to 64 KiB. The translation frame
+    /// follows.
     pub base: u64,
-    /// DeviceID bits: 1 to 32.
+    /// Number of DeviceID bits, 1 to 32.
     pub device_id_bits: u8,
-    /// EventID bits: 1 to 23.
+    /// Number of EventID bits, 1 to 23.
     pub event_id_bits: u8,
-    /// The name of a redistributor in commands (`GITS_TYPER.PTA`).
+    /// How commands name a redistributor (`GITS_TYPER.PTA`).
     pub redistributor_naming: RedistributorNaming,
-    /// Collections that the ITS holds by itself, from number 0 on (`GITS_TYPER.HCC`).
+    /// Number of collections that the ITS holds itself, starting at collection 0
+    /// (`GITS_TYPER.HCC`).
     pub held_collections: u8,
     /// The device table (`GITS_BASER0`).
     pub device_table: TableLevels,
     /// The collection table (`GITS_BASER1`), for collections beyond those held.
     pub collection_table: Option<TableLevels>,
-    /// Bits of collections' numbers, if they are limited (`GITS_TYPER.CIL`, `CIDbits`): 1 to 16.
-    /// `None` says 16 without saying it. For an ITS with a collection table: without one,
-    /// [`held_collections`](Self::held_collections) are all.
+    /// Number of bits of a collection's number, 1 to 16, if the ITS reports a limit
+    /// (`GITS_TYPER.CIL`, `CIDbits`). `None` means 16 bits without a reported limit. A limit
+    /// requires a collection table; without one, only [`held_collections`](Self::held_collections)
+    /// exist.
     pub collection_id_bits: Option<u8>,
     /// Page sizes of the tables.
     pub page_sizes: PageSizes,
-    /// Coherence of accesses to tables and queue with the guest's caches.
+    /// Coherence of the ITS's accesses to tables and command queue with the guest's caches.
     pub coherence: Coherence,
-    /// `GITS_IIDR`: guests choose errata by it. Revision 0 is KVM's table format.
+    /// `GITS_IIDR`, by which guests select errata workarounds. Revision 0 stands for KVM's table
+    /// format.
     pub iidr: Iidr,
-    /// The reaction to a command error.
+    /// Reaction to a command error.
     pub error_policy: ErrorPolicy,
-    /// Units of work at one register access before the rest is left for the next. A command is one
-    /// unit, and so are every 16 mappings that it visits. A command that has more to visit goes on
-    /// at the next access, or when a vCPU is about to leave.
+    /// Units of work that one register access may do before the rest is left for the next access. A
+    /// command is one unit, plus one for every 16 mappings that it visits. A command with more
+    /// mappings to visit resumes at the next access, or when a vCPU is about to sleep or to enter
+    /// its guest.
     pub work_per_access: u32,
 }
 
-/// The name of a redistributor in commands.
+/// How commands name a redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RedistributorNaming {
     /// By `GICR_TYPER.Processor_Number` (`PTA` = 0).
@@ -52,86 +58,89 @@ pub enum RedistributorNaming {
     Address,
 }
 
-/// The levels that a table can have.
+/// The levels that an ITS table may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TableLevels {
     /// One level only: `GITS_BASERn.Indirect` reads as zero.
     Flat,
-    /// The guest chooses.
+    /// One level or two: the guest chooses.
     FlatOrTwo,
 }
 
 /// Page sizes that tables can have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PageSizes {
-    /// The guest chooses.
+    /// Any size: the guest chooses.
     Any,
-    /// This one: `GITS_BASERn.Page_Size` is read-only.
+    /// Only this size: `GITS_BASERn.Page_Size` is read-only.
     Only(PageSize),
 }
 
 /// Coherence of table accesses with the guest's caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
-    /// They do.
+    /// Accesses are coherent.
     Coherent,
-    /// They do not: shareability reads as zero, and the guest cleans what it writes.
+    /// Accesses are not coherent: the shareability fields read as zero, and the guest must clean
+    /// the cache lines that it writes.
     NonCoherent,
 }
 
-/// The reaction to a command error. The architecture leaves the choice (IHI 0069 §5.3).
+/// Reaction to a command error, which the architecture leaves to the implementation (IHI 0069
+/// §5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ErrorPolicy {
-    /// The command is skipped.
+    /// The ITS skips the command.
     Skip,
     /// The queue stalls at the command (`GITS_CREADR.Stalled`) until the guest writes
     /// `GITS_CWRITER.Retry`.
     Stall,
 }
 
-/// A configuration that no ITS can have.
+/// Reason why no ITS can have an [`ItsConfig`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItsConfigError {
-    /// The frames.
+    /// The frames are misaligned, or extend beyond 52 address bits.
     #[error("the ITS at {0:#x} is not aligned to 64 KiB within 52 address bits")]
     Base(u64),
-    /// DeviceID bits.
+    /// The number of DeviceID bits is invalid.
     #[error("{0} DeviceID bits: an ITS has 1 to 32")]
     DeviceIdBits(u8),
-    /// EventID bits.
+    /// The number of EventID bits is invalid.
     #[error("{0} EventID bits: this ITS has 1 to {MAX_EVENT_BITS}")]
     EventIdBits(u8),
-    /// No collections.
+    /// The ITS has no collections.
     #[error("the ITS has no collections: neither held nor in a table")]
     NoCollections,
-    /// Bits of collections' numbers.
-    #[error("{0} bits of collections' numbers: an ITS has 1 to {MAX_COLLECTION_BITS}")]
+    /// The number of bits of a collection's number is invalid.
+    #[error("{0} bits for collection numbers: an ITS has 1 to {MAX_COLLECTION_BITS}")]
     CollectionIdBits(u8),
-    /// A limit of collections' numbers that is no limit: there are no others than held ones, or it
-    /// excludes some of them.
+    /// The limit for collection numbers is meaningless because no collection table exists, or it
+    /// excludes some of the held collections.
     #[error(
-        "collections' numbers limited to {bits} bits where {held} are held: it says nothing, or \
-         too little"
+
+        "{held} held collections cannot be combined with a limit of {bits} bits for collection \
+         numbers: the limit excludes some of them, or no collection table exists"
     )]
     CollectionIdBitsBesideHeld {
-        /// The limit.
+        /// Limit in bits.
         bits: u8,
-        /// The number of collections held.
+        /// Number of held collections.
         held: u8,
     },
-    /// No work is done.
-    #[error("an ITS that does no work at an access never gets done")]
+    /// `work_per_access` is zero.
+    #[error("an ITS must do some work at each access: set work_per_access")]
     NoWork,
-    /// More ITSes than can be told apart.
+    /// The machine has more ITSes than the model can tell apart.
     #[error("there are too many ITSes")]
     TooMany,
 }
 
 impl ItsConfig {
-    /// An ITS like KVM's. It has 16 bits of DeviceIDs and EventIDs, redistributors by number, 64
-    /// KiB pages, and a device table of one or two levels. Its collection table is flat, and errors
-    /// are skipped.
+    /// Creates the configuration of an ITS like KVM's: 16 DeviceID and EventID bits, redistributors
+    /// named by number, 64 KiB pages, a device table of one or two levels, a flat collection table,
+    /// and erroneous commands skipped.
     pub const fn new(base: u64) -> Self {
         Self {
             base,
@@ -166,15 +175,15 @@ impl ItsConfig {
         with_work_per_access: work_per_access: u32,
     }
 
-    /// The address that devices write EventIDs to: `GITS_TRANSLATER`.
+    /// Returns the address to which devices write EventIDs: `GITS_TRANSLATER`.
     pub const fn doorbell(&self) -> u64 {
         self.base + gic_arch::gits::TRANSLATER.offset() as u64
     }
 
-    /// Checks everything.
+    /// Checks that an ITS with this configuration can exist.
     ///
     /// # Errors
-    /// The first thing that no ITS can be.
+    /// The first violated constraint, if any.
     pub const fn validate(&self) -> Result<(), ItsConfigError> {
         if !self.base.is_multiple_of(gicr::FRAME_SIZE) || self.base > (1 << 52) - SIZE {
             return Err(ItsConfigError::Base(self.base));
@@ -207,7 +216,8 @@ impl ItsConfig {
         }
     }
 
-    /// Can there be a collection of this number, if it is held or a table has room for it?
+    /// Returns `true` if `number` is within the limit for collection numbers. The collection exists
+    /// only if it is also held, or the table has room for it.
     pub(crate) const fn names_collection(&self, number: u16) -> bool {
         match self.collection_id_bits {
             Some(bits) => (number as u32) >> bits == 0,
@@ -215,7 +225,7 @@ impl ItsConfig {
         }
     }
 
-    /// `GITS_TYPER`. Collections held and those in memory add up (`CCT`).
+    /// Returns `GITS_TYPER`. Held collections and those in memory add up (`CCT`).
     pub(crate) const fn typer(&self) -> Typer {
         Typer::new()
             .with_physical(true)

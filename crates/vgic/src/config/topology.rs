@@ -1,26 +1,26 @@
-//! The vCPUs of a machine, and the regions of their redistributors.
+//! Configuration of a machine's vCPUs and of the regions of their redistributors.
 
 use gic_arch::{Affinity, gicr};
 
-/// A vCPU of a [`VgicConfig`](super::VgicConfig). Later versions may add fields, whose values from
-/// [`new`](Self::new) keep the behaviour of this one.
+/// Configuration of one vCPU of a [`VgicConfig`](super::VgicConfig). Later versions may add fields;
+/// the values that [`new`](Self::new) sets for them keep the behavior of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuConfig {
-    /// The affinity in its `MPIDR_EL1`. Unique, sparse.
+    /// Affinity in the vCPU's `MPIDR_EL1`. Affinities must be unique, but may be sparse.
     pub affinity: Affinity,
-    /// `GICR_TYPER.Processor_Number`: how ITS commands name it. Unique.
+    /// `GICR_TYPER.Processor_Number`, by which ITS commands name the vCPU. Must be unique.
     pub processor_number: u16,
 }
 
 impl CpuConfig {
-    /// The vCPU with this affinity and processor number.
+    /// Creates the configuration of a vCPU with this affinity and processor number.
     pub const fn new(affinity: Affinity, processor_number: u16) -> Self {
         Self { affinity, processor_number }
     }
 
-    /// The vCPU `index` of a machine like QEMU's `virt`: Aff0 counts to 16, Aff1 counts clusters,
-    /// Aff2 continues.
+    /// Creates vCPU `index` of a machine like QEMU's `virt`: Aff0 counts vCPUs within a cluster of
+    /// 16, Aff1 counts clusters, and Aff2 continues Aff1.
     pub const fn in_clusters_of_sixteen(index: u16) -> Self {
         let [cluster, _] = (index / 16).to_le_bytes();
         let [aff2, _] = (index / 16 / 256).to_le_bytes();
@@ -34,27 +34,29 @@ impl CpuConfig {
     }
 }
 
-/// Consecutive redistributors. Later versions may add fields, whose values from
-/// [`new`](Self::new) keep the behaviour of this one.
+/// Consecutive redistributors. Later versions may add fields; the values that [`new`](Self::new)
+/// sets for them keep the behavior of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RedistributorRegion {
-    /// Guest physical address of the first one's RD_base, 64 KiB aligned.
+    /// Guest physical address of the first redistributor's RD_base, aligned to 64 KiB.
     pub base: u64,
-    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`]. Guests
-    /// that firmware tells no stride take exactly this.
+    /// Distance between two redistributors in bytes: a multiple of 64 KiB, at least
+    /// [`gicr::STRIDE_V3`]. Guests whose firmware tables specify no stride assume exactly this
+    /// minimum.
     pub stride: u64,
-    /// For how many there is room.
+    /// Number of redistributors for which the region has room.
     pub count: u32,
 }
 
 impl RedistributorRegion {
-    /// So many redistributors from this address on, [`gicr::STRIDE_V3`] apart.
+    /// Creates a region of `count` redistributors at `base`, [`gicr::STRIDE_V3`] apart.
     pub const fn new(base: u64, count: u32) -> Self {
         Self { base, stride: gicr::STRIDE_V3, count }
     }
 
-    /// All redistributors of a machine, where QEMU's `virt` has them.
+    /// Creates a region for all redistributors of a machine, at the address that QEMU's `virt`
+    /// uses.
     pub(super) fn in_one(cpus: u16) -> Self {
         Self::new(0x080a_0000, cpus.into())
     }
@@ -66,7 +68,7 @@ impl RedistributorRegion {
     }
 }
 
-/// A redistributor's frame.
+/// Frame of one redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RedistributorFrame {
     pub(crate) base: u64,

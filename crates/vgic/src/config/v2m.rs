@@ -1,20 +1,21 @@
-//! The configuration of GICv2m frames.
+//! Configuration of GICv2m frames.
 
 use core::ops::Range;
 use gic_arch::v2m::{self, Typer};
 use gic_arch::{IntId, IntIdClass};
 
-/// A GICv2m frame. [`V2mConfig::new`] gives one without quirks; setters change what differs.
+/// Configuration of a GICv2m frame. [`V2mConfig::new`] returns one without quirks; setters change
+/// individual fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct V2mConfig {
-    /// Guest physical address, aligned to [`size`](Self::size).
+    /// Guest physical address of the frame, aligned to [`size`](Self::size).
     pub base: u64,
-    /// INTID of the first SPI that the frame rings.
+    /// INTID of the first SPI that the frame can signal.
     pub first_spi: u32,
-    /// Number of SPIs.
+    /// Number of SPIs that the frame can signal.
     pub count: u32,
-    /// `MSI_IIDR`: drivers choose quirks by it.
+    /// `MSI_IIDR`, by which drivers select quirks.
     pub iidr: u32,
     /// Encoding of SPIs in messages.
     pub naming: V2mNaming,
@@ -23,52 +24,53 @@ pub struct V2mConfig {
 /// Encoding of an SPI in a message to a GICv2m frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum V2mNaming {
-    /// The data is its INTID.
+    /// The data is the SPI's INTID.
     IntId,
-    /// The data counts from the frame's first SPI, as on Applied Micro's X-Gene (`MSI_IIDR`
+    /// The data is relative to the frame's first SPI, as on Applied Micro's X-Gene (`MSI_IIDR`
     /// 0x06000170).
     FromFirst,
-    /// The data counts from INTID 32, as on Broadcom's Northstar 2 (`MSI_IIDR` 0x0000013f).
+    /// The data is relative to INTID 32, as on Broadcom's Northstar 2 (`MSI_IIDR` 0x0000013f).
     FromSpiBase,
-    /// The address is the frame's base and 8 × (INTID − 32), whatever the data, as on Amazon's
-    /// Graviton. The frame has 8 KiB and no registers to read.
+    /// The address is the frame's base plus 8 × (INTID − 32), and the data is ignored, as on
+    /// Amazon's Graviton. The frame is 8 KiB large and has no readable registers.
     ByAddress,
 }
 
-/// A GICv2m frame that cannot be.
+/// Reason why no machine can have a GICv2m frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum V2mConfigError {
-    /// The base.
+    /// The base is not aligned to the frame's size.
     #[error("the GICv2m frame at {0:#x} is not aligned to its size")]
     Misaligned(u64),
-    /// The range.
+    /// The range contains SPIs that the machine does not implement, or is empty.
     #[error(
-        "the GICv2m frame at {base:#x} cannot ring {count} SPIs from {first_spi} on: the machine \
-         has not all of them"
+
+        "the GICv2m frame at {base:#x} cannot signal {count} SPIs from INTID {first_spi}: the \
+         machine does not implement all of them"
     )]
     Spis {
-        /// The frame.
+        /// Base of the frame.
         base: u64,
-        /// The first SPI.
+        /// INTID of the first SPI.
         first_spi: u32,
-        /// Their number.
+        /// Number of SPIs.
         count: u32,
     },
-    /// Two frames ring the same SPI.
-    #[error("the GICv2m frames at {first:#x} and {second:#x} both ring SPI {spi}")]
+    /// Two frames can signal the same SPI.
+    #[error("the GICv2m frames at {first:#x} and {second:#x} both signal SPI {spi}")]
     SharedSpi {
-        /// One frame.
+        /// Base of one frame.
         first: u64,
-        /// The other.
+        /// Base of the other frame.
         second: u64,
-        /// The interrupt.
+        /// INTID of the shared SPI.
         spi: u32,
     },
 }
 
 impl V2mConfig {
-    /// A frame without quirks that rings `count` SPIs from INTID `first_spi` on.
+    /// Creates a frame without quirks that signals `count` SPIs, starting at INTID `first_spi`.
     pub const fn new(base: u64, first_spi: u32, count: u32) -> Self {
         Self { base, first_spi, count, iidr: 0, naming: V2mNaming::IntId }
     }
@@ -78,7 +80,7 @@ impl V2mConfig {
         with_naming: naming: V2mNaming,
     }
 
-    /// Bytes: 4 KiB, or 8 KiB where messages name SPIs by address.
+    /// Returns the frame's size in bytes: 4 KiB, or 8 KiB if messages name SPIs by address.
     pub const fn size(&self) -> u64 {
         match self.naming {
             V2mNaming::ByAddress => 2 * v2m::FRAME_SIZE,
@@ -86,7 +88,7 @@ impl V2mConfig {
         }
     }
 
-    /// Address and data of the message that rings an SPI; `None` if the frame does not ring it.
+    /// Returns the message that signals `spi`, or `None` if the frame cannot signal it.
     pub fn message(&self, spi: IntId) -> Option<msi_types::MsiMessage> {
         let doorbell = self.base + u64::from(v2m::SETSPI_NS.offset());
         let offset =
@@ -104,10 +106,11 @@ impl V2mConfig {
         self.first_spi..self.first_spi.saturating_add(self.count)
     }
 
-    /// Checks the frames of a machine that implements these interrupts.
+    /// Checks the frames of a machine that implements the interrupts for which `implements` is
+    /// true.
     ///
     /// # Errors
-    /// The first thing that cannot be.
+    /// The first violated constraint, if any.
     pub(super) fn validate(
         frames: &[Self],
         implements: impl Fn(IntId) -> bool,
@@ -146,13 +149,14 @@ impl V2mConfig {
         self.first_spi < other.spis().end && other.first_spi < self.spis().end
     }
 
-    /// `MSI_TYPER`. What was validated fits its ten bits.
+    /// Returns `MSI_TYPER`. The values of a validated configuration fit its ten-bit fields.
     pub(crate) fn typer(&self) -> Typer {
         let field = |number: u32| u16::try_from(number & 0x3ff).unwrap_or(0);
         Typer::new().with_first(field(self.first_spi)).with_count(field(self.count))
     }
 
-    /// The SPI that a write names.
+    /// Returns the INTID that a write names, or `None` if it overflows. The frame need not own that
+    /// SPI.
     pub(crate) fn named(&self, offset: u32, data: u32) -> Option<u32> {
         match self.naming {
             V2mNaming::IntId => Some(data),

@@ -1,4 +1,4 @@
-//! The distributor's frame (IHI 0069 §12.9).
+//! Distributor frame (IHI 0069 §12.9).
 
 mod saved;
 
@@ -14,10 +14,10 @@ use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
 use gic_arch::{IntId, Reg};
 use msi_types::Cpu;
 
-/// `GICD_CTLR.E1NWF`: kept for reading back.
+/// `GICD_CTLR.E1NWF`, which has no effect but reads back as written.
 const E1NWF: u32 = 1 << 7;
 
-/// The distributor's state for one access.
+/// Context of one access to the distributor.
 #[derive(Clone, Copy)]
 pub(crate) struct Distributor<'a> {
     pub(crate) config: &'a VgicConfig,
@@ -40,8 +40,8 @@ impl PerInterrupt for Distributor<'_> {
 }
 
 impl<'a> Distributor<'a> {
-    /// The frame. Registers that only exist without affinity routing, or only in the Secure view,
-    /// read as zero.
+    /// Registers of the frame. Registers that exist only without affinity routing, or only in the
+    /// Secure view, read as zero.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicd::CTLR, value | d, _ | d.control().into(), |d, _, lanes| d
             .set_control(lanes)),
@@ -105,7 +105,7 @@ impl<'a> Distributor<'a> {
         self.control_view(self.wired.control()) | Ctlr::new().with_rwp(pending).into_bits()
     }
 
-    /// Value that the guest reads for a stored one, `RWP` clear.
+    /// Returns the guest's view of a stored `GICD_CTLR`, with `RWP` clear.
     fn control_view(self, stored: u32) -> u32 {
         match self.config.security {
             SecurityView::Single => Ctlr::from(stored).with_are(true).with_ds(true).into_bits(),
@@ -115,8 +115,8 @@ impl<'a> Distributor<'a> {
         }
     }
 
-    /// Affinity routing cannot be turned off, and one security state stays one. Both views have
-    /// Group 1's enable in bit 1.
+    /// Writes `GICD_CTLR`. The guest can neither disable affinity routing nor change the number of
+    /// security states. In both views, bit 1 enables Group 1.
     fn set_control(self, lanes: Lanes) {
         let writable = self.writable_control();
         self.wired.set_control(|old| low_word(lanes.over(old.into())) & writable);
@@ -148,7 +148,7 @@ impl<'a> Distributor<'a> {
             .with_rss(true)
     }
 
-    /// The doorbells of this frame.
+    /// Returns the doorbells of this frame.
     pub(crate) fn mbi(self) -> Mbi<'a> {
         let Self { config, wired, events } = self;
         Mbi { config, wired, events, frame: RegisterFrame::Distributor(config.distributor) }

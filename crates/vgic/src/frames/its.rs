@@ -1,35 +1,35 @@
-//! The Interrupt Translation Service (IHI 0069 §5): registers, command queue, and the doorbell.
+//! The Interrupt Translation Service (IHI 0069 §5): registers, command queue and doorbell.
 //!
-//! Commands are executed at register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, and a read
-//! of `GITS_CREADR`, do up to a budget's worth ([`ItsConfig::work_per_access`]). So neither a full
-//! queue nor a command about all that is mapped holds a vCPU up for long. What is left goes on when
-//! the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter the guest
-//! ([`Vgic::poll`](crate::Vgic::poll)). A command that was begun and not finished is not consumed:
-//! `GITS_CREADR` stays at it.
+//! Commands are executed during register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, or a
+//! read of `GITS_CREADR`, does up to [`ItsConfig::work_per_access`] units of work. Neither a full
+//! queue nor a command that affects all mappings can therefore delay a vCPU for long. The remaining
+//! work resumes when the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter
+//! the guest ([`Vgic::poll`](crate::Vgic::poll)). A command that has begun is consumed only when it
+//! is complete; until then, `GITS_CREADR` stays at it.
 //!
-//! Only the write that sets `GITS_CTLR.Enabled` goes through all that is mapped, unless the monitor
-//! asks for pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
+//! The exception is the write that sets `GITS_CTLR.Enabled`: it visits all mappings, unless the
+//! monitor requests bounded pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
 //!
-//! # What the architecture leaves open
+//! # Implementation choices
 //!
-//! | | here |
+//! | case that the architecture leaves open | behavior of the model |
 //! |---|---|
-//! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. Never an SError (`SEIS` = 0), never another value in place of a wrong one |
-//! | a queue that lies outside of memory | stalls, whatever the policy |
-//! | bits 15:12 of `GITS_CBASER` that are not zero | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
-//! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands do not fail because of it: the model keeps mappings in its own memory |
-//! | `GITS_CWRITER` beyond the queue | the write is dropped |
-//! | MAPD, MAPTI of what is mapped already | mapped anew; what was pending of it is gone |
+//! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. The model never raises an SError (`SEIS` = 0), and never substitutes a valid operand for an invalid one |
+//! | a queue outside of guest memory | stalls, regardless of the policy |
+//! | nonzero bits 15:12 of `GITS_CBASER` | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
+//! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands do not fail because of it: the model keeps mappings in host memory |
+//! | `GITS_CWRITER` beyond the queue | the write is ignored |
+//! | MAPD, MAPTI of an existing mapping | replaces the mapping and discards its pending state |
 //! | a command about virtual LPIs (GICv4) | a command error |
-//! | MAPTI of a collection that is not mapped | taken; messages are dropped until MAPC |
-//! | MAPD, MAPC with V = 0 of what is not mapped | no error |
+//! | MAPTI to an unmapped collection | accepted; messages are dropped until MAPC |
+//! | MAPD, MAPC with V = 0 of an unmapped device or collection | no error |
 //! | DISCARD while the collection is unmapped | works |
-//! | MAPC elsewhere, MOVI | pending state goes along. MOVALL moves what is pending, and maps nothing anew |
-//! | an identifier whose first-level table entry becomes invalid | stays mapped |
-//! | a table that loses `Valid` while the ITS is disabled | takes what was mapped in it along |
-//! | two events on one LPI | each can be pending: the LPI may be delivered twice |
-//! | more than the model's budget | the command fails like an error of its own kind ([`CommandFault::NoRoom`]) |
-//! | no memory left on the heap | a command that maps, moves or invalidates an event or maps a device fails likewise ([`CommandFault::OutOfMemory`]). One about all that is mapped waits, as does the queue; it goes on when it is polled. `GITS_CTLR.Enabled` stays 0 |
+//! | MAPC to another redistributor, MOVI | pending state moves with the mapping. MOVALL moves pending state only, and changes no mapping |
+//! | an identifier whose first-level table entry becomes invalid | remains mapped |
+//! | a table that loses `Valid` while the ITS is disabled | its mappings are removed |
+//! | two events on one LPI | both can be pending: the LPI may be delivered twice |
+//! | a mapping beyond the model's budget | the command fails with a separate reason ([`CommandFault::NoRoom`]) |
+//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails likewise ([`CommandFault::OutOfMemory`]). A command that affects all mappings waits, and stops the queue, until a poll finds memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
 mod execution;
@@ -75,15 +75,15 @@ pub(crate) struct Its {
     state: Mutex<ItsRegisters>,
 }
 
-/// The registers' values, and the work behind them.
+/// Register values, and the state of the work that they requested.
 struct ItsRegisters {
     enabled: bool,
     queue: Queue,
     tables: TableRegisters,
     faults: CommandFaultLog,
-    /// Is more to do than the last access did?
+    /// The last access left work to do.
     left: bool,
-    /// The last access found nothing more to do, not even something that waits.
+    /// The last access left nothing to do or to wait for.
     is_done: bool,
 }
 
@@ -94,11 +94,11 @@ impl fmt::Debug for Its {
 }
 
 impl Its {
-    /// An ITS after reset: disabled, nothing mapped. `targets` names the redistributors of `lpis`'s
-    /// vCPUs in the way that `config` says.
+    /// Creates an ITS in its reset state: disabled, without mappings. `targets` maps names of
+    /// redistributors, in the form that `config` selects, to the vCPUs of `lpis`.
     ///
     /// # Errors
-    /// What [`ItsConfig::validate`] says, and [`OutOfMemory`].
+    /// `config` is invalid, the machine has too many ITSes, or the heap is exhausted.
     pub(crate) fn new(
         config: ItsConfig,
         targets: Targets,
@@ -116,8 +116,8 @@ impl Its {
         Ok(Self { config, index, targets, device_table, lpis, events, state })
     }
 
-    /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is
-    /// gone.
+    /// Resets the ITS: disables it, removes all mappings and discards the pending state of its
+    /// devices.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         self.lpis.note_work(&mut state.left, Progress::Done);
@@ -130,7 +130,7 @@ impl Its {
         });
     }
 
-    /// Reads a register of the two frames. What is refused reads as zero.
+    /// Reads a register of the two frames. A refused access reads as zero.
     pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
         let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::None);
         let value = Frame::ITS.read(self, offset, width, refused);
@@ -138,7 +138,8 @@ impl Its {
         value
     }
 
-    /// Writes a register of the two frames. What is refused is ignored. Enabling is only begun.
+    /// Writes a register of the two frames. A refused access is ignored. A write that enables the
+    /// ITS only begins to do so.
     pub(crate) fn begin_write(&self, offset: u32, width: AccessWidth, value: u64) {
         let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::Value(value));
         Frame::ITS.write(self, offset, width, value, refused);
@@ -153,12 +154,12 @@ impl Its {
         RegisterFrame::Its(self.config.base)
     }
 
-    /// Records a mistake at a register.
+    /// Records a guest's mistake at a register.
     fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
         self.events.record(GuestFault::new(reason, (self.frame(), register), detail));
     }
 
-    /// As [`begin_write`](Self::begin_write), and finishes what it began.
+    /// Likewise [`begin_write`](Self::begin_write), but also finishes enabling the ITS.
     #[cfg(not(shuttle))]
     #[cfg(test)]
     fn write(&self, offset: u32, width: AccessWidth, value: u64) {
@@ -166,20 +167,22 @@ impl Its {
         self.finish_enabling();
     }
 
-    /// Was the ITS enabled, and does that not hold for every event yet?
+    /// Returns `true` if the ITS is being enabled: the guest set `Enabled`, but not all events can
+    /// be delivered yet.
     pub(crate) fn is_enabling(&self) -> bool {
         self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index))
     }
 
-    /// Finishes what enabling the ITS began, in time that is in proportion to what is mapped.
+    /// Finishes enabling the ITS, in time proportional to the number of mappings.
     pub(crate) fn finish_enabling(&self) {
-        // With no lock held: others go on meanwhile, and a kick may come back to these registers.
+        // Hold no lock here: other threads continue in the meantime, and a kick may access these
+        // registers.
         if self.lpis.finish_enabling_its(self.index).is_err() {
             self.give_up_enabling(&mut self.state.lock());
         }
     }
 
-    /// If the heap has no memory for what enabling takes, the ITS is disabled again.
+    /// Disables the ITS again if the heap is too exhausted to enable it.
     fn give_up_enabling(&self, state: &mut ItsRegisters) {
         self.lpis.with_kicks_deferred(|control| {
             if control.is_admission_starved(self.index) {
@@ -190,13 +193,14 @@ impl Its {
         });
     }
 
-    /// Executes a further piece of the queue, if commands are waiting.
+    /// Executes the next piece of the queue, if commands are waiting.
     pub(crate) fn poll(&self) {
         self.run(&mut self.state.lock());
         self.lpis.send_kicks();
     }
 
-    /// As [`poll`](Self::poll), if something is left over or waits, and no other thread is at work.
+    /// Likewise [`poll`](Self::poll), but only if work is left or waiting and no other thread is
+    /// doing it.
     pub(crate) fn try_poll(&self) {
         if let Some(mut state) = self.state.try_lock()
             && (state.left || state.queue.has_begun())
@@ -208,17 +212,18 @@ impl Its {
         }
     }
 
-    /// Finishes what was begun. For a machine that stands still.
+    /// Finishes all work that has begun. The machine must be frozen.
     pub(crate) fn finish(&self) {
         self.finish_begun(&mut self.state.lock());
     }
 
-    /// The command faults so far.
+    /// Returns the command faults so far.
     pub(crate) fn command_faults(&self) -> CommandFaultLog {
         self.state.lock().faults
     }
 
-    /// A device's write to `GITS_TRANSLATER`: 16 or 32 bits, zero-extended. Lock-free; any thread.
+    /// Handles a device's write to `GITS_TRANSLATER`: 16 or 32 bits, zero-extended. Lock-free; may
+    /// be called on any thread.
     #[inline]
     pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
         match self.lpis.signal(&self.device_table, device.get(), data) {

@@ -1,6 +1,6 @@
-//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR` in the
-//! distributor's own frame and in an alias frame. The alias frame holds nothing else, so that a
-//! device which may ring can reach nothing but doorbells.
+//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR`, in the
+//! distributor's frame and in an alias frame. The alias frame contains only doorbells, so a device
+//! with access to it cannot reach other registers.
 
 use crate::config::VgicConfig;
 use crate::frames::registers::{Frame, Lanes, Register, low_word, register};
@@ -11,10 +11,10 @@ use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 
-/// Bits of an INTID in the registers.
+/// Mask of the INTID in the registers.
 const INTID_BITS: u64 = 0x1fff;
 
-/// The doorbells of a frame.
+/// Context of one access to a frame's doorbells.
 #[derive(Clone, Copy)]
 pub(crate) struct Mbi<'a> {
     pub(crate) config: &'a VgicConfig,
@@ -26,9 +26,9 @@ pub(crate) struct Mbi<'a> {
 /// Effect of a message on an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Message {
-    /// `SETSPI`: an edge, or the level goes up.
+    /// A `SETSPI` message: an edge, or a rising level.
     Set,
-    /// `CLRSPI`: what messages did is undone.
+    /// A `CLRSPI` message, which undoes the effect of messages.
     Clear,
 }
 
@@ -50,8 +50,8 @@ impl Message {
 }
 
 impl Mbi<'_> {
-    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that
-    /// width.
+    /// Handles a 16-bit or 32-bit write at an offset of the frame. Returns `None` if the frame has
+    /// no doorbell of this width there.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let message = match offset {
             _ if offset == gicd::SETSPI_NSR.offset() => Message::Set,
@@ -62,14 +62,15 @@ impl Mbi<'_> {
         (taken && self.config.message_based_spis).then(|| self.signal(message, value))
     }
 
-    /// A CPU's write.
+    /// Handles a CPU's write.
     pub(crate) fn write(self, message: Message, lanes: Lanes) {
         if let Some(number) = lanes.zero_extended().filter(|_| self.config.message_based_spis) {
             let _ = self.signal(message, number);
         }
     }
 
-    /// Ignores numbers that are no SPI of this machine, and SPIs of the Secure side.
+    /// Applies a message to the SPI that it names. Ignores numbers that are not SPIs of this
+    /// machine, and SPIs of the Secure side.
     fn signal(self, message: Message, number: u64) -> Delivery {
         let intid = IntId::new(low_word(number & INTID_BITS));
         if !intid.is_shared() || !self.config.implements(intid) {
@@ -83,7 +84,7 @@ impl Mbi<'_> {
 }
 
 impl<'a> Mbi<'a> {
-    /// The alias frame. The Secure side's registers ignore writes.
+    /// Registers of the alias frame. Those of the Secure side ignore writes.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicd::SETSPI_NSR, trigger |mbi: Self, _, lanes| {
             mbi.write(Message::Set, lanes);

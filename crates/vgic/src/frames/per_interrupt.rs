@@ -1,4 +1,5 @@
-//! The registers that distributor and redistributors have alike: one field per interrupt.
+//! Registers with one field per interrupt, which the distributor and the redistributors have in
+//! common.
 
 use crate::config::{SecurityView, VgicConfig};
 use crate::frames::registers::{Effect, Handlers, NoSuchInterrupt};
@@ -7,13 +8,14 @@ use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, IntIdField, Priority};
 use msi_types::Cpu;
 
-/// A frame whose registers show interrupts.
+/// A frame with one field per interrupt.
 pub(crate) trait PerInterrupt: Copy {
-    /// The machine's configuration.
+    /// Returns the machine's configuration.
     fn config(&self) -> &VgicConfig;
-    /// The interrupts.
+    /// Returns the interrupts.
     fn wired(&self) -> &Wired;
-    /// The vCPU of the private interrupts that the frame shows; any vCPU if it shows shared ones.
+    /// Returns the vCPU whose private interrupts the frame shows, or any vCPU if it shows shared
+    /// ones.
     fn owner(&self) -> Cpu;
 }
 
@@ -34,7 +36,7 @@ fn exists<C: PerInterrupt>(frame: C, intid: IntId) -> Result<(), NoSuchInterrupt
     if frame.config().implements(intid) { Ok(()) } else { Err(NoSuchInterrupt) }
 }
 
-/// `ISENABLER`.
+/// Handles `ISENABLER`.
 pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -44,7 +46,7 @@ pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C
     }
 }
 
-/// `ICENABLER`.
+/// Handles `ICENABLER`.
 pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -54,7 +56,7 @@ pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Handlers
     }
 }
 
-/// `ISPENDR`.
+/// Handles `ISPENDR`.
 pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -64,7 +66,7 @@ pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<
     }
 }
 
-/// `ICPENDR`: what a level holds pending stays pending.
+/// Handles `ICPENDR`. An interrupt held pending by a level stays pending.
 pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -74,7 +76,7 @@ pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handler
     }
 }
 
-/// `ISACTIVER`.
+/// Handles `ISACTIVER`.
 pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -87,7 +89,7 @@ pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C
     }
 }
 
-/// `ICACTIVER`.
+/// Handles `ICACTIVER`.
 pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -100,7 +102,7 @@ pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers
     }
 }
 
-/// `IGROUPR`: the Secure side's where there are two security states.
+/// Handles `IGROUPR`, which belongs to the Secure side if two security states exist.
 pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -118,7 +120,7 @@ pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     }
 }
 
-/// `IPRIORITYR`, in the guest's view of priorities.
+/// Handles `IPRIORITYR`, in the guest's view of priorities.
 pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -138,7 +140,7 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> 
     }
 }
 
-/// The priority that the hardware stores for a field of eight bits that the guest writes.
+/// Returns the priority that the hardware stores when the guest writes an eight-bit field.
 fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
     let [written, ..] = field.to_le_bytes();
     let priority = match config.security {
@@ -148,7 +150,7 @@ fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
     priority.truncated(config.priority_bits.into())
 }
 
-/// `ICFGR`: those of SGIs are fixed, and those of PPIs may be.
+/// Handles `ICFGR`. The triggers of SGIs are fixed, and those of PPIs may be.
 pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,

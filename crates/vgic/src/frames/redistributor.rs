@@ -1,4 +1,4 @@
-//! The redistributors' frames (IHI 0069 §12.10, §12.11): RD_base and SGI_base of one PE.
+//! Redistributor frames (IHI 0069 §12.10, §12.11): RD_base and SGI_base of one PE.
 
 mod direct_lpi;
 mod lpi_registers;
@@ -21,13 +21,13 @@ use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
-/// A redistributor's own registers; those of its interrupts are in [`Wired`].
+/// Registers of a redistributor, except those of its interrupts, which are in [`Wired`].
 pub(crate) struct RedistributorRegisters {
     frame: RedistributorFrame,
     lpis: Mutex<LpiRegisters>,
-    /// Recalls of LPIs that are disabled.
+    /// Recalls of disabled LPIs.
     disabled: Awaited,
-    /// Recalls of LPIs that are invalidated or cleared.
+    /// Recalls of invalidated or cleared LPIs.
     pub(crate) invalidated: Awaited,
 }
 
@@ -50,7 +50,7 @@ impl RedistributorRegisters {
     }
 }
 
-/// The target of an access to a redistributor.
+/// Context of one access to a redistributor.
 #[derive(Clone, Copy)]
 pub(crate) struct Redistributor<'a> {
     pub(crate) cpu: Cpu,
@@ -77,7 +77,8 @@ impl PerInterrupt for Redistributor<'_> {
 }
 
 impl<'a> Redistributor<'a> {
-    /// Both frames. Registers that only exist in the Secure view read as zero, and MPAM's.
+    /// Registers of both frames. MPAM registers, and those that exist only in the Secure view, read
+    /// as zero.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicr::CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
             .set_control(lanes)),
@@ -113,13 +114,14 @@ impl<'a> Redistributor<'a> {
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    /// Records a mistake at a register.
+    /// Records a guest's mistake at a register.
     pub(crate) fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
         let frame = RegisterFrame::Redistributor(self.registers.frame.base);
         self.events.record(GuestFault::new(reason, (frame, register), detail));
     }
 
-    /// `EnableLPIs` reads as zero until it has taken effect.
+    /// Reads `GICR_CTLR`, after making progress. `EnableLPIs` reads as zero until it has taken
+    /// effect.
     fn read_control(self) -> Ctlr {
         self.advance();
         let control = self.control();
@@ -129,7 +131,7 @@ impl<'a> Redistributor<'a> {
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
         let config = self.config;
-        // In this order: the recalls of what is disabled are complete before they are asked for.
+        // The order matters: a change must be complete before its recalls can be.
         let pending = self.is_disabling()
             || self.wired.is_outstanding(&self.registers.disabled)
             || self.wired.is_outstanding(&self.private.awaited);
@@ -153,7 +155,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// The guest's view decides which of the `DPG` bits it can write.
+    /// Updates the `DPG` bits. The guest's view determines which of them are writable.
     fn set_declined(self, written: Ctlr) {
         let single = self.config.security == SecurityView::Single;
         let bits = [
@@ -166,8 +168,8 @@ impl<'a> Redistributor<'a> {
         self.wired.set_participation(self.cpu, set, clear);
     }
 
-    /// Busy while an LPI that was invalidated may still be in a list register, or has still to be
-    /// found.
+    /// Returns `GICR_SYNCR`, after making progress. `Busy` is set while an invalidated LPI may
+    /// still be in a list register, or while an invalidation has LPIs left to visit.
     fn syncr(self) -> Syncr {
         self.advance();
         let busy = self.is_invalidating() || self.wired.is_outstanding(&self.registers.invalidated);
@@ -187,8 +189,9 @@ impl<'a> Redistributor<'a> {
             .with_affinity_value(of.map_or(0, |of| of.affinity.packed()))
     }
 
-    /// Awake at once; asleep when nothing is in list registers any more. Zero where firmware owns
-    /// it.
+    /// Returns `GICR_WAKER`. Waking takes effect immediately; `ChildrenAsleep` is set only when the
+    /// list registers hold none of the vCPU's interrupts. In the Non-secure view, the register
+    /// reads as zero, because firmware owns it.
     fn waker(self) -> Waker {
         let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;
         match self.config.security {

@@ -1,53 +1,53 @@
-//! A frame's registers as a table. Finds the register of an access, and validates width, alignment
-//! and direction in one place. Splits what spans several registers, and calls the register's
-//! handlers with whole registers or fields.
+//! Table-driven register frames. The table finds the register of an access, and checks width,
+//! alignment and direction in one place. An access that spans several registers is split, and the
+//! handlers receive whole registers or fields.
 
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
-/// One register, or array of registers, of a frame; `C` is what its functions act on.
+/// One register, or array of registers, of a frame. `C` is the context that its handlers receive.
 pub(crate) struct Register<C> {
     /// Offset, width, count and permitted accesses.
     pub(crate) info: RegisterInfo,
     pub(crate) handlers: Handlers<C>,
 }
 
-/// Functions that answer accesses to a register.
+/// Handlers of accesses to a register.
 pub(crate) enum Handlers<C> {
-    /// Reads as zero, writes are ignored.
+    /// The register reads as zero and ignores writes.
     Zero,
-    /// Whole registers, by their index in the array.
+    /// Whole registers, by index in the array.
     Value {
-        /// The value.
+        /// Returns the register's value.
         read: fn(C, u32) -> u64,
-        /// Stores the written lanes.
+        /// Writes the lanes that the guest wrote.
         write: fn(C, u32, Lanes),
     },
     /// One field per interrupt.
     Fields {
-        /// Their layout.
+        /// Layout of the fields.
         field: IntIdField,
-        /// The field's value; 0 if the interrupt does not exist.
+        /// Returns the field's value, or 0 if the interrupt does not exist.
         read: fn(C, IntId) -> u32,
-        /// Stores the field, unless the interrupt does not exist.
+        /// Writes the field, unless the interrupt does not exist.
         write: fn(C, IntId, u32) -> Result<(), NoSuchInterrupt>,
-        /// For which fields of a written register `write` is called.
+        /// Fields of a written register for which `write` is called.
         effect: Effect,
     },
 }
 
-/// The interrupt that a field belongs to does not exist.
+/// Error for a field whose interrupt does not exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoSuchInterrupt;
 
-/// A part of an access that has no effect.
+/// Part of an access that has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {
     /// Offset in the frame.
     offset: u32,
     reason: FaultReason,
-    /// The interrupt that does not exist.
+    /// The interrupt, if the reason is that it does not exist.
     missing: Option<IntId>,
 }
 
@@ -60,23 +60,23 @@ impl Refusal {
         Self { offset, reason: FaultReason::NoSuchInterrupt, missing: Some(intid) }
     }
 
-    /// Converts the refusal to the guest's fault in this frame. `value` is the value that it wrote.
+    /// Converts the refusal into the guest's fault in this frame. `value` is the written value.
     pub(crate) fn at(self, frame: RegisterFrame, value: FaultDetail) -> GuestFault {
         let detail = self.missing.map_or(value, FaultDetail::Interrupt);
         GuestFault::new(self.reason, (frame, self.offset), detail)
     }
 }
 
-/// Fields of a written register that take effect.
+/// The fields of a written register that take effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// All.
+    /// All fields.
     Every,
-    /// Those written as ones: write-1-to-set, write-1-to-clear.
+    /// Fields written as ones: write-1-to-set, write-1-to-clear.
     Ones,
 }
 
-/// The bits of a register that a write touches.
+/// The bits of a register that a write affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Lanes {
     value: u64,
@@ -84,19 +84,19 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// `old` with the written bits replaced.
+    /// Returns `old` with the written bits replaced.
     pub(crate) const fn over(self, old: u64) -> u64 {
         (old & !self.mask) | (self.value & self.mask)
     }
 
-    /// The register's lowest bits if they were written, with zeros for what was not: how a
-    /// write-only register takes a narrower write. `None` if only upper lanes were written.
+    /// Returns the written value with zeros in the unwritten lanes, as a write-only register
+    /// interprets a narrow write, or `None` if the lowest lane was not written.
     pub(crate) const fn zero_extended(self) -> Option<u64> {
         if self.mask & 1 == 1 { Some(self.value & self.mask) } else { None }
     }
 }
 
-/// A register of a frame, named as `gic_arch` names it, with its handlers.
+/// Defines a register of a frame by its name in `gic_arch`, with its handlers.
 macro_rules! register {
     ($frame:ident :: $name:ident, zero) => {
         $crate::frames::registers::Register::zero($frame::$name.info(stringify!($name)))
@@ -127,23 +127,23 @@ impl<C> Register<C> {
         Self { info, handlers }
     }
 
-    /// A register that reads as zero and ignores writes.
+    /// Creates a register that reads as zero and ignores writes.
     pub(crate) const fn zero(info: RegisterInfo) -> Self {
         Self::new(info, Handlers::Zero)
     }
 
-    /// A read-only register.
+    /// Creates a read-only register.
     pub(crate) const fn constant(info: RegisterInfo, read: fn(C, u32) -> u64) -> Self {
         Self::new(info, Handlers::Value { read, write: |_, _, _| {} })
     }
 
-    /// A write-only register.
+    /// Creates a write-only register.
     pub(crate) const fn trigger(info: RegisterInfo, write: fn(C, u32, Lanes)) -> Self {
         Self::new(info, Handlers::Value { read: |_, _| 0, write })
     }
 
-    /// The narrowest access that the registers take: message and byte-per-interrupt registers take
-    /// less than a word, also where they read as zero.
+    /// Returns the narrowest permitted access. Message registers and byte-per-interrupt registers
+    /// permit accesses narrower than a word, even where they read as zero.
     fn narrowest(&self) -> AccessWidth {
         match (&self.handlers, self.info.access) {
             (Handlers::Zero, AccessKind::ReadWrite) => AccessWidth::Byte,
@@ -172,7 +172,7 @@ impl<C: Copy> Register<C> {
             Handlers::Fields { field, write, effect, .. } => {
                 for (intid, shift, mask) in fields(*field, index) {
                     let mask64 = u64::from(mask) << shift;
-                    // The shifted field is at most eight bits.
+                    // A shifted field has at most eight bits.
                     #[expect(
                         clippy::cast_possible_truncation,
                         reason = "masked to at most eight bits"
@@ -191,8 +191,8 @@ impl<C: Copy> Register<C> {
     }
 }
 
-/// The interrupts in one register of a field array, with their fields' shifts and masks. Field
-/// numbers without an interrupt are left out: they read as zero.
+/// Iterates over the interrupts in one register of a field array, with the shifts and masks of
+/// their fields. Field numbers without an interrupt are skipped, so they read as zero.
 fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u32)> {
     let bits = field.bits();
     let per_register = 32 / bits;
@@ -203,19 +203,18 @@ fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u3
     })
 }
 
-/// The register that an access addresses.
+/// Register, index and shift that an access addresses.
 struct Addressed<'a, C> {
     register: &'a Register<C>,
     index: u32,
     shift: u32,
 }
 
-/// A table of registers, ascending by offset.
+/// Table of registers, sorted by offset.
 pub(crate) struct Frame<'a, C>(pub(crate) &'a [Register<C>]);
 
 impl<C: Copy> Frame<'_, C> {
-    /// Reads `width` at `offset`. What is refused reads as zero and is told to `refused` with its
-    /// offset.
+    /// Reads `width` at `offset`. A refused access reads as zero and is passed to `refused`.
     pub(crate) fn read(
         &self,
         context: C,
@@ -241,8 +240,7 @@ impl<C: Copy> Frame<'_, C> {
         }
     }
 
-    /// Writes `width` at `offset`. What is refused is ignored and told to `refused` with its
-    /// offset.
+    /// Writes `width` at `offset`. A refused write has no effect and is passed to `refused`.
     pub(crate) fn write(
         &self,
         context: C,
@@ -281,15 +279,15 @@ impl<C: Copy> Frame<'_, C> {
     }
 }
 
-/// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of two
-/// words.
+/// Returns `true` for an aligned 64-bit access to narrower registers, which is split into one
+/// access to each of two words.
 fn splits<C>(register: Option<&Register<C>>, offset: u32, width: AccessWidth) -> bool {
     width == AccessWidth::Double
         && offset.is_multiple_of(8)
         && register.is_none_or(|register| register.info.bytes < 8)
 }
 
-/// The access to a frame's register at `offset`.
+/// Finds the register, index and shift for an access at `offset`.
 fn find<C>(
     register: Option<&Register<C>>,
     offset: u32,
@@ -307,23 +305,23 @@ fn find<C>(
     Ok(Addressed { register, index, shift })
 }
 
-/// The identification registers of each frame.
+/// Identification registers of each frame.
 pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
 
-/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part
-/// number.
+/// Returns an identification register by its index: the values of Arm's own GICv3 parts, with the
+/// frame's part number.
 pub(crate) fn identification(index: u32, part: u8) -> u64 {
     let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
     usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
 }
 
-/// The low half of a 64-bit value: all that a 32-bit register has.
+/// Returns the low word of a 64-bit value, which is the whole value of a 32-bit register.
 #[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
 pub(crate) const fn low_word(value: u64) -> u32 {
     value as u32
 }
 
-/// The lowest byte.
+/// Returns the lowest byte.
 pub(crate) const fn low_byte(value: u32) -> u8 {
     value.to_le_bytes()[0]
 }

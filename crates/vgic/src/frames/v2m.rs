@@ -1,7 +1,7 @@
-//! GICv2m frames: a doorbell for a range of SPIs beside the GIC (Arm Server Base System
-//! Architecture, appendix on GICv2m).
+//! GICv2m frames: each has a doorbell for a range of SPIs (Arm Server Base System Architecture,
+//! appendix on GICv2m).
 //!
-//! A message is a pulse: it makes an edge-triggered SPI pending, and does nothing to a
+//! A message is a pulse: it makes an edge-triggered SPI pending, and does not affect a
 //! level-sensitive one.
 
 use crate::config::{V2mConfig, V2mNaming};
@@ -16,7 +16,7 @@ use gic_arch::v2m;
 use gic_arch::{IntId, RegisterInfo};
 use msi_types::Delivery;
 
-/// A frame's state for one access.
+/// Context of one access to a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct V2m<'a> {
     pub(crate) config: &'a V2mConfig,
@@ -24,7 +24,7 @@ pub(crate) struct V2m<'a> {
     pub(crate) events: &'a EventLog,
 }
 
-/// Place of the identification registers of a 4 KiB frame.
+/// Location of the identification registers in a 4 KiB frame.
 const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name);
 
 impl<'a> V2m<'a> {
@@ -43,7 +43,8 @@ impl<'a> V2m<'a> {
 
     const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    /// Reads as [`Frame::read`].
+    /// Reads a register, as [`Frame::read`] does. A frame that names SPIs by address refuses all
+    /// reads.
     pub(crate) fn read(
         self,
         offset: u32,
@@ -59,7 +60,7 @@ impl<'a> V2m<'a> {
         }
     }
 
-    /// Writes as [`Frame::write`].
+    /// Writes a register, as [`Frame::write`] does.
     pub(crate) fn write(
         self,
         offset: u32,
@@ -77,8 +78,8 @@ impl<'a> V2m<'a> {
         }
     }
 
-    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that
-    /// width.
+    /// Handles a 16-bit or 32-bit write at an offset of the frame. Returns `None` if the frame has
+    /// no doorbell of this width there.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let there = match self.config.naming {
             V2mNaming::ByAddress => offset.is_multiple_of(8),
@@ -88,7 +89,8 @@ impl<'a> V2m<'a> {
         (there && taken).then(|| self.signal(offset, value))
     }
 
-    /// Ignores numbers that are no SPI of the frame, and SPIs of the Secure side.
+    /// Signals the SPI that a message names. Ignores numbers outside of the frame's range, and SPIs
+    /// of the Secure side.
     fn signal(self, offset: u32, value: u64) -> Delivery {
         let spi = self.config.named(offset, low_word(value));
         let Some(spi) = spi.filter(|spi| self.config.spis().contains(spi)) else {

@@ -1,4 +1,4 @@
-//! Reasons to refuse a state, each with the object concerned.
+//! Reasons to refuse a saved state, each with the affected object.
 
 use super::VERSION;
 use crate::config::ConfigError;
@@ -10,11 +10,12 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 
-/// A saved state does not fit the machine, or was damaged. Nothing of it was restored.
+/// Reason why a saved state was refused: it does not fit the machine, or is damaged. Nothing was
+/// restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the saved state of {object} cannot be restored: {problem}")]
 pub struct RestoreError {
-    /// Of what.
+    /// The affected object.
     pub object: Object,
     /// The problem with it.
     pub problem: Problem,
@@ -32,10 +33,10 @@ impl From<TryReserveError> for RestoreError {
     }
 }
 
-/// A configuration and a saved state that do not fit each other.
+/// Reason why a configuration and a saved state do not fit each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotRestorable {
-    /// The configuration describes no machine.
+    /// No machine can have the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The machine cannot be in this state.
@@ -53,7 +54,7 @@ pub enum Object {
     Distributor,
     /// A shared interrupt.
     Shared(IntId),
-    /// A CPU.
+    /// A CPU, by its affinity.
     Cpu(Affinity),
     /// A CPU's redistributor.
     Redistributor(Affinity),
@@ -61,41 +62,41 @@ pub enum Object {
     Interface(Affinity),
     /// A private interrupt.
     Private {
-        /// Its CPU.
+        /// Affinity of its CPU.
         cpu: Affinity,
-        /// Its INTID.
+        /// INTID of the interrupt.
         intid: IntId,
     },
     /// An LPI that is pending at a redistributor by itself.
     Lpi {
-        /// Its CPU.
+        /// Affinity of the redistributor's CPU.
         cpu: Affinity,
-        /// Its INTID.
+        /// INTID of the LPI.
         intid: IntId,
     },
     /// An ITS, by the address of its control frame.
     Its(u64),
     /// A collection.
     Collection {
-        /// Of which ITS.
+        /// Address of its ITS.
         its: u64,
-        /// Its number.
+        /// Number of the collection.
         collection: CollectionId,
     },
     /// A device.
     Device {
-        /// Of which ITS.
+        /// Address of its ITS.
         its: u64,
-        /// Its DeviceID.
+        /// DeviceID of the device.
         device: DeviceId,
     },
     /// An event.
     Event {
-        /// Of which ITS.
+        /// Address of its ITS.
         its: u64,
-        /// Of which device.
+        /// DeviceID of its device.
         device: DeviceId,
-        /// Its EventID.
+        /// EventID of the event.
         event: EventId,
     },
 }
@@ -104,40 +105,40 @@ pub enum Object {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The format's version is not one that this library reads.
+    /// The format has a version that this library does not read.
     Version(u32),
-    /// The machine has it, the state does not.
+    /// The machine has the object, but the state does not.
     Absent,
-    /// The state has it, the machine does not.
+    /// The state has the object, but the machine does not.
     Unknown,
-    /// It is in the state twice, or not where its key belongs.
+    /// The state contains the object twice, or out of order.
     Order,
-    /// A register says that the state is another kind of machine's.
+    /// A register shows that the state belongs to another kind of machine.
     OtherMachine {
-        /// The register.
+        /// Name of the register.
         register: &'static str,
-        /// Its value in the state.
+        /// Value of the register in the state.
         saved: u64,
-        /// Its value in the machine.
+        /// Value of the register in the machine.
         machine: u64,
     },
-    /// A value that this field cannot have on this machine.
+    /// A field has a value that is invalid on this machine.
     Value {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// Its value in the state.
+        /// Value of the field in the state.
         value: u64,
     },
-    /// A field names a CPU that the machine does not have, or that cannot be meant.
+    /// A field names a CPU that the machine does not have, or that the field cannot name.
     NoSuchCpu {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// Its value in the state.
+        /// Value of the field in the state.
         cpu: Affinity,
     },
-    /// The machine's budgets for LPIs or devices do not suffice for all that is mapped.
+    /// The mapped LPIs or devices exceed the machine's budgets.
     NoRoom,
-    /// The heap has no memory left.
+    /// The heap is exhausted.
     OutOfMemory,
 }
 
@@ -151,12 +152,12 @@ impl From<NoRoom> for Problem {
 }
 
 impl Problem {
-    /// This problem with an object.
+    /// Returns an error that reports this problem with `object`.
     pub(crate) const fn of(self, object: Object) -> RestoreError {
         RestoreError { object, problem: self }
     }
 
-    /// `Ok` if the field can have the value.
+    /// Returns an error unless the field's value is valid, which `holds` tells.
     pub(crate) fn unless(
         holds: bool,
         field: &'static str,
@@ -165,7 +166,8 @@ impl Problem {
         if holds { Ok(()) } else { Err(Self::Value { field, value: value.into() }) }
     }
 
-    /// `Ok` if a register that says what the machine is has the same value in the state.
+    /// Returns an error unless a register that describes the machine has the same value in the
+    /// state.
     pub(crate) const fn unless_same(
         register: &'static str,
         saved: u64,
@@ -202,33 +204,33 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Version(version) => {
-                write!(f, "its format has version {version}, this library reads {VERSION}")
+                write!(f, "its format has version {version}, but this library reads {VERSION}")
             }
-            Self::Absent => f.write_str("the machine has it, the state has not"),
-            Self::Unknown => f.write_str("the machine has none such"),
-            Self::Order => f.write_str("it is there twice, or not in ascending order"),
+            Self::Absent => f.write_str("the machine has it, but the state does not"),
+            Self::Unknown => f.write_str("the machine does not have it"),
+            Self::Order => f.write_str("the state contains it twice, or out of order"),
             Self::OtherMachine { register, saved, machine } => {
-                write!(f, "{register} is {saved:#x}, that of the machine {machine:#x}")
+                write!(f, "{register} is {saved:#x}, but the machine's is {machine:#x}")
             }
             Self::Value { field, value } => write!(f, "its {field} cannot be {value:#x}"),
             Self::NoSuchCpu { field, cpu } => write!(f, "its {field} cannot be CPU {cpu}"),
-            Self::NoRoom => f.write_str("more is mapped than the machine's budgets allow"),
+            Self::NoRoom => f.write_str("its mappings exceed the machine's budgets"),
             Self::OutOfMemory => OutOfMemory.fmt(f),
         }
     }
 }
 
-/// A machine cannot be frozen: its vCPUs were not all given.
+/// Reason why a machine cannot be frozen: the caller did not pass exactly its vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FreezeError {
-    /// A vCPU is missing: it may be running.
-    #[error("the vCPU with affinity {0} was not given: it may be running")]
+    /// A vCPU was not passed: it may be running.
+    #[error("the vCPU with affinity {0} was not passed: it may be running")]
     Missing(Affinity),
     /// A vCPU belongs to another machine.
     #[error("the vCPU with affinity {0} belongs to another machine")]
     Foreign(Affinity),
-    /// The heap has no memory left.
+    /// The heap is exhausted.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
 }

@@ -1,4 +1,4 @@
-//! An ITS: its registers, and what its commands have mapped.
+//! State of an ITS: its registers and its mappings.
 
 #[cfg(feature = "serde")]
 use super::numbers;
@@ -7,14 +7,14 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 
-/// An ITS.
+/// State of an ITS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct ItsState {
-    /// Guest physical address of its control frame: which ITS it is.
+    /// Guest physical address of the ITS's control frame, its key.
     pub base: u64,
-    /// `GITS_CTLR`: `Enabled` is what counts.
+    /// `GITS_CTLR`, of which only `Enabled` is state.
     pub ctlr: u32,
     /// `GITS_IIDR`.
     pub iidr: u32,
@@ -22,71 +22,72 @@ pub struct ItsState {
     pub typer: u64,
     /// `GITS_CBASER`.
     pub cbaser: u64,
-    /// `GITS_CWRITER`. Commands from `creadr` up to it were not begun.
+    /// `GITS_CWRITER`. The ITS has not begun the commands from `creadr` up to here.
     pub cwriter: u64,
     /// `GITS_CREADR`, with `Stalled`.
     pub creadr: u64,
-    /// `GITS_BASER0` (devices), `GITS_BASER1` (collections); the others are zero.
+    /// `GITS_BASER0` (devices) and `GITS_BASER1` (collections); the others are zero.
     pub baser: [u64; 8],
-    /// The collections that are mapped, by ascending number.
+    /// Mapped collections, by ascending number.
     pub collections: Vec<CollectionState>,
-    /// The devices that are mapped, by ascending DeviceID.
+    /// Mapped devices, by ascending DeviceID.
     pub devices: Vec<DeviceState>,
 }
 
-/// A collection that is mapped.
+/// State of a mapped collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CollectionState {
-    /// Its number.
+    /// Number of the collection.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
-    /// Its redistributor.
+    /// Affinity of the target redistributor's CPU.
     #[cfg_attr(feature = "serde", serde(with = "numbers::affinity"))]
     pub target: Affinity,
 }
 
-/// A device that is mapped.
+/// State of a mapped device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DeviceState {
-    /// Its DeviceID.
+    /// DeviceID of the device.
     #[cfg_attr(feature = "serde", serde(with = "numbers::device"))]
     pub device: DeviceId,
-    /// Bits of its EventIDs.
+    /// Number of EventID bits.
     pub event_bits: u8,
-    /// Guest physical address of its interrupt translation table, as MAPD said: 256-byte aligned.
-    /// Nothing is in it but what a save by KVM's format has written there.
+    /// Guest physical address of the device's interrupt translation table as the guest passed it to
+    /// MAPD, aligned to 256 bytes. The model does not use the table; only a save in KVM's format
+    /// writes to it.
     pub itt: u64,
-    /// The events that are mapped, by ascending EventID.
+    /// Mapped events, by ascending EventID.
     pub events: Vec<EventState>,
 }
 
-/// An event that is mapped.
+/// State of a mapped event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct EventState {
-    /// Its EventID.
+    /// EventID of the event.
     #[cfg_attr(feature = "serde", serde(with = "numbers::event"))]
     pub event: EventId,
-    /// Its LPI.
+    /// INTID of its LPI.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
-    /// Its collection, mapped or not.
+    /// Number of its collection, which may be unmapped.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
-    /// Its LPI is pending at the collection's redistributor; while LPIs are disabled there, held
-    /// until they are enabled.
+    /// The LPI is pending at the collection's redistributor. While LPIs are disabled there, the
+    /// pending state is held back until they are enabled.
     pub pending: bool,
-    /// If the collection is not mapped: the redistributor where what is pending stays. `None` means
-    /// any.
+    /// If the collection is not mapped, the redistributor that keeps the pending state. `None`
+    /// means any.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub stays_at: Option<Affinity>,
-    /// The byte of the LPI's configuration as it was last read, of the priority the upper five
-    /// bits. `None`: it is read from the guest's table at the restore.
+    /// The LPI's configuration byte as it was last read, with the upper five bits of the priority.
+    /// If `None`, the restore reads it from the guest's table.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
 }

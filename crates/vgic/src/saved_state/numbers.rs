@@ -1,11 +1,11 @@
-//! Identifiers are stored as their numbers, affinities as `Aff3.Aff2.Aff1.Aff0` packed into 32
-//! bits.
+//! Serialization of identifiers as their numbers, and of affinities as `Aff3.Aff2.Aff1.Aff0` packed
+//! into 32 bits.
 
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 
-/// A module for `serde(with)`: a type that is stored as a number.
+/// Defines a module for `serde(with)` that stores a type as a number.
 macro_rules! stored_as_number {
     ($name:ident: $type:ident as $number:ty, $new:path, $get:path) => {
         pub(super) mod $name {
@@ -38,7 +38,7 @@ pub(super) mod optional_affinity {
     use super::Affinity;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
-    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde prescribes this signature")]
     pub(in super::super) fn serialize<S: Serializer>(
         value: &Option<Affinity>,
         to: S,

@@ -1,4 +1,4 @@
-//! The distributor's registers as plain data, and back.
+//! Conversion of the distributor's registers to plain data and back.
 
 use super::Distributor;
 use crate::saved_state::{DistributorState, Problem};
@@ -15,8 +15,8 @@ impl Distributor<'_> {
         })
     }
 
-    /// Returns the control register's stored value, if this distributor can have these registers.
-    /// The interrupts are checked elsewhere.
+    /// Validates the saved registers for this distributor, and returns the control register's
+    /// stored value. Does not check the interrupts.
     pub(crate) fn restorable(self, saved: &DistributorState) -> Result<u32, Problem> {
         Problem::unless_same("GICD_TYPER", saved.typer.into(), self.typer().into_bits().into())?;
         let iidr = self.config.iidr.into_bits();

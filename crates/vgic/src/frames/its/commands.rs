@@ -1,10 +1,9 @@
-//! The commands (IHI 0069 §5.3): operands are checked here, and carried out on the machine's LPI
-//! state.
+//! Validation of ITS commands (IHI 0069 §5.3), and their execution on the machine's LPI state.
 //!
-//! Choices that the architecture leaves beside those in [`crate::lpi`]: MAPTI may name a collection
-//! that is not mapped yet. DISCARD works although the event's collection is unmapped. Unmapping
-//! what is not mapped is no error. A device or collection that is mapped stays usable when its
-//! first-level entry goes away.
+//! Implementation choices, in addition to those in [`crate::lpi`]: MAPTI may name an unmapped
+//! collection. DISCARD works while the event's collection is unmapped. Unmapping an unmapped device
+//! or collection is not an error. A mapped device or collection remains usable when its first-level
+//! table entry becomes invalid.
 
 use super::tables::{TableRegisters, covers};
 use super::targets::Targets;
@@ -20,14 +19,14 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::{DeviceId, EventId};
 
-/// The reason for which a command is refused.
+/// Reason why a command was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Refusal {
-    /// The architecture has a code for it.
+    /// The command has an error for which the architecture defines a code.
     Reason(CommandErrorReason),
-    /// The model's budget for mappings is used up.
+    /// The model's budget for mappings is exhausted.
     NoRoom,
-    /// The heap has no memory left.
+    /// The heap is exhausted.
     OutOfMemory,
 }
 
@@ -54,7 +53,7 @@ impl From<OutOfMemory> for Refusal {
 
 type Outcome<T = ()> = Result<T, Refusal>;
 
-/// One command's surroundings.
+/// Context in which one command is executed.
 pub(super) struct Executor<'a> {
     pub(super) its: ItsIndex,
     pub(super) config: &'a ItsConfig,
@@ -102,8 +101,8 @@ impl Executor<'_> {
                 self.control.move_all(self.its, from, to);
                 Ok(())
             }
-            // Every command has rewritten the words that it concerns before it is consumed; what
-            // was in list registers is waited for by the queue.
+            // SYNC itself has nothing to do: every command rewrites the affected words before it is
+            // consumed, and the queue waits for interrupts that were in list registers.
             Command::Sync { target } => self.vcpu(target).map(drop),
         }
     }
@@ -174,7 +173,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// A mapped device whose events reach this far.
+    /// Checks that the device is mapped and has this many EventIDs.
     fn check_event(&self, device: DeviceId, event: EventId) -> Outcome {
         match self.control.event_bits(self.its, device.get()) {
             Some(bits) if u64::from(event.get()) >> bits == 0 => Ok(()),
@@ -192,7 +191,7 @@ impl Executor<'_> {
         Err(UnmappedInterrupt.into())
     }
 
-    /// A mapped event whose collection is mapped.
+    /// Returns a mapped event whose collection is mapped.
     fn routed_event(&self, device: DeviceId, event: EventId) -> Outcome<MappedEvent> {
         let event = self.event(device, event)?;
         self.target(event.collection)?;

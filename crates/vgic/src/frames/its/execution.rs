@@ -1,5 +1,5 @@
-//! Execution of the command queue, a budgeted piece at a time. A command is consumed when it is
-//! complete: `GITS_CREADR` stays at one that was only begun.
+//! Execution of the command queue in bounded pieces. A command is consumed when it is complete;
+//! `GITS_CREADR` stays at a command that has only begun.
 
 use super::commands::{Executor, Refusal};
 use super::{Its, ItsRegisters};
@@ -11,30 +11,30 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::gits;
 use gic_arch::its::{Command, CommandError};
 
-/// The progress of one command.
+/// Progress of one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum CommandProgress {
-    /// It is carried out.
+    /// The command is complete.
     Done,
-    /// It is carried out as soon as its sweep is.
+    /// The command is complete as soon as its sweep is.
     Begun,
-    /// Something that was begun is not done yet.
+    /// Work that has begun is not complete yet.
     Sweeps,
-    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register.
-    /// Or what was begun finds no memory on the heap.
+    /// The command is a SYNC, and an interrupt changed by an earlier command may still be in a list
+    /// register; or the heap is too exhausted to continue.
     Waits,
 }
 
 impl Its {
-    /// Goes on with what registers asked for, then executes commands until the queue is empty or
-    /// stalled, or a budget's worth is done. What is left is noted.
+    /// Continues the work that registers requested, then executes commands until the queue is empty
+    /// or stalled, or the budget is spent. Records whether work is left.
     pub(super) fn run(&self, state: &mut ItsRegisters) {
         state.is_done = false;
         let progress = self.run_within_budget(state);
         self.lpis.note_work(&mut state.left, progress);
     }
 
-    /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on
+    /// A queue that waits for vCPUs to exit resumes when they do. One that waits for memory resumes
     /// at the next access.
     fn run_within_budget(&self, state: &mut ItsRegisters) -> Progress {
         let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
@@ -56,7 +56,7 @@ impl Its {
                 Some(Ok(CommandProgress::Sweeps)) => continue,
                 Some(Ok(CommandProgress::Done)) => {
                     state.queue.advance();
-                    // It left nothing behind, so nobody need look again.
+                    // The command left no work, so another pass is unnecessary.
                     if !state.queue.has_work() {
                         state.is_done = true;
                         return Progress::Done;
@@ -70,17 +70,17 @@ impl Its {
         Progress::Unfinished
     }
 
-    /// After a restore: commands that wait are left over.
+    /// Records waiting commands as work left, after a restore.
     pub(crate) fn note_restored(&self) {
         let mut state = self.state.lock();
         let is_done = !(state.enabled && state.queue.has_work());
         self.lpis.note_work(&mut state.left, Progress::done(is_done));
     }
 
-    /// Finishes what was begun, in one go.
+    /// Finishes all work that has begun, without a bound.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
-            // A sweep that finds no memory stays begun.
+            // A sweep that cannot allocate stays begun.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)
         });
@@ -89,7 +89,7 @@ impl Its {
         }
     }
 
-    /// Does the next thing that is to be done; `None` if there is none.
+    /// Performs the next step, or returns `None` if nothing is left to do.
     fn advance(
         &self,
         state: &mut ItsRegisters,

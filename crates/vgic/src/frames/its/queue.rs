@@ -1,5 +1,5 @@
-//! The registers of the command queue (IHI 0069 §5.3.1), a ring in the guest's memory. Offsets stay
-//! within the queue, whatever the guest writes.
+//! Registers of the command queue (IHI 0069 §5.3.1), a ring in guest memory. The offsets stay
+//! within the queue, regardless of the guest's writes.
 
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
@@ -10,7 +10,7 @@ use gic_arch::its::{COMMAND_BYTES, RawCommand};
 /// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model treats them as zero, as KVM does.
 const UNALIGNED: u64 = 0xf000;
 
-/// The registers of the queue.
+/// Registers and state of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Queue {
     pub(super) base: Cbaser,
@@ -18,24 +18,24 @@ pub(super) struct Queue {
     written: Cbaser,
     /// Byte offset of the next command to execute.
     read: u32,
-    /// Byte offset at which software writes next.
+    /// Byte offset at which the guest writes its next command.
     write: u32,
     pub(super) stalled: bool,
-    /// The next command was begun, and is consumed when its sweep is done.
+    /// The next command has begun, and is consumed when its sweep is complete.
     pub(super) begun: bool,
-    /// The next command is a SYNC, which waits for these.
+    /// If the next command is a SYNC, the recalls for which it waits.
     pub(super) awaited: Option<Recalls>,
 }
 
 impl Queue {
-    /// `GITS_CBASER` was written: the queue is empty.
+    /// Creates an empty queue for a `GITS_CBASER` that was just written.
     pub(super) const fn at(base: Cbaser) -> Self {
         let written = base;
         let base = written.with_address(written.address() & !UNALIGNED);
         Self { base, written, read: 0, write: 0, stalled: false, begun: false, awaited: None }
     }
 
-    /// A queue with these registers, as far as their offsets lie in it.
+    /// Creates a queue with these registers. An offset beyond the queue becomes 0.
     pub(super) const fn between(base: Cbaser, read: Creadr, write: Cwriter) -> Self {
         let bytes = base.bytes();
         Self {
@@ -49,12 +49,13 @@ impl Queue {
         }
     }
 
-    /// Returns the value that the guest wrote to `GITS_CBASER`, which may name an unaligned queue.
+    /// Returns the value that the guest wrote to `GITS_CBASER`, which may specify an unaligned
+    /// queue.
     pub(super) const fn written(&self) -> Cbaser {
         self.written
     }
 
-    /// Returns the value that the guest wrote to `GITS_CBASER`, if the queue is not aligned.
+    /// Returns the value that the guest wrote to `GITS_CBASER` if it specifies an unaligned queue.
     pub(super) fn unaligned(&self) -> Option<Cbaser> {
         let is_unaligned = self.written.valid() && self.written.address() & UNALIGNED != 0;
         is_unaligned.then_some(self.written)
@@ -65,17 +66,17 @@ impl Queue {
         self.base.address() + u64::from(self.read)
     }
 
-    /// `GITS_CREADR`.
+    /// Returns `GITS_CREADR`.
     pub(super) const fn creadr(&self) -> Creadr {
         Creadr::at_offset(self.read).with_stalled(self.stalled)
     }
 
-    /// `GITS_CWRITER`.
+    /// Returns `GITS_CWRITER`.
     pub(super) const fn cwriter(&self) -> Cwriter {
         Cwriter::at_offset(self.write)
     }
 
-    /// `GITS_CWRITER` was written. An offset beyond the queue is dropped.
+    /// Handles a write to `GITS_CWRITER`. An offset beyond the queue is ignored.
     pub(super) const fn set_cwriter(&mut self, written: Cwriter) {
         if written.offset() < self.base.bytes() {
             self.write = written.offset();
@@ -85,7 +86,7 @@ impl Queue {
         }
     }
 
-    /// Was the next command begun?
+    /// Returns `true` if the next command has begun.
     pub(super) const fn has_begun(&self) -> bool {
         self.begun
     }

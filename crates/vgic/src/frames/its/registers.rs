@@ -1,4 +1,4 @@
-//! The register frames (IHI 0069 §12.19) as a table over [`gits::REGISTERS`].
+//! Register frames of the ITS (IHI 0069 §12.19), as a table over [`gits::REGISTERS`].
 
 use super::queue::Queue;
 use super::tables::{TableRegisters, judge};
@@ -12,7 +12,8 @@ use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 
 impl<'a> Frame<'a, &'a Its> {
-    /// Both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID here and does nothing.
+    /// Registers of both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID and has no
+    /// effect.
     const ITS_REGISTERS: &'a [Register<&'a Its>] = &[
         register!(
             gits::CTLR,
@@ -50,21 +51,22 @@ impl<'a> Frame<'a, &'a Its> {
         register!(gits::TRANSLATER, trigger | _, _, _ | {}),
     ];
 
-    /// The frames of an ITS.
+    /// Both frames of an ITS.
     pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
 }
 
 #[cfg(not(shuttle))]
 #[cfg(test)]
 impl Its {
-    /// The table.
+    /// Returns the register table.
     pub(super) fn registers<'a>() -> &'a [Register<&'a Self>] {
         Frame::ITS.0
     }
 }
 
 impl Its {
-    /// A poll for quiescence makes progress.
+    /// Reads `GITS_CTLR`. Also does work while the ITS is disabled, so that a guest that polls for
+    /// quiescence makes progress.
     fn read_ctlr(&self) -> Ctlr {
         let mut state = self.state.lock();
         if !state.enabled {
@@ -73,7 +75,7 @@ impl Its {
         self.ctlr(&state)
     }
 
-    /// Changes the registers, and goes on by one access's budget.
+    /// Changes the registers, and does up to one access's budget of work.
     fn change<R>(&self, change: impl FnOnce(&mut ItsRegisters) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
@@ -81,7 +83,7 @@ impl Its {
         result
     }
 
-    /// `Enabled` reads as zero until it has taken effect.
+    /// Returns `GITS_CTLR`. `Enabled` reads as zero until it has taken effect.
     fn ctlr(&self, state: &ItsRegisters) -> Ctlr {
         let quiescent = !state.enabled
             && self.lpis.with_kicks_deferred(|control| control.is_quiescent(self.index));
@@ -89,7 +91,8 @@ impl Its {
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
-    /// Enabling is begun, and [finished](Self::finish_enabling) before the guest runs on.
+    /// Writes `GITS_CTLR`. Enabling only begins here, and must be [finished](Self::finish_enabling)
+    /// before the guest resumes.
     fn set_ctlr(&self, lanes: Lanes) {
         self.change(|state| {
             let before = Ctlr::new().with_enabled(state.enabled);
@@ -107,7 +110,7 @@ impl Its {
         self.give_up_enabling(&mut self.state.lock());
     }
 
-    /// Records the faults of the queue and of the tables that the ITS uses from now on.
+    /// Records faults in the queue and in the tables that the ITS is about to use.
     fn judge_tables(&self, state: &ItsRegisters) {
         if let Some(written) = state.queue.unaligned() {
             let detail = FaultDetail::Value(written.into_bits());
@@ -126,7 +129,7 @@ impl Its {
         if state.enabled {
             return self.in_use(gits::CBASER.offset(), lanes);
         }
-        // A guest may write the register as two words.
+        // A guest may write the register as two words, so merge into the value that it wrote.
         let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
         state.queue = Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
@@ -141,7 +144,8 @@ impl Its {
         });
     }
 
-    /// A poll for progress makes it, and shows what was done before.
+    /// Reads `GITS_CREADR`, and then does work, so that a guest that polls makes progress. Returns
+    /// the value from before that work.
     fn creadr(&self) -> u64 {
         let mut state = self.state.lock();
         let creadr = state.queue.creadr().into_bits();
@@ -151,8 +155,8 @@ impl Its {
         creadr
     }
 
-    /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in
-    /// no table.
+    /// Writes `GITS_BASER<index>`. Clearing `Valid` also removes the table's mappings; collections
+    /// that the ITS holds itself are in no table.
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {

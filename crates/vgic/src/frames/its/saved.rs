@@ -1,4 +1,4 @@
-//! An ITS as plain data, and back.
+//! Conversion of an ITS to plain data and back.
 
 use super::queue::Queue;
 use super::tables::TableRegisters;
@@ -15,16 +15,16 @@ use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Shareability};
 use msi_types::{DeviceId, EventId};
 
-/// Bits of a translation table's address that MAPD can name.
+/// Mask of the address bits that MAPD can specify for a translation table.
 const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
 
-/// An ITS whose registers nobody changes meanwhile.
+/// An ITS whose registers are locked against changes.
 pub(crate) struct LockedIts<'a> {
     its: &'a Its,
     state: MutexGuard<'a, ItsRegisters>,
 }
 
-/// Registers of an ITS that can be restored.
+/// Registers that were validated for a restore.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestoredRegisters {
     enabled: bool,
@@ -33,22 +33,22 @@ pub(crate) struct RestoredRegisters {
 }
 
 impl Its {
-    /// Holds the registers.
+    /// Locks the registers.
     pub(crate) fn lock(&self) -> LockedIts<'_> {
         LockedIts { its: self, state: self.state.lock() }
     }
 
-    /// The ITS's base address, which identifies it.
+    /// Returns the ITS's base address, which identifies it.
     pub(crate) fn base(&self) -> u64 {
         self.config.base
     }
 
-    /// The core's number of this ITS.
+    /// Returns the LPI core's index of this ITS.
     pub(crate) fn index(&self) -> ItsIndex {
         self.index
     }
 
-    /// Can this ITS have these registers?
+    /// Validates the saved registers for this ITS.
     pub(crate) fn restorable(&self, saved: &ItsState) -> Result<RestoredRegisters, Problem> {
         Problem::unless_same("GITS_TYPER", saved.typer, self.config.typer().into_bits())?;
         Problem::unless_same("GITS_IIDR", saved.iidr.into(), self.config.iidr.into_bits().into())?;
@@ -74,7 +74,7 @@ impl Its {
             Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
         }
         let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
-        // A table that is taken away takes along what is mapped by it.
+        // Removing a table also removes its mappings, so an invalid table cannot have any.
         let is_held =
             |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
         let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
@@ -84,7 +84,7 @@ impl Its {
         Ok(TableRegisters { devices, collections })
     }
 
-    /// `GITS_CBASER` after this was written to it.
+    /// Returns the value of `GITS_CBASER` after `written` has been written to it.
     fn accepted_cbaser(&self, written: Cbaser) -> Cbaser {
         Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
@@ -93,13 +93,13 @@ impl Its {
         .base
     }
 
-    /// Can there be a collection of this number?
+    /// Checks that a collection can have this number.
     pub(crate) fn check_collection(&self, collection: CollectionId) -> Result<(), Problem> {
         let number = collection.get();
         Problem::unless(self.config.names_collection(number), "collection", number)
     }
 
-    /// Can a device be mapped like this? Its events are looked at elsewhere.
+    /// Checks that a device can be mapped in this way. Does not check its events.
     pub(crate) fn check_device(&self, saved: &DeviceState) -> Result<(), Problem> {
         let id = saved.device.get();
         Problem::unless(u64::from(id) >> self.config.device_id_bits == 0, "DeviceID", id)?;
@@ -113,13 +113,13 @@ impl Its {
     }
 }
 
-/// `GITS_CTLR`, when nothing is left to do.
+/// Returns `GITS_CTLR` of an ITS without unfinished work.
 fn control(enabled: bool) -> u32 {
     Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits()
 }
 
 impl LockedIts<'_> {
-    /// Everything, with `affinity` of a vCPU.
+    /// Saves the ITS. `affinity` maps a vCPU's index to its affinity.
     pub(crate) fn save(
         &self,
         control_side: &Control,
@@ -172,8 +172,8 @@ impl LockedIts<'_> {
         }))
     }
 
-    /// Puts an ITS that is as after reset into a saved state, which was checked: `vcpu` gives the
-    /// vCPU of an affinity.
+    /// Restores a validated state into an ITS that is in its reset state. `vcpu` maps an affinity
+    /// to its vCPU's index.
     pub(crate) fn restore(
         &mut self,
         registers: RestoredRegisters,
@@ -202,7 +202,7 @@ impl LockedIts<'_> {
 }
 
 impl Its {
-    /// Takes the memory that [`restore`](LockedIts::restore) needs beside that of the pool.
+    /// Reserves the memory that [`restore`](LockedIts::restore) needs in addition to the pool's.
     pub(crate) fn reserve(
         &self,
         saved: &ItsState,
@@ -221,7 +221,8 @@ impl Its {
     }
 }
 
-/// The LPI of an event: it goes to its collection's vCPU, else it stays where it is pending.
+/// Returns an event's LPI. Its target is the collection's vCPU or, if the collection is unmapped,
+/// the vCPU that keeps the pending state.
 fn restored(
     saved: &ItsState,
     event: &EventState,

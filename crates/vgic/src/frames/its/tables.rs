@@ -1,8 +1,8 @@
-//! The tables that the guest gives the ITS (`GITS_BASERn`, IHI 0069 §5.2).
+//! Tables that the guest provides to the ITS (`GITS_BASERn`, IHI 0069 §5.2).
 //!
-//! What is mapped is held in the model's own memory. The guest's tables say which identifiers it
-//! has provided for: one beyond their size, or under an invalid first-level entry, is out of range.
-//! Like KVM, the model writes entries only when its state is saved.
+//! The model keeps mappings in host memory. The guest's tables only determine which identifiers are
+//! valid: an identifier beyond a table's size, or under an invalid first-level entry, is out of
+//! range. Like KVM, the model writes table entries only when its state is saved.
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::monitor::events::{FaultDetail, FaultReason};
@@ -11,11 +11,11 @@ use gic_arch::Shareability;
 use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 
-/// Bytes of a device's or collection's entry.
+/// Size of a device or collection table entry in bytes.
 const ENTRY_BYTES: u8 = 8;
 const LEVEL1_BYTES: u64 = 8;
 
-/// The registers that are implemented.
+/// The implemented `GITS_BASERn` registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct TableRegisters {
     pub(super) devices: Baser,
@@ -23,7 +23,7 @@ pub(super) struct TableRegisters {
 }
 
 impl TableRegisters {
-    /// As after reset: no table is valid.
+    /// Returns the registers' reset state: no table is valid.
     pub(super) const fn new(config: &ItsConfig) -> Self {
         let collections = match config.collection_table {
             Some(_) => fixed(Baser::new(), config, TableKind::Collections),
@@ -32,7 +32,7 @@ impl TableRegisters {
         Self { devices: fixed(Baser::new(), config, TableKind::Devices), collections }
     }
 
-    /// `GITS_BASER<index>`.
+    /// Returns `GITS_BASER<index>`.
     pub(super) const fn get(&self, index: u32) -> Baser {
         match index {
             0 => self.devices,
@@ -46,7 +46,7 @@ impl TableRegisters {
         [self.devices, self.collections]
     }
 
-    /// The value of a register after `written` was written to it.
+    /// Returns the value of a register after the guest has written `written` to it.
     pub(super) const fn accepted(config: &ItsConfig, index: u32, written: Baser) -> Baser {
         match (index, config.collection_table) {
             (0, _) => fixed(levels(written, config.device_table), config, TableKind::Devices),
@@ -57,7 +57,7 @@ impl TableRegisters {
 }
 
 impl ItsConfig {
-    /// Returns the value that `GITS_BASER<index>` holds after a guest wrote `written`.
+    /// Returns the value that `GITS_BASER<index>` holds after the guest has written `written`.
     pub const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
         TableRegisters::accepted(self, index, written)
     }
@@ -67,7 +67,7 @@ const fn levels(written: Baser, allowed: TableLevels) -> Baser {
     written.with_indirect(written.indirect() && matches!(allowed, TableLevels::FlatOrTwo))
 }
 
-/// With the read-only fields as they are.
+/// Returns `written` with the values of the read-only fields.
 const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
     let sized = match config.page_sizes {
         PageSizes::Any => written,
@@ -80,8 +80,8 @@ const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
     shared.with_kind(kind).with_entry_bytes_minus_one(ENTRY_BYTES - 1)
 }
 
-/// Has the guest provided for this identifier? First-level entries are read each time: an invalid
-/// one may become valid without a command.
+/// Returns `true` if the guest has provided a table entry for this identifier. First-level entries
+/// are read each time, because an invalid entry may become valid without a command.
 pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
     if !table.valid() {
         return false;
@@ -99,8 +99,8 @@ pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
         .is_ok_and(|entry| Level1Entry::from_bits(entry).valid())
 }
 
-/// Checks that a table is aligned and that every page of it is in memory. Reads the first word of
-/// each page, of which a table has at most 256, and the table's last word.
+/// Checks that a table is aligned and that all its pages are in memory. Reads the first word of
+/// each page, of which a table has at most 256, and the last word of the table.
 pub(super) fn judge(
     table: Baser,
     memory: &dyn GuestMemory,

@@ -1,10 +1,11 @@
-//! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at
-//! one redistributor and take it back. A device that can write there can send any LPI.
+//! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` makes an LPI pending at one redistributor, and
+//! `GICR_CLRLPIR` clears its pending state. A device with access to these registers can signal any
+//! LPI.
 //!
-//! A message takes no lock and allocates nothing: each LPI of the redistributor's tables has a word
-//! there from `EnableLPIs` on. Ignored are everything while LPIs are disabled here, and LPIs beyond
-//! the distributor's or the tables' INTID bits. Everything is ignored if the machine has no direct
-//! LPIs.
+//! A message takes no lock and allocates no memory, because `EnableLPIs` allocates a word for each
+//! LPI of the redistributor's tables. Messages are ignored while LPIs are disabled at the
+//! redistributor, if the LPI exceeds the distributor's or the tables' INTID bits, and on a machine
+//! without direct LPIs.
 
 use crate::frames::redistributor::Redistributor;
 use crate::frames::registers::{Lanes, low_word};
@@ -15,8 +16,8 @@ use gic_arch::{IntId, Lpi, gicr};
 use msi_types::Delivery;
 
 impl Redistributor<'_> {
-    /// A write of 32 or 64 bits at an offset from RD_base; `None` if there is no doorbell of that
-    /// width.
+    /// Handles a 32-bit or 64-bit write at an offset from RD_base. Returns `None` if no doorbell of
+    /// this width exists there.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let act = match offset {
             _ if offset == gicr::SETLPIR.offset() => Self::set_lpi,
@@ -27,14 +28,14 @@ impl Redistributor<'_> {
         (taken && self.config.direct_lpi).then(|| act(self, value))
     }
 
-    /// A CPU's write to `GICR_SETLPIR`. A narrower write is zero-extended.
+    /// Handles a CPU's write to `GICR_SETLPIR`. A narrower write is zero-extended.
     pub(crate) fn write_setlpir(self, lanes: Lanes) {
         if let Some(value) = lanes.zero_extended().filter(|_| self.config.direct_lpi) {
             let _ = self.set_lpi(value);
         }
     }
 
-    /// A CPU's write to `GICR_CLRLPIR`.
+    /// Handles a CPU's write to `GICR_CLRLPIR`. A narrower write is zero-extended.
     pub(crate) fn write_clrlpir(self, lanes: Lanes) {
         if let Some(value) = lanes.zero_extended().filter(|_| self.config.direct_lpi) {
             let _ = self.clear_lpi(value);
@@ -53,7 +54,8 @@ impl Redistributor<'_> {
         }
     }
 
-    /// Never leaves the LPI pending.
+    /// Clears the LPI's pending state. Always returns [`Delivery::Blocked`], because no interrupt
+    /// becomes pending.
     fn clear_lpi(self, value: u64) -> Delivery {
         if let Some((lpis, lpi)) =
             self.lpis.zip(self.implemented_lpi(gicr::CLRLPIR.offset(), value))
@@ -63,8 +65,8 @@ impl Redistributor<'_> {
         Delivery::Blocked
     }
 
-    /// Returns the LPI that a value written to `register` names, if the distributor implements it.
-    /// Bits above the INTID are RES0.
+    /// Returns the LPI that a value written to `register` names, or records a fault if the
+    /// distributor does not implement it. Bits above the INTID are RES0.
     fn implemented_lpi(self, register: u32, value: u64) -> Option<Lpi> {
         let id_bits = self.config.lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

@@ -1,4 +1,4 @@
-//! The registers of a redistributor that concern LPIs.
+//! Redistributor registers that concern LPIs.
 
 use super::Redistributor;
 use crate::config::Coherence;
@@ -10,19 +10,20 @@ use gic_arch::gicr::{self, Pendbaser, Propbaser};
 use gic_arch::{IntId, Lpi, Shareability, lpi};
 use msi_types::Cpu;
 
-/// The registers' values.
+/// Values of the registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LpiRegisters {
     /// `GICR_CTLR.EnableLPIs`.
     pub(crate) enabled: bool,
     pub(crate) propbaser: Propbaser,
-    /// As written: with `PTZ`, which does not read back, until LPIs are enabled.
+    /// `GICR_PENDBASER` as accepted. Includes `PTZ`, which does not read back, until LPIs are
+    /// enabled.
     pub(crate) pendbaser: Pendbaser,
     /// `GICR_PENDBASER` as written, including RES0 bits.
     pub(crate) written_pendbaser: u64,
 }
 
-/// Bits of `GICR_PENDBASER` below the address of a table aligned to 64 KiB that are RES0 (IHI 0069
+/// RES0 bits of `GICR_PENDBASER` that an address aligned to less than 64 KiB would set (IHI 0069
 /// §12.11).
 const UNALIGNED: u64 = 0xf000;
 
@@ -38,9 +39,9 @@ impl LpiRegisters {
 }
 
 impl<'a> Redistributor<'a> {
-    /// `GICR_CTLR.EnableLPIs` was written. Setting it is begun, and
-    /// [finished](Self::finish_enabling) before the guest runs on. Clearing it has an effect only
-    /// where [`can_clear_enable_lpis`] says so.
+    /// Handles a write to `GICR_CTLR.EnableLPIs`. Enabling only begins here, and must be
+    /// [finished](Self::finish_enabling) before the guest resumes. Clearing has an effect only if
+    /// [`can_clear_enable_lpis`] is set.
     ///
     /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
     pub(super) fn set_enable_lpis(self, enable: bool) {
@@ -50,18 +51,18 @@ impl<'a> Redistributor<'a> {
         self.give_up_enabling(lpis);
     }
 
-    /// Finishes what setting `EnableLPIs` began, in time that is in proportion to what is mapped.
+    /// Finishes enabling LPIs, in time proportional to the number of mappings.
     pub(crate) fn finish_enabling(self) {
         if let Some(lpis) = self.lpis {
-            // With no lock held: a kick may come back to these registers.
+            // Hold no lock here: a kick may access these registers.
             if lpis.finish_enabling(self.cpu).is_err() {
                 self.give_up_enabling(lpis);
             }
         }
     }
 
-    /// If the heap has no memory for what enabling takes, LPIs are disabled again. What is pending
-    /// goes back into the pending table.
+    /// Disables LPIs again if the heap is too exhausted to enable them. Pending state is written
+    /// back to the pending table.
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
@@ -80,7 +81,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// The enable that takes `PTZ` consumes it: disabling LPIs writes what is pending to the table.
+    /// Begins to enable or disable LPIs. Enabling consumes `PTZ`, because disabling LPIs writes
+    /// pending state to the table.
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
@@ -106,7 +108,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Records the faults of the tables that the redistributor uses from now on.
+    /// Records faults in the tables that the redistributor is about to use.
     fn judge_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
         let LpiRegisters { propbaser, written_pendbaser, .. } = *registers;
         if propbaser.id_bits() < lpi::MIN_ID_BITS {
@@ -125,29 +127,30 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Was `EnableLPIs` cleared, and is what was pending not yet in the pending table
-    /// (`GICR_CTLR.RWP`)?
+    /// Returns `true` if `EnableLPIs` was cleared, but pending state has not all been written to
+    /// the pending table (`GICR_CTLR.RWP`).
     pub(super) fn is_disabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
             lpis.with_kicks_deferred(|control| control.is_disabling(self.cpu.get()))
         })
     }
 
-    /// Was `EnableLPIs` set, and has that not taken effect everywhere?
+    /// Returns `true` if `EnableLPIs` was set, but has not taken full effect.
     pub(crate) fn is_enabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
             lpis.with_kicks_deferred(|control| control.is_enabling(self.cpu.get()))
         })
     }
 
-    /// Is an invalidation not complete (`GICR_SYNCR.Busy`)?
+    /// Returns `true` while an invalidation is incomplete (`GICR_SYNCR.Busy`).
     pub(super) fn is_invalidating(self) -> bool {
         self.lpis.is_some_and(|lpis| {
             lpis.with_kicks_deferred(|control| control.is_invalidating(self.cpu.get()))
         })
     }
 
-    /// Goes on with what a register began, as its poller asks for the end.
+    /// Continues the work that register writes began, because the guest is polling for its
+    /// completion.
     pub(super) fn advance(self) {
         if let Some(lpis) = self.lpis {
             lpis.advance_registers();
@@ -158,7 +161,7 @@ impl<'a> Redistributor<'a> {
         self.registers.lpis.lock().propbaser
     }
 
-    /// `GICR_PENDBASER`; `PTZ` reads as zero.
+    /// Returns `GICR_PENDBASER`. `PTZ` reads as zero.
     pub(super) fn pendbaser(self) -> Pendbaser {
         self.registers.lpis.lock().pendbaser.with_pending_table_zero(false)
     }
@@ -170,7 +173,7 @@ impl<'a> Redistributor<'a> {
         });
     }
 
-    /// `GICR_PROPBASER` after this was written to it.
+    /// Returns the value of `GICR_PROPBASER` after `written` has been written to it.
     pub(super) fn accepted_propbaser(self, written: Propbaser) -> Propbaser {
         Propbaser::new()
             .with_id_bits_minus_one(written.id_bits_minus_one())
@@ -188,7 +191,8 @@ impl<'a> Redistributor<'a> {
         });
     }
 
-    /// `GICR_PENDBASER` after this was written to it, with `PTZ`.
+    /// Returns the value of `GICR_PENDBASER`, including `PTZ`, after `written` has been written to
+    /// it.
     pub(super) fn accepted_pendbaser(self, written: Pendbaser) -> Pendbaser {
         Pendbaser::new()
             .with_inner_cache(written.inner_cache())
@@ -198,8 +202,8 @@ impl<'a> Redistributor<'a> {
             .with_pending_table_zero(written.pending_table_zero())
     }
 
-    /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that
-    /// UNPREDICTABLE).
+    /// Changes a table register. Writes are ignored on a machine without LPIs, and while LPIs are
+    /// enabled, which IHI 0069 makes UNPREDICTABLE.
     fn set_tables(self, register: u32, lanes: Lanes, change: impl FnOnce(&mut LpiRegisters)) {
         if self.lpis.is_none() {
             return;
@@ -214,7 +218,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Shareability that software reads back; non-shareable, it has to clean its tables.
+    /// Returns the shareability that reads back. If it is Non-shareable, software must clean its
+    /// tables.
     fn shareability(self, written: Shareability) -> Shareability {
         match self.config.coherence {
             Coherence::Coherent => written,
@@ -222,7 +227,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// `GICR_INVLPIR`.
+    /// Handles a write to `GICR_INVLPIR`.
     pub(super) fn invalidate(self, lanes: Lanes) {
         let config = self.config;
         let implemented = config.redistributor_invalidation || config.direct_lpi;
@@ -236,7 +241,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// `GICR_INVALLR`.
+    /// Handles a write to `GICR_INVALLR`.
     pub(super) fn invalidate_all(self, lanes: Lanes) {
         let config = self.config;
         let implemented = config.redistributor_invalidation || config.direct_lpi;
@@ -248,9 +253,9 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// The LPI that a written register names, if LPIs are enabled here. A narrower write is
-    /// zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI 0069,
-    /// `GICR_INVLPIR`).
+    /// Returns the LPI that a written register names, if LPIs are enabled at this redistributor. A
+    /// narrower write is zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI
+    /// 0069, `GICR_INVLPIR`).
     fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
         let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
@@ -261,7 +266,7 @@ impl<'a> Redistributor<'a> {
         Some((lpis, lpi?))
     }
 
-    /// The LPIs, if they are enabled here.
+    /// Returns the LPI core, if LPIs are enabled at this redistributor.
     fn enabled_lpis(self) -> Option<&'a LpiCore> {
         self.lpis.filter(|_| self.registers.lpis.lock().enabled)
     }

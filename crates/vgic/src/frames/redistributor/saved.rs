@@ -1,4 +1,4 @@
-//! A redistributor's registers as plain data, and back.
+//! Conversion of a redistributor's registers to plain data and back.
 
 use super::{LpiRegisters, Redistributor};
 use crate::config::SecurityView;
@@ -8,17 +8,17 @@ use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 
-/// Registers and interrupts of a redistributor that can be restored.
+/// Registers and interrupts of a redistributor that were validated for a restore.
 #[derive(Debug)]
 pub(crate) struct RestoredRedistributor {
-    /// The groups that its PE takes part in, without the CPU interface's.
+    /// Participation of the PE, without the groups that its CPU interface enables.
     pub(crate) participation: u32,
     pub(crate) lpi_registers: LpiRegisters,
     pub(crate) interrupts: Vec<RestoredInterrupt>,
 }
 
 impl Redistributor<'_> {
-    /// Everything but LPIs.
+    /// Saves everything except LPIs.
     pub(crate) fn save(self) -> Result<RedistributorState, OutOfMemory> {
         let registers = *self.registers.lpis.lock();
         Ok(RedistributorState {
@@ -32,8 +32,8 @@ impl Redistributor<'_> {
         })
     }
 
-    /// Can this redistributor have these registers? Its interrupts and LPIs are looked at
-    /// elsewhere.
+    /// Validates the saved registers for this redistributor. Does not check its interrupts and
+    /// LPIs.
     pub(crate) fn restorable(
         self,
         saved: &RedistributorState,
@@ -69,7 +69,7 @@ impl Redistributor<'_> {
         })
     }
 
-    /// The `DPG` bits that this guest can set, of those that are.
+    /// Returns those of the `DPG` bits in `ctlr` that this guest can set.
     fn declined(self, ctlr: Ctlr) -> u32 {
         let settable = match (self.config.one_of_n, self.config.security) {
             (false, _) => 0,
@@ -93,7 +93,7 @@ impl Redistributor<'_> {
     }
 }
 
-/// No bits beside those that this model gives a meaning.
+/// Returns `true` if only bits that this model implements are set.
 fn is_complete(ctlr: Ctlr) -> bool {
     let known = Ctlr::new()
         .with_enable_lpis(true)
