@@ -1,6 +1,6 @@
-//! The device attributes by which Linux's KVM shows its GICv3 and ITS to a monitor
-//! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`): groups, encodings, error
-//! numbers.
+//! The device attributes through which Linux's KVM exposes its GICv3 and ITS to a monitor
+//! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`): groups, encodings and
+//! error numbers.
 
 mod entries;
 
@@ -11,59 +11,59 @@ use bitfield_struct::bitfield;
 use gic_arch::Affinity;
 use gic_arch::icc::SysRegEncoding;
 
-/// A device attribute, of the GICv3 or of an ITS; its value is at most 64 bits wide.
+/// A device attribute of the GICv3 or of an ITS. Its value is at most 64 bits wide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Attribute {
-    /// Address of a frame: a value of [`frame`].
+    /// Address of a frame, selected by a value of [`frame`].
     Address(u64),
-    /// A distributor register, 32 bits; of wider ones, the half at this offset.
+    /// A 32-bit distributor register, or the half at this offset of a wider register.
     Distributor {
-        /// Bytes from the frame's base.
+        /// Offset in bytes from the frame's base.
         offset: u32,
     },
-    /// Number of INTIDs below 1024, the private ones included. 32 bits.
+    /// Number of INTIDs below 1024, including the private ones. 32 bits.
     InterruptCount,
-    /// A command: a value of [`control`].
+    /// A command, selected by a value of [`control`].
     Control(u64),
-    /// A redistributor register, 32 bits; of wider ones, the half at this offset.
+    /// A 32-bit redistributor register, or the half at this offset of a wider register.
     Redistributor {
-        /// vCPU of the redistributor.
+        /// Affinity of the redistributor's vCPU.
         cpu: Affinity,
-        /// Bytes from RD_base.
+        /// Offset in bytes from RD_base.
         offset: u32,
     },
     /// A CPU interface register, 64 bits.
     SystemRegister {
-        /// vCPU of the CPU interface.
+        /// Affinity of the CPU interface's vCPU.
         cpu: Affinity,
-        /// System register.
+        /// Encoding of the system register.
         register: SysRegEncoding,
     },
     /// Information on 32 wired interrupts, 32 bits.
     Levels {
-        /// vCPU, if the interrupts are private.
+        /// Affinity of the vCPU, if the interrupts are private.
         cpu: Affinity,
-        /// Requested information: [`LINE_LEVEL`] alone is defined.
+        /// Requested information, of which only [`LINE_LEVEL`] is defined.
         info: u32,
-        /// INTID of the first: a multiple of 32, below 1024.
+        /// INTID of the first interrupt: a multiple of 32, below 1024.
         first: u16,
     },
     /// An ITS register, always 64 bits.
     Its {
-        /// Bytes from the control frame's base.
+        /// Offset in bytes from the control frame's base.
         offset: u64,
     },
-    /// INTID of the PPI by which the virtual interface asks for maintenance, for guests that are
-    /// hypervisors, 32 bits. From Linux 6.16 on.
+    /// INTID of the PPI with which the virtual interface signals maintenance interrupts, for guests
+    /// that are hypervisors. 32 bits. Available since Linux 6.16.
     MaintenanceInterrupt,
 }
 
-/// The group does not exist on a GICv3 or ITS.
+/// Error for an attribute group that neither a GICv3 nor an ITS has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a GICv3 and an ITS have no attribute group {0}")]
 pub struct UnknownGroup(pub u32);
 
-/// [`Attribute::Levels`]: are the lines high?
+/// Information in [`Attribute::Levels`] for the levels of the lines.
 pub const LINE_LEVEL: u32 = 0;
 
 /// Values of [`Attribute::Address`].
@@ -78,36 +78,37 @@ pub mod frame {
     /// [`RedistributorRegion`](super::RedistributorRegion).
     pub const REDISTRIBUTOR_REGION: u64 = 5;
 
-    /// Address of a frame that was not given one.
+    /// Address of a frame that has not been assigned one.
     pub const NOWHERE: u64 = u64::MAX;
 }
 
-/// The value of [`frame::REDISTRIBUTOR_REGION`]: where consecutive redistributors lie, for how many
-/// there is room.
+/// Value of [`frame::REDISTRIBUTOR_REGION`]: address and size of a region of consecutive
+/// redistributors.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct RedistributorRegion {
-    /// Number of the region, from 0 on without a gap. Who reads the attribute says it here.
+    /// Number of the region, starting at 0 without gaps. A reader of the attribute passes it in
+    /// this field.
     #[bits(12)]
     pub index: u16,
-    /// Zero.
+    /// Must be zero.
     #[bits(4)]
     pub flags: u8,
-    /// Bits 51:16 of the first one's address.
+    /// Bits 51:16 of the first redistributor's address.
     #[bits(36)]
     pub base_51_16: u64,
-    /// For how many; not zero.
+    /// Number of redistributors in the region; must not be zero.
     #[bits(12)]
     pub count: u16,
 }
 
 impl RedistributorRegion {
-    /// Guest physical address of the first redistributor.
+    /// Returns the guest physical address of the first redistributor.
     pub const fn base(self) -> u64 {
         self.base_51_16() << 16
     }
 
-    /// With the first redistributor at `base`; bits 15:0 and 63:52 are dropped.
+    /// Sets the address of the first redistributor. Bits 15:0 and 63:52 of `base` are dropped.
     pub const fn with_base(self, base: u64) -> Self {
         self.with_base_51_16((base >> 16) & 0xf_ffff_ffff)
     }
@@ -115,19 +116,19 @@ impl RedistributorRegion {
 
 /// Values of [`Attribute::Control`].
 pub mod control {
-    /// Both devices: no more vCPUs, no more addresses.
+    /// Both devices: completes the initialization. vCPUs and addresses cannot be added afterwards.
     pub const INIT: u64 = 0;
-    /// ITS: write its tables to guest memory.
+    /// ITS: writes its tables to guest memory.
     pub const ITS_SAVE_TABLES: u64 = 1;
-    /// ITS: read its tables from guest memory.
+    /// ITS: reads its tables from guest memory.
     pub const ITS_RESTORE_TABLES: u64 = 2;
-    /// GICv3: write the LPIs' pending bits to guest memory.
+    /// GICv3: writes the LPIs' pending bits to guest memory.
     pub const SAVE_PENDING_TABLES: u64 = 3;
-    /// ITS: as after creation.
+    /// ITS: restores the state after creation.
     pub const ITS_RESET: u64 = 4;
 }
 
-/// Numbers of the groups.
+/// Numbers of the attribute groups.
 mod group {
     pub(super) const ADDRESS: u32 = 0;
     pub(super) const DISTRIBUTOR: u32 = 1;
@@ -141,11 +142,11 @@ mod group {
 }
 
 impl Attribute {
-    /// From the group and attribute numbers. Bits that the group does not use are ignored, as KVM
+    /// Decodes group and attribute numbers. Bits that the group does not use are ignored, as KVM
     /// does.
     ///
     /// # Errors
-    /// [`UnknownGroup`] if neither device has it.
+    /// [`UnknownGroup`] if neither device has the group.
     pub const fn decode(group: u32, attribute: u64) -> Result<Self, UnknownGroup> {
         let low = low_half(attribute);
         let cpu = Affinity::from_packed(low_half(attribute >> 32));
@@ -174,7 +175,7 @@ impl Attribute {
         })
     }
 
-    /// The group's number.
+    /// Returns the group's number.
     pub const fn group(self) -> u32 {
         match self {
             Self::Address(_) => group::ADDRESS,
@@ -189,8 +190,8 @@ impl Attribute {
         }
     }
 
-    /// The attribute's number in its group. Of [`Levels`](Self::Levels), what is above its field is
-    /// dropped.
+    /// Returns the attribute's number in its group. Bits of [`Levels`](Self::Levels) that exceed
+    /// their field are dropped.
     pub const fn number(self) -> u64 {
         match self {
             Self::Address(number) | Self::Control(number) | Self::Its { offset: number } => number,
@@ -204,7 +205,7 @@ impl Attribute {
         }
     }
 
-    /// Width of the value in bytes, as KVM reads and writes it; commands have none.
+    /// Returns the width of the value in bytes, as KVM reads and writes it. Commands have no value.
     pub const fn bytes(self) -> usize {
         match self {
             Self::Control(_) => 0,
@@ -230,43 +231,43 @@ const fn low_half(value: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Linux's error numbers that accesses to attributes of these devices return.
+/// Error numbers that Linux returns for accesses to attributes of these devices.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Errno {
-    /// `ENOENT`: no such region.
+    /// `ENOENT`: the region does not exist.
     #[error("no such region (ENOENT)")]
     NoEntry,
-    /// `ENXIO`: no such register, or the device has no address yet.
+    /// `ENXIO`: the register does not exist, or the device has no address yet.
     #[error("no such register, or the device has no address yet (ENXIO)")]
     NoRegister,
     /// `E2BIG`: beyond the guest's address space.
     #[error("beyond the guest's address space (E2BIG)")]
     TooBig,
-    /// `ENOMEM`.
+    /// `ENOMEM`: memory is exhausted.
     #[error("no memory left (ENOMEM)")]
     NoMemory,
-    /// `EACCES`: held in hardware.
+    /// `EACCES`: the state is held in hardware.
     #[error("held in hardware (EACCES)")]
     NoAccess,
-    /// `EFAULT`: guest memory cannot be read or written there.
-    #[error("guest memory cannot be read or written there (EFAULT)")]
+    /// `EFAULT`: guest memory cannot be read or written at this address.
+    #[error("guest memory cannot be read or written (EFAULT)")]
     Fault,
-    /// `EBUSY`: not in this state, or a vCPU runs.
-    #[error("not in this state, or a vCPU runs (EBUSY)")]
+    /// `EBUSY`: the attribute cannot change in this state, or a vCPU is running.
+    #[error("the attribute cannot change in this state, or a vCPU is running (EBUSY)")]
     Busy,
-    /// `EEXIST`: set already, or twice in a table.
-    #[error("set already, or twice in a table (EEXIST)")]
+    /// `EEXIST`: the attribute is already set, or an entry occurs twice in a table.
+    #[error("already set, or an entry occurs twice in a table (EEXIST)")]
     Exists,
-    /// `ENODEV`: not of this device.
+    /// `ENODEV`: this device does not have the attribute.
     #[error("not an attribute of this device (ENODEV)")]
     NoDevice,
-    /// `EINVAL`: the value cannot be.
-    #[error("the value cannot be (EINVAL)")]
+    /// `EINVAL`: the value is invalid.
+    #[error("the value is invalid (EINVAL)")]
     Invalid,
 }
 
 impl Errno {
-    /// All of them.
+    /// All error numbers.
     pub const ALL: [Self; 10] = [
         Self::NoEntry,
         Self::NoRegister,
@@ -280,7 +281,7 @@ impl Errno {
         Self::Invalid,
     ];
 
-    /// Linux's number, positive.
+    /// Returns Linux's number, as a positive value.
     pub const fn number(self) -> i32 {
         match self {
             Self::NoEntry => 2,
@@ -296,7 +297,7 @@ impl Errno {
         }
     }
 
-    /// From Linux's number; `None` for one that these devices do not give.
+    /// Returns the error with Linux's number, or `None` if these devices do not return it.
     pub fn from_number(number: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|errno| errno.number() == number)
     }

@@ -1,11 +1,11 @@
-//! The attributes that exist (`KVM_HAS_DEVICE_ATTR`).
+//! Existence of attributes (`KVM_HAS_DEVICE_ATTR`).
 
 use crate::abi::{Attribute, Errno, LINE_LEVEL, control, frame};
 use crate::{interface, its};
 use gic_arch::gicr;
 use gic_arch::{IntIdField, gicd, id};
 
-/// Is it one of an ITS?
+/// Checks that an ITS has the attribute.
 pub(super) fn its_has(attribute: Attribute) -> Result<(), Errno> {
     match attribute {
         Attribute::Address(frame::ITS)
@@ -20,8 +20,8 @@ pub(super) fn its_has(attribute: Attribute) -> Result<(), Errno> {
     }
 }
 
-/// Is it one of a GICv3 with so many INTIDs below 1024? Of its CPUs, only those that it has are
-/// asked for.
+/// Checks that a GICv3 with `interrupts` INTIDs below 1024 has the attribute. The caller must have
+/// checked the CPU.
 pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno> {
     let known = match attribute {
         Attribute::Address(number) => {
@@ -46,17 +46,17 @@ pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno
     if known { Ok(()) } else { Err(Errno::NoRegister) }
 }
 
-/// Offset of a register, and its bytes.
+/// Offset of a register, and its size in bytes.
 type RegisterSpan = (u32, u32);
 
-/// Of the distributor, those that are not of interrupts.
+/// Distributor registers that do not concern single interrupts.
 const DISTRIBUTOR: &[RegisterSpan] = &[
     (gicd::CTLR.offset(), 16),
     (gicd::STATUSR.offset(), 4),
     (IDENTIFICATION, IDENTIFICATION_BYTES),
 ];
 
-/// Of the distributor, those with fields of interrupts, beside the routes.
+/// Distributor registers with a field per interrupt, except the routes.
 const FIELDS: &[IntIdField] = &[
     gicd::IGROUPR,
     gicd::ISENABLER,
@@ -98,13 +98,13 @@ const REDISTRIBUTOR: &[RegisterSpan] = &[
 const IDENTIFICATION: u32 = id::REGISTERS.info("").offset;
 const IDENTIFICATION_BYTES: u32 = 48;
 
-/// Is there a word of 32 bits of one of these?
+/// Returns `true` if one of the registers contains an aligned 32-bit word at `offset`.
 fn within(spans: &[RegisterSpan], offset: u32) -> bool {
     let here = |(start, bytes): &RegisterSpan| (*start..start + bytes).contains(&offset);
     offset.is_multiple_of(4) && spans.iter().any(here)
 }
 
-/// The first interrupt with a field at this offset of the distributor.
+/// Returns the first interrupt with a field at this offset of the distributor.
 fn of_interrupt(offset: u32) -> Option<u32> {
     if !offset.is_multiple_of(4) {
         return None;

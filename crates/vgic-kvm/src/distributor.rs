@@ -1,4 +1,4 @@
-//! The distributor's registers.
+//! Attributes of the distributor's registers.
 
 use crate::abi::Errno;
 use crate::interrupts;
@@ -7,14 +7,14 @@ use gic_arch::gicd::{self, Ctlr};
 use gic_arch::{IntId, id};
 use vgic::saved_state::DistributorState;
 
-/// Value of `GICD_STATUSR`; `GICR_STATUSR` reads as zero.
+/// Value of `GICD_STATUSR`. `GICR_STATUSR` reads as zero.
 const STATUS: u32 = u32::MAX;
-/// `GICD_PIDR2`, `GICR_PIDR2`: a GICv3.
+/// Value of `GICD_PIDR2` and `GICR_PIDR2`, which identifies a GICv3.
 pub(super) const PIDR2: u32 = 0x3b;
-/// Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.
+/// Mask of Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.
 const AFFINITY: u32 = 0x00ff_ffff;
 
-/// The register at `offset`, or the half of it.
+/// Reads the register, or half of a register, at `offset`.
 pub(crate) fn get(state: &DistributorState, offset: u32) -> u32 {
     match offset {
         _ if offset == gicd::CTLR.offset() => state.ctlr,
@@ -28,11 +28,11 @@ pub(crate) fn get(state: &DistributorState, offset: u32) -> u32 {
     }
 }
 
-/// Writes the register at `offset`, or the half of it.
+/// Writes the register, or half of a register, at `offset`.
 pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Result<(), Errno> {
     match offset {
         _ if offset == gicd::CTLR.offset() => {
-            // KVM cannot forward Group 0 alone.
+            // KVM cannot forward Group 0 without Group 1.
             let written = Ctlr::from(word);
             let both = written.enable_grp0() && written.enable_grp1();
             state.ctlr = Ctlr::from(state.ctlr)
@@ -41,7 +41,8 @@ pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Resul
                 .with_e1nwf(written.e1nwf())
                 .into_bits();
         }
-        // The guest of another machine, or of one of another revision, would see this one.
+        // Any other value would mean another machine or another revision, which the guest could
+        // observe.
         _ if offset == gicd::IIDR.offset() && word != state.iidr => return Err(Errno::Invalid),
         _ if offset == gicd::IIDR.offset() => {}
         _ => {
@@ -53,14 +54,15 @@ pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Resul
     Ok(())
 }
 
-/// The half of `GICD_IROUTER<n>` at `offset`; `None` if there is none.
+/// Returns the half of `GICD_IROUTER<n>` at `offset`, or `None` if no route is located there.
 fn route(state: &DistributorState, offset: u32) -> Option<u32> {
     let (intid, register) = routed(offset)?;
     let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
     Some(half(state.interrupts.get(at)?.route, register, offset))
 }
 
-/// `Aff3` stays zero, and a route names one PE.
+/// Writes the half of `GICD_IROUTER<n>` at `offset`. `Aff3` stays zero, and a route names exactly
+/// one PE.
 fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()> {
     let (intid, register) = routed(offset)?;
     let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
@@ -71,7 +73,7 @@ fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()>
     Some(())
 }
 
-/// The interrupt whose route lies at `offset`, and where the register begins.
+/// Returns the interrupt whose route is at `offset`, and the offset of its register.
 fn routed(offset: u32) -> Option<(IntId, u32)> {
     let index = gicd::IROUTER.info("").index_of(offset).filter(|_| offset.is_multiple_of(4))?;
     Some((IntId::new(index), gicd::IROUTER.get(index)?.offset()))

@@ -1,4 +1,4 @@
-//! The CPU interface's registers, with one security state and 5 priority bits.
+//! Attributes of the CPU interface's registers, with one security state and 5 priority bits.
 
 use crate::abi::Errno;
 use crate::word::low_word;
@@ -10,7 +10,7 @@ const SMALLEST_BPR0: u8 = 2;
 const SMALLEST_BPR1: u8 = 3;
 const LARGEST_BPR: u8 = 7;
 
-/// Is there a register, whether or not 5 priority bits have a use for it?
+/// Returns `true` if the register exists, regardless of whether 5 priority bits use it.
 pub(super) fn has(register: SysRegEncoding) -> bool {
     !matches!(Which::of(register), Err(Errno::NoEntry))
 }
@@ -75,7 +75,8 @@ enum Which {
 }
 
 impl Which {
-    /// `EINVAL` for active priorities that 5 bits do not have, `ENOENT` for what is no state.
+    /// Identifies a register: `EINVAL` for active priorities beyond 5 bits, `ENOENT` for registers
+    /// without state.
     fn of(register: SysRegEncoding) -> Result<Self, Errno> {
         let beyond =
             |group: [icc::SysReg<u64>; 4]| group.iter().any(|which| which.encoding() == register);

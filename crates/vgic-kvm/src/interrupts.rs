@@ -1,4 +1,5 @@
-//! Registers with a field for each wired interrupt: distributor and redistributors have the same.
+//! Registers with one field per wired interrupt, which the distributor and the redistributors have
+//! in common.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -6,12 +7,12 @@ use doorbell_fallible::try_collect;
 use gic_arch::{IntId, IntIdClass, IntIdField, gicd, gicr};
 use vgic::saved_state::{InterruptState, SavedState};
 
-/// Priority bits that KVM keeps.
+/// Mask of the priority bits that KVM keeps.
 const PRIORITY_MASK: u8 = 0xf8;
-/// An edge in `ICFGR`.
+/// Field value of an edge-triggered interrupt in `ICFGR`.
 const EDGE: u32 = 2;
 
-/// A register with a field for each interrupt.
+/// A register with one field per interrupt.
 pub(super) struct FieldRegister {
     field: IntIdField,
     get: fn(&InterruptState) -> u32,
@@ -42,7 +43,8 @@ pub(super) const REDISTRIBUTOR: &[FieldRegister] = &field_registers([
     gicr::ICFGR,
 ]);
 
-/// Of `ICPENDR`, reads as zero and writes are ignored, as of registers that are not here.
+/// Describes the registers with these fields. Registers that are not listed, such as `ICPENDR`,
+/// read as zero and ignore writes.
 const fn field_registers(fields: [IntIdField; 8]) -> [FieldRegister; 8] {
     let [group, enable, disable, pend, activate, deactivate, priority, trigger] = fields;
     [
@@ -95,14 +97,14 @@ fn deactivate_if(interrupt: &mut InterruptState, bits: u32) {
     }
 }
 
-/// Private interrupts keep theirs.
+/// Writes a field of `ICFGR`. The triggers of private interrupts are fixed.
 fn set_trigger(interrupt: &mut InterruptState, bits: u32) {
     if interrupt.intid.is_shared() {
         interrupt.edge = bits & EDGE != 0;
     }
 }
 
-/// The register at `offset`; `None` if it is of none of these kinds.
+/// Reads the register at `offset`, or returns `None` if it is not in `registers`.
 pub(super) fn get(
     registers: &[FieldRegister],
     interrupts: &[InterruptState],
@@ -117,7 +119,7 @@ pub(super) fn get(
     Some(fields.fold(0, |register, field| register | field))
 }
 
-/// Writes the register at `offset`; `None` if it is of none of these kinds.
+/// Writes the register at `offset`, or returns `None` if it is not in `registers`.
 pub(super) fn set(
     registers: &[FieldRegister],
     interrupts: &mut [InterruptState],
@@ -147,14 +149,14 @@ fn locate(registers: &[FieldRegister], offset: u32) -> Option<(&FieldRegister, u
     })
 }
 
-/// Returns a bit for each of 32 lines from `first` on that is high. KVM does not look at lines of
-/// edge-triggered interrupts.
+/// Returns a bitmap of the high lines among the 32 lines starting at `first`. Like KVM, ignores the
+/// lines of edge-triggered interrupts.
 pub(super) fn levels(interrupts: &[InterruptState], first: u16) -> u32 {
     let high = interrupts.iter().filter(|interrupt| interrupt.line && !interrupt.edge);
     high.filter_map(|interrupt| bit_of(interrupt.intid, first)).fold(0, |word, bit| word | bit)
 }
 
-/// Drives 32 lines from `first` on. Makes no edge.
+/// Sets the levels of 32 lines starting at `first`, without causing edges.
 pub(super) fn set_levels(interrupts: &mut [InterruptState], first: u16, word: u32) {
     for interrupt in interrupts {
         let bit =
@@ -170,7 +172,7 @@ fn bit_of(intid: IntId, first: u16) -> Option<u32> {
     Some(1 << distance)
 }
 
-/// Has the state list all of its interrupts.
+/// Makes the state list all of its interrupts.
 pub(super) fn list_all(state: &mut SavedState, spis: u32) -> Result<(), TryReserveError> {
     fill(&mut state.distributor.interrupts, 32..32 + spis)?;
     let mut private = state.cpus.iter_mut().map(|cpu| &mut cpu.redistributor.interrupts);
@@ -190,7 +192,7 @@ fn fill(
     Ok(())
 }
 
-/// Takes away the latches that KVM drops when the interrupt is deactivated.
+/// Clears the latches that KVM drops when the interrupt is deactivated.
 pub(super) fn drop_latches(state: &mut SavedState) {
     let private = state.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.interrupts);
     for interrupt in private.chain(&mut state.distributor.interrupts) {
@@ -198,7 +200,7 @@ pub(super) fn drop_latches(state: &mut SavedState) {
     }
 }
 
-/// Has the state list the interrupts that are not as after reset.
+/// Makes the state list only the interrupts that differ from their reset state.
 pub(super) fn list_changed(state: &mut SavedState) {
     let changed = |interrupt: &InterruptState| *interrupt != after_reset(interrupt.intid);
     state.distributor.interrupts.retain(changed);
@@ -207,7 +209,7 @@ pub(super) fn list_changed(state: &mut SavedState) {
     }
 }
 
-/// An interrupt after reset, with one security state.
+/// Returns the reset state of an interrupt, with one security state.
 fn after_reset(intid: IntId) -> InterruptState {
     InterruptState {
         intid,

@@ -1,4 +1,4 @@
-//! An ITS's registers.
+//! Attributes of an ITS's registers.
 
 use crate::abi::Errno;
 use crate::word::low_word;
@@ -20,7 +20,8 @@ enum Which {
 }
 
 impl Which {
-    /// `EINVAL` for a misaligned offset, `ENXIO` for one without a register.
+    /// Returns the register at `offset`: `EINVAL` if the offset is misaligned, `ENXIO` if no
+    /// register exists there.
     fn at(offset: u64) -> Result<Self, Errno> {
         let word = offset < u64::from(gits::TYPER.offset()) || offset >= IDENTIFICATION;
         if !offset.is_multiple_of(if word { 4 } else { 8 }) {
@@ -48,12 +49,12 @@ impl Which {
     }
 }
 
-/// Offset from which registers have 32 bits again.
+/// Offset of the identification registers, which have 32 bits again.
 const IDENTIFICATION: u64 = 0xffd0;
-/// From `GITS_PIDR4` on.
+/// Values of the identification registers, starting at `GITS_PIDR4`.
 const IDENTIFICATIONS: [u64; 12] = [0x40, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
 
-/// Is there a register?
+/// Checks that a register exists at `offset`.
 pub(super) fn check_offset(offset: u64) -> Result<(), Errno> {
     Which::at(offset).map(drop)
 }
@@ -85,7 +86,7 @@ pub(super) fn set(
     let queue_bytes = Cbaser::from_bits(state.cbaser).bytes();
     match Which::at(offset)? {
         Which::Ctlr => set_ctlr(state, Ctlr::from(low_word(value)).enabled()),
-        // The revision is that of the tables' format; there is one.
+        // The revision selects the table format; only revision 0 exists.
         Which::Iidr if Iidr::from(low_word(value)).revision() != 0 => {
             return Err(Errno::Invalid);
         }
@@ -114,7 +115,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// Not without a queue and both tables.
+/// Writes `GITS_CTLR`. The ITS cannot be enabled without a queue and both tables.
 fn set_ctlr(state: &mut ItsState, enable: bool) {
     let [devices, collections, ..] = state.baser.map(Baser::from_bits);
     let complete =
@@ -124,7 +125,7 @@ fn set_ctlr(state: &mut ItsState, enable: bool) {
     state.ctlr = Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits();
 }
 
-/// The queue lies at a multiple of 64 KiB.
+/// Returns the value that `GITS_CBASER` accepts. The queue is aligned to 64 KiB.
 fn accepted_cbaser(value: u64) -> u64 {
     let written = Cbaser::from_bits(value);
     Cbaser::new()
@@ -137,7 +138,7 @@ fn accepted_cbaser(value: u64) -> u64 {
         .into_bits()
 }
 
-/// A table that is taken away takes along what it mapped.
+/// Writes `GITS_BASER<index>`. Clearing `Valid` also removes the table's mappings.
 fn set_baser(state: &mut ItsState, config: &ItsConfig, index: usize, value: u64) {
     let number = u32::try_from(index).unwrap_or(u32::MAX);
     let accepted = config.accepted_baser(number, Baser::from_bits(value));
@@ -151,7 +152,7 @@ fn set_baser(state: &mut ItsState, config: &ItsConfig, index: usize, value: u64)
     }
 }
 
-/// As after creation; the tables' registers keep what they say beside `Valid`.
+/// Restores the state after creation. The table registers keep their fields other than `Valid`.
 pub(super) fn reset(state: &mut ItsState) {
     state.ctlr = Ctlr::new().with_quiescent(true).into_bits();
     (state.cbaser, state.creadr, state.cwriter) = (0, 0, 0);

@@ -6,11 +6,11 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Counts of the table contents that a [`KvmView`](crate::KvmView) could not save or restore.
 ///
-/// A guest that put its tables outside of memory causes these counts, and must not prevent its
-/// migration. A monitor whose accesses to guest memory fail causes the same counts: then the
-/// restored guest may never receive an LPI. A monitor should log every `LeftOut` that is not
-/// [empty](Self::is_empty), and should abort the migration if [`first_fault`](Self::first_fault)
-/// lies in the guest's RAM.
+/// A guest that places its tables outside of memory causes these counts, and must not prevent its
+/// own migration. A monitor whose accesses to guest memory fail causes the same counts; in that
+/// case, the restored guest may never receive an LPI. A monitor should log every `LeftOut` that is
+/// not [empty](Self::is_empty), and should abort the migration if
+/// [`first_fault`](Self::first_fault) is in the guest's RAM.
 ///
 /// Counts saturate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,19 +23,19 @@ pub struct LeftOut {
     pub events: u32,
     /// Number of collections that a save left out: mapped, or used by an event.
     pub collections: u32,
-    /// Number of pending bits that could not be read or written. A save also counts pending LPIs
-    /// that have no bit in a pending table.
+    /// Number of pending bits that could not be read or written. For a save, this includes pending
+    /// LPIs that have no bit in a pending table.
     pub pending_bits: u32,
-    /// Number of accesses to the tables that failed. If a restore cannot read a table, it cannot
-    /// know how many devices or collections it left out, and counts only this.
+    /// Number of failed accesses to tables. A restore that cannot read a table does not know how
+    /// many devices or collections it left out, and counts only the access.
     pub faults: u32,
-    /// First access that failed. A table that the guest put outside of memory may thus hide a
+    /// First failed access. A table that the guest placed outside of memory may therefore hide a
     /// later fault in RAM.
     pub first_fault: Option<MemoryFault>,
 }
 
 impl LeftOut {
-    /// Returns whether nothing was left out and every access succeeded.
+    /// Returns `true` if nothing was left out and every access succeeded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -58,7 +58,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// A number of things with their name in the singular.
+/// A number of objects, with their name in the singular.
 struct Count(u32, &'static str);
 
 impl fmt::Display for Count {
@@ -73,7 +73,7 @@ pub(super) fn add(count: &mut u32, more: usize) {
     *count = count.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
 }
 
-/// Guest memory with the tables, and the record of a save or restore.
+/// Guest memory that contains the tables, and the record of a save or restore.
 pub(super) struct TableMemory<'a> {
     memory: &'a dyn GuestMemory,
     pub(super) left_out: &'a mut LeftOut,
@@ -104,7 +104,7 @@ impl<'a> TableMemory<'a> {
         self.record(outcome)
     }
 
-    /// Counts a fault, and converts it to KVM's error for a table that is not in guest memory.
+    /// Counts a fault, and converts it into KVM's error for a table outside of guest memory.
     fn record<T>(&mut self, outcome: Result<T, MemoryFault>) -> Result<T, Errno> {
         outcome.map_err(|fault| {
             self.left_out.first_fault.get_or_insert(fault);

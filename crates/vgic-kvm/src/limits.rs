@@ -1,4 +1,4 @@
-//! Machines that KVM cannot have, and states that they cannot be in.
+//! Machines that KVM cannot have, and states that it cannot represent.
 
 use crate::abi::Errno;
 use alloc::collections::TryReserveError;
@@ -12,69 +12,69 @@ use vgic::saved_state::{
 };
 use vgic::{ConfigError, OutOfMemory, SecurityView, VgicConfig};
 
-/// A machine or a state of it that KVM cannot have.
+/// Reason why KVM cannot have a machine or its state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutsideKvm {
-    /// Another number of priority bits than 5.
-    #[error("the machine has {0} priority bits, KVM's have 5")]
+    /// The number of priority bits is not 5.
+    #[error("the machine has {0} priority bits, but KVM's have 5")]
     PriorityBits(u8),
-    /// Extended SPIs or PPIs.
-    #[error("the machine has extended SPIs or PPIs, KVM's have none")]
+    /// The machine has extended SPIs or PPIs.
+    #[error("the machine has extended SPIs or PPIs, but KVM's have none")]
     ExtendedRange,
-    /// The Non-secure view of two security states.
-    #[error("the machine has two security states, KVM's have one")]
+    /// The machine presents the Non-secure view of two security states.
+    #[error("the machine has two security states, but KVM's have one")]
     TwoSecurityStates,
-    /// INTIDs of more than 16 bits.
-    #[error("the machine has INTIDs of {0} bits, KVM's have at most 16")]
+    /// The machine's INTIDs have more than 16 bits.
+    #[error("the machine has INTIDs of {0} bits, but KVM's have at most 16")]
     IntIdBits(u8),
-    /// Direct LPIs.
-    #[error("the machine has direct LPIs, KVM's have none")]
+    /// The machine has direct LPIs.
+    #[error("the machine has direct LPIs, but KVM's have none")]
     DirectLpi,
-    /// Tables outside of the guest's caches.
-    #[error("the machine's table accesses are not coherent, KVM's are")]
+    /// Table accesses are not coherent with the guest's caches.
+    #[error("the machine's table accesses are not coherent, but KVM's are")]
     NotCoherent,
-    /// An affinity that routes cannot name.
-    #[error("the CPU {0} has an Aff3, KVM's have none")]
+    /// A CPU's affinity has an Aff3, which KVM's routes cannot name.
+    #[error("the CPU {0} has an Aff3, but KVM's have none")]
     Affinity(Affinity),
-    /// An ITS of another kind.
-    #[error("its@{its:x}: its {what} is not as KVM's")]
+    /// An ITS differs from KVM's.
+    #[error("its@{its:x}: its {what} differs from KVM's")]
     Its {
-        /// Its address.
+        /// Address of the ITS.
         its: u64,
-        /// The difference.
+        /// The differing property.
         what: &'static str,
     },
-    /// Group 0 without Group 1: KVM has one enable.
-    #[error("the distributor forwards Group 0 alone, KVM's both or none")]
+    /// Group 0 is enabled without Group 1, but KVM has a single enable.
+    #[error("the distributor forwards only Group 0, but KVM's forwards both groups or none")]
     GroupZeroAlone,
-    /// An SPI for any CPU.
-    #[error("interrupt {} goes to any CPU, KVM's go to one", .0.get())]
+    /// An SPI is routed to any participating CPU.
+    #[error("interrupt {} is routed to any CPU, but KVM's are routed to one", .0.get())]
     OneOfN(IntId),
-    /// A CPU that declines 1-of-N interrupts.
-    #[error("CPU {0} declines interrupts of a group, KVM's cannot")]
+    /// A CPU declines 1-of-N interrupts.
+    #[error("CPU {0} declines interrupts of a group, but KVM's cannot")]
     Declines(Affinity),
-    /// A PPI that is edge-triggered. With [`VgicConfig::level_ppis`] none is.
-    #[error("interrupt {} of CPU {cpu} is edge-triggered, KVM's PPIs are not", .intid.get())]
+    /// A PPI is edge-triggered. Impossible with [`VgicConfig::level_ppis`].
+    #[error("interrupt {} of CPU {cpu} is edge-triggered, but KVM's PPIs are not", .intid.get())]
     EdgePpi {
-        /// The PPI's CPU.
+        /// Affinity of the PPI's CPU.
         cpu: Affinity,
-        /// The PPI.
+        /// INTID of the PPI.
         intid: IntId,
     },
-    /// An SPI that a message holds pending.
-    #[error("interrupt {} is held by a message, which KVM does not know", .0.get())]
+    /// A message holds an SPI pending.
+    #[error("interrupt {} is held pending by a message, which KVM cannot represent", .0.get())]
     MessageLevel(IntId),
-    /// LPI configuration tables that differ.
-    #[error("CPU {0} has another LPI configuration table than others, KVM has one for all")]
+    /// Redistributors use different LPI configuration tables.
+    #[error("CPU {0} uses a different LPI configuration table, but KVM has one for all CPUs")]
     ConfigurationTables(Affinity),
-    /// A queue that stopped at an error.
-    #[error("its@{0:x}: its queue is stalled, KVM's skip faulty commands")]
+    /// A command queue is stalled at an error.
+    #[error("its@{0:x}: its queue is stalled, but KVM's skip faulty commands")]
     Stalled(u64),
-    /// A machine that cannot be.
+    /// No machine can have the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A state that the machine cannot be in.
+    /// The machine cannot be in the state.
     #[error(transparent)]
     State(#[from] RestoreError),
 }
@@ -94,7 +94,7 @@ impl From<TryReserveError> for OutsideKvm {
     }
 }
 
-/// KVM's error for tables that describe no state of the machine.
+/// Returns KVM's error number for tables that describe no state of the machine.
 pub(super) const fn errno(outside: OutsideKvm) -> Errno {
     match outside {
         OutsideKvm::State(RestoreError {
@@ -140,12 +140,12 @@ fn check_its_machine(its: &ItsConfig) -> Result<(), OutsideKvm> {
         (its.event_id_bits > ID_BITS, "number of EventID bits"),
         (
             its.redistributor_naming != RedistributorNaming::ProcessorNumber,
-            "way of naming redistributors",
+            "naming of redistributors",
         ),
-        (its.held_collections > 0, "number of collections without a table"),
-        (its.collection_table.is_none(), "lack of a collection table"),
+        (its.held_collections > 0, "number of held collections"),
+        (its.collection_table.is_none(), "number of collection tables"),
         (its.page_sizes != PageSizes::Only(PageSize::Size64K), "choice of page sizes"),
-        (its.coherence != Coherence::Coherent, "way to memory"),
+        (its.coherence != Coherence::Coherent, "coherence of table accesses"),
         (its.iidr.revision() != 0, "table format (GITS_IIDR.Revision)"),
     ];
     match differences.into_iter().find(|(differs, _)| *differs) {

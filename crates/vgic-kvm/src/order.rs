@@ -1,5 +1,5 @@
-//! Attributes that are saved, in the order of restoring them
-//! (`arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
+//! The attributes of a save, in the order in which they must be restored (`arm-vgic-its.rst`, "ITS
+//! Restore Sequence"; `arm-vgic-v3.rst`).
 
 use crate::abi::{Attribute, LINE_LEVEL};
 use crate::register::KvmDevice;
@@ -7,7 +7,7 @@ use core::ops::Range;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 use vgic::VgicConfig;
 
-/// Everything that belongs to a state.
+/// Iterates over all attributes of a state.
 pub(super) fn saved(config: &VgicConfig) -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let shared = 32..32 + config.spis;
     let lpis = config.lpi_id_bits.is_some();
@@ -24,7 +24,8 @@ pub(super) fn saved(config: &VgicConfig) -> impl Iterator<Item = (KvmDevice, Att
     gic.map(|attribute| (KvmDevice::Gic, attribute)).chain(all_its)
 }
 
-/// Is this where the tables have to be read from guest memory, right before?
+/// Returns `true` if the tables must be read from guest memory immediately before this attribute is
+/// written.
 pub(super) fn needs_tables(attribute: Attribute) -> bool {
     attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
 }
@@ -51,7 +52,7 @@ pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
 }
 
 fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
-    // KVM forgets to signal what becomes pending while it is disabled.
+    // KVM does not signal interrupts that become pending while the distributor is disabled.
     let first = [gicd::IIDR.offset(), gicd::CTLR.offset()];
     let routes = intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid)));
     let routes = routes.flat_map(|route| [route.offset(), route.offset() + 4]);
@@ -68,7 +69,8 @@ fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
     offsets.map(|offset| Attribute::Distributor { offset })
 }
 
-/// LPIs are enabled when their tables are known.
+/// Iterates over the attributes of a redistributor. LPIs are enabled only after their tables are
+/// known.
 fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
     let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
     let tables = tables.into_iter().filter(move |_| lpis).flat_map(|offset| [offset, offset + 4]);
@@ -85,7 +87,7 @@ fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
     offsets.map(move |offset| Attribute::Redistributor { cpu, offset })
 }
 
-/// Offsets of the registers that hold a field of these interrupts.
+/// Iterates over the offsets of the registers that contain a field of these interrupts.
 fn registers(field: IntIdField, intids: Range<u32>) -> impl Iterator<Item = u32> {
     let located = intids.filter_map(move |intid| field.locate(IntId::new(intid)));
     let mut last = None;
@@ -98,7 +100,8 @@ fn levels(cpu: Affinity, first: u32) -> Attribute {
     Attribute::Levels { cpu, info: LINE_LEVEL, first: u16::try_from(first).unwrap_or_default() }
 }
 
-/// `CTLR` says whether one binary point serves both groups.
+/// Attributes of a CPU interface. `CTLR` must come first, because it determines whether both groups
+/// use one binary point.
 const INTERFACE: &[icc::SysRegEncoding] = &[
     icc::SRE.encoding(),
     icc::CTLR.encoding(),
@@ -111,7 +114,8 @@ const INTERFACE: &[icc::SysRegEncoding] = &[
     icc::IGRPEN1.encoding(),
 ];
 
-/// The queue's base comes before its offsets, which it clears; the enable last, behind the tables.
+/// Iterates over the attributes of an ITS. The queue's base must precede its offsets, which it
+/// clears; the enable must come last, after the tables.
 fn its() -> impl Iterator<Item = Attribute> {
     let first = [gits::IIDR.offset(), gits::CBASER.offset()];
     let tables = gits::BASER.iter().map(gic_arch::Reg::offset);

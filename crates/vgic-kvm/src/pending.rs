@@ -1,5 +1,5 @@
-//! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them
-//! over.
+//! Pending bits of LPIs in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and the transfer
+//! of the bits into a state.
 
 use crate::abi::Errno;
 use crate::left_out::{TableMemory, add};
@@ -17,9 +17,9 @@ pub(super) struct Bit {
 }
 
 impl Bit {
-    /// Locates an LPI's bit in a redistributor's pending table. `None` if `intid` is no LPI, if the
-    /// table does not reach that far (`GICR_PROPBASER.IDbits`), or if there is no table: LPIs are
-    /// disabled, and `GICR_PENDBASER` was never written.
+    /// Locates an LPI's bit in a redistributor's pending table. Returns `None` if `intid` is not an
+    /// LPI, if the table is too small for it (`GICR_PROPBASER.IDbits`), or if the table does not
+    /// exist because LPIs are disabled and `GICR_PENDBASER` was never written.
     pub(super) fn of(redistributor: &RedistributorState, intid: IntId) -> Option<Self> {
         let lpi = Lpi::try_from(intid).ok()?;
         let table = Pendbaser::from(redistributor.pendbaser).address();
@@ -30,16 +30,16 @@ impl Bit {
         (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Returns true if the bit is set. A bit that is not in memory is clear, and is counted.
+    /// Returns `true` if the bit is set. A bit outside of memory reads as clear, and is counted.
     pub(super) fn read(self, memory: &mut TableMemory<'_>) -> bool {
         let byte = self.byte(memory);
         add(&mut memory.left_out.pending_bits, usize::from(byte.is_err()));
         byte.is_ok_and(|byte| byte & self.mask() != 0)
     }
 
-    /// Writes the byte only if it changes, because a migration must send a written page again. A
-    /// table that is not in memory is the guest's mistake, and must not prevent its migration: the
-    /// bit is counted.
+    /// Writes the bit. Skips the write if the byte does not change, because a migration must resend
+    /// a written page. A table outside of memory is the guest's mistake and must not prevent its
+    /// migration, so the bit is only counted.
     fn write(self, memory: &mut TableMemory<'_>, set: bool) {
         let written = self.byte(memory).and_then(|byte| {
             let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
@@ -63,9 +63,9 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
     Ctlr::from(redistributor.ctlr).enable_lpis()
 }
 
-/// Writes the bit of every LPI that an event is mapped to.
+/// Writes the bit of every LPI to which an event is mapped.
 ///
-/// While LPIs are disabled, bits are set and never cleared. The state does not contain the LPIs
+/// While LPIs are disabled, bits are set but never cleared. The state does not contain the LPIs
 /// that were pending when the guest disabled them: these were written to the guest's table, and are
 /// read from there when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
 pub(super) fn save(
@@ -74,7 +74,7 @@ pub(super) fn save(
 ) -> Result<(), TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
-    // Of several events, one that is pending comes first.
+    // Sort a pending event first, so that deduplication keeps it.
     bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
     bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
     for (cpu, intid, pending) in bits {
@@ -88,18 +88,20 @@ pub(super) fn save(
     Ok(())
 }
 
-/// Clears bits that were taken over.
+/// Clears bits that were transferred into a state.
 pub(super) fn clear(bits: &[Bit], memory: &mut TableMemory<'_>) {
     for bit in bits {
         bit.write(memory, false);
     }
 }
 
-/// Converts pending LPIs to KVM's form: each is pending with an event of a mapped collection.
+/// Converts pending LPIs to KVM's form, in which each is pending with an event of a mapped
+/// collection.
 ///
-/// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
-/// else of any. KVM has no place for what no event has, nor for what is pending of a collection
-/// that was unmapped. MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
+/// An LPI that is pending by itself becomes pending with one of its events, preferably one with the
+/// same target CPU. KVM cannot represent the pending state of an LPI without events, nor of an
+/// unmapped collection. The architecture makes the latter's interrupts UNPREDICTABLE (IHI 0069,
+/// MAPC).
 pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
     let by_themselves = state.cpus.iter().flat_map(|cpu| {
         cpu.redistributor
@@ -132,7 +134,7 @@ pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
 /// An LPI that is pending by itself at a CPU.
 struct ByItself {
     lpi: (IntId, Affinity),
-    /// No event has it yet.
+    /// No event has received the pending state yet.
     is_left: bool,
 }
 
@@ -154,7 +156,7 @@ fn each_event(state: &mut SavedState, mut change: impl FnMut(Affinity, &mut Even
     }
 }
 
-/// Every event whose collection is mapped, with the CPU that it goes to.
+/// Iterates over every event whose collection is mapped, with its target CPU.
 fn events(state: &SavedState) -> impl Iterator<Item = (Affinity, &EventState)> {
     state.its.iter().flat_map(|its| {
         let events = its.devices.iter().flat_map(|device| &device.events);

@@ -1,4 +1,4 @@
-//! The redistributors' registers.
+//! Attributes of the redistributors' registers.
 
 use crate::abi::Errno;
 use crate::distributor::PIDR2;
@@ -9,7 +9,7 @@ use gic_arch::id;
 use vgic::VgicConfig;
 use vgic::saved_state::CpuState;
 
-/// The register at `offset`, or the half of it.
+/// Reads the register, or half of a register, at `offset`.
 pub(super) fn get(cpu: &CpuState, config: &VgicConfig, offset: u32) -> u32 {
     let state = &cpu.redistributor;
     let pendbaser = Pendbaser::from(state.pendbaser).with_pending_table_zero(false);
@@ -29,13 +29,13 @@ pub(super) fn get(cpu: &CpuState, config: &VgicConfig, offset: u32) -> u32 {
     }
 }
 
-/// The 64-bit register of which `offset` is the beginning or the middle.
+/// Returns the 64-bit register that has one of its halves at `offset`.
 fn wide<T>(offset: u32, value: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     let register = if offset.is_multiple_of(4) { offset & !7 } else { return None };
     value(register).map(|value| (register, value))
 }
 
-/// Writes the register at `offset`, or the half of it, of the CPU at an index.
+/// Writes the register, or half of a register, at `offset` of the CPU at `index`.
 pub(crate) fn set(
     cpus: &mut [CpuState],
     index: usize,
@@ -57,7 +57,7 @@ pub(crate) fn set(
             state.pendbaser = accepted_pendbaser(value);
         } else {
             let value = accepted_propbaser(with_half(state.propbaser, register, offset, word));
-            // KVM has one for all.
+            // KVM has one register for all redistributors.
             for cpu in cpus {
                 cpu.redistributor.propbaser = value;
             }
@@ -78,10 +78,10 @@ pub(crate) fn set(
     Ok(())
 }
 
-/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has one for all: that of the
-/// redistributors whose LPIs are enabled, or else the first that the guest wrote. Otherwise
-/// restoring the zero of a redistributor that the guest has not brought up would take the table
-/// from the others.
+/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has only one: the value of the
+/// redistributors whose LPIs are enabled, or else the first that the guest wrote. Otherwise,
+/// restoring the zero of a redistributor that the guest has not brought up would remove the table
+/// of the others.
 pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
     let of = |wanted: fn(&CpuState) -> bool| {
         cpus.iter().find(|cpu| wanted(cpu)).map(|cpu| cpu.redistributor.propbaser)
@@ -94,7 +94,7 @@ pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
     }
 }
 
-/// With the fields that exist.
+/// Returns `value` with only the implemented fields.
 fn accepted_propbaser(value: u64) -> u64 {
     let written = Propbaser::from(value);
     Propbaser::new()
@@ -106,7 +106,7 @@ fn accepted_propbaser(value: u64) -> u64 {
         .into_bits()
 }
 
-/// With the fields that exist.
+/// Returns `value` with only the implemented fields.
 fn accepted_pendbaser(value: u64) -> u64 {
     let written = Pendbaser::from(value);
     Pendbaser::new()

@@ -1,4 +1,4 @@
-//! Names of devices, and their attributes with values.
+//! Devices, and their attributes with values.
 
 use crate::abi::{Attribute, Errno};
 
@@ -7,30 +7,30 @@ use crate::abi::{Attribute, Errno};
 pub enum KvmDevice {
     /// The GICv3.
     Gic,
-    /// An ITS: index into [`VgicConfig::its`](vgic::VgicConfig::its).
+    /// An ITS, by its index in [`VgicConfig::its`](vgic::VgicConfig::its).
     Its(usize),
 }
 
 /// An attribute and its value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KvmRegister {
-    /// Of which device.
+    /// Device that has the attribute.
     pub device: KvmDevice,
     /// The attribute.
     pub attribute: Attribute,
-    /// Its value; the bits beyond its width are zero.
+    /// Value of the attribute. Bits beyond the attribute's width are zero.
     pub value: u64,
 }
 
-/// An attribute could not be read or written.
+/// Error of an attribute that could not be read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{attribute:x?} of {device:?}: {errno}")]
 #[non_exhaustive]
 pub struct KvmError {
-    /// Of which device.
+    /// Device that has the attribute.
     pub device: KvmDevice,
     /// The attribute.
     pub attribute: Attribute,
-    /// KVM's error.
+    /// Error number that KVM returns.
     pub errno: Errno,
 }

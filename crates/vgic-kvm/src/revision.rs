@@ -1,20 +1,20 @@
-//! `GICD_IIDR.Revision`: which of KVM's GICs a machine is.
+//! `GICD_IIDR.Revision`, which selects one of KVM's GIC variants.
 
 use crate::abi::Errno;
 use gic_arch::Iidr;
 use vgic::VgicConfig;
 
-/// Arm, and KVM's product.
+/// Arm's implementer code and KVM's product ID.
 pub(super) const IIDR: Iidr = Iidr::new().with_implementer(0x43b).with_product_id(0x4b);
-/// Interrupts have the group that the guest gives them.
+/// First revision whose interrupts have the group that the guest configures.
 const GROUPS: u8 = 2;
-/// `GICR_CTLR.IR` and `CES` are announced, from Linux 5.19 on.
+/// First revision that announces `GICR_CTLR.IR` and `CES`, since Linux 5.19.
 pub(super) const INVALIDATION: u8 = 3;
 
-/// The revision of what is written to `GICD_IIDR`.
+/// Returns the revision in a value written to `GICD_IIDR`.
 ///
-/// `EINVAL` for one that KVM's GICv3 never has or had without saying it, and for another
-/// implementer's.
+/// Fails with `EINVAL` for a revision that a GICv3 of KVM never had or never announced, and for
+/// other implementers.
 pub(super) fn written(word: u32) -> Result<u8, Errno> {
     let written = Iidr::from(word);
     let ours = written.with_revision(0) == IIDR;
@@ -24,19 +24,19 @@ pub(super) fn written(word: u32) -> Result<u8, Errno> {
     }
 }
 
-/// Returns the machine with the revision that a KVM's `GICD_IIDR` says, as a guest sees it.
+/// Returns the machine with the revision in KVM's `GICD_IIDR`, as a guest sees it.
 ///
-/// | revision | Linux | what its guests see |
+/// | revision | Linux | guest-visible behavior |
 /// |---|---|---|
-/// | 0 | up to 4.18 | groups that are fixed: KVM does not take it for a GICv3 any more, and neither does this |
-/// | 1 | – | a GICv2 with Group 0 alone: never a GICv3 |
-/// | 2 | 4.19 | groups as they configure them; `GICR_CTLR.EnableLPIs` stays set, and `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` are reserved |
-/// | 3 | 5.19 | `GICR_CTLR.CES` and `IR`: LPIs can be disabled again, and those registers work |
+/// | 0 | up to 4.18 | groups are fixed; KVM no longer accepts this revision for a GICv3, and neither does this function |
+/// | 1 | – | a GICv2 with Group 0 only, never a GICv3 |
+/// | 2 | 4.19 | groups as the guest configures them; `GICR_CTLR.EnableLPIs` stays set, and `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` are reserved |
+/// | 3 | 5.19 | `GICR_CTLR.CES` and `IR`: LPIs can be disabled again, and these registers work |
 ///
-/// A guest that migrates keeps the revision with which it began. The revision is part of the
-/// machine: a state of one revision is not restored into a machine of another. KVM accepts an
-/// older one at any time before the first run; its kernels before the stable ones of 2026 accept
-/// it without any effect.
+/// A guest that migrates keeps its initial revision. The revision is part of the machine: a state
+/// of one revision cannot be restored into a machine of another. KVM accepts an older revision at
+/// any time before the first run; kernels before the stable releases of 2026 accept it without any
+/// effect.
 ///
 /// # Errors
 /// `EINVAL` for other revisions and for another implementer's GIC.

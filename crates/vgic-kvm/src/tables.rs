@@ -1,5 +1,5 @@
-//! An ITS's tables in guest memory by KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI
-//! REV0"). They are saved, and restored after a guest may have written to them.
+//! Tables of an ITS in guest memory, in KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI
+//! REV0"). Between save and restore, the guest may have written to them.
 
 mod scan;
 
@@ -19,12 +19,12 @@ use scan::{Budget, ENTRY, IDS, Next};
 use vgic::VgicConfig;
 use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
 
-/// Bits of an EventID.
+/// Number of EventID bits.
 const EVENT_BITS: u8 = 16;
-/// Target of a collection that is not mapped.
+/// Target of an unmapped collection.
 const UNMAPPED: u64 = CollectionEntry::UNMAPPED as u64;
 
-/// Redistributors by the number that tables have for them: `GICR_TYPER.Processor_Number`.
+/// Affinities of redistributors by their number in tables: `GICR_TYPER.Processor_Number`.
 pub(super) struct Numbers(Vec<(u16, Affinity)>);
 
 impl Numbers {
@@ -42,8 +42,8 @@ impl Numbers {
     }
 }
 
-/// Writes all tables. A table that is not in memory is the guest's mistake, and must not prevent
-/// its migration: the save leaves out, and counts, what it cannot write.
+/// Writes all tables. A table outside of memory is the guest's mistake and must not prevent its
+/// migration: the save leaves out, and counts, everything that it cannot write.
 pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
@@ -59,7 +59,7 @@ pub(super) fn save(
     }
 }
 
-/// Returns what was written; `None` if it is not in memory.
+/// Converts a fault into `None`, for a table outside of memory. Other errors remain.
 fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match outcome {
         Ok(written) => Ok(Some(written)),
@@ -68,10 +68,10 @@ fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
     }
 }
 
-/// Writes the device table. A reader follows the distances between entries, and advances one by one
-/// where an entry is invalid. Old contents that it could find must therefore be cleared: before the
-/// first entry of each page, and where a distance ends too early. A device is left out if its entry
-/// or its translation table is not in memory.
+/// Writes the device table. A reader follows the distances between entries, and advances by one at
+/// an invalid entry. Old contents that it could encounter must therefore be cleared: before the
+/// first entry of each page, and where a distance saturates. A device is left out if its entry or
+/// its translation table is outside of memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
@@ -96,7 +96,7 @@ fn save_devices(
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
         written(budget.clear(page.address, first, memory))?;
-        // Nobody reads beyond the last device.
+        // A reader does not advance beyond the last device.
         if ids.last().is_some_and(|last| *last < page.first + page.entries) {
             break;
         }
@@ -119,8 +119,9 @@ fn save_devices(
     Ok(())
 }
 
-/// Writes the events that use one of these collections, and returns how many: a reader refuses the
-/// device if an event's collection is not in the collection table.
+/// Writes the events that use one of these collections, and returns their number. Other events are
+/// left out, because a reader refuses a device with an event whose collection is not in the
+/// collection table.
 fn save_events(
     device: &DeviceState,
     collections: &[CollectionId],
@@ -132,7 +133,7 @@ fn save_events(
     let ids = try_collect(events.iter().map(|event| u64::from(event.event.get())))?;
     let all = 1 << device.event_bits;
     if ids.is_empty() {
-        // Also where the budget does not reach.
+        // The table must be in memory even if the budget is too small to clear it.
         memory.read_u64(device.itt + ENTRY * (all - 1))?;
     }
     budget.clear(device.itt, ids.first().copied().unwrap_or(all), memory)?;
@@ -149,13 +150,13 @@ fn save_events(
     Ok(events.len())
 }
 
-/// Of each, the one that follows.
+/// Iterates over the successor of each ID.
 fn followers(ids: &[u64]) -> impl Iterator<Item = Option<u64>> {
     ids.iter().skip(1).copied().map(Some).chain([None])
 }
 
-/// Returns the collections that were written, in ascending order. Those that events use and nobody
-/// mapped are in the table too, so that a reader knows them.
+/// Writes the collection table, and returns the written collections in ascending order. Includes
+/// unmapped collections that events use, so that a reader knows them.
 fn save_collections(
     table: Baser,
     its: &ItsState,
@@ -178,7 +179,7 @@ fn save_collections(
         try_push(&mut entries, (id, UNMAPPED))?;
     }
     let all = entries.len();
-    // A guest that gave the ITS a smaller table afterwards has none for the others.
+    // The guest may have replaced the table by a smaller one, which cannot contain all collections.
     let room = if table.valid() { table.bytes() / ENTRY } else { 0 };
     entries.retain(|(id, _)| u64::from(id.get()) < room);
     write_collections(table.address()..table.address() + ENTRY * room, &mut entries, memory);
@@ -188,10 +189,11 @@ fn save_collections(
     Ok(saved)
 }
 
-/// Writes collections and their targets to a table, and removes those that a reader will not find.
+/// Writes collections and their targets to a table, and removes those from `entries` that a reader
+/// will not find.
 ///
-/// A reader stops at an invalid entry. So the list ends where a write fails; if old contents would
-/// continue it there, it ends one entry earlier.
+/// A reader stops at an invalid entry, so the list ends where a write fails. If old contents would
+/// continue the list there, it ends one entry earlier.
 fn write_collections(
     table: Range<u64>,
     entries: &mut Vec<(CollectionId, u64)>,
@@ -218,23 +220,24 @@ fn write_collections(
     }
 }
 
-/// Contents of the tables.
+/// Mappings read from the tables.
 pub(super) struct Restored {
     pub(super) collections: Vec<CollectionState>,
     pub(super) devices: Vec<DeviceState>,
-    /// Pending bits that are in the events now.
+    /// Pending bits that were transferred to events.
     pub(super) consumed: Vec<Bit>,
 }
 
 impl Restored {
-    /// Exchanges these mappings and those of an ITS.
+    /// Exchanges these mappings with those of an ITS.
     pub(super) const fn exchange(&mut self, its: &mut ItsState) {
         core::mem::swap(&mut self.collections, &mut its.collections);
         core::mem::swap(&mut self.devices, &mut its.devices);
     }
 }
 
-/// Reads all tables. Memory is the guest's: whatever is in it, the work is bounded.
+/// Reads all tables. The work is bounded regardless of the tables' contents, which the guest
+/// controls.
 pub(super) fn restore(
     config: &VgicConfig,
     its: &ItsState,
@@ -266,7 +269,7 @@ struct Reader<'a, 'm> {
     numbers: Numbers,
     memory: &'a mut TableMemory<'m>,
     budget: Budget,
-    /// Collections that are in the table, mapped or not.
+    /// Collections in the table, mapped or not.
     known: SortedMap<CollectionId, ()>,
     restored: Restored,
     /// Pending bits of events, each with the indices of a device and of its event.
@@ -274,7 +277,7 @@ struct Reader<'a, 'm> {
 }
 
 impl Reader<'_, '_> {
-    /// As far as `named` numbers, and memory, reach.
+    /// Reads the collection table, up to `named` entries or the first that is not readable.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
         let room = (table.bytes() / ENTRY).min(named);
         for index in 0..room {
@@ -293,7 +296,7 @@ impl Reader<'_, '_> {
             }
             self.known.reserve()?;
             self.known.insert(collection, ());
-            // The low 32 bits count, as in KVM.
+            // Only the low 32 bits are significant, as in KVM.
             match entry.target() & UNMAPPED {
                 UNMAPPED => {}
                 number => {
@@ -377,7 +380,7 @@ impl Reader<'_, '_> {
         Ok(events)
     }
 
-    /// `index` is the event's among those of the device that comes next.
+    /// Converts a translation entry. `index` is the event's index in the next device.
     fn event(
         &mut self,
         id: u64,
@@ -399,7 +402,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// Is the LPI's bit set in the pending table of the collection's CPU?
+    /// Returns `true` if the LPI's bit is set in the pending table of the collection's CPU.
     fn find_pending(
         &mut self,
         collection: CollectionId,
@@ -419,7 +422,7 @@ impl Reader<'_, '_> {
         Ok(pending)
     }
 
-    /// Of several events on one LPI, the first takes its pending bit over.
+    /// Assigns the pending bit of an LPI with several events to the first of them.
     fn take_each_bit_once(self) -> Result<Restored, Errno> {
         let Self { mut restored, mut found, .. } = self;
         found.sort_unstable();

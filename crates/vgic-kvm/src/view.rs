@@ -1,4 +1,4 @@
-//! The view of a saved state: attributes are read and written.
+//! View of a saved state through which attributes are read and written.
 
 use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
 use crate::left_out::{LeftOut, TableMemory};
@@ -16,14 +16,14 @@ use gic_arch::Affinity;
 use vgic::saved_state::{CpuState, ItsState, SavedState};
 use vgic::{GuestMemory, VgicConfig};
 
-/// A saved state, seen as KVM's devices.
+/// A saved state, presented as KVM's devices.
 ///
-/// Its devices are initialised and their vCPUs do not run. So of KVM's reasons for `EBUSY` only
-/// those remain that lie in the registers themselves.
+/// The devices are initialized and their vCPUs do not run, so attributes only fail with `EBUSY` for
+/// reasons in the registers themselves.
 pub struct KvmView<'a> {
     config: &'a VgicConfig,
     memory: &'a dyn GuestMemory,
-    /// Lists every wired interrupt, also those that are as after reset.
+    /// State that lists every wired interrupt, including those in their reset state.
     state: SavedState,
     left_out: LeftOut,
 }
@@ -35,8 +35,8 @@ impl core::fmt::Debug for KvmView<'_> {
 }
 
 impl<'a> KvmView<'a> {
-    /// Views the state of a machine made from `config`, whose guest has this memory. A state is
-    /// accepted if such a machine can be restored from it, and KVM can hold it.
+    /// Creates a view of the state of a machine made from `config`, whose guest has this memory.
+    /// The state must be restorable into such a machine, and representable in KVM.
     ///
     /// # Errors
     /// [`OutsideKvm`] for a machine or a state that KVM cannot have, and for a damaged state.
@@ -55,12 +55,12 @@ impl<'a> KvmView<'a> {
         Ok(Self { config, memory, state, left_out: LeftOut::default() })
     }
 
-    /// Writes the tables and pending bits to guest memory, and gives every attribute that has to be
-    /// restored, in the order of restoring it.
+    /// Writes the tables and pending bits to guest memory, and returns every attribute to restore,
+    /// in the order in which they must be restored.
     ///
     /// # Errors
-    /// [`KvmError`] if the heap has no memory for it; the guest's memory may be partly written
-    /// then. A guest's tables cannot prevent a save: ask for what it [left out](Self::left_out).
+    /// [`KvmError`] if the heap is exhausted; guest memory may then be partly written. A guest's
+    /// tables cannot make a save fail: check what it [left out](Self::left_out).
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
@@ -78,13 +78,13 @@ impl<'a> KvmView<'a> {
         Ok(saved)
     }
 
-    /// Writes attributes in their order, reading an ITS's tables from guest memory before it is
-    /// enabled. Bits that are set by writing ones are first cleared. Tables that cannot be read are
-    /// taken for empty: ask for what was [left out](Self::left_out).
+    /// Writes attributes in the given order, and reads an ITS's tables from guest memory before
+    /// enabling the ITS. Write-1-to-set registers are cleared first. Tables that cannot be read are
+    /// treated as empty: check what was [left out](Self::left_out).
     ///
     /// # Errors
-    /// [`KvmError`] for the first that cannot be written; the view is to be dropped then. Nothing
-    /// but the view, and pending bits in guest memory, was changed.
+    /// [`KvmError`] for the first attribute that cannot be written. The caller must then drop the
+    /// view. Apart from the view, only pending bits in guest memory may have changed.
     pub fn load(&mut self, registers: &[KvmRegister]) -> Result<(), KvmError> {
         for KvmRegister { device, attribute, value } in registers.iter().copied() {
             if order::needs_tables(attribute) {
@@ -111,11 +111,11 @@ impl<'a> KvmView<'a> {
         self.set(device, attribute, 0).map_err(|errno| KvmError { device, attribute, errno })
     }
 
-    /// `KVM_SET_DEVICE_ATTR`. Bits of `value` beyond the attribute's width are ignored. Tables are
-    /// read or written by [`Attribute::Control`].
+    /// Writes an attribute, as `KVM_SET_DEVICE_ATTR` does. Bits of `value` beyond the attribute's
+    /// width are ignored. [`Attribute::Control`] saves or restores tables.
     ///
     /// # Errors
-    /// As KVM's.
+    /// The error number that KVM returns.
     pub fn set(
         &mut self,
         device: KvmDevice,
@@ -189,7 +189,7 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// Takes the mappings of the tables over, if the machine can have them.
+    /// Reads the mappings from the tables, and keeps them if the machine can have them.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
         let state = &mut self.state;
         let memory = &mut TableMemory::new(self.memory, &mut self.left_out);
@@ -205,20 +205,21 @@ impl<'a> KvmView<'a> {
         possible
     }
 
-    /// Returns what this view's saves and restores left out so far, including those that failed.
+    /// Returns a summary of everything that this view's saves and restores left out so far,
+    /// including those that failed.
     ///
     /// A monitor should log it after [`save`](Self::save) and [`load`](Self::load) unless it is
     /// [empty](LeftOut::is_empty), and should abort the migration if it knows that the tables are
-    /// in the guest's RAM. Then its own accesses to guest memory failed, and the guest would lose
-    /// LPIs.
+    /// in the guest's RAM. In that case, its own accesses to guest memory failed, and the guest
+    /// would lose LPIs.
     #[must_use]
     pub const fn left_out(&self) -> LeftOut {
         self.left_out
     }
 
-    /// The saved state. Redistributors are awake, as KVM's always are. Of level-sensitive
-    /// interrupts that are active, none is latched: KVM keeps the latch until they are deactivated,
-    /// and drops it then.
+    /// Returns the saved state. Redistributors are awake, as KVM's always are. The latches of
+    /// active level-sensitive interrupts are clear: KVM would keep them until the interrupt is
+    /// deactivated, and drop them then.
     pub fn into_state(self) -> SavedState {
         let mut state = self.state;
         interrupts::drop_latches(&mut state);
@@ -229,10 +230,10 @@ impl<'a> KvmView<'a> {
         state
     }
 
-    /// `KVM_HAS_DEVICE_ATTR`.
+    /// Checks that an attribute exists, as `KVM_HAS_DEVICE_ATTR` does.
     ///
     /// # Errors
-    /// As KVM's, for what there is not.
+    /// The error number that KVM returns for an attribute that does not exist.
     pub fn has(&self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
         match (device, attribute) {
             (KvmDevice::Its(index), _) => {
@@ -246,11 +247,12 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// `KVM_GET_DEVICE_ATTR` of a region of redistributors, by its number: a
-    /// [`RedistributorRegion`](abi::RedistributorRegion). A single one is that of
+    /// Returns the region of redistributors with this number, as `KVM_GET_DEVICE_ATTR` does: a
+    /// [`RedistributorRegion`](abi::RedistributorRegion). A single region has the form of
     /// [`REDISTRIBUTORS`](frame::REDISTRIBUTORS), without a count.
     ///
     /// # Errors
+    /// `ENOENT` if the region does not exist.
     /// `ENOENT` if there is none.
     pub fn region(&self, index: u8) -> Result<u64, Errno> {
         let region = self.config.redistributors.get(usize::from(index)).ok_or(Errno::NoEntry)?;
@@ -262,11 +264,11 @@ impl<'a> KvmView<'a> {
         Ok(coded.with_base(region.base).into_bits())
     }
 
-    /// `KVM_GET_DEVICE_ATTR`. Of several regions of redistributors, this is the first;
-    /// [`region`](Self::region) gives any.
+    /// Reads an attribute, as `KVM_GET_DEVICE_ATTR` does. If several regions of redistributors
+    /// exist, the attribute is the first one; use [`region`](Self::region) for the others.
     ///
     /// # Errors
-    /// As KVM's.
+    /// The error number that KVM returns.
     pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         match device {
             KvmDevice::Gic => self.get_gic(attribute),
@@ -316,7 +318,7 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// SPIs and private interrupts, rounded up to KVM's steps.
+    /// Returns the number of SPIs and private interrupts, rounded up to KVM's granularity of 32.
     fn interrupt_count(&self) -> u32 {
         (32 + self.config.spis).next_multiple_of(32)
     }
@@ -339,14 +341,14 @@ impl<'a> KvmView<'a> {
         Ok(&mut self.state.cpus[index])
     }
 
-    /// Returns the state's index of the ITS that is at this index of the configuration.
+    /// Returns the index in the state of the ITS with this index in the configuration.
     fn its_index(&self, index: usize) -> Result<usize, Errno> {
         let base = self.config.its.get(index).ok_or(Errno::NoDevice)?.base;
         let of = |its: &ItsState| its.base == base;
         self.state.its.iter().position(of).ok_or(Errno::NoDevice)
     }
 
-    /// The redistributors' numbers in tables.
+    /// Returns the redistributors' numbers in tables.
     fn numbers(&self) -> Result<tables::Numbers, TryReserveError> {
         tables::Numbers::of(&self.state.cpus)
     }

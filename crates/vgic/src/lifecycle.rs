@@ -1,4 +1,4 @@
-//! Creation of a machine, and its freeze, save and restore.
+//! Creation, freeze, save and restore of a machine.
 
 mod creation;
 pub(crate) mod freeze;

@@ -1,5 +1,5 @@
-//! Types that the model and its monitor exchange: guest memory, register accesses, progress, and
-//! the record of the guest's mistakes.
+//! Types shared by the model and its monitor: guest memory, register accesses, progress, and the
+//! log of the guest's mistakes.
 
 pub(crate) mod access;
 pub(crate) mod events;

@@ -1,17 +1,19 @@
-//! The synchronization primitives under what threads share: LPI entries and ready bits, wired
-//! interrupts and their lists, wake-up state, and the locks of cold state.
+//! Synchronization primitives for all state shared between threads: LPI entries and ready bits,
+//! wired interrupts and their lists, wake-up state, and the locks of cold state.
 //!
 //! Every access is sequentially consistent; a house lint refuses other orderings in this crate. On
-//! x86 they would cost the same: the hot paths' writes are read-modify-writes. On Arm, loads become
-//! `LDAR` and read-modify-writes `CASAL` or `LDSETAL`.
+//! x86, weaker orderings would not be cheaper, because the writes of the hot paths are
+//! read-modify-writes. On Arm, loads become `LDAR`, and read-modify-writes become `CASAL` or
+//! `LDSETAL`.
 //!
-//! Tests that are compiled with `--cfg shuttle` get the primitives of a scheduler that explores
-//! interleavings and reorders nothing. Every access is sequentially consistent, and there is no
-//! data race. So these are all executions, on weakly ordered CPUs, too (the C11 memory model's
-//! guarantee).
+//! Tests compiled with `--cfg shuttle` use the primitives of a scheduler that explores
+//! interleavings but reorders nothing. Because every access is sequentially consistent and no data
+//! races exist, interleavings cover all executions, including those on weakly ordered CPUs (the C11
+//! memory model's guarantee).
 //!
-//! Pages of tables come by `OnceBox`, which publishes them with release and acquire. A page is
-//! there before the entry or bit that leads to it is written, and a reader follows that to the
+//! Table pages are published through `OnceBox`, with release and acquire. A page is published
+//! before the entry or bit that refers to it is written, so a reader that follows the reference
+//! finds the page.
 //! page.
 
 pub(crate) mod lock;

@@ -1,19 +1,19 @@
-//! Entries of an ITS's tables by KVM's ITS ABI revision 0
+//! Entries of an ITS's tables in KVM's ITS ABI revision 0
 //! (`Documentation/virt/kvm/devices/arm-vgic-its.rst`): eight bytes each, little-endian.
 
 use bitfield_struct::bitfield;
 
-/// A device's entry, at index DeviceID.
+/// Entry of the device table, indexed by DeviceID.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct DeviceEntry {
-    /// EventID bits, minus one.
+    /// Number of EventID bits, minus one.
     #[bits(5)]
     pub event_bits_minus_one: u8,
     /// Bits 51:8 of the interrupt translation table's address.
     #[bits(44)]
     pub itt_address_51_8: u64,
-    /// Distance to the next valid entry, saturating; 0 = this is the last.
+    /// Distance to the next valid entry, saturating; 0 marks the last entry.
     #[bits(14)]
     pub next: u16,
     /// The device is mapped.
@@ -24,26 +24,27 @@ impl DeviceEntry {
     /// Largest representable distance.
     pub const NEXT_MAX: u16 = (1 << 14) - 1;
 
-    /// Physical address of the interrupt translation table.
+    /// Returns the physical address of the interrupt translation table.
     pub const fn itt_address(self) -> u64 {
         self.itt_address_51_8() << 8
     }
 
-    /// With the table at `address`; bits 7:0 and 63:52 are dropped.
+    /// Sets the address of the interrupt translation table. Bits 7:0 and 63:52 of `address` are
+    /// dropped.
     pub const fn with_itt_address(self, address: u64) -> Self {
         self.with_itt_address_51_8((address >> 8) & 0xfff_ffff_ffff)
     }
 }
 
-/// An event's entry in its device's interrupt translation table, at index EventID.
+/// Entry of a device's interrupt translation table, indexed by EventID.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct TranslationEntry {
-    /// The collection.
+    /// Number of the collection.
     pub collection: u16,
-    /// The LPI; 0 = the event is not mapped.
+    /// INTID of the LPI, or 0 if the event is unmapped.
     pub intid: u32,
-    /// Distance to the next valid entry, saturating; 0 = this is the last.
+    /// Distance to the next valid entry, saturating; 0 marks the last entry.
     pub next: u16,
 }
 
@@ -52,22 +53,22 @@ impl TranslationEntry {
     pub const NEXT_MAX: u16 = u16::MAX;
 }
 
-/// A collection's entry. The table is an unordered list that ends at the first invalid entry.
+/// Entry of the collection table, which is an unordered list that ends at the first invalid entry.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct CollectionEntry {
-    /// The collection.
+    /// Number of the collection.
     pub collection: u16,
-    /// `GICR_TYPER.Processor_Number` of its redistributor; see [`UNMAPPED`](Self::UNMAPPED).
+    /// `GICR_TYPER.Processor_Number` of the target redistributor, or [`UNMAPPED`](Self::UNMAPPED).
     #[bits(36)]
     pub target: u64,
     #[bits(11)]
     __: u16,
-    /// The entry is used.
+    /// The entry is in use.
     pub valid: bool,
 }
 
 impl CollectionEntry {
-    /// The low 32 bits of the target of a collection that events use but no MAPC mapped.
+    /// Low 32 bits of the target of a collection that events use but that is not mapped.
     pub const UNMAPPED: u32 = u32::MAX;
 }

@@ -1,4 +1,4 @@
-//! Addresses of entries, and limits of the work on them.
+//! Addresses of table entries, and limits of the work on them.
 
 use crate::abi::Errno;
 use crate::left_out::TableMemory;
@@ -7,38 +7,37 @@ use doorbell_fallible::{try_collect, try_push};
 use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
 
-/// Bytes of every entry.
+/// Size of every entry in bytes.
 pub(super) const ENTRY: u64 = 8;
-/// DeviceIDs, EventIDs and ICIDs have 16 bits.
+/// Number of DeviceIDs, of EventIDs and of ICIDs, which have 16 bits.
 pub(super) const IDS: u64 = 1 << 16;
-/// Most entries that a restore reads: as many as all devices could map with 256 events each.
+/// Maximum number of entries that a restore reads: enough for all devices with 256 events each.
 const MOST_READ: u32 = 1 << 24;
-/// Most entries that a save clears. A guest whose tables are larger, and full of what nobody
-/// mapped, gets those back.
+/// Maximum number of entries that a save clears. If a guest's tables are larger, stale entries
+/// beyond this limit reappear at the restore.
 const MOST_CLEARED: u64 = 1 << 23;
-/// Entries that are cleared at once.
+/// Number of entries that are cleared in one step.
 const CHUNK: usize = 512;
 
 /// Consecutive entries of a device table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Page {
-    /// DeviceID of the first.
+    /// DeviceID of the first entry.
     pub(super) first: u64,
     pub(super) entries: u64,
     pub(super) address: u64,
 }
 
-/// The next step of a reader.
+/// Next step of a reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
-    /// With the next page.
+    /// Continue with the next page.
     Page,
-    /// Not at all.
+    /// Stop.
     End,
 }
 
-/// The pages of a device table that the guest has provided for, as far as 16 bits of DeviceIDs
-/// reach.
+/// Returns the pages of a device table that the guest has provided, limited to 16-bit DeviceIDs.
 pub(super) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
@@ -58,7 +57,7 @@ pub(super) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Pa
     Ok(pages)
 }
 
-/// Returns the address of a device's entry; `None` if the guest has not provided for it.
+/// Returns the address of a device's entry, or `None` if the guest has not provided it.
 pub(super) fn locate(table: Baser, id: u64, memory: &mut TableMemory<'_>) -> Option<u64> {
     if !table.indirect() {
         let inside = id < table.bytes() / ENTRY;
@@ -72,7 +71,7 @@ pub(super) fn locate(table: Baser, id: u64, memory: &mut TableMemory<'_>) -> Opt
     Some(page + ENTRY * (id % entries))
 }
 
-/// Returns the address that a first-level entry names, if it is in memory and valid.
+/// Returns the address in a first-level entry, if the entry is in memory and valid.
 fn second_level(table: Baser, index: u64, memory: &mut TableMemory<'_>) -> Option<u64> {
     let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).ok()?);
     entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1))
@@ -88,31 +87,31 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// For a machine that can have this much mapped.
+    /// Creates the budget of a machine with these limits for mappings.
     pub(super) const fn new(devices: u32, events: u32) -> Self {
         Self { reads: MOST_READ, clears: MOST_CLEARED, devices, events }
     }
 
-    /// A device is mapped.
+    /// Charges one mapped device.
     pub(super) fn map_device(&mut self) -> Result<(), Errno> {
         self.devices = self.devices.checked_sub(1).ok_or(Errno::NoMemory)?;
         Ok(())
     }
 
-    /// An event is mapped.
+    /// Charges one mapped event.
     pub(super) fn map_event(&mut self) -> Result<(), Errno> {
         self.events = self.events.checked_sub(1).ok_or(Errno::NoMemory)?;
         Ok(())
     }
 
-    /// An entry is read.
+    /// Charges one entry that is read.
     pub(super) fn spend(&mut self) -> Result<(), Errno> {
         self.reads = self.reads.checked_sub(1).ok_or(Errno::NoMemory)?;
         Ok(())
     }
 
-    /// Clears this many entries from `address` on, as far as the budget reaches. What is clear is
-    /// not written: a page that is written has to be sent again.
+    /// Clears up to `entries` entries starting at `address`, within the budget. Entries that are
+    /// already clear are not written, because a migration must resend a written page.
     pub(super) fn clear(
         &mut self,
         address: u64,

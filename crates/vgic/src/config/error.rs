@@ -75,7 +75,6 @@ pub enum ConfigError {
     /// Direct LPIs are combined with message-based SPIs: a device could not tell which of the two
     /// doorbells to use.
     #[error(
-
         "direct LPIs cannot be combined with message-based SPIs (message_based_spis): devices \
          could not choose the doorbell"
     )]

@@ -119,7 +119,6 @@ pub enum ItsConfigError {
     /// The limit for collection numbers is meaningless because no collection table exists, or it
     /// excludes some of the held collections.
     #[error(
-
         "{held} held collections cannot be combined with a limit of {bits} bits for collection \
          numbers: the limit excludes some of them, or no collection table exists"
     )]

@@ -45,7 +45,6 @@ pub enum V2mConfigError {
     Misaligned(u64),
     /// The range contains SPIs that the machine does not implement, or is empty.
     #[error(
-
         "the GICv2m frame at {base:#x} cannot signal {count} SPIs from INTID {first_spi}: the \
          machine does not implement all of them"
     )]

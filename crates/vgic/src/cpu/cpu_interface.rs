@@ -1,6 +1,5 @@
-//! A PE's CPU interface (IHI 0069 §4.8, §12.2): masks, binary points, active priorities, and the
-//! rules by which an interrupt preempts. Plain state of one vCPU; what is pending is not its
-//! business.
+//! A PE's CPU interface (IHI 0069 §4.8, §12.2): priority mask, binary points, active priorities and
+//! the preemption rules. Plain state of one vCPU, which does not track pending interrupts.
 
 mod active_priorities;
 mod registers;
@@ -12,11 +11,11 @@ use crate::wired::Group;
 use active_priorities::ActivePriorities;
 use gic_arch::Priority;
 
-/// Options that the interface is built with.
+/// Implemented features of the interface.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Features {
     pub(crate) security: SecurityView,
-    /// 4 to 8.
+    /// Number of priority bits, 4 to 8.
     pub(crate) priority_bits: u8,
     /// `ICC_CTLR_EL1.IDbits`: 0 for 16, 1 for 24.
     pub(crate) id_bits_code: u8,
@@ -25,12 +24,12 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// Bits of a group priority: one bit is always subpriority.
+    /// Returns the number of bits of a group priority: at least one bit is always subpriority.
     fn preemption_bits(self) -> u8 {
         self.priority_bits.min(7)
     }
 
-    /// Lowest value of a group's binary point.
+    /// Returns the lowest value of a group's binary point.
     fn smallest_binary_point(self, group: Group) -> u8 {
         let smallest = 7 - self.preemption_bits();
         match group {
@@ -39,17 +38,17 @@ impl Features {
         }
     }
 
-    /// Number of active-priority registers of a group.
+    /// Returns the number of active-priority registers of a group.
     pub(crate) fn active_priority_registers(self) -> usize {
         1 << self.preemption_bits().saturating_sub(5)
     }
 }
 
-/// The interface's state.
+/// State of a CPU interface.
 #[derive(Clone, Debug)]
 pub(crate) struct CpuInterface {
     features: Features,
-    /// `ICC_PMR_EL1` as the hardware has it.
+    /// `ICC_PMR_EL1` in the hardware's representation.
     mask: Priority,
     binary_point: [u8; 2],
     /// `ICC_CTLR_EL1.CBPR`.
@@ -62,8 +61,8 @@ pub(crate) struct CpuInterface {
 }
 
 impl CpuInterface {
-    /// After reset. Where there are two security states, firmware has left the guest its half of
-    /// the priorities, all masked.
+    /// Creates an interface in its reset state. With two security states, firmware has left the
+    /// guest the lower half of the priorities, with all of them masked.
     pub(crate) fn new(features: Features) -> Self {
         Self {
             features,
@@ -80,15 +79,15 @@ impl CpuInterface {
         }
     }
 
-    /// An interrupt of this priority was acknowledged: its group priority is active.
+    /// Marks the group priority of an acknowledged interrupt as active.
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
         let level =
             self.group_priority(priority, group).get() >> (8 - self.features.preemption_bits());
         self.active[group.index()].insert(level);
     }
 
-    /// The interrupt that runs is done: its group priority is no more active. `false`, and nothing
-    /// happens, if what runs is not in this group.
+    /// Drops the running priority. Returns `false` without any effect if the running interrupt is
+    /// not in this group.
     pub(crate) fn drop_priority(&mut self, group: Group) -> bool {
         if self.running_group() != Some(group) {
             return false;
@@ -97,8 +96,8 @@ impl CpuInterface {
         true
     }
 
-    /// Would an interrupt of this priority be signalled now? It must pass the mask, and its group
-    /// priority must be more urgent than what runs.
+    /// Returns `true` if the interface would signal an interrupt of this priority now: it must pass
+    /// the mask, and its group priority must be more urgent than the running priority.
     pub(crate) fn signals(&self, priority: Priority, group: Group) -> bool {
         self.takes(group)
             && priority.is_more_urgent_than(self.mask)
@@ -115,13 +114,13 @@ impl CpuInterface {
         }
     }
 
-    /// Options that the interface is built with.
+    /// Returns the implemented features.
     pub(crate) fn features(&self) -> Features {
         self.features
     }
 
-    /// Priority limit of the group: [`signals`](Self::signals) holds exactly for interrupts that
-    /// are more urgent.
+    /// Returns the priority limit of the group: [`signals`](Self::signals) is true for exactly
+    /// those interrupts that are more urgent.
     pub(crate) fn limit(&self, group: Group) -> Priority {
         match (self.takes(group), self.running()) {
             (false, _) => Priority::HIGHEST,
@@ -130,17 +129,17 @@ impl CpuInterface {
         }
     }
 
-    /// Does the interface take interrupts of the group (`ICC_IGRPEN<n>_EL1`)?
+    /// Returns `true` if the interface accepts interrupts of the group (`ICC_IGRPEN<n>_EL1`).
     pub(crate) fn takes(&self, group: Group) -> bool {
         self.enabled[group.index()]
     }
 
-    /// `ICC_CTLR_EL1.EOImode`: EOI drops the priority only.
+    /// Returns `ICC_CTLR_EL1.EOImode`: if set, EOI only drops the priority.
     pub(crate) fn splits_eoi(&self) -> bool {
         self.split_eoi
     }
 
-    /// The most urgent active group priority, or [`Priority::IDLE`].
+    /// Returns the most urgent active group priority, or [`Priority::IDLE`].
     pub(crate) fn running(&self) -> Priority {
         let level = self.active[0].first().min(self.active[1].first());
         match u8::try_from(u32::from(level) << (8 - self.features.preemption_bits())) {
@@ -149,7 +148,7 @@ impl CpuInterface {
         }
     }
 
-    /// The group of the most urgent active priority; Group 0 if both have it.
+    /// Returns the group with the most urgent active priority, or Group 0 if both have it.
     fn running_group(&self) -> Option<Group> {
         let [zero, one] = self.active.map(ActivePriorities::first);
         match (zero <= one, zero.min(one)) {
@@ -159,8 +158,8 @@ impl CpuInterface {
         }
     }
 
-    /// The part of a priority that decides about preemption. Binary point N leaves bits 7:N+1; that
-    /// of Group 1 leaves bits 7:N, unless Group 0's serves both.
+    /// Returns the part of a priority that determines preemption. A binary point of N selects bits
+    /// 7:N+1 for Group 0, and bits 7:N for Group 1 unless Group 0's binary point is used for both.
     fn group_priority(&self, priority: Priority, group: Group) -> Priority {
         let point = match group {
             Group::One if !self.common_binary_point => self.binary_point[1],

@@ -1,22 +1,22 @@
-//! A vCPU half for hypervisors at EL2. The hardware's virtual CPU interface acknowledges and ends
-//! interrupts by itself, from list registers (IHI 0069 §6, §12.4). These are filled before the
-//! guest is entered and folded back after it has exited.
+//! A vCPU half for hypervisors at EL2, where the hardware's virtual CPU interface acknowledges and
+//! ends interrupts without an exit, using list registers (IHI 0069 §6, §12.4). The list registers
+//! are filled before the guest is entered, and folded back into the model after it has exited.
 //!
-//! Outside of the guest this half is a software CPU interface like [`Vcpu`]. What the guest left in
-//! the hardware is loaded at the exit. So trapped accesses and the question whether the vCPU may
-//! sleep have one answer.
+//! Outside of the guest, this half is a software CPU interface like [`Vcpu`]: an exit loads the
+//! state that the guest left in the hardware. Trapped accesses and the decision whether the vCPU
+//! may sleep therefore use the same state.
 //!
-//! | | how |
+//! | aspect | implementation |
 //! |---|---|
-//! | order | the most urgent pending interrupt first, then what is active, then further pending ones by urgency |
-//! | more is pending than fits | `NPIE`: an exit when nothing that was listed is pending any more. (`UIE` would not come while what is listed is active.) Another group's enable then exits as well |
-//! | more is active than fits | `LRENPIE`: `EOIcount` ends the unlisted interrupts that the guest acknowledged last, because guests nest. Interrupts that a register write made active are ended after these |
-//! | `ICC_DIR_EL1` | traps (`TDIR`), as it may name what is active at another vCPU; guests without `EOImode` do not use it. Where the CPU cannot trap it alone, `TC` does for guests that were entered with `EOImode`, and while more is active than fits |
-//! | 1-of-N interrupts | a guest that enables or disables a group by itself exits: from then on it takes part, or others get what it did not take |
-//! | levels | a maintenance interrupt at the end; the observer is told, and the level is sampled again |
-//! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its end deactivates both, without an exit ([`Vgic::link`]). A level is sampled before it is listed, and again at the exit if the guest has not acknowledged it |
-//! | LPIs | no active state, never tied to a physical interrupt (`HW`) |
-//! | changes meanwhile | kick the vCPU. What a register or command promises (`RWP`, `SYNCR`, SYNC, `WAKER`) is complete once it has exited |
+//! | order | the most urgent pending interrupt first, then active interrupts, then the other pending ones by urgency |
+//! | too many pending interrupts | `NPIE`: an exit when no listed interrupt is pending any more. (`UIE` would not trigger while listed interrupts are active.) Enabling another group then exits as well |
+//! | too many active interrupts | `LRENPIE`: each EOI in `EOIcount` ends the unlisted interrupt that the guest acknowledged last, because guests nest. Interrupts that a register write made active are ended after these |
+//! | `ICC_DIR_EL1` | traps (`TDIR`), because it may name an interrupt that is active at another vCPU; guests without `EOImode` do not use it. On a CPU that cannot trap it separately, `TC` does so for guests entered with `EOImode`, and while active interrupts are unlisted |
+//! | 1-of-N interrupts | a guest that enables or disables a group exits, so that its vCPU participates from then on, or other vCPUs receive the interrupts that it did not take |
+//! | levels | a maintenance interrupt at the EOI; the observer is notified, and the level is sampled again |
+//! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its deactivation deactivates both, without an exit ([`Vgic::link`]). A level is sampled before it is listed, and again at the exit if the guest has not acknowledged it |
+//! | LPIs | no active state, never linked to a physical interrupt (`HW`) |
+//! | changes while the guest runs | kick the vCPU. The effects that a register or command guarantees (`RWP`, `SYNCR`, SYNC, `WAKER`) are complete once the vCPU has exited |
 
 mod fill;
 mod fold;
@@ -37,63 +37,71 @@ use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
 use gic_arch::ich::Vtr;
 use msi_types::Cpu;
 
-/// A machine's guest cannot run on a CPU's virtual interface.
+/// Reason why a machine's guest cannot run on a CPU's virtual interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VirtualInterfaceMismatch {
-    /// Priority bits differ.
-    #[error("the machine has {machine} priority bits, this CPU's virtual interface {hardware}")]
+    /// The numbers of priority bits differ.
+    #[error(
+        "the machine has {machine} priority bits, but this CPU's virtual interface has {hardware}"
+    )]
     PriorityBits {
         /// [`VgicConfig::priority_bits`](crate::VgicConfig::priority_bits).
         machine: u8,
         /// `ICH_VTR_EL2.PRIbits`.
         hardware: u8,
     },
-    /// Preemption bits differ.
-    #[error("the machine has {machine} preemption bits, this CPU's virtual interface {hardware}")]
+    /// The numbers of preemption bits differ.
+    #[error(
+        "the machine has {machine} preemption bits, but this CPU's virtual interface has {hardware}"
+    )]
     PreemptionBits {
-        /// All priority bits, at most 7.
+        /// The number of priority bits, at most 7.
         machine: u8,
         /// `ICH_VTR_EL2.PREbits`.
         hardware: u8,
     },
-    /// The virtual interface has no Non-secure view.
-    #[error("list registers present one security state, the machine has two")]
+    /// The machine presents a Non-secure view, which the virtual interface does not support.
+    #[error("list registers support one security state, but the machine has two")]
     SecurityView,
-    /// INTIDs do not fit.
-    #[error("the machine has {0} INTID bits, this CPU's virtual interface 16")]
+    /// The machine has more INTID bits than the virtual interface.
+    #[error("the machine has {0} INTID bits, but this CPU's virtual interface has 16")]
     IdBits(u8),
-    /// More list registers than there can be.
+    /// The CPU reports more list registers than the architecture allows.
     #[error("{0} list registers: a CPU has 1 to {MAX_LIST_REGISTERS}")]
     Count(usize),
 }
 
-/// A vCPU whose guest runs with list registers. Owned by the vCPU's thread, outside of the guest.
+/// A vCPU whose guest runs with list registers. The vCPU's thread owns this value while the guest
+/// does not run.
 ///
-/// **Registers that read active or pending state** are `ISACTIVER`, `ISPENDR`, and their
-/// counterparts that clear. For interrupts in list registers, they return the state at the vCPU's
-/// last guest entry. Linux's `synchronize_irq` asks for more. Before a monitor forwards a guest's
-/// read of them, it lets the other vCPUs exit, and keeps them out until it has the answer.
+/// **Registers that read active or pending state** are `ISACTIVER`, `ISPENDR` and the corresponding
+/// clear registers. For interrupts in list registers, they return the state at the vCPU's last
+/// guest entry, which is not sufficient for Linux's `synchronize_irq`. Before a monitor forwards a
+/// guest's read of these registers, it should make the other vCPUs exit, and keep them out of the
+/// guest until it has the value.
 pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 
-/// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered loads its
-/// [interface](Self::interface), and [exits](Self::exit).
+/// A [`ListRegisterVcpu`] while its guest runs. The hypervisor loads the
+/// [interface](Self::interface) into the hardware, runs the guest, and [exits](Self::exit).
 ///
-/// If it is dropped instead, the vCPU runs no more, and its CPU interface takes no part. What was
-/// in its list registers is as it was at the entry. Nothing is lost, but what the guest has
-/// acknowledged since is pending again. Nobody waits for the vCPU.
-#[must_use = "what is in list registers is only known again after the exit"]
+/// Dropping this value instead ends the vCPU: its CPU interface no longer participates in the
+/// distribution of interrupts. The interrupts in its list registers revert to their state at the
+/// entry, so none is lost, but an interrupt that the guest has acknowledged in the meantime is
+/// pending again. Other vCPUs do not wait for a dropped one.
+#[must_use = "interrupts in list registers return to the model only at the exit"]
 pub struct InGuest {
-    /// Until the exit.
+    /// The vCPU, present until the exit.
     vcpu: Option<ListRegisterVcpu>,
 }
 
 impl Vcpu {
-    /// Runs this vCPU's guest on CPUs whose virtual interface is as `vtr` (`ICH_VTR_EL2`) says.
+    /// Prepares the vCPU to run its guest on CPUs with the virtual interface that `vtr`
+    /// (`ICH_VTR_EL2`) describes.
     ///
     /// # Errors
-    /// [`VirtualInterfaceMismatch`]: the guest would see another CPU interface than the machine
-    /// has.
+    /// [`VirtualInterfaceMismatch`] if the guest would see a CPU interface that differs from the
+    /// machine's.
     pub fn with_list_registers(
         mut self,
         vtr: Vtr,
@@ -132,10 +140,11 @@ impl Vcpu {
 }
 
 impl ListRegisterVcpu {
-    /// The vCPU is about to run guest code: [`InGuest::interface`] is to be loaded into the
-    /// hardware. Whatever arrives or changes from now on kicks the vCPU, once; it then exits.
+    /// Prepares to run guest code. The caller must then load [`InGuest::interface`] into the
+    /// hardware. Any arrival or change from now on kicks the vCPU, once, and the vCPU must then
+    /// exit.
     ///
-    /// A vCPU that had nothing in list registers can be kicked once when it has exited, too: see
+    /// A vCPU whose list registers were empty may also be kicked once after it has exited: see
     /// [`returned`](Self::returned).
     #[inline]
     pub fn enter(self) -> InGuest {
@@ -143,10 +152,10 @@ impl ListRegisterVcpu {
         InGuest { vcpu: Some(vcpu) }
     }
 
-    /// Reads a system register on behalf of the guest, whose access trapped.
+    /// Reads a system register on behalf of the guest, after a trapped access.
     ///
     /// # Errors
-    /// As [`Vcpu::read_sysreg`].
+    /// Likewise, those of [`Vcpu::read_sysreg`].
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         let value = self.own().read_sysreg(register)?;
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
@@ -155,24 +164,24 @@ impl ListRegisterVcpu {
         Ok(value)
     }
 
-    /// Writes a system register on behalf of the guest, whose access trapped: `ICC_SGI<n>R_EL1`
-    /// always do.
+    /// Writes a system register on behalf of the guest, after a trapped access. Writes to
+    /// `ICC_SGI<n>R_EL1` always trap.
     ///
     /// # Errors
-    /// As [`Vcpu::write_sysreg`].
+    /// Likewise, those of [`Vcpu::write_sysreg`].
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         self.own().write_sysreg(register, value)
     }
 
-    /// As [`Vcpu::inputs`].
+    /// Returns the PE's interrupt inputs, as [`Vcpu::inputs`] does.
     pub fn inputs(&mut self) -> Inputs {
         self.0[0].inputs()
     }
 
-    /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
+    /// Prepares to sleep while the guest waits (WFI), as [`Vcpu::prepare_to_sleep`] does.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let [vcpu] = &mut *self.0;
-        // An idle vCPU's entry has looked at everything; here, only what is signalled counts.
+        // The last entry of an idle vCPU checked everything; here, only signaled interrupts matter.
         vcpu.own.wakeup.end_idle();
         let sleep = vcpu.prepare_to_sleep();
         if sleep == Sleep::Ready
@@ -183,64 +192,66 @@ impl ListRegisterVcpu {
         sleep
     }
 
-    /// As [`Vcpu::prepare_to_power_down`].
+    /// Prepares to power down, as [`Vcpu::prepare_to_power_down`] does.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         self.own().prepare_to_power_down()
     }
 
-    /// The vCPU is back from sleep, or from the guest for longer: it is not kicked until it sleeps
-    /// or enters again. To be called before the hypervisor does something that may interrupt this
-    /// vCPU itself, as emulating a device or taking a physical interrupt, or that takes long.
-    /// Without the call nothing is lost, but a kick may be sent that changes nothing.
+    /// Reports that the vCPU has returned from sleep, or will stay out of the guest for a while. It
+    /// is not kicked again until it sleeps or enters the guest. The hypervisor should call this
+    /// before an operation that takes long, or that may interrupt this vCPU, such as emulating a
+    /// device or handling a physical interrupt. The call is optional, but without it, the vCPU may
+    /// receive a superfluous kick.
     pub fn returned(&mut self) {
         self.0[0].returned();
     }
 
-    /// As [`Vcpu::reset`].
+    /// Resets the CPU interface, as [`Vcpu::reset`] does.
     pub fn reset(&mut self) {
         self.own().reset();
     }
 
-    /// Back to a vCPU whose CPU interface is software alone.
+    /// Converts this vCPU back into one with a software CPU interface.
     pub fn into_software(mut self) -> Vcpu {
         self.own();
         Vcpu::unboxed(self.0)
     }
 
-    /// Number of this vCPU.
+    /// Returns the number of this vCPU.
     pub fn cpu(&self) -> Cpu {
         self.0[0].cpu()
     }
 
-    /// The shared half.
+    /// Returns the shared half.
     pub fn vgic(&self) -> &Arc<Vgic> {
         self.0[0].vgic()
     }
 }
 
 impl InGuest {
-    /// The guest has exited, kicked or not, and left this in the hardware. To be called before the
-    /// reason of the exit is looked at: other vCPUs may wait for it.
+    /// Folds the state that the guest left in the hardware back into the model, after an exit with
+    /// or without a kick. Should be called before the hypervisor handles the reason of the exit,
+    /// because other vCPUs may be waiting for it.
     #[must_use]
     #[inline]
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
-        let vcpu = self.vcpu.take().expect("only `exit` takes it, and consumes `self`");
+        let vcpu = self.vcpu.take().expect("only `exit` takes the vCPU, and consumes `self`");
         if vcpu.stays_left(left) { vcpu } else { vcpu.come_back(left) }
     }
 
-    /// The state to load into the hardware before the guest runs.
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
+    /// Returns the state that the caller must load into the hardware before the guest runs.
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     #[inline]
     pub fn interface(&self) -> &VirtualInterface {
-        let vcpu = self.vcpu.as_ref().expect("only `exit` takes it, and consumes `self`");
+        let vcpu = self.vcpu.as_ref().expect("only `exit` takes the vCPU, and consumes `self`");
         &vcpu.0[0].list_registers.interface
     }
 
-    /// Number of this vCPU.
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
+    /// Returns the number of this vCPU.
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     pub fn cpu(&self) -> Cpu {
-        self.vcpu.as_ref().expect("only `exit` takes it, and consumes `self`").cpu()
+        self.vcpu.as_ref().expect("only `exit` takes the vCPU, and consumes `self`").cpu()
     }
 }
 
@@ -255,16 +266,16 @@ impl Drop for InGuest {
 }
 
 impl ListRegisterVcpu {
-    /// Marks an interrupt active that was acknowledged outside of the guest: it gets a list
-    /// register.
+    /// Records an interrupt that was acknowledged outside of the guest as active, so that it is
+    /// listed.
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(index) = WiredIndex::of(intid) {
             self.0[0].list_registers.active.insert(index);
         }
     }
 
-    /// The vCPU, which does not stay left: its CPU interface may change outside of the guest, and
-    /// it may interrupt itself.
+    /// Returns the vCPU and ends its idle state, because its CPU interface may change outside of
+    /// the guest, and it may interrupt itself.
     fn own(&mut self) -> &mut Vcpu {
         let [vcpu] = &mut *self.0;
         vcpu.own.wakeup.end_idle();
@@ -272,7 +283,7 @@ impl ListRegisterVcpu {
         vcpu
     }
 
-    /// Out of the guest, which left something in the hardware.
+    /// Handles an exit of a guest that left changes in the hardware.
     #[inline(never)]
     fn come_back(mut self, left: &VirtualInterface) -> Self {
         if self.has_nothing_to_fold(left) {
@@ -284,15 +295,15 @@ impl ListRegisterVcpu {
         self
     }
 
-    /// Out of the guest, with what `fold` makes of the list registers. The vCPU looks by itself
-    /// before that: what is folded needs no kick.
+    /// Leaves the guest, with `fold` emptying the list registers. The vCPU counts as returned
+    /// before that, because folded interrupts need no kick.
     fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
         self.returned();
         fold(self);
         self.folded();
     }
 
-    /// Out of the guest, with nothing in list registers any more.
+    /// Completes an exit, once the list registers are empty.
     fn folded(&self) {
         let [vcpu] = &*self.0;
         if vcpu.wakeup.folded(&vcpu.own.wakeup) {

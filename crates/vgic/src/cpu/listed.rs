@@ -1,5 +1,4 @@
-//! The list registers of a vCPU: the interrupt that each was filled with, and the active interrupts
-//! that need one.
+//! Contents of a vCPU's list registers, and the active interrupts that need one.
 
 use crate::lpi::ListedLpi;
 use crate::wired::Filled;
@@ -7,15 +6,14 @@ use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
 use gic_arch::ich::{Hcr, ListRegister, Vmcr};
 
-/// Most list registers that a CPU has.
+/// Maximum number of list registers of a CPU.
 pub const MAX_LIST_REGISTERS: usize = 16;
 
-/// State of a CPU's virtual interface: to be loaded before the guest is entered and stored after it
-/// has exited. Registers that the CPU does not have are zero, and ignored.
+/// State of a CPU's virtual interface, to be loaded before a guest entry and stored after the exit.
+/// Registers that the CPU does not implement are zero and are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VirtualInterface {
-    /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is
-    /// looked at.
+    /// `ICH_HCR_EL2`. The hypervisor may add its own traps. At the exit, only `EOIcount` is read.
     pub hcr: Hcr,
     /// `ICH_VMCR_EL2`.
     pub vmcr: Vmcr,
@@ -25,20 +23,20 @@ pub struct VirtualInterface {
     pub list: [ListRegister; MAX_LIST_REGISTERS],
 }
 
-/// A vCPU's list registers. Without any, its CPU interface is software.
+/// List registers of a vCPU. If `count` is zero, its CPU interface is emulated in software.
 pub(crate) struct ListRegisters {
     pub(crate) count: usize,
-    /// `ICH_VTR_EL2.TDS`: `ICC_DIR_EL1` can be trapped by itself.
+    /// `ICH_VTR_EL2.TDS`: the CPU can trap `ICC_DIR_EL1` separately.
     pub(crate) traps_dir: bool,
-    /// Those in use, which are the first ones.
+    /// Number of list registers in use, which are the first ones.
     pub(crate) used: usize,
     pub(crate) listed: [Listed; MAX_LIST_REGISTERS],
-    /// Active interrupts of this vCPU, and perhaps some that are not any more.
+    /// Active interrupts of this vCPU, possibly including some that are no longer active.
     pub(crate) active: WiredSet,
-    /// Loaded at the last entry. Outside of the guest, all of its list registers are empty.
+    /// Interface loaded at the last entry. Outside of the guest, its list registers are all empty.
     pub(crate) interface: VirtualInterface,
-    /// `interface`'s other registers were made for this. `None`: the CPU interface has changed
-    /// since.
+    /// The state for which the other registers of `interface` were computed, or `None` if the CPU
+    /// interface has changed since.
     pub(crate) made_for: Option<Unlisted>,
 }
 
@@ -60,7 +58,7 @@ impl ListRegisters {
         }
     }
 
-    /// Fills the next list register, if there is one.
+    /// Fills the next list register, unless all are in use.
     pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
         if !self.is_full() {
             self.listed[self.used] = listed;
@@ -69,12 +67,12 @@ impl ListRegisters {
         }
     }
 
-    /// Are all in use?
+    /// Returns `true` if all list registers are in use.
     pub(crate) const fn is_full(&self) -> bool {
         self.used >= self.count
     }
 
-    /// Empties all, and returns the number of those that were in use.
+    /// Empties all list registers, and returns the number of those that were in use.
     pub(crate) fn empty(&mut self) -> usize {
         let used = core::mem::take(&mut self.used);
         self.interface.list[..used].fill(ListRegister::new());
@@ -82,12 +80,13 @@ impl ListRegisters {
     }
 }
 
-/// Interrupts that got no list register.
+/// Summary of the interrupts for which no list register was free.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Unlisted {
     pub(crate) pending: bool,
     pub(crate) active: bool,
-    /// By group: something is pending that only the guest's own enable keeps from being signalled.
+    /// By group, `true` if an interrupt is pending that would be signaled if the guest enabled the
+    /// group.
     pub(crate) held_back: [bool; 2],
 }
 
@@ -102,7 +101,7 @@ pub(crate) enum Listed {
 /// A set of wired interrupts.
 pub(crate) struct WiredSet {
     words: [u64; WiredSet::WORDS],
-    /// One bit for each word that is not zero.
+    /// One bit for each nonzero word.
     used: u64,
 }
 
@@ -110,7 +109,7 @@ impl WiredSet {
     const WORDS: usize = WiredIndex::COUNT.div_ceil(64);
 
     const fn new() -> Self {
-        const { assert!(Self::WORDS <= 64, "one word has a bit for each") };
+        const { assert!(Self::WORDS <= 64, "one word must have a bit for each") };
         Self { words: [0; Self::WORDS], used: 0 }
     }
 
@@ -124,7 +123,7 @@ impl WiredSet {
         self.used |= 1 << word;
     }
 
-    /// Keeps what `keep` says.
+    /// Keeps the interrupts for which `keep` returns `true`.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(WiredIndex) -> bool) {
         for number in set_bits(self.used) {
             let word = &mut self.words[number];

@@ -1,5 +1,5 @@
-//! The system registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), as a table of encodings and
-//! functions.
+//! System registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), as a table of encodings and
+//! handlers.
 
 use crate::config::SecurityView;
 use crate::cpu::vcpu::Vcpu;
@@ -13,27 +13,28 @@ type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;
 /// Handler of `MSR`.
 type Write = fn(&mut Vcpu, u64) -> Result<(), Undefined>;
 
-/// One register.
+/// A system register with its handlers.
 struct SystemRegister {
     encoding: SysRegEncoding,
     read: Read,
     write: Write,
 }
 
-/// The system register does not exist in this direction, or not in the guest's view. The access is
-/// an Undefined Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
+/// Error for an access to a system register that does not exist in this direction, or not in the
+/// guest's view. The access causes an Undefined Instruction exception (or a trap to EL3, for Group
+/// 0 in the Non-secure view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no system register {:#06x} for this access", .0.packed())]
 pub struct Undefined(pub SysRegEncoding);
 
 impl Vcpu {
     /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1`
-    /// acknowledges.
+    /// acknowledges an interrupt.
     ///
     /// # Errors
-    /// [`Undefined`]: the guest takes an exception.
+    /// [`Undefined`] if the caller must inject an exception into the guest.
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        // A guest reads it for each interrupt: not by way of the table.
+        // A guest reads this register for each interrupt, so it bypasses the table.
         if register == icc::IAR1.encoding() {
             return Ok(acknowledge(self, Group::One));
         }
@@ -43,9 +44,9 @@ impl Vcpu {
     /// Writes a system register (`MSR`) on behalf of the guest.
     ///
     /// # Errors
-    /// [`Undefined`]: the guest takes an exception.
+    /// [`Undefined`] if the caller must inject an exception into the guest.
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        // As above.
+        // A guest writes this register for each interrupt, so it bypasses the table.
         if register == icc::EOIR1.encoding() {
             self.end(Group::One, intid(value));
             return Ok(());
@@ -59,7 +60,8 @@ fn find(encoding: SysRegEncoding) -> Option<&'static SystemRegister> {
     REGISTERS.get(at)
 }
 
-/// A register: `register!(REGISTER, read, write)`; a direction that does not exist is `undefined`.
+/// Defines a register: `register!(REGISTER, read, write)`. A direction that does not exist is
+/// `undefined`.
 macro_rules! register {
     ($register:ident, undefined, $write:expr) => {
         SystemRegister {
@@ -80,7 +82,7 @@ macro_rules! register {
     };
 }
 
-/// Register `$index` of a group's active priorities.
+/// Defines register `$index` of a group's active priorities.
 macro_rules! active_priorities {
     ($register:ident, $group:expr, $index:literal) => {
         register!(
@@ -98,7 +100,7 @@ macro_rules! active_priorities {
     };
 }
 
-/// Ascending by encoding.
+/// Registers, sorted by encoding.
 static REGISTERS: &[SystemRegister] = &[
     register!(PMR, |v| Ok(v.interface.mask_view().into()), |v, value| {
         v.interface.set_mask(byte(value));
@@ -201,13 +203,14 @@ fn intid(value: u64) -> IntId {
     IntIdValue::from(value).intid()
 }
 
-/// The low byte of a register whose other bits are RES0.
+/// Returns the low byte of a register whose other bits are RES0.
 const fn byte(value: u64) -> u8 {
     low_byte(low_word(value))
 }
 
 impl Vcpu {
-    /// Runs `body` if the guest has Group 0's registers: the Non-secure side does not.
+    /// Runs `body` if the guest has the registers of Group 0, which do not exist on the Non-secure
+    /// side.
     fn in_group_zero<T>(
         &mut self,
         encoding: SysRegEncoding,
@@ -219,7 +222,7 @@ impl Vcpu {
         }
     }
 
-    /// Is there active-priority register `index` of the group?
+    /// Checks that active-priority register `index` of the group exists.
     fn exists(
         &self,
         encoding: SysRegEncoding,

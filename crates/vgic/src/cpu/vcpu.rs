@@ -1,4 +1,4 @@
-//! One vCPU's half of the model: its CPU interface, owned by the vCPU's thread.
+//! The vCPU's half of the model: its CPU interface, owned by the vCPU's thread.
 
 use crate::config::SecurityView;
 use crate::cpu::cpu_interface::CpuInterface;
@@ -19,24 +19,25 @@ use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;
 
-/// A vCPU's CPU interface. There is one value per vCPU, handed out when the [`Vgic`] is made; the
-/// vCPU's thread owns it. Nothing here waits for another thread; what accesses left over is skipped
-/// while another thread is at work on it.
+/// A vCPU's CPU interface. Exactly one value exists per vCPU; [`Vgic::new`] returns it, and the
+/// vCPU's thread owns it. No method waits for another thread: work left over by register accesses
+/// is skipped while another thread is doing it.
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
     pub(crate) gic: Arc<Vgic>,
-    /// That of `gic`: an entry into the guest looks at little else than this and the word.
+    /// `gic`'s wake-up state, which is cached here because an entry into the guest accesses little
+    /// else.
     pub(crate) wakeup: Arc<VcpuWakeup>,
     pub(crate) own: OwnParts,
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
     pub(crate) list_registers: ListRegisters,
-    /// Memory for this value, so that boxing it cannot fail. A vCPU with list registers is handed
-    /// on at each entry and exit, and is boxed for that.
+    /// Memory for this value, so that boxing cannot fail. A vCPU with list registers is boxed
+    /// because it is passed on at each entry and exit.
     memory: Vec<Self>,
 }
 
-/// The parts of the shared half that are one vCPU's, at hand without a search.
+/// Parts of the shared half that belong to one vCPU, for access without a search.
 pub(crate) struct OwnParts {
     pub(crate) wakeup: Arc<WakeupWord>,
     pub(crate) private: Arc<Private>,
@@ -45,26 +46,27 @@ pub(crate) struct OwnParts {
 /// The interrupt inputs of a PE.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Inputs {
-    /// IRQ: Group 1 has an interrupt that preempts.
+    /// IRQ: Group 1 has an interrupt that preempts the running priority.
     pub irq: bool,
-    /// FIQ: Group 0 has.
+    /// FIQ: Group 0 has an interrupt that preempts the running priority.
     pub fiq: bool,
 }
 
 impl Inputs {
-    /// Is either asserted?
+    /// Returns `true` if either input is asserted.
     pub const fn any(self) -> bool {
         self.irq || self.fiq
     }
 }
 
-/// Permission of a vCPU to sleep or to enter the guest.
+/// Result of a vCPU's attempt to sleep or to enter the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sleep {
-    /// Nothing is to be signalled: whatever comes from now on kicks the vCPU, once.
+    /// No interrupt is to be signaled. The next one to arrive kicks the vCPU, once.
     Ready,
-    /// An interrupt is there; a kick for it may still be on its way. Or accesses left work over, of
-    /// which the vCPU has done a piece: the guest goes on, or the caller asks again.
+    /// The vCPU must not sleep. Either an interrupt is pending, for which a kick may still be on
+    /// its way, or accesses left work, of which this call has done a piece. The caller should run
+    /// the guest, or try again.
     DontSleep,
 }
 
@@ -74,7 +76,7 @@ impl Sleep {
     }
 }
 
-/// The most urgent pending interrupt, from wherever it comes.
+/// The most urgent pending interrupt, and its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct MostUrgent {
     priority: Priority,
@@ -89,8 +91,9 @@ enum Source {
     Lpi,
 }
 
-/// Most restarts of an acknowledgement that lost its interrupt to another thread. Each time another
-/// thread made progress; a guest that retracts interrupts in a loop gets "spurious" in the end.
+/// Maximum number of restarts of an acknowledgment that lost its interrupt to another thread. Each
+/// restart means that another thread made progress; a guest that retracts interrupts in a loop
+/// eventually reads a spurious interrupt.
 const ATTEMPTS: usize = 64;
 
 impl fmt::Debug for Vcpu {
@@ -116,31 +119,31 @@ impl Vcpu {
         Ok(Self { cpu, gic, wakeup, own, interface, lpis, list_registers, memory })
     }
 
-    /// Moves this into the memory that it has for that.
+    /// Moves this vCPU into its reserved memory.
     pub(crate) fn boxed(mut self) -> Box<[Self; 1]> {
         let mut memory = core::mem::take(&mut self.memory);
         memory.push(self);
         let Ok(boxed) = memory.into_boxed_slice().try_into() else {
-            unreachable!("one value was pushed")
+            unreachable!("exactly one value was pushed")
         };
         boxed
     }
 
-    /// Takes this out of its memory, and keeps that.
+    /// Moves a vCPU out of its reserved memory, which it keeps.
     pub(crate) fn unboxed(boxed: Box<[Self; 1]>) -> Self {
         let mut memory = (boxed as Box<[Self]>).into_vec();
-        let Some(mut vcpu) = memory.pop() else { unreachable!("it is one") };
+        let Some(mut vcpu) = memory.pop() else { unreachable!("the array has one element") };
         vcpu.memory = memory;
         vcpu
     }
 
-    /// Is the PE's IRQ input asserted?
+    /// Returns `true` if the PE's IRQ input is asserted.
     pub fn irq_pending(&mut self) -> bool {
         self.inputs().irq
     }
 
-    /// Returns the PE's interrupt inputs. At most one is asserted: the most urgent pending
-    /// interrupt decides.
+    /// Returns the PE's interrupt inputs. At most one is asserted, because the most urgent pending
+    /// interrupt determines it.
     pub fn inputs(&mut self) -> Inputs {
         self.gic.go_on();
         match self.signalled().map(|candidate| candidate.group) {
@@ -150,23 +153,24 @@ impl Vcpu {
         }
     }
 
-    /// The vCPU is about to sleep (WFI), or to run guest code in which it does not look at
-    /// [`inputs`](Self::inputs) by itself. After [`Sleep::Ready`] the first interrupt to arrive
-    /// calls [`Kick::kick`](msi_types::Kick::kick), once; call [`returned`](Self::returned) when
-    /// the vCPU is back.
+    /// Prepares to sleep (WFI), or to run guest code during which the vCPU does not poll its
+    /// [`inputs`](Self::inputs). After [`Sleep::Ready`], the first interrupt to arrive calls
+    /// [`Kick::kick`](msi_types::Kick::kick), once. The caller must call
+    /// [`returned`](Self::returned) when the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         self.leave_unless(|vcpu| vcpu.inputs().any())
     }
 
-    /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU
-    /// interface takes no part. As [`prepare_to_sleep`](Self::prepare_to_sleep), but the
-    /// redistributor's `WakeRequest` counts: an enabled interrupt is pending here, of a group that
-    /// the distributor forwards. The CPU interface's masks do not matter, nor whether `GICR_WAKER`
-    /// says that the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
+    /// Prepares to power down until an interrupt wakes the vCPU (`PSCI_CPU_SUSPEND`). Unlike in
+    /// [`prepare_to_sleep`](Self::prepare_to_sleep), the CPU interface is not involved. Instead,
+    /// the redistributor's `WakeRequest` wakes the vCPU: an enabled interrupt that is pending for
+    /// this vCPU, in a group that the distributor forwards. Neither the CPU interface's masks nor
+    /// `GICR_WAKER.ProcessorSleep` matter. Afterwards, the caller must [`reset`](Self::reset) the
+    /// vCPU before it starts.
     ///
-    /// A vCPU that is off (`PSCI_CPU_OFF`) is not woken by interrupts; what is pending stays so
-    /// until it is on again. [`reset`](Self::reset) it as it goes off: others then take the 1-of-N
-    /// interrupts that were chosen for it.
+    /// Interrupts do not wake a vCPU that is off (`PSCI_CPU_OFF`); they stay pending until it is on
+    /// again. The caller should [`reset`](Self::reset) a vCPU when it powers off, so that other
+    /// vCPUs take the 1-of-N interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         self.leave_unless(Self::wake_requested)
     }
@@ -185,8 +189,8 @@ impl Vcpu {
         requested || lpis.is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
 
-    /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later
-    /// kicks it, once; call [`returned`](Self::returned) when the guest has exited.
+    /// Prepares to run guest code, and returns the inputs to assert. Any later arrival kicks the
+    /// vCPU, once. The caller must call [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
         self.own.wakeup.leave();
         let inputs = self.inputs();
@@ -194,21 +198,21 @@ impl Vcpu {
         inputs
     }
 
-    /// The vCPU has left for the guest: if work is left over, it is kicked at once.
+    /// Kicks the vCPU immediately if work is left, after it has declared that it enters the guest.
     pub(crate) fn exit_for_work(&self) {
         if self.wakeup.has_work() {
             self.wakeup.kick(self.cpu);
         }
     }
 
-    /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by
-    /// itself again.
+    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not, and polls
+    /// its inputs again.
     pub fn returned(&mut self) {
         self.own.wakeup.returned();
     }
 
-    /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were
-    /// active stay so. The redistributor wakes if
+    /// Resets the CPU interface. Interrupts keep their state, including the active state. The
+    /// redistributor wakes if
     /// [`VgicConfig::awake_redistributors`](crate::VgicConfig::awake_redistributors) is set, and
     /// otherwise keeps its state.
     pub fn reset(&mut self) {
@@ -222,7 +226,8 @@ impl Vcpu {
         }
     }
 
-    /// Acknowledges the most urgent pending interrupt, if it is in `group` and preempts what runs.
+    /// Acknowledges the most urgent pending interrupt, if it is in `group` and preempts the running
+    /// priority.
     pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
         match self.acknowledge_lpi(group) {
             Some(lpi) => Some(lpi.intid()),
@@ -230,8 +235,9 @@ impl Vcpu {
         }
     }
 
-    /// Acknowledges an LPI where nothing wired has to be looked at: the short way of most
-    /// interrupts. After `None`, [`acknowledge_any`](Self::acknowledge_any) finds what there is.
+    /// Acknowledges an LPI if no wired interrupt needs to be checked, which is the fast path of
+    /// most interrupts. After `None`, [`acknowledge_any`](Self::acknowledge_any) must check all
+    /// interrupts.
     #[inline]
     fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
         let wired = self.gic.wired();
@@ -263,8 +269,8 @@ impl Vcpu {
         None
     }
 
-    /// Takes an LPI that is more urgent than everything wired, in one go. It passes mask and binary
-    /// point: what is in its group and less urgent could not either.
+    /// Takes the most urgent LPI in one step, if it is more urgent than all wired interrupts and
+    /// passes mask and binary point. If it does not pass, less urgent LPIs cannot pass either.
     fn take_lpi(&mut self, group: Group) -> Option<MostUrgent> {
         let forwarded = self.forwarded();
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
@@ -278,8 +284,8 @@ impl Vcpu {
         Some(Self::lpi_candidate(ready))
     }
 
-    /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is
-    /// no less urgent. `None` if it is gone.
+    /// Takes the pending state of the candidate, or of an LPI that became pending in the meantime
+    /// and is at least as urgent. Returns `None` if the candidate is no longer pending.
     fn take(&mut self, candidate: MostUrgent) -> Option<MostUrgent> {
         match candidate.source {
             Source::Wired(index, state) => {
@@ -293,16 +299,16 @@ impl Vcpu {
         }
     }
 
-    /// The most urgent pending interrupt of the groups that are enabled, if it is in `group`. Masks
-    /// and what runs do not matter: `ICC_HPPIR<n>_EL1`.
+    /// Returns the most urgent pending interrupt of the enabled groups, if it is in `group`,
+    /// regardless of mask and running priority: `ICC_HPPIR<n>_EL1`.
     pub(crate) fn highest(&mut self, group: Group) -> Option<IntId> {
         self.most_urgent()
             .filter(|candidate| candidate.group == group)
             .map(|candidate| candidate.intid)
     }
 
-    /// The guest ends an interrupt of `group`: `ICC_EOIR<n>_EL1`. What is not in the group that
-    /// runs, and special numbers, are ignored.
+    /// Ends an interrupt of `group` for the guest: `ICC_EOIR<n>_EL1`. Ignores special INTIDs, and a
+    /// group that is not the running one.
     pub(crate) fn end(&mut self, group: Group, intid: IntId) {
         if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
             return;
@@ -313,15 +319,15 @@ impl Vcpu {
         }
     }
 
-    /// The guest deactivates an interrupt: `ICC_DIR_EL1`. Without `EOImode`, it is ignored.
+    /// Deactivates an interrupt for the guest: `ICC_DIR_EL1`. Ignored without `EOImode`.
     pub(crate) fn deactivate(&mut self, intid: IntId) {
         if self.interface.splits_eoi() {
             self.gic.wired().deactivate(self.cpu, intid);
         }
     }
 
-    /// The guest sends an SGI. From the Non-secure side, only those of its own group leave: the
-    /// Secure side would have to permit others (`GICR_NSACR`).
+    /// Sends an SGI for the guest. The Non-secure side can only send SGIs of its own group, because
+    /// the Secure side would have to permit others (`GICR_NSACR`).
     pub(crate) fn send(&self, sgi: Sgi, group: Group) {
         let permitted =
             group == Group::One || self.interface.features().security == SecurityView::Single;
@@ -330,14 +336,14 @@ impl Vcpu {
         }
     }
 
-    /// `ICC_IGRPEN<n>_EL1`.
+    /// Writes `ICC_IGRPEN<n>_EL1`.
     pub(crate) fn enable_group(&mut self, group: Group, enable: Igrpen) {
         self.interface.set_takes(group, enable);
         self.publish(group);
     }
 
-    /// Tells the distributor whether this PE takes the group: 1-of-N interrupts go elsewhere if
-    /// not.
+    /// Publishes to the distributor whether this PE accepts the group; if not, 1-of-N interrupts
+    /// are routed to other PEs.
     pub(crate) fn publish(&self, group: Group) {
         let bit = participation::GROUP[group.index()];
         if self.interface.takes(group) {
@@ -347,13 +353,13 @@ impl Vcpu {
         }
     }
 
-    /// The interrupt that the PE is signalled now.
+    /// Returns the interrupt that is currently signaled to the PE.
     fn signalled(&mut self) -> Option<MostUrgent> {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
-    /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with
-    /// the lowest INTID (LPIs among themselves: any).
+    /// Returns the most urgent pending interrupt of the forwarded groups. If several have the same
+    /// priority, the lowest INTID wins; the order among LPIs is unspecified.
     fn most_urgent(&mut self) -> Option<MostUrgent> {
         if self.has_nothing() {
             return None;
@@ -370,7 +376,8 @@ impl Vcpu {
         }
     }
 
-    /// Is nothing pending here, of any group? A load for each kind. `false` may be wrong.
+    /// Returns `true` if no interrupt of any group is pending for this vCPU. Costs one load per
+    /// kind of interrupt. `false` may be a false alarm.
     #[inline]
     pub(crate) fn has_nothing(&self) -> bool {
         self.own.private.candidates.is_empty()
@@ -394,14 +401,14 @@ impl Vcpu {
         best
     }
 
-    /// Groups that the distributor and the CPU interface have enabled.
+    /// Returns, by group, whether both the distributor and the CPU interface have enabled it.
     pub(crate) fn forwarded(&self) -> [bool; 2] {
         let [zero, one] = self.distributed();
         [zero && self.interface.takes(Group::Zero), one && self.interface.takes(Group::One)]
     }
 
-    /// Groups that the distributor and the redistributor forward to the CPU interface. A
-    /// redistributor that sleeps forwards nothing.
+    /// Returns, by group, whether the distributor and the redistributor forward it to the CPU
+    /// interface. A sleeping redistributor forwards nothing.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let awake = self.own.private.participation.load(SeqCst) & participation::AWAKE != 0;
@@ -417,19 +424,19 @@ impl Vcpu {
         }
     }
 
-    /// Number of this vCPU.
+    /// Returns the number of this vCPU.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }
 
-    /// The shared half.
+    /// Returns the shared half.
     pub fn vgic(&self) -> &Arc<Vgic> {
         &self.gic
     }
 }
 
 impl MostUrgent {
-    /// Is this one served first?
+    /// Returns `true` if this interrupt is served before `other`.
     fn precedes(self, other: Self) -> bool {
         (self.priority, self.intid) < (other.priority, other.intid)
     }

@@ -1,4 +1,4 @@
-//! Making a machine: its shared half and its vCPUs, from a configuration.
+//! Creation of a machine's shared half and of its vCPUs from a configuration.
 
 use crate::config::{ConfigError, ItsConfig, RedistributorNaming, SecurityView, VgicConfig, cpu};
 use crate::cpu::cpu_interface::{CpuInterface, Features};
@@ -18,15 +18,16 @@ use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice, try_collect_exact
 use msi_types::{Cpu, Kick};
 
 impl Vgic {
-    /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of
+    /// Creates a virtual GIC: the shared half, and one half per vCPU in the order of
     /// [`VgicConfig::cpus`].
     ///
-    /// Makes room for everything that later has no way to fail. (A few values are shared by counted
-    /// references, which stable Rust cannot allocate fallibly. The heap is asked first; two threads
-    /// that make machines of its last few hundred bytes may still meet the allocator's own error.)
+    /// Allocates all memory for operations that cannot report a failure later. (A few values are
+    /// shared by counted references, which stable Rust cannot allocate fallibly. The function
+    /// probes the heap first, but two threads that create machines from its last few hundred bytes
+    /// may still hit the allocator's own error handler.)
     ///
     /// # Errors
-    /// [`ConfigError`] for a GIC that cannot be, or that the heap has no memory for.
+    /// [`ConfigError`] if the configuration is invalid or the heap is exhausted.
     pub fn new(
         config: VgicConfig,
         memory: Arc<dyn GuestMemory>,

@@ -1,4 +1,4 @@
-//! Freeze, save, thaw.
+//! Freezing, saving and thawing a machine.
 
 mod power;
 mod restore;
@@ -20,39 +20,41 @@ use gic_arch::lpi::Config;
 use msi_types::Cpu;
 use restore::Plan;
 
-/// A machine of which no vCPU runs, from [`Vgic::freeze`] until this is dropped: the thaw.
+/// A machine none of whose vCPUs runs, from [`Vgic::freeze`] until this value is dropped, which
+/// thaws the machine.
 ///
 /// Devices may continue to signal. **Messages and line changes during a freeze** are accepted
 /// without waiting, and make their interrupts pending in the frozen machine. A signal that returned
 /// before the call of [`save`](Self::save) is in the saved state. A later one is pending after the
-/// thaw, or in the next `save`; it is lost if the machine is dropped instead. So to move a machine,
-/// stop its devices, then save (again). Or repeat their later signals at the new place: an
-/// interrupt that is pending there already stays one.
+/// thaw, or in the next `save`; it is lost if the machine is dropped instead. To move a machine,
+/// either stop its devices and then save (again), or repeat their later signals at the destination:
+/// signaling an interrupt that is already pending there has no further effect.
 ///
-/// A message that was taken before the freeze and acknowledged is in the active state or, as an
-/// LPI, with the guest.
+/// A message that was accepted and acknowledged before the freeze is in the saved active state or,
+/// if it is an LPI, already with the guest.
 pub struct Frozen<'a> {
     gic: &'a Vgic,
-    /// In the order of [`VgicConfig::cpus`](crate::VgicConfig::cpus).
+    /// vCPUs in the order of [`VgicConfig::cpus`](crate::VgicConfig::cpus).
     vcpus: Vec<&'a mut Vcpu>,
 }
 
 impl Vgic {
-    /// Freezes the machine: `vcpus` are all of its vCPUs, in any order. As long as they are
-    /// borrowed, none runs: their threads hand them over, or keep them in locks. A vCPU with list
-    /// registers becomes a [`Vcpu`] when it has exited
-    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out
-    /// of them. A monitor that accesses registers on its own account, or lets ITSes go on, waits
-    /// for the thaw.
+    /// Freezes the machine. `vcpus` must be all of its vCPUs, in any order.
     ///
-    /// Does not wait, and takes time in proportion to the number of vCPUs. The guest may just have
-    /// asked for something about all that is mapped (as INVALL, or clearing
-    /// `GICR_CTLR.EnableLPIs`). If it is not done, that is finished here. Disabling LPIs
-    /// writes a pending table: dirty pages of the guest's memory must be copied once more after
-    /// this.
+    /// A borrowed vCPU cannot run: the vCPU threads must hand over their vCPUs, or keep them in
+    /// locks. A vCPU with list registers becomes a [`Vcpu`] when it has exited
+    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which moves all interrupts out
+    /// of the list registers. A monitor must not access registers on its own account, or continue
+    /// ITS work, before the thaw.
+    ///
+    /// Does not wait, and takes time proportional to the number of vCPUs. If the guest has
+    /// requested an operation on all mappings (such as INVALL, or clearing `GICR_CTLR.EnableLPIs`)
+    /// that is incomplete, the freeze completes it. Disabling LPIs writes a pending table, so a
+    /// monitor that copies dirty pages must do so again after the freeze.
     ///
     /// # Errors
-    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has no memory for
+    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap is too exhausted to
+    /// complete such an operation, which then continues later.
     /// what is finished here. The rest then goes on later.
     pub fn freeze<'a>(
         &'a self,
@@ -66,7 +68,7 @@ impl Vgic {
             return Err(FreezeError::Foreign(affinity.unwrap_or_default()));
         }
         vcpus.sort_unstable_by_key(|vcpu| vcpu.cpu());
-        // There is one value per vCPU, so that none can be here twice.
+        // Each vCPU is a unique value, so none can occur twice.
         let missing = self
             .config()
             .cpus
@@ -86,10 +88,12 @@ impl Vgic {
 }
 
 impl Frozen<'_> {
-    /// Returns the machine's state. Takes time and memory in proportion to what is mapped or was
-    /// changed since reset, and writes nothing to the guest's memory. May be called again.
+    /// Returns the machine's state. Takes time and memory proportional to the number of mappings
+    /// and of interrupts changed since reset, and writes nothing to guest memory. May be called
+    /// repeatedly.
+    ///
     /// # Errors
-    /// The heap has no memory for it.
+    /// The heap is exhausted.
     pub fn save(&self) -> Result<SavedState, OutOfMemory> {
         let gic = self.gic;
         let (its, lpis) = self.save_lpis()?;
@@ -107,8 +111,8 @@ impl Frozen<'_> {
         Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
     }
 
-    /// The ITSes, and by vCPU what is pending at redistributors: all at one moment as far as
-    /// commands go.
+    /// Saves the ITSes and, for each vCPU, the LPIs that are pending at its redistributor by
+    /// themselves. No command can execute in between.
     fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<Vec<LpiState>>), OutOfMemory> {
         let gic = self.gic;
         let Some(core) = &gic.lpis else {
@@ -124,31 +128,34 @@ impl Frozen<'_> {
         })
     }
 
-    /// Puts the machine into a saved state, whatever it was in before. `saved` comes from a machine
-    /// with the same [`VgicConfig`](crate::VgicConfig). The order of vCPUs and ITSes, budgets, and
-    /// the places of frames other than those of ITSes may differ. The guest's memory is as it was
-    /// when it was saved.
+    /// Restores a saved state, regardless of the machine's previous state.
     ///
-    /// Everything is looked at before anything is changed. Lines are as they were saved: devices
-    /// that are restored afterwards drive theirs anew. A message that comes while this runs may
-    /// find nothing mapped yet and be dropped, as between a reset and its guest's first command.
-    /// Who sleeps and has something to do is kicked. Nothing is written to the guest's memory; its
-    /// LPI configuration is read where the state does not have it. Takes time in proportion to what
-    /// is in the state and to the most that this machine ever had mapped.
+    /// `saved` must come from a machine with the same [`VgicConfig`](crate::VgicConfig), except
+    /// that the order of vCPUs and ITSes, the budgets, and the addresses of frames other than those
+    /// of ITSes may differ. Guest memory must have the contents that it had when the state was
+    /// saved.
+    ///
+    /// The whole state is validated before anything changes. Lines have their saved levels; devices
+    /// that are restored afterwards must drive their lines again. A message that arrives during the
+    /// restore may find no mapping yet and be dropped, as between a reset and the guest's first
+    /// command. Sleeping vCPUs with pending interrupts are kicked. Nothing is written to guest
+    /// memory; LPI configuration that the state does not contain is read from it. Takes time
+    /// proportional to the size of the state and to the largest number of mappings that this
+    /// machine has ever had.
     ///
     /// # Errors
-    /// [`RestoreError`] names the first object of the state that cannot be of this machine, or says
-    /// that the heap has no memory for it. Nothing has changed then.
+    /// [`RestoreError`] names the first object of the state that this machine cannot have, or
+    /// reports that the heap is exhausted. In both cases, the machine is unchanged.
     pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
         let features = try_collect(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
         let plan = Plan::of(self.gic, features, saved)?;
         plan.carry_out(self.gic, &mut self.vcpus)
     }
 
-    /// The vCPUs may run again. The same as dropping this.
+    /// Thaws the machine: the vCPUs may run again. Equivalent to dropping this value.
     pub fn thaw(self) {}
 
-    /// The machine.
+    /// Returns the machine.
     pub fn vgic(&self) -> &Vgic {
         self.gic
     }

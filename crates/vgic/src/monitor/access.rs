@@ -13,13 +13,13 @@ pub enum AccessWidth {
     Double,
 }
 
-/// No load or store of the architecture has this many bytes.
+/// Error for a number of bytes that no load or store accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a register access has 1, 2, 4 or 8 bytes, not {0}")]
 pub struct BadWidth(pub usize);
 
 impl AccessWidth {
-    /// Bytes: 1, 2, 4 or 8.
+    /// Returns the width in bytes: 1, 2, 4 or 8.
     pub const fn bytes(self) -> u32 {
         match self {
             Self::Byte => 1,
@@ -29,7 +29,7 @@ impl AccessWidth {
         }
     }
 
-    /// The bits that a value of this width can have.
+    /// Returns the mask of a value of this width.
     pub const fn mask(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
     }

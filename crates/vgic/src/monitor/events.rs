@@ -1,6 +1,6 @@
-//! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never
-//! returned to it as errors. A bounded number of each kind is kept, however many mistakes the guest
-//! makes.
+//! The guest's mistakes, counted and kept for the virtual machine monitor to read. The model never
+//! returns them to the monitor as errors. It keeps a bounded number of each kind, regardless of how
+//! many mistakes the guest makes.
 
 mod command_fault;
 mod encoding;
@@ -15,8 +15,8 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use queue::{FaultQueue, KEPT};
 
-/// The guest's mistakes so far: a count of each kind, and the first few of each kind since they
-/// were last read. A kind that the guest repeats without end does not displace another.
+/// Log of the guest's mistakes: a count of each kind, and the first few of each kind since the log
+/// was last read. A kind that the guest repeats endlessly does not displace another.
 #[derive(Debug)]
 pub struct EventLog {
     /// Number of faults of each kind.
@@ -25,15 +25,15 @@ pub struct EventLog {
     queues: Box<[FaultQueue]>,
     /// Number of faults of all kinds.
     total: AtomicU64,
-    /// Number of faults that were kept, or dropped because their queue was full.
+    /// Number of faults that were either kept or, because their queue was full, dropped.
     stored: AtomicU64,
     /// The value of `stored` at the last drain.
     drained: AtomicU64,
 }
 
 impl EventLog {
-    /// Creates an empty record. `kinds` are those that the machine's guest can make; they must be
-    /// the first ones of [`FaultReason::ALL`].
+    /// Creates an empty log. `kinds` are the mistakes that the machine's guest can make; they must
+    /// be a prefix of [`FaultReason::ALL`].
     pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
         let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
         let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
@@ -41,7 +41,7 @@ impl EventLog {
         Ok(Self { counts, queues, total, stored, drained })
     }
 
-    /// Creates the record of a machine whose guest can make every kind of mistake.
+    /// Creates the log of a machine whose guest can make every kind of mistake.
     #[cfg(test)]
     pub(crate) fn of_all_kinds() -> Self {
         Self::new(&FaultReason::ALL).unwrap()
@@ -60,18 +60,18 @@ impl EventLog {
         self.stored.fetch_add(1, SeqCst);
     }
 
-    /// Counts the faults of this kind so far.
+    /// Returns the number of faults of this kind so far.
     pub fn count(&self, reason: FaultReason) -> u64 {
         self.counts.get(reason as usize).map_or(0, |count| count.load(SeqCst))
     }
 
-    /// Counts the faults of any kind so far.
+    /// Returns the number of faults of all kinds so far.
     pub fn total(&self) -> u64 {
         self.total.load(SeqCst)
     }
 
-    /// Hands out the faults kept since the last call, oldest first, and makes room for new ones. If
-    /// the guest has made none since, this costs two atomic loads, so a monitor may call it at each
+    /// Passes the faults kept since the last call to `each`, oldest first, and makes room for new
+    /// ones. Without new faults, a call costs two atomic loads, so a monitor may call it at each
     /// exit.
     #[inline]
     pub fn drain(&self, each: impl FnMut(GuestFault)) {

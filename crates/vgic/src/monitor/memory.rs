@@ -1,52 +1,52 @@
-//! Access to the guest's memory, for LPI tables, ITS tables and commands.
+//! Access to guest memory, for LPI tables, ITS tables and commands.
 
-/// The guest's physical memory, as its GIC sees it. Implemented by the virtual machine monitor.
+/// The guest's physical memory as its GIC sees it, implemented by the virtual machine monitor.
 ///
-/// Addresses come from the guest: an implementation checks every one, and answers with
-/// [`MemoryFault`] where there is no memory. It is called from any thread, never on the injection
-/// path, and with locks of the model held. So an implementation does not call into the model.
+/// Addresses come from the guest: an implementation must check each of them, and must return
+/// [`MemoryFault`] for an address without memory. The model calls it on any thread, with locks
+/// held, but never on the injection path. An implementation must not call into the model.
 ///
-/// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements it by rust-vmm's crate of
-/// that name.
+/// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements this trait for the memory
+/// types of rust-vmm's crate of that name.
 pub trait GuestMemory: Send + Sync {
-    /// Fills `bytes` from `address` on.
+    /// Fills `bytes` with the memory at `address`.
     ///
     /// # Errors
     /// [`MemoryFault`] if any byte of the range is not memory; `bytes` may then be partly filled.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault>;
 
-    /// Stores `bytes` from `address` on and marks what it touched as dirty, where the monitor
-    /// tracks that.
+    /// Writes `bytes` to the memory at `address`. If the monitor tracks dirty pages, the
+    /// implementation must mark the written pages.
     ///
     /// # Errors
-    /// [`MemoryFault`] if any byte of the range is not memory; nothing is promised about the rest
-    /// then.
+    /// [`MemoryFault`] if any byte of the range is not memory; the rest may or may not have been
+    /// written.
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault>;
 
-    /// A little-endian 64-bit word. Implementations that can, read it in one access: the guest may
-    /// be writing it.
+    /// Reads a little-endian 64-bit word. An implementation should use a single access if it can,
+    /// because the guest may concurrently write the word.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Likewise, those of [`read`](Self::read).
     fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Stores a little-endian 64-bit word, in one access where the implementation can.
+    /// Writes a little-endian 64-bit word. An implementation should use a single access if it can.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// Likewise, those of [`write`](Self::write).
     fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
         self.write(address, &word.to_le_bytes())
     }
 }
 
-/// The guest pointed its GIC at an address where it has no memory.
+/// Error for an address, chosen by the guest, at which it has no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no memory at {address:#x}")]
 pub struct MemoryFault {
-    /// The first address of the access.
+    /// First address of the access.
     pub address: u64,
 }

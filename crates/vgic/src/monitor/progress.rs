@@ -1,12 +1,12 @@
-//! Progress of work that is done in pieces.
+//! Progress of work that is done in bounded pieces.
 
-/// Progress of the work that the guest asked for.
+/// Progress of work that the guest requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "what is unfinished goes on when the caller comes again"]
+#[must_use = "unfinished work continues only when the caller calls again"]
 pub enum Progress {
     /// Nothing is left to do.
     Done,
-    /// More is to do than one access may take.
+    /// Work is left that one access may not do.
     Unfinished,
 }
 

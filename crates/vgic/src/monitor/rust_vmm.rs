@@ -1,15 +1,15 @@
-//! Guest memory by rust-vmm's `vm-memory`.
+//! Guest memory backed by rust-vmm's `vm-memory`.
 
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use core::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
-/// The guest's memory as a monitor of the rust-vmm family has it: an `Arc` of a `GuestMemoryMmap`,
-/// or a `GuestMemoryAtomic` where memory comes and goes. What the model writes is marked in the
-/// regions' dirty bitmaps.
+/// Guest memory in the form that rust-vmm monitors use: an `Arc` of a `GuestMemoryMmap`, or a
+/// `GuestMemoryAtomic` if memory is hot-plugged. Writes by the model are marked in the regions'
+/// dirty bitmaps.
 ///
-/// A type of its own, because an implementation for every `vm-memory` type at once would be in the
-/// way of others.
+/// This is a newtype because a blanket implementation for all `vm-memory` types would conflict with
+/// other implementations.
 #[derive(Clone, Debug)]
 pub struct VmMemory<M>(pub M);
 
@@ -28,19 +28,19 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
             .map_err(|_| MemoryFault { address })
     }
 
-    /// In one access.
+    /// Reads the word in one access.
     ///
     /// # Errors
-    /// Also where the address is no multiple of 8.
+    /// The address has no memory, or is not a multiple of 8.
     fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
         let word: Result<u64, _> = self.0.memory().load(GuestAddress(address), Ordering::Acquire);
         word.map(u64::from_le).map_err(|_| MemoryFault { address })
     }
 
-    /// In one access.
+    /// Writes the word in one access.
     ///
     /// # Errors
-    /// Also where the address is no multiple of 8.
+    /// The address has no memory, or is not a multiple of 8.
     fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
         let stored = self.0.memory().store(word.to_le(), GuestAddress(address), Ordering::Release);
         stored.map_err(|_| MemoryFault { address })

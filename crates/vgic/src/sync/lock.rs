@@ -1,5 +1,5 @@
-//! The lock of cold state, which no message needs. With the feature `std` the operating system puts
-//! a waiter to sleep; without it, waiters spin.
+//! The lock of cold state, which injection never takes. With the feature `std`, a waiter sleeps in
+//! the operating system; without it, waiters spin.
 
 #[cfg(feature = "std")]
 mod imp {
@@ -7,7 +7,7 @@ mod imp {
     pub(crate) use crate::sync::MutexGuard;
     use std::sync::{PoisonError, TryLockError};
 
-    /// A mutual exclusion. Ignores lock poisoning.
+    /// Mutual exclusion lock. Ignores lock poisoning.
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
     impl<T> Mutex<T> {
@@ -19,7 +19,7 @@ mod imp {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// `None`: another thread holds it.
+        /// Acquires the lock, or returns `None` if another thread holds it.
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             match self.0.try_lock() {
                 Ok(guard) => Some(guard),

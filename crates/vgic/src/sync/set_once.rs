@@ -2,7 +2,7 @@
 
 use spin::Once;
 
-/// Empty, or set for good.
+/// A cell that is empty until it is set once.
 pub(crate) struct SetOnce<T>(Once<T>);
 
 impl<T> SetOnce<T> {
@@ -10,7 +10,7 @@ impl<T> SetOnce<T> {
         Self(Once::new())
     }
 
-    /// Sets the value, or hands it back if there is one.
+    /// Sets the value, or returns `value` as an error if the cell is already set.
     pub(crate) fn set(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
         let _ = self.0.try_call_once(|| value.take().ok_or(()));

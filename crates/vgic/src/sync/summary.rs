@@ -1,12 +1,13 @@
-//! A word of a hierarchical bitmap: each bit says that a child may not be empty.
+//! A word of a hierarchical bitmap, in which each bit summarizes a child.
 //!
-//! False positives are allowed. No child that is not empty lacks its bit. A writer fills the child
-//! and sets the bit afterwards. A reader that clears the bit looks at the child again afterwards.
-//! All accesses are sequentially consistent, so one of the two sees the other.
+//! Invariant: the bit of a nonempty child is set; a set bit may be a false positive. A writer sets
+//! the bit after it has filled the child. A reader that clears the bit must check the child again
+//! afterwards. Because all accesses are sequentially consistent, at least one of the two sees the
+//! other.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
-/// The bits of up to 64 children.
+/// Bits of up to 64 children.
 #[derive(Debug)]
 pub(crate) struct Summary(AtomicU64);
 
@@ -20,8 +21,8 @@ impl Summary {
         self.0.load(SeqCst)
     }
 
-    /// Sets the bit of a child that was filled. Written only where it is clear: writers of one
-    /// vCPU share the line.
+    /// Sets the bit of a child that has been filled. Writes only if the bit is clear, because all
+    /// writers of one vCPU share the cache line.
     #[inline]
     pub(crate) fn set(&self, bit: u64) {
         if self.bits() & bit == 0 {
@@ -29,8 +30,8 @@ impl Summary {
         }
     }
 
-    /// Clears the bit of a child found empty. If it is not empty any more, the bit is set again:
-    /// the writer that filled it may have found the bit still set.
+    /// Clears the bit of a child found empty, and sets it again if the child has been filled in the
+    /// meantime: the writer may have found the bit still set.
     pub(crate) fn clear(&self, bit: u64, is_empty: impl FnOnce() -> bool) {
         self.0.fetch_and(!bit, SeqCst);
         if !is_empty() {

@@ -1,19 +1,19 @@
-//! The active priorities of one group.
+//! Active priorities of one group.
 
-/// A set of group priorities, by number, of which the most urgent is known without a search.
+/// A set of group priorities, by number, that caches the most urgent one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ActivePriorities {
-    /// One bit for each, the most urgent lowest.
+    /// One bit per group priority; the lowest bit is the most urgent one.
     bits: u128,
-    /// The number of the lowest bit, or [`NONE`](Self::NONE).
+    /// Number of the lowest set bit, or [`NONE`](Self::NONE).
     first: u8,
 }
 
 impl ActivePriorities {
-    /// The number of no group priority, and above all others.
+    /// The value for an empty set, which is greater than every number of a group priority.
     pub(super) const NONE: u8 = 128;
 
-    /// The group priorities whose bits are set.
+    /// Creates the set of the group priorities whose bits are set.
     pub(super) const fn new(bits: u128) -> Self {
         Self { bits, first: bits.trailing_zeros().to_le_bytes()[0] }
     }
@@ -22,7 +22,7 @@ impl ActivePriorities {
         self.bits
     }
 
-    /// The number of the most urgent one, or [`NONE`](Self::NONE).
+    /// Returns the number of the most urgent group priority, or [`NONE`](Self::NONE).
     pub(super) const fn first(self) -> u8 {
         self.first
     }
@@ -33,7 +33,7 @@ impl ActivePriorities {
         self.first = self.first.min(number);
     }
 
-    /// Removes the most urgent one.
+    /// Removes the most urgent group priority.
     pub(super) const fn remove_first(&mut self) {
         *self = Self::new(self.bits & self.bits.wrapping_sub(1));
     }

@@ -1,4 +1,4 @@
-//! The interface's state as `ICC_*` registers show it to the guest, and as they change it.
+//! The guest's view of the interface through `ICC_*` registers.
 
 use super::CpuInterface;
 use super::active_priorities::ActivePriorities;
@@ -8,7 +8,7 @@ use gic_arch::Priority;
 use gic_arch::icc::{Ctlr, Igrpen};
 
 impl CpuInterface {
-    /// `ICC_PMR_EL1` as the guest reads it.
+    /// Returns `ICC_PMR_EL1` as the guest reads it.
     pub(crate) fn mask_view(&self) -> u8 {
         match self.features.security {
             SecurityView::Single => self.mask.get(),
@@ -16,7 +16,7 @@ impl CpuInterface {
         }
     }
 
-    /// The guest writes `ICC_PMR_EL1`.
+    /// Writes `ICC_PMR_EL1`.
     pub(crate) fn set_mask(&mut self, written: u8) {
         let mask = match self.features.security {
             SecurityView::Single => Priority::new(written),
@@ -25,7 +25,7 @@ impl CpuInterface {
         self.mask = mask.truncated(self.features.priority_bits.into());
     }
 
-    /// `ICC_RPR_EL1` as the guest reads it.
+    /// Returns `ICC_RPR_EL1` as the guest reads it.
     pub(crate) fn running_view(&self) -> u8 {
         match (self.features.security, self.running()) {
             (SecurityView::Single, running) | (_, running @ Priority::IDLE) => running.get(),
@@ -33,7 +33,7 @@ impl CpuInterface {
         }
     }
 
-    /// `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 shows one more than Group 0's.
+    /// Returns `ICC_BPR<n>_EL1`. With `CBPR`, Group 1's register reads as Group 0's plus one.
     pub(crate) fn binary_point(&self, group: Group) -> u8 {
         match group {
             Group::One if self.common_binary_point => (self.binary_point[0] + 1).min(7),
@@ -41,7 +41,7 @@ impl CpuInterface {
         }
     }
 
-    /// The guest writes `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 ignores it.
+    /// Writes `ICC_BPR<n>_EL1`. With `CBPR`, writes to Group 1's register are ignored.
     pub(crate) fn set_binary_point(&mut self, group: Group, written: u8) {
         if group == Group::Zero || !self.common_binary_point {
             let smallest = self.features.smallest_binary_point(group);
@@ -60,23 +60,23 @@ impl CpuInterface {
             .with_ext_range(self.features.extended_range)
     }
 
-    /// With two security states, `CBPR` is the Non-secure one: Group 0's binary point, which the
-    /// guest cannot see, then serves its group.
+    /// Writes `ICC_CTLR_EL1`. With two security states, `CBPR` is the Non-secure one: the guest's
+    /// group then uses Group 0's binary point, which the guest cannot see.
     pub(crate) fn set_control(&mut self, written: Ctlr) {
         self.common_binary_point = written.cbpr();
         self.split_eoi = written.eoi_mode();
     }
 
-    /// `ICC_AP<n>R<index>_EL1`.
+    /// Returns `ICC_AP<n>R<index>_EL1`.
     pub(crate) fn active_word(&self, group: Group, index: u32) -> u32 {
         let [word, ..] = [self.active[group.index()].bits() >> (32 * index)];
-        #[expect(clippy::cast_possible_truncation, reason = "the register has 32 of the bits")]
+        #[expect(clippy::cast_possible_truncation, reason = "the register contains 32 of the bits")]
         let word = word as u32;
         word
     }
 
-    /// The guest writes `ICC_AP<n>R<index>_EL1`: levels that the interface does not have, or that
-    /// are the Secure side's, stay clear.
+    /// Writes `ICC_AP<n>R<index>_EL1`. Levels that the interface does not implement, or that belong
+    /// to the Secure side, stay clear.
     pub(crate) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
         let levels = 1u32 << self.features.preemption_bits();
         let all = u128::MAX >> (128 - levels);

@@ -1,4 +1,4 @@
-//! The interface's state as plain data, and back.
+//! Conversion of the interface's state to plain data and back.
 
 use super::{CpuInterface, Features};
 use crate::config::SecurityView;
@@ -22,7 +22,7 @@ impl CpuInterface {
         }
     }
 
-    /// An interface with these features in a saved state.
+    /// Creates an interface with these features from a saved state.
     pub(crate) fn restored(features: Features, saved: &InterfaceState) -> Result<Self, Problem> {
         let mut interface = Self::new(features);
         interface.set_binary_point(Group::Zero, saved.bpr0);
@@ -54,7 +54,8 @@ impl CpuInterface {
         Ok(interface)
     }
 
-    /// Of two security states, the guest has Group 1 and the lower half of the priorities.
+    /// Checks that a guest in the Non-secure view has only Group 1 and the lower half of the
+    /// priorities.
     fn check_security(&self) -> Result<(), Problem> {
         if self.features.security == SecurityView::Single {
             return Ok(());
@@ -69,7 +70,7 @@ impl CpuInterface {
         Problem::unless(found.is_none(), "active priorities of Group 0", found.unwrap_or(0))
     }
 
-    /// The groups that the interface takes, as bits of [`participation`].
+    /// Returns the groups that the interface accepts, as bits of [`participation`].
     pub(crate) fn participation(&self) -> u32 {
         let groups = [Group::Zero, Group::One].into_iter().filter(|group| self.takes(*group));
         groups.fold(0, |bits, group| bits | participation::GROUP[group.index()])

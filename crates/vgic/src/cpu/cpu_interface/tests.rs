@@ -14,7 +14,7 @@ fn features(priority_bits: u8) -> Features {
     }
 }
 
-/// An interface that lets everything through.
+/// Creates an interface that masks no priority and has both groups enabled.
 fn open(priority_bits: u8) -> CpuInterface {
     CpuInterface {
         mask: Priority::IDLE,
@@ -23,15 +23,15 @@ fn open(priority_bits: u8) -> CpuInterface {
     }
 }
 
-/// The priorities that an implementation with this many bits has.
+/// Returns the priorities that an implementation with this many bits has.
 fn priorities(priority_bits: u8) -> Vec<u8> {
     (0..=255u8)
         .filter(|value| u32::from(*value).trailing_zeros() >= u32::from(8 - priority_bits))
         .collect()
 }
 
-/// "BPR0 = N: group priority = bits 7:N+1. BPR1 = N: bits 7:N." As a number without its
-/// subpriority.
+/// Returns the group priority as a number without the subpriority: "BPR0 = N: group priority = bits
+/// 7:N+1. BPR1 = N: bits 7:N."
 fn group_priority(value: u8, group: Group, binary_points: [u8; 2], common: bool) -> u32 {
     let lowest = match (group, common) {
         (Group::One, false) => binary_points[1],

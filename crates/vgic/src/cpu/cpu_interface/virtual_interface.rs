@@ -1,5 +1,5 @@
-//! The interface's state as the hardware's virtual CPU interface holds it: `ICH_VMCR_EL2` and the
-//! active priorities.
+//! Representation of the interface's state in the hardware's virtual CPU interface: `ICH_VMCR_EL2`
+//! and the active priorities.
 
 use super::CpuInterface;
 use super::active_priorities::ActivePriorities;
@@ -7,7 +7,7 @@ use gic_arch::Priority;
 use gic_arch::ich::Vmcr;
 
 impl CpuInterface {
-    /// `ICH_VMCR_EL2`.
+    /// Returns `ICH_VMCR_EL2`.
     pub(crate) fn vmcr(&self) -> Vmcr {
         Vmcr::new()
             .with_veng0(self.enabled[0])
@@ -20,14 +20,14 @@ impl CpuInterface {
             .with_vpmr(self.mask.get())
     }
 
-    /// `ICH_AP<n>R<m>_EL2`, by group and index.
+    /// Returns `ICH_AP<n>R<m>_EL2`, by group and index.
     pub(crate) fn active_priorities(&self) -> [[u32; 4]; 2] {
-        #[expect(clippy::cast_possible_truncation, reason = "each word has 32 of the bits")]
+        #[expect(clippy::cast_possible_truncation, reason = "each word contains 32 of the bits")]
         self.active
             .map(|active| core::array::from_fn(|index| (active.bits() >> (32 * index)) as u32))
     }
 
-    /// Takes what the guest left in the hardware.
+    /// Loads the state that the guest left in the hardware.
     pub(crate) fn load(&mut self, vmcr: Vmcr, active: [[u32; 4]; 2]) {
         self.enabled = [vmcr.veng0(), vmcr.veng1()];
         self.common_binary_point = vmcr.vcbpr();

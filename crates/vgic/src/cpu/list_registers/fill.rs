@@ -1,4 +1,4 @@
-//! Before the guest is entered: which interrupts get a list register.
+//! Assignment of list registers to interrupts, before a guest entry.
 
 use super::ListRegisterVcpu;
 use super::rank::{Ranked, Seen};
@@ -10,31 +10,31 @@ use core::ops::ControlFlow;
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
 
-/// Wired interrupts that wait for a list register.
+/// Wired interrupts that need a list register.
 struct Waiting {
     pending: Ranked,
     active: Ranked,
 }
 
-/// Groups whose pending interrupts may be signalled, by index.
+/// Forwarding state of the groups, by index.
 #[derive(Clone, Copy)]
 struct GroupForwarding {
-    /// The distributor and the redistributor forward them.
+    /// The distributor and the redistributor forward the group.
     distributed: [bool; 2],
-    /// The guest has enabled them, too.
+    /// The guest has also enabled the group.
     forwarded: [bool; 2],
 }
 
 impl ListRegisterVcpu {
-    /// Did the vCPU stay left since an entry that took nothing, and was it not kicked? Nothing has
-    /// arrived then.
+    /// Returns `true` if the vCPU has stayed idle since an entry that listed nothing, and was not
+    /// kicked. In that case, no interrupt has arrived.
     #[inline]
     pub(super) fn is_left_alone(&self) -> bool {
         let [Vcpu { wakeup, own, .. }] = &*self.0;
         wakeup.leaves_alone(&own.wakeup)
     }
 
-    /// Leaves for the guest, then looks for what came since the last entry.
+    /// Declares that the vCPU enters the guest, then checks for interrupts since the last entry.
     #[inline(never)]
     pub(super) fn leave(mut self) -> Self {
         let [vcpu] = &*self.0;
@@ -47,15 +47,15 @@ impl ListRegisterVcpu {
         self
     }
 
-    /// Has nothing changed since an entry that left the list registers empty? A load for each
-    /// source of change.
+    /// Returns `true` if nothing has changed since an entry that left the list registers empty.
+    /// Costs one load per source of change.
     fn is_unchanged(&self) -> bool {
         let [vcpu] = &*self.0;
         vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
     }
 
-    /// Does a piece of what is left over, and makes the interface that is to be loaded. While more
-    /// is left over, the vCPU is kicked at once.
+    /// Does a piece of the work left by accesses, and computes the interface to load. If more work
+    /// is left, the vCPU is kicked immediately.
     fn prepare(&mut self) {
         let [vcpu] = &*self.0;
         vcpu.own.wakeup.enter();
@@ -75,7 +75,7 @@ impl ListRegisterVcpu {
         self.0[0].exit_for_work();
     }
 
-    /// Makes the registers of the interface that are no list registers.
+    /// Computes the interface's registers other than list registers.
     #[inline(never)]
     fn make_control(&mut self, left: Unlisted) {
         let hcr = self.control(left);
@@ -86,7 +86,7 @@ impl ListRegisterVcpu {
         lists.made_for = Some(left);
     }
 
-    /// Fills the list registers. Returns what got none.
+    /// Fills the list registers. Returns a summary of the interrupts left over.
     fn fill(&mut self) -> Unlisted {
         let groups = self.groups();
         if self.list_only(groups) {
@@ -117,8 +117,8 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Lists a wired interrupt where nothing else is to be looked at, as is usual. `false`: there
-    /// is more, or none that may be listed.
+    /// Lists a single wired interrupt in the common case that no other needs to be checked. Returns
+    /// `false` if others need to be checked, or this one cannot be listed.
     fn list_only(&mut self, groups: GroupForwarding) -> bool {
         let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
         if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
@@ -134,13 +134,14 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Is a wired interrupt pending or active here, forwarded or not, or was one?
+    /// Returns `true` if a wired interrupt may be pending or active at this vCPU, forwarded or not.
+    /// May be a false alarm.
     fn has_wired(&self) -> bool {
         let [vcpu] = &*self.0;
         !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
     }
 
-    /// As [`fill`](Self::fill), where wired interrupts have to be looked at.
+    /// Likewise [`fill`](Self::fill), if wired interrupts need to be checked.
     #[inline(never)]
     fn fill_ranked(&mut self, groups: GroupForwarding) -> Unlisted {
         let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
@@ -152,7 +153,7 @@ impl ListRegisterVcpu {
         Unlisted { pending, active, held_back }
     }
 
-    /// Gathers wired interrupts. Returns by group whether one is held back.
+    /// Gathers wired interrupts. Returns, by group, whether one is held back.
     fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let (cpu, wired) = (*cpu, gic.wired());
@@ -177,7 +178,8 @@ impl ListRegisterVcpu {
         held_back
     }
 
-    /// Lists the most urgent pending interrupt. `false`: there is no room, or none is left.
+    /// Lists the most urgent pending interrupt. Returns `false` if no list register is free or no
+    /// interrupt is left.
     fn list_pending(&mut self, groups: GroupForwarding, pending: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let first = pending.first();
@@ -193,7 +195,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists the most urgent active interrupt. `false`: there is no room, or none is left.
+    /// Lists the most urgent active interrupt. Returns `false` if no list register is free or no
+    /// interrupt is left.
     fn list_active(&mut self, groups: GroupForwarding, active: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let Some(seen) = active.pop() else { return false };
@@ -204,8 +207,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists up to so many LPIs that are more urgent than `than`, the most urgent first. `false`:
-    /// there is no room, or none is left.
+    /// Lists up to `most` LPIs that are more urgent than `than`, the most urgent first. Returns
+    /// `false` if no list register is free or no LPI is left.
     fn list_lpis(&mut self, groups: GroupForwarding, than: Priority, most: usize) -> bool {
         let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
@@ -219,7 +222,7 @@ impl ListRegisterVcpu {
         lists.used > before
     }
 
-    /// Lists a wired interrupt, unless it has changed meanwhile.
+    /// Lists a wired interrupt, unless it has changed since it was seen.
     fn list_wired(&mut self, groups: GroupForwarding, seen: Seen) -> bool {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let distributed = groups.distributed[Group::of(seen.state).index()];
@@ -230,7 +233,7 @@ impl ListRegisterVcpu {
         true
     }
 
-    /// Is an LPI pending?
+    /// Returns `true` if an LPI is pending.
     fn has_lpi(&mut self) -> bool {
         self.0[0].lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
@@ -239,7 +242,7 @@ impl ListRegisterVcpu {
         &self.0[0].list_registers
     }
 
-    /// `ICH_HCR_EL2`: which exits are needed.
+    /// Returns `ICH_HCR_EL2`, which selects the necessary exits.
     fn control(&self, Unlisted { pending, active, held_back }: Unlisted) -> Hcr {
         let [vcpu] = &*self.0;
         let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));

@@ -1,4 +1,4 @@
-//! After the guest has exited: what it did with the list registers.
+//! Folding of list registers back into the model, after a guest exit.
 
 use super::ListRegisterVcpu;
 use crate::cpu::listed::{Listed, VirtualInterface};
@@ -9,13 +9,13 @@ use gic_arch::IntId;
 use gic_arch::ich::{ListRegister, ListRegisterState};
 
 impl ListRegisterVcpu {
-    /// Was the vCPU idle, and did its guest leave what was loaded?
+    /// Returns `true` if the vCPU was idle, and its guest left the loaded state unchanged.
     #[inline]
     pub(super) fn stays_left(&self, left: &VirtualInterface) -> bool {
         self.0[0].own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
     }
 
-    /// Did the guest leave its CPU interface as it was loaded?
+    /// Returns `true` if the guest left its CPU interface as it was loaded.
     #[inline]
     fn is_as_loaded(&self, left: &VirtualInterface) -> bool {
         let loaded = &self.0[0].list_registers.interface;
@@ -24,7 +24,7 @@ impl ListRegisterVcpu {
                 || self.has_priorities_as_loaded(left))
     }
 
-    /// Registers that the CPU does not have are not compared.
+    /// Compares the active priorities, ignoring registers that the CPU does not implement.
     #[inline(never)]
     fn has_priorities_as_loaded(&self, left: &VirtualInterface) -> bool {
         let [Vcpu { interface, list_registers: lists, .. }] = &*self.0;
@@ -35,14 +35,14 @@ impl ListRegisterVcpu {
         })
     }
 
-    /// Was nothing listed, and did the guest end nothing that is not?
+    /// Returns `true` if no interrupt was listed, and the guest ended no unlisted one.
     pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
         self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
     }
 
     /// Folds the state of the hardware back into the model. With `EOImode`, an EOI did not
-    /// deactivate any interrupt. The mode at entry decides, because the guest may have changed it
-    /// since.
+    /// deactivate any interrupt. The mode at the entry is decisive, because the guest may have
+    /// changed it since.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
         let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
         self.load(left);
@@ -50,7 +50,8 @@ impl ListRegisterVcpu {
         self.fold_each(|at, _| left.list[at]);
     }
 
-    /// Takes what the guest did to its CPU interface, and publishes the groups that it takes now.
+    /// Loads the guest's changes to its CPU interface, and publishes the groups that it now
+    /// accepts.
     pub(super) fn load(&mut self, left: &VirtualInterface) {
         if self.is_as_loaded(left) {
             return;
@@ -64,7 +65,7 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Takes everything back as it was when the list registers were filled.
+    /// Folds all list registers as if the guest had left them unchanged.
     pub(super) fn fold_as_filled(&mut self) {
         self.fold_each(|_, listed| {
             let filled = match listed {

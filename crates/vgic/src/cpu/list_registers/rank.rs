@@ -1,11 +1,11 @@
-//! The most urgent few of many interrupts, without memory to allocate.
+//! Selection of the most urgent interrupts without allocation.
 
 use crate::cpu::listed::MAX_LIST_REGISTERS;
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, Priority};
 
-/// An interrupt and the state it was seen in.
+/// An interrupt, and the state in which it was seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
     pub(super) index: WiredIndex,
@@ -18,7 +18,8 @@ impl Seen {
     }
 }
 
-/// As many as there can be list registers, ascending by priority and INTID.
+/// The most urgent interrupts, at most as many as list registers can exist, sorted by priority and
+/// INTID.
 pub(super) struct Ranked {
     best: [Option<Seen>; MAX_LIST_REGISTERS],
     len: usize,
@@ -48,7 +49,7 @@ impl Ranked {
         }
     }
 
-    /// The most urgent one that is left.
+    /// Returns the most urgent interrupt that is left.
     pub(super) fn first(&self) -> Option<Seen> {
         self.best.get(self.next).copied().flatten()
     }
@@ -59,7 +60,7 @@ impl Ranked {
         Some(first)
     }
 
-    /// Is any left, also of those that did not fit?
+    /// Returns `true` if any interrupt is left, including those for which the array had no room.
     pub(super) fn any_left(&self) -> bool {
         self.dropped || self.first().is_some()
     }

@@ -1,4 +1,4 @@
-//! SGIs that the guest sends: its vCPU need not leave for them.
+//! SGIs that the guest sends without leaving the model's guest state.
 
 use super::InGuest;
 use crate::cpu::system_registers::Undefined;
@@ -6,13 +6,13 @@ use crate::wired::Group;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
 
 impl InGuest {
-    /// Writes one of `ICC_SGI<n>R_EL1` and `ICC_ASGI1R_EL1` on behalf of the guest, whose access
-    /// trapped and which goes on at once. What is in list registers stays there. A vCPU that sends
-    /// itself an SGI is kicked, as it would be by another.
+    /// Writes `ICC_SGI0R_EL1`, `ICC_SGI1R_EL1` or `ICC_ASGI1R_EL1` on behalf of the guest, after a
+    /// trapped access from which it resumes immediately. List registers are not folded. A vCPU that
+    /// sends itself an SGI is kicked, as if another vCPU had sent it.
     ///
     /// # Errors
-    /// [`Undefined`]: it is another register, to be written after the [exit](Self::exit)
-    /// ([`ListRegisterVcpu::write_sysreg`](super::ListRegisterVcpu::write_sysreg)).
+    /// [`Undefined`] for any other register. The caller must write it after the [exit](Self::exit),
+    /// with [`ListRegisterVcpu::write_sysreg`](super::ListRegisterVcpu::write_sysreg).
     pub fn write_sgi(&self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         const GROUP_ZERO: [SysRegEncoding; 2] = [icc::SGI0R.encoding(), icc::ASGI1R.encoding()];
         let group = match register {

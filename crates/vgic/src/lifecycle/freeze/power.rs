@@ -1,4 +1,4 @@
-//! Loss of power that guest memory survives.
+//! Power loss that guest memory survives.
 
 use super::Frozen;
 use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
@@ -13,10 +13,10 @@ impl Frozen<'_> {
     /// LPIs that are pending at a redistributor whose LPIs are enabled are lost.
     ///
     /// `GITS_BASER<n>` keep their values, because the model holds the contents of these tables in
-    /// its own memory. A guest that programs them again changes nothing.
+    /// host memory. A guest that programs them again changes nothing.
     ///
     /// # Errors
-    /// The heap has no memory for it.
+    /// The heap is exhausted.
     pub fn lose_power(&mut self) -> Result<(), RestoreError> {
         let before = self.save()?;
         self.gic.reset();
@@ -50,8 +50,8 @@ fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState
     }
 }
 
-/// Returns true if LPIs are disabled at this redistributor, so that its pending table holds the
-/// pending LPIs.
+/// Returns `true` if LPIs are disabled at this redistributor, so that its pending table contains
+/// the pending LPIs.
 fn is_flushed(before: &SavedState, at: Affinity) -> bool {
     let cpu = before.cpus.iter().find(|cpu| cpu.affinity == at);
     cpu.is_some_and(|cpu| !gicr::Ctlr::from_bits(cpu.redistributor.ctlr).enable_lpis())

@@ -1,5 +1,5 @@
-//! Restoring: a saved state is turned into a plan, which nothing can stop any more, and the plan is
-//! carried out.
+//! Restore of a saved state in two phases: validate the state into an infallible plan, then commit
+//! it.
 
 use crate::config::VgicConfig;
 use crate::cpu::cpu_interface::{CpuInterface, Features};
@@ -21,13 +21,13 @@ use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{Cpu, Kick};
 
-/// A saved state in terms of this machine.
+/// A saved state that was validated and resolved for this machine.
 pub(super) struct Plan<'s> {
     control: u32,
     shared: Vec<RestoredInterrupt>,
-    /// By vCPU.
+    /// Plans in the order of the vCPUs.
     cpus: Vec<PlannedCpu<'s>>,
-    /// By ITS.
+    /// Plans in the order of the ITSes.
     its: Vec<PlannedIts<'s>>,
 }
 
@@ -43,11 +43,11 @@ struct PlannedIts<'s> {
 }
 
 impl VgicConfig {
-    /// Checks that a fresh machine of this configuration can be restored from `saved`. Makes a
-    /// machine for it that does not run.
+    /// Checks that a fresh machine of this configuration can be restored from `saved`. Temporarily
+    /// creates a machine that never runs.
     ///
     /// # Errors
-    /// There is no such machine, or it cannot be in this state.
+    /// The configuration is invalid, the machine cannot be in this state, or the heap is exhausted.
     pub fn check_restorable(&self, saved: &SavedState) -> Result<(), NotRestorable> {
         let memory = try_arc(Nowhere).map_err(RestoreError::from)?;
         let kick = try_arc(Nowhere).map_err(RestoreError::from)?;
@@ -60,7 +60,7 @@ impl VgicConfig {
     }
 }
 
-/// Memory that is not there, and vCPUs that do not run.
+/// Guest memory without any contents, and kicks without a target.
 struct Nowhere;
 
 impl GuestMemory for Nowhere {
@@ -78,8 +78,8 @@ impl Kick for Nowhere {
 }
 
 impl<'s> Plan<'s> {
-    /// Looks at everything, and takes the memory that it needs; `features` are the vCPUs'
-    /// interfaces'.
+    /// Validates the whole state, and reserves the memory for its restore. `features` are those of
+    /// the vCPUs' CPU interfaces.
     pub(super) fn of(
         gic: &Vgic,
         features: Vec<Features>,
@@ -104,7 +104,7 @@ impl<'s> Plan<'s> {
         Ok(plan)
     }
 
-    /// Makes the machine what the plan says.
+    /// Commits the plan to the machine.
     pub(super) fn carry_out(self, gic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<(), RestoreError> {
         let mut locked = Vec::new();
         locked.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
@@ -119,14 +119,15 @@ impl<'s> Plan<'s> {
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
-        // Pending notifications for LPIs are sent here, too. That takes no memory: entries have the
-        // values that their sweeps would give them.
+        // This also sends pending notifications for LPIs. It cannot run out of memory, because the
+        // entries already have the values that their sweeps would store.
         let _ = gic.finish_sweeps();
         gic.note_restored_commands();
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
     }
 
-    /// The room was reserved, so that this does not fail. `locked` has room for all ITSes.
+    /// Restores the LPIs. Cannot fail, because the memory was reserved. `locked` must have capacity
+    /// for all ITSes.
     fn restore_lpis<'g>(
         &self,
         gic: &'g Vgic,
@@ -161,7 +162,7 @@ impl<'s> Plan<'s> {
     }
 }
 
-/// The number of a vCPU that the machine has.
+/// Returns the index of a vCPU that the machine has.
 fn vcpu_at(gic: &Vgic, affinity: Affinity) -> u16 {
     gic.wired.cpu_at(affinity).and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
 }
@@ -178,14 +179,14 @@ impl PlannedCpu<'_> {
         }
     }
 
-    /// Its LPI tables, if its LPIs are enabled.
+    /// Returns the vCPU's LPI tables if its LPIs are enabled.
     fn tables(&self, gic: &Vgic) -> Option<LpiTables> {
         let LpiRegisters { enabled, propbaser, pendbaser, .. } = self.redistributor.lpi_registers;
         let id_bits = gic.config().lpi_id_bits.filter(|_| enabled)?;
         Some(LpiTables::new(propbaser, pendbaser, id_bits))
     }
 
-    /// The LPIs that are pending at the redistributor by themselves.
+    /// Iterates over the LPIs that are pending at the redistributor by themselves.
     fn pending(&self, vcpu: u32) -> impl Iterator<Item = Result<SavedLpi, NoRoom>> {
         self.lpis.iter().map(move |saved| {
             Ok(SavedLpi {
@@ -205,12 +206,12 @@ impl PlannedCpu<'_> {
         let tables = self.tables(gic);
         self.pending(vcpu)
             .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
-        // After those: all that then have words have their configuration read.
+        // This must come last: it reads the configuration of all LPIs that have words by now.
         Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
     }
 }
 
-/// Looks at what a saved state says, object by object.
+/// Validates the objects of a saved state.
 #[derive(Clone, Copy)]
 struct Check<'a> {
     gic: &'a Vgic,
@@ -232,7 +233,7 @@ impl Check<'_> {
         try_collect_results(saved.iter().map(check))
     }
 
-    /// By vCPU.
+    /// Validates the CPUs, and returns their plans in the order of the vCPUs.
     fn cpus(
         self,
         features: Vec<Features>,
@@ -284,13 +285,13 @@ impl Check<'_> {
         }
     }
 
-    /// Is this an LPI that the distributor implements?
+    /// Returns `true` if the distributor implements this LPI.
     fn implements(self, intid: IntId) -> bool {
         let within = |bits: u8| u64::from(intid.get()) >> bits == 0;
         Lpi::try_from(intid).is_ok() && self.gic.config().lpi_id_bits.is_some_and(within)
     }
 
-    /// By ITS.
+    /// Validates the ITSes, and returns their plans in the order of the machine's ITSes.
     fn all_its(self, saved: &[ItsState]) -> Result<Vec<PlannedIts<'_>>, RestoreError> {
         ascending(saved, |its| its.base).map_err(|base| Problem::Order.of(Object::Its(base)))?;
         let bases = || self.gic.its.iter().map(|its| its.base());
@@ -342,7 +343,7 @@ impl Check<'_> {
         })
     }
 
-    /// A pending event names its redistributor only while its collection is not mapped.
+    /// Checks that an event names a redistributor only if its collection is unmapped.
     fn stay(
         self,
         its: &ItsState,
@@ -357,8 +358,7 @@ impl Check<'_> {
         }
     }
 
-    /// Makes sure that everything that is mapped fits into the machine's budgets and has its
-    /// memory.
+    /// Checks that all mappings fit into the machine's budgets, and reserves their memory.
     fn reserve(self, plan: &Plan<'_>) -> Result<(), NoRoom> {
         let Some(lpis) = &self.gic.lpis else { return Ok(()) };
         let mut room = Room::default();
@@ -388,7 +388,8 @@ impl Check<'_> {
     }
 }
 
-/// `Err` with the first key that is not above the one before.
+/// Checks that the keys ascend. The error is the first key that is not greater than its
+/// predecessor.
 fn ascending<T, K: Ord + Copy>(items: &[T], key: impl Fn(&T) -> K) -> Result<(), K> {
     let pairs =
         items.iter().zip(items.iter().skip(1)).map(|(first, second)| (key(first), key(second)));

@@ -7,24 +7,24 @@ use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandFault {
-    /// The guest's command is wrong.
+    /// The guest's command is invalid.
     #[error("the guest's ITS command failed: {0}")]
     Refused(CommandError),
     /// The opcode of the guest's command does not exist.
     #[error("the guest's ITS command queue holds an unknown command: {0}")]
     Unknown(UnknownOpcode),
-    /// The model's budget of entries, devices or table nodes is used up.
+    /// The model's budget of entries, devices or table nodes is exhausted.
     #[error("{}: the model's budget for mappings is used up", .0.name())]
     NoRoom(Opcode),
-    /// The heap has no memory left for the command's mapping. The command may succeed later.
+    /// The heap is too exhausted for the command's mapping. The command may succeed later.
     #[error("{}: the heap has no memory left", .0.name())]
     OutOfMemory(Opcode),
-    /// The queue lies outside of the guest's memory. It stalls regardless of the policy.
+    /// The queue is outside of guest memory. It stalls regardless of the policy.
     #[error("the guest's ITS command queue is not in memory")]
     Unreadable,
 }
 
-/// A command that was not executed.
+/// ITS command that was not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FailedCommand {
@@ -71,7 +71,7 @@ impl fmt::Display for FailedCommand {
 pub struct CommandFaultLog {
     /// Number of faults.
     pub count: u64,
-    /// The last fault.
+    /// The most recent fault.
     pub last: Option<FailedCommand>,
 }
 

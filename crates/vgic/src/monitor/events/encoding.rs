@@ -1,4 +1,4 @@
-//! Faults as words that can be stored one by one.
+//! Encoding of faults as words that can be stored separately.
 
 use super::command_fault::{CommandFault, FailedCommand};
 use super::fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -11,7 +11,7 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// A fault without its kind. The first word holds the types of the frame and of the detail, with
+/// A fault without its kind. The first word contains the types of the frame and of the detail, and
 /// the register's offset in the upper half. The second word is the frame's base; the others are the
 /// detail.
 pub(super) type Words = [u64; 4];
@@ -99,7 +99,7 @@ fn fault_of(code: u64) -> CommandFault {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a word that was made of 32 bits")]
+#[expect(clippy::cast_possible_truncation, reason = "the word was converted from 32 bits")]
 const fn low(word: u64) -> u32 {
     word as u32
 }

@@ -1,17 +1,17 @@
-//! A guest's fault: its kind, the register at which it was made, and the value that is wrong.
+//! Guest faults: the kind, the register involved, and the invalid value.
 
 use super::command_fault::FailedCommand;
 use core::fmt;
 use gic_arch::{IntId, RegisterInfo, gicd, gicr, gits, v2m};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// Kind of a mistake.
+/// Kind of a guest's mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum FaultReason {
-    /// An offset at which the frame has no register.
+    /// The frame has no register at the offset.
     UnknownRegister,
-    /// A width or alignment that the register does not support.
+    /// The register does not support the access's width or alignment.
     AccessWidth,
     /// A write-only register was read or a read-only one written.
     AccessDirection,
@@ -21,7 +21,7 @@ pub enum FaultReason {
     LpiTablesInUse,
     /// An LPI table is too small for any LPI, or not in memory.
     LpiTable,
-    /// `EnableLPIs` was set with a `GICR_PENDBASER` whose bits 15:12 are not zero. The model treats
+    /// `EnableLPIs` was set while bits 15:12 of `GICR_PENDBASER` were not zero. The model treats
     /// them as zero.
     UnalignedPendingTable,
     /// `EnableLPIs` was set with a pending table that overlaps that of another redistributor whose
@@ -35,26 +35,26 @@ pub enum FaultReason {
     /// of 64 KiB, bits 15:12 of `GITS_BASER<n>` are address bits 51:48 (IHI 0069 §12.19), where the
     /// guest has no memory.
     UnalignedItsTable,
-    /// The ITS was enabled with a `GITS_CBASER` whose bits 15:12 are not zero, which is CONSTRAINED
+    /// The ITS was enabled while bits 15:12 of `GITS_CBASER` were not zero, which is CONSTRAINED
     /// UNPREDICTABLE (IHI 0069 §12.19). The model treats them as zero.
     UnalignedQueue,
     /// An ITS command failed.
     ItsCommand,
-    /// A message named an event that is not mapped, or whose collection is not.
+    /// A message named an event that is unmapped, or whose collection is unmapped.
     UnmappedMessage,
     /// A message named a mapped event while the ITS, or LPIs at its redistributor, were disabled,
     /// or the event's LPI is beyond the redistributor's tables.
     DisabledMessage,
-    /// The guest asked for more than the model's memory budget allows.
+    /// The guest requested more than the model's memory budget allows.
     Budget,
-    /// The heap has no memory left for the guest's request. Work that is in progress continues when
-    /// the guest polls for its completion, or when the monitor calls
-    /// [`Vgic::poll`](crate::Vgic::poll).
+    /// The heap is too exhausted for the guest's request. Work in progress continues when the guest
+    /// polls for its completion, or when the monitor calls [`Vgic::poll`](crate::Vgic::poll).
     OutOfMemory,
 }
 
 impl FaultReason {
-    /// Kinds of a machine without LPIs: the first ones of [`ALL`](Self::ALL).
+    /// Kinds of mistakes that are possible on a machine without LPIs: a prefix of
+    /// [`ALL`](Self::ALL).
     pub(crate) const WITHOUT_LPIS: [Self; 4] =
         [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
 
@@ -113,15 +113,15 @@ impl fmt::Display for FaultReason {
     }
 }
 
-/// A frame of registers, identified by the guest physical address of its first byte.
+/// Register frame, identified by the guest physical address of its first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum RegisterFrame {
     /// The distributor.
     Distributor(u64),
-    /// The alias of the distributor's doorbells.
+    /// The alias frame with the distributor's doorbells.
     MbiAlias(u64),
-    /// A redistributor, or room for one in its region.
+    /// A redistributor, or an unused frame of a redistributor region.
     Redistributor(u64),
     /// An ITS.
     Its(u64),
@@ -141,7 +141,7 @@ impl RegisterFrame {
         }
     }
 
-    /// Returns the prefix of its registers' names in the manual, and the registers.
+    /// Returns the prefix of the frame's register names in the manual, and the registers.
     const fn registers(self) -> (&'static str, &'static [RegisterInfo]) {
         match self {
             Self::Distributor(_) | Self::MbiAlias(_) => ("GICD", gicd::REGISTERS),
@@ -166,26 +166,26 @@ impl fmt::Display for RegisterFrame {
     }
 }
 
-/// The value that is wrong.
+/// The value involved in a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultDetail {
-    /// No value: the guest read a register, or asked for more than is available.
+    /// No value: the guest read a register, or requested more than is available.
     None,
     /// The value that the guest wrote to the register, or that the register holds as a result.
     Value(u64),
     /// The interrupt that the register names.
     Interrupt(IntId),
-    /// Guest physical address to which the register points, and where the guest has no memory.
+    /// Guest physical address, to which the register points, where the guest has no memory.
     Memory(u64),
-    /// The message that a device sent.
+    /// A message from a device.
     Message {
         /// DeviceID of the sender.
         device: DeviceId,
         /// EventID of the message.
         event: EventId,
     },
-    /// The command.
+    /// A failed ITS command.
     Command(FailedCommand),
     /// The vCPU whose redistributor uses the same memory.
     Redistributor(Cpu),
@@ -195,14 +195,15 @@ pub enum FaultDetail {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GuestFault {
-    /// The kind.
+    /// Kind of the mistake.
     pub reason: FaultReason,
-    /// The frame of the register.
+    /// Frame of the register.
     pub frame: RegisterFrame,
-    /// Guest physical address of the register, even if the fault is in the memory that it points
-    /// to. For a command, that of `GITS_CREADR`; for a message, that of the doorbell.
+    /// Guest physical address of the register, even if the fault concerns the memory to which it
+    /// points. For a command, the address of `GITS_CREADR`; for a message, the address of the
+    /// doorbell.
     pub address: u64,
-    /// The value that is wrong.
+    /// The value involved.
     pub detail: FaultDetail,
 }
 

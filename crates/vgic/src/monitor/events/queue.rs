@@ -1,4 +1,4 @@
-//! Bounded queue of the faults of one kind. It has many writers and readers, none of which ever
+//! Bounded queue of the faults of one kind, for multiple writers and readers, none of which ever
 //! waits.
 
 use super::encoding::{Words, from_words, to_words};
@@ -6,8 +6,8 @@ use super::fault::{FaultReason, GuestFault};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use core::cmp::Ordering;
 
-/// Number of faults of a kind that are kept with their details until they are read; later ones are
-/// only counted. Fewer in model checks, where each atomic costs.
+/// Number of faults of one kind that are kept with their details until they are read; later faults
+/// are only counted. Smaller in model checks, where each atomic access is expensive.
 pub(super) const KEPT: usize = if cfg!(all(test, shuttle)) { 2 } else { 4 };
 
 /// Faults of one kind, oldest first.
@@ -25,7 +25,7 @@ pub(super) struct FaultQueue {
 #[derive(Debug)]
 struct FaultCell {
     turn: AtomicU64,
-    /// Number of the fault among those of all kinds.
+    /// Number of the fault in the sequence of all kinds.
     number: AtomicU64,
     words: [AtomicU64; 4],
 }
@@ -68,15 +68,16 @@ impl FaultQueue {
         }
     }
 
-    /// Returns the number of the oldest fault, or `None` if there is none or it is still being
-    /// written. The number is arbitrary if another thread takes the fault in the meantime.
+    /// Returns the number of the oldest fault, or `None` if the queue is empty or the fault is
+    /// still being written. The number is arbitrary if another thread takes the fault concurrently.
     pub(super) fn oldest(&self) -> Option<u64> {
         let turn = self.popped.load(SeqCst);
         let cell = self.cell(turn);
         (cell.turn.load(SeqCst) > turn).then(|| cell.number.load(SeqCst))
     }
 
-    /// Removes the oldest fault. Returns `None` if there is none or it is still being written.
+    /// Removes the oldest fault. Returns `None` if the queue is empty or the fault is still being
+    /// written.
     pub(super) fn pop(&self, reason: FaultReason) -> Option<GuestFault> {
         let mut turn = self.popped.load(SeqCst);
         loop {
