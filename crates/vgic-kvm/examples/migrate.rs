@@ -1,12 +1,12 @@
-//! A machine goes to KVM's format and back: `registers` and the guest's memory are what KVM's own
-//! save would be.
+//! Converts a machine to KVM's format and back: `registers` and guest memory correspond to the
+//! result of KVM's own save.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use vgic::{GuestMemory, MemoryFault, Vgic};
 use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 
-/// The guest's memory, from address 0 on.
+/// Guest memory, starting at address 0.
 struct Ram(Mutex<Vec<u8>>);
 
 impl Ram {

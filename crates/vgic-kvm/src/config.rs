@@ -1,19 +1,20 @@
-//! Machines that KVM can have.
+//! Configurations of machines that KVM can have.
 
 use crate::revision::{IIDR, INVALIDATION};
 use vgic::VgicConfig;
 use vgic::its::ItsConfig;
 
-/// Private INTIDs.
+/// Number of private INTIDs.
 const PRIVATE: u32 = 32;
-/// INTIDs from here on are special.
+/// First special INTID.
 const SPECIAL: u32 = 1020;
 
-/// Returns a machine like those of Linux's KVM, for saved states that come from there or go there.
+/// Returns the configuration of a machine like Linux's KVM creates, for saved states that migrate
+/// from or to KVM.
 ///
-/// It has `cpus` vCPUs and `interrupts` INTIDs below 1024, the private ones included (KVM's
-/// `NR_IRQS`: a multiple of 32). It has no ITS; [`kvm_its_config`] makes one. Its revision is the
-/// newest; [`at_revision`](crate::at_revision) changes it.
+/// It has `cpus` vCPUs and `interrupts` INTIDs below 1024, including the private ones (KVM's
+/// `NR_IRQS`: a multiple of 32). It has no ITS; use [`kvm_its_config`] to add one. Its revision is
+/// the latest; use [`at_revision`](crate::at_revision) to change it.
 pub fn kvm_config(cpus: u16, interrupts: u32) -> VgicConfig {
     VgicConfig::new(cpus)
         .with_spis(interrupts.clamp(PRIVATE, SPECIAL) - PRIVATE)
@@ -24,7 +25,7 @@ pub fn kvm_config(cpus: u16, interrupts: u32) -> VgicConfig {
         .with_iidr(IIDR.with_revision(INVALIDATION))
 }
 
-/// Returns an ITS like those of Linux's KVM, with its control frame at `base`.
+/// Returns the configuration of an ITS like Linux's KVM creates, with its control frame at `base`.
 pub const fn kvm_its_config(base: u64) -> ItsConfig {
     let mut config = ItsConfig::new(base);
     config.iidr = IIDR;

@@ -1,73 +1,74 @@
 //! Saved states of [`vgic`] in the format of Linux's KVM: the device attributes of its GICv3 and
-//! ITS, and their tables in guest memory. The tables have ITS ABI revision 0
+//! ITS, and their tables in guest memory. The tables follow ITS ABI revision 0
 //! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`).
 //!
-//! A [`KvmView`] takes a [`SavedState`](vgic::saved_state::SavedState), reads and writes its
+//! A [`KvmView`] wraps a [`SavedState`](vgic::saved_state::SavedState), gives access to its
 //! attributes with KVM's values and error numbers, and returns a `SavedState`. A state from KVM
 //! loads into a machine made from a [`kvm_config`], and a state of such a machine loads into KVM.
-//! [`abi`] has the numbers of attributes and the layouts of table entries.
+//! [`abi`] defines the numbers of attributes and the layouts of table entries.
 //!
 //! | task | calls |
 //! |---|---|
-//! | save for KVM | view the result of [`Frozen::save`](vgic::Frozen::save), [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy the memory |
-//! | restore from KVM | restore the memory, view the state of the fresh machine, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
+//! | save for KVM | create a view of the result of [`Frozen::save`](vgic::Frozen::save), [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
+//! | restore from KVM | restore guest memory, create a view of the state of the fresh machine, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
 //!
 //! # Differences between the model and KVM
 //!
-//! A state that KVM cannot hold is [refused](OutsideKvm). The placement of redistributors, in one
-//! region or in several, is not part of a state: KVM's GIC must be created with the same regions.
-//! A machine cannot change its [revision](at_revision): `GICD_IIDR` accepts its own value alone.
+//! A state that KVM cannot hold is [refused](OutsideKvm). The placement of redistributors in one or
+//! several regions is not part of a state: KVM's GIC must be created with the same regions. A
+//! machine cannot change its [revision](at_revision): `GICD_IIDR` accepts only its current value.
 //!
-//! KVM has no attribute for the following, and a guest does not depend on it:
+//! KVM has no attribute for the following state, and guests do not depend on it:
 //!
 //! - the sleep state of a redistributor (`GICR_WAKER`);
 //! - the levels of edge-triggered inputs;
 //! - the CPU that acknowledged an active SPI;
-//! - the Group 1 binary point while Group 0's serves both;
+//! - the Group 1 binary point while both groups use Group 0's;
 //! - a pending latch that software set on a level-sensitive interrupt while it was active;
 //! - cached configurations of LPIs;
 //! - faults of commands.
 //!
 //! KVM keeps a pending LPI with its event. An LPI that is pending at a redistributor without an
-//! event is assigned to an event that maps it. It goes to one with the same target CPU, else to
-//! any. It is dropped if no event maps it, because no device can send it. Pending state of an event
-//! is also dropped if its collection is unmapped. MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC).
+//! event is therefore assigned to an event that maps it, preferably one with the same target CPU.
+//! It is dropped if no event maps it, because no device can send it. The pending state of an event
+//! is also dropped if its collection is unmapped, because the architecture makes that state
+//! UNPREDICTABLE (IHI 0069, MAPC).
 //!
 //! While LPIs are disabled, a save sets bits of the guest's pending table but never clears any,
-//! because the table then holds the LPIs that were pending when the guest disabled them. KVM also
-//! clears these bits, but has kept a copy. KVM has a single `GICR_PROPBASER`: redistributors
-//! without enabled LPIs receive that of the others.
+//! because the table then contains the LPIs that were pending when the guest disabled them. KVM
+//! also clears these bits, but has kept a copy. KVM has a single `GICR_PROPBASER`: redistributors
+//! without enabled LPIs receive the others' value.
 //!
 //! Tables that are not in guest memory must not prevent a migration between models, whereas
 //! KVM's save fails with `EFAULT`. A save leaves out everything that it cannot write:
 //!
 //! - a pending bit beyond its table, or of a redistributor whose table was never set;
-//! - a device whose entry or translation table is elsewhere;
-//! - a collection beyond its table, or from the first write on that fails, and the events that use
-//!   it, because neither the model nor KVM restores an event whose collection is not in the table.
+//! - a device whose entry or translation table is outside of guest memory;
+//! - a collection beyond its table, all collections from the first failed write on, and the events
+//!   that use these collections, because neither the model nor KVM restores an event whose
+//!   collection is not in the table.
 //!
-//! A restore treats tables that it cannot read as empty, except for translation tables: for these
+//! A restore treats tables that it cannot read as empty, except for translation tables, for which
 //! it fails with `EFAULT`. Whether KVM restores a machine whose valid `GITS_BASER<n>` points
-//! outside of memory is for KVM to decide: the versions below are expected to refuse it with an
-//! error.
+//! outside of memory is up to KVM: the versions below are expected to refuse it with an error.
 //!
-//! Faulty accesses of the monitor itself look the same, for example if it restores a machine before
-//! it registered the guest's RAM. They make a save or restore succeed with little or nothing in it.
-//! So a monitor should log [`KvmView::left_out`] after each save and load. It should abort the
-//! migration if something was left out although the tables are in RAM, where
-//! [`LeftOut::first_fault`] helps.
+//! Failed accesses by the monitor itself look the same, for example if it restores a machine before
+//! it has registered the guest's RAM. Such a save or restore succeeds, although it transfers little
+//! or nothing. A monitor should therefore log [`KvmView::left_out`] after each save and load. It
+//! should abort the migration if something was left out although the tables are in RAM, which
+//! [`LeftOut::first_fault`] helps to determine.
 //!
 //! # Differences between KVM and its documentation
 //!
-//! This crate follows Linux 6.1 and 6.12:
+//! This crate follows the behavior of Linux 6.1 and 6.12:
 //!
 //! - Registers of a distributor or redistributor that do not exist read as zero and ignore writes.
 //! - Unknown commands to an ITS succeed.
 //! - `IDbits` in `ICC_CTLR_EL1` describes the host, and is not compared.
-//! - The one enable in KVM's `GICD_CTLR` is Group 1's, and forwards Group 0 too. A state from KVM
-//!   has Group 0 disabled here.
-//! - KVM does not signal an interrupt that became pending while `GICD_CTLR` had it disabled. So
-//!   [`KvmView::save`] puts that register first.
+//! - KVM's `GICD_CTLR` has a single enable, Group 1's, which also forwards Group 0. A state loaded
+//!   from KVM has Group 0 disabled.
+//! - KVM does not signal an interrupt that became pending while `GICD_CTLR` disabled it.
+//!   [`KvmView::save`] therefore puts that register first.
 //!
 //! # Features
 //!
@@ -75,8 +76,8 @@
 //!
 //! # Example
 //!
-//! A machine goes to KVM's format and back: `registers` and the guest's memory are what KVM's own
-//! save would be.
+//! A machine is converted to KVM's format and back: `registers` and guest memory correspond to the
+//! result of KVM's own save.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick};

@@ -1,5 +1,5 @@
-//! A hypervisor at EL2: the guest takes a timer's interrupt from a list register. The virtual CPU
-//! interface is played here; on hardware it is `ICH_*_EL2`.
+//! A hypervisor at EL2, whose guest takes a timer interrupt from a list register. The example
+//! simulates the virtual CPU interface, which is `ICH_*_EL2` on hardware.
 
 use gic_arch::ich::{ListRegisterState, Vtr};
 use gic_arch::{IntId, gicd, gicr, icc};
@@ -7,7 +7,7 @@ use msi_types::{Cpu, Level, Line, SetLine};
 use std::{error::Error, sync::Arc};
 use vgic::{AccessWidth, GuestMemory, MemoryFault, Vgic, VgicConfig};
 
-/// A guest without LPIs needs none of it.
+/// A guest without LPIs needs no access to memory.
 struct NoMemory;
 
 impl GuestMemory for NoMemory {
@@ -24,12 +24,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (distributor, redistributor) = (config.distributor, config.redistributors[0].base);
     let kick = Arc::new(|cpu: Cpu| println!("an IPI to the CPU that runs vCPU {cpu}"));
     let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), kick)?;
-    // `ICH_VTR_EL2` of a CPU with four list registers, and 5 bits of priorities.
+    // `ICH_VTR_EL2` of a CPU with four list registers and 5 priority bits.
     let vtr = Vtr::new().with_list_regs_minus_one(3).with_pri_bits_minus_one(4);
     let vtr = vtr.with_pre_bits_minus_one(4).with_tds(true);
     let mut vcpu = vcpus.remove(0).with_list_registers(vtr)?;
 
-    // The guest's driver writes these, as aborts and traps pass them on.
+    // Register writes of the guest's driver, as the hypervisor forwards them from aborts and traps.
     let timer = IntId::ppi(11).ok_or("there are 16 PPIs")?;
     let write = |address, value| gic.write(address, AccessWidth::Word, value);
     write(distributor + u64::from(gicd::CTLR.offset()), 2)?;
@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("the guest is entered with INTID {} {:?}", listed.virtual_intid(), listed.state());
     assert_eq!((listed.virtual_intid(), listed.state()), (27, ListRegisterState::Pending));
 
-    // The guest acknowledges it, rearms the timer, and ends it, without an exit.
+    // The guest acknowledges the interrupt, rearms the timer, and ends the interrupt, all without
+    // an exit.
     gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, Level::Low);
     interface.list[0].set_state(ListRegisterState::Invalid);
     let inside = inside.exit(&interface).enter();

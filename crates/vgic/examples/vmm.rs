@@ -1,5 +1,5 @@
-//! The model in a monitor with `vm-memory`: a device's thread rings a direct LPI. The guest is a
-//! list of exits.
+//! The model in a monitor that uses `vm-memory`: a device thread signals a direct LPI. The guest is
+//! represented by a list of exits.
 
 use gic_arch::{gicr, icc};
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
@@ -7,7 +7,7 @@ use std::{error::Error, sync::Arc, thread};
 use vgic::{AccessWidth, Sleep, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// An exit of the guest.
+/// Exit of the guest.
 enum Exit {
     Mmio(u64, AccessWidth, u64),
     Msr(icc::SysRegEncoding, u64),
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let message =
         MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
-    // Messages are dropped until LPIs are on.
+    // Messages are dropped until LPIs are enabled.
     thread::spawn(move || while gic.signal_msi(NoIdentity, message) != Delivery::Pending {});
 
     let word = |offset: u32, value| {

@@ -1,15 +1,16 @@
-//! Checks of the lock-free parts under a scheduler that chooses interleavings: senders, commands
-//! and vCPUs. Compiled with `--cfg shuttle` alone; `cargo xtask test --only interleavings` runs
-//! them.
+//! Checks of the lock-free parts, namely senders, commands and vCPUs, under a scheduler that
+//! chooses interleavings. Compiled only with `--cfg shuttle`; `cargo xtask test --only
+//! interleavings` runs them.
 //!
-//! No interrupt is lost, misplaced or late, and no wake-up is missed. The file
-//! `interleavings/mutants.txt` has faults that these checks must find.
+//! The checks show that no interrupt is lost, misplaced or late, and that no wake-up is missed. The
+//! file `interleavings/mutants.txt` lists faults that they must find.
 //!
-//! Executions are sequentially consistent, and so is every access (others are refused here), so
-//! what is explored is what can happen on hardware. What a sender wrote to plain memory before its
-//! message is not: that store buffer is modelled beside it (`store_buffer`).
+//! All accesses are sequentially consistent (others are refused here), and so are all executions.
+//! The explored interleavings therefore cover the behavior of hardware, except for a sender's
+//! writes to plain memory before its message. Those pass through a modeled store buffer
+//! (`store_buffer`).
 
-#![expect(clippy::unwrap_used, reason = "a scenario that cannot be set up has failed")]
+#![expect(clippy::unwrap_used, reason = "a scenario whose setup fails must fail")]
 
 extern crate std;
 
@@ -28,7 +29,8 @@ mod work;
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, Runner};
 
-/// Executions of each kind that [`explore`] tries. Each fault is found within as many.
+/// Number of executions that [`explore`] tries with each scheduler, which must suffice to find each
+/// fault.
 const EXECUTIONS: usize = 5_000;
 
 /// Explores random interleavings of `scenario`, and as many with few switches between threads.
@@ -37,15 +39,18 @@ fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
     run(PctScheduler::new_from_seed(2, 3, EXECUTIONS), scenario);
 }
 
-/// Explores so many random interleavings of `scenario`.
+/// Explores `executions` random interleavings of `scenario`.
 fn explore_random(executions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     run(RandomScheduler::new_from_seed(1, executions), scenario);
 }
 
-/// Explores every interleaving of `scenario`, of which there must be at least so many.
+/// Explores every interleaving of `scenario`, of which at least `at_least` must exist.
 fn explore_all(at_least: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let executions = run(DfsScheduler::new(None, false), scenario);
-    assert!(executions >= at_least, "only {executions} executions: what is explored?");
+    assert!(
+        executions >= at_least,
+        "only {executions} executions: the scenario does not interleave as expected"
+    );
 }
 
 fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 'static) -> usize {

@@ -1,4 +1,4 @@
-//! A thread that waits for another one's lock leaves the processor to others (feature `std`).
+//! A thread that waits for another thread's lock must yield the processor (feature `std`).
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,10 +13,10 @@ use vgic::its::ItsConfig;
 use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
-/// Time for which a thread that does not sleep may run before it counts as awake.
+/// Time for which a thread that does not sleep may run before it is considered awake.
 const AWAKE: Duration = Duration::from_secs(1);
 
-/// Memory whose first page is not there until the test says so, or ends.
+/// Memory whose first page is not available until the test allows it, or ends.
 struct Absent {
     begun: mpsc::Sender<()>,
     go_on: Mutex<mpsc::Receiver<()>>,
@@ -24,7 +24,7 @@ struct Absent {
 
 impl GuestMemory for Absent {
     fn read(&self, _: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        // The test has ended where nobody listens.
+        // If the test has ended, nothing receives this.
         let _ = self.begun.send(());
         let _ = self.go_on.lock().unwrap().recv();
         bytes.fill(0);
@@ -36,13 +36,13 @@ impl GuestMemory for Absent {
     }
 }
 
-/// Returns true if a thread sleeps (proc_pid_stat(5): the state follows the name in parentheses).
+/// Returns `true` if a thread sleeps (proc_pid_stat(5): the state follows the name in parentheses).
 fn is_asleep(thread: &Path) -> bool {
     let fields = fs::read_to_string(thread.join("stat")).unwrap();
     fields.rsplit_once(") ").unwrap().1.starts_with('S')
 }
 
-/// Time that a thread ran (proc_pid_schedstat(5): the first number, in ns).
+/// Returns the time for which a thread has run (proc_pid_schedstat(5): the first number, in ns).
 fn time_of(thread: &Path) -> Duration {
     let statistics = fs::read_to_string(thread.join("schedstat")).unwrap();
     let nanoseconds = statistics.split(' ').next().unwrap().parse().unwrap();
@@ -63,7 +63,7 @@ fn a_vcpu_sleeps_while_a_command_waits() {
     write(gits::CBASER.offset(), Double, queue.into_bits());
     write(gits::CTLR.offset(), Word, 1);
     thread::scope(|scope| {
-        // Dropped on a panic, too, so that the writing thread ends.
+        // This is dropped on a panic as well, so that the writing thread ends.
         let go_on = go_on;
         scope.spawn(|| {
             write(gits::CWRITER.offset(), Double, Cwriter::at_offset(32).into_bits());
@@ -77,11 +77,11 @@ fn a_vcpu_sleeps_while_a_command_waits() {
         let thread = Path::new("/proc").join(identified.recv().unwrap());
 
         while !is_asleep(&thread) {
-            assert!(time_of(&thread) < AWAKE, "it waits without sleeping");
+            assert!(time_of(&thread) < AWAKE, "the thread waits without sleeping");
             thread::yield_now();
         }
 
-        assert!(!reading.is_finished(), "nothing was to wait for");
+        assert!(!reading.is_finished(), "the vCPU must have waited while the command was reading");
         drop(go_on);
     });
 }

@@ -1,4 +1,4 @@
-//! Table entries: every bit reaches its field and no other.
+//! Table entries: every bit belongs to its documented field and to no other.
 
 use doorbell_test_support::{EntryField, check_entry};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Attributes with rules of their own, as a real KVM answers them (6.1 and 6.12).
+//! Attributes with special rules, as a real KVM implements them (6.1 and 6.12).
 
 use crate::board::{CPUS, DEVICES, Levels, QUEUE, SPIS, config, fresh, ram, with_tables};
 use gic_arch::{Affinity, gicd, gicr, gits, icc};
@@ -21,13 +21,13 @@ fn interface(register: icc::SysRegEncoding) -> Attribute {
     Attribute::SystemRegister { cpu: CPU, register }
 }
 
-/// A view of a machine after reset.
+/// Calls `test` with the view of a machine after reset.
 fn with_view(test: impl FnOnce(&mut KvmView<'_>)) {
     let (config, memory) = (config(), ram());
     test(&mut KvmView::new(&config, fresh(), &memory).unwrap());
 }
 
-/// A view of a machine whose ITS is enabled.
+/// Calls `test` with the view of a machine whose ITS is enabled.
 fn with_enabled_its(test: impl FnOnce(&mut KvmView<'_>)) {
     let (config, memory) = (config(), ram());
     let state = with_tables(Levels::Flat, &memory);
@@ -120,7 +120,7 @@ fn the_interface_has_its_own_errors() {
         assert_eq!(outcome(view, icc::SRE.encoding(), 0), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::AP1R1.encoding(), 0), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::IAR1.encoding(), 0), Err(Errno::NoEntry));
-        // As KVM has it, with 24 bits of the host's INTIDs; without A3V; with more priority bits.
+        // As in KVM: with the host's 24 INTID bits; without A3V; with more priority bits.
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x8c00), Ok(()));
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x0400), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x8500), Err(Errno::Invalid));
@@ -175,7 +175,7 @@ fn an_its_is_enabled_only_when_complete() {
         view.set(ITS, base, 1 << 63 | QUEUE).unwrap();
         view.set(ITS, write, 0x40).unwrap();
         view.set(ITS, write, 0x1000).unwrap();
-        assert_eq!(view.get(ITS, write), Ok(0x40), "what lies beyond the queue is ignored");
+        assert_eq!(view.get(ITS, write), Ok(0x40), "an offset beyond the queue is ignored");
         assert_eq!(view.set(ITS, read, 0x1000), Err(Errno::Invalid));
         view.set(ITS, enable, 1).unwrap();
         assert_eq!(view.get(ITS, enable), Ok(0), "without tables");

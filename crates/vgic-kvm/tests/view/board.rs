@@ -1,4 +1,4 @@
-//! A machine like KVM's, its memory, and where everything lies.
+//! A machine like KVM's, and its memory with the addresses of all tables.
 
 use gic_arch::gicr;
 use gic_arch::gits::{Baser, Cbaser, Ctlr, PageSize, TableKind};
@@ -19,11 +19,11 @@ pub(crate) const QUEUE: u64 = RAM;
 pub(crate) const DEVICES: u64 = RAM + 0x1_0000;
 pub(crate) const COLLECTIONS: u64 = RAM + 0x2_0000;
 pub(crate) const PENDING: u64 = RAM + 0x4_0000;
-/// Eight pages of the second level.
+/// Second level of the device table, of eight pages.
 pub(crate) const SECOND_LEVEL: u64 = RAM + 0x8_0000;
-/// 4 KiB each.
+/// Translation tables of 4 KiB each.
 pub(crate) const TRANSLATIONS: u64 = RAM + 0x10_0000;
-/// Devices in a page.
+/// Number of devices in a page.
 pub(crate) const PAGE: u64 = 0x2000;
 
 pub(crate) type Ram = VmMemory<doorbell_test_support::guest::Ram>;
@@ -48,13 +48,13 @@ pub(crate) fn config() -> VgicConfig {
     kvm_config(CPUS, 32 + SPIS).with_its(vec![kvm_its_config(ITS)])
 }
 
-/// The state of a machine after reset.
+/// Returns the state of a machine after reset.
 pub(crate) fn fresh() -> SavedState {
     let (gic, mut vcpus) = Vgic::new(config(), Arc::new(ram()), Arc::new(|_| {})).unwrap();
     gic.freeze(&mut vcpus).unwrap().save().unwrap()
 }
 
-/// Restores a machine and saves it again; or returns the restore's error.
+/// Restores a machine from `state` and saves it again, or returns the restore's error.
 pub(crate) fn through_a_machine(
     state: &SavedState,
     memory: Arc<Ram>,
@@ -81,14 +81,15 @@ pub(crate) fn table(kind: TableKind, address: u64) -> Baser {
         .with_address(address)
 }
 
-/// A state whose ITS is set up and enabled; the first level of a device table of two is in memory.
+/// Returns a state whose ITS is set up and enabled. With two levels, the first level of the device
+/// table is in memory.
 pub(crate) fn with_tables(levels: Levels, memory: &Ram) -> SavedState {
     let mut state = fresh();
     set_up_tables(&mut state, levels, memory);
     state
 }
 
-/// Sets the ITS up and enables it, gives each redistributor a pending table and wakes it. LPIs are
+/// Sets up and enables the ITS, gives each redistributor a pending table, and wakes it. LPIs remain
 /// disabled.
 pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram) {
     let its = &mut state.its[0];
@@ -113,14 +114,14 @@ pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram
     }
 }
 
-/// Reads the tables that are in memory, leaving nothing out.
+/// Restores the tables from memory, and checks that nothing is left out.
 pub(crate) fn restore_tables(levels: Levels, memory: &Ram) -> Result<SavedState, Errno> {
     let (state, left_out) = restore_tables_of(with_tables(levels, memory), memory)?;
     assert!(left_out.is_empty(), "{left_out}");
     Ok(state)
 }
 
-/// Reads the tables that are in memory into a state, in place of what it has mapped.
+/// Restores the tables from memory into a state, in place of its mappings.
 pub(crate) fn restore_tables_of(
     state: SavedState,
     memory: &dyn GuestMemory,
@@ -132,12 +133,12 @@ pub(crate) fn restore_tables_of(
     Ok((view.into_state(), left_out))
 }
 
-/// Writes the pending bits of a state.
+/// Saves the pending bits of a state.
 pub(crate) fn save_pending(state: SavedState, memory: &dyn GuestMemory) -> LeftOut {
     saved(state, memory, KvmDevice::Gic, control::SAVE_PENDING_TABLES)
 }
 
-/// Writes the tables of a state.
+/// Saves the tables of a state.
 pub(crate) fn save_tables(state: SavedState, memory: &dyn GuestMemory) -> LeftOut {
     saved(state, memory, KvmDevice::Its(0), control::ITS_SAVE_TABLES)
 }

@@ -1,4 +1,5 @@
-//! Migration, through KVM's format, of states that a guest creates by registers and commands.
+//! Migration, through KVM's format, of states that a guest creates with register accesses and
+//! commands.
 
 use doorbell_test_support::guest::ram;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
@@ -17,7 +18,7 @@ use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 const ITS: u64 = 0x0808_0000;
 /// Number of CPUs, the last of which never has LPI tables.
 const CPUS: u16 = 3;
-/// Size of memory. It begins at address 0, to which a `GICR_PENDBASER` points until it is written.
+/// Size of memory, which starts at address 0, the value of `GICR_PENDBASER` before it is written.
 const RAM_BYTES: usize = 1 << 20;
 const QUEUE: u64 = 0x1_0000;
 const DEVICES: u64 = 0x2_0000;
@@ -27,7 +28,7 @@ const PENDING: u64 = 0x6_0000;
 const TRANSLATIONS: u64 = 0xa_0000;
 /// Size of a pending table for INTIDs of 14 bits.
 const PENDING_BYTES: u64 = 2 << 10;
-/// The LPIs of a device's events, the last of which lies beyond the tables.
+/// The LPIs of a device's events. The last one is beyond the tables.
 const LPIS: [u32; 6] = [8192, 8193, 8199, 8200, 16383, 16384];
 
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +59,9 @@ struct Guest {
     vcpus: Vec<Vcpu>,
     ram: Arc<VmMemory<doorbell_test_support::guest::Ram>>,
     commands: u32,
-    /// LPIs that were acknowledged.
+    /// Acknowledged LPIs.
     taken: BTreeSet<u64>,
-    /// Contents that the last save left out.
+    /// Record of the last save's omissions.
     left_out: LeftOut,
 }
 
@@ -145,7 +146,7 @@ impl Guest {
         self.run(Command::Mapc { collection: CollectionId::new(collection), target, action });
     }
 
-    /// Sets `EnableLPIs`, and waits for `RWP`.
+    /// Writes `EnableLPIs`, and waits for `RWP`.
     fn enable(&self, cpu: usize, on: bool) {
         let control = self.frame(cpu) + u64::from(gicr::CTLR.offset());
         self.write(control, gicr::Ctlr::new().with_enable_lpis(on).into_bits().into());
@@ -163,7 +164,7 @@ impl Guest {
         self.write_its(gits::CWRITER.offset(), written.into_bits());
     }
 
-    /// Acknowledges and ends an interrupt. Returns true if one was pending.
+    /// Acknowledges and ends an interrupt. Returns `true` if one was pending.
     fn take(&mut self, cpu: usize) -> bool {
         let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();
         self.msr(cpu, icc::EOIR1.encoding(), intid);
@@ -172,7 +173,7 @@ impl Guest {
         is_pending
     }
 
-    /// Enables LPIs on every CPU and takes all pending ones. Returns all LPIs that were ever taken.
+    /// Enables LPIs on every CPU and takes all pending ones. Returns all LPIs taken so far.
     fn finish(mut self) -> BTreeSet<u64> {
         for cpu in 0..2 {
             self.enable(cpu, true);
@@ -252,8 +253,9 @@ fn fill(guest: &Guest) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Compares which LPIs are taken, not how often: an LPI that is pending in the table of a
-    /// disabled redistributor becomes pending with its event, and coalesces with later messages.
+    /// Compares the set of taken LPIs, not how often each is taken: an LPI that is pending in the
+    /// table of a disabled redistributor becomes pending with its event, and coalesces with later
+    /// messages.
     #[test]
     fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {
         let (mut stayed, mut moved) = (Guest::after(&before), Guest::after(&before).moved());

@@ -1,4 +1,4 @@
-//! Memory and attributes that somebody made up: no panic, and bounded work.
+//! Malicious memory contents and attributes: the view must not panic, and its work must be bounded.
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, RAM, RAM_BYTES, SECOND_LEVEL, TRANSLATIONS, config, fresh, put,
@@ -14,7 +14,7 @@ use vgic::saved_state::LpiState;
 use vgic_kvm::abi::Attribute;
 use vgic_kvm::{KvmDevice, KvmView};
 
-/// A word of a table: likely enough to be taken for an entry.
+/// Generates a word of a table that is likely to be interpreted as an entry.
 fn words() -> impl Strategy<Value = (u64, u64)> {
     let place = prop_oneof![
         Just(COLLECTIONS),
@@ -38,9 +38,12 @@ fn attributes() -> impl Strategy<Value = (KvmDevice, Attribute)> {
     let device =
         prop_oneof![Just(KvmDevice::Gic), Just(KvmDevice::Its(0)), Just(KvmDevice::Its(1))];
     let number = (0_u64..3, prop_oneof![0_u64..0x400, 0x1_0000_u64..0x1_1000, any::<u64>()]);
-    (device, 0_u32..9, number).prop_filter_map("no such group", |(device, group, (cpu, number))| {
-        Some((device, Attribute::decode(group, cpu << 32 | number).ok()?))
-    })
+    (device, 0_u32..9, number).prop_filter_map(
+        "the group must exist",
+        |(device, group, (cpu, number))| {
+            Some((device, Attribute::decode(group, cpu << 32 | number).ok()?))
+        },
+    )
 }
 
 proptest! {
@@ -93,7 +96,7 @@ proptest! {
         prop_assert_eq!(through_a_machine(&viewed, memory.clone()).err(), None);
         let Ok(saved) = saved else { return Ok(()) };
         let mut view = KvmView::new(&config, fresh(), &*memory).unwrap();
-        // Tables that lie over each other need not come back.
+        // Overlapping tables need not be restorable.
         let _ = view.load(&saved);
         prop_assert_eq!(through_a_machine(&view.into_state(), memory.clone()).err(), None);
     }
@@ -102,7 +105,7 @@ proptest! {
 #[test]
 fn a_table_full_of_detours_ends() {
     let memory = ram();
-    // Each of 8192 devices has 2^16 events, all in the same table, which maps nothing.
+    // Each of 8192 devices has 2^16 events, all in the same table, which contains no mappings.
     for index in 0..0x2000 {
         put(&memory, &[(DEVICES + 8 * index, 1 << 63 | 1 << 49 | SECOND_LEVEL >> 8 << 5 | 15)]);
     }

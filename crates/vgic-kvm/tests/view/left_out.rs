@@ -1,4 +1,5 @@
-//! Tables that are not in memory: they prevent no migration, and everything left out is counted.
+//! Tables outside of memory: they must not prevent a migration, and everything left out must be
+//! counted.
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config,
@@ -51,7 +52,7 @@ impl GuestMemory for Partial<'_> {
     }
 }
 
-/// Counts of devices, events, collections and pending bits, and the first fault.
+/// Returns the counts of devices, events, collections and pending bits, and the first fault.
 fn counts(left_out: LeftOut) -> ([u32; 4], Option<u64>) {
     let LeftOut { devices, events, collections, pending_bits, faults, first_fault, .. } = left_out;
     assert_eq!(faults == 0, first_fault.is_none());
@@ -62,7 +63,7 @@ fn counts(left_out: LeftOut) -> ([u32; 4], Option<u64>) {
 const NOTHING: ([u32; 4], Option<u64>) = ([0; 4], None);
 const ELSEWHERE: u64 = 0xf000_0000;
 
-/// The devices that a restore finds, and no fault.
+/// Returns the devices that a restore finds, and checks that it left nothing out.
 fn restored(state: SavedState, memory: &dyn GuestMemory) -> Vec<(u32, Vec<u32>)> {
     let (state, left_out) = restore_tables_of(state, memory).unwrap();
     assert_eq!(counts(left_out), NOTHING);
@@ -75,7 +76,7 @@ fn a_pending_table_outside_of_memory_prevents_no_save() {
     for table in [0, RAM + RAM_BYTES as u64, 0xf_ffff_ffff_0000] {
         state.cpus[2].redistributor.pendbaser = table;
         let left_out = save_pending(state.clone(), &ram());
-        // That 8201 is not pending could not be written either.
+        // The cleared pending state of 8201 could not be written either.
         assert_eq!(counts(left_out), ([0, 0, 0, 2], Some(table + 8200 / 8)));
         assert_eq!(left_out.faults, 2);
         assert_eq!(counts(save_tables(state.clone(), &ram())), NOTHING);
@@ -102,7 +103,7 @@ fn nothing_is_written_beyond_a_pending_table() {
     for (event, intid) in (first_beyond - 1..).take(2).enumerate() {
         state.its[0].devices[0].events[event].intid = IntId::new(intid);
     }
-    // The last one of the table is not pending any more; the first one beyond it is.
+    // The last LPI of the table is no longer pending; the first one beyond it is.
     for (event, pending) in [false, true].into_iter().enumerate() {
         state.its[0].devices[0].events[event].pending = pending;
     }
@@ -114,7 +115,7 @@ fn nothing_is_written_beyond_a_pending_table() {
 fn a_pending_bit_that_cannot_be_written_is_counted() {
     let (ram, table) = (ram(), PENDING + 0x2_0000);
     let memory = Partial::read_only(&ram, table..table + 0x1_0000);
-    // The bit of 8201 is clear already.
+    // The bit of 8201 is already clear.
     assert_eq!(
         counts(save_pending(one_pending(), &memory)),
         ([0, 0, 0, 1], Some(table + 8200 / 8))
@@ -137,7 +138,8 @@ fn pending_bits_that_a_restore_cannot_read_or_clear_are_counted() {
     }
 }
 
-/// Devices 3 and 7, of which one has its translation table elsewhere: those that are restored.
+/// Saves devices 3 and 7, of which one has its translation table at `itt`, and returns the restored
+/// ones.
 fn with_a_device_at(index: usize, itt: u64) -> (LeftOut, Vec<u32>) {
     let memory = ram();
     let mut state = two_devices();
@@ -212,7 +214,7 @@ fn events_without_a_collection_table_are_left_out() {
     let collections = table(TableKind::Collections, ELSEWHERE);
     for (valid, first) in [(true, Some(ELSEWHERE)), (false, None)] {
         let memory = ram();
-        // Without a table, none is mapped.
+        // Without a table, no collection can be mapped.
         state.its[0].collections.retain(|_| valid);
         state.its[0].baser[1] = collections.with_valid(valid).into_bits();
         let left_out = save_tables(state.clone(), &memory);
@@ -223,7 +225,7 @@ fn events_without_a_collection_table_are_left_out() {
     }
 }
 
-/// `two_devices` whose events 1 and 3 use collections 5 and `second`, both mapped.
+/// Returns `two_devices` whose events 1 and 3 use collections 5 and `second`, both mapped.
 fn with_collection(second: u16) -> SavedState {
     let mut state = two_devices();
     let (collection, target) = (CollectionId::new(second), state.cpus[0].affinity);
@@ -246,8 +248,8 @@ fn a_collection_beyond_its_table_is_left_out_alone() {
     assert_eq!(numbers(&state), [(3, vec![1]), (7, vec![])]);
 }
 
-/// Saves collections 5 and 6 and restores them: those that come back, events of device 3, and the
-/// save's counts. `old` is in the table before.
+/// Saves collections 5 and 6 and restores them. Returns the restored collections, the restored
+/// events of device 3, and the save's counts. `old` is in the table beforehand.
 fn collections_in(missing: Range<u64>, is_readable: bool, old: u64) -> SavedCollections {
     let ram = ram();
     let memory = Partial {
@@ -274,7 +276,7 @@ fn collections_from_the_first_failing_write_on_are_left_out() {
         collections_in(at(0)..at(1), false, 0),
         (vec![], vec![], ([0, 2, 2, 0], Some(at(0))))
     );
-    // Nothing is lost if just the end cannot be marked.
+    // Nothing is lost if only the end cannot be marked.
     assert_eq!(
         collections_in(at(2)..at(3), false, 0),
         (vec![5, 6], vec![1, 3], ([0; 4], Some(at(2))))

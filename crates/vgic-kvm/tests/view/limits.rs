@@ -1,4 +1,4 @@
-//! Each limit of KVM is refused with its own reason.
+//! Each limit of KVM is refused with a distinct reason.
 
 use crate::board::{Levels, PENDING, config, fresh, ram, with_tables, word};
 use gic_arch::gicd::Irouter;
@@ -79,11 +79,14 @@ fn an_its_that_kvm_s_cannot_be() {
     assert_eq!(its(|its| its.device_id_bits = 17), Some("number of DeviceID bits"));
     assert_eq!(its(|its| its.event_id_bits = 17), Some("number of EventID bits"));
     let named = its(|its| its.redistributor_naming = RedistributorNaming::Address);
-    assert_eq!(named, Some("way of naming redistributors"));
-    assert_eq!(its(|its| its.held_collections = 1), Some("number of collections without a table"));
-    assert_eq!(its(|its| its.collection_table = None), Some("lack of a collection table"));
+    assert_eq!(named, Some("naming of redistributors"));
+    assert_eq!(its(|its| its.held_collections = 1), Some("number of held collections"));
+    assert_eq!(its(|its| its.collection_table = None), Some("number of collection tables"));
     assert_eq!(its(|its| its.page_sizes = PageSizes::Any), Some("choice of page sizes"));
-    assert_eq!(its(|its| its.coherence = Coherence::NonCoherent), Some("way to memory"));
+    assert_eq!(
+        its(|its| its.coherence = Coherence::NonCoherent),
+        Some("coherence of table accesses")
+    );
     let format = its(|its| its.iidr = its.iidr.with_revision(1));
     assert_eq!(format, Some("table format (GITS_IIDR.Revision)"));
     assert_eq!(its(|its| its.device_table = TableLevels::Flat), None);
@@ -162,7 +165,7 @@ fn a_stalled_queue_is_refused() {
     );
 }
 
-/// An event of collection 5 with LPI 8200, which is mapped to CPU 0 or not at all.
+/// Adds an event with LPI 8200 in collection 5, which is mapped to CPU 0 or unmapped.
 fn event(state: &mut SavedState, pending: bool, mapped: bool) {
     let (collection, target) = (CollectionId::new(5), state.cpus[0].affinity);
     let event = EventState {
@@ -204,8 +207,8 @@ fn pending_state_of_no_collection_is_dropped() {
     }
 }
 
-/// Moves a state to KVM in which LPI 8200 is pending by itself at this CPU, with an event that goes
-/// to CPU 0.
+/// Converts a state to KVM's format in which LPI 8200 is pending by itself at this CPU, while its
+/// event targets CPU 0.
 fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
@@ -234,7 +237,7 @@ fn an_lpi_of_no_event_is_dropped() {
     let lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
     state.cpus[1].redistributor.lpis = lpis.clone();
     state.cpus[2].redistributor.lpis = lpis;
-    // Nobody has given this one a pending table.
+    // The guest has not provided a pending table for this CPU.
     state.cpus[2].redistributor.pendbaser = 0;
     let mut view = KvmView::new(&config, state, &memory).unwrap();
     assert_eq!(view.save().map(|_| ()), Ok(()));

@@ -1,4 +1,4 @@
-//! A heap without memory: each call returns an error, and none aborts.
+//! An exhausted heap: each call must return an error, and none may abort.
 
 use crate::board::{Levels, Ram, TRANSLATIONS, config, fresh, ram, with_tables};
 use doorbell_test_support::{after_failures, outside, until_it_succeeds};
@@ -10,7 +10,8 @@ use vgic::{ConfigError, OutOfMemory, VgicConfig};
 use vgic_kvm::abi::Errno;
 use vgic_kvm::{KvmError, KvmRegister, KvmView, OutsideKvm};
 
-/// Two devices, one with 20 events. An LPI is pending at a redistributor that is not its event's.
+/// Returns a state with two devices, one of which has 20 events. An LPI is pending at a
+/// redistributor other than its event's.
 fn running(memory: &Ram) -> SavedState {
     let mut state = with_tables(Levels::Flat, memory);
     let collections = (0..3).map(CollectionId::new).zip(&state.cpus);
@@ -83,7 +84,7 @@ fn a_load_without_heap_is_enomem() {
     };
     let loaded = after_failures(40, load, |error| {
         is_no_memory(error);
-        // Its pending bits are in memory again.
+        // Write the pending bits to memory again, because the load cleared them.
         saved(&config, &state, memory);
     });
     assert_eq!(loaded.its[0].devices.len(), 2);

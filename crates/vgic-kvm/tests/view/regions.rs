@@ -12,8 +12,9 @@ use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 
 const CONFIGURATION: u64 = RAM + 0x18_0000;
 
-/// Two vCPUs in a region that they fill, and two in one above 4 GiB with wide strides. One is in a
-/// region with room for four below the others.
+/// Returns the configuration of a machine with five vCPUs in three regions: two vCPUs fill the
+/// first region, two are in a region above 4 GiB with wide strides, and one is in a region below
+/// the others with room for four.
 fn config() -> VgicConfig {
     let region = |base, stride, count| RedistributorRegion::new(base, count).with_stride(stride);
     let affinity = |cpu: u8| Affinity::new(0, 0, 3 * cpu, cpu % 2);
@@ -32,7 +33,7 @@ fn machine(config: &VgicConfig, memory: &Arc<Ram>) -> (Arc<Vgic>, Vec<Vcpu>) {
     Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap()
 }
 
-/// Event n of a device is LPI 8192 + n, of collection n, and pending at vCPU n.
+/// Maps event n of a device to LPI 8192 + n in collection n, pending at vCPU n.
 fn with_pending_lpis(mut state: SavedState, memory: &Ram) -> SavedState {
     let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
     memory.write(CONFIGURATION, &[byte; 64]).unwrap();

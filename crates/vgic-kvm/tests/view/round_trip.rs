@@ -1,4 +1,4 @@
-//! States that go through KVM's attributes and tables come back unchanged.
+//! States that are converted to KVM's attributes and tables and back must be unchanged.
 
 use crate::board::{
     CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, put, ram, through_a_machine, with_tables,
@@ -20,7 +20,7 @@ fn affinities() -> impl Strategy<Value = Affinity> {
     (0..u32::from(CPUS)).prop_map(Affinity::from_packed)
 }
 
-/// An interrupt in any state that KVM can hold.
+/// Generates an interrupt in any state that KVM can hold.
 fn interrupt(intid: IntId) -> impl Strategy<Value = InterruptState> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (flags, any::<u8>(), affinities()).prop_map(
@@ -33,7 +33,7 @@ fn interrupt(intid: IntId) -> impl Strategy<Value = InterruptState> {
             InterruptState {
                 intid,
                 group1,
-                // Not as after reset, so that it is listed.
+                // Differs from the reset state, so that the interrupt is listed.
                 enabled: true,
                 priority: priority & 0xf8,
                 edge,
@@ -72,14 +72,14 @@ fn interface() -> impl Strategy<Value = InterfaceState> {
     )
 }
 
-/// Devices with EventID bits and, by EventID, a collection and whether it is pending.
+/// Devices with their EventID bits and, by EventID, a collection and the pending state.
 type Devices = BTreeMap<u16, (u8, BTreeMap<u16, (prop::sample::Index, bool)>)>;
 
 #[derive(Debug)]
 struct Mappings {
     levels: Levels,
     collections: BTreeMap<u16, Affinity>,
-    /// Used by events, mapped by nobody.
+    /// Unmapped collection that events use.
     unmapped: u16,
     devices: Devices,
 }
@@ -102,12 +102,12 @@ fn levels() -> impl Strategy<Value = Levels> {
     prop_oneof![Just(Levels::Flat), Just(Levels::Two)]
 }
 
-/// A state, and how its tables are laid out.
+/// Generates a state, together with the layout of its tables.
 pub(crate) fn states() -> impl Strategy<Value = (Levels, SavedState)> {
     levels().prop_flat_map(|levels| (Just(levels), states_with(levels)))
 }
 
-/// Two states with tables at the same places.
+/// Generates two states with tables at the same addresses.
 fn pairs() -> impl Strategy<Value = (Levels, SavedState, SavedState)> {
     levels().prop_flat_map(|levels| (Just(levels), states_with(levels), states_with(levels)))
 }
@@ -177,14 +177,14 @@ fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
     state.its[0].devices = devices.collect();
 }
 
-/// The guest's own part of the tables is in memory.
+/// Returns memory that contains the guest's part of the tables.
 pub(crate) fn memory(levels: Levels) -> Ram {
     let memory = ram();
     with_tables(levels, &memory);
     memory
 }
 
-/// A state that goes to KVM's form, and from there into a fresh machine's.
+/// Converts a state to KVM's format, and from there into the state of a fresh machine.
 fn moved(state: &SavedState, memory: &Ram) -> SavedState {
     moved_over(fresh(), state, memory)
 }
@@ -201,7 +201,7 @@ fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedStat
 }
 
 /// Returns the CPUs and LPIs that a guest finds pending once it has enabled LPIs on every CPU: the
-/// pending LPIs of events, and those in the pending tables that are read then.
+/// pending LPIs of events, and those in the pending tables that are read at that time.
 fn found_once_enabled(state: &SavedState, memory: &Ram) -> BTreeSet<(Affinity, u32)> {
     let its = &state.its[0];
     let events = its.devices.iter().flat_map(|device| &device.events).filter(|it| it.pending);
@@ -262,7 +262,7 @@ proptest! {
     fn nothing_stays_of_what_a_view_showed_before(
         (levels, mut before, state) in pairs(),
     ) {
-        // An enabled ITS, and enabled LPIs, keep their tables.
+        // An enabled ITS, and enabled LPIs, do not accept other tables.
         before.its[0].ctlr = fresh().its[0].ctlr;
         for (cpu, fresh) in before.cpus.iter_mut().zip(fresh().cpus) {
             cpu.redistributor.ctlr = fresh.redistributor.ctlr;
@@ -276,7 +276,8 @@ proptest! {
         let memory = memory(levels);
         let mut again = through_a_machine(&moved(&state, &memory), Arc::new(memory)).unwrap();
         for event in again.its[0].devices.iter_mut().flat_map(|device| &mut device.events) {
-            // Read from the guest's table, and kept where nothing is mapped.
+            // Tables contain neither the configuration, which is in the guest's table, nor the
+            // place of unmapped pending state.
             (event.configuration, event.stays_at) = (None, None);
         }
         prop_assert_eq!(again, state);

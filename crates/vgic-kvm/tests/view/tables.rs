@@ -14,7 +14,7 @@ use vgic_kvm::{KvmDevice, KvmView, LeftOut};
 
 pub(crate) const VALID: u64 = 1 << 63;
 
-/// A device's entry: valid, with its table at the first place and two bits of EventIDs.
+/// Returns a valid device entry with the first translation table and two EventID bits.
 pub(crate) fn device(next: u64) -> u64 {
     VALID | next << 49 | TRANSLATIONS >> 8 << 5 | 1
 }
@@ -27,7 +27,7 @@ pub(crate) fn collection(number: u64, cpu: u64) -> u64 {
     VALID | cpu << 16 | number
 }
 
-/// Memory with one device whose event 0 is mapped, and collection 5 on CPU 1.
+/// Returns memory with one device whose event 0 is mapped, and with collection 5 on CPU 1.
 pub(crate) fn small() -> Ram {
     let memory = ram();
     put(
@@ -58,12 +58,12 @@ fn entries_lie_and_look_as_documented() {
     assert_eq!(word(&memory, TRANSLATIONS + 8), event(2, 8200, 5));
     assert_eq!(word(&memory, TRANSLATIONS + 8 * 3), event(0, 8201, 6));
     assert_eq!(word(&memory, COLLECTIONS), collection(5, 2));
-    // Used, and mapped by nobody.
+    // An unmapped collection that an event uses.
     assert_eq!(word(&memory, COLLECTIONS + 8), VALID | 0xffff_ffff << 16 | 6);
     assert_eq!(word(&memory, COLLECTIONS + 16), 0);
 }
 
-/// Device 3 with events 1 and 3; device 7 without.
+/// Returns a state with device 3, which has events 1 and 3, and device 7, which has none.
 pub(crate) fn two_devices() -> SavedState {
     let mut state = with_tables(Levels::Flat, &ram());
     let target = state.cpus[2].affinity;
@@ -92,8 +92,8 @@ pub(crate) fn two_devices() -> SavedState {
 #[test]
 fn what_was_there_of_old_is_not_found_again() {
     let memory = ram();
-    // In front of the first device, and of the first event; in the table of the device without
-    // events.
+    // Stale entries: before the first device, before the first event, and in the table of the
+    // device without events.
     let old = [
         (DEVICES + 8, device(1)),
         (TRANSLATIONS, event(1, 9000, 5)),
@@ -111,7 +111,7 @@ fn what_was_there_of_old_is_not_found_again() {
 fn saturated_distances_hide_stale_devices() {
     let memory = ram();
     let mut state = two_devices();
-    // Three pages of 64 KiB hold device 20000; a distance ends at 16383.
+    // Device 20000 needs three pages of 64 KiB; a distance saturates at 16383.
     state.its[0].baser[0] |= 2;
     state.its[0].baser[1] = table(TableKind::Collections, SECOND_LEVEL).into_bits();
     state.its[0].devices[0].device = DeviceId::new(0);
@@ -128,7 +128,7 @@ fn saturated_distances_hide_stale_devices() {
     assert_eq!(word(&memory, DEVICES), device(16383));
     assert_eq!((word(&memory, DEVICES + 8 * 16383), word(&memory, DEVICES + 8 * 19999)), (0, 0));
     assert_ne!(word(&memory, DEVICES + 8 * 20000), 0);
-    // Nobody comes here.
+    // A reader never reaches this entry.
     assert_eq!(word(&memory, DEVICES + 8), device(1));
 }
 
@@ -226,8 +226,8 @@ fn two_events_of_an_lpi_survive_the_tables() {
     assert_eq!(events, [(1, 8200, true), (3, 8200, false)]);
 }
 
-/// `two_devices` with both events in collection 5, which is CPU 2's; the first is pending. LPIs are
-/// enabled there.
+/// Returns `two_devices` with both events in collection 5, which is mapped to CPU 2; the first
+/// event is pending. LPIs are enabled at CPU 2.
 pub(crate) fn one_pending() -> SavedState {
     let mut state = two_devices();
     for event in &mut state.its[0].devices[0].events {
@@ -245,7 +245,7 @@ fn an_lpis_bit_is_the_or_of_its_events() {
     let memory = ram();
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
-    // 8200 is pending; 8201, of old, is not any more.
+    // 8200 is pending; the table still contains 8201, which is no longer pending.
     put(&memory, &[(table + 8200 / 8, 0b10)]);
     assert_eq!(save_pending(state.clone(), &memory), LeftOut::default());
     assert_eq!(word(&memory, table + 8200 / 8), 0b01);
@@ -261,7 +261,7 @@ fn bits_of_a_disabled_redistributor_are_only_set() {
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
     state.cpus[2].redistributor.ctlr = with_tables(Levels::Flat, &ram()).cpus[2].redistributor.ctlr;
-    // 8201 was pending when the guest disabled LPIs; 8200 was moved there afterwards.
+    // 8201 was pending when the guest disabled LPIs; 8200 was moved to CPU 2 afterwards.
     put(&memory, &[(table + 8200 / 8, 0b10)]);
     assert_eq!(save_pending(state, &memory), LeftOut::default());
     assert_eq!(word(&memory, table + 8200 / 8), 0b11);
@@ -269,7 +269,7 @@ fn bits_of_a_disabled_redistributor_are_only_set() {
 
 #[test]
 fn impossible_tables_give_kvms_errors() {
-    assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "no such CPU");
+    assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "the CPU must exist");
     assert_eq!(refused(&[(COLLECTIONS + 8, collection(5, 0))]), Errno::Exists, "twice");
     assert_eq!(
         refused(&[(COLLECTIONS + 8, collection(0x2000, 0))]),
@@ -287,7 +287,11 @@ fn impossible_tables_give_kvms_errors() {
         Errno::Invalid,
         "the next beyond EventIDs"
     );
-    assert_eq!(refused(&[(TRANSLATIONS, event(0, 8200, 6))]), Errno::Invalid, "no such collection");
+    assert_eq!(
+        refused(&[(TRANSLATIONS, event(0, 8200, 6))]),
+        Errno::Invalid,
+        "the collection must exist"
+    );
     assert_eq!(refused(&[(DEVICES, device(0) | 0x1f)]), Errno::Invalid, "EventIDs of 32 bits");
     assert_eq!(refused(&[(DEVICES, VALID | 0x1_0000 << 5 | 1)]), Errno::Fault, "no memory");
 }

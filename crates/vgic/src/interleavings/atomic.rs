@@ -1,10 +1,10 @@
-//! The scheduler's atomics. A read-modify-write empties its thread's store buffer, as on every
+//! Atomics of the scheduler. A read-modify-write drains its thread's store buffer, as on every
 //! machine.
 
 use super::store_buffer;
 pub(crate) use shuttle::sync::atomic::Ordering;
 
-/// An atomic with these operations beside the usual ones.
+/// Defines an atomic with these operations in addition to the usual ones.
 macro_rules! atomic {
     ($(#[$attribute:meta])* $name:ident of $value:ty: $($operation:ident),*) => {
         #[derive(Debug)]
@@ -39,7 +39,7 @@ macro_rules! atomic {
                 self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst)
             }
 
-            /// The scheduler's never fails by itself.
+            /// The scheduler's exchange never fails spuriously.
             pub(crate) fn compare_exchange_weak(
                 &self,
                 old: $value,
@@ -59,9 +59,9 @@ macro_rules! atomic {
     };
 }
 
-atomic!(#[expect(dead_code, reason = "a part is enough")] AtomicBool of bool: swap);
-atomic!(#[expect(dead_code, reason = "a part is enough")] AtomicU16 of u16:);
-atomic!(#[expect(dead_code, reason = "a part is enough")] AtomicU32 of u32: swap);
+atomic!(#[expect(dead_code, reason = "not every operation is used")] AtomicBool of bool: swap);
+atomic!(#[expect(dead_code, reason = "not every operation is used")] AtomicU16 of u16:);
+atomic!(#[expect(dead_code, reason = "not every operation is used")] AtomicU32 of u32: swap);
 atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_max, fetch_or, fetch_sub, swap);
 
 impl AtomicU32 {
@@ -78,7 +78,11 @@ impl AtomicU32 {
     }
 }
 
-/// The scheduler would not show what a weaker order allows.
+/// Refuses weaker orders, whose effects the scheduler would not show.
 fn check(order: Ordering) {
-    assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
+    assert_eq!(
+        order,
+        Ordering::SeqCst,
+        "the scheduler only explores sequentially consistent accesses"
+    );
 }

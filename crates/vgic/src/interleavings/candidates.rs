@@ -1,6 +1,6 @@
-//! Candidates, interrupts and departures by themselves, small enough for every interleaving. The
-//! steps between them are those of `wired.rs` and `cpu/vcpu.rs`, which `wired_model` checks as they
-//! are.
+//! Candidates, interrupts and departures without the rest of the model, small enough to explore
+//! every interleaving. The steps between them mirror those of `wired.rs` and `cpu/vcpu.rs`, which
+//! `wired_model` checks directly.
 
 use super::machine::Kicks;
 use super::std::vec::Vec;
@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use msi_types::Cpu;
 use shuttle::thread;
 
-/// Two vCPUs, and two edge interrupts whose candidates share a leaf.
+/// Two vCPUs, and two edge-triggered interrupts whose candidates share a leaf.
 struct Machine {
     interrupts: [Interrupt; 2],
     candidates: [Candidates; 2],
@@ -37,7 +37,7 @@ impl Machine {
         })
     }
 
-    /// As `Wired::settle`.
+    /// Settles a changed interrupt, as `Wired::settle` does.
     fn settle(&self, index: usize, state: InterruptWord) {
         if let Some(target) = state.target().filter(|_| state.ready()) {
             self.candidates[target.index()].set(wired_index(index));
@@ -58,7 +58,7 @@ impl Machine {
         self.change(index, |state| state.with_target_index(target));
     }
 
-    /// As `Vcpu::inputs`: what is ready.
+    /// Returns the index of a ready interrupt, as `Vcpu::inputs` does.
     fn look(&self, cpu: Cpu) -> Option<usize> {
         let mut found = None;
         self.candidates[cpu.index()].visit(|candidate| {
@@ -73,7 +73,7 @@ impl Machine {
         found
     }
 
-    /// As `Vcpu::acknowledge` and an EOI.
+    /// Acknowledges and ends an interrupt, as `Vcpu::acknowledge` and an EOI do.
     fn handle(&self, cpu: Cpu) -> Option<usize> {
         let index = self.look(cpu)?;
         let taken = self.interrupts[index]
@@ -84,19 +84,19 @@ impl Machine {
         })
     }
 
-    /// As `Vcpu::prepare_to_sleep`: does it sleep?
+    /// Prepares to sleep, as `Vcpu::prepare_to_sleep` does. Returns `true` if the vCPU sleeps.
     fn leave(&self, cpu: Cpu) -> bool {
         self.wakeup.words()[cpu.index()].leave_unless(|| self.look(cpu).is_some())
     }
 
-    /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was
-    /// kicked.
+    /// Checks the final state: an interrupt that is ready at the vCPU must be found there, and the
+    /// vCPU must be awake or have been kicked.
     fn check(&self, cpu: Cpu, sleeps: bool) {
         let ready = self.interrupts.iter().any(|interrupt| interrupt.state().ready_at(cpu));
         assert_eq!(self.look(cpu).is_some(), ready, "a candidate was lost");
         let kicks = self.kicks.count(cpu);
         assert!(kicks <= 1, "{kicks} kicks for one departure");
-        assert!(!(ready && sleeps) || kicks == 1, "the vCPU sleeps over an interrupt");
+        assert!(!(ready && sleeps) || kicks == 1, "the vCPU sleeps despite a ready interrupt");
     }
 }
 
@@ -111,7 +111,7 @@ fn spawn(
     thread::spawn(move || act(&machine))
 }
 
-/// The vCPU falls asleep while these interrupts fire.
+/// Makes the vCPU fall asleep while these interrupts fire.
 fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
     let injectors: Vec<_> = firing
         .iter()
@@ -146,7 +146,7 @@ fn a_forgotten_candidate_is_not_lost() {
     explore_all(20_000, one_fires_again);
 }
 
-/// Its candidate is in the leaf of one that is stale.
+/// Fires an interrupt whose candidate is in the same leaf as a stale one.
 fn a_neighbour_fires() {
     let machine = Machine::new();
     machine.fire(0);
@@ -159,7 +159,7 @@ fn a_leaf_that_is_being_forgotten_is_not_lost() {
     explore_all(20_000, a_neighbour_fires);
 }
 
-/// The vCPU takes the only candidate while its neighbour becomes one.
+/// Takes the only candidate of the vCPU while its neighbor becomes one.
 fn the_only_one_is_taken() {
     let machine = Machine::new();
     machine.fire(0);
@@ -214,7 +214,10 @@ fn one_moves_while_it_fires() {
     injector.join().unwrap();
     router.join().unwrap();
     let there = machine.interrupts[0].state().ready_at(OTHER);
-    assert_ne!(handled, there, "once, at one place");
+    assert_ne!(
+        handled, there,
+        "the interrupt must be taken or be ready at its new target, but not both"
+    );
     machine.check(OTHER, true);
 }
 

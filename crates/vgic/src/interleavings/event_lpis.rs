@@ -1,4 +1,4 @@
-//! LPIs of mapped events, against senders, commands and vCPUs.
+//! LPIs of mapped events, with concurrent senders, commands and vCPUs.
 
 use super::machine::{Commands, Machine, NO_LPIS, machine, machine_with};
 use super::{explore, store_buffer};
@@ -18,7 +18,7 @@ pub(super) fn spawn<T: Send + 'static>(
     thread::spawn(move || act(machine))
 }
 
-/// One event of device 1, mapped to [`LPI`] at vCPU 0.
+/// Creates a machine with one event of device 1, mapped to [`LPI`] at vCPU 0.
 pub(super) fn one_event() -> (Arc<Machine>, Commands) {
     let (machine, mut commands) = machine();
     commands.map_device(1, 1);
@@ -26,7 +26,7 @@ pub(super) fn one_event() -> (Arc<Machine>, Commands) {
     (machine, commands)
 }
 
-/// A sender numbers its messages in memory; the handler of the last interrupt has seen the last
+/// A sender numbers its messages in memory. The handler of the last interrupt must see the last
 /// number.
 fn the_last_message_is_seen() {
     let (machine, _commands) = one_event();
@@ -55,11 +55,14 @@ fn the_last_message_is_seen() {
     };
     sender.join().unwrap();
     let seen = handler.join().unwrap();
-    // The sender's buffer may keep its store for as long as it likes, but not from an interrupt
-    // that is still to come.
+    // The store buffer may delay the sender's store arbitrarily, but not beyond an interrupt that
+    // is still to be delivered.
     let left = machine.vcpu(0).take();
     store_buffer::drain_all();
-    assert!(left.is_some() || seen == 2, "message 2 came, message {seen} was seen");
+    assert!(
+        left.is_some() || seen == 2,
+        "message 2 was delivered, but only message {seen} was seen"
+    );
 }
 
 #[test]
@@ -81,7 +84,7 @@ fn two_senders_lpis_are_taken_as_often() {
     explore(two_senders_of_one_event);
 }
 
-/// A sender moves, an old vCPU acknowledges.
+/// A message is sent to an event that moves while the old vCPU acknowledges.
 fn a_move_takes_the_message_along() {
     let (machine, mut commands) = one_event();
     let sender = spawn(&machine, |machine| machine.send(1, 0));
@@ -135,8 +138,8 @@ fn movall_loses_and_doubles_nothing() {
     explore(movall_against_a_sender);
 }
 
-/// MOVALL took the LPI from its event, which follows it while a message comes. The vCPU may take
-/// interrupts meanwhile.
+/// MOVALL has moved the LPI away from its event, which then follows it while a message arrives. The
+/// new vCPU may take interrupts concurrently.
 fn an_event_follows_its_lpi(is_running: bool) {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -150,7 +153,7 @@ fn an_event_follows_its_lpi(is_running: bool) {
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS);
     assert!(left <= 1, "pending {left} times at one vCPU");
     assert!(taken || left == 1, "the LPI is lost");
-    assert!(!taken || left == 0 || second, "one message, two interrupts");
+    assert!(!taken || left == 0 || second, "one message caused two interrupts");
 }
 
 #[test]
@@ -198,7 +201,11 @@ fn a_discarded_event_stays_away() {
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending after DISCARD");
     commands.map_event(1, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "the old vCPU after mapping anew");
+    assert_eq!(
+        machine.vcpu(0).drain(),
+        NO_LPIS,
+        "pending at the old vCPU after the event was mapped again"
+    );
     let new = machine.vcpu(1).drain();
     assert!(new.iter().all(|lpi| *lpi == OTHER), "{new:?}");
 }
@@ -208,7 +215,7 @@ fn a_discarded_event_leaves_its_old_vcpu_alone() {
     explore(a_discarded_event_stays_away);
 }
 
-/// Device 1 sends while its slots pass to device 2.
+/// Device 1 sends while its slots are reassigned to device 2.
 fn slots_change_hands() {
     let (machine, mut commands) = one_event();
     let sender = spawn(&machine, |machine| machine.send(1, 0));
@@ -216,7 +223,7 @@ fn slots_change_hands() {
     commands.map_device(2, 1);
     commands.map_event(2, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 rang device 2's interrupt");
+    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 signaled device 2's interrupt");
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS);
 }
 
@@ -225,7 +232,8 @@ fn a_device_never_rings_its_slots_next_owner() {
     explore(slots_change_hands);
 }
 
-/// The same where the entry that led to the device's slots is the next device's.
+/// Likewise [`slots_change_hands`], but the table entry that led to the device's slots is also
+/// reassigned to the next device.
 fn entries_change_hands() {
     let (machine, mut commands) = machine_with(17);
     commands.map_device(1, 1);
@@ -235,7 +243,11 @@ fn entries_change_hands() {
     commands.map_device(0x1_0001, 1);
     commands.map_event(0x1_0001, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 rang the interrupt of device 0x1_0001");
+    assert_eq!(
+        machine.vcpu(1).drain(),
+        NO_LPIS,
+        "device 1 signaled the interrupt of device 0x1_0001"
+    );
 }
 
 #[test]
@@ -243,7 +255,8 @@ fn a_device_never_rings_its_entrys_next_owner() {
     explore(entries_change_hands);
 }
 
-/// The same for a device with so many events that a node lies between it and its slots.
+/// Likewise [`slots_change_hands`], for a device with so many events that a node lies between its
+/// table entry and its slots.
 fn nodes_change_hands() {
     let (machine, mut commands) = machine();
     commands.map_device(1, 6);
@@ -253,7 +266,7 @@ fn nodes_change_hands() {
     commands.map_device(2, 6);
     commands.map_event(2, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 rang device 2's interrupt");
+    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 signaled device 2's interrupt");
 }
 
 #[test]
@@ -279,7 +292,7 @@ fn a_message_is_delivered_or_in_the_table() {
     explore(lpis_are_disabled);
 }
 
-/// An LPI is in the pending table, and a message comes for it while LPIs are being enabled.
+/// An LPI is set in the pending table, and a message for it arrives while LPIs are being enabled.
 fn lpis_are_enabled() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -292,7 +305,7 @@ fn lpis_are_enabled() {
         [sender.join().unwrap(), after].iter().filter(|sent| **sent == Injection::Fresh).count();
     assert_ne!(after, Injection::Dropped, "LPIs are enabled");
     let taken = handler.join().unwrap() + machine.vcpu(0).drain().len();
-    assert_eq!(taken, 1 + fresh, "what the table said, and what was sent");
+    assert_eq!(taken, 1 + fresh, "the LPI in the table and the messages must be delivered");
 }
 
 #[test]
@@ -300,7 +313,8 @@ fn enabling_lpis_delivers_table_and_messages() {
     explore(lpis_are_enabled);
 }
 
-/// An event is pending in an ITS that is enabled again, and a message comes for it meanwhile.
+/// An event is pending in an ITS that is being enabled again, and a message for it arrives
+/// concurrently.
 fn an_its_is_enabled() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -320,7 +334,8 @@ fn enabling_an_its_delivers_every_message() {
     explore(an_its_is_enabled);
 }
 
-/// Two events of different priority; the path to the first is empty and not the last one used.
+/// Two events have different priorities; the path to the first is empty and is not the last used
+/// one.
 fn a_path_is_pruned() {
     let (machine, mut commands) = machine();
     machine.configure(OTHER, true, 0x20);
@@ -339,7 +354,7 @@ fn a_path_is_pruned() {
     assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
 }
 
-/// The checking thread has taken nothing before, so that no part of the path is hot.
+/// The checking thread has taken no interrupt before, so no part of the path is hot.
 fn a_cold_path_is_pruned() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);
@@ -365,12 +380,15 @@ fn pruning_a_cold_path_loses_nothing() {
 }
 
 fn check_sleep(machine: &Arc<Machine>, gone: bool) {
-    assert!(machine.kicks(0) <= 1, "one departure, one kick");
+    assert!(machine.kicks(0) <= 1, "one departure must cause at most one kick");
     let ready = !machine.vcpu(0).drain().is_empty();
-    assert!(!(gone && ready) || machine.kicks(0) == 1, "the vCPU sleeps over its interrupt");
+    assert!(
+        !(gone && ready) || machine.kicks(0) == 1,
+        "the vCPU sleeps despite its pending interrupt"
+    );
 }
 
-/// Two events of a vCPU that falls asleep are rung.
+/// Two events signal a vCPU that is falling asleep.
 fn a_vcpu_sleeps() {
     let (machine, mut commands) = one_event();
     commands.map_event(1, 1, OTHER, 0);
@@ -388,7 +406,7 @@ fn no_vcpu_sleeps_over_an_interrupt() {
     explore(a_vcpu_sleeps);
 }
 
-/// The hint that the sleeper finds is stale, and becomes true again under its hands.
+/// The vCPU finds a stale ready bit, which becomes valid again while the vCPU falls asleep.
 fn a_vcpu_sleeps_over_a_stale_hint() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -397,7 +415,7 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
     let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
     mover.join().unwrap();
     let gone = sleeper.join().unwrap();
-    assert!(!gone || machine.kicks(0) == 1, "the vCPU sleeps over its interrupt");
+    assert!(!gone || machine.kicks(0) == 1, "the vCPU sleeps despite its pending interrupt");
     assert_eq!(machine.vcpu(0).drain(), [LPI]);
 }
 

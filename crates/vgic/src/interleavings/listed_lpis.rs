@@ -9,14 +9,14 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::thread;
 
-/// Handling of list registers by the guest.
+/// The guest's handling of its list registers.
 #[derive(Clone, Copy)]
 enum Guest {
     Acknowledges,
     Masks,
 }
 
-/// vCPU 0 enters and exits once. Did the guest acknowledge something?
+/// Makes vCPU 0 enter and exit once. Returns `true` if the guest acknowledged an interrupt.
 fn runs(machine: &Arc<Machine>, guest: Guest) -> thread::JoinHandle<bool> {
     spawn(machine, move |machine| {
         let mut vcpu = machine.vcpu(0);
@@ -32,9 +32,13 @@ fn moved_while_listed(guest: Guest) {
     let runner = runs(&machine, guest);
     commands.movi(1, 0, 1);
     let acknowledged = runner.join().unwrap();
-    assert!(commands.sync(), "everybody has exited");
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old place");
-    assert_eq!(machine.vcpu(1).drain().len(), usize::from(!acknowledged), "once, at one place");
+    assert!(commands.sync(), "SYNC must complete after all vCPUs have exited");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old vCPU");
+    assert_eq!(
+        machine.vcpu(1).drain().len(),
+        usize::from(!acknowledged),
+        "an unacknowledged LPI must be pending exactly once"
+    );
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn synced_while_listed() {
     commands.movi(1, 0, 1);
     assert!(
         !commands.sync() || !holds_it.load(SeqCst),
-        "after SYNC it is in the old vCPU's list register"
+        "the LPI is in the old vCPU's list register after SYNC"
     );
     runner.join().unwrap();
 }
@@ -78,7 +82,7 @@ fn mapped_anew_while_listed() {
     commands.discard(1, 0);
     commands.map_event(1, 0, LPI, 0);
     runner.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "nobody rang the new mapping");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "nothing signaled the new mapping");
 }
 
 #[test]
@@ -94,7 +98,7 @@ fn unmapped_while_listed() {
     commands.map_device(2, 1);
     commands.map_event(2, 0, LPI, 0);
     runner.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "nobody rang the new device's interrupt");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "nothing signaled the new device's interrupt");
 }
 
 #[test]
@@ -102,8 +106,8 @@ fn a_listed_unmapped_lpi_does_not_come_back() {
     explore(unmapped_while_listed);
 }
 
-/// As [`unmapped_while_listed`], but the next owner of the slot is rung, and listed at another
-/// vCPU.
+/// Likewise [`unmapped_while_listed`], but the next owner of the slot is signaled, and listed at
+/// another vCPU.
 fn next_owner_listed_meanwhile() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -117,7 +121,7 @@ fn next_owner_listed_meanwhile() {
     runner.join().unwrap();
     vcpu.exit(listed, false);
     let taken = usize::from(listed.is_some()) + vcpu.drain().len();
-    assert_eq!(taken, 1, "device 2 rang once");
+    assert_eq!(taken, 1, "device 2 sent one message");
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS);
 }
 
@@ -136,7 +140,7 @@ fn rung_while_listed() {
     let kicked = machine.kicks(0) == 1;
     machine.vcpu(0).exit(listed, false);
     let again = machine.vcpu(0).drain();
-    assert!(again.is_empty() || kicked, "the guest is not interrupted by a message");
+    assert!(again.is_empty() || kicked, "a message must force the guest to exit");
 }
 
 #[test]
@@ -144,7 +148,7 @@ fn a_message_for_a_listed_lpi_forces_an_exit() {
     explore(rung_while_listed);
 }
 
-/// A vCPU that has handled an LPI enters twice while the next one comes.
+/// A vCPU that has handled an LPI enters twice while the next message arrives.
 fn rung_while_entering() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);
@@ -159,7 +163,10 @@ fn rung_while_entering() {
     });
     let (listed, before) = runner.join().unwrap();
     sender.join().unwrap();
-    assert!(listed.is_some() || machine.kicks(0) > before, "the guest runs, and it is pending");
+    assert!(
+        listed.is_some() || machine.kicks(0) > before,
+        "the guest runs although the LPI is pending"
+    );
 }
 
 #[test]
@@ -167,7 +174,7 @@ fn an_entry_overlooks_no_message() {
     explore(rung_while_entering);
 }
 
-/// The old and the new vCPU run, and another message comes.
+/// The old and the new vCPU run while another message arrives.
 fn moved_and_rung_while_listed() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -190,8 +197,8 @@ fn an_lpi_is_in_one_list_register_at_most() {
     explore(moved_and_rung_while_listed);
 }
 
-/// A vCPU that enters and exits twice, and reads `number` whenever its guest acknowledges: the last
-/// value that it read. It keeps what it `masks` at first.
+/// Makes a vCPU enter and exit twice, and read `number` whenever its guest acknowledges. Returns
+/// the last value read. If `masks` is set, the guest does not acknowledge in the first run.
 fn runs_twice(
     machine: &Arc<Machine>,
     vcpu: u16,
@@ -217,12 +224,12 @@ fn runs_twice(
 #[derive(Clone, Copy)]
 enum Left {
     One,
-    /// MOVALL and disabling LPIs make what is pending the redistributor's.
+    /// MOVALL and disabling LPIs transfer pending state to the redistributor.
     OneEach,
 }
 
-/// A sender numbers its messages, both vCPUs enter twice, and commands come in between: the last
-/// message that was taken was seen, or is pending.
+/// A sender numbers its messages, both vCPUs enter twice, and commands execute in between. The last
+/// accepted message must have been seen, or be pending.
 fn entered_again(change: fn(&mut Commands), left: Left) {
     let (machine, mut commands) = one_event();
     let number = Arc::new(AtomicU64::new(0));
@@ -239,10 +246,13 @@ fn entered_again(change: fn(&mut Commands), left: Left) {
     change(&mut commands);
     let last = sender.join().unwrap();
     let seen = vcpus.map(|vcpu| vcpu.join().unwrap()).into_iter().max().unwrap();
-    assert!(commands.sync(), "everybody has exited");
+    assert!(commands.sync(), "SYNC must complete after all vCPUs have exited");
     let pending = [0, 1].map(|vcpu| machine.vcpu(vcpu).drain().len());
     let sum = pending.iter().sum::<usize>();
-    assert!(sum > 0 || seen >= last, "message {last} was taken, message {seen} was seen");
+    assert!(
+        sum > 0 || seen >= last,
+        "message {last} was accepted, but only message {seen} was seen"
+    );
     assert!(pending.iter().all(|pending| *pending <= 1), "{pending:?} at one vCPU");
     assert!(sum <= 1 || matches!(left, Left::OneEach), "{pending:?} of one event");
 }
@@ -294,7 +304,7 @@ fn entered_again_while_an_its_is_disabled() {
     );
 }
 
-/// As [`entered_again_while_all_move`], but the event follows what MOVALL moved.
+/// Likewise [`entered_again_while_all_move`], but the event follows the LPI that MOVALL moved.
 fn entered_again_while_the_event_follows() {
     entered_again(
         |commands| {

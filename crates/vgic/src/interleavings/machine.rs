@@ -1,4 +1,4 @@
-//! A small machine: two vCPUs, LPIs of 14 INTID bits, one ITS.
+//! A small machine: two vCPUs, LPIs with 14 INTID bits, and one ITS.
 
 use super::std::vec::Vec;
 use crate::lpi::{
@@ -17,13 +17,14 @@ use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
 use shuttle::sync::atomic::AtomicUsize;
 
-/// No LPIs.
+/// An empty list of LPIs.
 pub(super) const NO_LPIS: [u32; 0] = [];
 const VCPUS: u16 = 2;
 const PENDING: u64 = 0x1_0000;
 const BYTES: usize = 0x3_0000;
 
-/// Memory from address 0 on. In [`machine`], the configuration table, then the pending tables.
+/// Guest memory, starting at address 0. [`machine`] places the configuration table first, followed
+/// by the pending tables.
 pub(super) struct Ram(Vec<AtomicU8>);
 
 impl Ram {
@@ -64,7 +65,7 @@ impl Kick for Kicks {
     }
 }
 
-/// State that threads share.
+/// State shared by all threads.
 pub(super) struct Machine {
     lpis: Arc<LpiCore>,
     devices: Arc<DeviceTable>,
@@ -73,7 +74,7 @@ pub(super) struct Machine {
     ram: Arc<Ram>,
 }
 
-/// The commands of the ITS.
+/// Command interface of the ITS.
 pub(super) struct Commands {
     machine: Arc<Machine>,
     its: ItsIndex,
@@ -87,13 +88,13 @@ fn cpu(vcpu: u16) -> Cpu {
     Cpu::new(vcpu.into())
 }
 
-/// LPIs and the ITS are enabled, collection n is mapped to vCPU n, LPIs are enabled at priority
-/// 0xa0.
+/// Creates a machine with LPIs and the ITS enabled, collection n mapped to vCPU n, and LPIs enabled
+/// at priority 0xa0.
 pub(super) fn machine() -> (Arc<Machine>, Commands) {
     machine_with(2)
 }
 
-/// The same, with so many bits of DeviceIDs.
+/// Likewise [`machine`], with this number of DeviceID bits.
 pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let config = LpiConfig {
         vcpus: VCPUS,
@@ -134,22 +135,26 @@ impl Machine {
         self.lpis.signal(&self.devices, device, event)
     }
 
-    /// `GICR_SETLPIR`.
+    /// Writes `GICR_SETLPIR`.
     pub(super) fn ring(&self, vcpu: u16, number: u32) -> Injection {
         self.lpis.set_lpi(cpu(vcpu), lpi(number))
     }
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
-        let lpis = self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("another thread is the vCPU");
+        let lpis = self
+            .lpis
+            .pending_lpis(cpu(vcpu))
+            .unwrap()
+            .expect("another thread already runs this vCPU");
         Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
     }
 
-    /// A vCPU's own wake-up word.
+    /// Returns the wake-up word of a vCPU.
     fn word(&self, cpu: Cpu) -> &WakeupWord {
         &self.wakeup.words()[cpu.index()]
     }
 
-    /// An access leaves work over.
+    /// Leaves work, as a register access does.
     pub(super) fn leaves_work(&self) {
         self.wakeup.note_work(&mut false, Progress::Unfinished);
         self.wakeup.kick_for_work();
@@ -163,7 +168,7 @@ impl Machine {
         (PENDING * (1 + u64::from(vcpu)) + u64::from(number / 8), 1 << (number % 8))
     }
 
-    /// Is the LPI in the pending table?
+    /// Returns `true` if the LPI is set in the pending table.
     pub(super) fn table_has(&self, vcpu: u16, number: u32) -> bool {
         let (address, bit) = Self::table_byte(vcpu, number);
         let mut byte = [0];
@@ -173,7 +178,7 @@ impl Machine {
 }
 
 impl Commands {
-    /// Runs commands to their end, and sends the kicks.
+    /// Runs commands to completion, and sends the kicks.
     fn run<R>(&self, commands: impl FnOnce(&mut Control) -> R) -> R {
         let result = self.machine.lpis.with_kicks_deferred(|control| {
             let result = commands(control);
@@ -184,7 +189,7 @@ impl Commands {
         result
     }
 
-    /// Runs a command about a mapped event.
+    /// Runs a command on a mapped event.
     fn run_of<R>(
         &self,
         (device, event): (u32, u32),
@@ -228,7 +233,7 @@ impl Commands {
         self.run_of((device, event), Control::invalidate_event).unwrap();
     }
 
-    /// SYNC: is everything before it complete?
+    /// Returns `true` if a SYNC would complete, because everything before it has.
     pub(super) fn sync(&self) -> bool {
         self.machine.lpis.with_kicks_deferred(|control| !control.awaits(control.recalls()))
     }
@@ -239,8 +244,8 @@ impl Commands {
         self.run(|control| control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap());
     }
 
-    /// Enables LPIs. The first few can be rung by `GICR_SETLPIR` afterwards: they have their page
-    /// before, as one of them was in the pending table.
+    /// Enables LPIs such that `GICR_SETLPIR` can signal the first few: one of them was in the
+    /// pending table before, which allocated their page.
     fn enable_direct(&mut self, vcpu: u16) {
         let (address, bit) = Machine::table_byte(vcpu, 8192);
         self.machine.ram.write(address, &[bit]).unwrap();
@@ -248,11 +253,11 @@ impl Commands {
         self.disable_lpis(vcpu);
         self.machine.ram.write(address, &[0]).unwrap();
         self.enable_lpis(vcpu);
-        // A look finds the ready bit stale, and takes the path to it out.
+        // The vCPU finds the ready bit stale, and removes the path to it.
         assert_eq!(self.machine.vcpu(vcpu).drain(), NO_LPIS);
     }
 
-    /// `GICR_INVLPIR`.
+    /// Writes `GICR_INVLPIR`.
     pub(super) fn invalidate(&mut self, vcpu: u16, number: u32) {
         self.machine.lpis.invalidate(cpu(vcpu), lpi(number)).unwrap();
     }
@@ -274,7 +279,7 @@ impl Commands {
     }
 }
 
-/// A vCPU's thread.
+/// State that a vCPU's thread owns.
 pub(super) struct Vcpu {
     machine: Arc<Machine>,
     cpu: Cpu,
@@ -290,19 +295,19 @@ impl Vcpu {
         core::iter::from_fn(|| self.take()).collect()
     }
 
-    /// Says that it leaves, then looks. `true`: it is gone.
+    /// Declares that the vCPU leaves, then checks for interrupts. Returns `true` if it left.
     pub(super) fn leave(&mut self) -> bool {
         let machine = self.machine.clone();
         machine.word(self.cpu).leave_unless(|| self.lpis.highest(Priority::IDLE).is_some())
     }
 
-    /// Says that it leaves, then looks for work. `true`: it is gone.
+    /// Declares that the vCPU leaves, then checks for work. Returns `true` if it left.
     pub(super) fn leave_unless_work(&self) -> bool {
         self.machine.word(self.cpu).leave_unless(|| self.machine.wakeup.has_work())
     }
 
-    /// Takes what is most urgent into its list register and runs guest code. If nothing is there, a
-    /// load says so at the next entry.
+    /// Enters the guest with the most urgent LPI in the list register. If none is pending, the next
+    /// entry detects that with one load.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
         self.machine.word(self.cpu).enter();
         if self.lpis.is_empty() {
@@ -319,7 +324,7 @@ impl Vcpu {
         listed
     }
 
-    /// Brings it back, acknowledged by the guest or not.
+    /// Exits the guest, which acknowledged the listed LPI unless it is `pending`.
     pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
         self.machine.word(self.cpu).returned();
         if let Some(listed) = listed {

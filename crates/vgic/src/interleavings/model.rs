@@ -1,5 +1,5 @@
-//! The whole model: devices ring the ITS's doorbell, vCPUs acknowledge by system registers, and
-//! commands come by the queue.
+//! The whole model: devices write to the ITS's doorbell, vCPUs acknowledge through system
+//! registers, and commands arrive through the queue.
 
 use super::event_lpis::LPI;
 use super::machine::{Kicks, Ram};
@@ -30,11 +30,11 @@ const EVENT: EventId = EventId::new(0);
 /// A level-sensitive SPI of vCPU 0.
 const SPI: IntId = IntId::new(40);
 const SPURIOUS: u64 = 1023;
-/// Executions of a check. Each takes long, as the guest sets the whole machine up.
+/// Number of executions of a check. Each is slow, because the guest sets up the whole machine.
 const EXECUTIONS: usize = 1_500;
 
-/// The machine of a guest that has mapped one event of one device to [`LPI`] at vCPU 0.
-/// Collection n is at vCPU n.
+/// A machine whose guest has mapped one event of one device to [`LPI`] at vCPU 0. Collection n is
+/// mapped to vCPU n.
 struct Machine {
     gic: Arc<Vgic>,
     ram: Arc<Ram>,
@@ -71,7 +71,7 @@ impl Machine {
         self.gic.write(base + u64::from(offset), Double, value).unwrap();
     }
 
-    /// A vCPU takes interrupts, LPIs too.
+    /// Prepares a vCPU to take interrupts, including LPIs.
     fn start(&self, index: usize, vcpu: &mut Vcpu) {
         let frame = REDISTRIBUTORS + 0x2_0000 * index as u64;
         let tables = gicr::Propbaser::new().with_id_bits_minus_one(13).with_address(CONFIGURATION);
@@ -112,7 +112,7 @@ impl Machine {
         self.set_bit(gicd::ISENABLER.locate(SPI));
     }
 
-    /// Puts commands into the queue from this place on, and waits until they are done.
+    /// Writes commands to the queue, starting at slot `first`, and waits until they are complete.
     fn run(&self, first: u32, commands: &[Command]) {
         let mut at = 32 * first;
         for command in commands {
@@ -127,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// Runs commands after those that set the machine up.
+    /// Runs commands in the slots after those of the setup.
     fn command(&self, commands: &[Command]) {
         self.run(4, commands);
     }
@@ -140,7 +140,7 @@ impl Machine {
     }
 }
 
-/// Acknowledges and ends the LPI, if it is signalled.
+/// Acknowledges and ends the LPI, if it is signaled.
 fn handle(vcpu: &mut Vcpu) -> bool {
     let taken = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
     if taken != SPURIOUS {
@@ -162,7 +162,7 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || act(&machine))
 }
 
-/// A vCPU handles what is there and falls asleep, while a device sends twice.
+/// A vCPU handles its interrupts and falls asleep, while a device sends twice.
 fn a_device_sends_to_a_sleeper() {
     let (machine, [mut vcpu, _]) = machine();
     let device = spawn(&machine, |machine| (0..2).for_each(|_| machine.send()));
@@ -171,8 +171,8 @@ fn a_device_sends_to_a_sleeper() {
     device.join().unwrap();
     let kicks = machine.kicks.count(Cpu::new(0));
     let left = count(&mut vcpu);
-    assert!(kicks <= 1, "one departure, one kick");
-    assert!(!(sleeps && left > 0) || kicks == 1, "the vCPU sleeps over its interrupt");
+    assert!(kicks <= 1, "one departure must cause at most one kick");
+    assert!(!(sleeps && left > 0) || kicks == 1, "the vCPU sleeps despite its pending interrupt");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn no_vcpu_sleeps_over_a_message() {
     explore_random(EXECUTIONS, a_device_sends_to_a_sleeper);
 }
 
-/// A device numbers its messages in memory. The handler of the last interrupt has seen the last
+/// A device numbers its messages in memory. The handler of the last interrupt must see the last
 /// number.
 fn a_device_sends_numbers() {
     let (machine, [mut vcpu, _]) = machine();
@@ -203,7 +203,7 @@ fn a_device_sends_numbers() {
     device.join().unwrap();
     let left = handle(&mut vcpu);
     store_buffer::drain_all();
-    assert!(left || seen == 2, "message 2 came, message {seen} was seen");
+    assert!(left || seen == 2, "message 2 was delivered, but only message {seen} was seen");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_handler_sees_the_message_that_it_handles() {
     explore_random(EXECUTIONS, a_device_sends_numbers);
 }
 
-/// MOVI takes a pending message to another vCPU, which falls asleep meanwhile.
+/// MOVI moves a pending message to another vCPU, which concurrently falls asleep.
 fn a_message_moves_to_a_sleeper() {
     let (machine, [mut old, mut new]) = machine();
     let device = spawn(&machine, Machine::send);
@@ -223,7 +223,10 @@ fn a_message_moves_to_a_sleeper() {
     let (sleeps, mut new) = sleeper.join().unwrap();
     assert_eq!(before + count(&mut old) + count(&mut new), 1, "one message, one interrupt");
     let kicks = machine.kicks.count(Cpu::new(1));
-    assert!(!(sleeps && before == 0) || kicks == 1, "the new vCPU sleeps over it");
+    assert!(
+        !(sleeps && before == 0) || kicks == 1,
+        "the new vCPU sleeps despite its pending interrupt"
+    );
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn a_message_that_moves_wakes_its_new_vcpu() {
     explore_random(EXECUTIONS, a_message_moves_to_a_sleeper);
 }
 
-/// DISCARD and SYNC, while a device sends.
+/// DISCARD and SYNC execute while a device sends.
 fn an_event_is_discarded() {
     let (machine, [mut vcpu, _]) = machine();
     let device = spawn(&machine, |machine| {
@@ -250,7 +253,7 @@ fn nothing_is_pending_after_discard_and_sync() {
     explore_random(EXECUTIONS, an_event_is_discarded);
 }
 
-/// An entry and exit with list registers, whose guest does not acknowledge, beside MOVI.
+/// A vCPU with list registers enters and exits, without acknowledging, concurrently with MOVI.
 fn a_listed_message_moves() {
     let (machine, [old, mut new]) = machine();
     machine.send();
@@ -260,13 +263,16 @@ fn a_listed_message_moves() {
         let is_listed = is_listed.clone();
         spawn(&machine, move |machine| {
             machine.command(&[movi(1), sync(0)]);
-            assert!(!is_listed.load(SeqCst), "after SYNC it is in the old vCPU's list register");
+            assert!(
+                !is_listed.load(SeqCst),
+                "the LPI is in the old vCPU's list register after SYNC"
+            );
         })
     };
     let guest = old.enter();
     let registers = *guest.interface();
     is_listed.store(is_one_listed(&guest), SeqCst);
-    // It takes a while until the guest has exited after the kick.
+    // The guest exits only some time after the kick.
     let is_kicked = || machine.kicks.count(Cpu::new(0)) > 0;
     let _ = (0..200).find(|_| {
         thread::yield_now();
@@ -285,14 +291,14 @@ fn a_listed_message_moves_once() {
     explore_random(EXECUTIONS, a_listed_message_moves);
 }
 
-/// Work of a vCPU before something arrives at it.
+/// State of a vCPU before an interrupt arrives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
     HandledAMessage,
-    /// It was in its guest, and nothing came.
+    /// The vCPU was in its guest, and nothing arrived.
     Entered,
-    /// Then it was back for longer.
+    /// Likewise, but the vCPU then returned for longer.
     Returned,
 }
 
@@ -300,15 +306,15 @@ fn is_one_listed(guest: &InGuest) -> bool {
     guest.interface().list[0].state() != ListRegisterState::Invalid
 }
 
-/// Enters, and exits with what was loaded.
+/// Enters the guest, and exits with the loaded state unchanged.
 fn enter_and_exit(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     let guest = vcpu.enter();
     let registers = *guest.interface();
     guest.exit(&registers)
 }
 
-/// Something arrives at a vCPU that enters with nothing pending: it is in the list register, or the
-/// vCPU exits for it.
+/// An interrupt arrives at a vCPU that enters with nothing pending. It must be in the list
+/// register, or the vCPU must be kicked.
 fn arrives_at_an_entry(before: Before, arrive: fn(&Machine)) {
     let (machine, [mut vcpu, _]) = machine();
     machine.enable_spi();
@@ -327,10 +333,10 @@ fn arrives_at_an_entry(before: Before, arrive: fn(&Machine)) {
     let guest = vcpu.enter();
     device.join().unwrap();
     let kicks = machine.kicks.count(Cpu::new(0));
-    assert!(kicks <= 1, "one entry, one kick");
-    assert!(is_one_listed(&guest) || kicks == 1, "the guest runs on without it");
+    assert!(kicks <= 1, "one entry must cause at most one kick");
+    assert!(is_one_listed(&guest) || kicks == 1, "the guest continues without the interrupt");
     let registers = *guest.interface();
-    assert!(is_one_listed(&guest.exit(&registers).enter()), "it was lost");
+    assert!(is_one_listed(&guest.exit(&registers).enter()), "the interrupt was lost");
 }
 
 fn arrives_at_entries(arrive: fn(&Machine)) {
@@ -345,7 +351,7 @@ fn no_message_is_missed_at_an_entry() {
     arrives_at_entries(Machine::send);
 }
 
-/// A read-modify-write would empty the store buffer.
+/// Detects a read-modify-write, because it would drain the store buffer.
 fn an_idle_vcpu_enters_and_exits() {
     let (_machine, [vcpu, _]) = machine();
     let vcpu = enter_and_exit(vcpu.with_list_registers(list_registers()).unwrap());
@@ -354,7 +360,7 @@ fn an_idle_vcpu_enters_and_exits() {
 
     let _vcpu = enter_and_exit(vcpu);
 
-    assert_eq!(stored.load(SeqCst), 0, "it writes what others write");
+    assert_eq!(stored.load(SeqCst), 0, "an idle entry must not perform a read-modify-write");
 }
 
 #[test]
@@ -377,7 +383,7 @@ fn no_activation_is_missed_at_an_entry() {
     arrives_at_entries(activate);
 }
 
-/// One list register, and as many priority bits as the model has.
+/// Describes a virtual interface with one list register, and as many priority bits as the model.
 fn list_registers() -> Vtr {
     Vtr::new().with_pri_bits_minus_one(4).with_pre_bits_minus_one(4)
 }

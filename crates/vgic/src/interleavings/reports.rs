@@ -6,7 +6,7 @@ use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, Reg
 use alloc::sync::Arc;
 use shuttle::thread;
 
-/// Two threads record, a third reads.
+/// Two threads record a fault each, while a third reads.
 fn two_faults(second: FaultReason) {
     let events = Arc::new(EventLog::of_all_kinds());
     let faults = [(FaultReason::UnmappedMessage, 7), (second, 8)];
@@ -25,7 +25,7 @@ fn two_faults(second: FaultReason) {
     }
     events.drain(|fault| seen.push(fault));
     seen.sort_unstable_by_key(|fault| fault.address);
-    assert_eq!(seen, faults, "each once, and whole");
+    assert_eq!(seen, faults, "each fault must be read once, and completely");
     assert_eq!(events.total(), 2);
 }
 

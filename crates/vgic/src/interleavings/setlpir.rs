@@ -1,4 +1,4 @@
-//! Direct LPIs, rung while commands and vCPUs change their entries.
+//! Direct LPIs, signaled while commands and vCPUs change their entries.
 
 use super::event_lpis::{LPI, OTHER, spawn};
 use super::explore;
@@ -45,8 +45,8 @@ fn a_direct_lpi_is_delivered_or_in_the_table() {
     explore(rung_while_lpis_are_disabled);
 }
 
-/// LPIs are enabled again, and what the pending table says is pending beside what is rung
-/// meanwhile.
+/// LPIs are enabled again. The LPI in the pending table must become pending, in addition to those
+/// signaled concurrently.
 fn rung_while_lpis_are_enabled() {
     let (machine, mut commands) = machine();
     machine.ring(0, LPI);
@@ -74,7 +74,7 @@ fn rung_and_taken_back() {
     commands.clear_lpi(0, LPI);
     let before = vcpu.join().unwrap();
     let after = machine.vcpu(0).drain();
-    assert!(!after.contains(&LPI), "it was taken back");
+    assert!(!after.contains(&LPI), "the LPI was cleared");
     assert_eq!([before, after].concat().iter().filter(|lpi| **lpi == OTHER).count(), 1);
 }
 
@@ -83,13 +83,14 @@ fn a_cleared_direct_lpi_does_not_come_back() {
     explore(rung_and_taken_back);
 }
 
-/// The configuration says "disabled", then "enabled" with another priority; each is invalidated.
+/// The LPI is first disabled, and then enabled with a different priority; each change is followed
+/// by an invalidation.
 fn rung_while_it_is_invalidated() {
     let (machine, mut commands) = machine();
     let ring = spawn(&machine, |machine| machine.ring(0, LPI));
     machine.configure(LPI, false, 0xa0);
     commands.invalidate(0, LPI);
-    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "it is disabled");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "the LPI is disabled");
     let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     machine.configure(LPI, true, 0x20);
     commands.invalidate(0, LPI);
@@ -102,7 +103,7 @@ fn an_invalidation_loses_no_direct_lpi() {
     explore(rung_while_it_is_invalidated);
 }
 
-/// The vCPU enters and exits twice, while the LPI is rung, disabled and moved by MOVALL.
+/// The vCPU enters and exits twice, while the LPI is signaled, disabled, and moved by MOVALL.
 fn rung_while_listed() {
     let (machine, mut commands) = machine();
     let number = Arc::new(AtomicU64::new(0));
@@ -134,9 +135,12 @@ fn rung_while_listed() {
     commands.enable_lpis(0);
     commands.movall(0, 1);
     let (last, seen) = (sender.join().unwrap(), vcpu.join().unwrap());
-    assert!(commands.sync(), "it has exited");
+    assert!(commands.sync(), "SYNC must complete after the vCPU has exited");
     let left = machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
-    assert!(left > 0 || seen >= last, "ring {last} was taken, ring {seen} was seen");
+    assert!(
+        left > 0 || seen >= last,
+        "signal {last} was accepted, but only signal {seen} was seen"
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Store buffers. A sender's writes before its message become visible to others only when its
-//! thread does a read-modify-write, or when the buffer gets round to it.
+//! A model of store buffers. Writes that precede a sender's message become visible to other threads
+//! only when the sender performs a read-modify-write, or when the buffer is drained.
 
 extern crate std;
 
@@ -19,7 +19,7 @@ std::thread_local! {
     static BUFFER: RefCell<VecDeque<Store>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Stores by way of the buffer.
+/// Stores a value through the buffer.
 pub(crate) fn store(cell: &Arc<AtomicU64>, value: u64) {
     let store = Store { by: thread::current().id(), cell: cell.clone(), value };
     BUFFER.with_borrow_mut(|buffer| buffer.push_back(store));
@@ -36,7 +36,7 @@ pub(crate) fn drain() {
     });
 }
 
-/// Makes everybody's stores visible.
+/// Makes all threads' stores visible.
 pub(crate) fn drain_all() {
     BUFFER.with_borrow_mut(|buffer| buffer.drain(..).for_each(|store| store.commit()));
 }

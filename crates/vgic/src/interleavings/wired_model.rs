@@ -1,8 +1,8 @@
-//! Wired interrupts in the model as it is. They fire while their vCPU handles them and falls
-//! asleep, and go into list registers and come back.
+//! Wired interrupts in the actual model: they fire while their vCPU handles them and falls asleep,
+//! and are listed and folded.
 //!
-//! A linked interrupt is also unlinked, linked again, and deactivated by a register meanwhile. The
-//! physical interrupt that the hypervisor took is deactivated exactly once.
+//! A linked interrupt is also concurrently unlinked, linked again, and deactivated through a
+//! register. The physical interrupt that the hypervisor took must be deactivated exactly once.
 
 use super::explore_random;
 use super::machine::Kicks;
@@ -23,10 +23,10 @@ const CPU: Cpu = Cpu::new(0);
 const SPI: u32 = 40;
 const LINE: Line = Line::Spi(SPI);
 
-/// Executions of a check. Each takes long, as all wired interrupts are made.
+/// Number of executions of a check. Each is slow, because it creates all wired interrupts.
 const RANDOM: usize = 2_000;
 
-/// An edge-triggered, enabled SPI of vCPU 0.
+/// A machine with an edge-triggered, enabled SPI of vCPU 0.
 struct Machine {
     wired: Wired,
     wakeup: Arc<VcpuWakeup>,
@@ -67,17 +67,17 @@ impl Machine {
         taken
     }
 
-    /// The vCPU's own.
+    /// Returns the vCPU's wake-up word.
     fn word(&self) -> &WakeupWord {
         &self.wakeup.words()[CPU.index()]
     }
 
-    /// Does the vCPU sleep?
+    /// Prepares to sleep. Returns `true` if the vCPU sleeps.
     fn leave(&self) -> bool {
         self.word().leave_unless(|| self.ready().is_some())
     }
 
-    /// Enters, with the interrupt in a list register if it can be.
+    /// Enters the guest, and lists the interrupt if possible.
     fn fill(&self) -> Option<Filled> {
         self.word().enter();
         let mut seen = None;
@@ -86,7 +86,7 @@ impl Machine {
         self.wired.list(CPU, index(), seen.or_else(active)?, Forwarding::Enabled)
     }
 
-    /// Has exited, and folded.
+    /// Completes an exit, after folding.
     fn exited(&self) {
         self.word().returned();
         self.wakeup.folded(self.word());
@@ -101,7 +101,8 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || act(&machine))
 }
 
-/// The interrupt fires while the vCPU falls asleep, and handles it before if it had fired before.
+/// The interrupt fires while the vCPU falls asleep. If it had also fired before, the vCPU handles
+/// that first.
 fn one_fires_at_a_sleeper(has_fired: bool) {
     let machine = Arc::new(Machine::new());
     if has_fired {
@@ -116,7 +117,10 @@ fn one_fires_at_a_sleeper(has_fired: bool) {
     let ready = machine.state().ready_at(CPU);
     assert_eq!(machine.ready().is_some(), ready, "a candidate was lost");
     let kicks = machine.kicks.count(CPU);
-    assert!(kicks <= 1 && (!(ready && sleeps) || kicks == 1), "it sleeps over an interrupt");
+    assert!(
+        kicks <= 1 && (!(ready && sleeps) || kicks == 1),
+        "the vCPU sleeps despite a ready interrupt"
+    );
 }
 
 #[test]
@@ -126,8 +130,9 @@ fn no_vcpu_sleeps_over_a_wired_interrupt() {
     }
 }
 
-/// Two devices share an interrupt. Each writes its number and sends an edge, the second when the
-/// first one's is handled. The vCPU reads both numbers whenever it handles the interrupt.
+/// Two devices share an interrupt. Each writes its number and sends an edge; the second does so
+/// when the first edge has been handled. The vCPU reads both numbers whenever it handles the
+/// interrupt.
 fn two_pulse_one() {
     let machine = Arc::new(Machine::new());
     let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
@@ -147,7 +152,7 @@ fn two_pulse_one() {
     machine.wired.pulse(LINE);
     first.join().unwrap();
     while handle() {}
-    assert_eq!(seen, [1, 1], "an edge was swallowed");
+    assert_eq!(seen, [1, 1], "an edge was lost");
 }
 
 #[test]
@@ -157,12 +162,12 @@ fn of_two_pulses_none_swallows_the_other() {
 
 const PHYSICAL: IntId = IntId::new(77);
 
-/// The physical interrupt: is it active?
+/// The active state of the physical interrupt.
 struct Physical(AtomicBool);
 
 impl Physical {
     fn end(&self) {
-        assert!(self.0.swap(false, SeqCst), "it was deactivated twice");
+        assert!(self.0.swap(false, SeqCst), "the physical interrupt was deactivated twice");
     }
 }
 
@@ -177,7 +182,7 @@ impl PhysicalInterrupts for Physical {
     }
 }
 
-/// Handling of list registers by the guest.
+/// The guest's handling of its list registers.
 #[derive(Clone, Copy)]
 enum Guest {
     Masks,
@@ -196,7 +201,7 @@ impl Guest {
     }
 }
 
-/// A machine whose SPI is linked to a physical interrupt that fired and was taken.
+/// A machine whose SPI is linked to a physical interrupt that has fired and was taken.
 struct Linked {
     machine: Machine,
     physical: Arc<Physical>,
@@ -212,7 +217,8 @@ impl Linked {
         Arc::new(Self { machine, physical })
     }
 
-    /// The vCPU enters and exits once. The hardware deactivates what is linked along with it.
+    /// Makes the vCPU enter and exit once. The hardware deactivates a linked physical interrupt
+    /// together with the virtual one.
     fn run(&self, guest: Guest) {
         let Some(filled) = self.machine.fill() else { return self.machine.exited() };
         thread::yield_now();
@@ -225,18 +231,18 @@ impl Linked {
         self.machine.exited();
     }
 
-    /// The physical interrupt can fire again after the guest has ended everything.
+    /// Checks that the physical interrupt can fire again after the guest has ended everything.
     fn check(&self) {
         for _ in 0..3 {
             self.run(Guest::Ends);
         }
         let state = self.machine.state();
         assert!(!state.pending() && !state.active() && !state.physical_active(), "{state:?}");
-        assert!(!self.physical.0.load(SeqCst), "it stays active for good");
+        assert!(!self.physical.0.load(SeqCst), "the physical interrupt stays active forever");
     }
 }
 
-/// The vCPU runs twice, another clears the active state, and the line is unlinked.
+/// The vCPU runs twice while another vCPU clears the active state and the line is unlinked.
 fn unlinked(guest: Guest, unlink: fn(&Wired)) {
     let machine = Linked::fired();
     let vcpu = {
@@ -294,12 +300,12 @@ impl PhysicalInterrupts for PhysicalLine {
     }
 
     fn deactivate(&self, _: Line, _: IntId) {
-        assert!(self.active.swap(false, SeqCst), "it was deactivated twice");
+        assert!(self.active.swap(false, SeqCst), "the physical interrupt was deactivated twice");
     }
 }
 
-/// The input falls and rises again while one vCPU reads `ISPENDR` and the target's guest, which
-/// masks interrupts, runs.
+/// The input falls and rises again, while one vCPU reads `ISPENDR` and the target's guest runs with
+/// interrupts masked.
 fn a_level_bounces() {
     let input = Arc::new(PhysicalLine::default());
     let machine = Arc::new(Machine::new());
@@ -323,10 +329,10 @@ fn a_level_bounces() {
     reader.join().unwrap();
     vcpu.join().unwrap();
     input.fire(&machine.wired);
-    assert!(machine.state().ready_at(CPU) && input.active.load(SeqCst), "the level is lost");
+    assert!(machine.state().ready_at(CPU) && input.active.load(SeqCst), "the level was lost");
     input.high.store(false, SeqCst);
     assert!(machine.ready().is_none(), "the level has fallen");
-    assert!(!input.active.load(SeqCst), "it cannot fire again");
+    assert!(!input.active.load(SeqCst), "the physical interrupt cannot fire again");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Work that an access leaves over, while vCPUs leave.
+//! Work that an access leaves, while vCPUs go to sleep.
 
 use super::event_lpis::spawn;
 use super::explore;
 use super::machine::machine;
 
-/// Both vCPUs leave, unless they find that work is left over.
+/// Both vCPUs leave, unless they find work left over.
 fn left_over_while_they_fall_asleep() {
     let (machine, _commands) = machine();
     let access = spawn(&machine, |machine| machine.leaves_work());
@@ -13,7 +13,7 @@ fn left_over_while_they_fall_asleep() {
     access.join().unwrap();
     let asleep = vcpus.map(|vcpu| vcpu.join().unwrap());
     let kicks = machine.kicks(0) + machine.kicks(1);
-    assert!(asleep != [true; 2] || kicks == 1, "all sleep over work");
+    assert!(asleep != [true; 2] || kicks == 1, "all vCPUs sleep although work is left");
 }
 
 #[test]

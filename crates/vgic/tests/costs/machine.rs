@@ -1,4 +1,4 @@
-//! A machine in guest memory that counts accesses and can stall one of them.
+//! A machine whose guest memory counts accesses and can stall one of them.
 
 use doorbell_test_support::guest::Kicks;
 use gic_arch::gicr::{Pendbaser, Propbaser};
@@ -28,8 +28,8 @@ pub(crate) const SPI: u32 = 40;
 const SPURIOUS: u64 = 1023;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Guest memory from address 0 on. Every LPI is configured as enabled, and every second level of
-/// the ITS's tables is valid: 2^19 tables of 64 KiB.
+/// Guest memory, starting at address 0. Every LPI is configured as enabled, and every first-level
+/// entry of the ITS's tables is valid: 2^19 tables of 64 KiB.
 pub(crate) struct Memory {
     words: Box<[AtomicU64]>,
     accesses: AtomicUsize,
@@ -37,7 +37,7 @@ pub(crate) struct Memory {
     changed: Condvar,
 }
 
-/// A read of one address that does not return for a while.
+/// Stall of a read of one address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadStall {
     Off,
@@ -61,7 +61,7 @@ impl Memory {
         }
     }
 
-    /// Number of reads and writes.
+    /// Returns the number of reads and writes.
     pub(crate) fn accesses(&self) -> usize {
         self.accesses.load(SeqCst)
     }
@@ -146,18 +146,19 @@ pub(crate) struct Machine {
     pub(crate) kicks: Arc<Kicks>,
 }
 
-/// A machine of one vCPU with an ITS.
+/// Returns a machine of one vCPU with an ITS.
 pub(crate) fn with_its() -> VgicConfig {
     let its = vec![ItsConfig::new(ITS)];
     VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(its).with_message_based_spis(true)
 }
 
-/// A machine of one vCPU with direct LPIs.
+/// Returns a machine of one vCPU with direct LPIs.
 pub(crate) fn with_direct_lpis() -> VgicConfig {
     VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_direct_lpi(true)
 }
 
-/// 512 vCPUs, each in its own cluster; LPIs of 20 INTID bits, DeviceIDs of 32.
+/// Returns a machine of 512 vCPUs, each in its own cluster, with 20 INTID bits for LPIs and 32
+/// DeviceID bits.
 pub(crate) fn largest() -> VgicConfig {
     let its = ItsConfig::new(ITS).with_device_id_bits(32);
     let mut config = VgicConfig::new(u16::try_from(MAX_CPUS).unwrap())
@@ -217,7 +218,7 @@ impl Machine {
         self.vcpus[cpu].write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
     }
 
-    /// Sets up tables, the device table in two levels, and maps collection n to vCPU n.
+    /// Sets up the tables, with a device table of two levels, and maps collection n to vCPU n.
     fn start_its(&self) {
         let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
         let table = table.with_address(TABLES);
@@ -234,7 +235,7 @@ impl Machine {
         }));
     }
 
-    /// Maps a device with this many EventID bits, and all of its events to LPIs from `first` on.
+    /// Maps a device with this many EventID bits, and all its events to LPIs starting at `first`.
     pub(crate) fn map(&self, device: u32, bits: u8, first: u32) {
         self.run([mapd(device, bits)]);
         self.run((0..1 << bits).map(|event| mapti(device, event, first + event, 0)));
@@ -262,7 +263,7 @@ impl Machine {
         while self.read_its(gits::CREADR.offset()) != end {}
     }
 
-    /// A device's message to the ITS.
+    /// Sends a device's message to the ITS.
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         let address = ITS + u64::from(gits::TRANSLATER.offset());
         let its = self.gic.its(0).unwrap();
@@ -274,7 +275,7 @@ impl Machine {
         handle(&mut self.vcpus[cpu])
     }
 
-    /// Writes the bit of an SPI.
+    /// Writes an SPI's bit.
     pub(crate) fn write_bits(&self, bit: IntIdLocation) {
         self.write_gicd(bit.register().offset(), Word, bit.mask().into());
     }
@@ -307,7 +308,7 @@ fn handle(vcpu: &mut Vcpu) -> u64 {
     intid
 }
 
-/// Acknowledges and ends every signalled interrupt. Returns their number.
+/// Acknowledges and ends every signaled interrupt. Returns their number.
 pub(crate) fn handle_all(vcpu: &mut Vcpu) -> usize {
     std::iter::from_fn(|| (handle(vcpu) != SPURIOUS).then_some(())).count()
 }

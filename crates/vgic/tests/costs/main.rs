@@ -1,4 +1,4 @@
-//! Costs of a machine: bytes of heap, accesses to guest memory, kicks.
+//! Costs of a machine: heap memory, accesses to guest memory, and kicks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod machine;

@@ -1,4 +1,4 @@
-//! Time for which a large machine stands still to be saved and restored.
+//! Time for which a large machine pauses to be saved and restored.
 
 use crate::machine::{Machine, largest, mapd, mapti};
 use crate::proportion::cpu_of;
@@ -13,14 +13,14 @@ fn unmapd(device: u32) -> Command {
     Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action }
 }
 
-/// Processor time of this thread (proc_pid_schedstat(5): the first number, in ns).
+/// Returns the processor time of this thread (proc_pid_schedstat(5): the first number, in ns).
 fn processor_time() -> Duration {
     let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
 }
 
-/// Processor times of a save, of a restore into a fresh machine, and of one into this machine: the
-/// least of some rounds.
+/// Returns the processor times of a save, of a restore into a fresh machine, and of a restore into
+/// this machine: the minimum of several rounds.
 fn pause(machine: &mut Machine) -> [Duration; 3] {
     fn time<T>(act: impl FnOnce() -> T) -> (T, Duration) {
         let start = processor_time();
@@ -56,6 +56,7 @@ fn a_pause_is_in_proportion_to_mappings() {
 
     let part = pause(&mut machine);
 
-    // Most of it then is not mappings but 512 vCPUs with their wired interrupts.
+    // Most of the time of `part` is due not to mappings, but to 512 vCPUs with their wired
+    // interrupts.
     assert!(part.iter().zip(&all).all(|(part, all)| *part * 4 < *all), "{part:?} of {all:?}");
 }

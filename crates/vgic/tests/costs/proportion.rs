@@ -1,4 +1,4 @@
-//! The largest machines: heap in proportion to their use.
+//! The largest machines need heap memory in proportion to their use.
 
 use crate::machine::{Machine, Memory, SPI, inv, largest, mapd, mapti};
 use doorbell_test_support::guest::Kicks;
@@ -12,20 +12,20 @@ use vgic::{FaultReason, MAX_CPUS, Vgic, VgicConfig};
 
 const MIB: usize = 1 << 20;
 
-/// Bytes that `act` leaves in use.
+/// Returns the number of bytes that `act` leaves allocated.
 fn bytes_of<T>(act: impl FnOnce() -> T) -> (T, usize) {
     let (made, heap) = heap_use(act);
     (made, heap.kept)
 }
 
-/// Bytes of a machine after reset.
+/// Returns the number of bytes of a machine after reset.
 fn bytes_of_machine(config: VgicConfig) -> usize {
     let kicks = Arc::new(Kicks::new(config.cpus.len()));
     let memory = Arc::new(Memory::new(0));
     bytes_of(|| Vgic::new(config, memory, kicks).unwrap()).1
 }
 
-/// LPIs go around all vCPUs.
+/// Returns the vCPU of an LPI, which are distributed over all vCPUs.
 pub(crate) fn cpu_of(number: u32) -> u16 {
     u16::try_from(number % 512).unwrap()
 }
@@ -47,7 +47,7 @@ fn wired_interrupts_cost_what_is_configured() {
     let bytes = |spis, extended| {
         bytes_of_machine(VgicConfig::new(1).with_spis(spis).with_extended_spis(extended))
     };
-    // A word and a route's affinity each, and bit maps.
+    // Each interrupt needs a word, a route's affinity, and bits in maps.
     let costs = |bytes: usize, interrupts: usize| bytes.abs_diff(interrupts * 12) < 200;
     let further = bytes(256, 0) - bytes(32, 0);
     assert!(costs(further, 256 - 32), "{further} bytes");
@@ -84,7 +84,7 @@ fn device_ids_of_32_bits_cost_what_is_mapped() {
         }
     });
 
-    // A path of the tree per device, of three nodes of 256 entries.
+    // Each device needs a path of three nodes in the tree, of 256 entries each.
     assert!(bytes < 1024 * 3 * 16 * 256, "{bytes} bytes");
     for (device, lpi) in devices.iter().zip(8192..) {
         assert_eq!(machine.send(*device, 0), Delivery::Pending);
@@ -108,7 +108,8 @@ fn a_saved_state_is_in_proportion_to_mappings() {
 
     let (saved, bytes) = bytes_of(|| save(&mut machine));
 
-    // Each vCPU has 32 private interrupts that are not as after reset; each device has an event.
+    // Each vCPU has 32 private interrupts that differ from their reset state; each device has one
+    // event.
     assert!(idle_bytes < 512 * 4096, "{idle_bytes} bytes");
     assert!(bytes - idle_bytes < 1024 * 256, "{} bytes more", bytes - idle_bytes);
     machine.gic.freeze(&mut machine.vcpus).unwrap().restore(&saved).unwrap();
@@ -147,8 +148,8 @@ fn ready_bitmaps_stay_within_their_budget() {
         }
     });
 
-    // One part of 4096 is used of the budget's 2^21 and of the redistributor's own LPIs. Of the
-    // others there is the place for a pointer.
+    // Only one part of 4096 is in use, out of the budget's 2^21 and of the redistributor's own
+    // LPIs. Each of the other parts needs only a pointer.
     let part = 17 << 10;
     let pointers = 32 * 8 * ((1 << 21) + (1 << 20)) / 4096;
     assert!((part / 2..part + pointers).contains(&bytes), "{bytes} bytes");
@@ -167,7 +168,8 @@ fn all_20_bit_lpis_take_100_bytes_each() {
     });
 
     let each = bytes / count as usize;
-    // A word and its owner; and, spread over all vCPUs as here, hints at each of them.
+    // Each LPI needs a word and its owner, plus hints at each vCPU, because they are distributed
+    // over all vCPUs.
     assert!(each < 96, "{each} bytes for each of {count} LPIs");
     for n in (0..count).step_by(997).chain([count - 1]) {
         assert_eq!(machine.send(n >> 16, n & 0xffff), Delivery::Pending);

@@ -1,5 +1,5 @@
-//! Costs of a message and its interrupt once everything is mapped. They do not allocate, access
-//! guest memory, wait for a command that is being executed, or kick a vCPU that is awake.
+//! Costs of a message and its interrupt once everything is mapped: they do not allocate, access
+//! guest memory, wait for a command that is executing, or kick a vCPU that is awake.
 
 use crate::machine::{FIRST, Machine, Memory, SPI, handle_all, inv, with_direct_lpis, with_its};
 use doorbell_test_support::heap_use;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use vgic::AccessWidth::Word;
 use vgic::{FaultReason, Sleep, Vcpu, VgicConfig};
 
-/// A device whose events are all in one chunk of the model's, and one that needs a tree.
+/// A device whose events are all in one chunk of the model's table, and one that needs a tree.
 const NARROW: u32 = 1;
 const WIDE: u32 = 2;
 const WIDE_BITS: u32 = 11;
@@ -30,14 +30,14 @@ fn mapped() -> (Machine, Vcpu) {
     (machine, vcpu)
 }
 
-/// Bytes that ten rounds of `act` allocate, and their accesses to guest memory.
+/// Returns the bytes that ten rounds of `act` allocate, and their accesses to guest memory.
 fn costs(memory: &Memory, mut act: impl FnMut()) -> (usize, usize) {
     let before = memory.accesses();
     let ((), used) = heap_use(|| (0..10).for_each(|_| act()));
     (used.allocated, memory.accesses() - before)
 }
 
-/// A message for every 37th event, and each twice.
+/// Sends two messages for each of many events, including every 37th of the wide device.
 fn ring(machine: &Machine) -> usize {
     let events = (0..1 << WIDE_BITS).step_by(37).map(|event| (WIDE, event));
     let events = events.chain((0..32).map(|event| (NARROW, event)));
@@ -53,13 +53,13 @@ fn its_messages_allocate_nothing() {
     let (machine, mut vcpu) = mapped();
     let costs = costs(&machine.memory, || {
         let rung = ring(&machine);
-        assert_eq!(machine.send(3, 0), Delivery::Blocked, "no such device");
+        assert_eq!(machine.send(3, 0), Delivery::Blocked, "the device must not exist");
         assert_eq!(handle_all(&mut vcpu), rung);
     });
     assert_eq!(costs, (0, 0));
 }
 
-/// A message for an LPI, to its redistributor.
+/// Sends a message for an LPI to its redistributor.
 fn ring_directly(machine: &Machine, lpi: u32) {
     let address = machine.gic.config().redistributors[0].base + u64::from(gicr::SETLPIR.offset());
     let message = MsiMessage { address, data: lpi };
@@ -70,7 +70,7 @@ fn invalidate(machine: &Machine, lpi: u32) {
     machine.write_gicr(0, gicr::INVLPIR.offset(), Word, lpi.into());
 }
 
-/// One LPI of each of some groups that lie beside each other, others in each round.
+/// Returns one LPI of each of 20 adjacent groups, different ones in each round.
 fn group(round: u32) -> impl Iterator<Item = u32> {
     (0..20).map(move |at| FIRST + 32 * (20 * round + at) + at)
 }
@@ -121,7 +121,7 @@ fn a_departure_allocates_nothing_and_kicks_once() {
     let costs = costs(&machine.memory, || {
         let kicks = machine.kicks.of(0);
         ring(&machine);
-        assert_eq!(machine.kicks.of(0), kicks, "it is awake");
+        assert_eq!(machine.kicks.of(0), kicks, "a vCPU that is awake needs no kick");
         handle_all(&mut vcpu);
         assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
         ring(&machine);
@@ -146,7 +146,7 @@ fn list_registers_allocate_nothing() {
         while listed < rung {
             let guest = vcpu.take().unwrap().enter();
             let mut registers = *guest.interface();
-            // The guest acknowledges and ends whatever is listed.
+            // The guest acknowledges and ends all listed interrupts.
             let valid =
                 |register: &&mut ListRegister| register.state() != ListRegisterState::Invalid;
             for register in registers.list.iter_mut().filter(valid) {
@@ -160,7 +160,7 @@ fn list_registers_allocate_nothing() {
     assert_eq!(costs(&machine.memory, run), (0, 0));
 }
 
-/// Does `act` end while `hold`, which is about LPI [`FIRST`], waits for the guest's memory?
+/// Checks that `act` completes while `hold`, which concerns LPI [`FIRST`], waits for guest memory.
 fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnce() + Send) {
     machine.memory.close(FIRST);
     thread::scope(|scope| {
@@ -173,7 +173,7 @@ fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnc
         });
         let ended = ended.recv_timeout(Duration::from_secs(30));
         machine.memory.open();
-        assert_eq!(ended, Ok(()), "it waits for the command");
+        assert_eq!(ended, Ok(()), "the message must not wait for the command");
     });
 }
 
@@ -185,7 +185,7 @@ fn its_messages_wait_for_no_command() {
         || machine.run([inv(NARROW, 0)]),
         || {
             let rung = ring(&machine);
-            assert_eq!(machine.send(3, 0), Delivery::Blocked, "no such device");
+            assert_eq!(machine.send(3, 0), Delivery::Blocked, "the device must not exist");
             assert_eq!(handle_all(&mut vcpu), rung);
             assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
             ring(&machine);

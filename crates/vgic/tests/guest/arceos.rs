@@ -1,7 +1,7 @@
-//! The registers and commands of ArceOS (`somehal` 0.11.3, `arm-gic-driver` 0.18.1), as recorded in
-//! an EL2 hypervisor's trace, with RAM moved to 0x4000_0000. The guest makes three mistakes: its
-//! command queue is aligned to 4 KiB only, it does not read back the page size of its ITS tables,
-//! and its redistributors share one pending table.
+//! The register writes and commands of ArceOS (`somehal` 0.11.3, `arm-gic-driver` 0.18.1), as
+//! recorded in an EL2 hypervisor's trace, with RAM moved to 0x4000_0000. The guest makes three
+//! mistakes: its command queue is aligned to only 4 KiB, it does not read back the page size of its
+//! ITS tables, and its redistributors share one pending table.
 
 use crate::machine::Machine;
 use gic_arch::{gicr, gits};
@@ -19,8 +19,9 @@ const COMMANDS: [[u64; 4]; 5] = [
     [0x8_0000_000a, 0x2000_0000_0000, 0, 0],        // MAPTI 8, 0, 8192, 0
     [0x8_0000_000c, 0, 0, 0],                       // INV 8, 0
 ];
-/// The guest asks for table pages of 4 KiB and gets 64 KiB, so that its 128 pages of devices reach
-/// beyond memory, and bits 15:12 of the collection table's address are bits 51:48.
+/// The guest requests table pages of 4 KiB, but the page size is fixed at 64 KiB. Its 128 pages of
+/// devices therefore extend beyond memory, and bits 15:12 of the collection table's address are
+/// interpreted as bits 51:48.
 const TABLES: [(FaultReason, u64, FaultDetail); 2] = [
     (FaultReason::ItsTable, ITS + 0x100, FaultDetail::Memory(0x4040_0000)),
     (FaultReason::UnalignedItsTable, ITS + 0x108, FaultDetail::Value(0xbce7_0000_4000_4600)),
@@ -30,7 +31,7 @@ fn parts(fault: &GuestFault) -> (FaultReason, u64, FaultDetail) {
     (fault.reason, fault.address, fault.detail)
 }
 
-/// Boots the guest up to its message. Returns the message's delivery and the faults until then.
+/// Boots the guest up to its message. Returns the message's delivery, and the faults so far.
 fn boot(queue: u64) -> (Delivery, Vec<GuestFault>, Machine) {
     let config = VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(vec![ItsConfig::new(ITS)]);
     let machine = Machine::running(config);
@@ -68,8 +69,8 @@ fn its_message_comes_if_its_queue_is_aligned() {
 
 #[test]
 fn a_queue_that_is_not_aligned_is_named_where_it_is_given() {
-    // The queue lies 8 KiB beyond the pending table's address, which the model then uses as the
-    // queue's.
+    // The queue is 8 KiB beyond the pending table's address, which the model then uses as the
+    // queue's address.
     let queue = PENDING + 0x2000;
 
     let (delivery, faults, _) = boot(queue);

@@ -1,5 +1,5 @@
-//! Registers of a machine on which so much is mapped that no access can go through all of it.
-//! Unfinished work is reported as unfinished, and continued by each access that asks for it.
+//! Registers of a machine with so many mappings that no access can visit all of them. Unfinished
+//! work must be reported as unfinished, and continued by each access that polls for it.
 
 use crate::machine::{self, ITS, Machine, RAM};
 use gic_arch::gicr::{Ctlr, Propbaser, Syncr};
@@ -15,10 +15,10 @@ const CONFIGURATION: u64 = RAM + 0x3_0000;
 const PENDING: u64 = RAM + 0x4_0000;
 const EVENTS: u32 = 1 << 16;
 const LAST: u32 = EVENTS - 1;
-/// Of the last event.
+/// LPI of the last event.
 const LAST_LPI: u32 = lpi_of(LAST);
 
-/// There are fewer LPIs than events: two events share one.
+/// Returns the LPI of an event. Fewer LPIs than events exist, so two events share one.
 const fn lpi_of(event: u32) -> u32 {
     8192 + event / 2
 }
@@ -31,7 +31,7 @@ fn one_vcpu() -> VgicConfig {
         .with_its(its)
 }
 
-/// One vCPU, and a device of which every event is mapped.
+/// Creates a machine with one vCPU, and a device whose events are all mapped.
 fn crowded() -> Machine {
     let machine = Machine::running(one_vcpu());
     crowd(&machine);
@@ -71,9 +71,9 @@ fn read<V: RegisterValue<Raw = u32>>(
     V::from(u32::try_from(machine.read_gicr(0, register)).unwrap())
 }
 
-/// Reads until `done`; how often that was.
+/// Polls until `done` returns `true`, and returns the number of polls that did not suffice.
 fn polls(mut done: impl FnMut() -> bool) -> u32 {
-    (0..1000).find(|_| done()).expect("it is done at some time")
+    (0..1000).find(|_| done()).expect("polling must finish the work")
 }
 
 fn disable(machine: &Machine) -> u32 {
@@ -112,8 +112,8 @@ fn syncr_says_when_everything_was_invalidated() {
     machine.write_gicr(0, gicr::INVALLR, 0);
 
     let reads = polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());
-    assert!(reads > 0, "one access cannot go through all of it");
-    assert_eq!(machine.acknowledge(0), 1023, "the LPI is disabled now");
+    assert!(reads > 0, "one access must not be able to visit everything");
+    assert_eq!(machine.acknowledge(0), 1023, "the LPI is now disabled");
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn enabling_lpis_ends_when_all_are() {
     assert_eq!(taken, expected);
 }
 
-/// Looks at the machine when it is kicked: what `GITS_CTLR` and `GICR_CTLR` say, and what becomes
-/// of the last event.
+/// Inspects the machine when it is kicked: the values of `GITS_CTLR` and `GICR_CTLR`, and the
+/// delivery of a message for the last event.
 #[derive(Default)]
 struct KickObserver {
     gic: OnceLock<Weak<Vgic>>,
@@ -184,8 +184,8 @@ fn lpis_read_as_disabled_until_all_are_enabled() {
 fn an_its_reads_disabled_until_it_takes_messages() {
     let (mut machine, looks) = watched();
     let ctlr = ITS + u64::from(gits::CTLR.offset());
-    // The first event is pending and masked. What its configuration says now is read when the ITS
-    // is enabled.
+    // The first event is pending and masked. Its current configuration is read when the ITS is
+    // enabled.
     configure(&machine, false);
     machine.write_gicr(0, gicr::INVALLR, 0);
     polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());

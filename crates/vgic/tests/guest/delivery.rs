@@ -1,5 +1,5 @@
-//! Delivery beyond the reference interpreter of `tests/model`: line observers, turns of 1-of-N
-//! interrupts, active-priority registers, resets.
+//! Delivery beyond the reference of `tests/model`: line observers, rotation of 1-of-N interrupts,
+//! active-priority registers, and resets.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicd::Irouter;
@@ -11,7 +11,7 @@ use vgic::{AccessWidth, GuestMemory, Inputs, SecurityView, Vcpu, Vgic, VgicConfi
 
 const SPI: u32 = 40;
 
-/// A source that is done when the guest is: lowers its line.
+/// An interrupt source that lowers its line when the guest has ended the interrupt.
 struct Resampler {
     gic: Mutex<Weak<Vgic>>,
     heard: Mutex<Vec<Line>>,
@@ -109,7 +109,7 @@ fn a_line_reports_pending_even_if_disabled() {
     assert_eq!(machine.gic.set_line(Line::Spi(SPI), Level::Low), Delivery::Blocked);
 }
 
-/// A machine of `cpus` with an edge SPI that any CPU may take.
+/// Creates a machine of `cpus` CPUs with an edge-triggered SPI that any CPU may take.
 fn any_cpu(cpus: u16) -> Machine {
     let machine = Machine::running(VgicConfig::new(cpus).with_one_of_n(true));
     machine.make_edge(SPI);
@@ -128,7 +128,7 @@ fn pulse(machine: &Machine) {
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
 }
 
-/// The CPUs that are signalled.
+/// Returns the CPUs to which an IRQ is signaled.
 fn signalled(machine: &mut Machine) -> Vec<usize> {
     let irq = machine.vcpus.iter_mut().map(Vcpu::irq_pending);
     irq.enumerate().filter(|(_, irq)| *irq).map(|(cpu, _)| cpu).collect()
@@ -140,7 +140,7 @@ fn one_of_n_takes_turns() {
     let mut taken = Vec::new();
     for _ in 0..6 {
         pulse(&machine);
-        let [cpu] = signalled(&mut machine)[..] else { panic!("not exactly one CPU") };
+        let [cpu] = signalled(&mut machine)[..] else { panic!("exactly one CPU must be signaled") };
         assert_eq!(machine.acknowledge(cpu), u64::from(SPI));
         machine.end(cpu, SPI.into());
         taken.push(cpu);
@@ -148,7 +148,7 @@ fn one_of_n_takes_turns() {
     assert_eq!(taken, [0, 1, 2, 0, 1, 2]);
 }
 
-/// A machine with direct LPIs, all enabled with these configuration bytes.
+/// Creates a machine with direct LPIs, all enabled, with these configuration bytes.
 fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
     let config =
         VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(14)).with_security(security);
@@ -173,7 +173,7 @@ fn a_vcpu_off_and_on_keeps_its_lpis() {
     assert_eq!(taken, [8192, 8193]);
 }
 
-/// Acknowledges and ends, at CPU 0.
+/// Acknowledges and ends an interrupt at CPU 0.
 fn take(machine: &mut Machine) -> u64 {
     let intid = machine.acknowledge(0);
     machine.end(0, intid);

@@ -1,4 +1,4 @@
-//! Writes of devices: doorbells without identity, and the registers beside them.
+//! Writes by devices to doorbells without identity, and to the registers next to them.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -21,7 +21,8 @@ fn ring(gic: &Vgic, address: u64, data: u32) -> Delivery {
     gic.signal_msi(NoIdentity, MsiMessage { address, data })
 }
 
-/// Messages set and clear SPIs, extended ones too, through the distributor's frame and its alias.
+/// Returns the configuration of a machine on which messages set and clear SPIs, including extended
+/// ones, through the distributor's frame and its alias.
 fn mbi(security: SecurityView) -> VgicConfig {
     VgicConfig::new(1)
         .with_message_based_spis(true)
@@ -121,7 +122,8 @@ fn the_alias_holds_nothing_but_doorbells() {
     assert_eq!(machine.read_gicd(gicd::ISENABLER.registers().get(1).unwrap()), 0);
 }
 
-/// Direct LPIs, enabled everywhere with these configuration bytes.
+/// Creates a machine with direct LPIs, enabled at each redistributor, with these configuration
+/// bytes.
 fn direct(configuration: &[u8]) -> Machine {
     let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(15));
     let machine = Machine::running(config);
@@ -145,8 +147,12 @@ fn a_message_can_take_an_lpi_back() {
     ring(&machine.gic, setlpir(&machine, 0), 8201);
 
     assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked);
-    assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked, "not pending any more");
-    assert_eq!(ring(&machine.gic, clrlpir(&machine, 1), 8201), Blocked, "of another redistributor");
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked, "no longer pending");
+    assert_eq!(
+        ring(&machine.gic, clrlpir(&machine, 1), 8201),
+        Blocked,
+        "pending at another redistributor"
+    );
 
     assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
 }
@@ -184,7 +190,11 @@ fn a_deferred_setlpir_is_saved() {
     other.gic.freeze(&mut other.vcpus).unwrap().restore(&saved).unwrap();
     assert_eq!(other.acknowledge(1), 8200);
     other.end(1, 8200);
-    assert_eq!(ring(&other.gic, setlpir(&other, 1), 8250), Pending, "it can be rung on");
+    assert_eq!(
+        ring(&other.gic, setlpir(&other, 1), 8250),
+        Pending,
+        "the LPI can be signaled again"
+    );
     assert_eq!(other.acknowledge(1), 8250);
 }
 
@@ -260,7 +270,7 @@ fn a_configuration_counts_once_invalidated() {
 
         machine.ram.write(RAM + 8, &[0xa0]).unwrap();
         ring(&machine.gic, setlpir(&machine, 0), 8200);
-        assert_eq!(machine.acknowledge(0), 8200, "the old byte is cached: enabled");
+        assert_eq!(machine.acknowledge(0), 8200, "the old configuration is cached: enabled");
         machine.end(0, 8200);
 
         invalidate(&machine);
@@ -268,7 +278,7 @@ fn a_configuration_counts_once_invalidated() {
         assert_eq!(machine.acknowledge(0), SPURIOUS, "disabled, and pending");
 
         machine.ram.write(RAM + 8, &[0xa1]).unwrap();
-        assert_eq!(machine.acknowledge(0), SPURIOUS, "the old byte is cached: disabled");
+        assert_eq!(machine.acknowledge(0), SPURIOUS, "the old configuration is cached: disabled");
         invalidate(&machine);
         assert_eq!(machine.acknowledge(0), 8200);
     }
@@ -281,7 +291,7 @@ fn invalidating_one_lpi_leaves_the_others_cached() {
         for lpi in [8200, 8201] {
             ring(&machine.gic, setlpir(&machine, cpu), lpi);
         }
-        assert!(machine.vcpus[cpu].inputs().irq, "it has read the configuration");
+        assert!(machine.vcpus[cpu].inputs().irq, "the vCPU must have read the configuration");
     }
     machine.ram.write(RAM, &[0xa0; 64]).unwrap();
 
@@ -317,7 +327,7 @@ fn a_device_reaches_a_whole_redistributor() {
     write(gicr::PROPBASER.offset(), Double, 0x6666_000d);
     write(gicr::PENDBASER.offset(), Double, 0x7777_0000);
 
-    assert_eq!(machine.read_gicr(1, gicr::CTLR) & 1, 0, "a device turned LPIs off");
+    assert_eq!(machine.read_gicr(1, gicr::CTLR) & 1, 0, "a device must not disable LPIs");
     assert_eq!(machine.read_gicr(1, gicr::PROPBASER), 0x6666_000d & !0x60);
     assert_eq!(machine.read_gicr(1, gicr::PENDBASER), 0x7777_0000);
 }
@@ -346,7 +356,7 @@ fn beside_an_its_there_is_no_setlpir() {
     assert_eq!(both.validate(), Err(ConfigError::DirectLpiBesideIts { its: its.base }));
 }
 
-/// Two frames: one with each naming, beside one without quirks.
+/// Returns the configuration of two frames: one with this naming, and one without quirks.
 fn frames(naming: V2mNaming) -> VgicConfig {
     VgicConfig::new(1).with_v2m(vec![
         V2mConfig::new(FRAME, 64, 32).with_iidr(0x1234_5678).with_naming(naming),
@@ -364,7 +374,7 @@ fn a_frame_rings_exactly_its_spis() {
         let frame = machine.gic.config().v2m[0];
         for spi in 32..160 {
             machine.make_edge(spi);
-            // A message that would name this SPI, were it the frame's.
+            // A message that would name this SPI if the frame owned it.
             let whole = V2mConfig::new(frame.base, 32, 256).with_naming(naming);
             let message = match (naming, frame.message(IntId::new(spi))) {
                 (_, Some(message)) => message,

@@ -1,4 +1,4 @@
-//! Direct LPIs of a well-behaved guest: as many as there are, at every redistributor.
+//! Direct LPIs of a well-behaved guest: as many as exist, at every redistributor.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr};
@@ -8,7 +8,8 @@ use vgic::{FaultReason, GuestMemory, VgicConfig};
 const FIRST: u32 = 8192;
 const SPURIOUS: u64 = 1023;
 
-/// A machine whose redistributors take every LPI of 16 bits. All are configured as enabled.
+/// Creates a machine whose redistributors support every LPI of 16 INTID bits. All are configured as
+/// enabled.
 fn machine(cpus: u16) -> Machine {
     let config = VgicConfig::new(cpus).with_direct_lpi(true).with_lpi_id_bits(Some(16));
     let machine = Machine::running(config);
@@ -28,13 +29,13 @@ fn ring(machine: &Machine, cpu: usize, lpi: u32) -> Delivery {
     machine.gic.signal_msi(NoIdentity, MsiMessage { address, data: lpi })
 }
 
-/// Invalidates and waits, as drivers do.
+/// Invalidates an LPI and waits, as drivers do.
 fn invalidate(machine: &Machine, cpu: usize, lpi: u32) {
     machine.write_gicr(cpu, gicr::INVLPIR, lpi.into());
     while Syncr::from(u32::try_from(machine.read_gicr(cpu, gicr::SYNCR)).unwrap()).busy() {}
 }
 
-/// Rings, and handles what is acknowledged. Was it that?
+/// Signals an LPI, and handles the acknowledged interrupt. Returns `true` if it is that LPI.
 fn delivered(machine: &mut Machine, cpu: usize, lpi: u32) -> bool {
     assert_eq!(ring(machine, cpu, lpi), Delivery::Pending);
     let intid = machine.acknowledge(cpu);
@@ -121,6 +122,6 @@ fn restored_direct_lpis_continue() {
         target.end(1, intid);
     }
     for (cpu, lpi) in [(0, FIRST + 1), (1, 0xfffe)] {
-        assert!(delivered(&mut target, cpu, lpi), "not pending when it was saved");
+        assert!(delivered(&mut target, cpu, lpi), "the LPI was not pending in the saved state");
     }
 }

@@ -1,4 +1,4 @@
-//! The register frames as a guest finds them, and as it should not touch them.
+//! The register frames as a guest sees them, including accesses that it should not make.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -9,7 +9,7 @@ use vgic::{AccessWidth, FaultDetail, FaultReason, RedistributorRegion, SecurityV
 const WIDTHS: [AccessWidth; 4] =
     [AccessWidth::Byte, AccessWidth::Half, AccessWidth::Word, AccessWidth::Double];
 
-/// A machine with every option.
+/// Returns the configuration of a machine with every option.
 fn everything(security: SecurityView) -> VgicConfig {
     VgicConfig::new(2)
         .with_spis(988)
@@ -157,7 +157,7 @@ fn a_route_can_be_written_in_halves() {
     assert_eq!(
         machine.read(address, AccessWidth::Double),
         0x7f_0001_0203,
-        "1 of N is not supported here"
+        "this machine does not support 1-of-N routing"
     );
     assert_eq!(machine.read(address + 4, AccessWidth::Word), 0x7f);
 }

@@ -1,4 +1,4 @@
-//! A small machine to test with: memory, a kick counter, and a guest's way to registers.
+//! A small machine for tests: memory, a kick counter, and a guest's register accesses.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -10,11 +10,11 @@ use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
 use std::sync::Arc;
 use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 
-/// The beginning of memory.
+/// Address at which memory starts.
 pub(crate) const RAM: u64 = 0x4000_0000;
-/// The ITS that [`Machine::start_its`] sets up, if the machine has it here.
+/// Base of the ITS that [`Machine::start_its`] sets up. The machine must have it at this address.
 pub(crate) const ITS: u64 = 0x0808_0000;
-/// Its command queue.
+/// Command queue of the ITS.
 pub(crate) const QUEUE: u64 = RAM;
 const QUEUE_BYTES: u32 = 0x1_0000;
 const DEVICES: u64 = RAM + 0x1_0000;
@@ -24,7 +24,7 @@ pub(crate) fn memory() -> Arc<VmMemory<Ram>> {
     Arc::new(VmMemory(ram(RAM, 4 << 20)))
 }
 
-/// A machine.
+/// A machine, its vCPUs and its memory.
 pub(crate) struct Machine {
     pub(crate) gic: Arc<Vgic>,
     pub(crate) vcpus: Vec<Vcpu>,
@@ -37,28 +37,28 @@ impl Machine {
         Self::over(config, memory())
     }
 
-    /// Over memory that is there.
+    /// Creates a machine on existing memory.
     pub(crate) fn over(config: VgicConfig, ram: Arc<VmMemory<Ram>>) -> Self {
         let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         Self { gic, vcpus, ram, kicks }
     }
 
-    /// A machine that was [`start`](Self::start)ed.
+    /// Creates a machine that was [`start`](Self::start)ed.
     pub(crate) fn running(config: VgicConfig) -> Self {
         let mut machine = Self::new(config);
         machine.start();
         machine
     }
 
-    /// With somebody else to kick.
+    /// Creates a machine with another kick handler.
     pub(crate) fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
         let ram = memory();
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kick).unwrap();
         Self { gic, vcpus, ram, kicks: Arc::new(Kicks::new(0)) }
     }
 
-    /// Wakes and unmasks everything, and enables both groups; all interrupts are in Group 1.
+    /// Wakes and unmasks everything, and enables both groups. All interrupts are in Group 1.
     pub(crate) fn start(&mut self) {
         for cpu in 0..self.vcpus.len() {
             self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
@@ -89,7 +89,7 @@ impl Machine {
         }
     }
 
-    /// Gives the ITS its tables and its queue, and enables it.
+    /// Provides the ITS's tables and queue, and enables it.
     pub(crate) fn start_its(&self) {
         for (index, address) in [(0, DEVICES), (1, COLLECTIONS)] {
             let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
@@ -100,7 +100,7 @@ impl Machine {
         self.write_at(ITS, gits::CTLR, gits::Ctlr::new().with_enabled(true));
     }
 
-    /// Puts commands into the queue and rings once.
+    /// Writes commands to the queue, and updates `GITS_CWRITER` once.
     pub(crate) fn queue(&self, commands: impl IntoIterator<Item = Command>) {
         let written = self.read(ITS + u64::from(gits::CWRITER.offset()), AccessWidth::Double);
         let mut written = Cwriter::from_bits(written).offset();
@@ -112,20 +112,20 @@ impl Machine {
         self.write_at(ITS, gits::CWRITER, Cwriter::at_offset(written));
     }
 
-    /// Returns true if every command of the queue was executed.
+    /// Returns `true` if every command of the queue was executed.
     pub(crate) fn is_queue_done(&self) -> bool {
         let read = |register: u32| self.read(ITS + u64::from(register), AccessWidth::Double);
         read(gits::CREADR.offset()) == read(gits::CWRITER.offset())
     }
 
-    /// Executes ITS commands without a fault.
+    /// Executes ITS commands, and checks that the queue becomes empty.
     pub(crate) fn run(&self, commands: impl IntoIterator<Item = Command>) {
         self.queue(commands);
         assert!(self.is_queue_done());
         assert_eq!(self.gic.command_faults(0).unwrap().count, 0);
     }
 
-    /// A message of a device to the ITS.
+    /// Sends a device's message to the ITS.
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         send(&self.gic, device, event)
     }
@@ -207,7 +207,7 @@ impl Machine {
     }
 }
 
-/// A message of a device to the ITS.
+/// Sends a device's message to the ITS.
 pub(crate) fn send(gic: &Vgic, device: u32, event: u32) -> Delivery {
     let address = ITS + u64::from(gits::TRANSLATER.offset());
     let message = MsiMessage { address, data: event };

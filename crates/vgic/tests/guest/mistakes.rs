@@ -1,4 +1,4 @@
-//! The guest's mistakes. Each must be recorded once, at the register where it is made.
+//! The guest's mistakes. Each must be recorded once, with the register at which it is made.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
@@ -49,12 +49,12 @@ fn baser(index: u32) -> u32 {
     gits::BASER.get(index).unwrap().offset()
 }
 
-/// Enables an ITS with this device table. Returns the faults, and the table as the register reads.
+/// Enables an ITS with this device table. Returns the faults, and the register's value.
 fn faults_of_table(page_sizes: PageSizes, table: Baser) -> (Vec<Fault>, u64) {
     let machine = its(page_sizes);
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
     write_its(&machine, baser(0), table.into_bits());
-    assert_eq!(faults(&machine), [], "the table takes effect at Enabled");
+    assert_eq!(faults(&machine), [], "the table takes effect when the ITS is enabled");
     set_enabled(&machine, true);
     let value = machine.read(ITS + u64::from(baser(0)), AccessWidth::Double);
     (faults(&machine), value)
@@ -159,7 +159,8 @@ fn a_failed_command_has_its_address_in_the_queue() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
     set_enabled(&machine, true);
-    // SYNC of a redistributor that exists, INV of a device beyond the table, and an unknown opcode.
+    // SYNC for a redistributor that exists, INV for a device beyond the table, and an unknown
+    // opcode.
     for (word, at) in [[5, 0, 0, 0], [0x1_0000_000c, 0, 0, 0], [0x77, 0, 0, 0]].iter().zip(0..) {
         let bytes: Vec<u8> = word.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
         machine.ram.write(QUEUE + at * 32, &bytes).unwrap();
@@ -249,7 +250,7 @@ fn an_unaligned_pending_table_is_recorded_at_each_enable() {
     let unaligned = BITS.map(|bit| (PENDING | bit, 2));
     for (written, enables) in unaligned.into_iter().chain([(PENDING | 0x0f80, 0)]) {
         set_lpi_tables(&machine, 0, 15, written);
-        assert_eq!(faults(&machine), [], "the table takes effect at EnableLPIs");
+        assert_eq!(faults(&machine), [], "the table takes effect when LPIs are enabled");
         let (reason, detail) = (FaultReason::UnalignedPendingTable, FaultDetail::Value(written));
         let fault = at_gicr(&machine, 0, reason, gicr::PENDBASER.offset(), detail);
         for _ in 0..2 {

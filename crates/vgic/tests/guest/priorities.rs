@@ -7,7 +7,7 @@ use gic_arch::{gicr, icc};
 use std::collections::BTreeMap;
 use vgic::{GuestMemory, SecurityView, VgicConfig};
 
-/// A machine whose guest sees priorities so.
+/// The priorities that a machine's guest sees.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     view: SecurityView,
@@ -15,14 +15,15 @@ struct Rules {
 }
 
 impl Rules {
-    /// There are at least 16 priorities, and 32 where two security states share them.
+    /// Iterates over all rules. At least 16 priorities exist, and 32 if two security states share
+    /// them.
     fn all() -> impl Iterator<Item = Self> {
         let views = [(SecurityView::Single, 4), (SecurityView::NonSecure, 5)];
         views.into_iter().flat_map(|(view, least)| (least..=8).map(move |bits| Self { view, bits }))
     }
 
-    /// "Non-secure writes are stored shifted right by one, with bit 7 set." Bits that are not
-    /// implemented are zero.
+    /// Returns the stored value of a written priority: "Non-secure writes are stored shifted right
+    /// by one, with bit 7 set." Unimplemented bits are zero.
     fn stored(self, written: u8) -> u8 {
         let shifted = match self.view {
             SecurityView::Single => written,
@@ -31,7 +32,7 @@ impl Rules {
         shifted & 0xff << (8 - self.bits)
     }
 
-    /// One value of each that is stored differently.
+    /// Iterates over one written value for each distinct stored value.
     fn written(self) -> impl Iterator<Item = u8> {
         let mut last = None;
         (0..=u8::MAX).filter(move |written| {
@@ -40,12 +41,13 @@ impl Rules {
     }
 }
 
-/// LPIs, each with another of the 64 priorities that a configuration byte can say.
+/// Iterates over LPIs, each with a different one of the 64 priorities that a configuration byte can
+/// express.
 fn lpis() -> impl Iterator<Item = (u64, u8)> {
     (8192..).zip((0..=u8::MAX).step_by(4))
 }
 
-/// With these LPIs, as direct ones.
+/// Creates a machine with these LPIs as direct LPIs.
 fn with_lpis(rules: Rules) -> Machine {
     let config = VgicConfig::new(1)
         .with_security(rules.view)

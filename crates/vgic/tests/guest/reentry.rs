@@ -1,5 +1,5 @@
-//! A monitor whose kick and whose line observer use the model themselves: no lock is held when they
-//! are called.
+//! A monitor whose kick handler and line observer access the model: the model must not hold a lock
+//! when it calls them.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::gits;
@@ -89,7 +89,7 @@ fn configure(machine: &Machine, enable: bool) {
     machine.ram.write(CONFIGURATION, &[config.into_bits()]).unwrap();
 }
 
-/// `act`, after `prepare` and with vCPU 0 asleep, has vCPU 0 kicked, and ends.
+/// Checks that `act`, after `prepare` and with vCPU 0 asleep, kicks vCPU 0 and returns.
 fn kicks(prepare: fn(&mut Machine), act: fn(&mut Machine)) {
     let (ended, waits) = mpsc::channel();
     thread::spawn(move || {
@@ -100,7 +100,11 @@ fn kicks(prepare: fn(&mut Machine), act: fn(&mut Machine)) {
         act(&mut machine);
         ended.send(busybody.calls.load(SeqCst)).unwrap();
     });
-    assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(1), "one kick, and no lock is held");
+    assert_eq!(
+        waits.recv_timeout(Duration::from_secs(30)),
+        Ok(1),
+        "`act` must kick once, and must not hold a lock"
+    );
 }
 
 const INT: Command = Command::Int { device: DeviceId::new(1), event: EventId::new(0) };
@@ -109,7 +113,7 @@ const INVALL: Command = Command::Invall { collection: CollectionId::new(0) };
 
 fn nothing(_: &mut Machine) {}
 
-/// The event is pending, and disabled.
+/// Makes the event pending and disabled.
 fn pending_and_disabled(machine: &mut Machine) {
     configure(machine, false);
     machine.run([INV, INT]);

@@ -1,5 +1,5 @@
-//! Redistributors in several regions: vCPUs fill them in order, and what is where makes no
-//! difference to interrupts.
+//! Redistributors in several regions: vCPUs fill them in order, and their addresses do not affect
+//! interrupts.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
@@ -17,8 +17,8 @@ const FIRST: u64 = 0x080a_0000;
 const FAR: u64 = 0x1_0000_0000;
 const BELOW: u64 = 0x0700_0000;
 
-/// Two vCPUs in a region that they fill, and two in one above 4 GiB with wide strides. One is in a
-/// region with room for four below the others.
+/// Returns three regions: one that two vCPUs fill, one above 4 GiB with wide strides for two vCPUs,
+/// and one below the others with room for four, which contains one vCPU.
 fn regions() -> Vec<RedistributorRegion> {
     vec![
         RedistributorRegion::new(FIRST, 2),
@@ -108,7 +108,8 @@ fn gaps_between_redistributors_read_as_zero() {
     assert_eq!(machine.gic.events().count(FaultReason::UnknownRegister), 10);
 }
 
-/// As a kernel sets up LPIs: event n of a device is LPI 8192 + n, of collection n, at vCPU n.
+/// Sets up LPIs as a kernel does: event n of a device is mapped to LPI 8192 + n in collection n, at
+/// vCPU n.
 fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     let machine = Machine::running(config(redistributor_naming));
     let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
@@ -134,7 +135,7 @@ fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     machine
 }
 
-/// A redistributor's name in commands.
+/// Returns a redistributor's name in commands.
 fn target(machine: &Machine, cpu: usize) -> RdBase {
     match machine.gic.config().its[0].redistributor_naming {
         RedistributorNaming::ProcessorNumber => {
@@ -165,7 +166,7 @@ fn acknowledge_all(machine: &mut Machine) -> Vec<Vec<u64>> {
     (0..CPUS).map(&mut all).collect()
 }
 
-/// LPI n at vCPU n.
+/// Returns the lists with LPI n at vCPU n.
 fn each_at_home() -> Vec<Vec<u64>> {
     (8192..8197).map(|lpi| vec![lpi]).collect()
 }

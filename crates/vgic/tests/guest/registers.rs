@@ -1,6 +1,6 @@
-//! Every register of the frames and of the CPU interface by its number in the manual (IHI 0069
-//! §12). Each has its value after reset, and after all ones were written, in both views of
-//! security.
+//! Every register of the frames and of the CPU interface, by its number in the manual (IHI 0069
+//! §12). Each is checked for its value after reset, and after all ones were written, in both
+//! security views.
 
 use crate::machine::Machine;
 use gic_arch::IntId;
@@ -10,13 +10,14 @@ use vgic::its::ItsConfig;
 use vgic::{AccessWidth, SecurityView, VgicConfig};
 
 const VIEWS: [SecurityView; 2] = [Single, NonSecure];
-/// Belong to the Secure side in the Non-secure view: one of each kind.
+/// Interrupts that belong to the Secure side in the Non-secure view, one of each kind.
 const SECURE: [u32; 5] = [15, 31, 40, 1060, 4100];
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTOR: u64 = 0x080a_0000;
 const ITS: u64 = 0x0808_0000;
 
-/// A machine with every option, and the frames at [`DISTRIBUTOR`], [`REDISTRIBUTOR`] and [`ITS`].
+/// Creates a machine with every option, and with frames at [`DISTRIBUTOR`], [`REDISTRIBUTOR`] and
+/// [`ITS`].
 fn machine(security: SecurityView) -> Machine {
     let secure = if security == Single { &[][..] } else { &SECURE[..] };
     Machine::new(
@@ -62,7 +63,7 @@ fn double(registers: RegisterArray) -> RegisterArray {
     RegisterArray { width: AccessWidth::Double, ..registers }
 }
 
-/// A register by its values in the Single and the Non-secure view.
+/// Creates a register from its values in the Single and the Non-secure view.
 fn one(name: &'static str, offset: u64, reset: [u64; 2], written: [u64; 2]) -> RegisterArray {
     array(
         name,
@@ -81,8 +82,8 @@ fn zero(name: &'static str, offset: u64, words: u64) -> RegisterArray {
     array(name, offset, words, |_, _| 0, |_, _| 0)
 }
 
-/// A word of fields of `bits` bits, each `field`, for the interrupts that are there and that the
-/// view shows.
+/// Returns a word of fields of `bits` bits, each with the value `field`, for the interrupts that
+/// exist and are visible in the view.
 fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u64 {
     let per_word = 32 / bits;
     let present = |intid: u64| {
@@ -93,8 +94,8 @@ fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u
     shown.fold(0, |value, at| value | field << (at * bits))
 }
 
-/// The arrays of one field per interrupt from `first` on: offsets of `IGROUPR`, and so on.
-/// `skipped` interrupts at the beginning of each array belong to another frame.
+/// The arrays with one field per interrupt, starting at INTID `first`: the offsets of `IGROUPR` and
+/// so on. The first `skipped` interrupts of each array belong to another frame.
 struct Arrays {
     first: u64,
     count: u64,
@@ -201,7 +202,7 @@ fn redistributor() -> Vec<RegisterArray> {
         zero("NSACR", sgi_base(0x0e00), 1),
         zero("INMIR", sgi_base(0x0f80), 3),
     ];
-    // SGIs and PPIs, then extended PPIs, in one array each.
+    // SGIs and PPIs, followed by extended PPIs, share one array.
     for (first, count, after) in [(0, 32, 0), (1056, 64, 1)] {
         let one_bit =
             [0x80, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380].map(|at| sgi_base(at) + 4 * after);
@@ -218,7 +219,8 @@ fn redistributor() -> Vec<RegisterArray> {
     registers
 }
 
-/// With 64 KiB pages, a flat collection table, and nothing held.
+/// Returns the registers of an ITS with 64 KiB pages, a flat collection table, and no held
+/// collections.
 fn its() -> Vec<RegisterArray> {
     let both_views = |value: u64| [value; 2];
     vec![
@@ -230,7 +232,7 @@ fn its() -> Vec<RegisterArray> {
         zero("MPIDR", 0x0018, 1),
         zero("STATUSR", 0x0040, 1),
         double(zero("UMSIR", 0x0048, 1)),
-        // As KVM: bits that are RES0 read as they were written, and the queue is aligned to 64 KiB.
+        // As in KVM: RES0 bits read as written, and the queue is aligned to 64 KiB.
         double(one("CBASER", 0x0080, both_views(0), both_views(0xffff_ffff_ffff_0fff))),
         double(zero("CWRITER", 0x0088, 1)),
         double(zero("CREADR", 0x0090, 1)),
@@ -288,11 +290,11 @@ fn its_registers_read_as_the_manual_says() {
     check(ITS, &its());
 }
 
-/// Result of an access to a system register; `None` is an exception.
+/// Result of an access to a system register. `None` is an exception.
 type Answer = Option<u64>;
 
-/// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0. Then its values after reset and
-/// after all ones, in both views. `None`: it cannot be read.
+/// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, followed by its values after
+/// reset and after all ones, in both views. `None` if it cannot be read.
 type SystemRegister = (&'static str, [u16; 3], [[Answer; 2]; 2], Access);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -302,19 +304,19 @@ enum Access {
     WriteOnly,
 }
 
-/// A register that both views have.
+/// Returns the values of a register that exists in both views.
 const fn both(reset: u64, written: u64) -> [[Answer; 2]; 2] {
     [[Some(reset), Some(written)]; 2]
 }
 
-/// A register of Group 0.
+/// Returns the values of a register of Group 0.
 const fn single(reset: u64, written: u64) -> [[Answer; 2]; 2] {
     [[Some(reset), Some(written)], [None, None]]
 }
 
 const ABSENT: [[Answer; 2]; 2] = [[None; 2]; 2];
 
-/// With five priority bits and extended ranges.
+/// System registers with five priority bits and extended ranges.
 const SYSTEM_REGISTERS: [SystemRegister; 27] = {
     use Access::{ReadOnly, ReadWrite, WriteOnly};
     [

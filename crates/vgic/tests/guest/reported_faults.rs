@@ -1,5 +1,5 @@
-//! Faults seen in other models, beside those at the ITS (`its/tests/known_mistakes.rs`) and in list
-//! registers (`lists`).
+//! Mistakes seen in other models, in addition to those of the ITS (`its/tests/known_mistakes.rs`)
+//! and of list registers (`lists`).
 
 use crate::machine::{Machine, memory};
 use doorbell_test_support::guest::Ram;
@@ -18,8 +18,8 @@ const QUEUE: Range<u64> = 0x4002_0000..0x4002_1000;
 const TABLES: Range<u64> = 0x4003_0000..0x4004_0000;
 const ITS: u64 = 0x0808_0000;
 
-/// Memory that has an LPI configuration table, a pending table, a command queue and ITS tables, and
-/// panics on every access outside of them.
+/// Memory that contains an LPI configuration table, a pending table, a command queue and ITS
+/// tables, and panics on any access outside of them.
 struct OnlyTables(Arc<VmMemory<Ram>>);
 
 impl GuestMemory for OnlyTables {
@@ -38,7 +38,7 @@ impl GuestMemory for OnlyTables {
     }
 }
 
-/// Maps events 0 and 1 of device 1 to these LPIs at the one redistributor.
+/// Maps events 0 and 1 of device 1 to these LPIs at the only redistributor.
 fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
     let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
     let event =
@@ -61,7 +61,7 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
         gic.write(ITS + u64::from(offset), AccessWidth::Double, value).unwrap();
     };
     for table in [0, 1] {
-        // The model keeps what is in them to itself.
+        // The model keeps the mappings in host memory, so it never accesses these tables.
         let base = Baser::new()
             .with_page_size(PageSize::Size64K)
             .with_address(TABLES.start)
@@ -93,7 +93,7 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
     write(gicr::PROPBASER.offset(), CONFIGURATION.start | 15);
     write(gicr::PENDBASER.offset(), PENDING.start & !0xffff);
     gic.write(frame, AccessWidth::Word, 1).unwrap();
-    // The second one is an LPI of the distributor's, beyond this redistributor's tables.
+    // The second one is an LPI of the distributor, but beyond this redistributor's tables.
     map_events(&gic, &memory, [0xffff, 0xf_ffff]);
 
     for intid in [0, 1023, 8191, 8192, 0xffff, 0x1_0000, 0xf_ffff, 0x10_0000, 0xffff_ffff, u64::MAX]
@@ -110,9 +110,9 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
     assert_eq!(gic.events().count(FaultReason::LpiTable), 0);
     assert!(
         gic.events().count(FaultReason::NoSuchInterrupt) >= 3,
-        "INTIDs that are no LPI are counted"
+        "INTIDs that are not LPIs must be counted"
     );
     let mut last = [0];
     memory.0.read(PENDING.end - 1, &mut last).unwrap();
-    assert_eq!(last, [0x80], "what was pending is in the table");
+    assert_eq!(last, [0x80], "the pending LPI must be in the table");
 }

@@ -1,5 +1,5 @@
-//! SGIs: whom `ICC_SGI1R_EL1` and its kin reach (IHI 0069 §12.2), by affinity at every level, and
-//! by group.
+//! Targets of SGIs sent through `ICC_SGI1R_EL1`, `ICC_SGI0R_EL1` and `ICC_ASGI1R_EL1` (IHI 0069
+//! §12.2), by affinity at every level and by group.
 
 use crate::machine::Machine;
 use gic_arch::icc::SysRegEncoding;
@@ -11,7 +11,7 @@ const SGI0R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 7);
 const SGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 5);
 const ASGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 6);
 
-/// Neighbours in each level of the affinity, and in each range of sixteen.
+/// Neighbors at each affinity level, and in each range of sixteen.
 const AFFINITIES: [Affinity; 9] = [
     Affinity::new(0, 0, 0, 0),
     Affinity::new(0, 0, 0, 15),
@@ -33,7 +33,7 @@ fn machine(security: SecurityView) -> Machine {
     Machine::running(config)
 }
 
-/// The CPUs that have the SGI pending.
+/// Returns the CPUs at which the SGI is pending.
 fn reached(machine: &Machine, sgi: u32) -> Vec<usize> {
     let pending = |cpu: &usize| {
         let address = machine.frame(*cpu) + u64::from(gicr::ISPENDR.offset());
@@ -42,7 +42,7 @@ fn reached(machine: &Machine, sgi: u32) -> Vec<usize> {
     (0..AFFINITIES.len()).filter(pending).collect()
 }
 
-/// The register's value by its bit numbers in the manual.
+/// Encodes a register value by the bit numbers in the manual.
 fn to(sgi: u64, affinity: Affinity) -> u64 {
     let [aff3, aff2, aff1, aff0] = affinity.levels().map(u64::from);
     aff3 << 48 | (aff0 / 16) << 44 | aff2 << 32 | sgi << 24 | aff1 << 16 | 1 << (aff0 % 16)

@@ -1,5 +1,5 @@
-//! The protocol by which vCPUs sleep and are kicked: no wake-up is lost, and one departure costs
-//! one kick at most.
+//! The protocol by which vCPUs sleep and are kicked: no wake-up may be lost, and one departure may
+//! cause at most one kick.
 
 use crate::machine::Machine;
 use doorbell_test_support::guest::Kicks;
@@ -15,7 +15,7 @@ use vgic::{Sleep, Vcpu, Vgic, VgicConfig};
 
 const SPI: u32 = 40;
 
-/// A running machine with an edge SPI for CPU 0.
+/// Creates a running machine with an edge-triggered SPI for CPU 0.
 fn machine() -> Machine {
     let machine = Machine::running(VgicConfig::new(2));
     machine.make_edge(SPI);
@@ -139,19 +139,20 @@ fn a_write_without_change_kicks_nobody() {
 const SENDERS: u32 = 3;
 const MESSAGES: u64 = 100_000;
 const CPUS: usize = 2;
-/// Sent when all is done: each vCPU stops.
+/// The SPI that is sent at the end and makes each vCPU stop.
 const STOP: u32 = 7;
 
-/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler read.
+/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler has
+/// read.
 struct Board {
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// Departures that vCPUs announced.
+    /// Number of departures that vCPUs announced.
     departures: AtomicUsize,
     stop: AtomicBool,
 }
 
-/// A vCPU: sleeps until kicked, handles what is there.
+/// Runs a vCPU, which sleeps until it is kicked and then handles its interrupts.
 fn run(mut vcpu: Vcpu, kicks: &Kicks, board: &Board) {
     let (cpu, mut heard) = (vcpu.cpu().index(), 0);
     while !board.stop.load(Ordering::SeqCst) {
@@ -161,7 +162,7 @@ fn run(mut vcpu: Vcpu, kicks: &Kicks, board: &Board) {
                 if let Some(device) =
                     intid.checked_sub(SPI.into()).and_then(|device| usize::try_from(device).ok())
                 {
-                    // Relaxed: the interrupt itself must carry what was written before it.
+                    // Relaxed, because the interrupt itself must order the device's earlier write.
                     let number = board.sent[device].load(Ordering::Relaxed);
                     board.seen[device].fetch_max(number, Ordering::SeqCst);
                 }
@@ -250,12 +251,12 @@ fn wait_until(done: impl Fn() -> bool) {
         }
         thread::sleep(Duration::from_millis(1));
     }
-    panic!("a message was lost");
+    panic!("the condition was not met in time: a message was lost");
 }
 
-/// Sends the next message as soon as the last one was handled. Just then the vCPU is about to
-/// sleep, or to forget the interrupt as stale. A kick makes no system call, so that senders and
-/// vCPU meet at every instruction.
+/// Sends the next message as soon as the last one was handled. At that time, the vCPU is about to
+/// sleep, or to discard the interrupt as stale. A kick makes no system call, so senders and the
+/// vCPU can interleave at every instruction.
 #[test]
 fn a_vcpu_falling_asleep_loses_no_message() {
     const ROUNDS: u64 = 100_000;
@@ -298,7 +299,7 @@ fn a_vcpu_falling_asleep_loses_no_message() {
                 });
                 if !rung {
                     ended.store(10, Ordering::SeqCst);
-                    panic!("slept over a message after {seen:?}");
+                    panic!("the vCPU slept despite a message after {seen:?}");
                 }
                 vcpu.returned();
             }
@@ -306,8 +307,8 @@ fn a_vcpu_falling_asleep_loses_no_message() {
     });
 }
 
-/// A 1-of-N interrupt comes just as the first of two vCPUs begins or ceases to take part.
-/// Afterwards it is with the one that takes part.
+/// A 1-of-N interrupt arrives just as the first of two vCPUs starts or stops participating.
+/// Afterwards, it must be with the participating one.
 fn comes_just_as_a_vcpu(joins: bool) {
     const ROUNDS: u64 = 10_000;
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
@@ -344,7 +345,7 @@ fn comes_just_as_a_vcpu(joins: bool) {
             taken != u64::from(SPI)
         });
         begun.store(ROUNDS, Ordering::SeqCst);
-        assert_eq!(lost, None, "the round whose interrupt went to nobody");
+        assert_eq!(lost, None, "no vCPU received the interrupt of this round");
     });
 }
 
@@ -358,7 +359,7 @@ fn a_leaving_vcpu_loses_no_one_of_n_interrupt() {
     comes_just_as_a_vcpu(false);
 }
 
-/// `false`: it took too long.
+/// Spins until `done` returns `true`. Returns `false` on a timeout.
 fn spin_until(done: impl Fn() -> bool) -> bool {
     let start = std::time::Instant::now();
     for turn in 0u32.. {
@@ -424,7 +425,7 @@ fn an_sgi_wakes_its_target() {
     assert_eq!(machine.acknowledge(1), 3);
 }
 
-/// A vCPU that powers down: its CPU interface takes nothing, its redistributor sleeps.
+/// Powers a vCPU down: its CPU interface accepts no interrupts, and its redistributor sleeps.
 fn power_down(machine: &mut Machine) -> Sleep {
     machine.msr(0, icc::IGRPEN1.encoding(), 0);
     machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
@@ -439,7 +440,10 @@ fn an_untaken_interrupt_wakes_a_powered_down_cpu() {
     pulse(&machine.gic, SPI);
 
     assert_eq!(machine.kicks.of(0), 1);
-    assert!(!machine.vcpus[0].irq_pending(), "not before the guest wakes its redistributor");
+    assert!(
+        !machine.vcpus[0].irq_pending(),
+        "the interrupt must not be signaled before the guest wakes its redistributor"
+    );
 }
 
 #[test]
@@ -525,7 +529,7 @@ fn a_vcpu_on_again_keeps_private_interrupts() {
 
     machine.msr(0, icc::PMR.encoding(), 0xff);
     machine.msr(0, icc::IGRPEN1.encoding(), 1);
-    assert_eq!(machine.acknowledge(0), 1023, "it is still active");
+    assert_eq!(machine.acknowledge(0), 1023, "the interrupt must still be active");
     let active = gicr::ICACTIVER.locate(timer).unwrap();
     machine.write_gicr(0, active.register(), active.mask());
     assert_eq!(machine.acknowledge(0), 27);

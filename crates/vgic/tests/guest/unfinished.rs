@@ -1,4 +1,4 @@
-//! More than one access may do: what is left goes on though the guest asks for nothing more.
+//! More work than one access may do: the rest must continue even if the guest does not poll for it.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::gits;
@@ -12,16 +12,16 @@ use vgic::{GuestMemory, Progress, Sleep, VgicConfig};
 const CONFIGURATION: u64 = RAM + 0x10_0000;
 const PENDING: u64 = RAM + 0x20_0000;
 const FIRST: u32 = 8192;
-/// More commands than an access executes.
+/// More commands than one access executes.
 const EVENTS: u32 = 1500;
-/// Pieces of work after which it is never done.
+/// Number of pieces of work after which a test gives up.
 const MANY: usize = 1000;
 
 fn config(cpus: u16) -> VgicConfig {
     VgicConfig::new(cpus).with_lpi_id_bits(Some(16)).with_its(vec![ItsConfig::new(ITS)])
 }
 
-/// An ITS with a device of 2^11 events, none of them mapped. All LPIs are enabled.
+/// Creates a machine whose ITS has a device with 2^11 unmapped events. All LPIs are enabled.
 fn machine(cpus: u16) -> Machine {
     let machine = Machine::running(config(cpus));
     machine.ram.write(CONFIGURATION, &vec![0xa1; 57_344]).unwrap();
@@ -41,11 +41,15 @@ fn map(event: u32) -> Command {
     Command::Mapti { device, event: EventId::new(event), intid: FIRST + event, collection }
 }
 
-/// Maps all events and rings the last one, in more commands than an access executes.
+/// Maps all events and signals the last one, with more commands than one access executes.
 fn map_and_ring(machine: &Machine) {
     let ring = Command::Int { device: DeviceId::new(1), event: EventId::new(EVENTS - 1) };
     machine.queue((0..EVENTS).map(map).chain([ring]));
-    assert_eq!(send(machine, EVENTS - 1), Delivery::Blocked, "one access executes all commands");
+    assert_eq!(
+        send(machine, EVENTS - 1),
+        Delivery::Blocked,
+        "one access must not execute all commands"
+    );
 }
 
 fn send(machine: &Machine, event: u32) -> Delivery {
@@ -56,8 +60,7 @@ fn last() -> u64 {
     u64::from(FIRST + EVENTS - 1)
 }
 
-/// Runs vCPU 0's monitor while the guest only waits: asks whether to sleep, and sleeps until a
-/// kick.
+/// Runs vCPU 0's monitor while the guest only waits: prepares to sleep, and sleeps until a kick.
 fn waits(machine: &mut Machine) -> Option<u64> {
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);
@@ -79,7 +82,7 @@ fn surplus_commands_end_while_the_guest_waits() {
     map_and_ring(&machine);
     assert_eq!(waits(&mut machine), Some(last()));
     machine.end(0, last());
-    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready, "nothing is left");
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready, "no work must be left");
 }
 
 #[test]
@@ -89,10 +92,7 @@ fn surplus_commands_end_while_the_guest_runs() {
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);
         let inputs = machine.vcpus[0].enter_guest();
-        assert!(
-            inputs.irq || machine.kicks.of(0) > kicks,
-            "the guest runs on and nobody brings it back"
-        );
+        assert!(inputs.irq || machine.kicks.of(0) > kicks, "the guest continues without a kick");
         machine.vcpus[0].returned();
         if inputs.irq {
             break;
@@ -117,10 +117,10 @@ fn surplus_commands_end_with_list_registers() {
         if registers.list.iter().any(|register| u64::from(register.virtual_intid()) == last()) {
             return;
         }
-        assert!(machine.kicks.of(0) > kicks, "the guest runs on and nobody brings it back");
+        assert!(machine.kicks.of(0) > kicks, "the guest continues without a kick");
         vcpu = Some(guest.exit(&registers));
     }
-    panic!("it is never done");
+    panic!("the work is never done");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_restored_queue_that_was_half_worked_goes_on() {
         }
         target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
         let kicks = target.kicks.of(0) + target.kicks.of(1);
-        assert_eq!(kicks, usize::from(asleep), "who sleeps is kicked");
+        assert_eq!(kicks, usize::from(asleep), "only a sleeping vCPU must be kicked");
         assert_eq!(waits(&mut target), Some(last()), "asleep: {asleep}");
     }
 }
@@ -201,8 +201,8 @@ fn a_monitor_without_vcpus_polls() {
     assert_eq!(send(&machine, EVENTS - 1), Delivery::Pending);
 }
 
-/// Repeats a write as a vCPU does that enters the guest without advancing its PC. How often did it
-/// take?
+/// Repeats a write, as a vCPU does that enters its guest without advancing the PC. Returns the
+/// number of writes.
 fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
     for times in 1..MANY {
         if machine.gic.begin_write(address, Word, value).unwrap() == Progress::Done {
@@ -210,7 +210,7 @@ fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
             return times;
         }
     }
-    panic!("it is never done");
+    panic!("the write is never done");
 }
 
 #[test]
@@ -239,6 +239,10 @@ fn enabling_is_done_in_pieces_on_request() {
         machine.write(address, Word, 0);
         settle(&machine);
         machine.write(address, Word, 1);
-        assert_eq!(machine.read(address, Word) & 1, 1, "an ordinary write is done when it returns");
+        assert_eq!(
+            machine.read(address, Word) & 1,
+            1,
+            "an ordinary write must be done when it returns"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! vCPUs that enter again with nothing in list registers: what changed meanwhile is loaded.
+//! vCPUs that enter repeatedly with empty list registers must load changes that occurred in
+//! between.
 
 use crate::its::Translated;
 use crate::machine::Machine;
@@ -17,20 +18,20 @@ fn machine() -> Machine {
     machine
 }
 
-/// A vCPU that was in its guest twice, where nothing happened.
+/// Returns a vCPU that was in its guest twice without any event.
 fn idle(machine: &mut Machine) -> ListRegisterVcpu {
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
     unchanged(unchanged(vcpu))
 }
 
-/// Enters the guest and exits with what was loaded.
+/// Enters the guest, and exits with the loaded state unchanged.
 fn unchanged(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     let inside = vcpu.enter();
     let left = *inside.interface();
     inside.exit(&left)
 }
 
-/// Exits with what was loaded, but for a `change`.
+/// Exits with the loaded state, except for `change`.
 fn exit(inside: InGuest, change: impl FnOnce(&mut VirtualInterface)) -> ListRegisterVcpu {
     let mut left = *inside.interface();
     change(&mut left);
@@ -164,12 +165,12 @@ fn a_masked_interrupt_after_a_sleep_is_listed() {
     let mut vcpu = unchanged(unchanged(vcpu.with_list_registers(vtr(4, 5)).unwrap()));
     machine.gic.set_line(Line::Spi(SPI), Level::High);
 
-    assert_eq!(vcpu.prepare_to_sleep(), vgic::Sleep::Ready, "it is masked");
+    assert_eq!(vcpu.prepare_to_sleep(), vgic::Sleep::Ready, "the interrupt is masked");
 
     assert_eq!(listed(&vcpu.enter()), [(SPI, ListRegisterState::Pending)]);
 }
 
-/// Disables a group. Is the write complete?
+/// Disables a group. Returns `true` if the write is complete.
 fn disables_a_group(machine: &Machine) -> bool {
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     !gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap()).rwp()
@@ -184,7 +185,7 @@ fn no_write_waits_for_an_idle_vcpu() {
 
     let _inside = unchanged(vcpu).enter();
 
-    assert!(disables_a_group(&machine), "in its guest");
+    assert!(disables_a_group(&machine), "the vCPU is in its guest");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A machine with an ITS whose guest has mapped what there is to map.
+//! A machine with an ITS whose guest has mapped all events and collections.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::Priority;
@@ -12,8 +12,8 @@ const CONFIGURATION: u64 = RAM + 0x10_0000;
 const PENDING: u64 = RAM + 0x20_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(1);
 
-/// Device 1 has 16 events, mapped to LPIs from 8192 on, of ever less urgent priorities; collection
-/// n is vCPU n.
+/// A machine whose device 1 has 16 events, mapped to LPIs starting at 8192 with increasingly less
+/// urgent priorities. Collection n is mapped to vCPU n.
 pub(crate) struct Translated {
     pub(crate) machine: Machine,
 }
@@ -56,12 +56,12 @@ impl Translated {
         self.machine.ram.write(CONFIGURATION + u64::from(event), &[byte]).unwrap();
     }
 
-    /// Puts commands into the queue and rings.
+    /// Writes commands to the queue, and updates `GITS_CWRITER`.
     pub(crate) fn run(&self, commands: impl IntoIterator<Item = Command>) {
         self.machine.queue(commands);
     }
 
-    /// Is the queue worked off?
+    /// Returns `true` if the queue is empty.
     pub(crate) fn is_done(&self) -> bool {
         self.machine.is_queue_done()
     }

@@ -1,5 +1,5 @@
 //! Virtual interrupts that are linked to physical ones. A physical interrupt is active from the
-//! moment when the hypervisor took it until the guest has deactivated the virtual one, and no
+//! time at which the hypervisor takes it until the guest has deactivated the virtual one, and no
 //! longer.
 
 use crate::machine::Machine;
@@ -16,12 +16,12 @@ use vgic::{InGuest, LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig}
 const SPI: u32 = 40;
 const PHYSICAL: u32 = 77;
 
-/// The physical distributor: what is high, and what is active.
+/// The physical distributor: inputs that are high, and active interrupts.
 #[derive(Default)]
 struct Distributor {
     high: Mutex<BTreeSet<u32>>,
     active: Mutex<BTreeSet<u32>>,
-    /// Number of times that a level was sampled.
+    /// Number of samples of a level.
     asked: AtomicUsize,
 }
 
@@ -58,7 +58,7 @@ impl PhysicalInterrupts for Distributor {
     }
 }
 
-/// Nobody hears of linked interrupts.
+/// The observer is not notified of linked interrupts.
 impl LineObserver for Distributor {
     fn deactivated(&self, line: Line) {
         panic!("{line:?} is linked");
@@ -70,7 +70,7 @@ struct Board {
     distributor: Arc<Distributor>,
 }
 
-/// A guest of two vCPUs whose SPI 40 is linked to a physical one.
+/// Creates a guest with two vCPUs whose SPI 40 is linked to a physical interrupt.
 fn board() -> Board {
     let machine = Machine::running(VgicConfig::new(2));
     for spi in SPI..SPI + 4 {
@@ -83,10 +83,13 @@ fn board() -> Board {
 }
 
 impl Board {
-    /// The device signals, and the hypervisor takes it.
+    /// Makes the device signal, and the hypervisor take the interrupt.
     fn fire(&self) {
         self.distributor.set(Level::High);
-        assert!(self.distributor.active.lock().unwrap().insert(PHYSICAL), "it is active");
+        assert!(
+            self.distributor.active.lock().unwrap().insert(PHYSICAL),
+            "the physical interrupt is already active"
+        );
         self.machine.gic.set_line(Line::Spi(SPI), Level::High);
     }
 
@@ -103,7 +106,7 @@ impl Board {
         self.machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap()) >> 8 & 1 != 0
     }
 
-    /// The hardware's deactivations reach the physical distributor.
+    /// Exits, after forwarding the hardware's deactivations to the physical distributor.
     fn exit(&self, inside: InGuest, hardware: &mut Hardware) -> ListRegisterVcpu {
         self.deactivate(hardware);
         inside.exit(&hardware.registers)
@@ -120,7 +123,7 @@ fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
     (inside, hardware)
 }
 
-/// State and physical INTID of what is in list registers.
+/// Returns the states and physical INTIDs of the interrupts in list registers.
 fn listed(hardware: &Hardware) -> Vec<(ListRegisterState, Option<u16>)> {
     let used = hardware.registers.list.iter().filter(|it| it.state() != Invalid);
     used.map(|it| (it.state(), it.hw().then_some(it.physical_intid()))).collect()
@@ -149,8 +152,8 @@ fn a_linked_interrupt_ends_without_an_exit() {
     }
 }
 
-/// Creates a board whose guest has the interrupt disabled when it fires, and then has its device
-/// lower the input.
+/// Creates a board whose guest has the interrupt disabled when it fires, and whose device then
+/// lowers the input.
 fn fallen_while_disabled() -> Board {
     let board = board();
     board.set(gicd::ICENABLER, SPI);
@@ -176,7 +179,11 @@ fn a_level_that_holds_is_asked_for_where_it_matters() {
     let (inside, mut hardware) = enter(board.vcpu(4));
     let vcpu = board.exit(inside, &mut hardware);
     assert!(!board.is_pending());
-    assert_eq!(board.distributor.asked.swap(0, SeqCst), 0, "it is not held by its input");
+    assert_eq!(
+        board.distributor.asked.swap(0, SeqCst),
+        0,
+        "an edge-triggered interrupt is not held by its input"
+    );
     board.fire();
     assert!(board.is_pending());
     let (_inside, hardware) = enter(vcpu);
@@ -197,11 +204,11 @@ fn a_level_lowered_by_the_hypervisor_fires_again() {
 enum End {
     /// In the guest, by the hardware.
     Listed,
-    /// By a trapped EOI.
+    /// Through a trapped EOI.
     Trapped,
-    /// By `ICACTIVER`.
+    /// Through `ICACTIVER`.
     Register,
-    /// By `ICACTIVER`, while it is in a list register.
+    /// Through `ICACTIVER`, while the interrupt is listed.
     RegisterWhileListed,
 }
 
@@ -262,7 +269,7 @@ fn a_linked_one_is_never_pending_and_active() {
     assert_eq!(listed(&hardware), [(Active, Some(77))]);
     hardware.end(1, SPI);
     let vcpu = board.exit(inside, &mut hardware);
-    assert_eq!(listed(&enter(vcpu).1), [(Pending, None)], "the guest's own");
+    assert_eq!(listed(&enter(vcpu).1), [(Pending, None)], "the guest made this interrupt pending");
 }
 
 #[test]
@@ -294,7 +301,7 @@ fn a_moved_vcpu_says_what_is_physically_active() {
     hardware.end(1, SPI);
     let _vcpu = board.exit(inside, &mut hardware);
     assert!(!is_active(), "ended");
-    assert!(!gic.is_physical_active(Line::Spi(4000)), "no such line");
+    assert!(!gic.is_physical_active(Line::Spi(4000)), "the line must not exist");
 }
 
 #[test]
@@ -351,7 +358,11 @@ fn a_timer_of_each_vcpu_is_linked_by_itself() {
     assert_eq!(listed(&hardware), [(Pending, Some(27))]);
     timers.are_off.store(true, SeqCst);
     let _vcpu = inside.exit(&hardware.registers);
-    assert_eq!(*timers.ended.lock().unwrap(), [line(1)], "its level has fallen");
+    assert_eq!(
+        *timers.ended.lock().unwrap(),
+        [line(1)],
+        "only the timer whose level has fallen must be deactivated"
+    );
 }
 
 #[test]
@@ -392,11 +403,12 @@ fn a_vcpu_dropped_in_the_guest_loses_nothing() {
 
     drop(inside);
 
-    assert!(!rwp(&machine), "nobody waits for it");
-    assert_eq!(machine.acknowledge(0), u64::from(SPI), "the other vCPU takes it");
+    assert!(!rwp(&machine), "no write must wait for a dropped vCPU");
+    assert_eq!(machine.acknowledge(0), u64::from(SPI), "the other vCPU must take the interrupt");
 }
 
-/// The hypervisor hears the physical input by its interrupt alone, and never lowers the line.
+/// The hypervisor learns of the physical input only through its interrupt, and never lowers the
+/// line.
 #[test]
 fn a_level_taken_for_an_edge_comes_each_time() {
     let mut board = board();

@@ -1,5 +1,5 @@
-//! LPIs in list registers: no active state, recalled by commands, and the same for the guest as
-//! without.
+//! LPIs in list registers: they have no active state, commands recall them, and the guest sees the
+//! same interrupts as without list registers.
 
 use crate::half::{ExitPolicy, Half};
 use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};
@@ -17,7 +17,8 @@ use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 8192;
 
-/// vCPU 0 of two with list registers, in the guest, with event 0 in its first one.
+/// Returns vCPU 0 of two, with list registers, in its guest, with event 0 in the first list
+/// register.
 fn listed() -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
     listed_in(Translated::new(2))
 }
@@ -50,7 +51,7 @@ fn an_lpi_is_listed_pending_without_maintenance() {
     assert_eq!(hardware.acknowledge(1), FIRST);
     assert_eq!(hardware.registers.list[0].state(), Invalid, "an LPI is never active");
     hardware.end(1, FIRST);
-    assert_eq!(hardware.registers.hcr.eoi_count(), 0, "nothing is to be deactivated");
+    assert_eq!(hardware.registers.hcr.eoi_count(), 0, "an LPI must not be deactivated");
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_command_for_a_listed_lpi_awaits_the_exit() {
         assert_eq!(
             translated.machine.read_gicr(1, gicr::SYNCR),
             0,
-            "nothing was invalidated there"
+            "the other redistributor invalidated nothing"
         );
 
         let _first = inside.exit(&hardware.registers);
@@ -127,7 +128,7 @@ fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
     assert_eq!([syncr(0), syncr(1)], [0, 0]);
 }
 
-/// Two vCPUs take turns in being recalled by writes to the distributor, so that one always is.
+/// Two vCPUs are alternately recalled by writes to the distributor, so that one of them always is.
 #[test]
 fn sync_ends_although_others_go_on_recalling() {
     let (translated, first, left, second) = listed();
@@ -156,7 +157,7 @@ fn sync_ends_although_others_go_on_recalling() {
     recall(40);
     assert!(!translated.is_done(), "the second vCPU has not exited");
     let (_second, _) = enter(second.exit(&other.registers));
-    assert!(translated.is_done(), "each has exited since");
+    assert!(translated.is_done(), "both vCPUs have exited since the SYNC");
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn a_moved_lpi_is_listed_once_at_a_time() {
     assert_eq!(new.registers.list[0].state(), Invalid);
     let _first = inside.exit(&hardware.registers);
 
-    assert_eq!(translated.machine.kicks.of(1), 1, "now it is ready there");
+    assert_eq!(translated.machine.kicks.of(1), 1, "the LPI is now ready at the new vCPU");
     let (_second, new) = enter(second.exit(&new.registers));
     assert_eq!(new.registers.list[0].virtual_intid(), FIRST);
 }
@@ -275,11 +276,11 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A machine and its vCPUs' halves.
+/// A machine and its vCPU halves.
 struct Side {
     translated: Translated,
     halves: Vec<Half>,
-    /// To be attended, for both.
+    /// A vCPU of either machine needs attention.
     kicked: Arc<AtomicBool>,
     handled: [Vec<u64>; 2],
 }
@@ -297,7 +298,7 @@ impl Side {
         Self { halves, kicked, translated, handled: [vec![], vec![]] }
     }
 
-    /// Exits and enters as after a kick. What a vCPU brings back may be the other's.
+    /// Exits and enters, as after kicks. An exit may make an interrupt pending at the other vCPU.
     fn attend(&mut self) {
         for _ in 0..2 {
             for half in &mut self.halves {
@@ -332,7 +333,7 @@ impl Side {
             }
         };
         self.attend();
-        assert!(self.translated.is_done(), "after everybody exited, SYNC is done");
+        assert!(self.translated.is_done(), "SYNC must complete after all vCPUs have exited");
         answer
     }
 
@@ -341,7 +342,8 @@ impl Side {
         0
     }
 
-    /// Takes all that is pending at a vCPU, in ascending order: LPIs of equal priority take turns.
+    /// Takes all pending interrupts of a vCPU, in ascending order, because LPIs of equal priority
+    /// are unordered.
     fn drain(&mut self, cpu: usize) -> Vec<u64> {
         while !self.handled[cpu].is_empty() {
             self.apply(Op::End(cpu));
@@ -360,7 +362,7 @@ impl Side {
 }
 
 impl Reference {
-    /// Applies the op. Returns whether it may have answered this.
+    /// Applies the op. Returns `true` if the answer is allowed.
     fn follow(&mut self, op: Op, answer: u64) -> bool {
         match op {
             Op::Send(event) => self.message(event),
@@ -405,7 +407,8 @@ proptest! {
     ) {
         let (mut side, mut reference) = (Side::new(lists), Reference::new(Translated::EVENTS));
         for op in ops {
-            // A configuration byte may be read again or not where an event does not target the CPU.
+            // A configuration byte may or may not be read again if an event does not target the
+            // CPU.
             if !matches!(op, Op::Enable(..)) {
                 let answer = side.apply(op);
                 prop_assert!(reference.follow(op, answer), "{:?}: {} is not pending", op, answer);

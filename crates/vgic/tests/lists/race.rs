@@ -1,6 +1,5 @@
-//! Interrupts that come while registers change, and while vCPUs are in the guest with few list
-//! registers. Each is handled, without anything happening afterwards that would make a vCPU look
-//! again.
+//! Interrupts that arrive while registers change, and while vCPUs run their guests with few list
+//! registers. Each must be handled without any later event that would make a vCPU check again.
 
 use crate::half::{ExitPolicy, Half, Kicked};
 use crate::machine::Machine;
@@ -17,17 +16,19 @@ use vgic::{AccessWidth, VgicConfig};
 const SPIS: [u32; 3] = [40, 41, 42];
 const ROUNDS: u64 = 6_000;
 
-/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler read.
+/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler has
+/// read.
 #[derive(Default)]
 struct Board {
     sent: [AtomicU64; SPIS.len()],
     seen: [AtomicU64; SPIS.len()],
-    /// By vCPU: its guest looks at no interrupts.
+    /// By vCPU, `true` if its guest masks interrupts.
     masked: [AtomicBool; 2],
     stop: AtomicBool,
 }
 
-/// A vCPU whose guest handles what it is signalled, and exits for kicks and maintenance alone.
+/// Runs a vCPU whose guest handles signaled interrupts, and that exits only for kicks and
+/// maintenance.
 fn run(mut half: Half, masked: &AtomicBool, board: &Board) {
     while !board.stop.load(Ordering::SeqCst) {
         half.attend();
@@ -37,7 +38,7 @@ fn run(mut half: Half, masked: &AtomicBool, board: &Board) {
         }
         let intid = half.read_sysreg(icc::IAR1.encoding()).unwrap();
         if let Some(device) = SPIS.iter().position(|spi| u64::from(*spi) == intid) {
-            // Relaxed: the interrupt itself must carry what was written before it.
+            // Relaxed, because the interrupt itself must order the device's earlier write.
             let number = board.sent[device].load(Ordering::Relaxed);
             board.seen[device].fetch_max(number, Ordering::SeqCst);
             half.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
@@ -53,7 +54,7 @@ fn set_bit(machine: &Machine, field: IntIdField, spi: u32) {
     machine.write_gicd(at.register(), at.mask());
 }
 
-/// Changes something, and leaves each interrupt deliverable.
+/// Changes a register, and leaves each interrupt deliverable.
 fn change_a_register(machine: &Machine, round: u64) {
     let spi = SPIS[usize::try_from(round / 9).unwrap() % SPIS.len()];
     let cpu = usize::from(round / 3 % 2 == 1);
@@ -96,7 +97,7 @@ fn change_a_register(machine: &Machine, round: u64) {
     }
 }
 
-/// Devices pulse their lines, all in each round.
+/// Makes all devices pulse their lines, once per round.
 fn send(machine: &Machine, board: &Board, round: u64) {
     for (spi, sent) in SPIS.into_iter().zip(&board.sent) {
         sent.store(round, Ordering::Relaxed);
@@ -104,7 +105,7 @@ fn send(machine: &Machine, board: &Board, round: u64) {
     }
 }
 
-/// `false`: it took too long.
+/// Waits until `done` returns `true`. Returns `false` on a timeout.
 fn wait_until(done: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while !done() {
@@ -116,8 +117,8 @@ fn wait_until(done: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Two vCPUs, with one list register and with two. In each round devices pulse their lines while
-/// `disturb` is done.
+/// Runs two vCPUs, with one and with two list registers. In each round, devices pulse their lines
+/// while `disturb` runs.
 fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
     let kicked = Arc::new(Kicked::new(2));
     let config = VgicConfig::new(2).with_one_of_n(true);
@@ -151,7 +152,7 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
         });
         begun.store(ROUNDS, Ordering::SeqCst);
         board.stop.store(true, Ordering::SeqCst);
-        assert_eq!(lost, None, "the round in which one was lost");
+        assert_eq!(lost, None, "an interrupt was lost in this round");
     });
 }
 

@@ -1,20 +1,21 @@
-//! Pending LPIs as plainly as they can be: a set per CPU. Shares no code with the model.
+//! A deliberately simple model of pending LPIs: a set per CPU. Shares no code with the model.
 
 use std::collections::BTreeSet;
 
 /// Two CPUs, and events whose LPIs are all enabled.
 #[derive(Clone, Debug)]
 pub(crate) struct Reference {
-    /// Events' collections.
+    /// Collection of each event.
     collection: Vec<usize>,
-    /// Collections' CPUs.
+    /// CPU of each collection.
     cpu: [usize; 2],
-    /// By CPU: the events whose LPIs are pending there.
+    /// By CPU, the events whose LPIs are pending there.
     pending: [BTreeSet<u32>; 2],
 }
 
 impl Reference {
-    /// Collection n is at CPU n, all events are in collection 0.
+    /// Creates a model in which collection n is mapped to CPU n, and all events are in collection
+    /// 0.
     pub(crate) fn new(events: u32) -> Self {
         Self {
             collection: vec![0; events as usize],
@@ -31,18 +32,18 @@ impl Reference {
         self.pending[self.cpu_of(event)].insert(event);
     }
 
-    /// CLEAR.
+    /// Executes CLEAR.
     pub(crate) fn clear(&mut self, event: u32) {
         self.pending[self.cpu_of(event)].remove(&event);
     }
 
-    /// DISCARD and MAPTI.
+    /// Executes DISCARD and MAPTI.
     pub(crate) fn remap(&mut self, event: u32, collection: u16) {
         self.clear(event);
         self.collection[event as usize] = collection.into();
     }
 
-    /// MOVI.
+    /// Executes MOVI.
     pub(crate) fn movi(&mut self, event: u32, collection: u16) {
         let was_pending = self.pending[self.cpu_of(event)].remove(&event);
         self.collection[event as usize] = collection.into();
@@ -51,7 +52,7 @@ impl Reference {
         }
     }
 
-    /// MAPC.
+    /// Executes MAPC.
     pub(crate) fn mapc(&mut self, collection: u16, cpu: u16) {
         let collection = usize::from(collection);
         let old = std::mem::replace(&mut self.cpu[collection], cpu.into());
@@ -62,18 +63,18 @@ impl Reference {
         }
     }
 
-    /// MOVALL.
+    /// Executes MOVALL.
     pub(crate) fn movall(&mut self, from: u16, to: u16) {
         let moved = std::mem::take(&mut self.pending[usize::from(from)]);
         self.pending[usize::from(to)].extend(moved);
     }
 
-    /// The LPI of an event was acknowledged. Was it pending there?
+    /// Acknowledges the LPI of an event. Returns `true` if it was pending at the CPU.
     pub(crate) fn acknowledge(&mut self, cpu: usize, event: u32) -> bool {
         self.pending[cpu].remove(&event)
     }
 
-    /// Interrupts that are pending at a CPU, in ascending order.
+    /// Returns the interrupts that are pending at a CPU, in ascending order.
     pub(crate) fn pending(&self, cpu: usize) -> Vec<u32> {
         self.pending[cpu].iter().copied().collect()
     }

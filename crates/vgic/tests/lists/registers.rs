@@ -1,5 +1,5 @@
-//! Wired interrupts in list registers beyond `tests/model`: traps, maintenance, overflow, and
-//! register writes that complete with the exit.
+//! Wired interrupts in list registers, beyond `tests/model`: traps, maintenance, overflow, and
+//! register writes that complete at the exit.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
@@ -52,7 +52,7 @@ fn states(hardware: &Hardware) -> Vec<(u32, gic_arch::ich::ListRegisterState)> {
     used.map(|it| (it.virtual_intid(), it.state())).collect()
 }
 
-/// Writes down who was deactivated; lowers the line if it is told to.
+/// Records the deactivated lines.
 #[derive(Default)]
 struct Observer(Mutex<Vec<Line>>);
 
@@ -163,9 +163,9 @@ fn a_vcpu_in_its_guest_sends_sgis() {
 
     assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [0, 1]);
     let (_receiver, hardware) = again(receiver, &hardware, 4);
-    assert_eq!(states(&hardware), [(3, Pending)], "the other is in no group that is sent to");
+    assert_eq!(states(&hardware), [(3, Pending)], "the other interrupt's group is not a target");
     send(icc::SGI1R.encoding(), 4, 0).unwrap();
-    assert_eq!(machine.kicks.of(0), 1, "it leaves for its own one");
+    assert_eq!(machine.kicks.of(0), 1, "a vCPU must be kicked for an SGI to itself");
     assert!(send(icc::EOIR1.encoding(), 4, 0).is_err());
 }
 
@@ -195,7 +195,10 @@ fn dir_is_trapped_with_its_neighbours() {
     vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
         .unwrap();
     let inside = vcpu.enter();
-    assert!(inside.interface().hcr.tc(), "it may name what is active at another vCPU");
+    assert!(
+        inside.interface().hcr.tc(),
+        "DIR may name an interrupt that is active at another vCPU"
+    );
 }
 
 #[test]
@@ -279,7 +282,7 @@ fn loaded_bits_are_the_manuals() {
     );
     assert_eq!(registers.active_priorities, [[0; 4], [1 << 31, 0, 0, 0]]);
     let list = registers.list.map(gic_arch::ich::ListRegister::into_bits);
-    // A level asks for maintenance at its end, an edge does not.
+    // A level requests maintenance at its EOI, an edge does not.
     assert_eq!(list[0], 1 << 62 | 1 << 60 | 0x88 << 48 | 1 << 41 | u64::from(SPI));
     assert_eq!(list[1], 1 << 62 | 1 << 60 | 0x90 << 48 | u64::from(SPI + 1));
     assert_eq!(list[2..], [0; 14]);
@@ -331,5 +334,5 @@ fn a_list_register_vcpu_sleeps_unless_signalled() {
     hardware = entered;
     hardware.acknowledge(1);
     vcpu = inside.exit(&hardware.registers);
-    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready, "it is active");
+    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready, "the interrupt is active");
 }

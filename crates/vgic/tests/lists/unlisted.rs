@@ -1,5 +1,5 @@
-//! Interrupts that the guest ends while they are in no list register: the hardware only counts
-//! them (`ICH_HCR_EL2.EOIcount`).
+//! Interrupts that the guest ends while they are not listed: the hardware only counts their EOIs
+//! (`ICH_HCR_EL2.EOIcount`).
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
@@ -8,8 +8,8 @@ use msi_types::{Line, SetLine};
 use vgic::{AccessWidth, InGuest, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 40;
-/// Priorities of the SPIs. The first is acknowledged first, and each of the others preempts the one
-/// before.
+/// Priorities of the SPIs. The first is acknowledged first, and each of the others preempts its
+/// predecessor.
 const PRIORITIES: [u8; 3] = [0x60, 0x40, 0x20];
 
 /// A guest with three edge-triggered SPIs, and its vCPU on a CPU with one list register.
@@ -31,8 +31,8 @@ impl Board {
         board
     }
 
-    /// Creates a board whose guest has acknowledged `count` SPIs, each while it handled the one
-    /// before.
+    /// Creates a board whose guest has acknowledged `count` SPIs, each while it was handling the
+    /// previous one.
     fn nested(count: u32) -> Self {
         let mut board = Self::new();
         (FIRST..FIRST + count).for_each(|spi| board.acknowledge(spi));

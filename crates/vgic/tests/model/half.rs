@@ -1,4 +1,4 @@
-//! A vCPU's half, of either kind, with one face: a guest's accesses to system registers.
+//! A common interface to vCPU halves of either kind, for a guest's accesses to system registers.
 
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{InGuest, Inputs, ListRegisterVcpu, Undefined, Vcpu};
 
-/// The kicked vCPUs.
+/// Kick flags of the vCPUs.
 #[derive(Debug)]
 pub(crate) struct Kicked(pub(crate) Vec<Arc<AtomicBool>>);
 
@@ -24,17 +24,17 @@ impl Kick for Kicked {
     }
 }
 
-/// Exits of a vCPU with list registers.
+/// When a vCPU with list registers exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ExitPolicy {
     /// Around every access.
     Always,
-    /// On kicks, on maintenance interrupts, and for accesses that trap.
+    /// On kicks, on maintenance interrupts, and for trapped accesses.
     Needed,
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few of them")]
+#[expect(clippy::large_enum_variant, reason = "few values exist")]
 pub(crate) enum Half {
     Software(Vcpu),
     Lists(Lists),
@@ -45,14 +45,14 @@ pub(crate) struct Lists {
     mode: Option<GuestMode>,
     vtr: Vtr,
     exits: ExitPolicy,
-    /// Somebody kicked the vCPU.
+    /// The vCPU was kicked.
     kicked: Arc<AtomicBool>,
-    /// Physical interrupts that were deactivated along with virtual ones.
+    /// Physical interrupts that were deactivated together with virtual ones.
     deactivated: Vec<u32>,
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are few of them")]
+#[expect(clippy::large_enum_variant, reason = "few values exist")]
 enum GuestMode {
     Outside(ListRegisterVcpu),
     Inside(InGuest, Hardware),
@@ -115,21 +115,21 @@ impl Half {
         }
     }
 
-    /// In the guest, with nothing that asks for an exit.
+    /// Enters the guest, and exits until nothing requests an exit.
     pub(crate) fn attend(&mut self) {
         if let Self::Lists(lists) = self {
             lists.attend();
         }
     }
 
-    /// Out of the guest, with everything folded.
+    /// Leaves the guest, with all list registers folded.
     pub(crate) fn leave_guest(&mut self) {
         if let Self::Lists(lists) = self {
             lists.exit();
         }
     }
 
-    /// The vCPU is reset.
+    /// Resets the vCPU.
     pub(crate) fn reset(&mut self) {
         match self {
             Self::Software(vcpu) => vcpu.reset(),
@@ -137,13 +137,13 @@ impl Half {
         }
     }
 
-    /// Out of the guest, for good.
+    /// Leaves the guest, and converts the vCPU into one without list registers.
     pub(crate) fn into_software(mut self) -> Vcpu {
         self.leave_guest();
         match self {
             Self::Software(vcpu) => vcpu,
             Self::Lists(Lists { mode: Some(GuestMode::Outside(vcpu)), .. }) => vcpu.into_software(),
-            Self::Lists(_) => unreachable!("it has left the guest"),
+            Self::Lists(_) => unreachable!("the vCPU has left the guest"),
         }
     }
 
@@ -187,7 +187,7 @@ impl Lists {
         }
     }
 
-    /// Enters, unless the vCPU is in the guest and nothing asks it to exit.
+    /// Enters the guest, unless the vCPU is already in it and nothing requests an exit.
     fn attend(&mut self) {
         let mut unasked = 0;
         loop {
@@ -202,7 +202,7 @@ impl Lists {
             self.exit();
             self.enter();
             unasked += u32::from(!kicked);
-            assert!(unasked < 4, "a maintenance interrupt does not go away: {:?}", self.hardware());
+            assert!(unasked < 4, "a maintenance interrupt stays asserted: {:?}", self.hardware());
         }
     }
 
@@ -225,7 +225,7 @@ impl Lists {
             _ if register == icc::HPPIR0.encoding() => hardware.highest(0).into(),
             _ if register == icc::HPPIR1.encoding() => hardware.highest(1).into(),
             _ if register == icc::RPR.encoding() => hardware.running().into(),
-            _ => panic!("no register of the hardware's: {register:?}"),
+            _ => panic!("the hardware has no such register: {register:?}"),
         })
     }
 
@@ -257,7 +257,7 @@ impl Lists {
                 hardware.registers.vmcr.set_vcbpr(Ctlr::from(value).cbpr());
                 hardware.registers.vmcr.set_veoim(Ctlr::from(value).eoi_mode());
             }
-            _ => panic!("no register of the hardware's: {register:?}"),
+            _ => panic!("the hardware has no such register: {register:?}"),
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Drives model and reference side by side.
+//! Runs the model and the reference in parallel.
 
 mod compare;
 mod writes;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
 
-/// The LPI configuration table, at [`Table::BASE`]. Pending tables are promised to be zero and
+/// The LPI configuration table, at [`Table::BASE`]. Pending tables are declared to be zero, and are
 /// never written.
 struct Table(Mutex<[u8; 8192]>);
 
@@ -38,7 +38,7 @@ impl GuestMemory for Table {
     }
 }
 
-/// Sources of interrupts beside lines: a machine has one of them.
+/// Sources of interrupts other than lines, of which a machine has one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doorbells {
     /// Message-based SPIs.
@@ -50,11 +50,11 @@ pub(crate) enum Doorbells {
 /// Kinds of vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VcpuKind {
-    /// Software.
+    /// Software CPU interfaces.
     Software,
     /// This many list registers.
     Lists(u8, ExitPolicy),
-    /// Software, all list registers, few.
+    /// A mixture: software, all list registers, and few list registers.
     Mixed,
 }
 
@@ -67,13 +67,14 @@ impl VcpuKind {
         }
     }
 
-    /// Are there fewer list registers than interrupts? Then only what guests do is told apart.
+    /// Returns `true` if fewer list registers than interrupts exist. In that case, only the guest's
+    /// actions are compared.
     fn is_short(self) -> bool {
         matches!(self, Self::Lists(count, _) if count < 16)
     }
 }
 
-/// Model and reference.
+/// The model and the reference.
 pub(crate) struct Bench {
     gic: Arc<Vgic>,
     vcpus: Vec<Half>,
@@ -83,7 +84,7 @@ pub(crate) struct Bench {
     table: Arc<Table>,
     physical: Arc<Physical>,
     reference: Gic,
-    /// Interrupts that each CPU acknowledged and did not end.
+    /// Interrupts that each CPU has acknowledged but not ended.
     handled: Vec<Vec<u32>>,
     is_disturbed: bool,
 }
@@ -134,7 +135,7 @@ impl Bench {
         bench
     }
 
-    /// Has no effect where there are none.
+    /// Enables LPIs. Has no effect on a machine without LPIs.
     fn enable_lpis(&self) {
         let table = Propbaser::new().with_id_bits_minus_one(13).with_address(Table::BASE);
         let pending = Pendbaser::new().with_address(0x5000_0000).with_pending_table_zero(true);
@@ -187,8 +188,8 @@ impl Bench {
         self.vcpus = vcpus.into_iter().map(half).collect();
     }
 
-    /// Saves, and goes on with a new machine that was restored from the text of what was saved. A
-    /// restored machine saves as the same.
+    /// Saves the machine, and continues with a new machine that is restored from the serialized
+    /// state. A restored machine must save the same state.
     fn migrate(&mut self) {
         let mut left: Vec<Vcpu> = self.vcpus.drain(..).map(Half::into_software).collect();
         let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
@@ -211,7 +212,7 @@ impl Bench {
         self.split(vcpus);
     }
 
-    /// Enables groups and interrupts, as a guest does first.
+    /// Enables groups and interrupts, as a guest does at startup.
     pub(crate) fn enable_everything(&mut self) {
         self.apply(&Op::Control { groups: [true; 2] });
         for lpi in 0..LPIS.len() {
@@ -237,8 +238,8 @@ impl Bench {
         }
     }
 
-    /// With list registers, the hardware does not say which interrupt a guest ended that is active
-    /// elsewhere.
+    /// Returns `true` unless `op` ends an interrupt that is active elsewhere: with list registers,
+    /// the hardware does not report which interrupt that was.
     fn ends_its_own(&self, op: &Op) -> bool {
         let (cpu, intid) = match *op {
             Op::End { cpu, interrupt: index, .. } => (cpu, interrupt(index)),
@@ -251,9 +252,10 @@ impl Bench {
             .is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
     }
 
-    /// With few list registers, the guest must end the interrupt that it acknowledged last, because
-    /// the hardware only counts EOIs of interrupts that are not listed. The guest may make other
-    /// interrupts active by registers, and change the priorities of those that it handles.
+    /// Returns `true` if `op` is allowed. With few list registers, the guest must end the interrupt
+    /// that it acknowledged last, because the hardware only counts EOIs of interrupts that are not
+    /// listed. The guest may activate other interrupts through registers, and change the priorities
+    /// of those that it is handling.
     fn is_lawful(&self, op: &Op) -> bool {
         match *op {
             Op::End { .. } | Op::Modes { .. } | Op::Field { field: Field::Deactivate, .. } => false,
@@ -272,9 +274,9 @@ impl Bench {
         self.reference.clone().any(cpu, intid).is_some_and(|it| it.active)
     }
 
-    /// Returns true if `op` leaves the guest with an active interrupt that it has not acknowledged,
-    /// or that it acknowledged at another priority than the current one. A saved state does not
-    /// contain that.
+    /// Returns `true` if `op` leaves the guest with an active interrupt that it has not
+    /// acknowledged, or that it acknowledged at another priority than the current one. A saved
+    /// state does not contain this information.
     fn disturbs(&self, op: &Op) -> bool {
         match *op {
             Op::Field { field: Field::Activate, .. } => true,
@@ -285,7 +287,7 @@ impl Bench {
         }
     }
 
-    /// A guest with `EOImode`, from the beginning.
+    /// Sets `EOImode` on every CPU, before anything else.
     pub(crate) fn split_eoi(&mut self) {
         for cpu in 0..AFFINITIES.len() {
             self.apply_any(&Op::Modes { cpu, cbpr: false, eoimode: true });
@@ -305,7 +307,7 @@ impl Bench {
         self.kind != VcpuKind::Software
     }
 
-    /// Returns true if `op` may make a linked interrupt edge-triggered. The inputs of linked
+    /// Returns `true` if `op` may make a linked interrupt edge-triggered. The inputs of linked
     /// interrupts are levels, which would fire each time if they were treated as edges.
     fn makes_linked_edge(op: &Op) -> bool {
         matches!(*op, Op::Field { interrupt: index, field: Field::Trigger, .. }
@@ -396,7 +398,7 @@ impl Bench {
         self.vcpus[cpu].write_sysreg(register, value).unwrap();
     }
 
-    /// Writes a register that only exists where the guest has its group. Does it?
+    /// Writes a register that only exists if the guest has its group. Returns `true` if it exists.
     fn msr_of_group(
         &mut self,
         cpu: usize,
@@ -409,7 +411,8 @@ impl Bench {
         exists
     }
 
-    /// Kicks are followed. What a vCPU brings back may be another's, which is kicked in turn.
+    /// Handles kicks. An exit may make an interrupt pending at another vCPU, which is kicked in
+    /// turn.
     fn attend(&mut self) {
         for _ in 0..2 {
             self.vcpus.iter_mut().for_each(Half::attend);

@@ -1,5 +1,6 @@
-//! Random sequences of register accesses, line changes, acknowledgements and deactivations. The
-//! model and a reference interpreter of the rules run them, and every answer must be the same.
+//! Random sequences of register accesses, line changes, acknowledgments and deactivations. The
+//! model and a reference implementation of the rules execute them, and every answer must be the
+//! same.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod half;

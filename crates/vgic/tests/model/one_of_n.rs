@@ -1,5 +1,5 @@
-//! 1-of-N interrupts (IHI 0069 §2.3.2), whichever vCPU the model chooses. One that participates
-//! gets each of them, once, and none is left behind while anybody participates.
+//! 1-of-N interrupts (IHI 0069 §2.3.2). Regardless of which vCPU the model chooses, a participating
+//! vCPU must receive each interrupt once, and none may be left behind while any vCPU participates.
 
 use crate::half::{ExitPolicy, Half, Kicked};
 use gic_arch::gicd::{self, Irouter};
@@ -13,7 +13,7 @@ use vgic::{AccessWidth, SecurityView, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::GuestMemoryMmap;
 
 const CPUS: usize = 3;
-/// Edges, all enabled, that any vCPU may take until they are routed.
+/// Edge-triggered, enabled SPIs that any vCPU may take until they are routed.
 const SPIS: [u32; 4] = [40, 41, 42, 43];
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ struct Spi {
     pending: bool,
     enabled: bool,
     group: usize,
-    /// `None`: any.
+    /// Target vCPU, or `None` for any.
     target: Option<usize>,
 }
 
@@ -71,7 +71,7 @@ struct Participant {
     enabled: [bool; 2],
 }
 
-/// Makes a vCPU's half, with the flag that says it was kicked.
+/// Creates a vCPU's half with its kick flag.
 type NewHalf = fn(Vcpu, Arc<AtomicBool>) -> Half;
 
 struct Machine {
@@ -107,7 +107,7 @@ impl Machine {
         self.halves = vcpus.into_iter().map(half).collect();
     }
 
-    /// Goes on as another machine.
+    /// Saves the machine, and continues as another one.
     fn migrate(&mut self) {
         let mut left: Vec<_> = self.halves.drain(..).map(Half::into_software).collect();
         let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
@@ -133,7 +133,7 @@ impl Machine {
         }
     }
 
-    /// Writes an SPI's bit where ones take effect.
+    /// Writes a one to an SPI's bit in a write-1 register.
     fn set(&self, field: IntIdField, spi: usize) {
         let at = field.locate(IntId::new(SPIS[spi])).unwrap();
         let address = self.gic.config().distributor + u64::from(at.register().offset());
@@ -159,7 +159,8 @@ impl Machine {
         self.halves[cpu].write_sysreg(register, value).unwrap();
     }
 
-    /// The Non-secure side has neither Group 0 nor `GICR_WAKER`.
+    /// Returns `true` if the op exists in the guest's view. The Non-secure side has neither Group 0
+    /// nor `GICR_WAKER`.
     fn exists(&self, op: &Op) -> bool {
         let secure = match *op {
             Op::Group { group, .. } | Op::GroupEnable { group, .. } | Op::Take { group, .. } => {
@@ -235,14 +236,15 @@ impl Machine {
         self.spis[spi].target = target;
     }
 
-    /// Kicks are followed, until nobody is kicked any more: what one brings back may be another's.
+    /// Handles kicks until no vCPU is kicked any more, because an exit may make an interrupt
+    /// pending at another vCPU.
     fn attend(&mut self) {
         for _ in 0..=CPUS {
             self.halves.iter_mut().for_each(Half::attend);
         }
     }
 
-    /// The vCPU handles what it is signalled, if that is in the group.
+    /// Makes the vCPU handle the signaled interrupt, if it is in the group.
     fn take(&mut self, cpu: usize, group: usize) -> bool {
         let (acknowledge, end) = [
             (icc::IAR0.encoding(), icc::EOIR0.encoding()),
@@ -255,7 +257,7 @@ impl Machine {
         };
         assert!(
             self.goes_to(spi, cpu),
-            "vCPU {cpu} got SPI {spi}: {:?}, {:?}",
+            "vCPU {cpu} received SPI {spi}: {:?}, {:?}",
             self.spis[spi],
             self.cpus[cpu]
         );
@@ -265,7 +267,7 @@ impl Machine {
         true
     }
 
-    /// Is the SPI pending, and may this vCPU take it?
+    /// Returns `true` if the SPI is pending and this vCPU may take it.
     fn goes_to(&self, spi: usize, cpu: usize) -> bool {
         let (it, at) = (self.spis[spi], self.cpus[cpu]);
         let takes = !at.asleep && at.enabled[it.group];
@@ -276,7 +278,7 @@ impl Machine {
         it.pending && it.enabled && takes && chosen
     }
 
-    /// All that somebody may take is taken.
+    /// Takes all interrupts that any vCPU may take.
     fn drain(&mut self) {
         let turns =
             (0..2 * SPIS.len()).flat_map(|_| (0..CPUS).flat_map(|cpu| [(cpu, 0), (cpu, 1)]));
@@ -293,7 +295,7 @@ impl Machine {
         }
     }
 
-    /// Somebody is signalled if somebody may take something.
+    /// Checks that a vCPU is signaled if any vCPU may take an interrupt.
     fn check(&mut self) {
         let waits = (0..SPIS.len()).any(|spi| (0..CPUS).any(|cpu| self.goes_to(spi, cpu)));
         let signalled =
@@ -310,7 +312,7 @@ fn lists<const COUNT: u8>(vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
     Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked)
 }
 
-/// CPU interfaces in software with each view, and with 16 list registers or one.
+/// Generates CPU interfaces in software with each view, and with 16 list registers or one.
 fn halves() -> impl Strategy<Value = (NewHalf, SecurityView)> {
     prop_oneof![
         Just((software as NewHalf, SecurityView::Single)),

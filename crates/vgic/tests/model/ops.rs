@@ -3,16 +3,16 @@
 use gic_arch::Affinity;
 use proptest::prelude::*;
 
-/// CPUs in clusters of their own, one beyond the first sixteen of its cluster.
+/// Affinities of CPUs in several clusters, one of them beyond the first sixteen of its cluster.
 pub(crate) const AFFINITIES: [Affinity; 3] =
     [Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 17), Affinity::new(2, 0, 3, 1)];
 pub(crate) const PRIVATE: [u32; 8] = [0, 1, 15, 16, 27, 31, 1056, 1087];
 pub(crate) const SHARED: [u32; 6] = [32, 33, 64, 95, 4096, 4127];
-/// Belong to the Secure side in the Non-secure view.
+/// Interrupts that belong to the Secure side in the Non-secure view.
 pub(crate) const SECURE: [u32; 3] = [15, 31, 95];
 /// Direct LPIs.
 pub(crate) const LPIS: [u32; 3] = [8193, 8300, 9000];
-/// INTIDs without an interrupt: special, reserved, not implemented.
+/// INTIDs without an interrupt: special, reserved or not implemented.
 const NONE: [u32; 4] = [1023, 1055, 96, 8192];
 
 /// A register with a field per interrupt.
@@ -29,7 +29,7 @@ pub(crate) enum Field {
     Trigger,
 }
 
-/// One step. CPUs and interrupts are indices, taken modulo what there is.
+/// One step. CPUs and interrupts are indices, taken modulo the number of existing ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
     Line {
@@ -41,14 +41,14 @@ pub(crate) enum Op {
         interrupt: usize,
         set: bool,
     },
-    /// `GICR_SETLPIR`, `GICR_CLRLPIR`.
+    /// A write to `GICR_SETLPIR` or `GICR_CLRLPIR`.
     Lpi {
         cpu: usize,
         lpi: usize,
         set: bool,
     },
-    /// The LPI's configuration changes, and is invalidated. LPIs are unordered among themselves:
-    /// none has a priority that another can have.
+    /// The LPI's configuration changes and is invalidated. Because LPIs of equal priority are
+    /// unordered, no two of them can have the same priority.
     Configure {
         lpi: usize,
         priority: u8,
@@ -115,7 +115,7 @@ pub(crate) enum Op {
         cpu: usize,
         interrupt: usize,
     },
-    /// The machine is saved and goes on as another one.
+    /// The machine is saved, and continues as another one.
     Migrate,
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Any, but often one that shares a group priority with another.
+/// Generates any priority, but often one that shares its group priority with another.
 fn priority() -> impl Strategy<Value = u8> {
     prop_oneof![any::<u8>(), (0..4u8, 0..8u8).prop_map(|(high, low)| high << 6 | low << 3)]
 }
@@ -173,7 +173,7 @@ fn field() -> impl Strategy<Value = Field> {
     ]
 }
 
-/// The interrupt of this index.
+/// Returns the interrupt with this index.
 pub(crate) fn interrupt(index: usize) -> u32 {
     let all = PRIVATE.iter().chain(&SHARED).chain(&NONE);
     *all.clone().nth(index).unwrap()

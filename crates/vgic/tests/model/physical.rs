@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use vgic::PhysicalInterrupts;
 
-/// INTIDs of the linked interrupts, which are also those of the physical ones: a PPI of each CPU
-/// and an SPI.
+/// INTIDs of the linked virtual and physical interrupts: a PPI of each CPU, and an SPI.
 pub(crate) const LINKED: [u32; 2] = [27, 64];
 
-/// An input: its CPU if it is a PPI's, and its INTID.
+/// An input: the CPU if it belongs to a PPI, and the INTID.
 type LineKey = (Option<usize>, u32);
 
 #[derive(Default)]
@@ -45,7 +44,8 @@ impl Physical {
         assert!(self.active.lock().unwrap().remove(&input), "{input:?} is not active");
     }
 
-    /// Deactivates all interrupts: a rebuilt machine has none active on behalf of its guest.
+    /// Deactivates all interrupts, because a rebuilt machine has none active on behalf of its
+    /// guest.
     pub(crate) fn end_all(&self) {
         self.active.lock().unwrap().clear();
     }

@@ -1,5 +1,5 @@
-//! The rules of the GIC, written down as plainly as they can be. There is one struct per interrupt,
-//! a list of them, and a loop over the list for every question. Shares no code with the model.
+//! The rules of the GIC in their simplest form: one struct per interrupt, a list of these, and a
+//! loop over the list for every question. Shares no code with the model.
 
 /// The guest's view of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,25 +11,25 @@ pub(crate) enum View {
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt {
     pub(crate) intid: u32,
-    /// The CPU whose private interrupt it is.
+    /// CPU that owns the interrupt, if it is private.
     pub(crate) owner: Option<usize>,
     pub(crate) latch: bool,
     pub(crate) line: bool,
-    /// The level that messages drive.
+    /// Level driven by messages.
     pub(crate) message: bool,
     pub(crate) edge: bool,
     pub(crate) enabled: bool,
     pub(crate) active: bool,
-    /// The CPU that acknowledged it last.
+    /// CPU that acknowledged the interrupt last.
     pub(crate) taker: Option<usize>,
     pub(crate) group: usize,
     pub(crate) priority: u8,
-    /// The CPU that it goes to.
+    /// Target CPU.
     pub(crate) target: Option<usize>,
 }
 
 impl Interrupt {
-    /// LPIs have no active state.
+    /// Returns `true` for an LPI, which has no active state.
     fn is_lpi(&self) -> bool {
         self.intid >= 8192
     }
@@ -47,7 +47,7 @@ pub(crate) struct Cpu {
     pub(crate) cbpr: bool,
     pub(crate) eoimode: bool,
     pub(crate) enabled: [bool; 2],
-    /// Group priority and group of what is being handled, innermost last.
+    /// Group priorities and groups of the interrupts being handled, innermost last.
     pub(crate) running: Vec<(u8, usize)>,
 }
 
@@ -103,7 +103,7 @@ impl Gic {
         Self { view, bits, interrupts, cpus: vec![cpu; cpus], enabled: [false; 2] }
     }
 
-    /// Direct LPIs: each redistributor has its own.
+    /// Adds direct LPIs, of which each redistributor has its own.
     pub(crate) fn add_lpis(&mut self, lpis: &[u32]) {
         for (cpu, intid) in
             (0..self.cpus.len()).flat_map(|cpu| lpis.iter().map(move |intid| (cpu, *intid)))
@@ -125,7 +125,7 @@ impl Gic {
         }
     }
 
-    /// An LPI's configuration, which counts at every redistributor.
+    /// Writes an LPI's configuration, which applies at every redistributor.
     pub(crate) fn configure_lpi(&mut self, intid: u32, configuration: u8) {
         let priority = self.written_priority(configuration & 0xfc);
         for it in self.interrupts.iter_mut().filter(|it| it.intid == intid) {
@@ -134,13 +134,13 @@ impl Gic {
         }
     }
 
-    /// The interrupt as `cpu` names it, if the guest can see it.
+    /// Returns the interrupt that `cpu` addresses with this INTID, if the guest can see it.
     pub(crate) fn find(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
         let view = self.view;
         self.any(cpu, intid).filter(|it| view == View::Single || it.group == 1)
     }
 
-    /// The interrupt as `cpu` names it.
+    /// Returns the interrupt that `cpu` addresses with this INTID.
     pub(crate) fn any(&mut self, cpu: usize, intid: u32) -> Option<&mut Interrupt> {
         self.interrupts
             .iter_mut()
@@ -156,7 +156,7 @@ impl Gic {
         }
     }
 
-    /// `GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR`.
+    /// Handles `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR`.
     pub(crate) fn message(&mut self, intid: u32, set: bool) {
         match self.find(0, intid).filter(|it| it.owner.is_none()) {
             Some(it) if set && it.edge => it.latch = true,
@@ -192,8 +192,8 @@ impl Gic {
         if group == 1 && cpu.cbpr { (cpu.bpr[0] + 1).min(7) } else { cpu.bpr[group] }
     }
 
-    /// Index of the most urgent interrupt that is pending at `cpu`, of the groups enabled there and
-    /// everywhere.
+    /// Returns the index of the most urgent pending interrupt of `cpu`, among the groups that both
+    /// the CPU and the distributor have enabled.
     fn most_urgent(&self, cpu: usize) -> Option<usize> {
         let at = &self.cpus[cpu];
         let forwarded = |it: &Interrupt| {
@@ -213,7 +213,7 @@ impl Gic {
         if dropped >= 8 { 0 } else { priority >> dropped << dropped }
     }
 
-    /// Index of what `cpu` is signalled.
+    /// Returns the index of the interrupt that is signaled to `cpu`.
     pub(crate) fn signalled(&self, cpu: usize) -> Option<usize> {
         let index = self.most_urgent(cpu)?;
         let it = &self.interrupts[index];

@@ -1,12 +1,12 @@
-//! The hardware's virtual CPU interface as the manual tells it (IHI 0069 §6, §12.4). It models the
-//! effects of a guest's accesses on list registers, `ICH_VMCR_EL2` and active priorities, and when
-//! a maintenance interrupt is asserted. Shares no code with the model.
+//! The hardware's virtual CPU interface as the manual describes it (IHI 0069 §6, §12.4). It models
+//! the effects of a guest's accesses on list registers, `ICH_VMCR_EL2` and active priorities, and
+//! the conditions for a maintenance interrupt. Shares no code with the model.
 
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{ListRegister, Misr, Vtr};
 use vgic::VirtualInterface;
 
-/// A CPU with this many list registers and priority bits.
+/// Describes a CPU with this many list registers and priority bits.
 pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
     let preemption_bits = if priority_bits > 7 { 7 } else { priority_bits };
     Vtr::new()
@@ -20,19 +20,23 @@ pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
 pub(crate) struct Hardware {
     pub(crate) registers: VirtualInterface,
     pub(crate) vtr: Vtr,
-    /// Physical interrupts that were deactivated along with virtual ones.
+    /// Physical interrupts that were deactivated together with virtual ones.
     pub(crate) deactivated: Vec<u32>,
 }
 
 impl Hardware {
-    /// Loaded. What the manual forbids to load does not get this far.
+    /// Loads the registers. Panics on contents that the manual forbids.
     pub(crate) fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
         for register in registers.list.iter().filter(|register| register.hw()) {
-            assert_ne!(register.state(), PendingActive, "the distributor keeps what is pending");
+            assert_ne!(
+                register.state(),
+                PendingActive,
+                "a linked interrupt must not be pending and active"
+            );
             let physical = register.physical_intid();
             let has_active_state = (16..1020).contains(&physical) || physical > 1023;
             assert!(has_active_state, "{physical} cannot be deactivated");
-            assert!(register.virtual_intid() < 8192, "an LPI is not deactivated");
+            assert!(register.virtual_intid() < 8192, "an LPI cannot be linked");
         }
         Self { registers, vtr, deactivated: Vec::new() }
     }
@@ -59,7 +63,7 @@ impl Hardware {
         if dropped >= 8 { 0 } else { priority >> dropped << dropped }
     }
 
-    /// Group priority and group of what runs.
+    /// Returns the running group priority of a group.
     fn running_of(&self, group: usize) -> Option<u8> {
         let words = self.registers.active_priorities[group];
         let bit = (0..128u32).find(|bit| words[(bit / 32) as usize] & (1 << (bit % 32)) != 0)?;
@@ -71,7 +75,8 @@ impl Hardware {
         groups.into_iter().flatten().min().unwrap_or(0xff)
     }
 
-    /// Of equal priorities the architecture leaves the choice: the lowest INTID, as the reference.
+    /// Returns the most urgent pending interrupt. For equal priorities, which the architecture
+    /// leaves unordered, chooses the lowest INTID, as the reference does.
     fn most_urgent(&self) -> Option<usize> {
         let pending = |index: &usize| {
             let register = self.list()[*index];
@@ -94,7 +99,7 @@ impl Hardware {
         (priority < self.registers.vmcr.vpmr() && preempts).then_some(index)
     }
 
-    /// Group of what is signalled.
+    /// Returns the group of the signaled interrupt.
     pub(crate) fn signalled(&self) -> Option<usize> {
         self.signalled_index().map(|index| usize::from(self.list()[index].group1()))
     }
@@ -119,7 +124,7 @@ impl Hardware {
         register.virtual_intid()
     }
 
-    /// `ICC_EOIR<group>_EL1`. What is UNPREDICTABLE is ignored.
+    /// Writes `ICC_EOIR<group>_EL1`. UNPREDICTABLE cases are ignored.
     pub(crate) fn end(&mut self, group: usize, intid: u32) {
         let (zero, one) = (self.running_of(0), self.running_of(1));
         let runs = match (zero, one) {
@@ -139,7 +144,7 @@ impl Hardware {
         }
     }
 
-    /// `ICC_DIR_EL1`.
+    /// Writes `ICC_DIR_EL1`.
     pub(crate) fn deactivate(&mut self, intid: u32) {
         if self.registers.vmcr.veoim() {
             self.end_active(intid);
@@ -179,7 +184,7 @@ impl Hardware {
         }
     }
 
-    /// `ICH_MISR_EL2`.
+    /// Returns `ICH_MISR_EL2`.
     pub(crate) fn misr(&self) -> Misr {
         let (hcr, vmcr) = (self.registers.hcr, self.registers.vmcr);
         let valid = self.list().iter().filter(|it| it.state() != Invalid).count();
@@ -195,7 +200,7 @@ impl Hardware {
             .with_vgrp1_d(hcr.vgrp1_die() && !vmcr.veng1())
     }
 
-    /// `ICH_EISR_EL2`: which list registers ended and asked to be told.
+    /// Returns `ICH_EISR_EL2`: the list registers that have ended and request maintenance.
     pub(crate) fn eisr(&self) -> u64 {
         let ended = |it: &ListRegister| it.state() == Invalid && !it.hw() && it.eoi();
         self.list()
@@ -205,7 +210,7 @@ impl Hardware {
             .fold(0, |bits, (_, at)| bits | 1 << at)
     }
 
-    /// Is the maintenance interrupt asserted?
+    /// Returns `true` if the maintenance interrupt is asserted.
     pub(crate) fn asks_for_maintenance(&self) -> bool {
         self.registers.hcr.en() && self.misr().into_bits() != 0
     }

@@ -1,4 +1,4 @@
-//! Commands of an ITS.
+//! ITS commands with an exhausted heap.
 
 use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
 use crate::{is_idle, out_of_memory, run_with, starved_registers};
@@ -22,12 +22,13 @@ fn inv(device: u32, event: u32) -> Command {
     Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
 }
 
-/// Mappings without the queue.
+/// Returns the mappings without the state of the queue.
 fn mappings(board: &mut Board) -> ItsState {
     ItsState { creadr: 0, cwriter: 0, ..board.save().its.remove(0) }
 }
 
-/// After `before`, `command` fails with the heap and changes nothing, until it finds its memory.
+/// Checks that after `before`, `command` fails and changes nothing until it can allocate its
+/// memory. Returns the number of failures.
 fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
     failures_until(|allocations| {
         let mut board = Board::running();
@@ -41,7 +42,7 @@ fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
             assert_eq!((faults.count, last), (1, Some(CommandFault::OutOfMemory(opcode))));
             assert_eq!(out_of_memory(&board), 1);
             assert_eq!(mappings(&mut board), mapped);
-            assert!(run_with(&board, u32::MAX, [command]), "with memory it succeeds");
+            assert!(run_with(&board, u32::MAX, [command]), "the command must succeed with memory");
         }
         assert_ne!(mappings(&mut board), mapped);
         is_done
@@ -51,7 +52,7 @@ fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
 #[test]
 fn mapd_without_heap_fails_whole() {
     let failures = fails_whole(&[], mapd(DEVICE, 8, ITT), Opcode::Mapd);
-    assert_eq!(failures, 2, "a node, and what MAPD said of its devices");
+    assert_eq!(failures, 2, "MAPD must allocate a node and the data of its devices");
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn mapti_without_heap_fails_whole() {
 fn movi_without_heap_fails_whole() {
     let before = [mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)];
     let failures = fails_whole(&before, movi(DEVICE, 3, 1), Opcode::Movi);
-    assert_eq!(failures, 3, "the ready bits of a level, its pages, and a page");
+    assert_eq!(failures, 3, "MOVI must allocate the ready bits of a level, its pages, and a page");
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn what_takes_mappings_away_needs_no_memory() {
     assert!(mappings(&mut board).devices.iter().all(|device| device.device.get() == 1));
 }
 
-/// A collection goes to another vCPU, where its events have no hints yet.
+/// Moves a collection to another vCPU, where its events have no hints yet.
 #[test]
 fn a_command_about_many_waits_for_memory() {
     let begin = |allocations, command: Command| {
@@ -141,13 +142,16 @@ fn a_command_about_many_waits_for_memory() {
         let failures = failures_until(|allocations| {
             let (is_done, mut board) = begin(allocations, command);
             if !is_done {
-                assert!(!is_idle(&board), "it is in progress");
-                assert_eq!(out_of_memory(&board), 1, "it is told once");
+                assert!(!is_idle(&board), "the command must be in progress");
+                assert_eq!(out_of_memory(&board), 1, "the fault must be reported once");
                 let queue = board.gic.config().its[0].base + u64::from(gits::CREADR.offset());
                 assert_eq!(starved_registers(&board), [queue]);
                 assert_eq!(board.gic.command_faults(0).unwrap().count, 0);
                 with_allocations(0, || assert_eq!(board.send(DEVICE, 3), Delivery::Pending));
-                assert!(board.gic.freeze(&mut board.vcpus).is_ok(), "with memory it is finished");
+                assert!(
+                    board.gic.freeze(&mut board.vcpus).is_ok(),
+                    "the freeze must finish the command with memory"
+                );
                 assert!(is_idle(&board));
                 let (here, there) = (board.handle_all(0), board.handle_all(1));
                 assert!(there.contains(&8201), "{there:?}");
@@ -166,5 +170,8 @@ fn a_frozen_machine_has_nothing_in_progress() {
     assert!(!run_with(&board, 0, [mapc(0, 1)]));
     let frozen = with_allocations(1, || board.gic.freeze(&mut board.vcpus).map(drop));
     assert_eq!(frozen, Err(FreezeError::OutOfMemory(OutOfMemory)));
-    assert!(board.gic.poll() == Progress::Done && is_idle(&board), "polling goes on with memory");
+    assert!(
+        board.gic.poll() == Progress::Done && is_idle(&board),
+        "polling must finish the command with memory"
+    );
 }

@@ -1,4 +1,4 @@
-//! Machines that are made.
+//! Creation of machines with an exhausted heap.
 
 use crate::board::Board;
 use crate::config;

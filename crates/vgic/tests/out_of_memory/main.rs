@@ -1,7 +1,7 @@
-//! A heap without memory: an error or a guest fault, nothing half done, and no abort.
+//! An exhausted heap must cause an error or a guest fault, no partial effects, and no abort.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, reason = "a part is enough here")]
+#[expect(dead_code, reason = "not every item is used here")]
 #[path = "../saved_state/board.rs"]
 mod board;
 mod commands;
@@ -16,12 +16,13 @@ use gic_arch::gits;
 use gic_arch::its::Command;
 use vgic::{FaultReason, VgicConfig};
 
-/// Has the ITS worked off its queue, if no allocation succeeds?
+/// Returns `true` if the ITS has completed its queue, while no allocation succeeds.
 fn is_idle(board: &Board) -> bool {
     with_allocations(0, || board.read_its(gits::CREADR) == board.read_its(gits::CWRITER))
 }
 
-/// Has the ITS execute commands while this many allocations succeed. Are they carried out?
+/// Makes the ITS execute commands while this many allocations succeed. Returns `true` if they
+/// succeed.
 fn run_with(board: &Board, allocations: u32, commands: impl IntoIterator<Item = Command>) -> bool {
     let faults = || board.gic.command_faults(0).unwrap().count;
     let (before, end) = (faults(), board.prepare(commands));

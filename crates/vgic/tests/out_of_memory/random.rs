@@ -1,4 +1,4 @@
-//! Random commands under an allocator that fails at random.
+//! Random commands with an allocator that fails at random.
 
 use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
 use crate::{is_idle, run_with};
@@ -13,15 +13,15 @@ const ITT: u64 = 0x4000_0100;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A command, and how many allocations succeed meanwhile.
+    /// A command, and the number of allocations that succeed during it.
     Command(Command, u32),
     /// A message.
     Send(u32, u32),
-    /// A vCPU handles what is pending.
+    /// A vCPU handles its pending interrupts.
     Handle(usize),
 }
 
-/// Devices with few and with many events, far apart.
+/// Generates devices with few and with many events, whose DeviceIDs are far apart.
 fn device() -> impl Strategy<Value = u32> {
     prop_oneof![Just(1), Just(2), Just(0x300), Just(0x1301)]
 }
@@ -43,7 +43,7 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         2 => (collection.clone(), cpu.clone()).prop_map(|(collection, cpu)| mapc(collection, cpu)),
         1 => collection.clone().prop_map(unmapc),
-        // Each event has an LPI of its own.
+        // Each event has its own LPI.
         6 => (device(), event(), collection.clone()).prop_map(|(device, event, collection)| {
             let lpi = 8192 + (device % 8) * 32 + (event & 3) * 4 + (event >> 8);
             mapti(device, event, lpi, collection)
@@ -82,7 +82,7 @@ fn board() -> Board {
     board
 }
 
-/// Without the queue.
+/// Saves the machine without the state of the queue.
 fn saved(board: &mut Board) -> SavedState {
     let mut state = board.save();
     state.its =

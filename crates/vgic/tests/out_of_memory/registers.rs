@@ -1,4 +1,4 @@
-//! Registers that enable LPIs and ITSes.
+//! Registers that enable LPIs and ITSes, with an exhausted heap.
 
 use crate::board::{Board, mapc, mapd, mapti};
 use crate::{config, out_of_memory, starved_registers};
@@ -32,7 +32,8 @@ fn pending_byte(board: &Board) -> u8 {
     byte[0]
 }
 
-/// LPIs of vCPU 0 are disabled, 8192 is in the pending table, and 8200 is mapped.
+/// Creates a machine whose vCPU 0 has LPIs disabled and 8192 in its pending table, and in which
+/// 8200 is mapped.
 fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
     let mut board = Board::new(config);
     board.start();
@@ -43,7 +44,8 @@ fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
     board
 }
 
-/// `EnableLPIs` stays zero until its memory is there, and nothing that was pending is lost.
+/// Checks that `EnableLPIs` stays zero until its memory is available, and that no pending LPI is
+/// lost. Returns the number of failures.
 fn enables_or_not(make: impl Fn() -> Board, expected: &[u32]) -> u32 {
     failures_until(|allocations| {
         let mut board = make();
@@ -119,8 +121,8 @@ fn direct_lpis_without_heap_stay_disabled() {
     assert!(failures >= 14, "{failures} allocations failed");
 }
 
-/// The events' collection goes to a vCPU without hints for them while the ITS is enabled; then it
-/// is disabled, and their configuration changes.
+/// The events' collection moves to a vCPU without hints for them while the ITS is enabled. Then the
+/// ITS is disabled, and their configuration changes.
 #[test]
 fn an_its_without_heap_stays_disabled() {
     let failures = failures_until(|allocations| {

@@ -1,4 +1,4 @@
-//! Saving and restoring.
+//! Save and restore with an exhausted heap.
 
 use crate::board::{Board, mapc, mapd, mapti, movall};
 use crate::config;
@@ -9,7 +9,8 @@ use vgic::saved_state::Problem;
 
 const ITT: u64 = 0x4000_0100;
 
-/// Much is mapped, some of it is pending, one LPI at a redistributor by itself.
+/// Creates a machine with many mappings, some pending LPIs, and one LPI that is pending at a
+/// redistributor by itself.
 fn busy() -> Board {
     let board = Board::running();
     board.enable_spi(40);

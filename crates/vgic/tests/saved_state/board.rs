@@ -1,4 +1,4 @@
-//! A machine with an ITS whose guest has set everything up, and what it takes to move it.
+//! A machine with an ITS whose guest has set up everything, and functions to move it.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize};
@@ -30,7 +30,8 @@ pub(crate) struct Board {
     pub(crate) kicks: Arc<Kicks>,
 }
 
-/// Everything that this model has, in three vCPUs with sparse affinities.
+/// Returns the configuration of a machine with every feature of the model, and three vCPUs with
+/// sparse affinities.
 pub(crate) fn config() -> VgicConfig {
     let mut config = VgicConfig::new(CPUS)
         .with_spis(64)
@@ -48,20 +49,20 @@ pub(crate) fn config() -> VgicConfig {
 }
 
 impl Board {
-    /// As after reset.
+    /// Creates a machine in its reset state.
     pub(crate) fn new(config: VgicConfig) -> Self {
         Self::over(config, Arc::new(VmMemory(ram(RAM, RAM_BYTES))))
     }
 
-    /// As after reset, over memory that is there.
+    /// Creates a machine in its reset state, on existing memory.
     pub(crate) fn over(config: VgicConfig, ram: Arc<VmMemory<Ram>>) -> Self {
         let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         Self { gic, vcpus, ram, kicks }
     }
 
-    /// With everything enabled that a kernel enables; LPIs have priority 0xa0; collection n is vCPU
-    /// n's.
+    /// Creates a machine with everything enabled that a kernel enables. LPIs have priority 0xa0,
+    /// and collection n is mapped to vCPU n.
     pub(crate) fn running() -> Self {
         let mut board = Self::new(config());
         board.start();
@@ -80,7 +81,7 @@ impl Board {
         self.run((0..CPUS).map(|cpu| mapc(cpu, cpu)));
     }
 
-    /// As [`start`](Self::start), without an ITS.
+    /// Likewise [`start`](Self::start), without an ITS.
     pub(crate) fn start_cpus(&mut self) {
         for cpu in 0..self.vcpus.len() {
             self.start_cpu(cpu);
@@ -102,7 +103,7 @@ impl Board {
         self.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
     }
 
-    /// Everything that comes before `EnableLPIs`.
+    /// Does all of the setup that precedes `EnableLPIs`.
     pub(crate) fn provide_lpi_tables(&self, cpu: usize) {
         for lpi in 8192..8192 + 256 {
             self.configure(lpi, true, 0xa0);
@@ -118,7 +119,7 @@ impl Board {
         self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
     }
 
-    /// Goes on as another machine, restored from the text of what was saved.
+    /// Continues as another machine, restored from the serialized state.
     pub(crate) fn moved(mut self) -> Self {
         let sent = serde_json::to_string(&self.save()).unwrap();
         let mut other = Self::over(self.gic.config().clone(), self.ram);
@@ -143,22 +144,22 @@ impl Board {
         assert_eq!(self.gic.command_faults(0).unwrap().count, 0);
     }
 
-    /// Polls until the queue is worked off.
+    /// Polls until the queue is empty.
     pub(crate) fn finish_queue(&self) {
         for _ in 0..1000 {
             if self.read_its(gits::CREADR) == self.read_its(gits::CWRITER) {
                 return;
             }
         }
-        panic!("the queue is not worked off");
+        panic!("the queue does not become empty");
     }
 
-    /// Puts ITS commands into the queue and rings.
+    /// Writes ITS commands to the queue, and updates `GITS_CWRITER`.
     pub(crate) fn queue(&self, commands: impl IntoIterator<Item = Command>) {
         self.write_its(gits::CWRITER, self.prepare(commands));
     }
 
-    /// Puts ITS commands into the queue: where it then ends.
+    /// Writes ITS commands to the queue, and returns the value for `GITS_CWRITER`.
     pub(crate) fn prepare(&self, commands: impl IntoIterator<Item = Command>) -> Cwriter {
         let mut offset = Cwriter::from_bits(self.read_its(gits::CWRITER)).offset();
         for command in commands {
@@ -169,7 +170,7 @@ impl Board {
         Cwriter::at_offset(offset)
     }
 
-    /// A message of a device.
+    /// Sends a device's message.
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         let address = ITS + u64::from(gits::TRANSLATER.offset());
         self.gic
@@ -241,7 +242,7 @@ impl Board {
         self.msr(cpu, icc::EOIR1.encoding(), intid.into());
     }
 
-    /// Handles everything that is signalled: levels go down.
+    /// Handles every signaled interrupt, and lowers the lines of levels.
     pub(crate) fn handle_all(&mut self, cpu: usize) -> Vec<u32> {
         let mut handled = Vec::new();
         for _ in 0..100 {
@@ -254,7 +255,7 @@ impl Board {
             self.msr(cpu, icc::DIR.encoding(), intid.into());
             handled.push(intid);
         }
-        panic!("without end: {handled:?}");
+        panic!("interrupts do not end: {handled:?}");
     }
 
     fn lower(&self, cpu: usize, intid: u32) {

@@ -1,5 +1,5 @@
-//! Saved states that were damaged. Whatever is changed in one, it is refused without any effect, or
-//! the machine can be in that state and is then in it.
+//! Damaged saved states. Each must either be refused without any effect, or describe a possible
+//! state of the machine, which must then be restored.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::round_trip::busy;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use vgic::SecurityView;
 use vgic::saved_state::{InterruptState, SavedState};
 
-/// Another guest in the middle of other work.
+/// Creates a machine of another guest, with different work in progress.
 fn other_work() -> Board {
     let mut board = Board::running();
     board.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
@@ -22,7 +22,7 @@ fn other_work() -> Board {
     board
 }
 
-/// A guest that sees the Non-secure side of its GIC, in the middle of its work.
+/// Creates a machine whose guest sees the Non-secure side of its GIC, with work in progress.
 pub(crate) fn non_secure() -> Board {
     let mut board = Board::new(
         config()
@@ -46,7 +46,7 @@ pub(crate) fn non_secure() -> Board {
     board
 }
 
-/// Reduces a state to what can be said in one way only.
+/// Reduces a state to its canonical form.
 fn essence(saved: &SavedState) -> SavedState {
     let mut saved = saved.clone();
     let canonical = |byte: Option<u8>| {
@@ -73,8 +73,8 @@ fn essence(saved: &SavedState) -> SavedState {
     saved
 }
 
-/// Interrupts that are as after reset need not be listed. Which CPU a 1-of-N interrupt goes to is
-/// chosen anew where the chosen one takes no part.
+/// Removes interrupts that are in their reset state, which need not be listed, and the chosen CPUs
+/// of 1-of-N interrupts, which may be chosen again if they do not participate.
 fn essential(interrupts: &mut Vec<InterruptState>) {
     for interrupt in &mut *interrupts {
         interrupt.chosen = None;
@@ -98,7 +98,7 @@ fn essential(interrupts: &mut Vec<InterruptState>) {
     });
 }
 
-/// Fills what a state leaves open with the machine's values.
+/// Replaces values that a state leaves open with the machine's values.
 fn fill_in(open: &mut SavedState, found: &SavedState) {
     let events = |state: &mut SavedState| -> Vec<_> {
         let devices = state.its.iter().flat_map(|its| &its.devices);
@@ -121,8 +121,9 @@ fn fill_in(open: &mut SavedState, found: &SavedState) {
     }
 }
 
-/// Makes an LPI that is pending at a redistributor by itself pending in its event, where that goes
-/// there. It has one pending bit at a redistributor, and a restore joins what a state has twice.
+/// Makes an LPI that is pending at a redistributor by itself pending in its event, if the event
+/// targets that redistributor. An LPI has one pending bit per redistributor, so a restore merges
+/// the two.
 fn join_lpis(saved: &mut SavedState) {
     for its in &mut saved.its {
         for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {
@@ -138,7 +139,7 @@ fn join_lpis(saved: &mut SavedState) {
     }
 }
 
-/// Lets the guest and its devices go on: nothing they do panics.
+/// Lets the guest and its devices continue, which must not panic.
 fn go_on(board: &mut Board) {
     for cpu in 0..usize::from(CPUS) {
         for _ in 0..20 {
@@ -154,7 +155,7 @@ fn go_on(board: &mut Board) {
     _ = board.gic.poll();
 }
 
-/// Damages what `source` saves, and has `board` restored from it.
+/// Damages a saved state of `source`, and restores `board` from it.
 fn refused_or_restored(
     source: &mut Board,
     board: &mut Board,

@@ -1,4 +1,5 @@
-//! The format: what a version wrote once stays readable as long as this library reads that version.
+//! The format: a state once written by a version must stay readable as long as this library reads
+//! that version.
 
 use crate::board::{Board, CPUS, config, mapc, mapd, mapti, movall, unmapc};
 use gic_arch::gicd::Irouter;
@@ -8,16 +9,16 @@ use serde_json::{Value, json};
 use vgic::VgicConfig;
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 1 wrote it. It never changes: what would be
-/// written otherwise has another version.
+/// The state of [`something_of_everything`] as version 1 wrote it. This file must never change: a
+/// different output requires a new version.
 const VERSION_1: &str = include_str!("version-1.json");
 
 fn small() -> VgicConfig {
     config().with_extended_spis(0).with_extended_ppis(0)
 }
 
-/// A machine whose saved state has something in each of its lists, and in each field that may be
-/// empty.
+/// Creates a machine whose saved state has an element in each list, and a value in each optional
+/// field.
 fn something_of_everything() -> Board {
     let mut board = Board::new(small());
     board.start();
@@ -111,7 +112,7 @@ fn an_unknown_formats_version_is_read() {
     assert_eq!(serde_json::from_str(VERSION_1).ok(), Some(StateVersion { version: VERSION }));
 }
 
-/// All objects of a text's tree, each as the way to it.
+/// Collects the paths of all objects in a JSON tree.
 fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Array(items) => {
@@ -143,7 +144,7 @@ fn a_field_more_or_less_anywhere_is_refused() {
         };
         let mut more = fields.clone();
         more.insert("another".to_owned(), json!(0));
-        assert!(!is_read(more), "{place} with another field");
+        assert!(!is_read(more), "{place} with an additional field");
         for name in fields.keys() {
             let mut less = fields.clone();
             less.remove(name);
@@ -177,7 +178,7 @@ fn bytes_begin_with_the_version() {
 
 #[test]
 fn an_overlong_list_ends_with_the_bytes() {
-    // The version, the distributor's three registers, and how many interrupts are said to follow.
+    // The version, the distributor's three registers, and the claimed number of interrupts.
     let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
 
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Guests with list registers: they are saved outside of the guest, and go on with or without.
+//! Guests with list registers, which are saved outside of the guest and continue with or without
+//! list registers.
 
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicd::Irouter;
@@ -7,7 +8,7 @@ use gic_arch::{IntId, gicd, icc};
 use msi_types::{Level, Line, SetLine};
 use vgic::{ListRegisterVcpu, VirtualInterface};
 
-/// A CPU with this many list registers.
+/// Describes a CPU with this many list registers.
 fn vtr(count: u8) -> Vtr {
     Vtr::new()
         .with_list_regs_minus_one(count - 1)
@@ -15,8 +16,8 @@ fn vtr(count: u8) -> Vtr {
         .with_pre_bits_minus_one(4)
 }
 
-/// A machine whose vCPU 0 goes into its guest with list registers, and what the guest got; the rest
-/// stays.
+/// Enters vCPU 0's guest with list registers. Returns the machine with the other vCPUs, the guest,
+/// and its interface.
 fn entered(mut board: Board) -> (Board, vgic::InGuest, VirtualInterface) {
     let vcpu = board.vcpus.remove(0).with_list_registers(vtr(4)).unwrap();
     let guest = vcpu.enter();
@@ -41,7 +42,7 @@ fn with_level_and_lpi() -> Board {
     board
 }
 
-/// Takes the machine out of the guest and to another place.
+/// Leaves the guest, and moves the machine.
 fn moved(mut board: Board, vcpu: ListRegisterVcpu) -> Board {
     board.vcpus.insert(0, vcpu.into_software());
     board.moved()
@@ -60,7 +61,7 @@ fn list_registers_are_saved_as_pending_or_active() {
 
     let mut moved = moved(board, guest.exit(&interface));
 
-    assert_eq!(moved.acknowledge(0), 1023, "what runs has the highest priority");
+    assert_eq!(moved.acknowledge(0), 1023, "the running interrupt has the highest priority");
     moved.gic.set_line(Line::Spi(40), Level::Low);
     moved.end(0, 40);
     assert_eq!(moved.handle_all(0), [8192]);
@@ -71,7 +72,7 @@ fn an_active_interrupt_is_listed_after_restore() {
     let mut board = with_level_and_lpi();
     assert_eq!(board.acknowledge(0), 40);
     let mut moved = board.moved();
-    // A look at the inputs forgets candidates that are not pending.
+    // Reading the inputs discards candidates that are not pending.
     assert!(!moved.vcpus[0].inputs().any());
 
     let (_, guest, interface) = entered(moved);

@@ -1,4 +1,4 @@
-//! A machine that is frozen, saved, restored and thawed.
+//! Machines that are frozen, saved, restored and thawed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod board;

@@ -1,4 +1,4 @@
-//! Messages and line changes that come while a machine is frozen.
+//! Messages and line changes that arrive while a machine is frozen.
 
 use crate::board::{Board, CPUS, mapd, mapti};
 use gic_arch::gicd::Irouter;
@@ -13,7 +13,7 @@ use vgic::saved_state::SavedState;
 
 const EVENTS: u32 = 24;
 
-/// A machine with a device of that many events, spread over the vCPUs.
+/// Creates a machine with a device of [`EVENTS`] events, distributed over the vCPUs.
 fn with_device() -> Board {
     let board = Board::running();
     board.run([mapd(5, 5, 0x4010_0000)]);
@@ -84,10 +84,10 @@ fn a_message_kicks_a_sleeping_frozen_vcpu() {
     assert_eq!(board.kicks.of(1), 1);
 }
 
-/// Connection of the device to a machine, which moves with it.
+/// Connection of the device to a machine, which moves with the machine.
 struct Wire {
     gic: RwLock<Arc<Vgic>>,
-    /// By event: how many messages were sent, counted before each is.
+    /// By event, the number of messages, incremented before each is sent.
     sent: Vec<AtomicU64>,
     stop: AtomicBool,
 }
@@ -98,12 +98,12 @@ impl Wire {
         Self { gic: RwLock::new(board.gic.clone()), sent, stop: AtomicBool::new(false) }
     }
 
-    /// Was every event sent several times?
+    /// Returns `true` if every event was sent several times.
     fn is_busy(&self) -> bool {
         self.sent.iter().all(|sent| sent.load(SeqCst) > 5)
     }
 
-    /// Sends messages for some events until it is told to stop.
+    /// Sends messages for some events until it is stopped.
     fn send(&self, events: &[u32]) {
         let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
         while !self.stop.load(SeqCst) {
@@ -118,12 +118,12 @@ impl Wire {
     }
 }
 
-/// Last message that the guest saw of each event.
+/// Last message of each event that the guest has seen.
 #[derive(Default)]
 struct Guest(BTreeMap<u32, u64>);
 
 impl Guest {
-    /// Handles up to some interrupts at each vCPU.
+    /// Handles up to `most` interrupts at each vCPU.
     fn handle(&mut self, board: &mut Board, wire: &Wire, most: usize) {
         for cpu in 0..usize::from(CPUS) {
             for _ in 0..most {
@@ -162,7 +162,7 @@ fn freezing_under_load_loses_nothing() {
 
     let sent: BTreeMap<u32, u64> =
         (0..EVENTS).map(|event| (event, wire.sent[event as usize].load(SeqCst))).collect();
-    assert_eq!(guest.0, sent, "each event's last message was handled");
+    assert_eq!(guest.0, sent, "the last message of each event must be handled");
 }
 
 #[test]

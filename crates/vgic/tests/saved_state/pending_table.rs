@@ -1,4 +1,4 @@
-//! `GICR_PENDBASER.PTZ`: a promise about the pending table that one enable takes.
+//! `GICR_PENDBASER.PTZ`: a guarantee about the pending table that one enable consumes.
 
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicr::{Ctlr, Pendbaser};
@@ -18,7 +18,7 @@ fn promise_a_zero_table(board: &Board) {
     board.write_gicr(0, gicr::PENDBASER, pendbaser);
 }
 
-/// LPI 8192 is pending at vCPU 0, whose LPIs were enabled with `PTZ`.
+/// Creates a machine with LPI 8192 pending at vCPU 0, whose LPIs were enabled with `PTZ`.
 fn enabled_with_the_promise() -> Board {
     let board = Board::running();
     board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
@@ -32,7 +32,7 @@ fn enabled_with_the_promise() -> Board {
 fn the_second_enable_reads_the_pending_table() {
     let mut board = enabled_with_the_promise();
     enable(&board, false);
-    assert_eq!(board.acknowledge(0), 1023, "it is in the table");
+    assert_eq!(board.acknowledge(0), 1023, "the LPI is in the table");
 
     enable(&board, true);
 
@@ -58,7 +58,7 @@ fn the_promise_is_kept_until_lpis_are_enabled() {
 
     enable(&board, true);
 
-    assert_eq!(board.acknowledge(0), 1023, "nobody reads the table");
+    assert_eq!(board.acknowledge(0), 1023, "the table must not be read");
 }
 
 #[test]

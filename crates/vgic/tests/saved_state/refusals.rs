@@ -17,7 +17,8 @@ const CPU0: Affinity = Affinity::new(0, 0, 0, 1);
 const STRANGER: Affinity = Affinity::new(9, 9, 9, 9);
 const NARROW: DeviceId = DeviceId::new(5);
 
-/// Returns the error of restoring a busy machine's state after a change. The machine is unchanged.
+/// Returns the error of restoring a changed state of a busy machine. Checks that the machine is
+/// unchanged.
 fn refused(change: impl FnOnce(&mut SavedState)) -> RestoreError {
     refused_by(&mut Board::running(), &mut busy(), change)
 }
@@ -194,7 +195,7 @@ fn an_impossible_interrupt_names_the_field() {
     assert_eq!(
         problem(|it| it.chosen = Some(CPU0)),
         Problem::NoSuchCpu { field: "chosen CPU", cpu: CPU0 },
-        "its route names one CPU"
+        "the route names a single CPU"
     );
     assert_eq!(
         problem(|it| {
@@ -274,7 +275,7 @@ fn registers_that_cannot_be_so_are_named() {
     assert_eq!(
         refused(|saved| its(saved).cwriter = 0x1_0000),
         of(Object::Its(ITS), "GITS_CWRITER", 0x1_0000),
-        "the queue ends there"
+        "the offset must be less than the queue's size"
     );
     assert_eq!(
         refused(|saved| its(saved).cbaser = 0x1000),
@@ -288,15 +289,11 @@ fn registers_that_cannot_be_so_are_named() {
             its(saved).baser[table] &= !(1 << 63);
             without = its(saved).baser[table];
         });
-        assert_eq!(
-            refused,
-            of(Object::Its(ITS), "GITS_BASER", without),
-            "something is mapped by it"
-        );
+        assert_eq!(refused, of(Object::Its(ITS), "GITS_BASER", without), "the table has mappings");
     }
 }
 
-/// Returns the error of restoring a state of the Non-secure view after a change.
+/// Returns the error of restoring a changed state of the Non-secure view.
 fn refused_non_secure(change: impl FnOnce(&mut SavedState)) -> RestoreError {
     refused_by(&mut non_secure(), &mut non_secure(), change)
 }
@@ -338,7 +335,7 @@ fn secure_interrupt_state_is_refused() {
     assert_eq!(
         redistributor(|state| state.ctlr = 1),
         value("control register", 1),
-        "it has no LPIs"
+        "the machine has no LPIs"
     );
 }
 
@@ -381,7 +378,7 @@ fn mappings_that_cannot_be_so_are_named() {
     assert_eq!(
         refused(|saved| its(saved).devices[0].events[0].stays_at = Some(CPU0)),
         of(event, place(CPU0)),
-        "its collection is mapped"
+        "the collection is mapped"
     );
     let unmapped =
         Object::Event { its: ITS, device: DeviceId::new(0x1234), event: EventId::new(0) };

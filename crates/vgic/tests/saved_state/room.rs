@@ -1,5 +1,5 @@
-//! Machines with little room, used before: a state fits and is restored, or is refused without
-//! effect.
+//! Machines with small budgets that were used before: a state must either fit and be restored, or
+//! be refused without effect.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use gic_arch::IntId;
@@ -32,7 +32,7 @@ fn contents() -> impl Strategy<Value = Contents> {
     (btree_map(id, device(), 0..8), lpis).prop_map(|(devices, lpis)| Contents { devices, lpis })
 }
 
-/// Devices that a machine mapped and unmapped before.
+/// Generates devices that a machine has mapped and unmapped before.
 fn history() -> impl Strategy<Value = Vec<(u32, Device)>> {
     vec((0..4u32, device()), 0..6)
 }
@@ -63,7 +63,7 @@ fn put(contents: &Contents, state: &mut SavedState) {
     }
 }
 
-/// Joins LPIs that are pending by themselves to events that go to the same CPU.
+/// Merges LPIs that are pending by themselves into events with the same target CPU.
 fn joined(mut state: SavedState) -> SavedState {
     let its = &mut state.its[0];
     let events = its.devices.iter_mut().flat_map(|device| &mut device.events);

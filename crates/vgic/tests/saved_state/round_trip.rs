@@ -1,4 +1,4 @@
-//! Behaviour of restored machines.
+//! Behavior of restored machines.
 
 use crate::board::{Board, CPUS, ITS, config, discard, mapc, mapd, mapti, movall, unmapc};
 use doorbell_test_support::guest::take_dirty;
@@ -10,7 +10,7 @@ use vgic::its::ItsConfig;
 use vgic::saved_state::{EventState, SavedState};
 use vgic::{SecurityView, Sleep, VgicConfig};
 
-/// A guest in the middle of its work: something of everything.
+/// Creates a machine with a guest whose work in progress covers every part of the state.
 pub(crate) fn busy() -> Board {
     let mut board = Board::running();
     let commands = [
@@ -163,7 +163,7 @@ fn order_of_vcpus_and_itses_is_irrelevant() {
     other.restore(&board.save());
 
     assert_eq!(other.save(), board.save());
-    assert_eq!(other.handle_all(1), [8192], "the middle one stays");
+    assert_eq!(other.handle_all(1), [8192], "the CPU in the middle is the same in both orders");
     assert_eq!(other.gic.config().its[1].base, ITS);
 }
 
@@ -355,13 +355,13 @@ fn a_restored_machine_can_be_reset() {
     let lines =
         |saved: &SavedState| saved.distributor.interrupts.iter().filter(|it| it.line).count();
     let (mut saved, untouched) = (moved.save(), fresh.save());
-    assert_eq!(lines(&saved), 3, "lines are as they are driven");
+    assert_eq!(lines(&saved), 3, "lines must keep their levels");
     saved.distributor.interrupts.clear();
     saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.interrupts.clear());
     assert_eq!(saved, untouched);
 }
 
-/// Each of the two events makes the LPI pending, before and after the restore.
+/// Either of the two events makes the LPI pending, both before and after the restore.
 #[test]
 fn an_lpi_of_two_events_is_saved_and_restored() {
     let mut board = Board::running();
@@ -380,7 +380,7 @@ fn an_lpi_of_two_events_is_saved_and_restored() {
         board.send(5, event);
         assert_eq!(board.handle_all(1), [8200], "event {event}");
     }
-    // Discarding one event does not discard the other.
+    // Discarding one event must not discard the other.
     board.run([discard(5, 0)]);
     let mut board = board.moved();
     board.send(5, 3);

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use vgic::AccessWidth;
 
 impl Bench {
-    /// Inputs, running priorities and what is pending first, at each CPU.
+    /// Compares the inputs, the running priorities and the most urgent pending interrupts of each
+    /// CPU.
     pub(super) fn compare_signals(&mut self, after: &Op) {
         self.attend();
         for cpu in 0..AFFINITIES.len() {
@@ -54,7 +55,10 @@ impl Bench {
     /// Compares the registers' values.
     pub(super) fn compare_registers(&mut self) {
         if self.kind == VcpuKind::Software {
-            assert!(self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)), "nobody left");
+            assert!(
+                self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)),
+                "a vCPU that has not left must not be kicked"
+            );
         }
         self.vcpus.iter_mut().for_each(Half::leave_guest);
         for cpu in 0..AFFINITIES.len() {

@@ -1,4 +1,4 @@
-//! Writes of devices and guests, to the model and to the reference.
+//! Writes by devices and guests, to both the model and the reference.
 
 use super::{Bench, Doorbells, line_of};
 use crate::ops::{AFFINITIES, Field};
@@ -18,7 +18,7 @@ impl Bench {
         if LINKED.contains(&intid) {
             self.physical.drive(line, level);
             self.reference.drive(cpu, intid, high);
-            // The hardware keeps signalling a level that is in a list register.
+            // The hardware keeps signaling a level that is listed.
             self.kicks.0.iter().for_each(|kicked| kicked.store(self.has_lists(), SeqCst));
             return;
         }
@@ -162,7 +162,7 @@ impl Bench {
     }
 }
 
-/// The arrays of the distributor, of its extended range, and of the redistributors.
+/// Returns the arrays of the distributor, of its extended range, and of the redistributors.
 fn registers(field: Field) -> [IntIdField; 3] {
     match field {
         Field::Enable => [gicd::ISENABLER, gicd::ISENABLER_E, gicr::ISENABLER],

@@ -1,4 +1,4 @@
-//! LPIs at redistributors: enabling, tables, sleeping vCPUs.
+//! LPIs at redistributors: enabling, tables, and sleeping vCPUs.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -13,7 +13,7 @@ fn lpi(number: u32) -> Lpi {
     Lpi::try_from(number).unwrap()
 }
 
-/// One byte of a pending table.
+/// Reads one byte of a pending table.
 fn pending_byte(rig: &Rig, vcpu: u16, lpi: u32) -> u8 {
     let mut byte = [0];
     rig.ram.read(PENDING + u64::from(vcpu) * 0x1_0000 + u64::from(lpi / 8), &mut byte).unwrap();
@@ -45,8 +45,8 @@ fn disabling_lpis_writes_what_is_pending_to_the_pending_table_and_nothing_else()
 
     rig.disable_lpis(0);
 
-    assert_eq!(pending_byte(&rig, 0, 8200), 0b1001, "a disabled LPI is pending too");
-    assert_eq!(pending_byte(&rig, 0, 8184), 0xee, "the first KiB is not ours");
+    assert_eq!(pending_byte(&rig, 0, 8200), 0b1001, "a disabled LPI can be pending");
+    assert_eq!(pending_byte(&rig, 0, 8184), 0xee, "bits below LPI 8192 must not be written");
     assert_eq!(rig.pending(0), NO_LPIS);
     assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
 }
@@ -60,7 +60,11 @@ fn enabling_lpis_takes_what_the_pending_table_says() {
 
     rig.enable_lpis(0);
 
-    assert_eq!(drain(&mut rig.vcpu(0)), [8200, 8201], "mapped or not");
+    assert_eq!(
+        drain(&mut rig.vcpu(0)),
+        [8200, 8201],
+        "LPIs must become pending even if they are not mapped"
+    );
 }
 
 #[test]
@@ -136,8 +140,8 @@ fn tables_outside_memory_are_counted_and_harmless() {
     );
     rig.disable_lpis(0);
 
-    // Configuration and pending table when LPIs are enabled, the byte at MAPTI, the pending table
-    // again.
+    // Faults are recorded for the configuration and the pending table when LPIs are enabled, for
+    // the configuration byte at MAPTI, and for the pending table again.
     assert_eq!(rig.events.count(FaultReason::LpiTable), 4);
 }
 
@@ -385,5 +389,5 @@ fn a_vcpu_has_one_queue_at_a_time() {
     assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_none());
     drop(queue);
     assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_some());
-    assert!(rig.lpis.pending_lpis(cpu(1)).unwrap().is_none(), "no such vCPU");
+    assert!(rig.lpis.pending_lpis(cpu(1)).unwrap().is_none(), "the vCPU must not exist");
 }

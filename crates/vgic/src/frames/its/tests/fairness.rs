@@ -1,4 +1,4 @@
-//! LPIs of equal priority take turns.
+//! LPIs of equal priority must take turns.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 use gic_arch::Priority;
 use msi_types::Delivery;
 
-/// Events of [`crowd`].
+/// Number of events of [`crowd`].
 const EVENTS: u32 = 1 << 10;
 
-/// A device whose events are all mapped to vCPU 0, each to an LPI of its own.
+/// Creates a device whose events are all mapped to vCPU 0, each to a separate LPI.
 fn crowd() -> Rig {
     let rig = Rig::running(1);
     rig.run([mapd(1, 10)]);
@@ -35,13 +35,13 @@ fn an_lpi_is_taken_beside_one_that_is_rung_again_and_again() {
             send(&rig, stormy);
             take(&mut queue)
         });
-        assert!({ taken }.any(|lpi| lpi == Some(8192 + patient)), "{patient} beside {stormy}");
+        assert!({ taken }.any(|lpi| lpi == Some(8192 + patient)), "{patient} next to {stormy}");
         drain(&mut queue);
     }
 }
 
-/// Takes that the LPI waits for which waits longest, where each that is taken is rung again at
-/// once. `looks` are asked for the next one before each.
+/// Returns the largest number of takes for which any LPI waits, if each taken LPI is signaled again
+/// immediately. Before each take, the next LPI is queried `looks` times.
 fn longest_wait(events: &[u32], looks: usize) -> u32 {
     let rig = crowd();
     let mut queue = rig.vcpu(0);
@@ -71,7 +71,7 @@ fn no_lpi_waits_longer_than_all_others_take_one_turn() {
     let few: Vec<u32> = (0..EVENTS).step_by(37).collect();
     for looks in 0..3 {
         assert!(longest_wait(&every, looks) <= EVENTS);
-        // A leaf has 64 takes, however few of its bits are set.
+        // A leaf allows 64 takes, however few of its bits are set.
         assert!(longest_wait(&few, looks) <= EVENTS);
         assert!(longest_wait(&few[..2], looks) <= 2 * 64);
     }

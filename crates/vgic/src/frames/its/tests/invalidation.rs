@@ -1,5 +1,5 @@
-//! `GICR_INVLPIR`: reaches the LPI's event wherever it is mapped, in time that does not grow with
-//! what else is.
+//! `GICR_INVLPIR` must reach the LPI's event wherever it is mapped, in time that does not depend on
+//! the number of other mappings.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -12,7 +12,7 @@ use msi_types::Delivery;
 /// Devices have 2^10 events.
 const BITS: u8 = 10;
 
-/// This many events at vCPU 0, each with an LPI of its own.
+/// Maps this many events at vCPU 0, each to a separate LPI.
 fn mapped(events: u32) -> Rig {
     let rig = Rig::sized(LpiConfig::new(2), ItsConfig::new(BASE));
     rig.enable_lpis(0);
@@ -37,8 +37,8 @@ fn invalidate(rig: &Rig, vcpu: u16, number: u32) -> u64 {
     work() - before
 }
 
-/// Does an invalidation at `vcpu` reach the event, which is mapped to this LPI and neither pending
-/// nor enabled?
+/// Returns `true` if an invalidation at `vcpu` reaches the event, which must be mapped to this LPI
+/// and be neither pending nor enabled.
 fn is_reached(rig: &Rig, vcpu: u16, (device, event): (u32, u32), number: u32) -> bool {
     assert_eq!(rig.send(device, event), Delivery::Pending);
     rig.configure(number, true, 0xa0);
@@ -91,8 +91,8 @@ fn an_invalidation_reaches_every_event_of_an_lpi() {
         assert!(is_reached(&rig, 0, event, 8199), "{event:?} of two");
     }
     rig.run([unmapd(0)]);
-    assert!(is_reached(&rig, 0, (5, 2), 8199), "the one that is left");
-    assert!(invalidate(&rig, 0, 8199) < 8, "one event is found at once");
+    assert!(is_reached(&rig, 0, (5, 2), 8199), "the remaining event");
+    assert!(invalidate(&rig, 0, 8199) < 8, "one event must be found immediately");
 }
 
 #[test]
@@ -106,8 +106,9 @@ fn several_events_of_an_lpi_cost_what_they_are() {
     assert!(work < 12, "{work} entries were visited for four events");
 }
 
-/// Events 0 to 3 of device 5 have the LPI of event 7 of device 0, and are pending. An invalidation
-/// that enables them has visited some when a command comes. Returns how many are signalled then.
+/// Maps events 0 to 3 of device 5 to the LPI of event 7 of device 0, and makes them pending.
+/// Executes `command` when an invalidation that enables them has visited `visited` words. Returns
+/// the number of signaled events.
 fn signalled_after(visited: u64, command: Command) -> usize {
     let rig = mapped(16);
     rig.run([mapd(5, 5)]);
@@ -136,7 +137,7 @@ fn an_invalidation_outlives_changes_of_its_events() {
             }
         }
         assert_eq!(signalled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped anew");
-        assert_eq!(signalled_after(visited, unmapd(5)), 1, "one is left");
+        assert_eq!(signalled_after(visited, unmapd(5)), 1, "one event is left");
     }
 }
 

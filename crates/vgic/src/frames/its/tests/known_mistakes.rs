@@ -1,4 +1,4 @@
-//! Faults seen in other models, one test each.
+//! Mistakes seen in other models, one test each.
 
 use super::rig::*;
 use crate::frames::its::{ErrorPolicy, ItsConfig};
@@ -68,7 +68,7 @@ fn movall_moves_what_is_pending_and_the_queue_goes_on() {
     assert_eq!(rig.pending(0), NO_LPIS);
     assert_eq!(drain(&mut rig.vcpu(1)).len(), 2);
     rig.send(1, 1);
-    assert_eq!(rig.pending(0), [8201], "events stay with their collection");
+    assert_eq!(rig.pending(0), [8201], "events must stay with their collection");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_dropped_message_counts_with_its_reason() {
         let reasons = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
         reasons.map(|reason| rig.events.count(reason))
     };
-    // No such device, no such event, no such collection.
+    // An unmapped device, an unmapped event, and an unmapped collection.
     for (device, event) in [(7, 0), (1, 2), (1, 1)] {
         rig.send(device, event);
     }

@@ -1,6 +1,6 @@
-//! Work that goes through everything mapped: each access does a bounded piece of it, and nothing is
-//! consumed or reported as done before it is. Accesses that enable do all of it, and hold nobody
-//! else up.
+//! Work that visits all mappings: each access does a bounded piece of it, and no command is
+//! consumed or reported as done too early. Accesses that enable LPIs or an ITS do all of the work,
+//! without delaying other threads.
 
 use super::rig::*;
 use crate::AccessWidth::{Double, Word};
@@ -14,10 +14,11 @@ use gic_arch::its::Command;
 use gic_arch::lpi::Config;
 use msi_types::Delivery;
 
-/// 2^16 events of one device, two of them on each LPI: there are fewer LPIs than that.
+/// Number of events of one device. Two of them share each LPI, because fewer LPIs exist.
 const EVENTS: u32 = 1 << 16;
 const DEVICE: u32 = 1;
-/// Most that one access may visit: the budget, and the last chunk and command begun within it.
+/// Maximum number of entries that one access may visit: the budget, plus the last chunk and command
+/// begun within it.
 const WORK: u32 = 64;
 const MOST: u64 = WORK as u64 * 16 + 128;
 
@@ -25,7 +26,8 @@ const fn lpi_of(event: u32) -> u32 {
     8192 + event / 2
 }
 
-/// A machine of two vCPUs with all events mapped to the first, of which accesses do little work.
+/// Creates a machine of two vCPUs with all events mapped to the first, on which one access does
+/// little work.
 fn crowded() -> Rig {
     let size = LpiConfig { entries: 1 << 18, work_per_access: WORK, ..LpiConfig::new(2) };
     let rig = Rig::sized(size, ItsConfig::new(BASE).with_work_per_access(WORK));
@@ -48,7 +50,7 @@ fn work(rig: &Rig) -> u64 {
     rig.lpis.with_kicks_deferred(|control| control.work())
 }
 
-/// Polls until `done`, and counts: no poll does more than a budget's worth.
+/// Polls until `done` returns `true`, and counts the polls. Checks that no poll exceeds the budget.
 fn polls(rig: &Rig, mut done: impl FnMut() -> bool) -> u32 {
     for polls in 0..100_000 {
         let before = work(rig);
@@ -58,14 +60,18 @@ fn polls(rig: &Rig, mut done: impl FnMut() -> bool) -> u32 {
         let step = work(rig) - before;
         assert!(step <= MOST, "one access visited {step} entries");
     }
-    panic!("it is never done");
+    panic!("the work is never done");
 }
 
-/// Executes a command, piece by piece.
+/// Executes a command piece by piece, and returns the number of polls.
 fn execute(rig: &Rig, command: Command) -> u32 {
     let before = work(rig);
     rig.queue_raw([command.encode()]);
-    assert!(work(rig) - before <= MOST, "ringing visited {} entries", work(rig) - before);
+    assert!(
+        work(rig) - before <= MOST,
+        "writing GITS_CWRITER visited {} entries",
+        work(rig) - before
+    );
     polls(rig, || rig.creadr().offset() == rig.cwriter().offset())
 }
 
@@ -85,13 +91,13 @@ fn no_command_about_everything_mapped_holds_an_access_up() {
     }
 
     let moved = drain(&mut rig.vcpu(1)).len();
-    assert_eq!(
-        moved,
-        EVENTS as usize / 2,
-        "MOVALL took all LPIs along, before MAPD could drop them"
-    );
+    assert_eq!(moved, EVENTS as usize / 2, "MOVALL must move all LPIs before MAPD can drop them");
     assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
-    assert_eq!(rig.send(DEVICE, 0), Delivery::Blocked, "the device was mapped anew");
+    assert_eq!(
+        rig.send(DEVICE, 0),
+        Delivery::Blocked,
+        "the device was mapped again, without events"
+    );
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn commands_in_between_see_the_state_that_an_unfinished_one_leads_to() {
     let rig = crowded();
     let last = EVENTS - 1;
     rig.queue_raw([mapc(0, 1).encode(), int(DEVICE, last).encode(), sync(1).encode()]);
-    assert!(rig.creadr().offset() != rig.cwriter().offset(), "MAPC takes several accesses");
+    assert!(rig.creadr().offset() != rig.cwriter().offset(), "MAPC must need several accesses");
 
     polls(&rig, || rig.creadr().offset() == rig.cwriter().offset());
 
@@ -161,7 +167,7 @@ fn devices_whose_table_is_taken_away_are_unmapped_piece_by_piece_and_do_not_come
     assert_eq!(rig.send(DEVICE, 0), Delivery::Pending);
 }
 
-/// `EnableLPIs`, as its register does it: begun, and taken further by polls.
+/// `EnableLPIs` as its register implements it: begun by a write, and continued by polls.
 mod redistributor {
     use super::*;
 
@@ -201,7 +207,7 @@ mod redistributor {
             !is_disabling(&rig)
         });
 
-        assert!(polls > 50, "it takes many accesses");
+        assert!(polls > 50, "disabling LPIs must need many accesses");
         assert_eq!(table(&rig)[..EVENTS as usize / 16], [0xff; EVENTS as usize / 16]);
         assert_eq!(rig.send(DEVICE, EVENTS - 1), Delivery::Blocked);
         assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
@@ -254,6 +260,6 @@ mod redistributor {
         });
 
         rig.send(DEVICE, EVENTS - 1);
-        assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "it is disabled now");
+        assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS, "the LPI is now disabled");
     }
 }

@@ -253,7 +253,11 @@ fn a_two_level_table_reaches_as_far_as_its_valid_first_level_entries() {
     rig.ram.write_u64(DEVICES + 8, entry.into_bits()).unwrap();
     rig.run([mapd(0x2000, 1), mapd(0x3fff, 1)]);
 
-    assert_eq!(rig.its.command_faults().count, 1, "an entry that became valid needs no command");
+    assert_eq!(
+        rig.its.command_faults().count,
+        1,
+        "a first-level entry must become valid without a command"
+    );
 }
 
 #[test]
@@ -433,7 +437,7 @@ fn a_guest_that_maps_more_than_the_budget_is_refused_and_keeps_what_it_has() {
     assert_eq!(rig.send(1, 0x8000), Delivery::Pending);
     assert_eq!(rig.send(1, 0xffff), Delivery::Blocked);
     rig.run([unmapd(1), mapti(2, 0, 8203, 0)]);
-    assert_eq!(rig.send(2, 0), Delivery::Pending, "what is unmapped can be used again");
+    assert_eq!(rig.send(2, 0), Delivery::Pending, "unmapped events must return their budget");
 }
 
 #[test]

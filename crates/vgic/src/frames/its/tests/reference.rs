@@ -1,6 +1,7 @@
-//! A naive ITS, by lists and searches, against the real one. Both get a random sequence of
-//! commands, messages, register writes and acknowledgements. After each, both have the same LPIs
-//! pending at the same redistributors, and have refused the same commands for the same reason.
+//! A naive ITS, implemented with lists and searches, compared with the real one. Both execute a
+//! random sequence of commands, messages, register writes and acknowledgments. After each step,
+//! both must have the same LPIs pending at the same redistributors, and must have refused the same
+//! commands for the same reasons.
 
 mod naive;
 
@@ -47,7 +48,7 @@ enum Step {
         lpi: u32,
     },
     EnableIts(bool),
-    /// Everything is saved, and goes on where it was restored.
+    /// The machine is saved, and continues as a restored one.
     Migrate,
 }
 
@@ -113,17 +114,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The two, side by side.
+/// The real ITS and the naive one.
 struct Pair {
     rig: Rig,
-    /// The possible states, as far as the real one has shown.
+    /// The possible states of the naive ITS that are consistent with the real one's behavior.
     models: Vec<Model>,
     queues: Vec<crate::lpi::PendingLpis>,
 }
 
 impl Pair {
-    /// Running: three devices, an LPI of each event, collection n mapped to vCPU n; LPIs enabled
-    /// everywhere.
+    /// Creates a running pair with three devices, an LPI for each event, collection n mapped to
+    /// vCPU n, and LPIs enabled at each redistributor.
     fn new() -> Self {
         let rig = Rig::running(VCPUS);
         let mut model = Model::enabled();
@@ -184,7 +185,7 @@ impl Pair {
                 rig.finish_sweeps();
                 self.each(|model| model.invalidate(vcpu, lpi));
             }
-            // No machine has events beside direct LPIs.
+            // A machine cannot combine events with direct LPIs.
             Step::SetLpi { lpi, .. } if self.models[0].maps(lpi) => {}
             Step::SetLpi { vcpu, lpi } => {
                 rig.set_lpi(vcpu, lpi);
@@ -210,7 +211,8 @@ impl Pair {
         self.each(Model::migrate);
     }
 
-    /// A disabled ITS executes nothing; what would happen later is not this test's matter.
+    /// Executes a command. A disabled ITS executes none, and this test does not cover their later
+    /// execution.
     fn command(&mut self, command: Command) -> Result<(), TestCaseError> {
         if !self.models[0].its_enabled {
             return Ok(());

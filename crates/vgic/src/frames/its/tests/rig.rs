@@ -1,4 +1,5 @@
-//! An ITS with redistributors, driven by its registers, over memory that answers only where it is.
+//! An ITS with redistributors, driven through its registers, on memory that fails outside of its
+//! range.
 
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
@@ -28,7 +29,7 @@ pub(super) const CONFIG: u64 = RAM + 0x30_0000;
 pub(super) const PENDING: u64 = RAM + 0x40_0000;
 pub(super) const BASE: u64 = 0x0808_0000;
 const QUEUE_PAGES: u8 = 16;
-/// No LPIs.
+/// An empty list of LPIs.
 pub(super) const NO_LPIS: [u32; 0] = [];
 
 pub(super) struct Rig {
@@ -41,8 +42,8 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// With every table in place, LPIs and the ITS enabled, all LPIs configured as enabled with
-    /// priority 0xa0, and collection n mapped to vCPU n.
+    /// Creates a rig with every table in place, LPIs and the ITS enabled, all LPIs configured as
+    /// enabled with priority 0xa0, and collection n mapped to vCPU n.
     pub(super) fn running(vcpus: u16) -> Self {
         let rig = Self::new(vcpus, ItsConfig::new(BASE));
         rig.start(vcpus);
@@ -69,12 +70,12 @@ impl Rig {
         }
     }
 
-    /// Another machine over the same memory, restored from what this one saves; LPIs are `enabled`
-    /// at some vCPUs. Saved again, it says the same.
+    /// Creates another machine on the same memory, restored from this one's saved state, with LPIs
+    /// enabled at the vCPUs in `enabled`. Checks that it saves the same state.
     pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
         let (its, own) = self.save(vcpus);
         let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
-        let registers = rig.its.restorable(&its).expect("it was saved");
+        let registers = rig.its.restorable(&its).expect("a saved state must be restorable");
         let vcpu = |affinity: Affinity| affinity.aff0().into();
         let mut locked = rig.its.lock();
         rig.lpis.with_kicks_deferred(|control| {
@@ -82,7 +83,7 @@ impl Rig {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
                 control.restore_enabled((*vcpu).into(), tables).unwrap();
             }
-            locked.restore(registers, &its, control, vcpu).expect("there is room");
+            locked.restore(registers, &its, control, vcpu).expect("the memory was reserved");
             for saved in &own {
                 control.restore_pending_by_itself(*saved).unwrap();
             }
@@ -93,7 +94,7 @@ impl Rig {
         rig
     }
 
-    /// The ITS, and what is pending at redistributors by themselves.
+    /// Saves the ITS, and the LPIs that are pending at redistributors by themselves.
     fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
         let locked = self.its.lock();
         self.lpis.with_kicks_deferred(|control| {
@@ -105,7 +106,7 @@ impl Rig {
         })
     }
 
-    /// As after reset.
+    /// Creates a rig in its reset state.
     pub(super) fn new(vcpus: u16, config: ItsConfig) -> Self {
         Self::sized(LpiConfig::new(vcpus), config)
     }
@@ -114,7 +115,8 @@ impl Rig {
         Self::over(Arc::new(VmMemory(ram(RAM, RAM_BYTES))), size, config)
     }
 
-    /// With direct LPIs beside the ITS, which no machine has: one rig for both.
+    /// Creates a rig with both direct LPIs and an ITS, which no machine combines, so that one rig
+    /// serves the tests of both.
     fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
@@ -125,7 +127,8 @@ impl Rig {
         let faults = LpiFaults::new(events.clone(), redistributors);
         let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), faults).unwrap();
         let targets = Targets::ProcessorNumbers((0..vcpus).collect());
-        let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a possible ITS");
+        let its = Its::new(config, targets, lpis.clone(), events.clone())
+            .expect("the configuration must be valid");
         Self { ram, kicks, wakeup, events, lpis, its }
     }
 
@@ -169,7 +172,7 @@ impl Rig {
         self.finish_sweeps();
     }
 
-    /// Finishes what registers asked for.
+    /// Finishes the work that registers requested.
     pub(super) fn finish_sweeps(&self) {
         self.lpis.with_kicks_deferred(Control::finish_sweeps).unwrap();
         self.lpis.send_kicks();
@@ -180,10 +183,12 @@ impl Rig {
         self.finish_sweeps();
     }
 
-    /// Writes an LPI's configuration byte; INV makes it count.
+    /// Writes an LPI's configuration byte, which takes effect at INV.
     pub(super) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
         let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
-        self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).expect("in memory");
+        self.ram
+            .write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()])
+            .expect("the table must be in memory");
     }
 
     pub(super) fn creadr(&self) -> Creadr {
@@ -194,21 +199,21 @@ impl Rig {
         Cwriter::from_bits(self.its.read(gits::CWRITER.offset(), Double))
     }
 
-    /// Puts raw commands into the queue and rings.
+    /// Writes raw commands to the queue, and updates `GITS_CWRITER`.
     pub(super) fn queue_raw(&self, commands: impl IntoIterator<Item = RawCommand>) {
         let bytes = u32::from(QUEUE_PAGES) * 0x1000;
         let start = self.cwriter().offset();
         let mut offset = start;
         for command in commands {
             let image: Vec<u8> = command.into_iter().flat_map(u64::to_le_bytes).collect();
-            self.ram.write(QUEUE + u64::from(offset), &image).expect("in memory");
+            self.ram.write(QUEUE + u64::from(offset), &image).expect("the queue must be in memory");
             offset = (offset + 32) % bytes;
-            assert_ne!(offset, start, "the queue holds one command less than it has places");
+            assert_ne!(offset, start, "the queue can hold one command less than it has slots");
         }
         self.its.write(gits::CWRITER.offset(), Double, Cwriter::at_offset(offset).into_bits());
     }
 
-    /// Executes commands, to the last.
+    /// Executes commands, and waits for all of them.
     pub(super) fn run(&self, commands: impl IntoIterator<Item = Command>) {
         self.queue_raw(commands.into_iter().map(Command::encode));
         for _ in 0..10_000 {
@@ -217,7 +222,7 @@ impl Rig {
                 break;
             }
         }
-        assert_eq!(self.creadr().offset(), self.cwriter().offset(), "the queue is worked off");
+        assert_eq!(self.creadr().offset(), self.cwriter().offset(), "the queue must become empty");
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> msi_types::Delivery {
@@ -225,12 +230,15 @@ impl Rig {
     }
 
     pub(super) fn vcpu(&self, vcpu: u16) -> PendingLpis {
-        self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("not given out")
+        self.lpis
+            .pending_lpis(cpu(vcpu))
+            .unwrap()
+            .expect("the vCPU's LPIs must not be in use already")
     }
 
-    /// `GICR_SETLPIR`.
+    /// Writes `GICR_SETLPIR`.
     pub(super) fn set_lpi(&self, vcpu: u16, lpi: u32) -> Injection {
-        self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("an LPI"))
+        self.lpis.set_lpi(cpu(vcpu), Lpi::try_from(lpi).expect("the INTID must be an LPI"))
     }
 
     pub(super) fn pending(&self, vcpu: u16) -> Vec<u32> {
@@ -242,7 +250,7 @@ impl Rig {
     }
 }
 
-/// Acknowledges everything, most urgent first.
+/// Acknowledges all LPIs, most urgent first.
 pub(super) fn drain(queue: &mut PendingLpis) -> Vec<u32> {
     core::iter::from_fn(|| take(queue)).collect()
 }
@@ -339,13 +347,13 @@ pub(super) fn redistributor(vcpu: u16) -> RegisterFrame {
     RegisterFrame::Redistributor(0x80a_0000 + u64::from(vcpu) * 0x2_0000)
 }
 
-/// The offset of a register of an array.
+/// Offset of an element of a register array.
 pub(super) trait OffsetOf {
     fn offset_of(self, index: u32) -> u32;
 }
 
 impl OffsetOf for gic_arch::RegArray<Baser> {
     fn offset_of(self, index: u32) -> u32 {
-        self.get(index).expect("implemented").offset()
+        self.get(index).expect("the register must be implemented").offset()
     }
 }

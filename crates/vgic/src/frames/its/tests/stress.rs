@@ -1,6 +1,6 @@
-//! Senders, commands and vCPUs on threads of their own. Every message carries a number in memory,
-//! and every change of a mapping is announced. So a vCPU can tell an interrupt that came late from
-//! one that came before the change.
+//! Senders, commands and vCPUs on separate threads. Every message has a number in memory, and every
+//! change of a mapping is announced. A vCPU can therefore distinguish an interrupt that arrives too
+//! late from one that arrived before the change.
 
 use super::rig::*;
 use super::std::thread;
@@ -11,9 +11,10 @@ use gic_arch::Priority;
 
 const VCPUS: u16 = 3;
 const FIRST_LPI: u32 = 8192;
-/// Device 1: events that move and are invalidated, but stay mapped.
+/// Number of events of device 1, which move and are invalidated, but stay mapped.
 const STEADY: u32 = 8;
-/// Devices 2 and 3: events that are discarded, and mapped and unmapped with their device.
+/// Number of events of devices 2 and 3, which are discarded, or mapped and unmapped with their
+/// device.
 const FLEETING: u32 = 8;
 const NOWHERE: u32 = u32::MAX;
 const MESSAGES: u64 = 40_000;
@@ -21,10 +22,10 @@ const COMMANDS: u32 = 6_000;
 
 struct Field {
     rig: Rig,
-    /// By LPI: the number of the last message sent, and of the last one that a handler saw.
+    /// By LPI, the number of the last message sent, and of the last one that a handler has seen.
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// By LPI: the vCPU that it goes to.
+    /// By LPI, the target vCPU.
     place: Vec<AtomicU32>,
     /// Odd while a mapping changes.
     changes: AtomicU64,
@@ -46,7 +47,7 @@ impl Field {
         }
     }
 
-    /// Changes where an LPI goes by commands, the last of which is a SYNC.
+    /// Changes the target of an LPI with commands, the last of which must be a SYNC.
     fn change(
         &self,
         index: u32,
@@ -81,7 +82,7 @@ impl Field {
         }
     }
 
-    /// A vCPU: takes what there is, sleeps when there is nothing.
+    /// Runs a vCPU, which takes interrupts and sleeps when none is pending.
     fn attend(&self, vcpu: u16) {
         let mut queue = self.rig.vcpu(vcpu);
         while !self.stop.load(SeqCst) {
@@ -163,7 +164,11 @@ fn nothing_is_lost_or_misplaced_while_mappings_change_under_load() {
         drained
     });
 
-    assert!(drained, "the last message of each event was seen");
-    assert_eq!(field.misplaced.load(SeqCst), 0, "interrupts at a vCPU that was no longer theirs");
+    assert!(drained, "the last message of each event must be seen");
+    assert_eq!(
+        field.misplaced.load(SeqCst),
+        0,
+        "vCPUs must not receive interrupts that have moved away"
+    );
     assert_eq!(field.rig.its.command_faults().count, 0);
 }

@@ -1,5 +1,5 @@
-//! An ITS by lists and searches: one map of events, one of what is pending at redistributors by
-//! itself.
+//! An ITS implemented with lists and searches: one map of events, and one of LPIs that are pending
+//! at redistributors by themselves.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -9,7 +9,7 @@ use gic_arch::its::CommandErrorReason::{self, *};
 use gic_arch::its::{Command, MapAction, RdBase};
 
 pub(super) const VCPUS: u16 = 3;
-/// Entries of the device and of the collection table.
+/// Number of entries of the device table and of the collection table.
 const TABLE: u32 = 8192;
 pub(super) const LPIS: Range<u32> = 8192..8200;
 
@@ -24,7 +24,7 @@ pub(super) struct Cached {
 struct Event {
     lpi: u32,
     collection: u16,
-    /// The target of its last messages.
+    /// Target of the event's last messages.
     at: u16,
     pending: bool,
     deliverable: bool,
@@ -38,7 +38,7 @@ pub(super) struct Model {
     events: BTreeMap<(u32, u32), Event>,
     pub(super) collections: BTreeMap<u16, u16>,
     pub(super) lpis_enabled: BTreeSet<u16>,
-    /// Pending at a redistributor by itself, with what it has cached.
+    /// LPIs pending at a redistributor by themselves, with their cached configurations.
     own: BTreeMap<(u16, u32), (bool, Cached)>,
     pub(super) memory: BTreeMap<u32, Cached>,
     tables: BTreeMap<u16, BTreeSet<u32>>,
@@ -53,7 +53,7 @@ fn provided(collection: u16) -> Result<(), CommandErrorReason> {
 }
 
 impl Model {
-    /// An enabled ITS at which nothing is mapped.
+    /// Creates an enabled ITS without mappings.
     pub(super) fn enabled() -> Self {
         Self { its_enabled: true, ..Self::default() }
     }
@@ -62,8 +62,7 @@ impl Model {
         self.memory.get(&lpi).copied().unwrap_or(Cached { enable: false, priority: 0 })
     }
 
-    /// Brings the events' places up to date. One that becomes deliverable has its configuration
-    /// read.
+    /// Updates the events' targets. An event that becomes deliverable has its configuration read.
     pub(super) fn settle(&mut self) {
         let mut events = core::mem::take(&mut self.events);
         for event in events.values_mut() {
@@ -79,8 +78,9 @@ impl Model {
         self.events = events;
     }
 
-    /// The possible states once each LPI is pending in its event, where that targets the vCPU.
-    /// Where several events share the LPI, it may be pending beside them.
+    /// Returns the possible states after each LPI that is pending by itself has been merged into
+    /// its event, if that targets the vCPU. If several events share the LPI, it may also stay
+    /// pending by itself.
     pub(super) fn after_joining(self) -> Vec<Self> {
         let own: Vec<_> = self.own.iter().filter(|(_, own)| own.0).map(|(at, _)| *at).collect();
         own.into_iter().fold(vec![self], |models, (vcpu, lpi)| {
@@ -104,12 +104,12 @@ impl Model {
         possible
     }
 
-    /// Is an event mapped to the LPI?
+    /// Returns `true` if an event is mapped to the LPI.
     pub(super) fn maps(&self, lpi: u32) -> bool {
         self.events.values().any(|event| event.lpi == lpi)
     }
 
-    /// A redistributor knows the configuration of every LPI.
+    /// Makes a redistributor cache the configuration of every LPI.
     pub(super) fn cache_all(&mut self, vcpu: u16) {
         for neighbour in LPIS {
             let config = self.in_memory(neighbour);
@@ -321,15 +321,16 @@ impl Model {
         }
     }
 
-    /// Has no effect while LPIs are disabled there (IHI 0069, `GICR_CLRLPIR`).
+    /// Clears an LPI. Has no effect while LPIs are disabled at the redistributor (IHI 0069,
+    /// `GICR_CLRLPIR`).
     pub(super) fn clear_lpi(&mut self, vcpu: u16, lpi: u32) {
         if self.lpis_enabled.contains(&vcpu) {
             self.clear_own(vcpu, lpi);
         }
     }
 
-    /// The possible states after LPIs were enabled: where two events share an LPI that the table
-    /// has pending, either is pending.
+    /// Returns the possible states after LPIs were enabled. If two events share an LPI that is
+    /// pending in the table, either of them may be pending.
     pub(super) fn after_enabling(mut self, vcpu: u16) -> Vec<Self> {
         if !self.lpis_enabled.insert(vcpu) {
             return vec![self];
@@ -370,7 +371,8 @@ impl Model {
         self.tables.insert(vcpu, pending);
     }
 
-    /// Of LPIs that are not pending, a redistributor reads the configuration anew.
+    /// Migrates the ITS. A redistributor reads the configurations of LPIs that are not pending
+    /// again.
     pub(super) fn migrate(&mut self) {
         let own = core::mem::take(&mut self.own);
         for ((vcpu, lpi), (_, cached)) in own.into_iter().filter(|(_, (pending, _))| *pending) {
@@ -388,7 +390,7 @@ impl Model {
         events.map(|event| event.lpi).chain(own.map(|((_, lpi), _)| *lpi)).collect()
     }
 
-    /// The LPIs that may be taken: each LPI with the priority level that its vCPU sees.
+    /// Returns the LPIs that may be taken, each with the priority level that its vCPU sees.
     pub(super) fn ready(&self, vcpu: u16) -> Vec<(u8, u32)> {
         if !self.lpis_enabled.contains(&vcpu) {
             return Vec::new();
@@ -410,8 +412,8 @@ impl Model {
             .collect()
     }
 
-    /// The possible states after one of what is pending was taken: where two events share the LPI,
-    /// either.
+    /// Returns the possible states after a pending LPI was taken. If two events share the LPI,
+    /// either of them may have been taken.
     pub(super) fn after_taking(&self, vcpu: u16, priority: u8, lpi: u32) -> Vec<Self> {
         let is_it = |cached: Cached| cached.enable && cached.priority & 0xf8 == priority;
         let mut possible = Vec::new();
