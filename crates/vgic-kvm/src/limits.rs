@@ -145,7 +145,7 @@ fn check_its_machine(its: &ItsConfig) -> Result<(), OutsideKvm> {
         (its.held_collections > 0, "number of held collections"),
         (its.collection_table.is_none(), "number of collection tables"),
         (its.page_sizes != PageSizes::Only(PageSize::Size64K), "choice of page sizes"),
-        (its.coherence != Coherence::Coherent, "coherence of table accesses"),
+        (its.coherence != Coherence::Coherent, "table coherence"),
         (its.iidr.revision() != 0, "table format (GITS_IIDR.Revision)"),
     ];
     match differences.into_iter().find(|(differs, _)| *differs) {

@@ -83,10 +83,7 @@ fn an_its_that_kvm_s_cannot_be() {
     assert_eq!(its(|its| its.held_collections = 1), Some("number of held collections"));
     assert_eq!(its(|its| its.collection_table = None), Some("number of collection tables"));
     assert_eq!(its(|its| its.page_sizes = PageSizes::Any), Some("choice of page sizes"));
-    assert_eq!(
-        its(|its| its.coherence = Coherence::NonCoherent),
-        Some("coherence of table accesses")
-    );
+    assert_eq!(its(|its| its.coherence = Coherence::NonCoherent), Some("table coherence"));
     let format = its(|its| its.iidr = its.iidr.with_revision(1));
     assert_eq!(format, Some("table format (GITS_IIDR.Revision)"));
     assert_eq!(its(|its| its.device_table = TableLevels::Flat), None);

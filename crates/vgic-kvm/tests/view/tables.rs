@@ -269,7 +269,7 @@ fn bits_of_a_disabled_redistributor_are_only_set() {
 
 #[test]
 fn impossible_tables_give_kvms_errors() {
-    assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "the CPU must exist");
+    assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "unknown CPU");
     assert_eq!(refused(&[(COLLECTIONS + 8, collection(5, 0))]), Errno::Exists, "twice");
     assert_eq!(
         refused(&[(COLLECTIONS + 8, collection(0x2000, 0))]),
@@ -287,11 +287,7 @@ fn impossible_tables_give_kvms_errors() {
         Errno::Invalid,
         "the next beyond EventIDs"
     );
-    assert_eq!(
-        refused(&[(TRANSLATIONS, event(0, 8200, 6))]),
-        Errno::Invalid,
-        "the collection must exist"
-    );
+    assert_eq!(refused(&[(TRANSLATIONS, event(0, 8200, 6))]), Errno::Invalid, "unknown collection");
     assert_eq!(refused(&[(DEVICES, device(0) | 0x1f)]), Errno::Invalid, "EventIDs of 32 bits");
     assert_eq!(refused(&[(DEVICES, VALID | 0x1_0000 << 5 | 1)]), Errno::Fault, "no memory");
 }

@@ -42,9 +42,7 @@ use msi_types::Cpu;
 #[non_exhaustive]
 pub enum VirtualInterfaceMismatch {
     /// The numbers of priority bits differ.
-    #[error(
-        "the machine has {machine} priority bits, but this CPU's virtual interface has {hardware}"
-    )]
+    #[error("the machine has {machine} priority bits, but this CPU's interface has {hardware}")]
     PriorityBits {
         /// [`VgicConfig::priority_bits`](crate::VgicConfig::priority_bits).
         machine: u8,
@@ -52,9 +50,7 @@ pub enum VirtualInterfaceMismatch {
         hardware: u8,
     },
     /// The numbers of preemption bits differ.
-    #[error(
-        "the machine has {machine} preemption bits, but this CPU's virtual interface has {hardware}"
-    )]
+    #[error("the machine has {machine} preemption bits, but this CPU's interface has {hardware}")]
     PreemptionBits {
         /// The number of priority bits, at most 7.
         machine: u8,
@@ -65,7 +61,7 @@ pub enum VirtualInterfaceMismatch {
     #[error("list registers support one security state, but the machine has two")]
     SecurityView,
     /// The machine has more INTID bits than the virtual interface.
-    #[error("the machine has {0} INTID bits, but this CPU's virtual interface has 16")]
+    #[error("the machine has {0} INTID bits, but this CPU's interface has 16")]
     IdBits(u8),
     /// The CPU reports more list registers than the architecture allows.
     #[error("{0} list registers: a CPU has 1 to {MAX_LIST_REGISTERS}")]
@@ -236,7 +232,7 @@ impl InGuest {
     #[inline]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
-        let vcpu = self.vcpu.take().expect("only `exit` takes the vCPU, and consumes `self`");
+        let vcpu = self.vcpu.take().expect("only `exit` takes the vCPU");
         if vcpu.stays_left(left) { vcpu } else { vcpu.come_back(left) }
     }
 
@@ -244,14 +240,14 @@ impl InGuest {
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     #[inline]
     pub fn interface(&self) -> &VirtualInterface {
-        let vcpu = self.vcpu.as_ref().expect("only `exit` takes the vCPU, and consumes `self`");
+        let vcpu = self.vcpu.as_ref().expect("only `exit` takes the vCPU");
         &vcpu.0[0].list_registers.interface
     }
 
     /// Returns the number of this vCPU.
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     pub fn cpu(&self) -> Cpu {
-        self.vcpu.as_ref().expect("only `exit` takes the vCPU, and consumes `self`").cpu()
+        self.vcpu.as_ref().expect("only `exit` takes the vCPU").cpu()
     }
 }
 

@@ -80,9 +80,5 @@ impl AtomicU32 {
 
 /// Refuses weaker orders, whose effects the scheduler would not show.
 fn check(order: Ordering) {
-    assert_eq!(
-        order,
-        Ordering::SeqCst,
-        "the scheduler only explores sequentially consistent accesses"
-    );
+    assert_eq!(order, Ordering::SeqCst, "only SeqCst accesses are explored");
 }

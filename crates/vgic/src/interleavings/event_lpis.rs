@@ -59,10 +59,7 @@ fn the_last_message_is_seen() {
     // is still to be delivered.
     let left = machine.vcpu(0).take();
     store_buffer::drain_all();
-    assert!(
-        left.is_some() || seen == 2,
-        "message 2 was delivered, but only message {seen} was seen"
-    );
+    assert!(left.is_some() || seen == 2, "message 2 was delivered, but {seen} was seen");
 }
 
 #[test]
@@ -201,11 +198,7 @@ fn a_discarded_event_stays_away() {
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending after DISCARD");
     commands.map_event(1, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(
-        machine.vcpu(0).drain(),
-        NO_LPIS,
-        "pending at the old vCPU after the event was mapped again"
-    );
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old vCPU after MAPTI");
     let new = machine.vcpu(1).drain();
     assert!(new.iter().all(|lpi| *lpi == OTHER), "{new:?}");
 }
@@ -243,11 +236,7 @@ fn entries_change_hands() {
     commands.map_device(0x1_0001, 1);
     commands.map_event(0x1_0001, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(
-        machine.vcpu(1).drain(),
-        NO_LPIS,
-        "device 1 signaled the interrupt of device 0x1_0001"
-    );
+    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 signaled device 0x1_0001's LPI");
 }
 
 #[test]
@@ -382,10 +371,7 @@ fn pruning_a_cold_path_loses_nothing() {
 fn check_sleep(machine: &Arc<Machine>, gone: bool) {
     assert!(machine.kicks(0) <= 1, "one departure must cause at most one kick");
     let ready = !machine.vcpu(0).drain().is_empty();
-    assert!(
-        !(gone && ready) || machine.kicks(0) == 1,
-        "the vCPU sleeps despite its pending interrupt"
-    );
+    assert!(!(gone && ready) || machine.kicks(0) == 1, "the vCPU sleeps despite its interrupt");
 }
 
 /// Two events signal a vCPU that is falling asleep.
@@ -415,7 +401,7 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
     let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
     mover.join().unwrap();
     let gone = sleeper.join().unwrap();
-    assert!(!gone || machine.kicks(0) == 1, "the vCPU sleeps despite its pending interrupt");
+    assert!(!gone || machine.kicks(0) == 1, "the vCPU sleeps despite its interrupt");
     assert_eq!(machine.vcpu(0).drain(), [LPI]);
 }
 

@@ -141,11 +141,7 @@ impl Machine {
     }
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
-        let lpis = self
-            .lpis
-            .pending_lpis(cpu(vcpu))
-            .unwrap()
-            .expect("another thread already runs this vCPU");
+        let lpis = self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("the vCPU already runs");
         Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
     }
 

@@ -172,7 +172,7 @@ fn a_device_sends_to_a_sleeper() {
     let kicks = machine.kicks.count(Cpu::new(0));
     let left = count(&mut vcpu);
     assert!(kicks <= 1, "one departure must cause at most one kick");
-    assert!(!(sleeps && left > 0) || kicks == 1, "the vCPU sleeps despite its pending interrupt");
+    assert!(!(sleeps && left > 0) || kicks == 1, "the vCPU sleeps despite its interrupt");
 }
 
 #[test]
@@ -223,10 +223,7 @@ fn a_message_moves_to_a_sleeper() {
     let (sleeps, mut new) = sleeper.join().unwrap();
     assert_eq!(before + count(&mut old) + count(&mut new), 1, "one message, one interrupt");
     let kicks = machine.kicks.count(Cpu::new(1));
-    assert!(
-        !(sleeps && before == 0) || kicks == 1,
-        "the new vCPU sleeps despite its pending interrupt"
-    );
+    assert!(!(sleeps && before == 0) || kicks == 1, "the new vCPU sleeps despite its interrupt");
 }
 
 #[test]
@@ -263,10 +260,7 @@ fn a_listed_message_moves() {
         let is_listed = is_listed.clone();
         spawn(&machine, move |machine| {
             machine.command(&[movi(1), sync(0)]);
-            assert!(
-                !is_listed.load(SeqCst),
-                "the LPI is in the old vCPU's list register after SYNC"
-            );
+            assert!(!is_listed.load(SeqCst), "the LPI is still listed at the old vCPU");
         })
     };
     let guest = old.enter();

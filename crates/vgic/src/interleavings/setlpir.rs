@@ -137,10 +137,7 @@ fn rung_while_listed() {
     let (last, seen) = (sender.join().unwrap(), vcpu.join().unwrap());
     assert!(commands.sync(), "SYNC must complete after the vCPU has exited");
     let left = machine.vcpu(0).drain().len() + machine.vcpu(1).drain().len();
-    assert!(
-        left > 0 || seen >= last,
-        "signal {last} was accepted, but only signal {seen} was seen"
-    );
+    assert!(left > 0 || seen >= last, "signal {last} was accepted, but {seen} was seen");
 }
 
 #[test]

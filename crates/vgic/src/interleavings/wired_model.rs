@@ -117,10 +117,7 @@ fn one_fires_at_a_sleeper(has_fired: bool) {
     let ready = machine.state().ready_at(CPU);
     assert_eq!(machine.ready().is_some(), ready, "a candidate was lost");
     let kicks = machine.kicks.count(CPU);
-    assert!(
-        kicks <= 1 && (!(ready && sleeps) || kicks == 1),
-        "the vCPU sleeps despite a ready interrupt"
-    );
+    assert!(kicks <= 1 && (!(ready && sleeps) || kicks == 1), "slept despite a ready interrupt");
 }
 
 #[test]

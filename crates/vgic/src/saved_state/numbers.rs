@@ -38,11 +38,7 @@ pub(super) mod optional_affinity {
     use super::Affinity;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
-    #[expect(
-        clippy::ref_option,
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde prescribes this signature"
-    )]
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "required by serde")]
     pub(in super::super) fn serialize<S: Serializer>(
         value: &Option<Affinity>,
         to: S,

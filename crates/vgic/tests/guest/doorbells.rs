@@ -148,11 +148,7 @@ fn a_message_can_take_an_lpi_back() {
 
     assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked);
     assert_eq!(ring(&machine.gic, clrlpir(&machine, 0), 8200), Blocked, "no longer pending");
-    assert_eq!(
-        ring(&machine.gic, clrlpir(&machine, 1), 8201),
-        Blocked,
-        "pending at another redistributor"
-    );
+    assert_eq!(ring(&machine.gic, clrlpir(&machine, 1), 8201), Blocked, "at another redistributor");
 
     assert_eq!((machine.acknowledge(0), machine.acknowledge(0)), (8201, SPURIOUS));
 }
@@ -190,11 +186,7 @@ fn a_deferred_setlpir_is_saved() {
     other.gic.freeze(&mut other.vcpus).unwrap().restore(&saved).unwrap();
     assert_eq!(other.acknowledge(1), 8200);
     other.end(1, 8200);
-    assert_eq!(
-        ring(&other.gic, setlpir(&other, 1), 8250),
-        Pending,
-        "the LPI can be signaled again"
-    );
+    assert_eq!(ring(&other.gic, setlpir(&other, 1), 8250), Pending, "it can be signaled again");
     assert_eq!(other.acknowledge(1), 8250);
 }
 

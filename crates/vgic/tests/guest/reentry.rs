@@ -100,11 +100,7 @@ fn kicks(prepare: fn(&mut Machine), act: fn(&mut Machine)) {
         act(&mut machine);
         ended.send(busybody.calls.load(SeqCst)).unwrap();
     });
-    assert_eq!(
-        waits.recv_timeout(Duration::from_secs(30)),
-        Ok(1),
-        "`act` must kick once, and must not hold a lock"
-    );
+    assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(1), "one kick, without a lock");
 }
 
 const INT: Command = Command::Int { device: DeviceId::new(1), event: EventId::new(0) };

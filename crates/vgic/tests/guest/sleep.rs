@@ -440,10 +440,7 @@ fn an_untaken_interrupt_wakes_a_powered_down_cpu() {
     pulse(&machine.gic, SPI);
 
     assert_eq!(machine.kicks.of(0), 1);
-    assert!(
-        !machine.vcpus[0].irq_pending(),
-        "the interrupt must not be signaled before the guest wakes its redistributor"
-    );
+    assert!(!machine.vcpus[0].irq_pending(), "no signal before the guest wakes its redistributor");
 }
 
 #[test]

@@ -86,10 +86,7 @@ impl Board {
     /// Makes the device signal, and the hypervisor take the interrupt.
     fn fire(&self) {
         self.distributor.set(Level::High);
-        assert!(
-            self.distributor.active.lock().unwrap().insert(PHYSICAL),
-            "the physical interrupt is already active"
-        );
+        assert!(self.distributor.active.lock().unwrap().insert(PHYSICAL), "already active");
         self.machine.gic.set_line(Line::Spi(SPI), Level::High);
     }
 
@@ -179,11 +176,7 @@ fn a_level_that_holds_is_asked_for_where_it_matters() {
     let (inside, mut hardware) = enter(board.vcpu(4));
     let vcpu = board.exit(inside, &mut hardware);
     assert!(!board.is_pending());
-    assert_eq!(
-        board.distributor.asked.swap(0, SeqCst),
-        0,
-        "an edge-triggered interrupt is not held by its input"
-    );
+    assert_eq!(board.distributor.asked.swap(0, SeqCst), 0, "an edge is not held by its input");
     board.fire();
     assert!(board.is_pending());
     let (_inside, hardware) = enter(vcpu);
@@ -358,11 +351,7 @@ fn a_timer_of_each_vcpu_is_linked_by_itself() {
     assert_eq!(listed(&hardware), [(Pending, Some(27))]);
     timers.are_off.store(true, SeqCst);
     let _vcpu = inside.exit(&hardware.registers);
-    assert_eq!(
-        *timers.ended.lock().unwrap(),
-        [line(1)],
-        "only the timer whose level has fallen must be deactivated"
-    );
+    assert_eq!(*timers.ended.lock().unwrap(), [line(1)], "only this timer's level has fallen");
 }
 
 #[test]

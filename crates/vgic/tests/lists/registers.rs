@@ -195,10 +195,7 @@ fn dir_is_trapped_with_its_neighbours() {
     vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
         .unwrap();
     let inside = vcpu.enter();
-    assert!(
-        inside.interface().hcr.tc(),
-        "DIR may name an interrupt that is active at another vCPU"
-    );
+    assert!(inside.interface().hcr.tc(), "DIR may name an interrupt active at another vCPU");
 }
 
 #[test]

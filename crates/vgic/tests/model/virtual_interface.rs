@@ -28,11 +28,7 @@ impl Hardware {
     /// Loads the registers. Panics on contents that the manual forbids.
     pub(crate) fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
         for register in registers.list.iter().filter(|register| register.hw()) {
-            assert_ne!(
-                register.state(),
-                PendingActive,
-                "a linked interrupt must not be pending and active"
-            );
+            assert_ne!(register.state(), PendingActive, "pending and active, although linked");
             let physical = register.physical_intid();
             let has_active_state = (16..1020).contains(&physical) || physical > 1023;
             assert!(has_active_state, "{physical} cannot be deactivated");

@@ -148,10 +148,7 @@ fn a_command_about_many_waits_for_memory() {
                 assert_eq!(starved_registers(&board), [queue]);
                 assert_eq!(board.gic.command_faults(0).unwrap().count, 0);
                 with_allocations(0, || assert_eq!(board.send(DEVICE, 3), Delivery::Pending));
-                assert!(
-                    board.gic.freeze(&mut board.vcpus).is_ok(),
-                    "the freeze must finish the command with memory"
-                );
+                assert!(board.gic.freeze(&mut board.vcpus).is_ok(), "the freeze finishes it");
                 assert!(is_idle(&board));
                 let (here, there) = (board.handle_all(0), board.handle_all(1));
                 assert!(there.contains(&8201), "{there:?}");
@@ -170,8 +167,5 @@ fn a_frozen_machine_has_nothing_in_progress() {
     assert!(!run_with(&board, 0, [mapc(0, 1)]));
     let frozen = with_allocations(1, || board.gic.freeze(&mut board.vcpus).map(drop));
     assert_eq!(frozen, Err(FreezeError::OutOfMemory(OutOfMemory)));
-    assert!(
-        board.gic.poll() == Progress::Done && is_idle(&board),
-        "polling must finish the command with memory"
-    );
+    assert!(board.gic.poll() == Progress::Done && is_idle(&board), "polling finishes the command");
 }

@@ -67,11 +67,7 @@ fn polls(rig: &Rig, mut done: impl FnMut() -> bool) -> u32 {
 fn execute(rig: &Rig, command: Command) -> u32 {
     let before = work(rig);
     rig.queue_raw([command.encode()]);
-    assert!(
-        work(rig) - before <= MOST,
-        "writing GITS_CWRITER visited {} entries",
-        work(rig) - before
-    );
+    assert!(work(rig) - before <= MOST, "the write visited {} entries", work(rig) - before);
     polls(rig, || rig.creadr().offset() == rig.cwriter().offset())
 }
 
@@ -93,11 +89,7 @@ fn no_command_about_everything_mapped_holds_an_access_up() {
     let moved = drain(&mut rig.vcpu(1)).len();
     assert_eq!(moved, EVENTS as usize / 2, "MOVALL must move all LPIs before MAPD can drop them");
     assert_eq!(drain(&mut rig.vcpu(0)), NO_LPIS);
-    assert_eq!(
-        rig.send(DEVICE, 0),
-        Delivery::Blocked,
-        "the device was mapped again, without events"
-    );
+    assert_eq!(rig.send(DEVICE, 0), Delivery::Blocked, "the device was mapped again");
 }
 
 #[test]

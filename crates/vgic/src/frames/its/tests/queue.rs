@@ -253,11 +253,7 @@ fn a_two_level_table_reaches_as_far_as_its_valid_first_level_entries() {
     rig.ram.write_u64(DEVICES + 8, entry.into_bits()).unwrap();
     rig.run([mapd(0x2000, 1), mapd(0x3fff, 1)]);
 
-    assert_eq!(
-        rig.its.command_faults().count,
-        1,
-        "a first-level entry must become valid without a command"
-    );
+    assert_eq!(rig.its.command_faults().count, 1, "an entry becomes valid without a command");
 }
 
 #[test]

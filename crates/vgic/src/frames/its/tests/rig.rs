@@ -127,8 +127,7 @@ impl Rig {
         let faults = LpiFaults::new(events.clone(), redistributors);
         let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), faults).unwrap();
         let targets = Targets::ProcessorNumbers((0..vcpus).collect());
-        let its = Its::new(config, targets, lpis.clone(), events.clone())
-            .expect("the configuration must be valid");
+        let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a valid config");
         Self { ram, kicks, wakeup, events, lpis, its }
     }
 
@@ -186,9 +185,7 @@ impl Rig {
     /// Writes an LPI's configuration byte, which takes effect at INV.
     pub(super) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
         let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
-        self.ram
-            .write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()])
-            .expect("the table must be in memory");
+        self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).expect("in memory");
     }
 
     pub(super) fn creadr(&self) -> Creadr {
@@ -230,10 +227,7 @@ impl Rig {
     }
 
     pub(super) fn vcpu(&self, vcpu: u16) -> PendingLpis {
-        self.lpis
-            .pending_lpis(cpu(vcpu))
-            .unwrap()
-            .expect("the vCPU's LPIs must not be in use already")
+        self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("the vCPU must not be in use")
     }
 
     /// Writes `GICR_SETLPIR`.
