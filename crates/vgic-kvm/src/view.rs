@@ -253,7 +253,6 @@ impl<'a> KvmView<'a> {
     ///
     /// # Errors
     /// `ENOENT` if the region does not exist.
-    /// `ENOENT` if there is none.
     pub fn region(&self, index: u8) -> Result<u64, Errno> {
         let region = self.config.redistributors.get(usize::from(index)).ok_or(Errno::NoEntry)?;
         let count = match self.config.redistributors.len() {

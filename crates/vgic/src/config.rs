@@ -145,7 +145,7 @@ impl VgicConfig {
     /// Creates a configuration of `cpus` vCPUs in clusters of 16, with one security state, 5
     /// priority bits, 256 SPIs and no LPIs, at the addresses of QEMU's `virt` machine.
     ///
-    /// Aborts if the heap is exhausted; code that must not abort should use
+    /// Aborts if the heap is exhausted. Code that must not abort should use
     /// [`try_new`](Self::try_new).
     pub fn new(cpus: u16) -> Self {
         Self::of(
@@ -154,7 +154,8 @@ impl VgicConfig {
         )
     }
 
-    /// Creates the same configuration as [`new`](Self::new), without aborting on an exhausted heap.
+    /// Creates the same configuration as [`new`](Self::new), but does not abort if the heap is
+    /// exhausted.
     ///
     /// # Errors
     /// The heap is exhausted.
@@ -223,7 +224,7 @@ impl VgicConfig {
         with_coherence: coherence: Coherence,
     }
 
-    /// Copies the configuration, without aborting on an exhausted heap.
+    /// Copies the configuration. Does not abort if the heap is exhausted.
     pub(crate) fn duplicate(&self) -> Result<Self, OutOfMemory> {
         Ok(Self {
             secure_interrupts: try_collect_exact(self.secure_interrupts.iter().copied())?,

@@ -87,7 +87,7 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 pub struct StateVersion {
-    /// Likewise, [`SavedState::version`].
+    /// Same as [`SavedState::version`].
     pub version: u32,
 }
 

@@ -14,7 +14,6 @@
 //! Table pages are published through `OnceBox`, with release and acquire. A page is published
 //! before the entry or bit that refers to it is written, so a reader that follows the reference
 //! finds the page.
-//! page.
 
 pub(crate) mod lock;
 pub(crate) mod set_once;

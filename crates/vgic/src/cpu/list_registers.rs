@@ -151,7 +151,7 @@ impl ListRegisterVcpu {
     /// Reads a system register on behalf of the guest, after a trapped access.
     ///
     /// # Errors
-    /// Likewise, those of [`Vcpu::read_sysreg`].
+    /// Same as for [`Vcpu::read_sysreg`].
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
         let value = self.own().read_sysreg(register)?;
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
@@ -164,7 +164,7 @@ impl ListRegisterVcpu {
     /// `ICC_SGI<n>R_EL1` always trap.
     ///
     /// # Errors
-    /// Likewise, those of [`Vcpu::write_sysreg`].
+    /// Same as for [`Vcpu::write_sysreg`].
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         self.own().write_sysreg(register, value)
     }

@@ -159,7 +159,7 @@ impl Its {
         self.events.record(GuestFault::new(reason, (self.frame(), register), detail));
     }
 
-    /// Likewise [`begin_write`](Self::begin_write), but also finishes enabling the ITS.
+    /// Writes a register as [`begin_write`](Self::begin_write) does, and finishes enabling the ITS.
     #[cfg(not(shuttle))]
     #[cfg(test)]
     fn write(&self, offset: u32, width: AccessWidth, value: u64) {
@@ -182,7 +182,7 @@ impl Its {
         }
     }
 
-    /// Disables the ITS again if the heap is too exhausted to enable it.
+    /// Disables the ITS again if the heap has too little memory to enable it.
     fn give_up_enabling(&self, state: &mut ItsRegisters) {
         self.lpis.with_kicks_deferred(|control| {
             if control.is_admission_starved(self.index) {
@@ -199,7 +199,7 @@ impl Its {
         self.lpis.send_kicks();
     }
 
-    /// Likewise [`poll`](Self::poll), but only if work is left or waiting and no other thread is
+    /// Does the same as [`poll`](Self::poll) if work is left or waiting and no other thread is
     /// doing it.
     pub(crate) fn try_poll(&self) {
         if let Some(mut state) = self.state.try_lock()

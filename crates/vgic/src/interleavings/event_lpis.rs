@@ -225,7 +225,7 @@ fn a_device_never_rings_its_slots_next_owner() {
     explore(slots_change_hands);
 }
 
-/// Likewise [`slots_change_hands`], but the table entry that led to the device's slots is also
+/// Same as [`slots_change_hands`], but the table entry that led to the device's slots is also
 /// reassigned to the next device.
 fn entries_change_hands() {
     let (machine, mut commands) = machine_with(17);
@@ -244,7 +244,7 @@ fn a_device_never_rings_its_entrys_next_owner() {
     explore(entries_change_hands);
 }
 
-/// Likewise [`slots_change_hands`], for a device with so many events that a node lies between its
+/// Same as [`slots_change_hands`], for a device with so many events that a node lies between its
 /// table entry and its slots.
 fn nodes_change_hands() {
     let (machine, mut commands) = machine();

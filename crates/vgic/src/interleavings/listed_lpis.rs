@@ -102,7 +102,7 @@ fn a_listed_unmapped_lpi_does_not_come_back() {
     explore(unmapped_while_listed);
 }
 
-/// Likewise [`unmapped_while_listed`], but the next owner of the slot is signaled, and listed at
+/// Same as [`unmapped_while_listed`], but the next owner of the slot is signaled, and listed at
 /// another vCPU.
 fn next_owner_listed_meanwhile() {
     let (machine, mut commands) = one_event();
@@ -294,7 +294,7 @@ fn entered_again_while_an_its_is_disabled() {
     );
 }
 
-/// Likewise [`entered_again_while_all_move`], but the event follows the LPI that MOVALL moved.
+/// Same as [`entered_again_while_all_move`], but the event follows the LPI that MOVALL moved.
 fn entered_again_while_the_event_follows() {
     entered_again(
         |commands| {

@@ -94,7 +94,7 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
     machine_with(2)
 }
 
-/// Likewise [`machine`], with this number of DeviceID bits.
+/// Creates a [`machine`] with this number of DeviceID bits.
 pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let config = LpiConfig {
         vcpus: VCPUS,

@@ -53,9 +53,8 @@ impl Vgic {
     /// monitor that copies dirty pages must do so again after the freeze.
     ///
     /// # Errors
-    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap is too exhausted to
-    /// complete such an operation, which then continues later.
-    /// what is finished here. The rest then goes on later.
+    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has too little
+    /// memory to complete such an operation, which then continues later.
     pub fn freeze<'a>(
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,

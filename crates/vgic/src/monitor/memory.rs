@@ -27,7 +27,7 @@ pub trait GuestMemory: Send + Sync {
     /// because the guest may concurrently write the word.
     ///
     /// # Errors
-    /// Likewise, those of [`read`](Self::read).
+    /// Same as for [`read`](Self::read).
     fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
@@ -37,7 +37,7 @@ pub trait GuestMemory: Send + Sync {
     /// Writes a little-endian 64-bit word. An implementation should use a single access if it can.
     ///
     /// # Errors
-    /// Likewise, those of [`write`](Self::write).
+    /// Same as for [`write`](Self::write).
     fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
         self.write(address, &word.to_le_bytes())
     }

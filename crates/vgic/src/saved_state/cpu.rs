@@ -56,7 +56,7 @@ pub struct LpiState {
     /// INTID of the LPI.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
-    /// Likewise, [`EventState::configuration`](super::EventState::configuration).
+    /// Same as [`EventState::configuration`](super::EventState::configuration).
     #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
 }

@@ -157,7 +157,7 @@ impl Problem {
         RestoreError { object, problem: self }
     }
 
-    /// Returns an error unless the field's value is valid, which `holds` tells.
+    /// Returns an error for the field's value unless `holds` is `true`.
     pub(crate) fn unless(
         holds: bool,
         field: &'static str,

@@ -81,7 +81,7 @@ impl Board {
         self.run((0..CPUS).map(|cpu| mapc(cpu, cpu)));
     }
 
-    /// Likewise [`start`](Self::start), without an ITS.
+    /// Does the same as [`start`](Self::start), without an ITS.
     pub(crate) fn start_cpus(&mut self) {
         for cpu in 0..self.vcpus.len() {
             self.start_cpu(cpu);

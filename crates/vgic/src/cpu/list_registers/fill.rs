@@ -141,7 +141,7 @@ impl ListRegisterVcpu {
         !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
     }
 
-    /// Likewise [`fill`](Self::fill), if wired interrupts need to be checked.
+    /// Fills the list registers from both LPIs and wired interrupts, by rank.
     #[inline(never)]
     fn fill_ranked(&mut self, groups: GroupForwarding) -> Unlisted {
         let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };

@@ -21,7 +21,7 @@ enum CommandProgress {
     /// Work that has begun is not complete yet.
     Sweeps,
     /// The command is a SYNC, and an interrupt changed by an earlier command may still be in a list
-    /// register; or the heap is too exhausted to continue.
+    /// register; or the heap has too little memory to continue.
     Waits,
 }
 

@@ -61,8 +61,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Disables LPIs again if the heap is too exhausted to enable them. Pending state is written
-    /// back to the pending table.
+    /// Disables LPIs again if the heap has too little memory for enabling them. Pending state is
+    /// written back to the pending table.
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();

@@ -16,7 +16,7 @@ pub enum CommandFault {
     /// The model's budget of entries, devices or table nodes is exhausted.
     #[error("{}: the model's budget for mappings is used up", .0.name())]
     NoRoom(Opcode),
-    /// The heap is too exhausted for the command's mapping. The command may succeed later.
+    /// The heap has too little memory for the command's mapping. The command may succeed later.
     #[error("{}: the heap has no memory left", .0.name())]
     OutOfMemory(Opcode),
     /// The queue is outside of guest memory. It stalls regardless of the policy.

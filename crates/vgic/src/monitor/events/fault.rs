@@ -47,8 +47,8 @@ pub enum FaultReason {
     DisabledMessage,
     /// The guest requested more than the model's memory budget allows.
     Budget,
-    /// The heap is too exhausted for the guest's request. Work in progress continues when the guest
-    /// polls for its completion, or when the monitor calls [`Vgic::poll`](crate::Vgic::poll).
+    /// The heap has too little memory for the guest's request. Work in progress continues when the
+    /// guest polls for its completion, or when the monitor calls [`Vgic::poll`](crate::Vgic::poll).
     OutOfMemory,
 }
 

@@ -136,7 +136,7 @@ fn an_invalidation_outlives_changes_of_its_events() {
                 assert_eq!(signalled_after(visited, command), 4, "{command:?} after {visited}");
             }
         }
-        assert_eq!(signalled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped anew");
+        assert_eq!(signalled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped again");
         assert_eq!(signalled_after(visited, unmapd(5)), 1, "one event is left");
     }
 }
