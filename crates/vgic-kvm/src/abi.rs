@@ -235,10 +235,10 @@ const fn low_half(value: u64) -> u32 {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Errno {
     /// `ENOENT`: the region does not exist.
-    #[error("no such region (ENOENT)")]
+    #[error("the region does not exist (ENOENT)")]
     NoEntry,
     /// `ENXIO`: the register does not exist, or the device has no address yet.
-    #[error("no such register, or the device has no address yet (ENXIO)")]
+    #[error("the register does not exist, or the device has no address yet (ENXIO)")]
     NoRegister,
     /// `E2BIG`: beyond the guest's address space.
     #[error("beyond the guest's address space (E2BIG)")]
@@ -247,7 +247,7 @@ pub enum Errno {
     #[error("no memory left (ENOMEM)")]
     NoMemory,
     /// `EACCES`: the state is held in hardware.
-    #[error("held in hardware (EACCES)")]
+    #[error("the state is held in hardware (EACCES)")]
     NoAccess,
     /// `EFAULT`: guest memory cannot be read or written at this address.
     #[error("guest memory cannot be read or written (EFAULT)")]
@@ -259,7 +259,7 @@ pub enum Errno {
     #[error("already set, or an entry occurs twice in a table (EEXIST)")]
     Exists,
     /// `ENODEV`: this device does not have the attribute.
-    #[error("not an attribute of this device (ENODEV)")]
+    #[error("this device does not have the attribute (ENODEV)")]
     NoDevice,
     /// `EINVAL`: the value is invalid.
     #[error("the value is invalid (EINVAL)")]

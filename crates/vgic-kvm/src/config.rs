@@ -9,7 +9,7 @@ const PRIVATE: u32 = 32;
 /// First special INTID.
 const SPECIAL: u32 = 1020;
 
-/// Returns the configuration of a machine like Linux's KVM creates, for saved states that migrate
+/// Returns the configuration of a machine like Linux's KVM's, for saved states that migrate
 /// from or to KVM.
 ///
 /// It has `cpus` vCPUs and `interrupts` INTIDs below 1024, including the private ones (KVM's
@@ -25,7 +25,7 @@ pub fn kvm_config(cpus: u16, interrupts: u32) -> VgicConfig {
         .with_iidr(IIDR.with_revision(INVALIDATION))
 }
 
-/// Returns the configuration of an ITS like Linux's KVM creates, with its control frame at `base`.
+/// Returns the configuration of an ITS like Linux's KVM's, with its control frame at `base`.
 pub const fn kvm_its_config(base: u64) -> ItsConfig {
     let mut config = ItsConfig::new(base);
     config.iidr = IIDR;

@@ -8,7 +8,7 @@
 //! no meaning, so the order of vCPUs may differ between the saved machine and the restored one. All
 //! lists are sorted by ascending key, and each key occurs once.
 //!
-//! | what | how it is stored |
+//! | state | representation |
 //! |---|---|
 //! | registers | the value in the architecture's layout; fields that only describe the machine (`TYPER`, `IIDR`, `PRIbits`, …) are compared at the restore |
 //! | wired interrupts | one record each, with hardware priorities; interrupts in their reset state with a low line are omitted |

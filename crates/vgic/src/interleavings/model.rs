@@ -292,7 +292,7 @@ enum Before {
     HandledAMessage,
     /// The vCPU was in its guest, and nothing arrived.
     Entered,
-    /// The vCPU was in its guest, and then returned for longer.
+    /// The vCPU was in its guest, and then stayed out of it for a while.
     Returned,
 }
 

@@ -180,7 +180,7 @@ mod tests {
                 (ITS, gits::CBASER.offset()),
                 FaultDetail::Value(0xb8e0_0000_6f92_2401),
                 "its@8080000: GITS_CBASER = 0xb8e000006f922401: \
-                 the command queue is not aligned to 64 KiB: bits 15:12 are taken as zeros",
+                 the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero",
             ),
             (
                 FaultReason::ItsTable,

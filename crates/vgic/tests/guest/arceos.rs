@@ -86,7 +86,7 @@ fn a_queue_that_is_not_aligned_is_named_where_it_is_given() {
     assert_eq!(
         faults[0].to_string(),
         "its@8080000: GITS_CBASER = 0xb8e0000040022401: the command queue is not aligned to \
-         64 KiB: bits 15:12 are taken as zeros"
+         64 KiB: bits 15:12 are treated as zero"
     );
     assert_eq!(
         faults[3].to_string(),

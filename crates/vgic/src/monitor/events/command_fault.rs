@@ -14,7 +14,7 @@ pub enum CommandFault {
     #[error("the guest's ITS command queue holds an unknown command: {0}")]
     Unknown(UnknownOpcode),
     /// The model's budget of entries, devices or table nodes is exhausted.
-    #[error("{}: the model's budget for mappings is used up", .0.name())]
+    #[error("{}: the model's budget for mappings is exhausted", .0.name())]
     NoRoom(Opcode),
     /// The heap has too little memory for the command's mapping. The command may succeed later.
     #[error("{}: the heap has no memory left", .0.name())]
@@ -53,7 +53,7 @@ impl fmt::Display for FailedCommand {
             }
             CommandFault::NoRoom(opcode) => {
                 known(f, opcode)?;
-                f.write_str("the model's budget for mappings is used up")
+                f.write_str("the model's budget for mappings is exhausted")
             }
             CommandFault::OutOfMemory(opcode) => {
                 known(f, opcode)?;

@@ -90,7 +90,7 @@ impl fmt::Display for FaultReason {
             Self::LpiTablesInUse => "LPI tables changed while LPIs are enabled",
             Self::LpiTable => "LPI table too small or not in memory",
             Self::UnalignedPendingTable => {
-                "the pending table is not aligned to 64 KiB: bits 15:12 are taken as zeros"
+                "the pending table is not aligned to 64 KiB: bits 15:12 are treated as zero"
             }
             Self::SharedPendingTable => {
                 "the pending table overlaps that of another redistributor whose LPIs are enabled"
@@ -98,17 +98,17 @@ impl fmt::Display for FaultReason {
             Self::ItsTablesInUse => "ITS table or command queue changed while the ITS is enabled",
             Self::ItsTable => "points outside of guest memory",
             Self::UnalignedItsTable => {
-                "the ITS table is not aligned to its page size, which may be read-only (of pages \
-                 of 64 KiB, bits 15:12 are address bits 51:48)"
+                "the ITS table is not aligned to its page size, which may be read-only (with \
+                 64 KiB pages, bits 15:12 are address bits 51:48)"
             }
             Self::UnalignedQueue => {
-                "the command queue is not aligned to 64 KiB: bits 15:12 are taken as zeros"
+                "the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero"
             }
             Self::ItsCommand => "ITS command failed",
             Self::UnmappedMessage => "message without a mapping",
-            Self::DisabledMessage => "message while its ITS or LPI is disabled",
-            Self::Budget => "more than the model's budget allows",
-            Self::OutOfMemory => "the heap has no memory left for it",
+            Self::DisabledMessage => "message while the ITS or the LPI is disabled",
+            Self::Budget => "the request exceeds the model's budget",
+            Self::OutOfMemory => "the heap has no memory left for the request",
         })
     }
 }
