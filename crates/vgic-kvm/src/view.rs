@@ -79,8 +79,8 @@ impl<'a> KvmView<'a> {
     }
 
     /// Writes attributes in the given order, and reads an ITS's tables from guest memory before
-    /// enabling the ITS. Write-1-to-set registers are cleared first. Tables that cannot be read are
-    /// treated as empty: check what was [left out](Self::left_out).
+    /// enabling the ITS. Set-enable and set-active registers are cleared first. Tables that cannot
+    /// be read are treated as empty: check what was [left out](Self::left_out).
     ///
     /// # Errors
     /// [`KvmError`] for the first attribute that cannot be written. The caller must then drop the

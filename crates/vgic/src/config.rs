@@ -83,8 +83,8 @@ pub struct VgicConfig {
     /// Number of implemented priority bits: 4 to 8 with one security state, 5 to 8 with two.
     pub priority_bits: u8,
     /// Number of INTID bits, 14 to 20, or `None` for a machine without LPIs. Each vCPU whose LPIs
-    /// have been enabled needs one bit of host memory per LPI, through which its pending table is
-    /// read and written.
+    /// have been enabled needs a buffer in host memory, of one bit per LPI, to read and write its
+    /// pending table.
     pub lpi_id_bits: Option<u8>,
     /// Units of work, of 16 LPIs each, that one access to a redistributor register may do. The rest
     /// is left for the next access, or for a vCPU that enters its guest. Together with

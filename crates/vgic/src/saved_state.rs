@@ -24,8 +24,8 @@
 //!
 //! # Example
 //!
-//! Moving a machine. [`Vgic::freeze`](crate::Vgic::freeze) describes the handling of messages that
-//! arrive in the meantime.
+//! Moving a machine. [`Frozen`](crate::Frozen) describes the handling of messages that arrive in
+//! the meantime.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick, Level, Line, SetLine};

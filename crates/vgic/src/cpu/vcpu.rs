@@ -205,8 +205,8 @@ impl Vcpu {
         }
     }
 
-    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not, and polls
-    /// its inputs again.
+    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not. It is not
+    /// kicked again until it leaves the next time; its thread must poll the inputs until then.
     pub fn returned(&mut self) {
         self.own.wakeup.returned();
     }

@@ -29,7 +29,7 @@
 //! | a table that loses `Valid` while the ITS is disabled | its mappings are removed |
 //! | two events on one LPI | both can be pending: the LPI may be delivered twice |
 //! | a mapping beyond the model's budget | the command fails with a separate reason ([`CommandFault::NoRoom`]) |
-//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails likewise ([`CommandFault::OutOfMemory`]). A command that affects all mappings waits, and stops the queue, until a poll finds memory. `GITS_CTLR.Enabled` stays 0 |
+//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails likewise ([`CommandFault::OutOfMemory`]). A command that affects all mappings waits, and stops the queue, until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
 mod execution;

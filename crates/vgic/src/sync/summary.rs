@@ -1,9 +1,9 @@
 //! A word of a hierarchical bitmap, in which each bit summarizes a child.
 //!
-//! Invariant: the bit of a nonempty child is set; a set bit may be a false positive. A writer sets
-//! the bit after it has filled the child. A reader that clears the bit must check the child again
-//! afterwards. Because all accesses are sequentially consistent, at least one of the two sees the
-//! other.
+//! Invariant: the bit of a nonempty child is set, or its writer is about to set it; a set bit may
+//! be a false positive. A writer sets the bit after it has filled the child. A reader that clears
+//! the bit must check the child again afterwards. Because all accesses are sequentially consistent,
+//! at least one of the two sees the other.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 

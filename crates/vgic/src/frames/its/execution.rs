@@ -80,7 +80,7 @@ impl Its {
     /// Finishes all work that has begun, without a bound.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
-            // A sweep that cannot allocate stays begun.
+            // A sweep that cannot allocate remains unfinished.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)
         });

@@ -81,8 +81,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Begins to enable or disable LPIs. Enabling consumes `PTZ`, because disabling LPIs writes
-    /// pending state to the table.
+    /// Begins to enable or disable LPIs. Enabling consumes `PTZ`, because disabling LPIs later
+    /// writes pending state to the table.
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
