@@ -46,6 +46,7 @@ pub enum Line {
 
 /// The electrical state of a line.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Level {
     /// Not asserted.
     Low,

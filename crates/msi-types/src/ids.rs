@@ -12,6 +12,7 @@ macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $format:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
         #[repr(transparent)]
         pub struct $name(u32);
 

@@ -50,6 +50,7 @@
 
 mod delivery;
 mod error;
+pub mod explain;
 mod ids;
 mod interrupt;
 mod isolation;

@@ -2,6 +2,7 @@
 
 /// A message-signaled interrupt: a write of `data` to `address`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct MsiMessage {
     /// Bus address of the doorbell: a physical address, or an I/O virtual address where an IOMMU
     /// translates.

@@ -1,0 +1,245 @@
+//! The answer to "why does this interrupt not arrive?": the stages of an interrupt's way, and the
+//! first obstacle on it.
+//!
+//! Drivers, device models and message stores each know some stages. Each adds what it observes to
+//! an [`Explanation`], in the order of [`Stage`], and the first [`Obstacle`] ends it. An
+//! explanation is read while the machine runs, so its parts may belong to different moments.
+
+mod fact;
+mod obstacle;
+
+pub use fact::{Fact, TargetState};
+pub use obstacle::{Group, Obstacle};
+
+use core::fmt;
+
+/// A stage on an interrupt's way from its device to its handler. The order is that of the way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Stage {
+    /// The device's own state: its message, its masks, its line.
+    Endpoint,
+    /// The device's access to the bus, including an IOMMU's mapping of the doorbell.
+    Bus,
+    /// The address or input at which a controller receives the interrupt.
+    Doorbell,
+    /// The mapping from a DeviceID and EventID, or a GSI, to an INTID and a target.
+    Translation,
+    /// The interrupt's own configuration: tables, enable bit and priority.
+    Configuration,
+    /// The interrupt's pending state.
+    Pending,
+    /// The CPU to which the interrupt is routed.
+    Target,
+    /// That CPU's interface: groups, priority mask, running priority, exception mask.
+    Interface,
+    /// The kernel's table from INTIDs to descriptors.
+    Dispatch,
+    /// The handler.
+    Handler,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Endpoint,
+        Self::Bus,
+        Self::Doorbell,
+        Self::Translation,
+        Self::Configuration,
+        Self::Pending,
+        Self::Target,
+        Self::Interface,
+        Self::Dispatch,
+        Self::Handler,
+    ];
+
+    /// The stage's name, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Bus => "bus",
+            Self::Doorbell => "doorbell",
+            Self::Translation => "translation",
+            Self::Configuration => "configuration",
+            Self::Pending => "pending",
+            Self::Target => "target",
+            Self::Interface => "interface",
+            Self::Dispatch => "dispatch",
+            Self::Handler => "handler",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The stages that an interrupt passes, and the first obstacle on its way.
+///
+/// ```
+/// use msi_types::explain::{Explanation, Fact, Obstacle};
+/// use msi_types::{DeviceId, MsiMessage};
+///
+/// let message = MsiMessage { address: 0x0809_0040, data: 3 };
+/// let explanation = Explanation::new()
+///     .with_fact(Fact::Message(message))
+///     .with_obstacle(Obstacle::UnmappedDevice { device: DeviceId::new(0x10), mapped: 1 });
+/// assert_eq!(
+///     explanation.to_string(),
+///     "endpoint: sends 0x3 to 0x8090040\n\
+///      translation: the ITS has no mapping of DeviceID 0x10; 1 other DeviceID is mapped\n\
+///      mend: map the DeviceID with MAPD, or correct the DeviceID that firmware gives the device\n"
+/// );
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[must_use]
+pub struct Explanation {
+    /// By stage.
+    facts: [Option<Fact>; Stage::ALL.len()],
+    obstacle: Option<Obstacle>,
+}
+
+impl Explanation {
+    /// An explanation without any stages.
+    pub const fn new() -> Self {
+        Self { facts: [None; Stage::ALL.len()], obstacle: None }
+    }
+
+    /// Records that the interrupt passes a stage. Facts behind an obstacle are ignored.
+    pub const fn with_fact(mut self, fact: Fact) -> Self {
+        if self.obstacle.is_none() {
+            self.facts[fact.stage() as usize] = Some(fact);
+        }
+        self
+    }
+
+    /// Records that the interrupt is stopped. Only the first obstacle counts.
+    pub const fn with_obstacle(mut self, obstacle: Obstacle) -> Self {
+        if self.obstacle.is_none() {
+            self.obstacle = Some(obstacle);
+        }
+        self
+    }
+
+    /// Appends the later stages that `next` explains, unless an obstacle has been found.
+    pub fn and_then(self, next: impl FnOnce() -> Self) -> Self {
+        if self.obstacle.is_some() {
+            return self;
+        }
+        let next = next();
+        let joined = next.facts().fold(self, Self::with_fact);
+        match next.obstacle {
+            Some(obstacle) => joined.with_obstacle(obstacle),
+            None => joined,
+        }
+    }
+
+    /// The first obstacle, or `None` if none was found.
+    pub const fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle
+    }
+
+    /// The facts before the obstacle, in the order of their stages.
+    pub fn facts(&self) -> impl Iterator<Item = Fact> {
+        self.facts.into_iter().flatten()
+    }
+}
+
+/// Formats one line per stage; behind an obstacle follows a line with its mend.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fact in self.facts() {
+            writeln!(f, "{}: {fact}", fact.stage())?;
+        }
+        match self.obstacle {
+            Some(obstacle) => {
+                writeln!(f, "{}: {obstacle}\nmend: {}", obstacle.stage(), obstacle.mend())
+            }
+            None => writeln!(f, "no obstacle was found"),
+        }
+    }
+}
+
+/// Serializes the facts with their stages, and the obstacle with its stage, its numbers, its
+/// sentence and its mend.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Explanation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut explanation = serializer.serialize_struct("Explanation", 5)?;
+        explanation.serialize_field("facts", &Facts(self))?;
+        explanation.serialize_field("stage", &self.obstacle.map(Obstacle::stage))?;
+        explanation.serialize_field("obstacle", &self.obstacle)?;
+        explanation.serialize_field("sentence", &self.obstacle.map(Sentence))?;
+        explanation.serialize_field("mend", &self.obstacle.map(Obstacle::mend))?;
+        explanation.end()
+    }
+}
+
+#[cfg(feature = "serde")]
+struct Facts<'a>(&'a Explanation);
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Facts<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.facts().map(|fact| (fact.stage(), fact)))
+    }
+}
+
+#[cfg(feature = "serde")]
+struct Sentence(Obstacle);
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Sentence {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::{Cpu, DeviceId, HwIrq, MsiMessage};
+    use std::string::ToString;
+
+    const MESSAGE: MsiMessage = MsiMessage { address: 0x0809_0040, data: 1 };
+
+    #[test]
+    fn only_the_first_obstacle_counts() {
+        let first = Obstacle::Asleep { cpu: Cpu::new(1) };
+        let explanation = Explanation::new()
+            .with_fact(Fact::Message(MESSAGE))
+            .with_obstacle(first)
+            .with_obstacle(Obstacle::NotRequested)
+            .with_fact(Fact::Runs(1));
+        assert_eq!(explanation.obstacle(), Some(first));
+        assert!(explanation.facts().eq([Fact::Message(MESSAGE)]));
+    }
+
+    #[test]
+    fn stages_are_joined_in_order() {
+        let interrupt = HwIrq::new(8192);
+        let later = || Explanation::new().with_fact(Fact::Pending(interrupt));
+        let joined = Explanation::new().with_fact(Fact::Message(MESSAGE)).and_then(later);
+        assert!(joined.facts().eq([Fact::Message(MESSAGE), Fact::Pending(interrupt)]));
+        let stopped = Explanation::new().with_obstacle(Obstacle::FunctionMasked);
+        assert_eq!(stopped.and_then(later), stopped);
+    }
+
+    #[test]
+    fn an_explanation_ends_with_the_mend() {
+        let obstacle = Obstacle::UnmappedDevice { device: DeviceId::new(0x10), mapped: 0 };
+        let text = Explanation::new().with_obstacle(obstacle).to_string();
+        let (stage, mend) = text.split_once('\n').unwrap();
+        assert_eq!(
+            stage,
+            "translation: the ITS has no mapping of DeviceID 0x10; no DeviceID is mapped"
+        );
+        assert!(mend.starts_with("mend: map the DeviceID with MAPD"), "{mend}");
+    }
+}

@@ -1,0 +1,123 @@
+//! Observations at stages that an interrupt passes.
+
+use super::Stage;
+use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, Level, MsiMessage};
+use core::fmt;
+
+/// The state of the CPU that an interrupt is routed to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum TargetState {
+    /// It looks at its interrupts by itself.
+    Awake,
+    /// It executes guest code, or sleeps in WFI, and must be kicked.
+    MustBeKicked,
+    /// It was kicked and has not returned yet.
+    Kicked,
+}
+
+/// An observation at a stage that an interrupt passes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Fact {
+    /// The endpoint holds this message, and no mask holds it back.
+    Message(MsiMessage),
+    /// The device's line has this level.
+    Line(Level),
+    /// The device may write to the bus.
+    BusMaster,
+    /// The IOMMU maps the address that the device writes to the doorbell.
+    Mapped {
+        /// The address in the device's message.
+        iova: u64,
+        /// The doorbell's physical address.
+        doorbell: u64,
+    },
+    /// A controller receives messages at this address.
+    Doorbell(u64),
+    /// The input of a controller without messages.
+    Input(HwIrq),
+    /// An ITS translates the message to this interrupt.
+    Event {
+        /// Sender of the message.
+        device: DeviceId,
+        /// Data of the message.
+        event: EventId,
+        /// The result.
+        interrupt: HwIrq,
+    },
+    /// A GSI's route leads to this interrupt.
+    Route {
+        /// The input.
+        gsi: Gsi,
+        /// The result.
+        interrupt: HwIrq,
+    },
+    /// The interrupt is enabled, with this priority; lower values are more urgent.
+    Enabled(u8),
+    /// The interrupt is pending.
+    Pending(HwIrq),
+    /// The interrupt is routed to a CPU that can take it.
+    Target(Cpu, TargetState),
+    /// The CPU interface signals the interrupt to its CPU.
+    Signaled(Cpu),
+    /// The kernel's number of the interrupt.
+    Irq(u32),
+    /// The handler has run this many times.
+    Runs(u64),
+}
+
+impl Fact {
+    /// The stage at which this is observed.
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::Message(_) | Self::Line(_) => Stage::Endpoint,
+            Self::BusMaster | Self::Mapped { .. } => Stage::Bus,
+            Self::Doorbell(_) | Self::Input(_) => Stage::Doorbell,
+            Self::Event { .. } | Self::Route { .. } => Stage::Translation,
+            Self::Enabled(_) => Stage::Configuration,
+            Self::Pending(_) => Stage::Pending,
+            Self::Target(..) => Stage::Target,
+            Self::Signaled(_) => Stage::Interface,
+            Self::Irq(_) => Stage::Dispatch,
+            Self::Runs(_) => Stage::Handler,
+        }
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Message(MsiMessage { address, data }) => {
+                write!(f, "sends {data:#x} to {address:#x}")
+            }
+            Self::Line(Level::High) => f.write_str("the line is high"),
+            Self::Line(Level::Low) => f.write_str("the line is low"),
+            Self::BusMaster => f.write_str("the device may write to the bus"),
+            Self::Mapped { iova, doorbell } => {
+                write!(f, "the IOMMU maps {iova:#x} to the doorbell at {doorbell:#x}")
+            }
+            Self::Doorbell(address) => write!(f, "a controller receives messages at {address:#x}"),
+            Self::Input(interrupt) => write!(f, "input of INTID {interrupt}"),
+            Self::Event { device, event, interrupt } => {
+                write!(f, "DeviceID {device}, EventID {event} is INTID {interrupt}")
+            }
+            Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is INTID {interrupt}"),
+            Self::Enabled(priority) => write!(f, "enabled, priority {priority:#x}"),
+            Self::Pending(interrupt) => write!(f, "INTID {interrupt} is pending"),
+            Self::Target(cpu, TargetState::Awake) => write!(f, "CPU {cpu}, which is awake"),
+            Self::Target(cpu, TargetState::MustBeKicked) => {
+                write!(f, "CPU {cpu}, which runs guest code or sleeps")
+            }
+            Self::Target(cpu, TargetState::Kicked) => {
+                write!(f, "CPU {cpu}, which was kicked and has not returned yet")
+            }
+            Self::Signaled(cpu) => write!(f, "signaled to CPU {cpu}"),
+            Self::Irq(number) => write!(f, "IRQ number {number}"),
+            Self::Runs(1) => f.write_str("the handler has run once"),
+            Self::Runs(runs) => write!(f, "the handler has run {runs} times"),
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Reasons why an interrupt does not get further.
+
+use super::Stage;
+use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage};
+use core::fmt;
+
+/// An interrupt group of the GIC, by its number in `ICC_IGRPEN<n>_EL1`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+pub enum Group {
+    /// Group 0.
+    Zero,
+    /// Group 1.
+    One,
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Zero => "0",
+            Self::One => "1",
+        })
+    }
+}
+
+/// A reason why an interrupt does not get past a stage. Numbers are those that the registers,
+/// tables or objects contained at the time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Obstacle {
+    // Endpoint.
+    /// The vector does not exist.
+    #[error("vector {vector} does not exist; the device has {vectors}")]
+    NoVector {
+        /// The vector.
+        vector: u16,
+        /// Number of vectors of the device.
+        vectors: u16,
+    },
+    /// MSI or MSI-X is disabled in the function's Message Control.
+    #[error("MSI or MSI-X is disabled in the function's Message Control")]
+    MessagesDisabled,
+    /// The function mask of Message Control is set.
+    #[error("the function mask in Message Control is set")]
+    FunctionMasked,
+    /// The vector is masked in the table or capability.
+    #[error("vector {vector} is masked{}", if *pending { ", and a message waits for the unmask" } else { "" })]
+    VectorMasked {
+        /// The vector.
+        vector: u16,
+        /// The vector's pending bit is set: it will be sent when it is unmasked.
+        pending: bool,
+    },
+    /// The driver has not stored a message.
+    #[error("the vector holds no message")]
+    NoMessage,
+    /// The endpoint holds another message than its driver stored.
+    #[error("the endpoint sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}", stored.data, stored.address, expected.data, expected.address)]
+    MessageDiffers {
+        /// The message that the endpoint holds.
+        stored: MsiMessage,
+        /// The message that the driver stored.
+        expected: MsiMessage,
+    },
+    /// The line of a level-triggered interrupt is low.
+    #[error("the line is low")]
+    LineLow,
+    // Bus.
+    /// Bus Master Enable is clear in the function's Command register.
+    #[error("Bus Master Enable is 0 in the function's Command register")]
+    BusMasterDisabled,
+    /// Memory Space Enable is clear in the function's Command register, so that its MSI-X table
+    /// cannot be accessed.
+    #[error("Memory Space Enable is 0 in the function's Command register")]
+    MemoryDisabled,
+    /// The function is in a power state other than D0.
+    #[error("the function is in power state D{state}")]
+    PoweredDown {
+        /// The state: 1 to 3 for D1 to D3hot.
+        state: u8,
+    },
+    /// The IOMMU has no mapping of the address that the device writes to.
+    #[error("the IOMMU has no mapping of {iova:#x}")]
+    NotMapped {
+        /// The address in the device's message.
+        iova: u64,
+    },
+    // Doorbell.
+    /// No controller receives messages at the address.
+    #[error("no controller receives messages at {address:#x}{}", Other(*doorbell))]
+    NoDoorbell {
+        /// The address in the message.
+        address: u64,
+        /// The address of a doorbell that exists.
+        doorbell: Option<u64>,
+    },
+    /// The GSI has no route.
+    #[error("GSI {gsi} has no route")]
+    NoRoute {
+        /// The input.
+        gsi: Gsi,
+    },
+    // Translation.
+    /// `GITS_CTLR.Enabled` is 0.
+    #[error("GITS_CTLR.Enabled is 0 at {its:#x}")]
+    ItsDisabled {
+        /// Address of the ITS.
+        its: u64,
+    },
+    /// The ITS has not executed all commands of its queue.
+    #[error(
+        "the ITS has not executed the commands between GITS_CREADR = {read:#x} and GITS_CWRITER = {write:#x}"
+    )]
+    CommandsQueued {
+        /// `GITS_CREADR`.
+        read: u32,
+        /// `GITS_CWRITER`.
+        write: u32,
+    },
+    /// The DeviceID exceeds the ITS's device table.
+    #[error("DeviceID {device} exceeds the ITS's device table of {bits} bits")]
+    DeviceOutOfRange {
+        /// Sender of the message.
+        device: DeviceId,
+        /// The table holds DeviceIDs with up to this many bits.
+        bits: u8,
+    },
+    /// The ITS has no mapping of the DeviceID.
+    #[error("the ITS has no mapping of DeviceID {device}; {}", OtherDevices(*mapped))]
+    UnmappedDevice {
+        /// Sender of the message.
+        device: DeviceId,
+        /// Number of DeviceIDs that are mapped.
+        mapped: u32,
+    },
+    /// The EventID exceeds the device's interrupt translation table.
+    #[error("EventID {event} exceeds the {bits} bits that DeviceID {device} is mapped with")]
+    EventOutOfRange {
+        /// Sender of the message.
+        device: DeviceId,
+        /// Data of the message.
+        event: EventId,
+        /// The table holds EventIDs with up to this many bits.
+        bits: u8,
+    },
+    /// The ITS has no mapping of the device's EventID.
+    #[error("EventID {event} of DeviceID {device} has no mapping")]
+    UnmappedEvent {
+        /// Sender of the message.
+        device: DeviceId,
+        /// Data of the message.
+        event: EventId,
+    },
+    /// The event belongs to a collection that has no redistributor.
+    #[error("collection {collection} has no redistributor")]
+    UnmappedCollection {
+        /// The collection's number (ICID).
+        collection: u16,
+    },
+    /// The data of the message, or the route, names an INTID that the controller does not have.
+    #[error("INTID {interrupt} does not exist")]
+    NoSuchInterrupt {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    /// The driver and the controller disagree about the DeviceID.
+    #[error("the driver mapped DeviceID {expected}, but the device is DeviceID {actual}")]
+    WrongDevice {
+        /// The DeviceID that the driver mapped.
+        expected: DeviceId,
+        /// The DeviceID that the device's requester ID translates to.
+        actual: DeviceId,
+    },
+    // Configuration.
+    /// `GICR_CTLR.EnableLPIs` is 0 at the target.
+    #[error("GICR_CTLR.EnableLPIs is 0 at CPU {cpu}")]
+    LpisDisabled {
+        /// The target.
+        cpu: Cpu,
+    },
+    /// LPIs are enabled, but `GICR_PROPBASER` names no table in memory. It was written after
+    /// `EnableLPIs`, or with an address that has no memory.
+    #[error("GICR_PROPBASER of CPU {cpu} is {propbaser:#x} and names no table in memory")]
+    NoConfigurationTable {
+        /// The target.
+        cpu: Cpu,
+        /// `GICR_PROPBASER`.
+        propbaser: u64,
+    },
+    /// LPIs are enabled, but `GICR_PENDBASER` names no table in memory.
+    #[error("GICR_PENDBASER of CPU {cpu} is {pendbaser:#x} and names no table in memory")]
+    NoPendingTable {
+        /// The target.
+        cpu: Cpu,
+        /// `GICR_PENDBASER`.
+        pendbaser: u64,
+    },
+    /// The LPI exceeds the configuration table of the target.
+    #[error("INTID {interrupt} exceeds the {bits} bits of GICR_PROPBASER.IDbits")]
+    BeyondTable {
+        /// The INTID.
+        interrupt: HwIrq,
+        /// `GICR_PROPBASER.IDbits` + 1.
+        bits: u8,
+    },
+    /// The configuration byte in memory differs from the one that the redistributor uses.
+    #[error(
+        "the configuration byte of INTID {interrupt} is {memory:#04x} in memory, but the redistributor uses {cached:#04x}"
+    )]
+    StaleConfiguration {
+        /// The INTID.
+        interrupt: HwIrq,
+        /// The byte in memory: priority in bits 7:2, enable in bit 0.
+        memory: u8,
+        /// The byte that the redistributor uses.
+        cached: u8,
+    },
+    /// The interrupt's enable bit is 0.
+    #[error("INTID {interrupt} is disabled")]
+    Disabled {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    /// The interrupt belongs to a group that its driver does not handle.
+    #[error("INTID {interrupt} is in Group {group}")]
+    WrongGroup {
+        /// The INTID.
+        interrupt: HwIrq,
+        /// Its group.
+        group: Group,
+    },
+    // Pending.
+    /// The interrupt is not pending: no message has arrived since it was last acknowledged.
+    #[error("INTID {interrupt} is not pending")]
+    NotPending {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    /// The interrupt was acknowledged and has not been deactivated.
+    #[error("INTID {interrupt} was acknowledged{} and has not been deactivated", By(*cpu))]
+    Active {
+        /// The INTID.
+        interrupt: HwIrq,
+        /// The CPU that acknowledged it, if known.
+        cpu: Option<Cpu>,
+    },
+    // Target.
+    /// The route of an SPI names a CPU that does not exist.
+    #[error("the route names affinity {affinity:#x}, which no CPU has")]
+    NoTarget {
+        /// The affinity in `GICD_IROUTER<n>`.
+        affinity: u64,
+    },
+    /// `GICR_WAKER.ProcessorSleep` is 1 at the target.
+    #[error("GICR_WAKER.ProcessorSleep is 1 at CPU {cpu}")]
+    Asleep {
+        /// The target.
+        cpu: Cpu,
+    },
+    /// The kernel has the target off line.
+    #[error("CPU {cpu} is off line")]
+    Offline {
+        /// The target.
+        cpu: Cpu,
+    },
+    // Interface.
+    /// The distributor does not forward the interrupt's group.
+    #[error("GICD_CTLR is {ctlr:#x}: the distributor does not forward Group {group}")]
+    GroupDisabled {
+        /// The group.
+        group: Group,
+        /// `GICD_CTLR`.
+        ctlr: u32,
+    },
+    /// The target's CPU interface does not signal the interrupt's group.
+    #[error("ICC_IGRPEN{group}_EL1 is 0 at CPU {cpu}")]
+    InterfaceGroupDisabled {
+        /// The group.
+        group: Group,
+        /// The target.
+        cpu: Cpu,
+    },
+    /// The priority is not higher than the priority mask.
+    #[error("priority {priority:#x} is not higher than ICC_PMR_EL1 = {mask:#x} at CPU {cpu}")]
+    PriorityMasked {
+        /// The interrupt's priority.
+        priority: u8,
+        /// `ICC_PMR_EL1`.
+        mask: u8,
+        /// The target.
+        cpu: Cpu,
+    },
+    /// The priority is not higher than that of an active interrupt.
+    #[error(
+        "priority {priority:#x} is not higher than the running priority {running:#x} at CPU {cpu}"
+    )]
+    PriorityNotHigher {
+        /// The interrupt's priority.
+        priority: u8,
+        /// `ICC_RPR_EL1`.
+        running: u8,
+        /// The target.
+        cpu: Cpu,
+    },
+    /// The interrupt is in a list register, and the guest has not acknowledged it.
+    #[error(
+        "INTID {interrupt} is in a list register of CPU {cpu}, and the guest has not acknowledged it"
+    )]
+    Listed {
+        /// The INTID.
+        interrupt: HwIrq,
+        /// The target.
+        cpu: Cpu,
+    },
+    /// The CPU masks interrupt exceptions (`PSTATE.I`).
+    #[error("PSTATE.I is 1 at CPU {cpu}")]
+    ExceptionsMasked {
+        /// The target.
+        cpu: Cpu,
+    },
+    // Dispatch.
+    /// The kernel has no descriptor for the interrupt.
+    #[error("the kernel has no descriptor for INTID {interrupt}")]
+    NoDescriptor {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    // Handler.
+    /// No handler has been requested.
+    #[error("no handler has been requested")]
+    NotRequested,
+    /// The driver has disabled the interrupt.
+    #[error("the driver has disabled the interrupt")]
+    DisabledByDriver,
+    /// The core has disabled the interrupt, because its handler did not handle it.
+    #[error("the core has disabled the interrupt, because its handler did not handle it")]
+    Screaming,
+    /// All CPUs of a managed interrupt are off line.
+    #[error("all CPUs of the managed interrupt are off line")]
+    ShutDown,
+}
+
+impl Obstacle {
+    /// The stage that the interrupt does not get past.
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::NoVector { .. }
+            | Self::MessagesDisabled
+            | Self::FunctionMasked
+            | Self::VectorMasked { .. }
+            | Self::NoMessage
+            | Self::MessageDiffers { .. }
+            | Self::LineLow => Stage::Endpoint,
+            Self::BusMasterDisabled
+            | Self::MemoryDisabled
+            | Self::PoweredDown { .. }
+            | Self::NotMapped { .. } => Stage::Bus,
+            Self::NoDoorbell { .. } | Self::NoRoute { .. } => Stage::Doorbell,
+            Self::ItsDisabled { .. }
+            | Self::CommandsQueued { .. }
+            | Self::DeviceOutOfRange { .. }
+            | Self::UnmappedDevice { .. }
+            | Self::EventOutOfRange { .. }
+            | Self::UnmappedEvent { .. }
+            | Self::UnmappedCollection { .. }
+            | Self::NoSuchInterrupt { .. }
+            | Self::WrongDevice { .. } => Stage::Translation,
+            Self::LpisDisabled { .. }
+            | Self::NoConfigurationTable { .. }
+            | Self::NoPendingTable { .. }
+            | Self::BeyondTable { .. }
+            | Self::StaleConfiguration { .. }
+            | Self::Disabled { .. }
+            | Self::WrongGroup { .. } => Stage::Configuration,
+            Self::NotPending { .. } | Self::Active { .. } => Stage::Pending,
+            Self::NoTarget { .. } | Self::Asleep { .. } | Self::Offline { .. } => Stage::Target,
+            Self::GroupDisabled { .. }
+            | Self::InterfaceGroupDisabled { .. }
+            | Self::PriorityMasked { .. }
+            | Self::PriorityNotHigher { .. }
+            | Self::Listed { .. }
+            | Self::ExceptionsMasked { .. } => Stage::Interface,
+            Self::NoDescriptor { .. } => Stage::Dispatch,
+            Self::NotRequested | Self::DisabledByDriver | Self::Screaming | Self::ShutDown => {
+                Stage::Handler
+            }
+        }
+    }
+
+    /// What a driver, guest or firmware should do about the obstacle.
+    pub const fn mend(self) -> &'static str {
+        match self.stage() {
+            Stage::Endpoint | Stage::Bus | Stage::Doorbell => self.mend_at_device(),
+            Stage::Translation | Stage::Configuration => self.mend_in_tables(),
+            _ => self.mend_at_cpu(),
+        }
+    }
+
+    const fn mend_at_device(self) -> &'static str {
+        match self {
+            Self::NoVector { .. } => "use a vector below the table size, or request more vectors",
+            Self::MessagesDisabled => {
+                "set MSI Enable or MSI-X Enable in Message Control after the messages are stored"
+            }
+            Self::FunctionMasked => "clear Function Mask in Message Control",
+            Self::VectorMasked { .. } => "clear the mask bit of the vector",
+            Self::NoMessage => "store a message in the vector before unmasking it",
+            Self::MessageDiffers { .. } => {
+                "find who overwrote the message; after a reset of the function, restore it"
+            }
+            Self::LineLow => {
+                "the device has no reason to interrupt, or its line is wired to another input"
+            }
+            Self::BusMasterDisabled => {
+                "set Bus Master Enable: without it a function cannot send messages"
+            }
+            Self::MemoryDisabled => "set Memory Space Enable before accessing the MSI-X table",
+            Self::PoweredDown { .. } => "return the function to D0 and restore its messages",
+            Self::NotMapped { .. } => "map the doorbell's page in the IOMMU domain of the device",
+            Self::NoDoorbell { .. } => "store the address of a doorbell",
+            _ => "set a route for the GSI before it is signaled",
+        }
+    }
+
+    const fn mend_in_tables(self) -> &'static str {
+        match self {
+            Self::ItsDisabled { .. } => "set GITS_CTLR.Enabled after GITS_BASER<n> and GITS_CBASER",
+            Self::CommandsQueued { .. } => {
+                "wait until GITS_CREADR equals GITS_CWRITER; a stalled queue needs GITS_CWRITER.Retry"
+            }
+            Self::DeviceOutOfRange { .. } => {
+                "enlarge the device table in GITS_BASER<n>, or correct the DeviceID in firmware"
+            }
+            Self::UnmappedDevice { .. } => {
+                "map the DeviceID with MAPD, or correct the DeviceID that firmware gives the device"
+            }
+            Self::EventOutOfRange { .. } => {
+                "map the device with a larger interrupt translation table"
+            }
+            Self::UnmappedEvent { .. } => "map the event with MAPTI or MAPI after MAPD",
+            Self::UnmappedCollection { .. } => "map the collection to a redistributor with MAPC",
+            Self::NoSuchInterrupt { .. } => "use an INTID that the controller implements",
+            Self::WrongDevice { .. } => "correct the requester ID, or firmware's msi-map or IORT",
+            Self::LpisDisabled { .. } => {
+                "set GICR_CTLR.EnableLPIs after GICR_PROPBASER and GICR_PENDBASER"
+            }
+            Self::NoConfigurationTable { .. } => {
+                "write GICR_PROPBASER before GICR_CTLR.EnableLPIs is set"
+            }
+            Self::NoPendingTable { .. } => {
+                "write GICR_PENDBASER before GICR_CTLR.EnableLPIs is set"
+            }
+            Self::BeyondTable { .. } => {
+                "enlarge GICR_PROPBASER.IDbits and the tables, or map a smaller INTID"
+            }
+            Self::StaleConfiguration { .. } => {
+                "invalidate with INV, INVALL or GICR_INVLPIR after each change of the byte"
+            }
+            Self::Disabled { .. } => {
+                "enable the interrupt: GICD_ISENABLER<n>, GICR_ISENABLER0, or bit 0 of an LPI's configuration"
+            }
+            _ => {
+                "assign the interrupt to the group that the operating system handles (GICD_IGROUPR<n>)"
+            }
+        }
+    }
+
+    const fn mend_at_cpu(self) -> &'static str {
+        match self {
+            Self::NotPending { .. } => {
+                "no message or edge has arrived since the interrupt was last acknowledged; look at the device"
+            }
+            Self::Active { .. } => {
+                "write the INTID to ICC_EOIR1_EL1, and to ICC_DIR_EL1 if EOI and deactivation are split"
+            }
+            Self::NoTarget { .. } => "write the affinity of an existing CPU to GICD_IROUTER<n>",
+            Self::Asleep { .. } => {
+                "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0"
+            }
+            Self::Offline { .. } => "move the interrupt to a CPU that is on line",
+            Self::GroupDisabled { .. } => "enable the group in GICD_CTLR",
+            Self::InterfaceGroupDisabled { .. } => "enable the group at the CPU interface",
+            Self::PriorityMasked { .. } => {
+                "raise ICC_PMR_EL1, or lower the priority value of the interrupt"
+            }
+            Self::PriorityNotHigher { .. } => "end the active interrupt with ICC_EOIR1_EL1",
+            Self::Listed { .. } => {
+                "the guest must enable its groups, unmask exceptions, and read ICC_IAR1_EL1"
+            }
+            Self::ExceptionsMasked { .. } => "clear PSTATE.I (DAIF)",
+            Self::NoDescriptor { .. } => "request the interrupt, or end it as spurious",
+            Self::NotRequested => "request a handler",
+            Self::DisabledByDriver => "enable the interrupt through its handle",
+            Self::Screaming => {
+                "make the handler silence its device, then enable the interrupt through its handle"
+            }
+            _ => "bring a CPU of its set on line",
+        }
+    }
+}
+
+/// A doorbell that exists.
+struct Other(Option<u64>);
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => write!(f, "; the doorbell is at {address:#x}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The number of other DeviceIDs.
+struct OtherDevices(u32);
+
+impl fmt::Display for OtherDevices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("no DeviceID is mapped"),
+            1 => f.write_str("1 other DeviceID is mapped"),
+            mapped => write!(f, "{mapped} other DeviceIDs are mapped"),
+        }
+    }
+}
+
+/// The CPU that acknowledged an interrupt.
+struct By(Option<Cpu>);
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(cpu) => write!(f, " by CPU {cpu}"),
+            None => Ok(()),
+        }
+    }
+}
