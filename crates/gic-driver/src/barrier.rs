@@ -1,7 +1,7 @@
-//! Barriers beyond those of [`core::sync::atomic`], which order the accesses of CPUs alone.
+//! Barriers beyond those of [`core::sync::atomic`], which only order accesses of CPUs.
 
-/// Orders later loads of memory after earlier reads of registers, for what a controller wrote. The
-/// controller may be an observer of the outer shareable domain, as Linux assumes for devices
+/// Orders later loads of memory that a controller wrote after earlier register reads. The
+/// controller may be an observer in the outer shareable domain, as Linux assumes for devices
 /// (`dma_rmb`).
 pub(crate) fn observe_device() {
     #[cfg(target_arch = "aarch64")]
@@ -10,7 +10,7 @@ pub(crate) fn observe_device() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
-/// Waits until all earlier accesses took effect, those by system registers among them.
+/// Waits until all earlier accesses, including those to system registers, have taken effect.
 pub(crate) fn complete() {
     #[cfg(target_arch = "aarch64")]
     crate::sysreg::barrier_system();
@@ -18,7 +18,7 @@ pub(crate) fn complete() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
-/// Eight instructions that do nothing, where an erratum wants a distance.
+/// Executes eight NOPs, for errata that require a distance between two instructions.
 pub(crate) fn eight_nops() {
     #[cfg(target_arch = "aarch64")]
     crate::sysreg::eight_nops();

@@ -9,7 +9,7 @@ pub enum Block {
     Distributor(u64),
     /// The redistributor whose RD_base has this physical address.
     Redistributor(u64),
-    /// The CPU interface of the CPU that executed this.
+    /// The CPU interface of the calling CPU.
     CpuInterface,
 }
 

@@ -1,26 +1,25 @@
-//! Aligned blocks of consecutive numbers: LPIs, the SPIs of message frames, whatever an endpoint's
-//! message counts up.
+//! Allocation of aligned blocks of consecutive numbers, such as LPIs or the SPIs of message frames.
 
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use doorbell_fallible::try_collect;
 
-/// To what a block's first number is aligned: a power of two.
+/// Alignment of a block's first number, a power of two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Alignment(u32);
 
 impl Alignment {
-    /// Any number will do.
+    /// No alignment: any number is suitable.
     pub const ONE: Self = Self(1);
 
-    /// A multiple of `to`; `None` if that is no power of two.
+    /// Returns an alignment to multiples of `to`, or `None` if `to` is not a power of two.
     pub const fn to(to: u32) -> Option<Self> {
         if to.is_power_of_two() { Some(Self(to)) } else { None }
     }
 
-    /// The alignment of a group of `count` whose members differ in the low bits alone (MultiMSI):
-    /// the next power of two. `None` above 2^31.
+    /// Returns the alignment of a group of `count` numbers that differ only in the low bits
+    /// (MultiMSI), which is the next power of two. Returns `None` if `count` exceeds 2^31.
     pub const fn of_group(count: NonZeroU32) -> Option<Self> {
         match count.get().checked_next_power_of_two() {
             Some(to) => Some(Self(to)),
@@ -28,62 +27,62 @@ impl Alignment {
         }
     }
 
-    /// The number.
+    /// Returns the alignment as a number.
     pub const fn get(self) -> u32 {
         self.0
     }
 }
 
-/// Reasons to refuse an allocation or a free.
+/// An error of [`BlockAllocator`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BlockError {
-    /// No run of free numbers is long enough at that alignment.
+    /// No run of free numbers with that alignment is long enough.
     #[error("no {count} consecutive numbers aligned to {align} are free")]
     Exhausted {
-        /// Numbers asked for.
+        /// Count of numbers in the request.
         count: u32,
-        /// Their alignment.
+        /// Alignment in the request.
         align: u32,
     },
-    /// The caller frees, or allocates, numbers that this allocator does not have.
-    #[error("{count} numbers from {first} on are beyond this allocator")]
+    /// The caller tried to allocate or free numbers outside of the allocator's range.
+    #[error("{count} numbers from {first} on are outside of the allocator's range")]
     OutOfRange {
-        /// The first.
+        /// The first number.
         first: u32,
         /// Length of the block.
         count: u32,
     },
-    /// The caller frees a number that is free.
+    /// The caller tried to free a number that is not allocated.
     #[error("number {0} is not allocated")]
     NotAllocated(u32),
-    /// There is no memory for the book of so many numbers.
-    #[error("no memory to keep account of {count} numbers")]
+    /// The allocation of the allocator's bitmap failed.
+    #[error("out of memory for the bitmap of {count} numbers")]
     NoMemory {
         /// Length of the block.
         count: u32,
     },
-    /// The caller asks for a certain number that is not free.
+    /// The caller requested specific numbers, one of which is not free.
     #[error("number {0} is already allocated")]
     AlreadyAllocated(u32),
 }
 
-/// Allocates aligned blocks of the numbers `first..first + count`, lowest first. All its memory is
-/// allocated by [`new`](Self::new): [`allocate`](Self::allocate) and [`free`](Self::free) may run
-/// with interrupts masked.
+/// An allocator of aligned blocks of the numbers `first..first + count`, lowest first.
+/// [`new`](Self::new) allocates all its memory, so [`allocate`](Self::allocate) and
+/// [`free`](Self::free) may be called with interrupts masked.
 #[derive(Debug)]
 pub struct BlockAllocator {
     first: u32,
     count: u32,
     /// One bit for each number, set while it is allocated.
     used: Vec<u64>,
-    /// No number below this index is free.
+    /// No index below this one is free.
     search_from: u32,
     free: u32,
 }
 
 impl BlockAllocator {
-    /// An allocator of `count` numbers from `first` on, all free. Numbers beyond `u32::MAX` are
-    /// left out.
+    /// Creates an allocator of `count` numbers from `first` on, all free. If the range exceeds
+    /// `u32`, it is shortened.
     ///
     /// # Errors
     /// [`BlockError::NoMemory`].
@@ -95,8 +94,8 @@ impl BlockAllocator {
         Ok(Self { first, count, used, search_from: 0, free: count })
     }
 
-    /// Allocates `count` consecutive numbers and returns the first. The first is aligned as a
-    /// number, not counted from the range's beginning.
+    /// Allocates `count` consecutive numbers and returns the first. The number itself is aligned,
+    /// not its offset in the allocator's range.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].
@@ -104,8 +103,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Allocates numbers of the range `within` only, because the data of a message may have fewer
-    /// bits.
+    /// Like [`allocate`](Self::allocate), but only among the numbers in `within`. For messages
+    /// whose data has too few bits for all numbers.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].
@@ -135,7 +134,9 @@ impl BlockAllocator {
     /// Allocates the `count` numbers from `first` on.
     ///
     /// # Errors
-    /// [`BlockError::OutOfRange`], [`BlockError::AlreadyAllocated`]: nothing is taken then.
+    /// [`BlockError::OutOfRange`] or [`BlockError::AlreadyAllocated`]. On error, no number is
+    ///
+    /// /// allocated.
     pub fn allocate_at(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         if let Some(used) = self.last_used(index, index + count.get()) {
@@ -145,10 +146,10 @@ impl BlockAllocator {
         Ok(())
     }
 
-    /// Frees numbers: a whole block or a part of one.
+    /// Frees numbers, which may be a whole block or a part of one.
     ///
     /// # Errors
-    /// [`BlockError::OutOfRange`], [`BlockError::NotAllocated`]: nothing is freed then.
+    /// [`BlockError::OutOfRange`] or [`BlockError::NotAllocated`]. On error, nothing is freed.
     pub fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         let end = index + count.get();
@@ -159,23 +160,23 @@ impl BlockAllocator {
         Ok(())
     }
 
-    /// Returns true for an allocated number.
+    /// Returns `true` if the number is allocated.
     pub fn is_allocated(&self, number: u32) -> bool {
         self.index_of(number, 1).is_ok_and(|index| self.last_used(index, index + 1).is_some())
     }
 
-    /// Number of free numbers.
+    /// Returns the count of free numbers.
     pub fn available(&self) -> u32 {
         self.free
     }
 
-    /// Returns true if one of these numbers is free.
+    /// Returns `true` if one of these numbers is free.
     pub fn has_free_within(&self, within: Range<u32>) -> bool {
         let Range { start, end } = self.indices(&within);
         self.next_free(start).is_some_and(|free| free < end)
     }
 
-    /// Number of all numbers, free and allocated.
+    /// Returns the count of all numbers, free and allocated.
     pub fn capacity(&self) -> u32 {
         self.count
     }
@@ -186,19 +187,19 @@ impl BlockAllocator {
         index.checked_add(count).filter(|end| *end <= self.count).map(|_| index).ok_or(out)
     }
 
-    /// The indices of those numbers that there are.
+    /// Returns the indices of `numbers`, clamped to the allocator's range.
     fn indices(&self, numbers: &Range<u32>) -> Range<u32> {
         let index_of = |number: u32| number.saturating_sub(self.first).min(self.count);
         index_of(numbers.start)..index_of(numbers.end)
     }
 
-    /// The first index from `index` on whose number is aligned.
+    /// Returns the first index from `index` on whose number is aligned.
     fn align(&self, index: u32, align: Alignment) -> Option<u32> {
         let number = self.first.checked_add(index)?.checked_next_multiple_of(align.get())?;
         Some(number - self.first)
     }
 
-    /// The first free index from `from` on.
+    /// Returns the first free index from `from` on.
     fn next_free(&self, from: u32) -> Option<u32> {
         let (first_word, bit) = split(from);
         for (word, used) in self.used.iter().enumerate().skip(first_word) {
@@ -211,7 +212,7 @@ impl BlockAllocator {
         None
     }
 
-    /// The last used index in `from..end`, which lies within the range.
+    /// Returns the last used index in `from..end`, which must lie within the allocator's range.
     fn last_used(&self, from: u32, end: u32) -> Option<u32> {
         let mut index = end;
         while index > from {
@@ -250,19 +251,19 @@ impl BlockAllocator {
     }
 }
 
-/// The new state of numbers.
+/// The new state of a block.
 #[derive(Clone, Copy, Debug)]
 enum Mark {
     Allocated,
     Free,
 }
 
-/// The word and the bit in it.
+/// Returns the word of an index and the bit in the word.
 fn split(index: u32) -> (usize, u32) {
     ((index / 64) as usize, index % 64)
 }
 
-/// The index of a bit in a word. Words are counted up from indices, so it fits.
+/// Returns the index of a bit in a word. It fits `u32`, because words are derived from indices.
 fn join(word: usize, bit: u32) -> u32 {
     u32::try_from(word).unwrap_or(u32::MAX / 64) * 64 + bit
 }

@@ -1,10 +1,10 @@
-//! Wired interrupts that have an owner, and those that are being moved.
+//! Ownership of wired interrupts, and route changes in progress.
 
 use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{HwIrq, MsiError};
 
-/// One bit for each interrupt that has an owner. A private one has one owner for all CPUs.
+/// The wired interrupts that have an owner. A private interrupt has a single owner for all CPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(WiredBits);
 
@@ -12,8 +12,8 @@ impl Claims {
     /// Claims interrupts, all or none.
     ///
     /// # Errors
-    /// [`MsiError::InUse`] with the first interrupt that has an owner, [`MsiError::UnknownVector`]
-    /// with the first one that is not wired.
+    /// [`MsiError::InUse`] with the first interrupt that already has an owner;
+    /// [`MsiError::UnknownVector`] with the first one that is not a wired interrupt.
     pub(crate) fn claim_all(&mut self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;
@@ -36,21 +36,21 @@ impl Claims {
     }
 }
 
-/// Interrupts whose route changes. Each is disabled meanwhile; enables and disables of it take
-/// effect at the end.
+/// Interrupts whose route is being changed. Each is disabled during the move; requests to enable or
+/// disable it take effect at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     moving: WiredBits,
-    /// Interrupts to enable at the end of their move.
+    /// Interrupts that must be enabled at the end of their move.
     enabled: WiredBits,
 }
 
-/// The interrupt is being moved already, or cannot be moved.
+/// Error: the interrupt is already being moved, or is not a wired interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Moving;
 
 impl Moves {
-    /// Begins a move of an interrupt that is `enabled` now.
+    /// Begins a move. `enabled` states whether the interrupt is enabled now.
     pub(crate) fn begin(&mut self, intid: IntId, enabled: bool) -> Result<(), Moving> {
         if self.moving.replace(intid, true) != Some(false) {
             return Err(Moving);
@@ -59,13 +59,14 @@ impl Moves {
         Ok(())
     }
 
-    /// Ends a move: is the interrupt to be enabled?
+    /// Ends a move. Returns `true` if the interrupt must be enabled.
     pub(crate) fn end(&mut self, intid: IntId) -> bool {
         self.moving.replace(intid, false);
         self.enabled.replace(intid, false) == Some(true)
     }
 
-    /// Notes for an interrupt that is moving whether it is enabled at the end; [`Moving`] if it is.
+    /// If the interrupt is being moved, records whether it must be enabled at the end of the move,
+    /// and returns [`Moving`].
     pub(crate) fn note(&mut self, intid: IntId, enabled: bool) -> Result<(), Moving> {
         if self.moving.get(intid) {
             self.enabled.replace(intid, enabled);
@@ -78,14 +79,15 @@ impl Moves {
 /// One bit for each wired interrupt.
 #[derive(Debug, Default)]
 struct WiredBits {
-    /// Those of SGIs and PPIs among them: INTIDs below 32.
+    /// Bits of SPIs, and of SGIs and PPIs (INTIDs below 32).
     spis: [u64; 16],
     extended: [u64; 16],
     extended_ppis: [u64; 1],
 }
 
 impl WiredBits {
-    /// Returns the old value; `None` if the interrupt is no wired one.
+    /// Replaces a bit and returns its old value. Returns `None` if the interrupt is not a wired
+    /// one.
     fn replace(&mut self, intid: IntId, value: bool) -> Option<bool> {
         let (word, mask) = self.bit(intid)?;
         let old = *word & mask != 0;
@@ -114,7 +116,7 @@ impl WiredBits {
     }
 }
 
-/// The interrupt `offset` places after `first`.
+/// Returns the interrupt `offset` INTIDs after `first`.
 pub(crate) fn nth(first: HwIrq, offset: u16) -> Result<IntId, MsiError> {
     first.checked_add(u32::from(offset)).map(IntId::from).ok_or(MsiError::UnknownVector(first))
 }

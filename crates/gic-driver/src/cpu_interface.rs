@@ -1,5 +1,5 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking
-//! them by priority, and sending SGIs. Without a heap; each CPU uses its own.
+//! them by priority, and sending SGIs. Needs no heap. Each CPU uses its own interface.
 
 mod acknowledge;
 mod setup;
@@ -17,11 +17,11 @@ use gic_arch::{IntId, IntIdClass, Priority, gicd};
 use setup::shows_all_priorities;
 use sgi_reach::SgiReach;
 
-/// The way interrupts are ended (`ICC_CTLR_EL1.EOImode`), as a type.
+/// The EOI mode (`ICC_CTLR_EL1.EOImode`), as a type.
 pub trait EoiMode: private::Sealed + fmt::Debug {
-    /// The work that remains after [`CpuInterface::end`].
+    /// The interrupt after [`CpuInterface::end`]: [`Active`] if it must still be deactivated.
     type Ended;
-    /// The register's field.
+    /// The value of `EOImode`.
     #[doc(hidden)]
     const SPLIT: bool;
     #[doc(hidden)]
@@ -31,17 +31,17 @@ pub trait EoiMode: private::Sealed + fmt::Debug {
 }
 
 mod private {
-    /// Closes [`super::EoiMode`].
+    /// Seals [`super::EoiMode`].
     pub trait Sealed {}
 }
 
-/// Ending an interrupt drops the running priority and deactivates it.
+/// Mode in which ending an interrupt drops the running priority and deactivates the interrupt.
 #[derive(Debug)]
 pub enum CombinedEoi {}
 
-/// Ending an interrupt drops the running priority alone. Others of the same priority come through
-/// while it remains active: until [`CpuInterface::deactivate`], or until a guest that it was given
-/// to deactivates it.
+/// Mode in which ending an interrupt only drops the running priority. Other interrupts of the same
+/// priority can be signaled while the interrupt remains active, that is, until
+/// [`CpuInterface::deactivate`] or until the guest to which it was forwarded deactivates it.
 #[derive(Debug)]
 pub enum SplitEoi {}
 
@@ -68,17 +68,18 @@ impl EoiMode for SplitEoi {
     }
 }
 
-/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of
-/// acknowledgement, on the same CPU.
+/// An interrupt that this CPU has acknowledged and not ended. Interrupts must be ended on the same
+/// CPU, in reverse order of acknowledgment.
 #[derive(PartialEq, Eq, Debug)]
-#[must_use = "the running priority stays raised until the interrupt is ended"]
+#[must_use = "interrupts that are not more urgent stay blocked until this one is ended"]
 pub struct Acknowledged {
     intid: IntId,
     sender: u8,
 }
 
 impl Acknowledged {
-    /// `None` if the CPU interface answered that there is no interrupt.
+    /// Returns `None` if `intid` is a special INTID, which means that no interrupt was
+    /// acknowledged.
     pub(crate) fn new(intid: IntId, sender: u8) -> Option<Self> {
         (intid.class() != IntIdClass::Special).then_some(Self { intid, sender })
     }
@@ -88,7 +89,8 @@ impl Acknowledged {
         self.intid
     }
 
-    /// Of a GICv2's SGI: the number of the CPU interface that sent it. 0 otherwise.
+    /// Returns the number of the CPU interface that sent the interrupt, if it is a GICv2's SGI, and
+    /// 0 otherwise.
     pub const fn sender(&self) -> u8 {
         self.sender
     }
@@ -98,7 +100,7 @@ impl Acknowledged {
     }
 }
 
-/// An interrupt that was ended and not deactivated.
+/// An interrupt that was ended and is not yet deactivated.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "the interrupt is not delivered again until it is deactivated"]
 pub struct Active {
@@ -116,45 +118,45 @@ impl Active {
         self.sender
     }
 
-    /// Leaves the deactivation to other code: a guest, or code that only knows the number. An SGI
-    /// of a GICv2 is deactivated here: its deactivation names the sender too.
+    /// Leaves the deactivation to a guest, or to other code that only knows the INTID. Must not be
+    /// used for an SGI of a GICv2, because its deactivation must also name the sender.
     pub const fn hand_over(self) -> IntId {
         self.intid
     }
 
-    /// The inverse of [`hand_over`](Self::hand_over).
+    /// Takes back an interrupt for deactivation. The inverse of [`hand_over`](Self::hand_over).
     pub const fn taken_back(intid: IntId) -> Self {
         Self { intid, sender: 0 }
     }
 }
 
-/// The CPU interface of the CPU that uses it, for both architectures: by system registers
-/// ([`CpuInterface`]) or mapped ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
+/// The CPU interface of the calling CPU, with system registers ([`CpuInterface`]) or memory-mapped
+/// ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
 pub trait GicCpuInterface {
-    /// The way interrupts are ended.
+    /// The EOI mode.
     type Mode: EoiMode;
 
-    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
-    /// signalled (any more).
+    /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
+    /// interrupt is to be signaled (any more).
     fn acknowledge(&self) -> Option<Acknowledged>;
-    /// Ends an interrupt: drops the running priority, and as [`CombinedEoi`] deactivates it.
+    /// Ends an interrupt: drops the running priority and, with [`CombinedEoi`], deactivates it.
     fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
-    /// Does what remains after [`end`](Self::end): as [`SplitEoi`] deactivates the interrupt, which
-    /// can be delivered again; as [`CombinedEoi`] nothing.
+    /// Deactivates the interrupt with [`SplitEoi`], so that it can be delivered again. Does nothing
+    /// with [`CombinedEoi`], because [`end`](Self::end) has already deactivated it.
     fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
-    /// Sets the priority mask: only interrupts more urgent than it are signalled.
+    /// Sets the priority mask. Only interrupts more urgent than the mask are signaled.
     fn set_mask(&self, mask: Priority);
-    /// The priority mask.
+    /// Returns the priority mask.
     fn mask(&self) -> Priority;
-    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without
-    /// one.
+    /// Returns the running priority, which is that of the most urgent active interrupt, or
+    /// [`Priority::IDLE`] if none is active.
     fn running_priority(&self) -> Priority;
-    /// The most urgent pending interrupt, without taking it.
+    /// Returns the most urgent pending interrupt, without acknowledging it.
     fn highest_pending(&self) -> Option<IntId>;
 
-    /// Takes everything that is pending, one interrupt after the other: calls `handle`, ends and
-    /// deactivates it. A kernel's whole IRQ exception where no [erratum](crate::errata) wants
-    /// [`Gic::end`](crate::Gic::end).
+    /// Handles all pending interrupts in turn: acknowledges an interrupt, calls `handle`, ends the
+    /// interrupt and deactivates it. This is a complete IRQ exception handler for a kernel on
+    /// hardware where no [erratum](crate::errata) requires [`Gic::end`](crate::Gic::end).
     #[inline]
     fn handle_pending(&self, mut handle: impl FnMut(IntId))
     where
@@ -201,15 +203,16 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
     }
 }
 
-/// Settings of a CPU interface when it is enabled.
+/// Configuration of a CPU interface when it is enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuInterfaceConfig {
-    /// Only interrupts more urgent than this are signalled.
+    /// The priority mask. Only interrupts more urgent than it are signaled.
     pub mask: Priority,
     /// The binary point, which splits priorities into group priority and subpriority
-    /// (`ICC_BPR1_EL1`, 0 to 7). Interrupts preempt others of a less urgent group priority; 0
-    /// preempts at every priority. Values below the implementation's smallest act as the smallest.
+    /// (`ICC_BPR1_EL1`, 0 to 7). An interrupt preempts those of a less urgent group priority; with
+    /// 0 this is possible at every priority. Values below the implementation's minimum act as the
+    /// minimum.
     pub binary_point: u8,
 }
 
@@ -221,13 +224,14 @@ impl CpuInterfaceConfig {
 }
 
 impl Default for CpuInterfaceConfig {
-    /// Everything but the least urgent level is signalled; preemption at every priority.
+    /// Returns a configuration that signals every priority except the least urgent one, and that
+    /// allows preemption at every priority.
     fn default() -> Self {
         Self { mask: Priority::new(0xf0), binary_point: 0 }
     }
 }
 
-/// A priority mask that was replaced. Put back by [`CpuInterface::restore_mask`].
+/// A priority mask that was replaced. [`CpuInterface::restore_mask`] restores it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the mask stays raised until it is restored"]
 pub struct SavedMask(Priority);
@@ -236,15 +240,15 @@ pub struct SavedMask(Priority);
 /// and LPI configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PriorityScale {
-    /// They are the same.
+    /// The priorities are the same.
     Same,
-    /// The mask is not shifted, though the distributor's view is Non-secure: EL3 lets this software
-    /// use Group 0 (`SCR_EL3.FIQ` = 0).
+    /// The mask is not shifted although the distributor's view is Non-secure, because EL3 lets this
+    /// software use Group 0 (`SCR_EL3.FIQ` = 0).
     Unshifted,
 }
 
 impl PriorityScale {
-    /// The mask value that stands for a priority of the distributor.
+    /// Returns the mask value that corresponds to a priority at the distributor.
     pub const fn mask_for(self, priority: Priority) -> Priority {
         match self {
             Self::Same => priority,
@@ -253,11 +257,12 @@ impl PriorityScale {
     }
 }
 
-/// The CPU interface of the CPU that uses it. A cheap handle: making one accesses nothing. The
-/// handle can be copied where `S` can: one for all CPUs if `S` means the CPU that executes. May be
-/// used in any context on its CPU, and does not migrate.
+/// The CPU interface of the calling CPU. A cheap handle, whose creation accesses no registers. It
+/// is `Copy` if `S` is; one handle serves all CPUs if `S` always accesses the calling CPU. The
+/// operations may be called in any context. The caller must not migrate to another CPU during a
+/// sequence of them.
 ///
-/// Works with Group 1, whose interrupts a kernel gets as IRQs.
+/// The interface handles Group 1, whose interrupts a kernel receives as IRQs.
 #[derive(Debug)]
 pub struct CpuInterface<S, E = CombinedEoi> {
     registers: S,
@@ -265,7 +270,7 @@ pub struct CpuInterface<S, E = CombinedEoi> {
     mode: PhantomData<E>,
 }
 
-// Derived, they would ask the same of `E`, which has no values.
+// Derived implementations would require the same bound of `E`, which has no values.
 impl<S: Clone, E> Clone for CpuInterface<S, E> {
     fn clone(&self) -> Self {
         Self { registers: self.registers.clone(), limit: self.limit, mode: PhantomData }
@@ -275,42 +280,43 @@ impl<S: Clone, E> Clone for CpuInterface<S, E> {
 impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
-    /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the
-    /// way interrupts are ended, and Group 1. Interrupts that other software left active do not
-    /// count as running any more. Its redistributor is awake.
+    /// Enables the CPU interface: sets up system register access, the priority mask, the binary
+    /// point and the EOI mode, and enables Group 1. Clears the active priorities, so that
+    /// interrupts that other software left active no longer block others. The CPU's redistributor
+    /// must be awake.
     ///
     /// # Errors
-    /// [`GicError::NoSystemRegisters`].
+    /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
     pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
         let CpuInterfaceConfig { mask, binary_point } = config;
         SavedCpuInterface { mask, binary_point, eoi_mode: E::SPLIT }.restore(&registers)?;
         Ok(Self::new(registers))
     }
 
-    /// A handle to a CPU interface that was enabled with the same way of ending interrupts.
-    /// Accesses nothing.
+    /// Creates a handle to a CPU interface that was enabled with the same EOI mode. Accesses no
+    /// registers.
     pub const fn new(registers: S) -> Self {
         Self { registers, limit: SgiReach::UNLIMITED, mode: PhantomData }
     }
 
-    /// Limits SGIs to what this distributor forwards, too.
+    /// Makes the handle also refuse SGIs that this distributor cannot forward.
     pub fn limited_by(self, distributor: gicd::Typer) -> Self {
         Self { limit: self.limit.limited_by(SgiReach::of_distributor(distributor)), ..self }
     }
 
-    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
-    /// signalled (any more).
+    /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
+    /// interrupt is to be signaled (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         Acknowledged::new(self.registers.read(icc::IAR1).intid(), 0)
     }
 
-    /// Ends an interrupt: drops the running priority, and as [`CombinedEoi`] deactivates it.
+    /// Ends an interrupt: drops the running priority and, with [`CombinedEoi`], deactivates it.
     pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
         self.registers.write(icc::EOIR1, IntIdValue::of(interrupt.intid()));
         E::ended(interrupt.ended())
     }
 
-    /// Reads what [`SavedCpuInterface::restore`] needs after the CPU lost power.
+    /// Reads the state that [`SavedCpuInterface::restore`] needs after the CPU has lost power.
     pub fn save(&self) -> SavedCpuInterface {
         SavedCpuInterface {
             mask: self.mask(),
@@ -319,34 +325,33 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         }
     }
 
-    /// Turns the CPU interface off: no interrupts are signalled. Before the redistributor is put to
-    /// sleep.
+    /// Disables the CPU interface, which then signals no interrupts. Must be called before the
+    /// redistributor is put to sleep.
     pub fn disable(&self) {
         self.registers.write(icc::IGRPEN1, Igrpen::new().with_enable(false));
     }
 
-    /// Sets the priority mask: only interrupts more urgent than it are signalled.
+    /// Sets the priority mask. Only interrupts more urgent than the mask are signaled.
     pub fn set_mask(&self, mask: Priority) {
         self.registers.write(icc::PMR, u64::from(mask.get()));
     }
 
     /// Masks interrupts by priority: afterwards only those more urgent than `threshold` are
-    /// signalled, or fewer if the mask was stricter. Replaces the CPU's own interrupt mask
-    /// (pseudo-NMI): interrupts of a more urgent priority are signalled everywhere. Calls nest;
-    /// [`restore_mask`](Self::restore_mask) undoes one.
+    /// signaled, or fewer if the mask was already stricter. This can replace the CPU's own
+    /// interrupt mask, so that interrupts of a more urgent priority are signaled everywhere
+    /// (pseudo-NMI). Calls nest; each must be undone by [`restore_mask`](Self::restore_mask).
     ///
-    /// The CPU's own mask must be off in the meantime. `threshold` lies between the priority of
-    /// ordinary interrupts and that of the urgent ones, in [the mask's
-    /// scale](Self::priority_scale). It masks the ordinary ones: their priority is not more urgent
-    /// than it.
+    /// The CPU's own mask must be off in the meantime. `threshold` must lie between the priority of
+    /// ordinary interrupts and that of urgent ones, in [the mask's scale](Self::priority_scale). It
+    /// masks ordinary interrupts, whose priority must not be more urgent than `threshold`.
     ///
     /// An urgent interrupt may arrive while its own CPU holds any lock of this crate or of the
     /// interrupt core: this mask, used for [`LocalCpu::irq_save`](crate::LocalCpu::irq_save), does
     /// not block it. Its handler must not acquire these locks, or the CPU deadlocks. It may
-    /// acknowledge and end interrupts by this handle. It must not mask, unmask, move or set pending
-    /// any interrupt, nor dispatch ordinary interrupts: after an interrupt that arrived while it
-    /// was disabled, a dispatch may send commands to an ITS. Such work must be deferred to an
-    /// ordinary interrupt, for example an SGI that the handler sends.
+    /// acknowledge and end interrupts through this handle. It must not mask, unmask, move or set
+    /// pending any interrupt, nor dispatch ordinary interrupts, because the dispatch of an
+    /// interrupt that arrived while it was disabled may send commands to an ITS. Such work must be
+    /// deferred to an ordinary interrupt, for example an SGI that the handler sends.
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {
@@ -360,41 +365,42 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.set_mask(saved.0);
     }
 
-    /// The priority mask.
+    /// Returns the priority mask.
     pub fn mask(&self) -> Priority {
         priority(self.registers.read(icc::PMR))
     }
 
-    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without
-    /// one.
+    /// Returns the running priority, which is that of the most urgent active interrupt, or
+    /// [`Priority::IDLE`] if none is active.
     pub fn running_priority(&self) -> Priority {
         priority(self.registers.read(icc::RPR))
     }
 
-    /// The most urgent pending interrupt, without taking it.
+    /// Returns the most urgent pending interrupt, without acknowledging it.
     pub fn highest_pending(&self) -> Option<IntId> {
         let intid = self.registers.read(icc::HPPIR1).intid();
         (intid.class() != IntIdClass::Special).then_some(intid)
     }
 
-    /// The binary point (`ICC_BPR1_EL1`).
+    /// Returns the binary point (`ICC_BPR1_EL1`).
     pub fn binary_point(&self) -> u8 {
         self.registers.read(icc::BPR1).to_le_bytes()[0] & 7
     }
 
-    /// Priority bits of the implementation: 4 to 8. A Non-secure view shows one less.
+    /// Returns the number of implemented priority bits, 4 to 8. A Non-secure view shows one bit
+    /// less.
     pub fn priority_bits(&self) -> u32 {
         u32::from(self.registers.read(icc::CTLR).pri_bits_minus_one()) + 1
     }
 
-    /// The control register, which tells what is implemented.
+    /// Reads the control register (`ICC_CTLR_EL1`), which also describes the implemented features.
     pub fn control(&self) -> Ctlr {
         self.registers.read(icc::CTLR)
     }
 
-    /// Finds how the mask's priorities relate to a Non-secure distributor's. Writes the lowest
-    /// implemented bit into the mask, which a Non-secure view loses, and restores the mask. With
-    /// any other view they are the same. This CPU's interrupts are masked.
+    /// Detects the relation of the mask's priorities to those of a Non-secure distributor. Writes
+    /// the lowest implemented bit to the mask, which a Non-secure view drops, and then restores the
+    /// mask. With any other view the priorities are the same. This CPU's interrupts must be masked.
     pub fn priority_scale(&self, distributor: crate::SecurityView) -> PriorityScale {
         if distributor != crate::SecurityView::NonSecure {
             return PriorityScale::Same;
@@ -407,8 +413,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
 }
 
 impl<S: SystemRegisters> CpuInterface<S, SplitEoi> {
-    /// Deactivates an interrupt: it can be delivered again. LPIs have no active state: nothing is
-    /// done.
+    /// Deactivates an interrupt, so that it can be delivered again. Does nothing for LPIs, which
+    /// have no active state.
     pub fn deactivate(&self, interrupt: Active) {
         self.write_dir(interrupt);
     }

@@ -1,45 +1,48 @@
-//! LPIs without an ITS: a device writes the INTID to the `GICR_SETLPIR` of the redistributor that
-//! is to signal it (IHI 0069 §5.1, "Direct LPIs").
+//! LPIs without an ITS. A device writes the INTID to the `GICR_SETLPIR` of the redistributor that
+//! should signal the interrupt (IHI 0069 §5.1, "Direct LPIs").
 //!
-//! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. It
-//! shares with an ITS only the tables and the allocator of [`Lpis`](crate::Lpis). Of a machine's
-//! redistributors either all have these registers or none. Firmware, not the absence of an ITS,
-//! says that devices use them.
+//! The LPIs form a flat namespace, without DeviceIDs, EventIDs or per-device tables and
+//! allocations. This module and an ITS share only the tables and the allocator of
+//! [`Lpis`](crate::Lpis). The driver requires that all redistributors of a machine have these
+//! registers. Firmware must state that devices use them; the absence of an ITS does not imply it.
 //!
-//! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites
-//!   the endpoint's address, in two phases. [`begin_move`](msi_types::MsiParent::begin_move)
-//!   prepares the new redistributor, which may have cached an old configuration byte of this LPI.
-//!   The endpoint is rewritten and read back. [`end_move`](msi_types::MsiParent::end_move) makes
-//!   the new place the LPI's own.
-//! - What was pending at the old redistributor is delivered there. Whether something is pending
-//!   cannot be read while LPIs are enabled, so masking and unmasking invalidate at both. An LPI
-//!   that wanders over many CPUs is cleared at those that it left, and sent again at its target.
-//! - A CPU that [goes off line](DirectLpi::cpu_off) takes no LPI with it.
-//! - It isolates nothing, and says so.
+//! - The address of a message selects the CPU, and the data is the LPI. A change of affinity
+//!   therefore rewrites the endpoint's message address, in two phases.
+//!   [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which may
+//!   have cached an old configuration byte of this LPI. The caller then rewrites the endpoint and
+//!   reads it back. [`end_move`](msi_types::MsiParent::end_move) makes the new CPU the LPI's
+//!   target.
+//! - An LPI that was pending at the old redistributor is delivered there. Software cannot read the
+//!   pending state while LPIs are enabled, so masking and unmasking invalidate at both
+//!   redistributors. If an LPI is moved across many CPUs, the driver clears it at its earlier
+//!   targets and makes it pending at its current one.
+//! - Pending LPIs are not lost when a CPU [goes offline](DirectLpi::cpu_off).
+//! - The driver does not isolate devices from each other, and reports this.
 //!
 //! # Why an LPI stays pending where it was
-//! An LPI could be cleared at the old redistributor when a move ends, so that no record of earlier
-//! targets were needed. Software cannot read whether the LPI is pending there, and an endpoint's
-//! PBA shows only the messages that the endpoint held back. Clearing alone loses messages.
-//! Clearing and making the LPI pending at its new target runs a handler without a message at every
-//! move. Measured on the tests' redistributors for a vector that visits all CPUs in turn (register
-//! accesses per operation; runs without a message in 100 moves):
+//! The driver could clear an LPI at the old redistributor when a move ends, and would then not need
+//! a record of earlier targets. But software cannot read whether the LPI is pending there, and an
+//! endpoint's PBA shows only messages that the endpoint has not sent. Clearing alone would lose
+//! messages; clearing and then making the LPI pending at its new target would run a handler without
+//! a message at every move. The table compares both designs on the tests' redistributors, for a
+//! vector that visits all CPUs in turn (register accesses per operation; handler runs without a
+//! message in 100 moves):
 //!
 //! | CPUs | move | mask | free | runs | | move | mask | free | runs |
 //! |---|---|---|---|---|---|---|---|---|---|
-//! | | as it is | | | | | cleared | | | |
+//! | | this driver | | | | | with clearing | | | |
 //! | 1 | – | 4 | 9 | 0 | | – | 4 | 9 | 0 |
 //! | 2 | 4 | 8 | 18 | 0 | | 6 | 4 | 9 | 100 |
 //! | 4 | 4 | 16 | 36 | 0 | | 6 | 4 | 9 | 100 |
 //! | 8, 64 | 5 | 12 | 18 | 33 | | 6 | 4 | 9 | 100 |
 //!
 //! ```text
-//! order of locks, outermost first; each masks interrupts, none is held during a wait for hardware
+//! lock order, outermost first; each masks interrupts, none is held while waiting for hardware
 //!   record of an LPI
 //!     LPI configuration bytes (of `Lpis`)
 //!   invalidations of a redistributor
 //! ```
-//! `RegisterAccess` is no lock: it refuses the registers of a redistributor that sleeps.
+//! `RegisterAccess` is not a lock. It denies access to the registers of a sleeping redistributor.
 
 mod blocks;
 mod error;
@@ -66,9 +69,9 @@ use msi_types::{Cpu, MsiError};
 use records::{CpuSet, Records};
 use redistributors::DirectRedistributors;
 
-/// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the
-/// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware sends here:
-/// there is nothing to map.
+/// Direct LPIs of one GIC. Users share it in an [`Arc`]; locking is internal. It is the
+/// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware assigns to
+/// direct LPIs. Devices need no mapping.
 ///
 /// ```
 /// extern crate alloc;
@@ -77,7 +80,7 @@ use redistributors::DirectRedistributors;
 /// use gic_driver::{Gic, GicPlatform};
 /// use msi_types::{BlockRequest, MsiError, MsiMessage, MsiParent, RequesterId};
 ///
-/// /// After each CPU was turned on by `Gic::cpu_on`, which answered `attached`.
+/// /// Called after `Gic::cpu_on` has turned on each CPU and returned `Some`.
 /// fn bring_up<P: GicPlatform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
 ///     DirectLpi::new(gic)
 /// }
@@ -88,7 +91,7 @@ use redistributors::DirectRedistributors;
 /// ) -> Result<MsiMessage, MsiError> {
 ///     let device = parent.attach(RequesterId::pci(1, 0, 0), wanted.count.get().into())?;
 ///     let block = parent.allocate(&device, wanted)?;
-///     // GICR_SETLPIR of the CPU asked for, and the INTID.
+///     // The address of GICR_SETLPIR of the requested CPU, and the INTID as data.
 ///     parent.compose(&block, 0)
 /// }
 /// ```
@@ -106,20 +109,22 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers, and
-    /// [`LpiError::Claimed`](crate::LpiError::Claimed) an ITS or another `DirectLpi` of this GIC:
-    /// no redistributor is touched then. [`DirectLpiError::Fault`], [`DirectLpiError::NoMemory`].
+    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers.
+    /// [`LpiError::Claimed`](crate::LpiError::Claimed) means that an ITS or another `DirectLpi`
+    /// uses the LPIs of this GIC. In both cases no redistributor was accessed.
+    /// [`DirectLpiError::Fault`] if a redistributor failed; [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
         let redistributors = DirectRedistributors::new(GicWithLpis::new(gic)?)?;
         let gic = redistributors.gic().clone();
         let lpis = gic.lpis();
-        // Redistributors go on with what they had pending for a previous kernel.
+        // With adopted tables, LPIs may still be pending for a previous kernel at any
+        // redistributor.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
         let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
         lpis.claim(LpiMessages::Direct)?;
         let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
         for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
-            // LPIs may be refused at one redistributor: its CPU cannot be used, the others can.
+            // If LPIs are not enabled at a redistributor, only its CPU cannot be used.
             if new.redistributors.takes_lpis(cpu) {
                 new.open(cpu).map_err(DirectLpiError::Fault)?;
             }
@@ -128,31 +133,30 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     /// Adds an observer of each LPI that the driver itself makes pending. Tests use it to compare
-    /// handler runs with messages; it is no part of the public interface.
+    /// handler runs with messages; it is not part of the public interface.
     #[doc(hidden)]
     pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
         self.observer = Some(observer);
         self
     }
 
-    /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without
-    /// redistributor.
+    /// Returns the doorbell of a CPU, which is the physical address of its `GICR_SETLPIR`, or
+    /// `None` if the CPU has no redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         self.redistributors.doorbell(cpu)
     }
 
-    /// All doorbells, to be mapped into an IOMMU's domain.
+    /// Returns all doorbells, for example to map them into an IOMMU domain.
     pub fn doorbells(&self) -> impl Iterator<Item = u64> {
         self.redistributors.doorbells()
     }
 
-    /// The GIC.
+    /// Returns the GIC.
     pub fn gic(&self) -> &Arc<Gic<P>> {
         self.redistributors.gic()
     }
 
-    /// The last failure of an operation that has no way to report one (masking, freeing). Taken
-    /// out.
+    /// Takes the last error of an operation that cannot return one (masking, freeing).
     pub fn take_fault(&self) -> Option<MsiError> {
         self.fault.with(self.platform(), Option::take)
     }

@@ -1,5 +1,5 @@
-//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a
-//! heap.
+//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and their routes.
+//! Needs no heap.
 
 mod control;
 
@@ -16,26 +16,26 @@ use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, Wri
 /// The target of a shared interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Route {
-    /// To one PE.
+    /// One PE.
     To(Affinity),
-    /// To any PE that takes part; the hardware chooses (1 of N). Those take part whose CPU
-    /// interface enables the group, unless `GICR_CTLR.DPG0`, `DPG1NS` or `DPG1S` excludes them (IHI
-    /// 0069 §12.11). This driver leaves those bits as firmware set them.
+    /// Any participating PE; the hardware chooses (1 of N). A PE participates if its CPU interface
+    /// enables the interrupt's group and neither `GICR_CTLR.DPG0`, `DPG1NS` nor `DPG1S` excludes it
+    /// (IHI 0069 §12.11). This driver leaves those bits as firmware set them.
     AnyParticipating,
 }
 
-/// The state into which [`Distributor::init`] brings the shared interrupts.
+/// The initial state of the shared interrupts after [`Distributor::init`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct DistributorConfig {
-    /// Priority of every interrupt, as this security view has it.
+    /// Priority of every interrupt, in this security view's scale.
     pub priority: Priority,
     /// The initial target of every interrupt: usually the boot CPU.
     pub route: Affinity,
 }
 
 impl DistributorConfig {
-    /// All interrupts of this priority, routed to this CPU.
+    /// Creates a configuration that gives all interrupts this priority and routes them to this CPU.
     pub const fn new(priority: Priority, route: Affinity) -> Self {
         Self { priority, route }
     }
@@ -45,22 +45,22 @@ impl DistributorConfig {
 /// a device writes an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MessageRegisters {
-    /// Makes an edge-triggered SPI pending, asserts a level-triggered one.
+    /// Register that makes an edge-triggered SPI pending, or asserts a level-triggered one.
     pub set: u64,
-    /// Drops the pending state, or deasserts.
+    /// Register that clears the pending state, or deasserts.
     pub clear: u64,
 }
 
-/// State that [`Distributor::save`] keeps beside the caller's blocks.
+/// State that [`Distributor::save`] returns in addition to the caller's blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SavedDistributor {
     control: Ctlr,
 }
 
-/// The distributor. All operations take `&self`; registers that need read-modify-write are behind a
-/// lock inside.
+/// The distributor. All operations take `&self`; an internal lock guards registers that need
+/// read-modify-write.
 ///
-/// Functions that state no context may be called in any.
+/// Functions that state no context may be called in any context.
 #[derive(Debug)]
 pub struct Distributor<M> {
     frame: Frame<M>,
@@ -70,10 +70,10 @@ pub struct Distributor<M> {
 }
 
 impl<M: Mmio> Distributor<M> {
-    /// Maps the frame at physical `address` and takes the distributor as [`new`](Self::new) does.
+    /// Maps the frame at physical `address` and creates the driver, like [`new`](Self::new).
     ///
     /// # Errors
-    /// [`GicError::NotMapped`], and those of [`new`](Self::new).
+    /// [`GicError::NotMapped`], and any error of [`new`](Self::new).
     pub fn map<P: Platform<Mmio = M>>(platform: &P, address: u64) -> Result<Self, GicError> {
         let frame = PhysicalRegion { base: address, bytes: gicd::FRAME_SIZE };
         let block = Block::Distributor(address);
@@ -86,18 +86,19 @@ impl<M: Mmio> Distributor<M> {
     ///
     /// Context: task; may sleep.
     ///
-    /// The security view is found out, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
-    /// = 1 means one state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7:
-    /// `EnableGrp1S`, `ARE_NS`, `E1NWF`. The Non-secure one reads them as zero, so one of them set
-    /// means Secure. After reset both show all zero. Then the groups are turned off and bits 4 and
-    /// 5 written, which both views need set (Non-secure ignores bit 5). If bit 5 stays, the view is
+    /// The security view is detected, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
+    /// = 1 means that only one security state exists. Otherwise only the Secure layout of
+    /// `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`, `E1NWF`). They read as zero in the
+    /// Non-secure layout, so any of them set means that the view is Secure. After reset they are
+    /// zero in both layouts. The driver then disables the groups and sets bits 4 and 5, which both
+    /// views need set (the Non-secure layout ignores bit 5). If bit 5 reads back as 1, the view is
     /// Secure.
     ///
-    /// A GICv2's distributor is told apart before anything is accessed that it does not have.
+    /// A GICv2's distributor is detected before any access to a register that it lacks.
     ///
     /// # Errors
-    /// [`GicError::OtherVersion`], [`GicError::WrongRevision`]; [`GicError::TimedOut`] from the
-    /// probing writes.
+    /// [`GicError::OtherVersion`] or [`GicError::WrongRevision`] for a GIC that is not a GICv3 or
+    /// GICv4; [`GicError::TimedOut`] if a write that probes the view does not take effect.
     pub fn new<P: Platform>(platform: &P, mmio: M, address: u64) -> Result<Self, GicError> {
         let block = Block::Distributor(address);
         if !is_v3_or_later(&mmio) {
@@ -114,9 +115,10 @@ impl<M: Mmio> Distributor<M> {
         Ok(Self { frame, address, typer, view })
     }
 
-    /// Disables the distinction of two security states (`GICD_CTLR.DS`), if Non-secure software
-    /// sees the Secure registers ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)).
-    /// Must be called before [`init`](Self::init). Does nothing in another view.
+    /// Sets `GICD_CTLR.DS`, which disables the distinction between two security states. For
+    /// hardware that exposes the Secure registers to Non-secure software
+    /// ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)). Must be called before
+    /// [`init`](Self::init). Does nothing unless the detected view is Secure.
     ///
     /// Context: task; may sleep.
     ///
@@ -133,15 +135,15 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Reads registers of shared interrupts at these aliases of the frame.
+    /// Makes the driver read registers of shared interrupts through these aliases of the frame.
     pub(crate) fn read_at(&mut self, aliases: ChipAliases<M>) {
         self.frame.aliases = Some(aliases);
     }
 
-    /// Brings the distributor and all shared interrupts to a known state. Enables affinity routing.
-    /// Makes each interrupt disabled, inactive, not pending, level-triggered, and part of the
-    /// view's own group. Then enables forwarding of that group. Must be called once, before the CPU
-    /// interfaces are enabled. Interrupts that Secure software owns are untouched.
+    /// Brings the distributor and all shared interrupts to a known state. Enables affinity routing,
+    /// makes each interrupt disabled, inactive, not pending, level-triggered and part of the view's
+    /// own group, and then enables forwarding of that group. Must be called once, before the CPU
+    /// interfaces are enabled. Interrupts that belong to Secure software are not changed.
     ///
     /// Context: task; may sleep.
     ///
@@ -202,7 +204,7 @@ impl<M: Mmio> Distributor<M> {
         storage: &[SharedBlock],
     ) -> Result<(), GicError> {
         self.check_storage(storage.len())?;
-        // A stop that timed out may still be taking effect.
+        // An earlier stop that timed out may still be taking effect.
         self.frame.wait_for_rwp(platform)?;
         self.enable_affinity_routing(platform)?;
         for (fields, block) in self.blocks() {
@@ -223,10 +225,11 @@ impl<M: Mmio> Distributor<M> {
         self.write_control(platform, saved.control)
     }
 
-    /// An interrupt of this distributor.
+    /// Returns a handle to an interrupt of this distributor.
     ///
     /// # Errors
-    /// [`GicError::NoSuchInterrupt`] if it is no SPI or extended SPI, or not implemented.
+    /// [`GicError::NoSuchInterrupt`] if `intid` is not an SPI or extended SPI, or is not
+    /// implemented.
     pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, M>, GicError> {
         if !self.typer.implements(intid) {
             return Err(GicError::NoSuchInterrupt { block: self.frame.block, intid });
@@ -238,9 +241,10 @@ impl<M: Mmio> Distributor<M> {
         Ok(Interrupt::new(&self.frame, fields, intid))
     }
 
-    /// Routes an interrupt. One that is pending follows; one that a CPU is about to acknowledge is
-    /// still delivered there. If the interrupt is enabled, the old route may still be in effect on
-    /// return: [`Gic`](crate::Gic) disables it meanwhile.
+    /// Sets the route of an interrupt. A pending interrupt follows the new route, except that a CPU
+    /// that is about to acknowledge it still does. If the interrupt is enabled, the old route may
+    /// still be in effect on return; [`Gic`](crate::Gic) therefore disables the interrupt while it
+    /// changes the route.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`], [`GicError::NoOneOfN`].
@@ -257,7 +261,7 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// The target of an interrupt.
+    /// Returns the route of an interrupt.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`].
@@ -270,7 +274,7 @@ impl<M: Mmio> Distributor<M> {
         })
     }
 
-    /// Stops forwarding the view's own group: the last step before a suspend.
+    /// Stops forwarding the view's own group, as the last step before a suspend.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -280,32 +284,32 @@ impl<M: Mmio> Distributor<M> {
         self.set_forwarding(platform, Forwarding::Off)
     }
 
-    /// The implementation's features.
+    /// Returns `GICD_TYPER`, which describes the implementation's features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
 
-    /// The implementer and revision, for the [`errata`].
+    /// Returns the implementer and revision, which identify the [`errata`].
     pub fn iidr(&self) -> Iidr {
         self.frame.mmio.read(gicd::IIDR)
     }
 
-    /// The security view that was found.
+    /// Returns the detected security view.
     pub fn view(&self) -> SecurityView {
         self.view
     }
 
-    /// Physical address of the frame.
+    /// Returns the physical address of the frame.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// The mapped frame.
+    /// Returns the mapped frame.
     pub fn mmio(&self) -> &M {
         &self.frame.mmio
     }
 
-    /// The doorbells of message-based SPIs of this view; `None` if there are none.
+    /// Returns this view's doorbells of message-based SPIs, or `None` if the distributor has none.
     pub fn message_registers(&self) -> Option<MessageRegisters> {
         if !self.typer.mbis() {
             return None;
@@ -315,9 +319,9 @@ impl<M: Mmio> Distributor<M> {
         Some(MessageRegisters { set: at(set), clear: at(clear) })
     }
 
-    /// Undoes what messages did to an SPI. A device that is gone cannot deassert the level that it
-    /// held, and neither `ICPENDR` nor another trigger does it for it. Nothing if there are no
-    /// messages.
+    /// Undoes the effect of messages on an SPI. A device that was removed cannot deassert a level
+    /// that it asserted by a message, and neither `ICPENDR` nor a change of the trigger deasserts
+    /// it. Does nothing if the distributor has no message-based SPIs.
     pub fn clear_message(&self, spi: IntId) {
         if self.typer.mbis() {
             self.frame.mmio.write(self.doorbells().1, spi.get());
@@ -331,13 +335,14 @@ impl<M: Mmio> Distributor<M> {
         }
     }
 
-    /// Number of blocks that [`save`](Self::save) fills: at most 63.
+    /// Returns the number of blocks that [`save`](Self::save) fills, at most 63.
     pub fn saved_blocks(&self) -> usize {
         self.blocks().count()
     }
 
-    /// Priority bits of the implementation as this view has them, found by writing the first SPI's
-    /// priority, which is restored. `None` if there is no SPI, or Secure software keeps it.
+    /// Returns the number of implemented priority bits in this view. Finds it by writing the
+    /// priority of the first SPI, which is then restored. Returns `None` if no SPI exists or the
+    /// first one belongs to Secure software.
     pub fn priority_bits(&self) -> Option<u32> {
         let first = self.interrupt(IntId::new(IntId::SPI_BASE)).ok()?;
         let old = first.priority();
@@ -347,7 +352,8 @@ impl<M: Mmio> Distributor<M> {
         (bits != 0).then_some(bits)
     }
 
-    /// The blocks of 32 interrupts that are implemented, by their arrays and number in them.
+    /// Returns the implemented blocks of 32 interrupts, each by its register arrays and its index
+    /// in them.
     fn blocks(&self) -> impl Iterator<Item = (&'static Fields, u32)> + use<M> {
         let spis = (1..self.typer.spi_end().div_ceil(32)).map(|block| (&Fields::SPI, block));
         let extended = (self.typer.extended_spi_end() - IntId::EXTENDED_SPI_BASE) / 32;
@@ -379,9 +385,9 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Turns on affinity routing for the states that this view sees. Changing it while a group is
-    /// enabled is UNPREDICTABLE, so the groups go off before; those of the view's own are always
-    /// off afterwards.
+    /// Enables affinity routing for the security states that this view can configure. Changing it
+    /// while a group is enabled is UNPREDICTABLE, so the groups are disabled first. The view's own
+    /// group is always disabled on return.
     fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR);
         let wanted = control::routing_bits(self.view);
@@ -419,15 +425,15 @@ impl<M: Mmio> Distributor<M> {
     }
 }
 
-/// Is the view's own group forwarded?
+/// Forwarding of the view's own group.
 #[derive(Clone, Copy, Debug)]
 enum Forwarding {
     On,
     Off,
 }
 
-/// The interrupts of a block with their route registers, `None` where the interrupt does not exist
-/// (1020–1023).
+/// Returns the interrupts of a block with their route registers, and `None` for interrupts that do
+/// not exist (1020–1023).
 fn routes_of(
     fields: &Fields,
     block: u32,

@@ -1,32 +1,32 @@
-//! Errata: deviations of implementations from the architecture, keyed by the `IIDR` of the frame
-//! that shows them.
+//! Errata: deviations of implementations from the architecture, identified by the `IIDR` of the
+//! affected frame.
 //!
-//! Facts from the vendors' public errata notices and from Linux
+//! The facts are taken from the vendors' public errata notices and from Linux
 //! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`,
-//! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] says what has to be done, and by whom;
-//! [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) tell which a machine
-//! has.
+//! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] states the workaround and who must apply
+//! it. [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) return the
+//! errata of a machine.
 //!
-//! | Number | Product | Who deals with it |
+//! | Number | Product | Workaround |
 //! |---|---|---|
-//! | 22375, 24313 | Cavium ThunderX ITS | the driver: table size and memory type (as FreeBSD's `gicv3_its.c`) |
-//! | 23144 | Cavium ThunderX ITS | the kernel states [`ItsConfig::targets`], as it alone knows nodes; the driver refuses others |
-//! | 38539 | Cavium ThunderX, OCTEON TX | the driver: it reads no such register |
-//! | 23154, 38545 | Cavium ThunderX CPUs | the kernel wraps its registers, as it alone knows `MIDR_EL1` |
-//! | 2941627 | Arm GIC-700 | the driver, in [`Gic::end`] and [`Gic::deactivate`] |
-//! | T241-FABRIC-4 | NVIDIA T241 | the driver; virtual LPIs, which do not work there, are not used |
-//! | 161010803 | HiSilicon Hip06, Hip07 | the driver: it ignores extended SPIs |
-//! | 161600802, 162100801 | HiSilicon Hip07, Hip09 | a hypervisor, for virtual LPIs; they are told |
-//! | 0065 | Qualcomm QDF2400 ITS | the driver: size of translation entries |
+//! | 22375, 24313 | Cavium ThunderX ITS | the driver chooses the table size and memory type (like FreeBSD's `gicv3_its.c`) |
+//! | 23144 | Cavium ThunderX ITS | the kernel, which knows the NUMA nodes, sets [`ItsConfig::targets`]; the driver refuses other CPUs |
+//! | 38539 | Cavium ThunderX, OCTEON TX | the driver does not read the affected registers |
+//! | 23154, 38545 | Cavium ThunderX CPUs | the kernel, which knows `MIDR_EL1`, wraps its registers |
+//! | 2941627 | Arm GIC-700 | the driver applies it in [`Gic::end`] and [`Gic::deactivate`] |
+//! | T241-FABRIC-4 | NVIDIA T241 | the driver reads through aliases; it does not use virtual LPIs, which do not work there |
+//! | 161010803 | HiSilicon Hip06, Hip07 | the driver ignores extended SPIs |
+//! | 161600802, 162100801 | HiSilicon Hip07, Hip09 | only reported, for hypervisors that use virtual LPIs |
+//! | 0065 | Qualcomm QDF2400 ITS | the driver allocates larger translation entries |
 //! | MSM8996 firmware | Qualcomm MSM8996 | the driver leaves `GICR_WAKER` alone |
-//! | pre-ITS | Socionext SynQuacer | the driver, with the window that firmware states ([`ItsConfig::pre_its`]) |
-//! | 3588001 | Rockchip RK3588 | the driver: tables are not coherent |
-//! | 3568002 | Rockchip RK3566, RK3568 | the driver: tables lie below 4 GiB |
-//! | GEN4GICITS1 | Renesas R-Car Gen4 | the driver: tables lie below 4 GiB (as Xen's `gic-v3-its.c`) |
-//! | RK3399 integration | Rockchip RK3399 | the driver: one security state |
+//! | pre-ITS | Socionext SynQuacer | the driver uses the window that firmware states ([`ItsConfig::pre_its`]) |
+//! | 3588001 | Rockchip RK3588 | the driver treats tables as non-coherent |
+//! | 3568002 | Rockchip RK3566, RK3568 | the driver allocates tables below 4 GiB |
+//! | GEN4GICITS1 | Renesas R-Car Gen4 | the driver allocates tables below 4 GiB (like Xen's `gic-v3-its.c`) |
+//! | RK3399 integration | Rockchip RK3399 | the driver disables the second security state |
 //! | 8601001 | ASR8601 | the driver translates affinities |
-//! | Chromebook firmware | MediaTek MT8183, MT8192, MT8195 | the kernel: no pseudo-NMI, which it alone chooses |
-//! | `dma-noncoherent` | any | firmware states it: [`TableAccess::NonCoherent`], [`ItsConfig::coherence`] |
+//! | Chromebook firmware | MediaTek MT8183, MT8192, MT8195 | the kernel must not use pseudo-NMI |
+//! | `dma-noncoherent` | any | the kernel passes on what firmware states: [`TableAccess::NonCoherent`], [`ItsConfig::coherence`] |
 //!
 //! [`Gic::end`]: crate::Gic::end
 //! [`Gic::deactivate`]: crate::Gic::deactivate
@@ -64,91 +64,91 @@ pub enum IdRegister {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Erratum {
-    /// Reserved registers, `GICD_TYPER2` among them, abort when read: only registers of the base
-    /// architecture are touched. (This driver never reads others.)
+    /// Reads of reserved registers, including `GICD_TYPER2`, abort. Software must only access
+    /// registers of the base architecture. (This driver never reads others.)
     ReservedRegistersAbort,
-    /// An SPI whose target's redistributor sleeps is not signalled after another CPU deactivates it
-    /// by its CPU interface. [`Gic::end`](crate::Gic::end) and
-    /// [`Gic::deactivate`](crate::Gic::deactivate) deactivate an SPI that is routed elsewhere at
-    /// the distributor.
+    /// An SPI whose target's redistributor sleeps is not signaled after another CPU deactivates it
+    /// through its CPU interface. If an SPI is routed to another CPU, [`Gic::end`](crate::Gic::end)
+    /// and [`Gic::deactivate`](crate::Gic::deactivate) deactivate it at the distributor.
     SpiWakeLostOnDeactivation,
-    /// With three chips or more, registers of SPIs are read at the alias of the distributor of the
-    /// chip that owns them. [`Gic`](crate::Gic) does.
+    /// With three or more chips, the registers of an SPI must be read through the distributor alias
+    /// of the chip that owns it. [`Gic`](crate::Gic) does so.
     SpisOwnedByChips,
-    /// `GICD_TYPER` shows extended SPIs that are not there. [`Distributor`](crate::Distributor)
+    /// `GICD_TYPER` reports extended SPIs that do not exist. [`Distributor`](crate::Distributor)
     /// ignores them.
     ExtendedSpisNotThere,
-    /// Non-secure software sees the Secure registers, so that priorities do not mean the same at
-    /// the distributor and at the CPU interface. [`Gic`](crate::Gic) disables security
-    /// (`GICD_CTLR.DS`): one state remains.
+    /// Non-secure software sees the Secure registers, so priorities have different scales at the
+    /// distributor and at the CPU interface. [`Gic`](crate::Gic) sets `GICD_CTLR.DS`, so that only
+    /// one security state remains.
     SecureRegistersExposed,
-    /// The GIC knows CPUs by affinities one level below those of `MPIDR_EL1`. [`Gic`](crate::Gic)
-    /// translates [`GicConfig::cpus`](crate::GicConfig::cpus).
+    /// The GIC's affinities are shifted down by one level compared with `MPIDR_EL1`.
+    /// [`Gic`](crate::Gic) translates [`GicConfig::cpus`](crate::GicConfig::cpus).
     AffinityOneLevelDown,
-    /// `GICR_WAKER` must not be used: firmware woke the redistributors. [`Gic`](crate::Gic) leaves
-    /// it alone.
+    /// `GICR_WAKER` must not be used, because firmware has woken the redistributors.
+    /// [`Gic`](crate::Gic) does not access it.
     WakerUnusable,
-    /// Firmware that powers a CPU down does not bring back the priorities of its private
-    /// interrupts. The kernel does without priorities of its own there: no pseudo-NMI by
+    /// Firmware does not restore the priorities of a CPU's private interrupts after a power-down.
+    /// The kernel must not rely on different priorities, so it must not implement pseudo-NMI with
     /// [`mask_below`](crate::CpuInterface::mask_below).
     PrivatePrioritiesLost,
-    /// `ICC_IAR1_EL1` may be read before an earlier access took effect, and may show an interrupt
-    /// that does not become active. The kernel wraps the CPU's registers into
+    /// A read of `ICC_IAR1_EL1` may overtake an earlier access, and may return an interrupt that
+    /// does not become active. The kernel must wrap the CPU's registers in
     /// [`SynchronisedAcknowledge`](crate::cpu_interface::SynchronisedAcknowledge).
     AcknowledgeNotSynchronised,
-    /// Tables are accessed without looking into caches, whatever the attributes read back.
-    /// [`Gic`](crate::Gic) acts as if firmware had said so
+    /// Accesses to tables are not coherent, regardless of the attributes that read back.
+    /// [`Gic`](crate::Gic) acts as if firmware had stated this
     /// ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,
-    /// Tables lie below 4 GiB. The drivers ask the platform for such memory
+    /// Tables must lie below 4 GiB. The drivers request suitable memory from the platform
     /// ([`TableLayout::address_bits`](crate::TableLayout::address_bits)).
     TablesBelow4GiB,
-    /// The device table holds 20 bits of DeviceIDs although `GITS_TYPER` says more, and tables have
-    /// the memory type 0 (Device-nGnRnE) whatever `GITS_BASER<n>` takes. [`Its`](crate::Its)
-    /// provides such tables.
+    /// The device table supports only 20 bits of DeviceIDs although `GITS_TYPER` reports more, and
+    /// tables must have memory type 0 (Device-nGnRnE) regardless of the types that `GITS_BASER<n>`
+    /// accepts. [`Its`](crate::Its) sets up its tables accordingly.
     ItsTableAttributes,
-    /// The ITS reaches only redistributors of its own NUMA node: no collection, and so no MOVI and
-    /// no SYNC, may name another one. The kernel states [the CPUs](crate::ItsConfig::targets) of
-    /// that node; [`Its`](crate::Its) refuses the others.
+    /// The ITS reaches only the redistributors of its own NUMA node. A collection, and therefore
+    /// MOVI and SYNC, must not name another one. The kernel must state [the
+    /// CPUs](crate::ItsConfig::targets) of that node; [`Its`](crate::Its) refuses others.
     ItsLocalNodeOnly,
-    /// Devices do not write to `GITS_TRANSLATER`, which would take their DeviceID for 0. They write
-    /// to a word of their own in a [window](crate::ItsConfig::pre_its) before the ITS.
-    /// [`Its`](crate::Its) composes such messages, and isolates no device: each can write to
-    /// another's word.
+    /// Devices must not write to `GITS_TRANSLATER`, because it would see DeviceID 0. Instead each
+    /// device writes to its own word in a [window](crate::ItsConfig::pre_its) in front of the ITS.
+    /// [`Its`](crate::Its) composes messages accordingly, and reports that devices are not
+    /// isolated, because each can write to another's word.
     ItsBehindPreIts,
-    /// An entry of an interrupt translation table takes 16 bytes, whatever `GITS_TYPER` says.
-    /// [`Its`](crate::Its) makes them so large.
+    /// An entry of an interrupt translation table occupies 16 bytes, regardless of `GITS_TYPER`.
+    /// [`Its`](crate::Its) allocates tables of that size.
     ItsTranslationEntry16Bytes,
-    /// The doorbell frame of virtual LPIs lies one place further in each redistributor (GICv4).
+    /// The frame for virtual LPIs is one frame further in each redistributor than the architecture
+    /// defines (GICv4).
     VirtualLpiFrameOffset,
-    /// Unmapping a virtual PE leaves caches of it: invalidate by `GICR_INVALLR` after `VMOVP`
-    /// (GICv4.1).
+    /// Unmapping a virtual PE leaves cached data of it behind. Software must invalidate through
+    /// `GICR_INVALLR` after `VMOVP` (GICv4.1).
     VirtualPeCachesSurviveUnmap,
 }
 
-/// One row of the table.
+/// One row of the table of errata.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ErratumEntry {
-    /// The identification register that shows it.
+    /// The identification register that identifies affected implementations.
     pub frame: IdRegister,
-    /// The bits of `IIDR` that count.
+    /// The bits of the identification register to compare.
     pub mask: u32,
     /// The value of these bits.
     pub value: u32,
-    /// The machines that have the erratum: needed if healthy implementations have the same IIDR. A
-    /// machine is known by a compatible string or quirk property of the devicetree's root or GIC
-    /// node, or by ACPI's OEM table ID. Firmware may identify the SoC, too (SMCCC `SOC_ID`, as
-    /// `jep106:` and two hexadecimal numbers). Empty: all.
+    /// The machines that have the erratum, if unaffected implementations have the same IIDR; empty
+    /// for all machines. A machine is identified by a compatible string or quirk property of the
+    /// devicetree's root or GIC node, by ACPI's OEM table ID, or by the SoC ID that firmware
+    /// reports (SMCCC `SOC_ID`, written as `jep106:` and two hexadecimal numbers).
     pub machines: &'static [&'static str],
     /// The deviation and its workaround.
     pub erratum: Erratum,
-    /// The vendor's number for it.
+    /// The vendor's number of the erratum.
     pub number: &'static str,
-    /// The implementation.
+    /// The name of the affected implementation.
     pub product: &'static str,
 }
 
-/// All errata that are known.
+/// All known errata.
 pub const TABLE: &[ErratumEntry] = &[
     row(IdRegister::Distributor, 0xe8f0_0fff, 0xa000_034c, Erratum::ReservedRegistersAbort)
         .of("Cavium ThunderX, OCTEON TX, OCTEON TX2", "38539"),
@@ -217,20 +217,20 @@ pub const TABLE: &[ErratumEntry] = &[
     acknowledge_not_synchronised(0xb6, "Marvell (Cavium) OCTEON TX2 95xxO"),
 ];
 
-/// A row of the table for frames whose identification register has `value` under `mask`.
+/// Creates a row for frames whose identification register equals `value` under `mask`.
 const fn row(frame: IdRegister, mask: u32, value: u32, erratum: Erratum) -> ErratumEntry {
     ErratumEntry { frame, mask, value, machines: &[], erratum, number: "", product: "" }
 }
 
-/// Row for CPUs of Cavium and Marvell with this part number (`MIDR_EL1.PartNum`), in every variant
-/// and revision.
+/// Creates a row for Cavium and Marvell CPUs with this part number (`MIDR_EL1.PartNum`), in every
+/// variant and revision.
 const fn acknowledge_not_synchronised(part: u32, product: &'static str) -> ErratumEntry {
     let value = 0x430f_0000 | part << 4;
     row(IdRegister::Cpu, 0xff0f_fff0, value, Erratum::AcknowledgeNotSynchronised)
         .of(product, "23154, 38545")
 }
 
-/// The errata of a frame. `machine`: as in [`ErratumEntry::machines`].
+/// Returns the errata of a frame. `machine` contains names as in [`ErratumEntry::machines`].
 pub fn matching<'a>(
     frame: IdRegister,
     iidr: Iidr,
@@ -239,7 +239,7 @@ pub fn matching<'a>(
     matching_names(frame, iidr, machine)
 }
 
-/// [`matching`], for names of any type.
+/// Like [`matching`], but for names of any string type.
 pub(crate) fn matching_names<S: AsRef<str>>(
     frame: IdRegister,
     iidr: Iidr,

@@ -1,27 +1,29 @@
-//! Register frames of the distributor and the redistributors: one field per interrupt, and `RWP`,
-//! which is 1 while a write takes effect.
+//! Register frames of the distributor and the redistributors: fields of single interrupts, and
+//! waits for `RWP`, which is 1 until a write has taken effect.
 
 use crate::{Block, GicError, Mmio, MmioExt, Platform, wait_until};
 use doorbell_lock::IrqLock;
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
 
-/// A mapped frame with its name and the lock for its read-modify-write registers.
+/// A mapped frame, its name, and the lock for registers that need read-modify-write.
 #[derive(Debug)]
 pub(crate) struct Frame<M> {
     pub(crate) mmio: M,
     pub(crate) block: Block,
     pub(crate) fields_lock: IrqLock<()>,
-    /// Aliases at which registers of shared interrupts are read, where an erratum needs them.
+    /// Aliases through which registers of shared interrupts must be read, if an erratum requires
+    /// them.
     pub(crate) aliases: Option<ChipAliases<M>>,
 }
 
-/// The distributor's aliases at the chips of a machine (NVIDIA erratum T241-FABRIC-4). A read of an
-/// SPI's register goes to that of the chip that owns the SPI, a write to the distributor itself.
+/// The distributor's aliases at the chips of a machine (NVIDIA erratum T241-FABRIC-4). An SPI's
+/// registers must be read through the alias of the chip that owns the SPI, and written through the
+/// distributor itself.
 #[derive(Debug)]
 pub(crate) struct ChipAliases<M>(pub(crate) [Option<M>; 4]);
 
 impl<M> ChipAliases<M> {
-    /// Each chip owns 320 SPIs, in their order; the fourth has extended ones.
+    /// Each chip owns 320 consecutive SPIs; the fourth also owns the extended SPIs.
     fn of(&self, intid: IntId) -> Option<&M> {
         let chip = match intid.class() {
             IntIdClass::Spi => (intid.get() - IntId::SPI_BASE) / 320,
@@ -32,17 +34,17 @@ impl<M> ChipAliases<M> {
     }
 }
 
-/// Is the distributor a GICv3's or later? `GICD_TYPER` tells, at the same place in the first 4 KiB
-/// of both. Its `IDbits` is at least 9 with INTIDs up to 1023 (IHI 0069 §12.9, `GICD_TYPER`). On a
-/// GICv2 the field is reserved, so zero (IHI 0048B §4.3.2). `PIDR2` cannot be asked first: a
-/// GICv2's frame ends before a GICv3's. A GICv3 has reserved registers where a GICv2 has its own,
-/// which may abort (Cavium erratum 38539).
+/// Returns `true` if the distributor is a GICv3's or later. Reads `GICD_TYPER`, which has the same
+/// offset in both versions. On a GICv3 its `IDbits` is at least 9, because INTIDs reach 1023 (IHI
+/// 0069 §12.9, `GICD_TYPER`); on a GICv2 the field is reserved and reads as zero (IHI 0048B
+/// §4.3.2). `PIDR2` cannot be read first: a GICv3's lies beyond the end of a GICv2's frame, and the
+/// offset of a GICv2's is reserved on a GICv3, where a read may abort (Cavium erratum 38539).
 pub(crate) fn is_v3_or_later<M: Mmio>(distributor: &M) -> bool {
     distributor.read(gicd::TYPER).id_bits_minus_one() != 0
 }
 
 impl<M: Mmio> Frame<M> {
-    /// Takes a frame whose `PIDR2` says that it is a GICv3's or GICv4's.
+    /// Accepts a frame if its `PIDR2` identifies a GICv3 or GICv4.
     pub(crate) fn probe(mmio: M, block: Block) -> Result<Self, GicError> {
         match mmio.read(id::PIDR2).revision() {
             ArchRevision::V3 | ArchRevision::V4 => {
@@ -52,8 +54,8 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Takes the distributor's frame whose `PIDR2` says that it is a GICv2's (or a GICv1's). Bit 31
-    /// of its `CTLR` is no `RWP` and reads as zero: writes take effect at once.
+    /// Accepts a distributor frame if its `PIDR2` identifies a GICv2 or GICv1. Bit 31 of its `CTLR`
+    /// is not `RWP` and reads as zero; writes take effect immediately.
     pub(crate) fn probe_v2(mmio: M, block: Block) -> Result<Self, GicError> {
         match mmio.read(gicd::GICV2_PIDR2).revision() {
             ArchRevision::V1 | ArchRevision::V2 => {
@@ -63,7 +65,7 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// The frame in which a register of that interrupt is read.
+    /// Returns the frame through which registers of that interrupt must be read.
     pub(crate) fn reads(&self, intid: IntId) -> &M {
         self.aliases.as_ref().and_then(|aliases| aliases.of(intid)).unwrap_or(&self.mmio)
     }
@@ -73,7 +75,7 @@ impl<M: Mmio> Frame<M> {
         self.wait(platform, "RWP = 0", || !self.write_pending())
     }
 
-    /// Waits until `done`, bounded by the platform's clock.
+    /// Waits until `done` returns `true`, bounded by the platform's clock.
     pub(crate) fn wait<P: Platform>(
         &self,
         platform: &P,
@@ -86,7 +88,7 @@ impl<M: Mmio> Frame<M> {
     fn write_pending(&self) -> bool {
         match self.block {
             Block::Redistributor(_) => self.mmio.read(gicr::CTLR).rwp(),
-            // The bit has the same place in every view.
+            // The bit has the same position in every view.
             Block::Distributor(_) | Block::CpuInterface => self.mmio.read(gicd::CTLR).rwp(),
         }
     }
@@ -108,7 +110,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// SPIs, at the distributor.
+    /// Registers of SPIs at the distributor.
     pub(crate) const SPI: Self = Self {
         group: gicd::IGROUPR,
         group_modifier: gicd::IGRPMODR,
@@ -121,10 +123,10 @@ impl Fields {
         priority: gicd::IPRIORITYR,
         trigger: gicd::ICFGR,
     };
-    /// SPIs, and the accessing CPU's SGIs and PPIs, at a GICv2's distributor.
+    /// Registers of SPIs, and of the calling CPU's SGIs and PPIs, at a GICv2's distributor.
     pub(crate) const BANKED: Self = Self {
         group: gicd::IGROUPR.of_range(IntIdRange::Banked),
-        // There is none, and other registers in its place.
+        // A GICv2 has no such register, and has other registers at its offset.
         group_modifier: IntIdField::at(gicd::IGRPMODR.offset(), 1, 0, IntIdRange::Banked),
         set_enable: gicd::ISENABLER.of_range(IntIdRange::Banked),
         clear_enable: gicd::ICENABLER.of_range(IntIdRange::Banked),
@@ -135,7 +137,7 @@ impl Fields {
         priority: gicd::IPRIORITYR.of_range(IntIdRange::Banked),
         trigger: gicd::ICFGR.of_range(IntIdRange::Banked),
     };
-    /// Extended SPIs, at the distributor.
+    /// Registers of extended SPIs at the distributor.
     pub(crate) const EXTENDED_SPI: Self = Self {
         group: gicd::IGROUPR_E,
         group_modifier: gicd::IGRPMODR_E,
@@ -148,7 +150,7 @@ impl Fields {
         priority: gicd::IPRIORITYR_E,
         trigger: gicd::ICFGR_E,
     };
-    /// SGIs, PPIs and extended PPIs, at a redistributor.
+    /// Registers of SGIs, PPIs and extended PPIs at a redistributor.
     pub(crate) const PRIVATE: Self = Self {
         group: gicr::IGROUPR,
         group_modifier: gicr::IGRPMODR,

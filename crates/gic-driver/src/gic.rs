@@ -1,14 +1,14 @@
-//! One whole GIC: distributor, redistributors, CPU interfaces and LPIs, by the platform's CPU
-//! numbers.
+//! A whole GIC: the distributor, and the redistributors, CPU interfaces and LPIs of all CPUs,
+//! addressed by the platform's CPU numbers.
 //!
 //! ```text
-//! order of locks, outermost first; each masks interrupts, none is held during a wait for hardware
+//! lock order, outermost first; each masks interrupts, none is held while waiting for hardware
 //!   claims (which INTIDs have an owner)
-//!   moves (which SPIs change their route)
+//!   moves (which SPIs are being rerouted)
 //!   LPI allocator
 //!     LPI configuration bytes
 //!   LPI pending tables
-//!   fields of a frame (one for each distributor and redistributor)
+//!   fields of a frame (one lock per distributor and redistributor)
 //! ```
 
 mod end_of_interrupt;
@@ -40,15 +40,15 @@ use errata::GicErrata;
 use gic_arch::{Affinity, Priority, gicd, icc};
 use msi_types::Cpu;
 
-/// Priorities, as the security view has them.
+/// Priorities, in the security view's scale.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Priorities {
-    /// Of SGIs, PPIs and SPIs.
+    /// Priority of SGIs, PPIs and SPIs.
     pub wired: Priority,
-    /// Of LPIs.
+    /// Priority of LPIs.
     pub lpi: Priority,
-    /// Of the mask: what is not more urgent is never signalled.
+    /// The priority mask. Only interrupts more urgent than it are signaled.
     pub mask: Priority,
 }
 
@@ -70,25 +70,25 @@ impl Default for Priorities {
     }
 }
 
-/// Configuration that firmware states and the kernel chooses.
+/// Configuration of a GIC: what firmware states, and what the kernel chooses.
 ///
-/// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] refuses it before any access to registers
-/// that a GICv2 lacks, for any size of the distributor that firmware states.
+/// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] refuses one before it accesses any register
+/// that a GICv2 lacks, whatever size firmware states for the distributor's frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
     pub distributor: u64,
-    /// Size of the distributor's frame, where firmware states one: less than 64 KiB is refused
-    /// before anything is accessed.
+    /// Size of the distributor's frame, if firmware states one. A size below 64 KiB is refused
+    /// before any register is accessed.
     pub distributor_bytes: Option<u64>,
     /// The regions of redistributors.
     pub redistributors: Vec<RedistributorRegion>,
-    /// The affinity of each CPU, by its number, as `MPIDR_EL1` has it.
+    /// The affinity of each CPU, indexed by CPU number, in the form of `MPIDR_EL1`.
     pub cpus: Vec<Affinity>,
     /// Priorities.
     pub priorities: Priorities,
-    /// At most this many INTID bits for LPIs; `None` for [the
+    /// Maximum number of INTID bits for LPIs; `None` for [the
     /// default](crate::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
     /// Coherence of the redistributors' accesses to memory, as firmware states it.
@@ -100,7 +100,7 @@ pub struct GicConfig {
 }
 
 impl GicConfig {
-    /// With default choices.
+    /// Creates a configuration with default choices.
     pub fn new(
         distributor: u64,
         redistributors: Vec<RedistributorRegion>,
@@ -130,7 +130,7 @@ impl GicConfig {
     }
 }
 
-/// One GIC. Share it in an [`Arc`]; locks are inside. Implements
+/// A whole GIC. Users share it in an [`Arc`]; locking is internal. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
 /// SGIs and PPIs.
 #[derive(Debug)]
@@ -144,7 +144,8 @@ pub struct Gic<P: GicPlatform> {
     errata: GicErrata,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
-    /// The first CPU's interface reports that INTIDs of the extended ranges are not supported.
+    /// `true` if the first CPU's interface reports that it does not support INTIDs of the extended
+    /// ranges.
     without_extended: AtomicBool,
     /// SPIs that messages assert. Their levels exist only in the distributor, so a suspend must
     /// save them.
@@ -223,10 +224,10 @@ impl<P: GicPlatform> Gic<P> {
         })
     }
 
-    /// Makes a CPU take interrupts. Wakes its redistributor, [evicts](Redistributor::evict_vpe) a
-    /// vPE, brings its SGIs and PPIs to a known state, gives the redistributor its LPI tables, and
-    /// enables the CPU interface. The sender of LPIs then invalidates what the redistributor may
-    /// have cached.
+    /// Makes the calling CPU take interrupts. Wakes its redistributor,
+    /// [evicts](Redistributor::evict_vpe) a vPE, brings the CPU's SGIs and PPIs to a known state,
+    /// gives the redistributor its LPI tables, and enables the CPU interface. The sender of LPIs
+    /// must then invalidate any LPI configuration that the redistributor may have cached.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -295,7 +296,8 @@ impl<P: GicPlatform> Gic<P> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
-    /// The same after [`cpu_on_with`](Self::cpu_on_with).
+    /// Returns the interface of the calling CPU, which must have been turned on by
+    /// [`cpu_on_with`](Self::cpu_on_with) with the same EOI mode.
     pub fn cpu_interface_with<S: SystemRegisters, E: EoiMode>(
         &self,
         registers: S,
@@ -303,7 +305,7 @@ impl<P: GicPlatform> Gic<P> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
-    /// A CPU's redistributor: its SGIs and PPIs, and its registers. Usable from any CPU.
+    /// Returns a CPU's redistributor, which holds its SGIs and PPIs. May be used on any CPU.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`].
@@ -319,35 +321,36 @@ impl<P: GicPlatform> Gic<P> {
         &self.bad_regions
     }
 
-    /// All CPUs of the configuration.
+    /// Returns all CPUs of the configuration.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
         (0..u32::try_from(self.cpus.len()).unwrap_or(u32::MAX)).map(Cpu::new)
     }
 
-    /// The affinity of a CPU, as the GIC has it; `None` if the configuration does not have it.
+    /// Returns the affinity of a CPU, in the form that the GIC uses, or `None` if the configuration
+    /// does not contain the CPU.
     pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.cpus.get(cpu.index()).map(|per_cpu| per_cpu.affinity)
     }
 
-    /// Was the CPU turned on, and not off since?
+    /// Returns `true` if the CPU has been turned on and not turned off since.
     pub fn is_on(&self, cpu: Cpu) -> bool {
         self.cpus.get(cpu.index()).is_some_and(|per_cpu| per_cpu.on.load(Ordering::Acquire))
     }
 
-    /// The LPIs.
+    /// Returns the LPIs of this GIC.
     ///
     /// # Errors
-    /// The reason for which there are none.
+    /// The reason why LPIs cannot be used.
     pub fn lpis(&self) -> Result<&Lpis<P>, LpiError> {
         self.lpis.as_ref().map_err(|error| *error)
     }
 
-    /// The distributor.
+    /// Returns the distributor.
     pub fn distributor(&self) -> &Distributor<P::Mmio> {
         &self.distributor
     }
 
-    /// The platform.
+    /// Returns the platform.
     pub fn platform(&self) -> &Arc<P> {
         &self.platform
     }
@@ -393,7 +396,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 }
 
-/// A GICv3's distributor is no smaller than its frame.
+/// Checks that firmware does not state a frame smaller than that of a GICv3's distributor.
 fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     match stated {
         Some(bytes) if bytes < gicd::FRAME_SIZE => {
@@ -428,8 +431,8 @@ fn open_redistributors<P: GicPlatform>(
                     break;
                 }
             };
-            // Must happen before any table is allocated, and at redistributors of unused CPUs, too.
-            // `cpu_on` reports a redistributor that does not comply.
+            // Must happen before any table is allocated, even for redistributors of unused CPUs.
+            // `cpu_on` reports a redistributor that fails to evict.
             let _ = redistributor.evict_vpe(platform);
             let affinity = redistributor.affinity();
             let cpu = found

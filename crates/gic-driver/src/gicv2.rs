@@ -1,11 +1,12 @@
-//! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose messages come by
+//! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose devices send messages to
 //! [GICv2m](crate::v2m) frames.
 //!
-//! Eight CPUs at most, no affinities, no redistributors, no LPIs. The code of its distributor is a
-//! GICv3's as far as both have the same. SPIs go to CPU interfaces by number (`GICD_ITARGETSR`),
-//! SGIs are sent by `GICD_SGIR`, and the CPU interface is mapped memory. Interrupts are taken in
-//! the kernel's own group. That is Group 0 where there is one security state, and Group 1 for
-//! Non-secure software. The kernel enables either by bit 0.
+//! A GICv2 has at most eight CPUs, and no affinities, redistributors or LPIs. Its driver shares the
+//! code for those distributor registers that a GICv3 also has. SPIs are routed to CPU interfaces by
+//! number (`GICD_ITARGETSR`), SGIs are sent through `GICD_SGIR`, and the CPU interface is
+//! memory-mapped. The kernel receives interrupts of its own group, which is Group 0 if only one
+//! security state exists and Group 1 for Non-secure software. In both cases bit 0 enables the
+//! group.
 //!
 //! ```
 //! extern crate alloc;
@@ -15,7 +16,7 @@
 //! use gic_driver::{GicError, Platform};
 //! use msi_types::Cpu;
 //!
-//! // On the boot CPU; the others call `cpu_on` once they run.
+//! // On the boot CPU. The other CPUs call `cpu_on` when they start.
 //! fn boot<P: Platform>(platform: P, config: GicV2Config) -> Result<GicV2<P>, GicError> {
 //!     let this = Cpu::new(0);
 //!     let gic = GicV2::new(platform, config, this)?;
@@ -23,7 +24,7 @@
 //!     Ok(gic)
 //! }
 //!
-//! // With a heap, and the platform in an `Arc`, which is a platform, too.
+//! // With a heap. An `Arc` of a platform is also a platform.
 //! type SharedGic<P> = Arc<GicV2<Arc<P>>>;
 //!
 //! fn messages<P: Platform + 'static>(gic: &SharedGic<P>, frame: u64) -> Option<V2m<P>> {
@@ -61,12 +62,12 @@ use gic_arch::gicd::{self, Ctlr, Typer};
 use gic_arch::{IntId, Priority, Reg, SgiId};
 use msi_types::Cpu;
 
-/// CPU interfaces that a GICv2 can have.
+/// Maximum number of CPU interfaces of a GICv2.
 const MAX_CPUS: usize = 8;
-/// Registers of `GICD_ITARGETSR` for 32 interrupts.
+/// Number of `GICD_ITARGETSR` registers for 32 interrupts.
 const TARGET_WORDS: u32 = 8;
 
-/// Configuration that firmware states and the kernel chooses.
+/// Configuration of a GICv2: what firmware states, and what the kernel chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicV2Config {
@@ -74,20 +75,21 @@ pub struct GicV2Config {
     pub distributor: u64,
     /// Physical address of the CPU interface (`GICC`).
     pub cpu_interface: u64,
-    /// Size of the CPU interface. 4 KiB are always used; ending and deactivating can be
-    /// [split](GicV2::cpu_on_with) where firmware states 8 KiB or more, because `GICC_DIR` is the
-    /// second page's.
+    /// Size of the CPU interface. The driver always uses the first 4 KiB. EOI and deactivation can
+    /// be [split](GicV2::cpu_on_with) only if firmware states at least 8 KiB, because `GICC_DIR`
+    /// lies in the second page.
     pub cpu_interface_bytes: u64,
     /// Number of CPUs, at most 8.
     pub cpus: usize,
-    /// Priority of every interrupt, as the security view has it.
+    /// Priority of every interrupt, in the security view's scale.
     pub priority: Priority,
-    /// Only interrupts more urgent than this are signalled.
+    /// The priority mask. Only interrupts more urgent than it are signaled.
     pub mask: Priority,
 }
 
 impl GicV2Config {
-    /// With default choices: one priority in the middle, and a mask that lets it through.
+    /// Creates a configuration with default choices: one priority in the middle of the range, and a
+    /// mask that admits it.
     pub const fn new(distributor: u64, cpu_interface: u64, cpus: usize) -> Self {
         let (priority, mask) = (Priority::new(0xa0), Priority::new(0xf0));
         let cpu_interface_bytes = gicc::FIRST_PAGE_SIZE;
@@ -103,7 +105,7 @@ impl GicV2Config {
         with_mask: mask: Priority,
     }
 
-    /// Bytes of the CPU interface that are mapped.
+    /// Returns the number of bytes of the CPU interface to map.
     fn interface_bytes(&self) -> u64 {
         if self.cpu_interface_bytes < gicc::FRAME_SIZE {
             gicc::FIRST_PAGE_SIZE
@@ -113,7 +115,7 @@ impl GicV2Config {
     }
 }
 
-/// One GICv2, shared by reference; locks are inside, and no heap is needed. Implements
+/// One GICv2. Users share it by reference; locking is internal, and no heap is needed. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs, and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
 pub struct GicV2<P: Platform> {
@@ -136,8 +138,8 @@ impl<P: Platform> GicV2<P> {
     ///
     /// # Errors
     /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
-    /// [`GicError::UnknownCpu`] if the CPU is not in [`GicV2Config::cpus`], or if that has more
-    /// than eight CPUs; [`GicError::NoTarget`].
+    /// [`GicError::UnknownCpu`] if `boot` is not below [`GicV2Config::cpus`], or if that exceeds
+    /// eight; [`GicError::NoTarget`].
     pub fn new(platform: P, config: GicV2Config, boot: Cpu) -> Result<Self, GicError> {
         let block = Block::Distributor(config.distributor);
         if boot.index() >= config.cpus || config.cpus > MAX_CPUS {
@@ -177,14 +179,14 @@ impl<P: Platform> GicV2<P> {
         self.cpu_on_with::<CombinedEoi>(cpu)
     }
 
-    /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
+    /// Like [`cpu_on`](Self::cpu_on), but with a choice of the EOI mode.
     ///
     /// # Errors
     /// Any error of [`cpu_on`](Self::cpu_on), and [`GicError::NoSplitEnd`].
     pub fn cpu_on_with<E: EoiMode>(&self, cpu: Cpu) -> Result<(), GicError> {
         if E::SPLIT && self.config.interface_bytes() < gicc::FRAME_SIZE {
             return Err(GicError::NoSplitEnd(
-                "GICC_DIR lies behind the 4 KiB that firmware states",
+                "GICC_DIR lies beyond the 4 KiB that firmware states",
             ));
         }
         let slot = self.slot(cpu).ok_or(GicError::UnknownCpu(cpu))?;
@@ -221,14 +223,14 @@ impl<P: Platform> GicV2<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`] if it is not known, or off.
+    /// [`GicError::UnknownCpu`] if the CPU is not configured, or is off.
     pub fn send(&self, sgi: SgiId, to: Cpu) -> Result<(), GicError> {
         let target = self.target_of(to).ok_or(GicError::UnknownCpu(to))?;
         self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list(target.get()));
         Ok(())
     }
 
-    /// Sends an SGI to all CPUs but this one.
+    /// Sends an SGI to all CPUs except this one.
     ///
     /// Context: any.
     pub fn send_to_others(&self, sgi: SgiId) {
@@ -243,15 +245,16 @@ impl<P: Platform> GicV2<P> {
         CpuInterfaceV2::new(&self.interface)
     }
 
-    /// The same after [`cpu_on_with`](Self::cpu_on_with).
+    /// Returns the interface of the calling CPU after [`cpu_on_with`](Self::cpu_on_with), with the
+    /// same EOI mode.
     pub fn cpu_interface_with<E: EoiMode>(&self) -> CpuInterfaceV2<'_, P::Mmio, E> {
         CpuInterfaceV2::new(&self.interface)
     }
 
-    /// An SPI, or an SGI or PPI of the CPU that executes this.
+    /// Returns a handle to an SPI, or to an SGI or PPI of the calling CPU.
     ///
     /// # Errors
-    /// [`GicError::NoSuchInterrupt`].
+    /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented.
     pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
         let own = Fields::BANKED.set_enable.locate(intid).is_some() && intid.is_private();
         if own || self.typer.implements(intid) && intid.get() < IntId::SPI_END {
@@ -261,17 +264,17 @@ impl<P: Platform> GicV2<P> {
         }
     }
 
-    /// All CPUs of the configuration.
+    /// Returns all CPUs of the configuration.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
         (0..u32::try_from(self.config.cpus).unwrap_or(0)).map(Cpu::new)
     }
 
-    /// Was the CPU turned on, and not off since?
+    /// Returns `true` if the CPU has been turned on and not turned off since.
     pub fn is_on(&self, cpu: Cpu) -> bool {
         self.target_of(cpu).is_some()
     }
 
-    /// The platform.
+    /// Returns the platform.
     pub fn platform(&self) -> &P {
         &self.platform
     }
@@ -288,15 +291,16 @@ impl<P: Platform> GicV2<P> {
         self.frame.mmio.write(gicd::CTLR, Ctlr::new().with_enable_grp0(true));
     }
 
-    /// Group 0; Non-secure software, whose interrupts are all of Group 1, cannot change that.
+    /// Resets a block and puts its interrupts into Group 0. For Non-secure software the group has
+    /// no effect: its interrupts are all in Group 1.
     fn reset(&self, block: u32) {
         let defaults =
             BlockDefaults { priority: self.config.priority.get(), group: 0, group_modifier: 0 };
         self.frame.reset_block(&Fields::BANKED, block, defaults);
     }
 
-    /// The bit of the interface of the CPU that executes this: the targets of its own interrupts.
-    /// Implementations for one CPU have no such registers.
+    /// Returns the bit of the calling CPU's interface, which the target fields of its private
+    /// interrupts contain. Uniprocessor implementations have no target registers.
     fn own_target(&self, cpu: Cpu) -> Result<NonZeroU8, GicError> {
         let own = gicd::ITARGETSR.registers().iter().take(8);
         let bits = own
@@ -306,7 +310,7 @@ impl<P: Platform> GicV2<P> {
         bits.and_then(NonZeroU8::new).or_else(alone).ok_or(GicError::NoTarget(cpu))
     }
 
-    /// The targets of the 32 interrupts of `block`. There are none for INTIDs from 1020 on.
+    /// Returns the target registers of the 32 interrupts of `block`. INTIDs from 1020 on have none.
     fn target_registers(&self, block: u32) -> impl Iterator<Item = Reg<u32>> + use<P> {
         let registers = gicd::ITARGETSR.registers();
         let end = (block * TARGET_WORDS + TARGET_WORDS).min(self.typer.spi_end() / 4);

@@ -1,18 +1,18 @@
-//! One wired interrupt (SGI, PPI, SPI or of the extended ranges) at the frame that holds its state.
+//! One wired interrupt (SGI, PPI, SPI, extended PPI or extended SPI) in the frame that holds its
+//! state.
 
 use crate::frame::{Fields, Frame};
 use crate::{GicError, Group, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::{IntId, IntIdField, IntIdLocation, Priority};
 use msi_types::{Pending, Trigger};
 
-/// An interrupt that its frame implements. Made by
+/// An interrupt that its frame implements. Created by
 /// [`Distributor::interrupt`](crate::Distributor::interrupt) and
-/// [`Redistributor::interrupt`](crate::Redistributor::interrupt); nothing remains to be checked by
-/// its methods.
+/// [`Redistributor::interrupt`](crate::Redistributor::interrupt), which check the INTID.
 ///
-/// Every operation touches the state of this interrupt alone and may run in any context. With two
-/// security states and the Non-secure view, an interrupt that Secure software keeps reads as zero
-/// and ignores writes.
+/// Every operation affects only this interrupt and may be called in any context. In the Non-secure
+/// view, the registers of an interrupt that belongs to Secure software read as zero and ignore
+/// writes.
 #[derive(Debug)]
 pub struct Interrupt<'a, M> {
     frame: &'a Frame<M>,
@@ -21,32 +21,33 @@ pub struct Interrupt<'a, M> {
 }
 
 impl<'a, M: Mmio> Interrupt<'a, M> {
-    /// The caller checked that the frame implements the interrupt.
+    /// Creates a handle. The frame must implement the interrupt.
     pub(crate) fn new(frame: &'a Frame<M>, fields: &'static Fields, intid: IntId) -> Self {
         Self { frame, fields, intid }
     }
 
-    /// The interrupt's INTID.
+    /// Returns the interrupt's INTID.
     pub fn intid(&self) -> IntId {
         self.intid
     }
 
-    /// Enables forwarding.
+    /// Enables forwarding of the interrupt to the CPU interface.
     pub fn enable(&self) {
         self.write_one(self.fields.set_enable);
     }
 
-    /// Disables forwarding. On return it is not forwarded any more, though a CPU may be about to
-    /// acknowledge it.
+    /// Disables forwarding. On return the interrupt is no longer forwarded, but a CPU may still be
+    /// about to acknowledge it.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`] if the hardware does not finish.
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn disable<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.request_disable();
         self.wait_for_rwp(platform)
     }
 
-    /// The first half of [`disable`](Self::disable).
+    /// Requests that forwarding be disabled, without waiting: the first half of
+    /// [`disable`](Self::disable).
     pub(crate) fn request_disable(&self) {
         self.write_one(self.fields.clear_enable);
     }
@@ -56,27 +57,27 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.frame.wait_for_rwp(platform)
     }
 
-    /// Returns true if forwarding is enabled.
+    /// Returns `true` if forwarding is enabled.
     pub fn is_enabled(&self) -> bool {
         self.read(self.fields.set_enable) != 0
     }
 
-    /// Sets the priority, as this security view has it. Bits that the implementation lacks are
-    /// dropped. It stays until the interrupt is claimed anew: an SPI that carries messages keeps it
-    /// from one device to the next.
+    /// Sets the priority, in this security view's scale. Bits that are not implemented are ignored.
+    /// The priority is kept until the interrupt is claimed again, so an SPI that carries messages
+    /// keeps it from one device to the next.
     pub fn set_priority(&self, priority: Priority) {
         if let Some(location) = self.locate(self.fields.priority) {
             self.frame.mmio.write8(location.byte_offset(), priority.get());
         }
     }
 
-    /// The priority, as this security view has it.
+    /// Returns the priority, in this security view's scale.
     pub fn priority(&self) -> Priority {
         Priority::new(self.read(self.fields.priority).to_le_bytes()[0])
     }
 
-    /// Makes it pending, or drops its pending state. What a level-triggered source asserts stays
-    /// pending.
+    /// Sets or clears the pending state. An interrupt whose level-triggered source is asserted
+    /// stays pending.
     pub fn set_pending(&self, pending: Pending) {
         self.write_one(match pending {
             Pending::Set => self.fields.set_pending,
@@ -84,31 +85,32 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         });
     }
 
-    /// Returns true in the states pending, and active and pending.
+    /// Returns `true` if the state is pending, or active and pending.
     pub fn is_pending(&self) -> bool {
         self.read(self.fields.set_pending) != 0
     }
 
-    /// Makes it active, as if it had been acknowledged: for restoring a guest's or a suspended
-    /// state.
+    /// Makes the interrupt active, as if it had been acknowledged. For restoring the state of a
+    /// guest, or the state before a suspend.
     pub fn activate(&self) {
         self.write_one(self.fields.set_active);
     }
 
-    /// Ends its active state without a CPU interface.
+    /// Deactivates the interrupt without a CPU interface.
     pub fn deactivate(&self) {
         self.write_one(self.fields.clear_active);
     }
 
-    /// Is it active?
+    /// Returns `true` if the interrupt is active.
     pub fn is_active(&self) -> bool {
         self.read(self.fields.set_active) != 0
     }
 
-    /// Sets how it is signalled.
+    /// Sets the trigger mode. The interrupt must be disabled.
     ///
     /// # Errors
-    /// [`GicError::StillEnabled`] and [`GicError::FixedTrigger`].
+    /// [`GicError::StillEnabled`] if the interrupt is enabled; [`GicError::FixedTrigger`] if the
+    /// hardware does not accept the mode.
     pub fn set_trigger<P: Platform>(&self, platform: &P, trigger: Trigger) -> Result<(), GicError> {
         if self.trigger() == trigger {
             return Ok(());
@@ -124,16 +126,16 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         if self.trigger() == trigger { Ok(()) } else { Err(GicError::FixedTrigger(self.intid)) }
     }
 
-    /// The trigger mode.
+    /// Returns the trigger mode.
     pub fn trigger(&self) -> Trigger {
         if self.read(self.fields.trigger) & 0b10 == 0 { Trigger::Level } else { Trigger::Edge }
     }
 
-    /// Puts it into a group.
+    /// Moves the interrupt to a group.
     ///
     /// # Errors
-    /// [`GicError::GroupRefused`]: the Non-secure view cannot change groups, and one security state
-    /// has no [`Group::SecureOne`].
+    /// [`GicError::GroupRefused`] in the Non-secure view, which cannot change groups, and for
+    /// [`Group::SecureOne`] if only one security state exists.
     pub fn set_group<P: Platform>(
         &self,
         platform: &P,
@@ -159,14 +161,14 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         }
     }
 
-    /// Checks that this security view has a say over the interrupt, by setting its priority and
-    /// reading it back. With two security states, the registers of what Secure software keeps
-    /// ignore Non-secure writes.
+    /// Sets the priority, after checking by a read-back that this security view can configure the
+    /// interrupt. With two security states, the registers of interrupts that belong to Secure
+    /// software ignore Non-secure writes.
     ///
     /// # Errors
-    /// [`GicError::KeptBySecure`].
+    /// [`GicError::KeptBySecure`] if the interrupt belongs to Secure software.
     pub fn take(&self, priority: Priority) -> Result<(), GicError> {
-        // Implementations have at least the upper four bits of the view.
+        // Every implementation has at least the upper four bits of the view.
         self.set_priority(Priority::new(0xf0));
         if self.priority() == Priority::HIGHEST {
             return Err(GicError::KeptBySecure(self.intid));
@@ -184,8 +186,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.locate(field).map_or(0, |location| location.extract(frame.read(location.register())))
     }
 
-    /// Writes 1 to the interrupt's bit of a write-1-to-set or write-1-to-clear register; zeros
-    /// change nothing.
+    /// Writes 1 to the interrupt's bit of a write-1-to-set or write-1-to-clear register. The zeros
+    /// in the other bits have no effect.
     fn write_one(&self, field: IntIdField) {
         if let Some(location) = self.locate(field) {
             self.frame.mmio.write(location.register(), location.mask());

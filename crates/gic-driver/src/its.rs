@@ -1,8 +1,8 @@
-//! The Interrupt Translation Service (IHI 0069 §5): it turns a device's message, (DeviceID,
-//! EventID), into an LPI at a CPU's redistributor.
+//! The Interrupt Translation Service (ITS; IHI 0069 §5), which translates the DeviceID and EventID
+//! of a device's message to an LPI and a CPU's redistributor.
 //!
-//! [`Its`] is the mechanism: it knows DeviceIDs, events and collections. [`ItsMsiParent`] is the
-//! policy of one bus above it: which requester has which DeviceID.
+//! [`Its`] is the mechanism: it manages DeviceIDs, events and collections. [`ItsMsiParent`] adds
+//! the policy of a bus, which maps requesters to DeviceIDs.
 //!
 //! ```
 //! use gic_driver::its::IdMap;
@@ -10,56 +10,59 @@
 //! use msi_types::Cpu;
 //! use std::sync::Arc;
 //!
-//! /// The parent of a PCI host bridge's functions, whose requester IDs are their DeviceIDs.
+//! /// Creates the parent of a PCI host bridge, whose requester IDs are also its DeviceIDs.
 //! fn its_of_a_bridge<P: GicPlatform>(
 //!     gic: Arc<Gic<P>>,
 //!     base: u64,
 //! ) -> Result<ItsMsiParent<P>, Box<dyn std::error::Error>> {
 //!     let cpus = u32::try_from(gic.cpus().count())?;
 //!     let its = Arc::new(Its::new(gic, &ItsConfig::new(base, cpus))?);
-//!     // `Gic::cpu_on` enabled the boot CPU's LPIs; the others follow as they come up.
+//!     // `Gic::cpu_on` has enabled the boot CPU's LPIs. The other CPUs follow when they start.
 //!     its.cpu_on(Cpu::new(0))?;
 //!     Ok(ItsMsiParent::new(its, IdMap::identity()))
 //! }
 //! ```
 //!
 //! # After SYNC
-//! Every operation that ends or moves something returns after the ITS executed a SYNC for each
-//! redistributor concerned. What was discarded, moved or unmapped before it never again becomes
-//! pending at the old place.
+//! Every operation that moves, discards or unmaps events returns only after the ITS has executed a
+//! SYNC for each affected redistributor. From then on these events cannot become pending at their
+//! old redistributors.
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`GicPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the
-//! ITS clears it at each such redistributor (IHI 0069 §5.3). It does MAPTI to the first one's
-//! collection and CLEAR, then MOVI to each further one's and CLEAR. Last comes MOVI to the CPU
-//! asked for. The LPI stays disabled meanwhile. So each of these redistributors must be a target of
-//! the ITS ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
+//! ([`GicPlatform::adopt_table`]), in which LPIs may be pending. Before an LPI's first owner uses
+//! it, the driver clears it at each such redistributor (IHI 0069 §5.3): it posts MAPTI to the first
+//! redistributor's collection and CLEAR, then MOVI to each further collection and CLEAR, and
+//! finally MOVI to the requested CPU. The LPI stays disabled during this sequence. Each of these
+//! redistributors must therefore be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is
+//! first allocated.
 //!
-//! A CPU that comes later cannot be cleared of LPIs that are in use. MOVI would merge what is
-//! pending there with what is pending elsewhere. [`Gic::cpu_on`](crate::Gic::cpu_on) refuses it
-//! with [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Turn on all CPUs before devices
-//! allocate, or reboot.
+//! LPIs that are already in use cannot be cleared at the redistributor of a CPU that is turned on
+//! later, because MOVI would merge a pending state there with one elsewhere.
+//! [`Gic::cpu_on`](crate::Gic::cpu_on) refuses this CPU with
+//! [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Kernels must turn on all CPUs before
+//! devices allocate LPIs, or reboot instead of using kexec.
 //!
 //! # Cost
 //! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one
-//! read of `GITS_CREADR` if the ITS is fast. A device's first block of any size is one operation:
-//! MAPD, a MAPTI for each event, one invalidation and one SYNC. So is [`release`](Its::release): a
-//! DISCARD for each event, MAPD, and one SYNC for each redistributor concerned.
+//! read of `GITS_CREADR` if the ITS is fast. Mapping a device's first block is one operation,
+//! whatever its size: MAPD, a MAPTI for each event, one invalidation and one SYNC.
+//! [`release`](Its::release) is also one operation: a DISCARD for each event, MAPD, and one SYNC
+//! for each affected redistributor.
 //!
 //! # An ITS that does not respond
-//! A task waits as long as `GITS_CREADR` advances, and the [platform's
-//! bound](crate::Platform::wait) beyond that; then the ITS counts as unresponsive. Later callers
-//! post their commands, poll once, and fail. The ITS counts as responsive again as soon as
-//! `GITS_CREADR` advances: it executes what was posted in order, so nothing has to be reset.
-//! Operations with `Context: any.` wait for one such bound in all, however long the queue is, and
-//! do not declare the ITS unresponsive.
+//! A task waits as long as `GITS_CREADR` advances. If it does not advance for the [platform's
+//! bound](crate::Platform::wait), the ITS counts as unresponsive: later callers post their
+//! commands, poll once, and fail. As soon as `GITS_CREADR` advances, the ITS counts as responsive
+//! again. It executes all posted commands in order, so no reset is needed. Operations with
+//! `Context: any.` wait for a single such bound, regardless of the length of the queue, and do not
+//! declare the ITS unresponsive.
 //!
-//! # Locks, outermost first
+//! # Lock order, outermost first
 //! ```text
 //! state            task operations of one ITS (TaskLock: interrupts stay on)
 //!   Lpis           allocator, configuration bytes
-//!     ring         the command queue (IrqLock); routes and collections change under it
+//!     ring         the command queue (IrqLock); also held to change routes and collections
 //!       the last fault
 //! ```
 //! Operations that may run in any context acquire only the ring's lock and the lock of an LPI's
@@ -107,8 +110,9 @@ use msi_types::DeviceId;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
 
-/// One ITS, enabled. Dropped by a task while no device is attached, it is disabled and its memory
-/// is freed. With devices it goes on as it is: they may still send messages.
+/// One enabled ITS. Must be dropped by a task. If no device is attached, dropping it disables the
+/// ITS and frees its memory. Otherwise the ITS is left enabled and its memory leaks, because
+/// devices may still send messages.
 #[derive(Debug)]
 pub struct Its<P: GicPlatform> {
     frame: ControlFrame<P>,
@@ -131,8 +135,8 @@ struct TaskState {
     devices: DeviceTable,
     collection_table: Option<ItsTable>,
     deferred_unmaps: VecDeque<DeferredUnmap>,
-    /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the
-    /// queue's lock.
+    /// Buffer in which a batch collects the affected redistributors. Allocated in advance, because
+    /// the batch must not allocate with the queue's lock held.
     targets: Vec<RdBase>,
     /// Collections at which the LPIs of the block being mapped must be cleared. Has room for all
     /// collections if LPI tables were adopted.
@@ -140,14 +144,16 @@ struct TaskState {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Quiesces the ITS for a suspend of the system: its caches are written to memory, and later
-    /// messages are dropped. Devices must have stopped sending messages. Must be called on the last
-    /// CPU, while no task is within an operation of this ITS: its lock would have to be waited for.
+    /// Quiesces the ITS for a suspend of the system: the ITS writes its caches to memory, and drops
+    /// later messages. Devices must have stopped sending messages. Must be called on the last CPU,
+    /// while no task is within an operation of this ITS, because this call must not wait for its
+    /// lock.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if it does not become quiescent. It then continues to work.
+    /// [`ItsError::Fault`] if the ITS does not complete its commands or does not become quiescent.
+    /// It then continues to work.
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
@@ -189,13 +195,13 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Physical base address.
+    /// Returns the physical base address.
     pub fn base(&self) -> u64 {
         self.frame.base
     }
 
-    /// Physical address of the doorbell, `GITS_TRANSLATER`, or the lowest of the doorbells in
-    /// the [window](ItsConfig::pre_its) before the ITS.
+    /// Returns the physical address of the doorbell, `GITS_TRANSLATER`, or of the lowest doorbell
+    /// in the [window](ItsConfig::pre_its) in front of the ITS.
     pub fn doorbell(&self) -> u64 {
         self.doorbell_of(DeviceId::new(0))
     }
@@ -207,25 +213,25 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// The hardware's features.
+    /// Returns `GITS_TYPER`, which describes the hardware's features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
 
-    /// Errata of this ITS. The driver works around those that concern it alone; with
-    /// [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller states its
-    /// [targets](ItsConfig::targets).
+    /// Returns the errata of this ITS. The driver applies the workarounds that need no cooperation.
+    /// With [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller must state
+    /// the [targets](ItsConfig::targets).
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter().copied()
     }
 
-    /// The LPIs that this ITS allocates from.
+    /// Returns the LPIs from which this ITS allocates.
     pub fn lpis(&self) -> &Lpis<P> {
         self.gic.lpis()
     }
 
-    /// Number of failures in operations that cannot report one (unmap, detach, mask), and the last
-    /// failure.
+    /// Returns the number of failures of operations that cannot return an error (unmap, detach,
+    /// mask), and the last failure.
     pub fn faults(&self) -> (u32, Option<ItsError>) {
         self.faults.read(self.platform())
     }
@@ -248,7 +254,7 @@ impl<P: GicPlatform> Its<P> {
             .map_err(|failed| failed.error.at(self.frame.base))
     }
 
-    /// The name of a redistributor in commands.
+    /// Returns the number by which commands identify a redistributor.
     fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
         self.rd_base_of(redistributor.address(), redistributor.processor_number())
     }

@@ -1,29 +1,30 @@
 //! Drivers for the Arm GICv3, for any kernel or hypervisor: distributor, redistributors, CPU
-//! interface, LPIs and every way to send messages to it. There is one for the GICv2 under the
-//! boards that send messages by GICv2m, too.
+//! interface, LPIs, and every mechanism by which devices send messages to a GIC. A GICv2 driver
+//! supports boards whose devices send messages through GICv2m.
 //!
-//! The kernel gives a [`Platform`] – mappings, an interrupt mask, a clock – and gets typed drivers;
-//! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`],
-//! or [`GicV2`], serve wired interrupts, timers and IPIs. They need no heap: without the feature
-//! `alloc`, which is on by default, the crate links without a global allocator. [`Gic`] puts them
-//! together by CPU numbers and adds [`Lpis`], for which the platform is a [`GicPlatform`] with
-//! table memory. On it stand the parents of devices' messages, each an
-//! [`MsiParent`](msi_types::MsiParent); which of them serves a device is firmware's to say.
+//! The kernel implements [`Platform`] (mappings, an interrupt mask and a clock) and receives typed
+//! drivers, which do not depend on any interrupt core. [`Distributor`], [`Redistributor`] and
+//! [`CpuInterface`], or [`GicV2`], serve wired interrupts, timers and IPIs. They need no heap: with
+//! the default feature `alloc` disabled, the crate links without a global allocator. [`Gic`]
+//! combines them, addresses CPUs by number, and adds [`Lpis`], for which the platform must be a
+//! [`GicPlatform`] and provide table memory. The MSI parents are built on top of it. Each
+//! implements [`MsiParent`](msi_types::MsiParent), and firmware states which one serves a device:
 //!
-//! | | a message is | stands on | isolates |
+//! | | a message is | built on | isolates |
 //! |---|---|---|---|
 //! | [`Its`] | an EventID to the ITS | [`Lpis`] | per DeviceID |
-//! | [`DirectLpi`] | an LPI to a redistributor | [`Lpis`] | not |
-//! | [`Mbi`] | an SPI to the distributor or its alias | [`WiredParent`](msi_types::WiredParent) | not |
-//! | [`V2m`] | an SPI to a frame, over a [`Gic`] or a [`GicV2`] | [`WiredParent`](msi_types::WiredParent) | not |
+//! | [`DirectLpi`] | an LPI to a redistributor | [`Lpis`] | no |
+//! | [`Mbi`] | an SPI to the distributor or its alias | [`WiredParent`](msi_types::WiredParent) | no |
+//! | [`V2m`] | an SPI to a frame, over a [`Gic`] or a [`GicV2`] | [`WiredParent`](msi_types::WiredParent) | no |
 //!
-//! Both security views are supported, and are found out rather than assumed ([`SecurityView`]).
-//! Every wait for hardware is bounded by the platform's clock and names what it waited for.
-//! `unsafe` is confined to [`RawMmio`] and `sysreg` (the CPU's own registers, on AArch64).
+//! Both security views are supported; the driver detects the view instead of assuming one
+//! ([`SecurityView`]). The platform's clock bounds every wait for hardware, and a timeout names the
+//! awaited state. `unsafe` code is confined to [`RawMmio`] and `sysreg` (the CPU's system
+//! registers, on AArch64).
 //!
 //! # Examples
 //!
-//! A kernel of one CPU without a heap has a timer's interrupt:
+//! A single-CPU kernel without a heap enables its timer interrupt:
 //!
 //! ```
 //! use gic_arch::{Affinity, IntId, Priority};
@@ -33,7 +34,7 @@
 //!
 //! fn start_timer<P: Platform>(
 //!     platform: &P,
-//!     distributor: u64, // physical addresses, as firmware describes
+//!     distributor: u64, // physical addresses, from firmware
 //!     redistributors: PhysicalRegion,
 //!     cpu: Affinity, // MPIDR_EL1
 //!     registers: &impl SystemRegisters,
@@ -56,7 +57,7 @@
 //! }
 //! ```
 //!
-//! With a heap, a kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and
+//! A kernel with a heap initializes the GIC on its boot CPU, gives an SPI to a device driver, and
 //! handles one interrupt:
 //!
 //! ```
@@ -69,14 +70,14 @@
 //!
 //! fn boot<P: GicPlatform>(
 //!     platform: Arc<P>,
-//!     config: GicConfig, // what firmware describes
-//!     registers: &impl SystemRegisters, // of this CPU: `sysreg::CpuRegisters` on hardware
+//!     config: GicConfig, // from firmware
+//!     registers: &impl SystemRegisters, // this CPU's: `sysreg::CpuRegisters` on hardware
 //! ) -> Result<Gic<P>, GicError> {
 //!     let boot_cpu = platform.cpu();
 //!     let gic = Gic::new(platform, config)?;
 //!     gic.cpu_on(boot_cpu, registers)?;
-//!     // The other CPUs do the same once they run; then an IPI reaches them.
-//!     gic.cpu_interface(registers).send_to_others(SgiId::new(1).expect("there are 16"));
+//!     // The other CPUs call `cpu_on` when they start. From then on IPIs reach them.
+//!     gic.cpu_interface(registers).send_to_others(SgiId::new(1).expect("below 16"));
 //!     Ok(gic)
 //! }
 //!
@@ -100,7 +101,7 @@
 #![no_std]
 #![cfg_attr(
     not(feature = "alloc"),
-    expect(dead_code, unused_imports, reason = "parts of the modules serve `Gic` and LPIs alone")
+    expect(dead_code, unused_imports, reason = "parts of the modules serve only `Gic` and LPIs")
 )]
 
 #[cfg(any(feature = "alloc", test))]

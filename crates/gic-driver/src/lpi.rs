@@ -1,9 +1,9 @@
-//! LPIs: their tables in memory, and who owns which (IHI 0069 §5.1).
+//! LPIs: their tables in memory, and their allocation to owners (IHI 0069 §5.1).
 //!
-//! One configuration table serves all redistributors, each has a pending table of its own. Shared
-//! by whatever makes LPIs pending, an ITS or Direct LPI. A configuration byte that changes is
-//! published here, but redistributors may have cached the old one. Invalidation is the sender's
-//! business, because only the sender has the means.
+//! One configuration table serves all redistributors; each redistributor has its own pending table.
+//! The senders that make LPIs pending, ITSes or Direct LPIs, share this module. It publishes
+//! changed configuration bytes, but redistributors may have cached old ones. The sender must
+//! invalidate them, because the means of invalidation depend on the sender.
 
 mod allocator;
 mod attachment;
@@ -35,30 +35,30 @@ use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
 use tables::{ConfigTable, PendingTable};
 
-/// INTID bits that are used where the caller chooses none: 57344 LPIs, for 56 KiB and 8 KiB for
-/// each CPU.
+/// Default number of INTID bits: 57344 LPIs, which need 56 KiB and another 8 KiB for each CPU.
 pub const DEFAULT_ID_BITS: u8 = 16;
-/// INTID bits beyond which no CPU interface acknowledges.
+/// Maximum number of INTID bits that a CPU interface can acknowledge.
 pub const MAX_ID_BITS: u8 = 24;
 
-/// Choices for LPIs.
+/// Configuration of the LPIs of a GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LpiConfig {
-    /// At most this many INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
-    /// have fewer.
+    /// Maximum number of INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
+    /// support fewer.
     pub id_bits: Option<u8>,
-    /// Priority of a new LPI. With two security states, a Non-secure one.
+    /// Priority of a newly allocated LPI. With two security states, a Non-secure priority.
     pub priority: Priority,
     /// Coherence of the redistributors' accesses to memory, as firmware states it.
     pub access: TableAccess,
-    /// Physical address bits of the tables' memory, at most 52: fewer where the redistributors
-    /// reach less ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
+    /// Physical address bits of the tables' memory, at most 52. Fewer if the redistributors cannot
+    /// reach all memory ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
     pub address_bits: u8,
 }
 
 impl LpiConfig {
-    /// LPIs of this priority, with [`DEFAULT_ID_BITS`], negotiated accesses and tables anywhere.
+    /// Creates a configuration with LPIs of this priority, [`DEFAULT_ID_BITS`], negotiated
+    /// accesses, and tables at any address.
     pub const fn new(priority: Priority) -> Self {
         Self { id_bits: None, priority, access: TableAccess::Negotiate, address_bits: ADDRESS_BITS }
     }
@@ -74,32 +74,32 @@ impl LpiConfig {
 /// The fate of LPIs that were pending at a redistributor when it lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingLpis {
-    /// Nothing was lost: they are pending again, or there were none.
+    /// No pending LPI was lost: LPIs that were pending are pending again.
     Kept,
-    /// They are lost. Their sender makes them pending anew.
+    /// They are lost. The sender must make all LPIs that may have been pending there pending again.
     Lost,
 }
 
 /// The result of [`Lpis::collect_pending`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Collected {
-    /// Everything that was pending there.
+    /// All LPIs that were pending at the redistributor were reported.
     All,
-    /// It is not known what was pending there.
+    /// It is unknown which LPIs were pending at the redistributor.
     Unknown,
 }
 
 /// The result of [`Lpis::attach`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attached {
-    /// The redistributor's accesses to its tables.
+    /// Coherence of the redistributor's accesses to its tables.
     pub tables: NegotiatedTables,
-    /// The fate of LPIs that were pending there before.
+    /// The fate of LPIs that were pending at the redistributor before.
     pub pending: PendingLpis,
 }
 
-/// The LPIs of one GIC. Locks inside: operations take `&self`, and may run in any context unless
-/// they say "task".
+/// The LPIs of one GIC. Operations take `&self`; locking is internal. They may be called in any
+/// context, unless their documentation states one.
 #[derive(Debug)]
 pub struct Lpis<P: GicPlatform> {
     platform: Arc<P>,
@@ -122,9 +122,9 @@ impl<P: GicPlatform> Lpis<P> {
     /// Context: task; may sleep.
     ///
     /// LPIs that are already enabled are disabled if the implementation guarantees that this works
-    /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform
-    /// [reserved](GicPlatform::adopt_table) them: all LPIs become disabled, and the sender must
-    /// invalidate them. Otherwise disabling is tried nevertheless.
+    /// (`GICR_CTLR.CES`). Otherwise, if the platform [reserved](GicPlatform::adopt_table) the
+    /// tables in use, the driver adopts them: it disables all LPIs, and the sender must invalidate
+    /// them. If the tables are not reserved, the driver still tries to disable LPIs.
     ///
     /// # Errors
     /// [`LpiError::NotSupported`], [`LpiError::TooFewIdBits`], [`LpiError::NoMemory`],
@@ -178,9 +178,9 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(new)
     }
 
-    /// Allocates LPIs, which are disabled and have the default priority. Their first INTID is
-    /// aligned. Redistributors may have cached a previous owner's configuration, so the sender must
-    /// invalidate it when it maps them.
+    /// Allocates LPIs, which are disabled and have the default priority. `align` applies to the
+    /// first INTID. Redistributors may have cached a previous owner's configuration, so the sender
+    /// must invalidate it when it maps them.
     ///
     /// Context: task; may sleep.
     ///
@@ -190,8 +190,8 @@ impl<P: GicPlatform> Lpis<P> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only among certain INTIDs, for senders whose message
-    /// is the INTID and is narrower than INTIDs.
+    /// Like [`allocate`](Self::allocate), but only among `intids`. For senders whose messages
+    /// contain the INTID in a field that is too narrow for all INTIDs.
     ///
     /// Context: task; may sleep.
     ///
@@ -216,61 +216,65 @@ impl<P: GicPlatform> Lpis<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`LpiError::Blocks`] if they are not all allocated: nothing is freed then.
+    /// [`LpiError::Blocks`] if not all of them are allocated. On error, nothing is freed.
     pub fn free(&self, range: LpiRange) -> Result<(), LpiError> {
         let (first, count) = range.into_parts();
         self.allocator.with(&*self.platform, |allocator| {
             allocator.free(first, count)?;
-            // Under the lock: the next owner must not find its configuration reset.
+            // Reset while the lock is held, because otherwise the next owner's configuration might
+            // be reset.
             self.reset_config(first, count);
             Ok(())
         })
     }
 
-    /// INTID bits that the tables cover: 14 to 24.
+    /// Returns the number of INTID bits that the tables cover, 14 to 24.
     pub fn id_bits(&self) -> u8 {
         self.id_bits
     }
 
-    /// Number of LPIs, from 8192 on.
+    /// Returns the number of LPIs. Their INTIDs start at 8192.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Number of free LPIs.
+    /// Returns the number of free LPIs.
     pub fn available(&self) -> u32 {
         self.allocator.with(&*self.platform, |allocator| allocator.available())
     }
 
-    /// Is an LPI among these INTIDs free?
+    /// Returns `true` if an LPI among these INTIDs is free.
     pub fn has_free_within(&self, intids: Range<u32>) -> bool {
         self.allocator.with(&*self.platform, |allocator| allocator.has_free_within(intids))
     }
 
-    /// Were the tables taken over from firmware or a previous kernel? Then redistributors may have
-    /// cached configurations of a previous kernel: the sender invalidates them all.
+    /// Returns `true` if the tables were adopted from firmware or a previous kernel. In this case
+    /// redistributors may have cached configurations of the previous kernel, and the sender must
+    /// invalidate all of them.
     pub fn were_adopted(&self) -> bool {
         self.config.is_adopted()
     }
 
-    /// The redistributor number `index` at which LPIs may be pending for a previous kernel.
+    /// Returns the redistributor at position `index` of those at which LPIs may be pending for a
+    /// previous kernel.
     pub(crate) fn stale_at(&self, index: usize) -> Option<StaleAt> {
         self.allocator.with(&*self.platform, |allocator| allocator.stale_at(index))
     }
 
-    /// Is none of these LPIs pending for a previous kernel, at any redistributor?
+    /// Returns `true` if none of these LPIs can be pending for a previous kernel at any
+    /// redistributor.
     pub(crate) fn are_clear(&self, range: &LpiRange) -> bool {
         self.allocator.with(&*self.platform, |allocator| allocator.are_clear(range))
     }
 
-    /// States that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). They
-    /// are allocated, so that none was added meanwhile.
+    /// Records that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). The
+    /// LPIs must be allocated, so that no redistributor can have been added in the meantime.
     pub(crate) fn note_cleared(&self, range: &LpiRange) {
         self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
     }
 
-    /// States which messages make LPIs pending. ITSes share them with each other; direct LPIs are
-    /// not shared.
+    /// Claims the LPIs for a message mechanism. Several ITSes can share them; direct LPIs cannot be
+    /// shared.
     pub(crate) fn claim(&self, wanted: LpiMessages) -> Result<(), LpiError> {
         self.messages.with(&*self.platform, |messages| match *messages {
             Some(LpiMessages::Translated) if wanted == LpiMessages::Translated => Ok(()),
@@ -282,7 +286,7 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// Takes a claim of direct LPIs back.
+    /// Withdraws a claim of direct LPIs.
     pub(crate) fn unclaim(&self) {
         self.messages.with(&*self.platform, |messages| *messages = None);
     }
@@ -310,14 +314,15 @@ impl<P: GicPlatform> Drop for Lpis<P> {
     }
 }
 
-/// Can tables of redistributors be taken over?
+/// Whether redistributors may use adopted tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Adoption {
     None,
     Possible,
 }
 
-/// Memory for what is known of so many LPIs and redistributors.
+/// Allocates the allocator and the list of pending tables for this number of LPIs and
+/// redistributors.
 fn bookkeeping(
     lpis: u32,
     redistributors: usize,
@@ -328,8 +333,7 @@ fn bookkeeping(
     let stale = match adoption {
         Adoption::None => None,
         Adoption::Possible => Some(
-            Stale::new(lpis, redistributors)
-                .map_err(|_| none("record of LPIs taken over", bits))?,
+            Stale::new(lpis, redistributors).map_err(|_| none("record of adopted LPIs", bits))?,
         ),
     };
     let allocator = LpiAllocator::new(lpis, stale).map_err(|_| none("LPI allocator", bits))?;
@@ -341,7 +345,7 @@ fn bookkeeping(
     Ok((allocator, pending))
 }
 
-/// Number of LPIs that both the distributor and tables for `id_bits` bits have.
+/// Returns the number of LPIs that both the distributor and tables with `id_bits` bits support.
 fn lpi_count(typer: gicd::Typer, id_bits: u8) -> u32 {
     let count = config_table_bytes(id_bits).min(typer.lpi_count());
     u32::try_from(count).unwrap_or(u32::MAX)

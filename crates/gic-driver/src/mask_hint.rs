@@ -2,19 +2,19 @@
 //!
 //! With the hint, a CPU's mask influences where 1-of-N interrupts are sent. A write of
 //! `ICC_PMR_EL1` then needs a DSB before the distributor is guaranteed to observe it (IHI 0069,
-//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and deny others the access to it, so its value is read
-//! back.
+//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and prevent lower levels from changing it, so the
+//! driver reads its value back.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// State before any CPU's control register was read back.
 const UNKNOWN: u8 = 0;
-/// State if no CPU uses the hint.
+/// State if every CPU that reported does not use the hint.
 const OFF: u8 = 1;
 /// State if at least one CPU uses the hint.
 const ON: u8 = 2;
 
-/// Use of the hint by any CPU. If one CPU uses it, all CPUs execute the barrier.
+/// Tracks whether any CPU uses the hint. If one does, all CPUs execute the barrier.
 #[derive(Debug)]
 pub(crate) struct MaskHint(AtomicU8);
 
@@ -23,13 +23,13 @@ impl MaskHint {
         Self(AtomicU8::new(UNKNOWN))
     }
 
-    /// Records the bit as one CPU read it back.
+    /// Records the value of the bit that one CPU read back.
     pub(crate) fn note(&self, pmhe: bool) {
         let state = if pmhe { ON } else { OFF };
         self.0.fetch_max(state, Ordering::Relaxed);
     }
 
-    /// Returns false if a write of the mask needs no barrier.
+    /// Returns `false` if a write of the mask needs no barrier.
     #[inline]
     pub(crate) fn is_possible(&self) -> bool {
         self.0.load(Ordering::Relaxed) != OFF

@@ -1,5 +1,5 @@
-//! Message-based interrupts of a GICv3 (IHI 0069 §3.1.2). A device makes an SPI pending by writing
-//! its number to `GICD_SETSPI_NSR`, or to an alias of it.
+//! Message-based interrupts (MBI) of a GICv3 (IHI 0069 §3.1.2). A device makes an SPI pending by
+//! writing its INTID to `GICD_SETSPI_NSR`, or to an alias of that register.
 //!
 //! ```
 //! extern crate alloc;
@@ -7,7 +7,7 @@
 //! use gic_driver::mbi::{Mbi, MbiConfig, MbiError};
 //! use gic_driver::{Gic, GicPlatform};
 //!
-//! /// `mbi-ranges` and `mbi-alias` are firmware's.
+//! /// Firmware states `mbi-ranges` and `mbi-alias`.
 //! fn bring_up<P: GicPlatform + 'static>(
 //!     gic: &Arc<Gic<P>>,
 //!     config: MbiConfig,
@@ -23,23 +23,23 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
-/// The SPIs that firmware set aside for messages, behind the distributor's registers: the
-/// [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
+/// The SPIs that firmware reserved for messages through the distributor's registers. The
+/// [`MsiParent`](msi_types::MsiParent) of every device that firmware assigns to this controller.
 pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 
-/// Configuration that firmware states.
+/// Configuration of message-based SPIs, as firmware states it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MbiConfig {
-    /// `mbi-ranges`: which SPIs may be used. A group never spans two.
+    /// The SPIs that may be used (`mbi-ranges`). A group never spans two ranges.
     pub ranges: Vec<SpiRange>,
-    /// `mbi-alias`: physical address of a frame that has the message registers, at the offsets of
-    /// the distributor, and nothing else.
+    /// Physical address of a frame that contains only the message registers, at the same offsets as
+    /// in the distributor (`mbi-alias`).
     pub alias: Option<u64>,
 }
 
 impl MbiConfig {
-    /// These ranges, behind the distributor's own registers.
+    /// Creates a configuration with these ranges, for messages to the distributor's own registers.
     pub const fn new(ranges: Vec<SpiRange>) -> Self {
         Self { ranges, alias: None }
     }
@@ -50,47 +50,46 @@ impl MbiConfig {
     }
 }
 
-/// Reasons to refuse the message ranges that firmware describes.
+/// An error in the message ranges that firmware describes, or in their setup.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MbiError {
-    /// `GICD_TYPER.MBIS` is 0: firmware describes what the hardware has not.
+    /// `GICD_TYPER.MBIS` is 0: firmware describes message registers that the hardware lacks.
     #[error(
-        "distributor@{distributor:x} has no message registers (GICD_TYPER.MBIS is 0), which \
-         firmware describes"
+        "distributor@{distributor:x}: firmware describes message-based SPIs, but the hardware does \
+         not support them (GICD_TYPER.MBIS is 0)"
     )]
     NotSupported {
-        /// The distributor.
+        /// The distributor's physical address.
         distributor: u64,
     },
-    /// Firmware states no range.
+    /// Firmware states no ranges.
     #[error("firmware states no SPIs for messages (mbi-ranges)")]
     NoRanges,
-    /// Firmware states a range that is not of SPIs.
-    #[error("{count} INTIDs from {first} on, which firmware states (mbi-ranges), are not all SPIs")]
+    /// Firmware states a range that contains INTIDs other than SPIs.
+    #[error("firmware states {count} INTIDs from {first} on (mbi-ranges), but not all are SPIs")]
     NotSpis {
-        /// The first.
+        /// The first INTID.
         first: HwIrq,
-        /// Number of SPIs.
+        /// Number of INTIDs.
         count: u16,
     },
-    /// Firmware states ranges that have INTIDs in common.
-    #[error("the range at {0}, which firmware states (mbi-ranges), overlaps another one")]
+    /// Firmware states overlapping ranges.
+    #[error("firmware states a range from {0} on (mbi-ranges) that overlaps another one")]
     Overlap(HwIrq),
-    /// The distributor does not have an SPI, keeps it for Secure software, or another owner claimed
-    /// it.
+    /// An SPI does not exist, belongs to Secure software, or has another owner.
     #[error("an SPI that firmware states (mbi-ranges) cannot be used: {0}")]
     Claim(MsiError),
 }
 
-/// The register that devices write; one for all ranges.
+/// The registers that devices write, which are the same for all ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MbiDoorbell {
     registers: MessageRegisters,
     frame: MbiFrame,
 }
 
-/// The frame that holds the registers that devices write.
+/// The frame that contains the registers that devices write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MbiFrame {
     Distributor,
@@ -103,7 +102,7 @@ impl<P: GicPlatform + 'static> Mbi<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// All of [`MbiError`]. On error, no SPI is claimed.
+    /// Any [`MbiError`]. On error, no SPI is claimed.
     pub fn new(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Self, MbiError> {
         let distributor = gic.distributor().address();
         let registers =
@@ -120,8 +119,8 @@ impl<P: GicPlatform + 'static> Mbi<P> {
 }
 
 impl MbiDoorbell {
-    /// `registers` are those of the distributor at `distributor`; an alias has them at the same
-    /// offsets.
+    /// Creates the doorbell. `registers` are those of the distributor at `distributor`; an alias
+    /// has them at the same offsets.
     fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
         let Some(alias) = alias else { return Self { registers, frame: MbiFrame::Distributor } };
         let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
@@ -131,7 +130,7 @@ impl MbiDoorbell {
     }
 }
 
-/// The doorbell where there is no alias.
+/// The name of the doorbell if there is no alias.
 const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 
 impl Doorbell for MbiDoorbell {

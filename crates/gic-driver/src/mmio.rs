@@ -6,11 +6,12 @@ pub use raw::RawMmio;
 
 use gic_arch::{RawRegister, Readable, Reg, RegisterValue, Writable};
 
-/// One mapped frame (or several adjacent ones). A cheap handle with `&self` access: any CPU may,
-/// for example, invalidate at any redistributor. Offsets count in bytes from the frame's base and
-/// come from [`gic_arch`]'s constants, aligned to the width.
+/// One mapped frame, or several adjacent ones. A cheap handle with `&self` access, because any CPU
+/// may use any frame (for example to invalidate at another CPU's redistributor). Offsets are in
+/// bytes from the frame's base. They come from [`gic_arch`]'s constants and are aligned to the
+/// width of the access.
 ///
-/// Implementations order accesses to one frame as device memory does. Drivers use the typed
+/// Implementations must order accesses to one frame as device memory does. Drivers use the typed
 /// [`MmioExt`].
 pub trait Mmio: Send + Sync {
     /// Reads 32 bits.
@@ -21,21 +22,21 @@ pub trait Mmio: Send + Sync {
     fn read64(&self, offset: u32) -> u64;
     /// Writes 64 bits.
     fn write64(&self, offset: u32, value: u64);
-    /// Writes 8 bits: a single priority, without disturbing its neighbours.
+    /// Writes 8 bits. Used to set a single priority without disturbing its neighbors.
     fn write8(&self, offset: u32, value: u8);
 
-    /// Orders later loads of memory after earlier reads of registers: what another CPU stored
-    /// before it caused what a register shows is visible.
+    /// Orders later loads of memory after earlier register reads. If a register shows the effect of
+    /// another CPU's action, that CPU's earlier stores are visible to these loads.
     fn read_barrier(&self) {
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }
 }
 
-/// Widths in which registers are accessed.
+/// A width in which registers are accessed.
 pub trait Width: RawRegister {
-    /// Reads at `offset`.
+    /// Reads a value of this width at `offset`.
     fn load<M: Mmio + ?Sized>(mmio: &M, offset: u32) -> Self;
-    /// Writes at `offset`.
+    /// Writes a value of this width at `offset`.
     fn store<M: Mmio + ?Sized>(mmio: &M, offset: u32, value: Self);
 }
 
@@ -57,7 +58,8 @@ impl Width for u64 {
     }
 }
 
-/// Typed access: what may not be read or written does not compile.
+/// Typed register access. A read of a write-only register or a write of a read-only one does not
+/// compile.
 pub trait MmioExt: Mmio {
     /// Reads a register.
     fn read<V: RegisterValue<Raw: Width>, A: Readable>(&self, register: Reg<V, A>) -> V {

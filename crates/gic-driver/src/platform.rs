@@ -1,5 +1,5 @@
-//! The kernel's services for the drivers: [`Platform`] for every interrupt, [`GicPlatform`] for
-//! a whole GIC with LPIs.
+//! The services that the kernel provides to the drivers: [`Platform`] for wired interrupts, and
+//! [`GicPlatform`] for a whole GIC with LPIs.
 
 mod tables;
 
@@ -19,25 +19,25 @@ pub struct PhysicalRegion {
     pub bytes: u64,
 }
 
-/// One turn of a bounded wait.
+/// The platform's decision after one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
-    /// Look again.
+    /// Poll again.
     Again,
-    /// The time is over.
+    /// Stop waiting: the time is up.
     GiveUp,
 }
 
-/// The kernel's services for the drivers, in addition to its [`LocalCpu`]. Functions take `&self`,
-/// so that several controllers in one process need no global state.
+/// The services that a kernel provides to the drivers, in addition to its [`LocalCpu`]. Functions
+/// take `&self`, so that several controllers in one process need no global state.
 ///
-/// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
-/// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are
-/// platforms, too.
+/// Timer interrupts, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
+/// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform also
+/// implement the trait.
 ///
-/// Functions that state no context may be called in any.
+/// Functions that state no context may be called in any context.
 ///
-/// A kernel of one CPU at `EL1` whose memory is identity-mapped; `irq` is its own module:
+/// Example: a single-CPU kernel at EL1 with identity-mapped memory; `irq` is one of its modules.
 ///
 /// ```
 /// # mod irq { pub fn mask() -> usize { 0 } pub fn restore(_: usize) {} }
@@ -63,18 +63,18 @@ pub enum Wait {
 ///
 ///     fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
 ///         let base = NonNull::new(region.base as *mut u8)?;
-///         // SAFETY: mapped as device memory for ever, and used by the driver alone.
+///         // SAFETY: permanently mapped as device memory, and used only by the driver.
 ///         Some(unsafe { RawMmio::new(base, usize::try_from(region.bytes).ok()?) })
 ///     }
 ///     fn wait(&self, turn: u32) -> Wait {
-///         // A clock is better: a turn takes as long as a register's read.
+///         // A clock is better: the length of a turn depends on a register read.
 ///         if turn < 10_000_000 { Wait::Again } else { Wait::GiveUp }
 ///     }
 /// }
 /// ```
 pub trait Platform: LocalCpu {
     /// A mapped register frame. The driver drops frames that it does not need, such as those of
-    /// redistributors without a CPU, so a platform may unmap frames in `Drop`.
+    /// redistributors without a CPU; a platform may unmap the frame in `Drop`.
     type Mmio: Mmio;
 
     /// Maps registers as device memory. Returns `None` if the region cannot be mapped.
@@ -82,12 +82,13 @@ pub trait Platform: LocalCpu {
     /// Context: task; may sleep.
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
 
-    /// One turn of waiting for hardware: a pause, and whether to look again. `turn` counts from 0
-    /// in each wait; the platform's clock decides when it is enough (about a second is customary).
+    /// Pauses for one turn of a wait for hardware, and decides whether to poll again. `turn` counts
+    /// from 0 in each wait. The platform's clock should limit the wait; about a second is
+    /// customary.
     fn wait(&self, turn: u32) -> Wait;
 }
 
-/// References and smart pointers: a driver takes a platform by value, whatever owns it.
+/// For references and smart pointers, because drivers take the platform by value.
 impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
     type Mmio = <P::Target as Platform>::Mmio;
 
@@ -100,16 +101,17 @@ impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
     }
 }
 
-/// A register did not reach the state that was waited for.
+/// A register did not reach the awaited state in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("timed out waiting for {0}")]
 pub struct TimedOut(pub &'static str);
 
-/// Waits, bounded by the platform's clock, until `done`. Looks one last time after the clock gave
-/// up. A CPU that was off the bus for long then does not report a fault that is none.
+/// Waits until `done` returns `true`, bounded by the platform's clock. Polls once more after the
+/// clock has given up, so that a CPU that was stalled for a long time does not report a timeout
+/// although the hardware is done.
 ///
 /// # Errors
-/// [`TimedOut`] with `what` was waited for.
+/// [`TimedOut`] with `what` if the state was not reached in time.
 pub fn wait_until<P: Platform>(
     platform: &P,
     what: &'static str,

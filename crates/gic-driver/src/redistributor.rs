@@ -1,5 +1,5 @@
-//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's own interrupts, its power state
-//! and the base registers of its LPI tables. Without a heap.
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's private interrupts, its power
+//! state and the base registers of its LPI tables. Needs no heap.
 
 mod discovery;
 mod invalidation;
@@ -21,30 +21,30 @@ use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
 use invalidation_progress::Invalidations;
 
-/// The state into which [`Redistributor::init`] brings a CPU's own interrupts.
+/// The initial state of a CPU's private interrupts after [`Redistributor::init`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PrivateConfig {
-    /// Priority of every interrupt, as the security view has it.
+    /// Priority of every interrupt, in the security view's scale.
     pub priority: Priority,
-    /// The security view that [`Distributor::new`](crate::Distributor::new) found.
+    /// The security view that [`Distributor::new`](crate::Distributor::new) detected.
     pub view: SecurityView,
 }
 
 impl PrivateConfig {
-    /// All interrupts of this priority, in this security view.
+    /// Creates a configuration that gives all interrupts this priority, for this security view.
     pub const fn new(priority: Priority, view: SecurityView) -> Self {
         Self { priority, view }
     }
 }
 
-/// One redistributor. All operations take `&self` and work from any CPU.
+/// One redistributor. All operations take `&self` and may be called on any CPU.
 #[derive(Debug)]
 pub struct Redistributor<M> {
     frame: Frame<M>,
     address: u64,
     typer: Typer,
-    /// Is `GICR_WAKER` usable?
+    /// `true` if `GICR_WAKER` may be used.
     waker: bool,
     invalidations: Invalidations,
     /// The frame VLPI_base, if it exists and is mapped.
@@ -52,8 +52,8 @@ pub struct Redistributor<M> {
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Takes the redistributor whose RD_base and SGI_base frames (128 KiB), at physical `address`,
-    /// are mapped as `mmio`. Writes nothing.
+    /// Creates the driver of the redistributor whose RD_base and SGI_base frames (128 KiB), at
+    /// physical `address`, are mapped as `mmio`. Only reads registers.
     ///
     /// # Errors
     /// [`GicError::WrongRevision`].
@@ -64,15 +64,15 @@ impl<M: Mmio> Redistributor<M> {
         Ok(Self { frame, address, typer, waker: true, invalidations, vlpi_frame: None })
     }
 
-    /// Leaves `GICR_WAKER` alone: firmware woke the redistributor
+    /// Makes the driver leave `GICR_WAKER` alone, because firmware woke the redistributor
     /// ([`WakerUnusable`](crate::errata::Erratum::WakerUnusable)).
     pub fn leave_waker(&mut self) {
         self.waker = false;
     }
 
-    /// Wakes the redistributor: its CPU gets interrupts. Before the CPU interface is enabled, and
-    /// before any other register of it is used. Where Secure firmware keeps `GICR_WAKER` (it reads
-    /// as zero), firmware did this.
+    /// Wakes the redistributor, so that it forwards interrupts to its CPU. Must be called before
+    /// the CPU interface is enabled and before any other register of the redistributor is used.
+    /// Where Secure firmware owns `GICR_WAKER` (it reads as zero), firmware has already done this.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` stays set.
@@ -87,11 +87,11 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Puts the redistributor to sleep: the last step before its CPU loses power, after its CPU
-    /// interface was disabled. Does nothing where Secure firmware keeps `GICR_WAKER`.
+    /// Puts the redistributor to sleep, as the last step before its CPU loses power. The CPU
+    /// interface must have been disabled. Does nothing where Secure firmware owns `GICR_WAKER`.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`] if `ChildrenAsleep` does not come.
+    /// [`GicError::TimedOut`] if `ChildrenAsleep` stays clear.
     pub fn sleep<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         if !self.waker {
             return Ok(());
@@ -106,8 +106,9 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Brings the CPU's own interrupts to a known state: PPIs disabled, SGIs enabled; all inactive,
-    /// not pending, of one priority, in the view's own group. Awake.
+    /// Brings the CPU's private interrupts to a known state: PPIs disabled, SGIs enabled, and all
+    /// of them inactive, not pending, of the same priority and in the view's own group. The
+    /// redistributor must be awake.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].
@@ -127,7 +128,8 @@ impl<M: Mmio> Redistributor<M> {
         Ok(())
     }
 
-    /// Brings a redistributor that lost its state back to what [`save`](Self::save) read. Awake.
+    /// Restores the state that [`save`](Self::save) read to a redistributor that lost it. The
+    /// redistributor must be awake.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].
@@ -143,7 +145,7 @@ impl<M: Mmio> Redistributor<M> {
         Ok(())
     }
 
-    /// Reads the state of the CPU's own interrupts. LPIs are the tables' business.
+    /// Reads the state of the CPU's private interrupts. The state of LPIs is in their tables.
     pub fn save(&self) -> PrivateState {
         let mut saved = PrivateState::default();
         for (block, saved) in self.blocks().zip(&mut saved.blocks) {
@@ -152,10 +154,11 @@ impl<M: Mmio> Redistributor<M> {
         saved
     }
 
-    /// An interrupt of this redistributor.
+    /// Returns a handle to an interrupt of this redistributor.
     ///
     /// # Errors
-    /// [`GicError::NoSuchInterrupt`] if it is no SGI, PPI or extended PPI, or not implemented.
+    /// [`GicError::NoSuchInterrupt`] if `intid` is not an SGI, PPI or extended PPI, or is not
+    /// implemented.
     pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, M>, GicError> {
         let implemented = match intid.class() {
             IntIdClass::Sgi | IntIdClass::Ppi => true,
@@ -171,37 +174,38 @@ impl<M: Mmio> Redistributor<M> {
         }
     }
 
-    /// The affinity of its CPU.
+    /// Returns the affinity of its CPU.
     pub fn affinity(&self) -> Affinity {
         self.typer.affinity()
     }
 
-    /// Physical address of RD_base.
+    /// Returns the physical address of RD_base.
     pub fn address(&self) -> u64 {
         self.address
     }
 
-    /// The number by which ITS commands name it where `GITS_TYPER.PTA` is 0.
+    /// Returns the number that identifies the redistributor in ITS commands if `GITS_TYPER.PTA`
+    /// is 0.
     pub fn processor_number(&self) -> u16 {
         self.typer.processor_number()
     }
 
-    /// The implementation's features.
+    /// Returns `GICR_TYPER`, which describes the implementation's features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
 
-    /// The implementation, which the [errata](crate::errata) are keyed by.
+    /// Returns the implementer and revision, which identify the [errata](crate::errata).
     pub fn iidr(&self) -> Iidr {
         self.frame.mmio.read(gicr::IIDR)
     }
 
-    /// The mapped frames.
+    /// Returns the mapped frames.
     pub fn mmio(&self) -> &M {
         &self.frame.mmio
     }
 
-    /// SGIs and PPIs, then the extended PPIs that are implemented.
+    /// Returns the blocks of SGIs and PPIs, and of the implemented extended PPIs.
     fn blocks(&self) -> impl Iterator<Item = u32> + use<M> {
         0..1 + self.typer.extended_ppi_count() / 32
     }

@@ -1,44 +1,47 @@
-//! Permission to use a redistributor's registers. They are not accessed once the redistributor
-//! sleeps.
+//! Permission to use a redistributor's registers, which must not be accessed while the
+//! redistributor sleeps.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Users of the registers are counted in the low bits.
+/// One user in the count, which occupies the low bits.
 const ONE_USER: u32 = 1;
-/// The registers may be used.
+/// Bit that is set while the registers may be used.
 const OPEN: u32 = 1 << 30;
-/// LPIs may be placed here.
+/// Bit that is set while LPIs may be placed at this redistributor.
 const ACCEPTING: u32 = 1 << 31;
 const USERS: u32 = OPEN - 1;
 
-/// The permission to use one redistributor's registers; closed at first.
+/// Permission to use one redistributor's registers. Initially closed.
 ///
 /// A user checks that access is open and counts itself in one atomic step. After
-/// [`close`](Self::close) nobody enters, so the count falls to zero.
+/// [`close`](Self::close) no new user can enter, so the count falls to zero.
 #[derive(Debug, Default)]
 pub(crate) struct RegisterAccess(AtomicU32);
 
-/// The right to use the registers, until it is dropped.
+/// Guard that permits the use of the registers until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RegisterGuard<'a>(&'a RegisterAccess);
 
 impl RegisterAccess {
-    /// The redistributor is awake. Nothing is placed there yet.
+    /// Opens the registers to users. The redistributor must be awake. LPIs must not be placed there
+    /// before [`accept`](Self::accept).
     pub(crate) fn open(&self) {
         self.0.fetch_or(OPEN, Ordering::SeqCst);
     }
 
-    /// Its LPIs work: they may be placed there.
+    /// Allows LPIs to be placed at this redistributor. Its LPIs must be enabled.
     pub(crate) fn accept(&self) {
         self.0.fetch_or(ACCEPTING, Ordering::SeqCst);
     }
 
-    /// No LPI is placed there any more. LPIs that were placed before are in the records.
+    /// Prevents further LPIs from being placed at this redistributor. LPIs placed earlier are
+    /// already in the records.
     pub(crate) fn refuse(&self) {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Admits no further user. Earlier users may still hold a [guard](Self::is_used).
+    /// Closes the registers to new users. Earlier users may still hold a guard; see
+    /// [`is_used`](Self::is_used).
     pub(crate) fn close(&self) {
         self.0.fetch_and(USERS, Ordering::SeqCst);
     }
@@ -55,7 +58,7 @@ impl RegisterAccess {
         self.0.load(Ordering::SeqCst) & USERS != 0
     }
 
-    /// `None` if it is closed.
+    /// Enters as a user of the registers. Returns `None` if access is closed.
     pub(crate) fn enter(&self) -> Option<RegisterGuard<'_>> {
         let enter = |word: u32| (word & OPEN != 0).then_some(word + ONE_USER);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;

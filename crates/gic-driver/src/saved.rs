@@ -1,6 +1,6 @@
-//! State that the distributor and the redistributors lose with their power. Plain values in the
-//! caller's memory: no heap. The same driver saves and restores them within one suspend; this is
-//! not a format for storage.
+//! State that the distributor and the redistributors lose with their power, as plain values in the
+//! caller's memory (no heap). The same driver saves and restores them within one suspend; they are
+//! not a storage format.
 
 use crate::frame::{Fields, Frame};
 use crate::{Mmio, MmioExt};
@@ -25,7 +25,7 @@ pub struct SharedBlock {
     pub(crate) routes: [u64; 32],
 }
 
-/// The state of a CPU's own interrupts.
+/// The state of a CPU's private interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PrivateState {
     pub(crate) blocks: [InterruptBlock; 3],
@@ -36,8 +36,8 @@ pub struct PrivateState {
 pub(crate) const SGIS: u32 = 0xffff;
 
 impl InterruptBlock {
-    /// Drops the pending state of level-triggered interrupts, except of those in `kept`. Their
-    /// lines make them pending again if the lines are still asserted.
+    /// Drops the pending state of level-triggered interrupts, except those in `kept`. A line that
+    /// is still asserted makes its interrupt pending again.
     pub(crate) fn drop_levels(&mut self, kept: u32) {
         let [low, high] = self.triggers.map(u64::from);
         let is_edge = |bit: &u32| (high << 32 | low) >> (2 * bit + 1) & 1 != 0;
@@ -47,7 +47,7 @@ impl InterruptBlock {
 }
 
 impl<M: Mmio> Frame<M> {
-    /// Reads the interrupts of block `block`: the 32 from field 32 × `block` on.
+    /// Reads the state of the 32 interrupts of `block`, starting at field 32 × `block`.
     pub(crate) fn save_block(&self, fields: &Fields, block: u32) -> InterruptBlock {
         InterruptBlock {
             group: self.word(fields.group, block),
@@ -60,8 +60,8 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Writes back everything but the enables. The block's interrupts must be disabled, and this
-    /// must have taken effect.
+    /// Writes back the whole state except the enables. The block's interrupts must be disabled, and
+    /// the disable must have taken effect.
     ///
     /// A level-triggered interrupt that was pending is made pending again, because the level of a
     /// message-based interrupt exists nowhere else. Other pending levels were
@@ -86,13 +86,13 @@ impl<M: Mmio> Frame<M> {
         self.set_word(fields.set_pending, block, *pending);
     }
 
-    /// Enables what was enabled.
+    /// Enables the interrupts that were enabled when the block was saved.
     pub(crate) fn restore_enables(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         self.set_word(fields.set_enable, block, saved.enabled);
     }
 
-    /// Brings a block to a known state: disabled, neither pending nor active, level-triggered, all
-    /// of one group and priority. Not waited for.
+    /// Brings a block to a known state: all interrupts disabled, inactive, not pending,
+    /// level-triggered, and in the same group with the same priority. Does not wait for `RWP`.
     pub(crate) fn reset_block(&self, fields: &Fields, block: u32, defaults: BlockDefaults) {
         let BlockDefaults { priority, group, group_modifier } = defaults;
         self.disable_block(fields, block);
@@ -104,7 +104,7 @@ impl<M: Mmio> Frame<M> {
         self.set_word(fields.group_modifier, block, group_modifier);
     }
 
-    /// Disables a block. Not waited for.
+    /// Disables a block. Does not wait for `RWP`.
     pub(crate) fn disable_block(&self, fields: &Fields, block: u32) {
         self.set_word(fields.clear_enable, block, u32::MAX);
     }

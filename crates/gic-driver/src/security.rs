@@ -1,30 +1,34 @@
-//! Interrupt groups (IHI 0069 §4.6), and the security states that decide who sees which.
+//! Interrupt groups (IHI 0069 §4.6), and the security views that decide which groups software can
+//! access.
 
-/// The group that an interrupt belongs to (IHI 0069 §4.6): which CPU interface registers see it.
+/// The group that an interrupt belongs to (IHI 0069 §4.6). It selects the CPU interface registers
+/// that acknowledge and end the interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Group {
     /// Group 0.
     Zero,
-    /// Group 1; with two security states: Non-secure Group 1.
+    /// Group 1, or Non-secure Group 1 if two security states exist.
     One,
-    /// Secure Group 1, where there are two security states.
+    /// Secure Group 1. Exists only with two security states.
     SecureOne,
 }
 
-/// The security states of the system, and which of them this software is in. It decides the layout
-/// of `GICD_CTLR`, what priorities mean, and whether groups can be configured.
+/// The number of security states of the system, and the state in which this software runs. It
+/// decides the layout of `GICD_CTLR`, the meaning of priorities, and whether groups can be
+/// configured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1).
     Single,
-    /// Two security states, seen by Secure software.
+    /// Two security states; this software is Secure.
     Secure,
-    /// Two security states, seen by Non-secure software: a kernel over EL3 firmware.
+    /// Two security states; this software is Non-secure, for example a kernel on top of EL3
+    /// firmware.
     NonSecure,
 }
 
 impl SecurityView {
-    /// The group whose interrupts software with this view gets as IRQs.
+    /// Returns the group whose interrupts software with this view receives as IRQs.
     pub const fn own_group(self) -> Group {
         match self {
             Self::Single | Self::NonSecure => Group::One,

@@ -1,9 +1,9 @@
-//! SPI messages, the common part of MBI and GICv2m. An SPI is allocated to one owner at a time and
-//! targets one CPU.
+//! SPIs that devices signal by messages: the common part of MBI and GICv2m. An SPI is allocated to
+//! one owner at a time and targets one CPU.
 //!
-//! A doorbell takes the number of an SPI, which is an ordinary interrupt: the root controller
-//! routes, masks and latches it. So the message names no CPU, and changing an affinity leaves it as
-//! it is. Each vector of a group moves by itself, and whether one is pending can be read.
+//! A message names an SPI, which is an ordinary interrupt that the root controller routes, masks
+//! and latches. The message therefore does not name a CPU and does not change with the affinity,
+//! each vector of a group can be moved separately, and the pending state of a vector can be read.
 //! [`WiredParent`] is the only interface to the GIC below.
 
 mod msi_parent;
@@ -25,33 +25,36 @@ use msi_types::{
 
 /// A kind of doorbell.
 pub trait Doorbell: fmt::Debug + Send + Sync {
-    /// As firmware names the kind (`"mbi"`).
+    /// The name of the kind, as in firmware (`"mbi"`).
     const KIND: &'static str;
-    /// The message that makes an SPI of its ranges pending.
+    /// Returns the message that makes an SPI pending.
     fn message(&self, spi: HwIrq) -> MsiMessage;
-    /// The message that deasserts it, where there is one.
+    /// Returns the message that deasserts an SPI, if the doorbell supports it.
     fn deassert(&self, spi: HwIrq) -> Option<MsiMessage>;
-    /// Can a device count the low bits of the data up (MultiMSI)?
+    /// Returns whether a group of vectors can share one message (MultiMSI).
     fn groups(&self) -> Groups;
-    /// The reason that a device can make other devices' interrupts pending.
+    /// Returns the reason why a device can make other devices' interrupts pending.
     fn not_isolated(&self) -> NotIsolated;
-    /// Other registers in the doorbell's page, which a device that reaches it can write.
+    /// Returns whether the doorbell's page contains other registers, which a device with access to
+    /// the page can write.
     fn page(&self, granule: Granule) -> DoorbellPage;
-    /// The address that devices write to, or the lowest of them.
+    /// Returns the address that devices write to, or the lowest one.
     fn address(&self) -> u64;
 }
 
-/// Can a group of vectors share one message?
+/// Support for groups of vectors that share one message, in which the device replaces the low bits
+/// of the data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Groups {
-    /// Yes: the data is the number, or differs from it by what keeps it aligned.
+    /// Groups are possible: the data is the INTID, or differs from it by an offset that preserves
+    /// the alignment.
     Possible,
-    /// No: the data is not what tells the vectors apart.
+    /// Groups are impossible: consecutive data does not select the vectors of an aligned group.
     Impossible,
 }
 
-/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Share it in an
-/// [`Arc`]; locks are inside. The SPIs belong to it as long as it lives.
+/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Users share it
+/// in an [`Arc`]; locking is internal. It owns the SPIs until it is dropped.
 pub struct SpiMessages<P: Platform, D> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,
@@ -60,7 +63,7 @@ pub struct SpiMessages<P: Platform, D> {
     doorbells: Vec<D>,
 }
 
-/// Vectors of one range.
+/// Allocated vectors of one range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Allocation {
     /// The range's index.
@@ -85,7 +88,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
             new.allocators.get_mut().try_reserve(1).map_err(|_| no_memory)?;
             new.ranges.try_reserve(1).map_err(|_| no_memory)?;
             new.doorbells.try_reserve(1).map_err(|_| no_memory)?;
-            // Those claimed so far are released with `new`.
+            // On error, dropping `new` releases the ranges claimed so far.
             new.wired.claim(range.first, range.count)?;
             new.allocators.get_mut().push(allocator);
             new.ranges.push(range);
@@ -94,17 +97,17 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         Ok(new)
     }
 
-    /// The SPIs, range by range.
+    /// Returns the ranges of SPIs.
     pub fn ranges(&self) -> &[SpiRange] {
         &self.ranges
     }
 
-    /// Each range's doorbell, in the same order.
+    /// Returns each range's doorbell, in the order of [`ranges`](Self::ranges).
     pub fn doorbells(&self) -> &[D] {
         &self.doorbells
     }
 
-    /// Allocates vectors from the first range that has room.
+    /// Allocates vectors from the first range with enough free SPIs.
     fn allocate_vectors(&self, count: NonZeroU16, shape: Shape) -> Result<Allocation, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
         let align = match shape {
@@ -142,7 +145,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         });
     }
 
-    /// The doorbell of an allocated vector.
+    /// Returns the doorbell of an allocated vector.
     fn doorbell_of(&self, hwirq: HwIrq) -> Result<&D, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let number = self.allocators.with(&*self.platform, |allocators| {
@@ -161,7 +164,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         Ok(LevelMessages { assert: doorbell.message(hwirq), deassert })
     }
 
-    /// Changes the target of a vector; returns the old one.
+    /// Records a new target of a vector and returns the old one.
     fn retarget(&self, hwirq: HwIrq, cpu: Cpu) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         self.allocators.with(&*self.platform, |allocators| {

@@ -1,10 +1,10 @@
-//! The CPU interface's system registers on hardware, by `MRS` and `MSR`.
+//! The CPU interface's system registers on hardware, accessed by `MRS` and `MSR`.
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
 //! `MPIDR_EL1` and `CurrentEL`. They access no memory that Rust manages; the barriers only order
 //! accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level and the CPU have
 //! these registers.
-#![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
+#![expect(unsafe_code, reason = "system registers are accessed by inline assembly")]
 
 use crate::mask_hint::MaskHint;
 use crate::system_registers::{ExceptionLevel, SystemRegisters};
@@ -12,23 +12,24 @@ use core::arch::asm;
 use gic_arch::Affinity;
 use gic_arch::icc::{self, SysRegEncoding};
 
-/// Priority mask hint of all CPUs.
+/// Use of the priority mask hint by all CPUs.
 static MASK_HINT: MaskHint = MaskHint::new();
 
-/// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is
-/// needed.
+/// The registers of the calling CPU. The type is zero-sized and may be created or copied wherever
+/// it is needed.
 ///
-/// A register that the constants of [`gic_arch::icc`] do not name reads as zero and ignores writes.
+/// Registers other than those that [`gic_arch::icc`] names read as zero and ignore writes.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuRegisters(());
 
 impl CpuRegisters {
-    /// The CPU's registers.
+    /// Creates a handle to the registers of whichever CPU uses it.
     ///
     /// # Safety
-    /// Every CPU on which the value is used implements the GIC's system registers
-    /// (`ID_AA64PFR0_EL1.GIC` is not 0). It executes at EL1 or above, and has no unhandled trap on
-    /// them. Interrupts that the program enables by them have a handler.
+    /// Every CPU on which the value is used must implement the GIC's system registers
+    /// (`ID_AA64PFR0_EL1.GIC` is not 0), must execute at EL1 or above, and must not have an
+    /// unhandled trap on these registers. Interrupts that the program enables through them must
+    /// have a handler.
     pub const unsafe fn new() -> Self {
         Self(())
     }
@@ -47,15 +48,15 @@ pub(crate) fn own_affinity() -> Affinity {
     Affinity::from_mpidr(mpidr)
 }
 
-/// Dispatches on an encoding. With a constant one, as everywhere in this crate, one instruction
-/// remains.
+/// Dispatches a read on an encoding. The encoding is a constant everywhere in this crate, so that a
+/// single instruction remains after optimization.
 macro_rules! read_one_of {
     ($wanted:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {
             $(wanted if wanted == icc::$register.encoding() => {
                 let value: u64;
-                // SAFETY: the promise at `new`; reading changes the CPU interface's state at most
-                // (`IAR`).
+                // SAFETY: the promise at `new`. A read changes at most the state of the CPU
+                // interface (`IAR`).
                 unsafe {
                     asm!(
                         concat!("mrs {}, ", $name),
@@ -102,7 +103,7 @@ impl SystemRegisters for CpuRegisters {
             IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
-            // The acknowledgement has reached the redistributor before the handler looks at its
+            // The acknowledgment must reach the redistributor before the handler accesses its
             // device.
             barrier_system();
         }
@@ -114,8 +115,7 @@ impl SystemRegisters for CpuRegisters {
         if [icc::SGI1R.encoding(), icc::ASGI1R.encoding(), icc::SGI0R.encoding()]
             .contains(&register)
         {
-            // The receiver sees what the sender stored before.
-            // SAFETY: a barrier.
+            // Makes the sender's earlier stores visible to the receiver. SAFETY: a barrier.
             unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
         }
         write_one_of!(register, value;
@@ -129,7 +129,7 @@ impl SystemRegisters for CpuRegisters {
             SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::PMR.encoding() {
-            // The write is self-synchronising and needs no ISB (IHI 0069, observability of the
+            // The write is self-synchronizing and needs no ISB (IHI 0069, observability of the
             // effects of accesses to the GIC registers).
             if MASK_HINT.is_possible() {
                 barrier_system();
@@ -161,13 +161,13 @@ pub(crate) fn barrier_outer_loads() {
     unsafe { asm!("dmb oshld", options(nostack, preserves_flags)) };
 }
 
-/// For [`barrier::eight_nops`](crate::barrier::eight_nops).
+/// Implements [`barrier::eight_nops`](crate::barrier::eight_nops).
 pub(crate) fn eight_nops() {
-    // SAFETY: nothing happens.
+    // SAFETY: a NOP has no effect.
     unsafe { asm!(".rept 8", "nop", ".endr", options(nostack, preserves_flags)) };
 }
 
-/// Waits until all earlier accesses took effect.
+/// Waits until all earlier accesses have taken effect.
 pub(crate) fn barrier_system() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };

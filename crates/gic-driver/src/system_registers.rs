@@ -1,4 +1,4 @@
-//! The seam under the CPU interface: system registers of the CPU that executes.
+//! The system registers of the calling CPU, as the CPU interface driver accesses them.
 
 use gic_arch::icc::{SysReg, SysRegEncoding};
 use gic_arch::{Readable, RegisterValue, Writable};
@@ -8,20 +8,20 @@ use gic_arch::{Readable, RegisterValue, Writable};
 pub enum ExceptionLevel {
     /// EL1: a kernel.
     El1,
-    /// EL2: a hypervisor, or a kernel in its place. `ICC_SRE_EL2` is its to set.
+    /// EL2: a hypervisor, or a kernel that runs at EL2. It must set up `ICC_SRE_EL2` itself.
     El2,
 }
 
-/// The CPU interface's system registers of the CPU that executes this. On hardware a zero-sized
-/// type over `MRS` and `MSR`; in a simulated machine the handle of one CPU.
+/// The CPU interface's system registers of the calling CPU. On hardware the implementation is a
+/// zero-sized type over `MRS` and `MSR`; in a simulated machine it is a handle to one CPU.
 pub trait SystemRegisters {
     /// Reads a register.
     fn read_raw(&self, register: SysRegEncoding) -> u64;
     /// Writes a register, with the barriers that make the write take effect: an `ISB`, except after
-    /// writes of the mask (`ICC_PMR_EL1`), which are self-synchronising and need a `DSB` if
+    /// writes of the mask (`ICC_PMR_EL1`), which are self-synchronizing and need a `DSB` if
     /// `ICC_CTLR_EL1.PMHE` is 1.
     fn write_raw(&self, register: SysRegEncoding, value: u64);
-    /// The exception level that executes this: EL1, if the implementation does not say otherwise.
+    /// Returns the exception level of the caller. The provided method returns EL1.
     fn exception_level(&self) -> ExceptionLevel {
         ExceptionLevel::El1
     }

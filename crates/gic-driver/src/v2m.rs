@@ -1,6 +1,6 @@
-//! GICv2m frames (Arm Server Base System Architecture): a device makes an SPI pending by writing
-//! its number to the frame's `MSI_SETSPI_NS`. Companions of a GICv2; hypervisors offer them beside
-//! a GICv3 as well.
+//! GICv2m frames (Arm Server Base System Architecture). A device makes an SPI pending by writing
+//! its INTID to the frame's `MSI_SETSPI_NS`. These frames accompany a GICv2; hypervisors also
+//! provide them with a GICv3.
 //!
 //! ```
 //! extern crate alloc;
@@ -28,35 +28,36 @@ use gic_arch::v2m;
 use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
-/// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that
-/// firmware sends here. The first frame with room serves a request.
+/// The SPIs of one or several frames. The [`MsiParent`](msi_types::MsiParent) of every device that
+/// firmware assigns to these frames. The first frame with enough free SPIs serves a request.
 pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
 /// The lowest INTID that a frame may state.
 const FIRST_SPI: u32 = 32;
-/// Limit of a frame's end. SPI 1018 is the last that can be used. A range that ends with the
-/// architecture's last, 1019, is refused, as kernels do for which frames are described.
+/// Exclusive upper limit of a frame's SPIs: 1018 is the last that can be used. A range that
+/// contains the architecture's last SPI, 1019, is refused, as in the kernels for which firmware
+/// describes frames.
 const END: u32 = 1019;
 
-/// A frame, as firmware states it.
+/// A GICv2m frame, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct V2mFrame<'a> {
     /// Physical address.
     pub address: u64,
-    /// The first SPI where firmware overrides the frame's register (`arm,msi-base-spi`, or the
-    /// MADT's SPI base). Either both this and the count are given and not zero, or the register
-    /// counts.
+    /// The first SPI, if firmware overrides the frame's register (`arm,msi-base-spi`, or the MADT's
+    /// SPI base). The override applies only if both this and the count are present and not zero.
     pub first_spi: Option<u32>,
-    /// Number of SPIs (`arm,msi-num-spis`, or the MADT's SPI count).
+    /// Number of SPIs, if firmware overrides the frame's register (`arm,msi-num-spis`, or the
+    /// MADT's SPI count).
     pub spi_count: Option<u32>,
-    /// With ACPI, the MADT's OEM ID, without trailing blanks: it tells frames whose registers
-    /// cannot be read.
+    /// With ACPI, the MADT's OEM ID, without trailing blanks. It identifies machines on which the
+    /// frames' registers cannot be read.
     pub oem_id: Option<&'a str>,
 }
 
 impl<'a> V2mFrame<'a> {
-    /// A frame about which firmware says nothing else.
+    /// Creates a frame for which firmware states only the address.
     pub const fn new(address: u64) -> Self {
         Self { address, first_spi: None, spi_count: None, oem_id: None }
     }
@@ -74,34 +75,34 @@ impl<'a> V2mFrame<'a> {
     }
 }
 
-/// Reasons to refuse the frames that firmware describes.
+/// An error in the frames that firmware describes, or in their setup.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum V2mError {
-    /// There is none.
+    /// Firmware states no frame.
     #[error("firmware states no v2m frame")]
     NoFrames,
-    /// The platform maps nothing there.
+    /// The platform cannot map the address that firmware states.
     #[error(
-        "v2m frame@{0:x}: the platform cannot map registers at this address, which firmware states"
+        "v2m frame@{0:x}: the platform cannot map registers at this address; check the \
+         firmware description"
     )]
     NotMapped(u64),
-    /// The frame's registers cannot be read on this machine, and firmware does not say which SPIs
-    /// it has.
+    /// The frame's registers cannot be read on this machine, and firmware does not state its SPIs.
     #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
     SpisUnknown(u64),
-    /// The SPIs that the register or firmware states are none.
-    #[error("v2m frame@{address:x}: {count} SPIs from {first} on do not lie in 32 to 1018")]
+    /// The register or firmware states a range that lies outside of the usable SPIs.
+    #[error("v2m frame@{address:x}: {count} SPIs from {first} on do not all lie in 32 to 1018")]
     BadRange {
-        /// The frame.
+        /// The frame's physical address.
         address: u64,
-        /// The first.
+        /// The first INTID.
         first: u32,
         /// Number of SPIs.
         count: u32,
     },
-    /// The GIC does not have an SPI, keeps it for Secure software, or another owner claimed it (or
-    /// another frame).
+    /// An SPI does not exist, belongs to Secure software, or has another owner, which may be
+    /// another frame.
     #[error("an SPI of a v2m frame cannot be used: {0}")]
     Claim(MsiError),
 }
@@ -119,7 +120,7 @@ impl<P: Platform> V2m<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// All of [`V2mError`]. On error, no SPI is claimed.
+    /// Any [`V2mError`]. On error, no SPI is claimed.
     pub fn new(
         platform: Arc<P>,
         wired: Arc<dyn WiredParent>,
@@ -138,7 +139,7 @@ impl<P: Platform> V2m<P> {
     }
 }
 
-/// Finds out which SPIs a frame rings, and by which data.
+/// Determines the SPIs of a frame and the encoding of its messages.
 fn open<P: Platform>(
     platform: &P,
     frame: &V2mFrame<'_>,
@@ -194,7 +195,8 @@ impl Doorbell for V2mDoorbell {
         None
     }
 
-    /// An aligned group of SPIs has unaligned data if the data counts from an unaligned number.
+    /// Groups are impossible if the data is relative to an unaligned INTID, because an aligned
+    /// group of SPIs then has unaligned data.
     fn groups(&self) -> Groups {
         match self.encoding {
             Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => {
@@ -208,7 +210,7 @@ impl Doorbell for V2mDoorbell {
         NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)")
     }
 
-    /// In larger pages, what lies beside the frame is the board's business.
+    /// A larger page also contains other registers or memory, which depend on the board.
     fn page(&self, granule: Granule) -> DoorbellPage {
         match granule {
             Granule::Size4K => DoorbellPage::Alone,

@@ -14,7 +14,7 @@ enum Op {
         first: u32,
         count: u32,
     },
-    /// Frees the live block at this place (modulo how many there are).
+    /// Frees the live block at this position, modulo the number of live blocks.
     Free {
         which: usize,
     },
@@ -36,7 +36,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The plainest allocator: a list of what is taken.
+/// The simplest allocator: a list of allocated numbers.
 #[derive(Debug, Default)]
 struct Model {
     taken: Vec<u32>,

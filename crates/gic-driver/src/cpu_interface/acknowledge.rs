@@ -3,22 +3,24 @@
 use crate::{ExceptionLevel, SystemRegisters, barrier};
 use gic_arch::icc::{self, SysRegEncoding};
 
-/// The registers of a CPU whose acknowledgements are not synchronised
+/// The registers of a CPU whose acknowledgments are not synchronized
 /// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)).
-/// `ICC_IAR1_EL1` is read apart from other accesses, and an interrupt that did not become active is
-/// none.
+/// `ICC_IAR1_EL1` is read at a distance from other accesses, and an interrupt that did not become
+/// active is reported as spurious.
 ///
-/// The distances are those of Linux (`gic_read_iar_cavium_thunderx`).
+/// The distances are taken from Linux (`gic_read_iar_cavium_thunderx`).
 #[derive(Clone, Copy, Debug)]
 pub struct SynchronisedAcknowledge<S>(S);
 
 impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
-    /// Over the CPU's registers.
+    /// Wraps the CPU's registers.
     pub const fn new(registers: S) -> Self {
         Self(registers)
     }
 
-    /// These implementations have 32 group priorities at most: one register tells which are active.
+    /// Acknowledges an interrupt, or returns a spurious INTID if none became active. A single
+    /// active-priority register suffices, because these implementations have at most 32 group
+    /// priorities.
     fn acknowledge(&self) -> u64 {
         let before = self.0.read(icc::AP1R0);
         barrier::eight_nops();

@@ -1,10 +1,10 @@
-//! Turning a CPU interface on, the first time and after a loss of power.
+//! Enabling a CPU interface, initially and after a loss of power.
 
 use crate::{ExceptionLevel, GicError, SystemRegisters};
 use gic_arch::Priority;
 use gic_arch::icc::{self, Ctlr, Igrpen, SysReg};
 
-/// The state that a CPU interface loses without power, the EOI mode among it.
+/// The state that a CPU interface loses with its power, including the EOI mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SavedCpuInterface {
     pub(super) mask: Priority,
@@ -14,12 +14,13 @@ pub struct SavedCpuInterface {
 }
 
 impl SavedCpuInterface {
-    /// Turns the CPU interface of the CPU that executes this on, as it was when
-    /// [`CpuInterface::save`](super::CpuInterface::save) read it. Interrupts that other software
-    /// left active do not count as running any more. Its redistributor is awake.
+    /// Enables the calling CPU's interface with the state that
+    /// [`CpuInterface::save`](super::CpuInterface::save) read. Clears the active priorities, so
+    /// that interrupts that other software left active no longer block others. The CPU's
+    /// redistributor must be awake.
     ///
     /// # Errors
-    /// [`GicError::NoSystemRegisters`].
+    /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
     pub fn restore<S: SystemRegisters>(self, registers: &S) -> Result<(), GicError> {
         enable_system_registers(registers)?;
         let has_group_0 = shows_all_priorities(registers);
@@ -44,8 +45,9 @@ impl SavedCpuInterface {
     }
 }
 
-/// `ICC_SRE_EL2` comes first: while its `SRE` is 0, `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2,
-/// `ICC_SRE_EL1`). Its `Enable` lets EL1 reach `ICC_SRE_EL1` without a trap.
+/// Enables system register access. `ICC_SRE_EL2` must be written first: while its `SRE` is 0,
+/// `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2, `ICC_SRE_EL1`). Its `Enable` lets EL1 access
+/// `ICC_SRE_EL1` without a trap.
 fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicError> {
     if registers.exception_level() == ExceptionLevel::El2 {
         let sre = registers.read(icc::SRE_EL2);
@@ -64,9 +66,9 @@ fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicE
     Ok(())
 }
 
-/// Returns true if this software sees all priorities and therefore owns Group 0: only one security
-/// state exists, or EL3 leaves the group to this software (`SCR_EL3.FIQ` is 0). A Non-secure view
-/// loses the lowest implemented bit of the mask. Changes the mask.
+/// Returns `true` if this software sees all priorities and therefore owns Group 0, because only one
+/// security state exists or EL3 leaves the group to this software (`SCR_EL3.FIQ` is 0). A
+/// Non-secure view drops the lowest implemented bit of the mask. Overwrites the mask.
 pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     let priority_bits = u32::from(registers.read(icc::CTLR).pri_bits_minus_one()) + 1;
     let lowest = 1_u8.checked_shl(8_u32.saturating_sub(priority_bits)).unwrap_or(1);

@@ -6,25 +6,25 @@ use crate::{GicError, SystemRegisters};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{Affinity, SgiId};
 
-/// SGIs go to Group 1 of the sender's security state. What the sender stored before is visible to
-/// the receiver.
+/// SGIs are sent to Group 1 of the sender's security state. The sender's earlier stores are visible
+/// to the receiver.
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Sends an SGI to one PE, which may be this one.
     ///
     /// # Errors
-    /// [`GicError::SgiOutOfReach`].
+    /// [`GicError::SgiOutOfReach`] if this distributor or CPU interface cannot address the PE.
     pub fn send(&self, sgi: SgiId, target: Affinity) -> Result<(), GicError> {
         self.check_reach([target])?;
         self.registers.write(icc::SGI1R, Sgi::to(sgi.get(), target));
         Ok(())
     }
 
-    /// Sends an SGI to several PEs. Neighbours in `targets` that one register write can reach share
-    /// it: the same Aff3, Aff2 and Aff1, and the same sixteen of Aff0. Ascending order needs the
-    /// fewest.
+    /// Sends an SGI to several PEs. Consecutive `targets` share a register write if they have the
+    /// same Aff3, Aff2 and Aff1 and their Aff0 lies in the same range of sixteen. Ascending order
+    /// needs the fewest writes.
     ///
     /// # Errors
-    /// [`GicError::SgiOutOfReach`]: none is sent then.
+    /// [`GicError::SgiOutOfReach`] if a PE cannot be addressed; in this case no SGI is sent.
     pub fn send_to(
         &self,
         sgi: SgiId,
@@ -52,14 +52,13 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Ok(())
     }
 
-    /// Sends an SGI to all PEs but this one.
+    /// Sends an SGI to all PEs except this one.
     pub fn send_to_others(&self, sgi: SgiId) {
         self.registers.write(icc::SGI1R, Sgi::new().with_intid(sgi.get()).with_all_but_self(true));
     }
 
-    /// Can both the distributor and this CPU interface reach all of them? The interface is asked
-    /// only if one of them needs more than every implementation has: reading `ICC_CTLR_EL1` may
-    /// trap.
+    /// Checks that both the distributor and this CPU interface can address all targets. Reads
+    /// `ICC_CTLR_EL1`, which may trap, only if a target needs an optional feature.
     fn check_reach(&self, targets: impl IntoIterator<Item = Affinity>) -> Result<(), GicError> {
         let mut reach = None;
         for target in targets.into_iter().filter(|target| SgiReach::NONE.check(*target).is_err()) {

@@ -1,10 +1,10 @@
-//! The PEs that an SGI reaches, by the distributor and the CPU interface.
+//! The PEs that an SGI can reach through the distributor and the CPU interface.
 
 use crate::GicError;
 use gic_arch::icc::Ctlr;
 use gic_arch::{Affinity, gicd};
 
-/// The affinities that an SGI can name.
+/// Range of affinities to which an SGI can be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SgiReach {
     range_selector: bool,
@@ -13,7 +13,7 @@ pub(super) struct SgiReach {
 
 impl SgiReach {
     pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
-    /// The least that every implementation has.
+    /// The range that every implementation supports.
     pub(super) const NONE: Self = Self { range_selector: false, aff3: false };
 
     pub(super) fn of_interface(control: Ctlr) -> Self {

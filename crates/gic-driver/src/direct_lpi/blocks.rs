@@ -1,4 +1,4 @@
-//! Allocating and freeing LPIs.
+//! Allocation and freeing of LPIs.
 
 use super::DirectLpi;
 use super::records::CpuSet;
@@ -12,12 +12,12 @@ use core::ops::Range;
 use gic_arch::{IntId, Lpi};
 use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, Shape};
 
-/// INTIDs that PCI MSI's 16 data bits can hold. They are kept for those who need them as long as
-/// there are others.
+/// Limit of INTIDs that fit the 16 data bits of PCI MSI. These INTIDs are reserved for endpoints
+/// that need them as long as other INTIDs are free.
 const SHORT: u32 = 1 << 16;
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// [`MsiParent::allocate`](msi_types::MsiParent::allocate).
+    /// Implements [`MsiParent::allocate`](msi_types::MsiParent::allocate).
     ///
     /// Context: task; may sleep.
     pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
@@ -34,9 +34,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         if initially == Initially::Unmasked {
             block.lpis().for_each(|lpi| self.enable_unpublished(lpi));
         }
-        // The records were inserted before the CPU is checked again: a CPU that leaves now sees
-        // them. Redistributors at which a previous owner's messages arrived may have cached other
-        // configurations.
+        // The records must be inserted before the CPU is checked again, so that a CPU that goes
+        // offline now finds them. Redistributors at which a previous owner's messages arrived may
+        // have cached old configurations.
         let caches = unowned.with(cpu);
         let caches = self.gic().cpus().filter(|cpu| caches.contains(*cpu));
         let ready = self
@@ -52,7 +52,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// [`MsiParent::free`](msi_types::MsiParent::free).
+    /// Implements [`MsiParent::free`](msi_types::MsiParent::free).
     ///
     /// Context: task; may sleep.
     pub(super) fn free_block(&self, block: &HwIrqBlock) {
@@ -66,7 +66,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.free_lpis(LpiBlock { first, count: block.count() });
     }
 
-    /// LPIs that the endpoint's data can name, the others first if it can name all.
+    /// Allocates LPIs that fit the endpoint's data. If all fit, allocates those beyond 16 bits
+    /// first.
     fn allocate_lpis(
         &self,
         count: NonZeroU16,
@@ -96,8 +97,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         })
     }
 
-    /// Makes the LPIs the new owner's, with nothing pending: an earlier owner's device may have
-    /// sent a message after the LPI was freed. Returns the redistributors at which that was
+    /// Inserts the new owner's records and clears the LPIs, because an earlier owner's device may
+    /// have sent messages after an LPI was freed. Returns the redistributors at which this was
     /// possible.
     fn insert(&self, block: LpiBlock, request: &BlockRequest) -> CpuSet {
         let mut everywhere = CpuSet::NONE;
@@ -130,16 +131,16 @@ impl<P: GicPlatform> DirectLpi<P> {
         everywhere
     }
 
-    /// Without an invalidation, which follows.
+    /// Enables an LPI without an invalidation, which the caller must perform afterwards.
     fn enable_unpublished(&self, lpi: Lpi) {
         if self.redistributors.gic().lpis().enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
         }
     }
 
-    /// Disables and clears the LPIs, then frees them. An LPI whose redistributor does not answer
-    /// stays allocated for ever, and one whose redistributor sleeps until that wakes. Else its next
-    /// owner might get a message of this one's device.
+    /// Disables and clears the LPIs, then frees them. An LPI stays allocated until a sleeping
+    /// redistributor wakes, and forever if a redistributor does not complete an invalidation.
+    /// Otherwise its next owner might receive a message from this owner's device.
     fn free_lpis(&self, block: LpiBlock) {
         for lpi in block.lpis() {
             let mark = |record: &mut Record| {
@@ -147,8 +148,8 @@ impl<P: GicPlatform> DirectLpi<P> {
                 record.deferred = Deferred::Free(cached_at);
                 cached_at
             };
-            // Marked before it is cleared: a redistributor that is missed now clears it when it
-            // wakes.
+            // Mark the LPI before clearing it, so that it is also cleared at a redistributor that
+            // is missed now and wakes later.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
             if self.redistributors.gic().lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
@@ -158,7 +159,7 @@ impl<P: GicPlatform> DirectLpi<P> {
                 .invalidate(cached_at.iter(), LpiBlock::one(lpi))
                 .and_then(|()| {
                     let missed = cached_at.filter(|cpu| !self.redistributors.clear_at(cpu, lpi));
-                    // Early revisions of the architecture have SYNCR cover what was cleared, too.
+                    // In early revisions of the architecture, SYNCR also covers clears.
                     self.redistributors
                         .invalidate(cached_at.iter(), LpiBlock::one(lpi))
                         .map(|()| missed)
@@ -173,8 +174,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Frees an LPI whose owner freed it, unless it has to be cleared at a redistributor that is
-    /// still `missed`.
+    /// Returns an LPI that its owner freed to the allocator, unless it still has to be cleared at a
+    /// redistributor for which `missed` returns `true`.
     pub(super) fn free_if_cleared(&self, lpi: Lpi, missed: impl Fn(Cpu) -> bool) {
         let done = self.records.update(self.platform(), lpi, |record| {
             let Deferred::Free(left) = record.deferred else { return false };

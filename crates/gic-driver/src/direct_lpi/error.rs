@@ -1,30 +1,30 @@
-//! Errors of taking direct LPIs into use.
+//! Errors of the setup of direct LPIs.
 
 use crate::lpi::LpiError;
 use msi_types::MsiError;
 
-/// Reasons to refuse direct LPIs.
+/// The reason why direct LPIs cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectLpiError {
-    /// There are no LPIs at all.
+    /// The GIC has no usable LPIs.
     #[error(transparent)]
     Lpi(#[from] LpiError),
-    /// A redistributor has no `GICR_SETLPIR` and its kin (`GICR_TYPER.DirectLPI` = 0): firmware
-    /// describes Direct LPIs on hardware that has none.
+    /// A redistributor lacks `GICR_SETLPIR` and the related registers (`GICR_TYPER.DirectLPI` = 0):
+    /// firmware describes Direct LPIs on hardware that does not support them.
     #[error(
-        "redistributor@{address:x} has no Direct LPIs (GICR_TYPER.DirectLPI is 0), which firmware \
-         describes"
+        "redistributor@{address:x}: firmware describes Direct LPIs, but the hardware does not \
+         support them (GICR_TYPER.DirectLPI is 0)"
     )]
     NotDirect {
-        /// Its RD_base.
+        /// Physical address of its RD_base.
         address: u64,
     },
     /// No CPU has a redistributor.
     #[error("no CPU has a redistributor")]
     NoRedistributors,
-    /// There is no memory for what is known of each LPI and CPU.
-    #[error("no memory for direct LPIs")]
+    /// The allocation of the records of LPIs and CPUs failed.
+    #[error("out of memory for the records of direct LPIs")]
     NoMemory,
     /// A redistributor failed.
     #[error(transparent)]

@@ -1,5 +1,5 @@
-//! CPU hotplug: LPIs that are pending at an off-going CPU become pending at their targets, none is
-//! lost.
+//! CPU hotplug. LPIs that are pending at a CPU that goes offline become pending at their targets,
+//! so that none is lost.
 
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
@@ -12,35 +12,36 @@ use msi_types::{Cpu, HwIrq, MsiError};
 /// The result of [`DirectLpi::cpu_on`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOn {
-    /// LPIs that were made pending because it cannot be known whether they were: handlers may run
-    /// once more than devices sent.
+    /// Number of LPIs that were made pending because their earlier pending state is unknown. Their
+    /// handlers may run once more than devices sent messages.
     pub redelivered: u32,
 }
 
 /// The result of [`DirectLpi::cpu_off`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOff {
-    /// LPIs that were pending at the CPU, and are pending at their targets now.
+    /// Number of LPIs that were pending at the CPU and are now pending at their targets.
     pub carried: u32,
-    /// LPIs that were made pending at their targets because it cannot be known whether they were
-    /// pending at the CPU. Handlers may run once more than devices sent.
+    /// Number of LPIs that were made pending at their targets because their pending state at the
+    /// CPU is unknown. Their handlers may run once more than devices sent messages.
     pub redelivered: u32,
     /// Number of vectors whose messages still target the CPU, because they were not moved. Messages
-    /// that arrive while it is off stay pending at its redistributor, as long as that keeps its
-    /// power.
+    /// that arrive while the CPU is off stay pending at its redistributor, as long as the
+    /// redistributor keeps its power.
     pub stranded: u32,
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Makes a CPU take LPIs, after [`Gic::cpu_on`](crate::Gic::cpu_on). That call, like
-    /// [`Gic::resume`](crate::Gic::resume), returned the fate of LPIs that were pending there
-    /// ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may have cached
-    /// old configurations, so all of them are invalidated. May be called on any CPU.
+    /// Makes a CPU take LPIs. Must be called after [`Gic::cpu_on`](crate::Gic::cpu_on) or
+    /// [`Gic::resume`](crate::Gic::resume), which return the fate of LPIs that were pending at the
+    /// redistributor ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may
+    /// have cached old configurations, so all of them are invalidated. May be called on any CPU.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`MsiError::NotReachable`] if its LPIs are not enabled; [`MsiError::Controller`].
+    /// [`MsiError::NotReachable`] if LPIs are not enabled at its redistributor;
+    /// [`MsiError::Controller`] if the redistributor does not complete the invalidation.
     pub fn cpu_on(&self, cpu: Cpu, pending: PendingLpis) -> Result<CpuOn, MsiError> {
         if !self.redistributors.takes_lpis(cpu) {
             return Err(MsiError::NotReachable(cpu, "its LPIs are not enabled"));
@@ -74,14 +75,15 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Vectors whose messages still target the CPU are handed to `stranded`, which is called with
     /// interrupts masked and must not call the driver.
     ///
-    /// With `GICR_CTLR.CES`, LPIs are disabled there, and its pending table lists those to carry
-    /// over. Without, every LPI that may be pending is made pending at its target, and counted.
-    /// LPIs stay enabled if messages still go there.
+    /// With `GICR_CTLR.CES`, LPIs are disabled at the redistributor, and its pending table shows
+    /// which LPIs to carry over. Without it, or if messages still target the CPU, LPIs stay
+    /// enabled. In this case every LPI that was moved away from the CPU and may still be pending
+    /// there is made pending at its target, and counted.
     ///
     /// # Errors
-    /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if another user keeps
-    /// using its registers. In the latter case, too, no LPI is lost, but its redistributor must not
-    /// be put to sleep yet.
+    /// [`MsiError::NotReachable`] if the CPU does not take LPIs; [`MsiError::Controller`] if
+    /// another user keeps using the redistributor's registers. In the latter case no LPI is lost
+    /// either, but the redistributor must not be put to sleep yet.
     pub fn cpu_off(&self, cpu: Cpu, stranded: impl FnMut(HwIrq)) -> Result<CpuOff, MsiError> {
         self.redistributors.check_accepts(cpu)?;
         let access = self
@@ -120,8 +122,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(())
     }
 
-    /// Clears LPIs without an owner at a redistributor that slept, and frees those that waited for
-    /// it.
+    /// Clears LPIs without an owner at a redistributor that was asleep, and frees the LPIs that
+    /// waited for it.
     fn clear_unowned(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -153,11 +155,11 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     /// Disables LPIs at a redistributor, and makes its pending LPIs pending at their targets.
-    /// `None` if it is unknown which LPIs were pending.
+    /// Returns their number, or `None` if it is unknown which LPIs were pending.
     ///
     /// The access is closed first: a redistributor whose LPIs are disabled ignores `GICR_CLRLPIR`
-    /// and may have written its pending table already. A concurrent clear must be missed rather
-    /// than count as done, so that a freed LPI is not reused before the table was emptied.
+    /// and may have written its pending table already. A concurrent clear must therefore count as
+    /// missed rather than done, so that a freed LPI is not reused before the table is emptied.
     fn carry(&self, cpu: Cpu, access: &RegisterAccess) -> Option<u32> {
         let redistributor = self.gic().redistributor_frames(cpu).ok()?;
         if !redistributor.can_disable_lpis() || self.close(cpu, access).is_err() {
@@ -209,7 +211,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         owned == Some(true)
     }
 
-    /// Makes LPIs pending at their targets that may be pending here.
+    /// Makes LPIs that may be pending at `cpu`, after they were moved away from it, pending at
+    /// their targets. Returns their number.
     fn redeliver(&self, cpu: Cpu) -> u32 {
         let mut redelivered = 0;
         self.records.for_each(self.platform(), |lpi, record| {

@@ -8,14 +8,14 @@ use gic_arch::Lpi;
 use msi_types::{Cpu, Fit, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move).
+    /// Implements [`MsiParent::begin_move`](msi_types::MsiParent::begin_move).
     ///
     /// Context: task; may sleep.
     ///
-    /// Everything that can be refused is refused before anything changes: an address that the
-    /// endpoint cannot hold, or cannot take in one store. The new CPU is recorded first, and its
-    /// redistributor invalidated second. A mask that starts later invalidates there itself, and a
-    /// mask that started earlier has already stored its configuration.
+    /// All checks precede the first change, including those for an address that the endpoint cannot
+    /// hold or cannot update in a single store. The move records the new CPU before it invalidates
+    /// at its redistributor: a mask that starts later also invalidates there, and a mask that
+    /// started earlier has already stored its configuration.
     pub(super) fn prepare_move(&self, hwirq: HwIrq, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
@@ -36,8 +36,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         let new = self.redistributors.message(to, block.first)?;
         check_rewrite(fit, self.redistributors.message(from, block.first)?, new)?;
         self.mark_moving(block, from, to)?;
-        // A CPU that leaves from now on sees this move in the records; it is looked for one that
-        // left just before.
+        // A CPU that goes offline from now on finds this move in the records. Check for a CPU that
+        // went offline just before.
         let ready = self
             .redistributors
             .check_accepts(to)
@@ -51,12 +51,12 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// [`MsiParent::end_move`](msi_types::MsiParent::end_move).
+    /// Implements [`MsiParent::end_move`](msi_types::MsiParent::end_move).
     ///
     /// Context: task; may sleep.
     ///
-    /// The LPI may be pending at a CPU that the message no longer names, or named temporarily. It
-    /// is delivered there.
+    /// The LPI may be pending at a CPU that the message no longer names, or named only temporarily.
+    /// It is delivered at that CPU.
     pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         if moved.message.is_none() {
             return Ok(());
@@ -83,7 +83,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(())
     }
 
-    /// Marks the group as moving, unless it is, or has moved. Its first member decides.
+    /// Marks the group as moving. Fails if it is already moving, or has been moved since `from` was
+    /// read; the record of its first member decides.
     fn mark_moving(&self, block: LpiBlock, from: Cpu, to: Cpu) -> Result<(), MsiError> {
         let first = self.records.update(self.platform(), block.first, |record| {
             let idle = record.moving.is_none() && record.target == from;
@@ -96,11 +97,11 @@ impl<P: GicPlatform> DirectLpi<P> {
             return Err(self.redistributors.fault_at(
                 to,
                 "move",
-                "a move of this LPI is under way",
+                "this LPI is already being moved",
             ));
         }
         self.each(block, |lpi, record| {
-            // It may become pending at one CPU more.
+            // The LPI may become pending at another CPU.
             if !record.previous.has_room_for(to) {
                 self.resend_from(record.previous.iter(), lpi, record);
             }
@@ -116,8 +117,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 }
 
-/// Can the endpoint go from one message to the other without a moment in which it holds half of
-/// each? Its data, the INTID, stays.
+/// Checks that the endpoint can replace one message by the other without holding a mixture of both
+/// in between. The data, which is the INTID, does not change.
 fn check_rewrite(fit: Fit, old: MsiMessage, new: MsiMessage) -> Result<(), MsiError> {
     fit.check(new)?;
     let possible = match fit.rewrite {

@@ -1,4 +1,4 @@
-//! Direct LPIs as the parent of devices. There is nothing to know about a device.
+//! Direct LPIs as an MSI parent, which needs no per-device state.
 
 use super::DirectLpi;
 use crate::GicPlatform;
@@ -10,12 +10,12 @@ use msi_types::{
     Properties, Property, RequesterId, Tier,
 };
 
-/// The reason that an IOMMU cannot isolate a device: the doorbell's page holds the redistributor's
-/// controls.
+/// The reason why an IOMMU cannot isolate a device: the doorbell's page contains control registers
+/// of the redistributor.
 const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)";
 
-/// [`is_pending`](MsiParent::is_pending) stays `None`: `GICR_SETLPIR` and `GICR_CLRLPIR` are
-/// write-only, and the pending table is undefined while LPIs are enabled.
+/// [`is_pending`](MsiParent::is_pending) always returns `None`, because `GICR_SETLPIR` and
+/// `GICR_CLRLPIR` are write-only and the pending table is undefined while LPIs are enabled.
 impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(PAGE))

@@ -1,5 +1,5 @@
-//! Records of allocated LPIs: the target of the message, and the CPUs where it may be pending. A
-//! record changes under its own lock alone.
+//! Records of allocated LPIs: the target of an LPI's message, and the CPUs at which the LPI may be
+//! pending. Each record has its own lock, and changes only with that lock held.
 
 use super::resend::ResendReason;
 use crate::GicPlatform;
@@ -10,7 +10,7 @@ use gic_arch::Lpi;
 use msi_types::{Cpu, Fit};
 use spin::Once;
 
-/// LPIs per chunk of memory.
+/// Number of LPIs per chunk of memory.
 const CHUNK: usize = 256;
 
 /// An allocated LPI.
@@ -20,82 +20,83 @@ pub(super) struct Record {
     pub(super) target: Cpu,
     /// The CPU that its message will name, between `begin_move` and `end_move`.
     pub(super) moving: Option<Cpu>,
-    /// The CPUs that its message named before, at which it may still be pending.
+    /// Earlier targets of its message, at which it may still be pending.
     pub(super) previous: PreviousTargets,
-    /// The first LPI of its group, which moves together.
+    /// The first LPI of its group, which must be moved as a whole.
     pub(super) first: Lpi,
-    /// LPIs in the group.
+    /// Number of LPIs in the group.
     pub(super) count: NonZeroU16,
     /// Limits of the endpoint's message registers, and the way they are rewritten.
     pub(super) fit: Fit,
+    /// Work that waits for a sleeping redistributor.
     pub(super) deferred: Deferred,
-    /// Sleeping redistributors at which it may be pending for an earlier owner: it is cleared there
+    /// Sleeping redistributors at which it may be pending for an earlier owner. It is cleared there
     /// when they wake.
     pub(super) stale: CpuSet,
 }
 
 impl Record {
-    /// The redistributors at which it may be pending.
+    /// Returns the redistributors at which it may be pending.
     pub(super) fn cached_at(&self) -> CachedAt {
         CachedAt::new(self.target, self.moving, self.previous)
     }
 
-    /// Returns true if its messages go to the CPU, or are about to.
+    /// Returns `true` if its messages target the CPU, or are about to.
     pub(super) fn is_bound_for(&self, cpu: Cpu) -> bool {
         !self.is_freed() && (self.target == cpu || self.moving == Some(cpu))
     }
 
-    /// Returns true if its owner freed it, and it must be cleared at the CPU before it is reused.
+    /// Returns `true` if its owner freed it, and it must be cleared at the CPU before it is reused.
     pub(super) fn waits_for(&self, cpu: Cpu) -> bool {
         matches!(self.deferred, Deferred::Free(left) if left.contains(cpu))
     }
 
-    /// Returns true if it may be pending at the CPU for an earlier owner, and not for this one.
+    /// Returns `true` if it may be pending at the CPU for an earlier owner, and not for this one.
     pub(super) fn is_stale_at(&self, cpu: Cpu) -> bool {
         self.stale.contains(cpu) && !self.cached_at().contains(cpu)
     }
 
-    /// Returns true if its owner freed it.
+    /// Returns `true` if its owner freed it.
     pub(super) const fn is_freed(&self) -> bool {
         matches!(self.deferred, Deferred::Free(_))
     }
 }
 
-/// Work for the time when a sleeping redistributor is awake.
+/// Work that is deferred until a sleeping redistributor wakes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Deferred {
     Nothing,
-    /// The LPI becomes pending at its target, for this reason.
+    /// The LPI must be made pending at its target, for this reason.
     SetPending(ResendReason),
-    /// The LPI is freed once it was cleared at these redistributors.
+    /// The LPI must be freed after it has been cleared at these redistributors.
     Free(CachedAt),
 }
 
 struct RecordSlot {
     record: Option<Record>,
-    /// Redistributors at which it may be pending without an owner: devices of earlier owners sent
-    /// messages there.
+    /// Redistributors at which the LPI may be pending without an owner, because they were targets
+    /// of earlier owners' messages.
     unowned: CpuSet,
 }
 
 type RecordLock = IrqLock<RecordSlot>;
 
-/// Records by LPI. Their memory is allocated in chunks, when LPIs are first allocated.
+/// The records of all LPIs. Their memory is allocated in chunks, when LPIs are first allocated.
 pub(super) struct Records {
     chunks: Vec<Once<Vec<RecordLock>>>,
-    /// The CPUs at which an LPI may be pending before its first owner.
+    /// The CPUs at which an LPI may be pending before it has had an owner.
     unowned: CpuSet,
 }
 
 impl Records {
-    /// For the `count` lowest LPIs. Before their first owner, they may be pending at the CPUs of
-    /// `unowned`. `None` if there is no memory.
+    /// Creates the records of the `count` lowest LPIs. Before they have an owner, they may be
+    /// pending at the CPUs in `unowned`. Returns `None` if memory is exhausted.
     pub(super) fn new(count: u32, unowned: CpuSet) -> Option<Self> {
         let chunks = filled((count as usize).div_ceil(CHUNK), Once::new)?;
         Some(Self { chunks, unowned })
     }
 
-    /// Allocates the memory for an LPI's record; `false` if there is none.
+    /// Allocates the memory for an LPI's record. Returns `false` if memory is exhausted.
     ///
     /// Context: task; may sleep.
     pub(super) fn reserve(&self, lpi: Lpi) -> bool {
@@ -104,8 +105,9 @@ impl Records {
         self.chunks.get(locate(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
-    /// Adds an LPI whose [memory](Self::reserve) must have been reserved. Returns the CPUs where it
-    /// may be pending without an owner, at which it is [stale](Record::stale).
+    /// Adds the record of an LPI, whose memory must have been [reserved](Self::reserve). Returns
+    /// the CPUs at which the LPI may be pending for an earlier owner, which are also the record's
+    /// [`stale`](Record::stale) CPUs.
     ///
     /// Context: any.
     pub(super) fn insert<P: GicPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
@@ -116,7 +118,7 @@ impl Records {
         })
     }
 
-    /// Removes an LPI and returns its record.
+    /// Removes and returns the record of an LPI.
     ///
     /// Context: any.
     pub(super) fn remove<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
@@ -128,14 +130,14 @@ impl Records {
         })
     }
 
-    /// Returns a copy of the record; `None` if the LPI is not allocated.
+    /// Returns a copy of the record, or `None` if the LPI is not allocated.
     ///
     /// Context: any.
     pub(super) fn get<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.update(platform, lpi, |record| *record)
     }
 
-    /// Changes the record.
+    /// Calls `change` with the record of an LPI, and returns its result.
     ///
     /// Context: any.
     pub(super) fn update<P: GicPlatform, R>(
@@ -147,7 +149,7 @@ impl Records {
         self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
-    /// Calls `look` with each record; records that are added or removed concurrently may be missed.
+    /// Calls `look` with each record. May miss records that are added or removed concurrently.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub(super) fn for_each<P: GicPlatform>(
@@ -174,7 +176,7 @@ impl Records {
     }
 }
 
-/// As many as that; `None` if there is no memory.
+/// Returns a vector of `count` items, or `None` if memory is exhausted.
 fn filled<T>(count: usize, new: impl FnMut() -> T) -> Option<Vec<T>> {
     let mut items = Vec::new();
     items.try_reserve_exact(count).ok()?;
@@ -214,16 +216,16 @@ impl LpiBlock {
     }
 }
 
-/// CPUs that a vector left, at each of which it may still be pending.
+/// Maximum number of earlier targets at which a vector may still be pending.
 const PREVIOUS: usize = 3;
 
-/// The CPUs that an LPI's message named before: few, so that masking costs the same on machines of
-/// every size.
+/// Earlier targets of an LPI's message. Their number is limited, so that the cost of masking does
+/// not depend on the size of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
 
 impl PreviousTargets {
-    /// `true` if one more finds room.
+    /// Returns `true` if the CPU is already recorded or can be added.
     pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
         self.contains(cpu) || self.0.contains(&None)
     }
@@ -250,7 +252,8 @@ impl PreviousTargets {
     }
 }
 
-/// Redistributors at which an LPI may be pending, and whose copies of its configuration count.
+/// Redistributors at which an LPI may be pending, and at which cached copies of its configuration
+/// matter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CachedAt {
     ends: [Option<Cpu>; 2],
@@ -258,14 +261,14 @@ pub(super) struct CachedAt {
 }
 
 impl CachedAt {
-    /// The redistributors of these CPUs, each once.
+    /// Creates the set of these CPUs' redistributors, without duplicates.
     pub(super) fn new(target: Cpu, moving: Option<Cpu>, mut previous: PreviousTargets) -> Self {
         let ends = [Some(target), moving.filter(|cpu| *cpu != target)];
         ends.into_iter().flatten().for_each(|cpu| previous.remove(cpu));
         Self { ends, previous }
     }
 
-    /// Those for which `keep` says so.
+    /// Returns the redistributors for which `keep` returns `true`.
     pub(super) fn filter(self, keep: impl Fn(Cpu) -> bool) -> Self {
         let filter = |cpu: Option<Cpu>| cpu.filter(|cpu| keep(*cpu));
         Self { ends: self.ends.map(filter), previous: PreviousTargets(self.previous.0.map(filter)) }
@@ -284,12 +287,12 @@ impl CachedAt {
     }
 }
 
-/// CPUs that can be told apart.
+/// Number of CPUs that a set can distinguish.
 const BITS: u32 = u64::BITS;
 
-/// A set of CPUs that is never too small. CPUs whose numbers are equal modulo 64 stand for each
-/// other. Machines of up to 64 CPUs have it exact; larger ones clear an LPI at a few more
-/// redistributors than needed.
+/// A set that may contain more CPUs than were added, but never fewer. CPUs whose numbers are equal
+/// modulo 64 are not distinguished. The set is exact for machines with up to 64 CPUs; on larger
+/// ones the driver clears an LPI at a few more redistributors than necessary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CpuSet(u64);
 
@@ -299,22 +302,23 @@ impl CpuSet {
     /// Every CPU.
     pub(super) const ALL: Self = Self(u64::MAX);
 
-    /// With one more.
+    /// Returns the set with a CPU added.
     pub(super) const fn with(self, cpu: Cpu) -> Self {
         Self(self.0 | Self::only(cpu).0)
     }
 
-    /// Without one, if `cpus` CPUs are few enough to tell it from all others.
+    /// Returns the set with a CPU removed, if the machine's number of CPUs, `cpus`, is small enough
+    /// to distinguish it from all others.
     pub(super) const fn without(self, cpu: Cpu, cpus: usize) -> Self {
         if cpus <= BITS as usize { Self(self.0 & !Self::only(cpu).0) } else { self }
     }
 
-    /// The CPUs of either set.
+    /// Returns the union of both sets.
     pub(super) const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// `true` if it has this CPU.
+    /// Returns `true` if the set may contain this CPU.
     pub(super) const fn contains(self, cpu: Cpu) -> bool {
         self.0 & Self::only(cpu).0 != 0
     }
@@ -341,7 +345,7 @@ mod tests {
             let rest = all.without(Cpu::new(out), machine as usize);
             for cpu in cpus.iter().filter(|cpu| **cpu < machine) {
                 prop_assert!(all.contains(Cpu::new(*cpu)) && CpuSet::ALL.contains(Cpu::new(*cpu)));
-                prop_assert!(*cpu == out || rest.contains(Cpu::new(*cpu)), "{cpu} left with {out}");
+                prop_assert!(*cpu == out || rest.contains(Cpu::new(*cpu)), "{cpu} lost with {out}");
             }
         }
 

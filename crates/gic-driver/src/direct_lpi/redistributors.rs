@@ -1,5 +1,5 @@
-//! The redistributors as Direct LPIs use them: their registers (IHI 0069 §12.11: `GICR_SETLPIR`,
-//! `GICR_CLRLPIR`), and invalidations. Registers of a redistributor that sleeps are not used.
+//! The redistributors' registers for Direct LPIs (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`)
+//! and their invalidations. Registers of a sleeping redistributor are not accessed.
 
 use super::error::DirectLpiError;
 use super::records::LpiBlock;
@@ -12,18 +12,18 @@ use doorbell_fallible::try_collect;
 use gic_arch::{Lpi, gicr};
 use msi_types::{ControllerFault, Cpu, MsiError, MsiMessage};
 
-/// From so many LPIs on, one invalidation covers all instead of one each.
+/// Minimum number of LPIs for which one invalidation of all LPIs replaces an invalidation of each.
 const BULK: u16 = 16;
 
 /// The redistributors, and the permissions to use their registers.
 pub(super) struct DirectRedistributors<P: GicPlatform> {
     gic: GicWithLpis<P>,
-    /// By CPU.
+    /// Permissions, indexed by CPU.
     access: Vec<RegisterAccess>,
 }
 
 impl<P: GicPlatform> DirectRedistributors<P> {
-    /// Takes the redistributors of a GIC, all of which must have Direct LPIs.
+    /// Creates the access to the redistributors of a GIC, all of which must support Direct LPIs.
     pub(super) fn new(gic: GicWithLpis<P>) -> Result<Self, DirectLpiError> {
         let mut found = 0;
         for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
@@ -47,7 +47,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         self.gic.platform()
     }
 
-    /// Uses a CPU's registers, unless its redistributor sleeps or is about to.
+    /// Calls `f` with the registers of a CPU's redistributor. Returns `None` if it is asleep or
+    /// about to sleep.
     pub(super) fn at<R>(
         &self,
         cpu: Cpu,
@@ -71,7 +72,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         if self.accepts(cpu) {
             Ok(())
         } else {
-            Err(MsiError::NotReachable(cpu, "its LPIs are off"))
+            Err(MsiError::NotReachable(cpu, "LPIs are off at its redistributor"))
         }
     }
 
@@ -92,19 +93,19 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         })
     }
 
-    /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without
-    /// redistributor.
+    /// Returns the doorbell of a CPU, which is the physical address of its `GICR_SETLPIR`, or
+    /// `None` if the CPU has no redistributor.
     pub(super) fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
         Some(DirectLpiRegisters::of(redistributor)?.doorbell())
     }
 
-    /// All doorbells, to be mapped into an IOMMU's domain.
+    /// Returns all doorbells.
     pub(super) fn doorbells(&self) -> impl Iterator<Item = u64> {
         self.gic.cpus().filter_map(|cpu| self.doorbell(cpu))
     }
 
-    /// The message that makes an LPI pending at a CPU.
+    /// Returns the message that makes an LPI pending at a CPU.
     pub(super) fn message(&self, cpu: Cpu, lpi: Lpi) -> Result<MsiMessage, MsiError> {
         let address =
             self.doorbell(cpu).ok_or(MsiError::NotReachable(cpu, "it has no redistributor"))?;
@@ -147,7 +148,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         self.run_at(cpu, core::iter::once(Invalidation::All))
     }
 
-    /// Makes an LPI not pending at one redistributor; `false` if that sleeps.
+    /// Clears the pending state of an LPI at one redistributor. Returns `false` if the
+    /// redistributor is asleep.
     pub(super) fn clear_at(&self, cpu: Cpu, lpi: Lpi) -> bool {
         self.at(cpu, |registers| registers.clear(lpi)).is_some()
     }
@@ -162,15 +164,15 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     }
 }
 
-/// These registers of one redistributor. Having it proves that they exist.
+/// The Direct LPI registers of one redistributor. A value of this type proves that they exist.
 #[derive(Debug)]
 pub(super) struct DirectLpiRegisters<'a, M> {
     redistributor: &'a Redistributor<M>,
 }
 
 impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
-    /// `None` where `GICR_TYPER.DirectLPI` is 0: whatever is at their offsets then is not to be
-    /// touched.
+    /// Returns `None` if `GICR_TYPER.DirectLPI` is 0, in which case their offsets must not be
+    /// accessed.
     pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {
         redistributor.typer().direct_lpi().then_some(Self { redistributor })
     }
@@ -179,23 +181,24 @@ impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
         self.redistributor
     }
 
-    /// Physical address of `GICR_SETLPIR`.
+    /// Returns the physical address of `GICR_SETLPIR`.
     pub(super) fn doorbell(&self) -> u64 {
         self.redistributor.address() + u64::from(gicr::SETLPIR.offset())
     }
 
-    /// Makes an LPI pending here. No effect if it is.
+    /// Makes an LPI pending at this redistributor. Has no effect if it is already pending.
     pub(super) fn set(&self, lpi: Lpi) {
         self.redistributor.mmio().write(gicr::SETLPIR, value(lpi));
     }
 
-    /// Makes an LPI not pending here. No effect if it is not.
+    /// Clears the pending state of an LPI at this redistributor. Has no effect if it is not
+    /// pending.
     pub(super) fn clear(&self, lpi: Lpi) {
         self.redistributor.mmio().write(gicr::CLRLPIR, value(lpi));
     }
 }
 
-/// The `pINTID` field; all others are zero for physical LPIs.
+/// Returns the register value for an LPI in `pINTID`. The other fields are zero for physical LPIs.
 fn value(lpi: Lpi) -> u64 {
     lpi.get().into()
 }

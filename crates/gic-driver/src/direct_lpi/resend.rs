@@ -1,5 +1,5 @@
-//! LPIs that the driver itself makes pending. Each is reported to a [`ResendObserver`], which
-//! compares handler runs with messages: a seam for tests, hidden from the documentation.
+//! LPIs that the driver itself makes pending. Each is reported to a [`ResendObserver`], with which
+//! tests compare handler runs with messages. Hidden from the documentation.
 
 use msi_types::{Cpu, HwIrq};
 
@@ -10,31 +10,33 @@ pub struct Resend {
     pub hwirq: HwIrq,
     /// The CPU at which it becomes pending.
     pub cpu: Cpu,
-    /// The reason, which tells if its handler may run more often.
+    /// The reason, which determines whether its handler may run more often.
     pub reason: ResendReason,
 }
 
-/// Reasons to make an LPI pending, the more certain ones first.
+/// The reason why the driver makes an LPI pending, in order of decreasing certainty.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ResendReason {
-    /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) asked for it.
+    /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) requested it.
     Requested,
-    /// It was pending at a CPU that left, and is not any more: its handler runs as often as before.
+    /// It was pending at a CPU that went offline, and no longer is. Its handler does not run more
+    /// often.
     Carried,
-    /// It cannot be known whether it was pending at a CPU that left or lost its power. The same
-    /// holds for the CPUs from which it was moved, when these became many. Its handler may run once
-    /// more than its device sent.
+    /// It is unknown whether it was pending at a CPU that went offline or lost its power, or at one
+    /// of its earlier targets that are no longer recorded. Its handler may run once more than its
+    /// device sent messages.
     Unknowable,
 }
 
-/// Observes each LPI that the driver makes pending; the driver makes none pending without a call.
+/// Observer of each LPI that the driver makes pending. The driver makes no LPI pending without a
+/// call.
 ///
-/// Both are called in any context, with the lock of the LPI's record held and interrupts masked.
-/// They must not call the driver.
+/// Both methods may be called in any context, with the lock of the LPI's record held and interrupts
+/// masked. They must not call the driver.
 pub trait ResendObserver: Send + Sync {
-    /// `GICR_SETLPIR` is about to be written: handlers may run for it from now on.
+    /// Called before the driver writes `GICR_SETLPIR`. The LPI's handler may run from now on.
     fn resending(&self, resend: Resend);
 
-    /// It was written.
+    /// Called after the driver has written `GICR_SETLPIR`.
     fn resent(&self, resend: Resend);
 }

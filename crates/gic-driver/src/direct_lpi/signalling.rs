@@ -1,5 +1,5 @@
-//! Masks, priorities and pending states. Each LPI that the driver makes pending is reported to the
-//! observer.
+//! Masks, priorities and pending states of LPIs. Each LPI that the driver makes pending is reported
+//! to the observer.
 
 use super::records::{Deferred, LpiBlock, Record};
 use super::{DirectLpi, Resend, ResendReason};
@@ -9,27 +9,28 @@ use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, HwIrq, MsiError, Pending};
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// [`MsiParent::mask`](msi_types::MsiParent::mask).
+    /// Implements [`MsiParent::mask`](msi_types::MsiParent::mask).
     ///
     /// Context: any.
     pub(super) fn disable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
         self.configure(hwirq, |lpi| self.redistributors.gic().lpis().disable(lpi))
     }
 
-    /// [`MsiParent::unmask`](msi_types::MsiParent::unmask).
+    /// Implements [`MsiParent::unmask`](msi_types::MsiParent::unmask).
     ///
     /// Context: any.
     pub(super) fn enable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
         self.configure(hwirq, |lpi| self.redistributors.gic().lpis().enable(lpi))
     }
 
-    /// Changes a vector's priority, of which the two low bits are dropped. On return the priority
-    /// is in effect at the vector's target.
+    /// Changes a vector's priority, whose two low bits are ignored. On return the priority is in
+    /// effect at the vector's target.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`MsiError::UnknownVector`]; [`MsiError::Controller`] if a redistributor does not answer.
+    /// [`MsiError::UnknownVector`] if the vector is not allocated; [`MsiError::Controller`] if a
+    /// redistributor does not complete the invalidation.
     pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), MsiError> {
         self.configure(hwirq, |lpi| self.redistributors.gic().lpis().set_priority(lpi, priority))
     }
@@ -39,7 +40,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Context: any.
     pub(super) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
         let Ok(lpi) = Lpi::try_from(hwirq.get()) else { return };
-        // Under the record's lock: the target does not change before the register is written.
+        // With the record's lock held, the target cannot change before the register is written.
         self.records.update(self.platform(), lpi, |record| match pending {
             _ if record.is_freed() => {}
             Pending::Set => self.deliver(lpi, record, ResendReason::Requested),
@@ -53,8 +54,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         });
     }
 
-    /// Stores a configuration, then invalidates wherever the LPI may be pending. The record is read
-    /// after the store: a move that starts later invalidates at its new redistributor itself.
+    /// Stores a configuration, then invalidates it at every redistributor at which the LPI may be
+    /// pending. The record must be read after the store: a move that starts later invalidates at
+    /// its new redistributor itself.
     fn configure(
         &self,
         hwirq: HwIrq,
@@ -68,10 +70,10 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.redistributors.invalidate(record.cached_at().iter(), LpiBlock::one(lpi))
     }
 
-    /// Makes an LPI pending at its target, now or once that is on.
+    /// Makes an LPI pending at its target, or defers this until the target is on.
     pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
-        // Two that are deferred are one: if one of them is known to be due, its handler runs for
-        // that.
+        // Two deferred resends merge into one. The more certain reason is kept, because the handler
+        // then has a known reason to run.
         let reason = match record.deferred {
             Deferred::SetPending(before) => reason.min(before),
             Deferred::Nothing | Deferred::Free(_) => reason,
@@ -86,8 +88,8 @@ impl<P: GicPlatform> DirectLpi<P> {
             if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
     }
 
-    /// Makes an LPI pending at its target that may be pending at CPUs which it left, and clears it
-    /// there, in this order.
+    /// Makes an LPI that may be pending at earlier targets pending at its current target, and then
+    /// clears it at the earlier targets. This order prevents a loss.
     pub(super) fn resend_from(
         &self,
         left: impl Iterator<Item = Cpu>,

@@ -5,7 +5,7 @@ use crate::frame::Frame;
 use crate::{GicError, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 
-/// The enable of the view's own group.
+/// Returns the enable bit of the view's own group.
 pub(super) fn group_bits(view: SecurityView) -> u32 {
     match view {
         SecurityView::Single => Ctlr::new().with_enable_grp1(true).into(),
@@ -14,12 +14,12 @@ pub(super) fn group_bits(view: SecurityView) -> u32 {
     }
 }
 
-/// The enables of all groups, in every view's layout.
+/// Returns the enable bits of all groups, in every view's layout.
 pub(super) fn all_groups() -> u32 {
     Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).with_enable_grp1_s(true).into()
 }
 
-/// The affinity routing enables that the view has.
+/// Returns the affinity routing enable bits of the view's layout.
 pub(super) fn routing_bits(view: SecurityView) -> u32 {
     match view {
         SecurityView::Single => Ctlr::new().with_are(true).into(),
@@ -28,7 +28,7 @@ pub(super) fn routing_bits(view: SecurityView) -> u32 {
     }
 }
 
-/// Finds out the view, as [`Distributor::new`](super::Distributor::new) says.
+/// Detects the view as [`Distributor::new`](super::Distributor::new) describes.
 pub(super) fn detect<P: Platform, M: Mmio>(
     platform: &P,
     frame: &Frame<M>,

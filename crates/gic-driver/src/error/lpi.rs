@@ -4,31 +4,32 @@ use crate::{Block, BlockError};
 use core::fmt;
 use gic_arch::Lpi;
 
-/// Reasons to refuse an operation on LPIs.
+/// An error of LPIs or their tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LpiError {
-    /// The hardware has none.
+    /// The hardware does not support LPIs.
     #[error("{0} has no LPIs")]
     NotSupported(Block),
-    /// LPIs are Non-secure interrupts.
+    /// The driver runs in the Secure view, but LPIs are Non-secure interrupts.
     #[error("LPIs belong to Non-secure software")]
     SecureView,
-    /// LPIs need 14 INTID bits or more.
-    #[error("{bits} INTID bits leave no LPIs: those begin with 14")]
+    /// LPIs need at least 14 INTID bits.
+    #[error("{bits} INTID bits leave no LPIs: at least 14 are needed")]
     TooFewIdBits {
         /// INTID bits of the configuration, the hardware or an adopted table.
         bits: u8,
     },
-    /// The platform gave no memory.
-    #[error("no memory for the {table}: {bytes} bytes")]
+    /// The platform could not allocate a table.
+    #[error("out of memory for the {table}: {bytes} bytes")]
     NoMemory {
         /// The table.
         table: &'static str,
-        /// Its size.
+        /// The size of the table.
         bytes: u64,
     },
-    /// The platform placed memory where the registers or the redistributors cannot reach it.
+    /// The platform placed memory where the base registers cannot name it or the redistributors
+    /// cannot reach it.
     #[error(
         "the platform placed the {table} at {address:#x}: misaligned, too small or out of reach"
     )]
@@ -38,29 +39,29 @@ pub enum LpiError {
         /// Its physical address.
         address: u64,
     },
-    /// LPIs were found enabled, cannot be disabled, and the tables in use cannot be taken over.
-    #[error("{block}: LPIs are already enabled and stay so: {reason}")]
+    /// LPIs are already enabled and cannot be disabled, and the tables in use cannot be adopted.
+    #[error("{block}: LPIs are already enabled and cannot be disabled: {reason}")]
     AlreadyEnabled {
         /// The redistributor.
         block: Block,
         /// The reason that its tables cannot be adopted.
         reason: AdoptionRefused,
     },
-    /// Other messages make these LPIs pending already.
-    #[error("the LPIs are taken by {by}")]
+    /// Another message mechanism already sends the LPIs of this GIC.
+    #[error("the LPIs are already used by {by}")]
     Claimed {
-        /// The other messages.
+        /// The other mechanism.
         by: LpiMessages,
     },
-    /// The caller names an LPI that the tables do not cover.
-    #[error("{0} is beyond the LPI tables")]
+    /// The tables do not cover the LPI that the caller names.
+    #[error("{0} is beyond the end of the LPI tables")]
     NoSuchLpi(Lpi),
-    /// The allocator.
+    /// An error of the LPI allocator.
     #[error("LPIs: {0}")]
     Blocks(#[from] BlockError),
 }
 
-/// Reasons that tables in use cannot be adopted.
+/// The reason why tables in use cannot be adopted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AdoptionRefused {
     /// The platform does not know the configuration table as reserved memory.
@@ -73,21 +74,21 @@ pub enum AdoptionRefused {
         /// Its physical address.
         address: u64,
     },
-    /// The redistributor uses another configuration table than the others.
+    /// The redistributor uses a different configuration table from the others.
     OtherConfigTable {
         /// The table it uses.
         found: u64,
         /// The table of the others.
         expected: u64,
     },
-    /// LPIs are allocated that may be pending in the redistributor's table for a previous kernel.
-    /// They cannot be cleared there any more.
+    /// LPIs are already allocated that may be pending in the redistributor's table for a previous
+    /// kernel, so they can no longer be cleared there.
     LpisInUse,
-    /// The redistributor uses another pending table than the one it was given.
+    /// The redistributor does not use the pending table that the driver assigned to it.
     OtherPendingTable {
         /// The table it uses.
         found: u64,
-        /// The table it was given.
+        /// The assigned table.
         expected: u64,
     },
 }
@@ -104,31 +105,31 @@ impl fmt::Display for AdoptionRefused {
             Self::OtherConfigTable { found, expected } => {
                 write!(
                     f,
-                    "their configuration table is at {found:#x}, that of the others at \
-                     {expected:#x}"
+                    "their configuration table is at {found:#x}, but that of other redistributors \
+                     is at {expected:#x}"
                 )
             }
             Self::LpisInUse => f.write_str(
-                "what is pending there for a previous kernel cannot be cleared while LPIs are in \
-                 use; turn on all CPUs before devices allocate LPIs, or reboot instead of kexec",
+                "LPIs that are pending for a previous kernel cannot be cleared while LPIs are in \
+                 use; turn on all CPUs before devices allocate LPIs, or reboot without kexec",
             ),
             Self::OtherPendingTable { found, expected } => {
                 write!(
                     f,
-                    "their pending table is at {found:#x}, not at {expected:#x} where it was put"
+                    "their pending table is at {found:#x}, not at {expected:#x} where the driver \
+                     placed it"
                 )
             }
         }
     }
 }
 
-/// To which register devices send the messages that make LPIs pending: one of them for all LPIs of
-/// a GIC.
+/// The mechanism by which devices make LPIs pending. All LPIs of a GIC use the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiMessages {
-    /// `GITS_TRANSLATER`, of any number of ITSes.
+    /// Messages to `GITS_TRANSLATER` of any number of ITSes.
     Translated,
-    /// `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED where there is an ITS (IHI 0069,
+    /// Messages to `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED if the GIC has an ITS (IHI 0069,
     /// `GICR_SETLPIR`).
     Direct,
 }
@@ -136,7 +137,7 @@ pub enum LpiMessages {
 impl fmt::Display for LpiMessages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Translated => "an ITS: GICR_SETLPIR is IMPLEMENTATION DEFINED beside one",
+            Self::Translated => "an ITS (with an ITS, GICR_SETLPIR is IMPLEMENTATION DEFINED)",
             Self::Direct => "direct LPIs (GICR_SETLPIR)",
         })
     }

@@ -1,4 +1,4 @@
-//! The end of an interrupt, with what the errata of the GIC ask for.
+//! End and deactivation of interrupts, with workarounds for the GIC's errata.
 
 use super::Gic;
 use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
@@ -7,7 +7,7 @@ use crate::{CpuInterface, GicPlatform, Route, SystemRegisters, barrier};
 use gic_arch::IntId;
 
 impl<P: GicPlatform> Gic<P> {
-    /// Errata of this GIC. Each [`Erratum`] names the side that works around it.
+    /// Returns the errata of this GIC. Each [`Erratum`] names the side that works around it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter()
     }
@@ -24,7 +24,7 @@ impl<P: GicPlatform> Gic<P> {
         let intid = interrupt.intid();
         let ended = interface.end(interrupt);
         if !E::SPLIT && self.wakes_another_cpu(intid) {
-            // The deactivation by the CPU interface comes first.
+            // The CPU interface's deactivation must take effect first.
             barrier::complete();
             self.deactivate_at_distributor(intid);
         }
@@ -48,7 +48,8 @@ impl<P: GicPlatform> Gic<P> {
         }
     }
 
-    /// Arm erratum 2941627: an SPI that is not routed to the CPU that ends it.
+    /// Returns `true` if Arm erratum 2941627 applies: the SPI is not routed to the CPU that ends
+    /// it.
     fn wakes_another_cpu(&self, intid: IntId) -> bool {
         self.errata.has(Erratum::SpiWakeLostOnDeactivation)
             && intid.is_shared()

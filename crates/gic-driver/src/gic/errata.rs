@@ -30,7 +30,7 @@ impl GicErrata {
         self.0.iter().copied()
     }
 
-    /// Before [`Distributor::init`].
+    /// Applies workarounds to the distributor. Must be called before [`Distributor::init`].
     pub(super) fn apply_to_distributor<P: GicPlatform>(
         &self,
         platform: &P,
@@ -48,7 +48,8 @@ impl GicErrata {
         Ok(())
     }
 
-    /// Before anything else is done with it. Adds its errata.
+    /// Adds the errata of a redistributor and applies workarounds to it. Must be called before the
+    /// redistributor is used.
     pub(super) fn apply_to_redistributor<M: Mmio>(
         &mut self,
         redistributor: &mut Redistributor<M>,
@@ -74,7 +75,7 @@ impl GicErrata {
         self.0.iter().any(|entry| entry.erratum == erratum)
     }
 
-    /// Converts the affinity of `MPIDR_EL1` to the GIC's name of the CPU.
+    /// Converts the affinity of `MPIDR_EL1` to the affinity that the GIC uses for the CPU.
     pub(super) fn affinity(&self, of: Affinity) -> Affinity {
         let [_, aff2, aff1, _] = of.levels();
         if self.has(Erratum::AffinityOneLevelDown) { Affinity::new(0, 0, aff2, aff1) } else { of }
@@ -97,13 +98,14 @@ pub(super) fn corrected<M: Mmio>(
     choice
 }
 
-/// Distance of a chip's alias of the distributor from the distributor, without the chip's number,
-/// and where that stands in addresses (Linux, `gic_enable_quirk_nvidia_t241`).
+/// Offset of a chip's distributor alias from the distributor, not including the chip number (Linux,
+/// `gic_enable_quirk_nvidia_t241`).
 const CHIP_ALIAS: u64 = 0x158_0000;
+/// Position of the chip number in physical addresses.
 const CHIP_SHIFT: u32 = 44;
 
-/// Maps the aliases of the chips, if they are more than two: fewer do not have the erratum. Regions
-/// of redistributors tell which there are.
+/// Maps the distributor's aliases if the machine has more than two chips; with fewer, the erratum
+/// does not apply. The addresses of the redistributor regions show which chips are present.
 fn chip_aliases<P: GicPlatform>(
     platform: &P,
     distributor: u64,

@@ -1,4 +1,4 @@
-//! A GIC whose LPIs can be used, as those hold it that send them.
+//! A reference to a GIC whose LPIs are usable, for the drivers that send LPIs.
 
 use super::Gic;
 use crate::lpi::{LpiError, Lpis};
@@ -7,12 +7,12 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
-/// A share of a GIC that has LPIs.
+/// A shared reference to a GIC that has LPIs.
 pub(crate) struct GicWithLpis<P: GicPlatform>(Arc<Gic<P>>);
 
 impl<P: GicPlatform> GicWithLpis<P> {
     /// # Errors
-    /// The reason for which the GIC has no LPIs.
+    /// The reason why the GIC has no LPIs.
     pub(crate) fn new(gic: Arc<Gic<P>>) -> Result<Self, LpiError> {
         gic.lpis()?;
         Ok(Self(gic))
@@ -20,7 +20,7 @@ impl<P: GicPlatform> GicWithLpis<P> {
 
     pub(crate) fn lpis(&self) -> &Lpis<P> {
         let Ok(lpis) = &self.0.lpis else {
-            unreachable!("`new` found them, and a GIC does not lose them")
+            unreachable!("`new` checked that the GIC has LPIs, and they do not change")
         };
         lpis
     }

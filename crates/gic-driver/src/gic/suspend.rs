@@ -32,19 +32,19 @@ struct SavedState {
     private: PrivateState,
 }
 
-/// Errors of a suspend.
+/// An error of [`Gic::suspend`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuspendError {
-    /// Nothing was changed.
+    /// The suspend was refused, and the GIC is unchanged.
     #[error(transparent)]
     Refused(#[from] GicError),
-    /// Everything is saved, and everything else is stopped.
-    #[error("{error}; everything else is saved and stopped")]
+    /// The state is saved, but a wait failed. All other parts of the GIC are stopped.
+    #[error("{error}; the GIC's state is saved and all its other parts are stopped")]
     Incomplete {
         /// The first wait that failed.
         error: GicError,
-        /// For [`Gic::resume`], whether the system sleeps nevertheless or not.
+        /// The state for [`Gic::resume`], which must be called even if the system does not sleep.
         saved: Suspended,
     },
 }
@@ -59,10 +59,10 @@ impl SuspendError {
     }
 }
 
-/// State that a resume could not restore.
+/// The result of a resume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resumed {
-    /// LPIs that were pending at the last CPU's redistributor.
+    /// The fate of the LPIs that were pending at the last CPU's redistributor.
     pub lpis: PendingLpis,
 }
 
@@ -86,7 +86,8 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
+    /// Redistributors of CPUs that are off are not accessed, because they sleep and may have no
+    /// power.
     ///
     /// # Errors
     /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], or
@@ -133,7 +134,7 @@ impl<P: GicPlatform> Gic<P> {
         registers: &S,
     ) -> Result<Resumed, GicError> {
         let [Some(SavedState { cpu, interface, distributor, shared, private })] = &*saved.0 else {
-            unreachable!("a suspend fills it")
+            unreachable!("`suspend` stores the state before it creates this value")
         };
         let redistributor = self.redistributor_frames(*cpu)?;
         self.distributor.restore(&*self.platform, distributor, shared)?;
@@ -145,8 +146,9 @@ impl<P: GicPlatform> Gic<P> {
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
     }
 
-    /// Drops the pending states of levels, because their lines assert them again. A level that a
-    /// message asserted is kept, because only the distributor holds it.
+    /// Drops the pending state of level-triggered interrupts, because lines that are still asserted
+    /// make them pending again. A level that a message asserted is kept, because only the
+    /// distributor holds it.
     fn drop_wired_levels(&self, shared: &mut [SharedBlock], private: &mut PrivateState) {
         for (first, saved) in self.distributor.first_intids().zip(shared) {
             let kept = self.message_ranges.with(&*self.platform, |ranges| {

@@ -9,9 +9,9 @@ use core::sync::atomic::Ordering;
 use gic_arch::{Affinity, IntId, IntIdClass};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-/// Private vectors are SGIs, PPIs and extended PPIs. Operations on them act on the calling CPU's:
-/// each CPU masks and unmasks its own, and sets its own trigger. One claim covers all CPUs. They
-/// have no target: they do not move.
+/// Private interrupts are SGIs, PPIs and extended PPIs. Operations on one act on the calling CPU's
+/// instance: each CPU masks and unmasks its own instance and sets its trigger. One claim covers all
+/// CPUs. A private interrupt cannot be moved to another CPU.
 impl<P: GicPlatform> WiredParent for Gic<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
@@ -26,8 +26,8 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
             if let Ok(intid) = nth(first, offset)
                 && let Ok(interrupt) = self.wired(intid.hwirq())
             {
-                // A distributor that does not finish has the request: nothing more can be done for
-                // a caller that gives up the interrupt.
+                // After a timeout the disable is still requested. The caller gives up the
+                // interrupt, so nothing more can be done.
                 let _ = interrupt.disable(&*self.platform);
                 interrupt.set_pending(Pending::Clear);
             }
@@ -44,7 +44,7 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
 
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
         if IntId::from(hwirq).is_private() {
-            return Err(MsiError::NotReachable(cpu, "a private interrupt is each CPU's own"));
+            return Err(MsiError::NotReachable(cpu, "each CPU has its own private interrupts"));
         }
         let affinity =
             self.affinity(cpu).ok_or(MsiError::NotReachable(cpu, "the GIC does not know it"))?;
@@ -57,11 +57,12 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
     fn mask(&self, hwirq: HwIrq) {
         if let Ok(interrupt) = self.wired(hwirq) {
             self.moves.with(&*self.platform, |moves| {
-                // One that is moving is disabled already; the note keeps it so at the end.
+                // An interrupt that is being moved is already disabled. The note keeps it disabled
+                // at the end of the move.
                 let _ = moves.note(interrupt.intid(), false);
                 interrupt.request_disable();
             });
-            // The caller has no result; the request is made.
+            // The caller cannot receive an error, and the disable is requested in any case.
             let _ = interrupt.wait_for_rwp(&*self.platform);
         }
     }
@@ -92,13 +93,14 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
 }
 
 impl<P: GicPlatform> Gic<P> {
-    /// Returns a handle on an SPI or extended SPI, or on an SGI or PPI of the calling CPU.
+    /// Returns a handle to an SPI or extended SPI, or to a private interrupt of the calling CPU.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::NoSuchInterrupt`]; [`GicError::UnknownCpu`], [`GicError::NoRedistributor`] for
-    /// the calling CPU.
+    /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented; [`GicError::UnknownCpu`]
+    /// or [`GicError::NoRedistributor`] if the interrupt is private and the calling CPU has no
+    /// redistributor.
     pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
         if intid.is_private() {
             self.redistributor_frames(self.platform.cpu())?.interrupt(intid)
@@ -107,7 +109,8 @@ impl<P: GicPlatform> Gic<P> {
         }
     }
 
-    /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
+    /// Returns a handle to an interrupt in the block that holds its state: the distributor, or the
+    /// calling CPU's redistributor.
     fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
         let intid = IntId::from(hwirq);
         // An extended INTID must not be sent to a CPU interface without `ICC_CTLR_EL1.ExtRange`
@@ -119,12 +122,12 @@ impl<P: GicPlatform> Gic<P> {
         self.interrupt(intid).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
-    /// Changes the route of a shared interrupt, and returns once nothing new arrives at the old
-    /// CPU.
+    /// Changes the route of a shared interrupt. On return, the interrupt is no longer forwarded to
+    /// the old CPU.
     ///
-    /// `GICD_CTLR.RWP` covers a disable, not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
-    /// interrupt that is enabled when its route changes may still be forwarded by the old one. So
-    /// it is disabled meanwhile, as Linux does it.
+    /// `GICD_CTLR.RWP` tracks a disable, but not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
+    /// interrupt that is enabled while its route changes may still be forwarded along the old
+    /// route. It is therefore disabled during the change, as in Linux.
     fn reroute(
         &self,
         interrupt: &Interrupt<'_, P::Mmio>,
@@ -141,7 +144,7 @@ impl<P: GicPlatform> Gic<P> {
             Ok(())
         });
         begun.map_err(|Moving| {
-            MsiError::NotReachable(cpu, "the interrupt is being moved elsewhere")
+            MsiError::NotReachable(cpu, "the interrupt is already being moved")
         })?;
         let result = interrupt
             .wait_for_rwp(&*self.platform)
@@ -155,8 +158,8 @@ impl<P: GicPlatform> Gic<P> {
         result
     }
 
-    /// The interrupt is disabled, and that took effect. A route that does not read back is undone:
-    /// the distributor does not reach that affinity.
+    /// Writes the route. The interrupt must be disabled, and the disable must have taken effect. A
+    /// route that does not read back is undone, because the distributor cannot reach that affinity.
     fn write_route(&self, intid: IntId, cpu: Cpu, affinity: Affinity) -> Result<(), MsiError> {
         let write = |route| {
             let written = self.distributor.set_route(intid, route);
@@ -166,13 +169,13 @@ impl<P: GicPlatform> Gic<P> {
         let old = self.distributor.route(intid).map_err(unknown)?;
         if write(Route::To(affinity)).map_err(unknown)? != Route::To(affinity) {
             write(old).map_err(unknown)?;
-            return Err(MsiError::NotReachable(cpu, "the distributor does not keep this route"));
+            return Err(MsiError::NotReachable(cpu, "the distributor does not accept this route"));
         }
         Ok(())
     }
 
-    /// Checks that this security view has a say over each shared one. Private ones got their state
-    /// when their CPU was turned on.
+    /// Sets the priority of each shared interrupt and checks that this security view can configure
+    /// it. Private interrupts are already set up, because that happens when their CPU is turned on.
     fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;

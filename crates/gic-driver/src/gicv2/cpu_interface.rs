@@ -6,8 +6,8 @@ use core::marker::PhantomData;
 use gic_arch::gicc::{self, Ctlr, Iar};
 use gic_arch::{IntId, IntIdClass, Priority};
 
-/// The CPU interface of the CPU that uses it. A cheap handle. May be used in any context on its
-/// CPU.
+/// The CPU interface of the calling CPU. A cheap handle, whose operations may be called in any
+/// context.
 #[derive(Debug)]
 pub struct CpuInterfaceV2<'a, M, E = CombinedEoi> {
     mmio: &'a M,
@@ -22,7 +22,7 @@ impl<M, E> Clone for CpuInterfaceV2<'_, M, E> {
 
 impl<M, E> Copy for CpuInterfaceV2<'_, M, E> {}
 
-/// The state that a CPU interface loses without power, the EOI mode among it.
+/// The state that a CPU interface loses with its power, including the EOI mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SavedInterfaceV2 {
     control: Ctlr,
@@ -43,7 +43,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         }
     }
 
-    /// Interrupts that other software left active do not count as running any more.
+    /// Restores the state. Clears the active priorities, so that interrupts that other software
+    /// left active no longer block others.
     pub(super) fn restore(self, saved: SavedInterfaceV2) {
         for register in gicc::APR.iter() {
             self.mmio.write(register, 0);
@@ -58,8 +59,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         self.mmio.write(gicc::CTLR, control.with_enable_grp0(false));
     }
 
-    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
-    /// signalled (any more).
+    /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
+    /// interrupt is to be signaled (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         let taken = self.mmio.read(gicc::IAR);
         // The handler of an SGI must see the sender's earlier stores.
@@ -67,23 +68,23 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         Acknowledged::new(IntId::new(taken.intid().into()), taken.cpu_id())
     }
 
-    /// Sets the priority mask: only interrupts more urgent than it are signalled.
+    /// Sets the priority mask. Only interrupts more urgent than the mask are signaled.
     pub fn set_mask(&self, mask: Priority) {
         self.mmio.write(gicc::PMR, u32::from(mask.get()));
     }
 
-    /// The priority mask.
+    /// Returns the priority mask.
     pub fn mask(&self) -> Priority {
         Priority::new(self.mmio.read(gicc::PMR).to_le_bytes()[0])
     }
 
-    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without
-    /// one.
+    /// Returns the running priority, which is that of the most urgent active interrupt, or
+    /// [`Priority::IDLE`] if none is active.
     pub fn running_priority(&self) -> Priority {
         Priority::new(self.mmio.read(gicc::RPR).to_le_bytes()[0])
     }
 
-    /// The most urgent pending interrupt, without taking it.
+    /// Returns the most urgent pending interrupt, without acknowledging it.
     pub fn highest_pending(&self) -> Option<IntId> {
         let intid = IntId::new(self.mmio.read(gicc::HPPIR).intid().into());
         (intid.class() != IntIdClass::Special).then_some(intid)
@@ -91,8 +92,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
 }
 
 impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
-    /// On: everything more urgent than `mask`, preemption at every priority. What firmware chose
-    /// for the bypass signals stays.
+    /// Enables the interface for interrupts more urgent than `mask`, with preemption at every
+    /// priority. Firmware's choice of the bypass signals is kept.
     pub(super) fn enable(self, mask: Priority) -> Result<(), GicError> {
         let control = self.mmio.read(gicc::CTLR).with_eoi_mode_s(E::SPLIT).with_fiq_en(false);
         let control = control.with_enable_grp0(true);
@@ -106,7 +107,7 @@ impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
 }
 
 impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
-    /// Ends an interrupt: drops the running priority, and as [`CombinedEoi`] deactivates it.
+    /// Ends an interrupt: drops the running priority and, with [`CombinedEoi`], deactivates it.
     pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
         let active = interrupt.ended();
         self.mmio.write(gicc::EOIR, value_of(&active));
@@ -115,8 +116,8 @@ impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
 }
 
 impl<M: Mmio> CpuInterfaceV2<'_, M, SplitEoi> {
-    /// Deactivates an interrupt: it can be delivered again.
-    #[expect(clippy::needless_pass_by_value, reason = "an interrupt is deactivated once")]
+    /// Deactivates an interrupt, so that it can be delivered again.
+    #[expect(clippy::needless_pass_by_value, reason = "an interrupt must be deactivated only once")]
     pub fn deactivate(&self, interrupt: Active) {
         self.mmio.write(gicc::DIR, value_of(&interrupt));
     }
@@ -156,7 +157,7 @@ impl<M: Mmio, E: EoiMode> GicCpuInterface for CpuInterfaceV2<'_, M, E> {
     }
 }
 
-/// The value by which an interrupt was acknowledged; a GICv2's INTIDs have ten bits.
+/// Returns the value that `GICC_IAR` showed for the interrupt. INTIDs of a GICv2 have ten bits.
 fn value_of(interrupt: &Active) -> Iar {
     let intid = u16::try_from(interrupt.intid().get()).unwrap_or(u16::MAX) & 0x3ff;
     Iar::new().with_intid(intid).with_cpu_id(interrupt.sender())

@@ -1,4 +1,5 @@
-//! Suspend and resume of a GICv2. Nothing is waited for: its writes take effect at once.
+//! Suspend and resume of a GICv2. Its register writes take effect immediately, so the driver does
+//! not wait for them.
 
 use super::cpu_interface::SavedInterfaceV2;
 use super::{GicV2, TARGET_WORDS};
@@ -58,11 +59,13 @@ impl<P: Platform> GicV2<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`] if it is not known, or off; [`GicError::StorageTooSmall`] if `room`
-    /// belongs to another GIC. On error, nothing was changed.
+    /// [`GicError::UnknownCpu`] if the CPU is not configured, or is off;
+    /// [`GicError::StorageTooSmall`] if `room` belongs to another GIC. On error, the GIC is
+    /// unchanged.
     pub fn suspend(&self, room: SuspendRoomV2, cpu: Cpu) -> Result<SuspendedV2, GicError> {
         let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
-        // A GICv2 has no message-based SPIs, so lines make levels pending again.
+        // A GICv2 has no message-based SPIs, so every level comes from a line, which makes it
+        // pending again.
         let mut private = self.frame.save_block(&Fields::BANKED, 0);
         private.drop_levels(SGIS);
         let saved = SuspendedV2 {
@@ -129,8 +132,8 @@ impl<P: Platform> GicV2<P> {
         1..self.typer.spi_end().div_ceil(32)
     }
 
-    /// SGIs are pending for each sender: `GICD_ISPENDR` shows them and takes no writes (IHI 0048
-    /// §4.3.7).
+    /// Restores the calling CPU's banked registers. Pending SGIs are recorded per sender in
+    /// `GICD_SPENDSGIR`; for SGIs `GICD_ISPENDR` is read-only (IHI 0048 §4.3.7).
     fn restore_private(&self, saved: &SuspendedV2) {
         self.frame.disable_block(&Fields::BANKED, 0);
         self.frame.restore_block(&Fields::BANKED, 0, &saved.private);

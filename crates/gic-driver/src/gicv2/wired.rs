@@ -7,8 +7,8 @@ use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-/// For SGIs and PPIs, what acts on the interrupt acts on the calling CPU's. One claim covers all
-/// CPUs. They do not move.
+/// Operations on an SGI or PPI act on the calling CPU's instance. One claim covers all CPUs. These
+/// interrupts cannot be moved to another CPU.
 impl<P: Platform> WiredParent for GicV2<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
@@ -35,7 +35,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
             operation: "set trigger",
             device: None,
             event: None,
-            reason: "it is enabled, or the hardware fixes it",
+            reason: "the interrupt is enabled, or the hardware fixes the trigger",
         };
         let interrupt = self.wired(hwirq)?;
         interrupt.set_trigger(&self.platform, trigger).map_err(|_| MsiError::Controller(fault))
@@ -43,26 +43,26 @@ impl<P: Platform> WiredParent for GicV2<P> {
 
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
         if IntId::from(hwirq).is_private() {
-            return Err(MsiError::NotReachable(cpu, "a private interrupt is each CPU's own"));
+            return Err(MsiError::NotReachable(cpu, "each CPU has its own private interrupts"));
         }
         self.wired(hwirq)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
         let field = gicd::ITARGETSR.locate(hwirq.into()).ok_or(MsiError::UnknownVector(hwirq))?;
-        // IHI 0048 §4.3.12: it may be written at any time, and a pending interrupt moves to the new
-        // target.
+        // IHI 0048 §4.3.12: the target may be written at any time, and a pending interrupt moves to
+        // the new target.
         self.frame.mmio.write8(field.byte_offset(), target.get());
-        // The read returns after the write reached the distributor.
+        // The read returns only after the write has reached the distributor.
         let read_back = field.extract(self.frame.mmio.read(field.register()));
-        // With a single CPU there is nothing to choose: RAZ/WI.
+        // With a single CPU the register is RAZ/WI.
         if read_back != u32::from(target.get()) && self.typer.cpu_number() != 0 {
-            return Err(MsiError::NotReachable(cpu, "the distributor does not keep this target"));
+            return Err(MsiError::NotReachable(cpu, "the distributor does not accept this target"));
         }
         Ok(())
     }
 
     fn mask(&self, hwirq: HwIrq) {
         if let Ok(interrupt) = self.wired(hwirq) {
-            // There is nothing to wait for.
+            // `disable` cannot fail: a GICv2 has no `RWP` to wait for.
             let _ = interrupt.disable(&self.platform);
         }
     }
@@ -89,7 +89,7 @@ impl<P: Platform> GicV2<P> {
         self.interrupt(hwirq.into()).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
-    /// Checks that this security view has a say over each SPI.
+    /// Sets the priority of each SPI and checks that this security view can configure it.
     fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let hwirq = nth(first, offset)?.hwirq();

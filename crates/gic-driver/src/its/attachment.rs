@@ -1,10 +1,11 @@
-//! Attaching and detaching devices, and unmapping: LPIs and tables are freed once the ITS has
-//! executed the commands that end their use.
+//! Attaching, detaching and unmapping devices. LPIs and tables are freed after the ITS has executed
+//! the commands that end their use.
 //!
 //! Events are discarded and devices unmapped before their LPIs and tables are reused. An ITS that
-//! does not answer in time may still execute those commands, or earlier ones, later. So the
-//! resources are kept: commands that found no room are posted before any other, and their resources
-//! are freed once they are consumed. If the ITS never answers, they are never reused.
+//! does not respond in time may still execute these commands, or earlier ones, later. The driver
+//! therefore keeps the resources: it posts commands for which the queue had no room before any
+//! other, and frees their resources after the ITS has consumed them. If the ITS never responds, the
+//! resources are never reused.
 
 use super::command_queue::FailedRun;
 use super::devices::{
@@ -54,21 +55,21 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Removes a quota. Removing the last quota of a device unmaps the device and frees its table,
-    /// if all its events were unmapped. If its owner left events mapped, the device stays mapped,
-    /// too.
+    /// if all its events were unmapped. If events are still mapped, the device also stays mapped.
     ///
     /// Context: task; may sleep.
     pub fn detach(&self, attachment: Attachment) {
         self.release(attachment, &mut core::iter::empty());
     }
 
-    /// Removes a quota with all its events, as [`unmap_events`](Self::unmap_events) for each of the
-    /// `blocks` and [`detach`](Self::detach) would, but as one batch.
+    /// Removes a quota with all its events. Equivalent to [`unmap_events`](Self::unmap_events) for
+    /// each of the `blocks` and [`detach`](Self::detach), but in one batch of commands.
     ///
     /// Context: task; may sleep.
-    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the attachment up")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers give up the attachment")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
-        // Before the lock: the caller's iterator may take locks of its own.
+        // Must happen before the lock is acquired, because the caller's iterator may acquire other
+        // locks.
         let mut known = Vec::new();
         for block in blocks {
             if known.try_reserve(1).is_err() {
@@ -120,7 +121,7 @@ impl<P: GicPlatform> Its<P> {
         blocks: EventBlocks,
     ) {
         match device.mapping {
-            // MAPD is sent with a device's first block: none was mapped.
+            // MAPD is posted with a device's first block, so no block was ever mapped.
             Mapping::Unmapped => self.platform().release_table(device.itt),
             Mapping::Mapped => {
                 let unmap = device.mapd(id, MapAction::Unmap);
@@ -154,7 +155,7 @@ impl<P: GicPlatform> Its<P> {
             self.unmap_device(state, id, old, EventBlocks::None);
         }
         let added = device.add_quota(max);
-        debug_assert!(added, "the table was made for it");
+        debug_assert!(added, "the table was allocated with room for the quota");
         state.devices.insert(id, device);
         Ok(())
     }
@@ -194,8 +195,8 @@ impl<P: GicPlatform> Its<P> {
                     resources,
                 });
             }
-            // The resources leak: the ITS may still use them.
-            _ => self.note(ItsError::NoMemory("commands that an ITS did not take")),
+            // The resources must leak, because the ITS may still use them.
+            _ => self.note(ItsError::NoMemory("commands that the ITS has not executed")),
         }
     }
 
@@ -217,15 +218,16 @@ impl<P: GicPlatform> Its<P> {
         );
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         let rest = try_collect(&mut commands);
-        // A command for which there is no memory still ends its route.
+        // Draw the remaining commands even if they cannot be stored, because this removes their
+        // routes.
         commands.for_each(drop);
         (result, rest)
     }
 
-    /// Completes the deferred unmaps. Called before anything new is posted for a device.
+    /// Completes the deferred unmaps. Must be called before new commands are posted for a device.
     ///
     /// # Errors
-    /// The ITS still does not go on.
+    /// [`ItsError::Fault`] if the ITS still does not respond, or is suspended.
     pub(super) fn finish_deferred_unmaps(&self, state: &mut TaskState) -> Result<(), ItsError> {
         while let Some(mut deferred) = state.deferred_unmaps.pop_front() {
             match self.finish(&mut deferred) {
@@ -264,8 +266,8 @@ impl<P: GicPlatform> Its<P> {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
         match resources {
             Resources::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
-            // Only the first refusal is known: the unmapping behind it may have been refused too.
-            // It is sent again, which is harmless.
+            // Only the first refusal is known, and the ITS may also have refused the unmapping
+            // after it. Posting the unmapping again is harmless.
             Resources::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
                 self.release_device(state, unmap, itt, EventBlocks::None);

@@ -1,10 +1,10 @@
 //! The command queue (IHI 0069 §5.3): a ring in memory that software fills up to `CWRITER` and the
 //! ITS empties up to `CREADR`.
 //!
-//! Every command has a *sequence number*, counted from the driver's start and never wrapping. A
-//! ring position is derived from it, not the other way round. A waiter therefore compares numbers,
-//! for any number of wraps and other readers of `CREADR`. Between two reads the ITS advances at
-//! most by the outstanding commands, which are less than one turn of the ring.
+//! Every command has a *sequence number*, counted from the driver's start and never wrapping.
+//! Waiters compare sequence numbers instead of ring positions, so they are correct across any
+//! number of wraps and concurrent readers of `CREADR`. Between two reads the ITS advances at most
+//! by the outstanding commands, which are fewer than the slots of the ring.
 //!
 //! Commands are drawn from the caller's iterator *under the ring's lock*, so that lookups and
 //! changes that make a command happen in the queue's order.
@@ -28,7 +28,7 @@ const PAGE: u32 = 0x1000;
 /// Smallest and largest ring, in bytes.
 pub(crate) const RING_BYTES: core::ops::RangeInclusive<u32> = 0x1000..=0x10_0000;
 
-/// A ring and its accounting. Usable in any context.
+/// A ring and its accounting. May be used in any context.
 #[derive(Debug)]
 pub(crate) struct CommandQueue {
     memory: Table,
@@ -38,19 +38,20 @@ pub(crate) struct CommandQueue {
     ring: IrqLock<Ring>,
 }
 
-/// The part under the lock.
+/// The part that the lock guards.
 #[derive(Debug)]
 struct Ring {
     state: QueueState,
-    /// Commands posted ever: the sequence number of the next one.
+    /// Total number of posted commands, which is the sequence number of the next one.
     written: u64,
-    /// Commands consumed ever: the sequence number of the one that the ITS executes.
+    /// Total number of consumed commands, which is the sequence number of the one that the ITS
+    /// executes.
     read: u64,
     write_slot: u16,
     read_slot: u16,
     /// A redistributor that the ITS is known to accept in a SYNC.
     verified_target: Option<RdBase>,
-    /// The command that was replaced last.
+    /// The sequence number of the last replaced command.
     replaced: Option<u64>,
     /// Value of `read` when a task's wait timed out: the ITS is unresponsive until `read` advances.
     unresponsive_at: Option<u64>,
@@ -72,7 +73,8 @@ impl CommandSpan {
         self.0.is_empty()
     }
 
-    /// Both, and what lies between: one caller's commands in several chunks.
+    /// Extends the span to the end of `later`, for a caller whose commands were posted in several
+    /// chunks.
     pub(crate) fn extend(&mut self, later: &Self) {
         if self.is_empty() {
             *self = later.clone();
@@ -87,11 +89,11 @@ impl CommandSpan {
 pub(crate) struct Posted {
     /// The commands that are in the ring.
     pub(crate) span: CommandSpan,
-    /// Did the iterator end, or the room?
+    /// The reason why posting stopped.
     pub(crate) ended: PostingEnd,
 }
 
-/// Reasons for posting to stop.
+/// The reason why posting stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PostingEnd {
     /// All commands are in the ring.
@@ -101,12 +103,12 @@ pub(crate) enum PostingEnd {
 }
 
 impl CommandQueue {
-    /// Provides a ring of `bytes` (a multiple of 4 KiB within [`RING_BYTES`]) and programs
-    /// `CBASER`, negotiating shareability by read-back. The ITS is disabled and quiescent.
+    /// Allocates a ring of `bytes` (a multiple of 4 KiB within [`RING_BYTES`]) and programs
+    /// `CBASER`, negotiating shareability by read-back. The ITS must be disabled and quiescent.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
-    /// everything freed.
+    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`]. On
+    /// error, all memory was freed.
     pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         bytes: u32,
@@ -130,7 +132,7 @@ impl CommandQueue {
         {
             frame.registers.write(gits::CBASER, Cbaser::new());
             frame.platform.release_table(memory);
-            let reason = "GITS_CBASER does not hold its address or size";
+            let reason = "GITS_CBASER does not accept its address or size";
             return Err(ProbeError::TableRefused { base: frame.base, table: NAME, reason });
         }
         let slots = u16::try_from(bytes / COMMAND_BYTES).unwrap_or(u16::MAX);
@@ -154,14 +156,13 @@ impl CommandQueue {
         frame.platform.release_table(self.memory.take());
     }
 
-    /// Programs the registers again after they were lost. The ITS is disabled and quiescent, the
-    /// queue is stopped.
+    /// Programs the registers again after they were lost. The ITS must be disabled and quiescent,
+    /// and the queue stopped.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(gits::CBASER, self.register);
     }
 
-    /// Begins at wherever the ITS stands (position 0, after CBASER was written) and takes commands
-    /// from now on.
+    /// Starts the queue at the ITS's current read position, which is 0 after a write of CBASER.
     pub(crate) fn start<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         let slot = frame.registers.read(gits::CREADR).slot();
         let slot = if slot < self.slots { slot } else { 0 };
@@ -173,7 +174,7 @@ impl CommandQueue {
         });
     }
 
-    /// Waits until the ring is empty, and takes no commands any more.
+    /// Waits until the ring is empty, and stops the queue, which then accepts no more commands.
     pub(crate) fn stop<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
         self.poll(frame, &mut QueueWait::new(Context::Task), |ring| {
             let empty = ring.read == ring.written;
@@ -184,15 +185,15 @@ impl CommandQueue {
         })
     }
 
-    /// Posts all commands and waits until the ITS consumed them. Writes `CWRITER` once per chunk
-    /// that fits the ring, hence only once if all commands fit.
+    /// Posts all commands and waits until the ITS has consumed them. Writes `CWRITER` once per
+    /// chunk that fits the ring, so only once if all commands fit.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`QueueError::Stalled`] names the first refused command of these; the others were executed.
-    /// After [`QueueError::Timeout`] the commands that were posted may still be executed later, in
-    /// order; those that found no room are still in the iterator.
+    /// [`QueueError::Stalled`] names the first of these commands that the ITS refused; the others
+    /// were executed. After [`QueueError::Timeout`], posted commands may still be executed later,
+    /// in order, and those for which the ring had no room are still in the iterator.
     pub(crate) fn run<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
@@ -208,7 +209,7 @@ impl CommandQueue {
             all.extend(&posted.span);
             let waited = match posted.ended {
                 PostingEnd::Commands => self.wait(frame, &mut wait, &all),
-                // Half a ring: so that a long batch costs few register writes.
+                // Wait for half a ring, so that a long batch needs few register writes.
                 PostingEnd::Room => {
                     self.poll(frame, &mut wait, |ring| self.room(ring) >= self.slots / 2)
                 }
@@ -255,7 +256,7 @@ impl CommandQueue {
         })
     }
 
-    /// Runs `f` between two commands: every command is made either before `f` or after it.
+    /// Runs `f` between two commands: every command is created either before `f` or after it.
     pub(crate) fn in_order<P: GicPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());
     }
@@ -269,7 +270,7 @@ impl CommandQueue {
         self.ring.with(&*frame.platform, |ring| ring.verified_target = Some(target));
     }
 
-    /// Waits until these commands were consumed.
+    /// Waits until the ITS has consumed these commands.
     ///
     /// Context: any.
     ///
@@ -295,7 +296,8 @@ impl CommandQueue {
         result
     }
 
-    /// Looks at the ring, outside the lock between two looks, until `done` or the wait ends.
+    /// Polls the ring until `done` returns `true` or the wait ends. Releases the lock between two
+    /// polls.
     fn poll<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
@@ -326,15 +328,15 @@ impl CommandQueue {
         }
     }
 
-    /// Reads `CREADR` and accounts for what was consumed; gets a stalled queue going again.
+    /// Reads `CREADR` and accounts for consumed commands. Restarts a stalled queue.
     fn refresh<P: GicPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.state == QueueState::Stopped {
             return;
         }
         let creadr = frame.registers.read(gits::CREADR);
         let ahead = self.distance(ring.read_slot, creadr.slot());
-        // A position that was never written to is the hardware's nonsense: no progress, and the
-        // waiters' time runs out.
+        // A position that `CWRITER` has not reached is invalid. It does not count as progress, so
+        // waiters eventually time out.
         if creadr.slot() >= self.slots || u64::from(ahead) > ring.written - ring.read {
             return;
         }
@@ -353,8 +355,8 @@ impl CommandQueue {
             ring.faults.push(ring.read, self.load(frame, ring.read_slot));
             let harmless = match ring.verified_target {
                 Some(target) => Command::Sync { target },
-                // Before the first SYNC succeeded no collection is mapped, so that there is nothing
-                // to unmap.
+                // Before the first successful SYNC no collection is mapped, so this command has no
+                // effect.
                 None => Command::Mapc {
                     collection: CollectionId::new(0),
                     target: RdBase::from_field(0),
@@ -396,7 +398,8 @@ impl CommandQueue {
         }
     }
 
-    /// Commands that fit now. One slot stays free: a full ring would look empty.
+    /// Returns the number of commands that fit now. One slot stays free, because a full ring would
+    /// look empty.
     fn room(&self, ring: &Ring) -> u16 {
         self.slots - 1 - self.distance(ring.read_slot, ring.write_slot)
     }
@@ -410,7 +413,7 @@ impl CommandQueue {
     }
 }
 
-/// A run that did not end well.
+/// A failed run of commands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FailedRun {
     /// The cause.
@@ -423,7 +426,7 @@ fn byte(slot: u16) -> u64 {
     u64::from(slot) * u64::from(COMMAND_BYTES)
 }
 
-/// Writes `CBASER` with the best attributes that the ITS takes.
+/// Writes `CBASER` with the best attributes that the ITS accepts.
 fn program<P: GicPlatform>(
     frame: &ControlFrame<P>,
     bare: Cbaser,

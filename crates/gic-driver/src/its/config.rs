@@ -1,4 +1,4 @@
-//! The configuration of an ITS: as the caller states it, and corrected by the errata.
+//! The configuration of an ITS: the caller's, and the one corrected by the errata.
 
 use super::command_queue::RING_BYTES;
 use super::error::ProbeError;
@@ -14,9 +14,9 @@ use gic_arch::Iidr;
 use gic_arch::gits::Typer;
 use msi_types::{Cpu, DeviceId};
 
-/// 2047 commands at a time.
+/// Default size of the command queue, for 2047 commands.
 const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
-/// Collection 0xffff is never used.
+/// Maximum number of CPUs, because collection 0xffff is never used.
 const MAX_CPUS: u32 = 0xffff;
 
 /// Configuration of an ITS, known before any access to it.
@@ -25,44 +25,46 @@ const MAX_CPUS: u32 = 0xffff;
 pub struct ItsConfig {
     /// Physical base address of its control frame, as firmware states it.
     pub base: u64,
-    /// CPU numbers below this can be targets: 1 to 65535.
+    /// Exclusive upper limit of CPU numbers that can be targets, 1 to 65535.
     pub cpus: u32,
-    /// Size of the command queue: a multiple of 4 KiB up to 1 MiB.
+    /// Size of the command queue in bytes, a multiple of 4 KiB up to 1 MiB.
     pub queue_bytes: u32,
-    /// Coherence of its accesses, as firmware states it. Coherent accesses are negotiated with the
-    /// ITS too.
+    /// Coherence of its accesses, as firmware states it. If it is coherent, the attributes are
+    /// still negotiated with the ITS.
     pub coherence: Coherence,
-    /// DeviceIDs need at most so many bits: saves table memory where the ITS has more.
+    /// Maximum number of DeviceID bits that devices use. Saves table memory if the ITS supports
+    /// more.
     pub device_id_bits: u8,
-    /// The NUMA node that it is near to.
+    /// The NUMA node of the ITS.
     pub node: Option<u32>,
-    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the
+    /// Names by which firmware identifies the machine, for [errata](crate::errata::matching): the
     /// compatible strings of the devicetree's root, or ACPI's OEM table ID.
     pub machine: Vec<String>,
-    /// The CPUs that the ITS can target, where it does not reach all
+    /// The CPUs that the ITS can target, if it does not reach all
     /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
     pub targets: Option<Vec<Cpu>>,
-    /// The window before the ITS that devices write to in place of `GITS_TRANSLATER`, where
-    /// firmware states one (`socionext,synquacer-pre-its`): four bytes for each DeviceID.
+    /// The window in front of the ITS that devices write to instead of `GITS_TRANSLATER`, if
+    /// firmware states one (`socionext,synquacer-pre-its`). It contains four bytes for each
+    /// DeviceID.
     pub pre_its: Option<PhysicalRegion>,
-    /// The treatment of an ITS that is enabled already.
+    /// The treatment of an ITS that is already enabled.
     pub if_enabled: IfEnabled,
 }
 
-/// The treatment by [`Its::new`](super::Its::new) of an ITS that is enabled already.
+/// The treatment by [`Its::new`](super::Its::new) of an ITS that is already enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum IfEnabled {
-    /// It leaves the ITS alone and refuses it: another [`Its`](super::Its) may drive it.
+    /// Refuse the ITS and leave it alone, because another [`Its`](super::Its) may be driving it.
     #[default]
     Refuse,
-    /// It disables the ITS and waits until it is quiescent: firmware or a previous kernel (kexec)
-    /// left it enabled.
+    /// Disable the ITS, which firmware or a previous kernel (kexec) left enabled, and wait until it
+    /// is quiescent.
     TakeOver,
 }
 
 impl ItsConfig {
-    /// The usual: a queue of 64 KiB, coherent, as many DeviceID bits as the ITS has. One that is
-    /// enabled already is refused.
+    /// Creates a configuration with the usual choices: a queue of 64 KiB, coherent accesses, and as
+    /// many DeviceID bits as the ITS supports. An ITS that is already enabled is refused.
     pub const fn new(base: u64, cpus: u32) -> Self {
         Self {
             base,
@@ -94,24 +96,24 @@ impl ItsConfig {
     pub(super) fn check(&self) -> Result<(), ProbeError> {
         let bad = |reason| Err(ProbeError::BadConfig { base: self.base, reason });
         if !RING_BYTES.contains(&self.queue_bytes) || !self.queue_bytes.is_multiple_of(0x1000) {
-            return bad("the command queue must be a multiple of 4 KiB up to 1 MiB");
+            return bad("the size of the command queue must be a multiple of 4 KiB up to 1 MiB");
         }
         if !(1..=MAX_CPUS).contains(&self.cpus) {
-            return bad("there must be 1 to 65535 CPUs");
+            return bad("the number of CPUs must be 1 to 65535");
         }
         if !(1..=32).contains(&self.device_id_bits) {
-            return bad("DeviceIDs have 1 to 32 bits");
+            return bad("the number of DeviceID bits must be 1 to 32");
         }
         if self.pre_its.is_some_and(|window| window.bytes < 8 || !window.base.is_multiple_of(4)) {
-            return bad("the window before the ITS has no room for DeviceIDs");
+            return bad("the window in front of the ITS is misaligned or too small");
         }
         Ok(())
     }
 }
 
-/// A device's word in a pre-ITS window has four bytes.
+/// Log2 of the size of a device's word in a pre-ITS window, which has four bytes.
 const PRE_ITS_SHIFT: u32 = 2;
-/// DeviceID bits that ThunderX's device table has room for.
+/// Number of DeviceID bits that ThunderX's device table supports.
 const THUNDERX_DEVICE_ID_BITS: u8 = 20;
 
 /// The hardware's features and the caller's configuration, corrected by the errata.
@@ -124,7 +126,7 @@ pub(crate) struct CorrectedConfig {
     pub(crate) memory_type: MemoryType,
 }
 
-/// The errata of this implementation on this machine.
+/// Returns the errata of this implementation on this machine.
 pub(crate) fn find_errata(
     iidr: Iidr,
     config: &ItsConfig,
@@ -132,7 +134,7 @@ pub(crate) fn find_errata(
     try_collect(errata::matching_names(IdRegister::Its, iidr, &config.machine))
 }
 
-/// Applies the errata, before anything is allocated.
+/// Applies the errata. Must be called before tables are allocated.
 pub(crate) fn apply_errata(
     errata: &[&'static ErratumEntry],
     typer: Typer,
@@ -159,20 +161,22 @@ pub(crate) fn apply_errata(
             Erratum::ItsTranslationEntry16Bytes => {
                 corrected.typer.set_itt_entry_bytes_minus_one(15);
             }
-            // The caller's business (see `Its::errata`), of other frames, or of virtual LPIs.
+            // These errata are left to the caller (see `Its::errata`), or affect other frames or
+            // virtual LPIs.
             _ => {}
         }
     }
     corrected
 }
 
-/// DeviceIDs whose words fit a window (Linux, `its_enable_quirk_socionext_synquacer`).
+/// Returns the number of DeviceID bits for which a window has words (Linux,
+/// `its_enable_quirk_socionext_synquacer`).
 fn pre_its_device_bits(window: PhysicalRegion) -> u8 {
     let words = window.bytes >> PRE_ITS_SHIFT;
     u8::try_from(words.checked_ilog2().unwrap_or(0)).unwrap_or(0)
 }
 
-/// The word of a device in the window before an ITS.
+/// Returns the address of a device's word in the window in front of an ITS.
 pub(crate) fn pre_its_doorbell(window: PhysicalRegion, device: DeviceId) -> u64 {
     window.base.wrapping_add(u64::from(device.get()) << PRE_ITS_SHIFT)
 }

@@ -1,5 +1,5 @@
-//! An ITS's device table with its memory, the attached devices, and the quotas that
-//! their attachments have of the events. No command is posted here.
+//! The device table of an ITS with its memory, the attached devices, and the event quotas of their
+//! attachments. This module does not post commands.
 
 use super::devices::{Device, EventQuota};
 use super::error::{ItsError, fault};
@@ -10,13 +10,13 @@ use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
 use msi_types::{Attachment, DeviceId, Shape};
 
-/// The attached devices, and the table in which the ITS finds them.
+/// The attached devices, and the table in which the ITS looks them up.
 #[derive(Debug)]
 pub(super) struct DeviceTable {
     pub(super) table: ItsTable,
     id_bits: u8,
     devices: SortedMap<DeviceId, Device>,
-    /// By the cookie of their [`Attachment`].
+    /// Quotas, indexed by the cookie of their [`Attachment`].
     quotas: SortedMap<u32, EventQuota>,
     next_cookie: u32,
 }
@@ -41,7 +41,7 @@ impl DeviceTable {
         }
     }
 
-    /// Allocates the memory for a device and a quota, and the device's part of the table.
+    /// Allocates the memory for a device, a quota, and the device's entry in the table.
     pub(super) fn reserve<P: GicPlatform>(
         &mut self,
         frame: &ControlFrame<P>,
@@ -78,7 +78,7 @@ impl DeviceTable {
     /// Adds a quota of at most `limit` events, for which memory must have been
     /// [reserved](Self::reserve).
     pub(super) fn add_quota(&mut self, device: DeviceId, limit: u32) -> Attachment {
-        // Attachments are few: a free number is near.
+        // The number of attachments is small, so a free number is found quickly.
         while self.quotas.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);
         }
@@ -94,7 +94,7 @@ impl DeviceTable {
         self.quotas.remove(attachment.cookie())
     }
 
-    /// Allocates events of a quota. `base` is the address of the ITS, for the error.
+    /// Allocates events from a quota. `base` is the address of the ITS for errors.
     pub(super) fn allocate_events(
         &mut self,
         base: u64,
@@ -102,7 +102,7 @@ impl DeviceTable {
         count: NonZeroU16,
         shape: Shape,
     ) -> Result<(DeviceId, u16), ItsError> {
-        let unknown = fault(base, "MAPTI", "the attachment is not of this ITS");
+        let unknown = fault(base, "MAPTI", "the attachment does not belong to this ITS");
         let quota = self.quotas.get_mut(attachment.cookie()).ok_or(unknown)?;
         let none = ItsError::NoEvents { wanted: count.get(), limit: quota.limit };
         let used = quota.used + u32::from(count.get());

@@ -1,7 +1,7 @@
-//! Devices: their interrupt translation tables, the quotas that their attachments have of the
-//! events, and blocks of events with the commands that map and discard them.
+//! Devices: their interrupt translation tables, the event quotas of their attachments, and blocks
+//! of events with the commands that map and discard them.
 //!
-//! Commands are made when the queue asks for them, under its lock.
+//! Commands are created when the queue draws them, with its lock held.
 
 use super::command_queue::CommandSpan;
 use super::error::ItsError;
@@ -18,45 +18,46 @@ use gic_arch::gits::Typer;
 use gic_arch::its::{CollectionId, Command, ITT_ALIGNMENT, MapAction, RdBase};
 use msi_types::{DeviceId, Shape};
 
-/// EventIDs travel in the 16 data bits of PCI's MSI.
+/// Maximum number of EventID bits, because PCI MSI messages have 16 data bits.
 pub(crate) const MAX_EVENT_BITS: u8 = 16;
-/// MAPD cannot express fewer.
+/// The minimum number of EventID bits that MAPD can express.
 const MIN_EVENT_BITS: u8 = 1;
 
-/// A device as the ITS knows it: all requesters with the same DeviceID are one.
+/// A device from the point of view of the ITS: all requesters with the same DeviceID.
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) itt: Table,
     event_bits: u8,
     pub(crate) mapping: Mapping,
-    /// Attachments.
+    /// Number of attachments.
     pub(crate) users: u32,
-    /// Events that all attachments together may have.
+    /// Sum of the attachments' quotas.
     reserved: u32,
     events: BlockAllocator,
 }
 
-/// Does the ITS know the device? It is told with the first event, in the same batch.
+/// Whether the device is mapped at the ITS. MAPD is posted in one batch with the device's first
+/// events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mapping {
-    /// No.
+    /// MAPD has not been posted.
     Unmapped,
-    /// MAPD was executed, or is in the queue.
+    /// MAPD was executed or is in the queue.
     Mapped,
 }
 
-/// One requester's limit of a device's events.
+/// One attachment's share of a device's events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EventQuota {
     pub(crate) device: DeviceId,
-    /// Events that it may have.
+    /// Maximum number of events.
     pub(crate) limit: u32,
-    /// Events that it has.
+    /// Number of events in use.
     pub(crate) used: u32,
 }
 
 impl Device {
-    /// Provides a table for `events` events, without quotas.
+    /// Allocates a table for `events` events. The device has no quotas yet.
     pub(crate) fn provision<P: GicPlatform>(
         platform: &P,
         typer: Typer,
@@ -74,8 +75,8 @@ impl Device {
         Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, reserved: 0, events })
     }
 
-    /// Takes another attachment in, for `events` more events; `false` if the table is too small for
-    /// all.
+    /// Adds an attachment with a quota of `events` events. Returns `false` if the table is too
+    /// small for all quotas.
     pub(crate) fn add_quota(&mut self, events: u32) -> bool {
         let reserved = self.reserved.saturating_add(events);
         let fits = reserved <= 1 << self.event_bits;
@@ -86,24 +87,25 @@ impl Device {
         fits
     }
 
-    /// Lets an attachment go.
+    /// Removes an attachment and its quota.
     pub(crate) fn remove_quota(&mut self, quota: &EventQuota) {
         self.users = self.users.saturating_sub(1);
         self.reserved = self.reserved.saturating_sub(quota.limit);
     }
 
-    /// Takes over the attachments of the device that this one replaces.
+    /// Takes over the attachments of the device record that this one replaces.
     pub(crate) fn inherit(&mut self, old: &Self) {
         self.users = old.users;
         self.reserved = old.reserved;
     }
 
-    /// Events that the attachments may have, taken together.
+    /// Returns the sum of the attachments' quotas.
     pub(crate) fn reserved(&self) -> u32 {
         self.reserved
     }
 
-    /// The lowest free block of events: contiguous; an aligned group at a multiple of its size.
+    /// Allocates the lowest free block of consecutive events. An aligned group starts at a multiple
+    /// of its size.
     pub(crate) fn allocate_events(&mut self, count: NonZeroU16, shape: Shape) -> Option<u16> {
         let align = match shape {
             Shape::Independent => Some(Alignment::ONE),
@@ -116,20 +118,20 @@ impl Device {
     /// Frees an allocated block.
     pub(crate) fn free_events(&mut self, first: u16, count: NonZeroU16) {
         let result = self.events.free(first.into(), count.into());
-        debug_assert!(result.is_ok(), "a block that was taken: {result:?}");
+        debug_assert!(result.is_ok(), "the block must be allocated: {result:?}");
     }
 
-    /// Has it no events?
+    /// Returns `true` if no events are allocated.
     pub(crate) fn is_idle(&self) -> bool {
         self.allocated_events() == 0
     }
 
-    /// Number of allocated events.
+    /// Returns the number of allocated events.
     pub(crate) fn allocated_events(&self) -> u32 {
         self.events.capacity() - self.events.available()
     }
 
-    /// MAPD for this device.
+    /// Returns the MAPD command for this device.
     pub(crate) fn mapd(&self, device: DeviceId, action: MapAction) -> Command {
         Command::Mapd {
             device,
@@ -140,9 +142,9 @@ impl Device {
     }
 }
 
-/// Returns the size of a table for at least `events` events. A table occupies its alignment in any
-/// case, so that events which fit there cost nothing; the functions behind a conventional PCI
-/// bridge, which share one DeviceID, need them.
+/// Returns the EventID bits of a table for at least `events` events. A table occupies at least its
+/// alignment, so it has as many events as fit there at no cost. Functions behind a bridge to
+/// conventional PCI, which share one DeviceID, can use them.
 fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
     let limit = max_event_bits(typer);
     let fills_alignment =
@@ -161,7 +163,7 @@ fn max_event_bits(typer: Typer) -> u8 {
     typer.event_id_bits().min(MAX_EVENT_BITS)
 }
 
-/// A block of a device's events on its way in or out.
+/// A block of a device's events that is being mapped or unmapped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventBlock {
     pub(crate) device: DeviceId,
@@ -170,7 +172,7 @@ pub(crate) struct EventBlock {
     pub(crate) count: NonZeroU16,
 }
 
-/// Blocks of one device that are unmapped together; a single one takes no memory.
+/// Blocks of one device that are unmapped together. A single block needs no allocation.
 #[derive(Debug)]
 pub(crate) enum EventBlocks {
     None,
@@ -190,7 +192,7 @@ impl EventBlocks {
 
 impl EventBlock {
     pub(crate) fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
-        // Both ranges were allocated, so neither wraps.
+        // Both ranges are allocated, so neither wraps.
         let lpi = move |index: u16| {
             Lpi::from_index(self.first_lpi.index() + u32::from(index)).unwrap_or(self.first_lpi)
         };
@@ -202,16 +204,17 @@ impl EventBlock {
     }
 }
 
-/// Commands that are all made when the queue asks for the first: none, if `make` finds that there
-/// is nothing to do.
+/// Returns an iterator that creates all its commands when the queue draws the first one. It is
+/// empty if `make` returns `None`.
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
     core::iter::once_with(make).flatten().flatten()
 }
 
-/// MAPTI for an event. If its LPI is `stale`, the event goes from one of these collections to the
-/// next and is cleared at each. Then it goes to its route's.
+/// Returns the commands that map an event: MAPTI, if `stale` is empty. Otherwise the event is
+/// mapped to the first of these collections, moved through the others and cleared at each, and
+/// finally moved to the collection of its route.
 pub(crate) fn map_event<'a>(
     routes: &'a EventRoutes,
     lpi: Lpi,
@@ -233,9 +236,10 @@ pub(crate) fn map_event<'a>(
     })
 }
 
-/// DISCARD for each event that has a route, and the device's unmapping if it goes with them. Then
-/// SYNC for each redistributor where one of them was. With no event, SYNC for any redistributor, so
-/// that a device is never unmapped without one.
+/// The commands that unmap events: a DISCARD for each event that has a route, then the MAPD that
+/// unmaps the device, if requested, and a SYNC for each redistributor to which one of the events
+/// was mapped. If a device is unmapped without events, a SYNC for an arbitrary redistributor, so
+/// that a SYNC always follows the MAPD.
 pub(crate) struct DiscardCommands<'a, I> {
     routes: &'a EventRoutes,
     collections: &'a Collections,
@@ -245,8 +249,8 @@ pub(crate) struct DiscardCommands<'a, I> {
 }
 
 impl<'a> DiscardCommands<'a, ()> {
-    /// `unmap`: MAPD with V=0, if the device goes. `targets`: empty, with room for all
-    /// redistributors.
+    /// Creates the commands. `unmap` is MAPD with V = 0, if the device must be unmapped. `targets`
+    /// must be empty, with room for all redistributors.
     pub(crate) fn new(
         routes: &'a EventRoutes,
         collections: &'a Collections,
@@ -288,7 +292,7 @@ impl<I: Iterator<Item = Lpi>> Iterator for DiscardCommands<'_, I> {
     }
 }
 
-/// Resources that wait for commands.
+/// Resources that cannot be freed before the ITS has executed commands.
 #[derive(Debug)]
 pub(crate) struct DeferredUnmap {
     pub(super) posted: CommandSpan,
@@ -296,14 +300,14 @@ pub(crate) struct DeferredUnmap {
     pub(super) resources: Resources,
 }
 
-/// Resources that are freed once the ITS cannot use them any more.
+/// Resources that are freed when the ITS can no longer use them.
 #[derive(Debug)]
 pub(crate) enum Resources {
-    /// Events of a device that stays, and their LPIs.
+    /// Events of a device that stays mapped, and their LPIs.
     Events(EventBlocks),
-    /// A device's table, and the LPIs of the events that it had to the end.
+    /// A device's table, and the LPIs of its remaining events.
     Device {
-        /// MAPD with V=0.
+        /// MAPD with V = 0.
         unmap: Command,
         itt: Table,
         blocks: EventBlocks,

@@ -11,29 +11,30 @@ use gic_arch::Lpi;
 use gic_arch::its::{Command, RawCommand};
 use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};
 
-/// Reasons that an ITS was not taken into use. It is left disabled, and all memory was freed.
+/// The reason why an ITS could not be initialized. All memory was freed, and the ITS is either
+/// unchanged or disabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
-    /// The caller's configuration asks for something impossible.
+    /// The caller's configuration contains an invalid setting.
     #[error("its@{base:x}: {reason}")]
     BadConfig {
         /// The ITS's physical base.
         base: u64,
-        /// The impossible setting.
+        /// The reason why the setting is invalid.
         reason: &'static str,
     },
-    /// The platform maps nothing there.
-    #[error("its@{0:x}: its registers cannot be mapped")]
+    /// The platform cannot map the ITS's registers.
+    #[error("its@{0:x}: the platform cannot map its registers; check the firmware description")]
     Unmappable(u64),
-    /// The identification register names another architecture: firmware's description is wrong, or
-    /// the block is off.
-    #[error("its@{0:x}: no GICv3 or GICv4 ITS answers there")]
+    /// `GITS_PIDR2` shows another architecture, because firmware's description is wrong or the
+    /// block is powered off.
+    #[error("its@{0:x}: not a GICv3 or GICv4 ITS; firmware may state a wrong address")]
     NotAnIts(u64),
     /// The ITS serves virtual LPIs only.
-    #[error("its@{0:x}: it has no physical LPIs")]
+    #[error("its@{0:x}: the ITS does not support physical LPIs")]
     NoPhysicalLpis(u64),
-    /// The GIC has no LPIs, or direct LPIs use them.
+    /// The GIC has no usable LPIs, or direct LPIs use them.
     #[error("its@{base:x}: {reason}")]
     Lpis {
         /// The ITS's physical base.
@@ -41,30 +42,31 @@ pub enum ProbeError {
         /// The reason.
         reason: LpiError,
     },
-    /// The ITS is enabled already, and the caller did not ask to [take it
+    /// The ITS is already enabled, and the caller did not request to [take it
     /// over](super::IfEnabled::TakeOver).
-    #[error("its@{0:x}: it is enabled already: by another driver, firmware or a previous kernel")]
+    #[error("its@{0:x}: another driver, firmware or a previous kernel has already enabled the ITS")]
     AlreadyEnabled(u64),
-    /// The ITS was left enabled and does not become quiescent: a fault of the hardware.
+    /// The ITS does not become quiescent after it was disabled, which is a hardware fault.
     #[error("its@{base:x}: {wait}")]
     NotQuiescent {
         /// The ITS's physical base.
         base: u64,
-        /// The condition that did not come true.
+        /// The condition that was not met in time.
         wait: TimedOut,
     },
-    /// A table register does not take what the architecture says it takes.
-    #[error("its@{base:x}: the {table} was refused: {reason}")]
+    /// A table cannot be set up, because its register does not accept values that the architecture
+    /// requires it to accept, or does not exist.
+    #[error("its@{base:x}: the {table} cannot be set up: {reason}")]
     TableRefused {
         /// The ITS's physical base.
         base: u64,
-        /// The table.
+        /// The table or queue.
         table: &'static str,
-        /// The refused setting.
+        /// The reason.
         reason: &'static str,
     },
-    /// The platform gave no memory.
-    #[error("its@{base:x}: no memory for the {table}")]
+    /// The platform or the heap has no memory.
+    #[error("its@{base:x}: out of memory for the {table}")]
     NoMemory {
         /// The ITS's physical base.
         base: u64,
@@ -84,12 +86,12 @@ pub enum ProbeError {
         /// Its physical address.
         address: u64,
     },
-    /// The ITS has fewer collections than there are CPUs.
-    #[error("its@{base:x}: {limit} collections are too few for {cpus} CPUs")]
+    /// The ITS supports fewer collections than the configuration has CPUs.
+    #[error("its@{base:x}: the ITS supports only {limit} collections, too few for {cpus} CPUs")]
     TooFewCollections {
         /// The ITS's physical base.
         base: u64,
-        /// CPUs to serve.
+        /// Number of CPUs in the configuration.
         cpus: u32,
         /// Number of collections that the ITS can hold.
         limit: u64,
@@ -105,52 +107,53 @@ impl ProbeError {
     }
 }
 
-/// Errors of operations on a running ITS. A failed operation leaves no change behind.
+/// An error of an operation on a running ITS. A failed operation changes nothing, unless its
+/// documentation says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItsError {
-    /// The DeviceID is beyond what the ITS and its device table can hold.
-    #[error("DeviceID {id} does not fit the ITS's {bits} DeviceID bits")]
+    /// The DeviceID is beyond the range of the ITS or its device table.
+    #[error("DeviceID {id} does not fit the {bits} DeviceID bits of the ITS")]
     DeviceIdOutOfRange {
         /// The DeviceID.
         id: DeviceId,
-        /// DeviceID bits that fit.
+        /// Number of supported DeviceID bits.
         bits: u8,
     },
-    /// Another requester behind the same DeviceID has it in use, with a table that is too small for
+    /// Another requester with the same DeviceID is using it, with a table that is too small for
     /// both.
-    #[error("DeviceID {0} is attached already, for fewer events")]
+    #[error("DeviceID {0} is already attached, with a table that is too small for more events")]
     AttachedForFewer(DeviceId),
-    /// More events than the ITS gives one device.
-    #[error("{wanted} events are more than the {limit} that one device can have")]
+    /// The request exceeds the number of events that the ITS supports per device.
+    #[error("{wanted} events exceed the limit of {limit} per device")]
     TooManyEvents {
         /// Number asked for.
         wanted: u32,
         /// The limit.
         limit: u32,
     },
-    /// The device's events are used up, or no block of this shape is free.
-    #[error("no block of {wanted} events is free in a device attached for {limit}")]
+    /// The attachment's quota is used up, or no block of this shape is free.
+    #[error("no block of {wanted} events is free for an attachment with a quota of {limit}")]
     NoEvents {
         /// Number asked for.
         wanted: u16,
-        /// Number that the device was attached for.
+        /// The quota with which the device was attached.
         limit: u32,
     },
-    /// No such block of LPIs is free.
+    /// No block of LPIs of this size is free.
     #[error("no block of {wanted} LPIs is free")]
     NoLpis {
         /// Number asked for.
         wanted: u16,
     },
-    /// The CPU has no collection, or it is off.
+    /// The CPU has no collection, or is off.
     #[error("CPU {0} cannot take LPIs: {1}")]
     NotReachable(Cpu, &'static str),
     /// The LPI is not mapped at this ITS.
     #[error("{0} is not mapped at this ITS")]
     NotMapped(Lpi),
-    /// The platform gave no memory.
-    #[error("no memory for {0}")]
+    /// The platform or the heap has no memory.
+    #[error("out of memory for {0}")]
     NoMemory(&'static str),
     /// The platform placed memory where the ITS cannot use it.
     #[error("the platform placed {table} at {address:#x}: misaligned, too small or out of reach")]
@@ -160,8 +163,8 @@ pub enum ItsError {
         /// Its physical address.
         address: u64,
     },
-    /// A command did not complete, the ITS is suspended, or the caller's attachment or block is
-    /// another's.
+    /// A command did not complete, the ITS is suspended, or the caller's attachment or block
+    /// belongs to another user.
     #[error("{0}")]
     Fault(ControllerFault),
 }
@@ -195,20 +198,20 @@ impl From<ItsError> for MsiError {
     }
 }
 
-/// Failures of a run of commands.
+/// An error of a run of commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueError {
-    /// The ITS stopped making progress. The first command that it did not complete, if memory still
-    /// resources one.
+    /// The ITS stopped making progress. Contains the first command that it did not complete, if it
+    /// can be decoded.
     Timeout(Option<Command>),
-    /// The ITS refused this command; the others of the span were executed.
+    /// The ITS refused this command. The other commands of the span were executed.
     Stalled(Option<Command>),
-    /// The queue takes no commands: the ITS is suspended.
+    /// The queue does not accept commands, because the ITS is suspended.
     Stopped,
 }
 
 impl QueueError {
-    /// The error as others see it: names the ITS, the command and its object.
+    /// Converts the error to the public type, which names the ITS, the command and its object.
     pub(crate) fn at(self, base: u64) -> ItsError {
         let (command, reason) = match self {
             Self::Timeout(command) => (command, "timeout"),
@@ -226,7 +229,7 @@ impl QueueError {
     }
 }
 
-/// A failure that concerns no command.
+/// Creates an error that is not related to a command.
 pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static str) -> ItsError {
     ItsError::Fault(ControllerFault {
         kind: "its",
@@ -238,7 +241,7 @@ pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static s
     })
 }
 
-/// Failures of operations that cannot return one (unmap, detach, mask).
+/// A log of failures of operations that cannot return an error (unmap, detach, mask).
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog {
     count: AtomicU32,
@@ -263,15 +266,15 @@ impl FaultLog {
     }
 }
 
-/// Number of refused commands that are kept until their callers ask.
+/// Number of refused commands that are kept until their callers query them.
 const REMEMBERED_FAULTS: usize = 16;
 
-/// Commands that the ITS refused, kept until their callers ask.
+/// Commands that the ITS refused, kept until their callers query them.
 #[derive(Debug)]
 pub(crate) struct Faults {
     known: Vec<(u64, RawCommand)>,
-    /// Covers commands that found no room: a caller that waits for one of these numbers gets an
-    /// unspecific failure.
+    /// Sequence numbers of refused commands that were dropped because the list was full. A caller
+    /// that waits for a number in this range receives an unspecific failure.
     forgotten: Range<u64>,
 }
 

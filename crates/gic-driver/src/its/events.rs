@@ -1,4 +1,5 @@
-//! Mapped events: moved between CPUs, masked, invalidated, made pending.
+//! Operations on mapped events: moving between CPUs, masking, invalidating, and setting the pending
+//! state.
 
 use super::Its;
 use super::command_queue::FailedRun;
@@ -12,11 +13,11 @@ use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, DeviceId, EventId, MsiMessage, Pending};
 
 impl<P: GicPlatform> Its<P> {
-    /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return
-    /// it can no longer become pending at the old CPU. Returns the old CPU. Callers must not move
-    /// the same LPI concurrently.
+    /// Moves an event, with its pending state, to another CPU. Its message does not change. On
+    /// return it can no longer become pending at the old CPU. Returns the old CPU. Callers must not
+    /// move the same LPI concurrently.
     ///
-    /// A masked LPI may be signalled once at its new CPU before this returns: the redistributor may
+    /// A masked LPI may be signaled once at its new CPU before this returns: the redistributor may
     /// have cached an old configuration of the LPI, which can be invalidated only after the event
     /// has moved there (INV follows MOVI; IHI 0069 §5.3). Kernels must record interrupts that
     /// arrive while they are disabled.
@@ -24,8 +25,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: the event was not
-    /// moved.
+    /// [`ItsError::NotMapped`] if the LPI is not mapped, [`ItsError::NotReachable`] if the CPU is
+    /// off, or [`ItsError::Fault`] if a command fails. On error, the event was not moved.
     pub fn move_event(&self, lpi: Lpi, to: Cpu) -> Result<Cpu, ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
         let mut moved = None;
@@ -57,10 +58,11 @@ impl<P: GicPlatform> Its<P> {
         Err(error.at(self.frame.base))
     }
 
-    /// Commands that move an event, under the queue's lock.
+    /// Changes the route of an event and returns the commands that move it. Must be called with the
+    /// queue's lock held.
     ///
-    /// The invalidation is for a redistributor that had the LPI before and cached its
-    /// configuration: MOVI does not invalidate it (IHI 0069 §5.1.1, §5.3).
+    /// The invalidation is needed for a redistributor that had the LPI before and still caches its
+    /// configuration, because MOVI does not invalidate it (IHI 0069 §5.1.1, §5.3).
     fn movi(&self, lpi: Lpi, new: EventRoute, from: RdBase, to: RdBase) -> [Command; 4] {
         self.routes.set(lpi, Some(new));
         let (device, event) = (new.device, new.event_id());
@@ -72,8 +74,8 @@ impl<P: GicPlatform> Its<P> {
         ]
     }
 
-    /// Disables an LPI: messages that arrive stay pending. On return the new configuration is in
-    /// effect at its redistributor.
+    /// Disables an LPI, so that arriving messages stay pending. On return the new configuration is
+    /// in effect at its redistributor.
     ///
     /// Context: any.
     ///
@@ -95,8 +97,8 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Changes an LPI's priority, of which the two low bits are dropped. On return the new priority
-    /// is in effect at its redistributor.
+    /// Changes an LPI's priority, whose two low bits are ignored. On return the new priority is in
+    /// effect at its redistributor.
     ///
     /// Context: any.
     ///
@@ -107,7 +109,7 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Makes an LPI pending as its device would, or clears its pending state.
+    /// Makes an LPI pending, as a message of its device would, or clears its pending state.
     ///
     /// Context: any.
     ///
@@ -136,8 +138,8 @@ impl<P: GicPlatform> Its<P> {
         Some(MsiMessage { address: self.doorbell_of(route.device), data: route.event_id().get() })
     }
 
-    /// Invalidates an LPI's configuration at its redistributor, by the redistributor's register if
-    /// that suffices, by the INV command otherwise.
+    /// Invalidates an LPI's configuration at its redistributor, through the redistributor's
+    /// register if that suffices, and with the INV command otherwise.
     ///
     /// Context: any.
     ///
@@ -150,7 +152,8 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// One command for an event, and a SYNC for where it is delivered at that moment of the queue.
+    /// Runs one command for an event, and a SYNC for the redistributor at which the event is
+    /// delivered when the command enters the queue.
     fn run_on_event(
         &self,
         lpi: Lpi,
@@ -174,8 +177,9 @@ impl<P: GicPlatform> Its<P> {
             self.routes.set(lpi, Some(old));
             return self.invalidation.end_move();
         }
-        // The MOVI was executed, or may be later; a second one behind it undoes it. If that finds
-        // no room, the route keeps describing the queue's result.
+        // The ITS has executed the MOVI, or may execute it later. Another MOVI after it undoes it.
+        // If the queue has no room for that one, the route still describes the result of the queued
+        // commands.
         let mut back = made_in_order(|| {
             let from = self.collections.target(new.collection)?;
             let to = self.collections.target(old.collection)?;

@@ -1,5 +1,5 @@
-//! The mapped frames of an ITS, and bounded waits for its command queue: a task waits while the
-//! ITS makes progress, other contexts for one bound in all.
+//! The mapped frames of an ITS, and bounded waits for its command queue. A task waits while the ITS
+//! makes progress; other contexts wait for a single bound.
 
 use super::error::ProbeError;
 use crate::mmio::MmioExt;
@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{ArchRevision, gits, id};
 
-/// Both frames of an ITS, with the platform under them.
+/// Both frames of an ITS, and the platform.
 pub(crate) struct ControlFrame<P: GicPlatform> {
     pub(crate) platform: Arc<P>,
     pub(crate) registers: P::Mmio,
@@ -17,7 +17,7 @@ pub(crate) struct ControlFrame<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> ControlFrame<P> {
-    /// Maps the frames and makes sure that they are an ITS's.
+    /// Maps the frames and checks that they belong to an ITS.
     pub(crate) fn map(platform: Arc<P>, base: u64) -> Result<Self, ProbeError> {
         let region = PhysicalRegion { base, bytes: gits::SIZE };
         let registers = platform.map(region).ok_or(ProbeError::Unmappable(base))?;
@@ -29,10 +29,10 @@ impl<P: GicPlatform> ControlFrame<P> {
         }
     }
 
-    /// Disables the ITS and waits until all effects are done: only then may its tables change.
+    /// Disables the ITS and waits until it is quiescent. Its tables must not be changed before.
     pub(crate) fn quiesce(&self) -> Result<(), TimedOut> {
         let control = self.registers.read(gits::CTLR);
-        // Quiescent is unknown while the ITS is enabled, so that the register is written first.
+        // Quiescent is UNKNOWN while the ITS is enabled, so the ITS must be disabled first.
         if control.enabled() {
             self.registers.write(gits::CTLR, control.with_enabled(false));
         }
@@ -41,7 +41,7 @@ impl<P: GicPlatform> ControlFrame<P> {
         })
     }
 
-    /// Lets the ITS take messages and commands.
+    /// Enables the ITS, so that it accepts messages and commands.
     pub(crate) fn enable(&self) {
         let control = self.registers.read(gits::CTLR);
         self.registers.write(gits::CTLR, control.with_enabled(true));
@@ -54,14 +54,15 @@ impl<P: GicPlatform> fmt::Debug for ControlFrame<P> {
     }
 }
 
-/// The context of a caller that waits.
+/// The context of a waiting caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// In a task: as long as the ITS makes progress, because another caller's long batch is no
-    /// fault. If there is none for the platform's bound, the ITS is unresponsive.
+    /// A task waits as long as the ITS makes progress, because another caller's long batch is not a
+    /// fault. If the ITS makes no progress for the platform's bound, it is unresponsive.
     Task,
-    /// In any context, a handler too: for the platform's bound in all. That may be too short for
-    /// what is queued, so that nothing follows for others.
+    /// In any context, including handlers, a caller waits for the platform's bound in total. This
+    /// may be too short for the queued commands, so a timeout has no consequences for other
+    /// callers.
     Any,
 }
 
@@ -80,9 +81,9 @@ impl QueueWait {
         Self { context, turn: 0, last_read: None, wait: Wait::Again }
     }
 
-    /// Decides after a poll at which the caller's commands were not done. `read` is the number of
-    /// commands consumed. `unresponsive_at` is the ring's: the value of `read` at which a task
-    /// timed out.
+    /// Decides whether to continue after a poll that did not complete the caller's commands. `read`
+    /// is the number of consumed commands. `unresponsive_at` is the ring's field: the value of
+    /// `read` at which a task timed out.
     pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Wait {
         if *unresponsive_at == Some(read) {
             return Wait::GiveUp;

@@ -1,12 +1,12 @@
-//! CPUs that come and go.
+//! CPU hotplug.
 //!
-//! # When a CPU leaves
-//! The interrupt core owns affinities: it moves each vector that it knows by itself
-//! ([`Its::move_event`]). [`Its::cpu_off`] moves the remaining events to an heir, with one MOVI
-//! each in one batch. MOVI alone moves exactly one event with its pending state. The alternative,
-//! to bind the whole collection to the heir's redistributor (MAPC) and sweep the pending states
-//! (MOVALL), has two faults. When the collection goes back to its CPU, interrupts stay pending at
-//! the heir, where neither DISCARD nor MOVI finds them any more. It also sweeps those of other
+//! # When a CPU goes offline
+//! The interrupt core owns affinities, and moves each vector that it knows ([`Its::move_event`]).
+//! [`Its::cpu_off`] moves the remaining events to an heir, in one batch with a MOVI for each. Only
+//! MOVI moves exactly one event with its pending state. The alternative is to bind the whole
+//! collection to the heir's redistributor (MAPC) and to move all pending states (MOVALL). It has
+//! two defects: after the collection is bound to its CPU again, interrupts may stay pending at the
+//! heir, where neither DISCARD nor MOVI finds them; and MOVALL also moves the pending LPIs of other
 //! ITSes.
 
 use super::Its;
@@ -28,10 +28,10 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is none of
-    /// [`ItsConfig::targets`](super::ItsConfig::targets), not on at the GIC, its redistributor
-    /// takes no LPIs, or it is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus).
-    /// [`ItsError::Fault`]: the CPU then counts as it did before.
+    /// [`ItsError::NotReachable`] if the CPU is not one of
+    /// [`ItsConfig::targets`](super::ItsConfig::targets), is off at the GIC, has a redistributor
+    /// with LPIs disabled, or is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus).
+    /// [`ItsError::Fault`] if a command fails. On error, the state of the CPU does not change.
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), ItsError> {
         let target = self.rd_base(self.ready_redistributor(cpu)?);
         self.state.with(self.platform(), |_| {
@@ -62,19 +62,20 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
-    /// [`ItsError::NoMemory`]: nothing is done. [`ItsError::Fault`]: the CPU then still counts as
-    /// on, and events that have already moved stay at the heir ([`event_of`](Self::event_of)).
+    /// [`ItsError::NotReachable`] if either CPU is off, or if they are the same;
+    /// [`ItsError::NoMemory`]. In these cases nothing was changed. [`ItsError::Fault`] if a command
+    /// fails; the CPU then still counts as on, and events that have already moved stay at the heir
+    /// ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
             let (leaving, from) = self.collections.of_cpu(cpu)?;
             let (heirs, to) = self.collections.of_cpu(heir)?;
             if leaving == heirs {
-                return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
+                return Err(ItsError::NotReachable(heir, "it is the CPU that goes offline"));
             }
             self.invalidation.close(cpu).map_err(|late| self.still_used(late))?;
-            // In the queue's order: a later move to this CPU is refused, an earlier one is found in
-            // the routes.
+            // Change the binding in the queue's order, so that a later move to this CPU is refused,
+            // and an earlier one is found in the routes.
             self.queue
                 .in_order(&self.frame, || self.collections.set(leaving, Binding::Leaving(from)));
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
@@ -104,7 +105,7 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`], [`ItsError::Fault`].
+    /// [`ItsError::NotReachable`] if either CPU is off; [`ItsError::Fault`] if a command fails.
     pub fn move_all_pending(&self, from: Cpu, to: Cpu) -> Result<(), ItsError> {
         self.state.with(self.platform(), |_| {
             let ((_, from), (collection, to)) =
@@ -120,7 +121,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// The redistributor of a CPU that takes LPIs.
+    /// Returns the redistributor of a CPU, if its LPIs are enabled.
     fn ready_redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
         let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
         let Ok(redistributor) = self.gic.redistributor_frames(cpu) else {
@@ -130,12 +131,13 @@ impl<P: GicPlatform> Its<P> {
             return refused("its GIC has not turned it on");
         }
         if !redistributor.lpis_enabled() {
-            return refused("its redistributor takes no LPIs");
+            return refused("LPIs are off at its redistributor");
         }
         Ok(redistributor)
     }
 
-    /// Commands that move these events from one collection to another, and unmap the former.
+    /// Returns the commands that move these events from one collection to another, and unmap the
+    /// former.
     fn evacuate(
         &self,
         events: &[Lpi],
@@ -147,7 +149,7 @@ impl<P: GicPlatform> Its<P> {
             self.routes.set(*lpi, Some(EventRoute { collection: heirs, ..route }));
             Some(Command::Movi { device: route.device, event: route.event_id(), collection: heirs })
         });
-        // The heir may have cached old configurations of the LPIs that it gets.
+        // The heir's redistributor may have cached old configurations of these LPIs.
         let reload = [
             Command::Invall { collection: heirs },
             Command::Sync { target: from },
@@ -156,8 +158,8 @@ impl<P: GicPlatform> Its<P> {
         moves.chain(reload).chain(self.collections.rebind(leaving, Binding::Unmapped))
     }
 
-    /// Undoes a rebinding that may have been queued. A command that found no room has changed
-    /// nothing.
+    /// Undoes a rebinding that may have been queued. If its command was never made, because the
+    /// ring was full, the binding has not changed.
     fn undo_rebind(&self, collection: CollectionId, before: Binding) {
         if self.collections.binding(collection) == before {
             return;

@@ -1,15 +1,15 @@
-//! Invalidation of an LPI's cached configuration by `GICR_INVLPIR`, if its redistributor has the
-//! register. Otherwise the ITS invalidates by the INV command.
+//! Invalidation of an LPI's cached configuration through `GICR_INVLPIR`, if the redistributor has
+//! this register. Otherwise the ITS invalidates with the INV command.
 //!
 //! The register requires neither the command queue nor its lock, so CPUs that mask LPIs of
 //! different redistributors do not contend for it.
 //!
 //! Invariant: on return, the LPI's redistributor uses the configuration that was stored before the
 //! call. A move that is posted later posts its own INV after its MOVI. A move in progress has
-//! already changed the route, and its INV may have read the old configuration: the redistributor
-//! that the route names may not have the LPI yet. Therefore the route is read first, then the
-//! number of moves in progress. Unless that number is 0, INV is used, which the queue orders after
-//! their commands.
+//! already changed the route, but its INV may have read the old configuration, and the
+//! redistributor that the route names may not have the LPI yet. The driver therefore reads the
+//! route first and then the number of moves in progress. Unless that number is 0, it uses INV,
+//! which the queue orders after the commands of these moves.
 
 use super::routes::{EventRoutes, cpu_of};
 use crate::gic::GicWithLpis;
@@ -23,7 +23,8 @@ use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
-/// Permissions to use the redistributors' registers, by CPU, and the number of moves in progress.
+/// Permissions to use the redistributors' registers, indexed by CPU, and the number of moves in
+/// progress.
 #[derive(Debug)]
 pub(crate) struct RegisterInvalidation<P: GicPlatform> {
     gic: GicWithLpis<P>,
@@ -45,14 +46,14 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
         self.moves.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Ends a move of which the ITS executed all commands, or none. Must not be called if the ITS
-    /// may execute some of them later.
+    /// Ends a move. The ITS must have executed either all of its commands or none of them. Must not
+    /// be called if the ITS may execute some of them later.
     pub(super) fn end_move(&self) {
         self.moves.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Invalidates an LPI by its redistributor's register. Returns `None` if the register cannot be
-    /// used, or does not suffice.
+    /// Invalidates an LPI through its redistributor's register. Returns `None` if the register
+    /// cannot be used, or if the write does not suffice.
     ///
     /// Context: any.
     pub(super) fn invalidate(&self, lpi: Lpi, routes: &EventRoutes) -> Option<()> {

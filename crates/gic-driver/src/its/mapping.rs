@@ -1,7 +1,8 @@
-//! Mapping events to LPIs, as one batch of commands for a block, and undoing what failed.
+//! Mapping of events to LPIs with one batch of commands per block, and the rollback of failed
+//! mappings.
 //!
-//! If LPI tables were taken over from a previous kernel, a new block's LPIs are cleared at those
-//! redistributors before their first owner gets them.
+//! If LPI tables were adopted from a previous kernel, a new block's LPIs are cleared at the
+//! redistributors that use those tables before their first owner receives them.
 
 use super::devices::{EventBlock, EventBlocks, Mapping, map_event};
 use super::error::{ItsError, QueueError, fault};
@@ -23,14 +24,14 @@ pub struct EventRequest {
     pub count: NonZeroU16,
     /// The form of the EventIDs: independent, or an aligned group.
     pub shape: Shape,
-    /// The first target.
+    /// The initial target.
     pub cpu: Cpu,
-    /// Forwarded at once or not.
+    /// Whether the LPIs are initially masked.
     pub initially: Initially,
 }
 
 impl EventRequest {
-    /// Independent events with this target, forwarded at once.
+    /// Creates a request for independent, initially unmasked events with this target.
     pub const fn new(count: NonZeroU16, cpu: Cpu) -> Self {
         Self { count, shape: Shape::Independent, cpu, initially: Initially::Unmasked }
     }
@@ -50,8 +51,9 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`],
-    /// [`ItsError::NoMemory`], [`ItsError::Fault`].
+    /// [`ItsError::NotReachable`] if the CPU is off, [`ItsError::NoEvents`], [`ItsError::NoLpis`],
+    /// [`ItsError::NoMemory`], or [`ItsError::Fault`] if a command fails. On error, no event is
+    /// mapped.
     pub fn map_events(
         &self,
         attachment: &Attachment,
@@ -92,7 +94,7 @@ impl<P: GicPlatform> Its<P> {
     /// Discards events and frees their LPIs. After the call none of them can become pending.
     ///
     /// Context: task; may sleep.
-    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the block up")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers give up the block")]
     pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
         self.state.with(self.platform(), |state| {
             let Some(block) = self.block_of(state, attachment, &events) else { return };
@@ -104,7 +106,7 @@ impl<P: GicPlatform> Its<P> {
         });
     }
 
-    /// Allocates LPIs, and finds the collections at which they must be cleared.
+    /// Allocates LPIs, and determines the collections at which they must be cleared.
     fn allocate_lpis(
         &self,
         state: &mut TaskState,
@@ -125,8 +127,8 @@ impl<P: GicPlatform> Its<P> {
         Ok(block)
     }
 
-    /// The device and events of a block. A block that is not the attachment's is recorded as a
-    /// fault.
+    /// Returns the device and events of a block. Records a fault if the block does not belong to
+    /// the attachment.
     pub(super) fn block_of(
         &self,
         state: &TaskState,
@@ -146,17 +148,17 @@ impl<P: GicPlatform> Its<P> {
         };
         let found = find();
         if found.is_none() {
-            let reason = "the block is not of this attachment";
+            let reason = "the block does not belong to this attachment";
             self.note(fault(self.frame.base, "DISCARD", reason));
         }
         found
     }
 
-    /// Everything that a new block needs, as one batch.
+    /// Posts all commands that a new block needs as one batch.
     ///
     /// The invalidation is necessary even though the LPIs were free. A redistributor may have
-    /// cached the configuration bytes for their previous owner, or with their neighbours'. MAPTI
-    /// does not make it look again.
+    /// cached their configuration bytes for a previous owner, or together with neighboring bytes,
+    /// and MAPTI does not invalidate them.
     fn post_map(
         &self,
         state: &mut TaskState,
@@ -189,14 +191,14 @@ impl<P: GicPlatform> Its<P> {
             result,
             Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd
         );
-        // After a timeout it is in the queue, ahead of all later commands.
+        // After a timeout MAPD is still in the queue, ahead of all later commands.
         if told && !refused {
             known.mapping = Mapping::Mapped;
         }
         result
     }
 
-    /// Undoes a mapping that failed.
+    /// Rolls back a mapping that failed.
     fn undo_map(&self, state: &mut TaskState, block: EventBlock, error: QueueError) {
         if let QueueError::Stalled(Some(command)) = error {
             let forget = |(event, lpi): (u16, Lpi)| {
@@ -206,8 +208,8 @@ impl<P: GicPlatform> Its<P> {
                     self.routes.set(lpi, None);
                 }
             };
-            // An event that the ITS refused cannot be discarded, nor any of a device that it
-            // refused.
+            // If the ITS refused an event, that event cannot be discarded; if it refused the
+            // device, none of its events can.
             if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
                 block.lpis().for_each(forget);
             }
@@ -215,11 +217,11 @@ impl<P: GicPlatform> Its<P> {
         self.discard(state, EventBlocks::One(block));
     }
 
-    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared.
-    /// There are none if nothing was taken over, or if they had owners before.
+    /// Determines the collections of all redistributors at which a new block's LPIs must be
+    /// cleared. None exist if no tables were adopted, or if the LPIs have had owners before.
     ///
     /// # Errors
-    /// One of the redistributors is no target of this ITS.
+    /// [`ItsError::Fault`] if one of the redistributors is not a target of this ITS.
     fn find_stale(&self, state: &mut TaskState, block: EventBlock) -> Result<(), ItsError> {
         state.to_clear.clear();
         if self.lpis().are_clear(&block.range()) {
@@ -227,17 +229,17 @@ impl<P: GicPlatform> Its<P> {
         }
         for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
             let target = self.rd_base_of(at.address, at.processor_number);
-            let reason = "a redistributor that has LPIs of a previous kernel pending is no target \
-                of this ITS";
+            let reason = "a redistributor at which LPIs of a previous kernel may be pending is not \
+                a target of this ITS";
             let collection = self.collections.of_target(target);
-            // The room was reserved for all collections.
+            // Does not allocate, because room was reserved for all collections.
             state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
         }
         Ok(())
     }
 
-    /// After a block was mapped and its LPIs were cleared: enables them, which must not happen
-    /// before.
+    /// Enables the LPIs of a block if they had to be cleared first. Must not be called before the
+    /// block is mapped and its LPIs are cleared.
     fn finish_clearing(
         &self,
         state: &TaskState,
@@ -257,7 +259,7 @@ impl<P: GicPlatform> Its<P> {
         self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error)
     }
 
-    /// Enables a block's LPIs in the configuration table: those that were allocated are within it.
+    /// Enables a block's LPIs in the configuration table, which covers all allocated LPIs.
     fn enable_all(&self, block: EventBlock) {
         for (_, lpi) in block.lpis() {
             let result = self.lpis().enable(lpi);

@@ -1,5 +1,5 @@
-//! The ITS as the parent of a bus's devices: which requester has which DeviceID, and what an
-//! endpoint can store.
+//! The ITS as the MSI parent of a bus's devices: the mapping of requesters to DeviceIDs, and checks
+//! of the messages that an endpoint can store.
 
 use super::mapping::EventRequest;
 use super::{Its, ItsError};
@@ -18,8 +18,7 @@ use msi_types::{
 /// bridge to conventional PCI has up to 32 devices, and MSI supports up to 32 vectors.
 const SHARED_ROOM: u32 = 32 * 32;
 
-/// One bus's way to an ITS. Several buses, and platform devices, have one each over the same
-/// [`Its`].
+/// The MSI parent of one bus or platform device. Several of them can share an [`Its`].
 #[derive(Debug)]
 pub struct ItsMsiParent<P: GicPlatform> {
     its: Arc<Its<P>>,
@@ -27,17 +26,17 @@ pub struct ItsMsiParent<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> ItsMsiParent<P> {
-    /// Devices of a bus whose requesters are mapped by `map`.
+    /// Creates the parent of a bus whose requesters `map` maps to DeviceIDs.
     pub fn new(its: Arc<Its<P>>, map: IdMap) -> Self {
         Self { its, map }
     }
 
-    /// The ITS.
+    /// Returns the ITS.
     pub fn its(&self) -> &Arc<Its<P>> {
         &self.its
     }
 
-    /// The bus's mapping.
+    /// Returns the bus's mapping of requesters to DeviceIDs.
     pub fn map(&self) -> &IdMap {
         &self.map
     }
@@ -46,7 +45,7 @@ impl<P: GicPlatform> ItsMsiParent<P> {
         self.its.message(lpi(hwirq)?).ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    /// Runs an operation that has no way to report a failure.
+    /// Runs an operation and records its failure, for callers that cannot return an error.
     fn or_note(&self, hwirq: HwIrq, operation: impl FnOnce(Lpi) -> Result<(), ItsError>) {
         if let Ok(lpi) = lpi(hwirq)
             && let Err(error) = operation(lpi)
@@ -60,7 +59,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         match self.map.device(of) {
             Some(_) if self.its.doorbell_window.is_some() => Isolation::NotIsolated(
-                NotIsolated::SharedDoorbell("the window before the ITS (pre-its)"),
+                NotIsolated::SharedDoorbell("the window in front of the ITS (pre-its)"),
             ),
             Some(_) => Isolation::Isolated(IsolatingMechanism::Its),
             None => Isolation::NotIsolated(NotIsolated::NoController),
@@ -73,7 +72,8 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
         visit(&if self.its.doorbell() > u32::MAX.into() { tier.with_requires(wide) } else { tier });
     }
 
-    /// The translation frame has 64 KiB of its own, and no other register (IHI 0069 §12.19).
+    /// The translation frame is a separate frame of 64 KiB with no other register (IHI 0069
+    /// §12.19).
     fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
         DoorbellPage::Alone
     }
@@ -98,7 +98,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially, .. } = *request;
-        // The address is refused before anything is done for it.
+        // Check the address before anything is allocated.
         fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
         let block = self.its.map_events(
             device,
@@ -126,7 +126,8 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let from = self.its.move_event(lpi(hwirq)?, to)?;
-        // The message names no CPU, so that even a member of an aligned group moves alone.
+        // The message does not name a CPU, so even a member of an aligned group can be moved
+        // separately.
         Ok(Move { first: hwirq, count: core::num::NonZeroU16::MIN, message: None, from, to })
     }
 
@@ -163,7 +164,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     }
 }
 
-/// The LPI that a vector stands for.
+/// Returns the LPI of a vector.
 fn lpi(hwirq: HwIrq) -> Result<Lpi, MsiError> {
     Lpi::try_from(hwirq.get()).map_err(|_| MsiError::UnknownVector(hwirq))
 }
@@ -175,7 +176,7 @@ pub struct IdRange {
     pub first_requester: RequesterId,
     /// Number of requesters.
     pub length: u32,
-    /// The DeviceID of the first.
+    /// The DeviceID of the lowest requester.
     pub first_device: DeviceId,
 }
 
@@ -200,7 +201,7 @@ pub struct IdMap {
     ranges: Ranges,
 }
 
-/// The usual single one takes no memory.
+/// The ranges of a map. The usual single range needs no allocation.
 #[derive(Debug)]
 enum Ranges {
     One(IdRange),
@@ -208,12 +209,13 @@ enum Ranges {
 }
 
 impl IdMap {
-    /// Creates a map of these ranges; where they overlap, the first one counts.
+    /// Creates a map of these ranges. If they overlap, the first one applies.
     pub fn new(ranges: Vec<IdRange>) -> Self {
         Self { mask: u32::MAX, ranges: Ranges::Many(ranges) }
     }
 
-    /// Every requester's number is its DeviceID: a bus with `msi-parent` and no `msi-map`.
+    /// Creates a map in which every requester ID is also the DeviceID, as for a bus with
+    /// `msi-parent` and no `msi-map`.
     pub fn identity() -> Self {
         let all = IdRange {
             first_requester: RequesterId::new(0),
@@ -223,31 +225,31 @@ impl IdMap {
         Self { mask: u32::MAX, ranges: Ranges::One(all) }
     }
 
-    /// One device.
+    /// Creates a map of a single requester.
     pub fn single(requester: RequesterId, device: DeviceId) -> Self {
         let range = IdRange { first_requester: requester, length: 1, first_device: device };
         Self { mask: u32::MAX, ranges: Ranges::One(range) }
     }
 
-    /// Maps every requester to this DeviceID, as for functions behind a bridge to conventional PCI,
-    /// whose messages carry the bridge's alias.
+    /// Creates a map of every requester to this DeviceID, as for functions behind a bridge to
+    /// conventional PCI, whose messages carry the bridge's alias.
     pub fn shared(device: DeviceId) -> Self {
         Self::single(RequesterId::new(0), device).with_mask(0)
     }
 
-    /// Requesters are looked up by these bits of their number alone (`msi-map-mask`): those that
-    /// differ in the others share a DeviceID.
+    /// Restricts the lookup to these bits of requester IDs (`msi-map-mask`). Requesters that differ
+    /// only in other bits share a DeviceID.
     pub fn with_mask(self, mask: u32) -> Self {
         Self { mask, ..self }
     }
 
-    /// The DeviceID of a requester; `None` if the bus does not lead it to this ITS.
+    /// Returns the DeviceID of a requester, or `None` if the requester is not mapped to this ITS.
     pub fn device(&self, requester: RequesterId) -> Option<DeviceId> {
         let masked = requester.get() & self.mask;
         self.ranges().iter().find_map(|range| range.device(masked))
     }
 
-    /// May several requesters have this DeviceID?
+    /// Returns `true` if several requesters may have this DeviceID.
     pub fn is_shared(&self, device: DeviceId) -> bool {
         // PCI requester IDs have 16 bits.
         let masked = self.mask & 0xffff != 0xffff;

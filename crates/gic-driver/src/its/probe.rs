@@ -1,4 +1,4 @@
-//! Taking an ITS into use.
+//! Initialization of an ITS.
 
 use super::command_queue::CommandQueue;
 use super::config::{CorrectedConfig, IfEnabled, ItsConfig};
@@ -21,7 +21,7 @@ use doorbell_lock::TaskLock;
 use gic_arch::gits;
 use gic_arch::gits::TableKind;
 
-/// The memory that an ITS works with.
+/// The memory of an ITS.
 struct ItsMemory {
     device_table: ItsTable,
     collection_table: Option<ItsTable>,
@@ -29,10 +29,10 @@ struct ItsMemory {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Until then it
-    /// may write to tables of firmware or of a previous kernel. A kernel that
-    /// [takes over](IfEnabled::TakeOver) ITSes must therefore quiesce all of them before it
-    /// allocates tables for the first one, or for LPIs.
+    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Before this,
+    /// the ITS may write to tables of firmware or of a previous kernel. A kernel that [takes
+    /// over](IfEnabled::TakeOver) ITSes must therefore quiesce all of them before it allocates
+    /// tables for the first one, or for LPIs.
     ///
     /// Context: task; may sleep.
     ///
@@ -43,33 +43,33 @@ impl<P: GicPlatform> Its<P> {
         quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })
     }
 
-    /// Initialises the ITS at `config.base` with the LPIs of its GIC: allocates its tables and its
-    /// command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Must be
+    /// Initializes the ITS at `config.base` with the LPIs of its GIC: allocates its tables and its
+    /// command queue, and enables it. [`cpu_on`](Self::cpu_on) makes CPUs its targets. Must be
     /// called once for each ITS.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ProbeError`]. All memory was freed, and the ITS is disabled, except for
-    /// [`ProbeError::AlreadyEnabled`].
+    /// Any [`ProbeError`]. On error, all memory was freed, and the ITS is either unchanged or
+    /// disabled.
     pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
         let no_lpis = |reason| ProbeError::Lpis { base: config.base, reason };
         let gic = GicWithLpis::new(gic).map_err(no_lpis)?;
         let lpis = gic.lpis();
-        // It is there even if it cannot be used.
+        // Claim the LPIs even if the ITS turns out to be unusable: its presence alone rules out
+        // direct LPIs.
         lpis.claim(LpiMessages::Translated).map_err(no_lpis)?;
         let frame = ControlFrame::map(gic.platform().clone(), config.base)?;
         if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
             return Err(ProbeError::AlreadyEnabled(config.base));
         }
-        let no_memory =
-            |_| ProbeError::NoMemory { base: config.base, table: "driver's own records" };
+        let no_memory = |_| ProbeError::NoMemory { base: config.base, table: "driver's records" };
         let errata =
             config::find_errata(frame.registers.read(gits::IIDR), config).map_err(no_memory)?;
         let needs_window = errata.iter().any(|entry| entry.erratum == Erratum::ItsBehindPreIts);
         if needs_window && config.pre_its.is_none() {
-            let reason = "the window before the ITS, which firmware states, is missing";
+            let reason = "the ITS needs the window that firmware states in front of it (pre_its)";
             return Err(ProbeError::BadConfig { base: config.base, reason });
         }
         let corrected = config::apply_errata(&errata, frame.registers.read(gits::TYPER), config);
@@ -120,8 +120,8 @@ impl<P: GicPlatform> Its<P> {
 }
 
 impl<P: GicPlatform> Drop for Its<P> {
-    /// Disables an ITS without devices and frees its memory. Where it does not come to rest, it
-    /// keeps the memory, as it may still access it.
+    /// Disables an ITS without devices and frees its memory. If the ITS does not become quiescent,
+    /// the memory leaks, because the ITS may still access it.
     fn drop(&mut self) {
         let Self { frame, queue, state, .. } = self;
         let TaskState { collection_table, devices, deferred_unmaps, .. } = state.get_mut();
@@ -136,7 +136,7 @@ impl<P: GicPlatform> Drop for Its<P> {
     }
 }
 
-/// All of it, or nothing.
+/// Allocates the memory of an ITS and programs its registers. On error, all of it was freed.
 fn provision<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
@@ -182,12 +182,12 @@ fn device_table<P: GicPlatform>(
     let missing = ProbeError::TableRefused {
         base: frame.base,
         table: "device table",
-        reason: "the ITS has no register for one",
+        reason: "no GITS_BASER<n> has its type",
     };
     ItsTable::provision(frame, request)?.ok_or(missing)
 }
 
-/// A table for collections, where those in the ITS itself do not suffice.
+/// Allocates a table for collections, if the ITS itself does not hold enough of them.
 fn collection_table<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
@@ -212,7 +212,8 @@ fn collection_table<P: GicPlatform>(
         memory_type,
     };
     let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;
-    // GITS_TYPER.CCT tells if collections below HCC use the table; it has room for all of them.
+    // GITS_TYPER.CCT shows whether collections below HCC use the table. The table must have room
+    // for all collections in any case.
     if table.ids() < cpus.into() {
         let limit = table.ids();
         table.release(frame);

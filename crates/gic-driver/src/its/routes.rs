@@ -1,6 +1,6 @@
-//! Routes of LPIs: from an LPI back to its event, which `mask` in a hard-IRQ handler needs, and on
-//! to the event's collection. A collection is the ITS's name for "delivered at that
-//! redistributor". Each CPU has one, with the CPU's number.
+//! Routes of LPIs: the event and the collection of each mapped LPI. `mask` needs the event of an
+//! LPI, even in a hard-IRQ handler. A collection selects the redistributor at which the ITS
+//! delivers events. Each CPU has one collection, with the CPU's number.
 
 use super::error::ItsError;
 use alloc::collections::TryReserveError;
@@ -13,12 +13,12 @@ use gic_arch::{IntId, Lpi};
 use msi_types::{Cpu, DeviceId, EventId};
 use spin::Once;
 
-/// LPIs per chunk.
+/// Number of LPIs per chunk.
 const CHUNK: usize = 1024;
-/// No event. Not a route, because collection 0xffff is never used.
+/// The word of an unmapped LPI. Not a valid route, because collection 0xffff is never used.
 const NONE: u64 = u64::MAX;
 
-/// The event and the collection that an LPI is mapped from and to.
+/// The event that maps to an LPI, and its collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EventRoute {
     pub(crate) device: DeviceId,
@@ -27,7 +27,7 @@ pub(crate) struct EventRoute {
 }
 
 impl EventRoute {
-    /// EventIDs have at most 16 bits here ([`super::devices::MAX_EVENT_BITS`]).
+    /// Creates a route. EventIDs have at most 16 bits ([`super::devices::MAX_EVENT_BITS`]).
     pub(crate) fn new(device: DeviceId, event: u16, collection: CollectionId) -> Self {
         Self { device, event, collection }
     }
@@ -52,15 +52,15 @@ impl EventRoute {
     }
 }
 
-/// Routes by LPI. One atomic word each, so that reading takes no lock; the memory is provided in
-/// chunks, when LPIs are first mapped.
+/// The routes of all LPIs. Each is one atomic word, so that it can be read without a lock. The
+/// memory is allocated in chunks, when LPIs are first mapped.
 #[derive(Debug)]
 pub(crate) struct EventRoutes {
     chunks: Vec<Once<Vec<AtomicU64>>>,
 }
 
 impl EventRoutes {
-    /// For the LPIs of `id_bits` bits.
+    /// Creates the routes of the LPIs whose INTIDs have `id_bits` bits.
     pub(crate) fn new(id_bits: u8) -> Result<Self, TryReserveError> {
         let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().hwirq().index());
         let chunks = try_collect(core::iter::repeat_with(Once::new).take(lpis.div_ceil(CHUNK)))?;
@@ -79,14 +79,15 @@ impl EventRoutes {
         Ok(())
     }
 
-    /// Returns the event of this LPI; `None` if it is not mapped at this ITS.
+    /// Returns the route of this LPI, or `None` if it is not mapped at this ITS.
     ///
     /// Context: any.
     pub(crate) fn of(&self, lpi: Lpi) -> Option<EventRoute> {
         EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
     }
 
-    /// Changes a route whose memory was provided. Under the command queue's lock.
+    /// Changes a route, whose memory must have been [reserved](Self::reserve). Must be called with
+    /// the command queue's lock held.
     pub(crate) fn set(&self, lpi: Lpi, route: Option<EventRoute>) {
         if let Some(word) = self.word(lpi) {
             word.store(route.map_or(NONE, EventRoute::pack), Ordering::Release);
@@ -133,24 +134,25 @@ fn locate(lpi: Lpi) -> (usize, usize) {
 
 pub(super) const EXCLUDED_REASON: &str = "the ITS does not reach it";
 
-/// The state of all collections. Read in any context; changed under the command queue's lock.
+/// The state of all collections. May be read in any context. Must only be changed with the command
+/// queue's lock held.
 #[derive(Debug)]
 pub(crate) struct Collections {
     states: Vec<AtomicU64>,
-    /// Collections below this lie in the ITS and are lost with its power.
+    /// Collections below this number are held in the ITS itself and are lost with its power.
     in_hardware: u32,
 }
 
 /// The state of one collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Binding {
-    /// Its CPU is none of the ITS's targets, and never will be.
+    /// Its CPU is not a target of the ITS, and cannot become one.
     Excluded,
     /// Its CPU is off.
     Unmapped,
-    /// Maps to the redistributor of its CPU.
+    /// The collection maps to the redistributor of its CPU.
     Mapped(RdBase),
-    /// Maps to it still; no further event is moved here.
+    /// The collection still maps to the redistributor, but no further event may be moved to it.
     Leaving(RdBase),
 }
 
@@ -187,8 +189,8 @@ impl Binding {
 }
 
 impl Collections {
-    /// For CPUs below `cpus`, which is at most 0xffff; those of `targets` alone, where that is
-    /// stated.
+    /// Creates the collections of CPUs below `cpus`, which must be at most 0xffff. If `targets` is
+    /// given, only those CPUs can be mapped.
     pub(crate) fn new(
         cpus: u32,
         in_hardware: u32,
@@ -202,28 +204,28 @@ impl Collections {
         Ok(Self { states, in_hardware })
     }
 
-    /// The collection of a CPU that is on.
+    /// Returns the collection of a CPU that is on, and its redistributor.
     pub(crate) fn of_cpu(&self, cpu: Cpu) -> Result<(CollectionId, RdBase), ItsError> {
         let collection = self.id(cpu)?;
         match self.binding(collection) {
             Binding::Mapped(target) => Ok((collection, target)),
             Binding::Excluded => Err(ItsError::NotReachable(cpu, EXCLUDED_REASON)),
             Binding::Unmapped => Err(ItsError::NotReachable(cpu, "it is off")),
-            Binding::Leaving(_) => Err(ItsError::NotReachable(cpu, "it is leaving")),
+            Binding::Leaving(_) => Err(ItsError::NotReachable(cpu, "it is going offline")),
         }
     }
 
-    /// The redistributor that a collection is mapped to.
+    /// Returns the redistributor that a collection is mapped to.
     pub(crate) fn target(&self, collection: CollectionId) -> Option<RdBase> {
         self.binding(collection).target()
     }
 
-    /// The collection of the CPU that has this redistributor, if it is on.
+    /// Returns the collection of the CPU that has this redistributor, if the CPU is on.
     pub(crate) fn of_target(&self, target: RdBase) -> Option<CollectionId> {
         self.ids().find(|collection| self.binding(*collection) == Binding::Mapped(target))
     }
 
-    /// Any redistributor that a collection is mapped to.
+    /// Returns an arbitrary redistributor that a collection is mapped to.
     pub(crate) fn any_target(&self) -> Option<RdBase> {
         self.ids().find_map(|collection| self.target(collection))
     }
@@ -233,7 +235,7 @@ impl Collections {
         self.ids().filter(|collection| self.target(*collection).is_some()).map(cpu_of)
     }
 
-    /// Number of collections.
+    /// Returns the number of collections.
     pub(crate) fn count(&self) -> usize {
         self.states.len()
     }
@@ -261,7 +263,8 @@ impl Collections {
         }
     }
 
-    /// The command that binds a collection anew; its state changes as the command enters the queue.
+    /// Returns the command that changes the binding of a collection. The recorded state changes
+    /// when the command enters the queue.
     pub(super) fn rebind(
         &self,
         collection: CollectionId,
@@ -277,8 +280,9 @@ impl Collections {
         })
     }
 
-    /// Commands that make the ITS as it was before it lost its power. The collections that it held
-    /// itself are mapped again, and every redistributor reads the LPIs' configuration anew.
+    /// Returns the commands that restore the ITS after it has lost its power. They map the
+    /// collections that the ITS itself held, and invalidate the configurations cached by every
+    /// redistributor.
     pub(crate) fn recover(&self) -> impl Iterator<Item = Command> {
         let bound = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));
         let lost = bound().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);

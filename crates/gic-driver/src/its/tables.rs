@@ -1,9 +1,10 @@
-//! The tables that the ITS keeps in memory, `GITS_BASER<n>` (IHI 0069 §5.2): devices and
-//! collections, flat or with two levels.
+//! The tables of the ITS in memory, `GITS_BASER<n>` (IHI 0069 §5.2): the device table and the
+//! collection table, flat or with two levels.
 //!
-//! A register's page sizes, levels and shareabilities are found by writing and reading back. The
-//! second level of a table is provided page by page, when an identifier first appears, and kept: no
-//! command invalidates a cached first level. Its size is bounded by the identifier bits.
+//! The driver detects the page sizes, levels and shareabilities that a register supports by writing
+//! and reading back. It allocates the second level of a table page by page, when an identifier
+//! first appears, and keeps the pages, because no command invalidates a cached first level. The
+//! number of identifier bits bounds their size.
 
 use super::error::ProbeError;
 use super::hardware::ControlFrame;
@@ -16,7 +17,8 @@ use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability, gits};
 
-/// Limits on the location of an ITS's memory, apart from the register or command that names it.
+/// Limits on the location of an ITS's memory, in addition to those of the register or command that
+/// contains its address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableConstraints {
     /// The ITS's NUMA node.
@@ -44,23 +46,23 @@ impl TableConstraints {
     }
 }
 
-/// A register counts pages in 8 bits.
+/// Maximum number of pages, because a register has 8 bits for it.
 const MAX_PAGES: u64 = 256;
-/// Bytes of a first-level entry.
+/// Size of a first-level entry in bytes.
 const LEVEL1_ENTRY: u64 = 8;
-/// A flat table of so many pages is not worth a second level.
+/// Maximum number of pages for which a flat table is preferred to two levels.
 const FLAT_PAGES: u64 = 2;
 
 /// The memory type of tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MemoryType {
-    /// The best that the ITS takes.
+    /// The best memory type that the ITS accepts.
     Negotiated,
     /// Device-nGnRnE, Inner Shareable.
     Device,
 }
 
-/// A table, programmed.
+/// A table that is programmed into its register.
 #[derive(Debug)]
 pub(crate) struct ItsTable {
     register: Reg<Baser>,
@@ -77,9 +79,9 @@ pub(crate) struct ItsTable {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableRequest {
     pub(crate) kind: TableKind,
-    /// Its name in errors.
+    /// The name of the table in errors.
     pub(crate) name: &'static str,
-    /// Identifiers below this.
+    /// Exclusive upper limit of the identifiers.
     pub(crate) ids: u64,
     pub(crate) coherence: Coherence,
     pub(crate) constraints: TableConstraints,
@@ -97,9 +99,9 @@ pub(crate) struct BaserAbilities {
 /// Levels of a table, or those that a register supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Levels {
-    /// The entries themselves.
+    /// A flat table of entries.
     One,
-    /// Addresses of pages of entries.
+    /// A table with the addresses of pages of entries.
     Two,
 }
 
@@ -107,16 +109,17 @@ pub(crate) enum Levels {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableShape {
     pub(crate) levels: Levels,
-    /// Pages that the register names.
+    /// Number of pages in the register.
     pub(crate) pages: u64,
-    /// Identifiers that the table holds: those below this.
+    /// Exclusive upper limit of the identifiers that the table can hold.
     pub(crate) ids: u64,
-    /// Identifiers per page of entries.
+    /// Number of identifiers per page of entries.
     pub(crate) ids_per_page: u64,
 }
 
 impl TableShape {
-    /// The form for `ids` identifiers; fewer where the register cannot name enough pages.
+    /// Chooses the form of a table for `ids` identifiers, or for fewer if the register does not
+    /// support enough pages.
     pub(crate) fn choose(abilities: BaserAbilities, ids: u64) -> Self {
         let page = abilities.page.bytes();
         let flat_pages = (ids * abilities.entry_bytes).div_ceil(page).max(1);
@@ -134,12 +137,12 @@ impl TableShape {
 }
 
 impl ItsTable {
-    /// Provides and programs the table of `request.kind`, if the ITS has a register for it. The ITS
-    /// is disabled.
+    /// Allocates and programs the table of `request.kind`, if the ITS has a register for it. The
+    /// ITS must be disabled.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
-    /// everything freed.
+    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`]. On
+    /// error, all memory was freed.
     pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         request: TableRequest,
@@ -148,8 +151,8 @@ impl ItsTable {
         let Some(register) = gits::BASER.iter().find(find) else { return Ok(None) };
         let refused =
             |reason| ProbeError::TableRefused { base: frame.base, table: request.name, reason };
-        let abilities =
-            BaserAbilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
+        let abilities = BaserAbilities::probe(&frame.registers, register)
+            .ok_or(refused("its GITS_BASER<n> accepts no page size"))?;
         let (shape, memory) = allocate(frame, abilities, request)
             .map_err(|error| ProbeError::no_table(frame.base, request.name, error))?;
         let value = Baser::new()
@@ -188,17 +191,18 @@ impl ItsTable {
         frame.platform.release_table(self.memory.take());
     }
 
-    /// Programs the register again after it was lost; the memory was kept. The ITS is disabled.
+    /// Programs the register again after it was lost. The memory must have been kept, and the ITS
+    /// must be disabled.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, self.value);
     }
 
-    /// Identifiers that the table can hold: those below this.
+    /// Returns the exclusive upper limit of the identifiers that the table can hold.
     pub(crate) fn ids(&self) -> u64 {
         self.shape.ids
     }
 
-    /// Makes sure that there is memory for the entry of `id`, which is below [`ids`](Self::ids).
+    /// Ensures that memory exists for the entry of `id`, which must be below [`ids`](Self::ids).
     pub(crate) fn ensure<P: GicPlatform>(
         &mut self,
         frame: &ControlFrame<P>,
@@ -221,7 +225,7 @@ impl ItsTable {
 }
 
 impl BaserAbilities {
-    /// Probes by writing and reading back. `None` if the register accepts no page size.
+    /// Probes the register by writing and reading back. Returns `None` if it accepts no page size.
     fn probe<M: Mmio>(registers: &M, register: Reg<Baser>) -> Option<Self> {
         let page =
             [PageSize::Size64K, PageSize::Size16K, PageSize::Size4K].into_iter().find(|page| {
@@ -235,8 +239,9 @@ impl BaserAbilities {
     }
 }
 
-/// Address bits that a register names: only pages of 64 KiB lie beyond 2^48 (IHI 0069 §12.19,
-/// `GITS_BASER<n>`). A first-level entry names 52 bits with each page size.
+/// Returns the number of address bits in a register. Only tables of 64 KiB pages can lie beyond
+/// 2^48 (IHI 0069 §12.19, `GITS_BASER<n>`). A first-level entry has 52 address bits with each page
+/// size.
 const fn address_bits(page: PageSize) -> u8 {
     match page {
         PageSize::Size4K | PageSize::Size16K => 48,
@@ -244,8 +249,9 @@ const fn address_bits(page: PageSize) -> u8 {
     }
 }
 
-/// Clears the registers of tables that this driver does not provide. What a previous kernel left
-/// there would point into memory that is in use for something else by now. The ITS is disabled.
+/// Clears all table registers. A value of a previous kernel in the register of a table that this
+/// driver does not provide would point to memory that is now used for other purposes. The ITS must
+/// be disabled.
 pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {
         if registers.read(register).valid() {
@@ -255,8 +261,8 @@ pub(crate) fn clear_all<M: Mmio>(registers: &M) {
 }
 
 /// Allocates a table. If the allocation fails, retries with half as many identifiers, down to one
-/// page: fewer devices are better than no ITS. Callers that need all identifiers must check the
-/// table's size.
+/// page, because an ITS with fewer devices is better than none. Callers that need all identifiers
+/// must check the table's size.
 fn allocate<P: GicPlatform>(
     frame: &ControlFrame<P>,
     abilities: BaserAbilities,
@@ -276,7 +282,7 @@ fn allocate<P: GicPlatform>(
     }
 }
 
-/// Writes a table's register with the best attributes that the ITS takes.
+/// Writes a table's register with the best attributes that the ITS accepts.
 fn program<M: Mmio>(
     registers: &M,
     register: Reg<Baser>,
@@ -310,14 +316,14 @@ fn program<M: Mmio>(
     }
     let accepted = registers.read(register);
     if accepted.address_code() != value.address_code() {
-        return Err("its address");
+        return Err("its GITS_BASER<n> does not accept the address");
     }
     let same_form = accepted.page_size() == value.page_size()
         && accepted.pages_minus_one() == value.pages_minus_one()
         && accepted.indirect() == value.indirect();
     match (same_form, accepted.valid()) {
-        (false, _) => Err("its size"),
-        (true, false) => Err("its valid bit"),
+        (false, _) => Err("its GITS_BASER<n> does not accept the size"),
+        (true, false) => Err("its GITS_BASER<n> does not accept the valid bit"),
         (true, true) => Ok((value, coherence)),
     }
 }

@@ -1,4 +1,4 @@
-//! Blocks of LPIs.
+//! Allocation of LPIs, and the record of LPIs that a previous kernel left pending.
 
 use super::LpiRange;
 use super::stale::{Stale, StaleAt};
@@ -11,21 +11,21 @@ use gic_arch::Lpi;
 #[derive(Debug)]
 pub(super) struct LpiAllocator {
     blocks: BlockAllocator,
-    /// LPIs to clear, if tables were adopted.
+    /// LPIs that must be cleared before their first use, if tables were adopted.
     stale: Option<Stale>,
 }
 
-/// LPIs are allocated that were not cleared at a redistributor.
+/// Error: LPIs are already allocated that were not cleared at the redistributor.
 #[derive(Debug)]
 pub(super) struct InUse;
 
 impl LpiAllocator {
-    /// The `count` lowest LPIs, all free.
+    /// Creates an allocator of the `count` lowest LPIs, all free.
     pub(super) fn new(count: u32, stale: Option<Stale>) -> Result<Self, BlockError> {
         Ok(Self { blocks: BlockAllocator::new(Lpi::FIRST.get(), count)?, stale })
     }
 
-    /// Takes in a redistributor whose pending table was taken over, while no LPI is allocated.
+    /// Adds a redistributor whose pending table was adopted. Fails if an LPI is already allocated.
     pub(super) fn add_stale(&mut self, at: StaleAt) -> Result<(), InUse> {
         if self.blocks.available() < self.blocks.capacity() {
             return Err(InUse);
@@ -34,26 +34,28 @@ impl LpiAllocator {
         Ok(())
     }
 
-    /// The same at any time, for a sender that clears LPIs there by other means.
+    /// Adds a redistributor whose pending table was adopted, at any time. For senders that can
+    /// clear an LPI at the redistributor even while it is allocated.
     pub(super) fn note_stale(&mut self, at: StaleAt) {
         if let Some(stale) = &mut self.stale {
             stale.add(at);
         }
     }
 
-    /// Removes a redistributor: its pending table is another, or empty.
+    /// Removes a redistributor that now uses another pending table, or an empty one.
     pub(super) fn forget_stale(&mut self, address: u64) {
         if let Some(stale) = &mut self.stale {
             stale.remove(address);
         }
     }
 
-    /// The redistributor number `index` at which LPIs of a previous kernel may be pending.
+    /// Returns the redistributor at position `index` of those at which LPIs may be pending for a
+    /// previous kernel.
     pub(super) fn stale_at(&self, index: usize) -> Option<StaleAt> {
         self.stale.as_ref()?.get(index)
     }
 
-    /// Returns true if none of these LPIs can be pending for a previous kernel.
+    /// Returns `true` if none of these LPIs can be pending for a previous kernel.
     pub(super) fn are_clear(&self, range: &LpiRange) -> bool {
         self.stale.as_ref().is_none_or(|stale| stale.is_cleared(range))
     }

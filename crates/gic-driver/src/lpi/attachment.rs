@@ -1,4 +1,5 @@
-//! Pending tables: given to redistributors, verified, and taken back.
+//! Attachment of redistributors to their tables: assigning a pending table, verifying a table in
+//! use, and detaching.
 
 use super::tables::{Contents, PendingTable, PriorUse, TableOrigin};
 use super::{
@@ -44,8 +45,8 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(Attached { tables, pending: result? })
     }
 
-    /// Returns the error for a redistributor without a table: the table that it used when `self`
-    /// was created is not reserved memory.
+    /// Returns the error for a redistributor without a table. The table that it used when `self`
+    /// was created is not in reserved memory.
     fn not_taken_over(redistributor: &Redistributor<P::Mmio>) -> GicError {
         let (_, pending) = redistributor.lpi_bases();
         let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
@@ -72,8 +73,9 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(PendingLpis::Kept)
     }
 
-    /// Records a redistributor whose pending LPIs may be a previous kernel's. Direct LPIs are
-    /// cleared by the redistributor's own registers, at any time; an ITS needs an event for each.
+    /// Records a redistributor at which LPIs may be pending for a previous kernel. Direct LPIs can
+    /// be cleared through the redistributor's registers at any time. An ITS needs an event for each
+    /// LPI to clear, so with an ITS this fails if LPIs are already allocated.
     fn note_stale(&self, redistributor: &Redistributor<P::Mmio>) -> Result<(), AdoptionRefused> {
         let at = StaleAt {
             address: redistributor.address(),
@@ -126,7 +128,7 @@ impl<P: GicPlatform> Lpis<P> {
         Err(LpiError::AlreadyEnabled { block, reason }.into())
     }
 
-    /// LPIs are disabled: programs the tables and enables them.
+    /// Programs the tables of a redistributor and enables its LPIs, which must be disabled.
     fn start(
         &self,
         redistributor: &Redistributor<P::Mmio>,
@@ -179,14 +181,14 @@ impl<P: GicPlatform> Lpis<P> {
         if flushed == Ok(true) {
             table.contents = Contents::Flushed;
         }
-        // Undefined although LPIs are disabled: the redistributor lost its power before it wrote
-        // its table.
+        // The contents are undefined even if LPIs are disabled, if the redistributor lost its power
+        // before it wrote its table.
         let lost = table.contents == Contents::Undefined;
         self.insert_pending(table);
         flushed.map(|_| if lost { PendingLpis::Lost } else { PendingLpis::Kept })
     }
 
-    /// Makes a redistributor write its pending table; `false` if it did not.
+    /// Makes a redistributor write its pending table. Returns `false` if it did not.
     fn flush(&self, redistributor: &Redistributor<P::Mmio>) -> Result<bool, GicError> {
         let possible = redistributor.lpis_enabled() && redistributor.can_disable_lpis();
         Ok(possible && redistributor.disable_lpis(&*self.platform)? == LpiClearing::Cleared)
@@ -230,20 +232,22 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// The room was reserved for all redistributors: nothing is allocated under the lock.
+    /// Inserts a table. Does not allocate with the lock held, because room was reserved for all
+    /// redistributors.
     fn insert_pending(&self, table: PendingTable) {
         self.pending.with(&*self.platform, |tables| tables.push(table));
     }
 }
 
-/// Reads a table that was written back, and clears it.
+/// Reports the LPIs in a table that was written back, and clears the table.
 fn empty<P: GicPlatform>(
     platform: &P,
     table: &mut PendingTable,
     mut found: impl FnMut(Lpi),
 ) -> Collected {
     let PendingTable { table, contents, tables, .. } = table;
-    // A table that cannot be read is as good as undefined: nothing of it may become pending again.
+    // A table that cannot be read must be treated as undefined, so that none of its LPIs becomes
+    // pending again.
     *contents = Contents::Undefined;
     let lpis = PENDING_TABLE_RESERVED.min(table.bytes)..table.bytes;
     if platform.observe(table, lpis.clone(), tables.pending) == Observed::No {
@@ -262,7 +266,7 @@ fn empty<P: GicPlatform>(
     Collected::All
 }
 
-/// The LPI that has this bit of a pending table.
+/// Returns the LPI that this bit of a pending table represents.
 fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
     let intid = u32::try_from(offset.checked_mul(8)?).ok()?.checked_add(bit)?;
     Lpi::try_from(intid).ok()

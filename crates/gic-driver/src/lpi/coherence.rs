@@ -1,16 +1,16 @@
-//! The way in which the redistributors that were attached read the configuration table.
+//! Coherence of the attached redistributors' reads of the configuration table.
 
 use crate::Coherence;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// No redistributor has negotiated: everything is cleaned.
+/// No redistributor has negotiated yet. Writes are cleaned.
 const UNKNOWN: u8 = 0;
-/// All redistributors look into caches.
+/// All attached redistributors are coherent.
 const COHERENT: u8 = 1;
-/// One of them does not.
+/// At least one attached redistributor is not coherent.
 const NON_COHERENT: u8 = 2;
 
-/// One that is not coherent outweighs all others.
+/// The common coherence. A single non-coherent redistributor determines it.
 #[derive(Debug)]
 pub(super) struct AttachedCoherence(AtomicU8);
 
@@ -19,17 +19,19 @@ impl AttachedCoherence {
         Self(AtomicU8::new(UNKNOWN))
     }
 
-    /// Non-coherent until the first is noted.
+    /// Returns the common coherence, which is non-coherent until the first redistributor is
+    /// recorded.
     pub(super) fn get(&self) -> Coherence {
         Self::decode(self.0.load(Ordering::Acquire))
     }
 
     pub(super) fn note_coherent(&self) {
-        // It is not the first, or another is not coherent: nothing changes.
+        // If the exchange fails, this is not the first redistributor, and the state does not
+        // change.
         let _ = self.0.compare_exchange(UNKNOWN, COHERENT, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Returns the state before.
+    /// Records a non-coherent redistributor and returns the previous state.
     pub(super) fn note_non_coherent(&self) -> Coherence {
         Self::decode(self.0.swap(NON_COHERENT, Ordering::AcqRel))
     }

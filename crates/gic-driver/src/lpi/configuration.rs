@@ -1,6 +1,6 @@
-//! Configuration bytes. Each is changed under its lock, and published to redistributors that do not
-//! snoop caches. Neighbouring bytes have different locks, because a device's LPIs are consecutive
-//! and often target one CPU each.
+//! Configuration bytes. Each is changed with its lock held, and published to redistributors that do
+//! not snoop caches. Neighboring bytes have different locks, because a device's LPIs are
+//! consecutive and often target different CPUs.
 
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
@@ -9,8 +9,8 @@ use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one
-    /// until the sender invalidates.
+    /// Stores an LPI's configuration and publishes it. Redistributors may continue to use the old
+    /// configuration until the sender invalidates it.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
@@ -20,7 +20,7 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(())
     }
 
-    /// Enables an LPI, as [`set_config`](Self::set_config); its priority stays.
+    /// Enables an LPI and keeps its priority; otherwise like [`set_config`](Self::set_config).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
@@ -28,7 +28,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.update_config(lpi, |config| config.with_enable(true))
     }
 
-    /// Disables an LPI, as [`set_config`](Self::set_config); its priority stays.
+    /// Disables an LPI and keeps its priority; otherwise like [`set_config`](Self::set_config).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
@@ -36,7 +36,8 @@ impl<P: GicPlatform> Lpis<P> {
         self.update_config(lpi, |config| config.with_enable(false))
     }
 
-    /// Sets an LPI's priority, as [`set_config`](Self::set_config). Its two low bits are dropped.
+    /// Sets an LPI's priority, whose two low bits are ignored; otherwise like
+    /// [`set_config`](Self::set_config).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
@@ -44,26 +45,26 @@ impl<P: GicPlatform> Lpis<P> {
         self.update_config(lpi, |config| config.with_priority(priority))
     }
 
-    /// An LPI's configuration, as a redistributor reads it now.
+    /// Returns an LPI's configuration as a redistributor would read it now.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
-        // Under the lock: what is answered was published as well.
+        // With the lock held, the byte has also been published.
         let byte = self.config_locks.of(lpi).with(&*self.platform, |()| {
             self.platform.load8(self.config.table(), config_offset(lpi))
         });
         Ok(Config::from(byte))
     }
 
-    /// Do all redistributors that were attached look into the CPUs' caches when they read the
-    /// configuration table? Non-coherent until the first one is.
+    /// Returns the coherence of the attached redistributors' reads of the configuration table.
+    /// Non-coherent if any of them is not coherent, and until the first one is attached.
     pub fn coherence(&self) -> Coherence {
         self.coherence.get()
     }
 
-    /// The configuration of a new LPI: disabled, at the default priority.
+    /// Returns the configuration of a newly allocated LPI: disabled, with the default priority.
     pub fn initial_config(&self) -> Config {
         Config::new().with_priority(self.priority)
     }
@@ -87,7 +88,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.platform.publish(self.config.table(), offset..offset + 1, self.coherence());
     }
 
-    /// The range is one of the allocator's.
+    /// Resets the configuration of LPIs, which must lie in the allocator's range.
     pub(super) fn reset_config(&self, first: Lpi, count: NonZeroU32) {
         let start = config_offset(first);
         let end = start + u64::from(count.get());
@@ -99,17 +100,17 @@ impl<P: GicPlatform> Lpis<P> {
         self.platform.publish(self.config.table(), start..end, self.coherence());
     }
 
-    /// Takes in how one more redistributor reads the configuration table.
+    /// Records the coherence of another redistributor's reads of the configuration table.
     pub(super) fn note_coherence(&self, found: Coherence) {
         match found {
             Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
                 let before = self.coherence.note_non_coherent();
-                // The holder of a lock may have read the old coherence. The loop waits for it: its
-                // store is cleaned below, and later stores clean their own bytes.
+                // The holder of a lock may have read the old coherence. The loop waits for each
+                // holder: its store is cleaned below, and later stores clean their own bytes.
                 self.config_locks.all().for_each(|lock| lock.with(&*self.platform, |()| ()));
                 if before == Coherence::Coherent {
-                    // Published so far for the coherent ones alone.
+                    // So far the bytes were published only for coherent redistributors.
                     let table = self.config.table();
                     self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
                 }

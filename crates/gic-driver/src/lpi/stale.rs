@@ -1,8 +1,8 @@
-//! LPIs that a previous kernel left pending in tables that were taken over.
+//! LPIs that a previous kernel left pending in adopted tables.
 //!
-//! Such a table is its redistributor's: software cannot clear it. So the sender of an LPI clears it
-//! at each of these redistributors before its first owner. One bit records each LPI for which that
-//! was done.
+//! Software cannot clear an adopted pending table, because its redistributor uses it. Instead the
+//! sender must clear each LPI at each of these redistributors before the LPI's first owner uses it.
+//! One bit per LPI records that this was done.
 
 use super::LpiRange;
 use alloc::collections::TryReserveError;
@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
 
-/// A redistributor whose pending table was taken over, by the two names that ITS commands have for
-/// it.
+/// A redistributor whose pending table was adopted, with the two numbers by which ITS commands can
+/// identify it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StaleAt {
     /// RD_base.
@@ -24,12 +24,12 @@ pub(crate) struct StaleAt {
 #[derive(Debug)]
 pub(super) struct Stale {
     redistributors: Vec<StaleAt>,
-    /// A bit for each LPI: it was cleared at all of `redistributors`.
+    /// One bit per LPI, set after the LPI was cleared at all of `redistributors`.
     cleared: Vec<u64>,
 }
 
 impl Stale {
-    /// For so many LPIs and redistributors.
+    /// Creates a record with room for this number of LPIs and redistributors.
     pub(super) fn new(lpis: u32, redistributors: usize) -> Result<Self, TryReserveError> {
         let mut all = Vec::new();
         all.try_reserve_exact(redistributors)?;
@@ -37,7 +37,8 @@ impl Stale {
         Ok(Self { redistributors: all, cleared })
     }
 
-    /// Adds a redistributor, at which no LPI was cleared yet. The room was reserved for all.
+    /// Adds a redistributor at which no LPI has been cleared yet. Does not allocate, because room
+    /// was reserved for all redistributors.
     pub(super) fn add(&mut self, at: StaleAt) {
         self.remove(at.address);
         self.redistributors.push(at);

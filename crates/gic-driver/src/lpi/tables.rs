@@ -1,4 +1,4 @@
-//! The configuration table, made or taken over, and the pending tables.
+//! The configuration table and the pending tables, allocated or adopted.
 
 use super::{AdoptionRefused, LpiError};
 use crate::platform::{NoTable, allocate_table};
@@ -44,14 +44,14 @@ impl ConfigTable {
     }
 }
 
-/// A configuration table that was in use, with the INTID bits that it covers.
+/// A configuration table that was already in use, with the number of INTID bits that it covers.
 #[derive(Debug)]
 pub(super) struct AdoptedConfig {
     pub(super) table: ConfigTable,
     pub(super) id_bits: u8,
 }
 
-/// Pending table of a redistributor, before, during and after its use.
+/// The pending table of a redistributor, before, during and after its use.
 #[derive(Debug)]
 pub(super) struct PendingTable {
     /// RD_base.
@@ -82,15 +82,15 @@ pub(super) enum PriorUse {
 /// The known contents of a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Contents {
-    /// The redistributor uses it, so that it is undefined; or used it until it lost its state.
+    /// Undefined, because the redistributor uses the table, or used it until it lost its state.
     Undefined,
-    /// The redistributor wrote it back.
+    /// Pending LPIs that the redistributor wrote back.
     Flushed,
     /// All zero.
     Zero,
 }
 
-/// A new, zeroed configuration table: every LPI disabled.
+/// Allocates a zeroed configuration table, in which every LPI is disabled.
 pub(super) fn allocate_config<P: GicPlatform>(
     platform: &P,
     id_bits: u8,
@@ -102,8 +102,9 @@ pub(super) fn allocate_config<P: GicPlatform>(
     Ok(ConfigTable { table, origin: TableOrigin::Allocated })
 }
 
-/// Deals with LPIs that are enabled already. Afterwards they are disabled everywhere, or enabled
-/// with one table that was taken over and in which every LPI is disabled.
+/// Handles redistributors on which LPIs are already enabled. On success, LPIs are disabled on all
+/// redistributors, or those that remain enabled use one adopted table, in which every LPI is
+/// disabled.
 pub(super) fn adopt_config<'a, P: GicPlatform>(
     platform: &P,
     typer: gicd::Typer,
@@ -163,10 +164,10 @@ fn take_over_config<P: GicPlatform>(
     Some(ConfigTable { table, origin: TableOrigin::Adopted })
 }
 
-/// Provides the pending table of each redistributor that has LPIs: a new one, or the previous
-/// kernel's if LPIs are still enabled. CPUs start with interrupts masked, so everything is
-/// allocated here. `pending` must have room for all tables. A table that cannot be taken over is
-/// left out: its redistributor is refused when it is attached.
+/// Provides the pending table of each redistributor that supports LPIs: a new one, or the previous
+/// kernel's if LPIs are still enabled. All tables are allocated here, because CPUs start with
+/// interrupts masked. `pending` must have room for all tables. A table that cannot be adopted is
+/// omitted, and attaching its redistributor then fails.
 pub(super) fn provide_pending<'a, P: GicPlatform>(
     platform: &P,
     pending: &mut Vec<PendingTable>,

@@ -1,55 +1,55 @@
 //! Registers in mapped memory, on [`safe_mmio`].
 //!
-//! Audited: all blocks below stand on one promise, made at [`RawMmio::new`]. The whole frame is
-//! mapped as device memory for as long as the program runs. What is left to check at each access is
-//! that it lies in the frame and is aligned, which [`RawMmio::register`] does.
-#![expect(unsafe_code, reason = "device memory is reached by raw pointers")]
+//! Audited: all `unsafe` blocks below rely on one promise, made by the caller of [`RawMmio::new`]:
+//! the whole frame is mapped as device memory for as long as the program runs. In addition, each
+//! access must be aligned and lie within the frame, which [`RawMmio::register`] checks.
+#![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
 
 use super::Mmio;
 use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};
 
-/// A frame mapped as device memory. On AArch64 each access is one plain load or store, which a
-/// hypervisor can decode.
+/// A frame mapped as device memory. On AArch64 each access is a single plain load or store, so that
+/// a hypervisor that traps it can decode it.
 #[derive(Clone, Copy, Debug)]
 pub struct RawMmio {
     base: NonNull<u8>,
     bytes: usize,
 }
 
-// SAFETY: the frame stays mapped, and device memory takes accesses from any CPU (the promise at
-// `new`).
+// SAFETY: the frame stays mapped, and any CPU may access it (the promise at `new`).
 unsafe impl Send for RawMmio {}
-// SAFETY: as for `Send`; each access is one load or store, so that concurrent ones are ordered by
-// the device.
+// SAFETY: as for `Send`; each access is a single load or store, so the device orders concurrent
+// accesses.
 unsafe impl Sync for RawMmio {}
 
 impl RawMmio {
-    /// The frame of `bytes` bytes mapped at `base`.
+    /// Creates a handle to the frame of `bytes` bytes that is mapped at `base`.
     ///
     /// # Safety
-    /// - `base..base + bytes` is mapped as device memory, for the rest of the program's life. It is
-    ///   valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
-    /// - No Rust reference points into it.
-    /// - `base` is aligned to 8 bytes.
-    /// - Memory that the program tells the device to write (tables) is not used otherwise: this is
-    ///   what [`GicPlatform::allocate_table`](crate::GicPlatform::allocate_table) promises.
+    /// - `base..base + bytes` must be mapped as device memory for the rest of the program's life.
+    ///   It must be valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any
+    ///   CPU.
+    /// - No Rust reference may point into it.
+    /// - `base` must be aligned to 8 bytes.
+    /// - Memory that the program tells the device to write (tables) must not be used for anything
+    ///   else. [`GicPlatform::allocate_table`](crate::GicPlatform::allocate_table) promises this.
     pub const unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
         Self { base, bytes }
     }
 
-    /// The register at `offset`.
+    /// Returns the address of the register at `offset`.
     ///
     /// # Panics
-    /// If it is misaligned or beyond the frame. Offsets are constants of the architecture; the
-    /// frame was mapped too small then.
+    /// Panics if the register is misaligned or beyond the frame. Offsets are constants of the
+    /// architecture, so this means that the mapped frame is too small.
     fn register<T>(&self, offset: u32) -> NonNull<T> {
         let start = offset as usize;
         let inside = start.checked_add(size_of::<T>()).is_some_and(|end| end <= self.bytes);
         assert!(
             inside && start.is_multiple_of(size_of::<T>()),
-            "a {}-byte register at offset {offset:#x} of a frame of {:#x} bytes",
+            "a {}-byte register at offset {offset:#x} does not fit a frame of {:#x} bytes",
             size_of::<T>(),
             self.bytes
         );
@@ -63,8 +63,8 @@ impl Mmio for RawMmio {
     fn read32(&self, offset: u32) -> u32 {
         let register = self.register::<ReadPureWrite<u32>>(offset);
         // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer
-        // lives for this one access; others of the same register, on other CPUs, are single
-        // accesses that the device orders.
+        // lives only for this access. Concurrent accesses of other CPUs to the same register are
+        // single accesses that the device orders.
         unsafe { UniqueMmioPointer::new(register) }.read()
     }
 
@@ -102,8 +102,8 @@ mod tests {
     struct Memory(UnsafeCell<[u8; 32]>);
 
     fn over(memory: &mut Memory) -> RawMmio {
-        // SAFETY: plain memory takes volatile accesses as device memory does; it is borrowed for
-        // the whole test and not used otherwise meanwhile.
+        // SAFETY: plain memory accepts volatile accesses just as device memory does. It is borrowed
+        // for the whole test and not used otherwise in the meantime.
         unsafe { RawMmio::new(NonNull::new(memory.0.get().cast()).unwrap(), 32) }
     }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a 8-byte register at offset 0x1c of a frame of 0x20 bytes")]
+    #[should_panic(expected = "a 8-byte register at offset 0x1c does not fit a frame of 0x20 b")]
     fn access_across_the_end_is_caught() {
         let mut memory = Memory(UnsafeCell::new([0; 32]));
         over(&mut memory).read64(28);

@@ -1,4 +1,4 @@
-//! Memory that a controller reads, and the rest of what LPIs need.
+//! Table memory that a controller reads, and the platform services that LPIs need.
 
 use super::{PhysicalRegion, Platform};
 use core::ops::{Deref, Range};
@@ -13,10 +13,10 @@ pub struct TableLayout {
     pub bytes: u64,
     /// Alignment in bytes, a power of two.
     pub align: u64,
-    /// Physical address bits that the controller can name: the whole table lies below
+    /// Physical address bits that the controller can name. The whole table must lie below
     /// 2^`address_bits`, which is at most 2^52.
     pub address_bits: u8,
-    /// The NUMA node that the memory should be near to.
+    /// The NUMA node in which the memory should preferably lie.
     pub node: Option<u32>,
 }
 
@@ -24,7 +24,7 @@ pub struct TableLayout {
 pub(crate) const ADDRESS_BITS: u8 = 52;
 
 impl TableLayout {
-    /// Memory of this size and alignment, anywhere that a GIC reaches.
+    /// Creates a layout of this size and alignment, at any address that a GIC can reach.
     pub const fn new(bytes: u64, align: u64) -> Self {
         Self { bytes, align, address_bits: ADDRESS_BITS, node: None }
     }
@@ -43,16 +43,16 @@ impl TableLayout {
     }
 }
 
-/// Reasons that a table cannot be allocated.
+/// The reason why a table cannot be allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoTable {
-    /// The platform gave no memory.
+    /// The platform has no memory.
     NoMemory,
-    /// The platform gave memory at this address, which the layout rules out. It was released.
+    /// The platform returned memory at this address, which violates the layout. It was released.
     Misplaced(u64),
 }
 
-/// Allocates a table and checks that the platform kept to `layout`.
+/// Allocates a table and checks that it meets `layout`.
 ///
 /// Context: task; may sleep.
 pub(crate) fn allocate_table<P: GicPlatform>(
@@ -68,8 +68,8 @@ pub(crate) fn allocate_table<P: GicPlatform>(
     Err(NoTable::Misplaced(address))
 }
 
-/// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: freed by
-/// [`GicPlatform::release_table`]; not `Clone`.
+/// Zeroed, physically contiguous memory that a controller reads and may write. It has one owner,
+/// which frees it with [`GicPlatform::release_table`], and is not `Clone`.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -77,37 +77,37 @@ pub struct Table {
     pub address: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// A value by which the platform finds its mapping again.
+    /// A value by which the platform finds its mapping of the memory.
     pub handle: usize,
 }
 
 impl Table {
-    /// Memory at this address, of so many bytes; `handle` means something to the platform alone.
+    /// Describes `bytes` bytes of memory at `address`. Only the platform interprets `handle`.
     pub const fn new(address: u64, bytes: u64, handle: usize) -> Self {
         Self { address, bytes, handle }
     }
 
-    /// Moves the memory out of its owner, which ends. No memory is left there.
+    /// Moves the memory out of an owner that is being dropped, and leaves an empty table.
     pub(crate) const fn take(&mut self) -> Self {
         core::mem::replace(self, Self::new(0, 0, 0))
     }
 }
 
-/// Does a controller's access to a table look into the CPUs' caches?
+/// Coherence of a controller's accesses to a table with the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
-    /// Yes: a barrier publishes a write.
+    /// Accesses are coherent: a barrier publishes a write.
     Coherent,
-    /// No: a write is cleaned to the point of coherency.
+    /// Accesses are not coherent: a write must be cleaned to the point of coherency.
     NonCoherent,
 }
 
-/// Can the CPU read what a controller wrote?
+/// Whether loads observe data that a controller wrote.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Observed {
-    /// Loads return it.
+    /// Loads return the data.
     Yes,
-    /// Loads may return what the CPU's caches remember.
+    /// Loads may return stale data from the CPU's caches.
     No,
 }
 
@@ -116,7 +116,7 @@ pub enum Observed {
 ///
 /// Functions that state no context may be called in any.
 pub trait GicPlatform: Platform {
-    /// The CPU that executes this.
+    /// Returns the number of the calling CPU.
     fn cpu(&self) -> Cpu;
 
     /// Returns the affinity of the calling CPU, in the layout of `MPIDR_EL1`. If a platform returns
@@ -134,13 +134,13 @@ pub trait GicPlatform: Platform {
         affinity
     }
 
-    /// Allocates zeroed table memory, the zeros published as by [`publish`](Self::publish) with
-    /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse
-    /// memory that does not.
+    /// Allocates zeroed table memory. The zeros must be published as by [`publish`](Self::publish)
+    /// with [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers
+    /// refuse memory that does not meet it.
     ///
     /// Context: task; may sleep.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
-    /// Frees table memory, which no controller uses any longer.
+    /// Frees table memory that no controller uses any longer.
     ///
     /// Context: task; may sleep.
     fn release_table(&self, table: Table);
@@ -153,10 +153,10 @@ pub trait GicPlatform: Platform {
         let _ = region;
         None
     }
-    /// Stores a byte in one store. `offset` is below the table's size.
+    /// Stores a byte with a single store. `offset` is below the table's size.
     fn store8(&self, table: &Table, offset: u64, value: u8);
-    /// Stores 64 bits, little-endian, in one store. `offset` is a multiple of 8 below the table's
-    /// size.
+    /// Stores 64 bits, little-endian, with a single store. `offset` is a multiple of 8 and below
+    /// the table's size.
     fn store64(&self, table: &Table, offset: u64, value: u64);
     /// Loads a byte. `offset` is below the table's size.
     fn load8(&self, table: &Table, offset: u64) -> u8;
@@ -165,21 +165,20 @@ pub trait GicPlatform: Platform {
     ///
     /// On Arm, a coherent controller needs `DSB ISHST`, which Linux's ITS driver uses as well: the
     /// drivers make tables Inner Shareable (`GICR_PROPBASER`, `GITS_BASER<n>`; IHI 0069 §12.11,
-    /// §12.19). A controller that is not coherent needs `DC CVAC` for each cache line of the
-    /// range, in steps of `CTR_EL0.DminLine`, and then `DSB SY`, which waits until they are clean
-    /// (Arm ARM, DDI 0487, "A64 Cache maintenance instructions").
+    /// §12.19). A non-coherent controller needs `DC CVAC` for each cache line of the range, in
+    /// steps of `CTR_EL0.DminLine`, and then `DSB SY`, which waits until the lines are clean (Arm
+    /// ARM, DDI 0487, "A64 Cache maintenance instructions").
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
     /// Makes data that a controller wrote to `range` of the table visible to later loads, after a
     /// register read has shown that the data was written. This requires a barrier if the controller
-    /// is coherent (on Arm, `DMB OSHLD`), an invalidation of the caches if it is not (`DC IVAC` for
-    /// each cache line, then `DSB SY`). The CPU has stored nothing to the range since it was
+    /// is coherent (on Arm, `DMB OSHLD`), or an invalidation of the caches if it is not (`DC IVAC`
+    /// for each cache line, then `DSB SY`). Software must not have stored to the range since it was
     /// published.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// The provided method can observe only a coherent controller; drivers handle the failure to
-    /// observe another one.
+    /// The provided method can observe only a coherent controller. Drivers handle [`Observed::No`].
     fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
         let _ = (table, range);
         match coherence {
@@ -192,7 +191,7 @@ pub trait GicPlatform: Platform {
     }
 }
 
-/// References and smart pointers.
+/// For references and smart pointers.
 impl<P: Deref<Target: GicPlatform> + Send + Sync> GicPlatform for P {
     fn cpu(&self) -> Cpu {
         (**self).cpu()

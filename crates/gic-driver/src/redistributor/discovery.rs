@@ -1,5 +1,5 @@
-//! Finding redistributors: firmware states regions, each holds one or more of them at a fixed
-//! distance.
+//! Discovery of redistributors. Firmware states regions, each of which contains one or more
+//! redistributors at a fixed distance.
 
 use super::Redistributor;
 use crate::{Block, GicError, PhysicalRegion, Platform};
@@ -12,13 +12,13 @@ use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, STRIDE_V4, VLPI_BASE};
 pub struct RedistributorRegion {
     /// The region.
     pub region: PhysicalRegion,
-    /// Distance of two redistributors in bytes, where firmware states it (`redistributor-stride`);
-    /// otherwise `GICR_TYPER.VLPIS` tells.
+    /// Distance between two redistributors in bytes, if firmware states it
+    /// (`redistributor-stride`). Otherwise `GICR_TYPER.VLPIS` determines it.
     pub stride: Option<u64>,
 }
 
 impl RedistributorRegion {
-    /// A region whose stride firmware leaves to `GICR_TYPER.VLPIS`.
+    /// Creates a region whose stride `GICR_TYPER.VLPIS` determines.
     pub const fn new(region: PhysicalRegion) -> Self {
         Self { region, stride: None }
     }
@@ -29,17 +29,18 @@ impl RedistributorRegion {
     }
 }
 
-/// The redistributors of one region, in the order of their addresses. Ends after `GICR_TYPER.Last`,
-/// at the end of the region, or with the first error: at most one step for each 128 KiB.
+/// An iterator over the redistributors of one region, in the order of their addresses. Ends after
+/// the redistributor with `GICR_TYPER.Last`, at the end of the region, or after the first error.
+/// Takes at most one step for each 128 KiB.
 #[derive(Debug)]
 pub struct RedistributorWalk<'a, P> {
     platform: &'a P,
     region: RedistributorRegion,
-    /// The next one's offset; `None` after the end.
+    /// The offset of the next redistributor; `None` after the end.
     next: Option<u64>,
 }
 
-/// Walks one region.
+/// Walks the redistributors of one region.
 ///
 /// Context: task; may sleep.
 pub fn walk_redistributors<P: Platform>(
@@ -54,7 +55,7 @@ pub fn walk_redistributors<P: Platform>(
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// If no region holds the redistributor: the first error of a walk, or
+/// If no region contains the redistributor: the first error of a walk, or
 /// [`GicError::NoRedistributor`] if every walk reached its end.
 pub fn find_redistributor<P: Platform>(
     platform: &P,

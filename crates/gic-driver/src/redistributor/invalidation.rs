@@ -1,15 +1,14 @@
-//! `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR`: serialised invalidations at one redistributor.
+//! `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR`: serialized invalidations at one redistributor.
 //!
 //! A write of `GICR_INVLPIR` or `GICR_INVALLR` while `GICR_SYNCR.Busy` is 1 is CONSTRAINED
-//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. An invalidation has
-//! these steps, on any CPU and in any context:
+//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. The driver therefore
+//! performs an invalidation in these steps, on any CPU and in any context:
 //!
-//! 1. Under the lock, it reads `Busy`. If that is 0, every invalidation written so far is complete,
-//!    and it writes its own.
-//! 2. Without the lock, it repeats step 1 until its own is complete.
+//! 1. With the lock held, read `Busy`. If it is 0, every invalidation written so far is complete;
+//!    write the caller's own.
+//! 2. Release the lock, and repeat step 1 until the caller's own invalidation is complete.
 //!
-//! Interrupts are masked only in step 1, so that a handler that interrupts a waiter can invalidate,
-//! too.
+//! Interrupts are masked only in step 1, so a handler that interrupts a waiter can also invalidate.
 
 use super::Redistributor;
 use super::invalidation_progress::{Invalidations, Progress};
@@ -19,7 +18,7 @@ use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";
 
-/// Configurations that a redistributor must read again.
+/// The scope of an invalidation: the configurations that the redistributor must read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Invalidation {
     /// The configuration of one LPI (`GICR_INVLPIR`).
@@ -29,21 +28,20 @@ pub(crate) enum Invalidation {
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Returns true if LPIs are invalidated by this redistributor's registers, with or without an
+    /// Returns `true` if the redistributor has registers that invalidate LPIs, with or without an
     /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). Otherwise their offsets must
     /// not be accessed.
     pub(crate) fn can_invalidate(&self) -> bool {
         self.typer.direct_lpi() || self.frame.mmio.read(gicr::CTLR).ir()
     }
 
-    /// Writes each of `wanted`, and waits until the last one is complete. The redistributor must be
-    /// awake, and must [support invalidations](Self::can_invalidate).
+    /// Performs the invalidations in `wanted`, and waits until the last one is complete. The
+    /// redistributor must be awake, and must [support invalidations](Self::can_invalidate).
     ///
     /// Context: any.
     ///
-    /// A single bound of the platform's clock covers all of them, including waits for other CPUs.
-    /// If an earlier wait for this redistributor timed out, the call fails immediately unless
-    /// `Busy` is 0 again.
+    /// The platform's clock bounds them all together, including waits for other CPUs. If an earlier
+    /// wait for this redistributor timed out, the call fails immediately unless `Busy` is 0 again.
     pub(crate) fn invalidate<P: Platform>(
         &self,
         platform: &P,
@@ -69,7 +67,7 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Reads `Busy`; `true` if it is 0.
+    /// Reads `Busy` and updates `progress`. Returns `true` if `Busy` is 0.
     fn is_idle(&self, progress: &mut Progress) -> bool {
         let idle = !self.frame.mmio.read(gicr::SYNCR).busy();
         if idle {
@@ -97,7 +95,8 @@ struct InvalidationRun<I: Iterator<Item = Invalidation>> {
 }
 
 impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
-    /// Advances as far as possible without waiting. Returns true if all invalidations are complete.
+    /// Advances as far as possible without waiting. Returns `true` if all invalidations are
+    /// complete.
     fn step<M: Mmio>(&mut self, progress: &mut Progress, redistributor: &Redistributor<M>) -> bool {
         while redistributor.is_idle(progress) {
             let Some(next) = self.wanted.next() else { return true };

@@ -5,23 +5,24 @@ use crate::{Coherence, GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Cacheability, OuterCacheability, Shareability};
 
-/// The contents of a pending table that the redistributor is told (`GICR_PENDBASER.PTZ`).
+/// The contents of a pending table, as the redistributor is told (`GICR_PENDBASER.PTZ`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingContents {
-    /// It is all zero: nothing is read.
+    /// The table is all zero, so the redistributor does not read it.
     Zero,
-    /// It holds pending LPIs: the redistributor reads it.
+    /// The table may contain pending LPIs, so the redistributor reads it.
     Pending,
 }
 
 /// Coherence of the redistributors' accesses to memory, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TableAccess {
-    /// Nothing: shareable, cacheable accesses are asked for, and what the hardware makes of it is
-    /// read back.
+    /// Firmware states nothing. The driver requests shareable, cacheable accesses and reads back
+    /// the attributes that the hardware supports.
     #[default]
     Negotiate,
-    /// They do not look into caches (`dma-noncoherent`), whatever the registers read back.
+    /// Accesses are not coherent with the CPUs' caches (`dma-noncoherent`), regardless of the
+    /// values that the registers read back.
     NonCoherent,
 }
 
@@ -42,8 +43,8 @@ pub struct LpiTables {
 }
 
 impl LpiTables {
-    /// Tables at these addresses that cover so many INTID bits; none is pending, and accesses are
-    /// negotiated.
+    /// Creates a description of tables at these addresses that cover `id_bits` INTID bits. No LPI
+    /// is pending, and the attributes of accesses are negotiated.
     pub const fn new(config: u64, pending: u64, id_bits: u8) -> Self {
         Self {
             config,
@@ -63,7 +64,7 @@ impl LpiTables {
     }
 }
 
-/// The redistributor's accesses to its tables.
+/// Coherence of the redistributor's accesses to its tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NegotiatedTables {
     /// The configuration table.
@@ -72,41 +73,43 @@ pub struct NegotiatedTables {
     pub pending: Coherence,
 }
 
-/// The result of clearing `EnableLPIs`.
+/// The result of an attempt to clear `EnableLPIs`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiClearing {
-    /// It is clear: pending LPIs are in the pending table, the base registers may be written.
+    /// `EnableLPIs` is clear: pending LPIs are in the pending table, and the base registers may be
+    /// written.
     Cleared,
-    /// The implementation keeps it set until reset.
+    /// The implementation keeps `EnableLPIs` set until reset.
     Stuck,
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Returns true if LPIs are enabled.
+    /// Returns `true` if LPIs are enabled.
     pub fn lpis_enabled(&self) -> bool {
         self.frame.mmio.read(gicr::CTLR).enable_lpis()
     }
 
-    /// Returns true if the implementation lets software disable LPIs again (`CES`).
+    /// Returns `true` if the implementation lets software disable LPIs again (`GICR_CTLR.CES`).
     pub fn can_disable_lpis(&self) -> bool {
         self.frame.mmio.read(gicr::CTLR).ces()
     }
 
-    /// The tables that the base registers name.
+    /// Returns the base registers, which name the tables.
     pub fn lpi_bases(&self) -> (Propbaser, Pendbaser) {
         (self.frame.mmio.read(gicr::PROPBASER), self.frame.mmio.read(gicr::PENDBASER))
     }
 
-    /// Gives the redistributor its tables. LPIs are disabled, and the tables' contents are
-    /// published as for [`Coherence::NonCoherent`]; [`start_lpis`](Self::start_lpis) follows.
+    /// Gives the redistributor its tables. LPIs must be disabled, and the tables' contents must
+    /// have been published as for [`Coherence::NonCoherent`]. Callers then call
+    /// [`start_lpis`](Self::start_lpis).
     ///
-    /// The tables' memory attributes are negotiated (`GICR_PROPBASER`): Inner Shareable,
-    /// write-back is asked for. If shareability reads back as zero, accesses do not look into the
-    /// CPUs' caches. Non-cacheable is written then, because cacheable but non-shareable accesses
-    /// might hit stale lines of the redistributor's own.
+    /// The tables' memory attributes are negotiated: the driver requests Inner Shareable,
+    /// write-back accesses. If the shareability reads back as zero, accesses are not coherent with
+    /// the CPUs' caches. The driver then requests non-cacheable accesses, because cacheable,
+    /// non-shareable accesses might hit stale lines in the redistributor's own cache.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`] if `RWP` stays set before the registers may be written.
+    /// [`GicError::TimedOut`] if `RWP` stays set, so that the registers must not be written yet.
     pub fn program_lpi_tables<P: Platform>(
         &self,
         platform: &P,
@@ -124,13 +127,13 @@ impl<M: Mmio> Redistributor<M> {
         self.write_enable_lpis(true);
         // A write to device memory may be acknowledged before it arrives (Arm ARM, Device memory:
         // Early Write Acknowledgement), so a DSB does not guarantee that it has arrived. This read
-        // returns only after the write arrived, because an ITS command that names the redistributor
-        // may follow.
+        // returns only after the write has arrived. An ITS command that names the redistributor may
+        // follow, and must not overtake the write.
         let _ = self.lpis_enabled();
     }
 
-    /// Disables LPIs, if the implementation lets it. On [`LpiClearing::Cleared`] what is pending
-    /// was written to the pending table.
+    /// Disables LPIs, if the implementation supports it. After [`LpiClearing::Cleared`] the
+    /// redistributor has written pending LPIs to the pending table.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -192,7 +195,7 @@ impl<M: Mmio> Redistributor<M> {
     }
 }
 
-/// Do accesses with these attributes look into the CPUs' caches?
+/// Returns `true` if accesses with these attributes are coherent with the CPUs' caches.
 pub(crate) fn is_coherent(shareability: Shareability, inner: Cacheability) -> bool {
     matches!(shareability, Shareability::Inner | Shareability::Outer) && inner.is_cacheable()
 }

@@ -13,9 +13,9 @@ impl<M: Mmio> Redistributor<M> {
     }
 
     /// Makes the redistributor stop accessing the memory of vPEs. A hypervisor may have been
-    /// replaced (kexec) while a vPE was resident, and the redistributor writes the vPE's pending
-    /// table as long as it is. No doorbell is sent. Does nothing without
-    /// [VLPI_base](Self::with_vlpi_frame).
+    /// replaced (kexec) while a vPE was resident, and the redistributor can write the vPE's pending
+    /// table until the vPE is evicted. The eviction does not request a doorbell interrupt. Does
+    /// nothing without [VLPI_base](Self::with_vlpi_frame).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -25,8 +25,8 @@ impl<M: Mmio> Redistributor<M> {
         let Some(frame) = &self.vlpi_frame else { return Ok(()) };
         let settled = || !frame.read(vlpi::VPENDBASER).dirty();
         if frame.read(vlpi::VPENDBASER).valid() {
-            // Valid must not change while an earlier change takes effect. Dirty indicates this only
-            // if `GICR_TYPER.Dirty` is set.
+            // Valid must not change while an earlier change is taking effect. Dirty indicates this
+            // only if `GICR_TYPER.Dirty` is set.
             if self.typer.dirty() {
                 self.frame.wait(platform, "GICR_VPENDBASER.Dirty = 0", settled)?;
             }

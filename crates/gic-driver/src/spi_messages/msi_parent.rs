@@ -1,4 +1,4 @@
-//! SPIs behind doorbells as the parent of devices. There is nothing to know about a device.
+//! SPIs behind doorbells as an MSI parent, which needs no per-device state.
 
 use super::{Doorbell, Groups, SpiMessages};
 use crate::Platform;
@@ -59,7 +59,8 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         let from = self.target(hwirq)?;
         self.wired.set_target(hwirq, to)?;
         self.retarget(hwirq, to)?;
-        // The message names no CPU, so that even a member of an aligned group moves alone.
+        // The message does not name a CPU, so even a member of an aligned group can be moved
+        // separately.
         Ok(Move { first: hwirq, count: NonZeroU16::MIN, message: None, from, to })
     }
 
@@ -106,7 +107,7 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
 
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
         let pages = self.doorbells().iter().map(|doorbell| doorbell.page(granule));
-        // The worst of them, because the caller does not say which.
+        // Report the worst page, because the caller does not say which doorbell it means.
         pages.fold(DoorbellPage::Alone, |worst, page| match (worst, page) {
             (DoorbellPage::HoldsControls(name), _) | (_, DoorbellPage::HoldsControls(name)) => {
                 DoorbellPage::HoldsControls(name)
@@ -121,13 +122,13 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
             (Ok(doorbell), Ok(cpu)) => {
                 writeln!(out, "{}@{:x}: SPI {hwirq} at CPU {cpu}", D::KIND, doorbell.address())
             }
-            _ => writeln!(out, "{}: SPI {hwirq} is not handed out", D::KIND),
+            _ => writeln!(out, "{}: SPI {hwirq} is not allocated", D::KIND),
         }
     }
 }
 
 impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
-    /// Edge-triggered, routed, and forwarded if that is wanted.
+    /// Makes the vectors edge-triggered, routes them, and unmasks them if requested.
     fn set_up(
         &self,
         allocator: usize,
@@ -141,7 +142,8 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         }
         for hwirq in vectors(block) {
             self.wired.set_trigger(hwirq, Trigger::Edge)?;
-            // Its last owner's device may have sent a message after the vector was freed.
+            // The device of the vector's last owner may have sent a message after the vector was
+            // freed.
             self.wired.set_pending(hwirq, Pending::Clear);
             self.wired.set_target(hwirq, request.cpu)?;
             self.retarget(hwirq, request.cpu)?;
@@ -152,14 +154,15 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         Ok(())
     }
 
-    /// Masked and not pending: a level that a device left asserted ends with its trigger.
+    /// Masks the vectors, clears their pending state, including levels that a device left asserted,
+    /// and frees them.
     fn tear_down(&self, block: &HwIrqBlock) {
         for hwirq in vectors(block) {
             self.wired.mask(hwirq);
-            // While it is a level still: a message that raised it counts until another takes it
-            // back.
+            // Clear the pending state while the trigger is still level: a level that a message
+            // asserted holds until it is deasserted.
             self.wired.set_pending(hwirq, Pending::Clear);
-            // It may refuse what it allowed before; the next owner asks again and hears of it.
+            // If this fails, the next owner sets the trigger again and receives the error.
             let _ = self.wired.set_trigger(hwirq, Trigger::Edge);
             self.wired.set_pending(hwirq, Pending::Clear);
         }

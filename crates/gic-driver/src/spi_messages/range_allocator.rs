@@ -1,4 +1,4 @@
-//! One range of SPIs.
+//! Allocation of the SPIs of one range.
 
 use crate::{Alignment, BlockAllocator, BlockError};
 use alloc::vec::Vec;
@@ -7,36 +7,36 @@ use doorbell_fallible::try_collect;
 use gic_arch::IntId;
 use msi_types::{Cpu, HwIrq};
 
-/// Consecutive SPIs, or extended ones, that a doorbell may ring.
+/// Consecutive SPIs or extended SPIs that messages to a doorbell can make pending.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpiRange {
-    /// INTID of the first.
+    /// INTID of the first SPI.
     pub first: HwIrq,
     /// Number of SPIs.
     pub count: NonZeroU16,
 }
 
 impl SpiRange {
-    /// INTID after the last; `None` if there is no such number.
+    /// Returns the INTID after the last SPI, or `None` on overflow.
     pub fn end(self) -> Option<u32> {
         self.first.get().checked_add(self.count.get().into())
     }
 
-    /// Does any INTID belong to both?
+    /// Returns `true` if the ranges have an INTID in common.
     pub fn overlaps(self, other: Self) -> bool {
         let end = |range: Self| u64::from(range.first.get()) + u64::from(range.count.get());
         u64::from(self.first.get()) < end(other) && u64::from(other.first.get()) < end(self)
     }
 }
 
-/// Are all of them SPIs, or all extended SPIs?
+/// Returns `true` if the range contains only SPIs, or only extended SPIs.
 pub(crate) fn check_range(range: SpiRange) -> bool {
     let first = IntId::from(range.first);
     let last = range.end().map(|end| IntId::new(end - 1));
     first.is_shared() && last.is_some_and(|last| last.class() == first.class())
 }
 
-/// The SPIs of a range that are allocated, and their target CPUs.
+/// The allocated SPIs of a range, and their target CPUs.
 #[derive(Debug)]
 pub(crate) struct RangeAllocator {
     first: HwIrq,
@@ -53,18 +53,18 @@ impl RangeAllocator {
         Ok(Self { first, allocator, targets })
     }
 
-    /// `None` if there is no room.
+    /// Allocates SPIs. Returns `None` if there is no room.
     pub(super) fn allocate(&mut self, count: NonZeroU16, align: Alignment) -> Option<HwIrq> {
         self.allocator.allocate(count.into(), align).ok().map(HwIrq::new)
     }
 
-    /// Does nothing if they belong to another range.
+    /// Frees SPIs. Does nothing if they belong to another range.
     pub(super) fn free(&mut self, first: HwIrq, count: NonZeroU16) {
-        // A block is never freed twice: it is not `Clone`.
+        // A block cannot be freed twice, because it is not `Clone`.
         let _ = self.allocator.free(first.get(), count.into());
     }
 
-    /// Returns true for an SPI of this range that is allocated.
+    /// Returns `true` if the SPI belongs to this range and is allocated.
     pub(super) fn owns(&self, hwirq: HwIrq) -> bool {
         self.allocator.is_allocated(hwirq.get())
     }
@@ -73,7 +73,7 @@ impl RangeAllocator {
         self.targets.get(self.index(hwirq)?).copied()
     }
 
-    /// Returns the old target.
+    /// Records a new target and returns the old one.
     pub(super) fn retarget(&mut self, hwirq: HwIrq, cpu: Cpu) -> Option<Cpu> {
         let index = self.index(hwirq)?;
         Some(core::mem::replace(self.targets.get_mut(index)?, cpu))

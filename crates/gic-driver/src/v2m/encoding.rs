@@ -1,34 +1,34 @@
-//! Encodings of an SPI in a message: some implementations take other data than the INTID.
+//! Encodings of an SPI in a message. Some implementations do not use the INTID as data.
 
-/// The name of an SPI in a message.
+/// The encoding of an SPI in a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Encoding {
-    /// The data is the INTID minus this.
+    /// The data is the INTID minus `base`.
     Data { base: u32 },
-    /// The address is the frame's with the SPI's number, counted from 32, in bits from 3 on; the
-    /// data says nothing.
+    /// The address is the frame's, with the INTID minus 32 in the bits from 3 on. The data is
+    /// ignored.
     Address,
 }
 
-/// From where the data counts.
+/// The INTID that corresponds to data 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DataBase {
-    /// From INTID 0: the data is the INTID.
+    /// INTID 0: the data is the INTID.
     Zero,
-    /// From the first SPI, 32.
+    /// The first SPI (INTID 32).
     FirstSpi,
-    /// From the frame's own first SPI.
+    /// The frame's first SPI.
     FirstOfFrame,
 }
 
-/// An implementation whose data counts from another base.
+/// An implementation whose data is not relative to INTID 0.
 struct Implementation {
     /// `MSI_IIDR`.
     iidr: u32,
     base: DataBase,
 }
 
-/// All implementations that are known to count otherwise.
+/// All known implementations of this kind.
 const TABLE: &[Implementation] = &[
     // APM X-Gene 1.
     Implementation { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
@@ -36,16 +36,16 @@ const TABLE: &[Implementation] = &[
     Implementation { iidr: 0x0000_013f, base: DataBase::FirstSpi },
 ];
 
-/// OEM IDs of the MADT on machines whose frames have 8 KiB of doorbells and no registers: Amazon
-/// Graviton.
+/// OEM IDs in the MADT of machines whose frames have 8 KiB of doorbells and no registers (Amazon
+/// Graviton).
 const ADDRESS_ONLY: &[&str] = &["AMAZON"];
 
-/// From where the data of a frame with this `MSI_IIDR` counts.
+/// Returns the base of the data of a frame with this `MSI_IIDR`.
 pub(super) fn data_base(iidr: u32) -> DataBase {
     TABLE.iter().find(|row| row.iidr == iidr).map_or(DataBase::Zero, |row| row.base)
 }
 
-/// Do frames on a machine of this OEM take the address alone?
+/// Returns `true` if frames on a machine of this OEM encode the SPI in the address.
 pub(super) fn is_address_only(oem_id: &str) -> bool {
     ADDRESS_ONLY.contains(&oem_id.trim_end())
 }

@@ -206,7 +206,7 @@ fn the_seam_for_people_names_frame_and_cpu() {
     let mut text = String::new();
     v2m.describe(block.first(), &mut text).unwrap();
     v2m.describe(HwIrq::new(81), &mut text).unwrap();
-    assert_eq!(text, "v2m@8020000: SPI 80 at CPU 0\nv2m: SPI 81 is not handed out\n");
+    assert_eq!(text, "v2m@8020000: SPI 80 at CPU 0\nv2m: SPI 81 is not allocated\n");
 }
 
 #[test]
