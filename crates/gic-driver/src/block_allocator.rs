@@ -85,7 +85,7 @@ impl BlockAllocator {
     /// `u32`, it is shortened.
     ///
     /// # Errors
-    /// [`BlockError::NoMemory`].
+    /// [`BlockError::NoMemory`] if the allocation fails.
     pub fn new(first: u32, count: u32) -> Result<Self, BlockError> {
         let count = count.min(u32::MAX - first);
         let words = usize::try_from(count.div_ceil(64)).unwrap_or(0);
@@ -98,7 +98,7 @@ impl BlockAllocator {
     /// not its offset in the allocator's range.
     ///
     /// # Errors
-    /// [`BlockError::Exhausted`].
+    /// [`BlockError::Exhausted`] if no suitable block is free.
     pub fn allocate(&mut self, count: NonZeroU32, align: Alignment) -> Result<u32, BlockError> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
@@ -107,7 +107,7 @@ impl BlockAllocator {
     /// whose data has too few bits for all numbers.
     ///
     /// # Errors
-    /// [`BlockError::Exhausted`].
+    /// [`BlockError::Exhausted`] if no suitable block is free in `within`.
     pub fn allocate_within(
         &mut self,
         count: NonZeroU32,
@@ -134,9 +134,9 @@ impl BlockAllocator {
     /// Allocates the `count` numbers from `first` on.
     ///
     /// # Errors
-    /// [`BlockError::OutOfRange`] or [`BlockError::AlreadyAllocated`]. On error, no number is
-    ///
-    /// /// allocated.
+    /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
+    /// [`BlockError::AlreadyAllocated`] if one of them is not free. On error, no number is
+    /// allocated.
     pub fn allocate_at(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         if let Some(used) = self.last_used(index, index + count.get()) {
@@ -149,7 +149,8 @@ impl BlockAllocator {
     /// Frees numbers, which may be a whole block or a part of one.
     ///
     /// # Errors
-    /// [`BlockError::OutOfRange`] or [`BlockError::NotAllocated`]. On error, nothing is freed.
+    /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
+    /// [`BlockError::NotAllocated`] if one of them is free. On error, no number is freed.
     pub fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         let end = index + count.get();

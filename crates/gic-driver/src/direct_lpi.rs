@@ -80,7 +80,7 @@ use redistributors::DirectRedistributors;
 /// use gic_driver::{Gic, GicPlatform};
 /// use msi_types::{BlockRequest, MsiError, MsiMessage, MsiParent, RequesterId};
 ///
-/// /// Called after `Gic::cpu_on` has turned on each CPU and returned `Some`.
+/// /// Call this after `Gic::cpu_on` has turned on each CPU and returned `Some`.
 /// fn bring_up<P: GicPlatform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
 ///     DirectLpi::new(gic)
 /// }

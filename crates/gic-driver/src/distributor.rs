@@ -73,7 +73,8 @@ impl<M: Mmio> Distributor<M> {
     /// Maps the frame at physical `address` and creates the driver, like [`new`](Self::new).
     ///
     /// # Errors
-    /// [`GicError::NotMapped`], and any error of [`new`](Self::new).
+    /// [`GicError::NotMapped`] if the platform cannot map the frame; otherwise any error of
+    /// [`new`](Self::new).
     pub fn map<P: Platform<Mmio = M>>(platform: &P, address: u64) -> Result<Self, GicError> {
         let frame = PhysicalRegion { base: address, bytes: gicd::FRAME_SIZE };
         let block = Block::Distributor(address);
@@ -123,7 +124,7 @@ impl<M: Mmio> Distributor<M> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`].
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn disable_security<P: Platform>(&mut self, platform: &P) -> Result<(), GicError> {
         if self.view == SecurityView::Secure {
             let control = self.frame.mmio.read(gicd::CTLR);
@@ -148,7 +149,8 @@ impl<M: Mmio> Distributor<M> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
+    /// [`GicError::NoAffinityRouting`] if firmware keeps affinity routing off;
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn init<P: Platform>(
         &self,
         platform: &P,
@@ -196,7 +198,9 @@ impl<M: Mmio> Distributor<M> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::StorageTooSmall`], [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
+    /// [`GicError::StorageTooSmall`] if `storage` has too few blocks;
+    /// [`GicError::NoAffinityRouting`] if firmware keeps affinity routing off;
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn restore<P: Platform>(
         &self,
         platform: &P,
@@ -247,7 +251,8 @@ impl<M: Mmio> Distributor<M> {
     /// changes the route.
     ///
     /// # Errors
-    /// [`GicError::NoSuchInterrupt`], [`GicError::NoOneOfN`].
+    /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented; [`GicError::NoOneOfN`] if
+    /// the distributor does not support [`Route::AnyParticipating`].
     pub fn set_route(&self, intid: IntId, route: Route) -> Result<(), GicError> {
         let register = self.route_register(intid)?;
         let value = match route {
@@ -264,7 +269,7 @@ impl<M: Mmio> Distributor<M> {
     /// Returns the route of an interrupt.
     ///
     /// # Errors
-    /// [`GicError::NoSuchInterrupt`].
+    /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented.
     pub fn route(&self, intid: IntId) -> Result<Route, GicError> {
         let value = self.frame.reads(intid).read(self.route_register(intid)?);
         Ok(if value.any_participating() {
@@ -279,7 +284,7 @@ impl<M: Mmio> Distributor<M> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`].
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn stop<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.set_forwarding(platform, Forwarding::Off)
     }

@@ -15,9 +15,7 @@ use msi_types::Cpu;
 #[non_exhaustive]
 pub enum GicError {
     /// The platform cannot map the address that firmware states.
-    #[error(
-        "{0}: the platform cannot map registers at this address; check the firmware description"
-    )]
+    #[error("{0}: the platform cannot map its registers; check the firmware description")]
     NotMapped(Block),
     /// Firmware states a frame that is smaller than a GICv3's, and therefore describes an older
     /// GIC.

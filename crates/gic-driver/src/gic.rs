@@ -86,7 +86,7 @@ pub struct GicConfig {
     pub redistributors: Vec<RedistributorRegion>,
     /// The affinity of each CPU, indexed by CPU number, in the form of `MPIDR_EL1`.
     pub cpus: Vec<Affinity>,
-    /// Priorities.
+    /// Priorities of interrupts, and of the mask.
     pub priorities: Priorities,
     /// Maximum number of INTID bits for LPIs; `None` for [the
     /// default](crate::lpi::DEFAULT_ID_BITS).
@@ -234,8 +234,10 @@ impl<P: GicPlatform> Gic<P> {
     /// Returns `None` if LPIs are [not usable](Self::lpis), or not implemented.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`],
-    /// [`GicError::NoSystemRegisters`], [`GicError::Lpi`].
+    /// [`GicError::UnknownCpu`] or [`GicError::NoRedistributor`] if the CPU is not configured or
+    /// has no redistributor; [`GicError::TimedOut`] if the redistributor does not respond;
+    /// [`GicError::Lpi`] if its LPI tables cannot be set up; [`GicError::NoSystemRegisters`] if a
+    /// higher exception level denies access to the CPU interface.
     pub fn cpu_on<S: SystemRegisters>(
         &self,
         cpu: Cpu,
@@ -244,7 +246,7 @@ impl<P: GicPlatform> Gic<P> {
         self.cpu_on_with::<S, CombinedEoi>(cpu, registers)
     }
 
-    /// Like [`cpu_on`](Self::cpu_on), but with a choice of how interrupts are ended.
+    /// Like [`cpu_on`](Self::cpu_on), but with a choice of the EOI mode.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -261,7 +263,7 @@ impl<P: GicPlatform> Gic<P> {
         let view = self.distributor.view();
         redistributor.init(&*self.platform, PrivateConfig::new(self.priorities.wired, view))?;
         let attached = self.attach_lpis(redistributor).inspect_err(|_| {
-            // The first error counts.
+            // Return the first error; a failure to sleep again is ignored.
             let _ = redistributor.sleep(&*self.platform);
         })?;
         self.enable_interface::<S, E>(registers)?;
@@ -280,7 +282,8 @@ impl<P: GicPlatform> Gic<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`].
+    /// [`GicError::UnknownCpu`] or [`GicError::NoRedistributor`] if the CPU is not configured or
+    /// has no redistributor; [`GicError::TimedOut`] if the redistributor does not go to sleep.
     pub fn cpu_off<S: SystemRegisters>(&self, cpu: Cpu, registers: &S) -> Result<(), GicError> {
         let redistributor = self.redistributor_frames(cpu)?;
         self.set_on(cpu, false);
@@ -308,7 +311,8 @@ impl<P: GicPlatform> Gic<P> {
     /// Returns a CPU's redistributor, which holds its SGIs and PPIs. May be used on any CPU.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`].
+    /// [`GicError::UnknownCpu`] if the CPU is not configured; [`GicError::NoRedistributor`] if it
+    /// has no redistributor.
     pub fn redistributor_frames(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, GicError> {
         let per_cpu = self.cpus.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
         per_cpu.redistributor.as_ref().ok_or(GicError::NoRedistributor(per_cpu.affinity))
@@ -363,7 +367,8 @@ impl<P: GicPlatform> Gic<P> {
         let mut all = Vec::new();
         all.try_reserve_exact(known + ranges.len())?;
         self.message_ranges.with(&*self.platform, |known| {
-            // Owners claim message-based SPIs at boot, one after the other.
+            // Owners claim message-based SPIs at boot, one after the other, so the list has not
+            // grown since its length was read.
             all.extend(known.iter().take(all.capacity() - ranges.len()));
             all.extend(ranges);
             *known = all;
@@ -406,7 +411,7 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     }
 }
 
-/// Per-CPU state with the redistributors, and the errors of regions.
+/// The state of each CPU with its redistributor, and the errors of regions.
 type Opened<M> = (Vec<PerCpu<M>>, Vec<GicError>);
 
 /// Finds each CPU's redistributor, if it exists, and skips those of other PEs. An error ends the

@@ -137,9 +137,10 @@ impl<P: Platform> GicV2<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
-    /// [`GicError::UnknownCpu`] if `boot` is not below [`GicV2Config::cpus`], or if that exceeds
-    /// eight; [`GicError::NoTarget`].
+    /// [`GicError::NotMapped`] if the platform cannot map a frame; [`GicError::OtherVersion`] or
+    /// [`GicError::WrongRevision`] if the distributor is not a GICv2's; [`GicError::UnknownCpu`] if
+    /// `boot` is not below [`GicV2Config::cpus`], or if that exceeds eight; [`GicError::NoTarget`]
+    /// if the calling CPU cannot find its CPU interface number.
     pub fn new(platform: P, config: GicV2Config, boot: Cpu) -> Result<Self, GicError> {
         let block = Block::Distributor(config.distributor);
         if boot.index() >= config.cpus || config.cpus > MAX_CPUS {
@@ -174,7 +175,8 @@ impl<P: Platform> GicV2<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
+    /// [`GicError::UnknownCpu`] if the CPU is not configured; [`GicError::NoTarget`] if it cannot
+    /// find its CPU interface number.
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), GicError> {
         self.cpu_on_with::<CombinedEoi>(cpu)
     }
@@ -182,7 +184,8 @@ impl<P: Platform> GicV2<P> {
     /// Like [`cpu_on`](Self::cpu_on), but with a choice of the EOI mode.
     ///
     /// # Errors
-    /// Any error of [`cpu_on`](Self::cpu_on), and [`GicError::NoSplitEnd`].
+    /// Any error of [`cpu_on`](Self::cpu_on), or [`GicError::NoSplitEnd`] if this GICv2 cannot
+    /// split EOI and deactivation.
     pub fn cpu_on_with<E: EoiMode>(&self, cpu: Cpu) -> Result<(), GicError> {
         if E::SPLIT && self.config.interface_bytes() < gicc::FRAME_SIZE {
             return Err(GicError::NoSplitEnd(
@@ -209,7 +212,7 @@ impl<P: Platform> GicV2<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`].
+    /// [`GicError::UnknownCpu`] if the CPU is not configured.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<(), GicError> {
         let slot = self.slot(cpu).ok_or(GicError::UnknownCpu(cpu))?;
         slot.store(0, Ordering::Release);

@@ -178,7 +178,7 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::Fault`].
+    /// [`ItsError::Fault`] if the ITS does not become quiescent or does not complete its commands.
     pub fn resume(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.quiesce()?;

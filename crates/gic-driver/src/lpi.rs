@@ -127,8 +127,10 @@ impl<P: GicPlatform> Lpis<P> {
     /// them. If the tables are not reserved, the driver still tries to disable LPIs.
     ///
     /// # Errors
-    /// [`LpiError::NotSupported`], [`LpiError::TooFewIdBits`], [`LpiError::NoMemory`],
-    /// [`LpiError::Misplaced`], [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    /// [`LpiError::NotSupported`], [`LpiError::SecureView`] or [`LpiError::TooFewIdBits`] if LPIs
+    /// cannot be used; [`LpiError::NoMemory`] or [`LpiError::Misplaced`] if the platform has no
+    /// suitable memory; [`LpiError::AlreadyEnabled`] if LPIs can be neither disabled nor adopted;
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn new<'a>(
         platform: Arc<P>,
         distributor: &crate::Distributor<P::Mmio>,
@@ -185,7 +187,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`LpiError::Blocks`].
+    /// [`LpiError::Blocks`] if no suitable block of LPIs is free.
     pub fn allocate(&self, count: NonZeroU32, align: Alignment) -> Result<LpiRange, LpiError> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
@@ -196,7 +198,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`LpiError::Blocks`].
+    /// [`LpiError::Blocks`] if no suitable block of LPIs is free.
     pub fn allocate_within(
         &self,
         count: NonZeroU32,
@@ -314,7 +316,7 @@ impl<P: GicPlatform> Drop for Lpis<P> {
     }
 }
 
-/// Whether redistributors may use adopted tables.
+/// Possible use of adopted tables by redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Adoption {
     None,

@@ -56,7 +56,7 @@ impl<M: Mmio> Redistributor<M> {
     /// physical `address`, are mapped as `mmio`. Only reads registers.
     ///
     /// # Errors
-    /// [`GicError::WrongRevision`].
+    /// [`GicError::WrongRevision`] if the frame does not belong to a GICv3 or GICv4.
     pub fn new(mmio: M, address: u64) -> Result<Self, GicError> {
         let frame = Frame::probe(mmio, Block::Redistributor(address))?;
         let typer = frame.mmio.read(gicr::TYPER);
@@ -111,7 +111,7 @@ impl<M: Mmio> Redistributor<M> {
     /// redistributor must be awake.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`].
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn init<P: Platform>(&self, platform: &P, config: PrivateConfig) -> Result<(), GicError> {
         let (group, group_modifier) = match config.view.own_group() {
             Group::SecureOne => (0, u32::MAX),
@@ -132,7 +132,7 @@ impl<M: Mmio> Redistributor<M> {
     /// redistributor must be awake.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`].
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn restore<P: Platform>(&self, platform: &P, saved: &PrivateState) -> Result<(), GicError> {
         for block in self.blocks() {
             self.frame.disable_block(&Fields::PRIVATE, block);

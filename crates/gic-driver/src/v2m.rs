@@ -83,10 +83,7 @@ pub enum V2mError {
     #[error("firmware states no v2m frame")]
     NoFrames,
     /// The platform cannot map the address that firmware states.
-    #[error(
-        "v2m frame@{0:x}: the platform cannot map registers at this address; check the \
-         firmware description"
-    )]
+    #[error("v2m frame@{0:x}: the platform cannot map it; check the firmware description")]
     NotMapped(u64),
     /// The frame's registers cannot be read on this machine, and firmware does not state its SPIs.
     #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]

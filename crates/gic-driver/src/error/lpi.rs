@@ -44,7 +44,7 @@ pub enum LpiError {
     AlreadyEnabled {
         /// The redistributor.
         block: Block,
-        /// The reason that its tables cannot be adopted.
+        /// The reason why its tables cannot be adopted.
         reason: AdoptionRefused,
     },
     /// Another message mechanism already sends the LPIs of this GIC.
@@ -64,12 +64,12 @@ pub enum LpiError {
 /// The reason why tables in use cannot be adopted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AdoptionRefused {
-    /// The platform does not know the configuration table as reserved memory.
+    /// The configuration table is not in memory that the platform has reserved.
     ConfigNotReserved {
         /// Its physical address.
         address: u64,
     },
-    /// The platform does not know the pending table as reserved memory.
+    /// The pending table is not in memory that the platform has reserved.
     PendingNotReserved {
         /// Its physical address.
         address: u64,

@@ -72,7 +72,7 @@ impl<P: GicPlatform> Gic<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`GicError::NoMemory`].
+    /// [`GicError::NoMemory`] if the allocation fails.
     pub fn suspend_room(&self) -> Result<SuspendRoom, GicError> {
         let no_memory = |_| GicError::NoMemory(Block::Distributor(self.distributor.address()));
         let blocks = core::iter::repeat_n(SharedBlock::default(), self.distributor.saved_blocks());
@@ -119,15 +119,16 @@ impl<P: GicPlatform> Gic<P> {
         }
     }
 
-    /// Restores the GIC, even if it kept its state. This is the first step after the system
+    /// Restores the GIC, whether or not it lost its state. This is the first step after the system
     /// regained power; afterwards the other CPUs are [turned on](Self::cpu_on) and the senders of
-    /// LPIs resumed. Must be called on the CPU that suspended, with its interrupts masked. The CPU
-    /// interface ends interrupts in the same way as before.
+    /// LPIs resumed. Must be called on the CPU that suspended, with its interrupts masked. The EOI
+    /// mode of the CPU interface is restored.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// Any error of [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
+    /// Any error of [`cpu_on`](Self::cpu_on), or [`GicError::NoAffinityRouting`] if firmware keeps
+    /// affinity routing off.
     pub fn resume<S: SystemRegisters>(
         &self,
         saved: &Suspended,

@@ -43,7 +43,7 @@ impl<P: Platform> GicV2<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`GicError::NoMemory`].
+    /// [`GicError::NoMemory`] if the allocation fails.
     pub fn suspend_room(&self) -> Result<SuspendRoomV2, GicError> {
         let mut shared = Vec::new();
         shared
@@ -84,8 +84,8 @@ impl<P: Platform> GicV2<P> {
 
     /// Restores the GIC, whether or not it lost its state. This is the first step after the system
     /// regained power; the other CPUs are [turned on](Self::cpu_on) afterwards. Must be called on
-    /// the CPU that suspended, with its interrupts masked. The CPU interface ends interrupts in the
-    /// same way as before.
+    /// the CPU that suspended, with its interrupts masked. The EOI mode of the CPU interface is
+    /// restored.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn resume(&self, saved: &SuspendedV2) {

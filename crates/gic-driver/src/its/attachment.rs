@@ -31,8 +31,10 @@ impl<P: GicPlatform> Its<P> {
     /// the attachment is refused, because messages would be lost during the replacement.
     ///
     /// # Errors
-    /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`],
-    /// [`ItsError::AttachedForFewer`], [`ItsError::NoMemory`], [`ItsError::Misplaced`].
+    /// [`ItsError::DeviceIdOutOfRange`] or [`ItsError::TooManyEvents`] if the request exceeds a
+    /// limit of the ITS; [`ItsError::AttachedForFewer`] if the existing table is too small and in
+    /// use; [`ItsError::NoMemory`] or [`ItsError::Misplaced`] if the platform has no suitable
+    /// memory; [`ItsError::Fault`] if the ITS does not respond.
     pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
         self.attach_shared(device, max, max)
     }

@@ -6,8 +6,8 @@
 //! number of wraps and concurrent readers of `CREADR`. Between two reads the ITS advances at most
 //! by the outstanding commands, which are fewer than the slots of the ring.
 //!
-//! Commands are drawn from the caller's iterator *under the ring's lock*, so that lookups and
-//! changes that make a command happen in the queue's order.
+//! Commands are drawn from the caller's iterator *with the ring's lock held*, so that the lookups
+//! and state changes behind a command happen in the queue's order.
 
 use super::error::{Faults, ProbeError, QueueError};
 use super::hardware::{Context, ControlFrame, QueueWait};
@@ -107,8 +107,9 @@ impl CommandQueue {
     /// `CBASER`, negotiating shareability by read-back. The ITS must be disabled and quiescent.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`]. On
-    /// error, all memory was freed.
+    /// [`ProbeError::NoMemory`] or [`ProbeError::Misplaced`] if the platform has no suitable
+    /// memory; [`ProbeError::TableRefused`] if `CBASER` does not accept the ring. On error, all
+    /// memory was freed.
     pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         bytes: u32,
@@ -384,8 +385,8 @@ impl CommandQueue {
         })
     }
 
-    /// Publishes the slots from `start` up to, not including, `end`; around the ring's end if `end`
-    /// is not after `start`.
+    /// Publishes the slots from `start` up to, but not including, `end`. Wraps around the ring's
+    /// end if `end` is not after `start`.
     fn publish<P: GicPlatform>(&self, frame: &ControlFrame<P>, slots: Range<u16>) {
         let publish = |range| frame.platform.publish(&self.memory, range, self.coherence);
         if slots.start < slots.end {

@@ -36,8 +36,7 @@ pub(crate) struct Device {
     events: BlockAllocator,
 }
 
-/// Whether the device is mapped at the ITS. MAPD is posted in one batch with the device's first
-/// events.
+/// The state of a device at the ITS. MAPD is posted in one batch with the device's first events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mapping {
     /// MAPD has not been posted.

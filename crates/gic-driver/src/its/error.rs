@@ -127,7 +127,7 @@ pub enum ItsError {
     /// The request exceeds the number of events that the ITS supports per device.
     #[error("{wanted} events exceed the limit of {limit} per device")]
     TooManyEvents {
-        /// Number asked for.
+        /// Number of requested events.
         wanted: u32,
         /// The limit.
         limit: u32,
@@ -135,7 +135,7 @@ pub enum ItsError {
     /// The attachment's quota is used up, or no block of this shape is free.
     #[error("no block of {wanted} events is free for an attachment with a quota of {limit}")]
     NoEvents {
-        /// Number asked for.
+        /// Number of requested events.
         wanted: u16,
         /// The quota with which the device was attached.
         limit: u32,
@@ -143,7 +143,7 @@ pub enum ItsError {
     /// No block of LPIs of this size is free.
     #[error("no block of {wanted} LPIs is free")]
     NoLpis {
-        /// Number asked for.
+        /// Number of requested LPIs.
         wanted: u16,
     },
     /// The CPU has no collection, or is off.

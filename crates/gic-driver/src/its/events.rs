@@ -80,7 +80,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    /// [`ItsError::NotMapped`] if the LPI is not mapped; [`ItsError::Fault`] if the ITS does not
+    /// complete the invalidation.
     pub fn mask(&self, lpi: Lpi) -> Result<(), ItsError> {
         self.lpis().disable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
@@ -91,7 +92,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    /// [`ItsError::NotMapped`] if the LPI is not mapped; [`ItsError::Fault`] if the ITS does not
+    /// complete the invalidation.
     pub fn unmask(&self, lpi: Lpi) -> Result<(), ItsError> {
         self.lpis().enable(lpi).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
@@ -103,7 +105,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    /// [`ItsError::NotMapped`] if the LPI is not mapped; [`ItsError::Fault`] if the ITS does not
+    /// complete the invalidation.
     pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), ItsError> {
         self.lpis().set_priority(lpi, priority).map_err(|_| ItsError::NotMapped(lpi))?;
         self.invalidate(lpi)
@@ -114,7 +117,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    /// [`ItsError::NotMapped`] if the LPI is not mapped; [`ItsError::Fault`] if the ITS does not
+    /// complete the command.
     pub fn set_pending(&self, lpi: Lpi, pending: Pending) -> Result<(), ItsError> {
         self.run_on_event(lpi, |device, event| match pending {
             Pending::Set => Command::Int { device, event },
@@ -144,7 +148,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
+    /// [`ItsError::NotMapped`] if the LPI is not mapped; [`ItsError::Fault`] if the ITS does not
+    /// complete the command.
     pub fn invalidate(&self, lpi: Lpi) -> Result<(), ItsError> {
         match self.invalidation.invalidate(lpi, &self.routes) {
             Some(()) => Ok(()),

@@ -29,7 +29,8 @@ impl<P: GicPlatform> ControlFrame<P> {
         }
     }
 
-    /// Disables the ITS and waits until it is quiescent. Its tables must not be changed before.
+    /// Disables the ITS and waits until it is quiescent. Its tables must not be changed before
+    /// that.
     pub(crate) fn quiesce(&self) -> Result<(), TimedOut> {
         let control = self.registers.read(gits::CTLR);
         // Quiescent is UNKNOWN while the ITS is enabled, so the ITS must be disabled first.

@@ -178,8 +178,8 @@ impl<P: GicPlatform> Its<P> {
     /// Makes every event that is mapped to `cpu` pending again, and returns their number. Callers
     /// must do so after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
     /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because a message that was pending
-    /// there is recorded nowhere else. The handler of a device that sent nothing runs once to no
-    /// effect; an event that is masked stays pending until it is unmasked. The CPU must not go
+    /// there is recorded nowhere else. The handler of a device that sent no message runs once
+    /// unnecessarily. A masked event stays pending until it is unmasked. The CPU must not go
     /// offline concurrently, and its events must not move.
     ///
     /// No lock is held during the whole walk: each pass of the command queue covers a bounded

@@ -26,7 +26,7 @@ pub struct EventRequest {
     pub shape: Shape,
     /// The initial target.
     pub cpu: Cpu,
-    /// Whether the LPIs are initially masked.
+    /// The initial mask state of the LPIs.
     pub initially: Initially,
 }
 

@@ -37,7 +37,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ProbeError::Unmappable`], [`ProbeError::NotAnIts`], [`ProbeError::NotQuiescent`].
+    /// [`ProbeError::Unmappable`] or [`ProbeError::NotAnIts`] if no ITS is found at `base`;
+    /// [`ProbeError::NotQuiescent`] if it does not become quiescent in time.
     pub fn quiesce_at(platform: Arc<P>, base: u64) -> Result<(), ProbeError> {
         let quiet = ControlFrame::map(platform, base)?.quiesce();
         quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })

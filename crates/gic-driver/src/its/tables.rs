@@ -96,7 +96,7 @@ pub(crate) struct BaserAbilities {
     pub(crate) levels: Levels,
 }
 
-/// Levels of a table, or those that a register supports.
+/// The number of levels of a table, or the maximum that a register supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Levels {
     /// A flat table of entries.
@@ -141,8 +141,9 @@ impl ItsTable {
     /// ITS must be disabled.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`]. On
-    /// error, all memory was freed.
+    /// [`ProbeError::NoMemory`] or [`ProbeError::Misplaced`] if the platform has no suitable
+    /// memory; [`ProbeError::TableRefused`] if the register does not accept the table. On error,
+    /// all memory was freed.
     pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         request: TableRequest,

@@ -22,7 +22,8 @@ impl<P: GicPlatform> Lpis<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`LpiError::NotSupported`], [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    /// [`LpiError::NotSupported`] if the redistributor has no LPIs; [`LpiError::AlreadyEnabled`] if
+    /// its LPIs are enabled with unexpected tables; [`GicError::TimedOut`] if `RWP` stays set.
     pub fn attach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Attached, GicError> {
         if !redistributor.typer().plpis() {
             return Err(
@@ -168,7 +169,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// its LPIs are then disabled already, and its table is undefined.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`].
+    /// [`GicError::TimedOut`] if `RWP` stays set.
     pub fn detach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<PendingLpis, GicError> {
         let Some(mut table) = self.remove_pending(redistributor.address()) else {
             return Ok(PendingLpis::Kept);

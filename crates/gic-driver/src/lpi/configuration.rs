@@ -13,7 +13,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// configuration until the sender invalidates it.
     ///
     /// # Errors
-    /// [`LpiError::NoSuchLpi`].
+    /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn set_config(&self, lpi: Lpi, config: Config) -> Result<(), LpiError> {
         self.check(lpi)?;
         self.config_locks.of(lpi).with(&*self.platform, |()| self.store_config(lpi, config));
@@ -23,7 +23,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// Enables an LPI and keeps its priority; otherwise like [`set_config`](Self::set_config).
     ///
     /// # Errors
-    /// [`LpiError::NoSuchLpi`].
+    /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn enable(&self, lpi: Lpi) -> Result<(), LpiError> {
         self.update_config(lpi, |config| config.with_enable(true))
     }
@@ -31,7 +31,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// Disables an LPI and keeps its priority; otherwise like [`set_config`](Self::set_config).
     ///
     /// # Errors
-    /// [`LpiError::NoSuchLpi`].
+    /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn disable(&self, lpi: Lpi) -> Result<(), LpiError> {
         self.update_config(lpi, |config| config.with_enable(false))
     }
@@ -40,7 +40,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// [`set_config`](Self::set_config).
     ///
     /// # Errors
-    /// [`LpiError::NoSuchLpi`].
+    /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn set_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), LpiError> {
         self.update_config(lpi, |config| config.with_priority(priority))
     }
@@ -48,7 +48,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// Returns an LPI's configuration as a redistributor would read it now.
     ///
     /// # Errors
-    /// [`LpiError::NoSuchLpi`].
+    /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
         // With the lock held, the byte has also been published.

@@ -20,7 +20,8 @@ pub(crate) struct StaleAt {
     pub(crate) processor_number: u16,
 }
 
-/// LPIs that may be pending for a previous kernel, by redistributor.
+/// The redistributors at which LPIs may be pending for a previous kernel, and the LPIs that have
+/// been cleared there.
 #[derive(Debug)]
 pub(super) struct Stale {
     redistributors: Vec<StaleAt>,

@@ -102,19 +102,19 @@ pub enum Coherence {
     NonCoherent,
 }
 
-/// Whether loads observe data that a controller wrote.
+/// The result of [`GicPlatform::observe`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Observed {
-    /// Loads return the data.
+    /// Loads return the data that the controller wrote.
     Yes,
     /// Loads may return stale data from the CPU's caches.
     No,
 }
 
 /// The kernel's services for a whole GIC with LPIs and ITSes, in addition to its [`Platform`]:
-/// table memory and CPU numbers. References and `Arc`s to a `GicPlatform` implement the trait, too.
+/// table memory and CPU numbers. References and `Arc`s to a `GicPlatform` also implement the trait.
 ///
-/// Functions that state no context may be called in any.
+/// Functions that state no context may be called in any context.
 pub trait GicPlatform: Platform {
     /// Returns the number of the calling CPU.
     fn cpu(&self) -> Cpu;
