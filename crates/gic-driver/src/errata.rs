@@ -118,8 +118,8 @@ pub enum Erratum {
     /// An entry of an interrupt translation table occupies 16 bytes, regardless of `GITS_TYPER`.
     /// [`Its`](crate::Its) allocates tables of that size.
     ItsTranslationEntry16Bytes,
-    /// The frame for virtual LPIs is one frame further in each redistributor than the architecture
-    /// defines (GICv4).
+    /// VMAPP and VMOVP must name a redistributor by an address 128 KiB above its RD_base, which is
+    /// that of its VLPI frame (GICv4; Linux, `its_enable_quirk_hip07_161600802`).
     VirtualLpiFrameOffset,
     /// Unmapping a virtual PE leaves cached data of it behind. Software must invalidate through
     /// `GICR_INVALLR` after `VMOVP` (GICv4.1).

@@ -47,7 +47,7 @@ pub enum LpiError {
         /// The reason why its tables cannot be adopted.
         reason: AdoptionRefused,
     },
-    /// Another message mechanism already sends the LPIs of this GIC.
+    /// Another message mechanism already uses the LPIs of this GIC.
     #[error("the LPIs are already used by {by}")]
     Claimed {
         /// The other mechanism.
