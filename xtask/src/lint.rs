@@ -1,5 +1,6 @@
 //! House lints: rules of this project that the compiler cannot know.
 
+mod aliases;
 mod blocks;
 mod circles;
 mod contexts;
@@ -45,6 +46,7 @@ const RULES: &[Rule] = &[
     ("length", length::check),
     ("lines", lines::check),
     ("words", words::check),
+    ("aliases", aliases::check),
     ("width", width::check),
     ("walks", walks::check),
 ];

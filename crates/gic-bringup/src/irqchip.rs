@@ -24,6 +24,7 @@ use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 /// The type parameter `E` selects how interrupts are ended: [`CombinedEoi`] in most kernels,
 /// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) where guests deactivate interrupts
 /// ([`split`](Self::split)).
+#[doc(alias = "IRQCHIP_DECLARE")]
 pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<P>,

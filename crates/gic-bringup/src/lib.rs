@@ -71,6 +71,7 @@
 //! `mbi`, `v2m` and `gicv2`. A kernel that disables one does not link its driver, and a controller
 //! of that kind is [refused](ControllerError::NotBuilt).
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;

@@ -113,6 +113,7 @@ use tables::{ItsTable, TableConstraints};
 /// One enabled ITS. Must be dropped by a task. If no device is attached, dropping it disables the
 /// ITS and frees its memory. Otherwise the ITS is left enabled and its memory leaks, because
 /// devices may still send messages.
+#[doc(alias = "its_node")]
 #[derive(Debug)]
 pub struct Its<P: GicPlatform> {
     frame: ControlFrame<P>,

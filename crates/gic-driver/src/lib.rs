@@ -99,6 +99,7 @@
 //! }
 //! ```
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(feature = "alloc"),
     expect(dead_code, unused_imports, reason = "parts of the modules serve only `Gic` and LPIs")

@@ -39,6 +39,7 @@
 //! # Ok::<(), devicetree::DtbError>(())
 //! ```
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;

@@ -31,6 +31,7 @@
 //! # Ok::<(), hyperv_vpci::protocol::ProtocolError>(())
 //! ```
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;

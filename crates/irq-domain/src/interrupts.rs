@@ -86,6 +86,7 @@ impl fmt::Debug for Config {
 ///
 /// Clones share one core, as do the handles and devices created with it. The last of them must be
 /// dropped by a task.
+#[doc(alias = "irq_desc")]
 #[derive(Clone)]
 pub struct Interrupts {
     pub(crate) core: Shared<IrqCore>,

@@ -71,6 +71,7 @@ use vector::{Entered, MsixVector};
 pub struct BadTableSize(pub u16);
 
 /// Result of a device's message.
+#[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signalled {
     /// It was sent.

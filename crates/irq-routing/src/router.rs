@@ -57,6 +57,7 @@ impl GsiSpace {
 /// A signal's look-up ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no lock
 /// and allocates nothing; a change costs the same in tables of every size. Before the first table
 /// is set, each GSI is the pin of its number.
+#[doc(alias = "kvm_irq_routing_table")]
 pub struct Router {
     table: Table,
     /// Held during changes of routes, too.

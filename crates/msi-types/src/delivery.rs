@@ -4,6 +4,7 @@
 use crate::{Cpu, MsiMessage};
 
 /// Result of a message, as `KVM_SIGNAL_MSI` reports it.
+#[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
     /// The interrupt is pending. It may have been pending before: a pending bit merges messages.
@@ -80,6 +81,7 @@ pub trait SetLine: Send + Sync {
 /// let kick = move |cpu: Cpu| threads[cpu.index()].unpark();
 /// kick.kick(Cpu::new(0));
 /// ```
+#[doc(alias = "kvm_vcpu_kick")]
 pub trait Kick: Send + Sync {
     /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held, and
     /// only once per transition of the CPU to sleep, however many messages arrive.

@@ -109,6 +109,7 @@ identifier!(
 identifier!(
     /// An interrupt as the root controller acknowledges it (hwirq): an INTID on a GIC, a vector on
     /// x86.
+    #[doc(alias = "hwirq")]
     HwIrq, "{}"
 );
 

@@ -46,6 +46,7 @@
 //! assert_eq!(parent.signal_msi(DeviceId::new(0x12), message), Delivery::Pending);
 //! ```
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod delivery;

@@ -28,6 +28,9 @@ impl IrqState {
 /// context unless they state a different one.
 ///
 /// Context: any.
+#[doc(alias = "local_irq_save")]
+#[doc(alias = "cpu_relax")]
+#[doc(alias = "cond_resched")]
 pub trait LocalCpu: Send + Sync {
     /// Masks interrupts on this CPU and returns the previous state. Calls nest.
     fn irq_save(&self) -> IrqState;
@@ -54,6 +57,8 @@ pub trait LocalCpu: Send + Sync {
 }
 
 /// A kernel that knows whether its current context may wait.
+#[doc(alias = "in_task")]
+#[doc(alias = "irqs_disabled")]
 pub trait TaskContext: LocalCpu {
     /// Returns `true` if the caller may wait for another CPU. Must return false in hard-IRQ
     /// context, in every interrupt handler of the kernel, and with interrupts masked. A kernel that

@@ -62,6 +62,7 @@ impl BlockRequest {
 
 /// A device known to a controller. Returned by [`MsiParent::attach`] and consumed by
 /// [`MsiParent::detach`]. It is not `Clone`, so a device cannot be detached twice.
+#[doc(alias = "msi_prepare")]
 #[derive(Debug)]
 #[must_use = "a device stays attached until its attachment is passed to `detach`"]
 pub struct Attachment {
@@ -83,6 +84,7 @@ impl Attachment {
 
 /// Consecutive [`HwIrq`]s that one owner holds. The holder must free them with [`MsiParent::free`].
 /// A block is not `Clone`, so its vectors cannot be freed twice.
+#[doc(alias = "nr_irqs")]
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "vectors stay allocated until the block is passed to `free`"]
 pub struct HwIrqBlock {
@@ -162,6 +164,7 @@ pub enum MoveOutcome {
 /// object safe; implementations must lock internally.
 ///
 /// Each operation states its [context](crate#contexts).
+#[doc(alias = "msi_parent_ops")]
 pub trait MsiParent: Send + Sync {
     /// Returns whether this requester is prevented from triggering other requesters' interrupts.
     ///

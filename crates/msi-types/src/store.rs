@@ -134,6 +134,7 @@ pub trait StoreUpdate {
 
 /// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). The
 /// trait is object safe.
+#[doc(alias = "irq_write_msi_msg")]
 pub trait MessageStore: Send + Sync {
     /// Returns the number of slots.
     fn slots(&self) -> u16;

@@ -8,6 +8,7 @@ use core::num::NonZeroU16;
 /// internally.
 ///
 /// Each operation states its [context](crate#contexts).
+#[doc(alias = "irq_domain")]
 pub trait WiredParent: Send + Sync {
     /// Claims `count` consecutive interrupts, the first of which is `first`, for one owner. Claims
     /// all of them or none.

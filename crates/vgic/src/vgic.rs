@@ -33,6 +33,7 @@ use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, Sig
 /// A virtual GIC, as devices and the bus see it.
 ///
 /// It is `Sync`: every operation may be called from any thread.
+#[doc(alias = "vgic_dist")]
 pub struct Vgic {
     pub(crate) config: VgicConfig,
     pub(crate) wired: Wired,

@@ -76,6 +76,7 @@ impl fmt::Display for ApicVector {
 }
 
 /// A CPU and a vector of it, which an interrupt on x86 has to itself.
+#[doc(alias = "apic_chip_data")]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CpuVector {
     /// The CPU.

@@ -70,6 +70,8 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
 /// frees the vectors and detaches the device. Handles that outlive the domain have no effect. If
 /// the caller of drop [may not wait](crate::TaskContext::may_wait), a later task operation does all
 /// this, and handlers may run until then.
+#[doc(alias = "msi_domain_alloc_irqs")]
+#[doc(alias = "pci_alloc_irq_vectors")]
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Shared<IrqCore>,

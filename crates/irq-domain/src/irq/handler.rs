@@ -34,6 +34,9 @@ impl IrqContext<'_> {
 }
 
 /// Result of a handler. Returning `()` from a handler means [`Handled`](Self::Handled).
+#[doc(alias = "irqreturn_t")]
+#[doc(alias = "IRQ_HANDLED")]
+#[doc(alias = "IRQ_NONE")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IrqReturn {
     /// The handler's device needed service.

@@ -81,6 +81,8 @@ impl<'a> WiredRequest<'a> {
 /// off because it [screams](crate::Host::screaming) is unmasked by the [`enable`](Self::enable) of
 /// any handle that has no disable to undo, and by the request of another handler. Dropping the last
 /// handle masks the line and frees it.
+#[doc(alias = "request_irq")]
+#[doc(alias = "free_irq")]
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Shared<IrqCore>,

@@ -22,6 +22,7 @@ use msi_types::Cpu;
 /// A vCPU's CPU interface. Exactly one value exists per vCPU; [`Vgic::new`] returns it, and the
 /// vCPU's thread owns it. No method waits for another thread: work left over by register accesses
 /// is skipped while another thread is doing it.
+#[doc(alias = "vgic_cpu")]
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
     pub(crate) gic: Arc<Vgic>,
