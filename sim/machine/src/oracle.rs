@@ -277,6 +277,11 @@ impl VectorRecord {
         self.seen.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire)
     }
 
+    /// Returns the number of messages that handlers have seen, or that were excused.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Acquire)
+    }
+
     /// Returns the number of messages sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Acquire)

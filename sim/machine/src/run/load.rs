@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 
 /// Interval of progress reports.
 const TICK: Duration = Duration::from_millis(50);
-/// Time without arrivals after which missing messages count as lost. It is generous: a loaded host
-/// starves threads.
+/// Time without an arrival anywhere after which missing messages count as lost.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Times that a waiting thread must have run within [`SETTLE`]. A loaded host schedules threads so
+/// rarely that time alone proves nothing; the CPUs' threads run about as often as the waiting one.
+const SETTLE_TURNS: u32 = 2_000;
 /// Time for which a device may be unable to send once something did not arrive in time. It is
 /// longer than the removal and return of a device.
 const UNABLE: Duration = Duration::from_secs(2);
@@ -66,6 +68,31 @@ struct RemainingSends<'a> {
     messages: u32,
     /// Since when the device cannot send it.
     unable_since: Option<Instant>,
+}
+
+/// A wait for arrivals, which ends after [`SETTLE`] and [`SETTLE_TURNS`] without one.
+#[derive(Default)]
+struct Silence {
+    turns: u32,
+    /// Start of the silence, and the number of messages handled until then.
+    start: Option<(Instant, u64)>,
+}
+
+impl Silence {
+    /// Counts a turn of the waiting thread, and returns `true` once the silence has lasted too
+    /// long. `arrivals` returns the number of messages handled so far. Short waits never call it.
+    fn is_final(&mut self, arrivals: impl Fn() -> u64) -> bool {
+        self.turns += 1;
+        if self.turns < SETTLE_TURNS {
+            return false;
+        }
+        match self.start {
+            Some((since, _)) if since.elapsed() < SETTLE => self.turns -= 1,
+            Some((_, before)) if before == arrivals() => return true,
+            _ => *self = Self { turns: 0, start: Some((Instant::now(), arrivals())) },
+        }
+        false
+    }
 }
 
 /// A load on a system.
@@ -210,7 +237,7 @@ impl<'a> Load<'a> {
     /// Waits until the vector's last message was handled. False if it is lost: nobody who is
     /// patient sends another one that would hide it.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
-        let since = Instant::now();
+        let mut silence = Silence::default();
         let turns = match wait_policy {
             WaitPolicy::None => return true,
             WaitPolicy::Some => SOME_TURNS,
@@ -221,7 +248,7 @@ impl<'a> Load<'a> {
                 return true;
             }
             let in_vain = self.hopeless.load(Ordering::Relaxed) && turn > SOME_TURNS;
-            if in_vain || (turn % 64 == 63 && since.elapsed() > SETTLE) {
+            if in_vain || silence.is_final(|| self.arrivals()) {
                 self.hopeless.store(true, Ordering::Relaxed);
                 return false;
             }
@@ -311,10 +338,12 @@ impl<'a> Load<'a> {
 
     /// Waits for what was sent last.
     fn settle(&self, progress: &mut dyn FnMut(Progress)) {
-        let vectors = || self.system.devices.iter().flat_map(Device::vectors);
         let since = Instant::now();
-        let wait_policy = if self.hopeless.load(Ordering::Relaxed) { TICK } else { SETTLE };
-        while !vectors().all(|vector| vector.record.is_settled()) && since.elapsed() < wait_policy {
+        let mut silence = Silence::default();
+        while !self.vectors().all(|vector| vector.record.is_settled())
+            && !silence.is_final(|| self.arrivals())
+            && !(self.hopeless.load(Ordering::Relaxed) && since.elapsed() > TICK)
+        {
             thread::sleep(Duration::from_millis(1));
         }
         progress(self.progress());
@@ -334,12 +363,20 @@ impl<'a> Load<'a> {
     }
 
     fn progress(&self) -> Progress {
-        let vectors = || self.system.devices.iter().flat_map(Device::vectors);
-        let count = u64::try_from(vectors().count()).unwrap_or(u64::MAX);
+        let count = u64::try_from(self.vectors().count()).unwrap_or(u64::MAX);
         Progress {
-            sent: vectors().map(|vector| vector.record.sent()).sum(),
+            sent: self.vectors().map(|vector| vector.record.sent()).sum(),
             total: count * u64::from(self.options.messages),
         }
+    }
+
+    /// Returns the number of messages that handlers have seen.
+    fn arrivals(&self) -> u64 {
+        self.vectors().map(|vector| vector.record.seen()).sum()
+    }
+
+    fn vectors(&self) -> impl Iterator<Item = &'a DeviceVector> + use<'a> {
+        self.system.devices.iter().flat_map(Device::vectors)
     }
 }
 
