@@ -122,3 +122,14 @@ fn secondary_gics_stand_before_the_root() {
     }
     assert!(dot.contains("INTID 42 of intc@8000000"), "{dot}");
 }
+
+#[test]
+fn the_readme_shows_the_default_machine() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let machine = root.join("sim/machine/machines/harbour.dtb");
+    let shown = fs::read_to_string(root.join("docs/machine.svg")).unwrap();
+    assert!(
+        text(&[machine.to_str().unwrap()]) == shown,
+        "run `doorbell graph sim/machine/machines/harbour.dtb -o docs/machine.svg`"
+    );
+}

@@ -1,8 +1,6 @@
-//! The examples of the project's README, word for word, at work. The kernel of the first one runs
-//! as the guest of the monitor of the second one.
+//! The README's kernel, which runs as the guest of the README's monitor.
 
 use crate::cpu::{CpuRegisters, NoKick};
-use crate::embedded::Firmware;
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
@@ -13,6 +11,7 @@ use gic_firmware::{
     Region, Target, devicetree,
 };
 use irq_domain::pci::FunctionStore;
+use irq_routing::Sender;
 use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;
 use msi_types::{
@@ -23,8 +22,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use vgic::{Block, Vcpu, Vgic};
 
-#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
-mod firmware;
 #[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
 #[expect(dead_code, reason = "the guest's functions are the monitor's tables, without registers")]
 mod kernel;
@@ -37,9 +34,9 @@ const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 #[test]
 fn the_readme_shows_the_examples_that_run_here() {
     for example in [
+        include_str!("../../../images/minimal/src/bin/tick.rs"),
         include_str!("readme/kernel.rs"),
         include_str!("readme/monitor.rs"),
-        include_str!("readme/firmware.rs"),
     ] {
         assert!(
             README.contains(&format!("```rust\n{example}```\n")),
@@ -132,7 +129,7 @@ struct GuestMachine {
 impl GuestMachine {
     fn new() -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
-        let mut guest = monitor::Guest::new(ram.clone(), Arc::new(NoKick)).unwrap();
+        let mut guest = monitor::create(ram.clone(), Arc::new(NoKick)).unwrap();
         let mut bus = Bus::default();
         for frames in guest.gic.regions().to_vec() {
             let (base, end) = (frames.addresses.start, frames.addresses.end);
@@ -202,7 +199,8 @@ impl GuestMachine {
 fn readme_kernel_handles_monitors_signals() {
     let machine = GuestMachine::new();
     let kernel = machine.boot();
-    let table = Arc::new(machine.guest.function(DeviceId::new(FUNCTION.into()), 4).unwrap());
+    let sender = Sender::Device(DeviceId::new(FUNCTION.into()));
+    let table = Arc::new(MsixTable::new(4, sender, machine.guest.router.clone()).unwrap());
     let runs: Arc<[AtomicU32; 4]> = Arc::default();
     let counted = runs.clone();
     let count = move |context: &irq_domain::IrqContext<'_>| {
@@ -232,14 +230,4 @@ fn readme_kernel_handles_monitors_signals() {
     drop(device);
     assert!(!table.control().enable(), "without the device there is no vector");
     assert_eq!((table.signal(0), table.message(0)), (Signalled::Held, None));
-}
-
-#[test]
-fn the_report_names_what_each_host_bridge_rings() {
-    let Firmware::Devicetree(dtb) = crate::embedded::machine("harbour").unwrap().firmware else {
-        panic!("harbour has a devicetree");
-    };
-    let lines = firmware::report(dtb).unwrap();
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    assert_eq!(lines[0], "/pcie@20000000: 01:00.0 rings with DeviceID 0x10100 by msi-map");
 }

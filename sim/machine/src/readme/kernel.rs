@@ -8,36 +8,37 @@ use irq_domain::pci::{self, Ecam, Function, FunctionStore, MappedRegion};
 use irq_domain::{Host, IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, Unhandled};
 use msi_types::{Cpu, HwIrq, pci::PciRequester};
 
-/// On the boot CPU, which unmasks interrupts afterwards. The kernel keeps the `Irqchip` as long as
-/// it takes interrupts.
+/// Sets up the interrupt controllers that the devicetree describes. Runs on the boot CPU, with
+/// interrupts masked. The kernel must keep the `Irqchip` for as long as it takes interrupts.
 pub fn boot<K: GicPlatform + Host + 'static>(
     kernel: Arc<K>,
     blob: &[u8],
     registers: &impl SystemRegisters,
 ) -> Result<Irqchip<K>, Box<dyn Error>> {
     let irqchip = Irqchip::new(kernel.clone(), kernel, devicetree::parse(blob)?)?;
-    irqchip.cpu_on(Cpu::new(0), registers, |_| ())?; // each other CPU, too, once PSCI started it
+    irqchip.cpu_on(Cpu::new(0), registers, |_| ())?; // likewise on each CPU that PSCI starts
     Ok(irqchip)
 }
 
-/// The IRQ exception of a CPU: runs the handlers of everything that is pending.
+/// Handles an IRQ exception: runs the handlers of all pending interrupts.
 pub fn take_interrupts<K: GicPlatform>(
     irqchip: &Irqchip<K>,
     cpu: Cpu,
     registers: &impl SystemRegisters,
-    unhandled: impl FnMut(HwIrq, Unhandled), // logs
+    unhandled: impl FnMut(HwIrq, Unhandled), // logs the interrupt
 ) {
     irqchip.handle_irq(cpu, registers, unhandled);
 }
 
-/// A device driver's parts: without the handle no handler runs, without the device there is no
-/// vector.
+/// A PCI function in use. Dropping the handle removes the handler; dropping the device frees its
+/// vectors.
 pub struct Pci {
     pub handle: IrqHandle,
     pub device: MsiDevice,
 }
 
-/// The functions behind a host bridge, with bus numbers and addresses. `map` maps registers.
+/// Enumerates the functions behind a host bridge and assigns bus numbers and addresses. `map` maps
+/// registers.
 pub fn functions(
     host: &PciHost,
     map: impl Fn(Region) -> MappedRegion,
@@ -51,8 +52,9 @@ pub fn functions(
     Ok(pci::enumerate(ecam.buses(), &windows, |address| ecam.function(address))?)
 }
 
-/// A driver takes its PCI function into use, with up to 32 vectors. After `function.enable()`,
-/// `found` is `function.store(kernel, |bar| Some(Arc::new(map(bar.cpu))))`, MSI-X or else MSI.
+/// Allocates up to 32 vectors for a PCI function and requests the first one. The caller has called
+/// `function.enable()`; `found` is the result of
+/// `function.store(kernel, |bar| Some(Arc::new(map(bar.cpu))))`, which prefers MSI-X over MSI.
 pub fn probe<K: GicPlatform + 'static>(
     irqchip: &Irqchip<K>,
     host: &PciHost,
