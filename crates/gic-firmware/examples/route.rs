@@ -1,5 +1,5 @@
-//! The controller that a PCI function rings, by a devicetree. This board has a pre-ITS: the
-//! address of a message holds the DeviceID.
+//! Prints the controller that a PCI function signals to, according to a devicetree. The board has a
+//! pre-ITS, so the address of a message encodes the DeviceID.
 
 use gic_firmware::{ControllerKind, devicetree};
 use msi_types::{DeviceId, RequesterId};
@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let machine = devicetree::parse(blob)?;
     let host = machine.hosts.first().ok_or("no PCI host bridge")?;
     let route = machine.route(host, RequesterId::pci(1, 0, 0))?;
-    let controller = machine.controller(route.controller).ok_or("it is in the description")?;
+    let controller = machine.controller(route.controller).ok_or("a route refers to the list")?;
     println!("01:00.0 rings {} with DeviceID {}", controller.id, route.device_id);
     assert_eq!(controller.kind, ControllerKind::Its);
     assert_eq!(route.device_id, DeviceId::new(0x100));

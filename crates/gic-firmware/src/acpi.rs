@@ -1,8 +1,8 @@
 //! Descriptions from ACPI tables: MADT, IORT and MCFG.
 //!
-//! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] makes a
-//! [`Description`] of them. Devices of the ACPI namespace are known by the path that IORT gives.
-//! What only AML says of them, such as their registers, is not read: AML is not interpreted.
+//! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] reads them
+//! into a [`Description`]. Devices of the ACPI namespace are identified by the path that IORT
+//! states. AML is not interpreted, so their other properties, such as registers, remain unknown.
 
 mod cpus;
 mod id_map;
@@ -42,13 +42,14 @@ use msi_controllers::ControllerList;
 use places::{origin, sound};
 use requester_nodes::Requesters;
 
-/// Makes a description of a machine's tables.
+/// Reads a machine's tables into a description.
 ///
-/// Total: any tables give a description, in time and memory proportional to their length. What is
-/// wrong with them becomes a [`Finding`](crate::Finding) and leaves its fact out.
+/// Always succeeds: any tables result in a description, in time and memory proportional to their
+/// length. Each defect becomes a [`Finding`](crate::Finding), and its fact is left out.
 ///
-/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, by which errata are known.
-/// Nodes are called after their table and the number that it gives them, such as `MADT/ITS@0`.
+/// [`Description::compatible`] contains the MADT's OEM table ID and OEM ID, by which errata are
+/// identified. Nodes are named after their table and the number that it gives them, such as
+/// `MADT/ITS@0`.
 pub fn parse(tables: &TableSet<'_>) -> Description {
     let mut findings = FindingList::default();
     check_checksums(tables, &mut findings);
@@ -80,7 +81,7 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
     }
 }
 
-/// Operating systems warn of a wrong sum and go on.
+/// Reports wrong checksums, which operating systems only warn about.
 fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
     let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table)];
     for table in [tables.madt.table()].into_iter().chain(others.into_iter().flatten()) {
@@ -91,12 +92,12 @@ fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
     }
 }
 
-/// The sound structures of a MADT.
+/// Returns the well-formed structures of a MADT.
 fn structures(madt: Madt<'_>, findings: &mut FindingList) -> Vec<MadtStructure> {
     madt.structures().filter_map(|structure| sound(structure, findings)).collect()
 }
 
-/// The sound nodes of an IORT.
+/// Returns the well-formed nodes of an IORT.
 fn nodes<'a>(iort: Option<Iort<'a>>, findings: &mut FindingList) -> Vec<IortNode<'a>> {
     let nodes = iort.into_iter().flat_map(Iort::nodes);
     nodes.filter_map(|node| sound(node, findings)).collect()

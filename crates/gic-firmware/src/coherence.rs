@@ -3,8 +3,10 @@
 /// Coherence of a controller's own memory accesses with the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
-    /// As the controller's registers say: shareability that reads back is honoured.
+    /// The controller's registers decide: a shareability field that reads back as written is
+    /// honored.
     ByRegister,
-    /// Never, whatever the registers read back (`dma-noncoherent`, MADT flag *non-coherent*).
+    /// Not coherent, whatever the registers read back (`dma-noncoherent`, MADT flag
+    /// *non-coherent*).
     NonCoherent,
 }

@@ -1,4 +1,4 @@
-//! MSI controllers, and the registers that their messages are written to.
+//! MSI controllers and the registers that messages are written to.
 
 use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
@@ -10,7 +10,7 @@ use core::fmt;
 use gic_arch::IntId;
 use msi_types::DeviceId;
 
-/// Offset of `GITS_TRANSLATER` in an ITS's two frames.
+/// Offset of `GITS_TRANSLATER` in the two frames of an ITS.
 const ITS_TRANSLATER: u64 = 0x1_0040;
 /// Offset of `GICD_SETSPI_NSR`, `GICR_SETLPIR` and a v2m frame's `MSI_SETSPI_NS` in their frames.
 pub(crate) const SET_REGISTER: u64 = 0x40;
@@ -18,32 +18,33 @@ pub(crate) const SET_REGISTER: u64 = 0x40;
 /// An MSI controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Controller {
-    /// Its node. MBI and Direct LPI are facets of the GIC and carry the GIC's.
+    /// Node of the controller. MBI and Direct LPI are facets of the GIC and have the GIC's node.
     pub id: NodeId,
     /// Kind of the controller.
     pub kind: ControllerKind,
-    /// State that firmware gives it.
+    /// Whether firmware enables the controller.
     pub status: Fact<Status>,
-    /// Its registers. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, the distributor's
-    /// or its alias. v2m: the frame. Direct LPI: none of its own (the redistributors').
+    /// Registers of the controller. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, which
+    /// is the distributor's or its alias. v2m: the frame. Direct LPI: `None`, because it uses the
+    /// redistributors' registers.
     pub registers: Option<Fact<Region>>,
-    /// The INTIDs it may use (MBI: always given; v2m: overrides the frame's `MSI_TYPER`).
+    /// INTIDs that it may use (MBI: always stated; v2m: overrides the frame's `MSI_TYPER`).
     pub ranges: Vec<Fact<IntIdSpan>>,
-    /// Cells that follow the controller's phandle where a device refers to it (`#msi-cells`): 1 = a
-    /// DeviceID.
+    /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). One cell
+    /// is a DeviceID.
     pub msi_cells: Fact<u32>,
     /// Coherence of its table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
-    /// A window in front of the ITS where devices write instead of at `GITS_TRANSLATER`
-    /// (SynQuacer): the address says the DeviceID, four bytes each. Any bus master can pose as any
-    /// other there.
+    /// Window in front of the ITS that devices write to instead of `GITS_TRANSLATER` (SynQuacer).
+    /// Each DeviceID has four bytes of it, so the address encodes the DeviceID, and any bus master
+    /// can pose as any other.
     pub pre_its: Option<Fact<Region>>,
-    /// The secondary GIC whose interrupts it makes pending; `None` = the root's.
+    /// Secondary GIC whose interrupts it makes pending; `None` = the root.
     pub secondary_gic: Option<NodeId>,
 }
 
 impl Controller {
-    /// An enabled controller of this kind, without further particulars.
+    /// Creates an enabled controller of this kind, with defaults for all other fields.
     pub fn new(id: impl Into<NodeId>, kind: ControllerKind, registers: Option<Region>) -> Self {
         let msi_cells = u32::from(kind == ControllerKind::Its);
         Self {
@@ -59,23 +60,23 @@ impl Controller {
         }
     }
 
-    /// An enabled ITS with both frames in `registers`.
+    /// Creates an enabled ITS with both frames in `registers`.
     pub fn its(id: impl Into<NodeId>, registers: Region) -> Self {
         Self::new(id, ControllerKind::Its, Some(registers))
     }
 
     /// Returns the number of DeviceID bits that firmware states; `None` if only the hardware knows
-    /// (`GITS_TYPER.Devbits`).
+    /// it (`GITS_TYPER.Devbits`).
     ///
-    /// A pre-ITS window of 2^n bytes tells n − 2 bits apart.
+    /// A pre-ITS window of 2^n bytes encodes n − 2 bits.
     pub fn device_id_bits(&self) -> Option<u32> {
         let window = self.pre_its.as_ref()?.size();
         window.checked_ilog2()?.checked_sub(2)
     }
 
-    /// The address that `device` writes to, for controllers with one doorbell: CPU physical, before
-    /// any IOMMU. `None` for Direct LPI (one per redistributor), for foreign controllers, and for a
-    /// DeviceID outside the pre-ITS window.
+    /// Returns the CPU physical address that `device` writes to, before any IOMMU, for controllers
+    /// with one doorbell. Returns `None` for Direct LPI (one doorbell per redistributor), for
+    /// foreign controllers, and for a DeviceID outside the pre-ITS window.
     pub fn doorbell(&self, device: DeviceId) -> Option<u64> {
         let offset = match self.kind {
             ControllerKind::Its => {
@@ -97,18 +98,18 @@ impl Controller {
 pub enum ControllerKind {
     /// Interrupt Translation Service.
     Its,
-    /// The redistributors' `GICR_SETLPIR`, without an ITS.
+    /// The redistributors' `GICR_SETLPIR`, in a system without an ITS.
     DirectLpi,
     /// Message-based SPIs of a GICv3 distributor.
     Mbi,
     /// A GICv2m frame.
     V2m,
-    /// Something that is none of these, by its first compatible string.
+    /// Any other controller, by its first compatible string.
     Other(String),
 }
 
 impl ControllerKind {
-    /// Its short name; of another controller the compatible string.
+    /// Returns the short name; for [`Other`](Self::Other), the compatible string.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Its => "its",
@@ -119,7 +120,7 @@ impl ControllerKind {
         }
     }
 
-    /// Does a message to it need the sender's DeviceID?
+    /// Returns `true` if a message to it must carry the sender's DeviceID.
     pub const fn needs_device_id(&self) -> bool {
         matches!(self, Self::Its)
     }
@@ -131,23 +132,23 @@ impl fmt::Display for ControllerKind {
     }
 }
 
-/// A controller, as its place in [`Description::controllers`](crate::Description::controllers).
+/// Index of a controller in [`Description::controllers`](crate::Description::controllers).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ControllerIndex(usize);
 
 impl ControllerIndex {
-    /// The controller at this place.
+    /// Creates the index of the controller at this position.
     pub const fn new(index: usize) -> Self {
         Self(index)
     }
 
-    /// Its place.
+    /// Returns the position in the list.
     pub const fn get(self) -> usize {
         self.0
     }
 }
 
-/// Consecutive INTIDs. Never wraps.
+/// Consecutive INTIDs, which never wrap.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntIdSpan {
     first: u32,
@@ -155,7 +156,7 @@ pub struct IntIdSpan {
 }
 
 impl IntIdSpan {
-    /// `count` INTIDs from `first` on; `None` if they reach past 2^32.
+    /// Creates a span of `count` INTIDs from `first` on; `None` if it would reach past 2^32.
     pub const fn new(first: IntId, count: u32) -> Option<Self> {
         match first.get().checked_add(count.saturating_sub(1)) {
             Some(_) => Some(Self { first: first.get(), count }),
@@ -163,17 +164,17 @@ impl IntIdSpan {
         }
     }
 
-    /// The first.
+    /// Returns the first INTID.
     pub const fn first(self) -> IntId {
         IntId::new(self.first)
     }
 
-    /// Returns the number of interrupts.
+    /// Returns the number of INTIDs.
     pub const fn count(self) -> u32 {
         self.count
     }
 
-    /// The last; `None` if there are none.
+    /// Returns the last INTID; `None` if the span is empty.
     pub const fn last(self) -> Option<IntId> {
         match self.count {
             0 => None,
@@ -181,7 +182,7 @@ impl IntIdSpan {
         }
     }
 
-    /// Are all of them SPIs, or all of them extended SPIs?
+    /// Returns `true` if all of them are SPIs, or all of them are extended SPIs.
     pub fn is_shared(self) -> bool {
         self.last().is_some_and(|last| last.is_shared() && last.class() == self.first().class())
     }

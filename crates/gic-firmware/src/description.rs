@@ -1,4 +1,4 @@
-//! A machine's interrupt wiring, as any firmware describes it.
+//! A machine's interrupt wiring, independent of the kind of firmware that describes it.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::finding::Finding;
@@ -13,54 +13,55 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
 
-/// A machine as far as its interrupts are concerned.
+/// The interrupt-related parts of a machine.
 ///
-/// Addresses are CPU physical addresses. Nodes that firmware disables are listed too, with their
-/// [`Status`]: an operating system must skip them, a linter of firmware needs them. Lists are in
-/// the order of the input.
+/// Addresses are CPU physical addresses. Disabled nodes are listed as well, with their [`Status`]:
+/// an operating system must skip them, but a linter of firmware needs them. Lists are in the order
+/// of the input.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Description {
-    /// The machine's model name, if it has one.
+    /// Model name of the machine, if it has one.
     pub model: Option<Fact<String>>,
-    /// By which names firmware identifies the machine, the most specific first.
+    /// Compatible strings by which firmware identifies the machine, most specific first.
     pub compatible: Vec<String>,
-    /// The MADT's OEM ID, without trailing blanks. `None` if it is blank, and if the machine is not
+    /// OEM ID of the MADT, without trailing blanks. `None` if it is blank, or if the machine is not
     /// described by ACPI tables.
     pub oem_id: Option<String>,
-    /// The CPUs.
+    /// CPUs.
     pub cpus: Vec<CpuNode>,
-    /// The root interrupt controller; `None` if none of this family is described.
+    /// Root interrupt controller; `None` if the input describes no GIC.
     pub gic: Option<Gic>,
-    /// GICs of this family beside the root. ACPI has none.
+    /// GICs other than the root. ACPI describes none.
     pub secondary_gics: Vec<SecondaryGic>,
-    /// Everything that takes messages, of whatever kind. [`ControllerIndex`] counts here.
+    /// MSI controllers of every kind. A [`ControllerIndex`] is an index into this list.
     pub controllers: Vec<Controller>,
-    /// IOMMUs. [`IommuIndex`] counts here.
+    /// IOMMUs. An [`IommuIndex`] is an index into this list.
     pub iommus: Vec<Iommu>,
     /// PCI host bridges.
     pub hosts: Vec<PciHost>,
     /// Devices outside of PCI that name an MSI controller.
     pub devices: Vec<PlatformDevice>,
-    /// Users of wired interrupts of [`gic`](Self::gic). Devicetree only: in ACPI, AML says them.
+    /// Users of wired interrupts of [`gic`](Self::gic). Devicetree only: under ACPI, they are
+    /// described in AML.
     pub wired: Vec<WiredUser>,
     /// RAM.
     pub memory: Vec<Fact<Region>>,
-    /// Defects of the input, in the order in which they were met.
+    /// Defects of the input, in the order in which they were found.
     pub findings: Vec<Finding>,
 }
 
 impl Description {
-    /// The controller with this index; `None` if the index is another description's.
+    /// Returns the controller with this index; `None` if the list has no such index.
     pub fn controller(&self, index: ControllerIndex) -> Option<&Controller> {
         self.controllers.get(index.get())
     }
 
-    /// The IOMMU with this index; `None` if the index is another description's.
+    /// Returns the IOMMU with this index; `None` if the list has no such index.
     pub fn iommu(&self, index: IommuIndex) -> Option<&Iommu> {
         self.iommus.get(index.get())
     }
 
-    /// All controllers with their indices.
+    /// Returns all controllers with their indices.
     pub fn indexed_controllers(&self) -> impl Iterator<Item = (ControllerIndex, &Controller)> {
         self.controllers
             .iter()
@@ -68,12 +69,12 @@ impl Description {
             .map(|(index, controller)| (ControllerIndex::new(index), controller))
     }
 
-    /// The root GIC and the secondary ones.
+    /// Returns the root GIC and the secondary ones.
     pub fn gics(&self) -> impl Iterator<Item = &Gic> {
         self.gic.iter().chain(self.secondary_gics.iter().map(|secondary| &secondary.gic))
     }
 
-    /// The GIC whose interrupts `controller` makes pending.
+    /// Returns the GIC whose interrupts `controller` makes pending.
     pub fn gic_of(&self, controller: &Controller) -> Option<&Gic> {
         match &controller.secondary_gic {
             None => self.gic.as_ref(),
@@ -81,14 +82,15 @@ impl Description {
         }
     }
 
-    /// The enabled controllers of the root GIC.
+    /// Returns the enabled controllers of the root GIC.
     pub fn root_controllers(&self) -> impl Iterator<Item = &Controller> {
         let usable = |one: &&Controller| one.status.is_enabled() && one.secondary_gic.is_none();
         self.controllers.iter().filter(usable)
     }
 
-    /// The names by which drivers know where the machine's GIC departs from the architecture. Those
-    /// of the machine come first, then those of the GIC and the quirks that its node states.
+    /// Returns the names by which drivers recognize deviations of the machine's GIC from the
+    /// architecture: first those of the machine, then those of the GIC, then the quirk that its
+    /// node states.
     pub fn quirk_names(&self) -> impl Iterator<Item = &str> {
         let of_gic = self.gic.iter().flat_map(|gic| {
             let property = gic.broken_save_restore.then_some(BROKEN_SAVE_RESTORE);
@@ -97,7 +99,7 @@ impl Description {
         self.compatible.iter().map(String::as_str).chain(of_gic)
     }
 
-    /// The CPUs that firmware enables.
+    /// Returns the CPUs that firmware enables.
     pub fn enabled_cpus(&self) -> impl Iterator<Item = &CpuNode> {
         self.cpus.iter().filter(|cpu| cpu.status.is_enabled())
     }
@@ -106,16 +108,16 @@ impl Description {
 /// A CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CpuNode {
-    /// Its node.
+    /// Node of the CPU.
     pub id: NodeId,
-    /// Its affinity, `MPIDR_EL1`'s.
+    /// Affinity of the CPU, as in `MPIDR_EL1`.
     pub affinity: Fact<Affinity>,
-    /// State that firmware gives it.
+    /// Whether firmware enables the CPU.
     pub status: Fact<Status>,
 }
 
 impl CpuNode {
-    /// An enabled CPU.
+    /// Creates an enabled CPU.
     pub fn new(id: impl Into<NodeId>, affinity: Affinity) -> Self {
         Self {
             id: id.into(),

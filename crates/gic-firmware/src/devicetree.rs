@@ -1,5 +1,4 @@
-//! Descriptions from and to flattened devicetrees (Devicetree Specification 0.4, format version
-//! 17).
+//! Reader and writer of flattened devicetrees (Devicetree Specification 0.4, format version 17).
 
 mod address;
 mod blob;
@@ -39,13 +38,13 @@ use tree::{NodeRef, Tree};
 
 /// Reads a flattened devicetree. Bytes after it are ignored.
 ///
-/// Total: any input gives a description or an error, in time and memory proportional to its length.
-/// What is wrong within the tree becomes a [`Finding`](crate::Finding) and leaves its fact out;
-/// nodes that have nothing to do with interrupts are not judged.
+/// Any input results in a description or an error, in time and memory proportional to its length.
+/// Each defect within the tree becomes a [`Finding`](crate::Finding), and its fact is left out.
+/// Nodes that are not related to interrupts are not checked.
 ///
 /// # Errors
 ///
-/// Only where there is no tree to read: the blob's header or structure is broken.
+/// Returns an error if the blob's header or structure is broken, so that no tree can be read.
 pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let tree = Tree::unfold(blob::open(blob)?);
     let mut findings = FindingList::default();

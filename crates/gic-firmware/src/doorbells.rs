@@ -6,14 +6,15 @@ use crate::region::Region;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Distance between redistributors of a GICv3 that states none.
+/// Distance between redistributors, in bytes, for a GICv3 that states none.
 const DEFAULT_STRIDE: u64 = 0x2_0000;
 
 impl Description {
-    /// Returns the address of each doorbell of `controller`. CPU physical, before any IOMMU.
+    /// Returns the CPU physical address of each doorbell of `controller`, before any IOMMU.
     ///
-    /// One for an ITS (a pre-ITS window's first word), MBI and v2m; none for foreign controllers.
-    /// Direct LPI has one per redistributor as far as regions and stride tell, at most one per CPU.
+    /// An ITS (the first word of a pre-ITS window), MBI and v2m each have one; foreign controllers
+    /// have none. Direct LPI has one per redistributor that the regions and the stride describe,
+    /// but at most one per CPU.
     pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
         match (&controller.kind, self.gic_of(controller)) {
             (ControllerKind::DirectLpi, Some(gic)) => {
@@ -31,7 +32,7 @@ impl Description {
     }
 }
 
-/// The redistributor frames that fit into `region`.
+/// Returns the addresses of the redistributors that fit into `region`.
 fn frames(region: Region, stride: u64) -> impl Iterator<Item = u64> {
     let count = region.size().checked_div(stride).unwrap_or(0);
     (0..count).map(move |index| region.base() + index * stride)

@@ -1,11 +1,11 @@
-//! The collection of findings. Hostile input cannot make it grow without bound.
+//! A bounded collection of findings: hostile input cannot make it grow without limit.
 
 use crate::finding::{Finding, Rule};
 use crate::origin::Origin;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// So many different findings are listed, and one that says there are more.
+/// Maximum number of distinct findings, after which one more says that the list is incomplete.
 const MAX_FINDINGS: usize = 256;
 
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub(crate) struct FindingList {
 }
 
 impl FindingList {
-    /// Goes on after `list`.
+    /// Continues `list`.
     pub(crate) fn new(list: Vec<Finding>) -> Self {
         Self { list }
     }

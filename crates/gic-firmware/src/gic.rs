@@ -1,4 +1,4 @@
-//! The root interrupt controller, and others of its family.
+//! The root interrupt controller and secondary GICs.
 
 use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
@@ -10,40 +10,39 @@ use alloc::vec::Vec;
 use core::fmt;
 use gic_arch::IntId;
 
-/// A GIC: distributor and what stands beside it.
+/// A GIC: its distributor, redistributors and CPU interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Gic {
-    /// Its node.
+    /// Node of the GIC.
     pub id: NodeId,
-    /// By which names firmware identifies it, the most specific first.
+    /// Compatible strings by which firmware identifies it, most specific first.
     pub compatible: Vec<String>,
-    /// Its architecture version.
+    /// Architecture version.
     pub version: Fact<GicVersion>,
-    /// State that firmware gives it.
+    /// Whether firmware enables the node.
     pub status: Fact<Status>,
-    /// The distributor's registers.
+    /// Registers of the distributor.
     pub distributor: Fact<Region>,
-    /// Regions full of redistributors (GICv3 and later), each to be walked until `GICR_TYPER.Last`
-    /// or the region's end.
+    /// Regions of redistributors (GICv3 and later). Each must be walked until `GICR_TYPER.Last` or
+    /// the region's end.
     pub redistributors: Vec<Fact<Region>>,
-    /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` says (128 KiB, with
-    /// virtual LPIs 256 KiB).
+    /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` implies (128 KiB, or 256
+    /// KiB with virtual LPIs).
     pub redistributor_stride: Option<Fact<u64>>,
-    /// The memory-mapped CPU interface, which GICv2 always has and later versions may have for
-    /// guests.
+    /// Memory-mapped CPU interface. GICv2 always has one; later versions may have one for guests.
     pub cpu_interface: Option<Fact<Region>>,
     /// Coherence of the redistributors' table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
-    /// Firmware that powers a CPU down does not bring back all of its redistributor's registers
-    /// (`mediatek,broken-save-restore-fw`).
+    /// `true` if the firmware that powers a CPU down does not restore all registers of its
+    /// redistributor (`mediatek,broken-save-restore-fw`).
     pub broken_save_restore: bool,
 }
 
-/// The property behind [`Gic::broken_save_restore`].
+/// Property behind [`Gic::broken_save_restore`].
 pub(crate) const BROKEN_SAVE_RESTORE: &str = "mediatek,broken-save-restore-fw";
 
 impl Gic {
-    /// An enabled GICv3 without further particulars.
+    /// Creates an enabled GICv3 with defaults for all other fields.
     pub fn v3(
         id: impl Into<NodeId>,
         distributor: Region,
@@ -64,31 +63,31 @@ impl Gic {
     }
 }
 
-/// A GIC beside the root, which is cascaded to another interrupt controller, or a second root.
+/// A GIC other than the root: cascaded to another interrupt controller, or a second root.
 ///
-/// `arm,gic.yaml`: the interrupt that a secondary GIC states is its source at its parent.
+/// The interrupt that a secondary GIC states (`arm,gic.yaml`) is its output at its parent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SecondaryGic {
-    /// Its registers and its state.
+    /// Registers and state of the GIC.
     pub gic: Gic,
-    /// The interrupt that it raises. `None` if nothing takes it: a finding says why, unless
-    /// firmware disables the GIC.
+    /// Interrupt that it raises at its parent. `None` if no controller accepts it; a finding then
+    /// states the reason, unless firmware disables the GIC.
     pub parent: Option<Fact<ParentInterrupt>>,
 }
 
-/// The interrupt of another controller that stands for all interrupts of a secondary GIC.
+/// The interrupt of another controller through which a secondary GIC signals all of its own.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ParentInterrupt {
-    /// The controller that takes it.
+    /// Controller that receives the interrupt.
     pub controller: NodeId,
-    /// Its INTID there. `None` if the controller is no GIC, which numbers otherwise.
+    /// INTID at that controller. `None` if it is not a GIC and numbers its interrupts differently.
     pub intid: Option<IntId>,
 }
 
 /// The GIC architecture version that firmware names.
 ///
-/// Devicetree does not tell GICv4 from GICv3 (`GICD_PIDR2` does): [`V3`](Self::V3) there means "3
-/// or later".
+/// A devicetree does not distinguish GICv4 from GICv3 (`GICD_PIDR2` does): there, [`V3`](Self::V3)
+/// means "3 or later".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum GicVersion {
@@ -101,7 +100,7 @@ pub enum GicVersion {
 }
 
 impl GicVersion {
-    /// The number.
+    /// Returns the version number.
     pub const fn number(self) -> u8 {
         match self {
             Self::V2 => 2,

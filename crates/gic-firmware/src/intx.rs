@@ -59,11 +59,11 @@ pub struct WiredInterrupt {
 /// ACPI's `_PRT` (ACPI 6.5 §6.2.13).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IntxRouting {
-    /// Mask of the bits of a function's address that are compared.
+    /// Mask of the address bits that are compared.
     pub address_mask: u32,
-    /// Mask of the bits of a pin's number that are compared.
+    /// Mask of the pin number bits that are compared.
     pub pin_mask: u32,
-    /// The routes. The first match is used.
+    /// Routes; the first match is used.
     pub routes: Vec<Fact<IntxRoute>>,
 }
 
@@ -75,7 +75,7 @@ pub struct IntxRoute {
     pub address: u32,
     /// Number of the pin: 1 for INTA.
     pub pin: u32,
-    /// The interrupt. `None` if it is routed to a controller other than the root GIC.
+    /// Interrupt of the root GIC. `None` if the pin is routed to another controller.
     pub interrupt: Option<WiredInterrupt>,
 }
 
@@ -87,7 +87,7 @@ pub enum NoIntx {
     /// in AML.
     #[error("the interrupt pins of the host bridge have no routing")]
     NotDescribed,
-    /// No entry of the routing matches.
+    /// No route matches the function and pin.
     #[error("firmware routes no interrupt for pin {0:?} of the function")]
     Unmapped(IntxPin),
     /// The interrupt is routed to another controller.
@@ -100,13 +100,14 @@ pub enum NoIntx {
 
 impl IntxRouting {
     /// Creates a routing by device number and pin, as `_PRT` states it.
+    /// Creates a routing by device number and pin, as `_PRT` states it.
     ///
-    /// `_PRT` is AML, which this crate does not interpret: under ACPI the kernel must evaluate it
+    /// `_PRT` is AML, which this crate does not interpret: under ACPI, the kernel must evaluate it
     /// and pass the routes. It may keep the routing and call [`route`](Self::route), or set
     /// [`PciHost::intx`](crate::PciHost::intx). The number of a route without a link device is a
     /// GSI, which on a GIC is the INTID (ACPI 6.5 §6.2.13, §5.2.12.15); it is level-triggered. A
     /// bridge below the host bridge may have its own `_PRT`, which routes the functions behind that
-    /// bridge; their paths must then end below it.
+    /// bridge; the paths of those functions must then end below it.
     pub fn by_device(routes: impl IntoIterator<Item = (u8, IntxPin, WiredInterrupt)>) -> Self {
         const DEVICE: u32 = 0xf800;
         let route = |(device, pin, interrupt): (u8, IntxPin, _)| IntxRoute {
@@ -126,7 +127,8 @@ impl IntxRouting {
     /// function is routed as device 0, because its function number has no device part (PCI Express
     /// 4.0 §2.2.8.1).
     ///
-    /// # Errors
+    /// Returns [`NoIntx`] if the routing has no interrupt of the GIC for the pin, or if `path` is
+    /// empty.
     /// All of [`NoIntx`].
     pub fn route(&self, path: &[RequesterId], pin: IntxPin) -> Result<WiredInterrupt, NoIntx> {
         let (top, below) = path.split_last().ok_or(NoIntx::EmptyPath)?;

@@ -1,18 +1,18 @@
-//! A machine's interrupt controllers, the devices that signal through them, and each device's
-//! DeviceID there, as firmware describes them.
+//! A machine's interrupt controllers, the devices that signal through them, and the DeviceID of
+//! each device at its controller, as firmware describes them.
 //!
-//! A [`Description`] is the same whichever firmware it was read from. Every [`Fact`] in it
-//! remembers its [`Origin`]; what firmware got wrong stands in [`Description::findings`], and what
-//! only shows in the whole machine [`lint::check`] finds. Requester IDs become DeviceIDs by
-//! [`Description::route`].
+//! A [`Description`] has the same form whichever firmware it was read from. Every [`Fact`] in it
+//! records its [`Origin`]. Defects that the reader notices are listed in [`Description::findings`];
+//! [`lint::check`] adds those that show only in the machine as a whole. [`Description::route`]
+//! translates a requester ID to a controller and a DeviceID.
 //!
 //! | firmware | read | written |
 //! |---|---|---|
 //! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`) |
 //! | ACPI: MADT, IORT, MCFG | [`acpi::parse`] | `acpi::write` (feature `write`) |
 //!
-//! Input is never trusted: reading ends, in time and memory proportional to the input, with a
-//! description or an error, and never panics.
+//! Input is not trusted: reading never panics, and ends with a description or an error, in time and
+//! memory proportional to the input.
 //!
 //! # Example
 //!
@@ -81,7 +81,7 @@ pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;
 pub use wired::WiredUser;
 
-/// Types of other packages that stand in signatures here.
+/// Types of other packages that occur in signatures of this one.
 pub use gic_arch::{Affinity, IntId};
 pub use msi_types::{DeviceId, RequesterId, Trigger};
 pub use {gic_arch, msi_types};

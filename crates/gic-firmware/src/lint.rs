@@ -1,14 +1,14 @@
-//! Rules over a whole description, beside those that its reader applies.
+//! Rules over a whole description, in addition to those that its reader applies.
 //!
 //! | module | looks at |
 //! |---|---|
 //! | `routes` | maps, references, DeviceIDs |
 //! | `interrupts` | SPIs that messages and wires use |
 //! | `frames` | registers, redistributors |
-//! | `known` | what only registers tell |
+//! | `known` | facts that only registers tell |
 //! | `contradictions` | two descriptions of one machine |
 //!
-//! Each takes time and memory proportional to the description, apart from sorting.
+//! Apart from sorting, each takes time and memory proportional to the description.
 
 mod claims;
 mod contradictions;
@@ -27,9 +27,10 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Returns what is wrong with `description`: what its reader found, then what shows in the whole.
+/// Returns all findings about `description`: first those of its reader, then those of the rules
+/// over the whole.
 ///
-/// `known` are values of registers; what they do not tell is unknown, and no finding.
+/// `known` holds register values. A rule that needs a value that is not known reports nothing.
 pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = FindingList::new(description.findings.clone());
     msi_maps::check(description, &mut findings);
@@ -39,11 +40,11 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
     findings.into_list()
 }
 
-/// Returns the highest DeviceID that enabled requesters have at each enabled controller that needs
+/// Returns the highest DeviceID of enabled requesters at each enabled controller that needs
 /// DeviceIDs.
 ///
-/// Requester IDs count as far as a host's buses reach. What `msi-map` leaves to `msi-parent` does
-/// not count.
+/// Of a host's requester IDs, only those on its buses count. Requesters that `msi-map` leaves to
+/// `msi-parent` do not count.
 pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex, DeviceId> {
     let mut highest = BTreeMap::new();
     for claim in claims::claims(description) {
@@ -53,7 +54,8 @@ pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex
     highest
 }
 
-/// Returns contradictions between two descriptions of one machine. They point at `other`.
+/// Returns the contradictions between two descriptions of one machine. The findings point at
+/// `other`.
 pub fn compare(one: &Description, other: &Description) -> Vec<Finding> {
     let mut findings = FindingList::default();
     contradictions::check(one, other, &mut findings);

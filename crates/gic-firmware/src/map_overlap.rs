@@ -1,4 +1,4 @@
-//! Requester IDs that two entries of one map claim.
+//! Requester IDs claimed by two entries of one map.
 
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
@@ -7,7 +7,7 @@ use crate::requester::MapEntry;
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Reports entries that claim requester IDs of an entry with a lower first ID.
+/// Reports each entry whose first requester ID is already claimed by an entry with a lower one.
 pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut FindingList) {
     let mut claims: Vec<_> =
         map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();
@@ -15,7 +15,7 @@ pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut FindingList
     let mut claimed_to = 0;
     for (first, length, entry) in claims {
         if length > 0 && u64::from(first) < claimed_to {
-            let message = format!("requester {first:#x} is claimed by another entry, too");
+            let message = format!("requester {first:#x} is also claimed by another entry");
             findings.add(Rule::MapOverlap, entry.origin.clone(), message);
         }
         claimed_to = claimed_to.max(u64::from(first) + length);

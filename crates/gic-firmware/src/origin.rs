@@ -6,10 +6,11 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
-/// The place in the firmware's input that says something.
+/// A place in the firmware's input that states a fact.
 ///
-/// Devicetree: a node's full path and a property. ACPI: a structure's place in its table, such as
-/// `MADT+0x2c`, and a field. Cheap to clone: facts of one node share its path.
+/// For a devicetree: a node's full path and a property. For ACPI: the position of a structure in
+/// its table, such as `MADT+0x2c`, and a field. Cloning is cheap, because all facts of a node share
+/// its path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     place: Option<Arc<str>>,
@@ -17,23 +18,23 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// `item` (a property) of `place` (a node's full path).
+    /// Creates the origin for `item` (a property) of `place` (a node's full path).
     pub fn new(place: Arc<str>, item: &'static str) -> Self {
         Self { place: Some(place), item }
     }
 
-    /// Nowhere: a program states it, not firmware.
+    /// Creates the origin of a fact that a program states, not firmware.
     pub const fn program() -> Self {
         Self { place: None, item: "" }
     }
 
-    /// The node's full path; `None` if no firmware says it.
+    /// Returns the node's full path; `None` if the fact was stated by a program.
     pub fn place(&self) -> Option<&str> {
         self.place.as_deref()
     }
 
-    /// The property by which – or by whose absence – the place says it; empty if it is the place as
-    /// a whole.
+    /// Returns the property that states the fact, or whose absence does. Empty if the origin is the
+    /// place as a whole.
     pub const fn item(&self) -> &'static str {
         self.item
     }
@@ -55,10 +56,10 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// A value and where it was read.
+/// A value and the place where it was read.
 ///
-/// Two facts are equal if they say the same, wherever each was read. So a description can be
-/// compared with another firmware's, and with itself after being written and read again.
+/// Two facts are equal if their values are, regardless of their origins. This allows comparing a
+/// description with one from other firmware, or with itself after being written and read again.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {
     /// Stated value.
@@ -68,12 +69,12 @@ pub struct Fact<T> {
 }
 
 impl<T> Fact<T> {
-    /// `value` as read at `origin`.
+    /// Creates a fact with `value`, read at `origin`.
     pub const fn new(value: T, origin: Origin) -> Self {
         Self { value, origin }
     }
 
-    /// `value` as a program states it.
+    /// Creates a fact that a program states.
     pub const fn stated(value: T) -> Self {
         Self { value, origin: Origin::program() }
     }
@@ -101,22 +102,23 @@ impl<T> From<T> for Fact<T> {
     }
 }
 
-/// The name of a node or table entry: in devicetree its full path, `/intc@8000000/its@8080000`.
+/// Name of a node or table entry; in a devicetree the full path, such as
+/// `/intc@8000000/its@8080000`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
-    /// The node at this path.
+    /// Creates the name of the node at this path.
     pub fn new(path: &str) -> Self {
         Self(path.to_owned().into())
     }
 
-    /// As text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// `item` of this node, as a place to point at.
+    /// Returns the origin for `item` of this node.
     pub fn origin(&self, item: &'static str) -> Origin {
         Origin::new(self.0.clone(), item)
     }

@@ -1,11 +1,11 @@
-//! Sets of regions that are searched by address.
+//! Sets of regions, searched by address.
 
 pub use msi_types::Region;
 
 use alloc::vec::Vec;
 
-/// A set of regions that is searched by address. Of overlapping regions, only the one with the
-/// highest base is considered.
+/// A set of regions, searched by address. Of overlapping regions, only the one with the highest
+/// base is considered.
 pub(crate) struct RegionSet(Vec<Region>);
 
 impl RegionSet {

@@ -15,39 +15,39 @@ use msi_types::{DeviceId, RequesterId};
 /// A PCI host bridge.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PciHost {
-    /// Its node.
+    /// Node of the host bridge.
     pub id: NodeId,
-    /// Its compatible strings, most specific first.
+    /// Compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// State that firmware gives it.
+    /// Whether firmware enables the host bridge.
     pub status: Fact<Status>,
     /// Access to its configuration space.
     pub config: Option<Fact<ConfigAccess>>,
-    /// The bus numbers behind it.
+    /// Bus numbers behind the bridge.
     pub buses: Fact<BusRange>,
     /// Windows through which CPUs reach its functions' regions (`ranges`). ACPI tables do not
     /// describe windows: they are resources of the bridge in AML (`_CRS`), which the kernel's
     /// interpreter must evaluate.
     pub windows: Vec<Fact<PciWindow>>,
-    /// Its PCI domain (segment), if firmware numbers it.
+    /// PCI domain (segment), if firmware numbers it.
     pub segment: Option<Fact<u32>>,
-    /// Through which controllers its functions signal.
+    /// MSI controllers through which its functions signal.
     pub msi: MsiRouting,
-    /// The controller that the bridge itself is, if it is one.
+    /// MSI controller that is integrated in the bridge, if it has one.
     pub own_controller: Option<ControllerIndex>,
-    /// Bridges and functions below it that have a map of their own.
+    /// Bridges and functions below it that have their own map.
     pub bridges: Vec<PciBridge>,
-    /// The IOMMUs that its functions pass.
+    /// IOMMUs that its functions pass.
     pub iommu: IommuRouting,
-    /// Bits of the addresses that its functions can write to; `None` = 64.
+    /// Number of address bits that its functions can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
-    /// Routing of the interrupt pins of its root bus. Set only from a devicetree: ACPI describes it
-    /// in AML, from which a kernel can create it by [`IntxRouting::by_device`].
+    /// Routing of the interrupt pins of the root bus. Read only from a devicetree: ACPI describes
+    /// it in AML, from which a kernel can create it with [`IntxRouting::by_device`].
     pub intx: Option<IntxRouting>,
 }
 
 impl PciHost {
-    /// An enabled generic ECAM host over all the buses that fit into `ecam` (1 MiB each, at most
+    /// Creates an enabled generic ECAM host for all buses that fit into `ecam` (1 MiB each, at most
     /// 256).
     pub fn ecam(id: impl Into<NodeId>, ecam: Region, msi: MsiRouting) -> Self {
         Self {
@@ -72,7 +72,8 @@ impl PciHost {
     /// bus. The bridge above a function is the one whose secondary bus is the function's bus.
     ///
     /// # Errors
-    /// All of [`NoIntx`].
+    /// Returns [`NoIntx`] if the routing has no interrupt of the GIC for the pin, or if `path` is
+    /// empty.
     pub fn route_intx(&self, path: &[RequesterId], pin: IntxPin) -> Result<WiredInterrupt, NoIntx> {
         self.intx.as_ref().ok_or(NoIntx::NotDescribed)?.route(path, pin)
     }
@@ -80,16 +81,17 @@ impl PciHost {
 
 /// A PCI bridge below a host, or a function, that has a map of requester IDs.
 ///
-/// Of the nodes on the way from a function up to the host, the first that has a map counts.
+/// Of the nodes on the path from a function up to the host, the first one with a map decides.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PciBridge {
-    /// Its node.
+    /// Node of the bridge or function.
     pub id: NodeId,
-    /// State that firmware gives it.
+    /// Whether firmware enables it.
     pub status: Fact<Status>,
-    /// Device and function numbers from the host's root bus down to its own, eight bits each.
+    /// Path of device and function numbers, eight bits per level, from the host's root bus to the
+    /// node.
     pub path: Vec<u8>,
-    /// The controllers that it and the functions below it signal through.
+    /// MSI controllers through which it and the functions below it signal.
     pub msi: MsiRouting,
 }
 
@@ -98,12 +100,12 @@ pub struct PciBridge {
 pub enum ConfigAccess {
     /// ECAM: 4 KiB per function, the first bus of the bridge's range first.
     Ecam(Region),
-    /// By the bridge's own means; this is the `config` window, else the first register region.
+    /// Specific to the bridge; this is the `config` window, or else the first register region.
     Registers(Region),
 }
 
 impl ConfigAccess {
-    /// The region, however it is used.
+    /// Returns the region, for both methods of access.
     pub const fn region(self) -> Region {
         match self {
             Self::Ecam(region) | Self::Registers(region) => region,
@@ -114,28 +116,28 @@ impl ConfigAccess {
 /// A device outside of PCI that names an MSI controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlatformDevice {
-    /// Its node.
+    /// Node of the device.
     pub id: NodeId,
-    /// Its compatible strings, most specific first.
+    /// Compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// State that firmware gives it.
+    /// Whether firmware enables the device.
     pub status: Fact<Status>,
-    /// Its register regions, as far as they can be translated.
+    /// Register regions whose addresses can be translated.
     pub registers: Vec<Fact<Region>>,
-    /// Role of the node: it signals itself, or devices behind it do.
+    /// Role of the node: whether it signals itself, or devices behind it do.
     pub role: Role,
-    /// Controllers that it names.
+    /// MSI controllers that it names.
     pub msi: MsiRouting,
-    /// IOMMUs that the accesses of a device pass, with its StreamID at each.
+    /// IOMMUs that a device's accesses pass, with its StreamID at each.
     pub iommus: Vec<Fact<IommuReference>>,
-    /// IOMMUs that the devices behind a bus pass.
+    /// Translation for devices behind a bus to the IOMMUs that they pass.
     pub iommu: IommuRouting,
-    /// Bits of the addresses that it can write to; `None` = 64.
+    /// Number of address bits that it can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
 }
 
 impl PlatformDevice {
-    /// An enabled device.
+    /// Creates an enabled device.
     pub fn new(id: impl Into<NodeId>, compatible: &str, msi: MsiRouting) -> Self {
         Self {
             id: id.into(),
@@ -154,11 +156,11 @@ impl PlatformDevice {
 /// Role of a node outside of PCI that names an MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
-    /// A device: [`Description::platform_routes`](crate::Description::platform_routes) says where
-    /// it signals.
+    /// A device. [`Description::platform_routes`](crate::Description::platform_routes) returns its
+    /// routes.
     Device,
-    /// A node behind which devices have requester IDs:
-    /// [`Description::route_by`](crate::Description::route_by) says where they signal.
+    /// A node behind which devices have requester IDs.
+    /// [`Description::route_by`](crate::Description::route_by) returns their routes.
     ///
     /// It is a bus such as `fsl-mc`, or has a map instead of a reference. The requester ID of a
     /// function of a PCI endpoint controller is the function number plus 8 times the virtual
@@ -166,69 +168,69 @@ pub enum Role {
     Bus,
 }
 
-/// Controllers that a node's messages go to.
+/// Routing of a node's messages to MSI controllers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MsiRouting {
-    /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones
-    /// (`msi-map-mask`).
+    /// Mask applied to a requester ID before it is looked up in [`map`](Self::map); absent = all
+    /// ones (`msi-map-mask`).
     pub mask: Option<Fact<u32>>,
-    /// By requester ID (`msi-map`); `None` if there is no such property, which is not the same as
-    /// an empty one.
+    /// Map from requester IDs (`msi-map`); `None` if the property is absent, which differs from an
+    /// empty map.
     pub map: Option<Vec<Fact<MapEntry>>>,
-    /// For the node itself, and for requesters without a map (`msi-parent`).
+    /// Controllers of the node itself, and of requesters without a map entry (`msi-parent`).
     pub parents: Vec<Fact<Parent>>,
 }
 
 impl MsiRouting {
-    /// All requesters to one controller, DeviceID = requester ID.
+    /// Creates a routing of all requesters to one controller, with DeviceID = requester ID.
     pub fn parent(controller: ControllerIndex) -> Self {
         let parent = Parent { target: Target::Controller(controller), specifier: Vec::new() };
         Self { parents: alloc::vec![Fact::stated(parent)], ..Self::default() }
     }
 
-    /// By a map of requester IDs.
+    /// Creates a routing by a map of requester IDs.
     pub fn map(entries: impl IntoIterator<Item = MapEntry>) -> Self {
         Self { map: Some(entries.into_iter().map(Fact::stated).collect()), ..Self::default() }
     }
 
-    /// A platform device's DeviceID at one controller.
+    /// Creates the routing of a platform device with one DeviceID at one controller.
     pub fn device(controller: ControllerIndex, device: DeviceId) -> Self {
         let parent =
             Parent { target: Target::Controller(controller), specifier: alloc::vec![device.get()] };
         Self { parents: alloc::vec![Fact::stated(parent)], ..Self::default() }
     }
 
-    /// Does it say nothing at all?
+    /// Returns `true` if it has neither a map nor parents.
     pub fn is_empty(&self) -> bool {
         self.map.is_none() && self.parents.is_empty()
     }
 }
 
-/// One line of a map from requester IDs to DeviceIDs.
+/// One entry of a map from requester IDs to DeviceIDs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MapEntry {
     /// First requester ID.
     pub rid_base: RequesterId,
-    /// Number of requester IDs. `rid_base + length` and `device_id_base + length` may lie beyond
-    /// 2^32 in faulty firmware; matching never wraps.
+    /// Number of requester IDs. In faulty firmware, `rid_base + length` and `device_id_base +
+    /// length` may exceed 2^32; matching never wraps.
     pub length: u32,
-    /// Destination of their messages.
+    /// Destination of the requesters' messages.
     pub target: Target,
-    /// The DeviceID of the first.
+    /// DeviceID of the first requester.
     pub device_id_base: DeviceId,
 }
 
-/// A controller that a device names outright.
+/// A controller that a device refers to directly.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Parent {
-    /// Controller that the reference leads to.
+    /// Controller that the reference resolves to.
     pub target: Target,
-    /// Cells after the reference; at an ITS one cell, the DeviceID.
+    /// Cells after the reference; for an ITS one cell, the DeviceID.
     pub specifier: Vec<u32>,
 }
 
 impl Parent {
-    /// The DeviceID, if the reference has exactly one cell.
+    /// Returns the DeviceID, if the reference has exactly one cell.
     pub fn device_id(&self) -> Option<DeviceId> {
         match *self.specifier.as_slice() {
             [cell] => Some(DeviceId::new(cell)),
@@ -237,7 +239,7 @@ impl Parent {
     }
 }
 
-/// Node that a reference leads to.
+/// Node that a reference resolves to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Target {
     /// A controller of the same description.

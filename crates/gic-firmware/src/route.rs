@@ -1,20 +1,21 @@
-//! From a requester to the controller that serves it and the DeviceID it has there.
+//! Routes from requesters to the controllers that serve them, with the DeviceID at each.
 //!
-//! Devicetree's rules, `msi-map` first (`pci/pci-msi.txt`, and where that is silent, what Linux
-//! does):
+//! The rules are those of the devicetree binding (`pci/pci-msi.txt`); where it is silent, those of
+//! Linux:
 //!
-//! 1. The requester ID is masked by `msi-map-mask` and looked up in `msi-map`, first match wins;
-//!    DeviceID = `msi-base` + (masked ID − `rid-base`).
+//! 1. The requester ID is masked by `msi-map-mask` and looked up in `msi-map`; the first match
+//!    wins, with DeviceID = `msi-base` + (masked ID − `rid-base`).
 //! 2. An entry whose `rid-base` has bits that the mask clears ends the search, as in Linux.
-//! 3. What the map leaves out goes to the node's `msi-parent` with DeviceID = requester ID,
-//!    unmasked. The binding gives `msi-parent` beside a map to the bridge itself; Linux falls back
-//!    to it, and so do we, saying so ([`Via::ParentAfterMap`]). Without `msi-parent` there is no
-//!    route.
-//! 4. Without a map: `msi-parent`, DeviceID = requester ID. Cells after the phandle are for the
-//!    bridge itself. Of several entries the first that leads to an enabled controller counts.
-//! 5. Neither: the bridge's own MSI controller, if it is one.
+//! 3. A requester that is not in the map uses the node's `msi-parent`, with DeviceID = requester
+//!    ID, unmasked. By the binding, an `msi-parent` next to a map belongs to the bridge itself;
+//!    Linux falls back to it, and so do we, marking the route as [`Via::ParentAfterMap`]. Without
+//!    `msi-parent`, the requester has no route.
+//! 4. Without a map, `msi-parent` is used, with DeviceID = requester ID. Cells after the phandle
+//!    belong to the bridge itself. Of several entries, the first that resolves to an enabled
+//!    controller is used.
+//! 5. Without either, the bridge's own MSI controller is used, if it has one.
 //!
-//! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers take
+//! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers use
 //! the first that suits them. A device with `msi-map` instead, such as a PCI endpoint controller,
 //! counts as a [bus](Role::Bus).
 
@@ -28,32 +29,32 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{DeviceId, RequesterId};
 
-/// Requester IDs on PCI: 16 bits.
+/// Number of requester IDs on PCI, which have 16 bits.
 const PCI_REQUESTERS: u32 = 0x1_0000;
 
 /// Destination of a requester's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Route {
-    /// The controller.
+    /// Controller that receives the messages.
     pub controller: ControllerIndex,
     /// DeviceID of the requester there. Controllers whose kind does not [need
     /// it](crate::ControllerKind::needs_device_id) ignore it.
     pub device_id: DeviceId,
-    /// By which statement.
+    /// Firmware's statement that defines the route.
     pub via: Via,
 }
 
-/// The statement that makes a route.
+/// Firmware's statement that defines a route.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Via {
-    /// This entry of `msi-map`.
+    /// The entry of `msi-map` with this index.
     Map(usize),
-    /// This entry of `msi-parent`.
+    /// The entry of `msi-parent` with this index.
     Parent(usize),
-    /// This entry of `msi-parent`, because `msi-map` leaves the requester out.
+    /// The entry of `msi-parent` with this index, because `msi-map` has no entry for the requester.
     ParentAfterMap(usize),
-    /// The host bridge is a controller itself.
+    /// The host bridge's own controller.
     Own,
 }
 
@@ -68,46 +69,46 @@ impl fmt::Display for Via {
     }
 }
 
-/// Reason for which a requester has no controller: firmware's doing in every case.
+/// Reason why a requester has no controller. Firmware is at fault in every case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum NoRoute {
-    /// Neither a map nor a parent.
-    #[error("firmware names no MSI controller for it")]
+    /// Firmware states neither a map nor a parent.
+    #[error("firmware names no MSI controller for the requester")]
     NotDescribed,
-    /// The map leaves the requester out, and there is no parent.
+    /// The map has no entry for the requester, and the node has no parent.
     #[error("firmware's map has no entry for requester {0}")]
     Unmapped(RequesterId),
     /// The reference is broken.
-    #[error("firmware's reference leads to no MSI controller")]
+    #[error("firmware's reference does not resolve to an MSI controller")]
     Nowhere,
-    /// The controller is there but disabled.
+    /// The controller exists but is disabled.
     #[error("the MSI controller that firmware names is disabled")]
     Disabled(ControllerIndex),
     /// A platform device without a DeviceID at a controller that needs one.
-    #[error("firmware does not say its DeviceID")]
+    #[error("firmware does not state the device's DeviceID")]
     NoDeviceId(ControllerIndex),
     /// The DeviceID would need more than 32 bits.
-    #[error("firmware's map leads requester {0} past the 32 bits of a DeviceID")]
+    #[error("firmware's map takes requester {0} past the 32 bits of a DeviceID")]
     DeviceIdRange(RequesterId),
 }
 
-/// Routes of consecutive requester IDs: what a node says, entry by entry.
+/// Routes of consecutive requester IDs, as one entry of firmware states them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RouteSpan {
     /// First requester ID.
     pub rid_base: RequesterId,
     /// Number of requester IDs.
     pub length: u32,
-    /// To which controller.
+    /// Controller that receives the messages.
     pub controller: ControllerIndex,
-    /// The DeviceID of the first.
+    /// DeviceID of the first requester.
     pub device_id_base: DeviceId,
-    /// By which statement.
+    /// Firmware's statement that defines the routes.
     pub via: Via,
 }
 
 impl RouteSpan {
-    /// All of PCI's requester IDs, each its own DeviceID.
+    /// Creates the span of all requester IDs of PCI, with DeviceID = requester ID.
     const fn everyone(controller: ControllerIndex, via: Via) -> Self {
         Self {
             rid_base: RequesterId::new(0),
@@ -122,8 +123,8 @@ impl RouteSpan {
 impl Description {
     /// Returns the route of the function with requester ID `requester` behind `host`.
     ///
-    /// The requester ID is the one that arrives at the bridge: behind a conventional bridge the
-    /// alias.
+    /// The requester ID is the one that the host bridge receives: for a function behind a
+    /// conventional PCI bridge, the alias.
     pub fn route(&self, host: &PciHost, requester: RequesterId) -> Result<Route, NoRoute> {
         match self.route_by(&host.msi, requester) {
             Err(NoRoute::NotDescribed) => {
@@ -135,11 +136,11 @@ impl Description {
         }
     }
 
-    /// Returns the route of the function that the device and function numbers `path` lead to, from
-    /// the root bus of `host` down to its own.
+    /// Returns the route of the function at `path`: the device and function numbers from the root
+    /// bus of `host` down to the function.
     ///
-    /// The nearest bridge on that way with a map of its own decides, as in Linux; without one, the
-    /// host.
+    /// The nearest bridge on the path that has its own map decides, as in Linux; without one, the
+    /// host decides.
     pub fn route_below(
         &self,
         host: &PciHost,
@@ -153,7 +154,7 @@ impl Description {
         }
     }
 
-    /// Returns what firmware says about the functions at and below `bridge`, like
+    /// Returns firmware's statements about the functions at and below `bridge`, like
     /// [`host_spans`](Self::host_spans).
     pub fn bridge_spans<'a>(
         &'a self,
@@ -162,8 +163,8 @@ impl Description {
         self.bus_spans(&bridge.msi)
     }
 
-    /// Returns the route of `requester` by `routing`, that of a PCI host or of another bus with
-    /// requester IDs.
+    /// Returns the route of `requester` by `routing`, which is the routing of a PCI host or of
+    /// another bus with requester IDs.
     pub fn route_by(&self, routing: &MsiRouting, requester: RequesterId) -> Result<Route, NoRoute> {
         let Some(map) = &routing.map else {
             return self.first_parent(
@@ -206,18 +207,18 @@ impl Description {
 
     /// Returns firmware's statements about the functions behind `host`, as spans of requester IDs.
     ///
-    /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose
-    /// controller is enabled makes the route. Spans of a map count masked IDs. References that lead
-    /// nowhere are left out.
+    /// Consistent with [`route`](Self::route): the first span that contains a requester ID and
+    /// whose controller is enabled defines the route. Spans of a map are in masked IDs. References
+    /// that resolve to no controller are left out.
     pub fn host_spans<'a>(&'a self, host: &'a PciHost) -> impl Iterator<Item = RouteSpan> + 'a {
         let own = host.own_controller.filter(|_| host.msi.is_empty());
         let own = own.map(|controller| RouteSpan::everyone(controller, Via::Own));
         self.bus_spans(&host.msi).chain(own)
     }
 
-    /// Returns firmware's statements about a platform device. These are a span of one for each
-    /// controller that it names, or the spans of the devices behind a bus. A device at a controller
-    /// without DeviceIDs counts as DeviceID 0.
+    /// Returns firmware's statements about a platform device: for a device, a span of length 1 for
+    /// each controller that it names; for a bus, the spans of the devices behind it. A device at a
+    /// controller without DeviceIDs has DeviceID 0 here.
     pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
         if device.role == Role::Bus {
             return self.bus_spans(&device.msi).collect();
@@ -264,8 +265,8 @@ impl Description {
         Ok(Route { controller, device_id, via: Via::Parent(index) })
     }
 
-    /// The first usable one of `parents` with DeviceID = requester ID, else why the first one is
-    /// not.
+    /// Returns the route by the first usable one of `parents`, with DeviceID = requester ID, or the
+    /// reason why the first parent is unusable.
     fn first_parent(
         &self,
         parents: &[Fact<Parent>],
@@ -300,7 +301,7 @@ impl Description {
     }
 }
 
-/// The entry that claims `requester`, and its place in the map.
+/// Returns the entry that contains `requester`, and its index in the map.
 fn lookup(map: &[Fact<MapEntry>], mask: u32, requester: RequesterId) -> Option<(usize, &MapEntry)> {
     let masked = requester.get() & mask;
     for (index, entry) in map.iter().enumerate() {

@@ -2,18 +2,18 @@
 
 use core::fmt;
 
-/// Permission for an operating system to use a node. A disabled ancestor disables the node; the
-/// fact's origin is the ancestor then.
+/// Permission for an operating system to use a node. A disabled ancestor also disables the node, in
+/// which case the origin of the fact is the ancestor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Status {
     /// Usable.
     Enabled,
-    /// There, but not to be used.
+    /// Present, but must not be used.
     Disabled,
 }
 
 impl Status {
-    /// Is it usable?
+    /// Returns `true` if an operating system may use the node.
     pub const fn is_enabled(self) -> bool {
         matches!(self, Self::Enabled)
     }

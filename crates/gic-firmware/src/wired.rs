@@ -5,14 +5,14 @@ use crate::status::Status;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// A node whose wires lead to the GIC, or one that connects others' wires to it.
+/// A node whose interrupt lines lead to the GIC, or a nexus that connects other nodes' lines to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WiredUser {
-    /// Its node.
+    /// Node of the user.
     pub id: NodeId,
-    /// State that firmware gives it.
+    /// Whether firmware enables the node.
     pub status: Fact<Status>,
-    /// The interrupts, in firmware's order. Those of a timer (`arm,armv8-timer`) are the PPIs of
-    /// the secure, physical, virtual and hypervisor timers.
+    /// Interrupts, in firmware's order. A timer (`arm,armv8-timer`) has the PPIs of the secure,
+    /// physical, virtual and hypervisor timers.
     pub interrupts: Vec<Fact<IntId>>,
 }

@@ -468,7 +468,7 @@ fn finding_states_the_numbers() {
     };
     assert_eq!(
         message("/intc@8000000/its@80c0000: reg"),
-        "12 bytes are no whole number of (2,2)-cell entries"
+        "12 bytes are not a whole number of (2,2)-cell entries"
     );
     assert_eq!(
         message("/unreachable/its@3000000: reg"),

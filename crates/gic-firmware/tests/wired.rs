@@ -119,9 +119,9 @@ fn numbers_beyond_their_class_are_reported() {
     assert_eq!(
         messages,
         [
-            format!("{place} there is no SPI 988, but 988 of them"),
+            format!("{place} SPI 988 does not exist: the 988 of them start at 0"),
             format!("{place} there is no PPI 16, but 16 of them"),
-            format!("{place} 0x9 is no type of interrupt"),
+            format!("{place} 0x9 is not a type of interrupt"),
         ]
     );
 }
@@ -144,7 +144,7 @@ fn devices_name_their_iommus_up_to_a_broken_reference() {
     let broken = machine.findings.iter().find(|one| one.rule == Rule::NotAnIommu).unwrap();
     assert_eq!(
         broken.to_string(),
-        "error[not-an-iommu] /dma@9040000: iommus: /intc@8000000 is no IOMMU"
+        "error[not-an-iommu] /dma@9040000: iommus: /intc@8000000 is not an IOMMU"
     );
 }
 

@@ -295,7 +295,7 @@ fn tables_are_found_by_name() {
     let output = doorbell(&["inspect", folder.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        String::from_utf8(output.stderr).unwrap().contains("APIC byte 0x0: there is no such table")
+        String::from_utf8(output.stderr).unwrap().contains("APIC byte 0x0: the table is absent")
     );
 }
 

@@ -1,4 +1,4 @@
-//! CPUs: the MADT's GICC structures.
+//! CPUs, from the MADT's GICC structures.
 
 use super::madt::{Gicc, MadtContents, MadtStructure};
 use super::places::{madt_id, origin};
@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
 
-/// Aff3 and Aff2–0, where `MPIDR_EL1` has them.
+/// Aff3 and Aff2–0, at their positions in `MPIDR_EL1`.
 const AFFINITY_BITS: u64 = 0xff_00ff_ffff;
 
 pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc)> {
@@ -23,25 +23,25 @@ pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc
     })
 }
 
-/// A CPU that can only be brought online later counts as disabled.
+/// Reads the CPUs. A CPU that can only be brought online later counts as disabled.
 pub(super) fn read(madt: &[MadtStructure], findings: &mut FindingList) -> Vec<CpuNode> {
     let mut known = BTreeSet::new();
     let mut cpus = Vec::new();
     for (offset, gicc) in giccs(madt) {
         let mpidr_at = |item| origin(Signature::MADT, offset, item);
         let Some(mpidr) = gicc.mpidr else {
-            let message = "a GICC of ACPI 5.0 does not say its CPU's affinity";
+            let message = "a GICC of ACPI 5.0 does not state its CPU's affinity";
             findings.add(Rule::MissingProperty, mpidr_at("MPIDR"), message);
             continue;
         };
         if mpidr & !AFFINITY_BITS != 0 {
-            let message = format!("{mpidr:#x} is no affinity of MPIDR_EL1");
+            let message = format!("{mpidr:#x} is not an affinity of MPIDR_EL1");
             findings.add(Rule::MalformedProperty, mpidr_at("MPIDR"), message);
             continue;
         }
         let affinity = Affinity::from_mpidr(mpidr);
         if !known.insert(affinity) {
-            let message = format!("an earlier CPU has affinity {affinity}, too");
+            let message = format!("an earlier CPU also has affinity {affinity}");
             findings.add(Rule::DuplicateAffinity, mpidr_at("MPIDR"), message);
             continue;
         }

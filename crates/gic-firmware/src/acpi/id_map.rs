@@ -1,8 +1,8 @@
-//! ID mappings, composed from the requester to the node that takes its messages.
+//! ID mappings, composed from the requester to the node that receives its messages.
 //!
-//! As Linux has it, the first mapping that holds an ID counts. The exception is an ID at the end of
-//! a range: it belongs to a later range that begins with it. Firmware that states the number of IDs
-//! instead of the number minus one needs that.
+//! As in Linux, the first mapping that contains an ID is used, with one exception: if the last ID
+//! of a range is also the first ID of a later range, it belongs to the later one. This is necessary
+//! for firmware that states the number of IDs instead of the number minus one.
 
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::places::origin;
@@ -15,9 +15,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-/// Nodes that a message may pass; the specification has at most two.
+/// Maximum number of nodes that a message may pass; the specification allows two.
 const MAX_DEPTH: usize = 8;
-/// Mappings that may be looked at in all. Real tables need a few hundred steps.
+/// Total number of mappings that may be followed. Real tables need a few hundred steps.
 const STEPS: u32 = 1 << 18;
 
 /// The nodes of an IORT by their offsets.
@@ -31,42 +31,42 @@ struct Node {
     mappings: Vec<IdMapping>,
 }
 
-/// The part of a node in a message's way.
+/// The role of a node on a message's path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NodeRole {
-    /// Its end: an ITS, by its number; `None` if the group is empty.
+    /// End of the path: the ITS with this number; `None` if the group is empty.
     ItsGroup(Option<u32>),
-    /// Its end: the redistributors.
+    /// End of the path: the redistributors.
     Redistributors,
-    /// An IOMMU, which maps IDs further.
+    /// IOMMU, which maps IDs further.
     Iommu,
-    /// Nothing that takes IDs.
+    /// Any other node, which takes no IDs.
     Other,
 }
 
-/// Consecutive requester IDs at the end of their way.
+/// Consecutive requester IDs with their final IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
-    /// The first requester ID.
+    /// First requester ID.
     pub(super) requester: u32,
-    /// Their number minus one.
+    /// Number of requester IDs minus one.
     pub(super) more: u32,
-    /// The first one's ID at the end.
+    /// ID of the first requester at the end of the path.
     pub(super) device: u32,
-    /// The end.
+    /// End of the path.
     pub(super) end: End,
-    /// The first IOMMU on the way, as its node's offset.
+    /// First IOMMU on the path, as its node's offset.
     pub(super) iommu: Option<usize>,
 }
 
-/// The end of a message's way.
+/// The end of a message's path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
     /// The ITS with this number.
     Its(u32),
     /// The redistributors.
     Redistributors,
-    /// None: the reference is broken.
+    /// None, because the reference is broken.
     Nowhere,
 }
 
@@ -87,13 +87,13 @@ impl IdMaps {
         Self { nodes: nodes.collect(), steps: Cell::new(STEPS) }
     }
 
-    /// The mappings of the node at `offset` for messages that pass it.
+    /// Returns the mappings of the node at `offset` for messages that pass it.
     pub(super) fn of(&self, offset: usize) -> &[IdMapping] {
         self.nodes.get(&offset).map_or(&[], |node| &node.mappings)
     }
 
-    /// Follows the IDs that `mapping` takes to the end of their way. IDs that an IOMMU does not map
-    /// are left out.
+    /// Follows the IDs of `mapping` to the end of their path. IDs that an IOMMU does not map are
+    /// left out.
     pub(super) fn follow(&self, mapping: IdMapping, findings: &mut FindingList) -> Vec<Span> {
         let more = if mapping.is_single { 0 } else { mapping.id_count };
         let requester = if mapping.is_single { 0 } else { mapping.input };
@@ -146,7 +146,7 @@ impl Walk<'_> {
                 }
             }
             NodeRole::Iommu => {
-                let message = format!("the way leads through more than {MAX_DEPTH} IOMMUs");
+                let message = format!("the path passes more than {MAX_DEPTH} IOMMUs");
                 self.findings.add(Rule::IortReference, self.origin.clone(), message);
             }
             NodeRole::Other => {
@@ -157,14 +157,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Maps those IDs of `span` that `mapping` holds.
+    /// Maps those IDs of `span` that `mapping` contains.
     fn step(&mut self, mapping: IdMapping, span: Span, depth: usize) {
         let Some(left) = self.maps.steps.get().checked_sub(1) else {
             let message = "there are too many ID mappings to follow";
             return self.findings.add(Rule::IortReference, self.origin.clone(), message);
         };
         self.maps.steps.set(left);
-        // Neither range wraps: `passing` cut it.
+        // Neither range wraps: `passing` has truncated them.
         let first = span.device.max(mapping.input);
         let last = span
             .device
@@ -181,8 +181,8 @@ impl Walk<'_> {
     }
 }
 
-/// The mappings of `node` for messages that pass it, none of which wraps or takes another's first
-/// ID.
+/// Returns the mappings of `node` for messages that pass it, truncated so that none wraps or
+/// contains the first ID of a later one.
 fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
     let own = node.own_mapping();
     let all = node.mappings().enumerate().filter(|&(index, _)| Some(index) != own);
@@ -197,7 +197,7 @@ fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
         let last = mapping.input.saturating_add(mapping.id_count);
         if begins.get(&last).is_some_and(|&later| later > index) {
             let message =
-                format!("ID {last:#x} is the first of another mapping, which it is left to");
+                format!("ID {last:#x} is also the first of another mapping, which gets it");
             findings.add(Rule::IdCount, mapping_origin(*mapping), message);
             mapping.id_count = fewer;
         }
@@ -205,7 +205,7 @@ fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
     mappings
 }
 
-/// `mapping` without IDs beyond 32 bits.
+/// Returns `mapping` without IDs beyond 32 bits.
 fn bounded(mapping: IdMapping, findings: &mut FindingList) -> IdMapping {
     let most = u32::MAX - mapping.input.max(mapping.output);
     if mapping.is_single || mapping.id_count <= most {

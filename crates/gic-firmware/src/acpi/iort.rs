@@ -1,15 +1,15 @@
-//! IORT: the way of a requester's ID through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.f).
+//! IORT: the path of requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.f).
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
-/// Bytes of the fields that every node begins with.
+/// Length in bytes of the fields that every node begins with.
 pub(super) const NODE_BYTES: usize = 16;
-/// Bytes of an ID mapping.
+/// Length of an ID mapping in bytes.
 pub(super) const MAPPING_BYTES: usize = 20;
-/// Flag of an ID mapping: the input ID does not matter.
+/// Flag of an ID mapping whose input ID is ignored.
 pub(super) const SINGLE_MAPPING: u32 = 1;
 
-/// Type, revision and mark of this project's draft of a node for direct LPIs
+/// Type, revision and magic number of this project's draft of a node for direct LPIs
 /// (`docs/specs/iort-redistributor-group.md`).
 pub(super) const DRAFT_TYPE: u8 = 31;
 pub(super) const DRAFT_REVISION: u8 = 0;
@@ -25,22 +25,24 @@ impl<'a> Iort<'a> {
     ///
     /// # Errors
     ///
-    /// It is another table.
+    /// Returns an error if `table` is not an IORT.
     pub fn new(table: Table<'a>) -> Result<Self, TableError> {
         table.expect(Signature::IORT).map(Self)
     }
 
-    /// The table with its header.
+    /// Returns the table with its header.
     pub const fn table(self) -> Table<'a> {
         self.0
     }
 
-    /// The number of nodes that the table states. [`nodes`](Self::nodes) never gives more.
+    /// Returns the number of nodes that the table states. [`nodes`](Self::nodes) never returns
+    /// more.
     pub fn stated_nodes(self) -> u32 {
         self.0.fields().u32(36).unwrap_or_default()
     }
 
-    /// The nodes in their order. After an error that leaves the next one's place unknown, none.
+    /// Returns the nodes in order. The iterator ends after an error that leaves the position of the
+    /// next node unknown.
     pub fn nodes(self) -> IortNodeIter<'a> {
         let first = self.0.fields().u32(40).unwrap_or_default();
         let at = usize::try_from(first).unwrap_or(usize::MAX);
@@ -51,21 +53,21 @@ impl<'a> Iort<'a> {
 /// A node of an IORT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IortNode<'a> {
-    /// Bytes from the table's start: references to the node are this number.
+    /// Offset in bytes from the start of the table, by which other nodes refer to this one.
     pub offset: usize,
-    /// The revision of its layout.
+    /// Revision of the node's layout.
     pub revision: u8,
-    /// Its unique identifier, from revision E.b on; before, reserved.
+    /// Unique identifier, from revision E.b on; reserved before.
     pub identifier: u32,
-    /// Its contents.
+    /// Contents of the node.
     pub contents: IortContents<'a>,
     mappings: &'a [u8],
-    /// The beginning of the mappings, from the table's start.
+    /// Offset of the mappings from the start of the table.
     mappings_at: usize,
 }
 
 impl<'a> IortNode<'a> {
-    /// Its ID mappings in their order.
+    /// Returns the ID mappings in order.
     pub fn mappings(self) -> impl Iterator<Item = IdMapping> + use<'a> {
         let offsets = (self.mappings_at..).step_by(MAPPING_BYTES);
         self.mappings
@@ -74,8 +76,8 @@ impl<'a> IortNode<'a> {
             .filter_map(|(bytes, offset)| IdMapping::read(offset, Fields(bytes)))
     }
 
-    /// The index of the mapping that is for the node's own messages, not for those that pass it: an
-    /// SMMUv3's or a PMCG's.
+    /// Returns the index of the mapping for the node's own messages, in contrast to messages that
+    /// pass the node. Only an SMMUv3 or a PMCG has one.
     pub fn own_mapping(self) -> Option<usize> {
         match self.contents {
             IortContents::SmmuV3(smmu) => usize::try_from(smmu.own_mapping?).ok(),
@@ -112,7 +114,8 @@ impl<'a> IortNode<'a> {
     }
 }
 
-/// `count` elements of `size` bytes from `at` on, all of them inside of the structure.
+/// Returns `count` elements of `size` bytes from offset `at` on; `None` if they exceed the
+/// structure.
 fn elements(fields: Fields<'_>, at: u32, count: u32, size: usize) -> Option<&[u8]> {
     if count == 0 {
         return Some(&[]);
@@ -125,26 +128,26 @@ fn elements(fields: Fields<'_>, at: u32, count: u32, size: usize) -> Option<&[u8
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IortContents<'a> {
-    /// Type 0.
+    /// ITS group (type 0).
     ItsGroup(ItsGroup<'a>),
-    /// Type 1: a device of the ACPI namespace.
+    /// Named component (type 1): a device of the ACPI namespace.
     NamedComponent(NamedComponent<'a>),
-    /// Type 2.
+    /// PCI root complex (type 2).
     RootComplex(RootComplex),
-    /// Type 3: SMMUv1 or SMMUv2.
+    /// SMMUv1 or SMMUv2 (type 3).
     SmmuV2(SmmuV2),
-    /// Type 4.
+    /// SMMUv3 (type 4).
     SmmuV3(SmmuV3),
-    /// Type 5: a performance monitor counter group.
+    /// Performance monitor counter group (type 5).
     Pmcg(Pmcg),
-    /// Type 6: reserved memory ranges.
+    /// Reserved memory ranges (type 6).
     Rmr,
-    /// Type 7: GICv5's Interrupt Wire Bridge.
+    /// Interrupt Wire Bridge of GICv5 (type 7).
     Iwb,
-    /// All redistributors, as doorbells of direct LPIs: a **draft** of this project, type 31 with
-    /// its mark.
+    /// All redistributors, as doorbells of direct LPIs: a **draft** of this project, of type 31
+    /// with its magic number.
     DraftRedistributorGroup,
-    /// A node of a type that is not known.
+    /// Node of an unknown type.
     Other(u8),
 }
 
@@ -156,7 +159,7 @@ pub struct ItsGroup<'a> {
 }
 
 impl<'a> ItsGroup<'a> {
-    /// The ITSes by the MADT's numbers. Operating systems use the first.
+    /// Returns the ITSes by their MADT numbers. Operating systems use the first one.
     pub fn ids(self) -> impl Iterator<Item = u32> + use<'a> {
         self.ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
     }
@@ -165,36 +168,36 @@ impl<'a> ItsGroup<'a> {
 /// A device of the ACPI namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NamedComponent<'a> {
-    /// The full path of the device's object, such as `\_SB.DMA0`.
+    /// Full path of the device's object, such as `\_SB.DMA0`.
     pub path: &'a str,
-    /// Bits of the addresses that it can write to.
+    /// Number of address bits that the device can write to.
     pub address_bits: u8,
 }
 
 /// A PCI root complex.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RootComplex {
-    /// Its PCI segment group.
+    /// PCI segment group.
     pub segment: u32,
-    /// Are PCI's Address Translation Services supported?
+    /// `true` if PCI Address Translation Services are supported.
     pub ats: bool,
-    /// Bits of the addresses that its functions can write to; 0 = not stated (revision 0).
+    /// Number of address bits that its functions can write to; 0 = not stated (revision 0).
     pub address_bits: u8,
 }
 
 /// An SMMUv1 or SMMUv2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SmmuV2 {
-    /// Its registers.
+    /// Address of the registers.
     pub base: u64,
-    /// Bytes of registers.
+    /// Size of the registers in bytes.
     pub span: u64,
-    /// Its model.
+    /// Model number.
     pub model: u32,
 }
 
 impl SmmuV2 {
-    /// Its model by the name that devicetrees have for it.
+    /// Returns the compatible string that devicetrees use for the model.
     pub const fn compatible(self) -> &'static str {
         match self.model {
             0 => "arm,smmu-v1",
@@ -210,23 +213,23 @@ impl SmmuV2 {
 /// An SMMUv3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SmmuV3 {
-    /// Its registers.
+    /// Address of the registers.
     pub base: u64,
-    /// The index of the mapping for its own messages; `None` if it signals by wires.
+    /// Index of the mapping for its own messages; `None` if it signals by wires.
     pub own_mapping: Option<u32>,
 }
 
 /// A performance monitor counter group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pmcg {
-    /// Its first page of registers.
+    /// Address of its first page of registers.
     pub page_0: u64,
-    /// Its overflow interrupt's wire; 0 = a message, by the first mapping.
+    /// GSIV of its overflow interrupt; 0 = a message, by the first mapping.
     pub overflow_gsiv: u32,
 }
 
 impl<'a> IortContents<'a> {
-    /// Reads the contents of a node; `None` if it is too short.
+    /// Reads the contents of a node; returns `None` if the node is too short.
     fn read(node: Fields<'a>) -> Option<Self> {
         Some(match node.u8(0)? {
             0 => {
@@ -264,8 +267,9 @@ impl<'a> IortContents<'a> {
 }
 
 impl SmmuV3 {
-    /// Revision 0 has no index of its own mapping. Up to revision 4 it counts unless all interrupts
-    /// are wires; from then on a flag says so.
+    /// Reads an SMMUv3 node. Revision 0 has no index of a mapping for its own messages. Up to
+    /// revision 4, the index is valid unless all interrupts are wired; later revisions have a flag
+    /// for it.
     fn read(node: Fields<'_>) -> Option<Self> {
         let revision = node.u8(3)?;
         let index = if revision == 0 { None } else { Some(node.u32(64)?) };
@@ -281,20 +285,20 @@ impl SmmuV3 {
     }
 }
 
-/// A line of a node's map from input IDs to output IDs.
+/// An entry of a node's map from input IDs to output IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdMapping {
-    /// Bytes from the table's start.
+    /// Offset in bytes from the start of the table.
     pub offset: usize,
-    /// The first input ID.
+    /// First input ID.
     pub input: u32,
-    /// The number of IDs minus one. Firmware is known to state the number itself.
+    /// Number of IDs minus one. Some firmware states the number itself.
     pub id_count: u32,
-    /// The first output ID.
+    /// First output ID.
     pub output: u32,
-    /// The node that takes the output IDs, as its offset.
+    /// Offset of the node that takes the output IDs.
     pub target: u32,
-    /// Does the input ID not matter?
+    /// `true` if the input ID is ignored.
     pub is_single: bool,
 }
 
@@ -311,7 +315,7 @@ impl IdMapping {
     }
 }
 
-/// The nodes of an IORT.
+/// An iterator over the nodes of an IORT.
 #[derive(Clone, Debug)]
 pub struct IortNodeIter<'a> {
     table: Table<'a>,

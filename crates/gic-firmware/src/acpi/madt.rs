@@ -2,10 +2,12 @@
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
-/// The first structure's offset, after the header, the local interrupt controller address, flags.
+/// Offset of the first structure, after the header, the local interrupt controller address and
+/// flags.
 const FIRST_STRUCTURE: usize = 44;
 
-/// A GICC of ACPI 5.0 ends before the virtualization fields, the redistributor and the MPIDR.
+/// Length of a GICC of ACPI 5.0, which lacks the virtualization fields, the redistributor and the
+/// MPIDR.
 const GICC_5_0_BYTES: usize = 40;
 
 /// A Multiple APIC Description Table.
@@ -17,18 +19,18 @@ impl<'a> Madt<'a> {
     ///
     /// # Errors
     ///
-    /// It is another table.
+    /// Returns an error if `table` is not a MADT.
     pub fn new(table: Table<'a>) -> Result<Self, TableError> {
         table.expect(Signature::MADT).map(Self)
     }
 
-    /// The table with its header.
+    /// Returns the table with its header.
     pub const fn table(self) -> Table<'a> {
         self.0
     }
 
-    /// The structures in their order. After an error that leaves the next one's place unknown,
-    /// none.
+    /// Returns the structures in order. The iterator ends after an error that leaves the position
+    /// of the next structure unknown.
     pub const fn structures(self) -> MadtStructureIter<'a> {
         MadtStructureIter { table: self.0, at: FIRST_STRUCTURE }
     }
@@ -37,9 +39,9 @@ impl<'a> Madt<'a> {
 /// A structure of a MADT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MadtStructure {
-    /// Bytes from the table's start.
+    /// Offset in bytes from the start of the table.
     pub offset: usize,
-    /// Its contents.
+    /// Contents of the structure.
     pub contents: MadtContents,
 }
 
@@ -57,41 +59,43 @@ pub enum MadtContents {
     Gicr(Gicr),
     /// GIC ITS (15).
     Its(GicIts),
-    /// A structure of GICv5 (28–30), which is another architecture.
+    /// Structure of GICv5 (28–30), which is a different architecture.
     GicV5(GicV5),
-    /// A structure of another type, such as another architecture's.
+    /// Structure of any other type, such as those of other architectures.
     Other(u8),
 }
 
 /// A CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gicc {
-    /// GICv2's CPU interface number.
+    /// CPU interface number of GICv2.
     pub interface: u32,
-    /// The ACPI processor UID.
+    /// ACPI processor UID.
     pub uid: u32,
-    /// The flags; see [`is_enabled`](Self::is_enabled).
+    /// Flags; see [`is_enabled`](Self::is_enabled).
     pub flags: u32,
-    /// The memory-mapped CPU interface; 0 = none.
+    /// Address of the memory-mapped CPU interface; 0 = none.
     pub base: u64,
-    /// This CPU's redistributor; 0 = GICR structures describe it. `None` before ACPI 5.1.
+    /// Address of this CPU's redistributor; 0 = described by a GICR structure. `None` before ACPI
+    /// 5.1.
     pub redistributor: Option<u64>,
-    /// `MPIDR_EL1`'s affinity fields. `None` before ACPI 5.1.
+    /// Affinity fields of `MPIDR_EL1`. `None` before ACPI 5.1.
     pub mpidr: Option<u64>,
 }
 
 impl Gicc {
-    /// May the operating system use the CPU from the beginning?
+    /// Returns `true` if the operating system may use the CPU from boot on.
     pub const fn is_enabled(self) -> bool {
         self.flags & 1 != 0
     }
 
-    /// May it be brought online later (ACPI 6.5)?
+    /// Returns `true` if the CPU may be brought online later (ACPI 6.5).
     pub const fn is_online_capable(self) -> bool {
         self.flags & (1 << 3) != 0
     }
 
-    /// Do this CPU's redistributor's table accesses bypass the CPUs' caches (ACPI 6.6)?
+    /// Returns `true` if the table accesses of this CPU's redistributor bypass the CPUs' caches
+    /// (ACPI 6.6).
     pub const fn is_redistributor_non_coherent(self) -> bool {
         self.flags & (1 << 4) != 0
     }
@@ -100,44 +104,44 @@ impl Gicc {
 /// The distributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gicd {
-    /// Its identifier.
+    /// Identifier.
     pub id: u32,
-    /// Its registers.
+    /// Address of the registers.
     pub base: u64,
-    /// The GIC's version; 0 = the hardware says it.
+    /// Version of the GIC; 0 = must be read from the hardware.
     pub version: u8,
 }
 
 /// A GICv2m frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsiFrame {
-    /// Its identifier.
+    /// Identifier.
     pub id: u32,
-    /// Its registers.
+    /// Address of the registers.
     pub base: u64,
-    /// The first SPI and the number of SPIs, if they override the frame's `MSI_TYPER`.
+    /// First SPI and number of SPIs, if they override the frame's `MSI_TYPER`.
     pub spis: Option<(u16, u16)>,
 }
 
-/// A region full of redistributors.
+/// A region of redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gicr {
-    /// Do their table accesses bypass the CPUs' caches (ACPI 6.6)?
+    /// `true` if the redistributors' table accesses bypass the CPUs' caches (ACPI 6.6).
     pub non_coherent: bool,
-    /// The first one's registers.
+    /// Address of the first redistributor's registers.
     pub base: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u32,
 }
 
 /// An ITS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GicIts {
-    /// Do its table accesses bypass the CPUs' caches (ACPI 6.6)?
+    /// `true` if the ITS's table accesses bypass the CPUs' caches (ACPI 6.6).
     pub non_coherent: bool,
-    /// The number by which IORT refers to it.
+    /// Number by which IORT refers to the ITS.
     pub id: u32,
-    /// Its registers.
+    /// Address of the registers.
     pub base: u64,
 }
 
@@ -153,7 +157,7 @@ pub enum GicV5 {
 }
 
 impl GicV5 {
-    /// The structure's name.
+    /// Returns the name of the structure.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -220,7 +224,7 @@ impl MsiFrame {
     }
 }
 
-/// The structures of a MADT.
+/// An iterator over the structures of a MADT.
 #[derive(Clone, Debug)]
 pub struct MadtStructureIter<'a> {
     table: Table<'a>,

@@ -1,8 +1,8 @@
-//! MCFG: where PCI configuration space is (PCI Firmware Specification 3.3 §4.1.2).
+//! MCFG: addresses of PCI configuration space (PCI Firmware Specification 3.3 §4.1.2).
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
-/// The first allocation's offset: the header and eight reserved bytes precede it.
+/// Offset of the first allocation, after the header and eight reserved bytes.
 const FIRST_ALLOCATION: usize = 44;
 const ALLOCATION_BYTES: usize = 16;
 
@@ -15,17 +15,17 @@ impl<'a> Mcfg<'a> {
     ///
     /// # Errors
     ///
-    /// It is another table.
+    /// Returns an error if `table` is not an MCFG.
     pub fn new(table: Table<'a>) -> Result<Self, TableError> {
         table.expect(Signature::MCFG).map(Self)
     }
 
-    /// The table with its header.
+    /// Returns the table with its header.
     pub const fn table(self) -> Table<'a> {
         self.0
     }
 
-    /// The windows in their order; a last one that is cut off is an error.
+    /// Returns the windows in order. A last window that is cut off is an error.
     pub fn allocations(self) -> impl Iterator<Item = Result<Allocation, TableError>> {
         let bytes = self.0.bytes().get(FIRST_ALLOCATION..).unwrap_or_default();
         let offsets = (FIRST_ALLOCATION..).step_by(ALLOCATION_BYTES);
@@ -39,15 +39,15 @@ impl<'a> Mcfg<'a> {
 /// The configuration space of some buses of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allocation {
-    /// Bytes from the table's start.
+    /// Offset in bytes from the start of the table.
     pub offset: usize,
-    /// The address that bus 0 of the segment has, or would have.
+    /// Address of bus 0 of the segment, even if the allocation does not contain that bus.
     pub base: u64,
-    /// The segment group.
+    /// Segment group.
     pub segment: u16,
-    /// The first bus.
+    /// First bus.
     pub first_bus: u8,
-    /// The last bus.
+    /// Last bus.
     pub last_bus: u8,
 }
 

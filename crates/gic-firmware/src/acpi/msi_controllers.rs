@@ -20,7 +20,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-// The MADT gives no sizes; these are the architecture's (IHI 0048B §4.1, IHI 0069H §12.8–12.19).
+// The MADT does not state sizes; these are the architecture's (IHI 0048B §4.1, IHI 0069H
+// §12.8–12.19).
 const DISTRIBUTOR_V2_BYTES: u64 = 0x1000;
 const DISTRIBUTOR_V3_BYTES: u64 = 0x1_0000;
 const CPU_INTERFACE_BYTES: u64 = 0x2000;
@@ -29,7 +30,7 @@ const REDISTRIBUTOR_V4_BYTES: u64 = 0x4_0000;
 const ITS_BYTES: u64 = 0x2_0000;
 const MSI_FRAME_BYTES: u64 = 0x1000;
 
-/// The GIC that the first distributor structure describes.
+/// Reads the GIC that the first distributor structure describes.
 pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<Gic> {
     let mut distributors = madt.iter().filter_map(|structure| match structure.contents {
         MadtContents::Gicd(gicd) => Some((structure.offset, gicd)),
@@ -69,7 +70,8 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<
     })
 }
 
-/// A machine with GICv5 has no distributor, and is another architecture.
+/// Reports a missing distributor. A machine with GICv5 has none, because GICv5 is a different
+/// architecture.
 fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     let mut structures = madt.iter().filter_map(|structure| match structure.contents {
         MadtContents::GicV5(kind) => Some((structure.offset, kind.name())),
@@ -90,7 +92,7 @@ fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     findings.add(Rule::MissingProperty, origin(Signature::MADT, 0, "GICD"), message);
 }
 
-/// Version 0 leaves the version to the hardware; redistributors are a sign of GICv3.
+/// Returns the version of the GIC. Version 0 leaves it to the hardware; redistributors imply GICv3.
 fn version(
     madt: &[MadtStructure],
     offset: usize,
@@ -119,8 +121,8 @@ fn gicrs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicr)> {
     })
 }
 
-/// The redistributors' regions, and whether they bypass the caches. CPUs state theirs only where no
-/// structure states regions.
+/// Returns the regions of redistributors, each with `true` if it bypasses the caches. The regions
+/// stated by CPUs are used only if no GICR structure exists.
 fn regions(
     madt: &[MadtStructure],
     version: GicVersion,
@@ -144,7 +146,7 @@ fn regions(
     let stated = usable().filter_map(|(offset, gicc)| {
         let Some(base) = redistributor(gicc) else {
             let place = origin(Signature::MADT, offset, "GICR base address");
-            let message = "neither this nor a GICR structure says where its redistributor is";
+            let message = "neither this nor a GICR structure states the CPU's redistributor";
             findings.add(Rule::GiccRedistributor, place, message);
             return None;
         };
@@ -154,7 +156,7 @@ fn regions(
     stated.collect()
 }
 
-/// CPUs that name a redistributor beside regions must mean one in a region.
+/// Checks that redistributors which CPUs state in addition to regions lie in one of the regions.
 fn check_cpus(
     madt: &[MadtStructure],
     regions: &[(Fact<Region>, bool)],
@@ -171,7 +173,7 @@ fn check_cpus(
     }
 }
 
-/// The redistributor that a CPU states.
+/// Returns the redistributor that a CPU states.
 fn redistributor(gicc: Gicc) -> Option<u64> {
     gicc.redistributor.filter(|&base| base != 0)
 }
@@ -187,7 +189,7 @@ const fn redistributor_bytes(version: GicVersion) -> u64 {
     }
 }
 
-/// A region of one redistributor is as long as the distance to the next.
+/// Returns the stride, which is the size of a redistributor if CPUs state them individually.
 fn stride(
     madt: &[MadtStructure],
     version: GicVersion,
@@ -218,7 +220,7 @@ fn region(
     Some(Fact::new(region?, origin))
 }
 
-/// The MSI controllers of a machine, and the number that IORT calls each ITS by.
+/// The MSI controllers of a machine, and the number by which IORT refers to each ITS.
 #[derive(Default)]
 pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,
@@ -251,23 +253,24 @@ impl ControllerList {
         controllers
     }
 
-    /// The ITS with this number.
+    /// Returns the ITS with this number.
     pub(super) fn of_its(&self, id: u32) -> Option<ControllerIndex> {
         self.its.get(&id).copied()
     }
 
-    /// The frame that serves what IORT leaves out. Linux uses frames only on a GIC without LPIs,
-    /// and there the first one stands for all.
+    /// Returns the frame that serves requesters which IORT does not route. Linux uses frames only
+    /// on a GIC without LPIs, and there uses the first one for all requesters.
     pub(super) fn frame_for_all(&self) -> Option<ControllerIndex> {
         self.frame.filter(|_| self.its.is_empty())
     }
 
-    /// The redistributors as a controller, if the draft node is there.
+    /// Returns the redistributors as a controller, if the draft node is present.
     pub(super) fn direct_lpi(&self) -> Option<ControllerIndex> {
         self.direct_lpi
     }
 
-    /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
+    /// Adds the redistributors as a controller, disabled if the machine has an ITS: `GICR_SETLPIR`
+    /// is IMPLEMENTATION DEFINED then (IHI 0069 §12.11).
     fn redistributors(&mut self, offset: usize, findings: &mut FindingList) {
         let place = origin(Signature::IORT, offset, "");
         if self.direct_lpi.is_some() {
@@ -275,7 +278,7 @@ impl ControllerList {
         }
         let status = if self.its.is_empty() { Status::Enabled } else { Status::Disabled };
         if !status.is_enabled() {
-            findings.add(Rule::DirectLpiWithIts, place.clone(), "an ITS is described, too");
+            findings.add(Rule::DirectLpiWithIts, place.clone(), "an ITS is also described");
         }
         self.direct_lpi = Some(ControllerIndex::new(self.list.len()));
         let id = NodeId::new("IORT/redistributor-group");
@@ -289,7 +292,7 @@ impl ControllerList {
         match self.its.entry(its.id) {
             Entry::Vacant(entry) => _ = entry.insert(index),
             Entry::Occupied(_) => {
-                let message = format!("an earlier ITS has number {}, too", its.id);
+                let message = format!("an earlier ITS also has number {}", its.id);
                 findings.add(
                     Rule::DuplicateId,
                     origin(Signature::MADT, offset, "GIC ITS ID"),

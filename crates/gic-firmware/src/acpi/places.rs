@@ -1,4 +1,4 @@
-//! Names of places in tables, for facts and findings.
+//! Names of positions in tables, for facts and findings.
 
 use super::table::{Signature, TableError};
 use crate::finding::Rule;
@@ -7,7 +7,7 @@ use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 
-/// Returns the result, or adds a finding and returns nothing.
+/// Returns the value, or `None` after adding the error as a finding.
 pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut FindingList) -> Option<T> {
     result
         .map_err(|error| {
@@ -23,7 +23,7 @@ pub(super) fn origin(table: Signature, offset: usize, item: &'static str) -> Ori
     Origin::new(format!("{name}+{offset:#x}").into(), item)
 }
 
-/// Returns the name of a structure of the MADT with a number of its own.
+/// Returns the name of a numbered structure of the MADT.
 pub(super) fn madt_id(structure: &str, number: u32) -> NodeId {
     NodeId::from(format!("MADT/{structure}@{number}"))
 }

@@ -1,4 +1,4 @@
-//! Requesters: PCI segments of MCFG and IORT, named components, SMMUs and their counters.
+//! Requesters: PCI segments of MCFG and IORT, named components, SMMUs and PMCGs.
 
 use super::id_map::{End, IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, IortContents, IortNode};
@@ -25,16 +25,16 @@ use alloc::vec;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
-/// Names of what IORT describes itself, as devicetrees have them.
+/// Compatible strings for the devices that IORT itself describes, as in devicetrees.
 pub(super) const SMMU_V3: &str = "arm,smmu-v3";
 pub(super) const PMCG: &str = "arm,smmu-v3-pmcg";
 
-/// Register pages 0 and 1 of an SMMUv3 (IHI 0070 §6).
+/// Size of register pages 0 and 1 of an SMMUv3 (IHI 0070 §6).
 const SMMU_V3_BYTES: u64 = 0x2_0000;
-/// The smallest page of a counter group (IHI 0070 §10.4).
+/// Size of the smallest page of a counter group (IHI 0070 §10.4).
 const PMCG_BYTES: u64 = 0x1000;
 
-/// Everything in the tables that signals by message, or may.
+/// All nodes of the tables that signal by message, or may do so.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) iommus: Vec<Iommu>,
@@ -74,7 +74,7 @@ impl Requesters {
                 reader.findings.add(
                     Rule::DuplicateId,
                     origin,
-                    format!("{} has a node already", device.id),
+                    format!("{} already has a node", device.id),
                 );
             }
         }
@@ -82,7 +82,7 @@ impl Requesters {
     }
 }
 
-/// The SMMUs among `nodes`, and their places by the nodes' offsets.
+/// Returns the SMMUs among `nodes`, and their indices by node offset.
 fn iommus(nodes: &[IortNode<'_>]) -> (Vec<Iommu>, BTreeMap<usize, IommuIndex>) {
     let (mut list, mut by_offset) = (Vec::new(), BTreeMap::new());
     for node in nodes {
@@ -112,8 +112,8 @@ fn smmu_v3_id(base: u64) -> String {
     format!("IORT/SMMUv3@{base:x}")
 }
 
-/// The memory address size limit of `node`, if it is below 64 bits. Zero is not a limit: the first
-/// revisions of the node do not have the field.
+/// Returns the memory address size limit of `node`, if it is below 64 bits. Zero is not a limit,
+/// because the first revisions of the node lack the field.
 fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
     let bits = match node.contents {
         IortContents::NamedComponent(component) => component.address_bits,
@@ -127,13 +127,13 @@ fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
 struct Reader<'c, 'f> {
     maps: IdMaps,
     controllers: &'c ControllerList,
-    /// IOMMUs by their nodes' offsets.
+    /// IOMMUs by node offset.
     iommus: BTreeMap<usize, IommuIndex>,
     findings: &'f mut FindingList,
 }
 
 impl Reader<'_, '_> {
-    /// The root complex of each segment; of several the first, as in Linux.
+    /// Returns the root complex of each segment; of several, the first, as in Linux.
     fn root_complexes<'a>(&mut self, nodes: &[IortNode<'a>]) -> BTreeMap<u32, IortNode<'a>> {
         let mut complexes = BTreeMap::new();
         for node in nodes {
@@ -142,7 +142,7 @@ impl Reader<'_, '_> {
                 Entry::Vacant(entry) => _ = entry.insert(*node),
                 Entry::Occupied(_) => {
                     let message =
-                        format!("segment {:#x} has a root complex already", complex.segment);
+                        format!("segment {:#x} already has a root complex", complex.segment);
                     let origin = origin(Signature::IORT, node.offset, "PCI segment number");
                     self.findings.add(Rule::DuplicateId, origin, message);
                 }
@@ -151,7 +151,7 @@ impl Reader<'_, '_> {
         complexes
     }
 
-    /// The host whose configuration space is at `allocation`.
+    /// Reads the host whose configuration space is at `allocation`.
     fn allocated(
         &mut self,
         allocation: Allocation,
@@ -160,7 +160,7 @@ impl Reader<'_, '_> {
         let place = origin(Signature::MCFG, allocation.offset, "base address");
         let (first, last) = (allocation.first_bus, allocation.last_bus);
         let Some(count) = last.checked_sub(first).map(|more| u64::from(more) + 1) else {
-            let message = format!("bus {last:#x} is the last, bus {first:#x} the first");
+            let message = format!("the last bus {last:#x} is below the first bus {first:#x}");
             self.findings.add(Rule::MalformedProperty, place, message);
             return None;
         };
@@ -183,7 +183,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// A root complex whose configuration space no MCFG states.
+    /// Reads a root complex whose configuration space is not in an MCFG.
     fn complex(&mut self, segment: u32, node: IortNode<'_>) -> PciHost {
         let number = Fact::new(segment, origin(Signature::IORT, node.offset, "PCI segment number"));
         self.host(format!("IORT/root-complex@{segment:04x}"), number, Some(node))
@@ -215,14 +215,14 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The requester IDs of `node`, composed. A single mapping takes all that those before it
-    /// leave.
+    /// Returns the spans of requester IDs of `node`, composed to the end of their paths. A single
+    /// mapping takes all IDs that the mappings before it leave.
     fn spans(&mut self, node: IortNode<'_>) -> Vec<(IdMapping, Span)> {
         let mappings = self.maps.of(node.offset).iter();
         let (findings, mut spans) = (&mut *self.findings, Vec::new());
         for (index, mapping) in mappings.enumerate() {
             if mapping.is_single && index > 0 {
-                let message = "a single mapping after ranges cannot be described, and is left out";
+                let message = "a single mapping after ranges is not supported, and is ignored";
                 findings.add(Rule::SingleMapping, mapping_origin(*mapping), message);
                 break;
             }
@@ -236,7 +236,7 @@ impl Reader<'_, '_> {
         spans
     }
 
-    /// The mappings of `node` that lead to IOMMUs.
+    /// Returns the mappings of `node` that lead to IOMMUs.
     fn streams(&self, node: IortNode<'_>) -> IommuRouting {
         let mappings = self.maps.of(node.offset).iter();
         let single = mappings.clone().next().filter(|mapping| mapping.is_single);
@@ -294,12 +294,12 @@ impl Reader<'_, '_> {
             End::Redistributors => {
                 self.controllers.direct_lpi().map_or(Target::Nowhere, Target::Controller)
             }
-            // A broken reference was reported where it was followed.
+            // A broken reference has already been reported.
             End::Nowhere => Target::Nowhere,
         }
     }
 
-    /// The device that `node` is, if it signals by message.
+    /// Returns `node` as a device, if it signals by message.
     fn device(&mut self, node: IortNode<'_>) -> Option<PlatformDevice> {
         match node.contents {
             IortContents::NamedComponent(component) => self.component(node, component.path),
@@ -315,8 +315,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A device of the namespace. Single mappings make a device; ranges alone make a bus, whose
-    /// devices have requester IDs.
+    /// Reads a device of the namespace. Single mappings make it a device; ranges alone make it a
+    /// bus, whose devices have requester IDs.
     fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
         let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
         let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();
@@ -340,7 +340,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// An SMMU or a counter group, if it has a mapping for its own messages.
+    /// Reads an SMMU or a counter group, if it has a mapping for its own messages.
     fn own_messages(
         &mut self,
         node: IortNode<'_>,
@@ -350,7 +350,7 @@ impl Reader<'_, '_> {
     ) -> Option<PlatformDevice> {
         let mapping = node.mappings().nth(node.own_mapping()?)?;
         if !mapping.is_single {
-            let message = "the mapping for the node's own messages is no single mapping";
+            let message = "the mapping for the node's own messages is not a single mapping";
             self.findings.add(Rule::SingleMapping, mapping_origin(mapping), message);
             return None;
         }
@@ -373,7 +373,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// The SMMUs that a component's mappings lead to, each once for each StreamID.
+    /// Returns the SMMUs that a component's mappings lead to, once for each StreamID.
     fn passed(&self, node: IortNode<'_>) -> Vec<Fact<IommuReference>> {
         let mut seen = BTreeSet::new();
         let passed = node.mappings().filter_map(|mapping| {
@@ -385,12 +385,12 @@ impl Reader<'_, '_> {
         passed.collect()
     }
 
-    /// The controllers that a single mapping leads to, with the DeviceID there.
+    /// Returns the controllers that a single mapping leads to, with the DeviceID at each.
     fn parents(&mut self, mapping: IdMapping) -> Vec<Fact<Parent>> {
         let spans = self.maps.follow(mapping, self.findings);
         let parent = |span: Span| {
             let target = self.target(span, &mapping_origin(mapping));
-            // Without DeviceIDs, a reference carries nothing.
+            // References to controllers without DeviceIDs have no cells.
             let has_id = span.end != End::Redistributors;
             let specifier = has_id.then_some(span.device).into_iter().collect();
             Fact::new(Parent { target, specifier }, mapping_origin(mapping))

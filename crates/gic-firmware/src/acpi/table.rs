@@ -1,12 +1,12 @@
-//! The header that every ACPI table begins with, and fields read within bounds.
+//! The header that every ACPI table begins with, and access to fields within bounds.
 
 use core::fmt;
 use core::ops::Range;
 
-/// Bytes of a table's header (ACPI 6.5 §5.2.6).
+/// Length of a table's header in bytes (ACPI 6.5 §5.2.6).
 pub(super) const HEADER_BYTES: usize = 36;
 
-/// The four characters that name a kind of table.
+/// Four characters that identify a kind of table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signature([u8; 4]);
 
@@ -17,18 +17,18 @@ impl Signature {
     pub const IORT: Self = Self(*b"IORT");
     /// PCI memory-mapped configuration space.
     pub const MCFG: Self = Self(*b"MCFG");
-    /// Root System Description Pointer, which is no table; these are the first characters of its
-    /// own.
+    /// First four characters of the signature of the Root System Description Pointer, which is not
+    /// a table.
     pub(super) const RSDP: Self = Self(*b"RSD ");
     /// Extended System Description Table.
     pub const XSDT: Self = Self(*b"XSDT");
 
-    /// These four characters.
+    /// Creates a signature of four characters.
     pub const fn new(characters: [u8; 4]) -> Self {
         Self(characters)
     }
 
-    /// The four characters.
+    /// Returns the four characters.
     pub const fn get(self) -> [u8; 4] {
         self.0
     }
@@ -50,53 +50,53 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// A table cannot be read, or a part of it. The table's producer is at fault, or its transport.
+/// An unreadable table, or part of one. The producer of the table or its transport is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{table} byte {offset:#x}: {kind}")]
 pub struct TableError {
-    /// The table.
+    /// Table with the defect.
     pub table: Signature,
-    /// Bytes from the table's start.
+    /// Offset in bytes from the start of the table.
     pub offset: usize,
-    /// The fault.
+    /// Kind of defect.
     pub kind: TableErrorKind,
 }
 
-/// A table's fault.
+/// A kind of defect in a table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableErrorKind {
-    /// There are fewer bytes than a header has.
+    /// The input is shorter than a header.
     #[error("the input is too short for a table's header")]
     NoHeader,
-    /// The header states fewer bytes than it has itself, or more than there are.
-    #[error("the header states {0} bytes, which is not what there are")]
+    /// The header states a length below its own size, or beyond the end of the input.
+    #[error("the header states an impossible length of {0} bytes")]
     Length(u32),
-    /// It is another kind of table.
-    #[error("this is a table {0}")]
+    /// The table is of another kind.
+    #[error("this is a table of kind {0}")]
     Signature(Signature),
-    /// A structure states a length that leads nowhere.
-    #[error("a structure of {0} bytes cannot stand here")]
+    /// A structure's stated length is below the minimum or reaches past the table.
+    #[error("a structure here cannot have {0} bytes")]
     StructureLength(usize),
-    /// A structure is shorter than the fields that its type has.
+    /// A structure is shorter than the fields of its type.
     #[error("a structure of type {kind} has {length} bytes, too few for its fields")]
     ShortStructure {
-        /// The structure's type.
+        /// Type of the structure.
         kind: u8,
-        /// Its length.
+        /// Length of the structure in bytes.
         length: usize,
     },
-    /// An array reaches past the structure that holds it.
+    /// An array reaches past the structure that contains it.
     #[error("an array of {0} elements reaches past its structure")]
     Array(u32),
-    /// The table that the machine cannot be described without is absent.
-    #[error("there is no such table")]
+    /// A table without which the machine cannot be described is absent.
+    #[error("the table is absent")]
     Absent,
-    /// An address leads to memory that cannot be read.
-    #[error("nothing can be read at address {0:#x}")]
+    /// Memory at an address cannot be read.
+    #[error("the memory at address {0:#x} cannot be read")]
     Unreadable(u64),
-    /// The root pointer has no XSDT, which Arm systems must have.
-    #[error("the root pointer names no XSDT")]
+    /// The root pointer does not refer to an XSDT, which Arm systems must have.
+    #[error("the root pointer does not refer to an XSDT")]
     NoXsdt,
 }
 
@@ -106,7 +106,7 @@ impl TableErrorKind {
     }
 }
 
-/// A table of at least a header, as long as its header states.
+/// A table with at least a header, and of the length that its header states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Table<'a> {
     bytes: &'a [u8],
@@ -114,11 +114,12 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// The table that `bytes` begin with. Bytes after it are ignored.
+    /// Reads the table at the start of `bytes`. Bytes after it are ignored.
     ///
     /// # Errors
     ///
-    /// The header is incomplete, or states a length that is not there.
+    /// Returns an error if the header is incomplete, or if it states a length below its own size or
+    /// beyond the end of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Result<Self, TableError> {
         let characters = bytes.first_chunk().copied().unwrap_or(*b"????");
         let signature = Signature(characters);
@@ -129,37 +130,37 @@ impl<'a> Table<'a> {
         Ok(Self { bytes: bytes.ok_or(TableErrorKind::Length(stated).at(signature, 4))?, signature })
     }
 
-    /// The kind of table.
+    /// Returns the kind of table.
     pub const fn signature(self) -> Signature {
         self.signature
     }
 
-    /// All its bytes.
+    /// Returns all bytes of the table.
     pub const fn bytes(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The revision of its layout.
+    /// Returns the revision of the table's layout.
     pub fn revision(self) -> u8 {
         self.fields().u8(8).unwrap_or_default()
     }
 
-    /// Do its bytes add up to zero, as they have to?
+    /// Returns `true` if the table's bytes add up to zero, as they must.
     pub fn is_checksum_right(self) -> bool {
         self.bytes.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte)) == 0
     }
 
-    /// OEM ID, without padding; empty if it is no printable ASCII.
+    /// Returns the OEM ID without padding; empty if it is not printable ASCII.
     pub fn oem_id(self) -> &'a str {
         self.padded(10..16)
     }
 
-    /// OEM table ID, without padding; empty if it is no printable ASCII.
+    /// Returns the OEM table ID without padding; empty if it is not printable ASCII.
     pub fn oem_table_id(self) -> &'a str {
         self.padded(16..24)
     }
 
-    /// This table if it is one of `signature`.
+    /// Returns this table if its signature is `signature`.
     pub(super) fn expect(self, signature: Signature) -> Result<Self, TableError> {
         if self.signature == signature {
             return Ok(self);
@@ -171,7 +172,7 @@ impl<'a> Table<'a> {
         Fields(self.bytes)
     }
 
-    /// This fault in this table.
+    /// Creates the error for a defect at `offset` in this table.
     pub(super) const fn error(self, offset: usize, kind: TableErrorKind) -> TableError {
         kind.at(self.signature, offset)
     }
@@ -185,7 +186,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Little-endian fields of a structure, by their offsets in it; `None` outside of it.
+/// Little-endian fields of a structure, by their offsets. Reading outside of it returns `None`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
@@ -210,7 +211,7 @@ impl<'a> Fields<'a> {
         self.0.get(at..)?.first_chunk().copied()
     }
 
-    /// `length` bytes from `at` on.
+    /// Returns `length` bytes from offset `at` on.
     pub(super) fn slice(self, at: usize, length: usize) -> Option<&'a [u8]> {
         self.0.get(at..at.checked_add(length)?)
     }

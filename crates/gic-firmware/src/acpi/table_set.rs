@@ -1,31 +1,31 @@
-//! A machine's tables, found by name or by following the root pointer.
+//! A machine's tables, selected by signature or found through the root pointer.
 
 use super::iort::Iort;
 use super::madt::Madt;
 use super::mcfg::Mcfg;
 use super::table::{Fields, HEADER_BYTES, Signature, Table, TableError, TableErrorKind};
 
-/// Bytes of a root pointer of ACPI 2.0 and later.
+/// Length of a root pointer of ACPI 2.0 and later, in bytes.
 const RSDP_BYTES: usize = 36;
 
-/// The tables of a machine that speak of interrupts.
+/// The tables of a machine that describe interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TableSet<'a> {
     /// CPUs, GIC and MSI controllers.
     pub madt: Madt<'a>,
-    /// Requester IDs.
+    /// Routing of requester IDs.
     pub iort: Option<Iort<'a>>,
     /// PCI configuration space.
     pub mcfg: Option<Mcfg<'a>>,
 }
 
 impl<'a> TableSet<'a> {
-    /// The known ones of `blobs`, each a table with its header. Of several of a kind the first
-    /// counts.
+    /// Selects the known tables among `blobs`, each of which must be a table with its header. Of
+    /// several tables of one kind, the first is used.
     ///
     /// # Errors
     ///
-    /// A header is faulty, or there is no MADT.
+    /// Returns an error if a header is malformed, or if no MADT is among the blobs.
     pub fn from_blobs(blobs: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TableError> {
         let mut found = FoundTables::default();
         for blob in blobs {
@@ -34,12 +34,14 @@ impl<'a> TableSet<'a> {
         found.finish()
     }
 
-    /// The tables that the XSDT names, which the root pointer at address `rsdp` leads to. `memory`
-    /// gives so many bytes at a physical address, if they can be read.
+    /// Finds the tables listed in the XSDT, starting at the root pointer at address `rsdp`.
+    /// `memory` must return the given number of bytes at a physical address, or `None` if they
+    /// cannot be read.
     ///
     /// # Errors
     ///
-    /// Memory cannot be read, a header is faulty, or there is no XSDT or MADT.
+    /// Returns an error if memory cannot be read, if a header is malformed, or if the XSDT or the
+    /// MADT is absent.
     pub fn from_memory(
         rsdp: u64,
         mut memory: impl FnMut(u64, usize) -> Option<&'a [u8]>,
@@ -63,7 +65,7 @@ impl<'a> TableSet<'a> {
     }
 }
 
-/// The table at `address`: its header says how much of it there is.
+/// Reads the table at `address`, whose length is in its header.
 fn table_at<'a>(
     address: u64,
     memory: &mut impl FnMut(u64, usize) -> Option<&'a [u8]>,

@@ -1,4 +1,4 @@
-//! A description as ACPI tables.
+//! Writer of descriptions as ACPI tables.
 
 mod bytes;
 mod error;
@@ -21,8 +21,8 @@ use alloc::vec::Vec;
 use bytes::{Oem, Structure, table};
 use numbering::Segments;
 
-/// The revisions of the MADT of ACPI 6.6, of the MCFG, and of the IORT of DEN 0049D, which all
-/// compilers and operating systems know.
+/// Revisions of the MADT (ACPI 6.6), of the MCFG, and of the IORT (DEN 0049D), all of which
+/// compilers and operating systems support.
 const MADT_REVISION: u8 = 7;
 const MCFG_REVISION: u8 = 1;
 const IORT_REVISION: u8 = 0;
@@ -32,14 +32,14 @@ const IORT_REVISION: u8 = 0;
 pub struct WrittenTables {
     /// CPUs, GIC and MSI controllers.
     pub madt: Vec<u8>,
-    /// PCI configuration space, if there is any.
+    /// PCI configuration space, if the machine has any.
     pub mcfg: Option<Vec<u8>>,
-    /// Requester IDs, if anything signals through an ITS.
+    /// Routing of requester IDs, if a device signals through an ITS.
     pub iort: Option<Vec<u8>>,
 }
 
 impl WrittenTables {
-    /// All of them, with their signatures.
+    /// Returns all tables with their signatures.
     pub fn all(&self) -> impl Iterator<Item = (Signature, &[u8])> {
         let others = [(Signature::MCFG, &self.mcfg), (Signature::IORT, &self.iort)];
         let others = others.into_iter().filter_map(|(name, table)| Some((name, table.as_deref()?)));
@@ -50,14 +50,14 @@ impl WrittenTables {
 /// Writes `description` as ACPI tables, for simulated machines, for tests and for conversion.
 ///
 /// Read back, the enabled controllers, hosts and devices have the same registers, DeviceIDs and
-/// routes. Disabled ones are left out: these tables list what can be used. IOMMUs are left out,
-/// too: ways through them are written as they end. Names become those that [`parse`](super::parse)
-/// gives, numbered in order unless they carry a number already. With such names, and without
-/// disabled parts, what is written reads back equal.
+/// routes. Disabled ones are omitted, because these tables list usable parts only. IOMMUs are also
+/// omitted: a path through them is written as a direct mapping to its end. Nodes get the names that
+/// [`parse`](super::parse) assigns, numbered in order unless their identifiers already contain such
+/// a number. A description that has these names and no disabled parts reads back equal.
 ///
 /// # Errors
 ///
-/// The caller's description says something that these tables cannot.
+/// Returns an error if `description` cannot be expressed in these tables. The caller is at fault.
 pub fn write(description: &Description) -> Result<WrittenTables, WriteError> {
     write_with(description, Extensions::default())
 }
@@ -66,7 +66,7 @@ pub fn write(description: &Description) -> Result<WrittenTables, WriteError> {
 ///
 /// # Errors
 ///
-/// The caller's description says something that these tables cannot.
+/// Returns an error if `description` cannot be expressed in these tables. The caller is at fault.
 pub fn write_with(
     description: &Description,
     extensions: Extensions,

@@ -1,4 +1,4 @@
-//! Cells, `reg` and the way of an address up to the CPU (Devicetree Specification §2.3).
+//! Cells, `reg`, and translation of addresses up to the CPU (Devicetree Specification §2.3).
 
 use super::tree::NodeRef;
 use crate::finding::Rule;
@@ -9,17 +9,18 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// An address or a size may have so many cells: 64 bits, and PCI's and others' prefix beyond them.
+/// Maximum number of cells of an address or a size: 64 bits, and a prefix of up to two cells such
+/// as PCI's.
 const MAX_CELLS: u32 = 4;
 const CELL_BYTES: usize = 4;
 
-/// The cells of a property as numbers; `None` if its length is no multiple of four.
+/// Returns the cells of a property as numbers; `None` if its length is not a multiple of four.
 pub(super) fn cells(value: &[u8]) -> Option<Vec<u32>> {
     let (cells, rest) = value.as_chunks::<CELL_BYTES>();
     rest.is_empty().then(|| cells.iter().map(|cell| u32::from_be_bytes(*cell)).collect())
 }
 
-/// Cells of an address and of a size on a bus.
+/// Numbers of cells of an address and of a size on a bus.
 #[derive(Clone, Copy)]
 struct Shape {
     address: usize,
@@ -27,7 +28,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// For children of `bus`.
+    /// Returns the shape for children of `bus`.
     fn of(bus: NodeRef<'_, '_>) -> Result<Self, String> {
         let check = |property, stated| match stated {
             0..=MAX_CELLS => Ok(stated as usize),
@@ -60,15 +61,15 @@ fn entries<const N: usize>(
     }))
 }
 
-/// The `reg` entries of `node` as its bus has them: (address, size). Empty without `reg`; the error
-/// is a sentence.
+/// Returns the `reg` entries of `node` as (address, size) on its bus; empty without `reg`. The
+/// error is a sentence.
 pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, String> {
     let Some(value) = node.property("reg") else { return Ok(Vec::new()) };
     let shape = Shape::of(node.parent().unwrap_or(node))?;
     match entries(value, [shape.address, shape.size]) {
         Some(entries) => Ok(entries.map(|[address, size]| (address, size)).collect()),
         None => Err(format!(
-            "{} bytes are no whole number of ({},{})-cell entries",
+            "{} bytes are not a whole number of ({},{})-cell entries",
             value.len(),
             shape.address,
             shape.size
@@ -76,11 +77,11 @@ pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, St
     }
 }
 
-/// An address that `node`'s bus has, as the CPU has it; the error is a sentence.
+/// Translates an address on the bus of `node` to a CPU address; the error is a sentence.
 pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String> {
     let mut address = address;
     for bus in node.upwards().skip(1) {
-        // The root's children are the CPU's own address space.
+        // Addresses of the root's children are CPU addresses.
         let Some(above) = bus.parent() else { break };
         let Some(ranges) = bus.property("ranges") else {
             return Err(format!("{} has no `ranges` for address {address:#x}", bus.path()));
@@ -108,7 +109,7 @@ pub(super) fn range_entries<'a>(
     if child.address == cells { entries(ranges, fields) } else { None }
 }
 
-/// Looks `address` up in the `ranges` of `bus`; the first entry that holds it counts.
+/// Translates `address` by the `ranges` of `bus`; the first entry that contains it is used.
 fn search(
     bus: NodeRef<'_, '_>,
     entries: impl Iterator<Item = [u128; 3]>,
@@ -122,10 +123,10 @@ fn search(
             return Ok(above);
         }
     }
-    Err(format!("`ranges` of {} does not hold address {address:#x}", bus.path()))
+    Err(format!("`ranges` of {} does not contain address {address:#x}", bus.path()))
 }
 
-/// One `reg` entry as a CPU physical region; the error is a sentence.
+/// Returns one `reg` entry as a CPU physical region; the error is a sentence.
 fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region, String> {
     let base = to_cpu(node, address)?;
     u64::try_from(size)
@@ -134,8 +135,8 @@ fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region
         .ok_or_else(|| format!("{size:#x} bytes at {base:#x} reach past the address space"))
 }
 
-/// The `reg` entries of `node` as CPU physical regions. Those that cannot be had are reported and
-/// `None`.
+/// Returns the `reg` entries of `node` as CPU physical regions. Entries that cannot be translated
+/// are reported and `None`.
 pub(super) fn regions(
     node: NodeRef<'_, '_>,
     findings: &mut FindingList,
@@ -159,7 +160,8 @@ pub(super) fn regions(
         .collect()
 }
 
-/// The same for a node that is not ours to judge: what cannot be had is left out.
+/// Returns the CPU physical regions of `node` without reporting anything; entries that cannot be
+/// translated are left out.
 pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
     let entries = bus_regions(node).unwrap_or_default();
     entries
@@ -169,12 +171,12 @@ pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
         .collect()
 }
 
-/// A property that holds one address of `node`'s bus (`mbi-alias`), as the CPU has it; the error is
-/// a sentence.
+/// Returns the CPU address in a property that contains one address on the bus of `node`
+/// (`mbi-alias`); the error is a sentence.
 pub(super) fn bus_address(node: NodeRef<'_, '_>, value: &[u8]) -> Result<u64, String> {
     let shape = Shape::of(node.parent().unwrap_or(node))?;
     let mut addresses = entries(value, [shape.address]).ok_or_else(|| {
-        format!("{} bytes are no address of {} cells", value.len(), shape.address)
+        format!("{} bytes are not an address of {} cells", value.len(), shape.address)
     })?;
     let [address] = addresses.next().ok_or_else(|| String::from("the address is missing"))?;
     to_cpu(node, address)

@@ -1,20 +1,20 @@
-//! The blob's skeleton (Devicetree Specification §5), checked before anything walks it.
+//! Validation of the blob's skeleton (Devicetree Specification §5), which precedes every walk.
 //!
-//! `dtoolkit` checks blobs too, but refuses node and property names beyond the specification's 31
-//! characters. More than half of Linux's own arm64 devicetrees have such names
-//! (`snps,dis-tx-ipgap-linecheck-quirk`). What it walks unchecked must hold all it relies on; this
-//! is the place that makes sure. Beyond that, depth, names and paths are bounded here. Children are
-//! found by skipping over siblings' subtrees, and facts carry paths. So both time and memory stay
-//! in proportion to the blob.
+//! `dtoolkit` also checks blobs, but refuses node and property names longer than the
+//! specification's 31 characters. More than half of Linux's own arm64 devicetrees have such names
+//! (`snps,dis-tx-ipgap-linecheck-quirk`). We therefore use its unchecked walk, and this module
+//! ensures everything that the walk relies on. It also bounds depth, names and paths: children are
+//! found by skipping over the subtrees of siblings, and facts carry paths, so these bounds keep
+//! both time and memory proportional to the blob.
 
 use super::error::{DtbError, DtbErrorKind};
 use dtoolkit::fdt::Fdt;
 
-/// Highest depth of nested nodes, the root included; Linux's limit as well.
+/// Maximum depth of nested nodes, including the root. Linux has the same limit.
 pub const MAX_DEPTH: usize = 64;
-/// Highest length of a node's full path, in bytes.
+/// Maximum length of a node's full path, in bytes.
 pub const MAX_PATH: usize = 1024;
-/// Highest length of a name, in bytes.
+/// Maximum length of a name, in bytes.
 pub(super) const MAX_NAME: usize = 255;
 
 const HEADER_BYTES: usize = 40;
@@ -27,7 +27,8 @@ const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// The devicetree in `input`, safe to walk. Bytes after it are ignored.
+/// Returns the devicetree in `input` after validation, so that it is safe to walk. Bytes after it
+/// are ignored.
 pub(super) fn open(input: &[u8]) -> Result<Fdt<'_>, DtbError> {
     let header = Header::read(input)?;
     let blob = input.get(..header.total).ok_or(DtbErrorKind::NoHeader.at(0))?;
@@ -42,7 +43,7 @@ pub(super) fn open(input: &[u8]) -> Result<Fdt<'_>, DtbError> {
     Ok(Fdt::new_unchecked(blob))
 }
 
-/// The header's fields, as far as they matter: byte ranges as (start, end).
+/// The required fields of the header, with byte ranges as (start, end).
 struct Header {
     total: usize,
     structure: (usize, usize),
@@ -81,21 +82,21 @@ impl Header {
     }
 }
 
-/// A walk over the structure block, token by token, once.
+/// A single walk over the structure block, token by token.
 struct Skeleton<'a> {
     blob: &'a [u8],
     strings: (usize, usize),
     /// End of the structure block.
     end: usize,
     depth: usize,
-    /// Length of each open node's path, the root's first.
+    /// Length of each open node's path, starting with the root's.
     path: [usize; MAX_DEPTH],
 }
 
 impl<'a> Skeleton<'a> {
     fn check(&mut self, start: usize) -> Result<(), DtbError> {
         let mut offset = start;
-        // Properties come before subnodes, and both only inside of a node.
+        // Properties must precede subnodes, and both must be inside a node.
         let mut properties_may_follow = false;
         loop {
             let token = self.token(offset)?;
@@ -131,7 +132,7 @@ impl<'a> Skeleton<'a> {
         }
     }
 
-    /// Checks a node's name at `offset`; returns where the next token is.
+    /// Checks a node's name at `offset`; returns the offset of the next token.
     fn open_node(&mut self, offset: usize) -> Result<usize, DtbError> {
         let name = self.name(offset, self.end)?;
         if (self.depth == 0) != name.is_empty() || name.contains('/') {
@@ -148,7 +149,7 @@ impl<'a> Skeleton<'a> {
         Ok((offset + name.len() + 1).next_multiple_of(TOKEN_BYTES))
     }
 
-    /// Checks the property whose token is at `offset`; returns where the next token is.
+    /// Checks the property whose token is at `offset`; returns the offset of the next token.
     fn property(&self, offset: usize) -> Result<usize, DtbError> {
         let ends = DtbErrorKind::Ends.at(offset);
         let length = cell(self.blob, offset + 4).ok_or(ends)?;
@@ -162,7 +163,7 @@ impl<'a> Skeleton<'a> {
         Ok(end.next_multiple_of(TOKEN_BYTES))
     }
 
-    /// The name at `offset`, which ends before `limit`.
+    /// Returns the name at `offset`, which must end before `limit`.
     fn name(&self, offset: usize, limit: usize) -> Result<&'a str, DtbError> {
         let error = DtbErrorKind::Name.at(offset);
         let bytes = self.blob.get(offset..limit).ok_or(error)?;
@@ -184,7 +185,7 @@ fn cell(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes))
 }
 
-/// A 32-bit offset as an index.
+/// Converts a 32-bit offset to an index.
 fn index(offset: u32) -> usize {
     offset as usize
 }

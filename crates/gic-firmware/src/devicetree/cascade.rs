@@ -1,8 +1,8 @@
-//! The GICs of a tree: the root, and those beside it (binding `arm,gic.yaml`).
+//! The root GIC and the secondary GICs of a tree (binding `arm,gic.yaml`).
 //!
-//! A GIC whose interrupt leads to another GIC is cascaded to it, directly or through controllers
-//! between them. The root's way leads nowhere, or back to itself: trees give all nodes one
-//! `interrupt-parent`, the root GIC among them.
+//! A GIC whose interrupt leads to another GIC is cascaded to it, either directly or through other
+//! controllers. The interrupt of the root leads to no other GIC, or back to the root itself,
+//! because trees often give all nodes one `interrupt-parent`, including the root GIC.
 
 use super::address::cells;
 use super::gic;
@@ -16,14 +16,15 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Controllers between two GICs. No real machine has more than a few.
+/// Maximum number of controllers between two GICs. Real machines have only a few.
 const MAX_STEPS: usize = 16;
 
 /// The nodes of a tree's GICs.
 pub(super) struct GicNodes<'t, 'a> {
-    /// The first usable one that is not cascaded; else the first usable one, else the first.
+    /// First usable GIC that is not cascaded; otherwise the first usable one, otherwise the first
+    /// one.
     pub(super) root: Option<NodeRef<'t, 'a>>,
-    /// All others.
+    /// All other GICs.
     secondary: Vec<NodeRef<'t, 'a>>,
 }
 
@@ -35,7 +36,7 @@ impl<'t, 'a> GicNodes<'t, 'a> {
         if let (None, Some(first)) = (cascaded, usable().next())
             && let Some(above) = gic_above(tree, *first).filter(|above| above.status().is_enabled())
         {
-            let message = format!("it is cascaded to {}, and no GIC is the root", above.path());
+            let message = format!("it is cascaded to {}, so that no GIC is the root", above.path());
             findings.add(Rule::CascadedGic, first.origin(PARENT), message);
         }
         let root = cascaded.or_else(|| usable().next()).or(all.first()).copied();
@@ -44,7 +45,7 @@ impl<'t, 'a> GicNodes<'t, 'a> {
         Self { root, secondary: all.into_iter().filter(is_other).collect() }
     }
 
-    /// The secondary GIC that `node` is, or is a part of.
+    /// Returns the secondary GIC that contains `node`, or is `node`.
     pub(super) fn secondary_of(&self, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
         let gic = node.upwards().find(|above| gic::version(*above).is_some())?;
         self.root.is_none_or(|root| root.index() != gic.index()).then_some(gic)
@@ -71,7 +72,7 @@ impl<'t, 'a> GicNodes<'t, 'a> {
     }
 }
 
-/// The first GIC on the way that the interrupts of `node` take, other than itself.
+/// Returns the first other GIC on the path of the interrupts of `node`.
 fn gic_above<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
     let above = |at: &NodeRef<'t, 'a>| interrupt_parent(tree, *at);
     let way = core::iter::successors(above(&node), above).take(MAX_STEPS);
@@ -86,14 +87,14 @@ fn interrupt_parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option
     }
 }
 
-/// Reason for which nothing takes the interrupts of a secondary GIC.
+/// Reason why no controller receives the interrupts of a secondary GIC.
 struct Fault {
     rule: Rule,
     property: &'static str,
     message: String,
 }
 
-/// The parent interrupt of a secondary GIC.
+/// Returns the parent interrupt of a secondary GIC.
 fn output<'t, 'a>(
     tree: &'t Tree<'a>,
     node: NodeRef<'t, 'a>,
@@ -103,12 +104,12 @@ fn output<'t, 'a>(
     let fault = |property, message| Fault { rule: Rule::CascadedGic, property, message };
     let parent = match interrupt_parent(tree, node) {
         None if node.has(reference) => {
-            return Err(fault(reference, String::from("it leads to no node")));
+            return Err(fault(reference, String::from("it does not resolve to a node")));
         }
         parent => parent.filter(|parent| parent.index() != node.index()),
     };
     let Some(parent) = parent else {
-        let message = String::from("another one is the root, and this one is cascaded to none");
+        let message = String::from("it is neither the root nor cascaded to another controller");
         return Err(Fault { rule: Rule::SeveralGics, property: "compatible", message });
     };
     let path = parent.path();

@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
 
-/// Aff3 and Aff2–0, where `MPIDR_EL1` has them.
+/// Aff3 and Aff2–0, at their positions in `MPIDR_EL1`.
 const AFFINITY_BITS: u128 = 0xff_00ff_ffff;
 
 pub(super) fn read(tree: &Tree<'_>, findings: &mut FindingList) -> Vec<CpuNode> {
@@ -22,7 +22,7 @@ pub(super) fn read(tree: &Tree<'_>, findings: &mut FindingList) -> Vec<CpuNode> 
         let Some(affinity) = affinity(node, findings) else { continue };
         if let Some(earlier) = known.insert(affinity, node.index()) {
             known.insert(affinity, earlier);
-            let message = format!("an earlier CPU has affinity {affinity}, too");
+            let message = format!("an earlier CPU also has affinity {affinity}");
             findings.add(Rule::DuplicateAffinity, node.origin("reg"), message);
             continue;
         }
@@ -47,12 +47,12 @@ fn affinity(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Affinit
             Some(&(mpidr, _)) if mpidr & !AFFINITY_BITS == 0 => {
                 return u64::try_from(mpidr).ok().map(Affinity::from_mpidr);
             }
-            Some((mpidr, _)) => format!("{mpidr:#x} is no affinity of MPIDR_EL1"),
+            Some((mpidr, _)) => format!("{mpidr:#x} is not an affinity of MPIDR_EL1"),
             None => {
                 findings.add(
                     Rule::MissingProperty,
                     node.origin("reg"),
-                    "the CPU's affinity is not given",
+                    "the CPU's affinity is not stated",
                 );
                 return None;
             }
@@ -63,7 +63,7 @@ fn affinity(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Affinit
     None
 }
 
-/// RAM, as far as the tree states it: boot loaders fill in what boards leave empty.
+/// Returns the RAM that the tree describes. Boards may leave it to the boot loader to fill in.
 pub(super) fn memory(tree: &Tree<'_>) -> Vec<Fact<Region>> {
     tree.nodes()
         .filter(|node| node.text("device_type") == Some("memory") && node.status().is_enabled())

@@ -1,11 +1,10 @@
-//! Reasons for which a blob cannot be read at all.
+//! Reasons why a blob cannot be read.
 
-/// The blob is no devicetree that can be walked. The producer of the blob is at fault, or its
-/// transport.
+/// A blob that is not a valid devicetree. The producer of the blob or its transport is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("byte {offset:#x}: {kind}")]
 pub struct DtbError {
-    /// Bytes from the blob's start.
+    /// Offset in bytes from the start of the blob.
     pub offset: usize,
     /// Defect at that offset.
     pub kind: DtbErrorKind,
@@ -15,35 +14,36 @@ pub struct DtbError {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DtbErrorKind {
-    /// Not even a header.
+    /// The input is shorter than a header.
     #[error("the input is too short for a devicetree header")]
     NoHeader,
-    /// Something else than a devicetree.
+    /// The input is something other than a devicetree.
     #[error("the input does not start with a devicetree's magic number")]
     NoMagic,
-    /// A format version that is not compatible with 17.
+    /// The format version is not compatible with 17.
     #[error("devicetree format {0} is not supported")]
     Version(u32),
-    /// The header promises more bytes than there are.
-    #[error("the header states {0} bytes, more than there are")]
+    /// The header states more bytes than the input has.
+    #[error("the header states {0} bytes, more than the input has")]
     Truncated(u32),
-    /// The structure or strings block lies outside of the blob, or is misaligned.
+    /// The structure or strings block is misaligned or lies outside the blob.
     #[error("the {0} block does not lie within the input")]
     Block(&'static str),
-    /// The structure block holds no token here, or one that may not stand here.
-    #[error("{0:#x} is no token that may stand here")]
+    /// The structure block contains something other than a token, or a token that is not allowed
+    /// here.
+    #[error("{0:#x} is not a token that is allowed here")]
     Token(u32),
     /// The structure block ends too early.
     #[error("the structure block ends too early")]
     Ends,
-    /// A node or property name is not terminated, not UTF-8, longer than 255 bytes, or a node name
-    /// is empty or holds a slash.
-    #[error("this is no name")]
+    /// A node or property name is not terminated, not UTF-8 or longer than 255 bytes, or a node
+    /// name is empty or contains a slash.
+    #[error("a name is malformed")]
     Name,
     /// A property reaches past the structure block.
     #[error("a property of {0} bytes reaches past its block")]
     Property(u32),
-    /// More than [`MAX_DEPTH`](super::MAX_DEPTH) nodes within each other.
+    /// More than [`MAX_DEPTH`](super::MAX_DEPTH) levels of nodes are nested.
     #[error("nodes are nested too deeply")]
     Depth,
     /// A node's full path is longer than [`MAX_PATH`](super::MAX_PATH) bytes.
@@ -52,7 +52,7 @@ pub enum DtbErrorKind {
 }
 
 impl DtbErrorKind {
-    /// This, met at `offset`.
+    /// Returns the error for this defect at `offset`.
     pub(super) const fn at(self, offset: usize) -> DtbError {
         DtbError { offset, kind: self }
     }

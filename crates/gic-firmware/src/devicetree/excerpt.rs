@@ -1,4 +1,4 @@
-//! A node as source text, for messages that point at its properties.
+//! Source text of nodes, for messages that point at their properties.
 
 use super::address::cells;
 use super::blob;
@@ -12,33 +12,34 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use dtoolkit::Property as _;
 
-/// Values of more cells or bytes are cut off.
+/// Maximum number of cells or bytes that are shown of a value.
 const MAX_SHOWN: usize = 24;
-/// Maps are spelled one entry at a time, each of so many cells.
+/// Properties that are printed entry by entry, with the number of cells per entry.
 const MAPS: &[(&str, usize)] = &[("msi-map", 4), ("iommu-map", 4), ("mbi-ranges", 2)];
 
 /// A node as devicetree source, without its children.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Excerpt {
-    /// The source, of several lines.
+    /// Source text of several lines.
     pub text: String,
     name: Range<usize>,
     properties: Vec<(String, Range<usize>)>,
 }
 
 impl Excerpt {
-    /// Bytes of [`text`](Self::text) that hold this property; the node's name without it.
+    /// Returns the byte range of this property in [`text`](Self::text). Returns the range of the
+    /// node's name if the node lacks the property.
     pub fn place(&self, property: &str) -> Range<usize> {
         let stated = self.properties.iter().find(|(name, _)| name == property);
         stated.map_or_else(|| self.name.clone(), |(_, place)| place.clone())
     }
 }
 
-/// Spells the nodes of these paths, as far as they are there.
+/// Returns the source text of the nodes at `paths`; paths without a node are skipped.
 ///
 /// # Errors
 ///
-/// There is no tree to read.
+/// Returns an error if `input` is not a valid devicetree.
 pub fn excerpts(
     input: &[u8],
     paths: &BTreeSet<&str>,
@@ -69,7 +70,7 @@ fn excerpt_of(node: NodeRef<'_, '_>) -> Excerpt {
     Excerpt { text, name: 0..name.len(), properties }
 }
 
-/// A value as strings, as cells, or as bytes, whichever fits.
+/// Returns a value as strings, cells or bytes, whichever is the first to fit.
 fn spelled(name: &str, value: &[u8]) -> String {
     if let Some(strings) = strings(value) {
         return strings.join(", ");
@@ -87,7 +88,7 @@ fn spelled(name: &str, value: &[u8]) -> String {
     format!("{}{}", entries.join(", "), more(cells.len()))
 }
 
-/// The strings that `value` holds, if it holds nothing else.
+/// Returns the strings in `value`, if it consists of printable strings only.
 fn strings(value: &[u8]) -> Option<Vec<String>> {
     let text = core::str::from_utf8(value.strip_suffix(&[0])?).ok()?;
     let is_shown = |part: &str| {

@@ -1,4 +1,4 @@
-//! A GIC (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
+//! Reader of a GIC node (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
 
 use super::address::{cells, regions};
 use super::tree::NodeRef;
@@ -30,10 +30,10 @@ const V2: &[&str] = &[
     "qcom,msm-qgic2",
 ];
 
-/// A stride is a multiple of the frame size.
+/// Size of a frame; a stride must be a multiple of it.
 const FRAME_BYTES: u64 = 0x1_0000;
 
-/// The version that a GIC node names; `None` for other nodes.
+/// Returns the version that a GIC node states; `None` for other nodes.
 pub(super) fn version(node: NodeRef<'_, '_>) -> Option<GicVersion> {
     if node.is_compatible(V3) {
         Some(GicVersion::V3)
@@ -59,7 +59,7 @@ pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<
             findings.add(
                 Rule::MissingProperty,
                 node.origin("reg"),
-                "the distributor's registers are not given",
+                "the distributor's registers are not stated",
             );
         }
         return None;
@@ -101,7 +101,7 @@ fn redistributor_regions(
     let count = usize::try_from(stated).unwrap_or(usize::MAX);
     if count == 0 || count > available {
         let message =
-            format!("{stated} redistributor regions among the {available} after the distributor");
+            format!("{stated} redistributor regions, but {available} follow the distributor");
         findings.add(Rule::RedistributorRegions, node.origin(COUNT), message);
     }
     count.min(available)
@@ -111,7 +111,7 @@ fn stride(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<u64>
     const STRIDE: &str = "redistributor-stride";
     let value = node.property(STRIDE)?;
     let Some(&[high, low]) = cells(value).as_deref() else {
-        let message = format!("{} bytes are no 64-bit number", value.len());
+        let message = format!("{} bytes are not a 64-bit number", value.len());
         findings.add(Rule::MalformedProperty, node.origin(STRIDE), message);
         return None;
     };

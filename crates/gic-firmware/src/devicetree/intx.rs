@@ -36,7 +36,7 @@ fn routing(
     let route = |entry: wired::MapEntry<'_, '_, '_>| {
         let [address, middle, low, pin] = *entry.child.first_chunk()?;
         let interrupt = is_gic(entry.parent).then(|| interrupt(entry.specifier)).flatten();
-        // A function's address is zero in its lower cells.
+        // The lower cells of a function's address are zero.
         let is_reached = middle & mask[1] == 0 && low & mask[2] == 0;
         is_reached.then(|| Fact::new(IntxRoute { address, pin, interrupt }, host.origin(MAP)))
     };

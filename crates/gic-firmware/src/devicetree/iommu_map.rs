@@ -12,11 +12,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use msi_types::RequesterId;
 
-/// Marks an IOMMU.
+/// Property that marks an IOMMU.
 pub(super) const CELLS: &str = "#iommu-cells";
 pub(super) const MAP: &str = "iommu-map";
 pub(super) const MASK: &str = "iommu-map-mask";
-/// Names the IOMMUs of one device.
+/// Property that refers to the IOMMUs of one device.
 pub(super) const REFERENCES: &str = "iommus";
 
 /// The IOMMUs of a tree, and the node of each.
@@ -29,7 +29,7 @@ pub(super) struct IommuList {
 impl IommuList {
     pub(super) fn read(tree: &Tree<'_>) -> Self {
         let mut iommus = Self::default();
-        // Hosts are known to carry the mark by mistake.
+        // Some trees mark hosts as IOMMUs by mistake.
         for node in tree.nodes().filter(|node| node.has(CELLS) && !node.has(MAP)) {
             iommus.by_node.insert(node.index(), IommuIndex::new(iommus.list.len()));
             iommus.list.push(Iommu {
@@ -42,7 +42,7 @@ impl IommuList {
         iommus
     }
 
-    /// The way of the devices behind `node`, a host or another bus.
+    /// Returns the translation for the devices behind `node`, a host or another bus.
     pub(super) fn routing(
         &self,
         tree: &Tree<'_>,
@@ -67,8 +67,8 @@ impl IommuList {
         IommuRouting { mask: mask(node, findings), map }
     }
 
-    /// The IOMMUs that the device `node` passes. The list ends where a reference is broken: its
-    /// number of cells is not known.
+    /// Returns the IOMMUs that the device `node` passes. The list ends at a broken reference,
+    /// because its number of cells is unknown.
     pub(super) fn passed_by(
         &self,
         tree: &Tree<'_>,
@@ -107,7 +107,7 @@ impl IommuList {
         };
         let index = self.by_node.get(&node.index()).copied();
         if index.is_none() {
-            let message = format!("{} is no IOMMU", node.path());
+            let message = format!("{} is not an IOMMU", node.path());
             findings.add(Rule::NotAnIommu, from, message);
         }
         index
@@ -118,7 +118,7 @@ fn mask(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<u32>> 
     let value = node.property(MASK)?;
     let mask = node.number(MASK);
     if mask.is_none() {
-        let message = format!("{} bytes are no mask of one cell", value.len());
+        let message = format!("{} bytes are not a mask of one cell", value.len());
         findings.add(Rule::MalformedProperty, node.origin(MASK), message);
     }
     Some(Fact::new(mask?, node.origin(MASK)))

@@ -1,10 +1,10 @@
 //! Entries of `msi-map` and `iommu-map`.
 //!
-//! An entry holds the first ID, a phandle, the cells of the first ID's specifier and the number of
-//! IDs. The target states how many cells a specifier has, as for every reference (bindings
-//! `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way since commit ccb2fd725d41
-//! ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell regardless of what the
-//! target stated; newer ones still accept such a map where they [recognize](is_one_cell_map) it.
+//! An entry consists of the first ID, a phandle, the cells of the first ID's specifier, and the
+//! number of IDs. The target states how many cells a specifier has, as for every reference
+//! (bindings `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way since commit
+//! ccb2fd725d41 ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell regardless
+//! of the target; newer ones still accept such a map if they [recognize](is_one_cell_map) it.
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
@@ -31,12 +31,12 @@ pub(super) struct Entry {
     /// First cell of the specifier; `None` if the target's specifiers have no cells.
     pub(super) output: Option<u32>,
     pub(super) length: u32,
-    /// True if each ID has a specifier. The second cell of a specifier need not count IDs, so an
-    /// entry with several cells must hold one ID only.
+    /// `true` if each ID has a specifier. The second cell of a specifier need not count IDs, so an
+    /// entry with several cells must contain only one ID.
     pub(super) is_translated: bool,
 }
 
-/// Highest number of cells that Linux accepts in a specifier (`MAX_PHANDLE_ARGS`).
+/// Maximum number of cells that Linux accepts in a specifier (`MAX_PHANDLE_ARGS`).
 pub(super) const MAX_CELLS: usize = 16;
 /// Number of cells if the target does not state one; Linux uses the same default for maps.
 const DEFAULT_CELLS: u32 = 1;
@@ -104,8 +104,8 @@ fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
     Some((Entry { first, phandle, output, length, is_translated }, after))
 }
 
-/// Returns true if a map, whose first target asks for two cells, consists of one-cell entries that
-/// share the target and hold one ID each. Linux recognizes the maps of old trees by the same
+/// Returns `true` if a map whose first target asks for two cells consists of one-cell entries that
+/// share the target and contain one ID each. Linux recognizes the maps of old trees by the same
 /// criteria (`of_check_bad_map`).
 fn is_one_cell_map(words: &[u32]) -> bool {
     let (entries, rest) = words.as_chunks::<4>();

@@ -1,4 +1,4 @@
-//! MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
+//! Readers of MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
 use super::address::{bus_address, cells, regions};
 use super::cascade::GicNodes;
@@ -17,17 +17,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// Marks a GICv3 node whose redistributors take messages without an ITS (`docs/bindings`).
+/// Property of a GICv3 node whose redistributors accept messages without an ITS (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "direct-lpi";
 /// Property that states the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
-/// An alias of the distributor is one frame.
+/// Size of an alias of the distributor, which is one frame.
 pub(super) const ALIAS_BYTES: u64 = 0x1_0000;
-/// More cells than any binding has.
+/// Plausible maximum; no binding has more cells.
 const MAX_MSI_CELLS: u32 = 8;
 
-/// The controllers of a tree, and which node each one is.
+/// The controllers of a tree, and the node of each.
 #[derive(Default)]
 pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,
@@ -55,7 +55,8 @@ impl ControllerList {
         controllers
     }
 
-    /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
+    /// Disables Direct LPI if an ITS is enabled: `GICR_SETLPIR` is IMPLEMENTATION DEFINED in a
+    /// system with an ITS (IHI 0069 §12.11).
     fn refuse_direct_lpi_beside_an_its(&mut self, findings: &mut FindingList) {
         let usable = |controller: &Controller, kind| {
             controller.kind == kind && controller.status.is_enabled()
@@ -68,7 +69,7 @@ impl ControllerList {
             findings.add(
                 Rule::DirectLpiWithIts,
                 origin.clone(),
-                "an enabled ITS is described, too",
+                "an enabled ITS is also described",
             );
             direct.status = Fact::new(Status::Disabled, origin);
         }
@@ -83,7 +84,7 @@ impl ControllerList {
     }
 }
 
-/// The kind of controller that `node` is, if it is one.
+/// Returns the kind of controller that `node` describes, if any.
 fn kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerKind> {
     if node.is_compatible(&["arm,gic-v3-its"]) {
         return Some(ControllerKind::Its);
@@ -95,7 +96,7 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerK
         return match (node.has(DIRECT_LPI), node.has("mbi-ranges")) {
             (true, true) => {
                 let message =
-                    format!("both `{DIRECT_LPI}` and `mbi-ranges` are given; neither is described");
+                    format!("`{DIRECT_LPI}` and `mbi-ranges` are both stated; both are ignored");
                 findings.add(Rule::DirectLpiWithMbi, node.origin(DIRECT_LPI), message);
                 None
             }
@@ -128,7 +129,7 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut FindingList)
     let status = status(node, findings);
     let msi_cells = msi_cells(node, findings);
     if kind == ControllerKind::DirectLpi && (!node.has(MSI_CELLS) || msi_cells.value != 0) {
-        let message = "0 is expected: nothing tells devices apart, so a reference carries nothing";
+        let message = "0 is expected, because DeviceIDs do not exist here";
         findings.add(Rule::MalformedProperty, node.origin(MSI_CELLS), message);
     }
     Controller {
@@ -144,7 +145,7 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut FindingList)
     }
 }
 
-/// Drivers take a controller only if it is marked as one; unmarked, it is as good as disabled.
+/// Returns the status. Drivers ignore a controller without the mark, so it counts as disabled.
 fn status(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fact<Status> {
     const MARK: &str = "msi-controller";
     let status = node.status();
@@ -163,7 +164,7 @@ pub(super) fn msi_cells(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fa
     let stated = node.number(MSI_CELLS).unwrap_or(if node.has(MSI_CELLS) { u32::MAX } else { 0 });
     let origin = node.origin(MSI_CELLS);
     if stated > MAX_MSI_CELLS {
-        findings.add(Rule::MalformedProperty, origin.clone(), "this is no number of cells");
+        findings.add(Rule::MalformedProperty, origin.clone(), "this is not a number of cells");
         return Fact::new(0, origin);
     }
     Fact::new(stated, origin)
@@ -175,7 +176,7 @@ fn required_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Opti
         findings.add(
             Rule::MissingProperty,
             node.origin("reg"),
-            "the controller's registers are not given",
+            "the controller's registers are not stated",
         );
     }
     let first = registers.into_iter().next()??;
@@ -190,11 +191,11 @@ fn required_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Opti
     Some(first)
 }
 
-/// Returns the registers of the MBI doorbells: the alias if there is one, else the distributor.
+/// Returns the registers of the MBI doorbells: the alias if one is stated, or else the distributor.
 fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     const ALIAS: &str = "mbi-alias";
     let Some(value) = node.property(ALIAS) else {
-        // A distributor that cannot be had was reported where the GIC was read.
+        // A distributor without an address was reported when the GIC was read.
         return super::address::regions_if_any(node).into_iter().next();
     };
     match bus_address(node, value) {
@@ -214,7 +215,8 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<Int
     let Some(cells) =
         cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(2))
     else {
-        let message = format!("{} bytes are no whole number of (INTID, count) pairs", value.len());
+        let message =
+            format!("{} bytes are not a whole number of (INTID, count) pairs", value.len());
         findings.add(Rule::MalformedProperty, node.origin(RANGES), message);
         return Vec::new();
     };
@@ -232,14 +234,14 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<Int
         .collect()
 }
 
-/// A v2m frame's range, if both halves of the override are given and not zero; else its `MSI_TYPER`
-/// counts.
+/// Returns a v2m frame's range, if both parts of the override are stated and not zero. Otherwise,
+/// `MSI_TYPER` of the frame is used.
 fn v2m_range(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<IntIdSpan>> {
     const BASE: &str = "arm,msi-base-spi";
     const COUNT: &str = "arm,msi-num-spis";
     for (there, missing) in [(BASE, COUNT), (COUNT, BASE)] {
         if node.has(there) && !node.has(missing) {
-            let message = format!("without `{missing}` it does not count");
+            let message = format!("ignored without `{missing}`");
             findings.add(Rule::FrameRange, node.origin(there), message);
         }
     }
@@ -253,7 +255,7 @@ fn v2m_range(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<I
     Some(Fact::new(span?, node.origin(BASE)))
 }
 
-/// The window as the CPU has it: drivers take its two cells untranslated.
+/// Returns the window, whose address drivers use without translation.
 fn pre_its(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     let value = node.property(PRE_ITS)?;
     let window = match cells(value).as_deref() {

@@ -1,4 +1,4 @@
-//! Nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
+//! Readers of nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
 //! `interrupt-controller/msi.txt`).
 
 use super::address::{cells, regions_if_any};
@@ -21,7 +21,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
-/// Hosts whose first register region is ECAM (Linux's `pci-host-generic` takes the same).
+/// Hosts whose first register region is ECAM (as in Linux's `pci-host-generic`).
 pub(super) const ECAM_HOSTS: &[&str] = &[
     "marvell,armada8k-pcie-ecam",
     "pci-host-ecam-generic",
@@ -36,7 +36,7 @@ const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
 const PARENT: &str = "msi-parent";
 
-/// The nodes of the tree that signal by message, or may.
+/// All nodes of the tree that signal by message, or may do so.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) hosts: Vec<PciHost>,
@@ -58,7 +58,7 @@ impl Requesters {
                 by_node.insert(node.index(), requesters.hosts.len());
                 requesters.hosts.push(reader.host(node));
             } else if node.has(MAP) && node.parent().is_some_and(is_pci_bridge) {
-                // A host stands before all that is below it.
+                // A host precedes all nodes below it.
                 let host = node.upwards().find(|above| is_pci_host(*above));
                 let place = host.and_then(|host| by_node.get(&host.index()));
                 let host = place.and_then(|place| requesters.hosts.get_mut(*place));
@@ -73,7 +73,7 @@ impl Requesters {
     }
 }
 
-/// A PCI bridge that is not itself behind one.
+/// Returns `true` if `node` is a PCI bridge that is not behind another one.
 pub(super) fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
     is_pci_bridge(node) && !node.parent().is_some_and(is_pci_bridge)
 }
@@ -111,14 +111,14 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         }
     }
 
-    /// A bridge or function below a host. Bits 15 to 8 of the first cell of `reg` are its device
-    /// and function (IEEE 1275 PCI binding §2.2.1.1).
+    /// Reads a bridge or function below a host. Bits 15 to 8 of the first cell of `reg` are its
+    /// device and function numbers (IEEE 1275 PCI binding §2.2.1.1).
     fn bridge(&mut self, node: NodeRef<'t, 'a>) -> Option<PciBridge> {
         let mut path = Vec::new();
         for below in node.upwards().take_while(|below| !is_pci_host(*below)) {
             let cells = below.property("reg").and_then(cells).unwrap_or_default();
             let Some(address) = cells.first() else {
-                let message = "the function's device number is not given";
+                let message = "the function's device number is not stated";
                 self.findings.add(Rule::MissingProperty, below.origin("reg"), message);
                 return None;
             };
@@ -154,7 +154,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 .get(index)
                 .is_some_and(|controller| controller.kind.needs_device_id());
             if needs && parent.device_id().is_none() {
-                let message = format!("{} cells beside the ITS, not one", parent.specifier.len());
+                let message =
+                    format!("{} cells follow the ITS instead of one", parent.specifier.len());
                 self.findings.add(Rule::MissingDeviceId, parent.origin.clone(), message);
             }
         }
@@ -202,7 +203,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         if let Some(mask) = node.number(MASK) {
             return Some(Fact::new(mask, node.origin(MASK)));
         }
-        let message = format!("{} bytes are no mask of one cell", value.len());
+        let message = format!("{} bytes are not a mask of one cell", value.len());
         self.findings.add(Rule::MalformedProperty, node.origin(MASK), message);
         None
     }
@@ -246,7 +247,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     fn parents(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<Parent>> {
         let origin = node.origin(PARENT);
         let Some(cells) = cells(value).filter(|cells| !cells.is_empty()) else {
-            let message = format!("{} bytes are no list of references", value.len());
+            let message = format!("{} bytes are not a list of references", value.len());
             self.findings.add(Rule::MalformedProperty, origin, message);
             return Vec::new();
         };
@@ -265,7 +266,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             }
             parents
                 .push(Fact::new(Parent { target, specifier: specifier.to_vec() }, origin.clone()));
-            // Without a node to ask for its number of cells, what follows cannot be told apart.
+            // Without a node that states a number of cells, the next reference cannot be found.
             if self.tree.by_phandle(phandle).is_none() {
                 break;
             }
@@ -289,7 +290,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             return Target::Nowhere;
         };
         let Some(index) = self.controllers.of_node(node) else {
-            let message = format!("{} is no MSI controller", node.path());
+            let message = format!("{} is not an MSI controller", node.path());
             self.findings.add(Rule::NotAnMsiController, from.origin(property), message);
             return Target::Nowhere;
         };
@@ -302,8 +303,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     }
 }
 
-/// Returns the role of a node. A node with a map is a bus, as is one of a type whose devices are
-/// known to have requester IDs.
+/// Returns the role of a node. A node is a bus if it has a map, or if it is of a type whose devices
+/// are known to have requester IDs.
 ///
 /// A device with both `msi-parent` and `msi-map` signals through `msi-parent`. Since commit
 /// f1680d9081e1 ("irqchip/gic-v3-its: Add support for device tree msi-map and msi-mask"), Linux
@@ -317,8 +318,8 @@ fn role(node: NodeRef<'_, '_>) -> Role {
     }
 }
 
-/// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise
-/// the region named `config`, else the first.
+/// Returns a host's configuration space: ECAM for kinds of hosts that always have it, or else the
+/// region named `config`, or else the first region.
 fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigAccess>> {
     let regions: Vec<Fact<Region>> = regions_if_any(node);
     if node.is_compatible(ECAM_HOSTS) {

@@ -1,4 +1,4 @@
-//! The tree as an arena, with the parents, phandles and paths that a flat blob does not have.
+//! The tree as an arena, with the parents, phandles and paths that a flat blob does not provide.
 
 use crate::origin::{Fact, NodeId, Origin};
 use crate::status::Status;
@@ -11,7 +11,7 @@ use core::cell::{Cell, OnceCell};
 use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
 use dtoolkit::{FdtStringListIterator, Node as _, Property as _};
 
-/// All nodes, each after its parent and its parent's earlier children.
+/// All nodes, each after its parent and after the earlier children of its parent.
 pub(super) struct Tree<'a> {
     nodes: Vec<Node<'a>>,
     phandles: BTreeMap<u32, usize>,
@@ -21,23 +21,24 @@ pub(super) struct Tree<'a> {
     budget: Cell<u32>,
 }
 
-/// Many regions times many ranges must not add up to a standstill. Real trees need a few thousand
-/// steps.
+/// Initial budget, which prevents many regions times many ranges from causing a standstill. Real
+/// trees need a few thousand steps.
 const RANGE_STEPS: u32 = 1 << 22;
 
 struct Node<'a> {
     parent: Option<usize>,
     name: &'a str,
-    /// Sorted by name; of equal names the first counts.
+    /// Properties sorted by name; of equal names, the first one is used.
     properties: Vec<FdtProperty<'a>>,
-    /// Cell counts of its children's addresses and sizes, inherited if it does not say.
+    /// Numbers of cells of its children's addresses and sizes, inherited if the node does not state
+    /// them.
     child_cells: ChildCells,
-    /// The topmost node on the way here that disables it.
+    /// Topmost node on the path that disables this one.
     disabled_by: Option<usize>,
     path: OnceCell<Arc<str>>,
 }
 
-/// Numbers of cells as stated, not judged.
+/// Numbers of cells as stated, without validation.
 #[derive(Clone, Copy)]
 pub(super) struct ChildCells {
     pub(super) address: u32,
@@ -70,9 +71,9 @@ impl<'a> Tree<'a> {
         let mut properties: Vec<_> = node.properties().collect();
         properties.sort_by(|one, other| one.name().cmp(other.name()));
         let above = parent.and_then(|parent| self.nodes.get(parent));
-        // As Linux has it, the nearest ancestor that states a number counts; with none, one cell.
-        // (The specification knows no inheritance and two address cells, which no real tree relies
-        // on.)
+        // As in Linux, the nearest ancestor that states a number decides; the default is one cell.
+        // (The specification does not allow inheritance, and has a default of two address cells; no
+        // real tree relies on either.)
         let inherited = above.map_or(ChildCells { address: 1, size: 1 }, |above| above.child_cells);
         let disabled_above = above.and_then(|above| above.disabled_by);
         self.nodes.push(Node {
@@ -126,7 +127,7 @@ pub(super) struct NodeRef<'t, 'a> {
 }
 
 impl<'t, 'a> NodeRef<'t, 'a> {
-    /// Its place in the order of the input; tells nodes apart.
+    /// Returns its index in the order of the input, which identifies the node.
     pub(super) fn index(self) -> usize {
         self.index
     }
@@ -143,7 +144,7 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.parent().is_some_and(|parent| parent.parent().is_none())
     }
 
-    /// The node itself, its parent, and so on up to the root.
+    /// Returns the node itself, its parent, and so on up to the root.
     pub(super) fn upwards(self) -> impl Iterator<Item = Self> {
         core::iter::successors(Some(self), |node| node.parent())
     }
@@ -154,7 +155,7 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         properties.get(place).filter(|property| property.name() == name)?.value_as().ok()
     }
 
-    /// All properties, sorted by name.
+    /// Returns all properties, sorted by name.
     pub(super) fn properties(self) -> &'t [FdtProperty<'a>] {
         &self.node().properties
     }
@@ -163,17 +164,17 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.property(name).is_some()
     }
 
-    /// A property of exactly one cell.
+    /// Returns the value of a property that has exactly one cell.
     pub(super) fn number(self, name: &str) -> Option<u32> {
         self.property(name)?.try_into().ok().map(u32::from_be_bytes)
     }
 
-    /// The first string of a property.
+    /// Returns the first string of a property.
     pub(super) fn text(self, name: &str) -> Option<&'a str> {
         self.strings(name).next()
     }
 
-    /// The strings of a property; none without it.
+    /// Returns the strings of a property; none if it is absent.
     pub(super) fn strings(self, name: &str) -> impl Iterator<Item = &'a str> {
         strings(self.property(name).unwrap_or_default())
     }
@@ -186,7 +187,8 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.strings("compatible").any(|name| with.contains(&name))
     }
 
-    /// The node's own status and its ancestors': the topmost that disables it is the origin.
+    /// Returns the status, disabled if the node or an ancestor is. The origin is the topmost node
+    /// that disables it.
     pub(super) fn status(self) -> Fact<Status> {
         match self.node().disabled_by {
             Some(index) => {
@@ -200,7 +202,7 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.node().child_cells
     }
 
-    /// Takes one step from what the whole tree may spend on looking through `ranges`.
+    /// Takes one step from the tree's budget for searching `ranges`.
     pub(super) fn spend(self) -> Option<()> {
         self.tree.budget.set(self.tree.budget.get().checked_sub(1)?);
         Some(())
@@ -228,12 +230,12 @@ impl<'t, 'a> NodeRef<'t, 'a> {
     }
 
     fn node(self) -> &'t Node<'a> {
-        // Every reference is made from an index into this very arena, which never shrinks.
+        // Every reference was created from an index into this arena, which never shrinks.
         &self.tree.nodes[self.index]
     }
 }
 
-/// The strings of a string-list property; ends at the first that is not terminated or not UTF-8.
+/// Returns the strings of a string list, up to the first that is not terminated or not UTF-8.
 fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
     use dtoolkit::FromPropertyValue as _;
     FdtStringListIterator::from_property_value(value).into_iter().flatten()

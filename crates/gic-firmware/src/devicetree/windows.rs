@@ -1,4 +1,5 @@
-//! `ranges` of a PCI host bridge: its windows (IEEE 1275 PCI binding §2.1.4.1 and §2.2.1.1).
+//! Reader of the windows of a PCI host bridge, from `ranges` (IEEE 1275 PCI binding §2.1.4.1 and
+//! §2.2.1.1).
 
 use super::address::{range_entries, to_cpu};
 use super::tree::NodeRef;

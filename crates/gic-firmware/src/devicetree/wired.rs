@@ -1,8 +1,8 @@
-//! Users of the GIC's wired interrupts (Devicetree Specification §2.4).
+//! Readers of users of the GIC's wired interrupts (Devicetree Specification §2.4).
 //!
-//! An interrupt that passes a nexus is found at the nexus. Each entry of its `interrupt-map` that
-//! leads to the GIC counts as the nexus's own. So no specifier is looked up, and each property is
-//! read once.
+//! An interrupt that passes a nexus is attributed to the nexus: each entry of its `interrupt-map`
+//! that leads to the GIC counts as an interrupt of the nexus. Specifiers are therefore not looked
+//! up in maps, and each property is read only once.
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
@@ -21,12 +21,12 @@ pub(super) const INTERRUPTS: &str = "interrupts";
 pub(super) const EXTENDED: &str = "interrupts-extended";
 pub(super) const MAP: &str = "interrupt-map";
 
-/// Controllers whose `interrupt-map` has no cells for the parent's address, whatever the parent
-/// says: their drivers read it themselves (Linux's `of_irq_imap_abusers`).
+/// Controllers whose `interrupt-map` has no cells for the parent's address, regardless of the
+/// parent, because their drivers read it themselves (Linux's `of_irq_imap_abusers`).
 const WITHOUT_ADDRESS: &[&str] =
     &["fsl,ls1021a-extirq", "fsl,ls1043a-extirq", "fsl,ls1088a-extirq"];
 
-/// The users of the wired interrupts of `gic`.
+/// Reads the users of the wired interrupts of `gic`.
 pub(super) fn read(
     tree: &Tree<'_>,
     gic: NodeRef<'_, '_>,
@@ -70,7 +70,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         (!user.interrupts.is_empty()).then_some(user)
     }
 
-    /// Reads `interrupts-extended`, up to a reference whose number of cells is not known.
+    /// Reads `interrupts-extended`, up to a reference whose number of cells is unknown.
     fn extended(
         &mut self,
         node: NodeRef<'t, 'a>,
@@ -108,8 +108,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         node.index() == self.gic.index()
     }
 
-    /// Adds the interrupt that `specifier` names. What is wrong with a node that is not usable is
-    /// not reported.
+    /// Adds the interrupt that `specifier` names. Defects of a disabled node are not reported.
     fn add(
         &mut self,
         node: NodeRef<'t, 'a>,
@@ -129,7 +128,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
 /// An entry of `interrupt-map`.
 pub(super) struct MapEntry<'t, 'a, 'c> {
-    /// Address and specifier below the nexus.
+    /// Address and specifier in terms of the nexus.
     pub(super) child: &'c [u32],
     pub(super) parent: NodeRef<'t, 'a>,
     pub(super) specifier: &'c [u32],
@@ -161,18 +160,18 @@ pub(super) fn map_entries<'t, 'a, 'c>(
     })
 }
 
-/// Classes of interrupts by their types: name, first INTID, and number of interrupts (binding
+/// Classes of interrupts, by type: name, first INTID, and number of interrupts (binding
 /// `arm,gic-v3.yaml`; IHI 0069H §2.2.1).
 const CLASSES: [(&str, u32, u32); 4] =
     [("SPI", 32, 988), ("PPI", 16, 16), ("extended SPI", 4096, 1024), ("extended PPI", 1056, 64)];
 
-/// A stated number of cells, of which no binding has more than a few.
+/// Returns a stated number of cells, without validation.
 pub(super) fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize> {
     usize::try_from(node.number(property)?).ok()
 }
 
-/// The node that takes the interrupts of `node`: the nearest ancestor's `interrupt-parent`, or an
-/// ancestor that takes interrupts itself.
+/// Returns the node that receives the interrupts of `node`: the `interrupt-parent` of the node or
+/// of its nearest ancestor that has one, or else an ancestor that is an interrupt controller.
 pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
     for above in node.upwards() {
         if above.index() != node.index() && above.has(CELLS) {
@@ -185,24 +184,25 @@ pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Optio
     None
 }
 
-/// The interrupt that a specifier names (binding `arm,gic-v3.yaml`); the error is a sentence.
+/// Returns the interrupt that a specifier names (binding `arm,gic-v3.yaml`); the error is a
+/// sentence.
 pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
     let &[kind, number, _flags, ..] = specifier else {
-        return Err(format!("{} cells are no interrupt of the GIC", specifier.len()));
+        return Err(format!("{} cells are not an interrupt of the GIC", specifier.len()));
     };
     let class = usize::try_from(kind).ok().and_then(|kind| CLASSES.get(kind));
     let Some((name, first, count)) = class else {
-        return Err(format!("{kind:#x} is no type of interrupt"));
+        return Err(format!("{kind:#x} is not a type of interrupt"));
     };
     if number < *count {
         Ok(IntId::new(first + number))
     } else {
-        Err(format!("there is no {name} {number}, but {count} of them"))
+        Err(format!("{name} {number} does not exist: the {count} of them start at 0"))
     }
 }
 
-/// The type and the number of an interrupt, the first cells of its specifier. `None` for INTIDs
-/// that no specifier names.
+/// Returns the type and the number of an interrupt, which are the first cells of its specifier.
+/// Returns `None` for INTIDs that no specifier can name.
 #[cfg(feature = "write")]
 pub(super) fn specifier(intid: IntId) -> Option<[u32; 2]> {
     (0..).zip(CLASSES).find_map(|(kind, (_, first, count))| {

@@ -1,4 +1,4 @@
-//! A description as a devicetree.
+//! Writer of descriptions as devicetrees.
 
 mod names;
 mod properties;
@@ -30,21 +30,24 @@ use properties::{
 
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
-/// What is written reads back equal, apart from findings, under three conditions. Every identifier
-/// is a node path. The lists are in the order in which the nodes are met here. That is CPUs, GICs
-/// with the root first, controllers, IOMMUs, hosts, devices, each below its ancestors. Nothing
-/// enabled lies below something disabled. Another order changes the order of the lists and the
-/// indices with it, nothing else.
+/// Reading the result returns an equal description, apart from findings, under three conditions:
 ///
-/// The tree omits address limits and wired interrupts other than those of secondary GICs. Maps to a
-/// controller of Direct LPIs also omit the DeviceIDs, because references to it have no cells.
+/// - Every identifier is a node path.
+/// - The lists are in the order in which this function writes nodes: CPUs, GICs starting with the
+///   root, controllers, IOMMUs, hosts, devices, each below its ancestors. With another order, only
+///   the order of the lists and the indices into them change.
+/// - No enabled node is below a disabled one.
 ///
-/// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
-/// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).
+/// The tree omits address limits, and wired interrupts other than those of secondary GICs. Maps to
+/// a controller of Direct LPIs also omit the DeviceIDs, because references to it have no cells.
+///
+/// Origins are not written: every fact is written to the node that its identifier names. A GIC's
+/// version is written as its compatible strings (a devicetree does not distinguish GICv4 from
+/// GICv3).
 ///
 /// # Errors
 ///
-/// The caller's description says something that a devicetree cannot.
+/// Returns an error if `description` cannot be expressed in a devicetree. The caller is at fault.
 pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
     tree(description).map(|tree| tree.to_dtb())
 }
@@ -53,7 +56,7 @@ pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
 ///
 /// # Errors
 ///
-/// The caller's description says something that a devicetree cannot.
+/// Returns an error if `description` cannot be expressed in a devicetree. The caller is at fault.
 pub fn write_source(description: &Description) -> Result<String, WriteError> {
     tree(description).map(|tree| tree.to_string())
 }
@@ -123,7 +126,7 @@ fn set_streams(node: &mut DeviceTreeNode, routing: &IommuRouting, streams: Vec<u
     }
 }
 
-/// The flags of a GIC's interrupt that is active while its level is high (`arm,gic.yaml`).
+/// Flags of a GIC interrupt that is level-triggered and active high (`arm,gic.yaml`).
 const LEVEL_HIGH: u32 = 4;
 
 /// A description that no devicetree can express. The caller is at fault.
@@ -136,31 +139,33 @@ pub struct WriteError {
     pub kind: WriteErrorKind,
 }
 
-/// Reason for which a description cannot be written as a devicetree.
+/// Reason why a description cannot be written as a devicetree.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteErrorKind {
-    /// The identifier is no absolute node path, or deeper or longer than what can be read back.
-    #[error("this is no node path")]
+    /// The identifier is not an absolute node path, or is too deep or too long to be read back.
+    #[error("the identifier is not a node path")]
     NotAPath,
     /// Two CPUs, controllers, hosts or devices share an identifier.
-    #[error("the description has it twice")]
+    #[error("the description contains this identifier twice")]
     Twice,
-    /// A CPU must be a child of `/cpus`.
+    /// A CPU's identifier is not a child of `/cpus`.
     #[error("a CPU must be a child of /cpus")]
     NotInCpus,
-    /// MBI and Direct LPI are facets of the GIC's node.
+    /// The identifier of an MBI or Direct LPI controller differs from its GIC's.
     #[error("MBI and Direct LPI must have the GIC's own identifier")]
     NotTheGic,
-    /// A reference leads to no controller of the description.
-    #[error("it refers to no controller of the description")]
+    /// A reference does not resolve to a controller or IOMMU of the description.
+    #[error("a reference does not resolve to a controller or IOMMU of the description")]
     Nowhere,
-    /// A reference carries another number of cells than its controller's `#msi-cells`.
-    #[error("a reference does not have as many cells as its controller asks for")]
+    /// A reference has a different number of cells than its target's `#msi-cells` or
+    /// `#iommu-cells`.
+    #[error("a reference does not have as many cells as its target asks for")]
     Specifier,
-    /// A v2m frame has one range at most, a pre-ITS window 32 bits, an ECAM host a kind that says
-    /// so. A secondary GIC's parent must be a GIC.
-    #[error("a devicetree has no way to say this")]
+    /// A devicetree cannot express the value: a v2m frame has at most one range, a pre-ITS window
+    /// has 32 bits, an ECAM host must have a compatible string of one, and the parent of a
+    /// secondary GIC must be a GIC.
+    #[error("a devicetree cannot express this")]
     Inexpressible,
 }
 
@@ -263,7 +268,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A GIC that is a controller has that one's phandle; the others are numbered after the IOMMUs.
+    /// Returns the phandle of a GIC: its controller's, if it also is a controller. The other GICs
+    /// are numbered after the IOMMUs.
     fn gic_phandle(&self, place: usize) -> Option<u32> {
         let facet = self.controllers.iter().position(|one| Some(&&one.id) == self.gics.get(place));
         let number = facet.unwrap_or(self.controllers.len() + self.iommus.len() + place);
@@ -274,7 +280,7 @@ impl Writer<'_> {
         let id = &controller.id;
         let node = self.node(id)?;
         flag(node, "msi-controller");
-        // Absent counts as 0; the binding of Direct LPI wants it stated.
+        // An absent property counts as 0, but the binding of Direct LPI requires it.
         if controller.msi_cells.value != 0 || controller.kind == ControllerKind::DirectLpi {
             set(node, "#msi-cells", controller.msi_cells.value);
         }
@@ -321,7 +327,7 @@ impl Writer<'_> {
         if !host.compatible.is_empty() {
             set(node, "compatible", strings(&host.compatible));
         }
-        // PCI's own address shape.
+        // The address shape of PCI.
         set(node, "#address-cells", 3u32);
         set(node, "#size-cells", 2u32);
         if let Some(config) = &host.config {
@@ -344,7 +350,7 @@ impl Writer<'_> {
         host.bridges.iter().try_for_each(|bridge| self.bridge(&host.id, bridge))
     }
 
-    /// Writes a bridge and those above it, whose nodes only say where they are.
+    /// Writes a bridge and the bridges above it, whose nodes only state their positions.
     fn bridge(&mut self, host: &NodeId, bridge: &PciBridge) -> Result<(), WriteError> {
         let names = bridge.id.as_str().strip_prefix(host.as_str()).unwrap_or_default();
         if names.split('/').skip(1).count() != bridge.path.len() {
@@ -395,7 +401,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// IOMMUs are numbered after the controllers.
+    /// Writes an IOMMU. IOMMUs are numbered after the controllers.
     fn iommu(&mut self, index: usize, iommu: &Iommu) -> Result<(), WriteError> {
         let phandle = self.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
         let cells = self.cells_at(IommuIndex::new(index));
@@ -423,7 +429,8 @@ impl Writer<'_> {
         self.iommu_cells.get(iommu.get()).copied().unwrap_or(1)
     }
 
-    /// References to IOMMUs, each filled with zeroes up to the cells that the IOMMU takes.
+    /// Returns the references to IOMMUs, each padded with zeroes to the number of cells of its
+    /// IOMMU.
     fn passed(&self, device: &PlatformDevice) -> Result<Vec<u32>, WriteError> {
         let mut cells = Vec::new();
         for reference in &device.iommus {
@@ -486,7 +493,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The phandle that leads to `target`: controllers are numbered from 1 on.
+    /// Returns the phandle of `target`, and the controller. Controllers are numbered from 1 on.
     fn reference(&self, id: &NodeId, target: Target) -> Result<(u32, &Controller), WriteError> {
         let nowhere = || WriteErrorKind::Nowhere.of(id);
         let Target::Controller(index) = target else { return Err(nowhere()) };
@@ -495,7 +502,7 @@ impl Writer<'_> {
         Ok((phandle, controller))
     }
 
-    /// The node at this path, made with all its ancestors if it is not there yet.
+    /// Returns the node at this path, after creating it and its ancestors if necessary.
     fn node(&mut self, id: &NodeId) -> Result<&mut DeviceTreeNode, WriteError> {
         let names = id.as_str().strip_prefix('/').unwrap_or_default();
         let is_name =

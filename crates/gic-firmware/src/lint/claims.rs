@@ -1,4 +1,4 @@
-//! DeviceIDs that requesters have at controllers.
+//! DeviceIDs of requesters at their controllers.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
@@ -7,20 +7,20 @@ use crate::requester::{BusRange, MsiRouting, Role};
 use crate::route::{RouteSpan, Via};
 use alloc::vec::Vec;
 
-/// Consecutive DeviceIDs of one requester at one controller, both ends included.
+/// Consecutive DeviceIDs of one requester at one controller; both ends are inclusive.
 #[derive(Clone, Debug)]
 pub(super) struct Claim<'d> {
     pub(super) controller: ControllerIndex,
     pub(super) first: u32,
     pub(super) last: u32,
-    /// The requester. Bridges count as their host.
+    /// Requester. A bridge counts as its host.
     pub(super) owner: &'d NodeId,
-    /// The statement that makes the route.
+    /// Statement that defines the route.
     pub(super) origin: Origin,
 }
 
-/// The claims of enabled requesters at enabled controllers. Requester IDs of buses that are not
-/// behind a host claim nothing.
+/// Returns the claims of enabled requesters at enabled controllers. Requester IDs on buses that are
+/// not behind the host claim nothing.
 pub(super) fn claims(description: &Description) -> Vec<Claim<'_>> {
     let mut claims = Vec::new();
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
@@ -49,8 +49,8 @@ struct Collector<'d, 'c> {
 }
 
 impl Collector<'_, '_> {
-    /// The spans of a bus: its map, or the first of its parents. What a map leaves to a parent is
-    /// left out.
+    /// Adds the spans of a bus: its map, or the first of its parents. Requesters that a map leaves
+    /// to a parent are not counted.
     fn spans(
         &mut self,
         msi: &MsiRouting,
@@ -102,7 +102,7 @@ impl Collector<'_, '_> {
     }
 }
 
-/// The part of `span` whose requesters are on `buses`.
+/// Returns the part of `span` whose requesters are on `buses`.
 fn reachable(span: RouteSpan, buses: Option<BusRange>) -> Option<RouteSpan> {
     let Some(buses) = buses else { return Some(span) };
     let (low, high) = requesters(buses);
@@ -117,7 +117,7 @@ fn reachable(span: RouteSpan, buses: Option<BusRange>) -> Option<RouteSpan> {
     })
 }
 
-/// The first and the last requester ID of these buses.
+/// Returns the first and the last requester ID of these buses.
 pub(super) fn requesters(buses: BusRange) -> (u32, u32) {
     (u32::from(buses.first) << 8, (u32::from(buses.last) << 8) | 0xff)
 }

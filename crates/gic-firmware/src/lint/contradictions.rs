@@ -1,4 +1,4 @@
-//! Two descriptions of one machine, held against each other.
+//! Comparison of two descriptions of one machine.
 
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
@@ -34,7 +34,7 @@ fn cpus(one: &Description, other: &Description, findings: &mut FindingList) {
     report(&here, &there, Rule::ContradictingCpus, first, findings);
 }
 
-/// Reports what only one of two sets holds.
+/// Reports the members that only one of two sets has.
 fn report<T: Ord + Display>(
     here: &BTreeSet<T>,
     there: &BTreeSet<T>,
@@ -58,7 +58,7 @@ fn report<T: Ord + Display>(
     findings.add(rule, place.unwrap_or(Origin::program()), message);
 }
 
-/// Devicetrees do not tell GICv4 from GICv3.
+/// Compares two GICs. A devicetree does not distinguish GICv4 from GICv3.
 fn gics(one: &Gic, other: &Gic, findings: &mut FindingList) {
     let is_v2 = |gic: &Gic| gic.version.value == GicVersion::V2;
     if is_v2(one) != is_v2(other) {
@@ -77,13 +77,14 @@ fn gics(one: &Gic, other: &Gic, findings: &mut FindingList) {
         let mut stated = gic.redistributors.iter().filter(|region| region.size() > 0);
         let lost = stated.find(|region| !covered.contains(region.base()));
         if let Some(region) = lost.filter(|_| !within.redistributors.is_empty()) {
-            let message = format!("redistributors at {} are in one of them only", region.value);
+            let message = format!("redistributors at {} are in only one of the two", region.value);
             return findings.add(Rule::ContradictingGic, region.origin.clone(), message);
         }
     }
 }
 
-/// The doorbell of a controller, and its kind. Direct LPIs and MBI have no structure in ACPI.
+/// Returns the kind and the base address of a controller. Direct LPIs and MBI have no structure in
+/// ACPI.
 fn key(controller: &Controller) -> Option<(&'static str, u64)> {
     let kind = match controller.kind {
         ControllerKind::Its => "ITS",
@@ -102,15 +103,15 @@ fn controllers(one: &Description, other: &Description, findings: &mut FindingLis
     report(&keys(one), &keys(other), Rule::ContradictingControllers, place, findings);
 }
 
-/// Hosts are the same if their configuration space is. Routes are compared at the ends of what
-/// either states.
+/// Compares the routes of hosts, which are matched by the address of their configuration space. The
+/// routes are compared at both ends of each span that either description states.
 fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     let base = |host: &PciHost| host.config.as_ref().map(|config| config.region().base());
     let usable = |host: &&PciHost| host.status.is_enabled();
     let mut here: BTreeMap<u64, Option<&PciHost>> = BTreeMap::new();
     for host in one.hosts.iter().filter(usable) {
         let Some(base) = base(host) else { continue };
-        // Of two hosts at one place, neither is compared.
+        // If two hosts have the same address, neither is compared.
         here.entry(base).and_modify(|known| *known = None).or_insert(Some(host));
     }
     for host in other.hosts.iter().filter(usable) {
@@ -132,7 +133,7 @@ fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     }
 }
 
-/// The most spans of a host that are compared: each look-up walks its map.
+/// Maximum number of spans of a host that are compared, because each lookup walks its map.
 const MAX_SPANS: usize = 64;
 
 fn ends(description: &Description, host: &PciHost) -> Vec<u32> {
@@ -144,7 +145,7 @@ fn ends(description: &Description, host: &PciHost) -> Vec<u32> {
     ends.collect()
 }
 
-/// The controller's base and the DeviceID there.
+/// Returns the base address of the controller, and the DeviceID there.
 fn route(
     description: &Description,
     host: &PciHost,
@@ -157,7 +158,7 @@ fn route(
 
 fn shown(route: Option<(u64, DeviceId)>) -> String {
     route.map_or_else(
-        || String::from("nobody's"),
+        || String::from("not routed"),
         |(base, device)| format!("DeviceID {:#x} at {base:#x}", device.get()),
     )
 }

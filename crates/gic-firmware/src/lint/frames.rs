@@ -1,4 +1,4 @@
-//! Register frames: their size, their place, and room for all CPUs.
+//! Register frames: their sizes, their addresses, and their room for all CPUs.
 
 use crate::controller::ControllerKind;
 use crate::description::Description;
@@ -11,7 +11,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Bytes of a redistributor: two frames, with virtual LPIs four (IHI 0069H §12.10).
+/// Bytes of a redistributor: two frames, or four with virtual LPIs (IHI 0069H §12.10).
 const REDISTRIBUTOR_V3_BYTES: u64 = 0x2_0000;
 const REDISTRIBUTOR_V4_BYTES: u64 = 0x4_0000;
 
@@ -21,7 +21,7 @@ pub(super) fn check(description: &Description, findings: &mut FindingList) {
     redistributors(description, findings);
 }
 
-/// The frames that a machine uses, and the node of each.
+/// Returns the frames that a machine uses, and the node of each.
 fn frames(description: &Description) -> Vec<(&Fact<Region>, &NodeId)> {
     let mut frames = Vec::new();
     let usable = |gic: &&Gic| gic.status.is_enabled() && gic.version.value != GicVersion::V2;
@@ -69,7 +69,9 @@ fn doorbells(description: &Description, findings: &mut FindingList) {
     }
 }
 
-/// A devicetree does not tell GICv4, whose redistributors are larger: there is room for fewer then.
+/// Compares the redistributor regions with the number of CPUs. A devicetree does not identify
+/// GICv4, whose redistributors are larger: the regions then have room for fewer CPUs than computed
+/// here.
 fn redistributors(description: &Description, findings: &mut FindingList) {
     let usable = |gic: &&Gic| gic.status.is_enabled() && gic.version.value != GicVersion::V2;
     let Some(gic) = description.gic.as_ref().filter(usable) else { return };
@@ -84,7 +86,7 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
     let cpus = description.enabled_cpus().count();
     if u64::try_from(cpus).is_ok_and(|cpus| cpus > room) {
         let origin = gic.redistributors.first().unwrap_or(&gic.distributor).origin.clone();
-        let message = format!("there is room for {room} of {cpus} CPUs, each {stride:#x} bytes");
+        let message = format!("room for {room} of {cpus} CPUs, at {stride:#x} bytes each");
         findings.add(Rule::TooFewRedistributors, origin, message);
     }
 }

@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// A controller's range, both ends included.
+/// A controller's range of INTIDs; both ends are inclusive.
 pub(super) struct Range<'d> {
     pub(super) first: IntId,
     pub(super) last: IntId,
@@ -26,7 +26,7 @@ pub(super) fn check(description: &Description, findings: &mut FindingList) {
     unused_frames(description, findings);
 }
 
-/// The ranges of usable controllers, which count interrupts of the root.
+/// Returns the ranges of enabled controllers of the root GIC.
 pub(super) fn message_ranges(description: &Description) -> Vec<Range<'_>> {
     let mut ranges = Vec::new();
     for controller in description.root_controllers() {
@@ -44,14 +44,14 @@ fn overlapping(sorted: &[Range<'_>], findings: &mut FindingList) {
     for range in sorted {
         if let Some(before) = furthest.filter(|before| before.last >= range.first) {
             let message =
-                format!("INTID {} is in a range of {}, too", range.first.get(), before.id);
+                format!("INTID {} is also in a range of {}", range.first.get(), before.id);
             findings.add(Rule::MsiRangesOverlap, range.origin.clone(), message);
         }
         furthest = furthest.filter(|before| before.last >= range.last).or(Some(range));
     }
 }
 
-/// Looks each range up among the wired interrupts, of which it names the first that it holds.
+/// Looks up each range among the wired interrupts, and reports the first one that it contains.
 fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut FindingList) {
     if ranges.is_empty() {
         return;
@@ -81,7 +81,7 @@ fn unused_frames(description: &Description, findings: &mut FindingList) {
     };
     let Some(its) = of(ControllerKind::Its).next() else { return };
     for frame in of(ControllerKind::V2m) {
-        let message = format!("{} is there", its.id);
+        let message = format!("the machine also has {}", its.id);
         findings.add(Rule::UnusedMsiFrame, frame.status.origin.clone(), message);
     }
 }

@@ -1,4 +1,4 @@
-//! Facts that only registers tell: widths and features.
+//! Checks against register values: widths and features.
 
 use super::claims::claims;
 use super::interrupts::message_ranges;
@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Values of registers, read on the machine or typed from its manual.
+/// Register values, read on the machine or typed from its manual.
 ///
 /// Fields: IHI 0069H §12.9.38 (`GICD_TYPER`), §12.11.36 (`GICR_TYPER`), §12.19.11 (`GITS_TYPER`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -28,7 +28,8 @@ pub struct KnownRegisters {
 const FIRST_LPI: u64 = 8192;
 
 impl KnownRegisters {
-    /// The number of LPIs that the GIC has; 0 without support. `None` if `GICD_TYPER` is unknown.
+    /// Returns the number of LPIs of the GIC, which is 0 without support for LPIs. `None` if
+    /// `GICD_TYPER` is unknown.
     pub fn lpis(&self) -> Option<u64> {
         let typer = self.gicd_typer?;
         if self.distributor_lacks(LPIS) {
@@ -42,22 +43,22 @@ impl KnownRegisters {
         })
     }
 
-    /// The number of DeviceID bits of the ITS `id`; `None` if its `GITS_TYPER` is unknown.
+    /// Returns the number of DeviceID bits of the ITS `id`; `None` if its `GITS_TYPER` is unknown.
     pub fn device_id_bits(&self, id: &NodeId) -> Option<u32> {
         self.gits_typer.get(id).map(|typer| low_bits(typer >> 13) + 1)
     }
 
-    /// The number of EventID bits of the ITS `id`; `None` if its `GITS_TYPER` is unknown.
+    /// Returns the number of EventID bits of the ITS `id`; `None` if its `GITS_TYPER` is unknown.
     pub fn event_id_bits(&self, id: &NodeId) -> Option<u32> {
         self.gits_typer.get(id).map(|typer| low_bits(typer >> 8) + 1)
     }
 
-    /// Highest INTID of SPIs.
+    /// Returns the highest INTID of SPIs.
     fn last_spi(&self) -> Option<u32> {
         Some((((self.gicd_typer? & 0x1f) + 1) * 32 - 1).min(1019))
     }
 
-    /// Some redistributor lacks the feature of this bit of `GICR_TYPER`.
+    /// Returns `true` if a known redistributor lacks the feature of this bit of `GICR_TYPER`.
     fn redistributor_lacks(&self, bit: u32) -> bool {
         self.gicr_typer.iter().any(|typer| typer & (1 << bit) == 0)
     }
@@ -67,7 +68,7 @@ impl KnownRegisters {
     }
 }
 
-/// A field of five bits.
+/// Extracts a field of five bits.
 const fn low_bits(field: u64) -> u32 {
     (field & 0x1f) as u32
 }
@@ -111,25 +112,25 @@ fn widths(description: &Description, known: &KnownRegisters, findings: &mut Find
         let Some(bits) = known.device_id_bits(&its.id) else { continue };
         if u64::from(claim.last) >> bits != 0 {
             let message =
-                format!("DeviceID {:#x} at {}, which takes {bits} bits", claim.last, its.id);
+                format!("DeviceID {:#x} at {}, which supports {bits} bits", claim.last, its.id);
             findings.add(Rule::DeviceIdWidth, claim.origin.clone(), message);
         }
     }
 }
 
-/// Extended SPIs have a bound of their own, and are not judged.
+/// Checks SPIs against the distributor. Extended SPIs have their own bound, which is not checked.
 fn spis(description: &Description, known: &KnownRegisters, findings: &mut FindingList) {
     let Some(bound) = known.last_spi() else { return };
     let is_beyond = |last: u32| last > bound && last < 1020;
     for range in message_ranges(description) {
         if is_beyond(range.last.get()) {
-            let message = format!("INTID {} where {bound} is the last", range.last.get());
+            let message = format!("INTID {}, but the last one is {bound}", range.last.get());
             findings.add(Rule::SpiBeyondDistributor, range.origin.clone(), message);
         }
     }
     for user in description.wired.iter().filter(|user| user.status.is_enabled()) {
         for intid in user.interrupts.iter().filter(|intid| is_beyond(intid.get())) {
-            let message = format!("INTID {} where {bound} is the last", intid.get());
+            let message = format!("INTID {}, but the last one is {bound}", intid.get());
             findings.add(Rule::SpiBeyondDistributor, intid.origin.clone(), message);
         }
     }

@@ -1,4 +1,4 @@
-//! Maps, references and the DeviceIDs that they lead to.
+//! Maps, references, and the DeviceIDs that result from them.
 
 use super::claims::{Claim, claims, requesters};
 use crate::controller::{Controller, ControllerKind};
@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Requester IDs on PCI: 16 bits.
+/// Number of requester IDs on PCI, which have 16 bits.
 const PCI_REQUESTERS: u64 = 0x1_0000;
 
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
@@ -36,13 +36,14 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut FindingL
     for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
         beyond_pci(routing, findings);
     }
-    // Behind a mask, one entry stands for many buses.
+    // With a mask, one entry covers many buses.
     if host.msi.mask.as_ref().is_none_or(|mask| mask.value & 0xffff == 0xffff) {
         uncovered_buses(host, findings);
     }
 }
 
-/// Hosts that are no ECAM may have a controller of their own, which devicetrees do not always say.
+/// Reports an ECAM host without an MSI controller. Other hosts may have an integrated controller,
+/// which devicetrees do not always describe.
 fn unreachable_host(description: &Description, host: &PciHost, findings: &mut FindingList) {
     let is_ecam =
         host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigAccess::Ecam(_)));
@@ -60,7 +61,7 @@ fn mask_without_map(id: &NodeId, msi: &MsiRouting, findings: &mut FindingList) {
     if let (Some(mask), None) = (&msi.mask, &msi.map)
         && mask.origin.place() == Some(id.as_str())
     {
-        let message = "there is no `msi-map` that it could apply to";
+        let message = "the node has no `msi-map` that the mask could apply to";
         findings.add(Rule::MaskWithoutMap, mask.origin.clone(), message);
     }
 }
@@ -136,7 +137,7 @@ fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
     }
 }
 
-/// The first and the last requester ID of an entry.
+/// Returns the first and the last requester ID of an entry.
 fn ends(entry: &Fact<MapEntry>) -> Option<(u32, u32)> {
     let first = entry.rid_base.get();
     Some((first, first.saturating_add(entry.length.checked_sub(1)?)))
@@ -163,8 +164,8 @@ fn its_cells(description: &Description, findings: &mut FindingList) {
     }
 }
 
-/// Sweeps over the DeviceIDs of each ITS with the claim that reaches furthest so far. Wherever two
-/// requesters share, at least one of them is reported.
+/// Sweeps over the DeviceIDs of each ITS, keeping the claim that reaches furthest so far. Wherever
+/// two requesters share a DeviceID, at least one of them is reported.
 fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut FindingList) {
     let mut sorted: Vec<&Claim<'_>> = claims.iter().collect();
     sorted.sort_by_key(|claim| (claim.controller, claim.first));
@@ -175,7 +176,7 @@ fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut Fi
         if let Some(before) = before.filter(meets) {
             let its = description.controller(claim.controller).map(|its| its.id.as_str());
             let message = format!(
-                "DeviceID {:#x} at {} is {}'s, too",
+                "DeviceID {:#x} at {} is also used by {}",
                 claim.first,
                 its.unwrap_or_default(),
                 before.owner
@@ -192,13 +193,12 @@ fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findi
         let Some(its) = its.filter(|its| its.doorbell(DeviceId::new(claim.last)).is_none()) else {
             continue;
         };
-        let message =
-            format!("DeviceIDs up to {:#x} at {}, whose window ends before", claim.last, its.id);
+        let message = format!("DeviceIDs up to {:#x} at {}, beyond its window", claim.last, its.id);
         findings.add(Rule::PreItsWindow, claim.origin.clone(), message);
     }
 }
 
-/// Compares the address bits of requesters that pass no IOMMU with the doorbells.
+/// Compares the doorbells with the address bits of requesters that pass no IOMMU.
 fn address_limits(description: &Description, findings: &mut FindingList) {
     let highest: Vec<Option<u64>> = description
         .controllers

@@ -188,7 +188,7 @@ fn broken_references_are_reported() {
         (&[complex(0)], "no node is at offset 0x0"),
         (&[complex(GROUP + 4)], "no node is at offset 0x34"),
         (&[complex(itself)], "the node at offset 0x48 takes no IDs"),
-        (&loops, "the way leads through more than 8 IOMMUs"),
+        (&loops, "the path passes more than 8 IOMMUs"),
         (&[smmu_v2(0, &[]), its_group(&[]), complex(behind)], "the group has no ITS"),
     ];
     for (nodes, message) in cases {

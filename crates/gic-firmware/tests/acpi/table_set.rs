@@ -26,7 +26,7 @@ fn header_must_fit_its_bytes() {
     let error = Table::new(&short).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "APIC byte 0x4: the header states 35 bytes, which is not what there are"
+        "APIC byte 0x4: the header states an impossible length of 35 bytes"
     );
 }
 

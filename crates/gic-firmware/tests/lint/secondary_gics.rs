@@ -25,9 +25,13 @@ fn parent_interrupts_that_nothing_takes_are_reported() {
         (
             "interrupt-parent = <0xdead>; interrupts = <0 9 4>;",
             "interrupt-parent",
-            "it leads to no node",
+            "it does not resolve to a node",
         ),
-        ("interrupts-extended = <0xdead 0 9 4>;", "interrupts-extended", "it leads to no node"),
+        (
+            "interrupts-extended = <0xdead 0 9 4>;",
+            "interrupts-extended",
+            "it does not resolve to a node",
+        ),
         (
             "interrupt-parent = <&dma>; interrupts = <0 9 4>;",
             "interrupt-parent",
@@ -46,7 +50,9 @@ fn impossible_parent_interrupts_are_reported() {
     let message = format!("cascaded-gic {PLACE}: interrupts: {place}");
     assert!(found.contains(&message), "{found:?}");
     let found = beside("interrupts = <0 988 4>;");
-    let message = format!("cascaded-gic {PLACE}: interrupts: there is no SPI 988, but 988 of them");
+    let message = format!(
+        "cascaded-gic {PLACE}: interrupts: SPI 988 does not exist: the 988 of them start at 0"
+    );
     assert!(found.contains(&message), "{found:?}");
 }
 
@@ -78,7 +84,7 @@ fn a_circle_of_gics_has_no_root() {
         "interrupts = <0 9 4>; }; }; \
          &gic { interrupt-parent = <&gic2>; interrupts = <0 8 4>; }; / { x {",
     );
-    let message = "it is cascaded to /interrupt-controller@7000000, and no GIC is the root";
+    let message = "it is cascaded to /interrupt-controller@7000000, so that no GIC is the root";
     let place = "/interrupt-controller@8000000: interrupt-parent";
     assert_eq!(found, [format!("cascaded-gic {place}: {message}")]);
 }

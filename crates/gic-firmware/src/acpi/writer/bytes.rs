@@ -1,11 +1,11 @@
-//! Tables and structures as bytes.
+//! Encoding of tables and structures.
 
 use crate::acpi::table::{HEADER_BYTES, Signature};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// The names that a table's header carries.
+/// The OEM names in a table's header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Oem {
     id: [u8; 6],
@@ -13,7 +13,8 @@ pub(super) struct Oem {
 }
 
 impl Oem {
-    /// Those of `compatible`, as the reader gives them; this project's where they do not fit.
+    /// Returns the names in `compatible`, in the reader's order, or this project's if they do not
+    /// fit.
     pub(super) fn of(compatible: &[String]) -> Self {
         match compatible {
             [table_id, id] => Self::fitting(id, table_id),
@@ -27,14 +28,14 @@ impl Oem {
     }
 }
 
-/// `text` in `N` bytes, padded with spaces.
+/// Returns `text` in `N` bytes, padded with spaces.
 fn padded<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [b' '; N];
     bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
     text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(bytes)
 }
 
-/// A table with its header; `body` follows it.
+/// Returns a table of a header followed by `body`.
 pub(super) fn table(signature: Signature, revision: u8, oem: Oem, body: &[u8]) -> Option<Vec<u8>> {
     let mut table = Vec::from(signature.get());
     table.extend(u32::try_from(HEADER_BYTES + body.len()).ok()?.to_le_bytes());
@@ -52,7 +53,7 @@ pub(super) fn table(signature: Signature, revision: u8, oem: Oem, body: &[u8]) -
     Some(table)
 }
 
-/// A structure of known length, all zeroes but what is set.
+/// A structure of fixed length. Bytes that are not set are zero.
 pub(super) struct Structure(Vec<u8>);
 
 impl Structure {
@@ -60,7 +61,7 @@ impl Structure {
         Self(vec![0; length])
     }
 
-    /// Sets a field; one past the end stays unset.
+    /// Sets a field; a field past the end is ignored.
     pub(super) fn set<const N: usize>(mut self, at: usize, field: [u8; N]) -> Self {
         if let Some(place) = self.0.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
             *place = field;

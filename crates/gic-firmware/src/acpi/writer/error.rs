@@ -1,4 +1,4 @@
-//! Reasons for which a description cannot be written.
+//! Reasons why a description cannot be written.
 
 use crate::origin::NodeId;
 
@@ -6,43 +6,46 @@ use crate::origin::NodeId;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{id}: {kind}")]
 pub struct WriteError {
-    /// The part that cannot be expressed.
+    /// Part that cannot be expressed.
     pub id: NodeId,
-    /// The reason.
+    /// Reason.
     pub kind: WriteErrorKind,
 }
 
-/// The reason why a description cannot be written as ACPI tables.
+/// Reason why a description cannot be written as ACPI tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteErrorKind {
-    /// A MADT without a distributor describes no machine of this family.
+    /// The description has no enabled GIC, and thus no distributor for the MADT.
     #[error("the description has no enabled GIC")]
     NoGic,
-    /// A MADT has one distributor (ACPI 6.5 §5.2.12.15).
-    #[error("a MADT describes the root GIC alone")]
+    /// The description has more than one enabled GIC; a MADT has one distributor (ACPI 6.5
+    /// §5.2.12.15).
+    #[error("a MADT can describe the root GIC only")]
     SeveralGics,
-    /// A stride, a pre-ITS window and a region of 4 GiB have no field.
+    /// The description has a stride, a pre-ITS window or a region of 4 GiB, for which the MADT has
+    /// no field.
     #[error("these registers have no field in the MADT")]
     Registers,
-    /// Only ITSes and GICv2m frames have structures; direct LPIs have a draft.
+    /// The controller is neither an ITS nor a GICv2m frame, and (for direct LPIs) the draft node
+    /// was not requested.
     #[error("ACPI has no structure for this kind of controller")]
     Controller,
-    /// The host's buses start below address 0, or its segment has more than 16 bits.
-    #[error("MCFG cannot express its configuration space")]
+    /// The host's window would begin below address 0, or its segment has more than 16 bits.
+    #[error("MCFG cannot express the host's configuration space")]
     ConfigAccess,
-    /// Two hosts share a segment but not their routing.
-    #[error("another host of the same segment has another routing")]
+    /// Two hosts share a segment but have different routings.
+    #[error("another host of the same segment has a different routing")]
     Segment,
     /// The mask is neither all ones nor zero.
     #[error("IORT has no mask of requester IDs")]
     Mask,
-    /// IORT leads to ITSes; a GICv2m frame serves everything, if it is the first and no ITS is
-    /// there.
-    #[error("IORT cannot lead it to this controller")]
+    /// IORT refers to ITSes only. A GICv2m frame serves all requesters if it is the first one and
+    /// the machine has no ITS.
+    #[error("IORT cannot route the node to this controller")]
     Route,
     /// A table or a structure would be longer than its length field allows.
-    #[error("there is more of it than a table can hold")]
+    #[error("the node is too long for a table")]
     TooLong,
 }
 

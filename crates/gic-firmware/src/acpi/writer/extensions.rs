@@ -1,15 +1,15 @@
 //! Additions to the specifications.
 
-/// Additions to the specifications that a caller asks for by name.
+/// Additions to the specifications that a caller explicitly requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Extensions {
-    /// Write direct LPIs as this project's **draft** of an IORT node
-    /// (`docs/specs/iort-redistributor-group.md`). No operating system knows it.
+    /// `true` to write direct LPIs as this project's **draft** of an IORT node
+    /// (`docs/specs/iort-redistributor-group.md`). No operating system supports it.
     pub draft_redistributor_group: bool,
 }
 
 impl Extensions {
-    /// With the draft of an IORT node for direct LPIs.
+    /// The draft of an IORT node for direct LPIs alone.
     pub const DRAFT_REDISTRIBUTOR_GROUP: Self = Self { draft_redistributor_group: true };
 }

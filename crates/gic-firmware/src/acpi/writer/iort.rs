@@ -1,4 +1,4 @@
-//! Routings as IORT nodes.
+//! Encoding of routings as IORT nodes.
 
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
@@ -17,15 +17,16 @@ use alloc::string::String;
 
 use alloc::vec::Vec;
 
-/// Nodes begin after the table's header, their number, their offset and a reserved field.
+/// Offset of the first node, after the table's header, the number of nodes, their offset and a
+/// reserved field.
 const FIRST_NODE: u32 = 48;
-/// All requester IDs of PCI, minus one.
+/// Number of requester IDs on PCI, minus one.
 const PCI_REQUESTERS: u32 = 0xffff;
-/// Memory is cacheable, coherent, of 64 address bits.
+/// Memory access properties: cacheable, coherent.
 const MEMORY_PROPERTIES: u64 = 1 | (3 << 56);
 const ADDRESS_BITS: u8 = 64;
 
-/// The nodes after the header; `None` if there is nothing to say.
+/// Returns the nodes after the header; `None` if no node is needed.
 pub(super) fn body(
     description: &Description,
     segments: &Segments<'_>,
@@ -74,14 +75,14 @@ type Mapping = [u32; 5];
 
 struct Writer<'d> {
     description: &'d Description,
-    /// The group of each controller, by the controller's place in the description.
+    /// Offset of each controller's group, by the index of the controller in the description.
     groups: BTreeMap<usize, u32>,
     nodes: Vec<u8>,
     count: u32,
 }
 
 impl Writer<'_> {
-    /// The offset of the next node in the table.
+    /// Returns the offset of the next node in the table.
     fn offset(&self, of: &[Controller]) -> Result<u32, WriteError> {
         let offset =
             u32::try_from(self.nodes.len()).ok().and_then(|bytes| bytes.checked_add(FIRST_NODE));
@@ -112,7 +113,7 @@ impl Writer<'_> {
         }
         let id = &device.id;
         if let Some(base) = registers(device, SMMU_V3) {
-            // All interrupts are messages, by the first mapping.
+            // No interrupt is wired: all are messages, by the first mapping.
             let contents = Structure::new(52).set(0, base.to_le_bytes());
             return self.checked_node(id, 4, 1, &contents.bytes(), first(&mappings));
         }
@@ -149,7 +150,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Adds a node, whose length has been checked. The count and the lengths below fit into it.
+    /// Adds a node whose length the caller has checked, so that its lengths and counts fit their
+    /// fields.
     fn node(&mut self, kind: u8, revision: u8, contents: &[u8], mappings: &[Mapping]) {
         let array = NODE_BYTES + contents.len();
         let length = array + mappings.len() * MAPPING_BYTES;
@@ -166,7 +168,7 @@ impl Writer<'_> {
         self.count = self.count.saturating_add(1);
     }
 
-    /// The mappings of requesters behind a host or a bus.
+    /// Returns the mappings of requesters behind a host or a bus.
     fn mappings(&self, id: &NodeId, msi: &MsiRouting) -> Result<Vec<Mapping>, WriteError> {
         let Some(map) = &msi.map else { return self.everything(id, msi) };
         if !msi.parents.iter().all(|parent| self.is_implied(parent.target)) {
@@ -187,7 +189,7 @@ impl Writer<'_> {
         Ok(mappings)
     }
 
-    /// Without a map, all requesters go to the first parent that is enabled.
+    /// Returns the mapping of all requesters to the first enabled parent, for a node without a map.
     fn everything(&self, id: &NodeId, msi: &MsiRouting) -> Result<Vec<Mapping>, WriteError> {
         let enabled = msi.parents.iter().find(|parent| self.is_enabled(parent.target));
         let Some(parent) = enabled else { return Ok(Vec::new()) };
@@ -198,14 +200,14 @@ impl Writer<'_> {
         Ok(group.map(|group| [0, PCI_REQUESTERS, 0, group, 0]).into_iter().collect())
     }
 
-    /// The DeviceIDs of a device.
+    /// Returns a single mapping for each DeviceID of a device.
     fn singles(&self, device: &PlatformDevice) -> Result<Vec<Mapping>, WriteError> {
         let mut mappings = Vec::new();
         for parent in &device.msi.parents {
             let Some(group) = self.group(&device.id, parent.target)? else { continue };
             let output = match parent.device_id() {
                 Some(output) => output.get(),
-                // A reference to redistributors carries nothing.
+                // A reference to redistributors carries no DeviceID.
                 None if !self.needs_device_id(parent.target) => 0,
                 None => return Err(WriteErrorKind::Route.of(&device.id)),
             };
@@ -214,7 +216,7 @@ impl Writer<'_> {
         Ok(mappings)
     }
 
-    /// The group of the ITS at `target`; none if it is disabled.
+    /// Returns the offset of the group of the controller at `target`; `None` if it is disabled.
     fn group(&self, id: &NodeId, target: Target) -> Result<Option<u32>, WriteError> {
         let Target::Controller(index) = target else { return Ok(None) };
         match self.groups.get(&index.get()) {
@@ -234,7 +236,7 @@ impl Writer<'_> {
         self.description.controller(index).is_some_and(|controller| controller.status.is_enabled())
     }
 
-    /// Is it the frame that serves everything without an IORT?
+    /// Returns `true` if `target` is the frame that serves all requesters without an IORT.
     fn is_implied(&self, target: Target) -> bool {
         let frames = numbered(self.description, &ControllerKind::V2m, "MADT/MSI-frame@");
         let first =
@@ -243,20 +245,21 @@ impl Writer<'_> {
     }
 }
 
-/// The registers of a device that has a node type of its own.
+/// Returns the address of the registers of a device whose kind has its own node type.
 fn registers(device: &PlatformDevice, compatible: &str) -> Option<u64> {
     let is_such =
         device.role == Role::Device && device.compatible.iter().any(|one| one == compatible);
     device.registers.first().filter(|_| is_such).map(|region| region.base())
 }
 
-/// A node's own messages have one mapping.
+/// Returns the first mapping: a node has only one for its own messages.
 fn first(mappings: &[Mapping]) -> &[Mapping] {
     mappings.get(..1).unwrap_or_default()
 }
 
-/// First input, number minus one and first output of `entry`. An ID at its beginning that ends an
-/// earlier range is left out: readers would take it for the later one's.
+/// Returns the first input, the number of IDs minus one, and the first output of `entry`. If the
+/// first ID is also the last one of an earlier range, it is left out, because readers would
+/// otherwise assign it to this range.
 fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     let (input, output) = (entry.rid_base.get(), entry.device_id_base.get());
     let more = entry.length.checked_sub(1)?;
@@ -270,8 +273,8 @@ fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     Some((input, more, output))
 }
 
-/// The place of the enabled controller for direct LPIs. The MADT's writer refused it unless the
-/// draft was asked for.
+/// Returns the index of the enabled controller for direct LPIs. The writer of the MADT has already
+/// refused it unless the draft node was requested.
 fn direct_lpi(description: &Description) -> Option<usize> {
     let is_enabled =
         |one: &Controller| one.kind == ControllerKind::DirectLpi && one.status.is_enabled();

@@ -1,4 +1,4 @@
-//! CPUs, GIC and controllers as MADT structures.
+//! Encoding of CPUs, GIC and controllers as MADT structures.
 
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
@@ -12,7 +12,7 @@ use crate::origin::Fact;
 use crate::region::Region;
 use alloc::vec::Vec;
 
-/// A GICC of ACPI 6.5.
+/// Length of a GICC of ACPI 6.5, in bytes.
 const GICC_BYTES: u8 = 82;
 
 pub(super) fn body(
@@ -30,7 +30,7 @@ pub(super) fn body(
     if gic.redistributor_stride.is_some() {
         return Err(WriteErrorKind::Registers.of(&gic.id));
     }
-    // The local interrupt controller address and the flags: Arm has neither.
+    // The local interrupt controller address and the flags, which Arm does not use.
     let mut body = Vec::from([0; 8]);
     let uids = numbers(description.cpus.iter().map(|cpu| &cpu.id), "MADT/GICC@");
     for (ordinal, (cpu, uid)) in (0u32..).zip(description.cpus.iter().zip(uids)) {

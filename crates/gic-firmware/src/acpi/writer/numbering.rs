@@ -1,4 +1,4 @@
-//! Numbers of written structures and segments: those of the description, else the lowest free ones.
+//! Numbers of written structures and segments: those in the description, or the lowest free ones.
 
 use super::error::{WriteError, WriteErrorKind};
 use crate::controller::{Controller, ControllerKind};
@@ -8,12 +8,12 @@ use crate::requester::PciHost;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// The number that `id` ends with, if it was given by the reader.
+/// Returns the number at the end of `id`, if the reader assigned it.
 pub(super) fn number(id: &NodeId, prefix: &str) -> Option<u32> {
     id.as_str().strip_prefix(prefix)?.parse().ok()
 }
 
-/// A number for each of `ids`: its own, else the lowest that is free.
+/// Returns a number for each of `ids`: its own, or the lowest free one.
 pub(super) fn numbers<'d>(ids: impl Iterator<Item = &'d NodeId> + Clone, prefix: &str) -> Vec<u32> {
     let mut taken: Vec<u32> = ids.clone().filter_map(|id| number(id, prefix)).collect();
     taken.sort_unstable();
@@ -21,7 +21,8 @@ pub(super) fn numbers<'d>(ids: impl Iterator<Item = &'d NodeId> + Clone, prefix:
     ids.map(|id| number(id, prefix).or_else(|| free.next()).unwrap_or_default()).collect()
 }
 
-/// The enabled controllers of `kind` with their places in the description and their numbers.
+/// Returns the enabled controllers of `kind`, with their indices in the description and their
+/// numbers.
 pub(super) fn numbered<'d>(
     description: &'d Description,
     kind: &ControllerKind,
@@ -34,7 +35,7 @@ pub(super) fn numbered<'d>(
     these.into_iter().zip(numbers).map(|((place, one), number)| (place, one, number)).collect()
 }
 
-/// The enabled hosts by segment, in the order of the description within each.
+/// The enabled hosts with their segments, in the order of the description.
 pub(super) struct Segments<'d>(Vec<(u32, &'d PciHost)>);
 
 impl<'d> Segments<'d> {

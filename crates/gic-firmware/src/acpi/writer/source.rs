@@ -1,4 +1,4 @@
-//! An IORT as the source of a data table, for `iasl`.
+//! Writer of an IORT as the source of a data table, for `iasl`.
 
 use super::error::{WriteError, WriteErrorKind};
 use crate::acpi::iort::{IdMapping, Iort, IortContents, IortNode};
@@ -9,18 +9,19 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write as _;
 
-/// Writes the IORT of `description` as a source for `iasl`; `None` if it needs none. The MADT,
-/// whose ITSes it refers to by number, is [`write`](super::write)'s.
+/// Writes the IORT of `description` as source for `iasl`; returns `None` if no IORT is needed. The
+/// IORT refers to ITSes by their numbers in the MADT that [`write`](super::write) returns.
 ///
 /// # Errors
 ///
-/// The caller's description says something that these tables cannot.
+/// Returns an error if `description` cannot be expressed in these tables. The caller is at fault.
 pub fn iort_source(description: &Description) -> Result<Option<String>, WriteError> {
     let Some(blob) = super::write(description)?.iort else { return Ok(None) };
     source(&blob).map(Some).ok_or_else(|| WriteErrorKind::TooLong.of(&NodeId::new("IORT")))
 }
 
-/// The source of a table that this crate wrote: its nodes have the revisions that are spelled here.
+/// Returns the source of a table that this crate wrote; only the node revisions that the writer
+/// uses are supported.
 fn source(blob: &[u8]) -> Option<String> {
     let table = Table::new(blob).ok()?;
     let iort = Iort::new(table).ok()?;
@@ -49,7 +50,7 @@ struct Source(String);
 
 impl Source {
     fn line(&mut self, name: &str, value: &str) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{name:>30} : {value}");
     }
 
@@ -57,12 +58,12 @@ impl Source {
         self.line(name, &format!("\"{text}\""));
     }
 
-    /// A number of so many bytes.
+    /// Writes a number of `bytes` bytes.
     fn number(&mut self, name: &str, number: u64, bytes: usize) {
         self.line(name, &format!("{number:0width$X}", width = 2 * bytes));
     }
 
-    /// Fields whose values do not matter here: name and bytes.
+    /// Writes fields that are zero here, given as names and lengths in bytes.
     fn zeroes(&mut self, fields: &[(&str, usize)]) {
         for (name, bytes) in fields {
             self.number(name, 0, *bytes);
@@ -125,7 +126,7 @@ impl Source {
         self.zeroes(&[("Proximity Domain", 4), ("Device ID Mapping Index", 4)]);
     }
 
-    /// Cacheable, coherent memory.
+    /// Writes the access properties of cacheable, coherent memory.
     fn memory(&mut self) {
         self.line("Memory Properties", "[IORT Memory Access Properties]");
         self.number("Cache Coherency", 1, 4);

@@ -1,4 +1,4 @@
-//! Names that a devicetree can have, for descriptions from elsewhere.
+//! Assignment of devicetree names, for descriptions from other sources.
 
 use crate::controller::ControllerKind;
 use crate::description::Description;
@@ -10,8 +10,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 
-/// `description` under names that a devicetree can have, with the compatible strings that tell its
-/// reader the same. Names that are node paths already stay.
+/// Returns `description` with identifiers that are node paths, and with compatible strings from
+/// which the reader derives the same kinds. Identifiers that already are node paths are kept.
 pub fn with_node_paths(description: &Description) -> Description {
     let mut description = description.clone();
     let mut names = Names::default();
@@ -48,7 +48,7 @@ pub fn with_node_paths(description: &Description) -> Description {
         rename_host(host, &mut names);
     }
     for device in &mut description.devices {
-        // An IOMMU that signals by message is one node.
+        // An IOMMU that signals by message is a single node.
         match renamed.get(&device.id) {
             Some(id) => device.id = id.clone(),
             None => rename_device(device, &mut names),
@@ -76,7 +76,7 @@ fn rename_host(host: &mut PciHost, names: &mut Names) {
     }
 }
 
-/// A device of the ACPI namespace keeps the last part of its path.
+/// Renames a device. A device of the ACPI namespace keeps the last component of its path.
 fn rename_device(device: &mut PlatformDevice, names: &mut Names) {
     let last = device.id.as_str().rsplit(['.', '\\', '/']).next().unwrap_or_default();
     let name = match device.registers.first() {
@@ -86,12 +86,12 @@ fn rename_device(device: &mut PlatformDevice, names: &mut Names) {
     names.rename(&mut device.id, &name);
 }
 
-/// The names that are taken.
+/// The names in use.
 #[derive(Default)]
 struct Names(BTreeSet<String>);
 
 impl Names {
-    /// Gives a node without a path this one, with a number if it is taken.
+    /// Renames a node that has no path to `path`, with a numeric suffix if that is in use.
     fn rename(&mut self, id: &mut NodeId, path: &str) {
         if !id.as_str().starts_with('/') {
             let numbered = (1..u32::MAX).map(|number| format!("{path}-{number}"));

@@ -1,4 +1,4 @@
-//! Properties as the writer needs them.
+//! Property values for the writer.
 
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _, ToPropertyValue};
 
-/// A node's routing in cells.
+/// A node's routing, encoded in cells.
 pub(super) struct Routing {
     pub(super) mask: Option<u32>,
     pub(super) map: Option<Vec<u32>>,
@@ -64,8 +64,7 @@ pub(super) fn set_gic_facet(node: &mut DeviceTreeNode, controller: &Controller, 
     }
 }
 
-/// Gives a node's children 64-bit addresses of the CPU's own, unless it has an address shape
-/// already.
+/// Gives the children of a node 64-bit CPU addresses, unless it already has an address shape.
 pub(super) fn set_bus(node: &mut DeviceTreeNode) {
     if node.properties().any(|property| property.name() == "#address-cells") {
         return;
