@@ -1,20 +1,21 @@
-//! Local APICs: their names, their vectors, and what a kernel does with them for this crate.
+//! Local APICs: their IDs and vectors, and the operations that a kernel must implement for this
+//! crate.
 
 use core::fmt;
 use msi_types::{Cpu, LocalCpu};
 
-/// A local APIC's ID: 8 bits in xAPIC mode, 32 in x2APIC mode. Never a [`Cpu`], which is the
-/// kernel's own dense number.
+/// ID of a local APIC: 8 bits in xAPIC mode, 32 in x2APIC mode. Not to be confused with [`Cpu`],
+/// which is the kernel's own dense number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ApicId(u32);
 
 impl ApicId {
-    /// The APIC with this ID.
+    /// Creates an APIC ID.
     pub const fn new(id: u32) -> Self {
         Self(id)
     }
 
-    /// The ID.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -32,23 +33,24 @@ impl fmt::Display for ApicId {
     }
 }
 
-/// A vector of a local APIC that a message may carry: 0x10 to 0xFE (SDM vol. 3A §11.11.2). The same
-/// number means another interrupt on each CPU.
+/// Vector of a local APIC that a message may carry: 0x10 to 0xFE (SDM vol. 3A §11.11.2). The same
+/// number denotes a different interrupt on each CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApicVector(u8);
 
 impl ApicVector {
-    /// The lowest.
+    /// Lowest vector.
     pub const MIN: Self = Self(0x10);
-    /// The highest.
+    /// Highest vector.
     pub const MAX: Self = Self(0xfe);
 
-    /// The vector with this number; `None` outside [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
+    /// Creates the vector with this number; `None` outside [`MIN`](Self::MIN) to
+    /// [`MAX`](Self::MAX).
     pub const fn new(number: u8) -> Option<Self> {
         if number >= Self::MIN.0 && number <= Self::MAX.0 { Some(Self(number)) } else { None }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u8 {
         self.0
     }
@@ -57,7 +59,7 @@ impl ApicVector {
         self.0 as usize
     }
 
-    /// The vectors of `self..=last`.
+    /// Returns the vectors of `self..=last`.
     pub(crate) fn up_to(self, last: Self) -> impl DoubleEndedIterator<Item = Self> + Clone {
         (self.0..=last.0).map(Self)
     }
@@ -75,13 +77,13 @@ impl fmt::Display for ApicVector {
     }
 }
 
-/// A CPU and a vector of it, which an interrupt on x86 has to itself.
+/// A vector at one CPU, which an interrupt on x86 has to itself.
 #[doc(alias = "apic_chip_data")]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CpuVector {
     /// The CPU.
     pub cpu: Cpu,
-    /// The vector that it takes the interrupt as.
+    /// Vector by which the CPU receives the interrupt.
     pub vector: ApicVector,
 }
 
@@ -91,25 +93,27 @@ impl fmt::Display for CpuVector {
     }
 }
 
-/// The kernel's access to its local APICs. Every function may be called in any context and with
-/// locks held: it calls nothing of this crate.
+/// The kernel's access to its local APICs.
+///
+/// This crate calls the functions in any context and with its locks held. They must not sleep, and
+/// must not call this crate.
 pub trait Apic: LocalCpu {
-    /// Sends an interprocessor interrupt: fixed, edge, physical destination. Returns once the APIC
-    /// has sent it (delivery status idle, in xAPIC mode).
+    /// Sends an interprocessor interrupt: fixed, edge, physical destination. Must return only after
+    /// the APIC has sent it (delivery status idle, in xAPIC mode).
     fn send(&self, to: ApicId, vector: ApicVector);
 
-    /// Has `cpu` accepted the vector and not begun to serve it (its bit in the interrupt request
-    /// register)? `None` where that cannot be asked: an APIC answers its own CPU alone.
-    /// [`VectorDomain::clean_up`] and [`VectorDomain::offline`] ask on the CPU itself, and need an
-    /// answer.
+    /// Returns `true` if `cpu` has accepted the vector but not begun to serve it, according to the
+    /// vector's bit in the interrupt request register. Returns `None` if the register cannot be
+    /// read, because an APIC is accessible to its own CPU only. [`VectorDomain::clean_up`] and
+    /// [`VectorDomain::offline`] call this on the CPU itself, and need an answer there.
     ///
     /// [`VectorDomain::clean_up`]: crate::VectorDomain::clean_up
     /// [`VectorDomain::offline`]: crate::VectorDomain::offline
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool>;
 
-    /// Sees to it that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon:
-    /// by an interprocessor interrupt of its own, or at its next timer tick. Called for CPUs that
-    /// are on line, or that went [off line](crate::VectorDomain::offline) a moment ago. There is
-    /// then nothing left to clean up, and the request is dropped.
+    /// Ensures that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon, by
+    /// an interprocessor interrupt reserved for this purpose or at its next timer tick. The CPU is
+    /// online, or has just gone [offline](crate::VectorDomain::offline); in the latter case it has
+    /// no vectors left to clean up, and the request may be dropped.
     fn request_cleanup(&self, cpu: Cpu);
 }

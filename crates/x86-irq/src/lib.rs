@@ -1,29 +1,29 @@
-//! Message-signalled interrupts on x86: vector allocation, message formats, Intel's interrupt
+//! Message-signaled interrupts on x86: vector allocation, message formats, Intel's interrupt
 //! remapping.
 //!
-//! A device on x86 interrupts by writing to the local APICs: the address says which, the data says
-//! which of the CPU's 200-odd vectors. This crate hands out those vectors, composes those messages,
-//! and puts a remapping unit between where there is one. For what stands above it – an interrupt
-//! core, a device's domain – it is one more [`MsiParent`], no different from an ITS. It drives no
-//! local APIC itself: what it needs of one, a kernel gives it by [`Apic`].
+//! On x86, a device signals an interrupt by writing to a local APIC: the address selects the APIC,
+//! and the data selects one of the CPU's roughly 200 vectors. This crate allocates the vectors,
+//! composes the messages, and inserts a remapping unit on machines that have one. To the layers
+//! above (an interrupt core, a device's domain) it is another [`MsiParent`], no different from an
+//! ITS. It does not drive local APICs: a kernel gives it access to them through [`Apic`].
 //!
 //! | module | what |
 //! |---|---|
-//! | [`matrix`] | who has which vector on which CPU: [`VectorMatrix`] |
+//! | [`matrix`] | allocation of vectors on CPUs: [`VectorMatrix`] |
 //! | [`message`] | address and data in compatibility format, with 8, 15 or 32 destination bits |
 //! | [`vector_domain`] | the root: [`VectorDomain`], its dispatch table, moves, CPU hotplug |
-//! | [`remapping`] | the layer over it: [`RemappedVectors`], entries, [`RemapTable::translate`] |
+//! | [`remapping`] | the layer above it: [`RemappedVectors`], entries, [`RemapTable::translate`] |
 //!
 //! | | vectors alone | with remapping |
 //! |---|---|---|
-//! | isolation | none: any device sends any vector to any CPU | by the requester's ID |
+//! | isolation | none: any device can send any vector to any CPU | by the requester's ID |
 //! | a move | rewrites the endpoint's address and data | rewrites a table entry |
-//! | MultiMSI | refused | yes, and each vector moves alone |
-//! | APIC IDs above 254 | if a hypervisor offers 15 bits | yes, in x2APIC mode |
+//! | MultiMSI | refused | supported, and each vector moves independently |
+//! | APIC IDs above 254 | if a hypervisor offers 15 bits | in x2APIC mode |
 //!
 //! # Example
 //!
-//! A kernel with one CPU, and a device that fires once:
+//! A kernel with one CPU, and a device that signals once:
 //!
 //! ```
 //! use core::num::NonZeroU16;
@@ -57,7 +57,7 @@
 //! let message = domain.compose(&block, 0)?;
 //! assert_eq!(message, MsiMessage { address: 0xfee0_5000, data: 0x20 });
 //!
-//! // The device writes it, the local APIC takes it, and the trap entry asks whose it is.
+//! // The device writes it, the local APIC accepts it, and the trap entry looks up its hwirq.
 //! let sent = ApicMessage::decode(message, DestinationFormat::Xapic)?;
 //! let DeliveryMode::Fixed(vector) = sent.delivery else { unreachable!() };
 //! assert_eq!(domain.arrive(cpu, vector), Arrival::Deliver(block.first()));

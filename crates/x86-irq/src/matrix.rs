@@ -1,14 +1,15 @@
 //! Allocation of vectors on all CPUs.
 //!
-//! A vector is an interrupt's only on one CPU, so that the matrix of CPUs and vectors is what is
-//! handed out. Some of it is set aside:
-//! - *system* vectors are the kernel's own, on all CPUs;
-//! - *managed* vectors are set aside on each CPU of a set, whether on line or not. They are for an
-//!   interrupt that is to follow those CPUs as they come and go (a queue per CPU). Moving it never
-//!   fails for want of a vector;
-//! - *normal* vectors are taken from the rest when they are needed.
+//! On x86, a vector identifies an interrupt only together with a CPU, so the allocator manages a
+//! matrix of CPUs and vectors. Vectors are of three kinds:
+//! - *system* vectors are reserved for the kernel, on all CPUs;
+//! - *managed* vectors are reserved on each CPU of a set, whether or not the CPU is online. They
+//!   serve an interrupt that follows those CPUs as they go offline and come back (a queue per CPU),
+//!   and ensure that moving it never fails for lack of a vector;
+//! - *normal* vectors are allocated from the rest on demand.
 //!
-//! The caller chooses the CPU: the interrupt core spreads interrupts, for every controller alike.
+//! The caller chooses the CPU, because the interrupt core spreads the interrupts of all
+//! controllers.
 
 mod bitmap;
 
@@ -21,28 +22,28 @@ use core::ops::RangeInclusive;
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// A vector was not handed out or taken back.
+/// A vector could not be allocated or freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
-    /// The caller named a CPU that the matrix was not made for.
+    /// The caller named a CPU outside the matrix.
     #[error("CPU {0} is not one of those that the matrix was made for")]
     UnknownCpu(Cpu),
-    /// The CPU is off line, or has no vector left.
-    #[error("CPU {0} is off line or has no free vector")]
+    /// The CPU is offline, or has no free vector.
+    #[error("CPU {0} is offline or has no free vector")]
     Exhausted(Cpu),
-    /// The caller asked for a certain vector that is not free.
-    #[error("{0} is taken")]
+    /// The vector that the caller requested is not free.
+    #[error("{0} is not free")]
     Taken(CpuVector),
-    /// The caller gave back what was not handed out.
-    #[error("{0} is not handed out")]
+    /// The caller freed a vector that is not allocated.
+    #[error("{0} is not allocated")]
     NotAllocated(CpuVector),
-    /// The caller gave back more managed vectors than there are.
-    #[error("CPU {0} has no managed vector that is set aside and unused")]
+    /// The caller released a managed vector on a CPU that has no unused one.
+    #[error("CPU {0} has no unused managed vector")]
     NotManaged(Cpu),
 }
 
-/// The vectors of all CPUs.
+/// Allocator of the vectors of all CPUs.
 #[derive(Debug)]
 pub struct VectorMatrix {
     window: (ApicVector, ApicVector),
@@ -56,12 +57,13 @@ struct CpuMap {
     online: bool,
     allocated: Bitmap,
     managed: Bitmap,
-    /// Normal vectors that are free, on line or not.
+    /// Number of free normal vectors, even while the CPU is offline.
     available: u32,
 }
 
 impl VectorMatrix {
-    /// The vectors of `window` but for `system`'s, on `cpus` CPUs that are all off line.
+    /// Creates a matrix of the vectors in `window` except for `system`, on `cpus` CPUs that are all
+    /// offline.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -84,7 +86,7 @@ impl VectorMatrix {
         Ok(Self { window, system, cpus, available: 0 })
     }
 
-    /// The CPU's vectors may be handed out from now on. Nothing if they may already.
+    /// Allows allocation of the CPU's vectors. Has no effect if it is already online.
     pub fn online(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         if !map.online {
@@ -94,7 +96,8 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// No vector of the CPU is handed out until it is on line again. What was handed out stays so.
+    /// Prevents allocation of the CPU's vectors until it is online again. Allocated vectors stay
+    /// allocated.
     pub fn offline(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         if map.online {
@@ -104,19 +107,20 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Hands out the lowest free normal vector of a CPU on line.
+    /// Allocates the lowest free normal vector of an online CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`].
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline or has no free
+    /// normal vector.
     pub fn allocate(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         self.check_usable(cpu)?;
         let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted(cpu))?;
         self.take_checked(CpuVector { cpu, vector })
     }
 
-    /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change. It is the
-    /// one that is free on most CPUs on line, so that the interrupt can move. Of equals it is the
-    /// highest, where others come last.
+    /// Allocates a normal vector of `cpu` for an interrupt whose vector can never change. To let
+    /// the interrupt move, chooses the vector that is free on most online CPUs. Among equals,
+    /// chooses the highest, which other allocations choose last.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).
@@ -129,11 +133,11 @@ impl VectorMatrix {
         self.take_checked(CpuVector { cpu, vector })
     }
 
-    /// Hands out a certain normal vector of a CPU on line.
+    /// Allocates the given normal vector of an online CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if the CPU is off line,
-    /// [`MatrixError::Taken`].
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline;
+    /// [`MatrixError::Taken`] if the vector is not free.
     pub fn take(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
         let map = self.map(cpu_vector.cpu)?;
         if !map.online {
@@ -146,10 +150,10 @@ impl VectorMatrix {
         self.take_checked(cpu_vector)
     }
 
-    /// Takes a vector back, normal or managed; a managed one stays set aside.
+    /// Frees a normal or managed vector. A managed vector stays reserved.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`], [`MatrixError::NotAllocated`].
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotAllocated`] if the vector is not allocated.
     pub fn free(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
         let map = self
             .cpus
@@ -165,14 +169,14 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Sets one vector aside on each CPU of the set, on line or not: all or nothing. Their numbers
-    /// may differ.
+    /// Reserves one managed vector on each CPU of the set, online or not; reserves all of them or
+    /// none. The vectors may differ from CPU to CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if a CPU has none left.
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if a CPU has no free vector left.
     pub fn reserve_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         for (done, cpu) in on.iter().enumerate() {
-            // A CPU may be named more than once.
+            // A CPU may occur more than once.
             let before = on.iter().take(done).filter(|other| *other == cpu).count();
             let available = self.map(*cpu)?.available;
             if usize::try_from(available).is_ok_and(|available| available <= before) {
@@ -190,11 +194,11 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// No longer sets aside one vector on each CPU of the set, of those that no interrupt uses.
+    /// Releases one unused managed vector on each CPU of the set.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has none: the others are
-    /// released.
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has no unused managed
+    /// vector, in which case the vectors of the other CPUs are still released.
     pub fn release_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         let mut result = Ok(());
         for cpu in on {
@@ -203,10 +207,11 @@ impl VectorMatrix {
         result
     }
 
-    /// Hands out the lowest managed vector of a CPU on line that is not in use.
+    /// Allocates the lowest unused managed vector of an online CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is off line or has none.
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline or has no
+    /// unused managed vector.
     pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         let unused =
@@ -217,12 +222,12 @@ impl VectorMatrix {
         Ok(CpuVector { cpu, vector })
     }
 
-    /// A managed vector that is in use is a normal one from now on: free for all once it is [taken
-    /// back](Self::free).
+    /// Turns an allocated managed vector into a normal one, which is available to all once it is
+    /// [freed](Self::free).
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if it is no managed one, or is not
-    /// in use.
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if the vector is not managed or not
+    /// allocated.
     pub fn unmanage(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
         let map = self
             .cpus
@@ -234,22 +239,22 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Number of normal vectors that are free on the CPUs on line.
+    /// Returns the number of free normal vectors on the online CPUs.
     pub fn available(&self) -> u32 {
         self.available
     }
 
-    /// Number of normal vectors that are free on a CPU, on line or not; 0 for an unknown one.
+    /// Returns the number of free normal vectors on a CPU, online or not; 0 for an unknown CPU.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.map(cpu).map_or(0, |map| map.available)
     }
 
-    /// Returns true if this vector is allocated.
+    /// Returns `true` if this vector is allocated.
     pub fn is_allocated(&self, cpu_vector: CpuVector) -> bool {
         self.map(cpu_vector.cpu).is_ok_and(|map| map.allocated.contains(cpu_vector.vector))
     }
 
-    /// Returns true if the CPU is online.
+    /// Returns `true` if the CPU is online.
     pub fn is_online(&self, cpu: Cpu) -> bool {
         self.map(cpu).is_ok_and(|map| map.online)
     }

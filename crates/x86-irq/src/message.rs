@@ -1,16 +1,16 @@
-//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), and the two ways of
-//! giving them more than 8 bits of destination.
+//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), and the two extensions
+//! to more than 8 destination bits.
 
 use crate::apic::{ApicId, ApicVector};
 use bitfield_struct::bitfield;
 use msi_types::MsiMessage;
 
-/// The local APICs' doorbells: the MiB from here on.
+/// Base address of the local APICs' doorbells, which occupy 1 MiB.
 pub const DOORBELL_BASE: u64 = 0xfee0_0000;
 /// Bits 31:20 of every doorbell.
 pub(crate) const DOORBELL_TOP: u16 = 0xfee;
 
-/// The address's low word.
+/// Low word of the address.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct AddressLow {
@@ -20,32 +20,32 @@ pub struct AddressLow {
     pub logical: bool,
     /// RH: the chipset may choose among the destinations.
     pub redirection_hint: bool,
-    /// The message is in the remappable format, and this is another layout.
+    /// The message is in the remappable format, whose layout differs.
     pub remappable: bool,
-    /// Destination bits 14:8, in the 15-bit form; otherwise 0.
+    /// Destination bits 14:8 in the 15-bit form; otherwise 0.
     #[bits(7)]
     pub destination_14_8: u8,
     /// Destination bits 7:0.
     pub destination_7_0: u8,
-    /// 0xFEE.
+    /// Always 0xFEE.
     #[bits(12)]
     pub top: u16,
 }
 
-/// The data.
+/// The data word.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Data {
-    /// The vector.
+    /// Vector.
     pub vector: u8,
-    /// DeliveryMode mode.
+    /// Delivery mode.
     #[bits(3)]
     pub delivery_mode: u8,
     #[bits(3)]
     __: u8,
-    /// The level is asserted. Without meaning for edges.
+    /// The level is asserted. Meaningless for edges.
     pub asserted: bool,
-    /// Level, not edge.
+    /// Level-triggered instead of edge-triggered.
     pub level_triggered: bool,
     __: u16,
 }
@@ -55,17 +55,18 @@ pub struct Data {
 pub enum DestinationFormat {
     /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
     Xapic,
-    /// 15 bits: bits 14:8 are in address bits 11:5. Hypervisors that say so: KVM's
-    /// `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), Hyper-V's and Xen's alike.
+    /// 15 bits: bits 14:8 are in address bits 11:5. Supported by hypervisors that announce it: KVM
+    /// by `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), and likewise Hyper-V and
+    /// Xen.
     Extended15,
-    /// 32 bits: bits 31:8 are in address bits 63:40. What a virtual machine monitor gives to KVM
-    /// after `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`; the broadcast quirk has to
-    /// be off too, or ID 255 means everybody. Never seen on a bus.
+    /// 32 bits: bits 31:8 are in address bits 63:40. A virtual machine monitor passes this form to
+    /// KVM after `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`. The broadcast quirk must
+    /// also be disabled; otherwise, ID 255 is a broadcast. This form never occurs on a bus.
     Kvm32,
 }
 
 impl DestinationFormat {
-    /// The highest ID that can be encoded.
+    /// Returns the highest ID that can be encoded.
     pub const fn max(self) -> ApicId {
         ApicId::new(match self {
             Self::Xapic => 0xff,
@@ -74,8 +75,8 @@ impl DestinationFormat {
         })
     }
 
-    /// Does a physical destination of this ID reach that APIC and no other? Not where it cannot be
-    /// encoded or means a broadcast.
+    /// Returns `true` if a physical destination of this ID reaches that APIC and no other: the ID
+    /// can be encoded, and is not the broadcast ID.
     pub const fn reaches(self, id: ApicId) -> bool {
         let broadcast = match self {
             Self::Xapic | Self::Extended15 => 0xff,
@@ -88,18 +89,18 @@ impl DestinationFormat {
 /// Meaning of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DestinationMode {
-    /// An APIC's ID.
+    /// The ID of an APIC.
     Physical,
-    /// A set of APICs, matched against their logical destination registers.
+    /// A set of APICs, matched by their logical destination registers.
     Logical,
 }
 
 /// Choice among several destinations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Redirection {
-    /// Nobody: the message goes where it says.
+    /// No choice: the message is delivered to its destination.
     Directed,
-    /// The chipset may.
+    /// The chipset may choose.
     Hint,
 }
 
@@ -114,9 +115,9 @@ pub enum DeliveryMode {
     Smi,
     /// Non-maskable interrupt.
     Nmi,
-    /// Init.
+    /// INIT.
     Init,
-    /// An interrupt whose vector an 8259A-compatible controller knows.
+    /// An interrupt whose vector is supplied by an 8259A-compatible controller.
     ExtInt,
 }
 
@@ -157,11 +158,11 @@ impl DeliveryMode {
 /// Trigger and level of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signal {
-    /// An edge: what devices send.
+    /// An edge, as devices send it.
     Edge,
-    /// A level begins.
+    /// The beginning of a level.
     Assert,
-    /// A level ends.
+    /// The end of a level.
     Deassert,
 }
 
@@ -181,7 +182,8 @@ pub struct ApicMessage {
 }
 
 impl ApicMessage {
-    /// An edge that makes `vector` pending at one APIC: what this crate programs devices with.
+    /// Creates an edge that makes `vector` pending at one APIC. This crate programs devices with
+    /// such messages.
     pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
         Self {
             destination,
@@ -192,10 +194,10 @@ impl ApicMessage {
         }
     }
 
-    /// The address and data of this message.
+    /// Returns the address and data of this message.
     ///
     /// # Errors
-    /// [`MessageError::DestinationTooWide`].
+    /// [`MessageError::DestinationTooWide`] if `format` cannot encode the destination.
     pub fn encode(&self, format: DestinationFormat) -> Result<MsiMessage, MessageError> {
         let id = self.destination;
         if id > format.max() {
@@ -227,10 +229,10 @@ impl ApicMessage {
             .with_level_triggered(self.signal != Signal::Edge)
     }
 
-    /// The meaning of an address and data that a device wrote.
+    /// Decodes an address and data that a device wrote.
     ///
-    /// Strict: reserved bits have to be 0, and so does the vector of a delivery that has none. The
-    /// one exception is the level bit of an edge, which some systems set: it is ignored.
+    /// Decoding is strict: reserved bits must be 0, as must the vector of a delivery mode that has
+    /// none. The only exception is the level bit of an edge, which some systems set; it is ignored.
     pub fn decode(message: MsiMessage, format: DestinationFormat) -> Result<Self, MessageError> {
         let low = AddressLow::from(message.address_low());
         if low.top() != DOORBELL_TOP {
@@ -277,35 +279,33 @@ fn destination(high: u32, low: AddressLow, format: DestinationFormat) -> ApicId 
     })
 }
 
-/// A message cannot be encoded, or is none.
+/// A message that cannot be encoded or decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {
     /// The destination does not fit the format.
     #[error("APIC ID {id} is beyond {max}, the highest that this message format can name")]
     DestinationTooWide {
-        /// The destination.
+        /// Requested destination.
         id: ApicId,
-        /// The format's highest.
+        /// Highest destination of the format.
         max: ApicId,
     },
-    /// The sender wrote somewhere else.
+    /// The sender wrote to an address that is not a local APIC's.
     #[error("{0:#x} is not an address of the local APICs")]
     NotADoorbell(u64),
     /// The sender's message is in the remappable format.
-    #[error(
-        "the message is in the remappable format: an interrupt remapping unit has to translate it"
-    )]
+    #[error("the message is in the remappable format, which only a remapping unit can translate")]
     Remappable,
     /// The sender's message is in the compatibility format.
     #[error(
-        "the message is in the compatibility format, which names no entry of a remapping table"
+        "the message is in the compatibility format, which does not name a remapping table entry"
     )]
     Compatibility,
-    /// The sender's vector is illegal.
-    #[error("vector {0:#04x} is not one that a message may carry")]
+    /// The sender's vector is not allowed in a message.
+    #[error("vector {0:#04x} is not allowed in a message")]
     BadVector(u8),
-    /// The sender's delivery mode does not exist.
+    /// The sender's delivery mode is reserved.
     #[error("delivery mode {0} is reserved")]
     ReservedDelivery(u8),
     /// The sender set reserved bits.

@@ -1,18 +1,19 @@
 //! Interrupt remapping in Intel's format (VT-d specification §5). A device's message names an entry
-//! of a table in memory. The entry names the vector and the CPU, and says who may ask for it.
+//! of a table in memory. The entry determines the vector and the CPU, and which requesters may use
+//! it.
 //!
-//! Differences for a domain above a remapping layer:
-//! - **Isolation.** The unit checks who sends against the entry, so that a device rings its own
-//!   interrupts alone.
-//! - **Affinity.** A move writes the entry. The endpoint's message stays, whatever the endpoint can
-//!   do.
-//! - **Groups.** All messages of a MultiMSI function carry one handle, and the vector's number as
-//!   sub-handle; each has an entry and moves alone.
-//! - **Reach.** In x2APIC mode an entry names all 32 bits of an APIC ID.
+//! What changes for a domain above a remapping layer:
+//! - **Isolation.** The unit checks the requester of each message against the entry, so that a
+//!   device can signal only its own interrupts.
+//! - **Affinity.** A move writes the entry. The endpoint's message does not change, so the endpoint
+//!   need not be able to change it.
+//! - **Groups.** All messages of a MultiMSI function carry the same handle, with the vector's
+//!   number as sub-handle. Each vector has its own entry and moves independently.
+//! - **Reach.** In x2APIC mode, an entry holds all 32 bits of an APIC ID.
 //!
-//! [`RemappedVectors`] is the driver's half: an [`MsiParent`] over a [`VectorDomain`].
-//! [`RemapTable::translate`] is the unit's half, for device models and tests. Both read and write
-//! the table through [`RemapMemory`].
+//! [`RemappedVectors`] is the driver's half: an [`MsiParent`] on top of a [`VectorDomain`].
+//! [`RemapTable::translate`] is the unit's half, for device models and tests. Both access the table
+//! through [`RemapMemory`].
 
 mod handles;
 mod irte;
@@ -43,7 +44,7 @@ pub use source::{Source, SourceCheck};
 pub use table::{CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
 pub use translation::RemapFault;
 
-/// The unit's cache of entries. Implemented over its invalidation queue.
+/// The unit's cache of entries. Implementations use its invalidation queue.
 pub trait EntryCache: Send + Sync {
     /// Invalidates the unit's cache of the `2^log2_count` entries from `first` on, which is a
     /// multiple of that count. Must wait until the invalidation is complete, and until interrupts
@@ -53,43 +54,45 @@ pub trait EntryCache: Send + Sync {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The unit did not answer.
+    /// Returns an error if the unit did not complete the invalidation.
     fn invalidate(&self, first: u16, log2_count: u8) -> Result<(), InvalidationError>;
 }
 
-/// The unit did not take an invalidation.
+/// The unit did not complete an invalidation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the remapping unit did not invalidate its interrupt entry cache: {reason}")]
 pub struct InvalidationError {
-    /// The failure (`"timeout"`, `"queue error"`).
+    /// Reason, such as `"timeout"` or `"queue error"`.
     pub reason: &'static str,
 }
 
-/// Parts of a remapping layer.
+/// The parts of a remapping layer.
 #[non_exhaustive]
 pub struct RemappedVectorsConfig<M> {
-    /// The CPUs' vectors.
+    /// Vectors of the CPUs.
     pub vectors: Arc<VectorDomain>,
-    /// The table that the unit was given, all entries absent.
+    /// Table whose address the unit was given, with all entries absent.
     pub table: RemapTable<M>,
-    /// The unit's cache.
+    /// Cache of the unit.
     pub cache: Arc<dyn EntryCache>,
-    /// Physical base address of the unit's registers, to name it in errors.
+    /// Physical base address of the unit's registers, which identifies the unit in errors.
     pub base: u64,
-    /// The source as which the unit sees a requester: `None` for those that are not behind it.
-    /// [`Source::pci`] where no bridge takes a requester's place.
+    /// Function that returns the source as which the unit sees a requester, or `None` if the
+    /// requester is not behind the unit. [`Source::pci`] is correct unless a bridge replaces the
+    /// requester's ID.
     pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
 }
 
 impl<M> RemappedVectorsConfig<M> {
-    /// The layer of a unit with registers at `base`, which sees requesters as [`Source::pci`].
+    /// Creates the configuration for a unit with registers at `base`, which sees requesters as
+    /// [`Source::pci`].
     pub fn new(
         vectors: Arc<VectorDomain>,
         table: RemapTable<M>,
         cache: Arc<dyn EntryCache>,
         base: u64,
     ) -> Self {
-        // A function has no size: its box takes no memory.
+        // A function item has no size, so this box does not allocate.
         Self { vectors, table, cache, base, sources: Box::new(Source::pci) }
     }
 
@@ -104,7 +107,7 @@ impl<M> fmt::Debug for RemappedVectorsConfig<M> {
     }
 }
 
-/// The devices behind one remapping unit. See the [module](self).
+/// Remapping layer for the devices behind one unit. See the [module](self).
 pub struct RemappedVectors<M> {
     vectors: Arc<VectorDomain>,
     table: RemapTable<M>,
@@ -116,13 +119,13 @@ pub struct RemappedVectors<M> {
 
 struct Records {
     handles: Handles,
-    /// By attachment.
+    /// Sources by attachment.
     devices: SortedMap<u32, Source>,
-    /// By vector; a group's by its first vector.
+    /// Entries by vector; those of a group by its first vector.
     entries: SortedMap<u32, Entries>,
 }
 
-/// Entries one after the other, one for each vector.
+/// Consecutive entries, one for each vector.
 #[derive(Clone, Copy, Debug)]
 struct Entries {
     first: u16,
@@ -136,13 +139,14 @@ impl Entries {
         if index < self.count.get() { self.first.checked_add(index) } else { None }
     }
 
-    /// The entries of one vector of a block without a group.
+    /// Returns the entry of one vector of a block that is not a group.
     fn single(self, index: u16) -> Option<Self> {
         Some(Self { first: self.entry(index)?, count: NonZeroU16::MIN, ..self })
     }
 
-    /// The least aligned power of two that covers them: its first entry, and its log2. Where parts
-    /// of a block are left, it covers entries of others, which the unit then reads again.
+    /// Returns the smallest aligned power-of-two range that covers the entries, as its first entry
+    /// and the log2 of its length. For part of a block, the range may cover entries of others,
+    /// which the unit merely reads again.
     fn span(self) -> (u16, u8) {
         let last = self.first.saturating_add(self.count.get() - 1);
         let log2 = u16::BITS - (self.first ^ last).leading_zeros();
@@ -151,12 +155,12 @@ impl Entries {
     }
 }
 
-/// Assignment of entries to messages.
+/// Form in which messages name entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Format {
-    /// Each by its own handle.
+    /// Each message has the handle of its own entry.
     Handles,
-    /// All by the first's, and a sub-handle.
+    /// All messages have the handle of the first entry, and a sub-handle.
     Subhandles,
 }
 
@@ -174,12 +178,12 @@ impl<M: RemapMemory> RemappedVectors<M> {
         Ok(Self { vectors, table, cache, base, sources, records: TaskLock::new(records) })
     }
 
-    /// The CPUs' vectors.
+    /// Returns the vectors of the CPUs.
     pub fn vectors(&self) -> &Arc<VectorDomain> {
         &self.vectors
     }
 
-    /// The table.
+    /// Returns the table.
     pub fn table(&self) -> &RemapTable<M> {
         &self.table
     }
@@ -195,7 +199,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.records.with(self.vectors.apic(), f)
     }
 
-    /// The target of an entry for a vector at `cpu_vector`.
+    /// Returns the target of an entry for the vector at `cpu_vector`.
     fn target(&self, cpu_vector: CpuVector) -> Result<IrteTarget, MsiError> {
         let unreachable = MsiError::NotReachable(
             cpu_vector.cpu,
@@ -219,7 +223,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
                 cpu,
                 "its APIC ID does not fit the remapping table's entries",
             )),
-            // A CPU that was never on line is the vector domain's to refuse.
+            // The vector domain refuses a CPU that was never online.
             _ => Ok(()),
         }
     }
@@ -247,7 +251,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.cache.invalidate(first, log2).map_err(|error| self.fault(operation, error))
     }
 
-    /// Sends an entry's interrupts elsewhere.
+    /// Changes the target of an entry's interrupts.
     fn retarget(
         &self,
         entries: &Entries,
@@ -271,14 +275,14 @@ impl<M: RemapMemory> RemappedVectors<M> {
 }
 
 impl Records {
-    /// A vector's entries, or its group's, and which of them is its own.
+    /// Returns the entries of a vector or of its group, and the vector's own entry among them.
     fn entries_of(&self, hwirq: HwIrq) -> Option<(Entries, u16)> {
         let (first, entries) = self.entries.last_up_to(hwirq.get())?;
         let index = u16::try_from(hwirq.get() - first).ok()?;
         Some((*entries, entries.entry(index)?))
     }
 
-    /// Makes room for the entries of a new block.
+    /// Reserves memory for the entries of a new block.
     fn reserve(&mut self, format: Format, count: NonZeroU16) -> Result<(), TryReserveError> {
         match format {
             Format::Subhandles => self.entries.reserve(),
@@ -286,8 +290,8 @@ impl Records {
         }
     }
 
-    /// Remembers the entries of a new block: each by itself, as each may be freed by itself; a
-    /// group's as one. Room was made.
+    /// Records the entries of a new block: one by one, because each vector may be freed separately,
+    /// or as a unit for a group. [`reserve`](Self::reserve) must have been called.
     fn insert(&mut self, block: &HwIrqBlock, entries: Entries) {
         match entries.format {
             Format::Subhandles => self.entries.insert(block.first().get(), entries),
@@ -300,8 +304,8 @@ impl Records {
         }
     }
 
-    /// The entries of a block, or of the part of one, that is freed. `None` if there are no such
-    /// entries: nothing is freed then.
+    /// Removes the entries of a block, or of part of one, that is being freed. Returns `None`, and
+    /// removes nothing, if the block does not have these entries.
     fn remove(&mut self, block: &HwIrqBlock) -> Option<Entries> {
         let first = *self.entries.get(block.first().get())?;
         let count = block.count();

@@ -1,11 +1,11 @@
-//! The vectors of all CPUs as the root of the interrupt hierarchy.
+//! The root of the interrupt hierarchy on x86: the vectors of all CPUs.
 //!
 //! # Numbers
-//! The CPUs acknowledge (CPU, vector); an interrupt core wants one number per interrupt, which
-//! stays the same when the interrupt moves. So the domain hands out [`HwIrq`]s, counted from
-//! [`FIRST_HWIRQ`]. Numbers below are left for the interrupts that each CPU has for itself, by
-//! their own vectors. For the trap entry, it keeps a table from vector to hwirq for each CPU.
-//! [`VectorDomain::arrive`] reads it without a lock:
+//! CPUs acknowledge pairs of CPU and vector, but an interrupt core needs one number per interrupt
+//! that does not change when the interrupt moves. The domain therefore allocates [`HwIrq`]s,
+//! counted from [`FIRST_HWIRQ`]. Lower numbers are reserved for the interrupts that each CPU
+//! receives by its own vectors. For each CPU, the domain maintains a table from vector to hwirq,
+//! which [`VectorDomain::arrive`] reads at the trap entry without a lock:
 //!
 //! ```text
 //! trap(cpu, vector):
@@ -18,30 +18,32 @@
 //! ```
 //!
 //! # Masking
-//! A vector cannot be masked at a local APIC: endpoints mask. For those that cannot,
-//! [`MsiParent::mask`] holds the interrupt back at the trap entry. It is taken, remembered in one
-//! pending bit ([`Arrival::Held`]), and sent again by [`MsiParent::unmask`]. Nothing is lost; a
-//! device that storms while it is masked costs its CPU a trap per message.
+//! A local APIC cannot mask a vector, so endpoints mask. For those that cannot, [`MsiParent::mask`]
+//! holds the interrupt back at the trap entry: the CPU acknowledges it, the domain records it in a
+//! pending bit ([`Arrival::Held`]), and [`MsiParent::unmask`] sends it again. No interrupt is lost,
+//! but each message of a masked device still costs its CPU a trap.
 //!
 //! # Moving
-//! A message names CPU and vector. So a move writes the endpoint's address and, unless the same
-//! vector is free on the new CPU, its data. What the endpoint can do decides ([`Rewrite`]):
+//! A message contains both CPU and vector. A move therefore rewrites the endpoint's address and,
+//! unless the same vector is free on the new CPU, its data. The result depends on the endpoint
+//! ([`Rewrite`]):
 //!
 //! | endpoint | move |
 //! |---|---|
-//! | is masked meanwhile, or changes all in one store | to any free vector |
+//! | is masked during the move, or changes address and data in one store | to any free vector |
 //! | changes its low address word alone | to the same vector, if it is free on the new CPU |
-//! | cannot change | refused |
+//! | cannot change its message | refused |
 //!
-//! For the second kind a vector is chosen at first that is free on most CPUs.
+//! An endpoint of the second kind initially gets a vector that is free on most CPUs.
 //!
-//! The vector that an interrupt leaves is kept for it until an interrupt has arrived at the new
-//! one. The device cannot have sent that before its last one to the old. It is kept, too, until the
-//! old CPU, asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then
-//! is it handed out again: no message reaches another's handler. Freed vectors wait for the same.
+//! The domain keeps an interrupt's former vector allocated until two conditions hold: an interrupt
+//! has arrived at the new vector, which the device cannot have sent before its last one to the
+//! former vector; and the old CPU, asked by [`Apic::request_cleanup`], finds no request of the
+//! former vector pending. Only then is the vector reused, so that no message reaches another
+//! interrupt's handler. A freed vector is likewise reused only after its clean-up.
 //!
-//! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so
-//! that such a move never fails for want of one.
+//! A *managed* interrupt moves only among the CPUs of a set. One vector is reserved for it on each
+//! of them, so that such a move never fails for lack of a vector.
 //!
 //! # Locks
 //! Outermost first:
@@ -87,43 +89,43 @@ pub(crate) use irq_data::{FreedVectors, MessageKeeper};
 pub(crate) use msi_parent::for_each;
 pub(crate) use quotas::AttachmentId;
 
-/// The number of the first hwirq.
+/// Number of the first hwirq.
 pub const FIRST_HWIRQ: u32 = 256;
 
-/// The vectors of all CPUs. See the [module](self).
+/// Allocator and dispatcher of the vectors of all CPUs. See the [module](self).
 pub struct VectorDomain {
     apic: Arc<dyn Apic>,
     destinations: DestinationFormat,
     window: (ApicVector, ApicVector),
-    /// By CPU and vector: the hwirq's index plus 1, or 0.
+    /// Index of the hwirq plus 1, or 0, by CPU and vector.
     table: Vec<[AtomicU32; 256]>,
     irqs: Vec<IrqData>,
     quotas: TaskLock<QuotaTable>,
     core: IrqLock<Core>,
 }
 
-/// State under the lock. All memory is taken when the domain is made.
+/// State under the lock. All of its memory is allocated at creation.
 struct Core {
     matrix: VectorMatrix,
-    /// By CPU; `None` until it first came on line.
+    /// APIC IDs by CPU; `None` until the CPU is first online.
     apic_ids: Vec<Option<ApicId>>,
     irqs: Vec<IrqDataLocked>,
     free: FreeHwirqs,
 }
 
-/// A CPU cannot come or go.
+/// A CPU could not be marked as online or offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// The caller names a CPU that the domain was not made for.
+    /// The caller named a CPU outside the domain.
     #[error("CPU {0} is not one of those that the vector domain was made for")]
     Unknown(Cpu),
-    /// The caller gives two CPUs one APIC.
-    #[error("APIC ID {id} is CPU {of}'s")]
+    /// The caller gave two CPUs the same APIC ID.
+    #[error("APIC ID {id} already belongs to CPU {of}")]
     DuplicateId {
-        /// The ID.
+        /// APIC ID.
         id: ApicId,
-        /// The CPU that has it.
+        /// CPU that already has it.
         of: Cpu,
     },
 }
@@ -205,7 +207,7 @@ impl VectorDomain {
         self.core.with(self.apic(), f)
     }
 
-    /// The index of a hwirq.
+    /// Returns the index of a hwirq.
     fn index(&self, hwirq: HwIrq) -> Option<usize> {
         let index = HwIrq::new(hwirq.get().checked_sub(FIRST_HWIRQ)?).index();
         (index < self.irqs.len()).then_some(index)
@@ -243,7 +245,7 @@ impl VectorDomain {
     }
 }
 
-/// The number of a hwirq, of which there are at most 65535.
+/// Returns the number of the hwirq at `index`, of which at most 65535 exist.
 fn number(index: usize) -> HwIrq {
     HwIrq::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_HWIRQ + index))
 }
@@ -253,8 +255,7 @@ impl Core {
         *self.apic_ids.get(cpu.index())?
     }
 
-    /// A vector that nobody uses any more. It was handed out by the matrix, so it can be given
-    /// back.
+    /// Frees a vector that is no longer used. This cannot fail, because the matrix allocated it.
     fn release(&mut self, cpu_vector: CpuVector) {
         let freed = self.matrix.free(cpu_vector);
         debug_assert_eq!(freed, Ok::<(), MatrixError>(()));

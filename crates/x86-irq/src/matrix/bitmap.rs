@@ -11,7 +11,7 @@ impl Bitmap {
         self.0[word] |= bit;
     }
 
-    /// Was it there?
+    /// Removes a vector. Returns `true` if the set contained it.
     pub(super) fn remove(&mut self, vector: ApicVector) -> bool {
         let (word, bit) = split(vector);
         let was = self.0[word] & bit != 0;
@@ -33,7 +33,7 @@ impl FromIterator<ApicVector> for Bitmap {
     }
 }
 
-/// The word, below 4, and the bit in it.
+/// Returns the index of the word, which is below 4, and the bit in it.
 fn split(vector: ApicVector) -> (usize, u64) {
     (vector.index() / 64, 1 << (vector.get() % 64))
 }

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 
-/// The entries of a table. A block's first is a multiple of the least power of two that is not
-/// below its count, so that one invalidation covers it.
+/// Allocator of the entries of a table. The first entry of a block is a multiple of its count
+/// rounded up to a power of two, so that one invalidation covers the block.
 #[derive(Debug)]
 pub(super) struct Handles {
-    /// One bit for each entry, set while it is in use.
+    /// One bit per entry, set while the entry is in use.
     used: Vec<u64>,
     count: u32,
 }
@@ -21,7 +21,7 @@ impl Handles {
         Ok(Self { used: try_collect((0..words).map(|_| 0))?, count: size.entries() })
     }
 
-    /// The first of `count` entries that were free.
+    /// Allocates `count` consecutive entries, and returns the first.
     pub(super) fn allocate(&mut self, count: NonZeroU16) -> Option<u16> {
         let count = u32::from(count.get());
         let span = usize::try_from(count.next_power_of_two()).ok()?;
@@ -55,7 +55,7 @@ impl Handles {
     }
 }
 
-/// The word and the bit in it.
+/// Returns the index of the word, and the bit in it.
 fn split(entry: u32) -> (usize, u64) {
     ((entry / 64) as usize, 1 << (entry % 64))
 }

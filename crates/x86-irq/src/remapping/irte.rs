@@ -6,17 +6,17 @@ use crate::message::{DeliveryMode, DestinationMode, Redirection};
 use bitfield_struct::bitfield;
 use msi_types::Trigger;
 
-/// Format of APIC IDs in entries: the register's EIME.
+/// Format of APIC IDs in entries (EIME of the table address register).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ApicMode {
-    /// 8 bits.
+    /// 8-bit IDs.
     Xapic,
-    /// 32 bits. Messages in the compatibility format are always blocked.
+    /// 32-bit IDs. Messages in the compatibility format are always blocked.
     X2apic,
 }
 
 impl ApicMode {
-    /// Returns true if a physical destination of this ID reaches that APIC and no other.
+    /// Returns `true` if a physical destination of this ID reaches that APIC and no other.
     pub const fn reaches(self, id: ApicId) -> bool {
         match self {
             Self::Xapic => id.get() < 0xff,
@@ -39,11 +39,11 @@ impl ApicMode {
     }
 }
 
-/// Bits 63:0. Everything that a move changes is here: one store does it.
+/// Bits 63:0. These contain all fields that a move changes, so that a move is a single store.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IrteLow {
-    /// P: the entry is there.
+    /// P: the entry is present.
     pub present: bool,
     /// FPD: faults of this entry are not recorded.
     pub fault_processing_disable: bool,
@@ -51,22 +51,22 @@ pub struct IrteLow {
     pub logical: bool,
     /// RH: the hardware may choose among the destinations.
     pub redirection_hint: bool,
-    /// TM: level, not edge.
+    /// TM: level-triggered instead of edge-triggered.
     pub level_triggered: bool,
     /// DLM: delivery mode.
     #[bits(3)]
     pub delivery_mode: u8,
-    /// Software's.
+    /// AVAIL: available to software.
     #[bits(4)]
     pub available: u8,
     #[bits(3)]
     reserved_14_12: u8,
-    /// IM: the entry posts interrupts to a virtual CPU, and this is another layout.
+    /// IM: the entry posts interrupts to a virtual CPU, and has a different layout.
     pub posted: bool,
-    /// V: the vector.
+    /// V: vector.
     pub vector: u8,
     reserved_31_24: u8,
-    /// DST: the destination as [`ApicMode`] lays it out.
+    /// DST: destination, in the format of [`ApicMode`].
     pub destination: u32,
 }
 
@@ -74,19 +74,19 @@ pub struct IrteLow {
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IrteHigh {
-    /// SID: the source.
+    /// SID: source ID.
     pub source_id: u16,
-    /// SQ: which of its function bits count.
+    /// SQ: which function bits of the source are compared.
     #[bits(2)]
     pub source_qualifier: u8,
-    /// SVT: how it is checked.
+    /// SVT: how the source is checked.
     #[bits(2)]
     pub source_validation: u8,
     #[bits(44)]
     reserved: u64,
 }
 
-/// An entry as it lies in memory.
+/// An entry in its memory format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Irte {
     /// Bits 63:0.
@@ -111,7 +111,7 @@ pub struct IrteTarget {
 }
 
 impl IrteTarget {
-    /// An edge that makes `vector` pending at one APIC.
+    /// Creates an edge that makes `vector` pending at one APIC.
     pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
         Self {
             destination,
@@ -133,8 +133,8 @@ impl IrteTarget {
             .with_destination(mode.lay_out(self.destination))
     }
 
-    /// `None` if reserved bits are set, the vector or the delivery mode is illegal, or interrupts
-    /// are posted.
+    /// Decodes the low word; returns `None` if reserved bits are set, if the vector or the delivery
+    /// mode is illegal, or if interrupts are posted.
     pub(super) fn decode(low: IrteLow, mode: ApicMode) -> Option<Self> {
         let target = Self {
             destination: mode.read(low.destination()),
@@ -153,7 +153,7 @@ impl IrteTarget {
     }
 }
 
-/// An entry before the APIC mode lays its destination out.
+/// An entry whose destination is not yet encoded for an APIC mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Filled {
     pub(super) target: IrteTarget,
@@ -165,7 +165,8 @@ impl Irte {
         Filled { target, source }
     }
 
-    /// The requesters that may use the entry; `None` if its fields are reserved.
+    /// Returns the requesters that may use the entry; `None` if its source fields have reserved
+    /// values.
     pub fn source(&self) -> Option<Source> {
         let check =
             SourceCheck::from_fields(self.high.source_validation(), self.high.source_qualifier())?;

@@ -4,7 +4,7 @@ use crate::message::{DOORBELL_TOP, MessageError};
 use bitfield_struct::bitfield;
 use msi_types::MsiMessage;
 
-/// The address's low word.
+/// Low word of the address.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 struct RemappableAddress {
@@ -22,15 +22,16 @@ struct RemappableAddress {
 /// A message in the remappable format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RemappableMessage {
-    /// An index of the table.
+    /// Index into the table.
     pub handle: u16,
-    /// The data's addend: a MultiMSI function writes its vector's number there. `None` if
-    /// the data says nothing.
+    /// Value in the data that is added to the handle: a MultiMSI function writes its vector's
+    /// number there. `None` if the data is ignored.
     pub subhandle: Option<u16>,
 }
 
 impl RemappableMessage {
-    /// The table's entry that the message names: up to 131070, beyond any table.
+    /// Returns the index of the table entry that the message names. It can be up to 131070, which
+    /// is beyond the end of any table.
     pub const fn index(self) -> u32 {
         match self.subhandle {
             Some(subhandle) => self.handle as u32 + subhandle as u32,
@@ -38,7 +39,7 @@ impl RemappableMessage {
         }
     }
 
-    /// The address and data of this message.
+    /// Returns the address and data of this message.
     pub fn encode(self) -> MsiMessage {
         let address = RemappableAddress::new()
             .with_handle_15(self.handle >> 15 != 0)
@@ -49,12 +50,13 @@ impl RemappableMessage {
         MsiMessage { address: u32::from(address).into(), data: self.subhandle.unwrap_or(0).into() }
     }
 
-    /// The meaning of an address and data that a device wrote. The address's two low bits are
-    /// ignored, and so is the data of a message without a sub-handle.
+    /// Decodes an address and data that a device wrote. The two low bits of the address are
+    /// ignored, as is the data of a message without a sub-handle.
     ///
     /// # Errors
-    /// [`MessageError::NotADoorbell`]; [`MessageError::Compatibility`]; [`MessageError::Reserved`]
-    /// for data beyond 16 bits.
+    /// [`MessageError::NotADoorbell`] for an address outside the doorbells;
+    /// [`MessageError::Compatibility`] for the other format; [`MessageError::Reserved`] for data
+    /// beyond 16 bits.
     pub fn decode(message: MsiMessage) -> Result<Self, MessageError> {
         let address = RemappableAddress::from(message.address_low());
         if message.address_high() != 0 || address.top() != DOORBELL_TOP {

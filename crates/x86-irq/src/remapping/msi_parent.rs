@@ -1,4 +1,4 @@
-//! The layer as the parent of endpoints.
+//! The remapping layer as the MSI parent of endpoints.
 
 use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
 use crate::vector_domain::{FreedVectors, MessageKeeper, for_each};
@@ -12,7 +12,7 @@ use msi_types::{
     NotIsolated, Pending, RequesterId, Shape, Tier,
 };
 
-/// A group's function writes its low bits of 16.
+/// Limit on a group, whose function writes the low bits of the 16-bit data.
 const MOST_SUBHANDLES: u16 = 1 << 15;
 
 const NO_MEMORY: MsiError = MsiError::NoMemory("the remapping layer's records");
@@ -93,8 +93,8 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         if begun.from != begun.to
             && let Err(error) = self.retarget(&entries, entry, begun.to)
         {
-            // The first error is the one to report. The new vector stays the interrupt's until it
-            // is cleaned up.
+            // The first error is the one to report. The interrupt keeps the new vector until it is
+            // cleaned up.
             let _ = self.retarget(&entries, entry, begun.from);
             self.vectors.end_vector_move(first, MoveOutcome::RolledBack)?;
             return Err(error);
@@ -177,7 +177,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
             }
             Shape::AlignedGroup => return Err(MsiError::NoGroups),
         };
-        // A group's function adds less than its count to the data.
+        // A function of a group adds less than the group's count to the data.
         request.fit.check(MsiMessage {
             data: u32::from(count.get() - 1),
             ..RemappableMessage::HIGHEST.encode()
@@ -209,7 +209,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.with_records(|records| records.entries_of(hwirq)).ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    /// Entries and vectors that the unit may still use are never handed out again.
+    /// Frees entries and vectors. Those that the unit may still use are never reused.
     fn give_back(
         &self,
         records: &mut super::Records,
@@ -241,6 +241,6 @@ impl Entries {
 }
 
 impl RemappableMessage {
-    /// The one with the widest address.
+    /// The message with the widest address.
     const HIGHEST: Self = Self { handle: u16::MAX, subhandle: Some(0) };
 }

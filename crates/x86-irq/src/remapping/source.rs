@@ -5,22 +5,23 @@ use msi_types::RequesterId;
 /// Comparison of a requester with an entry's source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SourceCheck {
-    /// No check: any requester may use the entry. Isolates nothing.
+    /// No comparison: any requester may use the entry. Provides no isolation.
     None,
-    /// All 16 bits are equal.
+    /// All 16 bits must be equal.
     Exact,
-    /// All are but for bit 2: the two functions of a phantom pair.
+    /// All bits except bit 2 must be equal: the two functions of a phantom pair.
     IgnoreBit2,
-    /// All are but for bits 2:1.
+    /// All bits except bits 2:1 must be equal.
     IgnoreBits2To1,
-    /// All are but for bits 2:0: the whole device.
+    /// All bits except bits 2:0 must be equal: the whole device.
     IgnoreFunction,
-    /// The bus number lies between the source's two bytes, 15:8 and 7:0: what is behind a bridge.
+    /// The bus number must be in the range from bits 15:8 to bits 7:0 of the source: the devices
+    /// behind a bridge.
     BusRange,
 }
 
 impl SourceCheck {
-    /// The fields SVT and SQ.
+    /// Returns the fields SVT and SQ.
     pub(super) const fn fields(self) -> (u8, u8) {
         match self {
             Self::None => (0, 0),
@@ -32,7 +33,7 @@ impl SourceCheck {
         }
     }
 
-    /// `None` for the reserved value of SVT.
+    /// Decodes the fields SVT and SQ; `None` for the reserved value of SVT.
     pub(super) const fn from_fields(svt: u8, sq: u8) -> Option<Self> {
         match (svt, sq) {
             (0, _) => Some(Self::None),
@@ -49,19 +50,20 @@ impl SourceCheck {
 /// Requesters that may use an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
-    /// The ID that requesters are compared with.
+    /// ID that requesters are compared with.
     pub id: u16,
-    /// The comparison.
+    /// Method of comparison.
     pub check: SourceCheck,
 }
 
 impl Source {
-    /// A PCI function that sends under its own requester ID; `None` for an ID beyond 16 bits.
+    /// Creates the source of a PCI function that sends with its own requester ID; `None` for an ID
+    /// beyond 16 bits.
     pub fn pci(requester: RequesterId) -> Option<Self> {
         Some(Self { id: u16::try_from(requester.get()).ok()?, check: SourceCheck::Exact })
     }
 
-    /// Returns true if this requester may use the entry.
+    /// Returns `true` if this requester may use the entry.
     pub fn admits(self, requester: u16) -> bool {
         let differing = self.id ^ requester;
         let [last, first] = self.id.to_le_bytes();

@@ -1,53 +1,53 @@
-//! The table in memory, and the register that names it.
+//! The table in memory, and the value of the register that holds its address.
 
 use super::irte::{ApicMode, Filled, Irte, IrteHigh, IrteLow, IrteTarget};
 use super::source::Source;
 use core::fmt;
 
-/// Memory of a table, zero at first: 64-bit words, counted from its base. Each is read and written
-/// in one access.
+/// Memory of a table: 64-bit words, indexed from its base and initially zero. Each word must be
+/// read and written in a single access.
 pub trait RemapMemory: Send + Sync {
     /// Reads a word.
     ///
     /// Context: any.
     fn read(&self, word: u32) -> u64;
-    /// Writes a word, ordered after earlier writes, so that the unit sees it on return. This
+    /// Writes a word after all earlier writes. The unit must see the value on return, which
     /// requires a barrier, or a cache clean if the unit does not snoop caches.
     ///
     /// Context: any.
     fn write(&self, word: u32, value: u64);
 }
 
-/// Number of entries: a power of two from 2 to 65536.
+/// Number of entries in a table: a power of two from 2 to 65536.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TableSize(u8);
 
 impl TableSize {
-    /// The largest: 65536 entries, 1 MiB.
+    /// Largest size: 65536 entries, 1 MiB.
     pub const MAX: Self = Self(16);
 
-    /// `2^log2` entries; `None` unless 1 to 16.
+    /// Creates a size of `2^log2` entries; `None` unless `log2` is 1 to 16.
     pub const fn from_log2(log2: u8) -> Option<Self> {
         if log2 >= 1 && log2 <= 16 { Some(Self(log2)) } else { None }
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub const fn entries(self) -> u32 {
         1 << self.0
     }
 
-    /// Size in bytes; the memory is aligned to that, and to 4 KiB at least.
+    /// Returns the size in bytes. The memory must be aligned to it, and at least to 4 KiB.
     pub const fn bytes(self) -> u64 {
         self.entries() as u64 * 16
     }
 }
 
-/// Treatment of messages in the compatibility format: the status register's CFIS.
+/// Treatment of messages in the compatibility format (CFIS of the status register).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CompatibilityFormat {
-    /// Blocks them.
+    /// Such messages are blocked.
     Blocked,
-    /// Passes them to the local APICs. Isolates nothing.
+    /// Such messages are passed to the local APICs, without isolation.
     Passed,
 }
 
@@ -57,14 +57,14 @@ pub enum CompatibilityFormat {
 pub struct RemapTableConfig {
     /// Number of entries.
     pub size: TableSize,
-    /// Format of their APIC IDs.
+    /// Format of the entries' APIC IDs.
     pub mode: ApicMode,
-    /// Treatment of messages that name none. [`ApicMode::X2apic`] always blocks.
+    /// Treatment of messages that name no entry. [`ApicMode::X2apic`] always blocks them.
     pub compatibility: CompatibilityFormat,
 }
 
 impl RemapTableConfig {
-    /// A table of this size and format that blocks messages which name no entry.
+    /// Creates the configuration of a table that blocks messages which name no entry.
     pub const fn new(size: TableSize, mode: ApicMode) -> Self {
         Self { size, mode, compatibility: CompatibilityFormat::Blocked }
     }
@@ -76,7 +76,7 @@ impl RemapTableConfig {
     }
 }
 
-/// A remapping table over memory: entries, and what they make of messages
+/// A remapping table in memory: its entries, and the translation of messages by them
 /// ([`translate`](Self::translate)).
 pub struct RemapTable<M> {
     pub(super) config: RemapTableConfig,
@@ -84,34 +84,34 @@ pub struct RemapTable<M> {
 }
 
 impl<M: RemapMemory> RemapTable<M> {
-    /// A table over memory of [`TableSize::bytes`].
+    /// Creates a table in `memory`, which must have [`TableSize::bytes`].
     pub const fn new(config: RemapTableConfig, memory: M) -> Self {
         Self { config, memory }
     }
 
-    /// The memory.
+    /// Returns the memory.
     pub const fn memory(&self) -> &M {
         &self.memory
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub const fn size(&self) -> TableSize {
         self.config.size
     }
 
-    /// Format of APIC IDs in entries.
+    /// Returns the format of APIC IDs in entries.
     pub const fn mode(&self) -> ApicMode {
         self.config.mode
     }
 
-    /// Returns true if the unit blocks messages in the compatibility format.
+    /// Returns `true` if the unit blocks messages in the compatibility format.
     pub fn blocks_compatibility_format(&self) -> bool {
         self.config.mode == ApicMode::X2apic
             || self.config.compatibility == CompatibilityFormat::Blocked
     }
 
-    /// The value of the interrupt remapping table address register for a table at a physical
-    /// address. The address is a multiple of [`TableSize::bytes`] and of 4 KiB.
+    /// Returns the value of the interrupt remapping table address register for a table at physical
+    /// address `base`, which must be a multiple of [`TableSize::bytes`] and of 4 KiB.
     pub fn address_register(&self, base: u64) -> u64 {
         let extended = u64::from(self.config.mode == ApicMode::X2apic) << 11;
         base & !0xfff | extended | u64::from(self.config.size.0 - 1)
@@ -128,7 +128,7 @@ impl<M: RemapMemory> RemapTable<M> {
         })
     }
 
-    /// Makes an absent entry present: its source first.
+    /// Makes an absent entry present, writing its source first.
     pub(super) fn set(&self, index: u16, entry: Filled) {
         if let Some((low, high)) = self.words(index.into()) {
             self.memory.write(high, Irte::high_for(entry.source).into());
@@ -136,7 +136,7 @@ impl<M: RemapMemory> RemapTable<M> {
         }
     }
 
-    /// Changes a present entry's target in one store.
+    /// Changes the target of a present entry in a single store.
     pub(super) fn retarget(&self, index: u16, target: IrteTarget, source: Source) {
         debug_assert_eq!(self.entry(index.into()).and_then(|entry| entry.source()), Some(source));
         if let Some((low, _)) = self.words(index.into()) {

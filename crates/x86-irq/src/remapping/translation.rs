@@ -1,4 +1,4 @@
-//! Translation of a message by the unit, from the entries that the driver writes.
+//! Translation of a message by the unit, using the entries that the driver wrote.
 
 use super::irte::IrteTarget;
 use super::message::RemappableMessage;
@@ -7,47 +7,47 @@ use crate::apic::ApicId;
 use crate::message::{ApicMessage, DeliveryMode, DestinationFormat, MessageError};
 use msi_types::{MsiMessage, RequesterId, Trigger};
 
-/// The unit blocked a message: the fault reasons of VT-d specification §5.1. The sender is at
-/// fault, or the writer of the table.
+/// Reason why the unit blocked a message (fault reasons of VT-d specification §5.1). Either the
+/// sender or the writer of the table is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemapFault {
-    /// The sender set reserved bits, or wrote no doorbell.
+    /// The sender set reserved bits, or did not write to a doorbell.
     #[error("the requester's message is malformed: {0}")]
     BadRequest(MessageError),
-    /// The sender's index is beyond the table.
+    /// The index in the message is beyond the end of the table.
     #[error("the requester named entry {index}, beyond the table")]
     IndexBeyondTable {
-        /// The index.
+        /// Index in the message.
         index: u32,
     },
-    /// The sender's entry is absent.
+    /// The entry named by the message is absent.
     #[error("the requester named entry {index}, which is not present")]
     NotPresent {
-        /// The entry.
+        /// Index of the entry.
         index: u32,
     },
-    /// The entry is one that this unit does not know.
+    /// The entry has fields that the unit does not support.
     #[error("entry {index} has reserved or unsupported fields")]
     BadEntry {
-        /// The entry.
+        /// Index of the entry.
         index: u32,
     },
-    /// The message names no entry.
+    /// The message is in the compatibility format.
     #[error("the requester's message is in the compatibility format, which is blocked")]
     CompatibilityBlocked,
-    /// The entry is another's.
-    #[error("requester {requester} named entry {index}, which is another's")]
+    /// The entry belongs to a different requester.
+    #[error("requester {requester} named entry {index}, which belongs to another requester")]
     WrongSource {
-        /// The requester.
+        /// Sender of the message.
         requester: RequesterId,
-        /// The entry.
+        /// Index of the entry.
         index: u32,
     },
 }
 
 impl RemapFault {
-    /// The code in a fault record.
+    /// Returns the fault reason, as in a fault record.
     pub const fn reason(self) -> u8 {
         match self {
             Self::BadRequest(_) => 0x20,
@@ -59,8 +59,8 @@ impl RemapFault {
         }
     }
 
-    /// The entry, where the message named one: bits 63:48 of a fault record's information. 0
-    /// otherwise, as there.
+    /// Returns the index of the entry that the message named, or 0 if it named none, as in bits
+    /// 63:48 of a fault record's information.
     pub const fn index(self) -> u32 {
         match self {
             Self::BadRequest(_) | Self::CompatibilityBlocked => 0,
@@ -75,9 +75,10 @@ impl RemapFault {
 impl<M: RemapMemory> RemapTable<M> {
     /// Translates a requester's message as the unit does, to an APIC and the interrupt there.
     ///
-    /// Context: any.
+    /// The caller must record faults, unless FPD of the entry forbids it: see
+    /// [`entry`](Self::entry).
     ///
-    /// The caller records faults, unless the entry (FPD) forbids it: see [`entry`](Self::entry).
+    /// Context: any.
     pub fn translate(
         &self,
         requester: RequesterId,
@@ -120,8 +121,7 @@ impl<M: RemapMemory> RemapTable<M> {
 }
 
 impl IrteTarget {
-    /// The APIC and what happens there, where that is all there is to it: a physical destination
-    /// and an edge.
+    /// Returns the APIC and the effect there, if the target is a physical destination and an edge.
     pub fn physical(&self) -> Option<(ApicId, DeliveryMode)> {
         let plain =
             self.mode == crate::message::DestinationMode::Physical && self.trigger == Trigger::Edge;

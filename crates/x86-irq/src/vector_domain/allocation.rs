@@ -1,4 +1,4 @@
-//! Handing vectors out, and taking them back.
+//! Allocation and freeing of vectors.
 
 use super::irq_data::{FreedVectors, HELD, IrqData, IrqDataLocked, MessageKeeper, Phase, RELEASED};
 use super::{AttachmentId, Core, VectorDomain, number};
@@ -28,7 +28,7 @@ impl VectorDomain {
         let allocated = self.with_core(|core| {
             core.check_cpu(request.cpu, count)?;
             if let MessageKeeper::Endpoint(fit) = message {
-                // Of all vectors, the highest has the widest message.
+                // The highest vector has the widest message.
                 fit.check(
                     self.message_to(core, CpuVector { cpu: request.cpu, vector: self.window.1 })?,
                 )?;
@@ -37,7 +37,8 @@ impl VectorDomain {
             for (done, index) in (first..first + usize::from(count)).enumerate() {
                 let among = managed.pop();
                 if let Err((error, among)) = self.occupy(core, index, request, (phase, among)) {
-                    // Back into their list, which has the room: they are dropped without the lock.
+                    // Lists go back to `managed`, which has room for them, and are dropped without
+                    // the lock.
                     managed.extend(among);
                     for index in first..first + done {
                         managed.extend(self.vacate(core, index));
@@ -91,8 +92,8 @@ impl VectorDomain {
         Ok(())
     }
 
-    /// Undoes [`occupy`](Self::occupy): nobody was told of the hwirq. Answers what it was managed
-    /// for.
+    /// Undoes [`occupy`](Self::occupy) for a hwirq that was not yet returned to a caller. Returns
+    /// the list of CPUs of a managed hwirq.
     fn vacate(&self, core: &mut Core, index: usize) -> Option<Vec<Cpu>> {
         let (irq, state) = self.irqs.get(index).zip(core.irqs.get_mut(index))?;
         state.phase = Phase::Free;
@@ -118,7 +119,7 @@ impl VectorDomain {
         let vectors = || (0..block.count().get()).filter_map(|index| block.hwirq(index));
         let mut count = 0;
         for vector in vectors() {
-            // The list of its CPUs is dropped without the lock.
+            // The list of CPUs is dropped without the lock.
             let (released, _managed) = self.with_core(|core| {
                 let released = self.release(core, attachment, vector, freed);
                 (released, if released { self.unmanage(core, vector) } else { None })
@@ -136,8 +137,8 @@ impl VectorDomain {
         }
     }
 
-    /// Releases the vectors set aside for a freed hwirq. Those in use become
-    /// normal when it is given up.
+    /// Releases the managed vectors of a freed hwirq. Those in use become normal, and are freed at
+    /// clean-up.
     fn unmanage(&self, core: &mut Core, hwirq: HwIrq) -> Option<Vec<Cpu>> {
         let (irq, state) = self.irq(hwirq).zip(core.irqs.get_mut(self.index(hwirq)?))?;
         let among = state.managed.take()?;
@@ -152,7 +153,7 @@ impl VectorDomain {
         Some(among)
     }
 
-    /// True if the hwirq was the device's.
+    /// Releases a hwirq. Returns `true` if it belonged to the device.
     fn release(
         &self,
         core: &mut Core,
@@ -183,19 +184,20 @@ impl VectorDomain {
     }
 }
 
-/// No interrupt uses what is set aside.
+/// Releases the managed vectors on these CPUs, which must be unused.
 fn release_aside(matrix: &mut VectorMatrix, among: &[Cpu]) {
     let released = matrix.release_managed(among);
     debug_assert_eq!(released, Ok::<(), MatrixError>(()));
 }
 
 impl Core {
-    /// Can this CPU take so many more? If not, is another worth a try, or fewer?
+    /// Checks that the CPU can take `count` more vectors. The error distinguishes whether another
+    /// CPU could take them.
     pub(super) fn check_cpu(&self, cpu: Cpu, count: u16) -> Result<(), MsiError> {
         let can =
             |cpu| self.matrix.is_online(cpu) && self.matrix.available_on(cpu) >= u32::from(count);
         if !self.matrix.is_online(cpu) {
-            Err(MsiError::NotReachable(cpu, "it is not on line"))
+            Err(MsiError::NotReachable(cpu, "it is offline"))
         } else if can(cpu) {
             Ok(())
         } else if (0..).map(Cpu::new).take(self.apic_ids.len()).any(can) {

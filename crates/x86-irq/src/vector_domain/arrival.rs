@@ -1,4 +1,4 @@
-//! The trap entry's half, without a lock; and the pending bit behind a mask.
+//! Lock-free lookup at the trap entry, and the pending bit of masked interrupts.
 
 use super::irq_data::{HELD, IrqData, PENDING, RELEASED};
 use super::{Core, VectorDomain, number};
@@ -6,16 +6,16 @@ use crate::apic::{ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
 use msi_types::{Cpu, HwIrq, Pending};
 
-/// Duty of the trap entry for an interrupt.
+/// What the trap entry must do with an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
-    /// Dispatches it by this number.
+    /// Dispatch it by this number.
     Deliver(HwIrq),
-    /// Nothing: it is masked, and will be sent again.
+    /// Ignore it: it is masked, and will be sent again.
     Held,
-    /// Nothing: it was freed while this one was under way.
+    /// Ignore it: its hwirq was freed while the message was in flight.
     Released,
-    /// The vector is none of the domain's on this CPU.
+    /// Handle it as a foreign interrupt: the domain does not use this vector on this CPU.
     Unknown,
 }
 
@@ -72,8 +72,8 @@ impl VectorDomain {
         }
     }
 
-    /// Sends an interrupt that is remembered, if it may arrive now. Under the lock: the vector does
-    /// not change meanwhile. True if it was sent.
+    /// Sends a recorded pending interrupt if it may be delivered now. Returns `true` if it was
+    /// sent. The caller must hold the lock, so that the vector does not change concurrently.
     pub(super) fn send_pending(&self, core: &Core, irq: &IrqData) -> bool {
         let Some(cpu_vector) = irq.cpu_vector() else { return false };
         let Some(id) =
@@ -104,7 +104,7 @@ impl VectorDomain {
     }
 }
 
-/// A masked interrupt is remembered; one that was freed is not.
+/// Records a masked interrupt as pending, and drops that of a freed hwirq.
 #[cold]
 fn hold(index: usize, irq: &IrqData) -> Arrival {
     let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);

@@ -1,4 +1,4 @@
-//! Vectors that were left, and CPUs that come and go.
+//! Clean-up of former vectors, and CPU hotplug.
 
 use super::irq_data::{PENDING, Phase, RELEASED};
 use super::{Core, CpuError, VectorDomain};
@@ -6,45 +6,47 @@ use crate::apic::{ApicId, ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
 use msi_types::Cpu;
 
-/// Result of a clean-up: whether former vectors are left.
+/// Result of a clean-up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[must_use = "a cpu_vector that is still requested is cleaned up by another call"]
+#[must_use = "a former vector that is still requested needs another call"]
 pub enum Cleanup {
-    /// No vector is left until the next [request](crate::Apic::request_cleanup).
+    /// Nothing is left to clean up before the next [request](crate::Apic::request_cleanup).
     Done,
-    /// An interrupt waits to be taken at a vector that was left: once that happened, at the next
-    /// tick say, call again.
+    /// An interrupt is still pending at a former vector. Call again after the CPU has served it,
+    /// for example at the next tick.
     Again,
 }
 
-/// Vectors that a CPU left behind.
+/// Interrupts found at a CPU that went offline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Offline {
-    /// Interrupts that waited at this CPU and were sent again to where they belong now.
+    /// Number of interrupts that were pending at this CPU and were sent again to their current
+    /// targets.
     pub resent: u32,
-    /// Interrupts that still belong to it. They are not delivered until they are moved, or the CPU
-    /// is back.
+    /// Number of interrupts that still target the CPU. They are not delivered until they are moved,
+    /// or until the CPU is online again.
     pub stranded: u32,
 }
 
 /// Relation of a vector to its hwirq.
 enum VectorRole {
     Present,
-    /// It was left; `true` if it may be given up.
+    /// The hwirq moved away from the vector; `true` if the vector may be freed.
     Former(bool),
-    /// Nobody's, or not to be touched.
+    /// Unused, or must not be touched.
     Other,
 }
 
 impl VectorDomain {
-    /// Marks a CPU as online, with this APIC. Its local APIC must be on. Interrupts that were to be
-    /// sent to the CPU in the meantime are sent.
+    /// Marks a CPU as online, with this APIC ID. Its local APIC must be enabled. Interrupts that
+    /// were held back because the CPU was offline are sent.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError`]. An APIC that the message format cannot name is no error: interrupts that need
-    /// messages are refused there, others (a remapping unit's) are not.
+    /// Returns [`CpuError`] if the CPU is unknown, or if another CPU has the APIC ID. An ID that
+    /// the message format cannot encode is not an error: only interrupts that need such messages
+    /// are refused on the CPU, whereas those behind a remapping unit are not.
     pub fn online(&self, cpu: Cpu, id: ApicId) -> Result<(), CpuError> {
         self.with_core(|core| {
             let same = core.apic_ids.iter().position(|other| *other == Some(id));
@@ -80,7 +82,7 @@ impl VectorDomain {
                     VectorRole::Former(_) => {}
                     VectorRole::Other => continue,
                 }
-                // Sends twice rather than never if the APIC cannot be asked.
+                // If the APIC cannot be read, an interrupt is sent twice rather than never.
                 let waits = self.apic().is_requested(cpu, cpu_vector.vector) != Some(false);
                 left.resent += u32::from(waits && self.send_again(core, index));
                 if let VectorRole::Former(_) = self.role_of(core, index, cpu_vector) {
@@ -116,8 +118,8 @@ impl VectorDomain {
         })
     }
 
-    /// Asks the CPUs of these vectors to clean up; those off line have nothing to wait for. Not
-    /// under the lock.
+    /// Requests clean-up of these vectors from their CPUs; vectors of offline CPUs are freed
+    /// immediately. The caller must not hold the lock.
     pub(super) fn clean_up_later(&self, cpu_vectors: impl IntoIterator<Item = CpuVector>) {
         let mut last = None;
         for cpu_vector in cpu_vectors {
@@ -158,7 +160,7 @@ impl VectorDomain {
         }
     }
 
-    /// The vector is free for others.
+    /// Frees a former vector.
     fn give_up(&self, core: &mut Core, index: usize, cpu_vector: CpuVector) {
         self.set_entry(cpu_vector, None);
         core.release(cpu_vector);
@@ -175,7 +177,8 @@ impl VectorDomain {
         }
     }
 
-    /// True if it was sent: not if it was freed, or cannot be sent yet.
+    /// Sends an interrupt again. Returns `false` if its hwirq was freed, or if it cannot be sent
+    /// yet.
     fn send_again(&self, core: &Core, index: usize) -> bool {
         let Some(irq) = self.irqs.get(index) else { return false };
         let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);

@@ -7,37 +7,38 @@ use core::fmt;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 
-/// The lowest vector that is no exception.
+/// Lowest vector that is not reserved for exceptions.
 const FIRST_EXTERNAL: u8 = 0x20;
-/// Vectors above are usually the kernel's: interprocessor interrupts, timer, errors.
+/// Highest vector by default; kernels usually use the ones above for interprocessor interrupts, the
+/// timer and errors.
 const LAST_EXTERNAL: u8 = 0xeb;
-/// The system call of 32-bit systems.
+/// System call vector of 32-bit kernels.
 const SYSTEM_CALL: &[ApicVector] = &[ApicVector::new(0x80).unwrap()];
-/// Memory for this many interrupts is little; more are asked for.
+/// Default limit, which keeps memory use small; a caller may request more.
 const MOST_BY_DEFAULT: u16 = 16384;
 
 /// Configuration of a [`VectorDomain`](crate::VectorDomain).
 #[non_exhaustive]
 pub struct VectorDomainConfig<'a> {
-    /// Number of CPUs that are or can come on line.
+    /// Number of CPUs that are or can be brought online.
     pub cpus: NonZeroU16,
     /// Maximum number of interrupts at a time, on all CPUs together. Memory for all of them, about
-    /// 64 bytes each, is allocated at creation. A machine may have more vectors than this type can
-    /// count: 512 CPUs have about 103,000.
+    /// 64 bytes each, is allocated at creation. A large machine may have more vectors than this
+    /// type can count: 512 CPUs have about 103,000.
     pub hwirqs: NonZeroU16,
-    /// The vectors to hand out.
+    /// Vectors that may be allocated.
     pub window: RangeInclusive<ApicVector>,
-    /// Those of them that are the kernel's own, on all CPUs.
+    /// Vectors in the window that are reserved for the kernel, on all CPUs.
     pub system: &'a [ApicVector],
-    /// Format of messages' destinations.
+    /// Format of destinations in messages.
     pub destinations: DestinationFormat,
-    /// The kernel.
+    /// The kernel's access to the local APICs.
     pub apic: Arc<dyn Apic>,
 }
 
 impl<'a> VectorDomainConfig<'a> {
-    /// Vectors 0x20 to 0xEB but for 0x80, 8-bit destinations, as many interrupts as there are
-    /// vectors, up to 16384.
+    /// Creates a configuration with vectors 0x20 to 0xEB except for 0x80, with 8-bit destinations,
+    /// and with as many interrupts as vectors, up to 16384.
     pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
         let vector = |number| ApicVector::new(number).unwrap_or(ApicVector::MAX);
         let per_cpu = u16::from(LAST_EXTERNAL - FIRST_EXTERNAL);

@@ -1,4 +1,4 @@
-//! One interrupt: what its arrivals read and write without a lock, and what changes under it.
+//! State of one interrupt: a lock-free part for arrivals, and a part under the lock.
 
 use super::quotas::AttachmentId;
 use crate::apic::{ApicVector, CpuVector};
@@ -6,26 +6,26 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
 
-/// Vectors that an interrupt has left and that are not free again yet: a move that would leave one
-/// more is refused.
+/// Maximum number of former vectors that are not yet freed; a move that would exceed it is refused.
 const MOST_FORMER: usize = 4;
-/// A freed hwirq leaves its present vector too, and one that it was moving to.
+/// Capacity for former vectors: a freed hwirq adds its present vector, and the target of a move in
+/// progress.
 const FORMER_VECTORS: usize = MOST_FORMER + 2;
 
 /// Arrivals are held back.
 pub(super) const HELD: u32 = 1;
-/// One was, or could not be sent.
+/// An interrupt was held back, or could not be sent.
 pub(super) const PENDING: u32 = 2;
-/// The interrupt was freed.
+/// The hwirq was freed.
 pub(super) const RELEASED: u32 = 4;
 
-/// State of a hwirq that arrivals use without a lock. A vector is 0 for none, or see [`pack`].
+/// State of a hwirq that arrivals use without a lock. Vectors are encoded by [`pack`], or 0 for
+/// none.
 #[derive(Debug, Default)]
 pub(super) struct IrqData {
     pub(super) flags: AtomicU32,
     cpu_vector: AtomicU32,
-    /// The vector at which an interrupt must arrive before the former ones are given up; 0
-    /// afterwards.
+    /// Vector at which an interrupt must arrive before the former vectors are freed; 0 afterwards.
     awaited: AtomicU32,
     /// Written under the lock.
     former: [AtomicU32; FORMER_VECTORS],
@@ -36,13 +36,14 @@ impl IrqData {
         unpack(self.cpu_vector.load(Ordering::Acquire))
     }
 
-    /// Under the lock.
+    /// Sets the present vector. The caller must hold the lock.
     pub(super) fn set_cpu_vector(&self, cpu_vector: Option<CpuVector>) {
         self.cpu_vector.store(cpu_vector.map_or(0, pack), Ordering::Release);
     }
 
-    /// Under the lock. Sequentially consistent, as [`arrived`](Self::arrived) is: either the
-    /// arrival sees the former vectors, or the thread that adds them sees the arrival.
+    /// Sets the vector at which an arrival is awaited. The caller must hold the lock. Sequentially
+    /// consistent, like [`arrived`](Self::arrived): either the arrival sees the former vectors, or
+    /// the thread that adds them sees the arrival.
     pub(super) fn await_arrival(&self, cpu_vector: Option<CpuVector>) {
         self.awaited.store(cpu_vector.map_or(0, pack), Ordering::SeqCst);
     }
@@ -51,8 +52,8 @@ impl IrqData {
         self.awaited.load(Ordering::SeqCst) != 0
     }
 
-    /// Records an arrival. Returns true if it is the one that was waited for. Must be called
-    /// without holding the lock.
+    /// Records an arrival. Returns `true` if it is the awaited one. The caller must not hold the
+    /// lock.
     ///
     /// Context: any.
     pub(super) fn arrived(&self, cpu_vector: CpuVector) -> bool {
@@ -72,12 +73,13 @@ impl IrqData {
         self.former().count() < MOST_FORMER
     }
 
-    /// So many former vectors that they are given up without an arrival, before there is no room.
+    /// Returns `true` if there are so many former vectors that they must be freed without waiting
+    /// for an arrival, before no room is left.
     pub(super) fn is_crowded(&self) -> bool {
         self.former().count() >= MOST_FORMER / 2
     }
 
-    /// Under the lock; the array is long enough for all that can be added.
+    /// Adds a former vector, for which the array always has room. The caller must hold the lock.
     pub(super) fn add_former(&self, cpu_vector: CpuVector) {
         let free = self.former.iter().find(|cpu_vector| cpu_vector.load(Ordering::SeqCst) == 0);
         debug_assert!(free.is_some());
@@ -86,7 +88,7 @@ impl IrqData {
         }
     }
 
-    /// Under the lock.
+    /// Removes a former vector. The caller must hold the lock.
     pub(super) fn remove_former(&self, cpu_vector: CpuVector) {
         for former in &self.former {
             if former.load(Ordering::SeqCst) == pack(cpu_vector) {
@@ -100,46 +102,46 @@ impl IrqData {
 #[derive(Debug, Default)]
 pub(super) struct IrqDataLocked {
     pub(super) phase: Phase,
-    /// The destination of a move, between its two phases.
+    /// Target of a move, between its two phases.
     pub(super) moving: Option<CpuVector>,
-    /// The only CPUs that it is delivered to, with a vector set aside on each, if it is managed.
+    /// CPUs of a managed hwirq, each of which has a vector reserved for it.
     pub(super) managed: Option<Vec<Cpu>>,
-    /// Former vectors are given up without an arrival at the present one.
+    /// `true` if former vectors are freed without waiting for an arrival at the present one.
     pub(super) impatient: bool,
 }
 
-/// A hwirq's life.
+/// Life cycle of a hwirq.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Phase {
     #[default]
     Free,
-    /// Handed out.
+    /// Allocated.
     Owned { attachment: AttachmentId, message: MessageKeeper },
-    /// Freed; vectors remain to be cleaned up.
+    /// Freed, with vectors that are not yet cleaned up.
     Draining,
-    /// Freed, and never used again.
+    /// Freed, and never reused.
     Lost,
 }
 
-/// The keeper of the interrupt's message.
+/// Holder of an interrupt's message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MessageKeeper {
-    /// An endpoint, with these limits.
+    /// An endpoint with these limits.
     Endpoint(Fit),
-    /// Nobody: a layer delivers to wherever the vector is.
+    /// No holder: a remapping layer delivers to the present vector.
     Nowhere,
 }
 
-/// Fate of freed vectors.
+/// Treatment of freed vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FreedVectors {
-    /// They are handed out again once cleaned up.
+    /// Reused after their clean-up.
     Reusable,
-    /// They are never handed out again: something may still send them.
+    /// Never reused, because messages to them may still be sent.
     Retired,
 }
 
-/// Never 0: vectors begin at 0x10.
+/// Encodes a vector. The result is never 0, because vectors begin at 0x10.
 fn pack(cpu_vector: CpuVector) -> u32 {
     cpu_vector.cpu.get() << 8 | u32::from(cpu_vector.vector.get())
 }

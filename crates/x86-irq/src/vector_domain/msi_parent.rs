@@ -1,4 +1,4 @@
-//! The domain as the parent of endpoints: no remapping between.
+//! The vector domain as the MSI parent of endpoints, without remapping.
 
 use super::irq_data::MessageKeeper;
 use super::{FreedVectors, VectorDomain};
@@ -12,10 +12,10 @@ use msi_types::{
     Pending, RequesterId, Shape, Tier,
 };
 
-/// Endpoints that write to the local APICs themselves.
+/// MSI parent of endpoints that write directly to the local APICs.
 ///
-/// Groups (MultiMSI) are refused: their vectors would have to be consecutive, aligned and on one
-/// CPU, and could not move one by one. Remapping provides them.
+/// Groups (MultiMSI) are refused, because their vectors would have to be consecutive, aligned and
+/// on one CPU, and could not move independently. A remapping layer provides them.
 impl MsiParent for VectorDomain {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::SharedDoorbell(
@@ -40,8 +40,8 @@ impl MsiParent for VectorDomain {
         self.allocate_block(device, request, MessageKeeper::Endpoint(request.fit), Vec::new())
     }
 
-    /// An endpoint that cannot change its data is refused: the vectors set aside have different
-    /// numbers.
+    /// Refuses an endpoint that cannot change its data, because the vectors reserved on the CPUs
+    /// have different numbers.
     fn allocate_managed(
         &self,
         device: &Attachment,
@@ -88,8 +88,8 @@ impl MsiParent for VectorDomain {
         self.let_through(hwirq);
     }
 
-    /// Setting sends an interprocessor interrupt to where the vector is. Clearing drops what is
-    /// remembered behind the mask; what the local APIC has accepted is delivered.
+    /// Setting sends an interprocessor interrupt to the present vector. Clearing drops an interrupt
+    /// that is held back by the mask, but not one that the local APIC has already accepted.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         self.change_pending(hwirq, pending);
     }
@@ -104,7 +104,8 @@ impl MsiParent for VectorDomain {
         visit(&Tier::new("x86-vector").with_provides(provides).with_blocks(groups));
     }
 
-    /// A device that writes there sends a message, whatever registers a CPU sees at that address.
+    /// A device's write to this page is always a message, regardless of the registers that a CPU
+    /// sees at the same address.
     fn doorbell_page(&self, _: Granule) -> DoorbellPage {
         DoorbellPage::Alone
     }
@@ -113,7 +114,7 @@ impl MsiParent for VectorDomain {
         let Some((irq, cpu_vector)) =
             self.irq(hwirq).and_then(|irq| Some((irq, irq.cpu_vector()?)))
         else {
-            return writeln!(out, "x86: irq {hwirq} is not handed out");
+            return writeln!(out, "x86: irq {hwirq} is not allocated");
         };
         write!(out, "x86: {cpu_vector}")?;
         if let Some(id) = self.apic_id(cpu_vector.cpu) {
@@ -121,7 +122,7 @@ impl MsiParent for VectorDomain {
         }
         match irq.former().count() {
             0 => writeln!(out),
-            left => writeln!(out, ", {left} cpu_vectors that it left are not cleaned up yet"),
+            left => writeln!(out, ", {left} former vectors are not cleaned up yet"),
         }
     }
 }
@@ -131,8 +132,8 @@ fn check_shape(request: &BlockRequest) -> Result<(), MsiError> {
     if group { Err(MsiError::NoGroups) } else { Ok(()) }
 }
 
-/// The CPUs of so many managed interrupts, each with a list of its own. CPUs that a caller names
-/// twice have one vector set aside for each interrupt all the same.
+/// Returns a separate list of CPUs for each of `count` managed interrupts. Duplicates in `among`
+/// are removed, so that each interrupt has one vector reserved per CPU.
 pub(crate) fn for_each(count: NonZeroU16, among: &[Cpu]) -> Result<Vec<Vec<Cpu>>, MsiError> {
     let no_memory = |_| MsiError::NoMemory("the CPUs of managed interrupts");
     let mut lists = Vec::new();

@@ -1,9 +1,9 @@
-//! Limits of each device's vectors.
+//! Per-device limits on vectors.
 
 use doorbell_fallible::SortedMap;
 use msi_types::{Attachment, MsiError};
 
-/// An attachment, for as long as it lasts; never used again for another.
+/// ID of an attachment, which is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct AttachmentId(u32);
 
@@ -19,7 +19,7 @@ struct VectorQuota {
     used: u32,
 }
 
-/// The attached devices.
+/// Limits and use of the attached devices.
 #[derive(Debug, Default)]
 pub(super) struct QuotaTable {
     next: u32,

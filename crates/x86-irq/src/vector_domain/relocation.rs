@@ -1,28 +1,27 @@
-//! Moves from one vector to another, in two phases.
+//! Moves of interrupts from one vector to another, in two phases.
 
 use super::irq_data::{IrqData, MessageKeeper, Phase};
 use super::{Core, VectorDomain};
 use crate::apic::CpuVector;
 use msi_types::{Cpu, HwIrq, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
-/// The device cannot change its data along with the address, so that its vector has to be free at
-/// the new CPU.
+/// Error for an endpoint that cannot change its data together with its address, so that the same
+/// vector must be free at the new CPU.
 const SAME_VECTOR_TAKEN: &str =
-    "the same vector is taken there, and the endpoint cannot change address and data at once";
-/// Each former vector waits for a clean-up.
-const TOO_OFTEN: &str =
-    "the interrupt left too many cpu_vectors lately that are not cleaned up yet";
+    "the same vector is taken there, and the endpoint cannot change address and data together";
+/// Error for an interrupt with too many former vectors that wait for their clean-up.
+const TOO_OFTEN: &str = "the interrupt has too many former vectors that are not cleaned up yet";
 
-/// A move that was begun.
+/// A move that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VectorMove {
     pub(crate) from: CpuVector,
     pub(crate) to: CpuVector,
-    /// For the endpoint; `None` if there is nothing to store.
+    /// Message for the endpoint; `None` if the endpoint need not be changed.
     pub(crate) message: Option<MsiMessage>,
 }
 
-/// A move that is asked for.
+/// A requested move.
 struct Step {
     from: CpuVector,
     to: Cpu,
@@ -30,19 +29,19 @@ struct Step {
     aside: Aside,
 }
 
-/// Vector set aside for the interrupt at its new CPU.
+/// Reservation of a vector for the interrupt at its new CPU.
 #[derive(Clone, Copy)]
 enum Aside {
-    /// It is not managed.
+    /// The interrupt is not managed.
     No,
     Yes,
-    /// It is managed for other CPUs.
+    /// The interrupt is managed for other CPUs.
     Elsewhere,
 }
 
 impl VectorDomain {
-    /// Allocates a vector for the hwirq at its new CPU. Interrupts that arrive there belong to the
-    /// hwirq from now on.
+    /// Allocates a vector for the hwirq at its new CPU. From now on, interrupts that arrive there
+    /// belong to the hwirq.
     ///
     /// Context: task; may sleep.
     pub(crate) fn begin_vector_move(&self, hwirq: HwIrq, to: Cpu) -> Result<VectorMove, MsiError> {
@@ -87,7 +86,7 @@ impl VectorDomain {
         Step { from, to, message, aside }: Step,
     ) -> Result<(CpuVector, Option<MsiMessage>), MsiError> {
         if !core.matrix.is_online(to) {
-            return Err(MsiError::NotReachable(to, "it is not on line"));
+            return Err(MsiError::NotReachable(to, "it is offline"));
         }
         let MessageKeeper::Endpoint(fit) = message else {
             return Ok((core.vector_on(irq, aside, to)?, None));
@@ -104,7 +103,7 @@ impl VectorDomain {
             Rewrite::Masked | Rewrite::Atomic64 => core.vector_on(irq, aside, to)?,
             _ if takes_address => {
                 if irq.former().any(|former| former == same) {
-                    // It was there lately, and still has it.
+                    // The interrupt recently left this vector, and still owns it.
                     irq.remove_former(same);
                     same
                 } else {
@@ -139,13 +138,13 @@ impl VectorDomain {
                 MoveOutcome::Written => {
                     irq.set_cpu_vector(Some(new));
                     irq.add_former(old);
-                    // The layer's invalidation has drained the old vector. What an endpoint sent
-                    // before it was rewritten may still be under way.
+                    // The layer's invalidation has drained the old vector. In contrast, messages
+                    // that an endpoint sent before it was rewritten may still be in flight.
                     if let Phase::Owned { message: MessageKeeper::Nowhere, .. } = state.phase {
                         irq.await_arrival(None);
                     }
                 }
-                // The endpoint may have held the new message for a moment.
+                // The endpoint may have held the new message for a short time.
                 MoveOutcome::RolledBack => {
                     irq.await_arrival(Some(old));
                     irq.add_former(new);
@@ -166,8 +165,8 @@ impl VectorDomain {
 }
 
 impl Core {
-    /// A vector on a CPU, whatever its number: the one that the interrupt left lately, if it still
-    /// has it. A managed interrupt has one set aside there.
+    /// Returns a vector on a CPU, with any number: a former vector of the interrupt there, if one
+    /// is not yet freed, or else a new one. A managed interrupt uses its reserved vector.
     fn vector_on(&mut self, irq: &IrqData, aside: Aside, to: Cpu) -> Result<CpuVector, MsiError> {
         if let Aside::Elsewhere = aside {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));

@@ -204,7 +204,7 @@ fn a_cpu_off_line_is_refused_by_that_name() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     board.offline(CPU1);
-    let refused = Err(MsiError::NotReachable(CPU1, "it is not on line"));
+    let refused = Err(MsiError::NotReachable(CPU1, "it is offline"));
     assert_eq!(relocate(&board, &mut device, CPU1), refused);
     assert!(relocate(&board, &mut device, Cpu::new(9)).is_err());
 }
