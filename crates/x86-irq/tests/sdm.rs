@@ -1,6 +1,6 @@
 //! Messages and entries typed by hand from Intel's manuals: SDM vol. 3A §11.11 (message address and
-//! data), VT-d specification §5.1 (remappable format) and chapter 9 (table entries). Formats with
-//! 15 and 32 destination bits are from KVM's own documentation (CPUID feature MSI_EXT_DEST_ID,
+//! data), VT-d specification §5.1 (remappable format) and chapter 9 (table entries). The formats
+//! with 15 and 32 destination bits are from KVM's documentation (CPUID feature MSI_EXT_DEST_ID,
 //! KVM_CAP_X2APIC_API).
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 

@@ -1,5 +1,5 @@
-//! CPUs with local APICs that hold one request per vector, and devices that check how they are
-//! rewritten.
+//! CPUs with local APICs that record one request per vector, and devices that check how their
+//! messages are rewritten.
 
 use core::num::NonZeroU16;
 use msi_types::{
@@ -14,16 +14,15 @@ use x86_irq::{
     VectorDomainConfig,
 };
 
-/// Sender of a request that waits at an APIC: a device by its serial number, or the kernel by the
-/// slot it meant.
+/// Sender of a request pending at an APIC: a device's serial number, or [`KERNEL`].
 pub(crate) type Sender = u32;
 
 #[derive(Default)]
 struct State {
-    /// By CPU: what waits, and who sent it.
+    /// Pending requests and their senders, by CPU.
     requests: Vec<BTreeMap<ApicVector, BTreeSet<Sender>>>,
     online: Vec<bool>,
-    /// The CPU on which the kernel's code runs.
+    /// CPU on which the kernel's code runs.
     current: Option<Cpu>,
     cleanups: BTreeSet<Cpu>,
     saved: usize,
@@ -34,7 +33,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct ApicBank(Mutex<State>);
 
-/// An interprocessor interrupt: nobody's in particular.
+/// Sender of all interprocessor interrupts.
 const KERNEL: Sender = u32::MAX;
 
 impl ApicBank {
@@ -53,7 +52,7 @@ impl ApicBank {
     }
 }
 
-/// APIC IDs are not CPU numbers.
+/// Returns an APIC ID that differs from the CPU number.
 pub(crate) fn id_of(cpu: Cpu) -> ApicId {
     ApicId::new(2 * cpu.get() + 1)
 }
@@ -77,7 +76,7 @@ impl LocalCpu for ApicBank {
     }
 
     fn relax(&self) {
-        unreachable!("one thread waits for nobody");
+        unreachable!("a single thread never has to wait");
     }
 
     fn yield_now(&self) {
@@ -88,10 +87,7 @@ impl LocalCpu for ApicBank {
 impl Apic for ApicBank {
     fn send(&self, to: ApicId, vector: ApicVector) {
         self.state().resent += 1;
-        assert!(
-            self.request(to, vector, KERNEL),
-            "an interprocessor interrupt to a CPU that is off line"
-        );
+        assert!(self.request(to, vector, KERNEL), "an interprocessor interrupt to an offline CPU");
     }
 
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool> {
@@ -101,7 +97,7 @@ impl Apic for ApicBank {
 
     fn request_cleanup(&self, cpu: Cpu) {
         let mut state = self.state();
-        assert!(state.online[cpu.index()], "nobody cleans up there");
+        assert!(state.online[cpu.index()], "an offline CPU cannot clean up");
         state.cleanups.insert(cpu);
     }
 }
@@ -113,7 +109,7 @@ pub(crate) struct Board {
     cpus: u32,
 }
 
-/// End of a message's interrupt.
+/// Result of a message's interrupt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Taken {
     pub(crate) place: CpuVector,
@@ -122,14 +118,14 @@ pub(crate) struct Taken {
 }
 
 impl Board {
-    /// All CPUs on line, 12 vectors each.
+    /// Creates a board with all CPUs online and 12 vectors each.
     pub(crate) fn new(cpus: u16) -> Self {
         let board = Self::off_line(cpus, DestinationFormat::Xapic);
         board.cpus().for_each(|cpu| board.online(cpu));
         board
     }
 
-    /// All CPUs off line.
+    /// Creates a board with all CPUs offline.
     pub(crate) fn off_line(cpus: u16, destinations: DestinationFormat) -> Self {
         let apics = Arc::new(ApicBank::default());
         *apics.state() = State {
@@ -162,7 +158,7 @@ impl Board {
         self.domain.online(cpu, id).unwrap();
     }
 
-    /// The APIC forgets what waits when it is turned off.
+    /// Turns the APIC off, which makes it lose pending requests.
     pub(crate) fn offline(&self, cpu: Cpu) -> x86_irq::Offline {
         self.apics.state().current = Some(cpu);
         let left = self.domain.offline(cpu).unwrap();
@@ -174,7 +170,7 @@ impl Board {
         left
     }
 
-    /// A write to the bus. False if nobody took it.
+    /// Writes to the bus. Returns `false` if no APIC accepted the message.
     pub(crate) fn write(&self, message: MsiMessage, from: Sender) -> bool {
         let decoded =
             ApicMessage::decode(message, DestinationFormat::Xapic).expect("a message to an APIC");
@@ -184,7 +180,7 @@ impl Board {
         self.apics.request(decoded.destination, vector, from)
     }
 
-    /// The CPU takes everything that waits, the highest vector first.
+    /// Lets the CPU serve all pending requests, the highest vector first.
     pub(crate) fn run(&self, cpu: Cpu) -> Vec<Taken> {
         let mut taken = Vec::new();
         loop {
@@ -198,7 +194,7 @@ impl Board {
         }
     }
 
-    /// The CPU cleans up, if it was asked to.
+    /// Lets the CPU clean up, if it was asked to.
     pub(crate) fn clean_up(&self, cpu: Cpu) {
         let mut state = self.apics.state();
         if !state.cleanups.remove(&cpu) {
@@ -232,7 +228,7 @@ pub(crate) struct Device {
     pub(crate) block: HwIrqBlock,
     pub(crate) message: MsiMessage,
     pub(crate) rewrite: Rewrite,
-    /// The only CPUs for its interrupt, if it is managed.
+    /// The CPUs of its interrupt, if it is managed.
     pub(crate) among: Option<Vec<Cpu>>,
 }
 
@@ -246,7 +242,7 @@ impl Device {
         Self::with(parent, serial, (rewrite, cpu), None)
     }
 
-    /// With a managed interrupt.
+    /// Creates a device with a managed interrupt.
     pub(crate) fn managed(
         parent: &dyn MsiParent,
         serial: Sender,
@@ -284,7 +280,7 @@ impl Device {
         self.block.first()
     }
 
-    /// Stores a new message, if the device can do that.
+    /// Stores a new message, if the device is capable of the change.
     pub(crate) fn store(&mut self, new: MsiMessage) {
         let old = self.message;
         match self.rewrite {

@@ -1,4 +1,4 @@
-//! Properties and models.
+//! Property tests and models.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod board;

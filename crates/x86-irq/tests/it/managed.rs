@@ -1,4 +1,4 @@
-//! Interrupts that follow certain CPUs.
+//! Managed interrupts, which follow a set of CPUs.
 
 use crate::board::{Board, Device, request};
 use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite, Shape};
@@ -7,7 +7,7 @@ use x86_irq::{ApicVector, Arrival, CpuVector};
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 const CPU2: Cpu = Cpu::new(2);
-/// Vectors of each CPU.
+/// Number of vectors of each CPU.
 const ALL: u32 = 12;
 
 fn managed(board: &Board, serial: u32) -> Device {
@@ -20,7 +20,7 @@ fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError>
     board.domain.end_move(moved, MoveOutcome::Written)
 }
 
-/// Takes every vector that is left on a CPU.
+/// Allocates every free vector of a CPU.
 fn fill(board: &Board, cpu: Cpu) -> Vec<Device> {
     let device = |serial| Device::new(&*board.domain, serial, Rewrite::Masked, cpu);
     (100..).map_while(|serial| device(serial).ok()).collect()
@@ -120,7 +120,10 @@ fn a_block_that_fails_halfway_leaves_nothing() {
         let arrival = board.domain.arrive(CPU0, ApicVector::new(vector).unwrap());
         assert_eq!(arrival, Arrival::Unknown, "{vector:#x}");
     }
-    assert!(board.domain.allocate(&attachment, &two).is_ok(), "the device's limit is not charged");
+    assert!(
+        board.domain.allocate(&attachment, &two).is_ok(),
+        "a failure must not use up the quota"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The matrix against one that counts everything anew each time.
+//! The matrix compared with a naive one that recounts everything on each call.
 
 use core::num::NonZeroU16;
 use msi_types::Cpu;
@@ -24,7 +24,7 @@ fn matrix() -> VectorMatrix {
     .unwrap()
 }
 
-/// Sets, and nothing that could go out of step.
+/// A model of plain sets, without counters that could become inconsistent.
 #[derive(Default)]
 struct Model {
     online: BTreeSet<u32>,

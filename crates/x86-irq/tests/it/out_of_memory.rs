@@ -1,5 +1,5 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back
-//! asks for nothing.
+//! A kernel whose heap is exhausted: operations fail without partial effects, and operations that
+//! free something do not allocate.
 
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::{
@@ -22,7 +22,7 @@ const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 const ENTRIES: usize = 32;
 
-/// APICs with nothing to say, and memory for a table.
+/// APICs without pending requests, and memory for a table.
 struct Hardware([AtomicU64; ENTRIES * 2]);
 
 impl Hardware {
@@ -39,7 +39,7 @@ impl LocalCpu for Hardware {
     fn irq_restore(&self, _: IrqState) {}
 
     fn relax(&self) {
-        unreachable!("one thread waits for nobody");
+        unreachable!("a single thread never has to wait");
     }
 
     fn yield_now(&self) {
@@ -112,7 +112,7 @@ fn no_memory(error: MsiError) {
     assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
 }
 
-/// A device of `parent` that moves its vectors, and gives them back.
+/// Allocates, moves and frees vectors of a device of `parent`.
 fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shape) {
     let free = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
     let unchanged = |error| {
@@ -120,7 +120,7 @@ fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shap
         let now = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
         assert_eq!((domain.hwirqs_in_use(), now), (0, free));
     };
-    // Records keep the room of former ones, and vectors alone need none.
+    // Records reuse the room of former ones, and vectors alone need no memory.
     let device = after_failures(0, || parent.attach(NIC, 8), unchanged);
     let block = after_failures(0, || parent.allocate(&device, &request(2, shape)), unchanged);
     with_allocations(0, || {

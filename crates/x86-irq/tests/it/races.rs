@@ -1,4 +1,4 @@
-//! A CPU that goes off line while an arrival elsewhere asks it to clean up.
+//! A CPU that goes offline while an arrival elsewhere asks it to clean up.
 
 use msi_types::{
     BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, RequesterId, Rewrite, Shape,
@@ -13,11 +13,11 @@ use x86_irq::{
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 
-/// Local APICs of which one is turned off at the worst moment.
+/// Local APICs, one of which is turned off at the worst moment.
 #[derive(Default)]
 struct LeavingApics {
     domain: OnceLock<Arc<VectorDomain>>,
-    /// Goes off line as soon as it is asked to clean up.
+    /// CPU that goes offline as soon as it is asked to clean up.
     leaving: Mutex<Option<Cpu>>,
     asked: Mutex<Vec<Cpu>>,
 }
@@ -30,7 +30,7 @@ impl LocalCpu for LeavingApics {
     fn irq_restore(&self, _: IrqState) {}
 
     fn relax(&self) {
-        unreachable!("one thread waits for nobody");
+        unreachable!("a single thread never has to wait");
     }
 
     fn yield_now(&self) {
@@ -77,14 +77,14 @@ fn a_leaving_cpu_has_cleaned_up() {
     domain.end_move(moved, MoveOutcome::Written).unwrap();
     assert_eq!(domain.available_on(CPU0), free - 1, "no arrival yet");
 
-    // The arrival reads which CPU was left, and that one goes before it is asked.
+    // The arrival reads the CPU of the former vector, and that CPU goes offline before it is asked.
     *apics.leaving.lock().unwrap() = Some(CPU0);
     let place = domain.cpu_vector(block.first()).unwrap();
     assert_eq!(domain.arrive(CPU1, place.vector), Arrival::Deliver(block.first()));
     assert_eq!(*apics.asked.lock().unwrap(), [CPU0]);
-    assert_eq!(domain.available_on(CPU0), free, "its departure gave the place up");
+    assert_eq!(domain.available_on(CPU0), free, "going offline frees the former vector");
 
-    // Requests to it are void once it is back.
+    // Requests to it have no effect once it is online again.
     domain.online(CPU0, ApicId::new(0)).unwrap();
     assert_eq!(domain.clean_up(CPU0), Cleanup::Done);
     assert_eq!((domain.available_on(CPU0), domain.cpu_vector(block.first())), (free, Some(place)));

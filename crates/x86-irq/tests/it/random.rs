@@ -1,5 +1,5 @@
-//! Random lives of devices and CPUs: nothing is lost, nothing reaches another's handler, everything
-//! comes back.
+//! Random sequences of device and CPU events: no interrupt is lost, none reaches another
+//! interrupt's handler, and all resources are freed.
 
 use crate::board::{Board, Device, Sender};
 use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, Pending, Rewrite};
@@ -14,8 +14,8 @@ enum Op {
     Attach(Rewrite, u32),
     Free(prop::sample::Index),
     Fire(prop::sample::Index),
-    /// To which CPU; whether the device sends before its store is rewritten, and after; whether
-    /// that fails.
+    /// The target CPU; whether the device sends before and after its message is rewritten; and
+    /// whether the move fails.
     Move(prop::sample::Index, u32, bool, bool, MoveOutcome),
     Mask(prop::sample::Index),
     Unmask(prop::sample::Index),
@@ -59,7 +59,7 @@ struct World {
     board: Board,
     devices: Vec<Device>,
     freed: BTreeSet<Sender>,
-    /// Devices whose last message was not handed on yet.
+    /// Devices whose last message has not been dispatched yet.
     undelivered: BTreeSet<Sender>,
     masked: BTreeSet<Sender>,
     next: Sender,
@@ -159,7 +159,7 @@ impl World {
                 let follows = among.is_some_and(|among| among.contains(&to));
                 assert!(
                     !follows || !self.board.is_online(to),
-                    "a managed interrupt has a vector there"
+                    "a managed interrupt has a vector reserved there"
                 );
                 return;
             }
@@ -214,8 +214,8 @@ impl World {
         }
     }
 
-    /// As an interrupt core does it: away with everything that can be moved, then the APIC is
-    /// asked.
+    /// Takes a CPU offline as an interrupt core does: first moves all interrupts that can be moved,
+    /// then reads the APIC.
     fn offline(&mut self, cpu: Cpu) {
         let heir = self.board.cpus().find(|other| *other != cpu && self.board.is_online(*other));
         let Some(heir) = heir.filter(|_| self.board.is_online(cpu)) else { return };

@@ -1,4 +1,5 @@
-//! The remapping layer against a unit that caches what it read until it is told to forget.
+//! The remapping layer with a unit that caches the entries that it has read until they are
+//! invalidated.
 
 use crate::board::{Board, Device, request};
 use msi_types::{
@@ -21,7 +22,7 @@ const CPU1: Cpu = Cpu::new(1);
 const NIC: RequesterId = RequesterId::pci(1, 0, 0);
 const ENTRIES: u32 = 32;
 
-/// Memory and the unit's cache of it, filled on read.
+/// Memory, and the unit's cache of it, which is filled on read.
 #[derive(Default)]
 struct Unit {
     memory: Mutex<BTreeMap<u32, u64>>,
@@ -29,7 +30,7 @@ struct Unit {
     broken: Mutex<bool>,
 }
 
-/// The CPU's way to the memory.
+/// The CPU's access to the memory.
 #[derive(Clone)]
 struct Direct(Arc<Unit>);
 
@@ -45,7 +46,7 @@ impl RemapMemory for Direct {
     }
 }
 
-/// The unit's way, through its cache.
+/// The unit's access, through its cache.
 #[derive(Clone)]
 struct Cached(Arc<Unit>);
 
@@ -56,13 +57,13 @@ impl RemapMemory for Cached {
     }
 
     fn write(&self, _: u32, _: u64) {
-        panic!("the unit writes no entries");
+        panic!("the unit must not write entries");
     }
 }
 
 impl EntryCache for Unit {
     fn invalidate(&self, first: u16, log2_count: u8) -> Result<(), InvalidationError> {
-        assert!(u32::from(first).is_multiple_of(1 << log2_count), "the unit masks low bits");
+        assert!(u32::from(first).is_multiple_of(1 << log2_count), "the unit ignores low bits");
         if *self.broken.lock().unwrap() {
             return Err(InvalidationError { reason: "timeout" });
         }
@@ -164,7 +165,7 @@ fn a_silent_unit_keeps_the_old_target() {
     let error = rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap_err();
     assert_eq!(error.to_string(), "interrupt remapping@fed90000, entry changed: timeout");
     assert_eq!(rig.board.domain.cpu_vector(device.vector()), place);
-    // The memory says so too, whatever the unit has in its cache.
+    // The memory must agree, regardless of the unit's cache.
     let target = rig.parent.table().translate(NIC, device.message).unwrap();
     assert_eq!(target.destination, crate::board::id_of(CPU0));
 }
@@ -379,8 +380,8 @@ fn ops() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
-    /// Every message of every device reaches its place and no other's; after all is freed, all is
-    /// free.
+    /// Every message of every device reaches its own vector, and all resources are free after all
+    /// devices were freed.
     #[test]
     fn entries_and_places_agree_through_any_history(ops in prop::collection::vec(ops(), 0..60)) {
         let rig = Rig::new();

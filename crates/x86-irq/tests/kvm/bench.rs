@@ -1,4 +1,4 @@
-//! A vector domain whose local APICs are KVM's, and a device that signals what it was told to.
+//! A vector domain whose local APICs are KVM's, and a device that signals on request.
 
 use crate::machine::Machine;
 use core::num::NonZeroU16;
@@ -15,7 +15,7 @@ use x86_irq::{
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The kernel's part.
+/// The kernel's part of the interface.
 pub(crate) struct KvmApic {
     machine: Arc<Machine>,
     cleanups: Mutex<BTreeSet<Cpu>>,
@@ -39,15 +39,16 @@ impl LocalCpu for KvmApic {
 }
 
 impl Apic for KvmApic {
-    /// An interprocessor interrupt takes the way of a message here.
+    /// Sends an interprocessor interrupt, here in the form of a message.
     fn send(&self, to: ApicId, vector: ApicVector) {
         let message =
             ApicMessage::fixed(to, vector).encode(DestinationFormat::Kvm32).expect("32 bits fit");
-        self.machine.signal(message).expect("the CPU is there");
+        self.machine.signal(message).expect("the CPU exists");
         *self.resent.lock().expect("no thread panicked") += 1;
     }
 
-    /// The bench cleans up only while nothing is under way.
+    /// Always answers that nothing is pending, because the bench cleans up only while no message
+    /// is in flight.
     fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
         Some(false)
     }
@@ -57,7 +58,7 @@ impl Apic for KvmApic {
     }
 }
 
-/// The machine, the domain, and what arrived so far.
+/// The machine, the domain, and the interrupts that have arrived.
 pub(crate) struct Bench {
     pub(crate) machine: Arc<Machine>,
     pub(crate) domain: Arc<VectorDomain>,
@@ -85,8 +86,8 @@ impl Bench {
         Ok(Self { machine, domain, apic, seen, delivered: BTreeMap::new(), held: 0 })
     }
 
-    /// Looks at what the guest counted, as its trap entry would have. Every arrival has to belong
-    /// to somebody.
+    /// Reads the guest's counters and processes the arrivals as its trap entry would. Every arrival
+    /// must belong to a hwirq.
     pub(crate) fn pump(&mut self) -> Result<(), Failure> {
         for cpu in 0..self.seen.len() {
             let counts = self.machine.counts(cpu);
@@ -110,7 +111,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Number of times that an interrupt was handed on.
+    /// Number of times that an interrupt was dispatched.
     pub(crate) fn delivered(&self, hwirq: HwIrq) -> u32 {
         self.delivered.get(&hwirq).copied().unwrap_or(0)
     }
@@ -123,7 +124,7 @@ impl Bench {
         *self.apic.resent.lock().expect("no thread panicked")
     }
 
-    /// Signals, and waits until the interrupt was handed on once more.
+    /// Signals an interrupt, and waits until it has been dispatched once more.
     pub(crate) fn deliver(&mut self, hwirq: HwIrq, message: MsiMessage) -> Result<(), Failure> {
         let before = self.delivered(hwirq);
         self.machine.signal(message)?;
@@ -148,12 +149,12 @@ impl Bench {
         }
     }
 
-    /// Does the clean-ups that were asked for. Nothing is under way.
+    /// Performs the requested clean-ups. No message may be in flight.
     pub(crate) fn clean_up(&self) -> Result<(), Failure> {
         let due = core::mem::take(&mut *self.apic.cleanups.lock().expect("no thread panicked"));
         for cpu in due {
             if self.domain.clean_up(cpu) != Cleanup::Done {
-                return Err("nothing waits at the local APICs".into());
+                return Err("a clean-up found a request although none is pending".into());
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! The guest: real mode, x2APIC, one handler for all vectors.
+//! The guest: real mode, x2APIC, a single handler for all vectors.
 //!
-//! Its memory, the same for all CPUs unless it says so:
+//! Layout of its memory, which all CPUs share unless stated otherwise:
 //!
 //! | from | what |
 //! |---|---|
@@ -11,13 +11,13 @@
 
 /// Entry point of the guest.
 pub(crate) const ENTRY: u64 = 0x1000;
-/// Bytes of memory.
+/// Size of the memory in bytes.
 pub(crate) const MEMORY: usize = 0x10000;
-/// The vector that ends a CPU's loop.
+/// Vector that ends a CPU's loop.
 pub(crate) const STOP: u8 = 0xfe;
-/// Written when the local APIC is on.
+/// Written when the local APIC is enabled.
 pub(crate) const PORT_READY: u16 = 0xf4;
-/// Written when [`STOP`] arrived.
+/// Written when [`STOP`] has arrived.
 pub(crate) const PORT_STOPPED: u16 = 0xf5;
 
 /// The code, assembled by hand.
@@ -40,7 +40,7 @@ pub(crate) const CODE: &[u8] = &[
     0xeb, 0xfd, //                          jmp idle
     // handler: ; 0x1024, for each vector with another code segment
     0x8c,
-    0xcb, //                          mov bx, cs          ; the vector; registers are nobody's
+    0xcb, //                          mov bx, cs          ; the vector; no register is in use
     0xc1, 0xe3, 0x02, //                    shl bx, 2
     0x66, 0xff, 0x07, //                    inc dword [bx]
     0x66, 0xb9, 0x0b, 0x08, 0x00, 0x00, //  mov ecx, 0x80b      ; end of interrupt
@@ -59,7 +59,7 @@ const STOPPED: u16 = 0x103b;
 pub(crate) fn vector_table() -> Vec<u8> {
     let entry = |vector: u8| match vector {
         STOP => [STOPPED, 0],
-        // The same handler by way of a segment that says which vector it is.
+        // The same handler for each vector, through a code segment that encodes the vector.
         _ => [HANDLER - (u16::from(vector) << 4), vector.into()],
     };
     (0..=u8::MAX).flat_map(entry).flat_map(u16::to_le_bytes).collect()

@@ -1,6 +1,7 @@
 //! A virtual machine whose CPUs count interrupts.
 //!
-//! Holds the one `unsafe` block of these tests: KVM is given memory that outlives the machine.
+//! Contains the only `unsafe` block of these tests, which gives KVM memory that outlives the
+//! machine.
 
 use crate::guest;
 use doorbell_test_support::kvm::Failure;
@@ -20,11 +21,11 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, Volati
 use x86_irq::message::{ApicMessage, DestinationFormat};
 use x86_irq::{ApicId, ApicVector, CpuVector};
 
-/// A message that has not arrived by then never will.
+/// Time limit, after which a message counts as lost.
 const LIMIT: Duration = Duration::from_secs(10);
 /// CPUID leaf 1, ECX: x2APIC.
 const X2APIC: u32 = 1 << 21;
-/// Address of the task state segment of Intel's KVM for real mode: anywhere without memory.
+/// Address of the task state segment that Intel's KVM needs for real mode; must not be in memory.
 const TSS: usize = 0xfffb_d000;
 
 /// The machine. Dropping it stops its CPUs.
@@ -48,7 +49,7 @@ enum Event {
 }
 
 impl Machine {
-    /// CPUs with these APIC IDs, waiting for interrupts.
+    /// Starts CPUs with these APIC IDs, which wait for interrupts.
     pub(crate) fn start(ids: &[u32]) -> Result<Self, Failure> {
         let kvm = Kvm::new()?;
         let vm = kvm.create_vm()?;
@@ -81,8 +82,7 @@ impl Machine {
         self.cpus[cpu].id
     }
 
-    /// Signals a message as the bus would. KVM takes 32-bit IDs here, of which 8-bit ones are a
-    /// part.
+    /// Signals a message as the bus would. KVM takes 32-bit IDs here, which include the 8-bit ones.
     pub(crate) fn signal(&self, message: MsiMessage) -> Result<(), Failure> {
         let msi = kvm_msi {
             address_lo: message.address_low(),
@@ -104,14 +104,14 @@ impl Machine {
     /// Number of times that a CPU took each vector.
     pub(crate) fn counts(&self, cpu: usize) -> Vec<u32> {
         let counters = self.memory.get_slice(GuestAddress(guest::counters(cpu)), 0x400);
-        let counters = counters.expect("the counters lie in memory");
+        let counters = counters.expect("the counters are within the memory");
         let counter = |vector: usize| {
             counters.get_atomic_ref::<AtomicU32>(vector * 4).expect("aligned and within")
         };
         (0..256).map(|vector| counter(vector).load(Ordering::Acquire)).collect()
     }
 
-    /// Waits until a CPU took a vector so often.
+    /// Waits until a CPU has taken a vector `count` times.
     pub(crate) fn wait_for(&self, place: CpuVector, count: u32) -> Result<(), Failure> {
         let start = Instant::now();
         while self.count(place) < count {
@@ -142,8 +142,8 @@ impl Drop for Machine {
     }
 }
 
-/// Below, `unsafe` is needed: KVM cannot know for how long the memory lives.
-#[expect(unsafe_code, reason = "KVM is given a pointer to memory")]
+/// The function needs `unsafe`, because KVM cannot know how long the memory lives.
+#[expect(unsafe_code, reason = "KVM receives a pointer to memory")]
 fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
     let region = kvm_userspace_memory_region {
         slot: 0,
@@ -152,9 +152,9 @@ fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
         memory_size: guest::MEMORY as u64,
         userspace_addr: memory.get_host_address(GuestAddress(0))? as u64,
     };
-    // SAFETY: the mapping is of that size and belongs to the machine, whose drop stops the CPUs
-    // before it goes. If a CPU does not stop, the mapping may go under the guest, which then
-    // faults: nothing else is mapped through KVM.
+    // SAFETY: The mapping has that size and belongs to the machine, which stops the CPUs before it
+    // is unmapped. If a CPU does not stop, the mapping may disappear while the guest runs. The
+    // guest then faults, because KVM maps no other memory.
     unsafe { vm.set_user_memory_region(region)? };
     Ok(())
 }
@@ -176,7 +176,7 @@ impl Processor {
         let regs =
             kvm_regs { rip: guest::ENTRY, rsp: guest::stack(cpu), rflags: 2, ..Default::default() };
         vcpu.set_regs(&regs)?;
-        // All but the first wait for an INIT and a startup interrupt.
+        // All CPUs but the first wait for an INIT and a startup interrupt.
         vcpu.set_mp_state(kvm_mp_state { mp_state: kvm_bindings::KVM_MP_STATE_RUNNABLE })?;
         let (sender, events) = channel();
         let thread = std::thread::spawn(move || run(vcpu, &sender));
@@ -188,14 +188,14 @@ impl Processor {
     }
 }
 
-/// A CPU's thread. The receiver may be gone, if another CPU failed.
+/// Runs a CPU's thread. The receiver may be gone if another CPU failed.
 fn run(mut vcpu: VcpuFd, events: &Sender<Event>) {
     loop {
         let event = match vcpu.run() {
             Ok(VcpuExit::IoOut(guest::PORT_READY, _)) => Event::Ready,
             Ok(VcpuExit::IoOut(guest::PORT_STOPPED, _)) => Event::Stopped,
             Ok(exit) => Event::Failed(format!("the guest ended with {exit:?}")),
-            // A signal.
+            // Interrupted by a signal.
             Err(error) if error.errno() == 4 => continue,
             Err(error) => Event::Failed(format!("KVM_RUN failed: {error}")),
         };

@@ -1,5 +1,5 @@
-//! Messages of this crate against real local APICs: those of KVM. A guest of a hundred bytes counts
-//! what arrives.
+//! This crate's messages with real local APICs, those of KVM. A guest of about a hundred bytes
+//! counts the arrivals.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bench;

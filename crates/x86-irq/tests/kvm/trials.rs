@@ -54,12 +54,12 @@ fn wide_ids() -> Outcome {
     let message = ApicMessage::fixed(machine.id(1), vector);
     machine.signal(message.encode(DestinationFormat::Kvm32)?)?;
     machine.wait_for(place, 1)?;
-    // A guest writes 15 bits; its monitor gives 32 to KVM.
+    // A guest writes 15 bits; its monitor passes 32 to KVM.
     let stored = message.encode(DestinationFormat::Extended15)?;
     let read = ApicMessage::decode(stored, DestinationFormat::Extended15)?;
     machine.signal(read.encode(DestinationFormat::Kvm32)?)?;
     machine.wait_for(place, 2)?;
-    // 300 is 44 in 8 bits.
+    // 300 truncated to 8 bits is 44.
     same(&[machine.counts(0).iter().sum::<u32>()], &[0])
 }
 
@@ -81,7 +81,7 @@ impl<'a> Device<'a> {
         Ok(Self { parent, attachment, block, message })
     }
 
-    /// The endpoint's store between the two phases.
+    /// Performs the endpoint's store between the two phases.
     fn rewrite(&mut self, moved: &Move) {
         self.message = moved.message.unwrap_or(self.message);
     }
@@ -130,15 +130,15 @@ fn moves(rewrite: Rewrite) -> Outcome {
     same(&[CPU0, CPU1].map(|cpu| domain.available_on(cpu)), &free)
 }
 
-/// One thread moves, the other sends and waits for each message: none is lost, doubled or
-/// another's.
+/// One thread moves the interrupt while the other sends and waits for each message. No message may
+/// be lost, duplicated or misdelivered.
 fn moves_under_fire() -> Outcome {
     const MOVES: usize = 300;
     let mut bench = Bench::start(&[0, 1], DestinationFormat::Xapic)?;
     let domain = bench.domain.clone();
     let mut device = Device::new(&*domain, Rewrite::Atomic64)?;
     let vector = device.block.first();
-    // The device's message: replaced in one go, at any time.
+    // The device's message, which is replaced atomically at any time.
     let stored = Mutex::new(device.message);
     let read = || *stored.lock().expect("no thread panicked");
     let sent = std::thread::scope(|scope| {
@@ -152,7 +152,7 @@ fn moves_under_fire() -> Outcome {
                         domain.end_move(moved, MoveOutcome::Written)?;
                         done += 1;
                     }
-                    // Too many places wait for a clean-up: the other thread does that.
+                    // Too many former vectors wait for a clean-up, which the other thread performs.
                     Err(MsiError::NotReachable(..)) => std::thread::yield_now(),
                     Err(error) => return Err(error),
                 }
@@ -180,14 +180,14 @@ fn straggler() -> Outcome {
     let old = (device.message, domain.cpu_vector(vector).ok_or("no place")?);
     let moved = domain.begin_move(&device.block, 0, CPU1)?;
     device.rewrite(&moved);
-    // Sent before the rewrite, it is late on its way.
+    // Sent before the rewrite, the message is still in flight.
     bench.deliver(vector, old.0)?;
     domain.end_move(moved, MoveOutcome::Written)?;
     bench.deliver(vector, old.0)?;
     bench.deliver(vector, device.message)?;
     let new = domain.cpu_vector(vector).ok_or("no place")?;
     same(&[bench.machine.count(old.1), bench.machine.count(new)], &[2, 1])?;
-    // The old place is another's now, if anybody wants it.
+    // The old vector is now free for other interrupts.
     bench.clean_up()?;
     same(&domain.arrive(CPU0, old.1.vector), &x86_irq::Arrival::Unknown)
 }
@@ -229,7 +229,7 @@ impl EntryCache for NoCache {
     }
 }
 
-/// The unit's part: the machine has none.
+/// Translates the message, in place of the unit that the machine does not have.
 fn through(
     table: &RemapTable<Ram>,
     from: RequesterId,
