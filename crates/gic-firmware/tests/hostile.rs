@@ -143,7 +143,7 @@ fn an_error_says_where() {
     let bad_token = blob(&[BEGIN, 0, 7], b"");
     let error = parse(&bad_token).unwrap_err();
     assert_eq!((error.offset, error.kind), (64, DtbErrorKind::Token(7)));
-    assert_eq!(error.to_string(), "byte 0x40: 0x7 is no token that may stand here");
+    assert_eq!(error.to_string(), "byte 0x40: 0x7 is not a token that is allowed here");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn numbers_beyond_their_class_are_reported() {
         messages,
         [
             format!("{place} SPI 988 does not exist: the 988 of them start at 0"),
-            format!("{place} there is no PPI 16, but 16 of them"),
+            format!("{place} PPI 16 does not exist: the 16 of them start at 0"),
             format!("{place} 0x9 is not a type of interrupt"),
         ]
     );

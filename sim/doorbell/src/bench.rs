@@ -13,7 +13,7 @@ use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-/// Measures in one or several processes, and prints times as ratios to what each case names.
+/// Measures in one or several processes, and prints times as ratios to the floor of each case.
 pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
     let measured = match args.processes {
         1 => doorbell_bench::measure(&MeasureOptions {
@@ -35,18 +35,18 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// The measurements of a process of its own.
+/// Measures in a separate process.
 fn another_process(args: &BenchArgs) -> Result<Measurements> {
-    let program = std::env::current_exe().context("the program does not know its own file")?;
+    let program = std::env::current_exe().context("cannot find the program's own file")?;
     let mut command = Command::new(program);
     command.args(["bench", "--json", "--processes", "1", "--rounds", &args.rounds.to_string()]);
     for peer in &args.peers {
         command.arg("--peer").arg(peer);
     }
     let output =
-        command.stderr(Stdio::inherit()).output().context("a process cannot be started")?;
+        command.stderr(Stdio::inherit()).output().context("cannot start a measuring process")?;
     ensure!(output.status.success(), "a measuring process ended with {}", output.status);
-    serde_json::from_slice(&output.stdout).context("a measuring process wrote something else")
+    serde_json::from_slice(&output.stdout).context("a measuring process wrote malformed output")
 }
 
 fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
@@ -61,7 +61,7 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
     }
     if measured.disturbed > 0 {
         let disturbed = measured.disturbed;
-        writeln!(out, "{disturbed} samples: another hardware thread used the core meanwhile")?;
+        writeln!(out, "{disturbed} samples: another hardware thread used the core concurrently")?;
     }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
 }

@@ -6,14 +6,14 @@ use doorbell_machine::ControllerChoice;
 use gic_firmware::lint::KnownRegisters;
 use std::path::PathBuf;
 
-/// Delivers every device's message-signalled interrupts on the machine that a firmware description
+/// Delivers every device's message-signaled interrupts on the machine that a firmware description
 /// describes.
 #[derive(Debug, Parser)]
 #[command(name = "doorbell", version, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Exit status: 0 good; 1 findings, or a run that is not clean; 2 could not run, \
-                  or could not write the output.\nA reader that closes the pipe early ends the \
-                  output, and changes neither the exit status nor says anything."
+                  or could not write the output.\nIf a reader closes the pipe early, the output \
+                  ends there, without a message and without a change of the exit status."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -36,24 +36,24 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List the embedded machines.
     Machines(OutputArgs),
-    /// Measure injection, acknowledgement, dispatch, and each kind of controller, as ratios to
+    /// Measure injection, acknowledgment, dispatch, and each kind of controller, as ratios to
     /// floors in the same run.
     Bench(BenchArgs),
     /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare
     /// metal and in guests.
     Matrix(OutputArgs),
-    /// Print what a description says: controllers, devices, routes.
+    /// Print the contents of a description: controllers, devices, routes.
     Inspect(InspectArgs),
-    /// Draw devices, IOMMUs, controllers and CPUs: SVG or DOT.
+    /// Draw devices, IOMMUs, controllers and CPUs, as SVG or DOT.
     Graph(GraphArgs),
-    /// Write one HTML page for somebody without this tool: the picture, findings, tables, and where
-    /// a run's interrupts went.
+    /// Write one HTML page for a reader without this tool: the picture, findings, tables, and where
+    /// a run's interrupts arrived.
     Report(ReportArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
     Lint(LintArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
     Qtest(QtestArgs),
-    /// Print a shell's completions of this command's arguments.
+    /// Print a shell's completions for the arguments of this command.
     Completions(CompletionsArgs),
     /// Print the manual page of this command, or of one of its subcommands.
     Man(ManArgs),
@@ -61,30 +61,30 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell that reads them.
+    /// Shell that reads the completions.
     pub(crate) shell: clap_complete::Shell,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArgs {
-    /// A subcommand's name; the whole command if none is given.
+    /// Name of a subcommand; without it, the page of the whole command.
     pub(crate) subcommand: Option<String>,
 }
 
 /// A kind of MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Controller {
-    /// All that the description has.
+    /// All controllers of the description.
     Auto,
     /// Interrupt Translation Services.
     Its,
-    /// The redistributors, without an ITS.
+    /// Redistributors, without an ITS.
     DirectLpi,
-    /// The distributor's message-based SPIs.
+    /// Message-based SPIs of the distributor.
     Mbi,
     /// GICv2m frames.
     V2m,
-    /// Virtual PCI buses of Hyper-V's.
+    /// Virtual PCI buses of Hyper-V.
     HypervVpci,
 }
 
@@ -103,21 +103,21 @@ impl From<Controller> for ControllerChoice {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// An embedded machine (see `doorbell machines`); without it, the first.
+    /// Embedded machine (see `doorbell machines`); without it, the first one.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["dtb", "acpi"])]
     pub(crate) machine: Option<String>,
-    /// A flattened devicetree, of at most 16 MiB.
+    /// Flattened devicetree of at most 16 MiB.
     #[arg(long, value_name = "FILE", conflicts_with = "acpi")]
     pub(crate) dtb: Option<PathBuf>,
-    /// A folder of ACPI tables: `APIC`, `IORT`, `MCFG`, as Linux or `acpixtract` name them.
+    /// Folder of ACPI tables: `APIC`, `IORT`, `MCFG`, named as by Linux or `acpixtract`.
     #[arg(long, value_name = "DIR")]
     pub(crate) acpi: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
-    /// Write the events of a simulation, a line for each.
+    /// Write the events of a simulation to this file, one per line.
     #[arg(long, value_name = "FILE", requires = "simulate")]
     pub(crate) trace: Option<PathBuf>,
-    /// Show each vector: its interrupt, and its handler's runs on each CPU.
+    /// Show each vector: its interrupt, and the runs of its handler on each CPU.
     #[arg(long, conflicts_with = "json")]
     pub(crate) vectors: bool,
     #[command(flatten)]
@@ -130,19 +130,19 @@ pub(crate) struct WorkloadArgs {
     /// Use at most this many of the machine's CPUs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) cpus: Option<u32>,
-    /// Only the devices that firmware sends to controllers of this kind; auto = all.
+    /// Use only the devices that firmware routes to controllers of this kind; auto = all.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Controller::Auto)]
     pub(crate) controller: Controller,
-    /// Messages that each vector sends.
+    /// Number of messages that each vector sends.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) messages: Option<u32>,
-    /// Seed of every choice: devices, targets, moves.
+    /// Seed of every random choice: devices, targets, moves.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Disturbances while devices send and affinities move, separated by commas.
     #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
     pub(crate) disturb: Vec<Disturbance>,
-    /// Run on one thread, in an order that the seed alone decides.
+    /// Run on a single thread, in an order that depends on the seed alone.
     #[arg(long)]
     pub(crate) simulate: bool,
 }
@@ -150,21 +150,21 @@ pub(crate) struct WorkloadArgs {
 /// A disturbance of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Disturbance {
-    /// The interrupt controller is saved, and restored into a fresh one.
+    /// Save the interrupt controller, and restore it into a new one.
     Migrate,
-    /// CPUs go off line and come back.
+    /// Take CPUs offline and online again.
     Hotplug,
-    /// Devices are removed, orderly or by surprise, and added again.
+    /// Remove devices, orderly or by surprise, and add them again.
     Remove,
-    /// The machine suspends to RAM, loses the registers of its interrupt controllers and PCI
-    /// functions, and resumes.
+    /// Suspend the machine to RAM, which loses the registers of its interrupt controllers and PCI
+    /// functions, and resume it.
     Suspend,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Processes that measure one after the other: the median of their medians and the least are
-    /// shown. Memory lies elsewhere in each.
+    /// Number of processes, which measure one after the other with different memory layouts; the
+    /// median of their medians and the least value are shown.
     #[arg(
         long,
         value_name = "N",
@@ -172,7 +172,7 @@ pub(crate) struct BenchArgs {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     pub(crate) processes: u32,
-    /// Samples of each case in each process.
+    /// Number of samples of each case in each process.
     #[arg(
         long,
         value_name = "N",
@@ -180,32 +180,33 @@ pub(crate) struct BenchArgs {
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(crate) rounds: u32,
-    /// A program that measures something else, such as `peers/arm-vgic`: sampled in turn with the
-    /// cases here.
+    /// Program that measures something else, such as `peers/arm-vgic`; it is sampled alternately
+    /// with the built-in cases.
     #[arg(long = "peer", value_name = "PROGRAM")]
     pub(crate) peers: Vec<PathBuf>,
-    /// Print the tables of docs/measurements.md: ratios alone.
+    /// Print the tables of docs/measurements.md, which contain only ratios.
     #[arg(long, conflicts_with = "json")]
     pub(crate) markdown: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// A form of description.
+/// A source format for descriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Form {
     /// Devicetree source.
     Dts,
-    /// The source of an IORT.
+    /// Source of an IORT.
     Iort,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
+    /// Flattened devicetree, or folder of ACPI tables; without it, the firmware of the running
+    /// machine.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<PathBuf>,
-    /// Write the interrupt part as source of another form: a devicetree for `dtc`, an IORT for
+    /// Write the interrupt-related part in a source format: a devicetree for `dtc`, or an IORT for
     /// `iasl`.
     #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Form>,
@@ -217,14 +218,14 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RegistersArgs {
-    /// Values of registers, for what only they tell: a JSON object with `GICD_TYPER`, a list
-    /// `GICR_TYPER`, and an object `GITS_TYPER` by ITS; numbers, or strings such as "0x1e000".
+    /// Register values for facts that firmware does not state: a JSON object with `GICD_TYPER`, a
+    /// list `GICR_TYPER`, and an object `GITS_TYPER` by ITS; numbers, or strings such as "0x1e000".
     #[arg(long = "registers", value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
 impl RegistersArgs {
-    /// The values, none without a file.
+    /// Reads the values; none are known without a file.
     pub(crate) fn read(&self) -> anyhow::Result<KnownRegisters> {
         self.file.as_deref().map_or_else(|| Ok(KnownRegisters::default()), registers::read)
     }
@@ -232,26 +233,29 @@ impl RegistersArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
-    /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
+    /// Flattened devicetree, or folder of ACPI tables; without it, the firmware of the running
+    /// machine.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<PathBuf>,
-    /// Write to this file, in DOT if its name ends with `.dot`; else to standard output.
+    /// Write to this file, as DOT if its name ends with `.dot`; without it, to standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Write DOT, whatever the file is called.
+    /// Write DOT, regardless of the file's name.
     #[arg(long)]
     pub(crate) dot: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
+    /// Flattened devicetree, or folder of ACPI tables; without it, the firmware of the running
+    /// machine.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<PathBuf>,
-    /// Write to this file; else to standard output.
+    /// Write to this file; without it, to standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Run the machine, or write no page if it cannot be run. Without this, the page says why.
+    /// Require a run: fail if the machine cannot be run. Without this option, the page states the
+    /// reason.
     #[arg(long)]
     pub(crate) run: bool,
     /// Do not run the machine.
@@ -265,28 +269,28 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Devicetrees, folders of ACPI tables, or folders with devicetrees below them; without any,
-    /// this machine's own firmware.
+    /// Devicetrees, folders of ACPI tables, or folders that contain devicetrees at any depth;
+    /// without any, the firmware of the running machine.
     #[arg(value_name = "SOURCE")]
     pub(crate) sources: Vec<PathBuf>,
-    /// The sources describe one machine: hold them against the first.
+    /// Treat the sources as descriptions of one machine, and compare each with the first.
     #[arg(long)]
     pub(crate) same_machine: bool,
     #[command(flatten)]
     pub(crate) registers: RegistersArgs,
-    /// Do not report this rule; `all` is every one that is not denied.
+    /// Do not report this rule; `all` stands for every rule that is not denied.
     #[arg(long, value_name = "RULE")]
     pub(crate) allow: Vec<String>,
-    /// Count this rule as an error; `all` is every one that is not allowed.
+    /// Report this rule as an error; `all` stands for every rule that is not allowed.
     #[arg(long, value_name = "RULE")]
     pub(crate) deny: Vec<String>,
-    /// Explain a rule, with an example of the fault and of the mend.
+    /// Explain a rule, with an example of the fault and of its fix.
     #[arg(long, value_name = "RULE", exclusive = true)]
     pub(crate) explain: Option<String>,
     /// List the rules.
     #[arg(long, exclusive = true)]
     pub(crate) rules: bool,
-    /// Print the number of findings of each rule alone.
+    /// Print only the number of findings of each rule.
     #[arg(long)]
     pub(crate) summary: bool,
     /// Print SARIF 2.1.0, for CI systems.
@@ -296,7 +300,7 @@ pub(crate) struct LintArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Number of a GIC's security states.
+/// Number of security states of a GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum SecurityStates {
     /// `GICD_CTLR.DS` is 1.
@@ -307,7 +311,7 @@ pub(crate) enum SecurityStates {
 
 #[derive(Debug, Args)]
 pub(crate) struct QtestArgs {
-    /// CPUs, and so redistributors.
+    /// Number of CPUs, and thus of redistributors.
     #[arg(
         long,
         value_name = "N",
@@ -315,15 +319,15 @@ pub(crate) struct QtestArgs {
         value_parser = clap::value_parser!(u16).range(1..=512)
     )]
     pub(crate) cpus: u16,
-    /// Security states of the GIC; of two, the script sees what Non-secure software does.
+    /// Number of security states of the GIC; with two, the script has Non-secure access.
     #[arg(long, value_enum, default_value = "one")]
     pub(crate) security: SecurityStates,
-    /// Let the CPUs take interrupts of every group and priority: their interfaces, which the
-    /// protocol does not reach, come up with all of that off.
+    /// Enable the CPU interfaces for interrupts of every group and priority. They start disabled,
+    /// and the protocol cannot reach them.
     #[arg(long)]
     pub(crate) unmask: bool,
-    /// Connect to a Unix socket instead of standard input and output; with `,server=on`, wait there
-    /// for a connection.
+    /// Connect to this Unix socket instead of using standard input and output; with `,server=on`,
+    /// listen there for a connection.
     #[arg(long, value_name = "[unix:]PATH[,server=on]")]
     pub(crate) socket: Option<String>,
 }

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-/// Result of the command, as an exit status.
+/// Result of the command, which determines the exit status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// 0: all is well.
+    /// 0: success.
     Good,
-    /// 1: something was found or lost.
+    /// 1: findings, or a run that is not clean.
     Findings,
-    /// 2: nothing could be run.
+    /// 2: the command could not run.
     CouldNotRun,
 }
 

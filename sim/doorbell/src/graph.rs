@@ -15,7 +15,7 @@ use std::fs;
 pub(crate) use model::{Column, Graph, cluster};
 pub(crate) use svg::{Badge, STYLE, inline};
 
-/// Draws a description: SVG, or DOT for a file that ends so.
+/// Draws a description as SVG, or as DOT if requested or if the file's extension is `dot`.
 pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
     let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
     let graph = Graph::of(&source.description);

@@ -1,4 +1,4 @@
-//! `doorbell inspect`: what a description says, and what registers add to it.
+//! `doorbell inspect`: the contents of a description, with capacities from known registers.
 
 mod capacity;
 mod report;
@@ -16,7 +16,7 @@ pub(crate) use capacity::CapacityRow;
 pub(crate) use report::{ControllerRow, Inspection};
 pub(crate) use text::{addresses, print as print_text, yes_no};
 
-/// Prints what a description says.
+/// Prints the contents of a description.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
     if let Some(form) = args.emit {
@@ -34,11 +34,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Spells a description in another form.
+/// Converts a description to a source format.
 fn emit(source: &Source, form: Form) -> Result<String> {
     let description = &source.description;
     Ok(match form {
         Form::Dts => devicetree::write_source(&devicetree::with_node_paths(description))?,
-        Form::Iort => acpi::iort_source(description)?.context("nothing in it needs an IORT")?,
+        Form::Iort => acpi::iort_source(description)?.context("its contents need no IORT")?,
     })
 }

@@ -1,4 +1,4 @@
-//! `doorbell lint`: mistakes in firmware's descriptions, by rules with stable names.
+//! `doorbell lint`: rules with stable names that find mistakes in firmware's descriptions.
 
 mod excerpt;
 mod inputs;
@@ -20,7 +20,7 @@ use serde::Serialize;
 
 pub(crate) use excerpt::Excerpts;
 
-/// Judges descriptions and prints the findings.
+/// Checks descriptions and prints the findings.
 pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
     if args.rules {
         print::text(rules::list)?;
@@ -47,7 +47,7 @@ fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
     if !args.same_machine {
         return Ok(judge.all(&sources));
     }
-    let [one, others @ ..] = sources.as_slice() else { bail!("there is nothing to compare") };
+    let [one, others @ ..] = sources.as_slice() else { bail!("no sources to compare") };
     if others.is_empty() {
         bail!("--same-machine needs two sources of one machine");
     }
@@ -70,7 +70,8 @@ fn report(args: &LintArgs, verdicts: &[Verdict]) -> Result<()> {
     print::text(|out| summary::print(out, verdicts, args.summary))
 }
 
-/// Notes are no findings, and an unreadable source outweighs what others have.
+/// Returns the outcome. Notes do not count, and an unreadable source outweighs the findings of
+/// others.
 fn outcome(verdicts: &[Verdict]) -> Outcome {
     let mut found = verdicts.iter().flat_map(|verdict| &verdict.findings);
     if verdicts.iter().any(|verdict| verdict.unreadable.is_some()) {

@@ -1,7 +1,7 @@
-//! Delivers every device's message-signalled interrupts on the machine that a firmware description
-//! describes, and shows where each went.
+//! Delivers every device's message-signaled interrupts on the machine that a firmware description
+//! describes, and shows where each one arrived.
 #![forbid(unsafe_code)]
-#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody reads: see `print`.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic on a closed pipe: see `print`.
 
 mod bench;
 mod cli;
@@ -54,10 +54,10 @@ fn obey(command: Command) -> Result<Outcome> {
     }
 }
 
-/// Says what was wrong with the arguments, or the help that they asked for.
+/// Prints the requested help, or what is wrong with the arguments.
 fn explain(said: &clap::Error) -> Result<Outcome> {
     if said.use_stderr() {
-        // The exit status says it if that cannot be written.
+        // If this cannot be written, the exit status still reports the error.
         let _ = said.print();
         return Ok(Outcome::CouldNotRun);
     }

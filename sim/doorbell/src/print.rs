@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
-/// Standard output, while a command prints.
+/// Standard output of a command.
 pub(crate) type Output = BufWriter<StdoutLock<'static>>;
 
 /// Prints a value as JSON on standard output.
@@ -16,28 +16,29 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     })
 }
 
-/// Prints on standard output what `write` writes, all of it before this returns.
+/// Calls `write` with standard output, and flushes it before returning.
 ///
 /// # Errors
-/// It could not be written. That a reader closed the pipe is none: it has seen what it wanted.
+/// Returns an error if the output could not be written. A reader that closed the pipe is not an
+/// error, because it has seen all that it needs.
 pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = write(&mut out).and_then(|()| out.flush());
     quiet_if_closed(written).context("cannot write the output")
 }
 
-/// Columns of output that goes to no terminal.
+/// Width of output that is not a terminal, in columns.
 const USUAL_WIDTH: usize = 100;
-/// A narrower terminal is used as if it had as many columns.
+/// Minimum width: a narrower terminal is treated as this wide.
 const LEAST_WIDTH: usize = 60;
 
-/// The columns of the terminal that standard output goes to.
+/// Returns the width of standard output in columns.
 pub(crate) fn width() -> usize {
     let terminal = terminal_size::terminal_size_of(io::stdout());
     terminal.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(LEAST_WIDTH))
 }
 
-/// Breaks a sentence between words where it is wider than the terminal.
+/// Wraps a sentence between words to the width of the terminal.
 pub(crate) fn wrapped(sentence: &str) -> String {
     let options = textwrap::Options::new(width())
         .subsequent_indent("    ")
@@ -46,7 +47,7 @@ pub(crate) fn wrapped(sentence: &str) -> String {
     textwrap::fill(sentence, options)
 }
 
-/// The end of some output. A reader that has gone is no error.
+/// Converts the result of an output; a closed pipe counts as success.
 pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -54,7 +55,7 @@ pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Tells the user something on standard error. A closed standard error is no error.
+/// Prints a message to the user on standard error, and ignores failure.
 pub(crate) fn tell(what: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "doorbell: {what}");
 }

@@ -8,7 +8,7 @@ use doorbell_qtest::{Qtest, serve};
 use std::io::{self, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-/// Answers a script on standard input, or on a socket, until it ends.
+/// Executes a script from standard input, or from a socket, until it ends.
 pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
     let mut machine = match args.security {
         SecurityStates::One => Qtest::new(args.cpus)?,
@@ -27,13 +27,14 @@ pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// The connection that `socket` describes, in the words of QEMU's `-qtest`.
+/// Opens the connection that `socket` describes, in the syntax of QEMU's `-qtest`.
 fn open(socket: &str) -> Result<UnixStream> {
     let socket = socket.strip_prefix("unix:").unwrap_or(socket);
     let Some(path) = socket.strip_suffix(",server=on") else {
         return UnixStream::connect(socket).with_context(|| format!("cannot connect to {socket}"));
     };
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {path}"))?;
-    let (stream, _) = listener.accept().with_context(|| format!("nobody connects to {path}"))?;
+    let (stream, _) =
+        listener.accept().with_context(|| format!("cannot accept a connection at {path}"))?;
     Ok(stream)
 }

@@ -1,4 +1,4 @@
-//! Values of registers from a file, for what only they tell.
+//! Reader of register values from a file, for facts that firmware does not state.
 
 use anyhow::{Context, Result};
 use gic_firmware::NodeId;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The file: registers by the manual's names, ITSes by their nodes.
+/// Contents of the file: registers by their names in the manual, ITSes by their nodes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Registers {
@@ -19,7 +19,7 @@ struct Registers {
     its: BTreeMap<String, Number>,
 }
 
-/// A number, or one in hexadecimal as a string: JSON has no other way.
+/// A plain number, or a string in hexadecimal, which JSON numbers do not support.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Number {
@@ -34,19 +34,19 @@ impl Number {
             Self::Hexadecimal(text) => {
                 let digits = text.strip_prefix("0x").unwrap_or(text);
                 u64::from_str_radix(digits, 16)
-                    .with_context(|| format!("{text:?} is no hexadecimal number"))
+                    .with_context(|| format!("{text:?} is not a hexadecimal number"))
             }
         }
     }
 }
 
-/// Reads values of registers.
+/// Reads register values from a file.
 pub(crate) fn read(path: &Path) -> Result<KnownRegisters> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let registers: Registers =
-        serde_json::from_str(&text).with_context(|| format!("{name} holds no register values"))?;
-    known(&registers).with_context(|| format!("{name} holds no register values"))
+        serde_json::from_str(&text).with_context(|| format!("{name} has no register values"))?;
+    known(&registers).with_context(|| format!("{name} has no register values"))
 }
 
 fn known(registers: &Registers) -> Result<KnownRegisters> {

@@ -1,4 +1,4 @@
-//! `doorbell report`: one HTML page for somebody without this tool.
+//! `doorbell report`: one HTML page for a reader without this tool.
 
 mod anchors;
 mod delivery;

@@ -1,4 +1,4 @@
-//! Senders of messages, of whatever kind: one list for the pictures and their routes.
+//! Requesters of all kinds in one list, for the pictures and their routes.
 
 use gic_firmware::{
     Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, Origin,
@@ -6,7 +6,7 @@ use gic_firmware::{
 };
 use std::collections::BTreeMap;
 
-/// A PCI host, a bridge with a map of its own, or a device.
+/// A PCI host, a bridge with its own map, or a device.
 #[derive(Debug)]
 pub(crate) struct Requester<'d> {
     pub(crate) id: &'d NodeId,
@@ -17,12 +17,12 @@ pub(crate) struct Requester<'d> {
     passage: Passage<'d>,
 }
 
-/// The way of accesses through IOMMUs.
+/// The IOMMUs that a requester's accesses pass.
 #[derive(Debug)]
 enum Passage<'d> {
-    /// By requester ID.
+    /// IOMMUs by requester ID.
     Map(&'d IommuRouting),
-    /// All of them.
+    /// IOMMUs that all accesses pass.
     All(&'d [Fact<IommuReference>]),
 }
 
@@ -30,15 +30,16 @@ enum Passage<'d> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream<'d> {
     pub(crate) iommu: IommuIndex,
-    /// Masked, if the map has a mask.
+    /// First requester ID, masked if the map has a mask.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
-    /// The StreamID of the first. `None` if firmware states none, or one of more than 32 bits.
+    /// StreamID of the first requester. `None` if firmware does not state one, or if it exceeds 32
+    /// bits.
     pub(crate) id_base: Option<u32>,
     origin: &'d Origin,
 }
 
-/// Everything that signals, hosts first, each before its bridges.
+/// Returns all requesters: hosts first, each followed by its bridges, then devices.
 pub(crate) fn all(description: &Description) -> Vec<Requester<'_>> {
     let hosts = description.hosts.iter().flat_map(|host| {
         let bridges = host.bridges.iter().map(move |bridge| Requester {
@@ -79,7 +80,8 @@ fn passage(device: &PlatformDevice) -> Passage<'_> {
 }
 
 impl<'d> Requester<'d> {
-    /// The IOMMUs that requesters of `span` pass, each with the first statement that says so.
+    /// Returns the IOMMUs that requesters of `span` pass, each with the first statement that refers
+    /// to it.
     pub(crate) fn iommus(&self, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
         let mut firsts = BTreeMap::new();
         for stream in self.streams(span) {
@@ -88,7 +90,7 @@ impl<'d> Requester<'d> {
         firsts.into_values().collect()
     }
 
-    /// The streams of those requesters of `span` that pass an IOMMU.
+    /// Returns the streams of the requesters of `span` that pass an IOMMU.
     pub(crate) fn streams(&self, span: &RouteSpan) -> Vec<Stream<'d>> {
         let first = span.rid_base.get();
         self.streams_within(first, first.saturating_add(span.length))
@@ -112,7 +114,7 @@ impl<'d> Requester<'d> {
     }
 }
 
-/// The stream of a device outside of PCI, which has requester ID 0 here.
+/// Returns the stream of a device outside PCI, which has requester ID 0 here.
 fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     Stream {
         iommu: passed.iommu,

@@ -1,4 +1,4 @@
-//! `doorbell run`: the main job.
+//! `doorbell run`: delivery of every device's interrupts.
 
 mod json;
 mod text;
@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub(crate) use text::outcome as device_outcome;
 
-/// Builds the machine, delivers every device's interrupts, and shows where each went.
+/// Builds the machine, delivers every device's interrupts, and shows where each one arrived.
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     let source = match (&args.dtb, &args.acpi) {
         (Some(path), _) => Source::dtb(path)?,
@@ -76,7 +76,7 @@ fn run_options(args: &WorkloadArgs) -> RunOptions {
     RunOptions { messages, seed: args.seed, disturbances }
 }
 
-/// Delivers every device's interrupts; a simulation's events go to the file `trace`.
+/// Delivers every device's interrupts. The events of a simulation are written to the file `trace`.
 pub(crate) fn deliver(
     machine: Machine,
     args: &WorkloadArgs,
@@ -93,7 +93,8 @@ fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
     Ok(report?)
 }
 
-/// Runs without threads. The file of the trace is made first: a run is of no use without it.
+/// Runs on a single thread. The trace file is created first, because a run without it would be
+/// useless.
 fn simulated(machine: Machine, args: &WorkloadArgs, trace: Option<&Path>) -> Result<Report> {
     let cannot_write = |path: &Path| format!("cannot write {}", path.display());
     let file = trace.map(|path| {
@@ -115,7 +116,7 @@ fn write_trace(file: File, trace: &[TraceEvent]) -> io::Result<()> {
     file.flush()
 }
 
-/// There is no machine to run: says why, and what the description does have.
+/// Handles a machine that cannot be run: prints the reason, and the contents of the description.
 fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) -> Result<Outcome> {
     let inspection = Inspection::of(source, &KnownRegisters::default());
     if args.output.json {
@@ -127,7 +128,7 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
     Ok(Outcome::CouldNotRun)
 }
 
-/// A bar on a terminal; nothing elsewhere.
+/// Creates a progress bar, which is hidden unless standard error is a terminal.
 fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

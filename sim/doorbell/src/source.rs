@@ -1,4 +1,4 @@
-//! Sources of descriptions: devicetree blobs and built-in machines.
+//! Sources of descriptions: devicetree blobs, ACPI tables and embedded machines.
 
 use anyhow::{Context, Result, bail};
 use doorbell_machine::embedded;
@@ -8,22 +8,23 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// The longest file that is read. Kernels take less: arm64's booting protocol has 2 MiB at most.
+/// Maximum size of a file. Kernels accept less: arm64's boot protocol allows 2 MiB.
 const MAX_BYTES: u64 = 16 << 20;
-/// Names of the tables that are read, as Linux and `acpixtract` have them, in lower case.
+/// Names of the tables that are read, as in Linux and `acpixtract`, in lower case.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
-/// Linux shows the running machine's firmware here.
+/// Path at which Linux exposes the running machine's ACPI tables.
 const RUNNING_ACPI: &str = "/sys/firmware/acpi/tables";
+/// Path at which Linux exposes the running machine's devicetree.
 const RUNNING_DTB: &str = "/sys/firmware/fdt";
 
-/// A description and what to call it.
+/// A description and its name.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// The file's or folder's path, or the embedded machine's name.
+    /// Path of the file or folder, or name of the embedded machine.
     pub(crate) name: String,
     /// Description that was read.
     pub(crate) description: Description,
-    /// Bytes that it was read from.
+    /// Bytes from which it was read.
     pub(crate) raw: Raw,
 }
 
@@ -34,7 +35,7 @@ pub(crate) enum Raw {
     Devicetree(Vec<u8>),
     /// ACPI tables.
     Tables(Vec<Vec<u8>>),
-    /// Those of an embedded machine.
+    /// Not available, for an embedded machine.
     Embedded,
 }
 
@@ -44,8 +45,8 @@ impl Source {
         if path.is_dir() { Self::acpi(path) } else { Self::dtb(path) }
     }
 
-    /// The firmware of the machine that this runs on: ACPI where there is a MADT, else the
-    /// devicetree.
+    /// Reads the firmware of the running machine: its ACPI tables if they include a MADT, or else
+    /// its devicetree.
     pub(crate) fn running() -> Result<Self> {
         let folder = Path::new(RUNNING_ACPI);
         if folder.join("APIC").exists() {
@@ -54,8 +55,8 @@ impl Source {
         let dtb = Path::new(RUNNING_DTB);
         if !dtb.exists() {
             bail!(
-                "Linux shows no firmware of this machine: neither {RUNNING_ACPI}/APIC nor \
-                 {RUNNING_DTB}"
+                "Linux does not expose firmware of this machine: neither {RUNNING_ACPI}/APIC nor \
+                 {RUNNING_DTB} exists"
             );
         }
         Self::dtb(dtb)
@@ -66,12 +67,12 @@ impl Source {
         let name = path.display().to_string();
         let blob = read(path)?;
         let description = devicetree::parse(&blob)
-            .with_context(|| format!("{name} is no flattened devicetree"))?;
+            .with_context(|| format!("{name} is not a flattened devicetree"))?;
         Ok(Self { name, description, raw: Raw::Devicetree(blob) })
     }
 
-    /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`. Names
-    /// are of any case, plain or with an extension `dat`, `aml` or `bin`.
+    /// Reads a machine's ACPI tables from files in a folder: `APIC`, `IORT` and `MCFG`. The names
+    /// may be in any case, without extension or with the extension `dat`, `aml` or `bin`.
     pub(crate) fn acpi(folder: &Path) -> Result<Self> {
         let name = folder.display().to_string();
         let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
@@ -83,12 +84,12 @@ impl Source {
         files.sort();
         let blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
         let tables = TableSet::from_blobs(blobs.iter().map(Vec::as_slice))
-            .with_context(|| format!("{name} does not hold a machine's ACPI tables"))?;
+            .with_context(|| format!("{name} does not contain a machine's ACPI tables"))?;
         let description = acpi::parse(&tables);
         Ok(Self { name, description, raw: Raw::Tables(blobs) })
     }
 
-    /// An embedded machine; the first one if none is named.
+    /// Reads an embedded machine; the first one if `name` is `None`.
     pub(crate) fn embedded(name: Option<&str>) -> Result<Self> {
         let machines = embedded::machines();
         let Some(machine) =
@@ -96,7 +97,7 @@ impl Source {
         else {
             let known: Vec<&str> = machines.iter().map(|machine| machine.name).collect();
             bail!(
-                "no embedded machine is called {:?}; there are: {}",
+                "no embedded machine is named {:?}; available machines: {}",
                 name.unwrap_or_default(),
                 known.join(", ")
             );
@@ -108,14 +109,14 @@ impl Source {
     }
 }
 
-/// Does a folder hold a MADT, and so a machine's ACPI tables?
+/// Returns `true` if a folder contains a MADT, and thus a machine's ACPI tables.
 pub(crate) fn holds_tables(folder: &Path) -> bool {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     let mut tables = entries.map(|entry| entry.path()).filter(|path| is_table(path));
     tables.any(|path| path.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("apic")))
 }
 
-/// Is a file called after a table that is read?
+/// Returns `true` if the file is named like a table that is read.
 fn is_table(path: &Path) -> bool {
     let lower =
         |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);
@@ -132,7 +133,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut blob));
     let length = read.with_context(|| format!("cannot read {name}"))?;
     if length as u64 > MAX_BYTES {
-        bail!("{name} is larger than {} MiB: no firmware has that much to say", MAX_BYTES >> 20);
+        bail!("{name} is larger than {} MiB, the limit for a description", MAX_BYTES >> 20);
     }
     Ok(blob)
 }

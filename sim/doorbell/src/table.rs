@@ -1,31 +1,32 @@
-//! Tables that fit the terminal: identifiers are shortened from the left, no line is wrapped.
+//! Tables that fit the terminal: identifiers are shortened from the left, and lines are not
+//! wrapped.
 
 use crate::print::width;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
 use std::fmt;
 
-/// Fewest characters that an identifier is shortened to.
+/// Minimum length of a shortened identifier, in characters.
 const LEAST_IDENTIFIER: usize = 8;
-/// Blanks around each cell.
+/// Number of blanks around each cell.
 const PADDING: usize = 2;
 
 /// A table of text.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// The header, then the rows.
+    /// Header, followed by the rows.
     rows: Vec<Vec<String>>,
     identifiers: Vec<usize>,
     numbers: usize,
 }
 
 impl Table {
-    /// An empty table with a header.
+    /// Creates an empty table with a header.
     pub(crate) fn new<T: Into<String>>(header: impl IntoIterator<Item = T>) -> Self {
         let header = header.into_iter().map(Into::into).collect();
         Self { rows: vec![header], identifiers: Vec::new(), numbers: 0 }
     }
 
-    /// Columns of identifiers, which are shortened where the table is too wide.
+    /// Declares the columns of identifiers, which are shortened if the table is too wide.
     pub(crate) fn with_identifiers(self, columns: impl IntoIterator<Item = usize>) -> Self {
         Self { identifiers: columns.into_iter().collect(), ..self }
     }
@@ -40,12 +41,12 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Returns true if the table fits, its identifiers shortened to no less than `least`.
+    /// Returns `true` if the table fits with identifiers shortened to no less than `least`.
     pub(crate) fn fits(&self, width: usize, least: usize) -> bool {
         self.width_with(least) <= width
     }
 
-    /// Renders the table in at most `width` columns, if shorter identifiers make that possible.
+    /// Renders the table in at most `width` columns, if shortening identifiers makes that possible.
     pub(crate) fn render(&self, width: usize) -> String {
         let longest = self.widths().into_iter().max().unwrap_or(0);
         let limit = (LEAST_IDENTIFIER..=longest).rev().find(|limit| self.fits(width, *limit));
@@ -67,7 +68,7 @@ impl Table {
         lines.join("\n")
     }
 
-    /// The width of the table with identifiers of at most `limit` characters.
+    /// Returns the width of the table with identifiers of at most `limit` characters.
     fn width_with(&self, limit: usize) -> usize {
         let widths = self.widths().into_iter().enumerate();
         let shown = widths.map(|(column, width)| {
@@ -76,14 +77,14 @@ impl Table {
         shown.map(|width| width + PADDING).sum()
     }
 
-    /// The most characters of a column's cells, where identifiers have at most `limit`: its header
-    /// stays whole. `None` if they are not identifiers.
+    /// Returns the maximum length of a column's cells, given the limit for identifiers; the header
+    /// is never shortened. `None` if the column does not contain identifiers.
     fn limit_of(&self, column: usize, limit: usize) -> Option<usize> {
         let header = self.rows[0].get(column).map_or(0, |header| header.chars().count());
         self.identifiers.contains(&column).then(|| limit.max(header))
     }
 
-    /// The width of each column.
+    /// Returns the width of each column.
     fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -100,7 +101,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// The last characters of an identifier: a node's own name and address.
+/// Returns the last characters of an identifier, which are the node's own name and address.
 fn shortened(identifier: &str, limit: usize) -> String {
     let length = identifier.chars().count();
     if length <= limit {

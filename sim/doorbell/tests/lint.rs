@@ -89,7 +89,7 @@ fn notes_alone_are_status_0() {
 fn unknown_rule_is_named() {
     let output = lint(&["--allow", "no-such-rule", &test_data("mistakes.dtb")]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no rule is called \"no-such-rule\""));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no rule is named \"no-such-rule\""));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn each_rule_is_explained() {
     for rule in Rule::ALL {
         let output = lint(&["--explain", rule.name()]);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("\nFault:\n") && text.contains("\nMend:\n"), "{rule}: {text}");
+        assert!(text.contains("\nFault:\n") && text.contains("\nFix:\n"), "{rule}: {text}");
         assert!(!text.contains("```"), "{rule}");
     }
 }
@@ -140,7 +140,7 @@ fn an_unreadable_tree_hides_no_others() {
     write(&folder, "b.dtb", &fs::read(test_data("mistakes.dtb")).unwrap());
     let output = lint(&[folder.to_str().unwrap(), "--summary"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("a.dtb is no flattened devicetree"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a.dtb is not a flattened devicetree"));
     assert!(String::from_utf8_lossy(&output.stdout).contains("msi-map-overlap"));
 }
 
@@ -175,7 +175,7 @@ fn register_values_make_the_unknown_known() {
         let values = write(&folder, "wrong.json", wrong.as_bytes());
         let output = lint(&[&tree, "--registers", &values]);
         assert_eq!(output.status.code(), Some(2), "{wrong}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("holds no register values"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("has no register values"));
     }
 }
 

@@ -55,7 +55,7 @@ fn base_machine_is_free_of_findings() {
 fn each_fault_is_found() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
-        let [fault, _] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a mend") };
+        let [fault, _] = fenced(explanation, "dts")[..] else { panic!("{rule}: needs a fault and a fix") };
         let found = findings(fault, &known(explanation));
         assert!(found.iter().any(|finding| finding.rule == rule), "{rule}: {found:#?}");
     }
@@ -65,7 +65,7 @@ fn each_fault_is_found() {
 fn each_mend_is_free_of_findings() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
-        let [_, mend] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a mend") };
+        let [_, mend] = fenced(explanation, "dts")[..] else { panic!("{rule}: needs a fault and a fix") };
         assert_eq!(findings(mend, &known(explanation)), [], "{rule}");
     }
 }
@@ -83,7 +83,7 @@ fn each_explanation_has_its_parts() {
     for rule in Rule::ALL {
         let explanation = rule.explanation();
         let fault = explanation.find("\n## Fault\n").expect("a fault");
-        let mend = explanation.find("\n## Mend\n").expect("a mend");
+        let mend = explanation.find("\n## Fix\n").expect("a fix");
         assert!(60 < fault && fault < mend, "{rule}");
         assert_eq!(Rule::named(rule.name()), Some(*rule));
     }

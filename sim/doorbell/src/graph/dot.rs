@@ -1,9 +1,9 @@
-//! The picture for Graphviz.
+//! The picture as DOT, for Graphviz.
 
 use super::model::{Column, Graph};
 use std::fmt::Write as _;
 
-/// Spells a picture in DOT.
+/// Renders a picture as DOT.
 pub(super) fn spell(graph: &Graph) -> String {
     let mut dot = String::from(
         "digraph doorbell {\n  rankdir=LR;\n\
@@ -31,7 +31,7 @@ pub(super) fn spell(graph: &Graph) -> String {
     dot
 }
 
-/// A string of DOT, where a line break is spelled out.
+/// Quotes a string for DOT, with line breaks as escape sequences.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

@@ -1,4 +1,4 @@
-//! Places of boxes: columns, each in the order that keeps its arrows short.
+//! Layout of boxes in columns, each sorted to keep its arrows short.
 
 use super::model::{Column, Edge, Graph, Node};
 
@@ -24,23 +24,23 @@ impl NodeBox {
     }
 }
 
-/// Height of the room that an arrow takes between the boxes of a column that it skips.
+/// Height reserved for an arrow between the boxes of a column that it skips.
 const PASSAGE: usize = 6;
 
-/// Places of all boxes, and the size of the picture.
+/// Positions of all boxes, and the size of the picture.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) areas: Vec<NodeBox>,
-    /// For each arrow the columns that it skips, from left to right: their left edges, and the
-    /// heights at which it passes between their boxes.
+    /// Columns that each arrow skips, from left to right: the left edge of each column, and the
+    /// height at which the arrow passes between its boxes.
     pub(super) passages: Vec<Vec<(usize, usize)>>,
-    /// Columns that hold boxes, and the left edge of each.
+    /// Non-empty columns, with their left edges.
     pub(super) columns: Vec<(Column, usize)>,
     pub(super) width: usize,
     pub(super) height: usize,
 }
 
-/// An item that takes room in a column: a box, or an arrow that skips the column.
+/// An item in a column: a box, or an arrow that skips the column.
 #[derive(Clone, Copy, Debug)]
 enum Item {
     Node(usize),
@@ -48,14 +48,15 @@ enum Item {
 }
 
 impl Layout {
-    /// Lays a picture out. Empty columns take no room. Controllers and what is right of them keep
-    /// firmware's order; left of them, boxes stand near what their arrows lead to.
+    /// Lays out a picture. Empty columns are omitted. Controllers and the columns to their right
+    /// keep firmware's order; columns to their left are sorted so that boxes are near the targets
+    /// of their arrows.
     pub(super) fn of(graph: &Graph) -> Self {
         let mut columns = columns(graph);
         let tallest = columns.iter().map(|(_, items)| height(graph, items)).max().unwrap_or(0);
         let mut areas = vec![NodeBox::default(); graph.nodes.len()];
         let mut passages = vec![Vec::new(); graph.edges.len()];
-        // The height to which each arrow leads, in the column right of the one that is laid out.
+        // Height of each arrow's target, in the column to the right of the current one.
         let mut heights = vec![0; graph.edges.len()];
         for (at, (column, items)) in columns.iter_mut().enumerate().rev() {
             if *column < Column::Controller {
@@ -91,7 +92,7 @@ impl Layout {
     }
 }
 
-/// The columns that hold boxes, from left to right, each with the arrows that skip it.
+/// Returns the non-empty columns from left to right, each with the arrows that skip it.
 fn columns(graph: &Graph) -> Vec<(Column, Vec<Item>)> {
     let of = |column: Column| {
         let nodes = (0..graph.nodes.len()).filter(|node| graph.nodes[*node].column == column);
@@ -106,7 +107,7 @@ fn columns(graph: &Graph) -> Vec<(Column, Vec<Item>)> {
     Column::ALL.iter().copied().filter_map(of).collect()
 }
 
-/// The left edge of a column.
+/// Returns the left edge of a column.
 const fn left(column: usize) -> usize {
     MARGIN + column * (BOX_WIDTH + COLUMN_GAP)
 }
@@ -126,7 +127,8 @@ fn height(graph: &Graph, items: &[Item]) -> usize {
     items.iter().map(|item| item_height(graph, *item) + ROW_GAP).sum()
 }
 
-/// The mean of the heights to which an item's arrows lead; boxes without arrows come last.
+/// Returns the mean height of the targets of an item's arrows; boxes without arrows are placed
+/// last.
 fn mean_height(graph: &Graph, heights: &[usize], item: Item) -> usize {
     let node = match item {
         Item::Passage(edge) => return heights[edge],
@@ -156,7 +158,7 @@ mod tests {
     fn arrows_pass_between_the_boxes_of_a_skipped_column() {
         let columns = [Column::Requester, Column::Iommu, Column::Controller];
         let nodes: Vec<_> = (0..9).map(|index| node(columns[index / 3])).collect();
-        // Each requester reaches each controller, the first one by the IOMMUs.
+        // Each requester reaches each controller; the first one does so through the IOMMUs.
         let through = (3..6).flat_map(|iommu| [(0, iommu), (iommu, iommu + 3)]);
         let past = (1..3).flat_map(|from| (6..9).map(move |to| (from, to)));
         let edges = through.chain(past).map(|(from, to)| Edge { from, to }).collect();

@@ -1,10 +1,10 @@
-//! The boxes and arrows of a picture.
+//! Contents of a picture: boxes and arrows.
 
 use crate::requesters::{self, Requester};
 use gic_firmware::{Controller, CpuNode, Description, Gic, NodeId, RouteSpan, SecondaryGic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Routes that a box lists; the number of others follows.
+/// Maximum number of routes in a box; a line with the number of further routes follows.
 const MAX_LINES: usize = 4;
 
 /// Columns from left to right.
@@ -22,7 +22,7 @@ impl Column {
     pub(crate) const ALL: [Self; 6] =
         [Self::Requester, Self::Iommu, Self::Controller, Self::SecondaryGic, Self::Gic, Self::Cpus];
 
-    /// The heading above it.
+    /// Returns the heading of the column.
     pub(crate) const fn heading(self) -> &'static str {
         match self {
             Self::Requester => "requesters",
@@ -39,14 +39,14 @@ impl Column {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) column: Column,
-    /// The node's full path; unique in its column.
+    /// Full path of the node, unique in its column.
     pub(crate) id: String,
     pub(crate) title: String,
     pub(crate) lines: Vec<String>,
     pub(crate) is_enabled: bool,
 }
 
-/// An arrow, between places in the list of boxes.
+/// An arrow between boxes, as indices into the list of boxes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Edge {
     pub(crate) from: usize,
@@ -61,7 +61,8 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Everything that a description says about who signals through what.
+    /// Creates the picture of a description: its requesters, and the controllers through which they
+    /// signal.
     pub(crate) fn of(description: &Description) -> Self {
         let mut graph = Self::default();
         let iommus = graph.iommus(description);
@@ -76,7 +77,7 @@ impl Graph {
         graph
     }
 
-    /// Puts the parent's name before titles that several boxes of a column have.
+    /// Prefixes the parent's name to titles that occur more than once in a column.
     fn tell_apart(&mut self) {
         let mut counts: BTreeMap<(Column, String), usize> = BTreeMap::new();
         for node in &self.nodes {
@@ -90,18 +91,18 @@ impl Graph {
         }
     }
 
-    /// The place of the box with this name in a column.
+    /// Returns the index of the box with this identifier in a column.
     pub(crate) fn place(&self, column: Column, id: &NodeId) -> Option<usize> {
         self.nodes.iter().position(|node| node.column == column && node.id == id.as_str())
     }
 
-    /// The places of the description's controllers, in its order.
+    /// Returns the indices of the boxes of the description's controllers, in its order.
     pub(crate) fn controllers(&self) -> impl Iterator<Item = usize> {
         let all = self.nodes.iter().enumerate();
         all.filter(|(_, node)| node.column == Column::Controller).map(|(index, _)| index)
     }
 
-    /// Leaves out IOMMUs that no message passes.
+    /// Removes IOMMUs that no message passes.
     fn without_idle_iommus(self) -> Self {
         let used: BTreeSet<usize> = self.edges.iter().map(|edge| edge.to).collect();
         let mut places = vec![None; self.nodes.len()];
@@ -160,7 +161,7 @@ impl Graph {
         }
     }
 
-    /// The GIC, and a box for each cluster of CPUs.
+    /// Adds the GIC, and a box for each cluster of CPUs.
     fn root(&mut self, description: &Description, controllers: &[usize]) {
         let Some(gic) = &description.gic else { return };
         let root = self.add(Column::Gic, &gic.id, gic_lines(gic), gic.status.is_enabled());
@@ -184,7 +185,8 @@ impl Graph {
         }
     }
 
-    /// The other GICs. Each box says which interrupt of which controller stands for its own.
+    /// Adds the secondary GICs, each with the interrupt of another controller through which it
+    /// signals.
     fn secondary_gics(&mut self, description: &Description, controllers: &[usize]) {
         for SecondaryGic { gic, parent } in &description.secondary_gics {
             let mut lines = gic_lines(gic);
@@ -221,19 +223,19 @@ fn gic_lines(gic: &Gic) -> Vec<String> {
     lines
 }
 
-/// Boxes by the description's indices.
+/// Indices of boxes, by the indices in the description.
 struct Reader<'d> {
     description: &'d Description,
     iommus: Vec<usize>,
     controllers: Vec<usize>,
 }
 
-/// The name of the box of a CPU's cluster.
+/// Returns the identifier of the box of a CPU's cluster.
 pub(crate) fn cluster(cpu: &CpuNode) -> NodeId {
     cluster_id(cluster_of(cpu))
 }
 
-/// A CPU's affinity without the lowest level.
+/// Returns a CPU's affinity without the lowest level.
 fn cluster_of(cpu: &CpuNode) -> u64 {
     cpu.affinity.mpidr() >> 8
 }
@@ -242,8 +244,8 @@ fn cluster_id(cluster: u64) -> NodeId {
     NodeId::from(format!("cluster {cluster:#x}"))
 }
 
-/// A route in a requester's box. Only an ITS tells DeviceIDs apart; a device by itself has no
-/// requester IDs.
+/// Formats a route in a requester's box. The DeviceID is shown only for an ITS, and requester IDs
+/// only for nodes that have them.
 fn route(description: &Description, span: &RouteSpan) -> String {
     let (first, length) = (span.rid_base.get(), span.length);
     let requesters = match (first, length) {
@@ -258,7 +260,7 @@ fn route(description: &Description, span: &RouteSpan) -> String {
     format!("{requesters}{}", controller.map_or("", |controller| controller.kind.as_str()))
 }
 
-/// The doorbell, or the first of several.
+/// Formats the doorbell, or the number of doorbells and the first one.
 fn doorbell(description: &Description, controller: &Controller) -> Option<String> {
     let doorbells = description.doorbells(controller);
     let first = doorbells.first()?;

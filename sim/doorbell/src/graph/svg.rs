@@ -1,14 +1,15 @@
-//! The picture as SVG: no script, no font, no network; readable on light and dark.
+//! The picture as SVG, without scripts, fonts or network access, and readable on light and dark
+//! backgrounds.
 
 use super::layout::{BOX_WIDTH, LINE, Layout, NodeBox};
 use super::model::{Column, Edge, Graph, Node};
 use std::fmt::{Display, Formatter, Result, Write as _};
 
-/// Characters of a line, and of a title in a wider font, that fit into a box.
+/// Maximum length of a line and of a title, which has a wider font, in characters.
 const MAX_CHARACTERS: usize = 33;
 const MAX_TITLE: usize = 28;
 
-/// The picture's colours.
+/// Style sheet of the picture.
 pub(crate) const STYLE: &str = "\
   svg { background: #fff; color: #1c2733; font: 12px ui-sans-serif, system-ui, sans-serif; }
   text { fill: currentColor; }
@@ -36,14 +37,14 @@ pub(crate) const STYLE: &str = "\
   }
 ";
 
-/// A page's addition to a box: the findings that speak of it, and the class of the gravest.
+/// A page's addition to a box: the number of its findings, and the class of the most severe one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Badge {
     pub(crate) findings: usize,
     pub(crate) class: &'static str,
 }
 
-/// Draws a picture for a file of its own.
+/// Draws a picture for a separate file.
 pub(super) fn draw(graph: &Graph, name: &str) -> String {
     let layout = Layout::of(graph);
     let mut svg = begin(&layout, "img", name);
@@ -58,8 +59,9 @@ pub(super) fn draw(graph: &Graph, name: &str) -> String {
     svg
 }
 
-/// Draws a picture inside of a page, which holds [`STYLE`]. Boxes are links to themselves, so that
-/// a keyboard reaches them; arrows name their ends. `badges` has one for each box.
+/// Draws a picture to be embedded in a page that contains [`STYLE`]. Boxes are links to themselves,
+/// to make them reachable by keyboard; arrows have the identifiers of their ends. `badges` must
+/// have one badge for each box.
 pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     let layout = Layout::of(graph);
     let mut svg = begin(&layout, "group", name);
@@ -120,7 +122,7 @@ fn arrow(
     let _ = writeln!(svg, "<path{class} data-from=\"n{from}\" data-to=\"n{to}\" d=\"{line}\"/>");
 }
 
-/// A curve from one point to another that begins and ends level.
+/// Appends a curve to a point, with horizontal tangents at both ends.
 fn bend(line: &mut String, (x, y): (usize, usize), (right, below): (usize, usize)) {
     let bend = usize::midpoint(x, right);
     let _ = write!(line, " C{bend},{y} {bend},{below} {right},{below}");
@@ -152,7 +154,7 @@ fn draw_box(svg: &mut String, node: &Node, area: NodeBox) {
     }
 }
 
-/// Draws the number of findings over a box's upper right corner.
+/// Draws the number of findings at a box's upper right corner.
 fn draw_badge(svg: &mut String, area: NodeBox, badge: Badge) {
     let (x, y, class) = (area.x + BOX_WIDTH, area.y, badge.class);
     let _ = writeln!(
@@ -174,7 +176,7 @@ const fn class(column: Column) -> &'static str {
     }
 }
 
-/// A text that fits, shortened from the left: its end tells more.
+/// Shortens a text from the left, because its end is more significant.
 fn shortened(text: &str, most: usize) -> String {
     let count = text.chars().count();
     match count.checked_sub(most) {
@@ -183,7 +185,7 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// A text inside of XML.
+/// Text escaped for XML.
 struct Escaped<'t>(&'t str);
 
 impl Display for Escaped<'_> {
@@ -195,7 +197,7 @@ impl Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\n' => f.write_char('\n')?,
-                // XML 1.0 has no other control characters.
+                // XML 1.0 does not allow other control characters.
                 other if other.is_control() => f.write_char('?')?,
                 other => f.write_char(other)?,
             }

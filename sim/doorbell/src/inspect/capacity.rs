@@ -1,30 +1,33 @@
-//! The room that controllers have for interrupts, and what their devices need of it.
+//! Capacity of controllers for interrupts, and their devices' need of it.
 
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, DeviceId};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A function has up to 2048 MSI-X vectors (PCI Express Base Specification 6.0, §7.7.2.2).
+/// EventID bits for the up to 2048 MSI-X vectors of a function (PCI Express Base Specification 6.0,
+/// §7.7.2.2).
 const MSI_X_BITS: u32 = 11;
 
-/// The room at one controller. What neither firmware nor a known register tells is `null`.
+/// The capacity of one controller. A value that neither firmware nor a known register states is
+/// `null`.
 #[derive(Debug, Serialize)]
 pub(crate) struct CapacityRow {
     pub(crate) controller: String,
     pub(crate) kind: String,
-    /// Interrupts: the GIC's LPIs, which all ITSes share, or SPIs.
+    /// Number of interrupts: LPIs of the GIC, which all ITSes share, or SPIs.
     pub(crate) interrupts: Option<u64>,
     pub(crate) device_id_bits: Option<u32>,
-    /// For the highest DeviceID that firmware gives to a requester.
+    /// Number needed for the highest DeviceID that firmware gives to a requester.
     pub(crate) needed_device_id_bits: Option<u32>,
     pub(crate) event_id_bits: Option<u32>,
-    /// For MSI-X, where PCI functions signal; firmware says nothing about other devices.
+    /// Number needed for MSI-X, if PCI functions signal here; firmware does not describe the needs
+    /// of other devices.
     pub(crate) needed_event_id_bits: Option<u32>,
 }
 
 impl CapacityRow {
-    /// The rows of the enabled controllers of kinds that are known here.
+    /// Returns the rows of the enabled controllers of known kinds.
     pub(super) fn all_of(description: &Description, known: &KnownRegisters) -> Vec<Self> {
         let reader = Reader { description, known, highest: lint::highest_device_ids(description) };
         let enabled = description.indexed_controllers().filter(|(_, one)| {
@@ -34,7 +37,7 @@ impl CapacityRow {
     }
 }
 
-/// The row's cells: the room that there is, and in brackets the room that devices need.
+/// Cells of the row: the available capacity, and in brackets the capacity that devices need.
 impl CapacityRow {
     pub(crate) fn room(&self) -> String {
         number(self.interrupts)
@@ -48,7 +51,8 @@ impl CapacityRow {
         self.bits(self.event_id_bits, self.needed_event_id_bits)
     }
 
-    /// Only an ITS tells devices and events apart.
+    /// Formats a number of bits; empty for controllers other than ITSes, which do not distinguish
+    /// devices and events.
     fn bits(&self, bits: Option<u32>, needed: Option<u32>) -> String {
         match needed {
             Some(needed) => format!("{} (need {needed})", number(bits)),
@@ -85,7 +89,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A v2m frame without a range has as many as its own register says.
+    /// Returns the number of interrupts; `None` for a v2m frame without a range, whose register
+    /// states it.
     fn interrupts(&self, controller: &Controller) -> Option<u64> {
         match controller.kind {
             ControllerKind::Its | ControllerKind::DirectLpi => self.known.lpis(),
@@ -105,7 +110,7 @@ impl Reader<'_> {
     }
 }
 
-/// Bits that tell numbers up to `last` apart.
+/// Returns the number of bits needed to represent numbers up to `last`.
 const fn bits(last: u32) -> u32 {
     match last.checked_ilog2() {
         Some(highest) => highest + 1,

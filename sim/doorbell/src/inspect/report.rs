@@ -1,4 +1,4 @@
-//! The contents of `doorbell inspect`, in the shape of its JSON.
+//! The contents of `doorbell inspect`, in the structure of its JSON.
 
 use super::capacity::CapacityRow;
 use crate::requesters::{self, Requester, Stream};
@@ -9,7 +9,7 @@ use gic_firmware::{
 };
 use serde::Serialize;
 
-/// Everything that a description says about interrupts.
+/// The interrupt-related contents of a description.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspection {
     pub(crate) source: String,
@@ -38,13 +38,13 @@ pub(crate) struct GicRow {
     pub(crate) redistributors: Vec<RedistributorRow>,
 }
 
-/// A GIC beside the root.
+/// A GIC other than the root.
 #[derive(Debug, Serialize)]
 pub(crate) struct SecondaryGicRow {
     #[serde(flatten)]
     pub(crate) gic: GicRow,
     pub(crate) enabled: bool,
-    /// `null` where nothing takes its interrupts.
+    /// `null` if no controller receives its interrupts.
     pub(crate) parent: Option<ParentRow>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct SecondaryGicRow {
 #[derive(Debug, Serialize)]
 pub(crate) struct ParentRow {
     pub(crate) controller: String,
-    /// `null` where the controller is no GIC.
+    /// `null` if the controller is not a GIC.
     pub(crate) intid: Option<u32>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct ParentRow {
 pub(crate) struct RedistributorRow {
     pub(crate) base: u64,
     pub(crate) size: u64,
-    /// `null` where firmware states none: the redistributors themselves say it.
+    /// `null` if firmware does not state it; the redistributors' registers do.
     pub(crate) stride: Option<u64>,
 }
 
@@ -69,14 +69,14 @@ pub(crate) struct ControllerRow {
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) enabled: bool,
-    /// The GIC whose interrupts it makes pending.
+    /// GIC whose interrupts it makes pending.
     pub(crate) gic: Option<String>,
     pub(crate) doorbells: Vec<u64>,
     pub(crate) ranges: Vec<RangeRow>,
-    /// Width of DeviceIDs, where firmware bounds it (a pre-ITS window); else the ITS's own register
-    /// does.
+    /// Width of DeviceIDs, if firmware limits it (a pre-ITS window); otherwise, the ITS's register
+    /// states it.
     pub(crate) device_id_bits: Option<u32>,
-    /// It keeps a device from triggering others' interrupts.
+    /// `true` if it prevents devices from triggering each other's interrupts.
     pub(crate) isolates: bool,
 }
 
@@ -104,11 +104,11 @@ pub(crate) struct RouteRow {
     pub(crate) controller: String,
     pub(crate) device_id_base: u32,
     pub(crate) via: String,
-    /// The controller keeps these requesters from triggering others' interrupts.
+    /// `true` if the controller prevents these requesters from triggering the interrupts of others.
     pub(crate) isolated: bool,
-    /// The IOMMUs that some of these requesters pass.
+    /// IOMMUs that at least one of these requesters passes.
     pub(crate) iommus: Vec<String>,
-    /// The same by requester ID.
+    /// IOMMUs by requester ID.
     pub(crate) streams: Vec<StreamRow>,
 }
 
@@ -117,10 +117,10 @@ pub(crate) struct RouteRow {
 pub(crate) struct StreamRow {
     pub(crate) iommu: String,
     pub(crate) enabled: bool,
-    /// Masked by `iommu-map-mask`, if there is one.
+    /// First requester ID, masked by `iommu-map-mask` if that is present.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
-    /// The StreamID of the first.
+    /// StreamID of the first requester.
     pub(crate) stream_id_base: Option<u32>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct FindingRow {
 }
 
 impl Inspection {
-    /// Reports on `source`, with what `known` registers add.
+    /// Creates the report on `source`, with capacities from the `known` registers.
     pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
         Self {
@@ -277,7 +277,7 @@ impl StreamRow {
     }
 }
 
-/// The statement that makes a route, in the words of the firmware at hand.
+/// Returns the statement that defines a route, in the terms of its kind of firmware.
 fn statement(msi: &MsiRouting, via: Via) -> String {
     match via {
         Via::Map(index) => {
@@ -293,13 +293,14 @@ fn statement(msi: &MsiRouting, via: Via) -> String {
     .unwrap_or_else(|| via.to_string())
 }
 
-/// Does the controller tell devices apart by something that they cannot choose? Behind a pre-ITS
-/// the address says the DeviceID.
+/// Returns `true` if the controller identifies devices by an ID that they cannot choose. With a
+/// pre-ITS, a device chooses the DeviceID by the address that it writes to.
 fn isolates(controller: &Controller) -> bool {
     controller.kind == ControllerKind::Its && controller.pre_its.is_none()
 }
 
-/// Says if the controllers that serve a device keep it from triggering others' interrupts.
+/// States whether the controllers that serve a device prevent it from triggering the interrupts of
+/// others.
 fn isolation(controllers: &[&Controller]) -> String {
     let open = controllers.iter().find(|controller| !isolates(controller));
     match (controllers, open) {

@@ -45,7 +45,8 @@ fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints which interrupt of another controller stands for each GIC beside the root.
+/// Prints the secondary GICs, each with the interrupt of another controller through which it
+/// signals.
 fn print_secondary_gics(out: &mut Output, gics: &[SecondaryGicRow]) -> io::Result<()> {
     if gics.is_empty() {
         return Ok(());
@@ -94,7 +95,7 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     writeln!(out, "{rows}")
 }
 
-/// Prints what there is room for, and in brackets what devices need.
+/// Prints the available capacity, and in brackets the capacity that devices need.
 fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> {
     if capacity.is_empty() {
         return Ok(());
@@ -107,7 +108,7 @@ fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> 
     writeln!(out, "{rows}")
 }
 
-/// `0x10`, or the first of several and their number, `0x10+0x8`.
+/// Formats a single ID as `0x10`, or a range as its first ID and its length, `0x10+0x8`.
 fn span(base: u32, length: u32) -> String {
     match length {
         1 => format!("{base:#x}"),
@@ -149,14 +150,14 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     writeln!(out, "{rows}")
 }
 
-/// The IOMMUs of a route, each once.
+/// Returns the IOMMUs of a route, each once.
 fn through(route: &RouteRow) -> String {
     let names: Vec<&str> = route.streams.iter().map(|stream| stream.iommu.as_str()).collect();
     let is_first = |place: &usize| !names[..*place].contains(&names[*place]);
     (0..names.len()).filter(is_first).map(|place| names[place]).collect::<Vec<_>>().join(" ")
 }
 
-/// Prints which requesters pass which IOMMU, each statement once.
+/// Prints which requesters pass which IOMMU, without duplicates.
 fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut rows = Table::new(["device", "requesters", "StreamIDs", "IOMMU", "enabled"]);
     let mut shown = BTreeSet::new();
@@ -181,7 +182,7 @@ fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     writeln!(out, "{}", rows.with_identifiers([0, 3]))
 }
 
-/// The first doorbell, and the number of others.
+/// Formats the first doorbell, and the number of others.
 pub(crate) fn addresses(doorbells: &[u64]) -> String {
     match doorbells {
         [] => String::new(),

@@ -1,4 +1,4 @@
-//! The text that findings point at: devicetree nodes, or bytes of ACPI tables.
+//! Source text that findings point at: devicetree nodes, or bytes of ACPI tables.
 
 use crate::source::{Raw, Source};
 use gic_firmware::devicetree::{Excerpt, excerpts};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// Bytes of a table that are shown, in lines of so many.
+/// Number of bytes of a table that are shown, in total and per line.
 const SHOWN_BYTES: usize = 48;
 const LINE_BYTES: usize = 16;
 
@@ -19,7 +19,7 @@ pub(crate) struct Excerpts {
 }
 
 impl Excerpts {
-    /// The excerpts that `origins` need.
+    /// Collects the excerpts for `origins`.
     pub(crate) fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
         let places: BTreeSet<&str> = origins.into_iter().filter_map(Origin::place).collect();
         match &source.raw {
@@ -36,7 +36,7 @@ impl Excerpts {
         }
     }
 
-    /// The text that `origin` means, and the part of it to point at.
+    /// Returns the text of `origin`, and the part of it to point at.
     pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
         let place = origin.place()?;
         if let Some(node) = self.nodes.get(&NodeId::new(place)) {
@@ -47,7 +47,7 @@ impl Excerpts {
     }
 }
 
-/// The bytes at a place such as `MADT+0x2c`.
+/// Returns the bytes at a place such as `MADT+0x2c`.
 fn structure(tables: &[Vec<u8>], place: &str) -> Option<String> {
     let (table, offset) = place.split_once("+0x")?;
     let signature = if table == "MADT" { "APIC" } else { table };

@@ -1,10 +1,10 @@
-//! Sources on the command line, and the descriptions that they are.
+//! Sources on the command line, expanded to files and folders.
 
 use crate::source::holds_tables;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Folders are entered so deep: a link that leads upwards ends here.
+/// Maximum depth of folders, which terminates loops of symbolic links.
 const MAX_DEPTH: usize = 16;
 
 /// A file or folder that firmware is read from.
@@ -16,7 +16,8 @@ pub(super) enum FirmwareInput {
     Acpi(PathBuf),
 }
 
-/// Files are devicetrees; a folder with a MADT is one machine; another, every `.dtb` below it.
+/// Expands sources: a file is a devicetree, a folder with a MADT is one machine, and any other
+/// folder stands for every `.dtb` file below it.
 pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
     let mut inputs = Vec::new();
     for source in sources {
@@ -31,7 +32,7 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
         let before = inputs.len();
         below(source, MAX_DEPTH, &mut inputs)?;
         if inputs.len() == before {
-            bail!("{}: neither ACPI tables nor devicetrees are below it", source.display());
+            bail!("{} contains neither ACPI tables nor devicetrees", source.display());
         }
     }
     Ok(inputs)

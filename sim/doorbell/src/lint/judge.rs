@@ -1,4 +1,4 @@
-//! Descriptions and their findings, one after the other or in parallel.
+//! Checks of descriptions, in sequence or in parallel.
 
 use super::excerpt::Excerpts;
 use super::inputs::FirmwareInput;
@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-/// The rules that every description is judged by.
+/// The settings by which every description is checked.
 #[derive(Debug)]
 pub(super) struct Judge {
     pub(super) levels: Levels,
     pub(super) known: KnownRegisters,
-    /// Findings are spelled out, too.
+    /// `true` if findings are also rendered as text.
     pub(super) with_text: bool,
 }
 
@@ -30,17 +30,17 @@ pub(super) struct Verdict {
     pub(super) findings: Vec<JudgedFinding>,
     /// The findings as text.
     pub(super) text: Vec<String>,
-    /// The reason for which there is no description.
+    /// Reason why the description could not be read.
     pub(super) unreadable: Option<Error>,
 }
 
 impl Judge {
-    /// Judges the firmware of the machine that this runs on.
+    /// Checks the firmware of the running machine.
     pub(super) fn running(&self) -> Result<Verdict> {
         Source::running().map(|source| self.source(&source, Vec::new()))
     }
 
-    /// Judges each of `inputs`, in parallel; the verdicts are in their order.
+    /// Checks all `inputs` in parallel. The verdicts are in the order of the inputs.
     pub(super) fn all(&self, inputs: &[FirmwareInput]) -> Vec<Verdict> {
         let bar = progress_bar(inputs.len());
         let next = AtomicUsize::new(0);
@@ -64,7 +64,7 @@ impl Judge {
         verdicts.into_iter().map(|(_, verdict)| verdict).collect()
     }
 
-    /// Judges sources of one machine: each by itself, and all but the first against the first.
+    /// Checks sources of one machine: each by itself, and all but the first against the first.
     pub(super) fn same_machine(
         &self,
         one: &FirmwareInput,
@@ -118,7 +118,8 @@ fn name(input: &FirmwareInput) -> String {
     path.display().to_string()
 }
 
-/// A bar on a terminal, and where there is something to wait for; nothing elsewhere.
+/// Creates a progress bar, which is hidden for a single source or if standard error is not a
+/// terminal.
 fn progress_bar(sources: usize) -> ProgressBar {
     if sources < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

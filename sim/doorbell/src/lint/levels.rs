@@ -4,14 +4,14 @@ use anyhow::{Result, anyhow};
 use gic_firmware::{Finding, Rule, Severity};
 use std::collections::BTreeSet;
 
-/// The user's severities.
+/// Severities that the user has overridden.
 #[derive(Debug)]
 pub(super) struct Levels {
     allowed: BTreeSet<Rule>,
     denied: BTreeSet<Rule>,
 }
 
-/// A finding and what it counts as.
+/// A finding with its effective severity.
 #[derive(Debug)]
 pub(super) struct JudgedFinding {
     pub(super) finding: Finding,
@@ -19,8 +19,8 @@ pub(super) struct JudgedFinding {
 }
 
 impl Levels {
-    /// Reads names of rules; `all` is every rule. What is denied by name is not allowed by `all`,
-    /// and the other way round.
+    /// Reads names of rules, where `all` stands for every rule. A rule denied by name is not
+    /// affected by allowing `all`, and vice versa.
     pub(super) fn of(allowed: &[String], denied: &[String]) -> Result<Self> {
         let (allowed, all_allowed) = named(allowed)?;
         let (denied, all_denied) = named(denied)?;
@@ -33,7 +33,7 @@ impl Levels {
         })
     }
 
-    /// Weighs a finding; `None` if it is allowed.
+    /// Applies the user's levels to a finding; `None` if its rule is allowed.
     pub(super) fn weigh(&self, finding: Finding) -> Option<JudgedFinding> {
         let rule = finding.rule;
         let severity =
@@ -48,8 +48,8 @@ fn named(names: &[String]) -> Result<(BTreeSet<Rule>, bool)> {
     Ok((rules, names.iter().any(|name| name == "all")))
 }
 
-/// The rule of this name.
+/// Returns the rule with this name.
 pub(super) fn rule(name: &str) -> Result<Rule> {
     Rule::named(name)
-        .ok_or_else(|| anyhow!("no rule is called {name:?}; `doorbell lint --rules` lists them"))
+        .ok_or_else(|| anyhow!("no rule is named {name:?}; `doorbell lint --rules` lists them"))
 }

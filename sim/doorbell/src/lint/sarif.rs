@@ -1,4 +1,4 @@
-//! Findings as SARIF 2.1.0 (OASIS), which CI systems show.
+//! Findings as SARIF 2.1.0 (OASIS), which CI systems display.
 
 use super::judge::Verdict;
 use super::levels::JudgedFinding;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// A log of one run.
+/// A log of a single run.
 #[derive(Debug, Serialize)]
 pub(super) struct Log<'v> {
     #[serde(rename = "$schema")]
@@ -89,7 +89,7 @@ struct Artifact<'v> {
     uri: &'v str,
 }
 
-/// Blobs have no lines; readers of the format want one.
+/// Line of the finding: blobs have no lines, but readers of the format expect one.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Region {
@@ -103,7 +103,7 @@ struct Logical {
 }
 
 impl<'v> Log<'v> {
-    /// The findings of `verdicts`, and every rule.
+    /// Creates the log of the findings in `verdicts`, with the descriptions of all rules.
     pub(super) fn of(verdicts: &'v [Verdict]) -> Self {
         let results = verdicts.iter().flat_map(|verdict| {
             verdict.findings.iter().map(|found| Outcome::of(&verdict.source, found))

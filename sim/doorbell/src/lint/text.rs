@@ -1,4 +1,4 @@
-//! One finding as text, with what it points at.
+//! Text output of a single finding, with the source text that it points at.
 
 use super::excerpt::Excerpts;
 use super::levels::JudgedFinding;
@@ -6,10 +6,10 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use gic_firmware::Severity;
 use std::io::{self, IsTerminal};
 
-/// Columns of a terminal that messages fit into.
+/// Width that messages are formatted for, in columns.
 const WIDTH: usize = 100;
 
-/// Spells one finding, with what it points at and the help.
+/// Renders a finding, with the source text that it points at and the help.
 pub(super) fn spell(source: &str, found: &JudgedFinding, excerpts: &Excerpts) -> String {
     let finding = &found.finding;
     let level = match found.severity {

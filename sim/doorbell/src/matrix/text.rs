@@ -1,10 +1,10 @@
-//! The matrix for people: a table for each world, and the reasons once below them.
+//! The matrix for people: a table for each world, followed by the distinct reasons.
 
 use crate::print::wrapped;
 use crate::table::Table;
 use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World};
 
-/// Renders what was tried.
+/// Renders the outcomes.
 pub(super) fn of(tried: &[(Cell, Outcome)]) -> String {
     let mut text = String::new();
     let mut reasons = Reasons::default();
@@ -30,7 +30,7 @@ pub(super) fn of(tried: &[(Cell, Outcome)]) -> String {
     text
 }
 
-/// Parents and layers, in the order in which they were tried.
+/// Returns the parents and layers, in the order in which they were tried.
 fn stacks(tried: &[(Cell, Outcome)], world: World) -> Vec<(Parent, Layer)> {
     let here = tried.iter().filter(|(cell, _)| cell.world == world);
     let mut stacks: Vec<_> = here.map(|(cell, _)| (cell.parent, cell.layer)).collect();
@@ -38,7 +38,7 @@ fn stacks(tried: &[(Cell, Outcome)], world: World) -> Vec<(Parent, Layer)> {
     stacks
 }
 
-/// Different reasons, in the order in which they came up.
+/// The distinct reasons, in order of first occurrence.
 #[derive(Default)]
 struct Reasons(Vec<String>);
 

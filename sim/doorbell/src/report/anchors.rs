@@ -1,14 +1,14 @@
-//! Boxes of the picture that places of firmware's input speak of.
+//! Links from places in firmware's input to boxes of the picture.
 
 use crate::graph::{Column, Graph, cluster};
 use gic_firmware::{Description, Fact, MsiRouting, NodeId, Origin};
 
-/// Places in the input, each with the box that it is about.
+/// Places in the input, each with the box that it belongs to.
 #[derive(Debug)]
 pub(super) struct Anchors(Vec<(Origin, usize)>);
 
 impl Anchors {
-    /// Collects the places that the facts of each box were read at.
+    /// Collects the places at which the facts of each box were read.
     pub(super) fn of(description: &Description, graph: &Graph) -> Self {
         let mut anchors = Self(Vec::new());
         anchors.gic(description, graph);
@@ -30,8 +30,8 @@ impl Anchors {
         anchors
     }
 
-    /// The box that speaks of this place: the one with the very fact, else one with a fact of the
-    /// same node. Else it is the box of the nearest node above it.
+    /// Returns the box for a place: the box with exactly this fact, or else one with a fact of the
+    /// same node, or else the box of the nearest node above it.
     pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
         let exact = self.0.iter().find(|(known, _)| known == origin);
         let place = origin.place()?;
@@ -93,7 +93,7 @@ impl Anchors {
     }
 }
 
-/// The places where a routing is stated.
+/// Returns the places where a routing is stated.
 fn statements(msi: &MsiRouting) -> impl Iterator<Item = &Origin> {
     let map = msi.map.iter().flatten().map(|fact| &fact.origin);
     map.chain(msi.parents.iter().map(|fact| &fact.origin)).chain(msi.mask.iter().map(origin_of))
@@ -103,7 +103,8 @@ const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
     &fact.origin
 }
 
-/// A node's path, and those of the nodes above it; the root, which is everybody's, is left out.
+/// Returns a node's path and the paths of its ancestors, except for the root, which belongs to no
+/// box.
 fn ancestors(place: &str) -> impl Iterator<Item = &str> {
     let paths = std::iter::successors(Some(place), |path| Some(path.rsplit_once('/')?.0));
     paths.filter(|path| !path.is_empty() && *path != "/")

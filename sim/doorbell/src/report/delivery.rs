@@ -1,4 +1,4 @@
-//! A run's verdict, as the page shows it.
+//! The result of a run, in the form that the page shows.
 
 use super::heat_map::HeatMap;
 use crate::run::device_outcome;
@@ -9,7 +9,7 @@ use doorbell_machine::{Report, Totals};
 pub(super) struct Delivery<'r> {
     pub(super) is_clean: bool,
     pub(super) cpus: usize,
-    /// Parts of the verdict: a count above 0 makes it unclean.
+    /// Counts that make the verdict unclean if they are above 0.
     pub(super) faults: Vec<Count>,
     pub(super) counts: Vec<Count>,
     pub(super) devices: Vec<DeviceLine<'r>>,
@@ -17,7 +17,7 @@ pub(super) struct Delivery<'r> {
     pub(super) heat_map: HeatMap,
 }
 
-/// A number and what it counts.
+/// A number, and a description of the counted items.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count {
     pub(super) number: u64,
@@ -36,7 +36,7 @@ pub(super) struct DeviceLine<'r> {
 }
 
 impl<'r> Delivery<'r> {
-    /// The result of `report`.
+    /// Collects the result from `report`.
     pub(super) fn of(report: &'r Report) -> Self {
         let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
         let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =

@@ -1,4 +1,4 @@
-//! Findings as the page shows them.
+//! Findings, in the form that the page shows.
 
 use super::anchors::Anchors;
 use crate::graph::Badge;
@@ -6,7 +6,7 @@ use crate::lint::Excerpts;
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, Finding, Severity};
 
-/// A finding, its box in the picture, and the text that it points at.
+/// A finding, its box in the picture, and the source text that it points at.
 #[derive(Debug)]
 pub(super) struct FindingCard<'f> {
     pub(super) rule: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct FindingCard<'f> {
     pub(super) excerpt: Option<Quotation>,
 }
 
-/// A text of which a part is pointed at.
+/// A source text with a highlighted part.
 #[derive(Debug)]
 pub(super) struct Quotation {
     pub(super) before: String,
@@ -27,14 +27,14 @@ pub(super) struct Quotation {
     pub(super) after: String,
 }
 
-/// Everything that is wrong with a description, the gravest first.
+/// Returns all findings about a description, the most severe first.
 pub(super) fn judge(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = lint::check(description, known);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
     findings
 }
 
-/// The cards of all findings, in their order.
+/// Creates the cards of all findings, in order.
 pub(super) fn cards<'f>(
     findings: &'f [Finding],
     anchors: &Anchors,
@@ -59,10 +59,10 @@ pub(super) fn cards<'f>(
     findings.iter().map(card).collect()
 }
 
-/// Counts the findings of each of `nodes` boxes.
+/// Counts the findings of each box; `nodes` is the number of boxes.
 pub(super) fn badges(cards: &[FindingCard<'_>], nodes: usize) -> Vec<Badge> {
     let mut badges = vec![Badge::default(); nodes];
-    // The gravest comes first, and is the one that colours the box's badge.
+    // The most severe finding comes first, and determines the color of the badge.
     for card in cards {
         let Some(badge) = card.node.and_then(|node| badges.get_mut(node)) else { continue };
         if badge.findings == 0 {

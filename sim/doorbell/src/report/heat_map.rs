@@ -1,17 +1,17 @@
-//! Handler runs of each vector over the CPUs, as a table whose cells are coloured by the count.
+//! Handler runs of each vector on each CPU, as a table whose cells are colored by the count.
 
 use doorbell_machine::{DeviceReport, Report, VectorReport};
 
-/// Tables of more cells have a row for each device, not for each vector.
+/// Maximum number of cells; a larger table has one row per device instead of per vector.
 const MAX_CELLS: usize = 20_000;
-/// Colours, besides that of an empty cell.
+/// Number of colors, in addition to the color of an empty cell.
 const SHADES: u128 = 6;
 
 /// A heat map.
 #[derive(Debug)]
 pub(super) struct HeatMap {
     pub(super) cpus: usize,
-    /// Rows are vectors, else devices.
+    /// `true` if rows are vectors, `false` if they are devices.
     pub(super) of_vectors: bool,
     pub(super) most: u64,
     pub(super) rows: Vec<Row>,
@@ -25,7 +25,7 @@ pub(super) struct Row {
     pub(super) intid: String,
     pub(super) sent: u64,
     pub(super) cells: Vec<Cell>,
-    /// The vector's fault; empty if there is none.
+    /// Fault of the vector; empty if it has none.
     pub(super) fault: String,
 }
 
@@ -33,12 +33,12 @@ pub(super) struct Row {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cell {
     pub(super) count: u64,
-    /// From 0 for none to [`SHADES`] for the most.
+    /// Shade from 0 for a count of 0 to [`SHADES`] for the highest count.
     pub(super) shade: u128,
 }
 
 impl HeatMap {
-    /// The counts of a run.
+    /// Creates the heat map of a run.
     pub(super) fn of(report: &Report) -> Self {
         Self::limited(report, MAX_CELLS)
     }
@@ -60,7 +60,7 @@ impl HeatMap {
         Self { cpus: report.cpus, of_vectors, most, rows }
     }
 
-    /// The least count of each shade that is there, for the legend.
+    /// Returns the lowest count of each shade in use, for the legend.
     pub(super) fn legend(&self) -> Vec<Cell> {
         let least = |step| u64::try_from(u128::from(self.most) * step / SHADES + 1);
         let mut counts: Vec<_> = (0..SHADES).filter_map(|step| least(step).ok()).collect();
@@ -70,7 +70,7 @@ impl HeatMap {
     }
 }
 
-/// Parts of `most` as a shade: only nothing has shade 0.
+/// Returns the shade of a count, in proportion to `most`. Only a count of 0 has shade 0.
 fn shade(count: u64, most: u64) -> u128 {
     if most == 0 { 0 } else { (u128::from(count) * SHADES).div_ceil(u128::from(most)) }
 }

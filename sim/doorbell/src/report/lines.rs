@@ -1,4 +1,4 @@
-//! Tables of controllers and requesters, as `doorbell inspect` has them.
+//! Tables of controllers and requesters, with the contents of `doorbell inspect`.
 
 use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, yes_no};
 
@@ -6,7 +6,7 @@ use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, yes_no};
 #[derive(Debug)]
 pub(super) struct ControllerLine {
     pub(super) id: String,
-    /// Its box.
+    /// Index of its box in the picture.
     pub(super) node: Option<usize>,
     pub(super) kind: String,
     pub(super) enabled: &'static str,
@@ -17,11 +17,11 @@ pub(super) struct ControllerLine {
     pub(super) event_id_bits: String,
 }
 
-/// A requester's route; without a controller where it has none.
+/// A route of a requester, or a requester without routes.
 #[derive(Debug)]
 pub(super) struct DeviceLine {
     pub(super) id: String,
-    /// Its box.
+    /// Index of its box in the picture.
     pub(super) node: Option<usize>,
     pub(super) kind: String,
     pub(super) enabled: &'static str,
@@ -33,7 +33,7 @@ pub(super) struct DeviceLine {
     pub(super) isolation: String,
 }
 
-/// The controllers, whose boxes are `nodes`.
+/// Returns the lines of the controllers, whose boxes are `nodes`.
 pub(super) fn controllers(
     inspection: &Inspection,
     nodes: impl Iterator<Item = usize>,
@@ -62,7 +62,7 @@ pub(super) fn controllers(
     inspection.controllers.iter().map(line).collect()
 }
 
-/// The requesters, a line for each of their routes.
+/// Returns the lines of the requesters, one for each route.
 pub(super) fn devices(
     inspection: &Inspection,
     node: impl Fn(&str) -> Option<usize>,
@@ -96,7 +96,7 @@ pub(super) fn devices(
     lines
 }
 
-/// A number, or the first of several and their count.
+/// Formats a single ID, or a range as its first ID and its length.
 fn span(base: u32, length: u32) -> String {
     if length == 1 { format!("{base:#x}") } else { format!("{base:#x}+{length:#x}") }
 }

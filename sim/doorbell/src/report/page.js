@@ -1,6 +1,6 @@
 
 "use strict";
-// Highlights a requester's way through the picture and shows its route below. Without this script
+// Highlights a requester's path through the picture and shows its route below. Without this script,
 // the page's links still lead from findings to boxes.
 (() => {
   const picture = document.querySelector("#picture svg");
@@ -14,7 +14,7 @@
   );
   let selected = null;
 
-  /** The boxes on a requester's routes; of another box, those that arrows connect it with. */
+  /** Returns the boxes on a requester's routes; for another box, its neighbors along arrows. */
   function way(id) {
     const route = routes.get(id);
     if (route) return new Set(route.dataset.way.split(" "));
@@ -26,7 +26,7 @@
     return near;
   }
 
-  /** A box's route, or its own words. */
+  /** Returns the description of a box: its route, or else its own text. */
   function words(box) {
     const route = routes.get(box.id);
     const heading = document.createElement("h3");
@@ -54,7 +54,7 @@
     panel.scrollTop = 0;
   }
 
-  /** Brings the box that the address names into view; the browser gives it the focus. */
+  /** Scrolls to the box named by the URL's fragment; the browser moves the focus to it. */
   function select() {
     selected = boxes.get(decodeURIComponent(location.hash.slice(1))) ?? null;
     show(selected);

@@ -1,4 +1,4 @@
-//! The page: one file, which a browser shows without asking anybody for anything.
+//! The page: a single file that a browser shows without loading anything else.
 
 use super::anchors::Anchors;
 use super::delivery::Delivery;
@@ -16,12 +16,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use gic_firmware::Finding;
 use sha2::{Digest as _, Sha256};
 
-/// The page's own part of the style; the picture's comes before it.
+/// The page's own style sheet, which follows the picture's.
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Everything on the page. The template escapes all of it but the picture, which comes escaped, and
-/// style and script, which no input changes.
+/// Contents of the page. The template escapes all of it except the picture, which is already
+/// escaped, and style and script, which do not depend on input.
 #[derive(Template)]
 #[template(path = "report.html")]
 pub(super) struct Page<'p> {
@@ -35,14 +35,14 @@ pub(super) struct Page<'p> {
     devices: Vec<DeviceLine>,
     routes: Vec<RouteCard>,
     delivery: Option<Delivery<'p>>,
-    /// The reason for which there is no run.
+    /// Reason why the machine was not run.
     no_run: &'p str,
     messages_by: String,
     version: &'static str,
 }
 
 impl<'p> Page<'p> {
-    /// The page about `source`, of which `inspection` tells.
+    /// Creates the page about `source`, whose contents are `inspection`.
     pub(super) fn of(
         source: &Source,
         inspection: Inspection,
@@ -81,12 +81,12 @@ impl<'p> Page<'p> {
         }
     }
 
-    /// The page as text.
+    /// Renders the page.
     pub(super) fn html(&self) -> askama::Result<String> {
         self.render()
     }
 
-    /// The machine's name, else the file's.
+    /// Returns the machine's model name, or else the name of the file.
     fn title(&self) -> &str {
         let file = || self.inspection.source.rsplit('/').find(|part| !part.is_empty());
         self.inspection.model.as_deref().or_else(file).unwrap_or("A machine")
@@ -101,7 +101,7 @@ impl<'p> Page<'p> {
     }
 }
 
-/// Says by which means the messages of a run were brought in order.
+/// Describes how the messages of a run were scheduled.
 fn order(args: &ReportArgs) -> String {
     let seed = args.workload.seed;
     if args.workload.simulate {
@@ -111,7 +111,8 @@ fn order(args: &ReportArgs) -> String {
     }
 }
 
-/// Forbids everything but this very style and script, whatever else gets into the page.
+/// Returns a content security policy that allows this style and script only, whatever else the page
+/// contains.
 fn policy(style: &str, script: &str) -> String {
     let [style, script] =
         [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())));

@@ -1,4 +1,4 @@
-//! Routes of each requester, and where firmware states them.
+//! Routes of each requester, with firmware's statements about them.
 
 use crate::graph::{Column, Graph};
 use crate::lint::Excerpts;
@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 /// A requester's routes.
 #[derive(Debug)]
 pub(super) struct RouteCard {
-    /// Its box.
+    /// Index of its box in the picture.
     pub(super) node: usize,
     pub(super) id: String,
     pub(super) enabled: bool,
-    /// The identifiers of the boxes on its routes, separated by blanks.
+    /// Identifiers of the boxes on its routes, separated by blanks.
     pub(super) way: String,
     pub(super) routes: Vec<RouteView>,
 }
 
-/// One span of requester IDs.
+/// The route of one span of requester IDs.
 #[derive(Debug)]
 pub(super) struct RouteView {
     pub(super) from: String,
@@ -27,22 +27,22 @@ pub(super) struct RouteView {
     pub(super) statements: Vec<Statement>,
 }
 
-/// A step of a route and the firmware's words for it.
+/// A step of a route, with the text of firmware's statement.
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) says: String,
     pub(super) origin: Origin,
-    /// The property as source, or the first bytes of the structure.
+    /// The property as source text, or the first bytes of the structure.
     pub(super) text: Option<String>,
 }
 
-/// The routes of everything that signals.
+/// Creates the cards of all requesters.
 pub(super) fn cards(description: &Description, graph: &Graph) -> Vec<RouteCard> {
     let all = requesters::all(description);
     all.iter().filter_map(|requester| card(description, graph, requester)).collect()
 }
 
-/// Fills in what firmware's input says, word for word.
+/// Fills in the source text of each statement.
 pub(super) fn quote(cards: &mut [RouteCard], excerpts: &Excerpts) {
     let routes = cards.iter_mut().flat_map(|card| &mut card.routes);
     for statement in routes.flat_map(|route| &mut route.statements) {
@@ -52,7 +52,7 @@ pub(super) fn quote(cards: &mut [RouteCard], excerpts: &Excerpts) {
     }
 }
 
-/// The places that [`quote`] needs the text of.
+/// Returns the places whose text [`quote`] needs.
 pub(super) fn origins(cards: &[RouteCard]) -> impl Iterator<Item = &Origin> {
     let routes = cards.iter().flat_map(|card| &card.routes);
     routes.flat_map(|route| &route.statements).map(|statement| &statement.origin)
@@ -157,7 +157,7 @@ const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
     &fact.origin
 }
 
-/// A number, or the first and last of several.
+/// Formats a number, or the first and the last number of a range.
 fn numbers(first: u32, length: u32) -> String {
     match length {
         0 => "none".to_owned(),

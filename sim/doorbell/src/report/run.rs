@@ -1,4 +1,4 @@
-//! The run whose result is on the page.
+//! The run whose result the page shows.
 
 use crate::cli::ReportArgs;
 use crate::run;
@@ -6,7 +6,7 @@ use crate::source::Source;
 use anyhow::{Result, bail};
 use doorbell_machine::Report;
 
-/// A run for the page, or the reason for which there is none.
+/// A run for the page, or the reason why the machine was not run.
 #[derive(Debug)]
 pub(super) enum Run {
     Made(Box<Report>),
@@ -14,10 +14,10 @@ pub(super) enum Run {
 }
 
 impl Run {
-    /// Runs the machine, where that is wanted and can be done.
+    /// Runs the machine, if that is requested and possible.
     pub(super) fn of(source: &Source, args: &ReportArgs) -> Result<Self> {
         if args.no_run {
-            return Ok(Self::NotMade("It was not asked for.".to_owned()));
+            return Ok(Self::NotMade("No run was requested.".to_owned()));
         }
         match doorbell_machine::build(&source.description, &run::build_options(&args.workload)) {
             Ok(machine) => Ok(Self::Made(Box::new(run::deliver(machine, &args.workload, None)?))),

@@ -1,4 +1,4 @@
-//! The result of a run, for programs.
+//! JSON output of a run, for programs.
 
 use crate::cli::RunArgs;
 use doorbell_machine::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
@@ -10,13 +10,13 @@ pub(super) struct Document<'a> {
     model: &'a str,
     cpus: usize,
     seed: u64,
-    /// One thread, in an order that the seed decides.
+    /// `true` if the run used a single thread, in an order determined by the seed.
     simulated: bool,
     controllers: Vec<Controller<'a>>,
     devices: Vec<Device<'a>>,
     totals: Sums,
     notes: &'a [String],
-    /// `null` where no message was sent, and of a simulation, whose time is not the machine's.
+    /// `null` if no message was sent, and for a simulation, whose time is not the machine's.
     nanoseconds_per_message: Option<f64>,
 }
 
@@ -38,12 +38,13 @@ struct Device<'a> {
     requester_id: Option<u32>,
     device_id: u32,
     isolation: String,
-    /// Devices that share the DeviceID: isolated from others, not from each other.
+    /// Devices with the same DeviceID, which are isolated from other devices but not from each
+    /// other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shares_device_id_with: Vec<&'a str>,
-    /// The reason for which it sends nothing; `null` if it sends.
+    /// Reason why it sends nothing; `null` if it sends.
     refused: Option<&'a str>,
-    /// The smallest number of vectors with which it is of use.
+    /// Minimum number of vectors with which the device is useful.
     useful_minimum: u16,
     vectors: Vec<Vector>,
 }
@@ -56,7 +57,7 @@ struct Vector {
     sent: u64,
     delivered: u64,
     coalesced: u64,
-    /// The handler never saw the last message.
+    /// `true` if the handler never ran for the last message.
     lost: bool,
     spurious: u64,
     wrong_cpu: u64,
@@ -85,7 +86,7 @@ struct Sums {
 }
 
 impl<'a> Document<'a> {
-    /// `report` as a document about `machine`.
+    /// Creates the document about `machine` from `report`.
     pub(super) fn of(machine: &'a str, report: &'a Report, args: &RunArgs) -> Self {
         Self {
             machine,

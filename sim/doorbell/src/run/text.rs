@@ -1,4 +1,4 @@
-//! The result of a run, for people: one screen, and the vectors below it where they are asked for.
+//! Text output of a run, for people: a single screen, followed by the vectors if requested.
 
 use crate::cli::RunArgs;
 use crate::inspect::{addresses, yes_no};
@@ -7,7 +7,7 @@ use crate::table::Table;
 use doorbell_machine::{DeviceReport, Isolation, Report, Totals, VectorReport};
 use std::io::{self, Write};
 
-/// Fewest characters of a device's name beside a column for each CPU.
+/// Minimum width of a device's name next to a column for each CPU, in characters.
 const NAME: usize = 24;
 
 /// Prints a report.
@@ -94,7 +94,7 @@ fn vectors(device: &DeviceReport) -> String {
     device.vectors.len().to_string()
 }
 
-/// Says what went wrong with a device, or that nothing did.
+/// Returns the verdict on a device: the reason of its refusal, its faults, or that it is clean.
 fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
     match &device.refused {
         Some(reason) => format!("refused {}", reasons.mark(reason)),
@@ -102,7 +102,7 @@ fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
     }
 }
 
-/// Says what went wrong with a device that was not refused, or that nothing did.
+/// Returns the verdict on a device that was not refused: its faults, or that it is clean.
 pub(crate) fn outcome(device: &DeviceReport) -> String {
     let sum = |count: fn(&VectorReport) -> u64| device.vectors.iter().map(count).sum();
     let faults: [(u64, &str); 3] = [
@@ -118,7 +118,7 @@ pub(crate) fn outcome(device: &DeviceReport) -> String {
     if faults.is_empty() { "clean".to_owned() } else { faults.join(", ") }
 }
 
-/// Different reasons, in the order in which they came up.
+/// The distinct reasons, in order of first occurrence.
 #[derive(Default)]
 struct Reasons(Vec<String>);
 
@@ -139,8 +139,8 @@ impl Reasons {
 struct Groups<'a>(Vec<(&'a str, u32)>);
 
 impl<'a> Groups<'a> {
-    const EXPLANATION: &'static str = "a group's devices share a DeviceID: each is isolated from \
-                                       other devices, not from its group";
+    const EXPLANATION: &'static str = "devices of a group share a DeviceID: each is isolated from \
+                                       other devices, but not from its group";
 
     /// Returns the group of an isolated device, or `yes` if it is alone.
     fn mark(&mut self, report: &Report, device: &'a DeviceReport) -> String {
@@ -157,7 +157,7 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// The table that Linux shows as `/proc/interrupts`; its columns for each CPU only if they fit.
+/// Renders a table like Linux's `/proc/interrupts`, with a column for each CPU only if they fit.
 fn interrupts(report: &Report, width: usize) -> String {
     let by_cpu = interrupt_table(report, PerCpu::Columns);
     if by_cpu.fits(width, NAME) {
@@ -166,7 +166,7 @@ fn interrupts(report: &Report, width: usize) -> String {
     interrupt_table(report, PerCpu::Summary).render(width)
 }
 
-/// The form of a vector's handler runs on each CPU.
+/// Presentation of a vector's handler runs on the CPUs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PerCpu {
     Columns,
