@@ -1,4 +1,4 @@
-//! Input from an enemy: everything ends in a description or an error, soon.
+//! Hostile input: reading always ends soon, with a description or an error.
 
 use gic_firmware::devicetree::{DtbErrorKind, MAX_DEPTH, excerpts, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};
@@ -23,7 +23,7 @@ const BLOBS: &[&[u8]] = &[
     include_bytes!("data/wired.dtb"),
 ];
 
-/// Reads `blob` and asks everything that can be asked of what it says.
+/// Reads `blob`, and calls every function of its description.
 fn exercise(blob: &[u8]) {
     let Ok(machine) = parse(blob) else { return };
     for controller in &machine.controllers {
@@ -51,7 +51,7 @@ fn exercise(blob: &[u8]) {
     }
 }
 
-/// A blob with this structure block and these strings.
+/// Returns a blob with this structure block and these strings.
 fn blob(structure: &[u32], strings: &[u8]) -> Vec<u8> {
     let structure: Vec<u8> = structure.iter().flat_map(|cell| cell.to_be_bytes()).collect();
     let structure_size = u32::try_from(structure.len()).expect("a test's blob is small");
@@ -68,10 +68,10 @@ const END_NODE: u32 = 2;
 const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
-/// A node name of one letter, padded.
+/// Returns a node name of one letter, padded.
 const A: u32 = 0x6100_0000;
 
-/// Values of registers that every rule about registers looks at.
+/// Register values for every rule about registers.
 fn registers() -> KnownRegisters {
     KnownRegisters { gicd_typer: Some(0), gicr_typer: vec![0], ..KnownRegisters::default() }
 }
@@ -256,7 +256,7 @@ fn many_overlapping_map_entries_are_read_soon() {
         }
         structure.extend([END_NODE, END_NODE, END]);
         let map = blob(&structure, b"device_type\0msi-map\0phandle\0#msi-cells\0");
-        let machine = parse(&map).expect("its skeleton is sound");
+        let machine = parse(&map).expect("the skeleton is well-formed");
         assert_eq!(machine.hosts[0].msi.map.as_ref().map(Vec::len), Some(60_000));
         assert_soon("map entries", &map);
     }
@@ -264,7 +264,7 @@ fn many_overlapping_map_entries_are_read_soon() {
 
 #[test]
 fn a_megabyte_of_mistakes_is_a_bounded_list() {
-    // Nodes that say `msi-parent = <0xdead>`.
+    // Nodes with `msi-parent = <0xdead>`.
     let mut structure = vec![BEGIN, 0];
     for number in 0..40_000u32 {
         let name = u32::from_be_bytes(*b"a\0\0\0") | ((number % 26 + 97) << 16);
@@ -272,7 +272,7 @@ fn a_megabyte_of_mistakes_is_a_bounded_list() {
     }
     structure.extend([END_NODE, END]);
     let faulty = blob(&structure, b"msi-parent\0");
-    let machine = parse(&faulty).expect("its skeleton is sound");
+    let machine = parse(&faulty).expect("the skeleton is well-formed");
     assert_eq!(machine.findings.len(), 257);
     assert_eq!(machine.findings.last().unwrap().rule.name(), "too-many-findings");
     assert_soon("mistakes", &faulty);
@@ -280,7 +280,7 @@ fn a_megabyte_of_mistakes_is_a_bounded_list() {
 
 #[test]
 fn many_regions_times_ranges_are_bounded() {
-    // A bus with 40 000 ranges, the last of which holds the addresses of 10 000 memory nodes.
+    // A bus with 40 000 ranges, the last of which contains the addresses of 10 000 memory nodes.
     let ranges = 40_000;
     let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, ranges * 12, 0];
     structure.extend([0, 0, 1].repeat(ranges as usize - 1));
@@ -304,7 +304,7 @@ fn many_regions_times_ranges_are_bounded() {
     }
     structure.extend([END_NODE, END_NODE, END]);
     let product = blob(&structure, b"ranges\0device_type\0reg\0");
-    let read = parse(&product).expect("its skeleton is sound").memory.len();
+    let read = parse(&product).expect("the skeleton is well-formed").memory.len();
     assert!((1..1_000).contains(&read), "{read} nodes were translated");
     assert_soon("ranges", &product);
 }
@@ -332,6 +332,6 @@ fn many_nodes_and_properties_are_read_soon() {
     }
     structure.extend([END_NODE, END]);
     let wide = blob(&structure, b"a\0device_type\0reg\0");
-    assert_eq!(parse(&wide).expect("its skeleton is sound").memory.len(), 10_000);
+    assert_eq!(parse(&wide).expect("the skeleton is well-formed").memory.len(), 10_000);
     assert_soon("properties above", &wide);
 }

@@ -56,7 +56,7 @@ fn stream(machine: &Description, id: u32) -> Option<(usize, u32)> {
     let (iommu, stream) = host(machine).iommu.stream(RequesterId::new(id))?;
     let target = machine.iommu(iommu).expect("a stream has an IOMMU").id.as_str();
     let target = target.strip_prefix("/target@").and_then(|phandle| phandle.parse::<usize>().ok());
-    Some((target.expect("it is a target") - 1, stream))
+    Some((target.expect("the map refers to it") - 1, stream))
 }
 
 /// Returns the index of `id`'s target, and the DeviceID.
@@ -162,7 +162,7 @@ proptest! {
         let machine = machine(IOMMU, &targets, mask, &words);
         for id in (0..10).chain([any_id]) {
             let expected = of_map_id(&words, &targets, mask, id).and_then(|(target, cells)| {
-                // A node without `#iommu-cells` is no IOMMU.
+                // A node without `#iommu-cells` is not an IOMMU.
                 targets[target].map(|_| (target, cells.first().copied()))
             });
             let expected = expected.and_then(|(target, first)| Some((target, first?)));

@@ -1,4 +1,4 @@
-//! Devicetrees with several GICs: the root, and where the interrupts of the others lead.
+//! Devicetrees with several GICs: choice of the root, and targets of the others' interrupts.
 
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{ControllerKind, Description, Fact, GicVersion, IntId, devicetree};
@@ -56,6 +56,6 @@ fn a_frame_belongs_to_the_gic_that_holds_it() {
 
 #[test]
 fn spis_of_a_secondary_gic_are_no_wires_of_the_root() {
-    // The frame has INTIDs 64 to 95; at the root, 65 is a serial port's wire.
+    // The frame has INTIDs 64 to 95; at the root, 65 is the wire of a serial port.
     assert_eq!(check(&machine(), &KnownRegisters::default()), []);
 }

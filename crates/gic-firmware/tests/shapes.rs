@@ -1,4 +1,4 @@
-//! Descriptions of each shape of devicetree. The sources stand beside the blobs in `data/`.
+//! Descriptions of each shape of devicetree. The sources are next to the blobs in `data/`.
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{
@@ -30,8 +30,8 @@ fn controller<'d>(description: &'d Description, id: &str) -> &'d Controller {
         .expect("it is described")
 }
 
-/// Returns a requester's route: the controller's path, the DeviceID, and the statement it comes
-/// from.
+/// Returns a requester's route: the controller's path, the DeviceID, and the statement that defines
+/// it.
 fn answer(
     description: &Description,
     host_id: &str,
@@ -44,7 +44,7 @@ fn answer(
     })
 }
 
-/// The routes of the platform device with this path, as (controller, DeviceID).
+/// Returns the routes of the platform device with this path, as (controller, DeviceID).
 fn device_answers(description: &Description, id: &str) -> Vec<Result<(String, u32), NoRoute>> {
     let device = description
         .devices
@@ -105,7 +105,7 @@ fn a_single_its_machine_is_read_whole() {
     assert_eq!(gic.distributor.value, region(0x800_0000, 0x1_0000));
     assert_eq!(gic.redistributors[0].value, region(0x80a_0000, 0xf6_0000));
     assert_eq!(machine.memory[0].value, region(0x4000_0000, 0x8000_0000));
-    assert_eq!(machine.memory.len(), 1, "an empty region is no memory");
+    assert_eq!(machine.memory.len(), 1, "an empty region is not memory");
     let its = &machine.controllers[0];
     assert_eq!(its.kind, ControllerKind::Its);
     assert_eq!(machine.doorbells(its), [0x809_0040]);

@@ -1,4 +1,4 @@
-//! The small types keep what they promise.
+//! Contracts of the small types.
 
 use gic_arch::IntId;
 use gic_firmware::{

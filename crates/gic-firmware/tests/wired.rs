@@ -67,12 +67,12 @@ fn pins_follow_the_interrupt_map() {
     // The first match is used; an entry that compares the lower cells matches no function.
     assert_eq!(intx(by_device, device(1), IntxPin::A), Ok((92, Trigger::Level)));
     assert_eq!(intx(by_device, device(3), IntxPin::A), Ok((95, Trigger::Level)));
-    // Functions and buses are compared where the mask includes them.
+    // Functions and buses are compared if the mask includes them.
     let functions = RequesterId::pci(0, 3, 1);
     assert_eq!(intx(by_device, functions, IntxPin::A), Ok((93, Trigger::Edge)));
     let elsewhere = intx(by_device, RequesterId::pci(1, 1, 0), IntxPin::A);
     assert_eq!(elsewhere, Err(NoIntx::Unmapped(IntxPin::A)));
-    // The mask leaves out the highest bits of the device.
+    // The mask omits the highest bits of the device.
     assert_eq!(intx(by_device, device(5), IntxPin::A), Ok((92, Trigger::Level)));
 }
 
@@ -154,7 +154,7 @@ fn stream_ids_are_written_as_they_are_read() {
     let its = Controller::its("/its@1000000", Region::new(0x100_0000, 0x2_0000).unwrap());
     let msi = MsiRouting::device(ControllerIndex::new(0), DeviceId::new(7));
     let mut dma = PlatformDevice::new("/dma@2000000", "dma", msi);
-    // The second reference has no mask: it is filled up to the cells of the first.
+    // The second reference has no mask: it is padded to the number of cells of the first.
     for specifier in [&[0x11, 0x7f][..], &[0x12]] {
         let reference = IommuReference { iommu: IommuIndex::new(0), specifier: specifier.to_vec() };
         dma.iommus.push(Fact::stated(reference));

@@ -1,4 +1,4 @@
-//! The command's contract: JSON fields and exit statuses that programs rely on.
+//! The command's contract: the JSON fields and exit statuses that programs rely on.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -20,7 +20,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A devicetree of `gic-firmware`'s tests.
+/// Returns the path of a devicetree of `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
@@ -76,7 +76,7 @@ fn run_has_its_fields_and_loses_nothing() {
     assert_eq!(total(&report, "sent"), total(&report, "delivered") + total(&report, "coalesced"));
 }
 
-/// The text that the command prints, which fits 100 columns.
+/// Returns the command's text output, whose lines fit 100 columns.
 #[track_caller]
 fn text(arguments: &[&str]) -> String {
     let text = String::from_utf8(doorbell(arguments).stdout).unwrap();
@@ -244,7 +244,7 @@ fn every_controller_kind_can_be_chosen() {
     }
 }
 
-/// The tables of `marina`.
+/// Returns the tables of `marina`.
 const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
 
 #[test]
@@ -314,7 +314,7 @@ fn inspect_emits_the_other_form_or_says_why_not() {
     assert!(why.contains("ACPI has no structure for this kind of controller"), "{why}");
 }
 
-/// `estuary` with one message-based SPI for each device.
+/// Returns `estuary` with one message-based SPI for each device.
 fn scarce() -> PathBuf {
     let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();
     let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi).unwrap();
@@ -472,8 +472,8 @@ fn conventional_bridge_makes_one_group() {
     }
 }
 
-/// Returns the reply of `doorbell qtest` over this connection to a read of `GICD_PIDR2`; ends the
-/// connection.
+/// Returns the reply of `doorbell qtest` over this connection to a read of `GICD_PIDR2`, and ends
+/// the connection.
 fn read_over(stream: &UnixStream) -> String {
     (&mut &*stream).write_all(b"readl 0x0800ffe8\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -489,7 +489,7 @@ fn qtest_at(socket: &str) -> Child {
         .unwrap()
 }
 
-/// A path that is this process's own.
+/// Returns a path that is unique to this process.
 fn temporary(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
     drop(std::fs::remove_file(&path));

@@ -1,4 +1,4 @@
-//! `doorbell graph`: every box and arrow is drawn, and any name can be.
+//! `doorbell graph` draws every box and arrow, for any names.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -22,7 +22,7 @@ fn marina() -> String {
     folder.to_str().unwrap().to_owned()
 }
 
-/// The tags of a document, each of which must be closed in order.
+/// Returns the tags of a document, each of which must be closed in order.
 fn tags(document: &str) -> Vec<&str> {
     let (mut open, mut all) = (Vec::new(), Vec::new());
     for part in document.split('<').skip(1) {
@@ -52,7 +52,7 @@ fn both_forms_have_the_same_boxes_and_arrows() {
     let mut ids: Vec<_> = svg.split(" id=").skip(1).map(|id| id.split('>').next()).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), count("rect"), "an identifier stands for one box");
+    assert_eq!(ids.len(), count("rect"), "each identifier belongs to one box");
     assert_eq!((count("rect"), count("path")), (16, 16));
 }
 
@@ -64,7 +64,7 @@ fn ways_lead_through_iommus() {
         line.split_whitespace().next().unwrap().to_owned()
     };
     let arrow = |from: &str, to: &str| dot.contains(&format!("{} -> {};", node(from), node(to)));
-    // The SMMU signals, too: its other box is a requester's.
+    // The SMMU also signals: its other box is a requester's.
     let smmu = "arm,smmu-v3";
     assert!(arrow("MCFG/0000:00-ff", smmu) && arrow(smmu, "MADT/ITS@4"));
     assert!(!arrow("MCFG/0000:00-ff", "MADT/ITS@4"));

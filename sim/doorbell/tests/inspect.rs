@@ -18,7 +18,7 @@ fn inspect(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A devicetree of `gic-firmware`'s tests.
+/// Returns the path of a devicetree of `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
@@ -45,7 +45,7 @@ fn capacity_is_unknown_without_registers() {
         (&first["needed_device_id_bits"], &first["needed_event_id_bits"]),
         (&32.into(), &11.into())
     );
-    assert_eq!(said["capacity"].as_array().unwrap().len(), 2, "no room at controllers of others");
+    assert_eq!(said["capacity"].as_array().unwrap().len(), 2, "none for foreign controllers");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn registers_tell_the_capacity() {
         (&capacity[1]["interrupts"], &capacity[1]["device_id_bits"]),
         (&57344.into(), &Value::Null)
     );
-    // num_LPIs 12: 2^13 of them; then none at all.
+    // num_LPIs 12 means 2^13 LPIs; then no LPIs at all.
     let some = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x7a6000" }"#, "some-lpis");
     assert_eq!(some["capacity"][0]["interrupts"], 8192);
     let none = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x780000" }"#, "no-lpis");

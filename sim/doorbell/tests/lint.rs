@@ -1,4 +1,4 @@
-//! `doorbell lint`: exit statuses, forms of output, and the choice of sources and rules.
+//! `doorbell lint`: exit statuses, output formats, and the selection of sources and rules.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -22,7 +22,7 @@ fn rules(findings: &Value) -> Vec<&str> {
     rows.iter().map(|row| row["rule"].as_str().unwrap()).collect()
 }
 
-/// A devicetree of `gic-firmware`'s tests.
+/// Returns the path of a devicetree of `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
@@ -34,7 +34,7 @@ fn marina() -> String {
     folder.to_str().unwrap().to_owned()
 }
 
-/// An empty folder of this test.
+/// Creates an empty folder for this test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -140,7 +140,9 @@ fn an_unreadable_tree_hides_no_others() {
     write(&folder, "b.dtb", &fs::read(test_data("mistakes.dtb")).unwrap());
     let output = lint(&[folder.to_str().unwrap(), "--summary"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("a.dtb is not a flattened devicetree"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("a.dtb is not a flattened devicetree")
+    );
     assert!(String::from_utf8_lossy(&output.stdout).contains("msi-map-overlap"));
 }
 
@@ -191,5 +193,5 @@ fn tables_are_shown_as_bytes() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("warning[table-checksum]"), "{text}");
     assert!(text.contains("MADT+0x9:1:1\n"), "{text}");
-    assert!(text.contains(" 44 52 42 45 4c 4c "), "the OEM ID after the sum: {text}");
+    assert!(text.contains(" 44 52 42 45 4c 4c "), "the OEM ID after the checksum: {text}");
 }

@@ -1,4 +1,4 @@
-//! Completions and manual pages know every subcommand.
+//! Completions and manual pages include every subcommand.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The names below `Commands:` in the command's help.
+/// Returns the names below `Commands:` in the command's help.
 fn subcommands() -> Vec<String> {
     let help = printed(&["--help"]);
     let (_, list) = help.split_once("Commands:\n").unwrap();

@@ -1,5 +1,6 @@
-//! `doorbell report`: one page that loads nothing, whose links lead somewhere, and whose text is
-//! firmware's, whatever firmware says. `cargo xtask test --only report` opens it in a browser.
+//! `doorbell report`: a single page that loads nothing, whose links have targets, and which shows
+//! firmware's text unchanged, whatever it contains. `cargo xtask test --only report` opens it in a
+//! browser.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -17,7 +18,7 @@ fn doorbell(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
 }
 
-/// The page that the command prints, and its exit status.
+/// Returns the page that the command prints, and its exit status.
 fn page(arguments: &[&str]) -> (String, i32) {
     let output = doorbell(&[&["report", "--messages", "20"], arguments].concat());
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
@@ -36,13 +37,13 @@ fn mistakes() -> String {
     path("../crates/gic-firmware/tests/data/mistakes.dtb")
 }
 
-/// The values of an attribute.
+/// Returns the values of an attribute.
 fn values<'p>(page: &'p str, attribute: &str) -> Vec<&'p str> {
     let begin = format!(" {attribute}=\"");
     page.split(&begin).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
 }
 
-/// The text between two others.
+/// Returns the text between two others.
 fn between<'p>(page: &'p str, begin: &str, end: &str) -> &'p str {
     page.split_once(begin).unwrap().1.split_once(end).unwrap().0
 }
@@ -52,7 +53,7 @@ fn links_lead_to_parts_of_the_page() {
     let (page, _) = page(&[&mistakes()]);
     let ids = values(&page, "id");
     let unique: BTreeSet<_> = ids.iter().collect();
-    assert_eq!(unique.len(), ids.len(), "an identifier is there twice");
+    assert_eq!(unique.len(), ids.len(), "an identifier occurs twice");
     for link in values(&page, "href") {
         assert!(unique.contains(&link.strip_prefix('#').unwrap()), "{link} leads nowhere");
     }
@@ -69,7 +70,7 @@ fn findings_of_lint_lead_to_their_boxes() {
         assert!(cards.contains(finding["where"].as_str().unwrap()), "{finding}");
     }
     assert_eq!(cards.matches("<li class=").count(), found.as_array().unwrap().len());
-    // MBI and the GIC are facets of one node: each has its own properties.
+    // MBI and the GIC are facets of one node, with separate properties.
     for (property, column) in [("mbi-ranges", "controller"), ("redistributor-stride", "gic")] {
         let card = cards.split_once(&format!(">/intc@8000000: {property}<")).unwrap().0;
         let node = card.rsplit_once("href=\"#").unwrap().1.trim_end_matches('"');
@@ -101,7 +102,7 @@ fn findings_in_acpi_tables_lead_to_their_boxes() {
     assert_eq!(links, cards.matches("<li class=").count(), "{cards}");
 }
 
-/// The offset of the first ITS's base address in a MADT.
+/// Returns the offset of the first ITS's base address in a MADT.
 fn its_base(madt: &[u8]) -> usize {
     let mut at = 44;
     while madt[at] != 0xf {
@@ -161,7 +162,7 @@ fn a_simulated_run_gives_the_same_page() {
 fn a_machine_that_cannot_run_says_why() {
     let gicv2 = path("../crates/gic-firmware/tests/data/gicv2m.dtb");
     let (page, status) = page(&[&gicv2]);
-    assert_eq!(status, 1, "it has findings, too");
+    assert_eq!(status, 1, "it also has findings");
     assert!(between(&page, "id=\"run\"", "</section>").contains("cannot be run"));
     let output = doorbell(&["report", "--run", &gicv2]);
     assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true));

@@ -1,9 +1,9 @@
-//! Tables spelled out in bytes, by the layouts of the specifications.
+//! Encoders for tables, written from the layouts in the specifications.
 
 use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::{Description, Finding, Rule};
 
-/// A table with its header and a right checksum.
+/// Encodes a table with its header and a correct checksum.
 pub(crate) fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     let mut table = Vec::from(signature);
     table.extend((36 + word(body.len())).to_le_bytes());
@@ -17,9 +17,9 @@ pub(crate) fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     table
 }
 
-/// A count or an offset as a field.
+/// Converts a count or an offset to a field.
 pub(crate) fn word(number: usize) -> u32 {
-    u32::try_from(number).expect("a table of a test is small")
+    u32::try_from(number).expect("tables of tests are small")
 }
 
 pub(crate) fn madt(structures: &[Vec<u8>]) -> Vec<u8> {
@@ -49,7 +49,7 @@ impl Bytes {
     }
 }
 
-/// A GICC of `length` bytes, cut off or filled up with zeroes.
+/// Encodes a GICC of `length` bytes, truncated or padded with zeroes.
 pub(crate) fn gicc(length: u8, uid: u32, flags: u32, mpidr: u64, redistributor: u64) -> Vec<u8> {
     let head =
         Bytes::default().u8(11).u8(length).u16(0).u32(uid).u32(uid).u32(flags).u32(0).u32(23);
@@ -86,13 +86,13 @@ pub(crate) fn mcfg(allocations: &[(u64, u16, u8, u8)]) -> Vec<u8> {
 /// Input, number minus one, output, target, flags.
 pub(crate) type Mapping = [u32; 5];
 
-/// A node whose mappings follow its contents.
+/// Encodes a node whose mappings follow its contents.
 pub(crate) fn node(kind: u8, revision: u8, contents: &[u8], mappings: &[Mapping]) -> Vec<u8> {
     let array = 16 + contents.len();
     let length = word(array + 20 * mappings.len());
     let head = Bytes::default()
         .u8(kind)
-        .u16(u16::try_from(length).expect("a node of a test is small"))
+        .u16(u16::try_from(length).expect("nodes of tests are small"))
         .u8(revision)
         .u32(0)
         .u32(word(mappings.len()));
@@ -126,7 +126,7 @@ pub(crate) fn smmu_v2(base: u64, mappings: &[Mapping]) -> Vec<u8> {
     node(3, 1, &contents.0, mappings)
 }
 
-/// An SMMUv3; `gsiv` is the wire of all of its interrupts, 0 = none.
+/// Encodes an SMMUv3; `gsiv` is the wire of all of its interrupts, or 0 for none.
 pub(crate) fn smmu_v3(
     revision: u8,
     flags: u32,
@@ -143,18 +143,18 @@ pub(crate) fn pmcg(gsiv: u32, mappings: &[Mapping]) -> Vec<u8> {
     node(5, 1, &Bytes::default().u64(0x5000_0000).u32(gsiv).u32(0).u64(0).0, mappings)
 }
 
-/// An IORT of `nodes`.
+/// Encodes an IORT of `nodes`.
 pub(crate) fn iort(nodes: &[Vec<u8>]) -> Vec<u8> {
     let head = Bytes::default().u32(word(nodes.len())).u32(48).u32(0).0;
     table(*b"IORT", &[head, nodes.concat()].concat())
 }
 
-/// The offset of the node after `nodes`.
+/// Returns the offset of the node after `nodes`.
 pub(crate) fn offset(nodes: &[Vec<u8>]) -> u32 {
     48 + word(nodes.concat().len())
 }
 
-/// A GICv3 with two CPUs and the ITSes 0 and 1.
+/// Encodes a GICv3 with two CPUs and the ITSes 0 and 1.
 pub(crate) fn usual_madt() -> Vec<u8> {
     madt(&[
         gicc(82, 0, 1, 0, 0),
@@ -166,7 +166,7 @@ pub(crate) fn usual_madt() -> Vec<u8> {
     ])
 }
 
-/// The description of these tables.
+/// Parses these tables.
 pub(crate) fn describe(tables: &[Vec<u8>]) -> Description {
     parse(&TableSet::from_blobs(tables.iter().map(Vec::as_slice)).expect("a MADT is among them"))
 }

@@ -1,4 +1,4 @@
-//! From one firmware's form to the other's, and back.
+//! Conversion from one firmware's form to the other's, and back.
 
 use super::round_trip::{foreign, read, with_frames, with_its};
 use gic_firmware::acpi::{WriteErrorKind, iort_source};
@@ -6,7 +6,7 @@ use gic_firmware::devicetree::{parse, with_node_paths, write, write_source};
 use gic_firmware::{ControllerKind, Description, Fact, GicVersion};
 use proptest::prelude::*;
 
-/// `machine` without its names, and without what only one of the forms can say.
+/// Returns `machine` without its names, and without facts that only one of the forms can express.
 fn nameless(machine: Description) -> Description {
     let mut machine = Description {
         model: None,
@@ -21,7 +21,7 @@ fn nameless(machine: Description) -> Description {
     if let Some(gic) = &mut machine.gic {
         gic.id = "".into();
         gic.compatible.clear();
-        // Devicetree does not tell GICv4 from GICv3.
+        // A devicetree does not distinguish GICv4 from GICv3.
         gic.version = Fact::stated(gic.version.value.min(GicVersion::V3));
     }
     machine.cpus.iter_mut().for_each(|cpu| cpu.id = "".into());
@@ -30,7 +30,7 @@ fn nameless(machine: Description) -> Description {
         (host.id, host.compatible) = ("".into(), Vec::new());
     }
     machine.devices.iter_mut().for_each(|device| device.id = "".into());
-    // Devicetree has IOMMUs before other devices.
+    // A devicetree lists IOMMUs before other devices.
     machine.devices.sort_by_key(|device| {
         let registers: Vec<_> = device.registers.iter().map(|region| region.base()).collect();
         let parents = device.msi.parents.iter();
@@ -43,8 +43,8 @@ fn nameless(machine: Description) -> Description {
 }
 
 pub(crate) fn as_devicetree(machine: &Description) -> Description {
-    let blob = write(&with_node_paths(machine)).expect("everything in it can be written");
-    parse(&blob).expect("what we write is sound")
+    let blob = write(&with_node_paths(machine)).expect("the machine can be written");
+    parse(&blob).expect("written blobs are well-formed")
 }
 
 proptest! {

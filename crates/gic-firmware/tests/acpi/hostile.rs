@@ -1,4 +1,4 @@
-//! Damaged tables end in a description or an error, soon.
+//! Damaged tables: reading always ends soon, with a description or an error.
 
 use super::bytes::{
     Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2,
@@ -34,7 +34,7 @@ fn sound() -> [Vec<u8>; 3] {
     [usual_madt(), iort(&nodes), mcfg(&[(0x1000_0000, 0, 0, 0xff)])]
 }
 
-/// Reads `blobs` and asks everything that can be asked of what they say.
+/// Reads `blobs`, and calls every function of their description.
 fn exercise(blobs: &[Vec<u8>]) {
     let Ok(tables) = TableSet::from_blobs(blobs.iter().map(Vec::as_slice)) else { return };
     let machine = parse(&tables);
@@ -56,7 +56,7 @@ fn exercise(blobs: &[Vec<u8>]) {
     let _ = compare(&machine, &machine);
 }
 
-/// Values of registers that every rule about registers looks at.
+/// Register values for every rule about registers.
 fn registers() -> KnownRegisters {
     KnownRegisters { gicd_typer: Some(0), gicr_typer: vec![0], ..KnownRegisters::default() }
 }
@@ -116,7 +116,7 @@ fn nodes_end_with_the_table_whatever_their_stated_count() {
     let mut nodes = iort(&[its_group(&[1])]);
     nodes[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
     let read = Iort::new(Table::new(&nodes).unwrap()).unwrap().nodes();
-    // The group, and an error where the next node would be.
+    // The group, and an error at the position of the next node.
     assert_eq!(read.take(3).map(|node| node.is_ok()).collect::<Vec<_>>(), [true, false]);
     let machine = describe(&[usual_madt(), nodes]);
     assert!(machine.findings.iter().any(|finding| finding.rule == Rule::MalformedTable));

@@ -1,4 +1,4 @@
-//! Requesters and their way to a controller.
+//! Requesters and their paths to controllers.
 
 use super::bytes::{
     Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, msi_frame,
@@ -15,13 +15,13 @@ use proptest::prelude::*;
 const SINGLE: u32 = 1;
 const GROUP: u32 = 48;
 
-/// The usual machine with these nodes behind the group of ITS 1.
+/// Returns the usual machine with these nodes after the group of ITS 1.
 fn machine(nodes: &[Vec<u8>]) -> Description {
     let nodes = [&[its_group(&[1])], nodes].concat();
     describe(&[usual_madt(), mcfg(&[(0x10_0000_0000, 0, 0, 0xff)]), iort(&nodes)])
 }
 
-/// The DeviceID of a requester behind `host`, and the place of its controller.
+/// Returns the DeviceID of a requester behind `host`, and the index of its controller.
 fn device(machine: &Description, host: &PciHost, rid: u32) -> Result<(u32, usize), NoRoute> {
     let route = machine.route(host, RequesterId::new(rid))?;
     Ok((route.device_id.get(), route.controller.get()))
@@ -53,7 +53,11 @@ fn ways_through_smmus_are_composed() {
         let host = &machine.hosts[0];
         let stream = |rid| host.iommu.stream(RequesterId::new(rid));
         assert_eq!(stream(0xff), Some((IommuIndex::new(0), 0x10ff)));
-        assert_eq!(stream(0x101), Some((IommuIndex::new(0), 0x8001)), "whatever the SMMU maps");
+        assert_eq!(
+            stream(0x101),
+            Some((IommuIndex::new(0), 0x8001)),
+            "regardless of the SMMU's map"
+        );
         assert_eq!(stream(0x200), None);
         assert!(machine.iommus[0].id.as_str().starts_with("IORT/SMMUv"));
         assert_eq!(device(&machine, host, 0x80), Ok((0x80, 1)));
@@ -70,7 +74,7 @@ fn overcounted_mapping_leaves_the_last_id() {
     let host = &machine.hosts[0];
     assert_eq!(device(&machine, host, 0xff), Ok((0xff, 1)));
     assert_eq!(device(&machine, host, 0x100), Ok((0x8000, 1)));
-    assert_eq!(device(&machine, host, 0x200), Ok((0x8100, 1)), "nothing else begins there");
+    assert_eq!(device(&machine, host, 0x200), Ok((0x8100, 1)), "no other range begins there");
 }
 
 #[test]
@@ -100,7 +104,7 @@ fn named_components_are_known_by_path() {
     ];
     let machine = machine(&nodes);
     assert_eq!(machine.findings, []);
-    let [device, bus] = machine.devices.as_slice() else { panic!("two signal by message") };
+    let [device, bus] = machine.devices.as_slice() else { panic!("expected two devices") };
     assert_eq!((device.id.as_str(), device.role), ("\\_SB.DMA0", Role::Device));
     let ids: Vec<_> =
         machine.platform_routes(device).into_iter().map(|route| route.unwrap().device_id).collect();
@@ -113,7 +117,7 @@ fn named_components_are_known_by_path() {
 fn smmu_mapping_does_not_serve_its_clients() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
-    // Revision, flags, wire of all interrupts; does it have a mapping of its own?
+    // Revision, flags, wire of all interrupts; whether the node has its own mapping.
     let cases = [
         (0, 0, 0, false),
         (1, 0, 0, true),
@@ -229,7 +233,7 @@ fn segments_have_hosts_of_their_own() {
     let windows = mcfg(&[(0x1000_0000, 1, 4, 7), (0x1000_0000, 2, 0, 3), (0x1000_0000, 2, 4, 7)]);
     let machine = describe(&[usual_madt(), iort(&nodes), windows]);
     assert_eq!(rules(&machine), [Rule::DuplicateId]);
-    let [one, two, three] = machine.hosts.as_slice() else { panic!("one for each window") };
+    let [one, two, three] = machine.hosts.as_slice() else { panic!("expected one per window") };
     let ecam = Region::new(0x1040_0000, 4 << 20).unwrap();
     assert_eq!(one.config.as_ref().unwrap().value, ConfigAccess::Ecam(ecam));
     assert_eq!(one.buses.value, BusRange { first: 4, last: 7 });
@@ -250,7 +254,7 @@ fn impossible_windows_are_reported() {
 fn first_frame_serves_hosts_without_an_its() {
     let frames =
         [gicd(0x1000, 2), msi_frame(0, 0x2000, 1, 16, 80), msi_frame(1, 0x3000, 1, 16, 96)];
-    // QEMU's GICv2 machine has such an IORT; Linux takes the frame then.
+    // QEMU's GICv2 machine has such an IORT; Linux then uses the frame.
     let without_its = iort(&[its_group(&[0]), root_complex(0, &[[0, 0xffff, 0, GROUP, 0]])]);
     for tables in [vec![], vec![without_its]] {
         let machine = describe(&[vec![madt(&frames), mcfg(&[(0, 0, 0, 0xf)])], tables].concat());
@@ -279,7 +283,8 @@ fn other_nodes_are_passed_over() {
     assert_eq!(machine.findings, []);
 }
 
-/// The draft node for direct LPIs with this revision, whose mark's last byte is `last`.
+/// Encodes the draft node for direct LPIs with this revision, and `last` as the last byte of its
+/// mark.
 fn redistributor_group(revision: u8, last: u8) -> Vec<u8> {
     let mark =
         [0x54, 0x8a, 0x1d, 0x6f, 0x0e, 0x3c, 0x7e, 0x4b, 0x9d, 0x2a, 0x8f, 0x41, 0xc6, 0xb0, 0xe7];
@@ -326,9 +331,9 @@ fn draft_group_beside_an_its_is_not_used() {
     assert!(enabled.map(|one| &one.kind).eq([&ControllerKind::Its; 2]));
 }
 
-/// The specification's text and Linux' leniency, one ID at a time. The output is that of the first
-/// of `mappings` that holds `id`. One that holds it as its last gives way to a later one that
-/// begins with it.
+/// Models the specification's text with Linux's leniency, one ID at a time. The output is that of
+/// the first of `mappings` that contains `id`. If that mapping ends with `id`, a later one that
+/// begins with it takes precedence.
 fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
     let mut found = None;
     for &[input, more, output, target, _] in mappings {
@@ -347,7 +352,8 @@ fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
     found
 }
 
-/// Mappings of small ranges; those of one node may touch by one ID, but do not overlap.
+/// Generates mappings of small ranges; those of one node may share one ID at their ends, but do not
+/// overlap otherwise.
 fn ranges(target: u32) -> impl Strategy<Value = Vec<Mapping>> {
     vec((0..6u32, 0..40u32, 0..300u32, any::<bool>()), 0..6).prop_map(move |parts| {
         let mut next = 0;

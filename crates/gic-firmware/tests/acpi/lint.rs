@@ -1,4 +1,4 @@
-//! Rules that tables break: for each, a faulty machine and a mended one.
+//! Rules that tables can violate: for each, a faulty machine and a corrected one.
 
 use super::bytes::{
     Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, node,
@@ -9,9 +9,9 @@ use gic_firmware::lint::{KnownRegisters, check, compare};
 use gic_firmware::{Finding, Rule};
 use std::collections::BTreeSet;
 
-/// The offset of the first node of an IORT.
+/// Offset of the first node of an IORT.
 const GROUP: u32 = 48;
-/// All requesters to the ITS group, each its own DeviceID.
+/// Mapping of all requesters to the ITS group, with DeviceID = requester ID.
 const ALL: Mapping = [0, 0xffff, 0, GROUP, 0];
 
 type TableBlobs = Vec<Vec<u8>>;
@@ -20,13 +20,13 @@ fn cpus() -> [Vec<u8>; 4] {
     [gicc(82, 0, 1, 0, 0), gicc(82, 1, 1, 1, 0), gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x4_0000)]
 }
 
-/// A machine with `more` in its MADT, and these nodes in its IORT.
+/// Returns a machine with `more` in its MADT, and these nodes in its IORT.
 fn tables(more: &[Vec<u8>], nodes: &[Vec<u8>]) -> TableBlobs {
     let structures = [&cpus(), more].concat();
     vec![madt(&structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(nodes)]
 }
 
-/// A machine with one ITS, an ITS group and `nodes`.
+/// Returns a machine with one ITS, an ITS group and `nodes`.
 fn with(nodes: &[Vec<u8>]) -> TableBlobs {
     tables(&[its(0, 0, 0x808_0000)], &[&[its_group(&[0])], nodes].concat())
 }
@@ -35,7 +35,7 @@ fn sound() -> TableBlobs {
     with(&[root_complex(0, &[ALL])])
 }
 
-/// A machine with these structures in its MADT and one root complex.
+/// Returns a machine with these structures in its MADT and one root complex.
 fn of(structures: &[Vec<u8>]) -> TableBlobs {
     let nodes = [its_group(&[0]), root_complex(0, &[ALL])];
     vec![madt(structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(&nodes)]
@@ -85,7 +85,7 @@ fn two_its(second: u32) -> TableBlobs {
     tables(&more, &[its_group(&[0]), root_complex(0, &[ALL])])
 }
 
-/// Rule, fault, mend.
+/// Rule, fault, fix.
 fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     let complex = |target| with(&[root_complex(0, &[[0, 0xffff, 0, target, 0]])]);
     let group = |its: u32| {
@@ -109,7 +109,7 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     ]
 }
 
-/// Rule, and the tables of a machine that contradict those of the sound one.
+/// Rule, and the tables of a machine that contradicts the correct one.
 fn contradictions() -> Vec<(Rule, TableBlobs)> {
     let [first, second, _, region] = cpus();
     let its_0 = its(0, 0, 0x808_0000);

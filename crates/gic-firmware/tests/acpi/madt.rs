@@ -44,7 +44,7 @@ fn gicc_that_is_cut_off_is_reported() {
     let machine = describe(&[madt(&[gicc(75, 0, 1, 0, 0), gicd(0, 3), gicc(82, 1, 1, 1, 0)])]);
     assert_eq!(rules(&machine), [Rule::MalformedTable]);
     assert_eq!(machine.findings[0].origin.to_string(), "MADT+0x2c");
-    assert_eq!(machine.cpus.len(), 1, "the walk goes on behind it");
+    assert_eq!(machine.cpus.len(), 1, "the walk continues after it");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn msi_frames_are_v2m() {
     let [first, second] = machine.controllers.as_slice() else { panic!("two frames") };
     assert_eq!((first.id.as_str(), &first.kind), ("MADT/MSI-frame@3", &ControllerKind::V2m));
     assert_eq!(first.ranges[0].value, IntIdSpan::new(IntId::new(80), 16).unwrap());
-    assert_eq!(second.ranges, [], "MSI_TYPER counts");
+    assert_eq!(second.ranges, [], "MSI_TYPER is used");
     assert_eq!(second.doorbell(0.into()), Some(0x3040));
 }
 

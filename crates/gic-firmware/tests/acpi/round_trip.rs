@@ -83,7 +83,8 @@ fn target(index: usize) -> Target {
     Target::Controller(ControllerIndex::new(index))
 }
 
-/// Disjoint ranges, which do not touch: a touch is an ambiguity that reading resolves.
+/// Generates disjoint ranges that do not touch: touching ranges are ambiguous, and the reader
+/// resolves the ambiguity.
 fn maps(controllers: usize) -> impl Strategy<Value = MsiRouting> {
     let entry = (1..99u32, 1..0x800u32, 0..controllers, 0..u32::MAX - 0x1000);
     let ranges = vec(entry, 1..6).prop_map(|parts| {
@@ -180,7 +181,7 @@ fn named(
     }
 }
 
-/// The IOMMU that a device is, if it is one.
+/// Returns the IOMMU that represents the same node as a device, if any.
 fn smmu(device: &PlatformDevice) -> Option<Iommu> {
     let is_smmu = device.compatible.iter().any(|name| name == "arm,smmu-v3");
     is_smmu.then(|| Iommu {
@@ -211,10 +212,10 @@ pub(crate) fn with_frames() -> impl Strategy<Value = Description> {
 }
 
 pub(crate) fn read(description: &Description) -> Description {
-    let written = write(description).expect("everything in it can be written");
+    let written = write(description).expect("the description can be written");
     parse(
         &TableSet::from_blobs(written.all().map(|(_, table)| table))
-            .expect("what we write is sound"),
+            .expect("written tables are well-formed"),
     )
 }
 
@@ -229,7 +230,7 @@ proptest! {
     }
 }
 
-/// Only a caller that asks for it gets the draft.
+/// The draft is written only on request.
 #[test]
 fn direct_lpis_are_written_as_the_draft() {
     let mut machine = foreign();
@@ -248,7 +249,7 @@ fn direct_lpis_are_written_as_the_draft() {
     assert_eq!(read.devices[0].msi, machine.devices[0].msi);
 }
 
-/// A machine whose names are no table's.
+/// A machine whose names do not come from tables.
 pub(crate) fn foreign() -> Description {
     let at = |base| region(base, 0x2_0000).value;
     let route = MsiRouting::parent(ControllerIndex::new(1));

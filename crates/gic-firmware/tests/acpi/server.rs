@@ -1,4 +1,4 @@
-//! The tables of a server, as `iasl` compiled them from the sources beside them. There are eight
+//! The tables of a server, compiled by `iasl` from the sources next to them. The machine has eight
 //! ITSes, four segments, SMMUs with and without wires, counter groups, and counts that are one too
 //! high.
 
@@ -21,7 +21,7 @@ fn host(machine: &Description, segment: u32) -> &PciHost {
     machine.hosts.iter().find(is_meant).expect("a host of this segment")
 }
 
-/// The ITS and the DeviceID of a requester.
+/// Returns the ITS and the DeviceID of a requester.
 fn route(machine: &Description, segment: u32, rid: u32) -> Result<(String, u32), NoRoute> {
     let route = machine.route(host(machine, segment), RequesterId::new(rid))?;
     let its = machine.controller(route.controller).expect("an ITS");
@@ -45,7 +45,7 @@ fn each_segment_has_its_own_way() {
     assert_eq!(route(&machine, 0, 0x1234), Ok(at(0, 0x1_1234)));
     assert_eq!(route(&machine, 2, 0x7fff), Ok(at(3, 0x5_7fff)));
     assert!(matches!(route(&machine, 2, 0x8000), Err(NoRoute::Unmapped(_))));
-    // Of a group with two ITSes, the first.
+    // The first one of a group with two ITSes.
     assert_eq!(route(&machine, 3, 0x4000), Ok(at(4, 0x6_4000)));
 }
 

@@ -1,4 +1,4 @@
-//! The set of tables.
+//! Sets of tables, from blobs and from memory.
 
 use super::bytes::{describe, gicd, iort, madt, mcfg, rules, table, usual_madt};
 use gic_firmware::Rule;
@@ -49,7 +49,7 @@ fn tables_are_told_by_their_signatures() {
     assert_eq!((error.table, error.kind), (Signature::MADT, TableErrorKind::Absent));
 }
 
-/// A machine's memory with a root pointer at 0x100 and these tables.
+/// Returns a machine's memory with a root pointer at 0x100 and these tables.
 fn memory(tables: &[Vec<u8>]) -> Vec<u8> {
     let mut memory = vec![0; 0x100];
     let xsdt = 0x200u64;

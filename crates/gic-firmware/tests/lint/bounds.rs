@@ -1,4 +1,4 @@
-//! The first and the last number that a rule reports.
+//! The first and the last number for which a rule reports a finding.
 
 use super::findings;
 use gic_firmware::lint::{KnownRegisters, check};
@@ -57,7 +57,7 @@ fn a_range_meets_wires_at_its_ends() {
     assert!(!meets("73 8") && !meets("64 8"));
 }
 
-/// Hosts whose maps take one requester ID after the other to these DeviceIDs.
+/// Generates hosts whose maps assign these DeviceIDs to consecutive requester IDs.
 fn hosts(maps: &[Vec<(u32, u32)>]) -> Description {
     let region = |base| Region::new(base, 0x2_0000).expect("it does not wrap");
     let host = |(number, map): (usize, &Vec<(u32, u32)>)| {

@@ -1,10 +1,10 @@
-//! A compiler for the devicetree source that the rules' examples need: nodes, labels, cells,
-//! strings, references, and changes of a tree that was read before.
+//! A compiler for the subset of devicetree source in the rules' examples: nodes, labels, cells,
+//! strings, references, and changes of a previously read tree.
 
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use std::collections::BTreeMap;
 
-/// Compiles the sources, each of which changes what those before it say.
+/// Compiles the sources, each of which may change the tree of those before it.
 pub(crate) fn compile(sources: &[&str]) -> Vec<u8> {
     let mut tree = Source::default();
     for source in sources {
@@ -82,7 +82,7 @@ impl Source {
         node.properties.push((name, value));
     }
 
-    /// The node at this path, made if it is not there.
+    /// Returns the node at this path, after creating it if necessary.
     fn node(&mut self, path: &[String]) -> &mut Node {
         path.iter().fold(&mut self.root, |node, name| {
             let known = node.children.iter().position(|(known, _)| known == name);
@@ -138,7 +138,7 @@ fn cell(spelled: &str, phandles: &BTreeMap<String, u32>) -> u32 {
     digits.map_or_else(|| spelled.parse(), |hex| u32::from_str_radix(hex, 16)).expect("a cell")
 }
 
-/// The values up to the semicolon.
+/// Reads the values up to the semicolon.
 fn value(tokens: &mut Tokens) -> Vec<Value> {
     let mut values = Vec::new();
     loop {
@@ -157,7 +157,7 @@ fn value(tokens: &mut Tokens) -> Vec<Value> {
     }
 }
 
-/// Splits a source; strings keep their opening quote.
+/// Splits a source into tokens; strings keep their opening quote.
 fn tokens(source: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     for line in source.lines().map(|line| line.split("//").next().unwrap_or_default()) {

@@ -1,4 +1,4 @@
-//! Each rule's explanation is tried: its fault is found, its mend is free of findings.
+//! Each rule's explanation is tried: its fault must be found, and its fix must be free of findings.
 
 mod bounds;
 mod dts;
@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 
 const BASE: &str = include_str!("../../rules/base.dts");
 
-/// The fenced text of this language, one after the other.
+/// Returns the fenced text in this language, block by block.
 fn fenced<'e>(explanation: &'e str, language: &str) -> Vec<&'e str> {
     let fence = format!("```{language}\n");
     let parts = explanation.split(&*fence).skip(1);
     parts.map(|part| part.split("```").next().unwrap_or_default()).collect()
 }
 
-/// The registers that an explanation states.
+/// Returns the registers that an explanation states.
 fn known(explanation: &str) -> KnownRegisters {
     let mut known = KnownRegisters::default();
     let Some(json) = fenced(explanation, "json").first().copied() else { return known };
@@ -31,7 +31,7 @@ fn known(explanation: &str) -> KnownRegisters {
         ["GITS_TYPER", its, value] => {
             known.gits_typer = BTreeMap::from([(NodeId::new(its), number(value))]);
         }
-        ref other => panic!("{other:?} are no registers"),
+        ref other => panic!("{other:?} does not contain registers"),
     }
     known
 }
@@ -41,7 +41,7 @@ fn findings(change: &str, known: &KnownRegisters) -> Vec<Finding> {
     check(&devicetree::parse(&blob).expect("a readable tree"), known)
 }
 
-/// Rules that a devicetree can break.
+/// Returns the rules that a devicetree can violate.
 fn devicetree_rules() -> impl Iterator<Item = Rule> {
     Rule::ALL.iter().copied().filter(|rule| rule.explanation().contains("```dts"))
 }
@@ -55,7 +55,9 @@ fn base_machine_is_free_of_findings() {
 fn each_fault_is_found() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
-        let [fault, _] = fenced(explanation, "dts")[..] else { panic!("{rule}: needs a fault and a fix") };
+        let [fault, _] = fenced(explanation, "dts")[..] else {
+            panic!("{rule}: needs a fault and a fix")
+        };
         let found = findings(fault, &known(explanation));
         assert!(found.iter().any(|finding| finding.rule == rule), "{rule}: {found:#?}");
     }
@@ -65,7 +67,9 @@ fn each_fault_is_found() {
 fn each_mend_is_free_of_findings() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
-        let [_, mend] = fenced(explanation, "dts")[..] else { panic!("{rule}: needs a fault and a fix") };
+        let [_, mend] = fenced(explanation, "dts")[..] else {
+            panic!("{rule}: needs a fault and a fix")
+        };
         assert_eq!(findings(mend, &known(explanation)), [], "{rule}");
     }
 }

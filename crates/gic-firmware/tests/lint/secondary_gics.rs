@@ -1,9 +1,9 @@
-//! Several GICs: what a secondary one must state for its interrupts to reach a CPU.
+//! Several GICs, and the properties that a secondary one needs for its interrupts to reach a CPU.
 
 use super::findings;
 use gic_firmware::lint::KnownRegisters;
 
-/// Findings beside a second GIC with these properties.
+/// Returns the findings for a second GIC with these properties.
 fn beside(properties: &str) -> Vec<String> {
     let change = format!(
         "/ {{ gic2: interrupt-controller@7000000 {{ compatible = \"arm,gic-400\"; \

@@ -1,5 +1,5 @@
-//! Written descriptions read back equal, and routes agree with a model as plain as the binding's
-//! text.
+//! Written descriptions read back equal, and routes agree with a model that follows the binding's
+//! text literally.
 
 mod maps;
 mod secondary_gics;
@@ -96,7 +96,7 @@ fn its(index: usize) -> impl Strategy<Value = Controller> {
     )
 }
 
-/// MBI at the GIC's own node, which comes first in the tree.
+/// Generates MBI at the GIC's own node, which comes first in the tree.
 fn mbis(gic: &Gic) -> impl Strategy<Value = Controller> + use<> {
     let (id, distributor) = (gic.id.clone(), gic.distributor.value);
     let coherence = gic.coherence.clone();
@@ -140,8 +140,8 @@ fn v2m_frames(index: usize) -> impl Strategy<Value = Controller> {
     })
 }
 
-/// Controllers in the order of the tree: the GIC's own facet, its ITSes, others on its bus, frames
-/// beside it.
+/// Generates controllers in the order of the tree: the GIC's own facet, its ITSes, others on its
+/// bus, and frames next to it.
 fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
     let each = |count: usize, make: fn(usize) -> BoxedStrategy<Controller>| {
         (0..=count).prop_flat_map(move |count| (0..count).map(make).collect::<Vec<_>>())
@@ -175,7 +175,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
     let bridges = vec((any::<u8>(), routings(controllers)), 0..2);
     let host = (parts, routings(controllers), statuses(), bridges).prop_map(
         |((window, is_ecam, (buses, windows), segment, iommu), msi, status, bridges)| {
-            // Nothing enabled lies below something disabled.
+            // No enabled node is below a disabled one.
             let bridges = bridges.into_iter().filter(|(_, msi)| msi.map.is_some());
             let bridge = |(function, msi): (u8, _)| PciBridge {
                 id: "/".into(),
@@ -279,7 +279,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
         })
 }
 
-/// The binding's text, read out loud.
+/// Models the binding's text literally.
 fn route_by_the_book(
     machine: &Description,
     host: &PciHost,
@@ -325,8 +325,8 @@ fn route_by_the_book(
     Err(first_problem.unwrap_or(silent))
 }
 
-/// The first span that holds the requester and leads to an enabled controller, as `host_spans`
-/// promises.
+/// Returns the first span that contains the requester and leads to an enabled controller, as
+/// `host_spans` documents.
 fn route_by_spans(machine: &Description, host: &PciHost, rid: u32) -> Option<(usize, u32)> {
     let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
     machine.host_spans(host).find_map(|span| {
@@ -342,8 +342,8 @@ proptest! {
 
     #[test]
     fn what_is_written_reads_back_equal(description in descriptions()) {
-        let blob = write(&description).expect("everything in it can be written");
-        let read = parse(&blob).expect("what we write is sound");
+        let blob = write(&description).expect("the description can be written");
+        let read = parse(&blob).expect("written blobs are well-formed");
         prop_assert_eq!(Description { findings: Vec::new(), ..read }, description);
     }
 
@@ -365,8 +365,8 @@ proptest! {
     #[test]
     fn spans_agree_with_routes(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
         for host in &description.hosts {
-            // An entry that ends the search or leads to a disabled controller gives spans and no
-            // route.
+            // An entry that ends the search, or leads to a disabled controller, results in spans
+            // but not in a route.
             let sound = host.msi.map.iter().flatten().all(|entry| {
                 let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
                 let Target::Controller(index) = entry.target else { return false };

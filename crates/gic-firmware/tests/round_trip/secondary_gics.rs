@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-/// Secondary GICs, each cascaded to the root, to the one before it, or to nothing.
+/// Generates secondary GICs, each cascaded to the root, to the previous one, or to no controller.
 pub(super) fn secondary_gics(root: &Gic) -> impl Strategy<Value = Vec<SecondaryGic>> + use<> {
     let root = root.id.clone();
     let intids = prop_oneof![32..1020u32, 16..32u32, 4096..5120u32, 1056..1120u32];
@@ -32,7 +32,7 @@ pub(super) fn secondary_gics(root: &Gic) -> impl Strategy<Value = Vec<SecondaryG
     })
 }
 
-/// The secondary GICs whose interrupts the root takes are users of its wires.
+/// Adds the secondary GICs whose interrupts the root receives to the users of its wires.
 pub(super) fn users(secondary: &[SecondaryGic], root: &Gic) -> Vec<WiredUser> {
     let user = |one: &SecondaryGic| {
         let parent = one.parent.as_ref().filter(|parent| parent.controller == root.id)?;
