@@ -48,8 +48,7 @@ use requester_nodes::Requesters;
 /// length. Each defect becomes a [`Finding`](crate::Finding), and its fact is left out.
 ///
 /// [`Description::compatible`] contains the MADT's OEM table ID and OEM ID, by which errata are
-/// identified. Nodes are named after their table and the number that it gives them, such as
-/// `MADT/ITS@0`.
+/// identified. Nodes are named after their table and their number in it, such as `MADT/ITS@0`.
 pub fn parse(tables: &TableSet<'_>) -> Description {
     let mut findings = FindingList::default();
     check_checksums(tables, &mut findings);

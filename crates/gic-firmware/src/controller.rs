@@ -22,7 +22,7 @@ pub struct Controller {
     pub id: NodeId,
     /// Kind of the controller.
     pub kind: ControllerKind,
-    /// Whether firmware enables the controller.
+    /// Status of the controller according to firmware.
     pub status: Fact<Status>,
     /// Registers of the controller. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, which
     /// is the distributor's or its alias. v2m: the frame. Direct LPI: `None`, because it uses the

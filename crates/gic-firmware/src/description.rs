@@ -112,7 +112,7 @@ pub struct CpuNode {
     pub id: NodeId,
     /// Affinity of the CPU, as in `MPIDR_EL1`.
     pub affinity: Fact<Affinity>,
-    /// Whether firmware enables the CPU.
+    /// Status of the CPU according to firmware.
     pub status: Fact<Status>,
 }
 

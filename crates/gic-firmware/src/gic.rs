@@ -19,7 +19,7 @@ pub struct Gic {
     pub compatible: Vec<String>,
     /// Architecture version.
     pub version: Fact<GicVersion>,
-    /// Whether firmware enables the node.
+    /// Status of the node according to firmware.
     pub status: Fact<Status>,
     /// Registers of the distributor.
     pub distributor: Fact<Region>,

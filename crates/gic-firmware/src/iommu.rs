@@ -14,7 +14,7 @@ pub struct Iommu {
     pub id: NodeId,
     /// Compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// Whether firmware enables the IOMMU.
+    /// Status of the IOMMU according to firmware.
     pub status: Fact<Status>,
     /// Registers of the IOMMU.
     pub registers: Option<Fact<Region>>,

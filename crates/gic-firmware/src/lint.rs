@@ -30,7 +30,7 @@ use msi_types::DeviceId;
 /// Returns all findings about `description`: first those of its reader, then those of the rules
 /// over the whole.
 ///
-/// `known` holds register values. A rule that needs a value that is not known reports nothing.
+/// `known` contains register values. A rule that needs an unknown value does not report anything.
 pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = FindingList::new(description.findings.clone());
     msi_maps::check(description, &mut findings);

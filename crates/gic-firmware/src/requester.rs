@@ -19,7 +19,7 @@ pub struct PciHost {
     pub id: NodeId,
     /// Compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// Whether firmware enables the host bridge.
+    /// Status of the host bridge according to firmware.
     pub status: Fact<Status>,
     /// Access to its configuration space.
     pub config: Option<Fact<ConfigAccess>>,
@@ -86,7 +86,7 @@ impl PciHost {
 pub struct PciBridge {
     /// Node of the bridge or function.
     pub id: NodeId,
-    /// Whether firmware enables it.
+    /// Status of the node according to firmware.
     pub status: Fact<Status>,
     /// Path of device and function numbers, eight bits per level, from the host's root bus to the
     /// node.
@@ -120,7 +120,7 @@ pub struct PlatformDevice {
     pub id: NodeId,
     /// Compatible strings, most specific first.
     pub compatible: Vec<String>,
-    /// Whether firmware enables the device.
+    /// Status of the device according to firmware.
     pub status: Fact<Status>,
     /// Register regions whose addresses can be translated.
     pub registers: Vec<Fact<Region>>,

@@ -10,7 +10,7 @@ use gic_arch::IntId;
 pub struct WiredUser {
     /// Node of the user.
     pub id: NodeId,
-    /// Whether firmware enables the node.
+    /// Status of the node according to firmware.
     pub status: Fact<Status>,
     /// Interrupts, in firmware's order. A timer (`arm,armv8-timer`) has the PPIs of the secure,
     /// physical, virtual and hypervisor timers.

@@ -21,8 +21,8 @@ pub(super) struct Tree<'a> {
     budget: Cell<u32>,
 }
 
-/// Initial budget, which prevents many regions times many ranges from causing a standstill. Real
-/// trees need a few thousand steps.
+/// Initial budget, which bounds the product of the numbers of regions and ranges. Real trees need a
+/// few thousand steps.
 const RANGE_STEPS: u32 = 1 << 22;
 
 struct Node<'a> {

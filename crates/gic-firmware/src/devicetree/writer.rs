@@ -143,7 +143,8 @@ pub struct WriteError {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteErrorKind {
-    /// The identifier is not an absolute node path, or is too deep or too long to be read back.
+    /// The identifier is not an absolute node path, or is too deep or too long to be read back; or
+    /// a bridge's identifier does not match its host's identifier and its path.
     #[error("the identifier is not a node path")]
     NotAPath,
     /// Two CPUs, controllers, hosts or devices share an identifier.
