@@ -68,10 +68,10 @@ const END_NODE: u32 = 2;
 const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
-/// Returns a node name of one letter, padded.
+/// Node name of one letter, padded.
 const A: u32 = 0x6100_0000;
 
-/// Register values for every rule about registers.
+/// Returns values for every register that a rule reads.
 fn registers() -> KnownRegisters {
     KnownRegisters { gicd_typer: Some(0), gicr_typer: vec![0], ..KnownRegisters::default() }
 }

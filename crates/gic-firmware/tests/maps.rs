@@ -258,7 +258,7 @@ fn map_ends_where_the_next_entry_cannot_be_found() {
     assert_eq!(stream(&read(1, 2), 2), Some((0, 0x12)));
 }
 
-/// A PCI endpoint controller, as `pci-ep.yaml` describes it, next to a device with `msi-parent`.
+/// Reads a PCI endpoint controller, as in `pci-ep.yaml`, next to a device with `msi-parent`.
 #[test]
 fn endpoint_controller_has_a_device_id_for_each_function() {
     let mut tree = DeviceTree::new();

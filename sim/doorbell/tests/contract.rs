@@ -244,7 +244,7 @@ fn every_controller_kind_can_be_chosen() {
     }
 }
 
-/// Returns the tables of `marina`.
+/// Tables of `marina`.
 const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
 
 #[test]

@@ -56,7 +56,7 @@ fn exercise(blobs: &[Vec<u8>]) {
     let _ = compare(&machine, &machine);
 }
 
-/// Register values for every rule about registers.
+/// Returns values for every register that a rule reads.
 fn registers() -> KnownRegisters {
     KnownRegisters { gicd_typer: Some(0), gicr_typer: vec![0], ..KnownRegisters::default() }
 }

@@ -85,7 +85,7 @@ fn two_its(second: u32) -> TableBlobs {
     tables(&more, &[its_group(&[0]), root_complex(0, &[ALL])])
 }
 
-/// Rule, fault, fix.
+/// Returns cases as (rule, fault, fix).
 fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     let complex = |target| with(&[root_complex(0, &[[0, 0xffff, 0, target, 0]])]);
     let group = |its: u32| {
@@ -109,7 +109,7 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     ]
 }
 
-/// Rule, and the tables of a machine that contradicts the correct one.
+/// Returns each rule, with the tables of a machine that contradicts the correct one.
 fn contradictions() -> Vec<(Rule, TableBlobs)> {
     let [first, second, _, region] = cpus();
     let its_0 = its(0, 0, 0x808_0000);

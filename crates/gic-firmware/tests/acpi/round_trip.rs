@@ -230,7 +230,7 @@ proptest! {
     }
 }
 
-/// The draft is written only on request.
+/// Checks that the draft is written only on request.
 #[test]
 fn direct_lpis_are_written_as_the_draft() {
     let mut machine = foreign();
@@ -249,7 +249,7 @@ fn direct_lpis_are_written_as_the_draft() {
     assert_eq!(read.devices[0].msi, machine.devices[0].msi);
 }
 
-/// A machine whose names do not come from tables.
+/// Returns a machine whose names do not come from tables.
 pub(crate) fn foreign() -> Description {
     let at = |base| region(base, 0x2_0000).value;
     let route = MsiRouting::parent(ControllerIndex::new(1));

@@ -44,6 +44,8 @@ impl VectorDomain {
         }
     }
 
+    /// Holds back arrivals of the interrupt.
+    ///
     /// Context: any.
     pub(crate) fn hold_back(&self, hwirq: HwIrq) {
         if let Some(irq) = self.irq(hwirq) {
@@ -51,6 +53,8 @@ impl VectorDomain {
         }
     }
 
+    /// Delivers arrivals of the interrupt again, and sends it if it was held back.
+    ///
     /// Context: any.
     pub(crate) fn let_through(&self, hwirq: HwIrq) {
         let Some(irq) = self.irq(hwirq) else { return };
@@ -58,6 +62,8 @@ impl VectorDomain {
         self.with_core(|core| self.send_pending(core, irq));
     }
 
+    /// Makes the interrupt pending, or drops a pending one that is held back.
+    ///
     /// Context: any.
     pub(crate) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
         let Some(irq) = self.irq(hwirq) else { return };
@@ -89,6 +95,9 @@ impl VectorDomain {
         sent
     }
 
+    /// Returns `true` if the interrupt is held back or requested at an APIC; `None` if an APIC that
+    /// must be asked cannot be read.
+    ///
     /// Context: any.
     pub(crate) fn pending(&self, hwirq: HwIrq) -> Option<bool> {
         let irq = self.irq(hwirq)?;

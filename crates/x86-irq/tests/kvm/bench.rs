@@ -111,7 +111,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Number of times that an interrupt was dispatched.
+    /// Returns the number of times that an interrupt was dispatched.
     pub(crate) fn delivered(&self, hwirq: HwIrq) -> u32 {
         self.delivered.get(&hwirq).copied().unwrap_or(0)
     }

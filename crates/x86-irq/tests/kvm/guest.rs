@@ -55,7 +55,7 @@ pub(crate) const CODE: &[u8] = &[
 
 const HANDLER: u16 = 0x1024;
 const STOPPED: u16 = 0x103b;
-/// The interrupt vector table.
+/// Returns the interrupt vector table.
 pub(crate) fn vector_table() -> Vec<u8> {
     let entry = |vector: u8| match vector {
         STOP => [STOPPED, 0],
@@ -65,12 +65,12 @@ pub(crate) fn vector_table() -> Vec<u8> {
     (0..=u8::MAX).flat_map(entry).flat_map(u16::to_le_bytes).collect()
 }
 
-/// End of a CPU's stack.
+/// Returns the end of a CPU's stack.
 pub(crate) fn stack(cpu: usize) -> u64 {
     0x7000 + 0x100 * (cpu as u64 + 1)
 }
 
-/// Address of a CPU's counters.
+/// Returns the address of a CPU's counters.
 pub(crate) fn counters(cpu: usize) -> u64 {
     0x8000 + 0x400 * cpu as u64
 }

@@ -96,12 +96,12 @@ impl Machine {
         }
     }
 
-    /// Number of times that a CPU took a vector.
+    /// Returns the number of times that a CPU took a vector.
     pub(crate) fn count(&self, place: CpuVector) -> u32 {
         self.counts(place.cpu.index())[usize::from(place.vector.get())]
     }
 
-    /// Number of times that a CPU took each vector.
+    /// Returns the number of times that a CPU took each vector.
     pub(crate) fn counts(&self, cpu: usize) -> Vec<u32> {
         let counters = self.memory.get_slice(GuestAddress(guest::counters(cpu)), 0x400);
         let counters = counters.expect("the counters are within the memory");
@@ -142,7 +142,8 @@ impl Drop for Machine {
     }
 }
 
-/// The function needs `unsafe`, because KVM cannot know how long the memory lives.
+/// Maps the memory into the virtual machine. This needs `unsafe`, because KVM cannot know how long
+/// the memory lives.
 #[expect(unsafe_code, reason = "KVM receives a pointer to memory")]
 fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
     let region = kvm_userspace_memory_region {
