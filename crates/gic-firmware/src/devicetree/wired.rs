@@ -170,9 +170,9 @@ pub(super) fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize>
     usize::try_from(node.number(property)?).ok()
 }
 
-/// Returns the node that receives the interrupts of `node`: going up from `node`, the first ancestor
-/// that is an interrupt controller, or the target of the first `interrupt-parent`, whichever is found
-/// first.
+/// Returns the node that receives the interrupts of `node`. Going up from `node`, this is the first
+/// ancestor that is an interrupt controller, or the target of the first `interrupt-parent`,
+/// whichever is found first.
 pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
     for above in node.upwards() {
         if above.index() != node.index() && above.has(CELLS) {
