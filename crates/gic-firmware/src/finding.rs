@@ -161,8 +161,7 @@ rules! {
         "Direct LPI and MBI are described on one node, so references to it are ambiguous."
         "Describe one of the two.";
     DirectLpiWithIts "direct-lpi-with-its" Error
-        "Direct LPI is described in a system with an ITS, where its registers are IMPLEMENTATION \
-         DEFINED."
+        "Direct LPI is described next to an ITS, which makes its registers IMPLEMENTATION DEFINED."
         "Describe the ITS alone.";
     RedistributorRegions "redistributor-regions" Error
         "`#redistributor-regions` does not match `reg`."
@@ -192,8 +191,7 @@ rules! {
         "Two structures of ACPI tables have the same identifier; references reach the first."
         "Number the structures of a kind, and give each PCI segment one root complex.";
     IortReference "iort-reference" Error
-        "An ID mapping does not lead to an ITS group: its target does not exist or takes no IDs, \
-         or the mappings form a loop."
+        "An ID mapping does not lead to an ITS group: no node, a node without IDs, or a loop."
         "Correct the mapping's output reference: the offset of an SMMU or ITS group in the table.";
     UnknownIts "unknown-its" Error
         "An ITS group names an ITS that is not in the MADT."

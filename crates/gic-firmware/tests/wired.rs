@@ -119,8 +119,8 @@ fn numbers_beyond_their_class_are_reported() {
     assert_eq!(
         messages,
         [
-            format!("{place} SPI 988 does not exist: the 988 of them start at 0"),
-            format!("{place} PPI 16 does not exist: the 16 of them start at 0"),
+            format!("{place} SPI 988 is out of range: 988 exist"),
+            format!("{place} PPI 16 is out of range: 16 exist"),
             format!("{place} 0x9 is not a type of interrupt"),
         ]
     );

@@ -34,7 +34,6 @@ fn open(socket: &str) -> Result<UnixStream> {
         return UnixStream::connect(socket).with_context(|| format!("cannot connect to {socket}"));
     };
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen at {path}"))?;
-    let (stream, _) =
-        listener.accept().with_context(|| format!("cannot accept a connection at {path}"))?;
+    let (stream, _) = listener.accept().with_context(|| format!("cannot accept at {path}"))?;
     Ok(stream)
 }

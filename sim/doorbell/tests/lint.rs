@@ -140,9 +140,7 @@ fn an_unreadable_tree_hides_no_others() {
     write(&folder, "b.dtb", &fs::read(test_data("mistakes.dtb")).unwrap());
     let output = lint(&[folder.to_str().unwrap(), "--summary"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("a.dtb is not a flattened devicetree")
-    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a.dtb is not a flattened"));
     assert!(String::from_utf8_lossy(&output.stdout).contains("msi-map-overlap"));
 }
 

@@ -104,7 +104,7 @@ fn output<'t, 'a>(
     let fault = |property, message| Fault { rule: Rule::CascadedGic, property, message };
     let parent = match interrupt_parent(tree, node) {
         None if node.has(reference) => {
-            return Err(fault(reference, String::from("it does not resolve to a node")));
+            return Err(fault(reference, String::from("it refers to no node")));
         }
         parent => parent.filter(|parent| parent.index() != node.index()),
     };

@@ -215,8 +215,7 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<Int
     let Some(cells) =
         cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(2))
     else {
-        let message =
-            format!("{} bytes are not a whole number of (INTID, count) pairs", value.len());
+        let message = format!("{} bytes are not a list of (INTID, count) pairs", value.len());
         findings.add(Rule::MalformedProperty, node.origin(RANGES), message);
         return Vec::new();
     };

@@ -154,8 +154,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 .get(index)
                 .is_some_and(|controller| controller.kind.needs_device_id());
             if needs && parent.device_id().is_none() {
-                let message =
-                    format!("{} cells follow the ITS instead of one", parent.specifier.len());
+                let message = format!("{} cells follow the ITS, not one", parent.specifier.len());
                 self.findings.add(Rule::MissingDeviceId, parent.origin.clone(), message);
             }
         }

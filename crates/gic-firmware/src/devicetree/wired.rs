@@ -198,7 +198,7 @@ pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
     if number < *count {
         Ok(IntId::new(first + number))
     } else {
-        Err(format!("{name} {number} does not exist: the {count} of them start at 0"))
+        Err(format!("{name} {number} is out of range: {count} exist"))
     }
 }
 

@@ -55,9 +55,7 @@ fn base_machine_is_free_of_findings() {
 fn each_fault_is_found() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
-        let [fault, _] = fenced(explanation, "dts")[..] else {
-            panic!("{rule}: needs a fault and a fix")
-        };
+        let [fault, _] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a fix") };
         let found = findings(fault, &known(explanation));
         assert!(found.iter().any(|finding| finding.rule == rule), "{rule}: {found:#?}");
     }
@@ -67,9 +65,7 @@ fn each_fault_is_found() {
 fn each_mend_is_free_of_findings() {
     for rule in devicetree_rules() {
         let explanation = rule.explanation();
-        let [_, mend] = fenced(explanation, "dts")[..] else {
-            panic!("{rule}: needs a fault and a fix")
-        };
+        let [_, mend] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a fix") };
         assert_eq!(findings(mend, &known(explanation)), [], "{rule}");
     }
 }
