@@ -1,4 +1,5 @@
-//! Functions behind a bus number that the guest assigns: their DeviceIDs follow the number.
+//! PCI buses whose number the guest assigns. The DeviceIDs of the functions on such a bus follow
+//! its number.
 
 use crate::Sender;
 use crate::lock::Mutex;
@@ -9,9 +10,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::RequesterId;
 
-/// A function's vectors, whose messages carry its sender.
+/// Source of a function's messages, each of which carries the function's sender.
 pub trait MessageSource: Send + Sync {
-    /// Sets the sender of later messages.
+    /// Sets the sender for later messages.
     fn set_sender(&self, sender: Sender);
 }
 
@@ -27,14 +28,14 @@ impl MessageSource for MsiCapability {
     }
 }
 
-/// From a requester ID to the sender that the interrupt controller is told.
+/// Map from a requester ID to the sender that is reported to the interrupt controller.
 type Map = dyn Fn(RequesterId) -> Sender + Send + Sync;
 
-/// The bus behind a bridge. A guest gives it a number (the bridge's Secondary Bus Number, PCI
-/// Express Base §7.5.1.3.4), and may give it another at any time.
+/// Bus behind a bridge. The guest numbers it (the bridge's Secondary Bus Number, PCI Express Base
+/// §7.5.1.3.4) and may renumber it at any time.
 ///
-/// A monitor forwards each write of that register ([`set_number`](Self::set_number)). A function
-/// that is removed is dropped; the bus does not keep it.
+/// The monitor must forward each write of that register to [`set_number`](Self::set_number). The
+/// bus holds functions weakly, so a removed function can simply be dropped.
 pub struct SecondaryBus {
     map: Arc<Map>,
     state: Mutex<State>,
@@ -52,14 +53,14 @@ struct Function {
 }
 
 impl SecondaryBus {
-    /// Creates a bus with number 0, as after reset. `map` is the machine's map from requester IDs
-    /// to DeviceIDs: an `msi-map`, an IORT's, or the identity.
+    /// Creates a bus with number 0, its value after reset. `map` is the machine's mapping from
+    /// requester IDs to DeviceIDs, taken from an `msi-map` or an IORT, or the identity.
     pub fn new(map: impl Fn(RequesterId) -> Sender + Send + Sync + 'static) -> Self {
         Self { map: Arc::new(map), state: Mutex::new(State { number: 0, functions: Vec::new() }) }
     }
 
-    /// Adds a function's vectors, which get their sender at once. A function with an MSI capability
-    /// and an MSI-X table is added once for each.
+    /// Adds a function's vectors and immediately sets their sender. A function with both an MSI
+    /// capability and an MSI-X table must be added once for each.
     pub fn add(&self, device: u8, function: u8, source: &Arc<impl MessageSource + 'static>) {
         let devfn = device << 3 | function & 7;
         let mut state = self.state.lock();
@@ -70,8 +71,8 @@ impl SecondaryBus {
         state.functions.push(Function { devfn, source });
     }
 
-    /// Sets the number for the guest. On return, later messages of all functions have the senders
-    /// that follow from it.
+    /// Sets the bus number for the guest. When this returns, later messages of all functions carry
+    /// the senders that result from the new number.
     pub fn set_number(&self, number: u8) {
         let mut state = self.state.lock();
         state.number = number;
@@ -82,7 +83,7 @@ impl SecondaryBus {
         }
     }
 
-    /// Returns the number.
+    /// Returns the bus number.
     pub fn number(&self) -> u8 {
         self.state.lock().number
     }

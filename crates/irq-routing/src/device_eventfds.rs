@@ -1,15 +1,15 @@
-//! Eventfds by which devices in the kernel and in other processes signal vectors (VFIO,
-//! vhost-user).
+//! Eventfds with which devices in the kernel and in other processes (VFIO, vhost-user) signal
+//! vectors.
 //!
 //! [`DeviceEventfds`] owns the eventfds. Invariant: an eventfd sends its vector's message if and
-//! only if the vector is open; a signal meanwhile stays in the eventfd.
+//! only if the vector is open. While the vector is closed, a signal stays in the eventfd.
 //!
 //! - While its vector is masked, an eventfd is read when the guest reads pending bits, and when the
-//!   table is saved or reset. Pending bits are therefore true.
-//! - On unmask, what the eventfd holds is sent.
-//! - A source gets another vector ([`set_vector`](DeviceEventfds::set_vector)) without a word to
-//!   the process that holds the eventfd: the `queue_msix_vector` of a virtio device. Several
-//!   sources may share a vector.
+//!   table is saved or reset, so that pending bits are accurate.
+//! - On unmask, a signal that the eventfd holds is sent.
+//! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, as a write of a
+//!   virtio device's `queue_msix_vector` demands. The process that holds the eventfd is not
+//!   involved. Several sources may share a vector.
 
 pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 
@@ -24,14 +24,15 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashMap;
 
-/// An eventfd of a [`DeviceEventfds`].
+/// Identifier of an eventfd in a [`DeviceEventfds`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SourceId(usize);
 
-/// The host's refusal to have an eventfd send a message. The source's signals stay in its eventfd,
-/// until an access of the guest opens its vector again, or [`serve`](DeviceEventfds::serve).
+/// Refusal of the host to let an eventfd send a message. The source's signals stay in its eventfd
+/// until a guest access opens the vector again, or until the monitor calls
+/// [`serve`](DeviceEventfds::serve).
 #[derive(Debug, thiserror::Error)]
-#[error("the eventfd of source {source_id:?} cannot send vector {vector}: {error}")]
+#[error("the eventfd of source {source_id:?} cannot be bound to vector {vector}: {error}")]
 pub struct BindError {
     /// The source.
     pub source_id: SourceId,
@@ -42,8 +43,8 @@ pub struct BindError {
     pub error: IrqfdError,
 }
 
-/// A device's eventfds and the vectors that they signal. It observes the vectors of the device's
-/// MSI-X table or MSI capability, which must be given it as the observer.
+/// A device's eventfds and the vectors that they signal. It must be registered as the
+/// [`VectorObserver`] of the device's MSI-X table or MSI capability.
 pub struct DeviceEventfds<I: MessageIrqfdSet> {
     irqfds: I,
     state: Mutex<State<I::Irqfd>>,
@@ -51,7 +52,7 @@ pub struct DeviceEventfds<I: MessageIrqfdSet> {
 
 struct State<I> {
     sources: Vec<Source<I>>,
-    /// Messages of the vectors that may send.
+    /// Messages of the open vectors.
     open: HashMap<u16, RoutedMessage>,
     errors: Vec<BindError>,
 }
@@ -64,17 +65,18 @@ struct Source<I> {
 }
 
 impl<I: MessageIrqfdSet> DeviceEventfds<I> {
-    /// Creates an object without eventfds.
+    /// Creates an empty set of eventfds, which `irqfds` binds to messages.
     pub fn new(irqfds: I) -> Self {
         let state = State { sources: Vec::new(), open: HashMap::new(), errors: Vec::new() };
         Self { irqfds, state: Mutex::new(state) }
     }
 
-    /// Adds an eventfd without a vector. The device holds another descriptor of it, and must
-    /// neither read it nor make it block.
+    /// Adds an eventfd without a vector. The device holds another descriptor of the eventfd and
+    /// must neither read it nor make it blocking.
     ///
     /// # Errors
-    /// [`IrqfdError::Blocking`].
+    /// Returns [`IrqfdError::Blocking`] if the eventfd lacks `EFD_NONBLOCK`, or the operating
+    /// system's error.
     pub fn add(&self, eventfd: OwnedFd) -> Result<SourceId, IrqfdError> {
         if !fcntl_getfl(eventfd.as_fd())?.contains(OFlags::NONBLOCK) {
             return Err(IrqfdError::Blocking);
@@ -86,11 +88,11 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
         Ok(SourceId(state.sources.len() - 1))
     }
 
-    /// Sets a source's vector, or takes it away. Signals that were not served yet go to the new
-    /// vector; without one, they stay in the eventfd.
+    /// Assigns a vector to a source, or removes its vector. Signals that were not served yet are
+    /// delivered to the new vector; without one, they stay in the eventfd.
     ///
     /// # Errors
-    /// The vector is open, but the host refuses the bind.
+    /// Returns [`BindError`] if the vector is open but the host refuses the bind.
     pub fn set_vector(&self, source: SourceId, vector: Option<u16>) -> Result<(), BindError> {
         let mut state = self.state.lock();
         let message = vector.and_then(|vector| state.open.get(&vector).copied());
@@ -109,14 +111,14 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
         }
     }
 
-    /// Returns the binds that the host refused during the guest's accesses, since the last call.
+    /// Returns the errors of binds that the host refused during guest accesses since the last call.
     pub fn take_errors(&self) -> Vec<BindError> {
         core::mem::take(&mut self.state.lock().errors)
     }
 
-    /// Takes the signals of sources that are not open, and calls `signal` for the vector of each:
-    /// [`MsixTable::signal`](crate::msix::MsixTable::signal), which sends it or makes it pending.
-    /// For a monitor whose host refuses binds.
+    /// Reads the eventfds of sources that are not open, and calls `signal` for each vector that was
+    /// signaled. `signal` should be [`MsixTable::signal`](crate::msix::MsixTable::signal), which
+    /// sends the message or makes it pending. Only a monitor whose host refuses binds needs this.
     pub fn serve(&self, signal: impl Fn(u16)) {
         let mut vectors = self.state.lock().closed();
         vectors.sort_unstable();
@@ -126,7 +128,7 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
 }
 
 impl<I> State<I> {
-    /// Returns the vectors of sources that are closed.
+    /// Returns the vectors of closed sources.
     fn closed(&self) -> Vec<u16> {
         let closed = self.sources.iter().filter(|source| !source.is_open);
         closed.filter_map(|source| source.vector).collect()
@@ -172,7 +174,7 @@ impl<I: MessageIrqfdSet> VectorObserver for DeviceEventfds<I> {
         let state = self.state.lock();
         let sources = state.sources.iter();
         let closed = sources.filter(|source| source.vector == Some(vector) && !source.is_open);
-        // Each is read, so that the signals of several sources become one.
+        // Reads every source, so that signals of several sources merge into one.
         closed.filter(|source| rustix::io::read(&source.eventfd, &mut [0; 8]) == Ok(8)).count() > 0
     }
 }

@@ -1,56 +1,56 @@
-//! Errors of changes to routes. A change that fails changes nothing.
+//! Errors of route changes and of signals. A failed change has no effect.
 
 use msi_types::Gsi;
 
-/// Reason for which routes were not changed, or a GSI not given: the monitor named something that
-/// does not exist.
+/// Reason why routes were not changed, or why a GSI was not allocated or released. Except for
+/// [`GsisExhausted`](Self::GsisExhausted) and [`Refused`](Self::Refused), the monitor is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// A GSI from the limit on.
-    #[error("GSI {gsi} does not exist: there are {limit}, from 0 on")]
+    /// The GSI is not below the limit.
+    #[error("GSI {gsi} does not exist: GSIs must be below {limit}")]
     NoSuchGsi {
         /// The GSI.
         gsi: Gsi,
         /// Number of existing GSIs.
         limit: u32,
     },
-    /// A table with two routes of one GSI.
+    /// The table has two routes for one GSI.
     #[error("the table has more than one route for GSI {0}")]
     DuplicateGsi(Gsi),
-    /// Every GSI that can be given is taken.
-    #[error("no GSI is free: all from {first} on, below the limit of {limit}, are taken")]
+    /// All allocatable GSIs are in use.
+    #[error("no GSI is free: all from {first} up to the limit of {limit} are in use")]
     GsisExhausted {
-        /// The first that can be given.
+        /// First allocatable GSI.
         first: Gsi,
         /// Number of existing GSIs.
         limit: u32,
     },
-    /// A GSI that is not given out cannot be given back.
-    #[error("GSI {0} cannot be released: it was not allocated, or was released before")]
+    /// The GSI to be released is not allocated.
+    #[error("GSI {0} cannot be released: it is not allocated, or was named twice")]
     NotAllocated(Gsi),
-    /// The kernel does not take the table.
-    #[error("KVM refuses the routing table: error {errno}")]
+    /// The kernel refused the table.
+    #[error("KVM refused the routing table: errno {errno}")]
     Refused {
-        /// Its error number.
+        /// Error number of the system call.
         errno: i32,
     },
 }
 
-/// An interrupt that leads nowhere.
+/// Reason why an interrupt was not signaled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalError {
-    /// There is no route.
+    /// The GSI has no route.
     #[error("GSI {0} has no route")]
     Unrouted(Gsi),
-    /// A level was set low, but the GSI leads to a message, which has no level.
-    #[error("GSI {0} leads to a message, which cannot be taken back")]
+    /// The level was set low, but the GSI is routed to a message, which has no level.
+    #[error("GSI {0} is routed to a message, which has no level to lower")]
     Message(Gsi),
-    /// The kernel does not take the interrupt.
-    #[error("KVM refuses the interrupt: error {errno}")]
+    /// The kernel refused the interrupt.
+    #[error("KVM refused the interrupt: errno {errno}")]
     Refused {
-        /// Its error number.
+        /// Error number of the system call.
         errno: i32,
     },
 }

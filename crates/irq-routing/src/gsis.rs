@@ -1,5 +1,5 @@
-//! Allocation of GSIs. A GSI is given out once until it is released; the lowest free one comes
-//! first.
+//! Allocation of GSIs. An allocated GSI is not allocated again until it is released; the lowest
+//! free GSI is allocated first.
 
 use crate::RouteError;
 use alloc::vec;
@@ -8,14 +8,14 @@ use msi_types::Gsi;
 
 const BITS: u32 = u64::BITS;
 
-/// Allocator of the GSIs from `first` on, below `limit`.
+/// Allocator for the GSIs from `first` up to but not including `limit`.
 #[derive(Debug)]
 pub(crate) struct Gsis {
-    /// A bit for each GSI: taken, or not to be given at all.
+    /// One bit per GSI, set if the GSI is allocated or cannot be allocated at all.
     taken: Vec<u64>,
     first: u32,
     limit: u32,
-    /// All words before it are full.
+    /// Index of a word; all words before it are full.
     lowest: usize,
 }
 
@@ -46,14 +46,14 @@ impl Gsis {
         Err(RouteError::GsisExhausted { first: Gsi::new(self.first), limit: self.limit })
     }
 
-    /// Marks a GSI as used: the caller chose its number.
+    /// Marks a GSI whose number the caller chose as allocated.
     pub(crate) fn take(&mut self, gsi: Gsi) {
         if let Some((word, bit)) = self.bit(gsi) {
             *word |= bit;
         }
     }
 
-    /// Releases all of these, or none.
+    /// Releases all these GSIs or, on an error, none.
     pub(crate) fn release_all(&mut self, gsis: &[Gsi]) -> Result<(), RouteError> {
         for (count, gsi) in gsis.iter().enumerate() {
             if !self.release(*gsi) {

@@ -1,4 +1,4 @@
-//! The interrupt controller behind the routes: its lines, its ITSes and its doorbells.
+//! Inputs of the interrupt controller that routes lead to: lines, ITSs and doorbells.
 
 use crate::{RoutedMessage, Sender};
 use alloc::sync::Arc;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// Destinations of routes: the inputs of an interrupt controller model. The `with_` functions add
+/// Inputs of an interrupt controller model, the destinations of routes. The `with_` functions add
 /// ITSs and doorbells.
 #[derive(Clone)]
 pub struct Inputs {
@@ -16,20 +16,20 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Creates inputs with lines alone.
+    /// Creates inputs that have lines but no ITS and no doorbells.
     pub fn new(lines: Arc<dyn SetLine>) -> Self {
         Self { lines, its: Vec::new(), doorbells: Vec::new() }
     }
 
-    /// Adds an ITS, which answers [`Delivery::NoDoorbell`] to messages that are not for its own
-    /// address.
+    /// Adds an ITS. It must return [`Delivery::NoDoorbell`] for messages to any address but its
+    /// own.
     #[must_use]
     pub fn with_its(mut self, its: Arc<dyn SignalMsi<DeviceId>>) -> Self {
         self.its.push(its);
         self
     }
 
-    /// Adds doorbells that take no DeviceID: GICv2m, message-based SPIs, direct LPIs.
+    /// Adds doorbells that ignore the DeviceID: GICv2m, message-based SPIs, direct LPIs.
     #[must_use]
     pub fn with_doorbells(mut self, doorbells: Arc<dyn SignalMsi<NoIdentity>>) -> Self {
         self.doorbells.push(doorbells);
@@ -47,8 +47,8 @@ impl Inputs {
         self.lines.pulse(line)
     }
 
-    /// Sends a message to the doorbell at its address. Doorbells without DeviceIDs ignore one;
-    /// without a DeviceID, no ITS is reached.
+    /// Sends a message to the doorbell at its address. ITSs are tried only if the message has a
+    /// DeviceID; other doorbells ignore the DeviceID.
     #[inline]
     pub(crate) fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
         let identified = match sender {
@@ -65,7 +65,7 @@ impl Inputs {
     }
 }
 
-/// Returns the answer of the first that has the doorbell.
+/// Returns the answer of the first controller that has the doorbell.
 fn first(mut answers: impl Iterator<Item = Delivery>) -> Delivery {
     answers.find(|answer| *answer != Delivery::NoDoorbell).unwrap_or(Delivery::NoDoorbell)
 }

@@ -1,21 +1,21 @@
-//! The number by which `KVM_IRQ_LINE` names an input on Arm: an INTID with its kind and CPU,
-//! **not** a GSI.
+//! Encoding of an interrupt input for `KVM_IRQ_LINE` on Arm. The number combines an INTID with its
+//! type and CPU; it is **not** a GSI.
 //!
 //! | bits | field |
 //! |---|---|
 //! | 31:28 | vCPU, in units of 256 (`KVM_CAP_ARM_IRQ_LINE_LAYOUT_2`) |
 //! | 27:24 | type: 0 CPU input, 1 SPI, 2 PPI |
 //! | 23:16 | vCPU, low 8 bits |
-//! | 15:0 | INTID, or which input of the CPU |
+//! | 15:0 | INTID, or number of the CPU input |
 //!
 //! Source: Linux, Documentation/virt/kvm/api.rst, KVM_IRQ_LINE.
 
 use msi_types::{Cpu, Line};
 
-/// An input, as `KVM_IRQ_LINE` names it.
+/// Interrupt input that `KVM_IRQ_LINE` can drive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IrqLine {
-    /// An interrupt input of a CPU, for monitors that have the interrupt controller themselves.
+    /// An interrupt input of a CPU, for monitors that emulate the interrupt controller themselves.
     CpuInput {
         /// CPU of the input.
         cpu: Cpu,
@@ -35,27 +35,28 @@ pub enum CpuInput {
     Fiq,
 }
 
-/// A number that names no input, or one that is not here. The caller's mistake.
+/// Error of encoding or decoding an input's number. The caller is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqLineError {
-    /// Bits 27:24 are none of the types.
-    #[error("{0} is no type of input: 0 is a CPU's, 1 an SPI, 2 a PPI")]
+    /// Bits 27:24 are not a valid type.
+    #[error("{0} is not a type of input: 0 is a CPU input, 1 an SPI, 2 a PPI")]
     UnknownType(u8),
-    /// Not an SPI's INTID.
-    #[error("INTID {0} is no SPI: these are 32 to 1019")]
+    /// The INTID is not an SPI.
+    #[error("INTID {0} is not an SPI: SPIs are 32 to 1019")]
     NotAnSpi(u16),
-    /// Not a PPI's INTID.
-    #[error("INTID {0} is no PPI: these are 16 to 31")]
+    /// The INTID is not a PPI.
+    #[error("INTID {0} is not a PPI: PPIs are 16 to 31")]
     NotAPpi(u16),
-    /// Neither IRQ nor FIQ.
+    /// The CPU input is neither IRQ nor FIQ.
     #[error("a CPU has no interrupt input {0}: 0 is IRQ, 1 is FIQ")]
     NoSuchInput(u16),
-    /// The interrupt controller is here, so its inputs are driven, not the CPU's.
-    #[error("CPU {0}'s inputs are the interrupt controller's to drive")]
+    /// The CPU's inputs belong to the interrupt controller; callers must drive the controller's
+    /// inputs instead.
+    #[error("CPU {0}'s inputs belong to the interrupt controller: drive one of its inputs instead")]
     DrivenByController(Cpu),
-    /// An input that the number has no room for.
-    #[error("{0:?} has no number: SPIs 32 to 1019, and PPIs 16 to 31 of CPUs below 4096 have")]
+    /// The input cannot be encoded.
+    #[error("{0:?} cannot be encoded: it must be an SPI 32 to 1019, or belong to a CPU below 4096")]
     Unnameable(IrqLine),
 }
 
@@ -64,14 +65,14 @@ const SPI: u32 = 1;
 const PPI: u32 = 2;
 const SPIS: core::ops::RangeInclusive<u32> = 32..=1019;
 const PPIS: core::ops::RangeInclusive<u32> = 16..=31;
-/// CPUs that the number has room for: 4 and 8 bits.
+/// Number of CPUs that the number's 4 and 8 bits can name.
 const CPUS: u32 = 1 << 12;
 
 impl IrqLine {
-    /// Decodes the number of `KVM_IRQ_LINE`.
+    /// Decodes a number of `KVM_IRQ_LINE`. The CPU field of an SPI is ignored.
     ///
     /// # Errors
-    /// It names nothing. The CPU of an SPI is ignored.
+    /// Returns an error if the number does not name an input.
     pub const fn decode(number: u32) -> Result<Self, IrqLineError> {
         let cpu = Cpu::new((number >> 28) * 256 + (number >> 16 & 0xff));
         let id = number & 0xffff;
@@ -92,10 +93,11 @@ impl IrqLine {
         }
     }
 
-    /// Returns the number of an input. An SPI's has CPU 0.
+    /// Encodes an input as its number. The CPU field of an SPI is 0.
     ///
     /// # Errors
-    /// The CPU or the INTID does not fit; extended SPIs and PPIs have no number.
+    /// Returns [`IrqLineError::Unnameable`] if the CPU or the INTID is out of range. Extended SPIs
+    /// and PPIs cannot be encoded.
     pub fn encode(self) -> Result<u32, IrqLineError> {
         let (kind, cpu, id) = match self {
             Self::CpuInput { cpu, input } => (CPU_INPUT, cpu, u32::from(input == CpuInput::Fiq)),

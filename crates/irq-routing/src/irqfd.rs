@@ -1,19 +1,19 @@
 //! Eventfds that signal GSIs, for devices in other threads and processes (vhost-user, VFIO). This
-//! is the kernel's `KVM_IRQFD`, over a model in this process.
+//! is the equivalent of `KVM_IRQFD` for an interrupt controller model in this process.
 //!
-//! An [`EventfdPoller`] waits for any number of eventfds, in a thread of its own
+//! An [`EventfdPoller`] waits for any number of eventfds, in its own thread
 //! ([`spawn`](EventfdPoller::spawn)) or in the monitor's event loop
-//! ([`dispatch`](EventfdPoller::dispatch)). The object itself becomes readable when an eventfd is
-//! signalled. [`IrqfdSet`] binds eventfds to GSIs. An [`Irqfd`] is one bound eventfd; dropping it
-//! ends the bind. Routes are looked up at each signal, so that a changed route counts for the next
-//! signal.
+//! ([`dispatch`](EventfdPoller::dispatch)). The poller's own file descriptor becomes readable when
+//! an eventfd is signaled. An [`IrqfdSet`] binds eventfds to GSIs. An [`Irqfd`] is one bound
+//! eventfd; dropping it ends the bind. The route is looked up at each signal, so a changed route
+//! applies to the next signal.
 //!
-//! An eventfd is held as it is given, by value or in an `Arc`: none is duplicated.
+//! Eventfds are held as they are passed, by value or in an `Arc`, and are never duplicated.
 //!
-//! | | signalled | end of interrupt | dropped |
+//! | | on a signal | at the end of the interrupt | when dropped |
 //! |---|---|---|---|
 //! | [`bind`](IrqfdSet::bind) | an edge: the message is sent, or the pin pulsed | – | – |
-//! | [`bind_level`](IrqfdSet::bind_level) | the pin stays high | the pin is lowered, then the other eventfd signalled, so that the device can signal again | the pin is lowered |
+//! | [`bind_level`](IrqfdSet::bind_level) | the pin is raised and stays high | the pin is lowered, then the resample eventfd is signaled, so that the device can signal again | the pin is lowered |
 //!
 //! ```
 //! use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
@@ -70,9 +70,9 @@ use rustix::fd::AsFd;
 
 /// Eventfds bound to the GSIs of a router.
 ///
-/// A pin's level is driven under that pin's lock. A kick that blocks therefore delays other levels
-/// of the same pin, too. Code that the interrupt controller model calls, such as a kick, must not
-/// end the bind that it is called for.
+/// A pin's level is driven under that pin's lock, so a kick that blocks delays all sources of the
+/// same pin. Code that the interrupt controller model calls, such as a kick, must not drop the
+/// [`Irqfd`] whose signal is being served.
 pub struct IrqfdSet {
     poller: Arc<EventfdPoller>,
     router: Arc<Router>,
@@ -80,17 +80,19 @@ pub struct IrqfdSet {
 }
 
 impl IrqfdSet {
-    /// Creates an object without bound eventfds, whose signals `poller` serves.
+    /// Creates a set without eventfds. `poller` serves the signals of eventfds that are bound
+    /// later.
     pub fn new(poller: Arc<EventfdPoller>, router: Arc<Router>) -> Arc<Self> {
         Arc::new(Self { poller, router, levels: Levels::default() })
     }
 
-    /// Binds an eventfd to a GSI: each signal of `trigger` is an edge, routed or not. Signals that
-    /// are not served yet merge into one, and one from before the bind counts. An eventfd can be
-    /// bound to one GSI, as with `KVM_IRQFD`, which answers `EBUSY` to a second one.
+    /// Binds an eventfd to a GSI, so that each signal of `trigger` is an edge. If the GSI has no
+    /// route at that time, the signal is lost. Unserved signals merge into one edge, and a signal
+    /// from before the bind counts. An eventfd can be bound to one GSI only; `KVM_IRQFD` likewise
+    /// answers `EBUSY` to a second bind.
     ///
     /// # Errors
-    /// As [`EventfdPoller::add`].
+    /// Returns an error under the same conditions as [`EventfdPoller::add`].
     pub fn bind(
         self: &Arc<Self>,
         trigger: impl AsFd + Send + Sync + 'static,
@@ -105,13 +107,14 @@ impl IrqfdSet {
         Ok(Irqfd { _polled: polled, _asserted: None })
     }
 
-    /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. The end of the
-    /// interrupt, reported to the [`observer`](Self::observer), lowers the pin and signals
-    /// `resample`; the device then signals again if its reason persists. A GSI that is routed to a
-    /// message is served as by [`bind`](Self::bind).
+    /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. When the
+    /// [`observer`](Self::observer) is notified that the interrupt has ended, the pin is lowered
+    /// and `resample` is signaled; the device must then signal again if its reason persists. If the
+    /// GSI is routed to a message, a signal sends the message, as with [`bind`](Self::bind).
     ///
     /// # Errors
-    /// As [`bind`](Self::bind).
+    /// Returns an error under the same conditions as [`bind`](Self::bind), and
+    /// [`IrqfdError::Blocking`] if `resample` is blocking.
     pub fn bind_level(
         self: &Arc<Self>,
         trigger: impl AsFd + Send + Sync + 'static,
@@ -127,15 +130,16 @@ impl IrqfdSet {
         Ok(Irqfd { _polled: polled, _asserted: Some(asserted) })
     }
 
-    /// Returns the observer of ended interrupts for [`bind_level`](Self::bind_level), to be given
-    /// to the interrupt controller model. It keeps nothing alive.
+    /// Returns the observer that [`bind_level`](Self::bind_level) depends on; the caller must
+    /// register it with the interrupt controller model. The observer holds only a weak reference to
+    /// the set.
     pub fn observer(self: &Arc<Self>) -> Arc<dyn LineObserver> {
         Arc::new(Observer(Arc::downgrade(self)))
     }
 }
 
-/// Observer of ended interrupts. Holds a weak reference: the controller keeps it, and the routes
-/// keep the controller.
+/// Observer of ended interrupts. It holds the set weakly to avoid a reference cycle: the controller
+/// owns the observer, and the router owns the controller.
 struct Observer(Weak<IrqfdSet>);
 
 impl LineObserver for Observer {
@@ -152,17 +156,17 @@ impl fmt::Debug for IrqfdSet {
     }
 }
 
-/// A bound eventfd. Dropping it ends the bind. A signal that is being served is completed, later
-/// ones stay in the eventfd, and a pin that it alone held high is lowered.
+/// Bound eventfd. Dropping it ends the bind: the drop waits for a signal that is being served,
+/// later signals stay in the eventfd, and the pin is lowered if no other source asserts it.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
 pub struct Irqfd {
-    /// Ends before the level is lowered.
+    /// Declared first, so that polling ends before the level is lowered.
     _polled: PolledEventfd,
     _asserted: Option<Asserted>,
 }
 
-/// The inputs that a bound level asserts.
+/// Assertion of a pin by a bound level, which ends on drop.
 struct Asserted {
     irqfds: Arc<IrqfdSet>,
     source: Arc<LevelSource>,

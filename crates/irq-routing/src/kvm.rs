@@ -1,26 +1,29 @@
-//! Routes and eventfds in Linux's KVM, for machines with the kernel's interrupt controller.
+//! Routes and eventfds in Linux's KVM, for virtual machines with the in-kernel interrupt
+//! controller.
 //!
-//! A machine and its eventfds are taken by [`AsFd`], as they are. Nothing is opened or duplicated,
-//! and a [`KvmRouter`] goes beside any other user of the machine. [`RustVmm`] makes rust-vmm's
-//! types `AsFd` (feature `rust-vmm`).
+//! Any type that implements [`AsFd`] can represent a machine or an eventfd. No descriptor is opened
+//! or duplicated, so a [`KvmRouter`] can coexist with other users of the machine. With the feature
+//! `rust-vmm`, [`RustVmm`] implements `AsFd` for rust-vmm's types.
 //!
-//! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with the
-//! table. This router therefore keeps the table:
+//! The kernel accepts only whole tables (`KVM_SET_GSI_ROUTING`), at a cost that grows with the
+//! table. The router therefore keeps its own copy of the table:
 //!
-//! - One [`commit`](Routing::commit) is one system call, and none if nothing changes.
-//! - A release costs none, unless an eventfd is bound to the GSI: the next table goes without it.
-//! - A message that user space sends needs no route ([`MessageSink`]). [`MsiIrqfdSet`] takes routes
-//!   for the eventfds of devices that user space does not see, many at a time.
+//! - A [`commit`](Routing::commit) makes one system call, or none if all its changes are redundant.
+//! - A release makes no system call unless an eventfd is bound to the GSI; the next table omits the
+//!   GSI.
+//! - A message that user space sends needs no route ([`MessageSink`]). [`MsiIrqfdSet`] sets routes
+//!   only for the eventfds of devices in the kernel and in other processes, many at a time.
 //!
-//! Signals take no lock. As for [`Router`](crate::Router), each GSI is the pin of its number until
-//! the first table is set: on x86 those of the kernel's I/O APIC. A split irqchip leaves the I/O
-//! APIC to the monitor, and no GSI is a pin's; routes of its GSIs are the monitor's to set.
+//! Sending a message takes no lock; pulsing a pin takes one. As with [`Router`](crate::Router),
+//! each GSI is routed to the pin of the same number until the first table is set; on x86, these are
+//! the pins of the kernel's I/O APIC. With a split irqchip, where the monitor emulates the I/O
+//! APIC, no GSI is routed initially and the monitor must set all routes.
 //!
-//! On Arm, inputs without a GSI are driven by `KVM_IRQ_LINE`, with a number of
-//! [`IrqLine`](crate::IrqLine).
+//! On Arm, a monitor drives inputs without a GSI through `KVM_IRQ_LINE`, with a number that
+//! [`IrqLine`](crate::IrqLine) encodes.
 //!
-//! Messages of an ITS need their DeviceID ([`Sender::Device`](crate::Sender)); the kernel knows no
-//! doorbells but those of ITSes. On x86, APIC IDs of more than 8 bits need [`ApicIds::Extended`].
+//! A message to an ITS needs a DeviceID ([`Sender::Device`](crate::Sender)); ITSs are the kernel's
+//! only doorbells on Arm. On x86, APIC IDs of more than 8 bits need [`ApicIds::Extended`].
 
 mod apic_ids;
 pub(crate) mod batch;
@@ -54,64 +57,65 @@ use std::io;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct KvmConfig {
-    /// GSIs below this are the monitor's own to number: [`Routing::allocate`] gives those from it
-    /// on.
+    /// First GSI that [`Routing::allocate`] returns. The monitor assigns the GSIs below it itself.
     pub first_allocated: u32,
-    /// Widths of the APIC IDs in messages, on x86.
+    /// Width of the APIC IDs in messages, on x86.
     pub apic_ids: ApicIds,
 }
 
 impl KvmConfig {
-    /// GSIs from `first_allocated` on are allocated; APIC IDs have 8 bits.
+    /// Creates a configuration with this `first_allocated` and 8-bit APIC IDs.
     pub const fn new(first_allocated: u32) -> Self {
         Self { first_allocated, apic_ids: ApicIds::Bits8 }
     }
 
-    /// With these [`apic_ids`](Self::apic_ids).
+    /// Sets [`apic_ids`](Self::apic_ids).
     #[must_use]
     pub const fn with_apic_ids(self, apic_ids: ApicIds) -> Self {
         Self { apic_ids, ..self }
     }
 }
 
-/// The GSIs of a virtual machine of KVM's, and their routes.
+/// GSIs of a KVM virtual machine, and their routes.
 pub struct KvmRouter {
     machine: Arc<Machine>,
     limit: u32,
     apic_ids: ApicIds,
-    /// The routes, as user space has them.
+    /// User space's copy of the routes.
     routes: Table,
-    /// Held during changes of routes.
+    /// Locked during route changes.
     kernel: Mutex<Kernel>,
     pulses: Pulses,
 }
 
-/// The kernel's table, and the GSIs that are given out.
+/// The kernel's table and the allocated GSIs.
 struct Kernel {
-    /// `None` before the first table. Released GSIs keep their routes here until the next one.
+    /// Table that was last set, or `None` before the first one. Released GSIs keep their routes
+    /// here until the next table.
     table: Option<BTreeMap<Gsi, Route>>,
-    /// Number of tables that were set.
+    /// Number of calls that set a table.
     updates: u64,
     gsis: Gsis,
 }
 
-/// A virtual machine, and the number of eventfds that are bound to each of its GSIs.
+/// Virtual machine, and the number of eventfds that are bound to each of its GSIs.
 struct Machine {
     vm: Box<dyn AsFd + Send + Sync>,
     bound: Mutex<BTreeMap<Gsi, usize>>,
 }
 
 impl KvmRouter {
-    /// Creates a router for a machine whose interrupt controller is initialized. The kernel sets a
-    /// table of its own at that initialization; nothing else may set one afterwards. The limit of
-    /// GSIs is the kernel's (`KVM_CAP_IRQ_ROUTING`).
+    /// Creates a router for a machine whose in-kernel interrupt controller is already initialized:
+    /// the kernel sets a default table at that point. Afterwards, only this router may set a table.
+    /// The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs. Or `vm` is no machine of KVM's.
+    /// Returns [`io::ErrorKind::Unsupported`] if the kernel has no GSI routing, or the kernel's error
+    /// if `vm` is not a KVM virtual machine.
     pub fn new(vm: impl AsFd + Send + Sync + 'static, config: KvmConfig) -> io::Result<Self> {
         let limit = ioctl::gsis(vm.as_fd())?;
         if limit == 0 {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this KVM has no GSI routing"));
         }
         let routes = Table::new(limit, pins(vm.as_fd())?);
         let gsis = Gsis::new(config.first_allocated, limit);
@@ -121,7 +125,7 @@ impl KvmRouter {
         Ok(Self { machine, limit, apic_ids, routes, kernel, pulses })
     }
 
-    /// Returns the limit; all GSIs lie below it.
+    /// Returns the limit. All GSIs are below it.
     pub fn limit(&self) -> u32 {
         self.limit
     }
@@ -133,15 +137,16 @@ impl KvmRouter {
         self.routes.route(gsi)
     }
 
-    /// Returns the number of tables that the kernel was given: calls of `KVM_SET_GSI_ROUTING`.
+    /// Returns the number of calls of `KVM_SET_GSI_ROUTING` so far.
     pub fn updates(&self) -> u64 {
         self.kernel.lock().updates
     }
 
-    /// Replaces the whole table: a GSI that is not in `routes` has no route.
+    /// Replaces the whole table. GSIs that `routes` does not name lose their routes.
     ///
     /// # Errors
-    /// A GSI does not exist, or has two routes; or the kernel refuses. Nothing has changed then.
+    /// Returns an error if a GSI does not exist or has two routes, or if the kernel refuses the
+    /// table. In that case, no route has changed.
     pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<ChangeCount, RouteError> {
         let mut table = BTreeMap::new();
         for (gsi, route) in routes {
@@ -163,23 +168,24 @@ impl KvmRouter {
         Ok(self.routes.set_table(changes.into_iter()))
     }
 
-    /// Binds an eventfd to a GSI: each signal of `trigger` is an edge, routed or not, until the
-    /// bind is dropped. A changed route counts for the next signal. A signal from before the bind
-    /// counts.
+    /// Binds an eventfd to a GSI: until the result is dropped, each signal of `trigger` is an edge,
+    /// which is lost if the GSI has no route at that time. A changed route applies to the next
+    /// signal. A signal from before the bind counts.
     ///
     /// # Errors
-    /// The kernel's: the eventfd is bound already, or the machine has no interrupt controller yet.
-    /// `trigger` is dropped then; a reference or an `Arc` is not lost.
+    /// Returns the kernel's error, for example if the eventfd is already bound or the machine has
+    /// no interrupt controller yet. `trigger` is dropped in that case, so a caller that needs it
+    /// afterwards should pass a reference or an `Arc`.
     pub fn bind<E: AsFd>(&self, trigger: E, gsi: Gsi) -> io::Result<KvmIrqfd<E>> {
         self.enter(trigger, None, gsi)
     }
 
-    /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. The end of the
-    /// interrupt lowers the pin and signals `resample`; the device then signals again if its reason
-    /// persists.
+    /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. When the interrupt
+    /// ends, the kernel lowers the pin and signals `resample`; the device must then signal again if
+    /// its reason persists.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind).
+    /// Returns an error under the same conditions as [`bind`](Self::bind).
     pub fn bind_level<E: AsFd>(
         &self,
         trigger: E,
@@ -198,7 +204,7 @@ impl KvmRouter {
         let mut kernel = self.kernel.lock();
         let has = |table: &BTreeMap<_, _>| table.get(&gsi).copied() == self.routes.look(gsi);
         if !kernel.table.as_ref().is_none_or(has) {
-            // The GSI's last owner released it, and its route is still there.
+            // The kernel still has the route of the GSI's previous owner, which released it.
             let table = self.routes.routed().collect();
             self.give(&mut kernel, table)?;
         }
@@ -212,7 +218,7 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Gives the kernel another table, all of it or nothing.
+    /// Sets another table in the kernel. If the kernel refuses, its table is unchanged.
     fn give(&self, kernel: &mut Kernel, table: BTreeMap<Gsi, Route>) -> Result<(), Errno> {
         let converted = table.iter().map(|(gsi, route)| (*gsi, self.apic_ids.route(*route)));
         kernel.updates += 1;
@@ -227,7 +233,7 @@ impl KvmRouter {
         Ok(Delivery::Pending)
     }
 
-    /// Returns true if KVM has no reason to refuse a route to the message.
+    /// Returns `true` if KVM can be expected to accept a route to the message.
     fn takes(&self, message: RoutedMessage) -> bool {
         self.apic_ids.takes(self.apic_ids.message(message))
     }
@@ -245,14 +251,14 @@ fn unsent(error: Errno) -> SignalError {
     SignalError::Refused { errno: error.raw_os_error() }
 }
 
-/// Number of pins that the kernel's first table has.
+/// Returns the number of pins in the kernel's default table.
 #[cfg(target_arch = "aarch64")]
-#[expect(clippy::unnecessary_wraps, reason = "as on x86")]
+#[expect(clippy::unnecessary_wraps, reason = "the x86 version can fail")]
 fn pins(_: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(Pin::COUNT)
 }
 
-/// Number of pins that the kernel's first table has.
+/// Returns the number of pins in the kernel's default table.
 #[cfg(target_arch = "x86_64")]
 fn pins(vm: BorrowedFd<'_>) -> io::Result<u32> {
     /// Pins of the I/O APIC.
@@ -263,7 +269,7 @@ fn pins(vm: BorrowedFd<'_>) -> io::Result<u32> {
 impl MessageSink for KvmRouter {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
         match ioctl::signal_msi(self.vm(), self.apic_ids.message(message)) {
-            // EBUSY: the ITS, or the target's LPIs, are disabled.
+            // EBUSY: the ITS or the target's LPIs are disabled.
             Ok(0) | Err(Errno::BUSY) => Ok(Delivery::Blocked),
             Ok(_) => Ok(Delivery::Pending),
             Err(error) => Err(unsent(error)),
@@ -328,13 +334,13 @@ impl Routing for KvmRouter {
     }
 }
 
-/// The number by which `KVM_IRQ_LINE` knows the pin: its SPI, not the GSI.
+/// Returns the number of a pin for `KVM_IRQ_LINE`, which on Arm encodes the SPI.
 #[cfg(target_arch = "aarch64")]
 fn line(_: Gsi, pin: Pin) -> u32 {
     crate::IrqLine::Line(pin.line()).encode().unwrap_or(0)
 }
 
-/// The number by which `KVM_IRQ_LINE` knows the pin: the GSI.
+/// Returns the number of a pin for `KVM_IRQ_LINE`, which on x86 is the GSI.
 #[cfg(target_arch = "x86_64")]
 fn line(gsi: Gsi, _: Pin) -> u32 {
     gsi.get()
@@ -355,9 +361,9 @@ impl Machine {
     }
 }
 
-/// A bound eventfd, until it is dropped: then the kernel has served what it was serving, and later
-/// signals stay in the eventfd. It holds what [`KvmRouter::bind`] was given, and no descriptor of
-/// its own.
+/// Eventfd bound in the kernel. Dropping it ends the bind: the drop waits until the kernel has
+/// served earlier signals, and later ones stay in the eventfd. It holds the eventfd as it was
+/// passed to [`KvmRouter::bind`] and duplicates no descriptor.
 #[must_use = "dropping it ends the bind"]
 pub struct KvmIrqfd<E: AsFd> {
     machine: Arc<Machine>,
@@ -367,7 +373,7 @@ pub struct KvmIrqfd<E: AsFd> {
 
 impl<E: AsFd> Drop for KvmIrqfd<E> {
     fn drop(&mut self) {
-        // It fails only for what is not bound.
+        // This fails only for an eventfd that is not bound.
         let _ = ioctl::unbind(self.machine.vm.as_fd(), self.trigger.as_fd(), self.gsi);
         self.machine.bound.lock().entry(self.gsi).and_modify(|count| *count -= 1);
     }

@@ -1,5 +1,4 @@
-//! Routes in the layout of `KVM_SET_GSI_ROUTING`'s argument, as bytes in the machine's own byte
-//! order.
+//! Routing tables in the layout of `KVM_SET_GSI_ROUTING`, in the host's byte order.
 //!
 //! | offset | `struct kvm_irq_routing` |
 //! |---|---|
@@ -10,38 +9,37 @@
 //! | offset | `struct kvm_irq_routing_entry` |
 //! |---|---|
 //! | 0 | `gsi` |
-//! | 4 | `type`: 1 a pin, 2 a message |
-//! | 8 | `flags`: 1 the message has a DeviceID |
+//! | 4 | `type`: 1 for a pin, 2 for a message |
+//! | 8 | `flags`: 1 if the message has a DeviceID |
 //! | 12 | padding |
-//! | 16 | pin: irqchip (0), pin; message: address low, high, data, DeviceID |
+//! | 16 | for a pin: irqchip (0), pin; for a message: address low, address high, data, DeviceID |
 //!
-//! Source: Linux, Documentation/virt/kvm/api.rst, KVM_SET_GSI_ROUTING; on arm64 there is one
-//! irqchip.
+//! Source: Linux, Documentation/virt/kvm/api.rst, KVM_SET_GSI_ROUTING; arm64 has a single irqchip.
 
 use crate::{NotAPin, Pin, Route, RoutedMessage, Sender};
 use alloc::vec::Vec;
 use msi_types::{DeviceId, Gsi, MsiMessage};
 
-/// Bytes before the first entry.
+/// Size of the header in bytes.
 pub const HEADER_SIZE: usize = 8;
-/// Bytes of an entry.
+/// Size of an entry in bytes.
 pub const ENTRY_SIZE: usize = 48;
 
 const WORDS: usize = ENTRY_SIZE / 4;
 const TYPE_IRQCHIP: u32 = 1;
 const TYPE_MSI: u32 = 2;
 const MSI_VALID_DEVID: u32 = 1;
-/// Irqchip number of a GIC.
+/// Irqchip number of the GIC.
 const GIC: u32 = 0;
 
 /// Defect of an entry. The author of the table is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryError {
-    /// Neither a pin nor a message: other architectures' types.
+    /// The type is neither a pin nor a message. Other architectures have further types.
     #[error("type {0} is neither a pin (1) nor a message (2)")]
     Type(u32),
-    /// Flags that the type does not have.
+    /// A flag is set that the type does not define.
     #[error("flags {flags:#x} are not defined for entries of type {kind}")]
     Flags {
         /// The entry's type.
@@ -49,40 +47,40 @@ pub enum EntryError {
         /// The flags.
         flags: u32,
     },
-    /// A GIC is one irqchip.
-    #[error("there is no irqchip {0}: a GIC is irqchip 0")]
+    /// The irqchip is not the GIC.
+    #[error("irqchip {0} does not exist: the GIC is irqchip 0")]
     Irqchip(u32),
-    /// No SPI's pin.
+    /// The pin does not exist.
     #[error(transparent)]
     Pin(#[from] NotAPin),
 }
 
-/// Reason for which bytes are no table.
+/// Reason why bytes are not a valid table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
-    /// The number of entries and the bytes do not go together.
-    #[error("{bytes} bytes are no table of {entries} entries")]
+    /// The number of bytes does not match the number of entries.
+    #[error("a table of {entries} entries cannot have {bytes} bytes")]
     Length {
         /// Number of bytes.
         bytes: usize,
-        /// Entries, as the header says; 0 without a header.
+        /// Number of entries according to the header; 0 if the header is missing.
         entries: u32,
     },
-    /// The table has flags.
+    /// A flag of the table is set.
     #[error("the table's flags {0:#x} are not defined")]
     Flags(u32),
-    /// An entry is wrong.
+    /// An entry is invalid.
     #[error("entry {index}: {error}")]
     Entry {
-        /// Index of the entry, from 0 on.
+        /// Index of the entry, from 0.
         index: u32,
         /// Defect of the entry.
         error: EntryError,
     },
 }
 
-/// The bytes of one entry.
+/// Encodes one entry.
 pub fn encode_entry(gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
     encode_entry_for(GIC, gsi, route)
 }
@@ -104,7 +102,7 @@ fn encode_entry_for(irqchip: u32, gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
     bytes
 }
 
-/// Returns a sender as a message's flags and DeviceID.
+/// Returns a sender as the flags and the DeviceID of an entry.
 pub(crate) fn identity(sender: Sender) -> (u32, u32) {
     match sender {
         Sender::Anonymous => (0, 0),
@@ -112,10 +110,11 @@ pub(crate) fn identity(sender: Sender) -> (u32, u32) {
     }
 }
 
-/// Decodes an entry. Padding is ignored, and so is the DeviceID of a message that does not have it.
+/// Decodes an entry. Ignores the padding, and the DeviceID field of a message whose flags say that
+/// it has none.
 ///
 /// # Errors
-/// It is not an entry for a GIC.
+/// Returns an error if the entry is not valid for a GIC.
 pub fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> Result<(Gsi, Route), EntryError> {
     let mut words = [0; WORDS];
     words.iter_mut().zip(words_of(bytes)).for_each(|(place, word)| *place = word);
@@ -143,12 +142,12 @@ pub fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> Result<(Gsi, Route), EntryError
     Ok((Gsi::new(gsi), route))
 }
 
-/// The bytes of a table. At most `u32::MAX` routes are taken.
+/// Encodes a table. Routes beyond the first `u32::MAX` are ignored.
 pub fn encode(routes: &[(Gsi, Route)]) -> Vec<u8> {
     encode_for(GIC, routes.iter().copied())
 }
 
-/// The bytes of a table whose pins are those of another irqchip.
+/// Encodes a table whose pins belong to the given irqchip.
 pub(crate) fn encode_for(
     irqchip: u32,
     routes: impl ExactSizeIterator<Item = (Gsi, Route)>,
@@ -163,10 +162,11 @@ pub(crate) fn encode_for(
     bytes
 }
 
-/// The routes of a table, for [`Router::replace`](crate::Router::replace), which judges the GSIs.
+/// Decodes a table into routes for [`Router::replace`](crate::Router::replace), which validates the
+/// GSIs.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// Returns the first defect.
 pub fn decode(bytes: &[u8]) -> Result<Vec<(Gsi, Route)>, TableError> {
     let (header, rest) = bytes
         .split_at_checked(HEADER_SIZE)

@@ -1,32 +1,32 @@
 //! GSI routing for virtual machine monitors, hypervisors and their devices.
 //!
-//! Interrupts of a virtual machine have numbers in three namespaces that share nothing. This crate
-//! keeps them apart by type, and translates from the first to the last:
+//! Interrupts of a virtual machine are numbered in three unrelated namespaces. This crate gives
+//! each its own type and translates GSIs into the other two:
 //!
-//! | namespace | whose | here |
+//! | namespace | used by | type |
 //! |---|---|---|
-//! | GSI | between the monitor and its interrupt back end | [`Gsi`](msi_types::Gsi): sparse |
-//! | INTID | the guest's interrupt controller: SPIs, LPIs | [`Pin`] for SPIs; LPIs are the guest's own affair |
+//! | GSI | the monitor and its interrupt back end | [`Gsi`](msi_types::Gsi); sparse |
+//! | INTID | the guest's interrupt controller: SPIs, LPIs | [`Pin`] for SPIs; the guest alone assigns LPIs |
 //! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
 //!
-//! A [`Router`] holds the routes of a model in this process and rings it ([`Inputs`]). Look-ups
-//! take no lock and allocate nothing, and a change costs the same in tables of every size. Many
-//! changes are one [`commit`](Routing::commit), and those that change nothing are skipped.
-//! [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of
-//! `KVM_SET_GSI_ROUTING`.
+//! A [`Router`] holds the routes of an interrupt controller model in this process and signals the
+//! model's [`Inputs`]. Look-ups take no lock and allocate nothing, and the cost of a change does
+//! not depend on the size of the table. One [`commit`](Routing::commit) can make many changes;
+//! redundant ones are skipped. [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the
+//! tables of `KVM_SET_GSI_ROUTING`.
 //!
-//! [`msix`] and [`msi`] are the MSI-X table and the MSI capability of a PCI function, whose vectors
-//! need no GSI. [`saved_state`] has them as plain data. [`SecondaryBus`] keeps their DeviceIDs in
-//! line with the bus number that a guest assigns. `device_eventfds` has the eventfds of devices
-//! that are not in this process. [`LineObservers`] makes one line observer of several.
+//! [`msix`] and [`msi`] implement the MSI-X table and the MSI capability of a PCI function; their
+//! vectors need no GSI. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their
+//! DeviceIDs when the guest assigns a bus number. `device_eventfds` serves devices in the kernel
+//! and in other processes. [`LineObservers`] combines several line observers into one.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | – | all of the above, without `std`, with `alloc`; a thread that waits for another one spins |
-//! | `std` | a thread that waits for another one sleeps; on Linux `irqfd`: eventfds that ring GSIs, and `device_eventfds` |
+//! | – | all of the above, in `no_std` with `alloc`; a thread that waits for another one spins |
+//! | `std` | a thread that waits for another one sleeps; on Linux also `irqfd` (eventfds that signal GSIs) and `device_eventfds` |
 //! | `kvm` | `kvm`: the same routes and eventfds in Linux's KVM, on aarch64 and x86-64 |
-//! | `serde` | saved states in any of serde's formats |
-//! | `rust-vmm` | `kvm::RustVmm`: machines and eventfds of rust-vmm's for `kvm` |
+//! | `serde` | serialization of saved states |
+//! | `rust-vmm` | `kvm::RustVmm`: use of rust-vmm's machines and eventfds with `kvm` |
 //!
 //! # Example
 //!

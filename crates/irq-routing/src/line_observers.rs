@@ -1,5 +1,5 @@
-//! Line observers of one interrupt controller, in any number. An observer is never removed while
-//! the list exists, so that a reader takes no lock.
+//! List of line observers of one interrupt controller. Observers are never removed while the list
+//! exists, so readers need no lock.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -7,9 +7,10 @@ use core::fmt;
 use msi_types::{Line, LineObserver};
 use once_cell::race::OnceBox;
 
-/// Observers that hear of every ended interrupt, in the order in which they were added: an
-/// interrupt controller takes one observer. A monitor has a few: one for each kind of device.
-/// Observers of devices that come and go should hold their devices weakly.
+/// Line observer that notifies several others of every ended interrupt, in the order in which they
+/// were added. It exists because an interrupt controller accepts a single observer. A monitor
+/// typically adds one for each kind of device. An observer cannot be removed, so it should hold
+/// devices that may be unplugged weakly.
 #[derive(Default)]
 pub struct LineObservers {
     first: OnceBox<Node>,
@@ -27,14 +28,15 @@ impl LineObservers {
         Self::default()
     }
 
-    /// Adds an observer, which is called for interrupts that end after this returns. Acquires no
+    /// Adds an observer, which is notified of interrupts that end after this returns. Acquires no
     /// lock.
     ///
     /// Context: any.
     pub fn add(&self, observer: Arc<dyn LineObserver>) {
         let mut node = Box::new(Node { observer, next: OnceBox::new() });
         let mut place = &self.first;
-        // Each failure means that another thread has added one: the list is longer by it.
+        // Each failure means that another thread has just appended an observer, so move on to the
+        // new end.
         while let Err(refused) = place.set(node) {
             node = refused;
             let Some(last) = place.get() else { return };

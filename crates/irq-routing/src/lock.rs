@@ -1,5 +1,5 @@
-//! Locks and wait queues, off the path of signals. With the feature `std` the operating system puts
-//! a waiter to sleep; without it, waiters spin.
+//! Locks and wait queues. Route look-ups use neither. With the feature `std`, waiters sleep; without
+//! it, they spin.
 
 #[cfg(feature = "std")]
 mod imp {
@@ -7,7 +7,7 @@ mod imp {
     use core::fmt;
     use std::sync::PoisonError;
 
-    /// A mutual exclusion. What a panic left behind is used on.
+    /// Mutex that ignores poisoning.
     #[derive(Default)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
@@ -21,7 +21,7 @@ mod imp {
         }
     }
 
-    /// Lets threads wait until other threads have changed something.
+    /// Queue of threads that wait for other threads' changes.
     #[derive(Default)]
     pub(crate) struct WaitQueue {
         waiting: Mutex<()>,
@@ -29,7 +29,7 @@ mod imp {
     }
 
     impl WaitQueue {
-        /// Waits until `done` holds. It must hold for good from some change on.
+        /// Waits until `done` returns `true`. Once it does, it must not return `false` again.
         pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
             let mut waiting = self.waiting.lock();
             while !done() {
@@ -37,7 +37,7 @@ mod imp {
             }
         }
 
-        /// Wakes the waiters after a change.
+        /// Wakes all waiters, which then check their condition again.
         pub(crate) fn wake(&self) {
             drop(self.waiting.lock());
             self.made.notify_all();
@@ -55,21 +55,21 @@ mod imp {
 mod imp {
     pub(crate) use spin::mutex::SpinMutex as Mutex;
 
-    /// Lets threads wait until other threads have changed something.
+    /// Queue of threads that wait for other threads' changes.
     #[derive(Debug, Default)]
     pub(crate) struct WaitQueue(());
 
     impl WaitQueue {
-        /// Waits until `done` holds. It must hold for good from some change on.
-        #[expect(clippy::unused_self, reason = "as with an operating system")]
+        /// Waits until `done` returns `true`. Once it does, it must not return `false` again.
+        #[expect(clippy::unused_self, reason = "the same interface as with `std`")]
         pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
             while !done() {
                 core::hint::spin_loop();
             }
         }
 
-        /// Wakes the waiters after a change.
-        #[expect(clippy::unused_self, reason = "as with an operating system")]
+        /// Wakes all waiters, which then check their condition again.
+        #[expect(clippy::unused_self, reason = "the same interface as with `std`")]
         pub(crate) fn wake(&self) {}
     }
 }

@@ -1,20 +1,21 @@
-//! A PCI function's MSI capability, as a monitor shows it to a guest.
+//! MSI capability of a PCI function, as a monitor presents it to a guest.
 //!
 //! The capability owns its registers in configuration space and up to 32 vectors. Invariant: a
 //! vector sends if and only if MSI is enabled, the vector is granted, and its mask bit is clear.
 //!
-//! - Accesses have any size and offset. Bytes outside of the capability stay as they are, so that
-//!   a monitor can lay capabilities over its bytes of configuration space.
-//! - The address has 32 or 64 bits; mask and pending bits exist or not ([`MsiLayout`]).
-//! - A driver that writes a grant above the capable number is granted the capable number. PCI
-//!   leaves that undefined.
-//! - Vector `n` sends the data with its low bits replaced by `n`.
-//! - A message of a masked vector becomes pending, as in the table of MSI-X. While MSI is disabled,
-//!   the function asserts its pin instead, and nothing becomes pending. A message that meets the
-//!   write that disables may become pending for the next time.
+//! - Accesses may have any size and offset. Bytes outside the capability are left alone, so that a
+//!   monitor can overlay capabilities on its image of configuration space.
+//! - The address has 32 or 64 bits, and mask and pending bits are optional ([`MsiLayout`]).
+//! - A driver that enables more vectors than the function is capable of is granted the capable
+//!   number. PCI leaves this case undefined.
+//! - Vector `n` sends the message data with its low bits replaced by `n`.
+//! - A message of a masked vector becomes pending, as with MSI-X. While MSI is disabled, the
+//!   function must assert its pin instead, and no message becomes pending. A message that races
+//!   with the write that disables MSI may become pending, and is then sent when MSI is enabled
+//!   again.
 //!
-//! When a write that masks or disables returns, no message of that vector is being sent, nor will
-//! be.
+//! When a write that masks a vector or disables MSI returns, no thread is sending the vector's
+//! message or will send it.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.1, PCI Express Base §7.7.1.
 //!
@@ -41,11 +42,11 @@
 //! let layout = MsiLayout { log2_vectors: 2, address_64: true, per_vector_masking: true };
 //! let msi = MsiCapability::new(layout, 0, Sender::Device(DeviceId::new(8)), router)?;
 //!
-//! msi.write(0x04, &0x0809_0040u32.to_le_bytes()); // the guest's driver: the address,
+//! msi.write(0x04, &0x0809_0040u32.to_le_bytes()); // the guest's driver writes the address,
 //! msi.write(0x0c, &0x40u16.to_le_bytes()); // the data,
-//! msi.write(0x02, &0x11u16.to_le_bytes()); // two vectors, enabled
+//! msi.write(0x02, &0x11u16.to_le_bytes()); // and enables two vectors
 //!
-//! assert_eq!(msi.signal(1), Signalled::Sent(Delivery::Pending)); // the device
+//! assert_eq!(msi.signal(1), Signalled::Sent(Delivery::Pending)); // the device signals
 //! assert_eq!(msi.signal(2), Signalled::NoSuchVector);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -64,29 +65,29 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use msi_types::pci::msi::Control;
 use registers::Registers;
 
-/// A number of vectors that no MSI capability has. The monitor's mistake.
+/// Number of vectors that an MSI capability cannot have. The monitor is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("an MSI capability has 1 to 32 vectors, a power of two: its logarithm is 0 to 5, not {0}")]
+#[error("an MSI capability has up to 32 vectors: log2_vectors must be 0 to 5, not {0}")]
 pub struct BadVectorCount(pub u8);
 
-/// A function's MSI capability and its vectors.
+/// MSI capability of a function, with its vectors.
 pub struct MsiCapability {
     registers: Mutex<Registers>,
-    /// The capability's vectors as a table, whose entries share a message.
+    /// The capability's vectors, as a table whose entries share a message.
     table: MsixTable,
-    /// Base-2 logarithm of the granted vectors; [`DISABLED`] while there is none. Written under
-    /// the lock of the registers.
+    /// Base-2 logarithm of the number of granted vectors; [`DISABLED`] while MSI is disabled. Must
+    /// only be written under the lock of `registers`.
     granted: AtomicU8,
 }
 
 const DISABLED: u8 = u8::MAX;
 
 impl MsiCapability {
-    /// Creates a capability as after reset: disabled, no vector masked. `next` is the offset of the
-    /// next capability in configuration space, or 0.
+    /// Creates a capability in its reset state: disabled, with no vector masked. `next` is the
+    /// offset of the next capability in configuration space, or 0.
     ///
     /// # Errors
-    /// [`BadVectorCount`].
+    /// Returns [`BadVectorCount`] if `layout.log2_vectors` is greater than 5.
     pub fn new(
         layout: MsiLayout,
         next: u8,
@@ -99,20 +100,20 @@ impl MsiCapability {
         Ok(Self { registers: Mutex::new(registers), table, granted: AtomicU8::new(DISABLED) })
     }
 
-    /// Adds an observer of the vectors that may send.
+    /// Sets the observer of the open vectors.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
         self.table = self.table.with_observer(observer);
         self
     }
 
-    /// Returns the length in bytes: 10, 14, 20 or 24.
+    /// Returns the capability's length in bytes: 10, 14, 20 or 24.
     pub fn length(&self) -> u16 {
         self.registers.lock().length()
     }
 
-    /// Reads configuration space for the guest, by the offset from the capability. Bytes outside
-    /// of the capability stay as they are.
+    /// Reads configuration space for the guest. `offset` is relative to the capability. Bytes
+    /// outside the capability are left unchanged in `bytes`.
     pub fn read(&self, offset: u16, bytes: &mut [u8]) {
         let registers = self.registers.lock();
         let pending =
@@ -120,9 +121,9 @@ impl MsiCapability {
         registers.read(pending.unwrap_or(0), offset, bytes);
     }
 
-    /// Writes configuration space for the guest, by the offset from the capability. Bytes outside
-    /// of the capability, and read-only bits, are ignored. Waits for threads that are sending by a
-    /// vector that the write masks.
+    /// Writes configuration space for the guest. `offset` is relative to the capability. Bytes
+    /// outside the capability and read-only bits are ignored. Waits for threads that are sending
+    /// the message of a vector that the write masks.
     pub fn write(&self, offset: u16, bytes: &[u8]) {
         let mut registers = self.registers.lock();
         if registers.write(offset, bytes) {
@@ -130,20 +131,21 @@ impl MsiCapability {
         }
     }
 
-    /// Returns Message Control, as the guest reads it.
+    /// Returns Message Control as the guest reads it.
     pub fn control(&self) -> Control {
         self.registers.lock().control()
     }
 
-    /// Returns true if the function signals by MSI, not by its pin. Acquires no lock.
+    /// Returns `true` if MSI is enabled, so that the function must not assert its pin. Acquires no
+    /// lock.
     ///
     /// Context: any.
     pub fn is_enabled(&self) -> bool {
         self.granted.load(Ordering::SeqCst) != DISABLED
     }
 
-    /// Returns the number of vectors that the guest granted: 0 while MSI is disabled. A device with
-    /// more sources than vectors must share vectors. Acquires no lock.
+    /// Returns the number of vectors that the guest granted, or 0 while MSI is disabled. A device
+    /// with more sources than vectors must share vectors. Acquires no lock.
     ///
     /// Context: any.
     pub fn granted(&self) -> u16 {
@@ -153,8 +155,8 @@ impl MsiCapability {
         }
     }
 
-    /// Sends a vector's message for the device. A vector that is not granted does not exist. Like
-    /// [`MsixTable::signal`], acquires no lock and does not allocate.
+    /// Sends a vector's message for the device. Returns [`Signalled::NoSuchVector`] for a vector
+    /// that is not granted. Like [`MsixTable::signal`], acquires no lock and does not allocate.
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
@@ -165,17 +167,19 @@ impl MsiCapability {
         }
     }
 
-    /// Withdraws a vector's pending message, as [`MsixTable::withdraw`].
+    /// Withdraws a vector's pending message. See [`MsixTable::withdraw`].
     pub fn withdraw(&self, vector: u16) {
         self.table.withdraw(vector);
     }
 
-    /// Sets the sender of later messages: a function's bus got another number.
+    /// Sets the sender for later messages, for example after the guest renumbered the function's
+    /// bus.
     pub fn set_sender(&self, sender: Sender) {
         self.table.set_sender(sender);
     }
 
-    /// Resets the function: disabled, no vector masked, no message stored or pending.
+    /// Resets the capability: disables MSI, unmasks all vectors, and clears the message and the
+    /// pending bits.
     pub fn reset(&self) {
         let mut registers = self.registers.lock();
         registers.reset();
@@ -183,22 +187,24 @@ impl MsiCapability {
         self.table.reset();
     }
 
-    /// Saves the capability, as [`MsixTable::save`] does.
+    /// Saves the capability. See [`MsixTable::save`].
     pub fn save(&self) -> MsiState {
         let registers = self.registers.lock();
         registers.state(self.table.pending_word(0))
     }
 
-    /// Replaces the capability by a saved one, and sends what is pending and not masked.
+    /// Replaces the capability's state with a saved one, and sends pending messages that are not
+    /// masked.
     ///
     /// # Errors
-    /// The state is not one of such a capability. Nothing has changed then.
+    /// Returns an error if the state does not belong to a capability of this layout. In that case,
+    /// the capability is unchanged.
     pub fn restore(&self, state: &MsiState) -> Result<(), StateError> {
         let mut registers = self.registers.lock();
         let restored = registers.restored(state)?;
         self.table.reset();
         for vector in (0..registers.vectors()).filter(|vector| state.pending >> vector & 1 != 0) {
-            // The table is disabled: the message becomes pending.
+            // The table is disabled, so the message becomes pending.
             self.table.signal(vector);
         }
         *registers = restored;
@@ -206,7 +212,7 @@ impl MsiCapability {
         Ok(())
     }
 
-    /// Brings the vectors in line with the registers.
+    /// Updates the vectors to match the registers.
     fn settle(&self, registers: &Registers) {
         let granted = registers.log2_granted();
         self.granted.store(granted.unwrap_or(DISABLED), Ordering::SeqCst);

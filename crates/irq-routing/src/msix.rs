@@ -1,18 +1,19 @@
-//! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
+//! MSI-X table and pending bits of a PCI function, as a monitor presents them to a guest.
 //!
-//! The guest writes messages, masks and unmasks; the device sends by vector number
+//! The guest writes messages and masks and unmasks vectors; the device signals vectors by number
 //! ([`MsixTable::signal`]), from any thread:
 //!
-//! - A message goes to the interrupt controller as it is ([`MessageSink`]). No vector takes a GSI
-//!   or a route, so neither can run out.
+//! - A message is sent to the interrupt controller unchanged ([`MessageSink`]). Vectors use no GSIs
+//!   or routes, so they cannot exhaust them.
 //! - A message of a masked vector becomes pending. It is sent on unmask, unless the device
-//!   withdraws it before ([`MsixTable::withdraw`]).
-//! - A device in the kernel or in another process sends by an eventfd. A [`VectorObserver`] tells
-//!   the monitor which message each eventfd stands for; `kvm::MsiIrqfdSet` takes it from there.
+//!   withdraws it first ([`MsixTable::withdraw`]).
+//! - A device in the kernel or in another process signals through an eventfd. A [`VectorObserver`]
+//!   learns which message each vector currently sends, and has the eventfd send it;
+//!   `device_eventfds` is an implementation.
 //!
-//! When a write that masks returns, no message of that vector is being sent, nor will be. Writing
-//! the message of an unmasked vector, which the specification leaves undefined, takes effect with
-//! the write.
+//! When a write that masks a vector returns, no thread is sending the vector's message or will send
+//! it. A write to the message of an unmasked vector, which the specification leaves undefined,
+//! takes effect immediately.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
@@ -38,11 +39,11 @@
 //! let router = Arc::new(Router::new(GsiSpace::default(), inputs)?);
 //! let table = MsixTable::new(32, Sender::Device(DeviceId::new(8)), router)?;
 //!
-//! table.write_control(Control::new().with_enable(true)); // the guest's driver
-//! table.write(0x10, &0x0809_0040u64.to_le_bytes()); // vector 1: its address,
-//! table.write(0x18, &3u64.to_le_bytes()); // its data, and unmasked
+//! table.write_control(Control::new().with_enable(true)); // the guest's driver enables MSI-X,
+//! table.write(0x10, &0x0809_0040u64.to_le_bytes()); // writes the address of vector 1,
+//! table.write(0x18, &3u64.to_le_bytes()); // writes its data and unmasks it
 //!
-//! assert_eq!(table.signal(0), Signalled::Held); // the device
+//! assert_eq!(table.signal(0), Signalled::Held); // the device signals
 //! assert_eq!(table.signal(1), Signalled::Sent(Delivery::Pending));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -65,58 +66,61 @@ use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::Control;
 use vector::{Entered, MsixVector};
 
-/// A number that is no table's size. The monitor's mistake.
+/// Number of vectors that an MSI-X table cannot have. The monitor is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
 pub struct BadTableSize(pub u16);
 
-/// Result of a device's message.
+/// Result of signaling a vector.
 #[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signalled {
-    /// It was sent.
+    /// The message was sent.
     Sent(Delivery),
-    /// The kernel refused it.
+    /// The kernel refused the message.
     Refused(SignalError),
-    /// The vector is masked: it is pending.
+    /// The vector is masked, so the message is pending.
     Held,
-    /// The guest has disabled MSI: the function signals by its pin instead. (A message of a table
-    /// of MSI-X is held.)
+    /// The guest has disabled MSI, so the function must assert its pin instead. Only an MSI
+    /// capability returns this: a disabled MSI-X table holds its messages.
     Disabled,
     /// The table has no such vector.
     NoSuchVector,
 }
 
-/// Observer of the vectors that may send, for devices that send by eventfds. Called during the
-/// guest's access: must not call the table, but for [`MsixTable::signal`].
+/// Observer of the open vectors, for devices that signal through eventfds. The table calls it
+/// during guest accesses with a lock held, so it must not call any method of the table except
+/// [`MsixTable::signal`].
 pub trait VectorObserver: Send + Sync {
-    /// The vector sends this message from now on.
+    /// Reports that the vector is open: its signals send this message from now on.
     fn opened(&self, vector: u16, message: RoutedMessage);
-    /// The vector sends no more. On return, nothing may send its message any more. A device that
-    /// must send meanwhile calls [`MsixTable::signal`].
+    /// Reports that the vector is closed. When this returns, the observer must no longer send the
+    /// vector's message. A device that needs to signal in the meantime must call
+    /// [`MsixTable::signal`], which makes the message pending.
     fn closed(&self, vector: u16);
-    /// Takes a signal of a closed vector's own eventfd, which then becomes pending: asked before
-    /// pending bits are read or saved. Returns true if there was one.
+    /// Consumes a signal from the eventfds of a closed vector. Returns `true` if an eventfd was
+    /// signaled; the vector then becomes pending. The table calls this before pending bits are
+    /// read, and before the table is saved or reset.
     fn take_signal(&self, _vector: u16) -> bool {
         false
     }
 }
 
-/// A function's MSI-X table, and its pending bits.
+/// MSI-X table of a function, with its pending bits.
 pub struct MsixTable {
     vectors: Box<[MsixVector]>,
     sink: Arc<dyn MessageSink>,
     observer: Option<Arc<dyn VectorObserver>>,
     guest: Mutex<Guest>,
-    /// Wakes the thread that closes a vector, when the last sender has left.
+    /// Wakes the thread that is closing a vector when the last sender has left.
     idle: lock::WaitQueue,
 }
 
 impl MsixTable {
-    /// Creates a table as after reset: disabled, every vector masked.
+    /// Creates a table in its reset state: disabled, with every vector masked.
     ///
     /// # Errors
-    /// [`BadTableSize`].
+    /// Returns [`BadTableSize`] if `vectors` is not between 1 and 2048.
     pub fn new(
         vectors: u16,
         sender: Sender,
@@ -130,15 +134,15 @@ impl MsixTable {
         Ok(Self { vectors, sink, observer: None, guest, idle: lock::WaitQueue::default() })
     }
 
-    /// Adds an observer of the vectors that may send.
+    /// Sets the observer of the open vectors.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
         self.observer = Some(observer);
         self
     }
 
-    /// Sends a vector's message for the device. Acquires no lock and does not allocate, and neither
-    /// does [`MessageSink::signal_msi`].
+    /// Sends a vector's message for the device. Acquires no lock and does not allocate;
+    /// [`MessageSink::signal_msi`] must not either.
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
@@ -155,8 +159,8 @@ impl MsixTable {
         }
     }
 
-    /// Withdraws a vector's pending message for the device after its cause has ceased. A message
-    /// that was already sent is not affected. Acquires no lock.
+    /// Withdraws a vector's pending message, for a device whose reason to signal has ceased. A
+    /// message that was already sent is not affected. Acquires no lock.
     ///
     /// Context: any.
     pub fn withdraw(&self, vector: u16) {
@@ -165,20 +169,21 @@ impl MsixTable {
         }
     }
 
-    /// Reads the table for the guest: 4 or 8 bytes, aligned. Anything else reads as ones.
+    /// Reads the table for the guest. The access must be aligned and have 4 or 8 bytes; otherwise
+    /// it reads as all ones.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) {
         let guest = self.guest.lock();
         read_words(offset, bytes, |index| guest.entries.get(index / WORDS)?.read(index % WORDS));
     }
 
-    /// Reads the pending bits for the guest: 4 or 8 bytes, aligned. Anything else reads as ones.
-    /// (Writes have no effect.)
+    /// Reads the pending bits for the guest. The access must be aligned and have 4 or 8 bytes;
+    /// otherwise it reads as all ones. (Pending bits are read-only.)
     pub fn read_pending(&self, offset: u64, bytes: &mut [u8]) {
         let words = self.vectors.len().div_ceil(64) * 2;
         read_words(offset, bytes, |index| (index < words).then(|| self.pending_word(index)));
     }
 
-    /// Returns the pending bits of 32 vectors; 0 for those that do not exist.
+    /// Returns the pending bits of 32 vectors. Bits of vectors that do not exist are 0.
     pub(crate) fn pending_word(&self, index: usize) -> u32 {
         if self.observer.is_some() {
             self.poll(&self.guest.lock(), index * 32..(index + 1) * 32);
@@ -187,18 +192,19 @@ impl MsixTable {
         bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit)
     }
 
-    /// Returns Message Control, as the guest reads it.
+    /// Returns Message Control as the guest reads it.
     pub fn control(&self) -> Control {
         self.guest.lock().control
     }
 
-    /// Returns the message that a vector sends; `None` while it does not.
+    /// Returns the message that a vector sends, or `None` while the vector is closed.
     pub fn message(&self, vector: u16) -> Option<RoutedMessage> {
         self.guest.lock().entries.get(usize::from(vector))?.open
     }
 
-    /// Writes the table for the guest: 4 or 8 bytes, aligned; anything else is ignored. Waits for
-    /// threads that are sending by a vector that the write masks.
+    /// Writes the table for the guest. The access must be aligned and have 4 or 8 bytes; otherwise
+    /// it is ignored. Waits for threads that are sending the message of a vector that the write
+    /// masks.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         let Some(words) = words_at(offset, bytes.len()) else { return };
         let mut guest = self.guest.lock();
@@ -210,8 +216,8 @@ impl MsixTable {
         self.settle(&mut guest, vector..vector + 1);
     }
 
-    /// Writes Message Control for the guest: the enable bit and the function mask. Waits as
-    /// [`write`](Self::write) does.
+    /// Writes Message Control for the guest: the enable bit and the function mask. Waits for
+    /// senders like [`write`](Self::write).
     pub fn write_control(&self, control: Control) {
         let mut guest = self.guest.lock();
         guest.write_control(control);
@@ -228,19 +234,21 @@ impl MsixTable {
         self.settle_all(&mut guest);
     }
 
-    /// Sets the sender of later messages: a function's bus got another number.
+    /// Sets the sender for later messages, for example after the guest renumbered the function's
+    /// bus.
     pub fn set_sender(&self, sender: Sender) {
         let mut guest = self.guest.lock();
         guest.sender = sender;
         self.settle_all(&mut guest);
     }
 
-    /// Resets the function: disabled, all vectors masked, no message stored or pending.
+    /// Resets the table: disables MSI-X, masks all vectors, and clears all messages and pending
+    /// bits.
     pub fn reset(&self) {
         self.forget_all(&mut self.guest.lock());
     }
 
-    /// Resets, and takes what closed vectors' eventfds hold.
+    /// Resets the table and discards pending messages, including signals in eventfds.
     fn forget_all(&self, guest: &mut Guest) {
         guest.reset();
         self.settle_all(guest);
@@ -248,13 +256,13 @@ impl MsixTable {
         self.vectors.iter().for_each(MsixVector::forget);
     }
 
-    /// Makes pending what closed vectors' eventfds hold.
+    /// Turns signals that eventfds of closed vectors hold into pending bits.
     fn poll(&self, guest: &Guest, range: Range<usize>) {
         let Some(observer) = &self.observer else { return };
         let vectors = (0..).zip(&self.vectors).zip(&guest.entries);
         for ((at, vector), entry) in vectors.skip(range.start).take(range.len()) {
             if entry.open.is_none() && observer.take_signal(at) {
-                // The vector is closed.
+                // The vector is closed, so the message becomes pending.
                 vector.enter();
             }
         }
@@ -264,8 +272,8 @@ impl MsixTable {
         self.settle(guest, 0..guest.entries.len());
     }
 
-    /// Brings these vectors in line with the guest's writes: first closes vectors, then opens
-    /// others, and sends what was pending.
+    /// Updates these vectors to match the guest's writes: closes vectors first, then opens others
+    /// and sends their pending messages.
     fn settle(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.control, guest.sender);
         for (at, vector, entry) in self.each(&mut guest.entries, range.clone()) {

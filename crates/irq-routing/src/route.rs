@@ -1,36 +1,36 @@
-//! Routes: destinations of GSIs.
+//! Routes, the destinations of GSIs.
 
 use msi_types::{DeviceId, Line, MsiMessage};
 
-/// INTID of the first SPI, that of pin 0.
+/// INTID of the first SPI, which is pin 0.
 const FIRST_SPI: u32 = 32;
 
-/// An input pin of the interrupt controller: the SPI with INTID pin + 32. Nothing else has a pin:
-/// LPIs are reached by messages alone, PPIs by [`irq_line`](crate::Router::irq_line).
+/// Input pin of the interrupt controller. Pin `n` is the SPI with INTID `n` + 32. Only SPIs have
+/// pins: LPIs are reached only by messages, and PPIs through [`irq_line`](crate::Router::irq_line).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pin(u16);
 
-/// A number that is no pin, or no INTID of an SPI. The caller's mistake.
+/// Number that is not a pin, or INTID that is not an SPI. The caller is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} is out of range: pins are 0 to 987, for the SPIs 32 to 1019")]
 pub struct NotAPin(pub u32);
 
 impl Pin {
-    /// Number of pins: one for each SPI, 32 to 1019.
+    /// Number of pins: one for each SPI from 32 to 1019.
     pub const COUNT: u32 = 988;
 
     /// Returns the pin with this number.
     ///
     /// # Errors
-    /// [`NotAPin`] from [`COUNT`](Self::COUNT) on.
+    /// Returns [`NotAPin`] if `number` is not below [`COUNT`](Self::COUNT).
     pub const fn new(number: u32) -> Result<Self, NotAPin> {
         if number < Self::COUNT { Ok(Self::truncate(number)) } else { Err(NotAPin(number)) }
     }
 
-    /// Returns the pin of an SPI, by INTID.
+    /// Returns the pin of the SPI with this INTID.
     ///
     /// # Errors
-    /// [`NotAPin`] if it is not an SPI from 32 to 1019.
+    /// Returns [`NotAPin`] if `intid` is not an SPI from 32 to 1019.
     pub const fn of_spi(intid: u32) -> Result<Self, NotAPin> {
         match intid.checked_sub(FIRST_SPI) {
             Some(number) if number < Self::COUNT => Ok(Self::truncate(number)),
@@ -38,12 +38,12 @@ impl Pin {
         }
     }
 
-    /// Returns its number.
+    /// Returns the pin's number.
     pub const fn get(self) -> u32 {
         self.0 as u32
     }
 
-    /// Returns the SPI behind it.
+    /// Returns the pin's SPI.
     pub const fn line(self) -> Line {
         Line::Spi(self.get() + FIRST_SPI)
     }
@@ -53,18 +53,19 @@ impl Pin {
     }
 }
 
-/// Sender of a routed message, as the interrupt controller is told. KVM has a flag for it
-/// (`KVM_MSI_VALID_DEVID`).
+/// Sender of a routed message, which is reported to the interrupt controller. KVM distinguishes the
+/// cases by the flag `KVM_MSI_VALID_DEVID`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sender {
-    /// No device: for doorbells that take no DeviceID (GICv2m, message-based SPIs, `GICR_SETLPIR`).
+    /// No DeviceID, for doorbells that need none (GICv2m, message-based SPIs, `GICR_SETLPIR`).
     Anonymous,
-    /// A device: an ITS translates by its DeviceID, and takes no message without one.
+    /// DeviceID of the sending device. An ITS translates by DeviceID and rejects messages without
+    /// one.
     Device(DeviceId),
 }
 
-/// A message and its sender: at an ITS, the pair DeviceID and EventID (the data), which alone
-/// identifies an interrupt.
+/// Message and its sender. An ITS needs both: it identifies an interrupt by the DeviceID and the
+/// EventID, which is the message data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RoutedMessage {
     /// Sender of the message.
@@ -76,7 +77,7 @@ pub struct RoutedMessage {
 /// Destination of a GSI.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Route {
-    /// A wired input.
+    /// An input pin.
     Pin(Pin),
     /// A message.
     Message(RoutedMessage),
@@ -94,13 +95,13 @@ impl Route {
     }
 }
 
-/// A route, or none, as three words for atomics.
+/// A route or no route, as three words that can be stored in atomics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
-    /// 0 to 3.
+    /// Kind of the route, from 0 to 3.
     pub(crate) kind: u64,
     pub(crate) address: u64,
-    /// Data or pin in the low half, DeviceID in the high one.
+    /// Data or pin in the low half, DeviceID in the high half.
     pub(crate) rest: u64,
 }
 

@@ -1,26 +1,27 @@
-//! One GSI's route, which any thread reads while one writer at a time changes it. A reader never
-//! waits for a writer, and never sees half of a change.
+//! Route of one GSI, which any thread may read while a single writer changes it. Readers never wait
+//! for the writer and never observe a partial change.
 //!
-//! The algorithm is that of Linux's `seqcount_latch_t`: two copies, and a version that selects one.
+//! The algorithm is that of Linux's `seqcount_latch_t`: two copies, and a version that selects one
+//! of them.
 //!
 //! 1. A writer stores the words of the copy that is not selected.
 //! 2. The writer stores the next version, which selects that copy.
 //! 3. A reader loads the version, then the words of the selected copy, then the version again. If
-//!    the version changed, the reader begins anew with it.
+//!    the version changed, the reader starts over with the new version.
 //!
-//! A reader begins anew only if a change was completed meanwhile.
+//! A reader starts over only if a change was completed during its attempt.
 
 use crate::route::{Route, Words};
 use crate::sync::{AtomicU64, SeqCst};
 
-/// The version's low bits: the kind of the route (see [`Words`]).
+/// Low bits of the version, which hold the kind of the route (see [`Words`]).
 const KIND: u64 = 0b11;
-/// The next bit selects the copy. It and the bits above count changes, up to 2^62. They never wrap,
-/// so that two changes between a reader's loads do not restore the version.
+/// Next bit of the version, which selects the copy. It and the bits above it count changes, up to
+/// 2^62. The count never wraps in practice, so a version cannot recur between a reader's loads.
 const STEP: u64 = KIND + 1;
 
-/// A GSI's route, or none. Has a cache line of its own: a change does not slow the neighbours'
-/// readers.
+/// Route of a GSI, or none. Aligned to a cache line, so that a change does not slow down readers of
+/// neighboring GSIs.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct RouteLatch {
@@ -41,7 +42,7 @@ impl RouteLatch {
         Self { version: AtomicU64::new(0), copies: [copy(), copy()] }
     }
 
-    /// Stores a route, or none. Callers must allow one writer at a time.
+    /// Stores a route, or none. Callers must ensure that only one thread stores at a time.
     pub(crate) fn store(&self, route: Option<Route>) {
         let words = Words::of(route);
         let next = self.version.load(SeqCst).wrapping_add(STEP);
@@ -51,7 +52,7 @@ impl RouteLatch {
         self.version.store(next & !KIND | words.kind, SeqCst);
     }
 
-    /// Returns the route as of some moment during the call.
+    /// Returns the route that was set at some moment during the call.
     ///
     /// Context: any.
     #[inline]

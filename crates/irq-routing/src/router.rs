@@ -1,5 +1,5 @@
-//! Routes of an interrupt controller model in this process. Look-ups take no lock; a change of a
-//! route is seen whole or not at all.
+//! Router for an interrupt controller model in this process. Look-ups take no lock, and each
+//! observes a route change entirely or not at all.
 
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
@@ -13,63 +13,64 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, Gsi, Level};
 
-/// Number of GSIs, and the range that is allocated from.
+/// Number of GSIs, and the range from which they are allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GsiSpace {
-    /// All GSIs lie below this. KVM's are 4096 (`KVM_CAP_IRQ_ROUTING` says it).
+    /// Number of GSIs; all of them are below this. KVM typically has 4096, and reports its number
+    /// through `KVM_CAP_IRQ_ROUTING`.
     pub limit: u32,
-    /// GSIs below this are the monitor's own to number; [`Routing::allocate`] gives those from it
-    /// on.
+    /// First GSI that [`Routing::allocate`] returns. The monitor assigns the GSIs below it itself.
     pub first_allocated: u32,
 }
 
 impl Default for GsiSpace {
-    /// Returns as many as KVM has; the numbers of pins are not allocated from.
+    /// Returns a space of 4096 GSIs, KVM's usual number, of which those that equal a pin's number
+    /// are not allocated.
     fn default() -> Self {
         Self::new(4096)
     }
 }
 
-/// A limit above [`GsiSpace::MAX`].
+/// Limit that is greater than [`GsiSpace::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0} GSIs are more than the {max} that there can be", max = GsiSpace::MAX)]
+#[error("{0} GSIs are too many: the maximum is {max}", max = GsiSpace::MAX)]
 pub struct TooManyGsis(pub u32);
 
 impl GsiSpace {
-    /// The highest limit: every message of an ITS with 20 bits of EventIDs has room.
+    /// Highest limit. It provides a GSI for every message of an ITS with 20-bit EventIDs.
     pub const MAX: u32 = 1 << 20;
 
-    /// GSIs below `limit`; the numbers of pins are not allocated from.
+    /// Creates a space of GSIs below `limit`. Those that equal a pin's number are not allocated.
     pub const fn new(limit: u32) -> Self {
         Self { limit, first_allocated: Pin::COUNT }
     }
 
-    /// With this [`first_allocated`](Self::first_allocated).
+    /// Sets [`first_allocated`](Self::first_allocated).
     #[must_use]
     pub const fn with_first_allocated(self, first_allocated: u32) -> Self {
         Self { first_allocated, ..self }
     }
 }
 
-/// GSIs and their routes, over a model of an interrupt controller.
+/// GSIs and their routes to the inputs of an interrupt controller model.
 ///
-/// A signal's look-up ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no lock
-/// and allocates nothing; a change costs the same in tables of every size. Before the first table
-/// is set, each GSI is the pin of its number.
+/// The look-up for a signal ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no
+/// lock and allocates nothing, and the cost of a change does not depend on the size of the table.
+/// Until the first table is set, each GSI is routed to the pin of the same number.
 #[doc(alias = "kvm_irq_routing_table")]
 pub struct Router {
     table: Table,
-    /// Held during changes of routes, too.
+    /// Also locked during route changes.
     gsis: Mutex<Gsis>,
     inputs: Inputs,
 }
 
 impl Router {
-    /// Creates a router without routes or allocated GSIs.
+    /// Creates a router without a table and without allocated GSIs.
     ///
     /// # Errors
-    /// The space is larger than [`GsiSpace::MAX`].
+    /// Returns [`TooManyGsis`] if the space's limit is greater than [`GsiSpace::MAX`].
     pub fn new(space: GsiSpace, inputs: Inputs) -> Result<Self, TooManyGsis> {
         if space.limit > GsiSpace::MAX {
             return Err(TooManyGsis(space.limit));
@@ -78,12 +79,13 @@ impl Router {
         Ok(Self { table: Table::new(space.limit, Pin::COUNT), gsis, inputs })
     }
 
-    /// Replaces the whole table, as `KVM_SET_GSI_ROUTING` does: a GSI that is not in `routes` has
-    /// no route. All of it is checked before anything changes. Each GSI then changes by itself, and
-    /// only if its route differs.
+    /// Replaces the whole table, as `KVM_SET_GSI_ROUTING` does: GSIs that `routes` does not name
+    /// lose their routes. The new table is validated before any route changes. The routes then
+    /// change one by one, so a concurrent signal may observe some GSIs with new routes and others
+    /// with old ones.
     ///
     /// # Errors
-    /// A GSI does not exist, or has two routes.
+    /// Returns an error if a GSI does not exist or has two routes.
     pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<ChangeCount, RouteError> {
         let mut named = vec![false; self.table.gsis() as usize];
         for (gsi, _) in routes {
@@ -115,16 +117,18 @@ impl Router {
         self.table.route(gsi)
     }
 
-    /// Returns all routes of the table, by GSI; none while each GSI is the pin of its number. A
-    /// route that changes meanwhile is the old or the new one.
+    /// Returns all routes of the table, in order of GSI, or no routes if no table was set yet. For
+    /// a route that changes concurrently, the result is either the old or the new one.
     pub fn routes(&self) -> Vec<(Gsi, Route)> {
         self.table.routed().collect()
     }
 
-    /// Drives the level of a GSI's pin. A GSI with a message sends it when the level becomes high.
+    /// Drives the level of a GSI's pin. If the GSI is routed to a message, the message is sent when
+    /// `level` is high.
     ///
     /// # Errors
-    /// The GSI has no route, or leads to a message, which cannot be taken back by a low level.
+    /// Returns an error if the GSI has no route, or if `level` is low and the GSI is routed to a
+    /// message, which cannot be withdrawn.
     pub fn set_level(&self, gsi: Gsi, level: Level) -> Result<Delivery, SignalError> {
         match self.table.route(gsi).ok_or(SignalError::Unrouted(gsi))? {
             Route::Pin(pin) => Ok(self.inputs.set_line(pin.line(), level)),
@@ -133,16 +137,16 @@ impl Router {
         }
     }
 
-    /// Drives a pin that has been looked up.
+    /// Drives a pin whose route was already looked up.
     #[cfg(all(feature = "std", target_os = "linux"))]
     pub(crate) fn drive(&self, pin: Pin, level: Level) -> Delivery {
         self.inputs.set_line(pin.line(), level)
     }
 
-    /// Drives an input by the number that `KVM_IRQ_LINE` has for it, which is no GSI.
+    /// Drives an input by its number for `KVM_IRQ_LINE`, which is not a GSI (see [`IrqLine`]).
     ///
     /// # Errors
-    /// The number names no input of the interrupt controller.
+    /// Returns an error if the number does not name an input of the interrupt controller.
     pub fn irq_line(&self, number: u32, level: Level) -> Result<Delivery, IrqLineError> {
         match IrqLine::decode(number)? {
             IrqLine::Line(line) => Ok(self.inputs.set_line(line, level)),

@@ -1,14 +1,15 @@
-//! The interface to routes, implemented by KVM and by the router of this package.
+//! Traits for changing routes and sending messages, implemented by [`Router`](crate::Router) and by
+//! `kvm::KvmRouter`.
 
 use crate::{ChangeCount, Route, RouteError, RoutedMessage, SignalError};
 use msi_types::{Delivery, Gsi};
 
-/// A change of one GSI's route.
+/// Change of one GSI's route.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Change {
-    /// The GSI has this route from now on.
+    /// Sets the route of the GSI.
     Set(Gsi, Route),
-    /// The GSI has no route from now on.
+    /// Removes the route of the GSI.
     Clear(Gsi),
 }
 
@@ -20,7 +21,7 @@ impl Change {
         }
     }
 
-    /// Returns the route after the change.
+    /// Returns the GSI's route after the change.
     pub const fn route(self) -> Option<Route> {
         match self {
             Self::Set(_, route) => Some(route),
@@ -29,49 +30,54 @@ impl Change {
     }
 }
 
-/// A way for messages into the interrupt controller: [`Router`](crate::Router) for a model in this
-/// process, `kvm::KvmRouter` for the kernel's.
+/// Destination that delivers messages to an interrupt controller: [`Router`](crate::Router) for a
+/// model in this process, `kvm::KvmRouter` for the kernel's controller.
 pub trait MessageSink: Send + Sync {
-    /// Sends a message without a GSI or a route: `KVM_SIGNAL_MSI`. Acquires no lock and does not
-    /// allocate; KVM's implementation is one system call.
+    /// Sends a message without a GSI or a route, like `KVM_SIGNAL_MSI`. Implementations must not
+    /// acquire a lock or allocate; KVM's makes one system call.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`SignalError::Refused`], with the kernel's error number.
+    /// Returns [`SignalError::Refused`] with the kernel's error number if the kernel refuses the
+    /// message.
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError>;
 }
 
-/// A keeper of routes: [`Router`](crate::Router) for a model in this process, `kvm::KvmRouter` for
-/// the kernel's. Object safe; implementations lock inside.
+/// Routing table of GSIs: [`Router`](crate::Router) for a model in this process, `kvm::KvmRouter`
+/// for the kernel's controller. The trait is dyn-compatible, and implementations synchronize
+/// internally.
 pub trait Routing: MessageSink {
     /// Allocates the lowest free GSI. It has no route yet.
     ///
     /// # Errors
-    /// [`RouteError::GsisExhausted`], with the limit.
+    /// Returns [`RouteError::GsisExhausted`] if no GSI is free.
     fn allocate(&self) -> Result<Gsi, RouteError>;
 
-    /// Releases GSIs and clears their routes, as one change.
+    /// Releases GSIs and removes their routes, as one change.
     ///
     /// # Errors
-    /// [`RouteError::NotAllocated`] for one that is not given out, or named twice: no other has
-    /// been released either.
+    /// Returns [`RouteError::NotAllocated`] if a GSI is not allocated or is named twice. In that
+    /// case, no GSI has been released.
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
-    /// Makes all the changes, in their order, or none. Redundant changes are skipped. A concurrent
-    /// signal takes the old route, the new one, or one of the same GSI between them, each whole. A
-    /// later signal takes the new one. A GSI that is given a route counts as allocated. The first
-    /// commit sets a table: from then on, no GSI is the pin of its number.
+    /// Makes all the changes in order, or none of them. Redundant changes are skipped. If a GSI is
+    /// named several times, a concurrent signal may use the old route, the new one or one in
+    /// between, but never a mixture; later signals use the new one. A GSI that is given a route
+    /// counts as allocated. The first commit sets the first table, which ends the initial routing
+    /// of GSIs to the pins of the same numbers.
     ///
     /// # Errors
-    /// One of the GSIs does not exist; or the host refuses.
+    /// Returns an error if one of the GSIs does not exist or the host refuses the changes.
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError>;
 
-    /// Signals a GSI as an edge: sends its message, or pulses its pin. Senders of one GSI do not
-    /// swallow each other's edges. A pin that the guest made level-sensitive ignores an edge
-    /// ([`SetLine::pulse`](msi_types::SetLine::pulse)).
+    /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent edges on one GSI
+    /// are not lost, though they may merge if the interrupt is still pending. A pin that the guest
+    /// configured as level-sensitive ignores the edge (see
+    /// [`SetLine::pulse`](msi_types::SetLine::pulse)).
     ///
     /// # Errors
-    /// [`SignalError::Unrouted`].
+    /// Returns [`SignalError::Unrouted`] if the GSI has no route, or [`SignalError::Refused`] if
+    /// the host refuses the interrupt.
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError>;
 }

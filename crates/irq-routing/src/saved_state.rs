@@ -1,13 +1,13 @@
-//! Saved states of MSI-X tables and MSI capabilities, as plain data.
+//! Saved states of MSI-X tables and MSI capabilities.
 //!
-//! A state is the whole of what a guest can observe, and nothing else. It has no GSI, no route and
-//! no sender, which the restored function has of its own. A state that no guest could have brought
-//! about is refused as a whole. With the feature `serde` the types serialise in any format;
-//! self-describing ones reject a field that the version does not have.
+//! A state contains exactly what a guest can observe. It contains no GSI, route or sender; the
+//! restored function keeps its own. A state that no guest could have produced is refused entirely.
+//! With the feature `serde`, the types can be serialized in any format; in self-describing formats,
+//! deserialization rejects unknown fields.
 //!
-//! Devices must not signal between a save and the end of the machine that was saved: such a message
-//! is not part of the state. A restore replaces what was there, and sends what is pending and not
-//! masked.
+//! After a save, devices must not signal on the source machine any more, because such messages are
+//! not part of the state. A restore replaces the current state, and sends pending messages that are
+//! not masked.
 //!
 //! ```
 //! use irq_routing::msix::{MsixTable, Signalled};
@@ -35,7 +35,7 @@
 
 use alloc::vec::Vec;
 
-/// The version of the formats that this library writes, and the only one that it reads.
+/// Version of the formats that this library writes. It reads no other version.
 pub const VERSION: u32 = 1;
 
 /// State of an [`MsixTable`](crate::msix::MsixTable).
@@ -46,13 +46,13 @@ pub const VERSION: u32 = 1;
     serde(deny_unknown_fields)
 )]
 pub struct MsixState {
-    /// The version of the format: [`VERSION`].
+    /// Version of the format: [`VERSION`].
     pub version: u32,
     /// Message Control.
     pub control: u16,
-    /// The entries' words: address low and high, data, vector control.
+    /// Words of the entries: address low, address high, data, vector control.
     pub entries: Vec<[u32; 4]>,
-    /// The pending vectors, ascending.
+    /// Pending vectors, in ascending order.
     pub pending: Vec<u16>,
 }
 
@@ -64,28 +64,29 @@ pub struct MsixState {
     serde(deny_unknown_fields)
 )]
 pub struct MsiState {
-    /// The version of the format: [`VERSION`].
+    /// Version of the format: [`VERSION`].
     pub version: u32,
     /// Message Control.
     pub control: u16,
-    /// Message Address; the upper half is 0 if the address has 32 bits.
+    /// Message Address. The upper half is 0 if the address has 32 bits.
     pub address: u64,
     /// Message Data.
     pub data: u16,
-    /// Mask bits; 0 if there are none.
+    /// Mask bits, or 0 if the capability has none.
     pub masks: u32,
-    /// Messages that wait, by vector: the pending bits, if there are any.
+    /// Pending messages, one bit per vector. The guest reads them as pending bits if the capability
+    /// has them.
     pub pending: u32,
 }
 
-/// Reason for which a state is not restored. Nothing has changed then.
+/// Reason why a state is not restored. The function's current state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The state has a format that this library does not know.
+    /// The state's version is not supported.
     #[error("the state has version {0}, but this library reads version {VERSION}")]
     Version(u32),
-    /// The state is of another function: its read-only bits, or its number of entries, differ.
+    /// The state belongs to another function: its read-only bits or its number of entries differ.
     #[error(
         "the state is of a function with Message Control {saved:#06x} and {entries} entries; \
          here it is {here:#06x}"
@@ -93,20 +94,20 @@ pub enum StateError {
     OtherFunction {
         /// Message Control in the state.
         saved: u16,
-        /// Entries in the state; 0 for a capability of MSI.
+        /// Number of entries in the state; 0 for an MSI capability.
         entries: usize,
-        /// Message Control here.
+        /// Message Control of this function.
         here: u16,
     },
-    /// A register has a bit that no guest can set.
+    /// A register has a bit set that no guest can set.
     #[error("the state's {register} has bits that no guest can set: {value:#x}")]
     ReservedBits {
         /// Name of the register.
         register: &'static str,
-        /// Its value.
+        /// Value of the register, or of the bits in question.
         value: u64,
     },
-    /// The pending vectors do not ascend, or do not exist.
+    /// A pending vector does not exist, or the pending vectors are not in ascending order.
     #[error("the state's pending vector {0} does not exist, or is not in ascending order")]
     Pending(u16),
 }

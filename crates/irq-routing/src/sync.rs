@@ -1,10 +1,10 @@
-//! The synchronization primitives under look-ups and changes. Every access is sequentially
-//! consistent; a house lint refuses other orderings in this crate.
+//! Synchronization primitives for look-ups and changes. Every access is sequentially consistent; a
+//! house lint refuses other orderings in this crate.
 //!
-//! Tests that are compiled with `--cfg shuttle` get the primitives of a scheduler that explores
-//! interleavings and reorders nothing. Every access is sequentially consistent, and there is no
-//! data race. So these are all executions, on weakly ordered CPUs, too (the C11 memory model's
-//! guarantee).
+//! Tests that are compiled with `--cfg shuttle` use the primitives of a scheduler that explores
+//! interleavings but does not reorder accesses. Because every access is sequentially consistent and
+//! no data race exists, the C11 memory model guarantees that weakly ordered CPUs have no other
+//! executions.
 
 #[cfg(not(all(test, shuttle)))]
 mod imp {

@@ -1,4 +1,4 @@
-//! Every GSI's route, in memory in proportion to the GSIs that were ever routed.
+//! Table of all routes. Its memory is proportional to the number of GSIs that were ever routed.
 
 use crate::route::{Pin, Route};
 use crate::route_latch::RouteLatch;
@@ -13,28 +13,29 @@ const CHUNK: usize = 64;
 
 type Chunk = [RouteLatch; CHUNK];
 
-/// The routes of all GSIs. A latch is never moved or freed while the table exists, so that readers
-/// need nothing but its index.
+/// Routes of all GSIs. A latch is never moved or freed while the table exists, so readers need no
+/// lock to reach it.
 #[derive(Debug)]
 pub(crate) struct Table {
     chunks: Box<[OnceBox<Chunk>]>,
     gsis: u32,
-    /// Number of pins that GSIs are mapped to before the first table.
+    /// Number of pins to which GSIs are mapped before the first table is set.
     pins: u32,
-    /// No table was set yet: each GSI is the pin of its number.
+    /// `true` until the first table is set: each GSI is mapped to the pin of the same number.
     identity: AtomicBool,
 }
 
 impl Table {
-    /// Creates a table for the GSIs below `gsis`. Those below `pins` are mapped to the pins of
-    /// their numbers.
+    /// Creates a table for the GSIs below `gsis`. Those below `pins` are initially mapped to the
+    /// pins of the same numbers.
     pub(crate) fn new(gsis: u32, pins: u32) -> Self {
         let chunks: Vec<_> = (0..(gsis as usize).div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
         Self { chunks: chunks.into(), gsis, pins: pins.min(gsis), identity: AtomicBool::new(true) }
     }
 
-    /// Sets routes as [`set`](Self::set) does, then ends the identity mapping. The routes come
-    /// first: a reader that misses the identity mapping reads the route again.
+    /// Sets routes like [`set`](Self::set), then ends the identity mapping. The order matters: a
+    /// reader that finds the identity mapping ended reads the route again and must find the new
+    /// one.
     pub(crate) fn set_table(
         &self,
         routes: impl Iterator<Item = (Gsi, Option<Route>)>,
@@ -46,8 +47,8 @@ impl Table {
         changes
     }
 
-    /// Sets routes, each by itself. Redundant routes, and GSIs that the table does not have, are
-    /// skipped. Callers must allow one writer at a time.
+    /// Sets routes one by one. Skips redundant routes and GSIs that do not exist. Callers must
+    /// ensure that only one thread sets routes at a time.
     pub(crate) fn set(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> ChangeCount {
         let mut changes = ChangeCount::default();
         for (gsi, route) in routes {
@@ -86,17 +87,18 @@ impl Table {
         if self.identity.load(SeqCst) {
             return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.pins).map(Route::Pin);
         }
-        // The identity mapping may have ended after the first look: the new routes are set then.
+        // The identity mapping may have ended after the first look-up. The new routes are set by
+        // now.
         self.look(gsi)
     }
 
-    /// Returns the route that a table has set for a GSI.
+    /// Returns the route that was set for a GSI, ignoring the identity mapping.
     #[inline]
     pub(crate) fn look(&self, gsi: Gsi) -> Option<Route> {
         self.chunks.get(gsi.index() / CHUNK)?.get()?.get(gsi.index() % CHUNK)?.load()
     }
 
-    /// Returns the GSIs that have a route by a table.
+    /// Returns all GSIs that have a route, ignoring the identity mapping.
     pub(crate) fn routed(&self) -> impl Iterator<Item = (Gsi, Route)> + '_ {
         let chunks =
             self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
@@ -107,11 +109,11 @@ impl Table {
     }
 }
 
-/// Numbers of routes that a commit changed.
+/// Result of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ChangeCount {
     /// Number of routes that changed.
     pub made: u32,
-    /// Number of redundant changes, which cost nothing more.
+    /// Number of redundant changes, which were skipped.
     pub redundant: u32,
 }

@@ -3,17 +3,18 @@
 use rustix::io::Errno;
 use std::io;
 
-/// Reason for which an eventfd cannot be bound.
+/// Reason why an eventfd cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqfdError {
-    /// Reading or signalling the eventfd could block all other interrupts. The caller's mistake.
-    #[error("the eventfd blocks its users: make it with EFD_NONBLOCK")]
+    /// The eventfd is blocking, so that reading or signaling it could stall all other interrupts.
+    /// The caller is at fault.
+    #[error("the eventfd is blocking: create it with EFD_NONBLOCK")]
     Blocking,
-    /// The eventfd is bound to a GSI already. The caller's mistake.
-    #[error("the eventfd is bound already: an eventfd rings one GSI")]
+    /// The eventfd is already bound. The caller is at fault.
+    #[error("the eventfd is already bound: an eventfd can be bound only once")]
     AlreadyBound,
-    /// The operating system refused.
+    /// A system call failed.
     #[error(transparent)]
     System(#[from] io::Error),
 }

@@ -1,4 +1,4 @@
-//! Eventfds that send messages and need no GSI.
+//! Eventfds that send messages without a GSI.
 
 use super::error::IrqfdError;
 use super::poller::{EventfdPoller, PolledEventfd};
@@ -7,25 +7,28 @@ use alloc::sync::Arc;
 use core::fmt;
 use rustix::fd::OwnedFd;
 
-/// A way to have eventfds send messages: [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet) for
-/// a model, `kvm::MsiIrqfdSet` for Linux's KVM, or a monitor's own.
+/// Factory of eventfds that send messages: [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet)
+/// for a model in this process, `kvm::MsiIrqfdSet` for Linux's KVM, or the monitor's own
+/// implementation.
 pub trait MessageIrqfdSet: Send + Sync {
-    /// An eventfd.
+    /// Type of the eventfds.
     type Irqfd: MessageIrqfd;
 
-    /// Adds an eventfd, which is closed.
+    /// Adds an eventfd, which is initially closed.
     fn add(&self, eventfd: Arc<OwnedFd>) -> Self::Irqfd;
 }
 
-/// An eventfd that sends a message while it is open. Dropping it closes it.
+/// Eventfd that sends a message while it is open. Dropping it closes it.
 pub trait MessageIrqfd: Send {
-    /// Sends this message for each signal from now on. A signal from before counts.
+    /// Opens the eventfd: from now on, each signal sends this message. A signal that the eventfd
+    /// already holds counts.
     ///
     /// # Errors
-    /// The host's. The eventfd is closed then.
+    /// Returns the host's error if the host refuses. The eventfd is then closed.
     fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError>;
 
-    /// Sends nothing from now on: signals stay in the eventfd. On return, no message is being sent.
+    /// Closes the eventfd: signals stay in it from now on. When this returns, no message is being
+    /// sent.
     fn close(&mut self);
 }
 
@@ -37,7 +40,7 @@ impl<T: MessageIrqfdSet + ?Sized> MessageIrqfdSet for Arc<T> {
     }
 }
 
-/// Eventfds that send messages to a model, for
+/// Eventfds that send messages to an interrupt controller model, for
 /// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). They need no GSI.
 pub struct MessageEventfdSet {
     poller: Arc<EventfdPoller>,
@@ -45,8 +48,8 @@ pub struct MessageEventfdSet {
 }
 
 impl MessageEventfdSet {
-    /// Creates an object without eventfds, whose signals `poller` serves. `sink` takes the
-    /// messages: a [`Router`](crate::Router), or the monitor's own.
+    /// Creates an empty set. `poller` serves the eventfds' signals, and `sink` receives the
+    /// messages; it is a [`Router`](crate::Router) or the monitor's own [`MessageSink`].
     pub fn new(poller: Arc<EventfdPoller>, sink: Arc<dyn MessageSink>) -> Self {
         Self { poller, sink }
     }
@@ -67,7 +70,7 @@ impl fmt::Debug for MessageEventfdSet {
     }
 }
 
-/// An eventfd of [`MessageEventfdSet`].
+/// Eventfd of a [`MessageEventfdSet`].
 pub struct MessageEventfd {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,
@@ -80,7 +83,7 @@ impl MessageIrqfd for MessageEventfd {
         self.close();
         let sink = self.sink.clone();
         let send = move || {
-            // A message that leads nowhere is lost, as in the kernel.
+            // A message without a destination is lost, as in the kernel.
             let _ = sink.signal_msi(message);
         };
         self.polled = Some(self.poller.add(self.eventfd.clone(), send)?);

@@ -1,4 +1,4 @@
-//! Eventfds that this process waits for: each signal calls a function.
+//! Eventfds that this process polls; each signal calls a function.
 
 use super::IrqfdError;
 use super::serving::{Read, Serving, Taken};
@@ -18,27 +18,28 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::{fs, io};
 
-/// Most eventfds that one call of [`EventfdPoller::dispatch`] serves.
+/// Maximum number of eventfds that one call of [`EventfdPoller::dispatch`] serves.
 const AT_ONCE: usize = 64;
 
-/// Eventfds that call a function for each signal. It has one file descriptor, which is readable
-/// while there is work.
+/// Set of eventfds, each of which calls a function for each signal. The poller has one file
+/// descriptor, which is readable while a signal is to be served.
 ///
-/// While a signal is served, no lock of another eventfd is held. A function that blocks therefore
-/// delays its own eventfd, and the signals that its thread has still to serve. A second thread
-/// serves the others meanwhile.
+/// No lock is held while a function runs. A function that blocks therefore delays only its own
+/// eventfd and the signals that its thread has already received; other threads continue to serve
+/// the rest.
 pub struct EventfdPoller {
     epoll: OwnedFd,
-    /// Held to look up, to add and to remove a source.
+    /// Locked to look up, add and remove a source.
     polled: Mutex<Polled>,
 }
 
 #[derive(Default)]
 struct Polled {
-    /// Next token. Tokens are never reused, so that a late event of a removed source finds none.
+    /// Token that was allocated last. Tokens are never reused, so a late event of a removed source
+    /// finds no source.
     next: u64,
     sources: HashMap<u64, Arc<Source>>,
-    /// Eventfds of those sources.
+    /// Eventfds of the sources.
     eventfds: HashSet<EventfdId>,
 }
 
@@ -49,7 +50,7 @@ struct Source {
     signalled: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The identity of an eventfd, however many file descriptors it has.
+/// Identity of an eventfd, regardless of the number of its file descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct EventfdId(u64);
 
@@ -67,22 +68,25 @@ impl EventfdPoller {
     /// Creates a poller without eventfds.
     ///
     /// # Errors
-    /// The process has no file descriptor left.
+    /// Returns the operating system's error, for example if the process has no file descriptor
+    /// left.
     pub fn new() -> io::Result<Arc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Arc::new(Self { epoll, polled: Mutex::default() }))
     }
 
-    /// Calls `signalled` for each signal of an eventfd, until the result is dropped. Signals that
-    /// are not served yet merge into one, and one from before counts. One thread at a time calls
-    /// it. Other holders of the eventfd must neither read it nor make it block.
+    /// Adds an eventfd: calls `signalled` for each of its signals until the result is dropped.
+    /// Unserved signals merge into one call, and a signal from before this call counts. At most one
+    /// thread at a time runs `signalled`. Other holders of the eventfd must neither read it nor
+    /// make it blocking.
     ///
-    /// The eventfd is held as it is given, by value or in an `Arc`; it is not duplicated. It can be
-    /// added once: the eventfd counts, not its file descriptor. It is known by the `eventfd-id`
-    /// that Linux shows in `/proc` since 5.2; without it, a duplicate is not noticed.
+    /// The eventfd is held as it is passed, by value or in an `Arc`; it is not duplicated. An
+    /// eventfd can be added only once, even through another file descriptor. Duplicates are
+    /// recognized by the `eventfd-id` that Linux shows in `/proc` since 5.2, and go unnoticed on
+    /// older kernels.
     ///
     /// # Errors
-    /// The eventfd blocks, is added already, or cannot be waited for.
+    /// Returns an error if the eventfd is blocking, is already added, or cannot be polled.
     pub fn add(
         self: &Arc<Self>,
         eventfd: impl AsFd + Send + Sync + 'static,
@@ -92,7 +96,7 @@ impl EventfdPoller {
         self.add_known(eventfd, id, signalled)
     }
 
-    /// As [`add`](Self::add), of an eventfd whose identity is known.
+    /// Like [`add`](Self::add), for an eventfd whose identity is known.
     pub(crate) fn add_known(
         self: &Arc<Self>,
         eventfd: impl AsFd + Send + Sync + 'static,
@@ -117,14 +121,15 @@ impl EventfdPoller {
         Ok(PolledEventfd { poller: self.clone(), token })
     }
 
-    /// Waits for a signalled eventfd, at most for the timeout (`None`: for ever), and serves all
-    /// that are signalled. Returns the number served, which is 0 if a Unix signal or another thread
-    /// interfered. Any number of threads.
+    /// Waits until an eventfd is signaled or the timeout expires (`None` waits forever), then
+    /// serves up to 64 signaled eventfds. Returns the number that were served, which may be 0 if a
+    /// Unix signal interrupted the wait or another thread served the signal first. Any number of
+    /// threads may call this concurrently.
     ///
     /// # Errors
-    /// The operating system's.
+    /// Returns the operating system's error if waiting fails.
     pub fn dispatch(&self, timeout: Option<Duration>) -> io::Result<u32> {
-        // A timeout that is too long for the system call means for ever.
+        // A timeout that is too long for the system call means forever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events =
             [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; AT_ONCE];
@@ -137,7 +142,7 @@ impl EventfdPoller {
         Ok(u32::try_from(served.count()).unwrap_or(u32::MAX))
     }
 
-    /// Serves one eventfd. Returns true if it was signalled.
+    /// Serves one eventfd. Returns `true` if it was signaled.
     fn serve(&self, token: u64) -> bool {
         let Some(source) = self.polled().sources.get(&token).cloned() else { return false };
         match source.serving.take(|| source.read()) {
@@ -154,11 +159,11 @@ impl EventfdPoller {
         }
     }
 
-    /// Starts a thread that serves until it is dropped. With several threads, a function that
-    /// blocks delays no other.
+    /// Spawns a thread that serves signals until the result is dropped. With several threads, the
+    /// others continue to serve while one of them blocks in a function.
     ///
     /// # Errors
-    /// The operating system refuses a thread or an eventfd.
+    /// Returns the operating system's error if it cannot create the thread or its eventfd.
     pub fn spawn(self: &Arc<Self>) -> io::Result<IrqfdThread> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let token = self.polled().token();
@@ -221,8 +226,9 @@ impl fmt::Debug for EventfdPoller {
     }
 }
 
-/// An eventfd of an [`EventfdPoller`]. Dropping it removes the eventfd: a signal that is being
-/// served is completed, later ones stay in the eventfd. The function must not drop it.
+/// Eventfd of an [`EventfdPoller`]. Dropping it removes the eventfd: the drop waits for a signal
+/// that is being served, and later signals stay in the eventfd. The eventfd's own function must not
+/// drop it, because it would wait for itself.
 #[derive(Debug)]
 #[must_use = "dropping it removes the eventfd"]
 pub struct PolledEventfd {
@@ -233,13 +239,14 @@ pub struct PolledEventfd {
 impl Drop for PolledEventfd {
     fn drop(&mut self) {
         let Some(source) = self.poller.polled().remove(self.token) else { return };
-        // The removal fails only for a file that is no eventfd, which is removed already.
+        // The removal fails only for a file that is not an eventfd, which `serve` has already
+        // removed.
         let _ = epoll::delete(&self.poller.epoll, source.eventfd.as_fd());
         source.serving.end();
     }
 }
 
-/// A thread that serves eventfds, until it is dropped.
+/// Handle of a thread that serves eventfds. Dropping it stops the thread.
 #[derive(Debug)]
 #[must_use = "dropping it stops the thread"]
 pub struct IrqfdThread {
@@ -252,7 +259,7 @@ pub struct IrqfdThread {
 impl Drop for IrqfdThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Neither call fails with an eventfd that was just created and added.
+        // The write and the removal cannot fail: `wake` was created and added in `spawn`.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -261,7 +268,7 @@ impl Drop for IrqfdThread {
     }
 }
 
-/// Judges a file descriptor that must be non-blocking.
+/// Checks that a file descriptor is non-blocking.
 pub(super) fn unblocking(eventfd: BorrowedFd<'_>) -> Result<(), IrqfdError> {
     if fcntl_getfl(eventfd)?.contains(OFlags::NONBLOCK) {
         Ok(())

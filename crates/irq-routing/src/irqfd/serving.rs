@@ -1,12 +1,12 @@
-//! The serving of one eventfd. One thread at a time serves it, without a lock; a signal that
-//! another thread takes meanwhile is handed over to that thread.
+//! Service of one eventfd. One thread at a time serves it, without holding the lock. If another
+//! thread reads a further signal in the meantime, it hands the signal over to the serving thread.
 //!
-//! 1. A server reads the eventfd under the lock. If nobody serves, it has the turn; else it leaves
-//!    the signal to the serving thread.
-//! 2. The serving thread sends, then ends its turn under the lock, or goes on with a signal that
-//!    was left to it.
-//! 3. An ender forbids further reads, then waits until nobody serves. Later signals stay in the
-//!    eventfd.
+//! 1. A thread reads the eventfd under the lock. If no other thread is serving, it takes the turn;
+//!    otherwise it leaves the signal to the serving thread.
+//! 2. The serving thread sends without the lock. Then, under the lock, it ends its turn or
+//!    continues with a signal that was left to it.
+//! 3. A thread that ends the service forbids further reads, then waits until no thread is serving.
+//!    Later signals stay in the eventfd.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::PoisonError;
@@ -20,7 +20,7 @@ pub(crate) struct Serving {
 #[derive(Default)]
 struct ServeState {
     phase: Phase,
-    /// The eventfd is read no more.
+    /// The service has ended; the eventfd must not be read.
     ended: bool,
 }
 
@@ -28,40 +28,41 @@ struct ServeState {
 enum Phase {
     #[default]
     Idle,
-    /// A thread serves a signal.
+    /// A thread is serving a signal.
     Serving,
-    /// A further signal was taken meanwhile; the same thread serves it.
+    /// Another signal was read in the meantime; the serving thread must serve it too.
     Again,
 }
 
-/// The result of reading an eventfd.
+/// Result of reading an eventfd.
 pub(crate) enum Read {
     Nothing,
     Signal,
-    /// The file is no eventfd, and is at its end or unreadable: it would be ready for ever.
+    /// The file is not an eventfd and is at its end or unreadable. `epoll` would report it as ready
+    /// forever.
     NoEventfd,
 }
 
-/// The result of an attempt to serve.
+/// Result of an attempt to serve.
 pub(crate) enum Taken<'a> {
-    /// No signal, or the service has ended.
+    /// No signal was pending, or the service has ended.
     Nothing,
-    /// The file is no eventfd.
+    /// The file is not an eventfd.
     NoEventfd,
-    /// A signal that the serving thread takes over.
+    /// A signal was read and left to the serving thread.
     HandedOver,
-    /// A signal that the caller must serve.
+    /// A signal was read, and the caller must serve it.
     Signal(Turn<'a>),
 }
 
-/// The right to serve an eventfd.
+/// Exclusive right to serve an eventfd.
 pub(crate) struct Turn<'a> {
     serving: &'a Serving,
     is_over: bool,
 }
 
 impl Serving {
-    /// Consumes a signal by `read`.
+    /// Reads a signal with `read`, and decides which thread serves it.
     ///
     /// Context: any.
     pub(crate) fn take(&self, read: impl FnOnce() -> Read) -> Taken<'_> {
@@ -83,7 +84,7 @@ impl Serving {
         }
     }
 
-    /// Ends the service and waits until taken signals are served.
+    /// Ends the service and waits until signals that were already read are served.
     pub(crate) fn end(&self) {
         let mut state = self.state();
         state.ended = true;
@@ -92,7 +93,8 @@ impl Serving {
         }
     }
 
-    /// Ends a turn. Returns false if another signal was taken meanwhile.
+    /// Ends a turn. Returns `false` if another signal was read in the meantime; the turn then
+    /// continues.
     fn finish(&self) -> bool {
         let mut state = self.state();
         if state.phase == Phase::Again {
@@ -110,7 +112,7 @@ impl Serving {
 }
 
 impl Turn<'_> {
-    /// Calls `send` for the signal, and for those that are taken meanwhile.
+    /// Calls `send` for the signal, and again for a signal that is read in the meantime.
     pub(crate) fn serve(mut self, send: impl Fn()) {
         while !self.is_over {
             send();
@@ -120,7 +122,7 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// After a panic in `send`, the service must still be able to end.
+    /// Ends the turn if `send` panicked, so that the service can still end.
     fn drop(&mut self) {
         while !self.is_over {
             self.is_over = self.serving.finish();

@@ -1,39 +1,40 @@
-//! Destinations of x86 messages: 8 bits of APIC ID in the address, or more.
+//! APIC IDs in the addresses of x86 messages, with 8 bits or more.
 //!
-//! | bits of the APIC ID | in a guest's address | in KVM's |
+//! | bits of the APIC ID | bits of the guest's address | bits of KVM's address |
 //! |---|---|---|
 //! | 7–0 | 19–12 | 19–12 |
 //! | 14–8 | 11–5 | 46–40 |
 //! | 31–15 | – | 63–47 |
 //!
-//! Source: Linux, Documentation/virt/kvm/x86/cpuid.rst, KVM_FEATURE_MSI_EXT_DEST_ID (the guest's);
-//! Documentation/virt/kvm/api.rst, KVM_CAP_X2APIC_API and KVM_SET_GSI_ROUTING (KVM's). Bit 4 is the
-//! format of interrupt remapping: Intel VT-d specification, "Interrupt Requests in Remappable
+//! Source: Linux, Documentation/virt/kvm/x86/cpuid.rst, KVM_FEATURE_MSI_EXT_DEST_ID (guest);
+//! Documentation/virt/kvm/api.rst, KVM_CAP_X2APIC_API and KVM_SET_GSI_ROUTING (KVM). Bit 4 marks an
+//! interrupt of remappable format: Intel VT-d specification, "Interrupt Requests in Remappable
 //! Format".
 
 use crate::{Route, RoutedMessage};
 
-/// Widths of the APIC IDs that messages of x86 guests have.
+/// Width of the APIC IDs in messages of x86 guests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ApicIds {
-    /// 8 bits. Right for other architectures, too.
+    /// 8 bits. Other architectures must use this, too.
     #[default]
     Bits8,
-    /// 15 bits, in the addresses of guests that are offered `KVM_FEATURE_MSI_EXT_DEST_ID`; all 32
-    /// in the upper half of an address, as KVM has them. The monitor must have enabled
-    /// `KVM_X2APIC_API_USE_32BIT_IDS` (`KVM_CAP_X2APIC_API`) in its machine.
+    /// 15 bits in the addresses that a guest writes if it is offered `KVM_FEATURE_MSI_EXT_DEST_ID`,
+    /// or 32 bits in addresses of KVM's format, which use the upper half. The monitor must have
+    /// enabled `KVM_X2APIC_API_USE_32BIT_IDS` (`KVM_CAP_X2APIC_API`) in its machine.
     Extended,
 }
 
 const EXTENDED: u64 = 0x7f << 5;
 const REMAPPABLE: u64 = 1 << 4;
-/// From bit 5 of the guest's address to bit 40 of KVM's.
+/// Shift from bit 5 of the guest's address to bit 40 of KVM's.
 const SHIFT: u32 = 35;
 /// Bits of KVM's address that must be 0.
 const RESERVED: u64 = 0xff << 32;
 
 impl ApicIds {
-    /// Returns a message as KVM takes it. An address that has an upper half already is KVM's.
+    /// Converts a message to KVM's format. An address whose upper half is not 0 already has that
+    /// format.
     pub(super) fn message(self, mut routed: RoutedMessage) -> RoutedMessage {
         let address = routed.message.address;
         let guests = address >> 32 == 0 && address & REMAPPABLE == 0;
@@ -43,7 +44,7 @@ impl ApicIds {
         routed
     }
 
-    /// Returns a route as KVM takes it.
+    /// Converts a route to KVM's format.
     pub(super) fn route(self, route: Route) -> Route {
         match route {
             Route::Pin(_) => route,
@@ -51,8 +52,8 @@ impl ApicIds {
         }
     }
 
-    /// Returns true if KVM takes this message of its own format. A guest may write any address, and
-    /// one that KVM refuses would cost all others their table.
+    /// Returns `true` if KVM accepts the message, which must be in KVM's format. The guest may
+    /// write any address, and one that KVM rejects would make it reject the whole table.
     pub(super) fn takes(self, routed: RoutedMessage) -> bool {
         self == Self::Bits8 || routed.message.address & RESERVED == 0
     }

@@ -1,14 +1,14 @@
-//! Eventfds that user space serves until they ring, and the kernel from then on.
+//! Eventfds that user space serves until they ring, and that the kernel serves from then on.
 //!
 //! 1. An eventfd that is opened is polled: user space reads it and sends its message. An eventfd
-//!    that never rings stays so.
+//!    that never rings stays in this state.
 //! 2. After its first message, an eventfd is marked as active; then the timer is started.
-//! 3. A hand-over sets the routes that active eventfds lack, as one commit. Those of all other open
-//!    eventfds go into the same table, so that none of them needs a table later.
+//! 3. A hand-over sets the routes that active eventfds lack, as one commit. The same table includes
+//!    the routes of all other open eventfds, so that none of them needs a table later.
 //! 4. For each active eventfd, it ends the polling, which waits for a message that is being sent. A
 //!    later signal stays in the eventfd.
-//! 5. It binds the eventfd in the kernel, which takes a signal that is there already. So each
-//!    signal is sent once, by user space or by the kernel.
+//! 5. It binds the eventfd in the kernel, which serves a signal that the eventfd already holds.
+//!    Each signal is therefore sent exactly once, by user space or by the kernel.
 //! 6. An eventfd that is closed keeps its GSI. If it is opened with the same message, the kernel
 //!    still has the route, and no table is needed.
 //!
@@ -16,8 +16,9 @@
 //! eventfds were opened since the last one: n eventfds cost at most about log2(n) tables.
 //!
 //! The simpler way, a route and a bind at each unmask, gives KVM n tables of up to n routes, and
-//! KVM walks all bound eventfds at each table. Measured on x86-64: 1,024 vectors take 136 ms that
-//! way and 7.6 ms by hand-overs, 2,048 take 585 ms and 16 ms, 16 take 0.2 ms either way.
+//! KVM walks all bound eventfds at each table. Measured on x86-64, 1,024 vectors take 136 ms that
+//! way and 7.6 ms with hand-overs, and 2,048 take 585 ms and 16 ms; 16 vectors take 0.2 ms either
+//! way.
 
 use crate::irqfd::IrqfdError;
 use crate::lock::Mutex;
@@ -29,12 +30,12 @@ use alloc::vec::Vec;
 use msi_types::Gsi;
 use std::io;
 
-/// The ways in which eventfds are served.
+/// Backend that polls eventfds in user space or binds them in the kernel.
 pub(crate) trait Backend: Send + Sync + 'static {
     type Eventfd;
-    /// Service by user space, until it is dropped.
+    /// Service by user space, which ends on drop.
     type Polled;
-    /// Service by the kernel, until it is dropped.
+    /// Service by the kernel, which ends on drop.
     type Bound;
 
     fn routing(&self) -> &dyn Routing;
@@ -45,13 +46,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
         signalled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self::Polled, IrqfdError>;
     fn bind(&self, eventfd: &Self::Eventfd, gsi: Gsi) -> io::Result<Self::Bound>;
-    /// Returns false for a message that stays with user space, as the kernel may refuse its route.
+    /// Returns `false` for a message whose route the kernel may refuse. User space keeps serving
+    /// it.
     fn takes(&self, message: RoutedMessage) -> bool;
-    /// Starts the time after which [`Batch::hand_over_active`] is to be called.
+    /// Starts the timer, on whose expiry the backend must call [`Batch::hand_over_active`].
     fn start_timer(&self);
 }
 
-/// Eventfds and their services, under one lock. No message takes it.
+/// Eventfds and their services, under one lock. Sending a message does not take the lock.
 pub(crate) struct Batch<B: Backend> {
     backend: Arc<B>,
     state: Mutex<State<B>>,
@@ -66,7 +68,7 @@ struct State<B: Backend> {
     bound: usize,
     /// Number of vectors that were opened since the last hand-over.
     opened: usize,
-    /// The last hand-over left active vectors behind.
+    /// `true` if the last hand-over could not route every active vector.
     behind: bool,
 }
 
@@ -75,7 +77,7 @@ struct Vector<B: Backend> {
     /// Message to be sent; `None` while the vector is closed.
     message: Option<RoutedMessage>,
     service: Service<B>,
-    /// The vector has rung, or its hand-over was asked for.
+    /// `true` once the vector has rung or its hand-over was requested.
     active: Arc<AtomicBool>,
     gsi: Option<Gsi>,
     /// Message to which the GSI is routed.
@@ -128,35 +130,36 @@ impl<B: Backend> Batch<B> {
             self.backend.start_timer();
         }
         if 2 * state.opened > state.polled.len() + state.bound {
-            // Those that the kernel does not take stay with user space.
+            // User space keeps serving the vectors that the kernel does not accept.
             let _ = state.hand_over(&self.backend);
         }
         Ok(())
     }
 
-    /// Closes a vector. On return, its message is not being sent, nor will be.
+    /// Closes a vector. When this returns, no thread is sending its message or will send it.
     pub(crate) fn close(&self, key: u64) {
         let mut state = self.state.lock();
         state.close(key);
         self.go_on(&state);
     }
 
-    /// Removes a vector. Its GSI is free again.
+    /// Removes a vector and frees its GSI.
     pub(crate) fn remove(&self, key: u64) {
         let mut state = self.state.lock();
         state.close(key);
         if let Some(gsi) = state.vectors.remove(&key).and_then(|vector| vector.gsi) {
-            // It fails only for what is not allocated.
+            // This fails only for a GSI that is not allocated.
             let _ = self.backend.routing().release(&[gsi]);
         }
         self.go_on(&state);
     }
 
-    /// Hands all open vectors to the kernel, by one table. Returns the number of those that it did
-    /// not serve yet.
+    /// Hands all open vectors to the kernel, with one table. Returns the number of vectors that
+    /// were handed over.
     ///
     /// # Errors
-    /// There are too few GSIs, or the kernel refuses the routes. Such vectors stay with user space.
+    /// Returns an error if there are too few GSIs or the kernel refuses the routes. User space
+    /// keeps serving the vectors that could not be routed.
     pub(crate) fn hand_over(&self) -> Result<usize, RouteError> {
         let mut state = self.state.lock();
         for key in &state.polled {
@@ -167,10 +170,11 @@ impl<B: Backend> Batch<B> {
         state.hand_over(&self.backend)
     }
 
-    /// Hands the active vectors to the kernel, by one table, or by none if it has the routes.
+    /// Hands the active vectors to the kernel, with at most one table: none if the kernel already
+    /// has the routes.
     ///
     /// # Errors
-    /// As [`hand_over`](Self::hand_over).
+    /// Returns an error under the same conditions as [`hand_over`](Self::hand_over).
     pub(crate) fn hand_over_active(&self) -> Result<usize, RouteError> {
         self.state.lock().hand_over(&self.backend)
     }
@@ -180,7 +184,7 @@ impl<B: Backend> Batch<B> {
         self.state.lock().polled.len()
     }
 
-    /// Has vectors that were left behind try again, as there may be a GSI now.
+    /// Retries vectors that the last hand-over left behind, because a GSI may be available now.
     fn go_on(&self, state: &State<B>) {
         if state.behind {
             self.backend.start_timer();
@@ -214,7 +218,7 @@ impl<B: Backend> State<B> {
         routed.map(|()| handed_over)
     }
 
-    /// Divides the polled vectors that the kernel takes into active ones and others.
+    /// Divides the polled vectors that the kernel can serve into active and idle ones.
     fn divide(&self, backend: &B) -> (Vec<u64>, Vec<u64>) {
         let vector = |key: &&u64| self.vectors.get(*key);
         let takes = |vector: &Vector<B>| vector.message.is_some_and(|it| backend.takes(it));
@@ -222,8 +226,8 @@ impl<B: Backend> State<B> {
         candidates.partition(|key| vector(key).is_some_and(|vector| vector.active.load(SeqCst)))
     }
 
-    /// Sets the routes that vectors lack, by one table, if one of the active lacks its own. The
-    /// others get what GSIs are left.
+    /// Sets missing routes with one table if an active vector lacks its route. Idle vectors share
+    /// the remaining GSIs.
     fn route(&mut self, backend: &B, active: &[u64], idle: &[u64]) -> Result<(), RouteError> {
         let is_routed = |key: &u64| self.vectors.get(key).is_none_or(Vector::is_routed);
         if active.iter().all(is_routed) {
@@ -253,7 +257,7 @@ impl<B: Backend> State<B> {
         short.map_or(Ok(()), Err)
     }
 
-    /// Returns the route that a vector lacks.
+    /// Returns the change that routes a vector, or `None` if its route is already set.
     fn change(
         &mut self,
         backend: &B,
@@ -273,7 +277,7 @@ impl<B: Backend> State<B> {
         Ok(vector.message.map(|message| Change::Set(gsi, Route::Message(message))))
     }
 
-    /// Allocates a GSI, if need be one of those that closed and idle vectors keep.
+    /// Allocates a GSI. If none is free, first reclaims the GSIs that closed and idle vectors keep.
     fn allocate(&mut self, backend: &B) -> Result<Gsi, RouteError> {
         let routing = backend.routing();
         routing.allocate().or_else(|exhausted| {
@@ -307,7 +311,7 @@ impl<B: Backend> Vector<B> {
         self.routed == self.message
     }
 
-    /// Ends the service. Returns true if the kernel served the vector.
+    /// Ends the service. Returns `true` if the kernel served the vector.
     fn stop(&mut self) -> bool {
         self.message = None;
         matches!(core::mem::replace(&mut self.service, Service::None), Service::Bound(_))
@@ -316,7 +320,7 @@ impl<B: Backend> Vector<B> {
     fn poll(&mut self, backend: &Arc<B>, message: RoutedMessage) -> Result<(), IrqfdError> {
         let (sender, active) = (backend.clone(), self.active.clone());
         let signalled = move || {
-            // A message that leads nowhere is lost, as in the kernel.
+            // A message without a destination is lost, as in the kernel.
             let _ = sender.routing().signal_msi(message);
             if !active.swap(true, SeqCst) {
                 sender.start_timer();
@@ -332,13 +336,13 @@ impl<B: Backend> Vector<B> {
         Ok(())
     }
 
-    /// Ends the polling and binds the eventfd. If the kernel refuses it, polls again, and returns
-    /// false.
+    /// Ends the polling and binds the eventfd. If the kernel refuses the bind, resumes polling and
+    /// returns `false`.
     fn take_over(&mut self, backend: &Arc<B>) -> bool {
         self.service = Service::None;
         let bound = self.bind(backend).is_ok();
         if let Some(message) = self.message.filter(|_| !bound) {
-            // The eventfd was polled before.
+            // Polling succeeded before, so it is not expected to fail now.
             let _ = self.poll(backend, message);
         }
         bound

@@ -1,9 +1,10 @@
-//! The system calls on a machine of KVM's. Arguments are words, as the interface has them.
+//! System calls on a KVM virtual machine. Arguments are arrays of words in the layout of the
+//! interface.
 //!
 //! Source: Linux, Documentation/virt/kvm/api.rst, by the names of the calls; include/uapi/linux/
 //! kvm.h for the layouts.
-// UNSAFETY: rustix makes any system call, but cannot know how much memory this one uses.
-#![expect(unsafe_code, reason = "the kernel is given a pointer; each call's size is its opcode's")]
+// UNSAFETY: rustix can make any ioctl but cannot know how much memory the kernel accesses.
+#![expect(unsafe_code, reason = "the kernel takes a pointer, and each opcode encodes a size")]
 
 use crate::kvm_table;
 use crate::{Route, RoutedMessage};
@@ -14,7 +15,7 @@ use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 
-/// Irqchip number of the pins: on x86 `KVM_IRQCHIP_IOAPIC`.
+/// Irqchip number of the pins; on x86 `KVM_IRQCHIP_IOAPIC`.
 #[cfg(target_arch = "aarch64")]
 const IRQCHIP: u32 = 0;
 #[cfg(target_arch = "x86_64")]
@@ -33,11 +34,11 @@ const CAP_IRQ_ROUTING: usize = 25;
 const IRQFD_DEASSIGN: u32 = 1;
 const IRQFD_RESAMPLE: u32 = 2;
 
-/// `struct kvm_irqchip`: the chip's number, padding, and 512 bytes of its state.
+/// `struct kvm_irqchip`: the chip's number, padding, and 512 bytes of state.
 #[cfg(target_arch = "x86_64")]
 type Irqchip = [u32; 130];
 
-/// A call's argument: memory of the size in the call's opcode, or a number.
+/// Argument of a call: a number, or memory of the size that the opcode encodes.
 enum Argument<'a> {
     Number(usize),
     Words(&'a mut [u32]),
@@ -50,8 +51,9 @@ struct Call<'a> {
     argument: Argument<'a>,
 }
 
-// SAFETY: the kernel reads and writes as many bytes as the opcode says, which the callers below
-// give; a table's entries follow its header. The output is the call's own result.
+// SAFETY: the kernel reads and writes as many bytes as the opcode encodes, and the callers below
+// pass memory of that size; a table's entries follow its header. The output is the call's own
+// result.
 unsafe impl Ioctl for Call<'_> {
     type Output = IoctlOutput;
 
@@ -75,17 +77,17 @@ unsafe impl Ioctl for Call<'_> {
 }
 
 fn call(vm: BorrowedFd<'_>, opcode: Opcode, argument: Argument<'_>) -> Result<u32> {
-    // SAFETY: see `Call`; a descriptor that is no machine's answers an error.
+    // SAFETY: see `Call`; for a descriptor that is not a machine, the call fails.
     let result = unsafe { ioctl(vm, Call { opcode, argument }) }?;
     u32::try_from(result).map_err(|_| Errno::INVAL)
 }
 
-/// Returns the number of GSIs; 0 if this kernel has none.
+/// Returns the number of GSIs, or 0 if the kernel has no GSI routing.
 pub(super) fn gsis(vm: BorrowedFd<'_>) -> Result<u32> {
     call(vm, CHECK_EXTENSION, Argument::Number(CAP_IRQ_ROUTING))
 }
 
-/// Returns true if the kernel has the I/O APIC: a split irqchip has none.
+/// Returns `true` if the kernel emulates the I/O APIC. With a split irqchip, it does not.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_ioapic(vm: BorrowedFd<'_>) -> Result<bool> {
     let mut chip: Irqchip = [0; 130];
@@ -97,7 +99,7 @@ pub(super) fn has_ioapic(vm: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// Sets the whole table.
+/// Sets the whole routing table.
 pub(super) fn set_gsi_routing(
     vm: BorrowedFd<'_>,
     routes: impl ExactSizeIterator<Item = (Gsi, Route)>,
@@ -120,7 +122,7 @@ pub(super) fn irq_line(vm: BorrowedFd<'_>, line: u32, high: bool) -> Result<()> 
     call(vm, IRQ_LINE, Argument::Words(&mut [line, high.into()])).map(drop)
 }
 
-/// Binds an eventfd to a GSI, and to a second eventfd if it is a level.
+/// Binds an eventfd to a GSI; as a level if `resample` is present.
 pub(super) fn bind(
     vm: BorrowedFd<'_>,
     trigger: BorrowedFd<'_>,
@@ -133,7 +135,7 @@ pub(super) fn bind(
     call(vm, IRQFD, Argument::Words(&mut words)).map(drop)
 }
 
-/// Ends a bind. On return, the kernel has served what it was serving.
+/// Ends a bind. When this returns, the kernel has finished serving signals of the eventfd.
 pub(super) fn unbind(vm: BorrowedFd<'_>, trigger: BorrowedFd<'_>, gsi: Gsi) -> Result<()> {
     let mut words = [number(trigger), gsi.get(), IRQFD_DEASSIGN, 0, 0, 0, 0, 0];
     call(vm, IRQFD, Argument::Words(&mut words)).map(drop)

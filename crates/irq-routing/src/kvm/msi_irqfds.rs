@@ -1,13 +1,13 @@
-//! Eventfds that send messages through KVM, for devices in the kernel and in other processes
-//! (vhost-user, VFIO).
+//! Eventfds that send messages through KVM, for devices in the kernel and in other processes (VFIO,
+//! vhost-user).
 //!
-//! A guest unmasks its vectors one by one, and each table that the kernel is given costs as much as
-//! all of them. So an eventfd that is opened is first served by user space: an [`EventfdPoller`]
-//! reads it and sends the message. Eventfds that ring are handed to the kernel, without losing or
-//! doubling a signal. That happens when none has rung for the first time for
-//! [`QUIET`](MsiIrqfdSet::QUIET), and at once while many are opened. One table has the routes of
-//! all that are open. A vector that never rings is not bound, and costs neither a bind nor the wait
-//! for its end. An eventfd for which there is no GSI stays with user space, and works.
+//! A guest unmasks its vectors one by one, but the cost of setting a table in the kernel grows with
+//! all routes in it. An eventfd is therefore served by user space first: an [`EventfdPoller`] reads
+//! it and sends the message. Eventfds that have rung are handed over to the kernel later, without
+//! losing or duplicating a signal: when no eventfd has rung for the first time for
+//! [`QUIET`](MsiIrqfdSet::QUIET), and immediately when many are being opened. One table contains
+//! the routes of all open eventfds. A vector that never rings is never bound, which saves the bind
+//! and the wait at its end. If no GSI is free, user space keeps serving the eventfd.
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
@@ -25,7 +25,8 @@ use rustix::time::{
 };
 use std::io;
 
-/// An eventfd, and its identity, which costs more than the calls that open it.
+/// Eventfd and its identity, which is stored because looking it up costs more than the calls that
+/// open the eventfd.
 struct Eventfd {
     file: Arc<dyn AsFd + Send + Sync>,
     id: Option<EventfdId>,
@@ -33,8 +34,8 @@ struct Eventfd {
 
 /// Eventfds that send messages through KVM.
 ///
-/// It has one file descriptor, a timer, which the poller serves. The poller must be dispatched, by
-/// a thread or by the monitor's event loop.
+/// The set owns one file descriptor, a timer, which the poller serves. A thread or the monitor's
+/// event loop must dispatch the poller.
 pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {
@@ -49,14 +50,15 @@ struct Kernel {
 }
 
 impl MsiIrqfdSet {
-    /// Time without another eventfd's first signal after which those that rang are handed to the
-    /// kernel.
+    /// Quiet time after which eventfds that have rung are handed over to the kernel. The first
+    /// signal of another eventfd restarts it.
     pub const QUIET: Duration = Duration::from_millis(20);
 
-    /// Creates an object without eventfds.
+    /// Creates a set without eventfds.
     ///
     /// # Errors
-    /// The process has no file descriptor left.
+    /// Returns the operating system's error, for example if the process has no file descriptor
+    /// left.
     pub fn new(router: Arc<KvmRouter>, poller: Arc<EventfdPoller>) -> Result<Self, IrqfdError> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = Arc::new(timerfd_create(TimerfdClockId::Monotonic, flags)?);
@@ -65,26 +67,26 @@ impl MsiIrqfdSet {
         let batch = Arc::new(Batch::new(kernel));
         let late = batch.clone();
         let hand_over = move || {
-            // Those that the kernel does not take stay with user space.
+            // User space keeps serving the eventfds that the kernel does not accept.
             let _ = late.hand_over_active();
         };
         let timer = serving.add(timer, hand_over)?;
         Ok(Self(Arc::new(Shared { batch, _timer: timer })))
     }
 
-    /// Adds an eventfd, which is closed. It is held as it is given, by value or in an `Arc`; it is
-    /// not duplicated. Other holders must neither read it nor make it block.
+    /// Adds an eventfd, which is initially closed. It is held as it is passed, by value or in an
+    /// `Arc`, and is not duplicated. Other holders must neither read it nor make it blocking.
     pub fn add(&self, eventfd: impl AsFd + Send + Sync + 'static) -> MsiIrqfd {
         let eventfd = Eventfd { id: EventfdId::of(eventfd.as_fd()), file: Arc::new(eventfd) };
         MsiIrqfd { key: self.0.batch.add(eventfd), shared: self.0.clone() }
     }
 
-    /// Hands all open eventfds to the kernel now, by one table, whether they rang or not. Returns
-    /// the number of those that it did not serve yet.
+    /// Hands all open eventfds over to the kernel now, with one table, including those that have
+    /// not rung. Returns the number of eventfds that were handed over.
     ///
     /// # Errors
-    /// There are too few GSIs, or the kernel refuses the routes. Such eventfds stay with user
-    /// space.
+    /// Returns an error if there are too few GSIs or the kernel refuses the routes. User space
+    /// keeps serving the eventfds that could not be routed.
     pub fn hand_over(&self) -> Result<usize, RouteError> {
         self.0.batch.hand_over()
     }
@@ -123,7 +125,7 @@ impl Backend for Kernel {
     fn start_timer(&self) {
         let it_value = Timespec { tv_sec: 0, tv_nsec: MsiIrqfdSet::QUIET.subsec_nanos().into() };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-        // It fails only for a file that is no timer.
+        // This fails only for a file that is not a timer.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
     }
 }
@@ -134,7 +136,7 @@ impl fmt::Debug for MsiIrqfdSet {
     }
 }
 
-/// An eventfd and its message. Dropping it closes it and frees its GSI.
+/// Eventfd that sends a message while it is open. Dropping it closes it and frees its GSI.
 #[must_use = "dropping it closes the eventfd"]
 pub struct MsiIrqfd {
     shared: Arc<Shared>,
@@ -142,15 +144,17 @@ pub struct MsiIrqfd {
 }
 
 impl MsiIrqfd {
-    /// Sends this message for each signal from now on. A signal from before counts.
+    /// Opens the eventfd: from now on, each signal sends this message. A signal that the eventfd
+    /// already holds counts.
     ///
     /// # Errors
-    /// The eventfd blocks, or the operating system refuses to wait for it. It is closed then.
+    /// Returns an error if the eventfd is blocking or cannot be polled. It is then closed.
     pub fn open(&self, message: RoutedMessage) -> Result<(), IrqfdError> {
         self.shared.batch.open(self.key, message)
     }
 
-    /// Sends nothing from now on: signals stay in the eventfd. On return, no message is being sent.
+    /// Closes the eventfd: signals stay in it from now on. When this returns, no message is being
+    /// sent.
     pub fn close(&self) {
         self.shared.batch.close(self.key);
     }

@@ -1,24 +1,24 @@
-//! rust-vmm's machines and eventfds as borrowed file descriptors, which they are not by themselves.
-// UNSAFETY: `VmFd` and `EventFd` give their descriptors as numbers alone.
-#![expect(unsafe_code, reason = "a number is a borrowed descriptor while its owner is borrowed")]
+//! Adapter that implements `AsFd` for rust-vmm's machines and eventfds.
+// UNSAFETY: `VmFd` and `EventFd` expose their descriptors only as numbers.
+#![expect(unsafe_code, reason = "the number stays a valid descriptor while its owner is borrowed")]
 
 use alloc::sync::Arc;
 use kvm_ioctls::VmFd;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use vmm_sys_util::eventfd::EventFd;
 
-/// A `kvm_ioctls::VmFd` or a `vmm_sys_util::eventfd::EventFd`, by value, by reference or in an
-/// `Arc`, for functions that take [`AsFd`].
+/// Wrapper of a `kvm_ioctls::VmFd` or a `vmm_sys_util::eventfd::EventFd`, by value, by reference or
+/// in an `Arc`, for functions that take [`AsFd`].
 #[derive(Clone, Copy, Debug)]
 pub struct RustVmm<T>(pub T);
 
-/// An owner of a file descriptor.
+/// Owner of a file descriptor.
 pub trait FdOwner: sealed::Sealed {}
 
 mod sealed {
     use rustix::fd::RawFd;
 
-    /// Implemented for owners alone: the descriptor is open as long as the implementer exists.
+    /// Implemented only for owners, which keep the descriptor open as long as they exist.
     pub trait Sealed {
         fn number(&self) -> RawFd;
     }
@@ -55,8 +55,8 @@ impl<T: FdOwner> FdOwner for Arc<T> {}
 
 impl<T: FdOwner> AsFd for RustVmm<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the owner is borrowed as long as the result, and closes its descriptor when it is
-        // dropped.
+        // SAFETY: the owner is borrowed as long as the result, and does not close its descriptor
+        // before it is dropped.
         unsafe { BorrowedFd::borrow_raw(self.0.number()) }
     }
 }

@@ -1,27 +1,27 @@
-//! The capability's bytes, each with the bits that a guest can write.
+//! Registers of the capability, with the bits that a guest can write.
 
 use crate::saved_state::{MsiState, StateError, VERSION};
 use msi_types::pci::msi::{self, Layout, vector_data};
 use msi_types::pci::msix;
 
-/// Fixed properties of a capability: its read-only bits, which decide its layout.
+/// Fixed properties of a capability: the read-only bits, which determine its layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsiLayout {
-    /// Base-2 logarithm of the vectors that the function can use: 0 to 5.
+    /// Base-2 logarithm of the number of vectors that the function can use, from 0 to 5.
     pub log2_vectors: u8,
-    /// The address has 64 bits.
+    /// `true` if the address has 64 bits.
     pub address_64: bool,
-    /// There are mask and pending bits.
+    /// `true` if the capability has mask and pending bits.
     pub per_vector_masking: bool,
 }
 
-/// Longest capability, in bytes.
+/// Length of the longest capability, in bytes.
 const LENGTH: usize = 24;
 const MAX_LOG2: u8 = 5;
-/// Offset of the next capability's offset, in a capability's header.
+/// Offset of the next-capability pointer in a capability's header.
 const NEXT: usize = 1;
 
-/// The registers, but for the pending bits, which the vectors keep.
+/// Registers of a capability, except for the pending bits, which the vectors keep.
 #[derive(Clone, Debug)]
 pub(super) struct Registers {
     layout: Layout,
@@ -31,7 +31,8 @@ pub(super) struct Registers {
 }
 
 impl Registers {
-    /// Creates the registers as after reset. `None` for a number of vectors that is too large.
+    /// Creates the registers in their reset state. Returns `None` if the number of vectors is too
+    /// large.
     pub(super) fn new(layout: MsiLayout, next: u8) -> Option<Self> {
         let MsiLayout { log2_vectors, address_64, per_vector_masking } = layout;
         if log2_vectors > MAX_LOG2 {
@@ -82,14 +83,14 @@ impl Registers {
         1 << self.log2_capable
     }
 
-    /// Returns true if an access reads pending bits.
+    /// Returns `true` if an access covers pending bits.
     pub(super) fn has_pending(&self, offset: u16, length: usize) -> bool {
         let end = usize::from(offset) + length;
         let bits = self.layout.pending().map(usize::from);
         bits.is_some_and(|at| usize::from(offset) < at + 4 && at < end)
     }
 
-    /// Returns the registers as plain data.
+    /// Returns the registers' saved state.
     pub(super) fn state(&self, pending: u32) -> MsiState {
         let word = |at| u32::from_le_bytes(get(&self.bytes, at));
         let high = self.layout.address_high().map_or(0, word);
@@ -103,7 +104,8 @@ impl Registers {
         }
     }
 
-    /// Returns the registers of a state: what a guest can write, and what it then reads.
+    /// Returns the registers that a state describes, by writing it as a guest would and comparing
+    /// the result with it.
     pub(super) fn restored(&self, state: &MsiState) -> Result<Self, StateError> {
         let MsiState { version, control, address, data, masks, pending } = *state;
         if version != VERSION {
@@ -130,7 +132,7 @@ impl Registers {
         Ok(restored)
     }
 
-    /// Refuses a state that has other bits than its restored registers.
+    /// Refuses a state whose bits differ from these registers, which were restored from it.
     fn same_as(&self, state: &MsiState) -> Result<(), StateError> {
         let here = self.state(state.pending);
         if here.control != state.control {
@@ -147,7 +149,7 @@ impl Registers {
         Ok(())
     }
 
-    /// Reads the bytes that an access has in common with the capability.
+    /// Reads those bytes of an access that lie in the capability.
     pub(super) fn read(&self, pending: u32, offset: u16, bytes: &mut [u8]) {
         let mut all = self.bytes;
         if let Some(at) = self.layout.pending() {
@@ -157,8 +159,7 @@ impl Registers {
         bytes.iter_mut().zip(present).for_each(|(byte, register)| *byte = *register);
     }
 
-    /// Writes the bytes that an access has in common with the capability. Returns true if a bit
-    /// changed.
+    /// Writes those bytes of an access that lie in the capability. Returns `true` if a bit changed.
     pub(super) fn write(&mut self, offset: u16, bytes: &[u8]) -> bool {
         let before = self.bytes;
         let registers = self.bytes.iter_mut().zip(self.writable).skip(offset.into());
@@ -169,7 +170,7 @@ impl Registers {
         self.bytes != before
     }
 
-    /// A grant above the capable number is the capable number.
+    /// Limits the number of granted vectors to the capable number.
     fn limit_grant(&mut self) {
         let control = self.control();
         let granted = control.multiple_message_enable().min(self.log2_capable);
@@ -181,7 +182,8 @@ impl Registers {
         msi::Control::from_bits(u16::from_le_bytes(get(&self.bytes, msi::CONTROL)))
     }
 
-    /// Returns the base-2 logarithm of the granted vectors; `None` while MSI is disabled.
+    /// Returns the base-2 logarithm of the number of granted vectors, or `None` while MSI is
+    /// disabled.
     pub(super) fn log2_granted(&self) -> Option<u8> {
         let control = self.control();
         control.enable().then(|| control.multiple_message_enable())
@@ -191,7 +193,7 @@ impl Registers {
         msix::Control::new().with_enable(self.control().enable())
     }
 
-    /// Returns a vector as an entry of a table.
+    /// Returns a vector as an entry of an MSI-X table.
     pub(super) fn entry(&self, vector: u16) -> [u32; 4] {
         let word = |at| u32::from_le_bytes(get(&self.bytes, at));
         let granted = self.control().multiple_message_enable();

@@ -1,11 +1,12 @@
-//! Accesses to the table and the pending bits: 4 or 8 bytes, aligned. Anything else reads as ones.
+//! Guest accesses to the table and the pending bits. Valid accesses are aligned and have 4 or 8
+//! bytes; others read as all ones.
 
 use core::ops::Range;
 use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::ENTRY_SIZE;
 
-/// Returns the words that an access concerns; `None` unless it has 4 or 8 bytes, is aligned, and is
-/// not far outside.
+/// Returns the words that an access covers. Returns `None` unless the access is aligned, has 4 or 8
+/// bytes, and starts below the end of the largest table.
 pub(super) fn words_at(offset: u64, len: usize) -> Option<Range<usize>> {
     let aligned = matches!(len, 4 | 8) && offset.is_multiple_of(len as u64);
     let end = u64::from(MSIX_MAX_VECTORS) * ENTRY_SIZE;
@@ -13,7 +14,7 @@ pub(super) fn words_at(offset: u64, len: usize) -> Option<Range<usize>> {
     Some(start..start + len / 4)
 }
 
-/// Fills `bytes` with the words at `offset`; words that do not exist read as ones.
+/// Fills `bytes` with the words at `offset`; words that do not exist read as all ones.
 pub(super) fn read_words(offset: u64, bytes: &mut [u8], word: impl Fn(usize) -> Option<u32>) {
     bytes.fill(0xff);
     let words = words_at(offset, bytes.len()).into_iter().flatten();

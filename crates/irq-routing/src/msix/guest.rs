@@ -1,4 +1,4 @@
-//! The table as the guest has written it, and the messages that follow from it.
+//! Table as the guest has written it, and the messages that result from it.
 
 use crate::{RoutedMessage, Sender};
 use alloc::vec;
@@ -6,14 +6,14 @@ use alloc::vec::Vec;
 use msi_types::MsiMessage;
 use msi_types::pci::msix::{Control, VectorControl};
 
-/// Indices of an entry's words.
+/// Indices of the words of an entry.
 const ADDRESS_LOW: usize = 0;
 const ADDRESS_HIGH: usize = 1;
 const DATA: usize = 2;
-/// Words of an entry; the last is [`VectorControl`].
+/// Number of words in an entry; the last one is [`VectorControl`].
 pub(super) const WORDS: usize = 4;
 
-/// The table and Message Control.
+/// The guest's table and Message Control.
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) control: Control,
@@ -24,21 +24,22 @@ pub(super) struct Guest {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     words: [u32; WORDS],
-    /// Message that the vector sends now; `None` while it is closed.
+    /// Message that the vector sends, or `None` while it is closed.
     pub(super) open: Option<RoutedMessage>,
 }
 
 const MASKED: u32 = VectorControl::new().with_masked(true).into_bits();
 
 impl Guest {
-    /// Creates the registers as after reset.
+    /// Creates the registers in their reset state.
     pub(super) fn new(vectors: u16, sender: Sender) -> Self {
         let control = Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
         let entry = Entry { words: [0, 0, 0, MASKED], open: None };
         Self { control, sender, entries: vec![entry; vectors.into()] }
     }
 
-    /// Resets the guest's registers; [`settle`](super::MsixTable::settle) does the rest.
+    /// Resets the registers. The caller must then call [`settle`](super::MsixTable::settle) to
+    /// close the vectors.
     pub(super) fn reset(&mut self) {
         self.write_control(Control::new());
         for entry in &mut self.entries {
@@ -46,7 +47,7 @@ impl Guest {
         }
     }
 
-    /// Writes the two bits of Message Control that are writable.
+    /// Writes the two writable bits of Message Control.
     pub(super) fn write_control(&mut self, control: Control) {
         self.control =
             self.control.with_enable(control.enable()).with_function_mask(control.function_mask());
@@ -54,7 +55,7 @@ impl Guest {
 }
 
 impl Entry {
-    /// Writes a word: reserved bits stay 0.
+    /// Writes a word. Reserved bits stay 0.
     pub(super) fn write(&mut self, word: usize, value: u32) {
         let writable = match word {
             ADDRESS_LOW => !0b11,
@@ -66,7 +67,7 @@ impl Entry {
         }
     }
 
-    /// Returns the first register of an entry that has a bit no guest can set, and those bits.
+    /// Returns the first register of an entry in which a read-only bit is set, and those bits.
     pub(super) fn reserved_bits(words: [u32; WORDS]) -> Option<(&'static str, u32)> {
         let [low, .., vector] = words;
         let reserved = [("Message Address", low & 0b11), ("Vector Control", vector & !MASKED)];
@@ -77,7 +78,7 @@ impl Entry {
         self.words
     }
 
-    /// Writes all words.
+    /// Writes all words of the entry.
     pub(super) fn set_words(&mut self, words: [u32; WORDS]) {
         (0..).zip(words).for_each(|(word, value)| self.write(word, value));
     }
@@ -86,7 +87,8 @@ impl Entry {
         self.words.get(word).copied()
     }
 
-    /// Returns the message that the guest lets the vector send; `None` if something masks it.
+    /// Returns the message that the vector may send, or `None` if the vector is masked or MSI-X is
+    /// disabled.
     pub(super) fn allowed(&self, control: Control, sender: Sender) -> Option<RoutedMessage> {
         let [low, high, data, vector] = self.words;
         let masked = control.function_mask() || VectorControl::from_bits(vector).masked();

@@ -1,4 +1,4 @@
-//! The table as plain data, and back.
+//! Save and restore of the table.
 
 use super::MsixTable;
 use super::guest::Entry;
@@ -6,8 +6,7 @@ use crate::saved_state::{MsixState, StateError, VERSION};
 use msi_types::pci::msix::Control;
 
 impl MsixTable {
-    /// Saves the table. Signals that eventfds of masked vectors hold are saved as pending, and
-    /// taken from them.
+    /// Saves the table. Signals in eventfds of masked vectors are consumed and saved as pending.
     pub fn save(&self) -> MsixState {
         let guest = self.guest.lock();
         self.poll(&guest, 0..guest.entries.len());
@@ -20,17 +19,18 @@ impl MsixTable {
         }
     }
 
-    /// Replaces the table by a saved one, and sends what is pending and not masked.
+    /// Replaces the table's state with a saved one, and sends pending messages that are not masked.
     ///
     /// # Errors
-    /// The state is not one of such a table. Nothing has changed then.
+    /// Returns an error if the state does not belong to a table of this size. In that case, the
+    /// table is unchanged.
     pub fn restore(&self, state: &MsixState) -> Result<(), StateError> {
         let mut guest = self.guest.lock();
         check(state, guest.control)?;
         self.forget_all(&mut guest);
         let pending =
             state.pending.iter().filter_map(|number| self.vectors.get(usize::from(*number)));
-        // Every vector is closed: the message becomes pending.
+        // Every vector is closed, so the message becomes pending.
         pending.for_each(|vector| _ = vector.enter());
         guest.write_control(Control::from_bits(state.control));
         for (entry, words) in guest.entries.iter_mut().zip(&state.entries) {

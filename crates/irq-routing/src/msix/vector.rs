@@ -1,58 +1,62 @@
-//! Send permission of one vector, which the device's threads and the guest's mask bits contend for.
-//! One word holds all of it: a message is either sent while the vector is open, or stays pending.
+//! Send permission of one vector, which arbitrates between the device's threads and the guest's
+//! mask bits. A single word holds the permission, so that a message is either sent while the vector
+//! is open or becomes pending.
 //!
-//! 1. A sender enters by compare-exchange: it counts itself if the vector is open, else it sets the
-//!    pending bit. Then it reads the message's words, sends the message and leaves.
+//! 1. A sender enters by compare-exchange: if the vector is open, it increments the count of
+//!    senders; otherwise, it sets the pending bit and is done. A sender that entered reads the
+//!    words of the message, sends it and leaves.
 //! 2. A closer clears the open bit, sets the awaited bit and waits until no sender is inside. The
 //!    last sender to leave wakes it.
-//! 3. An opener of a closed vector stores the message's words, swaps in the open bit, and sends the
-//!    message that was pending. The words never change under a sender.
+//! 3. An opener of a closed vector stores the words of the message, swaps in the open bit, and
+//!    sends the message if it was pending. The words therefore never change while a sender is
+//!    inside.
 
 use crate::lock::WaitQueue;
 use crate::sync::{AtomicU64, SeqCst};
 use crate::{RoutedMessage, Sender};
 use msi_types::{DeviceId, MsiMessage};
 
-/// Messages are sent.
+/// The vector is open, so messages are sent.
 const OPEN: u64 = 1;
 /// A message waits until the vector is opened.
 const PENDING: u64 = 1 << 1;
-/// A thread closes the vector and waits until nobody sends.
+/// A thread is closing the vector and waits until no thread is sending.
 const AWAITED: u64 = 1 << 2;
 /// The message has a DeviceID.
 const IDENTIFIED: u64 = 1 << 3;
-/// One thread that is sending.
+/// One in the count of sending threads.
 const SENDER: u64 = 1 << 4;
 const SENDERS: u64 = !(SENDER - 1);
 
-/// A vector's open and pending bits, its senders and its message. Has a cache line of its own, as
-/// vectors belong to different threads.
+/// Open and pending bits, senders and message of a vector. Aligned to a cache line, because
+/// different threads signal different vectors.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct MsixVector {
     state: AtomicU64,
     address: AtomicU64,
-    /// Data in the low half, DeviceID in the high one.
+    /// Data in the low half, DeviceID in the high half.
     rest: AtomicU64,
 }
 
-/// Result of a message's attempt to enter.
+/// Result of an attempt to enter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entered {
-    /// This is to be sent, which stays the vector's message until [`MsixVector::leave`].
+    /// The caller must send this message and then call [`MsixVector::leave`]. Until then, the
+    /// vector's message does not change.
     Open(RoutedMessage),
-    /// It is pending.
+    /// The vector is closed, and its pending bit is set.
     Held,
 }
 
 impl MsixVector {
-    /// Creates a closed vector with nothing pending.
+    /// Creates a closed vector without a pending message.
     pub(crate) fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self { state: zero(), address: zero(), rest: zero() }
     }
 
-    /// Enters the vector to send its message, or makes the message pending.
+    /// Enters the vector to send its message, or makes the message pending if the vector is closed.
     ///
     /// Context: any.
     #[inline]
@@ -69,7 +73,8 @@ impl MsixVector {
         }
     }
 
-    /// Leaves after the message was sent. [`close`](Self::close) waits on `idle`.
+    /// Leaves the vector after the message was sent. `idle` must be the queue that
+    /// [`close`](Self::close) waits on.
     #[inline]
     pub(crate) fn leave(&self, idle: &WaitQueue) {
         let before = self.state.fetch_sub(SENDER, SeqCst);
@@ -78,7 +83,7 @@ impl MsixVector {
         }
     }
 
-    /// Reads the message while the caller counts as a sender.
+    /// Reads the message. The caller must count as a sender.
     fn message(&self, state: u64) -> RoutedMessage {
         let (address, rest) = (self.address.load(SeqCst), self.rest.load(SeqCst));
         let (device, data) = ((rest >> 32) as u32, (rest & 0xffff_ffff) as u32);
@@ -88,8 +93,8 @@ impl MsixVector {
         RoutedMessage { sender, message: MsiMessage { address, data } }
     }
 
-    /// Opens a closed vector: this message is sent from now on. Returns true if one was pending,
-    /// which the caller must send.
+    /// Opens a closed vector, which sends this message from now on. Returns `true` if a message was
+    /// pending; the caller must then send it.
     pub(crate) fn open(&self, RoutedMessage { sender, message }: RoutedMessage) -> bool {
         let (identified, device) = match sender {
             Sender::Anonymous => (0, 0),
@@ -100,13 +105,13 @@ impl MsixVector {
         self.state.swap(OPEN | identified, SeqCst) & PENDING != 0
     }
 
-    /// Closes the vector and waits for its senders. On return, no thread sends its message any
-    /// more.
+    /// Closes the vector and waits for its senders. When this returns, no thread is sending its
+    /// message.
     pub(crate) fn close(&self, idle: &WaitQueue) {
         let sends = self.state.fetch_and(!OPEN, SeqCst) & SENDERS != 0;
         if sends {
             self.state.fetch_or(AWAITED, SeqCst);
-            // No new senders enter, so this ends when those inside have left.
+            // No new sender can enter, so the wait ends when those inside have left.
             idle.wait_until(|| self.state.load(SeqCst) & SENDERS == 0);
             self.state.fetch_and(!AWAITED, SeqCst);
         }
