@@ -1,5 +1,5 @@
-//! Routes and an eventfd in Linux's KVM, on x86: a device signals the eventfd, and the kernel sends
-//! the message that its GSI leads to.
+//! A route in Linux's KVM, on x86: the example signals a GSI, and the kernel sends the message that
+//! the GSI is routed to.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vm = Arc::new(kvm.create_vm()?);
     vm.create_irq_chip()?;
     let _vcpu = vm.create_vcpu(0)?;
-    let router = KvmRouter::new(RustVmm(vm), KvmConfig::new(24))?; // the I/O APIC has 24
+    let router = KvmRouter::new(RustVmm(vm), KvmConfig::new(24))?; // the I/O APIC has pins 0 to 23
 
     let gsi = router.allocate()?;
     let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };

@@ -1,10 +1,11 @@
-//! Routes without KVM: a network device's vector goes to an ITS, and a UART's interrupt to an SPI.
+//! Routing without KVM: a network device's vector is routed to an ITS, and a UART's interrupt to an
+//! SPI.
 
 use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::{error::Error, sync::Arc};
 
-/// Stands for a model: `vgic::Vgic` is such a target.
+/// Stand-in for an interrupt controller model such as `vgic::Vgic`.
 struct Gic;
 
 impl SetLine for Gic {

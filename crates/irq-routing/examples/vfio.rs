@@ -1,11 +1,11 @@
-//! The way of a VFIO device's interrupts. The guest's accesses to the MSI-X table are trapped, and
-//! the device's eventfds send its messages.
+//! Interrupts of a VFIO device. The monitor traps the guest's accesses to the MSI-X table, and the
+//! device's eventfds send the messages.
 //!
 //! ```console
 //! $ cargo run -p irq-routing --features std --example vfio
 //! ```
 //!
-//! An eventfd and a thread stand for the device. With KVM, `kvm::MsiIrqfdSet` replaces
+//! An eventfd and a thread simulate the device. With KVM, `kvm::MsiIrqfdSet` replaces
 //! `MessageEventfdSet`.
 
 use irq_routing::device_eventfds::DeviceEventfds;
@@ -17,7 +17,7 @@ use msi_types::{Delivery, DeviceId};
 use rustix::event::{EventfdFlags, eventfd};
 use std::{sync::Arc, thread};
 
-/// Stands for a model's router, or KVM's.
+/// Stand-in for a `Router` or a `KvmRouter`.
 struct Its;
 
 impl MessageSink for Its {
@@ -34,19 +34,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let table = MsixTable::new(4, Sender::Device(DeviceId::new(8)), Arc::new(Its))?;
     let table = table.with_observer(eventfds.clone());
 
-    // VFIO_DEVICE_SET_IRQS gives the device the other descriptor.
+    // VFIO_DEVICE_SET_IRQS would pass the other descriptor to the device.
     let trigger = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let source = eventfds.add(trigger.try_clone()?)?;
     eventfds.set_vector(source, Some(2))?;
 
-    // The guest's trapped writes: to the table's page a message for vector 2, and MSI-X on.
+    // The guest's trapped writes: a message for vector 2, then the enable bit.
     table.write(0x20, &0x0809_0040u64.to_le_bytes());
     table.write(0x28, &7u64.to_le_bytes());
     table.write_control(Control::new().with_enable(true));
 
     let device = thread::spawn(move || rustix::io::write(&trigger, &1u64.to_ne_bytes()));
     device.join().map_err(|_| "the device panicked")??;
-    // KVM needs no thread for this. Here, `EventfdPoller::spawn` makes one.
+    // With KVM, no thread is needed for this. Without it, `EventfdPoller::spawn` can provide one.
     assert_eq!(poller.dispatch(None)?, 1);
 
     table.write(0x2c, &1u32.to_le_bytes()); // The guest masks the vector.

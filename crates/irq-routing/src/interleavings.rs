@@ -1,8 +1,9 @@
-//! Checks of the lock-free parts under a scheduler that explores interleavings. Compiled with
-//! `--cfg shuttle` alone; `cargo xtask test --only interleavings` runs them.
+//! Checks of the lock-free parts under a scheduler that explores interleavings. They are compiled
+//! only with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
-//! A route is never torn and none is missed; no message is lost, nor sent after a mask. The file
-//! `interleavings/mutants.txt` has faults that these checks must find.
+//! The checks establish that routes are never torn or missed, and that messages are never lost or
+//! sent after a mask. The file `interleavings/mutants.txt` lists faults that these checks must
+//! find.
 
 #[cfg(all(
     feature = "kvm",
@@ -29,16 +30,21 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-/// Bound of one execution's steps. A thread that waits for a stopped one exceeds it.
+/// Maximum number of steps in one execution. A thread that waits for a stopped one exceeds it.
 const MOST_STEPS: usize = 1000;
 
-/// Explores every interleaving of `scenario`, of which there must be at least so many.
+/// Explores every interleaving of `scenario` and asserts that there are at least `at_least`, so
+/// that the scenario cannot become trivial unnoticed.
 fn explore_all(at_least: usize, scenario: fn()) {
     let executions = Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
-    assert!(executions >= at_least, "only {executions} executions: what is explored?");
+    assert!(
+        executions >= at_least,
+        "only {executions} executions: the scenario explores too little"
+    );
 }
 
-/// Explores so many random interleavings of `scenario`, whose threads wait for each other.
+/// Explores `count` random interleavings of `scenario`. For scenarios whose threads wait for each
+/// other.
 fn explore_random(count: usize, scenario: fn()) {
     Runner::new(RandomScheduler::new(count), config()).run(scenario);
 }
@@ -49,7 +55,7 @@ fn config() -> Config {
     config
 }
 
-/// Returns messages that differ in every word.
+/// Returns a message that differs from others in every word.
 fn numbered(number: u32) -> RoutedMessage {
     let message = MsiMessage { address: u64::from(number) * 0x1000, data: number };
     RoutedMessage { sender: Sender::Device(DeviceId::new(number)), message }
@@ -130,7 +136,7 @@ fn the_first_table_leaves_no_gap() {
     explore_all(50, scenario);
 }
 
-/// A vector of a table, and the number of its current message.
+/// Vector of a table, and the number of its current message.
 struct Function {
     vector: MsixVector,
     idle: WaitQueue,
@@ -145,16 +151,20 @@ impl Function {
         Arc::new(Self { vector: MsixVector::new(), idle, current: zero(), sent: zero() })
     }
 
-    /// As `MsixTable::signal`.
+    /// Does the same as `MsixTable::signal`.
     fn signal(&self) {
         if let Entered::Open(message) = self.vector.enter() {
-            assert_eq!(message, numbered(self.current.load(SeqCst)), "torn, or not the current");
+            assert_eq!(
+                message,
+                numbered(self.current.load(SeqCst)),
+                "the message is torn or outdated"
+            );
             self.sent.fetch_add(1, SeqCst);
             self.vector.leave(&self.idle);
         }
     }
 
-    /// As `MsixTable::settle`.
+    /// Opens the vector as `MsixTable::settle` does.
     fn unmask(&self, number: u32) {
         self.current.store(number, SeqCst);
         if self.vector.open(numbered(number)) {
@@ -219,7 +229,8 @@ fn masking_and_unmasking_loses_no_message() {
         let before = function.sent();
         function.unmask(2);
         device.join().unwrap();
-        // Pending messages merge into one. A message after the mask is not among those before.
+        // Pending messages merge into one, but a message after the mask is never counted in
+        // `before`.
         assert!(
             function.sent() > before || before == 2,
             "{} sent, {before} before",

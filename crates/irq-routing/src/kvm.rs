@@ -110,8 +110,8 @@ impl KvmRouter {
     /// The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
     ///
     /// # Errors
-    /// Returns [`io::ErrorKind::Unsupported`] if the kernel has no GSI routing, or the kernel's error
-    /// if `vm` is not a KVM virtual machine.
+    /// Returns [`io::ErrorKind::Unsupported`] if the kernel has no GSI routing, or the kernel's
+    /// error if `vm` is not a KVM virtual machine.
     pub fn new(vm: impl AsFd + Send + Sync + 'static, config: KvmConfig) -> io::Result<Self> {
         let limit = ioctl::gsis(vm.as_fd())?;
         if limit == 0 {

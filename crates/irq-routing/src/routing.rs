@@ -71,10 +71,9 @@ pub trait Routing: MessageSink {
     /// Returns an error if one of the GSIs does not exist or the host refuses the changes.
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError>;
 
-    /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent edges on one GSI
-    /// are not lost, though they may merge if the interrupt is still pending. A pin that the guest
-    /// configured as level-sensitive ignores the edge (see
-    /// [`SetLine::pulse`](msi_types::SetLine::pulse)).
+    /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent senders
+    /// of one GSI do not cancel each other's edges. A pin that the guest configured as
+    /// level-sensitive ignores the edge (see [`SetLine::pulse`](msi_types::SetLine::pulse)).
     ///
     /// # Errors
     /// Returns [`SignalError::Unrouted`] if the GSI has no route, or [`SignalError::Refused`] if

@@ -87,8 +87,7 @@ impl Table {
         if self.identity.load(SeqCst) {
             return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.pins).map(Route::Pin);
         }
-        // The identity mapping may have ended after the first look-up. The new routes are set by
-        // now.
+        // The identity mapping may have ended after the first look-up: read the new route.
         self.look(gsi)
     }
 

@@ -1,4 +1,4 @@
-//! DeviceIDs that follow the bus numbers of a guest.
+//! DeviceIDs that follow the guest's bus numbers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "controller/mod.rs"]

@@ -1,5 +1,5 @@
-//! File descriptors that routes and eventfds cost. A test program of its own, with one thread: it
-//! counts those of the process.
+//! Number of file descriptors that routes and eventfds use. This is a separate, single-threaded
+//! test program because it counts the descriptors of the whole process.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials {
@@ -66,7 +66,7 @@ mod trials {
         expect(open()?, before)
     }
 
-    /// Beside the poller's own descriptor, there is one for the timer.
+    /// In addition to the poller's own descriptor, the set owns one for its timer.
     fn vectors() -> Outcome {
         let vm = Arc::new(Kvm::new()?.create_vm()?);
         vm.create_irq_chip()?;

@@ -1,4 +1,4 @@
-//! Eventfds of devices in other processes, on a table of MSI-X.
+//! Eventfds of devices in other processes, with an MSI-X table.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,7 +22,7 @@ use std::time::Duration;
 const VECTORS: u16 = 3;
 const SOURCES: usize = 3;
 
-/// A table, and a device with eventfds, of which it holds duplicates.
+/// Table and a device, which holds duplicates of the eventfds.
 struct Rig {
     table: MsixTable,
     poller: Arc<EventfdPoller>,
@@ -36,7 +36,8 @@ fn new_eventfd() -> OwnedFd {
 }
 
 impl Rig {
-    /// Each source has the vector of its number. All vectors are masked.
+    /// Creates a rig in which each source signals the vector of the same number. All vectors are
+    /// masked.
     fn new() -> Self {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
@@ -76,7 +77,7 @@ impl Rig {
         u64::from_le_bytes(bytes)
     }
 
-    /// Returns the vectors whose messages arrived.
+    /// Returns the vectors whose messages arrived since the last call.
     fn heard(&self) -> Vec<u32> {
         while self.poller.dispatch(Some(Duration::ZERO)).unwrap() > 0 {}
         let data = |heard| match heard {
@@ -148,7 +149,7 @@ fn blocking_eventfd_is_refused() {
     assert!(matches!(eventfds.add(blocking), Err(IrqfdError::Blocking)));
 }
 
-/// A host that opens nothing.
+/// Host that refuses every open.
 struct Refusing;
 
 impl MessageIrqfdSet for Refusing {
@@ -207,7 +208,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Sources and vectors, modelled as plainly as possible.
+/// Simplest possible model of sources and vectors.
 struct Model {
     rung: [bool; SOURCES],
     vectors: [Option<u16>; SOURCES],
@@ -221,7 +222,7 @@ impl Model {
         self.enabled && !self.masked[usize::from(vector)]
     }
 
-    /// Returns the vectors that are sent; an eventfd and a pending bit each send once.
+    /// Returns the vectors that are sent. An eventfd and a pending bit each send one message.
     fn settle(&mut self) -> Vec<u32> {
         let mut sent = Vec::new();
         for vector in 0..VECTORS {

@@ -1,4 +1,5 @@
-//! The router against a table as simple as it can be, and what other monitors' tables ran into.
+//! Comparison of the router with the simplest possible table, and regression tests for defects of
+//! other monitors.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod controller;
@@ -55,7 +56,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A router, modelled as plainly as possible.
+/// Simplest possible model of a router.
 #[derive(Default)]
 struct Model {
     routes: BTreeMap<u32, Route>,
@@ -294,11 +295,11 @@ fn exhausted_gsis_name_the_limit() {
     let exhausted = router.allocate().unwrap_err();
 
     assert_eq!(exhausted, RouteError::GsisExhausted { first: Gsi::new(4094), limit: 4096 });
-    let said = "no GSI is free: all from 4094 on, below the limit of 4096, are taken";
+    let said = "no GSI is free: all from 4094 up to the limit of 4096 are in use";
     assert_eq!(exhausted.to_string(), said);
 }
 
-/// Firecracker: boot went from 93 ms to 65 ms when redundant updates were skipped.
+/// Firecracker's boot time dropped from 93 ms to 65 ms when it skipped redundant updates.
 #[test]
 fn redundant_updates_are_skipped_and_counted() {
     let (router, _) = router(SPACE);

@@ -1,4 +1,4 @@
-//! Saved states of tables and capabilities: round trips, and states that no guest can bring about.
+//! Saved states of tables and capabilities: round trips, and states that no guest can produce.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "controller/mod.rs"]
@@ -108,7 +108,7 @@ proptest! {
         prop_assert_eq!(hears.heard(), controller.heard());
     }
 
-    /// A state that is not refused is saved again as it is.
+    /// A state that is not refused must be saved again unchanged.
     #[test]
     fn any_capability_state_is_refused_or_kept(
         control: u16, address: u64, data: u16, masks: u32, pending: u32, tame: bool,

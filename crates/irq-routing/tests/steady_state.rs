@@ -1,4 +1,4 @@
-//! Heap use of signals and changes.
+//! Heap allocations of signals and changes.
 
 use doorbell_test_support::heap_use;
 use irq_routing::msix::{MsixTable, Signalled};
@@ -7,7 +7,7 @@ use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::sync::Arc;
 
-/// A controller that takes everything and remembers nothing.
+/// Controller that accepts every input and records none.
 struct Taker;
 
 impl SetLine for Taker {

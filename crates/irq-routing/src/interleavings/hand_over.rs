@@ -1,4 +1,4 @@
-//! Eventfds that move between user space and the kernel while their device signals.
+//! Hand-over of eventfds between user space and the kernel while their device signals.
 
 use super::{explore_random, numbered};
 use crate::gsis::Gsis;
@@ -17,7 +17,8 @@ use shuttle::thread;
 use std::collections::BTreeMap;
 use std::io;
 
-/// An eventfd, as `KVM_IRQFD` sees it: a signal is injected while it is bound, and counted else.
+/// Eventfd as `KVM_IRQFD` treats it: a signal is injected while the eventfd is bound, and counted
+/// otherwise.
 #[derive(Default)]
 struct Eventfd(Mutex<Count>);
 
@@ -27,25 +28,29 @@ struct Count {
     bound: Option<Gsi>,
 }
 
-/// An eventfd that is polled, and what its signals call.
+/// Polled eventfd and the function that its signals call.
 #[derive(Clone)]
 struct PolledEventfd {
     serving: Arc<Serving>,
     eventfd: Arc<Eventfd>,
     signalled: Arc<Box<dyn Fn() + Send + Sync>>,
-    /// A thread calls it. One at a time may.
+    /// `true` while a thread runs the function. Only one thread at a time may.
     is_called: Arc<AtomicBool>,
 }
 
 impl PolledEventfd {
     fn call(&self) {
-        assert!(!self.is_called.swap(true, SeqCst), "two threads serve it");
+        assert!(
+            !self.is_called.swap(true, SeqCst),
+            "two threads serve the eventfd at the same time"
+        );
         (self.signalled)();
         self.is_called.store(false, SeqCst);
     }
 }
 
-/// The kernel's routes, the eventfds that are polled, the timer, and all messages that were sent.
+/// State of the simulated host: the kernel's routes, the polled eventfds, the timer and all
+/// messages that were sent.
 struct World {
     gsis: Mutex<Gsis>,
     routes: Mutex<BTreeMap<Gsi, RoutedMessage>>,
@@ -75,13 +80,19 @@ impl Host {
 
     fn inject(&self, gsi: Gsi) {
         // A signal without a route is lost.
-        let route = self.0.routes.lock().expect("no check panics with it").get(&gsi).copied();
-        self.0.sent.lock().expect("no check panics with it").extend(route);
+        let route = self
+            .0
+            .routes
+            .lock()
+            .expect("no check panics while it holds the lock")
+            .get(&gsi)
+            .copied();
+        self.0.sent.lock().expect("no check panics while it holds the lock").extend(route);
     }
 
-    /// A device's write to its eventfd.
+    /// Signals an eventfd, as the device does.
     fn write(&self, eventfd: &Eventfd) {
-        let mut state = eventfd.0.lock().expect("no check panics with it");
+        let mut state = eventfd.0.lock().expect("no check panics while it holds the lock");
         match state.bound {
             Some(gsi) => {
                 state.count = 0;
@@ -91,13 +102,19 @@ impl Host {
         }
     }
 
-    /// A poller's turn with each eventfd.
+    /// Lets a poller serve each eventfd once.
     fn dispatch(&self) {
-        let polled: Vec<_> = self.0.polled.lock().expect("no check panics with it").clone();
+        let polled: Vec<_> =
+            self.0.polled.lock().expect("no check panics while it holds the lock").clone();
         for polled in polled {
             let read = || {
                 let count = core::mem::take(
-                    &mut polled.eventfd.0.lock().expect("no check panics with it").count,
+                    &mut polled
+                        .eventfd
+                        .0
+                        .lock()
+                        .expect("no check panics while it holds the lock")
+                        .count,
                 );
                 if count > 0 { Read::Signal } else { Read::Nothing }
             };
@@ -107,34 +124,34 @@ impl Host {
         }
     }
 
-    /// A poller's turn with the timer. Returns true if it had expired.
+    /// Lets a poller serve the timer. Returns `true` if it had expired.
     fn tick(&self, batch: &Batch<Self>) -> bool {
-        let mut timer = self.0.timer.lock().expect("no check panics with it");
+        let mut timer = self.0.timer.lock().expect("no check panics while it holds the lock");
         let expired = core::mem::take(&mut *timer);
         drop(timer);
         if expired {
-            batch.hand_over_active().expect("there are GSIs");
+            batch.hand_over_active().expect("GSIs are available");
         }
         expired
     }
 
     fn sent(&self) -> Vec<RoutedMessage> {
-        self.0.sent.lock().expect("no check panics with it").clone()
+        self.0.sent.lock().expect("no check panics while it holds the lock").clone()
     }
 }
 
 impl Drop for Polled {
     fn drop(&mut self) {
         let others = |other: &PolledEventfd| !Arc::ptr_eq(&other.serving, &self.serving);
-        self.host.0.polled.lock().expect("no check panics with it").retain(others);
+        self.host.0.polled.lock().expect("no check panics while it holds the lock").retain(others);
         self.serving.end();
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // The kernel reads the counter as it lets the eventfd go.
-        *self.0.0.lock().expect("no check panics with it") = Count::default();
+        // The kernel resets the counter when it unbinds the eventfd.
+        *self.0.0.lock().expect("no check panics while it holds the lock") = Count::default();
     }
 }
 
@@ -156,15 +173,15 @@ impl Backend for Host {
         let (eventfd, signalled) = (eventfd.clone(), Arc::new(Box::new(signalled) as Box<_>));
         let is_called = Arc::new(AtomicBool::new(false));
         let entry = PolledEventfd { serving: serving.clone(), eventfd, signalled, is_called };
-        self.0.polled.lock().expect("no check panics with it").push(entry);
+        self.0.polled.lock().expect("no check panics while it holds the lock").push(entry);
         Ok(Polled { host: self.clone(), serving })
     }
 
     fn bind(&self, eventfd: &Arc<Eventfd>, gsi: Gsi) -> io::Result<Bound> {
-        let mut state = eventfd.0.lock().expect("no check panics with it");
+        let mut state = eventfd.0.lock().expect("no check panics while it holds the lock");
         state.bound = Some(gsi);
         if state.count > 0 {
-            // The kernel takes the signal and leaves the counter.
+            // The kernel serves the signal but does not reset the counter.
             self.inject(gsi);
         }
         Ok(Bound(eventfd.clone()))
@@ -175,35 +192,35 @@ impl Backend for Host {
     }
 
     fn start_timer(&self) {
-        *self.0.timer.lock().expect("no check panics with it") = true;
+        *self.0.timer.lock().expect("no check panics while it holds the lock") = true;
     }
 }
 
 impl MessageSink for Host {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
-        self.0.sent.lock().expect("no check panics with it").push(message);
+        self.0.sent.lock().expect("no check panics while it holds the lock").push(message);
         Ok(Delivery::Pending)
     }
 }
 
 impl Routing for Host {
     fn allocate(&self) -> Result<Gsi, RouteError> {
-        self.0.gsis.lock().expect("no check panics with it").allocate()
+        self.0.gsis.lock().expect("no check panics while it holds the lock").allocate()
     }
 
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
-        // Routes stay, as no table is set.
-        self.0.gsis.lock().expect("no check panics with it").release_all(gsis)
+        // Routes stay, because no table is set.
+        self.0.gsis.lock().expect("no check panics while it holds the lock").release_all(gsis)
     }
 
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
-        *self.0.tables.lock().expect("no check panics with it") += 1;
+        *self.0.tables.lock().expect("no check panics while it holds the lock") += 1;
         for change in changes {
             if let Some(Route::Message(message)) = change.route() {
                 self.0
                     .routes
                     .lock()
-                    .expect("no check panics with it")
+                    .expect("no check panics while it holds the lock")
                     .insert(change.gsi(), message);
             }
         }
@@ -215,7 +232,7 @@ impl Routing for Host {
     }
 }
 
-/// A vector of a device, while threads poll and signal.
+/// Vector of a device, while threads poll and signal.
 struct Scene {
     host: Host,
     batch: Arc<Batch<Host>>,
@@ -224,8 +241,9 @@ struct Scene {
 }
 
 impl Scene {
-    /// `pollers` threads poll twice and `device` signals, while `change` opens and closes the
-    /// vector. Returns the results of both, too, once all threads have ended.
+    /// Runs `pollers` threads that poll twice and a thread that signals by `device`, while `change`
+    /// opens and closes the vector. Returns the results of both closures when all threads have
+    /// ended.
     fn during<D: Send + 'static, C>(
         pollers: usize,
         device: impl FnOnce(&Host, &Eventfd) -> D + Send + 'static,
@@ -251,18 +269,18 @@ impl Scene {
         });
         let changed = change(&host, &batch, key);
         for thread in threads {
-            thread.join().expect("no check panics in it");
+            thread.join().expect("checks in threads do not panic");
         }
-        let told = device.join().expect("no check panics in it");
+        let told = device.join().expect("checks in threads do not panic");
         (Self { host, batch, key, eventfd }, told, changed)
     }
 
-    /// One poller, and one signal.
+    /// Runs `change` with one poller and one signal.
     fn of_one(change: impl FnOnce(&Host, &Batch<Host>, u64)) -> Self {
         Self::during(1, Host::write, change).0
     }
 
-    /// `change` opens the vector, which is closed then: no message is sent after that.
+    /// Opens the vector by `change`, closes it, and asserts that no message is sent after that.
     fn closed(
         pollers: usize,
         device: impl FnOnce(&Host, &Eventfd) + Send + 'static,
@@ -273,11 +291,12 @@ impl Scene {
             batch.close(key);
             host.sent()
         });
-        assert_eq!(scene.host.sent(), sent, "sent after the close");
+        assert_eq!(scene.host.sent(), sent, "a message was sent after the close");
         scene
     }
 
-    /// One signal was sent before the vector was closed, or is sent when it is opened again.
+    /// Asserts that a single signal was sent either before the vector was closed or when it was
+    /// opened again.
     fn judge_one_signal(&self) {
         self.open(2);
         self.settle();
@@ -286,10 +305,10 @@ impl Scene {
     }
 
     fn open(&self, number: u32) {
-        self.batch.open(self.key, numbered(number)).expect("it can be polled");
+        self.batch.open(self.key, numbered(number)).expect("the eventfd can be polled");
     }
 
-    /// Polls until nothing is left to do.
+    /// Polls until no work is left.
     fn settle(&self) {
         self.host.dispatch();
         while self.host.tick(&self.batch) {}
@@ -309,9 +328,13 @@ fn a_hand_over_sends_each_signal_once() {
         scene.batch.close(scene.key);
         scene.open(1);
         scene.settle();
-        assert_eq!(scene.host.sent(), [numbered(1)], "the kernel's signal came again");
-        let tables = *scene.host.0.tables.lock().expect("no check panics with it");
-        assert_eq!(tables, 1, "the route was there already");
+        assert_eq!(
+            scene.host.sent(),
+            [numbered(1)],
+            "a signal that the kernel served was sent twice"
+        );
+        let tables = *scene.host.0.tables.lock().expect("no check panics while it holds the lock");
+        assert_eq!(tables, 1, "the route was already set");
     }
     explore_random(5_000, scenario);
 }
@@ -325,8 +348,8 @@ fn a_vector_that_rang_ends_with_the_kernel() {
         assert_eq!((scene.host.sent().len(), scene.batch.polled()), (1, 0));
 
         scene.host.write(&scene.eventfd);
-        assert_eq!(scene.host.sent().len(), 2, "the kernel serves it");
-        // Beside so many others, one that is opened is not handed over at once.
+        assert_eq!(scene.host.sent().len(), 2, "the kernel must serve the eventfd");
+        // Open enough others that opening one more does not start a hand-over.
         for _ in 0..2 {
             let key = scene.batch.add(Arc::default());
             scene.batch.open(key, numbered(3)).unwrap();
@@ -334,7 +357,7 @@ fn a_vector_that_rang_ends_with_the_kernel() {
         scene.batch.hand_over().unwrap();
         scene.open(2);
         scene.settle();
-        assert_eq!(scene.batch.polled(), 0, "it rang before");
+        assert_eq!(scene.batch.polled(), 0, "a vector that rang before must be handed over");
     }
     explore_random(5_000, scenario);
 }
@@ -388,7 +411,7 @@ fn two_pollers_lose_no_signal() {
         let open = |_: &Host, batch: &Batch<Host>, key| batch.open(key, numbered(1)).unwrap();
         let (scene, before, ()) = Scene::during(2, twice, open);
         scene.settle();
-        assert!(scene.host.sent().len() > before, "no message after the second signal");
+        assert!(scene.host.sent().len() > before, "the second signal sent no message");
     }
     explore_random(10_000, scenario);
 }

@@ -1,4 +1,4 @@
-//! Senders that share a pin of KVM's.
+//! Senders that share a KVM pin.
 
 use super::explore_all;
 use crate::kvm::pulses::Pulses;
@@ -8,7 +8,7 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::thread;
 
-/// A pin that counts edges as an I/O APIC does.
+/// Pin that counts edges as an I/O APIC does.
 #[derive(Default)]
 struct Pin {
     is_high: AtomicBool,

@@ -1,4 +1,4 @@
-//! An interrupt controller that takes what it is built for, refuses the rest, and remembers.
+//! Interrupt controller that records the inputs it accepts and rejects messages to other doorbells.
 
 use irq_routing::Inputs;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex};
 /// Input that the controller received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Heard {
-    /// At a line.
+    /// A level on a line.
     Line(Line, Level),
-    /// An edge at a line.
+    /// An edge on a line.
     Pulse(Line),
-    /// At the ITS.
+    /// A message to the ITS.
     Event(DeviceId, u32),
-    /// At the doorbell that does not ask.
+    /// A message to the doorbell that ignores the DeviceID.
     Rung(u32),
 }
 
-/// An ITS, a GICv2m frame, and lines.
+/// Controller with an ITS, a GICv2m frame and lines.
 #[derive(Debug, Default)]
 pub(crate) struct Controller(Mutex<Vec<Heard>>);
 
@@ -29,7 +29,7 @@ impl Controller {
         Inputs::new(self.clone()).with_its(self.clone()).with_doorbells(self.clone())
     }
 
-    /// Returns the inputs since the last call.
+    /// Returns the inputs that were received since the last call.
     pub(crate) fn heard(&self) -> Vec<Heard> {
         std::mem::take(&mut self.0.lock().unwrap())
     }

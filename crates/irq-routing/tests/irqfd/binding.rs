@@ -1,4 +1,4 @@
-//! Eventfds that can be bound, and those that cannot.
+//! Conditions under which eventfds can be bound.
 
 use crate::controller::Heard;
 use crate::rig::{LINE, MESSAGE, Rig, event, eventfd_with, nonblocking, signal};
@@ -24,7 +24,8 @@ fn an_eventfd_that_blocks_is_refused() {
     assert!(matches!(refused, IrqfdError::Blocking));
 }
 
-/// A full counter would stop the vCPU that ends an interrupt, and the other end can fill it.
+/// The device can fill the counter of a blocking eventfd, which would then block the vCPU that ends
+/// an interrupt.
 #[test]
 fn a_resample_eventfd_that_blocks_is_refused() {
     let rig = Rig::new();
@@ -33,7 +34,7 @@ fn a_resample_eventfd_that_blocks_is_refused() {
     assert!(matches!(refused, IrqfdError::Blocking));
 }
 
-/// As `KVM_IRQFD`, which answers EBUSY.
+/// `KVM_IRQFD` answers EBUSY to a second bind.
 #[test]
 fn an_eventfd_is_bound_once_by_any_descriptor() {
     let rig = Rig::new();

@@ -1,4 +1,4 @@
-//! Signals as edges.
+//! Signals that are delivered as edges.
 
 use crate::controller::Heard;
 use crate::rig::{LINE, MESSAGE, NOW, Rig, count, event, message, nonblocking, signal};

@@ -1,4 +1,4 @@
-//! Signals as levels, which end with the interrupt.
+//! Signals that are delivered as levels and end with the interrupt.
 
 use crate::controller::Heard;
 use crate::rig::{LINE, Rig, count, event, line, message, nonblocking, signal, spi};
@@ -80,8 +80,7 @@ fn rerouted_level_leaves_no_line_high() {
     assert_eq!(heard, [event(3), line(50, Level::Low)]);
 }
 
-/// An interrupt controller keeps its observer as long as it lives, and the observer's routes lead
-/// to it.
+/// Interrupt controller that owns its observer, whose routes lead back to the controller.
 #[derive(Default)]
 struct Observed(OnceLock<Arc<dyn LineObserver>>);
 

@@ -1,4 +1,4 @@
-//! Eventfds that signal GSIs, served by hand and by a thread.
+//! Eventfds that signal GSIs, served by explicit calls and by a thread.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

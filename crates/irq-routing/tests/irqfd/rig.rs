@@ -1,4 +1,4 @@
-//! Eventfds over a router with a message and a line.
+//! Rig of eventfds on a router with a message and a line.
 
 use crate::controller::{Controller, Heard};
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
@@ -22,7 +22,7 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// GSI 5 is event 1 of device 1, GSI 6 is SPI 40.
+    /// Creates a rig in which GSI 5 is routed to event 1 of device 1, and GSI 6 to SPI 40.
     pub(super) fn new() -> Self {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
@@ -38,18 +38,18 @@ impl Rig {
         self.router.commit(&[Change::Set(gsi, route)]).unwrap();
     }
 
-    /// Serves what is signalled; what the controller heard of it.
+    /// Serves all signals and returns the inputs that the controller received.
     pub(super) fn serve(&self) -> Vec<Heard> {
         while self.poller.dispatch(NOW).unwrap() > 0 {}
         self.controller.heard()
     }
 
-    /// The guest is done with an SPI.
+    /// Ends the interrupt of an SPI, as the guest does.
     pub(super) fn end(&self, intid: u32) {
         self.irqfds.observer().deactivated(Line::Spi(intid));
     }
 
-    /// Waits until the controller hears something, while threads serve.
+    /// Waits until the controller receives an input, while threads serve.
     pub(super) fn wait(&self) -> Vec<Heard> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -90,7 +90,7 @@ pub(super) fn signal(eventfd: &OwnedFd) {
     rustix::io::write(eventfd, &1u64.to_ne_bytes()).unwrap();
 }
 
-/// Returns the number of signals since the eventfd was read.
+/// Returns the eventfd's count, the number of signals since it was last read.
 pub(super) fn count(eventfd: &OwnedFd) -> u64 {
     let mut count = [0; 8];
     rustix::io::read(eventfd, &mut count).map_or(0, |_| u64::from_ne_bytes(count))

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Kicks for event 1 block.
+/// Controller whose kicks for event 1 block.
 #[derive(Default)]
 struct Slow {
     blocks: AtomicBool,
@@ -23,7 +23,7 @@ impl Slow {
     fn wait_until_rung(&self, event: usize, times: u32) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.rung[event].load(SeqCst) < times {
-            assert!(Instant::now() < deadline, "event {event} was held up");
+            assert!(Instant::now() < deadline, "event {event} was not served in time");
             thread::yield_now();
         }
     }
@@ -63,7 +63,7 @@ fn an_irqfd_whose_kick_blocks_delays_no_other() {
         slow.wait_until_rung(2, time);
     }
     drop(irqfds.bind(nonblocking(), gsis[0]).unwrap());
-    assert_eq!(slow.rung[1].load(SeqCst), 1, "one thread at a time");
+    assert_eq!(slow.rung[1].load(SeqCst), 1, "only one thread at a time may serve an eventfd");
 
     slow.blocks.store(false, SeqCst);
 
@@ -104,7 +104,7 @@ fn a_thread_serves_until_it_is_dropped() {
     assert_eq!(rig.serve(), [event(1)]);
 }
 
-/// An eventfd that is bound no more is never signalled for, with two threads serving.
+/// After an unbind, no serving thread may signal the eventfd's GSI.
 #[test]
 fn an_unbound_eventfd_signals_nothing() {
     let rig = Rig::new();

@@ -1,4 +1,4 @@
-//! Eventfds of devices in other processes, on an MSI-X table whose messages KVM sends.
+//! Eventfds of devices in other processes, with an MSI-X table whose messages KVM sends.
 
 use crate::trials::Machine;
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
@@ -22,7 +22,7 @@ pub(crate) const ALL: &[Trial] = &[
 
 const VECTORS: u16 = 3;
 
-/// A function with an eventfd for each vector, of which the device holds the other descriptor.
+/// Function with an eventfd for each vector; the device holds another descriptor of each.
 struct Function {
     machine: Machine,
     poller: Arc<EventfdPoller>,
@@ -34,7 +34,7 @@ struct Function {
 }
 
 impl Function {
-    /// All vectors are masked; each sends the x86 vector 0x40 and its number.
+    /// Creates a function with all vectors masked. Vector `n` sends the x86 vector 0x40 + `n`.
     fn new() -> Result<Self, Failure> {
         let machine = Machine::new()?;
         let poller = EventfdPoller::new()?;
@@ -66,7 +66,7 @@ impl Function {
         Ok(())
     }
 
-    /// Judges the messages that arrived, and the pending bits.
+    /// Checks the messages that arrived, and the pending bits.
     fn expect(&self, expected: &[u32], pending: u64) -> Outcome {
         same(&*self.machine.arrived_by(&self.poller, expected.len())?, expected)?;
         let mut bits = [0; 8];

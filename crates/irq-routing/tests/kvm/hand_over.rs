@@ -1,4 +1,4 @@
-//! Eventfds that user space serves until one table hands them to the kernel.
+//! Eventfds that user space serves until one table hands them over to the kernel.
 
 use crate::trials::{FIRST, Machine, eventfd};
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
@@ -24,7 +24,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("idle_vectors_leave_their_gsis_to_those_that_ring", scarce),
 ];
 
-/// The monitor's binding of a function whose device has an eventfd for each vector.
+/// The monitor's observer for a function whose device has an eventfd for each vector.
 struct Function {
     irqfds: Vec<MsiIrqfd>,
     devices: Vec<Arc<EventFd>>,
@@ -67,7 +67,8 @@ impl Host {
         Ok(Self { machine, poller, irqfds })
     }
 
-    /// Judges what arrives once the poller has served all signals. Nothing may arrive twice.
+    /// Checks the messages that arrive once the poller has served all signals. None may arrive
+    /// twice.
     fn expect(&self, expected: &[u32]) -> Outcome {
         let mut arrived = self.machine.arrived_by(&self.poller, expected.len())?;
         arrived.sort_unstable();
@@ -75,7 +76,7 @@ impl Host {
     }
 }
 
-/// The message with this x86 vector.
+/// Returns the message with this x86 vector.
 fn message(vector: u32) -> RoutedMessage {
     let message = MsiMessage { address: 0xfee0_0000, data: vector };
     RoutedMessage { sender: Sender::Anonymous, message }
@@ -87,7 +88,7 @@ fn unmask(table: &MsixTable, vector: u16, data: u32) {
     table.write(entry + 8, &u64::from(data).to_le_bytes());
 }
 
-/// Raises the limit of descriptors, which many systems set to 1024.
+/// Raises the process's limit of descriptors, which many systems set to 1024.
 fn allow_descriptors() -> Outcome {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
@@ -119,7 +120,7 @@ fn unmasked() -> Outcome {
     same(router.allocate()?.get(), FIRST)
 }
 
-/// Every device signals once as it is opened, while a thread polls, and once later.
+/// Every device signals once while its vector is being opened and a thread polls, and once later.
 fn once() -> Outcome {
     const VECTORS: u16 = 200;
     let host = Host::new()?;
@@ -211,7 +212,7 @@ fn idle() -> Outcome {
     same((host.irqfds.waiting(), host.machine.router.updates()), (0, 0))
 }
 
-/// The first table has the routes of all vectors.
+/// The first table contains the routes of all vectors.
 fn late() -> Outcome {
     let host = Host::new()?;
     let function = Function::new(&host.irqfds, 8)?;
@@ -228,7 +229,7 @@ fn late() -> Outcome {
     Ok(())
 }
 
-/// Two GSIs for three vectors: those that rang have them.
+/// With two GSIs for three vectors, the vectors that rang own the GSIs.
 fn scarce() -> Outcome {
     let machine = Machine::new()?;
     let last = KvmConfig::new(machine.router.limit() - 2);

@@ -1,4 +1,4 @@
-//! Machines of several kinds, and what a monitor pays for its routes.
+//! Machines of several kinds, and the number of tables that a monitor's changes cost.
 
 use crate::trials::{FIRST, Machine, eventfd, vector};
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
@@ -37,7 +37,7 @@ fn enabled(vm: &VmFd, cap: u32, argument: u64) -> Outcome {
     Ok(vm.enable_cap(&request)?)
 }
 
-/// A machine whose I/O APIC is the monitor's.
+/// Creates a machine whose I/O APIC the monitor emulates.
 fn split_machine() -> Result<Arc<VmFd>, Failure> {
     let vm = Arc::new(Kvm::new()?.create_vm()?);
     enabled(&vm, KVM_CAP_SPLIT_IRQCHIP, 24)?;
@@ -54,7 +54,7 @@ fn split() -> Outcome {
     let to_pin = machine.router.commit(&[Change::Set(pin, Route::Pin(Pin::new(5)?))]);
     same(to_pin, Err(RouteError::Refused { errno: 22 }))?;
 
-    // The monitor's I/O APIC has a message for its pin.
+    // The monitor's I/O APIC sends a message for its pin.
     machine.router.commit(&[Change::Set(pin, vector(0x35)), Change::Set(gsi, vector(0x41))])?;
 
     machine.router.signal(pin)?;
@@ -62,7 +62,7 @@ fn split() -> Outcome {
 }
 
 fn refusals() -> Outcome {
-    // Without an interrupt controller, a machine takes no message.
+    // A machine without an interrupt controller must refuse messages.
     let vm = Arc::new(Kvm::new()?.create_vm()?);
     let router = KvmRouter::new(RustVmm(vm), KvmConfig::new(FIRST))?;
     let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
@@ -72,7 +72,7 @@ fn refusals() -> Outcome {
     same(bound.map_err(|error| error.raw_os_error()), Err(Some(22)))
 }
 
-/// Messages for APIC ID 0x101, as a guest writes them that was offered
+/// Messages for APIC ID 0x101 in the format of a guest that was offered
 /// `KVM_FEATURE_MSI_EXT_DEST_ID`.
 fn extended() -> Outcome {
     const APIC: u64 = 0x101;

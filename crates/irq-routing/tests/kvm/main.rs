@@ -1,4 +1,5 @@
-//! Routes and eventfds in real KVM: its local APIC shows what has arrived. No guest runs.
+//! Routes and eventfds in the host's KVM. The state of a local APIC shows which interrupts arrived;
+//! no guest runs.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod foreign;

@@ -1,4 +1,4 @@
-//! The trials.
+//! List of the trials, and those of routes and binds.
 
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use irq_routing::irqfd::EventfdPoller;
@@ -32,7 +32,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("an_msix_table_rings_kvm_by_the_eventfds_of_its_open_vectors", msix),
 ];
 
-/// A machine with one local APIC, enabled.
+/// Machine with one enabled local APIC.
 pub(crate) struct Machine {
     pub(crate) router: Arc<KvmRouter>,
     pub(crate) vm: Arc<VmFd>,
@@ -49,21 +49,21 @@ impl Machine {
         Self::of(vm, vcpu, KvmConfig::new(FIRST))
     }
 
-    /// A machine whose interrupt controller is there.
+    /// Wraps a machine whose interrupt controller exists.
     pub(crate) fn of(vm: Arc<VmFd>, vcpu: VcpuFd, config: KvmConfig) -> Result<Self, Failure> {
         enable(&vcpu)?;
         let router = KvmRouter::new(RustVmm(vm.clone()), config)?;
         Ok(Self { router: Arc::new(router), vm, vcpu })
     }
 
-    /// The vectors that have arrived since the last time.
+    /// Returns the vectors that have arrived since the last call.
     pub(crate) fn arrived(&self) -> Result<Vec<u32>, Failure> {
         take_arrived(&self.vcpu)
     }
 
-    /// The vectors that have arrived once `poller` has served all signals, of which so many are
-    /// waited for. KVM injects a signal from before a bind by a thread of its own, which may be
-    /// late, and so may one too many be.
+    /// Waits for `count` vectors while `poller` serves all signals, and returns those that have
+    /// arrived. KVM injects a signal from before a bind in a separate thread, so the expected
+    /// vectors, and also an excess one, may arrive late.
     pub(crate) fn arrived_by(
         &self,
         poller: &EventfdPoller,
@@ -224,8 +224,8 @@ fn identity() -> Outcome {
     same(machine.router.signal(pin), Err(SignalError::Unrouted(pin)))
 }
 
-/// A monitor's binding for a device in the kernel: a vector's eventfd is bound while the vector is
-/// open.
+/// A monitor's observer for a device in the kernel, which binds a vector's eventfd while the vector
+/// is open.
 struct Binder {
     router: Arc<KvmRouter>,
     devices: Vec<Arc<EventFd>>,

@@ -1,4 +1,4 @@
-//! Accesses to the capability as PCI describes them.
+//! Guest accesses to the capability, as PCI describes them.
 
 use crate::controller::Controller;
 use crate::rig::{NARROW, NEXT, Rig, WIDE, event};
@@ -8,7 +8,7 @@ use irq_routing::{GsiSpace, Router, Sender};
 use msi_types::Delivery;
 use std::sync::Arc;
 
-/// PCI Local Bus 3.0, figure 6-9: 64-bit address and per-vector masking.
+/// Layout of PCI Local Bus 3.0, figure 6-9: 64-bit address and per-vector masking.
 #[test]
 fn wide_capability_has_the_layout_of_the_specification() {
     let rig = Rig::new(WIDE);

@@ -1,4 +1,4 @@
-//! The MSI capability against a model as plain as possible.
+//! Comparison of the MSI capability with the simplest possible model.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../controller/mod.rs"]

@@ -1,4 +1,4 @@
-//! Random accesses and messages, on a capability and on a model of it.
+//! Random accesses and messages, applied to a capability and to a model of it.
 
 use crate::controller::{Controller, Heard};
 use crate::rig::{DEVICE, NEXT, Rig};
@@ -47,7 +47,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The registers as fields, and the vectors.
+/// Model of the capability: registers as fields, and the vectors.
 struct Model {
     layout: MsiLayout,
     enable: bool,
@@ -65,7 +65,7 @@ impl Model {
         Self { layout, enable, granted, address, data, masks, pending: [false; 32], device }
     }
 
-    /// The bytes by the figures of PCI Local Bus 3.0 §6.8.1.
+    /// Returns the bytes according to the figures of PCI Local Bus 3.0 §6.8.1.
     fn bytes(&self) -> Vec<u8> {
         let MsiLayout { log2_vectors, address_64, per_vector_masking } = self.layout;
         let control = u16::from(self.enable)
@@ -87,7 +87,7 @@ impl Model {
         bytes
     }
 
-    /// Writes a byte at a time, as the bus's byte enables do.
+    /// Writes one byte, as the byte enables of the bus permit.
     fn write_byte(&mut self, offset: usize, byte: u8) {
         let wide = self.layout.address_64;
         let data = if wide { 12 } else { 8 };
@@ -126,7 +126,7 @@ impl Model {
         }
     }
 
-    /// Returns the messages that the step sends.
+    /// Opens and closes vectors. Returns the messages that are sent as a result.
     fn settle(&mut self) -> Vec<Heard> {
         let sent: Vec<_> =
             (0..32).filter(|vector| self.is_open(*vector) && self.pending[*vector]).collect();

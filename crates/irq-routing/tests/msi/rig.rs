@@ -1,4 +1,4 @@
-//! A capability over a controller that keeps what it hears.
+//! Rig of a capability on a controller that records its inputs.
 
 use crate::controller::{Controller, Heard};
 use irq_routing::msi::{MsiCapability, MsiLayout};
@@ -9,10 +9,10 @@ use std::sync::Arc;
 pub(super) const DEVICE: DeviceId = DeviceId::new(8);
 /// Offset of the next capability.
 pub(super) const NEXT: u8 = 0x70;
-/// 64-bit address, masks, 4 vectors.
+/// Layout with a 64-bit address, mask bits and 4 vectors.
 pub(super) const WIDE: MsiLayout =
     MsiLayout { log2_vectors: 2, address_64: true, per_vector_masking: true };
-/// 32-bit address, no masks, 32 vectors.
+/// Layout with a 32-bit address, no mask bits and 32 vectors.
 pub(super) const NARROW: MsiLayout =
     MsiLayout { log2_vectors: 5, address_64: false, per_vector_masking: false };
 

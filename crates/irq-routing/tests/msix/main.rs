@@ -1,4 +1,5 @@
-//! The MSI-X table against a model as plain as possible, and against the faults of other monitors.
+//! Comparison of the MSI-X table with the simplest possible model, and regression tests for defects
+//! of other monitors.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../controller/mod.rs"]

@@ -1,4 +1,4 @@
-//! Random accesses and messages, on a table and on a model of it.
+//! Random accesses and messages, applied to a table and to a model of it.
 
 use crate::controller::{Controller, Heard};
 use crate::rig::{Rig, event, pending, read32};
@@ -29,7 +29,7 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A table, modelled as plainly as possible.
+/// Simplest possible model of a table.
 #[derive(Default)]
 struct Model {
     words: [[u32; 4]; 5],
@@ -52,7 +52,7 @@ impl Model {
         (u64::from(high) << 32 | u64::from(low) == Controller::ITS).then_some(event(data))
     }
 
-    /// Returns the messages that unmasking sends.
+    /// Opens and closes vectors. Returns the messages that are sent as a result.
     fn settle(&mut self) -> Vec<Heard> {
         let sent =
             (0..5).filter(|vector| self.open(*vector) && self.pending[*vector]).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Vectors that are opened and closed, and what they cost.
+//! Opening and closing of vectors, and its cost.
 
 use crate::controller::{Controller, Heard};
 use crate::rig::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, program, router, table};
@@ -19,8 +19,8 @@ fn bus_change_sends_with_the_new_device_id() {
     assert_eq!(rig.controller.heard(), [Heard::Event(DeviceId::new(0x108), 3)]);
 }
 
-/// cloud-hypervisor ran out of its 4096 routes with one 2048-vector NVMe device, as each vector had
-/// a route from the beginning.
+/// cloud-hypervisor ran out of its 4096 routes with one 2048-vector NVMe device, because each
+/// vector had a route from the beginning.
 #[test]
 fn vectors_take_no_gsis() {
     let (router, controller) = router(GsiSpace::new(1000).with_first_allocated(1000));
@@ -35,8 +35,8 @@ fn vectors_take_no_gsis() {
     assert_eq!(router.routes(), []);
 }
 
-/// A driver that polled has done what the interrupt would have asked for: an unmask must not ask
-/// again.
+/// A driver that polls has already handled the interrupt's cause, so an unmask must not send the
+/// message.
 #[test]
 fn withdrawn_message_is_not_sent_on_unmask() {
     let rig = Rig::new(2);
@@ -53,7 +53,7 @@ fn withdrawn_message_is_not_sent_on_unmask() {
     assert_eq!(rig.controller.heard(), [event(10), event(10)]);
 }
 
-/// A host that takes no message with this data.
+/// Host that refuses one particular message.
 struct Choosy(Arc<dyn MessageSink>);
 
 impl Choosy {

@@ -1,4 +1,4 @@
-//! A table over a router.
+//! Rig of a table on a router.
 
 use crate::controller::{Controller, Heard};
 use irq_routing::msix::MsixTable;
@@ -34,7 +34,7 @@ impl Rig {
     }
 }
 
-/// As a driver does: message first, then the mask bit.
+/// Programs a vector as a driver does: the message first, then the mask bit.
 pub(super) fn program(table: &MsixTable, vector: u16, data: u32, control: u32) {
     let entry = u64::from(vector) * 16;
     table.write(entry, &Controller::ITS.to_le_bytes());

@@ -11,7 +11,7 @@ use std::thread;
 #[cfg(target_os = "linux")]
 use std::{fs, path::Path, time::Duration};
 
-/// An observer that takes its time.
+/// Slow observer.
 struct Slow {
     opening: mpsc::Sender<()>,
     go_on: Mutex<mpsc::Receiver<()>>,
@@ -26,8 +26,8 @@ impl VectorObserver for Slow {
     fn closed(&self, _: u16) {}
 }
 
-/// libkrun gained 5 % when its vCPUs did not share a lock any more. A device's vectors share none
-/// with each other, nor with the guest that is changing one of them.
+/// libkrun gained 5 % when its vCPUs stopped sharing a lock. A device's vectors share no lock with
+/// each other or with a guest that is changing one of them.
 #[test]
 fn message_does_not_wait_for_another_vector() {
     let (router, controller) = router(GsiSpace::default());
@@ -51,8 +51,8 @@ fn message_does_not_wait_for_another_vector() {
     assert_eq!(controller.heard(), [event(10)]);
 }
 
-/// Devices send while the guest masks, unmasks and disables: nothing is sent that is masked,
-/// nothing is lost.
+/// Devices send while the guest masks, unmasks and disables vectors: no masked message is sent, and
+/// none is lost.
 #[test]
 fn threads_lose_nothing_and_respect_masks() {
     let rig = Rig::new(4);
@@ -86,7 +86,7 @@ fn threads_lose_nothing_and_respect_masks() {
     assert_eq!(pending(&rig.table, 0), 0);
 }
 
-/// A controller whose first message is not taken until the test says so, or ends.
+/// Controller that stalls its first message until the test releases it or ends.
 #[cfg(target_os = "linux")]
 struct Stalled {
     begun: mpsc::Sender<()>,
@@ -102,18 +102,19 @@ impl MessageSink for Stalled {
     }
 }
 
-/// Time for which a thread that does not sleep may run before it counts as awake.
+/// CPU time that a waiting thread may use before it counts as spinning.
 #[cfg(target_os = "linux")]
 const AWAKE: Duration = Duration::from_secs(1);
 
-/// Returns true if a thread sleeps (proc_pid_stat(5): the state follows the name in parentheses).
+/// Returns `true` if a thread is asleep (proc_pid_stat(5): the state follows the name in
+/// parentheses).
 #[cfg(target_os = "linux")]
 fn is_asleep(thread: &Path) -> bool {
     let fields = fs::read_to_string(thread.join("stat")).unwrap();
     fields.rsplit_once(") ").unwrap().1.starts_with('S')
 }
 
-/// Time that a thread ran (proc_pid_schedstat(5): the first number, in ns).
+/// Returns the CPU time of a thread (proc_pid_schedstat(5): the first number, in ns).
 #[cfg(target_os = "linux")]
 fn time_of(thread: &Path) -> Duration {
     let statistics = fs::read_to_string(thread.join("schedstat")).unwrap();
@@ -132,7 +133,7 @@ fn masking_thread_sleeps_until_sent() {
     program(&table, 0, 7, 0);
     let is_masking = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Dropped on a panic, too, so that the sending thread ends.
+        // Moved here so that it is dropped even on a panic, which ends the sending thread.
         let go_on = go_on;
         scope.spawn(|| table.signal(0));
         is_begun.recv().unwrap();
@@ -149,11 +150,11 @@ fn masking_thread_sleeps_until_sent() {
         }
 
         while !is_asleep(&thread) {
-            assert!(time_of(&thread) < AWAKE, "it waits without sleeping");
+            assert!(time_of(&thread) < AWAKE, "the thread waits without sleeping");
             thread::yield_now();
         }
 
-        assert!(!masking.is_finished(), "nothing was to wait for");
+        assert!(!masking.is_finished(), "the masking thread did not wait");
         go_on.send(()).unwrap();
     });
 }
