@@ -1,6 +1,6 @@
-//! A kernel whose tasks sleep until the host signals, and a monitor whose thread sleeps until the
-//! guest does. Four tasks request and delete messages on one bus concurrently, and one task handles
-//! the bus's events.
+//! Simulation of a kernel whose tasks sleep until the host signals, and of a monitor whose thread
+//! sleeps until the guest signals. Four tasks request and delete messages on one bus concurrently,
+//! and one task handles the bus's events.
 
 use hyperv_vpci::channel::Idle;
 use hyperv_vpci::guest::{Bus, BusConfig, BusEvent, Kernel, SpiDomain, Vectors, Wait};
@@ -22,7 +22,7 @@ const SLOT: Slot = Slot::new(0, 0);
 const TASKS: u32 = 4;
 const ROUNDS: u32 = 200;
 
-/// A count of signals on which threads sleep.
+/// Count of signals, on which threads can sleep.
 #[derive(Default)]
 struct SignalCount {
     count: Mutex<u32>,
@@ -39,7 +39,7 @@ impl SignalCount {
         self.changed.notify_all();
     }
 
-    /// Sleeps until the count differs from `seen`. Returns false if `time` elapses first.
+    /// Sleeps until the count differs from `seen`. Returns `false` if `time` elapses first.
     fn sleep(&self, seen: u32, time: Duration) -> bool {
         let unchanged = |count: &mut u32| *count == seen;
         let slept = self.changed.wait_timeout_while(self.count(), time, unchanged);
@@ -47,11 +47,11 @@ impl SignalCount {
     }
 }
 
-/// The guest's kernel. Its handler of the channel's interrupt is [`Kernel::wake`].
+/// The guest's kernel. [`Kernel::wake`] is its handler of the channel's interrupt.
 #[derive(Default)]
 struct SleepingKernel {
     signals: SignalCount,
-    /// Number of turns that no wake-up ended.
+    /// Number of waits that timed out.
     timeouts: AtomicU32,
 }
 
@@ -96,7 +96,7 @@ impl Kernel for SleepingKernel {
     }
 }
 
-/// The SPIs that have an owner. A real kernel has a GIC driver here.
+/// Set of claimed SPIs, in place of a real kernel's GIC driver.
 #[derive(Default)]
 struct ClaimedSpis(Mutex<BTreeSet<HwIrq>>);
 
@@ -131,7 +131,7 @@ impl SetLine for ClaimedSpis {
     }
 }
 
-/// Serves the guest on the monitor's thread until `end` is signalled, and then ejects the function.
+/// Serves the guest on the monitor's thread until `end` is set, and then ejects the function.
 fn monitor(
     mut host: Host,
     mut channel: impl hyperv_vpci::channel::Channel,
@@ -140,7 +140,8 @@ fn monitor(
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut is_ejected = false;
     while host.version().is_none() || host.window().is_some() || !is_ejected {
-        // The count is read before the host looks for packets, so a later signal ends the sleep.
+        // The count is read before the host checks for packets, so that a later signal ends the
+        // sleep.
         let seen = *signals.count();
         if end.load(Ordering::SeqCst) == 1 && !is_ejected {
             host.eject(SLOT)?;
@@ -154,7 +155,7 @@ fn monitor(
     Ok(())
 }
 
-/// Requests and deletes messages in a driver's task.
+/// Requests and deletes messages repeatedly, as a driver's task.
 fn churn(bus: &Bus) -> Result<(), MsiError> {
     let device = bus.attach(SLOT.requester(0), 8)?;
     let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), Cpu::new(0));
@@ -218,6 +219,6 @@ pub(crate) fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         monitor.join().map_err(|_| "the monitor panicked")?
     })?;
     let timeouts = kernel.timeouts.load(Ordering::Relaxed);
-    println!("{} messages, {timeouts} waits that no wake-up ended", TASKS * ROUNDS);
+    println!("{} messages, {timeouts} waits timed out", TASKS * ROUNDS);
     if timeouts == 0 { Ok(()) } else { Err("a wake-up was lost".into()) }
 }

@@ -1,4 +1,4 @@
-//! A guest's request as bytes, and as the host reads it.
+//! Emits a guest's request as bytes, and parses it as the host does.
 
 use hyperv_vpci::protocol::{ProtocolError, Request, Slot};
 

@@ -1,72 +1,75 @@
-//! The channel between guest and host: packets in both directions.
+//! Channel between guest and host, which carries packets in both directions.
 
 use crate::ring_error::RingError;
 
-/// Kind of a packet, and the number that ties a request to its completion.
+/// Kind of a packet, with the transaction ID that links a request to its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PacketKind {
     /// The sender expects a completion with this transaction ID.
     Request(u64),
-    /// The sender expects nothing.
+    /// The sender does not expect a completion.
     Notice,
-    /// Completes the request with this transaction ID.
+    /// The packet completes the request with this transaction ID.
     Completion(u64),
 }
 
-/// A packet that was received.
+/// Header of a received packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received {
     /// Kind of the packet.
     pub kind: PacketKind,
-    /// Length of its payload in bytes: rounded up to 8 where a ring carried it.
+    /// Length of the payload in bytes. A ring rounds it up to a multiple of 8.
     pub length: usize,
 }
 
-/// Reason for which a channel did not take a packet or has none.
+/// Reason why a channel could not send or receive a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelError {
-    /// The peer did not make room yet. It signals once it did.
+    /// The channel is full. The peer signals as soon as it has made room.
     #[error("the channel has no room for the packet yet")]
     Full,
-    /// The packet is longer than the channel ever has room for.
-    #[error("the packet is longer than the channel")]
+    /// The packet is longer than the channel's capacity, or a received payload does not fit the
+    /// buffer.
+    #[error("the packet is longer than the channel or the buffer permits")]
     TooLong,
-    /// The peer broke the channel's rules. Nothing more can be exchanged.
-    #[error("the peer broke the channel: {0}")]
+    /// The peer violated the channel's rules. The channel can no longer be used.
+    #[error("the peer violated the channel's rules: {0}")]
     Broken(#[from] RingError),
     /// The peer closed or rescinded the channel. A host's functions no longer send interrupts.
     #[error("the peer closed the channel")]
     Closed,
 }
 
-/// Says if an end may sleep until its peer signals.
+/// Result of [`Channel::idle`], which tells an end if it may sleep until its peer signals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "no signal follows after `Idle::Busy`"]
 pub enum Idle {
-    /// No packet is waiting. The next one raises a signal.
+    /// No packet is waiting, and the next one raises a signal.
     Sleep,
-    /// A packet is waiting, and no signal announces it.
+    /// A packet is waiting, for which no signal will follow.
     Busy,
 }
 
-/// One end of a channel. Packets arrive in the order in which they were sent.
+/// One end of a channel. Packets must arrive in the order in which they were sent.
 ///
 /// Dropping a guest's end must close the channel: when the drop returns, the host must have stopped
 /// sending interrupts for the bus's functions. [`Bus::close`](crate::guest::Bus::close) relies on
-/// it.
+/// this.
 pub trait Channel: Send {
     /// Sends a packet.
     ///
     /// # Errors
-    /// [`ChannelError`]; the packet was not sent then.
+    /// Returns [`ChannelError`] if the packet was not sent.
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError>;
 
-    /// Takes the next packet, and writes its payload to `buffer`. `None` if there is none.
+    /// Receives the next packet and writes its payload to `buffer`. Returns `None` if no packet is
+    /// waiting.
     ///
     /// # Errors
-    /// [`ChannelError::TooLong`] if the payload does not fit `buffer`: the channel is of no more
-    /// use; [`ChannelError::Broken`] and [`ChannelError::Closed`].
+    /// Returns [`ChannelError::TooLong`] if the payload does not fit `buffer`, and
+    /// [`ChannelError::Broken`] or [`ChannelError::Closed`] if the channel failed. The channel must
+    /// not be used after an error.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError>;
 
     /// Returns the number of received packets that were skipped because this end does not know
@@ -75,16 +78,17 @@ pub trait Channel: Send {
         0
     }
 
-    /// Asks for a signal with the next packet, and looks once more for one that came before.
+    /// Requests a signal for the next packet, then checks once more for a packet that arrived
+    /// before the request took effect.
     ///
     /// # Errors
-    /// [`ChannelError::Broken`] and [`ChannelError::Closed`].
+    /// Returns [`ChannelError::Broken`] or [`ChannelError::Closed`] if the channel failed.
     fn idle(&mut self) -> Result<Idle, ChannelError>;
 }
 
-/// Tells the peer that it has something to receive, or room to send: an eventfd, an interrupt.
+/// Signal to the peer that a packet or room for a packet is available: an eventfd, an interrupt.
 pub trait Notifier: Send {
-    /// Signals the peer. A signal that is pending already is enough.
+    /// Signals the peer. Signals may merge with one that is still pending.
     fn signal(&self);
 }
 
@@ -94,7 +98,7 @@ impl<F: Fn() + Send> Notifier for F {
     }
 }
 
-/// An eventfd as the peer's signal.
+/// Notifier that writes to an eventfd.
 #[cfg(all(feature = "std", target_os = "linux"))]
 #[derive(Debug)]
 pub struct EventFd<F>(pub F);
@@ -102,7 +106,7 @@ pub struct EventFd<F>(pub F);
 #[cfg(all(feature = "std", target_os = "linux"))]
 impl<F: std::os::fd::AsFd + Send> Notifier for EventFd<F> {
     fn signal(&self) {
-        // The write fails if the counter is full: then a signal is pending.
+        // The write fails only if the counter is full, and then a signal is already pending.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }

@@ -1,10 +1,10 @@
-//! The configuration window: 8 KiB of guest memory in which a guest selects a function and
-//! accesses its configuration space.
+//! Configuration window: 8 KiB of guest physical address space in which a guest selects a function
+//! and accesses its configuration space.
 //!
-//! | offset | holds |
+//! | offset | contents |
 //! |---|---|
 //! | 0 | the selected slot, 32 bits |
-//! | 0x1000 | 4 KiB of configuration space of that slot |
+//! | 0x1000 | 4 KiB of configuration space of the selected function |
 
 mod function_config;
 
@@ -38,7 +38,7 @@ impl Width {
         }
     }
 
-    /// The widths by their number of bytes, as a host sees a guest's access.
+    /// Returns the width of an access of this many bytes, or `None` for an unsupported size.
     pub const fn from_bytes(bytes: usize) -> Option<Self> {
         match bytes {
             1 => Some(Self::Byte),
@@ -49,7 +49,8 @@ impl Width {
     }
 }
 
-/// The guest's access to the mapped window. An access is complete before the next one begins.
+/// The guest's mapping of the window. Implementations must complete each access before the next one
+/// begins.
 pub trait WindowMemory {
     /// Reads from `offset` in the window.
     fn read(&mut self, offset: u64, width: Width) -> u32;
@@ -57,17 +58,18 @@ pub trait WindowMemory {
     fn write(&mut self, offset: u64, width: Width, value: u32);
 }
 
-/// The guest's end of the window. `&mut` keeps a selection and its access together.
+/// Guest's end of the window. Its methods take `&mut self` because a selection and the access that
+/// follows must not be separated.
 #[derive(Debug)]
 pub struct ConfigWindow<M>(M);
 
 impl<M: WindowMemory> ConfigWindow<M> {
-    /// The window that the bus was [turned on](crate::protocol::Request::D0Entry) with.
+    /// Wraps the window with which the bus was [turned on](crate::protocol::Request::D0Entry).
     pub const fn new(memory: M) -> Self {
         Self(memory)
     }
 
-    /// Reads configuration space; all ones past its end or at an unaligned offset.
+    /// Reads configuration space. Returns all ones past its end or at an unaligned offset.
     pub fn read(&mut self, slot: Slot, offset: u16, width: Width) -> u32 {
         match place(offset, width) {
             Some(place) => {
@@ -78,7 +80,7 @@ impl<M: WindowMemory> ConfigWindow<M> {
         }
     }
 
-    /// Writes configuration space. Ignored past its end or at an unaligned offset.
+    /// Writes configuration space. Ignores writes past its end or at an unaligned offset.
     pub fn write(&mut self, slot: Slot, offset: u16, width: Width, value: u32) {
         if let Some(place) = place(offset, width) {
             self.0.write(0, Width::Word, slot.to_wire());
@@ -92,7 +94,7 @@ fn place(offset: u16, width: Width) -> Option<u64> {
     fits.then(|| CONFIG_SPACE + u64::from(offset))
 }
 
-/// A function's configuration space, as a host emulates it.
+/// Configuration space of a function that the host emulates.
 pub trait ConfigSpace {
     /// Reads from `offset` below 4096, aligned to `width`.
     fn read(&mut self, offset: u16, width: Width) -> u32;
@@ -100,15 +102,16 @@ pub trait ConfigSpace {
     fn write(&mut self, offset: u16, width: Width, value: u32);
 }
 
-/// The host's end of the window.
+/// Host's end of the window.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct HostWindow {
-    /// The slot as the guest wrote it, which may be none.
+    /// Value that the guest wrote, which may not be a valid slot.
     selected: u32,
 }
 
 impl HostWindow {
-    /// Answers a guest's read; all ones where there is nothing. `find` looks a function up.
+    /// Answers a guest's read. `find` returns the configuration space of the function in a slot.
+    /// Reads that address no function or no register return all ones.
     pub fn read<'a>(
         &self,
         offset: u64,
@@ -124,7 +127,7 @@ impl HostWindow {
         function.map_or(all_ones, |function| function.read(offset, width) & all_ones)
     }
 
-    /// Takes a guest's write. What addresses nothing is ignored.
+    /// Handles a guest's write. Ignores writes that address no function or no register.
     pub fn write<'a>(
         &mut self,
         offset: u64,
@@ -141,10 +144,10 @@ impl HostWindow {
         }
     }
 
-    /// The selected slot.
+    /// Returns the selected slot.
     ///
     /// # Errors
-    /// [`ProtocolError::BadSlot`] if the guest selected none.
+    /// Returns [`ProtocolError::BadSlot`] if the guest's selection is not a valid slot.
     pub const fn slot(self) -> Result<Slot, ProtocolError> {
         Slot::from_wire(self.selected)
     }

@@ -1,26 +1,27 @@
-//! The guest's end: the bus's driver, and the parent of its functions' interrupts.
+//! Guest's end of the bus: the bus driver, which is also the MSI parent of its functions.
 //!
 //! | | arm64 | x86 |
 //! |---|---|---|
-//! | vectors | SPIs of an [`SpiDomain`], 64 to 1019 | local APICs' vectors, by [`ApicVectors`] |
-//! | message | the host's answer | the host's answer |
-//! | a move | changes the SPI's route | is a hypercall ([`Hypercall`]) |
+//! | vectors | SPIs 64 to 1019, from an [`SpiDomain`] | local APIC vectors, from [`ApicVectors`] |
+//! | message | granted by the host | granted by the host |
+//! | retargeting | changes the SPI's route | makes a hypercall ([`Hypercall`]) |
 //! | required version | 1.4 for SPIs above 255 | 1.2 for VP indices above 63 |
 //!
 //! The kernel must call [`Bus::poll`] when the channel signals, and [`Kernel::wake`] in its handler
-//! of the signal. [`Bus`] re-arms the signal itself once no packet is left. `examples/kernel.rs` of
-//! this crate is such a kernel.
+//! of the signal. [`Bus`] re-arms the signal itself once no packet is left. See
+//! `examples/kernel.rs` of this crate.
 //!
-//! A [`Bus`] is an [`MsiParent`](msi_types::MsiParent). Its vectors are the root's own, so that
-//! acknowledgement, end of interrupt, masks and routes are the root's business, too. A function
-//! stores the host's answer to a request. It is the same as long as the vector is allocated,
-//! wherever the vector moves.
+//! A [`Bus`] implements [`MsiParent`](msi_types::MsiParent). It allocates its vectors from the root
+//! controller, which therefore also handles acknowledgment, end of interrupt, masking and routing.
+//! A function stores the message that the host granted for a vector. The message does not change
+//! while the vector is allocated, even if the vector is retargeted.
 //!
-//! The sender of a request waits for the answer in task context, for a time that the kernel's clock
-//! measures ([`Kernel::wait`]). An interrupt that a later answer grants is returned to the host.
+//! A task that sends a request waits for the answer, for a time that the kernel limits
+//! ([`Kernel::wait`]). If the answer arrives later and grants an interrupt, the bus returns the
+//! interrupt to the host.
 //!
-//! The host may send a message until it confirms the deletion with success, lists the bus without
-//! the function, or loses its channel. Until then a freed vector stays allocated at the root and
+//! The host may send a message until it has confirmed its deletion, has listed the bus without the
+//! function, or has lost its channel. Until then, a freed vector stays allocated at the root and
 //! counts against [`BusConfig::vectors`]. A deletion that cannot be sent yet is queued.
 //!
 //! Locks, outermost first:
@@ -56,18 +57,18 @@ use msi_types::{Cpu, TaskContext};
 /// Result of one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
-    /// Look again.
+    /// The caller must check its condition again, and may wait for another turn.
     Again,
-    /// The time is over.
+    /// The time limit was reached.
     GiveUp,
 }
 
-/// The kernel's services for a bus.
+/// Services of the kernel that a bus needs.
 ///
 /// A task reads [`wake_ups`](Self::wake_ups), checks the channel, and passes the number to
-/// [`wait`](Self::wait) if it did not find what it waits for. A signal that arrives after the check
-/// changes the number, so that the wait returns immediately. Several tasks may wait on one bus, and
-/// any of them may receive a packet for another: the bus then calls [`wake`](Self::wake).
+/// [`wait`](Self::wait) if its answer has not arrived. A signal after the check changes the number,
+/// so that the wait returns immediately. Several tasks may wait on one bus, and any of them may
+/// receive a packet for another one; the bus then calls [`wake`](Self::wake).
 pub trait Kernel: TaskContext {
     /// Returns the number of wake-ups so far. It may wrap.
     ///
@@ -81,14 +82,14 @@ pub trait Kernel: TaskContext {
     fn wake(&self);
 
     /// Waits for the host until the number of wake-ups differs from `seen` or the kernel's clock
-    /// ends the turn. Returns immediately if the number differs already. `turn` counts from 0 in
-    /// each wait. The kernel ends the wait by [`Wait::GiveUp`]: it decides how long a host may be
-    /// silent, and must end a wait by its clock even if wake-ups never stop.
+    /// ends the turn. Returns immediately if the number already differs. `turn` counts from 0 in
+    /// each wait. The kernel decides how long a host may be silent, and ends the wait by returning
+    /// [`Wait::GiveUp`]. It must do this by its clock even if wake-ups never stop.
     ///
     /// Context: task; may sleep.
     fn wait(&self, seen: u32, turn: u32) -> Wait;
 
-    /// Returns the hypervisor's VP index of a CPU; `None` for a CPU that is not present.
+    /// Returns the hypervisor's VP index of a CPU, or `None` for a CPU that is not present.
     ///
     /// Context: any.
     fn processor(&self, cpu: Cpu) -> Option<u16>;

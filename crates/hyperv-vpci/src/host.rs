@@ -1,4 +1,4 @@
-//! The host's end: offers functions, answers a guest's requests, and injects its interrupts.
+//! Host's end of the bus: offers functions, answers the guest's requests and injects interrupts.
 //!
 //! ```text
 //! guest ──request──▶ Host ──────────── writes ────────────▶ FunctionInterrupts
@@ -6,13 +6,14 @@
 //! guest stores the message in its function ──▶ device model ── signal_msi ──▶ SetLine or SignalMsi
 //! ```
 //!
-//! A [`Host`] belongs to one thread at a time, or to a lock. The [`FunctionInterrupts`] of a
-//! function go to its device model: sending takes no lock and allocates nothing. After the answer
-//! to a deletion nothing more is sent for the message.
+//! A [`Host`] must be used by one thread at a time, or under a lock. The [`FunctionInterrupts`] of
+//! a function belong to its device model, which can send without taking a lock or allocating. Once
+//! the host has answered a deletion, it sends nothing more for the deleted message.
 //!
-//! A guest chooses the vectors, and they are its own: it can disturb nobody else. A request that
-//! is malformed, out of order or over its quota is refused, and changes nothing. A guest that
-//! talks before it negotiated, or negotiates twice, loses its channel.
+//! The guest chooses the vectors, but only among its own, so it cannot disturb other guests. A
+//! request that is malformed, out of order or over the quota is refused and has no effect. If a
+//! guest sends requests before it has negotiated a version, or negotiates twice, the monitor must
+//! close its channel.
 
 mod config;
 mod error;
@@ -34,10 +35,11 @@ use alloc::vec::Vec;
 use doorbell_fallible::try_arc;
 use offer_table::OfferTable;
 
-/// Packets that one call serves: a guest that never stops sending does not hold its host up.
+/// Maximum number of packets that one call serves, so that a guest that never stops sending cannot
+/// occupy the host's thread.
 const BUDGET: usize = 64;
 
-/// An answer that was not sent yet.
+/// Answer that was not sent yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
     Status(Status),
@@ -59,42 +61,42 @@ impl Reply {
     }
 }
 
-/// The progress of [`Host::serve`].
+/// Progress of [`Host::serve`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Served {
-    /// Every request was answered, and the next one raises a signal: `serve` has re-armed the
-    /// channel with [`Channel::idle`]. The next call is due when the channel signals.
+    /// Every request was answered, and the next one raises a signal, because `serve` has re-armed
+    /// the channel with [`Channel::idle`]. The monitor must call again when the channel signals.
     All,
-    /// More is waiting.
+    /// Requests are left. The monitor must call again without waiting for a signal.
     More,
-    /// The guest has to make room first. The next call is due when the channel signals.
+    /// The guest must make room first. The monitor must call again when the channel signals.
     Blocked,
 }
 
-/// The host's end of a virtual bus.
+/// Host's end of a virtual bus.
 #[derive(Debug)]
 pub struct Host {
     config: HostConfig,
     injection: Injection,
     version: Option<Version>,
-    /// The configuration window while the bus is on.
+    /// Address of the configuration window while the bus is on.
     window: Option<u64>,
     functions: OfferTable,
-    /// The guest has to be told of the functions.
+    /// `true` if the list of functions must be sent to the guest.
     relations_pending: bool,
-    /// The answer that is not sent yet. The next request is taken after it.
+    /// Transaction ID and answer that were not sent yet. No further request is received before.
     reply: Option<(u64, Reply)>,
     buffer: Vec<u8>,
 }
 
 impl Host {
-    /// A bus without functions.
+    /// Creates a bus without functions.
     ///
     /// # Errors
-    /// [`HostError::NoMemory`].
+    /// Returns [`HostError::NoMemory`] if the host's heap is exhausted.
     pub fn new(config: HostConfig, injection: Injection) -> Result<Self, HostError> {
         let mut buffer = Vec::new();
-        // Relations are made in one half and emitted to the other.
+        // The list of functions is built in one half and emitted to the other.
         buffer.try_reserve_exact(2 * MAX_MESSAGE).map_err(|_| HostError::NoMemory)?;
         buffer.resize(2 * MAX_MESSAGE, 0);
         Ok(Self {
@@ -109,10 +111,11 @@ impl Host {
         })
     }
 
-    /// Offers a function. The device model sends by what is returned.
+    /// Offers a function. Its device model sends interrupts with the returned object.
     ///
     /// # Errors
-    /// [`HostError::SlotInUse`], [`HostError::NoMemory`].
+    /// Returns [`HostError::SlotInUse`] if the slot is occupied, or [`HostError::NoMemory`] if the
+    /// host's heap is exhausted.
     pub fn offer(&mut self, function: HostFunction) -> Result<Arc<FunctionInterrupts>, HostError> {
         let interrupts = FunctionInterrupts::new(&self.config, self.injection.clone())?;
         let interrupts = try_arc(interrupts).map_err(|_| HostError::NoMemory)?;
@@ -121,34 +124,35 @@ impl Host {
         Ok(interrupts)
     }
 
-    /// Asks the guest to let a function go. It is gone once the guest confirms.
+    /// Requests the ejection of a function. The function is removed when the guest confirms.
     ///
     /// # Errors
-    /// [`HostError::NoFunction`].
+    /// Returns [`HostError::NoFunction`] if the slot is empty.
     pub fn eject(&mut self, slot: Slot) -> Result<(), HostError> {
         self.functions.get_mut(slot).ok_or(HostError::NoFunction(slot))?.begin_ejection();
         Ok(())
     }
 
-    /// Takes a function away, whatever the guest does with it. On return it sends nothing more.
+    /// Removes a function immediately, even if the guest is using it. When this returns, the
+    /// function sends no more interrupts.
     ///
     /// # Errors
-    /// [`HostError::NoFunction`].
+    /// Returns [`HostError::NoFunction`] if the slot is empty.
     pub fn remove(&mut self, slot: Slot) -> Result<(), HostError> {
         self.functions.remove(slot).ok_or(HostError::NoFunction(slot))?;
         self.relations_pending = self.version.is_some();
         Ok(())
     }
 
-    /// Serves the guest's requests. To be called when the channel signals, and after each of the
-    /// other calls.
+    /// Serves the guest's requests. The monitor must call this when the channel signals, and after
+    /// each call of another method that changes the bus.
     ///
     /// # Errors
-    /// The channel failed or the guest broke its rules: it is to be closed, and the host
-    /// [reset](Self::reset).
+    /// Returns an error if the channel failed or the guest violated the protocol. The monitor must
+    /// then close the channel and [reset](Self::reset) the host.
     pub fn serve(&mut self, channel: &mut dyn Channel) -> Result<Served, HostError> {
         for _ in 0..BUDGET {
-            // The answer goes before the next request is taken.
+            // The pending answer must be sent before the next request is received.
             if !self.flush(channel)? {
                 return Ok(Served::Blocked);
             }
@@ -175,7 +179,7 @@ impl Host {
         let wants = match kind {
             PacketKind::Request(id) => Some(id),
             PacketKind::Notice => None,
-            // The host asks nothing.
+            // The host sends no requests, so it expects no completions.
             PacketKind::Completion(_) => return Err(HostError::OutOfOrder),
         };
         let reply = self.answer(payload)?;
@@ -183,7 +187,7 @@ impl Host {
         Ok(())
     }
 
-    /// Sends what is pending. Returns false if the guest has to make room first.
+    /// Sends pending messages. Returns `false` if the guest must make room first.
     fn flush(&mut self, channel: &mut dyn Channel) -> Result<bool, HostError> {
         if self.relations_pending {
             let form = self.version.unwrap_or(Version::V1_1).relations();
@@ -221,7 +225,7 @@ impl Host {
         Ok(true)
     }
 
-    /// Serves the hypercall that moves an interrupt on x86, and returns the hypervisor's status.
+    /// Serves the hypercall that retargets an interrupt on x86, and returns the hypercall's status.
     /// `input` must have the [length](Retarget::input_length) that the guest's control word
     /// announces.
     pub fn retarget(&mut self, input: &[u8]) -> u16 {
@@ -232,8 +236,9 @@ impl Host {
         }
     }
 
-    /// The channel was closed: all is as before its first message. Offers stay offered and
-    /// send nothing; a function that was to be ejected is still to be.
+    /// Resets the host to its state before the first message, for example after the channel was
+    /// closed. Functions remain offered but send no interrupts, and pending ejections remain
+    /// pending.
     pub fn reset(&mut self) {
         self.version = None;
         self.window = None;
@@ -242,17 +247,17 @@ impl Host {
         self.functions.power_off();
     }
 
-    /// The address of the [configuration window](crate::config_window) while the bus is on.
+    /// Returns the address of the [configuration window](crate::config_window) while the bus is on.
     pub const fn window(&self) -> Option<u64> {
         self.window
     }
 
-    /// The version that both ends speak, once they agreed.
+    /// Returns the protocol version once it was negotiated.
     pub const fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// Number of vectors that a function has messages for.
+    /// Returns the number of vectors for which a function has messages.
     pub fn vectors(&self, slot: Slot) -> u32 {
         self.functions.get(slot).map_or(0, offer_table::Offered::vectors)
     }

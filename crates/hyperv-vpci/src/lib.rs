@@ -1,23 +1,24 @@
-//! Hyper-V's virtual PCI bus, guest and host end.
+//! Guest and host ends of Hyper-V's virtual PCI bus.
 //!
-//! A hypervisor passes PCI functions through to its guest by a channel: both ends exchange
-//! messages about functions, their resources and their interrupts. A guest never invents an
-//! interrupt's message. It names the vector, and stores what the host answers.
+//! A hypervisor offers PCI functions to its guest through a channel, on which both ends exchange
+//! messages about functions, their resources and their interrupts. A guest does not choose the
+//! message of an interrupt itself: it requests a message for a vector, and programs the host's
+//! answer into the function.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`protocol`] | the messages, parsed from and emitted to bytes |
-//! | [`config_window`] | the window to the functions' configuration space |
-//! | [`channel`] | packets between both ends: any transport |
-//! | [`guest`] | the bus's driver and its functions' interrupts, for a kernel |
-//! | [`host`] | functions offered to a guest, for a virtual machine monitor |
-//! | [`ring`] | VMBus's transport: rings in shared memory |
+//! | [`protocol`] | the protocol's messages, with parsers and emitters |
+//! | [`config_window`] | the window through which a guest accesses configuration space |
+//! | [`channel`] | the traits of a packet transport between both ends |
+//! | [`guest`] | the bus driver and the interrupts of its functions, for a kernel |
+//! | [`host`] | the host that offers functions to a guest, for a virtual machine monitor |
+//! | [`ring`] | the transport of VMBus: rings in shared memory |
 //!
 //! | feature | adds |
 //! |---|---|
-//! | – | all of the above, without `std`, with `alloc` |
-//! | `std` | `channel::EventFd`: an eventfd as the other end's signal, on Linux |
-//! | `vm-memory` | `ring::GuestRing`: a ring in guest memory, by rust-vmm's crate, which needs `std` |
+//! | – | all of the above, in `no_std` with `alloc` |
+//! | `std` | `channel::EventFd`, which signals the other end through an eventfd, on Linux |
+//! | `vm-memory` | `ring::GuestRing`, a ring in guest memory of rust-vmm's `vm-memory`, which needs `std` |
 //!
 //! # Example
 //!

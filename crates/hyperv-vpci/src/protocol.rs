@@ -1,9 +1,9 @@
-//! Messages of the virtual PCI bus, parsed from and emitted to bytes.
+//! Messages of the virtual PCI bus, with parsers and emitters.
 //!
-//! Neither end trusts the other. A parser takes what it needs from the front and ignores what
-//! follows, because the ring rounds lengths up to 8 bytes. A count or number that a message
-//! carries is checked before anything is done with it. Layouts are those of Linux's
-//! `drivers/pci/controller/pci-hyperv.c` and of OpenVMM's `vpci_protocol`.
+//! Neither end trusts the other. A parser ignores bytes after the last field, because the ring
+//! rounds lengths up to a multiple of 8. Every count and number in a message is validated before it
+//! is used. Layouts are those of Linux's `drivers/pci/controller/pci-hyperv.c` and of OpenVMM's
+//! `vpci_protocol`.
 //!
 //! | direction | packet | type |
 //! |---|---|---|
@@ -43,7 +43,8 @@ pub const BARS: usize = 6;
 /// Number of slots of a bus: 32 devices with 8 functions each.
 pub const SLOTS: usize = 256;
 
-/// Longest message that either end sends: a bus relations notice that fills the bus.
+/// Length in bytes of the longest message that either end sends: a bus relations notice for a full
+/// bus.
 pub const MAX_MESSAGE: usize = 8 + SLOTS * 28;
 
 /// Type numbers of messages. Their base is `0x42490000` ("BI").

@@ -1,8 +1,8 @@
-//! Rings in shared memory, as VMBus lays them out: one for each direction.
+//! Rings in shared memory in the layout of VMBus, one for each direction.
 //!
-//! The writer owns `in`, the reader owns `out`; each keeps its own index to itself and reads
-//! that of its peer. A peer's index is checked each time it is read, and packets are copied out
-//! before anything looks at them.
+//! The writer owns the index `in`, and the reader owns `out`. Each end keeps a private copy of its
+//! own index and reads only the peer's index from the ring. A peer's index is validated each time
+//! it is read, and packets are copied out of the ring before they are interpreted.
 //!
 //! ```text
 //! writer: write the packet ─▶ store in ─▶ load interrupt_mask, out ─▶ signal if empty and unmasked
@@ -10,8 +10,8 @@
 //! sleep:  clear interrupt_mask ─▶ load in ─▶ sleep if still empty
 //! ```
 //!
-//! All these accesses are sequentially consistent. Of a writer that stores `in` and a reader that
-//! clears its mask at the same time, at least one sees the other's store.
+//! All these accesses are sequentially consistent. If a writer stores `in` while a reader clears
+//! its mask, at least one of them therefore observes the other's store.
 
 mod heap;
 mod reader;
@@ -28,29 +28,29 @@ pub use writer::RingWriter;
 
 use crate::channel::{Channel, ChannelError, Idle, Notifier, PacketKind, Received};
 
-/// Smallest ring, and the unit of lengths, in bytes.
+/// Length of the smallest ring and unit of lengths, in bytes.
 pub const PAGE: u32 = 4096;
 
-/// Largest ring in bytes.
+/// Length of the largest ring in bytes.
 const MAX_LENGTH: u32 = 1 << 24;
 
-/// A word of a ring's control page.
+/// Word of a ring's control page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Control {
     /// Index of the next packet to be written, in bytes.
     In,
     /// Index of the next packet to be read, in bytes.
     Out,
-    /// 1 if the reader wants no signals.
+    /// 1 if the reader does not want signals.
     InterruptMask,
-    /// Room that the writer waits for, in bytes; 0 if it does not wait.
+    /// Room that the writer waits for, in bytes, or 0 if it does not wait.
     PendingSendSize,
     /// Bit 0: [`PendingSendSize`](Self::PendingSendSize) is in use.
     Features,
 }
 
 impl Control {
-    /// Offset in the control page.
+    /// Returns the word's offset in the control page.
     pub const fn offset(self) -> u32 {
         match self {
             Self::In => 0,
@@ -62,42 +62,42 @@ impl Control {
     }
 }
 
-/// The feature bit of [`Control::PendingSendSize`].
+/// Feature bit of [`Control::PendingSendSize`].
 const PENDING_SEND_SIZE: u32 = 1;
 
-/// A ring's memory: a control page and data. The peer writes to it at any time.
+/// Memory of a ring: a control page and data. The peer may write to it at any time.
 pub trait RingMemory: Send {
-    /// Length of the data in bytes: a multiple of [`PAGE`].
+    /// Returns the length of the data in bytes, a multiple of [`PAGE`].
     fn length(&self) -> u32;
-    /// Loads a control word, sequentially consistent.
+    /// Loads a control word. The access must be sequentially consistent.
     fn control(&self, word: Control) -> u32;
-    /// Stores a control word, sequentially consistent.
+    /// Stores a control word. The access must be sequentially consistent.
     fn set_control(&self, word: Control, value: u32);
-    /// Loads 8 bytes of data at `offset`, a multiple of 8 below the length.
+    /// Loads 8 bytes of data at `offset`, which is a multiple of 8 and less than the length.
     fn data(&self, offset: u32) -> [u8; 8];
-    /// Stores 8 bytes of data, likewise.
+    /// Stores 8 bytes of data at `offset`, which is a multiple of 8 and less than the length.
     fn set_data(&self, offset: u32, bytes: [u8; 8]);
 }
 
-/// Result of a step: must the peer be told?
+/// Result of an operation after which the peer may have to be signaled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[must_use = "a peer that is not told may sleep for ever"]
+#[must_use = "a peer that is not signaled may sleep forever"]
 pub enum Notify {
-    /// The peer may be asleep and has something to do.
+    /// The peer may be asleep and has work to do, so it must be signaled.
     Peer,
-    /// The peer is awake, or has nothing to do.
+    /// The peer is awake or has no work to do.
     Nobody,
 }
 
-/// Types of packets.
+/// Packet types, flags and lengths.
 mod packet {
     pub(super) const IN_BAND: u16 = 6;
     pub(super) const COMPLETION: u16 = 11;
-    /// The sender wants a completion.
+    /// Flag that the sender expects a completion.
     pub(super) const COMPLETION_REQUESTED: u16 = 1;
     /// Length of a descriptor in bytes.
     pub(super) const DESCRIPTOR: u32 = 16;
-    /// Length of what follows each packet.
+    /// Length of the footer that follows each packet, in bytes.
     pub(super) const FOOTER: u32 = 8;
 }
 
@@ -106,29 +106,30 @@ fn check_length(length: u32) -> Result<u32, RingError> {
     if fits { Ok(length) } else { Err(RingError::BadLength(length)) }
 }
 
-/// An index of the peer's, or one from a saved state.
+/// Validates an index that the peer stored or that a saved state contains.
 fn check_index(index: u32, length: u32) -> Result<u32, RingError> {
     let fits = index.is_multiple_of(8) && index < length;
     if fits { Ok(index) } else { Err(RingError::BadIndex(index)) }
 }
 
-/// The place `bytes` after `index`. Both are at most `length`.
+/// Returns the index `bytes` after `index`. Both must be at most `length`.
 const fn advance(index: u32, bytes: u32, length: u32) -> u32 {
     let next = index + bytes;
     if next >= length { next - length } else { next }
 }
 
-/// Number of bytes from `out` up to `in`.
+/// Returns the number of bytes from `out` to `in`.
 const fn used(inp: u32, out: u32, length: u32) -> u32 {
     if inp >= out { inp - out } else { length - out + inp }
 }
 
-/// Number of bytes that can be written. A ring is never full: equal indices mean empty.
+/// Returns the number of bytes that can be written. A ring is never completely full, because equal
+/// indices mean that it is empty.
 const fn free(inp: u32, out: u32, length: u32) -> u32 {
     length - used(inp, out, length) - 8
 }
 
-/// Both directions and the peer's signal: a [`Channel`].
+/// [`Channel`] that consists of a ring for each direction and a signal to the peer.
 #[derive(Debug)]
 pub struct RingChannel<M, N> {
     writer: RingWriter<M>,
@@ -136,7 +137,7 @@ pub struct RingChannel<M, N> {
     peer: N,
 }
 
-/// Indices of a channel's own end, which its peer cannot reach: a part of a saved state.
+/// Private indices of a channel's end, which a monitor must save along with the host's state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct RingIndices {
     /// Index of the next packet that this end writes.
@@ -146,25 +147,28 @@ pub struct RingIndices {
 }
 
 impl<M: RingMemory, N: Notifier> RingChannel<M, N> {
-    /// An end that writes to `outgoing` and reads `incoming`. New rings begin with zeros.
+    /// Creates an end that writes to `outgoing` and reads from `incoming`. The control pages of new
+    /// rings must be zero.
     ///
     /// # Errors
-    /// [`RingError::BadLength`].
+    /// Returns [`RingError::BadLength`] if a ring's length is not valid.
     pub fn new(outgoing: M, incoming: M, peer: N) -> Result<Self, RingError> {
         Self::restore(outgoing, incoming, peer, RingIndices::default())
     }
 
-    /// An end that goes on where a saved one stopped.
+    /// Creates an end that continues at the indices of a saved one.
     ///
     /// # Errors
-    /// [`RingError::BadLength`]; [`RingError::BadIndex`] for an index of the saved state.
+    /// Returns [`RingError::BadLength`] if a ring's length is not valid, or [`RingError::BadIndex`]
+    /// if an index is not valid.
     pub fn restore(outgoing: M, incoming: M, peer: N, at: RingIndices) -> Result<Self, RingError> {
         let writer = RingWriter::new(outgoing, at.write)?;
         let reader = RingReader::new(incoming, at.read)?;
         Ok(Self { writer, reader, peer })
     }
 
-    /// The end's own indices, to be saved while it is not in use.
+    /// Returns the end's private indices. To be consistent with the rings, they must be saved while
+    /// the end is not in use.
     pub fn indices(&self) -> RingIndices {
         RingIndices { write: self.writer.index(), read: self.reader.index() }
     }

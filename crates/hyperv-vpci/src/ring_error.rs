@@ -1,17 +1,17 @@
 //! Errors of rings.
 
-/// A violation of a ring's rules: by the peer, unless said otherwise.
+/// Violation of a ring's rules. The peer is at fault unless a variant says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingError {
-    /// The caller's memory has no length that a ring can have.
-    #[error("{0} bytes are no length of a ring")]
+    /// The caller's memory does not have the length of a ring.
+    #[error("a ring cannot have {0} bytes: its length must be a multiple of 4096 up to 16 MiB")]
     BadLength(u32),
-    /// The index lies outside the ring, or between its units.
-    #[error("index {0:#x} is no place in the ring")]
+    /// The index is outside the ring or is not a multiple of 8.
+    #[error("index {0:#x} is outside the ring or unaligned")]
     BadIndex(u32),
-    /// The packet is shorter than its header, or longer than what was written.
-    #[error("a packet of {length} bytes with a header of {header} lies in {available} bytes")]
+    /// The packet is shorter than its header, or longer than the available data.
+    #[error("a packet of {length} bytes with a header of {header} cannot lie in {available} bytes")]
     BadPacket {
         /// Length of the packet in bytes.
         length: u32,
@@ -21,6 +21,6 @@ pub enum RingError {
         available: u32,
     },
     /// The heap is exhausted.
-    #[error("no memory for the ring's pages")]
+    #[error("out of memory for the ring's pages")]
     NoMemory,
 }

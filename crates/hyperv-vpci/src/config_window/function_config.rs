@@ -1,4 +1,4 @@
-//! Configuration space of a function, in a form that a guest's PCI core can read.
+//! Configuration space of a function, in a form that a guest's PCI core can probe.
 
 use super::{ConfigWindow, Width, WindowMemory};
 use crate::protocol::{BARS, DeviceDescription};
@@ -9,7 +9,7 @@ const COMMAND: u16 = 0x04;
 /// Offset of the first base address register.
 const BAR0: u16 = 0x10;
 
-/// Bit of the command register: the function decodes its base addresses.
+/// Bit of the command register that lets the function decode its base addresses.
 const MEMORY_ENABLE: u16 = 1 << 1;
 
 /// Bits of a base address register that describe its kind.
@@ -138,7 +138,7 @@ impl FunctionConfig {
         }
     }
 
-    /// Returns true if a register is the lower half of a 64-bit one.
+    /// Returns `true` if a register is the lower half of a 64-bit one.
     const fn is_wide(&self, index: usize) -> bool {
         let mut at = 0;
         while at < index {
@@ -161,7 +161,7 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
 
-    /// A host that answers every read with the same value, and its log of writes.
+    /// Host that answers every read with the same value and logs writes.
     struct Host(u32, Vec<(u64, u32)>);
 
     impl WindowMemory for Host {

@@ -1,4 +1,4 @@
-//! A virtual bus, from its first message to its last.
+//! Virtual bus: opening, polling, and requests to the host.
 
 use super::function_table::{Function, FunctionState};
 use super::interrupt_table::InterruptTable;
@@ -22,20 +22,22 @@ use doorbell_lock::{IrqLock, TaskLock};
 pub struct BusConfig {
     /// Guest physical address of the configuration window.
     pub window: u64,
-    /// The kernel's number of the bus, in its functions' requester IDs.
+    /// Number that the kernel assigned to the bus, which is part of its functions' requester IDs.
     pub number: u8,
-    /// Greatest number of vectors of all functions together. Memory for them is taken at once.
+    /// Maximum number of vectors of all functions together. Memory for them is allocated when the
+    /// bus is opened.
     pub vectors: u16,
 }
 
 impl BusConfig {
-    /// A bus with its window at this address, of this number, of at most so many vectors.
+    /// Creates a configuration with these values.
     pub const fn new(window: u64, number: u8, vectors: u16) -> Self {
         Self { window, number, vectors }
     }
 }
 
-/// A virtual PCI bus. An [`MsiParent`](msi_types::MsiParent) of its functions; locks are inside.
+/// Virtual PCI bus, the [`MsiParent`](msi_types::MsiParent) of its functions. It synchronizes
+/// internally.
 pub struct Bus {
     pub(super) config: BusConfig,
     pub(super) version: Version,
@@ -47,27 +49,29 @@ pub struct Bus {
     pub(super) refused_unmasks: AtomicU32,
 }
 
-/// Number of looks at the channel between two checks of the kernel's clock, which a host that never
-/// stops sending must not delay any further.
+/// Maximum number of polls of the channel between two checks of the kernel's clock, so that a host
+/// that never stops sending cannot delay the check indefinitely.
 const LOOKS: usize = 16;
 
-/// End of a request.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     /// The host answered.
     Answered(Completion),
-    /// It did not, for this reason. The request of this number is to be abandoned.
+    /// The host did not answer, for this reason. The caller must abandon the request with this
+    /// number.
     Unanswered(u64, VpciError),
 }
 
 impl Bus {
-    /// Negotiates with the host, turns the bus on and adds its functions. Callers must call
-    /// [`poll`](Self::poll) afterwards, which assigns resources to the remaining functions.
+    /// Opens a bus: negotiates the version with the host, turns the bus on and adds its functions.
+    /// The caller must call [`poll`](Self::poll) afterwards, which assigns resources to the
+    /// remaining functions.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`VpciError`]; the channel is dropped then.
+    /// Returns [`VpciError`] if the host or the channel fails. The channel is then dropped.
     pub fn open(
         config: BusConfig,
         channel: Box<dyn Channel>,
@@ -88,21 +92,22 @@ impl Bus {
             Idle::Sleep => Ok(bus),
             Idle::Busy => Err(VpciError::BadAnswer {
                 operation: "open",
-                reason: "the host sends without a pause",
+                reason: "the host never stops sending",
             }),
         }
     }
 
-    /// Handles received packets and assigns resources to new functions. Must be called when the
-    /// channel signals, and again after [`Idle::Busy`]: packets or functions are left, and the host
-    /// sends no further signal. After [`Idle::Sleep`] the next packet raises a signal. A call ends
-    /// after the first function for which the host does not answer, so that it waits at most once.
+    /// Handles received packets and assigns resources to new functions. The kernel must call this
+    /// when the channel signals, and again if it returns [`Idle::Busy`], because packets or
+    /// functions are left and the host sends no further signal for them. After [`Idle::Sleep`], the
+    /// next packet raises a signal. A call returns after the first function for which the host does
+    /// not answer, so it times out at most once.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The channel failed, or the bus is closed or suspended. A function whose resources the host
-    /// refuses is left out.
+    /// Returns an error if the channel failed, or if the bus is closed or suspended. A function
+    /// whose resources the host refuses is skipped without an error.
     pub fn poll(&self) -> Result<Idle, VpciError> {
         let _ = self.look(0, &mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
@@ -138,19 +143,19 @@ impl Bus {
         }
     }
 
-    /// Returns the next event of a function.
+    /// Returns the next event of a function, if any.
     ///
     /// Context: task; may sleep.
     pub fn next_event(&self) -> Option<BusEvent> {
         self.with_link(|link| link.functions.next_event())
     }
 
-    /// Returns the functions that are present and have their resources, by slot.
+    /// Returns the functions that are present and have their resources, in order of slots.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`VpciError::NoMemory`].
+    /// Returns [`VpciError::NoMemory`] if the kernel's heap is exhausted.
     pub fn functions(&self) -> Result<Vec<DeviceDescription>, VpciError> {
         self.with_link(|link| {
             let mut functions = Vec::new();
@@ -162,7 +167,8 @@ impl Bus {
         })
     }
 
-    /// Returns the values of a function's base address registers after ones were written.
+    /// Returns the values that a function's base address registers read after all ones were written
+    /// to them.
     ///
     /// Context: task; may sleep.
     pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
@@ -181,14 +187,15 @@ impl Bus {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`VpciError::NoFunction`] and those of the channel.
+    /// Returns [`VpciError::NoFunction`] if the slot is empty, or another error if the host does
+    /// not read the messages or the channel fails.
     pub fn eject_complete(&self, slot: Slot) -> Result<(), VpciError> {
         let is_there = self.with_link(|link| link.functions.get(slot).is_some());
         if !is_there {
             return Err(VpciError::NoFunction(slot));
         }
-        // The host must read the deletions of the function's messages before its ejection, and
-        // their tasks must see the answers.
+        // The host must receive the deletions of the function's messages before the ejection, and
+        // their tasks must receive the answers.
         let operation = "complete ejection";
         self.wait(operation, |link| Ok((!link.deletions.is_pending(slot)).then_some(())))?;
         self.notify("release resources", &Request::ReleaseResources(slot))?;
@@ -197,12 +204,12 @@ impl Bus {
         Ok(())
     }
 
-    /// The version that both ends speak.
+    /// Returns the negotiated protocol version.
     pub const fn version(&self) -> Version {
         self.version
     }
 
-    /// Returns the faults of the host and the hypervisor so far.
+    /// Returns counts of the faults of the host and the hypervisor so far.
     ///
     /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {
@@ -210,7 +217,7 @@ impl Bus {
         Faults { refused_unmasks, ..self.with_link(|link| link.faults()) }
     }
 
-    /// A request whose answer is a status.
+    /// Sends a request whose answer is a status, and returns the status.
     pub(super) fn ask(
         &self,
         operation: &'static str,
@@ -232,8 +239,8 @@ impl Bus {
         }
     }
 
-    /// Sends a request and waits for its answer, as long as the function that it is about is
-    /// there.
+    /// Sends a request and waits for its answer. If `about` names a function, the wait ends when
+    /// that function is removed.
     pub(super) fn request(
         &self,
         operation: &'static str,
@@ -262,7 +269,7 @@ impl Bus {
         self.wait(operation, |link| Ok(link.notify(operation, request)?.then_some(())))
     }
 
-    /// Takes what the host sends until `done` has a result, or the kernel's clock gives up.
+    /// Handles received packets until `done` returns a result or the kernel's clock ends the wait.
     pub(super) fn wait<T>(
         &self,
         operation: &'static str,
@@ -284,25 +291,27 @@ impl Bus {
     ) -> Result<T, VpciError> {
         let mut turn = 0;
         loop {
-            // Any wake-up from here on ends the wait, because the look below may miss its cause.
+            // Any wake-up from here on must end the wait, because the check below may miss its
+            // cause.
             let seen = self.kernel.wake_ups();
             let (result, idle) = self.look(1, done)?;
             if let Some(result) = result {
                 return Ok(result);
             }
-            // The host sends no signal for packets that are left.
+            // The host sends no signal for packets that are left, so make the wait return
+            // immediately.
             let seen = if idle == Idle::Busy { seen.wrapping_sub(1) } else { seen };
             if self.kernel.wait(seen, turn) == Wait::GiveUp {
-                // A task that was not run for long does not report a silence that was none.
+                // Check once more: the answer may have arrived while this task was not scheduled.
                 return self.look(1, done)?.0.ok_or(VpciError::Silent(operation));
             }
             turn = turn.saturating_add(1);
         }
     }
 
-    /// Handles received packets until the channel is re-armed, at most [`LOOKS`] times, and calls
-    /// `done` until it has a result. Fails if the channel ends before that. `own` is 1 for a task
-    /// that is counted as waiting.
+    /// Polls the channel until it is re-armed, at most [`LOOKS`] times, and calls `done` until it
+    /// returns a result. Fails if the link ends before that. `own` must be 1 if the calling task is
+    /// counted as waiting, and 0 otherwise.
     fn look<T>(
         &self,
         own: u32,
@@ -331,7 +340,7 @@ impl Bus {
         self.with_link_as(0, f)
     }
 
-    /// Calls `f` with the link, and wakes other tasks if they may find what they wait for.
+    /// Calls `f` with the link, then wakes other tasks if an event occurred that they may wait for.
     fn with_link_as<R>(&self, own: u32, f: impl FnOnce(&mut Link) -> R) -> R {
         let (result, wakes) = self.link.with(&*self.kernel, |link| {
             let result = f(link);
@@ -348,7 +357,7 @@ impl Bus {
     }
 }
 
-/// The slots of some functions.
+/// Returns the slots of the functions that match the filter.
 pub(super) fn listed(
     link: &Link,
     filter: impl Fn(&Function) -> bool,

@@ -1,4 +1,4 @@
-//! The host's messages of interrupts: asked for, checked, and given back.
+//! Messages of interrupts: requesting them from the host, validating them and returning them.
 
 use super::bus::{Bus, Outcome};
 use super::deletion_queue::FreedBlock;
@@ -15,7 +15,7 @@ pub(super) const CREATE: &str = "create interrupt";
 const DELETE: &str = "delete interrupt";
 
 impl Bus {
-    /// Asks the host for the message of a group, or of a vector alone.
+    /// Requests the message of a group or a single vector from the host.
     pub(super) fn create(
         &self,
         first: HwIrq,
@@ -50,8 +50,8 @@ impl Bus {
         Ok(answer)
     }
 
-    /// A message that the function cannot store, or that is another's already, is of no use. On
-    /// x86 the vectors of a group are told to the hypervisor one by one.
+    /// Validates an answer: the function must be able to store the message, and no other interrupt
+    /// may have it. On x86, also reports the vectors of a group to the hypervisor one by one.
     fn check(
         &self,
         first: HwIrq,
@@ -63,7 +63,7 @@ impl Bus {
         };
         let count = interrupt.count;
         if answer.count != count {
-            return useless("the host granted another number of vectors");
+            return useless("the host granted a different number of vectors");
         }
         if !answer.message.data.is_multiple_of(count.into()) {
             return useless("the host's data is not aligned to the group");
@@ -91,8 +91,8 @@ impl Bus {
         Ok(())
     }
 
-    /// Gives an answer back that is of no use, unless another interrupt has the same: the host
-    /// would forget that one's.
+    /// Returns a useless answer to the host, unless another interrupt has the same message: the
+    /// host would delete that interrupt's message.
     fn give_back(&self, slot: Slot, interrupt: TranslatedInterrupt) {
         let epoch = self.with_link(|link| link.functions.get(slot).map(|of| of.epoch));
         let Some(epoch) = epoch else { return };
@@ -102,9 +102,9 @@ impl Bus {
         }
     }
 
-    /// Frees a masked group or a single masked vector. Returns once the host has confirmed that it
-    /// deleted the message. If the host does not confirm in time, the vectors stay allocated until
-    /// it does.
+    /// Frees a masked group or a single masked vector, and waits until the host has confirmed that
+    /// it deleted the message. If the host does not confirm in time, the vectors stay allocated
+    /// until it does.
     pub(super) fn free_block(&self, cookie: u32, block: HwIrqBlock) {
         let deletion = self.with_link(|link| {
             let first = self.remove_block(&block);

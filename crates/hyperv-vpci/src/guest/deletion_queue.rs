@@ -1,7 +1,7 @@
 //! Freed vectors whose messages the host has not deleted yet.
 //!
-//! Invariant: a vector stays in the queue until the host can no longer send its message: it has
-//! confirmed the deletion or listed the bus without the function, or its channel is closed.
+//! Invariant: a vector stays in the queue until the host can no longer send its message, because it
+//! has confirmed the deletion, has listed the bus without the function, or has lost its channel.
 
 use crate::protocol::{Request, Slot, TranslatedInterrupt};
 use alloc::collections::TryReserveError;
@@ -21,7 +21,7 @@ pub(super) enum Progress {
     Refused,
 }
 
-/// A freed block of vectors and its message.
+/// Freed block of vectors and its message.
 #[derive(Debug)]
 pub(super) struct FreedBlock {
     /// Cookie of the attachment that the block was allocated for.
@@ -32,7 +32,7 @@ pub(super) struct FreedBlock {
     pub(super) interrupt: TranslatedInterrupt,
 }
 
-/// The deletion of a freed block's message.
+/// Deletion of a freed block's message.
 #[derive(Debug)]
 pub(super) struct Deletion {
     /// Transaction ID of the request.
@@ -48,8 +48,8 @@ impl Deletion {
     }
 }
 
-/// A queue of deletions, in the order in which their vectors were freed. A place is reserved for
-/// each vector of the bus, so that freeing a vector cannot fail.
+/// Queue of deletions, in the order in which the vectors were freed. Its capacity covers all
+/// vectors of the bus, so that freeing a vector cannot fail.
 #[derive(Debug)]
 pub(super) struct DeletionQueue(Vec<Deletion>);
 
@@ -81,13 +81,13 @@ impl DeletionQueue {
         self.0.iter_mut().find(|deletion| deletion.id == id)
     }
 
-    /// Removes the first deletion that matches.
+    /// Removes and returns the first deletion that matches.
     pub(super) fn take(&mut self, matches: impl Fn(&Deletion) -> bool) -> Option<Deletion> {
         let index = self.0.iter().position(matches)?;
         Some(self.0.remove(index))
     }
 
-    /// Returns true while a deletion of the function in this slot is unsent, or its task waits for
+    /// Returns `true` while a deletion of the function in this slot is unsent or its task waits for
     /// the answer.
     pub(super) fn is_pending(&self, slot: Slot) -> bool {
         let mut of_function = self.0.iter().filter(|deletion| deletion.freed.slot == slot);

@@ -1,4 +1,4 @@
-//! Functions that are attached: each use of a function has an entry of its own.
+//! Table of attachments. Each attachment of a function has its own entry.
 
 use super::VpciError;
 use super::vectors::Vectors;
@@ -11,10 +11,11 @@ use msi_types::{Attachment, HwIrqBlock, MsiError};
 pub(super) struct Device {
     pub(super) slot: Slot,
     pub(super) epoch: u32,
-    /// As the root knows the function.
+    /// The function's attachment at the root.
     pub(super) root: Attachment,
     limit: u32,
-    /// Vectors that are allocated, or wait for the host to forget them.
+    /// Number of vectors that are allocated, or that are freed but whose deletion the host has not
+    /// confirmed.
     used: u32,
     is_detached: bool,
 }
@@ -24,7 +25,7 @@ pub(super) struct Device {
 pub(super) struct DeviceTable(Vec<Option<Device>>);
 
 impl DeviceTable {
-    /// Makes room for one more.
+    /// Reserves an entry for one more attachment and returns its cookie.
     pub(super) fn reserve(&mut self) -> Result<u32, VpciError> {
         let free = self.0.iter().position(Option::is_none);
         let index = if let Some(index) = free {
@@ -37,7 +38,7 @@ impl DeviceTable {
         u32::try_from(index).map_err(|_| VpciError::NoMemory)
     }
 
-    /// Fills the room that was made.
+    /// Fills a reserved entry.
     pub(super) fn insert(
         &mut self,
         cookie: u32,
@@ -55,7 +56,7 @@ impl DeviceTable {
         self.0.get(cookie as usize)?.as_ref()
     }
 
-    /// Counts vectors in.
+    /// Counts vectors as used, up to the attachment's limit.
     pub(super) fn take(&mut self, cookie: u32, count: u16) -> Result<&Device, MsiError> {
         let gone = MsiError::DeviceFull { wanted: count, limit: 0 };
         let device = self.0.get_mut(cookie as usize).and_then(Option::as_mut).ok_or(gone)?;
@@ -67,7 +68,7 @@ impl DeviceTable {
         Ok(device)
     }
 
-    /// Counts vectors out that were never allocated.
+    /// Reverses [`take`](Self::take) for vectors that were not allocated after all.
     pub(super) fn give_back(&mut self, vectors: &Vectors, cookie: u32, count: u16) {
         if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
             device.used = device.used.saturating_sub(count.into());
@@ -75,7 +76,7 @@ impl DeviceTable {
         self.finish(vectors, cookie);
     }
 
-    /// Gives vectors back to the root.
+    /// Frees vectors at the root.
     pub(super) fn release(&mut self, vectors: &Vectors, cookie: u32, block: HwIrqBlock) {
         let count = block.count().get();
         if let Some(device) = self.get(cookie) {
@@ -84,7 +85,7 @@ impl DeviceTable {
         self.give_back(vectors, cookie, count);
     }
 
-    /// The attachment goes once its last vector has gone.
+    /// Detaches a function. The entry is removed once the attachment's last vector is released.
     pub(super) fn detach(&mut self, vectors: &Vectors, cookie: u32) {
         if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
             device.is_detached = true;

@@ -4,17 +4,17 @@ use crate::channel::ChannelError;
 use crate::protocol::{ProtocolError, Slot, Status};
 use msi_types::{ControllerFault, MsiError};
 
-/// Reason for which an operation of the bus failed.
+/// Reason why an operation of the bus failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VpciError {
-    /// The caller must not wait here: compose and delete in task context.
-    #[error("{0}: asks the host, and the caller must not wait")]
+    /// The caller is in a context in which it must not wait. It must call the operation in a task.
+    #[error("{0}: this operation waits for the host and must be called in task context")]
     NotInTask(&'static str),
     /// The host did not answer in time.
     #[error("{0}: the host did not answer in time")]
     Silent(&'static str),
-    /// The host refused.
+    /// The host refused the request.
     #[error("{operation}: the host refused with status {status}")]
     Refused {
         /// The request.
@@ -23,11 +23,11 @@ pub enum VpciError {
         status: Status,
     },
     /// The host's answer cannot be used.
-    #[error("{operation}: the host's answer is of no use: {reason}")]
+    #[error("{operation}: the host's answer cannot be used: {reason}")]
     BadAnswer {
         /// The request.
         operation: &'static str,
-        /// The fault in it.
+        /// Defect of the answer.
         reason: &'static str,
     },
     /// A message cannot be emitted or parsed.
@@ -35,10 +35,10 @@ pub enum VpciError {
     Protocol {
         /// The request.
         operation: &'static str,
-        /// The field that is wrong.
+        /// Error of the message.
         error: ProtocolError,
     },
-    /// The channel failed: the bus is of no more use.
+    /// The channel failed, so the bus can no longer be used.
     #[error("{operation}: {error}")]
     Channel {
         /// The request.
@@ -46,13 +46,13 @@ pub enum VpciError {
         /// The failure.
         error: ChannelError,
     },
-    /// The host speaks none of the versions that this crate speaks.
-    #[error("the host speaks none of protocol 1.1 to 1.4")]
+    /// The host supports none of the protocol versions that this crate supports.
+    #[error("the host supports none of the protocol versions 1.1 to 1.4")]
     NoVersion,
-    /// The function was removed, or never was there.
-    #[error("no function is in slot {0}")]
+    /// The function was removed or never existed.
+    #[error("slot {0} has no function")]
     NoFunction(Slot),
-    /// As many requests as can be kept account of are unanswered.
+    /// The maximum number of requests is unanswered.
     #[error("{0}: too many requests are unanswered")]
     TooManyUnanswered(&'static str),
     /// The bus was closed.
@@ -64,11 +64,11 @@ pub enum VpciError {
     /// The caller tried to resume a bus that is not suspended.
     #[error("the bus is not suspended")]
     NotSuspended,
-    /// A message could not be created again.
-    #[error("a message was not created again: {0}")]
+    /// A message could not be recreated on resume.
+    #[error("a message could not be recreated: {0}")]
     NotRecreated(MsiError),
     /// The kernel's heap is exhausted.
-    #[error("no memory for the bus")]
+    #[error("out of memory for the bus")]
     NoMemory,
 }
 
@@ -96,18 +96,18 @@ impl VpciError {
             Self::BadAnswer { reason, .. } => reason,
             Self::Protocol { .. } => "a message is malformed",
             Self::Channel { .. } => "the channel failed",
-            Self::NoVersion => "no version in common",
-            Self::NoFunction(_) => "the function is gone",
+            Self::NoVersion => "no common protocol version",
+            Self::NoFunction(_) => "the function was removed",
             Self::TooManyUnanswered(_) => "too many requests are unanswered",
             Self::Closed => "the bus is closed",
             Self::Suspended => "the bus is suspended",
             Self::NotSuspended => "the bus is not suspended",
-            Self::NotRecreated(_) => "a message was not created again",
-            Self::NoMemory => "no memory",
+            Self::NotRecreated(_) => "a message could not be recreated",
+            Self::NoMemory => "out of memory",
         }
     }
 
-    /// The error as the bus's functions see it. `window` tells the buses apart.
+    /// Converts the error for the drivers of the bus's functions. `window` identifies the bus.
     pub(super) fn as_msi_error(&self, window: u64) -> MsiError {
         MsiError::Controller(ControllerFault {
             kind: "hyperv-vpci",

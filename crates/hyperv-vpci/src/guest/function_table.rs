@@ -1,46 +1,47 @@
-//! The functions of a bus, as the host's lists tell of them.
+//! Functions of a bus, as reported by the host.
 
 use crate::protocol::{BARS, DeviceDescription, Relations, SLOTS, Slot};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-/// Something that happened to a function.
+/// Event of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BusEvent {
-    /// The function is gone. Its driver lets its interrupts go; no access reaches it.
+    /// The function was removed. Accesses no longer reach it; its driver must free its interrupts.
     Gone(Slot),
-    /// The host wants the function back. Its driver lets it go, then calls
-    /// [`Bus::eject_complete`](super::Bus::eject_complete).
+    /// The host requests ejection. The driver must release the function, and the kernel must then
+    /// call [`Bus::eject_complete`](super::Bus::eject_complete).
     EjectRequested(Slot),
-    /// The function is there and has its resources.
+    /// The function is present and has its resources.
     Arrived(Slot),
 }
 
-/// A function in its slot.
+/// Function in a slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     pub(super) description: DeviceDescription,
-    /// Tells functions apart that were in one slot after each other.
+    /// Distinguishes functions that occupied the same slot one after another.
     pub(super) epoch: u32,
     pub(super) state: FunctionState,
 }
 
-/// A function's progress.
+/// State of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FunctionState {
-    /// The host listed it.
+    /// The host has listed the function.
     Listed,
-    /// A task asks for its resources.
+    /// A task is assigning its resources.
     Assigning,
-    /// It has its resources. The registers are as they read after ones were written.
+    /// The function has its resources. These are the values that its base address registers read
+    /// after all ones were written.
     Ready([u32; BARS]),
-    /// The host refused its resources.
+    /// The host refused to assign resources.
     Failed,
     /// The bus is suspended. The function had these base address registers.
     Suspended([u32; BARS]),
 }
 
-/// One bit for each slot.
+/// Set of slots, with one bit for each.
 #[derive(Default, Debug)]
 struct SlotSet([u64; SLOTS / 64]);
 
@@ -52,7 +53,7 @@ impl SlotSet {
         }
     }
 
-    /// Clears a bit; returns true if it was set.
+    /// Clears a bit and returns `true` if it was set.
     fn take(&mut self, slot: Slot) -> bool {
         let (word, bit) = Self::place(slot);
         self.0.get_mut(word).is_some_and(|word| {
@@ -72,12 +73,12 @@ impl SlotSet {
     }
 }
 
-/// All slots, in the order of their numbers.
+/// Returns all slots in order of their numbers.
 pub(super) fn slots() -> impl DoubleEndedIterator<Item = Slot> {
     (0..=u8::MAX).map(|number| Slot::new(number & 0x1f, number >> 5))
 }
 
-/// The slots of a bus. What a host lists takes no more memory than this.
+/// Table of a bus's slots. Its size is fixed, so a host's list cannot consume more memory.
 #[derive(Debug)]
 pub(super) struct FunctionTable {
     slots: Vec<Option<Function>>,
@@ -104,7 +105,8 @@ impl FunctionTable {
         self.slots.get_mut(slot.to_wire() as usize)
     }
 
-    /// A function whose resources nobody assigned yet. The caller does.
+    /// Returns a listed function and marks it as being assigned. The caller must assign its
+    /// resources.
     pub(super) fn take_listed(&mut self) -> Option<(Slot, u32)> {
         let mut functions = self.slots.iter_mut().flatten();
         let function = functions.find(|function| function.state == FunctionState::Listed)?;
@@ -112,7 +114,7 @@ impl FunctionTable {
         Some((function.description.slot, function.epoch))
     }
 
-    /// Returns true if a function has not been assigned its resources yet.
+    /// Returns `true` if a function has not been assigned its resources yet.
     pub(super) fn has_listed(&self) -> bool {
         self.iter().any(|function| function.state == FunctionState::Listed)
     }
@@ -121,13 +123,13 @@ impl FunctionTable {
         self.slots.iter().flatten()
     }
 
-    /// Returns true if the function of this epoch is still present.
+    /// Returns `true` if the function of this epoch is still present.
     pub(super) fn is_present(&self, slot: Slot, epoch: u32) -> bool {
         self.get(slot).is_some_and(|function| function.epoch == epoch)
     }
 
-    /// Updates the functions from the host's list. A function is gone if it is missing from the
-    /// list, or if its slot lists [another one](DeviceDescription::is_same_function).
+    /// Updates the functions from the host's list. A function counts as removed if the list does
+    /// not contain it, or lists [another one](DeviceDescription::is_same_function) in its slot.
     pub(super) fn update(&mut self, relations: &Relations<'_>) {
         for slot in slots() {
             let listed = relations.functions().find(|function| function.slot == slot);
@@ -153,15 +155,15 @@ impl FunctionTable {
         }
     }
 
-    /// The function is gone, whether it had arrived or not.
+    /// Removes a function, and queues the event if its arrival was reported.
     pub(super) fn remove(&mut self, slot: Slot) {
-        // A function whose arrival nobody heard of has no end to tell of.
+        // A function whose arrival was not reported yet must not be reported as gone.
         if self.forget(slot) {
             self.gone.set(slot);
         }
     }
 
-    /// The function is gone, and its driver knows. Returns true if it was told of its arrival.
+    /// Removes a function whose driver already knows. Returns `true` if its arrival was reported.
     pub(super) fn forget(&mut self, slot: Slot) -> bool {
         let removed = self.entry(slot).and_then(Option::take);
         let was_told = !self.arrived.take(slot);
@@ -195,7 +197,8 @@ impl FunctionTable {
         }
     }
 
-    /// The host wants a function back. Returns false if there is none.
+    /// Records that the host requests the ejection of a function. Returns `false` if the slot is
+    /// empty.
     pub(super) fn eject(&mut self, slot: Slot) -> bool {
         let there = self.get(slot).is_some();
         if there {
@@ -204,7 +207,8 @@ impl FunctionTable {
         there
     }
 
-    /// Notes how a function's resources came out, unless it went meanwhile.
+    /// Records the result of assigning a function's resources, unless the function was removed in
+    /// the meantime.
     pub(super) fn set_state(&mut self, slot: Slot, epoch: u32, state: FunctionState) {
         if !self.is_present(slot, epoch) {
             return;
@@ -217,7 +221,7 @@ impl FunctionTable {
         }
     }
 
-    /// The next event: ends come before what followed them in the same slot.
+    /// Returns the next event. A removal precedes later events of the same slot.
     pub(super) fn next_event(&mut self) -> Option<BusEvent> {
         let gone = self.gone.take_first().map(BusEvent::Gone);
         gone.or_else(|| self.arrived.take_first().map(BusEvent::Arrived))

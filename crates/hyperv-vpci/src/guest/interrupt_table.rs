@@ -1,4 +1,4 @@
-//! The interrupts of a bus's functions: their targets, and the host's messages for them.
+//! Interrupts of a bus's functions, with their targets and the host's messages.
 
 use super::vectors::VectorTarget;
 use crate::protocol::{Slot, TranslatedInterrupt};
@@ -6,39 +6,39 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use msi_types::{Fit, HwIrq};
 
-/// The host's message of a block.
+/// State of the host's message for a group or a single vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
-    /// Nobody asked yet.
+    /// No message was requested yet.
     None,
-    /// A request is under way.
+    /// A request is in progress.
     Asked,
-    /// The host answered.
+    /// The host granted this message.
     Known(TranslatedInterrupt),
     /// The host granted the message, but the bus was suspended afterwards.
     Lost,
 }
 
-/// An allocated vector.
+/// Allocated vector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Interrupt {
     pub(super) slot: Slot,
     pub(super) epoch: u32,
-    /// First vector of its group, and the group's length; itself and 1 for an independent one.
+    /// First vector of the vector's group. An independent vector is its own group.
     pub(super) first: HwIrq,
     pub(super) count: u16,
     pub(super) fit: Fit,
     pub(super) target: VectorTarget,
-    /// The target that it leaves, during a move.
+    /// Previous target, while the vector is being moved.
     pub(super) previous: Option<VectorTarget>,
-    /// The hypervisor refused the target at the last unmask.
+    /// `true` if the hypervisor refused the target at the last unmask.
     pub(super) unmask_was_refused: bool,
-    /// The message, at the group's first vector.
+    /// The group's message; only used in the group's first vector.
     pub(super) answer: Answer,
 }
 
-/// All vectors of a bus, sorted. Room for all of them is taken once, so that nothing allocates
-/// while interrupts are masked.
+/// Sorted table of all vectors of a bus. Its capacity is allocated once, so that no operation
+/// allocates while interrupts are masked.
 #[derive(Debug)]
 pub(super) struct InterruptTable {
     entries: Vec<(HwIrq, Interrupt)>,
@@ -53,7 +53,7 @@ impl InterruptTable {
         Ok(Self { entries, limit })
     }
 
-    /// The first allocated vector after another, or of all.
+    /// Returns the first allocated vector after `after`, or the first of all if `after` is `None`.
     pub(super) fn next_after(&self, after: Option<HwIrq>) -> Option<HwIrq> {
         let mut vectors = self.entries.iter().map(|(hwirq, _)| *hwirq);
         vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
@@ -68,18 +68,19 @@ impl InterruptTable {
         }
     }
 
-    /// Returns the first vector whose message was lost, after the vector `after` if given.
+    /// Returns the first vector after `after` whose message was lost, or the first of all such
+    /// vectors if `after` is `None`.
     pub(super) fn next_lost(&self, after: Option<HwIrq>) -> Option<(HwIrq, Interrupt)> {
         let mut lost = self.entries.iter().filter(|(_, of)| of.answer == Answer::Lost);
         lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()
     }
 
-    /// Returns true if there is room for `count` more.
+    /// Returns `true` if the table has room for `count` more vectors.
     pub(super) fn has_room(&self, count: u16) -> bool {
         self.entries.len() + usize::from(count) <= self.limit
     }
 
-    /// Adds a vector. There is room.
+    /// Adds a vector. The caller must have checked that the table has room.
     pub(super) fn insert(&mut self, hwirq: HwIrq, interrupt: Interrupt) {
         if let Err(index) = self.find(hwirq)
             && self.has_room(1)
@@ -102,7 +103,8 @@ impl InterruptTable {
         self.entries.get_mut(index).map(|(_, entry)| entry)
     }
 
-    /// The host's message of a vector: the function itself replaces the low bits in a group.
+    /// Returns the host's message of a vector. For a vector of a group, this is the group's message
+    /// with the vector's index in its low bits, as the function sends it.
     pub(super) fn message(&self, hwirq: HwIrq) -> Option<TranslatedInterrupt> {
         let interrupt = self.get(hwirq)?;
         let Answer::Known(answer) = self.get(interrupt.first)?.answer else { return None };
@@ -112,7 +114,7 @@ impl InterruptTable {
         Some(TranslatedInterrupt { message, ..answer })
     }
 
-    /// Returns true if another interrupt of the function has one of this answer's messages.
+    /// Returns `true` if an interrupt of the function already has one of this answer's messages.
     pub(super) fn is_taken(&self, slot: Slot, epoch: u32, answer: &TranslatedInterrupt) -> bool {
         let end =
             |answer: &TranslatedInterrupt| u64::from(answer.message.data) + u64::from(answer.count);

@@ -1,7 +1,7 @@
-//! The link to the host: requests that wait for answers, notices, and attached devices.
+//! Link to the host: unanswered requests, notices and attached devices.
 //!
-//! A transaction ID is used once. So an answer that comes twice, or to nobody, is known as such,
-//! and a late one finds what has to be done about it.
+//! Transaction IDs are never reused. The link therefore recognizes duplicate and unsolicited
+//! answers, and can tell what to do with a late one.
 
 use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
 use super::function_table::{FunctionTable, slots};
@@ -13,16 +13,18 @@ use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, Slot};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Greatest number of requests without an answer, as under Linux.
+/// Maximum number of unanswered requests, as in Linux.
 const MAX_UNANSWERED: usize = 64;
 
-/// Packets that one look takes: a host that never stops sending does not hold a task up.
+/// Maximum number of packets that one poll handles, so that a host that never stops sending cannot
+/// occupy a task indefinitely.
 const BUDGET: usize = 256;
 
-/// Longest request of a guest: an assignment of resources with room for one interrupt.
+/// Length of a guest's longest request in bytes: an assignment of resources with room for one
+/// interrupt.
 const MAX_REQUEST: usize = 216;
 
-/// Longest part of an answer that anything is read of.
+/// Number of bytes of an answer that are kept. No parser reads more.
 const MAX_ANSWER: usize = 32;
 
 /// Counts of faults of the host and the hypervisor.
@@ -43,7 +45,7 @@ pub struct Faults {
     pub refused_unmasks: u32,
 }
 
-/// The begin of a completion's payload.
+/// First bytes of a completion's payload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
     bytes: [u8; MAX_ANSWER],
@@ -86,23 +88,24 @@ pub(super) struct LateMessage {
     pub(super) epoch: u32,
 }
 
-/// The link to the host.
+/// State of the link to the host.
 pub(super) struct Link {
     /// `None` once the bus is closed.
     channel: Option<Box<dyn Channel>>,
     transactions: Vec<Transaction>,
-    /// Messages that go back to the host once there is room.
+    /// Messages to be sent to the host as soon as the channel has room.
     unsent: Vec<Request>,
     pub(super) deletions: DeletionQueue,
     next_id: u64,
-    /// The reason for which nothing more is exchanged.
+    /// Reason why the exchange has ended, if it has.
     end: Option<VpciError>,
-    /// The channel was rescinded or closed: the host's functions no longer send interrupts.
+    /// `true` once the channel was rescinded or closed, so that the host's functions no longer send
+    /// interrupts.
     host_is_gone: bool,
-    /// The channel had no room for the last message that it refused.
+    /// `true` if the channel refused the last message for lack of room.
     is_full: bool,
-    /// Since the last [`take_news`](Self::take_news), an event occurred that other tasks may wait
-    /// for.
+    /// `true` if an event that other tasks may wait for has occurred since the last
+    /// [`take_news`](Self::take_news).
     has_news: bool,
     /// Number of tasks that wait.
     pub(super) waiting: u32,
@@ -111,7 +114,8 @@ pub(super) struct Link {
     pub(super) functions: FunctionTable,
     pub(super) devices: DeviceTable,
     pub(super) has_relations: bool,
-    /// State of the channel after the last look: asleep only if the next packet raises a signal.
+    /// State of the channel after the last poll: [`Idle::Sleep`] only if the next packet raises a
+    /// signal.
     pub(super) idle: Idle,
 }
 
@@ -120,7 +124,7 @@ impl Link {
     pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
-        // One additional place is reserved for the request that turns the bus off.
+        // One additional entry is reserved for the request that turns the bus off.
         transactions.try_reserve_exact(MAX_UNANSWERED + 1).map_err(no_memory)?;
         unsent.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
         let mut buffer = Vec::new();
@@ -146,14 +150,14 @@ impl Link {
         })
     }
 
-    /// Sends a request that wants an answer, and returns its number; `None` if there is no room
-    /// yet.
+    /// Sends a request that the host must answer, and returns its transaction ID. Returns `None` if
+    /// the channel has no room yet.
     pub(super) fn begin(
         &mut self,
         operation: &'static str,
         request: &Request,
     ) -> Result<Option<u64>, VpciError> {
-        // A deletion that waited for room takes a place first.
+        // A deletion that waits for room has priority.
         let has_room = self.flush();
         if !self.has_place() && *request != Request::D0Exit {
             return Err(VpciError::TooManyUnanswered(operation));
@@ -167,12 +171,12 @@ impl Link {
         Ok(Some(id))
     }
 
-    /// Returns true if one more request can be tracked.
+    /// Returns `true` if one more request can be tracked.
     fn has_place(&self) -> bool {
         self.transactions.len() + self.unsent.len() < MAX_UNANSWERED
     }
 
-    /// Sends a message that wants no answer. Returns false if there is no room yet.
+    /// Sends a message that needs no answer. Returns `false` if the channel has no room yet.
     pub(super) fn notify(
         &mut self,
         operation: &'static str,
@@ -196,8 +200,8 @@ impl Link {
         let channel = self.channel.as_mut().ok_or(VpciError::Closed)?;
         match channel.send(kind, message.get(..length).unwrap_or_default()) {
             Ok(()) => {
-                // The channel no longer signals room for another task's message, so that task must
-                // try again.
+                // The channel no longer signals room for a message that it refused from another
+                // task, so that task must be woken to try again.
                 self.has_news |= core::mem::take(&mut self.is_full);
                 Ok(true)
             }
@@ -209,9 +213,9 @@ impl Link {
         }
     }
 
-    /// Asks the host to delete the message of freed vectors, which are released once it can no
-    /// longer send the message. Returns the transaction ID of the deletion if the host must confirm
-    /// it.
+    /// Asks the host to delete the message of freed vectors, which are released when the host can
+    /// no longer send the message. Returns the transaction ID of the deletion if the host must
+    /// confirm it.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
         if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
             self.devices.release(vectors, freed.cookie, freed.block);
@@ -224,8 +228,8 @@ impl Link {
         Some(id)
     }
 
-    /// Returns true if the caller must not wait any longer: the host has answered the deletion, or
-    /// its request cannot be tracked.
+    /// Returns `true` if the caller must not wait any longer, because the host has answered the
+    /// deletion or its request cannot be tracked.
     pub(super) fn is_settled(&mut self, id: u64) -> bool {
         let has_place = self.has_place();
         self.deletions.get_mut(id).is_none_or(|deletion| match deletion.progress {
@@ -262,7 +266,8 @@ impl Link {
         self.has_news = true;
     }
 
-    /// The answer to a request, if it came.
+    /// Returns the answer to a request if it has arrived, or an error if the exchange has ended
+    /// before.
     pub(super) fn take(&mut self, id: u64) -> Result<Option<Completion>, VpciError> {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return Ok(None) };
@@ -362,7 +367,7 @@ impl Link {
                     self.unexpected();
                 }
             }
-            // The list tells of what changed.
+            // The new list will show what changed.
             Notice::InvalidateDevice(_) | Notice::InvalidateBus => {
                 if !self.unsent.contains(&Request::QueryRelations) {
                     self.send_later(Request::QueryRelations);
@@ -423,7 +428,7 @@ impl Link {
     /// Returns the message of a late answer to the host.
     fn settle(&mut self, LateMessage { slot, epoch }: LateMessage, payload: &[u8]) {
         match InterruptReply::parse(payload) {
-            // The place of its transaction is free at this point.
+            // The entry of its transaction is already free.
             Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
                 self.send_later(Request::DeleteInterrupt { slot, interrupt });
             }
@@ -432,17 +437,17 @@ impl Link {
         }
     }
 
-    /// Sends a message that needs no answer once the channel has room. The message is dropped if
-    /// too many are waiting.
+    /// Queues a message that needs no answer, to be sent when the channel has room. Drops the
+    /// message if too many are waiting.
     pub(super) fn send_later(&mut self, request: Request) {
         if self.has_place() {
             self.unsent.push(request);
         }
     }
 
-    /// Sends waiting requests in order. Returns false if the channel is full: no other message may
-    /// overtake them then, because the host signals when the message that was refused last has
-    /// room.
+    /// Sends waiting requests in order. Returns `false` if the channel is full. No other message
+    /// may then overtake them, because the host signals when it has room for the message that was
+    /// refused last.
     fn flush(&mut self) -> bool {
         while let Some(request) = self.unsent.first().copied() {
             match self.send("settle", PacketKind::Notice, &request) {
@@ -489,7 +494,7 @@ impl Link {
         self.channel.take()
     }
 
-    /// Returns true once the host can no longer send messages.
+    /// Returns `true` once the host can no longer send messages.
     pub(super) const fn host_is_gone(&self) -> bool {
         self.host_is_gone
     }
@@ -508,7 +513,7 @@ impl Link {
         self.release_unsendable(vectors);
     }
 
-    /// Begins the exchange over another channel. Fails unless the bus is suspended.
+    /// Starts the exchange again over another channel. Fails unless the bus is suspended.
     pub(super) fn resume(&mut self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
         match self.end {
             Some(VpciError::Suspended) if self.channel.is_none() => {}
@@ -522,8 +527,8 @@ impl Link {
         Ok(())
     }
 
-    /// Returns true if other tasks must be woken, because an event occurred that they may wait for.
-    /// `own` is 1 if the calling task is counted as waiting.
+    /// Returns `true` if other tasks must be woken because an event occurred that they may wait
+    /// for. `own` must be 1 if the calling task is counted as waiting, and 0 otherwise.
     pub(super) fn take_news(&mut self, own: u32) -> bool {
         core::mem::take(&mut self.has_news) && self.waiting > own
     }

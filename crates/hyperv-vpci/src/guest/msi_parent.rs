@@ -1,4 +1,4 @@
-//! The bus as the parent of its functions' interrupts.
+//! [`MsiParent`] implementation of the bus.
 
 use super::VpciError;
 use super::bus::Bus;
@@ -19,7 +19,7 @@ use msi_types::{
 impl MsiParent for Bus {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::SharedDoorbell(
-            "an address whose meaning is the hypervisor's",
+            "an address that only the hypervisor interprets",
         ))
     }
 
@@ -64,8 +64,8 @@ impl MsiParent for Bus {
         self.allocate_block(device, request, Some(among))
     }
 
-    /// The host forgets the messages first. A vector whose message it does not confirm to have
-    /// forgotten stays allocated until it does.
+    /// Asks the host to delete the messages first. A vector stays allocated until the host has
+    /// confirmed that it deleted the vector's message.
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
         let (cookie, first) = (device.cookie(), block.first());
         let group = self.with_interrupts(|interrupts| interrupts.get(first).map(|of| of.count));
@@ -81,7 +81,8 @@ impl MsiParent for Bus {
         }
     }
 
-    /// Asks the host the first time. Refused where the caller must not wait.
+    /// Requests the message from the host on the first call, which must be made in a context that
+    /// may wait. Later calls return the same message.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let unknown = MsiError::UnknownVector(block.first());
         let hwirq = block.hwirq(index).ok_or(unknown)?;
@@ -96,7 +97,7 @@ impl MsiParent for Bus {
         })?;
         match interrupt.answer {
             Answer::Known(answer) => return Ok(answer.message),
-            Answer::Asked => return Err(self.fault(CREATE, "a request is under way")),
+            Answer::Asked => return Err(self.fault(CREATE, "a request is already in progress")),
             Answer::None | Answer::Lost => {}
         }
         let before = interrupt.answer;
@@ -130,7 +131,7 @@ impl MsiParent for Bus {
                 interrupt.previous = Some(old);
             }
         });
-        // The function goes on with the host's message as it is.
+        // The function keeps using the host's message unchanged.
         Ok(Move { message: None, ..moved })
     }
 
@@ -153,10 +154,10 @@ impl MsiParent for Bus {
         self.vectors.mask(hwirq);
     }
 
-    /// On x86 the vector is retargeted again, because its target may have changed while it was
-    /// masked. If the hypervisor refuses, the vector is nevertheless unmasked at its last target,
-    /// and the refusal is counted in [`Faults`](super::Faults) and shown by
-    /// [`describe`](Self::describe).
+    /// Unmasks a vector. On x86, first retargets the vector again, because its target may have
+    /// changed while it was masked. If the hypervisor refuses, the vector is nevertheless unmasked
+    /// at its last target; [`Faults`](super::Faults) counts the refusal, and
+    /// [`describe`](Self::describe) shows it.
     fn unmask(&self, hwirq: HwIrq) {
         let known = self.with_interrupts(|interrupts| {
             Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))
@@ -182,7 +183,8 @@ impl MsiParent for Bus {
         self.vectors.is_pending(hwirq)
     }
 
-    /// The host knows of messages that it allocated and that a bus's registers hold.
+    /// Visits a tier that blocks message storage in devices and message remapping, because the host
+    /// knows only messages that it has granted and that the registers of the bus's functions hold.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         let hosts =
             Capabilities::NONE.with(Capability::DeviceStorage).with(Capability::MessageRemapping);
@@ -210,7 +212,7 @@ impl MsiParent for Bus {
                 writeln!(out, "hyperv-vpci@{base:x}: {slot}, message {data:#x} to {address:#x}")?;
             }
             Some((slot, None)) => writeln!(out, "hyperv-vpci@{base:x}: {slot}, no message yet")?,
-            None => writeln!(out, "hyperv-vpci@{base:x}: vector {hwirq} is not handed out")?,
+            None => writeln!(out, "hyperv-vpci@{base:x}: vector {hwirq} is not allocated")?,
         }
         if was_refused {
             writeln!(out, "hyperv-vpci@{base:x}: the hypervisor refused the last unmask")?;
@@ -260,14 +262,14 @@ impl Bus {
         })
     }
 
-    /// Returns true if `count` more vectors can be allocated. Freed vectors whose messages the host
-    /// may still send count as allocated.
+    /// Returns `true` if `count` more vectors can be allocated. Freed vectors whose messages the
+    /// host may still send count as allocated.
     fn has_room(&self, link: &Link, count: u16) -> bool {
         let count = count.saturating_add(link.deletions.vectors());
         self.with_interrupts(|interrupts| interrupts.has_room(count))
     }
 
-    /// Enters the vectors of a new block. There is room.
+    /// Records the vectors of a new block. The caller must have checked that the table has room.
     fn note(
         &self,
         block: &HwIrqBlock,
@@ -297,7 +299,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Tells the hypervisor of a vector's target, if the host knows the vector.
+    /// Reports a vector's target to the hypervisor if the host has granted its message.
     fn tell(
         &self,
         hwirq: HwIrq,
@@ -311,9 +313,9 @@ impl Bus {
         self.vectors.retarget(self.version, slot, answer.message, target, processor)
     }
 
-    /// Returns the VP index of a CPU that messages of the bus's version can name.
+    /// Returns the VP index of a CPU if messages of the bus's protocol version can name it.
     pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
-        let unknown = MsiError::NotReachable(cpu, "the hypervisor does not know it");
+        let unknown = MsiError::NotReachable(cpu, "the hypervisor has no VP index for it");
         let processor = self.kernel.processor(cpu).ok_or(unknown)?;
         if processor > self.version.highest_processor() {
             return Err(MsiError::NotReachable(cpu, UNNAMED));

@@ -1,4 +1,4 @@
-//! Power of the bus: negotiation, D0 entry and exit, suspend and resume.
+//! Power management of the bus: negotiation, D0 entry and exit, suspend and resume.
 
 use super::bus::{Bus, listed};
 use super::function_table::{Function, FunctionState};
@@ -17,7 +17,7 @@ impl Bus {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The host did not confirm. The bus is closed nevertheless.
+    /// Returns an error if the host did not confirm. The bus is closed nevertheless.
     pub fn close(&self) -> Result<(), VpciError> {
         self.turn_off(VpciError::Closed, Link::closed)
     }
@@ -31,8 +31,8 @@ impl Bus {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The host did not confirm, or the channel failed. The bus is suspended nevertheless, unless
-    /// it is closed.
+    /// Returns an error if the host did not confirm or the channel failed. The bus is suspended
+    /// nevertheless, unless it is closed.
     pub fn suspend(&self) -> Result<(), VpciError> {
         let result = self.turn_off(VpciError::Suspended, Link::suspended);
         self.with_interrupts(InterruptTable::lose_messages);
@@ -50,9 +50,9 @@ impl Bus {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`VpciError::NotSuspended`], [`VpciError::Closed`]; others if the host refuses the version,
-    /// the bus or a message, or does not answer. The channel is dropped, and the bus stays
-    /// suspended.
+    /// Returns [`VpciError::NotSuspended`] or [`VpciError::Closed`] if the bus is in the wrong
+    /// state, and other errors if the host does not answer or refuses the version, the bus or a
+    /// message. In that case, the channel is dropped and the bus stays suspended.
     pub fn resume(&self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
         self.with_link(|link| link.resume(channel))?;
         let resumed = self.turn_on_again();
@@ -80,7 +80,7 @@ impl Bus {
         self.create_again()
     }
 
-    /// Requests the lost messages again.
+    /// Requests lost messages again.
     fn create_again(&self) -> Result<(), VpciError> {
         let mut last = None;
         while let Some((hwirq, interrupt)) =
@@ -124,8 +124,8 @@ impl Bus {
         self.wait(operation, |link| Ok(link.has_relations.then_some(())))
     }
 
-    /// Turns the bus on. A host whose previous guest ended without turning the bus off refuses the
-    /// first request.
+    /// Turns the bus on. If the host refuses, which it does when a previous guest ended without
+    /// turning the bus off, turns the bus off and tries again.
     pub(super) fn power_on(&self) -> Result<(), VpciError> {
         let operation = "enter D0";
         let entry = Request::D0Entry { window: self.config.window };
@@ -154,8 +154,8 @@ impl Bus {
             last = Some(hwirq);
         }
         let result = self.power_off();
-        // Dropping the channel may wait for the host. The task that drops it releases the vectors
-        // afterwards.
+        // Dropping the channel may wait for the host, so it is done without the lock. The task that
+        // drops the channel releases the vectors afterwards.
         let channel = self.with_link(|link| link.close(end));
         if channel.is_some() || self.with_link(|link| link.host_is_gone()) {
             drop(channel);

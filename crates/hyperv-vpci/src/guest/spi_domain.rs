@@ -1,4 +1,4 @@
-//! SPIs for virtual functions, under a GIC.
+//! SPIs of a GIC for the functions of virtual buses.
 
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -11,22 +11,23 @@ use msi_types::{
     WiredParent,
 };
 
-/// The lowest SPI that a domain takes. Those below are left to firmware.
+/// Lowest SPI that a domain allocates. SPIs below it are left to firmware.
 pub const FIRST_SPI: u32 = 64;
 
-/// The highest SPI that a domain takes.
+/// Highest SPI that a domain allocates.
 pub const LAST_SPI: u32 = 1019;
 
-/// SPIs of a GIC for the functions of virtual buses. Firmware says nothing of them: the bus's
-/// driver makes the domain itself. SPIs are claimed one block at a time, from the lowest on, so
-/// that others – GICv2m frames, devices – keep theirs.
+/// Allocator of SPIs for the functions of virtual buses. Firmware does not describe these SPIs, so
+/// the bus driver creates the domain itself. The domain claims SPIs one block at a time, starting
+/// with the lowest, and skips those that other users, such as GICv2m frames and devices, have
+/// claimed.
 ///
-/// The domain has no way to be taken down. A device may send until its host has forgotten it, so
-/// that no moment is known at which the last interrupt is gone.
+/// A domain cannot be taken down: a device may send until its host has deleted the messages, so the
+/// guest cannot know when the last interrupt has arrived.
 pub struct SpiDomain {
     wired: Arc<dyn WiredParent>,
     cpu: Arc<dyn LocalCpu>,
-    /// By SPI from [`FIRST_SPI`] on: the one CPU that takes it, while it is allocated.
+    /// Target CPU of each SPI from [`FIRST_SPI`] on, or `None` while the SPI is not allocated.
     targets: IrqLock<Vec<Option<Cpu>>>,
 }
 
@@ -36,7 +37,7 @@ impl SpiDomain {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The kernel's heap is exhausted.
+    /// Returns an error if the kernel's heap is exhausted.
     pub fn new(
         wired: Arc<dyn WiredParent>,
         cpu: Arc<dyn LocalCpu>,
@@ -95,7 +96,7 @@ impl SpiDomain {
         Ok(block)
     }
 
-    /// Frees a block. No device may send its SPIs any longer.
+    /// Frees a block. Devices must no longer be able to send its SPIs.
     ///
     /// Context: task; may sleep.
     pub(super) fn free(&self, block: &HwIrqBlock) {

@@ -1,4 +1,4 @@
-//! The root's vectors under a bus: SPIs of a GIC, or vectors of local APICs.
+//! Vectors of the root controller that a bus allocates: SPIs of a GIC, or vectors of local APICs.
 
 use super::SpiDomain;
 use crate::protocol::{DeviceKey, Retarget, RetargetInput, Slot, Version};
@@ -10,39 +10,41 @@ use msi_types::{
     MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
 };
 
-/// The hypervisor, as an x86 guest calls it.
+/// Hypercall interface of an x86 guest.
 pub trait Hypercall: Send + Sync {
     /// Makes the hypercall with this input's [control word](RetargetInput::control) and
-    /// [bytes](RetargetInput::bytes). Returns the low 16 bits of its result: 0 is success.
+    /// [bytes](RetargetInput::bytes). Returns the low 16 bits of its result, which are 0 on
+    /// success.
     ///
     /// Context: any.
     fn retarget(&self, input: &RetargetInput) -> u16;
 }
 
-/// The vectors that a bus's interrupts stand on.
+/// Source of the vectors of a bus's interrupts.
 #[derive(Clone, Debug)]
 pub enum Vectors {
-    /// arm64. Buses share a domain.
+    /// SPIs on arm64. Several buses share a domain.
     Spis(Arc<SpiDomain>),
-    /// x86.
+    /// Local APIC vectors on x86.
     Apic(ApicVectors),
 }
 
-/// Vectors of local APICs, and the hypercall that moves them.
+/// Vectors of local APICs, and the hypercall that retargets them.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ApicVectors {
-    /// The kernel's vectors. Their messages have the local APICs' own format; no function stores
-    /// them.
+    /// The kernel's allocator of vectors. Its messages have the format of the local APICs; the bus
+    /// only reads the vector from them and never stores them in a function.
     pub parent: Arc<dyn MsiParent>,
-    /// The hypervisor.
+    /// The hypercall interface.
     pub hypercall: Arc<dyn Hypercall>,
-    /// The bus's instance GUID, in memory order.
+    /// Instance GUID of the bus, in memory order.
     pub instance: [u8; 16],
 }
 
 impl ApicVectors {
-    /// The vectors of `parent`, which `hypercall` moves, for the bus of this instance GUID.
+    /// Creates the vectors of the bus with this instance GUID. `parent` allocates them, and
+    /// `hypercall` retargets them.
     pub fn new(
         parent: Arc<dyn MsiParent>,
         hypercall: Arc<dyn Hypercall>,
@@ -52,17 +54,17 @@ impl ApicVectors {
     }
 }
 
-/// The target of an interrupt: a vector at one CPU.
+/// Target of an interrupt: a vector at one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct VectorTarget {
     pub(super) vector: u32,
     pub(super) cpu: Cpu,
 }
 
-/// Reason for refusing a CPU that the version's messages and hypercalls cannot name.
-pub(super) const UNNAMED: &str = "the protocol's version cannot name its VP index";
+/// Reason for refusing a CPU that the protocol version cannot name.
+pub(super) const UNNAMED: &str = "the protocol version cannot name its VP index";
 
-/// The vector in x86 requests for groups, whose vectors are placed one by one afterwards.
+/// Vector in x86 requests for groups, whose vectors are retargeted one by one afterwards.
 const GROUP_VECTOR: u32 = 0x20;
 
 impl Vectors {
@@ -90,7 +92,7 @@ impl Vectors {
         match self {
             Self::Spis(spis) => spis.allocate(request, highest),
             Self::Apic(apic) => {
-                // A hypercall changes all of a target at once, for each vector by itself.
+                // A hypercall changes the whole target of a single vector atomically.
                 let fit = Fit::new(Rewrite::Atomic64);
                 let request = request.with_shape(Shape::Independent).with_fit(fit);
                 match among {
@@ -108,7 +110,7 @@ impl Vectors {
         }
     }
 
-    /// The target of a vector that was allocated for `cpu`.
+    /// Returns the target of a vector that was allocated for `cpu`.
     pub(super) fn target(
         &self,
         block: &HwIrqBlock,
@@ -123,7 +125,7 @@ impl Vectors {
         Ok(VectorTarget { vector, cpu })
     }
 
-    /// The vector of a request for a block.
+    /// Returns the vector to name in a request for a group or a single vector.
     pub(super) const fn requested(&self, first: VectorTarget, count: u16) -> u32 {
         match self {
             Self::Apic(_) if count > 1 => GROUP_VECTOR,
@@ -131,7 +133,7 @@ impl Vectors {
         }
     }
 
-    /// Moves a vector at the root; the new target, and the root's own record of the move.
+    /// Moves a vector at the root. Returns the new target and the root's record of the move.
     pub(super) fn begin_move(
         &self,
         block: &HwIrqBlock,
@@ -171,7 +173,8 @@ impl Vectors {
         }
     }
 
-    /// Retargets a message at the hypervisor, unless the root's route determines the target.
+    /// Retargets a message by hypercall on x86. Does nothing on arm64, where the SPI's route
+    /// determines the target.
     ///
     /// Context: any.
     pub(super) fn retarget(
@@ -237,20 +240,21 @@ impl Vectors {
         match self {
             Self::Spis(spis) => match spis.target(hwirq) {
                 Some(cpu) => writeln!(out, "gic: SPI {hwirq} at CPU {cpu}"),
-                None => writeln!(out, "gic: SPI {hwirq} is not handed out"),
+                None => writeln!(out, "gic: SPI {hwirq} is not allocated"),
             },
             Self::Apic(apic) => apic.parent.describe(hwirq, out),
         }
     }
 }
 
-/// The vector in a message of the local APICs' own format, fixed delivery (SDM vol. 3A §11.11).
+/// Returns the vector in a message of the local APICs' format with fixed delivery (SDM vol. 3A
+/// §11.11).
 fn vector_of(message: MsiMessage) -> Result<u32, MsiError> {
     let plain = message.address >> 20 == 0xfee && message.address & 1 << 4 == 0;
     if plain && message.data & 0x700 == 0 {
         Ok(message.data & 0xff)
     } else {
-        Err(fault("compose", "the root's message names no local APIC's vector"))
+        Err(fault("compose", "the root's message does not name a local APIC vector"))
     }
 }
 

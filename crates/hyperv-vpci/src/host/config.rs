@@ -1,4 +1,4 @@
-//! The configuration of a host's end, and of the functions that it offers.
+//! Configuration of a host's end and of the functions that it offers.
 
 use crate::protocol::{BARS, DeviceDescription, Version};
 
@@ -6,21 +6,21 @@ use crate::protocol::{BARS, DeviceDescription, Version};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HostConfig {
-    /// The highest version to speak.
+    /// Highest protocol version to accept.
     pub highest: Version,
-    /// Greatest number of vectors of one function.
+    /// Maximum number of vectors of one function.
     pub quota: u16,
-    /// Number of the guest's processors: VP indices are below.
+    /// Number of the guest's processors. VP indices are less than this.
     pub processors: u16,
-    /// Address in the messages. No other doorbell of the machine listens there.
+    /// Address of the messages. No other doorbell of the machine may have this address.
     pub address: u64,
-    /// The bus's instance GUID, in memory order.
+    /// Instance GUID of the bus, in memory order.
     pub instance: [u8; 16],
 }
 
 impl HostConfig {
-    /// A host's end for a guest of so many processors, with its messages' address and the bus's
-    /// instance GUID. It speaks version 1.4, and a function has up to 64 vectors.
+    /// Creates a configuration for a guest with this number of processors. Accepts protocol
+    /// versions up to 1.4 and up to 64 vectors per function.
     pub const fn new(processors: u16, address: u64, instance: [u8; 16]) -> Self {
         Self { highest: Version::V1_4, quota: 64, processors, address, instance }
     }
@@ -34,18 +34,18 @@ impl HostConfig {
     }
 }
 
-/// A function that is offered to the guest.
+/// Function to be offered to the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HostFunction {
     /// Description of the function, with its slot.
     pub description: DeviceDescription,
-    /// Its base address registers, as they read after ones were written.
+    /// Values that the base address registers read after all ones were written to them.
     pub bars: [u32; BARS],
 }
 
 impl HostFunction {
-    /// A function with this description and these base address registers.
+    /// Creates a function with this description and these base address registers.
     pub const fn new(description: DeviceDescription, bars: [u32; BARS]) -> Self {
         Self { description, bars }
     }

@@ -3,49 +3,50 @@
 use crate::channel::ChannelError;
 use crate::protocol::{ProtocolError, Slot};
 
-/// Reason for which the host's end failed.
+/// Reason why an operation of the host's end failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HostError {
-    /// The caller offers two functions in one slot.
-    #[error("slot {0} has a function already")]
+    /// The caller offered a function in a slot that is occupied.
+    #[error("slot {0} already has a function")]
     SlotInUse(Slot),
-    /// The caller names a slot that is empty.
+    /// The caller named an empty slot.
     #[error("slot {0} is empty")]
     NoFunction(Slot),
     /// The host's heap is exhausted.
-    #[error("no memory for the bus")]
+    #[error("out of memory for the bus")]
     NoMemory,
-    /// The guest sends requests before it negotiated, negotiates twice, or completes what nobody
-    /// asked.
+    /// The guest sent requests before negotiating a version, negotiated twice, or sent a
+    /// completion.
     #[error("the guest's message is out of order")]
     OutOfOrder,
     /// The channel failed.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// A message cannot be emitted: the caller offers more than a bus holds.
+    /// A message cannot be emitted because the caller has offered too many functions.
     #[error("a message cannot be emitted: {0}")]
     Emit(ProtocolError),
 }
 
-/// Reason for which a saved state is refused. Nothing was restored.
+/// Reason why a saved state is refused. Nothing was restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The state's format is of another version of this crate.
-    #[error("format {0} is not known")]
+    /// The state has a format of another version of this crate.
+    #[error("the state has format {0}, which is not supported")]
     UnknownFormat(u32),
-    /// The state names a version that this host does not speak.
-    #[error("protocol {0:#x} is not one that this host speaks")]
+    /// The state names a protocol version that this host does not accept.
+    #[error("the state's protocol version {0:#x} is not accepted by this host")]
     UnknownVersion(u32),
-    /// The state has functions, a window or an answer before there is a version.
-    #[error("the state is not that of any bus")]
+    /// The parts of the state contradict each other, for example a window without a version.
+    #[error("the state is inconsistent: no bus can be in it")]
     Inconsistent,
-    /// The state's function is not offered here, or is there twice.
-    #[error("slot {0:#x} has no function here, or two")]
+    /// A function of the state is not offered here, or the functions are not in ascending order of
+    /// slots.
+    #[error("the state's function in slot {0:#x} is not offered here, or is out of order")]
     NoFunction(u32),
-    /// A function's vectors overlap others, or cannot be.
-    #[error("the function in slot {slot} cannot have {count} vectors from {vector} on")]
+    /// The vectors of a function overlap others, or are not valid.
+    #[error("the function in slot {slot} cannot have {count} vectors starting at {vector}")]
     BadMapping {
         /// The function.
         slot: Slot,
@@ -54,7 +55,7 @@ pub enum RestoreError {
         /// Number of vectors.
         count: u16,
     },
-    /// The host itself failed.
+    /// The host could not be created.
     #[error(transparent)]
     Host(#[from] HostError),
 }

@@ -1,9 +1,9 @@
-//! The path of a function's messages: no lock, no allocation, no system call.
+//! Injection of a function's messages, without a lock, an allocation or a system call.
 //!
-//! Each possible data of a message has a word: 0, or the target. A sender counts itself in, loads
-//! the word, injects, and counts itself out. A clear of words waits afterwards until all
-//! senders that may have loaded the old ones are out. Senders count at one of two counters, so
-//! that those who come later prolong nothing:
+//! Each possible value of a message's data has a word, which holds the target or 0. A sender
+//! increments a counter, loads the word, injects the interrupt and decrements the counter. After
+//! clearing words, a thread waits for all senders that may have loaded their old values. Senders
+//! use one of two counters, so that later senders do not prolong the wait:
 //!
 //! ```text
 //! sender: parity ─▶ counter[parity] += 1 ─▶ load the word ─▶ inject ─▶ counter[parity] -= 1
@@ -17,26 +17,26 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use msi_types::{Delivery, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// The guest's interrupt controller, as a host reaches it.
+/// Interface of the guest's interrupt controller.
 #[derive(Clone)]
 pub enum Injection {
-    /// SPIs of a GIC: a message becomes an edge. The data of a message is the SPI.
+    /// SPIs of a GIC. The data of a message is the SPI, and the message becomes an edge on it.
     Spi(Arc<dyn SetLine>),
-    /// Local APICs: a message is translated to one that they take.
+    /// Local APICs. A message is translated into the local APICs' format.
     Apic {
         /// The local APICs.
         signal: Arc<dyn SignalMsi<NoIdentity>>,
-        /// The message that raises a vector at the processor of a VP index.
+        /// Returns the message that raises a vector at the processor with this VP index.
         message: fn(processor: u16, vector: u8) -> MsiMessage,
     },
 }
 
 impl Injection {
-    /// Number of different data that messages have.
+    /// Returns the number of different values that messages' data can have.
     pub(super) fn data_values(&self, quota: u16) -> usize {
         match self {
             Self::Spi(_) => END_OF_SPIS as usize,
-            // Groups are aligned, so that twice the quota is enough.
+            // Groups are aligned, so twice the quota is enough.
             Self::Apic { .. } => usize::from(quota) * 2 + 64,
         }
     }
@@ -76,11 +76,11 @@ impl Target {
     }
 }
 
-/// The messages of one function, as its device model sends them.
+/// Sender of one function's messages, which its device model uses.
 pub struct FunctionInterrupts {
     injection: Injection,
     address: u64,
-    /// By data.
+    /// Encoded targets, indexed by data.
     targets: Vec<AtomicU64>,
     parity: AtomicU32,
     senders: [AtomicU32; 2],
@@ -96,19 +96,19 @@ impl FunctionInterrupts {
         Ok(Self { injection, address: config.address, targets, parity, senders })
     }
 
-    /// Gives data a target, or another one.
+    /// Sets the target of a message, or changes it.
     pub(super) fn set(&self, data: u32, target: Target) {
         if let Some(word) = self.targets.get(data as usize) {
             word.store(target.encode(), SeqCst);
         }
     }
 
-    /// The target of data, if it has one.
+    /// Returns the target of a message, if any.
     pub(super) fn target(&self, data: u32) -> Option<Target> {
         Target::decode(self.targets.get(data as usize)?.load(SeqCst))
     }
 
-    /// Takes data their targets. On return no sender injects to them any more.
+    /// Removes the targets of messages. When this returns, no sender is injecting for them.
     pub(super) fn clear(&self, data: impl Iterator<Item = u32>) {
         data.filter_map(|data| self.targets.get(data as usize))
             .for_each(|word| word.store(0, SeqCst));

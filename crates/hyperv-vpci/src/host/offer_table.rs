@@ -1,4 +1,4 @@
-//! The functions that are offered, and the messages that they have.
+//! Table of the offered functions and their messages.
 
 use super::injection::{END_OF_SPIS, Target};
 use super::{FunctionInterrupts, HostConfig, HostError, HostFunction, Injection};
@@ -9,13 +9,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::MsiMessage;
 
-/// The lowest SPI.
+/// Lowest SPI.
 const FIRST_SPI: u32 = 32;
 
-/// The vectors that a local APIC takes by messages (SDM vol. 3A §11.11.2).
+/// Vectors that a local APIC accepts in messages (SDM vol. 3A §11.11.2).
 const APIC_VECTORS: core::ops::RangeInclusive<u32> = 0x10..=0xfe;
 
-/// Vectors with one message.
+/// Group of vectors with one message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Mapping {
     pub(super) data: u32,
@@ -37,13 +37,13 @@ impl Mapping {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ejection {
     None,
-    /// The guest is to be asked.
+    /// The request must be sent to the guest.
     Pending,
-    /// The guest was asked.
+    /// The request was sent to the guest.
     Asked,
 }
 
-/// A function that is offered.
+/// Offered function.
 #[derive(Debug)]
 pub(super) struct Offered {
     pub(super) function: HostFunction,
@@ -72,14 +72,15 @@ impl Offered {
         self.ejection = Ejection::Asked;
     }
 
-    /// Takes all messages back.
+    /// Releases the resources and all messages of the function.
     pub(super) fn release(&mut self) {
         self.is_assigned = false;
         let mappings = core::mem::take(&mut self.mappings);
         self.interrupts.clear(mappings.iter().flat_map(|mapping| mapping.data()));
     }
 
-    /// Enters a mapping that was checked, its first vector at `first`.
+    /// Adds a mapping, which the caller must have validated. Its first vector is delivered to
+    /// `first`.
     pub(super) fn insert(&mut self, mapping: Mapping, first: Target) -> Result<(), HostError> {
         self.mappings.try_reserve(1).map_err(|_| HostError::NoMemory)?;
         self.mappings.push(mapping);
@@ -90,12 +91,12 @@ impl Offered {
         Ok(())
     }
 
-    /// The targets of a mapping's vectors.
+    /// Returns the targets of a mapping's vectors.
     pub(super) fn targets(&self, mapping: Mapping) -> impl Iterator<Item = Target> {
         mapping.data().filter_map(|data| self.interrupts.target(data))
     }
 
-    /// Moves one vector of a mapping.
+    /// Changes the target of one vector of a mapping.
     pub(super) fn set_target(&self, data: u32, target: Target) {
         self.interrupts.set(data, target);
     }
@@ -111,7 +112,7 @@ impl Offered {
     }
 }
 
-/// All functions of a bus, by slot.
+/// Functions of a bus, in order of slots.
 #[derive(Debug, Default)]
 pub(super) struct OfferTable(Vec<Offered>);
 
@@ -152,12 +153,12 @@ impl OfferTable {
         self.0.iter().map(|offered| offered.function.description)
     }
 
-    /// A function that the guest is to be asked for.
+    /// Returns a function whose ejection must be requested from the guest.
     pub(super) fn ejection(&self) -> Option<Slot> {
         self.0.iter().find(|offered| offered.ejection == Ejection::Pending).map(Offered::slot)
     }
 
-    /// The bus is off: no function sends.
+    /// Releases all functions when the bus is turned off.
     pub(super) fn power_off(&mut self) {
         for offered in &mut self.0 {
             offered.release();
@@ -167,7 +168,8 @@ impl OfferTable {
         }
     }
 
-    /// The mapping for an interrupt, and its first target; `None` if the guest may not have it.
+    /// Returns the mapping for an interrupt and its first target, or `None` if the guest is not
+    /// allowed to have it.
     pub(super) fn map(
         &self,
         config: &HostConfig,
@@ -186,7 +188,7 @@ impl OfferTable {
         (allowed && is_target(config, injection, mapping, first)).then_some((mapping, first))
     }
 
-    /// Returns true if a function may have this mapping in addition to the existing ones.
+    /// Returns `true` if a function may have this mapping in addition to the existing ones.
     pub(super) fn allows(
         &self,
         config: &HostConfig,
@@ -204,7 +206,8 @@ impl OfferTable {
         is_sound && used <= config.quota.into() && self.is_free(mapping.range())
     }
 
-    /// Data are unique on the bus: the retarget hypercall does not name the device number.
+    /// Returns `true` if no message has data in this range. Data must be unique on the bus, because
+    /// the retarget hypercall does not name the device number.
     fn is_free(&self, range: core::ops::Range<u64>) -> bool {
         let mut all = self.0.iter().flat_map(|offered| &offered.mappings);
         !all.any(|other| other.range().start < range.end && range.start < other.range().end)
@@ -218,7 +221,7 @@ impl OfferTable {
         })
     }
 
-    /// Moves a vector to another place; `None` if there is no such vector or place.
+    /// Retargets a vector. Returns `None` if the vector or the target does not exist.
     pub(super) fn retarget(&mut self, config: &HostConfig, retarget: &Retarget) -> Option<()> {
         let Retarget { device, message, vector, processor } = *retarget;
         let address = MsiMessage { address: config.address, data: 0 }.address_low();
@@ -243,8 +246,8 @@ impl OfferTable {
     }
 }
 
-/// Can the first vector of a mapping be here? A guest places the vectors of a group of local
-/// APICs' one by one afterwards.
+/// Returns `true` if the first vector of a mapping can be delivered to this target. On x86, the
+/// guest retargets the vectors of a group one by one afterwards.
 pub(super) fn is_target(
     config: &HostConfig,
     injection: &Injection,

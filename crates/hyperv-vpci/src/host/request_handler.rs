@@ -1,4 +1,4 @@
-//! Answers to a guest's requests. Each is checked as a whole before anything changes.
+//! Handlers of a guest's requests. Each request is validated completely before any state changes.
 
 use super::offer_table::Ejection;
 use super::{Host, HostError, Reply};
@@ -11,7 +11,7 @@ use crate::protocol::{
 use msi_types::MsiMessage;
 
 impl Host {
-    /// Carries a request out.
+    /// Handles a request and returns the answer.
     pub(super) fn answer(&mut self, message: &[u8]) -> Result<Reply, HostError> {
         match (Request::parse(message), self.version) {
             (Ok(Request::QueryVersion(version)), None) => Ok(self.negotiate(version)),
@@ -100,7 +100,7 @@ impl Host {
         if !is_known || self.window.is_none() {
             return Err(Status::BAD_DATA);
         }
-        // Linux and OpenVMM's client ask for interrupts one by one. Windows does so only from 1.6
+        // Linux and OpenVMM's client request interrupts individually. Windows does so only from 1.6
         // on, which this host does not support.
         if assigned.interrupts != 0 {
             return Err(Status::NOT_SUPPORTED);
@@ -121,8 +121,8 @@ impl Host {
         if !is_on || form > version.interrupts() {
             return Err(Status::BAD_DATA);
         }
-        // With fixed delivery, each of the processors would have to take the interrupt. With lowest
-        // priority, any one of them may, and the first one does.
+        // With fixed delivery, the interrupt would have to be delivered to each of the processors.
+        // With lowest priority, one of them suffices, and the host selects the first.
         if interrupt.delivery == Delivery::Fixed && interrupt.processors.indices().len() > 1 {
             return Err(Status::NOT_SUPPORTED);
         }

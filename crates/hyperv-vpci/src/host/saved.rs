@@ -1,9 +1,10 @@
-//! A host's end as a value, for live migration.
+//! Saved state of a host's end, for live migration.
 //!
-//! It is taken while nobody serves the channel and no function sends. A request that was taken and
-//! whose answer was not sent is a part of it. So the guest gets its answer once, from the host that
-//! it finds itself on. Rings lie in the guest's memory; the host's own indices are saved beside
-//! this state ([`RingIndices`](crate::ring::RingIndices)).
+//! The state must be saved while no thread serves the channel and no function sends. It includes
+//! the answer to a request that was received but not answered yet, so the guest receives each
+//! answer exactly once, from the source or from the destination. Rings are part of guest memory,
+//! but the host's own indices are not and must be saved separately
+//! ([`RingIndices`](crate::ring::RingIndices)).
 
 use super::injection::Target;
 use super::offer_table::{Ejection, Mapping, is_target};
@@ -16,7 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::MsiMessage;
 
-/// The format of states that this crate saves.
+/// Format of the states that this crate saves.
 const FORMAT: u32 = 1;
 
 /// State of a host's end.
@@ -24,59 +25,60 @@ const FORMAT: u32 = 1;
 pub struct SavedHost {
     /// Version of this format.
     pub format: u32,
-    /// The protocol's version as it is on the wire, once both ends agreed.
+    /// Protocol version in wire format, if it was negotiated.
     pub version: Option<u32>,
     /// Address of the configuration window while the bus is on.
     pub window: Option<u64>,
-    /// The guest has to be told of the functions.
+    /// `true` if the list of functions must be sent to the guest.
     pub relations_pending: bool,
-    /// The request whose answer was not sent, and that answer.
+    /// Transaction ID of a request whose answer was not sent, and the answer.
     pub reply: Option<(u64, SavedReply)>,
-    /// The functions, by slot.
+    /// Functions, in ascending order of slots.
     pub functions: Vec<SavedFunction>,
 }
 
 /// State of a function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SavedFunction {
-    /// The slot as it is on the wire.
+    /// Slot in wire format.
     pub slot: u32,
-    /// The guest assigned resources.
+    /// `true` if the guest has assigned resources.
     pub is_assigned: bool,
-    /// The guest is to be asked for the function.
+    /// `true` if the ejection must still be requested from the guest.
     pub ejection_pending: bool,
-    /// The guest was asked for it.
+    /// `true` if the ejection was requested from the guest.
     pub ejection_was_sent: bool,
-    /// The messages.
+    /// Messages of the function.
     pub mappings: Vec<SavedMapping>,
 }
 
-/// A message.
+/// State of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SavedMapping {
     /// Data of the first vector.
     pub data: u32,
-    /// Vector and VP index of each of its vectors.
+    /// Vector and VP index of each of the message's vectors.
     pub targets: Vec<(u32, u16)>,
 }
 
-/// An answer.
+/// Answer that was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SavedReply {
-    /// A status alone.
+    /// Only a status.
     Status(u32),
-    /// To a proposed version: status, version.
+    /// Answer to a proposed version: status, version.
     Version(u32, u32),
     /// Base address registers.
     Bars([u32; BARS]),
-    /// A message: count, address, data.
+    /// Granted message: count, address, data.
     Interrupt(u16, u64, u32),
     /// Assigned resources: slot.
     Assigned(u32),
 }
 
 impl Host {
-    /// The state of the host's end. Nobody serves the channel, and no function sends.
+    /// Saves the state of the host's end. The caller must ensure that no thread serves the channel
+    /// and no function sends.
     pub fn save(&self) -> SavedHost {
         SavedHost {
             format: FORMAT,
@@ -108,11 +110,13 @@ impl Host {
         }
     }
 
-    /// A host's end that goes on from a saved state, with the functions that the state names.
-    /// Their device models send by what is returned, in the order of `functions`.
+    /// Creates a host's end that continues from a saved state. `functions` must contain the
+    /// functions that the state names. Their device models send interrupts with the returned
+    /// objects, which are in the order of `functions`.
     ///
     /// # Errors
-    /// [`RestoreError`]: a state that no host saved.
+    /// Returns [`RestoreError`] if the state is not valid for this configuration and these
+    /// functions.
     pub fn restore(
         config: HostConfig,
         injection: Injection,
@@ -199,7 +203,8 @@ impl SavedHost {
         }
         let Some(wire) = self.version else {
             let is_new = self.window.is_none() && !self.relations_pending;
-            // A proposal that was refused leaves an answer, and no version.
+            // After a refused proposal, an answer may be pending although no version was
+            // negotiated.
             let refused = matches!(self.reply, None | Some((_, SavedReply::Version(..))));
             return if is_new && refused { Ok(None) } else { Err(RestoreError::Inconsistent) };
         };

@@ -2,7 +2,7 @@
 
 use super::ProtocolError;
 
-/// Takes little-endian fields off a message, which may end anywhere.
+/// Reader of little-endian fields from a message, which may end anywhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -29,7 +29,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// The next `length` bytes.
+    /// Returns the next `length` bytes.
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], ProtocolError> {
         let truncated = ProtocolError::Truncated { needed: length, have: self.rest.len() };
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(truncated)?;
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes little-endian fields one after the other.
+/// Writer of consecutive little-endian fields.
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
     out: &'a mut [u8],
@@ -81,7 +81,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Number of bytes written.
+    /// Returns the number of bytes written.
     pub(crate) const fn length(&self) -> usize {
         self.length
     }

@@ -1,6 +1,6 @@
-//! Errors of messages.
+//! Errors of parsing and emitting messages.
 
-/// Reason for which bytes are no message, or a message cannot be emitted.
+/// Reason why bytes are not a valid message, or why a message cannot be emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -13,44 +13,44 @@ pub enum ProtocolError {
         have: usize,
     },
     /// The caller's buffer is too short.
-    #[error("the message needs {needed} bytes, the buffer has fewer")]
+    #[error("the buffer is too short: the message needs at least {needed} bytes")]
     NoRoom {
-        /// Number of bytes up to the field that did not fit.
+        /// Number of bytes up to the end of the field that did not fit.
         needed: usize,
     },
-    /// The peer's message has a type that this end does not take.
-    #[error("message type {0:#x} is not one that this end takes")]
+    /// This end does not accept messages of this type.
+    #[error("message type {0:#x} is not accepted by this end")]
     UnknownType(u32),
-    /// The peer names a slot with reserved bits set.
+    /// The peer named a slot with reserved bits set.
     #[error("slot {0:#x} has reserved bits set")]
     BadSlot(u32),
-    /// The peer announces more entries than there can be.
-    #[error("{count} entries are more than the {limit} that there can be")]
+    /// The peer announced more entries than a message can have.
+    #[error("{count} entries exceed the maximum of {limit}")]
     BadCount {
-        /// Announced number of entries.
+        /// Number of entries that the peer announced.
         count: u32,
-        /// The limit.
+        /// Maximum number of entries.
         limit: u32,
     },
-    /// The peer names a power state other than D0 and D3.
-    #[error("{0} is no power state")]
+    /// The peer named a power state other than D0 and D3.
+    #[error("{0} is not a power state: 1 is D0, 4 is D3")]
     BadPowerState(u32),
-    /// The peer names a delivery mode other than fixed and lowest priority.
-    #[error("{0} is no delivery mode")]
+    /// The peer named a delivery mode other than fixed and lowest priority.
+    #[error("{0} is not a delivery mode: 0 is fixed, 1 is lowest priority")]
     BadDelivery(u8),
-    /// The number of vectors of an interrupt is no power of two up to 32.
-    #[error("{0} vectors are no aligned group of up to 32")]
+    /// The number of vectors of an interrupt is not a power of two up to 32.
+    #[error("an interrupt cannot have {0} vectors: the number must be a power of two up to 32")]
     BadGroup(u16),
-    /// An interrupt names no processor, or more than its form has room for.
-    #[error("the interrupt's form has no room for these processors")]
+    /// An interrupt names no processor, or processors that its form cannot represent.
+    #[error("the interrupt's form cannot represent its set of processors")]
     BadProcessors,
-    /// The vector does not fit the interrupt's form: SPIs above 255 need protocol 1.4.
-    #[error("vector {vector} needs more than the 8 bits that protocols below 1.4 carry")]
+    /// The vector does not fit the interrupt's form. SPIs above 255 need protocol 1.4.
+    #[error("vector {vector} does not fit the 8 bits that protocol versions below 1.4 provide")]
     VectorTooWide {
         /// The vector.
         vector: u32,
     },
-    /// The peer's retarget request has fields that this end does not take.
-    #[error("the retarget request is for no message-signalled interrupt of one set of processors")]
+    /// The peer's retarget request has fields that this end does not support.
+    #[error("the retarget request is not for an MSI with a supported set of processors")]
     BadRetarget,
 }

@@ -1,27 +1,27 @@
-//! Interrupts as guests ask for them, and messages as hosts answer.
+//! Descriptors of interrupts that guests request, and messages that hosts grant.
 
 use super::{ProtocolError, Reader, Writer};
 use msi_types::MsiMessage;
 
-/// Greatest number of vectors of one interrupt: MultiMSI's limit.
+/// Maximum number of vectors of one interrupt, which is the limit of multi-message MSI.
 pub const MAX_GROUP: u16 = 32;
 
-/// Greatest number of processors that an interrupt names.
+/// Maximum number of processors that an interrupt can name.
 pub const MAX_PROCESSORS: usize = 32;
 
-/// The form of an interrupt in messages.
+/// Form of an interrupt in messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum InterruptForm {
-    /// 8 bits of vector, processors as a mask of 64.
+    /// 8-bit vector, and processors as a 64-bit mask.
     V1,
-    /// 8 bits of vector, processors as a list.
+    /// 8-bit vector, and processors as a list.
     V2,
-    /// 32 bits of vector, processors as a list.
+    /// 32-bit vector, and processors as a list.
     V3,
 }
 
 impl InterruptForm {
-    /// The highest vector that an interrupt of this form can carry.
+    /// Returns the highest vector that this form can represent.
     pub const fn highest_vector(self) -> u32 {
         match self {
             Self::V1 | Self::V2 => 0xff,
@@ -29,7 +29,7 @@ impl InterruptForm {
         }
     }
 
-    /// The last of a group's vectors fits the form, too.
+    /// Checks that all vectors of a group, including the last, fit the form.
     const fn check_vectors(self, vector: u32, count: u16) -> Result<(), ProtocolError> {
         let last = vector.saturating_add((count as u32).saturating_sub(1));
         if last <= self.highest_vector() {
@@ -43,13 +43,14 @@ impl InterruptForm {
 /// Delivery mode of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// Delivers to each named processor. This crate's host accepts only one.
+    /// Delivery to each named processor. This crate's host accepts only one.
     Fixed,
-    /// Delivers to any one of the named processors. This crate's host selects the first.
+    /// Delivery to any one of the named processors. This crate's host selects the first.
     LowestPriority,
 }
 
-/// Processors of an interrupt, by the hypervisor's VP index: neither APIC ID nor MPIDR.
+/// Set of processors of an interrupt, by the hypervisor's VP index, which is neither an APIC ID nor
+/// an MPIDR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Processors {
     indices: [u16; MAX_PROCESSORS],
@@ -57,17 +58,18 @@ pub struct Processors {
 }
 
 impl Processors {
-    /// One processor.
+    /// Creates a set with one processor.
     pub const fn one(index: u16) -> Self {
         let mut indices = [0; MAX_PROCESSORS];
         indices[0] = index;
         Self { indices, count: 1 }
     }
 
-    /// These processors.
+    /// Creates a set with these processors.
     ///
     /// # Errors
-    /// [`ProtocolError::BadProcessors`] for none, or more than [`MAX_PROCESSORS`].
+    /// Returns [`ProtocolError::BadProcessors`] if the list is empty or longer than
+    /// [`MAX_PROCESSORS`].
     pub fn new(list: &[u16]) -> Result<Self, ProtocolError> {
         let mut indices = [0; MAX_PROCESSORS];
         let room = indices.get_mut(..list.len()).ok_or(ProtocolError::BadProcessors)?;
@@ -78,7 +80,7 @@ impl Processors {
         }
     }
 
-    /// The processors, in the order of the message.
+    /// Returns the processors in the order of the message.
     pub fn indices(&self) -> &[u16] {
         self.indices.get(..self.count.into()).unwrap_or_default()
     }
@@ -121,16 +123,16 @@ impl Processors {
     }
 }
 
-/// An interrupt that a guest asks its host for.
+/// Descriptor of an interrupt that a guest requests from its host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterruptDescriptor {
-    /// The first vector: an SPI's INTID on arm64, a local APIC's vector on x86.
+    /// First vector: an SPI on arm64, a local APIC vector on x86.
     pub vector: u32,
     /// Delivery mode.
     pub delivery: Delivery,
-    /// Number of vectors: 1, or a power of two up to [`MAX_GROUP`] for MultiMSI.
+    /// Number of vectors: 1, or a power of two up to [`MAX_GROUP`] for multi-message MSI.
     pub count: u16,
-    /// Processors that take it.
+    /// Target processors.
     pub processors: Processors,
 }
 
@@ -200,13 +202,13 @@ fn check_group(count: u16) -> Result<u16, ProtocolError> {
     }
 }
 
-/// A message that a host allocated for an interrupt. The guest stores it, and gives it back as it
-/// is; its meaning is the host's alone.
+/// Message that a host granted for an interrupt. The guest stores it in the function and returns it
+/// unchanged when it deletes the interrupt; only the host interprets it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TranslatedInterrupt {
     /// Number of vectors.
     pub count: u16,
-    /// Message of the first. The others differ in the low bits of its data.
+    /// Message of the first vector. Those of the other vectors differ in the low bits of the data.
     pub message: MsiMessage,
 }
 

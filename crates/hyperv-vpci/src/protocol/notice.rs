@@ -1,19 +1,19 @@
-//! Messages from host to guest that answer no request.
+//! Notices, the messages from host to guest that are not answers to requests.
 
 use super::{ProtocolError, Reader, SLOTS, Slot, Writer, kind};
 
-/// A message from host to guest that answers no request.
+/// Message from host to guest that is not an answer to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// The functions of the bus. One that is missing was removed.
+    /// Lists all functions of the bus. A function that the list does not contain was removed.
     Relations(Relations<'a>),
-    /// The host asks for a function back. The guest answers
-    /// [`EjectionComplete`](super::Request::EjectionComplete) once it is out of use.
+    /// Requests the ejection of a function. The guest must answer with
+    /// [`EjectionComplete`](super::Request::EjectionComplete) once it no longer uses the function.
     Eject(Slot),
-    /// A function changed: its description has to be read anew.
+    /// Reports that a function changed, so that the guest must request the list again.
     InvalidateDevice(Slot),
-    /// The bus changed: the relations have to be asked for anew.
+    /// Reports that the bus changed, so that the guest must request the list again.
     InvalidateBus,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Notice<'a> {
     /// Parses a host's message.
     ///
     /// # Errors
-    /// [`ProtocolError`], with the first field that is wrong.
+    /// Returns [`ProtocolError`] for the first invalid field.
     pub fn parse(message: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(message);
         match from.u32()? {
@@ -37,7 +37,7 @@ impl<'a> Notice<'a> {
     /// Writes the message to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`].
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         match self {
@@ -57,17 +57,17 @@ fn emit_slot(kind: u32, slot: Slot, to: &mut Writer<'_>) -> Result<(), ProtocolE
     to.u32(slot.to_wire())
 }
 
-/// The form of bus relations in messages.
+/// Form of bus relations in messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum RelationsForm {
     /// 20 bytes for each function.
     V1,
-    /// 28 bytes: with a NUMA node.
+    /// 28 bytes for each function, which include a NUMA node.
     V2,
 }
 
 impl RelationsForm {
-    /// Length of a function's description in bytes.
+    /// Returns the length of a function's description in bytes.
     pub const fn description_length(self) -> usize {
         match self {
             Self::V1 => 20,
@@ -76,7 +76,7 @@ impl RelationsForm {
     }
 }
 
-/// The functions of a bus, each description checked.
+/// Validated list of a bus's functions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Relations<'a> {
     form: RelationsForm,
@@ -84,10 +84,11 @@ pub struct Relations<'a> {
 }
 
 impl<'a> Relations<'a> {
-    /// Writes descriptions to `room`, as the message carries them.
+    /// Encodes descriptions into `room`.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`]; [`ProtocolError::BadCount`] above [`SLOTS`] functions.
+    /// Returns [`ProtocolError::NoRoom`] if `room` is too short, or [`ProtocolError::BadCount`] for
+    /// more than [`SLOTS`] functions.
     pub fn new(
         form: RelationsForm,
         functions: impl IntoIterator<Item = DeviceDescription>,
@@ -102,16 +103,16 @@ impl<'a> Relations<'a> {
         Ok(Self { form, descriptions: room.get(..length).unwrap_or_default() })
     }
 
-    /// The descriptions, in the message's order.
+    /// Returns the descriptions in the order of the message.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = DeviceDescription> + use<'a> {
         let form = self.form;
         self.descriptions.chunks_exact(form.description_length()).map(move |bytes| {
-            // Each was read once when the message was parsed.
+            // Every description was already validated when the message was parsed.
             DeviceDescription::read(form, &mut Reader::new(bytes)).unwrap_or_default()
         })
     }
 
-    /// Form of the message.
+    /// Returns the form of the message.
     pub const fn form(&self) -> RelationsForm {
         self.form
     }
@@ -139,7 +140,7 @@ impl<'a> Relations<'a> {
     }
 }
 
-/// [`SLOTS`], as counts are in messages.
+/// [`SLOTS`] as a `u32`, the type of counts in messages.
 const LIMIT: u32 = 256;
 
 fn check_count(count: usize) -> Result<(), ProtocolError> {
@@ -149,7 +150,7 @@ fn check_count(count: usize) -> Result<(), ProtocolError> {
     Err(ProtocolError::BadCount { count: u32::try_from(count).unwrap_or(u32::MAX), limit: LIMIT })
 }
 
-/// A function as the host describes it, before its configuration space can be read.
+/// Description of a function, which the guest receives before it can read configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct DeviceDescription {
     /// Vendor ID.
@@ -168,18 +169,18 @@ pub struct DeviceDescription {
     pub subsystem_vendor: u16,
     /// Subsystem ID.
     pub subsystem: u16,
-    /// Place on the bus.
+    /// Slot on the bus.
     pub slot: Slot,
-    /// Serial number, by which guests name the slot.
+    /// Serial number, which guests use to name the slot.
     pub serial: u32,
-    /// NUMA node. The first form has no room for it.
+    /// NUMA node. The first form does not contain it.
     pub node: Option<u16>,
 }
 
 impl DeviceDescription {
-    /// Returns true if both describe one function. Slot, vendor, device and serial number identify
-    /// a function; its other fields may change during its lifetime, as the NUMA node does when the
-    /// guest migrates to another host.
+    /// Returns `true` if both descriptions are of the same function. Slot, vendor, device and
+    /// serial number identify a function; its other fields may change during its lifetime, as the
+    /// NUMA node does when the guest migrates to another host.
     pub fn is_same_function(&self, other: &Self) -> bool {
         let identity = |of: &Self| (of.slot, of.vendor, of.device, of.serial);
         identity(self) == identity(other)
@@ -231,5 +232,5 @@ impl DeviceDescription {
     }
 }
 
-/// Flag of a description: the NUMA node is valid.
+/// Flag of a description that the NUMA node is valid.
 const NODE_VALID: u32 = 1;

@@ -1,7 +1,8 @@
-//! Completions of requests. A guest knows by its request what the completion holds.
+//! Completions of requests. A completion does not name its type: the guest infers the type from its
+//! request.
 //!
-//! Each parser answers the payload of a success, or the host's status. A failure may be as short
-//! as its status.
+//! Each parser returns the payload if the request succeeded, and the host's status otherwise. The
+//! completion of a failed request may consist of the status alone.
 
 use super::{
     AssignedResources, BARS, ProtocolError, Reader, ResourcesForm, Slot, TranslatedInterrupt,
@@ -9,39 +10,39 @@ use super::{
 };
 use core::fmt;
 
-/// Result of a request: an NTSTATUS. Negative numbers are failures.
+/// Result of a request, an NTSTATUS. Negative numbers are failures.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(u32);
 
 impl Status {
-    /// Done.
+    /// The request succeeded.
     pub const SUCCESS: Self = Self(0);
-    /// The host does not speak the proposed version.
+    /// The host does not support the proposed version.
     pub const REVISION_MISMATCH: Self = Self(0xc000_0059);
-    /// The host does not know the request.
+    /// The host does not support the request.
     pub const NOT_SUPPORTED: Self = Self(0xc000_00bb);
-    /// The request is malformed, or not possible in the present state.
+    /// The request is malformed, or not possible in the current state.
     pub const BAD_DATA: Self = Self(0xc000_090b);
 
-    /// The status with this number.
+    /// Creates the status with this number.
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// Returns true unless the number is negative as an NTSTATUS.
+    /// Returns `true` unless the number is negative as an NTSTATUS.
     pub const fn is_success(self) -> bool {
         self.0.cast_signed() >= 0
     }
 
-    /// Parses a completion that is a status alone.
+    /// Parses a completion that consists of a status.
     ///
     /// # Errors
-    /// [`ProtocolError::Truncated`].
+    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
     pub fn parse(completion: &[u8]) -> Result<Self, ProtocolError> {
         Reader::new(completion).u32().map(Self)
     }
@@ -49,7 +50,7 @@ impl Status {
     /// Writes the completion to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`].
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
     pub fn emit(self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(self.0)?;
@@ -74,7 +75,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Parses what follows a successful status.
+/// Parses the payload after a successful status.
 fn parse<T>(
     completion: &[u8],
     rest: impl FnOnce(&mut Reader<'_>) -> Result<T, ProtocolError>,
@@ -86,13 +87,13 @@ fn parse<T>(
     }
 }
 
-/// Answer to [`Request::QueryVersion`](super::Request::QueryVersion). Guests look at the status
-/// alone.
+/// Answer to [`Request::QueryVersion`](super::Request::QueryVersion). Guests evaluate only the
+/// status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VersionReply {
-    /// The result.
+    /// Result of the request.
     pub status: Status,
-    /// A version of the host's, as it is on the wire.
+    /// Highest version that the host accepts, in wire format.
     pub version: u32,
 }
 
@@ -100,7 +101,7 @@ impl VersionReply {
     /// Writes the completion to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`].
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(self.status.0)?;
@@ -109,8 +110,9 @@ impl VersionReply {
     }
 }
 
-/// Answer to [`Request::QueryResources`](super::Request::QueryResources): the base address
-/// registers as they read after ones were written. Registers of 64 bits take two.
+/// Answer to [`Request::QueryResources`](super::Request::QueryResources): the values that the base
+/// address registers read after all ones were written to them. A 64-bit register occupies two
+/// entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BarsReply(pub [u32; BARS]);
 
@@ -118,7 +120,7 @@ impl BarsReply {
     /// Parses the completion.
     ///
     /// # Errors
-    /// [`ProtocolError::Truncated`].
+    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
     pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
         parse(completion, |from| {
             let mut bars = [0; BARS];
@@ -132,7 +134,7 @@ impl BarsReply {
     /// Writes the completion to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`].
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(Status::SUCCESS.0)?;
@@ -149,7 +151,7 @@ impl InterruptReply {
     /// Parses the completion.
     ///
     /// # Errors
-    /// [`ProtocolError::Truncated`].
+    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
     pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
         parse(completion, |from| {
             from.u32()?;
@@ -160,7 +162,7 @@ impl InterruptReply {
     /// Writes the completion to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`].
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(Status::SUCCESS.0)?;
@@ -179,7 +181,8 @@ impl AssignedReply {
     /// Parses the completion.
     ///
     /// # Errors
-    /// [`ProtocolError`]: the completion is shorter than one without interrupts, or names no slot.
+    /// Returns [`ProtocolError`] if the completion is shorter than one without interrupts, or does
+    /// not name a valid slot.
     pub fn parse(completion: &[u8]) -> Result<Result<Self, Status>, ProtocolError> {
         parse(completion, |from| {
             AssignedResources::read(ResourcesForm::V2, from).map(|assigned| Self(assigned.slot))
@@ -189,7 +192,7 @@ impl AssignedReply {
     /// Writes the completion to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`].
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(Status::SUCCESS.0)?;

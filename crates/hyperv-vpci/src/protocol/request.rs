@@ -1,4 +1,4 @@
-//! Messages from guest to host.
+//! Requests, the messages from guest to host.
 
 use super::{
     AssignedResources, InterruptDescriptor, InterruptForm, ProtocolError, Reader, ResourcesForm,
@@ -14,13 +14,13 @@ pub enum PowerState {
     D3,
 }
 
-/// A message from guest to host.
+/// Message from guest to host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Request {
-    /// Proposes a version, as it is on the wire: the host may know others than this crate.
+    /// Proposes a version in wire format, which may be a version that this crate does not support.
     QueryVersion(u32),
-    /// Asks for the list of functions, which follows as a notice.
+    /// Requests the list of functions, which the host sends as a notice.
     QueryRelations,
     /// Turns the bus on.
     D0Entry {
@@ -29,11 +29,12 @@ pub enum Request {
     },
     /// Turns the bus off.
     D0Exit,
-    /// Asks for a function's base address registers, as they read after ones were written.
+    /// Requests the values that a function's base address registers read after all ones were
+    /// written to them.
     QueryResources(Slot),
     /// Assigns resources to a function.
     AssignResources(AssignedResources),
-    /// Takes a function's resources away.
+    /// Releases a function's resources.
     ReleaseResources(Slot),
     /// Changes a function's power state.
     PowerChange {
@@ -42,7 +43,7 @@ pub enum Request {
         /// The new state.
         state: PowerState,
     },
-    /// Asks for a message.
+    /// Requests a message for an interrupt.
     CreateInterrupt {
         /// The function.
         slot: Slot,
@@ -51,14 +52,14 @@ pub enum Request {
         /// The interrupt.
         interrupt: InterruptDescriptor,
     },
-    /// Gives a message back.
+    /// Returns a message to the host, which deletes it.
     DeleteInterrupt {
         /// The function.
         slot: Slot,
         /// The host's answer to the creation.
         interrupt: TranslatedInterrupt,
     },
-    /// Confirms that an ejected function is out of use.
+    /// Confirms that the guest no longer uses an ejected function.
     EjectionComplete(Slot),
 }
 
@@ -66,7 +67,7 @@ impl Request {
     /// Parses a guest's message.
     ///
     /// # Errors
-    /// [`ProtocolError`], with the first field that is wrong.
+    /// Returns [`ProtocolError`] for the first invalid field.
     pub fn parse(message: &[u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(message);
         let number = from.u32()?;
@@ -113,8 +114,9 @@ impl Request {
     /// Writes the message to `out` and returns its length in bytes.
     ///
     /// # Errors
-    /// [`ProtocolError::NoRoom`]; [`ProtocolError::VectorTooWide`] and the like for an interrupt
-    /// that its form cannot carry.
+    /// Returns [`ProtocolError::NoRoom`] if `out` is too short, or another [`ProtocolError`] such
+    /// as [`VectorTooWide`](ProtocolError::VectorTooWide) if an interrupt cannot be represented in
+    /// its form.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(self.kind())?;

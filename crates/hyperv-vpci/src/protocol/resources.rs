@@ -5,17 +5,17 @@ use super::{BARS, InterruptForm, ProtocolError, Reader, Slot, Writer};
 /// Length of one memory resource in bytes.
 const RESOURCE: usize = 20;
 
-/// Greatest number of interrupts in one assignment: 500 resources less the registers.
+/// Maximum number of interrupts in one assignment: 500 resources minus the base address registers.
 const MAX_INTERRUPTS: u32 = 494;
 
-/// The form of an assignment: the length of each interrupt in it.
+/// Form of an assignment, which determines the length of each interrupt in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ResourcesForm {
     /// 16 bytes for each interrupt.
     V1,
-    /// 72 bytes.
+    /// 72 bytes for each interrupt.
     V2,
-    /// 80 bytes.
+    /// 80 bytes for each interrupt.
     V3,
 }
 
@@ -28,7 +28,7 @@ impl ResourcesForm {
         }
     }
 
-    /// The form of interrupts that an assignment of this form carries.
+    /// Returns the form of interrupts in an assignment of this form.
     pub const fn interrupts(self) -> InterruptForm {
         match self {
             Self::V1 => InterruptForm::V1,
@@ -38,21 +38,21 @@ impl ResourcesForm {
     }
 }
 
-/// An assignment of resources to a function. The memory resources are not looked at, as the guest
-/// programs the base address registers itself.
+/// Assignment of resources to a function. Memory resources are ignored, because the guest programs
+/// the base address registers itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AssignedResources {
     /// The function.
     pub slot: Slot,
     /// Form of the message.
     pub form: ResourcesForm,
-    /// Number of interrupts that the assignment asks for. Guests that ask for interrupts one by
-    /// one leave it 0.
+    /// Number of interrupts that the assignment requests. It is 0 for guests that request
+    /// interrupts individually.
     pub interrupts: u32,
 }
 
 impl AssignedResources {
-    /// An assignment without interrupts.
+    /// Creates an assignment without interrupts.
     pub const fn new(slot: Slot, form: ResourcesForm) -> Self {
         Self { slot, form, interrupts: 0 }
     }

@@ -1,17 +1,17 @@
-//! The hypercall that moves an interrupt of a device on x86: `HvCallRetargetDeviceInterrupt`
+//! Hypercall `HvCallRetargetDeviceInterrupt`, which retargets an interrupt of a device on x86
 //! (Hypervisor Top Level Functional Specification).
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0 to 7 | the partition: the caller's own |
-//! | 8 to 15 | the function, as [`DeviceKey`] |
-//! | 16 to 23 | the source: a message; reserved |
-//! | 24 to 31 | the message: lower half of the address, data |
+//! | 0 to 7 | partition: the caller's own |
+//! | 8 to 15 | function, as [`DeviceKey`] |
+//! | 16 to 23 | source (1 for a message), reserved |
+//! | 24 to 31 | message: lower half of the address, data |
 //! | 32 to 39 | reserved |
-//! | 40 to 47 | the vector, flags |
-//! | 48 to 55 | a mask of the processors 0 to 63, or the format of a set |
-//! | 56 to 63 | a sparse set: a bit for each bank that follows |
-//! | from 64 | a sparse set: 8 bytes for each bank, a bit for each of its 64 processors |
+//! | 40 to 47 | vector, flags |
+//! | 48 to 55 | mask of the processors 0 to 63, or format of a set |
+//! | 56 to 63 | for a sparse set: one bit for each bank that follows |
+//! | from 64 | for a sparse set: 8 bytes for each bank, one bit for each of its 64 processors |
 
 use super::{ProtocolError, Reader, Slot, Version, Writer};
 use msi_types::MsiMessage;
@@ -19,61 +19,62 @@ use msi_types::MsiMessage;
 /// Call code of the hypercall.
 pub const RETARGET_INTERRUPT: u16 = 0x7e;
 
-/// Length of the input's fixed part. The variable header follows it.
+/// Length in bytes of the fixed part of the input, which the variable header follows.
 const FIXED_LENGTH: usize = 56;
 
-/// Length of an input with a sparse set of one bank.
+/// Length in bytes of an input with a sparse set of one bank.
 const SPARSE_LENGTH: usize = FIXED_LENGTH + 16;
 
-/// The caller's own partition.
+/// Identifier of the caller's own partition.
 const SELF: u64 = u64::MAX;
 
-/// The interrupt is message-signalled.
+/// Source number of a message-signaled interrupt.
 const SOURCE_MSI: u32 = 1;
 
-/// Flag of a target: every named processor takes the interrupt.
+/// Flag of a target: the interrupt is delivered to every named processor.
 const MULTICAST: u32 = 1;
 
-/// Flag of a target: the processors are a set, not a mask.
+/// Flag of a target: the processors are encoded as a set, not a mask.
 const PROCESSOR_SET: u32 = 2;
 
-/// Format of a set: banks follow.
+/// Format of a set whose banks follow.
 const SPARSE: u64 = 0;
 
-/// Format of a set: every processor. No bank follows.
+/// Format of the set of all processors. No bank follows.
 const ALL: u64 = 1;
 
 /// Lowest bit of the variable header's length in a control word, in units of 8 bytes.
 const VARIABLE_SHIFT: u32 = 17;
 
-/// Greatest length of a variable header, in units of 8 bytes.
+/// Mask of the variable header's length, in units of 8 bytes.
 const VARIABLE_MASK: u64 = 0x3ff;
 
-/// A function, as hypercalls name it: made of the bus's instance GUID.
+/// Identifier of a function in hypercalls, derived from the bus's instance GUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DeviceKey(u64);
 
 impl DeviceKey {
-    /// The function in `slot` of the bus with this instance GUID, in memory order.
+    /// Creates the identifier of the function in `slot` of the bus with this instance GUID, which
+    /// is in memory order.
     pub const fn new(instance: [u8; 16], slot: Slot) -> Self {
         let [_, _, _, _, b4, b5, b6, b7, ..] = instance;
         Self(u32::from_le_bytes([b6 & 0xf8 | slot.function(), b7, b4, b5]) as u64)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u64 {
         self.0
     }
 }
 
-/// A new target for an interrupt.
+/// New target for an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retarget {
     /// The function.
     pub device: DeviceKey,
-    /// The host's message. The call carries the lower half of its address.
+    /// Message that the host granted. The hypercall contains only the lower half of its address.
     pub message: MsiMessage,
-    /// The vector.
+    /// New vector.
     pub vector: u32,
     /// Target processor, by VP index.
     pub processor: u16,
@@ -91,8 +92,8 @@ impl RetargetInput {
     /// Linux. Under version 1.1, it is encoded as a mask of the processors 0 to 63.
     ///
     /// # Errors
-    /// [`ProtocolError::BadProcessors`] for a VP index that the encoding cannot represent: above 63
-    /// under version 1.1, above 4095 under later versions.
+    /// Returns [`ProtocolError::BadProcessors`] for a VP index that the encoding cannot represent:
+    /// above 63 under version 1.1, above 4095 under later versions.
     pub fn new(retarget: &Retarget, version: Version) -> Result<Self, ProtocolError> {
         let mut bytes = [0; SPARSE_LENGTH];
         let mut to = Writer::new(&mut bytes);
@@ -141,13 +142,13 @@ impl Retarget {
     }
 
     /// Parses the hypercall's input: a mask of processors, a sparse set, or all of them. An
-    /// interrupt that any of several processors may take is delivered to the one with the lowest VP
-    /// index.
+    /// interrupt that may be delivered to any of several processors is delivered to the one with
+    /// the lowest VP index.
     ///
     /// # Errors
-    /// [`ProtocolError::Truncated`]; [`ProtocolError::BadRetarget`] for another partition or
-    /// source, for an empty set of processors, and for several processors that must all take the
-    /// interrupt.
+    /// Returns [`ProtocolError::Truncated`] if the input is too short, or
+    /// [`ProtocolError::BadRetarget`] for another partition or source, for an empty set of
+    /// processors, and for delivery to each of several processors.
     pub fn parse(input: &[u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(input);
         let partition = from.u64()?;

@@ -1,24 +1,24 @@
-//! Slots of a bus.
+//! Slots of a virtual bus.
 
 use super::ProtocolError;
 use core::fmt;
 use msi_types::RequesterId;
 
-/// A function's place on its bus. In messages the device number takes bits 4:0 and the function
-/// number bits 7:5, the other way round than in a requester ID.
+/// Device and function number of a function on its bus. In messages, the device number is in bits
+/// 4:0 and the function number in bits 7:5, which is the reverse of their order in a requester ID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Slot(u8);
 
 impl Slot {
-    /// The slot of a device (0 to 31) and function (0 to 7). Bits above are ignored.
+    /// Creates the slot of a device (0 to 31) and function (0 to 7). Higher bits are ignored.
     pub const fn new(device: u8, function: u8) -> Self {
         Self(device & 0x1f | function << 5)
     }
 
-    /// The slot as messages carry it.
+    /// Decodes a slot from its number in messages.
     ///
     /// # Errors
-    /// [`ProtocolError::BadSlot`] if one of bits 31:8 is set.
+    /// Returns [`ProtocolError::BadSlot`] if any of bits 31:8 is set.
     pub const fn from_wire(wire: u32) -> Result<Self, ProtocolError> {
         match wire.to_le_bytes() {
             [slot, 0, 0, 0] => Ok(Self(slot)),
@@ -26,27 +26,28 @@ impl Slot {
         }
     }
 
-    /// The number in messages.
+    /// Returns the slot's number in messages.
     pub const fn to_wire(self) -> u32 {
         self.0 as u32
     }
 
-    /// The slot of a requester. A virtual bus has its own numbers, so the bus number is ignored.
+    /// Returns the slot of a requester. Ignores the requester's bus number, because the kernel
+    /// numbers virtual buses itself.
     pub const fn of(requester: RequesterId) -> Self {
         Self::new(requester.pci_device(), requester.pci_function())
     }
 
-    /// The requester in this slot of bus `bus`.
+    /// Returns the requester ID of this slot on the bus with number `bus`.
     pub const fn requester(self, bus: u8) -> RequesterId {
         RequesterId::pci(bus, self.device(), self.function())
     }
 
-    /// Device number.
+    /// Returns the device number.
     pub const fn device(self) -> u8 {
         self.0 & 0x1f
     }
 
-    /// Function number.
+    /// Returns the function number.
     pub const fn function(self) -> u8 {
         self.0 >> 5
     }

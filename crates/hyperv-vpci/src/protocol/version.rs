@@ -1,26 +1,27 @@
-//! Versions of the protocol.
+//! Protocol versions.
 
 use super::{InterruptForm, RelationsForm, ResourcesForm};
 use core::fmt;
 
-/// A version of the protocol that both ends speak.
+/// Protocol version that this crate supports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Version {
-    /// Windows 10.
+    /// Version of Windows 10.
     V1_1,
-    /// Interrupts name lists of processors.
+    /// Adds lists of processors to interrupts.
     V1_2,
-    /// Bus relations carry NUMA nodes.
+    /// Adds NUMA nodes to bus relations.
     V1_3,
-    /// Interrupts carry 32 bits of vector: SPIs above 255.
+    /// Extends vectors to 32 bits, which SPIs above 255 need.
     V1_4,
 }
 
 impl Version {
-    /// All versions, the highest first: the order in which a guest asks.
+    /// All versions, starting with the highest, in the order in which a guest proposes them.
     pub const OFFERED: [Self; 4] = [Self::V1_4, Self::V1_3, Self::V1_2, Self::V1_1];
 
-    /// The version as messages carry it; `None` for one that this crate does not speak.
+    /// Decodes a version from its number in messages. Returns `None` for a version that this crate
+    /// does not support.
     pub const fn from_wire(wire: u32) -> Option<Self> {
         match wire {
             0x1_0001 => Some(Self::V1_1),
@@ -31,7 +32,8 @@ impl Version {
         }
     }
 
-    /// The number in messages: major version in the upper half, minor in the lower.
+    /// Returns the version's number in messages: the major version in the upper half, the minor
+    /// version in the lower half.
     pub const fn to_wire(self) -> u32 {
         match self {
             Self::V1_1 => 0x1_0001,
@@ -41,7 +43,7 @@ impl Version {
         }
     }
 
-    /// The form of interrupts under this version.
+    /// Returns the form of interrupts under this version.
     pub const fn interrupts(self) -> InterruptForm {
         match self {
             Self::V1_1 => InterruptForm::V1,
@@ -50,7 +52,7 @@ impl Version {
         }
     }
 
-    /// Returns the highest VP index that interrupts under this version can name: masks have 64
+    /// Returns the highest VP index that interrupts under this version can name: masks cover 64
     /// processors, sparse sets 4096.
     pub const fn highest_processor(self) -> u16 {
         match self {
@@ -59,7 +61,7 @@ impl Version {
         }
     }
 
-    /// The form of bus relations under this version.
+    /// Returns the form of bus relations under this version.
     pub const fn relations(self) -> RelationsForm {
         match self {
             Self::V1_1 | Self::V1_2 => RelationsForm::V1,
@@ -67,8 +69,8 @@ impl Version {
         }
     }
 
-    /// The form in which guests assign resources under this version. Linux keeps to the second
-    /// form from 1.2 on.
+    /// Returns the form in which guests assign resources under this version. From 1.2 on, this is
+    /// the second form, as in Linux.
     pub const fn resources(self) -> ResourcesForm {
         match self {
             Self::V1_1 => ResourcesForm::V1,

@@ -1,4 +1,4 @@
-//! A ring between two ends of one process.
+//! Ring between two ends in one process.
 
 use super::{Control, PAGE, RingMemory};
 use alloc::collections::TryReserveError;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A ring's memory in the heap. Clones share it.
+/// Memory of a ring, on the heap. Clones share it.
 #[derive(Clone, Debug)]
 pub struct HeapRing(Arc<Pages>);
 
@@ -18,10 +18,10 @@ struct Pages {
 }
 
 impl HeapRing {
-    /// A ring of so many pages of data, all zeros.
+    /// Creates a ring with this number of data pages, all zeros.
     ///
     /// # Errors
-    /// The heap is exhausted.
+    /// Returns an error if the heap is exhausted.
     pub fn new(pages: NonZeroU8) -> Result<Self, TryReserveError> {
         let words = usize::from(pages.get()) * (PAGE as usize / 8);
         let mut data = Vec::new();
@@ -37,7 +37,7 @@ impl HeapRing {
 
 impl RingMemory for HeapRing {
     fn length(&self) -> u32 {
-        // At most 255 pages.
+        // A ring has at most 255 pages, so the length fits.
         u32::try_from(self.0.data.len() * 8).unwrap_or(0)
     }
 

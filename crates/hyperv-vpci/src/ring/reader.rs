@@ -1,4 +1,4 @@
-//! The reading end of a ring.
+//! Reading end of a ring.
 
 use super::{
     Control, Notify, RingError, RingMemory, advance, check_index, check_length, free, packet, used,
@@ -15,27 +15,27 @@ pub struct RingReader<M> {
     skipped: u32,
 }
 
-/// Greatest number of unknown packets that one read skips, so that the work of a caller stays
-/// bounded.
+/// Maximum number of unknown packets that one read skips, so that the work per call is bounded.
 const MAX_SKIPPED: u32 = 64;
 
-/// A packet's header, checked against what was written.
+/// Header of a packet, validated against the number of available bytes.
 struct Header {
-    /// `None` for a type or flags that this end does not know.
+    /// Kind of the packet, or `None` if this end does not know its type or flags.
     kind: Option<PacketKind>,
-    /// Offset of the payload from the packet's begin, in bytes.
+    /// Offset of the payload from the start of the packet, in bytes.
     offset: u32,
     /// Length of the payload in bytes.
     payload: u32,
-    /// Length of all in bytes, with the footer.
+    /// Length of the packet and its footer in bytes.
     total: u32,
 }
 
 impl<M: RingMemory> RingReader<M> {
-    /// A reader that begins at index `at`: 0 for a new ring.
+    /// Creates a reader that starts at index `at`, which is 0 for a new ring.
     ///
     /// # Errors
-    /// [`RingError::BadLength`], [`RingError::BadIndex`].
+    /// Returns [`RingError::BadLength`] or [`RingError::BadIndex`] if the ring's length or the
+    /// index is not valid.
     pub fn new(memory: M, at: u32) -> Result<Self, RingError> {
         let length = check_length(memory.length())?;
         let at = check_index(at, length)?;
@@ -44,11 +44,12 @@ impl<M: RingMemory> RingReader<M> {
 
     /// Copies the next packet's payload to `buffer`. The writer cannot change the copy afterwards.
     /// Packets of unknown types or with unknown flags are skipped and [counted](Self::skipped).
-    /// Callers must signal the writer if the second result requires it, even if no packet is left.
+    /// Callers must signal the writer if the second result is [`Notify::Peer`], even if no packet
+    /// is left.
     ///
     /// # Errors
-    /// [`ChannelError::TooLong`] if `buffer` is too short; [`ChannelError::Broken`]. On error, the
-    /// packet is not consumed.
+    /// Returns [`ChannelError::TooLong`] if `buffer` is too short, or [`ChannelError::Broken`] if
+    /// the writer violated the ring's rules. On error, the packet is not consumed.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<(Option<Received>, Notify), ChannelError> {
         let mut notify = Notify::Nobody;
         for _ in 0..MAX_SKIPPED {
@@ -71,7 +72,8 @@ impl<M: RingMemory> RingReader<M> {
             }
             self.skipped = self.skipped.saturating_add(1);
         }
-        // After the limit of unknown packets, more packets may be left: `idle` reports them.
+        // If the limit of unknown packets was reached, more packets may be left; `idle` reports
+        // them.
         Ok((None, notify))
     }
 
@@ -93,7 +95,7 @@ impl<M: RingMemory> RingReader<M> {
         Ok(length)
     }
 
-    /// Frees the room of the next packet, which has `total` bytes.
+    /// Frees the room of the next packet, which has `total` bytes. `inp` is the writer's index.
     fn consume(&mut self, inp: u32, total: u32) -> Notify {
         let before = free(inp, self.at, self.length);
         self.at = advance(self.at, total, self.length);
@@ -101,17 +103,17 @@ impl<M: RingMemory> RingReader<M> {
         self.notify(before, free(inp, self.at, self.length))
     }
 
-    /// Unmasks signals, and looks for a packet that came before.
+    /// Unmasks signals, then checks for a packet that arrived before.
     ///
     /// # Errors
-    /// [`RingError::BadIndex`].
+    /// Returns [`RingError::BadIndex`] if the writer's index is not valid.
     pub fn idle(&self) -> Result<Idle, RingError> {
         self.memory.set_control(Control::InterruptMask, 0);
         let inp = check_index(self.memory.control(Control::In), self.length)?;
         Ok(if inp == self.at { Idle::Sleep } else { Idle::Busy })
     }
 
-    /// The index of the next packet.
+    /// Returns the index of the next packet.
     pub const fn index(&self) -> u32 {
         self.at
     }
@@ -137,9 +139,9 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// Decides whether a waiting writer must be signalled: only when the ring has room for its
-    /// packet. Some writers wait for an empty ring by requesting the ring's length or one byte
-    /// less, which is more than the room of an empty ring.
+    /// Decides whether a waiting writer must be signaled, which is the case as soon as the ring has
+    /// room for its packet. Some writers wait for an empty ring by requesting the ring's length or
+    /// one byte less, which is more than the room of an empty ring.
     fn notify(&self, before: u32, after: u32) -> Notify {
         let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
         let now = waits_for != 0 && before < waits_for && after >= waits_for;

@@ -1,4 +1,4 @@
-//! A ring in guest memory, by rust-vmm's crate.
+//! Ring in guest memory, based on rust-vmm's `vm-memory`.
 
 use super::{Control, PAGE, RingError, RingMemory, check_length};
 use alloc::sync::Arc;
@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use doorbell_fallible::try_arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
-/// A ring in guest memory: a control page and the data pages after it, anywhere in memory. A guest
+/// Ring in guest memory. The control page and the data pages need not be contiguous: a guest
 /// announces a ring as a list of pages (VMBus: GPADL). Clones share the list.
 #[derive(Clone, Debug)]
 pub struct GuestRing<M> {
@@ -18,10 +18,10 @@ pub struct GuestRing<M> {
 }
 
 impl<M: GuestMemory> GuestRing<M> {
-    /// Creates a ring in contiguous pages from `base` on, with `length` bytes of data.
+    /// Creates a ring in contiguous pages that start at `base`, with `length` bytes of data.
     ///
     /// # Errors
-    /// As for [`from_pages`](Self::from_pages).
+    /// Returns an error under the same conditions as [`from_pages`](Self::from_pages).
     pub fn new(memory: M, base: GuestAddress, length: u32) -> Result<Self, RingError> {
         let pages = check_length(length)? / PAGE;
         let base = base.0;
@@ -33,8 +33,9 @@ impl<M: GuestMemory> GuestRing<M> {
     /// Creates a ring in these pages: the control page, then each page of data.
     ///
     /// # Errors
-    /// [`RingError::BadLength`] for an invalid number of pages; [`RingError::BadIndex`] with the
-    /// offset of a page that is not in guest memory or not aligned; [`RingError::NoMemory`].
+    /// Returns [`RingError::BadLength`] for an invalid number of pages, [`RingError::BadIndex`]
+    /// with the offset of a page that is unaligned or not in guest memory, or
+    /// [`RingError::NoMemory`] if the heap is exhausted.
     pub fn from_pages(memory: M, pages: &[GuestAddress]) -> Result<Self, RingError> {
         let count = u32::try_from(pages.len()).map_err(|_| RingError::BadLength(u32::MAX))?;
         Self::collect(memory, count, |page| pages.get(page as usize).copied())
@@ -67,7 +68,8 @@ impl<M: GuestMemory> GuestRing<M> {
 
     fn store<T: vm_memory::AtomicAccess>(&self, offset: u32, value: T) {
         if let Some(address) = self.address(offset) {
-            // Memory that a guest lost meanwhile reads as zeros, which is no packet.
+            // A store to memory that was removed from the guest is lost. Such memory reads as
+            // zeros, which are not a valid packet.
             let _ = self.memory.store(value, address, Ordering::SeqCst);
         }
     }

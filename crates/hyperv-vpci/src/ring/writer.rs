@@ -1,4 +1,4 @@
-//! The writing end of a ring.
+//! Writing end of a ring.
 
 use super::{
     Control, Notify, PENDING_SEND_SIZE, RingError, RingMemory, advance, check_index, check_length,
@@ -16,10 +16,11 @@ pub struct RingWriter<M> {
 }
 
 impl<M: RingMemory> RingWriter<M> {
-    /// A writer that begins at index `at`: 0 for a new ring.
+    /// Creates a writer that starts at index `at`, which is 0 for a new ring.
     ///
     /// # Errors
-    /// [`RingError::BadLength`], [`RingError::BadIndex`].
+    /// Returns [`RingError::BadLength`] or [`RingError::BadIndex`] if the ring's length or the
+    /// index is not valid.
     pub fn new(memory: M, at: u32) -> Result<Self, RingError> {
         let length = check_length(memory.length())?;
         let at = check_index(at, length)?;
@@ -27,11 +28,12 @@ impl<M: RingMemory> RingWriter<M> {
         Ok(Self { memory, length, at })
     }
 
-    /// Writes a packet.
+    /// Writes a packet. Callers must signal the reader if the result is [`Notify::Peer`].
     ///
     /// # Errors
-    /// [`ChannelError::Full`]: the reader signals once the packet has room;
-    /// [`ChannelError::TooLong`], [`ChannelError::Broken`].
+    /// Returns [`ChannelError::Full`] if the packet has no room; the reader signals as soon as it
+    /// does. Returns [`ChannelError::TooLong`] if the packet never fits, or
+    /// [`ChannelError::Broken`] if the reader violated the ring's rules.
     pub fn write(&mut self, kind: PacketKind, payload: &[u8]) -> Result<Notify, ChannelError> {
         let words = self.check_room(payload.len())?;
         let (start, length8) = (self.at, words + 2);
@@ -57,8 +59,8 @@ impl<M: RingMemory> RingWriter<M> {
         Ok(self.notify(start))
     }
 
-    /// Number of 8-byte words of a payload for which there is room. Asks the reader for a signal
-    /// otherwise.
+    /// Returns the length of a payload in 8-byte words if the ring has room for it. Otherwise,
+    /// requests a signal from the reader and fails.
     fn check_room(&self, payload: usize) -> Result<u16, ChannelError> {
         let words = u16::try_from(payload.div_ceil(8)).map_err(|_| ChannelError::TooLong)?;
         words.checked_add(2).ok_or(ChannelError::TooLong)?;
@@ -70,11 +72,11 @@ impl<M: RingMemory> RingWriter<M> {
             return Ok(words);
         }
         self.memory.set_control(Control::PendingSendSize, needed);
-        // The reader may have made room before it saw that this end waits.
+        // The reader may have made room before it saw that this end is waiting.
         if needed <= self.free()? { Ok(words) } else { Err(ChannelError::Full) }
     }
 
-    /// The index of the next packet.
+    /// Returns the index of the next packet.
     pub const fn index(&self) -> u32 {
         self.at
     }
@@ -89,7 +91,8 @@ impl<M: RingMemory> RingWriter<M> {
         advance(at, 8, self.length)
     }
 
-    /// A reader that had read all but this packet may be asleep.
+    /// Decides whether the reader must be signaled: it may be asleep if it has read every packet
+    /// but this one.
     fn notify(&self, start: u32) -> Notify {
         let masked = self.memory.control(Control::InterruptMask) != 0;
         let was_empty = self.memory.control(Control::Out) == start;

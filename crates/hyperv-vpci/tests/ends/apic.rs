@@ -1,4 +1,4 @@
-//! x86: vectors of local APICs, moved by hypercalls.
+//! Local APIC vectors on x86, which hypercalls retarget.
 
 use crate::board::{
     BUS, FAR, HostSide, INSTANCE, PROCESSORS, SLOT, TestKernel, channel, open, reason, request,
@@ -22,7 +22,7 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Vectors by slot: (CPU, vector). Each move takes the next free vector.
+/// Allocator of (CPU, vector) pairs by slot. Each move uses the next free vector.
 #[derive(Default)]
 struct Matrix {
     slots: Mutex<Vec<Option<(u32, u8)>>>,
@@ -41,7 +41,7 @@ fn local(processor: u16, vector: u8) -> MsiMessage {
 
 impl Matrix {
     fn place(&self, hwirq: HwIrq) -> (u32, u8) {
-        self.slots.lock().unwrap()[hwirq.index() - 256].expect("it is allocated")
+        self.slots.lock().unwrap()[hwirq.index() - 256].expect("the vector is allocated")
     }
 
     fn fresh(&self) -> u8 {
@@ -73,7 +73,7 @@ impl MsiParent for Matrix {
     fn free(&self, _: &Attachment, block: HwIrqBlock) {
         for index in 0..block.count().get() {
             let index = block.hwirq(index).unwrap().index() - 256;
-            self.slots.lock().unwrap()[index].take().expect("it is freed once");
+            self.slots.lock().unwrap()[index].take().expect("a vector is freed only once");
         }
     }
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
@@ -89,7 +89,7 @@ impl MsiParent for Matrix {
         Ok(Move { first, count: NonZeroU16::MIN, message, from: Cpu::new(from), to })
     }
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
-        let new = self.moving.lock().unwrap().take().expect("a move is under way");
+        let new = self.moving.lock().unwrap().take().expect("a move is in progress");
         if outcome == MoveOutcome::Written {
             self.slots.lock().unwrap()[moved.first.index() - 256] = Some(new);
         }
@@ -105,7 +105,7 @@ impl MsiParent for Matrix {
     }
 }
 
-/// The hypervisor, and the messages that local APICs take.
+/// Simulation of the hypervisor, and the messages that local APICs receive.
 struct Machine {
     kernel: Mutex<Option<Arc<TestKernel>>>,
     calls: Mutex<u32>,
@@ -161,7 +161,7 @@ impl Pc {
         self.bus.attach(SLOT.requester(BUS), 64).unwrap()
     }
 
-    /// The message that local APICs take when the device sends this one.
+    /// Returns the message that a local APIC receives when the device sends this one.
     fn arrives(&self, message: MsiMessage) -> MsiMessage {
         assert_eq!(self.device.signal_msi(NoIdentity, message), Delivery::Pending);
         self.machine.taken.lock().unwrap().pop().expect("a message arrived")
@@ -181,7 +181,7 @@ fn messages_arrive_at_the_vector_and_cpu() {
         let block = pc.bus.allocate(&device, &wanted).unwrap();
         let opaque = pc.bus.compose(&block, 0).unwrap();
         let (cpu, vector) = pc.matrix.place(block.first());
-        // The first form's mask names processors as the others' list does.
+        // The mask of the first form and the list of the others name the same processors.
         assert_eq!((cpu, pc.arrives(opaque)), (2, message(2, vector)));
     }
 }
@@ -234,7 +234,7 @@ fn an_unmask_tells_the_hypervisor_again() {
     let device = pc.attach();
     let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     pc.bus.unmask(block.first());
-    // No message, nothing to tell.
+    // Without a message, no hypercall is made.
     assert_eq!(pc.calls(), 0);
     pc.bus.compose(&block, 0).unwrap();
     pc.kernel.may_wait.store(false, Ordering::SeqCst);
@@ -256,7 +256,7 @@ fn processors_above_63_are_reached_from_1_2_on() {
         pc.bus.unmask(block.first());
         assert_eq!(pc.calls(), 2);
         assert_eq!(pc.arrives(opaque), message(far.get(), 0x42));
-        // A group is allocated at that CPU from the start.
+        // A group can be allocated at that CPU directly.
         let wanted = request(2, Shape::AlignedGroup).with_cpu(far);
         let group = pc.bus.allocate(&device, &wanted).unwrap();
         let opaque = pc.bus.compose(&group, 0).unwrap();
@@ -267,7 +267,7 @@ fn processors_above_63_are_reached_from_1_2_on() {
     let device = pc.attach();
     let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     pc.bus.compose(&block, 0).unwrap();
-    let unnamed = "the protocol's version cannot name its VP index";
+    let unnamed = "the protocol version cannot name its VP index";
     let refused = pc.bus.begin_move(&block, 0, far).unwrap_err();
     assert_eq!(refused, MsiError::NotReachable(far, unnamed));
     let wanted = request(1, Shape::Independent).with_cpu(far);
@@ -299,8 +299,8 @@ fn a_refused_unmask_is_reported() {
     assert_eq!((pc.bus.faults().refused_unmasks, shown()), (1, false));
 }
 
-/// OpenVMM's client asks for the lowest priority where any of several processors may take an
-/// interrupt.
+/// OpenVMM's client requests lowest-priority delivery for an interrupt that any of several
+/// processors may handle.
 #[test]
 fn any_of_several_processors_is_granted_and_all_of_them_are_not() {
     let pc = Pc::new(Version::V1_4);
@@ -408,7 +408,7 @@ fn a_parent_with_messages_of_another_kind_is_refused() {
             self.0.free(of, block);
         }
         fn compose(&self, _: &HwIrqBlock, _: u16) -> Result<MsiMessage, MsiError> {
-            // A remapping unit's handle.
+            // This message has the format of an interrupt remapping unit.
             Ok(MsiMessage { address: 0xfee0_0010, data: 0 })
         }
         fn begin_move(&self, block: &HwIrqBlock, at: u16, to: Cpu) -> Result<Move, MsiError> {
@@ -432,6 +432,6 @@ fn a_parent_with_messages_of_another_kind_is_refused() {
     let bus = bus.unwrap();
     let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
     let refused = bus.allocate(&device, &request(2, Shape::Independent)).unwrap_err();
-    assert_eq!(reason(refused), "the root's message names no local APIC's vector");
+    assert_eq!(reason(refused), "the root's message does not name a local APIC vector");
     assert!(parent.0.slots.lock().unwrap().iter().all(Option::is_none));
 }

@@ -1,4 +1,4 @@
-//! Ends of a channel that do nothing until they are signalled.
+//! Ends of a channel that sleep until they are signaled.
 
 #[path = "../../examples/kernel.rs"]
 mod kernel;
@@ -24,7 +24,7 @@ fn no_wait_is_in_vain() {
         board.bus.free(&device, block);
     }
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
-    // Each request of the loop has an answer.
+    // Each request of the loop is answered.
     assert!(board.kernel.signals.raised() >= 400);
     board.bus.detach(device);
     board.bus.close().unwrap();
@@ -57,7 +57,7 @@ fn every_change_of_the_bus_is_signalled() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// A channel whose peer sends between the last look and the re-arming of the signal.
+/// Channel whose peer sends between the last check and the re-arming of the signal.
 struct Overtaken<F> {
     inner: Ring,
     before_idle: F,
@@ -76,7 +76,7 @@ impl<F: FnMut() + Send> Channel for Overtaken<F> {
     }
 }
 
-/// A channel whose peer sends as fast as it is read, while `floods` is set.
+/// Channel whose peer sends as fast as this end reads while `floods` is set.
 struct Flooded {
     inner: Ring,
     floods: Arc<AtomicBool>,
@@ -157,7 +157,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
     eject(SLOT);
     assert!(kernel.signals.host_signalled());
     assert_eq!(bus.poll(), Ok(Idle::Sleep));
-    assert!(!is_late.load(SeqCst), "the guest never fell asleep");
+    assert!(!is_late.load(SeqCst), "the guest did not sleep");
     let events: Vec<_> = std::iter::from_fn(|| bus.next_event()).collect();
     assert_eq!(events, [SLOT, OTHER].map(BusEvent::EjectRequested));
     // The second ejection arrived while signals were masked.
@@ -168,7 +168,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
 fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
-    // More ejections than the budget of a look, followed by a new function.
+    // Send more ejections than one poll handles, followed by a new function.
     let third = Slot::new(2, 0);
     let mut eject = [0; 8];
     hyperv_vpci::protocol::Notice::Eject(SLOT).emit(&mut eject).unwrap();
@@ -186,7 +186,7 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// A channel that has no room for the first notice, but accepts all later ones.
+/// Channel that has no room for the first notice but accepts all later ones.
 struct FullOnce {
     inner: Ring,
     is_full: bool,
@@ -222,7 +222,7 @@ fn a_host_without_room_for_an_ejection_is_blocked() {
     assert!(matches!(kinds, [Some(PacketKind::Notice), Some(PacketKind::Completion(_))]));
 }
 
-/// A channel from which another notice can always be received.
+/// Channel from which a further notice can always be received.
 struct Endless(Ring, Request);
 
 impl Channel for Endless {
@@ -247,10 +247,10 @@ fn a_host_that_never_pauses_holds_nobody_up() {
     let vectors = Vectors::Spis(Arc::new(domain));
     let config = crate::board::config();
     let opened = Bus::open(config, Box::new(channel), vectors, kernel);
-    assert!(opened.is_err(), "its answers are lost");
+    assert!(opened.is_err(), "the host's answers are lost");
 }
 
-/// The example's four tasks wait on one bus.
+/// Runs the example, in which four tasks wait on one bus.
 #[test]
 fn tasks_that_wait_on_one_bus_lose_no_wake_up() {
     kernel::main().unwrap();

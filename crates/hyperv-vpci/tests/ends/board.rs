@@ -1,4 +1,4 @@
-//! A guest and its host, each asleep until the other signals.
+//! Board with a guest and its host, each of which sleeps until the other signals.
 
 use crate::gic::Gic;
 use crate::signals::{Bell, EndSignals};
@@ -22,14 +22,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 pub(crate) const CPUS: u16 = 4;
-/// A CPU of x86 machines whose VP index does not fit in a mask of 64 processors.
+/// VP index on x86 machines that does not fit a mask of 64 processors.
 pub(crate) const FAR: u16 = 200;
-/// Number of an x86 host's VP indices.
+/// Number of VP indices of an x86 host.
 pub(crate) const PROCESSORS: u16 = 256;
 pub(crate) const BUS: u8 = 5;
 pub(crate) const SLOT: Slot = Slot::new(0, 0);
 pub(crate) const OTHER: Slot = Slot::new(1, 0);
-/// No doorbell listens there.
+/// Address of messages, at which no doorbell exists.
 pub(crate) const ADDRESS: u64 = 0xfeed_0000;
 pub(crate) const INSTANCE: [u8; 16] = *b"a bus's instance";
 
@@ -38,15 +38,15 @@ const PATIENCE: u32 = 256;
 
 pub(crate) type Ring = RingChannel<HeapRing, Bell>;
 
-/// Creates the guest's and the host's end of a channel, both driven by hand.
+/// Creates the guest's and the host's end of a channel. The test drives both.
 pub(crate) fn channel() -> (Ring, Ring) {
     channel_with(4, Bell::Nobody, Bell::Nobody)
 }
 
-/// Creates both ends of a channel of `pages` pages, with the bells that the guest and the host
-/// ring.
+/// Creates both ends of a channel with rings of `pages` pages. The guest signals `to_host`, and the
+/// host signals `to_guest`.
 fn channel_with(pages: u8, to_host: Bell, to_guest: Bell) -> (Ring, Ring) {
-    let pages = NonZeroU8::new(pages).expect("some pages");
+    let pages = NonZeroU8::new(pages).expect("the count is not 0");
     let rings = [0, 1].map(|_| HeapRing::new(pages).expect("the heap has room"));
     let [there, back] = rings;
     let end = |out: &HeapRing, inp: &HeapRing, peer| {
@@ -66,22 +66,22 @@ impl HostSide {
     }
 }
 
-/// An action that runs before the host serves the next time.
+/// Action that runs before the host serves the next time.
 type Meanwhile = Box<dyn FnOnce(&mut HostSide) + Send>;
 
-/// The host, shared by its thread and the steps of a test.
+/// Host that its thread and the steps of a test share.
 pub(crate) struct HostThread {
     pub(crate) side: Mutex<HostSide>,
     pub(crate) signals: Arc<EndSignals>,
     meanwhile: Mutex<Option<Meanwhile>>,
-    /// The host's thread does not serve.
+    /// `true` while the host's thread must not serve.
     is_stalled: AtomicBool,
-    /// Allocations that the host has left for each look at its channel, if they are limited.
+    /// Number of allocations that the host may make each time it serves, if limited.
     host_allocations: Mutex<Option<u32>>,
 }
 
 impl HostThread {
-    /// The host's thread.
+    /// Runs the host's thread.
     fn run(&self) {
         while self.signals.host_sleeps() {
             if self.is_stalled.load(Ordering::SeqCst) {
@@ -96,7 +96,7 @@ impl HostThread {
                 Some(allocations) => with_allocations(allocations, || side.serve()),
                 None => side.serve(),
             };
-            // A guest whose messages are refused learns that from its waits.
+            // Errors are ignored: the guest notices them when its waits time out.
             while serve() == Ok(Served::More) {}
         }
     }
@@ -123,7 +123,7 @@ impl HostThread {
     }
 }
 
-/// The guest's kernel, whose waits sleep until the host signals.
+/// Guest kernel whose waits sleep until the host signals.
 pub(crate) struct TestKernel {
     host: Arc<HostThread>,
     pub(crate) may_wait: AtomicBool,
@@ -182,7 +182,7 @@ impl Kernel for TestKernel {
         self.signals.wake();
     }
     fn wait(&self, seen: u32, turn: u32) -> Wait {
-        assert!(self.may_wait(), "a wait in atomic context");
+        assert!(self.may_wait(), "the guest waits in atomic context");
         if self.signals.guest_waits(seen) && turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {
@@ -195,7 +195,7 @@ pub(crate) struct Board {
     pub(crate) domain: Arc<SpiDomain>,
     pub(crate) kernel: Arc<TestKernel>,
     pub(crate) tamper: Tamper,
-    /// The device models' ends, of [`SLOT`] and [`OTHER`].
+    /// Senders of the device models in [`SLOT`] and [`OTHER`].
     pub(crate) devices: Vec<Arc<FunctionInterrupts>>,
     pub(crate) bus: Bus,
 }
@@ -214,7 +214,7 @@ pub(crate) fn config() -> BusConfig {
     BusConfig::new(0x1000_0000, BUS, 512)
 }
 
-/// A host that waits for its guest, and the guest's end of the channel.
+/// Creates a host that waits for its guest, and the guest's end of the channel.
 pub(crate) fn prepare(
     highest: Version,
     injection: Injection,
@@ -223,7 +223,7 @@ pub(crate) fn prepare(
     prepare_over(4, highest, injection, tamper)
 }
 
-/// Likewise, over rings of `pages` pages.
+/// Like [`prepare`], with rings of `pages` pages.
 fn prepare_over(
     pages: u8,
     highest: Version,
@@ -280,17 +280,17 @@ impl Board {
         let injection = Injection::Spi(gic.clone());
         let vectors = Vectors::Spis(domain.clone());
         let (kernel, devices, bus) = open(highest, injection, vectors, &tamper);
-        assert_eq!(kernel.signals.waits_in_vain(), 0, "no signal came");
+        assert_eq!(kernel.signals.waits_in_vain(), 0, "the host did not signal");
         kernel.signals.settle();
         tamper.heard();
         Self { gic, domain, kernel, tamper, devices, bus: bus.expect("the bus opens") }
     }
 
     pub(crate) fn attach(&self, slot: Slot) -> Attachment {
-        self.bus.attach(slot.requester(BUS), 64).expect("the function is there")
+        self.bus.attach(slot.requester(BUS), 64).expect("the function is present")
     }
 
-    /// One vector for CPU 0, unmasked, with its message.
+    /// Allocates and unmasks a vector for CPU 0, and returns it with its message.
     pub(crate) fn vector(&self, device: &Attachment) -> (HwIrqBlock, MsiMessage) {
         let block = self.bus.allocate(device, &request(1, Shape::Independent)).unwrap();
         let message = self.bus.compose(&block, 0).unwrap();
@@ -301,28 +301,30 @@ impl Board {
         self.devices[0].signal_msi(NoIdentity, message)
     }
 
-    /// The guest's requests since the last call.
+    /// Returns the guest's requests since the last call.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.kernel.signals.settle();
         let heard = self.tamper.heard().into_iter();
-        heard.map(|(_, message)| Request::parse(&message).expect("a sound guest")).collect()
+        heard
+            .map(|(_, message)| Request::parse(&message).expect("the guest sends valid requests"))
+            .collect()
     }
 
-    /// Transactions that the guest wants completed since the last call.
+    /// Returns the number of requests since the last call that expect a completion.
     pub(crate) fn asked(&self) -> usize {
         self.kernel.signals.settle();
         let heard = self.tamper.heard();
         heard.iter().filter(|(kind, _)| matches!(kind, PacketKind::Request(_))).count()
     }
 
-    /// Number of vectors that the host has messages for.
+    /// Returns the number of vectors for which the host has messages.
     pub(crate) fn mapped(&self) -> u32 {
         self.kernel.signals.settle();
         let side = self.kernel.side.lock().unwrap();
         side.host.vectors(SLOT) + side.host.vectors(OTHER)
     }
 
-    /// The host's kept answers arrive, and the guest looks.
+    /// Delivers the host's delayed answers and polls the guest.
     pub(crate) fn let_go(&self) {
         self.tamper.set(Fate::Sent);
         self.kernel.side.lock().unwrap().channel.let_go();
@@ -330,8 +332,7 @@ impl Board {
         self.kernel.signals.settle();
     }
 
-    /// Opens a bus of up to 16 vectors over rings of one page, with the guest's end wrapped by
-    /// `wrap`.
+    /// Opens a bus with up to 16 vectors over rings of one page. `wrap` wraps the guest's end.
     pub(crate) fn over(wrap: impl FnOnce(Ring, &Arc<Gic>) -> Box<dyn Channel>) -> Self {
         let gic = Arc::new(Gic::new(1020, CPUS.into()));
         let domain = Arc::new(SpiDomain::new(gic.clone(), Arc::new(Idle)).unwrap());
@@ -353,23 +354,23 @@ impl Board {
         }
     }
 
-    /// Polls the guest because the host signalled.
+    /// Asserts that the host has signaled, and polls the guest.
     pub(crate) fn hear(&self) {
-        assert!(self.kernel.signals.host_signalled(), "no signal came");
+        assert!(self.kernel.signals.host_signalled(), "the host did not signal");
         assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));
     }
 }
 
 pub(crate) fn request(count: u16, shape: Shape) -> BlockRequest {
     BlockRequest::new(
-        NonZeroU16::new(count).expect("some vectors"),
+        NonZeroU16::new(count).expect("the count is not 0"),
         Fit::new(Rewrite::Masked),
         Cpu::new(0),
     )
     .with_shape(shape)
 }
 
-/// The reason of a failure of the bus's host.
+/// Returns the reason of a controller's failure.
 pub(crate) fn reason(error: MsiError) -> &'static str {
     match error {
         MsiError::Controller(fault) => fault.reason,
@@ -377,7 +378,7 @@ pub(crate) fn reason(error: MsiError) -> &'static str {
     }
 }
 
-/// The SPI domain's own CPU, without interrupts.
+/// CPU of the SPI domain, without interrupts.
 pub(crate) struct Idle;
 
 impl TaskContext for Idle {

@@ -1,4 +1,4 @@
-//! Functions that change, hosts that stay silent about them, and buses that are suspended.
+//! Functions that change, hosts that stop answering, and buses that are suspended.
 
 use crate::board::{Board, OTHER, SLOT, channel_to, function, reason, request};
 use crate::gic::Gic;
@@ -26,7 +26,7 @@ fn list(board: &Board, functions: impl IntoIterator<Item = DeviceDescription>) {
     .unwrap();
 }
 
-/// A live migration to a host with another topology changes only the NUMA node.
+/// A live migration to a host with a different topology changes only the NUMA node.
 #[test]
 fn a_changed_numa_node_is_an_update() {
     let board = Board::new();
@@ -38,7 +38,7 @@ fn a_changed_numa_node_is_an_update() {
     changed[1].serial += 1;
     list(&board, changed);
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
-    // Another serial number is another function.
+    // A function with another serial number is a different function.
     let events: Vec<_> = from_fn(|| board.bus.next_event()).collect();
     assert_eq!(events, [BusEvent::Gone(OTHER), BusEvent::Arrived(OTHER)]);
     assert_eq!(board.bus.functions().unwrap(), changed);
@@ -60,7 +60,7 @@ fn surprise_removals_do_not_use_up_the_bus() {
             side.host.remove(SLOT).unwrap();
         });
         let refused = board.bus.compose(&block, 0).unwrap_err();
-        assert_eq!(reason(refused), "the function is gone");
+        assert_eq!(reason(refused), "the function was removed");
         board.tamper.set(Fate::Sent);
         board.bus.free(&device, block);
         board.bus.detach(device);
@@ -73,7 +73,7 @@ fn surprise_removals_do_not_use_up_the_bus() {
     assert_eq!(board.bus.close(), Ok(()));
 }
 
-/// A host lists 256 functions and stops answering. Each call must wait only once.
+/// If a host lists 256 functions and stops answering, each call must wait only once.
 #[test]
 fn a_silent_host_ends_a_poll_after_one_function() {
     let board = Board::new();
@@ -90,7 +90,8 @@ fn a_silent_host_ends_a_poll_after_one_function() {
         assert_eq!(board.bus.poll(), Ok(Idle::Busy));
         assert_eq!(board.asked(), 1);
     }
-    // The host is told of the bus's end, no matter how many requests it leaves unanswered.
+    // The bus must be turned off at the host, no matter how many requests the host leaves
+    // unanswered.
     for _ in 3..70 {
         assert_eq!(board.bus.poll(), Ok(Idle::Busy));
     }
@@ -99,7 +100,7 @@ fn a_silent_host_ends_a_poll_after_one_function() {
     assert_eq!(board.kernel.side.lock().unwrap().host.window(), None);
 }
 
-/// 64 messages are requested, and the host answers none of them.
+/// Requests 64 messages, none of which the host answers.
 #[test]
 fn a_bus_with_no_place_for_a_request_is_turned_off() {
     let board = Board::new();
@@ -148,7 +149,7 @@ fn a_resumed_bus_creates_its_messages_again() {
     assert_eq!(reason(board.bus.compose(&one, 0).unwrap_err()), "the bus is suspended");
     // A vector that is freed in the meantime has no message to delete.
     board.bus.free(&device, unasked);
-    // The other function is gone when the guest wakes up.
+    // The other function is removed before the guest resumes.
     let guest = channel_to(&board, |host| {
         host.reset();
         host.remove(OTHER).unwrap();
@@ -193,7 +194,7 @@ fn a_bus_that_cannot_resume_stays_suspended() {
     });
     assert_eq!(board.bus.resume(Box::new(guest)), Err(VpciError::NoVersion));
     assert_eq!(board.bus.poll(), Err(VpciError::Suspended));
-    // A host that refuses the message.
+    // The next host refuses the message.
     let injection = hyperv_vpci::host::Injection::Spi(board.gic.clone());
     let guest = channel_to(&board, |host| {
         let config = crate::board::host_config(Version::V1_4).with_quota(0);
@@ -203,7 +204,7 @@ fn a_bus_that_cannot_resume_stays_suspended() {
     let refused = board.bus.resume(Box::new(guest));
     assert!(matches!(refused, Err(VpciError::NotRecreated(MsiError::Controller(_)))));
     assert_eq!(board.gic.claimed(), [64]);
-    // A host that supports the version and grants the message.
+    // The next host supports the version and grants the message.
     let guest = channel_to(&board, |host| {
         let config = crate::board::host_config(Version::V1_4);
         *host = hyperv_vpci::host::Host::new(config, injection.clone()).unwrap();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 type OtherTask = Box<dyn FnOnce() + Send>;
 
-/// A kernel whose first wait runs another task, and then checks whether that task woke it.
+/// Kernel whose first wait runs another task and then checks whether that task woke it.
 struct Crowd {
     host: Mutex<(Host, Ring)>,
     other: Mutex<Option<OtherTask>>,
@@ -69,7 +69,7 @@ impl Kernel for Crowd {
     }
 }
 
-/// A channel that has no room for a packet once.
+/// Channel that once has no room for a packet.
 struct FullOnce(Ring, Arc<AtomicBool>);
 
 impl Channel for FullOnce {

@@ -1,4 +1,4 @@
-//! Freed vectors whose messages the host may still send. They must not be allocated again.
+//! Freed vectors whose messages the host may still send, and which must not be allocated again.
 
 use crate::board::{Board, OTHER, Ring, SLOT, function, reason, request};
 use crate::gic::Gic;
@@ -18,7 +18,8 @@ fn board() -> Board {
     Board::over(|ring, _| Box::new(ring))
 }
 
-/// Asserts that the vector still belongs to its old owner: its message reaches no other.
+/// Asserts that the vector still belongs to its old owner, so that its message cannot reach another
+/// one.
 fn is_kept(board: &Board, first: u32, message: MsiMessage) {
     let spi = board.gic.spi(first);
     assert!(spi.claimed && !spi.enabled);
@@ -160,7 +161,7 @@ fn a_removal_ends_unconfirmed_deletions() {
     }
 }
 
-/// A channel that its host rescinds, and that records the vectors claimed at the GIC when it is
+/// Channel that its host rescinds. It records the vectors that are claimed at the GIC when it is
 /// closed.
 struct Rescinded {
     inner: Ring,

@@ -1,4 +1,4 @@
-//! Demands on a guest from the reviews of Hyper-V's vPCI support for arm64.
+//! Requirements for a guest from the reviews of Hyper-V's vPCI support for arm64.
 
 use crate::board::{ADDRESS, BUS, Board, CPUS, OTHER, SLOT, request};
 use crate::gic::Gic;
@@ -112,7 +112,7 @@ fn mask_and_pending_are_the_parents() {
     board.gic.end(first.get());
     board.bus.set_pending(first, Pending::Set);
     assert_eq!(board.gic.acknowledge(0), Some(first.get()));
-    // Somebody else's vector is left alone: the GIC here complains about strangers.
+    // A vector of another owner must be left alone; the test's GIC panics if it is touched.
     board.bus.mask(HwIrq::new(40));
     board.bus.unmask(HwIrq::new(900));
     assert_eq!(board.bus.is_pending(HwIrq::new(900)), None);
@@ -126,7 +126,7 @@ fn the_domain_is_never_removed() {
     let device = board.attach(SLOT);
     let (block, message) = board.vector(&device);
     board.bus.close().unwrap();
-    // The vector was never freed: it stays its owner's, and masked.
+    // The vector was never freed, so it stays claimed and masked.
     drop(board);
     let spi = gic.spi(block.first().get());
     assert!(spi.claimed && !spi.enabled);
@@ -142,7 +142,7 @@ fn the_domain_is_never_removed() {
 #[test]
 fn teardown_leaves_the_controller_in_place() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
-    // Another user of the same GIC.
+    // Another user claims an SPI of the same GIC.
     let other = HwIrq::new(500);
     gic.claim(other, NonZeroU16::MIN).unwrap();
     gic.set_trigger(other, msi_types::Trigger::Edge).unwrap();
@@ -174,7 +174,7 @@ fn spis_above_255_need_protocol_1_4() {
         [(Version::V1_1, 255), (Version::V1_2, 255), (Version::V1_3, 255), (Version::V1_4, 1019)]
     {
         let gic = Arc::new(Gic::new(1020, CPUS.into()));
-        // Everything below 254 belongs to others.
+        // All SPIs below 254 belong to others.
         gic.claim(HwIrq::new(32), NonZeroU16::new(222).unwrap()).unwrap();
         let board = Board::with(highest, gic);
         let device = board.attach(SLOT);
@@ -200,7 +200,7 @@ fn messages_are_the_hosts_answers() {
     let message = board.bus.compose(&block, 0).unwrap();
     assert_eq!(message, MsiMessage { address: ADDRESS, data: block.first().get() });
     assert_eq!(board.asked(), 1);
-    // A second question is answered from the first.
+    // A second call returns the stored answer.
     assert_eq!(board.bus.compose(&block, 0), Ok(message));
     assert_eq!(board.asked(), 0);
 }
@@ -220,7 +220,7 @@ fn spis_are_taken_from_64_upwards() {
 #[test]
 fn frames_from_the_top_fit_beside() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
-    // GICv2m frames that a host places from the top down, and a device in the middle.
+    // Claim GICv2m frames, which a host places from the top down, and a device in the middle.
     gic.claim(HwIrq::new(956), NonZeroU16::new(64).unwrap()).unwrap();
     gic.claim(HwIrq::new(66), NonZeroU16::MIN).unwrap();
     let board = Board::with(Version::V1_4, gic.clone());
@@ -287,7 +287,7 @@ fn interrupts_are_never_composed_in_atomic_context() {
     board.kernel.may_wait.store(false, std::sync::atomic::Ordering::SeqCst);
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(crate::board::reason(refused), "the caller must not wait");
-    // The operations of interrupt handlers need no wait.
+    // The operations for interrupt handlers do not wait.
     board.bus.mask(block.first());
     board.bus.unmask(block.first());
     assert_eq!(board.asked(), 0);

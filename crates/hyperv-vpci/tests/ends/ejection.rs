@@ -1,4 +1,4 @@
-//! Functions that are asked back, or pulled out while they send.
+//! Functions that are ejected, or removed while they send.
 
 use crate::board::{Board, OTHER, SLOT, reason, request};
 use crate::tamper::Fate;
@@ -23,13 +23,13 @@ fn an_ejected_function_goes_once_its_driver_agrees() {
     }
     board.hear();
     assert_eq!(drain(&board), [BusEvent::EjectRequested(SLOT)]);
-    // It works until then.
+    // The function works until then.
     assert_eq!(board.send(message), Delivery::Pending);
     board.bus.free(&device, block);
     board.bus.detach(device);
     board.bus.eject_complete(SLOT).unwrap();
     board.hear();
-    // Its driver knows.
+    // The driver confirmed the ejection, so no event follows.
     assert_eq!(drain(&board), []);
     assert_eq!(board.bus.functions().unwrap().len(), 1);
     assert_eq!(board.bus.eject_complete(SLOT), Err(VpciError::NoFunction(SLOT)));
@@ -61,7 +61,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
         assert_eq!(board.send(message), Delivery::Blocked);
         board.bus.mask(block.first());
         board.bus.set_pending(block.first(), msi_types::Pending::Clear);
-        // Nothing comes from it once the host said that it is gone.
+        // The function must not send after the host has removed it.
         for _ in 0..1000 {
             assert_eq!(board.bus.is_pending(block.first()), Some(false));
         }
@@ -72,7 +72,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
     board.tamper.heard();
     board.bus.free(&device, block);
     board.bus.detach(device);
-    // The host knows nothing of it any more, and is not asked.
+    // The host has already deleted the message, so the guest must not request its deletion.
     assert_eq!(board.requests(), []);
     assert_eq!(board.gic.claimed(), [kept.first().get()]);
     assert!(board.bus.attach(SLOT.requester(crate::board::BUS), 1).is_err());
@@ -86,7 +86,7 @@ fn a_wait_ends_when_its_function_goes() {
     board.tamper.set(Fate::Lost);
     board.kernel.meanwhile(|side| side.host.remove(SLOT).unwrap());
     let refused = board.bus.compose(&block, 0).unwrap_err();
-    assert_eq!(reason(refused), "the function is gone");
+    assert_eq!(reason(refused), "the function was removed");
     board.bus.free(&device, block);
     assert!(board.gic.claimed().is_empty());
 }
@@ -110,7 +110,7 @@ fn a_new_function_in_the_slot_is_another() {
     let again = board.attach(SLOT);
     let (second, _) = board.vector(&again);
     board.tamper.heard();
-    // The first one's message is not the second one's to delete.
+    // The message of the first function must not be deleted from the second one.
     board.bus.free(&device, block);
     board.kernel.side.lock().unwrap().serve().unwrap();
     assert_eq!(board.requests(), []);
@@ -136,7 +136,7 @@ fn a_late_message_of_a_gone_function_is_not_deleted() {
         side.serve().unwrap();
     }
     board.hear();
-    // The second function gets the same vector, and so the same message.
+    // The second function is allocated the same vector and therefore granted the same message.
     board.bus.free(&device, block);
     let again = board.attach(SLOT);
     let (second, _) = board.vector(&again);
@@ -161,7 +161,7 @@ fn other_functions_go_on() {
     };
     assert_eq!(send(message), Delivery::Pending);
     assert_eq!(board.gic.acknowledge(0), Some(block.first().get()));
-    // A function rings its own messages alone.
+    // A function can send only its own messages.
     assert_eq!(board.send(message), Delivery::Blocked);
 }
 

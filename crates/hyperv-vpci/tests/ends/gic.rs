@@ -1,4 +1,4 @@
-//! A GIC's SPIs as a driver and a device model see them at once, which complains about misuse.
+//! SPIs of a GIC, shared by a driver and device models. The GIC panics on misuse.
 
 use msi_types::{
     Cpu, Delivery, HwIrq, Level, Line, MsiError, Pending, SetLine, Trigger, WiredParent,
@@ -16,7 +16,7 @@ pub(crate) struct Spi {
     pub(crate) target: Option<Cpu>,
 }
 
-/// All INTIDs from 0 to 1019; those below `first` and from `end` on do not exist.
+/// GIC with INTIDs 0 to 1019. Those below `first` and from `end` on do not exist.
 pub(crate) struct Gic {
     spis: Mutex<Vec<Spi>>,
     end: u32,
@@ -32,12 +32,12 @@ impl Gic {
         self.lock()[intid as usize]
     }
 
-    /// INTIDs that have an owner, ascending.
+    /// Returns the claimed INTIDs, in ascending order.
     pub(crate) fn claimed(&self) -> Vec<u32> {
         (0..1020).filter(|intid| self.spi(*intid).claimed).collect()
     }
 
-    /// The next interrupt that a CPU takes, as `ICC_IAR1_EL1` would answer.
+    /// Acknowledges the next interrupt of a CPU, as a read of `ICC_IAR1_EL1` does.
     pub(crate) fn acknowledge(&self, cpu: u32) -> Option<u32> {
         let mut spis = self.lock();
         let taken = (32..1020).find(|intid| {
@@ -49,19 +49,19 @@ impl Gic {
         Some(taken)
     }
 
-    /// As a write of `ICC_EOIR1_EL1` does.
+    /// Ends an interrupt, as a write of `ICC_EOIR1_EL1` does.
     pub(crate) fn end(&self, intid: u32) {
         self.lock()[intid as usize].active = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Spi>> {
-        self.spis.lock().expect("no test panics with the lock")
+        self.spis.lock().expect("no test panics while it holds the lock")
     }
 
     fn with(&self, hwirq: HwIrq, change: impl FnOnce(&mut Spi)) {
         let mut spis = self.lock();
         let spi = &mut spis[hwirq.index()];
-        assert!(spi.claimed, "SPI {hwirq} is used by somebody who did not claim it");
+        assert!(spi.claimed, "SPI {hwirq} is used without having been claimed");
         change(spi);
     }
 }
@@ -90,7 +90,7 @@ impl WiredParent for Gic {
 
     fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
         self.with(hwirq, |spi| {
-            assert!(!spi.enabled, "the trigger of SPI {hwirq} changes while it is enabled");
+            assert!(!spi.enabled, "the trigger of SPI {hwirq} is changed while the SPI is enabled");
             spi.edge = trigger == Trigger::Edge;
         });
         Ok(())
@@ -110,7 +110,10 @@ impl WiredParent for Gic {
 
     fn unmask(&self, hwirq: HwIrq) {
         self.with(hwirq, |spi| {
-            assert!(spi.edge && spi.target.is_some(), "SPI {hwirq} is enabled unprepared");
+            assert!(
+                spi.edge && spi.target.is_some(),
+                "SPI {hwirq} is enabled without a trigger and a target"
+            );
             spi.enabled = true;
         });
     }
@@ -130,7 +133,7 @@ impl SetLine for Gic {
     }
 
     fn pulse(&self, line: Line) -> Delivery {
-        let Line::Spi(intid) = line else { panic!("{line:?} is no SPI") };
+        let Line::Spi(intid) = line else { panic!("{line:?} is not an SPI") };
         self.lock()[intid as usize].pending = true;
         Delivery::Pending
     }

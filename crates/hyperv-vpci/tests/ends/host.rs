@@ -1,4 +1,4 @@
-//! A host and a guest that sends what it likes.
+//! Host with a guest that can send arbitrary messages.
 
 use crate::board::{ADDRESS, OTHER, Ring, SLOT, channel, function, host_config};
 use crate::gic::Gic;
@@ -31,7 +31,7 @@ impl Peer {
         Self { host, near, far, next: 1 }
     }
 
-    /// A bus that is on, both functions with their resources.
+    /// Creates a bus that is on and whose two functions have their resources.
     pub(crate) fn on(version: Version) -> Self {
         let mut peer = Self::new(version);
         for request in [
@@ -47,7 +47,7 @@ impl Peer {
 
     pub(crate) fn send(&mut self, message: &[u8]) -> u64 {
         self.next += 1;
-        self.near.send(PacketKind::Request(self.next), message).expect("room");
+        self.near.send(PacketKind::Request(self.next), message).expect("the ring has room");
         self.next
     }
 
@@ -57,7 +57,7 @@ impl Peer {
         out[..length].to_vec()
     }
 
-    /// The completion of a message.
+    /// Sends a message and returns its completion.
     pub(crate) fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>, HostError> {
         let id = self.send(message);
         while self.host.serve(&mut self.far)? != Served::All {}
@@ -74,13 +74,13 @@ impl Peer {
         Ok(answers.remove(0))
     }
 
-    /// The answer of a host that has so many allocations left for a request.
+    /// Returns the answer of a host that can make this number of allocations.
     pub(crate) fn ask_with_allocations(&mut self, allocations: u32, request: &Request) -> Status {
         self.send(&Self::emit(request));
         let served = with_allocations(allocations, || self.host.serve(&mut self.far));
         assert_eq!(served, Ok(Served::All));
         let mut buffer = [0; 64];
-        let received = self.near.receive(&mut buffer).unwrap().expect("an answer");
+        let received = self.near.receive(&mut buffer).unwrap().expect("the host answers");
         Status::parse(&buffer[..received.length]).expect("an answer has a status")
     }
 
@@ -141,13 +141,13 @@ fn the_functions_are_listed_before_the_bus_is_on() {
         let entry = peer.send(&Peer::emit(&Request::D0Entry { window: 0x2000 }));
         assert_eq!(peer.host.serve(&mut peer.far), Ok(Served::All));
         let mut buffer = [0; 256];
-        let list = peer.near.receive(&mut buffer).unwrap().expect("the list");
+        let list = peer.near.receive(&mut buffer).unwrap().expect("the host sends the list");
         assert_eq!(list.kind, PacketKind::Notice);
         let Ok(Notice::Relations(list)) = Notice::parse(&buffer[..list.length]) else {
             panic!("the list precedes the answer")
         };
         assert!(list.functions().map(|function| function.slot).eq([SLOT, OTHER]));
-        let answer = peer.near.receive(&mut buffer).unwrap().expect("the answer");
+        let answer = peer.near.receive(&mut buffer).unwrap().expect("the host sends the answer");
         assert_eq!(answer.kind, PacketKind::Completion(entry));
         assert_eq!(peer.near.receive(&mut buffer), Ok(None));
         assert_eq!(peer.ask(&Request::D0Exit), Ok(Status::SUCCESS));
@@ -193,7 +193,7 @@ fn quotas_hold() {
     assert_eq!(peer.ask(&create(SLOT, 64, 32)), Ok(Status::SUCCESS));
     assert_eq!(peer.ask(&create(SLOT, 96, 32)), Ok(Status::SUCCESS));
     assert_eq!(peer.ask(&create(SLOT, 200, 1)), Ok(Status::BAD_DATA));
-    // The other function has a quota of its own.
+    // The other function has its own quota.
     assert_eq!(peer.ask(&create(OTHER, 200, 1)), Ok(Status::SUCCESS));
     assert_eq!((peer.host.vectors(SLOT), peer.host.vectors(OTHER)), (64, 1));
 }
@@ -204,7 +204,7 @@ fn forms_above_the_version_are_refused() {
     {
         let mut peer = Peer::on(version);
         let Request::CreateInterrupt { slot, interrupt, .. } = create(SLOT, 64, 1) else {
-            unreachable!("it was made so")
+            unreachable!("the request was created with this type")
         };
         let above = Request::CreateInterrupt { slot, form, interrupt };
         assert_eq!(peer.ask(&above), Ok(Status::BAD_DATA));
@@ -229,7 +229,7 @@ fn requests_out_of_order_are_refused() {
     assert_eq!(peer.host.window(), Some(0x2000));
     assert_eq!(peer.ask(&create(SLOT, 64, 1)), Ok(Status::BAD_DATA));
     assert_eq!(peer.ask(&assign), Ok(Status::SUCCESS));
-    // Another assignment replaces it and keeps the messages.
+    // A second assignment replaces the first one and keeps the messages.
     assert_eq!(peer.ask(&create(SLOT, 64, 1)), Ok(Status::SUCCESS));
     assert_eq!(peer.ask(&assign), Ok(Status::SUCCESS));
     assert_eq!(peer.host.vectors(SLOT), 1);
@@ -273,7 +273,7 @@ fn unknown_messages_are_answered_so() {
 fn a_guest_that_makes_no_room_is_not_served() {
     let mut peer = Peer::on(Version::V1_4);
     let query = Peer::emit(&Request::QueryResources(SLOT));
-    // Completions pile up: 56 bytes each in 16 KiB.
+    // Completions of 56 bytes each fill the 16 KiB of the ring.
     let mut sent = 0;
     loop {
         peer.next += 1;
@@ -342,7 +342,8 @@ fn messages() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Refused requests change nothing, and no sequence breaks a quota or maps a vector twice.
+    /// Refused requests must have no effect, and no sequence may exceed a quota or map a vector
+    /// twice.
     #[test]
     fn refused_requests_change_nothing(messages in prop::collection::vec(messages(), 0..60)) {
         let mut peer = Peer::on(Version::V1_4);

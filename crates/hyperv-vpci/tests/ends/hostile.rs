@@ -1,4 +1,4 @@
-//! Each end against a peer that does what it likes, for as long as it likes.
+//! Each end with a peer that acts arbitrarily.
 
 use crate::board::{BUS, Board, OTHER, SLOT, function, request};
 use crate::host::Peer;
@@ -19,9 +19,9 @@ enum Step {
     Unmask(usize),
     Free(usize),
     Poll,
-    /// From now on the host's answers are so.
+    /// Sets the fate of the host's further answers.
     Answers(Fate),
-    /// The packets that it kept arrive.
+    /// Delivers the packets that were kept.
     LetGo,
     Notice(Vec<u8>),
     Completion(u64, Vec<u8>),
@@ -37,7 +37,7 @@ fn fates() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Kept),
         1 => Just(Fate::Doubled),
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Fate::Replaced),
-        // A success with any message.
+        // A success with an arbitrary message.
         1 => prop::collection::vec(any::<u8>(), 24).prop_map(|mut answer| {
             answer[..4].fill(0);
             answer[10..12].copy_from_slice(&[1, 0]);
@@ -100,12 +100,12 @@ impl Guest {
         self.blocks.get(at % self.blocks.len().max(1))
     }
 
-    /// A guest's operations may fail, and nothing else.
+    /// Executes a step. The guest's operations may fail but must not have other effects.
     fn step(&mut self, step: Step) {
         let bus = &self.board.bus;
         match step {
             Step::Allocate(count, shape) => {
-                let device = self.device.as_ref().expect("it was attached");
+                let device = self.device.as_ref().expect("the function was attached");
                 self.blocks.extend(bus.allocate(device, &request(count, shape)));
             }
             Step::Compose(at) => {
@@ -128,7 +128,7 @@ impl Guest {
             Step::Free(at) => {
                 if !self.blocks.is_empty() {
                     let block = self.blocks.swap_remove(at % self.blocks.len());
-                    bus.free(self.device.as_ref().expect("it was attached"), block);
+                    bus.free(self.device.as_ref().expect("the function was attached"), block);
                 }
             }
             Step::Poll => {
@@ -159,14 +159,14 @@ impl Guest {
             Step::Eject(slot) => {
                 let _ = side.host.eject(slot);
             }
-            _ => unreachable!("the guest's own steps are done"),
+            _ => unreachable!("the guest handles the other steps"),
         }
     }
 }
 
 proptest! {
-    /// A host may do anything: its guest's calls return, and every vector comes back to the root.
-    /// The GIC of these tests complains about each misuse.
+    /// With an arbitrary host, the guest's calls must return, and every vector must be released to
+    /// the root. The GIC of these tests panics on misuse.
     #[test]
     fn a_hostile_host_costs_no_vector(steps in steps()) {
         let board = Board::new();
@@ -176,20 +176,20 @@ proptest! {
             guest.step(step);
         }
         let Guest { board, device, blocks } = guest;
-        let device = device.expect("it was attached");
+        let device = device.expect("the function was attached");
         for block in blocks {
             board.bus.free(&device, block);
         }
         board.bus.detach(device);
         let _ = board.bus.close();
         prop_assert!(board.gic.claimed().is_empty());
-        // The domain goes on under another host.
+        // The domain still works with another host.
         let again = Board::under(Version::V1_4, board.gic.clone(), board.domain.clone());
         let device = again.attach(SLOT);
         prop_assert_eq!(again.vector(&device).0.first().get(), 64);
     }
 
-    /// A guest may do anything with one function: the other's messages arrive.
+    /// If a guest does anything with one function, the other function's messages must still arrive.
     #[test]
     fn a_hostile_guest_leaves_other_functions_alone(
         messages in prop::collection::vec(
@@ -200,16 +200,16 @@ proptest! {
         let other = board.bus.attach(OTHER.requester(BUS), 4).unwrap();
         let (block, message) = board.vector(&other);
         let mut side = board.kernel.side.lock().unwrap();
-        // The bus's own end is set aside: its channel speaks for a hostile guest.
+        // Replace the channel of the guest's end by one on which a hostile guest sends.
         let (mut near, far) = crate::board::channel();
         side.channel.inner = far;
         let mut buffer = [0; 8192];
         for (kind, mut rest) in messages {
-            // Exit from D0 and a version end everything, as they should.
+            // D0 exit and version requests affect all functions, which is correct.
             if matches!(kind & 0xff, 0x08 | 0x13) {
                 continue;
             }
-            // Every message that names a function names another one.
+            // Make every message that names a function name another one.
             if let Some(slot) = rest.first_mut() {
                 *slot = 0;
             }
@@ -223,7 +223,8 @@ proptest! {
         prop_assert!(board.gic.spi(block.first().get()).pending);
     }
 
-    /// Bytes that are no ring's: the host's channel breaks, and the next one works.
+    /// If the guest writes arbitrary bytes to the ring, the host's channel must fail and the next
+    /// one must work.
     #[test]
     fn a_corrupt_ring_costs_its_channel_alone(
         inp in any::<u32>(),

@@ -1,7 +1,7 @@
-//! Guest and host against each other: what reviews asked for, and each end with a peer that
-//! misbehaves.
+//! Guest and host connected to each other: requirements from reviews, and each end with a
+//! misbehaving peer.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apic;
 mod asleep;

@@ -1,4 +1,4 @@
-//! A host that answers late, wrongly, twice or never.
+//! Hosts that answer late, wrongly, twice or never.
 
 use crate::board::{Board, OTHER, SLOT, reason, request};
 use crate::tamper::{Change, Fate};
@@ -6,9 +6,9 @@ use hyperv_vpci::channel::{Channel, Idle, PacketKind};
 use hyperv_vpci::guest::Faults;
 use msi_types::{Delivery, MsiParent, Shape};
 
-/// The host's bad answers, each with the reason that the guest gives.
+/// Invalid answers of the host, each with the guest's reason for refusing it.
 const WRONG: [(Change, &str); 5] = [
-    (|answer| answer[10] = 2, "the host granted another number of vectors"),
+    (|answer| answer[10] = 2, "the host granted a different number of vectors"),
     (|answer| answer.truncate(8), "a message is malformed"),
     (|answer| answer.truncate(0), "a message is malformed"),
     (|answer| answer[3] = 0xc0, "the host refused"),
@@ -25,7 +25,7 @@ fn wrong_answers_are_errors_that_leave_nothing() {
         let refused = board.bus.compose(&block, 0).unwrap_err();
         assert_eq!(reason(refused), expected);
         board.tamper.set(Fate::Sent);
-        // The bus goes on.
+        // The bus still works.
         let other = board.attach(OTHER);
         let (second, message) = board.vector(&other);
         assert_eq!(board.bus.faults(), Faults::default());
@@ -51,14 +51,14 @@ fn one_message_for_two_interrupts_is_of_no_use() {
     let device = board.attach(SLOT);
     let (first, message) = board.vector(&device);
     let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    // The first has SPI 64, this one 65.
+    // The first vector is SPI 64, and this one is SPI 65.
     board.tamper.set(Fate::Changed(|answer| answer[12] = 64));
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(reason(refused), "the host gave this message to another interrupt");
     board.tamper.set(Fate::Sent);
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
     board.kernel.side.lock().unwrap().serve().unwrap();
-    // The first one's message still works.
+    // The message of the first vector still works.
     assert_eq!(board.send(message), Delivery::Pending);
     assert_eq!(board.gic.acknowledge(0), Some(first.first().get()));
 }
@@ -104,7 +104,7 @@ fn a_silent_host_ends_a_wait() {
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(reason(refused), "the host did not answer in time");
     board.tamper.set(Fate::Sent);
-    // The vector has no message, so that there is nothing to delete.
+    // The vector has no message, so no deletion is sent.
     board.bus.free(&device, block);
     assert!(board.gic.claimed().is_empty());
 }
@@ -120,7 +120,7 @@ fn a_late_message_goes_back_to_the_host() {
     board.let_go();
     assert_eq!(board.mapped(), 0);
     assert_eq!(board.bus.faults(), Faults { late: 1, ..Faults::default() });
-    // The vector gets another message now.
+    // Another message can now be requested for the vector.
     assert!(board.bus.compose(&block, 0).is_ok());
 }
 
@@ -133,7 +133,7 @@ fn an_unconfirmed_deletion_keeps_the_vector() {
     board.tamper.set(Fate::Kept);
     board.bus.free(&device, block);
     board.bus.detach(device);
-    // The host may still send it: masked, and nobody else's.
+    // The host may still send the message, so the vector must stay masked and claimed.
     let spi = board.gic.spi(first);
     assert!(spi.claimed && !spi.enabled);
     board.tamper.set(Fate::Sent);
@@ -154,7 +154,7 @@ fn unanswered_requests_are_bounded() {
         (0..70).map(|_| reason(board.bus.compose(&block, 0).unwrap_err())).collect();
     assert_eq!(reasons[63], "the host did not answer in time");
     assert_eq!(reasons[64], "too many requests are unanswered");
-    // Without an account of it, no request is made: the vector is free at once.
+    // A request that cannot be tracked is not sent, so the vector is free immediately.
     board.bus.free(&device, block);
     assert!(board.gic.claimed().is_empty());
 }
@@ -166,13 +166,13 @@ fn a_broken_channel_ends_every_wait() {
     let (block, _) = board.vector(&device);
     let second = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.kernel.meanwhile(|side| {
-        // Longer than any message of a host.
+        // This is longer than any message of a host.
         side.channel.inner.send(PacketKind::Notice, &[0; 10_000]).unwrap();
     });
     let refused = board.bus.compose(&second, 0).unwrap_err();
     assert_eq!(reason(refused), "the channel failed");
     assert!(board.bus.poll().is_err());
-    // The host may still send the message that it gave.
+    // The host may still send the message that it granted.
     let first = block.first().get();
     board.bus.free(&device, block);
     board.bus.free(&device, second);
@@ -192,7 +192,7 @@ fn malformed_notices_are_counted() {
         }
     }
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
-    // Three bytes arrive as eight: the ring pads.
+    // The ring pads three bytes to eight.
     assert_eq!(board.bus.faults(), Faults { malformed: 4, ..Faults::default() });
     assert_eq!(board.bus.functions().unwrap().len(), 2);
 }

@@ -1,6 +1,6 @@
-//! A guest that behaves as OpenVMM's `vpci_client` of August 2026: it proposes version 1.3 alone,
-//! never asks for the list of functions, assigns resources with room for one interrupt, deletes
-//! with a count of 0, never releases resources, and sleeps until it is signalled.
+//! Guest that behaves like OpenVMM's `vpci_client` of August 2026: it proposes only version 1.3,
+//! never requests the list of functions, assigns resources with room for one interrupt, deletes
+//! with a count of 0, never releases resources, and sleeps until it is signaled.
 
 use crate::board::{ADDRESS, OTHER, Ring, SLOT, TestKernel, function, prepare};
 use crate::gic::Gic;
@@ -13,8 +13,8 @@ use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Numbers of the messages: version, entry, requirements, assignment, creation, deletion, completed
-/// ejection.
+/// Type numbers of messages: version, entry, requirements, assignment, creation, deletion, ejection
+/// complete.
 const VERSION: u32 = 0x4249_0013;
 const D0_ENTRY: u32 = 0x4249_0007;
 const REQUIREMENTS: u32 = 0x4249_0005;
@@ -59,9 +59,9 @@ impl Client {
                     PacketKind::Notice => match Notice::parse(payload).unwrap() {
                         Notice::Relations(list) => self.functions = list.functions().collect(),
                         Notice::Eject(slot) => self.ejecting.push(slot),
-                        other => panic!("it does not know {other:?}"),
+                        other => panic!("the client does not know {other:?}"),
                     },
-                    PacketKind::Request(id) => panic!("request {id} of a host"),
+                    PacketKind::Request(id) => panic!("the host sent request {id}"),
                 }
             }
             if self.ring.idle().unwrap() == Idle::Sleep {
@@ -78,7 +78,7 @@ impl Client {
             if let Some(completion) = self.completions.remove(&1) {
                 return completion;
             }
-            assert!(self.host.signals.guest_sleeps(), "the host sleeps, and so does its guest");
+            assert!(self.host.signals.guest_sleeps(), "both the guest and the host sleep");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Each end with a heap that runs out: an error, and nothing half done. What gives something back
-//! asks for nothing.
+//! Each end with an exhausted heap. Operations must fail without partial effects, and operations
+//! that free resources must not allocate.
 
 use crate::board::{
     BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request,
@@ -35,7 +35,7 @@ fn a_host_is_made_whole_or_not_at_all() {
 #[test]
 fn a_request_without_memory_is_refused() {
     let mut peer = Peer::on(Version::V1_4);
-    // The host's own allocation, not its peer's.
+    // This limits allocations of the host, not of its peer.
     let refused = peer.ask_with_allocations(0, &create(SLOT, 64, 1));
     assert_eq!(refused, Status::BAD_DATA);
     assert_eq!(peer.host.vectors(SLOT), 0);
@@ -68,7 +68,7 @@ fn a_bus_opens_whole_or_not_at_all() {
     let vectors = Vectors::Spis(Arc::new(domain));
     let (bus, failures) = until_it_succeeds(
         || {
-            // A host that knows nothing of the attempt before.
+            // Each attempt uses a new host.
             let (kernel, _, channel) = outside(|| {
                 let injection = Injection::Spi(gic.clone());
                 let (kernel, devices, near) = prepare(Version::V1_4, injection, &Tamper::default());

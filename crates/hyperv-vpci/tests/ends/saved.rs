@@ -1,4 +1,4 @@
-//! A host's end that moves to another machine, with a request under way.
+//! Migration of a host's end with a request in flight.
 
 use crate::board::{OTHER, SLOT, function, host_config};
 use crate::gic::Gic;
@@ -30,7 +30,7 @@ fn an_answer_under_way_arrives_once() {
     let mut peer = Peer::on(Version::V1_4);
     let mut near = RingChannel::new(there.clone(), back.clone(), nobody).unwrap();
     let mut far = RingChannel::new(back.clone(), there.clone(), nobody).unwrap();
-    // One call serves 64 requests; the answer to the last stays with the host.
+    // One call serves 64 requests; the answer to the last one is not sent yet.
     let query = Peer::emit(&Request::QueryResources(SLOT));
     for id in 0..63 {
         near.send(PacketKind::Request(id), &query).unwrap();
@@ -87,7 +87,7 @@ fn states_that_no_host_saved_are_refused() {
     let refused = |change: &dyn Fn(&mut SavedHost)| {
         let mut saved = state();
         change(&mut saved);
-        restore(&saved, &gic).expect_err("it is refused")
+        restore(&saved, &gic).expect_err("the state is refused")
     };
     assert_eq!(refused(&|saved| saved.format = 2), RestoreError::UnknownFormat(2));
     let version = refused(&|saved| saved.version = Some(0x2_0000));

@@ -1,4 +1,4 @@
-//! Device models that send while their messages come and go.
+//! Device models that send while their messages are created and deleted.
 
 use crate::board::{Board, SLOT, channel, function, host_config};
 use crate::host::{Peer, create};
@@ -31,8 +31,8 @@ fn nothing_is_sent_after_a_deletion() {
             assert_eq!(board.send(message), Delivery::Pending);
             let spi = block.first().get();
             board.bus.free(&device, block);
-            // The vector was released after the host confirmed. A sender that was still on its way
-            // would make it pending now.
+            // The vector was released after the host confirmed the deletion. A sender that was
+            // still active would make it pending now.
             assert!(!gic.spi(spi).pending);
             std::thread::yield_now();
             assert!(!gic.spi(spi).pending);
@@ -41,10 +41,10 @@ fn nothing_is_sent_after_a_deletion() {
     });
 }
 
-/// Looks at a removal, which returns by then if it does not wait for a sender.
+/// Number of checks of a removal, which is enough for one that does not wait for senders to return.
 const LOOKS: u32 = 1000;
 
-/// Lines on which the first pulse takes as long as the test wants.
+/// Lines whose first pulse blocks until the test releases it.
 struct SlowLines {
     pulses: AtomicU32,
     begun: Barrier,
@@ -94,9 +94,12 @@ fn a_deletion_waits_for_a_sender_on_its_way() {
         lines.begun.wait();
         let removal = scope.spawn(|| {
             host.remove(SLOT).unwrap();
-            assert!(lines.is_done.load(Ordering::SeqCst), "it is sent after its removal");
+            assert!(
+                lines.is_done.load(Ordering::SeqCst),
+                "the interrupt is sent after its message was removed"
+            );
         });
-        // The removal takes the message its target, then waits for senders.
+        // The removal clears the message's target, then waits for senders.
         while device.signal_msi(NoIdentity, message) != Delivery::Blocked {
             std::thread::yield_now();
         }
@@ -105,7 +108,7 @@ fn a_deletion_waits_for_a_sender_on_its_way() {
         }
         let is_early = removal.is_finished();
         lines.go_on.wait();
-        assert!(!is_early, "it is removed while a message is sent");
+        assert!(!is_early, "the message is removed while it is being sent");
         assert_eq!(sender.join().unwrap(), Delivery::Pending);
         removal.join().unwrap();
     });

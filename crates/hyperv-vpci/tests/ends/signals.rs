@@ -1,20 +1,20 @@
-//! The signals between a guest and its host, each asleep until the other signals.
+//! Signals between a guest and its host, each of which sleeps until the other signals.
 //!
-//! The host runs on its own thread. A guest that waits while the host sleeps and no signal is
-//! pending would wait forever, so the wait is abandoned and counted. Therefore no test depends on a
-//! clock.
+//! The host runs on its own thread. If the guest waits while the host sleeps and no signal is
+//! pending, it would wait forever, so the wait is abandoned and counted. No test therefore depends
+//! on a clock.
 
 use hyperv_vpci::channel::Notifier;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 #[derive(Default)]
 struct State {
-    /// A signal is pending.
+    /// `true` if a signal to the host is pending.
     to_host: bool,
     to_guest: bool,
-    /// Number of the guest's wake-ups, by signals and by its other tasks.
+    /// Number of the guest's wake-ups, by signals and by other tasks.
     wake_ups: u32,
-    /// The host's thread sleeps.
+    /// `true` while the host's thread sleeps.
     host_sleeps: bool,
     stops: bool,
     /// Number of signals raised at the guest.
@@ -22,7 +22,7 @@ struct State {
     waits_in_vain: u32,
 }
 
-/// The signals of both ends, and whether the host sleeps.
+/// Signals of both ends, and the state of the host's thread.
 #[derive(Default)]
 pub(crate) struct EndSignals {
     state: Mutex<State>,
@@ -31,10 +31,10 @@ pub(crate) struct EndSignals {
 
 impl EndSignals {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no test panics with the lock")
+        self.state.lock().expect("no test panics while it holds the lock")
     }
 
-    /// Blocks the host's thread until the guest signals. Returns false at the end of the test.
+    /// Blocks the host's thread until the guest signals. Returns `false` at the end of the test.
     pub(crate) fn host_sleeps(&self) -> bool {
         let mut state = self.lock();
         state.host_sleeps = true;
@@ -44,7 +44,7 @@ impl EndSignals {
         !state.stops
     }
 
-    /// Blocks the guest until the host signals. Returns false if the host never will.
+    /// Blocks the guest until the host signals. Returns `false` if the host never will.
     pub(crate) fn guest_sleeps(&self) -> bool {
         let state = self.lock();
         let is_under_way = |state: &mut State| !state.to_guest && !state.is_quiet();
@@ -65,7 +65,7 @@ impl EndSignals {
         self.changed.notify_all();
     }
 
-    /// Blocks a task of the guest until the number of wake-ups differs from `seen`. Returns false
+    /// Blocks a task of the guest until the number of wake-ups differs from `seen`. Returns `false`
     /// if the host will never signal.
     pub(crate) fn guest_waits(&self, seen: u32) -> bool {
         let state = self.lock();
@@ -77,12 +77,12 @@ impl EndSignals {
         is_woken
     }
 
-    /// Waits until the host sleeps and has nothing to do.
+    /// Waits until the host sleeps and has no work.
     pub(crate) fn settle(&self) {
         drop(self.changed.wait_while(self.lock(), |state| !state.is_quiet()).unwrap());
     }
 
-    /// Waits until the host has handled all signals. Returns true if it signalled the guest.
+    /// Waits until the host has handled all signals. Returns `true` if the host signaled the guest.
     pub(crate) fn host_signalled(&self) -> bool {
         self.settle();
         self.guest_sleeps()
@@ -110,10 +110,10 @@ impl State {
     }
 }
 
-/// Wakes one end, and counts the signals to the guest.
+/// Notifier that wakes one end and counts the signals to the guest.
 #[derive(Clone)]
 pub(crate) enum Bell {
-    /// Both ends are driven by hand.
+    /// The test drives both ends itself.
     Nobody,
     Host(Arc<EndSignals>),
     Guest(Arc<EndSignals>),

@@ -1,16 +1,16 @@
-//! A host's channel whose packets are lost, delayed, doubled or changed on their way.
+//! Host's channel whose packets are lost, delayed, duplicated or changed in transit.
 
 use doorbell_test_support::Outside;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::protocol::reply::Status;
 use std::sync::{Arc, Mutex};
 
-/// The type of a D0 entry.
+/// Type number of a D0 entry.
 const D0_ENTRY: [u8; 4] = [7, 0, 0x49, 0x42];
 
 pub(crate) type Change = fn(&mut Vec<u8>);
 
-/// The fate of a host's completions from now on.
+/// Treatment of the host's further completions.
 #[derive(Clone, Default, Debug)]
 pub(crate) enum Fate {
     #[default]
@@ -20,9 +20,9 @@ pub(crate) enum Fate {
     Kept,
     Doubled,
     Changed(Change),
-    /// Something else arrives.
+    /// A different completion arrives.
     Replaced(Vec<u8>),
-    /// The answer to the first D0 entry is a failure, the others are sent.
+    /// The answer to the first D0 entry is replaced by a failure; all others are sent unchanged.
     FirstEntryRefused,
 }
 
@@ -39,30 +39,30 @@ pub(crate) struct Tamper(Arc<Mutex<Script>>);
 
 impl Tamper {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Script) -> R) -> R {
-        f(&mut self.0.lock().expect("no test panics with the lock"))
+        f(&mut self.0.lock().expect("no test panics while it holds the lock"))
     }
 
     pub(crate) fn set(&self, fate: Fate) {
         self.with(|script| script.fate = fate);
     }
 
-    /// The guest's messages since the last call.
+    /// Returns the guest's messages since the last call.
     pub(crate) fn heard(&self) -> Vec<(PacketKind, Vec<u8>)> {
         self.with(|script| std::mem::take(&mut script.heard))
     }
 }
 
-/// The host's channel over another one.
+/// Host's channel that wraps another one.
 pub(crate) struct Tampered<C> {
     pub(crate) inner: C,
     pub(crate) tamper: Tamper,
 }
 
 impl<C: Channel> Tampered<C> {
-    /// Sends what was kept.
+    /// Sends the packets that were kept.
     pub(crate) fn let_go(&mut self) {
         for (kind, payload) in self.tamper.with(|script| std::mem::take(&mut script.kept)) {
-            // A guest that took nothing for long loses it.
+            // The packet is lost if the guest has not read for so long that the ring is full.
             let _ = self.inner.send(kind, &payload);
         }
     }

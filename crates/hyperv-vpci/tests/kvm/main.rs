@@ -1,4 +1,5 @@
-//! A host's end that rings the local APICs of real KVM: they show what has arrived. No guest runs.
+//! Host's end that injects into local APICs of the host's KVM, whose state shows which interrupts
+//! arrived. No guest runs.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials;

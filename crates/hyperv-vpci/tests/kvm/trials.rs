@@ -1,4 +1,4 @@
-//! The trials.
+//! List of the trials and their machine.
 
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use hyperv_vpci::channel::{Channel, PacketKind};
@@ -24,7 +24,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("nothing_reaches_kvm_after_a_deletion", deletion),
 ];
 
-/// The local APICs of a virtual machine.
+/// Local APICs of a virtual machine.
 struct LocalApics(VmFd);
 
 impl SignalMsi<NoIdentity> for LocalApics {
@@ -47,14 +47,15 @@ const ADDRESS: u64 = 0xfeed_0000;
 const INSTANCE: [u8; 16] = *b"a bus's instance";
 const SLOT: Slot = Slot::new(0, 0);
 
-/// The message that raises a vector at the local APIC of a VP index, which is its ID here.
+/// Returns the message that raises a vector at the local APIC of a VP index. In this machine, APIC
+/// IDs equal VP indices.
 fn local(processor: u16, vector: u8) -> MsiMessage {
     MsiMessage { address: 0xfee0_0000 | u64::from(processor) << 12, data: vector.into() }
 }
 
 fn nobody() {}
 
-/// A machine with two local APICs, enabled, and a bus that is on.
+/// Machine with two enabled local APICs and a bus that is on.
 struct Machine {
     vcpus: Vec<VcpuFd>,
     host: Host,
@@ -93,7 +94,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The host's answer to a request.
+    /// Sends a request and returns the host's answer.
     fn ask(&mut self, request: &Request) -> Result<Vec<u8>, Failure> {
         let mut buffer = [0; 256];
         let length = request.emit(&mut buffer)?;
@@ -117,7 +118,7 @@ impl Machine {
         Ok(translated)
     }
 
-    /// The vectors that have arrived at a CPU since the last time.
+    /// Returns the vectors that have arrived at a CPU since the last call.
     fn arrived(&self, cpu: usize) -> Result<Vec<u32>, Failure> {
         take_arrived(&self.vcpus[cpu])
     }

@@ -1,11 +1,13 @@
-//! Two processes over rings in shared memory, with eventfds: one is killed at random points.
+//! Two processes that communicate over rings in shared memory with eventfds. One of them is killed
+//! at random points.
 //!
-//! The program starts itself as the other process. The shared memory is a file that the child
-//! opens by its parent's number of it; the eventfds are the child's standard input and output.
+//! The program starts itself as the other process. The child opens the shared memory, a file,
+//! through its parent's descriptor in `/proc`; the eventfds are the child's standard input and
+//! output.
 
 #[cfg(target_os = "linux")]
 #[path = "../ends/gic.rs"]
-#[expect(dead_code, reason = "the other tests use the rest")]
+#[expect(dead_code, reason = "other tests use the remaining items")]
 mod gic;
 #[cfg(target_os = "linux")]
 mod shared;

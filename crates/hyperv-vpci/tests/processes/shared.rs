@@ -1,4 +1,4 @@
-//! Memory and signals that two processes share.
+//! Memory and signals shared by two processes.
 
 use hyperv_vpci::channel::EventFd;
 use hyperv_vpci::ring::{GuestRing, RingChannel};
@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
-/// A control page and the data.
+/// Length of a ring in bytes: a control page and the data.
 const RING: u64 = 0x5000;
 
 pub(crate) type Channel<F> = RingChannel<GuestRing<GuestMemoryMmap>, EventFd<F>>;
 
-/// Two rings in a file, and a signal for each end.
+/// Two rings in a file, with a signal for each end.
 pub(crate) struct Shared {
     file: File,
     to_child: OwnedFd,
@@ -23,7 +23,7 @@ pub(crate) struct Shared {
 
 fn memory(file: File) -> GuestMemoryMmap {
     let offset = FileOffset::new(file, 0);
-    let length = usize::try_from(2 * RING).expect("40 KiB");
+    let length = usize::try_from(2 * RING).expect("40 KiB fit");
     GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), length, Some(offset))])
         .expect("the file can be mapped")
 }
@@ -35,37 +35,38 @@ fn channel<F: AsFd + Send>(file: File, (out, inp): (u64, u64), peer: F) -> Chann
         let mut pages: Vec<_> =
             (0..RING).step_by(4096).map(|at| GuestAddress(index * RING + at)).collect();
         pages.reverse();
-        GuestRing::from_pages(memory.clone(), &pages).expect("it is mapped")
+        GuestRing::from_pages(memory.clone(), &pages).expect("the pages are mapped")
     };
     RingChannel::new(ring(out), ring(inp), EventFd(peer)).expect("new rings")
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        let file = memfd_create("vpci", MemfdFlags::empty()).expect("a memory file");
-        ftruncate(&file, 2 * RING).expect("40 KiB");
-        let signal = || eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+        let file = memfd_create("vpci", MemfdFlags::empty()).expect("a memory file can be created");
+        ftruncate(&file, 2 * RING).expect("40 KiB fit");
+        let signal = || eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd can be created");
         Self { file: file.into(), to_child: signal(), to_parent: signal() }
     }
 
-    /// The parent's end.
+    /// Creates the parent's end.
     pub(crate) fn channel(&self) -> Channel<OwnedFd> {
-        let file = self.file.try_clone().expect("a second handle");
-        channel(file, (0, 1), self.to_child.try_clone().expect("a second handle"))
+        let file = self.file.try_clone().expect("the descriptor can be duplicated");
+        channel(file, (0, 1), self.to_child.try_clone().expect("the descriptor can be duplicated"))
     }
 
-    /// This program once more, with the other end.
+    /// Starts this program again as the other process, in the given role.
     pub(crate) fn spawn(&self, role: &str) -> Child {
-        let own = std::env::current_exe().expect("this program");
+        let own = std::env::current_exe().expect("the program has a path");
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
-        let handle = |of: &OwnedFd| Stdio::from(of.try_clone().expect("a second handle"));
+        let handle =
+            |of: &OwnedFd| Stdio::from(of.try_clone().expect("the descriptor can be duplicated"));
         Command::new(own)
             .env("VPCI_ROLE", role)
             .env("VPCI_MEMORY", path)
             .stdin(handle(&self.to_child))
             .stdout(handle(&self.to_parent))
             .spawn()
-            .expect("a second process")
+            .expect("the child can be started")
     }
 
     /// Sleeps until the child signals, or for 50 ms.
@@ -74,12 +75,12 @@ impl Shared {
     }
 }
 
-/// The role of this process, if it is a child.
+/// Returns the role of this process if it is a child.
 pub(crate) fn role() -> Option<String> {
     std::env::var("VPCI_ROLE").ok()
 }
 
-/// A child's end.
+/// Creates the child's end.
 pub(crate) fn child_channel() -> Channel<std::io::Stdout> {
     let path = std::env::var("VPCI_MEMORY").expect("the parent sets it");
     let file = File::options().read(true).write(true).open(path).expect("the parent lives");
@@ -95,7 +96,7 @@ fn wait(signal: &impl AsFd) {
     let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
     let mut signals = [PollFd::new(signal, PollFlags::IN)];
     if poll(&mut signals, Some(&limit)) == Ok(1) {
-        // Somebody else may have taken it.
+        // The read may fail if the signal was already consumed.
         let _ = rustix::io::read(signal, &mut [0; 8]);
     }
 }

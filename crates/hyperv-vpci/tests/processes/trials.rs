@@ -1,4 +1,4 @@
-//! The trials, and what their children do.
+//! Trials, and the code of their children.
 
 use crate::gic::Gic;
 use crate::shared::{Channel, Shared, child_channel, child_wait};
@@ -16,12 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-/// Each kills one process.
+/// Number of rounds, each of which kills one process.
 const ROUNDS: u64 = 8;
-/// Cycles of requests that no host answers after its death.
+/// Number of request cycles, more than a host can answer before it is killed.
 const MANY: u32 = 1000;
 
-/// Number of steps, 1 to 200, after which a round kills its process: another for each round.
+/// Returns the number of steps, 1 to 200, after which a round kills its process. It differs between
+/// rounds.
 fn steps(round: u64) -> u64 {
     1 + round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 200
 }
@@ -32,7 +33,7 @@ fn gic() -> Arc<Gic> {
 
 fn host(gic: &Arc<Gic>) -> (Host, Arc<FunctionInterrupts>) {
     let config = HostConfig::new(1, 0xfeed_0000, [7; 16]);
-    let mut host = Host::new(config, Injection::Spi(gic.clone())).expect("memory");
+    let mut host = Host::new(config, Injection::Spi(gic.clone())).expect("memory is available");
     let description = DeviceDescription { serial: 1, ..Default::default() };
     let function = HostFunction::new(description, [0; 6]);
     let device = host.offer(function).expect("the slot is empty");
@@ -50,8 +51,8 @@ fn serve<F: AsFd + Send>(host: &mut Host, channel: &mut Channel<F>) {
     }
 }
 
-/// A child guest asks for vectors and gives them back until it is killed. Its host goes on with
-/// the next guest; a second bus of the same machine does not notice.
+/// A child guest allocates and frees vectors until it is killed. Its host must then serve the next
+/// guest, and a second bus of the same machine must be unaffected.
 pub(crate) fn killed_guests() {
     let machine = gic();
     let (mut host, device) = host(&machine);
@@ -63,15 +64,19 @@ pub(crate) fn killed_guests() {
         while host.window().is_none() {
             serve(&mut host, &mut channel);
             shared.wait();
-            assert_eq!(child.try_wait().expect("a child"), None, "the guest ended by itself");
+            assert_eq!(
+                child.try_wait().expect("the child can be waited for"),
+                None,
+                "the guest ended by itself"
+            );
         }
         for _ in 0..steps(round) {
             serve(&mut host, &mut channel);
             shared.wait();
         }
-        child.kill().expect("it runs");
-        child.wait().expect("it was killed");
-        // The rest of the ring is served, and nothing is waited for.
+        child.kill().expect("the child is running");
+        child.wait().expect("the child was killed");
+        // Serve the rest of the ring; the host must not wait for the guest.
         serve(&mut host, &mut channel);
         most = most.max(host.vectors(Slot::default()));
         host.reset();
@@ -84,7 +89,7 @@ pub(crate) fn killed_guests() {
     assert!(most > 0, "no guest was killed while it had vectors");
 }
 
-/// A process that gives up on the other one only when that has ended.
+/// Kernel of a process that stops waiting only when the other process has ended.
 struct Process {
     wait: Box<dyn Fn() + Send + Sync>,
     is_alone: Box<dyn Fn() -> bool + Send + Sync>,
@@ -128,13 +133,16 @@ impl Kernel for Process {
 
 const CONFIG: BusConfig = BusConfig::new(0x1000_0000, 0, 256);
 
-/// Takes vectors and gives them back, again and again, until the host is silent or `go_on`, which
-/// is told their number, says no.
+/// Allocates and frees vectors repeatedly until the host is silent or `go_on`, which is called with
+/// the number of cycles, returns `false`.
 fn churn(bus: &Bus, mut go_on: impl FnMut(u64) -> bool) -> Result<u64, VpciError> {
-    let device = bus.attach(Slot::default().requester(0), 64).expect("the function is there");
-    let request =
-        BlockRequest::new(NonZeroU16::new(4).expect("4"), Fit::new(Rewrite::Masked), Cpu::new(0))
-            .with_shape(Shape::AlignedGroup);
+    let device = bus.attach(Slot::default().requester(0), 64).expect("the function is present");
+    let request = BlockRequest::new(
+        NonZeroU16::new(4).expect("4 is not 0"),
+        Fit::new(Rewrite::Masked),
+        Cpu::new(0),
+    )
+    .with_shape(Shape::AlignedGroup);
     let mut count = 0;
     let mut result = Ok(());
     while result.is_ok() && go_on(count) {
@@ -154,12 +162,12 @@ fn churn(bus: &Bus, mut go_on: impl FnMut(u64) -> bool) -> Result<u64, VpciError
     result.map(|()| count)
 }
 
-/// A child host answers until it is killed. The guest's calls return, and the vectors that no host
-/// confirmed come back when the bus is closed.
+/// A child host answers until it is killed. The guest's calls must return, and vectors whose
+/// deletion was not confirmed must be released when the bus is closed.
 pub(crate) fn killed_hosts() {
     let machine = gic();
     let silent = Arc::new(Process { wait: Box::new(|| ()), is_alone: Box::new(|| false) });
-    let domain = Arc::new(SpiDomain::new(machine.clone(), silent).expect("memory"));
+    let domain = Arc::new(SpiDomain::new(machine.clone(), silent).expect("memory is available"));
     for round in 0..ROUNDS {
         let shared = Arc::new(Shared::new());
         let channel = shared.channel();
@@ -176,8 +184,8 @@ pub(crate) fn killed_hosts() {
         let (kill, order) = mpsc::channel();
         let death = thread::spawn(move || {
             let _ = order.recv();
-            child.kill().expect("it runs");
-            child.wait().expect("it was killed");
+            child.kill().expect("the child is running");
+            child.wait().expect("the child was killed");
             killed.store(true, SeqCst);
         });
         let mut late = 0;
@@ -195,12 +203,12 @@ pub(crate) fn killed_hosts() {
     }
 }
 
-/// The other process.
+/// Runs the child process.
 pub(crate) fn child(role: &str) {
     match role {
         "guest" => child_guest(),
         "host" => child_host(),
-        other => panic!("{other} is no role"),
+        other => panic!("{other} is not a role"),
     }
 }
 
@@ -214,7 +222,7 @@ fn child_guest() {
     let machine = gic();
     let is_alone = Box::new(without_parent());
     let kernel = Arc::new(Process { wait: Box::new(child_wait), is_alone });
-    let domain = SpiDomain::new(machine, kernel.clone()).expect("memory");
+    let domain = SpiDomain::new(machine, kernel.clone()).expect("memory is available");
     let vectors = Vectors::Spis(Arc::new(domain));
     let bus = Bus::open(CONFIG, Box::new(child_channel()), vectors, kernel);
     let bus = bus.expect("the host answers");

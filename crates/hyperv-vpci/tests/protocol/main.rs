@@ -1,4 +1,4 @@
-//! Messages against layouts that were typed by hand, and against each other.
+//! Comparison of messages with layouts that were typed by hand, and round trips.
 
 mod message_layout;
 mod refusals;

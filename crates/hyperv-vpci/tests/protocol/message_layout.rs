@@ -1,5 +1,5 @@
-//! Bytes typed by hand from two implementations of others: the structures of Linux's
-//! `pci-hyperv.c` and those of OpenVMM's `vpci_protocol`. Each field has a value of its own.
+//! Bytes typed by hand from two independent implementations: the structures of Linux's
+//! `pci-hyperv.c` and of OpenVMM's `vpci_protocol`. Each field has a distinct value.
 
 use hyperv_vpci::protocol::reply::{AssignedReply, BarsReply, InterruptReply, VersionReply};
 use hyperv_vpci::protocol::{
@@ -20,7 +20,7 @@ fn emitted(request: Request) -> Vec<u8> {
     out[..length].to_vec()
 }
 
-/// A message of this type, its fields at their offsets, zeros elsewhere.
+/// Builds a message of this type with fields at the given offsets and zeros elsewhere.
 fn message(kind: u32, length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; length];
     bytes[..4].copy_from_slice(&kind.to_le_bytes());
@@ -265,8 +265,8 @@ fn sets_of_processors_name_their_lowest() {
     assert_eq!(parsed(&[sparse, (48, &[1])], 56), Ok(0));
     assert_eq!(parsed(&[(48, &[0x30])], 56), Ok(4));
     let bad = Err(ProtocolError::BadRetarget);
-    // No bank, no processor, an unknown format, an unknown flag, and two processors that must both
-    // take the interrupt.
+    // Refused inputs: no bank, no processor, an unknown format, an unknown flag, and delivery to
+    // each of two processors.
     assert_eq!(parsed(&[sparse], 64), bad);
     assert_eq!(parsed(&[sparse, (56, &[1])], 72), bad);
     assert_eq!(parsed(&[], 56), bad);

@@ -1,4 +1,4 @@
-//! Messages that neither end takes.
+//! Messages that both ends refuse.
 
 use hyperv_vpci::protocol::reply::{InterruptReply, Status};
 use hyperv_vpci::protocol::{
@@ -32,7 +32,7 @@ fn a_request_whose_group_ends_above_255_is_refused() {
     request[..16].copy_from_slice(&[0x14, 0, 0x49, 0x42, 9, 0, 0, 0, 0xff, 0, 4, 0, 0, 0, 0, 0]);
     request[16] = 1;
     assert_eq!(Request::parse(&request), Err(ProtocolError::VectorTooWide { vector: 255 }));
-    // The second form's processors come right after its count.
+    // In the second form, the processors follow the count immediately.
     request[0] = 0x17;
     request[12] = 1;
     let mut second = [0; 80];

@@ -1,5 +1,5 @@
-//! Laws over all messages: what was emitted parses as itself, also with the ring's padding; what
-//! parses emits something that parses as itself.
+//! Laws for all messages: an emitted message parses to itself, even with the padding of a ring, and
+//! a parsed message emits bytes that parse to the same message.
 
 use hyperv_vpci::protocol::reply::{InterruptReply, Status};
 use hyperv_vpci::protocol::{

@@ -1,4 +1,4 @@
-//! The guest's end against foreign hosts.
+//! Guest's end with the recorded packets of foreign hosts.
 
 use crate::gic::Gic;
 use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
@@ -19,12 +19,12 @@ use std::sync::{Arc, Mutex};
 
 const SLOT: Slot = Slot::new(0, 0);
 
-/// A host that replays the recorded answers.
+/// Host that replays the recorded answers.
 struct Peer {
     far: Ring,
     lines: Vec<Line>,
     to_host: Signal,
-    /// Whether the guest must send its packets in the recorded order, with the recorded kinds and
+    /// `true` if the guest must send its packets in the recorded order, with the recorded kinds and
     /// IDs.
     is_exact: bool,
 }
@@ -37,7 +37,7 @@ fn kind_of(bytes: &[u8]) -> &[u8] {
 const CREATE_V1: [u8; 4] = [0x14, 0, 0x49, 0x42];
 
 impl Peer {
-    /// Receives the guest's packets, if it signalled, and answers them.
+    /// Receives and answers the guest's packets if the guest has signaled.
     fn answer(&mut self) {
         let mut buffer = [0; 512];
         while let Some(received) = self.far.receive(&mut buffer).unwrap() {
@@ -57,7 +57,7 @@ impl Peer {
         if self.is_exact {
             assert_eq!((index, kind), (0, recorded), "the order of {sent:02x?}");
         } else if sent.starts_with(&CREATE_V1) {
-            // Linux names every processor here and retargets later.
+            // Linux names all processors here and retargets later.
             bytes[16..24].copy_from_slice(&sent[16..24]);
         }
         assert_eq!(sent, bytes);
@@ -69,14 +69,14 @@ impl Peer {
             };
             self.far.send(answer, &bytes).unwrap();
         }
-        // Linux deletes without asking for an answer.
+        // Linux does not request an answer to a deletion.
         if let (PacketKind::Notice, PacketKind::Request(id)) = (recorded, kind) {
             self.far.send(PacketKind::Completion(id), &[0; 8]).unwrap();
         }
     }
 }
 
-/// A kernel with one task, which sleeps until it is signalled.
+/// Kernel with one task, which sleeps until it is signaled.
 struct Sleeper {
     peer: Mutex<Peer>,
     to_guest: Signal,
@@ -85,7 +85,7 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    /// Lets the host run. Returns true if it signalled.
+    /// Lets the host run. Returns `true` if the host signaled.
     fn is_signalled(&self) -> bool {
         let mut peer = self.peer.lock().unwrap();
         if peer.to_host.take() {
@@ -175,7 +175,7 @@ fn spis(kernel: &Arc<Sleeper>) -> (Arc<Gic>, Vectors) {
 fn finish(bus: &Bus, kernel: &Sleeper) {
     bus.close().unwrap();
     assert!(kernel.is_over(), "{:x?}", kernel.peer.lock().unwrap().lines);
-    assert_eq!(kernel.in_vain.load(SeqCst), 0, "a wait that no signal ended");
+    assert_eq!(kernel.in_vain.load(SeqCst), 0, "a wait was not ended by a signal");
     assert_eq!(bus.faults(), Faults::default());
 }
 
@@ -208,7 +208,7 @@ fn openvmms_host_is_heard() {
     let device = bus.attach(SLOT.requester(5), 8).unwrap();
     let block = bus.allocate(&device, &request(1, 0)).unwrap();
     bus.compose(&block, 0).unwrap();
-    // The deletion is refused.
+    // The host refuses the deletion.
     bus.free(&device, block);
     assert_eq!(gic.claimed(), [64]);
     for event in [BusEvent::EjectRequested(SLOT), BusEvent::Gone(SLOT)] {
@@ -218,7 +218,7 @@ fn openvmms_host_is_heard() {
         assert_eq!((bus.poll(), bus.next_event()), (Ok(Idle::Sleep), Some(event)));
     }
     assert!(gic.claimed().is_empty() && kernel.is_over());
-    assert_eq!(kernel.in_vain.load(SeqCst), 0, "a wait that no signal ended");
+    assert_eq!(kernel.in_vain.load(SeqCst), 0, "a wait was not ended by a signal");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_guest_on_arm64_sends_as_linux_does() {
     }
 }
 
-/// Vectors of local APICs from 0x41 on, by allocation.
+/// Local APIC vectors, allocated in order from 0x41.
 #[derive(Default)]
 struct Matrix(Mutex<Vec<u32>>);
 
@@ -271,7 +271,7 @@ impl MsiParent for Matrix {
     }
 }
 
-/// The recorded hypervisor.
+/// Hypervisor that replays recorded hypercalls.
 struct Hypervisor(Arc<Sleeper>);
 
 impl Hypercall for Hypervisor {

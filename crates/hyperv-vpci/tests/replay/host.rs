@@ -1,4 +1,4 @@
-//! The host's end against foreign guests.
+//! Host's end with the recorded packets of foreign guests.
 
 use crate::gic::Gic;
 use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
@@ -44,13 +44,13 @@ fn apics() -> Injection {
 
 struct Replay {
     host: Host,
-    /// The host's channel, and the channel on which the recorded guest sends.
+    /// Channel of the host. The recorded guest sends on the other end.
     far: Ring,
     near: Ring,
     to_guest: Signal,
     to_host: Signal,
     serial: u32,
-    /// Whether the guest sleeps, so that the next packet must raise a signal.
+    /// `true` if the guest sleeps, so that the next packet must raise a signal.
     sleeps: bool,
 }
 
@@ -80,7 +80,7 @@ impl Replay {
         self.serve();
     }
 
-    /// Receives the host's next packet as a guest that sleeps until it is signalled.
+    /// Receives the host's next packet, as a guest that sleeps until it is signaled.
     fn hear(&mut self) -> Option<(PacketKind, Vec<u8>)> {
         if self.sleeps && !self.to_guest.take() {
             return None;
@@ -104,7 +104,7 @@ impl Replay {
             match line {
                 Line::Guest(kind, bytes) => {
                     self.near.send(*kind, bytes).unwrap();
-                    assert!(self.to_host.take(), "the host is not signalled: {place}");
+                    assert!(self.to_host.take(), "the host is not signaled: {place}");
                     self.serve();
                 }
                 Line::Host(kind, bytes) => {
@@ -136,7 +136,9 @@ fn openvmms_client_is_served() {
 
 fn highest(section: &Section) -> Version {
     let minor = section.name.get(2..3).and_then(|minor| minor.parse::<u32>().ok());
-    minor.and_then(|minor| Version::from_wire(0x1_0000 | minor)).expect("a version")
+    minor
+        .and_then(|minor| Version::from_wire(0x1_0000 | minor))
+        .expect("the section names a version")
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Both ends against packets of foreign ends: recorded packets of OpenVMM, and the sequences of
-//! Linux's driver. Each end sleeps until it is signalled.
+//! Both ends with the packets of foreign ends: recorded packets of OpenVMM, and sequences of
+//! Linux's driver. Each end sleeps until it is signaled.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, reason = "the replays need a part of it")]
+#[expect(dead_code, reason = "the replays use only some items")]
 #[path = "../ends/gic.rs"]
 mod gic;
 mod guest;

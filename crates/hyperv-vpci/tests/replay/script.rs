@@ -6,7 +6,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// A line of a recording.
+/// Line of a recording.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Line {
     Guest(PacketKind, Vec<u8>),
@@ -38,7 +38,10 @@ pub(crate) fn sections(text: &str) -> Vec<Section> {
 
 /// Returns the section with this name.
 pub(crate) fn section(text: &str, name: &str) -> Section {
-    sections(text).into_iter().find(|section| section.name == name).expect("it is recorded")
+    sections(text)
+        .into_iter()
+        .find(|section| section.name == name)
+        .expect("the section is recorded")
 }
 
 fn parse(line: &str) -> Option<Line> {

@@ -1,11 +1,11 @@
-//! A peer that writes anything to the shared memory, at any time.
+//! Rings whose peer writes arbitrary values to the shared memory at any time.
 
 use crate::ring;
 use hyperv_vpci::channel::{ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::ring::{Control, Notify, RingError, RingMemory, RingReader, RingWriter};
 use proptest::prelude::*;
 
-/// Half of all values are those of a sound ring.
+/// Half of the generated values are valid for a ring.
 fn words() -> impl Strategy<Value = u32> {
     prop_oneof![(0..513u32).prop_map(|index| index * 8), any::<u32>(), 0..5000u32]
 }
@@ -54,7 +54,7 @@ proptest! {
         for (out, mask, length) in rounds {
             ring.set_control(Control::Out, out);
             ring.set_control(Control::InterruptMask, mask);
-            // A peer's writes to the writer's own index do not reach the writer.
+            // The writer must ignore the peer's writes to the writer's own index.
             ring.set_control(Control::In, mask);
             let sound = out < 4096 && out.is_multiple_of(8);
             match writer.write(PacketKind::Notice, &vec![0; length]) {
@@ -95,7 +95,8 @@ fn unknown_packets_are_skipped_and_counted() {
     let ring = ring(1);
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
-    // Transfer pages with a long header, a direct range, a completion and a request with flags.
+    // Packets with transfer pages and a long header or a direct range, and a completion and a
+    // request with unknown flags.
     for descriptor in [[7, 0, 5, 0, 6, 0, 0, 0], [9, 0, 2, 0, 6, 0, 1, 0]] {
         let start = writer.index();
         let _ = writer.write(PacketKind::Notice, &[0x55; 32]).unwrap();
@@ -130,7 +131,7 @@ fn a_flood_of_unknown_packets_ends_a_read() {
         signals += u32::from(notify == Notify::Peer);
         assert_eq!(reader.idle(), Ok(if round == 3 { Idle::Sleep } else { Idle::Busy }));
     }
-    // The writer is signalled that their room is free.
+    // The writer is signaled because the room of the skipped packets is free.
     assert_eq!((reader.skipped(), signals), (170, 1));
 }
 

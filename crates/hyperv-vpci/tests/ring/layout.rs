@@ -23,12 +23,13 @@ fn packets_have_their_layout() {
     assert_eq!(
         bytes(&ring, 8),
         [
-            // In-band, header of 2 words, 4 words in all, a completion is requested.
+            // In-band packet with a header of 2 words and 4 words in total; a completion is
+            // requested.
             [6, 0, 2, 0, 4, 0, 1, 0],
             [0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01],
             [0xaa; 8],
             [0xaa, 0, 0, 0, 0, 0, 0, 0],
-            // The packet's own offset.
+            // Offset of the packet, in its footer.
             [0; 8],
             [11, 0, 2, 0, 2, 0, 0, 0],
             [7, 0, 0, 0, 0, 0, 0, 0],
@@ -90,7 +91,7 @@ fn rings_lie_in_scattered_pages() {
         assert_eq!((&one[..length], one), (&payload[..], other));
     }
     assert_eq!(bytes(&scattered, 1536), bytes(&plain, 1536));
-    // The second page of data is the third page of the list.
+    // The second data page is the third page of the list.
     let mut second = [0; 4096];
     memory.read_slice(&mut second, GuestAddress(0xf000)).unwrap();
     assert_eq!(second[..], bytes(&plain, 1536)[4096..8192]);

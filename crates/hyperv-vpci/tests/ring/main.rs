@@ -1,4 +1,4 @@
-//! Rings against a queue, against a hostile peer, and between threads.
+//! Comparison of rings with a queue, and rings with a hostile peer and between threads.
 
 mod hostile;
 mod layout;

@@ -1,4 +1,4 @@
-//! A ring is a queue of packets with bounded room.
+//! Comparison of a ring with a queue of packets with bounded room.
 
 use crate::ring;
 use hyperv_vpci::channel::{ChannelError, PacketKind};
@@ -29,7 +29,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
-/// As it arrives: with padding.
+/// Returns a payload as it arrives, with padding.
 fn padded(mut payload: Vec<u8>) -> Vec<u8> {
     payload.resize(payload.len().next_multiple_of(8), 0);
     payload
@@ -55,7 +55,7 @@ proptest! {
                         prop_assert_eq!(written, Err(ChannelError::Full));
                         waits_for = Some(needed);
                     } else {
-                        // The reader never masked itself before its first packet.
+                        // The reader does not mask signals before its first packet.
                         prop_assert!(written.is_ok());
                         room -= needed;
                         queue.push_back((kind, payload));

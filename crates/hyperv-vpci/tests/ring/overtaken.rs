@@ -1,11 +1,11 @@
-//! An end that is overtaken by its peer between two accesses.
+//! Ends that are overtaken by their peer between two accesses.
 
 use crate::ring;
 use hyperv_vpci::channel::{ChannelError, Idle, PacketKind};
 use hyperv_vpci::ring::{Control, HeapRing, Notify, RingMemory, RingReader, RingWriter};
 use std::cell::RefCell;
 
-/// Memory in which the peer acts once, just after one control word was stored.
+/// Memory in which the peer acts once, immediately after a particular control word was stored.
 struct Overtaken<'a> {
     ring: HeapRing,
     after: Control,
@@ -41,7 +41,7 @@ fn a_writer_sees_room_that_was_made_meanwhile() {
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
     let read = move || {
         let (_, notify) = reader.read(&mut [0; 4096]).unwrap();
-        // The writer waits, so that it is told, too.
+        // The writer is waiting, so it must be signaled, too.
         assert_eq!(notify, Notify::Peer);
     };
     let peer = RefCell::new(Some(Box::new(read) as Box<dyn FnOnce() + Send>));
@@ -72,7 +72,8 @@ fn a_reader_that_took_the_packet_is_not_signalled() {
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
     let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
     let _ = writer.write(PacketKind::Notice, &[]).unwrap();
-    // The reader takes the first packet and sleeps between the second's index and its signal.
+    // The reader reads both packets and falls asleep after the writer stored its index and before
+    // it signals.
     let act = move || {
         let _ = reader.read(&mut [0; 64]).unwrap();
         let _ = reader.read(&mut [0; 64]).unwrap();
@@ -81,7 +82,7 @@ fn a_reader_that_took_the_packet_is_not_signalled() {
     let peer = RefCell::new(Some(Box::new(act) as Box<dyn FnOnce() + Send>));
     let at = writer.index();
     let mut writer = RingWriter::new(Overtaken { ring, after: Control::In, peer }, at).unwrap();
-    // It has read the packet: a signal would be in vain, and none is needed.
+    // The reader has already read the packet, so no signal is needed.
     assert_eq!(writer.write(PacketKind::Notice, &[]), Ok(Notify::Nobody));
 }
 

@@ -1,4 +1,4 @@
-//! Two threads that sleep on eventfds: no signal is missing, or the test ends by its time limit.
+//! Two threads that sleep on eventfds. If a signal is missing, the test fails by its time limit.
 
 use crate::ring;
 use hyperv_vpci::channel::{Channel, ChannelError, EventFd, Idle, PacketKind};
@@ -11,15 +11,16 @@ use std::thread;
 const PACKETS: u64 = 20_000;
 
 fn signal() -> Arc<OwnedFd> {
-    Arc::new(eventfd(0, EventfdFlags::empty()).expect("an eventfd"))
+    Arc::new(eventfd(0, EventfdFlags::empty()).expect("an eventfd can be created"))
 }
 
-/// Sleeps until a signal came. A signal that never comes is a failure after ten seconds.
+/// Sleeps until a signal arrives. Fails if none arrives within ten seconds.
 fn wait(signal: &OwnedFd) {
     let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
-    let ready = poll(&mut [PollFd::new(signal, PollFlags::IN)], Some(&limit)).expect("poll");
-    assert_eq!(ready, 1, "no signal came, although there is something to do");
-    rustix::io::read(signal, &mut [0; 8]).expect("read");
+    let ready =
+        poll(&mut [PollFd::new(signal, PollFlags::IN)], Some(&limit)).expect("poll succeeds");
+    assert_eq!(ready, 1, "no signal arrived although work is waiting");
+    rustix::io::read(signal, &mut [0; 8]).expect("read succeeds");
 }
 
 #[test]
@@ -34,7 +35,7 @@ fn no_signal_is_missing() {
         let mut count = 0;
         let mut answer = None;
         while count < PACKETS {
-            // The answer goes before the next request is taken.
+            // The pending answer must be sent before the next request is received.
             if let Some((id, length)) = answer {
                 match host.send(PacketKind::Completion(id), &buffer[..length]) {
                     Ok(()) => (answer, count) = (None, count + 1),
@@ -45,7 +46,9 @@ fn no_signal_is_missing() {
             }
             match host.receive(&mut buffer).unwrap() {
                 Some(received) => {
-                    let PacketKind::Request(id) = received.kind else { panic!("a request") };
+                    let PacketKind::Request(id) = received.kind else {
+                        panic!("the packet is not a request")
+                    };
                     answer = Some((id, received.length));
                 }
                 None if host.idle().unwrap() == Idle::Sleep => wait(&to_host),
