@@ -7,9 +7,9 @@
 //! - While its vector is masked, an eventfd is read when the guest reads pending bits, and when the
 //!   table is saved or reset, so that pending bits are accurate.
 //! - On unmask, a signal that the eventfd holds is sent.
-//! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, as a write of a
-//!   virtio device's `queue_msix_vector` demands. The process that holds the eventfd is not
-//!   involved. Several sources may share a vector.
+//! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, for example when
+//!   the guest writes the `queue_msix_vector` of a virtio device. The process that holds the
+//!   eventfd is not involved. Several sources may share a vector.
 
 pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 

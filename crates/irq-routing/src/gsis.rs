@@ -46,7 +46,7 @@ impl Gsis {
         Err(RouteError::GsisExhausted { first: Gsi::new(self.first), limit: self.limit })
     }
 
-    /// Marks a GSI whose number the caller chose as allocated.
+    /// Reserves a GSI whose number the caller chose.
     pub(crate) fn take(&mut self, gsi: Gsi) {
         if let Some((word, bit)) = self.bit(gsi) {
             *word |= bit;

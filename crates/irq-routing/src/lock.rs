@@ -1,5 +1,5 @@
-//! Locks and wait queues. Route look-ups use neither. With the feature `std`, waiters sleep; without
-//! it, they spin.
+//! Locks and wait queues. Route look-ups use neither. With the feature `std`, waiters sleep;
+//! without it, they spin.
 
 #[cfg(feature = "std")]
 mod imp {

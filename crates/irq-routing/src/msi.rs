@@ -15,7 +15,7 @@
 //!   again.
 //!
 //! When a write that masks a vector or disables MSI returns, no thread is sending the vector's
-//! message or will send it.
+//! message, and none will send it until the vector is open again.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.1, PCI Express Base §7.7.1.
 //!
@@ -65,7 +65,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use msi_types::pci::msi::Control;
 use registers::Registers;
 
-/// Number of vectors that an MSI capability cannot have. The monitor is at fault.
+/// Invalid number of vectors for an MSI capability. The monitor is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI capability has up to 32 vectors: log2_vectors must be 0 to 5, not {0}")]
 pub struct BadVectorCount(pub u8);

@@ -11,9 +11,9 @@
 //!   learns which message each vector currently sends, and has the eventfd send it;
 //!   `device_eventfds` is an implementation.
 //!
-//! When a write that masks a vector returns, no thread is sending the vector's message or will send
-//! it. A write to the message of an unmasked vector, which the specification leaves undefined,
-//! takes effect immediately.
+//! When a write that masks a vector returns, no thread is sending the vector's message, and none
+//! will send it until the vector is open again. A write to the message of an unmasked vector, which
+//! the specification leaves undefined, takes effect immediately.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
@@ -66,7 +66,7 @@ use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::Control;
 use vector::{Entered, MsixVector};
 
-/// Number of vectors that an MSI-X table cannot have. The monitor is at fault.
+/// Invalid number of vectors for an MSI-X table. The monitor is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
 pub struct BadTableSize(pub u16);

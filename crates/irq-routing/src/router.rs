@@ -32,7 +32,7 @@ impl Default for GsiSpace {
     }
 }
 
-/// Limit that is greater than [`GsiSpace::MAX`].
+/// Error for a limit that is greater than [`GsiSpace::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} GSIs are too many: the maximum is {max}", max = GsiSpace::MAX)]
 pub struct TooManyGsis(pub u32);

@@ -26,7 +26,7 @@ const BAR_KIND: u32 = 0xf;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
     description: DeviceDescription,
-    /// Values that the base address registers return after ones were written.
+    /// Values that the base address registers read after all ones were written to them.
     masks: [u32; BARS],
     bars: [u32; BARS],
     command: u16,

@@ -181,8 +181,8 @@ impl Bus {
         })
     }
 
-    /// Tells the host that an ejected function is no longer used. Its driver must have freed all of
-    /// its interrupts.
+    /// Tells the host that an ejected function is no longer used. The function's driver must have
+    /// freed all of its interrupts.
     ///
     /// Context: task; may sleep.
     ///

@@ -306,8 +306,10 @@ impl Link {
         }
     }
 
-    /// Handles received packets until none is left and the channel is re-armed, or until the
-    /// budget is used up. Context: task; may sleep.
+    /// Handles received packets until none is left and the channel is re-armed, or until the budget
+    /// is used up.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn poll(&mut self, vectors: &Vectors) {
         self.idle = Idle::Busy;
         let mut buffer = core::mem::take(&mut self.buffer);

@@ -55,7 +55,7 @@ pub enum RestoreError {
         /// Number of vectors.
         count: u16,
     },
-    /// The host could not be created.
+    /// The host could not be created, or a function could not be offered.
     #[error(transparent)]
     Host(#[from] HostError),
 }

@@ -18,7 +18,7 @@ use std::thread;
 
 /// Number of rounds, each of which kills one process.
 const ROUNDS: u64 = 8;
-/// Number of request cycles, more than a host can answer before it is killed.
+/// Maximum number of request cycles after the host was killed.
 const MANY: u32 = 1000;
 
 /// Returns the number of steps, 1 to 200, after which a round kills its process. It differs between

@@ -75,7 +75,7 @@ impl EventfdPoller {
         Ok(Arc::new(Self { epoll, polled: Mutex::default() }))
     }
 
-    /// Adds an eventfd: calls `signalled` for each of its signals until the result is dropped.
+    /// Adds an eventfd, and calls `signalled` for each of its signals until the result is dropped.
     /// Unserved signals merge into one call, and a signal from before this call counts. At most one
     /// thread at a time runs `signalled`. Other holders of the eventfd must neither read it nor
     /// make it blocking.

@@ -136,7 +136,8 @@ impl<B: Backend> Batch<B> {
         Ok(())
     }
 
-    /// Closes a vector. When this returns, no thread is sending its message or will send it.
+    /// Closes a vector. When this returns, no thread is sending its message, and none will send it
+    /// until the vector is opened again.
     pub(crate) fn close(&self, key: u64) {
         let mut state = self.state.lock();
         state.close(key);

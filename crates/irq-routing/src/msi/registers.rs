@@ -104,8 +104,8 @@ impl Registers {
         }
     }
 
-    /// Returns the registers that a state describes, by writing it as a guest would and comparing
-    /// the result with it.
+    /// Restores registers from a state: writes the state as a guest would, and refuses it unless
+    /// the resulting registers match it.
     pub(super) fn restored(&self, state: &MsiState) -> Result<Self, StateError> {
         let MsiState { version, control, address, data, masks, pending } = *state;
         if version != VERSION {
