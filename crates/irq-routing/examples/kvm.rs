@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let route = RoutedMessage { sender: Sender::Anonymous, message };
     router.commit(&[Change::Set(gsi, Route::Message(route))])?;
     // Blocked: the guest has not enabled its local APIC yet.
-    println!("GSI {gsi} leads to vector {:#x}: {:?}", message.data, router.signal(gsi)?);
+    println!("GSI {gsi} is routed to vector {:#x}: {:?}", message.data, router.signal(gsi)?);
     Ok(())
 }
 

@@ -37,10 +37,7 @@ const MOST_STEPS: usize = 1000;
 /// that the scenario cannot become trivial unnoticed.
 fn explore_all(at_least: usize, scenario: fn()) {
     let executions = Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
-    assert!(
-        executions >= at_least,
-        "only {executions} executions: the scenario explores too little"
-    );
+    assert!(executions >= at_least, "only {executions} executions, too few");
 }
 
 /// Explores `count` random interleavings of `scenario`. For scenarios whose threads wait for each
@@ -154,11 +151,7 @@ impl Function {
     /// Does the same as `MsixTable::signal`.
     fn signal(&self) {
         if let Entered::Open(message) = self.vector.enter() {
-            assert_eq!(
-                message,
-                numbered(self.current.load(SeqCst)),
-                "the message is torn or outdated"
-            );
+            assert_eq!(message, numbered(self.current.load(SeqCst)), "torn or outdated");
             self.sent.fetch_add(1, SeqCst);
             self.vector.leave(&self.idle);
         }

@@ -56,7 +56,7 @@ pub enum IrqLineError {
     #[error("CPU {0}'s inputs belong to the interrupt controller: drive one of its inputs instead")]
     DrivenByController(Cpu),
     /// The input cannot be encoded.
-    #[error("{0:?} cannot be encoded: it must be an SPI 32 to 1019, or belong to a CPU below 4096")]
+    #[error("{0:?} cannot be encoded: the limits are SPIs 32 to 1019, PPIs 16 to 31 and CPU 4095")]
     Unnameable(IrqLine),
 }
 

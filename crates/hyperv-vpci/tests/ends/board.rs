@@ -305,9 +305,7 @@ impl Board {
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.kernel.signals.settle();
         let heard = self.tamper.heard().into_iter();
-        heard
-            .map(|(_, message)| Request::parse(&message).expect("the guest sends valid requests"))
-            .collect()
+        heard.map(|(_, message)| Request::parse(&message).expect("a valid request")).collect()
     }
 
     /// Returns the number of requests since the last call that expect a completion.

@@ -110,10 +110,7 @@ impl WiredParent for Gic {
 
     fn unmask(&self, hwirq: HwIrq) {
         self.with(hwirq, |spi| {
-            assert!(
-                spi.edge && spi.target.is_some(),
-                "SPI {hwirq} is enabled without a trigger and a target"
-            );
+            assert!(spi.edge && spi.target.is_some(), "SPI {hwirq} is enabled before its setup");
             spi.enabled = true;
         });
     }

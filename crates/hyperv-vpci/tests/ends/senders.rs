@@ -94,10 +94,7 @@ fn a_deletion_waits_for_a_sender_on_its_way() {
         lines.begun.wait();
         let removal = scope.spawn(|| {
             host.remove(SLOT).unwrap();
-            assert!(
-                lines.is_done.load(Ordering::SeqCst),
-                "the interrupt is sent after its message was removed"
-            );
+            assert!(lines.is_done.load(Ordering::SeqCst), "sent after the removal");
         });
         // The removal clears the message's target, then waits for senders.
         while device.signal_msi(NoIdentity, message) != Delivery::Blocked {

@@ -50,16 +50,15 @@ impl Shared {
 
     /// Creates the parent's end.
     pub(crate) fn channel(&self) -> Channel<OwnedFd> {
-        let file = self.file.try_clone().expect("the descriptor can be duplicated");
-        channel(file, (0, 1), self.to_child.try_clone().expect("the descriptor can be duplicated"))
+        let file = self.file.try_clone().expect("a duplicate");
+        channel(file, (0, 1), self.to_child.try_clone().expect("a duplicate"))
     }
 
     /// Starts this program again as the other process, in the given role.
     pub(crate) fn spawn(&self, role: &str) -> Child {
         let own = std::env::current_exe().expect("the program has a path");
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
-        let handle =
-            |of: &OwnedFd| Stdio::from(of.try_clone().expect("the descriptor can be duplicated"));
+        let handle = |of: &OwnedFd| Stdio::from(of.try_clone().expect("a duplicate"));
         Command::new(own)
             .env("VPCI_ROLE", role)
             .env("VPCI_MEMORY", path)

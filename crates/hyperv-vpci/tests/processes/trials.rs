@@ -64,11 +64,7 @@ pub(crate) fn killed_guests() {
         while host.window().is_none() {
             serve(&mut host, &mut channel);
             shared.wait();
-            assert_eq!(
-                child.try_wait().expect("the child can be waited for"),
-                None,
-                "the guest ended by itself"
-            );
+            assert_eq!(child.try_wait().expect("a child"), None, "the guest ended by itself");
         }
         for _ in 0..steps(round) {
             serve(&mut host, &mut channel);
@@ -137,12 +133,9 @@ const CONFIG: BusConfig = BusConfig::new(0x1000_0000, 0, 256);
 /// the number of cycles, returns `false`.
 fn churn(bus: &Bus, mut go_on: impl FnMut(u64) -> bool) -> Result<u64, VpciError> {
     let device = bus.attach(Slot::default().requester(0), 64).expect("the function is present");
-    let request = BlockRequest::new(
-        NonZeroU16::new(4).expect("4 is not 0"),
-        Fit::new(Rewrite::Masked),
-        Cpu::new(0),
-    )
-    .with_shape(Shape::AlignedGroup);
+    let request =
+        BlockRequest::new(NonZeroU16::new(4).expect("4"), Fit::new(Rewrite::Masked), Cpu::new(0))
+            .with_shape(Shape::AlignedGroup);
     let mut count = 0;
     let mut result = Ok(());
     while result.is_ok() && go_on(count) {

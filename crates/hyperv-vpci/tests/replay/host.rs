@@ -136,9 +136,7 @@ fn openvmms_client_is_served() {
 
 fn highest(section: &Section) -> Version {
     let minor = section.name.get(2..3).and_then(|minor| minor.parse::<u32>().ok());
-    minor
-        .and_then(|minor| Version::from_wire(0x1_0000 | minor))
-        .expect("the section names a version")
+    minor.and_then(|minor| Version::from_wire(0x1_0000 | minor)).expect("a named version")
 }
 
 #[test]

@@ -38,10 +38,7 @@ pub(crate) fn sections(text: &str) -> Vec<Section> {
 
 /// Returns the section with this name.
 pub(crate) fn section(text: &str, name: &str) -> Section {
-    sections(text)
-        .into_iter()
-        .find(|section| section.name == name)
-        .expect("the section is recorded")
+    sections(text).into_iter().find(|section| section.name == name).expect("a recorded section")
 }
 
 fn parse(line: &str) -> Option<Line> {

@@ -17,10 +17,9 @@ fn signal() -> Arc<OwnedFd> {
 /// Sleeps until a signal arrives. Fails if none arrives within ten seconds.
 fn wait(signal: &OwnedFd) {
     let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
-    let ready =
-        poll(&mut [PollFd::new(signal, PollFlags::IN)], Some(&limit)).expect("poll succeeds");
+    let ready = poll(&mut [PollFd::new(signal, PollFlags::IN)], Some(&limit)).expect("no error");
     assert_eq!(ready, 1, "no signal arrived although work is waiting");
-    rustix::io::read(signal, &mut [0; 8]).expect("read succeeds");
+    rustix::io::read(signal, &mut [0; 8]).expect("no error");
 }
 
 #[test]
@@ -46,9 +45,7 @@ fn no_signal_is_missing() {
             }
             match host.receive(&mut buffer).unwrap() {
                 Some(received) => {
-                    let PacketKind::Request(id) = received.kind else {
-                        panic!("the packet is not a request")
-                    };
+                    let PacketKind::Request(id) = received.kind else { panic!("no request") };
                     answer = Some((id, received.length));
                 }
                 None if host.idle().unwrap() == Idle::Sleep => wait(&to_host),

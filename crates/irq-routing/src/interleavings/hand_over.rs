@@ -40,10 +40,7 @@ struct PolledEventfd {
 
 impl PolledEventfd {
     fn call(&self) {
-        assert!(
-            !self.is_called.swap(true, SeqCst),
-            "two threads serve the eventfd at the same time"
-        );
+        assert!(!self.is_called.swap(true, SeqCst), "two threads serve it");
         (self.signalled)();
         self.is_called.store(false, SeqCst);
     }
@@ -80,19 +77,13 @@ impl Host {
 
     fn inject(&self, gsi: Gsi) {
         // A signal without a route is lost.
-        let route = self
-            .0
-            .routes
-            .lock()
-            .expect("no check panics while it holds the lock")
-            .get(&gsi)
-            .copied();
-        self.0.sent.lock().expect("no check panics while it holds the lock").extend(route);
+        let route = self.0.routes.lock().expect("no thread panics").get(&gsi).copied();
+        self.0.sent.lock().expect("no thread panics").extend(route);
     }
 
     /// Signals an eventfd, as the device does.
     fn write(&self, eventfd: &Eventfd) {
-        let mut state = eventfd.0.lock().expect("no check panics while it holds the lock");
+        let mut state = eventfd.0.lock().expect("no thread panics");
         match state.bound {
             Some(gsi) => {
                 state.count = 0;
@@ -104,18 +95,11 @@ impl Host {
 
     /// Lets a poller serve each eventfd once.
     fn dispatch(&self) {
-        let polled: Vec<_> =
-            self.0.polled.lock().expect("no check panics while it holds the lock").clone();
+        let polled: Vec<_> = self.0.polled.lock().expect("no thread panics").clone();
         for polled in polled {
             let read = || {
-                let count = core::mem::take(
-                    &mut polled
-                        .eventfd
-                        .0
-                        .lock()
-                        .expect("no check panics while it holds the lock")
-                        .count,
-                );
+                let count =
+                    core::mem::take(&mut polled.eventfd.0.lock().expect("no thread panics").count);
                 if count > 0 { Read::Signal } else { Read::Nothing }
             };
             if let Taken::Signal(turn) = polled.serving.take(read) {
@@ -126,7 +110,7 @@ impl Host {
 
     /// Lets a poller serve the timer. Returns `true` if it had expired.
     fn tick(&self, batch: &Batch<Self>) -> bool {
-        let mut timer = self.0.timer.lock().expect("no check panics while it holds the lock");
+        let mut timer = self.0.timer.lock().expect("no thread panics");
         let expired = core::mem::take(&mut *timer);
         drop(timer);
         if expired {
@@ -136,14 +120,14 @@ impl Host {
     }
 
     fn sent(&self) -> Vec<RoutedMessage> {
-        self.0.sent.lock().expect("no check panics while it holds the lock").clone()
+        self.0.sent.lock().expect("no thread panics").clone()
     }
 }
 
 impl Drop for Polled {
     fn drop(&mut self) {
         let others = |other: &PolledEventfd| !Arc::ptr_eq(&other.serving, &self.serving);
-        self.host.0.polled.lock().expect("no check panics while it holds the lock").retain(others);
+        self.host.0.polled.lock().expect("no thread panics").retain(others);
         self.serving.end();
     }
 }
@@ -151,7 +135,7 @@ impl Drop for Polled {
 impl Drop for Bound {
     fn drop(&mut self) {
         // The kernel resets the counter when it unbinds the eventfd.
-        *self.0.0.lock().expect("no check panics while it holds the lock") = Count::default();
+        *self.0.0.lock().expect("no thread panics") = Count::default();
     }
 }
 
@@ -173,12 +157,12 @@ impl Backend for Host {
         let (eventfd, signalled) = (eventfd.clone(), Arc::new(Box::new(signalled) as Box<_>));
         let is_called = Arc::new(AtomicBool::new(false));
         let entry = PolledEventfd { serving: serving.clone(), eventfd, signalled, is_called };
-        self.0.polled.lock().expect("no check panics while it holds the lock").push(entry);
+        self.0.polled.lock().expect("no thread panics").push(entry);
         Ok(Polled { host: self.clone(), serving })
     }
 
     fn bind(&self, eventfd: &Arc<Eventfd>, gsi: Gsi) -> io::Result<Bound> {
-        let mut state = eventfd.0.lock().expect("no check panics while it holds the lock");
+        let mut state = eventfd.0.lock().expect("no thread panics");
         state.bound = Some(gsi);
         if state.count > 0 {
             // The kernel serves the signal but does not reset the counter.
@@ -192,36 +176,32 @@ impl Backend for Host {
     }
 
     fn start_timer(&self) {
-        *self.0.timer.lock().expect("no check panics while it holds the lock") = true;
+        *self.0.timer.lock().expect("no thread panics") = true;
     }
 }
 
 impl MessageSink for Host {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
-        self.0.sent.lock().expect("no check panics while it holds the lock").push(message);
+        self.0.sent.lock().expect("no thread panics").push(message);
         Ok(Delivery::Pending)
     }
 }
 
 impl Routing for Host {
     fn allocate(&self) -> Result<Gsi, RouteError> {
-        self.0.gsis.lock().expect("no check panics while it holds the lock").allocate()
+        self.0.gsis.lock().expect("no thread panics").allocate()
     }
 
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
         // Routes stay, because no table is set.
-        self.0.gsis.lock().expect("no check panics while it holds the lock").release_all(gsis)
+        self.0.gsis.lock().expect("no thread panics").release_all(gsis)
     }
 
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError> {
-        *self.0.tables.lock().expect("no check panics while it holds the lock") += 1;
+        *self.0.tables.lock().expect("no thread panics") += 1;
         for change in changes {
             if let Some(Route::Message(message)) = change.route() {
-                self.0
-                    .routes
-                    .lock()
-                    .expect("no check panics while it holds the lock")
-                    .insert(change.gsi(), message);
+                self.0.routes.lock().expect("no thread panics").insert(change.gsi(), message);
             }
         }
         Ok(ChangeCount::default())
@@ -305,7 +285,7 @@ impl Scene {
     }
 
     fn open(&self, number: u32) {
-        self.batch.open(self.key, numbered(number)).expect("the eventfd can be polled");
+        self.batch.open(self.key, numbered(number)).expect("it is not blocking");
     }
 
     /// Polls until no work is left.
@@ -328,12 +308,8 @@ fn a_hand_over_sends_each_signal_once() {
         scene.batch.close(scene.key);
         scene.open(1);
         scene.settle();
-        assert_eq!(
-            scene.host.sent(),
-            [numbered(1)],
-            "a signal that the kernel served was sent twice"
-        );
-        let tables = *scene.host.0.tables.lock().expect("no check panics while it holds the lock");
+        assert_eq!(scene.host.sent(), [numbered(1)], "a signal was sent twice");
+        let tables = *scene.host.0.tables.lock().expect("no thread panics");
         assert_eq!(tables, 1, "the route was already set");
     }
     explore_random(5_000, scenario);
