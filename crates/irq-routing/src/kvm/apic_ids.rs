@@ -16,7 +16,7 @@ use crate::{Route, RoutedMessage};
 /// Width of the APIC IDs in messages of x86 guests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ApicIds {
-    /// 8 bits. Other architectures must use this, too.
+    /// 8 bits. This is also the right choice on other architectures.
     #[default]
     Bits8,
     /// 15 bits in the addresses that a guest writes if it is offered `KVM_FEATURE_MSI_EXT_DEST_ID`,
