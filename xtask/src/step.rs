@@ -36,7 +36,7 @@ const STEPS: &[Step] = &[
     el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
     suite("adopters", "a foreign monitor without our routes and with them, on nested KVM"),
     suite("fuzz", "each fuzz target for ten seconds, one on each CPU"),
-    suite("deny", "cargo-deny: licences, bans, sources, advisories"),
+    suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
 /// Steps that take hours, or an idle machine: only with `--long`, or by name.

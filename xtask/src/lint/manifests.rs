@@ -1,10 +1,10 @@
-//! Required fields of every manifest, for publishing and for licences that a machine can read.
+//! Required fields of every manifest, for publishing and for licenses that a machine can read.
 
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// The licence of every package, as an SPDX expression.
+/// The license of every package, as an SPDX expression.
 const LICENCE: &str = "MIT OR Apache-2.0";
-/// The licences' full texts, at the root.
+/// The licenses' full texts, at the root.
 const LICENCE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
 /// Fields that a registry shows of a published package.
 const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories", "readme"];

@@ -11,7 +11,7 @@ use doorbell_harness::workspace::{Package, Workspace};
 /// The page's name, in the manifest too.
 const PAGE: &str = "README.md";
 /// Sections of every page.
-const SECTIONS: &[&str] = &["For whom", "Limits", "Rust version", "Licence"];
+const SECTIONS: &[&str] = &["For whom", "Limits", "Rust version", "License"];
 const CODE: &str = "```rust\n";
 
 /// Returns what the pages lack or state wrongly.
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_page_states_each_feature() {
         let package = Package::fake("some", Vec::new());
-        let findings = lacks(&package, "# some\n\n## For whom\n\n## Licence\n");
+        let findings = lacks(&package, "# some\n\n## For whom\n\n## License\n");
         assert_eq!(findings.len(), 3, "{findings:?}");
     }
 }
