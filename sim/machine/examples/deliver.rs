@@ -29,6 +29,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     if report.totals.is_clean() {
         Ok(())
     } else {
-        Err("not everything was delivered, or not to everybody".into())
+        Err("some devices were refused vectors, or interrupts were lost or misdelivered".into())
     }
 }

@@ -1,4 +1,4 @@
-//! `gic-driver` without an ITS: a device writes its LPI to a redistributor.
+//! Uses `gic-driver` without an ITS: a device writes its LPI to a redistributor.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -14,13 +14,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let board = Board::new(VgicConfig::new(1).with_direct_lpi(true).with_lpi_id_bits(Some(14)))?;
     let (cpu, this) = (Cpu::new(0), Affinity::new(0, 0, 0, 0));
 
-    // The boot CPU, with what firmware describes:
+    // The boot CPU, with the addresses that firmware describes:
     let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![this]);
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
     board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     let parent = DirectLpi::new(gic.clone())?;
 
-    // A device's driver. The doorbell does not tell who rings it: any device can send any LPI.
+    // A device's driver. The doorbell cannot identify the writer: any device can send any LPI.
     let function = RequesterId::pci(1, 0, 0);
     println!("isolation: {:?}", parent.isolation(function));
     let device = parent.attach(function, 1)?;
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let message = parent.compose(&block, 0)?;
     println!("its vector: {:#x} to {:#x}", message.data, message.address);
 
-    // The device sends it, and the CPU takes it:
+    // The device sends its message, and the CPU takes the interrupt:
     println!("{:?}", board.gic.signal_msi(NoIdentity, message));
     let mut taken = Vec::new();
     board.execute(cpu, |registers| {

@@ -1,4 +1,4 @@
-//! Both ends of Hyper-V's virtual PCI bus, on driver and model. A guest that waits runs its host.
+//! Runs both ends of Hyper-V's virtual PCI bus on driver and model. A waiting guest runs its host.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut host = Host::new(HostConfig::new(1, 0xfeed_0000, *b"a bus's instance"), injection)?;
     let function = DeviceDescription { vendor: 0x1414, device: 7, slot, ..Default::default() };
     let device = host.offer(HostFunction::new(function, [0xffff_0000, 0, 0, 0, 0, 0]))?;
-    // The guest opens the bus, and gives the function a vector.
+    // The guest opens the bus, and allocates a vector for the function.
     let (there, back) = (HeapRing::new(NonZeroU8::MIN)?, HeapRing::new(NonZeroU8::MIN)?);
     let there_end = RingChannel::new(back.clone(), there.clone(), (|| ()) as fn())?;
     let kernel = Arc::new(Guest(board.clone(), Mutex::new((host, there_end))));

@@ -1,4 +1,4 @@
-//! `gic-driver` brings an ITS up, and one device gets two vectors and sends a message.
+//! Brings up an ITS with `gic-driver`, allocates two vectors for a device and sends a message.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -18,13 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let board = Board::new(config.with_its(vec![vgic::its::ItsConfig::new(ITS)]))?;
     let (cpu, this) = (Cpu::new(0), Affinity::new(0, 0, 0, 0));
 
-    // The boot CPU, with what firmware describes:
+    // The boot CPU, with the addresses that firmware describes:
     let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![this]);
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
     board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     let its = Arc::new(Its::new(gic.clone(), &ItsConfig::new(ITS, 1))?);
     its.cpu_on(cpu)?;
-    // The DeviceIDs of this board's devices are their requester IDs.
+    // On this board, the DeviceID of a device is its requester ID.
     let parent = ItsMsiParent::new(its, IdMap::identity());
 
     // A device's driver:
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let message = parent.compose(&block, 1)?;
     println!("its second vector: {:#x} to {:#x}", message.data, message.address);
 
-    // The device sends it, and the CPU takes it:
+    // The device sends its message, and the CPU takes the interrupt:
     let ring = board.gic.its(0).ok_or("one ITS")?;
     println!("{:?}", ring.signal_msi(DeviceId::new(function.into()), message));
     let mut taken = Vec::new();

@@ -1,5 +1,6 @@
-//! A device that keeps its interrupt messages in its own memory: six rings share a vector, and each
-//! sends a copy of its message. Direct LPIs have a doorbell for each CPU: the copies follow a move.
+//! A device that stores its interrupt messages in its own memory: six rings share a vector, and
+//! each has a copy of its message. Direct LPIs have one doorbell per CPU, so a move rewrites the
+//! copies.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -12,7 +13,7 @@ use msi_types::{Rewrite, Shape, SignalMsi, StoreError, StoreUpdate};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{error::Error, num::NonZeroU16};
 
-struct Rings(Mutex<[Option<MsiMessage>; 6]>); // nothing is sent while it is locked
+struct Rings(Mutex<[Option<MsiMessage>; 6]>); // no messages are sent while it is locked
 struct Update<'a>(MutexGuard<'a, [Option<MsiMessage>; 6]>);
 #[rustfmt::skip]
 impl StoreUpdate for Update<'_> {

@@ -1,4 +1,4 @@
-//! `gic-driver` without a heap: a timer ticks, and the CPU sends an SGI to itself.
+//! Uses `gic-driver` without a heap: a timer ticks, and the CPU sends an SGI to itself.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -14,7 +14,8 @@ use vgic::VgicConfig;
 
 const THIS: Affinity = Affinity::new(0, 0, 0, 0); // MPIDR_EL1
 
-/// Allocates nothing. `gic` is where firmware says that distributor and redistributors are.
+/// Enables the interrupts, without allocating. `gic` has the addresses that firmware states for the
+/// distributor and the redistributors.
 fn enable<P: Platform>(
     platform: &P,
     gic: (u64, RedistributorRegion),
@@ -35,8 +36,8 @@ fn enable<P: Platform>(
 
 fn main() -> Result<(), Box<dyn Error>> {
     let board = Board::new(VgicConfig::new(1))?;
-    let timer = IntId::ppi(11).ok_or("there are 16 PPIs")?;
-    let sgi = SgiId::new(3).ok_or("there are 16 SGIs")?;
+    let timer = IntId::ppi(11).ok_or("PPIs are numbered 0 to 15")?;
+    let sgi = SgiId::new(3).ok_or("SGIs are numbered 0 to 15")?;
     let tick =
         |level| board.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, level);
 
@@ -50,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     board.execute(Cpu::new(0), |registers| {
         <CpuInterface<&Registers<'_>>>::new(registers).handle_pending(|intid| {
             taken.push(intid.get());
-            // The timer rings once the SGI is there, until its handler sets it anew.
+            // The timer fires once the SGI is taken, until its handler sets it again.
             tick(if intid == timer { Level::Low } else { Level::High });
         });
     });

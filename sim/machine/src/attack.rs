@@ -1,5 +1,5 @@
-//! The reach of a hostile device: it writes messages that drivers gave to others, and to the rest
-//! of a doorbell's page.
+//! Measures how far a hostile device can reach by writing messages that the drivers composed for
+//! other devices, and by writing to the other registers in a doorbell's page.
 
 mod hostile_device;
 mod registers;
@@ -14,41 +14,42 @@ use doorbell_hardware::iommu::GRANULE;
 use hostile_device::HostileDevice;
 use msi_types::{Isolation, MsiMessage, NotIsolated};
 
-/// One device against another one.
+/// The outcome of one device attacking another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct AttackReport {
-    /// The device that wrote.
+    /// Name of the device that wrote.
     pub intruder: String,
-    /// The device whose message it wrote.
+    /// Name of the device whose message it wrote.
     pub victim: String,
-    /// The intruder's isolation, as the drivers state it.
+    /// The intruder's isolation, as the drivers report it.
     pub isolation: Isolation,
-    /// The victim's handler ran, though the victim had sent nothing.
+    /// Set if the victim's handler ran although the victim had sent nothing.
     pub rang: bool,
-    /// After the intruder wrote zeros to the first word of the doorbell's page, what the victim
-    /// sent did not arrive.
+    /// Set if the victim's messages no longer arrived after the intruder had written zeros to the
+    /// first word of the doorbell's page.
     pub silenced: bool,
-    /// Registers of the doorbell's page that the intruder changed then.
+    /// Registers of the doorbell's page that changed as a result of the intruder's writes.
     pub overwritten: Vec<Overwritten>,
-    /// With LPI tables of the intruder's at the redistributor, the victim's interrupts arrive
-    /// exactly while the intruder's table says so.
+    /// Set if the intruder pointed the redistributor at its own LPI tables, and the victim's
+    /// interrupts then arrived exactly while those tables enabled them.
     pub seized: bool,
-    /// Writes of the intruder outside of its own memory.
+    /// Number of the intruder's writes outside its own memory.
     pub writes: usize,
-    /// Those that the IOMMU stopped.
+    /// Number of those writes that the IOMMU blocked.
     pub faults: usize,
-    /// The number of migrations meanwhile.
+    /// Number of migrations during the attack.
     pub migrated: u64,
 }
 
-/// Brings the machine up and lets its first platform device act against the second one. It writes
-/// the message that the drivers gave to the second one, then zeros to the start of that page. Then
-/// it writes the addresses of its own LPI tables to the redistributor. `None` if there are not two
-/// that work.
+/// Brings the machine up and lets its first platform device attack the second one.
+///
+/// The intruder writes the message that the drivers composed for the victim, then zeros to the
+/// start of that page, and finally the addresses of its own LPI tables to the redistributor.
+/// Returns `None` unless the machine has two platform devices with working interrupts.
 ///
 /// # Errors
-/// The drivers failed, or a controller could not be moved.
+/// A driver failed, or a controller could not be migrated.
 pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackReport>, RunError> {
     let powered = PoweredMachine::on(&mut machine);
     let cpus = SequentialCpus::new(&powered);
@@ -91,7 +92,8 @@ pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackRe
     }))
 }
 
-/// Does something, has all CPUs take what is pending then; did the vector's handler run?
+/// Performs `act`, lets all CPUs take their pending interrupts, and returns `true` if the vector's
+/// handler ran.
 fn runs_of(cpus: &SequentialCpus, vector: &DeviceVector, act: impl FnOnce()) -> bool {
     let before = vector.record.counts().runs;
     act();

@@ -1,4 +1,4 @@
-//! CPUs: the trap loop, and how a CPU sleeps.
+//! CPUs: the trap loop, and sleep.
 
 mod core;
 mod sleepers;

@@ -1,22 +1,22 @@
-//! Machines that come with the crate: devicetrees and ACPI tables written by us, compiled.
+//! Machines embedded in this crate: devicetrees and ACPI tables of this project, in compiled form.
 
 use gic_firmware::acpi::{TableError, TableSet};
 use gic_firmware::devicetree::DtbError;
 use gic_firmware::{Description, acpi, devicetree};
 
-/// A machine that comes with the crate.
+/// A machine embedded in this crate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct EmbeddedMachine {
-    /// Its short name.
+    /// Short name.
     pub name: &'static str,
-    /// Its features, in one line.
+    /// One-line summary of the features.
     pub description: &'static str,
-    /// Its firmware.
+    /// Firmware description.
     pub firmware: Firmware,
 }
 
-/// A machine's description, as firmware hands it over.
+/// A machine's description, in the form in which firmware provides it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Firmware {
@@ -27,11 +27,11 @@ pub enum Firmware {
 }
 
 impl Firmware {
-    /// Reads the description.
+    /// Parses the description.
     ///
     /// # Errors
     ///
-    /// The blob cannot be read. That is never so for the machines of this crate.
+    /// The blob is malformed, which does not occur for the machines of this crate.
     pub fn describe(self) -> Result<Description, FirmwareError> {
         Ok(match self {
             Self::Devicetree(blob) => devicetree::parse(blob)?,
@@ -40,19 +40,19 @@ impl Firmware {
     }
 }
 
-/// A machine's firmware cannot be read.
+/// The reason why a machine's firmware could not be parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirmwareError {
-    /// A devicetree.
+    /// A malformed devicetree.
     #[error("its devicetree: {0}")]
     Devicetree(#[from] DtbError),
-    /// An ACPI table.
+    /// A malformed ACPI table.
     #[error("its ACPI tables: {0}")]
     Acpi(#[from] TableError),
 }
 
-/// All of them, the default one first.
+/// Returns all embedded machines, the default one first.
 pub const fn machines() -> &'static [EmbeddedMachine] {
     &[
         EmbeddedMachine {
@@ -97,7 +97,7 @@ pub const fn machines() -> &'static [EmbeddedMachine] {
     ]
 }
 
-/// The one with this name.
+/// Returns the embedded machine called `name`.
 pub fn machine(name: &str) -> Option<&'static EmbeddedMachine> {
     machines().iter().find(|machine| machine.name == name)
 }

@@ -1,4 +1,4 @@
-//! Defects put into a machine on purpose, to show that a run tells them.
+//! Deliberate defects, which show that a run detects them.
 
 use irq_domain::IrqContext;
 use msi_types::{
@@ -9,41 +9,41 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A defect of the machine. It stands in for one of the drivers, the interrupt core or the
+/// A deliberate defect of the machine, in place of a bug in a driver, the interrupt core or the
 /// platform.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing.
+    /// No defect.
     #[default]
     None,
-    /// The platform publishes nothing, as if the drivers had forgotten to: where tables are not
-    /// coherent, the controllers never see what was written.
+    /// The platform does not publish tables, as if the drivers had forgotten to clean the caches.
+    /// Controllers with non-coherent tables never see the drivers' writes.
     NeverPublishes,
-    /// With each so many-th interrupt that is handled, the interrupt core makes it pending again.
+    /// The interrupt core makes every n-th handled interrupt pending again.
     RePends(NonZeroU32),
-    /// With each so many-th interrupt, the interrupt core runs no handler.
+    /// The interrupt core does not run the handler of every n-th interrupt.
     SkipsHandlers(NonZeroU32),
-    /// The controllers refuse every other device.
+    /// The controllers refuse every second device.
     RefusesHalf,
-    /// Every device gets one vector, however many there are.
+    /// Every device is granted a single vector, however many it has.
     GrantsOne,
-    /// PCI functions' MSI-X stays off: their drivers leave the capability disabled.
+    /// The drivers leave the MSI-X capability of PCI functions disabled.
     StaysOff,
-    /// The controllers hand out messages for an address where no doorbell listens.
+    /// The controllers compose messages with an address that is no doorbell.
     WrongDoorbell,
 }
 
-/// The faults of a machine that runs.
+/// Injects the fault of a running machine.
 #[derive(Debug)]
 pub(crate) struct FaultInjector {
     kind: Fault,
-    /// Interrupts that were handled, and devices that were set up.
+    /// Numbers of interrupts handled and of devices set up.
     handled: AtomicU32,
     devices: AtomicU32,
 }
 
-/// A handler, as the interrupt core has it.
+/// A handler, in the form in which the interrupt core stores it.
 pub(crate) type Handler = Box<dyn Fn(&IrqContext<'_>) + Send + Sync>;
 
 impl FaultInjector {
@@ -51,24 +51,24 @@ impl FaultInjector {
         Self { kind, handled: AtomicU32::new(0), devices: AtomicU32::new(0) }
     }
 
-    /// The controller, as the next device sees it.
+    /// Admits the next device to the controller.
     ///
     /// # Errors
-    /// It refuses the device.
+    /// The fault makes the controller refuse this device.
     pub(crate) fn admit(&self) -> Result<(), String> {
         let device = self.devices.fetch_add(1, Ordering::Relaxed);
         if self.kind == Fault::RefusesHalf && !device.is_multiple_of(2) {
-            return Err("refused, as a fault that was put in".to_owned());
+            return Err("refused by the injected fault".to_owned());
         }
         Ok(())
     }
 
-    /// Returns the number of vectors that a device may ask for, of `most`.
+    /// Returns the number of vectors that a device may request, at most `most`.
     pub(crate) const fn limit(&self, most: u16) -> u16 {
         if matches!(self.kind, Fault::GrantsOne) { 1 } else { most }
     }
 
-    /// A device's message store, as the interrupt core sees it.
+    /// Returns a device's message store as the interrupt core is to see it.
     pub(crate) fn store(&self, store: Arc<dyn MessageStore>) -> Arc<dyn MessageStore> {
         match self.kind {
             Fault::StaysOff if is_msix(&*store) => {
@@ -79,8 +79,8 @@ impl FaultInjector {
         }
     }
 
-    /// A device's handler, as the interrupt core runs it. `parent` is what the interrupt core sends
-    /// again by.
+    /// Returns a device's handler as the interrupt core is to run it, which resends through
+    /// `parent`.
     pub(crate) fn handler(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
@@ -108,20 +108,21 @@ impl FaultInjector {
     }
 }
 
-/// Is it a table, rather than a capability, in which a message's data have 32 bits?
+/// Returns `true` for an MSI-X table, whose data are 32 bits wide and which is not a capability.
 fn is_msix(store: &dyn MessageStore) -> bool {
     store.storage() == Storage::Bus && store.fit().data_bits == 32
 }
 
-/// Offset added to misdirected messages: the embedded machines have nothing there.
+/// Offset added to misdirected messages. The embedded machines have no devices at the resulting
+/// addresses.
 const ASTRAY: u64 = 0x7000_0000;
 
-/// A store that is not what the interrupt core believes.
+/// A message store that behaves differently than the interrupt core expects.
 struct Tampered {
     store: Arc<dyn MessageStore>,
-    /// Added to the addresses that are stored.
+    /// Offset added to the stored addresses.
     astray: u64,
-    /// It is never enabled.
+    /// Set if the store ignores requests to enable it.
     off: bool,
 }
 

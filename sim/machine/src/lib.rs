@@ -1,6 +1,6 @@
-//! A machine in one process, built from a description, on which Doorbell's unmodified drivers run
-//! against Doorbell's unmodified models. The devices judge what arrived: the models' own counters
-//! take no part in the verdict.
+//! A machine in one process, built from a firmware description, on which Doorbell's unmodified
+//! drivers run against Doorbell's unmodified models. The devices judge what arrived; the models'
+//! own counters play no part in the verdict.
 //!
 //! ```text
 //!  Description ── build ──▶ Machine ── run ──────▶ Report    a thread for each CPU and each device
@@ -11,15 +11,15 @@
 //!  oracle ◀── messages sent, acknowledgements, handler runs, moves
 //! ```
 //!
-//! Both sides meet in registers and memory alone. Each message carries a sequence number in memory.
-//! Each handler run is compared with the messages sent and with the vector's targets.
+//! Drivers and models meet only in registers and memory. Each message carries a sequence number in
+//! memory, and each handler run is compared with the messages sent and with the vector's targets.
 //!
 //! # Example
 //!
 //! ```
 //! use doorbell_machine::{BuildOptions, RunOptions, build, embedded, run};
 //!
-//! let embedded = embedded::machine("harbour").expect("it comes with the crate");
+//! let embedded = embedded::machine("harbour").expect("the machine is embedded in the crate");
 //! let description = embedded.firmware.describe()?;
 //! let machine = build(&description, &BuildOptions::default())?;
 //! let options = RunOptions { messages: 10, ..RunOptions::default() };
@@ -61,7 +61,7 @@ pub use machine::{
     Snooping, TargetAddresses, build,
 };
 pub use migration::Migration;
-/// Types of a report.
+/// The types that make up a report.
 pub use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{

@@ -1,4 +1,4 @@
-//! A machine, built and not yet switched on.
+//! A machine that is built and not yet powered on.
 
 mod address_plan;
 mod controller_choice;
@@ -44,11 +44,11 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::Vcpu;
 
-/// A machine, built and not yet switched on.
+/// A machine that is built and not yet powered on.
 pub struct Machine {
     pub(crate) name: String,
     pub(crate) description: Arc<Description>,
-    /// The number of the description's enabled CPUs that take part.
+    /// Number of the description's enabled CPUs that take part.
     pub(crate) cpus: usize,
     pub(crate) bus: Arc<Bus>,
     pub(crate) ram: Arc<Ram>,
@@ -57,7 +57,7 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) sleepers: Arc<SleepingCpus>,
     pub(crate) hosts: Vec<Host>,
-    /// The hypervisor's side of a virtual bus.
+    /// The hypervisor's end of a virtual bus.
     pub(crate) virtual_bus: Option<VirtualBusHardware>,
     /// The platform devices.
     pub(crate) devices: Vec<(DevicePlan, Arc<PlatformDevice>)>,
@@ -69,17 +69,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Firmware's name of the machine.
+    /// Returns the machine's name in firmware.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// CPUs that will take part.
+    /// Returns the number of CPUs that will take part.
     pub fn cpus(&self) -> usize {
         self.cpus
     }
 
-    /// The machine's devices.
+    /// Returns the machine's devices.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let hosts = self.hosts.iter().map(|host| {
             let described = self.description.hosts.get(host.index);
@@ -101,13 +101,13 @@ impl Machine {
         functions.chain(devices).collect()
     }
 
-    /// Regions that were invented and devices that were left out, one sentence each.
+    /// Returns notes on invented regions and omitted devices, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// The name of a function of `host` in reports.
+/// Returns the name of a function of `host` in reports.
 pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
     format!("{host} {:02x}:{:02x}.{}", at.pci_bus(), at.pci_device(), at.pci_function())
 }
@@ -121,11 +121,13 @@ impl fmt::Debug for Machine {
     }
 }
 
-/// Builds the machine that `description` describes, with its real controllers at their addresses.
-/// Every PCI host bridge and platform device that can ring one of them gets devices that do.
+/// Builds the machine that `description` describes, with its controllers at the described
+/// addresses. Every PCI host bridge and platform device that can signal one of these controllers
+/// gets devices that do.
 ///
 /// # Errors
-/// There is nothing that could be delivered, or not on this kind of machine.
+/// The description has nothing that could deliver or send messages, or only on a kind of machine
+/// that is not supported.
 pub fn build(description: &Description, options: &BuildOptions) -> Result<Machine, Refusal> {
     let mut description = description.clone();
     virtual_bus::enter(&mut description);

@@ -1,4 +1,4 @@
-//! Migration of the interrupt controller while the machine runs. A migration happens between two
+//! Migrates the interrupt controller while the machine runs. A migration happens between two
 //! accesses of the CPUs to the model.
 
 #[cfg(test)]
@@ -16,50 +16,51 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vgic::Vcpu;
 
-/// The migrations of the interrupt controller while the machine runs, from the drivers' first
-/// access on.
+/// Selects whether the interrupt controller migrates while the machine runs, starting with the
+/// drivers' first access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Migration {
-    /// It stays.
+    /// The controller is not migrated.
     #[default]
     Never,
-    /// Again and again it is saved, and restored from the bytes of what was saved. Mostly a fresh
-    /// model is restored and takes its place, sometimes the same one is. The old model is dropped,
-    /// with everything that belongs to it.
+    /// The controller is repeatedly saved, and restored from the saved bytes. In most migrations, a
+    /// fresh model is restored and replaces the old one, which is dropped with everything that
+    /// belongs to it. In the others, the same model is restored.
     ///
-    /// Without threads, that is between any two register accesses of a driver, in handlers, and
-    /// between a message and its interrupt. With threads it is between any two accesses of the CPUs
-    /// to their halves of the model. Devices do not stand still: what they send meanwhile waits at
-    /// the bus, as do the drivers' accesses, and reaches the fresh model.
+    /// Without threads, a migration can occur between any two register accesses of a driver, in
+    /// handlers, and between a message and its interrupt. With threads, it occurs between any two
+    /// accesses of the CPUs to their halves of the model. Devices keep running: messages that they
+    /// send during a migration wait at the bus, as do the drivers' accesses, and reach the new
+    /// model.
     AtRandom {
-        /// Decides when, where nothing else does, and where to.
+        /// Seed of the destinations, and of the times that nothing else determines.
         seed: u64,
     },
 }
 
-/// One in so many times, the model is restored where it is.
+/// On average, one in this many migrations restores the same model.
 const STAY: usize = 4;
-/// One in so many register accesses is overtaken by a migration.
+/// On average, one in this many register accesses is preceded by a migration.
 pub(crate) const ACCESSES: usize = 100;
-/// The pause between two migrations where time passes by itself.
+/// The pause between two migrations on real threads.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The migrations' own stream of random numbers.
+/// The random stream of migrations.
 const STREAM: u64 = 0x4d6f7665;
 
 /// The target of a migration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Destination {
-    /// To a fresh model, which takes its place.
+    /// A fresh model, which replaces the old one.
     Fresh,
-    /// To itself.
+    /// The same model.
     Same,
 }
 
-/// Saves the machine's model and restores it from the bytes.
+/// Saves the machine's model and restores it from the saved bytes.
 pub(crate) struct Migrator {
     model: Arc<GicModel>,
     cores: Vec<Arc<CpuCore>>,
-    /// The host's end of a virtual bus, which moves along.
+    /// The host end of a virtual bus, which migrates along with the model.
     host: Option<Arc<HypervHost>>,
     state: Mutex<MigratorState>,
 }
@@ -71,7 +72,8 @@ struct MigratorState {
 }
 
 impl Migrator {
-    /// For a machine with this model and these CPUs; `None` if it stays.
+    /// Creates the migrator of a machine with this model and these CPUs, or returns `None` if
+    /// `migration` is [`Migration::Never`].
     pub(crate) fn new(
         migration: Migration,
         model: &Arc<GicModel>,
@@ -84,7 +86,7 @@ impl Migrator {
         Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), host, state }))
     }
 
-    /// Moves the model, once in `times`. Did it?
+    /// Migrates the model with probability 1/`times`. Returns `true` if it did.
     pub(crate) fn perhaps(&self, times: usize) -> bool {
         let now = lock(&self.state).rng.one_in(times);
         if now {
@@ -93,7 +95,8 @@ impl Migrator {
         now
     }
 
-    /// Moves the model under `load`: no CPU takes before what devices send there.
+    /// Migrates the model after `load` has run, without any CPU taking the resulting interrupts
+    /// before the migration.
     pub(crate) fn migrate_under(&self, load: impl FnOnce()) {
         let stays = lock(&self.state).rng.one_in(STAY);
         let outcome =
@@ -105,8 +108,8 @@ impl Migrator {
         }
     }
 
-    /// Moves the model while no CPU accesses its half of it: between any two instructions of
-    /// theirs.
+    /// Migrates the model while no CPU accesses its half of it, that is, between any two of the
+    /// CPUs' instructions.
     fn migrate_to(&self, to: Destination, load: impl FnOnce()) -> Result<(), String> {
         let mut halves: Vec<_> = self.cores.iter().map(|core| core.vcpu()).collect();
         let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
@@ -121,7 +124,7 @@ impl Migrator {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// The first reason why it could not be, once.
+    /// A migration failed; the error is the reason of the first failure.
     pub(crate) fn moved(&self) -> Result<u64, String> {
         let state = lock(&self.state);
         state.failure.clone().map_or(Ok(state.moved), Err)
@@ -134,7 +137,7 @@ impl Interleave for Migrator {
     }
 }
 
-/// A thread that moves the model again and again, until this is dropped.
+/// A thread that migrates the model repeatedly until this value is dropped.
 pub(crate) struct MigratorThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -158,7 +161,7 @@ impl Drop for MigratorThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
+            // A thread that panicked has already printed its message.
             let _ = thread.join();
         }
     }

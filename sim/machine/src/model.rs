@@ -1,5 +1,4 @@
-//! The model of the GIC as the machine holds it: by a handle, so that a fresh model can take its
-//! place.
+//! The GIC model as the machine holds it: through a handle, so that a fresh model can replace it.
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
@@ -9,26 +8,26 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
 use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 
-/// A change to a saved state before it is sent.
+/// A change to a saved state before it is restored.
 pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
-/// The machine's one model. Messages and register accesses reach it here; only the CPUs have their
-/// halves of it.
+/// The machine's single model. Messages and register accesses reach it through this handle; only
+/// the CPUs hold their halves of it directly.
 pub(crate) struct GicModel {
     config: VgicConfig,
     memory: Arc<Ram>,
     kick: Arc<dyn Kick>,
     current: RwLock<Current>,
-    /// Halves of the CPUs that take no part, which come last.
+    /// The halves of the CPUs that do not take part, which come last.
     idle: Mutex<Vec<Vcpu>>,
-    /// Nothing, unless somebody wants to see whether it is noticed.
+    /// Filter applied to saved states; only set by tests that check that losses are noticed.
     wire: OnceLock<StateFilter>,
 }
 
 struct Current {
     vgic: Arc<Vgic>,
     its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
-    /// Faults of the guest that models before this one recorded.
+    /// Guest faults that earlier models recorded.
     earlier_faults: u64,
 }
 
@@ -40,13 +39,13 @@ impl Current {
 
     fn guest_faults(&self) -> u64 {
         let events = self.vgic.events();
-        // Messages of a device that is being removed are no fault of the drivers.
+        // Messages of a device that is being removed are not faults of the drivers.
         let dropped = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
         let dropped: u64 = dropped.map(|reason| events.count(reason)).iter().sum();
         self.earlier_faults + events.total() - dropped
     }
 
-    /// Lets go of the model. Fails if anybody else does not.
+    /// Drops the model. Returns an error if other references to it remain.
     fn leave_behind(self) -> Result<(), String> {
         let vgic = Arc::downgrade(&self.vgic);
         let its: Vec<_> = self.its.iter().map(Arc::downgrade).collect();
@@ -54,13 +53,13 @@ impl Current {
         if vgic.strong_count() == 0 && its.iter().all(|its| its.strong_count() == 0) {
             Ok(())
         } else {
-            Err("somebody refers to the model that was left behind".to_owned())
+            Err("references to the old model remain".to_owned())
         }
     }
 }
 
 impl GicModel {
-    /// A model, and its CPUs' halves.
+    /// Creates a model and its CPUs' halves.
     pub(crate) fn new(
         config: VgicConfig,
         memory: Arc<Ram>,
@@ -72,24 +71,23 @@ impl GicModel {
         Ok((Arc::new(Self { config, memory, kick, current, idle, wire }), vcpus))
     }
 
-    /// Keeps the halves of the CPUs that take no part: all behind those that do.
+    /// Stores the halves of the CPUs that do not take part, which must all follow those that do.
     pub(crate) fn keep_idle(&self, vcpus: impl IntoIterator<Item = Vcpu>) {
         lock(&self.idle).extend(vcpus);
     }
 
-    /// From now on, this happens to what is saved.
+    /// Applies `wire` to every state saved from now on.
     pub(crate) fn tamper(&self, wire: StateFilter) {
-        assert!(self.wire.set(wire).is_ok(), "somebody does already");
+        assert!(self.wire.set(wire).is_ok(), "a filter is already set");
     }
 
-    /// Puts a fresh model in the place of this one. Of what was, it gets the bytes of what this one
-    /// saves. `vcpus` are the halves of the CPUs that take part, in their order; nobody else may
-    /// have any.
+    /// Replaces the model by a fresh one, which is restored from the bytes that the old one saves.
+    /// `vcpus` must be the halves of all CPUs that take part, in their order.
     ///
-    /// Accesses and messages meanwhile wait at the bus, and reach the fresh model.
+    /// Accesses and messages wait at the bus during the exchange and reach the fresh model.
     ///
     /// # Errors
-    /// The model's reason, or that somebody refers to the old model still.
+    /// The model could not be saved or restored, or references to the old model remain.
     pub(crate) fn exchange(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
@@ -105,16 +103,17 @@ impl GicModel {
         }
         let fresh = Current::new(vgic, current.guest_faults());
         let old = std::mem::replace(&mut *current, fresh);
-        // The state does not say who sleeps: every CPU looks for interrupts before it sleeps again.
+        // The state does not record which CPUs sleep: every CPU checks for interrupts before it
+        // sleeps again.
         self.config.cpus.iter().zip(0..).for_each(|(_, cpu)| self.kick.kick(Cpu::new(cpu)));
         old.leave_behind()
     }
 
-    /// Saves the model and restores it, whatever it was in, from the bytes; for the rest as
-    /// [`exchange`](Self::exchange).
+    /// Saves the model and restores the same model from the bytes, whatever state it has reached in
+    /// between; otherwise like [`exchange`](Self::exchange).
     ///
     /// # Errors
-    /// The model's reason.
+    /// The model could not be saved or restored.
     pub(crate) fn reload(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
@@ -124,10 +123,10 @@ impl GicModel {
         restore(&current.vgic, &mut all, &sent)
     }
 
-    /// Turns the model's power off and on again. Only RAM keeps its contents.
+    /// Power-cycles the model. Only RAM keeps its contents.
     ///
     /// # Errors
-    /// The model's reason.
+    /// The model could not be frozen or reset.
     pub(crate) fn lose_power(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
@@ -136,33 +135,34 @@ impl GicModel {
         frozen.lose_power().map_err(|error| error.to_string())
     }
 
-    /// Has the model of the moment do something.
+    /// Calls `act` with the current model.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&Vgic) -> R) -> R {
         act(&self.current().vgic)
     }
 
-    /// The doorbell of the ITS at this index of the configuration, of whichever model there is.
+    /// Returns the doorbell of the ITS at this index of the configuration, in whichever model is
+    /// current.
     pub(crate) fn its(self: &Arc<Self>, index: usize) -> Arc<dyn SignalMsi<DeviceId>> {
         Arc::new(Doorbell { model: Arc::clone(self), index })
     }
 
-    /// Faults of the guest, devices' messages aside.
+    /// Returns the number of guest faults, not counting those caused by devices' messages.
     pub(crate) fn guest_faults(&self) -> u64 {
         self.current().guest_faults()
     }
 
-    /// The configuration of every model here.
+    /// Returns the configuration, which all models of this machine share.
     pub(crate) const fn config(&self) -> &VgicConfig {
         &self.config
     }
 
-    /// Something that only refers to the model of the moment.
+    /// Returns a weak reference to the current model.
     #[cfg(test)]
     pub(crate) fn watch(&self) -> std::sync::Weak<Vgic> {
         Arc::downgrade(&self.current().vgic)
     }
 
-    /// The model's state as bytes.
+    /// Saves the model's state as bytes.
     fn save(&self, vgic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<Vec<u8>, String> {
         let frozen = vgic
             .freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu))
@@ -186,7 +186,7 @@ impl fmt::Debug for GicModel {
     }
 }
 
-/// Makes the model what the bytes say. Saved again, it must say the same.
+/// Restores the model from the bytes, and checks that saving it again yields the same bytes.
 fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), String> {
     let received: SavedState = postcard::from_bytes(sent).map_err(|error| error.to_string())?;
     let mut frozen =
@@ -195,7 +195,7 @@ fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), Stri
     if frozen.save().as_ref() == Ok(&received) {
         Ok(())
     } else {
-        Err("a restored machine saves as another one".to_owned())
+        Err("a restored machine does not save the same state".to_owned())
     }
 }
 
@@ -205,7 +205,7 @@ struct Doorbell {
     index: usize,
 }
 
-/// Lines of whichever model there is.
+/// Sets lines of whichever model is current.
 impl SetLine for GicModel {
     fn set_line(&self, line: Line, level: Level) -> Delivery {
         self.with(|vgic| vgic.set_line(line, level))

@@ -9,17 +9,18 @@
 //! the target, and while a move that may lead to it is under way. It is *closed* once the move away
 //! from it has finished.
 //!
-//! The judge does not use the controllers' counters. It hears of an interrupt that a driver or the
-//! interrupt core sends again, because no message explains such a run.
+//! The judge does not use the controllers' counters. Drivers and the interrupt core report to it
+//! each interrupt that they resend, because no message explains the resulting run.
 //!
 //! # Verdicts
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
 //!    have been descheduled between the acknowledgement and the dispatch, while the vector's owner
-//!    changed. A late run is no fault.
+//! s|changed. A late run is no fault.|changed. A late run is not a fault.|
 //! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement led to
-//!    no other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last
-//!    message was sent after the CPU was closed and the CPU was not a target when it looked, and
-//!    *spurious* in all other cases.
+//! A run is *due* if the vector was acknowledged for a message, and that acknowledgement caused no
+//! other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last message
+//! was sent after the CPU was closed and the CPU was not a target when it looked, and *spurious* in
+//! all other cases.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
 //!    sent; spurious instead, if the CPU was a target when it looked.
 //!
@@ -35,7 +36,7 @@
 //!   Each message makes one acknowledgement due; a message that finds the interrupt pending makes
 //!   none. Rule 3 judges the oldest message that was unhandled when the CPU looked, rather than
 //!   when the handler ran, because another CPU may handle later messages in between.
-//! - **One pending bit per CPU, which stays there** (direct LPIs): the previous one on the same
+//! s|which stays there|which stays at that CPU|
 //!   CPU. A message can only be pending at CPUs that were open while it was under way, which lasts
 //!   from before it was sent until the bus accepted it. If the endpoint held the message back for
 //!   an operation, it lasts until the end of the operation. An interrupt that the driver sends
@@ -60,10 +61,10 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Number of messages whose times are kept. A message is settled, or its time is no longer used,
-/// before half as many have followed it.
+/// Number of messages whose times are kept. By the time half as many have followed a message, it is
+/// settled or its time is no longer used.
 const WINDOW: u64 = 1024;
-/// Number of messages that a device may be ahead of its handler before its queue is full.
+/// Number of messages by which a device may be ahead of its handler before its queue is full.
 const AHEAD: u64 = WINDOW / 2;
 
 /// Logical time, in events.
@@ -82,33 +83,33 @@ impl Clock {
     }
 }
 
-/// The messages and handler runs of one vector, over all the times that it was allocated.
+/// The messages and handler runs of one vector, across all its allocations.
 #[derive(Debug)]
 pub(crate) struct VectorRecord {
     clock: Arc<Clock>,
     ram: Arc<Ram>,
     /// Address of the sequence number in RAM.
     mailbox: u64,
-    /// Messages that the device sent.
+    /// Number of messages that the device sent.
     sent: AtomicU64,
-    /// The highest number that a handler saw.
+    /// The highest sequence number that a handler saw.
     seen: AtomicU64,
     wrong_cpu: AtomicU64,
     spurious: AtomicU64,
     late: AtomicU64,
-    /// The times at which a message was sent, and was first seen.
+    /// The times at which each message was sent and was first seen.
     sent_at: MessageTimes,
     seen_at: MessageTimes,
-    /// By CPU.
+    /// Number of runs by CPU.
     runs: Box<[AtomicU64]>,
     route: Mutex<Arc<Route>>,
-    /// Excused runs of earlier routes.
+    /// Excused runs from earlier routes.
     unknowable: AtomicU64,
-    /// Operations under way in which the endpoint may hold messages back.
+    /// Number of operations in progress during which the endpoint may hold messages back.
     operations: Mutex<u32>,
 }
 
-/// A time for each of the last [`WINDOW`] messages.
+/// One time for each of the last [`WINDOW`] messages.
 #[derive(Debug)]
 struct MessageTimes(Box<[AtomicU64]>);
 
@@ -136,14 +137,14 @@ impl MessageTimes {
 #[derive(Clone, Copy)]
 struct Run {
     cpu: Cpu,
-    /// The time at which the CPU went to look for interrupts.
+    /// The time at which the CPU started to look for interrupts.
     looked_at: u64,
-    /// The last message that the handler sees, and the last that one saw before.
+    /// The last message that the handler sees, and the last one that an earlier run saw.
     number: u64,
     seen: u64,
 }
 
-/// The judgement of a handler run.
+/// The verdict on a handler run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RunVerdict {
     Right,
@@ -158,11 +159,12 @@ pub(crate) struct VectorCounts {
     pub(crate) sent: u64,
     pub(crate) runs: u64,
     pub(crate) wrong_cpu: u64,
-    /// Runs for nothing, and runs beyond the messages and [`unknowable`](Self::unknowable).
+    /// Runs that were not due, and runs in excess of the messages and
+    /// [`unknowable`](Self::unknowable).
     pub(crate) spurious: u64,
-    /// Resends of which the driver does not know whether they were due.
+    /// Resends for which the driver does not know whether the interrupt was pending.
     pub(crate) unknowable: u64,
-    /// Runs for what the vector's former owner left under way.
+    /// Runs for interrupts that were in flight when the vector's former owner freed it.
     pub(crate) late: u64,
     pub(crate) per_cpu: Vec<u64>,
 }
@@ -190,16 +192,17 @@ impl VectorRecord {
         }
     }
 
-    /// The vector was allocated, during an operation. No message is under way. Those that were sent
-    /// before were entered in another route's records, and may be pending at this one's vector
-    /// until the operation is over.
+    /// Follows the route of a newly allocated vector. Must be called during an operation, when no
+    /// message is under way. Earlier messages were recorded in another route, and may be pending at
+    /// the new route's vector until the operation ends.
     pub(crate) fn follow(&self, route: Arc<Route>) {
         let before = std::mem::replace(&mut *lock(&self.route), route);
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
 
-    /// The device sends its next message by `fire`, which says what became of it. False if it could
-    /// not, or if too many messages wait for the handler. One thread at a time.
+    /// Lets the device send its next message by calling `fire`, which returns the message's fate.
+    /// Returns `false` if the device could not send, or if too many messages wait for the handler.
+    /// Must be called by one thread at a time.
     pub(crate) fn send(&self, fire: impl FnOnce() -> SendOutcome) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
@@ -212,7 +215,7 @@ impl VectorRecord {
         let left = fire();
         self.message_ended(&route, left);
         if left == SendOutcome::NotSent {
-            // The next message takes the number.
+            // The next message reuses the number.
             return false;
         }
         self.sent.store(sent + 1, Ordering::Release);
@@ -222,7 +225,7 @@ impl VectorRecord {
     fn message_ended(&self, route: &Route, left: SendOutcome) {
         let operations = lock(&self.operations);
         match left {
-            // The operation that held it back is over: it has arrived.
+            // The operation that held the message back has ended, so the message has arrived.
             SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
             SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
                 route.message_ended(left);
@@ -230,8 +233,8 @@ impl VectorRecord {
         }
     }
 
-    /// The handler runs on `cpu`, which looked for interrupts at `looked_at`, and whose
-    /// acknowledgement the route knows of. Never beside itself.
+    /// Records a handler run on `cpu`, which looked for interrupts at `looked_at` and whose
+    /// acknowledgement the route has recorded. Runs of one handler never overlap.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
@@ -253,12 +256,12 @@ impl VectorRecord {
         }
     }
 
-    /// An operation begins in which the endpoint may hold messages back.
+    /// Begins an operation during which the endpoint may hold messages back.
     pub(crate) fn begin_operation(&self) {
         *lock(&self.operations) += 1;
     }
 
-    /// It returned. Once no other is under way, all that was held back has been sent.
+    /// Ends an operation. Once no other is in progress, all messages held back have been sent.
     pub(crate) fn end_operation(&self) {
         let mut operations = lock(&self.operations);
         *operations = operations.saturating_sub(1);
@@ -267,12 +270,12 @@ impl VectorRecord {
         }
     }
 
-    /// Excuses messages that no handler saw, because the device was removed.
+    /// Excuses messages that no handler saw because the device was removed.
     pub(crate) fn abandon(&self) {
         self.seen.fetch_max(self.sent.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
-    /// Returns whether a handler saw the last message.
+    /// Returns `true` if a handler saw the last message.
     pub(crate) fn is_settled(&self) -> bool {
         self.seen.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire)
     }
@@ -308,7 +311,7 @@ impl VectorRecord {
         Arc::clone(&lock(&self.route))
     }
 
-    /// Judges a run by the rule of this module.
+    /// Judges a run by the rules of this module.
     fn judge(&self, run: Run) -> RunVerdict {
         let route = self.route();
         let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
@@ -327,8 +330,9 @@ impl VectorRecord {
         }
     }
 
-    /// The oldest message that nobody had handled when the CPU looked. The last one, if all were:
-    /// it arrived after an earlier one's handler had seen its number. `None` if it is out of sight.
+    /// Returns the oldest message that was unhandled when the CPU looked. If all were handled,
+    /// returns the last one, which arrived after the handler run for an earlier message had seen
+    /// its number. Returns `None` if the message is too old for its time to be kept.
     fn oldest_unhandled(&self, run: Run) -> Option<u64> {
         let mut oldest = run.number.min(run.seen + 1);
         while oldest > 1 && self.seen_at.get(oldest - 1) > run.looked_at {

@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use vgic::{Block, Vcpu, Vgic};
 
-#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
+#[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 #[expect(dead_code, reason = "the guest's functions are the monitor's tables, without registers")]
 mod kernel;
-#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
+#[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 mod monitor;
 
 const README: &str = include_str!("../../../README.md");
@@ -62,7 +62,7 @@ impl MmioDevice for GuestFrames {
     }
 }
 
-/// The guest's way to its function's MSI-X table.
+/// The guest's view of its function's MSI-X table.
 struct Table(Arc<MsixTable>);
 
 impl Table {
@@ -119,7 +119,7 @@ fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// A guest that is about to boot.
+/// A guest before boot.
 struct GuestMachine {
     guest: monitor::Guest,
     vcpus: Vec<Mutex<Vcpu>>,
@@ -145,7 +145,7 @@ impl GuestMachine {
         CpuRegisters(&self.vcpus[cpu as usize])
     }
 
-    /// The devicetree that the monitor gives its guest.
+    /// Returns the devicetree that the monitor passes to its guest.
     fn devicetree(&self) -> Vec<u8> {
         let frames = |wanted: fn(Block) -> bool| {
             let regions = self.guest.gic.regions().iter().filter(move |one| wanted(one.block));
@@ -173,7 +173,7 @@ impl GuestMachine {
         devicetree::write(&description).unwrap()
     }
 
-    /// The guest's kernel, on all CPUs.
+    /// Boots the guest's kernel on all CPUs.
     fn boot(&self) -> Irqchip<MachinePlatform> {
         let blob = self.devicetree();
         let irqchip = kernel::boot(self.platform.clone(), &blob, &self.registers(0)).unwrap();
@@ -184,7 +184,7 @@ impl GuestMachine {
         irqchip
     }
 
-    /// The CPU takes the exception, if there is one.
+    /// Lets the CPU take its interrupts, if any are pending.
     fn run(&self, kernel: &Irqchip<MachinePlatform>, cpu: u32) {
         if self.vcpus[cpu as usize].lock().unwrap().irq_pending() {
             let _executing = Executing::in_exception(Cpu::new(cpu));
@@ -219,7 +219,7 @@ fn readme_kernel_handles_monitors_signals() {
     driver.handle.set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
     (0..4).for_each(|cpu| machine.run(&kernel, cpu));
-    assert_eq!(runs(), [1, 0, 0, 1], "where it was moved to");
+    assert_eq!(runs(), [1, 0, 0, 1], "on the CPU that it was moved to");
 
     let kernel::Pci { handle, device } = driver;
     drop(handle);

@@ -8,9 +8,9 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The machine's model name, or what the caller named it.
+    /// The model name that firmware states, or the name that the caller chose.
     pub machine: String,
-    /// CPUs that took part.
+    /// Number of CPUs that took part.
     pub cpus: usize,
     /// The enabled controllers, in the description's order.
     pub controllers: Vec<ControllerReport>,
@@ -18,16 +18,16 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// Sums over all vectors, and the verdict.
     pub totals: Totals,
-    /// Regions that were invented and devices that were left out, one sentence each.
+    /// Notes on invented regions and omitted devices, one sentence each.
     pub notes: Vec<String>,
-    /// From the first message to the last handler.
+    /// Time from the first message to the last handler run.
     pub elapsed: Duration,
 }
 
 impl Report {
-    /// The devices that an isolating controller cannot tell from `device`, because they share its
-    /// DeviceID: functions behind a conventional bridge, or under a map's mask. What isolates one
-    /// isolates all of them, as one group.
+    /// Returns the devices that an isolating controller cannot distinguish from `device` because
+    /// they share its DeviceID: functions behind a conventional bridge, or under a map's mask. They
+    /// are isolated together, as one group.
     pub fn one_group_with<'a>(&'a self, device: &'a DeviceReport) -> impl Iterator<Item = &'a str> {
         let isolated = matches!(device.isolation, Isolation::Isolated(_));
         let shares = move |other: &&DeviceReport| {
@@ -39,14 +39,14 @@ impl Report {
         self.devices.iter().filter(shares).map(|other| other.id.as_str())
     }
 
-    /// Wall-clock time per message; `None` if none was sent.
+    /// Returns the wall-clock time per message; `None` if no messages were sent.
     pub fn nanoseconds_per_message(&self) -> Option<f64> {
         if self.totals.sent == 0 {
             return None;
         }
         #[expect(
             clippy::cast_precision_loss,
-            reason = "an average for people, of counts far below 2^52"
+            reason = "an average for display, of counts far below 2^52"
         )]
         Some(self.elapsed.as_nanos() as f64 / self.totals.sent as f64)
     }
@@ -56,15 +56,16 @@ impl Report {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ControllerReport {
-    /// Firmware's name of it.
+    /// The controller's name in firmware.
     pub id: String,
-    /// `its`, or what else it is.
+    /// `its`, or the name of another kind.
     pub kind: String,
     /// The addresses that devices write to.
     pub doorbells: Vec<u64>,
-    /// Does it keep devices from ringing others' interrupts?
+    /// Set if the controller keeps devices from signaling others' interrupts.
     pub isolates: bool,
-    /// Did the run drive it? Controllers that only the description knows of are listed, too.
+    /// Set if the run used the controller. Controllers that appear only in the description are
+    /// listed with `false`.
     pub driven: bool,
 }
 
@@ -96,26 +97,26 @@ impl fmt::Display for DeviceKind {
 pub struct DeviceReport {
     /// PCI: the host's node and bus:device.function. Platform: the node.
     pub id: String,
-    /// The kind of its message store.
+    /// Kind of the message store.
     pub kind: DeviceKind,
     /// The [`ControllerReport::id`] it signals through.
     pub controller: String,
-    /// Its requester ID; behind a conventional bridge the alias. `None` for platform devices.
+    /// Requester ID; behind a conventional bridge, the alias. `None` for platform devices.
     pub requester_id: Option<RequesterId>,
-    /// Its DeviceID at the controller.
+    /// DeviceID at the controller.
     pub device_id: DeviceId,
-    /// Is it kept from ringing others' interrupts?
+    /// States whether the device is kept from signaling others' interrupts.
     pub isolation: Isolation,
     /// Its vectors.
     pub vectors: Vec<VectorReport>,
-    /// The smallest number of vectors with which it is of use.
+    /// The smallest number of vectors with which the device is useful.
     pub useful_minimum: u16,
-    /// The reason for which it sends nothing: it got no vectors, or was never able to send.
+    /// The reason why the device sends nothing: it was refused vectors, or was never able to send.
     pub refused: Option<String>,
 }
 
 impl DeviceReport {
-    /// Did it get vectors, but fewer than it is of use with?
+    /// Returns `true` if the device has vectors, but fewer than its useful minimum.
     pub fn is_short(&self) -> bool {
         self.refused.is_none() && self.vectors.len() < usize::from(self.useful_minimum)
     }
@@ -125,32 +126,33 @@ impl DeviceReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VectorReport {
-    /// The interrupt core's number, at the end of the run.
+    /// The interrupt core's number for the vector at the end of the run.
     pub irq: u32,
     /// The INTID, at the end of the run.
     pub hwirq: HwIrq,
     /// The target CPU at the end of the run.
     pub cpu: Cpu,
-    /// Messages that the device sent.
+    /// Number of messages that the device sent.
     pub sent: u64,
-    /// Handler runs, at most [`sent`](Self::sent).
+    /// Number of handler runs, at most [`sent`](Self::sent).
     pub delivered: u64,
-    /// `sent − delivered`: messages that found their interrupt pending.
+    /// `sent − delivered`: messages whose interrupt was already pending.
     pub coalesced: u64,
-    /// The number of resends by the interrupt core and the drivers.
+    /// Number of resends by the interrupt core and the drivers.
     pub redelivered: u64,
     /// Handler runs on each CPU.
     pub per_cpu: Vec<u64>,
-    /// The handler never saw the last message.
+    /// Set if the handler never saw the last message.
     pub lost: bool,
-    /// Handler runs for which nothing was due, as in [`Totals::spurious`].
+    /// Number of handler runs that were not due, as in [`Totals::spurious`].
     pub spurious: u64,
-    /// Handler runs on a CPU that was not the target at any time since the message was sent.
+    /// Number of handler runs on a CPU that was not the target at any time since the message was
+    /// sent.
     pub wrong_cpu: u64,
 }
 
-/// Sums and verdict. What became of messages is judged by the devices, not by the model's own
-/// counters.
+/// Sums over all vectors, from which the verdict follows. The devices judge the fate of messages;
+/// the model's own counters are not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Totals {
@@ -158,58 +160,59 @@ pub struct Totals {
     pub vectors: u64,
     /// Messages sent.
     pub sent: u64,
-    /// Handler runs that had a message.
+    /// Handler runs for which a message had been sent.
     pub delivered: u64,
-    /// Messages that found their interrupt pending.
+    /// Messages whose interrupt was already pending.
     pub coalesced: u64,
-    /// Vectors whose handler never saw the last number sent.
+    /// Vectors whose handler never saw the last sequence number.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler, and handler runs for which nothing was due. Runs
-    /// beyond a vector's messages count too, except as often as its driver sent it again without
-    /// knowing whether it was pending.
+    /// Acknowledged INTIDs without a handler, and handler runs that were not due. Runs in excess of
+    /// a vector's messages count as well, unless its driver resent the interrupt without knowing
+    /// whether it was pending.
     pub spurious: u64,
     /// Handler runs on a CPU that was not the target at any time since the message was sent.
     pub wrong_cpu: u64,
-    /// Devices that got no vectors, or were never able to send.
+    /// Devices that were refused vectors, or were never able to send.
     pub refused: u64,
-    /// Devices that got fewer vectors than they are of use with.
+    /// Devices that have fewer vectors than their useful minimum.
     pub short: u64,
-    /// Faults of the drivers that the model of the controllers recorded: command errors, bad
-    /// tables.
+    /// Faults of the drivers that the model of the controllers recorded, such as command errors and
+    /// bad tables.
     pub guest_faults: u64,
-    /// Messages to an address where no doorbell listens.
+    /// Messages to an address that is no doorbell.
     pub no_doorbell: u64,
-    /// Messages that a controller took and dropped. They take no part in the verdict: what is lost
-    /// by them is lost.
+    /// Messages that a controller accepted and dropped. They do not affect the verdict by
+    /// themselves: messages lost in this way count as lost.
     pub blocked: u64,
-    /// Interrupts that the interrupt core and the drivers sent again themselves, by their own
-    /// count.
+    /// Interrupts that the interrupt core and the drivers resent, by their own count.
     pub redelivered: u64,
-    /// Acknowledged INTIDs whose handler had just been removed, or been replaced by that of another
-    /// owner: under way while a device was taken away.
+    /// Acknowledged INTIDs whose handler had just been removed, or replaced by another owner's
+    /// handler, while the interrupt was in flight.
     pub late: u64,
     /// Affinity changes that completed.
     pub moves: u64,
-    /// Devices that were removed and added again.
+    /// Removals of devices that were later added again.
     pub readded: u64,
-    /// CPUs that were taken off line and brought back.
+    /// CPUs that were taken offline and brought back online.
     pub replugged: u64,
-    /// Number of times that the whole machine suspended and resumed.
+    /// Suspensions of the whole machine, each followed by a resume.
     pub suspended: u64,
-    /// The number of times that the interrupt controller's model was saved and restored.
+    /// Saves and restores of the interrupt controller's model.
     pub migrated: u64,
-    /// The number of times that the host's end of a virtual bus was saved and restored between a
-    /// guest's request and its answer.
+    /// Saves and restores of the host end of a virtual bus between a guest's request and its
+    /// answer.
     pub migrated_in_flight: u64,
 }
 
 impl Totals {
-    /// Is every device served, and was everything delivered, once, and where it belongs?
+    /// Returns `true` if every device is served, and every message was delivered exactly once, to
+    /// the right CPU.
     pub const fn is_clean(&self) -> bool {
         self.is_delivered() && self.refused == 0 && self.short == 0
     }
 
-    /// The same of the devices that are served.
+    /// Returns `true` if every message of the served devices was delivered exactly once, to the
+    /// right CPU.
     pub const fn is_delivered(&self) -> bool {
         let arrived = self.lost == 0 && self.spurious == 0 && self.wrong_cpu == 0;
         arrived && self.guest_faults == 0 && self.no_doorbell == 0

@@ -1,12 +1,13 @@
-//! Seeded random choices: splitmix64, the same everywhere. It stands here because a reported seed
-//! must replay the same run in each later version, and few crates promise a stable stream.
+//! Seeded random choices by splitmix64, identical on all platforms. Implemented here because a
+//! reported seed must replay the same run in every later version, and few crates promise a stable
+//! stream.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// The stream number `stream` of `seed`.
+    /// Creates the stream with number `stream` of `seed`.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut rng = Self(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.next();
@@ -21,18 +22,18 @@ impl Rng {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `bound`; 0 if there is none.
+    /// Returns a number less than `bound`, or 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % bound).unwrap_or(0)
     }
 
-    /// True once in `count` times.
+    /// Returns `true` with probability 1/`count`.
     pub(crate) fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    /// One of `items`.
+    /// Returns a random element of `items`, or `None` if it is empty.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }

@@ -1,4 +1,4 @@
-//! The workload: every device sends, every handler counts, affinities move meanwhile.
+//! The workload: every device sends, every handler counts, and affinities move in the meantime.
 
 mod load;
 mod options;
@@ -23,12 +23,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges
-/// it.
+/// the result.
 ///
 /// `progress` is called a few times a second, from the caller's thread.
 ///
 /// # Errors
-/// Only if the drivers failed, or a controller could not be moved; losses are in the report.
+/// A driver failed, or a controller could not be migrated. Lost messages are not errors; the report
+/// lists them.
 pub fn run(
     mut machine: Machine,
     options: &RunOptions,
@@ -50,7 +51,7 @@ pub fn run(
     counts.migrated = migrator.map_or(Ok(0), Migrator::moved).map_err(RunError::NotMoved)?;
     match system.silent_fault() {
         Some(reason) => {
-            Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })
+            Err(RunError::Driver { operation: "an unanswered operation".to_owned(), reason })
         }
         None => Ok(verdict(&system, counts, elapsed)),
     }

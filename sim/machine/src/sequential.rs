@@ -1,7 +1,7 @@
-//! The seam for workloads of other crates: machines whose CPUs take interrupts on the caller's
-//! thread, when the caller says so.
+//! Machines for workloads of other crates, whose CPUs take interrupts on the caller's thread, when
+//! the caller asks them to.
 //!
-//! [`GicHardware`] is a GIC with its CPUs alone; its user brings the devices and the drivers.
+//! [`GicHardware`] is a GIC with its CPUs only; the user supplies the devices and drivers.
 //! [`BootedMachine`] is a whole machine whose devices have their vectors.
 
 mod booted;

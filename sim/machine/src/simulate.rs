@@ -1,5 +1,5 @@
-//! The same machine without threads: a seeded scheduler decides what happens next, down to what
-//! overtakes a driver between two register accesses. The same seed gives the same trace.
+//! The same machine without threads: a seeded scheduler decides what happens next, including what
+//! overtakes a driver between two register accesses. The same seed produces the same trace.
 
 mod scheduler;
 mod trace;
@@ -27,16 +27,17 @@ pub struct Simulation {
     pub trace: Vec<TraceEvent>,
 }
 
-/// The disturber acts once in so many steps.
+/// On average, the disturber acts once in this many steps.
 const MOVE_EVERY: usize = 12;
 const RARE_EVERY: usize = 400;
-/// After so many steps in which nothing happened, nothing will.
+/// The simulation ends after this many steps without an event.
 const HOPELESS: u32 = 20_000;
 
-/// Runs the workload on one thread, as `options.seed` decides, and judges it.
+/// Runs the workload on one thread, in the order that `options.seed` determines, and judges it.
 ///
 /// # Errors
-/// Only if the drivers failed, or a controller could not be moved; losses are in the report.
+/// A driver failed, or a controller could not be migrated. Lost messages are not errors; the report
+/// lists them.
 pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
@@ -58,7 +59,7 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
         powered.migrator.map_or(Ok(0), |migrator| migrator.moved()).map_err(RunError::NotMoved)?;
     match system.silent_fault() {
         Some(reason) => {
-            Err(RunError::Driver { operation: "an operation without an answer".to_owned(), reason })
+            Err(RunError::Driver { operation: "an unanswered operation".to_owned(), reason })
         }
         None => Ok(Simulation {
             report: verdict(&system, counts, start.elapsed()),
@@ -67,7 +68,7 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
     }
 }
 
-/// Until everything was sent.
+/// Runs the machine until every message was sent.
 fn run(
     system: &System,
     scheduler: &Scheduler,
@@ -81,7 +82,7 @@ fn run(
         counts: DisturbanceCounts::default(),
     };
     let (mut progress, mut idle) = (0, 0);
-    // Devices that wait for a message that is lost wait forever.
+    // A device that waits for a lost message waits forever.
     while scheduler.has_more_to_send() && idle < HOPELESS {
         scheduler.step();
         idle = if scheduler.progress() == progress { idle + 1 } else { 0 };
@@ -102,7 +103,7 @@ fn run(
     })
 }
 
-/// Does what the options' disturbances are.
+/// Performs the disturbances that the options select.
 struct Disturber<'a> {
     system: &'a System,
     scheduler: &'a Scheduler,

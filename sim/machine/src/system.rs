@@ -1,4 +1,4 @@
-//! The machine with its drivers up: what a kernel would be.
+//! The machine with its drivers up, in the role of a kernel.
 
 mod boot;
 mod device;
@@ -31,7 +31,7 @@ use std::sync::{Arc, RwLock};
 /// The machine's interrupt controllers.
 pub(crate) type Irqchip = gic_bringup::Irqchip<MachinePlatform>;
 
-/// Turns `cpu` on and lets interrupts be sent there.
+/// Turns `cpu` on and enables interrupt delivery to it.
 pub(crate) fn turn_on(irqchip: &Arc<Irqchip>, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
     let theirs = Arc::clone(irqchip);
     let work =
@@ -43,7 +43,7 @@ pub(crate) fn turn_on(irqchip: &Arc<Irqchip>, cpus: &dyn Cpus, cpu: Cpu) -> Resu
     left.map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
 }
 
-/// The drivers and what they drive.
+/// The drivers, and the hardware that they drive.
 pub(crate) struct System {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<MachinePlatform>,
@@ -59,8 +59,8 @@ pub(crate) struct System {
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
-    /// Devices that are pulled out: it goes up when one begins to go, and when it is gone. Odd
-    /// meanwhile.
+    /// Incremented when a surprise removal of a device begins and again when it ends. Odd in
+    /// between.
     pub(crate) surprises: AtomicU64,
     pub(crate) cores: Vec<Arc<CpuCore>>,
     /// Held by tasks that use drivers, so that a suspend waits until they are frozen.
@@ -68,7 +68,7 @@ pub(crate) struct System {
 }
 
 impl System {
-    /// Returns the fate of a pending bit at this controller when its vector moves.
+    /// Returns what happens to a pending bit at this controller when its vector moves.
     pub(crate) fn pending_at(&self, controller: ControllerIndex) -> Pending {
         match self.description.controller(controller).map(|described| &described.kind) {
             Some(ControllerKind::DirectLpi) => Pending::Stays,
@@ -76,8 +76,9 @@ impl System {
         }
     }
 
-    /// Returns the number of vectors that a device may take. Scarce vectors, as the SPIs behind a
-    /// doorbell, are shared out: every device gets its share before any gets all that it asks for.
+    /// Returns the number of vectors that a device may allocate. Scarce vectors, such as the SPIs
+    /// behind a doorbell, are shared: every device receives its share before any device receives
+    /// all that it requests.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
         let driver = self.irqchip.controller(controller).ok();
         let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };
@@ -87,8 +88,8 @@ impl System {
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 
-    /// Each vector whose last message was handled sends one; `sent` is told which, by device and
-    /// vector.
+    /// Sends one message from each vector whose last message was handled, and calls `sent` with the
+    /// indices of device and vector.
     pub(crate) fn send_each(&self, mut sent: impl FnMut(usize, usize)) {
         for (number, device) in self.devices.iter().enumerate() {
             for (index, vector) in device.vectors().iter().enumerate() {

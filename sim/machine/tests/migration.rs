@@ -1,5 +1,5 @@
-//! The drivers on a machine whose interrupt controller is saved and restored at random moments,
-//! mostly into a fresh model, under load.
+//! The drivers on a machine whose interrupt controller is saved and restored at random moments
+//! under load, usually into a fresh model.
 
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
@@ -17,7 +17,7 @@ fn machine(name: &str, cpus: Option<u16>) -> Machine {
     build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()
 }
 
-/// Everything changes.
+/// Returns options that enable all disturbances.
 fn options(seed: u64, messages: u32) -> RunOptions {
     let disturbances = Disturbances {
         moves: Moves::Random,
@@ -58,8 +58,8 @@ fn embedded_machines_survive_migration_on_threads() {
     }
 }
 
-/// Nothing else changes that would make a driver send an interrupt again: what a migration loses
-/// stays lost.
+/// No other disturbance makes a driver resend an interrupt, so a message lost by a migration stays
+/// lost.
 #[test]
 fn nothing_is_lost_by_the_migrations_alone() {
     let disturbances = Disturbances {

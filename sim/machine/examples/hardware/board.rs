@@ -1,4 +1,4 @@
-//! The board of the examples: RAM, and a GIC modelled in this process.
+//! The board of the examples: RAM, and a GIC model in this process.
 
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
@@ -14,11 +14,11 @@ use vgic::{Block, Vcpu, Vgic, VgicConfig};
 /// The distributor's address.
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 
-/// A machine.
+/// The examples' machine.
 pub(crate) struct Board {
-    /// The model: what devices ring.
+    /// The GIC model, to which devices send messages.
     pub(crate) gic: Arc<Vgic>,
-    /// A kernel's facts for its drivers on this board.
+    /// The facts and services that a kernel provides to its drivers on this board.
     pub(crate) platform: Arc<MachinePlatform>,
     /// The redistributors' addresses.
     pub(crate) redistributors: RedistributorRegion,
@@ -26,7 +26,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// A board with such a GIC, switched on.
+    /// Creates a board with a GIC of this configuration, powered on.
     pub(crate) fn new(config: VgicConfig) -> Result<Self, Box<dyn Error>> {
         let region = |base, bytes| Region::new(base, bytes).ok_or("an empty region");
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)?], Caches::Snooped));
@@ -47,7 +47,7 @@ impl Board {
         Ok(Self { gic, platform, redistributors, vcpus })
     }
 
-    /// A CPU executes `code` with its interrupts masked.
+    /// Executes `code` on a CPU with interrupts masked.
     pub(crate) fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&Registers<'_>) -> R) -> R {
         let _executing = Executing::in_exception(cpu);
         code(&Registers(&self.vcpus[cpu.index()]))
@@ -72,7 +72,7 @@ impl MmioDevice for Frames {
     }
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
-        // A write that no frame takes has no effect.
+        // The board ignores writes that no frame accepts.
         let _ = self.gic.write(self.base + offset, width, value);
     }
 }
@@ -89,7 +89,7 @@ impl SystemRegisters for Registers<'_> {
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         let mut vcpu = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A write to a register that does not exist has no effect here.
+        // Writes to registers that do not exist have no effect here.
         let _ = vcpu.write_sysreg(register, value);
     }
 }

@@ -1,4 +1,4 @@
-//! A device that writes to any address that the IOMMU leaves open.
+//! A device that writes to any address the IOMMU lets through.
 
 use crate::system::{Device, System};
 use doorbell_hardware::bus::Doorbells;
@@ -10,19 +10,19 @@ use std::sync::Arc;
 /// The IOMMU between devices and the bus.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IommuPages {
-    /// There is no IOMMU.
+    /// No IOMMU.
     NoIommu,
-    /// An IOMMU that maps nothing for the intruder.
+    /// An IOMMU without mappings for the intruder.
     None,
-    /// An IOMMU that maps the page of the doorbell for the intruder, as for everybody who is to
-    /// interrupt.
+    /// An IOMMU that maps the doorbell's page for the intruder, as it must for every device that
+    /// sends interrupts.
     Doorbell,
 }
 
-/// The name that the IOMMU has for the intruder.
+/// The intruder's stream, by which the IOMMU identifies it.
 const STREAM: RequesterId = RequesterId::new(1);
 
-/// The device that writes.
+/// The device that performs the writes.
 pub(super) struct HostileDevice {
     direct: Arc<DirectBus>,
     iommu: Option<Iommu>,
@@ -52,7 +52,8 @@ impl HostileDevice {
         Self { direct, iommu, writes: Cell::new(0) }
     }
 
-    /// Writes to memory of its own, which it may, as to the buffers that its driver gives it.
+    /// Writes to the intruder's own memory, which is permitted as for the buffers that its driver
+    /// assigns to it.
     pub(super) fn write_own(&self, message: MsiMessage) {
         if let Some(iommu) = self.iommu.as_ref() {
             iommu.map(STREAM, message.address, message.address);
@@ -65,12 +66,12 @@ impl HostileDevice {
         self.send(message);
     }
 
-    /// Writes outside of its own memory.
+    /// Returns the number of writes outside the intruder's own memory.
     pub(super) fn writes(&self) -> usize {
         self.writes.get()
     }
 
-    /// Those that the IOMMU stopped.
+    /// Returns the number of writes that the IOMMU blocked.
     pub(super) fn faults(&self) -> usize {
         self.iommu.as_ref().map_or(0, |iommu| iommu.faults().len())
     }

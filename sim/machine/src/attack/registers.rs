@@ -1,4 +1,4 @@
-//! The other registers of a doorbell's page, and their use by a hostile device.
+//! The other registers in a doorbell's page, and how a hostile device can use them.
 
 use super::hostile_device::HostileDevice;
 use crate::system::{Device, System};
@@ -9,28 +9,28 @@ use gic_arch::{Lpi, gicd, gicr};
 use gic_firmware::ControllerKind;
 use msi_types::MsiMessage;
 
-/// A register that somebody else than its driver changed.
+/// A register that changed without its driver writing to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Overwritten {
-    /// Its name.
+    /// Architectural name of the register.
     pub register: &'static str,
-    /// Its value before.
+    /// Value before the attack.
     pub before: u64,
-    /// Its value now.
+    /// Value after the attack.
     pub after: u64,
 }
 
-/// A register and what a CPU reads there.
+/// A register's name and the value that a CPU reads from it.
 pub(super) type Reading = (&'static str, u64);
 
-/// INTID bits of the intruder's tables: the least that there can be.
+/// INTID bits of the intruder's tables: the minimum for LPIs.
 const ID_BITS: u8 = 14;
-/// An LPI's configuration byte: enabled, at the priority that drivers give.
+/// An LPI's configuration byte: enabled, at the priority that the drivers use.
 const ENABLED: u32 = 0xa1;
-/// Alignment of a pending table, and more than either table takes.
+/// Alignment of a pending table; also larger than either table.
 const TABLE: u64 = 0x1_0000;
 
-/// The registers that steer the controller of `device`, in the page of its doorbell.
+/// Reads the registers in the doorbell's page that configure the controller of `device`.
 pub(super) fn read(system: &System, device: &Device, page: u64) -> Vec<Reading> {
     let registers: &[_] =
         match system.description.controller(device.config.controller).map(|it| &it.kind) {
@@ -57,9 +57,9 @@ pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritte
         .collect()
 }
 
-/// The intruder gives the redistributor whose doorbell `victim` rings tables of its own, in memory
-/// of its own. Does the victim's LPI arrive while the intruder's table enables it, and not while it
-/// does not?
+/// Makes the redistributor whose doorbell `victim` writes to use the intruder's own tables, in the
+/// intruder's own memory. Returns `true` if the victim's LPI arrives while the intruder's table
+/// enables it, and does not arrive while that table disables it.
 pub(super) fn seize(
     system: &System,
     intruder: &HostileDevice,
@@ -90,10 +90,10 @@ pub(super) fn seize(
     );
     control(true);
     let while_disabled = arrives();
-    // Cached parts of the table go with EnableLPIs.
+    // Clearing EnableLPIs drops the cached parts of the table.
     control(false);
-    // The redistributor takes its time to write the pending table (GICR_CTLR.RWP): IHI 0069 has
-    // EnableLPIs set again only after that.
+    // The redistributor writes back the pending table while GICR_CTLR.RWP is set. IHI 0069 permits
+    // software to set EnableLPIs again only after that.
     let while_off = arrives();
     let byte = configuration + u64::from(lpi.index());
     intruder.write_own(MsiMessage { address: byte & !3, data: ENABLED << (byte % 4 * 8) });

@@ -17,23 +17,23 @@ use vgic::{Sleep, Vcpu};
 pub(crate) type Its = gic_driver::Its<MachinePlatform>;
 
 thread_local! {
-    /// The time at which this thread's CPU last looked for an interrupt.
+    /// The time at which this thread's CPU last checked for an interrupt.
     static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the time at which the CPU of the calling handler looked for its interrupt.
+/// Returns the time at which the CPU that runs the calling handler checked for its interrupt.
 pub(crate) fn looked_at() -> u64 {
     LOOKED_AT.get()
 }
 
-/// Interrupts that found no handler.
+/// Numbers of interrupts for which no handler was found.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledCounts {
-    /// There never was one, or it had gone before the CPU looked.
+    /// The vector never had a handler, or had lost it before the CPU checked for the interrupt.
     pub(crate) spurious: AtomicU64,
-    /// It went while the interrupt was under way.
+    /// The vector lost its handler while the interrupt was in flight.
     pub(crate) late: AtomicU64,
-    /// The times at which vectors lost their last handler.
+    /// The time at which each vector lost its last handler.
     gone_at: Mutex<HashMap<u32, u64>>,
 }
 
@@ -43,7 +43,7 @@ impl UnhandledCounts {
         lock(&self.gone_at).insert(hwirq.get(), u64::MAX);
     }
 
-    /// Records that the vector has lost its handler, at this time.
+    /// Records that the vector lost its handler at `now`.
     pub(crate) fn gone(&self, hwirq: HwIrq, now: u64) {
         lock(&self.gone_at).insert(hwirq.get(), now);
     }
@@ -57,7 +57,7 @@ impl UnhandledCounts {
     }
 }
 
-/// The records that CPUs write to.
+/// The shared records that CPUs update.
 #[derive(Clone)]
 pub(crate) struct CpuRecords {
     pub(crate) clock: Arc<Clock>,
@@ -66,7 +66,7 @@ pub(crate) struct CpuRecords {
 }
 
 impl CpuRecords {
-    /// For `cpus` CPUs.
+    /// Creates empty records for `cpus` CPUs.
     pub(crate) fn new(cpus: usize) -> Self {
         let clock = Arc::<Clock>::default();
         let routes = Arc::new(RouteTable::new(Arc::clone(&clock), cpus));
@@ -81,7 +81,7 @@ pub(crate) struct CpuCore {
     clock: Arc<Clock>,
     unhandled: Arc<UnhandledCounts>,
     routes: Arc<RouteTable>,
-    /// Known once the drivers are up.
+    /// Set once the drivers are up.
     interrupts: OnceLock<Interrupts>,
 }
 
@@ -91,7 +91,7 @@ pub struct CpuRegisters<'a>(pub(crate) &'a Mutex<Vcpu>);
 
 impl SystemRegisters for CpuRegisters<'_> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
-        // An undefined register is a trap in the driver's own code; it goes on with nonsense.
+        // An undefined register would trap in the driver's own code; here the driver reads zero.
         lock(self.0).read_sysreg(register).unwrap_or(0)
     }
 
@@ -106,24 +106,25 @@ impl CpuCore {
         Self { cpu, vcpu: Mutex::new(vcpu), clock, unhandled, routes, interrupts: OnceLock::new() }
     }
 
-    /// Interrupts are dispatched by `interrupts` from now on.
+    /// Lets `interrupts` dispatch this CPU's interrupts from now on.
     pub(crate) fn serve(&self, interrupts: &Interrupts) {
-        // There is one interrupt core for each machine.
+        // Each machine has a single interrupt core, so the cell is set only once.
         let _ = self.interrupts.set(interrupts.clone());
     }
 
-    /// The CPU executes `code`, with its interrupts masked.
+    /// Executes `code` on this CPU with interrupts masked.
     pub(crate) fn execute<R>(&self, code: impl FnOnce(Cpu, &CpuRegisters<'_>) -> R) -> R {
         let _executing = Executing::in_exception(self.cpu);
         code(self.cpu, &CpuRegisters(&self.vcpu))
     }
 
-    /// The trap: acknowledges one interrupt, runs its handler, ends it. False if there was none.
+    /// Takes one interrupt trap: acknowledges the interrupt, runs its handler and signals its end.
+    /// Returns `false` if none was pending.
     pub(crate) fn take_one(&self) -> bool {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let _executing = Executing::in_exception(self.cpu);
         let looked_at = self.clock.now();
-        // With all CPUs on one thread, the handler of another CPU may wait for this one.
+        // If all CPUs share one thread, a handler of another CPU may be waiting for this one.
         let others = LOOKED_AT.replace(looked_at);
         let took = self.take_one_of(interrupts, looked_at);
         LOOKED_AT.set(others);
@@ -149,19 +150,19 @@ impl CpuCore {
         true
     }
 
-    /// Its half of the model, while it executes nothing.
+    /// Locks this CPU's vCPU in the model. The CPU must not be executing.
     pub(crate) fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
         lock(&self.vcpu)
     }
 
-    /// May the CPU sleep? Then it is kicked once there is something to do, and says
-    /// [`woken`](Self::woken).
+    /// Returns `true` if the CPU may sleep. The model then kicks it when it has work to do, and the
+    /// CPU must call [`woken`](Self::woken) after waking.
     pub(crate) fn may_sleep(&self) -> bool {
         lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
     }
 
-    /// Would the CPU sleep? If not, it did a piece of what the model left over, or has an
-    /// interrupt.
+    /// Returns `true` if the CPU has nothing to do. Otherwise, it has an interrupt, or it performed
+    /// a piece of the model's deferred work.
     pub(crate) fn may_idle(&self) -> bool {
         let may_sleep = self.may_sleep();
         self.woken();

@@ -1,4 +1,4 @@
-//! Each CPU a thread of its own: the trap loop, and sleep.
+//! One thread for each CPU, which runs the trap loop and sleeps.
 
 use super::core::CpuCore;
 use super::sleepers::SleepingCpus;
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
-/// Work that is waiting for a CPU.
+/// Work queued for a CPU.
 type Mailbox = Mutex<VecDeque<Work>>;
 
-/// The CPUs' threads. They end when this is dropped.
+/// The CPUs' threads, which end when this value is dropped.
 pub(crate) struct CpuThreads {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -73,11 +73,11 @@ impl Cpus for CpuThreads {
         let (done, wait) = mpsc::channel();
         lock(mailbox).push_back(Box::new(move |core: &CpuCore| {
             work(core);
-            // The caller waits below.
+            // The caller is waiting for this message below.
             let _ = done.send(());
         }));
         self.shared.sleepers.call(cpu);
-        // An error means that the CPU's thread is gone, and its result missing.
+        // On an error, the CPU's thread has ended without a result.
         let _ = wait.recv();
     }
 }
@@ -87,7 +87,7 @@ impl Drop for CpuThreads {
         self.shared.stop.store(true, Ordering::Release);
         for (cpu, thread) in (0..).map(Cpu::new).zip(self.threads.drain(..)) {
             self.shared.sleepers.call(cpu);
-            // A CPU that panicked has said so.
+            // A CPU thread that panicked has already printed its message.
             let _ = thread.join();
         }
     }

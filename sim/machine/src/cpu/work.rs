@@ -1,4 +1,4 @@
-//! Work that a task has one CPU do.
+//! Work that a task runs on a particular CPU.
 
 use super::core::CpuCore;
 use doorbell_hardware::lock::lock;
@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 /// Work for a CPU.
 pub(crate) type Work = Box<dyn FnOnce(&CpuCore) + Send>;
 
-/// The machine's CPUs, however they run.
+/// The machine's CPUs, whichever way they are scheduled.
 pub(crate) trait Cpus {
-    /// The number of CPUs.
+    /// Returns the number of CPUs.
     fn count(&self) -> usize;
-    /// Has `cpu` do `work`, and returns when it is done.
+    /// Runs `work` on `cpu` and returns when it has finished.
     fn run_on(&self, cpu: Cpu, work: Work);
 }
 
-/// Has `cpu` do `work` and returns its result; `None` if the CPU dropped it.
+/// Runs `work` on `cpu` and returns its result, or `None` if the CPU dropped the work.
 pub(crate) fn call<R: Send + 'static>(
     cpus: &dyn Cpus,
     cpu: Cpu,

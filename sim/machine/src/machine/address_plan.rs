@@ -1,18 +1,18 @@
-//! The machine's address space while it is planned: what firmware places, and what has to be
-//! invented in the gaps.
+//! The machine's address space during planning: regions placed by firmware, and regions invented in
+//! the gaps between them.
 
 use super::Refusal;
 use doorbell_hardware::bus::{AddressMap, Overlap};
 use gic_firmware::Region;
 
-/// Invented regions lie above what boards use for registers, and below what they use no address
-/// bits for.
+/// Invented regions lie above the addresses where boards have registers, and below those that
+/// exceed the address bits of boards.
 const FROM: u64 = 1 << 32;
 const BELOW: u64 = 1 << 48;
-/// Alignment of invented regions, which keeps them apart.
+/// Alignment of invented regions, which also separates them.
 const ALIGN: u64 = 1 << 20;
 
-/// Claimed addresses, and what there is to say about them.
+/// Claimed addresses, and the notes about them.
 #[derive(Default)]
 pub(super) struct AddressPlan {
     map: AddressMap,
@@ -20,17 +20,18 @@ pub(super) struct AddressPlan {
 }
 
 impl AddressPlan {
-    /// Takes a region where firmware has it.
+    /// Claims a region at the address that firmware states.
     pub(super) fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
         self.map.claim(name, region)
     }
 
-    /// Takes a region where firmware has it, if nobody has any of it.
+    /// Claims a region at the address that firmware states, unless it overlaps a claimed one.
+    /// Returns `true` on success.
     pub(super) fn try_claim(&mut self, name: &str, region: Region) -> bool {
         self.map.claim(name, region).is_ok()
     }
 
-    /// Takes unused addresses.
+    /// Claims an unused range of addresses.
     pub(super) fn invent(
         &mut self,
         what: &'static str,

@@ -1,36 +1,36 @@
-//! The choice of controllers whose devices take part.
+//! Selects the controllers whose devices take part.
 
 use gic_firmware::{Controller, ControllerKind, Description, NoRoute, Route};
 
-/// The kind of a virtual PCI bus of Hyper-V's, as a controller of the machine.
+/// The kind of a Hyper-V virtual PCI bus, as a controller of the machine.
 pub(super) const HYPERV_VPCI: &str = "hyperv-vpci";
 
-/// Is this controller a virtual bus?
+/// Returns `true` if the controller is a virtual bus.
 pub(crate) fn is_virtual_bus(kind: &ControllerKind) -> bool {
     matches!(kind, ControllerKind::Other(name) if name == HYPERV_VPCI)
 }
 
-/// The choice of controllers whose devices take part. Firmware alone assigns devices to
-/// controllers; a choice leaves out the devices of the others.
+/// The selection of controllers whose devices take part. Firmware alone assigns devices to
+/// controllers; a selection omits the devices of all other controllers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ControllerChoice {
-    /// All that the description has.
+    /// All controllers of the description.
     #[default]
     Auto,
-    /// Those that firmware sends to an ITS.
+    /// Devices that firmware assigns to an ITS.
     Its,
-    /// Those that firmware sends to the redistributors.
+    /// Devices that firmware assigns to the redistributors.
     DirectLpi,
-    /// Those that firmware sends to the distributor's message registers.
+    /// Devices that firmware assigns to the distributor's message registers.
     Mbi,
-    /// Those that firmware sends to a GICv2m frame.
+    /// Devices that firmware assigns to a GICv2m frame.
     V2m,
-    /// Those on a virtual PCI bus of Hyper-V's.
+    /// Devices on a virtual PCI bus of Hyper-V.
     HypervVpci,
 }
 
 impl ControllerChoice {
-    /// Does it take part?
+    /// Returns `true` if controllers of this kind take part.
     pub fn admits(self, kind: &ControllerKind) -> bool {
         match kind {
             ControllerKind::Its => matches!(self, Self::Auto | Self::Its),
@@ -43,7 +43,7 @@ impl ControllerChoice {
         }
     }
 
-    /// Its name on a command line; of the chosen kind, [`ControllerKind::as_str`].
+    /// Returns the name on a command line, which for a single kind is [`ControllerKind::as_str`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -55,15 +55,15 @@ impl ControllerChoice {
         }
     }
 
-    /// The controller is enabled and takes part, and firmware places its registers. Direct LPIs
-    /// have none of their own.
+    /// Returns `true` if the controller is enabled and takes part, and firmware states the address
+    /// of its registers. Direct LPIs have no registers of their own.
     pub(crate) fn serves(self, controller: &Controller) -> bool {
         let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
         let is_of_root = controller.secondary_gic.is_none();
         controller.status.is_enabled() && is_of_root && placed && self.admits(&controller.kind)
     }
 
-    /// The controller of a route, if it serves.
+    /// Returns the route and its controller, if that controller takes part.
     pub(super) fn controller(
         self,
         description: &Description,

@@ -1,9 +1,9 @@
-//! The description's MSI controllers that the machine has.
+//! The MSI controllers of the description that the machine implements.
 
 use super::{ControllerChoice, Refusal};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description};
 
-/// The usable controllers, in the description's order.
+/// Returns the usable controllers, in the description's order.
 pub(crate) fn usable(
     description: &Description,
 ) -> impl Iterator<Item = (ControllerIndex, &Controller)> {
@@ -12,7 +12,7 @@ pub(crate) fn usable(
         .filter(|(_, controller)| ControllerChoice::Auto.serves(controller))
 }
 
-/// The usable controllers of a kind.
+/// Returns the usable controllers of a kind.
 pub(crate) fn of_kind(
     description: &Description,
     kind: ControllerKind,
@@ -20,7 +20,7 @@ pub(crate) fn of_kind(
     usable(description).filter(move |(_, controller)| controller.kind == kind)
 }
 
-/// The ITSes, and where their registers are.
+/// Returns the ITSes and the addresses of their registers.
 pub(crate) fn itses(
     description: &Description,
 ) -> impl Iterator<Item = (ControllerIndex, &Controller, u64)> {
@@ -30,10 +30,10 @@ pub(crate) fn itses(
     })
 }
 
-/// Names the controllers that take part.
+/// Returns the names of the controllers that take part.
 ///
 /// # Errors
-/// There is none, or they cannot be on one machine.
+/// The description has no such controller, or a combination that one machine cannot have.
 pub(super) fn check(
     description: &Description,
     choice: ControllerChoice,

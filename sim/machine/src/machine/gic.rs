@@ -1,4 +1,4 @@
-//! From the description's GIC and ITSes to the model's.
+//! Derives the model's configuration from the description's GIC and ITSes.
 
 use super::shared_interrupts;
 use super::{
@@ -19,13 +19,13 @@ use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
 use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, VgicConfig};
 
-/// An ITS has at least this many DeviceID bits.
+/// Minimum number of DeviceID bits of an ITS.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
 
-/// The model's configuration and what else is known.
+/// The model's configuration and the facts derived along with it.
 pub(super) struct GicPlan {
     pub(super) config: VgicConfig,
-    /// The number of CPUs that take part; the model has all that are described.
+    /// The number of CPUs that take part; the model has all described CPUs.
     pub(super) cpus: usize,
     its: Vec<(String, u64)>,
     /// The names of the controllers that take messages.
@@ -58,7 +58,7 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
                 TargetAddresses::Physical => RedistributorNaming::Address,
             })
             .with_coherence(model_coherence(options));
-        // Implementations differ; so do the machine's ITSes.
+        // Implementations differ, so the machine's ITSes alternate between two variants.
         if position % 2 == 1 {
             config
                 .with_held_collections(4)
@@ -97,13 +97,13 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     Ok(GicPlan { config, cpus: affinities.len().min(limit), its, controllers })
 }
 
-/// Devices behind a pre-ITS window write to the ITS here.
+/// Notes pre-ITS windows: the devices behind one write directly to the ITS on this machine.
 pub(super) fn note_windows(description: &Description, space: &mut AddressPlan) {
     for (_, its, _) in itses(description) {
         if let Some(window) = &its.pre_its {
             let instead = "the machine's devices write to GITS_TRANSLATER instead";
             space.note(format!(
-                "{}: the window in front of it at {} is left out: {instead}",
+                "{}: the pre-ITS window at {} is omitted: {instead}",
                 its.id, window.value
             ));
         }
@@ -125,7 +125,7 @@ fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
     Ok(gic)
 }
 
-/// The described regions, each with as many redistributors as fit and are still needed.
+/// Returns the described regions, each with as many redistributors as fit and are still needed.
 fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     let stride = gic.redistributor_stride.as_ref().map_or(gicr::STRIDE_V3, |stride| stride.value);
     let mut needed = u64::try_from(cpus).unwrap_or(u64::MAX);
@@ -141,8 +141,8 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     regions
 }
 
-/// The description without what the machine leaves out: regions of redistributors that stay empty,
-/// and windows in front of ITSes.
+/// Returns the description without the parts that the machine omits: redistributor regions that
+/// stay empty, and pre-ITS windows.
 pub(crate) fn populated(description: &Description) -> Description {
     let mut populated = description.clone();
     if let Some(gic) = &mut populated.gic {
@@ -155,7 +155,7 @@ pub(crate) fn populated(description: &Description) -> Description {
     populated
 }
 
-/// As many as the DeviceIDs that firmware describes at this ITS need.
+/// Returns the number of bits needed for the DeviceIDs that firmware routes to this ITS.
 fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     let hosts = description.hosts.iter().flat_map(|host| description.host_spans(host));
     let devices = description.devices.iter().flat_map(|device| description.device_spans(device));
@@ -168,8 +168,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// Returns the coherence that the registers claim. They claim it even where firmware denies it:
-/// that is why firmware has to speak.
+/// Returns the coherence that the registers claim. They claim it even where firmware denies it,
+/// because that is the case in which firmware has to override the registers.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,
@@ -177,7 +177,7 @@ fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     }
 }
 
-/// Returns the masters that look into the CPUs' caches.
+/// Returns which masters snoop the CPUs' caches.
 pub(super) fn caches(description: &Description, options: &BuildOptions) -> Caches {
     if options.snooping == Snooping::DeniedByRegisters {
         return Caches::Hidden;
@@ -193,7 +193,7 @@ pub(super) fn caches(description: &Description, options: &BuildOptions) -> Cache
     }
 }
 
-/// Returns the regions that the model will answer for.
+/// Returns the regions that the model implements.
 fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> {
     let distributor =
         ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
@@ -214,7 +214,7 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
     all.filter_map(|(name, base, size)| Some((name, Region::new(base, size)?))).collect()
 }
 
-/// Lets the model answer on the bus.
+/// Attaches the model's frames to the bus.
 pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap> {
     for region in model.with(|vgic| vgic.regions().to_vec()) {
         let addresses = &region.addresses;
@@ -226,7 +226,8 @@ pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap
     Ok(())
 }
 
-/// Lets every ITS listen. Whatever else devices write goes to the model's registers or to RAM.
+/// Registers the doorbell of every ITS. All other writes of devices reach the model's registers or
+/// RAM.
 pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
     let mut doorbells = Doorbells::new(writes);
@@ -236,7 +237,7 @@ pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     doorbells
 }
 
-/// The receiver of devices' writes that no ITS takes.
+/// The receiver of device writes that no ITS claims.
 struct Anywhere {
     model: Arc<GicModel>,
     ram: Arc<Ram>,
@@ -257,7 +258,7 @@ impl DeviceWrites for Anywhere {
     }
 }
 
-/// A region of the model.
+/// One of the model's register regions.
 struct Frames {
     model: Arc<GicModel>,
     base: u64,
@@ -265,7 +266,7 @@ struct Frames {
 
 impl MmioDevice for Frames {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
-        // The bus passes on what the model claimed.
+        // The bus forwards only accesses to regions that the model claimed.
         self.model.with(|vgic| vgic.read(self.base + offset, width)).unwrap_or(width.mask())
     }
 

@@ -1,4 +1,4 @@
-//! PCI host bridges: where they answer, and who is behind them.
+//! PCI host bridges: their windows, and the functions behind them.
 
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
@@ -7,9 +7,9 @@ use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigAccess, Description, PciHost, Region};
 use std::sync::Arc;
 
-/// ECAM per bus.
+/// Size of the ECAM window of one bus.
 const BUS: u64 = 1 << 20;
-/// Enough for the functions' tables, and a window for each bridge.
+/// Size of a memory window: enough for the functions' tables, and for a window per bridge.
 const MEMORY: u64 = 64 << 20;
 
 /// A host bridge, planned.
@@ -22,12 +22,12 @@ pub(super) struct HostPlan {
 
 /// A host bridge of the machine.
 pub(crate) struct Host {
-    /// Its place in [`Description::hosts`].
+    /// Index in [`Description::hosts`].
     pub(crate) index: usize,
     pub(crate) bridge: Arc<HostBridge>,
 }
 
-/// Plans every enabled host bridge whose functions take part.
+/// Plans every enabled host bridge that has functions which take part.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -47,7 +47,7 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// Returns the functions of each host.
+/// Returns the planned functions of each host.
 fn functions(
     description: &Description,
     options: &BuildOptions,
@@ -82,7 +82,7 @@ fn functions(
     planned
 }
 
-/// The buses that its configuration space reaches.
+/// Returns the buses that the host's configuration space covers.
 fn usable_buses(host: &PciHost) -> BusRange {
     let BusRange { first, last } = host.buses.value;
     let Some(size) = described_ecam(host).map(Region::size) else {
@@ -92,7 +92,7 @@ fn usable_buses(host: &PciHost) -> BusRange {
     BusRange { first, last: u8::try_from(reached).unwrap_or(u8::MAX).min(last) }
 }
 
-/// The ECAM window that firmware states, if it is one and holds a bus.
+/// Returns the ECAM window that firmware states, if it has one that covers at least one bus.
 fn described_ecam(host: &PciHost) -> Option<Region> {
     match host.config.as_ref()?.value {
         ConfigAccess::Ecam(region) if region.size() >= BUS => Some(region),
@@ -100,7 +100,7 @@ fn described_ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// Returns the ECAM window: firmware's, else an invented one.
+/// Returns the ECAM window that firmware states, or an invented one.
 fn ecam(host: &PciHost, buses: BusRange, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let size = (u64::from(buses.last - buses.first) + 1) * BUS;
     let name = format!("{} ECAM", host.id);
@@ -110,14 +110,14 @@ fn ecam(host: &PciHost, buses: BusRange, space: &mut AddressPlan) -> Result<Regi
     }
     let invented = space.invent("an ECAM window", &name, size)?;
     let reason = match described {
-        Some(region) => format!("its window at {region} is taken"),
-        None => "its own way to configuration space is not ECAM".to_owned(),
+        Some(region) => format!("its window at {region} overlaps another region"),
+        None => "its configuration space is not accessed through ECAM".to_owned(),
     };
-    space.note(format!("{}: {reason}; an ECAM window was put at {invented}", host.id));
+    space.note(format!("{}: {reason}; an ECAM window was placed at {invented}", host.id));
     Ok(invented)
 }
 
-/// Builds the bridges and lets them answer on the bus.
+/// Builds the bridges and attaches their windows to the bus.
 pub(super) fn build(
     description: &Arc<Description>,
     plans: Vec<HostPlan>,

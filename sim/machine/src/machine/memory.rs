@@ -1,13 +1,14 @@
-//! RAM: what firmware says, where it can be used; else invented.
+//! RAM, where firmware states it and it is usable; otherwise invented.
 
 use super::{AddressPlan, Refusal};
 use gic_firmware::{Description, Region};
 
-/// Memory that the drivers' tables and the devices' mailboxes need in any case.
+/// Minimum memory for the drivers' tables and the devices' mailboxes.
 const ENOUGH: u64 = 64 << 20;
-/// Size of invented RAM, if firmware states less: boot loaders often fill it in.
+/// Size of the invented RAM, used if firmware states less than the minimum. Boot loaders often fill
+/// in the memory node.
 const INVENTED: u64 = 1 << 30;
-/// Beyond this a bank brings nothing but page tables.
+/// Maximum size of a bank; a larger one would only cost page tables.
 const MOST: u64 = 1 << 38;
 
 pub(super) fn plan(
@@ -21,14 +22,14 @@ pub(super) fn plan(
             regions.push(region);
         } else {
             space.note(format!(
-                "{} is left out: it overlaps a device ({})",
+                "{} is omitted: it overlaps a device ({})",
                 stated.value, stated.origin
             ));
         }
     }
     if regions.iter().map(|region| region.size()).sum::<u64>() < ENOUGH {
         let region = space.invent("RAM", "RAM", INVENTED)?;
-        space.note(format!("the description has no usable RAM: 1 GiB was put at {region}"));
+        space.note(format!("the description has no usable RAM: 1 GiB was placed at {region}"));
         regions.push(region);
     }
     Ok(regions)

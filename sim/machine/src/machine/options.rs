@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 /// Options for building a machine from its description.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
-    /// At most so many CPUs; `None` = as many as the description has.
+    /// Maximum number of CPUs; `None` uses all that the description has.
     pub cpus: Option<NonZeroU16>,
     /// The controllers whose devices take part.
     pub controller: ControllerChoice,
@@ -16,34 +16,34 @@ pub struct BuildOptions {
     pub population: Population,
     /// The INTIDs of direct LPIs.
     pub lpis: LpiNumbers,
-    /// The ability of redistributors to stop taking LPIs.
+    /// Selects whether redistributors can stop taking LPIs.
     pub lpi_disabling: LpiDisabling,
-    /// The view of the distributor that software gets.
+    /// The view of the distributor that software has.
     pub security: SecurityView,
     /// The form in which ITS commands name a redistributor.
     pub targets: TargetAddresses,
     /// The coherence of the controllers' table accesses.
     pub snooping: Snooping,
-    /// A defect to put in, to show that a run reports it.
+    /// A deliberate defect, to show that a run reports it.
     pub fault: Fault,
-    /// The migrations of the interrupt controller during the run.
+    /// Migrations of the interrupt controller during the run.
     pub migration: Migration,
 }
 
-/// The INTIDs of direct LPIs, which devices store.
+/// The INTIDs of direct LPIs, which devices store in their messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiNumbers {
-    /// Those of 14 INTID bits, the fewest that LPIs take: 8192 of them.
+    /// INTIDs of 14 bits, the minimum for LPIs: 8192 LPIs.
     Few,
-    /// Those of 16 INTID bits.
+    /// INTIDs of 16 bits.
     #[default]
     Short,
-    /// Of 17 bits; those that 16 bits can name are somebody else's already.
+    /// INTIDs of 17 bits; all INTIDs below 2^16 are already in use.
     Long,
 }
 
 impl LpiNumbers {
-    /// INTID bits of the machine.
+    /// Returns the machine's number of INTID bits.
     pub(crate) const fn id_bits(self) -> u8 {
         match self {
             Self::Few => 14,
@@ -56,20 +56,20 @@ impl LpiNumbers {
 /// The ability to clear `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiDisabling {
-    /// It can.
+    /// Software may clear the bit again.
     #[default]
     Possible,
-    /// Once set, it stays.
+    /// The bit stays set once software has set it.
     Impossible,
 }
 
-/// The view of the distributor that software gets.
+/// The view of the distributor that software has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SecurityView {
-    /// The only one there is (`GICD_CTLR.DS` = 1).
+    /// A single security state (`GICD_CTLR.DS` = 1).
     #[default]
     Single,
-    /// The Non-secure one beside a Secure one (DS = 0), as below EL3 firmware.
+    /// The Non-secure view of two security states (DS = 0), as below EL3 firmware.
     NonSecure,
 }
 
@@ -86,10 +86,10 @@ pub enum TargetAddresses {
 /// The coherence of the controllers' table accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Snooping {
-    /// As the description says. Where it denies it (`dma-noncoherent`), the registers claim the
-    /// opposite: that is why firmware has to say it.
+    /// The coherence that the description states. Where it denies coherence (`dma-noncoherent`),
+    /// the registers claim it, because that is the case in which firmware has to override them.
     #[default]
     AsDescribed,
-    /// None does, and their registers say so, whatever the description says.
+    /// No controller is coherent, and the registers say so, whatever the description states.
     DeniedByRegisters,
 }

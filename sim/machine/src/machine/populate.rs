@@ -1,5 +1,5 @@
-//! The functions behind a host bridge. They are chosen, or a few of different kinds for each entry
-//! of its routing, at requester IDs that the entry covers.
+//! The functions behind a host bridge: either chosen ones, or, for each entry of the host's
+//! routing, a few of different kinds at requester IDs that the entry covers.
 
 mod chosen;
 
@@ -16,18 +16,18 @@ use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Functions on the root bus for each statement.
+/// Number of functions on the root bus for each statement.
 const ON_ROOT: usize = 3;
-/// Functions on one other bus for each statement.
+/// Number of functions on one other bus for each statement.
 const ON_BRANCH: usize = 2;
-/// Bridges that a root bus gets at most.
+/// Maximum number of bridges on a root bus.
 const BRIDGES: u8 = 12;
-/// Statements of one host's routing that are populated.
+/// Maximum number of statements of one host's routing that get functions.
 const STATEMENTS: usize = 24;
-/// A doorbell beyond this cannot be stored by a function with 32-bit addresses.
+/// A function with 32-bit addresses cannot store a doorbell at or above this address.
 const FOUR_GIB: u64 = 1 << 32;
 
-/// The kinds of message stores, in the order in which functions get them.
+/// The kinds of message stores, in the order in which functions are assigned them.
 const STORES: [StoreConfig; 7] = [
     StoreConfig::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
     StoreConfig::Msi {
@@ -49,28 +49,28 @@ const STORES: [StoreConfig; 7] = [
 /// A host bridge's functions, planned.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    /// By bus and place.
+    /// Message stores by bus and device/function number.
     functions: BTreeMap<(u8, DevFn), StoreConfig>,
     /// Buses behind bridges to conventional PCI.
     conventional: BTreeSet<u8>,
 }
 
-/// A requester and the address it will have to store.
+/// A requester and the doorbell address that it will have to store.
 type Candidate = (RequesterId, u64);
 
-/// The requesters that each statement of a host's routing leads to a controller that takes part,
-/// ascending.
+/// For each statement of a host's routing, in ascending order, the requesters that it routes to a
+/// controller that takes part.
 pub(super) type CandidateMap = BTreeMap<usize, Vec<Candidate>>;
 
 impl Functions {
-    /// A few functions for each statement, as many kinds as there are.
+    /// Plans a few functions for each statement, of as many kinds as possible.
     pub(super) fn usual(candidates: &CandidateMap, first_bus: u8) -> Self {
         let mut plan = Self::default();
         for candidates in candidates.values().take(STATEMENTS) {
             plan.populate_root(candidates, first_bus);
             plan.populate_branch(candidates, first_bus);
         }
-        // One such bridge is enough.
+        // One bridge to conventional PCI is enough.
         let _ =
             candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
         plan.complete_devices();
@@ -81,13 +81,13 @@ impl Functions {
         self.functions.is_empty()
     }
 
-    /// The requester IDs of all functions.
+    /// Returns the requester IDs of all functions.
     pub(super) fn requesters(&self) -> impl Iterator<Item = RequesterId> {
         let ids = self.functions.keys();
         ids.map(|(bus, at)| RequesterId::pci(*bus, at.device(), at.function()))
     }
 
-    /// Builds the buses. `upstream` is the host bridge's side.
+    /// Builds the buses. `upstream` receives the messages that leave the root bus.
     pub(super) fn build(
         &self,
         first_bus: u8,
@@ -128,8 +128,8 @@ impl Functions {
         }
     }
 
-    /// The first few requesters on the root bus; the last of them shares a device with another one
-    /// if it can.
+    /// Adds functions for the first few requesters on the root bus; the last one shares a device
+    /// with another function if possible.
     fn populate_root(&mut self, candidates: &[Candidate], first_bus: u8) {
         let here: Vec<_> = candidates.iter().filter(|(id, _)| id.pci_bus() == first_bus).collect();
         let devices = here.iter().filter(|(id, _)| id.pci_function() == 0);
@@ -142,7 +142,7 @@ impl Functions {
         }
     }
 
-    /// The first few requesters on the first bus that has some and is not the root.
+    /// Adds functions for the first few requesters on the first usable bus other than the root bus.
     fn populate_branch(&mut self, candidates: &[Candidate], first_bus: u8) {
         let off_root = || candidates.iter().filter(|(id, _)| id.pci_bus() != first_bus);
         let usable = |bus: u8| !self.conventional.contains(&bus) && self.has_room(bus, first_bus);
@@ -155,8 +155,8 @@ impl Functions {
         }
     }
 
-    /// Two functions behind a bridge to conventional PCI: they have one requester ID, its secondary
-    /// bus's first. False if no bus is free for it.
+    /// Adds two functions behind a bridge to conventional PCI, which share one requester ID:
+    /// function 0 of device 0 on the secondary bus. Returns `false` if no bus is free for it.
     fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
         let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else {
             return false;
@@ -168,7 +168,7 @@ impl Functions {
         true
     }
 
-    /// The requester ID that a bridge to conventional PCI can have.
+    /// Returns a requester ID that a bridge to conventional PCI can use as its alias.
     fn find_alias<'a>(
         &self,
         mut candidates: impl Iterator<Item = &'a Candidate>,
@@ -184,7 +184,7 @@ impl Functions {
         candidates.find(is_alias).copied()
     }
 
-    /// A device without function 0 is none.
+    /// Adds function 0 to devices that lack it, because software would not find them otherwise.
     fn complete_devices(&mut self) {
         let lacking: Vec<_> = self
             .functions
@@ -227,8 +227,8 @@ impl Functions {
     }
 }
 
-/// Returns the possible requesters behind `host`. None if its routing leads to no controller that
-/// takes part.
+/// Returns the possible requesters behind `host`, which are empty if its routing reaches no
+/// controller that takes part.
 pub(super) fn candidates(
     description: &Description,
     choice: ControllerChoice,
@@ -247,7 +247,7 @@ pub(super) fn candidates(
                 _ => 0,
             };
             let doorbell = match controller.kind {
-                // The drivers find out the redistributor, and whether the endpoint can store its
+                // The drivers find the redistributor, and check that the endpoint can store its
                 // address.
                 ControllerKind::DirectLpi => 0,
                 _ => controller.doorbell(route.device_id).unwrap_or(u64::MAX),
@@ -258,7 +258,7 @@ pub(super) fn candidates(
     statements
 }
 
-/// Translates the requester IDs of a host's functions to DeviceIDs, as firmware describes it.
+/// Returns the translation of a host's requester IDs to DeviceIDs that firmware describes.
 pub(super) fn translator(
     description: &Arc<Description>,
     host: usize,

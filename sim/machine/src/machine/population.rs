@@ -1,13 +1,13 @@
-//! The parameters of a machine's devices. Firmware states their places and their controllers.
+//! The parameters of a machine's devices. Firmware determines their locations and controllers.
 
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_hardware::platform_device::PlatformDeviceConfig;
 
-/// The choice of a machine's devices.
+/// The selection of a machine's devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Population {
-    /// For each statement of a host bridge's routing there are a few functions, with every kind of
-    /// message store in turn. Firmware's platform devices are what their names say.
+    /// A few functions for each statement of a host bridge's routing, with every kind of message
+    /// store in turn. Firmware's platform devices behave as their compatible strings say.
     #[default]
     Usual,
     /// Chosen devices.
@@ -17,43 +17,43 @@ pub enum Population {
 /// Chosen devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChosenDevices {
-    /// PCI functions, dealt out to the host bridges in turn. Those that find no place are left out,
-    /// with a note.
+    /// PCI functions, distributed over the host bridges in turn. Functions without a suitable
+    /// location are omitted, with a note.
     pub functions: Vec<ChosenFunction>,
-    /// The parameters of firmware's platform devices, in their order, repeated as often as needed.
-    /// The usual ones if there is none.
+    /// Parameters of firmware's platform devices, in their order, repeated as often as needed. If
+    /// empty, the devices have the usual parameters.
     pub devices: Vec<PlatformDeviceConfig>,
 }
 
 /// A PCI function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChosenFunction {
-    /// Its place.
+    /// Location.
     pub place: FunctionPlacement,
-    /// Its message store.
+    /// Message store.
     pub store: StoreConfig,
 }
 
-/// The place of a PCI function: the next requester ID of that kind which firmware leads to a
+/// The location of a PCI function: the next requester ID of that kind which firmware routes to a
 /// controller that takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FunctionPlacement {
-    /// A device of its own on the root bus.
+    /// A separate device on the root bus.
     Root,
-    /// A further function of the device that was placed last.
+    /// Another function of the device that was placed last.
     BesideLast,
-    /// Behind a root port of its own.
+    /// Behind a separate root port.
     Branch,
-    /// Behind the host's bridge to conventional PCI, with one requester ID for all there.
+    /// Behind the host's bridge to conventional PCI, where all functions share one requester ID.
     Conventional,
 }
 
 /// A device of a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceInfo {
-    /// The [`DeviceReport::id`](crate::DeviceReport::id) it will have.
+    /// The value that [`DeviceReport::id`](crate::DeviceReport::id) will have.
     pub id: String,
-    /// Its parameters.
+    /// Parameters.
     pub config: DeviceConfig,
 }
 

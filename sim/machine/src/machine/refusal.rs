@@ -1,36 +1,36 @@
-//! The reasons for which a description makes no machine.
+//! The reasons why no machine can be built from a description.
 
 use super::ControllerChoice;
 use doorbell_hardware::bus::Overlap;
 
-/// The reason for which a description makes no machine on which messages are delivered.
+/// The reason why no machine that delivers messages can be built from a description.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There is no GIC in it.
+    /// The description has no GIC.
     #[error("the description has no GIC")]
     NoGic,
-    /// The GIC is disabled.
+    /// The description's GIC is disabled.
     #[error("the description's GIC, {0}, is disabled")]
     GicDisabled(String),
-    /// The GIC has no redistributors.
+    /// The described GIC is a GICv2, which has no redistributors.
     #[error("{0} is a GICv2, and the machine's model is of a GICv3: it can be inspected, not run")]
     GicV2(String),
-    /// The GIC states no redistributor region.
+    /// The description states no redistributor region.
     #[error("{0} states no redistributor region")]
     NoRedistributors(String),
-    /// No enabled CPU.
+    /// The description has no enabled CPU.
     #[error("the description has no enabled CPU")]
     NoCpus,
-    /// No enabled controller of a wanted kind.
+    /// No controller of a selected kind is enabled.
     #[error("the description has no enabled {}{}", kinds(*.wanted), also(.others))]
     NoController {
-        /// The chosen controllers.
+        /// The selected controllers.
         wanted: ControllerChoice,
         /// The other enabled MSI controllers, by name and kind.
         others: Vec<String>,
     },
-    /// Devices are sent to redistributors that belong to an ITS.
+    /// Devices are routed to redistributors of a GIC that has an ITS.
     #[error(
         "{direct} is described with direct LPIs beside the ITS {its}: a GIC with an ITS does not \
          have them"
@@ -41,7 +41,7 @@ pub enum Refusal {
         /// The ITS.
         its: String,
     },
-    /// Devices are sent to redistributors and to the distributor's message registers.
+    /// Devices are routed both to redistributors and to the distributor's message registers.
     #[error(
         "{direct} is described with direct LPIs beside the message-based SPIs of {mbi}: devices \
          could not choose"
@@ -52,22 +52,22 @@ pub enum Refusal {
         /// The controller with the message registers.
         mbi: String,
     },
-    /// Controllers, but nothing that refers to one.
+    /// No device refers to any of the controllers.
     #[error("no device refers to {}", .controllers.join(" or "))]
     NothingRings {
         /// The controllers.
         controllers: Vec<String>,
     },
-    /// Two things claim the same addresses.
+    /// Two components claim the same addresses.
     #[error(transparent)]
     Overlap(#[from] Overlap),
-    /// An invented region found no room.
-    #[error("there is no unused address space for {0}")]
+    /// No unused addresses remain for an invented region.
+    #[error("the address space has no unused range for {0}")]
     NoRoom(&'static str),
     /// The host's end of a virtual bus cannot be built.
     #[error("the virtual bus cannot be built: {0}")]
     VirtualBus(String),
-    /// No GIC is like the one that is described.
+    /// The model cannot implement the described GIC.
     #[error("the described GIC cannot be built: {0}")]
     Gic(#[from] vgic::ConfigError),
 }
@@ -87,5 +87,5 @@ fn also(others: &[String]) -> String {
     if others.is_empty() {
         return String::new();
     }
-    format!("; what it has is {}", others.join(", "))
+    format!("; it has {}", others.join(", "))
 }

@@ -1,4 +1,4 @@
-//! Message-based SPIs and GICv2m frames of the model, and how many SPIs that takes.
+//! The model's message-based SPIs and GICv2m frames, and the number of SPIs that they need.
 
 use super::controller_choice::is_virtual_bus;
 use super::{controllers, itses};
@@ -6,16 +6,17 @@ use gic_arch::{IntId, IntIdClass};
 use gic_firmware::{ControllerKind, Description, IntIdSpan};
 use vgic::{V2mConfig, VgicConfig};
 
-/// SPIs of a machine without messages that ring them.
+/// Number of SPIs of a machine on which no messages signal SPIs.
 const FEW: u32 = 256;
-/// SPIs of any other: INTIDs 32 to 991.
+/// Number of SPIs of other machines: INTIDs 32 to 991.
 const MANY: u32 = 960;
-/// All that there are: up to INTID 1019.
+/// Maximum number of SPIs: up to INTID 1019.
 const ALL: u32 = 988;
-/// SPIs of a frame whose own register says which, so that the machine decides.
+/// Number of SPIs of a frame for which firmware states no range, so that its register, and thus the
+/// machine, decides.
 const FRAME: u32 = 64;
 
-/// Adds what `description` has beside LPIs.
+/// Configures the features of `description` other than LPIs.
 pub(super) fn configure(description: &Description, config: &mut VgicConfig) {
     let spans: Vec<_> = spans(description).collect();
     let messages = controllers::of_kind(description, ControllerKind::Mbi).next();
@@ -51,7 +52,7 @@ fn frame_configs(description: &Description, spans: &[IntIdSpan]) -> Vec<V2mConfi
     frames
 }
 
-/// The highest SPIs that nobody has, aligned so that they can be groups.
+/// Returns the highest unused SPIs, aligned so that they can form groups.
 fn free(taken: &[(u32, u32)]) -> Option<(u32, u32)> {
     let mut blocks = (1..=MANY / FRAME).rev().map(|block| block * FRAME - IntId::SPI_BASE);
     let first = blocks.find(|first| {
@@ -76,7 +77,7 @@ fn plain_end(span: IntIdSpan) -> Option<u32> {
     last.get().checked_add(1)
 }
 
-/// Does anything deliver LPIs?
+/// Returns `true` if a controller delivers LPIs.
 pub(super) fn has_lpis(description: &Description) -> bool {
     let direct = controllers::of_kind(description, ControllerKind::DirectLpi).next();
     itses(description).next().is_some() || direct.is_some()

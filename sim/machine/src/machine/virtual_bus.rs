@@ -1,7 +1,8 @@
-//! Hyper-V's virtual PCI bus, on a machine that is a guest of a hypervisor which offers one.
+//! The virtual PCI bus of a machine that is a guest of Hyper-V or of a hypervisor compatible with
+//! it.
 //!
-//! VMBus offers virtual buses; firmware does not describe them. So the bus is entered into the
-//! machine's own description, as a controller that takes messages.
+//! VMBus offers virtual buses, and firmware does not describe them. The bus is therefore added to
+//! the machine's own description, as a controller that takes messages.
 
 use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
 use super::populate::{self, CandidateMap, Functions};
@@ -16,42 +17,42 @@ use hyperv_vpci::host::Injection;
 use msi_types::{DeviceId, RequesterId};
 use std::sync::Arc;
 
-/// Firmware's name of such a machine: OpenVMM's devicetree says it.
+/// Firmware's name of such a machine, as in OpenVMM's devicetree.
 const OPENVMM: &str = "microsoft,openvmm";
 /// The bus's name.
 pub(crate) const NAME: &str = "vpci";
 /// The bus's number in the kernel.
 const BUSES: BusRange = BusRange { first: 0, last: 0 };
-/// Devices are dealt with in groups of this many slots.
+/// Devices are grouped by this number of slots.
 const GROUP: u8 = 10;
-/// Slots that usually have functions.
+/// Number of slots that usually have functions.
 const SLOTS: u8 = 3 * GROUP;
 const ECAM: u64 = 1 << 20;
 const MEMORY: u64 = 64 << 20;
 const PAGE: u64 = 0x1000;
 
-/// A virtual bus, planned.
+/// A planned virtual bus.
 pub(super) struct VirtualBusPlan {
     controller: ControllerIndex,
     windows: Windows,
     functions: Functions,
 }
 
-/// A virtual bus whose host's end takes messages.
+/// A virtual bus whose host end accepts messages.
 pub(super) struct ListeningBus {
     plan: VirtualBusPlan,
     host: Arc<HypervHost>,
 }
 
-/// The hypervisor's side of a virtual bus, and its functions.
+/// The hypervisor's end of a virtual bus, and its functions.
 pub(crate) struct VirtualBusHardware {
-    /// The bus's place in [`Description::controllers`].
+    /// Index in [`Description::controllers`].
     pub(crate) controller: ControllerIndex,
     pub(crate) bridge: Arc<HostBridge>,
     pub(crate) host: Arc<HypervHost>,
 }
 
-/// Enters the bus into the description of a machine that has one.
+/// Adds the bus to the description of a machine that has one.
 pub(super) fn enter(description: &mut Description) {
     if description.compatible.iter().any(|name| name == OPENVMM) {
         let kind = ControllerKind::Other(HYPERV_VPCI.to_owned());
@@ -60,7 +61,7 @@ pub(super) fn enter(description: &mut Description) {
     }
 }
 
-/// Plans the bus and its functions, if there is one and it takes part.
+/// Plans the bus and its functions, if the machine has one that takes part.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -103,7 +104,7 @@ fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
 }
 
 impl VirtualBusPlan {
-    /// The host's end, with the planned functions, listens for their messages.
+    /// Creates the host end with the planned functions, and lets it accept their messages.
     pub(super) fn listen(
         self,
         model: &Arc<GicModel>,
@@ -125,7 +126,7 @@ impl VirtualBusPlan {
 }
 
 impl ListeningBus {
-    /// Builds the functions and lets them answer on `bus`.
+    /// Builds the functions and attaches their windows to `bus`.
     pub(super) fn build(
         self,
         doorbells: &Arc<Doorbells>,

@@ -1,5 +1,4 @@
-//! Tests of migrations: a run reports what one loses, and nothing refers to the model that was left
-//! behind.
+//! A run reports what a faulty migration loses, and no references to the old model remain.
 
 use super::{Destination, Migration, Migrator};
 use crate::attack::{IommuPages, attack};
@@ -22,21 +21,21 @@ fn machine(name: &str, migration: Migration, cpus: Option<NonZeroU16>) -> Machin
     build(&description, &BuildOptions { cpus, lpis, migration, ..BuildOptions::default() }).unwrap()
 }
 
-/// One that moves all the time.
+/// Builds a machine that migrates continually.
 fn moving(name: &str, seed: u64) -> Machine {
     machine(name, Migration::AtRandom { seed }, None)
 }
 
 const ALL: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
 
-/// A change that a save forgets. Returns whether it was there.
+/// A change that makes a save lose state. Returns `true` if the state was present.
 type DropState = fn(&mut SavedState) -> bool;
 
 fn events(saved: &mut SavedState) -> impl Iterator<Item = &mut EventState> {
     saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events)
 }
 
-/// That an interrupt is pending: a translated LPI, a direct one or an SPI.
+/// Loses one pending interrupt: a translated LPI, a direct LPI or an SPI.
 fn one_pending(saved: &mut SavedState) -> bool {
     if let Some(event) = events(saved).find(|event| event.pending) {
         event.pending = false;
@@ -49,13 +48,13 @@ fn one_pending(saved: &mut SavedState) -> bool {
     spi.map(|spi| (spi.latch, spi.message) = (false, false)).is_some()
 }
 
-/// That an event is mapped.
+/// Loses the mapping of one event.
 fn one_mapping(saved: &mut SavedState) -> bool {
     let mut devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
     devices.find_map(|device| device.events.pop()).is_some()
 }
 
-/// That an interrupt is enabled: an LPI as it was last read, or an SPI.
+/// Loses one enable: of an LPI, as its configuration was last read, or of an SPI.
 fn one_enable(saved: &mut SavedState) -> bool {
     let direct = saved.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.lpis);
     let mut bytes: Vec<_> = direct.filter_map(|lpi| lpi.configuration.as_mut()).collect();
@@ -70,7 +69,8 @@ fn one_enable(saved: &mut SavedState) -> bool {
     spi.map(|spi| spi.enabled = false).is_some()
 }
 
-/// Each save forgets it, at most so many; and how many did.
+/// Returns a filter by which each save loses state, at most `at_most` times, and the count of
+/// losses.
 fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsize>) {
     let lost = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&lost);
@@ -83,14 +83,14 @@ fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsiz
     (Box::new(wire), lost)
 }
 
-/// Nothing happens that would make a driver send again what was lost.
+/// No disturbance would make a driver resend a lost interrupt.
 const UNDISTURBED: Disturbances = Disturbances {
     moves: Moves::None,
     cpus: CpuHotplug::AlwaysOn,
     devices: DeviceHotplug::Stay,
     suspensions: Suspensions::None,
 };
-/// Everything does.
+/// All disturbances are active.
 const DISTURBED: Disturbances = Disturbances {
     moves: Moves::Random,
     cpus: CpuHotplug::Replugged,
@@ -113,7 +113,7 @@ fn judge_finds_one_interrupt_lost_by_migration() {
     }
 }
 
-/// Runs a machine on which every migration forgets something: is it found?
+/// Runs a machine on which every migration loses state, and asserts that the run reports it.
 #[track_caller]
 fn assert_found(what: &str, name: &str, forget: DropState, is_well: impl FnOnce(Machine) -> bool) {
     let (wire, lost) = forgetting(forget, usize::MAX);
@@ -122,7 +122,7 @@ fn assert_found(what: &str, name: &str, forget: DropState, is_well: impl FnOnce(
     assert!(!is_well(machine) && lost.load(Ordering::SeqCst) != 0, "{what}, {name}");
 }
 
-/// The losses that there can be, and where.
+/// The kinds of losses, and the machines on which they occur.
 fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
     let everywhere: [(_, DropState); 2] = [("pending", one_pending), ("enable", one_enable)];
     let everywhere =
@@ -145,7 +145,7 @@ fn simulation_finds_migration_losses() {
 
 #[test]
 fn threads_find_migration_losses() {
-    // Together: each waits long for what is lost.
+    // Run concurrently, because each run waits long for the lost interrupts.
     thread::scope(|scope| {
         for (what, forget, name) in losses() {
             scope.spawn(move || {
@@ -165,7 +165,7 @@ fn judge_finds_lost_intruder_message() {
         for seed in 1..=8 {
             assert!(rings(moving(name, seed)), "{name}, seed {seed}");
         }
-        // A migration falls between a message and its interrupt by chance.
+        // Whether a migration falls between a message and its interrupt depends on the seed.
         let rings_always = (1..=64).all(|seed| {
             let machine = moving(name, seed);
             machine.model.tamper(forgetting(one_pending, usize::MAX).0);
@@ -175,7 +175,7 @@ fn judge_finds_lost_intruder_message() {
     }
 }
 
-/// Calls `act` on a machine whose drivers are up and of which only these CPUs take part.
+/// Calls `act` on a machine whose drivers are up and on which the first `cpus` CPUs take part.
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = PoweredMachine::on(&mut machine);

@@ -1,34 +1,34 @@
-//! The pending bits of one vector, as far as they are known: messages under way, arrivals, and the
-//! acknowledgements that took them.
+//! The possible pending bits of one vector: messages under way, arrivals, and the acknowledgements
+//! that consumed them.
 
 use msi_types::Cpu;
 use std::collections::VecDeque;
 
-/// Acknowledgements that a [`SharedBit`] remembers. More than the CPUs that can acknowledge one
-/// vector at a time.
+/// Number of acknowledgements that a [`SharedBit`] remembers: more than the CPUs that can
+/// acknowledge one vector at a time.
 const ACKNOWLEDGEMENTS: usize = 64;
-/// Arrivals that it remembers: more than can wait for a handler.
+/// Number of arrivals that it remembers: more than can wait for a handler.
 const ARRIVALS: usize = 1024;
 
-/// The fate of a pending bit when its vector moves.
+/// What happens to a pending bit when its vector moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pending {
-    /// There is one pending bit: it goes along.
+    /// The vector has a single pending bit, which moves with it.
     Travels,
-    /// Each CPU has a pending bit, and keeps it.
+    /// Each CPU has a pending bit, which does not move.
     Stays,
 }
 
 /// The cause of a pending bit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
-    /// A message of the device. One at a time.
+    /// A message of the device; at most one is under way.
     Message,
-    /// A message that the endpoint holds back for the time of an operation.
+    /// A message that the endpoint holds back until an operation ends.
     Held,
-    /// Messages that nobody told of: any number, until the operation is over.
+    /// Unreported messages, any number of them, until the operation ends.
     Untold,
-    /// Software that sends it again.
+    /// A resend by software.
     Resend,
 }
 
@@ -36,13 +36,13 @@ pub(super) enum Cause {
 #[derive(Debug)]
 struct UnderWay {
     cause: Cause,
-    /// The CPUs where it may arrive.
+    /// The CPUs at which it may arrive.
     at: Vec<Cpu>,
-    /// It was acknowledged before its sender returned.
+    /// Set if it was acknowledged before its sender returned.
     is_taken: bool,
 }
 
-/// The pending bits of one vector, as far as they can be known from outside.
+/// The pending bits of one vector, to the extent that they can be known from outside.
 #[derive(Debug)]
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
@@ -56,7 +56,7 @@ enum Arrived {
 }
 
 impl PendingBits {
-    /// Nothing is pending on any of `cpus` CPUs.
+    /// Creates the state in which nothing is pending on any of `cpus` CPUs.
     pub(super) fn new(pending: Pending, cpus: usize) -> Self {
         let arrived = match pending {
             Pending::Travels => Arrived::Shared(SharedBit::default()),
@@ -65,19 +65,20 @@ impl PendingBits {
         Self { under_way: Vec::new(), arrived }
     }
 
-    /// Something is under way that may arrive at one of these CPUs.
+    /// Records that something is under way that may arrive at one of these CPUs.
     pub(super) fn begin(&mut self, cause: Cause, at: &[Cpu]) {
         self.under_way.push(UnderWay { cause, at: at.to_vec(), is_taken: false });
     }
 
-    /// `cpu` has become a possible target: messages under way may arrive there, too.
+    /// Records that `cpu` has become a possible target, so that messages under way may arrive there
+    /// as well.
     pub(super) fn open(&mut self, cpu: Cpu) {
         for one in self.under_way.iter_mut().filter(|one| one.cause != Cause::Resend) {
             one.at.push(cpu);
         }
     }
 
-    /// The endpoint holds the message back that was under way.
+    /// Records that the endpoint holds back the message that was under way.
     pub(super) fn hold_message(&mut self) {
         let message = self.under_way.iter_mut().find(|one| one.cause == Cause::Message);
         if let Some(message) = message {
@@ -85,19 +86,19 @@ impl PendingBits {
         }
     }
 
-    /// The message was not sent.
+    /// Records that the message was not sent.
     pub(super) fn cancel_message(&mut self) {
         self.under_way.retain(|one| one.cause != Cause::Message);
     }
 
-    /// Everything under way for any of these reasons arrived, at `now`.
+    /// Records that everything under way for any of these causes arrived by `now`.
     pub(super) fn arrive(&mut self, causes: &[Cause], now: u64) {
         for one in self.under_way.extract_if(.., |one| causes.contains(&one.cause)) {
             self.arrived.add(&one, now);
         }
     }
 
-    /// A resend to `cpu` has arrived, at `now`. Nothing if none is under way there.
+    /// Records that a resend to `cpu` arrived by `now`. Does nothing if none is under way there.
     pub(super) fn arrive_resend(&mut self, cpu: Cpu, now: u64) {
         let is_it = |one: &UnderWay| one.cause == Cause::Resend && one.at.contains(&cpu);
         if let Some(index) = self.under_way.iter().position(is_it) {
@@ -106,8 +107,8 @@ impl PendingBits {
         }
     }
 
-    /// `cpu`, which went to look at `looked_at`, acknowledged the vector, as is noted at `now`.
-    /// False if nothing can have been pending for it.
+    /// Records at `now` that `cpu`, which started to look at `looked_at`, acknowledged the vector.
+    /// Returns `false` if nothing can have been pending for it.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
         match &mut self.arrived {
             Arrived::Shared(bit) => {
@@ -120,7 +121,7 @@ impl PendingBits {
         }
     }
 
-    /// Nothing is pending at `cpu` since `now`, where CPUs have pending bits of their own.
+    /// Records that nothing is pending at `cpu` since `now`, if CPUs have separate pending bits.
     pub(super) fn empty(&mut self, cpu: Cpu, now: u64) {
         if let Arrived::PerCpu(bits) = &mut self.arrived
             && let Some(bit) = bits.get_mut(cpu.index())
@@ -131,7 +132,8 @@ impl PendingBits {
 }
 
 impl UnderWay {
-    /// It was acknowledged. False if it was before: a message is pending once.
+    /// Marks it as acknowledged. Returns `false` if it was before, because a message is pending
+    /// only once.
     fn take(&mut self) -> bool {
         self.cause == Cause::Untold || !std::mem::replace(&mut self.is_taken, true)
     }
@@ -152,10 +154,10 @@ impl Arrived {
     }
 }
 
-/// A pending bit that a CPU has to itself.
+/// The pending bit of a single CPU.
 #[derive(Clone, Debug, Default)]
 struct CpuBit {
-    /// The time of the last arrival here.
+    /// The time of the last arrival at this CPU.
     arrived_at: u64,
     /// The time at which the CPU looked for its last acknowledgement.
     looked_at: u64,
@@ -169,17 +171,17 @@ impl CpuBit {
     }
 }
 
-/// The one pending bit of a vector, which any CPU may acknowledge.
+/// The single pending bit of a vector, which any CPU may acknowledge.
 ///
-/// An acknowledgement takes everything that arrived before its CPU went to look. So the next one
-/// needs an arrival after that, and no two have the same arrival. It cannot be known which of two
-/// that overlap in time came first. An acknowledgement counts as earlier only if it was noted
-/// before the other CPU went to look.
+/// An acknowledgement consumes every arrival before its CPU started to look. The next
+/// acknowledgement therefore needs a later arrival, and no two acknowledgements share one. If two
+/// acknowledgements overlap in time, their order cannot be known. One counts as earlier only if it
+/// was recorded before the other CPU started to look.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,
     acknowledgements: VecDeque<Acknowledgement>,
-    /// The time of the last arrival that is not remembered any more.
+    /// The time of the last arrival that has been forgotten.
     forgotten_at: u64,
 }
 
@@ -192,7 +194,7 @@ struct Arrival {
 #[derive(Debug)]
 struct Acknowledgement {
     noted_at: u64,
-    /// The latest time at which the CPU of this one, or of an earlier one, looked.
+    /// The latest time at which the CPU of this or of an earlier acknowledgement looked.
     looked_at: u64,
 }
 
@@ -216,7 +218,8 @@ impl SharedBit {
             self.acknowledgements.pop_front();
         }
         let recent = self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since);
-        // The first of them leaves the later ones to acknowledgements that have no other.
+        // Taking the first of them leaves the later arrivals to acknowledgements that have no
+        // other.
         match recent.filter(|arrival| !arrival.is_taken).last() {
             Some(arrival) => {
                 arrival.is_taken = true;

@@ -1,4 +1,4 @@
-//! The targets of a vector over time, and its runs that are due.
+//! The targets of a vector over time, and which of its runs are due.
 
 use super::Clock;
 use super::pending::{Cause, Pending, PendingBits};
@@ -7,21 +7,21 @@ use irq_domain::{Deferral, Dispatched};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex};
 
-/// A CPU that is still a possible target.
+/// The closing time of a CPU that is still a possible target.
 const OPEN: u64 = u64::MAX;
 
-/// Result of a device's attempt to send.
+/// The result of a device's attempt to send a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SendOutcome {
-    /// It arrived where it was sent.
+    /// The message arrived at its destination.
     Sent,
-    /// The endpoint holds it back for the time of an operation.
+    /// The endpoint holds the message back until an operation ends.
     Held,
-    /// The endpoint may not send.
+    /// The endpoint must not send.
     NotSent,
 }
 
-/// One vector, from its allocation until it is freed.
+/// One allocation of a vector, until it is freed.
 #[derive(Debug)]
 pub(crate) struct Route {
     clock: Arc<Clock>,
@@ -39,22 +39,22 @@ struct RouteState {
     open: Vec<Cpu>,
     bits: PendingBits,
     due: DueRuns,
-    /// Resends for which the handler may run once more than there are messages.
+    /// Number of resends that excuse one run each in excess of the messages.
     unknowable: u64,
 }
 
-/// Acknowledgements that had a message, and have led neither to a run nor to a resend yet.
+/// Acknowledgements for a message that have caused neither a run nor a resend yet.
 #[derive(Debug, Default)]
 struct DueRuns {
     now: u64,
-    /// Of those, what waits for the handler to be enabled.
+    /// The ones among them that wait for the handler to be enabled.
     put_off: u64,
-    /// Acknowledgements whose dispatch has not returned.
+    /// Number of acknowledgements whose dispatch has not returned.
     in_dispatch: u64,
 }
 
 impl Route {
-    /// Nowhere, on `cpus` CPUs.
+    /// Creates a route without a target on `cpus` CPUs.
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
         let state = RouteState {
             closed_at: vec![0; cpus],
@@ -66,12 +66,12 @@ impl Route {
         Self { made_at: clock.tick(), clock, pending, state: Mutex::new(state) }
     }
 
-    /// From now on, messages may go to `cpu`, too.
+    /// Records that messages may now be delivered to `cpu` as well.
     pub(crate) fn open(&self, cpu: Cpu) {
         lock(&self.state).open(cpu);
     }
 
-    /// From now on, messages go to `target` alone.
+    /// Records that messages are now delivered to `target` alone.
     pub(crate) fn settle(&self, target: Cpu) {
         let state = &mut *lock(&self.state);
         state.open(target);
@@ -84,19 +84,19 @@ impl Route {
         }
     }
 
-    /// A message is about to be sent. One at a time.
+    /// Records that a message is about to be sent. At most one is under way.
     pub(super) fn message_begins(&self) {
         let state = &mut *lock(&self.state);
         state.bits.begin(Cause::Message, &state.open);
     }
 
-    /// That message was sent, or not. `Held` are those that [are released](Self::released) later.
+    /// Records the fate of that message. `Held` messages are [released](Self::released) later.
     pub(super) fn message_ended(&self, left: SendOutcome) {
         let state = &mut *lock(&self.state);
         match left {
             SendOutcome::NotSent => state.bits.cancel_message(),
             SendOutcome::Held => state.bits.hold_message(),
-            // Messages that were held back went before it.
+            // Messages that were held back were sent before it.
             SendOutcome::Sent => {
                 let causes = [Cause::Untold, Cause::Held, Cause::Message];
                 state.bits.arrive(&causes, self.clock.tick());
@@ -104,20 +104,20 @@ impl Route {
         }
     }
 
-    /// The endpoint may hold messages back that nobody told of, until they [are
+    /// Records that the endpoint may hold back unreported messages until they [are
     /// released](Self::released).
     pub(super) fn hold(&self) {
         let state = &mut *lock(&self.state);
         state.bits.begin(Cause::Untold, &state.open);
     }
 
-    /// The endpoint holds nothing back any more.
+    /// Records that the endpoint no longer holds back messages.
     pub(super) fn released(&self) {
         lock(&self.state).bits.arrive(&[Cause::Untold, Cause::Held], self.clock.tick());
     }
 
-    /// The driver is about to make it pending at `cpu`. Elsewhere than at a target that is no
-    /// excuse.
+    /// Records that the driver is about to make the interrupt pending at `cpu`. This excuses a run
+    /// only if `cpu` is a possible target.
     pub(super) fn resending(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
         if state.open.contains(&cpu) {
@@ -125,8 +125,9 @@ impl Route {
         }
     }
 
-    /// The interrupt core is about to make it pending at `cpu`. That is an excuse only for what was
-    /// acknowledged and not handled. Elsewhere than at a target it is none.
+    /// Records that the interrupt core is about to make the interrupt pending at `cpu`. This
+    /// excuses a run only if `cpu` is a possible target and an acknowledged interrupt was not
+    /// handled.
     pub(super) fn redelivering(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
         if state.open.contains(&cpu) && state.due.resend() {
@@ -134,35 +135,37 @@ impl Route {
         }
     }
 
-    /// It did.
+    /// Records that the resend to `cpu` has happened.
     pub(super) fn resent(&self, cpu: Cpu) {
         let now = self.clock.tick();
         lock(&self.state).bits.arrive_resend(cpu, now);
     }
 
-    /// The driver does not know whether it was pending: its handler may run once more.
+    /// Excuses one more run, because the driver does not know whether the interrupt was pending.
     pub(super) fn count_unknowable(&self) {
         lock(&self.state).unknowable += 1;
     }
 
-    /// `cpu`, which went to look at `looked_at`, acknowledged it, and is about to dispatch it.
+    /// Records that `cpu`, which started to look at `looked_at`, acknowledged the interrupt and is
+    /// about to dispatch it.
     pub(crate) fn acknowledged(&self, cpu: Cpu, looked_at: u64) {
         let state = &mut *lock(&self.state);
         let is_due = state.bits.acknowledge(cpu, looked_at, self.clock.tick());
         state.due.acknowledge(is_due);
     }
 
-    /// The dispatch of an acknowledgement returned.
+    /// Records that the dispatch of an acknowledgement returned.
     pub(crate) fn dispatched(&self, outcome: Dispatched) {
         lock(&self.state).due.dispatched(outcome);
     }
 
-    /// The handler runs. False if nothing was due.
+    /// Records a handler run. Returns `false` if none was due.
     pub(super) fn run(&self) -> bool {
         lock(&self.state).due.run()
     }
 
-    /// Nothing is pending at `cpu` any more, unless it is sent there from now on.
+    /// Records that nothing is pending at `cpu` any more, except for interrupts sent there from now
+    /// on.
     pub(super) fn empty(&self, cpu: Cpu) {
         let now = self.clock.now();
         let state = &mut *lock(&self.state);
@@ -171,12 +174,12 @@ impl Route {
         }
     }
 
-    /// The present target; `None` before the first.
+    /// Returns the current target; `None` before the first.
     pub(super) fn target(&self) -> Option<Cpu> {
         lock(&self.state).open.first().copied()
     }
 
-    /// The time of the allocation.
+    /// Returns the time of the allocation.
     pub(super) fn made_at(&self) -> u64 {
         self.made_at
     }
@@ -185,7 +188,7 @@ impl Route {
         self.pending
     }
 
-    /// Was `cpu` a possible target at any time since `time`?
+    /// Returns `true` if `cpu` was a possible target at any time since `time`.
     pub(super) fn was_target_since(&self, cpu: Cpu, time: u64) -> bool {
         lock(&self.state).closed_at.get(cpu.index()).is_some_and(|closed_at| *closed_at > time)
     }
@@ -209,8 +212,8 @@ impl RouteState {
 impl DueRuns {
     fn acknowledge(&mut self, is_due: bool) {
         if self.in_dispatch == 0 {
-            // Deferred interrupts were sent again before the run that they met was over: several of
-            // them once.
+            // Deferred interrupts were resent before the run that they met was over, and several of
+            // them only once.
             self.now = 0;
         }
         self.in_dispatch += 1;
@@ -231,7 +234,7 @@ impl DueRuns {
     }
 
     fn resend(&mut self) -> bool {
-        // The resend mark is one for all that was put off.
+        // One resend mark covers all deferred interrupts.
         self.run() || std::mem::take(&mut self.put_off) != 0
     }
 }

@@ -1,5 +1,5 @@
-//! The routes of all vectors, as what passes between the interrupt core and the controllers tells
-//! them.
+//! The routes of all vectors, derived from the calls between the interrupt core and the
+//! controllers.
 
 use super::{Clock, Pending, Route};
 #[cfg(test)]
@@ -19,13 +19,13 @@ use std::num::NonZeroU16;
 use std::sync::Mutex;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The routes of the vectors that are allocated.
+/// The routes of all allocated vectors.
 #[derive(Debug)]
 pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
-    /// Vectors of which resends are not heard.
+    /// Vectors whose reported resends are ignored.
     #[cfg(test)]
     unheard: Mutex<HashSet<u32>>,
 }
@@ -41,7 +41,7 @@ impl RouteTable {
         }
     }
 
-    /// `parent`, with all that is asked of it entered here.
+    /// Wraps `parent` so that all calls to it are recorded in this table.
     pub(crate) fn watch(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
@@ -50,7 +50,8 @@ impl RouteTable {
         Arc::new(ObservedParent { routes: Arc::clone(self), pending, parent })
     }
 
-    /// The driver has taken away what was pending at `cpu`, and sent it again as it told.
+    /// Records that the driver has cleared the pending interrupts at `cpu`, and resent them as it
+    /// reported.
     pub(crate) fn emptied(&self, cpu: Cpu) {
         self.read().values().for_each(|route| route.empty(cpu));
     }
@@ -61,7 +62,7 @@ impl RouteTable {
         lock(&self.unheard).insert(hwirq.get());
     }
 
-    /// `None` if the vector is nobody's.
+    /// Returns the vector's route; `None` if the vector is not allocated.
     pub(crate) fn get(&self, hwirq: HwIrq) -> Option<Arc<Route>> {
         self.read().get(&hwirq.get()).cloned()
     }
@@ -69,7 +70,7 @@ impl RouteTable {
     pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
-        // Its device may send before the records of the device follow it here.
+        // The device may send before its record follows this route.
         route.hold();
         self.write().insert(hwirq.get(), Arc::new(route));
     }
@@ -89,7 +90,7 @@ impl RouteTable {
         self.by_vector.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The route of what a driver tells.
+    /// Returns the route of a vector whose resend a driver reports.
     fn told(&self, resend: Resend) -> Option<Arc<Route>> {
         #[cfg(test)]
         if lock(&self.unheard).contains(&resend.hwirq.get()) {
@@ -107,7 +108,7 @@ impl ResendObserver for RouteTable {
     fn resending(&self, resend: Resend) {
         let Some(route) = self.told(resend) else { return };
         match resend.reason {
-            // Only the interrupt core asks.
+            // Only the interrupt core requests resends.
             ResendReason::Requested => route.redelivering(resend.cpu),
             ResendReason::Unknowable => {
                 route.resending(resend.cpu);
@@ -128,8 +129,8 @@ fn vectors(first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = HwIrq> {
     (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
 }
 
-/// A parent whose vectors' targets are entered in the records: a new one before anything may lead
-/// there, an old one after nothing does.
+/// A parent that records its vectors' targets: a new target before any message can reach it, and
+/// the end of an old one after no message can reach it any more.
 struct ObservedParent {
     routes: Arc<RouteTable>,
     pending: Pending,
@@ -198,7 +199,8 @@ impl MsiParent for ObservedParent {
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let route = block.hwirq(index).and_then(|hwirq| self.routes.get(hwirq));
-        // Some controllers redirect it at once. Those that move with it wait for the endpoint.
+        // Some controllers redirect the vector immediately. Its messages then wait for the
+        // endpoint.
         let before = route.as_ref().and_then(|route| route.target());
         if let Some(route) = &route {
             route.open(to);
@@ -217,7 +219,7 @@ impl MsiParent for ObservedParent {
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         let (first, count, from, to) = (moved.first, moved.count, moved.from, moved.to);
         let result = self.parent.end_move(moved, outcome);
-        // The endpoint's message decides, even if the controller failed to finish.
+        // The endpoint's message decides the target, even if the controller failed to finish.
         let target = if outcome == MoveOutcome::Written { to } else { from };
         self.routes.of(first, count).for_each(|route| route.settle(target));
         result
@@ -232,7 +234,7 @@ impl MsiParent for ObservedParent {
     }
 
     fn set_pending(&self, hwirq: HwIrq, pending: msi_types::Pending) {
-        // A driver whose pending bits stay reports each resend itself.
+        // A driver whose pending bits stay at their CPUs reports each resend itself.
         let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
         let route = self.routes.get(hwirq).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));

@@ -1,4 +1,4 @@
-//! Books that are kept right, and each fault that they have to tell.
+//! Correct histories, and each fault that the judge has to report.
 
 mod either_bit;
 mod hardware;
@@ -13,7 +13,7 @@ use msi_types::HwIrq;
 
 const CPUS: usize = 3;
 
-/// A vector at CPU 0, as its device, its driver and the CPUs see it.
+/// A vector at CPU 0, as seen by its device, its driver and the CPUs.
 struct Rig {
     record: VectorRecord,
     routes: RouteTable,
@@ -36,7 +36,7 @@ impl Rig {
         self.routes.add(VECTOR, pending, Cpu::new(0));
         self.record.follow(self.route());
         self.record.end_operation();
-        // An arrival meanwhile was taken.
+        // An arrival during the allocation was taken.
         self.acknowledge_at(0);
         self.end(Dispatched::Handled);
         assert!(self.route().run());
@@ -63,7 +63,7 @@ impl Rig {
         self.run_late(cpu, self.now());
     }
 
-    /// The CPU went to look at this time, and then was off its processor for long.
+    /// Runs the handler on a CPU that looked at `looked_at` and then was descheduled for long.
     fn run_late(&self, cpu: u32, looked_at: u64) {
         self.route().acknowledged(Cpu::new(cpu), looked_at);
         self.record.handle(Cpu::new(cpu), looked_at);
@@ -78,14 +78,14 @@ impl Rig {
         self.route().dispatched(outcome);
     }
 
-    /// A CPU acknowledges it while its handler runs elsewhere; then it is sent again.
+    /// Acknowledges the vector at `cpu` while its handler runs elsewhere, and then resends it.
     fn defer_at(&self, cpu: u32, redelivered_to: u32) {
         self.acknowledge_at(cpu);
         self.redeliver_to(redelivered_to);
         self.end(Dispatched::Deferred(Deferral::Running));
     }
 
-    /// The interrupt core has it sent again.
+    /// Resends the vector on behalf of the interrupt core.
     fn redeliver_to(&self, cpu: u32) {
         self.resend_to(cpu, ResendReason::Requested);
     }
@@ -96,7 +96,7 @@ impl Rig {
         self.routes.resent(resend);
     }
 
-    /// Wrong CPUs, spurious runs.
+    /// Returns the numbers of runs on wrong CPUs and of spurious runs.
     fn faults(&self) -> (u64, u64) {
         let counts = self.record.counts();
         (counts.wrong_cpu, counts.spurious)

@@ -1,5 +1,5 @@
-//! The load: a thread for each device and for each kind of disturbance. A lost message never blocks
-//! a device.
+//! The load: one thread for each device and for each kind of disturbance. A lost message never
+//! blocks a device.
 
 use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions, Suspensions};
 use crate::cpu::Cpus;
@@ -21,17 +21,17 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// Times that a waiting thread must have run within [`SETTLE`]. A loaded host schedules threads so
 /// rarely that time alone proves nothing; the CPUs' threads run about as often as the waiting one.
 const SETTLE_TURNS: u32 = 2_000;
-/// Time for which a device may be unable to send once something did not arrive in time. It is
-/// longer than the removal and return of a device.
+/// Time for which a device may be unable to send once a message failed to arrive in time. It must
+/// be longer than the removal and return of a device takes.
 const UNABLE: Duration = Duration::from_secs(2);
-/// Times that a device of some patience yields before it sends without waiting further.
+/// Number of times that a device with [`WaitPolicy::Some`] yields before it sends anyway.
 const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
 const SUSPEND_PAUSE: Duration = Duration::from_millis(8);
 
-/// The number of disturbances by kind.
+/// Number of disturbances by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct DisturbanceCounts {
     pub(crate) moves: u64,
@@ -41,14 +41,14 @@ pub(crate) struct DisturbanceCounts {
     pub(crate) migrated: u64,
 }
 
-/// The way in which a device waits for its last message's handler before it sends the next.
+/// How a device waits for the handler of its last message before it sends the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WaitPolicy {
-    /// Not at all.
+    /// Do not wait.
     None,
-    /// For a while.
+    /// Wait for a limited time.
     Some,
-    /// Until it ran, or something is wrong.
+    /// Wait until the handler ran, or the message is lost.
     Endless,
 }
 
@@ -62,11 +62,11 @@ impl WaitPolicy {
     }
 }
 
-/// The messages that a vector has to send still.
+/// The messages that a vector still has to send.
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
-    /// Since when the device cannot send it.
+    /// The time since which the device has been unable to send.
     unable_since: Option<Instant>,
 }
 
@@ -100,13 +100,13 @@ pub(super) struct Load<'a> {
     system: &'a System,
     cpus: &'a (dyn Cpus + Sync),
     options: &'a RunOptions,
-    /// Moves the model, if it moves.
+    /// Migrates the model, if migration is enabled.
     migrator: Option<&'a Migrator>,
-    /// Devices that still send.
+    /// Number of devices that still send.
     sending: AtomicUsize,
-    /// The disturbances are over.
+    /// Set when the disturbances have ended.
     quiet: AtomicBool,
-    /// Something did not arrive in time: nobody waits so long again.
+    /// Set once a message did not arrive in time, so that later waits are shorter.
     hopeless: AtomicBool,
     failure: Mutex<Option<RunError>>,
     counts: Mutex<DisturbanceCounts>,
@@ -132,7 +132,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Runs the load until everything was sent and has arrived, or will not arrive any more.
+    /// Runs the load until every message was sent and has arrived, or is lost.
     pub(super) fn run(
         &self,
         progress: &mut dyn FnMut(Progress),
@@ -148,7 +148,8 @@ impl<'a> Load<'a> {
             self.watch(progress, || self.sending.load(Ordering::SeqCst) == 0);
             self.quiet.store(true, Ordering::SeqCst);
             for disturber in disturbers {
-                // One that panicked has said so, and what it left undone shows.
+                // A thread that panicked has already printed its message, and its unfinished work
+                // shows in the result.
                 let _ = disturber.join();
             }
         });
@@ -184,7 +185,7 @@ impl<'a> Load<'a> {
         disturbers
     }
 
-    /// A device: sends every vector's messages, now patiently, now not.
+    /// Runs a device: sends every vector's messages, with a random wait policy for each.
     fn device(&self, device: &Device, mut rng: Rng) {
         let messages = self.options.messages - u32::from(self.keeps_one_back());
         let vectors = device.vectors().iter();
@@ -195,7 +196,8 @@ impl<'a> Load<'a> {
             let start = rng.below(left.len());
             left.rotate_left(start);
             for one in &mut left {
-                // The last message finds its vector idle: if it is lost, nothing else hides that.
+                // The last message must find its vector idle, because a later message could hide
+                // its loss.
                 let wait_policy = if one.messages == 1 {
                     WaitPolicy::Endless
                 } else {
@@ -218,7 +220,8 @@ impl<'a> Load<'a> {
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Has a device been unable to send for so long that it will never be able to?
+    /// Returns `true` if a device has been unable to send for so long that it counts as permanently
+    /// unable.
     fn is_unable(&self, since: &Instant) -> bool {
         let wait_policy = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
         let is_unable = since.elapsed() > wait_policy;
@@ -228,14 +231,14 @@ impl<'a> Load<'a> {
         is_unable
     }
 
-    /// Each vector's last message is sent when nobody disturbs any more, as in
-    /// `simulate::scheduler`.
+    /// Returns `true` if each vector's last message is sent only after the disturbances have ended,
+    /// as in `simulate::scheduler`.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.options.messages != 0
     }
 
-    /// Waits until the vector's last message was handled. False if it is lost: nobody who is
-    /// patient sends another one that would hide it.
+    /// Waits until the vector's last message was handled. Returns `false` if it is lost; a patient
+    /// device must then not send another message that would hide the loss.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
         let mut silence = Silence::default();
         let turns = match wait_policy {
@@ -279,7 +282,7 @@ impl<'a> Load<'a> {
             let _awake = self.system.awake();
             let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
             let gone = self.system.unplug_cpu(self.cpus, cpu);
-            if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))?
+            if gone.map_err(|reason| format!("CPU {cpu} offline: {reason}"))?
                 != AffinityChange::Done
             {
                 return Ok(());
@@ -287,7 +290,7 @@ impl<'a> Load<'a> {
             thread::sleep(RARE_PAUSE);
             self.system
                 .replug_cpu(self.cpus, cpu)
-                .map_err(|reason| format!("CPU {cpu} on line: {reason}"))?;
+                .map_err(|reason| format!("CPU {cpu} online: {reason}"))?;
             lock(counts).replugged += 1;
             Ok(())
         });
@@ -314,7 +317,8 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Acts once, and then again and again until the devices are done; a failure ends the run.
+    /// Performs a disturbance at least once, then repeatedly until the devices have finished. A
+    /// failure ends the run.
     fn administrate(
         &self,
         pause: Duration,
@@ -336,7 +340,7 @@ impl<'a> Load<'a> {
         lock(&self.failure).is_some()
     }
 
-    /// Waits for what was sent last.
+    /// Waits until the last messages are handled.
     fn settle(&self, progress: &mut dyn FnMut(Progress)) {
         let since = Instant::now();
         let mut silence = Silence::default();
@@ -349,7 +353,7 @@ impl<'a> Load<'a> {
         progress(self.progress());
     }
 
-    /// Reports progress until `done`.
+    /// Reports progress until `done` returns `true`.
     fn watch(&self, progress: &mut dyn FnMut(Progress), done: impl Fn() -> bool) {
         let mut shown = Instant::now();
         progress(self.progress());

@@ -3,11 +3,11 @@
 /// The options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Messages per vector.
+    /// Number of messages per vector.
     pub messages: u32,
-    /// Decides every random choice.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// The disturbances meanwhile.
+    /// Disturbances during the run.
     pub disturbances: Disturbances,
 }
 
@@ -17,7 +17,7 @@ impl Default for RunOptions {
     }
 }
 
-/// The disturbances while the devices send.
+/// Disturbances while the devices send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disturbances {
     /// Moves of vectors between CPUs.
@@ -44,27 +44,27 @@ impl Default for Disturbances {
 /// Moves of vectors between CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moves {
-    /// They stay where they were placed.
+    /// Vectors stay where they were placed.
     None,
-    /// All the time, to a random CPU.
+    /// Vectors are moved continually, each time to a random CPU.
     Random,
 }
 
 /// CPU hotplug during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CpuHotplug {
-    /// All CPUs stay on line.
+    /// All CPUs stay online.
     AlwaysOn,
-    /// Now and then one goes off line and comes back; the boot CPU stays.
+    /// CPUs occasionally go offline and come back; the boot CPU stays online.
     Replugged,
 }
 
 /// Removal and return of devices during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceHotplug {
-    /// They stay.
+    /// Devices stay.
     Stay,
-    /// Now and then one is removed with all its vectors, and added again.
+    /// Devices are occasionally removed with all their vectors, and added again.
     Readded,
 }
 
@@ -73,17 +73,17 @@ pub enum DeviceHotplug {
 pub enum Suspensions {
     /// The machine never suspends.
     None,
-    /// The machine occasionally suspends to RAM and resumes, and loses all registers of interrupt
-    /// controllers and PCI functions. Devices sleep in the meantime: they send messages only after
-    /// the resume, and messages that were pending before the suspend must arrive.
+    /// The machine occasionally suspends to RAM and resumes, and all registers of interrupt
+    /// controllers and PCI functions are lost. Devices sleep in the meantime: they send messages
+    /// only after the resume, and messages that were pending before the suspend must arrive.
     NowAndThen,
 }
 
 /// The progress of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
-    /// Messages sent so far.
+    /// Number of messages sent so far.
     pub sent: u64,
-    /// Messages to be sent.
+    /// Number of messages to be sent.
     pub total: u64,
 }

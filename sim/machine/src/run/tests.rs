@@ -1,5 +1,5 @@
-//! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells
-//! each. And while everything happens, in any order, there are none.
+//! The report must show each fault injected into an otherwise idle machine with direct LPIs, and
+//! must show none when all disturbances are active, in any order.
 
 use super::{
     CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions,
@@ -29,24 +29,24 @@ const MOVES: Migration = Migration::AtRandom { seed: 1 };
 
 fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
     let description = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
-    // A migration copies each CPU's state of every LPI.
+    // A small number of LPIs, because a migration copies each CPU's state of every LPI.
     let lpis = LpiNumbers::Few;
     let options = BuildOptions { cpus, lpis, lpi_disabling, migration, ..BuildOptions::default() };
     build(&description, &options).unwrap()
 }
 
-/// One vector of a machine of which everything is taken at once.
+/// A single vector of a machine whose CPUs take interrupts immediately.
 struct SingleVector {
     system: System,
     cpus: SequentialCpus,
     device: usize,
-    /// A CPU that the vector was never at.
+    /// A CPU that the vector never targeted.
     stranger: u32,
 }
 
 impl SingleVector {
-    /// The vector is at one CPU and was at another. Nothing is known of what was pending at a CPU
-    /// that leaves.
+    /// Moves the vector from one CPU to another. The interrupts pending at a CPU that goes offline
+    /// are not known, because LPIs cannot be disabled.
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, None, migration);
         let powered = PoweredMachine::on(&mut machine);
@@ -97,7 +97,7 @@ impl SingleVector {
         found.unwrap()
     }
 
-    /// Somebody makes it pending at a CPU, where it need not have been enabled before.
+    /// Makes the vector pending at a CPU where it need not have been enabled before.
     fn ring(&self, cpu: u32) {
         let doorbell = self.direct_lpi().doorbell(Cpu::new(cpu)).unwrap();
         let (bus, lpi) = (self.system.platform.cpu_bus(), self.vector().get().into());
@@ -111,7 +111,7 @@ impl SingleVector {
         self.cpus.settle();
     }
 
-    /// The CPU goes, with what it did not take.
+    /// Takes the CPU offline, with its pending interrupts.
     fn unplug(&self, cpu: u32) {
         let gone = self.system.unplug_cpu(&self.cpus, Cpu::new(cpu));
         assert_eq!(gone, Ok(AffinityChange::Done));
@@ -122,7 +122,7 @@ impl SingleVector {
         verdict(&self.system, DisturbanceCounts::default(), Duration::ZERO).totals
     }
 
-    /// Wrong CPUs, spurious runs.
+    /// Returns the numbers of runs on wrong CPUs and of spurious runs.
     fn faults(&self) -> (u64, u64) {
         let totals = self.totals();
         (totals.wrong_cpu, totals.spurious)
@@ -132,7 +132,7 @@ impl SingleVector {
 #[test]
 fn run_at_old_cpu_after_drain_is_reported() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
-        // Messages that found it pending are no budget for it.
+        // Messages that found the interrupt pending must not excuse the run.
         (0..5).for_each(|_| machine.send());
         machine.settle();
         machine.ring(OLD);
@@ -159,7 +159,7 @@ fn run_at_cpu_never_target_is_reported() {
         machine.settle();
         machine.ring(machine.stranger);
         machine.settle();
-        assert_eq!(machine.faults(), (1, 1), "and there are more runs than messages");
+        assert_eq!(machine.faults(), (1, 1), "and the vector has more runs than messages");
     }
 }
 
@@ -196,7 +196,7 @@ fn faults_of_the_drivers_are_in_the_verdict() {
     }
 }
 
-/// Vectors move, CPUs and devices come and go.
+/// Returns options that enable all disturbances.
 fn everything(seed: u64, messages: u32) -> RunOptions {
     let disturbances = Disturbances {
         moves: Moves::Random,
@@ -245,7 +245,7 @@ fn on_real_threads_no_run_needs_an_excuse() {
         let lpi_disabling =
             if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let migration = if seed < 6 { STAYS } else { Migration::AtRandom { seed } };
-        // Devices stay: one that is pulled out while its vectors leave a CPU keeps that on line.
+        // Devices stay, because removing one while its vectors leave a CPU keeps that CPU online.
         let options = everything(seed, 60);
         let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options.disturbances };
         let options = RunOptions { disturbances, ..options };

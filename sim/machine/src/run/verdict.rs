@@ -1,4 +1,4 @@
-//! From the records to the report.
+//! Derives the report from the records.
 
 use super::DisturbanceCounts;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
@@ -10,7 +10,7 @@ use msi_types::{Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Adds everything up. All is quiet.
+/// Sums up the records. Must be called when no messages are under way.
 pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
     let mut totals = Totals {
         spurious: system.records.unhandled.spurious.load(Ordering::Relaxed),
@@ -68,7 +68,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
     let controller = system.description.controller(config.controller);
     let nobody = Isolation::NotIsolated(NotIsolated::NoController);
     let never_able =
-        || device.is_off().then(|| "never able to send: its messages stay off".to_owned());
+        || device.is_off().then(|| "never able to send: its messages stay disabled".to_owned());
     let report = DeviceReport {
         id: config.name.clone(),
         kind: device.kind(),
@@ -85,7 +85,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
     report
 }
 
-/// A vector's place at the end.
+/// A vector's numbers and target at the end.
 #[derive(Clone, Copy)]
 struct FinalVector {
     irq: u32,
@@ -107,7 +107,7 @@ fn vector_report(
 ) -> Option<VectorReport> {
     let record = &device.vectors().get(index)?.record;
     let counts = record.counts();
-    // Resends of the interrupt core had been taken without a run: they excuse none.
+    // Resends by the interrupt core need no excuse: their acknowledgements had not led to a run.
     let redelivered = device.redelivered(index) + counts.unknowable;
     let delivered = counts.runs.min(counts.sent);
     totals.vectors += 1;

@@ -18,10 +18,10 @@ pub struct BootedMachine {
 }
 
 impl BootedMachine {
-    /// Switches `machine` on and brings its drivers up.
+    /// Powers `machine` on and brings its drivers up.
     ///
     /// # Errors
-    /// A controller does not come up, or no device gets a vector.
+    /// A controller could not be brought up, or every device was refused vectors.
     pub fn boot(mut machine: Machine) -> Result<Self, RunError> {
         let powered = PoweredMachine::on(&mut machine);
         let cpus = SequentialCpus::new(&powered);
@@ -29,19 +29,19 @@ impl BootedMachine {
         Ok(Self { system, cpus })
     }
 
-    /// The device at `index`, in the order of discovery.
+    /// Returns the device at `index`, in the order of discovery.
     pub fn device(&self, index: usize) -> Option<BootedDevice<'_>> {
         let device = self.system.devices.get(index)?;
         Some(BootedDevice { system: &self.system, device })
     }
 
-    /// The devices, in the order of discovery.
+    /// Returns the devices, in the order of discovery.
     pub fn devices(&self) -> impl Iterator<Item = BootedDevice<'_>> {
         self.system.devices.iter().map(|device| BootedDevice { system: &self.system, device })
     }
 
-    /// The place in each ITS's command queue that its driver writes next, counted in commands
-    /// (`GITS_CWRITER`).
+    /// Returns, for each ITS, the index of the next command that its driver writes to the queue
+    /// (`GITS_CWRITER`, in commands).
     pub fn next_its_commands(&self) -> impl Iterator<Item = u32> {
         itses(&self.system.description).map(|(_, _, registers)| {
             let address = registers + u64::from(gits::CWRITER.offset());
@@ -50,16 +50,16 @@ impl BootedMachine {
         })
     }
 
-    /// `cpu` takes one interrupt: acknowledges it, runs its handler, ends it. False if none is
-    /// pending, or if there is no such CPU.
+    /// Lets `cpu` take one interrupt: acknowledge it, run its handler and signal its end. Returns
+    /// `false` if none is pending or the CPU does not exist.
     pub fn take_interrupt(&self, cpu: Cpu) -> bool {
         self.cpus.cores().get(cpu.index()).is_some_and(|core| core.take_one())
     }
 
-    /// The CPUs take what is pending, until nothing is and all may sleep.
+    /// Lets the CPUs take their pending interrupts until none is pending and all CPUs may sleep.
     ///
     /// # Panics
-    /// The model keeps them from sleeping for good: a defect of the model.
+    /// The model has a defect that keeps the CPUs from sleeping forever.
     pub fn settle(&self) {
         self.cpus.settle();
     }
@@ -79,42 +79,43 @@ pub struct BootedDevice<'a> {
 }
 
 impl BootedDevice<'_> {
-    /// Is it a PCI function?
+    /// Returns `true` for a PCI function.
     pub fn is_pci(&self) -> bool {
         self.device.is_pci()
     }
 
-    /// The number of its vectors.
+    /// Returns the number of vectors.
     pub fn vectors(&self) -> usize {
         self.device.vectors().len()
     }
 
-    /// Its driver gives its vectors back, and it goes.
+    /// Removes the device, after its driver has freed its vectors.
     pub fn remove(&self) {
         self.device.remove(self.system, Removal::Orderly);
     }
 
-    /// It comes back, and its driver sets its vectors up again.
+    /// Adds the device again, and lets its driver set the vectors up again.
     ///
     /// # Errors
-    /// The driver's reason for getting none.
+    /// The driver could not allocate vectors.
     pub fn add(&self) -> Result<(), RunError> {
-        let failed = |reason| RunError::Driver { operation: "setting a device up".into(), reason };
+        let failed = |reason| RunError::Driver { operation: "setting up a device".into(), reason };
         self.device.add(self.system).map_err(failed)
     }
 
-    /// Its driver moves the vector at `index` to `to`. False if the CPU is off line, there is no
-    /// such vector, or the endpoint cannot store the new message.
+    /// Lets the driver move the vector at `index` to `to`. Returns `false` if the CPU is offline,
+    /// the vector does not exist, or the endpoint cannot store the new message.
     ///
     /// # Errors
-    /// The driver's reason.
+    /// The driver failed to move the vector.
     pub fn move_vector(&self, index: usize, to: Cpu) -> Result<bool, RunError> {
         let failed = |reason| RunError::Driver { operation: "moving a vector".into(), reason };
         let change = self.device.move_vector(index, to).map_err(failed)?;
         Ok(change == AffinityChange::Done)
     }
 
-    /// It sends the next message of the vector at `index`. False if it cannot.
+    /// Sends the next message of the vector at `index`. Returns `false` if the device cannot send
+    /// it.
     pub fn send(&self, index: usize) -> bool {
         self.device.vectors().get(index).is_some_and(|vector| self.device.send(vector))
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use vgic::saved_state::SavedState;
 use vgic::{ConfigError, Vcpu, VgicConfig};
 
-/// The GIC of a machine that is not yet switched on.
+/// The GIC of a machine that is not yet powered on.
 pub struct GicHardware {
     model: Arc<GicModel>,
     vcpus: Vec<Vcpu>,
@@ -24,40 +24,40 @@ pub struct GicHardware {
 }
 
 impl GicHardware {
-    /// A GIC whose tables are in `ram`.
+    /// Creates a GIC whose tables are in `ram`.
     ///
     /// # Errors
-    /// No GIC is like that.
+    /// The model cannot implement this configuration.
     pub fn new(config: VgicConfig, ram: Arc<Ram>) -> Result<Self, ConfigError> {
         let (model, vcpus) = GicModel::new(config, Arc::clone(&ram), Arc::new(NoKick))?;
         Ok(Self { model, vcpus, ram })
     }
 
-    /// The configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &VgicConfig {
         self.model.config()
     }
 
-    /// The targets of devices' writes: doorbells, the GIC's registers, RAM.
+    /// Returns the targets of devices' writes: doorbells, the GIC's registers, and RAM.
     pub fn doorbells(&self) -> Doorbells {
         gic::doorbells(&self.model, &self.ram)
     }
 
-    /// The wired inputs.
+    /// Returns the wired inputs.
     pub fn lines(&self) -> Arc<dyn SetLine> {
         Arc::clone(&self.model) as _
     }
 
-    /// Lets the registers answer on `bus`.
+    /// Attaches the registers to `bus`.
     ///
     /// # Errors
-    /// Something else answers there.
+    /// Another device claims some of the addresses.
     pub fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
         gic::attach(&self.model, bus)
     }
 
-    /// Powers the CPUs on. If the GIC migrates, it does so from now on between any two accesses of
-    /// `platform`, and whenever a CPU looks for interrupts.
+    /// Powers the CPUs on. If migration is enabled, the GIC migrates between any two accesses of
+    /// `platform` from now on, and whenever a CPU checks for interrupts.
     pub fn power_on(self, migration: Migration, platform: &MachinePlatform) -> GicCpus {
         let records = CpuRecords::new(self.vcpus.len());
         let vcpus = self.vcpus.into_iter().zip(0..);
@@ -83,26 +83,26 @@ pub struct GicCpus {
 }
 
 impl GicCpus {
-    /// `cpu` executes `code` with its interrupts masked; `None` if there is no such CPU.
+    /// Executes `code` on `cpu` with interrupts masked. Returns `None` if the CPU does not exist.
     pub fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> Option<R> {
         let cpu = self.cpus.cores().get(cpu.index())?;
         Some(cpu.execute(|_, registers| code(registers)))
     }
 
-    /// The CPUs' interrupts are dispatched by `interrupts` from now on.
+    /// Lets `interrupts` dispatch the CPUs' interrupts from now on.
     pub fn serve(&self, interrupts: &Interrupts) {
         self.cpus.cores().iter().for_each(|core| core.serve(interrupts));
     }
 
-    /// The CPUs take what is pending, until nothing is and all may sleep.
+    /// Lets the CPUs take their pending interrupts until none is pending and all CPUs may sleep.
     ///
     /// # Panics
-    /// The model keeps them from sleeping for good: a defect of the model.
+    /// The model has a defect that keeps the CPUs from sleeping forever.
     pub fn settle(&self) {
         self.cpus.settle();
     }
 
-    /// Interrupts that found no handler.
+    /// Returns the number of interrupts that had no handler.
     pub fn unhandled(&self) -> u64 {
         let unhandled = &self.records.unhandled;
         unhandled.spurious.load(Ordering::Relaxed) + unhandled.late.load(Ordering::Relaxed)
@@ -111,16 +111,16 @@ impl GicCpus {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// The reason for which the first one failed that did.
+    /// A migration failed; the error is the reason of the first failure.
     pub fn migrated(&self) -> Result<u64, String> {
         self.cpus.migrated()
     }
 
-    /// Migrations restore what `change` makes of the saved state from now on: a test of whether
-    /// spoiled states are noticed.
+    /// Applies `change` to every saved state before it is restored, from now on. Tests use it to
+    /// check that corrupted states are noticed.
     ///
     /// # Panics
-    /// There is such a change already.
+    /// A change is already set.
     pub fn change_saved_states(
         &self,
         change: impl Fn(SavedState) -> SavedState + Send + Sync + 'static,

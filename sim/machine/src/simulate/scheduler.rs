@@ -1,4 +1,4 @@
-//! Decides what happens next: a device sends, or a CPU takes a step.
+//! Decides what happens next: a device sends a message, or a CPU takes a step.
 
 use super::trace::TraceEvent;
 use crate::cpu::{CpuCore, Cpus, SleepingCpus, Work};
@@ -11,25 +11,26 @@ use doorbell_hardware::platform::{Executing, Interleave, InterleavePoint};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// At one in so many moments a driver is overtaken.
+/// On average, a driver is overtaken at one in this many interleave points.
 const OVERTAKE: usize = 6;
-/// A handler that takes its time lasts for fewer steps than this.
+/// A long handler run lasts for fewer steps than this.
 const LONG_RUN: usize = 40;
-/// A model that moves does so at one in so many steps, and between a driver's register accesses.
+/// On average, one in this many steps migrates the model, if migration is enabled. Migrations also
+/// occur between a driver's register accesses.
 const STEPS: usize = 30;
-/// During a long run a vector moves at one in so many steps.
+/// On average, one in this many steps of a long run moves a vector.
 const MOVE_MEANWHILE: usize = 8;
 
-/// The scheduler. All on one thread; the locks are for the seams' sake, and never held while
-/// something happens.
+/// The scheduler. It runs on a single thread; its locks only satisfy the `Sync` bounds of the
+/// traits, and are never held during a step.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<SleepingCpus>,
     messages: u32,
     moves: Moves,
-    /// Moves the model, if it moves.
+    /// Migrates the model, if migration is enabled.
     migrator: Option<Arc<Migrator>>,
-    /// Known once the drivers are up: before, nobody sends.
+    /// Set once the drivers are up; before, no device sends.
     system: OnceLock<Weak<System>>,
     state: Mutex<SchedulerState>,
 }
@@ -37,24 +38,25 @@ pub(super) struct Scheduler {
 struct SchedulerState {
     rng: Rng,
     asleep: Vec<bool>,
-    /// CPUs with an interrupt on their stacks.
+    /// CPUs that are inside an interrupt.
     busy: Vec<bool>,
-    /// Vectors that have messages left.
+    /// Vectors with messages left to send.
     left: Vec<ScheduledSends>,
     trace: Vec<TraceEvent>,
     progress: usize,
-    /// A task is under way: another one could wait for it in vain.
+    /// Set while a task runs, because a second one might wait for it forever.
     in_task: bool,
     failure: Option<String>,
 }
 
-/// The messages that a vector has to send still.
+/// The messages that a vector still has to send.
 #[derive(Clone, Copy)]
 struct ScheduledSends {
     device: usize,
     vector: usize,
     messages: u32,
-    /// Not before the last one was handled: if that is lost, nothing hides it.
+    /// Set if the vector waits for the handler of its last message, so that a later message cannot
+    /// hide a loss.
     patient: bool,
 }
 
@@ -86,7 +88,7 @@ impl Scheduler {
         }
     }
 
-    /// From now on, devices send.
+    /// Lets the devices of `system` send from now on.
     pub(super) fn take_over(&self, system: &Arc<System>) {
         let vectors = system.devices.iter().enumerate().flat_map(|(device, sender)| {
             let messages = self.messages - u32::from(self.keeps_one_back());
@@ -98,7 +100,7 @@ impl Scheduler {
             })
         });
         lock(&self.state).left = vectors.filter(|left| left.messages != 0).collect();
-        // There is one system for each scheduler.
+        // Each scheduler has a single system, so the cell is set only once.
         let _ = self.system.set(Arc::downgrade(system));
     }
 
@@ -106,7 +108,7 @@ impl Scheduler {
         !lock(&self.state).left.is_empty()
     }
 
-    /// One device sends, or one CPU takes a step.
+    /// Performs one step: a device sends a message, or a CPU advances.
     pub(super) fn step(&self) {
         self.perhaps_migrate(STEPS);
         if self.draw(3) == 0 { self.send() } else { self.advance(self.any_cpu()) }
@@ -118,14 +120,15 @@ impl Scheduler {
         }
     }
 
-    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved
-    /// under. No driver sends it again because it moved a vector or a CPU. So if it is lost,
-    /// nothing hides that.
+    /// Returns `true` if each vector's last message is sent only after the disturbances have ended,
+    /// while the model migrates. Drivers then no longer resend it because of a moved vector or CPU,
+    /// which would hide its loss.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.messages != 0
     }
 
-    /// Nobody disturbs any more.
+    /// Sends each vector's last message under a migration. Must be called after the disturbances
+    /// have ended.
     pub(super) fn send_what_was_kept_back(&self) {
         let Some(migrator) = self.migrator.as_ref().filter(|_| self.keeps_one_back()) else {
             return;
@@ -137,7 +140,8 @@ impl Scheduler {
         self.record(TraceEvent::Migrated);
     }
 
-    /// Does a task's work, unless one is under way: somebody's handler may be waiting below.
+    /// Performs a task's work, unless a task is in progress, whose handler may be waiting further
+    /// down the stack.
     pub(super) fn as_task(&self, work: impl FnOnce() -> Result<(), String>) {
         if std::mem::replace(&mut lock(&self.state).in_task, true) {
             return;
@@ -149,7 +153,7 @@ impl Scheduler {
         state.failure = state.failure.take().or(result.err());
     }
 
-    /// Moves some vector somewhere, if vectors move.
+    /// Moves a random vector to a random CPU, if moves are enabled.
     pub(super) fn move_any(&self) {
         let Some(system) = self.system.get().and_then(Weak::upgrade) else { return };
         if self.moves == Moves::None {
@@ -167,12 +171,12 @@ impl Scheduler {
         });
     }
 
-    /// The reason for which a task failed, if one did.
+    /// Returns the error of the first task that failed, if any.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
     }
 
-    /// All CPUs go on until none has anything to do.
+    /// Lets all CPUs advance until none has anything to do.
     pub(super) fn settle(&self) {
         loop {
             let before = self.events();
@@ -185,12 +189,12 @@ impl Scheduler {
         }
     }
 
-    /// The number of events.
+    /// Returns the number of events.
     fn events(&self) -> usize {
         lock(&self.state).trace.len()
     }
 
-    /// The number of messages sent and interrupts taken.
+    /// Returns the number of messages sent plus interrupts taken.
     pub(super) fn progress(&self) -> usize {
         lock(&self.state).progress
     }
@@ -241,7 +245,7 @@ impl Scheduler {
         left.retain(|remaining| remaining.messages != 0);
     }
 
-    /// A CPU wakes, takes an interrupt, or goes to sleep.
+    /// Lets a CPU wake up, take an interrupt, or go to sleep.
     fn advance(&self, index: usize) {
         let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else { return };
         let cpu = Cpu::new(u32::try_from(index).unwrap_or(u32::MAX));
@@ -259,7 +263,8 @@ impl Scheduler {
         }
     }
 
-    /// A trap, unless this CPU is in one: within it, other CPUs may have theirs.
+    /// Takes one interrupt trap, unless this CPU is already inside one. During the trap, other CPUs
+    /// may take theirs.
     fn take_one(&self, index: usize, core: &CpuCore) -> bool {
         self.set_busy(index, true);
         let took = core.take_one();

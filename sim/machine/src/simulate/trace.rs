@@ -3,42 +3,42 @@
 use msi_types::Cpu;
 use std::fmt;
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum TraceEvent {
     /// A device sent a message.
     Sent {
-        /// The device, by its place in [`Report::devices`](crate::Report::devices).
+        /// Index of the device in [`Report::devices`](crate::Report::devices).
         device: usize,
-        /// The device's vector.
+        /// Index of the device's vector.
         vector: usize,
     },
-    /// A CPU took an interrupt, handled and ended it.
+    /// A CPU took an interrupt, handled it and signaled its end.
     Took {
         /// The CPU.
         cpu: Cpu,
     },
-    /// A CPU found nothing to do and sleeps.
+    /// A CPU had nothing to do and went to sleep.
     Slept {
         /// The CPU.
         cpu: Cpu,
     },
-    /// A CPU was kicked.
+    /// A CPU was woken by a kick.
     Woke {
         /// The CPU.
         cpu: Cpu,
     },
     /// An affinity change completed.
     Moved {
-        /// The device.
+        /// Index of the device.
         device: usize,
-        /// The device's vector.
+        /// Index of the device's vector.
         vector: usize,
         /// The new target.
         to: Cpu,
     },
-    /// A CPU went off line and came back.
+    /// A CPU went offline and came back online.
     Replugged {
         /// The CPU.
         cpu: Cpu,
@@ -47,15 +47,15 @@ pub enum TraceEvent {
     Suspended,
     /// A device was removed and added again.
     Readded {
-        /// The device.
+        /// Index of the device.
         device: usize,
     },
-    /// The interrupt controller's model was saved, and restored from the bytes of what was saved:
-    /// mostly into a fresh model, which took its place.
+    /// The interrupt controller's model was saved, and restored from the saved bytes: usually into
+    /// a fresh model, which replaced the old one.
     Migrated,
 }
 
-/// One line for each event, which names devices, vectors and CPUs by their numbers.
+/// Formats an event as one line, with devices, vectors and CPUs by number.
 impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -66,7 +66,7 @@ impl fmt::Display for TraceEvent {
             Self::Moved { device, vector, to } => {
                 write!(f, "device {device} vector {vector} moves to CPU{to}")
             }
-            Self::Replugged { cpu } => write!(f, "CPU{cpu} was off line"),
+            Self::Replugged { cpu } => write!(f, "CPU{cpu} was offline"),
             Self::Suspended => f.write_str("the machine suspends and resumes"),
             Self::Readded { device } => write!(f, "device {device} was removed"),
             Self::Migrated => f.write_str("the interrupt controller migrates"),

@@ -1,4 +1,4 @@
-//! Bringing the drivers up, in the order of a kernel.
+//! Brings the drivers up, in the order that a kernel uses.
 
 use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
 use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
@@ -25,20 +25,20 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
-/// The requester ID by which a platform device's own parent knows it: there is nobody else.
+/// The requester ID of a platform device at its own parent, which has no other requesters.
 const ALONE: RequesterId = RequesterId::new(0);
 
-/// The parts of a machine that the drivers do not get.
+/// The parts of a powered machine that are not passed to the drivers.
 pub(crate) struct PoweredMachine {
     pub(crate) cores: Vec<Arc<CpuCore>>,
     pub(crate) records: CpuRecords,
     pub(crate) platform: Arc<MachinePlatform>,
-    /// Moves the model, if it moves.
+    /// Migrates the model, if migration is enabled.
     pub(crate) migrator: Option<Arc<Migrator>>,
 }
 
 impl PoweredMachine {
-    /// Powers `machine` on: its CPUs execute, nothing is set up.
+    /// Powers `machine` on: its CPUs execute, and no controller is set up yet.
     pub(crate) fn on(machine: &mut Machine) -> Self {
         let records = CpuRecords::new(machine.cpus);
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
@@ -57,7 +57,7 @@ impl PoweredMachine {
     }
 }
 
-/// Discovers and sets up everything; every device gets its vectors.
+/// Discovers and sets up all controllers and devices, including the devices' vectors.
 pub(crate) fn boot(
     machine: Machine,
     powered: &PoweredMachine,
@@ -115,7 +115,7 @@ pub(crate) fn boot(
     Ok(system)
 }
 
-/// Brings the interrupt controllers up, as a kernel does on its boot CPU.
+/// Brings up the interrupt controllers, as a kernel does on its boot CPU.
 fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<Irqchip, RunError> {
     let description = populated(&machine.description);
     let failed = |reason: &dyn ToString| bring_up_error(&machine.description, reason);
@@ -147,7 +147,7 @@ fn bring_up_error(description: &Description, reason: &dyn ToString) -> RunError 
     RunError::BringUp { controller: gic, reason: reason.to_string() }
 }
 
-/// Direct LPIs get longer numbers: every LPI that 16 bits can name is somebody else's, for ever.
+/// Permanently allocates every LPI below 2^16, so that direct LPIs are numbered above.
 fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
     let mut drivers = irqchip.controllers();
     let direct_lpi = drivers.any(|(_, driver)| matches!(driver, MsiController::DirectLpi(_)));
@@ -155,14 +155,14 @@ fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
     let short = Lpi::FIRST.get()..1 << 16;
     let count = NonZeroU32::new(short.end - short.start).unwrap_or(NonZeroU32::MIN);
     let taken = gic.lpis().and_then(|lpis| lpis.allocate_within(count, Alignment::ONE, short));
-    taken.map(drop).map_err(|error| failed("taking the LPIs of 16 bits", &error))
+    taken.map(drop).map_err(|error| failed("allocating the LPIs below 2^16", &error))
 }
 
-/// The GIC of boards whose firmware keeps `GICR_WAKER`: kernels leave it alone (the driver's
-/// erratum `WakerUnusable`), and firmware wakes the redistributors.
+/// The GIC of boards whose firmware owns `GICR_WAKER`. Kernels do not access the register (the
+/// driver's erratum `WakerUnusable`), and firmware wakes the redistributors.
 const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
 
-/// As such a board's firmware does it.
+/// Wakes the redistributors in place of such a board's firmware.
 pub(super) fn wake_redistributors(
     platform: &Arc<MachinePlatform>,
     description: &Description,
@@ -180,7 +180,7 @@ pub(super) fn wake_redistributors(
     Ok(())
 }
 
-/// Every function behind a host bridge that has a message store.
+/// Returns every function behind a host bridge that has a message store.
 fn pci_devices(system: &System, host: &Host) -> Result<Vec<Device>, RunError> {
     let Some(described) = system.description.hosts.get(host.index) else { return Ok(Vec::new()) };
     let bus = system.platform.cpu_bus();
@@ -209,7 +209,7 @@ fn found(bus: &CpuBus, bridge: &HostBridge) -> Result<Vec<FoundFunction>, RunErr
     enumerate(bus, bridge.windows()).map_err(|reason| failed("finding PCI functions", &reason))
 }
 
-/// Every function on the virtual bus that has a message store.
+/// Returns every function on the virtual bus that has a message store.
 fn virtual_devices(
     system: &mut System,
     hardware: &VirtualBusHardware,
@@ -253,7 +253,8 @@ fn function_at(bridge: &HostBridge, requester: RequesterId) -> Option<Arc<Functi
     here.find(|function| function.requester() == requester).cloned()
 }
 
-/// Attaches every device before any gets vectors: those that share a DeviceID share one table.
+/// Attaches every device before any of them allocates vectors, because devices that share a
+/// DeviceID share one table.
 fn set_up_devices(system: &System) -> Result<(), RunError> {
     for device in &system.devices {
         device.attach(system);
@@ -265,7 +266,7 @@ fn set_up_devices(system: &System) -> Result<(), RunError> {
         let reason = system.devices.iter().find_map(Device::refused).unwrap_or_default();
         return Err(RunError::NoVectors { devices: system.devices.len(), reason });
     }
-    debug_assert!(system.platform.current_cpu().is_none(), "tasks run on no CPU");
+    debug_assert!(system.platform.current_cpu().is_none(), "tasks do not run on a CPU");
     Ok(())
 }
 

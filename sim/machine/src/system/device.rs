@@ -1,5 +1,5 @@
 //! A device as the workload sees it: the hardware that sends, the driver that handles, and the
-//! records about both.
+//! records of both.
 
 use super::{System, VirtualFunction};
 use crate::cpu::looked_at;
@@ -17,13 +17,13 @@ use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// One run in so many takes long.
+/// One in this many handler runs takes long.
 const LONG_RUNS: u64 = 5;
 
 /// The hardware that sends.
 pub(crate) enum DeviceHardware {
     Function(Arc<Function>),
-    /// On a virtual bus.
+    /// A function on a virtual bus.
     Virtual(VirtualFunction),
     Platform(Arc<PlatformDevice>),
 }
@@ -37,7 +37,7 @@ impl DeviceHardware {
         }
     }
 
-    /// Its driver is about to be asked to let it go.
+    /// Notifies the hardware before its driver is asked to let it go.
     fn begin_removal(&self, removal: Removal) {
         match (self, removal) {
             (_, Removal::Surprise) => self.unplug(),
@@ -62,7 +62,7 @@ impl DeviceHardware {
         }
     }
 
-    /// `None` if it is no PCI function.
+    /// Returns the message store of a PCI function; `None` for other devices.
     fn pci_store(&self) -> Option<StoreConfig> {
         match self {
             Self::Function(function) => Some(function.store()),
@@ -72,7 +72,7 @@ impl DeviceHardware {
     }
 }
 
-/// The way in which a driver finds the message store.
+/// How a driver finds the message store.
 pub(crate) enum Probe {
     Pci(Box<FoundFunction>),
     Platform { base: u64 },
@@ -88,14 +88,14 @@ pub(crate) struct DiscoveredDevice {
     pub(crate) device_id: DeviceId,
 }
 
-/// A vector: its records, over all the times that it was requested.
+/// A vector and its records, across all its requests.
 pub(crate) struct DeviceVector {
     pub(crate) slot: u16,
     pub(crate) record: VectorRecord,
     runs: AtomicU64,
-    /// The device could not send when it tried to the last time.
+    /// Set if the device could not send at its last attempt.
     is_off: AtomicBool,
-    /// Redeliveries that the interrupt core counted under handles that are gone.
+    /// Number of redeliveries that the interrupt core counted for handles that have been dropped.
     redelivered: AtomicU64,
 }
 
@@ -105,21 +105,21 @@ pub(crate) struct Device {
     parent: Result<Arc<dyn MsiParent>, String>,
     vectors: OnceLock<Vec<Arc<DeviceVector>>>,
     driver: Mutex<Driver>,
-    /// Held while the device sends one message and counts it.
+    /// Locked while the device sends and counts one message.
     sending: Mutex<()>,
-    /// Whether the device sleeps with the machine, and sends nothing.
+    /// Set while the device sleeps along with the machine and sends no messages.
     asleep: AtomicBool,
 }
 
-/// The driver's side.
+/// The driver's state.
 pub(crate) enum Driver {
-    /// There is none, for this reason.
+    /// The device was refused, for this reason.
     Refused(String),
-    /// The device is known, and has no vectors.
+    /// The device is attached to its controller and has no vectors.
     Attached(MsiDevice, Shape),
-    /// At work.
+    /// The driver is working.
     Active(MsiDevice, Vec<IrqHandle>),
-    /// The device was taken away.
+    /// The device was removed.
     Gone,
 }
 
@@ -133,7 +133,7 @@ impl Device {
         Self { config, parent, vectors: OnceLock::new(), driver, sending, asleep }
     }
 
-    /// The driver finds the message store and makes the device known to its controller.
+    /// Lets the driver find the message store and attach the device to its controller.
     pub(crate) fn attach(&self, system: &System) {
         let attached = self.try_attach(system);
         *lock(&self.driver) = attached
@@ -151,7 +151,7 @@ impl Device {
         Ok((device, shape))
     }
 
-    /// The device's parent, with the records kept about it.
+    /// Returns the device's parent, wrapped so that its calls are recorded.
     fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
         Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
@@ -169,7 +169,8 @@ impl Device {
         }
     }
 
-    /// Returns the register by which the handler ends the device's level, if it holds one.
+    /// Returns the register by which the handler deasserts the device's level, if the device has
+    /// one.
     fn line(&self, system: &System, slot: u16) -> Option<Line> {
         match &self.config.probe {
             Probe::Pci(_) => None,
@@ -179,7 +180,8 @@ impl Device {
         }
     }
 
-    /// The driver gets as many vectors as the device has, or as it may take, and handles them.
+    /// Lets the driver allocate as many vectors as the device has or may use, and request their
+    /// handlers.
     pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
         *driver = match std::mem::replace(&mut *driver, Driver::Gone) {
@@ -216,13 +218,14 @@ impl Device {
         Ok(Driver::Active(device, handles))
     }
 
-    /// Returns the handler of a vector, which records each run.
+    /// Returns a vector's handler, which records each run.
     fn handler(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
         let line = self.line(system, vector.slot);
         let handler = move |context: &IrqContext<'_>| {
-            // Before the records are read: what rises afterwards is told again.
+            // Must precede reading the records, so that a level raised afterwards is signaled
+            // again.
             line.iter().for_each(Line::lower);
             theirs.record.handle(context.cpu(), looked_at());
             if theirs.takes_long() {
@@ -232,7 +235,7 @@ impl Device {
         Ok(system.faults.handler(self.watched_parent(system)?, Box::new(handler)))
     }
 
-    /// The records follow the vectors to where they are now.
+    /// Lets the records follow the routes of the newly granted vectors.
     fn follow(&self, system: &System, vectors: &[Arc<DeviceVector>], granted: &[MsiVector]) {
         let _sending = lock(&self.sending);
         for vector in vectors {
@@ -243,7 +246,7 @@ impl Device {
         }
     }
 
-    /// The device sends its next message on `vector`. False if it could not.
+    /// Sends the next message on `vector`. Returns `false` if the device could not send it.
     pub(crate) fn send(&self, vector: &DeviceVector) -> bool {
         let _sending = lock(&self.sending);
         if self.asleep.load(Ordering::Relaxed) {
@@ -260,17 +263,17 @@ impl Device {
         })
     }
 
-    /// Puts the device to sleep, after its messages were sent, or wakes it.
+    /// Puts the device to sleep after its current message was sent, or wakes it.
     pub(super) fn set_asleep(&self, asleep: bool) {
         let _sending = lock(&self.sending);
         self.asleep.store(asleep, Ordering::Relaxed);
     }
 
-    /// Makes the device lose the state that a power-down loses. Its bus driver then restores its
-    /// header, and the interrupt core its message store.
+    /// Makes the device lose the state that a power-down loses, after which its bus driver restores
+    /// its header and the interrupt core restores its message store.
     ///
     /// # Errors
-    /// The reason why the device's messages could not be restored.
+    /// The device's messages could not be restored.
     pub(super) fn lose_power_and_restore(&self) -> Result<(), String> {
         let DeviceHardware::Function(function) = &self.config.hardware else { return Ok(()) };
         self.with_driver(|driver| {
@@ -280,7 +283,7 @@ impl Device {
         })
     }
 
-    /// The device goes, under load: in an orderly way, or by surprise.
+    /// Removes the device under load, with its driver's cooperation or by surprise.
     pub(crate) fn remove(&self, system: &System, removal: Removal) {
         let mut driver = lock(&self.driver);
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else {
@@ -298,12 +301,12 @@ impl Device {
             vector.record.begin_operation();
             let irq = handle.irq();
             drop(handle);
-            // No handler runs any more: the count is final, and the number not yet another's.
+            // No handler runs any more, so the count is final, and the number is not yet reused.
             let info = system.interrupts.irq_info(irq).ok().flatten();
             let redelivered = info.map_or(0, |info| info.redelivered);
             vector.redelivered.fetch_add(redelivered, Ordering::Relaxed);
         }
-        // A device that is gone does not take its store's shutdown.
+        // A removed device does not accept the shutdown of its store.
         let _ = device.tear_down();
         if removal == Removal::Surprise {
             system.surprises.fetch_add(1, Ordering::SeqCst);
@@ -320,10 +323,10 @@ impl Device {
         }
     }
 
-    /// It comes back, reset, and is set up anew.
+    /// Adds the device again after a reset, and sets it up again.
     ///
     /// # Errors
-    /// The driver's reason, if it has vectors no more.
+    /// The driver could not set the device up.
     pub(crate) fn add(&self, system: &System) -> Result<(), String> {
         self.config.hardware.plug();
         if let Probe::Pci(found) = &self.config.probe {
@@ -334,17 +337,17 @@ impl Device {
         self.refused().map_or(Ok(()), Err)
     }
 
-    /// Its vectors; none before it was activated.
+    /// Returns the vectors, which are empty until the device is activated.
     pub(crate) fn vectors(&self) -> &[Arc<DeviceVector>] {
         self.vectors.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Looks at the driver's side, or has it do something.
+    /// Calls `act` with the driver's state.
     pub(crate) fn with_driver<R>(&self, act: impl FnOnce(&Driver) -> R) -> R {
         act(&lock(&self.driver))
     }
 
-    /// The reason for which its driver failed.
+    /// Returns the reason why the driver failed, if it did.
     pub(crate) fn refused(&self) -> Option<String> {
         self.with_driver(|driver| match driver {
             Driver::Refused(reason) => Some(reason.clone()),
@@ -352,14 +355,14 @@ impl Device {
         })
     }
 
-    /// Could it not send when it tried to the last time?
+    /// Returns `true` if the device could not send at its last attempt.
     pub(crate) fn is_off(&self) -> bool {
         self.vectors().iter().any(|vector| vector.is_off.load(Ordering::Relaxed))
     }
 
-    /// The smallest number of vectors with which the device is of use. A function sends all its
-    /// causes by one MSI message if it gets no more. A driver of MSI-X wants one vector for control
-    /// and one for work. Each vector of a platform device is a cause of its own.
+    /// Returns the smallest number of vectors with which the device is useful. A function with a
+    /// single MSI message signals all its causes by that message. A driver of MSI-X needs one
+    /// vector for control and one for work. Each vector of a platform device is a separate cause.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,
@@ -373,7 +376,7 @@ impl Device {
         }
     }
 
-    /// The number of resends of this vector by the interrupt core.
+    /// Returns the number of resends of this vector by the interrupt core.
     pub(crate) fn redelivered(&self, index: usize) -> u64 {
         let before = self
             .vectors()
@@ -404,22 +407,22 @@ impl Device {
     }
 }
 
-/// The way in which a device is removed.
+/// How a device is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Removal {
-    /// Its driver lets it go first.
+    /// The driver lets the device go first.
     Orderly,
-    /// It is pulled out.
+    /// The device is pulled out without notice.
     Surprise,
 }
 
 impl DeviceVector {
-    /// `None` if there is no memory for its mailbox.
+    /// Creates a vector; returns `None` if memory for its mailbox cannot be allocated.
     fn new(system: &System, slot: u16) -> Option<Arc<Self>> {
         let mailbox = system.ram.allocate(8, 8)?;
         let (clock, ram) = (Arc::clone(&system.records.clock), Arc::clone(&system.ram));
         let record = VectorRecord::new(clock, ram, mailbox, system.cpus);
-        // As after an operation that was begun: the request that follows ends it.
+        // Starts as if during an operation, which the subsequent request ends.
         record.begin_operation();
         Some(Arc::new(Self {
             slot,
@@ -430,8 +433,8 @@ impl DeviceVector {
         }))
     }
 
-    /// Is this one of the handler's long runs? While it lasts, messages arrive for a handler that
-    /// runs already.
+    /// Returns `true` if this is one of the handler's long runs, during which messages arrive for a
+    /// handler that is already running.
     fn takes_long(&self) -> bool {
         self.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_RUNS)
     }

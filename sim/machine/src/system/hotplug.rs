@@ -1,4 +1,5 @@
-//! Disturbances while the machine is busy: moves of interrupts, CPU hotplug, removal of devices.
+//! Disturbances while the machine is busy: moves of interrupts, CPU hotplug, and removal of
+//! devices.
 
 use super::device::{Device, DeviceVector, Driver, Probe, Removal};
 use super::{System, turn_on};
@@ -14,15 +15,15 @@ use std::sync::atomic::Ordering;
 /// The result of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AffinityChange {
-    /// The vector is at the CPU.
+    /// The vector targets the CPU.
     Done,
-    /// There was nothing to move, or the CPU is off line.
+    /// The vector was not allocated, or the CPU is offline.
     NotNow,
-    /// The endpoint cannot store the message that names the CPU, or not without sending half of it.
+    /// The endpoint cannot store the message that names the CPU, or cannot store it atomically.
     Refused,
 }
 
-/// Does the endpoint's store, rather than a driver, keep the interrupt where it is?
+/// Returns `true` if the endpoint's store, rather than a driver, prevents the move.
 const fn is_endpoints_limit(error: &MoveError) -> bool {
     matches!(error, MoveError::Controller(MsiError::WouldTear | MsiError::AddressTooWide { .. }))
 }
@@ -31,7 +32,8 @@ impl Device {
     /// Moves the vector at `index` to `to`.
     ///
     /// # Errors
-    /// The drivers' reason, if it is not that the CPU is off line.
+    /// A driver failed to move the vector for a reason other than an offline CPU or a limit of the
+    /// endpoint.
     pub(crate) fn move_vector(&self, index: usize, to: Cpu) -> Result<AffinityChange, String> {
         self.with_driver(|driver| {
             let Driver::Active(_, handles) = driver else { return Ok(AffinityChange::NotNow) };
@@ -39,7 +41,7 @@ impl Device {
             else {
                 return Ok(AffinityChange::NotNow);
             };
-            // Vectors that count up from one message move together if the message names the CPU.
+            // Vectors that share one message move together if the message names the CPU.
             let is_concerned = |other: &DeviceVector| {
                 self.kind() == DeviceKind::PciMsi || other.slot == vector.slot
             };
@@ -64,18 +66,18 @@ impl Device {
     }
 }
 
-/// Returns the message of a platform device's first vector; `None` for others.
+/// Returns the message of a platform device's first vector; `None` for other devices.
 pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessage> {
     let Probe::Platform { base } = device.config.probe else { return None };
     Some(PlatformStore::new(system.platform.cpu_bus(), base).message(0))
 }
 
 impl System {
-    /// Takes `cpu` off line: its interrupts move away, then it is turned off. It stays if an
-    /// endpoint cannot be moved.
+    /// Takes `cpu` offline: moves its interrupts to other CPUs and turns it off. The CPU stays
+    /// online if an endpoint's interrupt cannot be moved.
     ///
     /// # Errors
-    /// The drivers' reason.
+    /// A driver failed, or an interrupt could not be moved for another reason.
     pub(crate) fn unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<AffinityChange, String> {
         self.begin_everywhere();
         let result = self.try_unplug_cpu(cpus, cpu);
@@ -91,7 +93,7 @@ impl System {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
         let offline = self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
-        // A device that was pulled out meanwhile takes no message.
+        // A device that was pulled out in the meantime does not accept new messages.
         let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
         let may_stay = |error: &MoveError| {
             is_endpoints_limit(error) || (pulled_out && matches!(error, MoveError::Store(_)))
@@ -118,10 +120,10 @@ impl System {
         Ok(AffinityChange::Done)
     }
 
-    /// Brings `cpu` back.
+    /// Brings `cpu` back online.
     ///
     /// # Errors
-    /// The drivers' reason.
+    /// A driver failed to bring the CPU online.
     pub(crate) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
         turn_on(&self.irqchip, cpus, cpu)
     }
@@ -129,7 +131,7 @@ impl System {
     /// Removes `device` and adds it again.
     ///
     /// # Errors
-    /// The drivers' reason.
+    /// The driver could not set the device up again.
     pub(crate) fn readd_device(&self, device: &Device, removal: Removal) -> Result<(), String> {
         device.remove(self, removal);
         device.add(self).map_err(|reason| format!("{}: {reason}", device.config.name))

@@ -1,4 +1,4 @@
-//! CPUs that do everything on the caller's thread.
+//! CPUs that run entirely on the caller's thread.
 
 use super::PoweredMachine;
 use crate::cpu::{CpuCore, Cpus, Work};
@@ -7,26 +7,27 @@ use doorbell_hardware::platform::MachinePlatform;
 use msi_types::Cpu;
 use std::sync::Arc;
 
-/// A model that moves does so once in so many times before a CPU looks for interrupts.
+/// On average, one in this many checks for interrupts is preceded by a migration, if migration is
+/// enabled.
 const LOOKS: usize = 8;
 
-/// More pieces than the model leaves over of what was asked for at once.
+/// More pieces of deferred work than a model can accumulate at one time.
 const PIECES: usize = 4096;
 
-/// CPUs of which one does something at a time.
+/// CPUs that run one at a time.
 pub(crate) struct SequentialCpus {
     cores: Vec<Arc<CpuCore>>,
     migrator: Option<Arc<Migrator>>,
 }
 
 impl SequentialCpus {
-    /// The CPUs of a machine that has just been powered on.
+    /// Creates the CPUs of a machine that has just been powered on.
     pub(crate) fn new(powered: &PoweredMachine) -> Self {
         Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
     }
 
-    /// These CPUs. If their model moves, it does so from now on also between any two accesses of
-    /// `platform`.
+    /// Wraps `cores`. If migration is enabled, the model also migrates between any two accesses of
+    /// `platform` from now on.
     pub(crate) fn of(
         cores: Vec<Arc<CpuCore>>,
         migrator: Option<Arc<Migrator>>,
@@ -38,17 +39,17 @@ impl SequentialCpus {
         Self { cores, migrator }
     }
 
-    /// They take what is pending, until nothing is, and do what the model left over, as CPUs that
-    /// want to sleep do.
+    /// Lets the CPUs take their pending interrupts and perform the model's deferred work, as CPUs
+    /// do before they sleep, until nothing is left.
     ///
     /// # Panics
-    /// The model keeps them from sleeping for good.
+    /// The model has a defect that keeps the CPUs from sleeping forever.
     pub(crate) fn settle(&self) {
         let sleeps = (0..PIECES).any(|_| {
             self.take_all();
             self.cores.iter().all(|core| core.may_idle())
         });
-        assert!(sleeps, "the model had work left over {PIECES} times");
+        assert!(sleeps, "the model still had work left after {PIECES} pieces");
     }
 
     fn take_all(&self) {
@@ -71,7 +72,7 @@ impl SequentialCpus {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// Why it could not be, once.
+    /// A migration failed; the error is the reason of the first failure.
     pub(crate) fn migrated(&self) -> Result<u64, String> {
         self.migrator.as_ref().map_or(Ok(0), |migrator| migrator.moved())
     }

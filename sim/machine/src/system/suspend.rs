@@ -11,7 +11,7 @@ use msi_types::Cpu;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 use vgic::Vcpu;
 
-/// The CPU that suspends.
+/// The CPU that performs the suspend.
 const BOOT: Cpu = Cpu::new(0);
 
 /// The result of a suspend.
@@ -23,7 +23,7 @@ pub(crate) enum SuspendOutcome {
     Refused,
 }
 
-/// Parts of the machine that its last CPU needs.
+/// The parts of the machine that its last CPU needs.
 struct Sleeper {
     irqchip: Arc<Irqchip<MachinePlatform>>,
     platform: Arc<MachinePlatform>,
@@ -33,7 +33,7 @@ struct Sleeper {
 }
 
 impl System {
-    /// Keeps the machine awake while the guard is held. Tasks must hold it while they use drivers.
+    /// Returns a guard that keeps the machine awake. Tasks must hold it while they use drivers.
     pub(crate) fn awake(&self) -> RwLockReadGuard<'_, ()> {
         self.tasks.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,7 +43,7 @@ impl System {
     /// controllers. The resume has the reverse order.
     ///
     /// # Errors
-    /// The drivers' reason.
+    /// A driver failed to suspend or resume.
     pub(crate) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<SuspendOutcome, String> {
         let _frozen = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
         self.begin_everywhere();

@@ -1,4 +1,4 @@
-//! A virtual PCI bus with both ends at work, and its functions, which come and go as the host says.
+//! A virtual PCI bus with both ends active, and its functions, which the host adds and removes.
 
 use crate::machine::VirtualBusHardware;
 use doorbell_hardware::hyperv::HypervHost;
@@ -12,9 +12,9 @@ use hyperv_vpci::protocol::Slot;
 use msi_types::{MsiParent, RequesterId, WiredParent};
 use std::sync::{Arc, Mutex};
 
-/// Both ends of a bus.
+/// Both ends of a virtual bus.
 pub(crate) struct VirtualBus {
-    /// The bus's place in [`Description::controllers`](gic_firmware::Description::controllers).
+    /// Index in [`Description::controllers`](gic_firmware::Description::controllers).
     pub(crate) controller: ControllerIndex,
     host: Arc<HypervHost>,
     guest: Arc<Bus>,
@@ -23,10 +23,10 @@ pub(crate) struct VirtualBus {
 }
 
 impl VirtualBus {
-    /// The guest's driver opens the bus: its vectors are SPIs of `wired`.
+    /// Opens the guest end of the bus, with SPIs of `wired` as its vectors.
     ///
     /// # Errors
-    /// The driver's reason.
+    /// The guest's driver failed to open the bus.
     pub(crate) fn open(
         hardware: &VirtualBusHardware,
         platform: &Arc<MachinePlatform>,
@@ -41,21 +41,21 @@ impl VirtualBus {
         Ok(Arc::new(Self { controller, host, guest, failure: Mutex::default() }))
     }
 
-    /// The parent of its functions' interrupts.
+    /// Returns the parent of the functions' interrupts.
     pub(crate) fn parent(&self) -> Arc<dyn MsiParent> {
         Arc::clone(&self.guest) as _
     }
 
-    /// Returns the number of migrations of the host's end between a request and its answer.
+    /// Returns the number of migrations of the host end between a request and its answer.
     pub(crate) fn migrated_in_flight(&self) -> u64 {
         self.host.migrated_in_flight().unwrap_or(0)
     }
 
-    /// The first failure of either end, or a fault of the host's that the guest noticed.
+    /// Returns the first failure of either end, or a fault of the host that the guest detected.
     pub(crate) fn fault(&self) -> Option<String> {
         let faults = self.guest.faults();
         let noticed = (faults != hyperv_vpci::guest::Faults::default())
-            .then(|| format!("the guest noticed faults of its host: {faults:?}"));
+            .then(|| format!("the guest detected faults of its host: {faults:?}"));
         lock(&self.failure).clone().or(self.host.migrated_in_flight().err()).or(noticed)
     }
 
@@ -65,18 +65,18 @@ impl VirtualBus {
         }
     }
 
-    /// Has the guest handle every packet that the host has sent.
+    /// Lets the guest handle every packet that the host has sent.
     fn poll(&self) -> Result<(), String> {
         while self.guest.poll().map_err(|error| error.to_string())? == Idle::Busy {}
         Ok(())
     }
 
-    /// The guest hears of `event` next.
+    /// Checks that the guest's next event is `event`.
     fn hear(&self, event: BusEvent) -> Result<(), String> {
         self.poll()?;
         match self.guest.next_event() {
             Some(heard) if heard == event => Ok(()),
-            other => Err(format!("the guest heard {other:?} instead of {event:?}")),
+            other => Err(format!("the guest received {other:?} instead of {event:?}")),
         }
     }
 }
@@ -89,11 +89,11 @@ pub(crate) struct VirtualFunction {
     presence: Mutex<Presence>,
 }
 
-/// A function's presence, as the host reports it.
+/// The presence of a function, from the host's point of view.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Offered,
-    /// The guest was asked to let it go.
+    /// The guest was asked to release the function.
     Ejecting,
     Gone,
 }
@@ -108,14 +108,14 @@ impl VirtualFunction {
         Slot::of(self.requester)
     }
 
-    /// The host asks for the function, which works until its driver lets it go.
+    /// Asks the guest to release the function, which keeps working until its driver releases it.
     pub(super) fn eject(&self) {
         let asked = self.bus.host.eject(self.requester);
         self.bus.note(asked.and_then(|()| self.bus.hear(BusEvent::EjectRequested(self.slot()))));
         *lock(&self.presence) = Presence::Ejecting;
     }
 
-    /// The function goes: its driver let it go as it was asked, or else it is pulled out.
+    /// Removes the function: in an orderly way if it was ejected before, otherwise by surprise.
     pub(super) fn unplug(&self) {
         self.function.unplug();
         let presence = std::mem::replace(&mut *lock(&self.presence), Presence::Gone);
@@ -136,7 +136,7 @@ impl VirtualFunction {
         self.bus.poll()
     }
 
-    /// A function is inserted, and the guest takes it in.
+    /// Inserts the function and lets the guest discover it.
     pub(super) fn plug(&self) {
         self.function.plug();
         let offered = self.bus.host.offer(self.requester);

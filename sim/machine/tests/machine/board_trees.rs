@@ -1,4 +1,4 @@
-//! Boards for the tests, written as devicetrees and read back.
+//! Boards for the tests, written as devicetrees and parsed back.
 
 use gic_arch::Affinity;
 use gic_firmware::{
@@ -19,7 +19,7 @@ pub(crate) fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// Clusters of four CPUs, so many ITSes, 1 GiB of RAM, nobody who signals.
+/// Returns a board with clusters of four CPUs, `itses` ITSes, 1 GiB of RAM and no devices.
 pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     let cpu = |index: u8| {
         let affinity = Affinity::new(0, 0, index / 4, index % 4);
@@ -39,18 +39,18 @@ pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     }
 }
 
-/// `msi-parent = <&its 0>`, as most boards have it: the cell is the bridge's own.
+/// Returns `msi-parent = <&its 0>`, as on most boards, where the cell is specific to the bridge.
 pub(crate) fn parent(index: usize) -> MsiRouting {
     MsiRouting::device(its(index), DeviceId::new(0))
 }
 
-/// The host bridge number `index`.
+/// Returns the host bridge with number `index`.
 pub(crate) fn host(index: u64, msi: MsiRouting) -> PciHost {
     let base = ECAM + index * ECAM_SIZE;
     PciHost::ecam(format!("/pcie@{base:x}").as_str(), region(base, ECAM_SIZE), msi)
 }
 
-/// A platform device at `address`.
+/// Returns a platform device at `address`.
 pub(crate) fn device(address: u64, msi: MsiRouting) -> PlatformDevice {
     let mut device =
         PlatformDevice::new(format!("/device@{address:x}").as_str(), "test,device", msi);
@@ -62,14 +62,14 @@ pub(crate) fn its(index: usize) -> ControllerIndex {
     ControllerIndex::new(index)
 }
 
-/// Returns the description as firmware would hand it over, read again.
+/// Writes the description in the form of firmware, and parses it back.
 pub(crate) fn flashed(description: &Description) -> Description {
     let read = flashed_with_findings(description);
     assert_eq!(read.findings, []);
     read
 }
 
-/// The same for firmware with mistakes that everybody lives with.
+/// Like [`flashed`], for firmware with tolerated mistakes.
 pub(crate) fn flashed_with_findings(description: &Description) -> Description {
     devicetree::parse(&devicetree::write(description).unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Controllers that do not look into the CPUs' caches.
+//! Controllers that do not snoop the CPUs' caches.
 
 use crate::{assert_delivered, deliver_with, harbour, migration};
 use doorbell_machine::{BuildOptions, Fault, RunOptions, Snooping, build, simulate};

@@ -1,4 +1,5 @@
-//! Every kind of controller: which devices it gets, and that it delivers.
+//! Every kind of controller: which devices are assigned to it, and that it delivers their
+//! interrupts.
 
 use crate::board_trees::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
@@ -21,7 +22,7 @@ fn options(controller: ControllerChoice) -> BuildOptions {
     BuildOptions { controller, ..BuildOptions::default() }
 }
 
-/// The kinds of the controllers that the report's devices signal through, each once.
+/// Returns the kinds of the controllers that the report's devices signal through, each once.
 fn kinds_in_use(report: &Report) -> Vec<&str> {
     let kind_of = |id: &str, isolates: bool| {
         let mut controllers = report.controllers.iter().filter(|controller| controller.id == id);
@@ -124,7 +125,7 @@ fn direct_lpis_beside_mbi_are_refused() {
     ));
 }
 
-/// Two platform devices at one controller of this kind.
+/// Returns a board with two platform devices at one controller of this kind.
 fn two_devices(kind: &ControllerKind) -> Description {
     let mut board = board_trees::bare(2, u64::from(*kind == ControllerKind::Its));
     match kind {
@@ -159,7 +160,7 @@ fn attacked(kind: &ControllerKind, pages: IommuPages) -> AttackReport {
     attacked_with(&two_devices(kind), &BuildOptions::default(), pages)
 }
 
-/// Returns the reach of an intruder. It is the same while the controller moves to fresh models.
+/// Returns the reach of an intruder, which must not change when the controller migrates.
 #[track_caller]
 fn attacked_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> AttackReport {
     let attempt =
@@ -182,7 +183,10 @@ fn doorbell_without_device_id_takes_any_sender() {
     for kind in OPEN {
         let attempt = attacked(&kind, IommuPages::NoIommu);
         assert!(attempt.rang, "{kind}");
-        assert!(attempt.isolation.mechanism().is_err(), "{kind}: no proof, no passthrough");
+        assert!(
+            attempt.isolation.mechanism().is_err(),
+            "{kind}: without proof of isolation, no passthrough"
+        );
     }
 }
 
@@ -211,7 +215,7 @@ fn mapped_redistributor_page_exposes_its_controls() {
     assert!(attempt.silenced, "GICR_CTLR is in the same page");
     assert!(
         attempt.isolation.mechanism().is_err(),
-        "so that passthrough is refused whatever the IOMMU does"
+        "passthrough must be refused, whatever the IOMMU does"
     );
     assert_eq!(attempt.faults, 0);
 }
@@ -225,7 +229,7 @@ fn device_replaces_redistributors_lpi_tables() {
         assert!(attempt.seized, "the redistributor reads the intruder's memory: {attempt:?}");
         let refused = attempt.isolation.mechanism().unwrap_err().to_string();
         for register in ["GICR_CTLR", "GICR_PROPBASER", "GICR_PENDBASER"] {
-            assert!(refused.contains(register), "passthrough is refused by its name: {refused}");
+            assert!(refused.contains(register), "the refusal must name {register}: {refused}");
         }
     }
 }
@@ -258,7 +262,8 @@ fn mapped_distributor_page_exposes_its_controls() {
     assert_eq!(overwritten, ["GICD_CTLR"]);
 }
 
-/// An Amazon Graviton's frames take the SPI by the address; the machine's take it by the data.
+/// An Amazon Graviton's frames take the SPI from the address; the machine's frames take it from the
+/// data.
 #[test]
 fn the_oem_id_reaches_the_driver_of_v2m_frames() {
     let mut board = two_devices(&ControllerKind::V2m);

@@ -1,4 +1,4 @@
-//! Machines with a defect put in: the verdict tells each, on every embedded machine.
+//! Machines with an injected defect: the verdict must report each, on every embedded machine.
 
 use doorbell_machine::{
     BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run,
@@ -17,7 +17,7 @@ fn options(messages: u32) -> RunOptions {
     RunOptions { messages, ..RunOptions::default() }
 }
 
-/// Without threads.
+/// Runs the machine without threads.
 fn simulated(name: &str, fault: Fault, messages: u32) -> Report {
     simulate(machine(name, fault), &options(messages)).unwrap().report
 }
@@ -38,9 +38,10 @@ fn the_list_of_machines_is_complete() {
     );
 }
 
-/// If one pending bit goes along with the vector, no CPU takes what is pending of a vector that
-/// has left it. The lagoon's direct LPIs leave a pending bit behind. If the vector moves and its
-/// next message is sent before the old CPU looks, nothing tells that run from one at a wrong CPU.
+/// If a single pending bit moves with the vector, a CPU does not take interrupts of a vector that
+/// has left it. The lagoon's direct LPIs leave a pending bit behind: if the vector moves and its
+/// next message is sent before the old CPU looks, that run cannot be distinguished from a run at a
+/// wrong CPU.
 #[test]
 fn repended_interrupt_is_spurious_on_threads() {
     for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
@@ -100,7 +101,7 @@ fn short_devices_are_in_the_verdict() {
     for name in MACHINES {
         let report = on_threads(name, Fault::GrantsOne, 20);
         let short = report.devices.iter().filter(|device| device.useful_minimum > 1).count() as u64;
-        assert!(short > 0, "{name} has devices that need several");
+        assert!(short > 0, "{name} has devices that need several vectors");
         assert_eq!(report.totals.short, short, "{name}: {:?}", report.totals);
         assert!(
             report.totals.is_delivered() && !report.totals.is_clean(),
@@ -130,7 +131,7 @@ fn assert_functions_stay_off(report: &Report) {
     assert!(!report.totals.is_clean());
 }
 
-/// Without moves: rewriting an entry turns the table on for the time being.
+/// Disables moves, because rewriting an entry temporarily enables the table.
 fn at_rest() -> RunOptions {
     let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };
     RunOptions { disturbances, ..options(20) }

@@ -1,5 +1,5 @@
-//! ChosenDevices that cannot store what their controller would have them send: refused with the
-//! reason, while the others run.
+//! Devices that cannot store the messages of their controller are refused with the reason, while
+//! the others run.
 
 use crate::board_trees::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};
@@ -14,7 +14,7 @@ use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fac
 use msi_types::{Cpu, Masking, Trigger};
 
 const FOUR_GIB: u64 = 1 << 32;
-/// Its functions are found before the platform devices, in this order.
+/// Functions, which are discovered before the platform devices, in this order.
 const FUNCTIONS: [StoreConfig; 3] = [
     StoreConfig::Msi {
         log2_vectors: 2,
@@ -34,7 +34,8 @@ const DEVICES: [PlatformDeviceConfig; 3] = [
     PlatformDeviceConfig::new(2),
 ];
 
-/// Direct LPIs; redistributors with this many CPUs each from these addresses on.
+/// Returns a board with direct LPIs whose redistributor regions have these base addresses and
+/// numbers of CPUs.
 fn direct(redistributors: &[(u64, u8)]) -> Description {
     let cpus = redistributors.iter().map(|(_, cpus)| cpus).sum();
     let mut board = board_trees::bare(cpus, 0);
@@ -45,7 +46,7 @@ fn direct(redistributors: &[(u64, u8)]) -> Description {
     inhabited(board)
 }
 
-/// A host and three platform devices at the only controller.
+/// Adds a host bridge and three platform devices at the only controller.
 fn inhabited(mut board: Description) -> Description {
     let routing = || MsiRouting::parent(ControllerIndex::new(0));
     board.hosts = vec![board_trees::host(0, routing())];

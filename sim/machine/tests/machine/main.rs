@@ -1,7 +1,7 @@
 //! Unmodified drivers on unmodified models, in machines of every shape that a devicetree can
 //! describe.
 
-#![expect(clippy::unwrap_used, reason = "a test's own boards are known to be sound")]
+#![expect(clippy::unwrap_used, reason = "the tests' boards are known to be sound")]
 
 mod board_trees;
 mod coherence;
@@ -25,17 +25,17 @@ fn harbour() -> Description {
     embedded::machine("harbour").unwrap().firmware.describe().unwrap()
 }
 
-/// The same machine, but that its controller moves all the time.
+/// Returns the same options with continual migration of the controller.
 fn moving(options: &BuildOptions) -> BuildOptions {
     BuildOptions { migration: Migration::AtRandom { seed: 1 }, ..options.clone() }
 }
 
-/// For properties: whether it does is drawn.
+/// Returns the migration mode for properties that draw it at random.
 fn migration(migrates: bool, seed: u64) -> Migration {
     if migrates { Migration::AtRandom { seed } } else { Migration::Never }
 }
 
-/// Runs a machine, and once more while its controller is moved to fresh models: nobody notices.
+/// Runs a machine twice, the second time with migrations, which must not change the result.
 #[track_caller]
 fn deliver_with(description: &Description, options: &BuildOptions, messages: u32) -> Report {
     let run_options = RunOptions { messages, ..RunOptions::default() };
@@ -48,7 +48,7 @@ fn deliver_with(description: &Description, options: &BuildOptions, messages: u32
     report
 }
 
-/// Returns each device with its number of vectors, and the reason if it has none.
+/// Returns each device with its number of vectors, and the reason if it was refused.
 fn served(report: &Report) -> Vec<(&str, usize, Option<&str>)> {
     let devices = report.devices.iter();
     devices.map(|device| (&*device.id, device.vectors.len(), device.refused.as_deref())).collect()
@@ -58,7 +58,7 @@ fn deliver(description: &Description) -> Report {
     deliver_with(description, &BuildOptions::default(), 60)
 }
 
-/// Asserts that each refused or short device is in the totals.
+/// Asserts that the totals count each refused or short device.
 #[track_caller]
 fn assert_refusals_are_counted(report: &Report) {
     let count = |is: fn(&DeviceReport) -> bool| {
@@ -71,8 +71,8 @@ fn assert_refusals_are_counted(report: &Report) {
     );
 }
 
-/// Everything was sent, and nothing went wrong on the way, nor behind the drivers' backs; and
-/// everybody is served.
+/// Asserts that every message was sent and delivered without a fault, that the drivers reported no
+/// hidden fault, and that every device is served.
 #[track_caller]
 fn assert_delivered(report: &Report, messages: u32) {
     assert_delivered_to(report, messages);
@@ -83,7 +83,7 @@ fn assert_delivered(report: &Report, messages: u32) {
     }
 }
 
-/// The same of those who are served.
+/// Like [`assert_delivered`], for the devices that are served.
 #[track_caller]
 fn assert_delivered_to(report: &Report, messages: u32) {
     assert!(report.totals.is_delivered(), "{:?}", report.totals);

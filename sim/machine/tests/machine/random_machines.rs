@@ -1,5 +1,5 @@
-//! Random machines, of any devices and any routes. A device that cannot be served is refused with
-//! the reason; for the others nothing is lost, spurious or at a wrong CPU.
+//! Random machines, with any devices and any routes. A device that cannot be served must be refused
+//! with the reason; for the others, no message may be lost, spurious or delivered to a wrong CPU.
 
 mod drawn;
 
@@ -17,7 +17,7 @@ use msi_types::Trigger;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-/// The reason for which an endpoint cannot be served.
+/// The reason why an endpoint cannot be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Limit {
     Address,
@@ -26,7 +26,7 @@ enum Limit {
 }
 
 impl Limit {
-    /// Returns whether the driver states this reason.
+    /// Returns `true` if the driver's message states this reason.
     fn said_in(self, reason: &str) -> bool {
         match self {
             Self::Address => reason.contains("address bits"),
@@ -36,8 +36,8 @@ impl Limit {
     }
 }
 
-/// Returns the reasons for which this endpoint cannot be served, by what firmware and the device
-/// state.
+/// Returns the reasons why this endpoint cannot be served, derived from what firmware and the
+/// device state.
 fn limits(
     drawn: &Drawn,
     board: &Description,
@@ -76,7 +76,7 @@ fn options(drawn: &Drawn, messages: u32) -> RunOptions {
     RunOptions { messages, seed: drawn.seed, disturbances }
 }
 
-/// Runs it, and checks everybody on it.
+/// Runs the machine and checks every device.
 fn check(
     drawn: &Drawn,
     messages: u32,
@@ -121,12 +121,12 @@ fn check(
     Ok(())
 }
 
-/// Without threads.
+/// Runs the machine without threads.
 fn simulated(machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
     simulate(machine, options).map(|simulation| simulation.report)
 }
 
-/// With them.
+/// Runs the machine with threads.
 fn on_threads(machine: Machine, options: &RunOptions) -> Result<Report, RunError> {
     run(machine, options, &mut |_| {})
 }
@@ -145,7 +145,7 @@ proptest! {
 }
 
 proptest! {
-    // Each is saved and restored dozens of times, which takes thirty times as long.
+    // Each machine is saved and restored dozens of times, which makes a case thirty times as slow.
     #![proptest_config(ProptestConfig {
         cases: 32,
         failure_persistence: None,

@@ -1,4 +1,4 @@
-//! Descriptions that make no machine on which anything could be delivered.
+//! Descriptions from which no machine that delivers messages can be built.
 
 use crate::board_trees::{self, its};
 use crate::harbour;

@@ -1,4 +1,4 @@
-//! Without threads: whatever the order of events, nothing is lost; and the order is the seed's
+//! Without threads: no message is lost in any order of events, and the order depends on the seed
 //! alone.
 
 use crate::{board_trees, harbour, migration};
@@ -61,7 +61,7 @@ fn the_trace_has_events_of_every_kind() {
     }
 }
 
-/// Two vectors on four CPUs: what is sent again is most of the traffic.
+/// Returns a board with two vectors on four CPUs, where most traffic is resends.
 fn crowded() -> Description {
     let mut board = board_trees::bare(4, 1);
     board.devices = vec![board_trees::device(

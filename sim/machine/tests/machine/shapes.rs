@@ -201,6 +201,6 @@ fn host_bridge_without_ecam_gets_window_and_note() {
     assert_delivered(&report, 60);
     assert!(
         report.notes[0]
-            .starts_with("/pcie@20000000: its own way to configuration space is not ECAM")
+            .starts_with("/pcie@20000000: its configuration space is not accessed through ECAM")
     );
 }

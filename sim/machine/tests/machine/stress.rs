@@ -37,7 +37,7 @@ fn million_messages_survive_migrations() {
     assert!(report.totals.migrated > 100, "{:?}", report.totals);
 }
 
-/// And everything else changes.
+/// Delivers a million messages while everything else changes.
 fn a_million_messages(built: &BuildOptions) -> Report {
     let disturbances = Disturbances {
         moves: Moves::Random,
@@ -54,8 +54,7 @@ fn a_million_messages(built: &BuildOptions) -> Report {
     report
 }
 
-/// With two vectors and nothing else on the machine, a CPU that misses its kick is woken by nobody
-/// else.
+/// The machine has only two vectors, so that no other interrupt wakes a CPU that misses its kick.
 #[test]
 fn sleeping_cpu_wakes_for_each_message() {
     let mut board = board_trees::bare(1, 1);

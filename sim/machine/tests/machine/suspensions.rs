@@ -17,7 +17,7 @@ const ALONE: Disturbances =
 
 fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances) -> [Report; 2] {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
-    // Some endpoints cannot be moved to another CPU: the fewer CPUs, the more suspends happen.
+    // Some endpoints cannot be moved to another CPU, so fewer CPUs allow more suspends.
     let cpus = NonZeroU16::new(3);
     let options = BuildOptions { lpi_disabling, cpus, ..BuildOptions::default() };
     let run_options = RunOptions { messages: 40, seed: 3, disturbances };
@@ -42,7 +42,7 @@ fn nothing_is_lost_or_spurious_over_suspensions() {
     }
 }
 
-/// Pending LPIs are lost with the registers and sent again, so a handler may run to no effect.
+/// Pending LPIs are lost with the registers and resent, so a handler may run without a message.
 #[test]
 fn nothing_is_lost_where_pending_lpis_are() {
     for report in disturbed("harbour", LpiDisabling::Impossible, ALONE) {

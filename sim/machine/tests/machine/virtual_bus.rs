@@ -17,7 +17,7 @@ fn migrating() -> BuildOptions {
     BuildOptions { migration: migration(true, 1), ..BuildOptions::default() }
 }
 
-/// Devices alone come and go.
+/// Returns options by which only devices are removed and added.
 fn options(messages: u32) -> RunOptions {
     let disturbances = Disturbances {
         moves: Moves::None,
@@ -105,5 +105,5 @@ fn a_virtual_bus_can_be_left_out() {
     let description = embedded::machine("hyperv").unwrap().firmware.describe().unwrap();
     let options = BuildOptions { controller: ControllerChoice::Its, ..BuildOptions::default() };
     let refusal = build(&description, &options).unwrap_err().to_string();
-    assert!(refusal.ends_with("no enabled ITS; what it has is vpci (hyperv-vpci)"), "{refusal}");
+    assert!(refusal.ends_with("no enabled ITS; it has vpci (hyperv-vpci)"), "{refusal}");
 }

@@ -1,14 +1,14 @@
-//! Chosen functions, each at the next place of its kind.
+//! Places each chosen function at the next free location of its kind.
 
 use super::{BRIDGES, CandidateMap, Functions};
 use crate::machine::population::{ChosenFunction, FunctionPlacement};
 use doorbell_hardware::pci::DevFn;
 use msi_types::RequesterId;
 
-/// Devices of a root bus, beside its bridges.
+/// Devices of a root bus, not counting its bridges.
 const ROOT_DEVICES: u8 = 32 - BRIDGES;
 
-/// The planned functions, and how many found no place.
+/// Returns the planned functions, and the number of those that could not be placed.
 pub(crate) fn place<'a>(
     endpoints: impl Iterator<Item = &'a ChosenFunction>,
     candidates: &CandidateMap,
@@ -18,7 +18,7 @@ pub(crate) fn place<'a>(
         FunctionPlacer { plan: Functions::default(), candidates, first_bus, last: None };
     let mut left = 0;
     for (number, endpoint) in endpoints.enumerate() {
-        // A place that there is not is replaced by one on the root bus.
+        // If the location does not exist, fall back to the root bus.
         let found = placer
             .find(endpoint.place, number)
             .or_else(|| placer.find(FunctionPlacement::Root, number));
@@ -43,7 +43,7 @@ struct FunctionPlacer<'a> {
 }
 
 impl FunctionPlacer<'_> {
-    /// A free place of this kind. Successive endpoints come under successive statements of the
+    /// Finds a free location of this kind. Successive endpoints use successive statements of the
     /// routing.
     fn find(&mut self, kind: FunctionPlacement, number: usize) -> Option<(u8, DevFn)> {
         if kind == FunctionPlacement::Conventional {
@@ -79,7 +79,8 @@ impl FunctionPlacer<'_> {
         }
     }
 
-    /// The next device behind the bridge to conventional PCI, which gets a bus if it has none.
+    /// Returns the next free device behind the bridge to conventional PCI, and assigns that bridge
+    /// a bus if it has none.
     fn find_conventional(&mut self) -> Option<(u8, DevFn)> {
         let has_bus = self.plan.conventional.first().copied();
         let bus = has_bus.or_else(|| {

@@ -1,4 +1,5 @@
-//! The rule against hardware that is known: random histories, and faults put into them.
+//! The judge against simulated hardware whose state is known: random histories with injected
+//! faults.
 
 use super::{CPUS, Rig};
 use crate::oracle::Pending;
@@ -13,26 +14,25 @@ enum Op {
     Move {
         to: usize,
     },
-    /// If it is pending there: the CPU takes it and runs its handler.
+    /// If the interrupt is pending at `cpu`, the CPU takes it and runs its handler.
     Run {
         cpu: usize,
     },
-    /// If it is pending there: the CPU takes it while its handler runs elsewhere, and the interrupt
-    /// core sends it again.
+    /// If the interrupt is pending at `cpu`, the CPU takes it while its handler runs elsewhere, and
+    /// the interrupt core resends it.
     Defer {
         cpu: usize,
     },
-    /// A CPU that is not the target leaves, and what was pending there, if that can be known, goes
-    /// along.
+    /// A CPU that is not the target leaves. Its pending interrupts move along, if they are known.
     Leave {
         cpu: usize,
         known: bool,
     },
-    /// A fault: the handler runs though it is not pending there.
+    /// A fault: the handler runs although the interrupt is not pending at `cpu`.
     RunForNothing {
         cpu: usize,
     },
-    /// A fault: it becomes pending, and nobody tells.
+    /// A fault: the interrupt becomes pending without a report.
     ResendSecretly {
         cpu: usize,
     },
@@ -51,12 +51,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The cause for which it is pending at a CPU.
+/// The cause for which the interrupt is pending at a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bit {
     Clear,
     Rightly,
-    /// Nobody told.
+    /// An unreported resend.
     Secretly,
 }
 
@@ -64,10 +64,10 @@ enum Bit {
 struct Hardware {
     rig: Rig,
     pending: Pending,
-    /// A bit that all CPUs share is the first.
+    /// Uses only the first element if all CPUs share one bit.
     bits: [Bit; CPUS],
     target: usize,
-    /// Runs that the rule has to tell.
+    /// Number of runs that the judge must report.
     faults: u64,
 }
 
@@ -81,7 +81,7 @@ impl Hardware {
         &mut self.bits[index]
     }
 
-    /// The pending bit of this CPU.
+    /// Returns the pending bit as seen by this CPU.
     fn pending_at(&mut self, cpu: usize) -> Bit {
         let is_elsewhere = self.pending == Pending::Travels && cpu != self.target;
         if is_elsewhere { Bit::Clear } else { *self.bit(cpu) }

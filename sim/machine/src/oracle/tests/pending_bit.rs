@@ -1,4 +1,4 @@
-//! The faults that depend on it: one pending bit for all CPUs, or one at each CPU.
+//! The faults that depend on whether all CPUs share one pending bit or each CPU has its own.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn cpu_bit_run_after_drain_is_wrong() {
     rig.send();
     rig.run_at(1);
     rig.run_at(0);
-    assert_eq!(rig.faults(), (1, 1), "at a wrong CPU, and one more than there were messages");
+    assert_eq!(rig.faults(), (1, 1), "at a wrong CPU, and one more run than messages");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn shared_bit_message_is_due_on_one_cpu() {
     rig.send();
     rig.send();
     rig.run_at(0);
-    // Neither acknowledgement is known to be the earlier one: there was one message for each.
+    // Neither acknowledgement is known to be the earlier one, and each had a message.
     rig.run_late(0, looked_at);
     assert_eq!(rig.faults(), (0, 0));
     rig.run_late(0, looked_at);
@@ -70,7 +70,7 @@ fn cpu_bit_message_excuses_no_run_elsewhere() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
-    // As if the driver had sent it again and not told.
+    // As if the driver had resent it without a report.
     rig.run_at(1);
     assert_eq!(
         rig.faults(),
@@ -162,7 +162,7 @@ fn message_held_until_now_has_arrived() {
     });
     rig.run_at(0);
     rig.run_at(0);
-    assert_eq!(rig.faults(), (0, 1), "nothing is held any more");
+    assert_eq!(rig.faults(), (0, 1), "no message is held any more");
 }
 
 #[test]

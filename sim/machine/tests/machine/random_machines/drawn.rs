@@ -1,4 +1,4 @@
-//! Machines drawn at random: controllers, who is led to which, and what devices are like.
+//! Randomly drawn machines: controllers, routes, and kinds of devices.
 
 use crate::board_trees::{self, flashed, region};
 use doorbell_hardware::pci::{AddressWidth, StoreConfig};
@@ -16,7 +16,7 @@ use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// The distance of the doorbells: within 32 address bits, beyond, or (of several) both.
+/// Location of the doorbells: within 32 address bits, beyond, or, if several, both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Distance {
     Near,
@@ -32,7 +32,7 @@ impl Distance {
     }
 }
 
-/// The controllers. Never direct LPIs beside an ITS or message-based SPIs.
+/// The controllers. Direct LPIs are never combined with an ITS or message-based SPIs.
 #[derive(Clone, Debug)]
 pub(super) enum Kinds {
     Direct { lpis: LpiNumbers, redistributors: Distance, frames: Vec<Distance> },
@@ -46,11 +46,11 @@ pub(super) enum Mbi {
     Alias(Distance),
 }
 
-/// The controller of each device: numbers, taken modulo the number of controllers.
+/// The controller of each device, as a number modulo the number of controllers.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
     All(usize),
-    /// The first four devices of bus 0 are led to one, the others to another.
+    /// The first four devices of bus 0 are routed to one controller, the others to another.
     Split(usize, usize),
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Drawn {
 }
 
 impl Drawn {
-    /// As firmware describes it.
+    /// Returns the board as firmware describes it.
     pub(super) fn board(&self) -> Description {
         let mut board = board_trees::bare(self.cpus, 0);
         match &self.kinds {
@@ -106,7 +106,7 @@ impl Drawn {
         flashed(&board)
     }
 
-    /// The options of the drawn machine.
+    /// Returns the build options of the drawn machine.
     pub(super) fn options(&self) -> BuildOptions {
         let devices = self.devices.iter().map(|(_, plan)| *plan).collect();
         let lpis = match self.kinds {
@@ -124,7 +124,7 @@ impl Drawn {
         }
     }
 
-    /// CPU 0's near, whatever the others'.
+    /// Places CPU 0's redistributor near, wherever the others are.
     fn place_redistributors(&self, board: &mut Description, place: Distance) {
         let Some(gic) = &mut board.gic else { return };
         let size = u64::from(self.cpus) * 0x2_0000;
@@ -147,7 +147,7 @@ fn its_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
     })
 }
 
-/// 400 SPIs and 128 extended ones.
+/// Returns a controller with 400 SPIs and 128 extended SPIs.
 fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
     let frame = match (mbi, &board.gic) {
         (Mbi::Alias(place), _) => region(0x0804_0000 + place.offset(), 0x1_0000),
@@ -170,7 +170,7 @@ fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
 }
 
 fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
-    // Hosts have DeviceIDs of their own.
+    // Each host has its own range of DeviceIDs.
     let entry = |rid: u32, length, number| MapEntry {
         rid_base: RequesterId::new(rid),
         length,
@@ -196,7 +196,7 @@ fn kinds() -> impl Strategy<Value = Kinds> {
         .prop_map(|(lpis, redistributors, frames)| Kinds::Direct { lpis, redistributors, frames });
     let mbi = prop_oneof![Just(Mbi::Distributor), places().prop_map(Mbi::Alias)];
     let others = (vec(places(), 0..=2), prop::option::of(mbi), vec(places(), 0..=2))
-        .prop_filter("somebody takes messages", |(itses, mbi, frames)| {
+        .prop_filter("at least one controller", |(itses, mbi, frames)| {
             !itses.is_empty() || mbi.is_some() || !frames.is_empty()
         })
         .prop_map(|(itses, mbi, frames)| Kinds::Others { itses, mbi, frames });
@@ -259,7 +259,7 @@ fn routes() -> impl Strategy<Value = Route> {
     ]
 }
 
-/// A machine with somebody on it.
+/// Draws a machine with at least one device.
 pub(super) fn machines(functions_at_most: usize) -> impl Strategy<Value = Drawn> {
     let disabling = prop_oneof![Just(LpiDisabling::Possible), Just(LpiDisabling::Impossible)];
     let devices = (
@@ -267,7 +267,7 @@ pub(super) fn machines(functions_at_most: usize) -> impl Strategy<Value = Drawn>
         vec(functions(), 0..=functions_at_most),
         vec((0..8usize, platform()), 0..=3),
     )
-        .prop_filter("somebody is there", |(_, functions, devices)| {
+        .prop_filter("at least one device", |(_, functions, devices)| {
             !functions.is_empty() || !devices.is_empty()
         });
     (1..=6u8, kinds(), devices, disabling, any::<u64>()).prop_map(
