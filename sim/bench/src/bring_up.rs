@@ -1,4 +1,5 @@
-//! Many vectors at once: 64 devices of 16 vectors each, behind one ITS, set up one after the other.
+//! Setup of many vectors: 64 devices with 16 vectors each, behind one ITS, set up one after the
+//! other.
 
 use crate::probe::{MeasureError, Probe, Reference, each};
 use doorbell_machine::sequential::{BootedDevice, BootedMachine};
@@ -11,14 +12,14 @@ use std::num::NonZeroU16;
 use std::time::Instant;
 
 const NAME: &str = "setup-1024";
-/// Its `msi-map` gives each function a DeviceID of its own.
+/// A machine whose `msi-map` gives each function a separate DeviceID.
 const MACHINE: &str = "estuary";
 const DEVICES: u16 = 64;
 const VECTORS: u16 = 16;
-/// Vectors are dealt out to them in turn.
-const CPUS: NonZeroU16 = NonZeroU16::new(2).expect("it is 2");
+/// Number of CPUs to which the vectors are assigned in turn.
+const CPUS: NonZeroU16 = NonZeroU16::new(2).expect("2 is not zero");
 
-/// Nanoseconds of each vector: of 64 devices that come in turn.
+/// Returns the probe of the time per vector, over 64 devices that are set up in turn.
 pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let machine = machine()?;
     Ok(Probe::new(NAME, Reference::FetchOr, move || {
@@ -31,10 +32,11 @@ pub(crate) fn probe() -> Result<Probe, MeasureError> {
 
 fn machine() -> Result<BootedMachine, MeasureError> {
     let unusable = |reason: &dyn Display| MeasureError::Machine(MACHINE, reason.to_string());
-    let embedded = embedded::machine(MACHINE).ok_or_else(|| unusable(&"it does not exist"))?;
+    let embedded =
+        embedded::machine(MACHINE).ok_or_else(|| unusable(&"the machine does not exist"))?;
     let description = embedded.firmware.describe().map_err(|error| unusable(&error))?;
     let store = StoreConfig::Msix { vectors: VECTORS, table_bar: 0, pba_bar: 0 };
-    // Four functions each, as a bus has 32 places.
+    // Four functions for each device, because a bus has room for 32 devices.
     let places = [[FunctionPlacement::Root].as_slice(), &[FunctionPlacement::BesideLast; 3]];
     let places = places.concat().into_iter().cycle().take(DEVICES.into());
     let functions = places.map(|place| ChosenFunction { place, store });
@@ -54,7 +56,7 @@ fn functions(machine: &BootedMachine) -> impl Iterator<Item = BootedDevice<'_>> 
     machine.devices().filter(BootedDevice::is_pci)
 }
 
-/// Returns the number of vectors.
+/// Sets the functions up and returns their number of vectors.
 fn set_up(machine: &BootedMachine) -> Result<u32, String> {
     functions(machine).try_for_each(|device| device.add()).map_err(|error| error.to_string())?;
     let vectors = functions(machine).map(|device| device.vectors()).sum::<usize>();
@@ -65,11 +67,11 @@ fn set_up(machine: &BootedMachine) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    /// Commands of a device: MAPD, a MAPTI for each vector, and for each of the two CPUs the
-    /// invalidation of its half and a SYNC.
+    /// Number of commands for a device: MAPD, a MAPTI for each vector, and, for each of the two
+    /// CPUs, the invalidation of its half and a SYNC.
     const COMMANDS: u32 = 1 + VECTORS as u32 + 2 * 2;
 
-    /// Commands that the driver's queues hold.
+    /// Capacity of the driver's queues in commands.
     const QUEUE: u32 = 2048;
 
     #[test]

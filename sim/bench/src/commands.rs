@@ -1,7 +1,7 @@
-//! Commands of an ITS, in a long queue: of the model, and of QEMU where it is installed. Both are
-//! driven by the same lines of QEMU's qtest protocol. A message that comes to the ITS does what INT
-//! does. SYNC does next to nothing, so the difference is the cost of making an LPI pending, without
-//! reading commands.
+//! The cost of ITS commands in a long queue, in the model and in QEMU where it is installed. Both
+//! are driven by the same lines of QEMU's qtest protocol. A message that arrives at the ITS has the
+//! same effect as INT. SYNC does almost nothing, so the difference is the cost of making an LPI
+//! pending, without reading commands.
 
 use crate::probe::{Probe, Reference, each};
 use doorbell_qtest::{Qtest, RAM_BASE};
@@ -25,27 +25,27 @@ const DEVICES: u64 = RAM_BASE;
 const COLLECTIONS: u64 = RAM_BASE + 0x1_0000;
 const CONFIGURATION: u64 = RAM_BASE + 0x2_0000;
 const PENDING: u64 = RAM_BASE + 0x4_0000;
-/// Room for 16 bytes an event.
+/// Room for 16 bytes per event.
 const TRANSLATIONS: u64 = RAM_BASE + 0x10_0000;
 const QUEUE: u64 = RAM_BASE + 0x20_0000;
 const QUEUE_PAGES: u64 = 0x100;
 
-/// Events of the one device, each mapped to an LPI of its own: their commands fill half of the
-/// queue.
+/// Number of events of the single device, each mapped to a separate LPI. Their commands fill half
+/// of the queue.
 const EVENTS: u32 = 1 << EVENT_BITS;
 const EVENT_BITS: u8 = 14;
 const FIRST_LPI: u32 = 8192;
 const DEVICE: DeviceId = DeviceId::new(0);
 const COLLECTION: CollectionId = CollectionId::new(0);
 const TARGET: RdBase = RdBase::from_processor_number(0);
-/// Bytes in a line of commands.
+/// Number of bytes of commands in a line.
 const CHUNK: usize = 0x8000;
-/// Reads of `CREADR` or `GICR_CTLR` until the hardware is done, at most.
+/// Maximum number of reads of `CREADR` or `GICR_CTLR` until the hardware must be done.
 const TURNS: u32 = 10_000;
 
 /// A server of the protocol.
 trait QtestServer {
-    /// Returns the text after `OK`.
+    /// Sends a line, and returns the text after `OK`.
     fn tell(&mut self, line: &str) -> Result<String, String>;
 }
 
@@ -62,7 +62,7 @@ fn accepted(line: &str, reply: &str) -> Result<String, String> {
     }
 }
 
-/// A QEMU whose CPUs stand still.
+/// A QEMU process whose CPUs do not run.
 struct Qemu {
     child: Child,
     input: ChildStdin,
@@ -98,25 +98,25 @@ impl QtestServer for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // One that has ended already needs neither.
+        // Both fail if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Of the model.
+/// Returns the probes of the model.
 pub(crate) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qtest::new(1).map_err(|error| (OURS[0], error.to_string()))?;
     probes(OURS, QEMUS.map(Reference::Case), machine)
 }
 
-/// Of QEMU.
+/// Returns the probes of QEMU.
 pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qemu::start().map_err(|reason| (QEMUS[0], reason))?;
     probes(QEMUS, [Reference::FetchOr; 2], machine)
 }
 
-/// One INT, and one SYNC. Each runs its half of the queue.
+/// Returns the probes of INT and of SYNC, each of which executes its half of the queue.
 fn probes(
     names: [&'static str; 2],
     of: [Reference; 2],
@@ -135,18 +135,18 @@ fn probes(
 /// The ITS of a machine with QEMU's memory map.
 struct ItsUnderTest<M> {
     machine: M,
-    /// The command that it is to execute next.
+    /// Index of the next command to be executed.
     at: u32,
 }
 
 impl<M: QtestServer> ItsUnderTest<M> {
-    /// Maps every event, and leaves a queue whose first half are INTs, one for each event, and the
-    /// other SYNCs.
+    /// Maps every event, and prepares a queue whose first half holds one INT for each event, and
+    /// whose second half holds SYNCs.
     fn boot(&mut self) -> Result<(), String> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PENDBASER.offset()), PENDING)?;
-        // Enabled, in the middle of the priorities.
+        // Enabled, with medium priority.
         self.machine.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
         self.machine.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
         for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
@@ -174,14 +174,14 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.give_queue(&ints.chain(syncs).collect::<Vec<_>>())
     }
 
-    /// A queue that begins with these, with nothing to execute yet.
+    /// Fills the queue, starting with `commands`, and leaves nothing to execute.
     fn give_queue(&mut self, commands: &[Command]) -> Result<(), String> {
         let bytes: Vec<u8> =
             commands.iter().copied().flat_map(Command::encode).flat_map(u64::to_le_bytes).collect();
         for (chunk, at) in bytes.chunks(CHUNK).zip((QUEUE..).step_by(CHUNK)) {
             let mut line = format!("write {at:#x} {:#x} 0x", chunk.len());
             for byte in chunk {
-                // Strings take what is written to them.
+                // Writing to a string cannot fail.
                 let _ = write!(line, "{byte:02x}");
             }
             self.machine.tell(&line)?;
@@ -192,8 +192,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.write32(ITS + u64::from(gits::CTLR.offset()), 1)
     }
 
-    /// Nanoseconds of one INT of an LPI that is not pending. The way of a line to the machine and
-    /// back counts, divided by all of them.
+    /// Returns the nanoseconds per INT of an LPI that is not pending. The round trip of the line is
+    /// included, divided by the number of commands.
     fn ints(&mut self) -> Result<f64, String> {
         self.go_to(0)?;
         self.redistributor_enable(0)?;
@@ -209,21 +209,21 @@ impl<M: QtestServer> ItsUnderTest<M> {
         Ok(each(spent, EVENTS))
     }
 
-    /// Nanoseconds of one SYNC.
+    /// Returns the nanoseconds per SYNC.
     fn syncs(&mut self) -> Result<f64, String> {
         self.go_to(EVENTS)?;
         self.run_up_to(0).map(|spent| each(spent, EVENTS))
     }
 
-    /// This command is the next.
+    /// Makes `command` the next one to be executed.
     fn go_to(&mut self, command: u32) -> Result<(), String> {
         if self.at == command { Ok(()) } else { self.run_up_to(command).map(drop) }
     }
 
-    /// Has the ITS work the queue off up to this command; the time that it took.
+    /// Lets the ITS execute the queue up to `command`, and returns the time that it took.
     fn run_up_to(&mut self, command: u32) -> Result<Duration, String> {
         if std::mem::replace(&mut self.at, command) == command {
-            return Err("there is nothing to execute".to_owned());
+            return Err("the queue has no commands to execute".to_owned());
         }
         let end = u64::from(command) * 32;
         let start = Instant::now();
@@ -248,7 +248,7 @@ impl<M: QtestServer> ItsUnderTest<M> {
                 return Ok(());
             }
         }
-        Err(format!("the register at {register:#x} never says that it is done"))
+        Err(format!("timeout: the register at {register:#x} does not report completion"))
     }
 
     fn write32(&mut self, address: u64, value: u32) -> Result<(), String> {

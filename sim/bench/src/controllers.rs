@@ -1,4 +1,4 @@
-//! Vector set-up, affinity moves and delivery with each controller: the same device on each
+//! Vector setup, affinity moves and delivery with each controller, using the same device on each
 //! machine.
 
 use crate::probe::{MeasureError, Probe, Reference, each};
@@ -15,12 +15,12 @@ const MACHINES: [(&str, ControllerChoice); 4] = [
     ("estuary", ControllerChoice::Mbi),
     ("cove", ControllerChoice::V2m),
 ];
-/// Moves, and messages, in one sample.
+/// Number of moves or messages in one sample.
 const REPEATS: u32 = 16;
 
 type Sample = fn(&BootedMachine, BootedDevice<'_>) -> Result<f64, String>;
 
-/// `setup-`, `move-` and `deliver-` with each controller.
+/// Returns the probes `setup-`, `move-` and `deliver-` for each controller.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let benches = MACHINES.into_iter().map(|(machine, choice)| Bench::new(machine, choice));
     let benches = benches.map(|bench| bench.map(Rc::new)).collect::<Result<Vec<_>, _>>()?;
@@ -35,21 +35,22 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
 struct Bench {
     choice: ControllerChoice,
     machine: BootedMachine,
-    /// Index of the measured device, one outside of PCI.
+    /// Index of the measured device, which is not a PCI function.
     device: usize,
 }
 
 impl Bench {
     fn new(name: &'static str, choice: ControllerChoice) -> Result<Self, MeasureError> {
         let unusable = |reason: &dyn ToString| MeasureError::Machine(name, reason.to_string());
-        let embedded = embedded::machine(name).ok_or_else(|| unusable(&"it does not exist"))?;
+        let embedded =
+            embedded::machine(name).ok_or_else(|| unusable(&"the machine does not exist"))?;
         let description = embedded.firmware.describe().map_err(|error| unusable(&error))?;
         let options = BuildOptions { controller: choice, ..BuildOptions::default() };
         let machine = build(&description, &options).map_err(|error| unusable(&error))?;
         let machine = BootedMachine::boot(machine)?;
         let working = |device: BootedDevice<'_>| !device.is_pci() && device.vectors() != 0;
         let device = machine.devices().position(working);
-        let device = device.ok_or_else(|| unusable(&"no platform device"))?;
+        let device = device.ok_or_else(|| unusable(&"the machine has no platform device"))?;
         Ok(Self { choice, machine, device })
     }
 
@@ -60,13 +61,13 @@ impl Bench {
             Reference::FetchOr,
             move || match bench.machine.device(bench.device) {
                 Some(device) => sample(&bench.machine, device),
-                None => Err("the device is gone".to_owned()),
+                None => Err("the device was removed".to_owned()),
             },
         )
     }
 }
 
-/// Nanoseconds for each vector.
+/// Returns the nanoseconds per vector.
 fn set_up(_: &BootedMachine, device: BootedDevice<'_>) -> Result<f64, String> {
     device.remove();
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! From an acknowledged INTID to its handler.
+//! The path from an acknowledged INTID to its handler.
 
 use crate::floors;
 use crate::probe::{MeasureError, Probe, Reference, each};
@@ -21,7 +21,7 @@ const FIRST_LPI: u32 = 8192;
 const VECTORS: u16 = 64;
 const REPEATS: u32 = 4096;
 
-/// 64 vectors of one device in turn, on the CPU that they are for.
+/// Returns the probe of 64 vectors of one device in turn, on the CPU that they target.
 pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
     let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)));
@@ -78,7 +78,7 @@ impl Host for IdleHost {
     }
 }
 
-/// A controller that has nothing to do.
+/// A controller whose operations have no effect.
 struct IdleParent;
 
 impl MsiParent for IdleParent {

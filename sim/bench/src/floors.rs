@@ -1,4 +1,4 @@
-//! Floors: the least that any implementation needs.
+//! Floors: the minimum that any implementation needs.
 
 mod dispatch;
 mod entry;
@@ -19,16 +19,16 @@ use std::thread;
 use std::time::Instant;
 
 const OPERATIONS: u32 = 10_000;
-/// The name of the eventfd's case.
+/// The name of the eventfd case.
 pub(crate) const EVENTFD: &str = "floor-eventfd-write";
 
-/// An atomic read-modify-write that nobody else is interested in.
+/// Measures an uncontended atomic read-modify-write.
 pub(crate) fn fetch_or() -> f64 {
     let word = AtomicU64::new(0);
     timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
 }
 
-/// Those of this program's own work, and what locks and maps cost.
+/// Returns the floors of Doorbell's own operations, and the costs of locks and maps.
 pub(crate) fn probes() -> Vec<Probe> {
     let mut probes = translation::probes();
     probes.extend([dispatch::probe(), entry::probe()]);
@@ -59,10 +59,10 @@ fn locks_and_maps() -> Vec<Probe> {
     ]
 }
 
-/// Entries of the maps that are looked things up in.
+/// Number of entries of the maps.
 const MAPPED: u32 = 10_000;
 
-/// Some key of theirs, another each time.
+/// Returns a key of the maps, a different one for each `at`.
 fn key(at: u32) -> u32 {
     at.wrapping_mul(2_654_435_761) % MAPPED
 }
@@ -73,7 +73,7 @@ fn timed(operation: &impl Fn(u32)) -> f64 {
     each(start.elapsed(), OPERATIONS)
 }
 
-/// Two threads do it at the same time: the mean of what it costs each.
+/// Measures the operation on two threads concurrently, and returns the mean cost per thread.
 fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
     let gate = AtomicU32::new(0);
     let run = || {
@@ -91,7 +91,7 @@ fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
     })
 }
 
-/// A file by which a thread is woken, if nobody reads it.
+/// An eventfd that wakes a thread; here, it has no reader.
 #[cfg(target_os = "linux")]
 pub(crate) struct EventFd(rustix::fd::OwnedFd);
 
@@ -103,7 +103,7 @@ impl EventFd {
     }
 
     pub(crate) fn signal(&self) {
-        // It fails at 2^64 unread signals.
+        // Fails only after 2^64 unread signals.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
@@ -114,13 +114,13 @@ pub(crate) struct EventFd;
 #[cfg(not(target_os = "linux"))]
 impl EventFd {
     pub(crate) fn new() -> Result<Self, String> {
-        Err("eventfds are Linux's".to_owned())
+        Err("eventfds are specific to Linux".to_owned())
     }
 
     pub(crate) fn signal(&self) {}
 }
 
-/// Writing to an eventfd.
+/// Returns the probe of an eventfd write.
 pub(crate) fn eventfd() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (EVENTFD, reason))?;
     Ok(Probe::new(EVENTFD, Reference::FetchOr, move || {

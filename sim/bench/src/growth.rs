@@ -1,5 +1,5 @@
-//! Growth of operations' cost and of the model's memory with the number of vCPUs, ITSes and mapped
-//! events.
+//! Growth of the cost of operations, and of the model's memory, with the number of vCPUs, ITSes and
+//! mapped events.
 
 mod machine;
 mod size;
@@ -12,29 +12,29 @@ use crate::probe::MeasureError;
 use machine::GrownGic;
 use std::fmt;
 
-/// The machine of which one number varies at a time.
+/// The machine in which one number varies at a time.
 const USUAL: Size = Size { vcpus: 8, its: 1, events: 1 << 14 };
 
-/// A million events, rather: each has an LPI of its own, of which 20 INTID bits leave 2^20 − 8192.
+/// Nearly a million events. Each has a separate LPI, and 20 INTID bits leave 2^20 − 8192 LPIs.
 const MILLION: u32 = (1 << 20) - (1 << 14);
 
-/// A number that varies.
+/// A number that is varied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Dimension {
-    /// vCPUs.
+    /// Number of vCPUs.
     Vcpus,
-    /// ITSes.
+    /// Number of ITSes.
     Its,
-    /// Mapped events.
+    /// Number of mapped events.
     Events,
 }
 
 impl Dimension {
-    /// All of them.
+    /// All dimensions.
     pub const ALL: [Self; 3] = [Self::Vcpus, Self::Its, Self::Events];
 
-    /// The measured values.
+    /// Returns the measured values.
     pub const fn values(self) -> &'static [u32] {
         match self {
             Self::Vcpus => &[1, 8, 64, 512],
@@ -62,50 +62,50 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// One operation, along one dimension.
+/// The cost of one operation along one dimension.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Row {
-    /// The number that varies.
+    /// The number that is varied.
     pub dimension: Dimension,
-    /// The operation.
+    /// Name of the operation.
     pub operation: &'static str,
-    /// Each value, and the nanoseconds of one operation there.
+    /// Each value, with the nanoseconds per operation at that value.
     pub points: Vec<(u32, f64)>,
 }
 
 impl Row {
-    /// The way in which it grows.
+    /// Returns how the cost grows.
     pub fn trend(&self) -> Trend {
         Trend::of(&self.points)
     }
 }
 
-/// Bytes of the heap that the model holds.
+/// Heap memory of the model, in bytes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Memory {
-    /// A machine of one vCPU without LPIs.
+    /// For a machine with one vCPU and without LPIs.
     pub idle: usize,
-    /// Each further vCPU of a machine without LPIs.
+    /// For each further vCPU of a machine without LPIs.
     pub vcpu: f64,
-    /// Each further vCPU of a machine with an ITS.
+    /// For each further vCPU of a machine with an ITS.
     pub vcpu_with_its: f64,
-    /// Each mapped event beyond the first 4,096.
+    /// For each mapped event beyond the first 4,096.
     pub event: f64,
 }
 
-/// All of it.
+/// All measured growth.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Growth {
-    /// Costs.
+    /// Costs of operations.
     pub rows: Vec<Row>,
-    /// Memory.
+    /// Memory of the model.
     pub memory: Memory,
 }
 
-/// Measures costs and memory. `heap` returns the bytes that are allocated at the moment.
+/// Measures costs and memory. `heap` must return the number of bytes currently allocated.
 ///
 /// # Errors
 /// An operation failed.
@@ -132,10 +132,10 @@ fn measure_along(dimension: Dimension) -> Result<Vec<Row>, MeasureError> {
     Ok(rows)
 }
 
-/// Measures memory alone, as [`measure`] does.
+/// Measures memory alone, like [`measure`].
 ///
 /// # Errors
-/// A machine could not be made.
+/// A machine could not be created.
 pub fn memory(heap: &dyn Fn() -> usize) -> Result<Memory, MeasureError> {
     let failed = |reason| MeasureError::Case("memory".to_owned(), reason);
     let without_lpis = |vcpus| machine::bytes_without_lpis(vcpus, heap).map_err(failed);

@@ -1,7 +1,8 @@
-//! The cost of the hot paths, beside floors and peers in the same process. Times differ between
-//! machines, ratios to a floor of the same work hardly do. Every case is sampled in turn, so that
-//! disturbances meet all of them alike, and while no other hardware thread uses the core. Memory
-//! lies elsewhere in each process, so several are [merged](Measurements::merged).
+//! The cost of the hot paths, compared with floors and peers in the same process. Times differ
+//! between machines, but ratios to a floor of the same work hardly do. The cases are sampled in
+//! turn, so that disturbances affect all of them alike, and only while no other hardware thread
+//! uses the core. Memory is laid out differently in each process, so the results of several
+//! processes are [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
 mod bring_up;
@@ -30,17 +31,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// The most time that each round waits until the core has no neighbour, in the mean.
+/// Maximum mean time per round to wait until the core has no neighbor.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Options of a measurement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeasureOptions {
-    /// Samples of each case, whose median is reported.
+    /// Number of samples of each case. The median is reported.
     pub rounds: u32,
-    /// Programs that measure something else, sampled in turn with the cases here. `cases` on their
-    /// standard input is answered by the cases' names, separated by spaces. A name is answered by
-    /// the nanoseconds of one operation.
+    /// Programs that measure other implementations, sampled in turn with the cases here. On the
+    /// line `cases`, a program must answer with the names of its cases, separated by spaces; on a
+    /// name, with the nanoseconds per operation.
     pub peers: Vec<PathBuf>,
 }
 
@@ -50,10 +51,10 @@ impl Default for MeasureOptions {
     }
 }
 
-/// Measures the hot paths, and each controller's vector set-up, affinity moves and delivery.
+/// Measures the hot paths, and each controller's vector setup, affinity moves and delivery.
 ///
 /// # Errors
-/// The drivers failed, or an operation did.
+/// A driver or an operation failed.
 pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     let mut floor = Probe::new("fetch_or", Reference::FetchOr, || Ok(floors::fetch_or()));
     let mut skipped = Vec::new();
@@ -98,7 +99,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
 mod tests {
     use super::*;
 
-    /// Cases, and the floors that they are compared with.
+    /// Cases, with the floors that they are compared with.
     const FLOORS: [(&str, &str); 17] = [
         ("inject-1", "floor-translate-1"),
         ("inject-1-fresh", "floor-translate-64-fresh"),
@@ -119,7 +120,7 @@ mod tests {
         ("enter-exit-57k", "enter-exit-16"),
     ];
 
-    /// The same, of cases that need KVM.
+    /// Cases that need KVM, with the floors that they are compared with.
     const KVM_FLOORS: [(&str, &str); 7] = [
         ("floor-irqfd-assign", "peer-kvm-table-each-1024"),
         ("floor-irqfd-deassign", "peer-kvm-table-each-1024"),

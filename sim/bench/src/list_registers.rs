@@ -1,5 +1,5 @@
-//! Entry into a guest and exit from it, of vCPUs with list registers: what a hypervisor pays on
-//! every exit, whatever its reason.
+//! Entry into a guest and exit from it, for vCPUs with list registers: the cost that a hypervisor
+//! pays on every exit, whatever its reason.
 
 use crate::floors::{self, VCPUS};
 use crate::model::{EventMapping, LPIS, MeasuredGic, NoKick};
@@ -10,28 +10,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vgic::{InGuest, ListRegisterVcpu, VirtualInterface};
 
-/// Rounds that are timed, after one that fills the caches.
+/// Number of timed rounds, after one that fills the caches.
 const ROUNDS: u32 = 32;
 const REPEATS: u32 = 1024;
 const ALL_LISTED: &str = "enter-exit-16";
 
-/// The CPUs' virtual interface: 16 list registers, and the measured model's priorities.
+/// Returns the CPUs' virtual interface: 16 list registers, and the measured model's priorities.
 fn interface() -> Vtr {
     let priorities = Vtr::new().with_pri_bits_minus_one(5).with_pre_bits_minus_one(5);
     priorities.with_list_regs_minus_one(15).with_tds(true)
 }
 
-/// vCPUs, each with events of its own.
+/// vCPUs with separate events.
 struct Guests {
     model: MeasuredGic,
     vcpus: Vec<ListRegisterVcpu>,
     clock: Clock,
 }
 
-/// vCPUs in their guests, and what each guest leaves.
+/// vCPUs in their guests, and the state that each guest leaves behind.
 type Entered = (Vec<InGuest>, Vec<VirtualInterface>);
 
-/// Times what takes little longer than reading the clock does.
+/// A clock for operations that take little longer than reading the clock.
 struct Clock {
     own: Duration,
 }
@@ -42,7 +42,7 @@ impl Clock {
         Self { own: own.unwrap_or_default() }
     }
 
-    /// The time of `run`, without that of the clock.
+    /// Returns the time of `run`, without the clock's own time.
     fn time<R>(&self, run: impl FnOnce() -> R) -> (R, Duration) {
         let start = Instant::now();
         let result = run();
@@ -59,7 +59,7 @@ impl Guests {
         Ok(Self { model, vcpus, clock: Clock::new() })
     }
 
-    /// The first events of a device send: those of [`event_of`](EventMapping) in their order.
+    /// Sends the first events of a device, in the order of [`event_of`](EventMapping).
     fn send(&self, device: u32, events: u32) -> Result<(), String> {
         for event in 0..events {
             if self.model.send(device, event) != Delivery::Pending {
@@ -73,7 +73,7 @@ impl Guests {
         (0..u32::from(VCPUS)).try_for_each(|device| self.send(device, events))
     }
 
-    /// All enter, with `listed` list registers in use.
+    /// Lets all vCPUs enter, with `listed` list registers in use.
     fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
         let mut outside: Vec<_> = self.vcpus.drain(..).map(Some).collect();
         let mut inside = Vec::with_capacity(outside.len());
@@ -84,12 +84,12 @@ impl Guests {
         if left.iter().all(|interface| pending(interface) == listed) {
             Ok(((inside, left), time))
         } else {
-            Err(format!("a vCPU has not {listed} interrupts in list registers"))
+            Err(format!("a vCPU does not have {listed} interrupts in list registers"))
         }
     }
 
-    /// All enter with so many list registers in use, and end what is in them. Returns the time of
-    /// the exits.
+    /// Lets all vCPUs enter with `listed` list registers in use, and their guests end these
+    /// interrupts. Returns the time of the exits.
     fn run_to_end(&mut self, listed: u32) -> Result<Duration, String> {
         let (mut entered, _) = self.enter(listed)?;
         for interface in &mut entered.1 {
@@ -101,7 +101,7 @@ impl Guests {
         Ok(self.exit(entered))
     }
 
-    /// All exit.
+    /// Lets all vCPUs exit.
     fn exit(&mut self, (inside, left): Entered) -> Duration {
         let Self { vcpus, clock, .. } = self;
         let exit = || vcpus.extend(inside.into_iter().zip(&left).map(|(it, left)| it.exit(left)));
@@ -114,7 +114,7 @@ fn pending(interface: &VirtualInterface) -> u32 {
     interface.list.iter().map(|register| pending(register.state())).sum()
 }
 
-/// Entries, exits, and both with few and with many LPIs pending.
+/// Returns the probes of entries, of exits, and of both with few and with many LPIs pending.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let entries = [("enter-0", 0), ("enter-1", 1), ("enter-4", 4), ("enter-16", 16)];
     let exits = [("exit-0", 0), ("exit-1", 1), ("exit-4", 4)];
@@ -135,8 +135,8 @@ fn made(name: &str, probe: Result<Probe, String>) -> Result<Probe, MeasureError>
     probe.map_err(|reason| MeasureError::Case(name.to_owned(), reason))
 }
 
-/// The vCPUs enter with so many LPIs pending, which the guests leave alone. Each has handled some
-/// before.
+/// Measures entries of the vCPUs with `pending` LPIs pending, which the guests do not acknowledge.
+/// Each guest has handled some before.
 fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
     guests.send_to_each(4)?;
@@ -153,7 +153,7 @@ fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
     }))
 }
 
-/// The vCPUs exit, and their guests have ended all that was pending.
+/// Measures exits of the vCPUs, whose guests have ended all pending interrupts.
 fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
     Ok(Probe::new(name, Reference::Case(floors::ENTER), move || {
@@ -167,7 +167,7 @@ fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
     }))
 }
 
-/// One vCPU enters and exits again and again, with so many LPIs pending.
+/// Measures repeated entries and exits of one vCPU with `pending` LPIs pending.
 fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(LPIS / 32, 5), 1)?;
     Ok(Probe::new(name, of, move || {

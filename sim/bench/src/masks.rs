@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Numbers of CPUs that mask concurrently.
 const CPUS: [u32; 3] = [1, 2, 8];
 const MOST: u32 = 8;
-/// Masks and unmasks by each CPU in one sample.
+/// Number of masks and unmasks by each CPU in one sample.
 const OPERATIONS: u32 = 10_000;
 
 const DISTRIBUTOR: u64 = 0x0800_0000;
@@ -33,7 +33,8 @@ const BYTES: u64 = 1 << 32;
 const WORDS: u64 = 1 << 33;
 const TABLES: usize = 1 << 21;
 
-/// Probes of the elapsed time per mask or unmask, divided by the operations of all CPUs together.
+/// Returns probes of the elapsed time per mask or unmask, divided by the operations of all CPUs
+/// together.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let mut probes = Vec::new();
     for (name, ir) in [("mask-command", false), ("mask-register", true)] {
@@ -55,7 +56,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
 
 const FLOORS: [&str; 3] = ["floor-mask-1", "floor-mask-2", "floor-mask-8"];
 
-/// Measures the least work of a mask: change and publish a byte, write a register, read one.
+/// Measures the minimum work of a mask: change and publish a byte, write a register, read one.
 fn floor(cpus: u32) -> Result<f64, String> {
     let lines: Vec<[AtomicU64; 16]> = (0..cpus).map(|_| Default::default()).collect();
     let bytes: Vec<AtomicU8> = (0..cpus).map(|_| AtomicU8::new(0)).collect();
@@ -249,7 +250,7 @@ impl GicPlatform for Board {
     }
 }
 
-/// A register frame that stores what is written and completes immediately.
+/// A register frame that stores written values and completes immediately.
 struct Frame {
     base: u64,
     typer: u64,
@@ -292,7 +293,7 @@ impl Mmio for Frame {
 
     fn read64(&self, offset: u32) -> u64 {
         if self.base == ITS && offset == gits::CREADR.offset() {
-            // All commands have been executed.
+            // All commands have already been executed.
             return self.at(gits::CWRITER.offset()).load(Ordering::Acquire).into();
         }
         if offset == gits::TYPER.offset() {
@@ -314,7 +315,7 @@ impl Mmio for Frame {
     }
 }
 
-/// A CPU interface that exists and holds no state.
+/// A CPU interface without state.
 struct Registers;
 
 impl SystemRegisters for Registers {
@@ -330,7 +331,7 @@ impl SystemRegisters for Registers {
 mod tests {
     use super::*;
 
-    /// `GITS_CWRITER` after a sample.
+    /// Returns `GITS_CWRITER` before and after a sample.
     fn posted(ir: bool) -> [u32; 2] {
         let board = Arc::new(Board::new(ir));
         let masks = Masks::new(board.clone()).unwrap();
@@ -344,7 +345,7 @@ mod tests {
         let [before, after] = posted(true);
         assert_eq!(before, after);
         let [before, after] = posted(false);
-        // 20 000 times INV and SYNC, around a queue of 64 KiB.
+        // 20,000 times INV and SYNC, around a queue of 64 KiB.
         assert_eq!((after + 0x1_0000 - before) % 0x1_0000, 20_000 * 64 % 0x1_0000);
     }
 }

@@ -1,8 +1,8 @@
-//! The results: of one process, and of several.
+//! The results of one process, and of several processes together.
 
 use serde::{Deserialize, Serialize};
 
-/// The name of the reference that says what a machine is like, and nothing of the work.
+/// The name of the reference that depends only on the machine, not on the work.
 pub(crate) const FETCH_OR: &str = "fetch_or";
 
 /// Measured times.
@@ -11,18 +11,19 @@ pub(crate) const FETCH_OR: &str = "fetch_or";
 pub struct Measurements {
     /// An uncontended `fetch_or`, in nanoseconds (median).
     pub floor_ns: f64,
-    /// The cases.
+    /// The measured cases.
     pub cases: Vec<Case>,
-    /// Cases that cannot be measured here.
+    /// The cases that cannot be measured here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// Samples of all processes during which another hardware thread used the core, although
-    /// others were discarded for that. A case has one for each round and process.
+    /// Number of samples, over all processes, that are reported although another hardware thread
+    /// used the core, because waiting for it to stop was to no effect. A case has one sample for
+    /// each round and process.
     #[serde(default)]
     pub disturbed: u32,
 }
 
-/// One measured case. Times in nanoseconds for one operation, models included.
+/// One measured case. Times are in nanoseconds per operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Case {
@@ -50,11 +51,11 @@ pub struct Case {
     /// | `floor-*` | for comparison: the least accesses to memory that the work needs; and locks, maps, an eventfd, each alone and where said with a second thread at it |
     /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
     pub name: String,
-    /// The median; of several processes, the median of theirs.
+    /// The median; for several processes, the median of their medians.
     pub median_ns: f64,
-    /// The least of the processes' medians.
+    /// The minimum of the processes' medians.
     pub min_ns: f64,
-    /// [`min_ns`](Self::min_ns) in units of [`of`](Self::of)'s.
+    /// [`min_ns`](Self::min_ns) in units of the reference's `min_ns`; see [`of`](Self::of).
     pub ratio: f64,
     /// The reference of the ratio: another case, or `fetch_or`.
     pub of: String,
@@ -64,14 +65,14 @@ pub struct Case {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// The first of its kind, or a peer's program.
+    /// The first case of its kind, or a peer's program.
     pub name: String,
     /// The reason.
     pub reason: String,
 }
 
 impl Case {
-    /// A case of one process, without its ratio.
+    /// Creates a case of one process, without its ratio.
     pub(crate) fn new(name: String, median_ns: f64, of: &str) -> Self {
         Self { name, median_ns, min_ns: median_ns, ratio: 0.0, of: of.to_owned() }
     }
@@ -82,8 +83,8 @@ impl Measurements {
         Self { floor_ns, cases, skipped, disturbed: 0 }.compared(floor_ns)
     }
 
-    /// The measurements of several processes as those of one; `None` without any. Cases that are
-    /// not in all of them are left out.
+    /// Merges the measurements of several processes. Returns `None` if there are none. Cases that
+    /// some processes did not measure are omitted.
     pub fn merged(processes: &[Self]) -> Option<Self> {
         let first = processes.first()?;
         let case = |case: &Case| {
@@ -99,7 +100,7 @@ impl Measurements {
         Some(merged.compared(least))
     }
 
-    /// With each case compared with its reference; with `fetch_or`, where that was not measured.
+    /// Compares each case with its reference, or with `fetch_or` if the reference was not measured.
     fn compared(mut self, fetch_or_ns: f64) -> Self {
         let least: Vec<_> =
             self.cases.iter().map(|case| (case.name.clone(), case.min_ns)).collect();

@@ -1,4 +1,4 @@
-//! A virtual GIC with an ITS, programmed as a driver does, for measuring.
+//! A virtual GIC with an ITS, programmed as by a driver, for measurements.
 
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
@@ -13,20 +13,20 @@ const QUEUES: u64 = RAM;
 const QUEUE_BYTES: u64 = 0x1_0000;
 const DEVICES: u64 = RAM + 0x100_0000;
 const COLLECTIONS: u64 = RAM + 0x200_0000;
-/// Distance between two ITSes' tables of a kind.
+/// Distance between the tables of two ITSes.
 const TABLE_BYTES: u64 = 0x10_0000;
 const CONFIGURATION: u64 = RAM + 0x300_0000;
 const PENDING: u64 = RAM + 0x400_0000;
-/// Distance between two redistributors' pending tables: room for 20 INTID bits.
+/// Distance between the pending tables of two redistributors: room for 20 INTID bits.
 const PENDING_BYTES: u64 = 0x2_0000;
 const ITSES: u64 = 0x3000_0000;
 const ITS_BYTES: u64 = 0x2_0000;
 const REDISTRIBUTORS: u64 = 0x60_0000_0000;
 const FIRST_LPI: u32 = 8192;
-/// The number of LPIs of 16 INTID bits.
+/// Number of LPIs with 16 INTID bits.
 pub(crate) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
-/// Guest memory behind a lock: the measured paths do not touch it.
+/// Guest memory behind a lock, which is fine because the measured paths do not access it.
 struct FlatMemory(Mutex<Vec<u8>>);
 
 impl FlatMemory {
@@ -53,18 +53,18 @@ impl GuestMemory for FlatMemory {
     }
 }
 
-/// Kicks nobody: the vCPUs poll.
+/// A [`Kick`] without effect, because the vCPUs poll.
 pub(crate) struct NoKick;
 
 impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}
 }
 
-/// The machine.
+/// The measured machine.
 pub(crate) struct MeasuredGic {
     pub(crate) gic: Arc<Vgic>,
     ram: Arc<FlatMemory>,
-    /// That of the first ITS.
+    /// Doorbell of the first ITS.
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
     address: u64,
     its: Vec<MeasuredIts>,
@@ -74,7 +74,7 @@ struct MeasuredIts {
     base: u64,
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
     queue: u64,
-    /// Bytes of the queue before the next command.
+    /// Offset in the queue of the next command, in bytes.
     written: u64,
 }
 
@@ -83,14 +83,14 @@ struct MeasuredIts {
 pub(crate) struct GicSize {
     pub(crate) vcpus: u16,
     pub(crate) its: u16,
-    /// Events that can be mapped, for all ITSes together.
+    /// Maximum number of mapped events of all ITSes together.
     pub(crate) budget: u32,
     pub(crate) lpi_id_bits: u8,
 }
 
 impl GicSize {
-    /// Its configuration, with as many priority bits as it takes for a mask that lets 32 priorities
-    /// of LPIs through.
+    /// Returns the configuration, with enough priority bits for a mask that admits 32 priorities of
+    /// LPIs.
     pub(crate) fn config(self) -> VgicConfig {
         let base = |its| ITSES + ITS_BYTES * u64::from(its);
         let redistributors = RedistributorRegion::new(REDISTRIBUTORS, self.vcpus.into());
@@ -103,7 +103,7 @@ impl GicSize {
             .with_redistributor_invalidation(true)
     }
 
-    /// Bytes of guest memory that hold its tables.
+    /// Returns the size of the guest memory that holds the tables, in bytes.
     pub(crate) fn ram_bytes(self) -> usize {
         let bytes = PENDING - RAM + PENDING_BYTES * u64::from(self.vcpus);
         usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -113,21 +113,22 @@ impl GicSize {
 /// The mapping of devices and events.
 #[derive(Clone, Copy)]
 pub(crate) struct EventMapping {
-    /// Devices, from DeviceID 0 on.
+    /// Number of devices, starting with DeviceID 0.
     pub(crate) devices: u32,
-    /// log2 of the events of each.
+    /// log2 of the number of events of each device.
     pub(crate) event_bits: u8,
-    /// Each event's priority.
+    /// Returns the priority of each event.
     pub(crate) priority: fn(u32) -> u8,
 }
 
 impl EventMapping {
-    /// All at one priority.
+    /// Creates a mapping with a single priority.
     pub(crate) const fn new(devices: u32, event_bits: u8) -> Self {
         Self { devices, event_bits, priority: |_| 0xa0 }
     }
 
-    /// Device and event of an LPI of [`MeasuredGic::mapped`], the first of them.
+    /// Returns the device and event of an LPI of [`MeasuredGic::mapped`]; if several share it, the
+    /// first.
     pub(crate) fn event_of(self, intid: u64) -> (u32, u32) {
         let index = u32::try_from(intid).unwrap_or(0).saturating_sub(FIRST_LPI);
         (index >> self.event_bits, index & ((1 << self.event_bits) - 1))
@@ -135,8 +136,9 @@ impl EventMapping {
 }
 
 impl MeasuredGic {
-    /// Two vCPUs or `targets`, and one ITS. The events are mapped to consecutive LPIs (which start
-    /// again from the first when they are used up); device n to vCPU n modulo `targets`.
+    /// Creates a machine with `targets` vCPUs, at least two, and one ITS. Its events are mapped to
+    /// consecutive LPIs, which are reused from the first when they are exhausted. Device n targets
+    /// vCPU n modulo `targets`.
     pub(crate) fn mapped(
         mapping: EventMapping,
         targets: u16,
@@ -149,7 +151,7 @@ impl MeasuredGic {
         Ok((model, vcpus))
     }
 
-    /// Up, with nothing mapped.
+    /// Boots a machine without mappings.
     pub(crate) fn booted(size: GicSize, kick: Arc<dyn Kick>) -> Result<(Self, Vec<Vcpu>), String> {
         let ram = Arc::new(FlatMemory(Mutex::new(vec![0; size.ram_bytes()])));
         let made =
@@ -169,7 +171,7 @@ impl MeasuredGic {
         Ok((model, vcpus))
     }
 
-    /// The same machine anew, with the same memory.
+    /// Creates the same machine again, with the same memory.
     pub(crate) fn successor(&self) -> Result<(Arc<Vgic>, Vec<Vcpu>), String> {
         let config = self.gic.config().clone();
         Vgic::new(config, self.ram.clone(), Arc::new(NoKick)).map_err(|error| error.to_string())
@@ -202,7 +204,7 @@ impl MeasuredGic {
     }
 
     fn boot_its(&self, number: usize) -> Result<(), String> {
-        let its = self.its.get(number).ok_or("no such ITS")?;
+        let its = self.its.get(number).ok_or("the ITS does not exist")?;
         let distance = TABLE_BYTES * number as u64;
         for (table, address) in (0..).zip([DEVICES + distance, COLLECTIONS + distance]) {
             let register = gits::BASER.get(table).ok_or("no table")?;
@@ -224,7 +226,7 @@ impl MeasuredGic {
         self.ram.write(CONFIGURATION, &bytes).map_err(|fault| fault.to_string())
     }
 
-    /// Maps events at an ITS, whose collections are of the first `targets` vCPUs.
+    /// Maps events at an ITS, whose collections target the first `targets` vCPUs.
     pub(crate) fn map(
         &mut self,
         its: usize,
@@ -233,7 +235,7 @@ impl MeasuredGic {
     ) -> Result<(), String> {
         let events = 1u32 << mapping.event_bits;
         let lpis = self.gic.config().lpi_id_bits.map_or(LPIS, |bits| (1 << bits) - FIRST_LPI);
-        // Each ITS has LPIs of its own.
+        // Each ITS has a separate range of LPIs.
         let first = u32::try_from(its).unwrap_or(0) * mapping.devices * events;
         for vcpu in 0..targets {
             let (collection, target) =
@@ -252,10 +254,10 @@ impl MeasuredGic {
         if faults.count == 0 { Ok(()) } else { Err(faults.to_string()) }
     }
 
-    /// One command, executed at once.
+    /// Posts one command, which is executed immediately.
     pub(crate) fn command(&mut self, its: usize, command: Command) -> Result<(), String> {
         let image = command.encode().map(u64::to_le_bytes);
-        let its = self.its.get_mut(its).ok_or("no such ITS")?;
+        let its = self.its.get_mut(its).ok_or("the ITS does not exist")?;
         self.ram
             .write(its.queue + its.written, image.as_flattened())
             .map_err(|fault| fault.to_string())?;
@@ -264,7 +266,7 @@ impl MeasuredGic {
         self.write(register, AccessWidth::Double, written)
     }
 
-    /// Has a redistributor read an LPI's configuration again.
+    /// Makes a redistributor reload an LPI's configuration.
     pub(crate) fn invalidate(&self, vcpu: u16, lpi: u32) -> Result<(), String> {
         let register = redistributor(vcpu) + u64::from(gicr::INVLPIR.offset());
         self.write(register, AccessWidth::Double, lpi.into())
@@ -274,14 +276,14 @@ impl MeasuredGic {
         self.gic.write(address, width, value).map_err(|error| error.to_string())
     }
 
-    /// A device's message to the first ITS.
+    /// Sends a device's message to the first ITS.
     #[inline]
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         self.doorbell
             .signal_msi(DeviceId::new(device), MsiMessage { address: self.address, data: event })
     }
 
-    /// A device's message to one of several ITSes.
+    /// Sends a device's message to one of several ITSes.
     #[inline]
     pub(crate) fn send_to(&self, its: usize, device: u32, event: u32) -> Delivery {
         self.its.get(its).map_or(Delivery::NoDoorbell, |its| {
@@ -299,19 +301,19 @@ fn redistributor(vcpu: u16) -> u64 {
     REDISTRIBUTORS + gicr::STRIDE_V3 * u64::from(vcpu)
 }
 
-/// MAPD.
+/// Returns a MAPD command.
 pub(crate) fn map_device(device: u32, event_bits: u8, action: MapAction) -> Command {
     let event_bits_minus_one = event_bits.saturating_sub(1);
     Command::Mapd { device: DeviceId::new(device), itt: 0, event_bits_minus_one, action }
 }
 
-/// MAPTI, to a vCPU's collection.
+/// Returns a MAPTI command that targets a vCPU's collection.
 pub(crate) fn map_event(device: u32, event: u32, intid: u32, vcpu: u16) -> Command {
     let (device, event) = (DeviceId::new(device), EventId::new(event));
     Command::Mapti { device, event, intid, collection: CollectionId::new(vcpu) }
 }
 
-/// The guest acknowledges and ends an interrupt; 1023 if there is none.
+/// Acknowledges and ends an interrupt on behalf of the guest; returns 1023 if none is pending.
 #[inline]
 pub(crate) fn take(vcpu: &mut Vcpu) -> u64 {
     let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap_or(NOTHING);
@@ -321,5 +323,5 @@ pub(crate) fn take(vcpu: &mut Vcpu) -> u64 {
     intid
 }
 
-/// The INTID that says that nothing is pending.
+/// The INTID that signals that no interrupt is pending.
 pub(crate) const NOTHING: u64 = 1023;

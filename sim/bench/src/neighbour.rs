@@ -1,44 +1,46 @@
-//! Another hardware thread on this core.
+//! Detection of another active hardware thread on this core.
 //!
-//! A core's units serve several hardware threads (SMT), and on a rented machine the others are
-//! another tenant's. While one of them runs, code that keeps these units busy takes up to twice its
-//! time. Code that waits for one result after the other, such as locked operations, takes hardly
-//! longer. So ratios change, and no clock or counter of this machine says why.
+//! The units of a core serve several hardware threads (SMT), and on a rented machine the other
+//! threads belong to another tenant. While one of them runs, code that keeps these units busy takes
+//! up to twice as long. Code that waits for one result after the other, such as locked operations,
+//! hardly slows down. The ratios therefore change, and no clock or counter of this machine shows
+//! why.
 //!
-//! Two loops tell: one whose operations wait for each other, and one whose operations do not. The
-//! quotient of their times does not depend on the clock's frequency.
+//! Two loops reveal it: one whose operations depend on each other, and one whose operations do not.
+//! The quotient of their times does not depend on the clock frequency.
 
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Pairs of the two loops, whose median counts: an interrupt may come into some.
+/// Number of pairs of the two loops. The median counts, because interrupts may disturb some.
 const PAIRS: usize = 9;
-/// Readings at first, to know the core's own quotient.
+/// Number of initial readings, which determine the core's own quotient.
 const FIRST: usize = 256;
-/// A quotient so many times the core's own is a neighbour's doing. Without one, nine of ten
-/// readings are within a fiftieth; with one, they are from a tenth above to the double.
+/// Factor above the core's own quotient at which a neighbor is assumed. Without a neighbor, nine
+/// out of ten readings are within two percent; with one, they are between ten percent higher and
+/// twice as high.
 const NOTICEABLE: f64 = 1.05;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Notices neighbours, and waits for their end.
+/// Detects neighbors, and waits until they are gone.
 pub(crate) struct Neighbour {
-    /// The least quotient so far: that of a core without a neighbour.
+    /// The smallest quotient so far, taken as that of a core without a neighbor.
     alone: f64,
     /// Time left to wait.
     patience: Duration,
-    /// Samples that were taken beside a neighbour.
+    /// Number of samples taken while a neighbor was active.
     suffered: u32,
 }
 
 impl Neighbour {
-    /// Waits so long in all.
+    /// Creates a detector that waits at most `patience` in total.
     pub(crate) fn new(patience: Duration) -> Self {
         let alone = (0..FIRST).map(|_| quotient()).fold(f64::INFINITY, f64::min);
         Self { alone, patience, suffered: 0 }
     }
 
-    /// Takes a sample while the core has no neighbour, or when there is no patience left.
+    /// Takes a sample while the core has no neighbor, or unconditionally when no patience is left.
     pub(crate) fn without<E>(&mut self, sample: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
         self.sample(quotient, sample)
     }
@@ -66,7 +68,7 @@ impl Neighbour {
         }
     }
 
-    /// Samples that were taken beside a neighbour.
+    /// Returns the number of samples taken while a neighbor was active.
     pub(crate) const fn suffered(&self) -> u32 {
         self.suffered
     }
@@ -77,7 +79,7 @@ impl Neighbour {
     }
 }
 
-/// The median of some pairs.
+/// Returns the median quotient of several pairs.
 fn quotient() -> f64 {
     let mut all = [0.0; PAIRS];
     for quotient in &mut all {
@@ -94,13 +96,13 @@ fn timed<R>(run: impl FnOnce() -> R) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Operations that wait for each other.
+/// Runs operations that depend on each other.
 #[inline(never)]
 fn chained(turns: u32) -> u64 {
     (0..turns).fold(black_box(1), |word: u64, _| (word ^ 0x9e37).rotate_left(7).wrapping_mul(5))
 }
 
-/// Operations of which six at a time wait for nothing.
+/// Runs groups of six operations that are independent of each other.
 #[inline(never)]
 fn independent(turns: u32) -> [u64; 6] {
     let mut words: [u64; 6] = black_box([1, 2, 3, 4, 5, 6]);
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// The sample that is taken beside these readings. The core's own quotient is 1.
+    /// Returns the sample that is taken with these readings. The core's own quotient is 1.
     fn sampled(patience: Duration, readings: &[f64]) -> (f64, Neighbour) {
         let mut neighbour = Neighbour { alone: 1.0, patience, suffered: 0 };
         let (mut readings, mut samples) = (readings.iter(), 0.0);
@@ -128,7 +130,7 @@ mod tests {
                 Ok::<_, Infallible>(samples)
             },
         );
-        assert_eq!(readings.len(), 0, "all readings are wanted");
+        assert_eq!(readings.len(), 0, "all readings must be used");
         (taken.unwrap(), neighbour)
     }
 

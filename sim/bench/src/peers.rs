@@ -10,9 +10,9 @@ use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// A message from its mapping to a pending list and from there to the vCPU, the plain way: one
-/// lock, ordered maps. 64k mappings, one LPI pending at a time, no priorities. Not a product: what
-/// a straightforward implementation costs.
+/// Measures a plain implementation of the path from a message's mapping to a pending list and from
+/// there to the vCPU: one lock and ordered maps, 64k mappings, one LPI pending at a time, no
+/// priorities. It is not a product, but shows the cost of a straightforward implementation.
 pub(crate) fn locked_list() -> Probe {
     struct State {
         mappings: BTreeMap<(u32, u32), u32>,
@@ -39,8 +39,8 @@ pub(crate) fn locked_list() -> Probe {
 
 const KVM: &str = "peer-kvm-signal-msi";
 
-/// `KVM_SIGNAL_MSI` to a local APIC that has the vector pending already: the system call and KVM's
-/// routing.
+/// Measures `KVM_SIGNAL_MSI` to a local APIC in which the vector is already pending: the system
+/// call and KVM's routing.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn kvm() -> Result<Probe, (&'static str, String)> {
     use kvm_bindings::kvm_msi;

@@ -1,4 +1,4 @@
-//! A case that is being measured, its reference, and its samples.
+//! A measured case, its reference, and its samples.
 
 use crate::measurements::FETCH_OR;
 use crate::neighbour::Neighbour;
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) enum Reference {
     /// An uncontended `fetch_or` in L1.
     FetchOr,
-    /// Another case; where that is not measured, `fetch_or`.
+    /// Another case, or `fetch_or` if that case is not measured.
     Case(&'static str),
 }
 
@@ -23,17 +23,17 @@ impl Reference {
     }
 }
 
-/// The reason for which nothing could be measured.
+/// The reason why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
-    /// The drivers failed.
+    /// A driver failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// An embedded machine cannot be used: a defect of this crate.
+    /// An embedded machine cannot be used, which is a defect of this crate.
     #[error("the embedded machine {0} cannot be measured: {1}")]
     Machine(&'static str, String),
-    /// A case went wrong while it was measured.
+    /// A case failed while it was measured.
     #[error("{0} cannot be measured: {1}")]
     Case(String, String),
 }
@@ -47,7 +47,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// `sample` gives the nanoseconds of one operation.
+    /// Creates a case. `sample` must return the nanoseconds per operation.
     pub(crate) fn new(
         name: impl Into<String>,
         of: Reference,
@@ -57,7 +57,8 @@ impl Probe {
     }
 
     pub(crate) fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
-        // A fresh time slice: a sample that is interrupted by another process says nothing.
+        // Start with a fresh time slice, because a sample that another process interrupts is
+        // worthless.
         std::thread::yield_now();
         let time = neighbour
             .without(&mut self.sample)
@@ -72,12 +73,12 @@ impl Probe {
     }
 }
 
-/// Returns a case that is compared with `fetch_or` alone.
+/// Creates a case that is compared only with `fetch_or`.
 pub(crate) fn floor(name: &str, sample: impl FnMut() -> Result<f64, String> + 'static) -> Probe {
     Probe::new(name, Reference::FetchOr, sample)
 }
 
-/// Returns the nanoseconds of one operation.
+/// Returns the nanoseconds per operation.
 pub(crate) fn each(time: Duration, operations: u32) -> f64 {
     time.as_secs_f64() * 1e9 / f64::from(operations.max(1))
 }

@@ -1,4 +1,4 @@
-//! The cost of GSIs: a route's change in small and in large tables, and a signal.
+//! The cost of GSIs: changes of a route in small and in large tables, and signals.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
@@ -16,13 +16,13 @@ const DOORBELL: u64 = 0x0809_0040;
 const FEW: &str = "route-update-16";
 const KVM: &str = "peer-kvm-route-update";
 
-/// Changes of one route in tables of two sizes, and a signal by GSI.
+/// Returns the probes of changing one route in tables of two sizes, and of a signal by GSI.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let few = update(FEW, Reference::FetchOr, 4)?;
     Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?, inject()?])
 }
 
-/// No line is driven: routes are changed, not used.
+/// Ignores all lines, because routes are changed and not used.
 struct NoLines;
 
 impl SetLine for NoLines {
@@ -46,9 +46,9 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
     MeasureError::Case(name.to_owned(), error.to_string())
 }
 
-/// One route after the other gets another message, each as a commit of its own, all over a table of
-/// 2^`bits` routes. Other cases have used the caches since the last sample, so the first turn warms
-/// them and does not count.
+/// Changes the message of one route after the other, each in a separate commit, across a table of
+/// 2^`bits` routes. Other cases have used the caches since the last sample, so the first turn only
+/// warms them and is not counted.
 fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace::new(4096).with_first_allocated(0);
@@ -61,7 +61,7 @@ fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, Measure
         let mut change_each = |changes| {
             let mut made = 0;
             for _ in 0..changes {
-                // An odd stride comes by every route of the table, once a turn.
+                // An odd stride reaches every route of the table once per turn.
                 let (gsi, turn) = (at.wrapping_mul(1021) & (routes - 1), (at >> bits) + 1);
                 let change = Change::Set(Gsi::new(gsi), route(gsi, turn));
                 made += table.commit(&[change]).map_or(0, |changes| changes.made);
@@ -90,7 +90,7 @@ impl SignalMsi<DeviceId> for ModelIts {
     }
 }
 
-/// From a GSI to the pending bit.
+/// Measures the path from a GSI to the pending bit.
 fn inject() -> Result<Probe, MeasureError> {
     let name = "inject-by-gsi";
     let (model, vcpus) = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(NoKick))
@@ -113,8 +113,8 @@ fn inject() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// The same change in KVM, which takes the whole table each time; and the vectors of a guest that
-/// unmasks them one by one.
+/// Returns the probes of the same change in KVM, which accepts only whole tables, and of the
+/// vectors of a guest that unmasks them one by one.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];

@@ -1,22 +1,22 @@
-//! Words that are shared between CPUs, whose accesses tests count.
+//! Words that CPUs share, with accesses that tests can count.
 
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Release, SeqCst},
 };
 
-/// A word of a floor. Loads and read-modify-writes are sequentially consistent, as the model's.
+/// A word of a floor. Loads and read-modify-writes are sequentially consistent, like the model's.
 pub(crate) trait Word {
     fn new(value: u64) -> Self;
-    /// One load.
+    /// Performs one load.
     fn load(&self) -> u64;
-    /// One store, with release order: no other CPU writes the word.
+    /// Performs one store with release order, because no other CPU writes the word.
     fn store(&self, value: u64);
-    /// One read-modify-write; false if the word was not `seen`.
+    /// Performs one read-modify-write. Returns `false` if the word was not `seen`.
     fn exchange(&self, seen: u64, new: u64) -> bool;
-    /// One read-modify-write.
+    /// Sets bits by one read-modify-write.
     fn set(&self, bits: u64);
-    /// One read-modify-write.
+    /// Clears bits by one read-modify-write.
     fn clear(&self, bits: u64);
 }
 
@@ -51,24 +51,24 @@ impl Word for AtomicU64 {
     }
 }
 
-/// `count` words that are zero.
+/// Returns `count` words that are zero.
 pub(crate) fn zeros<W: Word>(count: u32) -> Box<[W]> {
     (0..count).map(|_| W::new(0)).collect()
 }
 
 #[cfg(test)]
 pub(crate) mod counted {
-    //! Words that count their accesses, by thread.
+    //! Words that count their accesses per thread.
 
     use super::Word;
     use std::cell::Cell;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    /// Accesses by kind.
+    /// Numbers of accesses by kind.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub(crate) struct Accesses {
         pub(crate) loads: u32,
-        /// Read-modify-writes.
+        /// Number of read-modify-writes.
         pub(crate) rmws: u32,
     }
 
@@ -76,7 +76,7 @@ pub(crate) mod counted {
         static ACCESSES: Cell<Accesses> = const { Cell::new(Accesses { loads: 0, rmws: 0 }) };
     }
 
-    /// The result of `work`, and what it accessed.
+    /// Returns the result of `work` and its accesses.
     pub(crate) fn accesses<R>(work: impl FnOnce() -> R) -> (R, Accesses) {
         ACCESSES.set(Accesses::default());
         let result = work();

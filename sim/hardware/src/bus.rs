@@ -1,4 +1,4 @@
-//! The physical bus: who claims which addresses, and where messages go.
+//! The physical bus: which device claims which addresses, and where messages are delivered.
 
 mod address_map;
 mod doorbells;
@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub trait MmioDevice: Send + Sync {
     /// Reads at `offset` bytes from the start of the claimed region.
     fn read(&self, offset: u64, width: AccessWidth) -> u64;
-    /// Writes.
+    /// Writes at `offset` bytes from the start of the claimed region.
     fn write(&self, offset: u64, width: AccessWidth, value: u64);
 }
 
-/// The devices at their addresses. Fixed once built.
+/// The devices of a bus by address. The assignment is fixed once the bus is built.
 #[derive(Default)]
 pub struct Bus {
     map: AddressMap,
@@ -29,10 +29,10 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Lets `device`, known as `name`, answer in `region`.
+    /// Attaches `device`, known as `name`, to the addresses of `region`.
     ///
     /// # Errors
-    /// [`Overlap`] names both devices.
+    /// The region overlaps an attached one. [`Overlap`] names both devices.
     pub fn attach(
         &mut self,
         name: &str,
@@ -44,7 +44,7 @@ impl Bus {
         Ok(())
     }
 
-    /// A CPU's read. All ones where no device answers.
+    /// Performs a CPU's read. Returns all ones if no device claims the address.
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
         if let Some((device, offset)) = self.find(address) {
             device.read(offset, width)
@@ -54,7 +54,7 @@ impl Bus {
         }
     }
 
-    /// A CPU's write. Lost where no device answers.
+    /// Performs a CPU's write. Ignores it if no device claims the address.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
         if let Some((device, offset)) = self.find(address) {
             device.write(offset, width, value & width.mask());
@@ -63,7 +63,7 @@ impl Bus {
         }
     }
 
-    /// Returns true if devices answer in all of this region.
+    /// Returns `true` if one device claims all of this region.
     pub fn covers(&self, region: Region) -> bool {
         let holder = |address| self.map.find(address).map(|(index, _)| index);
         region
@@ -71,7 +71,7 @@ impl Bus {
             .is_some_and(|last| holder(region.base()).is_some_and(|at| holder(last) == Some(at)))
     }
 
-    /// CPU accesses that no device answered.
+    /// Returns the number of CPU accesses that no device claimed.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Hyper-V's virtual PCI bus: the host's end, and the guest's way to it, over rings in the heap.
+//! Hyper-V's virtual PCI bus: the host end, and the guest's channel to it, over rings in the heap.
 //!
 //! ```text
 //! guest's Bus ── ring ──▶ HypervHost ── Injection ──▶ the guest's interrupt controller
@@ -6,8 +6,8 @@
 //!                         functions' messages ── signal_msi ──┘
 //! ```
 //!
-//! The host's end can migrate: it is saved, dropped, and restored with the same rings. No function
-//! sends meanwhile.
+//! The host end can migrate: it is saved, dropped, and restored with the same rings. Functions do
+//! not send during a migration.
 
 mod kernel;
 mod migration;
@@ -27,43 +27,43 @@ use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// The address in the host's messages. No other doorbell listens there.
+/// The address in the host's messages. No other doorbell uses it.
 pub const MESSAGE_ADDRESS: u64 = 0xfeed_0000;
 
 /// The bus's instance GUID, in memory order.
 pub const INSTANCE: [u8; 16] = *b"doorbell's buses";
 
 const WINDOW: u64 = 0x1000_0000;
-const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("it is not zero");
-/// Greatest number of vectors of one function, and of all.
+const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("4 is not zero");
+/// Maximum number of vectors of one function, and of all functions together.
 const QUOTA: u16 = 64;
 const VECTORS: u16 = 956;
 
 type Channel = RingChannel<HeapRing, fn()>;
 
-/// The host's end of a virtual bus.
+/// The host end of a virtual bus.
 pub struct HypervHost {
     config: HostConfig,
     injection: Injection,
-    /// From the guest, to the guest.
+    /// The ring from the guest, and the ring to the guest.
     rings: [HeapRing; 2],
     end: Mutex<HostEnd>,
     guest: Mutex<Option<Channel>>,
-    /// Locked for reading while a function sends. A function that was removed sends nothing.
+    /// Locked for reading while a function sends. A removed function sends no messages.
     senders: RwLock<Vec<(RequesterId, Arc<FunctionInterrupts>)>>,
 }
 
-/// The host's end: the state that moves when it migrates, and the state that stays.
+/// The host end: the state that moves in a migration, and the state that stays.
 struct HostEnd {
     host: Host,
     channel: Channel,
     offered: Vec<HostFunction>,
-    /// Serial number of the function that was offered last: one for each insertion.
+    /// Serial number of the function that was offered last. Each insertion has a new one.
     serial: u32,
     migrations: Migrations,
 }
 
-/// Each end looks by itself.
+/// Does not signal the peer, because each end polls.
 fn nobody() {}
 
 fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
@@ -72,10 +72,10 @@ fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
 }
 
 impl HypervHost {
-    /// Offers `functions` to a guest of so many CPUs, which it reaches by `injection`.
+    /// Offers `functions` to a guest with `cpus` CPUs. `injection` delivers their interrupts.
     ///
     /// # Errors
-    /// The host's reason.
+    /// The host could not be created, or refused a function.
     pub fn new(
         injection: Injection,
         cpus: u16,
@@ -96,16 +96,16 @@ impl HypervHost {
         Ok(Arc::new(host))
     }
 
-    /// Opens the guest's end, over `vectors`. Must be called once.
+    /// Opens the guest end, with `vectors`. Must be called once.
     ///
     /// # Errors
-    /// The guest's reason.
+    /// The bus is already open, or the guest's driver failed.
     pub fn open(
         self: &Arc<Self>,
         platform: &Arc<MachinePlatform>,
         vectors: Vectors,
     ) -> Result<Arc<Bus>, String> {
-        let channel = lock(&self.guest).take().ok_or("the bus is open already")?;
+        let channel = lock(&self.guest).take().ok_or("the bus is already open")?;
         let (platform, host) = (Arc::clone(platform), Arc::clone(self) as _);
         let kernel = GuestKernel { platform, host, processors: self.config.processors };
         let config = BusConfig::new(WINDOW, 0, VECTORS);
@@ -113,7 +113,7 @@ impl HypervHost {
         bus.map(Arc::new).map_err(|error| error.to_string())
     }
 
-    /// Messages that the guest did not give back.
+    /// Returns a description of the messages that the guest did not release, if any.
     pub fn kept(&self) -> Option<String> {
         let end = lock(&self.end);
         let slots = end.offered.iter().map(|function| function.description.slot);
@@ -121,10 +121,10 @@ impl HypervHost {
         (kept != 0).then(|| format!("{kept} of the host's messages"))
     }
 
-    /// Inserts a function, which the guest is told of.
+    /// Inserts a function and notifies the guest.
     ///
     /// # Errors
-    /// The host's reason.
+    /// The host refused the function, or the channel failed.
     pub fn offer(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, serial, .. } = &mut *lock(&self.end);
         *serial += 1;
@@ -138,20 +138,21 @@ impl HypervHost {
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Asks the guest to let a function go.
+    /// Asks the guest to release a function.
     ///
     /// # Errors
-    /// The host's reason.
+    /// The host has no such function, or the channel failed.
     pub fn eject(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, .. } = &mut *lock(&self.end);
         host.eject(Slot::of(requester)).map_err(|error| error.to_string())?;
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Pulls a function out. It sends nothing from now on, and the guest is told.
+    /// Removes a function without the guest's consent. It sends no further messages, and the guest
+    /// is notified.
     ///
     /// # Errors
-    /// The host's reason.
+    /// The host has no such function, or the channel failed.
     pub fn remove(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, .. } = &mut *lock(&self.end);
         let slot = Slot::of(requester);
@@ -160,10 +161,10 @@ impl HypervHost {
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Forgets a function that the guest let go.
+    /// Forgets a function that the guest has released.
     ///
     /// # Errors
-    /// The host's reason, or that the guest did not confirm.
+    /// The channel failed, or the guest did not confirm the ejection.
     pub fn forget(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, .. } = &mut *lock(&self.end);
         host.serve(channel).map_err(|error| error.to_string())?;
@@ -175,10 +176,10 @@ impl HypervHost {
         }
     }
 
-    /// Saves the host's end, drops it, and restores it. No function sends meanwhile.
+    /// Saves the host end, drops it, and restores it. Functions do not send in the meantime.
     ///
     /// # Errors
-    /// The host's reason, or that the restored end saves as another one.
+    /// The host end could not be restored, or the restored end does not save the same state.
     pub fn migrate(&self) -> Result<(), String> {
         self.migrate_end(&mut lock(&self.end))
     }
@@ -189,7 +190,7 @@ impl HypervHost {
         let restored = Host::restore(self.config, self.injection.clone(), &end.offered, &saved);
         let (host, interrupts) = restored.map_err(|error| error.to_string())?;
         if host.save() != saved {
-            return Err("a restored host saves as another one".to_owned());
+            return Err("a restored host does not save the same state".to_owned());
         }
         let [there, back] = &self.rings;
         let channel = RingChannel::restore(back.clone(), there.clone(), nobody as fn(), indices);
@@ -208,7 +209,7 @@ impl HypervHost {
     /// Returns the number of migrations between a request and its answer.
     ///
     /// # Errors
-    /// The first reason for which one failed.
+    /// A migration failed; the error is the reason of the first failure.
     pub fn migrated_in_flight(&self) -> Result<u64, String> {
         lock(&self.end).migrations.in_flight()
     }
@@ -232,12 +233,12 @@ impl Answers for HypervHost {
             let migrated = self.migrate_end(end);
             end.migrations.note(migrated);
         }
-        // A guest whose channel fails notices by its waits.
+        // A guest whose channel fails notices it when its waits time out.
         let _ = end.host.serve(&mut end.channel);
     }
 }
 
-/// Functions send what they store. Other devices are on no virtual bus.
+/// Functions send the messages that they store. Other devices are not on a virtual bus.
 impl SignalMsi<RequesterId> for HypervHost {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
@@ -248,7 +249,7 @@ impl SignalMsi<RequesterId> for HypervHost {
     }
 }
 
-/// On a bus that gives each function its requester ID as DeviceID.
+/// For a bus on which each function's DeviceID is its requester ID.
 impl SignalMsi<DeviceId> for HypervHost {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
         self.signal_msi(RequesterId::new(from.get()), message)

@@ -1,5 +1,5 @@
-//! Devices that store their messages themselves (IMS). They have memory of their own, in the style
-//! of a wireless device's rings, or a queue of commands.
+//! Devices that store their messages themselves (IMS): in their own memory, like the rings of a
+//! wireless device, or through a queue of commands.
 
 mod command_queue;
 mod ring_memory;

@@ -1,8 +1,8 @@
-//! An IOMMU with address spaces: which device is in which, and where the pages lead that it sees
-//! there.
+//! An IOMMU with address spaces: the domain of each device, and the mapped pages of each domain.
 //!
-//! Nothing passes that is not mapped, and what was stopped is kept with its sender. A region may be
-//! reserved for messages, which then pass untranslated, as on x86. Identity, one stage and two
+//! Unmapped accesses are blocked and recorded with their sender. A region may be reserved for
+//! messages, which then pass untranslated, as on x86. A domain is an identity mapping, or has one
+//! or two stages of translation. Each stage has its own granule.
 //! stages are what a domain can be; granules are the stages' own.
 
 use crate::lock::lock;
@@ -13,27 +13,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// Pages of devices that have a domain of their own.
+/// Page size of devices with a separate domain.
 pub const GRANULE: Granule = Granule::Size4K;
-/// Faults that are kept.
+/// Maximum number of recorded faults.
 const KEPT: usize = 64;
-/// Added to a device's number: the domain that is its own.
+/// Added to a device's number to form the number of its separate domain.
 const OWN: u32 = 1 << 31;
-/// First doorbell page that the driver maps: for devices with 32 address bits, and for others. A
-/// wide page does not fit a narrow device.
+/// First doorbell pages that the driver maps: for devices with 32 address bits, and for others, so
+/// that the mapping fits the narrower devices.
 const NARROW: u64 = 0x0800_0000;
 const WIDE: u64 = 0x20_0800_0000;
 
-/// A device wrote where nothing is mapped for it.
+/// A device wrote to an address that is not mapped for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IommuFault {
     /// The sender.
     pub device: RequesterId,
-    /// The address that it wrote to, as the device sees it.
+    /// The address that it wrote to, in the device's address space.
     pub address: u64,
 }
 
-/// The pages of a stage, by what is looked up.
+/// The pages of a stage, by input address.
 #[derive(Clone, Debug)]
 struct Stage {
     granule: Granule,
@@ -51,7 +51,7 @@ impl Stage {
     }
 }
 
-/// An address space: the guest's stage if there is one, then the host's.
+/// An address space: the guest's stage, if it has one, followed by the host's.
 #[derive(Clone, Debug)]
 struct AddressSpace {
     mode: DoorbellMode,
@@ -99,30 +99,30 @@ impl IommuState {
     }
 }
 
-/// The unit.
+/// The IOMMU hardware.
 pub struct Iommu {
     upstream: Arc<dyn SignalMsi<RequesterId>>,
     state: Mutex<IommuState>,
 }
 
 impl Iommu {
-    /// In front of `upstream`. No device is in any domain.
+    /// Creates a unit in front of `upstream`. No device is attached to a domain.
     pub fn new(upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
         Self { upstream, state: Mutex::default() }
     }
 
-    /// Makes a domain empty, in place of an earlier one.
+    /// Creates an empty domain, and replaces an existing one with this number.
     pub fn create(&self, domain: IommuDomain, mode: DoorbellMode) {
         lock(&self.state).spaces.insert(domain, AddressSpace::new(mode));
     }
 
-    /// Puts a device into a domain.
+    /// Attaches a device to a domain.
     pub fn attach(&self, device: RequesterId, domain: IommuDomain) {
         lock(&self.state).devices.insert(device, domain);
     }
 
-    /// Lets a device that is alone in its domain reach the page of the bus's address `physical` by
-    /// the page of `address`.
+    /// Maps the page of `address` to the page of the bus address `physical` for a device, in its
+    /// separate domain.
     pub fn map(&self, device: RequesterId, address: u64, physical: u64) {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);
@@ -136,7 +136,7 @@ impl Iommu {
         }
     }
 
-    /// Pages that are mapped in all domains, but for a guest's own.
+    /// Returns the number of pages mapped in all domains, not counting guests' own mappings.
     pub fn pages(&self) -> usize {
         let state = lock(&self.state);
         state
@@ -147,12 +147,12 @@ impl Iommu {
             .sum()
     }
 
-    /// The first faults, in their order.
+    /// Returns the first faults, in order.
     pub fn faults(&self) -> Vec<IommuFault> {
         lock(&self.state).faults.clone()
     }
 
-    /// The number of messages that were stopped.
+    /// Returns the number of messages that were blocked.
     pub fn stopped(&self) -> u64 {
         lock(&self.state).stopped
     }
@@ -178,17 +178,17 @@ impl SignalMsi<RequesterId> for Iommu {
     }
 }
 
-/// The driver that fills the unit's tables.
+/// The driver that manages the unit's tables.
 #[derive(Clone, Debug)]
 pub struct IommuDriver(Arc<Iommu>);
 
 impl IommuDriver {
-    /// Takes the unit over.
+    /// Takes over the unit.
     pub const fn new(unit: Arc<Iommu>) -> Self {
         Self(unit)
     }
 
-    /// The unit.
+    /// Returns the unit.
     pub const fn unit(&self) -> &Arc<Iommu> {
         &self.0
     }
@@ -200,7 +200,7 @@ impl Driver for IommuDriver {
     }
 
     fn mode(&self, domain: IommuDomain) -> DoorbellMode {
-        // A domain that was never made leads nowhere.
+        // A domain that was never created has no mappings.
         let nowhere = DoorbellMode::Reserved { base: 0, length: 0 };
         lock(&self.0.state).spaces.get(&domain).map_or(nowhere, |space| space.mode)
     }
@@ -228,10 +228,10 @@ impl Driver for IommuDriver {
             }
         };
         if !constraint.admits(at) {
-            return Err("no page is free where the device could address it");
+            return Err("no page that the device can address is free");
         }
         if stage.pages.contains_key(&at) {
-            return Err("the page is mapped already");
+            return Err("the page is already mapped");
         }
         stage.pages.insert(at, page);
         Ok(at)
@@ -241,7 +241,7 @@ impl Driver for IommuDriver {
         let mut unit = lock(&self.0.state);
         let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
         let gone = stage.and_then(|stage| stage.pages.remove(&mapped));
-        debug_assert!(gone.is_some(), "unmapped what is not mapped");
+        debug_assert!(gone.is_some(), "unmapped a page that is not mapped");
     }
 }
 
@@ -258,7 +258,7 @@ impl fmt::Debug for Iommu {
 mod tests {
     use super::*;
 
-    /// Takes what goes to one address.
+    /// Accepts writes to a single address.
     struct Only(u64);
     impl SignalMsi<RequesterId> for Only {
         fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {

@@ -1,7 +1,6 @@
 //! The hardware of a machine in one process: RAM, a bus, PCI functions with real configuration
-//! space, and platform devices. An IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus are here
-//! too. Beside each device lies the driver's access to it, which goes through registers and memory
-//! alone.
+//! space, platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. Each device
+//! comes with its driver's access to it, which uses registers and memory only.
 //!
 //! ```text
 //!  driver side              │ hardware side

@@ -1,5 +1,5 @@
-//! PCI: host bridges, bridges and functions with real configuration space, and the code that finds
-//! them there.
+//! PCI: host bridges, bridges and functions with real configuration space, and the code that
+//! enumerates them.
 
 mod bridge;
 mod bus_number;
@@ -17,10 +17,10 @@ pub use host_bridge::{HostBridge, Translator, Windows};
 pub use message_store::{AddressWidth, StoreConfig};
 pub use segment::Segment;
 
-/// Registers of the configuration header and of the capabilities that the machine has (PCI Express
-/// Base §7.5).
+/// Registers of the configuration header, and of the capabilities that the machine implements (PCI
+/// Express Base §7.5).
 pub mod header {
-    /// Vendor ID, 16 bits; all ones where there is no function.
+    /// Vendor ID, 16 bits; all ones if the slot has no function.
     pub const VENDOR: u16 = 0x00;
     /// Device ID, 16 bits.
     pub const DEVICE: u16 = 0x02;
@@ -43,18 +43,19 @@ pub mod header {
     /// Pointer to the first capability, 8 bits.
     pub const CAPABILITIES: u16 = 0x34;
 
-    /// Command: the function answers in its memory regions.
+    /// Command: the function responds to accesses to its memory regions.
     pub const COMMAND_MEMORY: u16 = 1 << 1;
-    /// Command: the function may write to memory, and so send messages.
+    /// Command: the function may write to memory, and thus send messages.
     pub const COMMAND_MASTER: u16 = 1 << 2;
-    /// Status: there is a list of capabilities.
+    /// Status: the function has a list of capabilities.
     pub const STATUS_CAPABILITIES: u16 = 1 << 4;
     /// Header type: the device has several functions.
     pub const MULTI_FUNCTION: u8 = 0x80;
 
     /// Capability ID of PCI Express.
     pub const EXPRESS: u8 = 0x10;
-    /// Offset of the PCI Express capabilities register, 16 bits; the port type in its bits 7:4.
+    /// Offset of the PCI Express capabilities register, 16 bits, which has the port type in bits
+    /// 7:4.
     pub const EXPRESS_FLAGS: u16 = 0x02;
     /// Port type: an endpoint.
     pub const PORT_ENDPOINT: u16 = 0x0;

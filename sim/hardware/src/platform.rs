@@ -1,5 +1,6 @@
-//! The drivers' platform: the traits of `gic-driver` and `irq-domain`, for threads and for the
-//! deterministic scheduler alike. An access is made as the CPU that the calling thread runs.
+//! The drivers' platform: implements the traits of `gic-driver` and `irq-domain`, both for threads
+//! and for the deterministic scheduler. Accesses are made on behalf of the CPU that the calling
+//! thread runs.
 
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
@@ -14,13 +15,14 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Longest wait of a driver for hardware. It is generous: on a loaded host a thread may be off its
-/// processor for long.
+/// Maximum time that a driver waits for hardware. It is generous because a loaded host may
+/// deschedule a thread for long.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Turns that a driver waits without a clock. Between two turns only the scheduler acts.
+/// Maximum number of turns that a driver waits without a clock. Between two turns only the
+/// scheduler acts.
 const TURNS: u32 = 100_000;
 
-/// Times that a slow handler lets other threads run.
+/// Number of times that a slow handler yields to other threads.
 const LINGERING: u32 = 8;
 
 thread_local! {
@@ -30,7 +32,7 @@ thread_local! {
     static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// While it lives, this thread runs code of a CPU.
+/// A guard during whose lifetime this thread runs code of a CPU.
 #[derive(Debug)]
 pub struct Executing {
     before: Option<Cpu>,
@@ -38,12 +40,12 @@ pub struct Executing {
 }
 
 impl Executing {
-    /// This thread is `cpu` from now on, with its interrupts masked.
+    /// Makes this thread run as `cpu`, with interrupts masked.
     pub fn in_exception(cpu: Cpu) -> Self {
         Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(1) }
     }
 
-    /// This thread is no CPU from now on.
+    /// Makes this thread run as a task that is not on a CPU.
     pub fn as_nobody() -> Self {
         Self { before: EXECUTING.replace(None), masked: MASKED.replace(0) }
     }
@@ -56,21 +58,21 @@ impl Drop for Executing {
     }
 }
 
-/// A moment at which something else may happen: before an access to a register, and while waiting.
+/// A point at which other activity may happen: before a register access, and during a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InterleavePoint {
-    /// Interrupts are not masked: this CPU, too, may take one.
+    /// Interrupts are not masked, so this CPU may take one as well.
     Unmasked,
-    /// Interrupts are masked here: devices go on. Other CPUs do not: this one may hold a lock that
-    /// they take.
+    /// Interrupts are masked: devices may run, but other CPUs must not, because this CPU may hold a
+    /// lock that they take.
     Masked,
-    /// In a handler that takes its time: devices and other CPUs go on.
+    /// A long-running handler: devices and other CPUs may run.
     InHandler,
 }
 
-/// Lets others go on where a driver could be overtaken. The deterministic scheduler is one.
+/// Lets others run where a driver could be overtaken. The deterministic scheduler implements this.
 pub trait Interleave: Send + Sync {
-    /// Called at each such moment, from the thread that reached it.
+    /// Called at each such point, on the thread that reached it.
     fn at(&self, moment: InterleavePoint);
 }
 
@@ -83,24 +85,25 @@ pub struct MachinePlatform {
 }
 
 impl MachinePlatform {
-    /// The platform of a machine with this bus and RAM.
+    /// Creates the platform of a machine with this bus and RAM.
     pub fn new(bus: Arc<Bus>, ram: Arc<Ram>) -> Self {
         Self { bus, ram, publishes: true, interleave: Arc::default() }
     }
 
-    /// Publishes nothing, as if the drivers did not.
+    /// Disables publication of memory, as if the drivers forgot it.
     #[must_use]
     pub fn without_publication(self) -> Self {
         Self { publishes: false, ..self }
     }
 
-    /// From now on `interleave` decides what happens in between, and there is no clock.
+    /// Lets `interleave` decide what happens at interleave points from now on. Waits then use no
+    /// clock.
     pub fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
-        // Set once: the scheduler lives as long as the machine.
+        // Set only once, because the scheduler lives as long as the machine.
         let _ = self.interleave.set(interleave);
     }
 
-    /// A handler takes its time.
+    /// Spends time in a handler, while others run.
     pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(InterleavePoint::InHandler);
@@ -109,13 +112,13 @@ impl MachinePlatform {
         }
     }
 
-    /// The way of a CPU to the bus.
+    /// Returns a CPU's access to the bus.
     pub fn cpu_bus(&self) -> CpuBus {
         CpuBus { bus: Arc::clone(&self.bus), interleave: Arc::clone(&self.interleave) }
     }
 }
 
-/// A CPU's access to the bus: each may be overtaken.
+/// A CPU's access to the bus. Other activity may happen before each access.
 #[derive(Clone)]
 pub struct CpuBus {
     bus: Arc<Bus>,
@@ -147,7 +150,7 @@ impl fmt::Debug for CpuBus {
     }
 }
 
-/// Lets others go on. True if a scheduler chooses them.
+/// Lets others run. Returns `true` if a scheduler chose them.
 fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
     let Some(interleave) = interleave.get() else { return false };
     interleave.at(if MASKED.get() == 0 {
@@ -244,7 +247,7 @@ impl GicPlatform for MachinePlatform {
     }
 
     fn cpu(&self) -> Cpu {
-        // Code that runs on no CPU (device threads' owner, tests) counts as the boot CPU's.
+        // Code that is not on a CPU (the owner of device threads, tests) counts as the boot CPU's.
         EXECUTING.get().unwrap_or_default()
     }
 }
@@ -267,13 +270,13 @@ impl LocalCpu for MachinePlatform {
     }
 
     fn yield_now(&self) {
-        debug_assert_eq!(MASKED.get(), 0, "a task waits with interrupts masked");
+        debug_assert_eq!(MASKED.get(), 0, "a task must not wait with interrupts masked");
         self.relax();
     }
 }
 
 impl TaskContext for MachinePlatform {
-    /// A CPU's exceptions are taken with interrupts masked.
+    /// A CPU's exceptions are taken with interrupts masked, and must not wait.
     fn may_wait(&self) -> bool {
         MASKED.get() == 0
     }

@@ -17,7 +17,7 @@ use slots::MessageSlot;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A device outside of PCI that can do nothing but interrupt.
+/// A device outside PCI whose only purpose is to interrupt.
 pub struct PlatformDevice {
     device: DeviceId,
     config: PlatformDeviceConfig,
@@ -39,12 +39,12 @@ impl PlatformDeviceState {
 }
 
 impl PlatformDevice {
-    /// A device with `slots` messages (at most [`MAX_SLOTS`]) that is `device` at its controller.
+    /// Creates a device with `slots` messages (at most [`MAX_SLOTS`]) and the DeviceID `device`.
     pub fn new(device: DeviceId, slots: u16, doorbells: Arc<Doorbells>) -> Self {
         Self::with_config(device, PlatformDeviceConfig::new(slots), doorbells)
     }
 
-    /// A device like this that is `device` at its controller.
+    /// Creates a device with these parameters and the DeviceID `device`.
     pub fn with_config(
         device: DeviceId,
         config: PlatformDeviceConfig,
@@ -53,12 +53,13 @@ impl PlatformDevice {
         Self { device, config, doorbells, state: Mutex::new(PlatformDeviceState::reset(config)) }
     }
 
-    /// The device's parameters.
+    /// Returns the device's parameters.
     pub fn config(&self) -> PlatformDeviceConfig {
         self.config
     }
 
-    /// Signals by slot `index`, or notes that it is to signal. A level that is up stays up.
+    /// Signals slot `index`, or marks it as raised if it is masked. An asserted level stays
+    /// asserted.
     pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
         let PlatformDeviceState { enabled: true, plugged: true, slots } = &mut *state else {
@@ -69,8 +70,8 @@ impl PlatformDevice {
         if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
     }
 
-    /// Takes the device away: its registers read as ones. It lowers its levels before it goes, as
-    /// nobody could later.
+    /// Removes the device, whose registers then read as all ones. Before that, it deasserts its
+    /// levels, because this is not possible later.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         if state.enabled {
@@ -83,12 +84,12 @@ impl PlatformDevice {
         *state = PlatformDeviceState { plugged: false, ..PlatformDeviceState::reset(self.config) };
     }
 
-    /// Puts it back, reset.
+    /// Inserts the device again, reset.
     pub fn plug(&self) {
         *lock(&self.state) = PlatformDeviceState::reset(self.config);
     }
 
-    /// Sends what the slot has to say. A level that is up already is pending.
+    /// Sends the slot's next message, if any. An asserted level that was already sent is pending.
     fn settle(&self, slot: &mut MessageSlot) -> Signalled {
         let message = slot.next_message(self.config.trigger);
         let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));

@@ -1,9 +1,9 @@
-//! Guest RAM: sparse, touched by the drivers' threads and by the model's.
+//! Guest RAM: sparse, and accessed by the drivers' threads and the model's.
 //!
-//! If a controller does not look into the CPUs' caches, a CPU's store stays in a cached copy of the
-//! word until it is cleaned. The model never sees a table write that the driver forgot to clean.
-//! Lines are as short as the architecture allows (a word of 8 bytes here). So no word is cleaned by
-//! luck, with its neighbours of a long line.
+//! If a controller does not snoop the CPUs' caches, a CPU's store stays in a cached copy of the
+//! word until it is cleaned, and the model never sees a table write that the driver forgot to
+//! clean. Cache lines are as short as possible (a word of 8 bytes), so that a word is not cleaned
+//! accidentally along with its neighbors.
 
 mod allocator;
 mod page;
@@ -19,21 +19,21 @@ use std::ops::Range;
 use std::sync::{Mutex, OnceLock};
 use vgic::{GuestMemory, MemoryFault};
 
-/// Bytes of a page.
+/// Size of a page in bytes.
 const PAGE: u64 = 0x1_0000;
-/// Pages of a chunk: 64 MiB.
+/// Number of pages of a chunk of 64 MiB.
 const PAGES: u64 = 1024;
 const CHUNK: u64 = PAGE * PAGES;
 
-/// Content of released table memory: a controller that still reads it finds nonsense.
+/// Content of released table memory, so that a controller that still reads it finds garbage.
 const POISON: u64 = 0xdead_beef_dead_beef;
 
-/// The means by which a range is made visible.
+/// How a range is made visible to other masters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Publication {
-    /// A barrier: enough for masters that snoop.
+    /// A barrier, which suffices for masters that snoop.
     Barrier,
-    /// Cleaned to the point of coherency.
+    /// A clean to the point of coherency.
     Clean,
 }
 
@@ -51,46 +51,46 @@ struct Bank {
 
 type Chunk = [OnceLock<Box<Page>>];
 
-/// A word of RAM: the page that holds it, and its place there.
+/// A word of RAM: its page, and its index in the page.
 struct WordRef<'a> {
     page: &'a Page,
     word: usize,
 }
 
 impl Ram {
-    /// RAM in `regions`, all zero. Regions do not overlap; parts that do not fill a page at a
-    /// region's ends are lost.
+    /// Creates zeroed RAM in `regions`, which must not overlap. Partial pages at the ends of a
+    /// region are not usable.
     pub fn new(regions: &[Region], caches: Caches) -> Self {
         let banks: Box<[Bank]> = regions.iter().filter_map(|region| Bank::new(*region)).collect();
         let allocator = Allocator::new(banks.iter().map(|bank| bank.region));
         Self { banks, caches, allocator: Mutex::new(allocator) }
     }
 
-    /// The regions.
+    /// Returns the regions.
     pub fn regions(&self) -> impl Iterator<Item = Region> {
         self.banks.iter().map(|bank| bank.region)
     }
 
-    /// Allocates zeroed memory; `None` if there is none. `align` is a power of two.
+    /// Allocates zeroed memory. Returns `None` if none is left. `align` must be a power of two.
     pub fn allocate(&self, bytes: u64, align: u64) -> Option<u64> {
         self.allocate_below(bytes, align, u64::MAX)
     }
 
-    /// [`allocate`](Self::allocate), with the whole range below `end`.
+    /// Allocates like [`allocate`](Self::allocate), with the whole range below `end`.
     pub fn allocate_below(&self, bytes: u64, align: u64, end: u64) -> Option<u64> {
         let address = lock(&self.allocator).take(bytes, align, end)?;
         self.fill(address..address + allocator::rounded(bytes), 0);
         Some(address)
     }
 
-    /// Frees memory of [`allocate`](Self::allocate).
+    /// Frees memory allocated by [`allocate`](Self::allocate).
     pub fn release(&self, address: u64, bytes: u64) {
         let bytes = allocator::rounded(bytes);
         self.fill(address..address + bytes, POISON);
         lock(&self.allocator).give(address, bytes);
     }
 
-    /// A CPU's store of a byte. Ignored where there is no RAM.
+    /// Performs a CPU's store of a byte. Ignored outside RAM.
     pub fn cpu_store8(&self, address: u64, value: u8) {
         let shift = (address % 8) * 8;
         let (keep, add) = (!(0xff << shift), u64::from(value) << shift);
@@ -99,24 +99,24 @@ impl Ram {
         }
     }
 
-    /// A CPU's store of an aligned word. Ignored where there is no RAM.
+    /// Performs a CPU's store of an aligned word. Ignored outside RAM.
     pub fn cpu_store64(&self, address: u64, value: u64) {
         if let Some(place) = self.place(address) {
             place.page.cpu_update(place.word, self.caches, |_| value);
         }
     }
 
-    /// A CPU's load of an aligned word; 0 where there is no RAM.
+    /// Performs a CPU's load of an aligned word. Returns 0 outside RAM.
     pub fn cpu_load64(&self, address: u64) -> u64 {
         self.existing(address).map_or(0, |place| place.page.cpu_load(place.word))
     }
 
-    /// A CPU's load of a byte; 0 where there is no RAM.
+    /// Performs a CPU's load of a byte. Returns 0 outside RAM.
     pub fn cpu_load8(&self, address: u64) -> u8 {
         byte_of(self.cpu_load64(address & !7), address)
     }
 
-    /// Makes a CPU's stores to `range` visible to other masters, as far as `how` does.
+    /// Makes the CPUs' stores to `range` visible to those masters that `how` reaches.
     pub fn publish(&self, range: Range<u64>, how: Publication) {
         let reaches = match (self.caches, how) {
             (Caches::Snooped, _) | (Caches::Hidden, Publication::Barrier) => return,
@@ -129,7 +129,7 @@ impl Ram {
         }
     }
 
-    /// A device's load of an aligned word; `None` where there is no RAM.
+    /// Performs a device's load of an aligned word. Returns `None` outside RAM.
     pub fn device_load64(&self, address: u64) -> Option<u64> {
         match self.existing(address) {
             Some(place) => Some(place.page.load(place.word)),
@@ -137,12 +137,12 @@ impl Ram {
         }
     }
 
-    /// A device's store of an aligned word; false where there is no RAM.
+    /// Performs a device's store of an aligned word. Returns `false` outside RAM.
     pub fn device_store64(&self, address: u64, value: u64) -> bool {
         self.place(address).map(|place| place.page.store(place.word, value)).is_some()
     }
 
-    /// Sets words that were ever touched to `value`, for all observers.
+    /// Sets all words in existing pages to `value`, for all observers.
     fn fill(&self, range: Range<u64>, value: u64) {
         let mut address = range.start;
         while address < range.end {
@@ -160,8 +160,8 @@ impl Ram {
         self.banks.iter().find(|bank| bank.region.contains(address))
     }
 
-    /// The word that holds `address`, its page made if it is not there; `None` where there is no
-    /// RAM.
+    /// Returns the word that contains `address`, and creates its page if necessary. Returns `None`
+    /// outside RAM.
     fn place(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
         let offset = address - bank.region.base();
@@ -171,7 +171,7 @@ impl Ram {
         Some(WordRef { page, word: index(offset % PAGE / 8) })
     }
 
-    /// The same, if the page is there.
+    /// Like [`place`](Self::place), but returns `None` if the page does not exist.
     fn existing(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
         let offset = address - bank.region.base();
@@ -205,7 +205,7 @@ fn byte_of(word: u64, address: u64) -> u8 {
     word.to_le_bytes()[index(address % 8)]
 }
 
-/// The addresses of the words that `range` touches.
+/// Returns the addresses of the words that `range` touches.
 fn words(range: Range<u64>) -> impl Iterator<Item = u64> {
     let first = range.start & !7;
     (first..range.end).step_by(8)

@@ -1,5 +1,5 @@
-//! The hardware of an x86 machine that messages meet: local APICs, and an interrupt remapping unit
-//! in front of them. Both decode by the manuals' words, with none of the drivers' code.
+//! The parts of an x86 machine that handle messages: local APICs, and an interrupt remapping unit
+//! in front of them. Both are written from the manuals and share no decoding code with the drivers.
 
 mod chipset;
 mod interrupt_remapping;

@@ -1,4 +1,4 @@
-//! A machine for trials: one root controller, one layer over it, an endpoint of each kind.
+//! A machine for trials: one root controller, one layer above it, and an endpoint of each kind.
 
 use super::cell::{Endpoint, Layer, Parent, World};
 use super::device::{DeviceUpstreams, Devices, Probed};
@@ -24,37 +24,37 @@ use std::sync::Arc;
 
 const RAM: u64 = 0x8000_0000;
 const RAM_SIZE: u64 = 64 << 20;
-/// x86's reserved region.
+/// The address region that x86 reserves for messages.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
-/// The hardware of a bus that changes what devices write.
+/// The hardware of a bus that modifies devices' writes.
 type QuirkyBus =
     Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
-/// A bus with quirks: its hardware, and what the drivers know of it.
+/// A bus with quirks: its hardware, and the layer by which the drivers account for them.
 pub(crate) struct Quirks {
     pub(crate) layer: ShimLayer,
     pub(crate) bridge: QuirkyBus,
 }
 
-/// The layer of doorbell mappings, with what is below.
+/// The layer of doorbell mappings, with the parent below it.
 type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
-/// The machine, up.
+/// A running machine.
 pub(crate) struct Board {
     platform: Arc<MachinePlatform>,
     ram: Arc<Ram>,
     devices: Devices,
     root: Box<dyn Root>,
-    /// The IOMMU and the layer that drives it, if there is one.
+    /// The IOMMU and the layer that drives it, if the machine has one.
     pub(crate) mapping: Option<Arc<DoorbellLayer>>,
     pub(crate) parent: Arc<dyn MsiParent>,
     pub(crate) interrupts: Interrupts,
     mode: DoorbellMode,
 }
 
-/// A guest's messages that nobody makes real: they go out as the guest wrote them, and mean nothing
-/// there.
+/// A guest's messages that the hypervisor does not translate: they reach the hardware as the guest
+/// wrote them, where they have no meaning.
 struct Untranslated;
 
 impl SignalMsi<RequesterId> for Untranslated {
@@ -63,8 +63,9 @@ impl SignalMsi<RequesterId> for Untranslated {
     }
 }
 
-/// A guest's messages that the host's unit remaps as the guest's says. It blocks those of the
-/// compatibility format, bit 4 of the address 0 (Intel VT-d specification, §5.1.2).
+/// A guest's messages that the host's unit remaps according to the guest's tables. It blocks
+/// messages in the compatibility format, which have bit 4 of the address clear (Intel VT-d
+/// specification, §5.1.2).
 struct Remapped(Arc<dyn SignalMsi<RequesterId>>);
 
 impl SignalMsi<RequesterId> for Remapped {
@@ -77,8 +78,8 @@ impl SignalMsi<RequesterId> for Remapped {
     }
 }
 
-/// Returns the hypervisor below the controller, as the platform states it. None of Arm's remaps
-/// messages.
+/// Returns the hypervisor below the controller, as the platform reports it. Hypervisors on Arm do
+/// not remap messages.
 fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
     match (world, layer) {
         (World::BareMetal, _) => None,
@@ -98,12 +99,12 @@ impl Board {
         Self::with_mode(plan, mode)
     }
 
-    /// With an IOMMU that is not as usual, if there is one.
+    /// Builds a board whose IOMMU, if it has one, uses `mode`.
     pub(crate) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
         Self::build(plan, mode, None)
     }
 
-    /// With a bus that has quirks, and the layer that knows of them.
+    /// Builds a board whose bus has quirks, with the layer that accounts for them.
     #[cfg(test)]
     pub(crate) fn with_quirks(plan: BoardConfig, quirks: Quirks) -> Result<Self, String> {
         Self::build(plan, DoorbellMode::Identity, Some(quirks))
@@ -115,7 +116,7 @@ impl Board {
         quirks: Option<Quirks>,
     ) -> Result<Self, String> {
         let (shim, bridge) = quirks.map(|quirks| (quirks.layer, quirks.bridge)).unzip();
-        let region = Region::new(RAM, RAM_SIZE).ok_or("RAM is beyond the address space")?;
+        let region = Region::new(RAM, RAM_SIZE).ok_or("RAM exceeds the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
             Parent::X86Vector | Parent::HypervApic => {
@@ -124,7 +125,7 @@ impl Board {
             _ if plan.layer != Layer::Remapping => {
                 Box::new(GicRootHardware::new(&plan, Arc::clone(&ram))?)
             }
-            kind => return Err(format!("there is no remapping unit for {kind}")),
+            kind => return Err(format!("{kind} has no remapping unit")),
         };
         let direct = hardware.upstream();
         let unit = (plan.layer == Layer::DoorbellMapping).then(|| iommu(&direct, mode));
@@ -137,7 +138,7 @@ impl Board {
             (World::Guest | World::GuestRemapped, _) => Arc::new(Untranslated),
         };
         let devices = Devices::new(DeviceUpstreams { bus: upstream, own }, &ram)
-            .ok_or("the bus does not fit")?;
+            .ok_or("the bus exceeds the address space")?;
         let mut bus = Bus::default();
         hardware.claim(&mut bus).map_err(|error| error.to_string())?;
         devices.attach(&mut bus).map_err(|error| error.to_string())?;
@@ -180,41 +181,42 @@ impl Board {
         &self.devices
     }
 
-    /// Every CPU takes what is pending.
+    /// Lets every CPU take its pending interrupts.
     pub(crate) fn settle(&self) {
         self.root.settle();
     }
 
-    /// Arrivals that found no handler.
+    /// Returns the number of arrivals without a handler.
     pub(crate) fn strays(&self) -> u64 {
         self.root.strays()
     }
 
-    /// The IOMMU, if there is one.
+    /// Returns the IOMMU, if the board has one.
     pub(crate) fn unit(&self) -> Option<&Arc<Iommu>> {
         self.mapping.as_ref().map(|mapping| mapping.layer().iommu().unit())
     }
 
-    /// Pages that are mapped: in the IOMMU, and as the layer counts them.
+    /// Returns the number of mapped pages: in the IOMMU, and by the layer's count.
     pub(crate) fn pages(&self) -> (usize, usize) {
         let counted = self.mapping.as_ref().map_or(0, |mapping| mapping.layer().pages());
         (self.unit().map_or(0, |unit| unit.pages()), counted)
     }
 
-    /// Messages that the IOMMU stopped, if there is one in which no doorbell is mapped now.
+    /// Returns the number of messages that the IOMMU blocked, if the board has one and no doorbell
+    /// is currently mapped in it.
     pub(crate) fn stopped(&self) -> Option<u64> {
         let unit = self.unit()?;
         let maps = matches!(self.mode, DoorbellMode::Mapped(_) | DoorbellMode::Nested { .. });
         (maps && unit.pages() == 0).then(|| unit.stopped())
     }
 
-    /// Is an endpoint kept from ringing others' interrupts?
+    /// Returns whether the parent isolates an endpoint's interrupts from the others'.
     #[cfg(test)]
     pub(crate) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
         self.parent.isolation(endpoint.requester())
     }
 
-    /// Is it given to somebody who is not trusted, or why not?
+    /// Passes an endpoint through to an untrusted owner, or returns the reason for the refusal.
     #[cfg(test)]
     pub(crate) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
         let (parent, device) = (&*self.parent, endpoint.requester());
@@ -225,47 +227,49 @@ impl Board {
         Passthrough::new(interrupts, dma, 1).map(drop)
     }
 
-    /// The number of migrations.
+    /// Returns the number of migrations.
     #[cfg(test)]
     pub(crate) fn migrated(&self) -> u64 {
         self.root.migrated().unwrap()
     }
 
-    /// The CPUs, if a GIC interrupts them.
+    /// Returns the CPUs of a GIC board.
     #[cfg(test)]
     pub(crate) fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
         self.root.gic_cpus()
     }
 
-    /// Messages that a remapping unit stopped: who sent them, and why not.
+    /// Returns the senders of messages that a remapping unit blocked, with the fault reasons.
     #[cfg(test)]
     pub(crate) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
         self.root.remapping_faults()
     }
 
-    /// Everything was given back, and no driver kept a fault to itself.
+    /// Checks that all resources were released, and that no driver has an unreported fault.
     pub(crate) fn check_quiet(&self) -> Result<(), String> {
-        self.root.migrated().map_err(|reason| format!("the controller was not moved: {reason}"))?;
+        self.root
+            .migrated()
+            .map_err(|reason| format!("the controller was not migrated: {reason}"))?;
         if let Some(fault) = self.root.silent_fault() {
             return Err(fault);
         }
         if let Some(kept) = self.root.kept() {
-            return Err(format!("not given back: {kept}"));
+            return Err(format!("not released: {kept}"));
         }
         let irqs = self.interrupts.snapshot().map_err(|error| error.to_string())?.len();
         if irqs != 0 {
-            return Err(format!("not given back: {irqs} IRQ numbers"));
+            return Err(format!("not released: {irqs} IRQ numbers"));
         }
         match self.pages() {
             (0, 0) => Ok(()),
             (mapped, counted) => Err(format!(
-                "not given back: {mapped} pages of the IOMMU, {counted} by the layer's count"
+                "not released: {mapped} pages of the IOMMU, {counted} by the layer's count"
             )),
         }
     }
 }
 
-/// PCI functions share a domain, and so do the other devices.
+/// Creates an IOMMU in which the PCI functions share one domain, and the other devices another.
 fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<Iommu> {
     let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-/// Defines the values of one of the matrix's dimensions, with the names that they have in its
-/// output.
+/// Defines the values of one dimension of the matrix, with their names in its output.
 macro_rules! dimension {
     (
         $(#[$doc:meta])* $name:ident {
@@ -18,10 +17,10 @@ macro_rules! dimension {
         }
 
         impl $name {
-            /// All of them, in the matrix's order.
+            /// All values, in the matrix's order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Its name in the matrix.
+            /// Returns the name in the matrix.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -38,21 +37,21 @@ macro_rules! dimension {
 dimension! {
     /// A kind of endpoint.
     Endpoint {
-        /// A PCI function with one message in configuration space, 64 address bits, no mask.
+        /// A PCI function with a single message in configuration space, 64 address bits and no
+        /// mask.
         PciMsi => "pci-msi",
-        /// A PCI function that makes eight messages of one, with mask bits.
+        /// A PCI function with mask bits that derives eight messages from one.
         PciMultiMsi => "pci-multi-msi",
-        /// A PCI function with a table of eight messages.
+        /// A PCI function with an MSI-X table of eight messages.
         PciMsix => "pci-msix",
-        /// A device that keeps its messages in the memory of its 40 rings, which share 32 vectors
-        /// or one.
+        /// A device that stores its messages in the memory of its 40 rings, which share 32 vectors
+        /// or a single one.
         ImsRing => "ims-ring",
-        /// Messages that the PCI function with the table keeps to itself, behind a queue of
-        /// commands.
+        /// Messages that the PCI function with the table stores internally, behind a command queue.
         ImsQueue => "ims-queue",
-        /// A device outside of PCI, with registers for its messages. A guest has it passed through.
+        /// A device outside PCI with registers for its messages. In a guest, it is passed through.
         Platform => "platform",
-        /// The same, of a kind that a hypervisor emulates for its guests.
+        /// A device of the same kind, of a model that a hypervisor emulates for its guests.
         Emulated => "emulated",
     }
 }
@@ -62,7 +61,7 @@ dimension! {
     Parent {
         /// An Interrupt Translation Service.
         Its => "its",
-        /// The redistributors' own doorbells, without an ITS.
+        /// The redistributors' doorbells, without an ITS.
         DirectLpi => "direct-lpi",
         /// The distributor's message-based SPIs.
         Mbi => "mbi",
@@ -70,9 +69,9 @@ dimension! {
         V2m => "v2m",
         /// The vectors of x86's local APICs.
         X86Vector => "x86-vector",
-        /// Hyper-V's virtual PCI bus on arm64: SPIs of the guest's GIC, and the host's messages.
+        /// Hyper-V's virtual PCI bus on arm64: SPIs of the guest's GIC, with the host's messages.
         HypervSpi => "hyperv-spi",
-        /// The same bus on x86: vectors of the guest's local APICs.
+        /// Hyper-V's virtual PCI bus on x86: vectors of the guest's local APICs.
         HypervApic => "hyperv-x86",
     }
 }
@@ -82,28 +81,28 @@ dimension! {
     Layer {
         /// No IOMMU.
         None => "none",
-        /// An IOMMU that translates what devices write. Doorbells are mapped in pages of 4 KiB; on
-        /// x86 they lie in the region that the hardware reserves for messages.
+        /// An IOMMU that translates devices' writes. Doorbells are mapped in pages of 4 KiB; on x86
+        /// they are in the region that the hardware reserves for messages.
         DoorbellMapping => "doorbell-mapping",
-        /// An IOMMU that translates messages. Only x86 has one: on Arm that is the ITS.
+        /// An IOMMU that remaps messages. Only x86 has one; on Arm, the ITS has this role.
         Remapping => "remapping",
     }
 }
 
 dimension! {
-    /// On what the kernel runs.
+    /// The environment of the kernel.
     World {
-        /// On the machine itself.
+        /// Directly on the hardware.
         BareMetal => "bare-metal",
-        /// In a guest, whose hypervisor traps the stores that PCI defines.
+        /// In a guest, whose hypervisor traps stores to the registers that PCI defines.
         Guest => "guest",
-        /// In a guest whose hypervisor's hardware remaps messages as the guest's virtual IOMMU
-        /// says, if that remaps messages at all: on x86, with [`Layer::Remapping`].
+        /// In a guest whose hypervisor remaps messages in hardware according to the guest's virtual
+        /// IOMMU, if that IOMMU remaps messages at all: on x86, with [`Layer::Remapping`].
         GuestRemapped => "guest-remapped",
     }
 }
 
-/// One combination.
+/// One combination of the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Cell {
     /// The endpoint.
@@ -112,7 +111,7 @@ pub struct Cell {
     pub parent: Parent,
     /// The layer above it.
     pub layer: Layer,
-    /// The kernel's surroundings.
+    /// The kernel's environment.
     pub world: World,
 }
 
@@ -125,15 +124,15 @@ impl fmt::Display for Cell {
 /// The result of a trial.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Every message arrived, and everything was given back.
+    /// Every message arrived, and all resources were released.
     Works,
-    /// The drivers refused, for this reason. Nothing of the attempt remains.
+    /// The drivers refused for this reason, and the attempt left no trace.
     Refused(String),
-    /// A defect: a message was lost, or something was not given back.
+    /// A defect: a message was lost, or a resource was not released.
     Broken(String),
 }
 
-/// Returns the existing combinations: only x86 has remapping, only a guest a virtual bus.
+/// Returns the existing combinations: only x86 has remapping, and only guests have a virtual bus.
 pub fn cells() -> impl Iterator<Item = Cell> {
     stacks().flat_map(|(parent, layer, world)| {
         Endpoint::ALL.iter().map(move |endpoint| Cell { endpoint: *endpoint, parent, layer, world })
@@ -145,7 +144,7 @@ pub(crate) fn stacks() -> impl Iterator<Item = (Parent, Layer, World)> {
     let exists = |parent, layer, world| match parent {
         Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => layer != Layer::Remapping,
         Parent::X86Vector => true,
-        // The guest sees no IOMMU of the host's.
+        // The guest does not see the host's IOMMU.
         Parent::HypervSpi | Parent::HypervApic => layer == Layer::None && world == World::Guest,
     };
     World::ALL.iter().flat_map(move |world| {

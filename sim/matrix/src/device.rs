@@ -1,4 +1,4 @@
-//! The endpoints of a board: their hardware, and what their drivers find.
+//! The endpoints of a board: their hardware, and the message stores that their drivers find.
 
 use super::cell::Endpoint;
 use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
@@ -16,12 +16,12 @@ use irq_domain::pci::FunctionStore;
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
 
-/// Vectors of each kind of endpoint, where it does not take what it can get.
+/// Number of vectors of each kind of endpoint that needs a fixed number.
 const GROUP_LOG2: u8 = 3;
 const TABLE: u16 = 8;
 const QUEUE: u16 = 16;
 const PLATFORM: u16 = 4;
-/// A wireless device: this many rings, and vectors for most of them, or one for all.
+/// A wireless device: the number of rings, which share 32 vectors, or a single one.
 const RINGS: u16 = 40;
 const RING_VECTORS: u16 = 32;
 
@@ -34,8 +34,8 @@ const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
-    /// Its number on the bus of the host bridge, PCI function or not. The function with the table
-    /// has the queue too.
+    /// Returns the device number on the host bridge's bus, also for endpoints outside PCI. The
+    /// function with the table has the queue as well.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,
@@ -47,7 +47,7 @@ impl Endpoint {
         }
     }
 
-    /// Its requester ID.
+    /// Returns the requester ID.
     pub(crate) const fn requester(self) -> RequesterId {
         RequesterId::pci(0, self.device(), 0)
     }
@@ -67,10 +67,9 @@ impl Endpoint {
 
 /// The targets of the devices' messages.
 pub(crate) struct DeviceUpstreams {
-    /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices
-    /// that it emulates.
+    /// For devices whose stores a hypervisor would trap: PCI's own registers, and emulated devices.
     pub(crate) bus: Arc<dyn SignalMsi<RequesterId>>,
-    /// Those that devices keep elsewhere.
+    /// For devices that store their messages elsewhere.
     pub(crate) own: Arc<dyn SignalMsi<RequesterId>>,
 }
 
@@ -125,7 +124,7 @@ impl Devices {
         Ok(())
     }
 
-    /// The driver finds an endpoint's message store.
+    /// Finds an endpoint's message store, as its driver does.
     pub(crate) fn probe(
         &self,
         endpoint: Endpoint,
@@ -149,7 +148,7 @@ impl Devices {
             }
             Endpoint::ImsRing => {
                 let store = RingStore::new(bus, Arc::clone(ram), RING_REGISTERS, RING_VECTORS);
-                let store = Arc::new(store.ok_or("no memory for rings")?);
+                let store = Arc::new(store.ok_or("out of memory for the rings")?);
                 (
                     Hardware::Ring(Arc::clone(&self.ring)),
                     independent(Arc::clone(&store) as _),
@@ -158,7 +157,7 @@ impl Devices {
             }
             Endpoint::ImsQueue => {
                 let store = QueueStore::new(bus, Arc::clone(ram), QUEUE_REGISTERS);
-                let store = store.ok_or("no memory for a queue")?;
+                let store = store.ok_or("out of memory for the queue")?;
                 (Hardware::Queue(Arc::clone(&self.queue)), independent(Arc::new(store)), None)
             }
             Endpoint::Platform => {
@@ -173,7 +172,7 @@ impl Devices {
         Ok(Probed { endpoint, hardware, found, rings })
     }
 
-    /// The endpoint writes something, whatever its store holds.
+    /// Writes a message from the endpoint, regardless of the contents of its store.
     pub(crate) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
         let way = match endpoint {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Emulated => {
@@ -222,7 +221,7 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
     Some(HostBridge::new(windows, root))
 }
 
-/// The bus, for a device that does not say who it is by itself.
+/// The bus, for a device that does not send its requester ID itself.
 struct FixedRequester {
     requester: RequesterId,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
@@ -241,7 +240,7 @@ enum Hardware {
     Platform(Arc<PlatformDevice>),
 }
 
-/// An endpoint whose driver found its message store.
+/// An endpoint whose driver has found its message store.
 pub(crate) struct Probed {
     pub(crate) endpoint: Endpoint,
     hardware: Hardware,
@@ -250,13 +249,13 @@ pub(crate) struct Probed {
 }
 
 impl Probed {
-    /// Returns the number of vectors that the driver asks for, and the number that it accepts
+    /// Returns the number of vectors that the driver requests, and the number that it accepts
     /// instead.
     pub(crate) const fn wanted(&self) -> (u16, u16) {
         match self.endpoint {
             Endpoint::PciMsi => (1, 1),
             Endpoint::PciMultiMsi => (1 << GROUP_LOG2, 1 << GROUP_LOG2),
-            // Some are left for later.
+            // Some vectors are left to be allocated later.
             Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
             Endpoint::ImsRing => (RING_VECTORS, 1),
             Endpoint::ImsQueue => (QUEUE - 2, QUEUE - 2),
@@ -264,7 +263,7 @@ impl Probed {
         }
     }
 
-    /// Does its driver add and free vectors while it runs?
+    /// Returns `true` if the driver adds and frees vectors while it runs.
     pub(crate) const fn adds_later(&self) -> bool {
         matches!(
             self.endpoint,
@@ -280,7 +279,7 @@ impl Probed {
         }
     }
 
-    /// The PCI function is reset, and its header restored.
+    /// Resets the PCI function and restores its header.
     #[cfg(test)]
     pub(crate) fn reset(&self) {
         if let Hardware::Function(function) = &self.hardware {
@@ -288,7 +287,7 @@ impl Probed {
         }
     }
 
-    /// A sender has something to say.
+    /// Lets a sender signal.
     pub(crate) fn signal(&self, sender: u16) -> Signalled {
         match &self.hardware {
             Hardware::Function(function) => function.signal(sender),

@@ -33,19 +33,19 @@ type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 const ITS: u64 = 0x0820_0000;
 const FRAME: u64 = 0x0802_0000;
-/// The SPIs that messages ring.
+/// The SPIs that messages signal.
 const FIRST_SPI: u32 = 64;
-const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("it is not zero");
+const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
 const NO_VECTORS: &str = "a GIC has no x86 vectors";
-/// Requester that asks for all vectors, to find out whether they are free.
+/// A requester that allocates all vectors to check that they are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
-/// The GIC, and its doorbells' kind.
+/// The hardware of a GIC, with one kind of doorbell.
 pub(crate) struct GicRootHardware {
     kind: Parent,
     gic: GicHardware,
     migration: Migration,
-    /// The host's end of a virtual bus.
+    /// The host end of a virtual bus.
     hyperv: Option<Arc<HypervHost>>,
 }
 
@@ -66,7 +66,7 @@ fn redistributors(
 }
 
 impl GicRootHardware {
-    /// With the doorbells of `kind` and no others.
+    /// Creates a GIC with doorbells of `kind` only.
     pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
         let BoardConfig { parent: kind, spread, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
@@ -90,7 +90,7 @@ impl GicRootHardware {
         Ok(Self { kind, gic, migration, hyperv })
     }
 
-    /// The driver's configuration.
+    /// Returns the driver's configuration.
     fn driver_config(&self) -> GicConfig {
         let config = self.gic.config();
         let regions = config.redistributors.iter().map(|region| {
@@ -104,7 +104,7 @@ impl GicRootHardware {
     }
 }
 
-/// The host's end of a virtual bus migrates along with the GIC.
+/// Returns the migration mode of a virtual bus's host end, which migrates along with the GIC.
 const fn host_migration(migration: Migration) -> HostMigration {
     match migration {
         Migration::Never => HostMigration::Never,
@@ -112,7 +112,7 @@ const fn host_migration(migration: Migration) -> HostMigration {
     }
 }
 
-/// Brings the driver of the GIC itself up, on all CPUs.
+/// Brings up the driver of the GIC itself on all CPUs.
 fn bring_up(
     platform: &Arc<MachinePlatform>,
     config: GicConfig,
@@ -121,7 +121,7 @@ fn bring_up(
     let gic = Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?;
     for cpu in gic.cpus() {
         let on = cpus.execute(cpu, |registers| gic.cpu_on(cpu, registers));
-        on.ok_or("no such CPU")?.map_err(|error| error.to_string())?;
+        on.ok_or("the CPU does not exist")?.map_err(|error| error.to_string())?;
     }
     Ok(Arc::new(gic))
 }
@@ -181,7 +181,7 @@ impl MsiDriver {
                 let frame = V2m::new(platform, Arc::clone(gic) as _, &[V2mFrame::new(FRAME)]);
                 Ok(Self::Spis(Arc::new(frame.map_err(|error| failed(&error))?)))
             }
-            Parent::HypervSpi => Err("its host was not made".to_owned()),
+            Parent::HypervSpi => Err("the host end was not created".to_owned()),
             Parent::X86Vector | Parent::HypervApic => Err(NO_VECTORS.to_owned()),
         }
     }
@@ -196,7 +196,7 @@ impl MsiDriver {
     }
 }
 
-/// The bus's driver makes the domain of SPIs itself.
+/// Opens the virtual bus, whose driver creates the domain of SPIs itself.
 fn open_hyperv(host: Arc<HypervHost>, gic: &Arc<Gic>) -> Result<MsiDriver, String> {
     let platform = gic.platform();
     let domain = SpiDomain::new(Arc::clone(gic) as _, Arc::clone(platform) as _);
@@ -222,7 +222,7 @@ struct GicRoot {
 }
 
 impl GicRoot {
-    /// SPIs that the domain did not release.
+    /// Returns a description of the SPIs that the domain did not release, if any.
     fn claimed_spis(&self) -> Option<String> {
         let wired: &dyn WiredParent = &*self.gic;
         let first = HwIrq::new(FIRST_SPI);
@@ -237,7 +237,7 @@ impl GicRoot {
     }
 }
 
-/// All the SPIs can be had, so nobody has any.
+/// Returns a description of the SPIs still allocated. None are if all of them can be allocated.
 fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
     let request = BlockRequest::new(SPIS, Fit::new(Rewrite::Masked), Cpu::new(0))
         .with_initially(Initially::Masked);

@@ -1,12 +1,12 @@
-//! Every kind of endpoint on every parent, behind every layer, in every world: tried, not looked
-//! up.
+//! Tries every kind of endpoint on every parent, behind every layer, in every environment. The
+//! results come from trials, not from a table.
 //!
-//! For each combination a machine is built, with an endpoint of each kind on its bus. A trial makes
-//! the endpoint's domain and allocates its vectors. It has the endpoint send through the bus – and
-//! the IOMMU or the remapping unit, if there is one – while its interrupts move. It adds and frees
-//! vectors, tears everything down, and does all that again on the same machine. The cell works if
-//! each message arrived once where it should and if everything was given back. It is refused if the
-//! drivers refused, and the reason is theirs.
+//! For each combination, a machine is built with an endpoint of each kind on its bus. A trial
+//! creates the endpoint's domain and allocates its vectors. It then lets the endpoint send through
+//! the bus, and through the IOMMU or the remapping unit if the machine has one, while its
+//! interrupts move. It adds and frees vectors, tears everything down, and repeats all of this on
+//! the same machine. The cell works if each message arrived exactly once at the right CPU and all
+//! resources were released. It is refused if the drivers refused, with the drivers' reason.
 //!
 //! ```
 //! use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};
@@ -41,15 +41,16 @@ pub use passthrough::{Passthrough, PassthroughError};
 use board::Board;
 use root::BoardConfig;
 
-/// Tries them all.
+/// Tries all combinations.
 pub fn try_all() -> Vec<(Cell, Outcome)> {
     cells().map(|cell| (cell, try_cell(cell))).collect()
 }
 
-/// Tries one, on a machine of its own. Remapping of a parent that has none is refused.
+/// Tries one combination on a separate machine. A parent without remapping refuses
+/// [`Layer::Remapping`].
 pub fn try_cell(cell: Cell) -> Outcome {
     match Board::new(BoardConfig::new(cell.parent, cell.layer, cell.world)) {
         Ok(board) => trial::attempt(&board, cell.endpoint),
-        Err(reason) => Outcome::Broken(format!("the machine does not come up: {reason}")),
+        Err(reason) => Outcome::Broken(format!("the machine could not be brought up: {reason}")),
     }
 }

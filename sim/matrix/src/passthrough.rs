@@ -1,4 +1,4 @@
-//! Passthrough: a device's interrupts, given to a guest or a driver in user space. It takes a proof
+//! Passthrough of a device's interrupts to a guest or a driver in user space. It requires one proof
 //! of isolation for interrupts, and one for memory.
 
 use core::fmt;
@@ -7,27 +7,27 @@ use msi_types::{
     MsiParent, NotDmaIsolated, NotIsolated, RequesterId,
 };
 
-/// Reason for which a device is not given away.
+/// The reason why a device is not passed through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassthroughError {
-    /// The device can ring interrupts that are not its own.
+    /// The device can signal interrupts of other devices.
     #[error("requester {device} cannot be passed through: {reason}")]
     NotIsolated {
-        /// The device.
+        /// Requester ID of the device.
         device: RequesterId,
-        /// Reason that its interrupts are not isolated.
+        /// The reason why its interrupts are not isolated.
         reason: NotIsolated,
     },
-    /// The device can access memory that is not its own.
+    /// The device can access memory of other devices.
     #[error("requester {device} cannot be passed through: {reason}")]
     NotDmaIsolated {
-        /// The device.
+        /// Requester ID of the device.
         device: RequesterId,
-        /// Reason that its memory accesses are not isolated.
+        /// The reason why its memory accesses are not isolated.
         reason: NotDmaIsolated,
     },
-    /// The two proofs are of different devices, or at different parents.
+    /// The two proofs are for different devices, or for different parents.
     #[error(
         "requester {0} cannot be passed through: the proof of DMA isolation is not of this device \
          at this parent"
@@ -38,8 +38,9 @@ pub enum PassthroughError {
     Controller(#[from] MsiError),
 }
 
-/// A device that was given away: its new owner may write any message into it, and have it access
-/// any address. So its path isolates both, which is proved of this device at this parent:
+/// A device that is passed through. Its new owner may write any message into it, and may have it
+/// access any address. Its path must therefore isolate both, which is proved for this device at
+/// this parent:
 ///
 /// ```
 /// use doorbell_matrix::{Passthrough, PassthroughError};
@@ -66,13 +67,13 @@ pub enum PassthroughError {
 /// }
 /// ```
 ///
-/// The grain is that of the mechanism. Requesters that it cannot tell apart are given away together
-/// or not at all, which is the caller's business. For an ITS those share a DeviceID, for an IOMMU
-/// an address space.
-#[must_use = "the device is taken back when this is dropped"]
+/// Isolation is as fine as the mechanism. Requesters that it cannot distinguish must be passed
+/// through together or not at all, which is up to the caller. For an ITS, these are requesters that
+/// share a DeviceID; for an IOMMU, those that share an address space.
+#[must_use = "the device is reclaimed when this is dropped"]
 pub struct Passthrough<'a> {
     proof: InterruptIsolated<'a>,
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     attachment: Option<Attachment>,
 }
 
@@ -82,8 +83,8 @@ impl<'a> Passthrough<'a> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`PassthroughError::ForeignProof`] if the proofs do not belong together. The parent is asked
-    /// again, and a device that is no longer isolated is refused.
+    /// [`PassthroughError::ForeignProof`] if the proofs are for different devices or parents. The
+    /// parent is queried again, and a device that is no longer isolated is refused.
     pub fn new(
         interrupts: InterruptIsolated<'a>,
         dma: DmaIsolated<'a>,
@@ -126,12 +127,12 @@ impl<'a> Passthrough<'a> {
         self.parent().compose(block, index)
     }
 
-    /// The device.
+    /// Returns the device's requester ID.
     pub const fn device(&self) -> RequesterId {
         self.proof.device()
     }
 
-    /// Returns the proof that its interrupts are isolated.
+    /// Returns the proof that the device's interrupts are isolated.
     pub const fn proof(&self) -> InterruptIsolated<'a> {
         self.proof
     }
@@ -169,12 +170,12 @@ mod tests {
     const MINE: RequesterId = RequesterId::new(1);
     const OTHER: RequesterId = RequesterId::new(2);
 
-    /// Isolates one requester; counts what is attached and handed out.
+    /// Isolates one requester, and counts attachments and allocations.
     #[derive(Default)]
     struct Parent {
         attached: AtomicU32,
         vectors: AtomicU32,
-        /// It does not isolate memory, as an ITS without an IOMMU.
+        /// If set, memory is not isolated, as with an ITS without an IOMMU.
         no_iommu: AtomicBool,
     }
 

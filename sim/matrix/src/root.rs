@@ -8,20 +8,20 @@ use irq_domain::Interrupts;
 use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
 use std::sync::Arc;
 
-/// CPUs of a board.
+/// Number of CPUs of a board.
 pub(crate) const CPUS: u16 = 3;
 
-/// The functions that a virtual bus offers: those on the board's PCI bus.
+/// Returns the functions that a virtual bus offers: those on the board's PCI bus.
 pub(crate) fn hyperv_functions() -> [RequesterId; 3] {
     [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix].map(Endpoint::requester)
 }
 
-/// The places of a GIC's redistributors.
+/// The placement of a GIC's redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RedistributorLayout {
-    /// One after the other.
+    /// All in one range.
     Together,
-    /// The last one beyond the first 4 GiB.
+    /// The last one above the first 4 GiB.
     #[cfg(test)]
     FarApart,
 }
@@ -32,31 +32,31 @@ pub(crate) struct BoardConfig {
     pub(crate) parent: Parent,
     pub(crate) layer: Layer,
     pub(crate) spread: RedistributorLayout,
-    /// The platform's statement about its surroundings.
+    /// The environment that the platform reports.
     pub(crate) world: World,
-    /// The true surroundings.
+    /// The actual environment.
     pub(crate) reality: World,
-    /// Migrations of a GIC. (x86's APICs stay.)
+    /// Migrations of a GIC. x86's APICs do not migrate.
     pub(crate) migration: Migration,
 }
 
 impl BoardConfig {
-    /// A platform that tells the truth about itself, where nothing moves.
+    /// Returns a platform that reports its environment correctly, without migrations.
     pub(crate) fn new(parent: Parent, layer: Layer, world: World) -> Self {
         let (spread, migration) = (RedistributorLayout::Together, Migration::Never);
         Self { parent, layer, spread, world, reality: world, migration }
     }
 }
 
-/// The hardware of a root controller, before there are drivers.
+/// The hardware of a root controller, before its drivers are up.
 pub(crate) trait RootHardware {
-    /// The target of devices' writes.
+    /// Returns the target of devices' writes.
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>>;
 
-    /// Lets its registers answer.
+    /// Attaches the controller's registers to the bus.
     fn claim(&self, bus: &mut Bus) -> Result<(), Overlap>;
 
-    /// Brings its drivers up.
+    /// Brings up the controller's drivers.
     fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String>;
 }
 
@@ -69,30 +69,30 @@ pub(crate) struct Driven {
 
 /// A root controller and its CPUs.
 pub(crate) trait Root {
-    /// Interrupts are dispatched by `interrupts` from now on.
+    /// Lets `interrupts` dispatch the CPUs' interrupts from now on.
     fn serve(&self, interrupts: &Interrupts);
 
-    /// Every CPU takes what is pending, until nothing is.
+    /// Lets the CPUs take their pending interrupts, until none is pending.
     fn settle(&self);
 
-    /// Arrivals that found no handler.
+    /// Returns the number of arrivals without a handler.
     fn strays(&self) -> u64;
 
-    /// Returns the resources that were not given back; `None` if all were.
+    /// Returns a description of the resources that were not released, if any.
     fn kept(&self) -> Option<String>;
 
-    /// Messages that a remapping unit stopped: who sent them, and the fault's reason.
+    /// Returns the senders of messages that a remapping unit blocked, with the fault reasons.
     #[cfg(test)]
     fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
         Vec::new()
     }
 
-    /// Returns the number of migrations, or the reason for which one failed.
+    /// Returns the number of migrations, or the reason why one failed.
     fn migrated(&self) -> Result<u64, String> {
         Ok(0)
     }
 
-    /// The CPUs of a GIC.
+    /// Returns the CPUs of a GIC.
     #[cfg(test)]
     fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
         None

@@ -1,4 +1,4 @@
-//! The outcome of each cell, and the defects that a trial must notice.
+//! The outcome of each cell, and defects that a trial must detect.
 
 mod layers;
 mod notices;
@@ -12,8 +12,9 @@ use super::trial::attempt;
 use super::*;
 use doorbell_machine::Migration;
 
-/// A platform that tells the truth about itself. Its controller moves all the time, as on all
-/// boards of these tests: nobody may notice. (Cells are tried where it stays, too.)
+/// Returns a platform that reports its environment correctly, whose controller migrates
+/// continually, as on all boards of these tests. This must not be observable. (Cells are also tried
+/// without migrations.)
 fn plan(parent: Parent, layer: Layer, world: World) -> BoardConfig {
     BoardConfig {
         migration: Migration::AtRandom { seed: 1 },
@@ -25,7 +26,7 @@ fn board(parent: Parent, layer: Layer, world: World) -> Board {
     Board::new(plan(parent, layer, world)).unwrap()
 }
 
-/// The reasons, by the letter that stands for them in [`EXPECTED`].
+/// The reasons, each with the letter that represents it in [`EXPECTED`].
 const REASONS: [(char, &str); 3] = [
     ('G', "the endpoint needs aligned groups of vectors, which tier x86-vector does not offer"),
     (
@@ -40,7 +41,8 @@ const REASONS: [(char, &str); 3] = [
     ),
 ];
 
-/// The outcomes by reasoning: for each stack the endpoints in their order, `.` for one that works.
+/// The outcomes, derived by reasoning: for each stack the endpoints in their order; `.` means that
+/// the endpoint works.
 const EXPECTED: &str = "
     bare-metal      its         none              .......
     bare-metal      its         doorbell-mapping  .......

@@ -1,4 +1,4 @@
-//! One endpoint's life on a board, and what became of it.
+//! A trial of one endpoint on a board, and its outcome.
 
 use super::board::Board;
 use super::cell::{Endpoint, Outcome};
@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Lives on one board: the second one finds whatever the first one left.
+/// Number of trials on one board: the second one runs on what the first one left behind.
 const LIVES: usize = 2;
 
-/// The reason for which a trial ended early.
+/// The reason why a trial ended early.
 #[derive(Debug)]
 pub(crate) enum TrialError {
-    /// The drivers said no.
+    /// The drivers refused the request.
     Refused(String),
-    /// Something that was promised did not hold.
+    /// A guarantee did not hold.
     Broken(String),
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
     let result = (0..LIVES).try_for_each(|_| {
         let life = live(board, endpoint);
         board.settle();
-        // Nothing remains, refused or not.
+        // All resources must be released, whether the endpoint was refused or not.
         board.check_quiet().map_err(TrialError::Broken).and(life)
     });
     match result {
@@ -73,7 +73,7 @@ fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     trial.end()
 }
 
-/// The handler runs of each slot, by CPU.
+/// The handler runs of each slot by CPU.
 struct Runs(Vec<[AtomicU64; CPUS as usize]>);
 
 impl Runs {
@@ -93,12 +93,12 @@ impl Runs {
     }
 }
 
-/// An endpoint at work.
+/// A working endpoint.
 pub(crate) struct Trial<'a> {
     board: &'a Board,
     probed: Probed,
     runs: Arc<Runs>,
-    /// Before the device: its vectors are given back with their handlers gone.
+    /// Declared before the device, because vectors are freed after their handlers.
     handles: BTreeMap<u16, IrqHandle>,
     device: MsiDevice,
 }
@@ -117,7 +117,7 @@ impl<'a> Trial<'a> {
         Self::start(board, probed, device)
     }
 
-    /// The same for an endpoint that is one of several of its device.
+    /// Like [`begin`](Self::begin), for an endpoint that is one of several of its device.
     #[cfg(test)]
     pub(crate) fn begin_of(
         board: &'a Board,
@@ -137,7 +137,7 @@ impl<'a> Trial<'a> {
             granted => granted?,
         };
         if let Some(rings) = &probed.rings {
-            // Address and data as the domain says they are, for each vector anew.
+            // The domain supplies address and data separately for each vector.
             let vectors = u16::try_from(granted.len()).unwrap_or(u16::MAX);
             rings.share(vectors, |slot| device.sent_message(slot));
         }
@@ -155,7 +155,8 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Each sender sends once, and its vector's handler runs once, where the vector is.
+    /// Lets each sender send once, and checks that its vector's handler runs once, at the right
+    /// CPU.
     pub(crate) fn deliver(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
@@ -184,7 +185,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// All vectors go to each CPU in turn, and back.
+    /// Moves all vectors to each CPU in turn, and back.
     pub(crate) fn travel(&self) -> Result<(), TrialError> {
         for cpu in (0..CPUS.into()).chain([0]).map(Cpu::new) {
             for handle in self.handles.values() {
@@ -212,25 +213,25 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// The endpoint is reset.
+    /// Resets the endpoint.
     #[cfg(test)]
     pub(crate) fn reset(&self) {
         self.probed.reset();
     }
 
-    /// Its driver writes back what it held.
+    /// Lets the driver restore the contents of the message store.
     #[cfg(test)]
     pub(crate) fn restore(&self) -> Result<(), TrialError> {
         Ok(self.device.restore()?)
     }
 
-    /// The message that the device sends for a slot.
+    /// Returns the message that the device sends for a slot.
     #[cfg(test)]
     pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.device.sent_message(slot)
     }
 
-    /// The levels below a slot's vector.
+    /// Returns the description of the levels below a slot's vector.
     #[cfg(test)]
     pub(crate) fn describe(&self, slot: u16) -> String {
         let mut text = String::new();
@@ -240,13 +241,13 @@ impl<'a> Trial<'a> {
         text
     }
 
-    /// The number of handler runs, all together.
+    /// Returns the total number of handler runs.
     #[cfg(test)]
     pub(crate) fn total_runs(&self) -> u64 {
         self.handles.values().map(IrqHandle::count).sum()
     }
 
-    /// A message sent before a move arrives once, before or after it.
+    /// Checks that a message sent before a move arrives exactly once, before the move or after it.
     fn overtake(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
@@ -265,8 +266,8 @@ impl<'a> Trial<'a> {
         self.deliver()
     }
 
-    /// A vector goes, and two come: at its slot, and one that follows two CPUs at a slot that had
-    /// none.
+    /// Frees one vector and adds two: one at the same slot, and a managed one at an unused slot,
+    /// which is then moved between its two CPUs.
     fn change(&mut self) -> Result<(), TrialError> {
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);
@@ -283,7 +284,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Tears everything down. A message that comes afterwards reaches nobody.
+    /// Tears everything down, and checks that later messages reach no handler.
     pub(crate) fn end(self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         let messages: Vec<_> =
@@ -291,12 +292,12 @@ impl<'a> Trial<'a> {
         let Self { board, probed, runs, handles, device } = self;
         drop(handles);
         device.tear_down().map_err(|error| TrialError::Broken(error.to_string()))?;
-        // Vectors that their CPUs have not cleaned up yet would be asked for again.
+        // Otherwise, a late message could request a vector that its CPU has not cleaned up yet.
         board.settle();
         let before = runs.read();
         for sender in slots {
             if probed.signal(sender) != Signalled::Off {
-                return Err(TrialError::Broken(format!("sender {sender} sends after the end")));
+                return Err(TrialError::Broken(format!("sender {sender} sent after teardown")));
             }
         }
         messages.iter().try_for_each(|message| late(board, &probed, *message))?;
@@ -304,12 +305,13 @@ impl<'a> Trial<'a> {
         if before == after {
             Ok(())
         } else {
-            Err(TrialError::Broken("a handler ran after the end".to_owned()))
+            Err(TrialError::Broken("a handler ran after teardown".to_owned()))
         }
     }
 }
 
-/// The device writes a message that it stores no more. An IOMMU that maps doorbells stops it.
+/// Writes a message that the device no longer stores, and checks that an IOMMU that maps doorbells
+/// blocks it.
 fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), TrialError> {
     let stopped = board.stopped();
     board.devices().write(probed.endpoint, message);

@@ -18,19 +18,19 @@ use x86_irq::{
     ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
 };
 
-/// Base address of the unit's registers; it names the unit in errors.
+/// Base address of the unit's registers, which identifies the unit in errors.
 const UNIT: u64 = 0xfed9_0000;
-/// 256 entries.
+/// log2 of the number of table entries: 256.
 const TABLE_LOG2: u8 = 8;
 
-/// The APICs and what is in front of them.
+/// The hardware of an x86 machine: the APICs, and what is in front of them.
 pub(crate) struct X86Hardware {
     chipset: Arc<Chipset>,
-    /// The host's end of a virtual bus.
+    /// The host end of a virtual bus.
     hyperv: Option<Arc<HypervHost>>,
 }
 
-/// The hypervisor's own way to the guest's local APICs.
+/// The hypervisor's direct path to the guest's local APICs.
 struct Injected(Arc<Chipset>);
 
 impl SignalMsi<NoIdentity> for Injected {
@@ -39,14 +39,14 @@ impl SignalMsi<NoIdentity> for Injected {
     }
 }
 
-/// The message that a local APIC takes, for the CPU of a VP index.
+/// Returns the message to the local APIC of the CPU with VP index `processor`.
 fn apic_message(processor: u16, vector: u8) -> MsiMessage {
     let id = u64::from(LocalApicBank::id(Cpu::new(processor.into())));
     MsiMessage { address: 0xfee0_0000 | id << 12, data: vector.into() }
 }
 
 impl X86Hardware {
-    /// With a remapping unit if that is the layer.
+    /// Creates the hardware, with a remapping unit if `layer` requires one.
     pub(crate) fn new(kind: Parent, layer: Layer, ram: Arc<Ram>) -> Result<Self, String> {
         let remapping =
             (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
@@ -120,9 +120,10 @@ fn remap(
     ram: &Arc<Ram>,
     vectors: &Arc<VectorDomain>,
 ) -> Result<Arc<RemappedVectors<RemapTableMemory>>, String> {
-    let size = TableSize::from_log2(TABLE_LOG2).ok_or("no such table")?;
-    let base =
-        ram.allocate(size.bytes(), size.bytes().max(0x1000)).ok_or("no memory for the table")?;
+    let size = TableSize::from_log2(TABLE_LOG2).ok_or("invalid table size")?;
+    let base = ram
+        .allocate(size.bytes(), size.bytes().max(0x1000))
+        .ok_or("out of memory for the table")?;
     let config = RemapTableConfig::new(size, ApicMode::Xapic);
     let table = RemapTable::new(config, RemapTableMemory::new(Arc::clone(ram), base));
     unit.set_table(table.address_register(base));
@@ -143,13 +144,13 @@ struct X86Root {
     vectors: Arc<VectorDomain>,
     remapped: Option<Arc<RemappedVectors<RemapTableMemory>>>,
     hyperv: Option<Arc<HypervHost>>,
-    /// By CPU: how many vectors were free at first.
+    /// The number of initially free vectors of each CPU.
     free: Vec<u32>,
     interrupts: OnceLock<Interrupts>,
 }
 
 impl X86Root {
-    /// True if it did anything.
+    /// Returns `true` if the CPU did any work.
     fn run(&self, cpu: Cpu) -> bool {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let took = self.kernel.take_one(&self.vectors, interrupts, cpu);
@@ -159,7 +160,7 @@ impl X86Root {
 
 impl Root for X86Root {
     fn serve(&self, interrupts: &Interrupts) {
-        // There is one interrupt core for each board.
+        // Each board has a single interrupt core, so the cell is set only once.
         let _ = self.interrupts.set(interrupts.clone());
     }
 

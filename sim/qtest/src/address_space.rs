@@ -1,4 +1,4 @@
-//! The address space: RAM, the GIC's frames, and nothing.
+//! The address space: RAM, the GIC's frames, and unclaimed addresses.
 
 use super::request::MemoryRange;
 use doorbell_hardware::bus::AccessWidth;
@@ -22,7 +22,7 @@ const SENDER: DeviceId = DeviceId::new(0);
 pub(super) struct AddressSpace {
     gic: Arc<Vgic>,
     ram: Arc<Ram>,
-    /// The translation frame of the ITS, if there is one.
+    /// The translation frame of the ITS, if the GIC has one.
     translation: Range<u64>,
     /// `GITS_TRANSLATER`.
     doorbell: Option<u64>,
@@ -45,7 +45,7 @@ impl AddressSpace {
         &self.gic
     }
 
-    /// A little-endian number of at most 8 bytes.
+    /// Loads a little-endian number of at most 8 bytes.
     pub(super) fn load(&self, address: u64, bytes: usize) -> u64 {
         let mut number = [0; 8];
         self.fill(address, &mut number[..bytes]);
@@ -62,7 +62,7 @@ impl AddressSpace {
         for piece in self.pieces(address, bytes.len()) {
             let bytes = &mut bytes[piece.range.clone()];
             match piece.width {
-                // Bytes outside of RAM stay zero.
+                // Bytes outside RAM remain zero.
                 None => drop(self.ram.read(piece.address, bytes)),
                 Some(width) => {
                     let value = self.gic.read(piece.address, width).unwrap_or(0);
@@ -86,7 +86,8 @@ impl AddressSpace {
         }
     }
 
-    /// By words where it can: scripts clear much memory. What RAM lacks is lost.
+    /// Writes by words where possible, because scripts clear large areas. Writes outside RAM are
+    /// ignored.
     fn write_memory(&self, address: u64, bytes: &[u8]) {
         let before = usize::try_from(address.wrapping_neg() % 8).unwrap_or(0).min(bytes.len());
         let (unaligned, aligned) = bytes.split_at(before);
@@ -103,14 +104,14 @@ impl AddressSpace {
         let rings = self.doorbell == Some(address) && width >= AccessWidth::Half;
         match self.gic.its(0).filter(|_| rings).zip(u32::try_from(value).ok()) {
             Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
-            // Only outside of its regions does the GIC refuse.
+            // The GIC rejects only writes outside its regions.
             None => drop(self.gic.write(address, width, value)),
         }
-        // QEMU's ITS executes all commands at once, and no CPU is there to go on with them.
+        // QEMU's ITS executes all commands immediately, and no CPU runs that could continue them.
         while self.gic.poll() == Progress::Unfinished {}
     }
 
-    /// The pieces that an access falls into, in order.
+    /// Splits an access into pieces, in order.
     fn pieces(&self, address: u64, bytes: usize) -> impl Iterator<Item = Piece> {
         let mut start = 0;
         std::iter::from_fn(move || {
@@ -136,11 +137,11 @@ impl AddressSpace {
     }
 }
 
-/// A piece of an access that one device answers at once.
+/// A piece of an access that a single device performs at one time.
 struct Piece {
     address: u64,
-    /// Of the access's bytes.
+    /// Range of the access's bytes.
     range: Range<usize>,
-    /// Of a register access; none in RAM.
+    /// Width of a register access; `None` in RAM.
     width: Option<AccessWidth>,
 }

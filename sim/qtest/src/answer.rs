@@ -1,11 +1,11 @@
-//! The server's answers, in the form in which QEMU writes them.
+//! The server's answers, in QEMU's format.
 
 use super::request::{Form, Mistake};
 use base64::display::Base64Display;
 use base64::prelude::BASE64_STANDARD;
 use std::fmt;
 
-/// The result of one line of a script: the intercepted line changes, then the reply.
+/// The result of one line of a script: the changes of intercepted lines, followed by the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// Changes of the intercepted lines, in order.
@@ -14,17 +14,17 @@ pub struct Answer {
     pub reply: Reply,
 }
 
-/// A line of an intercepted object changed.
+/// A change of an intercepted line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IrqChange {
-    /// It is asserted now.
+    /// The line was asserted.
     Raised(usize),
-    /// It is not any more.
+    /// The line was deasserted.
     Lowered(usize),
 }
 
 impl IrqChange {
-    /// Of a line that was asserted, or not, and is now.
+    /// Returns the change of a line from level `then` to level `now`, if it changed.
     pub(super) fn of(line: usize, then: bool, now: bool) -> Option<Self> {
         match (then, now) {
             (false, true) => Some(Self::Raised(line)),
@@ -37,19 +37,19 @@ impl IrqChange {
 /// The reply to a line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// It was done.
+    /// Success without a value.
     Done,
     /// A register's value.
     Number(u64),
     /// The value of an I/O port.
     Port(u32),
-    /// The clock, in nanoseconds.
+    /// The clock in nanoseconds.
     Time(i64),
     /// A word.
     Word(&'static str),
-    /// Memory.
+    /// The contents of memory.
     Bytes(Vec<u8>, Form),
-    /// It was not done.
+    /// Failure.
     Fail(Mistake),
 }
 
@@ -59,7 +59,7 @@ impl From<Reply> for Answer {
     }
 }
 
-/// All lines, each with its newline.
+/// Formats all lines, each with its newline.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.irqs.iter().try_for_each(|change| writeln!(f, "{change}"))?;

@@ -1,6 +1,6 @@
-//! QEMU's qtest line protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine,
-//! without CPUs that execute. The script that drives the registers, memory and lines of one drives
-//! the other.
+//! QEMU's qtest line protocol for a GICv3 and ITS in the memory map of QEMU's `virt` machine,
+//! without executing CPUs. A script that accesses the registers, memory and lines of one can be
+//! used on the other.
 //!
 //! | at | is | |
 //! |---|---|---|
@@ -9,28 +9,30 @@
 //! | `0x080A0000` | redistributors | 123 of them; the rest from `0x40_0000_0000` on |
 //! | `0x40000000` | RAM | 128 MiB, all zero |
 //!
-//! As in QEMU, a write to `GITS_TRANSLATER` is a message of DeviceID 0. Reads where nothing is give
-//! zero. Accesses are split into aligned pieces of at most 8 bytes. The objects that lines are
-//! named by are QEMU's without devices. `/machine/unattached/device[N]` is CPU N, the GIC comes
-//! after the CPUs, and the ITS after the GIC.
+//! As in QEMU, a write to `GITS_TRANSLATER` is a message from DeviceID 0. Reads of unclaimed
+//! addresses return zero. Accesses are split into aligned pieces of at most 8 bytes. Objects that
+//! own lines have the same paths as in a QEMU without devices: `/machine/unattached/device[N]` is
+//! CPU N, followed by the GIC after the last CPU and then the ITS.
 //!
-//! # Lines that are told
+//! # Intercepted lines
 //!
-//! After `irq_intercept_out GIC sysbus-irq`, `IRQ raise N` and `IRQ lower N` come before the reply
-//! to the line that brought them about. Of N CPUs, lines 0 to N − 1 are their IRQs and N to 2N − 1
-//! their FIQs. After `irq_intercept_in CPU`, 0 is that CPU's IRQ and 1 its FIQ; after
-//! `irq_intercept_in GIC`, they are the GIC's inputs. Only one object is intercepted. QEMU 7.2
-//! knows no interception of named outputs: it says `OK` and tells nothing. CPU interfaces come up
-//! with both groups disabled and every priority masked, as hardware's. The protocol does not reach
-//! them: nothing is asserted before [`Qtest::unmask`], or what software does on a [`Qtest::vcpu`].
+//! After `irq_intercept_out GIC sysbus-irq`, `IRQ raise N` and `IRQ lower N` precede the reply to
+//! the line that caused them. With N CPUs, lines 0 to N − 1 are their IRQs, and lines N to 2N − 1
+//! their FIQs. After `irq_intercept_in CPU`, line 0 is that CPU's IRQ and line 1 its FIQ; after
+//! `irq_intercept_in GIC`, the lines are the GIC's inputs. Only one object can be intercepted. QEMU
+//! 7.2 does not implement interception of named outputs: it replies `OK` and reports no changes. As
+//! on hardware, CPU interfaces start with both groups disabled and every priority masked. The
+//! protocol cannot access them, so nothing is asserted before [`Qtest::unmask`] is called or
+//! software uses a [`Qtest::vcpu`].
 //!
 //! # Answers
 //!
-//! What QEMU's server ends with an assertion – missing or malformed arguments, lines that do not
-//! exist – is answered with `FAIL` and a reason. An access moves at most 16 MiB ([`MAX_BYTES`]).
-//! The clock is that of QEMU's `qtest` accelerator, without which QEMU does not know `clock_step`
-//! and `clock_set`. I/O ports lead nowhere, as on every Arm machine. `module_load` fails as where
-//! there is no such module. Commands of other architectures (`rtas`) are unknown.
+//! Where QEMU's server would abort with an assertion (missing or malformed arguments, nonexistent
+//! lines), this server answers with `FAIL` and a reason. An access transfers at most 16 MiB
+//! ([`MAX_BYTES`]). The clock is that of QEMU's `qtest` accelerator, without which QEMU does not
+//! implement `clock_step` and `clock_set`. I/O ports are unclaimed, as on every Arm machine.
+//! `module_load` fails as for a nonexistent module. Commands of other architectures (`rtas`) are
+//! unknown.
 //!
 //! # Example
 //!
@@ -66,10 +68,10 @@ use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfig};
 
-/// Redistributors that fit below the UART.
+/// Number of redistributors that fit below the UART.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;
-/// Value of an unclaimed I/O port. No port is claimed.
+/// Value read from an unclaimed I/O port. All ports are unclaimed.
 const NO_PORT: u32 = u32::MAX;
 
 /// The machine behind the protocol.
@@ -77,32 +79,32 @@ pub struct Qtest {
     space: AddressSpace,
     lines: Lines,
     vcpus: Vec<Vcpu>,
-    /// Nanoseconds.
+    /// Time in nanoseconds.
     clock: i64,
 }
 
 impl Qtest {
-    /// A machine with as many CPUs.
+    /// Creates a machine with this many CPUs.
     ///
     /// # Errors
-    /// [`ConfigError`] unless there are 1 to [`vgic::MAX_CPUS`].
+    /// [`ConfigError`] unless `cpus` is between 1 and [`vgic::MAX_CPUS`].
     pub fn new(cpus: u16) -> Result<Self, ConfigError> {
         Self::with_config(virt(cpus))
     }
 
-    /// A machine with two security states, as its kernel has it: the firmware has left all
-    /// interrupts to it.
+    /// Creates a machine with two security states, in the Non-secure view of its kernel. The
+    /// firmware has assigned all interrupts to Non-secure Group 1.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn non_secure(cpus: u16) -> Result<Self, ConfigError> {
         Self::with_config(virt(cpus).with_security(SecurityView::NonSecure))
     }
 
-    /// A machine whose GIC differs from `virt`'s.
+    /// Creates a machine whose GIC differs from `virt`'s.
     ///
     /// # Errors
-    /// [`ConfigError`] for a GIC that cannot be.
+    /// [`ConfigError`] if the model cannot implement this GIC.
     pub fn with_config(config: VgicConfig) -> Result<Self, ConfigError> {
         let ram = Arc::new(address_space::ram());
         let (gic, vcpus) = Vgic::new(config, Arc::clone(&ram) as _, Arc::new(NoKick))?;
@@ -110,20 +112,21 @@ impl Qtest {
         Ok(Self { space: AddressSpace::new(gic, ram), lines, vcpus, clock: 0 })
     }
 
-    /// Lets every CPU take interrupts of all priorities and of all groups that software on it has.
-    /// CPU interfaces come up with all of that off, and the protocol does not reach them.
+    /// Lets every CPU take interrupts of all priorities and of all groups that its software can
+    /// enable. CPU interfaces start with everything disabled, and the protocol cannot access them.
     pub fn unmask(&mut self) {
         for vcpu in &mut self.vcpus {
             for (register, value) in
                 [(PMR.encoding(), 0xff), (IGRPEN1.encoding(), 1), (IGRPEN0.encoding(), 1)]
             {
-                // Of two security states Group 0 is the Secure side's, and its register UNDEFINED.
+                // With two security states, Group 0 belongs to the Secure state, and its register
+                // is UNDEFINED.
                 _ = vcpu.write_sysreg(register, value);
             }
         }
     }
 
-    /// Carries out one line of a script, which may end in a newline.
+    /// Executes one line of a script, which may end in a newline.
     pub fn answer(&mut self, line: &str) -> Answer {
         match Request::parse(line) {
             Ok(request) => self.carry_out(request),
@@ -171,7 +174,7 @@ impl Qtest {
         }
     }
 
-    /// There are no timers: without a step there is no next event to go to.
+    /// Advances the clock. The machine has no timers, so a step must be given.
     fn step_clock(&mut self, step: Option<i64>) -> Reply {
         let Some(step) = step else { return Reply::Fail(Mistake::NoDeadline) };
         match self.clock.checked_add(step) {
@@ -180,7 +183,7 @@ impl Qtest {
         }
     }
 
-    /// The clock moves and nothing happens. It never goes back.
+    /// Sets the clock, without further effect. The clock cannot go backwards.
     fn set_clock(&mut self, time: i64) -> Reply {
         self.clock = self.clock.max(time);
         if self.clock == time {
@@ -196,12 +199,12 @@ impl Qtest {
         self.lines.changes_of_inputs(&mut self.vcpus)
     }
 
-    /// The CPU's half of the GIC, whose system registers the protocol does not reach.
+    /// Returns the CPU's half of the GIC, whose system registers the protocol cannot access.
     pub fn vcpu(&mut self, index: usize) -> Option<&mut Vcpu> {
         self.vcpus.get_mut(index)
     }
 
-    /// The GIC.
+    /// Returns the GIC.
     pub fn gic(&self) -> &Arc<Vgic> {
         self.space.gic()
     }
@@ -216,14 +219,14 @@ impl fmt::Debug for Qtest {
     }
 }
 
-/// No CPU executes, so none sleeps.
+/// Has no effect, because no CPU executes and thus none sleeps.
 struct NoKick;
 
 impl msi_types::Kick for NoKick {
     fn kick(&self, _: msi_types::Cpu) {}
 }
 
-/// The GIC of QEMU's `virt`.
+/// Returns the configuration of the GIC in QEMU's `virt`.
 pub fn virt(cpus: u16) -> VgicConfig {
     let mut config = VgicConfig::new(cpus);
     let low = u32::from(cpus).min(LOW_REDISTRIBUTORS);
@@ -233,9 +236,9 @@ pub fn virt(cpus: u16) -> VgicConfig {
         config.redistributors.push(high);
     }
     config.lpi_id_bits = Some(16);
-    // The distributor stores all priority bits, however many a CPU interface has.
+    // The distributor stores all priority bits, however many a CPU interface implements.
     config.priority_bits = 8;
-    // As QEMU's, the ITS is done with a queue when the write that told of it is.
+    // Like QEMU's, the ITS has executed the queue when the write to `GITS_CWRITER` completes.
     let its = ItsConfig::new(0x0808_0000)
         .with_page_sizes(PageSizes::Any)
         .with_collection_table(Some(TableLevels::FlatOrTwo))

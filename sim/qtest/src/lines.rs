@@ -1,4 +1,4 @@
-//! Interrupt lines: those that a script drives, and those that it watches.
+//! Interrupt lines that a script drives or intercepts.
 
 use super::answer::IrqChange;
 use super::request::{Interception, Mistake, Pin};
@@ -6,20 +6,20 @@ use msi_types::{Cpu, Level, Line, SetLine};
 use std::sync::Arc;
 use vgic::{Inputs, Vcpu, Vgic};
 
-/// First PPI.
+/// INTID of the first PPI.
 const PPIS: u64 = 16;
-/// INTIDs that each CPU has by itself.
+/// Number of INTIDs that are private to each CPU.
 const PRIVATE: u64 = 32;
-/// Inputs of a CPU: IRQ, FIQ and their virtual twins.
+/// Number of inputs of a CPU: IRQ, FIQ, and their virtual counterparts.
 const CPU_INPUTS: u64 = 4;
-/// The name of inputs without a name.
+/// The name by which QEMU refers to unnamed inputs.
 const UNNAMED: &str = "unnamed-gpio-in";
 /// The name of the GIC's outputs: the IRQ inputs of all CPUs, then their FIQ inputs.
 const SYSBUS: &str = "sysbus-irq";
-/// Named outputs of a CPU, of which none is ever asserted here.
+/// Named outputs of a CPU, which are never asserted here.
 const OF_CPUS: [&str; 2] = ["gicv3-maintenance-interrupt", "pmu-interrupt"];
 
-/// The object that a path names.
+/// The object that a path designates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Object {
     Cpu(usize),
@@ -27,26 +27,27 @@ enum Object {
     Its,
 }
 
-/// Lines that a script watches.
+/// The lines that a script intercepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WatchedLines {
-    /// The inputs of one CPU, numbered from its IRQ on.
+    /// The inputs of one CPU, numbered from its IRQ.
     InputsOf(usize),
-    /// The outputs of the GIC: IRQ of CPU n is line n, and its FIQ follows the IRQs of all CPUs.
+    /// The outputs of the GIC: line n is the IRQ of CPU n, and the FIQs follow the IRQs of all
+    /// CPUs.
     OutputsOfGic,
     /// The inputs of the GIC.
     InputsOfGic,
-    /// Lines that never change, such as those of timers: there are none.
+    /// Lines that never change, such as those of the nonexistent timers.
     Nothing,
 }
 
-/// The lines that a script drives and watches.
+/// The lines that a script drives and intercepts.
 pub(super) struct Lines {
     gic: Arc<Vgic>,
     intercepted: Option<(Object, WatchedLines)>,
-    /// The GIC's inputs that are asserted.
+    /// The asserted inputs of the GIC.
     asserted: Vec<u64>,
-    /// Each CPU's inputs as last told, where they are watched.
+    /// The last reported state of each CPU's inputs, if they are intercepted.
     told: Vec<Inputs>,
 }
 
@@ -56,8 +57,8 @@ impl Lines {
         Self { gic, intercepted: None, asserted: Vec::new(), told }
     }
 
-    /// Watches an object's lines from now on. Only one object can be watched, and only as it was
-    /// first asked for.
+    /// Intercepts an object's lines from now on. Only one object can be intercepted, and the first
+    /// request determines which of its lines are.
     pub(super) fn intercept(&mut self, path: &str, what: &Interception) -> Result<(), Mistake> {
         let object = self.object(path)?;
         if matches!(what, Interception::Inputs(Some(_))) {
@@ -71,8 +72,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Drives an input of the GIC. A CPU's inputs are the GIC's to drive: it does so again at its
-    /// next change.
+    /// Drives an input of the GIC. A CPU's inputs are driven by the GIC, which overrides them at
+    /// its next change.
     pub(super) fn set(
         &mut self,
         path: &str,
@@ -97,7 +98,7 @@ impl Lines {
         }))
     }
 
-    /// Notes the level of an input; is it another one than before?
+    /// Records the level of an input. Returns `true` if it changed.
     fn remember(&mut self, number: u64, level: Level) -> bool {
         match (self.asserted.binary_search(&number), level) {
             (Ok(_), Level::High) | (Err(_), Level::Low) => return false,
@@ -107,8 +108,8 @@ impl Lines {
         true
     }
 
-    /// Returns the changes of the watched CPU inputs since the last call, in QEMU's order: CPU by
-    /// CPU, FIQ first.
+    /// Returns the changes of the intercepted CPU inputs since the last call, in QEMU's order: CPU
+    /// by CPU, FIQ first.
     pub(super) fn changes_of_inputs(&mut self, vcpus: &mut [Vcpu]) -> Vec<IrqChange> {
         let cpus = vcpus.len();
         let (watched, first) = match self.intercepted {
@@ -131,7 +132,7 @@ impl Lines {
         changes
     }
 
-    /// The line behind an input of the GIC: SPIs first, then 32 inputs for each CPU.
+    /// Returns the line of an input of the GIC: SPIs first, followed by 32 inputs for each CPU.
     fn line(&self, input: u64) -> Option<Line> {
         let config = self.gic.config();
         let spis = u64::from(config.spis);
@@ -160,7 +161,7 @@ impl Lines {
     }
 }
 
-/// Returns the lines that an interception of an object watches, if the object has such lines.
+/// Returns the lines that an interception of an object reports, if the object has such lines.
 fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake> {
     match (object, what) {
         (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),

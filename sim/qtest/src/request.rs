@@ -1,14 +1,14 @@
-//! Lines of a script, parsed.
+//! Parser for the lines of a script.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use std::str::SplitAsciiWhitespace;
 
-/// Most bytes that one access moves.
+/// Maximum number of bytes that one access transfers.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// The reader of base 64. As QEMU's, it ignores bits of the last digit that belong to no byte.
+/// The base64 decoder. Like QEMU's, it ignores bits of the last digit that do not belong to a byte.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -45,91 +45,91 @@ pub(super) enum Request {
     SetLine { object: String, pin: Pin, level: u64 },
 }
 
-/// The form of memory in a reply.
+/// The format of memory contents in a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
-    /// In hexadecimal digits.
+    /// Hexadecimal digits.
     Hexadecimal,
-    /// In base 64.
+    /// Base64.
     Base64,
 }
 
-/// An input of an object, by its name and number.
+/// An input of an object, by name and number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pin {
     pub(super) name: String,
     pub(super) number: u64,
 }
 
-/// A range of memory. Both ends lie in the 64-bit address space; it may be empty.
+/// A range of memory, which may be empty. It does not exceed the 64-bit address space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRange {
-    /// Of the first byte.
+    /// Address of the first byte.
     pub address: u64,
-    /// At most [`MAX_BYTES`].
+    /// Number of bytes, at most [`MAX_BYTES`].
     pub bytes: usize,
 }
 
-/// The lines of an object that are watched: those of this name, or those without a name.
+/// The intercepted lines of an object: those with this name, or those without a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Interception {
     Inputs(Option<String>),
     Outputs(Option<String>),
 }
 
-/// The fault of a script's line.
+/// The error in a line of a script.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mistake {
-    /// No such command.
+    /// The command does not exist.
     #[error("Unknown command '{0}'")]
     UnknownCommand(String),
-    /// No such object.
+    /// The object does not exist.
     #[error("Unknown device")]
     UnknownDevice,
     /// The object has no such input.
     #[error("Unknown line")]
     UnknownLine,
-    /// The object has no such lines to watch.
+    /// The object has no such lines to intercept.
     #[error("No intercepts installed")]
     NoLines,
-    /// Inputs cannot be watched by name.
+    /// Inputs cannot be intercepted by name.
     #[error("Interception of named in-GPIOs not yet supported")]
     NamedInputs,
-    /// Another object is watched.
+    /// Another object is already intercepted.
     #[error("IRQ intercept already enabled")]
     OtherIntercepted,
     /// An argument is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// An argument is no number, or too large.
+    /// An argument is not a number, or is too large.
     #[error("{0} is not a number of 64 bits")]
     Number(&'static str),
-    /// No bytes to be read, more than an access moves, or an address space that ends before.
+    /// The number of bytes is zero, exceeds the limit of an access, or exceeds the address space.
     #[error("the size is not between 1 and {MAX_BYTES} bytes of the address space")]
     Size,
-    /// There are 65536 I/O ports.
+    /// The port number exceeds 65535.
     #[error("the port is not a number of 16 bits")]
     Port,
-    /// Data that cannot be read.
+    /// The data cannot be decoded.
     #[error("the data is malformed")]
     Data,
-    /// Data without a single byte.
+    /// The data contain no complete byte.
     #[error("invalid argument size")]
     ArgumentSize,
-    /// There are no modules.
+    /// Modules do not exist.
     #[error("there are no modules")]
     Module,
-    /// The clock would not move on.
+    /// The clock would not advance.
     #[error("could not advance time")]
     Clock,
-    /// The clock already shows more, and this.
+    /// The clock already shows this later time.
     #[error("{0}")]
     ClockIs(i64),
-    /// There are no timers.
+    /// Timers do not exist, and therefore deadlines do not either.
     #[error("cannot advance clock to the next deadline because there is no pending deadline")]
     NoDeadline,
-    /// The line is longer than any access needs, or no UTF-8.
+    /// The line is longer than any access needs, or is not UTF-8.
     #[error("the line is too long or no text")]
     Unreadable,
 }
@@ -206,7 +206,7 @@ impl<'a> Words<'a> {
         self.number("the address")
     }
 
-    /// A range that may hold nothing.
+    /// Parses a range, which may be empty.
     fn place(&mut self) -> Result<MemoryRange, Mistake> {
         let address = self.address()?;
         let bytes = usize::try_from(self.number("the size")?).map_err(|_| Mistake::Size)?;
@@ -220,7 +220,7 @@ impl<'a> Words<'a> {
         self.place().and_then(|place| if place.bytes == 0 { Err(Mistake::Size) } else { Ok(place) })
     }
 
-    /// Data, in digits of either form.
+    /// Parses data, in digits of either format.
     fn data(&mut self) -> Result<&'a str, Mistake> {
         let word = self.word("the data")?;
         if word.len() < 3 { Err(Mistake::ArgumentSize) } else { Ok(word) }
@@ -249,7 +249,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Bytes that a command moves whose name ends like this.
+/// Returns the number of bytes that a command transfers, from the last letter of its name.
 fn width(command: &str) -> usize {
     match command.as_bytes().last() {
         Some(b'b') => 1,
@@ -259,7 +259,7 @@ fn width(command: &str) -> usize {
     }
 }
 
-/// A number as C writes it: decimal, octal or hexadecimal, with a sign.
+/// Parses a number as in C: decimal, octal or hexadecimal, with an optional sign.
 fn number(word: &str) -> Option<u64> {
     let (negative, digits) = match word.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -277,7 +277,7 @@ fn number(word: &str) -> Option<u64> {
     Some(if negative { magnitude.wrapping_neg() } else { magnitude })
 }
 
-/// As many bytes as asked for, of digits after `0x`; what the digits lack is zero.
+/// Decodes the digits after `0x` into `bytes` bytes, padded with zeros.
 fn hexadecimal(word: &str, bytes: usize) -> Result<Vec<u8>, Mistake> {
     let digits = word.strip_prefix("0x").ok_or(Mistake::Data)?.as_bytes();
     let digit =

@@ -1,20 +1,20 @@
-//! The loop between a script and the machine.
+//! The loop that connects a script to the machine.
 
 use super::request::{MAX_BYTES, Mistake};
 use super::{Answer, Qtest, Reply};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 
-/// The longest line: the digits of the largest write, and its other words.
+/// Maximum length of a line: the digits of the largest write, plus its other words.
 const LONGEST: usize = 2 * MAX_BYTES + 256;
 
-/// Bytes of a line after which no end of it is looked for.
+/// Number of bytes after which an overlong line is no longer skipped.
 const ENDLESS: usize = 64 << 20;
 
-/// Answers each line of `input` on `output`, until `input` ends.
+/// Answers each line of `input` on `output` until `input` ends.
 ///
 /// # Errors
-/// Whatever reading and writing ends with, or a line that has no end. Lines that are too long or no
-/// text are answered.
+/// An error of reading or writing, or a line without an end. Lines that are too long or not UTF-8
+/// are answered, and are not errors.
 pub fn serve(
     machine: &mut Qtest,
     mut input: impl BufRead,
@@ -41,7 +41,7 @@ pub fn serve(
     }
 }
 
-/// Reads up to the end of a line that is too long to be kept.
+/// Skips the rest of a line that is too long.
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     let mut skipped = 0;
     while skipped <= ENDLESS {

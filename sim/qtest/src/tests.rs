@@ -37,8 +37,8 @@ fn two_security_states_show_non_secure_view() {
         "readl 0x08000420",
         "readl 0x08000084",
     ];
-    // GICD_CTLR has EnableGrp1A and ARE_NS, priorities one bit less, and groups are the Secure
-    // side's.
+    // GICD_CTLR has EnableGrp1A and ARE_NS, priorities have one bit less, and groups belong to the
+    // Secure state.
     let expected = [
         "OK",
         "OK 0x0000000000000012",
@@ -61,7 +61,7 @@ fn surplus_redistributors_lie_in_high_region() {
 #[test]
 fn misaligned_accesses_fall_into_aligned_pieces() {
     let script = ["readq 0x08000001", "readq 0x08000004", "readl 0x08000001"];
-    // Bytes and halves of GICD_TYPER read as zero, its word does not; GICD_IIDR follows it.
+    // Bytes and halfwords of GICD_TYPER read as zero, but its word does not; GICD_IIDR follows it.
     let read = run(&mut machine(), &script);
     assert_eq!(read, ["OK 0x00077a0008000000", "OK 0x0000043b077a0008", "OK 0x0000000000000000"]);
 }
@@ -91,7 +91,7 @@ fn memory_moves_in_every_form() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-/// The vectors of RFC 4648 §10; the last digit's spare bits are ignored, as QEMU's GLib does.
+/// The vectors of RFC 4648 §10. The last digit's spare bits are ignored, as by QEMU's GLib.
 #[test]
 fn base_64_is_read_and_written() {
     for (bytes, coded, written) in [
@@ -143,8 +143,8 @@ fn intercepted_gic_reports_inputs_before_reply() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-/// A machine whose CPUs take interrupts of both groups, and SGIs 0 (Group 0) and 1 (Group 1) of CPU
-/// 1 are enabled.
+/// Returns a machine whose CPUs take interrupts of both groups, with SGIs 0 (Group 0) and 1 (Group
+/// 1) of CPU 1 enabled.
 fn listening() -> Qtest {
     let mut machine = machine();
     machine.unmask();
@@ -273,7 +273,7 @@ fn translater_write_uses_device_zero() {
 
 #[test]
 fn one_write_works_the_whole_command_queue_off() {
-    // 2000 commands without an opcode, which are skipped.
+    // 2000 commands with an invalid opcode, which are skipped.
     let script = [
         "writeq 0x08080080 0x800000004001000f",
         "writel 0x08080000 1",
@@ -342,7 +342,7 @@ fn endless_line_is_skipped() {
     assert_eq!(said, b"FAIL the line is too long or no text\nOK little\n");
 }
 
-/// Words that lines of the protocol are made of, and others.
+/// Returns a word, either of the protocol or not.
 fn word() -> impl Strategy<Value = String> {
     let commands =
         "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";

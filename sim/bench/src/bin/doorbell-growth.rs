@@ -1,4 +1,4 @@
-//! Prints what grows with what, as the tables of `docs/measurements.md`.
+//! Prints how costs and memory grow, in the form of the tables in `docs/measurements.md`.
 #![forbid(unsafe_code)]
 
 use doorbell_bench::growth::{self, Dimension, Growth, Row};
@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Times in units of each row's first: they differ between machines, their growth hardly does.
+/// Prints times relative to the first value of each row, because absolute times differ between
+/// machines while their growth hardly does.
 fn print_rows(growth: &Growth, dimension: Dimension) {
     let values: Vec<_> = dimension.values().iter().map(|value| format!(" {value} |")).collect();
     println!("| {dimension} |{} grows |", values.concat());

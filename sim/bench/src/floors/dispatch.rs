@@ -1,12 +1,12 @@
-//! The floor of dispatch: what any table of handlers needs that others change meanwhile.
+//! The floor of dispatch: the minimum for any table of handlers that others change concurrently.
 //!
 //! | loads | read-modify-writes |
 //! |---|---|
 //! | the table's part, the vector's gate, its handler, its count of runs | the gate is entered, and left |
 //!
-//! The count of runs is stored as well: only this CPU writes it. The handler is called indirectly.
-//! The gates are two read-modify-writes because an interrupt runs on one CPU at a time, and its
-//! handler can be taken away meanwhile.
+//! The count of runs is also stored, because only this CPU writes it. The handler is called
+//! indirectly. The gates need two read-modify-writes, because an interrupt runs on one CPU at a
+//! time and its handler can be removed concurrently.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
@@ -21,7 +21,7 @@ const OPERATIONS: u32 = 4096;
 const VECTORS: u32 = 64;
 const BUSY: u64 = 1;
 
-/// A vector, on a cache line of its own.
+/// A vector on a separate cache line.
 #[repr(align(64))]
 struct Vector<W> {
     gate: W,
@@ -30,12 +30,12 @@ struct Vector<W> {
 }
 
 struct VectorTable<W> {
-    /// The beginning of each part of the table.
+    /// Start of each part of the table.
     parts: Box<[W]>,
     vectors: Box<[Vector<W>]>,
 }
 
-/// Handlers by number. What they do is the caller's.
+/// Handlers by number, supplied by the caller.
 type Handlers<'a> = [&'a dyn Fn(u32)];
 
 impl<W: Word> VectorTable<W> {
@@ -44,7 +44,7 @@ impl<W: Word> VectorTable<W> {
         Self { parts: zeros(256), vectors: (0..VECTORS).map(vector).collect() }
     }
 
-    /// From a vector to its handler. Was it free to run?
+    /// Runs the handler of a vector. Returns `true` if the vector was free to run.
     #[inline]
     fn dispatch(&self, handlers: &Handlers<'_>, vector: u32) -> bool {
         self.try_dispatch(handlers, vector).is_some()

@@ -1,16 +1,17 @@
-//! The floor of an entry into the guest: one load for each word that says that something has
-//! changed since the last exit.
+//! The floor of an entry into the guest: one load for each word that records a change since the
+//! last exit.
 //!
 //! | source of change | word |
 //! |---|---|
 //! | an SGI, PPI, SPI or LPI becomes pending for the vCPU, or what it may take changes | the vCPU's wake-up word: its producer kicks |
 //! | a command or a register left work over | the machine's number of such sources: only one vCPU is kicked |
 //!
-//! What the guest changed of its own CPU interface, and what it left active, the vCPU knows without
-//! a look.
+//! The vCPU knows without a load what the guest changed in its own CPU interface, and which
+//! interrupts it left active.
 //!
-//! One vCPU enters after the other, so each looks at a wake-up word of its own, on a cache line of
-//! its own: other threads write it. The order of the loads is free: nothing here depends on
+//! The vCPUs enter one after the other, and each loads its own wake-up word on a separate cache
+//! line, because other threads write it. The loads are unordered because no result depends on
+//! another.
 //! anything.
 
 use crate::probe::{Probe, each, floor};
@@ -21,16 +22,16 @@ use std::time::Instant;
 
 /// The name of the floor.
 pub(crate) const ENTER: &str = "floor-enter";
-/// The vCPUs that enter one after the other, here and in the cases.
+/// Number of vCPUs that enter one after the other, here and in the measured cases.
 pub(crate) const VCPUS: u16 = 32;
 
 const ROUNDS: u32 = 256;
 
-/// A word on a cache line of its own.
+/// A word on a separate cache line.
 #[repr(align(64))]
 struct Line<W>(W);
 
-/// The words that all vCPUs look at before they enter their guest.
+/// The words that vCPUs load before they enter their guests.
 struct Machine<W> {
     wakeup: Vec<Line<W>>,
     work: Line<W>,
@@ -42,7 +43,7 @@ impl<W: Word> Machine<W> {
         Self { wakeup: (0..vcpus).map(|_| line()).collect(), work: line() }
     }
 
-    /// Each vCPU enters: is there something new for one of them?
+    /// Lets each vCPU enter, and returns `true` if one of them has a change.
     #[inline]
     fn changed(&self) -> bool {
         self.wakeup.iter().fold(0, |seen, own| seen | own.0.load() | self.work.0.load()) != 0

@@ -1,5 +1,5 @@
-//! Floors of injection and acknowledgement, on arrays of this model's sizes and strides. They are
-//! the loads and read-modify-writes that no GIC model can do without, and nothing else.
+//! Floors of injection and acknowledgement, on arrays with the model's sizes and strides. They
+//! consist of the loads and read-modify-writes that no GIC model can omit, and nothing else.
 //!
 //! | floor | loads | read-modify-writes |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | a message to an event that is not | the same | the event's word, its ready bit |
 //! | that, and its acknowledgement | the same, the ready bits, the event's word | the event's word, its ready bit; the ready bit, the event's word |
 //!
-//! The event's word is exchanged even if it is pending already. Only that orders what the sender
-//! wrote before with the handler that is to see it. The floors know no levels, groups, targets,
-//! unmapping, and nobody to tell.
+//! The event's word is exchanged even if the event is already pending, because only that orders the
+//! sender's earlier writes before the handler that must see them. The floors have no levels,
+//! groups, targets, unmapping or notification.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
@@ -23,7 +23,7 @@ pub(crate) const TRANSLATE: &str = "floor-translate-1";
 pub(crate) const TRANSLATE_FRESH: &str = "floor-translate-64-fresh";
 /// A message to one of 65,536 pending events in random order.
 pub(crate) const TRANSLATE_MANY: &str = "floor-translate-64k";
-/// The same, none pending.
+/// A message to one of 65,536 events in random order, none pending.
 pub(crate) const TRANSLATE_MANY_FRESH: &str = "floor-translate-64k-fresh";
 /// A message to an event that is not pending, and its acknowledgement.
 pub(crate) const SEND_TAKE: &str = "floor-send-take";
@@ -31,24 +31,24 @@ pub(crate) const SEND_TAKE: &str = "floor-send-take";
 const OPERATIONS: u32 = 8192;
 const DEVICES: u32 = 2048;
 const EVENTS: u32 = 32;
-/// DeviceIDs that have a word.
+/// Number of DeviceIDs with a word.
 const DEVICE_IDS: u32 = 1 << 16;
-/// Events that have a word: the model's default budget.
+/// Number of events with a word: the model's default budget.
 const EVENT_WORDS: u32 = 1 << 17;
-/// Words of a page, within which the events of one device are [`STRIDE`] words apart.
+/// Number of words of a page, in which the events of one device are [`STRIDE`] words apart.
 const PAGE: u32 = 512;
 const STRIDE: u32 = 16;
 
 const VALID: u64 = 1 << 63;
 const PENDING: u64 = 1 << 63;
 
-/// Words with the ready bits of a device's 64 events.
+/// Number of words with the ready bits of a device's 64 events.
 const FEW_READY_WORDS: usize = (64 * STRIDE / 64) as usize;
 
-/// Events per device, in a device's word beside its first event.
+/// Position of the number of events in a device's word, above the index of its first event.
 const EVENTS_SHIFT: u32 = 32;
 
-/// Events that are mapped.
+/// The mapped events.
 struct Translation<W> {
     devices: Box<[W]>,
     events: Box<[W]>,
@@ -56,10 +56,10 @@ struct Translation<W> {
 }
 
 impl<W: Word> Translation<W> {
-    /// `devices` devices with `events` events each, at most 65,536 together.
+    /// Creates `devices` devices with `events` events each, at most 65,536 in total.
     fn new(devices: u32, events: u32) -> Self {
         let device_word = |device| {
-            // As many devices share a page as there are words between two events of one.
+            // The words between two events of one device belong to the other devices of the page.
             let first = device / STRIDE * PAGE + device % STRIDE;
             VALID | u64::from(events) << EVENTS_SHIFT | u64::from(first)
         };
@@ -72,7 +72,7 @@ impl<W: Word> Translation<W> {
         }
     }
 
-    /// A message. Was the event not pending?
+    /// Sends a message. Returns `true` if the event was not pending.
     #[inline]
     fn send(&self, device: u32, event: u32) -> bool {
         self.try_send(device, event).unwrap_or(false)
@@ -111,19 +111,19 @@ impl<W: Word> Translation<W> {
         (event.exchange(seen, seen & !PENDING) && seen & PENDING != 0).then_some(at)
     }
 
-    /// No event is pending.
+    /// Makes all events not pending.
     fn clear(&self) {
         self.events.iter().for_each(|word| word.clear(PENDING));
         self.ready.iter().for_each(|word| word.clear(u64::MAX));
     }
 
-    /// A message to each of these; how many were not pending.
+    /// Sends a message to each of these events, and returns how many were not pending.
     fn send_all(&self, order: &[(u32, u32)]) -> u32 {
         order.iter().map(|(device, event)| u32::from(self.send(*device, *event))).sum()
     }
 }
 
-/// The events of the model's cases, in their order.
+/// Returns the events of the model's cases, in the order in which they are used.
 pub(crate) fn random_order(devices: u32, events: u32) -> Vec<(u32, u32)> {
     let mut order: Vec<_> =
         (0..devices).flat_map(|device| (0..events).map(move |event| (device, event))).collect();
@@ -131,7 +131,7 @@ pub(crate) fn random_order(devices: u32, events: u32) -> Vec<(u32, u32)> {
     order
 }
 
-/// The five floors.
+/// Returns the five floors.
 pub(super) fn probes() -> Vec<Probe> {
     vec![one(), few_fresh(), many(), many_fresh(), send_take()]
 }
@@ -140,7 +140,7 @@ fn counted(time: f64, found: u32, expected: u32) -> Result<f64, String> {
     if found == expected {
         Ok(time)
     } else {
-        Err(format!("{found} of {expected} messages did what they should"))
+        Err(format!("{found} of {expected} messages had the expected effect"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A machine of some size, and what operations on it cost.
+//! A machine of a given size, and the cost of operations on it.
 
 use super::size::Size;
 use crate::model::{
@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use vgic::{Vcpu, Vgic, VgicConfig};
 
-/// Devices of a machine, from which on they have more than 32 events.
+/// Maximum number of devices; beyond it, devices have more than 32 events.
 const MOST_DEVICES: u32 = 2048;
-/// Turns, of which the least disturbed counts.
+/// Number of repetitions, of which the least disturbed counts.
 const TURNS: u32 = 9;
-/// Operations that are timed together.
+/// Number of operations that are timed together.
 const REPEATS: u32 = 4096;
-/// A device beyond those of the machine, and as many events as a chunk of the model's.
+/// First device beyond those of the machine. Each further device has as many events as a chunk of
+/// the model.
 const FURTHER_DEVICE: u32 = 4096;
 const FURTHER_DEVICES: u32 = 64;
 const FURTHER_EVENTS: u32 = 32;
@@ -26,7 +27,7 @@ const FIRST_LPI: u32 = 8192;
 /// Costs by operation, in nanoseconds.
 type Costs = Vec<(&'static str, f64)>;
 
-/// A machine with everything mapped.
+/// A machine with all events mapped.
 pub(super) struct GrownGic {
     gic: MeasuredGic,
     vcpus: Vec<Vcpu>,
@@ -38,15 +39,15 @@ pub(super) struct GrownGic {
 
 fn gic_size(size: Size) -> Result<GicSize, String> {
     let small = |number: u32| u16::try_from(number).map_err(|error| error.to_string());
-    // With room for the further devices.
+    // Include room for the further devices.
     let budget = (size.events * 2).max(1 << 17);
-    // As many INTID bits as give each event an LPI of its own.
+    // Enough INTID bits to give each event a separate LPI.
     let bits = (size.events + FIRST_LPI - 1).ilog2() + 1;
     let lpi_id_bits = u8::try_from(bits.max(16)).map_err(|error| error.to_string())?;
     Ok(GicSize { vcpus: small(size.vcpus)?, its: small(size.its)?, budget, lpi_id_bits })
 }
 
-/// The events of each ITS.
+/// Returns the mapping of each ITS's events.
 fn mapping(size: Size) -> EventMapping {
     let events = size.events / size.its;
     let event_bits = events.div_ceil(MOST_DEVICES).next_power_of_two().ilog2().max(5);
@@ -75,7 +76,7 @@ impl GrownGic {
         Ok(costs)
     }
 
-    /// Random events, none of them pending, and their acknowledgement.
+    /// Measures messages to random events that are not pending, and their acknowledgement.
     fn messages(&mut self) -> Result<Costs, String> {
         let mut rng = fastrand::Rng::with_seed(1);
         let events = 1 << self.mapping.event_bits;
@@ -107,7 +108,7 @@ impl GrownGic {
         })
     }
 
-    /// Commands about further devices of the last ITS.
+    /// Measures commands for further devices of the last ITS.
     fn commands(&mut self) -> Result<Costs, String> {
         let devices = || FURTHER_DEVICE..FURTHER_DEVICE + FURTHER_DEVICES;
         let events =
@@ -140,7 +141,7 @@ impl GrownGic {
         Ok(each(start.elapsed(), count))
     }
 
-    /// LPIs of the first device whose messages go to the last vCPU.
+    /// Measures invalidations of LPIs of the first device whose messages target the last vCPU.
     fn invalidations(&self) -> Result<Costs, String> {
         let (count, events) = (256, 1 << self.mapping.event_bits);
         let vcpu = self.targets - 1;
@@ -167,7 +168,8 @@ impl GrownGic {
     }
 }
 
-/// A machine of this size is made and brought up, its first event mapped, sent and taken.
+/// Measures the creation and bring-up of a machine of this size, up to the delivery of its first
+/// message.
 fn first_use(size: GicSize) -> Result<Costs, String> {
     let start = Instant::now();
     let (mut gic, mut vcpus) = MeasuredGic::booted(size, Arc::new(NoKick))?;
@@ -184,7 +186,7 @@ fn first_use(size: GicSize) -> Result<Costs, String> {
     }
 }
 
-/// The least that each operation costs in several turns; the first warms the tables.
+/// Returns the minimum cost of each operation over several repetitions; the first warms the tables.
 fn least(mut measure: impl FnMut() -> Result<Costs, String>) -> Result<Costs, String> {
     let mut least = measure()?;
     for _ in 1..TURNS {
@@ -195,8 +197,8 @@ fn least(mut measure: impl FnMut() -> Result<Costs, String>) -> Result<Costs, St
     Ok(least)
 }
 
-/// Bytes of the heap that a machine of this size holds, with everything mapped. Its guest's memory
-/// is not counted.
+/// Returns the heap memory of a machine of this size with all events mapped, in bytes. The guest's
+/// memory is not counted.
 pub(super) fn bytes(size: Size, heap: &dyn Fn() -> usize) -> Result<usize, String> {
     let before = heap();
     let grown = GrownGic::new(size)?;
@@ -205,7 +207,7 @@ pub(super) fn bytes(size: Size, heap: &dyn Fn() -> usize) -> Result<usize, Strin
     Ok(bytes)
 }
 
-/// Bytes of the heap that a machine without LPIs holds.
+/// Returns the heap memory of a machine without LPIs, in bytes.
 pub(super) fn bytes_without_lpis(vcpus: u16, heap: &dyn Fn() -> usize) -> Result<usize, String> {
     let memory = Arc::new(NoMemory);
     let before = heap();
@@ -216,7 +218,7 @@ pub(super) fn bytes_without_lpis(vcpus: u16, heap: &dyn Fn() -> usize) -> Result
     Ok(bytes)
 }
 
-/// The memory of a guest that uses none.
+/// The memory of a guest that does not use any.
 struct NoMemory;
 
 impl vgic::GuestMemory for NoMemory {

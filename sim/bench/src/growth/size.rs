@@ -1,12 +1,12 @@
 //! The size of a measured machine.
 
-/// vCPUs, ITSes and mapped events of a machine.
+/// Numbers of vCPUs, ITSes and mapped events of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Size {
-    /// vCPUs.
+    /// Number of vCPUs.
     pub vcpus: u32,
-    /// ITSes, which share the events.
+    /// Number of ITSes, which share the events.
     pub its: u32,
-    /// Mapped events.
+    /// Number of mapped events.
     pub events: u32,
 }

@@ -1,16 +1,16 @@
-//! The way in which a cost grows.
+//! Classification of a cost's growth.
 
 use std::fmt;
 
-/// The way in which a cost grows, from the least to the greatest value.
+/// How a cost grows from the smallest to the largest value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Trend {
-    /// Less than the caches explain: below the 0.4th power.
+    /// Less than cache effects explain: below the 0.4th power.
     Flat,
-    /// Up to the 1.2th power.
+    /// At most the 1.2th power.
     Linear,
-    /// Steeper than that.
+    /// More than the 1.2th power.
     Steep,
 }
 

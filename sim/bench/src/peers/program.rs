@@ -1,9 +1,10 @@
-//! Peers that are programs of their own: whatever cannot be linked here, as it wants another
-//! compiler.
+//! Peers that are separate programs, because they cannot be linked here, for example because they
+//! need another compiler.
 //!
-//! A line on the program's standard input is answered by one on its output. `cases` is answered by
-//! the names of its cases, separated by spaces. A name is answered by the nanoseconds of one
-//! operation, or by the reason for having none. It ends with its input.
+//! The program answers each line on its standard input with one line on its standard output. It
+//! answers `cases` with the names of its cases, separated by spaces. It answers a name with the
+//! nanoseconds per operation, or with the reason why they cannot be measured. It must end at the
+//! end of its input.
 
 use crate::probe::{Probe, Reference};
 use std::cell::RefCell;
@@ -11,10 +12,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
-/// Bytes of an answer that are read.
+/// Maximum number of bytes read of an answer.
 const LONGEST: u64 = 1 << 16;
 
-/// A peer that runs.
+/// A running peer.
 struct Program {
     child: Child,
     input: ChildStdin,
@@ -24,7 +25,7 @@ struct Program {
 /// Returns the cases of `program`, each with the prefix `peer-`.
 ///
 /// # Errors
-/// It cannot be started, or does not say what it measures.
+/// The program cannot be started, or does not list its cases.
 pub(crate) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
     let program = Rc::new(RefCell::new(Program::start(program)?));
     let cases = program.borrow_mut().ask("cases")?;
@@ -45,7 +46,7 @@ impl Program {
             (Some(input), Some(output)) => {
                 Ok(Self { child, input, output: BufReader::new(output) })
             }
-            _ => Err("it has no standard input or output".to_owned()),
+            _ => Err("the program has no standard input or output".to_owned()),
         }
     }
 
@@ -69,7 +70,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // One that has ended already needs neither.
+        // Both fail if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -80,7 +81,8 @@ impl Drop for Program {
 mod tests {
     use super::*;
 
-    /// A peer that answers each line by this command of the shell, with the line in `$line`.
+    /// Returns the probes of a peer that answers each line with this shell command, which finds the
+    /// line in `$line`.
     fn peer(answer: &str) -> Result<Vec<Probe>, String> {
         probes(Command::new("sh").args(["-c", &format!("while read -r line; do {answer}; done")]))
     }
@@ -93,7 +95,7 @@ mod tests {
         assert_eq!(names, ["peer-one", "peer-two"]);
         assert_eq!((cases[0].sample)(), Ok(1.5));
         assert_eq!((cases[1].sample)(), Err("no clock".to_owned()));
-        assert_eq!((cases[0].sample)(), Ok(1.5), "it goes on");
+        assert_eq!((cases[0].sample)(), Ok(1.5), "the peer continues after an error");
     }
 
     #[test]

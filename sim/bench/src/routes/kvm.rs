@@ -1,5 +1,5 @@
-//! Routes in KVM: tables as the kernel takes them, and vectors that are opened one by one, beside
-//! what each of them costs the kernel alone.
+//! Routes in KVM: tables as the kernel accepts them, and vectors that are opened one by one,
+//! compared with the kernel's own cost of each.
 
 use crate::probe::{Probe, Reference, each};
 use irq_routing::irqfd::EventfdPoller;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const VECTORS: u32 = 1024;
-/// Most tables that so many vectors may take.
+/// Maximum number of tables set for these vectors.
 const MOST_TABLES: u64 = 16;
 const FIRST_GSI: u32 = 24;
 const DOORBELL: u32 = 0xfee0_0000;
@@ -29,7 +29,7 @@ fn machine() -> Result<VmFd, String> {
     Ok(machine)
 }
 
-/// A table of so many messages, the first with other data.
+/// Returns a table of `routes` messages, with different data in the first one.
 fn table(routes: u32, first: u32) -> Result<KvmIrqRouting, String> {
     let entry = |gsi| {
         let data = if gsi == 0 { first } else { 0x40 };
@@ -43,7 +43,7 @@ fn table(routes: u32, first: u32) -> Result<KvmIrqRouting, String> {
     KvmIrqRouting::from_entries(&entries).map_err(|error| format!("{error:?}"))
 }
 
-/// Two tables in turn that differ in one route.
+/// Measures two alternating tables that differ in one route.
 pub(super) fn update(name: &'static str, routes: u32) -> Result<Probe, String> {
     let (machine, tables) = (machine()?, [table(routes, 0x40)?, table(routes, 0x41)?]);
     Ok(Probe::new(name, Reference::FetchOr, move || {
@@ -55,7 +55,8 @@ pub(super) fn update(name: &'static str, routes: u32) -> Result<Probe, String> {
     }))
 }
 
-/// The cost of a vector if each takes a table of its own: the mean of tables from one to all.
+/// Measures the cost of a vector if each one sets a whole table: the mean over table sizes from one
+/// to all vectors.
 pub(super) fn table_each() -> Result<Probe, String> {
     const SIZES: u32 = 8;
     let step = VECTORS / SIZES;
@@ -71,14 +72,14 @@ pub(super) fn table_each() -> Result<Probe, String> {
     }))
 }
 
-/// Many systems allow 1024 descriptors unless one asks for more.
+/// Raises the limit of descriptors, which is 1024 by default on many systems.
 fn allow_descriptors() -> Result<(), String> {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, most).map_err(|error| error.to_string())
 }
 
-/// `KVM_IRQFD` alone: the assignment of an eventfd, or its end.
+/// Measures `KVM_IRQFD` alone: assigning or deassigning an eventfd.
 fn irqfd(name: &'static str, measured: Irqfd) -> Probe {
     Probe::new(name, Reference::Case(TABLE_EACH), move || {
         allow_descriptors()?;
@@ -108,7 +109,7 @@ enum Irqfd {
     Deassign,
 }
 
-/// `KVM_IRQFD`, assigned and deassigned: what no bind and no end of a bind can do without.
+/// Returns the probes of `KVM_IRQFD`, which every bind and every end of a bind needs at least.
 pub(super) fn floors() -> [Probe; 2] {
     [irqfd("floor-irqfd-assign", Irqfd::Assign), irqfd(DEASSIGN, Irqfd::Deassign)]
 }
@@ -150,7 +151,8 @@ impl OneByOne {
         self.counted(start, before)
     }
 
-    /// Opens all vectors, one by one, and hands them to the kernel, which serves them then.
+    /// Opens all vectors, one by one, and then hands them over to the kernel, which serves them
+    /// from then on.
     fn open_in_kernel(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         self.open()?;
@@ -161,8 +163,8 @@ impl OneByOne {
         }
     }
 
-    /// Opens all vectors, one by one; each device signals as soon as its vector is open. User space
-    /// sends these messages, and the kernel serves all vectors then.
+    /// Opens all vectors, one by one, and lets each device signal as soon as its vector is open.
+    /// User space sends these messages; the kernel then serves all vectors.
     fn open_and_ring(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         let message = MsiMessage { address: DOORBELL.into(), data: 0x40 };
@@ -194,8 +196,9 @@ impl OneByOne {
     }
 }
 
-/// The costs of a vector of those that a guest unmasks one by one, and of its release: it never
-/// rings; it rings at once; the kernel serves it.
+/// Returns the probes of the cost per vector of opening vectors that a guest unmasks one by one,
+/// and of closing them, for vectors that are never signaled, are signaled immediately, or are
+/// served by the kernel.
 pub(super) fn vectors() -> [Probe; 5] {
     let of_table = |name, sample: fn() -> Result<Duration, String>| {
         Probe::new(name, Reference::Case(TABLE_EACH), move || Ok(each(sample()?, VECTORS)))

@@ -3,7 +3,7 @@
 use gic_firmware::Region;
 use std::fmt;
 
-/// Two claims on the same addresses.
+/// Two claims that overlap.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{second} at {second_region} overlaps {first} at {first_region}")]
 pub struct Overlap {
@@ -20,15 +20,15 @@ pub struct Overlap {
 /// Claimed regions. They never overlap.
 #[derive(Clone, Default)]
 pub struct AddressMap {
-    /// By base; the number counts claims in their order.
+    /// Claims sorted by base; the number is the index in claim order.
     claims: Vec<(Region, usize, String)>,
 }
 
 impl AddressMap {
-    /// Takes `region` for `name`. An empty region takes nothing, but counts.
+    /// Claims `region` for `name`. An empty region claims no addresses, but has a number.
     ///
     /// # Errors
-    /// [`Overlap`]: somebody has a part of it.
+    /// The region overlaps an earlier claim.
     pub fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
         if let Some((first_region, _, first)) =
             self.claims.iter().find(|(taken, ..)| overlap(*taken, region))
@@ -45,13 +45,13 @@ impl AddressMap {
         Ok(())
     }
 
-    /// Is all of `region` unclaimed?
+    /// Returns `true` if all of `region` is unclaimed.
     pub fn is_free(&self, region: Region) -> bool {
         !self.claims.iter().any(|(taken, ..)| overlap(*taken, region))
     }
 
-    /// The lowest unclaimed `size` bytes at a multiple of `align` (a power of two) within
-    /// `from..below`.
+    /// Returns the lowest unclaimed range of `size` bytes at a multiple of `align`, which must be a
+    /// power of two, within `from..below`.
     pub fn find_free(&self, size: u64, align: u64, from: u64, below: u64) -> Option<Region> {
         let mut base = from.checked_next_multiple_of(align)?;
         for (taken, ..) in &self.claims {
@@ -67,7 +67,7 @@ impl AddressMap {
         Region::new(base, size).filter(|found| found.last().is_some_and(|last| last < below))
     }
 
-    /// Returns the claim that holds `address`: its number and its region.
+    /// Returns the number and the region of the claim that contains `address`.
     pub fn find(&self, address: u64) -> Option<(usize, Region)> {
         let after = self.claims.partition_point(|(taken, ..)| taken.base() <= address);
         let (region, number, _) = self.claims.get(after.checked_sub(1)?)?;

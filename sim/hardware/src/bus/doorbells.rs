@@ -1,33 +1,34 @@
-//! The targets of devices' writes. Each message that finds no doorbell, or is dropped, is counted.
+//! The targets of devices' writes. Messages without a doorbell and dropped messages are counted.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Result of a device's write.
+/// The result of a device's write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Written {
-    /// It rang a doorbell.
+    /// The write reached a doorbell.
     Message(Delivery),
-    /// A register took it, as if a CPU had written it.
+    /// The write reached a register, as a CPU's write would.
     Register,
-    /// RAM took it.
+    /// The write reached RAM.
     Memory,
-    /// No region has the address.
+    /// No region contains the address.
     Nowhere,
 }
 
-/// A target of devices' writes that does not ask for the sender.
+/// A target of devices' writes that does not need to know the sender.
 pub trait DeviceWrites: Send + Sync {
     /// Stores 32 bits.
     fn write(&self, address: u64, data: u32) -> Written;
 }
 
-/// The end of a device's write on the bus: a controller's doorbell, another register, RAM, or
-/// nothing.
+/// The end of a device's write on the bus: a controller's doorbell, another register, RAM, or no
+/// target.
 ///
-/// The sender has its DeviceID already: the host bridge or the platform's sideband gave it.
+/// The sender's DeviceID is already known: the host bridge or the platform's sideband has assigned
+/// it.
 #[derive(Default)]
 pub struct Doorbells {
     bells: Vec<(u64, Arc<dyn SignalMsi<DeviceId>>)>,
@@ -38,23 +39,23 @@ pub struct Doorbells {
 }
 
 impl Doorbells {
-    /// No doorbell yet; what goes elsewhere ends at `elsewhere`.
+    /// Creates an empty table of doorbells. Other writes are passed to `elsewhere`.
     pub fn new(elsewhere: Arc<dyn DeviceWrites>) -> Self {
         Self { elsewhere: Some(elsewhere), ..Self::default() }
     }
 
-    /// Lets `controller`, which wants to know who rings, listen at `address`.
+    /// Registers the doorbell of `controller`, which needs to know the sender, at `address`.
     pub fn listen(&mut self, address: u64, controller: Arc<dyn SignalMsi<DeviceId>>) {
         self.bells.push((address, controller));
     }
 
-    /// The bus gives the writer of a message no DeviceID.
+    /// Refuses a message whose sender has no DeviceID on the bus.
     pub fn refuse(&self) -> Delivery {
         self.blocked.fetch_add(1, Ordering::Relaxed);
         Delivery::Blocked
     }
 
-    /// A device's write, wherever it goes.
+    /// Performs a device's write to any target.
     pub fn write(&self, from: DeviceId, message: MsiMessage) -> Written {
         let bell = self.bells.iter().find(|(address, _)| *address == message.address);
         let written = match (bell, &self.elsewhere) {
@@ -71,17 +72,17 @@ impl Doorbells {
         written
     }
 
-    /// Devices' writes that a register took that is no doorbell.
+    /// Returns the number of devices' writes to registers other than doorbells.
     pub fn registers(&self) -> u64 {
         self.registers.load(Ordering::Relaxed)
     }
 
-    /// Messages to an address without a doorbell.
+    /// Returns the number of messages to an address without a doorbell.
     pub fn unanswered(&self) -> u64 {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Messages that a controller, or the bus on the way, dropped.
+    /// Returns the number of messages that a controller or the bus dropped.
     pub fn blocked(&self) -> u64 {
         self.blocked.load(Ordering::Relaxed)
     }

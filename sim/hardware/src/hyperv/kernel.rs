@@ -1,24 +1,24 @@
-//! The guest's kernel, as its end of the bus sees it.
+//! The guest's kernel, as the guest end of the bus uses it.
 
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Kernel, Wait};
 use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
 use std::sync::Arc;
 
-/// Turns of a guest's wait. Its host answers in the first.
+/// Maximum number of turns of a guest's wait. The host answers in the first.
 const PATIENCE: u32 = 8;
 
-/// The host, as long as a guest waits for it.
+/// The host, while a guest waits for it.
 pub(super) trait Answers: Send + Sync {
-    /// The guest looks for the `turn`th time in this wait.
+    /// Lets the host run for the `turn`th time in this wait.
     fn answer(&self, turn: u32);
 }
 
-/// The machine's kernel. Its waits let the host work, and others go on.
+/// The machine's kernel, whose waits let the host and others run.
 pub(super) struct GuestKernel {
     pub(super) platform: Arc<MachinePlatform>,
     pub(super) host: Arc<dyn Answers>,
-    /// VP indices are below.
+    /// VP indices must be less than this number.
     pub(super) processors: u16,
 }
 
@@ -47,8 +47,8 @@ impl TaskContext for GuestKernel {
 }
 
 impl Kernel for GuestKernel {
-    /// Returns a constant, because no task of this kernel sleeps: each turn of a wait lets the host
-    /// run.
+    /// Returns a constant, because the tasks of this kernel do not sleep: each turn of a wait lets
+    /// the host run.
     fn wake_ups(&self) -> u32 {
         0
     }

@@ -1,31 +1,32 @@
-//! The times at which the host's end migrates, and the channel that keeps its answers back.
+//! The times at which the host end migrates, and a channel that holds its answers back.
 
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 
-/// Migrations of the host's end.
+/// Migrations of the host end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum HostMigration {
-    /// It stays, unless it is asked to move.
+    /// The host end does not migrate, unless it is asked to.
     #[default]
     Never,
-    /// Again and again while a guest waits for an answer. It is in turn before the host took the
-    /// request, and after it, with the answer not yet sent.
+    /// The host end migrates repeatedly while a guest waits for an answer: alternately before the
+    /// host has received the request, and after it has received the request but not yet sent the
+    /// answer.
     InFlight,
 }
 
-/// One in so many waits, the host's end migrates.
+/// The host end migrates in one of this many waits.
 const EVERY: u32 = 3;
 
-/// The host's part of a request that is in flight while the host migrates.
+/// The state of a request that is in flight while the host migrates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Request {
-    /// The host did not take it yet.
+    /// The host has not received the request yet.
     InTheRing,
-    /// The host took it and did not answer.
+    /// The host has received the request and not answered it.
     Taken,
 }
 
-/// Migrations so far.
+/// The migrations so far.
 #[derive(Debug)]
 pub(super) struct Migrations {
     wanted: HostMigration,
@@ -39,7 +40,7 @@ impl Migrations {
         Self { wanted, waits: 0, in_flight: 0, failure: None }
     }
 
-    /// Does the host migrate in this wait?
+    /// Returns the state of the request in which the host migrates during this wait, if it does.
     pub(super) fn due(&mut self) -> Option<Request> {
         if self.wanted == HostMigration::Never {
             return None;
@@ -62,7 +63,7 @@ impl Migrations {
     }
 }
 
-/// A channel whose peer makes no room.
+/// A channel whose peer's ring is always full.
 pub(super) struct Full<'a, C>(pub(super) &'a mut C);
 
 impl<C: Channel> Channel for Full<'_, C> {

@@ -1,4 +1,4 @@
-//! A device that keeps its messages to itself: they change by commands, which take their time.
+//! A device with internal messages, which are changed by commands that take time.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -12,7 +12,7 @@ use msi_types::{
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// The device's registers, 32 bits but for the queue's address.
+/// The device's registers. All except the queue's address have 32 bits.
 mod registers {
     /// Number of messages. Read-only.
     pub(super) const COUNT: u64 = 0x00;
@@ -20,19 +20,19 @@ mod registers {
     pub(super) const CONTROL: u64 = 0x04;
     /// Address of the queue, 64 bits.
     pub(super) const QUEUE: u64 = 0x08;
-    /// Number of commands written. The queue is a ring; the count is not.
+    /// Number of commands written. The queue is a ring, but the count does not wrap at its end.
     pub(super) const TAIL: u64 = 0x10;
-    /// Number of commands executed. Read-only: each read gives the device the time for one more.
+    /// Number of commands executed. Read-only; each read gives the device time to execute one more.
     pub(super) const HEAD: u64 = 0x14;
-    /// 1 if the command at the head was refused. A write drops what is in the queue.
+    /// 1 if the device rejected the command at the head. A write drops all queued commands.
     pub(super) const REFUSED: u64 = 0x18;
 }
 
-/// Commands that the queue holds.
+/// Number of commands that the queue holds.
 const CAPACITY: u32 = 64;
-/// Bytes of a command: slot and operation, address, data.
+/// Size of a command in bytes: slot and operation, address, data.
 const COMMAND: u64 = 24;
-/// Reads of the head after which the driver gives up: each executes a command.
+/// Number of reads of the head after which the driver gives up. Each read executes a command.
 const PATIENCE: u32 = 4 * CAPACITY;
 
 /// The operation of a command.
@@ -90,15 +90,15 @@ struct QueueState {
     tail: u32,
     refused: bool,
     entries: Vec<Entry>,
-    /// Writes until one is refused.
+    /// Number of writes until the device rejects one.
     refuse_in: Option<u32>,
 }
 
 impl QueueDevice {
-    /// Bytes of its registers.
+    /// Size of the registers in bytes.
     pub const SIZE: u64 = 0x1000;
 
-    /// A device with this many entries, whose messages go `upstream`.
+    /// Creates a device with this many entries, which sends its messages to `upstream`.
     pub fn new(
         requester: RequesterId,
         messages: u16,
@@ -117,7 +117,7 @@ impl QueueDevice {
         Self { requester, ram, upstream, state: Mutex::new(state) }
     }
 
-    /// The device refuses the message after the next `writes` ones.
+    /// Makes the device reject the message after the next `writes` ones.
     pub fn refuse_after(&self, writes: u32) {
         lock(&self.state).refuse_in = Some(writes);
     }
@@ -127,7 +127,7 @@ impl QueueDevice {
         lock(&self.state).entries.iter().filter(|entry| entry.message.is_some()).count()
     }
 
-    /// The device wants to send a message.
+    /// Sends the message in `slot`, or holds it back while the entry is masked.
     pub fn signal(&self, slot: u16) -> Signalled {
         let mut state = lock(&self.state);
         let QueueState { enabled: true, entries, .. } = &mut *state else { return Signalled::Off };
@@ -147,7 +147,7 @@ impl QueueDevice {
         self.upstream.signal_msi(self.requester, message)
     }
 
-    /// Executes one command, unless one was refused.
+    /// Executes one command, unless one was rejected.
     fn step(&self, state: &mut QueueState) {
         if state.refused || state.head == state.tail {
             return;
@@ -175,7 +175,7 @@ impl QueueDevice {
         let enabled = state.enabled;
         let entry = state.entries.get_mut(slot)?;
         match operation {
-            // An unmasked entry is not rewritten.
+            // The device rejects writes to an unmasked entry.
             Operation::Write(_) if !entry.masked => return None,
             Operation::Write(message) => entry.message = Some(message),
             Operation::Mask => entry.masked = true,
@@ -192,7 +192,7 @@ impl QueueDevice {
     }
 }
 
-/// Address of a command.
+/// Returns the address of a command.
 fn place(queue: u64, index: u32) -> Option<u64> {
     queue.checked_add(u64::from(index % CAPACITY) * COMMAND)
 }
@@ -244,12 +244,13 @@ pub struct QueueStore {
     registers: u64,
     queue: u64,
     slots: u16,
-    /// The device's own lock, and how many commands were written.
+    /// The device's lock, which holds the number of commands written.
     tail: Mutex<u32>,
 }
 
 impl QueueStore {
-    /// Takes the device at `registers` over. `None` without memory for its queue.
+    /// Takes over the device at `registers`. Returns `None` if memory for its queue cannot be
+    /// allocated.
     pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64) -> Option<Self> {
         let slots = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
         let queue = ram.allocate(u64::from(CAPACITY) * COMMAND, 64)?;
@@ -267,7 +268,7 @@ impl QueueStore {
         self.bus.write(self.registers + register, AccessWidth::Word, value.into());
     }
 
-    /// Posts commands and waits until they were executed.
+    /// Posts commands and waits until they have been executed.
     fn post(&self, tail: &mut u32, batch: &[(u16, Operation)]) -> Result<(), StoreError> {
         let first = *tail;
         for (slot, operation) in batch {
@@ -346,7 +347,7 @@ impl Drop for QueueStore {
     }
 }
 
-/// Commands that were not posted yet.
+/// Commands that have not been posted yet.
 struct Batch(Vec<(u16, Operation)>);
 
 impl StoreUpdate for Batch {

@@ -1,4 +1,4 @@
-//! A device whose rings live in RAM, each with the message that tells of its work.
+//! A device whose rings are in RAM, each with the message that signals its work.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -21,13 +21,13 @@ mod registers {
     pub(super) const CONTROL: u64 = 0x04;
     /// Address of the rings, 64 bits.
     pub(super) const RINGS: u64 = 0x08;
-    /// Written: the device looks at its rings anew. 32 bits.
+    /// When written, the device checks its rings again. 32 bits.
     pub(super) const LOOK: u64 = 0x10;
 }
 
-/// Bytes of a ring in memory: the address, then the data with [`ARMED`].
+/// Size of a ring in memory, in bytes: the address, then the data with [`ARMED`].
 const RING: u64 = 16;
-/// In the second word: the device may tell of work.
+/// Flag in the second word: the device may signal work.
 const ARMED: u64 = 1 << 32;
 
 /// The hardware.
@@ -41,15 +41,15 @@ pub struct RingDevice {
 struct RingState {
     enabled: bool,
     rings: u64,
-    /// By ring: work that was not reported yet.
+    /// For each ring, whether it has unreported work.
     waiting: Vec<bool>,
 }
 
 impl RingDevice {
-    /// Bytes of its registers.
+    /// Size of the registers in bytes.
     pub const SIZE: u64 = 0x1000;
 
-    /// A device with this many rings, whose messages go `upstream`.
+    /// Creates a device with this many rings, which sends its messages to `upstream`.
     pub fn new(
         requester: RequesterId,
         rings: u16,
@@ -60,7 +60,7 @@ impl RingDevice {
         Self { requester, ram, upstream, state: Mutex::new(state) }
     }
 
-    /// There is work on a ring.
+    /// Adds work to a ring.
     pub fn signal(&self, ring: u16) -> Signalled {
         let mut state = lock(&self.state);
         if !state.enabled {
@@ -87,7 +87,7 @@ impl RingDevice {
         }
     }
 
-    /// Returns the message of an armed ring.
+    /// Returns the message of a ring, if the ring is armed.
     fn message(&self, state: &RingState, ring: usize) -> Option<MsiMessage> {
         let at = state.rings.checked_add(RING * u64::try_from(ring).ok()?)?;
         let second = self.ram.device_load64(at.checked_add(8)?)?;
@@ -129,7 +129,7 @@ impl fmt::Debug for RingDevice {
     }
 }
 
-/// The driver's side: rings share as many vectors as were granted.
+/// The driver's side: all rings share the granted vectors.
 #[derive(Debug)]
 pub struct RingStore {
     bus: CpuBus,
@@ -140,13 +140,13 @@ pub struct RingStore {
     slots: u16,
     /// Number of vectors that the rings share; 0 before that is known.
     vectors: AtomicU16,
-    /// The device's own lock: one update at a time.
+    /// The device's lock: one update at a time.
     open: Mutex<()>,
 }
 
 impl RingStore {
-    /// Takes the device at `registers` over, which uses at most `slots` vectors. `None` without
-    /// memory for its rings.
+    /// Takes over the device at `registers`, which uses at most `slots` vectors. Returns `None` if
+    /// memory for its rings cannot be allocated.
     pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64, slots: u16) -> Option<Self> {
         let count = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
         let base = ram.allocate(u64::from(count) * RING, 64)?;
@@ -163,17 +163,17 @@ impl RingStore {
         Some(store)
     }
 
-    /// The number of rings.
+    /// Returns the number of rings.
     pub fn rings(&self) -> u16 {
         self.rings.1
     }
 
-    /// Returns the slot whose vector reports a ring's work.
+    /// Returns the slot of the vector that signals a ring's work.
     pub fn slot_of(&self, ring: u16) -> u16 {
         ring % self.vectors.load(Ordering::Relaxed).max(1)
     }
 
-    /// Gives every ring the message of its vector, as `sent` says it is, and arms it.
+    /// Stores the message of its vector, obtained from `sent`, in every ring, and arms the ring.
     pub fn share(&self, vectors: u16, sent: impl Fn(u16) -> Option<MsiMessage>) {
         self.vectors.store(vectors, Ordering::Relaxed);
         let _open = lock(&self.open);
@@ -192,7 +192,7 @@ impl RingStore {
 
     fn of_slot(&self, slot: u16) -> impl Iterator<Item = u16> + use<> {
         let step = usize::from(self.vectors.load(Ordering::Relaxed));
-        // Before the vectors are shared out, no ring is any slot's.
+        // Before the vectors are shared out, no ring belongs to a slot.
         let first = if step == 0 { self.rings.1 } else { slot };
         (first..self.rings.1).step_by(step.max(1))
     }

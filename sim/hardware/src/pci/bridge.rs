@@ -1,4 +1,4 @@
-//! A bridge: type 1 configuration space, and the way of messages through it.
+//! A bridge: type 1 configuration space, and the forwarding of messages.
 
 use crate::bus::AccessWidth;
 use crate::lock::lock;
@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex};
 pub enum BridgeKind {
     /// PCI Express: functions keep their requester IDs.
     RootPort,
-    /// Conventional PCI: all functions behind it share the requester ID of the secondary bus's
-    /// device 0, function 0.
+    /// Conventional PCI: all functions behind the bridge share the requester ID of device 0,
+    /// function 0 on the secondary bus.
     ToConventional,
 }
 
 impl BridgeKind {
-    /// The way upstream for the functions on the bus `secondary` behind a bridge of this kind.
+    /// Returns the upstream path for functions on the bus `secondary` behind a bridge of this kind.
     pub(super) fn upstream(
         self,
         secondary: Arc<BusNumber>,
@@ -32,12 +32,13 @@ impl BridgeKind {
 /// A bridge between two buses.
 pub(super) struct Bridge {
     config: Mutex<ConfigBytes>,
-    /// The number of the bus behind it.
+    /// The number of its secondary bus.
     secondary: Arc<BusNumber>,
 }
 
 impl Bridge {
-    /// A bridge from bus `primary` to bus `secondary`, its bus numbers as firmware left them.
+    /// Creates a bridge from bus `primary` to bus `secondary`, with the bus numbers that firmware
+    /// set.
     pub(super) fn new(kind: BridgeKind, primary: u8, secondary: Arc<BusNumber>) -> Self {
         let mut config = ConfigBytes::new();
         let behind = u32::from(secondary.get());
@@ -47,7 +48,8 @@ impl Bridge {
         let numbers = behind << 16 | behind << 8 | u32::from(primary);
         config.store(header::BUS_NUMBERS, AccessWidth::Word, numbers);
         config.allow(header::BUS_NUMBERS, AccessWidth::Word, 0x00ff_ffff);
-        // Prefetchable window: 64-bit addresses, off (base above limit) until software sets it.
+        // The prefetchable window has 64-bit addresses, and is disabled (base above limit) until
+        // software sets it.
         config.store(header::PREFETCHABLE, AccessWidth::Word, 0x0001_fff1);
         config.allow(header::PREFETCHABLE, AccessWidth::Word, 0xfff0_fff0);
         config.allow(header::PREFETCHABLE_UPPER, AccessWidth::Word, u32::MAX);
@@ -76,14 +78,14 @@ impl Bridge {
         self.secondary.set(secondary);
     }
 
-    /// Does it lead to this bus?
+    /// Returns `true` if `bus` is behind the bridge.
     pub(super) fn leads_to(&self, bus: u8) -> bool {
         let numbers = lock(&self.config).load(header::BUS_NUMBERS, AccessWidth::Word);
         let [_, secondary, subordinate, _] = numbers.to_le_bytes();
         (secondary..=subordinate).contains(&bus)
     }
 
-    /// Does it forward a CPU's access to this address?
+    /// Returns `true` if the bridge forwards a CPU's access to this address.
     pub(super) fn forwards(&self, address: u64) -> bool {
         let config = lock(&self.config);
         let on = config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
@@ -96,8 +98,9 @@ impl Bridge {
     }
 }
 
-/// Between a function and the host bridge. A bridge to conventional PCI takes over its functions'
-/// transactions and sends them on under its secondary bus's number, device and function 0.
+/// The path from a function to the host bridge. A bridge to conventional PCI takes ownership of its
+/// functions' transactions and forwards them with the number of its secondary bus, device 0 and
+/// function 0.
 struct BridgeUpstream {
     kind: BridgeKind,
     secondary: Arc<BusNumber>,

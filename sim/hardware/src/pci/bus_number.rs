@@ -1,4 +1,4 @@
-//! The numbers of a bus and of the places on it.
+//! Bus numbers, and device and function numbers on a bus.
 
 use msi_types::RequesterId;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,24 +8,24 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub struct DevFn(pub u8);
 
 impl DevFn {
-    /// From device (0–31) and function (0–7); higher bits are dropped.
+    /// Combines device (0–31) and function (0–7); higher bits are ignored.
     pub const fn new(device: u8, function: u8) -> Self {
         Self((device & 0x1f) << 3 | function & 7)
     }
 
-    /// The device number.
+    /// Returns the device number.
     pub const fn device(self) -> u8 {
         self.0 >> 3
     }
 
-    /// The function number.
+    /// Returns the function number.
     pub const fn function(self) -> u8 {
         self.0 & 7
     }
 }
 
-/// The number of a bus, as the bridge above it was last told. Functions on the bus capture theirs
-/// from it.
+/// The number of a bus, as last programmed into the bridge above it. Functions on the bus capture
+/// their bus number from it.
 #[derive(Debug, Default)]
 pub(super) struct BusNumber(AtomicU8);
 
@@ -42,7 +42,7 @@ impl BusNumber {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// The requester ID of a function on this bus.
+    /// Returns the requester ID of a function on this bus.
     pub(super) fn requester(&self, at: DevFn) -> RequesterId {
         RequesterId::pci(self.get(), at.device(), at.function())
     }

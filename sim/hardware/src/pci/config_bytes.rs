@@ -2,7 +2,7 @@
 
 use crate::bus::AccessWidth;
 
-/// Bytes of the part that is there; the extended part reads as zero.
+/// Number of implemented bytes; the extended part reads as zero.
 const BYTES: usize = 256;
 /// Offset of the first capability.
 const FIRST_CAPABILITY: u16 = 0x40;
@@ -12,7 +12,7 @@ const FIRST_CAPABILITY: u16 = 0x40;
 pub(super) struct ConfigBytes {
     bytes: [u8; BYTES],
     writable: [u8; BYTES],
-    /// End of the capabilities so far.
+    /// End of the last capability.
     end: u16,
     /// Offset of the byte that will point to the next capability.
     link: u16,
@@ -24,7 +24,7 @@ impl ConfigBytes {
         Self { bytes: [0; BYTES], writable: [0; BYTES], end: FIRST_CAPABILITY, link }
     }
 
-    /// Adds a capability of `length` bytes and says where it is.
+    /// Adds a capability of `length` bytes and returns its offset.
     pub(super) fn add_capability(&mut self, id: u8, length: u16) -> u16 {
         let at = self.end;
         self.end = (at + length).next_multiple_of(4);
@@ -49,7 +49,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Sets bytes from the device's side, whether software may write them or not.
+    /// Sets bytes on behalf of the device, including read-only bits.
     pub(super) fn store(&mut self, offset: u16, width: AccessWidth, value: u32) {
         for (byte, value) in
             self.bytes.iter_mut().skip(usize::from(offset)).zip(bytes(width, value))
@@ -58,7 +58,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Software's write: read-only bits stay.
+    /// Performs software's write, which leaves read-only bits unchanged.
     pub(super) fn write(&mut self, offset: u16, width: AccessWidth, value: u32) {
         let places = self.bytes.iter_mut().zip(&self.writable).skip(usize::from(offset));
         for ((byte, writable), value) in places.zip(bytes(width, value)) {
@@ -66,7 +66,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Reads; zero beyond the end.
+    /// Reads; returns zero beyond the end.
     pub(super) fn load(&self, offset: u16, width: AccessWidth) -> u32 {
         let mut value = [0; 4];
         let length = usize::from(offset)..usize::from(offset) + bytes(width, 0).count();
@@ -83,7 +83,7 @@ impl ConfigBytes {
     }
 }
 
-/// The bytes of an access; configuration accesses have at most four.
+/// Returns the bytes of an access; configuration accesses have at most four.
 fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
     let count = match width {
         AccessWidth::Byte => 1,

@@ -1,4 +1,4 @@
-//! Bus driver: the interrupt core's enumeration, over the simulated bus. It depends only on a host
+//! A bus driver: the interrupt core's enumeration on the simulated bus. It needs only a host
 //! bridge's windows.
 
 use crate::bus::AccessWidth;
@@ -20,7 +20,7 @@ pub struct FoundFunction {
 /// Finds and configures all functions (not bridges) behind a host bridge.
 ///
 /// # Errors
-/// The errors of [`irq_domain::pci::enumerate`]; a window that is too small.
+/// The errors of [`irq_domain::pci::enumerate`], such as a window that is too small.
 pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, PciError> {
     let ecam = Memory { bus: bus.clone(), region: windows.ecam };
     let ecam = Ecam::new(Arc::new(ecam), windows.buses);
@@ -49,10 +49,10 @@ impl FoundFunction {
         self.function.requester()
     }
 
-    /// Returns the function's message store: of MSI-X if it has that, of MSI otherwise.
+    /// Returns the function's message store: MSI-X if the function has it, otherwise MSI.
     ///
     /// # Errors
-    /// Those of [`irq_domain::pci::find_store`].
+    /// The errors of [`irq_domain::pci::find_store`].
     pub fn store(&self, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
         let map = |region| Arc::new(Memory { bus: self.bus.clone(), region }) as _;
         self.function.store(host, |bar| Some(map(bar.cpu)))
@@ -158,8 +158,8 @@ mod tests {
         segment.plug(config, Arc::clone(upstream));
     }
 
-    /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at
-    /// `secondary`.
+    /// Enumerates a function on the root bus, and two behind a bridge whose secondary bus number
+    /// firmware set to `secondary`.
     fn found_behind(
         kind: BridgeKind,
         secondary: u8,

@@ -12,34 +12,34 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// PCI vendor ID of the machine's functions, which no vendor has.
+/// PCI vendor ID of the machine's functions, which is not assigned to a vendor.
 const VENDOR: u32 = 0xd00b;
-/// Device ID: what the low byte says beside it is the kind of store.
+/// Device ID, to which the kind of store is added in the low byte.
 const DEVICE: u32 = 0x0001;
 /// Class code: unclassified.
 const CLASS: u32 = 0xff00_0000;
-/// Offset of the pending bits in a BAR that also holds the table: behind the largest table.
+/// Offset of the pending bits in a BAR that also holds the table: after the largest possible table.
 const PBA_BEHIND_TABLE: u64 = 0x8000;
 /// BARs of a type 0 header.
 const BARS: usize = 6;
-/// A BAR that answers nowhere.
+/// The address of a BAR that does not decode accesses.
 const NOWHERE: u64 = u64::MAX;
 
-/// Result of an attempt to send.
+/// The result of an attempt to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signalled {
-    /// The message went out.
+    /// The message was sent.
     Sent(Delivery),
-    /// It waits behind a mask, and goes out when that is cleared.
+    /// The message is held back by a mask, and is sent when the mask is cleared.
     Held,
-    /// The device may not send: not enabled, no bus master, unplugged.
+    /// The device must not send: it is disabled, unplugged, or not a bus master.
     Off,
 }
 
 /// The number of functions in a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceFunctions {
-    /// It is function 0, and the only one.
+    /// The device has only function 0.
     One,
     /// The device has several functions.
     Multiple,
@@ -48,15 +48,15 @@ pub enum DeviceFunctions {
 /// The parameters of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
-    /// Its message store.
+    /// Message store.
     pub store: StoreConfig,
-    /// Its place on its bus.
+    /// Device and function number.
     pub at: DevFn,
     /// The header's multi-function bit.
     pub functions_in_device: DeviceFunctions,
 }
 
-/// A PCI function that can do nothing but interrupt.
+/// A PCI function whose only purpose is to interrupt.
 pub struct Function {
     config: FunctionConfig,
     number: Arc<BusNumber>,
@@ -65,7 +65,7 @@ pub struct Function {
     state: Mutex<FunctionState>,
 }
 
-/// The base address of each BAR, as configuration space states it, readable without a lock.
+/// The base address of each BAR in configuration space, readable without a lock.
 struct Bars {
     sizes: [u64; BARS],
     bases: [AtomicU64; BARS],
@@ -84,7 +84,7 @@ enum Store {
 }
 
 impl Function {
-    /// A function on the bus with this number, whose messages go `upstream`.
+    /// Creates a function on the bus with this number, which sends its messages to `upstream`.
     pub(super) fn new(
         config: FunctionConfig,
         number: Arc<BusNumber>,
@@ -100,22 +100,22 @@ impl Function {
         }
     }
 
-    /// The kind of its message store.
+    /// Returns the kind of the message store.
     pub fn store(&self) -> StoreConfig {
         self.config.store
     }
 
-    /// The function's requester ID.
+    /// Returns the function's requester ID.
     pub fn requester(&self) -> RequesterId {
         self.number.requester(self.config.at)
     }
 
-    /// Its place on its bus.
+    /// Returns the device and function number.
     pub fn place(&self) -> DevFn {
         self.config.at
     }
 
-    /// Sends the message of vector `index`, or notes that it is to be sent.
+    /// Sends the message of vector `index`, or marks it as pending if it is masked.
     pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
         if !state.may_send() {
@@ -127,8 +127,8 @@ impl Function {
             Store::Msix(capability) => capability.signal(config, index),
             Store::None => SignalAction::Off,
         };
-        // The lock is held until the message has arrived: a mask that software wrote and read back
-        // holds.
+        // The lock is held until the message has arrived, so that no message is sent after software
+        // has written a mask and read it back.
         match outcome {
             SignalAction::Send(message) => Signalled::Sent(self.send(message)),
             SignalAction::Held => Signalled::Held,
@@ -136,8 +136,8 @@ impl Function {
         }
     }
 
-    /// Takes the function out of its slot. Nothing answers there; messages that waited behind a
-    /// mask are gone.
+    /// Removes the function from its slot. Reads then return all ones, and messages held back by a
+    /// mask are lost.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         *state =
@@ -145,15 +145,16 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// Puts it back, reset.
+    /// Inserts the function again, reset.
     pub fn plug(&self) {
         let mut state = lock(&self.state);
         *state = FunctionState::reset(self.config, &self.bars.sizes);
         self.bars.follow(&state);
     }
 
-    /// A function-level reset, after which the bus driver has restored the header: command register
-    /// and BARs. The message store is as after power-on; what waited behind a mask is gone.
+    /// Performs a function-level reset, after which the bus driver has restored the header: command
+    /// register and BARs. The message store has its power-on state, and messages held back by a
+    /// mask are lost.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
         let header: Vec<_> = (header::COMMAND..header::BAR0 + 0x18)
@@ -170,7 +171,7 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// Reads configuration space, at most 32 bits. All ones in an empty slot.
+    /// Reads configuration space, at most 32 bits. Returns all ones if the slot is empty.
     pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         let state = lock(&self.state);
         if state.plugged { state.config.load(offset, width) } else { u32::MAX }
@@ -187,7 +188,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Returns the BAR that answers at `address`, and the offset in it.
+    /// Returns the BAR that decodes `address`, and the offset in it.
     pub fn region_at(&self, address: u64) -> Option<(u8, u64)> {
         let places = self.bars.bases.iter().zip(self.bars.sizes).zip(0..);
         places.into_iter().find_map(|((base, size), index)| {
@@ -196,7 +197,7 @@ impl Function {
         })
     }
 
-    /// Reads an aligned word of a BAR.
+    /// Reads an aligned word from a BAR.
     pub fn region_read(&self, bar: u8, offset: u64) -> u32 {
         let mut state = lock(&self.state);
         let Store::Msix(capability) = &mut state.store else { return 0 };
@@ -207,7 +208,7 @@ impl Function {
         }
     }
 
-    /// Writes an aligned word of a BAR.
+    /// Writes an aligned word to a BAR.
     pub fn region_write(&self, bar: u8, offset: u64, value: u32) {
         let mut state = lock(&self.state);
         if let Store::Msix(capability) = &mut state.store
@@ -219,7 +220,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Sends what software's last write let through.
+    /// Sends the messages that software's last write released.
     fn release(&self, state: &mut FunctionState) {
         if !state.may_send() {
             return;
@@ -281,7 +282,7 @@ impl FunctionState {
 }
 
 impl Bars {
-    /// Takes over what configuration space says.
+    /// Copies the base addresses from configuration space.
     fn follow(&self, state: &FunctionState) {
         let on =
             state.plugged && state.config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
@@ -294,7 +295,7 @@ impl Bars {
     }
 }
 
-/// A 64-bit prefetchable memory BAR: two registers.
+/// Adds a 64-bit prefetchable memory BAR, which occupies two registers.
 fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
     const MEMORY_64_PREFETCHABLE: u32 = 0xc;
     config.store(register, AccessWidth::Word, MEMORY_64_PREFETCHABLE);
@@ -304,7 +305,8 @@ fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
     config.allow(register + 4, AccessWidth::Word, u32::try_from(mask >> 32).unwrap_or(0));
 }
 
-/// Sizes of the BARs by their first register's number; 0 = none. Powers of two.
+/// Returns the sizes of the BARs by the number of their first register; 0 means no BAR. Sizes are
+/// powers of two.
 fn bar_sizes(config: StoreConfig) -> [u64; BARS] {
     let mut sizes = [0; BARS];
     let mut grow = |bar: u8, size: u64| {
@@ -327,7 +329,7 @@ enum BarWord {
     Pending(u64),
 }
 
-/// Decodes an offset of a BAR.
+/// Decodes an offset in a BAR.
 fn place(config: StoreConfig, bar: u8, offset: u64, table_bytes: u64) -> Option<BarWord> {
     let StoreConfig::Msix { table_bar, pba_bar, .. } = config else { return None };
     if bar == table_bar && offset < table_bytes {
@@ -390,7 +392,7 @@ mod tests {
         let mut at = byte(header::CAPABILITIES);
         while byte(u16::try_from(at).unwrap()) != u32::from(id) {
             at = byte(u16::try_from(at).unwrap() + 1);
-            assert_ne!(at, 0, "no such capability");
+            assert_ne!(at, 0, "the function has the capability");
         }
         u16::try_from(at).unwrap()
     }

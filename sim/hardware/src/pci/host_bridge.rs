@@ -1,5 +1,5 @@
-//! A host bridge: configuration space by ECAM, a memory window, and the way of its functions'
-//! messages.
+//! A host bridge: configuration space through ECAM, a memory window, and the translation of its
+//! functions' messages.
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::pci::bus_number::DevFn;
@@ -10,32 +10,31 @@ use msi_types::{Delivery, DeviceId, MsiMessage, RequesterId, SignalMsi};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Bytes of ECAM per bus.
+/// Size of the ECAM window of one bus, in bytes.
 const ECAM_BUS: u64 = 1 << 20;
 
-/// The addresses that lead to a host bridge.
+/// The addresses that a host bridge decodes.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
-    /// Configuration space, from the first bus on.
+    /// Configuration space, starting with the first bus.
     pub ecam: Region,
-    /// Its functions' memory regions.
+    /// Memory regions of its functions.
     pub memory: Region,
-    /// The buses behind it.
+    /// The buses behind the bridge.
     pub buses: BusRange,
 }
 
-/// From a requester ID to the DeviceID that goes with its messages; `None` if firmware describes no
-/// way.
+/// Maps a requester ID to the DeviceID of its messages; `None` if firmware describes no route.
 type Translation = dyn Fn(RequesterId) -> Option<DeviceId> + Send + Sync;
 
-/// The messages' way out: gives each its DeviceID.
+/// Forwards messages to the doorbells after assigning them a DeviceID.
 pub struct Translator {
     translation: Box<Translation>,
     doorbells: Arc<Doorbells>,
 }
 
 impl Translator {
-    /// Translates as `translation` says.
+    /// Creates a translator that uses `translation`.
     pub fn new(
         doorbells: Arc<Doorbells>,
         translation: impl Fn(RequesterId) -> Option<DeviceId> + Send + Sync + 'static,
@@ -53,7 +52,7 @@ impl SignalMsi<RequesterId> for Translator {
     }
 }
 
-/// A host bridge with all that is behind it.
+/// A host bridge and the buses behind it.
 pub struct HostBridge {
     windows: Windows,
     root: Segment,
@@ -62,32 +61,32 @@ pub struct HostBridge {
 }
 
 impl HostBridge {
-    /// A host bridge over the bus `root`.
+    /// Creates a host bridge above the bus `root`.
     pub fn new(windows: Windows, root: Segment) -> Self {
         Self { windows, root, functions: OnceLock::new() }
     }
 
-    /// The bridge's windows.
+    /// Returns the bridge's windows.
     pub fn windows(&self) -> Windows {
         self.windows
     }
 
-    /// All functions behind it.
+    /// Returns all functions behind the bridge.
     pub fn functions(&self) -> &[Arc<Function>] {
         self.functions.get_or_init(|| self.root.functions())
     }
 
-    /// The side that answers configuration accesses.
+    /// Returns the device that handles accesses to configuration space.
     pub fn ecam(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Ecam(Arc::clone(self)))
     }
 
-    /// The side that answers in the memory window.
+    /// Returns the device that handles accesses to the memory window.
     pub fn memory(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Memory(Arc::clone(self)))
     }
 
-    /// Returns the function that answers at this address, the BAR and the offset.
+    /// Returns the function that decodes this address, with the BAR and the offset in it.
     fn target(&self, address: u64) -> Option<(&Function, u8, u64)> {
         let (function, bar, offset) = self.functions().iter().find_map(|function| {
             let (bar, offset) = function.region_at(address)?;
@@ -145,7 +144,7 @@ impl MmioDevice for Memory {
                 u64::from(function.region_read(bar, at + 4)) << 32
                     | u64::from(function.region_read(bar, at))
             }
-            // The table takes aligned words and double words alone.
+            // The table accepts only aligned words and double words.
             AccessWidth::Byte | AccessWidth::Half => 0,
         }
     }

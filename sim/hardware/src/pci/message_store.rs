@@ -1,4 +1,4 @@
-//! The device's side of MSI and MSI-X: when a message is sent, and when it waits behind a mask.
+//! The device's side of MSI and MSI-X: when a message is sent, and when a mask holds it back.
 
 use crate::bus::AccessWidth;
 use crate::pci::config_bytes::ConfigBytes;
@@ -8,9 +8,9 @@ use msi_types::pci::{msi, msix};
 /// Number of address bits that an MSI capability stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressWidth {
-    /// 32.
+    /// 32 bits.
     Bits32,
-    /// 64.
+    /// 64 bits.
     Bits64,
 }
 
@@ -19,7 +19,7 @@ pub enum AddressWidth {
 pub enum StoreConfig {
     /// MSI with 2^`log2_vectors` vectors, at most 32.
     Msi {
-        /// log2 of the vectors: 0 to 5.
+        /// log2 of the number of vectors: 0 to 5.
         log2_vectors: u8,
         /// Width of the address.
         address: AddressWidth,
@@ -28,19 +28,19 @@ pub enum StoreConfig {
     },
     /// MSI-X.
     Msix {
-        /// Entries of the table: 1 to 2048.
+        /// Number of table entries: 1 to 2048.
         vectors: u16,
         /// The BAR of the table.
         table_bar: u8,
         /// The BAR of the pending bits.
         pba_bar: u8,
     },
-    /// None: the function is only there.
+    /// No store: the function cannot interrupt.
     None,
 }
 
 impl StoreConfig {
-    /// Returns the number of messages that the store holds or makes.
+    /// Returns the number of messages that the store holds or derives.
     pub const fn vectors(self) -> u16 {
         match self {
             Self::Msi { log2_vectors, .. } => 1 << if log2_vectors > 5 { 5 } else { log2_vectors },
@@ -50,13 +50,13 @@ impl StoreConfig {
     }
 }
 
-/// Result of a store's attempt to send.
+/// The result of a store's attempt to send.
 pub(super) enum SignalAction {
-    /// This goes out.
+    /// The message must be sent.
     Send(MsiMessage),
-    /// It waits behind a mask.
+    /// The message is held back by a mask.
     Held,
-    /// The function may not send.
+    /// The function must not send.
     Off,
 }
 
@@ -95,7 +95,7 @@ impl MsiCapability {
         Self { at, layout }
     }
 
-    /// The function wants to send vector `index`.
+    /// Signals vector `index`.
     pub(super) fn signal(self, config: &mut ConfigBytes, index: u16) -> SignalAction {
         let control = self.control(config);
         if !control.enable() {
@@ -179,7 +179,7 @@ impl MsixCapability {
         Self { at, table, pending: vec![0; usize::from(vectors).div_ceil(64)] }
     }
 
-    /// The function wants to send vector `index`.
+    /// Signals vector `index`.
     pub(super) fn signal(&mut self, config: &ConfigBytes, index: u16) -> SignalAction {
         let control = self.control(config);
         let Some(entry) = self.table.get(usize::from(index)) else { return SignalAction::Off };
@@ -215,7 +215,7 @@ impl MsixCapability {
         ready
     }
 
-    /// Software's write to the table, an aligned word.
+    /// Performs software's write of an aligned word to the table.
     pub(super) fn write_table(&mut self, offset: u64, value: u32) {
         if let Some(word) = self.word(offset) {
             // Address bits 1:0 and Vector Control's reserved bits read as zero.
@@ -227,12 +227,12 @@ impl MsixCapability {
         }
     }
 
-    /// Software's read of the table, an aligned word.
+    /// Performs software's read of an aligned word from the table.
     pub(super) fn read_table(&mut self, offset: u64) -> u32 {
         self.word(offset).map_or(0, |word| *word)
     }
 
-    /// Software's read of the pending bits, an aligned word.
+    /// Performs software's read of an aligned word from the pending bits.
     pub(super) fn read_pending(&self, offset: u64) -> u32 {
         let word =
             usize::try_from(offset / 8).ok().and_then(|word| self.pending.get(word)).copied();
@@ -242,7 +242,7 @@ impl MsixCapability {
         half.map_or(0, |half: &[u8; 4]| u32::from_le_bytes(*half))
     }
 
-    /// Bytes of the table.
+    /// Returns the size of the table in bytes.
     pub(super) fn table_bytes(&self) -> u64 {
         u64::try_from(self.table.len()).unwrap_or(0) * msix::ENTRY_SIZE
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// A bus and what is on it.
+/// A bus, with its functions and bridges.
 pub struct Segment {
     number: Arc<BusNumber>,
     nodes: BTreeMap<DevFn, Node>,
@@ -16,30 +16,30 @@ pub struct Segment {
 
 pub(super) enum Node {
     Function(Arc<Function>),
-    /// A bridge, and the bus behind it.
+    /// A bridge, and its secondary bus.
     Bridge(Box<Bridge>, Segment),
 }
 
 impl Segment {
-    /// An empty bus with the number that firmware left it.
+    /// Creates an empty bus with the number that firmware set.
     pub fn new(number: u8) -> Self {
         Self { number: Arc::new(BusNumber::new(number)), nodes: BTreeMap::new() }
     }
 
-    /// Puts a function on the bus, in place of an earlier one. Its messages go `upstream`.
+    /// Puts a function on the bus, in place of an earlier one. It sends its messages to `upstream`.
     pub fn plug(&mut self, config: FunctionConfig, upstream: Arc<dyn SignalMsi<RequesterId>>) {
         let function = Function::new(config, Arc::clone(&self.number), upstream);
         self.nodes.insert(config.at, Node::Function(Arc::new(function)));
     }
 
-    /// Puts a bridge on the bus, in place of an earlier one. Its bus numbers are as firmware left
-    /// them.
+    /// Puts a bridge on the bus, in place of an earlier one. It has the bus numbers that firmware
+    /// set.
     pub fn plug_bridge(&mut self, at: DevFn, kind: BridgeKind, secondary: Self) {
         let bridge = Bridge::new(kind, self.number.get(), Arc::clone(&secondary.number));
         self.nodes.insert(at, Node::Bridge(Box::new(bridge), secondary));
     }
 
-    /// The way upstream for functions on this bus, if a bridge of this kind leads to it.
+    /// Returns the upstream path for functions on this bus, if it is behind a bridge of this kind.
     pub fn upstream(
         &self,
         kind: BridgeKind,
@@ -48,12 +48,12 @@ impl Segment {
         kind.upstream(Arc::clone(&self.number), next)
     }
 
-    /// Returns true if a function or bridge is there.
+    /// Returns `true` if the place is occupied by a function or a bridge.
     pub fn is_taken(&self, at: DevFn) -> bool {
         self.nodes.contains_key(&at)
     }
 
-    /// All functions on this bus and on those below.
+    /// Returns all functions on this bus and on the buses below it.
     pub fn functions(&self) -> Vec<Arc<Function>> {
         let below = |node: &Node| match node {
             Node::Function(function) => vec![Arc::clone(function)],
@@ -62,7 +62,7 @@ impl Segment {
         self.nodes.values().flat_map(below).collect()
     }
 
-    /// The node at a place of a bus, of this one or one below.
+    /// Returns the node at a place of bus `bus`, which is this bus or one below it.
     pub(super) fn node(&self, bus: u8, at: DevFn) -> Option<&Node> {
         if bus == self.number.get() {
             return self.nodes.get(&at);
@@ -71,7 +71,8 @@ impl Segment {
         secondary.node(bus, at)
     }
 
-    /// Do all bridges on the way to `function` forward this address?
+    /// Returns `true` if `function` is below this bus and all bridges above it forward this
+    /// address.
     pub(super) fn reaches(&self, function: &Function, address: u64) -> bool {
         let here = |node: &Node| match node {
             Node::Function(other) => std::ptr::eq(Arc::as_ptr(other), function),

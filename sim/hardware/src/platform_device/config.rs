@@ -1,41 +1,41 @@
-//! The parameters of a platform device, and their form in its features register.
+//! The parameters of a platform device, and their encoding in its features register.
 
 use crate::pci::AddressWidth;
 use msi_types::{Rewrite, Trigger};
 
-/// Bytes of the device's registers.
+/// Size of the device's registers in bytes.
 pub const SIZE: u64 = 0x1000;
-/// Most slots that fit.
+/// Maximum number of slots.
 pub const MAX_SLOTS: u16 = 120;
 
 /// Number of data bits that a slot stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataWidth {
-    /// 16.
+    /// 16 bits.
     Bits16,
-    /// 32.
+    /// 32 bits.
     Bits32,
 }
 
 /// The parameters of a platform device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PlatformDeviceConfig {
-    /// Messages: 1 to [`MAX_SLOTS`].
+    /// Number of slots: 1 to [`MAX_SLOTS`].
     pub slots: u16,
     /// Width of a slot's address.
     pub address: AddressWidth,
-    /// Width of its data.
+    /// Width of a slot's data.
     pub data: DataWidth,
-    /// The way in which a message can be changed. [`Rewrite::Masked`]: each slot has a mask bit; no
-    /// other device has one. With [`Rewrite::Atomic64`] all words take effect at the commit, with
-    /// [`Rewrite::AddressOnly`] the address does; else each word takes effect at once.
+    /// How a message can be changed. With [`Rewrite::Masked`], and only then, each slot has a mask
+    /// bit. With [`Rewrite::Atomic64`], all words take effect at the commit; with
+    /// [`Rewrite::AddressOnly`], the address does. Otherwise, each word takes effect immediately.
     pub rewrite: Rewrite,
-    /// The device's trigger.
+    /// Trigger mode.
     pub trigger: Trigger,
 }
 
 impl PlatformDeviceConfig {
-    /// Maskable slots for 64-bit addresses and 32-bit data, at most [`MAX_SLOTS`] of them; edges.
+    /// Maskable edge-triggered slots, at most [`MAX_SLOTS`], with 64-bit addresses and 32-bit data.
     pub const fn new(slots: u16) -> Self {
         Self {
             slots: if slots > MAX_SLOTS { MAX_SLOTS } else { slots },
@@ -88,7 +88,7 @@ impl Features {
         }
     }
 
-    /// Does what is written count once it is committed?
+    /// Returns `true` if written words take effect only at the commit.
     pub(super) const fn is_staged(&self) -> bool {
         matches!(self.rewrite(), Rewrite::Atomic64 | Rewrite::AddressOnly)
     }

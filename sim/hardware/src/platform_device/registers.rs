@@ -6,17 +6,17 @@ pub(super) const COUNT: u64 = 0x00;
 pub(super) const CONTROL: u64 = 0x04;
 /// Widths and kind of a slot ([`Features`](super::config::Features)). Read-only.
 pub(super) const FEATURES: u64 = 0x08;
-/// The level of the slot with the written number falls. Write-only.
+/// The level of the slot whose number is written is deasserted. Write-only.
 pub(super) const LOWER: u64 = 0x0c;
-/// First slot; 16 bytes each.
+/// The first slot; each slot has 16 bytes.
 pub(super) const SLOTS: u64 = 0x100;
-/// The second message of the first slot; 16 bytes each.
+/// The second message of the first slot; each has 16 bytes.
 pub(super) const SECOND: u64 = 0x880;
 pub(super) const SLOT_SIZE: u64 = 16;
 pub(super) const ADDRESS_LOW: u64 = 0;
 pub(super) const ADDRESS_HIGH: u64 = 4;
 pub(super) const DATA: u64 = 8;
-/// Bit 0: held back. Bit 1: what was written to the other words counts from now on.
+/// Bit 0: the slot is masked. Bit 1: the values written to the other words take effect.
 pub(super) const SLOT_CONTROL: u64 = 12;
 
 pub(super) const MASK: u32 = 1 << 0;

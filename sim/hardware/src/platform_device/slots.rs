@@ -1,4 +1,4 @@
-//! One slot of a platform device: its messages, and what it has to say.
+//! One slot of a platform device: its messages, and the events that it has to signal.
 
 use super::config::{DataWidth, PlatformDeviceConfig};
 use super::registers::{self, COMMIT, MASK};
@@ -34,20 +34,20 @@ pub(super) fn place(offset: u64) -> Option<SlotWord> {
 /// A slot.
 #[derive(Clone, Debug)]
 pub(super) struct MessageSlot {
-    /// The message of an edge, or of a rising level; that of a falling one.
+    /// The message of an edge or of an asserted level, and that of a deasserted level.
     first: MsiMessage,
     second: MsiMessage,
-    /// Words written since the last commit.
+    /// The words written since the last commit.
     staged: MsiMessage,
     masked: bool,
-    /// The device wants to say so: an edge that was not sent, or a level that is up.
+    /// Set if an edge was not sent yet, or a level is asserted.
     raised: bool,
-    /// The controller was told that the level is up.
+    /// Set if the controller was notified of the asserted level.
     told: bool,
 }
 
 impl MessageSlot {
-    /// As it is after reset.
+    /// Returns the state after reset.
     pub(super) fn new(plan: PlatformDeviceConfig) -> Self {
         let [first, second, staged] = [MsiMessage::default(); 3];
         let masked = plan.rewrite == Rewrite::Masked;
@@ -74,7 +74,7 @@ impl MessageSlot {
         self.masked
     }
 
-    /// Returns the next message to send, if one is due and not masked.
+    /// Returns the next message, if one is to be sent and the slot is not masked.
     pub(super) fn next_message(&mut self, trigger: Trigger) -> Option<MsiMessage> {
         if self.masked || self.raised == self.told {
             return None;

@@ -19,7 +19,7 @@ pub struct PlatformStore {
     slots: u16,
     features: Features,
     storage: Storage,
-    /// The device's own lock: one update at a time.
+    /// The device's lock: one update at a time.
     open: Mutex<()>,
 }
 
@@ -31,12 +31,12 @@ impl PlatformStore {
         Self { bus, base, slots, features, storage: Storage::Device, open: Mutex::new(()) }
     }
 
-    /// Of a kind that a hypervisor emulates for its guests.
+    /// Marks the store as one that a hypervisor emulates for its guests.
     pub fn emulated(self) -> Self {
         Self { storage: Storage::Emulated, ..self }
     }
 
-    /// The message in a slot.
+    /// Returns the message in a slot.
     pub fn message(&self, slot: u16) -> MsiMessage {
         let read = |offset| self.bus.read32(self.register(registers::SLOTS, slot, offset));
         let address = u64::from(read(registers::ADDRESS_HIGH)) << 32
@@ -44,13 +44,14 @@ impl PlatformStore {
         MsiMessage { address, data: read(registers::DATA) }
     }
 
-    /// Returns the register by which a handler ends a level; `None` if the device signals edges.
+    /// Returns the register by which a handler deasserts a level; `None` if the device is
+    /// edge-triggered.
     pub fn line(&self, slot: u16) -> Option<Line> {
         let line = Line { bus: self.bus.clone(), register: self.base + registers::LOWER, slot };
         (self.features.trigger() == Trigger::Level).then_some(line)
     }
 
-    /// In the area of first or second messages.
+    /// Returns the address of a register in the area of the first or the second messages.
     fn register(&self, area: u64, slot: u16, offset: u64) -> u64 {
         self.base + area + u64::from(slot) * registers::SLOT_SIZE + offset
     }
@@ -61,7 +62,7 @@ impl PlatformStore {
     }
 }
 
-/// A level that a device holds.
+/// The level of a device's slot.
 #[derive(Debug)]
 pub struct Line {
     bus: CpuBus,
@@ -70,7 +71,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// The device lets it fall.
+    /// Makes the device deassert the level.
     pub fn lower(&self) {
         self.bus.write(self.register, AccessWidth::Word, u64::from(self.slot));
     }
@@ -117,7 +118,10 @@ impl MessageStore for PlatformStore {
         if self.bus.read32(control) == u32::from(enabled) {
             Ok(())
         } else {
-            Err(StoreError { slot: 0, reason: "the device did not take its control register" })
+            Err(StoreError {
+                slot: 0,
+                reason: "the device did not accept the value of its control register",
+            })
         }
     }
 }
@@ -151,7 +155,7 @@ impl Update<'_> {
         let taken = |(offset, value)| store.bus.read32(store.register(area, slot, offset)) == value;
         if !words.into_iter().all(taken) {
             self.failure =
-                Some(StoreError { slot, reason: "the device read back another message" });
+                Some(StoreError { slot, reason: "the device returned a different message" });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The free ranges of RAM. No two allocations overlap, and freed neighbours are joined.
+//! The free ranges of RAM. Allocations never overlap, and adjacent free ranges are merged.
 
 use gic_firmware::Region;
 use std::collections::BTreeMap;
@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 /// Granule of allocations, so that no two owners share a cache line.
 const GRAIN: u64 = 256;
 
-/// Free ranges, by base.
+/// The sizes of the free ranges, by base.
 pub(super) struct Allocator {
     free: BTreeMap<u64, u64>,
 }
 
-/// Returns the bytes that a request for `bytes` takes.
+/// Returns the number of bytes allocated for a request of `bytes`.
 pub(super) fn rounded(bytes: u64) -> u64 {
     bytes.max(1).saturating_add(GRAIN - 1) & !(GRAIN - 1)
 }
@@ -21,7 +21,8 @@ impl Allocator {
         Self { free: regions.map(|region| (region.base(), region.size())).collect() }
     }
 
-    /// The lowest range of `bytes` at a multiple of `align`; `None` if it does not end by `end`.
+    /// Allocates the lowest range of `bytes` at a multiple of `align`. Returns `None` if no free
+    /// range ends by `end`.
     pub(super) fn take(&mut self, bytes: u64, align: u64, end: u64) -> Option<u64> {
         let bytes = rounded(bytes);
         let align = align.max(GRAIN);
@@ -36,7 +37,7 @@ impl Allocator {
         Some(start)
     }
 
-    /// Frees a range, and joins it with its neighbours.
+    /// Frees a range, and merges it with adjacent free ranges.
     pub(super) fn give(&mut self, base: u64, bytes: u64) {
         let mut joined = (base, bytes);
         if let Some((&before, &size)) = self.free.range(..base).next_back()

@@ -5,26 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Words of a page.
+/// Number of words of a page.
 const WORDS: usize = 8192;
 
-/// The masters that look into the CPUs' caches.
+/// Which masters snoop the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caches {
-    /// All: a store is visible at once.
+    /// All masters: a store is visible immediately.
     Snooped,
-    /// None: a store is visible once it is cleaned.
+    /// No master: a store is visible once it is cleaned.
     Hidden,
-    /// Some: a store is visible after a clean, or after a barrier for those who say that they
-    /// snoop.
+    /// Some masters: a store is visible after a clean, or, to masters that declare that they snoop,
+    /// after a barrier.
     SnoopedBySome,
 }
 
-/// 64 KiB.
+/// A page of 64 KiB.
 pub(super) struct Page {
-    /// The words in memory.
+    /// The contents of memory.
     words: Box<[AtomicU64]>,
-    /// Words that a CPU wrote and that are not cleaned yet.
+    /// Words that a CPU wrote and that have not been cleaned yet.
     dirty: Mutex<BTreeMap<usize, u64>>,
 }
 
@@ -50,7 +50,7 @@ impl Page {
         }
     }
 
-    /// Changes a word as CPUs see it.
+    /// Changes a word in the CPUs' view.
     pub(super) fn cpu_update(&self, word: usize, caches: Caches, change: impl Fn(u64) -> u64) {
         if caches == Caches::Snooped {
             self.update(word, change);
@@ -61,12 +61,12 @@ impl Page {
         dirty.insert(word, change(seen));
     }
 
-    /// A word as CPUs see it.
+    /// Returns a word in the CPUs' view.
     pub(super) fn cpu_load(&self, word: usize) -> u64 {
         lock(&self.dirty).get(&word).copied().unwrap_or_else(|| self.load(word))
     }
 
-    /// Writes a CPU's copy back.
+    /// Writes back the CPUs' copy of a word.
     pub(super) fn clean(&self, word: usize) {
         let mut dirty = lock(&self.dirty);
         if let Some(value) = dirty.remove(&word) {

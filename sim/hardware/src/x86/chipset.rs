@@ -9,18 +9,19 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 
-/// Writes to the MiB at 0xFEE00000 are messages: to the remapping unit where there is one, else to
-/// the APICs. Others go to RAM.
+/// Routes devices' writes. Those to the MiB at 0xFEE00000 are messages, which the remapping unit
+/// or, without one, the APICs receive. The others reach RAM.
 pub struct Chipset {
     /// The local APICs.
     pub apics: Arc<LocalApicBank>,
-    /// The unit in front of them.
+    /// The remapping unit in front of them, if any.
     pub remapping: Option<Arc<RemappingUnit>>,
-    /// Memory below the messages.
+    /// RAM, for writes that are not messages.
     pub ram: Arc<Ram>,
 }
 
-/// A message in the compatibility format (SDM vol. 3A §11.11); `None` for one in the remappable
+/// Decodes a message in the compatibility format (SDM vol. 3A §11.11). Returns `None` for the
+/// remappable format.
 /// format.
 fn compatible(message: MsiMessage) -> Option<Arriving> {
     let MsiMessage { address, data } = message;

@@ -1,5 +1,5 @@
-//! An interrupt remapping unit (VT-d specification §5.1, §9.9): reads the table that its address
-//! register names, and caches entries until they are invalidated.
+//! An interrupt remapping unit (VT-d specification §5.1, §9.9), which reads the table that its
+//! address register designates, and caches entries until they are invalidated.
 
 use super::local_apics::Arriving;
 use crate::lock::lock;
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86_irq::remapping::{EntryCache, InvalidationError};
 
-/// Bytes of an entry.
+/// Size of an entry in bytes.
 const ENTRY: u64 = 16;
-/// EIME of the address register: entries name 32 bits of an APIC's ID.
+/// EIME in the address register: entries hold 32-bit APIC IDs.
 const EXTENDED: u64 = 1 << 11;
-/// Faults that are kept.
+/// Maximum number of recorded faults.
 const KEPT: usize = 64;
 
-/// A message that was stopped.
+/// A message that was blocked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RemappingFault {
     /// The sender.
@@ -27,29 +27,29 @@ pub struct RemappingFault {
     pub reason: u8,
 }
 
-/// The hardware.
+/// The remapping hardware.
 pub struct RemappingUnit {
     ram: Arc<Ram>,
-    /// The interrupt remapping table address register; 0 while the unit is off.
+    /// The interrupt remapping table address register; 0 while the unit is disabled.
     table: AtomicU64,
     cache: Mutex<BTreeMap<u64, [u64; 2]>>,
     faults: Mutex<Vec<RemappingFault>>,
 }
 
 impl RemappingUnit {
-    /// Off: everything is stopped.
+    /// Creates a disabled unit, which blocks all messages.
     pub fn new(ram: Arc<Ram>) -> Self {
         let table = AtomicU64::new(0);
         Self { ram, table, cache: Mutex::default(), faults: Mutex::default() }
     }
 
-    /// Sets the table address register, and turns the unit on.
+    /// Sets the table address register and enables the unit.
     pub fn set_table(&self, register: u64) {
         self.table.store(register, Ordering::Release);
         lock(&self.cache).clear();
     }
 
-    /// Translates a message; `None` if it is stopped.
+    /// Translates a message. Returns `None` if the message is blocked.
     pub fn translate(&self, from: RequesterId, message: MsiMessage) -> Option<Arriving> {
         let translated = self.try_translate(from, message);
         translated
@@ -62,7 +62,7 @@ impl RemappingUnit {
             .ok()
     }
 
-    /// The first faults, in their order.
+    /// Returns the first faults, in order.
     pub fn faults(&self) -> Vec<RemappingFault> {
         lock(&self.faults).clone()
     }
@@ -93,7 +93,7 @@ impl RemappingUnit {
         })
     }
 
-    /// An entry, as it is cached or as it is in memory.
+    /// Returns an entry from the cache or, if not cached, from memory.
     fn entry(&self, base: u64, index: u64) -> Option<[u64; 2]> {
         let mut cache = lock(&self.cache);
         if let Some(entry) = cache.get(&index) {
@@ -101,7 +101,8 @@ impl RemappingUnit {
         }
         let at = base + index * ENTRY;
         let entry = [self.ram.device_load64(at)?, self.ram.device_load64(at + 8)?];
-        // An absent entry is not cached, as software does not invalidate when it makes one.
+        // An absent entry is not cached, because software need not invalidate when it makes one
+        // present.
         if entry[0] & 1 != 0 {
             cache.insert(index, entry);
         }
@@ -109,14 +110,14 @@ impl RemappingUnit {
     }
 }
 
-/// The entry that a message names.
+/// Returns the index of the entry that a message selects.
 fn index(message: MsiMessage) -> Result<u64, u8> {
     let MsiMessage { address, data } = message;
     if address >> 20 != 0xfee {
         return Err(0x20);
     }
     if address >> 4 & 1 == 0 {
-        // The compatibility format is blocked here.
+        // Messages in the compatibility format are blocked.
         return Err(0x25);
     }
     let handle = address >> 5 & 0x7fff | (address >> 2 & 1) << 15;
@@ -127,7 +128,7 @@ fn index(message: MsiMessage) -> Result<u64, u8> {
     if subhandle > 0xffff { Err(0x20) } else { Ok(handle + subhandle) }
 }
 
-/// Does the entry admit the sender?
+/// Returns `true` if the entry permits the sender.
 fn admits(high: u64, from: RequesterId) -> Result<bool, u8> {
     let (source, sender) = (high & 0xffff, u64::from(from.get()));
     let ignored = match high >> 16 & 3 {
@@ -171,7 +172,8 @@ mod tests {
     const TABLE: u64 = 0x8000_0000;
     const DEVICE: RequesterId = RequesterId::new(0x0108);
 
-    /// A table of 16 entries in xAPIC mode, whose entry 5 is vector 0x61 at APIC 9 for the device.
+    /// Returns a table of 16 entries in xAPIC mode, whose entry 5 is vector 0x61 at APIC 9 for the
+    /// device.
     fn unit() -> (Arc<Ram>, RemappingUnit) {
         let region = Region::new(TABLE, 0x10_0000).unwrap();
         let ram = Arc::new(Ram::new(&[region], Caches::Snooped));
@@ -182,7 +184,7 @@ mod tests {
         (ram, unit)
     }
 
-    /// By handle alone.
+    /// Returns a message that selects an entry by its handle only.
     fn naming(handle: u64) -> MsiMessage {
         MsiMessage { address: 0xfee0_0010 | handle << 5, data: 0 }
     }

@@ -1,4 +1,4 @@
-//! The kernel's side of an x86 machine: what the drivers need of it, and the trap entry.
+//! The kernel's side of an x86 machine: the services that the drivers need, and the trap entry.
 
 use super::local_apics::LocalApicBank;
 use crate::platform::{Executing, MachinePlatform};
@@ -11,24 +11,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use x86_irq::remapping::RemapMemory;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, VectorDomain};
 
-/// The kernel, as the vector domain sees it.
+/// The kernel, as the vector domain uses it.
 pub struct X86Kernel {
     apics: Arc<LocalApicBank>,
     platform: Arc<MachinePlatform>,
-    /// By CPU: it was asked to clean up.
+    /// For each CPU, set if it was asked to clean up.
     cleanups: Box<[AtomicBool]>,
-    /// Arrivals without a request.
+    /// Number of arrivals without a handler.
     strays: AtomicU64,
 }
 
 impl X86Kernel {
-    /// A kernel on the CPUs of `apics`.
+    /// Creates a kernel on the CPUs of `apics`.
     pub fn new(apics: Arc<LocalApicBank>, platform: Arc<MachinePlatform>) -> Self {
         let cleanups = apics.cpus().map(|_| AtomicBool::new(false)).collect();
         Self { apics, platform, cleanups, strays: AtomicU64::new(0) }
     }
 
-    /// The trap: serves one interrupt. False if there was none.
+    /// Takes one interrupt trap. Returns `false` if no interrupt was pending.
     pub fn take_one(&self, domain: &VectorDomain, interrupts: &Interrupts, cpu: Cpu) -> bool {
         let _executing = Executing::in_exception(cpu);
         let Some(vector) = self.apics.acknowledge(cpu) else { return false };
@@ -48,7 +48,7 @@ impl X86Kernel {
         self.platform.may_wait()
     }
 
-    /// The tick: the CPU cleans up if it was asked to. True if it did.
+    /// Runs a tick, in which the CPU cleans up if it was asked to. Returns `true` if it was.
     pub fn clean_up(&self, domain: &VectorDomain, cpu: Cpu) -> bool {
         let asked =
             self.cleanups.get(cpu.index()).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
@@ -61,7 +61,7 @@ impl X86Kernel {
         asked
     }
 
-    /// Arrivals without a handler.
+    /// Returns the number of arrivals without a handler.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for X86Kernel {
     }
 }
 
-/// A remapping table's memory: RAM into whose cached copies the unit does not look.
+/// The memory of a remapping table: RAM, where the unit does not snoop cached copies.
 #[derive(Debug)]
 pub struct RemapTableMemory {
     ram: Arc<Ram>,
@@ -119,7 +119,7 @@ pub struct RemapTableMemory {
 }
 
 impl RemapTableMemory {
-    /// A table at `base`.
+    /// Creates a table at `base`.
     pub const fn new(ram: Arc<Ram>, base: u64) -> Self {
         Self { ram, base }
     }

@@ -1,5 +1,5 @@
-//! Local APICs, as far as messages go (SDM vol. 3A chapter 11): a request bit and an in-service bit
-//! for each vector.
+//! Local APICs, as far as messages need them (SDM vol. 3A chapter 11): a request bit and an
+//! in-service bit for each vector.
 
 use crate::lock::lock;
 use msi_types::{Cpu, Delivery};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The lowest vector that a message may carry.
 const LOWEST: u8 = 0x10;
-/// Delivery modes that are served: fixed, and to the one of lowest priority.
+/// Supported delivery modes: fixed and lowest priority.
 const FIXED: u8 = 0;
 const LOWEST_PRIORITY: u8 = 1;
 
@@ -41,7 +41,7 @@ struct LocalApic {
     in_service: Vectors,
 }
 
-/// A message as it arrives at the APICs, decoded.
+/// A decoded message, as it arrives at the APICs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arriving {
     pub destination: u32,
@@ -51,25 +51,27 @@ pub struct Arriving {
     pub vector: u8,
 }
 
-/// The APICs of all CPUs.
+/// The local APICs of all CPUs.
 pub struct LocalApicBank {
     apics: Box<[Mutex<LocalApic>]>,
-    /// Messages with an illegal vector, a delivery mode that no device uses, or no APIC.
+    /// Number of messages with an illegal vector, an unsupported delivery mode, or no matching
+    /// APIC.
     refused: AtomicU64,
 }
 
 impl LocalApicBank {
-    /// One APIC for each CPU.
+    /// Creates one APIC for each CPU.
     pub fn new(cpus: u32) -> Self {
         Self { apics: (0..cpus).map(|_| Mutex::default()).collect(), refused: AtomicU64::new(0) }
     }
 
-    /// The ID of a CPU's APIC: never the CPU's own number, and above 7 bits for some.
+    /// Returns the ID of a CPU's APIC, which always differs from the CPU's number, and exceeds 7
+    /// bits for some CPUs.
     pub const fn id(cpu: Cpu) -> u32 {
         cpu.get() * 0x41 + 3
     }
 
-    /// A message arrives.
+    /// Delivers a message.
     pub fn take(&self, message: Arriving) -> Delivery {
         let served =
             matches!(message.delivery_mode, FIXED | LOWEST_PRIORITY) && message.vector >= LOWEST;
@@ -97,25 +99,25 @@ impl LocalApicBank {
         self.cpus().filter(is_meant).collect()
     }
 
-    /// All CPUs.
+    /// Returns all CPUs.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
         (0..u32::try_from(self.apics.len()).unwrap_or(0)).map(Cpu::new)
     }
 
-    /// The vector is requested of a CPU.
+    /// Requests a vector at a CPU.
     pub fn request(&self, cpu: Cpu, vector: u8) {
         if let Some(apic) = self.apics.get(cpu.index()) {
             lock(apic).requested.set(vector);
         }
     }
 
-    /// Is the vector requested, and not served yet?
+    /// Returns `true` if the vector is requested and not yet in service.
     pub fn is_requested(&self, cpu: Cpu, vector: u8) -> bool {
         self.apics.get(cpu.index()).is_some_and(|apic| lock(apic).requested.contains(vector))
     }
 
-    /// The CPU serves the highest vector that is requested, unless it serves one of that priority
-    /// class or above.
+    /// Moves the highest requested vector into service and returns it. Returns `None` if none is
+    /// requested, or if a vector of the same or a higher priority class is in service.
     pub fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
         let mut apic = lock(self.apics.get(cpu.index())?);
         let vector = apic.requested.highest()?;
@@ -127,7 +129,7 @@ impl LocalApicBank {
         Some(vector)
     }
 
-    /// End of interrupt: the highest vector in service is served.
+    /// Ends the interrupt with the highest vector in service.
     pub fn end(&self, cpu: Cpu) {
         let Some(apic) = self.apics.get(cpu.index()) else { return };
         let mut apic = lock(apic);
@@ -136,7 +138,7 @@ impl LocalApicBank {
         }
     }
 
-    /// Messages that no APIC took.
+    /// Returns the number of messages that no APIC accepted.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Defects that make a cell broken, and events that do not.
+//! Defects that break a cell, and events that do not.
 
 use super::super::trial::{Trial, TrialError};
 use super::*;
@@ -42,11 +42,11 @@ fn a_machine_that_cannot_be_is_no_refusal() {
     };
     let outcome = try_cell(cell);
     assert!(
-        matches!(&outcome, Outcome::Broken(reason) if reason.contains("no remapping unit for its"))
+        matches!(&outcome, Outcome::Broken(reason) if reason.contains("its has no remapping unit"))
     );
 }
 
-/// Returns the number of the cell's boards that break if their migrations forget this.
+/// Returns how many of the cell's boards break if their migrations drop this state.
 fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
     let is_broken = |seed| {
         let migration = Migration::AtRandom { seed };
@@ -96,14 +96,15 @@ fn vectors_that_are_in_use_are_not_given_back() {
         let board = board(*parent, Layer::None, World::BareMetal);
         board.check_quiet().unwrap();
         let trial = Trial::begin(&board, Endpoint::PciMsix).unwrap();
-        assert!(board.check_quiet().unwrap_err().contains("not given back"), "{parent}");
+        assert!(board.check_quiet().unwrap_err().contains("not released"), "{parent}");
         trial.end().unwrap();
         board.settle();
         board.check_quiet().unwrap();
     }
 }
 
-/// Parents of devices that store their messages themselves: a virtual bus takes none.
+/// Returns the parents of devices that store their messages themselves, which excludes virtual
+/// buses.
 fn with_own_stores() -> Vec<Parent> {
     let virtual_bus = |parent| matches!(parent, Parent::HypervSpi | Parent::HypervApic);
     Parent::ALL.iter().copied().filter(|parent| !virtual_bus(*parent)).collect()
@@ -138,7 +139,7 @@ proptest! {
         let board = board(parent, layer, World::BareMetal);
         let trial = Trial::begin(&board, Endpoint::ImsQueue).unwrap();
         board.devices().queue().refuse_after(write);
-        // A device whose message names no CPU is not asked.
+        // Moves without a new message do not involve the device's store.
         let names_cpu = matches!(parent, Parent::DirectLpi | Parent::X86Vector);
         prop_assert_eq!(trial.travel().is_err(), names_cpu);
         board.devices().queue().refuse_after(u32::MAX);

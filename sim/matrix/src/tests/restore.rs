@@ -1,4 +1,4 @@
-//! PCI functions that are reset.
+//! Reset PCI functions.
 
 use super::super::trial::Trial;
 use super::*;
@@ -10,7 +10,7 @@ fn reset_function_loses_messages_until_restore() {
         let trial = Trial::begin(&board, endpoint).unwrap();
         trial.deliver().unwrap();
         trial.reset();
-        assert!(trial.deliver().is_err(), "{endpoint}: a reset function sends");
+        assert!(trial.deliver().is_err(), "{endpoint}: a reset function must not send");
         trial.restore().unwrap();
         trial.deliver().unwrap();
         trial.travel().unwrap();
