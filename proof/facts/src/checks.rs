@@ -3,28 +3,28 @@
 use crate::Text;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of the longest explanation that [`CheckFact::failed`] and [`CheckFact::skipped`] keep.
+/// Maximum length of an explanation in [`CheckFact::failed`] and [`CheckFact::skipped`], in bytes.
 const LONGEST: usize = 400;
 
-/// An outcome of a check, or the total.
+/// The outcome of a check, or the total.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckFact {
     /// The check passed.
     Passed {
-        /// The check.
+        /// Name of the check.
         check: Text,
     },
     /// The check failed.
     Failed {
-        /// The check.
+        /// Name of the check.
         check: Text,
         /// Expected and found values, for people.
         why: Text,
     },
     /// The check could not be tried.
     Skipped {
-        /// The check.
+        /// Name of the check.
         check: Text,
         /// The missing feature.
         why: Text,
@@ -41,12 +41,12 @@ pub enum CheckFact {
 }
 
 impl CheckFact {
-    /// A failed check. A long explanation is cut off, so that the fact fits into a line.
+    /// Creates a failed check. A long explanation is truncated, so that the fact fits into a line.
     pub fn failed(check: impl Into<Text>, why: impl Into<Text>) -> Self {
         Self::Failed { check: check.into(), why: cut(why.into()) }
     }
 
-    /// A skipped check. A long explanation is cut off, so that the fact fits into a line.
+    /// Creates a skipped check. A long explanation is truncated, so that the fact fits into a line.
     pub fn skipped(check: impl Into<Text>, why: impl Into<Text>) -> Self {
         Self::Skipped { check: check.into(), why: cut(why.into()) }
     }

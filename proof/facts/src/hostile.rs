@@ -11,9 +11,9 @@ pub enum HostileFact {
     Attacked {
         /// Name of the attack.
         attack: Text,
-        /// Turns of the first vCPU.
+        /// Number of turns of the first vCPU.
         turns: u64,
-        /// Exceptions that the hypervisor answered with.
+        /// Number of exceptions that the hypervisor injected in response.
         exceptions: u64,
     },
     /// The guest has taken all its timer ticks.
@@ -22,7 +22,7 @@ pub enum HostileFact {
         ticks: u64,
         /// Nanoseconds from the deadline to the handler, of the latest tick.
         latest: u64,
-        /// Likewise, the mean of all ticks.
+        /// Likewise, as the mean over all ticks.
         mean: u64,
     },
     /// The number of system registers that the guest can read.
@@ -36,7 +36,7 @@ pub enum HostileFact {
         register: Text,
         /// The first value.
         first: u64,
-        /// The present value; `None` if reading it now traps.
+        /// The current value; `None` if reading it now traps.
         now: Option<u64>,
     },
     /// The number of system registers that have not changed, at the end.
@@ -44,11 +44,11 @@ pub enum HostileFact {
         /// The number.
         registers: usize,
     },
-    /// A delay is over.
+    /// A delay has ended.
     Delayed {
         /// Nanoseconds that were requested.
         requested: u64,
-        /// Nanoseconds that it took.
+        /// The nanoseconds that the delay took.
         took: u64,
         /// The means of the delay.
         by: Means,

@@ -9,19 +9,19 @@ use serde::{Deserialize, Serialize};
 pub enum HypervisorFact {
     /// A guest's machine has ended.
     Ended {
-        /// The guest.
+        /// Index of the guest.
         guest: usize,
         /// Cause of the end.
         how: Ending,
     },
-    /// Moves of the guests from GIC to GIC, at the end.
+    /// The moves of the guests between GICs, at the end.
     Moved {
         /// Number of moves.
         times: u64,
     },
-    /// A guest's mistake that the model has found.
+    /// A mistake of a guest that the model has detected.
     Fault {
-        /// The guest.
+        /// Index of the guest.
         guest: usize,
         /// The mistake, for people.
         fault: Text,
@@ -31,14 +31,14 @@ pub enum HypervisorFact {
         /// The stage that translates: 1 or 2.
         stage: u8,
     },
-    /// A function of the machine that no guest gets.
+    /// A function of the machine that is not assigned to a guest.
     Withheld {
         /// The function's address: segment, bus, device and function.
         function: u32,
         /// The reason, for people.
         reason: Text,
     },
-    /// The SMMU refused an access, because nothing is mapped at its address.
+    /// The SMMU denied an access, because its address is not mapped.
     Refused {
         /// The device's stream.
         stream: u32,
@@ -47,14 +47,14 @@ pub enum HypervisorFact {
         /// Address of the access.
         address: u64,
     },
-    /// A stream was cut off from memory after too many refused accesses.
+    /// A stream was cut off from memory after too many denied accesses.
     CutOff {
         /// The device's stream.
         stream: u32,
     },
     /// The number of a guest's exits with one reason, or of interrupts of one class, at the end.
     Count {
-        /// The guest.
+        /// Index of the guest.
         guest: usize,
         /// The reason or class.
         reason: Text,
@@ -65,13 +65,13 @@ pub enum HypervisorFact {
     },
     /// A vCPU's exit, as it happens.
     Exit {
-        /// The counter.
+        /// The counter's value.
         at: u64,
-        /// The guest.
+        /// Index of the guest.
         guest: usize,
-        /// The vCPU.
+        /// Index of the vCPU.
         vcpu: u32,
-        /// The reason, as it is counted.
+        /// The reason, under which the exit is counted.
         reason: Text,
         /// Operands of the trapped instruction, for people.
         detail: Text,

@@ -1,4 +1,4 @@
-//! Facts of KVM's judge, beside the outcomes of its checks.
+//! Facts of KVM's judge, in addition to the outcomes of its checks.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,11 @@
 //! Facts that images and guests report on their consoles, and that suites judge.
 //!
-//! A fact is one line: a JSON object whose only key names the reporting program, or what several
-//! programs report. All other lines of a console are for people, and suites must not parse them.
-//! Both ends use the same types, so a program that changes a fact without its suite does not
-//! compile. The exceptions are [`LinuxFact`] and, under Linux, [`WatchedFact`]: a shell script
-//! writes them; and [`MinimalFact::Ticked`], which a kernel without a heap holds as text.
+//! A fact is one line: a JSON object with a single key, which names the reporting program, or a
+//! kind of fact that several programs report. All other lines of a console are for people, and
+//! suites must not parse them. Both ends use the same types, so a program that changes a fact
+//! without its suite does not compile. The exceptions are [`LinuxFact`] and, under Linux,
+//! [`WatchedFact`], which shell scripts write, and [`MinimalFact::Ticked`], which a kernel without
+//! a heap stores as text.
 //!
 //! ```
 //! use doorbell_facts::{Fact, MicrobenchFact};
@@ -48,10 +49,10 @@ use alloc::borrow::Cow;
 use core::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
-/// Words of a fact: a constant of the program, or formatted text.
+/// Text of a fact: a constant of the program, or formatted text.
 pub type Text = Cow<'static, str>;
 
-/// Bytes of the longest line. A longer one is not written.
+/// Maximum length of a line in bytes. A longer line is not written.
 const LONGEST: usize = 1024;
 
 /// A fact, by the program that reports it.

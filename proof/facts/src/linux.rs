@@ -11,7 +11,7 @@ pub enum LinuxFact {
     Cpus {
         /// Their number.
         online: usize,
-        /// True after all CPUs but the first were offline.
+        /// Set if all CPUs but the first were offline before.
         again: bool,
     },
     /// The guest waits for a line of input.
@@ -20,7 +20,7 @@ pub enum LinuxFact {
     Heard {
         /// The line.
         text: Text,
-        /// True for the second line.
+        /// Set for the second line.
         again: bool,
     },
     /// Exit status of a program that accessed a device that does not exist.
@@ -38,7 +38,7 @@ pub enum LinuxFact {
         /// The line.
         line: Text,
     },
-    /// A failure that the guest noticed.
+    /// A failure that the guest detected.
     Complaint {
         /// The failure, for people.
         line: Text,
@@ -57,14 +57,14 @@ pub enum LinuxFact {
         /// Answers that arrived.
         answered: u64,
     },
-    /// Times that a vector's affinity was set and took effect.
+    /// The number of times that a vector's affinity was set and took effect.
     Affinities {
-        /// The number.
+        /// Number of moves.
         moved: u64,
     },
-    /// Times that all CPUs but the first went offline and online under load.
+    /// The number of times that all CPUs but the first went offline and online under load.
     Hotplugs {
-        /// The number.
+        /// Number of turns.
         turns: u64,
     },
 }

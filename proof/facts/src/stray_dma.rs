@@ -13,7 +13,7 @@ pub enum StrayDmaFact {
     },
     /// A command after accesses to memory outside the guest.
     AfterOutside {
-        /// Whether the device completed the command.
+        /// Set if the device completed the command.
         completes: bool,
     },
 }

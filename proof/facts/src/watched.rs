@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum WatchedFact {
     /// The guest waits for a line of input, and takes the interrupts after it.
     Ready {
-        /// Address of the interrupts' handler, in hexadecimal digits.
+        /// Address of the interrupt handler, in hexadecimal digits.
         handler: Text,
     },
     /// The guest has taken the interrupts.

@@ -1,5 +1,5 @@
-//! Debian packages without installing any. A private package index is in the cache, from which
-//! packages are downloaded and unpacked side by side, as an ordinary user.
+//! Debian packages without installation. The cache holds a private package index, with which
+//! packages are downloaded and unpacked side by side as an ordinary user.
 
 mod mirrors;
 
@@ -13,8 +13,8 @@ use self::mirrors::ReleaseSources;
 pub use self::mirrors::Suite;
 use crate::process;
 
-/// Beginnings of the names of packages that are unpacked even where they are installed. An
-/// installed part of another version would also make apt refuse the version asked for.
+/// Name prefixes of packages that are unpacked even if they are installed. Otherwise, an installed
+/// part of another version would make apt refuse the requested version.
 const UNPACKED: &[&str] = &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
@@ -28,7 +28,7 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Reads which mirrors this machine uses and fetches their index into `folder`.
+    /// Reads this machine's configured mirrors, and fetches their index into `folder`.
     pub fn update(folder: &Path) -> Result<Self> {
         Self::update_any(folder, &[&[Suite::Stable, Suite::Backports], &[Suite::Stable]])
     }
@@ -38,9 +38,9 @@ impl Apt {
         Self::update_any(folder, &[&[Suite::Unstable]])
     }
 
-    /// Fetches the index of the first of these lists of suites that the mirror has.
+    /// Fetches the index of the first of these lists of suites that the mirror offers.
     fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
-        ensure!(process::exists("apt-get"), "no apt-get on this machine");
+        ensure!(process::exists("apt-get"), "apt-get is not installed on this machine");
         let apt =
             Self { folder: folder.to_path_buf(), sources: ReleaseSources::of_this_machine()? };
         for part in ["lists/partial", "archives/partial"] {
@@ -58,21 +58,21 @@ impl Apt {
         bail!("the Debian mirror {} does not answer", apt.sources.mirror())
     }
 
-    /// The newest version of `package` that `suite` has.
+    /// Returns the newest version of `package` in `suite`.
     pub fn newest(&self, package: &str, suite: Suite) -> Result<String> {
         let table = process::capture(&mut self.command("apt-cache", &["madison", package]))?;
         let rows = table.lines().map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
         let mut rows = rows.filter(|row| row.len() == 3 && self.sources.suite_of(row[2]) == suite);
         rows.next()
             .map(|row| row[1].to_owned())
-            .with_context(|| format!("no {package} in {suite:?}"))
+            .with_context(|| format!("{suite:?} has no package {package}"))
     }
 
-    /// The package that version `version` of the metapackage `package` stands for.
+    /// Returns the package that version `version` of the metapackage `package` refers to.
     pub fn stands_for(&self, package: &str, version: &str) -> Result<String> {
         let wanted = format!("{package}={version}");
         let first = self.dependencies(&wanted)?.into_iter().next();
-        first.with_context(|| format!("{wanted} depends on nothing"))
+        first.with_context(|| format!("{wanted} has no dependencies"))
     }
 
     /// Returns the packages that `package` depends on, without alternatives.
@@ -82,17 +82,17 @@ impl Apt {
         Ok(names.map(str::to_owned).collect())
     }
 
-    /// Downloads `package` alone into `to`.
+    /// Downloads `package`, without its dependencies, into `to`.
     pub fn download(&self, package: &str, to: &Path) -> Result<()> {
         println!("downloading {package}");
         let mut apt = self.command("apt-get", &["-qq", "download", package]);
         process::capture(apt.current_dir(to)).map(drop)
     }
 
-    /// Downloads `packages` and what they need beyond what is installed, and unpacks all of it into
-    /// `to`.
+    /// Downloads `packages` and those of their dependencies that are not installed, and unpacks all
+    /// of them into `to`.
     pub fn unpack_with_needs(&self, packages: &[&str], suite: Suite, to: &Path) -> Result<()> {
-        println!("downloading {} and what it needs", packages.join(", "));
+        println!("downloading {} and dependencies", packages.join(", "));
         let archives = to.join("archives");
         fs::create_dir_all(archives.join("partial"))?;
         let mut apt =
@@ -106,7 +106,8 @@ impl Apt {
         fs::remove_dir_all(archives).map_err(Into::into)
     }
 
-    /// Unpacks a user space for a Debian architecture in one program into `to`.
+    /// Unpacks a user space that consists of a single program, for a Debian architecture, into
+    /// `to`.
     pub fn unpack_busybox(&self, architecture: &str, to: &Path) -> Result<()> {
         self.download(&format!("busybox-static:{architecture}"), to)?;
         let package = packages_in(to)?.pop().context("busybox was not downloaded")?;
@@ -142,8 +143,8 @@ Debug::NoLocking "1";
     }
 }
 
-/// Downloads the package of the newest kernel that `metapackage` stands for in `suite` into
-/// `folder`, and says what it is called there.
+/// Downloads the newest kernel package that `metapackage` refers to in `suite` into `folder`, and
+/// returns its path.
 pub fn download_kernel(
     apt: &Apt,
     metapackage: &str,
@@ -155,8 +156,8 @@ pub fn download_kernel(
     packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))
 }
 
-/// Unpacks the files of `package` whose path matches one of `patterns` into `to`; each has to have
-/// its match.
+/// Unpacks the files of `package` that match one of `patterns` into `to`. Every pattern must have a
+/// match.
 pub fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
     let mut archive = process::command("dpkg-deb", to);
     let mut archive = archive.arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
@@ -167,7 +168,7 @@ pub fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> Result<(
     Ok(())
 }
 
-/// The package files in `folder`.
+/// Returns the package files in `folder`.
 pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let paths = folder
         .read_dir()?
@@ -179,7 +180,8 @@ pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// The machine's list of installed packages without those whose name begins like this.
+/// Removes the packages whose names start with one of `names` from the machine's list of installed
+/// packages.
 fn without(status: &str, names: &[&str]) -> String {
     let name = |package: &str| {
         package.trim_start().strip_prefix("Package: ").unwrap_or_default().to_owned()
@@ -190,7 +192,7 @@ fn without(status: &str, names: &[&str]) -> String {
     kept.collect::<Vec<_>>().join("\n\n")
 }
 
-/// Debian's name for the machine that this program was built for.
+/// Returns Debian's name for the architecture that this program was built for.
 fn debian_architecture() -> &'static str {
     match env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! The archives of the published packages, unpacked into a workspace of their own.
+//! The archives of the published packages, unpacked into a separate workspace.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,18 +10,19 @@ use anyhow::{Context, Result};
 use crate::process;
 use crate::workspace::{Package, Workspace};
 
-/// The files that users of the packages get: none of this checkout that is in no archive.
+/// The files as users of the packages receive them, without the parts of this checkout that are not
+/// in an archive.
 #[derive(Debug)]
 pub struct Archives {
     /// A workspace of the unpacked packages.
     pub folder: PathBuf,
-    /// The folder in which it is built.
+    /// The folder in which the packages are built.
     target: PathBuf,
     packages: Vec<String>,
 }
 
 impl Archives {
-    /// Packages the working tree as it is, committed or not.
+    /// Packages the working tree in its current state, committed or not.
     pub fn make(workspace: &Workspace) -> Result<Self> {
         let target = workspace.target.join("archives");
         let packed = target.join("package");
@@ -51,13 +52,13 @@ impl Archives {
         Ok(archives)
     }
 
-    /// Cargo in the unpacked workspace, of this toolchain if no other is named.
+    /// Returns cargo in the unpacked workspace, of the given toolchain or, by default, of this one.
     pub fn cargo(&self, toolchain: Option<&str>) -> Command {
         let mut cargo = match toolchain {
             None => process::cargo(&self.folder),
             Some(version) => {
                 let mut cargo = process::command("cargo", &self.folder);
-                // Set by the toolchain that runs this program.
+                // These are set by the toolchain that runs this program.
                 cargo.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
                 cargo.env_remove("RUSTUP_TOOLCHAIN").arg(format!("+{version}"));
                 cargo
@@ -67,7 +68,7 @@ impl Archives {
         cargo
     }
 
-    /// Lines of a manifest that take the packages from here and not from the registry.
+    /// Returns lines for a manifest that replace the registry's packages by these.
     pub fn patch(&self) -> String {
         let mut lines = String::from("[patch.crates-io]\n");
         for folder in &self.packages {
@@ -78,13 +79,13 @@ impl Archives {
         lines
     }
 
-    /// The folder of a package.
+    /// Returns the folder of a package.
     pub fn package(&self, name: &str) -> Result<PathBuf> {
         let folder = self.packages.iter().find(|folder| name_of(folder) == name);
         Ok(self.folder.join(folder.with_context(|| format!("no archive of {name}"))?))
     }
 
-    /// Has a crate in `folder` use the versions that this workspace uses.
+    /// Makes a crate in `folder` use the versions in this workspace's lock file.
     pub fn lock(&self, folder: &Path) -> Result<()> {
         fs::copy(self.folder.join("Cargo.lock"), folder.join("Cargo.lock"))?;
         Ok(())
@@ -95,23 +96,24 @@ impl Archives {
     }
 }
 
-/// The packages of the workspace that a registry gets.
+/// Returns the packages of the workspace that are published to a registry.
 pub fn published(workspace: &Workspace) -> impl Iterator<Item = &Package> {
     workspace.packages.iter().filter(|package| package.published)
 }
 
-/// The folder in a package's archive.
+/// Returns the name of the folder in a package's archive.
 fn folder_of(package: &Package) -> String {
     let version = package.field("version").as_str().unwrap_or_default();
     format!("{}-{version}", package.name)
 }
 
-/// The package whose archive has this folder.
+/// Returns the name of the package whose archive has this folder.
 fn name_of(folder: &str) -> &str {
     folder.rsplit_once('-').map_or(folder, |(name, _)| name)
 }
 
-/// Asks the registry's index nothing where all that the lock file names is in cargo's cache.
+/// Adds `--offline` if cargo's cache has everything that the lock file names, so that the
+/// registry's index is not queried.
 fn offline_if_cached<'a>(cargo: &'a mut Command, workspace: &Workspace) -> &'a mut Command {
     let mut fetch = process::cargo(&workspace.root);
     fetch.args(["metadata", "--format-version", "1", "--locked", "--offline"]);

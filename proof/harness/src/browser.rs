@@ -1,4 +1,4 @@
-//! A headless Chromium, by the WebDriver protocol (W3C) of its driver.
+//! A headless Chromium, controlled through its driver's WebDriver protocol (W3C).
 
 mod chromium;
 
@@ -18,17 +18,17 @@ use self::chromium::{BROWSER, FONTS};
 use crate::dtb::Tools;
 use crate::workspace::Workspace;
 
-/// No command takes longer.
+/// Time limit of each command.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Longest answer: the picture of a page.
+/// Maximum length of an answer, which may be the picture of a page.
 const MAX_ANSWER: u64 = 64 << 20;
-/// The line in which the driver says where it listens.
+/// Part of the line in which the driver reports its port.
 const LISTENS: &str = "on port ";
 /// Key of an element's identifier (WebDriver, section "Elements").
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const ARGUMENTS: [&str; 9] = [
     "--headless",
-    // A container's root may not use the sandbox; the pages are ours.
+    // Root in a container may not use the sandbox, and all pages are our own.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -39,7 +39,7 @@ const ARGUMENTS: [&str; 9] = [
     "--hide-scrollbars",
 ];
 
-/// A browser with one window. It ends with this object.
+/// A browser with one window, which is closed when this object is dropped.
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
@@ -49,7 +49,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts the driver, and by it the browser, with a profile that is new.
+    /// Starts the driver, and through it the browser, with a fresh profile.
     pub fn start(workspace: &Workspace, tools: &Tools) -> Result<Self> {
         let profile = env::temp_dir().join(format!("doorbell-chromium-{}", process::id()));
         fs::create_dir_all(&profile)?;
@@ -78,7 +78,7 @@ impl Browser {
         } } })
     }
 
-    /// Sets the window's size and the preferred colours.
+    /// Sets the window's size and the preferred color scheme.
     pub fn emulate(&self, scheme: &str, width: u32, height: u32) -> Result<()> {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }))?;
@@ -88,7 +88,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &size).map(drop)
     }
 
-    /// Loads a page, from the beginning even if it is open.
+    /// Loads a page, again if it is already open.
     pub fn open(&self, address: &str) -> Result<()> {
         self.post("/url", &json!({ "url": "about:blank" }))?;
         self.log("browser")?;
@@ -101,13 +101,13 @@ impl Browser {
         self.post("/execute/sync", &json!({ "script": script, "args": arguments }))
     }
 
-    /// Clicks on the first element that a selector means.
+    /// Clicks on the first element that matches a selector.
     pub fn click(&self, selector: &str) -> Result<()> {
         let element = self.element(selector)?;
         self.post(&format!("/element/{element}/click"), &json!({})).map(drop)
     }
 
-    /// Types while an element has the focus.
+    /// Types `keys` while an element has the focus.
     pub fn keys(&self, selector: &str, keys: &str) -> Result<()> {
         let element = self.element(selector)?;
         self.post(&format!("/element/{element}/value"), &json!({ "text": keys })).map(drop)
@@ -121,7 +121,7 @@ impl Browser {
         self.post("/actions", &json!({ "actions": [pointer] })).map(drop)
     }
 
-    /// The whole page as PNG.
+    /// Returns a picture of the whole page in PNG format.
     pub fn screenshot(&self) -> Result<Vec<u8>> {
         let whole = json!({ "captureBeyondViewport": true, "format": "png" });
         let metrics = self.devtools("Page.getLayoutMetrics", &json!({}))?;
@@ -136,13 +136,13 @@ impl Browser {
         BASE64_STANDARD.decode(picture).map_err(Into::into)
     }
 
-    /// Takes what a log has gathered.
+    /// Takes the entries that a log has collected.
     pub fn log(&self, kind: &str) -> Result<Vec<Value>> {
         let entries = self.post("/se/log", &json!({ "type": kind }))?;
         entries.as_array().cloned().context("a log is a list")
     }
 
-    /// The addresses that the page asked for since it was opened.
+    /// Returns the addresses that the page has requested since it was opened.
     pub fn requests(&self) -> Result<Vec<String>> {
         let mut addresses = Vec::new();
         for entry in self.log("performance")? {
@@ -181,7 +181,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser. Whatever fails here, the step is over.
+        // The driver also ends its browser. Errors are ignored because the step is over.
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -189,16 +189,16 @@ impl Drop for Browser {
     }
 }
 
-/// The port that the driver chose.
+/// Returns the port that the driver has chosen.
 fn port(driver: &mut Child) -> Result<u16> {
-    let output = driver.stdout.take().context("the driver has no output")?;
+    let output = driver.stdout.take().context("the driver has no standard output")?;
     for line in BufReader::new(output).lines() {
         let line = line?;
         if let Some((_, port)) = line.split_once(LISTENS)
             && line.contains("successfully")
         {
-            return port.trim_end_matches('.').parse().context("no number of a port");
+            return port.trim_end_matches('.').parse().context("the port is not a number");
         }
     }
-    bail!("the driver ended before it listened")
+    bail!("the driver exited before it listened on a port")
 }

@@ -7,17 +7,19 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 
-/// `$DOORBELL_CACHE`, or `cache` in the target folder: nothing is written elsewhere unasked.
+/// Returns `$DOORBELL_CACHE`, or `cache` in the target folder. No other folder is written unless
+/// the user asks for it.
 pub fn folder(workspace: &Workspace) -> PathBuf {
     env::var_os("DOORBELL_CACHE").map_or_else(|| workspace.target.join("cache"), PathBuf::from)
 }
 
-/// Returns true if [`fill`] filled `folder` to the end.
+/// Returns `true` if a call of [`fill`] has filled `folder` completely.
 pub fn is_filled(folder: &Path) -> bool {
     stamp(folder).exists()
 }
 
-/// Fills `folder` by `work` unless an earlier call did; a half-filled one is emptied first.
+/// Fills `folder` by `work` unless an earlier call has done so. A partially filled folder is
+/// emptied first.
 pub fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if is_filled(folder) {
         return Ok(());
@@ -25,12 +27,12 @@ pub fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     work()?;
     fs::write(stamp(folder), "").map_err(Into::into)
 }
 
-/// Every file in `folder` and the folders in it.
+/// Returns every file in `folder` and its subfolders.
 pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(next) = folders.pop() {

@@ -1,10 +1,11 @@
-//! Changes between two lists of lines.
+//! The differences between two lists of lines.
 
 use std::collections::BTreeMap;
 
-/// The lines of one list that the other lacks, with `-`, and the reverse, with `+`, by their text.
+/// Returns the lines that only `expected` has, with `-`, and those that only `found` has, with `+`,
+/// sorted by text.
 ///
-/// A line that stands several times counts as often.
+/// Repeated lines are counted with their multiplicity.
 pub fn between(expected: &str, found: &str) -> Vec<String> {
     let mut counts = BTreeMap::<&str, isize>::new();
     expected.lines().for_each(|line| *counts.entry(line).or_default() -= 1);

@@ -1,4 +1,4 @@
-//! The `doorbell` command, and the judge of the totals that a run of it reports.
+//! Builds the `doorbell` command, and judges the totals that a run of it reports.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// Builds the command and says where it is.
+/// Builds the command and returns its path.
 pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     process::must(process::cargo(&workspace.root).args([
         "build",
@@ -19,17 +19,18 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join("release/doorbell"))
 }
 
-/// Nothing lost, spurious or at a wrong CPU, and something sent; a summary in words.
+/// Checks that messages were sent and that none was lost, spurious or delivered to a wrong CPU.
+/// Returns a summary in words.
 pub fn judge_totals(totals: &Value) -> Result<String> {
     let number =
-        |name: &str| totals[name].as_u64().with_context(|| format!("totals without `{name}`"));
+        |name: &str| totals[name].as_u64().with_context(|| format!("the totals have no `{name}`"));
     for fault in ["lost", "spurious", "wrong_cpu", "guest_faults", "no_doorbell"] {
         let count = number(fault)?;
         ensure!(count == 0, "{fault}: {count}");
     }
     let (vectors, sent) = (number("vectors")?, number("sent")?);
     let (delivered, coalesced) = (number("delivered")?, number("coalesced")?);
-    ensure!(vectors > 0 && sent > 0, "nothing was sent");
+    ensure!(vectors > 0 && sent > 0, "no messages were sent");
     ensure!(
         delivered + coalesced == sent,
         "{sent} sent, {delivered} delivered, {coalesced} coalesced"

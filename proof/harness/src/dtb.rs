@@ -1,4 +1,4 @@
-//! Real devicetrees: those of Debian's arm64 kernels, and what QEMU tells its guests.
+//! Real devicetrees: those of Debian's arm64 kernels, and those that QEMU passes to its guests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use crate::{cache, process};
 /// A folder of devicetrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tree {
-    /// Of the release's kernel.
+    /// Devicetrees of the release's kernel.
     Debian,
-    /// Of the kernel in its backports.
+    /// Devicetrees of the kernel in the release's backports.
     Backports,
-    /// Of QEMU's `virt` machine.
+    /// Devicetrees of QEMU's `virt` machine.
     Qemu,
 }
 
 /// The metapackage of Debian's arm64 kernel.
 pub const KERNEL: &str = "linux-image-arm64:arm64";
 
-/// QEMU's `virt` as [`VIRT`]'s rows vary it: a name, options of the machine, further arguments.
+/// A variant of QEMU's `virt` in [`VIRT`]: its name, options of the machine, and further arguments.
 pub type Virt = (&'static str, &'static str, &'static [&'static str]);
 
-/// Machines whose devicetrees QEMU writes.
+/// The machines whose devicetrees QEMU writes.
 pub const VIRT: &[Virt] = &[
     ("virt-1-cpu", "gic-version=3", &["-smp", "1"]),
     ("virt-4-cpus", "gic-version=3", &["-smp", "4"]),
@@ -59,7 +59,8 @@ impl Tree {
     }
 }
 
-/// Every devicetree below `folder`, by its path there without the ending, in alphabetical order.
+/// Returns every devicetree below `folder`, in alphabetical order, with its relative path without
+/// the extension.
 pub fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -78,33 +79,33 @@ pub fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Programs that were unpacked, not installed.
+/// Programs that were unpacked and not installed.
 #[derive(Debug)]
 pub struct Tools {
     root: PathBuf,
 }
 
 impl Tools {
-    /// QEMU and the devicetree compiler.
+    /// Returns QEMU and the devicetree compiler.
     pub fn of(workspace: &Workspace) -> Self {
         Self { root: cache::folder(workspace).join("qemu") }
     }
 
-    /// Those that were unpacked into `root`.
+    /// Returns the programs that were unpacked into `root`.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// The folder that they were unpacked into.
+    /// Returns the folder that the programs were unpacked into.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// One of them, with its own libraries and data.
+    /// Returns a command for one of the programs, with its own libraries and data.
     pub fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         let usr = self.root.join("usr/lib").join(&triplet);
-        // PulseAudio's library finds its other half by an absolute path only.
+        // PulseAudio's library finds its second part only by an absolute path.
         let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
         let libraries = libraries.map(|folder| folder.display().to_string());
         let path = self.root.join("usr/bin").join(program);
@@ -114,7 +115,7 @@ impl Tools {
     }
 }
 
-/// Fetches what is not in the cache yet; one result for each tree.
+/// Fetches the trees that are not in the cache yet. Returns one result for each tree.
 pub fn fetch(workspace: &Workspace) -> Vec<(Tree, Result<()>)> {
     if Tree::ALL.iter().all(|tree| cache::is_filled(&tree.folder(workspace))) {
         return Tree::ALL.map(|tree| (tree, Ok(()))).into();
@@ -138,8 +139,8 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
     })
 }
 
-/// Fetches the devicetrees of the newest arm64 kernel that Debian has now, unless they are in the
-/// cache. Returns the kernel's version and the folder of its devicetrees.
+/// Fetches the devicetrees of Debian's current arm64 kernel, unless the cache has them. Returns the
+/// kernel's version and the folder of its devicetrees.
 pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     let cache = cache::folder(workspace);
     let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
@@ -161,7 +162,8 @@ pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
 fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
     let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
     let kernel = packages.iter().find(|name| name.starts_with("linux-image-"));
-    let kernel = kernel.with_context(|| format!("{KERNEL} {version} has no kernel"))?;
+    let kernel =
+        kernel.with_context(|| format!("{KERNEL} {version} depends on no kernel package"))?;
     let base = kernel.replacen("image", "base", 1);
     let package = if apt.dependencies(kernel)?.contains(&base) { &base } else { kernel };
     apt.download(package, folder)?;
@@ -176,7 +178,8 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
 /// Moves the devicetrees of `package` into `folder`, and removes the package.
 fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     apt::unpack_matching(package, &["./usr/lib/*.dtb"], folder)?;
-    // Vendor folders lie below one or more folders, each of which is alone in its parent.
+    // The vendor folders are below one or more folders, each of which is the only entry of its
+    // parent.
     let mut vendors = vec![folder.join("usr/lib")];
     while let [only] = vendors.as_slice() {
         let entries = only.read_dir()?.map(|entry| entry.map(|entry| entry.path()));
@@ -189,14 +192,14 @@ fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     fs::remove_file(package).map_err(Into::into)
 }
 
-/// The newer QEMU where backports have one.
+/// Unpacks the newer QEMU if the backports have one.
 fn unpack_qemu(apt: &Apt, root: &Path) -> Result<()> {
     let backports = apt.newest("qemu-system-arm", Suite::Backports).is_ok();
     let suite = if backports { Suite::Backports } else { Suite::Stable };
     apt.unpack_with_needs(&["qemu-system-arm", "device-tree-compiler"], suite, root)
 }
 
-/// Has QEMU write the devicetree of a `virt` machine.
+/// Makes QEMU write the devicetree of a `virt` machine.
 fn dump(tools: &Tools, (name, options, arguments): &Virt, folder: &Path) -> Result<()> {
     let file = folder.join(name).with_extension("dtb");
     let mut qemu = tools.command("qemu-system-aarch64");

@@ -1,4 +1,5 @@
-//! Building an image: as an ELF file, and flat with the header that loaders of Linux know.
+//! Builds images, both as ELF files and as flat files with the header that Linux boot loaders
+//! expect.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,28 +10,29 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace::Workspace;
 use crate::{process, toolchain};
 
-/// The two forms of an image.
+/// An image in its two forms.
 #[derive(Debug)]
 pub struct Image {
-    /// File with sections and symbols.
+    /// ELF file with sections and symbols.
     pub elf: PathBuf,
-    /// Contents of memory, from the first loaded address on.
+    /// Flat file with the contents of memory, starting at the lowest loaded address.
     pub flat: PathBuf,
 }
 
 impl Image {
-    /// Builds a package's program of this name, with the package's default features.
+    /// Builds the program `program` of a package with the package's default features.
     pub fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &[])
     }
 
-    /// Builds a program without features: it does not link where it needs a global allocator and
-    /// has none.
+    /// Builds a program without features. Linking fails if the program needs a global allocator,
+    /// because it then has none.
     pub fn build_heapless(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &["--no-default-features"])
     }
 
-    /// Builds a program for another address than the usual one: a guest's RAM begins elsewhere.
+    /// Builds a program for another load address, such as that of a guest, whose RAM starts
+    /// elsewhere.
     pub fn build_at(
         workspace: &Workspace,
         package: &str,
@@ -59,7 +61,7 @@ impl Image {
     }
 }
 
-/// Builds a program by a profile; the ELF file.
+/// Builds a program with a profile, and returns the ELF file.
 pub fn elf(
     workspace: &Workspace,
     profile: &str,
@@ -71,7 +73,7 @@ pub fn elf(
     Ok(built(workspace, profile, package, program))
 }
 
-/// Cargo's `build` or `rustc` for one program.
+/// Returns a command for cargo's `build` or `rustc` for one program.
 fn cargo(
     workspace: &Workspace,
     verb: &str,
@@ -98,12 +100,12 @@ fn built(workspace: &Workspace, profile: &str, package: &str, program: &str) -> 
     workspace.target.join("images").join(target(package)).join(profile).join(program)
 }
 
-/// The machine that a package is built for.
+/// Returns the target that a package is built for.
 fn target(package: &str) -> &'static str {
     if package == "hypervisor" { toolchain::SOFT_FLOAT_TARGET } else { toolchain::BARE_TARGET }
 }
 
-/// Bytes of an ELF file's sections that hold instructions.
+/// Returns the total size of an ELF file's sections with instructions, in bytes.
 pub fn text_bytes(file: &[u8]) -> Result<u64> {
     const INSTRUCTIONS: u64 = 1 << 2;
     let file = ElfFile::new(file)?;
@@ -127,18 +129,18 @@ pub fn symbols(file: &[u8]) -> Result<Vec<String>> {
             table = Some(header);
         }
     }
-    let table = table.context("no symbol table")?;
+    let table = table.context("the file has no symbol table")?;
     let strings = file.section(file.number(0x28, 8)? + 64 * file.number(table + 40, 4)?)?;
     let names = file.section(table)?.chunks_exact(SYMBOL_BYTES).map(|symbol| {
         let at = u32::from_le_bytes([symbol[0], symbol[1], symbol[2], symbol[3]]);
-        let name = strings.get(usize::try_from(at)?..).context("a name outside of its table")?;
-        let end = name.iter().position(|byte| *byte == 0).context("a name without an end")?;
+        let name = strings.get(usize::try_from(at)?..).context("a name lies outside its table")?;
+        let end = name.iter().position(|byte| *byte == 0).context("a name is not terminated")?;
         Ok(String::from_utf8_lossy(&name[..end]).into_owned())
     });
     names.collect()
 }
 
-/// An ELF file of 64 bits.
+/// A 64-bit ELF file.
 struct ElfFile<'a>(&'a [u8]);
 
 impl<'a> ElfFile<'a> {
@@ -159,10 +161,10 @@ impl<'a> ElfFile<'a> {
     fn section(&self, header: u64) -> Result<&'a [u8]> {
         let start = usize::try_from(self.number(header + 24, 8)?)?;
         let end = start.checked_add(usize::try_from(self.number(header + 32, 8)?)?);
-        end.and_then(|end| self.0.get(start..end)).context("a section is cut off")
+        end.and_then(|end| self.0.get(start..end)).context("a section is truncated")
     }
 
-    /// A little-endian number.
+    /// Reads a little-endian number.
     fn number(&self, at: u64, bytes: usize) -> Result<u64> {
         let at = usize::try_from(at)?;
         let field = at.checked_add(bytes).and_then(|end| self.0.get(at..end));
@@ -171,10 +173,10 @@ impl<'a> ElfFile<'a> {
     }
 }
 
-/// Writes the file's loaded segments as they lie in memory, from the lowest address on.
+/// Writes the file's loaded segments in their memory layout, starting at the lowest address.
 fn flatten(elf: &Path, flat: &Path) -> Result<()> {
     let file = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    fs::write(flat, memory_of(&file).context("not an ELF file of 64 bits")?)?;
+    fs::write(flat, memory_of(&file).context("not a 64-bit ELF file")?)?;
     Ok(())
 }
 
@@ -193,11 +195,11 @@ fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
     }
     segments.sort_unstable();
     let mut memory = Vec::new();
-    let first = segments.first().context("nothing is loaded")?.0;
+    let first = segments.first().context("the file has no loaded segments")?.0;
     for (address, offset, size) in segments {
         let start = usize::try_from(offset)?;
         let bytes =
-            file.get(start..start + usize::try_from(size)?).context("a segment is cut off")?;
+            file.get(start..start + usize::try_from(size)?).context("a segment is truncated")?;
         memory.resize(usize::try_from(address - first)?, 0);
         memory.extend(bytes);
     }
@@ -208,7 +210,7 @@ fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// An ELF file with segments at these addresses.
+    /// Returns an ELF file with these segments.
     fn elf(segments: &[(u64, &[u8])]) -> Vec<u8> {
         let mut file = vec![0; 64 + 56 * segments.len()];
         file[..5].copy_from_slice(b"\x7fELF\x02");
@@ -268,8 +270,8 @@ mod tests {
         }
         assert_eq!(symbols(&file).unwrap(), ["first", "second"]);
         file[headers + 32] = 8;
-        assert!(symbols(&file).is_err(), "a name without an end");
-        assert!(symbols(&elf(&[])).is_err(), "a file that was stripped");
+        assert!(symbols(&file).is_err(), "the name is not terminated");
+        assert!(symbols(&elf(&[])).is_err(), "the file was stripped");
     }
 
     #[test]

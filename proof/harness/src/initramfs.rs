@@ -1,16 +1,16 @@
-//! The archive that Linux unpacks as its first file system
-//! (`Documentation/driver-api/early-userspace/ buffer-format.rst`): cpio's "new ASCII" format.
+//! The archive that Linux unpacks as its first file system, in cpio's "new ASCII" format
+//! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 
 /// A file of the archive.
 #[derive(Debug)]
 pub struct File {
     /// Path without the leading slash.
     pub path: &'static str,
-    /// What it is and holds.
+    /// Type and content.
     pub content: Content,
 }
 
-/// Content of a file.
+/// Type and content of a file.
 #[derive(Debug)]
 pub enum Content {
     /// A folder.
@@ -20,14 +20,14 @@ pub enum Content {
     /// Another file.
     Data(Vec<u8>),
     /// A device node.
-    #[expect(missing_docs, reason = "the numbers have the names that Linux gives them")]
+    #[expect(missing_docs, reason = "the numbers have their names in Linux")]
     CharacterDevice { major: u32, minor: u32 },
 }
 
-/// Name that ends an archive.
+/// The name that marks the end of an archive.
 const TRAILER: &str = "TRAILER!!!";
 
-/// An archive of `files`, folders before what is in them.
+/// Packs `files` into an archive. Folders must precede their contents.
 pub fn pack(files: &[File]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (number, file) in (1..).zip(files) {
@@ -50,7 +50,7 @@ fn append(
     data: &[u8],
     device: (u32, u32),
 ) {
-    let length = |bytes: usize| u32::try_from(bytes).expect("no file here has 4 GiB");
+    let length = |bytes: usize| u32::try_from(bytes).expect("all files are smaller than 4 GiB");
     let (owner, group, links, time, checksum) = (0, 0, 1, 0, 0);
     let on = (0, 0);
     let fields = [
@@ -78,7 +78,7 @@ fn append(
     align(archive);
 }
 
-/// Names and data begin at multiples of four.
+/// Pads the archive, because names and data start at multiples of four.
 fn align(archive: &mut Vec<u8>) {
     archive.resize(archive.len().next_multiple_of(4), 0);
 }
@@ -92,7 +92,7 @@ mod tests {
         let archive = pack(&[File { path: "init", content: Content::Program(b"abc".to_vec()) }]);
         let text = |range: std::ops::Range<usize>| std::str::from_utf8(&archive[range]).unwrap();
         assert_eq!(text(0..22), "07070100000001000081ed");
-        // Bytes of the data, of the name with its end; the name; the data.
+        // The sizes of the data and of the terminated name, then the name, then the data.
         assert_eq!((text(54..62), text(94..102)), ("00000003", "00000005"));
         assert_eq!((text(110..114), text(116..119)), ("init", "abc"));
         assert_eq!(text(120..126), "070701");

@@ -1,8 +1,8 @@
-//! What the project's suites run things with: processes with a time limit, Debian packages that
-//! are unpacked and not installed, QEMU, bare-metal images, small Linux systems, a browser, and the
-//! cases of a suite.
+//! Tools to run the project's suites: processes with a time limit, Debian packages that are
+//! unpacked without being installed, QEMU, bare-metal images, small Linux systems, a browser, and
+//! the cases of a suite.
 //!
-//! A suite is a test target without libtest. Its `main` lists [`suite::Case`]s and gives them to
+//! A suite is a test target without libtest. Its `main` passes a list of [`suite::Case`]s to
 //! [`suite::main`]:
 //!
 //! ```
@@ -12,11 +12,11 @@
 //! use doorbell_harness::{process, workspace};
 //!
 //! fn main() -> std::process::ExitCode {
-//!     suite::main(vec![Case::new("QEMU tells its version", Duration::from_secs(10), || {
+//!     suite::main(vec![Case::new("QEMU prints its version", Duration::from_secs(10), || {
 //!         let workspace = workspace::this()?;
 //!         let mut qemu = process::command("qemu-system-aarch64", &workspace.root);
 //!         let version = process::capture(qemu.arg("--version")).or_absent("QEMU")?;
-//!         anyhow::ensure!(version.starts_with("QEMU emulator"), "it says {version}");
+//!         anyhow::ensure!(version.starts_with("QEMU emulator"), "QEMU prints {version}");
 //!         Ok(())
 //!     })])
 //! }

@@ -1,7 +1,8 @@
-//! The files of a package as a graph: an arrow for each file whose items another file names.
+//! The files of a package as a graph, with an arrow from each file to every file whose items it
+//! names.
 //!
-//! Declarations of modules and re-exports are no arrows; a name leads to the file that a re-export
-//! takes it from.
+//! Module declarations and re-exports are not arrows. A name that is re-exported refers to the file
+//! that defines it.
 
 mod imports;
 
@@ -14,13 +15,14 @@ use self::imports::{Imports, Path};
 use crate::source;
 use crate::workspace::Package;
 
-/// Most re-exports that one name passes through.
+/// Maximum number of re-exports that one name passes through.
 const MOST_STEPS: usize = 8;
 
-/// Returns the files of a package that depend on each other, and the modules that do: of one
-/// module's children, each together with everything below it.
+/// Returns the sets of files of a package that depend on each other, and the sets of modules that
+/// do. For the latter, each child of a module counts together with everything below it.
 ///
 /// # Errors
+/// A source file cannot be read.
 /// A source file cannot be read.
 pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
     let graph = Graph::new(&sources(package)?);
@@ -29,7 +31,7 @@ pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
     Ok(circles)
 }
 
-/// Reads the source files of a package, not its tests, with their paths below `src`.
+/// Reads the source files of a package, except its tests, with their paths relative to `src`.
 fn sources(package: &Package) -> Result<Vec<(String, String)>> {
     let folder = package.folder.join("src");
     let mut sources = Vec::new();
@@ -41,7 +43,7 @@ fn sources(package: &Package) -> Result<Vec<(String, String)>> {
     Ok(sources)
 }
 
-/// Modules with a file of their own, by path; the root has none.
+/// The modules with a separate file, by path; the root has the empty path.
 struct Graph {
     files: BTreeMap<Path, (String, Imports)>,
 }
@@ -63,7 +65,7 @@ impl Graph {
         circles.map(|circle| circle.iter().filter_map(name).collect()).collect()
     }
 
-    /// Returns the sibling modules that depend on each other though none of their files do.
+    /// Returns the sibling modules that depend on each other although none of their files do.
     fn module_circles(&self) -> Vec<Vec<String>> {
         let files = connected(&self.files.keys().map(|it| (it.clone(), self.arrows(it))).collect());
         let mut circles = Vec::new();
@@ -91,7 +93,7 @@ impl Graph {
         targets.filter(|target| target != module).collect()
     }
 
-    /// Returns the module whose file has the item that `path` names in `inner`, which lies in the
+    /// Returns the module whose file defines the item that `path` names in `inner`, a module in the
     /// file of `module`.
     fn resolve(&self, inner: &Path, module: &Path, path: &[String], steps: usize) -> Option<Path> {
         let absolute = self.absolute(inner, module, path)?;
@@ -109,15 +111,15 @@ impl Graph {
         Some(origin.unwrap_or(owner))
     }
 
-    /// Returns the path that `name` and `rest` stand for, if the file imports a module of the
-    /// package by this name.
+    /// Returns the path that `name` and `rest` refer to if the file imports a module of the package
+    /// as `name`.
     fn imported(&self, module: &Path, name: &str, rest: &[String]) -> Option<Path> {
         let names = &self.files.get(module)?.1.names;
         let (_, origin) = names.iter().find(|(known, path)| known == name && is_local(path))?;
         Some(origin.iter().chain(rest).cloned().collect())
     }
 
-    /// Returns a path from the package's root; `None` if it begins elsewhere.
+    /// Returns a path from the package's root; `None` if it starts elsewhere.
     fn absolute(&self, inner: &Path, module: &Path, path: &[String]) -> Option<Path> {
         let (first, rest) = path.split_first()?;
         let mut start = match first.as_str() {
@@ -153,7 +155,7 @@ fn connected(arrows: &BTreeMap<Path, BTreeSet<Path>>) -> BTreeSet<Vec<Path>> {
     arrows.keys().map(set_of).filter(|circle| circle.len() > 1).collect()
 }
 
-/// Returns the nodes that a node leads to, by one arrow or several.
+/// Returns the nodes that can be reached from a node by one or more arrows.
 fn reach(arrows: &BTreeMap<Path, BTreeSet<Path>>, node: &Path) -> BTreeSet<Path> {
     let mut reached = BTreeSet::new();
     let mut pending = vec![node];
@@ -167,7 +169,7 @@ fn reach(arrows: &BTreeMap<Path, BTreeSet<Path>>, node: &Path) -> BTreeSet<Path>
     reached
 }
 
-/// Returns true for a path that begins in the package.
+/// Returns `true` if the path starts in the package.
 fn is_local(path: &Path) -> bool {
     path.first().is_some_and(|first| matches!(first.as_str(), "crate" | "self" | "super"))
 }

@@ -1,19 +1,19 @@
-//! Independent pieces of work, as many at a time as there are CPUs.
+//! Runs independent pieces of work, as many at a time as the machine has CPUs.
 
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::{iter, thread};
 
-/// Number of workers of [`on_each_cpu`].
+/// Returns the number of workers of [`on_each_cpu`].
 pub fn workers() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// The outcomes of `work` in the order of `items`. `work` is told the index of its worker, below
-/// [`workers`]; a worker does one piece after the other.
+/// Returns the results of `work` in the order of `items`. `work` receives the index of its worker,
+/// which is less than [`workers`]. Each worker processes one item at a time.
 ///
 /// # Panics
-/// `work` panics.
+/// `work` panicked.
 pub fn on_each_cpu<I: Sync, O: Send>(items: &[I], work: impl Fn(usize, &I) -> O + Sync) -> Vec<O> {
     let queue = Mutex::new(items.iter().enumerate());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -25,7 +25,8 @@ pub fn on_each_cpu<I: Sync, O: Send>(items: &[I], work: impl Fn(usize, &I) -> O 
         let work_off = &work_off;
         let workers: Vec<_> =
             (0..workers()).map(|worker| scope.spawn(move || work_off(worker))).collect();
-        let results = workers.into_iter().map(|worker| worker.join().expect("no worker panics"));
+        let results =
+            workers.into_iter().map(|worker| worker.join().expect("the worker did not panic"));
         results.flatten().collect::<Vec<_>>()
     });
     outcomes.sort_by_key(|(index, _)| *index);

@@ -1,4 +1,4 @@
-//! Child processes: start, supervision and end.
+//! Child processes: starting, supervising and ending them.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,26 +9,27 @@ use std::{env, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A command in `directory`, without standard input: nothing that runs here may ask a question.
+/// Returns a command in `directory` without standard input, because nothing that runs here may
+/// prompt the user.
 pub fn command(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory).stdin(Stdio::null());
     command
 }
 
-/// Cargo, of the toolchain that runs this program.
+/// Returns a command for the cargo of the toolchain that runs this program.
 pub fn cargo(directory: &Path) -> Command {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()), directory)
 }
 
-/// Returns true if `program` is found and answers `--version`.
+/// Returns `true` if `program` is found and accepts `--version`.
 pub fn exists(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Runs `command` quietly and returns its standard output; an error carries its standard error.
+/// Runs `command` quietly and returns its standard output. An error includes its standard error.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     ensure!(
@@ -41,47 +42,48 @@ pub fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs `command` with its output where ours goes, and fails where it fails.
+/// Runs `command` with inherited output, and returns an error if it fails.
 pub fn must(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     ensure!(status.success(), "{} ended with {status}", shown(command));
     Ok(())
 }
 
-/// Runs `command`, collecting what it prints.
+/// Runs `command` and collects its output.
 pub fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot start {}", shown(command)))
 }
 
-/// Runs `command` for at most `limit`, handing each line of its standard output to `line` as it
-/// comes.
+/// Runs `command` for at most `limit`, and passes each line of its standard output to `line` as it
+/// arrives.
 ///
-/// Its standard error goes where ours goes. A child that overruns is killed and reported as an
+/// Its standard error is inherited. A child that exceeds the limit is killed, and reported as an
 /// error.
 pub fn watch(command: &mut Command, limit: Duration, line: impl FnMut(&str)) -> Result<ExitStatus> {
     let start = Instant::now();
     supervise(command, || limit.saturating_sub(start.elapsed()), line)
-        .with_context(|| format!("{} has {} s", shown(command), limit.as_secs()))
+        .with_context(|| format!("{} (limit {} s)", shown(command), limit.as_secs()))
 }
 
-/// Runs `command` like [`watch`], as long as the time between two of its lines does not exceed
-/// `silence`.
+/// Runs `command` like [`watch`], but limits the time between two of its lines to `silence`.
 pub fn watch_each(
     command: &mut Command,
     silence: Duration,
     line: impl FnMut(&str),
 ) -> Result<ExitStatus> {
     supervise(command, || silence, line)
-        .with_context(|| format!("{} has {} s for a line", shown(command), silence.as_secs()))
+        .with_context(|| format!("{} (limit {} s per line)", shown(command), silence.as_secs()))
 }
 
-/// Runs `command`, and kills it if `left` elapses before its next line or its end.
+/// Runs `command`, and kills it if the time that `left` returns elapses before its next line or its
+/// end.
 fn supervise(
     command: &mut Command,
     left: impl Fn() -> Duration,
     mut line: impl FnMut(&str),
 ) -> Result<ExitStatus> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("it cannot be started")?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().context("the program cannot be started")?;
     let lines = lines_of(&mut child);
     loop {
         match lines.recv_timeout(left()) {
@@ -90,7 +92,7 @@ fn supervise(
             Err(RecvTimeoutError::Timeout) => {
                 child.kill()?;
                 child.wait()?;
-                bail!("it did not end in time");
+                bail!("the program did not end in time");
             }
         }
     }
@@ -110,7 +112,7 @@ fn lines_of(child: &mut Child) -> Receiver<String> {
     receiver
 }
 
-/// A command as a person would type it.
+/// Formats a command as a person would type it.
 fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());

@@ -1,4 +1,4 @@
-//! QEMU as Debian packages it, its monitor, and the devices that another process serves.
+//! QEMU from Debian's packages, its monitor, and devices that another process serves.
 
 mod monitor;
 mod peer;
@@ -17,24 +17,24 @@ use crate::workspace::Workspace;
 
 /// The program for 64-bit Arm machines.
 pub const PROGRAM: &str = "qemu-system-aarch64";
-/// Sectors of the disk; each begins with its own number.
+/// Number of sectors of the disk. Each starts with its own number.
 const SECTORS: u64 = 2048;
 const SECTOR: usize = 512;
 
 /// One of Debian's QEMUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Version {
-    /// The release's.
+    /// The release's QEMU.
     Stable,
-    /// The one in its backports.
+    /// The QEMU in the release's backports.
     Backports,
 }
 
 impl Version {
-    /// Both.
+    /// Both versions.
     pub const ALL: [Self; 2] = [Self::Stable, Self::Backports];
 
-    /// Returns the suite that has it.
+    /// Returns the suite that has this version.
     pub fn suite(self) -> Suite {
         match self {
             Self::Stable => Suite::Stable,
@@ -62,7 +62,7 @@ pub fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
     Ok(Tools::at(folder))
 }
 
-/// Returns arguments by which a file is the drives `d0` and `d1`.
+/// Returns arguments that make a file the drives `d0` and `d1`.
 pub fn drives(disk: &Path) -> [String; 4] {
     let drive = |id| format!("if=none,id={id},format=raw,readonly=on,file={}", disk.display());
     ["-drive".into(), drive("d0"), "-drive".into(), drive("d1")]

@@ -1,4 +1,4 @@
-//! A small Linux: a kernel of Debian's, some of its modules, busybox, and an init program.
+//! A small Linux: one of Debian's kernels, some of its modules, busybox, and an init program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::toolchain::{self, JUDGE_TARGET};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, process};
 
-/// Modules of the NVMe driver in the release's kernel, in the order of their dependencies.
+/// Modules of the NVMe driver of the release's kernel, in the order of their dependencies.
 pub const NVME: &[&str] = &[
     "crc64.ko",
     "crct10dif_common.ko",
@@ -24,7 +24,7 @@ pub const NVME: &[&str] = &[
     "nvme.ko",
 ];
 
-/// Downloads a suite's kernel, and unpacks it with these of its modules into `folder`.
+/// Downloads a suite's kernel, and unpacks it and the given modules into `folder`.
 pub fn unpack_kernel<'a>(
     apt: &Apt,
     metapackage: &str,
@@ -51,7 +51,7 @@ pub fn fetch_kernel(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     kernel(&folder)
 }
 
-/// Builds the program of a package for arm64 Linux, linked statically.
+/// Builds the program of a package for arm64 Linux, statically linked.
 pub fn build_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     toolchain::need_target(&workspace.root, JUDGE_TARGET)?;
     let mut cargo = process::cargo(&workspace.root);
@@ -61,13 +61,13 @@ pub fn build_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     Ok(workspace.target.join(JUDGE_TARGET).join("release").join(package))
 }
 
-/// The kernel that was unpacked into `folder`.
+/// Returns the kernel that was unpacked into `folder`.
 pub fn kernel(folder: &Path) -> Result<PathBuf> {
     let mut boot = folder.join("boot").read_dir().context("no kernel was unpacked")?;
     Ok(boot.next().context("the kernel's package has no kernel")??.path())
 }
 
-/// The modules of these names that were unpacked into `folder`.
+/// Returns the named modules from those that were unpacked into `folder`.
 pub fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
     let found = cache::files_below(folder)?;
     let module = |path: &&'static str| {
@@ -78,8 +78,8 @@ pub fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
     names.iter().map(module).collect()
 }
 
-/// The first file system, with the busybox that was unpacked into `folder`. Its file `modules`
-/// names the modules in their order, for `init` to load.
+/// Returns the first file system, with the busybox that was unpacked into `folder`. Its file
+/// `modules` lists the modules in order, for `init` to load.
 pub fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<File>> {
     let folders = ["dev", "proc", "sys", "tmp"];
     let busybox = fs::read(folder.join(apt::BUSYBOX)).context("busybox")?;

@@ -1,20 +1,21 @@
-//! The code of a Rust text, without comments, strings and characters.
+//! Removes comments, strings and character literals from Rust code.
 
-/// `text` with the content of comments, strings and character literals blanked; lines stay where
-/// they are.
+/// Returns `text` with the content of comments, strings and character literals blanked. Line
+/// numbers are preserved.
 ///
-/// Knows line and nested block comments, strings with escapes, raw strings, and characters against
-/// lifetimes.
+/// Handles line comments, nested block comments, strings with escapes and raw strings, and
+/// distinguishes characters from lifetimes.
 pub fn code_only(text: &str) -> String {
     blanked(text, |_| true)
 }
 
-/// `text` with comments blanked.
+/// Returns `text` with comments blanked.
 pub fn without_comments(text: &str) -> String {
     blanked(text, |this| this.starts_with("//") || this.starts_with("/*"))
 }
 
-/// `text` with those of its comments, strings and characters blanked that are `chosen`.
+/// Returns `text` with those comments, strings and characters blanked for which `chosen` returns
+/// `true`.
 fn blanked(text: &str, chosen: fn(&str) -> bool) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -31,7 +32,7 @@ fn blanked(text: &str, chosen: fn(&str) -> bool) -> String {
     code
 }
 
-/// The length in bytes of what `rest` begins with, and whether it is code.
+/// Returns the length of the token at the start of `rest` in bytes, and whether it is code.
 fn token(rest: &str, next: char, before: &str) -> (usize, bool) {
     let in_word = before.ends_with(|c: char| c == '_' || c.is_alphanumeric());
     if rest.starts_with("//") {
@@ -85,8 +86,8 @@ fn raw_string(rest: &str) -> Option<usize> {
     Some(body.find(&end).map_or(rest.len(), |at| 2 + hashes + at + end.len()))
 }
 
-/// A quote begins a character, not a lifetime, where an escape follows it or a quote closes it one
-/// character on.
+/// Returns `true` if a quote starts a character and not a lifetime: an escape follows it, or
+/// another quote follows after one character.
 fn is_character(rest: &str) -> bool {
     let mut following = rest.chars().skip(1);
     following.next() == Some('\\') || following.next() == Some('\'')

@@ -1,5 +1,5 @@
-//! The cases of a suite: filtered by name, run on every CPU, each with a time limit and a line of
-//! its own in the report.
+//! The cases of a suite: selected by name, run on all CPUs, each with a time limit and a separate
+//! line in the report.
 
 use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
@@ -11,23 +11,23 @@ use std::{env, thread};
 use anyhow::{Error, Result};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// Environment variable that asks suites for their long cases too.
+/// Environment variable by which suites also run their long cases.
 pub const LONG: &str = "DOORBELL_LONG";
 
-/// Returns true if cases that take hours, or an idle machine, are wanted.
+/// Returns `true` if cases are requested that take hours or need an idle machine.
 pub fn is_long() -> bool {
     env::var_os(LONG).is_some()
 }
 
-/// One promise, and what tries it.
+/// A named check.
 #[derive(Debug)]
 pub struct Case {
     trial: Trial,
 }
 
 impl Case {
-    /// A case that fails if `run` fails or takes longer than `limit`. It counts as skipped if the
-    /// error of `run` stems from an [`Absent`].
+    /// Creates a case that fails if `run` fails or takes longer than `limit`. The case is skipped
+    /// if the error of `run` is caused by an [`Absent`].
     pub fn new(
         name: impl Into<String>,
         limit: Duration,
@@ -37,17 +37,17 @@ impl Case {
     }
 }
 
-/// Runs the cases that the command line chooses (`NAME`, `--exact`, `--skip`, `--list`,
+/// Runs the cases that the command line selects (`NAME`, `--exact`, `--skip`, `--list`,
 /// `--test-threads`), and prints a line for each.
 ///
-/// Cases must print to the standard error alone: lines between those of the report cannot be told
-/// from them.
+/// Cases must print only to standard error, because other lines on standard output cannot be told
+/// from those of the report.
 pub fn main(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments::from_args(), cases)
 }
 
-/// Runs cases like [`main`], one after the other: for cases that measure time, or that share what
-/// only one can use.
+/// Runs cases like [`main`], but one at a time. For cases that measure time, or that share an
+/// exclusive resource.
 pub fn main_in_turn(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, cases)
 }
@@ -62,17 +62,17 @@ fn conclude(arguments: &Arguments, cases: Vec<Case>) -> ExitCode {
     libtest_mimic::run(arguments, trials).exit_code()
 }
 
-/// Runs `work` on a thread. If it exceeds `limit`, the thread is left to the end of the process.
+/// Runs `work` on a thread. If it exceeds `limit`, the thread keeps running until the process ends.
 fn within(limit: Duration, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
-        // The receiver has given up if it is gone.
+        // Sending fails if the receiver has given up.
         let _ = sender.send(work());
     });
     match receiver.recv_timeout(limit) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
-            Err(Error::msg(format!("it did not end within {} s", limit.as_secs())))
+            Err(Error::msg(format!("the case did not end within {} s", limit.as_secs())))
         }
         Err(RecvTimeoutError::Disconnected) => {
             let panic = thread.join().err().unwrap_or_else(|| Box::new("it panicked"));
@@ -93,12 +93,12 @@ fn completion(outcome: Result<()>) -> Result<Completion, Failed> {
     }
 }
 
-/// Something that this machine does not have, and without which a case cannot be tried.
+/// A component that this machine lacks and that a case needs.
 #[derive(Clone, Debug)]
 pub struct Absent(String);
 
 impl Absent {
-    /// A reason to skip a case, for a person to read.
+    /// Creates a reason to skip a case, as text for a person.
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
@@ -112,7 +112,7 @@ impl Display for Absent {
 
 impl std::error::Error for Absent {}
 
-/// Turns errors of fetching a real component into reasons to skip.
+/// Turns errors of fetching a component into reasons to skip.
 pub trait OrAbsent<T> {
     /// Names the absent component.
     ///
@@ -127,11 +127,11 @@ impl<T> OrAbsent<T> for Result<T> {
     }
 }
 
-/// A value that several cases share, and that the first of them makes.
+/// A value that several cases share, and that the first of them creates.
 #[derive(Debug)]
 pub struct Shared<T>(OnceLock<Result<T, Failure>>);
 
-/// An error that each case that shares a value gets.
+/// An error that every case that shares the value receives.
 #[derive(Clone, Debug)]
 enum Failure {
     Absent(Absent),
@@ -139,15 +139,15 @@ enum Failure {
 }
 
 impl<T> Shared<T> {
-    /// Returns a place for a value.
+    /// Creates an empty value.
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// Returns the value, made by `make` unless an earlier call did. An error stays, too.
+    /// Returns the value, which the first call creates with `make`. An error is kept as well.
     ///
     /// # Errors
-    /// `make` failed, now or earlier.
+    /// `make` failed, in this call or an earlier one.
     pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
         let outcome = self.0.get_or_init(|| {
             make().map_err(|error| match error.downcast::<Absent>() {
@@ -206,7 +206,10 @@ mod tests {
         let hangs = || loop {
             thread::park();
         };
-        assert_eq!(outcome_within(Duration::ZERO, hangs), "failed: it did not end within 0 s");
+        assert_eq!(
+            outcome_within(Duration::ZERO, hangs),
+            "failed: the case did not end within 0 s"
+        );
         assert_eq!(outcome(|| panic!("at {}", 1)), "failed: at 1");
     }
 

@@ -1,4 +1,4 @@
-//! Requirements of the machine besides Rust, and their installation.
+//! Requirements on the machine other than Rust, and their installation.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 
-/// The machine that this toolchain builds for by default.
+/// Returns the target that this toolchain builds for by default.
 pub fn host_triple(root: &Path) -> Result<String> {
     let version = process::capture(process::command("rustc", root).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not name its host")
+    host.map(str::to_owned).context("rustc does not report its host")
 }
 
-/// A C++ compiler, for libFuzzer; installed where this user may.
+/// Ensures that a C++ compiler for libFuzzer is present. Installs one if this user may.
 pub fn need_cxx(root: &Path) -> Result<()> {
     if process::exists("c++") {
         return Ok(());
@@ -21,21 +21,22 @@ pub fn need_cxx(root: &Path) -> Result<()> {
     install(root, "g++").context("libFuzzer needs a C++ compiler; install the package g++")
 }
 
-/// Python's virtual environments; installed where this user may.
+/// Ensures that Python's virtual environments work. Installs them if this user may.
 pub fn need_venv(root: &Path) -> Result<()> {
     let mut python = process::command("python3", root);
     if process::capture(python.args(["-c", "import ensurepip, venv"])).is_ok() {
         return Ok(());
     }
     install(root, "python3-venv")
-        .context("Python has no virtual environments; install python3-venv")
+        .context("Python has no virtual environments; install the package python3-venv")
 }
 
-/// Installs a Debian package as root or through a `sudo` that does not ask; never removes one.
+/// Installs a Debian package as root, or with `sudo` if it needs no password. Never removes a
+/// package.
 fn install(root: &Path, package: &str) -> Result<()> {
-    ensure!(process::exists("apt-get"), "no apt-get on this machine");
+    ensure!(process::exists("apt-get"), "apt-get is not installed on this machine");
     let is_root = process::capture(process::command("id", root).arg("-u"))?.trim() == "0";
-    ensure!(is_root || process::exists("sudo"), "this user is not root and there is no sudo");
+    ensure!(is_root || process::exists("sudo"), "this user is not root, and sudo is not installed");
     let run = |arguments: &[&str]| {
         let mut command = process::command(if is_root { "apt-get" } else { "sudo" }, root);
         let sudo: &[&str] = if is_root { &[] } else { &["-n", "apt-get"] };

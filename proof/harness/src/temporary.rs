@@ -1,4 +1,4 @@
-//! Folders that exist only for a while, outside of the repository.
+//! Temporary folders outside the repository.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,12 +6,12 @@ use std::{env, fs, process};
 
 use anyhow::{Context, Result};
 
-/// An empty folder of this process, removed with its contents when it is dropped.
+/// An empty folder of this process, which is removed with its contents on drop.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes a folder. Its name is short enough for the path of a socket in it.
+    /// Creates a folder. Its path is short enough for that of a socket in it.
     ///
     /// # Errors
     /// The system's folder for temporary files is not writable.
@@ -19,13 +19,14 @@ impl Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let folder = env::temp_dir().join(format!("doorbell-{}-{number}", process::id()));
-        // Another process of this number may have been killed.
+        // A killed process with the same ID may have left a folder behind.
         let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
         Ok(Self(folder))
     }
 
-    /// Returns its path.
+    /// Returns the folder's path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -33,7 +34,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed is a temporary file.
+        // A folder that cannot be removed is left to the system.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,10 +1,10 @@
-//! Results of a program that reports checks: `images/testbench`, which runs as a machine's only
-//! program and as a guest, and KVM's judge.
+//! Results of a program that reports checks: `images/testbench`, which runs directly on a machine
+//! or as a guest, and KVM's judge.
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_facts::{CheckFact, Fact};
 
-/// Results that a program reported on its console.
+/// The results that a program has reported on its console.
 #[derive(Debug, Default)]
 pub struct Count {
     /// Number of checks that passed.
@@ -13,14 +13,14 @@ pub struct Count {
     pub failed: Vec<String>,
     /// Checks that could not be tried, with the reason.
     pub skipped: Vec<String>,
-    /// Numbers of these that the program reported at its end.
+    /// The program's own count of passed, failed and skipped checks, which it reports at its end.
     total: Option<[usize; 3]>,
-    /// The last line for people: that of a panic, if there was one.
+    /// The last line for people, such as that of a panic.
     last: String,
 }
 
 impl Count {
-    /// Takes a line of the console into account.
+    /// Processes a line of the console.
     pub fn line(&mut self, line: &str) {
         match Fact::parse(line) {
             Some(Fact::Checks(fact)) => self.fact(fact),
@@ -40,22 +40,26 @@ impl Count {
         }
     }
 
-    /// The program came to its end, and skipped checks only for these reasons.
+    /// Checks that the program reached its end, and that every skipped check has one of these
+    /// reasons.
     ///
     /// # Errors
-    /// The counts differ or are zero, or a skipped check has another reason.
+    /// The program's count differs from its lines or is zero, or a skipped check has another
+    /// reason.
     pub fn complete(&self, reasons: &[&str]) -> Result<()> {
         let counted = [self.passed, self.failed.len(), self.skipped.len()];
         match self.total {
             Some(total) if total == counted => {}
-            Some(total) => bail!("the program counts {}, its lines {}", shown(total), self.shown()),
+            Some(total) => {
+                bail!("the program counts {}, but its lines show {}", shown(total), self.shown())
+            }
             None => bail!(
-                "the program did not come to its end after {}; its last line is `{}`",
+                "the program did not reach its end after {}; its last line is `{}`",
                 self.shown(),
                 self.last
             ),
         }
-        ensure!(counted != [0; 3], "the program checked nothing");
+        ensure!(counted != [0; 3], "the program made no checks");
         let lacking = |check: &str| reasons.iter().any(|reason| check.ends_with(reason));
         let unexplained: Vec<_> =
             self.skipped.iter().map(String::as_str).filter(|check| !lacking(check)).collect();
@@ -63,11 +67,11 @@ impl Count {
         Ok(())
     }
 
-    /// The run ended as it should, no check failed, and the results are
+    /// Checks that the run ended without an error, that no check failed, and that the results are
     /// [`complete`](Self::complete).
     ///
     /// # Errors
-    /// Names each failed check, and what else is wrong.
+    /// Names each failed check, and other problems.
     pub fn verdict(&self, ended: Result<()>, reasons: &[&str]) -> Result<()> {
         let mut faults = self.failed.clone();
         let ended = ended.with_context(|| format!("after {}", self.shown()));
@@ -78,7 +82,7 @@ impl Count {
         Ok(())
     }
 
-    /// The numbers in words.
+    /// Returns the numbers in words.
     pub fn shown(&self) -> String {
         shown([self.passed, self.failed.len(), self.skipped.len()])
     }
@@ -138,7 +142,7 @@ mod tests {
         count.line("not ok - the image: panicked\r");
         count.line("");
         let error = count.verdict(Ok(()), &[]).unwrap_err().to_string();
-        let incomplete = "the program did not come to its end after 1 passed, 2 failed, 0 skipped; \
+        let incomplete = "the program did not reach its end after 1 passed, 2 failed, 0 skipped; \
                           its last line is `not ok - the image: panicked`";
         assert_eq!(error, format!("a: b\nd: e\n{incomplete}"));
         let late = counted(&[passed("a"), total(1, 0, 0)]).verdict(bail(), &[]);

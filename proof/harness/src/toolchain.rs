@@ -6,11 +6,11 @@ use anyhow::{Result, ensure};
 
 use crate::process;
 
-/// The machine that images are built for.
+/// The target that images are built for.
 pub const BARE_TARGET: &str = "aarch64-unknown-none";
-/// The machine of a hypervisor that leaves the vector registers to its guests.
+/// The target of a hypervisor that leaves the vector registers to its guests.
 pub const SOFT_FLOAT_TARGET: &str = "aarch64-unknown-none-softfloat";
-/// The machine that KVM's judge is built for: static programs, linked without any C tools.
+/// The target that KVM's judge is built for: static programs, linked without C tools.
 pub const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// Adds a target to a rustup toolchain that lacks it.
@@ -20,7 +20,10 @@ pub fn need_target(root: &Path, target: &str) -> Result<()> {
     if Path::new(sysroot.trim()).join("lib/rustlib").join(target).exists() {
         return Ok(());
     }
-    ensure!(process::exists("rustup"), "not part of this Rust, and there is no rustup to add it");
+    ensure!(
+        process::exists("rustup"),
+        "this Rust does not include {target}, and rustup is not installed to add it"
+    );
     process::must(process::command("rustup", root).args(["target", "add", target]))
 }
 
@@ -30,6 +33,9 @@ pub fn need_component(root: &Path, name: &str) -> Result<()> {
     if process::output(process::cargo(root).args([subcommand, "--version"]))?.status.success() {
         return Ok(());
     }
-    ensure!(process::exists("rustup"), "{name} is not installed, and there is no rustup to add it");
+    ensure!(
+        process::exists("rustup"),
+        "{name} is not installed, and neither is rustup, which could add it"
+    );
     process::must(process::command("rustup", root).args(["component", "add", name]))
 }

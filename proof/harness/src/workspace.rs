@@ -1,4 +1,4 @@
-//! The packages of this workspace, as cargo describes them.
+//! The packages of this workspace, as reported by cargo.
 
 use std::path::{Path, PathBuf};
 
@@ -11,21 +11,21 @@ use crate::suite::Shared;
 /// Folders of the workspaces whose packages run on bare metal, except for the suite in `el2`.
 pub const BARE_METAL: [&str; 2] = ["images", "el2"];
 
-/// The root folder, the packages (those on bare metal too) and the target folder.
+/// The root folder, the target folder, and the packages, including those for bare metal.
 #[derive(Debug)]
 pub struct Workspace {
     /// The folder of the repository.
     pub root: PathBuf,
-    /// The folder of what is built.
+    /// The folder of build results.
     pub target: PathBuf,
-    /// All packages, in no order.
+    /// All packages, in no particular order.
     pub packages: Vec<Package>,
 }
 
 /// Returns the workspace that this program belongs to.
 ///
 /// # Errors
-/// Cargo cannot describe it.
+/// Cargo cannot describe the workspace.
 pub fn this() -> Result<&'static Workspace> {
     static THIS: Shared<Workspace> = Shared::new();
     THIS.get(Workspace::read)
@@ -38,23 +38,23 @@ pub struct Package {
     pub name: String,
     /// Folder of the manifest.
     pub folder: PathBuf,
-    /// May be uploaded to a registry.
+    /// Set if the package may be uploaded to a registry.
     pub published: bool,
-    /// Packages that it uses, of any kind and origin.
+    /// Packages that it depends on, of any kind and origin.
     pub dependencies: Vec<Dependency>,
-    /// What cargo builds of it.
+    /// The targets that cargo builds.
     pub targets: Vec<Target>,
     metadata: Value,
 }
 
-/// An edge from a package to another, of any kind.
+/// A dependency of a package on another, of any kind.
 #[derive(Debug)]
 pub struct Dependency {
     /// Name of the package.
     pub name: String,
     /// `normal`, `dev` or `build`.
     pub kind: String,
-    /// In this checkout, not from a registry.
+    /// Set if the package is in this checkout, and does not come from a registry.
     pub local: bool,
 }
 
@@ -70,12 +70,12 @@ pub struct Target {
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Queries cargo for the workspace.
     pub fn read() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"))
             .ancestors()
             .nth(2)
-            .context("the harness lies in the workspace")?;
+            .context("the harness is two folders below the workspace's root")?;
         let metadata = metadata(here)?;
         let mut packages = each(&metadata["packages"], Package::from_metadata);
         for folder in BARE_METAL {
@@ -89,7 +89,7 @@ impl Workspace {
         })
     }
 
-    /// A path below the root, as a person would name it.
+    /// Returns a path relative to the root, for display.
     pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
     }
@@ -116,19 +116,19 @@ impl Package {
         }
     }
 
-    /// A package for tests of what looks at dependencies.
+    /// Returns a fake package, for tests of code that examines dependencies.
     pub fn fake(name: &str, dependencies: Vec<Dependency>) -> Self {
         let mut package = Self::from_metadata(&serde_json::json!({ "name": name }));
         package.dependencies = dependencies;
         package
     }
 
-    /// A field of the manifest, as cargo resolved it.
+    /// Returns a field of the manifest, as resolved by cargo.
     pub fn field(&self, name: &str) -> &Value {
         &self.metadata[name]
     }
 
-    /// Every Rust file of the package that is committed or could be.
+    /// Returns every Rust file in the package's folder, committed or not.
     pub fn rust_files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         collect_rust_files(&self.folder, &mut files)?;
@@ -148,7 +148,7 @@ fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            // A package in a package's folder has files of its own.
+            // A package inside a package's folder has its own files.
             if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
                 collect_rust_files(&path, files)?;
             }

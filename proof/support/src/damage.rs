@@ -1,53 +1,53 @@
-//! Damages to serialized values, for tests of their readers.
+//! Damage to serialized values, for tests of their readers.
 
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// One damage: its place (an index into all places, modulo their number) and its kind.
+/// One damage: its location (an index into all locations, modulo their number) and its kind.
 #[derive(Clone, Copy, Debug)]
 pub enum Damage {
     /// A bit of a number flips.
     Bit {
-        /// The number.
+        /// Location of the number.
         at: usize,
-        /// The bit.
+        /// Index of the bit.
         bit: u32,
     },
-    /// A number becomes another one.
+    /// A number is replaced.
     Number {
-        /// The number.
+        /// Location of the number.
         at: usize,
         /// Its new value.
         number: u64,
     },
-    /// A number becomes that of another place.
+    /// A number is replaced by that of another location.
     Copy {
-        /// The number.
+        /// Location of the number.
         at: usize,
-        /// The other place.
+        /// The other location.
         from: usize,
     },
     /// A list loses an item.
     Remove {
-        /// The list.
+        /// Location of the list.
         list: usize,
-        /// The item.
+        /// Index of the item.
         at: usize,
     },
-    /// A list has an item twice.
+    /// An item of a list is duplicated.
     Repeat {
-        /// The list.
+        /// Location of the list.
         list: usize,
-        /// The item.
+        /// Index of the item.
         at: usize,
     },
-    /// Two items of a list change places.
+    /// Two items of a list are swapped.
     Swap {
-        /// The list.
+        /// Location of the list.
         list: usize,
-        /// The item that becomes the first.
+        /// Index of the item that is moved to the front.
         at: usize,
     },
 }
@@ -65,7 +65,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// All places of a kind in a text's tree.
+/// Collects all locations of a kind in a tree.
 fn places<'a>(value: &'a mut Value, is_meant: fn(&Value) -> bool, found: &mut Vec<&'a mut Value>) {
     if is_meant(value) {
         found.push(value);
@@ -80,7 +80,7 @@ fn places<'a>(value: &'a mut Value, is_meant: fn(&Value) -> bool, found: &mut Ve
     }
 }
 
-/// The place that is reached by a choice at each branch.
+/// Changes the leaf that is reached by one choice at each branch.
 fn on_place(tree: &mut Value, mut choice: usize, change: impl FnOnce(&mut Value)) {
     let mut at = tree;
     loop {
@@ -98,12 +98,12 @@ fn on_place(tree: &mut Value, mut choice: usize, change: impl FnOnce(&mut Value)
     }
 }
 
-/// Lists of objects: the others have a fixed length.
+/// Returns `true` for a list of objects; other lists have a fixed length.
 fn has_list(value: &Value) -> bool {
     value.as_array().is_some_and(|items| items.first().is_some_and(Value::is_object))
 }
 
-/// The lists, of those within each other any.
+/// Changes a list that is chosen among all lists, including nested ones.
 fn on_list(tree: &mut Value, list: usize, change: impl FnOnce(&mut Vec<Value>)) {
     let mut at = tree;
     let mut choice = list;
@@ -159,12 +159,12 @@ impl Damage {
     }
 }
 
-/// One to three damages.
+/// Generates one to three damages.
 pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     proptest::collection::vec(damage(), 1..4)
 }
 
-/// Returns the value with all these damages; `None` if it no longer deserialises.
+/// Returns the value with all these damages, or `None` if it can no longer be deserialized.
 pub fn damaged<T: Serialize + DeserializeOwned>(value: &T, all: &[Damage]) -> Option<T> {
     let mut tree = serde_json::to_value(value).ok()?;
     for damage in all {

@@ -1,4 +1,4 @@
-//! Codecs of table entries over every pair of bits.
+//! Checks codecs of table entries with every pair of bits.
 
 /// A field of a 64-bit entry.
 #[derive(Debug)]
@@ -13,11 +13,11 @@ pub struct EntryField<T> {
     pub write: fn(T, u64) -> T,
 }
 
-/// Checks that every bit reaches its field and no other, and that every field's value goes into its
-/// bits and no others.
+/// Checks that every bit is read by its own field only, and that a field's value is written to its
+/// own bits only.
 ///
 /// # Panics
-/// One does not.
+/// A field reads or writes other bits.
 pub fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[EntryField<T>]) {
     for bit in 0..64 {
         for other in 0..64 {

@@ -1,10 +1,11 @@
-//! A heap that runs out and counts: the allocator of each test program that uses this crate fails
-//! when a thread asks for that. Code that allocates without a way to fail aborts the program then.
-//! The block that was freed last can be allocated again, as from other heaps.
+//! A heap that counts, and that fails on request: the allocator of each test program that uses this
+//! crate fails when a thread asks for it. Code whose allocations cannot fail gracefully then aborts
+//! the program. As with other heaps, the block that was freed last can be allocated again.
 //!
-//! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers
+//! `unsafe`: the allocator passes each call to the system's allocator with the same arguments, or
+//! returns null, which [`GlobalAlloc`] permits.
 //! null, which [`GlobalAlloc`] allows.
-#![expect(unsafe_code, reason = "an allocator that fails on demand cannot be had otherwise")]
+#![expect(unsafe_code, reason = "an allocator that fails on demand must implement GlobalAlloc")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -17,15 +18,15 @@ struct Heap;
 static HEAP: Heap = Heap;
 
 thread_local! {
-    /// Allocations of this thread that still succeed.
+    /// Number of allocations of this thread that will still succeed.
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-    /// The block that this thread freed last while its allocations were counted.
+    /// The layout of the block that this thread freed last while its allocations were limited.
     static FREED: Cell<Option<Layout>> = const { Cell::new(None) };
-    /// Bytes that this thread has allocated.
+    /// Number of bytes that this thread has allocated.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
-    /// Bytes that this thread has freed.
+    /// Number of bytes that this thread has freed.
     static RELEASED: Cell<usize> = const { Cell::new(0) };
-    /// The number of this thread's [`Outside`]s.
+    /// Number of this thread's [`Outside`] values.
     static OUTSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -52,31 +53,30 @@ fn note_freed(layout: Layout) {
 }
 
 fn add(bytes: &'static LocalKey<Cell<usize>>, layout: Layout) {
-    // A thread that ends may free and allocate without its counts.
+    // A thread that ends may free and allocate after its counters are destroyed.
     let _ = bytes.try_with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
 }
 
-// SAFETY: as `System`, which each call is handed to, or null.
+// SAFETY: every call is passed to `System`, or returns null, which is permitted.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_exhausted(layout) {
             return null_mut();
         }
         add(&ALLOCATED, layout);
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller has the same obligations.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         note_freed(layout);
         add(&RELEASED, layout);
-        // SAFETY: the caller's promise is the same; `System` allocated it.
+        // SAFETY: the caller has the same obligations, and `System` allocated the block.
         unsafe { System.dealloc(memory, layout) };
     }
 }
 
-/// Runs `f`, in which this thread's first `allocations` allocations succeed and all later ones
-/// fail.
+/// Runs `f`. In it, this thread's first `allocations` allocations succeed, and all later ones fail.
 pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     struct Restore;
     impl Drop for Restore {
@@ -90,20 +90,20 @@ pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Calls `attempt` with the number of allocations to [allow](with_allocations): none, then one, and
-/// so on until it returns true. Returns how many attempts failed.
+/// Calls `attempt` with the number of allocations to [allow](with_allocations): zero, one, and so
+/// on, until it returns `true`. Returns the number of failed attempts.
 ///
 /// # Panics
-/// If 100 000 allocations are too few.
+/// 100,000 allocations are not enough.
 pub fn failures_until(mut attempt: impl FnMut(u32) -> bool) -> u32 {
     (0..100_000).find(|allocations| attempt(*allocations)).expect("enough allocations")
 }
 
-/// Runs `operation` with no allocation that succeeds, then with one, and so on until it succeeds.
-/// `check` looks at each failure. Returns the result, and how many failed.
+/// Runs `operation` with zero allocations that succeed, then with one, and so on, until it
+/// succeeds. Passes each error to `check`. Returns the result and the number of failures.
 ///
 /// # Panics
-/// If 100 000 allocations are too few.
+/// 100,000 allocations are not enough.
 pub fn until_it_succeeds<T, E>(
     mut operation: impl FnMut() -> Result<T, E>,
     mut check: impl FnMut(E),
@@ -117,10 +117,10 @@ pub fn until_it_succeeds<T, E>(
     (done.expect("the last attempt succeeded"), failures)
 }
 
-/// As [`until_it_succeeds`]; returns the result alone.
+/// Like [`until_it_succeeds`], but returns only the result.
 ///
 /// # Panics
-/// If fewer than `least` attempts failed.
+/// Fewer than `least` attempts failed.
 pub fn after_failures<T, E>(
     least: u32,
     operation: impl FnMut() -> Result<T, E>,
@@ -134,13 +134,14 @@ pub fn after_failures<T, E>(
 /// Heap use of a piece of code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeapUse {
-    /// Sum of all allocations, in bytes.
+    /// Total size of all allocations in bytes.
     pub allocated: usize,
-    /// Bytes that were allocated and not freed; 0 if more was freed.
+    /// Number of bytes that were allocated and not freed; 0 if more was freed.
     pub kept: usize,
 }
 
-/// Runs `f` and counts what this thread allocates and frees in it. Other threads are not counted.
+/// Runs `f`, and counts the bytes that this thread allocates and frees in it. Other threads are not
+/// counted.
 pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {
     let (allocated, released) = (ALLOCATED.get(), RELEASED.get());
     let result = f();
@@ -149,14 +150,14 @@ pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {
     (result, HeapUse { allocated, kept: allocated.saturating_sub(released) })
 }
 
-/// Runs `f`, whose allocations succeed and do not use up an allowance.
+/// Runs `f` with allocations that always succeed and are not counted against the limit.
 pub fn outside<R>(f: impl FnOnce() -> R) -> R {
     let _outside = Outside::new();
     f()
 }
 
-/// While it lives, this thread's allocations succeed and do not use up an allowance: those of a
-/// fake, for example.
+/// A guard during whose lifetime this thread's allocations always succeed and are not counted
+/// against the limit, such as those of a fake.
 #[derive(Debug)]
 pub struct Outside(());
 

@@ -1,4 +1,4 @@
-//! Trials on real KVM. Without KVM each is skipped and prints the reason.
+//! Trials on real KVM. Without KVM, each trial is skipped with the reason.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod local_apic;
@@ -14,8 +14,8 @@ use std::process::ExitCode;
 /// A trial's name and function.
 pub type Trial = (&'static str, fn() -> Outcome);
 
-/// The `main` of a test program. Without trials, which need Linux on x86-64, it reports one that is
-/// skipped.
+/// Runs the trials, as the `main` of a test program. If `lists` is empty, because the trials need
+/// Linux on x86-64, one skipped trial is reported.
 pub fn run(lists: &[&'static [Trial]]) -> ExitCode {
     const NONE: &[Trial] = &[("messages_reach_kvm", || Ok(()))];
     let trials = if lists.is_empty() { &[NONE] } else { lists };
@@ -30,7 +30,7 @@ pub fn run(lists: &[&'static [Trial]]) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-/// The reason why no machine can be made here; `None` if one can.
+/// Returns the reason why a virtual machine cannot be created; `None` if it can.
 fn absent() -> Option<String> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     return local_apic::absent();

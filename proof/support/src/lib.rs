@@ -1,8 +1,8 @@
 //! Tools that the tests of several packages share.
 //!
-//! Every test program that uses this crate runs on its [allocator](with_allocations). The modules
-//! with dependencies have a feature each: `vm-memory` and `serde_json` add integer comparisons,
-//! which make `assert_eq!(numbers, [])` ambiguous in the programs that link them.
+//! Every test program that uses this crate runs on its [allocator](with_allocations). Each module
+//! with dependencies has a separate feature, because `vm-memory` and `serde_json` add integer
+//! comparisons that make `assert_eq!(numbers, [])` ambiguous in the programs that link them.
 #[cfg(feature = "damage")]
 pub mod damage;
 mod entry;

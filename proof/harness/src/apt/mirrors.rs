@@ -1,22 +1,22 @@
-//! Mirrors that the machine's own apt configuration names, in both of apt's formats.
+//! The mirrors in the machine's own apt configuration, in both of apt's formats.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Suite of the distribution that a package comes from.
+/// A suite of the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
     /// The release and its updates.
     Stable,
-    /// Newer versions built for the release.
+    /// Newer versions that are built for the release.
     Backports,
     /// The newest versions, from which the next release is made (`sid`).
     Unstable,
 }
 
-/// The release's code name and where its packages and security updates come from.
+/// The release's code name, and the sources of its packages and security updates.
 #[derive(Debug)]
 pub(super) struct ReleaseSources {
     release: String,
@@ -24,19 +24,20 @@ pub(super) struct ReleaseSources {
     security: Option<Source>,
 }
 
-/// One archive.
+/// A package archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
     suites: Vec<String>,
-    /// The value of `Signed-By`, a file or a key.
+    /// The value of `Signed-By`: a file or a key.
     signed_by: Option<String>,
 }
 
 impl ReleaseSources {
     /// Reads `/etc/os-release` and `/etc/apt`.
     pub(super) fn of_this_machine() -> Result<Self> {
-        let system = fs::read_to_string("/etc/os-release").context("this is no Debian machine")?;
+        let system =
+            fs::read_to_string("/etc/os-release").context("this is not a Debian machine")?;
         let release = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let release =
             release.context("/etc/os-release names no release")?.trim_matches('"').to_owned();
@@ -53,7 +54,7 @@ impl ReleaseSources {
         &self.main.uri
     }
 
-    /// The suites' own name.
+    /// Returns the suite's name in the archive.
     pub(super) fn name_of(&self, suite: Suite) -> String {
         match suite {
             Suite::Stable => self.release.clone(),
@@ -62,15 +63,15 @@ impl ReleaseSources {
         }
     }
 
-    /// The suite of an origin as `apt-cache madison` prints it, `http://mirror release/main arch
-    /// Packages`.
+    /// Returns the suite of an origin in the format of `apt-cache madison`: `http://mirror
+    /// release/main arch Packages`.
     pub(super) fn suite_of(&self, origin: &str) -> Suite {
         let others = [Suite::Backports, Suite::Unstable];
         let is_of = |suite: &Suite| origin.contains(&format!(" {}/", self.name_of(*suite)));
         others.into_iter().find(is_of).unwrap_or(Suite::Stable)
     }
 
-    /// These suites as a file in apt's format.
+    /// Formats these suites as a source file for apt.
     pub(super) fn render(&self, suites: &[Suite]) -> String {
         if suites == [Suite::Unstable] {
             return self.main.render(&[self.name_of(Suite::Unstable)]);
@@ -117,7 +118,7 @@ fn read(file: &Path) -> Vec<Source> {
     }
 }
 
-/// `deb [signed-by=FILE …] URI SUITE COMPONENT…`
+/// Parses `deb [signed-by=FILE …] URI SUITE COMPONENT…`.
 fn from_line(line: &str) -> Option<Source> {
     let rest = line.trim().strip_prefix("deb ")?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
@@ -131,7 +132,7 @@ fn from_line(line: &str) -> Option<Source> {
     Some(Source { uri, suites, signed_by: signed_by.map(str::to_owned) })
 }
 
-/// Fields `Name: value`, whose value goes on in lines that begin with a space.
+/// Parses fields of the form `Name: value`. Lines that start with a space continue the value.
 fn from_stanza(stanza: &str) -> Option<Source> {
     let uri = field(stanza, "URIs")?.split_whitespace().next()?.to_owned();
     let suites = field(stanza, "Suites")?.split_whitespace().map(str::to_owned).collect();

@@ -11,12 +11,12 @@ use crate::dtb::Tools;
 use crate::workspace::Workspace;
 
 const PACKAGES: [&str; 3] = ["chromium", "chromium-driver", "fonts-dejavu-core"];
-/// Fontconfig's configuration, below the folder of the packages.
+/// Path of Fontconfig's configuration in the folder of the packages.
 pub(super) const FONTS: &str = "fonts.conf";
-/// The browser there, without the script that starts it on a desktop.
+/// Path of the browser in that folder, without the script that starts it on a desktop.
 pub(super) const BROWSER: &str = "usr/lib/chromium/chromium";
 
-/// Unpacks them into the cache.
+/// Unpacks the packages into the cache.
 pub fn fetch(workspace: &Workspace) -> Result<Tools> {
     let folder = cache::folder(workspace).join("chromium");
     if !cache::is_filled(&folder) {
@@ -29,7 +29,7 @@ pub fn fetch(workspace: &Workspace) -> Result<Tools> {
     Ok(Tools::at(folder))
 }
 
-/// Fonts of the package, and of the machine.
+/// Returns a configuration with the fonts of the package and of the machine.
 fn fonts(folder: &Path) -> String {
     let folder = folder.display();
     let alias = |generic: &str, font: &str| {

@@ -1,4 +1,4 @@
-//! The paths that a Rust file names, by a parser of just so much of the language.
+//! The paths that a Rust file names, found by a parser for just enough of the language.
 
 /// A path, as its segments.
 pub(super) type Path = Vec<String>;
@@ -6,13 +6,13 @@ pub(super) type Path = Vec<String>;
 /// The modules that a file declares, its imports, and the paths in its code.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Imports {
-    /// Names by which the file knows paths; a glob import has the name `*`.
+    /// Names that the file imports, with their paths; a glob import has the name `*`.
     pub(super) names: Vec<(String, Path)>,
     /// Paths that the file depends on, relative to the module `within` it.
     pub(super) paths: Vec<Mention>,
 }
 
-/// A path and the inline modules around it.
+/// A path, and the inline modules that contain it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mention {
     pub(super) within: Path,
@@ -26,7 +26,7 @@ enum Token<'a> {
     Other(char),
 }
 
-/// Reads code, from which comments and strings were removed. Items for tests are left out.
+/// Reads code from which comments and strings have been removed. Test items are skipped.
 pub(super) fn read(code: &str) -> Imports {
     let tokens = tokens(code);
     let mut reader = Reader {
@@ -67,7 +67,7 @@ struct Reader<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
     depth: usize,
-    /// Inline modules, and the depth of their contents.
+    /// The enclosing inline modules, with the depth of their contents.
     inline: Vec<(&'a str, usize)>,
     imports: Imports,
 }
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         self.tokens.get(self.at + ahead).copied()
     }
 
-    /// Does an attribute `#[cfg(test)]`, or one with further conditions, stand here?
+    /// Returns `true` at an attribute `#[cfg(test)]`, with or without further conditions.
     fn is_for_tests(&self) -> bool {
         use Token::{Other, Word};
         let rest = self.tokens.get(self.at..).unwrap_or_default();
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
         rest.starts_with(&one) || rest.starts_with(&all)
     }
 
-    /// Skips attributes and the item after them: to its semicolon, or its braces' end.
+    /// Skips attributes and the item that follows them, up to its semicolon or closing brace.
     fn skip_item(&mut self) {
         let (mut braces, mut brackets) = (0_usize, 0_usize);
         while let Some(token) = self.token(0) {
@@ -141,7 +141,8 @@ impl<'a> Reader<'a> {
         self.inline.iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
-    /// An import that is visible outside of the module passes a name on, and is no dependency.
+    /// Reads an import. An import that is visible outside the module is a re-export, and not a
+    /// dependency.
     fn import(&mut self) {
         let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
         let is_private = !matches!(before, Some(Token::Word("pub") | Token::Other(')')));
@@ -156,7 +157,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a tree of imports up to its end: a semicolon, a comma or a brace.
+    /// Reads a tree of imports up to its end: a semicolon, a comma or a closing brace.
     fn tree(&mut self, prefix: &Path, found: &mut Vec<(String, Path)>) {
         let mut path = prefix.clone();
         while let Some(token) = self.token(0) {

@@ -1,4 +1,4 @@
-//! QEMU's monitor for people, used by a program.
+//! QEMU's human monitor, used by a program.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -12,14 +12,14 @@ use anyhow::{Context, Result, bail};
 const LIMIT: Duration = Duration::from_secs(30);
 const PROMPT: &[u8] = b"(qemu) ";
 
-/// Connection to a QEMU's monitor.
+/// A connection to a QEMU's monitor.
 #[derive(Debug)]
 pub struct Monitor {
     socket: PathBuf,
 }
 
 impl Monitor {
-    /// Has a QEMU that is to be started offer one, at a socket in `folder`.
+    /// Makes a QEMU that is about to start offer a monitor, at a socket in `folder`.
     pub fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
         let socket = folder.join("monitor.sock");
         if socket.exists() {
@@ -29,7 +29,7 @@ impl Monitor {
         Ok(Self { socket })
     }
 
-    /// Gives orders, and waits until each is carried out.
+    /// Sends commands, and waits for each to complete.
     pub fn order(&self, orders: &[&str]) -> Result<()> {
         let mut stream = self.connect()?;
         for order in orders {
@@ -39,13 +39,14 @@ impl Monitor {
         Ok(())
     }
 
-    /// Ends QEMU, which may drop an order whose connection is closed before it reads.
+    /// Ends QEMU, which may ignore a command if the connection is closed before it reads the
+    /// command.
     pub fn quit(&self) -> Result<()> {
         let mut stream = self.connect()?;
         writeln!(stream, "quit")?;
         match io::copy(&mut stream, &mut io::sink()) {
             Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
-                Err(error).context("QEMU does not end")
+                Err(error).context("QEMU does not exit")
             }
             _ => Ok(()),
         }
@@ -60,13 +61,13 @@ impl Monitor {
     }
 }
 
-/// Until it asks for orders.
+/// Waits for the prompt.
 fn wait(stream: &mut UnixStream) -> Result<()> {
     let mut said = Vec::new();
     let mut part = [0; 4096];
     while !said.ends_with(PROMPT) {
-        match stream.read(&mut part).context("QEMU's monitor is silent")? {
-            0 => bail!("QEMU's monitor closed"),
+        match stream.read(&mut part).context("QEMU's monitor does not respond")? {
+            0 => bail!("QEMU's monitor closed the connection"),
             length => said.extend_from_slice(&part[..length]),
         }
     }

@@ -1,5 +1,5 @@
-//! The other machine of ivshmem: serves QEMU the doorbells (`docs/specs/ivshmem-spec`), and rings
-//! back whatever vector it is rung at.
+//! The other machine of ivshmem: serves doorbells to QEMU (`docs/specs/ivshmem-spec`), and answers
+//! each doorbell by ringing the same vector.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,17 +14,17 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{read, write};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-/// Vectors of each side.
+/// Number of vectors of each side.
 const VECTORS: usize = 4;
 const MEMORY: u64 = 1 << 20;
 const PROTOCOL: i64 = 0;
 const GUEST: i64 = 0;
-/// The image knows it by this number.
+/// The number by which the image knows this peer.
 const PEER: i64 = 1;
-/// Stands for the shared memory where otherwise a number would.
+/// Sent instead of a peer's number along with the shared memory.
 const SHARED_MEMORY: i64 = -1;
 
-/// A running peer; dropped, it ends.
+/// A running peer, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct Peer {
     socket: PathBuf,
@@ -50,7 +50,7 @@ impl Peer {
         Ok(Self { socket: socket.into(), stop, thread: Some(thread) })
     }
 
-    /// Returns the path at which QEMU finds it.
+    /// Returns the path of the socket for QEMU.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -58,7 +58,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Without the thread's end nothing is lost but the thread.
+        // If the thread cannot be stopped, it merely keeps running.
         let stopped = write(&self.stop, &1_u64.to_ne_bytes()).is_ok();
         if let Some(thread) = self.thread.take().filter(|_| stopped) {
             let _ = thread.join();
@@ -91,8 +91,8 @@ fn serve(listener: &UnixListener, stop: &OwnedFd) -> Result<()> {
     }
 }
 
-/// Sends a server's greeting to a new client: version, its number, the memory, everybody's
-/// doorbells, its own last.
+/// Sends a server's greeting to a new client: the version, the client's number, the memory, and the
+/// doorbells of all peers, the client's own last.
 fn introduce(stream: &UnixStream, guests: &[OwnedFd], ours: &[OwnedFd]) -> Result<()> {
     let memory = memfd_create("doorbell-ivshmem", MemfdFlags::CLOEXEC)?;
     ftruncate(&memory, MEMORY)?;
@@ -119,7 +119,7 @@ fn send(stream: &UnixStream, number: i64, file: Option<BorrowedFd<'_>>) -> Resul
     Ok(())
 }
 
-/// The indices of those that can be read, when there are any.
+/// Waits, and returns the indices of the descriptors that are ready for reading.
 fn wait(watched: &[BorrowedFd<'_>]) -> Result<Vec<usize>> {
     let mut polled: Vec<_> =
         watched.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();

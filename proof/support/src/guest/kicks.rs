@@ -1,4 +1,4 @@
-//! vCPUs that are kicked, counted.
+//! Counts the kicks of vCPUs.
 
 use msi_types::{Cpu, Kick};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ pub struct Kicks {
 }
 
 impl Kicks {
-    /// For so many vCPUs.
+    /// Creates counts for `cpus` vCPUs.
     pub fn new(cpus: usize) -> Self {
         Self { counts: Mutex::new(vec![0; cpus]), kicked: Condvar::new() }
     }
@@ -23,25 +23,26 @@ impl Kicks {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how often a vCPU was kicked.
+    /// Returns how often a vCPU has been kicked.
     pub fn of(&self, cpu: usize) -> usize {
         self.counts()[cpu]
     }
 
-    /// Returns how often any vCPU was kicked.
+    /// Returns how often vCPUs have been kicked in total.
     pub fn total(&self) -> usize {
         self.counts().iter().sum()
     }
 
-    /// Sleeps until the vCPU was kicked more than `seen` times. Returns how often it was.
+    /// Sleeps until the vCPU has been kicked more than `seen` times, and returns how often it has
+    /// been.
     ///
     /// # Panics
-    /// After half a minute without a kick.
+    /// No kick arrives within half a minute.
     pub fn wait(&self, cpu: usize, seen: usize) -> usize {
         let sleeps = |counts: &mut Vec<usize>| counts[cpu] <= seen;
         let woken = self.kicked.wait_timeout_while(self.counts(), PATIENCE, sleeps);
         let (counts, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "vCPU {cpu} slept over something");
+        assert!(!timeout.timed_out(), "vCPU {cpu} was not kicked in time");
         counts[cpu]
     }
 }

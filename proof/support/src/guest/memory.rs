@@ -1,22 +1,22 @@
-//! A guest's memory, by rust-vmm's `vm-memory`.
+//! A guest's memory, implemented by rust-vmm's `vm-memory`.
 
 use std::sync::Arc;
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
-/// Memory that marks the pages that are written.
+/// Memory that tracks which pages are written.
 pub type Ram = Arc<GuestMemoryMmap<AtomicBitmap>>;
 
-/// Returns memory of so many bytes from `base` on, all zero.
+/// Returns `bytes` bytes of zeroed memory at `base`.
 ///
 /// # Panics
-/// Where this process gets no memory.
+/// The memory cannot be allocated.
 pub fn ram(base: u64, bytes: usize) -> Ram {
     let mapped = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), bytes)]);
-    Arc::new(mapped.expect("memory for a test"))
+    Arc::new(mapped.expect("memory for a test can be allocated"))
 }
 
-/// Returns whether pages were written since the last call.
+/// Returns `true` if pages were written since the last call.
 pub fn take_dirty(ram: &Ram) -> bool {
     ram.iter().any(|region| (**region).bitmap().get_and_reset().iter().any(|pages| *pages != 0))
 }

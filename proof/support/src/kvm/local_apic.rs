@@ -10,7 +10,7 @@ const IRR: usize = 0x200;
 /// Offset of the Spurious Interrupt Vector Register, whose bit 8 enables the APIC.
 const SPURIOUS: usize = 0xf0;
 
-/// Returns what KVM lacks.
+/// Returns the feature that KVM lacks, if any.
 pub(crate) fn absent() -> Option<String> {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
@@ -31,20 +31,20 @@ pub(crate) fn absent() -> Option<String> {
     None
 }
 
-/// Enables a CPU's local APIC, which takes no message otherwise.
+/// Enables a CPU's local APIC, which otherwise accepts no messages.
 ///
 /// # Errors
-/// KVM's.
+/// KVM returned an error.
 pub fn enable(vcpu: &VcpuFd) -> Outcome {
     let mut apic = vcpu.get_lapic()?;
     apic.regs[SPURIOUS + 1] |= 1;
     Ok(vcpu.set_lapic(&apic)?)
 }
 
-/// Returns the vectors that have arrived at a CPU since the last time, lowest first.
+/// Returns the vectors that have arrived at a CPU since the last call, in ascending order.
 ///
 /// # Errors
-/// KVM's.
+/// KVM returned an error.
 pub fn take_arrived(vcpu: &VcpuFd) -> Result<Vec<u32>, Failure> {
     let mut apic = vcpu.get_lapic()?;
     let is_set = |vector: &u32| {
