@@ -1,12 +1,12 @@
-//! Doorbell's model against QEMU's GICv3 and ITS, over QEMU's qtest protocol: the same lines are
-//! said to both, and their replies compared.
+//! Compares Doorbell's model with QEMU's GICv3 and ITS over QEMU's qtest protocol: both receive the
+//! same lines, and their replies are compared.
 //!
-//! If a difference is allowed, or is QEMU's mistake, the narrowest set of bits is left out of the
-//! comparison: [`DIFFERENCES`] has them all. [`NOT_SENT`] has the inputs whose effect the
-//! architecture leaves open; no case sends them. The pending tables that a redistributor writes
-//! when its LPIs are disabled show which LPI is pending where. The interrupt inputs of CPUs, and
-//! what CPUs acknowledge, show which is delivered where. Table formats are private to each machine
-//! and not compared.
+//! If a difference is permitted, or is a bug in QEMU, the narrowest possible set of bits is omitted
+//! from the comparison; [`DIFFERENCES`] lists all of them. [`NOT_SENT`] lists the inputs whose
+//! effect the architecture leaves open, which no case sends. The pending tables that a
+//! redistributor writes when its LPIs are disabled show which LPIs are pending where. The interrupt
+//! inputs of CPUs, and the interrupts that CPUs acknowledge, show which are delivered where. Table
+//! formats are private to each machine and are not compared.
 
 mod acknowledge;
 mod address_map;

@@ -1,21 +1,21 @@
-//! Oracles that are not Doorbell's own.
+//! Oracles that are independent of Doorbell.
 //!
 //! Drivers and models share [`gic_arch`](../gic_arch/index.html)'s definitions, so a wrong offset
-//! there would be wrong on both sides and nothing would fail. The tests of this package hold it
-//! against material that did not pass through it:
+//! there would be wrong on both sides, and tests that use both would not notice. The tests of this
+//! package compare them with independent material:
 //!
-//! - `registers.rs`, `commands.rs`, `tables.rs`: numbers typed by hand from the specification's
-//!   tables and figures,
+//! - `registers.rs`, `command_figures.rs`, `tables.rs`: numbers typed by hand from the
+//!   specification's tables and figures,
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against
 //!   the model,
-//! - [`differential`]: QEMU's GICv3 and ITS, told the same as the model,
-//! - `punishing_fakes.rs`: fakes that behave as hardware does where a plain memory would forgive.
+//! - [`differential`]: QEMU's GICv3 and ITS, driven by the same lines as the model,
+//! - `punishing_fakes.rs`: fakes that behave like hardware where plain memory would be forgiving.
 
 #![forbid(unsafe_code)]
 
 pub mod differential;
 
-/// The examples of the project's README, so that they compile.
+/// The examples of the project's README, which must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;

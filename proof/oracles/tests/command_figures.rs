@@ -125,7 +125,7 @@ fn discard() {
     );
 }
 
-/// Codes as implementations publish them in their technical reference manuals.
+/// Codes as published in implementations' technical reference manuals.
 #[test]
 fn error_codes() {
     use CommandErrorReason as Reason;

@@ -1,11 +1,11 @@
-//! Another ITS driver against the model. `data/linux-6.1-virt.trace` has what Linux wrote to QEMU's
-//! GICv3, and says how it was recorded. The same is written to `vgic`, and every message of the
-//! recording must arrive at the CPU to which Linux had sent it. It must do so also while fresh
-//! models take its place all the time.
+//! Replays another ITS driver against the model. `data/linux-6.1-virt.trace` contains Linux's
+//! writes to QEMU's GICv3, and describes how it was recorded. The same values are written to
+//! `vgic`, and every message of the recording must arrive at the CPU that Linux had chosen, even if
+//! fresh models continually replace the model.
 //!
-//! Commands are put together here from the figures of IHI 0069 §5.3, not by `gic-arch`.
+//! Commands are encoded here from the figures of IHI 0069 §5.3, not by `gic-arch`.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use doorbell_test_support::guest::{Ram, ram};
 use msi_types::{Delivery, DeviceId, MsiMessage};
@@ -24,7 +24,7 @@ const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
 /// Memory of the recorded machine.
 const RAM: u64 = 0x4000_0000;
 const RAM_BYTES: usize = 0x2000_0000;
-/// A page of the recorded machine that nothing else uses: the device table's second level.
+/// A page that the recorded machine does not use otherwise: the second level of the device table.
 const SECOND_LEVEL: u64 = 0x5F00_0000;
 
 const GITS_TYPER: u64 = 0x0008;
@@ -37,7 +37,7 @@ const ICC_IGRPEN1_EL1: u16 = 0xC667;
 const ICC_IAR1_EL1: u16 = 0xC660;
 const ICC_EOIR1_EL1: u16 = 0xC661;
 
-/// The recorded machine, with the model in the place of QEMU's GIC.
+/// The recorded machine, with the model in place of QEMU's GIC.
 struct Replay {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
@@ -49,8 +49,8 @@ struct Replay {
     /// Events whose LPI Linux has enabled.
     enabled: HashSet<(u64, u64)>,
     messages: usize,
-    /// Change that a migration makes to the saved state, before each access and under each message.
-    /// `None` without migrations.
+    /// The change that a migration makes to the saved state. Migrations occur before each access
+    /// and during each message; `None` disables them.
     migration: Option<fn(&mut SavedState)>,
 }
 
@@ -63,7 +63,7 @@ fn model(ram: &Arc<VmMemory<Ram>>) -> (Arc<Vgic>, Vec<Vcpu>) {
     Vgic::new(
         config,
         Arc::clone(ram) as _,
-        Arc::new(|cpu| panic!("{cpu:?} was kicked and never slept")),
+        Arc::new(|cpu| panic!("{cpu:?} was kicked although it never slept")),
     )
     .unwrap()
 }
@@ -80,7 +80,7 @@ impl Replay {
         Self { gic, vcpus, ram, slot: 0, events, enabled, messages: 0, migration }
     }
 
-    /// A fresh model takes the place of this one, if it moves.
+    /// Replaces the model by a fresh one if migrations are enabled.
     fn perhaps_migrate(&mut self) {
         let Some(on_the_way) = self.migration else { return };
         let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
@@ -104,7 +104,7 @@ impl Replay {
             "its-read" => self.compare(&words, line),
             "cmd" => self.command(words[0], &words[1..]),
             "message" => self.message(hex(words[0]), hex(words[1]), line),
-            other => panic!("what is {other}?"),
+            other => panic!("unknown record {other}"),
         }
     }
 
@@ -146,7 +146,7 @@ impl Replay {
         }
     }
 
-    /// The writes to memory that go with a command.
+    /// Performs the writes to memory that belong to a command.
     fn prepare_memory(&mut self, name: &str, operands: &[u64]) {
         match (name, operands) {
             ("MAPD", _) => {
@@ -169,7 +169,7 @@ impl Replay {
         }
     }
 
-    /// A device sends a message; the CPU of the event's collection alone gets it.
+    /// Sends a device's message, which only the CPU of the event's collection must receive.
     fn message(&mut self, device: u64, event: u64, line: &str) {
         let message = MsiMessage { address: ITS + 0x1_0040, data: u32::try_from(event).unwrap() };
         let sender = DeviceId::new(u32::try_from(device).unwrap());
@@ -232,7 +232,7 @@ fn write_sysreg(vcpu: &mut Vcpu, packed: u16, value: u64) {
     vcpu.write_sysreg(gic_arch::icc::SysRegEncoding::from_packed(packed), value).unwrap();
 }
 
-/// The whole recording.
+/// Replays the whole recording.
 fn replay(migration: Option<fn(&mut SavedState)>) {
     let mut replay = Replay::new(migration);
     for line in TRACE.lines().filter(|line| !line.starts_with('#')) {

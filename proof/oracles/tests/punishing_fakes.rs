@@ -1,11 +1,10 @@
-//! The drivers against fakes that behave as hardware does where a plain memory would forgive.
-//! Registers set and clear by writing ones, effects come late (`RWP`, `ChildrenAsleep`, `CREADR`),
-//! and a command queue wraps.
+//! The drivers against fakes that behave like hardware where plain memory would be forgiving:
+//! registers are set and cleared by writing ones, effects are delayed (`RWP`, `ChildrenAsleep`,
+//! `CREADR`), and the command queue wraps.
 //!
-//! The fakes know offsets and bits as numbers typed from the manual; nothing here passes through
-//! `gic-arch`.
+//! The fakes use offsets and bits typed from the manual as numbers, and do not use `gic-arch`.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[path = "punishing_fakes/board.rs"]
 mod board;
@@ -72,7 +71,7 @@ fn disabling_waits_for_the_hardware() {
     for patience in [0, 1, 7, 30] {
         board.distributor().write_takes = patience;
         interrupt.disable(&board).unwrap();
-        // The fake forwards until its RWP has read 0.
+        // The fake forwards until RWP has been read as 0.
         assert_eq!(board.distributor().forwarded(), Vec::<u32>::new());
         interrupt.enable();
     }
@@ -157,7 +156,7 @@ fn queue_wraps_and_never_overruns() {
         parent.free(&device, block);
     }
     parent.detach(device);
-    // 128 slots: each round posts more than three queues full.
+    // 128 slots: each round posts more than three full queues.
     assert!(board.its().wraps > 30, "{} wraps", board.its().wraps);
 }
 

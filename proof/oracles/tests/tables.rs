@@ -1,5 +1,5 @@
 //! Table entries typed by hand: the architecture's first level (IHI 0069 §5.2), the LPI tables (IHI
-//! 0069 §5.1), and KVM's. KVM's are those of its ITS ABI revision 0 (Linux's
+//! 0069 §5.1), and KVM's tables of ITS ABI revision 0 (Linux's
 //! `Documentation/virt/kvm/devices/arm-vgic-its.rst`).
 
 use gic_arch::its::Level1Entry;
@@ -42,7 +42,7 @@ fn collection_entry() {
     let entry = CollectionEntry::from(0x8000_0000_0003_0007);
     assert!(entry.valid());
     assert_eq!((entry.target(), entry.collection()), (3, 7));
-    // A collection that events use and that is unmapped: bits 47:16 all ones.
+    // A collection that events use and that is unmapped has bits 47:16 all ones.
     let unmapped = CollectionEntry::from(0x8000_FFFF_FFFF_0007);
     assert_eq!(unmapped.target() & 0xFFFF_FFFF, u64::from(CollectionEntry::UNMAPPED));
 }

@@ -1,4 +1,4 @@
-//! The cases.
+//! The judge's cases.
 
 mod attributes;
 mod count;
@@ -10,11 +10,11 @@ mod tables;
 use self::count::{Count, tell};
 use doorbell_facts::CheckFact;
 
-/// Plans that are tried, if the environment does not say `plans=…`: Linux hands its command line's
-/// to its first process.
+/// Number of plans that are tried unless the environment contains `plans=…`. Linux passes such
+/// words of its command line on to the environment of its first process.
 const PLANS: u64 = 6;
 
-/// Runs all of them and prints their outcome.
+/// Runs all cases and prints their outcomes.
 pub(crate) fn run() {
     let mut count = Count::default();
     let wanted = std::env::var("plans").ok().and_then(|plans| plans.parse().ok());

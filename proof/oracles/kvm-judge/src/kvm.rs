@@ -1,9 +1,9 @@
 //! A virtual machine of Linux's KVM.
 //!
-//! Reasons for `unsafe` here: the kernel is given the guest's memory, which lives as long as the
-//! machine. It writes attributes' values where it is told. The guest's program is assembled
-//! ([`program`]).
-#![expect(unsafe_code, reason = "the kernel is given memory")]
+//! `unsafe` is needed because the kernel accesses the guest's memory, which lives as long as the
+//! machine, and writes attributes' values to given addresses. In addition, the guest's program is
+//! written in assembly ([`program`]).
+#![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 mod bare;
 mod program;
@@ -21,19 +21,19 @@ use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words
-/// of 32 bits.
+/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
+/// words.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
-/// The program counter there, behind x0 to x30 and the stack pointer.
+/// Index of the program counter in that structure, after x0 to x30 and the stack pointer.
 const PC: u64 = 32;
 /// `EBUSY`: the ITS or the redistributor is disabled.
 const BUSY: i32 = 16;
-/// `EINTR`: the vCPU was not to run.
+/// `EINTR`: the vCPU was asked not to run.
 const INTERRUPTED: i32 = 4;
 /// `KVM_IRQ_LINE`: the number is an SPI's INTID.
 const SPI_LINE: u32 = 1 << 24;
 
-/// A machine of KVM.
+/// A KVM machine.
 #[derive(Debug)]
 pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
@@ -44,12 +44,12 @@ pub struct KvmMachine {
 }
 
 impl KvmMachine {
-    /// A machine whose GIC and ITSes are as after power-on.
+    /// Creates a machine whose GIC and ITSes are in their power-on state.
     pub fn new() -> Result<Self, Failure> {
         Self::at_revision(NEWEST)
     }
 
-    /// A machine like that, whose GIC has this revision.
+    /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let BareMachine { cpus, gic, its, vm } = BareMachine::new(revision)?;
         let ram = Ram::new()?;
@@ -58,7 +58,7 @@ impl KvmMachine {
         Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
     }
 
-    /// Returns the kernel's machine, to route interrupts to it.
+    /// Returns the kernel's machine, for routing interrupts to it.
     pub fn vm(&self) -> Arc<VmFd> {
         self.vm.clone()
     }
@@ -67,11 +67,11 @@ impl KvmMachine {
     fn report(&mut self, cpu: u16) -> Result<u32, Failure> {
         match self.cpu(cpu)?.run()? {
             VcpuExit::MmioWrite(REPORT, &[a, b, c, d]) => Ok(u32::from_le_bytes([a, b, c, d])),
-            other => Err(format!("vCPU {cpu} left its guest for {other:?}").into()),
+            other => Err(format!("unexpected exit of vCPU {cpu}: {other:?}").into()),
         }
     }
 
-    /// Starts the program at `entry` on a vCPU that stands at a report.
+    /// Starts the program at `entry` on a vCPU that has stopped at a report.
     fn start(&mut self, cpu: u16, entry: u64, registers: &[(u64, u64)]) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
         for (index, value) in registers.iter().chain(&[(PC, entry)]) {
@@ -80,7 +80,7 @@ impl KvmMachine {
         Ok(())
     }
 
-    /// Lets the vCPU end the store by which it left its guest.
+    /// Lets the vCPU complete the store by which it exited.
     fn settle(&mut self, cpu: u16) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
         cpu.set_kvm_immediate_exit(1);
@@ -89,12 +89,14 @@ impl KvmMachine {
         match outcome {
             Err(error) if error.errno() == INTERRUPTED => Ok(()),
             Err(error) => Err(error.into()),
-            Ok(()) => Err("a vCPU ran though it was told not to".into()),
+            Ok(()) => Err("a vCPU ran although it was asked not to".into()),
         }
     }
 
     fn cpu(&mut self, cpu: u16) -> Result<&mut VcpuFd, Failure> {
-        self.cpus.get_mut(usize::from(cpu)).ok_or_else(|| format!("no vCPU {cpu}").into())
+        self.cpus
+            .get_mut(usize::from(cpu))
+            .ok_or_else(|| format!("vCPU {cpu} does not exist").into())
     }
 
     fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
@@ -136,7 +138,8 @@ impl Machine for KvmMachine {
         device: DeviceId,
         event: EventId,
     ) -> Result<Delivery, Failure> {
-        let doorbell = ITS.get(its).ok_or("no such ITS")? + u64::from(gits::TRANSLATER.offset());
+        let doorbell =
+            ITS.get(its).ok_or("the ITS does not exist")? + u64::from(gits::TRANSLATER.offset());
         let message = kvm_msi {
             address_lo: u32::try_from(doorbell)?,
             data: event.get(),
@@ -195,7 +198,8 @@ impl Machine for KvmMachine {
             addr: (&raw mut value) as u64,
             flags: 0,
         };
-        // SAFETY: the kernel writes at most eight bytes of an attribute, and `value` has them.
+        // SAFETY: the kernel writes at most eight bytes of an attribute, for which `value` has
+        // room.
         unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
         Ok(value)
     }
@@ -225,8 +229,8 @@ fn lend(vm: &VmFd, ram: &Ram) -> Result<(), Failure> {
         userspace_addr: ram.mapped().get_host_address(GuestAddress(RAM))? as u64,
         flags: 0,
     };
-    // SAFETY: the region lies in a mapping that `ram` keeps, and the machine drops it last. Nobody
-    // here holds a reference into it: all accesses go through `vm-memory`.
+    // SAFETY: the region is in a mapping that `ram` owns and that the machine drops last. This
+    // program holds no references into it, because all accesses go through `vm-memory`.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())
 }

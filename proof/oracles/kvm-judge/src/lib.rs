@@ -1,10 +1,10 @@
-//! Linux's KVM as the judge of Doorbell's GIC: the same guest on both, and saved state from each to
-//! the other.
+//! Linux's KVM as the judge of Doorbell's GIC: the same guest runs on both, and each restores the
+//! other's saved state.
 //!
 //! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It
-//! has a guest program KVM's GICv3 and two ITSes, saves registers and tables by KVM's device
-//! attributes, and restores them elsewhere. A [`Snapshot`] has a text form, so that what a real KVM
-//! said can be kept as test data.
+//! lets a guest program set up KVM's GICv3 and two ITSes, saves registers and tables through KVM's
+//! device attributes, and restores them elsewhere. A [`Snapshot`] has a text form, so that the
+//! state of a real KVM can be kept as test data.
 //!
 //! # Example
 //!
@@ -17,8 +17,8 @@
 //! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
 //! # Ok::<(), kvm_judge::SnapshotError>(())
 //! ```
-// Only `kvm.rs` and what it holds: the kernel is given memory, and the guest's program is
-// assembled.
+// Except `kvm.rs` and its submodules, where the kernel accesses memory and the guest's program is
+// written in assembly.
 #![deny(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -1,5 +1,5 @@
-//! The judge: prints a fact for each case, and their number (`doorbell-facts`). As the first
-//! process of a machine, it then switches it off.
+//! The judge. Prints a fact for each case, and their number (`doorbell-facts`). If it is the first
+//! process of a machine, it then powers the machine off.
 #![forbid(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -5,15 +5,15 @@ use crate::layout::{GIC_MEMORY, RAM, RAM_BYTES};
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Bytes of a row of [`Ram::rows`].
+/// Size of a row of [`Ram::rows`] in bytes.
 const ROW: usize = 32;
 
-/// The guest's memory, shared by all clones.
+/// The guest's memory, which all clones share.
 #[derive(Clone, Debug)]
 pub struct Ram(Arc<GuestMemoryMmap<()>>);
 
 impl Ram {
-    /// Memory full of zeros.
+    /// Creates zeroed memory.
     pub fn new() -> Result<Self, Failure> {
         let ranges = [(GuestAddress(RAM), RAM_BYTES)];
         Ok(Self(Arc::new(GuestMemoryMmap::from_ranges(&ranges)?)))
@@ -24,19 +24,19 @@ impl Ram {
         Ok(self.0.write_slice(bytes, GuestAddress(address))?)
     }
 
-    /// Fills `bytes`.
+    /// Reads into `bytes`.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         Ok(self.0.read_slice(bytes, GuestAddress(address))?)
     }
 
-    /// A little-endian 64-bit word.
+    /// Reads a little-endian 64-bit word.
     pub fn word(&self, address: u64) -> Result<u64, Failure> {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Returns the rows of the GIC's memory that are not zero, by ascending address.
+    /// Returns the nonzero rows of the GIC's memory, in ascending order of address.
     pub fn rows(&self) -> Result<Vec<(u64, Vec<u8>)>, Failure> {
         let mut all = vec![0; RAM_BYTES - usize::try_from(GIC_MEMORY - RAM)?];
         self.read(GIC_MEMORY, &mut all)?;
@@ -45,7 +45,7 @@ impl Ram {
         Ok(used.map(|(address, row)| (address, row.to_vec())).collect())
     }
 
-    /// As the kernel and the model's adapter need it.
+    /// Returns the memory in the form that the kernel and the model's adapter need.
     pub fn mapped(&self) -> &GuestMemoryMmap<()> {
         &self.0
     }

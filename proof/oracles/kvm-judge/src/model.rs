@@ -11,14 +11,14 @@ use vgic::{AccessWidth, GuestMemory, MemoryFault, RedistributorRegion, Vcpu, Vgi
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::{KvmDevice, KvmView, at_revision, kvm_config, kvm_its_config};
 
-/// A machine of Doorbell's.
+/// A machine with Doorbell's GIC.
 #[derive(Debug)]
 pub struct ModelMachine {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     ram: Ram,
     config: VgicConfig,
-    /// State written by attributes, until the guest runs again.
+    /// The state written through attributes, until the guest runs again.
     staged: Option<SavedState>,
 }
 
@@ -32,7 +32,7 @@ impl GuestMemory for Ram {
     }
 }
 
-/// The machine of the address map.
+/// Returns the configuration of the machine in the address map.
 fn config(revision: u8) -> Result<VgicConfig, Errno> {
     let redistributors = RedistributorRegion::new(REDISTRIBUTORS, CPUS.into());
     let config = kvm_config(CPUS, INTERRUPTS)
@@ -42,7 +42,7 @@ fn config(revision: u8) -> Result<VgicConfig, Errno> {
     at_revision(config, iidr(revision))
 }
 
-/// The guest polls, so that no vCPU sleeps.
+/// Has no effect, because the guest polls and its vCPUs do not sleep.
 struct NoKick;
 
 impl Kick for NoKick {
@@ -50,12 +50,12 @@ impl Kick for NoKick {
 }
 
 impl ModelMachine {
-    /// A machine whose GIC and ITSes are as after power-on.
+    /// Creates a machine whose GIC and ITSes are in their power-on state.
     pub fn new() -> Result<Self, Failure> {
         Self::at_revision(NEWEST)
     }
 
-    /// A machine like that, whose GIC has this revision.
+    /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let config = config(revision)?;
         let ram = Ram::new()?;
@@ -63,12 +63,12 @@ impl ModelMachine {
         Ok(Self { gic, vcpus, ram, config, staged: None })
     }
 
-    /// Returns the configuration that it is made from.
+    /// Returns the machine's configuration.
     pub fn config(&self) -> &VgicConfig {
         &self.config
     }
 
-    /// Its state.
+    /// Returns the machine's state.
     pub fn state(&mut self) -> Result<SavedState, Failure> {
         if let Some(staged) = &self.staged {
             return Ok(staged.clone());
@@ -76,12 +76,12 @@ impl ModelMachine {
         Ok(self.gic.freeze(&mut self.vcpus)?.save()?)
     }
 
-    /// Puts it into a state.
+    /// Replaces the machine's state.
     pub fn put(&mut self, state: SavedState) {
         self.staged = Some(state);
     }
 
-    /// Makes the state written by attributes the machine's.
+    /// Restores the state that was written through attributes.
     fn settle(&mut self) -> Result<(), Failure> {
         if let Some(staged) = self.staged.take() {
             self.gic.freeze(&mut self.vcpus)?.restore(&staged)?;
@@ -90,7 +90,9 @@ impl ModelMachine {
     }
 
     fn vcpu(&mut self, cpu: u16) -> Result<&mut Vcpu, Failure> {
-        self.vcpus.get_mut(usize::from(cpu)).ok_or_else(|| format!("no vCPU {cpu}").into())
+        self.vcpus
+            .get_mut(usize::from(cpu))
+            .ok_or_else(|| format!("vCPU {cpu} does not exist").into())
     }
 
     fn operate(&self, operation: Operation) -> Result<Option<u64>, Failure> {
@@ -138,8 +140,8 @@ impl Machine for ModelMachine {
         event: EventId,
     ) -> Result<Delivery, Failure> {
         self.settle()?;
-        let address = kvm_its_config(*ITS.get(its).ok_or("no such ITS")?).doorbell();
-        let its = self.gic.its(its).ok_or("the machine has no such ITS")?;
+        let address = kvm_its_config(*ITS.get(its).ok_or("the ITS does not exist")?).doorbell();
+        let its = self.gic.its(its).ok_or("the machine does not have this ITS")?;
         Ok(its.signal_msi(device, MsiMessage { address, data: event.get() }))
     }
 
@@ -161,7 +163,7 @@ impl Machine for ModelMachine {
 
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure> {
         self.settle()?;
-        let vcpu = self.vcpus.get_mut(usize::from(cpu)).ok_or("no such vCPU")?;
+        let vcpu = self.vcpus.get_mut(usize::from(cpu)).ok_or("the vCPU does not exist")?;
         let mut intids = Vec::new();
         loop {
             let intid = vcpu.read_sysreg(icc::IAR1.encoding())?;

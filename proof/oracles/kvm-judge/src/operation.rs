@@ -1,25 +1,25 @@
-//! Orders to the guest: accesses to registers, which its program reads from memory.
+//! Operations for the guest: accesses to registers, which its program reads from memory.
 
 /// An access to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
-    /// Stores a word of 32 bits.
+    /// Stores a 32-bit word.
     Write32(u64, u32),
-    /// Stores a word of 64 bits.
+    /// Stores a 64-bit word.
     Write64(u64, u64),
-    /// Loads a word of 32 bits.
+    /// Loads a 32-bit word.
     Read32(u64),
-    /// Loads a word of 64 bits.
+    /// Loads a 64-bit word.
     Read64(u64),
 }
 
 impl Operation {
-    /// Bytes of one in memory: kind, address, value.
+    /// Size of an operation in memory, in bytes: kind, address, value.
     pub const BYTES: usize = 24;
     /// Terminator of a list of operations.
     pub const END: [u8; Self::BYTES] = [0; Self::BYTES];
 
-    /// As the guest's program reads it.
+    /// Encodes the operation for the guest's program.
     pub fn encode(self) -> [u8; Self::BYTES] {
         let (kind, address, value) = match self {
             Self::Write32(address, value) => (1_u64, address, u64::from(value)),

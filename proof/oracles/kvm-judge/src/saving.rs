@@ -1,4 +1,4 @@
-//! Saving and restoring by attributes, in the order that KVM's documentation asks for
+//! Saves and restores through attributes, in the order that KVM's documentation requires
 //! (`Documentation/virt/kvm/devices/arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
 
 use crate::layout::INTERRUPTS;
@@ -10,7 +10,7 @@ use vgic_kvm::abi::{Attribute, LINE_LEVEL, control};
 
 const ITSES: [KvmDevice; 2] = [KvmDevice::Its(0), KvmDevice::Its(1)];
 
-/// Saves a machine's GIC, whose vCPUs do not run.
+/// Saves the GIC of a machine. Its vCPUs must not run.
 pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
     for its in ITSES {
         command(machine, its, control::ITS_SAVE_TABLES)?;
@@ -26,7 +26,7 @@ pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
     Ok(Snapshot { attributes, memory: machine.ram().rows()? })
 }
 
-/// Restores a fresh machine's GIC.
+/// Restores the GIC of a fresh machine.
 pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Failure> {
     for (address, bytes) in &snapshot.memory {
         machine.ram().write(*address, bytes)?;
@@ -48,8 +48,8 @@ pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Fai
     Ok(())
 }
 
-/// Of registers in which writing ones sets bits and zeros do nothing, those that clear them: 0x80
-/// further.
+/// Returns the register that clears the bits that `attribute` sets, if writing ones to it sets bits
+/// and zeros have no effect. The clearing register is 0x80 bytes further.
 fn cleared_by(attribute: Attribute) -> Option<Attribute> {
     let sets = |offset: u32| matches!(offset, 0x100..0x180 | 0x300..0x380);
     match attribute {
@@ -70,7 +70,7 @@ fn command(machine: &mut dyn Machine, device: KvmDevice, command: u64) -> Result
         .map_err(|errno| format!("{device:?}'s {control:?}: {errno}").into())
 }
 
-/// Every attribute that is saved, in the order in which it is restored.
+/// Returns every attribute that is saved, in the order in which it must be restored.
 pub fn saved() -> Vec<(KvmDevice, Attribute)> {
     let mut saved: Vec<_> =
         distributor().into_iter().map(|offset| Attribute::Distributor { offset }).collect();
@@ -95,7 +95,8 @@ fn levels(cpu: Affinity, first: u32) -> Attribute {
 }
 
 fn distributor() -> Vec<u32> {
-    // The enables come first: KVM forgets to signal what became pending while they were off.
+    // The enables come first, because KVM does not signal interrupts that became pending while
+    // disabled.
     let mut offsets = vec![gicd::IIDR.offset(), gicd::CTLR.offset(), gicd::STATUSR.offset()];
     for intid in 32..INTERRUPTS {
         let route =
@@ -136,7 +137,7 @@ fn redistributor() -> Vec<u32> {
     offsets
 }
 
-/// Offsets of the 32-bit registers that hold a field of these INTIDs.
+/// Returns the offsets of the 32-bit registers that hold a field of these INTIDs.
 fn registers(field: gic_arch::IntIdField, intids: std::ops::Range<u32>) -> Vec<u32> {
     let located = intids.filter_map(|intid| field.locate(IntId::new(intid)));
     let mut offsets: Vec<_> = located.map(|place| place.register().offset()).collect();

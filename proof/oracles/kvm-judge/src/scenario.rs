@@ -1,5 +1,5 @@
-//! The guest's setup and its devices' messages: a plan made from a seed, carried out alike on every
-//! machine.
+//! The guest's setup and its devices' messages: a plan generated from a seed, and carried out
+//! identically on every machine.
 
 mod plan;
 
@@ -16,30 +16,30 @@ use gic_arch::{Affinity, Cacheability, IntId, IntIdField, Shareability, gicd, gi
 use msi_types::{DeviceId, EventId, Level};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bytes of the command queue.
+/// Size of the command queue in bytes.
 const QUEUE_BYTES: u64 = 0x1_0000;
-/// Bytes of a command.
+/// Size of a command in bytes.
 const COMMAND: u64 = 32;
-/// Devices in a page of the second level.
+/// Number of devices in a second-level page.
 const DEVICES_PER_PAGE: u32 = 0x1_0000 / 8;
-/// `GICD_CTLR` with one security state: Group 1.
+/// `GICD_CTLR` with one security state: enables Group 1.
 const GROUP_ONE: u32 = 2;
 /// Cacheability of the guest's tables.
 const CACHED: Cacheability = Cacheability::ReadAllocateWriteBack;
 /// The priority of [`LEVEL_LINE`].
 const LEVEL_PRIORITY: u8 = 0xf0;
-/// The most important priorities are masked by nothing.
+/// A priority mask that blocks only the least urgent priorities.
 const UNMASKED: u64 = 0xf8;
 
-/// The guest's driver: what it remembers between commands.
+/// The state of the guest's driver between commands.
 #[derive(Debug, Default)]
 pub struct Guest {
-    /// Offset of the next command, at each ITS.
+    /// Offset of the next command at each ITS.
     written: [u64; 2],
 }
 
 impl Guest {
-    /// Sets everything up by a plan, sends nothing yet.
+    /// Sets up everything according to a plan, without sending messages.
     pub fn boot(machine: &mut dyn Machine, plan: &Plan) -> Result<Self, Failure> {
         let mut guest = Self::default();
         write_configuration(machine, plan)?;
@@ -55,7 +55,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Has an ITS execute commands.
+    /// Lets an ITS execute commands.
     pub fn command(
         &mut self,
         machine: &mut dyn Machine,
@@ -75,12 +75,13 @@ impl Guest {
         if read == [*written] {
             Ok(())
         } else {
-            Err(format!("ITS {its} stands at {read:x?}").into())
+            Err(format!("ITS {its} stopped at {read:x?}").into())
         }
     }
 }
 
-/// Sends a plan's messages and drives its lines; the guest takes some, and changes what is mapped.
+/// Sends a plan's messages and drives its lines. In between, the guest takes some interrupts and
+/// changes mappings.
 pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result<(), Failure> {
     for (its, plan) in plan.its.iter().enumerate() {
         guest.command(machine, its, &plan.changes_before)?;
@@ -105,8 +106,8 @@ pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result
     Ok(())
 }
 
-/// Acknowledges all interrupts on each vCPU, in its order: those that preempt the interrupt it
-/// takes, and after its end the rest.
+/// Acknowledges all interrupts on each vCPU in order: first those that preempt the interrupt that
+/// the vCPU has taken, and, after ending that one, the rest.
 pub fn acknowledge_all(machine: &mut dyn Machine, taken: &[u32]) -> Result<Vec<Vec<u32>>, Failure> {
     let mut acknowledged = Vec::new();
     for (cpu, intid) in (0..CPUS).zip(taken) {
@@ -156,7 +157,8 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
     operations
 }
 
-/// Edges, but for [`LEVEL_LINE`]: which SPIs are after reset is left to the GIC.
+/// Sets the SPIs except [`LEVEL_LINE`] to edge-triggered, because their reset values are
+/// IMPLEMENTATION DEFINED.
 fn triggers(plan: &Plan) -> Vec<Operation> {
     const LEVEL: u32 = 0;
     const EDGE: u32 = 2;
@@ -240,14 +242,14 @@ fn all_in_group_one() -> Vec<Operation> {
     addresses.map(|address| Operation::Write32(address, u32::MAX)).collect()
 }
 
-/// A store of an SPI's priority, and zeros for those that share the register.
+/// Returns a store of an SPI's priority, which sets the other priorities in the register to zero.
 fn priority(intid: u32, priority: u8) -> Option<Operation> {
     let place = gicd::IPRIORITYR.locate(IntId::new(intid))?;
     let offset = u64::from(place.register().offset());
     Some(Operation::Write32(DISTRIBUTOR + offset, place.insert(0, priority.into())))
 }
 
-/// A store of ones to a bit of the distributor.
+/// Returns a store that sets a bit of the distributor by writing one.
 fn bit(field: IntIdField, intid: u32) -> Operation {
     let place = field.locate(IntId::new(intid));
     let (offset, mask) = place.map_or((0, 0), |place| (place.register().offset(), place.mask()));
@@ -255,7 +257,7 @@ fn bit(field: IntIdField, intid: u32) -> Operation {
 }
 
 impl ItsPlan {
-    /// Returns the driver's commands for the ITS of this number.
+    /// Returns the driver's commands for the ITS with this index.
     fn commands(&self, its: usize) -> Vec<Command> {
         let mut commands = Vec::new();
         for (collection, cpu) in &self.collections {
@@ -286,5 +288,5 @@ impl ItsPlan {
     }
 }
 
-/// Bytes of the configuration table.
+/// Size of the configuration table in bytes.
 pub const CONFIGURATION_BYTES: u64 = lpi::config_table_bytes(ID_BITS);

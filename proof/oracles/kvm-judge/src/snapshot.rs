@@ -1,4 +1,4 @@
-//! A GIC's state as attributes and memory, with a text form that people and programs read.
+//! A GIC's state as attributes and memory, with a text form for people and programs.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -6,49 +6,50 @@ use std::str::FromStr;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, UnknownGroup};
 
-/// The state of a GIC and its ITSes as KVM's attributes have it, and the memory that they use. It
-/// is in the order in which it is restored.
+/// The state of a GIC and its ITSes as KVM's attributes, and the memory that they use, in the order
+/// of restoration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
-    /// Values of attributes.
+    /// Devices, attributes and values.
     pub attributes: Vec<(KvmDevice, Attribute, u64)>,
-    /// Address and bytes; the rest is zero.
+    /// Addresses and bytes; all other memory is zero.
     pub memory: Vec<(u64, Vec<u8>)>,
 }
 
-/// Reason for which a text is no snapshot.
+/// The reason why a text is not a valid snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The line is neither an attribute nor memory.
     #[error("line {0}: neither `gicv3`, `its0`, `its1` nor `memory`, or words are missing")]
     Line(usize),
-    /// A number.
+    /// A number is malformed.
     #[error("line {line}: {error}")]
     Number {
-        /// Counted from 1.
+        /// Line number, starting at 1.
         line: usize,
-        /// Defect of the number.
+        /// The error in the number.
         error: ParseIntError,
     },
-    /// An attribute.
+    /// An attribute's group is unknown.
     #[error("line {line}: {error}")]
     Group {
-        /// Counted from 1.
+        /// Line number, starting at 1.
         line: usize,
-        /// Defect of the name.
+        /// The error in the group.
         error: UnknownGroup,
     },
 }
 
 impl Snapshot {
-    /// The value of an attribute, if it is among them.
+    /// Returns the value of an attribute, if the snapshot has it.
     pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Option<u64> {
         let mut found =
             self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
         found.next().map(|(_, _, value)| *value)
     }
 
-    /// Lines in which two snapshots differ: of the first with `-`, of the second with `+`.
+    /// Returns the lines in which two snapshots differ: those of the first with `-`, those of the
+    /// second with `+`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (ours, theirs) = (self.to_string(), other.to_string());
         let only = |from: &str, in_no: &str, sign| {
@@ -80,7 +81,7 @@ impl fmt::Display for Snapshot {
 impl FromStr for Snapshot {
     type Err = SnapshotError;
 
-    /// Empty lines, and those that begin with `#`, say nothing.
+    /// Parses a snapshot. Empty lines and lines that start with `#` are ignored.
     fn from_str(text: &str) -> Result<Self, SnapshotError> {
         let mut snapshot = Self::default();
         for (line, content) in (1..).zip(text.lines()) {

@@ -1,9 +1,9 @@
-//! The guest's PL011, of which a driver that only prints uses two registers (DDI 0183, 3.3). What
-//! the guest prints goes on to the monitor's output, line by line.
+//! The guest's PL011, of which a driver that only prints uses two registers (DDI 0183, 3.3). The
+//! guest's output is copied to the monitor's output line by line.
 //!
-//! After the guest's fact of an operation's cost, the monitor adds a fact with the exits that KVM
-//! has counted since the guest's line before. The exits of the first character, two or three, are
-//! among them.
+//! After the guest's fact with the cost of an operation, the monitor adds a fact with the exits
+//! that KVM has counted since the guest's previous line. This number includes the two or three
+//! exits of the first character.
 
 use crate::failure::Failure;
 use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
@@ -12,16 +12,16 @@ use std::mem::take;
 
 const DATA: u64 = 0x00;
 const FLAGS: u64 = 0x18;
-/// Nothing was received, and everything is sent.
+/// The receive FIFO is empty, and everything has been sent.
 const EMPTY: u8 = 1 << 4 | 1 << 7;
-/// Exits of all vCPUs of all machines (debugfs).
+/// Number of exits of all vCPUs of all machines (debugfs).
 const EXITS: &str = "/sys/kernel/debug/kvm/exits";
 
-/// The UART, and the line that the guest prints.
+/// The UART, and the line that the guest is printing.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
     line: String,
-    /// Exits before this line, and behind the last one.
+    /// Numbers of exits before this line, and after the previous one.
     before: u64,
     behind: u64,
 }

@@ -10,10 +10,10 @@ const ITS_PHANDLE: u32 = 2;
 /// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
-/// PPIs of the timers, as the binding `arm,armv8-timer` orders them.
+/// PPIs of the timers, in the order of the binding `arm,armv8-timer`.
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
 
-/// The blob, with a PCI host where there is a function.
+/// Returns the devicetree blob, with a PCI host if the guest has a function.
 pub(crate) fn devicetree(has_pci: bool) -> Vec<u8> {
     let mut tree = DeviceTree::new();
     let root = &mut tree.root;
@@ -98,11 +98,11 @@ fn gic() -> DeviceTreeNode {
     gic
 }
 
-/// Requester IDs are DeviceIDs.
+/// Requester IDs equal DeviceIDs.
 fn pci_host() -> DeviceTreeNode {
     const MEMORY_32: u32 = 0x0200_0000;
     let [start, size] = [PCI_WINDOW.start, PCI_WINDOW.end - PCI_WINDOW.start]
-        .map(|word| u32::try_from(word).expect("the window lies below 4 GiB"));
+        .map(|word| u32::try_from(word).expect("the window is below 4 GiB"));
     node(
         format!("pcie@{:x}", ECAM.start),
         [
@@ -119,7 +119,7 @@ fn pci_host() -> DeviceTreeNode {
     )
 }
 
-/// Addresses and sizes, of two cells each.
+/// Encodes addresses and sizes, with two cells each.
 fn doubles(regions: &[Range<u64>]) -> Vec<u8> {
     let words = regions.iter().flat_map(|region| [region.start, region.end - region.start]);
     words.flat_map(u64::to_be_bytes).collect()

@@ -1,4 +1,4 @@
-//! Failures of the monitor.
+//! Errors of the monitor.
 
 use std::error::Error;
 

@@ -1,6 +1,6 @@
-//! A PCI function of the host's, passed through by VFIO. Its configuration space has one region of
-//! memory and an MSI capability, which is `irq-routing`'s. Its message comes by an eventfd, which
-//! KVM sends on.
+//! A PCI function of the host, passed through by VFIO. It has one memory region and an MSI
+//! capability, which `irq-routing` emulates. Its message arrives through an eventfd, and KVM
+//! forwards it.
 
 use crate::failure::Failure;
 use crate::kernel;
@@ -24,7 +24,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Address of the function on the guest's bus: device 1, function 0.
 const ADDRESS: u16 = 1 << 3;
-/// Offset of its configuration space in the guest's ECAM.
+/// Offset of the function's configuration space in the guest's ECAM.
 const PLACE: u64 = (ADDRESS as u64) << 12;
 const CONFIG_BYTES: u64 = 0x1000;
 /// Index of configuration space among VFIO's regions (`VFIO_PCI_CONFIG_REGION_INDEX`).
@@ -35,14 +35,14 @@ const FIRST_BAR: u16 = 0x10;
 const LAST_BAR: u16 = 0x24;
 const EXPANSION_ROM: u16 = 0x30;
 const CAPABILITIES: u16 = 0x34;
-/// Command: the function answers to its memory's addresses.
+/// Command: the function responds to accesses to its memory.
 const MEMORY_SPACE: u16 = 1 << 1;
 
-/// The function.
+/// The passed-through function.
 pub(crate) struct Function {
     device: VfioDevice,
     msi: MsiCapability,
-    /// Offset of that capability.
+    /// Offset of the MSI capability.
     msi_offset: u16,
     irqfds: Arc<MsiIrqfdSet>,
     /// Value of the base address register.
@@ -51,7 +51,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// Takes a function that is bound to `vfio-pci`. Its DMA reaches the guest's RAM.
+    /// Opens a function that is bound to `vfio-pci`, and lets its DMA access the guest's RAM.
     pub(crate) fn open(
         path: &Path,
         vm: &Arc<VmFd>,
@@ -75,7 +75,7 @@ impl Function {
         let source = eventfds.add(RustVmm(&trigger).as_fd().try_clone_to_owned()?)?;
         eventfds.set_vector(source, Some(0))?;
 
-        let msi_offset = find_msi(&device).ok_or("the function has no MSI")?;
+        let msi_offset = find_msi(&device).ok_or("the function has no MSI capability")?;
         let [next, low, high] = read_config(&device, msi_offset + 1);
         let control = Control::from(u16::from_le_bytes([low, high]));
         let layout = MsiLayout {
@@ -88,7 +88,7 @@ impl Function {
         Ok(Self { device, msi, msi_offset, irqfds, bar: 0, _thread: thread })
     }
 
-    /// Reads the guest's ECAM.
+    /// Reads from the guest's ECAM.
     pub(crate) fn read(&self, address: u64, data: &mut [u8]) {
         let Some(offset) = offset(address) else {
             data.fill(u8::MAX);
@@ -110,7 +110,7 @@ impl Function {
         data.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     }
 
-    /// Writes it.
+    /// Writes to the guest's ECAM.
     pub(crate) fn write(&mut self, address: u64, data: &[u8]) -> Result<(), Failure> {
         match (offset(address), data) {
             (Some(FIRST_BAR), &[a, b, c, d]) => self.bar = u32::from_le_bytes([a, b, c, d]),
@@ -126,7 +126,8 @@ impl Function {
         Ok(())
     }
 
-    /// The guest's region does not move: it is where a guest places the first one.
+    /// Writes the command register. The region cannot move from the address at which guests place
+    /// their first region.
     fn command(&self, command: u16) -> Result<(), Failure> {
         let place = self.bar & self.size_mask();
         if command & MEMORY_SPACE != 0 && u64::from(place) != PCI_WINDOW.start {
@@ -137,24 +138,24 @@ impl Function {
     }
 
     fn size_mask(&self) -> u32 {
-        // A region of 4 GiB or more does not fit into the window.
+        // A region of 4 GiB or more exceeds the window.
         u32::try_from(self.device.get_region_size(0)).map_or(0, u32::wrapping_neg)
     }
 
-    /// The offset from the capability, if that has such a register.
+    /// Returns the offset relative to the MSI capability, if the register belongs to it.
     fn in_msi(&self, offset: u16) -> Option<u16> {
         offset.checked_sub(self.msi_offset).filter(|offset| *offset < self.msi.length())
     }
 }
 
-/// The offset in the function's configuration space.
+/// Returns the offset in the function's configuration space.
 fn offset(address: u64) -> Option<u16> {
     let offset = address.checked_sub(ECAM.start + PLACE)?;
     u16::try_from(offset).ok().filter(|_| offset < CONFIG_BYTES)
 }
 
 fn find_msi(device: &VfioDevice) -> Option<u16> {
-    /// Capabilities that 256 bytes have room for.
+    /// Maximum number of capabilities that fit into 256 bytes.
     const MOST: usize = 48;
     let mut register = CAPABILITIES;
     for _ in 0..MOST {

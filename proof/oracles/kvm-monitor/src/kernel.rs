@@ -1,8 +1,8 @@
-//! Memory that the kernel is given: the guest's RAM, and a region of a function.
+//! Memory that is passed to the kernel: the guest's RAM, and a region of a function.
 //!
-//! Reasons for `unsafe` here: the kernel and a device access memory behind the program's back. The
-//! program itself accesses RAM by `vm-memory` alone, and the region not at all.
-#![expect(unsafe_code, reason = "the kernel is given memory")]
+//! `unsafe` is needed because the kernel and a device access this memory behind the program's back.
+//! The program itself accesses RAM only through `vm-memory`, and does not access the region.
+#![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 use crate::failure::Failure;
 use kvm_bindings::kvm_userspace_memory_region;
@@ -14,11 +14,11 @@ use std::ptr;
 use vfio_ioctls::{VfioContainer, VfioDevice};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-/// Memory of the guest, from its slot 0 on.
+/// The guest's memory slots.
 const RAM_SLOT: u32 = 0;
 const REGION_SLOT: u32 = 1;
 
-/// Lends RAM to the guest. It is never unmapped.
+/// Maps RAM into the guest. It is never unmapped.
 pub(crate) fn lend_ram(
     vm: &VmFd,
     ram: &'static GuestMemoryMmap<()>,
@@ -33,8 +33,8 @@ pub(crate) fn lend_ram(
 pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Result<(), Failure> {
     let (bytes, offset) = (device.get_region_size(0), device.get_region_offset(0));
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the device keeps its descriptor open meanwhile. A new mapping overlaps no other; no
-    // reference into it is ever made.
+    // SAFETY: the device keeps its descriptor open during the call. A new mapping does not overlap
+    // others, and no references into it are created.
     let host = unsafe {
         let device = BorrowedFd::borrow_raw(device.as_raw_fd());
         mmap(ptr::null_mut(), usize::try_from(bytes)?, access, MapFlags::SHARED, device, offset)?
@@ -42,12 +42,12 @@ pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Resul
     lend(vm, REGION_SLOT, address, bytes, host as u64)
 }
 
-/// Lets a function's DMA reach RAM, at the guest's addresses.
+/// Maps RAM for a function's DMA, at the guest's addresses.
 pub(crate) fn reach_ram(
     container: &VfioContainer,
     ram: &'static GuestMemoryMmap<()>,
 ) -> Result<(), Failure> {
-    // SAFETY: RAM is never unmapped, and all accesses go through `vm-memory`, which makes no
+    // SAFETY: RAM is never unmapped, and all accesses go through `vm-memory`, which creates no
     // references into it.
     unsafe { container.vfio_map_guest_memory(ram) }?;
     Ok(())
@@ -61,7 +61,7 @@ fn lend(vm: &VmFd, slot: u32, address: u64, bytes: u64, host: u64) -> Result<(),
         userspace_addr: host,
         flags: 0,
     };
-    // SAFETY: the callers' mappings are never unmapped, and nobody here holds a reference into
+    // SAFETY: the callers' mappings are never unmapped, and this program holds no references into
     // them.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())

@@ -25,15 +25,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Bits of guest physical addresses.
+/// Number of bits of guest physical addresses.
 const ADDRESS_BITS: u32 = 40;
-/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words
-/// of 32 bits.
+/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
+/// words.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
-/// x0 there, and the program counter behind x0 to x30 and the stack pointer.
+/// Index of x0 in that structure, and of the program counter, after x0 to x30 and the stack
+/// pointer.
 const X0: u64 = 0;
 const PC: u64 = 2 * 32;
-/// `EINTR` and `EAGAIN`: a signal, or a vCPU that another one turns on.
+/// `EINTR` and `EAGAIN`: a signal arrived, or another vCPU is turning this one on.
 const AGAIN: [i32; 2] = [4, 11];
 
 /// The machine, before its vCPUs run.
@@ -44,12 +45,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine whose RAM begins with the image, with a function if one is named.
+    /// Creates a machine whose RAM starts with the image, and passes a function through if one is
+    /// given.
     pub(crate) fn new(image: &[u8], function: Option<&Path>) -> Result<Self, Failure> {
         let vm = Arc::new(Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?);
         let bytes = RAM.end - RAM.start;
         let ranges = [(GuestAddress(RAM.start), usize::try_from(bytes)?)];
-        // The kernel keeps it as long as the program runs.
+        // The kernel uses the memory until the program ends.
         let ram: &'static _ = Box::leak(Box::new(GuestMemoryMmap::<()>::from_ranges(&ranges)?));
         ram.write_slice(image, GuestAddress(RAM.start))?;
         ram.write_slice(&devicetree(function.is_some()), GuestAddress(DEVICETREE))?;
@@ -62,7 +64,7 @@ impl Machine {
         Ok(Self { cpus, devices, _gic: gic })
     }
 
-    /// Runs until the guest turns the machine off. Each vCPU has a CPU of its own.
+    /// Runs until the guest turns the machine off. Each vCPU has a separate CPU.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let (sender, ends) = mpsc::channel();
         let devices = Arc::new(self.devices);
@@ -115,13 +117,13 @@ fn place(device: &DeviceFd, kind: u32, address: u64) -> Result<(), Failure> {
     set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, kind, &raw const address as u64)
 }
 
-/// Sets an attribute to what lies at an address of this program.
+/// Sets an attribute to the value at an address of this program.
 fn set(device: &DeviceFd, group: u32, attribute: u32, value: u64) -> Result<(), Failure> {
     let attribute = kvm_device_attr { group, attr: attribute.into(), addr: value, flags: 0 };
     Ok(device.set_device_attr(&attribute)?)
 }
 
-/// The devices whose registers make the guest exit to this program.
+/// The devices whose register accesses exit to this program.
 struct Devices {
     console: Mutex<Console>,
     function: Option<Mutex<Function>>,
@@ -166,7 +168,7 @@ fn run(number: usize, mut cpu: VcpuFd, devices: &Devices) -> Result<(), Failure>
             Ok(VcpuExit::MmioWrite(address, data)) => devices.write(address, data)?,
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Ok(()),
             Err(error) if AGAIN.contains(&error.errno()) => {}
-            other => return Err(format!("vCPU {number} left its guest for {other:?}").into()),
+            other => return Err(format!("unexpected exit of vCPU {number}: {other:?}").into()),
         }
     }
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The guest prints the cost of its operations. For each, the monitor adds the number of exits that
-//! KVM counted. The guest ends by `SYSTEM_OFF`.
-// Only `kernel.rs`: the kernel is given memory.
+//! KVM counted. The guest ends with `SYSTEM_OFF`.
+// Except `kernel.rs`, where the kernel accesses memory that is passed to it.
 #![deny(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -28,7 +28,7 @@ mod machine;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 fn main() -> Result<(), failure::Failure> {
     let mut arguments = std::env::args_os().skip(1);
-    let image = arguments.next().ok_or("no image is named")?;
+    let image = arguments.next().ok_or("the first argument must name an image")?;
     let image = std::fs::read(image)?;
     let function = arguments.next().map(std::path::PathBuf::from);
     machine::Machine::new(&image, function.as_deref())?.run()

@@ -1,4 +1,4 @@
-//! A CPU of the model that acknowledges every pending interrupt, as the program of QEMU's CPUs
+//! A CPU of the model that acknowledges every pending interrupt, as the program on QEMU's CPUs
 //! does.
 
 use super::program::MOST;
@@ -8,15 +8,15 @@ use gic_arch::icc::SysRegEncoding;
 use std::fmt::Write as _;
 use vgic::Vcpu;
 
-/// Value of `ICC_IAR<n>_EL1` with nothing pending.
+/// Value of `ICC_IAR<n>_EL1` if no interrupt is pending.
 const NOTHING: u64 = 1023;
 
 /// An interrupt that a CPU has acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Acknowledged {
-    /// The running priority that it brought.
+    /// The running priority after the acknowledgement.
     pub priority: u32,
-    /// Its INTID.
+    /// INTID of the interrupt.
     pub intid: u32,
 }
 
@@ -24,11 +24,11 @@ const fn register(crm: u16, op2: u16) -> SysRegEncoding {
     SysRegEncoding::new(3, 0, 12, crm, op2)
 }
 
-/// `ICC_IAR<n>_EL1` and `ICC_EOIR<n>_EL1` of Group 1, which is asked first, then those of Group 0.
+/// `ICC_IAR<n>_EL1` and `ICC_EOIR<n>_EL1` of Group 1, which is acknowledged first, and of Group 0.
 const GROUPS: [(SysRegEncoding, SysRegEncoding); 2] =
     [(register(12, 0), register(12, 1)), (register(8, 0), register(8, 1))];
 
-/// The groups that software in this world has.
+/// Returns the groups that software in this world can use.
 fn groups(world: World) -> &'static [(SysRegEncoding, SysRegEncoding)] {
     match world {
         World::Stopped => &[],
@@ -37,7 +37,7 @@ fn groups(world: World) -> &'static [(SysRegEncoding, SysRegEncoding)] {
     }
 }
 
-/// The CPU takes interrupts of all groups and priorities from now on.
+/// Enables interrupts of all groups and priorities on the CPU.
 pub(super) fn listen(vcpu: &mut Vcpu, world: World) -> Result<()> {
     let groups = groups(world).len();
     if groups == 0 {
@@ -54,7 +54,7 @@ pub(super) fn listen(vcpu: &mut Vcpu, world: World) -> Result<()> {
     Ok(())
 }
 
-/// It acknowledges what is pending, until nothing is.
+/// Acknowledges interrupts on the CPU until none is pending.
 pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowledged>> {
     let running_priority = register(11, 3);
     let mut acknowledged = Vec::new();
@@ -75,8 +75,8 @@ pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowled
     Ok(acknowledged)
 }
 
-/// Describes acknowledgements. The words differ with the order, except among equal priorities,
-/// whose order is open.
+/// Describes acknowledgements. The text depends on their order, except among equal priorities,
+/// whose order is not defined.
 pub(super) fn tell(acknowledged: &[Acknowledged]) -> String {
     let mut told = String::from("acknowledged");
     for group in acknowledged.chunk_by(|one, other| one.priority == other.priority) {

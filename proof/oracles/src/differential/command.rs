@@ -1,11 +1,11 @@
-//! ITS commands as cases send them, encoded by hand from the figures of IHI 0069 §5.3.
+//! ITS commands as sent by cases, encoded by hand from the figures of IHI 0069 §5.3.
 
 use super::address_map::translation_table;
 
 /// Four little-endian words.
 pub(super) type Words = [u64; 4];
 
-/// A command. Numbers may be out of any range: they are cut to their fields.
+/// A command. Numbers may be out of range and are truncated to their fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Command {
     /// Maps a device's translation table of 2^(size + 1) events.
@@ -18,7 +18,7 @@ pub(super) enum Command {
     Unmapc { collection: u16 },
     /// Maps an event.
     Mapti { device: u32, event: u32, intid: u32, collection: u16 },
-    /// Maps an event to the INTID of its number.
+    /// Maps an event to the INTID that equals its number.
     Mapi { device: u32, event: u32, collection: u16 },
     /// Moves an event.
     Movi { device: u32, event: u32, collection: u16 },
@@ -26,13 +26,13 @@ pub(super) enum Command {
     Discard { device: u32, event: u32 },
     /// Signals an event.
     Int { device: u32, event: u32 },
-    /// Takes an event's signal back.
+    /// Clears an event's pending state.
     Clear { device: u32, event: u32 },
-    /// Reads an event's configuration again.
+    /// Invalidates an event's configuration.
     Inv { device: u32, event: u32 },
-    /// Reads a collection's configuration again.
+    /// Invalidates a collection's configuration.
     Invall { collection: u16 },
-    /// Moves all that is pending.
+    /// Moves all pending interrupts.
     Movall { from: u16, to: u16 },
     /// Waits for a redistributor.
     Sync { target: u16 },
@@ -73,7 +73,7 @@ impl Command {
         }
     }
 
-    /// Encoded, with ones in bits that are reserved in every command like this one.
+    /// Encodes the command, with ones in bits that are reserved for all commands of its kind.
     pub(super) fn encode_with(self, ones: u32) -> Words {
         let [first, mut second, third, mut fourth] = self.encode();
         let ones = u64::from(ones);

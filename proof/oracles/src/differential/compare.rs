@@ -1,4 +1,4 @@
-//! One case on both machines.
+//! Plays one case on both machines.
 
 use super::acknowledge;
 use super::difference::{self, Moment, Values};
@@ -8,10 +8,10 @@ use super::step::Step;
 use anyhow::Result;
 use std::fmt;
 
-/// The first reply in which the machines differ.
+/// The first reply that differs between the machines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mismatch {
-    /// Lines up to there, which reproduce it on fresh machines.
+    /// The lines up to that reply, which reproduce the difference on fresh machines.
     pub script: Vec<String>,
     /// Doorbell's reply to the last line.
     pub doorbell: String,
@@ -38,7 +38,7 @@ pub(super) fn play(
     ask(&queries, Moment::Later, model, qemu)
 }
 
-/// Asks both machines.
+/// Sends queries to both machines, and returns the first mismatch.
 pub(super) fn ask(
     queries: &[Query],
     moment: Moment,
@@ -87,14 +87,14 @@ fn agree(query: &Query, moment: Moment, ours: &Reply, theirs: &Reply) -> bool {
         .is_some_and(|(ours, theirs)| difference::agree(at, width, moment, Values { ours, theirs }))
 }
 
-/// The lines up to the last one without reads that change nothing.
+/// Returns the lines up to the last one, without reads that have no effect.
 fn needed(queries: &[Query]) -> Vec<String> {
     let last = queries.len().saturating_sub(1);
     let needed = queries.iter().enumerate().filter(|(at, query)| *at == last || query.acts());
     needed.map(|(_, query)| query.line.clone()).collect()
 }
 
-/// Returns the part of a machine's reply that the other one's lacks.
+/// Returns the part of a machine's reply that differs from the other one's.
 fn told(reply: &Reply, other: &Reply) -> String {
     let text = shortened(&reply.text, &other.text);
     if reply.asserted == other.asserted {
@@ -104,7 +104,7 @@ fn told(reply: &Reply, other: &Reply) -> String {
     }
 }
 
-/// A reply around the place where it begins to differ from another one.
+/// Returns an excerpt of a reply around the first difference from another one.
 fn shortened(reply: &str, other: &str) -> String {
     const SHOWN: usize = 64;
     let same = reply.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();
@@ -115,7 +115,7 @@ fn shortened(reply: &str, other: &str) -> String {
     format!("digit {same}: …{}…", &reply[same.saturating_sub(SHOWN / 4)..end])
 }
 
-/// The number of a reply that holds one.
+/// Parses the number in a reply.
 fn number(reply: &str) -> Option<u64> {
     u64::from_str_radix(reply.strip_prefix("OK 0x")?, 16).ok()
 }

@@ -1,67 +1,68 @@
-//! Permitted differences between the two machines, each with its reason. There are no others.
+//! The permitted differences between the two machines, each with its reason. No others are
+//! permitted.
 
 use super::address_map::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
 use super::step::Width;
 
-/// Bits of registers that are not compared.
+/// Register bits that are not compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
-    /// Name of the difference.
+    /// Name.
     pub name: &'static str,
     /// Registers that may differ.
     pub registers: Registers,
     /// The register's bits that differ.
     pub bits: u64,
-    /// Condition of the difference.
+    /// Condition under which they may differ.
     pub when: When,
-    /// Machine that is right.
+    /// The machine that is right.
     pub verdict: Verdict,
     /// Section of IHI 0069H.b that decides it.
     pub section: &'static str,
-    /// Content of that section.
+    /// What that section states.
     pub because: &'static str,
 }
 
-/// Machine that is right.
+/// The machine that is right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Both.
+    /// Both machines.
     Allowed,
-    /// Doorbell.
+    /// Doorbell only: QEMU has a bug.
     QemuBug,
 }
 
-/// Conditions under which bits are not compared.
+/// A condition under which bits are not compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
-    /// In every case.
+    /// Always.
     Always,
     /// Until software has written the register.
     AfterReset,
     /// While this bit of the access is one on both machines.
     BothHave(u32),
-    /// Values of these bits on both machines.
+    /// If these bits have these values on both machines.
     Exactly {
-        /// On Doorbell.
+        /// Value on Doorbell.
         ours: u64,
-        /// On QEMU.
+        /// Value on QEMU.
         theirs: u64,
     },
 }
 
-/// Values that were read.
+/// The values that were read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values {
     pub(super) ours: u64,
     pub(super) theirs: u64,
 }
 
-/// Has software written registers?
+/// Whether software may have written registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Moment {
-    /// No.
+    /// Registers have their reset values.
     AfterReset,
-    /// It may have.
+    /// Registers may have been written.
     Later,
 }
 
@@ -90,7 +91,7 @@ pub struct Registers {
 #[derive(Clone, Copy, Debug)]
 enum Frame {
     Distributor,
-    /// Of each CPU.
+    /// A frame of each CPU.
     Redistributor,
     Its,
 }
@@ -100,7 +101,7 @@ impl Registers {
         Self { frame, offset, bytes, count: 1 }
     }
 
-    /// Returns the index of a byte in its register, if it is one of these.
+    /// Returns the offset of a byte in its register, if it belongs to these registers.
     fn byte_of(self, address: u64) -> Option<u64> {
         let offset = match self.frame {
             Frame::Distributor => address.checked_sub(GICD).filter(|offset| *offset < 0x1_0000)?,
@@ -118,7 +119,7 @@ impl Registers {
 const RES0: &str = "Glossary, RES0";
 const RESERVED: &str = "a RES0 bit may hold what was written: QEMU's does";
 
-/// All of them.
+/// All permitted differences.
 pub const DIFFERENCES: &[Difference] = &[
     Difference {
         name: "SGIs beyond Aff0 = 15",
@@ -267,14 +268,14 @@ pub const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// An input that no case sends.
+/// An input that cases do not send.
 #[derive(Clone, Copy, Debug)]
 pub struct NotSent {
     /// The input.
     pub what: &'static str,
-    /// Reason for which it is not sent.
+    /// The reason why it is not sent.
     pub verdict: Verdict,
-    /// Section of IHI 0069H.b that says what becomes of it, or that this is open.
+    /// Section of IHI 0069H.b that defines its effect, or leaves it open.
     pub section: &'static str,
 }
 
@@ -282,7 +283,7 @@ const fn open(what: &'static str, section: &'static str) -> NotSent {
     NotSent { what, verdict: Verdict::Allowed, section }
 }
 
-/// All of them.
+/// All inputs that cases do not send.
 pub const NOT_SENT: &[NotSent] = &[
     NotSent {
         what: "a write of GITS_CREADR, which QEMU carries out",
@@ -327,7 +328,7 @@ pub const NOT_SENT: &[NotSent] = &[
     open("MOVI or MOVALL to a redistributor whose LPIs are disabled", "§5.3 MOVALL"),
 ];
 
-/// Do two values of a register agree, apart from what may differ?
+/// Returns `true` if two values of a register agree, apart from the bits that may differ.
 pub(super) fn agree(at: u64, width: Width, moment: Moment, values: Values) -> bool {
     let left_out = (0..width.bytes())
         .map(|index| u64::from(left_out_of_byte(at + index, moment, values)) << (8 * index))

@@ -3,7 +3,7 @@
 /// A family of cases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
-    /// Registers of the distributor and the redistributors, and lines.
+    /// Registers of the distributor and the redistributors, and interrupt lines.
     Wired,
     /// Registers of the ITS and the redistributors' LPI registers.
     LpiRegisters,

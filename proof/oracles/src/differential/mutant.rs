@@ -1,4 +1,4 @@
-//! Planted faults: what the comparison must find, to show that it can.
+//! Planted faults, which the comparison must find to show that it works.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{QUEUE, QUEUE_PAGES, TRANSLATER};
@@ -11,38 +11,38 @@ use std::ops::Range;
 use vgic::its::{ErrorPolicy, TableLevels};
 use vgic::{SecurityView, VgicConfig};
 
-/// A fault that the model can be given.
+/// A fault that can be planted in the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
-    /// Name of the fault.
+    /// Name.
     pub name: &'static str,
-    /// The world in which it shows.
+    /// The world in which the fault shows.
     pub world: World,
-    /// The family whose cases find it; without one, the values after reset.
+    /// The family whose cases find the fault; `None` if the reset values show it.
     pub found_by: Option<Family>,
     fault: Fault,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// It is built differently.
+    /// The model has a different configuration.
     Built(fn(&mut VgicConfig)),
-    /// It takes the command of one opcode for that of another.
+    /// The model executes commands with one opcode as if they had another.
     Opcode { is: u8, taken_for: u8 },
-    /// It understands this line otherwise.
+    /// The model executes a different line.
     Line(fn(&str) -> Option<String>),
-    /// It asserts other inputs.
+    /// The model asserts different inputs.
     Inputs(fn(u32) -> u32),
 }
 
-/// A model with a fault.
+/// A model with a planted fault.
 #[derive(Debug)]
 pub struct Faulty {
     model: Model,
     fault: Fault,
 }
 
-/// The fault of a command that does nothing: it is taken for an opcode that does not exist.
+/// The fault of a command without effect, which is executed as an unknown opcode.
 const NOTHING: u8 = 0xff;
 
 const fn built(
@@ -72,7 +72,7 @@ const fn inputs(name: &'static str, change: fn(u32) -> u32) -> Mutant {
     Mutant { name, world: World::Running, found_by, fault: Fault::Inputs(change) }
 }
 
-/// With one security state.
+/// Returns a world with one security state.
 const fn world_of(found_by: Option<Family>) -> World {
     match found_by {
         Some(Family::Delivery) => World::Running,
@@ -86,7 +86,7 @@ impl Mutant {
     }
 }
 
-/// All of them.
+/// All planted faults.
 pub const MUTANTS: &[Mutant] = &[
     built("fewer SPIs", None, |config| config.spis = 192),
     built("fewer EventID bits", None, |config| config.its[0].event_id_bits = 15),
@@ -169,10 +169,10 @@ pub const MUTANTS: &[Mutant] = &[
 ];
 
 impl Mutant {
-    /// A model with this fault, told to watch what this line says.
+    /// Creates a model with this fault, which intercepts the lines that `watch` selects.
     ///
     /// # Errors
-    /// [`vgic::ConfigError`].
+    /// [`vgic::ConfigError`] if the model rejects the configuration.
     pub fn model(&self, watch: &str) -> Result<Faulty> {
         let mut config = self.world.model();
         if let Fault::Built(change) = self.fault {
@@ -202,7 +202,7 @@ impl Faulty {
     }
 }
 
-/// The line that stores the first word of a command, with another opcode.
+/// Returns the line with another opcode, if it stores the first word of a command with opcode `is`.
 fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
     let (at, word) = first_word(line)?;
     let word = (word & 0xff == u64::from(is)).then_some(word & !0xff | u64::from(taken_for))?;

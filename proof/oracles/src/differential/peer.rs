@@ -9,48 +9,48 @@ use std::fmt;
 use std::ops::Range;
 use vgic::VgicConfig;
 
-/// A machine that speaks the protocol.
+/// A machine that speaks the qtest protocol.
 pub trait Peer {
-    /// Resets everything, and zeroes the memory that cases use.
+    /// Resets the machine, and zeroes the memory that cases use.
     ///
     /// # Errors
-    /// The machine is not there any more.
+    /// The machine has ended.
     fn reset(&mut self) -> Result<()>;
 
     /// Returns the reply to each line, in order.
     ///
     /// # Errors
-    /// The machine is not there any more.
+    /// The machine has ended.
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>>;
 
-    /// Lets these CPUs acknowledge what is pending, each until nothing is.
+    /// Lets each of these CPUs acknowledge interrupts until none is pending.
     ///
     /// # Errors
-    /// The machine is not there any more, or its CPUs do not run.
+    /// The machine has ended, or its CPUs do not run.
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>>;
 
-    /// The interrupt inputs of CPUs that are asserted, as far as they are watched.
+    /// Returns the asserted interrupt inputs of CPUs, to the extent that they are intercepted.
     fn asserted(&self) -> Asserted;
 
-    /// The line by which the machine was told to watch these inputs.
+    /// Returns the line that intercepts these inputs.
     fn watch(&self) -> &str;
 }
 
-/// Reply of a machine to a line of the protocol, and the outputs that it then asserted.
+/// The reply of a machine to a line of the protocol, and the outputs that it then asserted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
-    /// The reply itself.
+    /// Text of the reply.
     pub text: String,
-    /// Afterwards.
+    /// The inputs that are asserted after the line.
     pub asserted: Asserted,
 }
 
-/// Interrupt inputs of CPUs, by the numbers that the protocol has for them.
+/// Interrupt inputs of CPUs, by their numbers in the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Asserted(pub(super) u32);
 
 impl Asserted {
-    /// Follows a change that a machine told of. Was this line such a change?
+    /// Updates the inputs if `line` reports a change. Returns `true` if it does.
     pub(super) fn follow(&mut self, line: &str) -> bool {
         let change = line.strip_prefix("IRQ ").and_then(|change| change.split_once(' '));
         let Some((what, Ok(number @ 0..32))) =
@@ -73,9 +73,9 @@ impl fmt::Display for Asserted {
     }
 }
 
-/// Watches the IRQ and FIQ inputs of all CPUs, which newer QEMUs can.
+/// Intercepts the IRQ and FIQ inputs of all CPUs, which only newer QEMUs support.
 pub const WATCH_ALL: &str = "irq_intercept_out /machine/unattached/device[3] sysbus-irq";
-/// Watches those of one CPU, which every QEMU can.
+/// Intercepts the inputs of one CPU, which every QEMU supports.
 pub const WATCH_ONE: &str = "irq_intercept_in /machine/unattached/device[1]";
 
 /// Doorbell's model, in this process.
@@ -89,18 +89,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model in a world, told to watch what this line says.
+    /// Creates the model of a world, which intercepts the lines that `watch` selects.
     ///
     /// # Errors
-    /// As [`with_config`](Self::with_config).
+    /// The errors of [`with_config`](Self::with_config).
     pub fn new(world: World, watch: &str) -> Result<Self> {
         Self::with_config(world, world.model(), watch)
     }
 
-    /// Another model: to see that a difference is found.
+    /// Creates a model with another configuration, to check that differences are found.
     ///
     /// # Errors
-    /// [`vgic::ConfigError`].
+    /// [`vgic::ConfigError`] if the model rejects the configuration.
     pub fn with_config(world: World, config: VgicConfig, watch: &str) -> Result<Self> {
         let machine = Qtest::with_config(config.clone())?;
         Ok(Self { world, config, machine, watch: watch.to_owned(), asserted: Asserted::default() })
@@ -119,7 +119,7 @@ impl Peer for Model {
         self.asserted = Asserted::default();
         self.machine.answer(&self.watch);
         for cpu in 0..CPUS {
-            let vcpu = self.machine.vcpu(cpu.into()).context("the model has no such CPU")?;
+            let vcpu = self.machine.vcpu(cpu.into()).context("the model does not have this CPU")?;
             acknowledge::listen(vcpu, self.world)?;
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Peer for Model {
 
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>> {
         let acknowledged = cpus.map(|cpu| {
-            let vcpu = self.machine.vcpu(cpu.into()).context("the model has no such CPU")?;
+            let vcpu = self.machine.vcpu(cpu.into()).context("the model does not have this CPU")?;
             acknowledge::acknowledge(vcpu, self.world)
         });
         let acknowledged = acknowledged.collect::<Result<_>>()?;

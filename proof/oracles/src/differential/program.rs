@@ -1,40 +1,44 @@
-//! The program of QEMU's CPUs, which acknowledge what is pending when they are told to.
+//! The program on QEMU's CPUs, which acknowledge pending interrupts on request.
 //!
-//! With two security states it begins as firmware, which gives all interrupts but those of
-//! [`SECURE`](super::world::SECURE) to the Non-secure side. It then unmasks all priorities and
-//! groups, and lets `ICC_EOIR<n>_EL1` drop the priority alone. Told to, it reads `ICC_IAR1_EL1`,
-//! and where that says nothing `ICC_IAR0_EL1`, until both say nothing. What has an active state
-//! stays active, so that a level that is still high is not seen twice.
+//! With two security states, it starts as firmware, which assigns all interrupts except those in
+//! [`SECURE`](super::world::SECURE) to the Non-secure state. It then unmasks all priorities and
+//! groups, and configures `ICC_EOIR<n>_EL1` to drop the priority only. On request, it reads
+//! `ICC_IAR1_EL1` and, if no Group 1 interrupt is pending, `ICC_IAR0_EL1`, until neither has a
+//! pending interrupt. Interrupts with an active state stay active, so that a level that is still
+//! high is not acknowledged twice.
 
 use super::address_map::CPUS;
 
 /// Address of the CPUs' program.
 pub(super) const PROGRAM_BASE: u64 = 0x4700_0000;
 
-/// Address of the word that starts a CPU if it is not zero, and that the CPU clears when it is
-/// done. The next word counts the acknowledgements, which begin [`LIST`] bytes after the first.
+/// Returns the address of the word that starts a CPU if it is nonzero, and that the CPU clears when
+/// it has finished. The next word is the number of acknowledgements, whose list starts [`LIST`]
+/// bytes after the first word.
 pub(super) const fn mailbox(cpu: u16) -> u64 {
     0x4701_0000 + cpu as u64 * 0x1000
 }
 
-/// From the mailbox to pairs of words: INTID, and the running priority after its acknowledgement.
+/// Offset from the mailbox to pairs of words: INTID, and the running priority after the
+/// acknowledgement.
 pub(super) const LIST: u64 = 16;
 
-/// Most acknowledgements in one go.
+/// Maximum number of acknowledgements per request.
 pub(super) const MOST: usize = 256;
 
-const _: () = assert!(CPUS == 3, "the program starts two CPUs beside the first");
+const _: () = assert!(CPUS == 3, "the program starts two CPUs in addition to the first");
 
-/// With two security states all CPUs start with it, otherwise the first alone.
+/// With two security states, all CPUs start here; otherwise, only the first one does.
 pub(super) const PROGRAM: [u32; 97] = [
-    // At EL3, as with two security states, CPUs are firmware first.
+    // At EL3, which exists with two security states, CPUs start as firmware.
     0xd53800a0, // mrs x0, mpidr_el1
     0x92401c00, // and x0, x0, #0xff
     0xd2800014, // movz x20, #0
     0xd5384241, // mrs x1, currentel
     0xf100303f, // cmp x1, #0xc
     0x54000541, // b.ne kernel
-    // Awake; SGIs 8 to 15 are Secure Group 0, PPIs 28 to 31 Secure Group 1, the others Non-secure.
+    // Wake the redistributor. SGIs 8 to 15 are Secure Group 0, PPIs 28 to 31 are Secure Group 1,
+    // the others are Non-secure.
     0xd2a10141, // movz x1, #0x080a, lsl #16
     0x8b004421, // add x1, x1, x0, lsl #17
     0xb900143f, // str wzr, [x1, #0x14]
@@ -44,7 +48,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0xb9008022, // str w2, [x1, #0x80]
     0x52be0002, // movz w2, #0xf000, lsl #16
     0xb90d0022, // str w2, [x1, #0xd00]
-    // The same for SPIs: 40 and 41 are of Group 0, 42 and 43 of Secure Group 1.
+    // Likewise for SPIs: 40 and 41 are Group 0, 42 and 43 are Secure Group 1.
     0xd2a10003, // movz x3, #0x0800, lsl #16
     0x1281e002, // movn w2, #0xf00
     0xb9008462, // str w2, [x3, #0x84]
@@ -71,7 +75,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0x54ffffa1, // b.ne spis
     0xd2801001, // movz x1, #0x80
     0xd5184601, // msr icc_pmr_el1, x1
-    // To Non-secure EL1, with Group 0 kept back: SCR_EL3.RW, FIQ and NS.
+    // Enter Non-secure EL1, with Group 0 reserved for EL3: SCR_EL3.RW, FIQ and NS.
     0xd28086a1, // movz x1, #0x435
     0xd51e1101, // msr scr_el3, x1
     0xd28078a1, // movz x1, #0x3c5
@@ -79,7 +83,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0x10000201, // adr x1, ready
     0xd51e4021, // msr elr_el3, x1
     0xd69f03e0, // eret
-    // With one security state CPU 0 starts the others: PSCI_CPU_ON, by HVC.
+    // With one security state, CPU 0 starts the others by PSCI_CPU_ON (HVC).
     0xd2800060, // kernel: movz x0, #0x0003
     0xf2b88000, // movk x0, #0xc400, lsl #16
     0xd2800021, // movz x1, #1
@@ -93,7 +97,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0xd2800034, // second: movz x20, #1
     0xd53800a0, // mrs x0, mpidr_el1
     0x92401c00, // and x0, x0, #0xff
-    // Its own mailbox is in x19; x20 says whether there is a Group 0.
+    // x19 holds the address of the CPU's own mailbox; x20 is nonzero if Group 0 is available.
     0xd2a8e033, // ready: movz x19, #0x4701, lsl #16
     0x8b003273, // add x19, x19, x0, lsl #12
     0xd2801fe0, // movz x0, #0xff

@@ -1,5 +1,5 @@
-//! A QEMU whose CPUs stand still or only acknowledge, driven over its standard input and output;
-//! its monitor resets it.
+//! A QEMU whose CPUs are stopped or only acknowledge interrupts. It is driven over its standard
+//! input and output, and reset through its monitor.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{CPUS, USED};
@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest time that QEMU takes to start.
+/// Maximum time for QEMU to start.
 const START: Duration = Duration::from_secs(30);
-/// Longest time that the monitor takes to answer.
+/// Maximum time for the monitor to answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Between two questions whether CPUs are done.
+/// Pause between two checks of whether the CPUs have finished.
 const PAUSE: Duration = Duration::from_micros(200);
-/// Bytes of lines that are sent before their replies are read: what a pipe holds.
+/// Number of bytes of lines that are sent before their replies are read: the capacity of a pipe.
 const SENT_AHEAD: usize = 0x8000;
 
 /// A QEMU process.
@@ -37,14 +37,15 @@ pub struct Qemu {
     asserted: Asserted,
 }
 
-/// QEMU that is known to intercept outputs by name; 7.2 does not.
+/// First QEMU known to intercept outputs by name; 7.2 does not.
 const INTERCEPTS_BY_NAME: (u32, u32) = (10, 0);
 
 impl Qemu {
-    /// Starts `program`, which may have its own libraries, with its monitor's socket in `folder`.
+    /// Starts `program`, which may have its own libraries, with the socket of its monitor in
+    /// `folder`.
     ///
     /// # Errors
-    /// It cannot be started, or its monitor says nothing.
+    /// QEMU cannot be started, or its monitor does not respond.
     pub fn start(
         program: &Path,
         libraries: Option<&Path>,
@@ -74,8 +75,8 @@ impl Qemu {
         }
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let input = child.stdin.take().context("QEMU has no input")?;
-        let output = BufReader::new(child.stdout.take().context("QEMU has no output")?);
+        let input = child.stdin.take().context("QEMU has no standard input")?;
+        let output = BufReader::new(child.stdout.take().context("QEMU has no standard output")?);
         let monitor = connect(&mut child, &socket)?;
         let (files, asserted) = ([socket, image], Asserted::default());
         let mut qemu =
@@ -91,10 +92,10 @@ impl Qemu {
     /// Sends a command to the monitor.
     fn order(&mut self, command: &str) -> Result<()> {
         writeln!(self.monitor.get_mut(), "{{\"execute\":\"{command}\"}}")
-            .context("QEMU's monitor is gone")
+            .context("QEMU's monitor has closed the connection")
     }
 
-    /// The same, and reads up to the line that holds `awaited`, which it returns.
+    /// Sends a command to the monitor, and returns the first line that contains `awaited`.
     fn monitor(&mut self, command: &str, awaited: &str) -> Result<String> {
         self.order(command)?;
         let mut line = String::new();
@@ -102,22 +103,23 @@ impl Qemu {
             line.clear();
             let read =
                 self.monitor.read_line(&mut line).context("QEMU's monitor does not answer")?;
-            ensure!(read > 0, "QEMU's monitor is gone");
+            ensure!(read > 0, "QEMU's monitor has closed the connection");
             if line.contains(awaited) {
                 return Ok(line);
             }
         }
     }
 
-    /// Sends a line. Returns the text after `OK` in its reply.
+    /// Sends a line, and returns the text after `OK` in its reply.
     fn tell(&mut self, line: &str) -> Result<String> {
         let reply = self.replies(&mut std::iter::once(line))?.pop().context("no reply")?.text;
-        let told =
-            reply.strip_prefix("OK").with_context(|| format!("QEMU says {reply} to {line}"))?;
+        let told = reply
+            .strip_prefix("OK")
+            .with_context(|| format!("QEMU answers {line} with {reply}"))?;
         Ok(told.trim_start().to_owned())
     }
 
-    /// Waits for a CPU and returns the interrupts that it acknowledged.
+    /// Waits for a CPU, and returns the interrupts that it acknowledged.
     fn acknowledged(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
         let line = format!("read {:#x} {:#x}", mailbox(cpu), LIST + 8 * MOST as u64);
         let deadline = Instant::now() + ANSWER;
@@ -129,17 +131,17 @@ impl Qemu {
                 return Ok(pairs.map(both).collect());
             }
             ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
-            // A loop without a pause would hold the lock that CPUs need.
+            // A loop without a pause would hold the lock that the CPUs need.
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// A reply, which comes after the changes of lines that it brought about.
+    /// Reads a reply, which follows the line changes that it caused.
     fn read_reply(&mut self) -> Result<Reply> {
         let mut text = String::new();
         loop {
             text.clear();
-            ensure!(self.output.read_line(&mut text)? > 0, "QEMU is gone");
+            ensure!(self.output.read_line(&mut text)? > 0, "QEMU has exited");
             text.truncate(text.trim_end().len());
             if !self.asserted.follow(&text) {
                 return Ok(Reply { text, asserted: self.asserted });
@@ -148,7 +150,7 @@ impl Qemu {
     }
 }
 
-/// Little-endian words in hexadecimal digits.
+/// Parses little-endian words in hexadecimal digits.
 fn words(digits: &str) -> Result<Vec<u32>> {
     let digits = digits.strip_prefix("0x").context("no digits")?.as_bytes();
     let words = digits.chunks_exact(8).map(|word| {
@@ -165,10 +167,10 @@ fn machine(world: World) -> &'static str {
     }
 }
 
-/// Arguments for the CPUs: none run, or they run the program in this file.
+/// Returns arguments by which the CPUs are stopped, or run the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
-    // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that
-    // waits gives way to the next.
+    // Debian does not build the `qtest` accelerator, but stopped CPUs are equivalent. With a single
+    // thread, a CPU that waits yields to the next one.
     let mut arguments = ["-S", "-accel", "tcg,thread=single"].map(str::to_owned).to_vec();
     let first = match world {
         World::Stopped => return arguments,
@@ -183,7 +185,7 @@ fn processors(world: World, image: &Path) -> Vec<String> {
     arguments
 }
 
-/// Major and minor version in the monitor's greeting.
+/// Returns the major and minor version in the monitor's greeting.
 fn version(greeting: &str) -> Option<(u32, u32)> {
     let number = |name: &str| {
         let rest = greeting.split_once(name)?.1.trim_start_matches([':', ' ']);
@@ -203,13 +205,13 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
         if let Some(status) = child.try_wait()? {
             bail!("QEMU ended with {status}");
         }
-        ensure!(Instant::now() < deadline, "QEMU opens no monitor at {}", socket.display());
+        ensure!(Instant::now() < deadline, "QEMU did not open a monitor at {}", socket.display());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 impl Peer for Qemu {
-    /// CPUs have done what comes before their first acknowledgement when they answer.
+    /// CPUs have finished their setup when they answer the first request for acknowledgements.
     fn reset(&mut self) -> Result<()> {
         self.monitor("system_reset", "\"RESET\"")?;
         if self.world != World::Stopped {
@@ -243,7 +245,7 @@ impl Peer for Qemu {
         let begin: Vec<String> =
             cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
         self.replies(&mut begin.iter().map(|line| &**line))?;
-        // CPUs that only wait would keep one of this machine's busy.
+        // CPUs that only wait would keep one of the host's CPUs busy, so they run only now.
         self.order("cont")?;
         let acknowledged = cpus.map(|cpu| self.acknowledged(cpu)).collect();
         self.order("stop")?;
@@ -261,7 +263,7 @@ impl Peer for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // QEMU may already have exited.
         drop(self.child.kill());
         drop(self.child.wait());
         for file in &self.files {

@@ -6,20 +6,20 @@ use super::address_map::{
 };
 use super::step::Width;
 
-/// INTIDs with a distributor's registers, those of a CPU included.
+/// Number of INTIDs with registers in the distributor, including those of a CPU.
 const INTIDS: u64 = 288;
 
-/// Arrays of the distributor with a bit, two bits or a byte for each interrupt, as far as they hold
-/// state: offset and bits.
+/// Arrays of the distributor that hold state, with one, two or eight bits for each interrupt:
+/// offset and number of bits.
 const FIELDS: [(u64, u64); 6] =
     [(0x0080, 1), (0x0100, 1), (0x0200, 1), (0x0300, 1), (0x0400, 8), (0x0C00, 2)];
 
-/// Registers that say what wired interrupts came to.
+/// Returns the registers that show the state of wired interrupts.
 pub(super) fn wired() -> impl Iterator<Item = (u64, Width)> {
     distributor().chain((0..CPUS).flat_map(private))
 }
 
-/// Registers that say what LPIs came to.
+/// Returns the registers that show the state of LPIs.
 pub(super) fn of_lpis() -> impl Iterator<Item = (u64, Width)> {
     let redistributors = (0..CPUS).flat_map(|cpu| {
         let base = redistributor(cpu);

@@ -1,4 +1,4 @@
-//! Many cases, until one fails or the time is over.
+//! Runs many cases, until one fails or the time is up.
 
 use super::address_map::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::compare::{Mismatch, ask, play};
@@ -17,30 +17,30 @@ use std::time::Instant;
 /// Limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Cases, at most.
+    /// Maximum number of cases.
     pub cases: u32,
     /// End of the search.
     pub deadline: Option<Instant>,
-    /// Of all choices.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
-/// Difference that a search found.
+/// The result of a search.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// Cases, or registers, on which both machines agreed.
+    /// Number of cases, or registers, on which both machines agreed.
     pub agreed: u32,
-    /// The smallest case found in which they did not.
+    /// The smallest case found on which they did not agree.
     pub mismatch: Option<Mismatch>,
 }
 
-/// Most attempts to make a failing case smaller.
+/// Maximum number of attempts to shrink a failing case.
 const ATTEMPTS: u32 = 2000;
 
 /// Reads every aligned word of every frame after a reset.
 ///
 /// # Errors
-/// A machine is not there any more.
+/// A machine has ended.
 pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Finding>> {
     model.reset()?;
     qemu.reset()?;
@@ -56,25 +56,25 @@ pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Fin
         .collect()
 }
 
-/// Reads do not depend on each other: the last one reproduces the mismatch.
+/// Reduces a mismatch to its last read, because reads do not depend on each other.
 fn alone(mismatch: Mismatch) -> Mismatch {
     let last = mismatch.script.last().cloned();
     Mismatch { script: last.into_iter().collect(), ..mismatch }
 }
 
-/// Unit of comparison: a family of cases in a world.
+/// The unit of comparison: a family of cases in a world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Comparison {
-    /// The cases.
+    /// Family of cases.
     pub family: Family,
-    /// The world.
+    /// World.
     pub world: World,
 }
 
-/// Tries cases, and makes the first one small in which the machines differ.
+/// Tries cases, and shrinks the first one on which the machines differ.
 ///
 /// # Errors
-/// A machine is not there any more.
+/// A machine has ended.
 pub fn compare(
     of: Comparison,
     limits: Limits,
@@ -88,10 +88,10 @@ pub fn compare(
     Ok(Finding { agreed, mismatch })
 }
 
-/// A case that can be made smaller, and what differs in it.
+/// A case that can be shrunk, and its mismatch.
 type Found = (Box<dyn ValueTree<Value = Vec<Step>>>, Mismatch);
 
-/// Returns the number of cases that agree, up to the first that does not.
+/// Returns the number of cases that agree before the first one that does not.
 fn search(
     of: Comparison,
     limits: Limits,
@@ -103,8 +103,9 @@ fn search(
     let on_time = || limits.deadline.is_none_or(|deadline| Instant::now() < deadline);
     let mut agreed = 0;
     while agreed < limits.cases && on_time() {
-        let tree =
-            cases.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("no case: {reason}"))?;
+        let tree = cases
+            .new_tree(&mut runner)
+            .map_err(|reason| anyhow::anyhow!("cannot generate a case: {reason}"))?;
         if let Some(mismatch) = play(&tree.current(), model, qemu)? {
             return Ok((agreed, Some((Box::new(tree), mismatch))));
         }
@@ -113,11 +114,11 @@ fn search(
     Ok((agreed, None))
 }
 
-/// Looks for a planted fault, as a comparison with `qemu` finds it. What it finds is as long as it
-/// was made.
+/// Searches for a planted fault in the same way as in a comparison with `qemu`. The case found is
+/// not shrunk.
 ///
 /// # Errors
-/// A machine is not there any more.
+/// A machine has ended.
 pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
     let mut model = mutant.model(qemu.watch())?;
     match mutant.found_by {

@@ -1,4 +1,4 @@
-//! The protocol's lines that the steps of a case become: the same for both machines.
+//! Translates the steps of a case into lines of the protocol, which are the same for both machines.
 
 use super::address_map::{
     BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR,
@@ -11,14 +11,14 @@ use super::software::{Before, Software};
 use super::step::{Rewritten, Start, Step, Width};
 use std::ops::Range;
 
-/// The path of the GIC of a machine with [`CPUS`].
+/// Path of the GIC on a machine with [`CPUS`] CPUs.
 const GIC: &str = "/machine/unattached/device[3]";
 const FIRST_LPI: u32 = 8192;
 const VALID: u64 = 1 << 63;
-/// Collections that no case maps otherwise: one for each CPU.
+/// Number of the first of the collections, one for each CPU, that cases do not map otherwise.
 const RELOADING: u16 = 100;
 const COMMANDS_OF_PAGE: u64 = 128;
-/// Bytes of a pending table that are compared: all LPIs that cases map.
+/// Number of bytes of a pending table that are compared: all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
 
 /// A line of the protocol, and how its replies are compared.
@@ -28,16 +28,17 @@ pub(super) struct Query {
     pub(super) line: String,
     /// The comparison.
     pub(super) compared: Compared,
-    /// Are the interrupt inputs of CPUs compared as well, after it?
+    /// Whether the interrupt inputs of CPUs are compared as well after the line.
     pub(super) inputs: Inputs,
 }
 
-/// Interrupt inputs of CPUs, while something happens.
+/// How the interrupt inputs of CPUs are treated after a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Inputs {
-    /// They are compared.
+    /// The inputs are compared.
     Compared,
-    /// They are not: CPUs are not set up yet, or what they see is open.
+    /// The inputs are not compared, because the CPUs are not set up yet or the inputs have no
+    /// defined value.
     Open,
 }
 
@@ -48,8 +49,8 @@ impl Query {
         Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
     }
 
-    /// Returns true if it may change the machine. A read of `GITS_CREADR` may make the queue
-    /// progress.
+    /// Returns `true` if the line may change the machine. A read of `GITS_CREADR` may make the
+    /// queue progress.
     pub(super) const fn acts(&self) -> bool {
         match self.compared {
             Compared::Whole | Compared::Acknowledged { .. } => true,
@@ -57,7 +58,7 @@ impl Query {
         }
     }
 
-    /// The CPUs that acknowledge what is pending, if this is no line of the protocol.
+    /// Returns the CPUs that acknowledge interrupts, if this is not a line of the protocol.
     pub(super) const fn acknowledge(&self) -> Option<Range<u16>> {
         match self.compared {
             Compared::Acknowledged { first, end } => Some(first..end),
@@ -66,41 +67,41 @@ impl Query {
     }
 }
 
-/// Comparison of two replies.
+/// How two replies are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Compared {
-    /// They are the same.
+    /// The replies must be identical.
     Whole,
-    /// They hold a register's value, of which the table of differences may leave bits out.
+    /// The replies hold a register's value, of which the table of differences may omit bits.
     Register { at: u64, width: Width },
-    /// No line: CPUs acknowledge, and the same comes out.
+    /// Not a line: CPUs acknowledge interrupts, and the results must be identical.
     Acknowledged { first: u16, end: u16 },
 }
 
-/// Makes lines of steps.
+/// Builds lines from steps.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     queries: Vec<Query>,
     software: Software,
-    /// `GITS_CWRITER`.
+    /// Value of `GITS_CWRITER`.
     written: u64,
-    /// Pages of the queue.
+    /// Number of pages of the queue.
     pages: u64,
     started: bool,
-    /// CPUs are interrupted.
+    /// Set if CPUs are interrupted.
     delivers: bool,
-    /// An LPI's configuration was written, and is not read again for certain.
+    /// Set if an LPI's configuration was written, and may not have been reloaded.
     stale: bool,
-    /// Something was done to wired interrupts.
+    /// Set if wired interrupts were changed.
     wired: bool,
-    /// `GITS_CTLR.Enabled`.
+    /// Value of `GITS_CTLR.Enabled`.
     enabled: bool,
 }
 
 impl Script {
     pub(super) fn of(steps: &[Step]) -> Vec<Query> {
         let mut script = Self::default();
-        // Some fields have no value before they are written.
+        // Some fields are UNKNOWN before they are written.
         for register in [BASER0, BASER1] {
             script.store(ITS + register, Width::Double, 0);
         }
@@ -118,7 +119,7 @@ impl Script {
                 self.store(at, width, value);
                 self.wired |= !(ITS..GICR).contains(&at);
                 if at & !7 == ITS + CBASER {
-                    // The value that the write left there is UNKNOWN.
+                    // The value of the register after that write is UNKNOWN.
                     self.store(ITS + CWRITER, Width::Double, 0);
                 }
             }
@@ -199,15 +200,15 @@ impl Script {
         self.post_up_to(self.written + 0x20);
     }
 
-    /// Tells the ITS of the commands up to here, at or beyond the end of the queue.
+    /// Posts the commands up to `end`, which may be beyond the end of the queue.
     fn post_up_to(&mut self, end: u64) {
         self.written = end % (self.pages * 0x20 * COMMANDS_OF_PAGE);
         self.store(ITS + CWRITER, Width::Double, self.written);
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// An enabled ITS has done all commands before: there is room for one less than the queue
-    /// holds.
+    /// Posts commands with an invalid opcode. An enabled ITS has executed all earlier commands, so
+    /// the queue has room for all but one of its slots.
     fn nothing(&mut self, commands: u64) {
         if !self.enabled {
             self.enable(true);
@@ -266,8 +267,8 @@ impl Script {
         }
     }
 
-    /// Before it, every redistributor reads its LPIs' configuration again: when else it does is its
-    /// own affair.
+    /// Lets the CPUs acknowledge interrupts. Before, every redistributor reloads its LPIs'
+    /// configuration, because implementations may reload it at other times as well.
     fn acknowledge(&mut self, cpus: Range<u16>) {
         if self.started {
             if !self.enabled {
@@ -275,7 +276,7 @@ impl Script {
             }
             for target in 0..CPUS {
                 let collection = RELOADING + target;
-                // No event is ever in it: nothing is to be done before.
+                // The collection never contains events, so no preparation is needed.
                 self.post(Command::Mapc { collection, target }.encode());
                 self.post(Command::Invall { collection }.encode());
             }
@@ -304,7 +305,8 @@ impl Script {
         self.enabled = its;
     }
 
-    /// The commands in the old queue are carried out first: software knows what it has mapped.
+    /// Replaces the queue, after the commands in the old one were executed, because software tracks
+    /// what it has mapped.
     fn requeue(&mut self, pages: u64) {
         if !self.enabled {
             self.enable(true);

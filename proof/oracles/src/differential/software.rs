@@ -1,30 +1,31 @@
-//! Well-behaved software around the commands of a case. It keeps the promises whose breach is
-//! UNPREDICTABLE, where two implementations may disagree. [`NOT_SENT`](super::NOT_SENT) names them.
+//! Well-behaved software around the commands of a case. It obeys the rules whose violation is
+//! UNPREDICTABLE, and on which two implementations may therefore differ.
+//! [`NOT_SENT`](super::NOT_SENT) lists them.
 
 use super::address_map::{CPUS, translation_table};
 use super::command::Command;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bytes of an entry of an interrupt translation table, the larger of both machines'.
+/// Size of an entry of an interrupt translation table in bytes: the larger of both machines'.
 const ENTRY: u64 = 12;
-/// Largest size field of a MAPD that either machine accepts.
+/// Largest size field in a MAPD that either machine accepts.
 const LARGEST: u8 = 15;
 
-/// Mappings that software has made.
+/// The mappings that software has created.
 #[derive(Debug, Default)]
 pub(super) struct Software {
-    /// Each event that may be mapped, as commands that failed count as well, and the collections
+    /// Every event that may be mapped, including those whose commands failed, with the collections
     /// that it may be in.
     events: BTreeMap<(u32, u32), BTreeSet<u16>>,
-    /// Those that are mapped, and those beyond the table, which never are.
+    /// The mapped collections, and those beyond the table, which can never be mapped.
     collections: BTreeSet<u16>,
 }
 
-/// Preparation of a command: first these commands, then these zeros.
+/// The preparation of a command: first these commands, then these ranges of zeros.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     pub(super) commands: Vec<Command>,
-    /// Places and sizes.
+    /// Addresses and sizes.
     pub(super) zeroed: Vec<(u64, u64)>,
 }
 
@@ -35,7 +36,7 @@ impl Before {
 }
 
 impl Software {
-    /// Returns the preparation that keeps `command` from breaking a promise.
+    /// Returns the preparation that keeps `command` from violating a rule.
     pub(super) fn prepare(&mut self, command: Command) -> Before {
         let mut before = Before::default();
         match command {
@@ -75,7 +76,7 @@ impl Software {
     }
 
     /// Returns the preparation for LPIs that become pending by other means than their events: all
-    /// events are in mapped collections.
+    /// events must be in mapped collections.
     pub(super) fn prepare_pending(&mut self) -> Before {
         let mut before = Before::default();
         for collection in self.events.values().flatten() {
@@ -84,7 +85,7 @@ impl Software {
         before
     }
 
-    /// A device whose table goes away has no mapped events.
+    /// Discards the events of a device whose table is about to be unmapped.
     fn empty(&mut self, device: u32, before: &mut Before) {
         let of_device = self.events.range((device, 0)..=(device, u32::MAX));
         let events: Vec<u32> = of_device.map(|((_, event), _)| *event).collect();
@@ -94,7 +95,8 @@ impl Software {
         }
     }
 
-    /// An event that is about to be discarded is in a mapped collection. Was it mapped?
+    /// Maps the collections of an event that is about to be discarded. Returns `true` if the event
+    /// may be mapped.
     fn forget(&mut self, event: (u32, u32), before: &mut Before) -> bool {
         let Some(possible) = self.events.remove(&event) else { return false };
         for collection in possible {
@@ -103,7 +105,8 @@ impl Software {
         true
     }
 
-    /// Nothing of a collection that is mapped to another place is pending.
+    /// Clears the pending state of a collection's events before the collection is mapped to another
+    /// target.
     fn quiet(&self, collection: u16, before: &mut Before) {
         if self.collections.contains(&collection) {
             let clear =
@@ -113,7 +116,7 @@ impl Software {
     }
 }
 
-/// Maps a collection that is not mapped.
+/// Maps a collection unless it is mapped.
 fn map(collection: u16, mapped: &mut BTreeSet<u16>, before: &mut Before) {
     if mapped.insert(collection) {
         before.commands.push(Command::Mapc { collection, target: 0 });

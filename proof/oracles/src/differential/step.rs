@@ -1,8 +1,8 @@
-//! Steps of a case.
+//! The steps of a case.
 
 use super::command::Command;
 
-/// One thing that software or a device does.
+/// One action of software or of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     /// Reads a register.
@@ -11,52 +11,52 @@ pub(super) enum Step {
     Store { at: u64, width: Width, value: u64 },
     /// Writes a half of `GICR_PROPBASER` or `GICR_PENDBASER`, with LPIs disabled.
     Tables { cpu: u16, offset: u64, value: u64 },
-    /// Drives an input of the GIC, by its number there.
+    /// Drives an input of the GIC, identified by its number in the protocol.
     Line { input: u16, level: u8 },
     /// Writes an LPI's configuration byte, by its offset in the table.
     Configure { offset: u16, byte: u8 },
-    /// Sets a byte of a CPU's pending table while its LPIs are disabled, and enables them.
+    /// Sets a byte of a CPU's pending table while its LPIs are disabled, and then enables them.
     Preset { cpu: u16, offset: u16, byte: u8 },
-    /// Gives the ITS and the redistributors their tables, and enables them.
+    /// Assigns tables to the ITS and the redistributors, and enables them.
     Start(Start),
-    /// Puts a command into the queue, and tells the ITS.
+    /// Posts a command to the ITS.
     Command(Command),
-    /// The same with ones in reserved bits.
+    /// Posts a command with ones in reserved bits.
     Reserved { command: Command, ones: u32 },
-    /// Puts so many commands of an opcode that does not exist into the queue at once.
+    /// Posts this many commands with an invalid opcode together.
     Nothing { commands: u8 },
-    /// A message of DeviceID 0.
+    /// Sends a message with DeviceID 0.
     Message { event: u32, width: Width },
-    /// Disables a CPU's LPIs, which writes its pending table, compares that, and enables them
+    /// Disables a CPU's LPIs, which writes its pending table, compares the table, and enables them
     /// again.
     Pending { cpu: u16 },
-    /// Enables everything that a CPU needs to be interrupted, and so many LPIs.
+    /// Enables everything that a CPU needs to be interrupted, and this many LPIs.
     Deliver { lpis: u16 },
-    /// A CPU acknowledges what is pending.
+    /// Lets a CPU acknowledge its pending interrupts.
     Acknowledge { cpu: u16 },
     /// Clears or sets `GITS_CTLR.Enabled`.
     Enable { its: bool },
-    /// Gives the ITS its queue anew, with so many pages.
+    /// Assigns the queue to the ITS again, with this many pages.
     Requeue { pages: u8 },
-    /// Writes a register of a table or of the queue while the ITS is enabled: UNPREDICTABLE, and
-    /// both machines ignore it.
+    /// Writes a register of a table or of the queue while the ITS is enabled, which is
+    /// UNPREDICTABLE and which both machines ignore.
     Rewrite { register: Rewritten, value: u64 },
-    /// Tells the ITS of commands beyond the queue, then the truth.
+    /// Writes a `GITS_CWRITER` beyond the queue, followed by a valid one.
     Overrun { beyond: u8, retry: bool },
 }
 
-/// Setup that [`Step::Start`] makes.
+/// The setup that [`Step::Start`] performs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Start {
     /// `GICR_PROPBASER.IDbits`.
     pub(super) id_bits: u8,
-    /// Bit n: LPIs are enabled at CPU n.
+    /// If bit n is set, LPIs are enabled at CPU n.
     pub(super) enabled: u8,
-    /// Tables of two levels, for devices and for collections.
+    /// Whether tables have two levels, for devices and for collections.
     pub(super) two_level: [bool; 2],
 }
 
-/// A register of the ITS that is written while it is enabled.
+/// A register of the ITS that is written while the ITS is enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rewritten {
     /// `GITS_BASER0`.
@@ -67,7 +67,7 @@ pub(super) enum Rewritten {
     Queue,
 }
 
-/// Width of an access.
+/// The width of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Width {
     /// 8 bits.

@@ -1,4 +1,5 @@
-//! The configurations in which the machines are compared: security states, and activity of CPUs.
+//! The configurations in which the machines are compared: security states, and activity of the
+//! CPUs.
 
 use super::address_map::CPUS;
 use super::family::Family;
@@ -6,29 +7,29 @@ use doorbell_qtest::virt;
 use gic_arch::IntId;
 use vgic::{SecurityView, VgicConfig};
 
-/// Configuration of both machines.
+/// A configuration of both machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum World {
-    /// One security state; CPUs stand still.
+    /// One security state; the CPUs are stopped.
     Stopped,
-    /// One security state; CPUs take interrupts, and acknowledge them when they are told to.
+    /// One security state; the CPUs acknowledge interrupts on request.
     Running,
-    /// The Non-secure view of two security states; CPUs as before.
+    /// The Non-secure view of two security states; the CPUs acknowledge interrupts on request.
     NonSecure,
 }
 
-/// Interrupts that the Secure side keeps, of every CPU: SGIs and SPIs of Group 0, PPIs and SPIs of
-/// Secure Group 1.
+/// The interrupts that the Secure state keeps, on every CPU: SGIs and SPIs of Group 0, PPIs and
+/// SPIs of Secure Group 1.
 pub(super) const SECURE: [u32; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 28, 29, 30, 31, 40, 41, 42, 43];
 
-/// Of the CPU interface of QEMU's Cortex-A57.
+/// Number of priority bits of the CPU interface of QEMU's Cortex-A57.
 const PRIORITY_BITS: u8 = 5;
 
 impl World {
-    /// All of them.
+    /// All worlds.
     pub const ALL: [Self; 3] = [Self::Stopped, Self::Running, Self::NonSecure];
 
-    /// Families of cases that are compared in it.
+    /// Returns the families of cases that are compared in this world.
     pub const fn families(self) -> &'static [Family] {
         match self {
             Self::Stopped => &[Family::Wired, Family::LpiRegisters, Family::Commands],
@@ -37,7 +38,7 @@ impl World {
         }
     }
 
-    /// In words.
+    /// Returns the description in words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stopped => "CPUs at rest",
@@ -46,8 +47,8 @@ impl World {
         }
     }
 
-    /// The model in it. Of priorities, a distributor stores more bits than QEMU's CPU interfaces
-    /// have.
+    /// Returns the model's configuration. Priorities are limited to the bits of QEMU's CPU
+    /// interfaces, of which its distributor stores more.
     pub(super) fn model(self) -> VgicConfig {
         match self {
             Self::Stopped => virt(CPUS),

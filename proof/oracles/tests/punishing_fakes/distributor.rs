@@ -1,13 +1,13 @@
-//! A distributor of 224 SPIs, one security state.
+//! A distributor with 224 SPIs and one security state.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The distributor. Registers that set or clear by ones act so; disabling takes effect when `RWP`
-/// has counted down.
+/// The distributor. Registers set or clear bits by writing ones, and disabling takes effect when
+/// `RWP` has counted down.
 #[derive(Default)]
 pub(crate) struct Distributor {
-    /// Number of reads of `GICD_CTLR` that return `RWP` after a write that takes time; `u32::MAX`:
-    /// for ever.
+    /// Number of reads of `GICD_CTLR` that return `RWP` after a write that takes time; `u32::MAX`
+    /// means forever.
     pub(crate) write_takes: u32,
     control: u64,
     busy: u32,
@@ -20,12 +20,12 @@ pub(crate) struct Distributor {
 const RWP: u64 = 1 << 31;
 
 impl Distributor {
-    /// The SPIs that the hardware forwards, ascending.
+    /// Returns the SPIs that the hardware forwards, in ascending order.
     pub(crate) fn forwarded(&self) -> Vec<u32> {
         self.enabled.iter().copied().collect()
     }
 
-    /// The SPIs that are pending, ascending.
+    /// Returns the pending SPIs in ascending order.
     pub(crate) fn pending(&self) -> Vec<u32> {
         self.pending.iter().copied().collect()
     }
@@ -79,7 +79,7 @@ impl Distributor {
         }
     }
 
-    /// One look at `RWP`.
+    /// Returns `RWP` for one read, and counts down.
     fn tick(&mut self) -> u64 {
         if self.busy == 0 {
             self.enabled.retain(|spi| !self.disabling.contains(spi));

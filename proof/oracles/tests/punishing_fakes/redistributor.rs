@@ -1,11 +1,11 @@
-//! A redistributor that has to be woken up, and whose tables may not change while LPIs are enabled.
+//! A redistributor that must be woken up, and whose tables must not change while LPIs are enabled.
 
 use std::collections::HashMap;
 
 pub(crate) struct Redistributor {
     number: u64,
     sleeps: bool,
-    /// Number of reads that still return `ChildrenAsleep` as 1.
+    /// Number of reads that still return `ChildrenAsleep` = 1.
     waking: u32,
     control: u64,
     enabled: u64,
@@ -28,7 +28,7 @@ impl Redistributor {
             // CES: LPIs can be disabled again.
             0x0000 => self.control | 2,
             0x0004 => 0x43B,
-            // Affinity 0.0.0.n, processor n, PLPIS, the second is the last.
+            // Affinity 0.0.0.n, processor n, PLPIS; the second one is the last.
             0x0008 => self.number << 32 | self.number << 8 | u64::from(self.number == 1) << 4 | 1,
             0x0014 => self.waker(),
             0xFFE8 => 0x3B,
@@ -44,11 +44,15 @@ impl Redistributor {
                 self.sleeps = value & 2 != 0;
             }
             _ if !self.awake() => {
-                panic!("GICR+{offset:#x} was written while the redistributor sleeps")
+                panic!("GICR+{offset:#x} was written while the redistributor was asleep")
             }
             0x0000 => self.control = value & ENABLE_LPIS,
             0x0070 | 0x0078 => {
-                assert_eq!(self.control & ENABLE_LPIS, 0, "a table moved under enabled LPIs");
+                assert_eq!(
+                    self.control & ENABLE_LPIS,
+                    0,
+                    "a table was moved while LPIs were enabled"
+                );
                 self.plain.insert(offset, if offset == 0x78 { value & !(1 << 62) } else { value });
             }
             0x1_0100 => self.enabled |= value,

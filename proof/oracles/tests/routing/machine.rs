@@ -1,5 +1,4 @@
-//! A GIC with an ITS and a GICv2m frame, set up as a guest does it, and one vCPU that takes
-//! interrupts.
+//! A GIC with an ITS and a GICv2m frame, set up as by a guest, and one vCPU that takes interrupts.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::icc;
@@ -72,7 +71,7 @@ impl Machine {
         self.command(Command::Mapc { collection, target, action: MapAction::Map });
     }
 
-    /// Event n of the device is LPI 8192 + n, for 32 of them.
+    /// Maps event n of the device to LPI 8192 + n, for 32 events.
     pub(crate) fn map(&mut self, device: DeviceId) {
         let itt = RAM + 0x7_0000;
         self.command(Command::Mapd {
@@ -95,7 +94,7 @@ impl Machine {
         self.gic.write(ITS + 0x88, Double, self.written).unwrap();
     }
 
-    /// The guest enables an SPI: Group 1, to its CPU, level-triggered or by edges.
+    /// Enables an SPI on behalf of the guest: Group 1, routed to its CPU, level- or edge-triggered.
     pub(crate) fn enable_spi(&self, intid: u32, edge: bool) {
         let distributor = self.gic.config().distributor;
         let (bank, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
@@ -111,7 +110,7 @@ impl Machine {
         self.gic.write(enable, Word, bit).unwrap();
     }
 
-    /// The guest enables a PPI: Group 1.
+    /// Enables a PPI on behalf of the guest, in Group 1.
     pub(crate) fn enable_ppi(&self, intid: u32) {
         let frame = self.gic.config().redistributors[0].base + 0x1_0000;
         let groups = self.gic.read(frame + 0x80, Word).unwrap();
@@ -119,7 +118,7 @@ impl Machine {
         self.gic.write(frame + 0x100, Word, 1 << intid).unwrap();
     }
 
-    /// The guest takes and ends every interrupt that is pending.
+    /// Takes and ends every pending interrupt on behalf of the guest.
     pub(crate) fn take_all(&mut self) -> Vec<u64> {
         std::iter::from_fn(|| {
             let intid = self.acknowledge();
@@ -144,12 +143,12 @@ impl Machine {
     }
 }
 
-/// A message to the ITS.
+/// Returns a message to the ITS.
 pub(crate) fn to_its(event: u32) -> MsiMessage {
     MsiMessage { address: ITS + 0x1_0040, data: event }
 }
 
-/// A message to the GICv2m frame.
+/// Returns a message to the GICv2m frame.
 pub(crate) fn to_frame(spi: u32) -> MsiMessage {
     MsiMessage { address: FRAME + 0x40, data: spi }
 }

@@ -1,7 +1,7 @@
-//! GSI routing over the GIC model: from eventfds, GSIs and MSI-X vectors to the interrupts that a
-//! vCPU takes. And KVM's tables, typed by hand from its header (include/uapi/linux/kvm.h).
+//! GSI routing on the GIC model, from eventfds, GSIs and MSI-X vectors to the interrupts that a
+//! vCPU takes; also KVM's routing tables, typed by hand from its header (include/uapi/linux/kvm.h).
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod machine;
 
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vgic::{Sleep, Vgic};
 
-/// Interrupts that CPUs acknowledge with nothing pending.
+/// The interrupts that CPUs acknowledge if none is pending.
 const NOTHING: [u64; 0] = [];
 
 const NVME: DeviceId = DeviceId::new(0x108);
@@ -93,7 +93,7 @@ fn message_and_pin_reach_the_same_spi() {
     }
 }
 
-/// An interrupt controller between whose inputs and the caller something else happens, once.
+/// An interrupt controller that runs a closure once between a caller and its inputs.
 struct Interposed {
     gic: Arc<Vgic>,
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -119,7 +119,7 @@ impl SetLine for Interposed {
     }
 }
 
-/// The guest takes the first edge, and a second one comes, before the first sender has returned.
+/// The guest takes the first edge, and a second one arrives, before the first sender returns.
 #[test]
 fn interrupted_sender_swallows_no_edge() {
     let machine = Machine::new();
@@ -142,7 +142,7 @@ fn interrupted_sender_swallows_no_edge() {
     assert_eq!(machine.take_all(), [40], "the second edge");
 }
 
-/// One device rings by GSI, one by eventfd: each waits until its number was seen.
+/// One device signals by GSI, one by eventfd. Each waits until the guest has seen its number.
 #[test]
 fn edges_by_gsi_and_eventfd_all_arrive() {
     const ROUNDS: u64 = 5_000;
@@ -227,8 +227,8 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     assert_eq!(machine.kicks.total(), 1);
 }
 
-/// A level that persists is asked for after each interrupt, and comes again; one that does not,
-/// does not.
+/// A level that persists is resampled after each interrupt, and is delivered again; one that does
+/// not persist is not delivered again.
 #[test]
 fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();
@@ -243,7 +243,7 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
         signal(&device);
         assert_eq!(poller.dispatch(None).unwrap(), 1);
         assert_eq!(machine.acknowledge(), 40);
-        assert!(!is_signalled(&resample), "the guest is not done");
+        assert!(!is_signalled(&resample), "the guest has not ended the interrupt");
         machine.end(40);
         assert!(is_signalled(&resample));
     }
@@ -293,7 +293,7 @@ fn unmasked_msix_vectors_become_lpis() {
     assert_eq!(taken, (0..32).map(|event| u64::from(LPI) + event).collect::<Vec<_>>());
 }
 
-/// Changes of routes go on while devices send and the guest takes: what is sent last arrives.
+/// Routes change while devices send and the guest takes interrupts. The last message must arrive.
 #[test]
 fn route_changes_lose_and_tear_no_signal() {
     let mut machine = Machine::new();
@@ -303,7 +303,8 @@ fn route_changes_lose_and_tear_no_signal() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
             for _ in 0..20_000 {
-                // A torn route would be blocked: no such event, device or doorbell.
+                // A torn route would be blocked, because its event, device or doorbell does not
+                // exist.
                 assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending));
             }
         });
@@ -321,7 +322,7 @@ fn route_changes_lose_and_tear_no_signal() {
     assert_eq!(machine.take_all(), [u64::from(LPI) + 30]);
 }
 
-/// An entry of `struct kvm_irq_routing_entry`, word by word.
+/// Returns an entry of `struct kvm_irq_routing_entry`, word by word.
 fn entry(words: [u32; 8]) -> [u8; 48] {
     let mut bytes = [0; 48];
     bytes

@@ -1,4 +1,4 @@
-//! Attribute by attribute: a real KVM and the model's view of itself as KVM, side by side.
+//! Compares a real KVM with the model's emulation of KVM's interface, attribute by attribute.
 
 use super::count::{Count, accept};
 use super::fired::{Fired, kvm};
@@ -11,10 +11,10 @@ use vgic::VgicConfig;
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
-/// Random sequences that are tried, and accesses in each.
+/// Number of random sequences, and of accesses in each.
 const SEQUENCES: u64 = 4;
 const ACCESSES: u32 = 1000;
-/// Differences that are shown.
+/// Maximum number of differences that are shown.
 const SHOWN: usize = 12;
 
 pub(super) fn run(count: &mut Count) {
@@ -24,14 +24,14 @@ pub(super) fn run(count: &mut Count) {
     }
 }
 
-/// Two machines in the same state: KVM's, and the model's as a view.
+/// Two machines in the same state: KVM's, and the model with its KVM view.
 struct Pair<'a> {
     kvm: Box<dyn Machine>,
     view: KvmView<'a>,
 }
 
 impl<'a> Pair<'a> {
-    /// Both in what a plan left in a third.
+    /// Puts both machines into the state that a plan creates in a third.
     fn new(
         plan: &Plan,
         config: &'a VgicConfig,
@@ -55,7 +55,7 @@ impl<'a> Pair<'a> {
         Ok(Self { kvm, view })
     }
 
-    /// Reads an attribute of both: what differs, if anything does.
+    /// Reads an attribute of both, and returns the difference, if any.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let known = known(device, attribute);
         let mask = |value: Result<u64, Errno>| value.map(|value| value & known);
@@ -65,14 +65,14 @@ impl<'a> Pair<'a> {
         (theirs != ours).then_some(what)
     }
 
-    /// Asks both for an attribute.
+    /// Queries both for an attribute, and returns the difference, if any.
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let (theirs, ours) = (self.kvm.has(device, attribute), self.view.has(device, attribute));
         let what = format!("has {device:?} {attribute:x?}: KVM {theirs:?}, Doorbell {ours:?}");
         (theirs != ours).then_some(what)
     }
 
-    /// Writes an attribute of both.
+    /// Writes an attribute of both, and returns the difference, if any.
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Option<String> {
         let theirs = self.kvm.set(device, attribute, value);
         let ours = self.view.set(device, attribute, value);
@@ -83,9 +83,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Bits of an attribute that are compared. Left out are those that say what the machine is, and
-/// memory attributes that KVM replaces by others. Bits that the model lets a guest have beyond
-/// KVM's are left out too.
+/// Returns the bits of an attribute that are compared. Omitted are bits that identify the machine,
+/// memory attributes that KVM replaces, and bits that only the model lets a guest set.
 fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
@@ -94,11 +93,11 @@ fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     let halved =
         |offset: u32, mask: u64| if offset & 4 == 0 { mask & 0xffff_ffff } else { mask >> 32 };
     match attribute {
-        // Group 0 has no enable of its own in KVM.
+        // In KVM, Group 0 has no separate enable.
         Attribute::Distributor { offset } if offset == gicd::CTLR.offset() => !0x81,
         Attribute::Distributor { offset } if offset == gicd::TYPER.offset() => 0,
         Attribute::Redistributor { offset, .. } if within(offset, gicr::TYPER.offset()) => 0,
-        // KVM's is without the revision here.
+        // KVM's register does not include the revision here.
         Attribute::Redistributor { offset, .. } if offset == gicr::IIDR.offset() => !0xf000,
         Attribute::Redistributor { offset, .. }
             if within(offset, gicr::PROPBASER.offset())
@@ -129,7 +128,7 @@ fn judge(differences: Vec<String>) -> Result<(), Failure> {
     Err(format!("{count} differences: {shown}").into())
 }
 
-/// Asks for every attribute, reads it, and writes back to it what was read.
+/// Queries every attribute, reads it, and writes the same value back.
 fn every_error() -> Result<(), Failure> {
     let plan = Plan::of(1);
     let mut model = ModelMachine::new()?;
@@ -160,7 +159,7 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let redistributor = (0..0x1000).chain(0xff00..0x1_1000).chain(0x1_ff00..0x2_0010);
     let frames = frames.chain(redistributor.step_by(4).chain(1..0x20).map(of(cpu)));
     let frames = frames.chain([0, 0x30, 0x1_0080].map(of(stranger)));
-    // Those of EL1, and some beside.
+    // The registers of EL1, and some others.
     let registers =
         (0xc000..0xc800).chain((0..=u16::MAX).step_by(37)).map(SysRegEncoding::from_packed);
     let interface = registers.map(move |register| Attribute::SystemRegister { cpu, register });
@@ -183,7 +182,7 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
         .chain(its.map(|attribute| (KvmDevice::Its(1), attribute)))
 }
 
-/// Writes and reads at random, with the ITS disabled half of the time.
+/// Writes and reads attributes at random, with the ITS disabled in half of the sequences.
 fn sequence(seed: u64) -> Result<(), Failure> {
     let plan = Plan::of(seed);
     let mut model = ModelMachine::new()?;
@@ -211,7 +210,7 @@ fn sequence(seed: u64) -> Result<(), Failure> {
     judge(differences)
 }
 
-/// An attribute that is saved, or one that clears.
+/// Returns an attribute that is saved, or one that clears bits.
 fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevice, Attribute) {
     let which = dice.below(u32::try_from(saved.len()).unwrap_or(1)) as usize;
     let (device, attribute) = saved[which];
@@ -229,7 +228,8 @@ fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevic
     (device, attribute)
 }
 
-/// An enabled ITS executes commands of KVM's at once, and would find those that the dice wrote.
+/// Returns `false` for attributes that must not be set. KVM's ITS, if enabled, executes commands
+/// immediately, and would execute random memory contents.
 fn is_settable(attribute: Attribute, its_enabled: bool) -> bool {
     match attribute {
         Attribute::Its { offset } if offset == u64::from(gits::CTLR.offset()) => false,
@@ -243,8 +243,8 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
     if dice.one_in(2) {
         value &= u64::from(dice.below(u32::MAX));
     }
-    // Only some values of these are not refused; and KVM rounds those of the interface only when
-    // the vCPU runs.
+    // KVM accepts only some values of these, and rounds those of the CPU interface only when the
+    // vCPU runs.
     match attribute {
         Attribute::SystemRegister { register, .. } if register == icc::PMR.encoding() => {
             value & 0xf8
@@ -258,7 +258,7 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
             value & 0x83 | 0x8400
         }
         Attribute::Distributor { offset } if offset == gicd::IIDR.offset() && dice.one_in(2) => {
-            // With the second revision, KVM's guests see other registers.
+            // With the second revision, KVM's guests have different registers.
             0x4b00_043b | [0, 1, 3, 3, 4][dice.below(5) as usize] << 12
         }
         Attribute::Distributor { offset } if offset == id::PIDR2.offset() => 0,

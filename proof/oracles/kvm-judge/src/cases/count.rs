@@ -1,14 +1,14 @@
-//! The count of cases, and how their outcomes are reported.
+//! Counts the cases and reports their outcomes.
 
 use doorbell_facts::{CheckFact, Fact};
 use kvm_judge::Failure;
 
-/// Prints a fact: its line may be longer than one of an image.
+/// Prints a fact, whose line may be longer than those of images.
 pub(super) fn tell(fact: impl Into<Fact>) {
-    println!("{}", serde_json::to_string(&fact.into()).expect("text and numbers"));
+    println!("{}", serde_json::to_string(&fact.into()).expect("facts consist of text and numbers"));
 }
 
-/// Outcomes so far.
+/// Numbers of outcomes so far.
 #[derive(Debug, Default)]
 pub(super) struct Count {
     pub(super) passed: usize,
@@ -32,7 +32,7 @@ impl Count {
     }
 }
 
-/// Fails unless the outcome is good.
+/// Returns an error unless the outcome is good.
 pub(super) fn accept(good: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
     if good { Ok(()) } else { Err(otherwise().into()) }
 }

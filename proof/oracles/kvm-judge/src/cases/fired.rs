@@ -1,4 +1,4 @@
-//! Machines whose guest is in the midst of a plan.
+//! Machines whose guest is in the middle of a plan.
 
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
@@ -6,7 +6,7 @@ use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Guest, Plan, fire};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 
-/// Makes a machine.
+/// Creates a machine.
 pub(super) type Make = fn() -> Result<Box<dyn Machine>, Failure>;
 
 pub(super) fn kvm() -> Result<Box<dyn Machine>, Failure> {
@@ -17,10 +17,10 @@ pub(super) fn model() -> Result<Box<dyn Machine>, Failure> {
     Ok(Box::new(ModelMachine::new()?))
 }
 
-/// A machine whose guest is in the midst of a plan.
+/// A machine whose guest is in the middle of a plan.
 pub(super) struct Fired {
     pub(super) machine: Box<dyn Machine>,
-    /// Interrupts that each vCPU acknowledged and did not end.
+    /// The interrupt that each vCPU has acknowledged and not ended.
     pub(super) taken: Vec<u32>,
     pub(super) snapshot: Snapshot,
 }
@@ -34,7 +34,7 @@ impl Fired {
     }
 }
 
-/// Returns what each vCPU took.
+/// Carries out a plan, and returns the interrupt that each vCPU took.
 pub(super) fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
     let mut guest = Guest::boot(machine, plan)?;
     fire(machine, &mut guest, plan)?;

@@ -1,4 +1,4 @@
-//! GSIs of [`KvmRouter`]: they lead where KVM's other ways lead.
+//! Checks that GSIs of [`KvmRouter`] have the same targets as KVM's other interfaces.
 
 use super::count::{Count, accept};
 use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// KVM sends some messages of eventfds by a thread of its own.
+/// Maximum number of waits, because KVM sends some messages of eventfds from a separate thread.
 const PATIENCE: u32 = 2000;
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -58,7 +58,7 @@ impl Booted {
         Ok(taken)
     }
 
-    /// Waits until the vCPUs take this.
+    /// Waits until the vCPUs take the wanted interrupts.
     fn expect(&mut self, wanted: &[u32]) -> Result<(), Failure> {
         let mut taken = self.take()?;
         for _ in 0..PATIENCE {
@@ -71,10 +71,10 @@ impl Booted {
             sleep(SHORT);
             taken = self.take()?;
         }
-        Err(format!("nothing in place of {wanted:?}").into())
+        Err(format!("no interrupt instead of {wanted:?}").into())
     }
 
-    /// An edge-triggered SPI of the plan, and its pin.
+    /// Returns an edge-triggered SPI of the plan and its pin.
     fn wired(&self) -> Result<(u32, Pin), Failure> {
         let spi = self.plan.wired.first().ok_or("the plan has no SPI")?.intid;
         Ok((spi, Pin::of_spi(spi)?))
@@ -99,7 +99,7 @@ fn identity() -> Result<(), Failure> {
     device.write(1)?;
     sleep(SHORT);
     let taken = booted.take()?;
-    accept(!taken.contains(&spi), || "the first table has not ended it".into())
+    accept(!taken.contains(&spi), || "the first table did not end the pin's route".into())
 }
 
 fn messages(plan: &Plan) -> Result<(), Failure> {
@@ -157,7 +157,7 @@ fn pins() -> Result<(), Failure> {
     let taken = booted.take()?;
     accept(taken.contains(&spi), || format!("{taken:?}, not {spi}"))?;
     let taken = booted.take()?;
-    accept(!taken.contains(&spi), || "it came twice".into())
+    accept(!taken.contains(&spi), || "the interrupt arrived twice".into())
 }
 
 fn levels() -> Result<(), Failure> {
@@ -170,12 +170,16 @@ fn levels() -> Result<(), Failure> {
         device.write(1)?;
         let intid = booted.machine.take(0)?;
         accept(intid == LEVEL_LINE, || format!("{intid}, not {LEVEL_LINE}"))?;
-        accept(resample.read().is_err(), || "the guest is not done".into())?;
+        accept(resample.read().is_err(), || {
+            "the level was resampled before the guest ended the interrupt".into()
+        })?;
         booted.machine.end(0, intid)?;
-        accept(resample.read().is_ok(), || "the device was not asked".into())?;
+        accept(resample.read().is_ok(), || "the level was not resampled".into())?;
     }
     let taken = booted.take()?;
-    accept(!taken.contains(&LEVEL_LINE), || "it came though nobody signalled".into())?;
+    accept(!taken.contains(&LEVEL_LINE), || {
+        "the interrupt arrived although the device did not signal".into()
+    })?;
     device.write(1)?;
     drop(bound);
     let taken = booted.take()?;

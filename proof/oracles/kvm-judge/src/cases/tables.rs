@@ -1,5 +1,4 @@
-//! Tables that a guest has spoiled: KVM and the model refuse the same of them, and make the same of
-//! the rest.
+//! Corrupted tables: KVM and the model must reject the same ones, and interpret the others alike.
 
 use super::count::{Count, accept};
 use super::fired::{Fired, kvm, model};
@@ -9,11 +8,11 @@ use kvm_judge::layout::{
 use kvm_judge::scenario::{Dice, Levels, Plan, acknowledge_all};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 
-/// Plans, and spoiled tables of each.
+/// Number of plans, and of corrupted tables for each.
 const PLANS: u64 = 4;
 const SPOILED: u64 = 16;
-/// INTID bits of an event's entry beyond the sixteen that KVM has. KVM does not look at them, and
-/// reads the LPI's configuration from where they point; the model refuses them.
+/// INTID bits of an event's entry beyond the sixteen that KVM supports. KVM does not check them,
+/// and reads the LPI's configuration from an address that depends on them; the model rejects them.
 const BEYOND: u64 = 0xffff_0000_0000;
 
 pub(super) fn run(count: &mut Count) {
@@ -40,11 +39,11 @@ fn spoiled_tables(plan: &Plan, seed: u64) -> Result<(), Failure> {
     accept(different.is_empty(), || format!("{} differ: {}", different.len(), different.join("; ")))
 }
 
-/// Interrupts that vCPUs acknowledged, one list for each.
+/// Interrupts that the vCPUs acknowledged, one list for each vCPU.
 type Acknowledged = Vec<Vec<u32>>;
 
-/// Restores a snapshot on a fresh machine. Returns its deliveries, those of every event that the
-/// plan mapped included, or the reason of the refusal.
+/// Restores a snapshot on a fresh machine. Returns the delivered interrupts, before and after
+/// messages for every event of the plan, or the reason for the rejection.
 fn outcome(
     machine: &mut dyn Machine,
     snapshot: &Snapshot,
@@ -61,10 +60,10 @@ fn outcome(
     Ok([restored, acknowledge_all(machine, &nothing).map_err(text)?])
 }
 
-/// Changes a word of the tables, one that is there or one that is zero.
+/// Changes a word of the tables, either a used one or one that is zero.
 fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String) {
     let mut spoiled = snapshot.clone();
-    // As the first ITS has it.
+    // The corresponding address at the first ITS.
     let place =
         |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
     let in_table = |address: u64| match plan.levels {

@@ -11,7 +11,7 @@ use kvm_bindings::{
 use kvm_ioctls::{DeviceFd, Kvm, VcpuFd, VmFd};
 use vgic_kvm::abi::{Attribute, Errno, control, frame};
 
-/// Bits of guest physical addresses.
+/// Number of bits of guest physical addresses.
 const ADDRESS_BITS: u32 = 40;
 
 /// A machine without memory.
@@ -24,7 +24,7 @@ pub(super) struct BareMachine {
 }
 
 impl BareMachine {
-    /// Creates the machine of the address map, with a GIC of this revision.
+    /// Creates the machine of the address map, whose GIC has this revision.
     pub(super) fn new(revision: u8) -> Result<Self, Failure> {
         let vm = Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?;
         let mut init = kvm_vcpu_init::default();
@@ -78,6 +78,6 @@ fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
 }
 
 pub(super) fn errno(error: kvm_ioctls::Error) -> Errno {
-    // An unknown error number is for the judge, which fails either way.
+    // An unknown error number makes the case fail in any event.
     Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -1,6 +1,7 @@
-//! The guest's program: does the operations that lie in memory, or acknowledges interrupts.
+//! The guest's program, which performs the operations that are stored in memory, or acknowledges
+//! interrupts.
 //!
-//! It has no stack, takes no exception, and leaves the guest only by a store to where nothing is.
+//! It has no stack, takes no exceptions, and exits only by a store to an unmapped address.
 
 use crate::layout::PROGRAM;
 use std::arch::global_asm;
@@ -11,7 +12,7 @@ global_asm!(
     ".globl kvm_judge_program, kvm_judge_program_end, kvm_judge_operate, kvm_judge_configure",
     ".globl kvm_judge_take, kvm_judge_end, kvm_judge_acknowledge",
     "kvm_judge_program:",
-    // x0: the next operation. x4: where to report.
+    // x0: address of the next operation. x4: address for the report.
     "kvm_judge_operate:",
     "nop",
     "0: ldp x1, x2, [x0]",
@@ -35,7 +36,7 @@ global_asm!(
     "b 0b",
     "9: str wzr, [x4]",
     "b .",
-    // x0: the priority mask. x1: the binary point. x4: where to report.
+    // x0: priority mask. x1: binary point. x4: address for the report.
     "kvm_judge_configure:",
     "nop",
     "msr S3_0_C4_C6_0, x0",   // ICC_PMR_EL1
@@ -45,21 +46,21 @@ global_asm!(
     "isb",
     "str wzr, [x4]",
     "b .",
-    // x4: where to report.
+    // x4: address for the report.
     "kvm_judge_take:",
     "nop",
     "mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
     "dsb sy",
     "str w0, [x4]",
     "b .",
-    // x0: the INTID. x4: where to report.
+    // x0: INTID. x4: address for the report.
     "kvm_judge_end:",
     "nop",
     "msr S3_0_C12_C12_1, x0", // ICC_EOIR1_EL1
     "isb",
     "str wzr, [x4]",
     "b .",
-    // x4: where to report.
+    // x4: address for the report.
     "kvm_judge_acknowledge:",
     "nop",
     "0: mrs x0, S3_0_C12_C12_0", // ICC_IAR1_EL1
@@ -89,34 +90,34 @@ unsafe extern "C" {
     static END: u8;
 }
 
-/// The program's bytes, to lie at [`PROGRAM`].
+/// Returns the program's bytes, which must be placed at [`PROGRAM`].
 pub(super) fn bytes() -> &'static [u8] {
     let length = offset(&raw const END);
     // SAFETY: the bytes between the two labels are assembled above, in read-only data.
     unsafe { std::slice::from_raw_parts(&raw const BEGIN, length) }
 }
 
-/// Address of the guest's code that does operations.
+/// Returns the address of the code that performs operations.
 pub(super) fn operate() -> u64 {
     PROGRAM + offset(&raw const OPERATE) as u64
 }
 
-/// Address of the guest's code that sets its CPU interface up.
+/// Returns the address of the code that sets up the CPU interface.
 pub(super) fn configure() -> u64 {
     PROGRAM + offset(&raw const CONFIGURE) as u64
 }
 
-/// Address of the guest's code that acknowledges an interrupt without ending it.
+/// Returns the address of the code that acknowledges an interrupt without ending it.
 pub(super) fn take() -> u64 {
     PROGRAM + offset(&raw const TAKE) as u64
 }
 
-/// Address of the guest's code that ends an interrupt.
+/// Returns the address of the code that ends an interrupt.
 pub(super) fn end() -> u64 {
     PROGRAM + offset(&raw const FINISH) as u64
 }
 
-/// Address of the guest's code that acknowledges interrupts.
+/// Returns the address of the code that acknowledges interrupts.
 pub(super) fn acknowledge() -> u64 {
     PROGRAM + offset(&raw const ACKNOWLEDGE) as u64
 }

@@ -1,33 +1,33 @@
-//! Plans, made from seeds.
+//! Plans, generated from seeds.
 
 use gic_arch::its::{CollectionId, Command, MapAction};
 use gic_arch::{IntId, Priority, lpi};
 use msi_types::{DeviceId, EventId};
 
-/// Mappings of the guest, and messages sent to it.
+/// The guest's mappings, and the messages sent to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Of the device tables.
+    /// Levels of the device tables.
     pub levels: Levels,
-    /// The ITSes. The second has some of the first one's devices, events and collections, for other
-    /// LPIs and vCPUs.
+    /// The ITSes. The second one shares some devices, events and collections with the first one,
+    /// but maps them to other LPIs and vCPUs.
     pub its: [ItsPlan; 2],
-    /// SPIs, edge-triggered.
+    /// Edge-triggered SPIs.
     pub wired: Vec<WiredPlan>,
-    /// A PPI or SGI that every vCPU has.
+    /// A PPI or SGI that is used on every vCPU.
     pub private: u32,
-    /// `ICC_BPR1_EL1`.
+    /// Value of `ICC_BPR1_EL1`.
     pub binary_point: u64,
 }
 
-/// An ITS.
+/// The plan of an ITS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ItsPlan {
-    /// Collections and the vCPU of each.
+    /// Collections, with the vCPU of each.
     pub collections: Vec<(u16, u16)>,
-    /// Devices, by ascending number.
+    /// Devices, in ascending order of DeviceID.
     pub devices: Vec<DevicePlan>,
-    /// DeviceID and EventID of the messages.
+    /// DeviceID and EventID of each message.
     pub messages: Vec<(u32, u32)>,
     /// Commands before the messages.
     pub changes_before: Vec<Command>,
@@ -38,58 +38,58 @@ pub struct ItsPlan {
 /// Levels of the device table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Levels {
-    /// One.
+    /// One level.
     Flat,
-    /// Two.
+    /// Two levels.
     Two,
 }
 
-/// A device.
+/// The plan of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DevicePlan {
-    /// Its DeviceID.
+    /// DeviceID.
     pub id: u32,
-    /// EventID bits.
+    /// Number of EventID bits.
     pub event_bits: u8,
-    /// Its events, by ascending number.
+    /// Events, in ascending order of EventID.
     pub events: Vec<EventPlan>,
 }
 
-/// An event.
+/// The plan of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventPlan {
-    /// Its EventID.
+    /// EventID.
     pub id: u32,
-    /// Its LPI.
+    /// INTID of the LPI.
     pub intid: u32,
-    /// Its collection.
+    /// Collection.
     pub collection: u16,
-    /// The LPI's configuration.
+    /// Configuration of the LPI.
     pub config: lpi::Config,
 }
 
-/// An SPI.
+/// The plan of an SPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WiredPlan {
-    /// Its INTID.
+    /// INTID.
     pub intid: u32,
-    /// Its priority.
+    /// Priority.
     pub priority: u8,
-    /// Its vCPU.
+    /// Target vCPU.
     pub cpu: u16,
 }
 
-/// Numbers of a seed (xorshift64).
+/// Random numbers from a seed (xorshift64).
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Those of a seed.
+    /// Creates the sequence of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Below `bound`, which is not zero.
+    /// Returns a number less than `bound`, which must not be zero.
     pub fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -98,12 +98,12 @@ impl Dice {
         u32::from_le_bytes([a, b, c, d]) % bound
     }
 
-    /// True once in this many times.
+    /// Returns `true` with probability 1/`count`.
     pub fn one_in(&mut self, count: u32) -> bool {
         self.below(count) == 0
     }
 
-    /// Ascending numbers below `bound`.
+    /// Returns distinct ascending numbers less than `bound`.
     fn ascending(&mut self, count: u32, bound: u32) -> Vec<u32> {
         let mut numbers: Vec<_> = (0..count).map(|_| self.below(bound)).collect();
         numbers.sort_unstable();
@@ -112,18 +112,19 @@ impl Dice {
     }
 }
 
-/// Devices of one page.
+/// Number of devices of one page.
 const PAGE: u32 = 0x2000;
-/// Events of a device: of four devices and two twins, fewer than there are priorities.
+/// Maximum number of events of a device, so that four devices and two twins have fewer events than
+/// there are priorities.
 const MOST_EVENTS: u32 = 4;
-/// Devices that both ITSes have.
+/// Number of devices that both ITSes have.
 const TWINS: usize = 2;
-/// Bits of EventIDs whose table fits its 4 KiB.
+/// Maximum number of EventID bits for which the table fits into 4 KiB.
 const MOST_EVENT_BITS: u32 = 9;
 
 impl Plan {
-    /// The plan of a seed. All LPIs are distinct, and of those of one vCPU that are enabled no two
-    /// have one priority.
+    /// Generates the plan of a seed. All LPIs are distinct, and no two enabled LPIs of one vCPU
+    /// have the same priority.
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let levels = if seed.is_multiple_of(2) { Levels::Flat } else { Levels::Two };
@@ -136,7 +137,7 @@ impl Plan {
         let mut numbers = Numbers::new(&mut dice);
         let ids = match levels {
             Levels::Flat => dice.ascending(4, PAGE),
-            // In two pages of the second level, far apart.
+            // In two second-level pages that are far apart.
             Levels::Two => [dice.ascending(2, PAGE), far(dice.ascending(2, PAGE))].concat(),
         };
         let devices: Vec<_> =
@@ -160,7 +161,7 @@ impl Plan {
         }
     }
 
-    /// Every event with its ITS.
+    /// Returns every event with the index of its ITS.
     pub fn events(&self) -> impl Iterator<Item = (usize, DeviceId, EventId)> {
         let of = |(its, plan): (usize, &'_ ItsPlan)| {
             plan.events().map(move |(device, event)| (its, device, event)).collect::<Vec<_>>()
@@ -184,7 +185,8 @@ impl ItsPlan {
         plan
     }
 
-    /// About half of the events, a few of them twice, and one that no device has.
+    /// Returns messages for about half of the events, a few of them repeated, and one for an
+    /// unmapped event.
     fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
         let events = |device: &DevicePlan| {
             device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>()
@@ -199,10 +201,11 @@ impl ItsPlan {
 }
 
 impl ItsPlan {
-    /// A few events are discarded or moved before anything is sent; now and then a device goes.
+    /// Returns commands that discard or move a few events before messages are sent, and
+    /// occasionally unmap a device.
     ///
-    /// Not later: KVM still delivers an LPI that was pending when its event was discarded, and does
-    /// not save it.
+    /// This must not happen later, because KVM still delivers an LPI that was pending when its
+    /// event was discarded, but does not save it.
     fn some_changes_before(&self, dice: &mut Dice) -> Vec<Command> {
         let mut changes = Vec::new();
         for (device, event) in self.events() {
@@ -212,7 +215,7 @@ impl ItsPlan {
                 _ => {}
             }
         }
-        // Then the table begins with a hole.
+        // Leaves a gap at the start of the table.
         let first = self.devices.first().filter(|_| self.devices.len() > 1 && dice.one_in(3));
         changes.extend(first.map(|plan| Command::Mapd {
             device: DeviceId::new(plan.id),
@@ -223,7 +226,7 @@ impl ItsPlan {
         changes
     }
 
-    /// A few events are moved, made pending, and not pending any more.
+    /// Returns commands that move a few events, make them pending, or clear their pending state.
     fn some_changes_after(&self, dice: &mut Dice) -> Vec<Command> {
         let mut changes = Vec::new();
         for (device, event) in self.events() {
@@ -272,7 +275,7 @@ fn device(
     DevicePlan { id, event_bits: u8::try_from(event_bits).unwrap_or(1), events: events.collect() }
 }
 
-/// The same device and events at the other ITS.
+/// Returns the same device and events at the other ITS, with other LPIs.
 fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePlan {
     let events = device.events.iter().map(|event| EventPlan {
         intid: numbers.next_lpi(dice),
@@ -284,7 +287,7 @@ fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePl
 
 fn wired(dice: &mut Dice) -> Vec<WiredPlan> {
     let intids = dice.ascending(4, 64).into_iter();
-    // One to a register of priorities: the guest writes whole registers.
+    // One interrupt for each priority register, because the guest writes whole registers.
     let mut intids: Vec<_> = intids.map(|number| 32 + number / 16 * 16).collect();
     intids.dedup();
     (8..)
@@ -302,7 +305,7 @@ fn low(number: u32) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-/// LPIs and priorities that are not used yet.
+/// Unused LPIs and priorities.
 struct Numbers {
     lpi: u32,
     priority: u8,
@@ -318,7 +321,7 @@ impl Numbers {
         self.lpi
     }
 
-    /// Steps of 8 are distinct with 5 bits.
+    /// Returns the next priority. Steps of 8 are distinct with 5 priority bits.
     fn next_priority(&mut self) -> u8 {
         self.priority = if self.priority >= 0xf0 { 0x28 } else { self.priority + 8 };
         self.priority
