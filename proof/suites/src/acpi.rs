@@ -1,4 +1,4 @@
-//! Second opinions on ACPI tables.
+//! Independent interpretations of ACPI tables.
 
 pub mod disassembly;
 pub mod linux;

@@ -1,4 +1,5 @@
-//! The report of Alioth's guest, booted on Alioth's routes and on ours, and what it must show.
+//! The report of Alioth's guest, booted with Alioth's routes and with Doorbell's, and the expected
+//! results.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,19 +10,20 @@ use anyhow::{Context, Result, ensure};
 const SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 /// `KVM_IRQFD`.
 const IRQFD: u64 = 0x4020_ae76;
-/// Eventfds of Alioth's that get a route: 256 entries of its table, less 24 pins.
+/// Number of Alioth's eventfds that have a route: 256 entries of its table, minus 24 pins.
 const STOCK_ROUTES: u64 = 232;
-/// Changes of routes besides: the guest moves a few interrupts, and opens a vector of a device that
-/// has no route.
+/// Number of other changes of routes: the guest moves a few interrupts, and opens a vector of a
+/// device without a route.
 const OTHER_TABLES: u64 = 16;
-/// Most tables for all vectors of the guest, with our routes. Five are usual.
+/// Maximum number of tables set for all vectors of the guest, with Doorbell's routes. Five are
+/// typical.
 const ROUTED_TABLES: u64 = 12;
-/// Network devices, of which each has a queue that rings.
+/// Number of network devices, each of which has a queue that signals.
 const NICS: u64 = 2;
-/// Eventfds that the guest's devices want: one for each queue with data.
+/// Number of eventfds that the guest's devices need: one for each queue with data.
 const QUEUES: u64 = 2 * (117 + 3);
 
-/// The boots in their order, by name.
+/// The boots in order, identified by name.
 #[derive(Debug, Default)]
 pub struct Report {
     boots: Vec<Boot>,
@@ -32,11 +34,11 @@ pub struct Report {
 #[derive(Debug, Default)]
 struct Boot {
     name: String,
-    /// Message-signalled interrupts that the guest has.
+    /// Number of the guest's message-signaled interrupts.
     lines: u64,
-    /// The actions of each network device.
+    /// The results of each network device.
     nics: BTreeMap<String, Nic>,
-    /// System calls of the machine by command.
+    /// Number of the machine's system calls by command.
     ioctls: BTreeMap<u64, u64>,
     ended: bool,
 }
@@ -44,21 +46,21 @@ struct Boot {
 /// A network device's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Nic {
-    /// Answers to the guest.
+    /// Number of answers that the guest received.
     answers: u64,
-    /// Interrupts of all its queues.
+    /// Number of interrupts of all its queues.
     interrupts: u64,
 }
 
 impl Report {
-    /// Takes a line of the console into account.
+    /// Processes a line of the console.
     pub fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if let Some(name) = line.strip_prefix("boot: ") {
             self.boots.push(Boot { name: name.into(), ..Boot::default() });
         }
         if let Some(boot) = self.boots.last_mut() {
-            // A line without its number says nothing.
+            // A malformed line is ignored.
             let _ = boot.line(line);
         }
         self.last = line.into();
@@ -69,25 +71,27 @@ impl Report {
         &self.last
     }
 
-    /// Checks the boot on Alioth's own routes.
+    /// Checks the boot with Alioth's own routes.
     ///
     /// # Errors
-    /// It is not as expected: the device whose interrupts have no route must be dead.
+    /// The result is not as expected: the device whose interrupts have no route must not work.
     pub fn judge_stock(&self) -> Result<()> {
         self.boot("stock")?.judge_stock()
     }
 
-    /// Checks the boot on our routes.
+    /// Checks the boot with Doorbell's routes.
     ///
     /// # Errors
-    /// It is not as expected: both devices must work, with few tables.
+    /// The result is not as expected: both devices must work, with few tables.
     pub fn judge_routed(&self) -> Result<()> {
         self.boot("routed")?.judge_routed()
     }
 
     fn boot(&self, name: &str) -> Result<&Boot> {
         let boot = self.boots.iter().find(|boot| boot.name == name);
-        boot.with_context(|| format!("no boot; the last line is `{}`", self.last))
+        boot.with_context(|| {
+            format!("the report has no such boot; the last line is `{}`", self.last)
+        })
     }
 }
 
@@ -112,7 +116,10 @@ impl Boot {
     }
 
     fn nic(&self, name: &str) -> Result<Nic> {
-        self.nics.get(name).copied().with_context(|| format!("no word of NIC {name}"))
+        self.nics
+            .get(name)
+            .copied()
+            .with_context(|| format!("the report does not mention NIC {name}"))
     }
 
     fn ioctls(&self, command: u64) -> u64 {
@@ -142,7 +149,8 @@ impl Boot {
         let tables = self.ioctls(SET_GSI_ROUTING);
         let expected = 1..=ROUTED_TABLES;
         ensure!(expected.contains(&tables), "{tables} tables, not {expected:?}");
-        // The eventfd of each queue that rings is bound, and unbound at the end; others are not.
+        // The eventfd of each queue that signals is bound, and unbound at the end; the others are
+        // not.
         let (binds, expected) = (self.ioctls(IRQFD), 2 * NICS..QUEUES);
         ensure!(expected.contains(&binds), "{binds} binds and unbinds, not {expected:?}");
         Ok(())
@@ -173,7 +181,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    /// Returns whether the boots as they are, and with our routes, are as they should be.
+    /// Returns whether the boots with Alioth's routes and with Doorbell's are as expected.
     fn judged(lines: &[&str]) -> (bool, bool) {
         let mut report = Report::default();
         for line in lines {

@@ -1,4 +1,4 @@
-//! Second opinions on devicetrees, and the findings in Debian's.
+//! Independent interpretations of devicetrees, and the findings in Debian's.
 
 pub mod devicetree;
 pub mod fields;

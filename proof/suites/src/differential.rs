@@ -1,4 +1,5 @@
-//! The model against QEMU's GIC and ITS: both get the same accesses, and must answer alike.
+//! Compares the model with QEMU's GIC and ITS: both receive the same accesses, and must give the
+//! same replies.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,33 +16,34 @@ use doorbell_oracles::differential::{
     reset_values,
 };
 
-/// Cases of each family in a long run.
+/// Number of cases of each family in a long run.
 pub const LONG_CASES: u32 = 100_000;
-/// A planted fault is found within so many cases.
+/// Maximum number of cases within which a planted fault must be found.
 const CASES_OF_A_HUNT: u32 = 2000;
-/// Time limit of a comparison, for hangs alone: a short one has a budget of its own.
+/// Time limit of a comparison, which only detects hangs, because a short comparison has a separate
+/// budget.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Time after which a comparison without a budget hangs.
+/// Time after which a comparison without a budget counts as hung.
 const LONG_LIMIT: Duration = Duration::from_hours(24);
 
-/// Effort on each QEMU.
+/// The effort spent on each QEMU.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Cases of each family, at most.
+    /// Maximum number of cases of each family.
     pub cases: u32,
     /// Seed of all choices.
     pub seed: u64,
-    /// Time for each family; without one, faults are planted as well, and must be found.
+    /// Time for each family. If `None`, faults are planted as well, and must be found.
     pub time: Option<Duration>,
 }
 
 impl Effort {
-    /// Effort of a run of all steps: half a minute on two CPUs. It plants no faults, because the
-    /// tests of the oracles do, against a second model.
+    /// The effort of a run of all steps: half a minute on two CPUs. It plants no faults, because
+    /// the oracles' tests do that against a second model.
     pub const SHORT: Self =
         Self { cases: 4000, seed: 1, time: Some(Duration::from_millis(28_000 / 6)) };
 
-    /// Returns the effort of a run without a limit of time.
+    /// Returns the effort of a run without a time limit.
     pub const fn long(cases: u32, seed: u64) -> Self {
         Self { cases, seed, time: None }
     }
@@ -52,7 +54,7 @@ pub fn cases(effort: Effort) -> Vec<Case> {
     Version::ALL.into_iter().flat_map(|version| cases_with(version, effort)).collect()
 }
 
-/// Work of a case.
+/// The work of a case.
 type Comparing = Box<dyn FnOnce(&mut Pair) -> Result<()> + Send>;
 
 fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
@@ -90,7 +92,7 @@ fn cases_with(version: Version, effort: Effort) -> Vec<Case> {
 struct Pair {
     model: Model,
     qemu: Qemu,
-    /// Folder of QEMU's socket, removed after QEMU.
+    /// The folder of QEMU's socket, which is removed after QEMU has ended.
     _folder: Folder,
 }
 
@@ -102,7 +104,7 @@ impl Pair {
         let libraries = libraries.and_then(|(_, path)| path).context("QEMU's libraries")?;
         let program = Path::new(command.get_program());
         let qemu = Qemu::start(program, Some(Path::new(libraries)), folder.path(), world);
-        let qemu = qemu.context("QEMU does not start")?;
+        let qemu = qemu.context("QEMU cannot be started")?;
         Ok(Self { model: Model::new(world, qemu.watch())?, qemu, _folder: folder })
     }
 
@@ -119,16 +121,16 @@ impl Pair {
         judge(&finding)
     }
 
-    /// Shows that the comparison finds a fault, by planting it.
+    /// Plants a fault, and checks that the comparison finds it.
     fn find(&mut self, mutant: &Mutant, seed: u64) -> Result<()> {
         let limits = Limits { cases: CASES_OF_A_HUNT, deadline: None, seed };
-        hunt(mutant, limits, &mut self.qemu)?.map(drop).context("it is not found")
+        hunt(mutant, limits, &mut self.qemu)?.map(drop).context("the fault is not found")
     }
 }
 
 fn judge(finding: &Finding) -> Result<()> {
     match &finding.mismatch {
         None => Ok(()),
-        Some(mismatch) => bail!("after {} that agree\n{mismatch}", finding.agreed),
+        Some(mismatch) => bail!("after {} cases that agree\n{mismatch}", finding.agreed),
     }
 }

@@ -1,4 +1,4 @@
-//! QEMUs that cases share. The first case that needs one unpacks it.
+//! QEMUs that cases share. The first case that needs a QEMU unpacks it.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace;
 
-/// Time in which a case may build programs and fetch packages, or wait for a case that does.
+/// Time for a case to build programs and fetch packages, or to wait for a case that does.
 pub const PREPARATION: Duration = Duration::from_mins(20);
 
-/// One of Debian's QEMUs.
+/// Returns one of Debian's QEMUs.
 pub fn qemu(version: Version) -> Result<&'static Tools> {
     static STABLE: Shared<Tools> = Shared::new();
     static BACKPORTS: Shared<Tools> = Shared::new();

@@ -16,27 +16,27 @@ use doorbell_harness::{process, small_linux, workspace};
 
 use crate::fetched;
 
-/// Plans of a long run.
+/// Number of plans of a long run.
 pub const LONG_PLANS: u32 = 60;
 
-/// Time limit of a run, which takes 10 to 20 seconds, and minutes on a machine that does much else.
+/// Time limit of a run, which takes 10 to 20 seconds, or minutes on a busy machine.
 const LIMIT: Duration = Duration::from_mins(18);
-/// Time that a further plan adds to that.
+/// Additional time for each further plan.
 const PER_PLAN: Duration = Duration::from_mins(1);
-/// A CPU with the virtualization host extensions, so that the kernel stays at EL2.
+/// A CPU with the Virtualization Host Extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] =
     &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
-/// No screen, no reboot after a panic.
+/// No screen, and no reboot after a panic.
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// Returns the time limit of a run with so many plans; `None` stands for the judge's own number.
+/// Returns the time limit of a run with `plans` plans; `None` stands for the judge's default.
 pub fn limit(plans: Option<u32>) -> Duration {
     LIMIT + PER_PLAN * plans.unwrap_or(0)
 }
 
-/// Runs the judge under a suite's kernel, on the QEMU of the same suite.
+/// Runs the judge on a suite's kernel, in the QEMU of the same suite.
 ///
 /// # Errors
 /// Names each failed check.
@@ -58,11 +58,11 @@ pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
         workspace.target.join("kvm").join(format!("{version:?}.snapshot").to_lowercase());
     fs::write(&snapshot, saved)?;
     let (counts, snapshot) = (count.shown(), snapshot.display());
-    eprintln!("KVM of {version:?}'s kernel: {counts}; what it saved: {snapshot}");
+    eprintln!("KVM of {version:?}'s kernel: {counts}; saved state: {snapshot}");
     count.verdict(ended.map(drop), &[])
 }
 
-/// Builds the judge as the first process of a machine, once.
+/// Builds a first file system with the judge as the first process, once.
 fn initramfs() -> Result<&'static Path> {
     static FILE: Shared<PathBuf> = Shared::new();
     let file = FILE.get(|| {
@@ -89,7 +89,7 @@ fn contents(judge: Vec<u8>) -> Vec<File> {
     ]
 }
 
-/// Returns a row of the state that KVM saved, if the line is one.
+/// Returns the row of KVM's saved state in a line, if it has one.
 fn row(line: &str) -> Option<String> {
     let Fact::Judge(JudgeFact::Snapshot { row }) = Fact::parse(line)? else { return None };
     Some(format!("{row}\n"))

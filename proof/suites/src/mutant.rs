@@ -1,4 +1,4 @@
-//! Faults as text: the lines that a fault removes from a file, and those that it adds.
+//! Faults in text form: the lines that a fault removes from a file, and those that it adds.
 
 use std::collections::HashSet;
 
@@ -7,17 +7,17 @@ use anyhow::{Context, Result, bail, ensure};
 /// A fault, and the checks that must find it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mutant {
-    /// What is wrong with it.
+    /// Description of the fault.
     pub name: String,
-    /// Path below the package.
+    /// Path relative to the package.
     pub file: String,
     removed: Vec<String>,
     added: Vec<String>,
-    /// Checks that must fail.
+    /// The checks that must fail.
     pub checks: Vec<String>,
 }
 
-/// Reads the faults of a text. Paragraphs that do not begin with `fault:` are prose.
+/// Parses the faults in a text. Paragraphs that do not start with `fault:` are prose.
 pub fn parse(text: &str) -> Result<Vec<Mutant>> {
     let paragraphs = text.split("\n\n").map(str::trim);
     paragraphs.filter(|paragraph| paragraph.starts_with("fault:")).map(paragraph).collect()
@@ -46,7 +46,7 @@ fn paragraph(text: &str) -> Result<Mutant> {
     Ok(mutant)
 }
 
-/// The first faults, in their order, by which each check that one of `faults` names fails once.
+/// Returns the first faults, in order, that make each check named by one of `faults` fail once.
 pub fn covering(faults: Vec<Mutant>) -> Vec<Mutant> {
     let mut failed = HashSet::new();
     let mut is_first = |fault: &Mutant| {
@@ -57,7 +57,7 @@ pub fn covering(faults: Vec<Mutant>) -> Vec<Mutant> {
 }
 
 impl Mutant {
-    /// Returns `source` with the fault.
+    /// Returns `source` with the fault applied.
     ///
     /// # Errors
     /// The removed lines, compared without indentation, do not occur exactly once.
@@ -70,7 +70,7 @@ impl Mutant {
             lines.windows(self.removed.len()).enumerate().filter(|(_, window)| is_match(window));
         let places: Vec<_> = places.map(|(at, _)| at).collect();
         let [at] = *places else {
-            bail!("the lines that it removes occur {} times in {}", places.len(), self.file);
+            bail!("the removed lines occur {} times in {}", places.len(), self.file);
         };
         let (before, rest) = lines.split_at(at);
         let after = rest.iter().skip(self.removed.len()).copied();
@@ -88,7 +88,7 @@ mod tests {
                         - c();\n+ c();\nfails: b_is_called\n";
 
     fn mutant() -> Mutant {
-        parse(TEXT).expect("it is well formed").remove(0)
+        parse(TEXT).expect("the text is well formed").remove(0)
     }
 
     #[test]
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn lines_that_are_gone_are_an_error() {
-        let error = mutant().apply("a();\nc();\n").expect_err("b() is not there");
-        assert_eq!(error.to_string(), "the lines that it removes occur 0 times in src/a.rs");
+        let error = mutant().apply("a();\nc();\n").expect_err("b() does not occur");
+        assert_eq!(error.to_string(), "the removed lines occur 0 times in src/a.rs");
     }
 
     #[test]

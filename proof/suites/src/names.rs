@@ -1,8 +1,9 @@
-//! Names in a devicetree that a browser takes for code unless they are escaped.
+//! Names in a devicetree that a browser would interpret as code unless they are escaped.
 
 use anyhow::{Result, ensure};
 
-/// Names of a devicetree, each with one of the same length that a browser must not obey.
+/// Names in a devicetree, each with a replacement of the same length that a browser must not
+/// interpret.
 pub const NAMES: [(&str, &str); 3] = [
     ("interrupt-controller@8000000", "<img src=x onerror=alert(1)>"),
     ("Doorbell Harbour", "<script>1</scrip"),
@@ -19,7 +20,7 @@ pub fn renamed(blob: &[u8]) -> Result<Vec<u8>> {
         ensure!(from.len() == to.len(), "{to} is not as long as {from}");
         let places: Vec<_> =
             (0..blob.len()).filter(|&at| blob[at..].starts_with(from.as_bytes())).collect();
-        ensure!(!places.is_empty(), "the devicetree has no {from}");
+        ensure!(!places.is_empty(), "the devicetree does not contain {from}");
         for at in places {
             blob[at..at + to.len()].copy_from_slice(to.as_bytes());
         }

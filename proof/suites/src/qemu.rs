@@ -1,4 +1,4 @@
-//! The bare-metal images on QEMU: the drivers, judged by a GIC and PCI devices of another project.
+//! The bare-metal images on QEMU: the drivers are judged by another project's GIC and PCI devices.
 
 pub mod bench;
 pub mod cost;

@@ -1,6 +1,6 @@
-//! Programs that a README shows.
+//! Programs shown in a README.
 
-/// Returns the fenced blocks of this language, in their order.
+/// Returns the fenced blocks in this language, in order.
 pub fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
     let head = format!("{language}\n");
     let blocks = page.split("```").skip(1).step_by(2);

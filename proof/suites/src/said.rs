@@ -1,10 +1,10 @@
-//! Rows of the command's JSON, and their comparison with another source.
+//! Rows of the command's JSON output, and their comparison with another source.
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Compares a value that the command shows with that of another source.
+/// Compares a value that the command shows with the value from another source.
 ///
 /// # Errors
 /// They differ.
@@ -14,7 +14,7 @@ pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Resul
     Ok(())
 }
 
-/// Returns a list of an object.
+/// Returns a member of an object that is a list.
 ///
 /// # Errors
 /// The object has no such list.
@@ -22,7 +22,7 @@ pub fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     said[name].as_array().with_context(|| format!("no {name}"))
 }
 
-/// Returns these members of each object of a list, in its order.
+/// Returns the given members of each object in a list, in order.
 ///
 /// # Errors
 /// The object has no such list.
@@ -31,13 +31,13 @@ pub fn columns(said: &Value, name: &str, members: &[&str]) -> Result<Vec<Vec<Val
     Ok(list(said, name)?.iter().map(row).collect())
 }
 
-/// Returns rows in the alphabetical order of their first members.
+/// Returns rows sorted alphabetically by their first members.
 pub fn sorted(mut rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
     rows.sort_by_key(|row| row.first().map(Value::to_string));
     rows
 }
 
-/// Returns a string; an empty one for any other value.
+/// Returns a string, which is empty if the value is not a string.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

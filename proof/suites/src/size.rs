@@ -9,11 +9,11 @@ use doorbell_harness::image;
 use doorbell_harness::workspace::Workspace;
 
 const HEAPLESS: &[&str] = &["--no-default-features"];
-/// Features of a kernel with a heap and, of the drivers of `gic-bringup`, only the ITS's.
+/// Features of a kernel with a heap and, of `gic-bringup`'s drivers, only the ITS's.
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
-/// A kernel, and how many bytes of instructions it may have: its drivers, the interrupt core, and
-/// the runtime that it shares with the others.
+/// A kernel, and the maximum size of its instructions in bytes: its drivers, the interrupt core,
+/// and the runtime that it shares with the others.
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     name: &'static str,
@@ -24,7 +24,7 @@ struct Kernel {
     drivers: &'static [&'static str],
 }
 
-/// Drivers by kind of controller, and the modules of `gic-driver` that implement them.
+/// The drivers by kind of controller, and the modules of `gic-driver` that implement them.
 const DRIVERS: [(&str, &[&str]); 4] = [
     ("direct LPIs", &["direct_lpi"]),
     ("GICv2", &["gicv2"]),
@@ -94,7 +94,7 @@ pub fn markdown(workspace: &Workspace) -> Result<String> {
     Ok(table)
 }
 
-/// Size of a kernel's code in bytes, and the drivers of which it contains code.
+/// Size of a kernel's code in bytes, and the drivers whose code it contains.
 #[derive(Debug)]
 pub struct Measured {
     kernel: Kernel,
@@ -119,7 +119,7 @@ impl Measured {
     /// Checks that the code contains exactly the drivers that the kernel uses.
     ///
     /// # Errors
-    /// It contains others, or lacks one.
+    /// The code contains other drivers, or lacks one.
     pub fn judge_drivers(&self) -> Result<()> {
         uses(&self.drivers, self.kernel.drivers)
     }
@@ -136,7 +136,7 @@ pub fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
     }
     let text_of = |kernel: &Kernel| {
         let measured = all.iter().find(|measured| measured.kernel.name == kernel.name);
-        measured.map(|measured| measured.text).context("it is measured")
+        measured.map(|measured| measured.text).context("the kernel was not measured")
     };
     let bring_up = bring_up(text_of(&FIRMWARE)?, text_of(&RUNTIME)?);
     all.push(measure(workspace, bring_up)?);
@@ -164,13 +164,16 @@ fn drivers_in(symbols: &[String]) -> Vec<&'static str> {
 }
 
 fn uses(found: &[&str], wanted: &[&str]) -> Result<()> {
-    ensure!(found == wanted, "it contains code of the drivers {found:?}, and uses {wanted:?}");
+    ensure!(
+        found == wanted,
+        "the kernel contains code of the drivers {found:?}, and uses {wanted:?}"
+    );
     Ok(())
 }
 
 fn within(text: u64, budget: u64) -> Result<()> {
-    ensure!(text <= budget, "{text} bytes of text, {} more than its budget", text - budget);
-    ensure!(text > budget / 2, "{text} bytes of text: less than half of its budget of {budget}");
+    ensure!(text <= budget, "{text} bytes of text, {} more than the budget", text - budget);
+    ensure!(text > budget / 2, "{text} bytes of text: less than half of the budget of {budget}");
     Ok(())
 }
 
@@ -182,7 +185,7 @@ mod tests {
     fn text_beyond_its_budget_fails() {
         assert!(within(100, 100).is_ok());
         assert!(within(101, 100).is_err());
-        assert!(within(50, 100).is_err(), "a budget that says nothing");
+        assert!(within(50, 100).is_err(), "the budget is too large to be meaningful");
     }
 
     #[test]
@@ -200,7 +203,7 @@ mod tests {
     fn unused_or_missing_drivers_fail() {
         assert!(uses(&["ITS"], &["ITS"]).is_ok());
         assert!(uses(&["GICv2", "ITS"], &["ITS"]).is_err());
-        assert!(uses(&[], &["ITS"]).is_err(), "a search that finds nothing");
+        assert!(uses(&[], &["ITS"]).is_err(), "the search finds no driver");
     }
 
     #[test]

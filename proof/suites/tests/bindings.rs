@@ -1,5 +1,5 @@
-//! The devicetree bindings, judged by dtschema, as the kernel's are. Schemas and examples pass
-//! without a word, and every counter-example gets the complaint that it is there for.
+//! The devicetree bindings, checked by dtschema like the kernel's. Schemas and examples must pass
+//! without complaints, and every counter-example must cause its stated complaint.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,8 @@ use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, system};
 
-/// Version that is installed into the cache. Its complaints are worded alike within a version.
+/// The version that is installed into the cache. The wording of complaints is stable within a
+/// version.
 const VERSION: &str = "2026.9";
 const FOLDER: &str = "docs/bindings";
 /// Prefix of the line in which a counter-example states its complaint.
@@ -41,17 +42,17 @@ fn main() -> Result<ExitCode> {
     Ok(suite::main(cases))
 }
 
-/// A case that needs the tools.
+/// Returns a case that needs the tools.
 fn case(name: &str, run: impl FnOnce(&Judge) -> Result<()> + Send + 'static) -> Case {
     static JUDGE: Shared<Judge> = Shared::new();
     Case::new(name, LIMIT, || run(JUDGE.get(|| Judge::find(workspace::this()?))?))
 }
 
-/// The tools, and where they find and put things.
+/// The tools and their folders.
 struct Judge {
-    /// Python's programs.
+    /// Folder of Python's programs.
     programs: PathBuf,
-    /// The devicetree compiler, if it was unpacked, not installed.
+    /// The devicetree compiler, if it was unpacked and not installed.
     unpacked: Option<Tools>,
     folder: PathBuf,
     /// Folder for compiled files.
@@ -76,12 +77,12 @@ impl Judge {
         Ok(())
     }
 
-    /// The example in the schema's own text.
+    /// Checks the example in the schema's own text.
     fn accept_own_example(&self, schema: &Path) -> Result<()> {
         let stem = schema.file_stem().context("the schema has no name")?.to_string_lossy();
         let example = self.output.join(format!("{stem}-own-example.dts"));
         let text = process::capture(self.program("dt-extract-example").arg(schema))?;
-        ensure!(text.contains("example-0"), "it has none");
+        ensure!(text.contains("example-0"), "the schema has no example");
         fs::write(&example, text)?;
         self.accept(&self.compile(&example)?)
     }
@@ -95,13 +96,13 @@ impl Judge {
     fn reject(&self, example: &Path) -> Result<()> {
         let text = fs::read_to_string(example)?;
         let complaint = text.lines().find_map(|line| line.strip_prefix(COMPLAINT));
-        let complaint = complaint.context("it does not state the complaint that it is to get")?;
+        let complaint = complaint.context("the counter-example does not state its complaint")?;
         let said = self.complaints(&self.compile(example)?)?;
         ensure!(said.contains(complaint), "expected \"{complaint}\", got \"{said}\"");
         Ok(())
     }
 
-    /// Returns dt-validate's complaints about a devicetree; its exit code tells nothing.
+    /// Returns dt-validate's complaints about a devicetree. Its exit code is not meaningful.
     fn complaints(&self, blob: &Path) -> Result<String> {
         self.ask("dt-validate", &[Path::new("-s"), &self.folder, blob])
     }
@@ -118,12 +119,12 @@ impl Judge {
         Ok(blob)
     }
 
-    /// All that a program says. A program that breaks off is an error, not a complaint.
+    /// Returns all output of a program. A program that crashes is an error, not a complaint.
     fn ask(&self, name: &str, arguments: &[&Path]) -> Result<String> {
         let output = process::output(self.program(name).args(arguments))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let said = text(&output.stdout) + &text(&output.stderr);
-        ensure!(!said.contains("Traceback"), "{name} broke off\n{said}");
+        ensure!(!said.contains("Traceback"), "{name} crashed\n{said}");
         ensure!(output.status.success() || !said.is_empty(), "{name} ended with {}", output.status);
         Ok(said.trim().to_owned())
     }
@@ -133,13 +134,13 @@ impl Judge {
     }
 }
 
-/// Returns a file's name with that of its folder.
+/// Returns a file's name, including that of its folder.
 fn name(path: &Path) -> String {
     let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
     Path::new(folder).join(path.file_name().unwrap_or_default()).display().to_string()
 }
 
-/// dtschema's programs, in a virtual environment of Python in the cache.
+/// Returns dtschema's programs, in a Python virtual environment in the cache.
 fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
     let root = cache::folder(workspace).join(format!("dtschema-{VERSION}"));
     cache::fill(&root, || {
@@ -155,7 +156,7 @@ fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
     Ok(root.join("bin"))
 }
 
-/// The machine's own compiler (`None`), or the one that comes with QEMU.
+/// Returns the unpacked compiler that comes with QEMU, or `None` if the machine has its own.
 fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
     if process::exists("dtc") {
         return Ok(None);
@@ -165,8 +166,8 @@ fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
     Ok(Some(Tools::of(workspace)))
 }
 
-/// The files with this extension, by name. A folder without any is an error: nothing would be
-/// checked.
+/// Returns the files with this extension, sorted by name. A folder without any is an error, because
+/// nothing would be checked.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))?;
     let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
@@ -174,7 +175,7 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
         .into_iter()
         .filter(|path| path.extension().is_some_and(|own| own == extension))
         .collect();
-    ensure!(!found.is_empty(), "no .{extension} in {}", folder.display());
+    ensure!(!found.is_empty(), "no .{extension} files in {}", folder.display());
     found.sort();
     Ok(found)
 }

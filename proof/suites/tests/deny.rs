@@ -1,4 +1,5 @@
-//! cargo-deny: licences, sources, banned and vulnerable dependencies, by the rules in `deny.toml`.
+//! cargo-deny: licenses, sources, and banned or vulnerable dependencies, by the rules in
+//! `deny.toml`.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +14,7 @@ use doorbell_harness::{cache, process};
 
 /// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
-/// The workspaces: each has a lock file of its own, and all are judged by the root's `deny.toml`.
+/// The workspaces. Each has a separate lock file, and all are checked by the root's `deny.toml`.
 const MANIFESTS: [&str; 6] = [
     "Cargo.toml",
     "images/Cargo.toml",
@@ -23,7 +24,7 @@ const MANIFESTS: [&str; 6] = [
     "adopters/alioth/Cargo.toml",
 ];
 const CHECKS: [&str; 4] = ["licenses", "bans", "sources", "advisories"];
-/// Prefix of cargo-deny's error that the database of advisories cannot be reached.
+/// Prefix of cargo-deny's error when the database of advisories cannot be reached.
 const UNREACHABLE: &str = "failed to fetch advisory database";
 
 /// Time limit of a case, which may build cargo-deny.
@@ -55,7 +56,7 @@ fn judge(manifest: &str, check: &str) -> Result<()> {
     Ok(())
 }
 
-/// The machine's own cargo-deny, or one in the cache.
+/// Returns the machine's own cargo-deny, or one in the cache.
 fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
     if process::exists("cargo-deny") {
         return Ok("cargo-deny".into());

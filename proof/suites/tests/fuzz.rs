@@ -1,5 +1,5 @@
-//! The fuzz targets, built for libFuzzer with the stable compiler: coverage needs no nightly, and
-//! code without `unsafe` needs no sanitizer.
+//! The fuzz targets, built for libFuzzer with the stable compiler: coverage does not need nightly,
+//! and code without `unsafe` does not need a sanitizer.
 
 #![forbid(unsafe_code)]
 
@@ -13,14 +13,14 @@ use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, system};
 
-/// The targets are a workspace of their own.
+/// Manifest of the targets, which are a separate workspace.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";
-/// Time that each target runs as part of the tests, and of the long ones.
+/// Time that each target runs, in the short and in the long tests.
 const SECONDS: u64 = 10;
 const LONG_SECONDS: u64 = 600;
 /// Time limit of building all targets.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
-/// Flags that instrument the code for libFuzzer, with the checks that a release build leaves out.
+/// Flags that instrument the code for libFuzzer, and enable checks that release builds omit.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -32,8 +32,8 @@ const FLAGS: &[&str] = &[
     "-Cdebug-assertions",
     "-Coverflow-checks",
 ];
-/// Limits of one input in seconds, and of a target in MiB (after minutes all use some 30): more is
-/// a finding.
+/// Limits of one input in seconds and of a target in MiB, which uses some 30 after minutes.
+/// Exceeding one is a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
 fn main() -> Result<ExitCode> {
@@ -55,7 +55,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite::main(cases))
 }
 
-/// The names of the targets: one file each.
+/// Returns the names of the targets, each of which has a file.
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     let files =
         workspace.root.join("proof/fuzz/fuzz_targets").read_dir().context("no fuzz targets")?;
@@ -72,7 +72,7 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds every target and says where they are.
+/// Builds every target, and returns the folder of the programs.
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     let host = system::host_triple(&workspace.root)?;
     let target = workspace.target.join("fuzz");

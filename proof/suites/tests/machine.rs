@@ -1,4 +1,4 @@
-//! The command on the machine that it carries with it.
+//! The command on its embedded machine.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Time limit of a case, which may build the command.
 const CASE_LIMIT: Duration = Duration::from_mins(20);
-/// Longest time of a first look, building excepted.
+/// Maximum time of a first run, excluding the build.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time after which a run counts as hung.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Runs `cargo run --release`, as a newcomer types it.
+/// Runs `cargo run --release`, as a newcomer would.
 fn run_as_newcomer() -> Result<()> {
     let workspace = workspace::this()?;
     command::build(workspace)?;
@@ -40,12 +40,12 @@ fn run_as_newcomer() -> Result<()> {
     let status =
         process::watch(cargo.args(["run", "--release"]), LIMIT, |line| eprintln!("{line}"))?;
     let taken = start.elapsed();
-    ensure!(status.success(), "it ended with {status}");
-    ensure!(taken < PATIENCE, "it took {:.1} s", taken.as_secs_f32());
+    ensure!(status.success(), "the command ended with {status}");
+    ensure!(taken < PATIENCE, "the command took {:.1} s", taken.as_secs_f32());
     Ok(())
 }
 
-/// Returns what the command prints for programs.
+/// Returns the command's output in JSON.
 fn json(arguments: &[&str]) -> Result<Value> {
     let workspace = workspace::this()?;
     let command = command::build(workspace)?;
@@ -53,11 +53,11 @@ fn json(arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&process::capture(command.args(arguments))?)?)
 }
 
-/// Enough that one process was not disturbed most of the time.
+/// Enough samples that at least one process was undisturbed most of the time.
 const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "17"];
 
-/// There is no command queue between a driver and its direct LPIs: setting up and moving cost less
-/// than at an ITS.
+/// Checks that setup and moves cost less with direct LPIs than with an ITS, because they do not
+/// need a command queue.
 fn judge_bench(measured: &Value) -> Result<()> {
     let cases = measured["cases"].as_array().context("no cases")?;
     let least = |name: &str| {

@@ -1,4 +1,4 @@
-//! The oldest compiler that each package states, tried on its archive alone.
+//! Checks that each package's archive compiles with the oldest compiler that the package states.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use doorbell_harness::workspace::{self, Package, Workspace};
 /// Time limit of a case, which may fetch a compiler.
 const LIMIT: Duration = Duration::from_mins(30);
 
-/// A case for each package, in the long run alone.
+/// Runs a case for each package, only in the long run.
 fn main() -> Result<ExitCode> {
     let workspace = workspace::this()?;
     let packages = published(workspace).filter(|_| suite::is_long());
@@ -39,7 +39,7 @@ fn rust_version(package: &Package) -> &str {
     package.field("rust_version").as_str().unwrap_or_default()
 }
 
-/// The toolchain of that version; rustup adds it where there is none.
+/// Returns the toolchain of this version, and lets rustup add it if it is missing.
 fn need_toolchain(workspace: &Workspace, version: &str) -> Result<String> {
     let mut installed = process::command("rustup", &workspace.root);
     let installed = process::capture(installed.args(["toolchain", "list"]))?;

@@ -1,5 +1,5 @@
-//! A newcomer's steps: crates are made from the packages' READMEs alone, in an empty folder outside
-//! of the repository, against the packaged archives. Then they are run.
+//! A newcomer's steps: crates are created from the packages' READMEs alone, in an empty folder
+//! outside the repository, against the packaged archives, and then run.
 
 #![forbid(unsafe_code)]
 
@@ -17,17 +17,17 @@ use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::{process, qemu, workspace};
 use doorbell_suites::readme;
 
-/// Building a program and its dependencies takes less, on a busy machine too.
+/// Time limit of building a program and its dependencies, also on a busy machine.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Time limit of a case, the first of which packages everything.
+/// Time limit of a case. The first one packages everything.
 const CASE_LIMIT: Duration = Duration::from_mins(25);
 
-/// A program that a package's README shows.
+/// A program shown in a package's README.
 struct Program {
     package: &'static str,
-    /// Its files, in the page's order.
+    /// File names of the program, in the page's order.
     files: &'static [&'static str],
-    /// Its output: the last line.
+    /// The last line of its output.
     says: &'static str,
 }
 
@@ -70,14 +70,14 @@ fn run_kernel(archives: &Archives, empty: &Folder, tools: &Tools) -> Result<()> 
     KERNEL.is_said_by(&mut machine)
 }
 
-/// A crate that was made, and cargo in its folder.
+/// A created crate, and cargo in its folder.
 struct Made {
     cargo: Command,
     folder: PathBuf,
 }
 
 impl Program {
-    /// Makes a crate of what the README shows.
+    /// Creates a crate from the README.
     fn made(&self, archives: &Archives, empty: &Folder) -> Result<Made> {
         let page = fs::read_to_string(archives.package(self.package)?.join("README.md"))?;
         let folder = empty.path().join(self.name());
@@ -103,7 +103,7 @@ impl Program {
         let said = |line: &str| lines.push(line.trim_end().to_owned());
         let status = process::watch(program, LIMIT, said)?;
         ensure!(status.success(), "ended with {status}");
-        ensure!(lines.last().is_some_and(|line| line == self.says), "it says {lines:?}");
+        ensure!(lines.last().is_some_and(|line| line == self.says), "the program prints {lines:?}");
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! The text of kernels with one kind of MSI controller: within its budget, and without the code of
-//! other drivers.
+//! The text of kernels with one kind of MSI controller, which must be within its budget and must
+//! not contain the code of other drivers.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use doorbell_harness::suite::{self, Case, Shared};
 use doorbell_harness::workspace;
 use doorbell_suites::size::{self, Measured};
 
-/// Time limit of a case, the first of which builds all kernels.
+/// Time limit of a case. The first one builds all kernels.
 const LIMIT: Duration = Duration::from_mins(30);
 
 fn main() -> ExitCode {
@@ -29,6 +29,6 @@ fn case(kernel: &'static str, name: String, judge: fn(&Measured) -> Result<()>) 
     Case::new(name, LIMIT, move || {
         let all = ALL.get(|| size::measure_all(workspace::this()?))?;
         let measured = all.iter().find(|measured| measured.name() == kernel);
-        judge(measured.context("it is not measured")?)
+        judge(measured.context("the kernel was not measured")?)
     })
 }

@@ -1,4 +1,4 @@
-//! `iasl`'s words for a table: lines of fields, `[offset length] name : value`.
+//! `iasl`'s output for a table: one field per line, `[offset length] name : value`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ struct Field {
     value: String,
 }
 
-/// The fields of a table in their order.
+/// The fields of a table in order.
 #[derive(Clone, Debug)]
 pub struct Table(Vec<Field>);
 
@@ -21,12 +21,12 @@ pub struct Table(Vec<Field>);
 pub(super) struct Part<'a>(&'a [Field]);
 
 impl Table {
-    /// Reads a disassembly. Lines that are no fields are passed over.
+    /// Parses a disassembly. Lines that are not fields are skipped.
     pub fn read(text: &str) -> Self {
         Self(text.lines().filter_map(Field::read).collect())
     }
 
-    /// The parts that begin with a field of this name.
+    /// Returns the parts that start with a field of this name.
     pub(super) fn parts(&self, beginning: &str) -> Vec<Part<'_>> {
         Part(&self.0).parts(beginning)
     }
@@ -45,17 +45,17 @@ impl Table {
         self.structures(0x0b)?.into_iter().map(row).collect()
     }
 
-    /// Returns base and size of each region.
+    /// Returns the base and size of each redistributor region.
     ///
     /// # Errors
     /// A field is missing.
     pub fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
-        // The structure's own length has the same name, and comes first.
+        // The structure's own length has the same name and precedes the region's.
         let row = |part: Part<'_>| Ok((part.number("Base Address")?, part.last("Length")?));
         self.structures(0x0e)?.into_iter().map(row).collect()
     }
 
-    /// Returns the name of each controller, and its doorbell with its ranges.
+    /// Returns the name of each controller, with its doorbell and ranges.
     ///
     /// # Errors
     /// A field is missing.
@@ -80,7 +80,8 @@ impl Table {
         Ok(rows)
     }
 
-    /// The number of SPIs of each frame, by its name; `None` where its own register tells.
+    /// Returns the number of SPIs of each frame by name; `None` if the frame's register determines
+    /// it.
     pub(super) fn frame_spis(&self) -> Result<BTreeMap<String, Option<u64>>> {
         let row = |part: Part<'_>| {
             let id = format!("MADT/MSI-frame@{}", part.number("MSI Frame ID")?);
@@ -102,7 +103,7 @@ impl Table {
 }
 
 impl<'a> Part<'a> {
-    /// The parts of this one that begin with a field of this name.
+    /// Returns the parts of this part that start with a field of this name.
     pub(super) fn parts(self, beginning: &str) -> Vec<Self> {
         let begins = self.0.iter().enumerate().filter(|(_, field)| field.name == beginning);
         let begins: Vec<_> = begins.map(|(index, _)| index).collect();
@@ -110,25 +111,25 @@ impl<'a> Part<'a> {
         begins.iter().zip(ends).map(|(begin, end)| Self(&self.0[*begin..end])).collect()
     }
 
-    /// The offset of the first field.
+    /// Returns the offset of the first field.
     pub(super) fn offset(self) -> u64 {
         self.0.first().map_or(0, |field| field.offset)
     }
 
-    /// The value of the first field of this name.
+    /// Returns the value of the first field of this name.
     pub(super) fn text(self, name: &str) -> Result<&'a str> {
         let field = self.0.iter().find(|field| field.name == name);
-        Ok(&field.with_context(|| format!("iasl shows no {name}"))?.value)
+        Ok(&field.with_context(|| format!("iasl's output has no field {name}"))?.value)
     }
 
     pub(super) fn number(self, name: &str) -> Result<u64> {
         parse(name, self.text(name)?)
     }
 
-    /// The number in the last field of this name.
+    /// Returns the number in the last field of this name.
     pub(super) fn last(self, name: &str) -> Result<u64> {
         let field = self.0.iter().rfind(|field| field.name == name);
-        parse(name, &field.with_context(|| format!("iasl shows no {name}"))?.value)
+        parse(name, &field.with_context(|| format!("iasl's output has no field {name}"))?.value)
     }
 }
 
@@ -138,7 +139,7 @@ fn parse(name: &str, value: &str) -> Result<u64> {
 }
 
 impl Field {
-    /// `[02Ch 0044   1]  Name : value`; a flag of the field before has no place of its own.
+    /// Parses `[02Ch 0044   1]  Name : value`. A flag of the preceding field has no offset.
     fn read(line: &str) -> Option<Self> {
         let (place, rest) = match line.strip_prefix('[') {
             Some(rest) => rest.split_once(']')?,

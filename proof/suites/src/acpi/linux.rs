@@ -1,11 +1,11 @@
-//! Devices that Linux finds, by its console and QEMU's trace.
+//! The devices that Linux finds, from its console and QEMU's trace.
 
 use std::collections::BTreeSet;
 
-/// Devices that Linux finds, and maps.
+/// The devices that Linux finds and maps.
 #[derive(Debug, Default)]
 pub struct FoundDevices {
-    /// Ports on its console.
+    /// Ports listed on its console.
     pub ports: BTreeSet<Port>,
     /// DeviceIDs that it maps at the ITS.
     pub mapped: BTreeSet<u64>,

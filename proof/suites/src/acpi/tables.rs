@@ -1,4 +1,4 @@
-//! QEMU's ACPI tables, read over its test protocol where firmware would read them: from fw_cfg
+//! QEMU's ACPI tables, read over its test protocol from fw_cfg, as firmware would
 //! (`docs/specs/fw_cfg.rst`). No guest runs.
 
 use std::fs;
@@ -9,25 +9,25 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::dtb::{Tools, Virt};
 
-/// fw_cfg's DMA register on `virt`, and RAM to talk through.
+/// Address of fw_cfg's DMA register on `virt`, and of RAM for its transfers.
 const DMA_REGISTER: u64 = 0x0902_0010;
 const CONTROL: u64 = 0x4000_0000;
 const BUFFER: u64 = 0x4000_1000;
 /// Bits of a control word: read, and select the file whose number is in the upper half.
 const READ: u32 = 2;
 const SELECT: u32 = 8;
-/// The file that lists all others; each takes so many bytes there.
+/// The file that lists all others, and the size of one of its entries.
 const DIRECTORY: u16 = 0x19;
 const ENTRY_BYTES: usize = 64;
 const TABLES: &[u8] = b"etc/acpi/tables";
-/// Bytes that are read at once.
+/// Number of bytes read at a time.
 const PIECE: usize = 2048;
 const HEADER_BYTES: usize = 36;
 
-/// Writes the tables of a machine to `folder`, each to a file of its signature's name.
+/// Writes the tables of a machine to `folder`, each to a file named after its signature.
 ///
 /// # Errors
-/// QEMU does not start, or gives no tables.
+/// QEMU could not be started, or provides no tables.
 pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let blob = Qemu::start(tools, virt)?.tables()?;
@@ -35,16 +35,16 @@ pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     while let Some(mut table) = first_table(rest)? {
         rest = &rest[table.len()..];
         let name = String::from_utf8(table[..4].to_vec())?;
-        // Firmware computes the sums when it puts the tables into memory.
+        // Firmware computes the checksums when it copies the tables into memory.
         let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         table[9] = table[9].wrapping_sub(sum);
         fs::write(folder.join(name), table)?;
     }
-    ensure!(folder.join("APIC").exists(), "QEMU gives no MADT");
+    ensure!(folder.join("APIC").exists(), "QEMU provides no MADT");
     Ok(())
 }
 
-/// The table that `blob` begins with; none where zeroes follow the last.
+/// Returns the table at the start of `blob`, or `None` if only zeros follow.
 fn first_table(blob: &[u8]) -> Result<Option<Vec<u8>>> {
     let Some(header) = blob.get(..HEADER_BYTES).filter(|header| header[0] != 0) else {
         return Ok(None);
@@ -54,7 +54,7 @@ fn first_table(blob: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(table.context("a table is longer than the file")?.to_vec()))
 }
 
-/// A QEMU that waits for orders; dropped, it ends.
+/// A QEMU that executes commands, and that is killed on drop.
 struct Qemu {
     child: Child,
     orders: ChildStdin,
@@ -68,8 +68,8 @@ impl Qemu {
         qemu.args(["-qtest", "stdio", "-qtest-log", "none", "-M", &format!("virt,{options}")]);
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = qemu.spawn().context("cannot start QEMU")?;
-        let orders = child.stdin.take().context("no standard input")?;
-        let answers = BufReader::new(child.stdout.take().context("no standard output")?);
+        let orders = child.stdin.take().context("QEMU has no standard input")?;
+        let answers = BufReader::new(child.stdout.take().context("QEMU has no standard output")?);
         Ok(Self { child, orders, answers })
     }
 
@@ -87,7 +87,7 @@ impl Qemu {
         bail!("fw_cfg has no ACPI tables");
     }
 
-    /// The first `length` bytes of a file: fw_cfg puts them into RAM, from which they are read.
+    /// Returns the first `length` bytes of a file, which fw_cfg copies into RAM.
     fn file(&mut self, selector: u16, length: usize) -> Result<Vec<u8>> {
         let word = u32::from(selector) << 16 | SELECT | READ;
         let mut control = word.to_be_bytes().to_vec();
@@ -120,7 +120,7 @@ impl Qemu {
             if let Some(answer) = line.strip_prefix("OK") {
                 return Ok(answer.trim().to_owned());
             }
-            // Interrupts announce themselves between answers.
+            // Interrupts are reported between answers.
             ensure!(!line.starts_with("FAIL"), "QEMU refuses {order}: {line}");
         }
     }

@@ -1,4 +1,4 @@
-//! Routes by `iasl`'s fields, one ID at a time, and routes as the command shows them.
+//! Routes computed from `iasl`'s fields, one ID at a time, and routes as the command shows them.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,20 @@ use serde_json::Value;
 use super::disassembly::{Part, Table};
 use crate::said::{list, same, text};
 
-/// Requester IDs that are tried at each host.
+/// Requester IDs that are tested at each host.
 pub const SAMPLE: [u64; 15] = [
     0, 1, 0xff, 0x100, 0x101, 0x7ff, 0x1000, 0x4000, 0x5fff, 0x6000, 0x7fff, 0x8000, 0x8001,
     0xff00, 0xffff,
 ];
 
-/// A controller's name and a DeviceID there.
+/// The name of a controller, and a DeviceID at that controller.
 pub type Route = Option<(String, u64)>;
 
-/// The IOMMU that a requester passes, and its StreamID there.
+/// The IOMMU on a requester's path, and its StreamID there.
 type Stream = Option<(String, u64)>;
 
-/// Compares every host's and device's routes and streams with those that the fields of `iort` make.
+/// Compares every host's and device's routes and streams with those computed from the fields of
+/// `iort`.
 ///
 /// # Errors
 /// They differ.
@@ -68,8 +69,8 @@ pub fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
     Ok(())
 }
 
-/// The name of an SMMUv3 or a counter group that signals by message, and its route. It has a valid
-/// mapping of its own, and states no wires (DEN 0049, SMMUv3 and PMCG nodes).
+/// Returns the name and the route of an SMMUv3 or a counter group that signals by message, that is,
+/// one with a valid mapping of its own and without wires (DEN 0049, SMMUv3 and PMCG nodes).
 fn own_messages(
     nodes: &BTreeMap<u64, Part<'_>>,
     node: Part<'_>,
@@ -86,7 +87,7 @@ fn own_messages(
     for wire in wires {
         is_wired &= node.number(wire)? != 0;
     }
-    // Revision 5 says by a flag that the index counts.
+    // Since revision 5, a flag states whether the index is valid.
     let has_flag = is_smmu && node.number("Revision")? >= 5;
     let counts = if has_flag { node.number("DeviceID Valid")? == 1 } else { !is_wired };
     let mapping =
@@ -96,19 +97,19 @@ fn own_messages(
     Ok(Some((name, route)))
 }
 
-/// The name of the SMMU that `node` is.
+/// Returns the name of the SMMU at `node`.
 fn smmu(node: Part<'_>) -> Result<String> {
     let version = if node.number("Type")? == 3 { 2 } else { 3 };
     Ok(format!("IORT/SMMUv{version}@{:x}", node.number("Base Address")?))
 }
 
-/// The stream of a device by its single mapping.
+/// Returns the stream of a device with a single mapping.
 fn own_stream(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Stream> {
     let Some(mapping) = node.parts("Input base").into_iter().next() else { return Ok(None) };
     stream(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)
 }
 
-/// The stream of the ID `id` at `node`.
+/// Returns the stream of `id` at `node`.
 fn passed(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Stream> {
     match output(node, id)? {
         Some((target, output)) => stream(nodes, target, output),
@@ -117,11 +118,11 @@ fn passed(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<St
 }
 
 fn stream(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Stream> {
-    let node = *nodes.get(&target).context("a mapping leads to no node")?;
+    let node = *nodes.get(&target).context("a mapping refers to no node")?;
     Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
 }
 
-/// The stream that the command shows.
+/// Returns the stream that the command shows.
 fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Stream> {
     let Some(device) = list(said, "devices")?.iter().find(|device| is_meant(device)) else {
         return Ok(None);
@@ -141,10 +142,12 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
     Ok(None)
 }
 
-/// Compares the bits that each ITS's DeviceIDs need, and the SPIs that frames have, with what the
-/// fields make. For DeviceIDs that is the highest of all requesters on existing buses.
+/// Compares the number of bits that each ITS's DeviceIDs need, and the SPIs of frames, with those
+/// computed from the fields. The DeviceID bits follow from the highest of all requesters on
+/// existing buses.
 ///
 /// # Errors
+/// They differ.
 /// They differ.
 pub fn compare_capacity(
     said: &Value,
@@ -187,7 +190,7 @@ pub fn compare_capacity(
     Ok(())
 }
 
-/// The requester IDs of the buses of a segment.
+/// Returns the requester IDs on the buses of a segment.
 fn requesters(segment: u64, mcfg: Option<&Table>) -> Result<Vec<u64>> {
     let windows = mcfg.map_or_else(Vec::new, |mcfg| mcfg.parts("Base Address"));
     let mut buses = Vec::new();
@@ -202,7 +205,7 @@ fn requesters(segment: u64, mcfg: Option<&Table>) -> Result<Vec<u64>> {
     Ok(buses.into_iter().flat_map(|bus| (bus << 8)..=(bus << 8 | 0xff)).collect())
 }
 
-/// Returns the route of a requester behind the first host, by the controller's doorbell.
+/// Returns the route of a requester behind the first host, identified by the controller's doorbell.
 ///
 /// # Errors
 /// A field is missing.
@@ -217,7 +220,7 @@ pub fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
     Ok(controller.map(|one| (one["doorbells"].to_string(), device)))
 }
 
-/// Returns every device's routes, without names: requesters, DeviceIDs and doorbells.
+/// Returns every device's routes without names: requesters, DeviceIDs and doorbells.
 ///
 /// # Errors
 /// A field is missing.
@@ -236,7 +239,8 @@ pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
     devices.map(|device| Ok(list(device, "routes")?.iter().map(row).collect())).collect()
 }
 
-/// Returns the route of a requester behind the device that is meant, as the command shows it.
+/// Returns the route of a requester behind the device for which `is_meant` returns `true`, as the
+/// command shows it.
 ///
 /// # Errors
 /// A field is missing.
@@ -254,13 +258,13 @@ pub fn shown(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) ->
     Ok(None)
 }
 
-/// The route of a device by its single mapping.
+/// Returns the route of a device with a single mapping.
 fn single(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Route> {
     let Some(mapping) = node.parts("Input base").into_iter().next() else { return Ok(None) };
     enter(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)
 }
 
-/// The route of the ID `id` at `node`.
+/// Returns the route of `id` at `node`.
 fn follow(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Route> {
     match output(node, id)? {
         Some((target, output)) => enter(nodes, target, output),
@@ -268,8 +272,9 @@ fn follow(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Ro
     }
 }
 
-/// The end of the first mapping of `node` that holds `id`, and the ID there. A count may be one
-/// too high: a mapping that holds the ID as its last gives way to one that begins with it.
+/// Returns the target of the first mapping of `node` that contains `id`, and the output ID. Counts
+/// may be one too high, so a mapping that contains the ID as its last one yields to a mapping that
+/// starts with it.
 fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
     let own = node.number("Device ID Mapping Index").ok();
     let mut found = None;
@@ -290,10 +295,11 @@ fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
 }
 
 fn enter(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Route> {
-    let node = *nodes.get(&target).with_context(|| format!("no node at {target:#x}"))?;
+    let node =
+        *nodes.get(&target).with_context(|| format!("the table has no node at {target:#x}"))?;
     match node.number("Type")? {
         0 => Ok(Some((format!("MADT/ITS@{}", node.number("Identifiers")?), id))),
         3 | 4 => follow(nodes, node, id),
-        other => anyhow::bail!("a mapping leads to a node of type {other}"),
+        other => anyhow::bail!("a mapping refers to a node of type {other}"),
     }
 }

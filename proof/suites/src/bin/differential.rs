@@ -1,4 +1,5 @@
-//! Compares the model with QEMU's GIC and ITS for as long as wanted; see `docs/differential.md`.
+//! Compares the model with QEMU's GIC and ITS for a chosen number of cases; see
+//! `docs/differential.md`.
 
 #![forbid(unsafe_code)]
 
@@ -8,13 +9,13 @@ use clap::Parser;
 use doorbell_harness::suite;
 use doorbell_suites::differential::{self, Effort, LONG_CASES};
 
-/// Compares the model with QEMU's GIC and ITS, and plants faults that this must find
+/// Compares the model with QEMU's GIC and ITS, and plants faults that the comparison must find
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Cases of each family
+    /// Number of cases of each family
     #[arg(long, default_value_t = LONG_CASES)]
     cases: u32,
-    /// Of all choices
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -1,5 +1,5 @@
-//! Measures the figures of `docs/measurements.md` here and now, and writes them between the page's
-//! marks. The machine should be idle.
+//! Measures the figures of `docs/measurements.md` on this machine, which should be idle, and writes
+//! them between the page's marks.
 
 #![forbid(unsafe_code)]
 
@@ -13,10 +13,10 @@ use doorbell_suites::size;
 
 const PAGE: &str = "docs/measurements.md";
 const END: &str = "<!-- end of figures -->";
-/// The peer that wants another compiler, if somebody has built it.
+/// The peer that needs another compiler, if it has been built.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
-/// Measures, and writes the figures of docs/measurements.md, on a machine that is idle
+/// Measures the figures of docs/measurements.md and writes them; the machine should be idle
 #[derive(Debug, Parser)]
 struct Arguments {}
 
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     write(&page, "size", &size)
 }
 
-/// The tables of what grows with what.
+/// Returns the tables of growth.
 fn growth(workspace: &Workspace) -> Result<String> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["run", "--release", "--quiet", "--package", "doorbell-bench"]);
@@ -56,7 +56,7 @@ fn write(path: &Path, name: &str, figures: &str) -> Result<()> {
     Ok(std::fs::write(path, page)?)
 }
 
-/// The page with these figures between their marks.
+/// Returns the page with these figures between their marks.
 fn with_figures(page: &str, name: &str, figures: &str) -> Option<String> {
     let mark = format!("<!-- figures: {name} -->\n");
     let (before, after) = page.split_once(&mark)?;

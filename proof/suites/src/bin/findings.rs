@@ -1,5 +1,5 @@
-//! Writes what `doorbell lint` finds in Debian's devicetrees to `docs/findings`, to be read before
-//! it is committed.
+//! Writes the findings of `doorbell lint` in Debian's devicetrees to `docs/findings`, for review
+//! before they are committed.
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +8,7 @@ use clap::Parser;
 use doorbell_harness::workspace;
 use doorbell_suites::boards::findings;
 
-/// Writes what `doorbell lint` finds in Debian's devicetrees to docs/findings
+/// Writes the findings of `doorbell lint` in Debian's devicetrees to docs/findings
 #[derive(Debug, Parser)]
 struct Arguments {}
 

@@ -1,4 +1,4 @@
-//! `cargo xtask kvm`: has Linux's KVM judge more plans than the suite does.
+//! Implements `cargo xtask kvm`: lets Linux's KVM judge more plans than the suite does.
 
 #![forbid(unsafe_code)]
 
@@ -9,11 +9,11 @@ use doorbell_harness::parallel;
 use doorbell_harness::qemu::Version;
 use doorbell_suites::kvm;
 
-/// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the suite does
+/// Lets Linux's KVM for arm64, nested in QEMU, judge more of the model than the suite does
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask kvm", bin_name = "cargo xtask kvm")]
 struct Wanted {
-    /// Number of plans that move between KVM and the model
+    /// Number of plans that migrate between KVM and the model
     #[arg(long, default_value_t = kvm::LONG_PLANS)]
     plans: u32,
 }

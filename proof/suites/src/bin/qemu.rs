@@ -1,4 +1,5 @@
-//! `cargo xtask qemu`: the bare-metal test bench on one of QEMU's machines, for a person to watch.
+//! Implements `cargo xtask qemu`: runs the bare-metal test bench on one of QEMU's machines, for a
+//! person to watch.
 
 #![forbid(unsafe_code)]
 
@@ -13,26 +14,26 @@ use doorbell_suites::qemu::bench::Bench;
 use doorbell_suites::qemu::cost::{self, Linux};
 use doorbell_suites::qemu::virt;
 
-/// Interrupts of the load test where each takes long.
+/// Number of interrupts of the load test if each of them takes long.
 const SMALL_LOAD: u32 = 1000;
 
-/// Run the bare-metal test bench on one of QEMU's machines, and watch
+/// Runs the bare-metal test bench on one of QEMU's machines, and prints its output
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask qemu", bin_name = "cargo xtask qemu")]
 struct Wanted {
-    /// Machine to run; all are named where none is given
+    /// Machine to run; without it, all machines are listed
     #[arg(long)]
     machine: Option<String>,
     /// QEMU to run it on
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
-    /// Have QEMU tell what its ITS does
+    /// Trace QEMU's ITS
     #[arg(long)]
     trace: bool,
-    /// Count time in instructions: a nanosecond is one (several CPUs need the QEMU of backports)
+    /// Count time in instructions, one nanosecond each (several CPUs need the QEMU of backports)
     #[arg(long)]
     icount: bool,
-    /// Count the instructions of an interrupt, ours and Linux's
+    /// Count the instructions of an interrupt, in the test bench and in Linux
     #[arg(long, conflicts_with_all = ["machine", "trace", "icount"])]
     cost: bool,
 }
@@ -55,9 +56,9 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let machine = virt::ALL.iter().find(|machine| machine.name == name);
-    let machine =
-        machine.with_context(|| format!("no machine `{name}`; cargo xtask qemu names them"))?;
-    // Counting takes its time.
+    let machine = machine
+        .with_context(|| format!("unknown machine `{name}`; `cargo xtask qemu` lists them"))?;
+    // Counting and tracing are slow.
     let load = if wanted.icount || wanted.trace { SMALL_LOAD } else { machine.load };
     let mut more = Vec::new();
     if wanted.trace {
@@ -74,7 +75,7 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
     Ok(if count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Both, measured here and now.
+/// Measures both costs on this machine, and prints them with the recorded one.
 fn compare(version: Version) -> Result<ExitCode> {
     let linux = Linux::fetch(workspace::this()?)?;
     println!("{:16} {}", "the test bench:", cost::of_testbench(version)?);

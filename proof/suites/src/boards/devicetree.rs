@@ -1,5 +1,5 @@
-//! A devicetree's MSI controllers, read from the devicetree compiler's output: a second opinion,
-//! which shares nothing with the parser that the command uses.
+//! A devicetree's MSI controllers, read from the devicetree compiler's output. This is an
+//! independent interpretation, which shares no code with the command's parser.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,12 +17,12 @@ pub struct Tree {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub(super) path: String,
-    /// It and everything above it.
+    /// Set if the node and all its ancestors are enabled.
     pub(super) enabled: bool,
     properties: HashMap<String, String>,
 }
 
-/// One entry of a map from requester IDs.
+/// An entry of a map from requester IDs.
 #[derive(Debug)]
 pub(super) struct MapEntry<'t> {
     pub(super) first: u64,
@@ -32,22 +32,22 @@ pub(super) struct MapEntry<'t> {
     pub(super) length: u64,
 }
 
-/// Facts that the command must report.
+/// The facts that the command must report.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// ITSes that are switched on.
+    /// Number of enabled ITSes.
     pub its: usize,
-    /// The frames' companion is a GICv2.
+    /// Set if the frames belong to a GICv2.
     pub beside_gicv2: bool,
-    /// Nodes that are switched on and name a controller as theirs that the command builds.
+    /// Enabled nodes that refer to a controller which the command builds.
     pub referring: Vec<String>,
 }
 
 impl Tree {
-    /// Has the devicetree compiler print `file`.
+    /// Reads `file` as printed by the devicetree compiler.
     ///
     /// # Errors
-    /// The compiler refuses it.
+    /// The compiler rejects the file.
     pub fn read(tools: &Tools, file: &Path) -> Result<Self> {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
@@ -72,7 +72,7 @@ impl Tree {
             }
         }
         if tree.nodes.is_empty() {
-            bail!("the devicetree compiler printed no node");
+            bail!("the devicetree compiler printed no nodes");
         }
         tree.switch();
         Ok(tree)
@@ -82,9 +82,9 @@ impl Tree {
         self.nodes.iter().find(|node| node.cells("phandle").first() == Some(&phandle))
     }
 
-    /// Returns the entries of `map` up to the first malformed one. Targets state the number of
-    /// cells in a specifier by the property `cells`. Entries that do not define the specifier of
-    /// each ID are left out.
+    /// Returns the entries of `map` up to the first malformed one. The property `cells` of a target
+    /// states the number of cells in a specifier. Entries that do not define the specifier of each
+    /// ID are omitted.
     pub(super) fn map_entries(&self, node: &Node, map: &str, cells: &str) -> Vec<MapEntry<'_>> {
         let words = node.cells(map);
         let mut quads = words.chunks(4);
@@ -111,7 +111,7 @@ impl Tree {
         entries
     }
 
-    /// Works out which nodes are switched on; parents stand before their children.
+    /// Determines which nodes are enabled. Parents must precede their children.
     fn switch(&mut self) {
         for at in 0..self.nodes.len() {
             let own = matches!(self.nodes[at].property("status"), "" | "\"okay\"" | "\"ok\"");
@@ -129,13 +129,14 @@ impl Node {
         self.properties.contains_key(name)
     }
 
-    /// Does it name one of these as compatible?
+    /// Returns `true` if the node is compatible with one of these names.
     pub(super) fn is(&self, names: &[&str]) -> bool {
         let stated = self.strings("compatible");
         stated.iter().any(|name| names.contains(&name.as_str()))
     }
 
-    /// The strings of a property. The compiler prints several as one, or one after the other.
+    /// Returns the strings of a property, which the compiler prints either as one string or
+    /// separately.
     pub(super) fn strings(&self, name: &str) -> Vec<String> {
         let parts = self.property(name).split(", ").flat_map(|part| part.split("\\0"));
         parts
@@ -152,7 +153,7 @@ impl Node {
         self.is(&["arm,gic-v3-its"])
     }
 
-    /// Is it a GICv3 whose own registers take messages?
+    /// Returns `true` for a GICv3 whose own registers accept messages.
     fn is_gic_with_messages(&self) -> bool {
         let is_v3 = self.is(&["arm,gic-v3"]);
         let takes =
@@ -172,11 +173,11 @@ impl Node {
 }
 
 impl Facts {
-    /// Reads `msi-parent` and `msi-map` of every node that is switched on.
+    /// Reads `msi-parent` and `msi-map` of every enabled node.
     pub fn of(tree: &Tree) -> Self {
         let enabled = || tree.nodes.iter().filter(|node| node.enabled);
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
-        // A frame is built where its GIC is.
+        // A frame is built only along with its GIC.
         let on_v3 = |node: &Node| -> bool {
             let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
             let mut parents = enabled().filter(|other| other.path == above);
@@ -281,13 +282,13 @@ mod tests {
         assert!(Tree::parse("").is_err());
     }
 
-    /// Parses a map to a target of two cells. Returns the first ID, first cell and length of each
+    /// Parses a map to a target with two cells. Returns the first ID, first cell and length of each
     /// entry.
     fn entries(map: &str) -> Result<Vec<(u64, Option<u64>, u64)>> {
         let target = "target { #iommu-cells = <0x02>; phandle = <0x01>; };";
         let text = format!("/ {{\n{target}\nnode {{\niommu-map = <{map}>;\n}};\n}};\n");
         let tree = Tree::parse(&text.replace("; ", ";\n").replace("{ #", "{\n#"))?;
-        let node = tree.nodes.last().context("there is no node")?;
+        let node = tree.nodes.last().context("the tree has no nodes")?;
         let entries = tree.map_entries(node, "iommu-map", "#iommu-cells");
         Ok(entries.iter().map(|entry| (entry.first, entry.output, entry.length)).collect())
     }

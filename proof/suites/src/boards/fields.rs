@@ -1,5 +1,5 @@
-//! Every field that the command and the devicetree compiler both show: CPUs, the GIC, controllers,
-//! routes, streams and capacity. Addresses are translated here once more.
+//! Compares every field that both the command and the devicetree compiler show: CPUs, the GIC,
+//! controllers, routes, streams and capacity. Addresses are translated here independently.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::devicetree::{Node, Tree};
 use crate::said::{columns, list, same, sorted};
 
-/// Compatible strings of the GICs that kernels' devicetrees have.
+/// Compatible strings of the GICs in the kernels' devicetrees.
 const GICS: &[&str] = &[
     "arm,gic-v3",
     "arm,gic-400",
@@ -27,7 +27,7 @@ const ECAM: &[&str] = &[
 const PRE_ITS: &str = "socionext,synquacer-pre-its";
 const EVERYONE: u64 = 0x1_0000;
 
-/// Compares what the command shows with the compiler's output.
+/// Compares the command's output with the compiler's.
 ///
 /// # Errors
 /// They differ.
@@ -68,13 +68,13 @@ struct Reader<'t> {
     tree: &'t Tree,
 }
 
-/// Consecutive requesters of a node, and where they signal.
+/// Consecutive requesters of a node, and the controller through which they signal.
 struct Span<'t> {
     first: u64,
     length: u64,
     controller: &'t Node,
     device: u64,
-    /// By `msi-map`, not by `msi-parent`.
+    /// Set for `msi-map`, not set for `msi-parent`.
     is_mapped: bool,
 }
 
@@ -136,7 +136,7 @@ impl<'t> Reader<'t> {
         sorted(all.map(row).collect())
     }
 
-    /// The address that messages are written to.
+    /// Returns the address to which messages are written.
     fn doorbell(&self, node: &Node) -> Option<u64> {
         let offset = match kind(node)?.as_str() {
             "its" => 0x1_0040,
@@ -166,7 +166,7 @@ impl<'t> Reader<'t> {
         sorted(self.senders().map(row).collect())
     }
 
-    /// Hosts, and nodes that name a controller.
+    /// Returns the hosts, and the nodes that refer to a controller.
     fn senders(&self) -> impl Iterator<Item = &'t Node> {
         let names = |node: &Node| node.has("msi-map") || node.has("msi-parent");
         let below_bridge = |node: &Node| self.node(above(&node.path)).is_some_and(is_bridge);
@@ -216,8 +216,8 @@ impl<'t> Reader<'t> {
         spans
     }
 
-    /// Returns the streams of the `length` requesters from `first` on, except those that pass no
-    /// IOMMU.
+    /// Returns the streams of the `length` requesters starting with `first`, except for those
+    /// without an IOMMU.
     fn streams(&self, node: &Node, first: u64, length: u64) -> Vec<Value> {
         let mut streams = Vec::new();
         let host = self.host_of(node);
@@ -245,7 +245,8 @@ impl<'t> Reader<'t> {
         streams
     }
 
-    /// The host that a node of PCI is behind, whose map counts for it; of others the node itself.
+    /// Returns the host whose map applies to the node: its topmost PCI bridge, or the node itself
+    /// if it is not behind one.
     fn host_of<'n>(&self, node: &'n Node) -> &'n Node
     where
         't: 'n,
@@ -257,7 +258,8 @@ impl<'t> Reader<'t> {
         host
     }
 
-    /// Room of the enabled controllers of Arm's kinds, and what requesters need.
+    /// Returns the capacity of the enabled controllers of Arm's kinds, and the capacity that
+    /// requesters need.
     fn capacity(&self) -> Rows {
         let highest = self.highest();
         let row = |node: &Node| {
@@ -275,7 +277,7 @@ impl<'t> Reader<'t> {
         sorted(self.tree.nodes.iter().filter(known).map(row).collect())
     }
 
-    /// The highest DeviceID at each ITS.
+    /// Returns the highest DeviceID at each ITS.
     fn highest(&self) -> BTreeMap<&'t str, u64> {
         let mut highest = BTreeMap::new();
         for node in self.senders().filter(|node| node.enabled) {
@@ -295,7 +297,7 @@ impl<'t> Reader<'t> {
         highest
     }
 
-    /// The last requester of a span on a bus that is there.
+    /// Returns the last requester of a span that is on an existing bus.
     fn last_requester(&self, node: &Node, span: &Span<'_>) -> Option<u64> {
         let last = (span.first + span.length).checked_sub(1)?;
         let host = self.host_of(node);
@@ -316,7 +318,8 @@ impl<'t> Reader<'t> {
         (span.first.max(buses.0 << 8) <= last).then_some(last)
     }
 
-    /// Registers as the CPU addresses them; `None` for those that cannot be translated.
+    /// Returns the regions of registers in CPU addresses; `None` for those that cannot be
+    /// translated.
     fn regions(&self, node: &Node) -> Vec<Option<(u64, u64)>> {
         let (address, size) = self.shape(above(&node.path));
         let cells = node.cells("reg");
@@ -327,7 +330,7 @@ impl<'t> Reader<'t> {
         regions.collect()
     }
 
-    /// Leads an address on the bus at `path` up to the root.
+    /// Translates an address on the bus at `path` to the root.
     fn translate(&self, path: &str, address: u64) -> Option<u64> {
         let Some(bus) = self.node(path).filter(|_| !path.is_empty()) else { return Some(address) };
         let upper = above(path);
@@ -349,7 +352,7 @@ impl<'t> Reader<'t> {
         self.translate(upper, found?)
     }
 
-    /// Cells of addresses and sizes on the bus at `path`.
+    /// Returns the numbers of cells for addresses and sizes on the bus at `path`.
     fn shape(&self, path: &str) -> (usize, usize) {
         let stated = |name: &str| {
             let mut at = path;
@@ -381,7 +384,7 @@ fn stream_row(iommu: &Node, (first, length): (u64, u64), stream: Option<u64>) ->
     })
 }
 
-/// The kind of controller that a node is, as the command calls it.
+/// Returns the node's kind of controller, by the command's name for it.
 fn kind(node: &Node) -> Option<String> {
     if node.is_its() {
         return Some("its".into());
@@ -398,7 +401,7 @@ fn kind(node: &Node) -> Option<String> {
     node.has("msi-controller").then(|| compatible.unwrap_or_default())
 }
 
-/// SPIs that firmware states for messages.
+/// Returns the SPI ranges that firmware states for messages.
 fn ranges(node: &Node) -> Vec<(u32, u32)> {
     let pairs = node.cells("mbi-ranges");
     let pairs = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1]));
@@ -530,7 +533,7 @@ mod tests {
         ] {
             let mut other = said();
             *other.pointer_mut(field).context("no such field")? = json!("other");
-            ensure!(compare(&other, &tree).is_err(), "{field} does not count");
+            ensure!(compare(&other, &tree).is_err(), "{field} is not compared");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! Findings of `doorbell lint` in Debian's devicetrees, compared with those that people have read.
+//! Compares the findings of `doorbell lint` in Debian's devicetrees with reviewed lists.
 //!
-//! The lists are of certain kernels. With another kernel in the cache the comparison is skipped:
-//! `cargo xtask findings` writes the lists again, to be read before they are committed.
+//! The lists are valid for particular kernels. If the cache has a different kernel, the comparison
+//! is skipped; `cargo xtask findings` then writes new lists, for review before they are committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,15 +19,15 @@ use serde_json::Value;
 
 /// Folder of the lists.
 const FOLDER: &str = "docs/findings";
-/// Kernels' devicetrees.
+/// The kernels' devicetrees.
 pub const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
-/// A thousand devicetrees are judged within seconds; on a busy host, within this.
+/// Maximum time to lint a thousand devicetrees, which takes seconds unless the host is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Lists the findings in the devicetrees of Debian's newest kernel. Nobody has read them yet.
+/// Lists the findings in the devicetrees of Debian's newest kernel, which have not been reviewed.
 ///
 /// # Errors
-/// The kernel cannot be fetched, or its devicetrees cannot be judged.
+/// The kernel cannot be fetched, or its devicetrees cannot be linted.
 pub fn list_newest(workspace: &Workspace, command: &Path) -> Result<()> {
     let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
     let list = list("debian-unstable", &trees, command)?;
@@ -35,14 +35,14 @@ pub fn list_newest(workspace: &Workspace, command: &Path) -> Result<()> {
     fs::create_dir_all(&folder)?;
     let path = folder.join("debian-unstable.txt");
     fs::write(&path, &list)?;
-    eprintln!("findings in Linux {version} of Debian's sid, each in {}:", path.display());
+    eprintln!("findings in Linux {version} of Debian's sid, listed in {}:", path.display());
     for (rule, (count, trees)) in by_rule(&list) {
         eprintln!("  {count:5} {rule} in {} trees", trees.len());
     }
     Ok(())
 }
 
-/// Counts the findings of each rule in a list, and collects the devicetrees that have them.
+/// Counts the findings of each rule in a list, and collects the devicetrees in which they occur.
 fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
     let mut rules: BTreeMap<_, (usize, BTreeSet<_>)> = BTreeMap::new();
     for line in list.lines().filter(|line| !line.starts_with('#')) {
@@ -58,10 +58,10 @@ fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
     rules
 }
 
-/// Writes the lists again, to be read before they are committed.
+/// Writes new lists, for review before they are committed.
 ///
 /// # Errors
-/// The devicetrees cannot be fetched or judged.
+/// The devicetrees cannot be fetched or linted.
 pub fn accept(workspace: &Workspace) -> Result<()> {
     let command = command::build(workspace)?;
     for (tree, fetched) in dtb::fetch(workspace) {
@@ -79,12 +79,12 @@ pub fn accept(workspace: &Workspace) -> Result<()> {
 /// Compares the findings in a tree of devicetrees with its list.
 ///
 /// # Errors
-/// They differ, or the list is of another kernel's devicetrees.
+/// They differ, or the list is for another kernel's devicetrees.
 pub fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
     let expected = fs::read_to_string(path(workspace, tree))?;
     let found = list(tree.name(), &tree.folder(workspace), command)?;
     if found.lines().next() != expected.lines().next() {
-        return Err(Absent::new("the list is of another kernel's devicetrees").into());
+        return Err(Absent::new("the list is for another kernel's devicetrees").into());
     }
     let changes = changes::between(&expected, &found);
     ensure!(found == expected, "{} findings changed:\n  {}", changes.len(), changes.join("\n  "));
@@ -95,8 +95,8 @@ fn path(workspace: &Workspace, tree: Tree) -> PathBuf {
     workspace.root.join(FOLDER).join(tree.name()).with_extension("txt")
 }
 
-/// The findings as lines: rule, devicetree, place, and how many. The first line says which
-/// devicetrees they are.
+/// Returns the findings as lines of rule, devicetree, place and count. The first line identifies
+/// the devicetrees.
 fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
     let files = dtb::files(folder)?;
     let bytes = files.iter().map(|(_, file)| Ok(fs::metadata(file)?.len())).sum::<Result<u64>>()?;
@@ -109,7 +109,7 @@ fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
     ensure!(taken < PATIENCE, "took {:.1} s", taken.as_secs_f32());
     let findings: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
     let mut counts: BTreeMap<[String; 3], usize> = BTreeMap::new();
-    for finding in findings.as_array().context("no list")? {
+    for finding in findings.as_array().context("the findings are not a list")? {
         let field = |name: &str| finding[name].as_str().context("a field is missing");
         let source = Path::new(field("source")?).strip_prefix(folder)?.with_extension("");
         let line = [field("rule")?.into(), source.display().to_string(), field("where")?.into()];

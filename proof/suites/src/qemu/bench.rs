@@ -25,7 +25,7 @@ pub fn image() -> Result<&'static Image> {
     IMAGE.get(|| Image::build(workspace::this()?, "testbench", "testbench"))
 }
 
-/// The folder of a machine's disk, sockets and logs.
+/// Returns the folder with a machine's disk, sockets and logs.
 pub fn folder(machine: &Machine, version: Version) -> Result<PathBuf> {
     let run = format!("{version:?}-{}", machine.name).to_lowercase();
     let folder = workspace::this()?.target.join("qemu").join(run);
@@ -36,21 +36,21 @@ pub fn folder(machine: &Machine, version: Version) -> Result<PathBuf> {
 /// A run of the test bench.
 #[derive(Clone, Copy, Debug)]
 pub struct Bench {
-    /// The machine.
+    /// Machine.
     pub machine: &'static Machine,
-    /// The QEMU.
+    /// Version of QEMU.
     pub version: Version,
-    /// Interrupts of the load test.
+    /// Number of interrupts of the load test.
     pub load: u32,
 }
 
 impl Bench {
-    /// Runs the test bench, which must find what the machine has and pass all its checks.
+    /// Runs the test bench, which must find the machine's hardware and pass all its checks.
     ///
     /// # Errors
     /// Names each failed check.
     pub fn judge(&self) -> Result<()> {
-        // What is absent is a reason to skip the case, not a failed run.
+        // An absent component is a reason to skip the case, not a failed run.
         image()?;
         fetched::qemu(self.version)?;
         let mut count = Count::default();
@@ -59,8 +59,8 @@ impl Bench {
         count.verdict(ended, &self.machine.reasons(self.version))
     }
 
-    /// Runs the test bench with more arguments for QEMU, and hands each line of its console to
-    /// `line`.
+    /// Runs the test bench with additional arguments for QEMU, and passes each line of its console
+    /// to `line`.
     pub fn run(&self, more: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
         let folder = folder(self.machine, self.version)?;
         let disk = folder.join("disk.img");
@@ -104,7 +104,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Returns the results that the image must find, in its own words.
+    /// Returns the results that the image must find, in the image's own format.
     fn expected(&self) -> String {
         let mut functions = vec![virt::HOST_BRIDGE];
         functions.extend(self.machine.devices(self.version).filter_map(|device| device.function));
@@ -115,13 +115,12 @@ impl Bench {
     }
 }
 
-/// Returns the monitor command for an effect that the image cannot have on itself.
+/// Returns the monitor command for an effect that the image cannot cause by itself.
 fn requested(line: &str) -> Option<String> {
     let Fact::Testbench(TestbenchFact::WantsError { port }) = Fact::parse(line)? else {
         return None;
     };
-    // A completion that does not come: neither fatal nor corrected, which the older QEMU would not
-    // pass on.
+    // Completion Timeout, an uncorrectable, nonfatal error. The older QEMU does not forward others.
     Some(format!("pcie_aer_inject_error {port} 0x4000"))
 }
 

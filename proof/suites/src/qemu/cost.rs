@@ -1,9 +1,9 @@
-//! Cost of an interrupt in instructions. QEMU logs every one between the exception and its return,
-//! for the test bench and for Linux alike, while each reads from the same disk.
+//! The cost of an interrupt in instructions. QEMU logs every instruction from the exception to its
+//! return, in the test bench and in Linux, while each reads from the same disk.
 //!
-//! QEMU counts virtual time in instructions meanwhile, so that neither timers nor the watching
-//! change what is seen, and runs one CPU. What the devices' own handlers do is told apart: it is
-//! not the interrupt core's.
+//! QEMU counts virtual time in instructions and runs a single CPU, so that neither timers nor the
+//! logging affect the result. The instructions of the devices' own handlers are excluded, because
+//! they are not part of the interrupt core.
 
 mod linux;
 mod log;
@@ -26,27 +26,28 @@ use super::bench::{folder, image};
 use super::virt::{Machine, WATCHED};
 use crate::fetched;
 
-/// Time limit for booting, and logging a few hundred thousand lines.
+/// Time limit for booting and for logging a few hundred thousand lines.
 pub const LIMIT: Duration = Duration::from_mins(10);
-/// Fewer interrupts than this were not the ones that were asked for.
+/// Minimum number of interrupts; fewer cannot be the requested ones.
 const FEWEST: usize = 8;
 
-/// Cost in Debian 12's Linux 6.1 on this machine, from the exception on; `cargo xtask qemu --cost`
-/// measures it again (docs/measurements.md).
+/// The cost in Debian 12's Linux 6.1 on this machine, starting with the exception; `cargo xtask
+/// qemu --cost` measures it again (docs/measurements.md).
 pub const LINUX: InstructionSplit =
     InstructionSplit { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
-/// Linux's own addresses: what its programs do is not logged.
+/// Linux's own addresses, so that its programs are not logged.
 const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 
-/// An interrupt of the test bench takes fewer instructions from IAR to EOI than one of Linux.
+/// Checks that an interrupt of the test bench takes fewer instructions from IAR to EOI than one of
+/// Linux.
 ///
 /// # Errors
-/// It takes more, or was not seen.
+/// It takes at least as many, or no interrupt was observed.
 pub fn judge(version: Version) -> Result<()> {
     let ours = of_testbench(version)?;
     eprintln!("an interrupt takes {ours}; Linux: {LINUX}");
-    ensure!(ours.core() < LINUX.core(), "it takes {ours}, and Linux's {LINUX}");
+    ensure!(ours.core() < LINUX.core(), "an interrupt takes {ours}, Linux's {LINUX}");
     Ok(())
 }
 
@@ -66,7 +67,8 @@ pub fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
     measure(qemu, &folder(&WATCHED, version)?)
 }
 
-/// A machine with a disk alone, and one CPU, so that one thing happens after the other.
+/// Returns a machine with a single device, the disk, and a single CPU, so that nothing happens
+/// concurrently.
 fn watched_machine(version: Version) -> Result<Command> {
     let Machine { options, cpu, cpus, .. } = WATCHED;
     let disk = folder(&WATCHED, version)?.join("disk.img");
@@ -79,7 +81,7 @@ fn watched_machine(version: Version) -> Result<Command> {
     Ok(qemu)
 }
 
-/// Runs a QEMU with a guest that reports [`WatchedFact`]s, and logs what is between them.
+/// Runs a QEMU with a guest that reports [`WatchedFact`]s, and logs the instructions between them.
 fn measure(mut qemu: Command, folder: &Path) -> Result<InstructionSplit> {
     let (monitor, log) = (Monitor::offered_by(&mut qemu, folder)?, folder.join("instructions.log"));
     if log.exists() {
@@ -97,13 +99,13 @@ fn measure(mut qemu: Command, folder: &Path) -> Result<InstructionSplit> {
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let handler = handler.context("the guest never said that it was ready")?;
+    let handler = handler.context("the guest did not report that it was ready")?;
     let spans = read(&log, handler)?;
     fs::remove_file(log)?;
     Ok(spans)
 }
 
-/// Does what a guest's fact asks for.
+/// Performs the action that a guest's fact requests.
 fn follow(
     line: &str,
     monitor: &Monitor,
@@ -114,7 +116,7 @@ fn follow(
         Some(Fact::Watched(WatchedFact::Ready { handler: address })) => {
             *handler = Some(u64::from_str_radix(&address, 16).context("the handler's address")?);
             monitor.order(&[
-                // The older name, and the newer one.
+                // The older and the newer name of the same command.
                 "singlestep on",
                 "one-insn-per-tb on",
                 "log exec,nochain,int,trace:gicv3_icc_iar1_read,trace:gicv3_icc_eoir_write",
@@ -139,6 +141,6 @@ fn read(log: &Path, handler: u64) -> Result<InstructionSplit> {
         line.clear();
     }
     let seen = reader.seen();
-    ensure!(seen >= FEWEST, "{seen} interrupts were seen, not {FEWEST}");
-    reader.median().context("no interrupt was seen from its exception to its return")
+    ensure!(seen >= FEWEST, "{seen} interrupts were observed; at least {FEWEST} are needed");
+    reader.median().context("no interrupt was observed from its exception to its return")
 }

@@ -1,4 +1,4 @@
-//! The smallest kernels: each states in one line that it took its interrupts.
+//! The smallest kernels, each of which reports in one line that it took its interrupts.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
 const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
 const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
 
-/// Devices with functions behind a bridge from PCI Express to conventional PCI, one of them behind
-/// a second bridge on that bus, and with functions behind a bridge on the root bus. GICv2m has 64
+/// Devices with functions behind a bridge from PCI Express to conventional PCI, including one
+/// behind a second bridge on that bus, and functions behind a bridge on the root bus. GICv2m has 64
 /// vectors for all of them.
 const BEHIND_BRIDGES: &[&str] = &[
     "pcie-pci-bridge,id=outer",
@@ -46,20 +46,20 @@ const BEHIND_BRIDGES: &[&str] = &[
     "edu,bus=root,addr=2",
 ];
 
-/// A kernel, and the fact that it ends with.
+/// A kernel, and the fact that it reports at its end.
 #[derive(Debug)]
 pub struct Kernel {
     /// Name of the program.
     pub name: &'static str,
     says: fn(&MinimalFact) -> bool,
-    /// Values of `-M`, each with further options of QEMU.
+    /// Values of `-M`, each with further options for QEMU.
     pub machines: &'static [&'static [&'static str]],
     devices: &'static [&'static str],
     is_heapless: bool,
     image: Shared<Image>,
 }
 
-/// All of them.
+/// All kernels.
 pub static KERNELS: [Kernel; 5] = [
     tick("tick", &[GICV3]),
     tick("tick-gicv2", &[GICV2]),
@@ -106,10 +106,10 @@ impl Kernel {
         self.image.get(|| build(workspace::this()?, "minimal", self.name))
     }
 
-    /// Runs it on one of its machines.
+    /// Runs the kernel on one of its machines.
     ///
     /// # Errors
-    /// It prints anything but its fact.
+    /// The kernel prints anything other than its fact.
     pub fn judge(&self, machine: &[&str], version: Version) -> Result<()> {
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
@@ -122,7 +122,7 @@ impl Kernel {
         let status =
             process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
         ensure!(status.success(), "QEMU ended with {status}");
-        ensure!(self.is_said_by(&lines), "it says {lines:?}");
+        ensure!(self.is_said_by(&lines), "the kernel prints {lines:?}");
         Ok(())
     }
 
@@ -146,7 +146,7 @@ mod tests {
                 .map(|kernel| kernel.name)
                 .collect::<Vec<_>>()
         };
-        // As the kernels without a heap hold it.
+        // In the form in which kernels without a heap store the fact.
         let ticked = r#"{"minimal":{"ticked":{"times":3}}}"#;
         assert_eq!(says(&[ticked]), ["tick", "tick-gicv2"]);
         assert!(says(&[ticked, "not ok - the image: panicked"]).is_empty());

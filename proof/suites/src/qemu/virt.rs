@@ -1,20 +1,21 @@
-//! QEMU's `virt` machines and their devices, and what the test bench must find of each.
+//! QEMU's `virt` machines and their devices, and the hardware that the test bench must find on
+//! each.
 
 use doorbell_harness::qemu::Version;
 
-/// Method by which QEMU starts the image.
+/// How QEMU starts the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// As Linux: below EL3, with the devicetree's address in x0.
+    /// Like Linux: below EL3, with the devicetree's address in x0.
     Loader,
-    /// As firmware: an ELF file, on all CPUs at once, at the highest exception level.
+    /// Like firmware: as an ELF file, on all CPUs together, at the highest exception level.
     Firmware,
 }
 
 /// A `virt` machine.
 #[derive(Debug)]
 pub struct Machine {
-    /// Name of a case.
+    /// Name, which is part of the cases' names.
     pub name: &'static str,
     /// Options of `-M virt`.
     pub options: &'static str,
@@ -22,28 +23,27 @@ pub struct Machine {
     pub cpu: &'static str,
     /// Number of CPUs.
     pub cpus: u32,
-    /// Method by which QEMU starts the image.
+    /// How QEMU starts the image.
     pub boot: Boot,
-    /// Hardware that the image finds, beside CPUs and PCI functions.
+    /// Hardware that the image must find, in addition to CPUs and PCI functions.
     pub expected: &'static str,
-    /// Interrupts of the load test.
+    /// Number of interrupts of the load test.
     pub load: u32,
-    /// Missing features: the reasons for which the image may skip a test.
+    /// Missing features, which are reasons for the image to skip a test.
     pub lacks: &'static [&'static str],
 }
 
 const SEVERAL_CPUS: &str = "there is one CPU";
-/// Features that a GICv2 lacks.
+/// Feature that a GICv2 lacks.
 const ITS: &str = "no ITS";
-/// Missing feature of `virt` with a GICv3 without ITS, where no PCI device can send messages.
+/// Feature that a GICv3 without ITS lacks on `virt`, where PCI devices then cannot send messages.
 const MESSAGES: &str = "no MSI controller";
 const EDU: &str = "no edu";
 const PAIR: &str = "no second edu";
 
 impl Machine {
-    /// Returns additional arguments of a device. Virtio may hold back a message whose cause its
-    /// driver took before, by polling. Behind an SMMU it translates its addresses only if it is
-    /// told so.
+    /// Returns additional arguments of a device. By default, virtio may suppress a message if its
+    /// driver has already handled the cause by polling, and bypasses an SMMU.
     pub fn addition(&self, device: &Device) -> &'static str {
         match (device.arguments.starts_with("virtio-"), self.iommu()) {
             (false, _) => "",
@@ -58,22 +58,22 @@ impl Machine {
         named.unwrap_or("none")
     }
 
-    /// Returns the devices that this QEMU has on this machine.
+    /// Returns the devices of this machine in this QEMU.
     pub fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
         let devices = if self.lacks.contains(&MESSAGES) { &[] } else { DEVICES };
         devices.iter().filter(move |device| !device.newer || version == Version::Backports)
     }
 
-    /// Returns the reasons for which the image may skip a test: what the machine lacks, and what is
-    /// wrong with this QEMU.
+    /// Returns the reasons for which the image may skip a test: the machine's missing features, and
+    /// this QEMU's defects.
     pub fn reasons(&self, version: Version) -> Vec<&'static str> {
         [self.lacks, self.flaws(version)].concat()
     }
 
-    /// Returns defects of this QEMU: other reasons for which the image may skip a test.
+    /// Returns the defects of this QEMU for which the image may skip a test.
     fn flaws(&self, version: Version) -> &'static [&'static str] {
         match version {
-            // Before QEMU 9.2, writing GICD_ITARGETSR had no effect on what was pending.
+            // Before QEMU 9.2, writing GICD_ITARGETSR did not affect pending interrupts.
             Version::Stable if self.options.contains("gic-version=2") => {
                 &["this QEMU leaves what is pending behind"]
             }
@@ -86,7 +86,7 @@ impl Machine {
     }
 }
 
-/// All machines, and what the test bench must find of each.
+/// All machines, with the hardware that the test bench must find on each.
 pub const ALL: &[Machine] = &[
     Machine {
         name: "gicv3-1-cpu",
@@ -128,7 +128,7 @@ pub const ALL: &[Machine] = &[
         load: 10_000,
         lacks: &[ITS, MESSAGES, EDU, PAIR],
     },
-    // PCI behind an SMMU, with addresses of its own for doorbells.
+    // PCI behind an SMMU, where doorbells have translated addresses.
     Machine {
         name: "gicv3-smmu",
         options: "gic-version=3,its=on,iommu=smmuv3",
@@ -221,7 +221,7 @@ pub const ALL: &[Machine] = &[
     },
 ];
 
-/// Machine on which an interrupt's instructions are counted.
+/// The machine on which an interrupt's instructions are counted.
 pub const WATCHED: Machine = Machine {
     name: "watched",
     options: "gic-version=3,its=on",
@@ -236,11 +236,11 @@ pub const WATCHED: Machine = Machine {
 /// A PCI device.
 #[derive(Debug)]
 pub struct Device {
-    /// Of `-device`.
+    /// Argument of `-device`.
     pub arguments: &'static str,
-    /// Vendor and device, if it is a PCI function.
+    /// Vendor and device ID, if the device is a PCI function.
     pub function: Option<&'static str>,
-    /// In newer QEMUs alone.
+    /// Set if only newer QEMUs have the device.
     newer: bool,
 }
 
@@ -248,7 +248,7 @@ const fn device(arguments: &'static str, function: &'static str) -> Device {
     Device { arguments, function: Some(function), newer: false }
 }
 
-/// Vendor and device of the host bridge, which each `virt` has.
+/// Vendor and device ID of the host bridge, which every `virt` machine has.
 pub const HOST_BRIDGE: &str = "1b36:0008";
 
 const DEVICES: &[Device] = &[
@@ -256,18 +256,18 @@ const DEVICES: &[Device] = &[
     device("virtio-blk-pci,drive=d1,disable-legacy=on", "1af4:1042"),
     device("virtio-net-pci,disable-legacy=on,romfile=", "1af4:1041"),
     device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
-    // Its copying engine reaches RAM.
+    // The DMA mask lets its DMA engine reach RAM.
     device("edu,dma_mask=0xffffffff", "1234:11e8"),
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
     device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
     device("e1000e,romfile=", "8086:10d3"),
     device("ivshmem-doorbell,vectors=4,chardev=peer", "1af4:1110"),
-    // Two behind a bridge to conventional PCI, which are one requester at the ITS; one behind a
-    // port, with its own.
+    // Two functions behind a bridge to conventional PCI, which are a single requester at the ITS,
+    // and one behind a port, which is a separate requester.
     device("pcie-pci-bridge,id=bridge", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
-    // This `edu` shares its INTx wire with the one on the root bus, which is device 5. The bridge
-    // is device 10, and `virt` has four wires.
+    // This `edu` shares an INTx wire with the one on the root bus, because that one is device 5,
+    // the bridge is device 10, and `virt` has four wires.
     device("edu,bus=bridge,addr=3", "1234:11e8"),
     device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
     device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),

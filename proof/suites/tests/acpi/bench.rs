@@ -1,4 +1,4 @@
-//! The command, its judges, and what they compare.
+//! The command, the programs that judge it, and the comparisons.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +16,10 @@ use doorbell_suites::acpi::walk;
 use doorbell_suites::said::{columns, list, same, text};
 use serde_json::Value;
 
-/// Names of the tables that are looked at.
+/// Names of the tables that are compared.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
-/// Bytes of a header that depend on the compiler: the checksum, and its name and version.
+/// Bytes of a header that depend on the compiler: the checksum, and the compiler's name and
+/// version.
 const COMPILERS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
 
 /// Unpacks the compiler into the cache.
@@ -37,12 +38,12 @@ pub(crate) struct Bench {
     iasl: Result<Tools, Absent>,
     /// QEMU and the devicetree compiler.
     tools: Result<Tools, Absent>,
-    /// Folder of what cases write.
+    /// Folder for the cases' files.
     pub(crate) folder: PathBuf,
 }
 
 impl Bench {
-    /// Builds the command, and fetches the judges.
+    /// Builds the command, and fetches the judging programs.
     pub(crate) fn new() -> Result<Self> {
         let workspace = workspace::this()?;
         let absent = |what: &str, error: &Error| Absent::new(format!("{what}: {error:#}"));
@@ -57,7 +58,7 @@ impl Bench {
         Ok(Self { command, iasl, tools, folder })
     }
 
-    /// Compiles the sources in `folder` and compares the result with the files beside them.
+    /// Compiles the sources in `folder`, and compares the results with the files next to them.
     pub(crate) fn compile(&self, folder: &Path) -> Result<()> {
         let output = self.folder.join("compiled").join(folder.file_name().unwrap_or_default());
         fs::create_dir_all(&output)?;
@@ -66,7 +67,7 @@ impl Bench {
             self.iasl()?.arg("-p").arg(output.join(name)).arg(&source).output()?;
             let compiled = fs::read(output.join(name).with_extension("aml"));
             let compiled =
-                compiled.with_context(|| format!("iasl refuses {}", source.display()))?;
+                compiled.with_context(|| format!("iasl rejects {}", source.display()))?;
             let kept = fs::read(folder.join(name).with_extension("aml"))?;
             let neutral = |mut table: Vec<u8>| {
                 for range in COMPILERS {
@@ -75,12 +76,12 @@ impl Bench {
                 table
             };
             let same = neutral(compiled) == neutral(kept);
-            ensure!(same, "{} is not what {name}.aml was compiled from", source.display());
+            ensure!(same, "{name}.aml was not compiled from {}", source.display());
         }
         Ok(())
     }
 
-    /// Compares the command's words with `iasl`'s.
+    /// Compares the command's output with `iasl`'s.
     pub(crate) fn agree_with_iasl(&self, name: &str, folder: &Path) -> Result<()> {
         let said = self.inspect(folder)?;
         let output = self.folder.join("disassembled").join(name);
@@ -110,7 +111,7 @@ impl Bench {
         walk::compare_capacity(&said, madt, find("iort"), find("mcfg"))
     }
 
-    /// Compares the tables with the devicetree that QEMU gives the same machine.
+    /// Compares the tables with the devicetree that QEMU creates for the same machine.
     pub(crate) fn agree_with_tree(&self, virt: &Virt, tables: &Path, tree: &Path) -> Result<()> {
         let (from_tables, from_tree) = (self.inspect(tables)?, self.inspect(tree)?);
         let affinities = |said: &Value| -> Result<BTreeSet<String>> {
@@ -132,8 +133,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Compiles the IORT that the command writes for the machine in `folder`, and compares the
-    /// routes.
+    /// Lets `iasl` compile the IORT that the command writes for the machine in `folder`, and
+    /// compares the routes.
     pub(crate) fn convert_to_iort(&self, folder: &Path) -> Result<()> {
         let output = self.folder.join("emitted");
         fs::create_dir_all(&output)?;
@@ -144,7 +145,7 @@ impl Bench {
         fs::write(&source, self.emit("iort", folder)?)?;
         process::capture(self.iasl()?.arg("-p").arg(output.join("iort")).arg(&source))?;
         let (before, after) = (self.inspect(folder)?, self.inspect(&output)?);
-        // IORTs are written without SMMUs: the routes stay.
+        // IORTs are written without SMMUs, which does not change the routes.
         same("routes", &walk::all_routes(&before)?, &walk::all_routes(&after)?)
     }
 
@@ -184,24 +185,24 @@ impl Bench {
         self.tools.as_ref().map_err(|absent| absent.clone().into())
     }
 
-    /// Returns a call of iasl.
+    /// Returns a command for `iasl`.
     pub(crate) fn iasl(&self) -> Result<Command> {
         let iasl = self.iasl.as_ref().map_err(|absent| Error::from(absent.clone()))?;
         Ok(iasl.command("iasl"))
     }
 }
 
-/// Returns name and affinity of each CPU, and whether it is enabled.
+/// Returns the name and affinity of each CPU, and whether it is enabled.
 fn cpus(said: &Value) -> Result<Vec<Vec<Value>>> {
     columns(said, "cpus", &["id", "affinity", "enabled"])
 }
 
-/// Returns base and size of each region.
+/// Returns the base and size of each redistributor region.
 fn redistributors(said: &Value) -> Result<Vec<Vec<Value>>> {
     columns(&said["gic"], "redistributors", &["base", "size"])
 }
 
-/// Returns the name of each enabled controller, and its doorbell with its ranges.
+/// Returns the name of each enabled controller, with its doorbell and ranges.
 fn controllers(said: &Value) -> Result<Vec<(String, String)>> {
     let enabled = list(said, "controllers")?.iter().filter(|one| one["enabled"] == true);
     let row = |one: &Value| {

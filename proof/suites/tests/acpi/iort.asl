@@ -1,5 +1,5 @@
-// Requesters of QEMU's `virt`, with DeviceIDs that are not their requester IDs. Linux takes this
-// table for QEMU's, whose names it has, because its revision is newer.
+// Requesters of QEMU's `virt`, with DeviceIDs that differ from their requester IDs. The table has
+// the names of QEMU's table and a newer revision, so that Linux uses it in place of QEMU's.
 // Compile: iasl -p iort iort.asl
 
                    Signature : "IORT"
@@ -27,7 +27,7 @@
                     ItsCount : 00000001
                  Identifiers : 00000000
 
-// The SMMUv3, at 0x48: its own messages go by the first mapping
+// The SMMUv3, at 0x48: its own messages use the first mapping
                         Type : 04
                       Length : 0080
                     Revision : 01
@@ -71,8 +71,8 @@
        Flags (decoded below) : 00000000
               Single Mapping : 0
 
-// Segment 0, at 0xc8. Bus 0 counts one ID too many, which is the first of bus 1. The SMMU tells
-// buses 0 and 128 apart; buses 1 and 2 do not pass it. The last two mappings both hold bus 128.
+// Segment 0, at 0xc8. The count of bus 0 includes one ID too many, the first of bus 1. The SMMU
+// distinguishes buses 0 and 128; buses 1 and 2 bypass it. The last two mappings contain bus 128.
                         Type : 02
                       Length : 0088
                     Revision : 01

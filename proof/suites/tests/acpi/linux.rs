@@ -1,6 +1,6 @@
-//! Linux as the judge of routes. UEFI firmware makes it read ACPI tables; the ports behind ports
-//! that it finds signal by message, each with its own requester ID. The DeviceIDs that it maps at
-//! the ITS must be those that the command predicts from the same tables.
+//! Linux as the judge of routes. UEFI firmware makes Linux read ACPI tables. The ports behind the
+//! ports that it finds signal by message, each with a separate requester ID. The DeviceIDs that
+//! Linux maps at the ITS must equal those that the command predicts from the same tables.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,9 +21,9 @@ use doorbell_suites::said::{same, text};
 
 use crate::bench::Bench;
 
-/// A boot takes 5 seconds, on a busy machine more; what takes longer hangs.
+/// Time after which a boot counts as hung. It takes 5 seconds, or more on a busy machine.
 const LIMIT: Duration = Duration::from_mins(3);
-/// No user space: the kernel panics after it has found all devices, and QEMU ends.
+/// No user space: the kernel panics after it has found all devices, and QEMU exits.
 const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
@@ -44,12 +44,12 @@ const PORTS: &[&str] = &[
 ];
 const PORTS_FOUND: usize = 5;
 
-/// An IORT whose DeviceIDs are not the requester IDs, which Linux takes from its first file system
-/// (`Documentation/admin-guide/acpi/initrd_table_override.rst`).
+/// An IORT whose DeviceIDs differ from the requester IDs, which Linux reads from its first file
+/// system (`Documentation/admin-guide/acpi/initrd_table_override.rst`).
 const OTHER_IORT: &str = "proof/suites/tests/acpi/iort.asl";
 const IORT_IN_INITRAMFS: &str = "kernel/firmware/acpi/iort.aml";
 
-/// A machine, and the IORT that Linux is given instead of QEMU's, if any.
+/// A machine, and the IORT that Linux uses instead of QEMU's, if any.
 pub(crate) struct Subject {
     machine: Virt,
     iort: Option<&'static str>,
@@ -81,7 +81,7 @@ pub(crate) fn judge(bench: &Bench, subject: &Subject) -> Result<()> {
     Judge { bench, workspace, tools, firmware, kernel }.judge(subject)
 }
 
-/// QEMU's UEFI firmware, in the cache.
+/// Returns QEMU's UEFI firmware in the cache.
 fn firmware(workspace: &Workspace) -> Result<PathBuf> {
     const FILE: &str = "usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
     let folder = cache::folder(workspace).join("efi");
@@ -90,7 +90,7 @@ fn firmware(workspace: &Workspace) -> Result<PathBuf> {
         cache::fill(&folder, || {
             let version = apt.newest("qemu-efi-aarch64", Suite::Stable)?;
             apt.download(&format!("qemu-efi-aarch64={version}"), &folder)?;
-            let package = apt::packages_in(&folder)?.pop().context("nothing was downloaded")?;
+            let package = apt::packages_in(&folder)?.pop().context("no package was downloaded")?;
             apt::unpack_matching(&package, &[&format!("./{FILE}")], &folder)?;
             fs::remove_file(package).map_err(Into::into)
         })?;
@@ -110,8 +110,8 @@ impl Judge<'_> {
     fn judge(&self, subject: &Subject) -> Result<()> {
         let name = subject.name();
         let tables = self.bench.folder.join(name);
-        // Firmware has QEMU write bus numbers into the IORT again: that changes which requesters
-        // pass the SMMU, and no DeviceID.
+        // Firmware makes QEMU write bus numbers into the IORT again, which changes the requesters
+        // behind the SMMU, but no DeviceIDs.
         tables::extract(self.tools, &subject.machine, &tables)?;
         let initramfs = subject.iort.map(|source| self.replace(source, &tables)).transpose()?;
         let found = self.boot(&subject.machine, initramfs.as_deref())?;
@@ -131,7 +131,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Puts the compiled `source` in the place of the IORT in `tables`, and into a first file
+    /// Replaces the IORT in `tables` by the compiled `source`, and packs it into a first file
     /// system for Linux.
     fn replace(&self, source: &str, tables: &Path) -> Result<PathBuf> {
         let compiled = self.bench.folder.join("iort-for-linux");

@@ -1,5 +1,5 @@
-//! ACPI tables of others, and others on ours. The command must read what `iasl` shows, what QEMU's
-//! devicetree of the same machine says, and what Linux does with them.
+//! Compares the command with independent readers of ACPI tables. It must read what `iasl` shows,
+//! what QEMU's devicetree of the same machine states, and the routes that Linux uses.
 
 #![forbid(unsafe_code)]
 
@@ -19,15 +19,15 @@ use doorbell_suites::acpi::tables;
 
 use crate::bench::Bench;
 
-/// Time limit of a case, the first of which builds the command and fetches its judges.
+/// Time limit of a case. The first one builds the command and fetches the judging programs.
 const LIMIT: Duration = Duration::from_mins(20);
-/// A machine that runs, and a server of the shape that firmware in the wild has: sources of ours,
-/// compiled beside them.
+/// An embedded machine, and a server with a structure as found in real firmware. Both are compiled
+/// from sources in this repository, next to which the results are kept.
 const SOURCES: [(&str, &str); 2] = [("marina", MARINA), ("server", SERVER)];
 const MARINA: &str = "sim/machine/machines/marina";
 const SERVER: &str = "crates/gic-firmware/tests/data/server";
 
-/// A machine without an ITS. QEMU before 10.1 gives it tables that name one.
+/// A machine without an ITS. QEMU before 10.1 gives it tables that nevertheless name one.
 const ITS_IN_VAIN: &str = "virt-without-its";
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     suite::main(cases)
 }
 
-/// Returns two cases for each machine: its tables by iasl, and by its devicetree.
+/// Returns two cases for each machine: its tables compared with iasl, and with its devicetree.
 fn cases_on_qemu() -> Vec<Case> {
     let mut cases = Vec::new();
     for virt in VIRT {

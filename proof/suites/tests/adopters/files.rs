@@ -1,4 +1,4 @@
-//! Debian's packages as the files of the monitor's Linux, and of its guest.
+//! Files from Debian's packages for the monitor's Linux and its guest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use doorbell_harness::small_linux::{first_files, modules};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, small_linux};
 
-/// A small kernel for virtual machines, with KVM.
+/// A small kernel with KVM for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64:amd64";
-/// Modules of the monitor's Linux, in the order in which they need each other.
+/// Modules of the monitor's Linux, in the order of their dependencies.
 const HOST_MODULES: &[&str] = &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"];
-/// Modules of its guest.
+/// Modules of the guest.
 const GUEST_MODULES: &[&str] = &[
     "virtio_ring.ko",
     "virtio.ko",
@@ -26,8 +26,9 @@ const GUEST_MODULES: &[&str] = &[
     "virtio_net.ko",
 ];
 
-/// The guest's first process: it reports in lines that begin with its name. It asks over a device
-/// until an answer comes, `tries` times at most; the device that works is asked longer.
+/// The guest's first process, whose reports are lines that start with its name. It sends requests
+/// over a device until an answer arrives, at most `tries` times; the device that works is tried
+/// longer.
 const GUEST: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc
@@ -49,7 +50,7 @@ ask 0 30; ask 1 $tries
 $B poweroff -f
 "#;
 
-/// The first process of the monitor's Linux. Its kernel counts the system calls.
+/// The first process of the monitor's Linux, whose kernel counts the system calls.
 const HOST: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -77,7 +78,7 @@ done
 $B poweroff -f
 "#;
 
-/// The kernel of both, and the first file system of the monitor's Linux.
+/// The kernel of both Linuxes, and the first file system of the monitor's Linux.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) kernel: PathBuf,
@@ -102,7 +103,7 @@ impl Files {
     }
 }
 
-/// The kernel, its modules and busybox in the cache.
+/// Returns the folder in the cache with the kernel, its modules and busybox.
 fn packages(workspace: &Workspace) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join("adopters");
     if !cache::is_filled(&folder) {

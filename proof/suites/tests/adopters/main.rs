@@ -1,5 +1,5 @@
-//! Alioth, a monitor of another project, on Linux's KVM: as it is, and with our routes. Its guest
-//! has two network devices, whose queues have more interrupts than Alioth has routes for.
+//! Alioth, another project's monitor, on Linux's KVM: unchanged, and with Doorbell's routes. Its
+//! guest has two network devices, whose queues have more interrupts than Alioth has routes.
 
 #![forbid(unsafe_code)]
 
@@ -20,18 +20,19 @@ use doorbell_suites::alioth::Report;
 
 use crate::files::Files;
 
-/// Two boots take a minute, on a busy machine five; what takes longer hangs.
+/// Time after which the boots count as hung. Two boots take a minute, or five on a busy machine.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Time limit of a case, the first of which builds the monitor and boots it.
+/// Time limit of a case. The first one builds the monitor and boots it.
 const CASE_LIMIT: Duration = Duration::from_mins(30);
 const QEMU: &str = "qemu-system-x86_64";
-/// A CPU that runs guests. QEMU emulates AMD's virtualization, and no other. With one CPU, no
-/// emulated CPU waits for another one that a busy machine does not run.
+/// A CPU that can run guests. QEMU emulates only AMD's virtualization. With a single CPU, no
+/// emulated CPU waits for another one that a busy machine does not schedule.
 const MACHINE: &[&str] = &["-M", "q35", "-cpu", "EPYC,+svm,+npt", "-smp", "1", "-m", "1536M"];
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
-/// The monitor's machine. It runs in QEMU, whose programs come from packages for this one.
+/// Architecture of the monitor's machine, which runs in QEMU. QEMU's programs come from packages
+/// for the same architecture.
 const ARCHITECTURE: &str = "x86_64";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const MANIFEST: &str = "adopters/alioth";
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Returns what Alioth's guest reports, booted on Alioth's routes and on ours.
+/// Returns the report of Alioth's guest, booted with Alioth's routes and with Doorbell's.
 fn report() -> Result<&'static Report> {
     static REPORT: Shared<Report> = Shared::new();
     REPORT.get(|| boot(workspace::this()?))
@@ -69,7 +70,7 @@ fn boot(workspace: &Workspace) -> Result<Report> {
     Ok(report)
 }
 
-/// The monitor and our adapter, linked statically: the machine has nothing but it.
+/// Builds the monitor and the adapter, linked statically, because the machine has no libraries.
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.root.join(MANIFEST);
     let target = workspace.target.join("adopters");

@@ -1,4 +1,5 @@
-//! Large descriptions: a devicetree and a table of a megabyte each are inspected in milliseconds.
+//! Large descriptions: a devicetree and a table of one megabyte each must be inspected in
+//! milliseconds.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,19 +11,20 @@ use doorbell_harness::dtb::Tools;
 use doorbell_harness::process;
 use serde_json::Value;
 
-/// Either takes some 40 milliseconds of a CPU; on a busy host, within this.
+/// Maximum time of an inspection, which takes some 40 milliseconds of CPU time unless the host is
+/// busy.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The fastest of so many runs counts.
+/// Number of runs, of which the fastest counts.
 const RUNS: usize = 5;
 const MEGABYTE: usize = 1_000_000;
 
-/// Its MADT has the ITS that the table's devices ring.
+/// MADT with the ITS that the table's devices use.
 const MADT: &str = "sim/machine/machines/marina/apic.aml";
 const ITS: u32 = 4;
-/// The offset of an IORT's first node.
+/// Offset of an IORT's first node.
 const FIRST_NODE: u32 = 48;
 
-/// Inspects a devicetree of a megabyte.
+/// Inspects a devicetree of one megabyte.
 pub(super) fn devicetree(command: &Path, tools: &Tools, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let (source, blob) = (folder.join("large.dts"), folder.join("large.dtb"));
@@ -34,7 +36,7 @@ pub(super) fn devicetree(command: &Path, tools: &Tools, folder: &Path) -> Result
     inspect(command, &blob, devices)
 }
 
-/// Inspects an IORT of a megabyte.
+/// Inspects an IORT of one megabyte.
 pub(super) fn tables(command: &Path, root: &Path, folder: &Path) -> Result<()> {
     let folder = folder.join("large");
     fs::create_dir_all(&folder)?;
@@ -83,7 +85,8 @@ fn tree(devices: usize) -> Result<String> {
     Ok(text)
 }
 
-/// An IORT of named components, each with a single mapping (Arm DEN 0049, named component node).
+/// Returns an IORT of named components with a single mapping each (Arm DEN 0049, named component
+/// node).
 fn iort(devices: usize) -> Result<Vec<u8>> {
     let mut nodes = node(0, &[1_u32.to_le_bytes(), ITS.to_le_bytes()].concat(), None)?;
     for device in 0..devices {
@@ -106,7 +109,8 @@ fn iort(devices: usize) -> Result<Vec<u8>> {
     Ok(table)
 }
 
-/// A node; with a DeviceID, it has a single mapping to the ITS group, which is the first node.
+/// Returns a node. With a DeviceID, it has a single mapping to the ITS group, which is the first
+/// node.
 fn node(kind: u8, contents: &[u8], device: Option<u32>) -> Result<Vec<u8>> {
     const SINGLE: u32 = 1;
     let array = 16 + u32::try_from(contents.len())?;

@@ -1,5 +1,5 @@
-//! The command on real machines' devicetrees: its totals must add up, and a machine without an MSI
-//! controller in use must be reported as such.
+//! The command on real machines' devicetrees. Its totals must be consistent, and it must report a
+//! machine without an MSI controller in use as such.
 
 #![forbid(unsafe_code)]
 
@@ -18,28 +18,28 @@ use doorbell_suites::boards::{fields, findings};
 use doorbell_suites::said::{list, text};
 use serde_json::Value;
 
-/// Boards of Debian's kernels, each for a shape of its own.
+/// Boards of Debian's kernels, each with a distinct structure.
 const BOARDS: &[&str] = &[
-    // GICv2m frames beside a GICv2; the SPIs by their registers, and by firmware.
+    // GICv2m frames of a GICv2, with SPIs from registers and from firmware.
     "amd/amd-overdrive-rev-b1",
     "apm/apm-merlin",
     "arm/juno-r2",
     "marvell/armada-8040-mcbin",
-    // An ITS beside a simulated PCI host bridge and an SMMU that signals through it.
+    // An ITS, with a simulated PCI host bridge and an SMMU that signals through it.
     "arm/fvp-base-revc",
-    // Nothing refers to the ITS.
+    // No node refers to the ITS.
     "arm/foundation-v8-gicv3-psci",
     // GICv2.
     "broadcom/bcm2711-rpi-4-b",
-    // 48 CPUs, nothing refers to the ITS.
+    // 48 CPUs; no node refers to the ITS.
     "cavium/thunder-88xx",
     // `msi-parent` without a cell.
     "cavium/thunder2-99xx",
-    // `msi-map` of 14 requesters beside `msi-parent`.
+    // `msi-map` for 14 requesters, in addition to `msi-parent`.
     "freescale/fsl-ls1028a-kontron-sl28",
-    // A bus that is not PCI.
+    // A bus other than PCI.
     "freescale/fsl-ls1088a-rdb",
-    // 16 CPUs, six PCI host bridges switched off.
+    // 16 CPUs, six disabled PCI host bridges.
     "freescale/fsl-lx2160a-rdb",
     // GICv3 without an ITS.
     "freescale/imx8mq-evk",
@@ -51,7 +51,7 @@ const BOARDS: &[&str] = &[
     "hisilicon/hip07-d05",
     // Platform devices.
     "marvell/armada-8080-db",
-    // The ITS is switched off.
+    // A disabled ITS.
     "qcom/sdm845-db845c",
     // Two entries in `msi-map` and a mask.
     "qcom/sm8450-hdk",
@@ -66,7 +66,7 @@ const BOARDS: &[&str] = &[
     "ti/k3-j721e-sk",
 ];
 
-/// Boards that the release's kernel does not know yet.
+/// Boards that the release's kernel does not support yet.
 const NEWER_BOARDS: &[&str] = &[
     // Non-coherent ITS.
     "freescale/imx95-19x19-evk",
@@ -75,22 +75,22 @@ const NEWER_BOARDS: &[&str] = &[
     // Two ITSes, two to five PCI host bridges.
     "rockchip/rk3588-evb1-v10",
     "rockchip/rk3588-friendlyelec-cm3588-nas",
-    // Two ITSes, every PCI host bridge switched off.
+    // Two ITSes; every PCI host bridge is disabled.
     "rockchip/rk3588-toybrick-x0",
     "ti/k3-j784s4-evm",
 ];
 
-/// A machine is built, run and judged within seconds; on a busy host, within this.
+/// Maximum time to build, run and judge a machine, which takes seconds unless the host is busy.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Time limit of a case, which may fetch devicetrees, build the command, or try a thousand boards.
+/// Time limit of a case, which may fetch devicetrees, build the command, or test a thousand boards.
 const CASE_LIMIT: Duration = Duration::from_mins(30);
 
-/// Messages of each vector where a board is only one of many.
+/// Number of messages of each vector in sweeps over many boards.
 const FEW_MESSAGES: &str = "50";
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
-    // The longest first.
+    // The longest cases come first.
     for tree in findings::TREES {
         cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
     }
@@ -121,7 +121,7 @@ fn main() -> ExitCode {
     suite::main(cases)
 }
 
-/// Returns the boards of a tree that are cases of their own.
+/// Returns the boards of a tree that are separate cases.
 fn chosen(tree: Tree) -> Vec<&'static str> {
     match tree {
         Tree::Debian => BOARDS.to_vec(),
@@ -135,11 +135,11 @@ fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -
     Case::new(name, CASE_LIMIT, || run(BENCH.get(Bench::new)?))
 }
 
-/// The command, and its checks.
+/// The command and its checks.
 struct Bench {
     command: PathBuf,
     tools: Tools,
-    /// Trees that could not be fetched, with the reason.
+    /// Trees that could not be fetched, with the reasons.
     absent: Vec<(Tree, Absent)>,
     /// Folder for large descriptions.
     output: PathBuf,
@@ -158,7 +158,7 @@ impl Bench {
         Ok(Self { command, tools, absent, output: workspace.target.join("boards") })
     }
 
-    /// Returns the folder of a tree that could be fetched.
+    /// Returns the folder of a tree, if it could be fetched.
     fn folder(&self, tree: Tree) -> Result<PathBuf> {
         if let Some((_, why)) = self.absent.iter().find(|(absent, _)| *absent == tree) {
             return Err(why.clone().into());
@@ -170,13 +170,13 @@ impl Bench {
     fn file(&self, tree: Tree, board: &str) -> Result<PathBuf> {
         let file = self.folder(tree)?.join(format!("{board}.dtb"));
         if !file.exists() {
-            return Err(Absent::new("this kernel does not know the board").into());
+            return Err(Absent::new("this kernel does not support the board").into());
         }
         Ok(file)
     }
 
-    /// Runs the command and compares what it says with what the devicetree compiler reads; a word
-    /// on what happened.
+    /// Runs the command, and compares its output with that of the devicetree compiler. Returns a
+    /// short description of the result.
     fn try_board(&self, file: &Path, arguments: &[&str]) -> Result<String> {
         let source = Source::read(&self.tools, file)?;
         let facts = Facts::of(&source);
@@ -192,25 +192,29 @@ impl Bench {
             (Some(code @ (0 | 1)), Some(_)) => {
                 let report = serde_json::from_str(&text).context("not JSON")?;
                 let short = explained_shortage(&report)?;
-                ensure!((code == 1) == short, "ended with {status}");
+                ensure!((code == 1) == short, "the command ended with {status}");
                 judge(&report, &facts)
             }
             (Some(2), None) if facts.beside_gicv2 => self.say_why(file),
             (Some(2), None) => Ok("no MSI controller in use".into()),
-            (Some(2), Some(node)) => bail!("refused, although {node} refers to an MSI controller"),
-            (Some(0), None) => bail!("ran, although nothing refers to an MSI controller"),
-            _ => bail!("ended with {status}"),
+            (Some(2), Some(node)) => {
+                bail!("the command refused the board although {node} refers to an MSI controller")
+            }
+            (Some(0), None) => {
+                bail!("the command ran although no node refers to an MSI controller")
+            }
+            _ => bail!("the command ended with {status}"),
         }
     }
 
-    /// Compares what the command shows of a board that it need not be able to run.
+    /// Compares what the command shows of a board, which it may be unable to run.
     fn inspect(&self, file: &Path, source: &Source) -> Result<()> {
         let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
         let output = process::output(inspect.args(["inspect", "--json"]).arg(file))?;
         fields::compare(&serde_json::from_slice(&output.stdout)?, source)
     }
 
-    /// A board with a GICv2 is refused by the sentence that says so.
+    /// Checks that a board with a GICv2 is refused for that reason.
     fn say_why(&self, file: &Path) -> Result<String> {
         let mut run = process::command(&self.command.to_string_lossy(), Path::new("/"));
         let output = process::output(run.args(["run", "--dtb"]).arg(file))?;
@@ -219,7 +223,7 @@ impl Bench {
         Ok("a GICv2, inspected and not run".into())
     }
 
-    /// Tries all other boards of a tree, briefly; an error names those that failed.
+    /// Tests all other boards of a tree briefly. An error names those that failed.
     fn sweep(&self, tree: Tree) -> Result<()> {
         let mut boards = dtb::files(&self.folder(tree)?)?;
         boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));
@@ -258,8 +262,9 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
     command::judge_totals(&report["totals"])
 }
 
-/// Got some device fewer vectors than it needs? SPIs can be fewer than those that the functions
-/// want which the machine puts behind a board's bridges; other controllers have enough for all.
+/// Returns `true` if a device has fewer vectors than it needs, which is permitted only for SPIs: a
+/// board may have fewer SPIs than the functions that the machine puts behind its bridges request.
+/// Other controllers have enough vectors for all devices.
 fn explained_shortage(report: &Value) -> Result<bool> {
     let kind = |controller: &Value| {
         let controllers = report["controllers"].as_array().into_iter().flatten();
@@ -282,8 +287,7 @@ fn explained_shortage(report: &Value) -> Result<bool> {
     Ok(shortage)
 }
 
-/// Returns true if this is a device of the node, the node itself or a function behind it, that got
-/// vectors.
+/// Returns `true` if this device is the node or a function behind it, and has vectors.
 fn is_served(device: &Value, node: &str) -> bool {
     text(&device["id"]).starts_with(node)
         && device["vectors"].as_array().is_some_and(|vectors| !vectors.is_empty())

@@ -1,7 +1,7 @@
 //! Checks of lock-free code under a scheduler that explores interleavings (`--cfg shuttle`), and
 //! faults in that code which the checks must find.
 //!
-//! A package's checks are the unit tests of its module `interleavings`. Its faults are in
+//! A package's checks are the unit tests of its module `interleavings`. Its faults are listed in
 //! `src/interleavings/mutants.txt`; each is applied to a copy of the sources.
 
 #![forbid(unsafe_code)]
@@ -18,17 +18,17 @@ use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, toolchain};
 use doorbell_suites::mutant::{self, Mutant};
 
-/// Packages with such checks.
+/// The packages with such checks.
 const CHECKED: &[&str] = &["doorbell-fallible", "irq-domain", "irq-routing", "vgic"];
-/// A package's faults, below its folder.
+/// Path of a package's faults, relative to its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
-/// Parts of the repository that make up its workspace.
+/// Parts of the repository that make up the workspace.
 const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "proof", "sim", "xtask"];
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
 
-/// Every check, and so many faults that each check that can find one has failed once; in the long
-/// run every fault.
+/// Runs every check, and enough faults to make each check fail once; the long run tests every
+/// fault.
 fn main() -> Result<ExitCode> {
     let mut cases = Vec::new();
     for package in CHECKED {
@@ -56,21 +56,20 @@ fn check(package: &str) -> Result<()> {
         eprintln!("{line}");
         failed.extend(line.strip_suffix(" ... FAILED").map(str::to_owned));
     })?;
-    ensure!(status.success(), "the checks ended with {status}; {}", failed.join(", "));
+    ensure!(status.success(), "the checks ended with {status}; failed: {}", failed.join(", "));
     Ok(())
 }
 
-/// Copies of the sources that no case uses now, in which faults are tried. A case that finds none
-/// makes one.
+/// Idle copies of the sources, in which faults are tested. A case that finds none creates one.
 static IDLE: Mutex<Vec<Sources>> = Mutex::new(Vec::new());
 
-/// Finds a fault in a copy of the sources.
+/// Checks that a fault is found in a copy of the sources.
 fn find(package: &str, fault: &Mutant) -> Result<()> {
     static COPIES: Mutex<usize> = Mutex::new(0);
     static BUILT: Shared<()> = Shared::new();
     let workspace = workspace::this()?;
     let here = Sources::own(workspace);
-    // Copies begin with what the checks were built with.
+    // Copies start with the artifacts of the checks.
     BUILT.get(|| {
         let mut build = cargo(&here, "test", package);
         process::must(build.arg("--no-run"))
@@ -88,8 +87,8 @@ fn find(package: &str, fault: &Mutant) -> Result<()> {
     outcome
 }
 
-/// The workspace's sources, or a copy of them, and the folder of what is built from them: the flag
-/// makes all artifacts differ from others.
+/// The workspace's sources, or a copy of them, and a separate folder for their artifacts, because
+/// the flag makes all artifacts differ.
 struct Sources {
     root: PathBuf,
     artifacts: PathBuf,
@@ -100,9 +99,9 @@ impl Sources {
         Self { root: workspace.root.clone(), artifacts: workspace.target.join("shuttle") }
     }
 
-    /// A copy for one worker, with artifacts of its own, so that no worker waits for another's
-    /// compiler. It begins with these artifacts, of which those of the registry's packages are
-    /// fresh for it.
+    /// Creates a copy for one worker, with separate artifacts, so that no worker waits for another
+    /// one's compiler. The copy starts with these artifacts, of which those of the registry's
+    /// packages remain valid.
     fn copied(&self, workspace: &Workspace, worker: usize) -> Result<Self> {
         let folder = workspace.target.join(format!("mutants-{worker}"));
         if folder.exists() {
@@ -116,7 +115,7 @@ impl Sources {
         let built = artifacts.join("debug");
         fs::create_dir_all(&built)?;
         for part in [".fingerprint", "build", "deps"] {
-            // With their times, by which cargo knows what is fresh.
+            // The copy preserves modification times, by which cargo recognizes valid artifacts.
             let mut copy = process::command("cp", &self.artifacts.join("debug"));
             process::must(copy.arg("--archive").arg(part).arg(&built))?;
         }
@@ -124,32 +123,32 @@ impl Sources {
     }
 }
 
-/// Clippy over a package's checks, which it does not see without the flag.
+/// Returns a clippy command for a package's checks, which clippy does not see without the flag.
 fn clippy(sources: &Sources, package: &str) -> Command {
     let mut cargo = cargo(sources, "clippy", package);
     cargo.args(["--tests", "--", "-D", "warnings"]);
     cargo
 }
 
-/// The command that runs checks of a package: those whose names are added.
+/// Returns the command that runs a package's checks; the names of checks are to be appended.
 fn checks(sources: &Sources, package: &str) -> Command {
     let mut cargo = cargo(sources, "test", package);
     cargo.args(["--no-fail-fast", "--"]);
     cargo
 }
 
-/// A cargo command with the flag.
+/// Returns a cargo command with the flag.
 fn cargo(sources: &Sources, subcommand: &str, package: &str) -> Command {
     let mut cargo = process::cargo(&sources.root);
     cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
     cargo.arg("--target-dir").arg(&sources.artifacts);
     cargo.env("RUSTFLAGS", "--cfg shuttle");
-    // Each fault is a line of what is built already.
+    // Each fault changes one line of sources that are already built.
     cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     cargo
 }
 
-/// A package's faults, each of which applies to its sources.
+/// Returns a package's faults, and checks that each applies to the package's sources.
 fn mutants(workspace: &Workspace, package: &str) -> Result<Vec<Mutant>> {
     let folder = folder(workspace, package)?;
     let file = folder.join(MUTANTS);
@@ -167,7 +166,9 @@ fn read(file: &Path) -> Result<String> {
 
 fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
     let found = workspace.packages.iter().find(|candidate| candidate.name == package);
-    found.map(|package| &*package.folder).with_context(|| format!("no package {package}"))
+    found
+        .map(|package| &*package.folder)
+        .with_context(|| format!("the workspace has no package {package}"))
 }
 
 fn copy_all(from: &Path, to: &Path) -> Result<()> {
@@ -186,8 +187,8 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Applies a fault to the copy, runs there the checks that the fault names, and restores the copy.
-/// Fails unless every one of them fails.
+/// Applies a fault to the copy, runs the checks that the fault names, and restores the copy.
+/// Returns an error unless every one of the checks fails.
 fn find_in(workspace: &Workspace, copy: &Sources, package: &str, mutant: &Mutant) -> Result<()> {
     let file = copy.root.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
     let source = read(&file)?;
@@ -197,14 +198,17 @@ fn find_in(workspace: &Workspace, copy: &Sources, package: &str, mutant: &Mutant
     let output = process::output(&mut checks);
     fs::write(&file, source)?;
     let output = output?;
-    ensure!(!output.status.success(), "no check finds it");
+    ensure!(!output.status.success(), "no check finds the fault");
     let printed = String::from_utf8_lossy(&output.stdout);
     if !printed.contains("test result: FAILED") {
-        bail!("it does not compile:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!(
+            "the fault does not compile:\n{}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
     }
     for check in &mutant.checks {
         let failure = format!("test interleavings::{check} ... FAILED");
-        ensure!(printed.lines().any(|line| line == failure), "{check} does not find it");
+        ensure!(printed.lines().any(|line| line == failure), "{check} does not find the fault");
     }
     Ok(())
 }

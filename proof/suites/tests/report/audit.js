@@ -1,4 +1,4 @@
-// Arguments: the scheme and the width that the page is shown in. Returns complaints.
+// Arguments: the color scheme and the width in which the page is shown. Returns complaints.
 const [scheme, width] = arguments;
 const complaints = [];
 const require = (good, otherwise) => { if (!good) complaints.push(otherwise); };

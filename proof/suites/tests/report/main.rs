@@ -1,5 +1,5 @@
-//! The page that the command writes, in a real browser. It is shown light and dark, wide and
-//! narrow, with names that would be code if they were not escaped.
+//! The page that the command writes, in a real browser: light and dark, wide and narrow, and with
+//! names that would be code if they were not escaped.
 
 #![forbid(unsafe_code)]
 
@@ -17,41 +17,41 @@ use doorbell_harness::{command, process};
 use doorbell_suites::names::{NAMES, renamed};
 use serde_json::{Value, json};
 
-/// Time limit of a case, the first of which builds the command.
+/// Time limit of a case. The first one builds the command.
 const LIMIT: Duration = Duration::from_mins(20);
-/// Says what is wrong with the page that is open, as a list of sentences.
+/// Returns the defects of the open page, as a list of sentences.
 const AUDIT: &str = include_str!("audit.js");
-/// Says what is wrong with the box of the address's fragment: it must be in view, and have the
-/// focus.
+/// Returns the defect of the box that the address's fragment selects, which must be in view and
+/// have the focus.
 const SELECTED: &str = include_str!("selected.js");
-/// A machine of ours that can be run, one with many mistakes, and one whose names are changed.
+/// An embedded machine that can be run, one with many mistakes, and one with replaced names.
 const RUN: &str = "sim/machine/machines/marina";
 const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
 const RENAMED: &str = "sim/machine/machines/harbour.dtb";
-/// Content that [`NAMES`] must not become.
+/// Counts elements that [`NAMES`] must not create.
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
-/// A script that did not come with the page.
+/// A script that is not part of the page.
 const FOREIGN: &str = "const one = document.createElement('script');
     one.textContent = 'window.obeyed = true'; document.body.append(one);
     return window.obeyed === true";
 
-/// Colours and width of a window.
+/// Color scheme and width of a window.
 type View = (&'static str, u32);
 
-/// Views in which a person may read it.
+/// The views in which people may read the page.
 const VIEWS: [View; 4] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)];
 const HEIGHT: u32 = 900;
-/// Complaints that are printed of a page.
+/// Maximum number of complaints printed for a page.
 const SHOWN: usize = 5;
 const ENTER: &str = "\u{e007}";
-/// A finding's link to its box: the last one, so that the page has to scroll back.
+/// A finding's link to its box: one of the last, so that the page has to scroll back.
 const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child(2) a.place";
 
-/// Pages, by the machines that they show.
+/// Pages, named after the machines that they show.
 const PAGES: [&str; 3] = ["run", "mistakes", "hostile"];
 
 fn main() -> ExitCode {
-    // The last case ends the browser.
+    // The browser is closed after the last case.
     let bench = Arc::new(Shared::new());
     let case = |name: String, run: fn(&Bench, &str, View) -> Result<()>, page, view| {
         let bench = Arc::clone(&bench);
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     suite::main_in_turn(cases)
 }
 
-/// The command, the pages that it wrote, and the browser that shows one of them at a time.
+/// The command, its pages, and the browser, which shows one page at a time.
 struct Bench {
     command: PathBuf,
     browser: Browser,
@@ -83,11 +83,11 @@ struct Bench {
 }
 
 impl Bench {
-    /// Has the command write all pages, and starts the browser.
+    /// Lets the command write all pages, and starts the browser.
     fn start(workspace: &Workspace) -> Result<Self> {
         let command = command::build(workspace)?;
         let tools = browser::fetch(workspace).or_absent("Chromium")?;
-        let browser = Browser::start(workspace, &tools).context("Chromium does not start")?;
+        let browser = Browser::start(workspace, &tools).context("Chromium cannot be started")?;
         let folder = workspace.target.join("report");
         fs::create_dir_all(&folder)?;
         let (root, hostile) = (&workspace.root, folder.join("hostile.dtb"));
@@ -100,7 +100,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Has the command write a page.
+    /// Lets the command write a page.
     fn write(&self, name: &str, source: &Path) -> Result<()> {
         let mut report = process::command(&self.command.to_string_lossy(), &self.folder);
         report.args(["report", "--messages", "100", "-o"]).arg(self.page(name)).arg(source);
@@ -121,7 +121,8 @@ impl Bench {
         Ok(address)
     }
 
-    /// The page loads without a word from the browser, asks for nothing, and is well made.
+    /// Checks that the page loads without complaints from the browser, requests nothing else, and
+    /// passes the audit.
     fn view(&self, page: &str, view @ (scheme, width): View) -> Result<()> {
         self.browser.log("performance")?;
         let address = self.open(page, view)?;
@@ -130,29 +131,29 @@ impl Bench {
         let (count, shown) = (complaints.len(), complaints.iter().take(SHOWN));
         ensure!(count == 0, "{count}: {}", json!(shown.collect::<Vec<_>>()));
         let requests = self.browser.requests()?;
-        ensure!(requests == [address.as_str()], "it asks for {requests:?}");
+        ensure!(requests == [address.as_str()], "the page requests {requests:?}");
         let picture = self.folder.join(format!("{page}-{scheme}-{width}.png"));
         fs::write(picture, self.browser.screenshot()?)?;
         self.quiet()
     }
 
-    /// The browser has nothing to complain of.
+    /// Checks that the browser has no complaints.
     fn quiet(&self) -> Result<()> {
         let said = self.browser.log("browser")?;
-        ensure!(said.is_empty(), "the browser says {}", json!(said));
+        ensure!(said.is_empty(), "the browser reports {}", json!(said));
         Ok(())
     }
 
     fn follow_findings(&self, page: &str, view: View) -> Result<()> {
         self.open(page, view)?;
         self.browser.click(LINK)?;
-        self.selected().context("by a click")?;
+        self.selected().context("after a click")?;
         self.open(page, view)?;
         self.browser.keys(LINK, ENTER)?;
-        self.selected().context("by the keyboard")?;
+        self.selected().context("after Enter")?;
         self.browser.execute("scrollTo(0, document.body.scrollHeight)", &json!([]))?;
         self.browser.keys(LINK, ENTER)?;
-        self.selected().context("by the keyboard, once more")?;
+        self.selected().context("after Enter for the second time")?;
         self.quiet()
     }
 
@@ -162,13 +163,16 @@ impl Bench {
         Ok(())
     }
 
-    /// A pointer, and the keyboard's focus.
+    /// Checks the panel for the pointer and for the keyboard's focus.
     fn show_routes(&self, page: &str, view: View) -> Result<()> {
         self.open(page, view)?;
         let panel = "return document.querySelector('#panel').innerText";
         let has = |what: &str| -> Result<()> {
             let said = self.browser.execute(panel, &json!([]))?;
-            ensure!(said.as_str().is_some_and(|said| said.contains(what)), "{said} has no {what}");
+            ensure!(
+                said.as_str().is_some_and(|said| said.contains(what)),
+                "the panel shows {said} without {what}"
+            );
             Ok(())
         };
         has("Tab key")?;
@@ -184,7 +188,8 @@ impl Bench {
         self.quiet()
     }
 
-    /// Names are there, and nothing came of them; nor of a script that somebody else adds.
+    /// Checks that names appear as text and are not interpreted, and that an added script does not
+    /// run.
     fn stay_inert(&self, page: &str, view: View) -> Result<()> {
         self.open(page, view)?;
         let text = self.browser.execute("return document.body.innerText", &json!([]))?;
@@ -193,7 +198,7 @@ impl Bench {
             ensure!(text.contains(name), "{name} is not shown");
         }
         let injected = self.browser.execute(INJECTED, &json!([]))?;
-        ensure!(injected == json!(0), "{injected} elements came of names");
+        ensure!(injected == json!(0), "names created {injected} elements");
         self.quiet()?;
         let obeyed = self.browser.execute(FOREIGN, &json!([]))?;
         ensure!(obeyed == json!(false), "the page's policy lets a foreign script run");

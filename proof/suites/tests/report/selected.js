@@ -1,4 +1,4 @@
-// Returns what is wrong with the box that the address's fragment names, or null.
+// Returns the defect of the box that the address's fragment selects, or null.
 const box = document.getElementById(decodeURIComponent(location.hash.slice(1)));
 if (!box?.matches("svg a.node")) return `${location.hash} is no box`;
 if (!box.matches(":target")) return "the box is not the target";

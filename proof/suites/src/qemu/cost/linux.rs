@@ -1,5 +1,4 @@
-//! Debian's kernel with an init program that reads from a disk: what the test bench is compared
-//! with.
+//! Debian's kernel with an init program that reads from a disk, for comparison with the test bench.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use doorbell_harness::apt::{Apt, Suite};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, dtb, initramfs, small_linux};
 
-/// Reads once for work that is done only once, and sixteen times for the log.
+/// Reads once to exclude one-time work, and sixteen times for the log.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -32,7 +31,7 @@ pub struct Linux {
     pub kernel: PathBuf,
     /// The first file system.
     pub initrd: PathBuf,
-    /// Name of the kernel's file.
+    /// File name of the kernel.
     pub name: String,
 }
 

@@ -1,27 +1,27 @@
-//! QEMU's log of instructions (`-d exec,nochain,int`, one instruction in a block) with its notes of
-//! what the CPU interface acknowledged and ended.
+//! QEMU's log of instructions (`-d exec,nochain,int`, one instruction per block), with traces of
+//! acknowledgements and ends of interrupts at the CPU interface.
 
 use std::fmt;
 
-/// INTIDs of messages begin here.
+/// First INTID of message-signaled interrupts.
 const FIRST_LPI: u32 = 8192;
 const INSTRUCTION: u64 = 4;
 
-/// An interrupt's instructions, by what they are for. The device's own handler is not in them.
+/// The instructions of an interrupt by purpose, without the device's own handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstructionSplit {
-    /// From the exception up to reading the interrupt's number.
+    /// From the exception to the read of IAR.
     pub acknowledge: usize,
-    /// From there to the handler's first instruction.
+    /// From the read of IAR to the handler's first instruction.
     pub dispatch: usize,
-    /// From its return up to writing that the interrupt is ended.
+    /// From the handler's return to the write of EOI.
     pub finish: usize,
-    /// From there to what was interrupted.
+    /// From the write of EOI to the interrupted code.
     pub leave: usize,
 }
 
 impl InstructionSplit {
-    /// From IAR to EOI.
+    /// Returns the number of instructions from IAR to EOI.
     pub const fn core(self) -> usize {
         self.dispatch + self.finish
     }
@@ -47,24 +47,24 @@ impl fmt::Display for InstructionSplit {
     }
 }
 
-/// Observations of the interrupt that is under way.
+/// The observations of the current interrupt.
 #[derive(Clone, Copy, Debug, Default)]
 struct Course {
     intid: u32,
-    /// Places in the log, counted in instructions.
+    /// Positions in the log, counted in instructions.
     iar: usize,
     handler: Option<usize>,
-    /// Return address of the handler; `back` is the return itself.
+    /// Return address of the handler; `back` is the position of the return itself.
     caller: u64,
     back: Option<usize>,
     eoi: Option<usize>,
 }
 
-/// Follows a log line by line.
+/// Parses a log line by line.
 #[derive(Debug)]
 pub(super) struct Reader {
     handler: u64,
-    /// Instructions so far, and the last one's address.
+    /// Number of instructions so far, and the address of the last one.
     count: usize,
     last: u64,
     exception: usize,
@@ -73,12 +73,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// For interrupts whose handler begins at an address.
+    /// Creates a reader for interrupts whose handler starts at `handler`.
     pub(super) fn new(handler: u64) -> Self {
         Self { handler, count: 0, last: 0, exception: 0, course: None, found: Vec::new() }
     }
 
-    /// One line.
+    /// Processes one line.
     pub(super) fn line(&mut self, line: &str) {
         if line.starts_with("Trace ") {
             if let Some(address) = address(line) {
@@ -109,7 +109,7 @@ impl Reader {
         self.last = address;
     }
 
-    /// The instruction that reads IAR was counted.
+    /// Records an acknowledgement. The instruction that reads IAR has already been counted.
     fn acknowledged(&mut self, intid: Option<u32>) {
         if let Some(intid) = intid.filter(|intid| *intid >= FIRST_LPI) {
             self.course = Some(Course { intid, iar: self.count, ..Course::default() });
@@ -135,12 +135,12 @@ impl Reader {
         }
     }
 
-    /// Interrupts that were seen from their exception to their return.
+    /// Returns the number of interrupts that were observed from their exception to their return.
     pub(super) fn seen(&self) -> usize {
         self.found.len()
     }
 
-    /// Each span's median.
+    /// Returns the median of each span.
     pub(super) fn median(&self) -> Option<InstructionSplit> {
         let [acknowledge, dispatch, finish, leave] = InstructionSplit::ALL.map(|span| {
             let mut all: Vec<_> = self.found.iter().map(span).collect();
@@ -156,12 +156,12 @@ impl Reader {
     }
 }
 
-/// Of `Trace 0: 0x7f… [CS_BASE/ADDRESS/FLAGS/CFLAGS]`.
+/// Parses the address in `Trace 0: 0x7f… [CS_BASE/ADDRESS/FLAGS/CFLAGS]`.
 fn address(line: &str) -> Option<u64> {
     u64::from_str_radix(line.split('/').nth(1)?, 16).ok()
 }
 
-/// The number at the line's end.
+/// Parses the number at the end of the line.
 fn value(line: &str) -> Option<u32> {
     u32::from_str_radix(line.trim_end().rsplit_once(" 0x")?.1, 16).ok()
 }
@@ -174,7 +174,8 @@ mod tests {
         format!("Trace 0: 0x7f32d26cdb80 [00007001/{address:016x}/00000021/ff020201] ")
     }
 
-    /// An interrupt: instructions up to IAR, the call, the handler's, up to EOI, up to the return.
+    /// Returns the log of an interrupt with these numbers of instructions: to IAR, to the call, in
+    /// the handler, to EOI, to the return.
     fn interrupt(
         intid: u32,
         [acknowledge, dispatch, handler, finish, leave]: [u64; 5],
