@@ -1,7 +1,8 @@
-//! The public interfaces of the libraries as lists in `docs/api`, so that a review sees a break.
+//! The public interfaces of the libraries as lists in `docs/api`, so that a review notices breaking
+//! changes.
 //!
-//! rustdoc's JSON has a format that changes with compilers. A list is compared by a compiler that
-//! writes the format that is read here; with another one it is skipped.
+//! The format of rustdoc's JSON output changes between compilers. Lists are compared only if the
+//! compiler writes the format that is supported here; otherwise, they are skipped.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,10 +22,10 @@ use doorbell_harness::process;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// The machine of a library that runs on each.
+/// The target for libraries that run on every machine.
 const HOSTED_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Compares each library's interface with its list, counted as one case.
+/// Compares each library's interface with its list, as one case each.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for target in [HOSTED_TARGET, BARE_TARGET] {
         if let Err(absent) = need_target(&workspace.root, target) {
@@ -47,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Writes the lists anew.
+/// Writes new lists.
 pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
     for target in [HOSTED_TARGET, BARE_TARGET] {
         need_target(&workspace.root, target)?;
@@ -63,13 +64,13 @@ pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Rustdoc's description of a library.
+/// Rustdoc's output for a library.
 enum Interface {
     Listed(String),
     OtherFormat(u64),
 }
 
-/// Documents the libraries of a machine with all their features, and returns their JSON files.
+/// Documents the libraries of a target with all their features, and returns their JSON files.
 fn document<'a>(
     workspace: &'a Workspace,
     target: &'static str,
@@ -79,7 +80,7 @@ fn document<'a>(
         .collect();
     let folder = workspace.target.join("api");
     let mut cargo = process::cargo(&workspace.root);
-    // A stable compiler has this output too, and no promise for its format.
+    // The stable compiler has this output as well, but its format is unstable.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     cargo.env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
     cargo.args(["doc", "--quiet", "--lib", "--no-deps", "--all-features", "--target", target]);
@@ -91,7 +92,7 @@ fn document<'a>(
     Ok(libraries.into_iter().map(|package| (package, file(package))).collect())
 }
 
-/// The machine that a library's documentation is of: its own, where it has one.
+/// Returns the target of a library's documentation: its own, if it states one.
 fn target_of(package: &Package) -> &'static str {
     let shown = package.field("metadata")["docs"]["rs"]["default-target"].as_str();
     if shown.is_some_and(|target| target.starts_with("aarch64")) {
@@ -112,10 +113,9 @@ fn read(document: &Path) -> Result<Interface> {
     list(document).map(Interface::Listed)
 }
 
-/// The items of an interface, one on each line.
+/// Returns the items of an interface, one per line.
 ///
-/// Of the traits that are derived, the implementation alone is listed; of those that the compiler
-/// implements, `Send` and `Sync`.
+/// Of derived traits, only the implementation is listed; of auto traits, only `Send` and `Sync`.
 fn list(document: &Path) -> Result<String> {
     let all = || Builder::from_rustdoc_json(document).omit_blanket_impls(true);
     let declared = || all().omit_auto_trait_impls(true);

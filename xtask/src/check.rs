@@ -1,6 +1,6 @@
-//! Quick check during development: format and house lints, then clippy and the tests of the
-//! packages that changed and of their direct dependents. Packages that run on bare metal are left
-//! out. The hypervisor's suite runs on the host, in a workspace of its own: its unit tests alone
+//! A quick check during development: format and house lints, then clippy and the tests of the
+//! changed packages and of their direct dependents. Bare-metal packages are omitted. The
+//! hypervisor's suite runs on the host, in a separate workspace; only its unit tests are run.
 //! are run.
 
 use std::collections::BTreeSet;
@@ -21,18 +21,18 @@ use doorbell_harness::workspace::{BARE_METAL, Package, Workspace};
 const PROPERTY_CASES: &str = "32";
 /// Time in which a test program must finish at least one more test.
 const LIMIT: Duration = Duration::from_mins(2);
-/// Time limit of the documentation tests of all packages.
+/// Time limit for the documentation tests of all packages.
 const DOC_LIMIT: Duration = Duration::from_mins(5);
 
 /// Options of a check.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
-    /// Check what changed since the common ancestor with this revision, committed or not
+    /// Check the changes since the common ancestor with this revision, committed or not
     #[arg(long, value_name = "REVISION", default_value = "main")]
     since: String,
 }
 
-/// Checks what changed, and prints the count.
+/// Checks the changes, and prints the count.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let files = changed_files(&workspace.root, &wanted.since)?;
     let mut packages = concerned(workspace, &files);
@@ -70,7 +70,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     Ok(tally::summarize(&rows))
 }
 
-/// Returns the files that differ from the common ancestor with `since`, untracked ones included.
+/// Returns the files that differ from the common ancestor with `since`, including untracked ones.
 fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
     let git = |arguments: &[&str]| {
         let mut git = process::command("git", root);
@@ -82,8 +82,8 @@ fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
     Ok(tracked.lines().chain(untracked.lines()).map(|line| root.join(line)).collect())
 }
 
-/// Returns the packages for the host whose files changed, and their direct dependents. A change of
-/// a workspace's manifest affects every package there.
+/// Returns the packages for the host whose files changed, and their direct dependents. A change to
+/// a workspace's manifest affects all of its packages.
 fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a str> {
     let bare_metal = BARE_METAL.map(|folder| workspace.root.join(folder));
     let is_hosted = |package: &&Package| {
@@ -119,7 +119,7 @@ fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a st
     found
 }
 
-/// Returns true if a file can affect a package's dependents, unlike its tests, examples and
+/// Returns `true` if a file can affect a package's dependents, unlike its tests, examples and
 /// documents.
 fn is_of_library(package: &Package, file: &Path) -> bool {
     file.starts_with(package.folder.join("src")) || file == package.folder.join("Cargo.toml")
@@ -133,7 +133,7 @@ fn clippy(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// Runs the examples in the documentation of the libraries among the packages.
+/// Runs the documentation examples of the libraries among the packages.
 fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Tally) -> Result<()> {
     let is_library = |package: &&Package| {
         packages.contains(&*package.name)

@@ -1,4 +1,4 @@
-//! `cargo test`, counted.
+//! Runs `cargo test` and counts its results.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,15 +9,16 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// Time in which a program must finish one more test, or a build end.
+/// Time in which a program must finish at least one more test, or a build must end.
 pub(crate) const LIMIT: Duration = Duration::from_mins(40);
 
-/// `cargo test` with these arguments, shown and counted.
+/// Runs `cargo test` with these arguments, shows its output and counts its results.
 pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally) -> Result<()> {
     count_all(process::cargo(&workspace.root).arg("test").args(arguments), LIMIT, tally)
 }
 
-/// Runs a `cargo test`, shown and counted. It must print a line, or end, within `silence`.
+/// Runs a `cargo test` command, shows its output and counts its results. The command must print a
+/// line, or end, within `silence`.
 pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tally) -> Result<()> {
     let failures_before = tally.failures();
     let status = process::watch_each(cargo, silence, |line| {
@@ -30,7 +31,7 @@ pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tall
     Ok(())
 }
 
-/// Takes into account one line that a test harness (libtest or one that speaks like it) printed.
+/// Processes a line printed by a test harness, either libtest or one with the same format.
 pub(crate) fn count(line: &str, tally: &mut Tally) {
     if let Some(counts) = line.strip_prefix("test result: ") {
         tally.pass(number_before(counts, " passed"));
@@ -45,7 +46,7 @@ pub(crate) fn count(line: &str, tally: &mut Tally) {
     }
 }
 
-/// Returns the reason for which a test was ignored: libtest writes it after a comma, libtest-mimic
+/// Returns the reason why a test was ignored, which libtest prints after a comma, and libtest-mimic
 /// in parentheses.
 fn reason(why: &str) -> &str {
     let why = why.trim();
@@ -55,7 +56,7 @@ fn reason(why: &str) -> &str {
     }
 }
 
-/// The number that stands right before `word`; 0 where there is none.
+/// Returns the number immediately before `word`, or 0 if there is none.
 fn number_before(text: &str, word: &str) -> usize {
     let digits = text
         .find(word)

@@ -1,4 +1,4 @@
-//! Tasks that are programs of other packages, which get the rest of the command line.
+//! Tasks implemented by programs of other packages, which receive the rest of the command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -11,10 +11,10 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// A program that is called like its task.
+/// A program with the name of its task.
 struct Program {
     name: &'static str,
-    /// Folder of its workspace, below the root.
+    /// Folder of its workspace, relative to the root.
     folder: &'static str,
     package: &'static str,
     about: &'static str,
@@ -25,27 +25,30 @@ const fn program(name: &'static str, about: &'static str) -> Program {
 }
 
 const PROGRAMS: &[Program] = &[
-    program("differential", "Compare the model with QEMU's GIC and ITS for as long as wanted"),
     program(
-        "figures",
-        "Measure, and write the figures of docs/measurements.md; on an idle machine",
+        "differential",
+        "Compare the model with QEMU's GIC and ITS, for a chosen number of cases",
     ),
-    program("findings", "Write what lint finds in Debian's devicetrees; read it before a commit"),
+    program("figures", "Measure and write the figures of docs/measurements.md, on an idle machine"),
+    program("findings", "Write the findings in Debian's devicetrees, for review before a commit"),
     Program {
         name: "hypervisor",
         folder: suites::EL2,
         package: suites::HYPERVISOR,
-        about: "Run a guest on the hypervisor, on this terminal",
+        about: "Run a guest on the hypervisor, with its console on this terminal",
     },
-    program("kvm", "Have Linux's KVM for arm64 judge more of the model than the test does"),
-    program("qemu", "Run the bare-metal test bench on one of QEMU's machines, and watch"),
+    program("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
+    program(
+        "qemu",
+        "Run the bare-metal test bench on one of QEMU's machines, and print its output",
+    ),
 ];
 
-/// Runs the program that the first word names, with the others as its arguments.
+/// Runs the program named by the first word, with the other words as its arguments.
 pub(crate) fn run(workspace: &Workspace, words: &[OsString]) -> Result<ExitCode> {
-    let (name, arguments) = words.split_first().context("no task is named")?;
+    let (name, arguments) = words.split_first().context("no task is given")?;
     let program = PROGRAMS.iter().find(|program| program.name == name).with_context(|| {
-        format!("no task `{}`; cargo xtask help names them", name.to_string_lossy())
+        format!("unknown task `{}`; `cargo xtask help` lists the tasks", name.to_string_lossy())
     })?;
     let mut cargo = process::cargo(&workspace.root.join(program.folder));
     cargo.args(["run", "--quiet", "--package", program.package]);
@@ -56,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, words: &[OsString]) -> Result<ExitCode>
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes the figures, as a step.
+/// Measures and writes the figures, as a step.
 pub(crate) fn figures(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let written = run(workspace, &["figures".into()])?;
     ensure!(written == ExitCode::SUCCESS, "the figures were not written");

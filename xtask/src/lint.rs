@@ -1,4 +1,4 @@
-//! House lints: rules of this project that the compiler cannot know.
+//! House lints: rules of this project that the compiler cannot check.
 
 mod aliases;
 mod blocks;
@@ -27,7 +27,8 @@ pub(crate) use layers::is_library;
 use crate::tally::Tally;
 use doorbell_harness::workspace::Workspace;
 
-/// A rule: its name, and what it finds (each finding a sentence that begins with the place).
+/// A rule: its name, and a function that returns its findings, each a sentence that starts with the
+/// location.
 type Rule = (&'static str, fn(&Workspace) -> Result<Vec<String>>);
 
 const RULES: &[Rule] = &[
@@ -51,7 +52,7 @@ const RULES: &[Rule] = &[
     ("walks", walks::check),
 ];
 
-/// Every rule, each counted as one case.
+/// Runs every rule, as one case each.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for (name, rule) in RULES {
         tally.case(name, none(&rule(workspace)?));

@@ -33,34 +33,34 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Check everything, in order, and end with the count of what passed, failed and was skipped
+    /// Check everything, in order, and print the number of passed, failed and skipped cases
     Test {
-        /// Only this step (may be repeated)
+        /// Run only this step (may be repeated)
         #[arg(long, value_name = "STEP")]
         only: Vec<String>,
-        /// Also what takes hours, or an idle machine
+        /// Also run the steps that take hours or need an idle machine
         #[arg(long, conflicts_with = "only")]
         long: bool,
-        /// Name the steps and leave
+        /// List the steps
         #[arg(long)]
         list: bool,
     },
-    /// Check what changed: format, house lints, then clippy and the tests of the packages that
-    /// changed and of their direct dependents
+    /// Check the changes: format, house lints, then clippy and the tests of the changed packages
+    /// and of their direct dependents
     Check(check::Wanted),
     /// Format the Rust sources
     Fmt,
-    /// rustfmt's check, the house lints and clippy
+    /// Run rustfmt's check, the house lints and clippy
     Lint,
     /// Build the documentation; warnings are errors
     Docs,
-    /// Write the lists of the libraries' interfaces anew, to be read before they are committed
+    /// Write new lists of the libraries' interfaces, for review before they are committed
     Api,
-    /// Record the lines of code of each package in docs/architecture.md
+    /// Record each package's lines of code in docs/architecture.md
     Lines,
     /// Rehearse the upload of all packages to the registry
     Publish,
-    /// Fetch QEMU and real devicetrees into the cache, and say where they are
+    /// Fetch QEMU and real devicetrees into the cache, and print their folders
     Fetch,
     /// A program of another package
     #[command(external_subcommand)]

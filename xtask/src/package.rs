@@ -1,5 +1,5 @@
-//! The packages as a registry gets them. Each builds from its archive alone, with each of its
-//! features alone, for machines without an operating system too.
+//! The packages as published to a registry. Each must build from its archive alone, with each
+//! feature alone, and also for machines without an operating system.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use doorbell_harness::process;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Features that need an operating system: of these packages, by these names.
+/// Packages, with their features that need an operating system.
 const HOSTED: &[(&str, &[&str])] = &[
     ("hyperv-vpci", &["std", "vm-memory"]),
     ("irq-routing", &["std", "kvm", "rust-vmm"]),
@@ -21,7 +21,7 @@ const HOSTED: &[(&str, &[&str])] = &[
     ("vgic-kvm", &["std"]),
 ];
 
-/// One build of a package, with some of its features.
+/// One build of a package, with a set of its features.
 #[derive(Debug, PartialEq, Eq)]
 struct Build {
     package: String,
@@ -29,7 +29,7 @@ struct Build {
     bare: bool,
 }
 
-/// Makes the archives, and checks every build of each, counted as one case.
+/// Creates the archives, and checks every build of each, as one case each.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;
     tally.pass(1);
@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Cargo's own verification: each archive is built apart from the others.
+/// Runs cargo's own verification, which builds each archive separately.
 pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["package", "--allow-dirty"]);
@@ -60,8 +60,8 @@ pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The builds of a package: without features, with each alone, with those it has by default, and
-/// with all.
+/// Returns the builds of a package: without features, with each feature alone, with the default
+/// ones, and with all.
 fn builds(package: &Package) -> Vec<Build> {
     let (names, default) = features(package);
     let mut wanted = vec![Vec::new()];
@@ -84,7 +84,7 @@ fn builds(package: &Package) -> Vec<Build> {
     builds
 }
 
-/// The names of a package's features, and those that are on by default.
+/// Returns the names of a package's features, and those that are enabled by default.
 fn features(package: &Package) -> (Vec<String>, Vec<String>) {
     let table = package.field("features").as_object();
     let names = table.into_iter().flat_map(|table| table.keys());

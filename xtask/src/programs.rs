@@ -1,5 +1,5 @@
-//! Test programs and examples as cargo builds them. One that hangs is killed, and
-//! the tests that it had not finished are named.
+//! Test programs and examples, as built by cargo. A program that hangs is killed, and its
+//! unfinished tests are named.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use doorbell_harness::workspace::Workspace;
 /// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
 
-/// An example shows something; it does not work for minutes.
+/// Time limit of an example, which should run only briefly.
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
 
-/// What a program is.
+/// The kind of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Tests, by libtest or a harness that speaks like it.
+    /// Tests, run by libtest or a harness with the same interface.
     Test,
     /// An example.
     Example,
@@ -37,8 +37,8 @@ pub(crate) struct Program {
     folder: PathBuf,
 }
 
-/// Every unit, property, integration and documentation test of the workspace, and its examples; of
-/// the suites, those of their parts alone.
+/// Runs every unit, property, integration and documentation test of the workspace, and its
+/// examples. Of the suites, only the tests of their parts are run.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
     run(&programs, Kind::Test, &[], counted::LIMIT, tally);
@@ -57,7 +57,7 @@ pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Progra
     Ok(programs)
 }
 
-/// Parses a line of cargo's output. Suites are left out: they take minutes each.
+/// Parses a line of cargo's output. Suites are omitted, because they take minutes each.
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
     if message["target"]["src_path"].as_str().unwrap_or_default().contains(suites::FOLDER) {
@@ -73,8 +73,8 @@ fn program(line: &str) -> Option<Program> {
     Some(Program { kind, file, folder: manifest.parent()?.into() })
 }
 
-/// Runs the programs of a kind, each with this environment. A test program must finish at least one
-/// test, and an example end, within `limit`.
+/// Runs the programs of a kind, each with this environment. Within `limit`, a test program must
+/// finish at least one more test, and an example must end.
 pub(crate) fn run(
     programs: &[Program],
     kind: Kind,
@@ -84,7 +84,7 @@ pub(crate) fn run(
 ) {
     let chosen: Vec<_> = programs.iter().filter(|program| program.kind == kind).collect();
     match kind {
-        // Each uses all CPUs already, and some fail if messages do not arrive in time.
+        // Run one at a time: each uses all CPUs, and some fail if messages are delayed.
         Kind::Test => {
             for program in chosen {
                 program.run_tests(environment, limit, tally);
@@ -137,7 +137,7 @@ impl Program {
             Ok(status) => tally.fail(format!("{name} ended with {status}")),
             Err(error) => {
                 let unfinished = unfinished.unwrap_or_default().into_iter().collect::<Vec<_>>();
-                tally.fail(format!("{name}: {error:#}; not ended: {}", unfinished.join(", ")));
+                tally.fail(format!("{name}: {error:#}; unfinished: {}", unfinished.join(", ")));
             }
         }
     }

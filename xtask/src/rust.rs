@@ -1,4 +1,4 @@
-//! rustfmt, clippy and rustdoc.
+//! Runs rustfmt, clippy and rustdoc.
 
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::{BARE_METAL as IMAGES, Workspace};
 
-/// Libraries that must build where there is no operating system.
+/// Libraries that must build without an operating system.
 const BARE_METAL: &[&str] = &[
     "doorbell-fallible",
     "doorbell-lock",
@@ -27,10 +27,10 @@ const BARE_METAL: &[&str] = &[
     "gic-firmware",
     "gic-bringup",
 ];
-/// Those of them that serve a kernel without a heap, by what their default features leave out.
+/// Libraries that must also build without a heap, that is, without their default features.
 const HEAPLESS: &[&str] = &["gic-driver"];
-/// The workspace, and the parts outside of it: the fuzz targets, the bench's peers, the adopters
-/// and the images. The images' `--all` formats what they use of the workspace once more.
+/// The workspace, and the parts outside it: the fuzz targets, the bench's peers, the adopters and
+/// the images. The images' `--all` also formats the packages of the workspace that they use.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "proof/fuzz/Cargo.toml"],
@@ -54,12 +54,12 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     for packages in FORMATTED {
         let mut cargo = process::cargo(&workspace.root);
         let check = process::must(cargo.args(["fmt", "--check"]).args(*packages));
-        tally.case("rustfmt (cargo xtask fmt mends it)", check);
+        tally.case("rustfmt (`cargo xtask fmt` fixes it)", check);
     }
     Ok(())
 }
 
-/// Clippy over the hypervisor's suite, which runs on the host, in a workspace of its own.
+/// Runs clippy on the hypervisor's suite, which runs on the host and is in a separate workspace.
 pub(crate) fn clippy_of_suite(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let mut suite = process::cargo(&workspace.root.join(suites::EL2));
@@ -68,7 +68,7 @@ pub(crate) fn clippy_of_suite(workspace: &Workspace, tally: &mut Tally) -> Resul
     Ok(())
 }
 
-/// Clippy over everything on the host, over the libraries and the images on bare metal, and over
+/// Runs clippy on everything for the host, on the libraries and the images for bare metal, and on
 /// KVM's judge and monitor.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
@@ -92,7 +92,8 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
         images.arg(workspace.target.join("images"));
         if folder == "images" {
-            // Together with the others it would need a heap: their drivers have one.
+            // When built together with the others, it would need a heap, because their drivers have
+            // one.
             images.args(["--exclude", "alone"]);
         } else {
             images.args(["--exclude", suites::HYPERVISOR]);
@@ -115,7 +116,7 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// The documentation of every package, without a warning.
+/// Builds the documentation of every package, which must not cause warnings.
 pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut doc = process::cargo(&workspace.root);
     doc.args(["doc", "--workspace", "--all-features", "--no-deps"])

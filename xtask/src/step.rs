@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, their count and their summary.
+//! The steps of `cargo xtask test`, with their count and their summary.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,13 +9,13 @@ use crate::tally::{self, Tally};
 use crate::{api, forwarded, lint, package, programs, rust, suites};
 use doorbell_harness::workspace::Workspace;
 
-/// All steps, cheap and telling ones first.
+/// All steps, starting with cheap and informative ones.
 const STEPS: &[Step] = &[
     task("format", "rustfmt's check", rust::check_format),
-    task("lint", "house lints (CONTRIBUTING.md has the table)", lint::run),
+    task("lint", "house lints (see the table in CONTRIBUTING.md)", lint::run),
     task("clippy", "clippy on the host and for aarch64-unknown-none", rust::clippy),
     task("docs", "cargo doc, warnings are errors", rust::docs),
-    task("api", "each library's public interface, as its list in docs/api says", api::run),
+    task("api", "each library's public interface, against its list in docs/api", api::run),
     task(
         "test",
         "unit, property, integration and documentation tests, and examples",
@@ -24,9 +24,9 @@ const STEPS: &[Step] = &[
     suite("interleavings", "lock-free code under a scheduler, and a fault for each check"),
     task("package", "each package, from its archive alone, with each feature alone", package::run),
     suite("newcomer", "programs made from the packages' READMEs alone"),
-    suite("machine", "cargo run --release, and what controllers cost beside each other"),
+    suite("machine", "cargo run --release, and a comparison of controllers' costs"),
     suite("boards", "the command on real boards' and QEMU's devicetrees"),
-    suite("acpi", "ACPI tables of QEMU's and ours, by iasl, by devicetrees and by Linux"),
+    suite("acpi", "ACPI tables of QEMU and of this project, by iasl, devicetrees and Linux"),
     suite("report", "the page that `doorbell report` writes, in Chromium"),
     suite("bindings", "the devicetree bindings, by dtschema"),
     suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
@@ -34,21 +34,21 @@ const STEPS: &[Step] = &[
     suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
     suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
     el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
-    suite("adopters", "a foreign monitor without our routes and with them, on nested KVM"),
+    suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
     suite("fuzz", "each fuzz target for ten seconds, one on each CPU"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
-/// Steps that take hours, or an idle machine: only with `--long`, or by name.
+/// Steps that take hours or need an idle machine. They run only with `--long`, or by name.
 const LONG: &[Step] = &[
     long("interleavings-long", "every fault that the checks must find", "interleavings"),
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
     long("differential-long", "100,000 scripts", "differential"),
-    long("kvm-long", "60 plans that move between KVM and the model", "kvm"),
+    long("kvm-long", "60 plans that migrate between KVM and the model", "kvm"),
     el2("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
     el2("installer", "Debian's installer as a guest, up to its first question", "installer"),
-    long("msrv", "each package, built by the oldest compiler that it states", "msrv"),
-    task("package-long", "each archive built apart from the others", package::run_long),
+    long("msrv", "each package, built by the oldest compiler that it supports", "msrv"),
+    task("package-long", "each archive, built separately", package::run_long),
     task("figures", "the figures of docs/measurements.md", forwarded::figures),
 ];
 
@@ -60,7 +60,7 @@ pub(crate) struct Step {
     work: Work,
 }
 
-/// What a step does.
+/// The work of a step.
 #[derive(Debug)]
 enum Work {
     Task(fn(&Workspace, &mut Tally) -> Result<()>),
@@ -87,19 +87,19 @@ const fn el2(name: &'static str, about: &'static str, target: &'static str) -> S
     Step { name, about, work: Work::Suite(suites::Suite::Hypervisor(target)) }
 }
 
-/// All steps, the long ones where they are wanted.
+/// Returns all steps, including the long ones if `long` is set.
 pub(crate) fn all(long: bool) -> Vec<&'static Step> {
     STEPS.iter().chain(if long { LONG } else { &[] }).collect()
 }
 
-/// The steps of these names, in their own order.
+/// Returns the steps with these names, in the steps' own order.
 pub(crate) fn chosen<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static Step>> {
     let mut steps = all(true);
     for name in names.iter().map(AsRef::as_ref) {
         let known = steps.iter().any(|step| step.name == name);
-        known
-            .then_some(())
-            .with_context(|| format!("no step `{name}`; cargo xtask test --list names them"))?;
+        known.then_some(()).with_context(|| {
+            format!("unknown step `{name}`; `cargo xtask test --list` lists the steps")
+        })?;
     }
     steps.retain(|step| names.iter().any(|name| name.as_ref() == step.name));
     Ok(steps)

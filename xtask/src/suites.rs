@@ -1,4 +1,4 @@
-//! The suites of `proof/suites` and that of the hypervisor, each a step.
+//! The suites of `proof/suites` and the hypervisor's suite, each of which is a step.
 
 use std::time::Duration;
 
@@ -12,29 +12,30 @@ use doorbell_harness::workspace::Workspace;
 
 /// The package of the suites.
 pub(crate) const PACKAGE: &str = "doorbell-suites";
-/// The folder of their targets.
+/// The folder of the suites' targets.
 pub(crate) const FOLDER: &str = "proof/suites/tests/";
-/// The hypervisor's workspace, and the package of its suite there.
+/// The hypervisor's workspace, and the package of its suite.
 pub(crate) const EL2: &str = "el2";
 pub(crate) const HYPERVISOR: &str = "hypervisor-suite";
-/// Time in which a suite must build, or report one more case: more than each of its cases has.
+/// Time in which a suite must be built, or must report at least one more case. It exceeds the limit
+/// of each case.
 const LIMIT: Duration = Duration::from_mins(40);
-/// Time in which a suite's long cases must report one more.
+/// Time in which a suite's long cases must report at least one more case.
 const LONG_LIMIT: Duration = Duration::from_hours(24);
 
-/// A suite, by the name of its test target.
+/// A suite, identified by its test target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Suite {
     /// The ordinary cases of a suite.
     Ordinary(&'static str),
-    /// The cases of a suite that take hours, or an idle machine.
+    /// The cases of a suite that take hours or need an idle machine.
     Long(&'static str),
-    /// Cases of the hypervisor.
+    /// The cases of the hypervisor.
     Hypervisor(&'static str),
 }
 
 impl Suite {
-    /// Runs the cases, shown and counted.
+    /// Runs the cases, shows their output and counts them.
     pub(crate) fn run(self, workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let (folder, package, name) = match self {
             Self::Ordinary(name) | Self::Long(name) => ("", PACKAGE, name),
@@ -59,12 +60,12 @@ impl Suite {
     }
 }
 
-/// Runs the unit tests of the hypervisor's suite, shown and counted.
+/// Runs the unit tests of the hypervisor's suite, shows their output and counts them.
 pub(crate) fn run_unit_tests(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut cargo = process::cargo(&workspace.root.join(EL2));
     cargo.args(["test", "--package", HYPERVISOR, "--lib"]);
     counted::count_all(&mut cargo, LIMIT, tally)
 }
 
-/// The target whose step runs the unit tests of its package too: no other step builds it.
+/// The target whose step also runs the unit tests of its package, which no other step builds.
 const HYPERVISOR_STEP: &str = "hypervisor";

@@ -1,10 +1,10 @@
-//! Counts of cases, and their summary.
+//! Numbers of cases, and their summary.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-/// Results of a step's cases: passed, failed and skipped, with the reasons.
+/// The results of a step's cases: passed, failed and skipped, with the reasons.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     passed: usize,
@@ -21,7 +21,7 @@ impl Tally {
         self.failed.push(what.into());
     }
 
-    /// A case that could not be tried here; `why` says what is absent.
+    /// Counts a case that could not be run here; `why` names the missing component.
     pub(crate) fn skip(&mut self, why: impl Into<String>) {
         self.skipped.push(why.into());
     }

@@ -1,10 +1,10 @@
-//! A devicetree from an untrusted source: the parser must answer any bytes, and what it answers
-//! must hold together.
+//! A devicetree from an untrusted source: the parser must accept any bytes, and its result must be
+//! consistent.
 //!
-//! Inputs that begin with a devicetree's magic number go to the parser as they are. All others are
-//! read as a program that assembles a well-formed devicetree of the nodes and properties that the
-//! parser looks at. So the search gets past the format to the meaning. A few bytes of the result
-//! may then be overwritten.
+//! Inputs that start with a devicetree's magic number are parsed unchanged. All others are
+//! interpreted as a program that assembles a well-formed devicetree from nodes and properties that
+//! the parser recognizes, so that the search reaches the semantics behind the format. A few bytes
+//! of the result may then be overwritten.
 #![no_main]
 
 use doorbell_fuzz::description::check;
@@ -25,12 +25,12 @@ fuzz_target!(|input: &[u8]| {
     }
     let parsed = devicetree::parse(&blob);
     if overwrites.is_empty() {
-        assert!(parsed.is_ok(), "a well-formed devicetree was refused: {parsed:?}");
+        assert!(parsed.is_ok(), "a well-formed devicetree was rejected: {parsed:?}");
     }
     answer(parsed);
 });
 
-/// Checks that the parser's answer is consistent.
+/// Checks that the parser's result is consistent.
 fn answer(parsed: Result<Description, devicetree::DtbError>) {
     match parsed {
         Ok(description) => check(&description),

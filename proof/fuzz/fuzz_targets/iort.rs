@@ -1,6 +1,8 @@
-//! An IORT from an untrusted source: any nodes make routes, which lead to controllers of the MADT.
+//! An IORT from an untrusted source, with arbitrary nodes that create routes to controllers of the
+//! MADT.
 //!
-//! An input is the table's fields after the header. The MADT has ITSes 0 to 3, MCFG two segments.
+//! The input is the table's contents after the header. The MADT has ITSes 0 to 3, and the MCFG two
+//! segments.
 #![no_main]
 
 use doorbell_fuzz::acpi::{describe, madt, table};
@@ -10,8 +12,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let iort = table(*b"IORT", input);
-    let nodes = Iort::new(Table::new(&iort).expect("the header is sound")).expect("it is an IORT");
-    assert!(nodes.nodes().count() <= input.len(), "a node without bytes");
+    let nodes = Iort::new(Table::new(&iort).expect("the header is valid")).expect("it is an IORT");
+    assert!(nodes.nodes().count() <= input.len(), "a node has no bytes");
     let mut windows = vec![0; 8];
     for segment in 0..2u8 {
         windows.extend((0x4000_0000 + u64::from(segment) * 0x1000_0000).to_le_bytes());

@@ -1,5 +1,5 @@
-//! A hostile guest at its ITS writes anything into the command queue and the registers. The model
-//! neither panics nor hangs nor writes outside of the pending tables. No interrupt arrives that was
+//! A hostile guest that writes arbitrary values to the ITS's command queue and registers. The model
+//! must not panic, hang or write outside the pending tables, and no interrupt may arrive that was
 //! not sent.
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A MADT from an untrusted source: any structures make a description, which must hold together.
+//! A MADT from an untrusted source: any structures must yield a consistent description.
 #![no_main]
 
 use doorbell_fuzz::acpi::{describe, table};
@@ -7,11 +7,11 @@ use gic_firmware::acpi::{Madt, Table};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    // The local interrupt controller address and the flags, which nobody reads.
+    // The local interrupt controller address and the flags, which the parser ignores.
     let table = table(*b"APIC", &[&[0; 8], input].concat());
-    let madt = Madt::new(Table::new(&table).expect("the header is sound")).expect("it is a MADT");
-    assert!(madt.structures().count() <= input.len(), "a structure without bytes");
+    let madt = Madt::new(Table::new(&table).expect("the header is valid")).expect("it is a MADT");
+    assert!(madt.structures().count() <= input.len(), "a structure has no bytes");
     let description = describe(&[&table]);
     check(&description);
-    assert!(description.cpus.len() * 40 <= input.len(), "a CPU without a structure");
+    assert!(description.cpus.len() * 40 <= input.len(), "a CPU has no structure");
 });

@@ -1,5 +1,6 @@
-//! Guest and devices do anything in any order, and the machine moves meanwhile. The model does not
-//! panic, works within its budgets, and writes only where the guest lets it.
+//! A guest and devices that perform arbitrary actions in any order, while the machine migrates. The
+//! model must not panic, must stay within its budgets, and must write only where the guest permits
+//! it.
 #![no_main]
 
 use doorbell_fuzz::machine::{Machine, Shape, Step};
@@ -9,7 +10,7 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Memory limit of a machine of this size, the guest's memory and the fuzzer's growth included.
+/// Memory limit of a machine of this size, including the guest's memory and the fuzzer's growth.
 const MOST_BYTES: usize = 64 << 20;
 
 fuzz_target!(|input: (Shape, Vec<Step>)| {

@@ -1,5 +1,5 @@
-//! Messages of a virtual PCI bus from an untrusted peer: each parses to a message that emits and
-//! parses as itself, or is refused.
+//! Messages on a virtual PCI bus from an untrusted peer: each is either rejected, or parsed to a
+//! message that is emitted and parsed identically.
 #![no_main]
 
 use hyperv_vpci::protocol::reply::{AssignedReply, BarsReply, InterruptReply};
@@ -9,11 +9,11 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let mut out = vec![0; input.len().max(MAX_MESSAGE)];
     if let Ok(request) = Request::parse(input) {
-        let length = request.emit(&mut out).expect("what was parsed can be emitted");
+        let length = request.emit(&mut out).expect("a parsed message can be emitted");
         assert_eq!(Request::parse(&out[..length]), Ok(request));
     }
     if let Ok(notice) = Notice::parse(input) {
-        let length = notice.emit(&mut out).expect("what was parsed can be emitted");
+        let length = notice.emit(&mut out).expect("a parsed message can be emitted");
         assert_eq!(Notice::parse(&out[..length]), Ok(notice));
     }
     let _ = (AssignedReply::parse(input), BarsReply::parse(input));

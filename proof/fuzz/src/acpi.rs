@@ -1,9 +1,9 @@
-//! ACPI tables around any bytes.
+//! ACPI tables with arbitrary contents.
 
 use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::{Description, Rule};
 
-/// A table with this body, a header of the right length, and a right checksum.
+/// Returns a table with this body, and with a header whose length and checksum are correct.
 pub fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(36 + body.len()).expect("inputs are small");
     let mut table = Vec::from(signature);
@@ -16,7 +16,7 @@ pub fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     table
 }
 
-/// A MADT with a GICv3 of one CPU, whose ITSes have these numbers.
+/// Returns a MADT with a GICv3, one CPU, and ITSes with these IDs.
 pub fn madt(its: impl IntoIterator<Item = u32>) -> Vec<u8> {
     let mut body = vec![0; 8];
     let mut gicc = [0; 82];
@@ -34,9 +34,9 @@ pub fn madt(its: impl IntoIterator<Item = u32>) -> Vec<u8> {
     table(*b"APIC", &body)
 }
 
-/// The description of `tables`, among which is a MADT. All have right checksums.
+/// Returns the description of `tables`, which must include a MADT and have correct checksums.
 pub fn describe(tables: &[&[u8]]) -> Description {
-    let tables = TableSet::from_blobs(tables.iter().copied()).expect("the headers are sound");
+    let tables = TableSet::from_blobs(tables.iter().copied()).expect("the headers are valid");
     let description = parse(&tables);
     assert!(description.findings.iter().all(|finding| finding.rule != Rule::TableChecksum));
     description

@@ -1,10 +1,10 @@
-//! Questions to a description, whose answers must hold together.
+//! Queries on a description, whose results must be consistent.
 
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, PciHost, Route, Via};
 use msi_types::{DeviceId, RequesterId};
 
-/// Asks a description everything that a machine builder asks.
+/// Performs every query that a machine builder performs.
 pub fn check(description: &Description) {
     for controller in &description.controllers {
         _ = controller.doorbell(DeviceId::new(u32::MAX));
@@ -36,16 +36,16 @@ pub fn check(description: &Description) {
     }
 }
 
-/// A route leads to an enabled controller, and lies in the span of the statement that makes it.
+/// Checks that a route targets an enabled controller, and is within the span of its statement.
 fn check_route(description: &Description, host: &PciHost, requester: RequesterId, route: Route) {
     check_target(description, route);
     let mut spans = description.host_spans(host);
-    let span = spans.find(|span| span.via == route.via).expect("a route has its span");
+    let span = spans.find(|span| span.via == route.via).expect("every route has a span");
     assert_eq!(span.controller, route.controller);
     if let Via::Map(_) = route.via {
         let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
         let offset = (requester.get() & mask) - span.rid_base.get();
-        assert!(offset < span.length, "a route outside its span");
+        assert!(offset < span.length, "the route is outside its span");
         assert_eq!(route.device_id.get(), span.device_id_base.get() + offset);
     } else {
         assert_eq!(route.device_id.get(), requester.get());
@@ -54,6 +54,6 @@ fn check_route(description: &Description, host: &PciHost, requester: RequesterId
 
 fn check_target(description: &Description, route: Route) {
     let controller =
-        description.controller(route.controller).expect("a route leads to a controller");
-    assert!(controller.status.is_enabled(), "a route leads to a disabled controller");
+        description.controller(route.controller).expect("every route has a controller");
+    assert!(controller.status.is_enabled(), "the route's controller is disabled");
 }

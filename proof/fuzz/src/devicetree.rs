@@ -1,11 +1,11 @@
-//! Well-formed devicetrees assembled from any bytes.
+//! Assembles well-formed devicetrees from arbitrary bytes.
 
 use gic_firmware::devicetree::MAX_DEPTH;
 
 /// First word of a devicetree.
 pub const MAGIC: [u8; 4] = 0xd00d_feed_u32.to_be_bytes();
 
-/// Names of nodes that the parser may know, or not.
+/// Names of nodes, only some of which the parser recognizes.
 const NODES: &[&str] = &[
     "cpus",
     "cpu@0",
@@ -19,7 +19,7 @@ const NODES: &[&str] = &[
     "memory@0",
 ];
 
-/// Names of properties that the parser may know, or not.
+/// Names of properties, only some of which the parser recognizes.
 const PROPERTIES: &[&str] = &[
     "compatible",
     "reg",
@@ -55,7 +55,7 @@ const PROPERTIES: &[&str] = &[
     "linux,phandle",
 ];
 
-/// Values that mean something.
+/// Meaningful string values.
 const TEXTS: &[&str] = &[
     "arm,gic-v3",
     "arm,gic-v3-its",
@@ -71,13 +71,13 @@ const TEXTS: &[&str] = &[
     "simple-bus",
 ];
 
-/// Assembles a devicetree: each byte of `program` opens a node, closes one, or adds a property
-/// whose value the bytes after it give.
+/// Assembles a devicetree. Each byte of `program` opens a node, closes one, or adds a property
+/// whose value is derived from the following bytes.
 pub fn assemble(program: &[u8]) -> Vec<u8> {
     let mut structure = WordWriter::default();
     structure.begin("");
     let mut depth = 1;
-    // A node's properties stand before its children.
+    // A node's properties must precede its children.
     let mut has_children = false;
     let mut rest = program.iter().copied();
     while let Some(code) = rest.next() {
@@ -104,7 +104,8 @@ pub fn assemble(program: &[u8]) -> Vec<u8> {
     blob(&structure.0)
 }
 
-/// A text that means something, or up to twelve cells, each small or of four given bytes.
+/// Returns a meaningful string, or up to twelve cells, each either small or consisting of four
+/// input bytes.
 fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
     let form = rest.next().unwrap_or_default();
     if form >= 128 {
@@ -119,12 +120,12 @@ fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
         };
         bytes.extend(cell.to_be_bytes());
     }
-    // Lengths that are no multiple of a cell.
+    // Includes lengths that are not a multiple of a cell.
     bytes.truncate(bytes.len() - bytes.len().min(usize::from(form / 13 == 9)));
     bytes
 }
 
-/// Header, memory reservations, structure and names, in this order.
+/// Returns a blob with header, memory reservations, structure and strings, in this order.
 fn blob(structure: &[u8]) -> Vec<u8> {
     let names: Vec<u8> = PROPERTIES.iter().flat_map(|name| name.bytes().chain([0])).collect();
     let size = |bytes: usize| u32::try_from(bytes).expect("inputs are small");
@@ -148,7 +149,7 @@ fn blob(structure: &[u8]) -> Vec<u8> {
     [&blob.0, &[0; 16][..], structure, &names].concat()
 }
 
-/// Big-endian words.
+/// Writes big-endian words.
 #[derive(Default)]
 struct WordWriter(Vec<u8>);
 
@@ -171,7 +172,7 @@ impl WordWriter {
         let offset: usize = PROPERTIES[..name].iter().map(|name| name.len() + 1).sum();
         self.word(3);
         self.word(u32::try_from(value.len()).expect("values are small"));
-        self.word(u32::try_from(offset).expect("names are few"));
+        self.word(u32::try_from(offset).expect("the list of names is short"));
         self.bytes(value);
     }
 }
@@ -180,19 +181,20 @@ impl WordWriter {
 mod tests {
     use super::*;
 
-    /// A node `intc@1000` with `compatible = "arm,gic-v3"` is taken for a GIC: the search gets to
-    /// the meaning.
+    /// A node `intc@1000` with `compatible = "arm,gic-v3"` must be recognized as a GIC, which shows
+    /// that the search reaches the semantics.
     #[test]
     fn what_is_assembled_is_understood() {
-        let open = NODES.iter().position(|name| *name == "intc@1000").expect("in the table");
+        let open =
+            NODES.iter().position(|name| *name == "intc@1000").expect("the table has the node");
         let property = |name: &str| {
             (48..=255)
                 .find(|code| PROPERTIES[code % PROPERTIES.len()] == name)
-                .expect("in the table")
+                .expect("the table has the property")
         };
         let text = (128..=255)
             .find(|form| TEXTS[form % TEXTS.len()] == "arm,gic-v3")
-            .expect("in the table");
+            .expect("the table has the text");
         let program =
             [open, property("compatible"), text].map(|code| u8::try_from(code).expect("a byte"));
         let description =

@@ -1,4 +1,4 @@
-//! A guest with two vCPUs, an ITS and little respect.
+//! A hostile guest with two vCPUs and an ITS.
 
 pub mod command;
 mod saved;
@@ -17,9 +17,9 @@ use crate::memory::{Memory, layout, pending_bits};
 
 const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 2;
-/// Commands that the queue holds.
+/// Number of commands that the queue holds.
 const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
-/// The first LPI, and the INTID that says that there is none.
+/// The first LPI, and the INTID that signals that no interrupt is pending.
 const FIRST_LPI: u64 = 8192;
 const NOTHING: u64 = 1023;
 
@@ -32,25 +32,25 @@ pub struct Shape {
     little_work_per_access: bool,
 }
 
-/// Next action of the guest.
+/// The next action of the guest.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Step {
-    /// Puts a command into the queue that may well be meant.
+    /// Queues a command that is likely to be valid.
     Command(Command),
-    /// Puts any 256 bits into the queue.
+    /// Queues arbitrary 256 bits as a command.
     Raw(RawCommand),
-    /// Tells the ITS of the commands in the queue, and polls until they are done. A queue that
-    /// stalled goes on only where the guest says so.
+    /// Posts the queued commands to the ITS, and polls until they have been executed. A stalled
+    /// queue resumes only if the guest sets `retry`.
     Ring { retry: bool },
-    /// Writes any value to any register of the ITS that does not move the queue or a table.
+    /// Writes any value to a register of the ITS, except to those that move the queue or a table.
     Write { register: u16, value: u64 },
     /// Reads any register of the ITS.
     Read { register: u16 },
-    /// Changes the kind of a table, not its place.
+    /// Changes the kind of a table, but not its address.
     Table { which: bool, value: u64 },
-    /// Takes what is pending.
+    /// Acknowledges the pending interrupts.
     Acknowledge { cpu: bool },
-    /// The machine is saved and restored. The guest sees nothing of it.
+    /// Saves and restores the machine, which the guest cannot observe.
     Migrate,
 }
 
@@ -60,9 +60,9 @@ pub struct Guest {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     shape: Shape,
-    /// Commands put into the queue so far.
+    /// Number of commands queued so far.
     queued: u64,
-    /// Interrupts that the guest asked for, and that it took.
+    /// Numbers of interrupts that the guest requested, and that it took.
     rung: u64,
     taken: u64,
 }
@@ -74,7 +74,7 @@ impl Kick for NoKick {
 }
 
 impl Guest {
-    /// Boots: everything is enabled, the tables are in place, nothing is mapped.
+    /// Boots the guest: everything is enabled, and the tables are set up without mappings.
     pub fn start(shape: Shape) -> Self {
         let mut its = ItsConfig::new(ITS);
         its.held_collections = shape.holds_collections % 4;
@@ -91,8 +91,8 @@ impl Guest {
         config.its = vec![its];
         let memory = Arc::new(Memory::default());
         memory.allow([layout::pending(0), layout::pending(1)].map(pending_bits));
-        let (gic, vcpus) =
-            Vgic::new(config, memory.clone(), Arc::new(NoKick)).expect("a GIC that can be");
+        let (gic, vcpus) = Vgic::new(config, memory.clone(), Arc::new(NoKick))
+            .expect("the configuration is valid");
         let mut guest = Self { memory, gic, vcpus, shape, queued: 0, rung: 0, taken: 0 };
         guest.boot();
         guest
@@ -128,7 +128,7 @@ impl Guest {
         self.write_its(gits::CTLR.offset(), AccessWidth::Word, 1);
     }
 
-    /// Does this, and checks what can be checked at any time.
+    /// Performs a step, and checks the invariants that hold at any time.
     pub fn take(&mut self, step: Step) {
         match step {
             Step::Command(command) => {
@@ -148,7 +148,8 @@ impl Guest {
         }
     }
 
-    /// The ITS still works off its queue, and no interrupt arrives that was not sent.
+    /// Checks that the ITS still executes its queue, and that no interrupt arrives that was not
+    /// sent.
     pub fn finish(&mut self) {
         self.ring(false);
         for cpu in 0..usize::from(CPUS) {
@@ -166,8 +167,8 @@ impl Guest {
         self.queued += 1;
     }
 
-    /// Rings, and reads `GITS_CREADR` as often as commands can be left: each read does at least
-    /// one.
+    /// Posts the queued commands, and reads `GITS_CREADR` as often as commands can remain, because
+    /// each read executes at least one.
     fn ring(&mut self, retry: bool) {
         let end = self.queued % QUEUE_COMMANDS * 32;
         self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));
@@ -180,10 +181,10 @@ impl Guest {
                 *value == end || value & 1 != 0
             });
         let enabled = self.read_its(gits::CTLR.offset()) & 1 != 0;
-        assert!(creadr.is_some() || !enabled, "the queue is neither worked off nor stalled");
+        assert!(creadr.is_some() || !enabled, "the queue is neither finished nor stalled");
     }
 
-    /// Any register but those that say where the queue and the tables are.
+    /// Writes any register except those that hold the addresses of the queue and the tables.
     fn write_any(&mut self, register: u32, value: u64) {
         let moves = [gits::CBASER.offset(), gits::CBASER.offset() + 4, gits::CWRITER.offset()];
         let is_table = (0x100..0x140).contains(&register);
@@ -192,7 +193,7 @@ impl Guest {
         }
     }
 
-    /// `GITS_BASER<index>` with `value`'s kind, at this table's place.
+    /// Writes `GITS_BASER<index>` with the kind in `value`, and this table's address.
     fn table(&mut self, index: u32, value: u64) {
         let indirect = value & 1 << 62;
         let base = 1 << 63 | indirect | layout::table(u64::from(index));
@@ -200,18 +201,18 @@ impl Guest {
     }
 
     fn acknowledge(&mut self, cpu: usize) {
-        // One more than there are LPIs.
+        // One more than the number of LPIs.
         for _ in 0..=(1 << 16) {
             let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
             if intid == NOTHING {
                 return;
             }
-            assert!((FIRST_LPI..1 << 16).contains(&intid), "INTID {intid} came from nowhere");
+            assert!((FIRST_LPI..1 << 16).contains(&intid), "INTID {intid} is not an LPI");
             self.taken += 1;
-            assert!(self.taken <= self.rung, "more interrupts than anybody rang");
+            assert!(self.taken <= self.rung, "more interrupts arrived than were sent");
             _ = self.vcpus[cpu].write_sysreg(icc::EOIR1.encoding(), intid);
         }
-        panic!("interrupts without an end");
+        panic!("interrupts arrive endlessly");
     }
 
     fn redistributor(&self, cpu: u64) -> u64 {
@@ -224,11 +225,13 @@ impl Guest {
     }
 
     fn read_its(&self, offset: u32) -> u64 {
-        self.gic.read(ITS + u64::from(offset), AccessWidth::Double).expect("the ITS is there")
+        self.gic
+            .read(ITS + u64::from(offset), AccessWidth::Double)
+            .expect("the address is in the ITS's frame")
     }
 
     fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        self.gic.write(address, width, value).expect("the GIC is there");
+        self.gic.write(address, width, value).expect("the address is in one of the GIC's frames");
     }
 }
 
@@ -237,8 +240,7 @@ mod tests {
     use super::*;
     use crate::guest::command::Opcode;
 
-    /// Device 1's event 2 becomes the first LPI, in collection 0 at vCPU 1; then the guest rings it
-    /// by INT.
+    /// Maps event 2 of device 1 to the first LPI, in collection 0 at vCPU 1, and signals it by INT.
     #[test]
     fn what_a_well_behaved_guest_rings_arrives() {
         let shape = Shape {

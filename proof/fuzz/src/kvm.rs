@@ -1,7 +1,7 @@
-//! A monitor that restores a machine by KVM's attributes, and believes everything that it is sent.
+//! A monitor that restores a machine through KVM's attributes, and trusts all input.
 //!
-//! Refused input has no effect, on the machine nor on the guest's memory. Nothing is written
-//! outside of the tables that the guest has said.
+//! Rejected input must have no effect on the machine or on the guest's memory, and nothing may be
+//! written outside the tables that the guest has designated.
 
 mod input;
 
@@ -22,18 +22,18 @@ pub use self::input::{Access, Act, Machine};
 use crate::guest::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
-/// Reads of memory that one access may take: entries of tables, each read for itself, and a few
-/// bytes for each.
+/// Maximum number of reads of memory in one access: each entry of the tables is read separately,
+/// plus a few bytes for each.
 const MOST_READS: u64 = 1 << 26;
 const ENTRY: u64 = 8;
 
-/// The monitor and its machine.
+/// The monitor, with its machine.
 pub struct Monitor {
     config: VgicConfig,
     memory: Arc<Memory>,
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
-    /// State restored by attributes so far.
+    /// The state restored through attributes so far.
     state: SavedState,
     commands_left: u8,
 }
@@ -45,21 +45,27 @@ impl Kick for NoKick {
 }
 
 impl Monitor {
-    /// Number of acts that are carried out.
+    /// Maximum number of acts that are performed.
     pub const MOST_ACTS: usize = 64;
 
     /// Creates a machine in its state after reset.
     pub fn new(machine: Machine) -> Self {
         let config = machine.config();
         let memory = Arc::new(Memory::default());
-        let (gic, mut vcpus) =
-            Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).expect("it was validated");
-        let state = gic.freeze(&mut vcpus).expect("all are here").save().expect("there is memory");
-        let state = KvmView::new(&config, state, &*memory).expect("it is like KVM's").into_state();
+        let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))
+            .expect("the configuration is valid");
+        let state = gic
+            .freeze(&mut vcpus)
+            .expect("all vCPUs are included")
+            .save()
+            .expect("there is memory");
+        let state = KvmView::new(&config, state, &*memory)
+            .expect("the configuration is supported by KVM")
+            .into_state();
         Self { config, memory, gic, vcpus, state, commands_left: 4 }
     }
 
-    /// Does as the input says.
+    /// Performs an act.
     pub fn take(&mut self, act: Act) {
         match act {
             Act::Boot => self.boot(),
@@ -85,7 +91,7 @@ impl Monitor {
         }
     }
 
-    /// Puts every table where it usually is, and enables LPIs.
+    /// Assigns the usual address to every table, and enables LPIs.
     fn boot(&mut self) {
         for (number, cpu) in (0..).zip(self.config.cpus.clone()) {
             let table =
@@ -129,12 +135,15 @@ impl Monitor {
         let mut view = view(&self.config, &self.state, &self.memory);
         let outcome = view.set(device, attribute, value);
         let after = view.into_state();
-        assert!(self.memory.reads() - reads <= MOST_READS, "{attribute:x?} has no end");
+        assert!(
+            self.memory.reads() - reads <= MOST_READS,
+            "{attribute:x?} exceeds the limit of reads"
+        );
         match outcome {
             Ok(()) => self.state = after,
             Err(errno) => {
                 assert_eq!(after, self.state, "{attribute:x?}: {errno}");
-                // A save may have written a part.
+                // A failed save may have written a part.
                 let saves = matches!(
                     attribute,
                     Attribute::Control(control::ITS_SAVE_TABLES | control::SAVE_PENDING_TABLES)
@@ -145,7 +154,7 @@ impl Monitor {
         outcome
     }
 
-    /// Reads, and checks that nothing changes.
+    /// Reads, and checks that the state does not change.
     fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>)) {
         self.memory.allow([]);
         let view = view(&self.config, &self.state, &self.memory);
@@ -153,7 +162,7 @@ impl Monitor {
         assert_eq!(view.into_state(), self.state);
     }
 
-    /// A state that was damaged is refused, or is one that the machine can be in.
+    /// Damages the state, which must then be rejected or be a valid state of the machine.
     fn damage(&mut self, damage: Damage) {
         let Some(damaged) = damage.to(&self.state) else { return };
         if let Ok(view) = KvmView::new(&self.config, damaged, &*self.memory) {
@@ -161,7 +170,7 @@ impl Monitor {
         }
     }
 
-    /// Saves all, and restores it elsewhere. Tables that lie over each other may not come back.
+    /// Saves everything, and restores it into a fresh machine. Overlapping tables may be lost.
     fn save(&mut self) {
         let Some(left) = self.commands_left.checked_sub(2) else { return };
         self.commands_left = left;
@@ -169,19 +178,23 @@ impl Monitor {
         let Ok(registers) = view(&self.config, &self.state, &self.memory).save() else { return };
         let (gic, mut vcpus) =
             Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
-                .expect("there is one already");
-        let fresh = gic.freeze(&mut vcpus).expect("all are here").save().expect("there is memory");
+                .expect("the same machine was created before");
+        let fresh = gic
+            .freeze(&mut vcpus)
+            .expect("all vCPUs are included")
+            .save()
+            .expect("there is memory");
         let mut view = view(&self.config, &fresh, &self.memory);
         if view.load(&registers).is_ok() {
             self.state = view.into_state();
         }
     }
 
-    /// The machine takes the state, whatever made it, and its guest goes on.
+    /// Restores the state, wherever it comes from, into the machine, and lets the guest continue.
     pub fn restore(&mut self) {
         self.memory.allow(self.tables());
-        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all are here");
-        frozen.restore(&self.state).expect("a view's state is one of the machine");
+        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included");
+        frozen.restore(&self.state).expect("a view's state is valid for the machine");
         frozen.thaw();
         for vcpu in &mut self.vcpus {
             for _ in 0..16 {
@@ -191,7 +204,7 @@ impl Monitor {
         }
     }
 
-    /// Ranges of the guest's tables, as far as they can be written.
+    /// Returns the ranges of the guest's tables that may be written.
     fn tables(&self) -> Vec<Range<u64>> {
         let mut tables = Vec::new();
         for its in &self.state.its {
@@ -213,7 +226,8 @@ impl Monitor {
         tables
     }
 
-    /// As far as 16 bits of DeviceIDs reach. Only its second level is written, if there is one.
+    /// Returns the ranges of a device table that 16-bit DeviceIDs reach; with two levels, only the
+    /// second level is written.
     fn device_table(&self, table: Baser) -> Vec<Range<u64>> {
         if !table.indirect() {
             return core::iter::once(table.address()..table.address() + table.bytes()).collect();
@@ -230,7 +244,7 @@ impl Monitor {
 }
 
 fn view<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Arc<Memory>) -> KvmView<'a> {
-    KvmView::new(config, state.clone(), &**memory).expect("what came from a view can be viewed")
+    KvmView::new(config, state.clone(), &**memory).expect("a view's state can be viewed again")
 }
 
 #[cfg(test)]
@@ -266,7 +280,7 @@ mod tests {
         let state = monitor
             .gic
             .freeze(&mut monitor.vcpus)
-            .expect("all are here")
+            .expect("all vCPUs are included")
             .save()
             .expect("there is memory");
         assert_eq!(state.its[0].devices.len(), 1);

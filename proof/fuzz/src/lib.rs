@@ -1,4 +1,4 @@
-//! Common parts of the fuzz targets: inputs turned into something that gets past the first check.
+//! Common parts of the fuzz targets, which turn inputs into something that passes the first check.
 #![forbid(unsafe_code)]
 
 pub mod acpi;

@@ -1,10 +1,10 @@
-//! A machine of two vCPUs whose guest and devices do anything in any order. They make accesses of
-//! any width anywhere in the GIC's frames, and use commands, messages, lines, system registers and
-//! sleep.
+//! A machine with two vCPUs whose guest and devices perform arbitrary actions in any order:
+//! accesses of any width anywhere in the GIC's frames, commands, messages, lines, system registers
+//! and sleep.
 //!
-//! After each step, the model has read no more of the guest's memory than one access may. It has
-//! written nothing beside the pending tables that the guest names. It uses no more memory than its
-//! budgets allow.
+//! After each step, the model must not have read more of the guest's memory than one access may
+//! read, must have written only to the pending tables that the guest designates, and must not use
+//! more memory than its budgets allow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,8 @@ const ALIAS: u64 = 0x0600_0000;
 const TABLES: u32 = 0x100;
 const CPUS: u16 = 2;
 const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
-/// Most reads of guest memory in one step: a pending table, and what a budget of work reads by the
-/// byte.
+/// Maximum number of reads of guest memory in one step: a pending table, plus the bytes that one
+/// budget of work reads.
 const MOST_READS: u64 = 40_000;
 
 /// Configuration of the machine.
@@ -41,20 +41,20 @@ pub struct Shape {
     little_work_per_access: bool,
 }
 
-/// Next action.
+/// The next action.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Step {
     /// The guest writes to a register.
     Write { frame: Frame, offset: u16, width: Width, value: u64 },
     /// The guest reads a register.
     Read { frame: Frame, offset: u16, width: Width },
-    /// A device writes somewhere in the frames.
+    /// A device writes to an address in the frames.
     DeviceWrite { frame: Frame, offset: u16, width: Width, value: u32 },
-    /// The guest puts a command into the queue that may well be meant.
+    /// The guest queues a command that is likely to be valid.
     Command(Command),
-    /// The guest puts any 256 bits into the queue.
+    /// The guest queues arbitrary 256 bits as a command.
     Raw(RawCommand),
-    /// The guest rings.
+    /// The guest posts the queued commands.
     Ring,
     /// A device sends a message to the ITS.
     Send { device: u8, event: u8 },
@@ -62,13 +62,13 @@ pub enum Step {
     Line { private: bool, number: u8, high: bool },
     /// The guest writes a system register.
     Msr { cpu: bool, register: u8, value: u32 },
-    /// The guest reads one: `ICC_IAR<n>_EL1` acknowledge.
+    /// The guest reads a system register; `ICC_IAR<n>_EL1` acknowledges an interrupt.
     Mrs { cpu: bool, register: u8 },
     /// A vCPU tries to sleep, and wakes up.
     Sleep { cpu: bool },
-    /// The machine is saved, and goes on in another one.
+    /// The machine is saved, and continues as another one.
     Migrate,
-    /// The monitor resets it.
+    /// The monitor resets the machine.
     Reset,
 }
 
@@ -103,7 +103,7 @@ impl From<Width> for AccessWidth {
     }
 }
 
-/// The machine.
+/// The machine, with its guest.
 pub struct Machine {
     shape: Shape,
     memory: Arc<Memory>,
@@ -113,7 +113,7 @@ pub struct Machine {
     queued: u64,
 }
 
-/// Kicks, of which there is at most one for each departure.
+/// Kicks, of which at most one may occur for each departure.
 #[derive(Default)]
 struct Kicks([AtomicBool; CPUS as usize]);
 
@@ -151,8 +151,7 @@ fn config(shape: Shape) -> VgicConfig {
 }
 
 impl Machine {
-    /// As after reset, but with tables, queue and interfaces in place: a guest that means no harm
-    /// so far.
+    /// Creates a machine whose tables, queue and interfaces are set up as by a well-behaved guest.
     pub fn start(shape: Shape) -> Self {
         let mut machine = Self::reset_state(shape, Arc::default());
         machine.boot();
@@ -161,8 +160,8 @@ impl Machine {
 
     fn reset_state(shape: Shape, memory: Arc<Memory>) -> Self {
         let kicks = Arc::new(Kicks::default());
-        let (gic, vcpus) =
-            Vgic::new(config(shape), memory.clone(), kicks.clone()).expect("a GIC that can be");
+        let (gic, vcpus) = Vgic::new(config(shape), memory.clone(), kicks.clone())
+            .expect("the configuration is valid");
         Self { shape, memory, kicks, gic, vcpus, queued: 0 }
     }
 
@@ -197,7 +196,7 @@ impl Machine {
         }
     }
 
-    /// Does this, and checks what must hold after anything.
+    /// Performs a step, and checks the invariants that hold after every step.
     pub fn take(&mut self, step: Step) {
         self.memory.allow(self.pending_tables().into_iter().map(pending_bits));
         let before = self.memory.reads();
@@ -254,14 +253,17 @@ impl Machine {
     fn send(&self, device: u8, event: u8) {
         let data = u32::from(event % 64);
         let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data };
-        let doorbell = self.gic.its(0).expect("there is an ITS");
+        let doorbell = self.gic.its(0).expect("the machine has an ITS");
         _ = doorbell.signal_msi(DeviceId::new(u32::from(device % 8)), message);
     }
 
     fn sleep(&mut self, cpu: usize) {
         self.kicks.0[cpu].store(false, Ordering::SeqCst);
         if self.vcpus[cpu].prepare_to_sleep() == Sleep::Ready {
-            assert!(!self.vcpus[cpu].inputs().any(), "a vCPU sleeps over an interrupt");
+            assert!(
+                !self.vcpus[cpu].inputs().any(),
+                "a vCPU sleeps although an interrupt is signaled"
+            );
         }
         self.vcpus[cpu].returned();
         self.kicks.0[cpu].store(false, Ordering::SeqCst);
@@ -271,18 +273,24 @@ impl Machine {
         let saved = self.save();
         let mut there = Self::reset_state(self.shape, self.memory.clone());
         there.restore(&saved);
-        assert_eq!(there.save(), saved, "it is the same there");
+        assert_eq!(there.save(), saved, "the state is the same after the migration");
         there.queued = self.queued;
         *self = there;
     }
 
     fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).expect("all of its vCPUs").save().expect("there is memory")
+        self.gic
+            .freeze(&mut self.vcpus)
+            .expect("all vCPUs are included")
+            .save()
+            .expect("there is memory")
     }
 
     fn restore(&mut self, saved: &SavedState) {
-        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all of its vCPUs");
-        frozen.restore(saved).expect("what a machine saved is restored by one of its kind");
+        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included");
+        frozen
+            .restore(saved)
+            .expect("a saved state can be restored into a machine of the same configuration");
     }
 
     fn queue(&mut self, words: [u64; 4]) {
@@ -290,12 +298,14 @@ impl Machine {
         self.queued += 1;
     }
 
-    /// Addresses of the guest's pending tables, where the model may write.
+    /// Returns the addresses of the guest's pending tables, which the model may write.
     fn pending_tables(&self) -> [u64; CPUS as usize] {
         core::array::from_fn(|cpu| {
             let register = self.redistributor(cpu as u64) + u64::from(gicr::PENDBASER.offset());
-            let value =
-                self.gic.read(register, AccessWidth::Double).expect("the redistributor is there");
+            let value = self
+                .gic
+                .read(register, AccessWidth::Double)
+                .expect("the address is in the redistributor's frame");
             gicr::Pendbaser::from_bits(value).address()
         })
     }
@@ -322,7 +332,7 @@ impl Machine {
     }
 }
 
-/// One of the CPU interface's registers, or a neighbour.
+/// Returns one of the CPU interface's registers, or an adjacent encoding.
 fn register_at(number: u8) -> SysRegEncoding {
     let (crm, op2) = (u16::from(number >> 3) & 3, u16::from(number & 7));
     let crn = if number & 0x20 == 0 { 12 } else { 4 };

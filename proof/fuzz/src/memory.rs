@@ -1,4 +1,4 @@
-//! Guest memory that counts what is read and written, and punishes writes beside the tables.
+//! Guest memory that counts reads and writes, and panics on writes outside the tables.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,28 +9,28 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Address map.
 pub mod layout {
-    /// The command queue.
+    /// Address of the command queue.
     pub const QUEUE: u64 = 0x4000_0000;
-    /// Its size.
+    /// Size of the command queue in bytes.
     pub const QUEUE_BYTES: u64 = 0x1000;
-    /// The LPIs' configuration bytes.
+    /// Address of the LPIs' configuration bytes.
     pub const CONFIGURATION: u64 = 0x4010_0000;
-    /// The first redistributor's pending table.
+    /// Address of the first redistributor's pending table.
     pub const PENDING: u64 = 0x4020_0000;
-    /// The end of memory.
+    /// End of memory.
     pub const END: u64 = 0x4080_0000;
 
-    /// A redistributor's pending table.
+    /// Returns the address of a redistributor's pending table.
     pub const fn pending(cpu: u64) -> u64 {
         PENDING + (cpu << 16)
     }
 
-    /// The device table (0) or the collection table (1).
+    /// Returns the address of the device table (0) or the collection table (1).
     pub const fn table(which: u64) -> u64 {
         0x4030_0000 + (which << 20)
     }
 
-    /// A device's interrupt translation table.
+    /// Returns the address of a device's interrupt translation table.
     pub const fn translation_table(device: u64) -> u64 {
         0x4050_0000 + (device << 16)
     }
@@ -39,13 +39,14 @@ pub mod layout {
 const PAGE: u64 = 0x1000;
 const CONFIGURATION: Range<u64> = layout::CONFIGURATION..layout::CONFIGURATION + 0x1_0000;
 
-/// The pending bits of 16 INTID bits in the table at an address; the first KiB is not the model's.
+/// Returns the range of pending bits for 16 INTID bits in the table at an address. The model does
+/// not use the first KiB.
 pub const fn pending_bits(table: u64) -> Range<u64> {
     table + 0x400..table + 0x2000
 }
 
-/// RAM that exists where it was written. What was never written reads as zero, but each LPI is
-/// enabled.
+/// RAM that is allocated when it is written. Memory that was never written reads as zero, except
+/// that every LPI is enabled.
 #[derive(Default)]
 pub struct Memory {
     pages: Mutex<BTreeMap<u64, Box<[u8; PAGE as usize]>>>,
@@ -55,7 +56,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Says where the model may write.
+    /// Sets the ranges that the model may write.
     pub fn allow(&self, tables: impl IntoIterator<Item = Range<u64>>) {
         let mut allowed = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         allowed.clear();
@@ -72,7 +73,7 @@ impl Memory {
         self.writes.load(Ordering::Relaxed)
     }
 
-    /// The guest writes a command, or an entry of a table.
+    /// Writes a command or an entry of a table on behalf of the guest.
     pub fn guest_writes<const WORDS: usize>(&self, address: u64, words: [u64; WORDS]) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.store(address, &bytes);
@@ -120,7 +121,7 @@ impl GuestMemory for Memory {
             |table: &Range<u64>| address >= table.start && end <= table.end || bytes.is_empty();
         assert!(
             allowed.iter().any(inside),
-            "the model writes {} bytes at {address:#x}, outside of the tables at {allowed:x?}",
+            "the model writes {} bytes at {address:#x}, outside the tables at {allowed:x?}",
             bytes.len()
         );
         drop(allowed);

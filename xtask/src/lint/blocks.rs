@@ -1,4 +1,4 @@
-//! Blocks of one package that must not know each other: words that their files must not have.
+//! Parts of a package that must not depend on each other: words that their files must not contain.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,11 @@ use anyhow::Result;
 use doorbell_harness::source;
 use doorbell_harness::workspace::Workspace;
 
-/// Files that begin with a path, and the modules that they do not know, nor anything named after
-/// these.
+/// Path prefixes of files, with the modules that these files must not name, directly or as a prefix
+/// of a type's name.
 ///
-/// Direct LPIs are no part of the ITS, nor it of them: LPI tables and their allocator know neither.
+/// Direct LPIs and the ITS are independent of each other, and the LPI tables and their allocator
+/// are independent of both.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("crates/gic-driver/src/direct_lpi", &["its", "mbi", "v2m"]),
     ("crates/gic-driver/src/its", &["direct_lpi", "mbi", "v2m"]),
@@ -21,7 +22,7 @@ const STRANGERS: &[(&str, &[&str])] = &[
     ("crates/gic-driver/src/spi_messages", &["its", "direct_lpi", "lpi", "mbi", "v2m"]),
 ];
 
-/// Code that names a stranger.
+/// Returns the lines of code that name a forbidden module.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {
@@ -31,14 +32,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             for (line, word) in
                 strangers_of(shown).flat_map(|strangers| lines_with(&text, strangers))
             {
-                findings.push(format!("{}:{line}: knows `{word}`", shown.display()));
+                findings.push(format!("{}:{line}: must not use `{word}`", shown.display()));
             }
         }
     }
     Ok(findings)
 }
 
-/// Returns the modules that the file, or the folder beside a file of that name, must not know.
+/// Returns the modules that the file, or a file in the folder of that name, must not name.
 fn strangers_of(file: &Path) -> impl Iterator<Item = &'static [&'static str]> {
     let stem = file.with_extension("");
     STRANGERS
@@ -59,7 +60,7 @@ fn lines_with(text: &str, strangers: &[&str]) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// Is it the module's own name, or a type's that begins with it?
+/// Returns `true` for the module's name, and for a type's name that starts with it.
 fn is_named_after(word: &str, module: &str) -> bool {
     let capitalized =
         module.split('_').map(|part| part[..1].to_uppercase() + &part[1..]).collect::<String>();

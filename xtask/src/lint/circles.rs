@@ -1,5 +1,5 @@
-//! Files or modules of a package that use each other, directly or through others: none can be read
-//! first.
+//! Files or modules of a package that use each other, directly or through others, so that neither
+//! can be read first.
 
 use anyhow::Result;
 

@@ -28,7 +28,10 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         }
         for (line, text) in (1..).zip(fs::read_to_string(&file)?.lines()) {
             if is_loose(text) {
-                findings.push(format!("{}:{line}: a context in other words", shown.display()));
+                findings.push(format!(
+                    "{}:{line}: a context in none of the four forms",
+                    shown.display()
+                ));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The files of this repository that people write: no data of tests, no artifacts.
+//! The files of this repository that are written by people, without test data and artifacts.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use doorbell_harness::workspace::Workspace;
 
-/// Folders without prose or code of this project's own.
+/// Folders without prose or code of this project.
 const OTHER: &[&str] = &["target", "data", "artifacts", "corpus"];
 
 /// Returns the files with one of these extensions, in order.

@@ -1,8 +1,8 @@
-//! Permitted dependencies between packages: the layout table of the design, as data.
+//! Permitted dependencies between packages: the layout table of the design in the form of data.
 
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Packages that may use every library.
+/// Libraries, which some packages may use in their entirety.
 const LIBRARIES: &[&str] = &[
     "msi-types",
     "gic-arch",
@@ -20,15 +20,15 @@ const LIBRARIES: &[&str] = &[
     "doorbell-test-support",
 ];
 
-/// Is the package a library that may be published?
+/// Returns `true` if the package is a library that may be published.
 pub(crate) fn is_library(name: &str) -> bool {
     LIBRARIES.contains(&name) && name != "doorbell-test-support"
 }
 
-/// Allocation that can fail, and the heap that makes it fail in tests.
+/// Fallible allocation, and the heap that makes allocations fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
-/// The machine on which tests of drivers run.
+/// The machine on which drivers are tested.
 const MODEL: &[&str] = &["doorbell-hardware", "vgic"];
 
 /// Packages that an image may use: every library, the images' shared runtime, and the facts that
@@ -47,11 +47,11 @@ const IMAGES_USE: &[&str] = &[
     "smmu",
 ];
 
-/// The packages that the command shows.
+/// Packages whose results the command shows.
 const COMMAND_USES: &[&str] =
     &["doorbell-machine", "doorbell-bench", "doorbell-matrix", "doorbell-qtest"];
 
-/// Each package and the packages of this workspace that it may use, its tests included.
+/// Each package, with the packages of this workspace that it and its tests may use.
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
     ("gic-arch", &[&["msi-types", "doorbell-test-support"]]),
@@ -110,7 +110,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("xtask", &[&["doorbell-harness"]]),
 ];
 
-/// Arrows that the table does not have, and packages that it does not know.
+/// Returns dependencies that the table does not permit, and packages that it does not list.
 pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
     workspace.packages.iter().flat_map(strays).collect()
 }
@@ -118,9 +118,11 @@ pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
 fn strays(package: &Package) -> Vec<String> {
     let name = package.name.as_str();
     let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == name) else {
-        return vec![format!("{name}: not in the layout table; add it there with what it may use")];
+        return vec![format!(
+            "{name}: not in the layout table; add it to `ARROWS` with its dependencies"
+        )];
     };
-    // A package's tests may name it, to switch on a feature.
+    // A package's tests may depend on the package itself, to enable a feature.
     let local = package
         .dependencies
         .iter()

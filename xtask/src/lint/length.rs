@@ -1,4 +1,4 @@
-//! Files that are too long for one concern.
+//! Files that are too long to have a single concern.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,14 @@ use anyhow::Result;
 use super::files;
 use doorbell_harness::workspace::Workspace;
 
-/// Usual limit of lines before a file's tests; a longer file is printed.
+/// Usual limit of lines before a file's tests. Longer files are printed.
 const USUAL: usize = 400;
-/// Hard limit of a file's lines, its tests included; a longer file is a finding.
+/// Hard limit of a file's lines, including its tests. Longer files are findings.
 const MOST: usize = 600;
-/// Files that are longer still.
+/// Files that still exceed the hard limit.
 const TOO_LONG: &[&str] = &["crates/vgic/tests/model/harness.rs"];
 
-/// Returns the Rust files that are too long, tests included.
+/// Returns the Rust files that are too long, including their tests.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in files::with_extensions(workspace, &["rs"])? {
@@ -26,18 +26,18 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             findings.push(format!("{}: {lines} lines, more than {MOST}", shown.display()));
         } else if product > USUAL && !is_test(shown) {
             let shown = shown.display();
-            println!("{shown}: {product} lines before its tests; is it one concern?");
+            println!("{shown}: {product} lines before its tests; does it have a single concern?");
         }
     }
     Ok(findings)
 }
 
-/// A module of tests, or in one.
+/// Returns `true` for a test module, and for files below one.
 fn is_test(file: &Path) -> bool {
     file.with_extension("").iter().any(|part| part == "tests")
 }
 
-/// Returns the number of lines before the unit tests, which stand at a file's end.
+/// Returns the number of lines before the unit tests, which must be at the end of a file.
 pub(super) fn lines_before_tests(text: &str) -> usize {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let begins = |pair: &[&str]| {

@@ -1,5 +1,5 @@
-//! Lines of code of each package, recorded in `docs/architecture.md`: a change that adds to a
-//! package records the new number, and its commit says what could not be removed.
+//! Lines of code of each package, recorded in `docs/architecture.md`. A change that adds lines to a
+//! package must record the new number, and its commit should say which lines could not be removed.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use doorbell_harness::source;
 use doorbell_harness::workspace::{Package, Workspace};
 
 const PAGE: &str = "docs/architecture.md";
-/// The table's head.
+/// The head of the table.
 const HEAD: &str = "| part | code | tests and examples |\n|---|---|---|\n";
 
 /// Returns the packages that have more lines than recorded, or no row.
@@ -32,7 +32,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Writes the table anew.
+/// Writes the table with current numbers.
 pub(crate) fn accept(workspace: &Workspace) -> Result<()> {
     let file = workspace.root.join(PAGE);
     let page = fs::read_to_string(&file)?;
@@ -42,7 +42,7 @@ pub(crate) fn accept(workspace: &Workspace) -> Result<()> {
     fs::write(file, [before, HEAD, &rows.collect::<String>(), after].concat()).map_err(Into::into)
 }
 
-/// Returns the page before the table, its rows, and the page after it.
+/// Returns the page before the table, the table's rows, and the page after it.
 fn split(page: &str) -> Result<(&str, &str, &str)> {
     let (before, rest) =
         page.split_once(HEAD).with_context(|| format!("{PAGE} has no table of lines"))?;
@@ -51,7 +51,7 @@ fn split(page: &str) -> Result<(&str, &str, &str)> {
     Ok((before, &rest[..rows], &rest[rows..]))
 }
 
-/// Returns the folders of the packages in order, with their lines of code, and of tests and
+/// Returns the packages' folders in order, each with its lines of code, and its lines of tests and
 /// examples.
 fn parts(workspace: &Workspace) -> Result<Vec<(String, [usize; 2])>> {
     let mut parts = Vec::new();
@@ -59,7 +59,7 @@ fn parts(workspace: &Workspace) -> Result<Vec<(String, [usize; 2])>> {
         let name = workspace.relative(&package.folder).display().to_string();
         parts.push((name, lines_of(package)?));
     }
-    ensure!(!parts.is_empty(), "there are no packages");
+    ensure!(!parts.is_empty(), "the workspace has no packages");
     parts.sort();
     Ok(parts)
 }
@@ -74,7 +74,7 @@ fn lines_of(package: &Package) -> Result<[usize; 2]> {
     Ok(sum)
 }
 
-/// Counts a file's lines that are neither blank nor comments; unit tests stand at its end.
+/// Counts a file's lines that are neither blank nor comments. Unit tests must be at its end.
 fn count(file: &Path, text: &str) -> [usize; 2] {
     let is_test = file.with_extension("").iter().any(|part| part == "tests" || part == "examples");
     let start = if is_test { 0 } else { super::length::lines_before_tests(text) };

@@ -1,4 +1,5 @@
-//! Each lock file fits its manifests: what one workspace gains is locked in the others too.
+//! Checks that each lock file matches its manifests. A dependency added in one workspace must be
+//! locked in the others as well.
 
 use std::path::Path;
 
@@ -8,12 +9,12 @@ use super::files;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// The lock files that cargo would have to change.
+/// Returns the lock files that cargo would have to change.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for lock in files::with_extensions(workspace, &["lock"])? {
         if lock.file_name().is_some_and(|name| name == "Cargo.lock") {
-            let folder = lock.parent().context("a file lies in a folder")?;
+            let folder = lock.parent().context("a file is in a folder")?;
             let shown = workspace.relative(&lock).display();
             findings.extend(misfit(folder)?.map(|why| format!("{shown}: {why}")));
         }
@@ -21,7 +22,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The error of resolving the workspace in `folder` without a change of its lock file.
+/// Returns the error of resolving the workspace in `folder` without changing its lock file, if any.
 fn misfit(folder: &Path) -> Result<Option<String>> {
     let mut cargo = process::cargo(folder);
     let output = process::output(cargo.args(["metadata", "--format-version", "1", "--locked"]))?;

@@ -1,23 +1,25 @@
-//! Required fields of every manifest, for publishing and for licenses that a machine can read.
+//! Required fields of every manifest, for publishing and for machine-readable licenses.
 
 use doorbell_harness::workspace::{Package, Workspace};
 
 /// The license of every package, as an SPDX expression.
-const LICENCE: &str = "MIT OR Apache-2.0";
-/// The licenses' full texts, at the root.
-const LICENCE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
-/// Fields that a registry shows of a published package.
+const LICENSE: &str = "MIT OR Apache-2.0";
+/// The full texts of the licenses, in the root folder.
+const LICENSE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
+/// Fields that a registry shows for a published package.
 const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories", "readme"];
 
-/// Missing or deviating fields and files.
+/// Returns missing or deviating fields and files.
 pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
     let version = workspace.packages.first().map(|package| package.field("version"));
-    let absent = LICENCE_FILES.iter().filter(|file| !workspace.root.join(file).exists());
+    let absent = LICENSE_FILES.iter().filter(|file| !workspace.root.join(file).exists());
     let mut findings: Vec<_> = absent.map(|file| format!("{file}: missing")).collect();
     findings.extend(workspace.packages.iter().flat_map(lacks));
     let others =
         workspace.packages.iter().filter(|package| Some(package.field("version")) != version);
-    findings.extend(others.map(|package| format!("{}: has a version of its own", package.name)));
+    findings.extend(
+        others.map(|package| format!("{}: `version` is not the workspace's", package.name)),
+    );
     findings
 }
 
@@ -28,7 +30,7 @@ fn lacks(package: &Package) -> Vec<String> {
             findings.push(format!("{}: {what}", package.name));
         }
     };
-    wish(package.field("license") == LICENCE, "`license` is not the workspace's");
+    wish(package.field("license") == LICENSE, "`license` is not the workspace's");
     wish(package.field("description").is_string(), "no `description`");
     wish(package.field("rust_version").is_string(), "no `rust-version`");
     for field in PUBLISHED_FIELDS.iter().filter(|_| package.published) {
@@ -37,7 +39,7 @@ fn lacks(package: &Package) -> Vec<String> {
         wish(given, &format!("published, but no `{field}`"));
     }
     if package.published {
-        for file in LICENCE_FILES {
+        for file in LICENSE_FILES {
             wish(package.folder.join(file).exists(), &format!("published, but no {file}"));
         }
         let docs = &package.field("metadata")["docs"]["rs"]["all-features"];

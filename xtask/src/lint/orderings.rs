@@ -1,5 +1,5 @@
-//! Lock-free cores keep to sequentially consistent accesses. The model checks explore interleavings
-//! of these and no reordering, so that a weaker access would be unchecked.
+//! Lock-free cores must use sequentially consistent accesses, because the model checks explore
+//! interleavings, but no reordering. A weaker access would not be checked.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use anyhow::Result;
 use doorbell_harness::source;
 use doorbell_harness::workspace::Workspace;
 
-/// Files and folders whose accesses a model check explores or stands in for.
+/// Files and folders whose accesses a model check explores or represents.
 const CHECKED: &[&str] = &[
     "crates/fallible/src/shared.rs",
     "crates/fallible/src/sync.rs",
@@ -18,13 +18,13 @@ const CHECKED: &[&str] = &[
     "crates/vgic/src",
 ];
 
-/// Exceptions in these folders that are no part of a core: accesses to guest memory.
+/// Exceptions in these folders that are not part of a core: accesses to guest memory.
 const OTHER: &[&str] = &["crates/vgic/src/monitor/rust_vmm.rs"];
 
-/// Orderings that let accesses be reordered.
+/// Orderings that permit reordering of accesses.
 const WEAKER: [&str; 4] = ["Relaxed", "Acquire", "Release", "AcqRel"];
 
-/// Weaker orderings in the lock-free cores.
+/// Returns weaker orderings in the lock-free cores.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {
@@ -35,7 +35,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             if is_below(CHECKED) && !is_below(OTHER) {
                 for (line, order) in weaker_orderings(&fs::read_to_string(&file)?) {
                     findings.push(format!(
-                        "{}:{line}: `{order}`: no model check explores it",
+                        "{}:{line}: `{order}`: no model check explores this ordering; use `SeqCst`",
                         shown.display()
                     ));
                 }

@@ -1,4 +1,4 @@
-//! Rust files that no target reaches: cargo ignores them in silence, so they rot.
+//! Rust files that belong to no target. Cargo ignores them silently, so they become stale.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use doorbell_harness::source;
 use doorbell_harness::workspace::Workspace;
 
-/// Files that are not part of any target, and `mod.rs` files outside tests.
+/// Returns the files that are not part of any target, and `mod.rs` files outside tests.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {
@@ -20,17 +20,17 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         for file in package.rust_files()? {
             let shown = workspace.relative(&file).display();
             if !reached.contains(&file) {
-                findings.push(format!("{shown}: no `mod` leads here"));
+                findings.push(format!("{shown}: no `mod` declares this file"));
             } else if file.ends_with("mod.rs") && file.starts_with(package.folder.join("src")) {
-                findings.push(format!("{shown}: name it after its folder instead"));
+                findings.push(format!("{shown}: rename this file after its folder"));
             }
         }
     }
     Ok(findings)
 }
 
-/// Kind of a file: a target's own, whose modules lie beside it, or a module, whose modules lie in
-/// its folder.
+/// The kind of a file: a target's root, whose modules are next to it, or a module, whose modules
+/// are in its folder.
 #[derive(Clone, Copy)]
 enum Root {
     Yes,
@@ -70,12 +70,12 @@ fn resolved(folder: &Path, path: &str) -> PathBuf {
     resolved
 }
 
-/// The files that `#[path]` attributes name.
+/// Returns the files named by `#[path]` attributes.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"))
 }
 
-/// The names of the modules that live in files of their own.
+/// Returns the names of the modules with separate files.
 fn modules(code: &str) -> Vec<&str> {
     let declared = code.lines().filter_map(|line| line.trim().strip_suffix(';'));
     declared

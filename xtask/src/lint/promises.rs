@@ -1,4 +1,4 @@
-//! The tests that the threat model names: each exists, in the package that is named with it.
+//! The tests that the threat model names: each must exist in the package that is named with it.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 use doorbell_harness::workspace::Workspace;
 
 const PAGE: &str = "SECURITY.md";
-/// The promises stand below this heading, up to the next of its kind.
+/// Heading of the section that lists the promises.
 const HEADING: &str = "## Promises";
-/// Stands for a package where a fuzz target is named.
+/// Stands for a package in the name of a fuzz target.
 const FUZZ: &str = "fuzz";
 
-/// Returns the promises without a test, and the tests that are not there.
+/// Returns the promises without a test, and the tests that do not exist.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let page = workspace.root.join(PAGE);
     let page = fs::read_to_string(page).with_context(|| format!("cannot read {PAGE}"))?;
@@ -20,7 +20,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     for promise in promises(&page) {
         let tests = tests(promise);
         if tests.is_empty() && !promise.contains("house lint") {
-            findings.push(format!("{PAGE}: no test holds this promise: {promise}"));
+            findings.push(format!("{PAGE}: no test is named for this promise: {promise}"));
         }
         for (package, test) in tests {
             if !exists(workspace, package, test)? {
@@ -34,14 +34,15 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The items of the section's lists.
+/// Returns the items of the section's lists.
 fn promises(page: &str) -> impl Iterator<Item = &str> {
     let section = page.split_once(HEADING).map_or("", |(_, section)| section);
     let section = section.split("\n## ").next().unwrap_or("");
     section.split("\n- ").skip(1).map(|item| item.split("\n\n").next().unwrap_or(item).trim_end())
 }
 
-/// Pairs in a promise's text: a package in backquotes, a colon, and a test in backquotes.
+/// Returns the pairs in a promise's text: a package in backquotes, a colon, and a test in
+/// backquotes.
 fn tests(promise: &str) -> Vec<(&str, &str)> {
     let quoted: Vec<_> = promise.split('`').collect();
     let pairs = quoted.windows(3).enumerate().filter(|(at, _)| at % 2 == 1);

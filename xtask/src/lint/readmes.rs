@@ -1,4 +1,5 @@
-//! A published package's page: what it must say, and code that is a file which the tests run.
+//! The README of a published package: its required contents, and code that must equal a tested
+//! file.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +9,13 @@ use anyhow::{Context, Result};
 use super::layers;
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// The page's name, in the manifest too.
+/// File name of the README, which the manifest must state.
 const PAGE: &str = "README.md";
-/// Sections of every page.
+/// Sections of every README.
 const SECTIONS: &[&str] = &["For whom", "Limits", "Rust version", "License"];
 const CODE: &str = "```rust\n";
 
-/// Returns what the pages lack or state wrongly.
+/// Returns the required contents that the READMEs lack or state incorrectly.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in workspace.packages.iter().filter(|package| package.published) {
@@ -28,13 +29,13 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         let examples = strange_examples(&package.folder, &page);
         findings.extend(examples.into_iter().map(|what| format!("{shown}: {what}")));
         if layers::is_library(&package.name) && !page.contains(CODE) {
-            findings.push(format!("{shown}: a library has an example"));
+            findings.push(format!("{shown}: a library's README must have an example"));
         }
     }
     Ok(findings)
 }
 
-/// Sections, the compiler's version and features that the page does not have.
+/// Returns the sections, compiler version and features that the page lacks.
 fn lacks(package: &Package, page: &str) -> Vec<String> {
     let mut findings = Vec::new();
     let mut wish = |line: String| {
@@ -53,7 +54,7 @@ fn lacks(package: &Package, page: &str) -> Vec<String> {
     findings
 }
 
-/// The page's code that is not, word for word, the file of the link before it.
+/// Returns the code blocks that differ from the file that is linked before them.
 fn strange_examples(folder: &Path, page: &str) -> Vec<String> {
     let mut parts = page.split(CODE);
     let mut before = parts.next().unwrap_or("");
@@ -64,8 +65,10 @@ fn strange_examples(folder: &Path, page: &str) -> Vec<String> {
         let file = file.map_or("", |(file, _)| file);
         match fs::read_to_string(folder.join(file)) {
             Ok(text) if text == code => {}
-            Ok(_) => findings.push(format!("its code is not that of {file}")),
-            Err(_) => findings.push(format!("no file is linked before its code: `{file}`")),
+            Ok(_) => findings.push(format!("the code differs from {file}")),
+            Err(_) => {
+                findings.push(format!("no existing file is linked before the code: `{file}`"))
+            }
         }
         before = after;
     }
@@ -84,13 +87,13 @@ mod tests {
     fn code_equals_the_linked_file() {
         let page = |code: &str| format!("By [it](src/lint/reexports.rs):\n\n```rust\n{code}```\n");
         assert!(own(&page(include_str!("reexports.rs"))).is_empty());
-        assert_eq!(own(&page("fn main() {}\n")), ["its code is not that of src/lint/reexports.rs"]);
+        assert_eq!(own(&page("fn main() {}\n")), ["the code differs from src/lint/reexports.rs"]);
     }
 
     #[test]
     fn code_without_a_file_is_found() {
         let findings = own("Text.\n\n```rust\nfn main() {}\n```\n");
-        assert_eq!(findings, ["no file is linked before its code: ``"]);
+        assert_eq!(findings, ["no existing file is linked before the code: ``"]);
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Libraries re-export the libraries of this project whose types stand in their signatures, so that
-//! a user names one dependency, in one version.
+//! Libraries must re-export the libraries of this project whose types appear in their signatures,
+//! so that users depend on one package in one version.
 
 use super::layers;
 use anyhow::{Context as _, Result};
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Libraries that stay behind the signatures of others.
+/// Libraries whose types do not appear in the signatures of others.
 const INTERNAL: &[&str] = &["doorbell-fallible", "doorbell-lock"];
 
-/// Dependencies that a library's root does not re-export.
+/// Returns dependencies that a library's root does not re-export.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in workspace.packages.iter().filter(|package| layers::is_library(&package.name)) {
@@ -16,16 +16,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         let text = std::fs::read_to_string(&root)
             .with_context(|| format!("cannot read {}", root.display()))?;
         let place = workspace.relative(&root).display();
-        findings.extend(
-            hidden(package, &text).map(|name| {
-                format!("{place}: no `pub use {name};`, whose types stand in signatures")
-            }),
-        );
+        findings.extend(hidden(package, &text).map(|name| {
+            format!("{place}: no `pub use {name};`, although its types appear in signatures")
+        }));
     }
     Ok(findings)
 }
 
-/// The dependencies, as code names them, that this root does not re-export.
+/// Returns the dependencies, by their names in code, that this root does not re-export.
 fn hidden<'a>(package: &'a Package, root: &str) -> impl Iterator<Item = String> + use<'a> {
     let exported: Vec<_> = root.lines().filter_map(|line| line.strip_prefix("pub use ")).collect();
     let exported = exported.concat();

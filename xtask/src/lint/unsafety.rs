@@ -1,4 +1,4 @@
-//! `unsafe` stays in the few files that were audited for it.
+//! Restricts `unsafe` to the few files that were audited for it.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use doorbell_harness::source;
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Files and folders that may hold `unsafe`; each states its argument at its top.
+/// Files and folders that may contain `unsafe`. Each must justify it at its top.
 const AUDITED: &[&str] = &[
     "crates/fallible/src/shared.rs",
     "crates/irq-domain/src/irq/handler_cell.rs",
@@ -30,11 +30,11 @@ const AUDITED: &[&str] = &[
     "images",
 ];
 
-/// Attribute that a package without an audited file must have at its top.
+/// Attribute that the root of a package without an audited file must have.
 const FORBIDDEN: &str = "#![forbid(unsafe_code)]";
 
-/// `unsafe` outside the audited files, and packages that do not forbid it although none of their
-/// files is audited.
+/// Returns uses of `unsafe` outside the audited files, and packages that do not forbid it although
+/// none of their files is audited.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {
@@ -46,7 +46,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             let text = fs::read_to_string(&file)?;
             for line in lines_with_unsafe(&text) {
                 findings.push(format!(
-                    "{}:{line}: `unsafe` in a file not audited for it",
+                    "{}:{line}: `unsafe` in a file that was not audited for it",
                     shown.display()
                 ));
             }

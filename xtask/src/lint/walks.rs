@@ -1,4 +1,4 @@
-//! The stops of the walks in the architecture's page: each names a file and a function in it.
+//! The stops of the walks in the architecture document: each must name a file and a function in it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use doorbell_harness::workspace::Workspace;
 
 const PAGE: &str = "docs/architecture.md";
-/// The walks stand below this heading, up to the next of its kind.
+/// Heading of the section with the walks.
 const HEADING: &str = "## Two walks";
 
 /// A numbered item: the file, and the function with its type.
@@ -17,7 +17,7 @@ struct Stop<'a> {
     function: &'a str,
 }
 
-/// Returns the stops that lead nowhere.
+/// Returns the stops whose file or function does not exist.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let page = workspace.root.join(PAGE);
     let page = fs::read_to_string(page).with_context(|| format!("cannot read {PAGE}"))?;
@@ -28,9 +28,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     }
     for stop in stops {
         let finding = match stop {
-            Err(line) => Some(format!("names no file and function: {line}")),
+            Err(line) => Some(format!("an item names no file and function: {line}")),
             Ok(Stop { file, function }) => match fs::read_to_string(workspace.root.join(file)) {
-                Err(_) => Some(format!("there is no {file}")),
+                Err(_) => Some(format!("{file} does not exist")),
                 Ok(text) if !has(&text, function) => Some(format!("{file} has no `{function}`")),
                 Ok(_) => None,
             },
@@ -40,7 +40,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Reads the numbered items; one that begins otherwise than a stop is an error.
+/// Parses the numbered items. An item that is not a stop is an error.
 fn stops(page: &str) -> Vec<Result<Stop<'_>, &str>> {
     let section = page.split_once(HEADING).map_or("", |(_, section)| section);
     let section = section.split("\n## ").next().unwrap_or("");
@@ -57,7 +57,7 @@ fn stop(item: &str) -> Option<Stop<'_>> {
     Some(Stop { file, function })
 }
 
-/// Does the text define the function, and name its type?
+/// Returns `true` if the text defines the function and names its type.
 fn has(text: &str, function: &str) -> bool {
     let mut names = function.rsplit("::");
     let name = names.next().unwrap_or(function);

@@ -1,4 +1,4 @@
-//! Lines that are wider than a reader's window.
+//! Lines that are wider than the limit.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::files;
 use doorbell_harness::workspace::Workspace;
 
-/// Widest line, in characters.
+/// Maximum width of a line in characters.
 pub(crate) const MOST: usize = 100;
 
 /// Files with prose or code.
@@ -46,7 +46,7 @@ fn wide_lines(file: &Path, text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// Returns true for a row of a table, a single word such as an address, and the header of a
+/// Returns `true` for a row of a table, a single word such as an address, and the header of a
 /// manifest's section.
 fn is_unbreakable(line: &str) -> bool {
     let text = line.trim_start().trim_start_matches(['/', '!', '#', '*', '-', '>']).trim();

@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 use super::files;
 use doorbell_harness::workspace::Workspace;
 
-/// The glossary; the table below the heading has the refused words in its first column.
+/// The glossary. The table below the heading lists the refused words in its first column.
 const GLOSSARY: &str = "docs/glossary.md";
 const HEADING: &str = "## Words that are not used";
 
-/// Files with names or prose.
+/// Extensions of files with names or prose.
 const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml"];
 
-/// Returns the places of refused words.
+/// Returns the locations of refused words.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let glossary = workspace.root.join(GLOSSARY);
     let refused =
@@ -33,7 +33,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Reads the refused words and their replacements.
+/// Parses the refused words and their replacements.
 fn refused(glossary: &str) -> Vec<(String, String)> {
     let table = glossary.split_once(HEADING).map_or("", |(_, table)| table);
     let rows =
@@ -58,7 +58,7 @@ fn places<'a>(text: &str, refused: &'a [(String, String)]) -> Vec<(usize, &'a st
     places
 }
 
-/// Returns the words of a line; those of a name are its parts: `old_name` has two, `OldName` too.
+/// Returns the words of a line. Names are split into words: `old_name` and `OldName` have two each.
 fn words_of(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !c.is_alphabetic()).flat_map(|name| {
         let starts = name.char_indices().scan(false, |after_lower, (at, c)| {

@@ -1,15 +1,15 @@
-//! ITS commands (IHI 0069 §5.3), composed of small numbers so that they often mean something
-//! together.
+//! ITS commands (IHI 0069 §5.3) built from small numbers, so that they often refer to each other's
+//! mappings.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 
 use crate::memory::layout;
 
-/// Any 256 bits.
+/// Arbitrary 256 bits.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct RawCommand(pub [u64; 4]);
 
-/// A command as a driver could send it.
+/// A command that a driver could send.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Command {
     opcode: Opcode,
@@ -40,7 +40,7 @@ pub enum Opcode {
 }
 
 impl Command {
-    /// A command about device 1, its event 2, the first LPI, collection 0 and the second
+    /// Returns a command with device 1, its event 2, the first LPI, collection 0 and the second
     /// redistributor.
     #[cfg(test)]
     pub fn about(opcode: Opcode) -> Self {
@@ -56,11 +56,11 @@ impl Command {
         }
     }
 
-    /// The command's words; `name` says how a redistributor is named in them.
+    /// Encodes the command; `name` returns the RDbase of a redistributor.
     pub fn encode(self, name: impl Fn(u64) -> u64) -> [u64; 4] {
         let device = u64::from(self.device % 8);
         let collection = u64::from(self.collection % 6);
-        // One more than there are.
+        // Includes one that does not exist.
         let redistributor = name(u64::from(self.redistributor % 3));
         let valid = u64::from(self.valid) << 63;
         let second = match self.opcode {

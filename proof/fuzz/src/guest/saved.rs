@@ -1,4 +1,4 @@
-//! The guest's machine is saved and restored, from what was saved or from something like it.
+//! Saves and restores the guest's machine, from the saved state or a damaged one.
 
 use gic_arch::icc;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -6,23 +6,23 @@ use vgic::saved_state::SavedState;
 
 use super::Guest;
 
-/// A change of a saved state's bytes.
+/// A change to a saved state's bytes.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Damage {
-    /// Bits of a byte flip.
+    /// Flips bits of a byte.
     Flip { at: u16, bits: u8 },
-    /// A byte is lost.
+    /// Removes a byte.
     Drop { at: u16 },
-    /// A byte comes in between.
+    /// Inserts a byte.
     Insert { at: u16, byte: u8 },
-    /// Bytes from elsewhere.
+    /// Copies bytes from elsewhere.
     Copy { from: u16, to: u16, count: u8 },
 }
 
 impl Damage {
-    /// The state that its damaged bytes describe, if they describe one.
+    /// Returns the state that its damaged bytes describe, if they are valid.
     pub fn to(self, state: &SavedState) -> Option<SavedState> {
-        let mut bytes = postcard::to_allocvec(state).expect("it fits into memory");
+        let mut bytes = postcard::to_allocvec(state).expect("the state fits into memory");
         self.inflict(&mut bytes);
         postcard::from_bytes(&bytes).ok()
     }
@@ -47,20 +47,20 @@ impl Damage {
 }
 
 impl Guest {
-    /// The machine is saved, and restored from the bytes. It is the same afterwards.
+    /// Saves the machine and restores it from the bytes, after which it must be unchanged.
     pub fn migrate(&mut self) {
         let saved = self.save();
-        let bytes = postcard::to_allocvec(&saved).expect("it fits into memory");
-        let received = postcard::from_bytes(&bytes).expect("it was not damaged");
-        self.restore(&received).expect("it was saved here");
+        let bytes = postcard::to_allocvec(&saved).expect("the state fits into memory");
+        let received = postcard::from_bytes(&bytes).expect("the bytes were not damaged");
+        self.restore(&received).expect("the state was saved by this machine");
         assert_eq!(self.save(), saved);
     }
 
-    /// The machine is restored from damaged bytes. Either nothing happens to it, or it can be saved
-    /// and restored again, and its guest can go on.
+    /// Restores the machine from damaged bytes. Either the machine is unchanged, or it can be saved
+    /// and restored again, and its guest can continue.
     pub fn restore_damaged(&mut self, damages: &[Damage]) {
         let before = self.save();
-        let mut bytes = postcard::to_allocvec(&before).expect("it fits into memory");
+        let mut bytes = postcard::to_allocvec(&before).expect("the state fits into memory");
         damages.iter().for_each(|damage| damage.inflict(&mut bytes));
         let Ok(damaged) = postcard::from_bytes::<SavedState>(&bytes) else { return };
         match self.restore(&damaged) {
@@ -71,14 +71,18 @@ impl Guest {
     }
 
     fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).expect("all are here").save().expect("there is memory")
+        self.gic
+            .freeze(&mut self.vcpus)
+            .expect("all vCPUs are included")
+            .save()
+            .expect("there is memory")
     }
 
     fn restore(&mut self, saved: &SavedState) -> Result<(), vgic::saved_state::RestoreError> {
-        self.gic.freeze(&mut self.vcpus).expect("all are here").restore(saved)
+        self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included").restore(saved)
     }
 
-    /// Some interrupts are taken, whatever they are, and the queue goes on.
+    /// Takes some interrupts, whatever they are, and lets the queue continue.
     fn go_on(&mut self) {
         for vcpu in &mut self.vcpus {
             for _ in 0..64 {

@@ -1,4 +1,4 @@
-//! The fuzzer's input: arbitrary, and often enough something that gets past the first check.
+//! The fuzzer's input: arbitrary, but often valid enough to pass the first check.
 
 use gic_arch::{Affinity, icc};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -19,10 +19,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Its configuration: one to four vCPUs and at most three ITSes, since larger machines take too
-    /// long to create.
+    /// Returns the configuration: one to four vCPUs and at most three ITSes, because larger
+    /// machines take too long to create.
     pub fn config(self) -> VgicConfig {
-        // Below and above the redistributors, which begin at 0x080a_0000.
+        // Below and above the redistributors, which start at 0x080a_0000.
         let bases = [0x0808_0000, 0x0900_0000, 0x0902_0000];
         let its = bases.into_iter().take(usize::from(self.its % 4)).map(kvm_its_config).collect();
         let interrupts = 64 + 32 * u32::from(self.interrupts % 31);
@@ -33,27 +33,27 @@ impl Machine {
     }
 }
 
-/// A step of the machine's monitor.
+/// An act of the machine's monitor.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Act {
-    /// All tables are put in place.
+    /// Assigns an address to every table.
     Boot,
-    /// The guest's memory says something.
+    /// Changes the guest's memory.
     Word {
-        /// Table that is changed.
+        /// The table that is changed.
         place: TableAddress,
         /// Index of the entry.
         index: u8,
         /// New value of the entry.
         word: Word,
     },
-    /// An attribute.
+    /// Accesses an attribute.
     Access(Access),
-    /// The state's bytes change on their way, and it is viewed if it may be.
+    /// Damages the state's bytes, and views the state if it is valid.
     Damage(Damage),
-    /// All is saved, and loaded elsewhere.
+    /// Saves everything, and loads it into a fresh machine.
     Save,
-    /// The machine is restored from what the attributes say.
+    /// Restores the machine from the attributes.
     Restore,
 }
 
@@ -62,28 +62,28 @@ pub enum Act {
 pub enum Access {
     /// `KVM_SET_DEVICE_ATTR`.
     Set {
-        /// Of what.
+        /// Device that is accessed.
         device: Device,
         /// Attribute that is written.
         attribute: Named,
-        /// To what.
+        /// New value.
         value: Value,
     },
     /// `KVM_GET_DEVICE_ATTR`.
     Get {
-        /// Of what.
+        /// Device that is accessed.
         device: Device,
         /// Attribute that is read.
         attribute: Named,
     },
     /// `KVM_HAS_DEVICE_ATTR`.
     Has {
-        /// Of what.
+        /// Device that is accessed.
         device: Device,
-        /// Attribute that is asked for.
+        /// Attribute that is queried.
         attribute: Named,
     },
-    /// A region of redistributors is read.
+    /// Reads a region of redistributors.
     Region(u8),
 }
 
@@ -97,7 +97,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// As the model names it.
+    /// Returns the device in the model's terms.
     pub fn named(self) -> KvmDevice {
         match self {
             Self::Gic => KvmDevice::Gic,
@@ -109,7 +109,7 @@ impl Device {
 /// An attribute.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Named {
-    /// Any.
+    /// Arbitrary group and number.
     Raw { group: u8, number: u64 },
     /// An address.
     Address(u8),
@@ -119,18 +119,18 @@ pub enum Named {
     InterruptCount,
     /// A register of the distributor.
     Distributor(u16),
-    /// A register of a redistributor, of the second frame if so.
+    /// A register of a redistributor, in its second frame if `second` is set.
     Redistributor { cpu: u8, second: bool, offset: u16 },
-    /// A register of an interface.
+    /// A register of a CPU interface.
     Interface { cpu: u8, which: u8 },
-    /// Lines.
+    /// Levels of lines.
     Levels { cpu: u8, first: u8 },
     /// A register of an ITS.
     Its(u8),
 }
 
 impl Named {
-    /// As the model knows it.
+    /// Returns the attribute in the model's terms, if it is valid.
     pub fn decode(self) -> Option<Attribute> {
         let cpu = |number: u8| Affinity::from_packed((number % 5).into());
         Some(match self {
@@ -171,20 +171,20 @@ impl Named {
 /// The value of an attribute.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Value {
-    /// Any.
+    /// An arbitrary value.
     Raw(u64),
-    /// A little one.
+    /// A small value.
     Small(u16),
-    /// A place for a frame.
+    /// An address for a frame.
     Frame(u8),
     /// A region of redistributors.
     Region { index: u8, place: u8, count: u8 },
-    /// Register of a table: its address, and the other fields.
+    /// A register of a table: its address, and the other fields.
     Table { place: TableAddress, above: u16, below: u16 },
 }
 
 impl Value {
-    /// As it is written.
+    /// Returns the value that is written.
     pub fn bits(self) -> u64 {
         let base = |place: u8| 0x0800_0000 + u64::from(place % 64) * 0x1_0000;
         match self {
@@ -213,14 +213,14 @@ pub enum TableAddress {
     Collections,
     /// A device's events, or a page of the second level.
     Translations(u8),
-    /// Pending bits of LPIs, from the first one on.
+    /// The bits for LPIs in a pending table.
     Pending(u8),
     /// The end of memory.
     End,
 }
 
 impl TableAddress {
-    /// Returns its address.
+    /// Returns the address.
     pub const fn address(self) -> u64 {
         match self {
             Self::Devices => layout::table(0),
@@ -235,20 +235,20 @@ impl TableAddress {
 /// An entry of a table.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Word {
-    /// Any.
+    /// An arbitrary value.
     Raw(u64),
-    /// A device.
+    /// An entry for a device.
     Device { events: TableAddress, bits: u8, next: u8 },
-    /// An event.
+    /// An entry for an event.
     Event { lpi: u8, collection: u8, next: u8 },
-    /// A collection.
+    /// An entry for a collection.
     Collection { collection: u8, cpu: u8 },
-    /// A page of the second level.
+    /// An entry for a page of the second level.
     Page(TableAddress),
 }
 
 impl Word {
-    /// As it is in memory.
+    /// Returns the value in memory.
     pub fn bits(self) -> u64 {
         let valid = 1 << 63;
         match self {
