@@ -23,7 +23,6 @@ const MOST_STEPS: usize = 8;
 ///
 /// # Errors
 /// A source file cannot be read.
-/// A source file cannot be read.
 pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
     let graph = Graph::new(&sources(package)?);
     let mut circles = graph.circles();

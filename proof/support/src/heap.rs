@@ -4,7 +4,6 @@
 //!
 //! `unsafe`: the allocator passes each call to the system's allocator with the same arguments, or
 //! returns null, which [`GlobalAlloc`] permits.
-//! null, which [`GlobalAlloc`] allows.
 #![expect(unsafe_code, reason = "an allocator that fails on demand must implement GlobalAlloc")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -3,7 +3,6 @@
 //! Unmapped accesses are blocked and recorded with their sender. A region may be reserved for
 //! messages, which then pass untranslated, as on x86. A domain is an identity mapping, or has one
 //! or two stages of translation. Each stage has its own granule.
-//! stages are what a domain can be; granules are the stages' own.
 
 use crate::lock::lock;
 use gic_firmware::Region;

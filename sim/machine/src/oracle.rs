@@ -15,18 +15,17 @@
 //! # Verdicts
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
 //!    have been descheduled between the acknowledgement and the dispatch, while the vector's owner
-//! s|changed. A late run is no fault.|changed. A late run is not a fault.|
-//! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement led to
-//! A run is *due* if the vector was acknowledged for a message, and that acknowledgement caused no
-//! other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last message
-//! was sent after the CPU was closed and the CPU was not a target when it looked, and *spurious* in
-//! all other cases.
+//!    changed. A late run is not a fault.
+//! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement caused
+//!    no other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last
+//!    message was sent after the CPU was closed and the CPU was not a target when it looked, and
+//!    *spurious* in all other cases.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
 //!    sent; spurious instead, if the CPU was a target when it looked.
 //!
 //! In addition, a handler must not run more often than its vector sent messages. Late runs are
-//! excused from this, and so are interrupts that the driver sent again without knowing whether they
-//! were pending.
+//! excused from this, as are interrupts that the driver resent without knowing whether they were
+//! pending.
 //!
 //! # Acknowledgements for a message
 //! An acknowledgement is for a message if one was under way or arrived since the previous
@@ -36,7 +35,7 @@
 //!   Each message makes one acknowledgement due; a message that finds the interrupt pending makes
 //!   none. Rule 3 judges the oldest message that was unhandled when the CPU looked, rather than
 //!   when the handler ran, because another CPU may handle later messages in between.
-//! s|which stays there|which stays at that CPU|
+//! - **One pending bit per CPU, which does not move** (direct LPIs): the previous one on the same
 //!   CPU. A message can only be pending at CPUs that were open while it was under way, which lasts
 //!   from before it was sent until the bus accepted it. If the endpoint held the message back for
 //!   an operation, it lasts until the end of the operation. An interrupt that the driver sends

@@ -148,7 +148,6 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
 ///
 /// # Errors
 /// They differ.
-/// They differ.
 pub fn compare_capacity(
     said: &Value,
     madt: &Table,

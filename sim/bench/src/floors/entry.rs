@@ -12,7 +12,6 @@
 //! The vCPUs enter one after the other, and each loads its own wake-up word on a separate cache
 //! line, because other threads write it. The loads are unordered because no result depends on
 //! another.
-//! anything.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::Word;

@@ -22,7 +22,6 @@ pub struct Chipset {
 
 /// Decodes a message in the compatibility format (SDM vol. 3A §11.11). Returns `None` for the
 /// remappable format.
-/// format.
 fn compatible(message: MsiMessage) -> Option<Arriving> {
     let MsiMessage { address, data } = message;
     let [vector, mode, ..] = data.to_le_bytes();
