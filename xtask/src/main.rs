@@ -62,7 +62,7 @@ enum Task {
     Publish,
     /// Fetch QEMU and real devicetrees into the cache, and print their folders
     Fetch,
-    /// A program of another package
+    /// Run a program of another package
     #[command(external_subcommand)]
     Program(Vec<OsString>),
 }

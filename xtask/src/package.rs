@@ -53,7 +53,7 @@ pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Rehearses the upload of all packages, in the order of their dependencies.
+/// Rehearses the publication of all packages, in the order of their dependencies.
 pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
     let mut cargo = process::cargo(&workspace.root);
     process::must(cargo.args(["publish", "--workspace", "--dry-run"]))?;

@@ -19,10 +19,10 @@ pub enum CheckFact {
     Failed {
         /// Name of the check.
         check: Text,
-        /// Expected and found values, for people.
+        /// Expected and found values, as free text.
         why: Text,
     },
-    /// The check could not be tried.
+    /// The check could not be performed.
     Skipped {
         /// Name of the check.
         check: Text,

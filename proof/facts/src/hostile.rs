@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostileFact {
-    /// The attack is over.
+    /// The attack has ended.
     Attacked {
         /// Name of the attack.
         attack: Text,
@@ -50,7 +50,7 @@ pub enum HostileFact {
         requested: u64,
         /// The nanoseconds that the delay took.
         took: u64,
-        /// The means of the delay.
+        /// How the guest delayed.
         by: Means,
     },
 }

@@ -23,7 +23,7 @@ pub enum HypervisorFact {
     Fault {
         /// Index of the guest.
         guest: usize,
-        /// The mistake, for people.
+        /// The mistake, as free text.
         fault: Text,
     },
     /// The SMMU confines the guests' devices.
@@ -35,7 +35,7 @@ pub enum HypervisorFact {
     Withheld {
         /// The function's address: segment, bus, device and function.
         function: u32,
-        /// The reason, for people.
+        /// The reason, as free text.
         reason: Text,
     },
     /// The SMMU denied an access, because its address is not mapped.
@@ -63,7 +63,7 @@ pub enum HypervisorFact {
         /// Nanoseconds of the longest exit.
         longest: u64,
     },
-    /// A vCPU's exit, as it happens.
+    /// A vCPU's exit, reported when it occurs.
     Exit {
         /// The counter's value.
         at: u64,
@@ -73,7 +73,7 @@ pub enum HypervisorFact {
         vcpu: u32,
         /// The reason, under which the exit is counted.
         reason: Text,
-        /// Operands of the trapped instruction, for people.
+        /// Operands of the trapped instruction, as free text.
         detail: Text,
     },
 }

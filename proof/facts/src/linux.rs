@@ -40,7 +40,7 @@ pub enum LinuxFact {
     },
     /// A failure that the guest detected.
     Complaint {
-        /// The failure, for people.
+        /// The failure, as free text.
         line: Text,
     },
     /// Reads of the disk.

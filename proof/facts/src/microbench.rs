@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MicrobenchFact {
-    /// An operation's measurement begins.
+    /// The measurement of an operation starts.
     Measures {
         /// The operation.
         operation: Text,
@@ -21,7 +21,7 @@ pub enum MicrobenchFact {
     },
     /// A sleeping CPU was woken.
     Woken {
-        /// The number of times.
+        /// Number of times.
         times: u64,
     },
 }

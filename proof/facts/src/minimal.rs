@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum MinimalFact {
     /// The timer ticked.
     Ticked {
-        /// The number of times.
+        /// Number of ticks.
         times: u32,
     },
     /// A device's first message arrived.
@@ -18,16 +18,16 @@ pub enum MinimalFact {
     },
     /// The kernel ran, and restarted itself.
     Lived {
-        /// The number of runs.
+        /// Number of runs.
         lives: u64,
     },
     /// The functions behind bridges to conventional PCI received their messages.
     Bridged {
-        /// The number of functions.
+        /// Number of functions.
         functions: usize,
-        /// The number of requester IDs that they share.
+        /// Number of requester IDs that they share.
         bridges: usize,
-        /// The number of all functions' vectors.
+        /// Total number of the functions' vectors.
         vectors: usize,
     },
 }

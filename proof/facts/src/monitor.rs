@@ -11,12 +11,12 @@ pub enum MonitorFact {
     Exits {
         /// The operation.
         operation: Text,
-        /// The number of exits.
+        /// Number of exits.
         exits: u64,
     },
     /// The monitor has ended.
     Ended {
-        /// Its exit status: 0 if the guest turned its machine off.
+        /// Exit status: 0 if the guest turned its machine off.
         status: u8,
     },
 }

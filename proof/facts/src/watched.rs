@@ -3,7 +3,7 @@
 use crate::Text;
 use serde::{Deserialize, Serialize};
 
-/// A fact of a guest that is watched.
+/// A fact of a watched guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchedFact {

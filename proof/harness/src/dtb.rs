@@ -157,8 +157,8 @@ pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     Ok((version, folder))
 }
 
-/// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, the
-/// kernel's own package only depends on it.
+/// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, these
+/// are in a separate package, on which the kernel's package depends.
 fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
     let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
     let kernel = packages.iter().find(|name| name.starts_with("linux-image-"));

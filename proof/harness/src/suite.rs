@@ -114,7 +114,7 @@ impl std::error::Error for Absent {}
 
 /// Turns errors of fetching a component into reasons to skip.
 pub trait OrAbsent<T> {
-    /// Names the absent component.
+    /// Names the absent component as the reason to skip the case.
     ///
     /// # Errors
     /// Any error becomes an [`Absent`].

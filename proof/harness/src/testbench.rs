@@ -11,7 +11,7 @@ pub struct Count {
     pub passed: usize,
     /// Checks that failed, with expected and found values.
     pub failed: Vec<String>,
-    /// Checks that could not be tried, with the reason.
+    /// Checks that could not be performed, with the reason.
     pub skipped: Vec<String>,
     /// The program's own count of passed, failed and skipped checks, which it reports at its end.
     total: Option<[usize; 3]>,

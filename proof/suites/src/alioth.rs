@@ -30,7 +30,7 @@ pub struct Report {
     last: String,
 }
 
-/// A boot of the guest.
+/// The results of one boot.
 #[derive(Debug, Default)]
 struct Boot {
     name: String,

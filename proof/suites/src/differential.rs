@@ -31,7 +31,7 @@ const LONG_LIMIT: Duration = Duration::from_hours(24);
 pub struct Effort {
     /// Maximum number of cases of each family.
     pub cases: u32,
-    /// Seed of all choices.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Time for each family. If `None`, faults are planted as well, and must be found.
     pub time: Option<Duration>,

@@ -39,7 +39,7 @@ pub fn limit(plans: Option<u32>) -> Duration {
 /// Runs the judge on a suite's kernel, in the QEMU of the same suite.
 ///
 /// # Errors
-/// Names each failed check.
+/// A check failed; the error names each failed check.
 pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     let workspace = workspace::this()?;
     let initramfs = initramfs()?;

@@ -100,7 +100,7 @@ impl PlatformDevice {
         if offset == registers::CONTROL {
             state.enabled = value & 1 != 0;
             if !state.enabled {
-                // A disabled device forgets its events.
+                // A disabled device drops its events.
                 state.slots.iter_mut().for_each(MessageSlot::forget);
             }
         } else if offset == registers::LOWER {

@@ -126,8 +126,8 @@ impl fmt::Debug for Machine {
 /// gets devices that do.
 ///
 /// # Errors
-/// The description has nothing that could deliver or send messages, or only on a kind of machine
-/// that is not supported.
+/// [`Refusal`] states why no machine that delivers messages can be built from the description, for
+/// example because it has no usable MSI controller, or because no device refers to one.
 pub fn build(description: &Description, options: &BuildOptions) -> Result<Machine, Refusal> {
     let mut description = description.clone();
     virtual_bus::enter(&mut description);

@@ -14,7 +14,7 @@ pub struct Report {
     pub cpus: usize,
     /// The enabled controllers, in the description's order.
     pub controllers: Vec<ControllerReport>,
-    /// The devices, in the order in which the drivers found them.
+    /// The devices, in the order of discovery.
     pub devices: Vec<DeviceReport>,
     /// Sums over all vectors, and the verdict.
     pub totals: Totals,
@@ -60,7 +60,7 @@ pub struct ControllerReport {
     pub id: String,
     /// `its`, or the name of another kind.
     pub kind: String,
-    /// The addresses that devices write to.
+    /// Addresses of the doorbells.
     pub doorbells: Vec<u64>,
     /// Set if the controller keeps devices from signaling others' interrupts.
     pub isolates: bool,
@@ -140,7 +140,7 @@ pub struct VectorReport {
     pub coalesced: u64,
     /// Number of resends by the interrupt core and the drivers.
     pub redelivered: u64,
-    /// Handler runs on each CPU.
+    /// Number of handler runs on each CPU.
     pub per_cpu: Vec<u64>,
     /// Set if the handler never saw the last message.
     pub lost: bool,

@@ -25,7 +25,9 @@ use std::time::Instant;
 /// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges
 /// the result.
 ///
-/// `progress` is called a few times a second, from the caller's thread.
+/// Messages are sent by one thread per device, so two runs differ even with the same seed;
+/// [`simulate`](crate::simulate) runs can be replayed. `progress` is called several times per
+/// second, on the caller's thread.
 ///
 /// # Errors
 /// A driver failed, or a controller could not be migrated. Lost messages are not errors; the report

@@ -100,7 +100,7 @@ impl System {
         }
     }
 
-    /// Returns a fault that the drivers could not report in any other way; `None` if all went well.
+    /// Returns a fault that the drivers could not report otherwise; `None` if none occurred.
     pub(crate) fn silent_fault(&self) -> Option<String> {
         let of_bus = || self.virtual_bus.as_ref().and_then(|bus| bus.fault());
         let mut drivers = self.irqchip.controllers();

@@ -98,6 +98,6 @@ pub(crate) trait Root {
         None
     }
 
-    /// Returns a fault that a driver could not report in any other way.
+    /// Returns a fault that a driver could not report otherwise.
     fn silent_fault(&self) -> Option<String>;
 }

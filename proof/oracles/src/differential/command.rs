@@ -36,7 +36,7 @@ pub(super) enum Command {
     Movall { from: u16, to: u16 },
     /// Waits for a redistributor.
     Sync { target: u16 },
-    /// An opcode that a physical GICv3 does not have, with any operands.
+    /// A command with an opcode that a physical GICv3 does not have, and any operands.
     Unknown { words: Words },
 }
 

@@ -17,7 +17,7 @@ pub struct Difference {
     pub when: When,
     /// The machine that is right.
     pub verdict: Verdict,
-    /// Section of IHI 0069H.b that decides it.
+    /// Section of IHI 0069H.b that decides whether the difference is permitted.
     pub section: &'static str,
     /// What that section states.
     pub because: &'static str,

@@ -13,7 +13,7 @@ pub(super) enum Step {
     Tables { cpu: u16, offset: u64, value: u64 },
     /// Drives an input of the GIC, identified by its number in the protocol.
     Line { input: u16, level: u8 },
-    /// Writes an LPI's configuration byte, by its offset in the table.
+    /// Writes the configuration byte of an LPI, identified by its offset in the table.
     Configure { offset: u16, byte: u8 },
     /// Sets a byte of a CPU's pending table while its LPIs are disabled, and then enables them.
     Preset { cpu: u16, offset: u16, byte: u8 },

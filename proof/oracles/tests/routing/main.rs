@@ -248,7 +248,7 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
         assert!(is_signalled(&resample));
     }
 
-    assert_eq!(machine.acknowledge(), 1023, "the device has not signalled again");
+    assert_eq!(machine.acknowledge(), 1023, "the device has not signaled again");
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Table {
         Part(&self.0).parts(beginning)
     }
 
-    /// Returns name and affinity of each CPU, and whether it is enabled.
+    /// Returns the name and affinity of each CPU, and whether it is enabled.
     ///
     /// # Errors
     /// A field is missing.

@@ -110,7 +110,7 @@ impl Qemu {
         Ok(bytes)
     }
 
-    /// Gives an order and waits for its answer.
+    /// Sends a command to QEMU, and waits for its answer.
     fn order(&mut self, order: &str) -> Result<String> {
         writeln!(self.orders, "{order}")?;
         let mut line = String::new();

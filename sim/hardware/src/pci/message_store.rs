@@ -23,7 +23,7 @@ pub enum StoreConfig {
         log2_vectors: u8,
         /// Width of the address.
         address: AddressWidth,
-        /// Presence of mask and pending bits.
+        /// Whether the capability has mask and pending bits.
         masking: msi_types::Masking,
     },
     /// MSI-X.

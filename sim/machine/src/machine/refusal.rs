@@ -64,7 +64,7 @@ pub enum Refusal {
     /// No unused addresses remain for an invented region.
     #[error("the address space has no unused range for {0}")]
     NoRoom(&'static str),
-    /// The host's end of a virtual bus cannot be built.
+    /// The host end of a virtual bus cannot be created.
     #[error("the virtual bus cannot be built: {0}")]
     VirtualBus(String),
     /// The model cannot implement the described GIC.

@@ -71,7 +71,7 @@ fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
         .flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
 }
 
-/// Returns the INTID after a range's last, if it is one of plain SPIs.
+/// Returns the INTID after the last one of a range of plain (not extended) SPIs.
 fn plain_end(span: IntIdSpan) -> Option<u32> {
     let last = span.last().filter(|_| span.first().class() == IntIdClass::Spi)?;
     last.get().checked_add(1)
