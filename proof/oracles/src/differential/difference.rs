@@ -140,7 +140,7 @@ pub const DIFFERENCES: &[Difference] = &[
         because: "the last 32 SPIs are there and can be used, but are not counted",
     },
     Difference {
-        name: "who shares LPI tables",
+        name: "sharing of LPI tables",
         registers: Registers::one(Frame::Redistributor, 0x0008, 8),
         bits: 0b11 << 24,
         when: When::Always,
@@ -167,7 +167,7 @@ pub const DIFFERENCES: &[Difference] = &[
         because: "CIL = 0, and CIL = 1 with CIDbits = 15, both say 16 bits",
     },
     Difference {
-        name: "page size before software chose one",
+        name: "page size before software chooses one",
         registers: Registers { count: 2, ..Registers::one(Frame::Its, 0x0100, 8) },
         bits: 0b11 << 8,
         when: When::AfterReset,
@@ -286,12 +286,12 @@ const fn open(what: &'static str, section: &'static str) -> NotSent {
 /// All inputs that cases do not send.
 pub const NOT_SENT: &[NotSent] = &[
     NotSent {
-        what: "a write of GITS_CREADR, which QEMU carries out",
+        what: "a write of GITS_CREADR, which QEMU performs",
         verdict: Verdict::QemuBug,
         section: "§12.19 GITS_CREADR",
     },
     NotSent {
-        what: "a write of GICR_WAKER by Non-secure software, which QEMU carries out",
+        what: "a write of GICR_WAKER by Non-secure software, which QEMU performs",
         verdict: Verdict::QemuBug,
         section: "§12.11 GICR_WAKER",
     },
