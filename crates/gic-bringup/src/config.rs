@@ -1,4 +1,5 @@
-//! From what firmware describes to what each driver wants to know. Nothing is accessed here.
+//! Conversion of firmware's description into the drivers' configurations. Does not access any
+//! hardware.
 
 use crate::error::{BringUpError, ControllerError};
 use crate::options::Options;
@@ -18,31 +19,31 @@ use gic_driver::{
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
 use msi_types::Cpu;
 
-/// The interrupt core and an ITS count CPUs in 16 bits; CPU 65535 has no collection at an ITS.
+/// The interrupt core and ITSes number CPUs with 16 bits; an ITS has no collection for CPU 65535.
 const MAX_CPUS: usize = 0xffff;
 /// A GICv2 has eight CPU interfaces.
 const MAX_CPUS_V2: usize = 8;
 
-/// The configuration of the root controller's driver.
+/// Configuration of the root controller's driver.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RootConfig {
-    /// Of a GICv3 or later.
+    /// Configuration of a GICv3 or later.
     V3(GicConfig),
-    /// Of a GICv2.
+    /// Configuration of a GICv2.
     V2(GicV2Config),
 }
 
 impl RootConfig {
-    /// Reads the root controller from the description, for CPUs in the description's order.
+    /// Reads the configuration from the description, with CPUs in the description's order.
     ///
     /// # Errors
-    /// All of [`BringUpError`] but [`BringUpError::Gic`] and [`BringUpError::UnknownBootCpu`].
+    /// All of [`BringUpError`] except [`BringUpError::Gic`] and [`BringUpError::UnknownBootCpu`].
     pub fn new(description: &Description, options: &Options<'_>) -> Result<Self, BringUpError> {
         Self::with_cpus(description, options, cpus(description, options, None)?)
     }
 
-    /// Reads the root controller from the description, for CPUs with these affinities, at least
-    /// one.
+    /// Reads the configuration from the description, for CPUs with these affinities. `cpus` must
+    /// contain at least one.
     ///
     /// # Errors
     /// [`BringUpError::NoGic`], [`BringUpError::NoCpuInterface`], [`BringUpError::NoMemory`].
@@ -59,7 +60,7 @@ impl RootConfig {
         }
     }
 
-    /// The number of CPUs.
+    /// Returns the number of CPUs.
     pub fn cpus(&self) -> NonZeroU16 {
         let count = match self {
             Self::V3(config) => config.cpus.len(),
@@ -75,8 +76,8 @@ impl RootConfig {
 ///
 /// # Errors
 /// [`BringUpError::NoGic`], [`BringUpError::NoCpus`], [`BringUpError::NoMemory`], and
-/// [`BringUpError::UnknownBootCpu`] if firmware does not enable the boot CPU of a GICv3, which
-/// needs its redistributor. A GICv2 identifies its CPUs without affinities.
+/// [`BringUpError::UnknownBootCpu`] if firmware does not enable the boot CPU of a GICv3, where the
+/// CPU's redistributor must be known. A GICv2 does not identify its CPUs by affinity.
 pub fn cpus(
     description: &Description,
     options: &Options<'_>,
@@ -132,7 +133,7 @@ fn v3(
         .with_machine(machine_names(description)?))
 }
 
-/// The names by which [errata](gic_driver::errata) know the machine.
+/// Returns the names by which [errata](gic_driver::errata) identify the machine.
 fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveError> {
     let mut names = Vec::new();
     for name in description.quirk_names() {
@@ -146,8 +147,8 @@ fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveErr
 }
 
 /// Returns the configuration of an ITS for CPUs below `cpus`. An ITS that is already enabled is
-/// taken over, because an [`Irqchip`](crate::Irqchip) is the only driver of a machine's
-/// controllers: firmware or a previous kernel (kexec) must have left the ITS enabled.
+/// taken over: because an [`Irqchip`](crate::Irqchip) is the only driver of a machine's
+/// controllers, firmware or a previous kernel (kexec) must have left the ITS enabled.
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`], [`ControllerError::NoMemory`].
@@ -171,7 +172,7 @@ pub fn its(
         ))
 }
 
-/// The configuration of message-based SPIs.
+/// Returns the configuration of message-based SPIs.
 ///
 /// # Errors
 /// [`ControllerError::NoMemory`].
@@ -186,13 +187,13 @@ pub fn mbi(
     Ok(MbiConfig::new(try_collect(ranges)?).with_alias(alias))
 }
 
-/// `None` for an empty one.
+/// Converts a range of INTIDs, unless it is empty.
 fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
     let count = NonZeroU16::new(u16::try_from(span.count()).unwrap_or(u16::MAX))?;
     Some(SpiRange { first: span.first().hwirq(), count })
 }
 
-/// The configuration of a GICv2m frame.
+/// Returns the configuration of a GICv2m frame.
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`].
@@ -215,10 +216,11 @@ fn base(controller: &Controller) -> Result<u64, ControllerError> {
         .ok_or(ControllerError::NoRegisters)
 }
 
-/// DeviceIDs of a host bridge's requesters at one ITS. `None` if firmware sends none there.
+/// Returns the DeviceIDs of a host bridge's requesters at one controller, or `None` if firmware
+/// routes none of their messages to it.
 ///
 /// # Errors
-/// The allocator has no memory for the ranges.
+/// Fails if memory for the ranges cannot be allocated.
 pub fn id_map(
     description: &Description,
     host: &PciHost,

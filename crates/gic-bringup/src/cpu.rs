@@ -1,4 +1,5 @@
-//! CPUs that come and go: one order over the GIC, every ITS, direct LPIs and the interrupt core.
+//! CPU hotplug: turns CPUs on and off at the GIC, every ITS, direct LPIs and the interrupt core, in
+//! an order that loses no interrupt.
 
 use crate::error::CpuError;
 use crate::irqchip::Irqchip;
@@ -8,9 +9,9 @@ use gic_driver::{GicPlatform, Its, ItsError, SystemRegisters};
 use irq_domain::Stranded;
 use msi_types::Cpu;
 
-/// A CPU whose interface is on, and to which nothing is sent yet.
+/// A CPU whose interface is on, but to which controllers do not send interrupts yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "no interrupt is sent to the CPU before `Irqchip::cpu_online`"]
+#[must_use = "controllers send no interrupts to the CPU before `Irqchip::cpu_online`"]
 pub struct Started {
     cpu: Cpu,
     pending: Option<PendingLpis>,
@@ -18,8 +19,8 @@ pub struct Started {
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Makes the calling CPU take interrupts: [`cpu_starting`](Self::cpu_starting), then
-    /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not move back to it are
-    /// handed to `stranded`.
+    /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not be moved back to it are
+    /// passed to `stranded`.
     ///
     /// Context: task; may sleep.
     ///
@@ -28,7 +29,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// separately, the second one from a task.
     ///
     /// # Errors
-    /// [`CpuError`], but for [`CpuError::Stranded`].
+    /// Any [`CpuError`] except [`CpuError::Stranded`].
     pub fn cpu_on(
         &self,
         cpu: Cpu,
@@ -41,7 +42,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
 
     /// Executes the first half of [`cpu_on`](Self::cpu_on): sets up the redistributor and the CPU
     /// interface. Must be called on the CPU itself, before it unmasks interrupts. Private
-    /// interrupts that were enabled there before the CPU was turned off are enabled again.
+    /// interrupts that were enabled on it before the CPU was turned off are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -70,8 +71,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// Executes the second half of [`cpu_on`](Self::cpu_on): allows controllers to send interrupts
-    /// to the CPU. May be called on any CPU. Managed interrupts that could not move back to the CPU
-    /// are handed to `stranded`. If its redistributor lost pending LPIs, all LPIs that may have
+    /// to the CPU. May be called on any CPU. Managed interrupts that could not be moved back to the
+    /// CPU are passed to `stranded`. If its redistributor lost pending LPIs, all LPIs that may have
     /// been pending become pending again.
     ///
     /// Context: task; may sleep.
@@ -84,7 +85,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         stranded: impl FnMut(Stranded),
     ) -> Result<(), CpuError> {
         let Started { cpu, pending } = started;
-        // A CPU whose LPIs are off takes wired interrupts.
+        // A CPU whose LPIs are disabled takes only wired interrupts.
         if let Some(pending) = pending {
             for its in self.msi.itses() {
                 its.cpu_on(cpu)?;
@@ -100,12 +101,12 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Makes the calling CPU stop taking interrupts: [`cpu_offline`](Self::cpu_offline), then
     /// handling of pending interrupts, then [`cpu_dying`](Self::cpu_dying). Its interrupts move to
     /// other CPUs; events that the interrupt core does not know move to `heir`, and interrupts that
-    /// cannot move are handed to `stranded`. The kernel must then turn the CPU off.
+    /// cannot be moved are passed to `stranded`. The kernel must then turn the CPU off.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError`]; with [`CpuError::Stranded`] and [`CpuError::Its`] the CPU stays on.
+    /// Any [`CpuError`]. After [`CpuError::Stranded`] and [`CpuError::Its`], the CPU stays on.
     pub fn cpu_off(
         &self,
         cpu: Cpu,
@@ -122,13 +123,14 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// Executes the first half of [`cpu_off`](Self::cpu_off): stops sending interrupts to `cpu`.
-    /// May be called on any CPU. Interrupts that cannot move are handed to `stranded`. The CPU must
-    /// then handle its pending interrupts.
+    /// May be called on any CPU. Interrupts that cannot be moved are passed to `stranded`. The CPU
+    /// must then handle its pending interrupts.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]: the CPU stays online.
+    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]. After any of them, the CPU
+    /// stays online.
     pub fn cpu_offline(
         &self,
         cpu: Cpu,
@@ -154,17 +156,18 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// ITSes that took the CPU offline take it online again.
+    /// Takes the CPU online again at the ITSes that took it offline.
     fn return_to_itses(&self, cpu: Cpu) {
         for its in self.msi.itses() {
-            // The ITS that fails is the one that is reported already.
+            // Only the ITS whose error the caller already reports can fail here.
             let _ = its.cpu_on(cpu);
         }
     }
 
-    /// Executes the second half of [`cpu_off`](Self::cpu_off): makes its pending direct LPIs
-    /// pending at their targets, and turns off its interface and redistributor. Must be called on
-    /// the CPU itself, with interrupts masked, after it handled its pending interrupts.
+    /// Executes the second half of [`cpu_off`](Self::cpu_off): makes direct LPIs that are pending
+    /// at the CPU pending at their new targets, and turns off the CPU's interface and
+    /// redistributor. Must be called on the CPU itself, with interrupts masked, after the CPU
+    /// handled its pending interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -178,8 +181,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 }
 
-/// Makes the CPU's events pending again if its redistributor lost its pending LPIs: a handler that
-/// runs once more than needed is better than a message that is never handled.
+/// Makes the CPU's events pending again if its redistributor lost pending LPIs: a spurious run of a
+/// handler is better than a message that is never handled.
 pub(crate) fn answer_loss<P: GicPlatform>(
     its: &Its<P>,
     cpu: Cpu,
@@ -189,7 +192,7 @@ pub(crate) fn answer_loss<P: GicPlatform>(
         return Ok(());
     }
     match its.resend(cpu) {
-        // An ITS that does not reach the CPU has no event there.
+        // An ITS that does not reach the CPU has no events targeting it.
         Ok(_) | Err(ItsError::NotReachable(..)) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! Errors while a machine's interrupt controllers are brought up.
+//! Errors of bring-up, CPU hotplug, suspend and resume.
 
 use crate::suspended::Suspended;
 use alloc::collections::TryReserveError;
@@ -15,12 +15,13 @@ use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::UnknownCpu;
 use msi_types::{Cpu, MsiError};
 
-/// Reason why there is no [`Irqchip`](crate::Irqchip): the machine has no interrupts then.
+/// Reason why no [`Irqchip`](crate::Irqchip) was created. The machine cannot take interrupts
+/// without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BringUpError {
     /// Firmware describes no GIC, or disables it.
-    #[error("firmware describes no GIC that is enabled")]
+    #[error("firmware describes no enabled GIC")]
     NoGic,
     /// Firmware states no CPU interface for a GICv2.
     #[error("firmware states no CPU interface (GICC) for its GICv2")]
@@ -28,17 +29,17 @@ pub enum BringUpError {
     /// Firmware describes a GICv2, whose driver belongs to the disabled feature `gicv2`.
     #[error("firmware describes a GICv2, but this build does not include its driver")]
     NotBuilt,
-    /// Firmware enables no CPU, or the options admit none.
-    #[error("firmware enables no CPU, or the caller admits none")]
+    /// Firmware enables no CPU, or [`max_cpus`](crate::Options::max_cpus) is 0.
+    #[error("firmware enables no CPU, or `max_cpus` is 0")]
     NoCpus,
     /// Firmware does not enable the calling CPU, so its redistributor is unknown.
     #[error("firmware enables no CPU with the boot CPU's affinity, {0}")]
     UnknownBootCpu(Affinity),
-    /// The GIC's driver.
+    /// The driver of the GIC failed.
     #[error(transparent)]
     Gic(#[from] GicError),
-    /// There is no memory for what is known of the machine.
-    #[error("no memory for what firmware says of the interrupt controllers")]
+    /// Memory for data about the machine could not be allocated.
+    #[error("no memory for the description of the interrupt controllers")]
     NoMemory,
 }
 
@@ -48,24 +49,24 @@ impl From<TryReserveError> for BringUpError {
     }
 }
 
-/// Reason why a controller of messages is not in use. The other controllers are.
+/// Reason why an MSI controller is not in use. The other controllers are not affected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControllerError {
-    /// The caller's [options](crate::Options::drives) leave it out.
-    #[error("it is left out by choice")]
+    /// The caller's [options](crate::Options::drives) exclude it.
+    #[error("the caller's options exclude it")]
     LeftOut,
-    /// Only the root GIC is taken into use.
-    #[error("it belongs to a secondary GIC, and only the root is taken into use")]
+    /// It belongs to a secondary GIC. Only the MSI controllers of the root GIC are used.
+    #[error("it belongs to a secondary GIC, and only controllers of the root GIC are used")]
     SecondaryGic,
-    /// Firmware states no registers for it.
-    #[error("firmware states no registers for it")]
+    /// Firmware does not state the address of its registers.
+    #[error("firmware does not state the address of its registers")]
     NoRegisters,
-    /// It works with a GICv3 alone.
+    /// It works only with a GICv3.
     #[error("it needs a GICv3, and this machine has a GICv2")]
     NeedsGicV3,
-    /// No driver is for its kind.
-    #[error("it is of a kind without a driver")]
+    /// No driver exists for its kind.
+    #[error("no driver exists for its kind")]
     Foreign,
     /// The feature for this kind of controller is disabled.
     #[error("this build does not include the driver for this kind of controller")]
@@ -73,23 +74,23 @@ pub enum ControllerError {
     /// LPIs cannot be used.
     #[error(transparent)]
     Lpis(#[from] LpiError),
-    /// The ITS's driver.
+    /// The driver of the ITS failed.
     #[error(transparent)]
     Its(#[from] ProbeError),
-    /// The driver of direct LPIs.
+    /// The driver of direct LPIs failed.
     #[cfg(feature = "direct-lpi")]
     #[error(transparent)]
     DirectLpi(#[from] DirectLpiError),
-    /// The driver of message-based SPIs.
+    /// The driver of message-based SPIs failed.
     #[cfg(feature = "mbi")]
     #[error(transparent)]
     Mbi(#[from] MbiError),
-    /// The driver of GICv2m frames.
+    /// The driver of GICv2m frames failed.
     #[cfg(feature = "v2m")]
     #[error(transparent)]
     V2m(#[from] V2mError),
-    /// There is no memory for what firmware says of it.
-    #[error("no memory for what firmware says of it")]
+    /// Memory for its description could not be allocated.
+    #[error("no memory for its description")]
     NoMemory,
 }
 
@@ -103,14 +104,14 @@ impl From<TryReserveError> for ControllerError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoParent {
-    /// Firmware sends its messages nowhere.
+    /// Firmware does not route the device's messages to an MSI controller.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
-    /// Firmware sends its messages to a controller that is not in use.
+    /// Firmware routes the device's messages to a controller that is not in use.
     #[error("the MSI controller that firmware names is not in use: {1}")]
     NotInUse(ControllerIndex, ControllerError),
-    /// There is no memory for what firmware says of the device's bus.
-    #[error("no memory for what firmware says of the device's bus")]
+    /// Memory for the description of the device's bus could not be allocated.
+    #[error("no memory for the description of the device's bus")]
     NoMemory,
 }
 
@@ -124,13 +125,13 @@ impl From<TryReserveError> for NoParent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PriorityError {
-    /// The GIC has no such interrupt.
+    /// The interrupt does not exist in this GIC.
     #[error(transparent)]
     Gic(#[from] GicError),
     /// The ITS that sends the LPI failed.
     #[error(transparent)]
     Its(#[from] ItsError),
-    /// The driver of direct LPIs.
+    /// The driver of direct LPIs failed.
     #[error(transparent)]
     DirectLpi(MsiError),
     /// No MSI controller sends the LPI.
@@ -142,7 +143,7 @@ pub enum PriorityError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// The calling CPU is not the one to be turned on.
+    /// The calling CPU is not the CPU to be turned on.
     #[error("CPU {expected} is to be turned on, but CPU {found} is executing")]
     OtherCpu {
         /// The affinity of the CPU to be turned on.
@@ -150,19 +151,19 @@ pub enum CpuError {
         /// The affinity of the calling CPU.
         found: Affinity,
     },
-    /// The GIC's driver.
+    /// The driver of the GIC failed.
     #[error(transparent)]
     Gic(#[from] GicError),
-    /// An ITS does not reach the CPU, or not without it.
+    /// An ITS does not reach the CPU, or cannot move its events to another CPU.
     #[error(transparent)]
     Its(#[from] ItsError),
-    /// The driver of direct LPIs.
+    /// The driver of direct LPIs failed.
     #[error(transparent)]
     DirectLpi(MsiError),
-    /// The interrupt core was made for fewer CPUs.
+    /// The interrupt core was created for fewer CPUs.
     #[error(transparent)]
     Unknown(#[from] UnknownCpu),
-    /// So many interrupts could not be moved away: the CPU stays on.
+    /// This many interrupts could not be moved to other CPUs. The CPU stays on.
     #[error("{0} interrupts could not be moved away, and the CPU stays on")]
     Stranded(usize),
 }
@@ -171,13 +172,13 @@ pub enum CpuError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// The GIC's driver.
+    /// The driver of the GIC failed.
     #[error(transparent)]
     Gic(GicError),
-    /// An ITS, by its place in the description.
+    /// An ITS failed. The index is its position in the description.
     #[error("{1}")]
     Its(ControllerIndex, ItsError),
-    /// The driver of direct LPIs.
+    /// The driver of direct LPIs failed.
     #[error(transparent)]
     DirectLpi(MsiError),
 }
@@ -196,27 +197,29 @@ impl StepError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuspendError {
-    /// Another CPU takes interrupts. Nothing was changed.
+    /// Another CPU still takes interrupts. Nothing was changed.
     #[error("CPU {0} is still on, and nothing was suspended")]
     CpuIsOn(Cpu),
-    /// The CPU is not on, or there is no memory for the saved state. Nothing was changed.
+    /// The CPU is not on, or memory for the saved state could not be allocated. Nothing was
+    /// changed.
     #[error("{0}; nothing was suspended")]
     Refused(GicError),
-    /// A step failed, and every controller that was stopped before works again.
-    #[error("{0}; everything works as before")]
+    /// A step failed. Every controller that was already stopped has been restarted.
+    #[error("{0}; all controllers have been restarted")]
     Undone(StepError),
-    /// A step failed, and not every controller that was stopped before could be restarted.
-    #[error("{step} did not stop, and the suspend was not undone: {left}")]
+    /// A step failed, and some controllers that were already stopped could not be restarted.
+    #[error("{step} did not stop, and the suspend could not be undone: {left}")]
     NotUndone {
-        /// The controller or step that failed to stop.
+        /// Name of the controller that failed to stop.
         step: &'static str,
-        /// Controllers that do not work.
+        /// The controllers that do not work.
         left: ResumeError,
     },
 }
 
 impl SuspendError {
-    /// The error of a suspend whose earlier steps were undone with this result.
+    /// Returns the error for a suspend that failed with `cause` and whose earlier steps were undone
+    /// with the result `undone`.
     pub(crate) fn after_undo(cause: StepError, undone: Result<(), ResumeError>) -> Self {
         match undone {
             Ok(()) => Self::Undone(cause),
@@ -225,20 +228,21 @@ impl SuspendError {
     }
 }
 
-/// Reason why not every interrupt controller was resumed.
+/// Reason why some interrupt controllers were not resumed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// The GIC was not restored, and nothing else was tried.
+    /// The GIC could not be restored, so no other controller was tried.
     #[error("{error}; no interrupt controller was resumed")]
     Gic {
-        /// The failure.
+        /// Reason for the failure.
         error: GicError,
-        /// The state, for another attempt.
+        /// The saved state, to retry with.
         suspended: Suspended,
     },
-    /// The GIC and all other controllers work. [`Its::resume`](gic_driver::Its::resume) and
-    /// [`DirectLpi::cpu_on`](gic_driver::DirectLpi::cpu_on) can be tried again.
+    /// The GIC was restored, and so were all controllers other than those counted here.
+    /// [`Its::resume`](gic_driver::Its::resume) and
+    /// [`DirectLpi::cpu_on`](gic_driver::DirectLpi::cpu_on) may be retried.
     #[error("{first}; {failed} MSI controllers were not resumed, all others were")]
     Controllers {
         /// The first failure.

@@ -1,4 +1,4 @@
-//! The whole of a machine's interrupt controllers.
+//! The object that owns all interrupt controllers of a machine.
 
 use crate::config::{self, RootConfig};
 use crate::error::{BringUpError, ControllerError, NoParent};
@@ -18,12 +18,12 @@ use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
 use msi_types::pci::PciRequester;
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
-/// A machine's interrupt controllers, running, and the interrupt core over them. A kernel must keep
-/// it as long as its CPUs take interrupts.
+/// A machine's running interrupt controllers, and the interrupt core on top of them. A kernel must
+/// keep it for as long as its CPUs take interrupts.
 ///
 /// The type parameter `E` selects how interrupts are ended: [`CombinedEoi`] in most kernels,
-/// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) where guests deactivate interrupts
-/// ([`split`](Self::split)).
+/// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) in hypervisors whose guests deactivate
+/// interrupts ([`split`](Self::split)).
 #[doc(alias = "IRQCHIP_DECLARE")]
 pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
     pub(crate) description: Arc<Description>,
@@ -36,8 +36,8 @@ pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P> {
-    /// Initialises every controller that firmware enables. No CPU takes interrupts yet: each CPU,
-    /// including the boot CPU, must call [`cpu_on`](Self::cpu_on). Must be called once.
+    /// Initializes every controller that firmware enables. Must be called once. No CPU takes
+    /// interrupts yet: each CPU, including the boot CPU, must call [`cpu_on`](Self::cpu_on).
     ///
     /// Context: task; may sleep.
     ///
@@ -47,11 +47,11 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     /// boot CPU. If it returns `None`, or if firmware states no matching affinity for a GICv2, the
     /// kernel must number CPUs in the description's order itself.
     ///
-    /// A controller of messages that cannot be used is no error here: [`refused`](Self::refused)
-    /// names it, and devices that firmware sends to it have no parent.
+    /// An MSI controller that cannot be used is not an error here. It is listed by
+    /// [`refused`](Self::refused), and devices whose messages firmware routes to it have no parent.
     ///
     /// # Errors
-    /// All of [`BringUpError`].
+    /// Any [`BringUpError`].
     pub fn new(
         platform: Arc<P>,
         host: Arc<dyn Host>,
@@ -60,7 +60,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         Self::with(platform, host, description, &Options::default())
     }
 
-    /// [`new`](Self::new) with choices.
+    /// Like [`new`](Self::new), with [`Options`].
     ///
     /// # Errors
     /// Any error of [`new`](Self::new).
@@ -76,8 +76,8 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
 
 impl<P: GicPlatform + 'static> Irqchip<P, SplitEoi> {
     /// Like [`with`](Irqchip::with), but for a hypervisor: ending an interrupt only drops the
-    /// running priority, so that an active interrupt can be handed to a guest, which deactivates it
-    /// ([`handle_irq_with`](Self::handle_irq_with)).
+    /// running priority, so that an active interrupt can be handed over to a guest, which
+    /// deactivates it ([`handle_irq_with`](Self::handle_irq_with)).
     ///
     /// Context: task; may sleep.
     ///
@@ -119,14 +119,14 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
 
     /// Returns the parent of a PCI function's messages.
     ///
-    /// A function behind a bridge to conventional PCI must be named with its alias
-    /// ([`irq_domain::pci::enumerate`] finds it): to an ITS, the functions that share the alias are
-    /// one device, for which it reserves events for all of them.
+    /// For a function behind a bridge to conventional PCI, `requester` must include the alias,
+    /// which [`irq_domain::pci::enumerate`] finds. An ITS sees all functions that share an alias as
+    /// one device, and its driver reserves events for all of them.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`NoParent`] tells who is at fault.
+    /// Any [`NoParent`]; the variant tells who is at fault.
     pub fn pci_parent(
         &self,
         host: &PciHost,
@@ -135,13 +135,13 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.msi.of_pci(&self.description, host, requester.into())
     }
 
-    /// Returns the parent of a single device's messages, which reach `controller` with this
+    /// Returns the parent of a single device's messages, which arrive at `controller` with this
     /// DeviceID. `requester` may be any number that identifies the device.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] where firmware disables the controller.
+    /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] if firmware disables the controller.
     pub fn device_parent(
         &self,
         controller: ControllerIndex,
@@ -151,29 +151,30 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.msi.of_device(controller, requester, device)
     }
 
-    /// The driver of a controller.
+    /// Returns the driver of a controller.
     ///
     /// # Errors
-    /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] where firmware disables the controller.
+    /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] if firmware disables the controller.
     pub fn controller(&self, index: ControllerIndex) -> Result<&MsiController<P>, NoParent> {
         self.msi.driver(index)
     }
 
-    /// All controllers of messages that are in use.
+    /// Returns all MSI controllers that are in use.
     pub fn controllers(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
         self.msi.iter()
     }
 
-    /// Controllers that firmware enables and that are not in use, and why.
+    /// Returns the MSI controllers that firmware enables but that are not in use, with the reasons.
     pub fn refused(&self) -> impl Iterator<Item = (ControllerIndex, ControllerError)> {
         self.msi.refused()
     }
 }
 
 impl<P: GicPlatform> Irqchip<P, SplitEoi> {
-    /// Handles an IRQ of the CPU in a hypervisor, like [`handle_irq`](Self::handle_irq). After the
-    /// handlers of an interrupt ran, `finish` receives the interrupt. It must either [hand it
-    /// over](Active::hand_over) to a guest, or return it to be deactivated.
+    /// Handles pending interrupts of the CPU in a hypervisor, like
+    /// [`handle_irq`](Self::handle_irq). After the handlers of an interrupt have run, `finish`
+    /// receives the interrupt, and must either [hand it over](Active::hand_over) to a guest or
+    /// return it to be deactivated.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -192,11 +193,11 @@ impl<P: GicPlatform> Irqchip<P, SplitEoi> {
 }
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
-    /// Handles an IRQ of the CPU: acknowledges interrupts and runs their handlers until none is
-    /// pending. `unhandled` is called for interrupts that no handler served: none was there, or all
-    /// returned [`IrqReturn::None`](irq_domain::IrqReturn::None). It should log them: a shared line
-    /// that a device without a driver asserts is no fault of the kernel. `registers` must be the
-    /// CPU's own; they are not used if the GIC is a GICv2.
+    /// Handles pending interrupts of the CPU: acknowledges them and runs their handlers until no
+    /// interrupt is pending. `unhandled` is called for each interrupt that has no handler, or whose
+    /// handlers all returned [`IrqReturn::None`](irq_domain::IrqReturn::None). It should log the
+    /// interrupt rather than panic, because a device without a driver may assert a shared line.
+    /// `registers` must be those of the CPU; a GICv2 does not use them.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -224,7 +225,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Sends an SGI to CPUs that are on, with a GICv2 or a GICv3. Its handler is registered by
+    /// Sends an SGI to CPUs that are on. Its handler must be registered by
     /// [`Interrupts::request_per_cpu`]. The sender's earlier stores are visible to the receivers.
     ///
     /// Context: any.
@@ -240,30 +241,30 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.gic.send(sgi, to, registers)
     }
 
-    /// Sends an SGI to all CPUs but this one.
+    /// Sends an SGI to all CPUs except the calling one.
     ///
     /// Context: any.
     pub fn send_ipi_to_others(&self, sgi: SgiId, registers: &impl SystemRegisters) {
         self.gic.send_to_others(sgi, registers);
     }
 
-    /// The interrupt core.
+    /// Returns the interrupt core.
     pub fn interrupts(&self) -> &Interrupts {
         &self.interrupts
     }
 
-    /// The root controller.
+    /// Returns the root controller.
     pub fn gic(&self) -> &RootGic<P> {
         &self.gic
     }
 
-    /// The description that all of it was brought up from.
+    /// Returns the description that the controllers were brought up from.
     pub fn description(&self) -> &Arc<Description> {
         &self.description
     }
 
-    /// Returns the affinity of a CPU in the layout of `MPIDR_EL1`: the target of PSCI's `CPU_ON`.
-    /// `None` if the CPU does not exist. Context: any.
+    /// Returns the affinity of a CPU in the layout of `MPIDR_EL1`, which is the target of PSCI's
+    /// `CPU_ON`, or `None` if the CPU does not exist. Context: any.
     pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.affinities.get(cpu.index()).copied()
     }
@@ -273,7 +274,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.cpus().zip(&self.affinities).find(|(_, known)| **known == affinity).map(|(cpu, _)| cpu)
     }
 
-    /// All CPUs, on or off.
+    /// Returns all CPUs, whether on or off.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P, E> {
         (0..u32::try_from(self.interrupts.cpus()).unwrap_or(0)).map(Cpu::new)
     }

@@ -1,27 +1,28 @@
-//! From what firmware describes to interrupts that arrive: a machine's interrupt controllers,
-//! running, the interrupt core over them, and each device's parent.
+//! Bring-up of a machine's interrupt controllers, from firmware's description to handled
+//! interrupts: running drivers, the interrupt core on top of them, and the MSI parent of each
+//! device.
 //!
-//! A kernel gives a [`Description`](gic_firmware::Description), a
+//! A kernel provides a [`Description`](gic_firmware::Description), a
 //! [`GicPlatform`](gic_driver::GicPlatform) for the drivers and a [`Host`](irq_domain::Host) for
-//! the interrupt core. It gets an [`Irqchip`]:
+//! the interrupt core. In return it gets an [`Irqchip`]:
 //!
-//! | the kernel | calls |
+//! | when the kernel | it calls |
 //! |---|---|
 //! | boots | [`Irqchip::new`], once |
-//! | starts a CPU, the boot CPU too | [`Irqchip::cpu_on`], on that CPU |
+//! | starts a CPU (including the boot CPU) | [`Irqchip::cpu_on`], on that CPU |
 //! | takes an IRQ | [`Irqchip::handle_irq`] |
 //! | finds a device | [`Irqchip::pci_parent`] or [`Irqchip::device_parent`], then [`irq_domain::MsiDevice::attach`] |
 //! | requests a wired interrupt | [`Irqchip::interrupts`] |
-//! | requests its timer's or an IPI's handler | [`Interrupts::request_per_cpu`], then [`PerCpuHandle::enable_here`] on each CPU |
-//! | sends an interrupt to CPUs | [`Irqchip::send_ipi`] |
+//! | requests a handler for its timer or for an IPI | [`Interrupts::request_per_cpu`], then [`PerCpuHandle::enable_here`] on each CPU |
+//! | sends an interrupt to other CPUs | [`Irqchip::send_ipi`] |
 //! | requests a PCI function's INTx | [`PciHost::route_intx`], then [`Interrupts::request_wired`] with [`Sharing::Shared`] |
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
-//! | suspends the system | [`Irqchip::suspend`], on the last CPU; [`Irqchip::resume`], there; [`Irqchip::cpu_on`], on the others; then, for each device, its bridges' registers, [`Function::enable`] and [`irq_domain::MsiDevice::restore`] |
+//! | suspends the system | [`Irqchip::suspend`], on the last CPU; after wake-up [`Irqchip::resume`], on the same CPU; [`Irqchip::cpu_on`], on the others; then, for each device, it restores the registers of its bridges and calls [`Function::enable`] and [`irq_domain::MsiDevice::restore`] |
 //!
-//! The root controller is a GICv2, or a GICv3 or later; messages are delivered by ITSes, direct
+//! The root controller is a GICv2, or a GICv3 or later. Messages are delivered by ITSes, direct
 //! LPIs, message-based SPIs and GICv2m frames, as firmware describes them. The boot CPU has the
-//! number that the kernel assigns to it; the other CPUs are numbered in the order in which firmware
-//! lists them.
+//! number that the kernel assigned to it; the other CPUs are numbered in the order in which
+//! firmware lists them.
 //!
 //! [`PciHost::route_intx`]: gic_firmware::PciHost::route_intx
 //! [`Function::enable`]: irq_domain::pci::Function::enable
@@ -40,7 +41,7 @@
 //! use msi_types::{Cpu, MessageStore, RequesterId, Shape};
 //! use std::{error::Error, sync::Arc};
 //!
-//! /// On the boot CPU, which unmasks interrupts afterwards.
+//! /// Runs on the boot CPU, which unmasks interrupts afterwards.
 //! fn boot<K: GicPlatform + Host + 'static>(
 //!     kernel: Arc<K>,
 //!     devicetree: &[u8],
@@ -51,7 +52,7 @@
 //!     Ok(irqchip)
 //! }
 //!
-//! /// A PCI function gets a vector. The device keeps what is returned.
+//! /// Requests a vector for a PCI function. The driver must keep the returned values.
 //! fn probe<K: GicPlatform + 'static>(
 //!     irqchip: &Irqchip<K>,
 //!     function: RequesterId,
@@ -67,9 +68,9 @@
 //! }
 //! ```
 //! # Features
-//! One feature exists for each kind of controller, and all are on by default: `its`, `direct-lpi`,
-//! `mbi`, `v2m` and `gicv2`. A kernel that disables one does not link its driver, and a controller
-//! of that kind is [refused](ControllerError::NotBuilt).
+//! Each kind of controller has a feature, and all features are on by default: `its`, `direct-lpi`,
+//! `mbi`, `v2m` and `gicv2`. A kernel that disables a feature does not link the driver, and
+//! controllers of that kind are [refused](ControllerError::NotBuilt).
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! The controllers of messages, and the map from requesters to them.
+//! The MSI controllers, and the routing of requesters to them.
 
 use crate::config::{self, RootConfig};
 use crate::driver::{DirectLpiDriver, ItsDriver, MbiDriver, V2mDriver};
@@ -19,12 +19,12 @@ use gic_firmware::{
 use msi_types::pci::PciRequester;
 use msi_types::{DeviceId, MsiParent, RequesterId};
 
-/// The driver of one controller. In a build without the feature of a kind, its variant holds
+/// The driver of one controller. In a build without a kind's feature, the variant holds
 /// [`Absent`](crate::Absent), so that no value of the variant exists.
 pub enum MsiController<P: GicPlatform> {
     /// An ITS.
     Its(ItsDriver<P>),
-    /// The redistributors' `GICR_SETLPIR`.
+    /// Direct LPIs (the redistributors' `GICR_SETLPIR`).
     DirectLpi(DirectLpiDriver<P>),
     /// Message-based SPIs.
     Mbi(MbiDriver<P>),
@@ -32,7 +32,7 @@ pub enum MsiController<P: GicPlatform> {
     V2m(V2mDriver<P>),
 }
 
-/// Everything that a controller is brought up from.
+/// Everything that is needed to bring up a controller.
 pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) description: &'a Description,
     pub(crate) gic: &'a RootGic<P>,
@@ -41,8 +41,7 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) options: &'a Options<'a>,
 }
 
-/// Configurations of the ITSes to be driven, or the reasons why they cannot be driven, each with
-/// its controller.
+/// The configuration of each ITS to be driven, or the reason why the ITS cannot be driven.
 pub(crate) struct QuietItses(Vec<(ControllerIndex, Result<ItsConfig, ControllerError>)>);
 
 impl QuietItses {
@@ -74,7 +73,8 @@ impl QuietItses {
     }
 }
 
-/// Returns the configuration of an ITS that is quiescent, or that will be refused if it is enabled.
+/// Returns the configuration of an ITS, and quiesces the ITS if it is to be taken over. Otherwise
+/// its driver refuses an ITS that is still enabled.
 fn quiet<P: GicPlatform>(
     platform: &Arc<P>,
     description: &Description,
@@ -100,13 +100,14 @@ fn driven<'a>(
     enabled.filter(|(_, one)| one.status.is_enabled() && (options.drives)(one))
 }
 
-/// All of them, by their places in the description.
+/// All enabled controllers, by their indices in the description.
 pub(crate) struct MsiControllerSet<P: GicPlatform> {
     drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
     buses: Vec<Bus>,
 }
 
-/// A host bridge at an ITS. What is behind the bridge shares one parent.
+/// A host bridge and a controller that its messages are routed to. All functions behind the bridge
+/// share one parent.
 struct Bus {
     host: usize,
     controller: ControllerIndex,
@@ -157,15 +158,15 @@ impl<P: GicPlatform + 'static> MsiController<P> {
                 feature = "v2m"
             )))]
             _ => {
-                // Used by the drivers that this build leaves out.
+                // These are only used by drivers that are not part of this build.
                 let _ = (site.gic, site.platform, site.itses.get(index));
                 Err(ControllerError::NotBuilt)
             }
         }
     }
 
-    /// The parent of what has these DeviceIDs. Where there are no DeviceIDs, it is the controller
-    /// itself.
+    /// Returns the parent of devices whose DeviceIDs `map` lists. A controller without DeviceIDs is
+    /// itself the parent.
     fn parent(&self, map: impl FnOnce() -> IdMap) -> Result<Arc<dyn MsiParent>, TryReserveError> {
         Ok(match self {
             Self::Its(its) => try_arc(ItsMsiParent::new(Arc::clone(its), map()))?,
@@ -177,7 +178,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
 }
 
 impl<P: GicPlatform> MsiController<P> {
-    /// The number of SPIs behind its doorbell; `None` if it makes LPIs pending.
+    /// Returns the number of SPIs that the controller can signal, or `None` if it signals LPIs.
     pub fn spis(&self) -> Option<u32> {
         let ranges = match self {
             Self::Its(_) | Self::DirectLpi(_) => return None,
@@ -189,7 +190,7 @@ impl<P: GicPlatform> MsiController<P> {
 }
 
 impl<P: GicPlatform + 'static> MsiControllerSet<P> {
-    /// Takes each into use that firmware enables and the options admit.
+    /// Starts a driver for each controller that firmware enables and the options admit.
     pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
         let description = site.description;
         let mut drivers = Vec::new();
@@ -258,7 +259,7 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         if alias.is_some() {
             return Ok(self.driver(route.controller)?.parent(|| IdMap::shared(route.device_id))?);
         }
-        // Requesters that firmware's map leaves out are not masked as the others are.
+        // Requesters that firmware's map omits are not subject to the map's mask.
         if matches!(route.via, Via::ParentAfterMap(_)) {
             return self.of_device(route.controller, function, route.device_id);
         }

@@ -1,4 +1,4 @@
-//! Choices of the kernel.
+//! Choices of the kernel for bring-up.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -8,30 +8,30 @@ use gic_driver::gic::Priorities;
 use gic_firmware::Controller;
 use irq_domain::AffinityPolicy;
 
-/// Choices of the kernel.
+/// Choices of the kernel for bring-up.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// At most this many CPUs, the first ones that firmware enables.
+    /// Maximum number of CPUs. If firmware enables more, the first ones are used.
     pub max_cpus: usize,
-    /// At most this many INTID bits for LPIs; `None` for [the driver's
-    /// choice](gic_driver::lpi::DEFAULT_ID_BITS).
+    /// Maximum number of INTID bits for LPIs; `None` selects [the driver's
+    /// default](gic_driver::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
-    /// Admits a controller that firmware enables.
+    /// Closure that returns `true` if a controller that firmware enables should be driven.
     pub drives: &'a dyn Fn(&Controller) -> bool,
-    /// Closure that completes the configuration of an ITS: its NUMA node, its targets, the size of
-    /// its command queue, its DeviceID bits. The configuration passed to it reflects firmware's
+    /// Closure that completes the configuration of an ITS: its NUMA node, targets, DeviceID bits
+    /// and the size of its command queue. The configuration passed to it reflects firmware's
     /// description, and [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already
     /// enabled.
     pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
-    /// Priorities of interrupts, and of the mask. A GICv2 uses only those of wired interrupts and
-    /// of the mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes the priority of
-    /// a single interrupt.
+    /// Priorities of interrupts and of the priority mask. A GICv2 uses only the priorities of wired
+    /// interrupts and of the mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes
+    /// the priority of a single interrupt.
     pub priorities: Priorities,
-    /// Policy that chooses CPUs for interrupts; `None` selects
+    /// Policy that chooses target CPUs for interrupts; `None` selects
     /// [`RoundRobin`](irq_domain::RoundRobin).
     pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// Observer of each direct LPI that the driver itself makes pending. It is for tests, and no
+    /// Observer of each direct LPI that the driver itself makes pending. Intended for tests; not
     /// part of the public interface.
     #[doc(hidden)]
     pub resend_observer: Option<Arc<dyn ResendObserver>>,
@@ -55,7 +55,7 @@ impl<'a> Options<'a> {
 }
 
 impl Default for Options<'_> {
-    /// Every CPU and every controller.
+    /// Selects every CPU and every controller.
     fn default() -> Self {
         Self {
             max_cpus: usize::MAX,

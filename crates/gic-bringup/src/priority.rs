@@ -1,4 +1,4 @@
-//! Priorities of single interrupts.
+//! Priorities of individual interrupts.
 
 use crate::error::PriorityError;
 use crate::irqchip::Irqchip;
@@ -8,19 +8,20 @@ use msi_types::HwIrq;
 
 impl<P: GicPlatform, E> Irqchip<P, E> {
     /// Changes the priority of an interrupt, in the GIC's [security
-    /// view](gic_driver::SecurityView). An LPI must have an owner; the two low bits of its priority
-    /// are dropped. For an SGI or PPI, the priority changes only on the calling CPU, and must be
-    /// set again each time that CPU is turned on.
+    /// view](gic_driver::SecurityView). An LPI must be mapped by an MSI controller; the two low
+    /// bits of its priority are ignored. For an SGI or PPI, the priority changes only on the
+    /// calling CPU, and must be set again each time the CPU is turned on.
     ///
-    /// Interrupts more urgent than a threshold are still signalled while a kernel masks all others
-    /// by [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below) (pseudo-NMI). A more
-    /// urgent interrupt also preempts a handler if the kernel unmasks interrupts in handlers.
+    /// Interrupts that are more urgent than a threshold are still signaled while the kernel masks
+    /// all others with [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below)
+    /// (pseudo-NMI). A more urgent interrupt also preempts a handler if the kernel unmasks
+    /// interrupts in handlers.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`PriorityError`]; if the MSI controller does not answer, the priority may have changed in
-    /// memory but not at the redistributor.
+    /// Any [`PriorityError`]. If the MSI controller did not answer, the priority may have changed
+    /// in memory but not at the redistributor.
     pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), PriorityError> {
         match Lpi::try_from(hwirq.get()) {
             Ok(lpi) => self.set_lpi_priority(lpi, priority),

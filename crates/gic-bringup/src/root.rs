@@ -1,4 +1,4 @@
-//! The root controller of either architecture.
+//! The root controller, a GICv2 or a GICv3.
 
 use crate::config::RootConfig;
 use crate::driver::GicV2Driver;
@@ -12,12 +12,12 @@ use gic_driver::lpi::PendingLpis;
 use gic_driver::{Gic, GicCpuInterface, GicError, GicPlatform, GicV2, SystemRegisters};
 use msi_types::{Cpu, WiredParent};
 
-/// The GIC that the CPUs take interrupts from.
+/// The GIC that signals interrupts to the CPUs.
 pub enum RootGic<P: GicPlatform> {
-    /// GICv3 or later: redistributors, and system registers.
+    /// GICv3 or later, with redistributors and a system-register CPU interface.
     V3(Arc<Gic<P>>),
-    /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces. In a build without the feature
-    /// `gicv2` it holds [`Absent`](crate::Absent), so that no value of the variant exists.
+    /// GICv2, with at most eight CPUs and memory-mapped CPU interfaces. In a build without the
+    /// feature `gicv2`, it holds [`Absent`](crate::Absent), so that no value of the variant exists.
     V2(GicV2Driver<P>),
 }
 
@@ -35,7 +35,7 @@ impl<P: GicPlatform> RootGic<P> {
         })
     }
 
-    /// The GICv3, if it is one.
+    /// Returns the GICv3, or `None` if the root controller is a GICv2.
     pub fn v3(&self) -> Option<&Arc<Gic<P>>> {
         match self {
             Self::V3(gic) => Some(gic),
@@ -43,7 +43,7 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Is the CPU on?
+    /// Returns `true` if the CPU is on.
     pub fn is_on(&self, cpu: Cpu) -> bool {
         match self {
             Self::V3(gic) => gic.is_on(cpu),
@@ -57,7 +57,8 @@ impl<P: GicPlatform> RootGic<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 then sends no SGI at all.
+    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 then sends no SGI at all; a
+    /// GICv2 has sent SGIs to the CPUs that precede the failing one.
     pub fn send(
         &self,
         sgi: SgiId,
@@ -76,7 +77,7 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Sends an SGI to all CPUs but this one.
+    /// Sends an SGI to all CPUs except the calling one.
     ///
     /// Context: any.
     pub fn send_to_others(&self, sgi: SgiId, registers: &impl SystemRegisters) {
@@ -86,8 +87,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Acknowledges the calling CPU's interrupts, one after the other, until none is pending.
-    /// `registers` are not used if the GIC is a GICv2.
+    /// Acknowledges and handles the calling CPU's interrupts one by one until none is pending. A
+    /// GICv2 does not use `registers`.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -104,9 +105,9 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Acknowledges the calling CPU's interrupts, one after the other, until none is pending.
-    /// [`SplitEoi`] must have been chosen. `handle` is called after the running priority dropped,
-    /// so more interrupts may be signalled in the meantime. An interrupt that it returns is
+    /// Acknowledges and handles the calling CPU's interrupts one by one until none is pending. The
+    /// GIC must have been configured for [`SplitEoi`]. `handle` is called after the priority drop,
+    /// so more interrupts may be signaled while it runs. An interrupt that it returns is
     /// deactivated; one that it [hands over](Active::hand_over) stays active.
     ///
     /// Context: hard IRQ.
@@ -146,8 +147,8 @@ impl<P: GicPlatform> RootGic<P> {
         Ok(())
     }
 
-    /// Makes the CPU that executes this take interrupts. Says what became of its LPIs, if it takes
-    /// LPIs.
+    /// Makes the calling CPU take interrupts. Returns the state of its pending LPIs, or `None` if
+    /// it does not take LPIs.
     pub(crate) fn cpu_on<E: EoiMode>(
         &self,
         cpu: Cpu,
@@ -175,7 +176,8 @@ impl<P: GicPlatform> RootGic<P> {
 }
 
 impl<P: GicPlatform + 'static> RootGic<P> {
-    /// Its wired interrupts, as the interrupt core and drivers of messages take them.
+    /// Returns the parent of wired interrupts, for the interrupt core and for the drivers of
+    /// message-based SPIs.
     pub fn wired(&self) -> Arc<dyn WiredParent> {
         match self {
             Self::V3(gic) => gic.clone(),

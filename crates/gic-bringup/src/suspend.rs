@@ -1,5 +1,5 @@
-//! Suspend and resume of all interrupt controllers for a system that loses all power except its
-//! RAM's.
+//! Suspend and resume of all interrupt controllers, for systems that lose all power except that of
+//! RAM.
 
 use crate::error::{ResumeError, StepError, SuspendError};
 use crate::irqchip::Irqchip;
@@ -22,29 +22,29 @@ enum Room {
 }
 
 impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
-    /// Stops every controller and saves the state that it loses without power. This is the last
-    /// step before the kernel has firmware suspend the system. Must be called on the last CPU,
-    /// `cpu`; the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must have
-    /// stopped sending messages. The call itself masks interrupts while it stops the controllers,
-    /// and the CPU is signalled no interrupt afterwards. No task may be within an operation of a
-    /// controller.
+    /// Stops every controller and saves the state that would be lost without power. This is the
+    /// last step before the kernel asks firmware to suspend the system. Must be called on the last
+    /// CPU, `cpu`; the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must
+    /// have stopped sending messages. The call itself masks interrupts while it stops the
+    /// controllers, and no interrupt is signaled to the CPU afterwards. No task may be executing an
+    /// operation of a controller.
     ///
     /// | step | reason for the order |
     /// |---|---|
-    /// | every ITS finishes its commands, writes its caches to memory and drops messages | it needs redistributors that are awake |
+    /// | every ITS finishes its commands, writes its caches to memory and drops messages | this requires redistributors that are awake |
     /// | direct LPIs are no longer invalidated or made pending | both use the redistributors' registers |
     /// | the GIC writes pending LPIs to memory where it can, and is saved and stopped | everything else has stopped |
     ///
-    /// Message-based SPIs and GICv2m frames have no state other than that of their SPIs.
+    /// Message-based SPIs and GICv2m frames have no state beyond that of their SPIs.
     ///
-    /// Interrupts that are pending are handled after [`resume`](Self::resume). A message that a
-    /// device sends while the system is suspended is dropped, unless the device's own mask bit
-    /// holds the message back.
+    /// Pending interrupts are handled after [`resume`](Self::resume). A message that a device sends
+    /// while the system is suspended is dropped, unless the device's own mask bit holds the message
+    /// back.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`SuspendError`]. The controllers work as before, except those that
+    /// Any [`SuspendError`]. The controllers work as before, except for those that
     /// [`SuspendError::NotUndone`] names.
     pub fn suspend(
         &self,
@@ -64,20 +64,20 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         result
     }
 
-    /// Restores every controller after the system regained power, even if a controller kept its
-    /// state. Must be called on the CPU that suspended, before it unmasks interrupts or accesses a
-    /// device. Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus drivers must
-    /// restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
+    /// Restores every controller after the system regained power, including controllers that kept
+    /// their state. Must be called on the CPU that suspended, before it unmasks interrupts or
+    /// accesses a device. Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus
+    /// drivers must restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
-    /// The order is that of [`suspend`](Self::suspend) in reverse: the GIC, direct LPIs, ITSes.
-    /// Where the redistributor could not write its pending LPIs to memory, every event that may
-    /// have been pending becomes pending again: a handler may run once more than its device sent
-    /// messages.
+    /// Controllers are restored in the reverse order of [`suspend`](Self::suspend): the GIC, direct
+    /// LPIs, ITSes. Where the redistributor could not write its pending LPIs to memory, every event
+    /// that may have been pending becomes pending again: a handler may run once more often than its
+    /// device sent messages.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ResumeError`]. Every controller that it does not name works.
+    /// Any [`ResumeError`]. Every controller that it does not name works.
     pub fn resume(
         &self,
         suspended: Suspended,
@@ -134,7 +134,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         }
         if let Some(direct_lpi) = self.msi.direct_lpi() {
             match direct_lpi.cpu_off(cpu, |_| ()) {
-                // LPIs are off at this CPU.
+                // LPIs are disabled at this CPU.
                 Err(MsiError::NotReachable(..)) => {}
                 result => {
                     stopped.direct_lpi = true;
@@ -145,8 +145,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Restarts the stopped senders, continues after failures, and makes the sender of lost LPIs
-    /// set them pending again.
+    /// Restarts the stopped senders, continuing after failures. If pending LPIs were lost, makes
+    /// their sender set them pending again.
     fn restart_senders(
         &self,
         cpu: Cpu,
@@ -196,11 +196,11 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
                 *place = [Some(gic.suspend(room, cpu).map_err(|error| (error, None))?)];
                 Ok(SavedGic::V2(place))
             }
-            _ => unreachable!("the room was made for this GIC"),
+            _ => unreachable!("the room was allocated for this GIC"),
         }
     }
 
-    /// Restores the GIC, and returns the fate of LPIs that were pending.
+    /// Restores the GIC. Returns whether LPIs that were pending are still pending.
     fn restore_gic(
         &self,
         suspended: &Suspended,
@@ -209,7 +209,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         match (&self.gic, &suspended.gic) {
             (RootGic::V3(gic), SavedGic::V3(saved)) => Ok(gic.resume(saved, registers)?.lpis),
             (RootGic::V2(gic), SavedGic::V2(place)) => {
-                let [Some(saved)] = &**place else { unreachable!("a suspend fills it") };
+                let [Some(saved)] = &**place else { unreachable!("`save_gic` fills the slot") };
                 gic.resume(saved);
                 Ok(PendingLpis::Kept)
             }

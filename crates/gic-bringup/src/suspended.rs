@@ -1,4 +1,4 @@
-//! State of a machine's interrupt controllers while they are suspended.
+//! Saved state of a machine's interrupt controllers.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -8,7 +8,7 @@ use msi_types::Cpu;
 
 /// Saved state of stopped interrupt controllers, consumed by
 /// [`Irqchip::resume`](crate::Irqchip::resume).
-#[must_use = "no interrupt arrives before `Irqchip::resume`"]
+#[must_use = "no interrupt is signaled before `Irqchip::resume`"]
 pub struct Suspended {
     pub(crate) cpu: Cpu,
     pub(crate) stopped: Stopped,
@@ -20,7 +20,7 @@ pub(crate) enum SavedGic {
     V2(Box<[Option<SuspendedV2>; 1]>),
 }
 
-/// Controllers that a suspend has stopped so far.
+/// Controllers that a suspend has already stopped.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stopped {
     /// Number of ITSes, in the order of [`Irqchip::controllers`](crate::Irqchip::controllers).

@@ -1,6 +1,6 @@
-//! Configurations of the drivers, from descriptions as a devicetree gives them.
+//! Tests of the conversion from firmware's descriptions to the drivers' configurations.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use doorbell_test_support::after_failures;
 use gic_arch::{Affinity, Iidr, IntId};
@@ -37,7 +37,8 @@ fn v3(description: &Description, options: &Options<'_>) -> GicConfig {
     }
 }
 
-/// The errata of a GIC-600's redistributors on the machine whose devicetree has these root names.
+/// Returns the errata of a GIC-600's redistributors on a machine whose devicetree root has these
+/// `compatible` names.
 fn errata_of(names: &[&str]) -> Vec<Erratum> {
     let compatible = names.iter().map(|name| (*name).to_owned()).collect();
     let described = Description { compatible, ..machine() };
@@ -142,7 +143,7 @@ fn mbi_alias_is_a_frame_of_its_own() {
     mbi.ranges = vec![span(424, 56), span(500, 0)];
     let config = config::mbi(&described, &mbi).unwrap();
     assert_eq!(config.alias, None);
-    assert_eq!(config.ranges.len(), 1, "an empty range is none");
+    assert_eq!(config.ranges.len(), 1, "an empty range is dropped");
     assert_eq!((config.ranges[0].first.get(), config.ranges[0].count.get()), (424, 56));
     mbi.registers = Some(Fact::stated(region(0xfd41_0000, 0x1_0000)));
     assert_eq!(config::mbi(&described, &mbi).unwrap().alias, Some(0xfd41_0000));
@@ -195,7 +196,7 @@ fn id_map_masks_only_what_a_map_routes() {
     let map = config::id_map(&described, &described.hosts[0], its).unwrap().unwrap();
     assert_eq!(map.device(RequesterId::new(0x0305)), Some(DeviceId::new(0x1_0005)));
     let other = config::id_map(&described, &described.hosts[0], ControllerIndex::new(1)).unwrap();
-    assert!(other.is_none(), "the host sends nothing to another controller");
+    assert!(other.is_none(), "the host routes nothing to another controller");
 }
 
 #[test]
@@ -233,7 +234,11 @@ fn the_boot_cpu_has_the_kernels_number() {
     assert_eq!(boot(0, 1, &all), Ok(vec![1, 0]));
     assert_eq!(boot(1, 1, &all), Ok(vec![0, 1]));
     assert_eq!(boot(u32::MAX, 0, &all), Ok(vec![1, 0]));
-    assert_eq!(boot(0, 1, &Options::default().with_max_cpus(1)), Ok(vec![1]), "it is not left out");
+    assert_eq!(
+        boot(0, 1, &Options::default().with_max_cpus(1)),
+        Ok(vec![1]),
+        "the boot CPU is always included"
+    );
     let unknown = BringUpError::UnknownBootCpu(Affinity::new(0, 0, 0, 7));
     assert_eq!(boot(0, 7, &all), Err(unknown));
 }

@@ -1,4 +1,4 @@
-//! A kernel whose boot CPU is not the first one of the description.
+//! Tests of a kernel whose boot CPU is not the first one in the description.
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_bringup::CpuError;

@@ -1,4 +1,4 @@
-//! Functions behind a bridge to conventional PCI: one device to the ITS.
+//! Tests of functions behind a bridge to conventional PCI, which the ITS sees as one device.
 
 use crate::machine::{Chip, Machine, Messages};
 use irq_domain::{MsiDevice, MsiDeviceConfig};
@@ -7,7 +7,8 @@ use msi_types::{RequesterId, Shape};
 use std::sync::Arc;
 
 const ALIAS: RequesterId = RequesterId::pci(1, 0, 0);
-/// Number of devices: with four vectors each, they overflow the smallest translation table.
+/// Number of devices. With four vectors each, their events overflow the smallest interrupt
+/// translation table.
 const DEVICES: u8 = 20;
 
 fn attach(chip: &Chip, device: u8) -> (MsiDevice, Arc<Messages>) {

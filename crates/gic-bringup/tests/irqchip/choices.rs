@@ -1,4 +1,5 @@
-//! Choices of the kernel that reach the drivers: placement, priorities, and the end of interrupts.
+//! Tests of kernel choices that reach the drivers: placement, priorities and the mode of ending
+//! interrupts.
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_arch::{IntId, Lpi, Priority, SgiId};
@@ -107,7 +108,7 @@ fn a_guest_deactivates_what_it_was_handed() {
     assert!(machine.wants(CPU0), "its line is still high");
     machine.execute(CPU0, |own| chip.handle_irq(CPU0, own, |_, why| panic!("{why:?}")));
     assert_eq!(uart.count(), 2);
-    assert!(!physical.is_active(), "without a guest the kernel deactivates");
+    assert!(!physical.is_active(), "without a guest, the kernel deactivates it");
 }
 
 #[test]
@@ -131,5 +132,5 @@ fn an_ipi_runs_the_receivers_handler() {
     assert_eq!(ipi.count(), 4);
     let nobody = machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU1, Cpu::new(2)], own));
     assert_eq!(nobody, Err(GicError::UnknownCpu(Cpu::new(2))));
-    assert!(!machine.wants(CPU1), "to all or none");
+    assert!(!machine.wants(CPU1), "the SGI must be sent to all CPUs or to none");
 }

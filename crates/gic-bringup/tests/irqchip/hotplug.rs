@@ -1,4 +1,4 @@
-//! A CPU that goes off line and comes back.
+//! Tests of a CPU that is turned off and on again.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, function};
 use gic_arch::{Lpi, gicr};
@@ -15,7 +15,7 @@ const SPI: u32 = 40;
 const PPI: u32 = 27;
 const TIMER: Line = Line::Ppi { cpu: CPU1, intid: PPI };
 
-/// Handler runs by CPU.
+/// Number of handler runs on each CPU.
 #[derive(Clone, Default)]
 struct Runs(Arc<[AtomicU64; 2]>);
 
@@ -60,7 +60,7 @@ fn messages_follow_a_cpu_that_leaves() {
     machine.send(&messages, 0);
     leave(&machine, &chip);
     machine.settle(&chip);
-    assert_eq!(pending.count(), 1, "what was pending is handled once");
+    assert_eq!(pending.count(), 1, "the pending message is handled once");
     assert!(is_asleep(&machine, CPU1) && !is_asleep(&machine, CPU0));
     assert!(!chip.gic().is_on(CPU1) && !chip.interrupts().is_online(CPU1));
     assert_eq!(later.effective_affinity(), CPU0);
@@ -71,7 +71,7 @@ fn messages_follow_a_cpu_that_leaves() {
 
     return_to(&machine, &chip);
     assert!(!is_asleep(&machine, CPU1) && chip.interrupts().is_online(CPU1));
-    assert_eq!(later.effective_affinity(), CPU0, "nothing moves by itself");
+    assert_eq!(later.effective_affinity(), CPU0, "interrupts do not move back by themselves");
     later.set_affinity(CPU1).unwrap();
     let [_, before] = runs.get();
     machine.send(&messages, 1);
@@ -105,7 +105,7 @@ fn wired_interrupts_follow_a_cpu_that_leaves() {
     assert_eq!(runs.get(), [1, 2]);
 }
 
-/// A timer of CPU 1 whose handler quiets it, enabled.
+/// Requests and enables a timer of CPU 1, whose handler deasserts it.
 fn timer(machine: &Arc<Machine>, chip: &Chip, runs: &Runs) -> PerCpuHandle {
     let (count, quieted) = (runs.counter(), machine.clone());
     let handler = move |context: &irq_domain::IrqContext<'_>| {
@@ -125,7 +125,7 @@ fn private_interrupts_stay_enabled_over_hotplug() {
     let _handle = timer(&machine, &chip, &runs);
     leave(&machine, &chip);
     machine.set_line(TIMER, Level::High);
-    assert!(!machine.wants(CPU1) && !machine.wants(CPU0), "it is off");
+    assert!(!machine.wants(CPU1) && !machine.wants(CPU0), "CPU 1 is off");
     return_to(&machine, &chip);
     assert!(machine.wants(CPU1));
     machine.settle(&chip);
@@ -184,9 +184,9 @@ fn a_managed_vector_waits_for_its_cpu() {
     leave(&machine, &chip);
     machine.send(&messages, 0);
     machine.settle(&chip);
-    assert_eq!(runs.get(), [0, 0], "it is shut down");
+    assert_eq!(runs.get(), [0, 0], "the vector is shut down");
     return_to(&machine, &chip);
     machine.settle(&chip);
-    assert_eq!(runs.get(), [0, 1], "its device sent meanwhile");
+    assert_eq!(runs.get(), [0, 1], "its device sent a message in the meantime");
     assert_eq!(handle.effective_affinity(), CPU1);
 }

@@ -1,5 +1,5 @@
-//! Two CPUs, a GICv3 with an ITS, and a kernel whose heap alone runs out: neither the model nor its
-//! RAM does.
+//! A machine with two CPUs, a GICv3 with an ITS, and a kernel whose heap can be exhausted. The
+//! model and its RAM are outside of that heap.
 
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, Frame, MachinePlatform};
@@ -33,11 +33,11 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
 const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 
-/// The kernel: what it hands the drivers is the machine's, its heap is not.
+/// The kernel. Resources that it hands to drivers belong to the machine; only its heap is limited.
 pub(crate) struct Kernel {
     machine: MachinePlatform,
     tables: AtomicUsize,
-    /// For each table allocation, whether the ITS was enabled.
+    /// For each table allocation, `true` if the ITS was enabled.
     its_at_allocations: Mutex<Vec<bool>>,
     stuck: Arc<Mutex<Option<Stuck>>>,
 }
@@ -49,7 +49,7 @@ struct Stuck {
     value: u32,
 }
 
-/// Mapped registers of the model, which has memory of its own.
+/// Mapped registers of the model, whose allocations do not count as the kernel's.
 pub(crate) struct ModelFrame {
     frame: Frame,
     base: u64,
@@ -96,7 +96,7 @@ impl LocalCpu for Kernel {
     }
 
     fn relax(&self) {
-        unreachable!("one thread waits for nobody");
+        unreachable!("a single thread has nothing to wait for");
     }
 
     fn yield_now(&self) {
@@ -150,7 +150,7 @@ impl GicPlatform for Kernel {
         self.machine.release_table(table);
     }
 
-    /// Memory that a previous kernel used is reserved.
+    /// Returns a table at `region`: memory that a previous kernel used is reserved.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         assert!(self.machine.may_wait(), "a table is adopted with interrupts masked");
         Some(Table::new(region.base, region.bytes, 0))
@@ -185,7 +185,7 @@ impl GicPlatform for Kernel {
     }
 }
 
-/// The model's frames on the bus.
+/// A region of the model's frames on the bus.
 struct ModelRegion {
     gic: Arc<Vgic>,
     base: u64,
@@ -201,14 +201,14 @@ impl MmioDevice for ModelRegion {
     }
 }
 
-/// No CPU runs or sleeps between two steps of a test.
+/// A kick without effect: CPUs neither run nor sleep between two steps of a test.
 struct NoKick;
 
 impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}
 }
 
-/// A CPU's system registers.
+/// System registers of a CPU.
 pub(crate) struct CpuRegisters<'a>(&'a Mutex<Vcpu>);
 
 impl SystemRegisters for CpuRegisters<'_> {
@@ -223,7 +223,7 @@ impl SystemRegisters for CpuRegisters<'_> {
     }
 }
 
-/// A device's messages.
+/// The message store of a device.
 #[derive(Default)]
 pub(crate) struct Messages(Mutex<[MsiMessage; 4]>);
 
@@ -261,7 +261,7 @@ impl MessageStore for Messages {
 
 pub(crate) type Chip = Irqchip<Kernel>;
 
-/// The machine, switched on.
+/// The machine, powered on.
 pub(crate) struct Machine {
     gic: Arc<Vgic>,
     vcpus: Vec<Mutex<Vcpu>>,
@@ -269,8 +269,7 @@ pub(crate) struct Machine {
     description: Arc<Description>,
 }
 
-/// Returns a CPU's affinity: all CPUs of the model are in one cluster, in the order of their
-/// numbers.
+/// Returns a CPU's affinity: all CPUs of the model are in one cluster, numbered in order.
 fn affinity(cpu: Cpu) -> Affinity {
     Affinity::new(0, 0, 0, u8::try_from(cpu.get()).unwrap())
 }
@@ -279,7 +278,8 @@ fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// Firmware's description of the machine: a PCI host bridge whose functions all ring the ITS.
+/// Returns firmware's description of the machine, with a PCI host bridge whose functions all signal
+/// the ITS.
 fn description(redistributors: Vec<Region>) -> Description {
     let cpu = |cpu: Cpu| CpuNode::new(format!("/cpus/{}", cpu.get()), affinity(cpu));
     let everyone = MapEntry {
@@ -298,7 +298,7 @@ fn description(redistributors: Vec<Region>) -> Description {
     }
 }
 
-/// The function behind the bridge, with its messages.
+/// Attaches the function behind the bridge. Returns it with its message store.
 pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
     let store = Arc::new(Messages::default());
     let host = chip.description().hosts.first().unwrap();
@@ -348,7 +348,7 @@ impl Machine {
         }
     }
 
-    /// Says that its ITS belongs to a secondary GIC.
+    /// Makes firmware describe the ITS as part of a secondary GIC.
     pub(crate) fn with_its_of_secondary_gic(mut self) -> Self {
         let description = Arc::make_mut(&mut self.description);
         description.controllers[0].secondary_gic = Some("/gic2".into());
@@ -366,7 +366,7 @@ impl Machine {
         self.description.clone()
     }
 
-    /// The controllers' drivers, no CPU on. Allocates.
+    /// Starts the controllers' drivers, without turning on a CPU. Allocates.
     pub(crate) fn bring_up(&self) -> Result<Chip, BringUpError> {
         self.bring_up_with(&Options::default())
     }
@@ -377,7 +377,7 @@ impl Machine {
         Irqchip::with(kernel.clone(), kernel, self.description.clone(), options)
     }
 
-    /// All of it, with both CPUs on.
+    /// Starts the controllers' drivers and turns on both CPUs.
     pub(crate) fn boot(&self) -> Chip {
         self.boot_with(&Options::default())
     }
@@ -391,7 +391,7 @@ impl Machine {
         chip
     }
 
-    /// `cpu` executes `code` with its interrupts masked.
+    /// Executes `code` on `cpu`, with its interrupts masked.
     pub(crate) fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> R {
         let _executing = Executing::in_exception(cpu);
         code(&CpuRegisters(&self.vcpus[cpu.index()]))
@@ -405,18 +405,19 @@ impl Machine {
         })
     }
 
-    /// Resets all registers to their power-on values, and keeps RAM and the levels of lines.
+    /// Resets all registers to their power-on values, but keeps the contents of RAM and the levels
+    /// of lines.
     pub(crate) fn lose_power(&self) {
         let mut halves: Vec<_> = self.vcpus.iter().map(|vcpu| vcpu.lock().unwrap()).collect();
         self.gic.freeze(halves.iter_mut().map(|half| &mut **half)).unwrap().lose_power().unwrap();
     }
 
-    /// Makes the ITS never become quiescent.
+    /// Prevents the ITS from becoming quiescent.
     pub(crate) fn block_its(&self) {
         self.block(ITS + u64::from(gits::CTLR.offset()), 0);
     }
 
-    /// Makes the boot CPU's redistributor never fall asleep.
+    /// Prevents the boot CPU's redistributor from falling asleep.
     pub(crate) fn block_sleep(&self) {
         let base = self.description.gic.as_ref().unwrap().redistributors[0].value.base();
         let value = gicr::Waker::new().with_processor_sleep(true).into();
@@ -432,7 +433,7 @@ impl Machine {
         *self.kernel.stuck.lock().unwrap() = None;
     }
 
-    /// Both CPUs take what is pending.
+    /// Makes both CPUs handle their pending interrupts.
     pub(crate) fn settle(&self, chip: &Chip) {
         for cpu in [CPU0, CPU1] {
             if self.wants(cpu) {
@@ -443,7 +444,7 @@ impl Machine {
         }
     }
 
-    /// Is an interrupt signalled to the CPU?
+    /// Returns `true` if an interrupt is signaled to the CPU.
     pub(crate) fn wants(&self, cpu: Cpu) -> bool {
         self.vcpus[cpu.index()].lock().unwrap().irq_pending()
     }
@@ -452,33 +453,33 @@ impl Machine {
         self.gic.set_line(line, level);
     }
 
-    /// The function sends what it has at `slot`.
+    /// Sends the message that the function has at `slot`.
     pub(crate) fn send(&self, messages: &Messages, slot: usize) {
         self.send_from(FUNCTION, messages, slot);
     }
 
-    /// Sends a function's message of `slot` with this requester ID.
+    /// Sends the message at `slot` of a function with this requester ID.
     pub(crate) fn send_from(&self, requester: RequesterId, messages: &Messages, slot: usize) {
         let message = messages.0.lock().unwrap()[slot];
         self.signal(DeviceId::new(requester.get()), message);
     }
 
-    /// A device sends a message.
+    /// Sends a message of a device.
     pub(crate) fn signal(&self, device: DeviceId, message: MsiMessage) {
         assert_eq!(self.gic.its(0).unwrap().signal_msi(device, message), Delivery::Pending);
     }
 
-    /// Tables in use by the drivers.
+    /// Returns the number of tables that drivers have allocated.
     pub(crate) fn tables(&self) -> usize {
         self.kernel.tables.load(Ordering::Relaxed)
     }
 
-    /// Returns, for each allocation since the last call, whether the ITS was enabled.
+    /// Returns, for each allocation since the last call, `true` if the ITS was enabled.
     pub(crate) fn take_its_at_allocations(&self) -> Vec<bool> {
         std::mem::take(&mut *self.kernel.its_at_allocations.lock().unwrap())
     }
 
-    /// Nothing can be delivered, and no controller uses memory.
+    /// Asserts that no interrupt can be delivered and that no controller uses memory.
     pub(crate) fn assert_untouched(&self) {
         assert_eq!(self.tables(), 0);
         let frame = |base, bytes| self.kernel.map(PhysicalRegion { base, bytes }).unwrap();
@@ -499,7 +500,7 @@ impl Machine {
         self.kernel.map(PhysicalRegion { base: ITS, bytes: gits::SIZE }).unwrap()
     }
 
-    /// The registers of a CPU's redistributor.
+    /// Returns the registers of a CPU's redistributor.
     pub(crate) fn redistributor(&self, cpu: Cpu) -> ModelFrame {
         let region = self.description.gic.as_ref().unwrap().redistributors[0].value;
         let base = region.base() + u64::from(cpu.get()) * gicr::STRIDE_V3;

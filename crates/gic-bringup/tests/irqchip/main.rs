@@ -1,6 +1,6 @@
-//! A whole machine's interrupt controllers, driven on the device model of a GICv3 with an ITS.
+//! Tests of [`Irqchip`](gic_bringup::Irqchip) on the device model of a GICv3 with an ITS.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod boot_cpu;
 mod bridge;

@@ -1,10 +1,12 @@
-//! A kernel whose heap is exhausted: an error that says so, and nothing half done.
+//! Tests with an exhausted heap: each call must report it in its error, and must not leave anything
+//! half done.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, function};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::Shape;
 
-/// The drivers, or what one of them lacks.
+/// Brings up all drivers. Fails with the message of the first error, including that of a refused
+/// controller.
 fn complete(machine: &Machine) -> Result<Chip, String> {
     let chip = machine.bring_up().map_err(|error| outside(|| error.to_string()))?;
     let refused = chip.refused().next().map(|(_, error)| outside(|| error.to_string()));

@@ -1,4 +1,5 @@
-//! A kernel that is started while another one's interrupt controllers are still enabled (kexec).
+//! Tests of a kernel that is started while the interrupt controllers of a previous kernel are still
+//! enabled (kexec).
 
 use crate::machine::{CPU0, CPU1, Chip, ITS, Machine, function};
 use gic_arch::{Affinity, gicr, gits};
@@ -30,7 +31,7 @@ fn assert_messages_arrive(machine: &Machine, chip: &Chip) {
     let handles = [0, 1].map(|slot| device.request(slot, "new", |_| {}).unwrap());
     handles[1].set_affinity(CPU1).unwrap();
     machine.settle(chip);
-    assert_eq!(handles.each_ref().map(IrqHandle::count), [0, 0], "of the previous kernel");
+    assert_eq!(handles.each_ref().map(IrqHandle::count), [0, 0], "messages of the previous kernel");
     machine.send(&messages, 0);
     machine.send(&messages, 1);
     machine.settle(chip);
@@ -79,7 +80,7 @@ fn the_caller_may_refuse_an_enabled_its() {
     let refused: Vec<_> = chip.refused().map(|(_, error)| error).collect();
     let enabled = ProbeError::AlreadyEnabled(ITS);
     assert_eq!(refused, [ControllerError::Its(enabled)]);
-    assert!(machine.its().read(gits::CTLR).enabled(), "it is left alone");
+    assert!(machine.its().read(gits::CTLR).enabled(), "the ITS is left as it is");
 }
 
 #[test]
@@ -107,8 +108,8 @@ fn an_arc_of_a_kernel_is_a_kernel() {
     first_kernel(&machine);
     let chip = bring_up(machine.kernel.clone(), machine.description());
     assert_eq!(chip.refused().next(), None);
-    assert!(chip.gic().v3().unwrap().lpis().unwrap().were_adopted(), "by its `adopt_table`");
-    assert_eq!(chip.affinity(CPU0), Some(Affinity::new(0, 0, 0, 0)), "by its `affinity`");
+    assert!(chip.gic().v3().unwrap().lpis().unwrap().were_adopted(), "through its `adopt_table`");
+    assert_eq!(chip.affinity(CPU0), Some(Affinity::new(0, 0, 0, 0)), "through its `affinity`");
     machine.execute(CPU0, |own| chip.cpu_on(CPU0, own, |_| unreachable!())).unwrap();
     assert!(chip.gic().is_on(CPU0));
 }

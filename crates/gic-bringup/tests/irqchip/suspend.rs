@@ -1,4 +1,4 @@
-//! A machine that suspends, loses all state except its RAM, and resumes.
+//! Tests of a machine that suspends, loses all state except its RAM, and resumes.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, Messages, function};
 use doorbell_test_support::with_allocations;
@@ -114,7 +114,7 @@ fn a_message_that_was_pending_is_handled_once() {
     busy.turn_others_off();
     busy.machine.send(&busy.messages, 1);
     let suspended = busy.suspend().unwrap();
-    assert!(!busy.machine.wants(CPU0), "a stopped GIC signals nothing");
+    assert!(!busy.machine.wants(CPU0), "a stopped GIC signals no interrupt");
     busy.machine.lose_power();
     busy.resume(suspended);
     busy.machine.settle(&busy.chip);
@@ -185,7 +185,7 @@ fn a_suspend_that_fails_leaves_everything_running() {
     busy.machine.block_its();
     let failed = busy.suspend().unwrap_err();
     assert!(matches!(failed, SuspendError::Undone(StepError::Its(..))), "{failed}");
-    assert!(failed.to_string().ends_with("; everything works as before"), "{failed}");
+    assert!(failed.to_string().ends_with("; all controllers have been restarted"), "{failed}");
     busy.machine.unblock();
     busy.machine.settle(&busy.chip);
     assert_eq!(busy.counts(), [1, 0, 0, 0]);
