@@ -1,4 +1,4 @@
-//! An interrupt's enable bit, a command of an ITS, and the fields of a register.
+//! Locates an interrupt's enable bit, encodes an ITS command and decodes a register.
 
 use gic_arch::its::{CollectionId, Command};
 use gic_arch::{IntId, gicd, gits};

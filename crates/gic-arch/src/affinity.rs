@@ -2,52 +2,54 @@
 
 use core::fmt;
 
-/// The four affinity levels of a PE. Ordered as firmware and redistributors count: Aff3 first.
+/// The four affinity levels of a PE, ordered as firmware and redistributors list PEs: by Aff3
+/// first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Affinity(u32);
 
 impl Affinity {
-    /// From the four levels.
+    /// Creates an affinity from its four levels.
     pub const fn new(aff3: u8, aff2: u8, aff1: u8, aff0: u8) -> Self {
         Self(u32::from_be_bytes([aff3, aff2, aff1, aff0]))
     }
 
-    /// From `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, Aff0 lowest: `GICR_TYPER[63:32]` and the KVM
-    /// device attributes have it so.
+    /// Creates an affinity from `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, with Aff0 in the lowest
+    /// byte. `GICR_TYPER[63:32]` and KVM's device attributes use this format.
     pub const fn from_packed(packed: u32) -> Self {
         Self(packed)
     }
 
-    /// Packed into 32 bits, Aff0 lowest.
+    /// Returns the levels packed into 32 bits, with Aff0 in the lowest byte.
     pub const fn packed(self) -> u32 {
         self.0
     }
 
-    /// From `MPIDR_EL1` (or a devicetree `reg`): Aff3 in bits 39:32, Aff2–0 in bits 23:0. Other
-    /// bits are ignored.
+    /// Creates an affinity from `MPIDR_EL1` (or a devicetree `reg`): Aff3 in bits 39:32, Aff2–0 in
+    /// bits 23:0. Other bits are ignored.
     pub const fn from_mpidr(mpidr: u64) -> Self {
         let bytes = mpidr.to_le_bytes();
         Self::new(bytes[4], bytes[2], bytes[1], bytes[0])
     }
 
-    /// The affinity fields of `MPIDR_EL1` and `GICD_IROUTER`: Aff3 in bits 39:32, Aff2–0 in bits
-    /// 23:0.
+    /// Returns the affinity in the layout of `MPIDR_EL1` and `GICD_IROUTER`: Aff3 in bits 39:32,
+    /// Aff2–0 in bits 23:0.
     pub const fn mpidr(self) -> u64 {
         let [aff3, aff2, aff1, aff0] = self.levels();
         u64::from_be_bytes([0, 0, 0, aff3, 0, aff2, aff1, aff0])
     }
 
-    /// Aff3, Aff2, Aff1, Aff0.
+    /// Returns Aff3, Aff2, Aff1 and Aff0, in this order.
     pub const fn levels(self) -> [u8; 4] {
         self.0.to_be_bytes()
     }
 
-    /// The lowest level.
+    /// Returns the lowest level.
     pub const fn aff0(self) -> u8 {
         self.levels()[3]
     }
 
-    /// Everything but the lowest level: PEs that one SGI register write can reach share it.
+    /// Returns all levels except the lowest. PEs that one write to an SGI register can reach have
+    /// the same cluster.
     pub const fn cluster(self) -> u32 {
         self.0 >> 8
     }
@@ -60,14 +62,14 @@ impl fmt::Display for Affinity {
     }
 }
 
-/// The [packed](Affinity::packed) levels.
+/// Writes the [packed](Affinity::packed) levels.
 impl fmt::LowerHex for Affinity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::LowerHex::fmt(&self.0, f)
     }
 }
 
-/// The [packed](Affinity::packed) levels.
+/// Writes the [packed](Affinity::packed) levels.
 impl fmt::UpperHex for Affinity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::UpperHex::fmt(&self.0, f)

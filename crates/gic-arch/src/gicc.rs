@@ -1,110 +1,115 @@
 //! The CPU interface of a GICv2, `GICC_*` (IHI 0048 §4.4): memory-mapped and banked, so that each
-//! CPU finds its own at the same address. A GICv3 has system registers instead
+//! CPU accesses its own registers at the same address. A GICv3 uses system registers instead
 //! ([`icc`](crate::icc)).
 
 use crate::reg::{register_frame, register_values};
 use crate::{ReadOnly, Reg, RegArray, WriteOnly};
 use bitfield_struct::bitfield;
 
-/// Size of both pages in bytes: [`DIR`] lies in the second.
+/// Size of both pages in bytes. [`DIR`] is in the second page.
 pub const FRAME_SIZE: u64 = 0x2000;
-/// Size of the first page, which holds all but [`DIR`].
+/// Size of the first page in bytes, which contains all registers except [`DIR`].
 pub const FIRST_PAGE_SIZE: u64 = 0x1000;
 
 register_frame! {
-    /// Every register, by ascending offset.
+    /// All registers, in ascending order of their offsets.
     REGISTERS;
-    /// Control. Its layout depends on the view; bit 0 enables the view's own group in both.
+    /// Control register. Its layout depends on the security view; bit 0 enables the view's own
+    /// group in both views.
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
-    /// Priority mask: only what is more urgent is signalled.
+    /// Priority mask register: only interrupts with a higher priority are signaled.
     PMR: Reg<u32> = Reg::at(0x0004);
-    /// Binary point: splits a priority into group priority and subpriority.
+    /// Binary point register, which splits a priority into group priority and subpriority.
     BPR: Reg<u32> = Reg::at(0x0008);
-    /// Takes the most urgent pending interrupt.
+    /// Interrupt acknowledge register: a read acknowledges the highest-priority pending interrupt.
     IAR: Reg<Iar, ReadOnly> = Reg::at(0x000c);
-    /// Ends an interrupt: takes what [`IAR`] gave.
+    /// End of interrupt register, which takes the value that was read from [`IAR`].
     EOIR: Reg<Iar, WriteOnly> = Reg::at(0x0010);
-    /// Running priority.
+    /// Running priority register.
     RPR: Reg<u32, ReadOnly> = Reg::at(0x0014);
-    /// The most urgent pending interrupt, not taken.
+    /// Highest-priority pending interrupt register: like [`IAR`], but does not acknowledge the
+    /// interrupt.
     HPPIR: Reg<Iar, ReadOnly> = Reg::at(0x0018);
-    /// [`BPR`] of Group 1, for Secure software.
+    /// Aliased [`BPR`], for Group 1 interrupts; used by Secure software.
     ABPR: Reg<u32> = Reg::at(0x001c);
-    /// [`IAR`] of Group 1, for Secure software.
+    /// Aliased [`IAR`], for Group 1 interrupts; used by Secure software.
     AIAR: Reg<Iar, ReadOnly> = Reg::at(0x0020);
-    /// [`EOIR`] of Group 1, for Secure software.
+    /// Aliased [`EOIR`], for Group 1 interrupts; used by Secure software.
     AEOIR: Reg<Iar, WriteOnly> = Reg::at(0x0024);
-    /// [`HPPIR`] of Group 1, for Secure software.
+    /// Aliased [`HPPIR`], for Group 1 interrupts; used by Secure software.
     AHPPIR: Reg<Iar, ReadOnly> = Reg::at(0x0028);
-    /// Active priorities.
+    /// Active priorities registers.
     APR: RegArray<u32> = RegArray::at(0x00d0, 4);
-    /// Active priorities of Group 1, for Secure software.
+    /// Active priorities registers of Group 1, for Secure software.
     NSAPR: RegArray<u32> = RegArray::at(0x00e0, 4);
-    /// Implementer.
+    /// Identification of the implementer and revision.
     IIDR: Reg<u32, ReadOnly> = Reg::at(0x00fc);
-    /// Deactivates an interrupt that was ended with `EOImode` = 1.
+    /// Deactivates an interrupt whose priority was dropped with `EOImode` = 1.
     DIR: Reg<Iar, WriteOnly> = Reg::at(0x1000);
 }
 
-/// `GICC_CTLR`, as Secure software or a GIC without Security Extensions has it. Non-secure software
-/// sees bits 0 and 9 as its own `EnableGrp1` and `EOImodeNS`, 5 and 6 as its own bypass bits.
+/// Value of `GICC_CTLR` as seen by Secure software or by a GIC without Security Extensions. In the
+/// Non-secure view, bits 0 and 9 are `EnableGrp1` and `EOImodeNS`, and bits 5 and 6 are the bypass
+/// bits of that view.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {
-    /// Group 0 is signalled; in the Non-secure view: Group 1.
+    /// Group 0 interrupts are signaled; in the Non-secure view, Group 1 interrupts.
     pub enable_grp0: bool,
-    /// Group 1 is signalled.
+    /// Group 1 interrupts are signaled.
     pub enable_grp1: bool,
-    /// [`IAR`] takes Group 1 interrupts too.
+    /// [`IAR`] also acknowledges Group 1 interrupts.
     pub ack_ctl: bool,
-    /// Group 0 is signalled as FIQ.
+    /// Group 0 interrupts are signaled as FIQs.
     pub fiq_en: bool,
-    /// One binary point for both groups.
+    /// Both groups use the same binary point.
     pub cbpr: bool,
-    /// The FIQ bypass of Group 0 is off.
+    /// The FIQ bypass of Group 0 is disabled.
     pub fiq_byp_dis_grp0: bool,
-    /// The IRQ bypass of Group 0 is off.
+    /// The IRQ bypass of Group 0 is disabled.
     pub irq_byp_dis_grp0: bool,
-    /// The FIQ bypass of Group 1 is off.
+    /// The FIQ bypass of Group 1 is disabled.
     pub fiq_byp_dis_grp1: bool,
-    /// The IRQ bypass of Group 1 is off.
+    /// The IRQ bypass of Group 1 is disabled.
     pub irq_byp_dis_grp1: bool,
-    /// Ending does not deactivate; in the Non-secure view: of Group 1.
+    /// `EOIR` only drops the priority and does not deactivate; in the Non-secure view, this applies
+    /// to Group 1.
     pub eoi_mode_s: bool,
-    /// Ending Group 1 does not deactivate.
+    /// `EOIR` only drops the priority of Group 1 interrupts and does not deactivate them.
     pub eoi_mode_ns: bool,
     #[bits(21)]
     __: u32,
 }
 
-/// Value that `GICC_IAR` returns and `GICC_EOIR` takes.
+/// Value that `GICC_IAR` returns and that is written to `GICC_EOIR`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iar {
-    /// The interrupt; 1020 to 1023 are none.
+    /// INTID of the interrupt; 1020 to 1023 mean that no interrupt was acknowledged.
     #[bits(10)]
     pub intid: u16,
-    /// Of an SGI: the CPU interface that sent it.
+    /// For an SGI, the CPU interface that sent it.
     #[bits(3)]
     pub cpu_id: u8,
     #[bits(19)]
     __: u32,
 }
 
-/// `GICD_SGIR` of a GICv2.
+/// Value of a GICv2's `GICD_SGIR`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Sgir {
-    /// SGI number.
+    /// Number of the SGI.
     #[bits(4)]
     pub intid: u8,
     #[bits(11)]
     __: u16,
-    /// For Secure software: only where the SGI is in Group 1.
+    /// For Secure software: the SGI is sent only to CPU interfaces where it is in Group 1.
     pub nsatt: bool,
-    /// The CPU interfaces it goes to, one bit each.
+    /// Target CPU interfaces, one bit each.
     pub target_list: u8,
-    /// 0: to those of the list; 1: to all but the sender; 2: to the sender.
+    /// Filter of targets. 0: the CPU interfaces in the list; 1: all except the sender; 2: only the
+    /// sender.
     #[bits(2)]
     pub target_list_filter: u8,
     #[bits(6)]

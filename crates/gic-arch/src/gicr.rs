@@ -1,6 +1,6 @@
-//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): two frames of 64 KiB each, RD_base and
-//! SGI_base (two more with virtual LPIs, of which [`vlpi`] is the first). All offsets here count
-//! from RD_base.
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11). Each has two frames of 64 KiB, RD_base
+//! and SGI_base, and two more if it supports virtual LPIs ([`vlpi`] is the first of these). All
+//! offsets here are relative to RD_base.
 
 pub mod vlpi;
 
@@ -14,47 +14,48 @@ use bitfield_struct::bitfield;
 
 /// Size of one frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1_0000;
-/// Distance of redistributors without virtual LPIs.
+/// Distance between redistributors without virtual LPIs, in bytes.
 pub const STRIDE_V3: u64 = 2 * FRAME_SIZE;
-/// Distance of redistributors with virtual LPIs.
+/// Distance between redistributors with virtual LPIs, in bytes.
 pub const STRIDE_V4: u64 = 4 * FRAME_SIZE;
 /// Offset of SGI_base.
 pub const SGI_BASE: u32 = 0x1_0000;
-/// Offset of VLPI_base, where [`Typer::vlpis`] is set.
+/// Offset of VLPI_base, if [`Typer::vlpis`] is set.
 pub const VLPI_BASE: u32 = 0x2_0000;
 
 register_frame! {
-    /// Every register of both frames but the identification registers, by ascending offset.
+    /// All registers of both frames except the identification registers, in ascending order of
+    /// their offsets.
     REGISTERS;
-    /// Control.
+    /// Control register.
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
-    /// Implementer.
+    /// Identification of the implementer and revision.
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0004);
     /// Implemented features, and the PE that this redistributor belongs to.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0008);
     /// Access errors; write 1 to clear.
     STATUSR: Reg<crate::gicd::Statusr> = Reg::at(0x0010);
-    /// Power management. Non-secure software reads zero where two security states exist.
+    /// Power management. Reads as zero for Non-secure software in systems with two security states.
     WAKER: Reg<Waker> = Reg::at(0x0014);
     /// Maximum PARTID and PMG (GICv3.1 with MPAM).
     MPAMIDR: Reg<u32, ReadOnly> = Reg::at(0x0018);
     /// PARTID and PMG of table accesses (GICv3.1 with MPAM).
     PARTIDR: Reg<u32> = Reg::at(0x001c);
-    /// Direct LPI: makes the LPI written pending at this redistributor.
+    /// Sets the pending state of the LPI whose INTID is written (direct LPI).
     SETLPIR: Reg<u64, WriteOnly> = Reg::at(0x0040);
-    /// Direct LPI: removes the pending state of the LPI written.
+    /// Clears the pending state of the LPI whose INTID is written (direct LPI).
     CLRLPIR: Reg<u64, WriteOnly> = Reg::at(0x0048);
-    /// The LPI configuration table.
+    /// Location of the LPI configuration table.
     PROPBASER: Reg<Propbaser> = Reg::at(0x0070);
-    /// The LPI pending table.
+    /// Location of the LPI pending table.
     PENDBASER: Reg<Pendbaser> = Reg::at(0x0078);
     /// Invalidates the cached configuration of one LPI.
     INVLPIR: Reg<u64, WriteOnly> = Reg::at(0x00a0);
     /// Invalidates the cached configuration of all LPIs.
     INVALLR: Reg<u64, WriteOnly> = Reg::at(0x00b0);
-    /// Are invalidations still in progress?
+    /// Status of invalidations.
     SYNCR: Reg<Syncr, ReadOnly> = Reg::at(0x00c0);
-    /// Group: 1 = Group 1.
+    /// Group: 1 is Group 1.
     IGROUPR: IntIdField = IntIdField::at(SGI_BASE + 0x0080, 1, 96, Private);
     /// Enable; write 1 to set.
     ISENABLER: IntIdField = IntIdField::at(SGI_BASE + 0x0100, 1, 96, Private);
@@ -70,7 +71,8 @@ register_frame! {
     ICACTIVER: IntIdField = IntIdField::at(SGI_BASE + 0x0380, 1, 96, Private);
     /// Priority, 8 bits each; byte accesses are allowed.
     IPRIORITYR: IntIdField = IntIdField::at(SGI_BASE + 0x0400, 8, 96, Private);
-    /// Trigger, 2 bits each: the upper one is 1 for edge. Those of SGIs are read-only.
+    /// Trigger mode, 2 bits each. If the upper bit is 1, the interrupt is edge-triggered. The
+    /// fields of SGIs are read-only.
     ICFGR: IntIdField = IntIdField::at(SGI_BASE + 0x0c00, 2, 96, Private);
     /// Group modifier (two security states).
     IGRPMODR: IntIdField = IntIdField::at(SGI_BASE + 0x0d00, 1, 96, Private);
@@ -78,74 +80,77 @@ register_frame! {
     NSACR: Reg<u32> = Reg::at(SGI_BASE + 0x0e00);
 }
 
-/// `GICR_CTLR`.
+/// Value of `GICR_CTLR`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {
-    /// LPIs are delivered. Implementations may forbid clearing it.
+    /// LPIs are enabled. An implementation may not support clearing this bit; see
+    /// [`ces`](Self::ces).
     pub enable_lpis: bool,
-    /// Clearing `EnableLPIs` is supported; 0: software cannot tell. Read-only.
+    /// Clearing `EnableLPIs` is supported. If 0, software cannot determine this. Read-only.
     pub ces: bool,
-    /// `INVLPIR`, `INVALLR` and `SYNCR` work even with an ITS. Read-only.
+    /// `INVLPIR`, `INVALLR` and `SYNCR` are supported even if the redistributor is used with an
+    /// ITS. Read-only.
     pub ir: bool,
     /// A write to this register or to an `ICENABLER` is still taking effect. Read-only.
     pub rwp: bool,
     #[bits(20)]
     __: u32,
-    /// This PE takes no 1-of-N Group 0 interrupts.
+    /// This PE is not selected for 1-of-N Group 0 interrupts.
     pub dpg0: bool,
-    /// This PE takes no 1-of-N Non-secure Group 1 interrupts.
+    /// This PE is not selected for 1-of-N Non-secure Group 1 interrupts.
     pub dpg1_ns: bool,
-    /// This PE takes no 1-of-N Secure Group 1 interrupts.
+    /// This PE is not selected for 1-of-N Secure Group 1 interrupts.
     pub dpg1_s: bool,
     #[bits(4)]
     __: u8,
-    /// Writes towards the distributor (SGI generation) are on their way. Read-only.
+    /// Upstream writes, such as SGI generation, are still in progress. Read-only.
     pub uwp: bool,
 }
 
-/// `GICR_TYPER`.
+/// Value of `GICR_TYPER`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Typer {
     /// Physical LPIs are implemented.
     pub plpis: bool,
-    /// Virtual LPIs are implemented; the stride is four frames.
+    /// Virtual LPIs are implemented, and the redistributor has four frames.
     pub vlpis: bool,
     /// `GICR_VPENDBASER.Dirty` is implemented.
     pub dirty: bool,
-    /// Direct injection of LPIs: `SETLPIR`, `CLRLPIR`, `INVLPIR`, `INVALLR` and `SYNCR` work.
+    /// Direct LPIs are supported: `SETLPIR`, `CLRLPIR`, `INVLPIR`, `INVALLR` and `SYNCR` are
+    /// implemented.
     pub direct_lpi: bool,
-    /// The last redistributor of its series.
+    /// This redistributor is the last of a contiguous region.
     pub last: bool,
-    /// The `DPG` bits of [`Ctlr`] work.
+    /// The `DPG` bits of [`Ctlr`] are supported.
     pub dpgs: bool,
     /// MPAM is supported (GICv3.1).
     pub mpam: bool,
     /// vPEIDs are shared (GICv4.1).
     pub rvpeid: bool,
-    /// The number by which ITS commands name this redistributor where `GITS_TYPER.PTA` is 0.
+    /// Number by which ITS commands identify this redistributor if `GITS_TYPER.PTA` is 0.
     pub processor_number: u16,
-    /// Redistributors that share one LPI configuration table: 0 all, 1 those with the same Aff3, 2
-    /// Aff3.Aff2, 3 Aff3.Aff2.Aff1.
+    /// Redistributors that share an LPI configuration table. 0: all of them; 1: those with the same
+    /// Aff3; 2: with the same Aff3.Aff2; 3: with the same Aff3.Aff2.Aff1.
     #[bits(2)]
     pub common_lpi_aff: u8,
-    /// Virtual SGIs (GICv4.1).
+    /// Virtual SGIs are supported (GICv4.1).
     pub vsgi: bool,
-    /// Extended PPIs: 0 none, 1 up to 1087, 2 up to 1119.
+    /// Extended PPIs. 0: none; 1: up to INTID 1087; 2: up to INTID 1119.
     #[bits(5)]
     pub ppi_num: u8,
-    /// Affinity of the PE, Aff0 lowest. See [`affinity`](Self::affinity).
+    /// Affinity of the PE, with Aff0 in the lowest byte. See [`affinity`](Self::affinity).
     pub affinity_value: u32,
 }
 
 impl Typer {
-    /// Affinity of the PE that this redistributor serves.
+    /// Returns the affinity of the PE that this redistributor serves.
     pub const fn affinity(self) -> Affinity {
         Affinity::from_packed(self.affinity_value())
     }
 
-    /// Number of extended PPIs: 0, 32 or 64.
+    /// Returns the number of extended PPIs: 0, 32 or 64.
     pub const fn extended_ppi_count(self) -> u32 {
         match self.ppi_num() {
             1 => 32,
@@ -154,18 +159,20 @@ impl Typer {
         }
     }
 
-    /// Distance to the next redistributor where firmware states none.
+    /// Returns the distance to the next redistributor in bytes, for systems whose firmware does not
+    /// state it.
     pub const fn stride(self) -> u64 {
         if self.vlpis() { STRIDE_V4 } else { STRIDE_V3 }
     }
 }
 
-/// `GICR_WAKER`.
+/// Value of `GICR_WAKER`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Waker {
     __: bool,
-    /// Software says that the PE sleeps: nothing is forwarded. 1 after reset.
+    /// Set by software before the PE sleeps: the redistributor forwards no interrupts. 1 after
+    /// reset.
     pub processor_sleep: bool,
     /// All interfaces to the PE are quiescent. Read-only.
     pub children_asleep: bool,
@@ -173,11 +180,11 @@ pub struct Waker {
     __: u32,
 }
 
-/// `GICR_PROPBASER`.
+/// Value of `GICR_PROPBASER`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Propbaser {
-    /// INTID bits that the table covers, minus one. Below 13 there are no LPIs.
+    /// Number of INTID bits that the table covers, minus one. Values below 13 cover no LPIs.
     #[bits(5)]
     pub id_bits_minus_one: u8,
     #[bits(2)]
@@ -201,23 +208,23 @@ pub struct Propbaser {
 }
 
 impl Propbaser {
-    /// Physical address of the table, 4 KiB aligned.
+    /// Returns the physical address of the table, which is 4 KiB aligned.
     pub const fn address(self) -> u64 {
         self.address_51_12() << 12
     }
 
-    /// With the table at `address`; bits 11:0 and 63:52 are dropped.
+    /// Returns the value with the table at `address`, of which bits 11:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
     }
 
-    /// INTID bits that the table covers: 1 to 32.
+    /// Returns the number of INTID bits that the table covers, between 1 and 32.
     pub const fn id_bits(self) -> u8 {
         self.id_bits_minus_one() + 1
     }
 }
 
-/// `GICR_PENDBASER`.
+/// Value of `GICR_PENDBASER`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Pendbaser {
@@ -241,24 +248,24 @@ pub struct Pendbaser {
     pub outer_cache: OuterCacheability,
     #[bits(3)]
     __: u8,
-    /// Software promises that the table is all zero when it sets `EnableLPIs`. Reads as 0.
+    /// Set by software to state that the table is all zero when it sets `EnableLPIs`. Reads as 0.
     pub pending_table_zero: bool,
     __: bool,
 }
 
 impl Pendbaser {
-    /// Physical address of the table, 64 KiB aligned.
+    /// Returns the physical address of the table, which is 64 KiB aligned.
     pub const fn address(self) -> u64 {
         self.address_51_16() << 16
     }
 
-    /// With the table at `address`; bits 15:0 and 63:52 are dropped.
+    /// Returns the value with the table at `address`, of which bits 15:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_16((address >> 16) & 0xf_ffff_ffff)
     }
 }
 
-/// `GICR_SYNCR`.
+/// Value of `GICR_SYNCR`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Syncr {

@@ -1,5 +1,5 @@
-//! The Interrupt Translation Service, `GITS_*` (IHI 0069 §12.19): a control frame and a translation
-//! frame of 64 KiB each. All offsets here count from the control frame.
+//! The Interrupt Translation Service, `GITS_*` (IHI 0069 §12.19), with a control frame and a
+//! translation frame of 64 KiB each. All offsets here are relative to the control frame.
 
 use crate::reg::{register_frame, register_values};
 use crate::{
@@ -13,11 +13,12 @@ pub const FRAME_SIZE: u64 = 0x1_0000;
 pub const SIZE: u64 = 2 * FRAME_SIZE;
 
 register_frame! {
-    /// Every register of both frames but the identification registers, by ascending offset.
+    /// All registers of both frames except the identification registers, in ascending order of
+    /// their offsets.
     REGISTERS;
-    /// Control.
+    /// Control register.
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
-    /// Implementer.
+    /// Identification of the implementer and revision.
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0004);
     /// Implemented features.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0008);
@@ -31,116 +32,118 @@ register_frame! {
     STATUSR: Reg<Statusr> = Reg::at(0x0040);
     /// The unmapped message that [`Statusr::umsi`] reports.
     UMSIR: Reg<Umsir, ReadOnly> = Reg::at(0x0048);
-    /// The command queue.
+    /// Location and size of the command queue.
     CBASER: Reg<Cbaser> = Reg::at(0x0080);
-    /// Offset of the next command that software writes.
+    /// Offset in the queue at which software writes the next command.
     CWRITER: Reg<Cwriter> = Reg::at(0x0088);
-    /// Offset of the next command that the ITS executes.
+    /// Offset in the queue of the next command that the ITS executes.
     CREADR: Reg<Creadr, ReadOnly> = Reg::at(0x0090);
-    /// The tables.
+    /// Locations, sizes and kinds of the ITS's tables.
     BASER: RegArray<Baser> = RegArray::at(0x0100, 8);
-    /// The doorbell: an EventID written here by a device is a message.
+    /// The doorbell: devices signal messages by writing an EventID to it.
     TRANSLATER: Reg<u32, WriteOnly> = Reg::at(0x1_0040);
 }
 
-/// `GITS_CTLR`.
+/// Value of `GITS_CTLR`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {
-    /// Messages and commands are taken.
+    /// The ITS is enabled and accepts messages and commands.
     pub enabled: bool,
     #[bits(3)]
     __: u8,
-    /// Number of this ITS in `VMOVP` lists (GICv4).
+    /// Number of this ITS in the lists of `VMOVP` commands (GICv4).
     #[bits(4)]
     pub its_number: u8,
     /// An unmapped message raises an interrupt ([`Typer::umsi_irq`]).
     pub umsi_irq: bool,
     #[bits(22)]
     __: u32,
-    /// Disabled, and all effects done. Read-only.
+    /// The ITS is disabled and all its operations have completed. Read-only.
     pub quiescent: bool,
 }
 
-/// `GITS_TYPER`.
+/// Value of `GITS_TYPER`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Typer {
-    /// Physical LPIs.
+    /// Physical LPIs are supported.
     pub physical: bool,
-    /// Virtual LPIs (GICv4).
+    /// Virtual LPIs are supported (GICv4).
     pub virtual_lpis: bool,
-    /// Collections in memory add to those held in hardware.
+    /// Collections in memory are supported in addition to those held in hardware.
     pub cct: bool,
     __: bool,
-    /// Bytes of an interrupt translation table entry, minus one.
+    /// Size of an entry of an interrupt translation table in bytes, minus one.
     #[bits(4)]
     pub itt_entry_bytes_minus_one: u8,
-    /// EventID bits, minus one.
+    /// Number of EventID bits, minus one.
     #[bits(5)]
     pub event_id_bits_minus_one: u8,
-    /// DeviceID bits, minus one.
+    /// Number of DeviceID bits, minus one.
     #[bits(5)]
     pub device_id_bits_minus_one: u8,
     /// Command errors are reported as SError.
     pub seis: bool,
-    /// Commands name redistributors by physical address, else by processor number.
+    /// Commands identify redistributors by physical address instead of by processor number.
     pub pta: bool,
     #[bits(4)]
     __: u8,
-    /// Collections held in the ITS itself: numbers 0 to this − 1 need no table.
+    /// Number of collections that the ITS itself holds. Collections below this number need no
+    /// table.
     pub hcc: u8,
-    /// Collection number bits, minus one; used if [`cil`](Self::cil).
+    /// Number of CollectionID bits, minus one; valid if [`cil`](Self::cil) is set.
     #[bits(4)]
     pub collection_id_bits_minus_one: u8,
-    /// The number of collection number bits is limited.
+    /// The number of CollectionID bits is limited.
     pub cil: bool,
-    /// `VMOVP` on one ITS is enough (GICv4).
+    /// A `VMOVP` command to a single ITS is sufficient (GICv4).
     pub vmovp: bool,
     /// MPAM is supported (GICv3.1).
     pub mpam: bool,
-    /// Virtual SGIs (GICv4.1).
+    /// Virtual SGIs are supported (GICv4.1).
     pub vsgi: bool,
     /// `VMAPP` has the GICv4.1 layout.
     pub vmapp: bool,
     /// Sharing of the vPE table (GICv4.1).
     #[bits(2)]
     pub svpet: u8,
-    /// No individual doorbells (GICv4.1).
+    /// Individual doorbells are *not* supported (GICv4.1).
     pub n_id: bool,
     /// Unmapped messages are reported in `STATUSR` and `UMSIR`.
     pub umsi: bool,
     /// Unmapped messages can raise an interrupt.
     pub umsi_irq: bool,
-    /// Caches are dropped when a table's Valid is cleared in quiescence.
+    /// Clearing the Valid bit of a table while the ITS is quiescent invalidates caches of the
+    /// table.
     pub inv: bool,
     #[bits(17)]
     __: u32,
 }
 
 impl Typer {
-    /// Bytes of an interrupt translation table entry: 1 to 16.
+    /// Returns the size of an entry of an interrupt translation table in bytes, between 1 and 16.
     pub const fn itt_entry_bytes(self) -> u8 {
         self.itt_entry_bytes_minus_one() + 1
     }
 
-    /// EventID bits: 1 to 32.
+    /// Returns the number of EventID bits, between 1 and 32.
     pub const fn event_id_bits(self) -> u8 {
         self.event_id_bits_minus_one() + 1
     }
 
-    /// DeviceID bits: 1 to 32.
+    /// Returns the number of DeviceID bits, between 1 and 32.
     pub const fn device_id_bits(self) -> u8 {
         self.device_id_bits_minus_one() + 1
     }
 
-    /// Collection number bits: 16 unless limited.
+    /// Returns the number of CollectionID bits, which is 16 unless limited.
     pub const fn collection_id_bits(self) -> u8 {
         if self.cil() { self.collection_id_bits_minus_one() + 1 } else { 16 }
     }
 }
 
-/// `GITS_STATUSR`: each bit write-1-to-clear.
+/// Value of `GITS_STATUSR`: each bit is write-1-to-clear.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Statusr {
@@ -154,17 +157,17 @@ pub struct Statusr {
     pub wrod: bool,
     /// An unmapped message arrived.
     pub umsi: bool,
-    /// Another one arrived while `UMSI` was set.
+    /// Another unmapped message arrived while `UMSI` was set.
     pub overflow: bool,
-    /// Reason that it is unmapped: 0 unknown, 2 DeviceID out of range, 3 DeviceID unmapped. Further
-    /// ones: 4 EventID out of range, 5 EventID unmapped, 7 collection unmapped.
+    /// Reason why the message was unmapped. 0: unknown; 2: DeviceID out of range; 3: DeviceID
+    /// unmapped; 4: EventID out of range; 5: EventID unmapped; 7: collection unmapped.
     #[bits(4)]
     pub syndrome: u8,
     #[bits(22)]
     __: u32,
 }
 
-/// `GITS_UMSIR`.
+/// Value of `GITS_UMSIR`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Umsir {
@@ -174,11 +177,11 @@ pub struct Umsir {
     pub device_id: u32,
 }
 
-/// `GITS_CBASER`.
+/// Value of `GITS_CBASER`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Cbaser {
-    /// Pages of 4 KiB, minus one.
+    /// Number of 4 KiB pages, minus one.
     pub pages_minus_one: u8,
     #[bits(2)]
     __: u8,
@@ -198,28 +201,28 @@ pub struct Cbaser {
     #[bits(3)]
     pub inner_cache: Cacheability,
     __: bool,
-    /// The queue is there.
+    /// The queue's address and size are valid.
     pub valid: bool,
 }
 
 impl Cbaser {
-    /// Physical address of the queue; software aligns it to 64 KiB.
+    /// Returns the physical address of the queue. Software must align the queue to 64 KiB.
     pub const fn address(self) -> u64 {
         self.address_51_12() << 12
     }
 
-    /// With the queue at `address`; bits 11:0 and 63:52 are dropped.
+    /// Returns the value with the queue at `address`, of which bits 11:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
     }
 
-    /// Size of the queue in bytes: 4 KiB to 1 MiB.
+    /// Returns the size of the queue in bytes, between 4 KiB and 1 MiB.
     pub const fn bytes(self) -> u32 {
         (self.pages_minus_one() as u32 + 1) * 0x1000
     }
 }
 
-/// `GITS_CWRITER`.
+/// Value of `GITS_CWRITER`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Cwriter {
@@ -235,22 +238,22 @@ pub struct Cwriter {
 }
 
 impl Cwriter {
-    /// Byte offset in the queue, a multiple of 32.
+    /// Returns the byte offset in the queue, a multiple of 32.
     pub const fn offset(self) -> u32 {
         self.slot() as u32 * 32
     }
 
-    /// At this byte offset; other bits than 19:5 are dropped.
+    /// Creates the value for this byte offset. Bits other than 19:5 are dropped.
     pub const fn at_offset(offset: u32) -> Self {
         Self::from_bits((offset & 0xf_ffe0) as u64)
     }
 }
 
-/// `GITS_CREADR`.
+/// Value of `GITS_CREADR`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Creadr {
-    /// The queue stopped at a faulty command.
+    /// The ITS stopped at a faulty command.
     pub stalled: bool,
     #[bits(4)]
     __: u8,
@@ -262,22 +265,22 @@ pub struct Creadr {
 }
 
 impl Creadr {
-    /// Byte offset in the queue, a multiple of 32.
+    /// Returns the byte offset in the queue, a multiple of 32.
     pub const fn offset(self) -> u32 {
         self.slot() as u32 * 32
     }
 
-    /// At this byte offset; other bits than 19:5 are dropped.
+    /// Creates the value for this byte offset. Bits other than 19:5 are dropped.
     pub const fn at_offset(offset: u32) -> Self {
         Self::from_bits((offset & 0xf_ffe0) as u64)
     }
 }
 
-/// `GITS_BASER<n>`.
+/// Value of `GITS_BASER<n>`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Baser {
-    /// Pages, minus one.
+    /// Number of pages, minus one.
     pub pages_minus_one: u8,
     /// Size of a page. May be read-only.
     #[bits(2)]
@@ -285,10 +288,10 @@ pub struct Baser {
     /// Shareability of accesses to the table.
     #[bits(2)]
     pub shareability: Shareability,
-    /// The table's physical address, coded: see [`address`](Self::address).
+    /// Encoded physical address of the table, see [`address`](Self::address).
     #[bits(36)]
     pub address_code: u64,
-    /// Bytes of an entry, minus one. Read-only.
+    /// Size of an entry in bytes, minus one. Read-only.
     #[bits(5)]
     pub entry_bytes_minus_one: u8,
     /// Outer cacheability of accesses to the table.
@@ -300,15 +303,15 @@ pub struct Baser {
     /// Inner cacheability of accesses to the table.
     #[bits(3)]
     pub inner_cache: Cacheability,
-    /// Two levels. Reads as zero where only flat tables are supported.
+    /// The table has two levels. Reads as zero if only flat tables are supported.
     pub indirect: bool,
-    /// The table is there.
+    /// The table is allocated, and the ITS may use it.
     pub valid: bool,
 }
 
 impl Baser {
-    /// Physical address of the table. With pages of 64 KiB, bits 51:48 of the address stand in bits
-    /// 15:12 of the register.
+    /// Returns the physical address of the table. With 64 KiB pages, bits 15:12 of the register
+    /// hold bits 51:48 of the address.
     pub const fn address(self) -> u64 {
         let field = self.address_code() << 12;
         match self.page_size() {
@@ -318,8 +321,8 @@ impl Baser {
         }
     }
 
-    /// With the table at `address`, which is aligned to the page size that this value already has.
-    /// Address bits that the page size cannot express are dropped.
+    /// Returns the value with the table at `address`, which must be aligned to the page size of
+    /// this value. Address bits that this page size cannot express are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         let field = match self.page_size() {
             PageSize::Size4K => address & 0xffff_ffff_f000,
@@ -331,12 +334,13 @@ impl Baser {
         self.with_address_code(field >> 12)
     }
 
-    /// Bytes of an entry: 1 to 32.
+    /// Returns the size of an entry in bytes, between 1 and 32.
     pub const fn entry_bytes(self) -> u8 {
         self.entry_bytes_minus_one() + 1
     }
 
-    /// Bytes of the memory that the register names: of a flat table, or of the first level.
+    /// Returns the size in bytes of the memory that the register points to: a flat table or the
+    /// first level.
     pub const fn bytes(self) -> u64 {
         (self.pages_minus_one() as u64 + 1) * self.page_size().bytes()
     }
@@ -356,7 +360,7 @@ pub enum PageSize {
 }
 
 impl PageSize {
-    /// Decodes the two low bits.
+    /// Decodes the two low bits of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::Size4K,
@@ -366,12 +370,12 @@ impl PageSize {
         }
     }
 
-    /// The two bits.
+    /// Returns the encoding in two bits.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::Size4K => 0x1000,
@@ -381,18 +385,18 @@ impl PageSize {
     }
 }
 
-/// Kinds of tables that `GITS_BASER<n>` describes.
+/// Kind of a table described by `GITS_BASER<n>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TableKind {
     /// The register is not implemented.
     None = 0,
-    /// Devices.
+    /// Device table.
     Devices = 1,
-    /// Virtual PEs (GICv4).
+    /// Virtual PE table (GICv4).
     VirtualPes = 2,
     /// Reserved.
     Reserved3 = 3,
-    /// Collections.
+    /// Collection table.
     Collections = 4,
     /// Reserved.
     Reserved5 = 5,
@@ -403,7 +407,7 @@ pub enum TableKind {
 }
 
 impl TableKind {
-    /// Decodes the three low bits.
+    /// Decodes the three low bits of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 7 {
             0 => Self::None,
@@ -417,7 +421,7 @@ impl TableKind {
         }
     }
 
-    /// The three bits.
+    /// Returns the encoding in three bits.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }

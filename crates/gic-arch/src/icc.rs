@@ -1,33 +1,33 @@
-//! The CPU interface's system registers, `ICC_*` (IHI 0069 §12.2), in AArch64 state.
+//! The system registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), in AArch64 state.
 
 use crate::reg::register_values;
 use crate::{Affinity, IntId, ReadOnly, ReadWrite, WriteOnly};
 use bitfield_struct::bitfield;
 use core::marker::PhantomData;
 
-/// The encoding of a system register in `MRS`/`MSR`: op0, op1, CRn, CRm, op2. It is packed as in
-/// KVM's device attributes (2, 3, 4, 4, 3 bits).
+/// Encoding of a system register in `MRS` and `MSR`: op0, op1, CRn, CRm and op2, packed as in KVM's
+/// device attributes (2, 3, 4, 4 and 3 bits).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SysRegEncoding(u16);
 
 impl SysRegEncoding {
-    /// From the five fields; each loses bits above its width.
+    /// Creates an encoding from the five fields. Bits that exceed the width of a field are dropped.
     pub const fn new(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
         Self((op0 & 3) << 14 | (op1 & 7) << 11 | (crn & 15) << 7 | (crm & 15) << 3 | (op2 & 7))
     }
 
-    /// From the packed form.
+    /// Creates an encoding from its packed form.
     pub const fn from_packed(packed: u16) -> Self {
         Self(packed)
     }
 
-    /// The packed form.
+    /// Returns the packed form.
     pub const fn packed(self) -> u16 {
         self.0
     }
 }
 
-/// A system register: its encoding, value type and access.
+/// A system register, with its encoding, the type of its value and its access rights.
 pub struct SysReg<V, A = ReadWrite> {
     encoding: SysRegEncoding,
     kind: PhantomData<fn() -> (V, A)>,
@@ -47,18 +47,18 @@ impl<V, A> core::fmt::Debug for SysReg<V, A> {
 }
 
 impl<V, A> SysReg<V, A> {
-    /// The register with this encoding.
+    /// Creates the register with this encoding.
     pub const fn at(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
         Self { encoding: SysRegEncoding::new(op0, op1, crn, crm, op2), kind: PhantomData }
     }
 
-    /// Its encoding.
+    /// Returns the encoding.
     pub const fn encoding(self) -> SysRegEncoding {
         self.encoding
     }
 }
 
-/// Declares system registers and the table of their names and encodings.
+/// Declares system registers, and a table of their names and encodings.
 macro_rules! system_registers {
     (
         $(#[$table_doc:meta])* $table:ident;
@@ -73,9 +73,9 @@ macro_rules! system_registers {
 pub(crate) use system_registers;
 
 system_registers! {
-    /// Name (without `ICC_` and exception level) and encoding of each register.
+    /// Name (without `ICC_` and the exception level) and encoding of each register.
     REGISTERS;
-    /// Priority mask: only more urgent interrupts are signalled.
+    /// Priority mask: only interrupts with a higher priority are signaled.
     PMR: SysReg<u64> = SysReg::at(3, 0, 4, 6, 0);
     /// Acknowledges a Group 0 interrupt.
     IAR0: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 8, 0);
@@ -85,25 +85,25 @@ system_registers! {
     HPPIR0: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 8, 2);
     /// Binary point of Group 0.
     BPR0: SysReg<u64> = SysReg::at(3, 0, 12, 8, 3);
-    /// Active priorities of Group 0, 0 to 3.
+    /// Active priorities of Group 0, first register.
     AP0R0: SysReg<u64> = SysReg::at(3, 0, 12, 8, 4);
-    /// Active priorities of Group 0.
+    /// Active priorities of Group 0, second register.
     AP0R1: SysReg<u64> = SysReg::at(3, 0, 12, 8, 5);
-    /// Active priorities of Group 0.
+    /// Active priorities of Group 0, third register.
     AP0R2: SysReg<u64> = SysReg::at(3, 0, 12, 8, 6);
-    /// Active priorities of Group 0.
+    /// Active priorities of Group 0, fourth register.
     AP0R3: SysReg<u64> = SysReg::at(3, 0, 12, 8, 7);
-    /// Active priorities of Group 1.
+    /// Active priorities of Group 1, first register.
     AP1R0: SysReg<u64> = SysReg::at(3, 0, 12, 9, 0);
-    /// Active priorities of Group 1.
+    /// Active priorities of Group 1, second register.
     AP1R1: SysReg<u64> = SysReg::at(3, 0, 12, 9, 1);
-    /// Active priorities of Group 1.
+    /// Active priorities of Group 1, third register.
     AP1R2: SysReg<u64> = SysReg::at(3, 0, 12, 9, 2);
-    /// Active priorities of Group 1.
+    /// Active priorities of Group 1, fourth register.
     AP1R3: SysReg<u64> = SysReg::at(3, 0, 12, 9, 3);
     /// Deactivates an interrupt.
     DIR: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 11, 1);
-    /// The running priority.
+    /// Running priority.
     RPR: SysReg<u64, ReadOnly> = SysReg::at(3, 0, 12, 11, 3);
     /// Generates SGIs of Group 1.
     SGI1R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 5);
@@ -119,7 +119,7 @@ system_registers! {
     HPPIR1: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 12, 2);
     /// Binary point of Group 1.
     BPR1: SysReg<u64> = SysReg::at(3, 0, 12, 12, 3);
-    /// Control.
+    /// Control register.
     CTLR: SysReg<Ctlr> = SysReg::at(3, 0, 12, 12, 4);
     /// System register enable.
     SRE: SysReg<Sre> = SysReg::at(3, 0, 12, 12, 5);
@@ -129,20 +129,20 @@ system_registers! {
     IGRPEN1: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 7);
 }
 
-/// System register enable for EL2 and below, `ICC_SRE_EL2`. Apart from [`REGISTERS`]: a kernel at
-/// EL1 has none.
+/// System register enable for EL2 and below, `ICC_SRE_EL2`. It is not part of [`REGISTERS`],
+/// because a kernel at EL1 cannot access it.
 pub const SRE_EL2: SysReg<SreEl2> = SysReg::at(3, 4, 12, 9, 5);
 
-/// The active-priority registers of Group 0.
+/// Active priorities registers of Group 0.
 pub const AP0R: [SysReg<u64>; 4] = [AP0R0, AP0R1, AP0R2, AP0R3];
-/// The active-priority registers of Group 1.
+/// Active priorities registers of Group 1.
 pub const AP1R: [SysReg<u64>; 4] = [AP1R0, AP1R1, AP1R2, AP1R3];
 
-/// An INTID as `IAR`, `EOIR`, `HPPIR` and `DIR` hold it: bits 23:0.
+/// An INTID in the format of `IAR`, `EOIR`, `HPPIR` and `DIR`: bits 23:0.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IntIdValue {
-    /// The number.
+    /// Number of the interrupt.
     #[bits(24)]
     pub number: u32,
     #[bits(40)]
@@ -150,43 +150,43 @@ pub struct IntIdValue {
 }
 
 impl IntIdValue {
-    /// The register value of an INTID; bits above 23 are dropped.
+    /// Returns the register value of an INTID. Bits above 23 are dropped.
     pub const fn of(intid: IntId) -> Self {
         Self::from_bits(intid.get() as u64 & 0xff_ffff)
     }
 
-    /// The INTID.
+    /// Returns the INTID.
     pub const fn intid(self) -> IntId {
         IntId::new(self.number())
     }
 }
 
-/// `ICC_CTLR_EL1`.
+/// Value of `ICC_CTLR_EL1`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {
-    /// BPR0 serves both groups.
+    /// `BPR0` applies to both groups.
     pub cbpr: bool,
-    /// `EOIR` drops the priority only; `DIR` deactivates.
+    /// `EOIR` only drops the priority; `DIR` deactivates the interrupt.
     pub eoi_mode: bool,
     #[bits(4)]
     __: u8,
-    /// The priority mask is a hint to the distributor.
+    /// The priority mask is used as a hint by the distributor.
     pub pmhe: bool,
     __: bool,
-    /// Priority bits, minus one. Read-only.
+    /// Number of priority bits, minus one. Read-only.
     #[bits(3)]
     pub pri_bits_minus_one: u8,
-    /// INTID bits: 0 = 16, 1 = 24. Read-only.
+    /// Number of INTID bits. 0: 16 bits; 1: 24 bits. Read-only.
     #[bits(3)]
     pub id_bits_code: u8,
-    /// SErrors of the CPU interface are supported. Read-only.
+    /// The CPU interface can generate SErrors. Read-only.
     pub seis: bool,
-    /// Non-zero Aff3 in SGIs is supported. Read-only.
+    /// Non-zero values of Aff3 in SGIs are supported. Read-only.
     pub a3v: bool,
     #[bits(2)]
     __: u8,
-    /// SGIs reach Aff0 up to 255. Read-only.
+    /// SGIs can target Aff0 values up to 255. Read-only.
     pub rss: bool,
     /// INTIDs of the extended ranges are supported. Read-only.
     pub ext_range: bool,
@@ -194,11 +194,11 @@ pub struct Ctlr {
     __: u64,
 }
 
-/// `ICC_SRE_EL1`.
+/// Value of `ICC_SRE_EL1`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Sre {
-    /// The system registers are used.
+    /// The system registers are enabled.
     pub sre: bool,
     /// FIQ bypass is disabled.
     pub dfb: bool,
@@ -208,11 +208,11 @@ pub struct Sre {
     __: u64,
 }
 
-/// `ICC_SRE_EL2`.
+/// Value of `ICC_SRE_EL2`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct SreEl2 {
-    /// The system registers are used at EL2.
+    /// The system registers are enabled at EL2.
     pub sre: bool,
     /// FIQ bypass is disabled.
     pub dfb: bool,
@@ -224,32 +224,33 @@ pub struct SreEl2 {
     __: u64,
 }
 
-/// `ICC_IGRPEN0_EL1`, `ICC_IGRPEN1_EL1`.
+/// Value of `ICC_IGRPEN0_EL1` and `ICC_IGRPEN1_EL1`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Igrpen {
-    /// The group is signalled to this PE.
+    /// Interrupts of the group are signaled to this PE.
     pub enable: bool,
     #[bits(63)]
     __: u64,
 }
 
-/// `ICC_SGI1R_EL1` and its kin: an SGI to a set of PEs that share Aff3.Aff2.Aff1.
+/// Value of `ICC_SGI1R_EL1` and the other SGI registers: an SGI to a set of PEs that share
+/// Aff3.Aff2.Aff1.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Sgi {
-    /// Bit n stands for Aff0 = 16 × [`range_selector`](Self::range_selector) + n.
+    /// Targets. Bit n selects Aff0 = 16 × [`range_selector`](Self::range_selector) + n.
     pub target_list: u16,
     /// Aff1 of the targets.
     pub aff1: u8,
-    /// SGI number.
+    /// Number of the SGI.
     #[bits(4)]
     pub intid: u8,
     #[bits(4)]
     __: u8,
     /// Aff2 of the targets.
     pub aff2: u8,
-    /// To all PEs but this one; the affinities are ignored.
+    /// The SGI is sent to all PEs except the sender; the affinities are ignored.
     pub all_but_self: bool,
     #[bits(3)]
     __: u8,
@@ -262,7 +263,7 @@ pub struct Sgi {
 }
 
 impl Sgi {
-    /// The SGI `intid` (0–15) to one PE.
+    /// Returns the value that sends the SGI `intid` (0–15) to one PE.
     pub const fn to(intid: u8, target: Affinity) -> Self {
         let [aff3, aff2, aff1, aff0] = target.levels();
         Self::new()
@@ -274,7 +275,8 @@ impl Sgi {
             .with_aff3(aff3)
     }
 
-    /// Does this reach `target` (apart from [`all_but_self`](Self::all_but_self))?
+    /// Returns `true` if the affinities select `target`. [`all_but_self`](Self::all_but_self) is
+    /// ignored.
     pub const fn names(self, target: Affinity) -> bool {
         let [aff3, aff2, aff1, aff0] = target.levels();
         self.aff3() == aff3

@@ -1,4 +1,4 @@
-//! The hypervisor's view of the CPU interface, `ICH_*` (IHI 0069 §12.4), in AArch64 state.
+//! The hypervisor's registers of the CPU interface, `ICH_*` (IHI 0069 §12.4), in AArch64 state.
 
 use crate::icc::{SysReg, system_registers};
 use crate::reg::register_values;
@@ -6,27 +6,27 @@ use crate::{Priority, ReadOnly};
 use bitfield_struct::bitfield;
 
 system_registers! {
-    /// Name (without `ICH_` and exception level) and encoding of each register.
+    /// Name (without `ICH_` and the exception level) and encoding of each register.
     REGISTERS;
     /// Active priorities of virtual Group 0.
     AP0R0: SysReg<u64> = SysReg::at(3, 4, 12, 8, 0);
     /// Active priorities of virtual Group 1.
     AP1R0: SysReg<u64> = SysReg::at(3, 4, 12, 9, 0);
-    /// Hypervisor control.
+    /// Hypervisor control register.
     HCR: SysReg<Hcr> = SysReg::at(3, 4, 12, 11, 0);
     /// Implemented features.
     VTR: SysReg<Vtr, ReadOnly> = SysReg::at(3, 4, 12, 11, 1);
-    /// Reasons for which the maintenance interrupt is asserted.
+    /// Reasons why the maintenance interrupt is asserted.
     MISR: SysReg<Misr, ReadOnly> = SysReg::at(3, 4, 12, 11, 2);
-    /// List registers whose interrupt ended and wants attention.
+    /// List registers whose interrupt ended and that requested a maintenance interrupt for it.
     EISR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 3);
-    /// Empty list registers.
+    /// List registers that are empty.
     ELRSR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 5);
-    /// The guest's mask, enables and binary points.
+    /// The guest's priority mask, group enables and binary points.
     VMCR: SysReg<Vmcr> = SysReg::at(3, 4, 12, 11, 7);
 }
 
-/// List register `index` (0–15), `ICH_LR<n>_EL2`; `None` past the end.
+/// Returns list register `index` (0–15), `ICH_LR<n>_EL2`, or `None` if `index` is above 15.
 pub const fn lr(index: u16) -> Option<SysReg<ListRegister>> {
     match index {
         0..=7 => Some(SysReg::at(3, 4, 12, 12, index)),
@@ -35,17 +35,17 @@ pub const fn lr(index: u16) -> Option<SysReg<ListRegister>> {
     }
 }
 
-/// `ICH_HCR_EL2`.
+/// Value of `ICH_HCR_EL2`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Hcr {
-    /// The virtual CPU interface is on.
+    /// The virtual CPU interface is enabled.
     pub en: bool,
-    /// Maintenance interrupt on underflow.
+    /// Maintenance interrupt while at most one list register is in use (underflow).
     pub uie: bool,
-    /// Maintenance interrupt when an EOI found no list register.
+    /// Maintenance interrupt after an EOI without a matching list register.
     pub lrenpie: bool,
-    /// Maintenance interrupt when nothing is pending.
+    /// Maintenance interrupt while no list register is pending.
     pub npie: bool,
     /// Maintenance interrupt while virtual Group 0 is enabled.
     pub vgrp0_eie: bool,
@@ -55,73 +55,73 @@ pub struct Hcr {
     pub vgrp1_eie: bool,
     /// Maintenance interrupt while virtual Group 1 is disabled.
     pub vgrp1_die: bool,
-    /// EOIs of virtual SGIs are not counted.
+    /// EOIs of virtual SGIs are not counted in `eoi_count`.
     pub vsgi_eoi_count: bool,
     __: bool,
-    /// Trap of registers common to both groups.
+    /// Accesses to registers common to both groups are trapped.
     pub tc: bool,
-    /// Trap of Group 0 registers.
+    /// Accesses to Group 0 registers are trapped.
     pub tall0: bool,
-    /// Trap of Group 1 registers.
+    /// Accesses to Group 1 registers are trapped.
     pub tall1: bool,
-    /// Trap of locally generated SErrors.
+    /// Locally generated SErrors are trapped.
     pub tsei: bool,
-    /// Trap of DIR.
+    /// Writes to `DIR` are trapped.
     pub tdir: bool,
     /// Direct injection is masked.
     pub dvim: bool,
     #[bits(11)]
     __: u16,
-    /// EOIs that found no list register.
+    /// Number of EOIs without a matching list register.
     #[bits(5)]
     pub eoi_count: u8,
     #[bits(32)]
     __: u32,
 }
 
-/// `ICH_VTR_EL2`.
+/// Value of `ICH_VTR_EL2`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Vtr {
-    /// List registers, minus one.
+    /// Number of list registers, minus one.
     #[bits(5)]
     pub list_regs_minus_one: u8,
     #[bits(13)]
     __: u16,
     /// Masking of direct injection is supported.
     pub dvim: bool,
-    /// Separate trap of DIR is supported.
+    /// A separate trap of `DIR` is supported.
     pub tds: bool,
     /// Direct injection of virtual interrupts is *not* supported.
     pub n_v4: bool,
-    /// Non-zero Aff3 is supported.
+    /// Non-zero values of Aff3 are supported.
     pub a3v: bool,
-    /// Local SErrors are supported.
+    /// Locally generated SErrors are supported.
     pub seis: bool,
-    /// INTID bits: 0 = 16, 1 = 24.
+    /// Number of INTID bits. 0: 16 bits; 1: 24 bits.
     #[bits(3)]
     pub id_bits_code: u8,
-    /// Preemption bits, minus one.
+    /// Number of preemption bits, minus one.
     #[bits(3)]
     pub pre_bits_minus_one: u8,
-    /// Priority bits, minus one.
+    /// Number of priority bits, minus one.
     #[bits(3)]
     pub pri_bits_minus_one: u8,
     #[bits(32)]
     __: u32,
 }
 
-/// `ICH_MISR_EL2`.
+/// Value of `ICH_MISR_EL2`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Misr {
-    /// An interrupt that asked for it ended.
+    /// An interrupt whose list register requested it ended.
     pub eoi: bool,
     /// At most one list register is in use.
     pub u: bool,
-    /// An EOI found no list register.
+    /// An EOI had no matching list register.
     pub lrenp: bool,
-    /// Nothing is pending.
+    /// No list register is pending.
     pub np: bool,
     /// Virtual Group 0 is enabled.
     pub vgrp0_e: bool,
@@ -135,7 +135,7 @@ pub struct Misr {
     __: u64,
 }
 
-/// `ICH_VMCR_EL2`.
+/// Value of `ICH_VMCR_EL2`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Vmcr {
@@ -143,15 +143,15 @@ pub struct Vmcr {
     pub veng0: bool,
     /// Virtual Group 1 is enabled.
     pub veng1: bool,
-    /// Group 1 can be acknowledged through Group 0's register (GICv2).
+    /// Group 1 interrupts can be acknowledged through Group 0's register (GICv2).
     pub v_ack_ctl: bool,
-    /// Group 0 is signalled as FIQ.
+    /// Group 0 interrupts are signaled as FIQs.
     pub v_fiq_en: bool,
-    /// BPR0 serves both groups.
+    /// `BPR0` applies to both groups.
     pub vcbpr: bool,
     #[bits(4)]
     __: u8,
-    /// EOI mode.
+    /// `EOIR` only drops the priority; `DIR` deactivates the interrupt.
     pub veoim: bool,
     #[bits(8)]
     __: u8,
@@ -170,18 +170,18 @@ pub struct Vmcr {
 /// State of a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ListRegisterState {
-    /// Empty.
+    /// The list register is empty.
     Invalid = 0,
-    /// Pending.
+    /// The interrupt is pending.
     Pending = 1,
-    /// Active.
+    /// The interrupt is active.
     Active = 2,
-    /// Both.
+    /// The interrupt is pending and active.
     PendingActive = 3,
 }
 
 impl ListRegisterState {
-    /// Decodes the two low bits.
+    /// Decodes the two low bits of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::Invalid,
@@ -191,53 +191,53 @@ impl ListRegisterState {
         }
     }
 
-    /// The two bits.
+    /// Returns the encoding in two bits.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
 }
 
-/// `ICH_LR<n>_EL2`.
+/// Value of `ICH_LR<n>_EL2`.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct ListRegister {
-    /// The INTID that the guest sees.
+    /// INTID that the guest acknowledges.
     pub virtual_intid: u32,
-    /// With [`hw`](Self::hw): the physical INTID (bits 44:32). Without: bit 41 asks for a
-    /// maintenance interrupt at the end, see [`eoi`](Self::eoi).
+    /// If [`hw`](Self::hw) is set, the physical INTID (bits 44:32). Otherwise, bit 41 requests a
+    /// maintenance interrupt when the interrupt ends; see [`eoi`](Self::eoi).
     #[bits(13)]
     pub physical_intid: u16,
     #[bits(3)]
     __: u8,
-    /// Priority. See [`priority`](Self::priority).
+    /// Priority of the interrupt; see [`priority`](Self::priority).
     pub priority_value: u8,
     #[bits(3)]
     __: u8,
-    /// Non-maskable.
+    /// The interrupt is non-maskable.
     pub nmi: bool,
-    /// Virtual Group 1.
+    /// The interrupt is in virtual Group 1, otherwise in virtual Group 0.
     pub group1: bool,
-    /// Tied to a physical interrupt that is deactivated along with it.
+    /// The interrupt is linked to a physical interrupt, which is deactivated with it.
     pub hw: bool,
-    /// State.
+    /// State of the interrupt.
     #[bits(2)]
     pub state: ListRegisterState,
 }
 
 impl ListRegister {
-    /// The priority.
+    /// Returns the priority of the interrupt.
     pub const fn priority(self) -> Priority {
         Priority::new(self.priority_value())
     }
 
-    /// Without [`hw`](Self::hw): a maintenance interrupt is asked for when the guest ends this
-    /// interrupt.
+    /// Returns `true` if a maintenance interrupt is requested for the end of this interrupt. Always
+    /// `false` if [`hw`](Self::hw) is set.
     pub const fn eoi(self) -> bool {
         !self.hw() && self.physical_intid() & (1 << 9) != 0
     }
 
-    /// Asks for (or not) a maintenance interrupt at the end; for list registers without
-    /// [`hw`](Self::hw).
+    /// Requests a maintenance interrupt for the end of this interrupt, or withdraws the request.
+    /// Must only be used if [`hw`](Self::hw) is not set.
     pub const fn with_eoi(self, eoi: bool) -> Self {
         self.with_physical_intid(if eoi { 1 << 9 } else { 0 })
     }

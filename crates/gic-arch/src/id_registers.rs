@@ -1,20 +1,20 @@
-//! Identification registers, alike in all frames (IHI 0069 §12.1).
+//! Identification registers, which are the same in all frames (IHI 0069 §12.1).
 
 use crate::reg::register_values;
 use crate::{ReadOnly, Reg, RegArray};
 use bitfield_struct::bitfield;
 
-/// Offsets of the identification registers, the same in each frame.
+/// Offsets of the identification registers, which are the same in each frame.
 pub mod id {
     use super::{Pidr2, ReadOnly, Reg, RegArray};
 
-    /// Peripheral identification 2: the architecture revision.
+    /// Peripheral identification register 2, which contains the architecture revision.
     pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xffe8);
-    /// All identification registers, `PIDR4` first.
+    /// All identification registers, starting with `PIDR4`.
     pub const REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xffd0, 12);
 }
 
-/// `GICx_IIDR`: implementer, product and revision. The key of the errata table.
+/// Value of `GICx_IIDR`: implementer, product and revision. This is the key of the errata table.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iidr {
@@ -29,17 +29,17 @@ pub struct Iidr {
     pub variant: u8,
     #[bits(4)]
     __: u8,
-    /// Product.
+    /// Product number.
     pub product_id: u8,
 }
 
-/// `GICx_PIDR2`.
+/// Value of `GICx_PIDR2`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Pidr2 {
     #[bits(4)]
     __: u8,
-    /// The architecture revision, see [`ArchRevision`].
+    /// Architecture revision, encoded as in [`ArchRevision`].
     #[bits(4)]
     pub arch_rev: u8,
     #[bits(24)]
@@ -62,7 +62,7 @@ pub enum ArchRevision {
 }
 
 impl Pidr2 {
-    /// The architecture revision.
+    /// Decodes the architecture revision.
     pub const fn revision(self) -> ArchRevision {
         match self.arch_rev() {
             1 => ArchRevision::V1,

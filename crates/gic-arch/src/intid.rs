@@ -3,12 +3,12 @@
 use core::fmt;
 use msi_types::HwIrq;
 
-/// An interrupt identifier, as acknowledged by a CPU interface. Any number can be represented;
-/// [`class`](Self::class) says what it means.
+/// An interrupt identifier, as acknowledged by a CPU interface. Every 32-bit number is a valid
+/// value; [`class`](Self::class) tells which kind of interrupt it identifies.
 ///
-/// Firmware and manuals count the interrupts of each class from 0; so do the constructors that are
-/// named after the classes. They return `None` beyond the class. `Display` writes the class and the
-/// INTID: `IntId::ppi(11)` is "PPI 27".
+/// Firmware and manuals number the interrupts of each class from 0, and so do the constructors
+/// named after the classes. They return `None` if the number exceeds the class. `Display` writes
+/// the class and the INTID: `IntId::ppi(11)` is "PPI 27".
 ///
 /// ```
 /// use gic_arch::IntId;
@@ -25,21 +25,22 @@ pub struct IntId(u32);
 /// Class of an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IntIdClass {
-    /// 0–15: software-generated, private to a PE.
+    /// 0–15: software-generated interrupts, private to a PE.
     Sgi,
-    /// 16–31: private peripheral.
+    /// 16–31: private peripheral interrupts.
     Ppi,
-    /// 32–1019: shared peripheral.
+    /// 32–1019: shared peripheral interrupts.
     Spi,
-    /// 1020–1023: answers of the CPU interface that are no interrupts.
+    /// 1020–1023: special values that the CPU interface returns and that do not identify an
+    /// interrupt.
     Special,
-    /// 1056–1119 (GICv3.1): private peripheral.
+    /// 1056–1119 (GICv3.1): extended private peripheral interrupts.
     ExtendedPpi,
-    /// 4096–5119 (GICv3.1): shared peripheral.
+    /// 4096–5119 (GICv3.1): extended shared peripheral interrupts.
     ExtendedSpi,
-    /// From 8192 on: message-based, edge-triggered, configured by memory tables.
+    /// From 8192 on: message-based, edge-triggered interrupts that are configured in memory tables.
     Lpi,
-    /// The gaps.
+    /// Numbers that the architecture does not use.
     Reserved,
 }
 
@@ -48,7 +49,7 @@ impl IntId {
     pub const SGI_COUNT: u32 = 16;
     /// First SPI.
     pub const SPI_BASE: u32 = 32;
-    /// First number after the SPIs.
+    /// First INTID after the SPIs.
     pub const SPI_END: u32 = 1020;
     /// First extended PPI.
     pub const EXTENDED_PPI_BASE: u32 = 1056;
@@ -60,35 +61,37 @@ impl IntId {
     pub const EXTENDED_SPI_COUNT: u32 = 1024;
     /// First LPI.
     pub const LPI_BASE: u32 = 8192;
-    /// "Nothing is pending."
+    /// INTID that an acknowledge returns if no interrupt is pending.
     pub const SPURIOUS: Self = Self(1023);
 
-    /// The SGI `number`, 0 to 15.
+    /// Returns SGI `number`, which must be between 0 and 15.
     pub const fn sgi(number: u32) -> Option<Self> {
         Self::counted(number, 0, Self::SGI_COUNT)
     }
 
-    /// The PPI `number`, 0 to 15, as firmware counts: INTID 16 and following.
+    /// Returns PPI `number` as numbered by firmware, between 0 and 15. PPI 0 is INTID 16.
     pub const fn ppi(number: u32) -> Option<Self> {
         Self::counted(number, Self::SGI_COUNT, Self::SPI_BASE - Self::SGI_COUNT)
     }
 
-    /// The SPI `number`, 0 to 987, as firmware counts: INTID 32 and following.
+    /// Returns SPI `number` as numbered by firmware, between 0 and 987. SPI 0 is INTID 32.
     pub const fn spi(number: u32) -> Option<Self> {
         Self::counted(number, Self::SPI_BASE, Self::SPI_END - Self::SPI_BASE)
     }
 
-    /// The extended PPI `number`, 0 to 63, as firmware counts: INTID 1056 and following.
+    /// Returns extended PPI `number` as numbered by firmware, between 0 and 63. Extended PPI 0 is
+    /// INTID 1056.
     pub const fn eppi(number: u32) -> Option<Self> {
         Self::counted(number, Self::EXTENDED_PPI_BASE, Self::EXTENDED_PPI_COUNT)
     }
 
-    /// The extended SPI `number`, 0 to 1023, as firmware counts: INTID 4096 and following.
+    /// Returns extended SPI `number` as numbered by firmware, between 0 and 1023. Extended SPI 0 is
+    /// INTID 4096.
     pub const fn espi(number: u32) -> Option<Self> {
         Self::counted(number, Self::EXTENDED_SPI_BASE, Self::EXTENDED_SPI_COUNT)
     }
 
-    /// The LPI `number` places after the first: INTID 8192 and following.
+    /// Returns LPI `number`, relative to the first one. LPI 0 is INTID 8192.
     pub const fn lpi(number: u32) -> Option<Self> {
         match Lpi::from_index(number) {
             Some(lpi) => Some(lpi.intid()),
@@ -100,12 +103,12 @@ impl IntId {
         if number < count { Some(Self(base + number)) } else { None }
     }
 
-    /// The identifier with this number.
+    /// Creates the identifier with this number.
     pub const fn new(number: u32) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -124,22 +127,23 @@ impl IntId {
         }
     }
 
-    /// An SGI, PPI or extended PPI: one per PE, configured at its redistributor.
+    /// Returns `true` for an SGI, PPI or extended PPI. Each PE has its own, configured at its
+    /// redistributor.
     pub const fn is_private(self) -> bool {
         matches!(self.class(), IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi)
     }
 
-    /// An SPI or extended SPI: configured at the distributor.
+    /// Returns `true` for an SPI or extended SPI, which is configured at the distributor.
     pub const fn is_shared(self) -> bool {
         matches!(self.class(), IntIdClass::Spi | IntIdClass::ExtendedSpi)
     }
 
-    /// A message-based interrupt of the redistributors' tables.
+    /// Returns `true` for an LPI, which is configured in the redistributors' tables.
     pub const fn is_lpi(self) -> bool {
         matches!(self.class(), IntIdClass::Lpi)
     }
 
-    /// The same number as the neutral vocabulary has it.
+    /// Returns the INTID as a controller-independent number.
     pub const fn hwirq(self) -> HwIrq {
         HwIrq::new(self.0)
     }
@@ -184,34 +188,34 @@ impl fmt::Debug for IntId {
     }
 }
 
-/// A software-generated interrupt: INTID 0 to 15.
+/// A software-generated interrupt, INTID 0 to 15.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SgiId(u8);
 
 impl SgiId {
-    /// The SGI with this number; `None` above 15.
+    /// Returns the SGI with this number, or `None` if `number` is above 15.
     pub const fn new(number: u8) -> Option<Self> {
         if (number as u32) < IntId::SGI_COUNT { Some(Self(number)) } else { None }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// The INTID that the receiver acknowledges.
+    /// Returns the INTID that the receiver acknowledges.
     pub const fn intid(self) -> IntId {
         IntId::new(self.0 as u32)
     }
 }
 
-/// An INTID of at least 8192, converted from the INTID (`Lpi::try_from(8192)`) or from its index
-/// among the LPIs ([`from_index`](Self::from_index)).
+/// An LPI: an INTID of at least 8192. Converted from the INTID (`Lpi::try_from(8192)`) or from its
+/// index among the LPIs ([`from_index`](Self::from_index)).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Lpi(u32);
 
-/// The INTID is below 8192.
+/// Error of a conversion to [`Lpi`]: the INTID is below 8192.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} is not an LPI: LPIs begin at 8192")]
 pub struct NotAnLpi(pub IntId);
@@ -220,7 +224,7 @@ impl Lpi {
     /// The lowest LPI.
     pub const FIRST: Self = Self(IntId::LPI_BASE);
 
-    /// The LPI `index` places after the first; `None` past the end of the number space.
+    /// Returns the LPI with INTID 8192 + `index`, or `None` if that exceeds 32 bits.
     pub const fn from_index(index: u32) -> Option<Self> {
         match IntId::LPI_BASE.checked_add(index) {
             Some(number) => Some(Self(number)),
@@ -228,17 +232,17 @@ impl Lpi {
         }
     }
 
-    /// Places after the first LPI: the index of its configuration byte.
+    /// Returns the index among the LPIs, which is also the index of the configuration byte.
     pub const fn index(self) -> u32 {
         self.0 - IntId::LPI_BASE
     }
 
-    /// The INTID.
+    /// Returns the INTID.
     pub const fn intid(self) -> IntId {
         IntId(self.0)
     }
 
-    /// The number.
+    /// Returns the number of the INTID.
     pub const fn get(self) -> u32 {
         self.0
     }

@@ -1,4 +1,4 @@
-//! Commands and tables in memory, which software shares with an ITS.
+//! Commands and memory tables that software shares with an ITS.
 
 mod command;
 mod error;

@@ -1,12 +1,13 @@
-//! Registers, commands and tables of the Arm Generic Interrupt Controller, versions 3 and 3.1, and
-//! of its Interrupt Translation Service (ITS). The CPU interface of a GICv2 is here too ([`gicc`]).
+//! Definitions of the registers, commands and tables of the Arm Generic Interrupt Controller,
+//! versions 3 and 3.1, and of its Interrupt Translation Service (ITS). The CPU interface of a GICv2
+//! is also included ([`gicc`]).
 //!
-//! Types, no algorithms. Drivers and device models share these definitions, so that an offset or a
-//! field exists once. A driver takes [`Reg`] constants to address a register. A model takes the
-//! same constants (or a frame's `REGISTERS` table) to recognise one.
+//! The crate contains types, but no algorithms. Drivers and device models share its definitions, so
+//! that each offset and field is defined only once. A driver uses [`Reg`] constants to address a
+//! register. A model uses the same constants (or a frame's `REGISTERS` table) to recognize one.
 //!
-//! Source throughout: Arm IHI 0069 (GIC architecture specification) and the register pages of Arm
-//! DDI 0601.
+//! Unless stated otherwise, the source is Arm IHI 0069 (GIC architecture specification) and the
+//! register pages of Arm DDI 0601.
 //!
 //! # Example
 //!
@@ -15,11 +16,11 @@
 //! use gic_arch::{IntId, gicd, gits};
 //! use msi_types::{DeviceId, EventId};
 //!
-//! // Where SPI 42's enable bit lies in the distributor.
+//! // Locate the enable bit of SPI 42 in the distributor.
 //! let bit = gicd::ISENABLER.locate(IntId::new(42)).unwrap();
 //! assert_eq!((bit.register().offset(), bit.shift()), (0x104, 10));
 //!
-//! // An ITS command, there and back.
+//! // Encode and decode an ITS command.
 //! let command = Command::Mapti {
 //!     device: DeviceId::new(0x12),
 //!     event: EventId::new(9),
@@ -28,7 +29,7 @@
 //! };
 //! assert_eq!(Command::decode(command.encode()), Ok(command));
 //!
-//! // A register value.
+//! // Decode a register value.
 //! let typer = gits::Typer::from(0x1f_0001_efb1);
 //! assert_eq!((typer.event_id_bits(), typer.device_id_bits()), (16, 16));
 //! assert_eq!(typer.itt_entry_bytes(), 12);

@@ -1,5 +1,5 @@
-//! Cacheability and shareability of the GIC's accesses to tables (IHI 0069 §12.11,
-//! `GICR_PROPBASER`, and kin).
+//! Cacheability and shareability of the GIC's accesses to tables (IHI 0069 §12.11, `GICR_PROPBASER`
+//! and similar registers).
 
 /// Shareability, bits 11:10 of every table register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -15,7 +15,7 @@ pub enum Shareability {
 }
 
 impl Shareability {
-    /// Decodes the two low bits.
+    /// Decodes the two low bits of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             0 => Self::Non,
@@ -25,7 +25,7 @@ impl Shareability {
         }
     }
 
-    /// The two bits.
+    /// Returns the encoding in two bits.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
@@ -53,7 +53,7 @@ pub enum Cacheability {
 }
 
 impl Cacheability {
-    /// Decodes the three low bits.
+    /// Decodes the three low bits of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 7 {
             0 => Self::Device,
@@ -67,28 +67,29 @@ impl Cacheability {
         }
     }
 
-    /// The three bits.
+    /// Returns the encoding in three bits.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
 
-    /// Do accesses with this attribute look into caches?
+    /// Returns `true` if accesses with this attribute use caches.
     pub const fn is_cacheable(self) -> bool {
         !matches!(self, Self::Device | Self::NonCacheable)
     }
 }
 
-/// Outer cacheability: as [`Cacheability`], but code 0 means "as the inner".
+/// Outer cacheability: like [`Cacheability`], except that code 0 means that the inner cacheability
+/// applies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum OuterCacheability {
-    /// The same as the inner cacheability.
+    /// The outer cacheability is the same as the inner one.
     SameAsInner,
-    /// An attribute of its own, never [`Cacheability::Device`].
+    /// A separate attribute, which is never [`Cacheability::Device`].
     Own(Cacheability),
 }
 
 impl OuterCacheability {
-    /// Decodes the three low bits.
+    /// Decodes the three low bits of `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         match Cacheability::from_bits(bits) {
             Cacheability::Device => Self::SameAsInner,
@@ -96,7 +97,7 @@ impl OuterCacheability {
         }
     }
 
-    /// The three bits.
+    /// Returns the encoding in three bits.
     pub const fn into_bits(self) -> u8 {
         match self {
             Self::SameAsInner => 0,

@@ -1,23 +1,27 @@
-//! Register arrays with one field per interrupt (`ISENABLER`, `IPRIORITYR`, `ICFGR` and their kin).
+//! Register arrays with one field per interrupt (`ISENABLER`, `IPRIORITYR`, `ICFGR` and similar
+//! arrays).
 
 use crate::{IntId, IntIdClass, ReadWrite, Reg, RegArray, RegisterInfo};
 
-/// Interrupts that an [`IntIdField`] covers, and their order.
+/// Range of interrupts that an [`IntIdField`] covers, and their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IntIdRange {
-    /// Distributor, `GICD_x<n>`: fields 0–31 are RES0 with affinity routing, 32–1019 are SPIs.
+    /// Fields of the distributor, `GICD_x<n>`: 0–31 are RES0 with affinity routing, 32–1019 are
+    /// SPIs.
     Spi,
-    /// Distributor, `GICD_x<n>E`: extended SPIs 4096–5119.
+    /// Fields of the distributor, `GICD_x<n>E`, for extended SPIs 4096–5119.
     ExtendedSpi,
-    /// Distributor without affinity routing (GICv2): fields 0–31 are the accessing CPU's own SGIs
-    /// and PPIs, 32–1019 are SPIs.
+    /// Fields of a distributor without affinity routing (GICv2): 0–31 are SGIs and PPIs of the
+    /// accessing CPU, 32–1019 are SPIs.
     Banked,
-    /// Redistributor, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended PPIs 1056–1119.
+    /// Fields of a redistributor, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended
+    /// PPIs 1056–1119.
     Private,
 }
 
 impl IntIdRange {
-    /// The field's number for an interrupt; `None` if this range does not hold it.
+    /// Returns the index of an interrupt's field, or `None` if the range does not contain the
+    /// interrupt.
     pub const fn index_of(self, intid: IntId) -> Option<u32> {
         match (self, intid.class()) {
             (Self::Spi | Self::Banked, IntIdClass::Spi)
@@ -34,7 +38,7 @@ impl IntIdRange {
         }
     }
 
-    /// The interrupt with a field's number; `None` if there is none.
+    /// Returns the interrupt whose field has this index, or `None` if no interrupt has it.
     pub const fn intid_at(self, index: u32) -> Option<IntId> {
         let intid = match self {
             Self::Spi | Self::Private | Self::Banked if index < 32 => {
@@ -63,23 +67,23 @@ pub struct IntIdField {
 }
 
 impl IntIdField {
-    /// `fields` fields of `bits` (1, 2 or 8) bits each, from `offset` on.
+    /// Creates an array of `fields` fields with `bits` bits each (1, 2 or 8), starting at `offset`.
     pub const fn at(offset: u32, bits: u32, fields: u32, range: IntIdRange) -> Self {
         Self { registers: RegArray::at(offset, fields * bits / 32), offset, bits, range }
     }
 
-    /// The same registers, for other interrupts: [`Banked`](IntIdRange::Banked) ones of the
-    /// distributor's.
+    /// Returns the same registers for another range of interrupts, such as
+    /// [`Banked`](IntIdRange::Banked) for the distributor of a GICv2.
     pub const fn of_range(self, range: IntIdRange) -> Self {
         Self { range, ..self }
     }
 
-    /// The registers that hold the fields.
+    /// Returns the registers that contain the fields.
     pub const fn registers(self) -> RegArray<u32, ReadWrite> {
         self.registers
     }
 
-    /// Bits per interrupt.
+    /// Returns the number of bits per interrupt.
     pub const fn bits(self) -> u32 {
         self.bits
     }
@@ -89,7 +93,7 @@ impl IntIdField {
         self.range
     }
 
-    /// Offset of the array's first byte in the frame.
+    /// Returns the offset of the array's first byte in the frame.
     pub const fn offset(self) -> u32 {
         self.offset
     }
@@ -104,8 +108,9 @@ impl IntIdField {
         }
     }
 
-    /// The field number of the lowest field in the register `offset` bytes into the frame, and the
-    /// number of fields in a 32-bit register. `None` if the array does not hold that byte.
+    /// Returns the index of the lowest field in the register at `offset` bytes in the frame, and
+    /// the number of fields in a 32-bit register. Returns `None` if the array does not contain that
+    /// byte.
     pub const fn fields_at(self, offset: u32) -> Option<(u32, u32)> {
         match self.info("").index_of(offset) {
             Some(register) => Some((register * 32 / self.bits, 32 / self.bits)),
@@ -113,7 +118,7 @@ impl IntIdField {
         }
     }
 
-    /// This array's row of a frame's table.
+    /// Returns the row of a frame's table that describes this array.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         self.registers.info(name)
     }
@@ -128,32 +133,32 @@ pub struct IntIdLocation {
 }
 
 impl IntIdLocation {
-    /// The 32-bit register.
+    /// Returns the 32-bit register that contains the field.
     pub const fn register(self) -> Reg<u32> {
         self.register
     }
 
-    /// The field's lowest bit.
+    /// Returns the position of the field's lowest bit.
     pub const fn shift(self) -> u32 {
         self.shift
     }
 
-    /// The field's bits in the register.
+    /// Returns the mask of the field's bits in the register.
     pub const fn mask(self) -> u32 {
         (u32::MAX >> (32 - self.bits)) << self.shift
     }
 
-    /// `register` with this field replaced.
+    /// Returns the register value `register` with this field replaced by `field`.
     pub const fn insert(self, register: u32, field: u32) -> u32 {
         (register & !self.mask()) | ((field << self.shift) & self.mask())
     }
 
-    /// The field in `register`.
+    /// Extracts the field from the register value `register`.
     pub const fn extract(self, register: u32) -> u32 {
         (register & self.mask()) >> self.shift
     }
 
-    /// Byte offset of the field in the frame, for 8-bit fields written one by one.
+    /// Returns the byte offset of the field in the frame, for byte accesses to 8-bit fields.
     pub const fn byte_offset(self) -> u32 {
         self.register.offset() + self.shift / 8
     }

@@ -1,44 +1,46 @@
 //! Interrupt priorities (IHI 0069 §4.8).
 
-/// A priority: 0 is the most urgent, 255 the least. Implementations have the upper 4 to 8 bits.
+/// A priority: 0 is the highest, 255 the lowest. Implementations support the upper 4 to 8 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct Priority(u8);
 
 impl Priority {
-    /// The most urgent.
+    /// The highest priority.
     pub const HIGHEST: Self = Self(0);
-    /// The running priority of a PE that handles nothing; as a mask, it lets everything through
-    /// that can be signalled.
+    /// Running priority of a PE that handles no interrupt. As a mask, it allows every interrupt
+    /// that can be signaled.
     pub const IDLE: Self = Self(0xff);
 
-    /// The priority with this value.
+    /// Creates the priority with this value.
     pub const fn new(value: u8) -> Self {
         Self(value)
     }
 
-    /// The value.
+    /// Returns the value.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// Is this one served before `other`?
+    /// Returns `true` if this priority is higher than `other`, so that its interrupt is handled
+    /// first.
     pub const fn is_more_urgent_than(self, other: Self) -> bool {
         self.0 < other.0
     }
 
-    /// The value with only the upper `bits` bits, as an implementation stores it.
+    /// Returns the value with only the upper `bits` bits, as an implementation stores it.
     pub const fn truncated(self, bits: u32) -> Self {
         if bits >= 8 { self } else { Self(self.0 & !(0xff >> bits)) }
     }
 
-    /// Returns the Non-secure view of a priority where two security states exist: the lower half of
-    /// the range (0x80–0xff) shifted up. Secure priorities read as 0 (IHI 0069 §4.8.1).
+    /// Returns the Non-secure view of a priority in systems with two security states: Non-secure
+    /// priorities (0x80–0xff) are shifted left by one bit. Secure priorities read as 0 (IHI 0069
+    /// §4.8.1).
     pub const fn non_secure_view(self) -> Self {
         if self.0 < 0x80 { Self(0) } else { Self(self.0 << 1) }
     }
 
-    /// The hardware's priority for a value written through the Non-secure view.
+    /// Returns the hardware's priority for a value written through the Non-secure view.
     pub const fn from_non_secure_view(view: u8) -> Self {
         Self((view >> 1) | 0x80)
     }

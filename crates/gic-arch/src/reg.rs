@@ -1,16 +1,16 @@
-//! Typed registers: an offset in a frame, a value type, and what may be done with it.
+//! Typed registers, each with an offset in a frame, a value type and access rights.
 
 use core::fmt;
 use core::marker::PhantomData;
 
-/// The raw width of a register: `u8`, `u16`, `u32` or `u64`.
+/// Integer with the width of a register: `u8`, `u16`, `u32` or `u64`.
 pub trait RawRegister: Copy + Eq + fmt::LowerHex + Into<u64> + private::Sealed {
     /// Width in bytes.
     const BYTES: u32;
 }
 
 mod private {
-    /// Keeps the widths to those of the architecture.
+    /// Prevents implementations for widths that the architecture does not use.
     pub trait Sealed {}
 }
 
@@ -27,13 +27,14 @@ macro_rules! raw_register {
 }
 raw_register!(u8: 1, u16: 2, u32: 4, u64: 8);
 
-/// The value of a register: any bit pattern is a value, and comes back unchanged.
+/// The value of a register. Every bit pattern must be a valid value and must be preserved by
+/// conversions.
 pub trait RegisterValue: Copy + From<Self::Raw> + Into<Self::Raw> {
-    /// The integer of the register's width.
+    /// Integer with the width of the register.
     type Raw: RawRegister;
 }
 
-/// Declares the raw width of register value types.
+/// Declares the raw types of register values.
 macro_rules! register_values {
     ($raw:ty: $($value:ty),* $(,)?) => { $(
         impl $crate::RegisterValue for $value {
@@ -43,9 +44,9 @@ macro_rules! register_values {
 }
 pub(crate) use register_values;
 
-/// Software's access to a register, as a type.
+/// Access rights of software to a register, as a type.
 pub trait Access: Copy + 'static {
-    /// The same as a value.
+    /// The access rights as a value.
     const KIND: AccessKind;
 }
 /// Access types whose registers can be read.
@@ -53,13 +54,13 @@ pub trait Readable: Access {}
 /// Access types whose registers can be written.
 pub trait Writable: Access {}
 
-/// Reads and writes.
+/// Access type of registers that can be read and written.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadWrite {}
-/// Reads only; writes are ignored.
+/// Access type of registers that can only be read; writes are ignored.
 #[derive(Clone, Copy, Debug)]
 pub enum ReadOnly {}
-/// Writes only; reads return zero or an unknown value.
+/// Access type of registers that can only be written; reads return zero or an unknown value.
 #[derive(Clone, Copy, Debug)]
 pub enum WriteOnly {}
 
@@ -77,18 +78,18 @@ impl Readable for ReadOnly {}
 impl Writable for ReadWrite {}
 impl Writable for WriteOnly {}
 
-/// Software's access to a register.
+/// Access rights of software to a register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessKind {
-    /// Reads and writes.
+    /// The register can be read and written.
     ReadWrite,
-    /// Reads only.
+    /// The register can only be read.
     ReadOnly,
-    /// Writes only.
+    /// The register can only be written.
     WriteOnly,
 }
 
-/// One register of a frame.
+/// A register of a frame.
 pub struct Reg<V, A = ReadWrite> {
     offset: u32,
     kind: PhantomData<fn() -> (V, A)>,
@@ -114,28 +115,28 @@ impl<V, A> fmt::Debug for Reg<V, A> {
 }
 
 impl<V, A> Reg<V, A> {
-    /// The register at `offset` bytes from its frame's base.
+    /// Creates the register at `offset` bytes from its frame's base.
     pub const fn at(offset: u32) -> Self {
         Self { offset, kind: PhantomData }
     }
 
-    /// Bytes from the frame's base.
+    /// Returns the offset from the frame's base in bytes.
     pub const fn offset(self) -> u32 {
         self.offset
     }
 }
 
 impl<V: RegisterValue, A: Access> Reg<V, A> {
-    /// Width in bytes.
+    /// Width of the register in bytes.
     pub const BYTES: u32 = V::Raw::BYTES;
 
-    /// This register's row of a frame's table.
+    /// Returns the row of a frame's table that describes this register.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         RegisterInfo { name, offset: self.offset, bytes: Self::BYTES, count: 1, access: A::KIND }
     }
 }
 
-/// Consecutive registers of one kind.
+/// Consecutive registers of the same type.
 pub struct RegArray<V, A = ReadWrite> {
     offset: u32,
     count: u32,
@@ -156,12 +157,12 @@ impl<V, A> fmt::Debug for RegArray<V, A> {
 }
 
 impl<V: RegisterValue, A: Access> RegArray<V, A> {
-    /// `count` registers from `offset` on, without gaps.
+    /// Creates an array of `count` registers without gaps, starting at `offset`.
     pub const fn at(offset: u32, count: u32) -> Self {
         Self { offset, count, kind: PhantomData }
     }
 
-    /// The register at `index`; `None` past the end.
+    /// Returns the register at `index`, or `None` if `index` exceeds the array.
     pub const fn get(self, index: u32) -> Option<Reg<V, A>> {
         if index < self.count { Some(Reg::at(self.offset + index * V::Raw::BYTES)) } else { None }
     }
@@ -171,12 +172,12 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
         self.count
     }
 
-    /// All of them.
+    /// Returns all registers of the array.
     pub fn iter(self) -> impl Iterator<Item = Reg<V, A>> {
         (0..self.count).filter_map(move |index| self.get(index))
     }
 
-    /// This array's row of a frame's table.
+    /// Returns the row of a frame's table that describes this array.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         RegisterInfo {
             name,
@@ -191,25 +192,26 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
 /// A row of a frame's register table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegisterInfo {
-    /// The manual's name, without the frame's prefix.
+    /// Name in the manual, without the frame's prefix.
     pub name: &'static str,
-    /// Bytes from the frame's base.
+    /// Offset from the frame's base in bytes.
     pub offset: u32,
     /// Width of one register in bytes.
     pub bytes: u32,
     /// Number of consecutive registers.
     pub count: u32,
-    /// Software's access to it.
+    /// Access rights of software.
     pub access: AccessKind,
 }
 
 impl RegisterInfo {
-    /// First byte after the register or array.
+    /// Returns the offset of the first byte after the register or array.
     pub const fn end(&self) -> u32 {
         self.offset + self.bytes * self.count
     }
 
-    /// Returns the index of the register that holds the byte at `offset`, or `None` if none does.
+    /// Returns the index of the register that contains the byte at `offset`, or `None` if none
+    /// does.
     pub const fn index_of(&self, offset: u32) -> Option<u32> {
         if offset >= self.offset && offset < self.end() {
             Some((offset - self.offset) / self.bytes)
@@ -219,7 +221,7 @@ impl RegisterInfo {
     }
 }
 
-/// Declares a frame's register constants and, from the same lines, its table.
+/// Declares a frame's register constants and its register table.
 macro_rules! register_frame {
     (
         $(#[$table_doc:meta])* $table:ident;

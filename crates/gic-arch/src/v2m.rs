@@ -1,5 +1,5 @@
-//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m): a doorbell for SPIs, 4
-//! KiB.
+//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m). A frame has 4 KiB and
+//! contains a doorbell for SPIs.
 
 use crate::reg::{register_frame, register_values};
 use crate::{Pidr2, ReadOnly, Reg, RegArray, WriteOnly};
@@ -8,24 +8,25 @@ use bitfield_struct::bitfield;
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1000;
 
-/// All identification registers, `PIDR4` first: where those of the larger frames lie in their last
-/// page.
+/// All identification registers, starting with `PIDR4`. As in the larger frames, they are at the
+/// end of the frame.
 pub const ID_REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xfd0, 12);
-/// Peripheral identification 2: the architecture revision.
+/// Peripheral identification register 2, which contains the architecture revision.
 pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xfe8);
 
 register_frame! {
-    /// Every register of the frame but the identification registers, by ascending offset.
+    /// All registers of the frame except the identification registers, in ascending order of their
+    /// offsets.
     REGISTERS;
-    /// SPIs that the frame's doorbell makes pending.
+    /// SPIs that can be signaled through the frame's doorbell.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x008);
-    /// The doorbell: makes the SPI written pending.
+    /// The doorbell: sets the pending state of the SPI whose INTID is written.
     SETSPI_NS: Reg<u32, WriteOnly> = Reg::at(0x040);
-    /// Implementer and revision, which identify frames that number SPIs differently.
+    /// Implementer and revision, which identify frames that use a different numbering of SPIs.
     IIDR: Reg<u32, ReadOnly> = Reg::at(0xfcc);
 }
 
-/// `MSI_TYPER`.
+/// Value of `MSI_TYPER`.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Typer {
@@ -34,7 +35,7 @@ pub struct Typer {
     pub count: u16,
     #[bits(6)]
     __: u8,
-    /// INTID of the first.
+    /// INTID of the first SPI.
     #[bits(10)]
     pub first: u16,
     #[bits(6)]

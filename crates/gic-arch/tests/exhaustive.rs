@@ -1,6 +1,7 @@
-//! Codecs over every bit. Each bit of a command, a table entry and a configuration byte reaches the
-//! manual's field and no other. No two bits influence each other. With that, the codec is right for
-//! every value. The positions are typed from the manual, not taken from the crate.
+//! Exhaustive tests of codecs. They check that each bit of a command, a table entry and a
+//! configuration byte belongs to the field that the manual assigns it to and to no other, and that
+//! bits do not influence each other. Together, this proves the codec correct for every value. The
+//! bit positions are typed from the manual, not taken from the crate.
 
 use doorbell_test_support::{EntryField, check_entry};
 use gic_arch::Priority;
@@ -8,7 +9,7 @@ use gic_arch::its::{Command, Level1Entry, MapAction, Opcode, RawCommand};
 use gic_arch::lpi::Config;
 use std::collections::BTreeMap;
 
-/// A field: its name, doubleword, highest and lowest bit.
+/// A field: its name, doubleword, and highest and lowest bit.
 type Field = (&'static str, usize, u32, u32);
 
 const DEVICE: Field = ("device", 0, 63, 32);
@@ -17,7 +18,7 @@ const COLLECTION: Field = ("collection", 2, 15, 0);
 const TARGET: Field = ("target", 2, 51, 16);
 const VALID: Field = ("valid", 2, 63, 63);
 
-/// IHI 0069 §5.3.
+/// Returns the fields of a command (IHI 0069 §5.3).
 fn fields_of(opcode: Opcode) -> Vec<Field> {
     match opcode {
         Opcode::Mapd => vec![DEVICE, ("size", 1, 4, 0), ("itt", 2, 51, 8), VALID],
@@ -33,7 +34,7 @@ fn fields_of(opcode: Opcode) -> Vec<Field> {
 
 type Values = BTreeMap<&'static str, u64>;
 
-/// Returns the decoded command's fields; zeros are left out.
+/// Returns the decoded command's fields that are not zero.
 fn values(command: Command) -> Values {
     let valid = |action| u64::from(action == MapAction::Map);
     let mut values = match command {
@@ -82,10 +83,10 @@ fn with_bit(mut raw: RawCommand, bit: u32) -> RawCommand {
 }
 
 fn decoded(raw: RawCommand) -> Values {
-    values(Command::decode(raw).expect("the opcode is one"))
+    values(Command::decode(raw).expect("the opcode is valid"))
 }
 
-/// Every bit but the opcode's.
+/// All bits except those of the opcode.
 const BITS: std::ops::Range<u32> = 8..256;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Register tables and values over their whole encoding space.
+//! Tests of register tables and register values over their whole encoding space.
 use gic_arch::{
     Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdLocation, IntIdRange, Lpi, Pidr2,
     RegisterInfo, gicc, gicd, gicr, gits, icc, ich, its, lpi, v2m,
@@ -137,8 +137,8 @@ fn fields_of_an_array_lie_side_by_side() {
     }
 }
 
-/// Typed from IHI 0048 §4.4, table 4-2, and the bit assignments of GICC_CTLR, GICC_IAR and
-/// GICD_SGIR.
+/// The expected values are typed from IHI 0048 §4.4, table 4-2, and from the bit assignments of
+/// GICC_CTLR, GICC_IAR and GICD_SGIR.
 #[test]
 fn gicv2_cpu_interface_matches_the_manual() {
     let expected = [
@@ -219,7 +219,7 @@ fn lpi_count_follows_id_bits_and_num_lpis() {
     assert_eq!(typer.with_id_bits_minus_one(9).lpi_count(), 0);
 }
 
-/// Every bit pattern is a value and comes back unchanged.
+/// Checks that every bit pattern is a valid value and is preserved by conversions.
 macro_rules! keeps_every_bit {
     ($($name:ident: $raw:ty => $($value:ty),+;)*) => {
         proptest! {
@@ -247,7 +247,7 @@ keeps_every_bit! {
 proptest! {
     #[test]
     fn fields_decode_and_encode_to_the_same_bits(raw in any::<u64>()) {
-        // Through the enum-typed fields, which a wrong conversion would fold.
+        // Decodes and encodes the enum-typed fields: a wrong conversion would merge two values.
         let baser = gits::Baser::from(raw);
         let again = baser
             .with_kind(baser.kind())
@@ -301,7 +301,7 @@ proptest! {
         prop_assert_eq!(Affinity::from_mpidr(affinity.mpidr()), affinity);
         prop_assert_eq!(gicd::Irouter::to(affinity).affinity(), affinity);
         prop_assert!(!gicd::Irouter::to(affinity).any_participating());
-        // U, MT and RES1 bits of MPIDR_EL1 are no affinity.
+        // The U, MT and RES1 bits of MPIDR_EL1 are not part of the affinity.
         prop_assert_eq!(Affinity::from_mpidr(affinity.mpidr() | 0xc100_0000), affinity);
     }
 

@@ -1,24 +1,25 @@
-//! The frame of virtual LPIs, VLPI_base, of redistributors with `GICR_TYPER.VLPIS` (IHI 0069
-//! §12.11). All offsets here count from VLPI_base.
+//! The virtual LPI frame, VLPI_base, of redistributors with `GICR_TYPER.VLPIS` (IHI 0069 §12.11).
+//! All offsets here are relative to VLPI_base.
 
 use crate::reg::{register_frame, register_values};
 use crate::{Cacheability, OuterCacheability, Reg, Shareability};
 use bitfield_struct::bitfield;
 
 register_frame! {
-    /// Every register that the driver uses, by ascending offset.
+    /// All registers that the driver uses, in ascending order of their offsets.
     REGISTERS;
-    /// GICv4.0: the configuration table of virtual LPIs. GICv4.1: the table of vPEs.
+    /// Location of a table: in GICv4.0, the configuration table of virtual LPIs; in GICv4.1, the
+    /// vPE table.
     VPROPBASER: Reg<Vpropbaser> = Reg::at(0x0070);
     /// The resident vPE and, in GICv4.0, its pending table.
     VPENDBASER: Reg<Vpendbaser> = Reg::at(0x0078);
 }
 
-/// `GICR_VPROPBASER`, as GICv4.0 has it but for [`valid`](Self::valid).
+/// Value of `GICR_VPROPBASER` in the layout of GICv4.0, except for [`valid`](Self::valid).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Vpropbaser {
-    /// INTID bits that the table covers, minus one.
+    /// Number of INTID bits that the table covers, minus one.
     #[bits(5)]
     pub id_bits_minus_one: u8,
     #[bits(2)]
@@ -39,11 +40,12 @@ pub struct Vpropbaser {
     pub outer_cache: OuterCacheability,
     #[bits(4)]
     __: u8,
-    /// GICv4.1: the redistributor uses the table.
+    /// The redistributor uses the table (GICv4.1).
     pub valid: bool,
 }
 
-/// `GICR_VPENDBASER`, as GICv4.0 has it; GICv4.1 has the same bits from [`dirty`](Self::dirty) on.
+/// Value of `GICR_VPENDBASER` in the layout of GICv4.0. In GICv4.1, the bits from
+/// [`dirty`](Self::dirty) on are the same.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Vpendbaser {
@@ -68,13 +70,13 @@ pub struct Vpendbaser {
     __: bool,
     /// The last change of `valid` is still taking effect. Read-only.
     pub dirty: bool,
-    /// Virtual interrupts were pending when the vPE became non-resident. GICv4.1: if software
-    /// writes 1 while it clears `valid`, no doorbell is requested.
+    /// Virtual interrupts were pending when the vPE became non-resident. In GICv4.1, software that
+    /// writes 1 while it clears `valid` requests no doorbell.
     pub pending_last: bool,
-    /// GICv4.0: the first part of the pending table may be invalid. GICv4.1: a doorbell is
+    /// In GICv4.0, the first part of the pending table may be invalid. In GICv4.1, a doorbell is
     /// requested.
     pub idai: bool,
-    /// A vPE is resident: the redistributor reads and writes its pending table.
+    /// A vPE is resident, so the redistributor reads and writes its pending table.
     pub valid: bool,
 }
 

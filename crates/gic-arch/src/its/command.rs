@@ -1,4 +1,4 @@
-//! ITS commands (IHI 0069 §5.3): 32 bytes each, in a ring of memory.
+//! ITS commands (IHI 0069 §5.3). Each has 32 bytes; the queue is a ring in memory.
 
 use super::{CollectionId, RdBase};
 use crate::intid::IntId;
@@ -9,40 +9,40 @@ use msi_types::{DeviceId, EventId};
 pub const COMMAND_BYTES: u32 = 32;
 /// Size of a command in little-endian 64-bit words.
 pub const COMMAND_WORDS: usize = 4;
-/// A command as it stands in the queue.
+/// A command as it is encoded in the queue.
 pub type RawCommand = [u64; COMMAND_WORDS];
 
-/// Command number: bits 7:0 of the first word.
+/// Command number, from bits 7:0 of the first word.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Opcode {
-    /// Move an event to another collection.
+    /// Moves an event to another collection.
     Movi = 0x01,
-    /// Make an event pending.
+    /// Makes an event pending.
     Int = 0x03,
-    /// Remove an event's pending state.
+    /// Clears an event's pending state.
     Clear = 0x04,
-    /// Wait for effects at a redistributor.
+    /// Waits until earlier commands have taken effect at a redistributor.
     Sync = 0x05,
-    /// Map or unmap a device.
+    /// Maps or unmaps a device.
     Mapd = 0x08,
-    /// Map or unmap a collection.
+    /// Maps or unmaps a collection.
     Mapc = 0x09,
-    /// Map an event to an LPI.
+    /// Maps an event to an LPI.
     Mapti = 0x0a,
-    /// Map an event to the LPI of the same number.
+    /// Maps an event to the LPI with the same number.
     Mapi = 0x0b,
-    /// Reload the configuration of an event's LPI.
+    /// Invalidates the cached configuration of an event's LPI.
     Inv = 0x0c,
-    /// Reload the configuration of all LPIs of a collection.
+    /// Invalidates the cached configuration of all LPIs of a collection.
     Invall = 0x0d,
-    /// Move all pending LPIs of a redistributor to another.
+    /// Moves all pending LPIs of a redistributor to another one.
     Movall = 0x0e,
-    /// Unmap an event.
+    /// Unmaps an event.
     Discard = 0x0f,
 }
 
 impl Opcode {
-    /// All of them, by number.
+    /// All opcodes, in ascending order.
     pub const ALL: [Self; 12] = [
         Self::Movi,
         Self::Int,
@@ -58,7 +58,7 @@ impl Opcode {
         Self::Discard,
     ];
 
-    /// The opcode with this number; `None` if it is no physical GICv3 command.
+    /// Returns the opcode with this number, or `None` if it is not a physical GICv3 command.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0x01 => Self::Movi,
@@ -77,12 +77,12 @@ impl Opcode {
         })
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The manual's name.
+    /// Returns the command's name in the manual.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Movi => "MOVI",
@@ -100,7 +100,7 @@ impl Opcode {
         }
     }
 
-    /// The bits of each word that the command gives a meaning to; all others are RES0.
+    /// Returns the bits of each word that are defined for the command; all others are RES0.
     pub const fn defined_bits(self) -> RawCommand {
         const DEVICE: u64 = 0xffff_ffff_0000_00ff;
         const EVENT: u64 = 0xffff_ffff;
@@ -120,117 +120,117 @@ impl Opcode {
     }
 }
 
-/// Bit V of MAPD and MAPC.
+/// Action of MAPD and MAPC, encoded in bit V.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum MapAction {
-    /// V = 1.
+    /// Maps the identifier (V = 1).
     Map,
-    /// V = 0: the other operands but the identifier are ignored.
+    /// Unmaps the identifier (V = 0). The other operands are ignored.
     Unmap,
 }
 
-/// A command that means something. Whether its operands fit this ITS is the ITS's to judge.
+/// A decoded command with a known opcode. Its operands are not checked; this is up to the ITS.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Command {
     /// Moves an event, and its pending state, to another collection.
     Movi {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event.
+        /// Event of the device.
         event: EventId,
-        /// The new collection.
+        /// Collection to which the event is moved.
         collection: CollectionId,
     },
-    /// Makes an event pending, as its device would.
+    /// Makes an event pending, as if its device had sent a message.
     Int {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event.
+        /// Event of the device.
         event: EventId,
     },
-    /// Removes an event's pending state.
+    /// Clears an event's pending state.
     Clear {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event.
+        /// Event of the device.
         event: EventId,
     },
-    /// Completes when the effects of earlier commands at this redistributor are there.
+    /// Completes when earlier commands have taken effect at this redistributor.
     Sync {
-        /// The redistributor.
+        /// Redistributor to wait for.
         target: RdBase,
     },
-    /// Gives a device its interrupt translation table, or takes it away.
+    /// Assigns an interrupt translation table to a device, or unmaps the device.
     Mapd {
-        /// The device.
+        /// Device to map or unmap.
         device: DeviceId,
-        /// Physical address of the table: 256-byte aligned, below 2^52.
+        /// Physical address of the table, which must be 256-byte aligned and below 2^52.
         itt: u64,
-        /// EventID bits, minus one: 0 to 31.
+        /// Number of EventID bits, minus one: 0 to 31.
         event_bits_minus_one: u8,
-        /// Map or unmap.
+        /// Action to perform.
         action: MapAction,
     },
-    /// Ties a collection to a redistributor, or unmaps it.
+    /// Maps a collection to a redistributor, or unmaps it.
     Mapc {
-        /// The collection.
+        /// Collection to map or unmap.
         collection: CollectionId,
-        /// The redistributor.
+        /// Redistributor that takes the collection's interrupts.
         target: RdBase,
-        /// Map or unmap.
+        /// Action to perform.
         action: MapAction,
     },
     /// Maps an event to an LPI and a collection.
     Mapti {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event.
+        /// Event of the device.
         event: EventId,
-        /// The INTID, unchecked: whether it is an LPI in range is judged by the ITS.
+        /// INTID to map the event to. It may not be an LPI; the ITS checks it.
         intid: u32,
-        /// The collection.
+        /// Collection to map the event to.
         collection: CollectionId,
     },
-    /// Maps an event to the LPI of the same number, and a collection.
+    /// Maps an event to a collection and to the LPI with the same number.
     Mapi {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event, and the INTID.
+        /// Event of the device, which is also the INTID.
         event: EventId,
-        /// The collection.
+        /// Collection to map the event to.
         collection: CollectionId,
     },
-    /// Reloads the configuration of an event's LPI from memory.
+    /// Makes the ITS reload the configuration of an event's LPI from memory.
     Inv {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event.
+        /// Event of the device.
         event: EventId,
     },
-    /// Reloads the configuration of all LPIs of a collection from memory.
+    /// Makes the ITS reload the configuration of all LPIs of a collection from memory.
     Invall {
-        /// The collection.
+        /// Collection of the LPIs.
         collection: CollectionId,
     },
     /// Moves the pending state of all LPIs from one redistributor to another.
     Movall {
-        /// From here.
+        /// Redistributor that the LPIs are moved from.
         from: RdBase,
-        /// To here.
+        /// Redistributor that the LPIs are moved to.
         to: RdBase,
     },
-    /// Unmaps an event and removes its pending state.
+    /// Unmaps an event and clears its pending state.
     Discard {
-        /// The device.
+        /// Device that sends the event.
         device: DeviceId,
-        /// Its event.
+        /// Event of the device.
         event: EventId,
     },
 }
 
-/// The opcode is no physical GICv3 command.
+/// Error of decoding: the opcode is not a physical GICv3 command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0:#04x} is no ITS command")]
+#[error("opcode {0:#04x} is not an ITS command")]
 pub struct UnknownOpcode(pub u8);
 
 const V: u64 = 1 << 63;
@@ -240,7 +240,7 @@ const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+#[expect(clippy::cast_possible_truncation, reason = "keeps the low half")]
 const fn low(word: u64) -> u32 {
     word as u32
 }
@@ -259,8 +259,8 @@ const fn action(word: u64) -> MapAction {
 }
 
 impl Command {
-    /// Reads a command. Total: every 256-bit pattern is a command or names its unknown opcode; RES0
-    /// bits are ignored.
+    /// Decodes a command. Every 256-bit pattern is accepted if its opcode is known; RES0 bits are
+    /// ignored.
     pub const fn decode(raw: RawCommand) -> Result<Self, UnknownOpcode> {
         let [w0, w1, w2, w3] = raw;
         let Some(opcode) = Opcode::from_number(w0.to_le_bytes()[0]) else {
@@ -290,8 +290,8 @@ impl Command {
         })
     }
 
-    /// Writes a command. Operands beyond their fields' widths (see the variants) lose their upper
-    /// bits.
+    /// Encodes a command. Operands that exceed the width of their fields (see the variants) lose
+    /// their upper bits.
     pub const fn encode(self) -> RawCommand {
         const fn device_word(opcode: Opcode, device: DeviceId) -> u64 {
             opcode.number() as u64 | (device.get() as u64) << 32
@@ -353,7 +353,7 @@ impl Command {
         }
     }
 
-    /// The device that the command names, if it names one.
+    /// Returns the device that the command applies to, if any.
     pub const fn device(self) -> Option<DeviceId> {
         match self {
             Self::Movi { device, .. }
@@ -370,7 +370,7 @@ impl Command {
         }
     }
 
-    /// The event that the command names, if it names one.
+    /// Returns the event that the command applies to, if any.
     pub const fn event(self) -> Option<EventId> {
         match self {
             Self::Movi { event, .. }

@@ -1,5 +1,5 @@
-//! Command errors (IHI 0069 §5.3, "command errors"): the code that an ITS reports in an SError,
-//! where it does.
+//! Command errors (IHI 0069 §5.3, "command errors"), with the codes that an ITS may report as
+//! SErrors.
 
 use super::Opcode;
 use core::fmt;
@@ -7,30 +7,30 @@ use core::fmt;
 /// Defect of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CommandErrorReason {
-    /// The DeviceID is beyond the ITS or its device table.
+    /// The DeviceID exceeds the range of the ITS or of its device table.
     DeviceOutOfRange,
-    /// MAPD: more EventID bits than the ITS has.
+    /// MAPD: the number of EventID bits exceeds that of the ITS.
     IttSizeOutOfRange,
-    /// MAPC, MOVALL, SYNC: no such redistributor.
+    /// MAPC, MOVALL, SYNC: the redistributor does not exist.
     ProcessorNumberOutOfRange,
-    /// The collection number is beyond the ITS or its collection table.
+    /// The CollectionID exceeds the range of the ITS or of its collection table.
     CollectionOutOfRange,
     /// The device is not mapped.
     UnmappedDevice,
-    /// The EventID is beyond the device's table.
+    /// The EventID exceeds the range of the device's table.
     EventOutOfRange,
-    /// The INTID is no implemented LPI.
+    /// The INTID is not an implemented LPI.
     PhysicalIdOutOfRange,
     /// The event is not mapped.
     UnmappedInterrupt,
     /// The collection is not mapped.
     UnmappedCollection,
-    /// The table entry makes no sense.
+    /// The table entry is invalid.
     EntryInvalid,
 }
 
 impl CommandErrorReason {
-    /// The reason byte of the error code.
+    /// Returns the reason byte of the error code.
     const fn code(self) -> u32 {
         match self {
             Self::DeviceOutOfRange => 0x01,
@@ -51,11 +51,11 @@ impl fmt::Display for CommandErrorReason {
         f.write_str(match self {
             Self::DeviceOutOfRange => "DeviceID out of range",
             Self::IttSizeOutOfRange => "too many EventID bits",
-            Self::ProcessorNumberOutOfRange => "no such redistributor",
+            Self::ProcessorNumberOutOfRange => "redistributor does not exist",
             Self::CollectionOutOfRange => "collection out of range",
             Self::UnmappedDevice => "device not mapped",
             Self::EventOutOfRange => "EventID out of range",
-            Self::PhysicalIdOutOfRange => "INTID is no implemented LPI",
+            Self::PhysicalIdOutOfRange => "INTID is not an implemented LPI",
             Self::UnmappedInterrupt => "event not mapped",
             Self::UnmappedCollection => "collection not mapped",
             Self::EntryInvalid => "table entry invalid",
@@ -66,15 +66,16 @@ impl fmt::Display for CommandErrorReason {
 /// A command that an ITS could not execute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CommandError {
-    /// Number of the command.
+    /// Opcode of the command.
     pub opcode: Opcode,
     /// Defect that the ITS found.
     pub reason: CommandErrorReason,
 }
 
 impl CommandError {
-    /// The architecture's 24-bit code, `0x01CCEE`: the command's group and the reason. CLEAR
-    /// reports group 5, not its opcode 4; MOVALL reports a missing redistributor as reason 1.
+    /// Returns the 24-bit code that the architecture defines, `0x01CCEE`, which consists of the
+    /// command's group and the reason. CLEAR reports group 5 instead of its opcode 4; MOVALL
+    /// reports a redistributor that does not exist as reason 1.
     pub const fn code(self) -> u32 {
         let group = match self.opcode {
             Opcode::Clear => 0x05,
