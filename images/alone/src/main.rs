@@ -1,5 +1,6 @@
-//! A kernel for QEMU's `virt` machine with a GICv3: it sends itself an SGI, and its timer ticks
-//! three times. Exceptions stay masked; it takes interrupts where it waits for them. No heap.
+//! A kernel for QEMU's `virt` machine with a GICv3. It sends itself an SGI, and handles three ticks
+//! of its timer. Exceptions stay masked; interrupts are acknowledged after waiting for them. It has
+//! no heap.
 #![no_std]
 #![no_main]
 
@@ -11,8 +12,8 @@ use gic_driver::{CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfi
 use gic_driver::{GicCpuInterface, GicError, PrivateConfig, RedistributorRegion};
 use virt::{DISTRIBUTOR, Kernel, REDISTRIBUTORS};
 
-const TIMER: IntId = IntId::ppi(11).expect("there are 16");
-const SGI: SgiId = SgiId::new(3).expect("there are 16");
+const TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
+const SGI: SgiId = SgiId::new(3).expect("16 SGIs exist");
 
 fn enable(registers: CpuRegisters) -> Result<(), GicError> {
     let (priority, this) = (Priority::new(0xa0), Affinity::new(0, 0, 0, 0)); // MPIDR_EL1
@@ -28,10 +29,10 @@ fn enable(registers: CpuRegisters) -> Result<(), GicError> {
     interface.send(SGI, this)
 }
 
-/// The start code calls this, and turns the machine off when it returns.
+/// Called by the start code, which turns the machine off when this function returns.
 #[unsafe(no_mangle)]
 extern "C" fn main() {
-    // SAFETY: `virt` has a GICv3, and this is EL1.
+    // SAFETY: `virt` has a GICv3, and this code runs at EL1.
     let registers = unsafe { CpuRegisters::new() };
     if enable(registers).is_err() {
         return virt::print("the GIC does not work\n");

@@ -1,17 +1,17 @@
-//! A kernel's start, timer, console and end on QEMU's `virt`, and what the GIC's drivers want of
-//! it. Without the MMU all memory is device memory.
+//! Start code, timer, console and power-off of a kernel on QEMU's `virt`, and the services that the
+//! GIC drivers require. The MMU is off, so all memory is device memory.
 
 use core::arch::{asm, global_asm};
 use core::ptr::NonNull;
 use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 
-// As the devicetree says.
+// Addresses as stated in QEMU's devicetree.
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const REDISTRIBUTORS: PhysicalRegion =
     PhysicalRegion { base: 0x080a_0000, bytes: 0xf6_0000 };
 const CONSOLE: *mut u32 = 0x0900_0000 as *mut u32;
 
-// The loader starts here. Compiled code wants a stack and the vector registers.
+// Entry point for the loader. Compiled code requires a stack and access to the vector registers.
 global_asm!(
     ".global _start",
     "_start: mov x0, #3 << 20",
@@ -36,7 +36,7 @@ impl LocalCpu for Kernel {
     }
     fn irq_restore(&self, _: IrqState) {}
     fn yield_now(&self) {
-        self.relax(); // A kernel with a scheduler yields.
+        self.relax(); // a kernel with a scheduler must yield
     }
 }
 
@@ -45,7 +45,7 @@ impl Platform for Kernel {
 
     fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
         let base = NonNull::new(region.base as *mut u8)?;
-        // SAFETY: it is device memory, and the driver alone uses it.
+        // SAFETY: the region is device memory that only the driver uses.
         Some(unsafe { RawMmio::new(base, usize::try_from(region.bytes).ok()?) })
     }
     fn wait(&self, turn: u32) -> Wait {
@@ -53,25 +53,25 @@ impl Platform for Kernel {
     }
 }
 
-/// The virtual timer rings in 2^20 ticks of the counter.
+/// Makes the virtual timer fire in 2^20 ticks of the counter.
 pub(crate) fn start_timer() {
-    // SAFETY: nothing else uses the timer.
+    // SAFETY: no other code uses the timer.
     unsafe {
         asm!("msr cntv_tval_el0, {}", "msr cntv_ctl_el0, {}", in(reg) 1_u64 << 20, in(reg) 1_u64);
     }
 }
 
 pub(crate) fn wait_for_interrupt() {
-    // SAFETY: a masked interrupt ends it, too.
+    // SAFETY: `wfi` has no effect on memory. A pending interrupt ends it even if masked.
     unsafe { asm!("wfi") };
 }
 
 pub(crate) fn print(text: &str) {
-    // SAFETY: the UART's data register is there, and takes any byte.
+    // SAFETY: the UART's data register exists, and accepts any byte.
     text.bytes().for_each(|byte| unsafe { CONSOLE.write_volatile(byte.into()) });
 }
 
-/// By PSCI's `SYSTEM_OFF`.
+/// Turns the machine off with PSCI's `SYSTEM_OFF`.
 extern "C" fn power_off() -> ! {
     // SAFETY: the call does not return.
     unsafe { asm!("hvc #0", in("w0") 0x8400_0008_u32, options(noreturn)) }

@@ -1,4 +1,5 @@
-//! CPU interfaces: their set-up, acknowledging and ending interrupts, masks and SGIs.
+//! Tests of the CPU interface: setting it up, acknowledging and ending interrupts, priority masks
+//! and SGIs.
 
 use crate::fake::FakeRegisters;
 use gic_arch::icc::{Ctlr, Sgi, SreEl2};
@@ -148,7 +149,7 @@ fn mask_below_nests_and_never_loosens() {
     let interface = combined(&registers);
     let outer = interface.mask_below(Priority::new(0x40));
     let inner = interface.mask_below(Priority::new(0x80));
-    assert_eq!(interface.mask(), Priority::new(0x40), "the stricter mask stays");
+    assert_eq!(interface.mask(), Priority::new(0x40), "the stricter mask stays in place");
     interface.restore_mask(inner);
     assert_eq!(interface.mask(), Priority::new(0x40));
     interface.restore_mask(outer);
@@ -195,7 +196,8 @@ mod sgis {
     fn one_target_is_encoded_as_the_manual_has_it() {
         let registers = FakeRegisters::default();
         combined(&registers).send(sgi(5), Affinity::new(4, 3, 2, 0x21)).unwrap();
-        // Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 | 1 << (Aff0 % 16)
+        // Expected: Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 | 1 << (Aff0 %
+        // 16).
         assert_eq!(
             registers.sgis().into_iter().map(u64::from).collect::<Vec<_>>(),
             [4 << 48 | 2 << 44 | 3 << 32 | 5 << 24 | 2 << 16 | 1 << 1]
@@ -230,7 +232,7 @@ mod sgis {
         assert!(matches!(far, Err(GicError::SgiOutOfReach(..))));
     }
 
-    /// System registers that must not be read; a copy is the same CPU's.
+    /// System registers that panic when read. A copy accesses the registers of the same CPU.
     #[derive(Clone, Copy)]
     struct WriteOnlyRegisters<'a>(&'a FakeRegisters);
 
@@ -272,7 +274,7 @@ mod sgis {
     proptest! {
         #[test]
         fn a_set_reaches_exactly_its_members(
-            // Few values, so that clusters and ranges are shared.
+            // Few values, so that several targets share a cluster or a range.
             targets in prop::collection::vec((0u8..2, 0u8..2, 0u8..2, 0u8..40), 0..40)
         ) {
             let targets: Vec<_> =
@@ -307,7 +309,7 @@ mod sgis {
     }
 }
 
-/// A trap loop that knows neither the architecture nor the mode.
+/// Handles one interrupt in a trap loop that is generic over the GIC architecture and the EOI mode.
 fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
     let interrupt = interface.acknowledge()?;
     let intid = interrupt.intid();

@@ -1,4 +1,4 @@
-//! Direct LPIs.
+//! Tests of direct LPIs.
 
 mod bulk;
 mod endpoint;

@@ -1,4 +1,4 @@
-//! The distributor in each security view.
+//! Tests of the distributor in each security view.
 
 use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeDistributor, Security};
 use gic_arch::{Affinity, IntId, Priority};
@@ -22,7 +22,7 @@ fn config() -> DistributorConfig {
     DistributorConfig::new(Priority::new(0xa0), Affinity::new(0, 0, 1, 2))
 }
 
-/// A machine whose distributor was initialised.
+/// Returns a machine with an initialized distributor.
 fn initialised(security: Security) -> (Board, Distributor<BoardFrame>) {
     let fake = machine(security);
     let distributor = open(&fake).unwrap();
@@ -99,8 +99,8 @@ mod init {
                 (state.enabled, state.pending, state.active, state.edge) = (true, true, true, true);
             }
         });
-        // Edge-triggered interrupts change their trigger only after they were disabled, which the
-        // fake checks.
+        // The trigger of an edge-triggered interrupt may only be changed after the interrupt was
+        // disabled. The fake checks this.
         open(&fake).unwrap().init(&fake, config()).unwrap();
         fake.at_distributor(|frame| {
             let control = frame.control;
@@ -141,7 +141,7 @@ mod init {
         fake.at_distributor(|frame| {
             assert!(frame.control.are_ns() && frame.control.enable_grp1());
             assert_eq!(*frame.spis.state(IntId::new(33)), kept);
-            // 0xa0 through the Non-secure view.
+            // 0xa0 as seen through the Non-secure view.
             assert_eq!(frame.spis.state(IntId::new(34)).priority, 0xd0);
         });
     }
@@ -165,7 +165,7 @@ mod init {
     fn the_numbers_from_1020_on_have_no_route() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.typer = frame.typer.with_it_lines_number(31));
-        // The fake has no route register there.
+        // The fake has no route registers for these INTIDs.
         open(&fake).unwrap().init(&fake, config()).unwrap();
     }
 
@@ -242,7 +242,7 @@ mod interrupts {
         Ok(())
     }
 
-    /// The expected state after an operation, written down a second time.
+    /// Returns the expected state after an operation, implemented independently of the fake.
     fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),

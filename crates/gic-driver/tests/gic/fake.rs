@@ -1,33 +1,35 @@
-//! A machine with a GIC that punishes. What the architecture calls UNPREDICTABLE panics, writes
-//! take effect late, and a driver that relies on more than the architecture promises fails its
-//! test:
+//! A fake machine with a GIC that punishes incorrect drivers. It panics on behavior that the
+//! architecture calls UNPREDICTABLE, and its writes take effect late. A driver that relies on more
+//! than the architecture guarantees fails its test:
 //!
-//! - Memory has three sides: the CPUs', a coherent controller's and a non-coherent controller's. A
-//!   store that was not published, or not cleaned, is invisible to the controller. A controller's
-//!   store is invisible to CPUs until they observe it. No address is used twice, releases are
-//!   checked, and an access beyond an allocation panics. An allocation may fail, or be misplaced.
+//! - Memory has three views: that of the CPUs, of a coherent controller and of a non-coherent
+//!   controller. A controller cannot see a store that was not published or not cleaned. CPUs cannot
+//!   see a controller's store until they observe it. No address is used twice, releases are
+//!   checked, and an access beyond an allocation panics. An allocation may fail, or be misaligned.
 //!   Tables of a previous kernel can be adopted only if they are reserved.
 //! - A distributor has one or two security states, each with its own view of groups, priorities and
-//!   `CTLR`. Disables and routes take effect late, while `RWP` is 1. An access panics that has the
-//!   wrong size, or goes to a register that does not exist or to another chip's alias. So do a
-//!   write of `CTLR` while `RWP` is 1, affinity routing that changes while a group is enabled, a
-//!   group that is enabled without affinity routing, and the trigger of an enabled interrupt that
-//!   changes.
-//! - A redistributor sleeps after reset and wakes late; its power may be off, and `WAKER` kept by
-//!   firmware or broken. It uses the configuration that it cached at the last invalidation; at
-//!   first it has cached none, or all. `EnableLPIs` takes effect with the next access. An access
-//!   panics while the redistributor sleeps, while `RWP` or `SYNCR.Busy` is 1, to table registers
-//!   while LPIs are enabled, of the wrong size, and to registers that do not exist. Pending LPIs
-//!   are written to the table when LPIs are disabled, and read when they are enabled. A table that
-//!   was promised to be zero must be zero. Changes of a vPE's residency take effect late.
-//! - A CPU interface checks the order of ends, deactivations against `EOImode`, the direction of
-//!   accesses, and that `SRE` is set first, at EL2 both. Fields that it lacks read back as zero.
-//! - An ITS executes commands as they were when they were posted, at its own pace, and they take
-//!   effect at redistributors only at a SYNC. It checks tables, their alignment, the order of
-//!   commands, and memory that is released.
-//! - The platform panics if hardware is waited for with interrupts masked, if a service for tasks
-//!   is called then, if interrupt states are not restored in reverse order, and if a lock is taken
-//!   by its holder.
+//!   `CTLR`. Disables and routes take effect late, while `RWP` is 1. An access panics if it has the
+//!   wrong size, or if it targets a register that does not exist or another chip's alias. The fake
+//!   also panics if `CTLR` is written while `RWP` is 1, if affinity routing changes while a group
+//!   is enabled, if a group is enabled without affinity routing, and if the trigger of an enabled
+//!   interrupt changes.
+//! - A redistributor sleeps after reset and wakes up late. Its power may be off, and `WAKER` may be
+//!   owned by firmware or broken. It uses the configuration that it cached at the last
+//!   invalidation; initially it has cached no LPI, or all of them. `EnableLPIs` takes effect with
+//!   the next access. An access panics while the redistributor sleeps, while `RWP` or `SYNCR.Busy`
+//!   is 1, to table registers while LPIs are enabled, with the wrong size, and to registers that do
+//!   not exist. Pending LPIs are written to the table when LPIs are disabled, and read when they
+//!   are enabled. A table that was declared to be zero must be zero. Changes of a vPE's residency
+//!   take effect late.
+//! - A CPU interface checks the order of ends, that deactivations match `EOImode`, the direction of
+//!   accesses, and that `SRE` is set first (both `SRE` registers at EL2). Fields that are not
+//!   implemented read as zero.
+//! - An ITS executes commands with the contents that they had when they were posted, at its own
+//!   pace. They take effect at redistributors only at a SYNC. The ITS checks tables, their
+//!   alignment, the order of commands, and that memory in use is not released.
+//! - The platform panics if the driver waits for hardware or calls a task-only service while
+//!   interrupts are masked, if interrupt states are not restored in reverse order, and if a thread
+//!   takes a lock that it already holds.
 
 mod bank;
 mod board;
@@ -56,5 +58,5 @@ pub(crate) use redistributor::FakeRedistributor;
 pub(crate) use registers::BoardFrame;
 pub(crate) use vlpi::FakeVlpiFrame;
 
-/// One more than the number of reads that still show the old state of a slow register.
+/// Number of reads that still return the old state of a slow register, plus one.
 const LAG: u32 = 3;

@@ -1,4 +1,4 @@
-//! A GICv2.
+//! Tests of the GICv2 driver.
 
 mod board;
 mod out_of_memory;
@@ -120,7 +120,7 @@ fn an_sgi_names_interfaces_and_not_cpus() {
     assert_eq!(
         gic.send(SgiId::new(3).unwrap(), Cpu::new(2)),
         Err(GicError::UnknownCpu(Cpu::new(2))),
-        "it is off"
+        "CPU 2 is off"
     );
     let sent =
         board.state(|state| state.sgis.iter().map(|sgi| u32::from(*sgi)).collect::<Vec<_>>());
@@ -171,7 +171,7 @@ fn ending_and_deactivating_can_be_split() {
     assert_eq!(active.intid(), IntId::new(3));
     assert!(board.state(|state| state.interfaces[0].deactivated.is_empty()));
     interface.deactivate(active);
-    // The sender's number among it.
+    // The value includes the sender's number.
     assert_eq!(board.state(|state| state.interfaces[0].deactivated.clone()), [sgi]);
 }
 
@@ -188,7 +188,7 @@ fn split_end_needs_dir_and_eoi_mode() {
     assert_eq!(gic.cpu_on(Cpu::new(0)), Ok(()));
 }
 
-/// Everything but the identity is lost.
+/// Resets everything except the GIC's identity.
 fn lose_power(board: &Board) {
     board.state(|state| {
         state.distributor.clear();
@@ -286,7 +286,7 @@ fn an_spi_is_claimed_configured_and_released() {
     let two = NonZeroU16::new(2).unwrap();
     gic.claim(hwirq(40), two).unwrap();
     assert_eq!(gic.claim(hwirq(41), two), Err(MsiError::InUse(hwirq(41))));
-    assert!(gic.claim(hwirq(127), two).is_err(), "128 is not there");
+    assert!(gic.claim(hwirq(127), two).is_err(), "SPI 128 is not implemented");
     gic.set_trigger(hwirq(40), Trigger::Edge).unwrap();
     gic.set_target(hwirq(40), Cpu::new(1)).unwrap();
     assert_eq!(
@@ -295,7 +295,7 @@ fn an_spi_is_claimed_configured_and_released() {
     );
     assert!(matches!(gic.set_target(hwirq(40), Cpu::new(2)), Err(MsiError::NotReachable(..))));
     gic.unmask(hwirq(40));
-    assert!(gic.set_trigger(hwirq(40), Trigger::Level).is_err(), "it is enabled");
+    assert!(gic.set_trigger(hwirq(40), Trigger::Level).is_err(), "the interrupt is enabled");
     gic.set_pending(hwirq(40), Pending::Set);
     gic.release(hwirq(40), two);
     assert!(!board.bit(gicd::ISENABLER, 40) && !gic.is_pending(hwirq(40)));
@@ -324,7 +324,7 @@ fn frames_of_messages_stand_on_it() {
     );
 }
 
-/// A trap loop that knows neither the architecture nor the mode.
+/// Handles one interrupt in a trap loop that is generic over the GIC architecture and the EOI mode.
 fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
     let interrupt = interface.acknowledge()?;
     let intid = interrupt.intid();
@@ -348,6 +348,6 @@ fn one_trap_loop_deactivates_once_in_either_mode() {
     assert_eq!(
         board.state(|state| state.interfaces[0].deactivated.clone()),
         [sgi, sgi],
-        "sender and all"
+        "including the sender"
     );
 }

@@ -1,5 +1,5 @@
-//! Scenarios under a scheduler that explores interleavings, and on real threads. A board must call
-//! [`access`], [`lock`] and [`wait`] wherever another thread may run.
+//! Runs scenarios under a scheduler that explores interleavings, and on real threads. A board must
+//! call [`access`], [`lock`] and [`wait`] wherever another thread may run.
 
 use std::cell::Cell;
 use std::panic::{UnwindSafe, catch_unwind};
@@ -17,24 +17,24 @@ pub(crate) struct Schedule {
     pub(crate) wait: fn(),
 }
 
-/// Schedule of the set-up, which is the same in every run.
+/// Schedule of the setup, which is the same in every run.
 const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
-/// Switches at every lock and every access.
+/// Switches threads at every lock and every access.
 const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
-/// Switches only at accesses: this has a tenth of the steps, so faults that require several
-/// switches in the right places are found.
+/// Switches threads only at accesses. This has a tenth of the steps, so it finds faults that
+/// require several switches in specific places.
 const COARSE: Schedule = Schedule { lock: || (), ..FINE };
 
 thread_local! {
     static HOOKS: Cell<Schedule> =
         const { Cell::new(Schedule { wait: std::thread::yield_now, ..SET_UP }) };
-    /// True if each thread simulates one CPU. Counting masked interrupts requires this.
+    /// `true` if each thread simulates one CPU, which is required to count masked interrupts.
     static COUNTS: Cell<bool> = const { Cell::new(true) };
-    /// Schedule of the threads that are started next.
+    /// Schedule of the threads that are spawned next.
     static CHOSEN: Cell<Schedule> = const { Cell::new(FINE) };
 }
 
-/// Selects the schedule of this thread.
+/// Sets the schedule of this thread.
 fn schedule_by(schedule: Schedule) {
     HOOKS.set(schedule);
     COUNTS.set(false);
@@ -55,7 +55,8 @@ pub(crate) fn wait() {
     (HOOKS.get().wait)();
 }
 
-/// Returns true if each thread stands for one CPU, so that the board can check its calling context.
+/// Returns `true` if each thread simulates one CPU, so that the board can check its calling
+/// context.
 pub(crate) fn is_one_cpu() -> bool {
     COUNTS.get()
 }
@@ -91,7 +92,7 @@ pub(crate) const REAL: World = World {
     between: std::thread::yield_now,
 };
 
-/// Runs bodies on several threads with one machine.
+/// Runs several closures on separate threads with one machine.
 macro_rules! threads {
     ($world:ident, $machine:ident: $($body:expr),* $(,)?) => {
         ($world.run)(vec![$({
@@ -102,8 +103,8 @@ macro_rules! threads {
 }
 pub(crate) use threads;
 
-/// Runs a scenario under `schedules` schedules of each kind: random switches between threads, and
-/// threads of which one runs far ahead of the others, with at most `depth` switches.
+/// Runs a scenario under `schedules` schedules of each kind: with random switches between threads,
+/// and with at most `depth` switches, so that one thread runs far ahead of the others.
 pub(crate) fn check(schedules: usize, depth: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let scenario = Arc::new(scenario);
     for schedule in [FINE, COARSE] {
@@ -115,12 +116,12 @@ pub(crate) fn check(schedules: usize, depth: usize, scenario: impl Fn() + Send +
     }
 }
 
-/// Returns true if a check finds a schedule that breaks a contract.
+/// Returns `true` if a check finds a schedule in which an assertion fails.
 pub(crate) fn is_caught(check: impl FnOnce() + UnwindSafe) -> bool {
     catch_unwind(check).is_err()
 }
 
-/// Lets the scheduler switch threads, without the hint that the thread waits.
+/// Lets the scheduler switch threads without hinting that this thread waits.
 fn switch() {
     shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
 }

@@ -1,4 +1,4 @@
-//! The ITS driver.
+//! Tests of the ITS driver.
 
 mod setup;
 

@@ -1,4 +1,4 @@
-//! Tables and configurations of LPIs, without a driver that sends them.
+//! Tests of LPI tables and configurations without a driver that signals LPIs.
 
 mod already_enabled;
 mod out_of_memory;
@@ -20,13 +20,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 const CONFIG: LpiConfig = LpiConfig::new(Priority::new(0xa0));
-/// Tables of a previous kernel.
+/// Addresses of a previous kernel's tables.
 const OLD_CONFIG: u64 = 0x4000_0000;
 const OLD_PENDING: u64 = 0x4100_0000;
-/// Size of each of them.
+/// Size of each table of the previous kernel.
 const OLD_BYTES: u64 = 0x1_0000;
 
-/// A machine of awake redistributors.
+/// Returns a machine with awake redistributors.
 fn machine(cpus: u8) -> Board {
     let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, false).awake()).collect();
     Board::with(FakeDistributor::new(Security::Single), redistributors)
@@ -56,7 +56,7 @@ fn one(lpis: &Lpis<Board>) -> Lpi {
     lpis.allocate(count(1), Alignment::ONE).unwrap().first()
 }
 
-/// The configuration of an LPI that a non-coherent redistributor reads.
+/// Returns the configuration of an LPI that a non-coherent redistributor reads.
 fn seen(fake: &Board, lpi: Lpi) -> u8 {
     let base = fake.at_redistributor(0, |frame| frame.propbaser.address());
     fake.in_memory(|memory| memory.device_read(View::Dram, base + u64::from(lpi.index()), 1)[0])
@@ -66,7 +66,7 @@ fn block(index: u8) -> Block {
     Block::Redistributor(REDISTRIBUTOR + u64::from(index) * STRIDE_V3)
 }
 
-/// A previous kernel left LPIs enabled at `index`.
+/// Makes a previous kernel leave LPIs enabled at redistributor `index`.
 fn leave_enabled(fake: &Board, index: u8, ces: bool) {
     let table = OLD_PENDING + u64::from(index) * 0x1_0000;
     fake.in_memory(|memory| [OLD_CONFIG, table].map(|base| memory.leave(base, OLD_BYTES)));
@@ -185,7 +185,11 @@ mod limits {
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         drop(lpis);
-        assert_eq!(fake.in_memory(|memory| memory.live_regions()), 2, "but for the other CPU's");
+        assert_eq!(
+            fake.in_memory(|memory| memory.live_regions()),
+            2,
+            "all but the other CPU's table stay allocated"
+        );
     }
 }
 
@@ -323,7 +327,7 @@ mod coherence {
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let lpi = one(&lpis);
         lpis.enable(lpi).unwrap();
-        assert_eq!(seen(&fake, lpi), 0, "published for a coherent controller alone");
+        assert_eq!(seen(&fake, lpi), 0, "published only for coherent controllers");
         lpis.attach(&redistributor(&fake, 1)).unwrap();
         assert_eq!(seen(&fake, lpi), 0xa3);
     }
@@ -358,7 +362,7 @@ mod attaching {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         let first = lpis.attach(&redistributor(&fake, 0)).unwrap();
-        // The fake forbids writes to the tables' registers now.
+        // The fake now panics on writes to the tables' registers.
         assert_eq!(lpis.attach(&redistributor(&fake, 0)), Ok(first));
         assert_eq!(fake.in_memory(|memory| memory.live_regions()), 2);
     }
@@ -440,7 +444,7 @@ mod attaching {
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
-        // The last byte that belongs to LPIs.
+        // The last byte of the table that belongs to LPIs.
         fake.in_memory(|memory| memory.device_write(table + 8191, &[0x80]));
         fake.at_redistributor(0, FakeRedistributor::lose_power);
         redistributor(&fake, 0).wake(&fake).unwrap();

@@ -1,6 +1,6 @@
-//! The drivers of LPIs against hardware that keeps to the letter of the architecture and to nothing
-//! else.
-#![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+//! Tests of the drivers on fake hardware that guarantees what the architecture requires, and
+//! nothing more.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod cpu_interface;
 mod direct_lpi;

@@ -1,4 +1,4 @@
-//! Message-based SPIs.
+//! Tests of message-based SPIs.
 
 use crate::fake::{Board, DISTRIBUTOR, FakeRegisters, REDISTRIBUTOR, interrupt_at};
 use doorbell_test_support::{after_failures, outside, with_allocations};
@@ -24,7 +24,7 @@ fn gic_on(fake: &Board) -> Arc<Gic<Board>> {
     let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
     let config = GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion::new(region)], affinities);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
-    // The last one stays off.
+    // The last CPU stays off.
     for cpu in [0, 1] {
         gic.cpu_on(Cpu::new(cpu), &FakeRegisters::default()).unwrap();
     }
@@ -90,7 +90,7 @@ fn alias_has_the_same_register_offsets() {
         allocate(&mbi, 1, Shape::Independent).unwrap_err(),
         MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }
     );
-    // The refused SPIs are free.
+    // The SPIs of the refused allocation are free.
     assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), HwIrq::new(65));
 }
 
@@ -115,12 +115,12 @@ fn ranges_that_make_no_sense_are_firmwares_fault() {
         );
     }
     assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), MbiError::Overlap(HwIrq::new(71)));
-    // Implemented are those below 96.
+    // SPIs below 96 are implemented.
     assert_eq!(
         refused(&[(64, 8), (90, 8)]),
         MbiError::Claim(MsiError::UnknownVector(HwIrq::new(96)))
     );
-    // Nothing of what was refused remains taken.
+    // A refused configuration does not leave SPIs claimed.
     assert!(Mbi::new(&gic, config(&[(64, 32)])).is_ok());
 }
 
@@ -170,7 +170,7 @@ fn level_has_two_messages_until_freed() {
     assert_eq!(messages.assert.address + 8, messages.deassert.address);
     assert!(!state(&fake, 64).edge);
     mbi.unmask(block.first());
-    assert!(mbi.compose_level(&block, 0).is_ok(), "it is one already");
+    assert!(mbi.compose_level(&block, 0).is_ok(), "the vector is already level-triggered");
     fake.at_distributor(|frame| frame.spis.state(IntId::new(64)).held = true);
     mbi.free(&attach(&mbi), block);
     let left = state(&fake, 64);
@@ -202,7 +202,7 @@ fn moving_changes_the_route_and_not_the_message() {
     assert_eq!(route(66), to(0));
     assert!(
         matches!(mbi.begin_move(&block, 2, Cpu::new(2)), Err(MsiError::NotReachable(..))),
-        "it is off"
+        "CPU 2 is off"
     );
     assert_eq!(route(66), to(0));
 }
@@ -212,7 +212,7 @@ fn moved_to(mbi: &Mbi<Board>, block: &HwIrqBlock, cpu: u32) -> Result<(), MsiErr
     mbi.end_move(moved, MoveOutcome::Written)
 }
 
-/// The target of a message.
+/// Returns the CPU to which a message would be delivered.
 fn delivery(fake: &Board, intid: u32) -> Option<u64> {
     fake.at_distributor(|frame| frame.delivers_to(IntId::new(intid)))
 }
@@ -258,7 +258,7 @@ fn mask_changes_during_a_move_persist() {
     interrupt_at(0, move || {
         wired.mask(hwirq);
         wired.unmask(hwirq);
-        assert!(!state(&machine, 64).enabled, "it is enabled before its route changed");
+        assert!(!state(&machine, 64).enabled, "the SPI is enabled before its route has changed");
     });
     moved_to(&mbi, &block, 1).unwrap();
     assert_eq!(delivery(&fake, 64), Some(1));

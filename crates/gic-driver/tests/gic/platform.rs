@@ -1,4 +1,4 @@
-//! A platform's methods.
+//! Tests of the `Platform` trait.
 
 use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeRegisters, REDISTRIBUTOR};
 use doorbell_test_support::with_allocations;
@@ -11,7 +11,7 @@ use gic_driver::{
 };
 use msi_types::{IrqState, LocalCpu, Trigger};
 
-/// A kernel with a timer and no heap: these four methods are all that it implements.
+/// A kernel with a timer and no heap, which implements only these four methods.
 struct Timekeeper(Board);
 
 impl LocalCpu for Timekeeper {

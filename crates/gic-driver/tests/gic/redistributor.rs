@@ -1,4 +1,4 @@
-//! Redistributors: discovery, power, private interrupts and table registers.
+//! Tests of redistributors: discovery, power, private interrupts and table registers.
 
 use crate::fake::{Board, BoardFrame, FakeDistributor, FakeRedistributor, REDISTRIBUTOR, Security};
 use gic_arch::{Affinity, Cacheability, IntId, Priority, Shareability, gicr};
@@ -37,7 +37,7 @@ fn walked(fake: &Board, region: RedistributorRegion) -> Vec<Result<u8, GicError>
         .collect()
 }
 
-/// A redistributor at a place of its own.
+/// Returns a redistributor at `offset` from the first one.
 fn at(offset: u64, number: u8, last: bool) -> FakeRedistributor {
     let mut frame = FakeRedistributor::new(number, last);
     frame.base = REDISTRIBUTOR + offset;
@@ -149,7 +149,7 @@ mod power {
     fn waking_waits_until_the_interfaces_are_awake() {
         let (fake, redistributor) = one();
         redistributor.wake(&fake).unwrap();
-        // The fake refuses earlier accesses.
+        // The fake panics on accesses before the redistributor is awake.
         redistributor.interrupt(IntId::new(27)).unwrap().enable();
     }
 
@@ -280,7 +280,7 @@ mod lpi_tables {
         LpiTables::new(0x1_2345_6000, 0x2_3456_0000, 16)
     }
 
-    /// An awake redistributor, with memory for its tables.
+    /// Returns an awake redistributor, with memory for its tables.
     fn awake() -> (Board, Redistributor<BoardFrame>) {
         let (fake, redistributor) = super::awake();
         fake.in_memory(|memory| {
@@ -297,8 +297,8 @@ mod lpi_tables {
         let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::Coherent, Coherence::Coherent));
         fake.at_redistributor(0, |frame| {
-            // Address | RaWaWb << 7 | Inner Shareable << 10 | 16 − 1; the other with PTZ, which
-            // reads as zero.
+            // Expected: address | RaWaWb << 7 | Inner Shareable << 10, and 16 − 1 in `PROPBASER`.
+            // `PENDBASER` is written with PTZ, which reads as zero.
             assert_eq!(u64::from(frame.propbaser), 0x1_2345_6000 | 7 << 7 | 1 << 10 | 15);
             assert_eq!(u64::from(frame.pendbaser), 0x2_3456_0000 | 7 << 7 | 1 << 10);
             assert!(frame.pending_table_zero);

@@ -1,4 +1,4 @@
-//! GICv2m frames at a GICv3.
+//! Tests of GICv2m frames with a GICv3.
 
 use crate::fake::{Board, DISTRIBUTOR, FakeDistributor, FakeRegisters, REDISTRIBUTOR};
 use doorbell_test_support::after_failures;
@@ -20,10 +20,10 @@ fn typer(first: u16, count: u16) -> u32 {
     v2m::Typer::new().with_first(first).with_count(count).into()
 }
 
-/// A machine with a GICv3 and these frames.
+/// Returns a machine with a GICv3 and these frames.
 fn machine(frames: &[(u64, u32, u32)]) -> (Board, Arc<Gic<Board>>) {
     let fake = Board::with_cpus(1);
-    // All SPIs that there can be.
+    // Implement the maximum number of SPIs.
     fake.at_distributor(FakeDistributor::implement_all_spis);
     let frames = frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr]));
     fake.world().v2m.extend(frames);
@@ -123,7 +123,7 @@ fn odd_data_base_has_no_groups() {
 
 #[test]
 fn address_frame_is_not_read_and_has_no_groups() {
-    // The platform maps nothing there: reading would abort.
+    // The platform cannot map the frame: a read would abort.
     let (fake, gic) = machine(&[]);
     fake.world().unmapped.insert(FRAME);
     let frame = V2mFrame::new(FRAME)
@@ -176,7 +176,7 @@ fn late_message_does_not_reach_the_next_owner() {
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
     let (device, hwirq) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
     v2m.free(&device, block);
-    // As the doorbell does.
+    // A late message, as the doorbell signals it.
     WiredParent::set_pending(&*gic, hwirq, Pending::Set);
     assert!(WiredParent::is_pending(&*gic, hwirq));
     let next = allocate(&v2m, 1, Shape::Independent).unwrap();

@@ -1,4 +1,4 @@
-//! A whole GIC.
+//! Tests of a whole GIC.
 
 mod errata;
 mod life;
@@ -35,7 +35,7 @@ fn discovered(fake: &Board) -> Result<Gic<Board>, GicError> {
     Gic::new(Arc::new(fake.clone()), config())
 }
 
-/// A GIC with all CPUs on.
+/// Returns a GIC with all CPUs on.
 fn running() -> (Board, Gic<Board>, Vec<FakeRegisters>) {
     let fake = Board::with_cpus(CPUS);
     let gic = discovered(&fake).unwrap();

@@ -1,10 +1,10 @@
-//! Many at once: one register does for all what another does for each.
+//! Tests of operations on many vectors, which use one register write for all of them.
 
 use super::endpoint::{StoreKind, attach, fit, request};
 use crate::fake::Board;
 use msi_types::{MsiParent, Shape};
 
-/// Invalidations at CPU 0 while so many vectors are allocated.
+/// Returns the number of invalidations at CPU 0 while `count` vectors are allocated.
 fn invalidations_for(count: u16) -> u32 {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();

@@ -1,4 +1,5 @@
-//! Devices, and the one way in which their messages are changed.
+//! Devices with message stores of different kinds, and the single code path that changes their
+//! messages.
 
 use crate::fake::Board;
 use msi_types::pci::msi::vector_data;
@@ -9,20 +10,20 @@ use msi_types::{
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 
-/// The way a device stores its message.
+/// Kind of a device's message store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StoreKind {
     /// MSI-X, or MSI with mask bits.
     Masked,
-    /// A store of 64 bits or more at a time.
+    /// A store that is written with 64 bits or more at a time.
     Atomic64,
-    /// Unmaskable MSI with words of 32 bits.
+    /// Unmaskable MSI that is written with words of 32 bits.
     Words,
-    /// Nothing can be changed.
+    /// A store whose contents cannot be changed.
     Fixed,
 }
 
-/// A device with one message: one vector, or a group.
+/// A device with one message, for a single vector or a group.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) kind: StoreKind,
@@ -34,7 +35,7 @@ pub(crate) struct Endpoint {
 struct EndpointState {
     /// Low word, high word, data.
     words: [u32; 3],
-    /// Held back, and which fired meanwhile.
+    /// The device is masked; `waiting` lists the vectors that fired in the meantime.
     masked: bool,
     waiting: Vec<u16>,
     sent: Vec<u64>,
@@ -61,7 +62,7 @@ pub(crate) fn attach(parent: &dyn MsiParent) -> Attachment {
 }
 
 impl Endpoint {
-    /// Gets its vectors and its message.
+    /// Allocates its vectors and stores its message.
     pub(crate) fn new(
         parent: &dyn MsiParent,
         kind: StoreKind,
@@ -84,17 +85,17 @@ impl Endpoint {
         self.block.hwirq(index).unwrap().get()
     }
 
-    /// Messages that a vector sent.
+    /// Returns the number of messages that a vector sent.
     pub(crate) fn sent(&self, index: u16) -> u64 {
         self.state.lock().unwrap().sent[usize::from(index)]
     }
 
-    /// The stored message.
+    /// Returns the stored message.
     pub(crate) fn message(&self) -> MsiMessage {
         self.state.lock().unwrap().message()
     }
 
-    /// The device sends a vector's message.
+    /// Makes the device send a vector's message.
     pub(crate) fn fire(&self, board: &Board, index: u16) {
         let mut state = self.state.lock().unwrap();
         state.sent[usize::from(index)] += 1;
@@ -105,8 +106,9 @@ impl Endpoint {
         }
     }
 
-    /// Changes the affinity as an interrupt core does: prepare, rewrite, finish. `between` runs at
-    /// each point where the device may see half of it.
+    /// Changes the affinity as an interrupt core does: begins the move, rewrites the message and
+    /// ends the move. `between` runs at each point where the device may see a partially written
+    /// message.
     pub(crate) fn relocate(
         &self,
         board: &Board,
@@ -120,14 +122,15 @@ impl Endpoint {
         let count = moved.count;
         if let Some(message) = moved.message {
             self.rewrite(board, message, between);
-            assert_eq!(self.message(), message, "what was read back");
+            assert_eq!(self.message(), message, "message read back");
         }
         between();
         parent.end_move(moved, MoveOutcome::Written)?;
         Ok(count)
     }
 
-    /// The store fails, after it held the new message for a moment.
+    /// Begins a move that fails: the store holds the new message for a moment, and is then rolled
+    /// back.
     pub(crate) fn fail_to_relocate(
         &self,
         board: &Board,
@@ -151,7 +154,7 @@ impl Endpoint {
         match self.kind {
             StoreKind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
             StoreKind::Fixed => {
-                assert_eq!(self.message(), message, "a store that cannot change is changed");
+                assert_eq!(self.message(), message, "a fixed store must not be changed");
             }
             StoreKind::Masked | StoreKind::Words => {
                 if self.kind == StoreKind::Masked {
@@ -185,7 +188,7 @@ impl EndpointState {
     }
 }
 
-/// The LPIs that a CPU takes now, in order.
+/// Takes all pending LPIs of a CPU, and returns them in order.
 pub(crate) fn taken(board: &Board, cpu: u32) -> Vec<u32> {
     let interface = board.interface(cpu);
     std::iter::from_fn(|| {

@@ -1,4 +1,4 @@
-//! CPUs that come and go.
+//! Tests of CPUs that are turned off and on.
 
 use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use crate::fake::{Board, run_on};
@@ -6,7 +6,7 @@ use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, HwIrq, MsiError, MsiParent, Pending};
 
-/// Takes a CPU offline as its kernel does after the vectors were moved.
+/// Takes a CPU offline, as a kernel does after it has moved the vectors.
 pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
     leave_with(board, direct, cpu, |_| ())
 }
@@ -28,7 +28,7 @@ pub(crate) fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn 
     direct.cpu_on(cpu, attached.pending).unwrap()
 }
 
-/// A device whose message is pending at CPU 0, which it was moved away from, to CPU 1.
+/// Returns a device that was moved from CPU 0 to CPU 1 while its message is pending at CPU 0.
 pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
     let device = Endpoint::new(direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(board, 0);
@@ -46,7 +46,8 @@ fn ces_carries_exactly_the_pending_lpis() {
     let left = leave(&board, &direct, 0);
     assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: 0 });
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
-    // The table that it was read from is empty: nothing comes back with the CPU.
+    // The pending table was cleared when it was read, so the LPI is not pending again when the CPU
+    // returns.
     come(&board, &direct, 0);
     assert_eq!(taken(&board, 0), [0u32; 0]);
 }
@@ -58,7 +59,7 @@ fn a_cpu_whose_lpis_were_carried_is_forgotten() {
     let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     leave(&board, &direct, 0);
-    // Three previous targets are remembered. With a fourth, the LPI would be sent again.
+    // The driver remembers three previous targets. With a fourth one, it would resend the LPI.
     for to in [2, 3, 4] {
         idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
     }
@@ -81,7 +82,7 @@ fn without_ces_possible_lpis_are_resent() {
         assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: 0 });
         assert_eq!(taken(&board, 1), [device.lpi(0), idle.lpi(0)]);
         come(&board, &direct, 0);
-        assert_eq!(taken(&board, 0), [0u32; 0], "cleared where it was");
+        assert_eq!(taken(&board, 0), [0u32; 0], "cleared at the previous target");
     }
 }
 
@@ -194,7 +195,7 @@ fn free_waits_for_a_sleeping_redistributor() {
     assert_eq!(taken(&board, 0), [0u32; 0]);
 }
 
-/// The device of an endpoint that is gone sends once more.
+/// Frees an endpoint, whose device then sends one more message. Returns the LPI.
 fn give_back_and_fire(board: &Board, direct: &DirectLpi<Board>, endpoint: Endpoint) -> u32 {
     let (lpi, message) = (endpoint.lpi(0), direct.compose(&endpoint.block, 0).unwrap());
     direct.free(&attach(direct), endpoint.block);
@@ -210,12 +211,12 @@ fn late_message_is_dropped_for_the_next_owner() {
         let last = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
         last.relocate(&board, &direct, 0, 0, &|| ()).unwrap();
         let lpi = give_back_and_fire(&board, &direct, last);
-        assert_eq!(board.world().pending_at(lpi), [0], "the device rang");
+        assert_eq!(board.world().pending_at(lpi), [0], "the device sent a message");
         let next = Endpoint::new(&direct, StoreKind::Masked, 1, next_cpu).unwrap();
         assert_eq!(next.lpi(0), lpi);
         assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
         next.fire(&board, 0);
-        assert_eq!(taken(&board, next_cpu), [lpi], "its own is");
+        assert_eq!(taken(&board, next_cpu), [lpi], "the new owner's message is delivered");
         direct.free(&attach(&direct), next.block);
     }
 }
@@ -226,7 +227,7 @@ fn message_at_sleeping_cpu_skips_the_next_owner() {
     let direct = board.direct_lpi().unwrap();
     let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = give_back_and_fire(&board, &direct, last);
-    // Without CES the LPIs of a CPU that is off stay enabled, and what is pending stays.
+    // Without CES, the LPIs of a CPU that is off stay enabled, and pending LPIs stay pending.
     board.world().rd(0).can_disable = false;
     leave(&board, &direct, 0);
     let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
@@ -249,7 +250,7 @@ fn a_cpu_that_leaves_gets_nothing_new() {
     ));
     assert!(
         matches!(direct.cpu_off(Cpu::new(0), |_| ()), Err(MsiError::NotReachable(..))),
-        "it left before"
+        "the CPU is already off"
     );
     assert!(matches!(
         direct.cpu_on(Cpu::new(0), PendingLpis::Kept),
@@ -260,7 +261,7 @@ fn a_cpu_that_leaves_gets_nothing_new() {
 #[test]
 fn cpu_on_invalidates_old_configurations() {
     let board = Board::new(2, 0);
-    // Its LPIs stay enabled while it is off, with all its caches.
+    // The CPU's LPIs stay enabled while it is off, and all its caches are retained.
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -364,7 +365,7 @@ fn waiting_lpi_is_resent_once() {
     for to in 1..5 {
         device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
     }
-    assert_eq!(taken(&board, 3), [device.lpi(0)], "where it was when it moved on");
+    assert_eq!(taken(&board, 3), [device.lpi(0)], "the target that it moved away from");
     come(&board, &direct, 0);
     assert_eq!((taken(&board, 0), taken(&board, 4)), (vec![], vec![]));
 }
@@ -399,7 +400,7 @@ fn pending_of_a_previous_kernel_is_cleared() {
         let device = left_behind(&board, &old);
         device.fire(&board, 0);
         assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1]);
-        // Another kernel takes the machine over; it may leave a CPU off at first.
+        // Another kernel takes over the machine, possibly without turning on all CPUs at first.
         let gic = board.gic();
         let on = |cpu: &Cpu| late != Some(cpu.get());
         for cpu in gic.cpus().filter(on) {

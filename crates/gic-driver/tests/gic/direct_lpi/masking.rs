@@ -1,4 +1,5 @@
-//! Masking, priorities and pending states: what the redistributors know on return.
+//! Tests of masking, priorities and pending states: what must have reached the redistributors when
+//! a call returns.
 
 use super::endpoint::{Endpoint, StoreKind, taken};
 use crate::fake::Board;
@@ -89,7 +90,7 @@ fn unresponsive_redistributor_costs_one_wait() {
         assert!(matches!(direct.take_fault(), Some(MsiError::Controller(_))));
         board.world().rd(0).direct_writes - before
     };
-    assert!(reads(0) > 40, "as long as the clock lets it");
+    assert!(reads(0) > 40, "the wait lasts as long as the clock allows");
     assert_eq!((reads(1), reads(2)), (1, 1));
     board.world().rd(0).stuck_invalidation = false;
     for index in 0..8 {

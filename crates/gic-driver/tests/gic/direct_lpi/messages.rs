@@ -1,4 +1,4 @@
-//! Messages, and which endpoints can hold them.
+//! Tests of messages, and of the endpoints that can store them.
 
 use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use crate::fake::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
@@ -29,7 +29,7 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
     let allocate =
         |fit| direct.allocate(&attach(&direct), &request(fit, 1, 0)).unwrap().first().get();
     assert_eq!((allocate(ANY), allocate(short)), (65536, 8192));
-    // All the low ones go.
+    // Allocate all remaining low LPIs.
     let low = 65536 - 8193;
     for _ in 0..low {
         allocate(short);
@@ -74,7 +74,7 @@ fn a_group_is_aligned_and_moves_together() {
         assert_eq!(
             (moved.first.get(), moved.count.get()),
             (device.lpi(0), count),
-            "reported for all"
+            "the move applies to the whole group"
         );
         direct.end_move(moved, MoveOutcome::RolledBack).unwrap();
         device.relocate(&board, &direct, count / 2, 1, &|| ()).unwrap();

@@ -1,7 +1,7 @@
-//! An affinity move with a device that fires throughout, under a model checker. The driver itself
-//! runs, and every access to hardware is a place where others may run. For each safeguard there is
-//! hardware that behaves as if the driver lacked it, which the checker has to notice. The same
-//! scenarios run on real threads.
+//! Affinity moves with a device that sends messages all the time, run under a model checker. The
+//! tests run the driver itself, and every access to hardware is a point at which other threads may
+//! run. For each safeguard of the driver, one test uses hardware that behaves as if the driver
+//! lacked the safeguard; the checker must notice this. The same scenarios also run on real threads.
 
 use super::endpoint::{Endpoint, StoreKind, attach};
 use crate::fake::Board;
@@ -12,33 +12,33 @@ use std::panic::UnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Schedules tried at random; the driver has to survive all of them.
+/// Number of random schedules; the driver must pass all of them.
 const SCHEDULES: usize = 1_000;
-/// Switches in the right places that a fault may need.
+/// Maximum number of thread switches in specific places that a fault may require.
 const DEPTH: usize = 5;
-/// Runs of each scenario on real threads.
+/// Number of runs of each scenario on real threads.
 const ROUNDS: usize = 200;
-/// Polls of a CPU while the others act.
+/// Number of times that a CPU polls for interrupts while the other threads run.
 const LOOKS: usize = 6;
 
-/// Five CPUs and a device with one vector, at CPU 0 first.
+/// A machine with five CPUs and a device with one vector, which initially targets CPU 0.
 struct Scenario {
     board: Board,
     direct: DirectLpi<Board>,
     device: Endpoint,
-    /// Messages of software.
+    /// Number of messages that software sent.
     retriggered: AtomicU64,
     seen: AtomicU64,
-    /// Between the return of `mask` and the call of `unmask`.
+    /// `true` between the return of `mask` and the call of `unmask`.
     masked: AtomicBool,
-    /// CPU 0 does not take interrupts any more.
+    /// CPU 0 no longer takes interrupts.
     left: AtomicBool,
 }
 
 impl Scenario {
     fn new(kind: StoreKind, hardware: impl Fn(&Board)) -> Arc<Self> {
         let board = Board::new(5, 0).with_lpis(4);
-        // Others may be late.
+        // Other threads may be late.
         board.world().patience = 10_000_000;
         let direct = board.direct_lpi().unwrap();
         let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
@@ -65,7 +65,7 @@ impl Scenario {
         let interface = self.board.interface(cpu);
         let Some(interrupt) = interface.acknowledge() else { return false };
         assert_eq!(interrupt.intid().get(), self.device.lpi(0));
-        assert!(!self.masked.load(SeqCst), "it came through its mask at CPU {cpu}");
+        assert!(!self.masked.load(SeqCst), "a masked LPI was signaled to CPU {cpu}");
         self.seen.fetch_max(self.sent(), SeqCst);
         interface.end(interrupt);
         true
@@ -91,7 +91,7 @@ impl Scenario {
         self.direct.gic().cpu_off(cpu, &self.board.registers(cpu)).unwrap();
     }
 
-    /// No CPU would take an LPI, and no operation failed.
+    /// Asserts that no CPU would take an LPI and that no operation failed.
     fn expect_idle(&self) {
         assert!(self.board.world().redistributors.iter().all(|rd| rd.signalled().is_none()));
         assert_eq!(self.direct.take_fault(), None);
@@ -111,12 +111,12 @@ fn look(machine: &Scenario, cpu: u32, between: fn()) {
     }
 }
 
-/// There and back again: nothing has to be sent twice.
+/// Targets of moves back and forth, which require no resend.
 const BACK: &[u32] = &[1, 0, 1];
-/// Over so many CPUs that it is sent again.
+/// Targets of moves over so many CPUs that the LPI is resent.
 const ON: &[u32] = &[1, 3, 4, 2];
 
-/// The affinity changes while the device and software send.
+/// Changes the affinity while the device and software send messages.
 fn a_vector_moves_while_its_device_fires(
     world: World,
     kind: StoreKind,
@@ -135,7 +135,7 @@ fn a_vector_moves_while_its_device_fires(
     machine.finish();
 }
 
-/// A handler masks and unmasks the vector while it moves.
+/// Masks and unmasks the vector while it moves.
 fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
     let machine = Scenario::new(StoreKind::Atomic64, hardware);
     threads! { world, machine:
@@ -155,7 +155,7 @@ fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
-/// Its CPU goes off line, after the vector moved, while the device and software send.
+/// Takes the CPU offline after the vector moved away, while the device and software send messages.
 fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     let machine = Scenario::new(StoreKind::Masked, hardware);
     threads! { world, machine:
@@ -182,8 +182,8 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
-/// The CPU leaves while a move to it begins. Either the move is refused, or the vector is known to
-/// be stranded, and what arrives stays pending until the CPU is back.
+/// Takes the CPU offline while a move to it begins. Either the move is refused, or the vector is
+/// reported as stranded and its messages stay pending until the CPU is back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Scenario::new(StoreKind::Atomic64, |_| ());
     machine.move_to(1, || ());
@@ -212,8 +212,8 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     machine.finish();
 }
 
-/// A CPU at which an LPI is pending leaves while the LPI is freed and allocated again. The next
-/// owner must not get the interrupt of the previous one, and no LPI stays reserved.
+/// Takes a CPU with a pending LPI offline while the LPI is freed and allocated again. The next
+/// owner must not receive the previous owner's interrupt, and no LPI may stay reserved.
 fn an_lpi_changes_owner_while_a_cpu_leaves(world: World) {
     let machine = Scenario::new(StoreKind::Masked, |_| ());
     let available = machine.direct.gic().lpis().unwrap().available();
@@ -230,8 +230,8 @@ fn an_lpi_changes_owner_while_a_cpu_leaves(world: World) {
     assert_eq!(machine.direct.gic().lpis().unwrap().available(), available);
 }
 
-/// A device sends after its LPI was freed, to a CPU that leaves while the LPI is allocated again.
-/// The allocation waits until `begins` is true.
+/// Makes a device send a message after its LPI was freed, to a CPU that goes offline while the LPI
+/// is allocated again. The allocation waits until `begins` returns `true`.
 fn a_late_message_is_pending_at_a_cpu_that_leaves(world: World, begins: fn(&Board) -> bool) {
     let machine = Scenario::new(StoreKind::Masked, |_| ());
     let message = machine.device.message();
@@ -250,7 +250,7 @@ fn a_late_message_is_pending_at_a_cpu_that_leaves(world: World, begins: fn(&Boar
     machine.expect_idle();
 }
 
-/// Two CPUs mask and unmask vectors of one redistributor.
+/// Masks and unmasks vectors of one redistributor on two CPUs.
 fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
     let machine = Scenario::new(StoreKind::Fixed, |_| ());
     hardware(&machine.board);
@@ -285,7 +285,7 @@ fn check(scenario: impl Fn() + Send + Sync + 'static) {
     interleaving::check(SCHEDULES, DEPTH, scenario);
 }
 
-/// The checker finds a schedule in which a promise is broken.
+/// Returns `true` if the checker finds a schedule in which an assertion fails.
 fn is_caught(scenario: impl Fn() + Send + Sync + UnwindSafe + 'static) -> bool {
     interleaving::is_caught(|| check(scenario))
 }
@@ -316,8 +316,9 @@ fn a_cpu_that_leaves_takes_nothing_along() {
 fn freed_lpi_is_not_carried_to_its_next_owner() {
     check(|| an_lpi_changes_owner_while_a_cpu_leaves(CHECKED));
     check(|| a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED, |_| true));
-    // Few steps remain to the collection of pending LPIs, which random schedules rarely meet from
-    // the start: the redistributor is emptied between the two changes of the LPI's record.
+    // Random schedules rarely reach the interesting case from the start: the redistributor is
+    // drained between the two changes of the LPI's record. Starting the allocation this late leaves
+    // only a few steps until the pending LPIs are collected.
     let is_leaving = |board: &Board| !board.world().rd(0).lpis_enabled();
     check(move || a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED, is_leaving));
 }
@@ -334,7 +335,7 @@ fn invalidations_from_two_cpus_do_not_meet() {
 
 #[test]
 fn missing_invalidation_loses_messages() {
-    // In this scenario no other code invalidates there.
+    // In this scenario, no other code invalidates at CPU 1.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_moves_while_its_device_fires(
         CHECKED,
@@ -354,7 +355,7 @@ fn mask_at_the_new_cpu_alone_leaks() {
 fn mask_at_the_old_cpu_alone_leaks() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
-        // It has cached it enabled, so that moving alone would not show.
+        // The new CPU has cached the LPI as enabled; otherwise the move alone would hide the fault.
         let cached = |lpi: &u32| world.redistributors[0].is_enabled(*lpi);
         let lpi = (8192..8208).find(cached).unwrap();
         world.redistributors[1].refill(&mut world.memory, lpi);

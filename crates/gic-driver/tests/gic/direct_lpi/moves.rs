@@ -1,4 +1,4 @@
-//! Vectors that move to another CPU.
+//! Tests of vectors that move to another CPU.
 
 use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use crate::fake::{Board, REDISTRIBUTOR};
@@ -11,7 +11,8 @@ const ANY: Fit = Fit::new(Rewrite::Masked);
 fn move_invalidates_before_the_rewrite() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    // Both redistributors have cached it disabled; enabling it invalidates only its target.
+    // Both redistributors have cached the LPI as disabled. Enabling it invalidates only the cache
+    // of its target.
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = device.lpi(0);
     assert_eq!(board.world().rd(1).config_of(lpi).unwrap() & 1, 0);
@@ -43,13 +44,14 @@ fn unmaskable_endpoints_move_only_by_one_store() {
     ] {
         for (to, possible) in [(1, low), (2, high)] {
             let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
-            // The device fires at each point where it could see half a message: the bus panics if
-            // it does.
+            // The device sends a message at each point where it could see a partially written one;
+            // the bus panics on a torn message.
             let result = device.relocate(&board, &direct, 0, to, &|| device.fire(&board, 0));
             let expected = if possible { Ok(1) } else { Err(MsiError::WouldTear) };
             assert_eq!(result.map(NonZeroU16::get), expected, "{kind:?} to {to}");
             if !possible {
-                // Nothing has begun: it can be moved elsewhere, or nowhere, and works where it is.
+                // No move has begun: the vector still works at its old target, and may be moved
+                // elsewhere.
                 device.fire(&board, 0);
                 assert!(taken(&board, 0).contains(&device.lpi(0)));
             }
@@ -84,12 +86,12 @@ fn many_previous_cpus_are_resent_at_target() {
     }
     assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1, 2]);
     device.relocate(&board, &direct, 0, 4, &|| ()).unwrap();
-    assert_eq!(board.world().pending_at(device.lpi(0)), [3], "its target, until it moved");
+    assert_eq!(board.world().pending_at(device.lpi(0)), [3], "resent at its previous target");
     direct.unmask(device.block.first());
     assert_eq!(taken(&board, 3), [device.lpi(0)]);
 }
 
-/// Register accesses of 100 operations, and handler runs without a message in 100 moves.
+/// Register accesses of 100 operations, and number of handler runs without a message in 100 moves.
 #[derive(PartialEq, Eq, Debug)]
 struct Cost {
     moved: u32,
@@ -98,8 +100,8 @@ struct Cost {
     spurious: usize,
 }
 
-/// A vector visits all CPUs in turn, while each takes its interrupts, and is masked and unmasked at
-/// each. Then it is freed.
+/// Moves a vector to all CPUs in turn, while each CPU takes its interrupts. The vector is masked
+/// and unmasked after each move, and freed at the end.
 fn cost(cpus: u32) -> Cost {
     const MOVES: u32 = 100;
     let board = Board::new(cpus, 0);
@@ -127,7 +129,7 @@ fn cost(cpus: u32) -> Cost {
 fn costs_do_not_grow_with_the_machine() {
     let cost = [1, 2, 4, 8, 64].map(cost);
     let expected = |moved, masked, freed, spurious| Cost { moved, masked, freed, spurious };
-    assert_eq!(cost[0], expected(0, 400, 900, 0), "there is nowhere to move to");
+    assert_eq!(cost[0], expected(0, 400, 900, 0), "a single CPU leaves no target to move to");
     assert_eq!(cost[1], expected(400, 800, 1800, 0));
     assert_eq!(cost[2], expected(400, 1588, 3600, 0));
     assert_eq!(cost[3], expected(532, 1196, 1800, 33));

@@ -1,4 +1,4 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done.
+//! Tests with an exhausted heap: calls must fail without leaving anything half done.
 
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use crate::fake::Board;

@@ -1,5 +1,6 @@
-//! Random devices, moves, masks, failures and CPUs that come and go. Nothing is lost, and nothing
-//! comes from nowhere or through a mask. Nothing reaches a CPU that it was never sent to.
+//! Random tests with devices, moves, masks, failures and CPU hotplug. No message may be lost, and
+//! no interrupt may be signaled without a message, through a mask, or to a CPU that it was never
+//! sent to.
 
 use super::endpoint::{Endpoint, StoreKind, attach};
 use super::resends::RecordedResends;
@@ -47,11 +48,11 @@ enum Op {
         device: usize,
         index: u16,
     },
-    /// A CPU takes one interrupt.
+    /// Makes a CPU take one interrupt.
     Take {
         cpu: u32,
     },
-    /// A redistributor reads a configuration anew by itself.
+    /// Makes a redistributor reload a configuration spontaneously.
     Refill {
         cpu: u32,
         device: usize,
@@ -62,7 +63,7 @@ enum Op {
     Come {
         cpu: u32,
     },
-    /// A redistributor that sleeps loses its power.
+    /// Makes a redistributor lose power while it sleeps.
     LosePower {
         cpu: u32,
     },
@@ -105,27 +106,28 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The model of a vector.
+/// Model of a vector.
 #[derive(Debug, Default)]
 struct HwIrq {
-    /// Messages, those of software among them.
+    /// Number of messages, including those of software.
     sent: u64,
-    /// Messages sent when it was taken last.
+    /// Value of `sent` when the interrupt was last taken.
     seen: u64,
     runs: u64,
     masked: bool,
-    /// Resends for which it may run once more than it was sent.
+    /// Number of resends that may cause a handler run without a message.
     unknowable: u64,
-    /// CPUs where it may be pending: it was sent there, by its device or again, since it was last
+    /// CPUs where the LPI may be pending, because it was sent or resent there since it was last
     /// taken there.
     places: Vec<u32>,
 }
 
-/// The abilities of a redistributor.
+/// Properties of a redistributor.
 #[derive(Clone, Copy, Debug)]
 struct Hardware {
     ces: bool,
-    /// The kernel cannot read the table of one that does not look into caches.
+    /// The redistributor's table accesses are coherent with caches. Otherwise the kernel cannot
+    /// read its table.
     coherent: bool,
 }
 
@@ -144,7 +146,7 @@ struct RandomMachine {
 
 impl RandomMachine {
     fn new(hardware: [Hardware; CPUS as usize]) -> Self {
-        // The last CPU is above 4 GiB.
+        // The last CPU's redistributor is above 4 GiB.
         let board = Board::new(CPUS - 1, 1).with_lpis(6);
         for (cpu, Hardware { ces, coherent }) in (0..CPUS).zip(hardware) {
             board.world().rd(cpu).can_disable = ces;
@@ -177,13 +179,11 @@ impl RandomMachine {
         hwirq.places.push(at);
     }
 
-    /// Notes that resent LPIs may be pending at the reported CPU.
+    /// Records that resent LPIs may be pending at the reported CPUs.
     fn note_resends(&mut self) {
         for resend in self.resends.take() {
-            let hwirq = self
-                .vectors
-                .get_mut(&resend.hwirq.get())
-                .expect("what is sent again is somebody's");
+            let hwirq =
+                self.vectors.get_mut(&resend.hwirq.get()).expect("a resent LPI has an owner");
             hwirq.places.push(resend.cpu.get());
             hwirq.unknowable += u64::from(resend.reason == ResendReason::Unknowable);
         }
@@ -232,7 +232,7 @@ impl RandomMachine {
             }
             Op::Move { index, to, .. } => {
                 let index = self.index(device, index);
-                // It may be refused: then all is as before, which is what the rest checks.
+                // The move may be refused. The later checks then verify that nothing has changed.
                 _ = self.devices[device].0.relocate(&self.board, &self.direct, index, to, &|| ());
             }
             Op::FailToMove { to, .. } => {
@@ -263,11 +263,11 @@ impl RandomMachine {
         let lpis: Vec<_> = (0..count).map(|index| device.lpi(index)).collect();
         for lpi in &lpis {
             let new = self.vectors.insert(*lpi, HwIrq::default());
-            assert!(new.is_none(), "{lpi} is handed out twice");
+            assert!(new.is_none(), "{lpi} was allocated twice");
             assert_eq!(
                 self.board.world().pending_at(*lpi),
                 [0u32; 0],
-                "{lpi} is pending before it is sent"
+                "{lpi} is pending before a message was sent"
             );
         }
         self.devices.push((device, lpis));
@@ -291,11 +291,11 @@ impl RandomMachine {
         interface.end(interrupt);
         self.note_resends();
         assert!(self.on[cpu as usize], "CPU {cpu} is off");
-        let hwirq = self.vectors.get_mut(&lpi).unwrap_or_else(|| panic!("{lpi} belongs to nobody"));
-        assert!(!hwirq.masked, "{lpi} came through its mask at CPU {cpu}");
+        let hwirq = self.vectors.get_mut(&lpi).unwrap_or_else(|| panic!("{lpi} has no owner"));
+        assert!(!hwirq.masked, "{lpi} is masked but was signaled to CPU {cpu}");
         assert!(
             hwirq.places.contains(&cpu),
-            "{lpi} was not sent to {cpu} since it was taken there"
+            "{lpi} was not sent to CPU {cpu} since it was last taken there"
         );
         hwirq.places.retain(|place| *place != cpu);
         hwirq.seen = hwirq.sent;
@@ -338,7 +338,8 @@ impl RandomMachine {
         (0..CPUS).for_each(|cpu| self.board.world().rd(cpu).stuck_invalidation = false);
     }
 
-    /// All on, nothing masked, everything taken: what was sent was seen.
+    /// Turns on all CPUs, unmasks all vectors and takes all interrupts, then checks that every
+    /// message was seen.
     fn finish(mut self) {
         self.unstick();
         (0..CPUS).for_each(|cpu| self.come(cpu));

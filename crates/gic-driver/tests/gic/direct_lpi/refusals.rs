@@ -1,4 +1,4 @@
-//! Requests that are refused, and change nothing.
+//! Tests of requests that must be refused without any effect.
 
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use crate::fake::Board;
@@ -129,7 +129,11 @@ fn rolled_back_move_delivers_its_messages() {
     let device = Endpoint::new(&direct, StoreKind::Atomic64, 1, 0).unwrap();
     device.fail_to_relocate(&board, &direct, 1, &|| device.fire(&board, 0)).unwrap();
     direct.mask(device.block.first());
-    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]), "held back there, too");
+    assert_eq!(
+        (taken(&board, 0), taken(&board, 1)),
+        (vec![], vec![]),
+        "the mask applies at the failed target as well"
+    );
     direct.unmask(device.block.first());
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
 }

@@ -1,4 +1,5 @@
-//! LPIs that the driver makes pending are reported with their reasons; nothing else is.
+//! Tests that every LPI that the driver makes pending is reported with its reason, and that no
+//! other LPIs are reported.
 
 use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use super::hotplug::{come, leave, left_behind};
@@ -8,7 +9,8 @@ use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, HwIrq, MsiMessage, MsiParent, Pending};
 use std::sync::{Arc, Mutex};
 
-/// Each resend that began, in order; each has to end before the next of the same LPI.
+/// Records each resend that began, in order. Each resend must end before the next resend of the
+/// same LPI.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedResends {
     told: Mutex<Vec<Resend>>,
@@ -30,7 +32,10 @@ impl ResendObserver for RecordedResends {
 
     fn resent(&self, resend: Resend) {
         let mut under_way = self.under_way.lock().unwrap();
-        let begun = under_way.iter().position(|begun| *begun == resend).expect("it began");
+        let begun = under_way
+            .iter()
+            .position(|begun| *begun == resend)
+            .expect("`resending` was called before");
         under_way.remove(begun);
     }
 }
@@ -62,7 +67,7 @@ fn many_previous_cpus_report_unknowable() {
     let device = left_behind(&board, &direct);
     for to in [2, 3, 0, 2, 1] {
         device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
-        assert_eq!(recorder.take(), [], "among four CPUs");
+        assert_eq!(recorder.take(), [], "the LPI moved among only four CPUs");
     }
     device.relocate(&board, &direct, 0, 4, &|| ()).unwrap();
     assert_eq!(recorder.take(), [resend(device.block.first(), 1, ResendReason::Unknowable)]);
@@ -120,8 +125,8 @@ fn the_more_certain_reason_is_reported() {
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
     let hwirq = device.block.first();
-    // CPU 1, its target, is off when CPU 0, where it may be pending, leaves: it must be resent
-    // twice.
+    // CPU 1, the LPI's target, is off when CPU 0, where the LPI may be pending, goes off. The LPI
+    // must be resent for two reasons.
     leave(&board, &direct, 1);
     direct.set_pending(hwirq, Pending::Set);
     leave(&board, &direct, 0);
@@ -139,7 +144,8 @@ fn an_lpi_that_was_taken_back_is_not_sent_again() {
     let (hwirq, lpi) = (stuck.block.first(), stuck.lpi(0));
     leave(&board, &direct, 0);
     direct.free(&attach(&direct), stuck.block);
-    // A device that should not have sends it to the other CPU, which leaves as well.
+    // The device must not send a message anymore, but sends one to the other CPU, which goes off as
+    // well.
     let address = direct.doorbell(Cpu::new(1)).unwrap();
     board.world().write_message(MsiMessage { address, data: lpi });
     leave(&board, &direct, 1);
@@ -148,5 +154,9 @@ fn an_lpi_that_was_taken_back_is_not_sent_again() {
     come(&board, &direct, 0);
     assert_eq!(recorder.take(), []);
     assert_eq!(board.world().pending_at(lpi), [0u32; 0]);
-    assert_eq!(direct.gic().lpis().unwrap().available(), free, "it is free once that CPU is back");
+    assert_eq!(
+        direct.gic().lpis().unwrap().available(),
+        free,
+        "the LPI is free once CPU 0 is back"
+    );
 }

@@ -1,4 +1,4 @@
-//! Sharing between direct LPIs and an ITS.
+//! Tests of systems with direct LPIs and an ITS.
 
 use super::endpoint::{Endpoint, StoreKind, request, taken};
 use crate::fake::{Board, ITS, REDISTRIBUTOR};
@@ -21,15 +21,15 @@ fn attach_allocates_no_lpis() {
     board.world().memory.allowance = Some(0);
     let attachments: Vec<_> =
         (0..1000).map(|device| direct.attach(RequesterId::new(device), 2048).unwrap()).collect();
-    assert_eq!(direct.gic().lpis().unwrap().available(), free, "attaching takes no LPI");
+    assert_eq!(direct.gic().lpis().unwrap().available(), free, "attaching allocates no LPI");
     let lpis = |device: usize| direct.allocate(&attachments[device], &request(ANY, 1, 0)).unwrap();
     let blocks = [lpis(7), lpis(999), lpis(7)];
     assert_eq!(
         blocks.each_ref().map(|block| block.first().get()),
         [8192, 8193, 8194],
-        "one namespace"
+        "all devices share one range of LPIs"
     );
-    // Nothing binds an LPI to the device that asked for it.
+    // An LPI is not bound to the device that it was allocated for.
     for block in blocks {
         direct.free(&attachments[0], block);
     }
@@ -69,14 +69,18 @@ fn an_its_beside_direct_lpis_is_refused() {
     let reason = LpiError::Claimed { by: LpiMessages::Direct };
     assert_eq!(its(&direct), Err(ProbeError::Lpis { base: ITS, reason }));
     let refused = DirectLpi::new(direct.gic().clone()).unwrap_err();
-    assert_eq!(refused, DirectLpiError::Lpi(reason), "nor two of them");
+    assert_eq!(
+        refused,
+        DirectLpiError::Lpi(reason),
+        "a second driver of direct LPIs is refused, too"
+    );
 }
 
 #[test]
 fn direct_lpis_beside_an_its_are_refused() {
     let board = Board::new(2, 0);
     let gic = board.running_gic();
-    // The ITS does not work, but it is there.
+    // The ITS does not work, but it exists.
     let probed = Its::new(gic.clone(), &ItsConfig::new(ITS, 2));
     assert_eq!(probed.unwrap_err(), ProbeError::Unmappable(ITS));
     let refused = DirectLpi::new(gic).unwrap_err();
@@ -112,7 +116,7 @@ fn no_requester_is_isolated() {
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert!(matches!(direct.doorbell_page(granule), DoorbellPage::HoldsControls(_)));
     }
-    // The hole is real: one device rings another's interrupt.
+    // This is exploitable: one device triggers the interrupt of another one.
     let victim = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let rogue = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     board.world().write_message(MsiMessage { data: victim.lpi(0), ..rogue.message() });
@@ -124,7 +128,10 @@ fn direct_lpis_are_used_only_when_asked_for() {
     let board = Board::new(2, 0);
     let gic = board.running_gic();
     assert!(gic.lpis().is_ok());
-    assert!((0..2).all(|cpu| board.world().rd(cpu).direct_writes == 0), "nobody asked for it");
+    assert!(
+        (0..2).all(|cpu| board.world().rd(cpu).direct_writes == 0),
+        "direct LPIs were not requested"
+    );
     assert!(DirectLpi::new(gic).is_ok());
 }
 

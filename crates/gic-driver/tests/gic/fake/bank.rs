@@ -1,4 +1,4 @@
-//! The state of each interrupt of a frame, behind its register arrays.
+//! State of each interrupt of a frame, which is accessed through the frame's register arrays.
 
 use gic_arch::{IntId, IntIdField, IntIdRange, gicd, gicr};
 use std::ops::Range;
@@ -6,20 +6,20 @@ use std::ops::Range;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct InterruptState {
     pub(crate) enabled: bool,
-    /// Cleared once a disable took effect.
+    /// The interrupt is forwarded; cleared when a disable takes effect.
     pub(crate) forwarded: bool,
     pub(crate) pending: bool,
-    /// A message holds it up, if it is a level.
+    /// A message asserts the interrupt, if it is level-triggered.
     pub(crate) held: bool,
     pub(crate) active: bool,
-    /// As the hardware has it.
+    /// The priority as stored in hardware.
     pub(crate) priority: u8,
     pub(crate) edge: bool,
     pub(crate) group: bool,
     pub(crate) group_modifier: bool,
 }
 
-/// The register array of each kind, in the order of [`ARRAYS`].
+/// One register array of each kind, in the order of [`ARRAYS`].
 pub(crate) type Registers = [IntIdField; 10];
 
 const ARRAYS: [Array; 10] = [
@@ -35,7 +35,7 @@ const ARRAYS: [Array; 10] = [
     Array::Trigger,
 ];
 
-/// SPIs, at the distributor.
+/// Register arrays of the distributor for SPIs.
 pub(crate) const SPI: Registers = [
     gicd::IGROUPR,
     gicd::IGRPMODR,
@@ -48,7 +48,7 @@ pub(crate) const SPI: Registers = [
     gicd::IPRIORITYR,
     gicd::ICFGR,
 ];
-/// Extended SPIs, at the distributor.
+/// Register arrays of the distributor for extended SPIs.
 pub(crate) const EXTENDED_SPI: Registers = [
     gicd::IGROUPR_E,
     gicd::IGRPMODR_E,
@@ -61,7 +61,7 @@ pub(crate) const EXTENDED_SPI: Registers = [
     gicd::IPRIORITYR_E,
     gicd::ICFGR_E,
 ];
-/// SGIs, PPIs and extended PPIs, at a redistributor.
+/// Register arrays of a redistributor for SGIs, PPIs and extended PPIs.
 pub(crate) const PRIVATE: Registers = [
     gicr::IGROUPR,
     gicr::IGRPMODR,
@@ -75,21 +75,21 @@ pub(crate) const PRIVATE: Registers = [
     gicr::ICFGR,
 ];
 
-/// Interrupts of one range.
+/// The interrupts of one range.
 #[derive(Debug)]
 pub(crate) struct Bank {
     registers: Registers,
     states: Vec<InterruptState>,
-    /// First field that is implemented, and the first after them.
+    /// Range of the implemented fields.
     implemented: Range<usize>,
-    /// Fields whose trigger cannot be changed.
+    /// Number of fields whose trigger cannot be changed.
     fixed_triggers: usize,
-    /// Does Non-secure software look? Then groups are hidden, priorities shifted, Secure interrupts
-    /// out of reach.
+    /// Registers are accessed by Non-secure software: groups are hidden, priorities are shifted,
+    /// and Secure interrupts are inaccessible.
     pub(crate) non_secure_view: bool,
 }
 
-/// The register array of an offset.
+/// Kind of a register array.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Array {
     Group,
@@ -106,7 +106,7 @@ enum Array {
 
 impl Bank {
     pub(crate) fn new(registers: Registers, implemented: Range<usize>) -> Self {
-        // Those of SGIs.
+        // The triggers of SGIs are fixed.
         let fixed_triggers = if registers[0].range() == IntIdRange::Private { 16 } else { 0 };
         let states = vec![InterruptState::default(); implemented.end];
         Self { registers, states, implemented, fixed_triggers, non_secure_view: false }
@@ -117,8 +117,9 @@ impl Bank {
         &mut self.states[usize::try_from(index).unwrap()]
     }
 
-    /// Clears the effect of earlier messages: an edge stops being pending, a level stops being
-    /// asserted (IHI 0069, `GICD_CLRSPI_NSR`). Returns `None` if the interrupt is not in this bank.
+    /// Clears the effect of earlier messages: an edge-triggered interrupt is no longer pending, a
+    /// level-triggered one no longer asserted (IHI 0069, `GICD_CLRSPI_NSR`). Returns `None` if the
+    /// interrupt is not in this bank.
     pub(crate) fn clear_message(&mut self, intid: IntId) -> Option<()> {
         let index = usize::try_from(self.registers[0].range().index_of(intid)?).ok()?;
         let state = self.states.get_mut(index)?;
@@ -131,14 +132,14 @@ impl Bank {
         &self.states
     }
 
-    /// Writes to `ICENABLER` take effect now.
+    /// Makes previous writes to `ICENABLER` take effect.
     pub(crate) fn complete_writes(&mut self) {
         for state in &mut self.states {
             state.forwarded = state.enabled;
         }
     }
 
-    /// The register or byte at `offset`; `None` if it is none of these arrays'.
+    /// Reads the register or byte at `offset`. Returns `None` if it is not part of these arrays.
     pub(crate) fn read(&self, offset: u32, bytes: u32) -> Option<u32> {
         let (array, first, count, bits) = self.locate(offset, bytes)?;
         let mut value = 0;
@@ -148,13 +149,15 @@ impl Bank {
         Some(value)
     }
 
-    /// The field that the register at `offset` begins with; `None` if it is none of these arrays'.
+    /// Returns the index of the first field in the register at `offset`, or `None` if the register
+    /// is not part of these arrays.
     pub(crate) fn first_field(&self, offset: u32) -> Option<u32> {
         let (_, field) = self.arrays().find(|(_, field)| field.fields_at(offset).is_some())?;
         Some((offset - field.offset()) * 8 / field.bits())
     }
 
-    /// Writes; `None` if the offset is none of these arrays', else whether a disable was among it.
+    /// Writes the register or byte at `offset`. Returns `None` if it is not part of these arrays,
+    /// and otherwise `true` if the write was to `ICENABLER`.
     pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u32) -> Option<bool> {
         let (array, first, count, bits) = self.locate(offset, bytes)?;
         for (place, index) in (first..first + count).enumerate() {
@@ -168,7 +171,7 @@ impl Bank {
         ARRAYS.into_iter().zip(self.registers)
     }
 
-    /// The array, its first field that is accessed, how many are, and their width.
+    /// Returns the array, the first accessed field, the number of accessed fields and their width.
     fn locate(&self, offset: u32, bytes: u32) -> Option<(Array, usize, usize, u32)> {
         for (array, field) in self.arrays() {
             if field.fields_at(offset).is_some() {
@@ -230,7 +233,7 @@ impl Bank {
             Array::ClearPending => state.pending &= !set,
             Array::SetActive => state.active |= set,
             Array::ClearActive => state.active &= !set,
-            // Five bits are implemented.
+            // Five priority bits are implemented.
             Array::Priority => {
                 let value = u8::try_from(field).unwrap();
                 state.priority = if shifted { value >> 1 | 0x80 } else { value } & 0xf8;
@@ -240,7 +243,7 @@ impl Bank {
                 let edge = field & 2 != 0;
                 assert!(
                     !state.enabled || state.edge == edge,
-                    "the trigger of an enabled interrupt changes"
+                    "the trigger of an enabled interrupt must not be changed"
                 );
                 state.edge = edge;
             }

@@ -1,4 +1,4 @@
-//! The machine, as the drivers' platform.
+//! The fake machine as the drivers' platform.
 
 use super::cpu_interface::{FakeRegisters, RegisterState};
 use super::distributor::{FakeDistributor, Security};
@@ -27,31 +27,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
-/// The alias of the distributor at chip 0, and the distance to the next chip's.
+/// Address of the distributor's alias on chip 0, and the distance to that of the next chip.
 const CHIP_ALIAS: u64 = DISTRIBUTOR + 0x158_0000;
 const CHIP_STRIDE: u64 = 1 << 44;
 pub(crate) const ITS: u64 = 0x808_0000;
 pub(crate) const ITS_STRIDE: u64 = 0x2_0000;
-/// RD_base of CPU 0, and the distance to the next.
+/// RD_base of CPU 0, and the distance to that of the next CPU.
 pub(crate) const REDISTRIBUTOR: u64 = 0x900_0000;
 pub(crate) const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
-/// A second region, above 4 GiB.
+/// RD_base of the first redistributor in a second region, above 4 GiB.
 pub(crate) const HIGH_REDISTRIBUTOR: u64 = 0x40_0000_0000;
 
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) memory: Memory,
     pub(crate) its: Vec<Interpreter>,
-    /// By CPU.
+    /// Redistributors, indexed by CPU.
     pub(crate) redistributors: Vec<FakeRedistributor>,
     pub(crate) distributor: FakeDistributor,
-    /// GICv2m frames by address: `MSI_TYPER` and `MSI_IIDR`.
+    /// GICv2m frames by address, with their `MSI_TYPER` and `MSI_IIDR`.
     pub(crate) v2m: BTreeMap<u64, [u32; 2]>,
-    /// Addresses that the platform cannot map. To map another one where nothing is panics.
+    /// Addresses that the platform cannot map. Mapping any other address without a device panics.
     pub(crate) unmapped: BTreeSet<u64>,
-    /// Turns of one wait.
+    /// Number of turns after which a wait gives up.
     pub(crate) patience: u32,
-    /// Turns of all waits.
+    /// Total number of turns of all waits.
     pub(crate) turns: u32,
     /// Number of times that a task let others run.
     pub(crate) yields: u32,
@@ -62,7 +62,7 @@ impl World {
         &mut self.redistributors[cpu as usize]
     }
 
-    /// The redistributor's frame, or the alias of the distributor, at or above the low region.
+    /// Returns the frame at `region`: that of a redistributor, or an alias of the distributor.
     fn redistributor_block(&self, region: PhysicalRegion) -> Option<BoardBlock> {
         let PhysicalRegion { base, bytes } = region;
         let find = |at: u64| self.redistributors.iter().position(|rd| rd.base == at);
@@ -79,7 +79,7 @@ impl World {
             .then(|| BoardBlock::DistributorAlias(u32::try_from(base / CHIP_STRIDE).unwrap()))
     }
 
-    /// Receives a device's message to an ITS. Returns the redistributor and the LPI that became
+    /// Sends a device's message to an ITS. Returns the redistributor and the LPI that became
     /// pending.
     pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
         let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
@@ -88,22 +88,23 @@ impl World {
         Some((at, lpi))
     }
 
-    /// Receives a device's message to a redistributor.
+    /// Sends a device's message to a redistributor.
     ///
     /// # Panics
-    /// If there is no doorbell: a torn address is a stray DMA write.
+    /// Panics if the address is not a doorbell: a torn address is a stray DMA write.
     pub(crate) fn write_message(&mut self, message: MsiMessage) {
         let at = self.redistributors.iter_mut().find(|rd| rd.base + 0x40 == message.address);
         at.unwrap_or_else(|| panic!("a stray DMA write: {message:x?}")).set(message.data);
     }
 
-    /// The CPUs at which an LPI is pending.
+    /// Returns the CPUs at which an LPI is pending.
     pub(crate) fn pending_at(&self, lpi: u32) -> Vec<u32> {
         let at = self.redistributors.iter().zip(0..);
         at.filter(|(rd, _)| rd.pending.contains(&lpi)).map(|(_, cpu)| cpu).collect()
     }
 
-    /// Everything that is pending or may become so without a new message.
+    /// Returns the number of places where an LPI is pending or may become pending without a new
+    /// message.
     pub(crate) fn traces_of(&self, lpi: u32) -> usize {
         let deferred = self.its.iter().flat_map(|its| &its.deferred).filter(
             |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
@@ -111,13 +112,13 @@ impl World {
         self.pending_at(lpi).len() + deferred.count()
     }
 
-    /// The first ITS hangs, or goes on.
+    /// Makes the first ITS hang, or continue.
     pub(crate) fn set_stuck(&mut self, stuck: bool) {
         self.its[0].set_stuck(stuck, &mut self.memory, &mut self.redistributors);
     }
 
-    /// A previous kernel left LPIs enabled at these CPUs, with tables that are reserved, all of
-    /// them configured and the first 64 pending.
+    /// Makes these CPUs have LPIs enabled by a previous kernel, with reserved tables in which all
+    /// LPIs are configured and the first 64 are pending.
     pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
         let table = |bytes| TableLayout::new(bytes, 0x1_0000);
         let config = self.memory.allocate(table(0x2000)).unwrap();
@@ -130,21 +131,21 @@ impl World {
     }
 }
 
-/// A handle to the world.
+/// A shared handle to the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Board(Arc<Machine>);
 
 #[derive(Debug)]
 struct Machine {
     world: Mutex<World>,
-    /// CPU interfaces by CPU.
+    /// CPU interfaces, indexed by CPU.
     interfaces: Vec<Arc<Mutex<RegisterState>>>,
     creator: ThreadId,
-    /// A second thread uses the machine.
+    /// Set once a second thread uses the machine.
     shared: AtomicBool,
 }
 
-/// The world, whose memory is not the driver's.
+/// Lock guard of the world. Allocations while it is held do not count as the driver's.
 #[derive(Debug)]
 pub(crate) struct WorldGuard<'a> {
     world: MutexGuard<'a, World>,
@@ -170,30 +171,30 @@ type Handler = Box<dyn FnOnce()>;
 thread_local! {
     static MASKED: Cell<usize> = const { Cell::new(0) };
     static CPU: Cell<u32> = const { Cell::new(0) };
-    /// A handler that interrupts one of this thread's waits, after so many others.
+    /// A handler that interrupts one of this thread's waits, and the number of waits before it.
     static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
-    /// Called by this thread's allocations, without a lock of the board's.
+    /// Closure that this thread's next table allocation calls without holding a lock of the board.
     static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// Runs the following accesses on this CPU.
+/// Makes the calling thread execute on this CPU from now on.
 pub(crate) fn run_on(cpu: u32) {
     CPU.set(cpu);
 }
 
-/// Has `handler` interrupt this thread in the turn number `turn` of its waits from now on.
+/// Makes `handler` interrupt turn number `turn` of this thread's future waits.
 pub(crate) fn interrupt_at(turn: u32, handler: impl FnOnce() + 'static) {
     HANDLER.set(Some((turn, Box::new(handler))));
 }
 
-/// Has this thread's next allocation call `f`.
+/// Makes this thread's next table allocation call `f`.
 pub(crate) fn while_allocating(f: impl FnOnce() + 'static) {
     ALLOCATING.set(Some(Box::new(f)));
 }
 
 impl Board {
-    /// With these ITSes; redistributors are named as `GITS_TYPER.PTA` of the first one says, and do
-    /// not look into caches.
+    /// Creates a board with these ITSes. Redistributors are identified as `GITS_TYPER.PTA` of the
+    /// first ITS says, and their table accesses are not coherent with caches.
     pub(crate) fn with_its(its: Vec<Hardware>, cpus: u32) -> Self {
         let by_address = its[0].typer.pta();
         let redistributors = (0..cpus).map(|cpu| {
@@ -212,8 +213,8 @@ impl Board {
         Self::of(lpi_distributor(), its, redistributors)
     }
 
-    /// With direct LPIs at CPUs in the low region, then at CPUs in the high one. From the moment
-    /// LPIs are enabled, the redistributors cache every configuration.
+    /// Creates a board with direct LPIs, with `low` CPUs in the low region and `high` CPUs in the
+    /// high one. When LPIs are enabled, the redistributors immediately cache every configuration.
     pub(crate) fn new(low: u32, high: u32) -> Self {
         let redistributors = (0..low + high).map(|cpu| {
             let base = match cpu.checked_sub(low) {
@@ -229,7 +230,8 @@ impl Board {
         Self::with(lpi_distributor(), redistributors.collect())
     }
 
-    /// With this distributor and these redistributors, in the low region but where they say so.
+    /// Creates a board with this distributor and these redistributors, which are in the low region
+    /// unless their bases say otherwise.
     pub(crate) fn with(
         distributor: FakeDistributor,
         redistributors: Vec<FakeRedistributor>,
@@ -237,7 +239,7 @@ impl Board {
         Self::of(distributor, Vec::new(), redistributors)
     }
 
-    /// Of one security state, with `cpus` redistributors in one region.
+    /// Creates a board with one security state and `cpus` redistributors in one region.
     pub(crate) fn with_cpus(cpus: u8) -> Self {
         let redistributors = (0..cpus).map(|cpu| FakeRedistributor::new(cpu, cpu + 1 == cpus));
         Self::with(FakeDistributor::new(Security::Single), redistributors.collect())
@@ -265,7 +267,7 @@ impl Board {
         Self(Arc::new(Machine { world, interfaces, creator, shared }))
     }
 
-    /// With 2^`log2` LPIs.
+    /// Limits the board to 2^`log2` LPIs.
     pub(crate) fn with_lpis(self, log2: u8) -> Self {
         let world = &mut *self.world();
         world.distributor.typer.set_num_lpis(log2 - 1);
@@ -275,7 +277,7 @@ impl Board {
 
     pub(crate) fn world(&self) -> WorldGuard<'_> {
         self.note_thread();
-        // A driver that is dropped by a failed test goes on to the end.
+        // A driver that a failed test drops still runs to the end.
         let world = self.0.world.lock().unwrap_or_else(PoisonError::into_inner);
         WorldGuard { _outside: Outside::new(), world }
     }
@@ -310,13 +312,13 @@ impl Board {
         }
     }
 
-    /// Checks that another thread may hold the lock that this one waits for.
+    /// Asserts that another thread may hold the lock that this thread waits for.
     fn check_shared(&self) {
         let shared = self.0.shared.load(Ordering::SeqCst) || !interleaving::is_one_cpu();
-        assert!(shared, "a lock is taken by its holder");
+        assert!(shared, "a thread waits for a lock that it already holds");
     }
 
-    /// Discovers the GIC.
+    /// Probes the GIC.
     pub(crate) fn gic(&self) -> Arc<Gic<Self>> {
         let id_bits = self.world().distributor.typer.id_bits_minus_one() + 1;
         let bases: Vec<u64> = self.world().redistributors.iter().map(|rd| rd.base).collect();
@@ -332,7 +334,7 @@ impl Board {
         Arc::new(Gic::new(Arc::new(self.clone()), config).unwrap())
     }
 
-    /// With every CPU on.
+    /// Probes the GIC and turns on every CPU.
     pub(crate) fn running_gic(&self) -> Arc<Gic<Self>> {
         let gic = self.gic();
         for cpu in gic.cpus() {
@@ -358,7 +360,7 @@ fn low_base(cpu: u32) -> u64 {
     REDISTRIBUTOR + u64::from(cpu) * REDISTRIBUTOR_STRIDE
 }
 
-/// A distributor with 14 INTID bits.
+/// Returns a distributor with 14 INTID bits.
 fn lpi_distributor() -> FakeDistributor {
     let mut new = FakeDistributor::new(Security::Single);
     new.typer.set_id_bits_minus_one(13);
@@ -389,14 +391,14 @@ impl LocalCpu for Board {
             return;
         }
         MASKED.set(MASKED.get() - 1);
-        assert_eq!(MASKED.get(), state.get(), "interrupt states are restored in reverse order");
+        assert_eq!(MASKED.get(), state.get(), "interrupt states must be restored in reverse order");
     }
 
     fn relax(&self) {
         self.check_shared();
         assert!(
             MASKED.get() != 0 || !interleaving::is_one_cpu(),
-            "a task spins, and the thread that it waits for may never run"
+            "a task spins, so the thread that it waits for may never run"
         );
         interleaving::wait();
     }
@@ -429,13 +431,13 @@ impl Platform for Board {
                 (its < world.its.len()).then_some(BoardBlock::Its(its))?
             }
             REDISTRIBUTOR.. => world.redistributor_block(region)?,
-            _ => panic!("{base:#x} is mapped: nothing is"),
+            _ => panic!("no device exists at {base:#x}"),
         };
         Some(BoardFrame { board: self.clone(), block })
     }
 
     fn wait(&self, turn: u32) -> Wait {
-        assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
+        assert_eq!(MASKED.get(), 0, "the driver waits for hardware with interrupts masked");
         interleaving::wait();
         match HANDLER.take() {
             Some((0, handler)) => handler(),

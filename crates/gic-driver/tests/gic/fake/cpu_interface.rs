@@ -1,4 +1,4 @@
-//! A CPU interface's registers.
+//! Registers of a fake CPU interface.
 
 use super::board::Board;
 use crate::interleaving;
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// A CPU's registers. Copies are the same CPU's.
+/// System registers of a CPU. Clones access the same registers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeRegisters {
     state: Arc<Mutex<RegisterState>>,
-    /// The machine whose redistributor of this CPU signals LPIs.
+    /// The machine and the CPU whose redistributor signals LPIs to this interface.
     lpis: Option<(Board, u32)>,
 }
 
@@ -24,23 +24,23 @@ pub(super) struct RegisterState {
     running: Vec<u32>,
     deactivated: Vec<u32>,
     sgis: Vec<Sgi>,
-    /// A higher exception level keeps the system registers.
+    /// A higher exception level does not allow access to the system registers.
     sre_fixed: bool,
-    /// The mask shows the Non-secure half.
+    /// The mask is shown as the Non-secure half of priorities.
     shifted_mask: bool,
     /// Software executes at EL2.
     hypervisor: bool,
-    /// The next acknowledgement shows an interrupt that does not become active.
+    /// The next acknowledge returns an interrupt that does not become active.
     unsynchronised: bool,
 }
 
-/// Read-only fields of `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3, the extended
+/// Read-only fields of `ICC_CTLR_EL1`: five priority bits, range selector, Aff3 and extended
 /// ranges.
 const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15 | EXTENDED_RANGE;
 const EXTENDED_RANGE: u64 = 1 << 19;
 
 impl FakeRegisters {
-    /// Those of a machine's CPU.
+    /// Returns the registers of a machine's CPU.
     pub(super) fn of(state: Arc<Mutex<RegisterState>>, board: Board, cpu: u32) -> Self {
         Self { state, lpis: Some((board, cpu)) }
     }
@@ -49,14 +49,15 @@ impl FakeRegisters {
         self.state.lock().unwrap()
     }
 
-    /// The LPI that the redistributor signals. Must be called without the lock of the state.
+    /// Returns the LPI that the redistributor signals. Must be called without holding the lock of
+    /// the state.
     fn signalled(&self) -> Option<u32> {
         let (board, cpu) = self.lpis.as_ref()?;
         interleaving::access();
         board.world().rd(*cpu).signalled()
     }
 
-    /// Takes the LPI that the redistributor signals.
+    /// Acknowledges the LPI that the redistributor signals.
     fn take_lpi(&self) -> Option<u32> {
         let (board, cpu) = self.lpis.as_ref()?;
         let mut world = board.world();
@@ -91,19 +92,19 @@ impl FakeRegisters {
         fake
     }
 
-    /// The next acknowledgement shows the next interrupt and does not take it.
+    /// Makes the next acknowledge return the next interrupt without making it active.
     pub(crate) fn lose_synchronisation(&self) {
         self.state().unsynchronised = true;
     }
 
-    /// Loses all registers, as without power.
+    /// Resets all registers, as a loss of power does.
     pub(crate) fn reset(&self) {
         let state = &mut *self.state();
         state.values.clear();
         state.running.clear();
     }
 
-    /// Overrides a register, the features among it.
+    /// Overrides a register. May also override the features.
     pub(crate) fn set(&self, register: SysRegEncoding, value: u64) {
         self.state().values.insert(register, value);
     }
@@ -138,8 +139,8 @@ impl RegisterState {
         self.values.get(&register).copied().unwrap_or(0)
     }
 
-    /// At EL2, `ICC_SRE_EL2.SRE` makes the registers reachable, `ICC_SRE_EL1.SRE` RAZ/WI without
-    /// it.
+    /// Asserts that a register is accessible. At EL2, `ICC_SRE_EL2.SRE` makes the registers
+    /// accessible; without it, `ICC_SRE_EL1.SRE` is RAZ/WI.
     fn check_reachable(&self, register: SysRegEncoding) {
         if self.hypervisor && register != icc::SRE.encoding() {
             let sre = SreEl2::from(self.value(icc::SRE_EL2.encoding()));
@@ -179,7 +180,7 @@ impl SystemRegisters for FakeRegisters {
             return intid.into();
         }
         if register == icc::AP1R0.encoding() {
-            // As many priorities are active as interrupts are running.
+            // One priority is active for each running interrupt.
             return state.value(register) | ((1 << state.running.len()) - 1);
         }
         if register == icc::HPPIR1.encoding() {
@@ -189,7 +190,7 @@ impl SystemRegisters for FakeRegisters {
             return Self::control(state);
         }
         let write_only = [icc::EOIR1.encoding(), icc::DIR.encoding(), icc::SGI1R.encoding()];
-        assert!(!write_only.contains(&register), "a write-only register is read");
+        assert!(!write_only.contains(&register), "a write-only register must not be read");
         state.values.get(&register).copied().unwrap_or(0)
     }
 
@@ -216,13 +217,17 @@ impl SystemRegisters for FakeRegisters {
         let split = Ctlr::from(Self::control(state)).eoi_mode();
         if register == icc::EOIR1.encoding() {
             let ended = u32::try_from(value).unwrap();
-            assert_eq!(state.running.pop(), Some(ended), "interrupts are ended in reverse order");
+            assert_eq!(
+                state.running.pop(),
+                Some(ended),
+                "interrupts must be ended in reverse order"
+            );
             if !split && ended < 8192 {
                 state.deactivated.push(ended);
             }
         } else if register == icc::DIR.encoding() {
-            assert!(split, "DIR is written though EOIR deactivates");
-            assert!(value < 8192, "an LPI is deactivated");
+            assert!(split, "DIR is written although EOIR deactivates");
+            assert!(value < 8192, "an LPI must not be deactivated");
             state.deactivated.push(u32::try_from(value).unwrap());
         } else if register == icc::SGI1R.encoding() {
             state.sgis.push(Sgi::from(value));
@@ -236,14 +241,14 @@ impl SystemRegisters for FakeRegisters {
             .iter()
             .any(|absent| absent.encoding() == register)
         {
-            panic!("five priority bits need one active-priority register");
+            panic!("with five priority bits, only one active priorities register exists");
         } else if register == icc::AP0R0.encoding() && state.shifted_mask {
-            panic!("Group 0 is EL3's");
+            panic!("Group 0 belongs to EL3");
         } else if register == icc::CTLR.encoding() {
             state.values.insert(register, value & !FEATURES | Self::control(state) & FEATURES);
         } else {
             let read_only = [icc::IAR1.encoding(), icc::RPR.encoding(), icc::HPPIR1.encoding()];
-            assert!(!read_only.contains(&register), "a read-only register is written");
+            assert!(!read_only.contains(&register), "a read-only register must not be written");
             state.values.insert(register, value);
         }
     }

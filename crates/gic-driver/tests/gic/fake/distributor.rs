@@ -1,18 +1,18 @@
-//! A distributor with one or two security states.
+//! A fake distributor with one or two security states.
 
 use super::{Bank, LAG, bank};
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 use gic_arch::{IntId, id};
 use std::collections::BTreeMap;
 
-/// The security configuration and the view of the accesses.
+/// Security configuration of the system, and the view through which software accesses it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Security {
     /// One security state.
     Single,
-    /// Two, seen by Secure software.
+    /// Two security states, accessed by Secure software.
     Secure,
-    /// Two, seen by Non-secure software.
+    /// Two security states, accessed by Non-secure software.
     NonSecure,
 }
 
@@ -22,31 +22,32 @@ pub(crate) struct FakeDistributor {
     pub(crate) typer: Typer,
     pub(crate) pidr2: u32,
     pub(crate) iidr: u32,
-    /// Reads of registers of SPIs that another chip owns are stale, but at that chip's alias.
+    /// Registers of SPIs that another chip owns read as stale values, except at that chip's alias.
     pub(crate) stale_at_home: bool,
-    /// As Secure software sees it.
+    /// The value of `CTLR` in the Secure view.
     pub(crate) control: Ctlr,
     pub(crate) spis: Bank,
     pub(crate) extended: Bank,
     pub(crate) routes: BTreeMap<u32, u64>,
-    /// The routes by which messages travel: a write takes effect once the interrupt is not
+    /// The routes that are in effect. A written route takes effect once the interrupt is not
     /// forwarded.
     in_effect: BTreeMap<u32, u64>,
-    /// Bits of a route that are implemented.
+    /// Implemented bits of a route.
     pub(crate) route_bits: u64,
-    /// Reads of `CTLR` until `RWP` clears.
+    /// Number of reads of `CTLR` until `RWP` is 0.
     pending_writes: u32,
-    /// Writes never finish.
+    /// Writes never take effect.
     pub(crate) stuck: bool,
-    /// Firmware keeps affinity routing off.
+    /// Firmware prevents affinity routing from being enabled.
     pub(crate) no_affinity_routing: bool,
-    /// Writes of `CTLR`.
+    /// Number of writes to `CTLR`.
     pub(crate) control_writes: u32,
 }
 
 impl FakeDistributor {
-    /// After reset, with 64 SPIs and 32 extended ones. Those that Secure firmware gave away are
-    /// Non-secure's: all but SPI 33.
+    /// Returns a distributor after reset, with 64 SPIs and 32 extended SPIs. With
+    /// `Security::NonSecure`, Secure firmware has assigned all interrupts except SPI 33 to
+    /// Non-secure software.
     pub(crate) fn new(security: Security) -> Self {
         let typer = Typer::new()
             .with_it_lines_number(2)
@@ -79,13 +80,14 @@ impl FakeDistributor {
         new
     }
 
-    /// Replaces the SPIs by all that there can be.
+    /// Implements the maximum number of SPIs.
     pub(crate) fn implement_all_spis(&mut self) {
         self.typer = self.typer.with_it_lines_number(31);
         self.spis = Bank::new(bank::SPI, 32..1020);
     }
 
-    /// Gives the interrupts to Non-secure software, as EL3 firmware does before it starts a kernel.
+    /// Assigns the interrupts to Non-secure software, as EL3 firmware does before it starts a
+    /// kernel.
     fn give_to_non_secure(&mut self) {
         self.control = self.control.with_are(true);
         for intid in (32..96).filter(|intid| *intid != 33) {
@@ -98,7 +100,7 @@ impl FakeDistributor {
         self.extended.non_secure_view = true;
     }
 
-    /// A read at the alias of `chip`.
+    /// Reads a register at the alias of `chip`.
     pub(crate) fn read_alias(&mut self, chip: u32, offset: u32, bytes: u32) -> u64 {
         assert_eq!(self.chip_of(offset), Some(chip), "GICD + {offset:#x} is read at chip {chip}");
         self.read_truth(offset, bytes)
@@ -111,7 +113,8 @@ impl FakeDistributor {
         }
     }
 
-    /// The chip that owns the SPI whose register this is; 320 each, extended ones at the fourth.
+    /// Returns the chip that owns the SPI whose register is at `offset`. Each chip owns 320 SPIs;
+    /// the fourth chip owns the extended SPIs.
     fn chip_of(&self, offset: u32) -> Option<u32> {
         let of_route = (0x6100..0x7fe0).contains(&offset).then(|| (offset - 0x6000) / 8);
         if self.extended.first_field(offset).is_some() || (0x8000..0xa000).contains(&offset) {
@@ -155,7 +158,7 @@ impl FakeDistributor {
         let clear =
             if self.security == Security::Secure { gicd::CLRSPI_SR } else { gicd::CLRSPI_NSR };
         if offset == clear.offset() {
-            assert!(self.typer.mbis() && bytes == 4, "there are no messages");
+            assert!(self.typer.mbis() && bytes == 4, "message-based SPIs are not implemented");
             let intid = IntId::new(value);
             return self
                 .spis
@@ -173,15 +176,16 @@ impl FakeDistributor {
         }
     }
 
-    /// The packed affinity of the PE at which a message would arrive now; `None` while it is held
-    /// back.
+    /// Returns the packed affinity of the PE to which a message would be delivered now, or `None`
+    /// while the interrupt is not forwarded.
     pub(crate) fn delivers_to(&mut self, intid: IntId) -> Option<u64> {
         let route = gicd::irouter(intid).unwrap().offset();
         let forwarded = self.at_route(route).unwrap().forwarded;
         forwarded.then(|| self.in_effect.get(&route).copied().unwrap_or(0))
     }
 
-    /// The interrupt whose route lies at `offset`, if it is implemented.
+    /// Returns the state of the interrupt whose route is at `offset`, if the interrupt is
+    /// implemented.
     fn at_route(&mut self, offset: u32) -> Option<&mut super::InterruptState> {
         let (bank, base, first) = match offset {
             0..0x8000 => (&mut self.spis, 0x6000, 0),
@@ -191,7 +195,7 @@ impl FakeDistributor {
         ((index as usize) < bank.states().len()).then(|| bank.state(IntId::new(first + index)))
     }
 
-    /// Routes of interrupts that are not forwarded take effect.
+    /// Makes routes of interrupts that are not forwarded take effect.
     fn complete_route_writes(&mut self) {
         for (offset, route) in self.routes.clone() {
             if self.at_route(offset).is_none_or(|state| !state.forwarded) {
@@ -228,7 +232,7 @@ impl FakeDistributor {
             Security::Single => {
                 Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false)
             }
-            // There is one state from then on.
+            // From now on, only one security state exists.
             Security::Secure if Ctlr::from(value).ds() => {
                 self.security = Security::Single;
                 Ctlr::from(value).with_enable_grp1_s(false).with_are_ns(false)
@@ -244,10 +248,10 @@ impl FakeDistributor {
         }
         let changes = (old.are(), old.are_ns()) != (new.are(), new.are_ns());
         let enabled = old.enable_grp0() || old.enable_grp1() || old.enable_grp1_s();
-        assert!(!changes || !enabled, "affinity routing changes while a group is enabled");
+        assert!(!changes || !enabled, "affinity routing must not change while a group is enabled");
         assert!(
             old.are() || !new.enable_grp1() || old.are_ns(),
-            "a group is enabled without affinity routing"
+            "a group must not be enabled without affinity routing"
         );
         self.control = new;
         self.pending_writes = LAG;

@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 
-/// The effect of an ITS command at a redistributor, once it is synchronised.
+/// Effect of an ITS command at a redistributor, which occurs when the command is synchronized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Reload(u32),

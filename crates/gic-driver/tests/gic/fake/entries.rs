@@ -1,4 +1,4 @@
-//! Table entries of the interpreter. The architecture leaves their format to the implementation.
+//! Formats of the interpreter's table entries, which the architecture leaves to the implementation.
 
 use bitfield_struct::bitfield;
 
@@ -24,7 +24,7 @@ impl DeviceEntry {
     }
 }
 
-/// An entry of a device's translation table; all zero without an event.
+/// An entry of a device's interrupt translation table. It is zero if no event is mapped.
 #[bitfield(u64)]
 pub(crate) struct TranslationEntry {
     pub(crate) collection: u16,

@@ -1,4 +1,4 @@
-//! Execution of the commands.
+//! Execution of ITS commands.
 
 use super::effect::{Effect, apply};
 use super::entries::{DeviceEntry, TranslationEntry};
@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 use gic_arch::its::{Command, MapAction};
 
-/// One command. `None` is a command error.
+/// State for the execution of one command. `None` means a command error.
 pub(crate) struct Execution<'a> {
     pub(crate) its: &'a mut Interpreter,
     pub(crate) memory: &'a mut Memory,
@@ -29,13 +29,16 @@ impl Execution<'_> {
                     intid.checked_sub(8192).is_some_and(|index| index < self.its.hardware.lpis);
                 lpi.then_some(())?;
                 let old = self.memory.device_read64(self.its.table_view(), entry);
-                assert_eq!(old, 0, "MAPTI of an event that is mapped, or of dirty memory");
+                assert_eq!(
+                    old, 0,
+                    "MAPTI of an event that is already mapped, or a dirty translation table"
+                );
                 let new =
                     TranslationEntry::new().with_intid(intid).with_collection(collection.get());
                 self.memory.device_write64(entry, new.into());
                 Some(())
             }
-            Command::Mapi { .. } => panic!("this driver maps by MAPTI"),
+            Command::Mapi { .. } => panic!("this driver only maps with MAPTI"),
             Command::Movi { device, event, collection } => {
                 let (entry, lpi, from) = self.mapped(device.get(), event.get())?;
                 let to = self.its.collection(self.memory, collection.get())?;
@@ -83,15 +86,15 @@ impl Execution<'_> {
                 );
                 assert!(
                     left.iter().all(|byte| *byte == 0),
-                    "device {device:#x} unmapped before its events"
+                    "device {device:#x} is unmapped before its events"
                 );
             }
             self.memory.device_write64(entry, 0);
             return Some(());
         }
         (bits_minus_one < self.its.hardware.typer.event_id_bits()).then_some(())?;
-        assert!(!self.its.mapped.contains_key(&device), "device {device:#x} is mapped already");
-        assert_eq!(itt % 256, 0, "a translation table is aligned to 256 bytes");
+        assert!(!self.its.mapped.contains_key(&device), "device {device:#x} is already mapped");
+        assert_eq!(itt % 256, 0, "a translation table must be aligned to 256 bytes");
         let bytes = u64::from(self.its.hardware.typer.itt_entry_bytes()) << (bits_minus_one + 1);
         let table =
             self.memory.device_read(self.its.table_view(), itt, usize::try_from(bytes).unwrap());
@@ -99,7 +102,7 @@ impl Execution<'_> {
         for (other, (start, length)) in &self.its.mapped {
             assert!(
                 itt + bytes <= *start || start + length <= itt,
-                "its table is device {other:#x}'s too"
+                "the translation table overlaps that of device {other:#x}"
             );
         }
         self.its.mapped.insert(device, (itt, bytes));
@@ -125,7 +128,7 @@ impl Execution<'_> {
         Some(())
     }
 
-    /// The entry, LPI and redistributor of an event.
+    /// Returns the address of an event's entry, its LPI and its redistributor.
     fn mapped(&mut self, device: u32, event: u32) -> Option<(u64, u32, u64)> {
         let place = self.its.event_entry(self.memory, device, event)?;
         let entry = TranslationEntry::from(self.memory.device_read64(self.its.table_view(), place));
@@ -143,7 +146,7 @@ impl Execution<'_> {
     fn knows(&self, target: u64) -> bool {
         assert!(
             target < self.its.hardware.reach,
-            "a command names a redistributor that hangs the ITS"
+            "a command targets a redistributor that hangs the ITS"
         );
         self.redistributors.iter().any(|rd| rd.target == target)
     }

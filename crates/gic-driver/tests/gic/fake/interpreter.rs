@@ -1,7 +1,8 @@
-//! An ITS, interpreted: what its commands do, and what a driver must never do to it.
+//! Interpreter of an ITS, which executes commands and checks the driver.
 //!
-//! Independent of the driver: it knows registers, commands and entries from the architecture alone.
-//! It panics where a driver relies on what the architecture does not promise.
+//! It is independent of the driver: its knowledge of registers, commands and entries comes from the
+//! architecture alone. It panics if a driver relies on behavior that the architecture does not
+//! guarantee.
 
 use super::effect::Effect;
 use super::entries::{DeviceEntry, TranslationEntry};
@@ -14,28 +15,29 @@ use gic_arch::{Cacheability, Shareability};
 use gic_driver::Table;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Features of this ITS.
+/// Features of the simulated ITS.
 #[derive(Clone, Debug)]
 pub(crate) struct Hardware {
     pub(crate) typer: Typer,
     pub(crate) pages: Vec<PageSize>,
     pub(crate) indirect: bool,
     pub(crate) looks_into_caches: bool,
-    /// The attributes read back as if it did.
+    /// The memory attributes read back as if the ITS's accesses were coherent with caches.
     pub(crate) claims_coherence: bool,
     pub(crate) iidr: u32,
-    /// It reaches redistributors below this; a command that names another one hangs it.
+    /// The ITS reaches redistributors below this number. A command that targets another one hangs
+    /// it.
     pub(crate) reach: u64,
-    /// A faulty command stops the queue; otherwise it is skipped.
+    /// A faulty command stalls the queue; otherwise it is skipped.
     pub(crate) stalls: bool,
-    /// Commands executed for each time that software looks at `CREADR`; all at once when written,
-    /// if `None`.
+    /// Number of commands executed each time that software reads `CREADR`. If `None`, all commands
+    /// are executed when they are posted.
     pub(crate) pace: Option<usize>,
-    /// It pauses for so many looks at `CREADR` between two executions.
+    /// Number of reads of `CREADR` for which the ITS pauses between two executions.
     pub(crate) pause: u32,
-    /// Reads of `CTLR` before the ITS is quiescent.
+    /// Number of reads of `CTLR` before the ITS is quiescent.
     pub(crate) rest_after: u32,
-    /// Found enabled, with another owner's tables.
+    /// The ITS is initially enabled, with tables of another owner.
     pub(crate) left_enabled: bool,
     pub(crate) entry_bytes: u8,
     pub(crate) lpis: u32,
@@ -67,7 +69,7 @@ impl Default for Hardware {
     }
 }
 
-/// Counts of software's accesses to the queue.
+/// Records of software's accesses to the queue.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Traffic {
     pub(crate) writes: u32,
@@ -85,17 +87,17 @@ pub(crate) struct Interpreter {
     write: u32,
     read: u32,
     pub(crate) stalled: bool,
-    /// The hardware hangs.
+    /// The ITS hangs.
     stuck: bool,
-    /// `CREADR` shows a place that was never posted.
+    /// `CREADR` returns an offset that was never posted.
     pub(crate) nonsense: bool,
     looks: u32,
-    /// Commands as they were when they were posted.
+    /// Contents of the commands when they were posted.
     posted: VecDeque<Vec<u8>>,
-    /// Interrupt translation tables, by device.
+    /// Interrupt translation tables, indexed by device.
     pub(crate) mapped: BTreeMap<u32, (u64, u64)>,
     pub(crate) own_collections: BTreeMap<u16, u64>,
-    /// Effects that no SYNC has made certain yet, by redistributor.
+    /// Effects at redistributors for which no SYNC was executed yet.
     pub(crate) deferred: Vec<(u64, Effect)>,
     pub(crate) traffic: Traffic,
     /// Commands that the interpreter refused.
@@ -139,15 +141,18 @@ impl Interpreter {
         }
     }
 
-    /// Power off and on: everything in the ITS is lost, the memory is kept.
+    /// Powers the ITS off and on. The ITS loses its state; memory keeps its contents.
     pub(crate) fn lose_power(&mut self) {
-        assert!(!self.control.enabled() && self.unrest == 0, "power was taken from a working ITS");
+        assert!(
+            !self.control.enabled() && self.unrest == 0,
+            "an ITS that is not quiescent lost power"
+        );
         let fresh = Self::new(self.hardware.clone());
         let Self { mapped, traffic, refused, .. } = std::mem::replace(self, fresh);
         (self.mapped, self.traffic, self.refused) = (mapped, traffic, refused);
     }
 
-    /// Checks that the ITS does not use a table that is given back.
+    /// Asserts that the ITS does not use a table that is being released.
     pub(crate) fn check_unused(&self, table: &Table) {
         let overlaps = |start: u64, bytes: u64| {
             start < table.address + table.bytes && table.address < start + bytes
@@ -155,13 +160,13 @@ impl Interpreter {
         for (device, (itt, bytes)) in &self.mapped {
             assert!(
                 !overlaps(*itt, *bytes),
-                "the table of device {device:#x} was given back while mapped"
+                "the table of device {device:#x} was released while the device is mapped"
             );
         }
         for baser in self.tables.iter().filter(|baser| baser.valid()) {
             assert!(
                 !overlaps(baser.address(), baser.bytes()),
-                "a table was given back while GITS_BASER names it"
+                "a table was released while GITS_BASER points to it"
             );
         }
     }
@@ -169,7 +174,7 @@ impl Interpreter {
     pub(crate) fn control(&mut self) -> Ctlr {
         let quiescent = !self.control.enabled() && self.unrest == 0;
         self.unrest = self.unrest.saturating_sub(1);
-        // Quiescent is unknown while enabled: here it lies.
+        // Quiescent is UNKNOWN while the ITS is enabled; this ITS returns a misleading value.
         self.control.with_quiescent(quiescent || self.control.enabled())
     }
 
@@ -178,9 +183,9 @@ impl Interpreter {
             self.unrest = self.hardware.rest_after;
         }
         if value.enabled() {
-            assert!(self.queue.valid(), "enabled without a command queue");
-            assert!(self.tables[0].valid(), "enabled without a device table");
-            assert!(!self.tables[1].valid(), "enabled with somebody else's vPE table");
+            assert!(self.queue.valid(), "the ITS is enabled without a command queue");
+            assert!(self.tables[0].valid(), "the ITS is enabled without a device table");
+            assert!(!self.tables[1].valid(), "the ITS is enabled with another owner's vPE table");
         }
         self.control = Ctlr::new().with_enabled(value.enabled());
     }
@@ -237,7 +242,10 @@ impl Interpreter {
     }
 
     fn must_rest(&self, what: &str) {
-        assert!(!self.control.enabled() && self.unrest == 0, "{what} written while the ITS works");
+        assert!(
+            !self.control.enabled() && self.unrest == 0,
+            "{what} is written while the ITS is not quiescent"
+        );
     }
 
     fn queue_view(&self) -> View {
@@ -255,15 +263,15 @@ impl Interpreter {
         value: Cwriter,
     ) {
         let offset = value.offset();
-        assert!(offset < self.queue.bytes(), "CWRITER beyond the queue");
+        assert!(offset < self.queue.bytes(), "CWRITER exceeds the queue");
         if !self.control.enabled() {
             (self.write, self.read) = (offset, self.read);
-            assert_eq!(self.write, self.read, "commands posted to a disabled ITS");
+            assert_eq!(self.write, self.read, "commands are posted to a disabled ITS");
             return;
         }
         self.traffic.writes += 1;
         self.check_outstanding(memory);
-        assert!(offset != self.write || value.retry(), "a write of CWRITER that posts nothing");
+        assert!(offset != self.write || value.retry(), "a write to CWRITER posts no command");
         while self.write != offset {
             let address = self.queue.address() + u64::from(self.write);
             let seen = memory.device_read(self.queue_view(), address, SLOT as usize);
@@ -278,7 +286,7 @@ impl Interpreter {
         }
         if value.retry() && self.stalled {
             self.stalled = false;
-            // The replacement is what counts now.
+            // The ITS executes the replacement of the stalled command.
             let address = self.queue.address() + u64::from(self.read);
             self.posted[0] = memory.device_read(self.queue_view(), address, SLOT as usize);
         }
@@ -287,7 +295,7 @@ impl Interpreter {
         }
     }
 
-    /// The hardware hangs, or goes on by itself.
+    /// Makes the ITS hang, or continue.
     pub(crate) fn set_stuck(
         &mut self,
         stuck: bool,
@@ -320,8 +328,8 @@ impl Interpreter {
         (offset + SLOT) % self.queue.bytes()
     }
 
-    /// Checks that posted commands are unchanged until they are consumed, but for the one that
-    /// stalled.
+    /// Asserts that posted commands are not modified until they are executed, except for a stalled
+    /// one.
     fn check_outstanding(&self, memory: &mut Memory) {
         let mut offset = self.read;
         for (index, posted) in self.posted.iter().enumerate() {
@@ -366,7 +374,7 @@ impl Interpreter {
         }
     }
 
-    /// The LPI and the redistributor of a message. `None` if it is dropped.
+    /// Translates a message to its LPI and redistributor. Returns `None` if the message is dropped.
     pub(crate) fn translate(
         &mut self,
         memory: &mut Memory,
@@ -382,7 +390,7 @@ impl Interpreter {
         (entry.intid() != 0).then_some((entry.intid(), target))
     }
 
-    /// The address of a table's entry; `None` if the identifier is out of range.
+    /// Returns the address of a table's entry, or `None` if `id` is out of range.
     pub(crate) fn entry(&self, memory: &mut Memory, table: usize, id: u32) -> Option<u64> {
         let register = self.tables[table];
         if !register.valid() {

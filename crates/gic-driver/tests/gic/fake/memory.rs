@@ -1,17 +1,16 @@
-//! Memory as a CPU and a controller see it. A store is invisible to a controller until it was
-//! published, and what a controller writes is invisible to CPUs until they observe it. Freed memory
-//! is never reused.
+//! Memory as seen by CPUs and controllers. A controller cannot see a store until it was published,
+//! and CPUs cannot see a controller's store until they observe it. Freed memory is never reused.
 
 use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// The source of a controller's reads.
+/// Source of a controller's reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
-    /// It looks into caches: sees what a barrier published.
+    /// The controller is coherent with caches: it sees stores that were published with a barrier.
     Coherent,
-    /// It does not: sees what was cleaned.
+    /// The controller is not coherent: it sees stores that were cleaned.
     Dram,
 }
 
@@ -26,7 +25,7 @@ struct Region {
 #[derive(Debug)]
 pub(crate) struct Memory {
     regions: BTreeMap<u64, Region>,
-    /// Regions of a previous kernel, which nobody adopted yet.
+    /// Regions of a previous kernel that have not been adopted yet.
     left: BTreeSet<u64>,
     /// Regions that firmware or a previous kernel reserved.
     reserved: BTreeSet<u64>,
@@ -34,7 +33,7 @@ pub(crate) struct Memory {
     pub(crate) allowance: Option<u32>,
     /// Size in bytes of the largest allocation that succeeds.
     pub(crate) largest: u64,
-    /// Number of allocations before one that is misplaced, and its distance in bytes.
+    /// Number of allocations before one that is misaligned, and the offset in bytes.
     pub(crate) misplaced: Option<(u32, u64)>,
     /// The kernel can invalidate its caches.
     pub(crate) observable: bool,
@@ -58,7 +57,7 @@ impl Memory {
         }
     }
 
-    /// Allocates zeroed memory, published, with a gap behind it.
+    /// Allocates zeroed and published memory, followed by a gap.
     pub(crate) fn allocate(&mut self, layout: TableLayout) -> Option<u64> {
         let TableLayout { bytes, align, address_bits, .. } = layout;
         assert!(align.is_power_of_two() && bytes > 0, "layout of {bytes} bytes aligned to {align}");
@@ -77,14 +76,14 @@ impl Memory {
         Some(base)
     }
 
-    /// Leaves a table of a previous kernel, which enabled every LPI.
+    /// Creates a table of a previous kernel, in which every LPI is enabled.
     pub(crate) fn leave(&mut self, base: u64, bytes: u64) {
         if self.left.insert(base) {
             self.regions.insert(base, region(bytes, 0xa3));
         }
     }
 
-    /// Leaves a table of a previous kernel that may be adopted.
+    /// Creates a table of a previous kernel that may be adopted.
     pub(crate) fn reserve(&mut self, base: u64, bytes: u64) {
         self.leave(base, bytes);
         self.reserved.insert(base);
@@ -102,7 +101,7 @@ impl Memory {
         })
     }
 
-    /// Returns the distance by which the next allocation is misplaced.
+    /// Returns the offset by which the next allocation is misaligned.
     fn shift(&mut self) -> u64 {
         match self.misplaced.take() {
             Some((0, shift)) => shift,
@@ -137,7 +136,7 @@ impl Memory {
         }
     }
 
-    /// Makes what a controller wrote visible to CPUs. Returns false if the kernel cannot do so.
+    /// Makes a controller's stores visible to CPUs. Returns `false` if the kernel cannot do this.
     pub(crate) fn observe(&mut self, base: u64, range: Range<u64>, coherence: Coherence) -> bool {
         if coherence == Coherence::NonCoherent && !self.observable {
             return false;
@@ -152,7 +151,7 @@ impl Memory {
         true
     }
 
-    /// Reads as a controller does. An access to freed memory is an error of the driver.
+    /// Reads as a controller does. An access to freed memory is a bug of the driver and panics.
     pub(crate) fn device_read(&mut self, view: View, address: u64, count: usize) -> Vec<u8> {
         let (region, range) = self.locate(address, count);
         match view {
@@ -176,7 +175,7 @@ impl Memory {
         self.device_write(address, &value.to_le_bytes());
     }
 
-    /// Number of allocations at or above this address.
+    /// Returns the number of allocations at or above this address.
     pub(crate) fn regions_from(&self, address: u64) -> usize {
         self.regions.range(address..).count()
     }

@@ -1,11 +1,11 @@
-//! The power state of a redistributor.
+//! Power state of a redistributor.
 
 use super::LAG;
 use gic_arch::gicr::{self, Waker};
 use gic_arch::id;
 
-/// Registers that a sleeping redistributor has: those that identify it and wake it, and the bases
-/// of its tables.
+/// Registers that are accessible while a redistributor sleeps: those that identify it and wake it
+/// up, and the base registers of its tables.
 const ALWAYS: [u32; 7] = [
     gicr::CTLR.offset(),
     gicr::IIDR.offset(),
@@ -18,22 +18,22 @@ const ALWAYS: [u32; 7] = [
 
 #[derive(Debug)]
 pub(crate) struct Power {
-    /// Its CPU's power domain is on: without power every access is an external abort.
+    /// The power domain of the CPU is on. Without power, every access is an external abort.
     pub(crate) on: bool,
     /// `WAKER.ProcessorSleep`.
     pub(crate) sleep: bool,
     /// `WAKER.ChildrenAsleep`.
     pub(crate) asleep: bool,
-    /// Secure firmware keeps `WAKER`.
+    /// Secure firmware hides `WAKER`.
     pub(crate) waker_hidden: bool,
-    /// Any access to `WAKER` ends the machine.
+    /// Any access to `WAKER` crashes the machine.
     pub(crate) waker_broken: bool,
-    /// Number of reads of `WAKER` until the last write of it has taken effect.
+    /// Number of reads of `WAKER` until the last write to it takes effect.
     lag: u32,
 }
 
 impl Power {
-    /// After reset.
+    /// Returns the state after reset.
     pub(super) fn new() -> Self {
         let (waker_hidden, waker_broken) = (false, false);
         Self { on: true, sleep: true, asleep: true, waker_hidden, waker_broken, lag: 0 }
@@ -43,22 +43,22 @@ impl Power {
         (self.on, self.sleep, self.asleep, self.lag) = (true, true, true, 0);
     }
 
-    /// Returns true if it sleeps, or is falling asleep or waking.
+    /// Returns `true` if the redistributor sleeps, is falling asleep or is waking up.
     pub(super) fn is_asleep(&self) -> bool {
         self.sleep || self.asleep
     }
 
-    /// Checks that the register at `offset` can be accessed now.
+    /// Asserts that the register at `offset` may be accessed now.
     pub(super) fn check(&self, offset: u32) {
-        assert!(self.on, "GICR + {offset:#x} is used without power");
+        assert!(self.on, "GICR + {offset:#x} is accessed without power");
         assert!(
             ALWAYS.contains(&offset) || !self.is_asleep(),
-            "GICR + {offset:#x} is used while the redistributor sleeps"
+            "GICR + {offset:#x} is accessed while the redistributor sleeps"
         );
     }
 
     pub(super) fn read_waker(&mut self, stuck: bool) -> u32 {
-        assert!(!self.waker_broken, "WAKER is read, which firmware does not survive");
+        assert!(!self.waker_broken, "WAKER is read, which crashes firmware");
         if self.waker_hidden {
             return 0;
         }
@@ -72,7 +72,7 @@ impl Power {
     }
 
     pub(super) fn write_waker(&mut self, value: Waker) {
-        assert!(!self.waker_broken, "WAKER is written, which firmware does not survive");
+        assert!(!self.waker_broken, "WAKER is written, which crashes firmware");
         if !self.waker_hidden {
             self.sleep = value.processor_sleep();
             self.lag = LAG;

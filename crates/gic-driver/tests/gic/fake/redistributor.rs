@@ -1,7 +1,8 @@
-//! Redistributors as stubborn as the architecture allows. A redistributor uses the configuration
-//! that was in memory when the LPI was last invalidated there, even if the LPI was elsewhere in the
-//! meantime. Commands of an ITS take effect only at a SYNC, and invalidations by register only when
-//! `SYNCR.Busy` becomes 0. An access that the architecture calls UNPREDICTABLE panics.
+//! Fake redistributors that are as uncooperative as the architecture allows. A redistributor uses
+//! the configuration that was in memory when the LPI was last invalidated there, even if the LPI
+//! was targeted elsewhere in the meantime. Commands of an ITS take effect only at a SYNC, and
+//! invalidations by register only when `SYNCR.Busy` becomes 0. An access that the architecture
+//! calls UNPREDICTABLE panics.
 
 use super::bank::PRIVATE;
 use super::board::REDISTRIBUTOR;
@@ -37,34 +38,34 @@ enum Invalidation {
 pub(crate) struct FakeRedistributor {
     /// Physical address of RD_base.
     pub(crate) base: u64,
-    /// `RdBase::field`.
+    /// Value of `RdBase::field`.
     pub(crate) target: u64,
     pub(crate) typer: Typer,
     pub(crate) pidr2: u32,
     pub(crate) iidr: u32,
-    /// Its CPU's own interrupts.
+    /// Private interrupts of the CPU.
     pub(crate) bank: Bank,
     pub(crate) power: Power,
     /// The frame VLPI_base, present with `GICR_TYPER.VLPIS`.
     pub(crate) vlpi: FakeVlpiFrame,
     /// `GICR_CTLR.CES`.
     pub(crate) can_disable: bool,
-    /// Disabling LPIs works, whatever `CES` says.
+    /// LPIs can be disabled, regardless of `CES`.
     pub(crate) disables: bool,
-    /// Its accesses look into caches.
+    /// Table accesses are coherent with caches.
     pub(crate) coherent: bool,
-    /// Caches all configurations when LPIs are enabled; otherwise none before it is told to.
+    /// All configurations are cached when LPIs are enabled; otherwise none is cached before an
+    /// invalidation.
     pub(crate) caches_at_enable: bool,
-    /// Writes never finish, and nothing falls asleep or wakes.
+    /// Writes never take effect, and the redistributor neither falls asleep nor wakes up.
     pub(crate) stuck: bool,
-    /// Invalidations never end.
+    /// Invalidations never complete.
     pub(crate) stuck_invalidation: bool,
-    /// Ignores invalidations, which has the same effect as a driver that omits them.
+    /// Invalidations are ignored, which has the same effect as a driver that omits them.
     pub(crate) ignores_invalidation: bool,
-    /// `SYNCR.Busy` reads as 0 always, which has the same effect as a driver that ignores it.
+    /// `SYNCR.Busy` always reads as 0, which has the same effect as a driver that ignores it.
     pub(crate) hides_busy: bool,
-    /// Whether `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` exist without Direct LPIs:
-    /// `GICR_CTLR.IR`.
+    /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` exist without Direct LPIs (`GICR_CTLR.IR`).
     pub(crate) has_invlpir: bool,
     pub(crate) pending: BTreeSet<u32>,
     /// Number of implemented LPIs, as `GICD_TYPER` states it.
@@ -75,14 +76,15 @@ pub(crate) struct FakeRedistributor {
     pub(crate) invalidations: u32,
     pub(crate) propbaser: Propbaser,
     pub(crate) pendbaser: Pendbaser,
-    /// Was `PTZ` written with the pending table in use?
+    /// `PTZ` was written for the pending table in use.
     pub(crate) pending_table_zero: bool,
-    /// LPIs delivered between polls, as by a redistributor that reads configurations at any time.
+    /// LPIs that were delivered between polls, because the redistributor may read configurations at
+    /// any time.
     delivered: Vec<u32>,
-    /// Cached bytes of the configuration table; missing ones look disabled.
+    /// Cached bytes of the configuration table. LPIs beyond its end are treated as disabled.
     config: Vec<u8>,
     enabled: bool,
-    /// `EnableLPIs` was set, and the write was acknowledged before it arrived.
+    /// `EnableLPIs` was set by a write that has been acknowledged but has not yet arrived.
     enable_under_way: bool,
     invalidating: Option<Invalidation>,
     /// Number of further reads of `SYNCR` that return `Busy` as 1.
@@ -92,8 +94,8 @@ pub(crate) struct FakeRedistributor {
 }
 
 impl FakeRedistributor {
-    /// The redistributor of the PE with affinity 0.0.0.`number`, after reset, with 32 extended
-    /// PPIs. It looks into caches.
+    /// Returns the redistributor of the PE with affinity 0.0.0.`number`, after reset, with 32
+    /// extended PPIs and coherent table accesses.
     pub(crate) fn new(number: u8, last: bool) -> Self {
         let typer = Typer::new()
             .with_plpis(true)
@@ -105,7 +107,7 @@ impl FakeRedistributor {
         Self { coherent: true, ..Self::at(base, number.into(), typer) }
     }
 
-    /// After reset. It does not look into caches.
+    /// Returns a redistributor after reset, with table accesses that are not coherent with caches.
     pub(crate) fn at(base: u64, target: u64, typer: Typer) -> Self {
         Self {
             base,
@@ -147,7 +149,8 @@ impl FakeRedistributor {
         self
     }
 
-    /// Leaves LPIs enabled for good with a previous kernel's tables, and these LPIs pending.
+    /// Leaves LPIs permanently enabled with a previous kernel's tables, and makes these LPIs
+    /// pending.
     pub(crate) fn leave_enabled(
         &mut self,
         config: u64,
@@ -160,12 +163,12 @@ impl FakeRedistributor {
         self.pending = pending.collect();
     }
 
-    /// Returns true if `GICR_CTLR.EnableLPIs` is set.
+    /// Returns `true` if `GICR_CTLR.EnableLPIs` is set.
     pub(crate) fn lpis_enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Loses everything but its identity and abilities, as in the time without power.
+    /// Resets everything except the identity and properties, as a loss of power does.
     pub(crate) fn lose_power(&mut self) {
         self.power.reset();
         (self.enabled, self.enable_under_way, self.pending_table_zero) = (false, false, false);
@@ -177,13 +180,13 @@ impl FakeRedistributor {
         (self.invalidating, self.busy, self.settling) = (None, 0, 0);
     }
 
-    /// Loses its caches and its pending LPIs.
+    /// Drops all cached configurations and pending LPIs.
     pub(crate) fn forget(&mut self) {
         self.config.clear();
         self.pending.clear();
     }
 
-    /// Makes an LPI pending: a device's message, or software's.
+    /// Makes an LPI pending, on behalf of a device or of software.
     pub(crate) fn set(&mut self, intid: u32) {
         if self.enabled && self.implements(intid) {
             self.pending.insert(intid);
@@ -195,7 +198,7 @@ impl FakeRedistributor {
         self.propbaser.address()
     }
 
-    /// Returns the configuration byte that it uses.
+    /// Returns the configuration byte that the redistributor uses.
     pub(crate) fn config_of(&self, lpi: u32) -> Option<u8> {
         self.config.get((lpi - FIRST_LPI) as usize).copied()
     }
@@ -204,13 +207,13 @@ impl FakeRedistributor {
         self.config_of(lpi).is_some_and(|config| config & 1 != 0)
     }
 
-    /// Returns the LPI that it would signal, if any.
+    /// Returns the LPI that the redistributor would signal, if any.
     pub(crate) fn signalled(&self) -> Option<u32> {
         let ready = self.pending.iter().find(|lpi| self.is_enabled(**lpi));
         ready.filter(|_| !self.power.is_asleep()).copied()
     }
 
-    /// Takes what can be delivered.
+    /// Returns the LPIs that can be delivered, and clears their pending state.
     pub(crate) fn acknowledge(&mut self) -> Vec<u32> {
         let mut taken = std::mem::take(&mut self.delivered);
         taken.extend(self.ready());
@@ -224,7 +227,8 @@ impl FakeRedistributor {
         ready
     }
 
-    /// Reads configurations and delivers, as it may at any time, if LPIs are enabled for good.
+    /// Reads all configurations and delivers LPIs, if LPIs are permanently enabled. A redistributor
+    /// may do this at any time.
     pub(crate) fn deliver_early(&mut self, memory: &mut Memory) {
         if !self.disables && self.enabled && !self.power.is_asleep() {
             self.refill_all(memory);
@@ -233,7 +237,7 @@ impl FakeRedistributor {
         }
     }
 
-    /// Reads one configuration byte again unasked, as it may at any time.
+    /// Reloads a configuration byte without a request, as a redistributor may do at any time.
     pub(crate) fn refill(&mut self, memory: &mut Memory, intid: u32) {
         if self.enabled && self.implements(intid) {
             let index = (intid - FIRST_LPI) as usize;
@@ -322,9 +326,9 @@ impl FakeRedistributor {
 
     fn begin_invalidation(&mut self, register: &str, what: Invalidation, value: u64) {
         self.check_invalidates(register);
-        assert_eq!(value >> 32, 0, "{register}: a virtual LPI");
-        // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR and GICR_INVALLR): one that comes early
-        // may be ignored.
+        assert_eq!(value >> 32, 0, "{register} is written for a virtual LPI");
+        // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR and GICR_INVALLR): a write while an
+        // invalidation is in progress may be ignored.
         assert_eq!(self.invalidating, None, "{register} is written while GICR_SYNCR.Busy is 1");
         self.invalidations += 1;
         if !self.ignores_invalidation {
@@ -334,7 +338,7 @@ impl FakeRedistributor {
 
     fn is_busy(&mut self, memory: &mut Memory) -> bool {
         if self.stuck_invalidation && self.invalidating.is_some() {
-            // It needs no time once it goes on.
+            // Once it continues, it completes immediately.
             self.busy = 1;
             return true;
         }
@@ -365,7 +369,7 @@ impl FakeRedistributor {
         match (self.enabled, value.enable_lpis()) {
             (false, true) => {
                 assert_ne!(self.propbaser.address(), 0, "LPIs are enabled without tables");
-                assert_eq!(self.settling, 0, "EnableLPIs is set while RWP is");
+                assert_eq!(self.settling, 0, "EnableLPIs is set while RWP is 1");
                 self.enable_under_way = true;
             }
             (true, false) if self.disables => {
@@ -377,7 +381,7 @@ impl FakeRedistributor {
         }
     }
 
-    /// Completes an early-acknowledged write: accesses to one peripheral arrive in program order,
+    /// Completes an early-acknowledged write. Accesses to one peripheral arrive in program order,
     /// so the write arrives before the next access.
     fn complete_enable(&mut self, memory: &mut Memory) {
         if !std::mem::take(&mut self.enable_under_way) {
@@ -426,7 +430,7 @@ impl FakeRedistributor {
         view(self.pendbaser.shareability())
     }
 
-    /// The shareability that it has if `wanted` is written.
+    /// Returns the shareability that reads back if `wanted` is written.
     fn shareability(&self, wanted: Shareability) -> Shareability {
         if self.coherent { wanted } else { Shareability::Non }
     }
@@ -435,7 +439,7 @@ impl FakeRedistributor {
         (FIRST_LPI..self.end()).contains(&intid)
     }
 
-    /// The tests' tables are small.
+    /// Returns the first INTID after the implemented LPIs. The tables in tests are small.
     fn end(&self) -> u32 {
         let lpis = (1 << self.propbaser.id_bits()) - u64::from(FIRST_LPI);
         FIRST_LPI + u32::try_from(lpis.min(self.lpis)).unwrap()
@@ -449,13 +453,16 @@ impl FakeRedistributor {
     }
 
     fn check_direct(&mut self, register: &str) {
-        assert!(self.typer.direct_lpi(), "{register} is used where it is IMPLEMENTATION DEFINED");
+        assert!(
+            self.typer.direct_lpi(),
+            "{register} is accessed where it is IMPLEMENTATION DEFINED"
+        );
         self.direct_writes += 1;
     }
 
     fn check_invalidates(&mut self, register: &str) {
         let exists = self.typer.direct_lpi() || self.has_invlpir;
-        assert!(exists, "{register} is used where it is IMPLEMENTATION DEFINED");
+        assert!(exists, "{register} is accessed where it is IMPLEMENTATION DEFINED");
         self.direct_writes += 1;
     }
 }

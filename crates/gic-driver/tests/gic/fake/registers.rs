@@ -1,4 +1,4 @@
-//! Registers of the machine's blocks.
+//! Register accesses to the machine's blocks.
 
 use super::board::{Board, World};
 use crate::interleaving;
@@ -9,10 +9,10 @@ use gic_driver::Mmio;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BoardBlock {
     Distributor,
-    /// The distributor's alias at a chip.
+    /// Alias of the distributor on a chip.
     DistributorAlias(u32),
     Redistributor(usize),
-    /// VLPI_base of a redistributor.
+    /// Frame VLPI_base of a redistributor.
     Vlpi(usize),
     /// A GICv2m frame.
     V2m(u64),
@@ -87,7 +87,8 @@ impl BoardFrame {
     }
 }
 
-/// Checks the size of an access to an ITS, whose registers have one size each.
+/// Asserts that an access to an ITS has the size of the register; each register allows only one
+/// size.
 fn check_its_access(offset: u32, bytes: u32) {
     let expected = if matches!(offset, CTLR | IIDR | PIDR2) { 4 } else { 8 };
     assert_eq!(bytes, expected, "an access of {bytes} bytes to GITS + {offset:#x}");

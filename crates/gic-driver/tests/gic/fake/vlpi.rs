@@ -1,4 +1,4 @@
-//! The frame VLPI_base of a redistributor, where changes of residency take effect late.
+//! Fake frame VLPI_base of a redistributor, where changes of residency take effect late.
 
 use super::LAG;
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
@@ -7,7 +7,7 @@ use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 pub(crate) struct FakeVlpiFrame {
     pub(crate) vpropbaser: Vpropbaser,
     pub(crate) vpendbaser: Vpendbaser,
-    /// Number of reads until the last change of `Valid` has taken effect.
+    /// Number of reads until the last change of `Valid` takes effect.
     pub(crate) lag: u32,
     /// No change of `Valid` ever takes effect.
     pub(crate) stuck: bool,
@@ -28,12 +28,12 @@ impl FakeVlpiFrame {
     pub(super) fn write(&mut self, offset: u32, value: u64) {
         match offset {
             _ if offset == vlpi::VPROPBASER.offset() => {
-                assert!(!self.vpendbaser.valid(), "VPROPBASER changes under a resident vPE");
-                assert_eq!(self.lag, 0, "VPROPBASER changes while Dirty is set");
+                assert!(!self.vpendbaser.valid(), "VPROPBASER is written while a vPE is resident");
+                assert_eq!(self.lag, 0, "VPROPBASER is written while Dirty is set");
                 self.vpropbaser = Vpropbaser::from(value);
             }
             _ if offset == vlpi::VPENDBASER.offset() => {
-                assert_eq!(self.lag, 0, "VPENDBASER changes while Dirty is set");
+                assert_eq!(self.lag, 0, "VPENDBASER is written while Dirty is set");
                 self.vpendbaser = Vpendbaser::from(value);
                 self.lag = LAG;
             }

@@ -1,11 +1,11 @@
-//! A GICv2 with three CPUs, as its registers answer.
+//! A fake GICv2 with three CPUs, at the level of its registers.
 //!
-//! It is another machine than the GICv3 of [`crate::fake`] and shares no part with it. A CPU
-//! interface is a frame (`GICC_*`) that each CPU reaches at the same address, there are no
-//! redistributors, no tables in memory and no affinity routing. At the distributor the registers of
-//! INTIDs below 32 are banked by the accessing CPU, targets are bytes of `GICD_ITARGETSR`, SGIs
-//! have a sender, bit 31 of `GICD_CTLR` is not `RWP` so writes take effect at once, and offsets
-//! from 0xd00 hold other registers than on a GICv3.
+//! It is a separate machine that shares no code with the GICv3 of [`crate::fake`]. Its CPU
+//! interface is a frame (`GICC_*`) that each CPU accesses at the same address. It has no
+//! redistributors, no tables in memory and no affinity routing. At the distributor, registers of
+//! INTIDs below 32 are banked by CPU, targets are bytes of `GICD_ITARGETSR`, and SGIs have a
+//! sender. Bit 31 of `GICD_CTLR` is not `RWP`, so writes take effect immediately. Offsets from
+//! 0xd00 on belong to other registers than on a GICv3.
 
 use super::*;
 use msi_types::{IrqState, LocalCpu};
@@ -13,10 +13,10 @@ use msi_types::{IrqState, LocalCpu};
 pub(super) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(super) const INTERFACE: u64 = 0x801_0000;
 pub(super) const FRAME: u64 = 0x802_0000;
-/// Interfaces are numbered otherwise than CPUs.
+/// CPU interface of each CPU. Interfaces and CPUs are numbered differently.
 pub(super) const INTERFACE_OF: [usize; 3] = [2, 0, 1];
 
-/// A GICv2 whose registers below SPI 32 are banked.
+/// A GICv2 with banked registers below SPI 32.
 #[derive(Clone, Debug)]
 pub(super) struct Board(Arc<Mutex<BoardState>>);
 
@@ -24,7 +24,7 @@ pub(super) struct Board(Arc<Mutex<BoardState>>);
 pub(super) struct BoardState {
     pub(super) cpu: u32,
     pub(super) pidr2: u32,
-    /// The read-only targets of a CPU's own interrupts are there.
+    /// The read-only targets of a CPU's private interrupts are implemented.
     pub(super) has_targets: bool,
     pub(super) cpu_number: u8,
     pub(super) id_bits_minus_one: u8,
@@ -40,9 +40,9 @@ pub(super) struct Interface {
     pub(super) pending: Vec<Iar>,
     pub(super) running: Vec<Iar>,
     pub(super) deactivated: Vec<Iar>,
-    /// An acknowledgement was read, and later loads are not ordered after it yet.
+    /// An acknowledge was read, and no barrier has ordered later loads after it yet.
     pub(super) unordered: bool,
-    /// It is a GICv1's: `EOImode` is RAZ/WI.
+    /// The interface is that of a GICv1, in which `EOImode` is RAZ/WI.
     pub(super) no_eoi_mode: bool,
 }
 
@@ -85,7 +85,8 @@ impl Board {
         gic
     }
 
-    /// A bit of an array of one bit for each interrupt, at the CPU that executes.
+    /// Returns the interrupt's bit in an array with one bit per interrupt, as seen by the executing
+    /// CPU.
     pub(super) fn bit(&self, array: gic_arch::IntIdField, intid: u32) -> bool {
         self.state(|state| state.read(array.offset() + intid / 32 * 4)) & 1 << (intid % 32) != 0
     }
@@ -148,13 +149,13 @@ impl BoardState {
         }
         assert!(
             !(0xd00..0xf00).contains(&offset),
-            "GICD + {offset:#x} is another register on a GICv2"
+            "GICD + {offset:#x} is a different register on a GICv2"
         );
         assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
         if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
             assert!(
                 value.to_le_bytes().iter().all(|senders| *senders != 0),
-                "a word sets all its bytes: {value:#x}"
+                "a word access writes all its bytes: {value:#x}"
             );
             *self.words(offset).entry(offset).or_default() |= value;
         } else if let Some(register) = in_array(offset, gicd::CPENDSGIR.info("")) {
@@ -169,7 +170,7 @@ impl BoardState {
 
     pub(super) fn write_byte(&mut self, offset: u32, value: u8) {
         if in_array(offset & !3, gicd::SPENDSGIR.info("")).is_some() {
-            assert_ne!(value, 0, "QEMU makes an SGI pending that has no sender");
+            assert_ne!(value, 0, "QEMU makes an SGI without a sender pending");
             *self.words(offset).entry(offset & !3).or_default() |=
                 u32::from(value) << (8 * (offset % 4));
             return;
@@ -192,7 +193,7 @@ impl Interface {
                 }
                 None => 1023,
             },
-            // Every interrupt has the priority that the driver gives all of them.
+            // Every interrupt has the same priority, which the driver assigned.
             _ if offset == gicc::RPR.offset() => {
                 if self.running.is_empty() {
                     0xff
@@ -217,13 +218,13 @@ impl Interface {
             assert_eq!(
                 self.running.pop().map(u32::from),
                 Some(value),
-                "what IAR gave, sender and all"
+                "EOIR takes the value of IAR, including the sender"
             );
             if !self.splits() {
                 self.deactivated.push(Iar::from(value));
             }
         } else if offset == gicc::DIR.offset() {
-            assert!(self.splits(), "DIR is written though EOIR deactivates");
+            assert!(self.splits(), "DIR is written although EOIR deactivates");
             self.deactivated.push(Iar::from(value));
         } else if offset == gicc::CTLR.offset() && self.no_eoi_mode {
             self.registers.insert(offset, gicc::Ctlr::from(value).with_eoi_mode_s(false).into());
@@ -294,11 +295,11 @@ impl Platform for Board {
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         let sizes: &[u64] = match region.base {
             INTERFACE => &[0x1000, 0x2000],
-            // Sizes that a GICv3's driver maps.
+            // Sizes that the drivers of a GICv2 and of a GICv3 map.
             DISTRIBUTOR => &[0x1000, 0x1_0000],
             _ => &[0x1000],
         };
-        assert!(sizes.contains(&region.bytes), "a GICv2's frames have 4 KiB");
+        assert!(sizes.contains(&region.bytes), "the frames of a GICv2 have 4 KiB");
         let PhysicalRegion { base, bytes } = region;
         [DISTRIBUTOR, INTERFACE, FRAME]
             .contains(&base)
@@ -311,7 +312,7 @@ impl Platform for Board {
 
 impl GicPlatform for Board {
     fn allocate_table(&self, _: TableLayout) -> Option<Table> {
-        panic!("there are no tables")
+        panic!("a GICv2 has no tables")
     }
     fn release_table(&self, _: Table) {}
     fn store8(&self, _: &Table, _: u64, _: u8) {}

@@ -1,4 +1,4 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done.
+//! Tests with an exhausted heap: calls must fail without leaving anything half done.
 
 use super::*;
 use doorbell_test_support::{until_it_succeeds, with_allocations};
@@ -13,7 +13,11 @@ fn a_gicv2_takes_heap_for_its_suspension_alone() {
         || gic.suspend_room(),
         |error| {
             assert!(matches!(error, GicError::NoMemory(_)), "{error}");
-            assert_eq!(gic.send(SgiId::new(1).unwrap(), Cpu::new(0)), Ok(()), "it is still on");
+            assert_eq!(
+                gic.send(SgiId::new(1).unwrap(), Cpu::new(0)),
+                Ok(()),
+                "the CPU is still on"
+            );
         },
     );
     assert_eq!(failures, 1);

@@ -1,4 +1,5 @@
-//! A kernel that was started by kexec: redistributors keep the LPI tables of the previous one.
+//! Tests of a kernel that was started by kexec, where redistributors keep using the LPI tables of
+//! the previous kernel.
 
 use super::setup::{Setup, config, gic, lpi, request};
 use crate::fake::Board;
@@ -7,7 +8,8 @@ use gic_driver::lpi::AdoptionRefused;
 use gic_driver::{GicError, Its, ItsError, LpiError};
 use msi_types::{Cpu, Initially};
 
-/// A board whose `left` CPUs have LPIs enabled for good; those in `on` are up.
+/// Returns a board whose `left` CPUs have LPIs permanently enabled, and on which the CPUs in `on`
+/// are turned on.
 fn after_kexec(hardware: Hardware, left: &[usize], on: &[u32]) -> Setup {
     let board = Board::with_its(vec![hardware], 4);
     board.world().leave_lpis(left);
@@ -118,7 +120,7 @@ fn unreachable_stale_redistributor_maps_nothing() {
         assert!(matches!(refused, ItsError::Fault(_)), "{refused}");
     }
     assert_eq!(setup.its.lpis().available(), free);
-    // One that had an owner is clear everywhere.
+    // An LPI that had an owner is not pending at any redistributor.
     setup.its.unmap_events(&device, used);
     let again = setup.map(&device, 1, 2);
     setup.cpu_on(1).unwrap();

@@ -1,4 +1,4 @@
-//! CPUs that come and go, and the whole system's sleep.
+//! Tests of CPU hotplug, and of suspend and resume.
 
 use super::setup::{Setup, lpi, request};
 use crate::fake::FakeRedistributor;
@@ -11,9 +11,13 @@ fn cpu_off(setup: &Setup, cpu: u32, heir: u32) -> Vec<u32> {
     let moved = setup.its.cpu_off(Cpu::new(cpu), Cpu::new(heir)).unwrap();
     let world = &mut *setup.board.world();
     let binding = world.its[0].collection(&mut world.memory, u16::try_from(cpu).unwrap());
-    assert_eq!(binding, None, "the ITS still knows CPU {cpu}");
+    assert_eq!(binding, None, "the collection of CPU {cpu} is still mapped");
     let leaving = &mut world.redistributors[cpu as usize];
-    assert!(leaving.pending.is_empty(), "CPU {cpu} leaves with {:?}", leaving.pending);
+    assert!(
+        leaving.pending.is_empty(),
+        "CPU {cpu} goes off with pending LPIs {:?}",
+        leaving.pending
+    );
     leaving.forget();
     moved.into_iter().map(Lpi::get).collect()
 }

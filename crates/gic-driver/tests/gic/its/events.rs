@@ -1,4 +1,4 @@
-//! Events from their mapping to their end.
+//! Tests of events, from mapping to unmapping.
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::Board;

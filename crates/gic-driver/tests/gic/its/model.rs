@@ -1,7 +1,7 @@
-//! Concurrent moves, masks, CPU hotplug and unmapped events while devices send, under a model
-//! checker. The scenarios execute the real driver on the interpreter of the ITS. Other threads may
-//! run at every access to hardware; the ITS executes one command per read of `CREADR`. The same
-//! scenarios run on real threads.
+//! Concurrent moves, masks, CPU hotplug and unmapping while devices send messages, run under a
+//! model checker. The scenarios execute the real driver on the interpreter of the ITS. Other
+//! threads may run at every access to hardware; the ITS executes one command per read of `CREADR`.
+//! The same scenarios also run on real threads.
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::Board;
@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Number of schedules of each kind.
 const SCHEDULES: usize = 250;
-/// Greatest number of switches that a fault may require.
+/// Maximum number of thread switches that a fault may require.
 const DEPTH: usize = 4;
 /// Number of runs of each scenario on real threads.
 const ROUNDS: usize = 100;
 /// Number of times that a CPU polls while the other threads run.
 const LOOKS: usize = 6;
-/// The CPU that goes offline; its heir; the CPU at which the vectors start.
+/// The CPU that goes offline, the CPU that takes over its vectors, and the vectors' initial target.
 const LEAVING: u32 = 1;
 const HEIR: u32 = 2;
 const START: u32 = 0;
@@ -34,11 +34,11 @@ struct Vector {
     event: (u32, u32),
     sent: AtomicU64,
     seen: AtomicU64,
-    /// True between the return of `mask` and the call of `unmask`.
+    /// `true` between the return of `mask` and the call of `unmask`.
     masked: AtomicBool,
 }
 
-/// Means by which masks reach the redistributors.
+/// Mechanism by which masks reach the redistributors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Masks {
     /// Masks use the INV command.
@@ -47,13 +47,13 @@ enum Masks {
     Register,
 }
 
-/// Four CPUs, and devices 1 and 2 with one vector each.
+/// A machine with four CPUs, and devices 1 and 2 with one vector each.
 struct Scenario {
     setup: Setup,
     attachments: [Attachment; 2],
     blocks: Mutex<[Option<HwIrqBlock>; 2]>,
     vectors: [Vector; 2],
-    /// True while [`LEAVING`] is off: it has no power and takes no interrupts.
+    /// `true` while [`LEAVING`] is off, so that it has no power and takes no interrupts.
     is_off: AtomicBool,
 }
 
@@ -96,7 +96,7 @@ impl Scenario {
         self.vectors[vector].lpi.lock().unwrap().unwrap()
     }
 
-    /// Makes a device send a message, and checks that it reaches a CPU that has power.
+    /// Makes a device send a message, and asserts that it reaches a CPU that has power.
     fn fire(&self, vector: usize) {
         interleaving::access();
         let Vector { event: (device, event), sent, .. } = &self.vectors[vector];
@@ -109,7 +109,7 @@ impl Scenario {
         );
     }
 
-    /// Acknowledges and checks an LPI that a CPU's redistributor signals.
+    /// Acknowledges the LPIs that a CPU's redistributor signals, and checks them.
     fn take(&self, cpu: u32) -> bool {
         interleaving::access();
         let mut world = self.setup.board.world();
@@ -122,8 +122,8 @@ impl Scenario {
                 .vectors
                 .iter()
                 .find(|vector| vector.lpi.lock().unwrap().is_some_and(|lpi| lpi.get() == *intid));
-            let vector = vector.unwrap_or_else(|| panic!("unmapped LPI {intid} was signalled"));
-            assert!(!vector.masked.load(SeqCst), "a masked LPI was signalled at CPU {cpu}");
+            let vector = vector.unwrap_or_else(|| panic!("unmapped LPI {intid} was signaled"));
+            assert!(!vector.masked.load(SeqCst), "a masked LPI was signaled to CPU {cpu}");
             vector.seen.fetch_max(vector.sent.load(SeqCst), SeqCst);
         }
         !taken.is_empty()
@@ -136,7 +136,7 @@ impl Scenario {
         }
     }
 
-    /// Moves a vector. Returns false if the CPU was off or going offline.
+    /// Moves a vector. Returns `false` if the CPU was off or going offline.
     fn move_to(&self, vector: usize, cpu: u32) -> bool {
         match self.setup.its.move_event(self.lpi(vector), Cpu::new(cpu)) {
             Ok(_) => true,
@@ -149,7 +149,7 @@ impl Scenario {
         self.setup.its.cpu_off(Cpu::new(LEAVING), Cpu::new(HEIR)).unwrap();
         let mut world = self.setup.board.world();
         let leaving = &mut world.redistributors[LEAVING as usize];
-        assert!(leaving.pending.is_empty(), "left pending: {:?}", leaving.pending);
+        assert!(leaving.pending.is_empty(), "LPIs are still pending: {:?}", leaving.pending);
         leaving.forget();
         leaving.power.asleep = true;
         self.is_off.store(true, SeqCst);
@@ -170,7 +170,7 @@ impl Scenario {
         self.setup.its.unmask(lpi).unwrap();
     }
 
-    /// Unmaps a vector, and checks that its LPI is no longer pending.
+    /// Unmaps a vector, and asserts that its LPI is no longer pending.
     fn unmap(&self, vector: usize) {
         let block = self.blocks.lock().unwrap()[vector].take().unwrap();
         self.setup.its.unmap_events(&self.attachments[vector], block);
@@ -179,7 +179,7 @@ impl Scenario {
         assert_eq!(world.traces_of(old.get()), 0, "{old} is pending after it was unmapped");
     }
 
-    /// Maps a new vector for a device without one. Its LPI may have belonged to another vector.
+    /// Maps a new vector for a device without one. The LPI may have belonged to another vector.
     fn map(&self, vector: usize, cpu: u32) {
         let wanted = request(1, cpu).with_initially(Initially::Masked);
         let block = self.setup.its.map_events(&self.attachments[vector], wanted).unwrap();
@@ -204,7 +204,7 @@ impl Scenario {
     }
 }
 
-/// The CPU goes offline while a vector moves to it and another one is mapped to it.
+/// Takes the CPU offline while a vector moves to it and another one targets it.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [START, LEAVING]);
     threads! { world, machine:
@@ -220,7 +220,7 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World, masks: Masks) {
     machine.finish();
 }
 
-/// The CPU goes offline and online again, while vectors move to it and one is masked.
+/// Takes the CPU offline and online again, while vectors move to it.
 fn a_cpu_comes_back_while_vectors_move(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [START, LEAVING]);
     threads! { world, machine:
@@ -238,7 +238,7 @@ fn a_cpu_comes_back_while_vectors_move(world: World, masks: Masks) {
     machine.finish();
 }
 
-/// A handler masks and unmasks a vector while it moves.
+/// Masks and unmasks a vector while it moves.
 fn a_vector_is_masked_while_it_moves(world: World, masks: Masks, path: &'static [u32]) {
     masked_while_it_moves(world, &Scenario::new(masks, [START, LEAVING]), path);
 }
@@ -255,7 +255,7 @@ fn masked_while_it_moves(world: World, machine: &Arc<Scenario>, path: &'static [
     machine.finish();
 }
 
-/// Handlers mask vectors while their CPU goes offline.
+/// Masks vectors while their CPU goes offline.
 fn vectors_are_masked_while_their_cpu_leaves(world: World, masks: Masks, pace: Option<usize>) {
     let machine = Scenario::with_pace(pace, masks, [LEAVING, LEAVING]);
     threads! { world, machine:
@@ -269,7 +269,7 @@ fn vectors_are_masked_while_their_cpu_leaves(world: World, masks: Masks, pace: O
     machine.finish();
 }
 
-/// A vector is unmapped, and its LPI reused, while a CPU goes offline and another vector moves.
+/// Unmaps a vector and reuses its LPI, while a CPU goes offline and another vector moves.
 fn a_vector_ends_while_others_move(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [LEAVING, START]);
     machine.vectors[0].sent.store(0, SeqCst);
@@ -289,7 +289,7 @@ fn a_vector_ends_while_others_move(world: World, masks: Masks) {
     machine.finish();
 }
 
-/// A handler masks a vector whose owner frees it.
+/// Masks a vector while its owner frees it.
 fn a_vector_is_masked_while_it_ends(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [START, START]);
     let lpi = machine.lpi(0);

@@ -1,4 +1,4 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done.
+//! Tests with an exhausted heap: calls must fail without leaving anything half done.
 
 use super::setup::{Setup, config, gic, lpi, request};
 use crate::fake::Board;
@@ -57,7 +57,7 @@ fn a_second_level_page_without_heap_is_refused() {
     assert_eq!(
         setup.board.world().memory.live_regions(),
         before + 2,
-        "a page and the device's table"
+        "a second-level page and the device's translation table"
     );
     let block = setup.map(&device, 4, 1);
     assert!(setup.send(lpi(&block, 3)).is_some());

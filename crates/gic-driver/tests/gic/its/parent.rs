@@ -1,4 +1,4 @@
-//! The ITS as the parent of a bus.
+//! Tests of an ITS as the MSI parent of a bus.
 
 use super::setup::{Setup, config};
 use crate::fake::Hardware;
@@ -48,7 +48,8 @@ fn unmapped_requester_is_refused() {
     assert_eq!(parent.attach(stranger, 1).unwrap_err(), MsiError::NoRoute(stranger));
     assert_eq!(parent.isolation(stranger), Isolation::NotIsolated(NotIsolated::NoController));
     assert!(matches!(parent.isolation(FUNCTION), Isolation::Isolated(_)));
-    // The page that an IOMMU maps for it holds nothing else, so the proof survives the mapping.
+    // The page that an IOMMU maps for the device contains only the doorbell, so the mapping
+    // preserves the isolation.
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert_eq!(parent.doorbell_page(granule), DoorbellPage::Alone);
     }
@@ -56,7 +57,7 @@ fn unmapped_requester_is_refused() {
 
 #[test]
 fn too_wide_doorbell_is_refused_early() {
-    // The doorbell at 0x8090040 needs 28 bits.
+    // The doorbell at 0x8090040 requires 28 bits.
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
@@ -129,7 +130,7 @@ fn aliased_requesters_share_one_table() {
         [0, 1, 2].map(|device| parent.attach(RequesterId::pci(1, device, 0), 32).unwrap());
     let vectors = attachments.map(|device| {
         let vectors = parent.allocate(&device, &block(32, Shape::AlignedGroup, MSI)).unwrap();
-        // The next function attaches while this one already has its vectors.
+        // The next function attaches while this one already has vectors.
         let _late = parent.attach(RequesterId::pci(1, 9, 0), 8).unwrap();
         parent.compose(&vectors, 0).unwrap().data
     });
@@ -195,7 +196,7 @@ fn foreign_vector_block_is_refused() {
     );
 }
 
-/// Each function sends with the bridge's alias, and `msi-map` is the identity.
+/// Tests functions that all send messages with the bridge's alias, where `msi-map` is the identity.
 #[test]
 fn functions_behind_a_conventional_bridge_share_a_table() {
     let setup = Setup::new(Hardware::default());

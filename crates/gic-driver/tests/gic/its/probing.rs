@@ -1,4 +1,4 @@
-//! Finding out what an ITS is like.
+//! Tests of probing an ITS.
 
 use super::setup::{Setup, config, gic, lpi, probe};
 use crate::fake::Board;
@@ -8,7 +8,7 @@ use gic_driver::its::{IfEnabled, ProbeError};
 use gic_driver::{Coherence, Its, ItsConfig, ItsError};
 use msi_types::DeviceId;
 
-/// A message arrives: every table, the queue and the attributes are right.
+/// Checks that a message is delivered, which requires correct tables, queue and memory attributes.
 pub(crate) fn works(hardware: Hardware, config: &ItsConfig) {
     let setup = Setup::with_config(hardware, config);
     let device = setup.attach(0x4321, 4);
@@ -177,15 +177,15 @@ fn device_ids_beyond_the_erratum_are_refused() {
     assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 20 });
 }
 
-/// With `GITS_TYPER.Devbits` and `ID_bits` at their maximum, 31, identifiers have 32 bits. Their
-/// count, 2^32, does not fit in 32 bits.
+/// Checks an ITS whose `GITS_TYPER.Devbits` and `ID_bits` have their maximum, 31, so that
+/// identifiers have 32 bits. The number of identifiers, 2^32, does not fit in 32 bits.
 #[test]
 fn identifiers_of_32_bits_work() {
     let typer = Hardware::default()
         .typer
         .with_device_id_bits_minus_one(31)
         .with_event_id_bits_minus_one(31);
-    // A first level of 256 pages of 4 KiB reaches 2^26 second-level entries of 8 bytes.
+    // A first level of 256 pages of 4 KiB covers 2^26 second-level entries of 8 bytes.
     for (page, last) in [(PageSize::Size4K, (1 << 26) - 1), (PageSize::Size64K, u32::MAX)] {
         let hardware = Hardware { typer, pages: vec![page], indirect: true, ..Hardware::default() };
         let setup = Setup::new(hardware);
@@ -202,12 +202,12 @@ fn identifiers_of_32_bits_work() {
     }
 }
 
-/// A flat table of at most 256 pages has room for fewer than 2^32 DeviceIDs.
+/// A flat table is limited to 256 pages, which are too small for 2^32 DeviceIDs.
 #[test]
 fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
     let setup = Setup::new(Hardware { typer, ..Hardware::default() });
-    // 256 pages of 64 KiB, 8 bytes each.
+    // 256 pages of 64 KiB, with entries of 8 bytes.
     let last = 256 * 0x1_0000 / 8 - 1;
     let refused = setup.its.attach(DeviceId::new(last + 1), 1).unwrap_err();
     let id = DeviceId::new(last + 1);
@@ -221,7 +221,7 @@ fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
 fn a_device_table_is_as_large_as_memory_allows() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
     let board = Board::with_its(vec![Hardware { typer, indirect: true, ..Hardware::default() }], 4);
-    // For 2^32 devices the first level takes 4 MiB.
+    // For 2^32 devices, the first level requires 4 MiB.
     board.world().memory.largest = 0x10_0000;
     let setup = Setup::on(board, &config(0));
     setup.bring_up(1);
@@ -233,10 +233,11 @@ fn a_device_table_is_as_large_as_memory_allows() {
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
 
-/// Misplacements that no ITS can work with: misaligned, beyond 2^52.
+/// Address offsets that no ITS can use: two are misaligned, one exceeds 2^52.
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 
-/// Probes with one of the ITS's own tables misplaced; all is freed if that is refused.
+/// Probes with one of the ITS's own tables at an address that is off by `shift`. Asserts that all
+/// memory is freed if probing fails.
 fn probe_misplaced(
     hardware: Hardware,
     config: &ItsConfig,
@@ -301,7 +302,7 @@ fn only_tables_of_64k_pages_lie_beyond_48_bits() {
     .unwrap();
 }
 
-/// Rockchip's RK3568, with two-level tables.
+/// Returns Rockchip's RK3568, with two-level tables.
 fn rk3568() -> (Hardware, ItsConfig) {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
     let hardware = Hardware { typer, iidr: 0x0201_743b, indirect: true, ..Hardware::default() };
@@ -314,7 +315,7 @@ fn tables_respect_32_address_bits() {
     let setup = Setup::with_config(hardware, &config);
     let block = setup.map(&setup.attach(0x4321, 4), 4, 2);
     assert!(setup.send(lpi(&block, 3)).is_some());
-    // The LPI tables are the GIC's, whose redistributors have no erratum here.
+    // The LPI tables belong to the GIC, whose redistributors do not have the erratum here.
     let world = setup.board.world();
     assert_eq!((world.memory.regions_from(1 << 32), world.memory.live_regions()), (5, 10));
 }
@@ -345,7 +346,7 @@ fn a_dropped_its_without_devices_is_disabled() {
     assert!(!world.its[0].queue.valid() && world.its[0].tables.iter().all(|table| !table.valid()));
     assert_eq!(world.memory.live_regions(), before);
     drop(world);
-    assert!(Its::new(gic, &config(0)).is_ok(), "it can be taken into use again");
+    assert!(Its::new(gic, &config(0)).is_ok(), "the ITS can be probed again");
 }
 
 #[test]
@@ -369,7 +370,7 @@ fn a_dropped_its_that_does_not_rest_keeps_its_memory() {
     assert_eq!(
         board.world().memory.live_regions(),
         before - 5,
-        "the tables of LPIs and of 4 CPUs alone"
+        "only the LPI tables of the GIC and of 4 CPUs were freed"
     );
     assert!(board.world().its[0].queue.valid());
 }

@@ -1,4 +1,4 @@
-//! The command queue: batches, wrap, lag, timeouts, faulty commands.
+//! Tests of the command queue: batches, wrap-around, lag, timeouts and faulty commands.
 
 use super::setup::{Setup, lpi, request};
 use crate::fake::{Hardware, Traffic};
@@ -31,9 +31,9 @@ fn a_device_is_set_up_by_one_write_and_one_read() {
 
 #[test]
 fn setup_takes_one_write_per_cpu_and_device() {
-    // An NVMe disk, a network card, an entropy source and an edu device on two CPUs. A driver that
-    // sends each mapping and each invalidation on its own needs 66 commands, 37 writes and 138
-    // reads.
+    // Sets up an NVMe disk, a network card, an entropy source and an edu device on two CPUs. A
+    // driver that sends each mapping and each invalidation separately needs 66 commands, 37 writes
+    // and 138 reads.
     let setup = Setup::new(Hardware::default());
     let traffic = setup.traffic(|| {
         setup.cpu_on(0).unwrap();
@@ -130,7 +130,7 @@ fn batch_larger_than_the_ring_completes() {
             assert_eq!(setup.send(lpi(&block, 999)), Some((1, lpi(&block, 999).get())));
         });
         assert_eq!(traffic.executed.len(), 1 + 1000 + 2);
-        // 127 commands fit, and the ring is filled again when half of it is free.
+        // The ring holds 127 commands, and is refilled when half of it is free.
         assert!(traffic.writes <= 1 + 1003_u32.div_ceil(63), "{} writes", traffic.writes);
     }
 }
@@ -272,8 +272,8 @@ fn a_move_that_timed_out_ends_where_it_began() {
     assert_eq!(setup.its.event_of(lpi(&block, 0)).unwrap().2, Cpu::new(1));
 }
 
-/// Removes an event from the ITS behind the driver's back, so that the next command for it is
-/// faulty.
+/// Removes an event from the ITS without the driver's knowledge, so that the next command for the
+/// event is faulty.
 fn sabotage(setup: &Setup, device: u32) {
     let mut world = setup.board.world();
     let (itt, _) = world.its[0].mapped[&device];
@@ -359,7 +359,7 @@ fn release_during_a_hang_keeps_the_table() {
     assert_eq!(setup.board.world().memory.live_regions(), regions + 1);
     assert_eq!(setup.its.lpis().available(), setup.its.lpis().count() - 4);
     setup.board.world().set_stuck(false);
-    // Another operation completes it.
+    // Another operation completes the release.
     let other = setup.attach(6, 1);
     setup.its.detach(other);
     assert_eq!(setup.board.world().memory.live_regions(), regions);
@@ -377,7 +377,7 @@ fn a_device_that_the_its_refuses_is_rolled_back() {
 
     assert_eq!((fault.operation, fault.reason), ("MAPD", "queue stalled"));
     assert_eq!(setup.its.lpis().available(), free);
-    assert_eq!(setup.its.faults(), (0, None), "nothing of an unknown device is discarded");
+    assert_eq!(setup.its.faults(), (0, None), "no event of an unknown device is discarded");
     setup.board.world().its[0].hardware.typer.set_device_id_bits_minus_one(15);
     let block = setup.map(&device, 2, 1);
     assert_eq!(setup.send(lpi(&block, 1)), Some((1, lpi(&block, 1).get())));
@@ -407,7 +407,7 @@ fn the_very_first_command_may_be_faulty() {
     for cpu in 0..2 {
         super::setup::turn_on(&gic, cpu);
     }
-    // The ITS knows this one by another number than the redistributor itself.
+    // The ITS identifies this redistributor by a different number than the redistributor itself.
     board.world().redistributors[1].target = 77;
 
     let fault = fault(its.cpu_on(Cpu::new(1)).unwrap_err());
@@ -438,7 +438,7 @@ fn unresponsive_its_fails_later_callers_at_once() {
     setup.its.mask(lpi(&block, 0)).unwrap_err();
     setup.its.map_events(&device, request(2, 1)).unwrap_err();
     setup.its.cpu_off(Cpu::new(3), Cpu::new(1)).unwrap_err();
-    assert_eq!(setup.board.world().turns, before, "turns of waiting");
+    assert_eq!(setup.board.world().turns, before, "number of turns that were waited");
 
     setup.board.world().set_stuck(false);
     setup.its.unmask(lpi(&block, 0)).unwrap();
@@ -459,7 +459,7 @@ fn a_handler_waits_one_bound_behind_a_long_batch() {
         assert!(board.world().turns - before <= 11, "{} turns", board.world().turns - before);
     });
     let device = setup.attach(6, 100);
-    // It waits on after the handler, which judged nothing.
+    // The task continues to wait after the handler, which did not declare the ITS unresponsive.
     let block = setup.map(&device, 100, 1);
     assert_eq!(setup.send(lpi(&block, 99)), Some((1, lpi(&block, 99).get())));
     setup.its.move_event(first, Cpu::new(2)).unwrap();
@@ -474,12 +474,15 @@ fn a_task_that_waits_lets_the_holder_run() {
     let (holds, held) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let holder = scope.spawn(|| {
-            // Preempted by a task of a strictly higher priority, with the lock.
+            // A task of strictly higher priority preempts the holder of the lock.
             while_allocating(move || {
                 holds.send(()).unwrap();
                 let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
                 while board.world().yields == 0 {
-                    assert!(std::time::Instant::now() < deadline, "nobody lets the holder run");
+                    assert!(
+                        std::time::Instant::now() < deadline,
+                        "the waiting task does not let the holder run"
+                    );
                     std::thread::yield_now();
                 }
             });

@@ -1,5 +1,5 @@
-//! Random operations against a model: what the driver says, what the ITS does, and what memory is
-//! held, after each step and through failures.
+//! Random operations compared with a model. After each step, including failures, the tests compare
+//! what the driver reports, what the ITS does, and which memory is allocated.
 
 use super::setup::{Setup, config, lpi, request};
 use super::steps::{CPUS, Step, hardware, step};
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One event, as it should be.
+/// Expected state of an event.
 #[derive(Debug)]
 struct Event {
     device: u32,
@@ -34,7 +34,7 @@ struct Model {
     free: u32,
     shares: Vec<ModelShare>,
     events: BTreeMap<Lpi, Event>,
-    /// Events that once existed and do not now.
+    /// Events that existed and have been unmapped.
     gone: BTreeSet<Lpi>,
     on: [bool; CPUS as usize],
     stuck: bool,
@@ -153,13 +153,13 @@ impl Model {
                         pending: false,
                     };
                     let lpi = lpi(&block, index);
-                    assert!(self.events.insert(lpi, event).is_none(), "{lpi} was handed out twice");
+                    assert!(self.events.insert(lpi, event).is_none(), "{lpi} was allocated twice");
                     self.gone.remove(&lpi);
                 }
                 share.blocks.push(block);
             }
             Err(error) => {
-                // Blocks that others took and gave back may have left gaps.
+                // Blocks that were mapped and unmapped in the meantime may have left gaps.
                 let device = self.shares[at].device;
                 let empty = self.events.values().all(|event| event.device != device);
                 let gaps = matches!(error, ItsError::NoEvents { .. }) && !empty;
@@ -204,7 +204,7 @@ impl Model {
         let its = &self.setup.its;
         let result = if masked { its.mask(lpi) } else { its.unmask(lpi) };
         assert_eq!(result.is_ok(), !self.stuck, "{result:?}");
-        // A command that timed out is executed when the ITS goes on.
+        // A command that timed out is executed when the ITS continues.
         self.events.get_mut(&lpi).unwrap().masked = masked;
     }
 
@@ -273,13 +273,13 @@ impl Model {
         }
     }
 
-    /// The ITS goes on, memory is there, and what had to wait is done.
+    /// Makes the ITS and the memory allocator work again, and completes deferred operations.
     fn heal(&mut self) {
         self.apply(&Step::Stuck(false));
         self.apply(&Step::Memory(true));
         let probe = self.setup.its.attach(DeviceId::new(0x4444), 1).unwrap();
         self.setup.its.detach(probe);
-        // Posts something, so that all that was posted before is executed.
+        // Posts a command, so that all commands posted before are executed.
         for cpu in 0..CPUS {
             if self.on[cpu as usize] {
                 self.setup.cpu_on(cpu).unwrap();
@@ -301,12 +301,12 @@ impl Model {
             assert_eq!(
                 setup.board.world().traces_of(lpi.get()),
                 0,
-                "{lpi} is pending after its end"
+                "{lpi} is pending after it was unmapped"
             );
         }
     }
 
-    /// All that is held is what the model holds; in the end, nothing.
+    /// Asserts that the driver holds exactly the resources that the model holds.
     fn check_resources(&mut self) {
         let taken = u32::try_from(self.events.len()).unwrap();
         assert_eq!(self.setup.its.lpis().available(), self.free - taken);
@@ -357,7 +357,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let coherence = if coherent { Coherence::Coherent } else { Coherence::NonCoherent };
-        // With the small one, the ring is full when the ITS hangs for long.
+        // With the small queue, the ring fills up if the ITS hangs for long.
         let queue_bytes = if large_queue { 0x1_0000 } else { 0x1000 };
         run(hardware, &config(0).with_coherence(coherence).with_queue_bytes(queue_bytes), &steps);
     }

@@ -1,4 +1,4 @@
-//! Events that become pending again after a redistributor lost its pending LPIs.
+//! Tests of events that become pending again after a redistributor lost its pending LPIs.
 
 use super::setup::{Setup, lpi};
 use crate::fake::Hardware;
@@ -51,7 +51,7 @@ fn each_pass_of_a_resend_is_short_and_synchronized() {
         in_a_row = if matches!(command, Command::Int { .. }) { in_a_row + 1 } else { 0 };
         most = most.max(in_a_row);
     }
-    assert_eq!(most, 64, "so many are posted under the queue's lock");
+    assert_eq!(most, 64, "number of commands posted while the queue is locked");
     assert!(matches!(traffic.executed.last(), Some(Command::Sync { .. })));
     assert_eq!(setup.take(1).len(), 1500);
     assert_eq!(block.count().get(), 1500);

@@ -1,4 +1,4 @@
-//! An ITS driver on a board, with CPUs on.
+//! Setup of an ITS driver on a board, with CPUs turned on.
 
 use crate::fake::{Board, Hardware, ITS, ITS_STRIDE, Traffic};
 use gic_arch::Lpi;
@@ -14,7 +14,7 @@ pub(crate) struct Setup {
     pub(crate) its: Arc<Its<Board>>,
 }
 
-/// The GIC of a board, with its CPUs off.
+/// Returns the GIC of a board, with its CPUs off.
 pub(crate) fn gic(board: &Board) -> Arc<Gic<Board>> {
     board.gic()
 }
@@ -28,7 +28,7 @@ pub(crate) fn config(index: u64) -> ItsConfig {
     ItsConfig::new(ITS + index * ITS_STRIDE, 4).with_queue_bytes(0x1000)
 }
 
-/// One ITS without CPUs.
+/// Probes an ITS without turning on a CPU.
 pub(crate) fn probe(
     hardware: Hardware,
     config: &ItsConfig,
@@ -39,7 +39,7 @@ pub(crate) fn probe(
 }
 
 impl Setup {
-    /// Four CPUs on, and a queue of 127 commands.
+    /// Sets up four CPUs that are on, and a queue of 127 commands.
     pub(crate) fn new(hardware: Hardware) -> Self {
         Self::with_config(hardware, &config(0))
     }
@@ -48,7 +48,8 @@ impl Setup {
         Self::with_lpis(hardware, config, 0)
     }
 
-    /// `num_lpis`: as `GICD_TYPER` has it; 0 for as many as there are INTIDs.
+    /// Sets up an ITS with `num_lpis` as in `GICD_TYPER`; 0 means that all INTIDs from 8192 on are
+    /// LPIs.
     pub(crate) fn with_lpis(hardware: Hardware, config: &ItsConfig, num_lpis: u8) -> Self {
         let board = Board::with_its(vec![hardware], 4);
         board.world().distributor.typer.set_num_lpis(num_lpis);
@@ -57,7 +58,7 @@ impl Setup {
         setup
     }
 
-    /// With no CPU on.
+    /// Sets up an ITS without turning on a CPU.
     pub(crate) fn on(board: Board, config: &ItsConfig) -> Self {
         let gic = gic(&board);
         let its = Arc::new(Its::new(gic.clone(), config).unwrap());
@@ -69,7 +70,7 @@ impl Setup {
         self.cpu_on(cpu).unwrap();
     }
 
-    /// The CPU becomes a target of the ITS.
+    /// Makes the CPU a target of the ITS.
     pub(crate) fn cpu_on(&self, cpu: u32) -> Result<(), ItsError> {
         self.its.cpu_on(Cpu::new(cpu))
     }
@@ -78,7 +79,7 @@ impl Setup {
         self.its.attach(DeviceId::new(device), max).unwrap()
     }
 
-    /// Unmasked, independent events.
+    /// Maps unmasked, independent events.
     pub(crate) fn map(&self, attachment: &Attachment, count: u16, cpu: u32) -> HwIrqBlock {
         self.its.map_events(attachment, request(count, cpu)).unwrap()
     }
@@ -89,12 +90,12 @@ impl Setup {
         self.board.world().message(0, device.get(), event.get())
     }
 
-    /// LPIs that a CPU takes now.
+    /// Takes the LPIs that are signaled to a CPU.
     pub(crate) fn take(&self, cpu: usize) -> Vec<u32> {
         self.board.world().redistributors[cpu].acknowledge()
     }
 
-    /// The queue accesses of `action`.
+    /// Returns the queue accesses of `action`.
     pub(crate) fn traffic(&self, action: impl FnOnce()) -> Traffic {
         self.board.world().its[0].traffic = Traffic::default();
         action();
@@ -106,7 +107,7 @@ pub(crate) fn request(count: u16, cpu: u32) -> EventRequest {
     EventRequest::new(NonZeroU16::new(count).unwrap(), Cpu::new(cpu))
 }
 
-/// The LPI at `index` of a block.
+/// Returns the LPI at `index` of a block.
 pub(crate) fn lpi(block: &HwIrqBlock, index: u16) -> Lpi {
     Lpi::try_from(block.hwirq(index).unwrap().get()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Random steps, and random hardware.
+//! Random steps and random hardware.
 
 use crate::fake::Hardware;
 use gic_arch::gits::PageSize;
@@ -15,7 +15,7 @@ pub(crate) enum Step {
         max: u32,
     },
     Detach(Index),
-    /// With all its blocks.
+    /// Releases the attachment with all its blocks.
     Release(Index),
     Map {
         attachment: Index,
@@ -39,9 +39,9 @@ pub(crate) enum Step {
     },
     CpuOn(u32),
     Suspend,
-    /// The platform refuses this and the following allocations, or no longer.
+    /// Makes the platform refuse allocations from now on (`false`), or grant them again.
     Memory(bool),
-    /// The ITS hangs, or goes on.
+    /// Makes the ITS hang (`true`), or continue.
     Stuck(bool),
 }
 

@@ -1,4 +1,4 @@
-//! LPIs that firmware or a previous kernel left enabled.
+//! Tests of LPIs that firmware or a previous kernel left enabled.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn reserved_tables_are_adopted_disabled() {
     reserve(&fake, &[OLD_CONFIG, OLD_PENDING, OLD_PENDING + 0x1_0000]);
     let lpis = set_up(&fake, CONFIG).unwrap();
     assert!(lpis.were_adopted());
-    assert_eq!(lpis.id_bits(), 15, "as many as the tables cover");
+    assert_eq!(lpis.id_bits(), 15, "INTID bits that the tables cover");
     for redistributor in redistributors(&fake) {
         lpis.attach(&redistributor).unwrap();
     }

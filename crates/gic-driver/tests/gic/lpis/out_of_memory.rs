@@ -1,4 +1,4 @@
-//! A kernel whose heap is exhausted: an error, and nothing half done.
+//! Tests with an exhausted heap: calls must fail without leaving anything half done.
 
 use super::*;
 use doorbell_test_support::{until_it_succeeds, with_allocations};

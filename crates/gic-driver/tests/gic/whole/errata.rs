@@ -1,4 +1,4 @@
-//! Errata of the distributor and the redistributors.
+//! Tests of errata of the distributor and the redistributors.
 
 use super::*;
 use gic_driver::SecurityView;
@@ -54,7 +54,7 @@ fn exposed_secure_registers_disable_security() {
         [("rockchip,rk3399", SecurityView::Single), ("other", SecurityView::Secure)]
     {
         let mut distributor = FakeDistributor::new(Security::Secure);
-        // As firmware leaves it, for Non-secure software.
+        // State in which firmware leaves the distributor for Non-secure software.
         distributor.control = distributor.control.with_are(true).with_are_ns(true);
         let fake = Board::with(distributor, vec![FakeRedistributor::new(0, true)]);
         let gic = Gic::new(Arc::new(fake.clone()), named(&[name])).unwrap();
@@ -115,7 +115,7 @@ fn split_deactivates_foreign_spi_at_distributor() {
     }
 }
 
-/// Redistributors at `chips` chips, one each.
+/// Returns a GIC with one redistributor on each of `chips` chips.
 fn of_chips(chips: u8) -> (Board, Gic<Board>) {
     let mut distributor = FakeDistributor::new(Security::Single);
     distributor.implement_all_spis();

@@ -1,4 +1,4 @@
-//! Discovery, and CPUs that are turned on and off.
+//! Tests of discovery, and of CPUs that are turned on and off.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn cpu_on_names_a_missing_redistributor() {
     assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
 }
 
-/// Linux, too, keeps the redistributors that it found before a frame that holds none.
+/// Linux also keeps the redistributors that it found before an invalid frame.
 #[test]
 fn a_bad_region_costs_only_its_own_cpus() {
     let fake = Board::with_cpus(CPUS);
@@ -182,7 +182,7 @@ fn ending_and_deactivating_can_be_split() {
 #[test]
 fn sgis_are_limited_by_the_distributor() {
     let (_, gic, registers) = running();
-    // The interface has a range selector, the distributor does not.
+    // The CPU interface has a range selector, but the distributor does not.
     let sent =
         gic.cpu_interface(&registers[0]).send(SgiId::new(1).unwrap(), Affinity::new(0, 0, 0, 16));
     assert!(matches!(sent, Err(GicError::SgiOutOfReach(..))));

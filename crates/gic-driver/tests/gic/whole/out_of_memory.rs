@@ -1,9 +1,10 @@
-//! A kernel whose heap is exhausted: an error, and the same operation succeeds afterwards.
+//! Tests with an exhausted heap: calls must fail, and succeed when they are repeated with enough
+//! memory.
 
 use super::*;
 use doorbell_test_support::{outside, until_it_succeeds, with_allocations};
 
-/// Without LPIs, which are no error of the whole.
+/// Removes LPIs, because a failure to allocate their tables is not an error of the whole GIC.
 fn without_lpis(fake: &Board) {
     fake.at_distributor(|frame| frame.typer.set_lpis(false));
 }
@@ -20,7 +21,7 @@ fn a_gic_without_heap_is_refused() {
         || Gic::new(platform.clone(), outside(|| config().with_machine(machine.clone()))),
         |error| assert!(matches!(error, GicError::NoMemory(_)), "{error}"),
     );
-    assert_eq!((failures, gic.errata().count()), (2, 2), "CPUs, errata");
+    assert_eq!((failures, gic.errata().count()), (2, 2), "allocations of CPUs and errata");
     let registers = FakeRegisters::default();
     with_allocations(0, || gic.distributor().interrupt(IntId::new(40)).unwrap().enable());
     assert_eq!(gic.cpu_on(cpu(0), &registers), Ok(None));
@@ -38,7 +39,11 @@ fn no_heap_for_distributor_errata_is_refused() {
         },
         |error: GicError| assert!(error.to_string().contains("no memory"), "{error}"),
     );
-    assert_eq!((failures, gic.errata().count()), (4, 1), "errata, CPUs, LPIs, pending tables");
+    assert_eq!(
+        (failures, gic.errata().count()),
+        (4, 1),
+        "allocations of errata, CPUs, LPIs and pending tables"
+    );
     assert!(gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap().is_some());
 }
 
@@ -53,7 +58,7 @@ fn a_suspend_without_heap_changes_nothing() {
             assert!(gic.is_on(cpu(0)));
         },
     );
-    assert_eq!(failures, 2, "shared interrupts, the rest");
+    assert_eq!(failures, 2, "allocations of shared interrupts and of the rest");
     assert!(fake.at_distributor(|frame| frame.control.enable_grp1()));
     let saved = with_allocations(0, || gic.suspend(room, cpu(0), &registers[0])).unwrap();
     assert!(!gic.is_on(cpu(0)));

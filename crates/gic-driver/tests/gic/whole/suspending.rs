@@ -1,9 +1,9 @@
-//! Suspend and resume.
+//! Tests of suspend and resume.
 
 use super::*;
 use gic_driver::{Mbi, MbiConfig};
 
-/// Everything but the identity is lost.
+/// Resets everything except the GIC's identity.
 fn lose_power(fake: &Board) {
     fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
     for index in 0..CPUS.into() {
@@ -126,6 +126,10 @@ fn levels_of_lines_are_not_restored() {
     gic.resume(&saved, &registers[0]).unwrap();
 
     let pending = [40, 41, 63, 64, 65].map(|spi| gic.is_pending(hwirq(spi)));
-    assert_eq!(pending, [false, true, false, true, false], "an edge, and a message's level");
-    assert!(!timer.is_pending(), "its line tells");
+    assert_eq!(
+        pending,
+        [false, true, false, true, false],
+        "an edge, and a level that a message asserted"
+    );
+    assert!(!timer.is_pending(), "the line provides its level");
 }
