@@ -1,4 +1,4 @@
-//! Puts the linker script where the images' linker finds it.
+//! Adds the directory of the linker script to the linker's search path.
 
 fn main() {
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! From reset to `main`: the image's header, the memory map with caches on, and what the loader
-//! said.
+//! Start of an image, from reset to `main`: the image header, the memory map with caches on, and
+//! the loader's arguments.
 
 use crate::power::Conduit;
 use aarch64_rt::{InitialPagetable, initial_pagetable};
@@ -14,15 +14,15 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Decodes the start code's arguments: `x0` is the devicetree by the Linux boot protocol, `x1`
-    /// is zero or [`monitor`](crate::monitor)'s mark.
+    /// Decodes the start code's arguments: `x0` is the address of the devicetree, as in the Linux
+    /// boot protocol; `x1` is zero or [`monitor`](crate::monitor)'s mark.
     pub fn from_arguments(x0: u64, x1: u64) -> Self {
         let conduit = (x1 == crate::monitor::MARK).then_some(Conduit::Smc);
         Self { devicetree: x0 as usize, conduit }
     }
 }
 
-/// The image's `main`, its vectors, and its start code.
+/// Defines the image's entry point, which calls `main`, and its exception vectors.
 #[macro_export]
 macro_rules! image {
     ($main:path) => {
@@ -35,8 +35,8 @@ macro_rules! image {
     };
 }
 
-// The header of the Linux boot protocol (Documentation/arch/arm64/booting.rst), by which QEMU
-// passes the devicetree in x0.
+// The header of the Linux boot protocol (Documentation/arch/arm64/booting.rst), which makes QEMU
+// pass the devicetree in x0.
 core::arch::global_asm!(
     ".section .init.header, \"ax\"",
     ".global image_header",
@@ -44,7 +44,7 @@ core::arch::global_asm!(
     "    b reset",
     "    .word 0",
     "    .quad 0",                  // text offset
-    "    .quad image_end - . + 16", // size, with everything that is not in the file
+    "    .quad image_end - . + 16", // size, including what is not in the file
     "    .quad 0x0a",               // little-endian, 4 KiB pages, anywhere
     "    .quad 0, 0, 0",
     "    .ascii \"ARM\\x64\"",
@@ -66,12 +66,13 @@ const fn ram(gigabyte: usize) -> usize {
     gigabyte << 30 | VALID | NORMAL | INNER_SHAREABLE | ACCESSED
 }
 
-/// Physical addresses that the identity map covers as device memory, beside RAM from 1 GiB to 3
-/// GiB. They are the low gigabyte with all of `virt`'s registers, and the one with its high
-/// configuration space.
+/// Physical addresses that the identity map covers as device memory: the first gigabyte, which
+/// contains all registers of `virt`, and the gigabyte of its high configuration space. RAM is
+/// mapped from 1 GiB to 3 GiB.
 pub const DEVICE_MEMORY: [core::ops::Range<u64>; 2] = [0..1 << 30, 256 << 30..257 << 30];
 
-// Identity-mapped by gigabytes. RAM is writable and executable throughout: this is a test bench.
+// Identity map in units of gigabytes. All RAM is writable and executable, because this is a test
+// bench.
 initial_pagetable!({
     let mut map = [0; 512];
     map[0] = device(0);

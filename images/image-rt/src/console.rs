@@ -1,4 +1,4 @@
-//! The console: the PL011 at `virt`'s address. Usable in any context.
+//! The console on the PL011 of `virt`. May be used in any context.
 
 use crate::cpu;
 use arm_pl011_uart::{Interrupts, PL011Registers, Uart, UniqueMmioPointer};
@@ -10,10 +10,10 @@ const PL011: *mut PL011Registers = 0x0900_0000 as *mut PL011Registers;
 
 static CONSOLE: Mutex<Option<Uart<'static>>> = Mutex::new(None);
 
-/// Takes the UART. Once.
+/// Initializes the UART. Must be called once.
 pub fn init() {
-    // SAFETY: the PL011's registers are mapped as device memory by the start code, and this is the
-    // only user.
+    // SAFETY: the start code mapped the PL011's registers as device memory, and this is their only
+    // user.
     let uart = NonNull::new(PL011)
         .map(|registers| Uart::new(unsafe { UniqueMmioPointer::new(registers) }));
     *CONSOLE.lock() = uart;
@@ -23,13 +23,13 @@ pub fn init() {
 pub fn print(arguments: fmt::Arguments<'_>) {
     let state = cpu::irq_save();
     if let Some(uart) = &mut *CONSOLE.lock() {
-        // The UART never refuses.
+        // Writing to the UART cannot fail.
         let _ = uart.write_fmt(arguments);
     }
     cpu::irq_restore(state);
 }
 
-/// Returns a byte of input, if there is one.
+/// Returns a byte of input, if one is available.
 pub fn read() -> Option<u8> {
     let state = cpu::irq_save();
     let byte = CONSOLE.lock().as_mut().and_then(|uart| uart.read_word().ok().flatten());
@@ -37,7 +37,7 @@ pub fn read() -> Option<u8> {
     byte
 }
 
-/// Has input raise the UART's interrupt, until it is read.
+/// Makes the UART raise its interrupt while input is available.
 pub fn enable_input_interrupt() {
     let state = cpu::irq_save();
     if let Some(uart) = &mut *CONSOLE.lock() {
@@ -46,9 +46,10 @@ pub fn enable_input_interrupt() {
     cpu::irq_restore(state);
 }
 
-/// Opens the console by force: its holder will not go on. For the panic handler.
+/// Unlocks the console even though its holder has not released it. For the panic handler, after
+/// which the holder does not continue.
 pub fn break_lock() {
-    // SAFETY: its holder was interrupted for good; a line may be torn.
+    // SAFETY: the holder was interrupted and does not continue. A line may be torn.
     unsafe { CONSOLE.force_unlock() };
 }
 

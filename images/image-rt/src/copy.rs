@@ -1,6 +1,7 @@
-//! `memcpy` by 32 bytes and `memcmp` by eight: those that Rust brings along do a fraction of that
-//! at a time. They load words at any address, as normal memory permits: an image that also runs
-//! with its MMU off keeps Rust's. They leave the vector registers alone.
+//! A `memcpy` that copies 32 bytes at a time and a `memcmp` that compares eight. The versions that
+//! Rust provides handle only a fraction of that at a time. They load words at any alignment, which
+//! requires normal memory: an image that also runs with its MMU off must use Rust's versions. They
+//! do not use the vector registers.
 
 core::arch::global_asm!(
     ".section .text.memcpy, \"ax\"",
@@ -43,7 +44,7 @@ core::arch::global_asm!(
     "    ldr x4, [x1], #8",
     "    cmp x3, x4",
     "    b.eq 1b",
-    // The first byte that differs decides, which is the lowest.
+    // The first differing byte is decisive, which is the lowest one.
     "    rev x3, x3",
     "    rev x4, x4",
     "    cmp x3, x4",

@@ -1,8 +1,8 @@
-//! The CPU that executes this.
+//! Operations on the calling CPU.
 
 use core::arch::asm;
 
-/// Most CPUs that an image uses.
+/// Maximum number of CPUs that an image uses.
 pub const MAX_CPUS: usize = 8;
 
 /// Reads a system register.
@@ -31,14 +31,14 @@ pub enum Level {
     El2,
 }
 
-/// The exception level.
+/// Returns the exception level at which the image runs.
 pub fn level() -> Level {
     if read_register!("CurrentEL") >> 2 & 3 == 2 { Level::El2 } else { Level::El1 }
 }
 
-/// Gives this CPU its number. At EL2, has it take physical interrupts there.
+/// Sets the number of this CPU. At EL2, also routes physical interrupts to EL2.
 pub fn init(number: usize) {
-    // SAFETY: the register holds nothing but the number.
+    // SAFETY: no other code uses the register.
     unsafe {
         if cfg!(feature = "el2") {
             asm!("msr tpidr_el2, {}", in(reg) number, options(nostack, preserves_flags));
@@ -49,12 +49,12 @@ pub fn init(number: usize) {
     if level() == Level::El2 {
         // AMO, IMO, FMO; AArch64 at EL1.
         let hcr = 1_u64 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
-        // SAFETY: routes interrupts to the vectors of this image.
+        // SAFETY: only routes interrupts to the vectors of this image.
         unsafe { asm!("msr hcr_el2, {}", "isb", in(reg) hcr, options(nostack, preserves_flags)) };
     }
 }
 
-/// This CPU's number: 0 for the one that started.
+/// Returns the number of this CPU, which is 0 for the boot CPU.
 #[inline]
 pub fn current() -> usize {
     let number = if cfg!(feature = "el2") {
@@ -65,12 +65,12 @@ pub fn current() -> usize {
     number as usize
 }
 
-/// This CPU's affinity, as `MPIDR_EL1` has it.
+/// Returns the affinity of this CPU in the layout of `MPIDR_EL1`.
 pub fn mpidr() -> u64 {
     read_register!("mpidr_el1") & 0xff_00ff_ffff
 }
 
-/// Masks interrupts on this CPU, and says what was masked before.
+/// Masks interrupts on this CPU. Returns the previous state.
 #[inline]
 pub fn irq_save() -> u64 {
     let state = read_register!("daif");
@@ -79,34 +79,34 @@ pub fn irq_save() -> u64 {
     state
 }
 
-/// Are interrupts masked (DAIF.I)? So they are in their handlers, too.
+/// Returns `true` if interrupts are masked (DAIF.I). This is also the case in interrupt handlers.
 #[inline]
 #[must_use]
 pub fn irq_is_masked() -> bool {
     read_register!("daif") & 1 << 7 != 0
 }
 
-/// Goes back to what [`irq_save`] found.
+/// Restores the state that [`irq_save`] returned.
 #[inline]
 pub fn irq_restore(state: u64) {
-    // SAFETY: the state was found on this CPU.
+    // SAFETY: the state was saved on this CPU.
     unsafe { asm!("msr daif, {}", in(reg) state, options(nostack, preserves_flags)) };
 }
 
-/// Lets interrupts through.
+/// Unmasks interrupts.
 #[inline]
 pub fn irq_enable() {
-    // SAFETY: the vectors are in place since the start code.
+    // SAFETY: the start code has set up the vectors.
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) };
 }
 
-/// Waits for an interrupt, which may be masked.
+/// Waits until an interrupt is pending, even if it is masked.
 pub fn wait_for_interrupt() {
-    // SAFETY: waiting is always safe.
+    // SAFETY: waiting has no effect on memory.
     unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
 }
 
-/// Stores before it are visible to devices before anything after it.
+/// Makes earlier stores visible to devices before any later access.
 #[inline]
 pub fn publish_stores() {
     // SAFETY: a barrier.
@@ -118,7 +118,7 @@ pub fn clean(start: usize, bytes: usize) {
     const LINE: usize = 16;
     let mut line = start & !(LINE - 1);
     while line < start + bytes {
-        // SAFETY: cleaning changes nothing that a program sees.
+        // SAFETY: cleaning does not change the contents of memory as the program sees it.
         unsafe { asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
         line += LINE;
     }
@@ -126,7 +126,7 @@ pub fn clean(start: usize, bytes: usize) {
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// Ticks of the system counter.
+/// Returns the value of the system counter.
 #[inline]
 pub fn ticks() -> u64 {
     // SAFETY: reading the counter has no side effect; the barrier keeps it in program order.
@@ -137,15 +137,15 @@ pub fn ticks() -> u64 {
     }
 }
 
-/// Ticks in a millisecond.
+/// Returns the number of ticks per millisecond.
 pub fn ticks_per_millisecond() -> u64 {
     read_register!("cntfrq_el0") / 1000
 }
 
-/// Waits for `done` at most so long. Says whether it came.
+/// Waits up to `milliseconds` for `done` to return `true`. Returns `false` on timeout.
 ///
-/// Time in which this CPU did not run counts for a millisecond at most. A host that stops the
-/// machine stops what the machine waits for too.
+/// A period in which this CPU did not run counts as one millisecond at most, because a host that
+/// pauses the machine also pauses what the machine waits for.
 pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
     let millisecond = ticks_per_millisecond();
     let mut left = milliseconds * millisecond;
@@ -164,15 +164,14 @@ pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Has this CPU's virtual timer fire now, until it is stopped.
+/// Makes this CPU's virtual timer fire immediately, until it is stopped.
 pub fn start_virtual_timer() {
     start_virtual_timer_in(0);
 }
 
-/// Has this CPU's virtual timer fire after so many milliseconds, until it is stopped or started
-/// again.
+/// Makes this CPU's virtual timer fire after `milliseconds`, until it is stopped or restarted.
 pub fn start_virtual_timer_in(milliseconds: u64) {
-    // SAFETY: the timer's interrupt has a handler or is held back.
+    // SAFETY: the timer's interrupt has a handler or is masked.
     unsafe {
         asm!(
             "msr cntv_tval_el0, {ticks}",

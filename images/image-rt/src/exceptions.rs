@@ -1,4 +1,5 @@
-//! Exceptions: interrupts go to the image's handler, everything else ends it with a report.
+//! Exceptions. Interrupts call the image's handler; any other exception ends the image with a
+//! report.
 
 use crate::read_register;
 use aarch64_rt::{ExceptionHandlers, RegisterStateRef};
@@ -7,7 +8,7 @@ use spin::Once;
 
 static IRQ: Once<fn()> = Once::new();
 
-/// Sets the interrupt handler of every CPU. Must be called once, before interrupts are unmasked.
+/// Sets the interrupt handler of all CPUs. Must be called once, before interrupts are unmasked.
 pub fn set_irq_handler(handler: fn()) {
     IRQ.call_once(|| handler);
 }
@@ -18,7 +19,7 @@ extern "C" fn irq() {
     }
 }
 
-/// The vectors' handlers.
+/// Exception handlers for the vectors.
 #[derive(Debug)]
 pub struct Handlers;
 
@@ -34,8 +35,8 @@ impl ExceptionHandlers for Handlers {
         );
     }
 
-    /// The vectors keep the general registers; handlers may use the vector registers too, as any
-    /// Rust code but that of a target without them.
+    /// The vectors save the general-purpose registers. Handlers may also use the vector registers,
+    /// like any Rust code for a target that has them, so this function saves them.
     #[unsafe(naked)]
     extern "C" fn irq_current(_: RegisterStateRef) {
         naked_asm!(

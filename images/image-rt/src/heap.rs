@@ -1,5 +1,4 @@
-//! The heap: a buddy allocator, whose blocks are aligned to their size, which is what controllers'
-//! tables want.
+//! The heap: a buddy allocator, which aligns blocks to their size, as controllers' tables require.
 
 use crate::cpu;
 use buddy_system_allocator::Heap;
@@ -8,30 +7,31 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use spin::Mutex;
 
-/// The image's allocator. Usable in any context.
+/// Global allocator of the image. May be used in any context.
 #[derive(Debug)]
 pub struct Allocator(Mutex<Heap<33>>);
 
 #[global_allocator]
 static HEAP: Allocator = Allocator(Mutex::new(Heap::empty()));
 
-/// Gives the heap its memory: RAM that has no other user. Must be called once.
+/// Adds RAM to the heap. Must be called once.
 ///
 /// # Safety
-/// `memory` is RAM, mapped by the start code, and has no other user from now on.
+/// `memory` must be RAM that the start code has mapped, and must not have any other user from now
+/// on.
 pub unsafe fn init(memory: Range<usize>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees this.
     HEAP.with(|heap| unsafe { heap.add_to_heap(memory.start, memory.end) });
 }
 
-/// RAM behind the image, up to the devicetree if that lies there.
+/// Returns the RAM behind the image, up to the devicetree if that follows the image.
 pub(crate) fn free_memory(ram: &Range<usize>, devicetree: usize) -> Range<usize> {
     let start = crate::memory::image().end;
     let end = if devicetree > start { devicetree } else { ram.end };
     start..end
 }
 
-/// Bytes in use.
+/// Returns the number of bytes in use.
 pub fn used() -> usize {
     HEAP.with(|heap| heap.stats_alloc_actual())
 }
@@ -53,7 +53,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if let Some(pointer) = NonNull::new(pointer) {
-            // SAFETY: the caller frees its own allocation, with its layout.
+            // SAFETY: the caller frees its own allocation with the layout of that allocation.
             self.with(|heap| unsafe { heap.dealloc(pointer, layout) });
         }
     }

@@ -1,11 +1,12 @@
-//! Runtime of bare-metal images for QEMU's `virt` machine: from reset to a Rust `main` with caches
-//! on, a console and interrupts. The feature `heap` adds an allocator, PCI and several CPUs.
+//! Runtime of bare-metal images for QEMU's `virt` machine. It takes the image from reset to a Rust
+//! `main` with caches, a console and interrupts. The feature `heap` adds an allocator, PCI and
+//! support for several CPUs.
 //!
-//! | the machine starts the image | it runs at |
+//! | the machine starts the image | the image runs at |
 //! |---|---|
 //! | at EL1 (the default) | EL1 |
 //! | at EL2 (`virtualization=on`) | EL2 |
-//! | at EL3 (`secure=on`, as an ELF file) | Non-secure EL2 or EL1, above [`monitor`], a stand-in for firmware |
+//! | at EL3 (`secure=on`, as an ELF file) | Non-secure EL2 or EL1, with [`monitor`] at EL3 in place of firmware |
 //!
 //! ```ignore
 //! #![no_std]
@@ -13,7 +14,7 @@
 //! image_rt::image!(main);
 //!
 //! fn main(boot: image_rt::Boot) -> ! {
-//!     // SAFETY: what the loader handed over, before anything else.
+//!     // SAFETY: `boot` is the unchanged argument, and this is the first call.
 //!     unsafe { image_rt::start::start(boot) };
 //!     image_rt::println!("CPU {} at {:?}", image_rt::cpu::current(), image_rt::cpu::level());
 //!     image_rt::power::system_off()

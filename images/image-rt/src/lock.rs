@@ -1,19 +1,19 @@
-//! A lock that any context may take: it masks interrupts.
+//! A lock that masks interrupts, so that it may be taken in any context.
 
 use crate::cpu;
 use spin::Mutex;
 
-/// Data that one CPU at a time uses with its interrupts masked.
+/// Data that only one CPU at a time can access, with its interrupts masked.
 #[derive(Debug, Default)]
 pub struct IrqMutex<T>(Mutex<T>);
 
 impl<T> IrqMutex<T> {
-    /// Guards `data`.
+    /// Creates a lock that guards `data`.
     pub const fn new(data: T) -> Self {
         Self(Mutex::new(data))
     }
 
-    /// Runs `f` on the data. Not reentrant.
+    /// Runs `f` on the data. Must not be called recursively.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         let state = cpu::irq_save();
         let result = f(&mut self.0.lock());

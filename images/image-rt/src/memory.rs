@@ -1,4 +1,4 @@
-//! The image's addresses in memory.
+//! Addresses of the image in memory.
 
 use core::ops::Range;
 
@@ -7,7 +7,7 @@ unsafe extern "C" {
     static image_end: u8;
 }
 
-/// All that the image occupies, its stacks included.
+/// Returns the memory that the image occupies, including its stacks.
 pub fn image() -> Range<usize> {
     (&raw const image_begin).addr()..(&raw const image_end).addr()
 }

@@ -1,19 +1,19 @@
-//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`. It gives all interrupts to the
-//! Non-secure state, and keeps two security states (`GICD_CTLR.DS` = 0). It starts the image below
-//! itself, and answers four PSCI calls by SMC.
+//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`. It assigns all interrupts to the
+//! Non-secure state while keeping two security states (`GICD_CTLR.DS` = 0), starts the image at a
+//! lower exception level, and implements four PSCI calls by SMC.
 //!
-//! QEMU brings such firmware of its own only for Linux; an ELF file is started at EL3 on all CPUs
-//! at once. This code knows `virt`'s addresses, runs without MMU and caches, and has no stack. It
-//! is not for hardware.
+//! QEMU provides such firmware only for Linux; it starts an ELF file at EL3 on all CPUs
+//! simultaneously. This code has the addresses of `virt` built in, runs without MMU, caches and
+//! stack, and is not suitable for hardware.
 //!
-//! Group 0 goes to EL3 (`SCR_EL3.FIQ` = 1), as with Trusted Firmware: the Non-secure state sees
-//! priorities shifted.
+//! Group 0 interrupts are routed to EL3 (`SCR_EL3.FIQ` = 1), as with Trusted Firmware, so that the
+//! Non-secure state sees shifted priorities.
 
-/// In `x1` at the image's start: this firmware is below. "EL3" in ASCII.
+/// Value of `x1` at the image's start if this firmware is present: "EL3" in ASCII.
 pub const MARK: u64 = 0x454c33;
 
-// x19: this CPU's number. Mailboxes, 32 bytes each: state (0 off, 1 on, 2 to be started), entry,
-// context.
+// x19 holds the number of this CPU. Each mailbox has 32 bytes: state (0 off, 1 on, 2 to be
+// started), entry, context.
 core::arch::global_asm!(
     ".section .init.reset, \"ax\"",
     ".global reset",
@@ -30,7 +30,8 @@ core::arch::global_asm!(
     "    msr S3_6_C12_C12_5, x9", // ICC_SRE_EL3: system registers here and below
     "    isb",
     "    cbnz x19, 3f",
-    // The distributor: affinity routing in both states, all SPIs in Non-secure Group 1.
+    // The distributor: enable affinity routing in both states, and put all SPIs in Non-secure Group
+    // 1.
     "    movz x10, #0x0800, lsl #16",
     "    mov w9, #0x30",
     "    str w9, [x10]",
@@ -42,7 +43,7 @@ core::arch::global_asm!(
     "2:  str w9, [x11], #4",
     "    subs x12, x12, #1",
     "    b.ne 2b",
-    // This CPU's redistributor: awake, SGIs and PPIs in Non-secure Group 1.
+    // This CPU's redistributor: wake it up, and put SGIs and PPIs in Non-secure Group 1.
     "3:  movz x10, #0x080a, lsl #16",
     "    add x10, x10, x19, lsl #17",
     "    str wzr, [x10, #0x14]",
@@ -51,7 +52,7 @@ core::arch::global_asm!(
     "    add x10, x10, #0x10, lsl #12",
     "    mov w9, #-1",
     "    str w9, [x10, #0x80]",
-    // Non-secure writes of the mask are ignored until it is in the Non-secure half.
+    // Non-secure writes to the priority mask are ignored until its value is in the Non-secure half.
     "    mov x9, #0xff",
     "    msr S3_0_C4_C6_0, x9", // ICC_PMR_EL1
     "    mov x9, #0x535",       // SCR_EL3: NS, FIQ to EL3, RES1, HVC, AArch64 below
@@ -99,7 +100,7 @@ core::arch::global_asm!(
     "    dsb sy",
     "    isb",
     "    eret",
-    // Below EL3 only x0 to x3 may change in a call.
+    // A call from a lower exception level may only change x0 to x3.
     "monitor_call:",
     "    msr tpidr_el3, x4",
     "    movz x4, #0x0003",

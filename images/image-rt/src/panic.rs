@@ -3,7 +3,7 @@
 use crate::{console, cpu, power, println};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Ends the image, with a line that no runner takes for success.
+/// Ends the image after printing a line that every runner treats as a failure.
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     static PANICKED: AtomicBool = AtomicBool::new(false);

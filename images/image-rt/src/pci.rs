@@ -1,4 +1,4 @@
-//! PCI functions with their addresses, and access to their registers.
+//! PCI functions with assigned addresses, and access to their registers.
 
 mod function;
 
@@ -19,10 +19,10 @@ pub fn enumerate(host: &PciHost) -> Vec<Function> {
     let ecam = Ecam::new(Arc::new(mapped(region)), host.buses.value);
     let windows: Vec<_> = memory(host).collect();
     let found = irq_domain::pci::enumerate(ecam.buses(), &windows, |at| ecam.function(at));
-    let found = found.expect("memory for the functions").into_iter();
+    let found = found.expect("not enough memory for the functions").into_iter();
     found
         .map(|function| {
-            function.enable().expect("PCI memory for every region");
+            function.enable().expect("the host bridge has memory for every region");
             let place = function.requester().function.get() - (u32::from(ecam.buses().first) << 8);
             Function::new(function, region.base() + (u64::from(place) << 12))
         })
@@ -37,8 +37,8 @@ pub fn ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// Returns the window for memory at 32-bit addresses, which must be the same for CPUs and on the
-/// bus.
+/// Returns the window for memory at 32-bit addresses, which must have the same addresses for CPUs
+/// and on the bus.
 pub fn window(host: &PciHost) -> Option<Range<u64>> {
     let cpu = memory(host).next()?.cpu();
     Some(cpu.base()..cpu.base() + cpu.size())
@@ -49,11 +49,13 @@ fn memory(host: &PciHost) -> impl Iterator<Item = PciWindow> + use<'_> {
     windows.filter(|window| window.space() == PciSpace::Memory32)
 }
 
-/// Returns access to a region that the start code maps: a host bridge's configuration space or
-/// memory.
+/// Returns access to a region that the start code has mapped, such as the configuration space or
+/// memory of a host bridge.
 pub fn mapped(region: Region) -> MappedRegion {
     let base = NonNull::new(with_exposed_provenance_mut(region.base() as usize));
     // SAFETY: the start code permanently maps the host bridge's windows as device memory,
     // identity-mapped, and no reference points into them.
-    unsafe { MappedRegion::new(base.expect("no window begins at 0"), region.size() as usize) }
+    unsafe {
+        MappedRegion::new(base.expect("no window begins at address 0"), region.size() as usize)
+    }
 }

@@ -1,9 +1,9 @@
-//! Porting Doorbell to a kernel: everything that it asks of one. [`LocalCpu`] is for all of it,
-//! [`Platform`] for the drivers. With LPIs they need `GicPlatform`, too, and the interrupt core
-//! needs `Host`: `with_heap.rs`.
+//! An example of porting Doorbell to a kernel, with everything that Doorbell requires. [`LocalCpu`]
+//! is required by all of it, [`Platform`] by the drivers. With LPIs, the drivers also require
+//! `GicPlatform`, and the interrupt core requires `Host`; see `with_heap.rs`.
 //!
-//! Here the kernel is an image whose memory is identity-mapped and never moves. Where yours
-//! differs, the comments say what the drivers count on.
+//! Here the kernel is an image whose memory is identity-mapped and never moves. For other kernels,
+//! the comments state what the drivers rely on.
 
 #[cfg(feature = "heap")]
 mod with_heap;
@@ -14,23 +14,23 @@ use core::ptr::NonNull;
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 
-/// The kernel. It has no state: the current CPU's number is in `TPIDR_EL<n>`, the heap and the page
-/// tables are the image's.
+/// The kernel. It is stateless: the number of the current CPU is in `TPIDR_EL<n>`, and the heap and
+/// the page tables belong to the image.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel;
 
-/// The CPU interface's registers of the CPU that asks.
+/// Returns the CPU interface registers of the calling CPU.
 pub fn registers() -> CpuRegisters {
-    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2,
+    // SAFETY: CPUs of `virt` with a GICv3 have its system registers, the image runs at EL1 or EL2,
     // and the monitor traps nothing. The vectors handle interrupts.
     unsafe { CpuRegisters::new() }
 }
 
-/// A bounded wait gives up after this many turns of a microsecond each.
+/// Number of turns, of a microsecond each, after which a bounded wait gives up.
 const MOST_TURNS: u32 = 1_000_000;
 
 impl LocalCpu for Kernel {
-    /// DAIF. A kernel with a scheduler would also yield in `yield_now`.
+    /// Uses DAIF. In `yield_now`, a kernel with a scheduler should yield.
     fn irq_save(&self) -> IrqState {
         IrqState::new(cpu::irq_save() as usize)
     }
@@ -47,18 +47,19 @@ impl LocalCpu for Kernel {
 impl Platform for Kernel {
     type Mmio = RawMmio;
 
-    /// Registers stay mapped for ever: drivers never unmap.
+    /// Registers stay mapped forever: drivers never unmap them.
     fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
         let end = region.base.checked_add(region.bytes)?;
         let mapped =
             DEVICE_MEMORY.iter().any(|range| range.start <= region.base && end <= range.end);
         let base = NonNull::new(region.base as *mut u8).filter(|_| mapped)?;
-        // SAFETY: the start code maps this as device memory, identically and for ever. The image
-        // has no references into it, and drivers reach each device by one mapping.
+        // SAFETY: the start code permanently maps this as device memory, identity-mapped. The image
+        // has no references into it, and drivers access each device through one mapping.
         Some(unsafe { RawMmio::new(base, region.bytes as usize) })
     }
 
-    /// About a second in all. The first turns do not wait: most hardware is ready by then.
+    /// Waits about a second in total. The first turns do not wait, because most hardware is ready
+    /// by then.
     fn wait(&self, turn: u32) -> Wait {
         if turn > 16 {
             let start = cpu::ticks();

@@ -1,4 +1,4 @@
-//! CPUs on and off, and the whole machine off: PSCI.
+//! Power states of CPUs and of the machine, by PSCI.
 
 #[cfg(feature = "heap")]
 mod secondary;
@@ -9,7 +9,7 @@ pub use secondary::{CpuStack, cpu_on};
 use core::sync::atomic::{AtomicBool, Ordering};
 use smccc::{Call, Hvc, Smc, psci};
 
-/// The instruction by which firmware is called.
+/// Instruction that calls firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Conduit {
     /// `HVC`.
@@ -20,7 +20,7 @@ pub enum Conduit {
 
 static BY_SMC: AtomicBool = AtomicBool::new(false);
 
-/// The conduit that was chosen.
+/// The conduit that was set by [`set_conduit`].
 #[derive(Debug)]
 struct Chosen;
 
@@ -42,24 +42,24 @@ impl Call for Chosen {
     }
 }
 
-/// Chooses the conduit. Before anything else here.
+/// Sets the conduit. Must be called before any other function of this module.
 pub fn set_conduit(conduit: Conduit) {
     BY_SMC.store(conduit == Conduit::Smc, Ordering::Relaxed);
 }
 
-/// Turns this CPU off. Its interrupts are masked.
+/// Turns this CPU off. Interrupts must be masked.
 pub fn cpu_off() -> ! {
     let answer = psci::cpu_off::<Chosen>();
     panic!("CPU_OFF returned {answer:?}");
 }
 
-/// Is the CPU off, as firmware sees it?
+/// Returns `true` if firmware reports the CPU as off.
 pub fn is_off(mpidr: u64) -> bool {
     state(mpidr) == Ok(psci::AffinityState::Off)
 }
 
-/// Returns true if firmware reports the CPU as on. A CPU that firmware is about to turn on is not
-/// on.
+/// Returns `true` if firmware reports the CPU as on. A CPU that firmware is about to turn on does
+/// not count as on.
 pub fn is_on(mpidr: u64) -> bool {
     state(mpidr) == Ok(psci::AffinityState::On)
 }

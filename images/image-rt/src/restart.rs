@@ -10,8 +10,8 @@ unsafe extern "C" {
     static image_file_end: u8;
 }
 
-/// Returns how often the image was [restarted](again). The count is in `TPIDR_EL0`, which has no
-/// other user; QEMU resets it to 0.
+/// Returns the number of times that the image was [restarted](again). The count is stored in
+/// `TPIDR_EL0`, which has no other user and which QEMU resets to 0.
 pub fn count() -> u64 {
     read_register!("tpidr_el0")
 }
@@ -20,15 +20,15 @@ pub fn count() -> u64 {
 /// interrupt controllers keep their state.
 ///
 /// # Safety
-/// All other CPUs must be off. No device may write to memory that the image uses when it starts.
+/// All other CPUs must be off. Devices must not write to memory that the image uses when it starts.
 pub unsafe fn again(boot: Boot) -> ! {
     // The start code clears `.bss`, but cannot restore the initial contents of `.data`, which must
-    // be empty. `black_box` is required because the compiler assumes that two symbols never have
-    // the same address.
+    // therefore be empty. `black_box` is required because the compiler assumes that two symbols
+    // never have the same address.
     let [begin, end] = [&raw const data_begin, &raw const image_file_end].map(black_box);
-    assert_eq!(begin, end, "the image has variables that are not zero at first");
+    assert_eq!(begin, end, "the image has variables with nonzero initial values");
     let mark = boot.conduit.map_or(0, |_| monitor::MARK);
-    // SAFETY: memory is identity-mapped, and nothing of this run is used afterwards (for devices
+    // SAFETY: memory is identity-mapped, and no state of this run is used afterwards (for devices
     // and other CPUs, the caller guarantees this).
     unsafe {
         asm!("msr tpidr_el0, {}", in(reg) count() + 1, options(nostack, preserves_flags));

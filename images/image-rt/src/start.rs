@@ -1,5 +1,5 @@
-//! From [`Boot`] to an image with a console, a heap if it wants one, and what the devicetree says
-//! in short.
+//! Initialization of an image: console, conduit, an optional heap, and the essential facts of the
+//! devicetree.
 
 use crate::power::Conduit;
 use crate::{Boot, console, cpu, power};
@@ -9,7 +9,7 @@ use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 use gic_driver::PhysicalRegion;
 
-/// A GICv3, and the GICv2 of `virt`.
+/// `compatible` strings of a GICv3 and of the GICv2 of `virt`.
 const GICS: [&str; 2] = ["arm,gic-v3", "arm,cortex-a15-gic"];
 
 /// State of the machine when an image starts.
@@ -19,13 +19,13 @@ pub struct Started {
     pub devicetree: &'static [u8],
     /// RAM.
     pub memory: Range<usize>,
-    /// The GIC's first two regions: the distributor, and a GICv3's redistributors or a GICv2's CPU
-    /// interface (devicetree bindings `arm,gic-v3`, `arm,gic`).
+    /// First two regions of the GIC: the distributor, and a GICv3's redistributors or a GICv2's CPU
+    /// interface (devicetree bindings `arm,gic-v3` and `arm,gic`).
     pub gic: Option<[PhysicalRegion; 2]>,
 }
 
 impl Started {
-    /// Returns the loader's command line, which is empty if there is none.
+    /// Returns the loader's command line, or an empty string if the loader passed none.
     pub fn command_line(&self) -> &'static str {
         let chosen = Fdt::new(self.devicetree).ok().and_then(|tree| tree.root().child("chosen"));
         let text = chosen.and_then(|chosen| chosen.property("bootargs"));
@@ -33,20 +33,21 @@ impl Started {
     }
 }
 
-/// Takes the console, firmware's conduit and the heap, if there is one, into use. First, and once.
+/// Initializes the console, firmware's conduit and, if enabled, the heap. Must be called once,
+/// before any other function of the runtime.
 ///
 /// # Safety
-/// `boot` is what the loader handed over, and nothing uses RAM behind the image yet.
+/// `boot` must be the value that the loader passed, and RAM behind the image must not be in use.
 pub unsafe fn start(boot: Boot) -> Started {
     console::init();
     let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
     power::set_conduit(boot.conduit.unwrap_or(guess));
-    // SAFETY: the loader put it there, outside of the image and, by `heap::free_memory`, of the
-    // heap.
+    // SAFETY: the loader put the devicetree there. It is outside of the image and, through
+    // `heap::free_memory`, outside of the heap.
     let devicetree = unsafe { blob(boot.devicetree) };
     let tree = Fdt::new(devicetree).unwrap_or_else(|error| panic!("no devicetree: {error}"));
     let memory = ram(tree).unwrap_or_else(|| panic!("the devicetree states no memory"));
-    // SAFETY: nothing uses RAM behind the image (the caller's promise) but the devicetree.
+    // SAFETY: the caller guarantees that only the devicetree uses RAM behind the image.
     #[cfg(feature = "heap")]
     unsafe {
         crate::heap::init(crate::heap::free_memory(&memory, boot.devicetree));
@@ -55,13 +56,14 @@ pub unsafe fn start(boot: Boot) -> Started {
     Started { devicetree, memory, gic: gic(tree) }
 }
 
-/// The blob that the loader handed over.
+/// Returns the devicetree blob that the loader passed.
 ///
 /// # Safety
-/// A devicetree lies at `address` and is not changed as long as the program runs.
+/// A devicetree must be at `address`, and must not change while the program runs.
 unsafe fn blob(address: usize) -> &'static [u8] {
     let start = core::ptr::with_exposed_provenance::<u8>(address);
-    // SAFETY: a devicetree begins with its magic number and its size (the caller's promise).
+    // SAFETY: the caller guarantees that a devicetree is there, which begins with its magic number
+    // and its size.
     let size = unsafe { core::slice::from_raw_parts(start, 8) };
     let size = u32::from_be_bytes([size[4], size[5], size[6], size[7]]);
     // SAFETY: as above.

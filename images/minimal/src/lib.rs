@@ -1,4 +1,4 @@
-//! The parts that the smallest kernels share.
+//! Code that the minimal kernels share.
 #![no_std]
 
 #[cfg(feature = "heap")]

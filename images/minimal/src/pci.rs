@@ -1,8 +1,8 @@
-//! The parts that kernels with PCI share: the start of a machine with the lines that the project's
-//! README shows, and QEMU's `edu`. It is a module of each of them, and not of the library, so that
-//! the kernels to measure are compiled without it.
+//! Code that kernels with PCI share: bring-up with the lines that the project's README shows, and
+//! constants of QEMU's `edu`. It is a module of each kernel instead of a part of the library, so
+//! that the kernels whose size is measured are compiled without it.
 
-#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
+#[expect(unreachable_pub, reason = "the file is public example code, and private in this module")]
 #[path = "../../../sim/machine/src/readme/kernel.rs"]
 pub(crate) mod kernel;
 
@@ -14,7 +14,7 @@ use irq_domain::Unhandled;
 use msi_types::{Cpu, HwIrq};
 use spin::Once;
 
-/// Vendor and device of QEMU's `edu`.
+/// Vendor and device ID of QEMU's `edu`.
 pub(crate) const EDU: (u16, u16) = (0x1234, 0x11e8);
 /// Register of an `edu` that raises its interrupt.
 pub(crate) const RAISE: u64 = 0x60;
@@ -29,12 +29,13 @@ static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 /// `boot` must be the unchanged argument of the image's `main`, and nothing may use RAM behind the
 /// image yet.
 pub(crate) fn bring_up(boot: Boot) -> &'static Irqchip<Kernel> {
-    // SAFETY: the caller's contract.
+    // SAFETY: the caller guarantees this.
     let around = unsafe { start::start(boot) };
     let new = || kernel::boot(Arc::new(Kernel), around.devicetree, &registers());
-    let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
+    let irqchip =
+        IRQCHIP.call_once(|| new().expect("the interrupt controllers could not be brought up"));
     exceptions::set_irq_handler(|| {
-        let irqchip = IRQCHIP.get().expect("interrupts come after it");
+        let irqchip = IRQCHIP.get().expect("interrupts are unmasked after it is stored");
         kernel::take_interrupts(irqchip, Cpu::new(0), &registers(), stray);
     });
     cpu::irq_enable();

@@ -1,5 +1,6 @@
-//! The parts that measured kernels share: a GIC, one kind of MSI controller, and a device with
-//! four vectors. They are linked, not run: `virt` has neither direct LPIs nor message-based SPIs.
+//! Code that the measured kernels share: a GIC, one kind of MSI controller, and a device with four
+//! vectors. The kernels are linked but never run: `virt` has neither direct LPIs nor message-based
+//! SPIs.
 
 extern crate alloc;
 
@@ -20,38 +21,38 @@ use msi_types::{
 };
 use spin::{Mutex, Once};
 
-/// The GIC's driver of these kernels.
+/// GIC driver of these kernels.
 pub type Gic = gic_driver::Gic<Kernel>;
 
-/// Brings a controller up.
+/// Function that brings up an MSI controller.
 pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
 
-/// Reads a devicetree.
+/// Function that reads a devicetree.
 pub type Read = fn(&[u8]) -> Result<(), Box<dyn Error>>;
 
-/// A device with vectors, and its handler.
+/// A device with vectors, and the handle of its handler.
 pub type Served = (MsiDevice, irq_domain::IrqHandle);
 
-/// The CPU that runs the kernel.
+/// The only CPU of these kernels.
 pub const THIS: Cpu = Cpu::new(0);
-/// The device.
+/// Requester ID of the device.
 pub const REQUESTER: RequesterId = RequesterId::pci(1, 0, 0);
 const VECTORS: u16 = 4;
 
 static INTERRUPTS: Once<Interrupts> = Once::new();
 static MESSAGES: AtomicU32 = AtomicU32::new(0);
 
-/// Brings the GIC and `controller` up, and takes a device's vectors into use.
+/// Brings up the GIC and `controller`, and requests a device's vectors.
 pub fn run(boot: Boot, controller: BringUp) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
-    let gic = unsafe { start::start(boot) }.gic.expect("a GIC");
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    let gic = unsafe { start::start(boot) }.gic.expect("the devicetree describes no GIC");
     exceptions::set_irq_handler(|| {
         <CpuInterface<_>>::new(registers()).handle_pending(|intid| {
-            let interrupts = INTERRUPTS.get().expect("interrupts come after it");
+            let interrupts = INTERRUPTS.get().expect("stored before unmasking");
             let _ = interrupts.dispatch(THIS, HwIrq::new(intid.get()));
         });
     });
-    finish(serve(gic, controller).expect("the controllers and a vector"))
+    finish(serve(gic, controller).expect("the setup failed"))
 }
 
 /// Waits for the device's message and turns the machine off.
@@ -66,7 +67,7 @@ pub fn finish(served: Served) -> ! {
 pub fn read_devicetree(boot: Boot, read: Read) -> ! {
     // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let started = unsafe { start::start(boot) };
-    read(started.devicetree).expect("what is read of the devicetree");
+    read(started.devicetree).expect("the devicetree could not be read");
     power::system_off()
 }
 
@@ -81,7 +82,7 @@ fn serve(
     gic.cpu_on(THIS, &registers())?;
     let parent = controller(&gic)?;
     let config = Config::new(NonZeroU16::MIN, Arc::new(Kernel)).with_wired(gic);
-    let interrupts = INTERRUPTS.call_once(|| Interrupts::new(config).expect("memory"));
+    let interrupts = INTERRUPTS.call_once(|| Interrupts::new(config).expect("not enough memory"));
     interrupts.cpu_online(THIS, |_| ())?;
     take_vectors(interrupts, parent)
 }
@@ -100,7 +101,7 @@ pub fn take_vectors(
     Ok((device, handle))
 }
 
-/// The registers of a device outside of PCI.
+/// Message registers of a device outside of PCI.
 #[derive(Default)]
 struct Store(Mutex<[MsiMessage; VECTORS as usize]>);
 

@@ -1,4 +1,4 @@
-//! The SMMU as a whole.
+//! The driver of an SMMU.
 
 use crate::error::SmmuError;
 use crate::event::Event;
@@ -9,7 +9,7 @@ use crate::stream_table::{StreamTable, Translation};
 use gic_driver::{PhysicalRegion, Platform};
 use image_rt::platform::Kernel;
 
-/// The SMMU.
+/// An SMMU with its queues and its stream table.
 pub struct Smmu {
     registers: Registers,
     features: Features,
@@ -19,8 +19,8 @@ pub struct Smmu {
 }
 
 impl Smmu {
-    /// Takes the SMMU into use. It refuses every access, without an event, until
-    /// [`enable`](Self::enable).
+    /// Initializes the SMMU. It aborts every access, without reporting an event, until
+    /// [`enable`](Self::enable) is called.
     pub fn new(region: PhysicalRegion) -> Result<Self, SmmuError> {
         let registers = Registers::new(Kernel.map(region).ok_or(SmmuError::NotMapped)?);
         let features = Features::read(&registers)?;
@@ -37,20 +37,20 @@ impl Smmu {
         Ok(Self { registers, features, commands, events, streams })
     }
 
-    /// Translates from now on, and refuses the streams without a translation, each access with an
-    /// event.
+    /// Enables translation. From now on, accesses of streams without a translation are aborted and
+    /// reported as events.
     pub fn enable(self) -> Result<Self, SmmuError> {
         self.registers.enable_events()?;
         self.registers.enable_translation()?;
         Ok(self)
     }
 
-    /// Does it translate by tables of the second stage?
+    /// Returns `true` if the SMMU supports stage 2 translation.
     pub fn has_stage_2(&self) -> bool {
         self.features.stage_2
     }
 
-    /// A stream's accesses are translated from now on.
+    /// Starts translating a stream's accesses.
     pub fn translate(
         &mut self,
         stream: StreamId,
@@ -60,18 +60,18 @@ impl Smmu {
         self.forget(Forget::Stream(stream))
     }
 
-    /// A stream's accesses are refused from now on, each with an event.
+    /// Starts aborting a stream's accesses, each with an event.
     pub fn refuse(&mut self, stream: StreamId) -> Result<(), SmmuError> {
         self.streams.clear(stream);
         self.forget(Forget::Stream(stream))
     }
 
-    /// A page of an address space was unmapped: the SMMU is to walk the tables anew.
+    /// Invalidates a page of an address space, so that the SMMU walks the tables again.
     pub fn forget_page(&mut self, space: SpaceId, page: u64) -> Result<(), SmmuError> {
         self.forget(Forget::Page { space, page })
     }
 
-    /// The oldest event that was not read.
+    /// Returns the oldest event that was not read yet.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.next(&self.registers)
     }

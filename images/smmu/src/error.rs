@@ -1,27 +1,27 @@
-//! Errors.
+//! Errors of the SMMU driver.
 
 use crate::stream_id::StreamId;
 use thiserror::Error;
 
-/// Reason for which an SMMU cannot be used, or did not carry out a command.
+/// Reason why an SMMU cannot be used, or did not execute a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum SmmuError {
-    /// Its registers are not mapped.
+    /// The SMMU's registers are not mapped.
     #[error("the SMMU's registers are not mapped")]
     NotMapped,
-    /// It lacks a feature.
-    #[error("this driver needs an SMMU with {0}")]
+    /// The SMMU lacks a feature that the driver requires.
+    #[error("the SMMU does not support {0}, which this driver requires")]
     Lacks(&'static str),
-    /// There is no memory for one of its tables.
+    /// Memory for one of the SMMU's tables could not be allocated.
     #[error("the platform has no memory for the SMMU's {0}")]
     NoMemory(&'static str),
-    /// It does not answer in time.
-    #[error("the SMMU does not answer to {0}")]
+    /// The SMMU did not respond in time.
+    #[error("the SMMU did not respond to {0}")]
     Timeout(&'static str),
-    /// It refuses a command, with this `CMDQ_CONS.ERR`.
-    #[error("the SMMU refuses a command with error {0:#x}")]
+    /// The SMMU rejected a command with this `CMDQ_CONS.ERR`.
+    #[error("the SMMU rejected a command with error {0:#x}")]
     BadCommand(u32),
-    /// It does not have the stream.
-    #[error("stream {0} is beyond the SMMU's")]
+    /// The stream exceeds the range of the SMMU.
+    #[error("stream {0} exceeds the range of the SMMU")]
     StreamRange(StreamId),
 }

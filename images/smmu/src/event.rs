@@ -6,17 +6,17 @@ use core::fmt;
 /// An event record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// Its kind.
+    /// Kind of the event.
     pub kind: EventKind,
-    /// The stream whose access was refused.
+    /// Stream whose access was aborted.
     pub stream: StreamId,
-    /// Attempted access; only for faults of translation.
+    /// Attempted access; only valid for translation faults.
     pub access: Access,
-    /// Address, as the device sees it.
+    /// Address as issued by the device.
     pub address: u64,
 }
 
-/// Reading or writing.
+/// Direction of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// The device read.
@@ -25,21 +25,21 @@ pub enum Access {
     Write,
 }
 
-/// The kind of an event.
+/// Kind of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventKind {
-    /// C_BAD_STREAMID: beyond the stream table.
+    /// C_BAD_STREAMID: the stream exceeds the stream table.
     BadStreamId,
-    /// C_BAD_STE: the stream's entry is not valid.
+    /// C_BAD_STE: the stream's table entry is invalid.
     BadStreamEntry,
-    /// F_TRANSLATION: nothing is mapped there.
+    /// F_TRANSLATION: the address is not mapped.
     Translation,
-    /// Any other, by its number.
+    /// Any other event, by its number.
     Other(u8),
 }
 
 impl Event {
-    /// Of a record's first three words.
+    /// Decodes the first three words of an event record.
     pub(crate) fn read(words: [u64; 3]) -> Self {
         let kind = match words[0] as u8 {
             0x02 => EventKind::BadStreamId,

@@ -1,6 +1,6 @@
-//! A small driver of the Arm SMMUv3 (Arm IHI 0070). It owns registers, queues and the stream table;
-//! the tables that the SMMU walks are its user's. A stream without translation is refused: no
-//! access passes untranslated.
+//! A small driver of the Arm SMMUv3 (Arm IHI 0070). It owns the registers, queues and stream table;
+//! the translation tables that the SMMU walks belong to its user. Accesses of a stream without a
+//! translation are aborted: no access bypasses translation.
 #![no_std]
 
 extern crate alloc;

@@ -1,5 +1,6 @@
-//! The two queues in memory (IHI 0070, 3.5): commands to the SMMU, events from it. An index counts
-//! to twice the queue's length: what is beyond its bits tells a full queue from an empty one.
+//! The two queues in memory (IHI 0070, 3.5), for commands to the SMMU and for events from it. An
+//! index counts up to twice the length of its queue: the extra bit distinguishes a full queue from
+//! an empty one.
 
 use crate::error::SmmuError;
 use crate::event::Event;
@@ -10,7 +11,7 @@ use crate::wait::wait_for;
 use gic_driver::{GicPlatform, Table};
 use image_rt::platform::Kernel;
 
-/// Both queues are as long, or shorter where the SMMU wants it.
+/// Length of both queues as a power of two, unless the SMMU supports only shorter queues.
 const USUAL_BITS: u32 = 7;
 const COMMAND_BYTES: u64 = 16;
 const EVENT_BYTES: u64 = 32;
@@ -20,20 +21,20 @@ const CFGI_STE_RANGE: u64 = 0x04;
 const TLBI_NH_VA: u64 = 0x12;
 const TLBI_NSNH_ALL: u64 = 0x30;
 const SYNC: u64 = 0x46;
-/// All streams: a range of 2^32.
+/// Range of CMD_CFGI_STE_RANGE that covers all 2^32 streams.
 const EVERY_STREAM: u64 = 31;
 const LEAF: u64 = 1;
 
-/// Commands before CMD_SYNC, which invalidate what the SMMU has cached.
+/// Commands that invalidate what the SMMU has cached. They complete with a CMD_SYNC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forget {
-    /// CMD_CFGI_STE: a stream's entry and context.
+    /// CMD_CFGI_STE: a stream's table entry and context.
     Stream(StreamId),
-    /// CMD_CFGI_ALL: those of all streams.
+    /// CMD_CFGI_ALL: the table entries and contexts of all streams.
     Configuration,
     /// CMD_TLBI_NH_VA: one page of an address space.
     Page { space: SpaceId, page: u64 },
-    /// CMD_TLBI_NSNH_ALL: every page.
+    /// CMD_TLBI_NSNH_ALL: all pages of all address spaces.
     Translations,
 }
 
@@ -63,12 +64,12 @@ impl Commands {
         Ok(Self { table: memory(COMMAND_BYTES << bits, 32, "commands")?, bits, end: 0 })
     }
 
-    /// Writes a command; the SMMU may begin with it.
+    /// Posts a command, which the SMMU may execute at any time from now on.
     pub(crate) fn post(&mut self, registers: &Registers, command: Forget) -> Result<(), SmmuError> {
         self.push(registers, command.words())
     }
 
-    /// CMD_SYNC, and waits: what was commanded before is done.
+    /// Posts CMD_SYNC, and waits until all earlier commands have completed.
     pub(crate) fn sync(&mut self, registers: &Registers) -> Result<(), SmmuError> {
         self.push(registers, [SYNC, 0])?;
         let end = self.end;
@@ -109,7 +110,7 @@ impl EventQueue {
         Ok(Self { table: memory(EVENT_BYTES << bits, 32, "events")?, bits, read: 0 })
     }
 
-    /// The oldest event that was not read.
+    /// Returns the oldest event that was not read yet.
     pub(crate) fn next(&mut self, registers: &Registers) -> Option<Event> {
         if registers.events_end() == self.read {
             return None;

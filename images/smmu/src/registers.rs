@@ -1,5 +1,4 @@
-//! Registers (IHI 0070, chapter 6): what the SMMU can, where its tables lie, and what is switched
-//! on.
+//! Registers (IHI 0070, chapter 6): features, locations of tables, and enables.
 
 use crate::error::SmmuError;
 use crate::stream_table::{Fmt, StreamTable};
@@ -23,34 +22,34 @@ const CMDQ_BASE: u32 = 0x90;
 const CMDQ_PROD: u32 = 0x98;
 const CMDQ_CONS: u32 = 0x9c;
 const EVENTQ_BASE: u32 = 0xa0;
-// On the second page of registers.
+// These registers are on the second page.
 const EVENTQ_PROD: u32 = 0x1_00a8;
 const EVENTQ_CONS: u32 = 0x1_00ac;
 
-/// CR0 and its acknowledgement.
+/// Bits of CR0 and of its acknowledgement.
 const SMMUEN: u32 = 1 << 0;
 const EVENTQEN: u32 = 1 << 2;
 const CMDQEN: u32 = 1 << 3;
-/// CR1: tables and queues are read as inner shareable, write-back cacheable memory.
+/// Value of CR1: tables and queues are read as inner shareable, write-back cacheable memory.
 const CACHED: u32 = 0b11_01_01_11_01_01;
-/// CR2: a stream beyond the table is an event, not silence.
+/// Bit of CR2: an access of a stream that exceeds the table is reported as an event.
 const RECINVSID: u32 = 1 << 1;
-/// GBPA: what comes while translation is off is refused.
+/// Bit of GBPA: accesses are aborted while translation is off.
 const ABORT: u32 = 1 << 20;
 const UPDATE: u32 = 1 << 31;
-/// IRQ_CTRL.
+/// Bit of IRQ_CTRL.
 const EVENTQ_IRQEN: u32 = 1 << 2;
-/// In the base registers: allocate in caches.
+/// Bit of the base registers: allocate in caches.
 const ALLOCATE: u64 = 1 << 62;
 
 /// Features that this driver uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Features {
-    /// The second stage translates.
+    /// Stage 2 translation is supported.
     pub(crate) stage_2: bool,
-    /// Bits of a stream's number.
+    /// Number of bits of a StreamID.
     pub(crate) streams: u32,
-    /// Most bits of a command's place in its queue, and of an event's.
+    /// Maximum number of index bits of the command queue, and of the event queue.
     pub(crate) commands: u32,
     pub(crate) events: u32,
 }
@@ -87,7 +86,7 @@ pub(crate) struct Ring {
 
 type Frame = <Kernel as Platform>::Mmio;
 
-/// The register frame: both pages.
+/// The register frame, which has two pages.
 pub(crate) struct Registers(Frame);
 
 impl Registers {
@@ -95,7 +94,7 @@ impl Registers {
         Self(frame)
     }
 
-    /// Switches everything off. Nothing passes until translation is on.
+    /// Disables everything. All accesses are aborted until translation is enabled.
     pub(crate) fn disable(&self) -> Result<(), SmmuError> {
         self.0.write32(GBPA, UPDATE | ABORT);
         wait_for("GBPA", || self.0.read32(GBPA) & UPDATE == 0)?;
@@ -104,7 +103,7 @@ impl Registers {
         wait_for("IRQ_CTRL", || self.0.read32(IRQ_CTRLACK) == 0)
     }
 
-    /// Says where tables and queues are. Nothing is switched on.
+    /// Sets the addresses of tables and queues, without enabling them.
     pub(crate) fn place_tables(&self, streams: &StreamTable, commands: &Ring, events: &Ring) {
         self.0.write32(CR1, CACHED);
         self.0.write32(CR2, RECINVSID);
@@ -123,7 +122,7 @@ impl Registers {
         self.control(CMDQEN)
     }
 
-    /// Events are written, and told of by interrupt.
+    /// Enables the event queue and its interrupt.
     pub(crate) fn enable_events(&self) -> Result<(), SmmuError> {
         self.control(CMDQEN | EVENTQEN)?;
         self.0.write32(IRQ_CTRL, EVENTQ_IRQEN);
@@ -134,7 +133,7 @@ impl Registers {
         self.control(CMDQEN | EVENTQEN | SMMUEN)
     }
 
-    /// Hands over commands up to an index.
+    /// Posts commands up to an index.
     pub(crate) fn set_commands_end(&self, index: u32) {
         self.0.write32(CMDQ_PROD, index);
     }

@@ -1,8 +1,8 @@
-//! Numbers of streams and of address spaces.
+//! StreamIDs and numbers of address spaces.
 
 use core::fmt;
 
-/// A device's number at the SMMU.
+/// StreamID, by which the SMMU identifies a device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct StreamId(pub u32);
 
@@ -12,6 +12,6 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// An address space's number in the SMMU's caches (ASID).
+/// Number of an address space in the SMMU's caches (ASID).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpaceId(pub u16);

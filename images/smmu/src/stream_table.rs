@@ -1,5 +1,5 @@
-//! Stream table entries and context descriptors (IHI 0070, chapter 5): which address space a
-//! device's accesses are of.
+//! Stream table entries and context descriptors (IHI 0070, chapter 5), which assign address spaces
+//! to devices.
 
 use crate::error::SmmuError;
 use crate::stream_id::{SpaceId, StreamId};
@@ -7,52 +7,54 @@ use crate::table::{memory, store};
 use alloc::collections::BTreeMap;
 use gic_driver::Table;
 
-/// Streams of a second-level table: those of a PCI bus.
+/// Number of StreamID bits that a second-level table covers: the functions of a PCI bus.
 const SPLIT: u32 = 8;
 const ENTRY_BYTES: u64 = 64;
 
-/// A first-level descriptor's span: all 2^SPLIT entries.
+/// Span of a first-level descriptor, which covers all 2^SPLIT entries.
 const SPAN: u64 = SPLIT as u64 + 1;
-/// A stream table entry: valid, and refuses silently unless one of the stages translates.
+/// First word of a stream table entry: the entry is valid. It aborts accesses without an event
+/// unless a stage is enabled.
 const VALID: u64 = 1;
 const STAGE_1: u64 = 0b101 << 1;
 const STAGE_2: u64 = 0b110 << 1;
-/// Its second word: contexts are read as inner shareable, write-back cacheable; accesses keep their
-/// own shareability.
+/// Second word: contexts are read as inner shareable, write-back cacheable memory; accesses keep
+/// their own shareability.
 const CONTEXT_CACHED: u64 = 3 << 6 | 1 << 4 | 1 << 2;
 const SHARED_AS_THEY_COME: u64 = 1 << 44;
-/// Its third word: fields of `VTCR_EL2` from bit 32 on, AArch64 tables, faults are recorded.
+/// Third word: fields of `VTCR_EL2` from bit 32 on, AArch64 tables, recorded faults.
 const VTCR_FIELDS: u64 = 0x7_ffff;
 const STAGE_2_AARCH64: u64 = 1 << 51;
 const STAGE_2_RECORDS: u64 = 1 << 58;
 
-/// 39 bits of address, pages of 4 KiB, tables inner shareable and write-back cacheable.
+/// 39-bit addresses, 4 KiB pages, inner shareable and write-back cacheable tables.
 const LOWER_HALF: u64 = (64 - 39) | 1 << 8 | 1 << 10 | 3 << 12;
-/// The upper half of addresses is not used.
+/// The upper half of addresses is disabled.
 const NO_UPPER_HALF: u64 = 1 << 30;
 const CONTEXT_VALID: u64 = 1 << 31;
 const PHYSICAL_44_BITS: u64 = 4 << 32;
 const AARCH64: u64 = 1 << 41;
-/// Faults are recorded, and end the access.
+/// Faults are recorded, and abort the access.
 const RECORD_AND_ABORT: u64 = 1 << 45 | 1 << 46;
 const OWN_SPACE: u64 = 1 << 47;
-/// Attribute 0: normal memory, write-back cacheable; 1: device memory, nGnRE.
+/// Attribute 0 is normal write-back cacheable memory, attribute 1 is device memory (nGnRE).
 const ATTRIBUTES: u64 = 0x04ff;
 
-/// Format of the table, as a register states it.
+/// Format of the table as encoded in a register.
 pub(crate) struct Fmt {
     pub(crate) bits: u32,
     pub(crate) split: u32,
 }
 
-/// The table, of two levels: a second-level table is made when the first stream in it is.
+/// The stream table, which has two levels. A second-level table is allocated when its first stream
+/// is configured.
 pub(crate) struct StreamTable {
     bits: u32,
     top: Table,
     leaves: BTreeMap<u32, Table>,
 }
 
-/// A context of the first stage: a translation table, and how it is read.
+/// A stage 1 context: a translation table and its format.
 #[derive(Debug)]
 pub struct Context {
     table: Table,
@@ -61,24 +63,24 @@ pub struct Context {
 /// Translation of a stream's accesses.
 #[derive(Debug)]
 pub enum Translation {
-    /// By tables of the first stage; the second is left out.
+    /// Stage 1 translation only.
     Stage1(Context),
-    /// By tables of the second stage, as a CPU would walk them.
+    /// Stage 2 translation only, by tables in the format that CPUs use.
     Stage2 {
-        /// Number of the address space in the SMMU's caches.
+        /// Number of the address space in the SMMU's caches (VMID).
         vmid: u8,
-        /// Their format: `VTCR_EL2` (DDI 0487).
+        /// Format of the tables, as in `VTCR_EL2` (DDI 0487).
         vtcr: u64,
         /// Address of the first table.
         root: u64,
     },
-    /// None: accesses are refused, without an event.
+    /// No translation: accesses are aborted without an event.
     Refused,
 }
 
 impl Context {
-    /// For an address space of 39 bits whose tables begin at `root`, with 4 KiB pages and three
-    /// levels. Attribute 0 is normal memory, 1 is device memory.
+    /// Creates a context for a 39-bit address space whose tables begin at `root`, with 4 KiB pages
+    /// and three levels. Attribute 0 is normal memory, attribute 1 is device memory.
     pub fn new(space: SpaceId, root: u64) -> Result<Self, SmmuError> {
         let table = memory(ENTRY_BYTES, ENTRY_BYTES, "contexts")?;
         let first = LOWER_HALF
@@ -95,15 +97,16 @@ impl Context {
 }
 
 impl StreamTable {
-    /// An empty one for so many bits of streams.
+    /// Creates an empty table for streams with this number of bits.
     pub(crate) fn new(bits: u32) -> Result<Self, SmmuError> {
-        // Address spaces are numbered as their streams, in 16 bits.
+        // Address spaces have the numbers of their streams, which are limited to 16 bits.
         let bits = bits.clamp(SPLIT, 16);
         let top = memory(8 << (bits - SPLIT), ENTRY_BYTES, "streams")?;
         Ok(Self { bits, top, leaves: BTreeMap::new() })
     }
 
-    /// A stream's accesses are translated so. The stream was refused until now, or is from now on.
+    /// Sets the translation of a stream. Unless the new translation aborts all accesses, the
+    /// previous one must do so.
     pub(crate) fn set(
         &mut self,
         stream: StreamId,
@@ -128,7 +131,7 @@ impl StreamTable {
         Ok(())
     }
 
-    /// A stream's accesses are refused, each with an event.
+    /// Makes the SMMU abort a stream's accesses, each with an event.
     pub(crate) fn clear(&mut self, stream: StreamId) {
         if let Some(leaf) = self.leaves.get(&(stream.0 >> SPLIT)) {
             store(leaf, place(stream), &[0]);

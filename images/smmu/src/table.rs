@@ -4,14 +4,14 @@ use crate::error::SmmuError;
 use gic_driver::{Coherence, GicPlatform, Table, TableLayout};
 use image_rt::platform::Kernel;
 
-/// Zeroed memory that the SMMU reads and writes.
+/// Allocates zeroed memory that the SMMU reads and writes.
 pub fn memory(bytes: u64, align: u64, what: &'static str) -> Result<Table, SmmuError> {
     let align = align.max(bytes.next_power_of_two());
     let layout = TableLayout::new(bytes, align).with_address_bits(44);
     Kernel.allocate_table(layout).ok_or(SmmuError::NoMemory(what))
 }
 
-/// Stores an entry at `offset`, its first word last: that says whether the entry is valid.
+/// Stores an entry at `offset`. Its first word, which contains the valid bit, is stored last.
 pub fn store(table: &Table, offset: u64, words: &[u64]) {
     for (index, word) in words.iter().enumerate().rev() {
         if index == 0 {
@@ -22,7 +22,7 @@ pub fn store(table: &Table, offset: u64, words: &[u64]) {
     publish(table);
 }
 
-/// Makes stored entries visible to the SMMU, which reads through the caches.
+/// Makes stored entries visible to the SMMU, whose reads are coherent with caches.
 fn publish(table: &Table) {
     Kernel.publish(table, 0..table.bytes, Coherence::Coherent);
 }

@@ -4,7 +4,7 @@ use crate::error::SmmuError;
 use gic_driver::{Platform, Wait};
 use image_rt::platform::Kernel;
 
-/// Waits, at most as long as the platform does.
+/// Waits until `done` returns `true`. Fails when the platform gives up.
 pub(crate) fn wait_for(
     what: &'static str,
     mut done: impl FnMut() -> bool,

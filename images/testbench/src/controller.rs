@@ -1,4 +1,4 @@
-//! The interrupt controller of either architecture: what the tests ask of either.
+//! The root controller of either architecture, with the operations that tests require.
 
 use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};
@@ -11,8 +11,8 @@ use gic_driver::{Gic, Its};
 pub(crate) use image_rt::platform::registers;
 use msi_types::HwIrq;
 
-/// Set once it was seen that this QEMU's GICv2 (before 9.2) leaves what is pending at the old CPU
-/// when its target changes.
+/// Set once a test has found that this QEMU's GICv2 (before 9.2) leaves an interrupt pending at the
+/// old CPU when its target changes.
 pub(crate) static LEAVES_PENDING: AtomicBool = AtomicBool::new(false);
 
 /// The root controller.
@@ -24,17 +24,17 @@ pub(crate) enum Unmasked {
     V2(Priority),
 }
 
-/// Tests ask more of the root controller than a kernel does.
+/// Operations of the root controller that tests require in addition to those of a kernel.
 pub(crate) trait Tested {
-    /// Returns the GICv3, or the verdict that there is none.
+    /// Returns the GICv3, or a verdict that skips the test if the machine has none.
     fn gicv3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict>;
-    /// Gives a message its priority.
+    /// Changes the priority of a message's interrupt.
     fn set_priority(&self, its: Option<&Its<Kernel>>, hwirq: HwIrq, priority: Priority) -> Outcome;
-    /// The priority of what this CPU handles.
+    /// Returns the running priority of this CPU.
     fn running_priority(&self) -> Priority;
-    /// Returns the highest pending interrupt.
+    /// Returns the highest-priority pending interrupt.
     fn highest_pending(&self) -> Option<IntId>;
-    /// Holds back at this CPU what is not more urgent.
+    /// Masks interrupts on this CPU that are not more urgent than `threshold`.
     fn mask_below(&self, threshold: Priority) -> Unmasked;
     /// Undoes [`mask_below`](Self::mask_below).
     fn restore_mask(&self, before: Unmasked);
@@ -97,7 +97,7 @@ impl Tested for Controller {
                 gic.cpu_interface(registers()).restore_mask(saved);
             }
             (Self::V2(gic), Unmasked::V2(mask)) => gic.cpu_interface().set_mask(mask),
-            _ => unreachable!("a machine has one controller"),
+            _ => unreachable!("the mask was saved by the same controller"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Drivers, each as small as its device allows, that make real devices send interrupts.
+//! Minimal drivers that make real devices send interrupts.
 
 pub(crate) mod edu;
 mod intel_nic;
@@ -12,7 +12,7 @@ use crate::driver::Driver;
 use alloc::sync::Arc;
 use image_rt::pci::Function;
 
-/// A kind of device that has a driver here.
+/// A kind of device for which a driver exists here.
 pub(crate) struct DeviceKind {
     pub(crate) name: &'static str,
     vendor: u16,
@@ -20,7 +20,7 @@ pub(crate) struct DeviceKind {
     make: fn(&Function) -> Arc<dyn Driver>,
 }
 
-/// All of them.
+/// All kinds of devices.
 const KINDS: &[DeviceKind] = &[
     DeviceKind {
         name: "edu",
@@ -97,17 +97,17 @@ const KINDS: &[DeviceKind] = &[
 ];
 
 impl DeviceKind {
-    /// The kind that a function is of.
+    /// Returns the kind of a function.
     pub(crate) fn of(function: &Function) -> Option<&'static Self> {
         KINDS.iter().find(|kind| function.is(kind.vendor, kind.device))
     }
 
-    /// Is the function of the kind that has this name?
+    /// Returns `true` if the function is of the kind with this name.
     pub(crate) fn is(function: &Function, name: &str) -> bool {
         Self::of(function).is_some_and(|kind| kind.name == name)
     }
 
-    /// The function's driver.
+    /// Creates the function's driver.
     pub(crate) fn drive(&self, function: &Function) -> Arc<dyn Driver> {
         (self.make)(function)
     }

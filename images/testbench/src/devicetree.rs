@@ -1,4 +1,4 @@
-//! The devicetree's facts beside interrupts: the SMMU in front of PCI, the command line.
+//! Facts from the devicetree other than interrupts: the SMMU in front of PCI, and the command line.
 
 use crate::smmu::{SmmuDescription, StreamSpan};
 use alloc::string::String;
@@ -13,10 +13,10 @@ fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {
     tree.root().children().find(|node| node.is_compatible("pci-host-ecam-generic"))
 }
 
-/// The SMMUv3 to which the PCI host's `iommu-map` leads (bindings `iommu/arm,smmu-v3.yaml`,
+/// Returns the SMMUv3 that the PCI host's `iommu-map` refers to (bindings `iommu/arm,smmu-v3.yaml`,
 /// `pci/pci-iommu.txt`).
 pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
-    /// An interrupt: kind, number, flags.
+    /// Cells of an interrupt: kind, number, flags.
     const INTERRUPT_CELLS: usize = 3;
     const SPI: u32 = 0;
     let tree = Fdt::new(blob).ok()?;
@@ -48,7 +48,7 @@ pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
     })
 }
 
-/// A property's cells; none where there is no such property.
+/// Returns a property's cells, which are empty if the property does not exist.
 fn cells(node: &FdtNode<'_>, name: &str) -> Vec<u32> {
     let value = node.property(name);
     let words = value.iter().flat_map(|value| value.value().chunks_exact(4));
@@ -60,7 +60,7 @@ fn position(strings: &[u8], wanted: &str) -> Option<usize> {
     strings.split(|byte| *byte == 0).position(|name| name == wanted.as_bytes())
 }
 
-/// The command line.
+/// Returns the command line.
 pub(crate) fn arguments(blob: &[u8]) -> String {
     let tree = Fdt::new(blob).ok();
     let property = tree.and_then(|tree| tree.root().child("chosen")?.property("bootargs"));

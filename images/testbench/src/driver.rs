@@ -1,40 +1,41 @@
-//! What the tests ask of a device's driver.
+//! Interface of a device's driver that tests use.
 
 use crate::report::{Outcome, Verdict};
 
-/// A device's driver, as far as the tests need one.
+/// A minimal driver of a device for tests.
 pub(crate) trait Driver: Send + Sync {
-    /// Returns the number of vectors that its driver uses.
+    /// Returns the number of vectors that the driver uses.
     fn vectors(&self) -> u16;
 
-    /// Has it an occasion to send at least one of its messages?
+    /// Returns `true` if the driver can make the device send at least one of its messages.
     fn fires(&self) -> bool {
         true
     }
 
-    /// Does [`fire`](Self::fire) return before the handler ran?
+    /// Returns `true` if [`fire`](Self::fire) returns before the handler has run.
     fn posts(&self) -> bool {
         true
     }
 
-    /// Returns true if the message is on its way when [`fire`](Self::fire) returns. Otherwise
-    /// another machine sends it later.
+    /// Returns `true` if the device has sent the message when [`fire`](Self::fire) returns.
+    /// Otherwise another machine sends it later.
     fn prompt(&self, slot: u16) -> bool {
         let _ = slot;
         true
     }
 
-    /// Returns true if the device may send each message twice, the second time a moment later.
+    /// Returns `true` if the device may send each message twice, the second time a moment later.
     fn repeats(&self) -> bool {
         false
     }
 
-    /// Takes the device into use: its vectors have handlers.
+    /// Initializes the device. Its vectors already have handlers.
     fn start(&self) -> Outcome {
         Ok(())
     }
 
-    /// Has the device send the message of `slot`; `false` if it has no occasion to. Task.
+    /// Makes the device send the message of `slot`, or returns `false` if the driver cannot do so.
+    /// Must be called from a task.
     fn fire(&self, slot: u16) -> Result<bool, Verdict>;
 
     /// Returns the address of the code of [`handle`](Self::handle), if its instructions can be
@@ -43,7 +44,7 @@ pub(crate) trait Driver: Send + Sync {
         None
     }
 
-    /// Handles an interrupt of the device. Hard IRQ.
+    /// Handles an interrupt of the device. Called in hard IRQ context.
     fn handle(&self, slot: u16) {
         let _ = slot;
     }

@@ -1,5 +1,4 @@
-//! Accesses of the drivers to the ITS, counted at its registers: commands, and accesses of any
-//! kind.
+//! Counters of the drivers' register accesses to the ITS, and of the commands that they post.
 
 use core::ops::Sub;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,25 +13,25 @@ static COMMANDS: AtomicU64 = AtomicU64::new(0);
 static LAST_SLOT: AtomicU64 = AtomicU64::new(0);
 static ITS: Once<(u64, u64)> = Once::new();
 
-/// Counts at the ITS whose control frame is at `base` from now on; its queue has so many slots.
+/// Starts counting at the ITS whose control frame is at `base` and whose queue has `slots` slots.
 pub(crate) fn watch(base: u64, slots: u64) {
     ITS.call_once(|| (base, slots));
 }
 
-/// Counters, or their difference.
+/// Values of the counters, or differences of two values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ledger {
     pub(crate) commands: u64,
-    /// Of CWRITER.
+    /// Number of writes to CWRITER.
     pub(crate) writes: u64,
-    /// Of CREADR.
+    /// Number of reads of CREADR.
     pub(crate) reads: u64,
-    /// Of all registers of its control frame, those two included.
+    /// Number of accesses to all registers of the control frame, including those two.
     pub(crate) accesses: u64,
 }
 
 impl Ledger {
-    /// As they stand.
+    /// Returns the current values.
     pub(crate) fn now() -> Self {
         Self {
             commands: COMMANDS.load(Ordering::Relaxed),
@@ -67,7 +66,7 @@ impl core::fmt::Display for Ledger {
     }
 }
 
-/// A mapped frame that counts.
+/// A mapped frame that counts accesses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted {
     raw: RawMmio,
@@ -100,7 +99,7 @@ impl Counted {
         }
     }
 
-    /// Of the command queue, if this is the ITS's frame.
+    /// Returns the number of slots of the command queue, if this is the frame of the counted ITS.
     fn slots(&self) -> Option<u64> {
         ITS.get().filter(|(base, _)| *base == self.base).map(|(_, slots)| *slots)
     }

@@ -1,4 +1,4 @@
-//! The machine, discovered and brought up: what a kernel does with Doorbell at its start.
+//! Discovery and bring-up of the machine: the calls to Doorbell that a kernel makes when it starts.
 
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};
@@ -22,41 +22,42 @@ use irq_domain::{Interrupts, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiParent, RequesterId, Trigger};
 use spin::Once;
 
-/// Everything that was found.
+/// All discovered parts of the machine.
 pub(crate) struct Machine {
     pub(crate) description: Arc<Description>,
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// Cost of bringing the ITS up.
+    /// Register accesses and commands that the bring-up of the ITS took.
     pub(crate) its_cost: Ledger,
-    /// Parent of the PCI host's messages: the controller, or the layer before it.
+    /// Parent of messages from the PCI host: the controller, or the layer above it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
-    /// Parent of a CPU's own messages: no layer between PCI and the controller is in their way.
+    /// Parent of messages that a CPU itself sends. They do not pass through a layer between PCI and
+    /// the controller.
     pub(crate) controller: Option<Arc<dyn MsiParent>>,
     pub(crate) smmu: Option<Translated>,
     pub(crate) interrupts: Interrupts,
     pub(crate) functions: Vec<Function>,
 }
 
-/// PCI behind an SMMU.
+/// An SMMU in front of PCI, with its layer.
 pub(crate) struct Translated {
     pub(crate) smmu: Arc<Smmu>,
-    /// The layer that maps doorbells.
+    /// Layer that maps doorbells.
     pub(crate) doorbells: Arc<LayeredParent<DoorbellMapping<Behind>, dyn MsiParent>>,
 }
 
 static MACHINE: Once<Machine> = Once::new();
 
-/// Acknowledged interrupts for which there was no handler, and the last of them.
+/// Number of acknowledged interrupts without a handler, and the INTID of the last one.
 pub(crate) static UNHANDLED: AtomicU64 = AtomicU64::new(0);
 pub(crate) static LAST_UNHANDLED: AtomicU32 = AtomicU32::new(0);
 
-/// The machine. After [`bring_up`].
+/// Returns the machine. Must be called after [`bring_up`].
 pub(crate) fn machine() -> &'static Machine {
     MACHINE.get().unwrap_or_else(|| panic!("the machine was not brought up"))
 }
 
-/// Discovers the machine, starts the boot CPU's interrupts, and finds the PCI functions.
+/// Discovers the machine, makes the boot CPU take interrupts, and enumerates the PCI functions.
 pub(crate) fn bring_up(
     description: Description,
     around: &Started,
@@ -64,15 +65,16 @@ pub(crate) fn bring_up(
 ) -> &'static Machine {
     let description = Arc::new(description);
     if let Some((_, its)) = its_controller(&description) {
-        let config = config::its(&description, its, NonZeroU16::MIN).expect("firmware's ITS");
+        let config = config::its(&description, its, NonZeroU16::MIN)
+            .expect("the ITS could not be configured");
         ledger::watch(config.base, u64::from(config.queue_bytes / 32));
     }
     let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
-    let irqchip = irqchip.expect("the interrupt controllers");
+    let irqchip = irqchip.expect("the interrupt controllers could not be brought up");
     irqchip
         .cpu_on(GicPlatform::cpu(&Kernel), &registers(), |_| ())
-        .expect("the boot CPU's interface");
+        .expect("the boot CPU could not be turned on");
     if let Some((index, reason)) = irqchip.refused().next() {
         panic!("controller {index:?}: {reason}");
     }
@@ -88,7 +90,7 @@ pub(crate) fn bring_up(
     let smmu = smmu.map(|smmu| {
         let edu = functions.iter().find(|function| DeviceKind::is(function, "edu"));
         let write = || edu.map_or(Err(Verdict::Failed("no edu".into())), edu::writes);
-        Arc::new(Smmu::new(smmu, write).expect("the SMMU"))
+        Arc::new(Smmu::new(smmu, write).expect("the SMMU could not be initialized"))
     });
     if let Some(smmu) = &smmu {
         attach(smmu, around, &functions);
@@ -116,7 +118,7 @@ pub(crate) fn bring_up(
     machine()
 }
 
-/// The trap loop: everything that is pending, one after the other.
+/// Handles all pending interrupts, one after the other.
 fn take_interrupts() {
     let machine = machine();
     let here = GicPlatform::cpu(&Kernel);
@@ -127,12 +129,12 @@ fn take_interrupts() {
 }
 
 impl Machine {
-    /// The root controller.
+    /// Returns the root controller.
     pub(crate) fn gic(&self) -> &Controller {
         self.irqchip.gic()
     }
 
-    /// All CPUs, on or off.
+    /// Returns all CPUs, whether on or off.
     pub(crate) fn cpus(&self) -> impl Iterator<Item = Cpu> + use<> {
         self.irqchip.cpus()
     }
@@ -144,8 +146,8 @@ impl Machine {
 
     /// Returns the parent of a function's messages.
     pub(crate) fn parent_of(&self, function: &Function) -> Option<Arc<dyn MsiParent>> {
-        // All functions share the layer of the SMMU; without an SMMU, functions without an alias
-        // share the host bridge's parent.
+        // With an SMMU, all functions share the SMMU's layer. Without an SMMU, functions without an
+        // alias share the host bridge's parent.
         if self.smmu.is_some() || function.sender().alias.is_none() {
             return self.parent.clone();
         }
@@ -153,34 +155,34 @@ impl Machine {
         self.irqchip.pci_parent(host, function.sender()).ok()
     }
 
-    /// The number by which firmware knows a CPU.
+    /// Returns the affinity by which firmware identifies a CPU.
     pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.description.enabled_cpus().nth(cpu.index()).map(|cpu| cpu.affinity.value)
     }
 }
 
-/// The ITS that firmware enables.
+/// Returns the ITS that firmware enables.
 pub(crate) fn its_controller(description: &Description) -> Option<(ControllerIndex, &Described)> {
     description.indexed_controllers().find(|(_, controller)| {
         controller.kind == ControllerKind::Its && controller.status.is_enabled()
     })
 }
 
-/// An address space for every function.
+/// Creates an address space for every function.
 fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
     let memory = around.memory.start as u64..around.memory.end as u64;
     for stream in functions.iter().filter_map(|function| smmu.stream(function.requester)) {
-        smmu.attach(stream, memory.clone()).expect("a stream's address space");
+        smmu.attach(stream, memory.clone()).expect("a stream's address space could not be created");
     }
 }
 
-/// A layer that maps doorbells at the SMMU, and a listener to its events.
+/// Creates the layer that maps doorbells at the SMMU, and requests the SMMU's event interrupt.
 fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupts) -> Translated {
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request = WiredRequest::new(vector, Trigger::Edge, "smmu");
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
-    // For ever: the SMMU is never released.
-    core::mem::forget(handle.expect("the SMMU's event interrupt"));
+    // The handle is leaked, because the SMMU is never released.
+    core::mem::forget(handle.expect("the SMMU's event interrupt could not be requested"));
     let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
     Translated { smmu, doorbells: Arc::new(LayeredParent::new(layer, below, Arc::new(Kernel))) }
 }

@@ -1,9 +1,10 @@
-//! The drivers on QEMU's `virt` machine. The image discovers the machine from its devicetree, and
-//! brings up its GIC with its ITS or GICv2m frame by `gic-driver`. It serves the PCI devices by
-//! `irq-domain`, and prints each test's result, a line each, on the console.
+//! Tests of the drivers on QEMU's `virt` machine. The image discovers the machine from its
+//! devicetree, brings up its GIC with its ITS or GICv2m frame through `gic-driver`, drives the PCI
+//! devices through `irq-domain`, and prints the result of each test on a separate line of the
+//! console.
 //!
-//! The command line states what QEMU was told to be (`cpus=2 gic=3 …`); [`platform`] is all that
-//! the drivers ask of a kernel.
+//! The command line states how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
+//! everything that the drivers require of a kernel.
 #![no_std]
 #![no_main]
 
@@ -29,10 +30,11 @@ use image_rt::{Boot, power, start};
 image_rt::image!(main);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
     let around = unsafe { start::start(boot) };
     let blob = around.devicetree;
-    let description = gic_firmware::devicetree::parse(blob).expect("firmware's description");
+    let description =
+        gic_firmware::devicetree::parse(blob).expect("the devicetree could not be parsed");
     let machine = machine::bring_up(description, &around, devicetree::smmu(blob));
     let mut report = Report::default();
     tests::run(machine, &devicetree::arguments(blob), &mut report);

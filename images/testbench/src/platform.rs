@@ -1,5 +1,5 @@
-//! The image's kernel, with what the tests want of it: registers that count, and a table that is no
-//! memory.
+//! The image's kernel, with additions for tests: registers that count accesses, and a table that is
+//! not backed by memory.
 
 use crate::ledger::Counted;
 use core::ops::Range;
@@ -9,16 +9,17 @@ use image_rt::platform::Kernel as Image;
 use irq_domain::{Host, IrqState, LocalCpu, TaskContext};
 use msi_types::Cpu;
 
-/// The kernel.
+/// The kernel of this image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernel;
 
-/// Not RAM on `virt`, and far from all that is.
+/// An address that is not RAM on `virt`, far away from all RAM.
 const NO_MEMORY: u64 = 0x60_0000_0000;
 static BREAK_NEXT_TABLE: AtomicBool = AtomicBool::new(false);
 
-/// The next table is no memory: for the test of what the driver does when the controller cannot
-/// reach one. Only for an interrupt translation table, which drivers do not touch themselves.
+/// Makes the next allocated table point to an address without memory, to test how the driver reacts
+/// if the controller cannot access a table. May only be used for an interrupt translation table,
+/// because drivers do not access those themselves.
 pub(crate) fn break_next_table() {
     BREAK_NEXT_TABLE.store(true, Ordering::Relaxed);
 }

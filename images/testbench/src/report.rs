@@ -1,4 +1,4 @@
-//! Results of the tests: a fact each, which the suite counts.
+//! Results of the tests. Each is printed as a fact, which the suite counts.
 
 use alloc::string::{String, ToString};
 use doorbell_facts::{CheckFact, Fact};
@@ -7,12 +7,12 @@ use image_rt::println;
 /// Result of a test.
 pub(crate) type Outcome = Result<(), Verdict>;
 
-/// Reason for which a test did not pass.
+/// Reason why a test did not pass.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Expected and found values.
+    /// The test failed, with its expected and found values.
     Failed(String),
-    /// Missing feature of the machine.
+    /// The machine lacks a feature.
     Skipped(String),
 }
 
@@ -22,7 +22,7 @@ impl<E: core::error::Error> From<E> for Verdict {
     }
 }
 
-/// Ends a test that found otherwise.
+/// Fails the test if the condition is false.
 macro_rules! check {
     ($condition:expr, $($otherwise:tt)+) => {
         if !$condition {
@@ -32,19 +32,19 @@ macro_rules! check {
 }
 pub(crate) use check;
 
-/// Ends a test that cannot be tried on this machine.
+/// Skips a test that is not possible on this machine.
 macro_rules! skip {
     ($($why:tt)+) => { return Err($crate::report::Verdict::Skipped(alloc::format!($($why)+))) };
 }
 pub(crate) use skip;
 
-/// Prints a fact.
+/// Prints a fact on the console.
 pub(crate) fn tell(fact: impl Into<Fact>) {
     let fact: Fact = fact.into();
     println!("{fact}");
 }
 
-/// The count.
+/// Number of tests by outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     passed: usize,
@@ -72,7 +72,7 @@ impl Report {
         });
     }
 
-    /// Prints the total.
+    /// Prints the totals.
     pub(crate) fn summarize(&self) {
         let Self { passed, failed, skipped } = *self;
         tell(CheckFact::Total { passed, failed, skipped });

@@ -1,5 +1,4 @@
-//! A device under test: its function, its driver, its vectors, and the CPUs that ran their
-//! handlers.
+//! A device under test: its driver, its vectors, and the number of handler runs on each CPU.
 
 use crate::driver::Driver;
 use crate::ledger::Ledger;
@@ -16,7 +15,7 @@ use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::Cpu;
 
-/// A device that is not used.
+/// The driver of a device that is not used.
 struct Idle;
 
 impl Driver for Idle {
@@ -29,7 +28,7 @@ impl Driver for Idle {
     }
 }
 
-/// Runs of handlers, by slot and CPU.
+/// Number of handler runs, by slot and CPU.
 #[derive(Debug)]
 pub(crate) struct Counts(Vec<[AtomicU64; MAX_CPUS]>);
 
@@ -42,7 +41,8 @@ impl Counts {
         self.0[usize::from(slot)][cpu.index()].fetch_add(1, Ordering::Release);
     }
 
-    /// On `cpu`, and on the others: each CPU is looked at once, as it may run meanwhile.
+    /// Returns the number of runs on `cpu` and on other CPUs. Each counter is read only once,
+    /// because the handler may run in the meantime.
     fn at(&self, slot: u16, cpu: Cpu) -> Runs {
         let mut runs = Runs { there: 0, elsewhere: 0 };
         for (index, count) in self.0[usize::from(slot)].iter().enumerate() {
@@ -52,26 +52,26 @@ impl Counts {
         runs
     }
 
-    /// On all CPUs.
+    /// Returns the number of runs on all CPUs.
     pub(crate) fn of(&self, slot: u16) -> u64 {
         self.0[usize::from(slot)].iter().map(|count| count.load(Ordering::Acquire)).sum()
     }
 }
 
-/// A device with its vectors.
+/// A device with its driver and its vectors.
 pub(crate) struct Rig {
     pub(crate) name: String,
     pub(crate) device: Arc<dyn Driver>,
     pub(crate) vectors: Vec<MsiVector>,
     pub(crate) handles: Vec<IrqHandle>,
     pub(crate) counts: Arc<Counts>,
-    /// Cost of setting the vectors up at the ITS.
+    /// Register accesses and commands that setting up the vectors took at the ITS.
     pub(crate) cost: Ledger,
     msi: MsiDevice,
 }
 
 impl Rig {
-    /// Gives a device its vectors, with handlers, and starts it.
+    /// Allocates vectors with handlers for a device, and starts the device.
     pub(crate) fn new(
         machine: &Machine,
         name: &str,
@@ -84,7 +84,7 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Gives a device vectors, and nothing to do.
+    /// Allocates vectors for a device, without starting the device.
     pub(crate) fn unstarted(
         machine: &Machine,
         name: &str,
@@ -121,8 +121,8 @@ impl Rig {
         Ok(Self { name: name.into(), device, vectors, handles, counts, cost, msi })
     }
 
-    /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device
-    /// cannot.
+    /// Makes the device send a message, and waits for the handler. Returns the handler runs by CPU,
+    /// or `None` if the device cannot send the message.
     pub(crate) fn fire(&self, slot: u16, expected: Cpu) -> Result<Option<Runs>, Verdict> {
         let before = self.counts.at(slot, expected);
         if !self.device.fire(slot)? {
@@ -131,7 +131,7 @@ impl Rig {
         cpu::wait_until(self.patience(slot), || {
             self.counts.at(slot, expected).there > before.there
         });
-        // A second message for the same cause is not to be taken for the next one's.
+        // A second message for the same cause must not be mistaken for that of the next cause.
         smp::catch_up(expected)?;
         let after = self.counts.at(slot, expected);
         Ok(Some(Runs {
@@ -140,17 +140,18 @@ impl Rig {
         }))
     }
 
-    /// Milliseconds after which a message does not come any more; another machine may take longer.
+    /// Returns the time in milliseconds after which a message is considered lost. Messages that
+    /// another machine sends may take longer.
     pub(crate) fn patience(&self, slot: u16) -> u64 {
         if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
-    /// Writes again everything that the device lost.
+    /// Restores all registers that the device lost.
     pub(crate) fn restore(&self) -> Outcome {
         Ok(self.msi.restore()?)
     }
 
-    /// Releases everything.
+    /// Releases the vectors and detaches the device.
     pub(crate) fn tear_down(self) -> Outcome {
         drop(self.handles);
         self.msi.tear_down()?;
@@ -158,7 +159,7 @@ impl Rig {
     }
 }
 
-/// Runs of a handler on the CPU that was asked for, and on others.
+/// Number of handler runs on the requested CPU, and on other CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Runs {
     pub(crate) there: u64,

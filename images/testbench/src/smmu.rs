@@ -1,6 +1,6 @@
-//! The SMMU behind the interrupt core's IOMMU layer. Each stream has an address space: all RAM is
-//! at its own address, doorbells are where the layer has them mapped, and nothing else is. A stream
-//! without one is refused.
+//! An SMMU behind the interrupt core's IOMMU layer. Each stream has an address space, in which all
+//! RAM is identity-mapped and doorbells are mapped where the layer places them; everything else is
+//! unmapped. Accesses of a stream without an address space are aborted.
 
 mod translation;
 
@@ -22,20 +22,20 @@ use msi_types::{Granule, RequesterId};
 use smmu::{Context, SmmuError, SpaceId, Translation};
 use translation::AddressSpace;
 
-/// Number of events that are kept until they are asked for.
+/// Maximum number of events that are kept until a test reads them.
 const KEPT_EVENTS: usize = 64;
 
 /// Firmware's description of an SMMU and the requesters behind it.
 #[derive(Clone, Debug)]
 pub(crate) struct SmmuDescription {
     pub(crate) registers: PhysicalRegion,
-    /// The SPI by which it tells that there are events.
+    /// SPI that signals new events.
     pub(crate) event_spi: u32,
-    /// Of the PCI host's `iommu-map`.
+    /// Spans of the PCI host's `iommu-map`.
     pub(crate) streams: Vec<StreamSpan>,
 }
 
-/// Consecutive requesters with consecutive streams.
+/// Consecutive requesters with consecutive StreamIDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StreamSpan {
     pub(crate) first_requester: u32,
@@ -44,7 +44,7 @@ pub(crate) struct StreamSpan {
 }
 
 impl SmmuDescription {
-    /// The stream of a requester, if the SMMU serves it.
+    /// Returns the stream of a requester, if the SMMU serves it.
     pub(crate) fn stream(&self, requester: RequesterId) -> Option<StreamId> {
         self.streams.iter().find_map(|span| {
             let offset = requester.get().checked_sub(span.first_requester)?;
@@ -53,24 +53,24 @@ impl SmmuDescription {
     }
 }
 
-/// The SMMU, translating.
+/// An enabled SMMU.
 pub(crate) struct Smmu {
     description: SmmuDescription,
     state: IrqMutex<Unit>,
     /// Number of runs of the event interrupt's handler.
     interrupts: AtomicU64,
-    /// A device's write passed before the SMMU translated.
+    /// `true` if a device's write succeeded before translation was enabled.
     pub(crate) passed_while_off: Result<bool, Verdict>,
 }
 
-/// The SMMU, and what its tables and events are.
+/// State of the SMMU: its driver, the kept events, and the address spaces.
 struct Unit {
     driver: smmu::Smmu,
     kept: Vec<Event>,
     spaces: BTreeMap<StreamId, Space>,
 }
 
-/// A stream's address space.
+/// Address space of a stream.
 struct Space {
     memory: AddressSpace,
     id: SpaceId,
@@ -78,8 +78,8 @@ struct Space {
 }
 
 impl Smmu {
-    /// Takes the SMMU into use: no stream has an address space yet. `write` has a device write, and
-    /// returns true if that passes.
+    /// Initializes the SMMU without an address space for any stream. `write` must make a device
+    /// write to memory, and return `true` if the write succeeds.
     pub(crate) fn new(
         description: SmmuDescription,
         write: impl FnOnce() -> Result<bool, Verdict>,
@@ -92,7 +92,8 @@ impl Smmu {
         Ok(Self { description, state, interrupts: AtomicU64::new(0), passed_while_off })
     }
 
-    /// Is it to refuse what comes while it is off? (IHI 0070, `SMMU_GBPA`.)
+    /// Returns `true` if the SMMU is configured to abort accesses while it is disabled (IHI 0070,
+    /// `SMMU_GBPA`).
     pub(crate) fn refuses_while_off(&self) -> bool {
         const GBPA: u64 = 0x44;
         const ABORT: u32 = 1 << 20;
@@ -100,14 +101,14 @@ impl Smmu {
         Bar { address, length }.read32(GBPA) & ABORT != 0
     }
 
-    /// Gives a stream an address space of its own with `memory` in it, unless it has one.
+    /// Creates an address space that maps `memory` for a stream, unless the stream already has one.
     pub(crate) fn attach(&self, stream: StreamId, memory: Range<u64>) -> Result<(), SmmuError> {
         self.state.with(|state| {
             if state.spaces.contains_key(&stream) {
                 return Ok(());
             }
             let memory = AddressSpace::new(memory)?;
-            // Spaces are numbered as their streams, which have 16 bits at PCI.
+            // An address space has the number of its stream, which has 16 bits at PCI.
             let id = SpaceId(stream.0 as u16);
             let translation = Translation::Stage1(Context::new(id, memory.root())?);
             state.driver.translate(stream, &translation)?;
@@ -116,7 +117,7 @@ impl Smmu {
         })
     }
 
-    /// Refuses whatever a stream does from now on; its address space stays as it is.
+    /// Aborts all accesses of a stream from now on. Its address space is retained.
     pub(crate) fn refuse(&self, stream: StreamId) -> Result<(), SmmuError> {
         self.state.with(|state| state.driver.refuse(stream))
     }
@@ -130,7 +131,7 @@ impl Smmu {
         })
     }
 
-    /// Handles the event interrupt. Hard IRQ.
+    /// Handles the event interrupt. Called in hard IRQ context.
     pub(crate) fn take_events(&self) {
         self.interrupts.fetch_add(1, Ordering::Relaxed);
         self.state.with(|state| {
@@ -143,13 +144,13 @@ impl Smmu {
         });
     }
 
-    /// Events that the handler found since the last call.
+    /// Returns the events that the handler read since the last call.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.state
             .with(|state| core::mem::replace(&mut state.kept, Vec::with_capacity(KEPT_EVENTS)))
     }
 
-    /// The stream of a requester, if the SMMU serves it.
+    /// Returns the stream of a requester, if the SMMU serves it.
     pub(crate) fn stream(&self, requester: RequesterId) -> Option<StreamId> {
         self.description.stream(requester)
     }
@@ -159,7 +160,7 @@ impl Smmu {
         self.interrupts.load(Ordering::Relaxed)
     }
 
-    /// The SPI by which it tells that there are events.
+    /// Returns the SPI that signals new events.
     pub(crate) fn event_spi(&self) -> u32 {
         self.description.event_spi
     }
@@ -176,7 +177,7 @@ impl Unit {
         page: u64,
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
-        // New mappings need no invalidation: no cache of the SMMU's holds them yet.
+        // New mappings need no invalidation, because the SMMU cannot have cached them yet.
         self.space(domain)?.memory.map_doorbell(page, constraint)
     }
 
@@ -188,7 +189,7 @@ impl Unit {
     }
 }
 
-/// The SMMU as the interrupt core's layer takes it. A domain is a stream.
+/// The SMMU as an IOMMU of the interrupt core's layer. Each stream is a domain.
 #[derive(Clone)]
 pub(crate) struct Behind(pub(crate) Arc<Smmu>);
 
@@ -212,7 +213,7 @@ impl Iommu for Behind {
 
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
         let done = self.0.state.with(|state| state.unmap(domain, mapped));
-        done.expect("the SMMU forgets a page");
+        done.expect("the SMMU could not invalidate a page");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The other CPUs: on, off, and at work for the tests.
+//! Secondary CPUs: turning them on and off, and running closures of tests on them.
 
 use crate::controller::registers;
 use crate::machine::{Machine, machine};
@@ -18,17 +18,17 @@ use spin::Once;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Next task of each CPU.
+/// Next closure of each CPU.
 static WORK: [IrqMutex<Option<Work>>; MAX_CPUS] = [const { IrqMutex::new(None) }; MAX_CPUS];
-/// Number of tasks that each CPU has done.
+/// Number of closures that each CPU has completed.
 static DONE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static GIVEN: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static STACKS: [Once<CpuStack>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
 static KICK: Once<PerCpuHandle> = Once::new();
 
-/// The SGI by which a CPU is woken.
+/// Returns the SGI that wakes a CPU.
 fn kick() -> SgiId {
-    SgiId::new(15).expect("there are 16")
+    SgiId::new(15).expect("16 SGIs exist")
 }
 
 /// Starts a CPU that is off, and waits until it takes interrupts.
@@ -38,9 +38,9 @@ pub(crate) fn turn_on(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
         machine
             .interrupts
             .request_per_cpu(vector, Trigger::Edge, "kick", |_| ())
-            .expect("SGI 15 is free")
+            .expect("SGI 15 could not be requested")
     });
-    let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
+    let affinity = machine.affinity(cpu).ok_or_else(|| failed("the CPU does not exist"))?;
     let stack = *STACKS[cpu.index()].call_once(CpuStack::new);
     let before = DONE[cpu.index()].load(Ordering::Acquire);
     GIVEN[cpu.index()].fetch_add(1, Ordering::Relaxed);
@@ -50,7 +50,7 @@ pub(crate) fn turn_on(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
     if ready { Ok(()) } else { Err(failed(&format!("CPU {cpu} did not come up"))) }
 }
 
-/// Has a CPU do something, without waiting for it. The boot CPU does it at once.
+/// Makes a CPU run a closure, without waiting for it. The boot CPU runs it immediately.
 pub(crate) fn start_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) {
     if cpu == Kernel.cpu() {
         return work();
@@ -62,7 +62,7 @@ pub(crate) fn start_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) {
     wake(cpu);
 }
 
-/// Waits until a CPU has done all that it was given.
+/// Waits until a CPU has completed all its closures.
 pub(crate) fn wait_for(cpu: Cpu) -> Result<(), Verdict> {
     let index = cpu.index();
     if cpu == Kernel.cpu() {
@@ -72,24 +72,27 @@ pub(crate) fn wait_for(cpu: Cpu) -> Result<(), Verdict> {
     if cpu::wait_until(30_000, done) { Ok(()) } else { Err(failed(&format!("CPU {cpu} hangs"))) }
 }
 
-/// Has a CPU do something and waits for it.
+/// Runs a closure on a CPU, and waits for it.
 pub(crate) fn run_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) -> Result<(), Verdict> {
     start_on(cpu, work);
     wait_for(cpu)
 }
 
-/// Waits until a CPU has taken what was pending there.
+/// Waits until a CPU has handled all interrupts that are pending there.
 pub(crate) fn catch_up(cpu: Cpu) -> Result<(), Verdict> {
-    // It comes to this only after everything that was pending before.
+    // The CPU runs the closure only after it has handled all pending interrupts.
     run_on(cpu, || ())
 }
 
-/// Has a CPU leave. Its interrupts were moved away.
+/// Turns a CPU off. Its interrupts must have been moved to other CPUs.
 pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdict> {
-    let affinity = machine.affinity(cpu).ok_or_else(|| failed("no such CPU"))?;
+    let affinity = machine.affinity(cpu).ok_or_else(|| failed("the CPU does not exist"))?;
     start_on(cpu, move || {
         cpu::irq_save();
-        machine.irqchip.cpu_dying(cpu, &registers()).expect("the CPU's interface goes off");
+        machine
+            .irqchip
+            .cpu_dying(cpu, &registers())
+            .expect("the CPU's interface could not be turned off");
         DONE[cpu.index()].fetch_add(1, Ordering::Release);
         power::cpu_off();
     });
@@ -99,18 +102,15 @@ pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdic
 
 fn wake(cpu: Cpu) {
     let machine = machine();
-    // A CPU that is off sleeps on.
+    // A CPU that is off cannot be woken.
     let _ = machine.gic().send(kick(), &[cpu], &registers());
 }
 
-/// Loop of every other CPU.
+/// Main loop of secondary CPUs.
 fn run() {
     let machine = machine();
     let here = Kernel.cpu();
-    machine
-        .irqchip
-        .cpu_on(here, &registers(), |_| ())
-        .expect("this CPU's interface and collection");
+    machine.irqchip.cpu_on(here, &registers(), |_| ()).expect("this CPU could not be turned on");
     if let Some(handle) = KICK.get() {
         handle.enable_here();
     }

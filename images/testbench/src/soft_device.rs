@@ -1,6 +1,6 @@
-//! A device made of software: a CPU's store to `GITS_TRANSLATER`, which QEMU's ITS takes for
-//! DeviceID 0, the host bridge that sends nothing itself. With as many vectors as wanted, for what
-//! real devices are too few or too slow.
+//! A device implemented in software: a CPU writes to `GITS_TRANSLATER`, which QEMU's ITS treats as
+//! a message of DeviceID 0, the host bridge, which does not send any messages itself. It can have
+//! any number of vectors, for tests for which real devices have too few vectors or are too slow.
 
 use crate::machine::Machine;
 use crate::report::Verdict;
@@ -13,7 +13,7 @@ use msi_types::{
     Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, StoreError, StoreUpdate,
 };
 
-/// The messages of the device.
+/// Messages of the device.
 struct Memory(Vec<IrqMutex<Option<MsiMessage>>>);
 
 struct Open<'a>(&'a Memory);
@@ -51,7 +51,7 @@ impl MessageStore for Memory {
     }
 }
 
-/// The messages alone: usable on any CPU, and after the device is gone.
+/// The device's messages, which may be sent on any CPU, even after the device was detached.
 #[derive(Clone)]
 pub(crate) struct Sender(Arc<Memory>);
 
@@ -63,20 +63,20 @@ impl Sender {
         }
     }
 
-    /// The message of a slot.
+    /// Returns the message of a slot.
     pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.0.0[usize::from(slot)].with(|stored| *stored)
     }
 }
 
-/// Sends a message by this CPU.
+/// Sends a message from this CPU.
 pub(crate) fn send(message: MsiMessage) {
     let doorbell = with_exposed_provenance_mut::<u32>(message.address as usize);
-    // SAFETY: the doorbell is mapped as device memory, and takes any data.
+    // SAFETY: the doorbell is mapped as device memory, and accepts any data.
     unsafe { doorbell.write_volatile(message.data) };
 }
 
-/// The device with its vectors.
+/// A software device with its vectors.
 pub(crate) struct SoftDevice {
     pub(crate) sender: Sender,
     pub(crate) vectors: Vec<MsiVector>,
@@ -85,7 +85,8 @@ pub(crate) struct SoftDevice {
 }
 
 impl SoftDevice {
-    /// With so many vectors, each with this handler, which is told the slot.
+    /// Creates a device with this number of vectors. `handler` is called with the slot of the
+    /// interrupt.
     pub(crate) fn new(
         machine: &Machine,
         vectors: u16,
@@ -111,7 +112,7 @@ impl SoftDevice {
         self.sender.fire(slot);
     }
 
-    /// Releases everything.
+    /// Releases the vectors and detaches the device.
     pub(crate) fn tear_down(self) -> Result<(), Verdict> {
         drop(self.handles);
         Ok(self.msi.tear_down()?)

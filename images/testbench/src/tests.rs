@@ -1,4 +1,4 @@
-//! The tests, in the order in which they run.
+//! All tests, in the order in which they run.
 
 mod controller;
 mod cost;
@@ -16,7 +16,7 @@ mod translated;
 use crate::machine::Machine;
 use crate::report::Report;
 
-/// Everything.
+/// Runs all tests.
 pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report) {
     if has_word(expected, "cost=watched") {
         return cost::watched(machine, report);
@@ -35,7 +35,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     cost::run(machine, has_word(expected, "cost=linux"), report);
 }
 
-/// Returns where the ITS keeps its mappings, as the runner says.
+/// Returns where the ITS keeps its mappings, as stated by the runner.
 fn tables_of(arguments: &str) -> suspend::Tables {
     if has_word(arguments, "tables=inside") {
         suspend::Tables::Inside
@@ -44,7 +44,7 @@ fn tables_of(arguments: &str) -> suspend::Tables {
     }
 }
 
-/// Returns the number of interrupts that the runner asks for under load.
+/// Returns the number of interrupts for the load test, as requested by the runner.
 fn load_of(arguments: &str) -> u64 {
     let wanted = arguments.split_whitespace().find_map(|word| word.strip_prefix("load="));
     wanted.and_then(|count| count.parse().ok()).unwrap_or(20_000)

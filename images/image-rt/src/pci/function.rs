@@ -1,4 +1,4 @@
-//! One function.
+//! A PCI function and its registers.
 
 use crate::platform::Kernel;
 use alloc::sync::Arc;
@@ -10,7 +10,7 @@ use msi_types::pci::PciRequester;
 use safe_mmio::UniqueMmioPointer;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A memory region of a function.
+/// Memory region of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bar {
     /// Physical address.
@@ -21,7 +21,10 @@ pub struct Bar {
 
 impl Bar {
     fn pointer<T>(self, offset: u64) -> *mut T {
-        assert!(offset + size_of::<T>() as u64 <= self.length, "{offset:#x} is beyond {self:?}");
+        assert!(
+            offset + size_of::<T>() as u64 <= self.length,
+            "offset {offset:#x} exceeds {self:?}"
+        );
         with_exposed_provenance_mut((self.address + offset) as usize)
     }
 
@@ -66,17 +69,18 @@ impl TableMemory for Bar {
     }
 }
 
-/// Reads device memory. A hypervisor under the image can tell what the instruction wants, which is
-/// not so for a volatile load with write-back (DDI 0487, `ESR_ELx.ISV`).
+/// Reads device memory. Uses an instruction that a hypervisor can emulate from the syndrome, which
+/// is not possible for a volatile load that the compiler turned into one with write-back (DDI 0487,
+/// `ESR_ELx.ISV`).
 ///
 /// # Safety
-/// The register is mapped as device memory, and aligned.
+/// The register must be mapped as device memory, and aligned.
 unsafe fn load<T: FromBytes + IntoBytes>(register: *mut T) -> T {
-    // SAFETY: the caller's promise; the pointer lives for this one access.
+    // SAFETY: the caller guarantees this; the pointer is used for this access only.
     unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).read_unsafe() }
 }
 
-/// Writes device memory, likewise.
+/// Writes device memory with an instruction that a hypervisor can emulate, like [`load`].
 ///
 /// # Safety
 /// As for [`load`].
@@ -88,9 +92,9 @@ unsafe fn store<T: IntoBytes + Immutable>(register: *mut T, value: T) {
 /// A function that enumeration found.
 #[derive(Clone)]
 pub struct Function {
-    /// Its own address.
+    /// Address of the function itself.
     pub address: RequesterId,
-    /// Requester ID at the host bridge; behind a conventional bridge it is the bridge's.
+    /// Requester ID at the host bridge. Behind a bridge to conventional PCI, this is the bridge's.
     pub requester: RequesterId,
     /// Vendor ID.
     pub vendor: u16,
@@ -100,7 +104,7 @@ pub struct Function {
     pub config: Arc<dyn ConfigSpace>,
     /// Physical address of the function's configuration space.
     pub config_base: u64,
-    /// Memory regions, by their registers.
+    /// Memory regions, indexed by their BARs.
     pub bars: [Option<Bar>; 6],
     found: pci::Function,
 }
@@ -125,30 +129,30 @@ impl Function {
         self.found.requester()
     }
 
-    /// Is it of this vendor and kind?
+    /// Returns `true` if the function has these vendor and device IDs.
     pub fn is(&self, vendor: u16, device: u16) -> bool {
         (self.vendor, self.device) == (vendor, device)
     }
 
-    /// A region that the device's driver knows to be there.
+    /// Returns a region that the device's driver knows to exist.
     pub fn bar(&self, index: usize) -> Bar {
         self.bars[index].unwrap_or_else(|| panic!("{} has no BAR {index}", self.address))
     }
 
-    /// Returns the offset of its first capability of this kind.
+    /// Returns the offset of the first capability with this ID.
     pub fn capability(&self, id: u8) -> Option<u16> {
         capabilities(&*self.config)
             .find(|capability| capability.id == id)
             .map(|capability| capability.offset)
     }
 
-    /// Returns the offset of its extended capability of this kind.
+    /// Returns the offset of the extended capability with this ID.
     pub fn extended_capability(&self, id: u16) -> Option<u16> {
         const FIRST: u16 = 0x100;
         const END: u16 = 0x1000;
         let header = |offset| Some(self.config.read32(offset)).filter(|header| *header != 0);
         let mut offset = FIRST;
-        // As many as there is room for.
+        // The loop is bounded by the number of capabilities that fit.
         for _ in (FIRST..END).step_by(4) {
             let found = header(offset)?;
             if found as u16 == id {
@@ -162,7 +166,7 @@ impl Function {
         None
     }
 
-    /// Creates the function's message store: of MSI-X if available, otherwise of MSI.
+    /// Creates the function's message store: for MSI-X if available, otherwise for MSI.
     pub fn store(&self) -> Result<FunctionStore, PciError> {
         self.found.store(Arc::new(Kernel), |bar| Some(Arc::new(Bar::from(bar))))
     }

@@ -1,4 +1,4 @@
-//! The kernel services that LPIs and the interrupt core need.
+//! Kernel services that LPIs and the interrupt core require.
 
 use super::Kernel;
 use crate::cpu;
@@ -11,50 +11,53 @@ use irq_domain::Host;
 use msi_types::{Cpu, TaskContext};
 
 impl GicPlatform for Kernel {
-    /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size),
-    /// below the limit. The controller may read past the caches until it is told otherwise, so that
-    /// the zeros are cleaned out to memory.
+    /// Allocates physically contiguous, zeroed memory below the limit, aligned as requested (up to
+    /// 64 KiB and to the size of the table). A controller may bypass the caches until it is
+    /// configured otherwise, so the zeros are cleaned to memory.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let heap = heap_layout(layout.bytes, layout.align)?;
-        // SAFETY: the size is not zero, `heap_layout` checked.
+        // SAFETY: the size is not zero, as `heap_layout` has checked.
         let memory = NonNull::new(unsafe { alloc_zeroed(heap) })?;
         let address = memory.as_ptr().expose_provenance();
-        // The heap is one piece: what does not lie low enough now never will.
+        // The heap is one contiguous block: a retry would not find lower memory.
         if (address + heap.size()) as u64 > 1 << layout.address_bits {
             // SAFETY: allocated above with this layout, and not shared yet.
             unsafe { dealloc(memory.as_ptr(), heap) };
             return None;
         }
         cpu::clean(address, heap.size());
-        // `handle` is the platform's own: here the alignment, which the heap wants back.
+        // `handle` is for the platform's use: here it stores the alignment, which is needed to free
+        // the memory.
         Some(Table::new(address as u64, layout.bytes, heap.align()))
     }
 
     fn release_table(&self, table: Table) {
         if let Some(heap) = heap_layout(table.bytes, table.handle as u64) {
-            // SAFETY: `allocate_table` made it with this layout, and `Table` cannot be cloned.
+            // SAFETY: `allocate_table` allocated the table with this layout, and `Table` cannot be
+            // cloned.
             unsafe { dealloc(pointer::<u8>(&table, 0), heap) };
         }
     }
 
-    /// One store each: a controller may look at any moment.
+    /// Stores with a single access, because a controller may read at any time.
     fn store8(&self, table: &Table, offset: u64, value: u8) {
-        // SAFETY: in the table (the drivers' promise), whose memory has no other user.
+        // SAFETY: the drivers guarantee that the offset is in the table, whose memory has no other
+        // user.
         unsafe { pointer::<u8>(table, offset).write_volatile(value) };
     }
 
     fn store64(&self, table: &Table, offset: u64, value: u64) {
-        // SAFETY: in the table and aligned (the drivers' promise).
+        // SAFETY: the drivers guarantee that the offset is in the table and aligned.
         unsafe { pointer::<u64>(table, offset).write_volatile(value.to_le()) };
     }
 
     fn load8(&self, table: &Table, offset: u64) -> u8 {
-        // SAFETY: in the table (the drivers' promise).
+        // SAFETY: the drivers guarantee that the offset is in the table.
         unsafe { pointer::<u8>(table, offset).read_volatile() }
     }
 
-    /// A barrier where the controller looks into the caches, else a clean to the point of
-    /// coherency. Both order the stores before the register write that follows.
+    /// Uses a barrier if the controller is coherent with caches, and otherwise cleans to the point
+    /// of coherency. Both order the stores before the register write that follows.
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
         match coherence {
             Coherence::Coherent => cpu::publish_stores(),
@@ -71,14 +74,16 @@ impl GicPlatform for Kernel {
 }
 
 impl TaskContext for Kernel {
-    /// A CPU runs one task, and takes interrupts with interrupts masked.
+    /// Returns `true` unless interrupts are masked: each CPU runs one task, and handles interrupts
+    /// with interrupts masked.
     fn may_wait(&self) -> bool {
         !cpu::irq_is_masked()
     }
 }
 
 impl Host for Kernel {
-    /// A kernel with threads asks its per-CPU data. The core calls this only with interrupts saved.
+    /// A kernel with threads should read its per-CPU data here. The core calls this only with
+    /// interrupts masked.
     fn current_cpu(&self) -> Option<Cpu> {
         Some(GicPlatform::cpu(self))
     }

@@ -1,4 +1,4 @@
-//! Further CPUs, with stacks from the heap.
+//! Secondary CPUs, with stacks from the heap.
 
 use super::Chosen;
 use crate::cpu;
@@ -6,20 +6,20 @@ use aarch64_rt::Stack;
 use alloc::boxed::Box;
 use smccc::psci;
 
-/// Pages of a CPU's stack.
+/// Number of pages of a CPU's stack.
 const STACK_PAGES: usize = 32;
 
-/// A stack for a CPU, to be used each time that it is started.
+/// A stack for a CPU, which is reused each time the CPU is started.
 #[derive(Clone, Copy)]
 pub struct CpuStack(*mut Stack<STACK_PAGES>);
 
-// SAFETY: a pointer to memory that is the started CPU's alone.
+// SAFETY: points to memory that only the started CPU uses.
 unsafe impl Send for CpuStack {}
-// SAFETY: as for `Send`; nothing can be done with it by reference.
+// SAFETY: as for `Send`; shared references allow no access to the memory.
 unsafe impl Sync for CpuStack {}
 
 impl CpuStack {
-    /// A new one, which is never freed.
+    /// Allocates a stack, which is never freed.
     pub fn new() -> Self {
         Self(Box::into_raw(Box::new(Stack::new())))
     }
@@ -37,15 +37,16 @@ impl core::fmt::Debug for CpuStack {
     }
 }
 
-/// Starts a CPU, which is off, with this number and `main`, which does not return.
+/// Starts a CPU that is off with this number. `main` must not return.
 ///
 /// # Errors
-/// What firmware says.
+/// Any error that firmware returns.
 pub fn cpu_on(number: usize, mpidr: u64, stack: CpuStack, main: fn()) -> Result<(), psci::Error> {
     let start = move || {
         cpu::init(number);
         main();
     };
-    // SAFETY: the stack is mapped RAM of its own, and its CPU is off, else firmware refuses.
+    // SAFETY: the stack is mapped RAM that only this CPU uses, and firmware refuses unless the CPU
+    // is off.
     unsafe { aarch64_rt::start_core::<Chosen, _, STACK_PAGES>(mpidr, stack.0, start) }
 }

@@ -1,5 +1,5 @@
-//! A small kernel with PCI functions behind a bridge to conventional PCI. The functions share one
-//! requester ID, but each is granted all of its vectors, and receives one of its own messages.
+//! A small kernel with PCI functions behind a bridge to conventional PCI. The functions share a
+//! requester ID, but each is granted all of its vectors and receives its own messages.
 #![no_std]
 #![no_main]
 
@@ -22,7 +22,7 @@ use pci_kernel::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
 
 image_rt::image!(main);
 
-/// A function's device and its vectors.
+/// State of a function that is in use.
 struct Taken {
     runs: Arc<AtomicU32>,
     handles: Vec<IrqHandle>,
@@ -31,10 +31,11 @@ struct Taken {
 
 fn main(boot: Boot) -> ! {
     let irqchip = bring_up(boot);
-    let host = irqchip.description().hosts.first().expect("QEMU has PCI");
-    let functions = kernel::functions(host, pci::mapped).expect("memory for the functions");
+    let host = irqchip.description().hosts.first().expect("QEMU describes a PCI host bridge");
+    let functions =
+        kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
     let shared = functions.iter().filter(|function| function.requester().alias.is_some());
-    // All functions are in use at the same time.
+    // All functions are in use simultaneously.
     let taken: Vec<_> = shared.map(|function| (function, take(irqchip, function))).collect();
     let vectors: usize = taken.iter().map(|(_, taken)| taken.handles.len()).sum();
     for (function, taken) in &taken {
@@ -48,14 +49,14 @@ fn main(boot: Boot) -> ! {
     println!("{}", Fact::from(MinimalFact::Bridged { functions, bridges, vectors }));
     for (_, taken) in taken {
         drop(taken.handles);
-        taken.device.tear_down().expect("the device stops");
+        taken.device.tear_down().expect("the device could not be torn down");
     }
     power::system_off()
 }
 
 fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
     let name = function.requester().function;
-    function.enable().expect("room for its registers");
+    function.enable().expect("the host bridge has memory for its registers");
     let registers = function.bar(0).map(|bar| pci::mapped(bar.cpu));
     let found = function.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
     let found = found.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -70,7 +71,7 @@ fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
             runs.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let host = irqchip.description().hosts.first().expect("QEMU has PCI");
+    let host = irqchip.description().hosts.first().expect("QEMU describes a PCI host bridge");
     let first = kernel::probe(irqchip, host, function.requester(), found, counting(runs.clone()));
     let kernel::Pci { handle, device } = first.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut handles = alloc::vec![handle];
@@ -85,7 +86,8 @@ fn is_edu(function: &Function) -> bool {
     (function.vendor(), function.device()) == EDU
 }
 
-/// Checks that each vector runs the handler, and that a message of an `edu` arrives.
+/// Checks that a software-triggered interrupt of each vector runs the handler, and that a message
+/// of an `edu` is handled.
 fn check(function: &Function, taken: &Taken) {
     let name = function.requester().function;
     let runs = || taken.runs.load(Ordering::Relaxed);
@@ -96,7 +98,7 @@ fn check(function: &Function, taken: &Taken) {
         assert!(cpu::wait_until(5000, || runs() == expected), "{name}: {} of {expected}", runs());
     }
     if is_edu(function) {
-        let registers = pci::mapped(function.bar(0).expect("its registers").cpu);
+        let registers = pci::mapped(function.bar(0).expect("edu has BAR 0").cpu);
         TableMemory::write32(&registers, RAISE, 1);
         assert!(cpu::wait_until(5000, || runs() > expected), "{name}: no message");
     }

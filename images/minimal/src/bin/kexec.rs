@@ -1,8 +1,8 @@
 //! A kernel that restarts itself twice, as kexec starts another kernel. Nothing is reset: the ITS
 //! and the redistributors continue to use the previous run's tables, in memory that now belongs to
-//! the next run. Each run brings the controllers up and receives its devices' messages.
+//! the next run. Each run brings up the controllers and handles messages of its devices.
 //!
-//! Each run ends with a message pending at each CPU; the second one ends in an interrupt handler,
+//! Each run ends with messages pending at all CPUs. The second run ends in an interrupt handler,
 //! like a kernel that crashes. Redistributors with virtual LPIs are left with a resident vPE.
 #![no_std]
 #![no_main]
@@ -35,7 +35,7 @@ image_rt::image!(main);
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
-/// QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
+/// Vendor and device ID of QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
 const EDU: (u16, u16) = (0x1234, 0x11e8);
 const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
@@ -48,13 +48,13 @@ static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 static BOOT: Once<Boot> = Once::new();
 /// Number of interrupts without a handler.
 static STRAY: AtomicU64 = AtomicU64::new(0);
-/// True if the next message must end this run.
+/// `true` if the next message must end this run.
 static CRASHING: AtomicBool = AtomicBool::new(false);
-/// Number of further CPUs that take interrupts.
+/// Number of secondary CPUs that take interrupts.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// A device, its registers and its vector.
+/// A device with its registers and its vector.
 struct Edu {
     registers: Bar,
     _device: MsiDevice,
@@ -84,7 +84,7 @@ fn live(life: u64, started: &Started) -> Result<()> {
             expect(|| edu.handle.count() == round, || format!("message {round} at CPU {cpu}"))?;
         }
     }
-    // Messages that the previous run left pending must not arrive in this run.
+    // Messages that the previous run left pending must not be handled in this run.
     expect(|| STRAY.load(Ordering::Relaxed) == 0, || "no other interrupt".into())?;
     if life == LAST_LIFE {
         return Ok(());
@@ -132,11 +132,12 @@ fn bring_up(life: u64, blob: &[u8]) -> Result<&'static Irqchip<Kernel>> {
     Ok(irqchip)
 }
 
-/// Takes interrupts on another CPU until it is told to stop. Leaves its redistributor enabled.
+/// Takes interrupts on a secondary CPU until `STOPPING` is set. Leaves the CPU's redistributor
+/// enabled.
 fn run_other() {
-    let irqchip = IRQCHIP.get().expect("it was brought up before CPUs are started");
+    let irqchip = IRQCHIP.get().expect("`bring_up` stores it before it starts CPUs");
     let online = irqchip.cpu_on(Kernel.cpu(), &registers(), |_| ());
-    online.expect("this CPU's redistributor and collection");
+    online.expect("this CPU could not be turned on");
     RUNNING.fetch_add(1, Ordering::AcqRel);
     cpu::irq_enable();
     while !STOPPING.load(Ordering::Acquire) {
@@ -157,7 +158,7 @@ fn stop_others(irqchip: &Irqchip<Kernel>, cpus: usize) -> Result<()> {
 }
 
 fn take_interrupts() {
-    let irqchip = IRQCHIP.get().expect("interrupts come after it");
+    let irqchip = IRQCHIP.get().expect("interrupts are unmasked after it is stored");
     irqchip.handle_irq(Kernel.cpu(), &registers(), |_, _| {
         STRAY.fetch_add(1, Ordering::Relaxed);
     });
@@ -197,11 +198,11 @@ impl Edu {
 
 fn start_again() -> ! {
     let boot = *BOOT.get().expect("`main` stored it");
-    // SAFETY: the other CPUs are off. The only writes of devices are their messages.
+    // SAFETY: the other CPUs are off. Devices only write their messages.
     unsafe { restart::again(boot) }
 }
 
-/// Returns the frames of virtual LPIs of the redistributors that have them.
+/// Returns the virtual LPI frames of redistributors that have them.
 fn vlpi_frames(irqchip: &Irqchip<Kernel>) -> Result<Vec<RawMmio>> {
     let gic = irqchip.gic().v3().ok_or("no GICv3")?;
     let mut frames = Vec::new();

@@ -1,7 +1,7 @@
-//! A small kernel with PCI: an educational device of QEMU sends its first message.
+//! A small kernel with PCI, which receives the first message of QEMU's educational device.
 //!
-//! Firmware states the GIC, its ITS or GICv2m frame, and the way from one to the other. The lines
-//! that the project's README shows are all that is done with them.
+//! Firmware describes the GIC, its ITS or GICv2m frame, and how messages are routed between them.
+//! The kernel uses them only through the lines that the project's README shows.
 #![no_std]
 #![no_main]
 
@@ -24,24 +24,25 @@ static MESSAGES: AtomicU32 = AtomicU32::new(0);
 
 fn main(boot: Boot) -> ! {
     let irqchip = bring_up(boot);
-    let host = irqchip.description().hosts.first().expect("QEMU has PCI");
-    let functions = kernel::functions(host, pci::mapped).expect("memory for the functions");
+    let host = irqchip.description().hosts.first().expect("QEMU describes a PCI host bridge");
+    let functions =
+        kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
     let edu = functions.iter().find(|one| (one.vendor(), one.device()) == EDU);
-    let edu = edu.expect("QEMU has an edu");
-    edu.enable().expect("room for its registers");
-    let registers = pci::mapped(edu.bar(0).expect("its registers").cpu);
+    let edu = edu.expect("QEMU must be started with an edu device");
+    edu.enable().expect("the host bridge has memory for its registers");
+    let registers = pci::mapped(edu.bar(0).expect("edu has BAR 0").cpu);
     let store = edu.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
     let store = store.expect("edu has MSI");
     let driver = kernel::probe(irqchip, host, edu.requester(), store, move |_| {
         TableMemory::write32(&registers, ACKNOWLEDGE, 1);
         MESSAGES.fetch_add(1, Ordering::Relaxed);
     });
-    let driver = driver.expect("a vector");
+    let driver = driver.expect("a vector could not be requested");
     TableMemory::write32(&registers, RAISE, 1);
     assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
     let vector = driver.handle.hwirq().get();
     println!("{}", Fact::from(MinimalFact::Received { vector }));
     drop(driver.handle);
-    driver.device.tear_down().expect("the device stops");
+    driver.device.tear_down().expect("the device could not be torn down");
     power::system_off()
 }

@@ -1,4 +1,4 @@
-//! A kernel that finds its GIC and its ITS in the devicetree, for measuring its size.
+//! A kernel that finds its GIC and ITS in the devicetree, for measuring its size.
 #![no_std]
 #![no_main]
 
@@ -22,10 +22,10 @@ fn main(boot: Boot) -> ! {
     // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let started = unsafe { start::start(boot) };
     exceptions::set_irq_handler(|| {
-        let irqchip = IRQCHIP.get().expect("interrupts come after it");
+        let irqchip = IRQCHIP.get().expect("stored before unmasking");
         irqchip.handle_irq(THIS, &registers(), |_, _| ());
     });
-    size::finish(serve(started.devicetree).expect("the controllers and a vector"))
+    size::finish(serve(started.devicetree).expect("the setup failed"))
 }
 
 fn serve(blob: &[u8]) -> Result<Served, Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! A kernel whose only MSI controller are the redistributors, to measure how large it is.
+//! A kernel that uses only direct LPIs for messages, for measuring its size.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The reader of firmware's description without any driver, for measuring its size: it reads the
-//! devicetree, and finds the route of a device's messages.
+//! A program that only parses firmware's description, without any driver, for measuring its size.
+//! It parses the devicetree and finds the route of a device's messages.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A kernel whose only MSI controller is an ITS, to measure how large it is.
+//! A kernel whose only MSI controller is an ITS, for measuring its size.
 #![no_std]
 #![no_main]
 
@@ -12,7 +12,7 @@ use minimal::size;
 
 image_rt::image!(main);
 
-/// Of QEMU's `virt`.
+/// Address of the ITS in QEMU's `virt`.
 const ITS: u64 = 0x0808_0000;
 
 fn main(boot: Boot) -> ! {

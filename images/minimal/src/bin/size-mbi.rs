@@ -1,4 +1,4 @@
-//! A kernel whose only MSI controller is the distributor, to measure how large it is.
+//! A kernel that uses only message-based SPIs for messages, for measuring its size.
 #![no_std]
 #![no_main]
 
@@ -15,7 +15,7 @@ use msi_types::HwIrq;
 image_rt::image!(main);
 
 const SPIS: SpiRange =
-    SpiRange { first: HwIrq::new(64), count: NonZeroU16::new(64).expect("it is not zero") };
+    SpiRange { first: HwIrq::new(64), count: NonZeroU16::new(64).expect("64 is not zero") };
 
 fn main(boot: Boot) -> ! {
     size::run(boot, |gic| Ok(Arc::new(Mbi::new(gic, MbiConfig::new(vec![SPIS]))?)))

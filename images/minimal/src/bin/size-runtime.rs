@@ -1,5 +1,5 @@
-//! The runtime that all kernels here share, without anything else, for measuring its size. It reads
-//! the devicetree's bytes, and uses the heap and errors, as the other kernels do.
+//! A program that only contains the runtime shared by all kernels here, for measuring its size. It
+//! reads the devicetree's bytes, and uses the heap and errors, as the other kernels do.
 #![no_std]
 #![no_main]
 

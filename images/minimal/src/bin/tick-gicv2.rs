@@ -1,4 +1,5 @@
-//! The smallest kernel with interrupts, on a GICv2: its timer ticks three times. There is no heap.
+//! A minimal kernel with interrupts on a GICv2, which handles three ticks of its timer. It has no
+//! heap.
 #![no_std]
 #![no_main]
 
@@ -10,19 +11,20 @@ use image_rt::{Boot, cpu, exceptions, power, println, start};
 use msi_types::Cpu;
 image_rt::image!(main);
 
-const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
+const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 static GIC: spin::Once<GicV2<Kernel>> = spin::Once::new();
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
-    let [gicd, interface] = unsafe { start::start(boot) }.gic.expect("a GIC");
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    let [gicd, interface] =
+        unsafe { start::start(boot) }.gic.expect("the devicetree describes no GIC");
     let (config, this) = (GicV2Config::new(gicd.base, interface.base, 1), Cpu::new(0));
-    let gic = GIC.call_once(|| GicV2::new(Kernel, config, this).expect("a GICv2"));
-    gic.cpu_on(this).expect("this CPU's interface");
-    gic.interrupt(VIRTUAL_TIMER).expect("it is a PPI").enable();
+    let gic = GIC.call_once(|| GicV2::new(Kernel, config, this).expect("the GIC is not a GICv2"));
+    gic.cpu_on(this).expect("this CPU's interface could not be enabled");
+    gic.interrupt(VIRTUAL_TIMER).expect("INTID 27 is a PPI").enable();
     exceptions::set_irq_handler(|| {
-        GIC.get().expect("it is up").cpu_interface().handle_pending(|intid| {
+        GIC.get().expect("the GIC is up").cpu_interface().handle_pending(|intid| {
             assert_eq!(intid, VIRTUAL_TIMER);
             TICKS.fetch_add(1, Ordering::Relaxed);
             cpu::start_virtual_timer_in(10);

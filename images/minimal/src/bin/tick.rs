@@ -1,4 +1,5 @@
-//! The smallest kernel with interrupts: a GICv3's timer ticks three times. There is no heap.
+//! A minimal kernel with interrupts on a GICv3, which handles three ticks of its timer. It has no
+//! heap.
 #![no_std]
 #![no_main]
 
@@ -11,12 +12,12 @@ use image_rt::platform::{Kernel, registers};
 use image_rt::{Boot, cpu, exceptions, power, println, start};
 image_rt::image!(main);
 
-const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
+const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
-    let gic = unsafe { start::start(boot) }.gic.expect("a GIC");
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    let gic = unsafe { start::start(boot) }.gic.expect("the devicetree describes no GIC");
     exceptions::set_irq_handler(|| {
         <CpuInterface<_>>::new(registers()).handle_pending(|intid| {
             assert_eq!(intid, VIRTUAL_TIMER);
@@ -24,7 +25,7 @@ fn main(boot: Boot) -> ! {
             cpu::start_virtual_timer_in(10);
         });
     });
-    enable_timer(gic).expect("this CPU's GICv3");
+    enable_timer(gic).expect("the timer could not be enabled");
     cpu::start_virtual_timer_in(10);
     cpu::irq_enable();
     assert!(cpu::wait_until(5000, || TICKS.load(Ordering::Relaxed) >= 3), "no tick");

@@ -1,4 +1,4 @@
-//! QEMU's educational device: one MSI or INTA, raised by a register write, and a copying engine.
+//! QEMU's educational device, with one MSI or INTA that a register write raises, and a DMA engine.
 
 use crate::driver::Driver;
 use crate::report::{Verdict, check};
@@ -9,10 +9,10 @@ use irq_domain::pci::TableMemory;
 
 /// Interrupt status register: 0 while the interrupt is not asserted.
 pub(crate) const STATUS: u64 = 0x24;
-/// Its occasion to send.
+/// Registers that raise and acknowledge the interrupt.
 pub(crate) const RAISE: u64 = 0x60;
 pub(crate) const ACKNOWLEDGE: u64 = 0x64;
-/// Its copying engine.
+/// Registers of the DMA engine.
 pub(crate) const DMA_FROM: u64 = 0x80;
 pub(crate) const DMA_TO: u64 = 0x88;
 pub(crate) const DMA_BYTES: u64 = 0x90;
@@ -20,10 +20,10 @@ pub(crate) const DMA_COMMAND: u64 = 0x98;
 pub(crate) const DMA_START_WITH_INTERRUPT: u32 = 0b101;
 const DMA_START_TO_RAM: u32 = 0b011;
 const DMA_RUNS: u32 = 1;
-/// Its own memory.
+/// Address of the device's own memory.
 pub(crate) const DMA_BUFFER: u64 = 0x4_0000;
 
-/// The device.
+/// An `edu` device.
 pub(crate) struct Edu(Bar);
 
 impl Edu {
@@ -47,7 +47,7 @@ impl Driver for Edu {
     }
 }
 
-/// Has the device write a word to RAM. Returns true if the word arrived.
+/// Makes the device write a word to RAM. Returns `true` if the word was written.
 pub(crate) fn writes(function: &Function) -> Result<bool, Verdict> {
     static WORD: AtomicU64 = AtomicU64::new(0);
     WORD.store(u64::MAX, Ordering::SeqCst);
@@ -57,6 +57,6 @@ pub(crate) fn writes(function: &Function) -> Result<bool, Verdict> {
     registers.write64(DMA_BYTES, 8);
     registers.write32(DMA_COMMAND, DMA_START_TO_RAM);
     let done = cpu::wait_until(2000, || registers.read32(DMA_COMMAND) & DMA_RUNS == 0);
-    check!(done, "the device's engine does not come to its end");
+    check!(done, "the device's DMA engine does not finish");
     Ok(WORD.load(Ordering::SeqCst) != u64::MAX)
 }

@@ -1,11 +1,11 @@
-//! Intel network controllers: interrupt causes can be set by software.
+//! Intel network controllers, whose interrupt causes software can set.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict};
 use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
-/// 82574: five causes with a vector each.
+/// Intel 82574, with five causes that have a vector each.
 pub(crate) struct E1000e(Bar);
 
 const ICR: u64 = 0xc0;
@@ -26,15 +26,16 @@ impl Driver for E1000e {
         E1000E_VECTORS
     }
 
-    /// QEMU 7.2 and 10.0 send the message again when the interval of its moderation is over,
-    /// whether the cause is still there or not. The interval is never shorter than 128 µs
-    /// (qemu-devel, "Only send delayed msix interrupts that have a cause", May 2025).
+    /// QEMU 7.2 and 10.0 repeat the message when the moderation interval ends, even if the cause
+    /// was cleared. The interval is at least 128 µs (qemu-devel, "Only send delayed msix interrupts
+    /// that have a cause", May 2025).
     fn repeats(&self) -> bool {
         true
     }
 
     fn start(&self) -> Outcome {
-        // Queue causes to vectors 0 to 3, the others to 4; bit 3 of each field: valid.
+        // Map queue causes to vectors 0 to 3, and the others to vector 4. Bit 3 of each field is
+        // the valid bit.
         let map = (0..u32::from(E1000E_VECTORS)).fold(1 << 31, |map, n| map | (8 | n) << (4 * n));
         self.0.write32(IVAR, map);
         self.0.write32(IMS, 0x1f << FIRST_CAUSE);
@@ -51,7 +52,7 @@ impl Driver for E1000e {
     }
 }
 
-/// 82576: extended causes, one for each vector.
+/// Intel 82576, with one extended cause per vector.
 pub(crate) struct Igb(Bar);
 
 const GPIE: u64 = 0x1514;

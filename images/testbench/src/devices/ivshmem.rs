@@ -1,4 +1,5 @@
-//! ivshmem with doorbells: a peer process rings this machine's vectors when this machine rings its.
+//! ivshmem with doorbells: when this machine rings a vector of the peer process, the peer rings the
+//! same vector of this machine.
 
 use crate::driver::Driver;
 use crate::report::{Verdict, check};
@@ -7,11 +8,11 @@ use irq_domain::pci::TableMemory;
 
 const OWN_ID: u64 = 8;
 const DOORBELL: u64 = 12;
-/// The peer's number: the runner's process.
+/// Number of the peer, which is the process of the test runner.
 const PEER: u32 = 1;
 const VECTORS: u16 = 4;
 
-/// The device.
+/// An ivshmem device.
 pub(crate) struct Ivshmem(Bar);
 
 impl Ivshmem {
@@ -29,7 +30,7 @@ impl Driver for Ivshmem {
         false
     }
 
-    /// Rings the peer, which rings back.
+    /// Rings the peer, which then rings this machine.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         check!(self.0.read32(OWN_ID) != PEER, "the peer's number is ours");
         self.0.write32(DOORBELL, PEER << 16 | u32::from(slot));

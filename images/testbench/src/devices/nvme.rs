@@ -1,4 +1,4 @@
-//! NVM Express: a queue pair for each vector, whose commands complete by interrupt.
+//! NVM Express, with a queue pair for each vector. Commands complete by interrupt.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, check};
@@ -16,10 +16,10 @@ const AQA: u64 = 0x24;
 const ASQ: u64 = 0x28;
 const ACQ: u64 = 0x30;
 const DOORBELLS: u64 = 0x1000;
-/// Enabled; entries of 64 and 16 bytes.
+/// The controller is enabled, with queue entries of 64 and 16 bytes.
 const CC_ENABLED: u32 = 1 | 6 << 16 | 4 << 20;
 const DEPTH: u16 = 16;
-/// The admin queue, and as many for reading as there are CPUs at most.
+/// Number of queues: the admin queue, and one I/O queue for each of at most eight CPUs.
 pub(crate) const QUEUES: u16 = 9;
 
 const CREATE_SQ: u32 = 0x01;
@@ -28,7 +28,7 @@ const READ: u32 = 0x02;
 const GET_FEATURES: u32 = 0x0a;
 const NUMBER_OF_QUEUES: u32 = 0x07;
 
-/// The controller.
+/// An NVMe controller.
 pub(crate) struct Nvme {
     bar: Bar,
     stride: u64,
@@ -38,11 +38,11 @@ pub(crate) struct Nvme {
 #[repr(C, align(4096))]
 struct Page([u8; 4096]);
 
-/// A submission and a completion queue, and a buffer to read into.
+/// A submission and a completion queue, with a buffer for reads.
 struct Queue {
     id: u16,
     rings: IrqMutex<QueuePair>,
-    /// Commands that were completed, and how many of them failed.
+    /// Number of completed commands, and number of those that failed.
     completed: AtomicU64,
     failed: AtomicU64,
 }
@@ -83,7 +83,7 @@ impl Queue {
     }
 }
 
-/// A command: the words that differ.
+/// The fields of a command that differ between commands.
 #[derive(Clone, Copy)]
 struct Command {
     opcode: u32,
@@ -118,13 +118,13 @@ impl Nvme {
         self.bar.write32(DOORBELLS + 2 * u64::from(queue.id) * self.stride, tail.into());
     }
 
-    /// Takes what is complete from a queue.
+    /// Handles the completed commands of a queue.
     fn complete(&self, queue: &Queue) {
         queue.rings.with(|rings| {
             let before = rings.head;
             loop {
                 let status = usize::from(rings.head) * 16 + 14;
-                // SAFETY: in the page, aligned; the device writes there.
+                // SAFETY: in the page and aligned; the device writes there.
                 let status = unsafe {
                     (&raw const *rings.completions).cast::<u16>().byte_add(status).read_volatile()
                 };
@@ -143,7 +143,7 @@ impl Nvme {
         });
     }
 
-    /// One command, to its completion by interrupt.
+    /// Submits a command, and waits until it completes by interrupt.
     fn run(&self, queue: &Queue, command: Command) -> Outcome {
         let before =
             (queue.completed.load(Ordering::Acquire), queue.failed.load(Ordering::Relaxed));
@@ -162,7 +162,7 @@ impl Nvme {
         let vector = u32::from(queue.id) << 16;
         let create =
             |opcode, data, flags| Command { opcode, namespace: 0, data, words: [size, flags, 0] };
-        // Contiguous; with interrupts, at the queue's own vector.
+        // The queue is contiguous, and uses interrupts with its own vector.
         self.run(&self.queues[0], create(CREATE_CQ, completions, vector | 3))?;
         self.run(&self.queues[0], create(CREATE_SQ, submissions, vector | 1))
     }
@@ -197,8 +197,8 @@ impl Driver for Nvme {
         self.queues[1..].iter().try_for_each(|queue| self.create(queue))
     }
 
-    /// Queue 0: a question to the controller. The others: a read of the sector with the queue's
-    /// number, which says it.
+    /// On queue 0, queries the controller. On any other queue, reads the sector with the queue's
+    /// number, which contains that number.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         let queue = &self.queues[usize::from(slot)];
         if slot == 0 {
@@ -212,10 +212,10 @@ impl Driver for Nvme {
         });
         self.run(queue, Command { opcode: READ, namespace: 1, data, words: [slot.into(), 0, 0] })?;
         let number = queue.rings.with(|rings| {
-            // SAFETY: in the page, aligned; the device wrote there before its interrupt.
+            // SAFETY: in the page and aligned; the device wrote there before its interrupt.
             unsafe { (&raw const *rings.data).cast::<u64>().read_volatile() }
         });
-        check!(number == slot.into(), "sector {slot} says that it is {number:#x}");
+        check!(number == slot.into(), "sector {slot} contains number {number:#x}");
         Ok(true)
     }
 
@@ -230,7 +230,7 @@ impl Driver for Nvme {
 }
 
 impl Drop for Nvme {
-    /// The controller owns the queues' memory until it is stopped.
+    /// Stops the controller, which uses the queues' memory until then.
     fn drop(&mut self) {
         self.bar.write32(CC, 0);
         cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 0);

@@ -1,5 +1,5 @@
-//! PCI Express ports. With hot-plug, "command completed" is an interrupt, and any write to Slot
-//! Control a command. A root port also reports errors, which are injected from outside.
+//! PCI Express ports. With hot-plug, "command completed" raises an interrupt, and every write to
+//! Slot Control is a command. A root port also reports errors, which the suite injects.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, tell};
@@ -28,39 +28,43 @@ const ROOT_COMMAND: u16 = 0x2c;
 const ROOT_STATUS: u16 = 0x30;
 const INTERRUPT_WHEN_NON_FATAL: u32 = 1 << 1;
 
-/// The port. Its hot-plug events are its message 0.
+/// A PCI Express port. Message 0 reports its hot-plug events.
 pub(crate) struct Port {
     config: Arc<dyn ConfigSpace>,
     capability: u16,
-    /// Offset of the capability that reports errors by message 1, if there is one.
+    /// Offset of the capability that reports errors through message 1, if the port has it.
     errors: Option<u16>,
 }
 
 impl Port {
-    /// A port with one message.
+    /// Creates the driver of a port with one message.
     pub(crate) fn new(function: &Function) -> Self {
         let capability = function.capability(PCI_EXPRESS).expect("a port is PCI Express");
         Self { config: function.config.clone(), capability, errors: None }
     }
 
-    /// A root port with two.
+    /// Creates the driver of a root port with two messages.
     pub(crate) fn with_errors(function: &Function) -> Self {
         let errors = function.extended_capability(ERROR_REPORTING);
-        Self { errors: Some(errors.expect("it reports errors")), ..Self::new(function) }
+        Self {
+            errors: Some(errors.expect("the port has Advanced Error Reporting")),
+            ..Self::new(function)
+        }
     }
 
     fn complete_a_command(&self) {
         let register = self.capability + SLOT_CONTROL;
         let control = self.config.read16(register) & !ENABLES;
         self.config.write16(register, control);
-        // Clears only the bits that are set: QEMU's port takes a write of others for a mistake and
+        // Clears only bits that are set. QEMU's port treats a write of other bits as a mistake and
         // restores the status.
         let status = self.config.read16(self.capability + SLOT_STATUS);
         self.config.write16(self.capability + SLOT_STATUS, status);
         self.config.write16(register, control | ENABLES);
     }
 
-    /// Requests an error of the suite at this port; it tells of one only if it told of none before.
+    /// Asks the suite to inject an error at this port. The port signals an error only if all
+    /// earlier ones were cleared.
     fn ask_for_an_error(&self, errors: u16) {
         self.config.write32(errors + UNCORRECTABLE_STATUS, u32::MAX);
         self.config.write32(errors + ROOT_STATUS, u32::MAX);

@@ -1,5 +1,5 @@
-//! virtio over PCI, by the `virtio-drivers` crate; the vectors, which that crate leaves alone, are
-//! set here.
+//! virtio over PCI, using the `virtio-drivers` crate. That crate does not assign vectors, so this
+//! module does.
 
 mod transport;
 
@@ -21,35 +21,35 @@ use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 const VENDOR_CAPABILITY: u8 = 0x09;
 const COMMON_CONFIG: u8 = 1;
-/// In the common configuration.
+/// Offsets in the common configuration.
 const CONFIG_VECTOR: u64 = 0x10;
 const QUEUE_SELECT: u64 = 0x16;
 const QUEUE_VECTOR: u64 = 0x1a;
-/// Slot 0 is for configuration changes, slot 1 for the queue.
+/// Slot of the queue. Slot 0 is for configuration changes.
 const QUEUE_SLOT: u16 = 1;
 
-/// Memory as virtio-drivers wants it.
+/// Memory services for virtio-drivers.
 pub(crate) struct Memory;
 
-// SAFETY: memory is identity-mapped and coherent; pages are from the heap, zeroed, aligned and
-// owned.
+// SAFETY: memory is identity-mapped and coherent; pages come from the heap, and are zeroed, aligned
+// and owned.
 unsafe impl Hal for Memory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         // SAFETY: the size is not zero.
         let memory = unsafe { alloc_zeroed(pages_layout(pages)) };
-        let memory = NonNull::new(memory).expect("the heap has room");
+        let memory = NonNull::new(memory).expect("not enough memory for the queue");
         (memory.as_ptr().expose_provenance() as u64, memory)
     }
 
     unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
-        // SAFETY: the caller frees memory of `dma_alloc`.
+        // SAFETY: the caller frees memory that `dma_alloc` returned.
         unsafe { dealloc(memory.as_ptr(), pages_layout(pages)) };
         0
     }
 
     unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
         NonNull::new(core::ptr::with_exposed_provenance_mut(address as usize))
-            .expect("a BAR is not at zero")
+            .expect("a BAR is not at address 0")
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
@@ -60,10 +60,10 @@ unsafe impl Hal for Memory {
 }
 
 fn pages_layout(pages: usize) -> Layout {
-    Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a few pages")
+    Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("the size of a few pages is valid")
 }
 
-/// One function's configuration space, as virtio-drivers wants a whole bus'.
+/// Configuration space of a single function, for virtio-drivers, which expects that of a whole bus.
 struct One(Function);
 
 impl ConfigurationAccess for One {
@@ -84,11 +84,12 @@ fn transport(function: &Function) -> Platform {
     let mut root = PciRoot::new(One(function.clone()));
     let address = DeviceFunction { bus: 0, device: 0, function: 0 };
     Platform(
-        PciTransport::new::<Memory, _>(&mut root, address).expect("a virtio device of version 1"),
+        PciTransport::new::<Memory, _>(&mut root, address)
+            .expect("the function is not a virtio device of version 1"),
     )
 }
 
-/// The common configuration structure, where vectors are assigned.
+/// The common configuration structure, in which vectors are assigned.
 #[derive(Clone, Copy)]
 struct Common {
     bar: Bar,
@@ -102,14 +103,14 @@ impl Common {
             capability.id == VENDOR_CAPABILITY
                 && config.read8(capability.offset + 3) == COMMON_CONFIG
         });
-        let at = found.expect("virtio version 1 has a common configuration").offset;
+        let at = found.expect("the virtio device has no common configuration").offset;
         Self {
             bar: function.bar(config.read8(at + 4).into()),
             offset: config.read32(at + 8).into(),
         }
     }
 
-    /// Configuration changes to slot 0, queue 0 to its own.
+    /// Assigns slot 0 to configuration changes, and a separate slot to queue 0.
     fn assign(self) -> Outcome {
         self.bar.write16(self.offset + CONFIG_VECTOR, 0);
         self.bar.write16(self.offset + QUEUE_SELECT, 0);
@@ -120,7 +121,7 @@ impl Common {
     }
 }
 
-/// Entropy.
+/// A virtio entropy source.
 pub(crate) struct Rng {
     common: Common,
     driver: Mutex<VirtIORng<Memory, Platform>>,
@@ -128,7 +129,7 @@ pub(crate) struct Rng {
 
 impl Rng {
     pub(crate) fn new(function: &Function) -> Self {
-        let driver = VirtIORng::new(transport(function)).expect("the device starts");
+        let driver = VirtIORng::new(transport(function)).expect("the device could not be started");
         Self { common: Common::of(function), driver: Mutex::new(driver) }
     }
 }
@@ -153,7 +154,7 @@ impl Driver for Rng {
     }
 }
 
-/// A disk.
+/// A virtio disk.
 pub(crate) struct Blk {
     common: Common,
     driver: Mutex<VirtIOBlk<Memory, Platform>>,
@@ -161,7 +162,7 @@ pub(crate) struct Blk {
 
 impl Blk {
     pub(crate) fn new(function: &Function) -> Self {
-        let driver = VirtIOBlk::new(transport(function)).expect("the device starts");
+        let driver = VirtIOBlk::new(transport(function)).expect("the device could not be started");
         Self { common: Common::of(function), driver: Mutex::new(driver) }
     }
 }
@@ -175,7 +176,7 @@ impl Driver for Blk {
         self.common.assign()
     }
 
-    /// Reads a sector that says its own number.
+    /// Reads a sector that contains its own number.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         const SECTOR: usize = 3;
         if slot != QUEUE_SLOT {
@@ -184,22 +185,25 @@ impl Driver for Blk {
         let mut driver = self.driver.lock();
         let (mut request, mut response) = (BlkReq::default(), BlkResp::default());
         let mut sector = [0; SECTOR_SIZE];
-        // SAFETY: the three stay here untouched until the request is complete.
+        // SAFETY: the three buffers are not accessed until the request is complete.
         let token =
             unsafe { driver.read_blocks_nb(SECTOR, &mut request, &mut sector, &mut response) };
         let token = token.map_err(unexpected)?;
         let done = cpu::wait_until(2000, || driver.peek_used() == Some(token));
-        assert!(done, "the disk does not answer, and goes on to own this stack frame");
-        // SAFETY: the same three, with their token.
+        assert!(
+            done,
+            "the disk did not complete the request, and still owns buffers in this stack frame"
+        );
+        // SAFETY: the same three buffers, with the token of their request.
         unsafe { driver.complete_read_blocks(token, &request, &mut sector, &mut response) }
             .map_err(unexpected)?;
         let number = u64::from_le_bytes(sector[..8].try_into()?);
-        check!(number == SECTOR as u64, "sector {SECTOR} says that it is {number}");
+        check!(number == SECTOR as u64, "sector {SECTOR} contains number {number}");
         Ok(true)
     }
 }
 
-/// A network interface, of which only the vectors are used.
+/// A virtio network interface, of which only the vectors are used.
 pub(crate) struct Net;
 
 impl Net {

@@ -1,5 +1,5 @@
-//! xHCI with a keyboard: a control transfer says at which interrupter it completes, and interrupter
-//! *n* is vector *n*.
+//! xHCI with a keyboard. A control transfer states the interrupter at which it completes, and
+//! interrupter *n* uses vector *n*.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, check, skip};
@@ -38,7 +38,7 @@ const PENDING_AND_ENABLED: u32 = 3;
 const HANDLER_BUSY: u64 = 8;
 
 const INTERRUPTERS: u16 = 16;
-/// Transfer request blocks in a page.
+/// Number of transfer request blocks in a page.
 const BLOCKS: usize = 256;
 const SETUP: u32 = 2;
 const STATUS: u32 = 4;
@@ -88,7 +88,7 @@ impl Ring {
     }
 }
 
-/// A ring that the controller writes, and what it said last.
+/// A ring that the controller writes, and the last event that was read from it.
 struct Events {
     page: Box<Page>,
     next: usize,
@@ -103,7 +103,7 @@ impl Events {
     }
 }
 
-/// The controller.
+/// An xHCI controller.
 pub(crate) struct Xhci {
     bar: Bar,
     operational: u64,
@@ -116,7 +116,7 @@ pub(crate) struct Xhci {
     commands: IrqMutex<Ring>,
     control: IrqMutex<Ring>,
     events: [IrqMutex<Events>; INTERRUPTERS as usize],
-    /// Commands and transfers that are complete.
+    /// Number of completed commands and transfers.
     completed: AtomicU64,
     slot: AtomicU64,
 }
@@ -189,7 +189,7 @@ impl Xhci {
         self.write(USBCMD, RUN | INTERRUPTS);
     }
 
-    /// Resets the port with the keyboard: its number from 1, and its speed.
+    /// Resets the port with the keyboard. Returns the port's number, counted from 1, and its speed.
     fn port(&self) -> Result<(u32, u32), Verdict> {
         let ports = self.bar.read32(HCSPARAMS1) >> 24;
         let register = |port: u32| PORTSC + 16 * u64::from(port);
@@ -206,7 +206,7 @@ impl Xhci {
         self.ring_and_wait(0, 0, 0)
     }
 
-    /// Rings a doorbell, and waits until an event at that interrupter says that it is done.
+    /// Rings a doorbell, and waits for the completion event at `interrupter`.
     fn ring_and_wait(&self, slot: u32, target: u32, interrupter: u16) -> Outcome {
         let before = self.completed.load(Ordering::Acquire);
         cpu::publish_stores();
@@ -235,8 +235,8 @@ impl Xhci {
             address(input)
         });
         let entry = core::ptr::with_exposed_provenance_mut::<u64>(address(&self.contexts) as usize);
-        // SAFETY: an entry of the page of device context addresses, which the controller reads when
-        // it is told to.
+        // SAFETY: this is an entry of the device context base address array, which the controller
+        // reads only when a command refers to it.
         unsafe { entry.add(slot as usize).write_volatile(address(&self.device)) };
         self.command([input as u32, (input >> 32) as u32, 0, ADDRESS_DEVICE << 10 | slot << 24])
     }
@@ -280,7 +280,8 @@ impl Driver for Xhci {
         self.address_device()
     }
 
-    /// `SET_CONFIGURATION 1`, whose status stage completes at the interrupter of this number.
+    /// Sends `SET_CONFIGURATION 1`, whose status stage completes at the interrupter with this
+    /// number.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         let immediate = 1 << 6;
         let (on_completion, inward) = (1 << 5, 1 << 16);
@@ -298,9 +299,9 @@ impl Driver for Xhci {
 }
 
 impl Drop for Xhci {
-    /// The controller owns the rings' memory until it is stopped.
+    /// Stops the controller, which uses the rings' memory until then.
     fn drop(&mut self) {
-        // Its answer makes no difference here.
+        // The result of the reset does not matter here.
         let _ = self.reset();
     }
 }

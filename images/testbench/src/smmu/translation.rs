@@ -1,6 +1,6 @@
-//! Translation tables of one address space (the architecture's VMSAv8-64, first stage): three
-//! levels of 512 entries, for 39 bits of address. RAM is at its own address in blocks of 2 MiB.
-//! Doorbells are pages in a window where no device of `virt` is, so that one which is reached was
+//! Translation tables of one address space (VMSAv8-64, stage 1), with three levels of 512 entries
+//! for 39-bit addresses. RAM is identity-mapped in blocks of 2 MiB. Doorbells are mapped as pages
+//! in a window that contains no device of `virt`, so a message that arrives must have been
 //! translated.
 
 use core::ops::Range;
@@ -8,7 +8,7 @@ use gic_driver::Table;
 use irq_domain::layer::IovaConstraint;
 use smmu::{SmmuError, memory, store};
 
-/// Window for doorbells, as devices see them: within reach of 32 address bits.
+/// Window for doorbells in the devices' address space, within reach of 32-bit addresses.
 pub(crate) const DOORBELL_WINDOW: Range<u64> = 0x20_0000..0x40_0000;
 
 const ENTRIES: usize = 512;
@@ -19,17 +19,16 @@ const GIGABYTE: u64 = 1 << 30;
 const TABLE: u64 = 0b11;
 const LEAF_BLOCK: u64 = 0b01;
 const LEAF_PAGE: u64 = 0b11;
-/// Readable and writable without privilege, as PCI's accesses are; never executed; of this address
-/// space alone.
+/// Unprivileged read and write access, as PCI devices require; never executable; not global.
 const READ_WRITE: u64 = 1 << 6 | 1 << 10 | 1 << 11 | 3 << 53;
-/// Attributes 0, inner shareable, and 1 of the context.
+/// Attribute 0 of the context, inner shareable; and attribute 1.
 const NORMAL: u64 = 3 << 8;
 const DEVICE: u64 = 1 << 2;
 
-/// The tables.
+/// The tables of an address space.
 pub(super) struct AddressSpace {
     root: Table,
-    /// Kept for as long as the SMMU walks them.
+    /// Kept allocated because the SMMU walks it.
     _ram: Table,
     _low: Table,
     doorbells: Table,
@@ -37,7 +36,8 @@ pub(super) struct AddressSpace {
 }
 
 impl AddressSpace {
-    /// With `memory` in it, which lies in one gigabyte, not the first.
+    /// Creates an address space that maps `memory`, which must be within one gigabyte other than
+    /// the first.
     pub(super) fn new(memory_range: Range<u64>) -> Result<Self, SmmuError> {
         let level = || memory(PAGE, PAGE, "translations");
         let (root, ram, low, doorbells) = (level()?, level()?, level()?, level()?);
@@ -55,12 +55,12 @@ impl AddressSpace {
         Ok(Self { root, _ram: ram, _low: low, doorbells, used: [false; ENTRIES] })
     }
 
-    /// Returns the address of the first level.
+    /// Returns the address of the first-level table.
     pub(super) fn root(&self) -> u64 {
         self.root.address
     }
 
-    /// Maps a page of doorbells. Returns its address.
+    /// Maps a page with doorbells. Returns its address in the address space.
     pub(super) fn map_doorbell(
         &mut self,
         page: u64,
@@ -79,8 +79,8 @@ impl AddressSpace {
         Ok(DOORBELL_WINDOW.start + PAGE * index as u64)
     }
 
-    /// Undoes [`map_doorbell`](Self::map_doorbell). What the SMMU remembers of it is the caller's
-    /// to end.
+    /// Unmaps the page that [`map_doorbell`](Self::map_doorbell) mapped at `at`. The caller must
+    /// invalidate the SMMU's caches.
     pub(super) fn unmap_doorbell(&mut self, at: u64) {
         if let Some(index) = index_of(at) {
             self.used[index] = false;

@@ -1,5 +1,5 @@
-//! The ITS's commands, by what they do to a message: INV, INT, CLEAR, MOVI, MOVALL, DISCARD, MAPC;
-//! and a command that fails. Where there is none, what the distributor does to the same.
+//! Tests of the ITS commands INV, INT, CLEAR, MOVI, MOVALL, DISCARD and MAPC by their effect on a
+//! message, and of a command that fails. Without an ITS, the same tests use the distributor.
 
 use crate::controller::{LEAVES_PENDING, Tested as _};
 use crate::machine::{Machine, UNHANDLED};
@@ -19,7 +19,7 @@ use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::{Cpu, DeviceId, MsiMessage, Pending};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    // Without an ITS it is the distributor that does it.
+    // Without an ITS, the distributor performs the operation.
     let by = |its: &'static str, distributor| if machine.its.is_some() { its } else { distributor };
     report.case("a message for an event that is not mapped does nothing", || unmapped(machine));
     report.case(
@@ -47,7 +47,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
 }
 
-/// Runs of a soft device's only handler, by CPU.
+/// Number of runs of a software device's only handler, by CPU.
 type Runs = Arc<[AtomicU64; MAX_CPUS]>;
 
 fn one_vector(machine: &Machine) -> Result<(SoftDevice, Runs), Verdict> {
@@ -67,7 +67,7 @@ fn all(runs: &Runs) -> u64 {
     runs.iter().map(|count| count.load(Ordering::Acquire)).sum()
 }
 
-/// Waits for a first run, and a little for a second.
+/// Waits for a first run, and then shortly for another one.
 fn check_runs(runs: &Runs, cpu: Cpu, wanted: u64) -> Outcome {
     cpu::wait_until(if wanted == 0 { 5 } else { 2000 }, || all(runs) > 0);
     cpu::wait_until(5, || all(runs) > wanted);
@@ -91,7 +91,10 @@ fn unmapped(machine: &Machine) -> Outcome {
         soft_device::send(MsiMessage { address, data });
     }
     check_runs(&runs, Cpu::new(0), 0)?;
-    check!(UNHANDLED.load(Ordering::Acquire) == before, "something arrived");
+    check!(
+        UNHANDLED.load(Ordering::Acquire) == before,
+        "an interrupt without a handler was signaled"
+    );
     device.fire(0);
     check_runs(&runs, device.vectors[0].cpu, 1)?;
     device.tear_down()
@@ -104,12 +107,15 @@ fn discarded(machine: &Machine) -> Outcome {
     let before = UNHANDLED.load(Ordering::Acquire);
     soft_device::send(late);
     check_runs(&runs, Cpu::new(0), 0)?;
-    check!(UNHANDLED.load(Ordering::Acquire) == before, "it arrived without a handler");
+    check!(
+        UNHANDLED.load(Ordering::Acquire) == before,
+        "the message was signaled without a handler"
+    );
     let (next, next_runs) = one_vector(machine)?;
     check_runs(&next_runs, Cpu::new(0), 0)?;
     check!(
         UNHANDLED.load(Ordering::Acquire) == before,
-        "it arrived before the next owner's handler was there"
+        "the message was signaled before the next owner had a handler"
     );
     next.fire(0);
     check_runs(&next_runs, next.vectors[0].cpu, 1)?;
@@ -140,7 +146,7 @@ fn cleared(machine: &Machine) -> Outcome {
     device.tear_down()
 }
 
-/// The boot CPU and another one.
+/// Returns the boot CPU and another one.
 fn two_cpus(machine: &Machine) -> Result<(Cpu, Cpu), Verdict> {
     match machine.online_cpus()[..] {
         [first, .., last] => Ok((first, last)),
@@ -148,8 +154,8 @@ fn two_cpus(machine: &Machine) -> Result<(Cpu, Cpu), Verdict> {
     }
 }
 
-/// Do LPIs that are pending stay at their redistributor? So they do without an ITS
-/// ([`DirectLpi`](gic_driver::DirectLpi)).
+/// Returns `true` if pending LPIs stay at their redistributor when they are moved. This is the case
+/// without an ITS ([`DirectLpi`](gic_driver::DirectLpi)).
 fn leaves_pending_lpis(machine: &Machine) -> bool {
     let mut controllers = machine.irqchip.controllers();
     controllers.any(|(_, driver)| matches!(driver, MsiController::DirectLpi(_)))
@@ -176,7 +182,8 @@ fn moved(machine: &Machine) -> Outcome {
     device.tear_down()
 }
 
-/// The CPU where the message is pending does not take it, because its interrupts are masked.
+/// The CPU at which the message is pending does not acknowledge it, because its interrupts are
+/// masked.
 fn all_moved(machine: &'static Machine) -> Outcome {
     let its = its(machine)?;
     let (here, there) = two_cpus(machine)?;
@@ -198,11 +205,11 @@ fn all_moved(machine: &'static Machine) -> Outcome {
     done.store(true, Ordering::Release);
     smp::wait_for(there)?;
     answer?;
-    check!(!early, "it ran although its CPU's interrupts are masked");
+    check!(!early, "the handler ran although interrupts of its CPU are masked");
     check_runs(&runs, here, 1)?;
     device.fire(0);
     cpu::wait_until(2000, || all(&runs) == 2);
-    check!(on(&runs, there) == 1, "the event was moved with what was pending");
+    check!(on(&runs, there) == 1, "the event itself was moved with the pending LPIs");
     device.tear_down()
 }
 
@@ -219,25 +226,25 @@ fn inherited(machine: &Machine) -> Outcome {
     check_runs(&runs, here, 1)?;
     device.fire(0);
     cpu::wait_until(2000, || on(&runs, here) == 2);
-    check!(on(&runs, here) == 2, "a later message did not go to the heir");
+    check!(on(&runs, here) == 2, "a later message was not delivered to the heir");
     its.cpu_on(there)?;
-    // The interrupt core was not told of the heir, and asks.
+    // The interrupt core does not know about the heir, so it moves the interrupt.
     handle.set_affinity(there)?;
     device.fire(0);
     cpu::wait_until(2000, || on(&runs, there) == 1);
     let counts = (on(&runs, here), on(&runs, there));
-    check!(counts == (2, 1), "after the CPU's return the runs are {counts:?}");
+    check!(counts == (2, 1), "runs after the CPU was turned on again: {counts:?}");
     device.tear_down()
 }
 
-/// QEMU's ITS stalls when it cannot reach a table: the device gets one that is not memory. An ITS
-/// that keeps its tables elsewhere has no such command.
+/// QEMU's ITS stalls if it cannot access a table, so the device gets a table that is not backed by
+/// memory. An ITS that keeps its mappings elsewhere has no command that fails.
 fn stalled(machine: &Machine) -> Outcome {
     const NOBODY: DeviceId = DeviceId::new(0xfff8);
     let its = its(machine)?;
     let request = EventRequest::new(NonZeroU16::MIN, Cpu::new(0));
     let free = machine.gic().gicv3()?.lpis()?.available();
-    // The device table has a page for it from now on.
+    // This makes the device table have a page for the device.
     its.detach(its.attach(NOBODY, 1)?);
     break_next_table();
     let device = its.attach(NOBODY, 1)?;

@@ -1,6 +1,7 @@
-//! The cost of four devices' vectors at the command queue, next to Linux 6.1 on the same machine,
-//! and the cost of an interrupt. From boot to power-off, Linux takes 66 commands in 37 writes of
-//! CWRITER, and 138 reads of CREADR. It makes 218 accesses of the ITS's registers in all.
+//! Tests of the cost of four devices' vectors at the command queue, compared with Linux 6.1 on the
+//! same machine, and of the cost of an interrupt. From boot to power-off, Linux posts 66 commands
+//! with 37 writes of CWRITER and 138 reads of CREADR. In total, it makes 218 accesses to the ITS's
+//! registers.
 
 use crate::devices::DeviceKind;
 use crate::ledger::Ledger;
@@ -17,19 +18,19 @@ use image_rt::pci::Function;
 use image_rt::{console, cpu, println};
 use msi_types::Cpu;
 
-/// The devices, and how many vectors Linux gives each on two CPUs.
+/// Names of the devices, and the number of vectors that Linux allocates for each on two CPUs.
 const DEVICES: [(&str, u16); 4] = [("nvme", 3), ("virtio-net", 3), ("virtio-rng", 2), ("edu", 1)];
 const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138, accesses: 218 };
 
-/// Messages that are timed.
+/// Number of messages that are timed.
 const TIMED: u64 = 2000;
-/// Interrupts that are watched, and how many milliseconds the watcher may take to begin.
+/// Number of interrupts that are watched, and time in milliseconds that the watcher has to start.
 const WATCHED: usize = 16;
 const WATCHER_PATIENCE: u64 = 60_000;
 
 pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report) {
     report.case("a message to oneself is handled before the next instruction", || time(machine));
-    // Linux was measured on one machine.
+    // The figures for Linux were measured on one specific machine.
     if !compared {
         return;
     }
@@ -38,15 +39,18 @@ pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report
     });
 }
 
-/// Alone, for the runner, which makes QEMU log every instruction once this reports that it is
-/// ready: reads from a disk, one interrupt each.
+/// Runs reads from a disk, with one interrupt each. No other test runs, and the runner makes QEMU
+/// log every instruction after this test has reported that it is ready.
 pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
     report.case("reads, with somebody watching", || {
         let rig = started(machine, "nvme")?;
         let handler =
             rig.device.handler_address().ok_or(Verdict::Failed("no handler to watch".into()))?;
         tell(WatchedFact::Ready { handler: format!("{handler:x}").into() });
-        check!(cpu::wait_until(WATCHER_PATIENCE, || console::read().is_some()), "nobody watches");
+        check!(
+            cpu::wait_until(WATCHER_PATIENCE, || console::read().is_some()),
+            "the runner did not start watching"
+        );
         for _ in 0..WATCHED {
             rig.fire(1, rig.handles[1].effective_affinity())?;
         }
@@ -56,7 +60,7 @@ pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
 }
 
 fn compare(machine: &'static Machine) -> Outcome {
-    // A CPU's collection, as at its start: Linux's count has both in it.
+    // Set up the CPUs' collections as at start, because Linux's figures include both.
     let start = Ledger::now();
     let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
     for cpu in machine.online_cpus() {
@@ -77,7 +81,7 @@ fn compare(machine: &'static Machine) -> Outcome {
     }
     let total = Ledger::now() - start;
     println!("note - cost: in all {total}; Linux: {LINUX}");
-    // Linux's accesses have the ITS's own bringing up in them.
+    // Linux's accesses include the bring-up of the ITS.
     let accesses = total.accesses + machine.its_cost.accesses;
     println!(
         "note - cost: with the ITS's bringing up {accesses} accesses; Linux: {}",
@@ -109,7 +113,7 @@ fn find<'a>(
     named.next().ok_or_else(|| Verdict::Skipped(format!("no {name}")))
 }
 
-/// Linux's count has no MOVI in it: this is not counted either.
+/// Moves one vector. Linux's figures include no MOVI, so this is not counted either.
 fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     let before = Ledger::now();
     let cpus = machine.online_cpus();
@@ -120,8 +124,9 @@ fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     Ok(())
 }
 
-/// Measures the time from the CPU's unmasking to a message's handler, and from there back. With
-/// QEMU's time in instructions (`-icount shift=0`), a nanosecond is one instruction.
+/// Measures the time from unmasking interrupts to the handler of a message, and from there back to
+/// the interrupted code. With QEMU's instruction counting (`-icount shift=0`), a nanosecond is one
+/// instruction.
 fn time(machine: &Machine) -> Outcome {
     let entered = Arc::new(AtomicU64::new(0));
     let at = entered.clone();
@@ -146,6 +151,6 @@ fn time(machine: &Machine) -> Outcome {
     let average =
         |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond() / (TIMED - late).max(1);
     println!("note - cost: {} ns to the handler, {} ns back", average(there), average(back));
-    check!(late == 0, "{late} of {TIMED} came later");
+    check!(late == 0, "{late} of {TIMED} messages were handled late");
     device.tear_down()
 }

@@ -1,4 +1,5 @@
-//! Each device: its vectors arrive where they were sent, follow a move, and can be held back.
+//! Tests of each device: its vectors are delivered to their targets, follow a move, and can be
+//! disabled.
 
 use crate::devices::DeviceKind;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
@@ -59,7 +60,7 @@ fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report
     report.case(&format!("{name}: gives everything back"), || rig.tear_down());
 }
 
-/// Every vector on every CPU (on two CPUs each, where there are many of both).
+/// Sends each vector to every CPU. With more than two vectors, only two CPUs are tried for each.
 fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
     let cpus = machine.online_cpus();
     let tries = if rig.vectors.len() > 2 { 2 } else { cpus.len() };
@@ -72,7 +73,7 @@ fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
             rig.handles[usize::from(vector.slot)].set_affinity(cpu)?;
             if let Some(runs) = rig.fire(vector.slot, cpu)? {
                 fired += 1;
-                // The vector may have moved between a message and its repetition.
+                // The vector may have been moved between a message and its repetition.
                 let late = u64::from(rig.device.repeats());
                 let good = runs.there > 0 && runs.elsewhere <= late;
                 check!(good, "slot {} for CPU {cpu}: {runs:?}", vector.slot);
@@ -85,7 +86,7 @@ fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
         rig.name,
         rig.vectors.len()
     );
-    check!(fired > 0, "the device has no occasion to send");
+    check!(fired > 0, "the driver cannot make the device send a message");
     Ok(())
 }
 
@@ -96,12 +97,13 @@ fn each_once(rig: &Rig, mut test: impl FnMut(&IrqHandle, u16) -> Outcome) -> Out
     Ok(())
 }
 
-/// The device's own messages, held back at its mask bits or, where it has none, at the controller.
+/// Checks messages that the device sends while its vector is disabled at the device's mask bits or,
+/// if it has none, at the controller.
 fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     settle(rig, handle, slot)?;
     let before = rig.counts.of(slot);
     handle.disable();
-    // Two messages are one interrupt, if none of them comes after `enable`.
+    // Two messages cause one interrupt if neither arrives after `enable`.
     let fired = rig.device.fire(slot)? && (!rig.device.prompt(slot) || rig.device.fire(slot)?);
     let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
     let patience = rig.patience(slot);
@@ -116,14 +118,14 @@ fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     }
 }
 
-/// Messages by the controller, to every device alike.
+/// Checks messages that the controller generates, which is possible for every device.
 fn hold(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     settle(rig, handle, slot)?;
     let before = rig.counts.of(slot);
     handle.disable();
     handle.set_pending(Pending::Set);
     handle.set_pending(Pending::Set);
-    // An interrupt that came only after `enable` would count as one more.
+    // An interrupt that is signaled only after `enable` would be counted as another run.
     smp::catch_up(handle.effective_affinity())?;
     let early = cpu::wait_until(5, || rig.counts.of(slot) > before);
     handle.enable();
@@ -136,7 +138,7 @@ fn resend(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     let before = rig.counts.of(slot);
     handle.set_pending(Pending::Set);
     expect_one_more(rig, slot, before)?;
-    // Dropped while it is held back by the CPU, which has its interrupts masked.
+    // Clear the pending state while the CPU has its interrupts masked.
     if handle.effective_affinity() == Cpu::new(0) {
         let before = rig.counts.of(slot);
         let state = cpu::irq_save();
@@ -144,13 +146,13 @@ fn resend(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
         handle.set_pending(Pending::Clear);
         cpu::irq_restore(state);
         let ran = cpu::wait_until(5, || rig.counts.of(slot) > before);
-        check!(!ran, "slot {slot} ran although it was dropped");
+        check!(!ran, "slot {slot} ran although its pending state was cleared");
     }
     Ok(())
 }
 
-/// Devices that send twice (for one cause) are given time to do so: the host's thread that does it
-/// may be late.
+/// Waits for repeated messages of devices that send a message twice for one cause. The host thread
+/// that does this may be late.
 fn settle(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     smp::catch_up(handle.effective_affinity())?;
     let quiet = if rig.device.repeats() { 50 } else { 3 };

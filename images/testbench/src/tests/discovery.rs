@@ -1,5 +1,5 @@
-//! Discovery finds the machine that QEMU was told to be: the runner states its options on the
-//! command line.
+//! Tests that discovery finds the machine that QEMU was configured to provide. The runner states
+//! its options on the command line.
 
 use crate::controller::Controller;
 use crate::machine::Machine;
@@ -73,7 +73,7 @@ fn find(machine: &Machine, name: &str) -> String {
     }
 }
 
-/// Vendor and device of the functions that are such.
+/// Returns the vendor and device IDs of the functions for which `are` is true.
 fn functions(machine: &Machine, are: impl Fn(&&Function) -> bool) -> String {
     let functions = machine.functions.iter().filter(are);
     let mut ids: Vec<_> = functions.map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();
@@ -81,12 +81,12 @@ fn functions(machine: &Machine, are: impl Fn(&&Function) -> bool) -> String {
     ids.join(",")
 }
 
-/// Is a controller of that kind in use?
+/// Returns "on" if a controller of this kind is in use.
 fn driven(machine: &Machine, is_kind: fn(&MsiController<Kernel>) -> bool) -> &'static str {
     if machine.irqchip.controllers().any(|(_, driver)| is_kind(driver)) { "on" } else { "off" }
 }
 
-/// The IOMMU that was taken into use, if firmware's map of PCI's requesters says the same.
+/// Returns the kind of IOMMU that is in use, if it agrees with firmware's `iommu-map`.
 fn iommu(machine: &Machine) -> &'static str {
     let mapped = machine.description.hosts.iter().any(|host| !host.iommu.map.is_empty());
     match (mapped, &machine.smmu) {
@@ -97,7 +97,7 @@ fn iommu(machine: &Machine) -> &'static str {
     }
 }
 
-/// GICv4 has virtual LPIs at each redistributor.
+/// Returns the version of the GIC. A GICv4 has virtual LPIs at each redistributor.
 fn revision(machine: &Machine) -> String {
     let Controller::V3(gic) = machine.gic() else { return "2".into() };
     let redistributor = gic.redistributor_frames(Cpu::new(0));

@@ -1,4 +1,4 @@
-//! A CPU leaves by PSCI, its interrupts go elsewhere, and it comes back; and the whole GIC sleeps.
+//! Tests of a CPU that is turned off by PSCI and on again, and of a GIC that is suspended.
 
 use crate::controller::{Tested as _, registers};
 use crate::machine::Machine;
@@ -34,7 +34,7 @@ fn device(machine: &Machine) -> Result<(SoftDevice, Runs), crate::report::Verdic
     Ok((device, runs))
 }
 
-/// Fires every vector and says how many arrived at `cpu`.
+/// Makes the device send a message of every vector. Returns the number of handler runs on `cpu`.
 fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::report::Verdict> {
     let all = || runs.iter().map(|count| count.load(Ordering::Acquire)).sum::<u64>();
     let (before, there) = (all(), runs[cpu.index()].load(Ordering::Acquire));
@@ -43,7 +43,7 @@ fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::re
     }
     cpu::wait_until(2000, || all() == before + u64::from(VECTORS));
     let arrived = all() - before;
-    check!(arrived == u64::from(VECTORS), "{arrived} of {VECTORS} arrived");
+    check!(arrived == u64::from(VECTORS), "{arrived} of {VECTORS} messages arrived");
     Ok(runs[cpu.index()].load(Ordering::Acquire) - there)
 }
 
@@ -65,15 +65,15 @@ fn leave_and_return(machine: &'static Machine) -> Outcome {
             handle.set_affinity(cpu)?;
         }
         let there = fire_all(device, &runs, cpu)?;
-        check!(there == u64::from(VECTORS), "{there} of {VECTORS} arrived at CPU {cpu}");
+        check!(there == u64::from(VECTORS), "{there} of {VECTORS} messages arrived at CPU {cpu}");
         Ok(())
     };
     all_there(&device)?;
     take_away(machine, cpu)?;
-    check!(!machine.gic().is_on(cpu), "the GIC counts CPU {cpu} as on");
+    check!(!machine.gic().is_on(cpu), "the GIC driver still considers CPU {cpu} to be on");
     check!(device.handles[0].set_affinity(cpu).is_err(), "a vector was moved to a CPU that is off");
     let there = fire_all(&device, &runs, cpu)?;
-    check!(there == 0, "{there} arrived at a CPU that is off");
+    check!(there == 0, "{there} messages arrived at a CPU that is off");
     smp::turn_on(machine, cpu)?;
     all_there(&device)?;
     device.tear_down()
@@ -90,7 +90,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
         let cpu = cpus[turn % cpus.len()];
         take_away(machine, cpu)?;
         let there = fire_all(&device, &runs, cpu)?;
-        check!(there == 0, "{there} arrived at CPU {cpu}, which is off");
+        check!(there == 0, "{there} messages arrived at CPU {cpu}, which is off");
         smp::turn_on(machine, cpu)?;
         for (handle, cpu) in device.handles.iter().zip(machine.online_cpus().into_iter().cycle()) {
             handle.set_affinity(cpu)?;
@@ -100,7 +100,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
     device.tear_down()
 }
 
-/// A system's suspension, but for the loss of power.
+/// Suspends and resumes the system without a loss of power.
 fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     let Some(its) = &machine.its else { skip!("no ITS") };
     let (gic, boot) = (machine.gic().gicv3()?, Cpu::new(0));
@@ -118,10 +118,14 @@ fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     its.resume()?;
     cpu::irq_restore(state);
     cpu::wait_until(5, || count() > 0);
-    check!(count() == 0, "{} ran that were sent to a sleeping ITS or disabled", count());
+    check!(
+        count() == 0,
+        "{} handlers ran for messages to a suspended ITS or a disabled vector",
+        count()
+    );
     device.handles[0].enable();
     cpu::wait_until(2000, || count() > 0);
-    check!(count() == 1, "what was pending ran {} times", count());
+    check!(count() == 1, "the handler of the pending message ran {} times", count());
     others.iter().try_for_each(|cpu| smp::turn_on(machine, *cpu))?;
     for handle in &device.handles {
         handle.set_affinity(machine.online_cpus().last().copied().unwrap_or(boot))?;

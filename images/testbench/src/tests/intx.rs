@@ -1,5 +1,5 @@
-//! Two functions on one wire: firmware's `interrupt-map` routes their pins to one level-triggered
-//! interrupt of the GIC.
+//! Tests of two functions on one wire: firmware's `interrupt-map` routes their pins to the same
+//! level-triggered interrupt.
 
 use crate::devices::DeviceKind;
 use crate::devices::edu::{ACKNOWLEDGE, RAISE, STATUS};
@@ -53,7 +53,10 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
         let request = WiredRequest::new(wire.intid.hwirq(), wire.trigger, "exclusive");
         let refused = machine.interrupts.request_wired(request, |_| {});
         let hwirq = first.handle.hwirq();
-        check!(refused.err() == Some(RequestError::InUse(hwirq)), "it was not refused");
+        check!(
+            refused.err() == Some(RequestError::InUse(hwirq)),
+            "an exclusive handler was not refused"
+        );
         Ok(())
     });
     report.case("the level outlives one of its handlers", || {
@@ -79,7 +82,7 @@ fn quieten(machine: &Machine) {
     }
 }
 
-/// Returns two functions on one wire, the second of which is behind a bridge.
+/// Returns two functions on the same wire. The second is behind a bridge.
 fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> {
     let mut wires: Vec<(&Function, WiredInterrupt)> = Vec::new();
     let edus = || machine.functions.iter().filter(|found| DeviceKind::is(found, "edu"));
@@ -91,7 +94,7 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
         println!("note - {} asserts INTID {}", function.address, wire.intid);
         check!(wire.trigger == Trigger::Level, "{:?}", wire.trigger);
         if let Some((other, _)) = wires.iter().find(|(_, other)| *other == wire) {
-            check!(function.address.pci_bus() != 0, "no bridge is on the way");
+            check!(function.address.pci_bus() != 0, "the function is not behind a bridge");
             return Ok(([other, function], wire));
         }
         wires.push((function, wire));
@@ -109,7 +112,7 @@ fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdic
     }
 }
 
-/// Returns the function, and the bridges above it up to the root bus.
+/// Returns the path from the function through the bridges above it to the root bus.
 fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
     let mut path = vec![function];
     let is_bridge = |found: &&Function| found.config.read8(HEADER_TYPE) & 0x7f == 1;
@@ -126,11 +129,11 @@ fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
     path
 }
 
-/// A function that shares the level.
+/// A function that shares the level-triggered interrupt.
 struct Sharer {
     registers: Bar,
     handle: IrqHandle,
-    /// Numbers of handler runs that found the function asserting the level, and of other runs.
+    /// Number of handler runs that found the function asserting the level, and of other runs.
     served: Arc<AtomicU32>,
     unserved: Arc<AtomicU32>,
 }
@@ -167,10 +170,10 @@ impl Sharer {
     /// Checks that the handler ran once for its function, and that the level is deasserted.
     fn expect_served(&self) -> Outcome {
         cpu::wait_until(2000, || self.served.load(Ordering::Acquire) > 0);
-        // A level that is still asserted would be signalled again.
+        // A level that is still asserted would be signaled again.
         cpu::wait_until(3, || self.served.load(Ordering::Acquire) > 1);
         let served = self.served.load(Ordering::Acquire);
-        check!(served == 1, "the handler found its function {served} times");
+        check!(served == 1, "the handler found its function asserting {served} times");
         check!(self.registers.read32(STATUS) == 0, "the function still asserts the level");
         let pending = self.handle.is_pending();
         check!(pending == Some(false), "the level is pending: {pending:?}");
@@ -178,7 +181,8 @@ impl Sharer {
     }
 }
 
-/// Makes one function assert the level, and checks that the other's handler finds nothing to do.
+/// Makes one function assert the level, and checks that the other function's handler finds nothing
+/// to do.
 fn alone(asserting: &Sharer, other: &Sharer) -> Outcome {
     other.served.store(0, Ordering::Release);
     other.unserved.store(0, Ordering::Release);
@@ -186,7 +190,10 @@ fn alone(asserting: &Sharer, other: &Sharer) -> Outcome {
     asserting.expect_served()?;
     let (served, unserved) =
         (other.served.load(Ordering::Acquire), other.unserved.load(Ordering::Acquire));
-    check!(served == 0 && unserved > 0, "the other: {served} served, {unserved} not");
+    check!(
+        served == 0 && unserved > 0,
+        "handler of the other function: {served} runs served, {unserved} did not"
+    );
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! Load: as many interrupts as the runner asks for, from every CPU and from a device, while their
-//! affinities move. Nothing is lost: the handler of each vector sees the last number that was sent.
+//! Load tests: as many interrupts as the runner requests, sent by every CPU and by a device, while
+//! their affinities change. No message may be lost: the handler of each vector must see the last
+//! number that was sent.
 
 use crate::controller::LEAVES_PENDING;
 use crate::devices::DeviceKind;
@@ -15,7 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use image_rt::{cpu, println};
 
 const VECTORS: u16 = 32;
-/// Milliseconds after which it is not the load that is tested but patience.
+/// Time limit in milliseconds for the load.
 const PATIENCE: u64 = 120_000;
 
 pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Report) {
@@ -26,7 +27,7 @@ pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Repor
     });
 }
 
-/// Messages sent and interrupts seen of a vector.
+/// Number of messages sent and seen for a vector, and of handler runs.
 #[derive(Default)]
 struct Flow {
     sent: AtomicU64,
@@ -86,7 +87,7 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     }
     cpu::wait_until(2000, || flows.iter().all(Flow::is_complete));
     if LEAVES_PENDING.load(Ordering::Relaxed) {
-        // It is where the vector was before.
+        // The interrupt is pending at a previous target of the vector.
         for (handle, flow) in device.handles.iter().zip(flows.iter()) {
             for cpu in cpus.iter().filter(|_| !flow.is_complete()) {
                 handle.set_affinity(*cpu)?;
@@ -103,13 +104,13 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     check!(lost == 0, "{lost} vectors did not see their last message");
     check!(runs <= sent + redelivered, "{runs} runs of {sent} messages");
     check!(runs >= wanted, "{runs} of {wanted} runs in {PATIENCE} ms");
-    check!(UNHANDLED.load(Ordering::Acquire) == unhandled, "some arrived without a handler");
+    check!(UNHANDLED.load(Ordering::Acquire) == unhandled, "some interrupts had no handler");
     device.tear_down()
 }
 
 fn moving_device(machine: &'static Machine) -> Outcome {
     const SHOTS: u64 = 500;
-    /// Microseconds between two, so that the others get a word in.
+    /// Microseconds between two messages, so that other threads can run.
     const PAUSE: u64 = 100;
     let edu = machine.functions.iter().find_map(|function| {
         DeviceKind::of(function).filter(|kind| kind.name == "edu").map(|kind| (kind, function))

@@ -1,4 +1,5 @@
-//! The LPI tables' limits: every LPI there is, the last one alive, and not one more.
+//! Tests of the limits of the LPI tables: every implemented LPI can be mapped, the last one works,
+//! and no further LPI exists.
 
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
 use crate::report::{Outcome, Report, Verdict, check, skip};
@@ -32,7 +33,10 @@ fn all_of_them(machine: &Machine) -> Outcome {
     let extra = its.attach(DeviceId::new(0xfff8), 1)?;
     let refused = map(its, &extra, 1);
     its.detach(extra);
-    check!(matches!(refused, Err(ItsError::NoLpis { wanted: 1 })), "one more: {refused:?}");
+    check!(
+        matches!(refused, Err(ItsError::NoLpis { wanted: 1 })),
+        "result for one more LPI: {refused:?}"
+    );
     for index in [0, free - 1] {
         let before = UNHANDLED.load(Ordering::Acquire);
         send(MsiMessage { address: its.doorbell(), data: index });
@@ -41,12 +45,12 @@ fn all_of_them(machine: &Machine) -> Outcome {
         let arrived = UNHANDLED.load(Ordering::Acquire) - before;
         check!(
             (arrived, last) == (1, wanted),
-            "for LPI {wanted}: {arrived} arrived, the last was {last}"
+            "for LPI {wanted}: {arrived} interrupts arrived, the last was {last}"
         );
     }
     its.unmap_events(&device, block);
     its.detach(device);
-    check!(its.lpis().available() == free, "{} of {free} LPIs came back", its.lpis().available());
+    check!(its.lpis().available() == free, "{} of {free} LPIs were freed", its.lpis().available());
     check!(its.faults().0 == 0, "{:?}", its.faults());
     Ok(())
 }
@@ -59,7 +63,7 @@ fn beyond(machine: &Machine) -> Outcome {
     check!(refused, "with {bits} bits: {answer:?}");
     if let Ok(attachment) = answer {
         its.detach(attachment);
-        return Err(Verdict::Failed("it was attached".into()));
+        return Err(Verdict::Failed("the device was attached".into()));
     }
     Ok(())
 }

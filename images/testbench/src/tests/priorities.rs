@@ -1,5 +1,4 @@
-//! Priorities: what preempts what, in which order, and what the mask holds back; and wired
-//! interrupts on the way.
+//! Tests of priorities: preemption, order, and the priority mask; and of wired interrupts.
 
 use crate::controller::Tested as _;
 use crate::machine::Machine;
@@ -14,10 +13,10 @@ use image_rt::lock::IrqMutex;
 use irq_domain::WiredRequest;
 use msi_types::{Cpu, HwIrq, Pending, Trigger};
 
-/// The least of the three, which all get at first, and the most.
+/// The lowest of the three priorities, which all interrupts have initially, and the highest one.
 const USUAL: Priority = Priority::new(0xa0);
 const URGENT: Priority = Priority::new(0x40);
-/// An SPI that no device of `virt` has.
+/// An SPI that no device of `virt` uses.
 const FREE_SPI: HwIrq = HwIrq::new(250);
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
@@ -31,7 +30,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
 }
 
-/// Events in order: slots, with an offset at the end of their handlers.
+/// Log of events in order: slots at the start of their handlers, and slots plus [`END`] at the end.
 type Log = Arc<IrqMutex<Vec<u16>>>;
 const END: u16 = 100;
 
@@ -43,7 +42,7 @@ fn events(log: &Log) -> Vec<u16> {
     log.with(|log| log.clone())
 }
 
-/// A device with its vectors on CPU 0.
+/// Returns a device whose vectors target CPU 0.
 fn device(
     machine: &Machine,
     vectors: u16,
@@ -65,7 +64,8 @@ fn set_priority(
     machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].hwirq, priority)
 }
 
-/// An SPI's priority stays with it, and its next owner is not of these tests.
+/// Restores the priorities and frees the vectors. An SPI keeps its priority, and its next owner is
+/// not part of these tests.
 fn give_back(machine: &Machine, device: SoftDevice) -> Outcome {
     for slot in 0..device.vectors.len() {
         set_priority(machine, &device, slot, USUAL)?;
@@ -137,13 +137,14 @@ fn masked(machine: &Machine) -> Outcome {
     let early = events(&log);
     let (waiting, pending) = (gic.highest_pending(), device.handles[0].is_pending());
     gic.restore_mask(before);
-    check!(early == [1], "behind the mask came {early:?}");
+    check!(early == [1], "handlers that ran while the mask was set: {early:?}");
     let wanted = device.vectors[0].hwirq;
-    // QEMU's GICv2 does not show at HPPIR what the mask holds back; it is pending all the same.
+    // HPPIR of QEMU's GICv2 does not show interrupts that the mask holds back, although they are
+    // pending.
     let held_back = waiting.map_or(pending == Some(true), |intid| intid.hwirq() == wanted);
-    check!(held_back, "{waiting:?} waited, not {wanted}");
+    check!(held_back, "{waiting:?} was pending, not {wanted}");
     cpu::wait_until(2000, || events(&log).len() == 2);
-    check!(events(&log) == [1, 0], "afterwards {:?}", events(&log));
+    check!(events(&log) == [1, 0], "handlers that ran in total: {:?}", events(&log));
     give_back(machine, device)
 }
 
@@ -161,17 +162,17 @@ fn wired(machine: &Machine) -> Outcome {
         handle.set_pending(Pending::Set);
         sent += 1;
         cpu::wait_until(2000, || runs.load(Ordering::Acquire) == sent);
-        check!(runs.load(Ordering::Acquire) == sent, "it did not arrive at CPU {cpu}");
+        check!(runs.load(Ordering::Acquire) == sent, "the SPI did not arrive at CPU {cpu}");
         let at = last.load(Ordering::Relaxed);
-        check!(at == u64::from(cpu.get()), "it arrived at CPU {at}, not {cpu}");
+        check!(at == u64::from(cpu.get()), "the SPI arrived at CPU {at}, not {cpu}");
     }
     handle.disable();
     handle.set_pending(Pending::Set);
     let early = AtomicBool::new(cpu::wait_until(5, || runs.load(Ordering::Acquire) > sent));
-    check!(!early.into_inner(), "it ran while it was disabled");
-    check!(handle.is_pending() == Some(true), "it is not pending");
+    check!(!early.into_inner(), "the handler ran while the SPI was disabled");
+    check!(handle.is_pending() == Some(true), "the SPI is not pending");
     handle.enable();
     cpu::wait_until(2000, || runs.load(Ordering::Acquire) > sent);
-    check!(runs.load(Ordering::Acquire) == sent + 1, "it did not arrive after it was enabled");
+    check!(runs.load(Ordering::Acquire) == sent + 1, "the SPI did not arrive after it was enabled");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A CPU's own interrupts: SGIs, from every CPU to every CPU, and a PPI.
+//! Tests of a CPU's private interrupts: SGIs from every CPU to every CPU, and a PPI.
 
 use crate::controller::registers;
 use crate::machine::Machine;
@@ -11,8 +11,8 @@ use gic_arch::{IntId, SgiId};
 use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::{Cpu, HwIrq, Trigger};
 
-const VIRTUAL_TIMER: HwIrq = IntId::ppi(11).expect("there are 16").hwirq();
-/// SGI 15 wakes CPUs; these are free.
+const VIRTUAL_TIMER: HwIrq = IntId::ppi(11).expect("16 PPIs exist").hwirq();
+/// SGIs that the tests use. SGI 15 wakes CPUs.
 const TRIED: core::ops::Range<u8> = 0..8;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
@@ -30,7 +30,7 @@ fn listen(
     machine: &'static Machine,
     number: u8,
 ) -> Result<(Arrived, irq_domain::PerCpuHandle, SgiId), crate::report::Verdict> {
-    let sgi = SgiId::new(number).expect("there are 16");
+    let sgi = SgiId::new(number).expect("16 SGIs exist");
     let arrived: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = arrived.clone();
     let handle = machine.interrupts.request_per_cpu(
@@ -44,7 +44,7 @@ fn listen(
     Ok((arrived, handle, sgi))
 }
 
-/// Runs `use_it` while every CPU listens.
+/// Runs `use_it` while the SGI is enabled on every CPU.
 fn with_listeners(
     machine: &'static Machine,
     number: u8,
@@ -71,7 +71,10 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
                 for to in machine.online_cpus() {
                     let before = arrived[to.index()].load(Ordering::Acquire);
                     smp::run_on(from, move || {
-                        machine.gic().send(sgi, &[to], &registers()).expect("in reach");
+                        machine
+                            .gic()
+                            .send(sgi, &[to], &registers())
+                            .expect("the target is reachable");
                     })?;
                     let there = cpu::wait_until(2000, || {
                         arrived[to.index()].load(Ordering::Acquire) > before
@@ -82,7 +85,10 @@ fn all_to_all(machine: &'static Machine) -> Outcome {
             let each = machine.online_cpus().len() as u64;
             for to in machine.online_cpus() {
                 let count = arrived[to.index()].load(Ordering::Acquire);
-                check!(count == each, "CPU {to} got SGI {number} {count} times, {each} were sent");
+                check!(
+                    count == each,
+                    "CPU {to} received SGI {number} {count} times, but {each} were sent"
+                );
             }
             Ok(())
         })?;
@@ -99,7 +105,7 @@ fn to_others(machine: &'static Machine) -> Outcome {
     with_listeners(machine, 3, |arrived, sgi| {
         machine.gic().send_to_others(sgi, &registers());
         check_once_each(arrived, &others)?;
-        check!(arrived[0].load(Ordering::Acquire) == 0, "the sender got it too");
+        check!(arrived[0].load(Ordering::Acquire) == 0, "the sender also received the SGI");
         Ok(())
     })
 }
@@ -110,12 +116,12 @@ fn to_several(machine: &'static Machine) -> Outcome {
         machine.gic().send(sgi, &targets, &registers())?;
         check_once_each(arrived, &targets)?;
         let all: u64 = arrived.iter().map(|count| count.load(Ordering::Acquire)).sum();
-        check!(all == targets.len() as u64, "{all} arrived, {} were sent", targets.len());
+        check!(all == targets.len() as u64, "{all} SGIs arrived, but {} were sent", targets.len());
         Ok(())
     })
 }
 
-/// A private interrupt of a device that each CPU has.
+/// Tests the timer interrupt, which is private to each CPU.
 fn timers(machine: &'static Machine) -> Outcome {
     let fired: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = fired.clone();
@@ -144,7 +150,7 @@ fn timers(machine: &'static Machine) -> Outcome {
             cpu::start_virtual_timer();
         })?;
         cpu::wait_until(5, || count() > 1);
-        check!(count() == 1, "it ran on CPU {cpu} although it was held back there");
+        check!(count() == 1, "the handler ran on CPU {cpu} although the PPI was disabled there");
         smp::run_on(cpu, cpu::stop_virtual_timer)?;
     }
     Ok(())
@@ -154,7 +160,7 @@ fn check_once_each(arrived: &Arrived, targets: &[Cpu]) -> Outcome {
     for cpu in targets {
         cpu::wait_until(2000, || arrived[cpu.index()].load(Ordering::Acquire) > 0);
         let count = arrived[cpu.index()].load(Ordering::Acquire);
-        check!(count == 1, "CPU {cpu} got it {count} times");
+        check!(count == 1, "CPU {cpu} received the SGI {count} times");
     }
     Ok(())
 }

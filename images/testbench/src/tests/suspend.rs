@@ -1,4 +1,4 @@
-//! A machine that suspends, loses every register that a power-down loses, and resumes.
+//! Tests of a machine that suspends, loses every register that a power-down loses, and resumes.
 
 mod power;
 
@@ -44,9 +44,9 @@ pub(super) fn run(machine: &'static Machine, tables: Tables, report: &mut Report
     report.case("a suspend is refused while another CPU is on", || refused(machine));
 }
 
-/// Sources of interrupts that must work after a resume.
+/// Interrupt sources that must work after a resume.
 struct Busy {
-    /// One device with MSI and one with MSI-X; none if the machine has no MSI controller.
+    /// One device with MSI and one with MSI-X. Empty if the machine has no MSI controller.
     devices: Vec<(&'static Function, Rig)>,
     wired: IrqHandle,
     lines: Arc<AtomicU64>,
@@ -59,8 +59,9 @@ impl Busy {
         let mut devices = Vec::new();
         for name in ["edu", "nvme"].into_iter().filter(|_| machine.parent.is_some()) {
             let function = machine.functions.iter().find(|each| DeviceKind::is(each, name));
-            let function = function.ok_or(Verdict::Failed("no such device".into()))?;
-            let kind = DeviceKind::of(function).ok_or(Verdict::Failed("no driver".into()))?;
+            let function = function.ok_or(Verdict::Failed("the device does not exist".into()))?;
+            let kind = DeviceKind::of(function)
+                .ok_or(Verdict::Failed("the device has no driver".into()))?;
             devices.push((function, Rig::new(machine, name, function, kind.drive(function))?));
         }
         let (lines, ticks) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -96,11 +97,11 @@ impl Busy {
         self.wired.set_affinity(cpu)?;
         set_uart_mask(WHEN_SENT);
         let arrived = cpu::wait_until(2000, || self.lines.load(Ordering::Acquire) > before);
-        check!(arrived, "the line does not arrive at CPU {cpu}");
+        check!(arrived, "the line's interrupt does not arrive at CPU {cpu}");
         let before = self.ticks.load(Ordering::Acquire);
         cpu::start_virtual_timer_in(1);
         let arrived = cpu::wait_until(2000, || self.ticks.load(Ordering::Acquire) > before);
-        check!(arrived, "the timer does not tick");
+        check!(arrived, "the timer's interrupt does not arrive");
         Ok(())
     }
 }
@@ -121,10 +122,10 @@ fn suspend_and_resume(machine: &'static Machine, tables: Tables, busy: &Busy) ->
     let (messages, lines) = result?;
     for ((_, rig), before) in busy.posting().zip(&messages) {
         let arrived = cpu::wait_until(2000, || rig.counts.of(0) > *before);
-        check!(arrived, "what {} sent before the suspend is lost", rig.name);
+        check!(arrived, "the message that {} sent before the suspend is lost", rig.name);
     }
     let arrived = cpu::wait_until(2000, || busy.lines.load(Ordering::Acquire) > lines);
-    check!(arrived, "the line that was asserted at the suspend is lost");
+    check!(arrived, "the interrupt of the line that was asserted during the suspend is lost");
     busy.arrives(BOOT)?;
     others.iter().try_for_each(|cpu| smp::turn_on(machine, *cpu))?;
     let Some(last) = others.last() else { return Ok(()) };
@@ -132,8 +133,8 @@ fn suspend_and_resume(machine: &'static Machine, tables: Tables, busy: &Busy) ->
     busy.arrives(BOOT)
 }
 
-/// Suspends with a pending message of each device that can post one, and an asserted line, and
-/// resumes. Returns how often the devices' handlers and the line's had run before.
+/// Suspends and resumes, with an asserted line and with a pending message of each device that can
+/// post one. Returns the number of earlier runs of the devices' handlers and of the line's handler.
 fn sleep_with_something_pending(
     machine: &'static Machine,
     tables: Tables,
@@ -163,6 +164,6 @@ fn refused(machine: &'static Machine) -> Outcome {
         skip!("there is one CPU");
     }
     let refused = machine.irqchip.suspend(BOOT, &registers());
-    check!(refused.is_err(), "it was suspended");
+    check!(refused.is_err(), "the suspend was not refused");
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Devices behind an SMMU. Their messages arrive because their doorbell is mapped for them. A
-//! message to what is not mapped does not arrive, but is reported by name.
+//! Tests of devices behind an SMMU. Messages arrive because the doorbell is mapped for the device.
+//! A message to an unmapped address does not arrive, and is reported as an event that identifies
+//! the device.
 
 use crate::devices::DeviceKind;
 use crate::devices::edu::{
@@ -19,17 +20,18 @@ use irq_domain::pci::TableMemory;
 use msi_types::Granule;
 
 const MSI: u8 = 0x05;
-/// In its capability: control (with its enable bit), address, and data of the form with 64 bits.
+/// Offsets in the MSI capability with 64-bit addresses: control register with its enable bit,
+/// address and data.
 const MSI_CONTROL: u16 = 2;
 const MSI_ADDRESS: u16 = 4;
 const MSI_DATA: u16 = 12;
 const MSI_ENABLED: u16 = 1;
 
-/// Nothing is mapped there.
+/// An address that is not mapped.
 const NOWHERE: u64 = 0x0123_4000;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    // A missing SMMU is a finding of the discovery tests.
+    // The discovery tests report a missing SMMU.
     let Some(translated) = &machine.smmu else { return };
     let mut case = |name, test: fn(&Bench<'_>) -> Outcome| {
         report.case(name, || Bench::new(machine, translated).and_then(|bench| test(&bench)));
@@ -46,7 +48,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     case("smmu: a device reads nothing that is not mapped for it", elsewhere);
 }
 
-/// The machine with an SMMU, and edu, whose vectors are free.
+/// A machine with an SMMU, and an `edu` without vectors.
 struct Bench<'a> {
     machine: &'a Machine,
     translated: &'a Translated,
@@ -74,13 +76,14 @@ impl<'a> Bench<'a> {
             .ok_or(Verdict::Failed("edu has no stream".into()))
     }
 
-    /// Reads edu's stored message address, and the offset of its capability.
+    /// Returns the offset of edu's MSI capability, and the message address that is stored in it.
     fn stored(&self) -> Result<(u16, u64), Verdict> {
         let at = self.edu.capability(MSI).ok_or(Verdict::Failed("edu has no MSI".into()))?;
         Ok((at, u64::from(self.edu.config.read32(at + MSI_ADDRESS))))
     }
 
-    /// Fires edu, whose message is to be reported and not to arrive.
+    /// Makes edu send a message. Checks that it is reported as this event, and that it does not
+    /// arrive.
     fn expect_event(&self, rig: &Rig, wanted: Event) -> Outcome {
         let before = (rig.counts.of(0), UNHANDLED.load(Ordering::Acquire));
         let told = self.translated.smmu.interrupts();
@@ -88,9 +91,9 @@ impl<'a> Bench<'a> {
         cpu::wait_until(2000, || self.translated.smmu.interrupts() > told);
         cpu::wait_until(5, || rig.counts.of(0) > before.0);
         let events = self.translated.smmu.events();
-        check!(events == [wanted], "reported was {events:x?}, not {wanted:x?}");
+        check!(events == [wanted], "the SMMU reported {events:x?}, not {wanted:x?}");
         let after = (rig.counts.of(0), UNHANDLED.load(Ordering::Acquire));
-        check!(before == after, "the interrupt arrived");
+        check!(before == after, "the interrupt arrived nevertheless");
         Ok(())
     }
 
@@ -103,7 +106,7 @@ impl<'a> Bench<'a> {
             rig.name
         );
         let events = self.events();
-        check!(events.is_empty(), "reported was {events:x?}");
+        check!(events.is_empty(), "the SMMU reported {events:x?}");
         Ok(())
     }
 
@@ -116,7 +119,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The first function of a kind that is its own requester.
+/// Returns the first function of a kind that is its own requester.
 fn find<'a>(machine: &'a Machine, name: &str) -> Option<&'a Function> {
     let mut own =
         machine.functions.iter().filter(|function| function.address == function.requester);
@@ -129,13 +132,13 @@ fn refused_write(stream: StreamId, address: u64) -> Event {
 
 fn quiet(bench: &Bench<'_>) -> Outcome {
     let events = bench.events();
-    check!(events.is_empty(), "reported was {events:x?}");
+    check!(events.is_empty(), "the SMMU reported {events:x?}");
     Ok(())
 }
 
 fn off(bench: &Bench<'_>) -> Outcome {
     let smmu = &bench.translated.smmu;
-    check!(edu::writes(bench.edu)?, "the device writes nothing afterwards");
+    check!(edu::writes(bench.edu)?, "the device cannot write after translation was enabled");
     let (refuses, passed) = (smmu.refuses_while_off(), &smmu.passed_while_off);
     check!(
         matches!(passed, Ok(passed) if *passed != refuses),
@@ -148,16 +151,16 @@ fn off(bench: &Bench<'_>) -> Outcome {
 }
 
 fn stored(bench: &Bench<'_>) -> Outcome {
-    check!(bench.pages() == 0, "{} doorbells are mapped for nobody", bench.pages());
+    check!(bench.pages() == 0, "{} doorbells are mapped without a user", bench.pages());
     let rig = bench.rig("edu")?;
     let (_, address) = bench.stored()?;
-    check!(DOORBELL_WINDOW.contains(&address), "it stores {address:#x}");
+    check!(DOORBELL_WINDOW.contains(&address), "the stored address is {address:#x}");
     check!(bench.pages() == 1, "{} doorbells are mapped", bench.pages());
     bench.expect_arrival(&rig)?;
     rig.tear_down()
 }
 
-/// The page is taken away behind the layer's back, by the very call that the layer makes.
+/// Unmaps the page without the layer's knowledge, with the same call that the layer uses.
 fn unmapped(bench: &Bench<'_>) -> Outcome {
     let (rig, other) = (bench.rig("edu")?, bench.rig("nvme")?);
     bench.expect_arrival(&rig)?;
@@ -171,13 +174,13 @@ fn unmapped(bench: &Bench<'_>) -> Outcome {
     let doorbell = bench.machine.its.as_ref().map(|its| Granule::Size4K.page(its.doorbell()));
     let doorbell = doorbell.ok_or(Verdict::Failed("no ITS".into()))?;
     let again = iommu.map(domain, doorbell, IovaConstraint::At(page));
-    check!(again == Ok(page), "it cannot be mapped again: {again:?}");
+    check!(again == Ok(page), "the doorbell cannot be mapped again: {again:?}");
     bench.expect_arrival(&rig)?;
     other.tear_down()?;
     rig.tear_down()
 }
 
-/// A device that forgot that its vectors were freed.
+/// Makes a device send a message after its vectors were freed.
 fn late(bench: &Bench<'_>) -> Outcome {
     let rig = bench.rig("edu")?;
     bench.expect_arrival(&rig)?;
@@ -196,7 +199,7 @@ fn late(bench: &Bench<'_>) -> Outcome {
     bench.edu.bar(0).write32(ACKNOWLEDGE, 1);
     config.write16(at + MSI_CONTROL, control);
     let events = bench.events();
-    check!(events == [refused_write(bench.stream()?, address)], "reported was {events:x?}");
+    check!(events == [refused_write(bench.stream()?, address)], "the SMMU reported {events:x?}");
     check!(UNHANDLED.load(Ordering::Acquire) == before, "the message arrived");
     Ok(())
 }
@@ -223,7 +226,7 @@ fn elsewhere(bench: &Bench<'_>) -> Outcome {
     registers.write64(DMA_BYTES, 4);
     registers.write32(DMA_COMMAND, DMA_START_WITH_INTERRUPT);
     let done = cpu::wait_until(2000, || rig.counts.of(0) > before);
-    check!(done, "the device's engine does not come to its end");
+    check!(done, "the device's DMA engine does not finish");
     let wanted = Event {
         kind: EventKind::Translation,
         stream: bench.stream()?,
@@ -232,6 +235,6 @@ fn elsewhere(bench: &Bench<'_>) -> Outcome {
     };
     cpu::wait_until(500, || bench.translated.smmu.interrupts() > told);
     let events = bench.events();
-    check!(events == [wanted], "reported was {events:x?}, not {wanted:x?}");
+    check!(events == [wanted], "the SMMU reported {events:x?}, not {wanted:x?}");
     rig.tear_down()
 }

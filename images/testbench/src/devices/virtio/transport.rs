@@ -1,5 +1,5 @@
-//! virtio-drivers' PCI transport, with one feature more. Memory is allocated by the device's own
-//! addresses here, so that `VIRTIO_F_ACCESS_PLATFORM` can be accepted behind an SMMU.
+//! virtio-drivers' PCI transport, with an additional feature: memory is allocated at addresses that
+//! the device can use directly, so `VIRTIO_F_ACCESS_PLATFORM` can be accepted behind an SMMU.
 
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -8,11 +8,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const ACCESS_PLATFORM: u64 = 1 << 33;
 
-/// The transport.
+/// The PCI transport with the additional feature.
 pub(super) struct Platform(pub(super) PciTransport);
 
 impl Transport for Platform {
-    /// The driver chose its features; this one is the transport's.
+    /// Adds the transport's feature to those that the driver chose.
     fn write_driver_features(&mut self, features: u64) {
         let insists = self.0.read_device_features() & ACCESS_PLATFORM;
         self.0.write_driver_features(features | insists);

@@ -1,6 +1,6 @@
-//! Simulated power-down: writes the reset values of the registers that a power-down loses. Uses
-//! only offsets from the specifications (IHI 0069 §12, IHI 0048 §4; PCI Express §7.5, §7.7), so
-//! that the drivers' own definitions are not part of the test.
+//! Simulates a power-down by writing the reset values of the registers that a power-down loses.
+//! Uses only offsets from the specifications (IHI 0069 §12, IHI 0048 §4; PCI Express §7.5, §7.7),
+//! so that the test does not depend on the drivers' definitions.
 
 use crate::controller::registers;
 use crate::machine::Machine;
@@ -19,16 +19,17 @@ const ENABLE_LPIS: u32 = 1;
 
 type Frame = <Kernel as Platform>::Mmio;
 
-/// The place of an ITS's mappings.
+/// Location of an ITS's mappings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::tests) enum Tables {
-    /// The tables that `GITS_BASER<n>` names.
+    /// The ITS keeps its mappings in the tables to which `GITS_BASER<n>` points.
     InMemory,
-    /// The model itself, as in KVM, which drops its mappings if `GITS_BASER<n>` is cleared.
+    /// The ITS model keeps its mappings itself, as in KVM, and drops them if `GITS_BASER<n>` is
+    /// cleared.
     Inside,
 }
 
-/// Resets everything that the interrupt controllers lose. RAM is not changed.
+/// Resets all registers that the interrupt controllers lose. RAM is not changed.
 pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
     if let Some(its) = &machine.its {
         let frame = map(PhysicalRegion { base: its.base(), bytes: 0x2_0000 });
@@ -48,7 +49,9 @@ pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
             for spi in 32..32 * blocks(&distributor) {
                 distributor.write64(0x6000 + 8 * spi, 0);
             }
-            let redistributor = gic.redistributor_frames(Cpu::new(0)).expect("the boot CPU's");
+            let redistributor = gic
+                .redistributor_frames(Cpu::new(0))
+                .expect("the boot CPU's redistributor was found before");
             lose_redistributor(redistributor.mmio());
         }
         RootGic::V2(_) => {
@@ -65,7 +68,7 @@ pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
     }
 }
 
-/// Resets the distributor's blocks of 32 interrupts from `first` on.
+/// Resets the distributor's registers for blocks of 32 interrupts, starting with block `first`.
 fn lose_distributor(frame: &Frame, first: u32) {
     frame.write32(0, 0);
     for block in first..blocks(frame) {
@@ -79,7 +82,7 @@ fn blocks(distributor: &Frame) -> u32 {
     (distributor.read32(4) & 0x1f) + 1
 }
 
-/// Resets the fields that the distributor and a redistributor have at the same offsets.
+/// Resets the fields that a distributor and a redistributor have at the same offsets.
 fn lose_block(frame: &Frame, base: u32, block: u32) {
     for clearing in [0x180, 0x280, 0x380] {
         frame.write32(base + clearing + 4 * block, u32::MAX);
@@ -90,8 +93,8 @@ fn lose_block(frame: &Frame, base: u32, block: u32) {
     }
 }
 
-/// Resets a redistributor. If LPIs were not disabled before, pending LPIs are lost, because a table
-/// that was not written back is undefined.
+/// Resets a redistributor. If LPIs were not disabled before, pending LPIs are lost, because a
+/// pending table that was not written back is undefined.
 fn lose_redistributor(frame: &Frame) {
     lose_block(frame, 0x1_0000, 0);
     frame.write32(0x1_0c04, 0);
@@ -148,5 +151,5 @@ pub(super) fn restore_header(function: &Function, Header(values): &Header) {
 }
 
 fn map(region: PhysicalRegion) -> Frame {
-    Kernel.map(region).expect("device memory")
+    Kernel.map(region).expect("the region is mapped as device memory")
 }
