@@ -1,4 +1,4 @@
-//! Links the image by image-rt's script.
+//! Links the image with image-rt's linker script.
 
 fn main() {
     println!("cargo::rustc-link-arg-bins=-Timage-rt.ld");

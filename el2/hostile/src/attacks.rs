@@ -1,4 +1,4 @@
-//! The attacks, by name. Each goes on until its time is over.
+//! The attacks, by name. Each runs until its time is over.
 
 use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS};
@@ -8,7 +8,7 @@ use crate::{commands, leaks, registers};
 use core::arch::asm;
 use image_rt::cpu;
 
-/// An attack, which a vCPU repeats until its time is over.
+/// An attack that a vCPU repeats until its time is over.
 pub(crate) type Attack = fn(&mut Turns);
 
 const ATTACKS: &[(&str, Attack)] = &[
@@ -37,10 +37,10 @@ pub(crate) fn named(name: &str) -> Option<Attack> {
     ATTACKS.iter().find(|(known, _)| *known == name).map(|(_, attack)| *attack)
 }
 
-/// Reads of any system register, and writes of those that look like the CPU interface's.
+/// Reads arbitrary system registers, and writes those whose encodings are like the CPU interface's.
 fn system_registers(turns: &mut Turns) {
-    /// CRm and Op2 of `ICC_BPR<n>_EL1`: QEMU 10.0 ends with a failed assertion at a value whose
-    /// three low bits are zero, and others not (`hw/intc/arm_gicv3_cpuif.c`, `icv_gprio_mask`).
+    /// CRm and Op2 of `ICC_BPR<n>_EL1`. QEMU 10.0 fails an assertion if a value's three low bits
+    /// are zero and other bits are not (`hw/intc/arm_gicv3_cpuif.c`, `icv_gprio_mask`).
     const BPR: [u32; 2] = [8 << 3 | 3, 12 << 3 | 3];
     machine::enable_interrupts();
     let mut random = Random::here();
@@ -56,10 +56,10 @@ fn system_registers(turns: &mut Turns) {
     }
 }
 
-/// Instructions whose exits have no valid syndrome, at devices, at nothing, and at the
-/// hypervisor's RAM.
+/// Executes instructions whose exits have no valid syndrome, on devices, on unmapped addresses, and
+/// on the hypervisor's RAM.
 fn undescribed_accesses(turns: &mut Turns) {
-    /// RAM of the machine that is not the guest's.
+    /// RAM of the machine that does not belong to the guest.
     const FOREIGN: u64 = 0x4100_0000;
     let mut random = Random::here();
     while turns.next() {
@@ -70,7 +70,8 @@ fn undescribed_accesses(turns: &mut Turns) {
     }
 }
 
-/// HVC and SMC with any function number and any arguments, but those that end or stop the vCPU.
+/// Executes HVC and SMC with arbitrary function numbers and arguments, except for those that end or
+/// stop the vCPU.
 fn calls(turns: &mut Turns) {
     /// CPU_SUSPEND, CPU_OFF, SYSTEM_OFF, SYSTEM_RESET (DEN 0022).
     const AVOIDED: [u64; 4] = [1, 2, 8, 9];
@@ -90,7 +91,7 @@ fn calls(turns: &mut Turns) {
 fn call(by_hvc: bool, function: u64, [first, second, third]: [u64; 3]) {
     macro_rules! call {
         ($instruction:literal) => {
-            // SAFETY: the calls that end something are not made.
+            // SAFETY: no call is made that ends anything.
             unsafe {
                 asm!(
                     $instruction,
@@ -106,7 +107,8 @@ fn call(by_hvc: bool, function: u64, [first, second, third]: [u64; 3]) {
     if by_hvc { call!("hvc #0") } else { call!("smc #0") }
 }
 
-/// A timer that never stops firing: it is taken and ended, and its deadline stays behind.
+/// Runs a timer that never stops firing: its interrupt is handled, but its deadline stays in the
+/// past.
 fn timer(turns: &mut Turns) {
     machine::enable_interrupts();
     cpu::start_virtual_timer();
@@ -119,7 +121,7 @@ fn timer(turns: &mut Turns) {
 /// `ICC_SGI1R_EL1.IRM`: the SGI targets all other PEs.
 const OTHERS: u64 = 1 << 40;
 
-/// SGIs to every vCPU, taken here and sent again.
+/// Sends SGIs to every vCPU, and handles those that arrive.
 fn sgis(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {
@@ -139,12 +141,12 @@ fn send(sgi: u64, target: u64) {
     }
 }
 
-/// Computes without any exit.
+/// Computes without causing any exit.
 fn spin(turns: &mut Turns) {
     while turns.next() {}
 }
 
-/// Sends an SGI to all others, then sleeps until one of them does the same or the timer fires.
+/// Sends an SGI to all other vCPUs, then sleeps until one of them does the same or the timer fires.
 fn wake_ups(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {

@@ -1,4 +1,4 @@
-//! Attacks by the ITS's command queue.
+//! Attacks through the ITS's command queue.
 
 use crate::machine::{self, Layout, QUEUE_BYTES};
 use crate::random::Random;
@@ -6,12 +6,12 @@ use crate::turns::Turns;
 use gic_arch::gits;
 
 const COMMAND_BYTES: u64 = 32;
-/// Of commands that each visit all that is mapped.
+/// Size of the queue for commands that each visit all mappings.
 const MIDDLE_QUEUE_BYTES: u64 = 0x1_0000;
 const VALID: u64 = 1 << 63;
-/// The first LPI.
+/// INTID of the first LPI.
 const LPIS: u64 = 8192;
-/// An address behind all RAM of the machine.
+/// An address above all RAM of the machine.
 const NOWHERE: u64 = 0x00ff_ffff_0000;
 
 type Words = [u64; 4];
@@ -38,7 +38,7 @@ fn movall(from: u64, to: u64) -> Words {
     [0x0e, 0, from << 16, to << 16]
 }
 
-/// A command of small numbers, that may well be meant.
+/// Returns a random command with small operands, which a driver could plausibly post.
 fn any_command(random: &mut Random) -> Words {
     const OPCODES: [u64; 12] = [1, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
     let opcode = OPCODES[random.below(12) as usize];
@@ -60,13 +60,13 @@ fn any_command(random: &mut Random) -> Words {
     [opcode | device << 32, second, third, random.below(3) << 16]
 }
 
-/// A ring that is always full: its commands are executed again and again.
+/// A ring that is always full, so that its commands are executed over and over.
 struct Ring {
     bytes: u64,
 }
 
 impl Ring {
-    /// Writes all commands. Then the ITS may begin.
+    /// Writes all commands, before the ITS starts to execute them.
     fn fill(layout: Layout, bytes: u64, mut command: impl FnMut(u64) -> Words) -> Self {
         for slot in 0..bytes / COMMAND_BYTES {
             machine::store(layout.queue + slot * COMMAND_BYTES, command(slot));
@@ -74,12 +74,12 @@ impl Ring {
         Self { bytes }
     }
 
-    /// Moves `GITS_CWRITER` as far as it goes, again and again, and takes what is pending.
+    /// Repeatedly moves `GITS_CWRITER` as far as possible, and handles pending interrupts.
     fn turn(&self, turns: &mut Turns) {
         while turns.next() {
             let read = machine::read_its(gits::CREADR.offset()) & !0x1f;
             let write = (read + self.bytes - COMMAND_BYTES) % self.bytes;
-            // Bit 0: a queue that has stalled goes on.
+            // Bit 0 restarts a stalled queue.
             machine::write_its(gits::CWRITER.offset(), write | 1);
             for _ in 0..4 {
                 machine::take();
@@ -88,7 +88,7 @@ impl Ring {
     }
 }
 
-/// Everything enabled, with tables in place.
+/// Enables interrupts, LPIs and the ITS, with all tables in place.
 fn enable(layout: Layout, queue_bytes: u64) {
     machine::enable_interrupts();
     machine::fill(layout.configuration, 0x1_0000, 0xa1);
@@ -103,13 +103,14 @@ fn attack(turns: &mut Turns, queue_bytes: u64, command: impl FnMut(u64) -> Words
     Ring::fill(layout, queue_bytes, command).turn(turns);
 }
 
-/// Commands that may well be meant, in the largest queue.
+/// Posts plausible commands in the largest queue.
 pub(crate) fn meant(turns: &mut Turns) {
     let mut random = Random::here();
     attack(turns, QUEUE_BYTES, |_| any_command(&mut random));
 }
 
-/// The tables, the pending bits and the queue at one place: what one writes the other reads.
+/// Puts the tables, the pending bits and the queue at the same address, so that they overwrite each
+/// other.
 pub(crate) fn overlapping(turns: &mut Turns) {
     let layout = Layout::at(Layout::apart().queue);
     let mut random = Random::here();
@@ -125,7 +126,7 @@ pub(crate) fn overlapping(turns: &mut Turns) {
     }
 }
 
-/// Tables and a queue where there is no RAM.
+/// Sets addresses of tables and of a queue that are not RAM.
 pub(crate) fn absent(turns: &mut Turns) {
     let layout = Layout::at(NOWHERE);
     machine::enable_interrupts();
@@ -138,7 +139,7 @@ pub(crate) fn absent(turns: &mut Turns) {
     }
 }
 
-/// LPIs that never end: 1,000 events, each sent again as soon as it was taken.
+/// Signals LPIs without end: 1,000 events, each of which is sent again as soon as it was handled.
 pub(crate) fn to_itself(turns: &mut Turns) {
     const EVENTS: u64 = 1000;
     attack(turns, QUEUE_BYTES, |slot| match slot {
@@ -149,7 +150,7 @@ pub(crate) fn to_itself(turns: &mut Turns) {
     });
 }
 
-/// INVALL with many LPIs mapped: each reads all their configuration.
+/// Posts INVALL with many LPIs mapped. Each command reads the configuration of all of them.
 pub(crate) fn invalidations(turns: &mut Turns) {
     const EVENTS: u64 = 1024;
     attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {
@@ -160,7 +161,7 @@ pub(crate) fn invalidations(turns: &mut Turns) {
     });
 }
 
-/// LPIs moved from vCPU to vCPU and back.
+/// Moves LPIs back and forth between vCPUs.
 pub(crate) fn moves(turns: &mut Turns) {
     const EVENTS: u64 = 1024;
     attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {
@@ -173,7 +174,8 @@ pub(crate) fn moves(turns: &mut Turns) {
     });
 }
 
-/// Devices with as many events as there may be, mapped far apart and taken away at once.
+/// Maps devices with the maximum number of events, far apart, and unmaps each with a single
+/// command.
 pub(crate) fn mappings(turns: &mut Turns) {
     const PERIOD: u64 = 4096;
     attack(turns, QUEUE_BYTES, |slot| match (slot / PERIOD, slot % PERIOD) {
@@ -184,7 +186,7 @@ pub(crate) fn mappings(turns: &mut Turns) {
     });
 }
 
-/// The ITS and the LPIs enabled and disabled with many events mapped.
+/// Enables and disables the ITS and the LPIs while many events are mapped.
 pub(crate) fn enables(turns: &mut Turns) {
     const EVENTS: u64 = 1024;
     let layout = Layout::apart();

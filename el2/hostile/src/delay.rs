@@ -1,4 +1,4 @@
-//! A delay in the manner of Linux's `__delay`: WFIT if the ID register reports it, then the
+//! A delay like Linux's `__delay`: uses WFIT if the ID register reports it, and then polls the
 //! counter.
 
 use crate::machine;
@@ -6,10 +6,10 @@ use core::arch::asm;
 use doorbell_facts::{Fact, HostileFact, Means};
 use image_rt::{cpu, power, println, read_register};
 
-/// Milliseconds after which the timer's interrupt ends a WFIT that has lost its timeout.
+/// Milliseconds after which the timer's interrupt ends a WFIT whose timeout was lost.
 const RESCUE: u64 = 20;
 
-/// Waits for this many microseconds, and prints how long that took.
+/// Delays for this many microseconds, and prints how long that took.
 pub(crate) fn run(microseconds: u64) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
@@ -20,7 +20,8 @@ pub(crate) fn run(microseconds: u64) -> ! {
     let start = cpu::ticks();
     let deadline = start + microseconds * cpu::ticks_per_millisecond() / 1000;
     if has_timeouts {
-        // SAFETY: WFIT X0 only waits. The assembler does not know it without the feature.
+        // SAFETY: WFIT X0 only waits. It is encoded by hand because the assembler rejects it
+        // without the feature.
         unsafe { asm!(".inst 0xd5031020", in("x0") deadline, options(nostack, preserves_flags)) };
     }
     while cpu::ticks() < deadline {}

@@ -1,5 +1,6 @@
-//! Exceptions that the hypervisor answers with: each is counted, and what caused it is skipped.
-//! Instructions that its syndrome does not describe, and such that no vCPU may execute.
+//! Handler of the exceptions that the hypervisor injects: it counts each exception and skips the
+//! instruction that caused it. Also contains instructions that the syndrome does not describe, or
+//! that no vCPU may execute.
 
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,9 +15,9 @@ unsafe extern "C" {
     fn hostile_word(value: u64) -> u64;
 }
 
-/// Has this vCPU take exceptions here. Interrupts stay masked.
+/// Sets the exception vectors of this vCPU. Interrupts stay masked.
 pub(crate) fn install() {
-    // SAFETY: the table below is complete.
+    // SAFETY: the vector table below is complete.
     unsafe {
         asm!(
             "msr vbar_el1, {}",
@@ -27,20 +28,20 @@ pub(crate) fn install() {
     }
 }
 
-/// Number of exceptions so far.
+/// Returns the number of exceptions so far.
 pub(crate) fn taken() -> u64 {
     EXCEPTIONS.load(Relaxed)
 }
 
-/// Loads and stores whose syndrome says nothing of them, at an address that is none's RAM.
+/// Executes loads and stores without a valid syndrome, at an address that is not RAM of any guest.
 pub(crate) fn access(address: u64) {
-    // SAFETY: what aborts is skipped, and what does not abort is a device's.
+    // SAFETY: an access that aborts is skipped, and one that does not abort accesses a device.
     unsafe { hostile_accesses(address) };
 }
 
-/// Executes what lies at an address that is none's RAM.
+/// Jumps to an address that is not RAM of any guest.
 pub(crate) fn call(address: u64) {
-    // SAFETY: the fetch aborts, and returns to its caller.
+    // SAFETY: the instruction fetch aborts, and execution continues in the caller.
     unsafe { hostile_call(address) };
 }
 
@@ -49,8 +50,8 @@ pub(crate) fn call(address: u64) {
 pub(crate) fn system_register(encoding: u32, value: u64, is_read: bool) -> u64 {
     let word = 0xd500_0000 | u32::from(is_read) << 21 | 1 << 20 | (encoding & 0xffff) << 5;
     let place = (&raw const hostile_word_place).cast_mut();
-    // SAFETY: the word's place is executed by `hostile_word` alone, and by this vCPU alone as far
-    // as the value matters; the instruction changes x0 and what the caller names.
+    // SAFETY: only `hostile_word` executes the patched instruction, and where its operand matters
+    // only on this vCPU. The instruction changes only x0 and the register that the caller chose.
     unsafe {
         place.write_volatile(word);
         asm!(
@@ -80,7 +81,8 @@ global_asm!(
     "    b hostile_exception",
     "    .balign 0x80",
     ".endr",
-    // A fetch goes on at its caller, everything else behind the instruction.
+    // After a fetch abort, execution continues in the caller; after any other exception, at the
+    // next instruction.
     "hostile_exception:",
     "    stp x0, x1, [sp, #-16]!",
     "    mrs x0, esr_el1",

@@ -1,5 +1,5 @@
-//! Every system register, written by one guest and read by another that shares its CPU. What the
-//! first one wrote must not be visible to the second.
+//! A test that writes every system register in one guest and reads it in another one that shares
+//! the CPU. Values that the first guest wrote must not be visible to the second.
 
 use crate::exceptions;
 use crate::random::Random;
@@ -11,17 +11,17 @@ use core::ops::Range;
 use doorbell_facts::{Fact, HostileFact};
 use image_rt::{cpu, power, println};
 
-/// All encodings: Op0 (2 or 3), Op1, CRn, CRm, Op2, as in bits 20:5 of MRS and MSR.
+/// All encodings of Op0 (2 or 3), Op1, CRn, CRm and Op2, as in bits 20:5 of MRS and MSR.
 const ENCODINGS: Range<u32> = 2 << 14..4 << 14;
-/// Milliseconds between two readings: in the meantime the other guest has its turn (2 ms) and
+/// Milliseconds between two readings. In the meantime, the other guest has its turn (2 ms) and
 /// writes.
 const READING: u64 = 5;
 /// Milliseconds between two rounds of writes.
 const WRITING: u64 = 1;
 
-/// Returns true if the guest that writes must keep the register's value. In this order: SCTLR,
-/// CPACR; TTBR0, TTBR1, TCR; MAIR; VBAR; TPIDR, which has the CPU's number; SPSel, PAN and other
-/// fields of PSTATE; and `ICC_BPR<n>_EL1`, where QEMU 10.0 ends with a failed assertion
+/// Returns `true` if the writing guest must keep the register's value. The registers are, in this
+/// order: SCTLR, CPACR; TTBR0, TTBR1, TCR; MAIR; VBAR; TPIDR, which has the CPU's number; SPSel,
+/// PAN and other fields of PSTATE; and `ICC_BPR<n>_EL1`, for which QEMU 10.0 fails an assertion
 /// (`attacks::system_registers`).
 fn is_needed(encoding: u32) -> bool {
     matches!(
@@ -37,7 +37,7 @@ fn is_needed(encoding: u32) -> bool {
     )
 }
 
-/// Writes a value to every register that accepts it, a different value in each turn.
+/// Writes a value to every register that accepts it, with a different value in each turn.
 pub(crate) fn stain(turns: &mut Turns) {
     let mut random = Random::here();
     let mut writable: Vec<_> = ENCODINGS.filter(|encoding| !is_needed(*encoding)).collect();
@@ -52,7 +52,7 @@ pub(crate) fn stain(turns: &mut Turns) {
     }
 }
 
-/// Reads every register `times` times, and prints those whose value changes.
+/// Reads every register `times` times, and prints the registers whose values changed.
 pub(crate) fn scan(times: u64) -> ! {
     cpu::irq_save();
     exceptions::install();
@@ -85,7 +85,7 @@ fn read(encoding: u32) -> Option<u64> {
     (exceptions::taken() == before).then_some(value)
 }
 
-/// Op0, Op1, CRn, CRm, Op2.
+/// Op0, Op1, CRn, CRm and Op2.
 struct Fields(u32, u32, u32, u32, u32);
 
 impl Fields {

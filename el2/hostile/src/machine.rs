@@ -1,5 +1,5 @@
-//! The virtual machine as a hostile guest sees it: registers by address and width, and RAM for
-//! tables and commands. Whatever lies there is the guest's own fault.
+//! The virtual machine from the perspective of a hostile guest: registers by address and width, and
+//! RAM for tables and commands. The guest itself is to blame for their contents.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,14 +10,14 @@ pub(crate) const GICD: u64 = 0x0800_0000;
 pub(crate) const GICR: u64 = 0x080a_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
 
-/// RAM behind the image, from its start.
+/// Offset of unused RAM behind the image.
 const FREE: u64 = 16 << 20;
 static MEMORY: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes of the largest command queue.
+/// Size of the largest command queue in bytes.
 pub(crate) const QUEUE_BYTES: u64 = 1 << 20;
 
-/// Tables and queue in the guest's RAM.
+/// Addresses of tables and of the command queue in the guest's RAM.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) queue: u64,
@@ -27,13 +27,13 @@ pub(crate) struct Layout {
     pub(crate) pending: u64,
 }
 
-/// Notes where RAM begins.
+/// Stores the start of RAM.
 pub(crate) fn find_memory(start: u64) {
     MEMORY.store(start + FREE, Relaxed);
 }
 
 impl Layout {
-    /// Each at a place of its own.
+    /// Returns separate addresses for all of them.
     pub(crate) fn apart() -> Self {
         let at = |megabyte: u64| MEMORY.load(Relaxed) + (megabyte << 20);
         Self {
@@ -45,7 +45,7 @@ impl Layout {
         }
     }
 
-    /// All at one place.
+    /// Returns the same address for all of them.
     pub(crate) fn at(address: u64) -> Self {
         Self {
             queue: address,
@@ -57,10 +57,10 @@ impl Layout {
     }
 }
 
-/// Fills RAM of the layout.
+/// Fills RAM of a layout.
 pub(crate) fn fill(address: u64, bytes: u64, byte: u8) {
     let start = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
-    // SAFETY: RAM behind the image and its heap's use, which nothing else here reads by reference.
+    // SAFETY: this is RAM behind the image and its heap's use, to which no references exist.
     unsafe { start.write_bytes(byte, bytes as usize) };
 }
 
@@ -71,9 +71,9 @@ pub(crate) fn store(address: u64, words: [u64; 4]) {
     unsafe { start.write_volatile(words) };
 }
 
-/// Writes the low `bytes` of a value, or takes an exception.
+/// Writes the low `bytes` bytes of a value. The access may cause an exception.
 pub(crate) fn write(address: u64, bytes: u8, value: u64) {
-    // SAFETY: a device's register, or nothing: exceptions are skipped.
+    // SAFETY: accesses a device register or an unmapped address; exceptions are skipped.
     unsafe {
         match bytes {
             1 => asm!("strb {:w}, [{}]", in(reg) value, in(reg) address),
@@ -84,7 +84,7 @@ pub(crate) fn write(address: u64, bytes: u8, value: u64) {
     }
 }
 
-/// Reads so many bytes, or takes an exception.
+/// Reads `bytes` bytes. The access may cause an exception.
 pub(crate) fn read(address: u64, bytes: u8) -> u64 {
     let mut value = 0;
     // SAFETY: as above.
@@ -99,11 +99,11 @@ pub(crate) fn read(address: u64, bytes: u8) -> u64 {
     value
 }
 
-/// Enables the distributor, this vCPU's redistributor but for its LPIs, and its CPU interface. The
+/// Enables the distributor, this vCPU's redistributor (except its LPIs), and its CPU interface. The
 /// redistributor must be awake: firmware wakes it before it starts a CPU (TF-A does in
 /// `gicv3_rdistif_mark_core_awake`).
 pub(crate) fn enable_interrupts() {
-    // Group 1, affinity routing (IHI 0069, GICD_CTLR).
+    // Enables Group 1 and affinity routing (IHI 0069, GICD_CTLR).
     write(GICD + u64::from(gicd::CTLR.offset()), 4, 0x12);
     let frame = redistributor();
     let bits = |at: u32| frame + u64::from(gicr::SGI_BASE + at);
@@ -122,17 +122,17 @@ pub(crate) fn enable_interrupts() {
     }
 }
 
-/// This vCPU's redistributor.
+/// Returns the address of this vCPU's redistributor.
 pub(crate) fn redistributor() -> u64 {
     GICR + image_rt::cpu::mpidr() * gicr::STRIDE_V3
 }
 
-/// Takes one interrupt, if one is pending, and ends it.
+/// Acknowledges and ends an interrupt, if one is pending.
 pub(crate) fn take() {
     end(acknowledge());
 }
 
-/// INTID of a spurious interrupt: none is pending.
+/// INTID of a spurious interrupt, which means that no interrupt is pending.
 pub(crate) const NONE: u64 = 1023;
 
 /// Acknowledges an interrupt. Returns its INTID, or [`NONE`].
@@ -140,13 +140,13 @@ pub(crate) fn acknowledge() -> u64 {
     read_register!("icc_iar1_el1")
 }
 
-/// Ends what was acknowledged.
+/// Ends an acknowledged interrupt.
 pub(crate) fn end(intid: u64) {
-    // SAFETY: without one that is active it has no effect.
+    // SAFETY: has no effect if no interrupt is active.
     unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) intid, options(nostack, preserves_flags)) };
 }
 
-/// Sets this vCPU's LPI tables, and enables its LPIs or disables them.
+/// Sets the LPI tables of this vCPU, and enables or disables its LPIs.
 pub(crate) fn set_lpis(layout: Layout, are_enabled: bool) {
     let frame = redistributor();
     let pending = layout.pending + image_rt::cpu::mpidr() * 0x1_0000;
@@ -155,10 +155,10 @@ pub(crate) fn set_lpis(layout: Layout, are_enabled: bool) {
     write(frame + u64::from(gicr::CTLR.offset()), 4, are_enabled.into());
 }
 
-/// Sets the ITS's tables and its queue, of so many bytes, and enables it.
+/// Sets the ITS's tables and its queue of `queue_bytes` bytes, and enables the ITS.
 pub(crate) fn set_its(layout: Layout, queue_bytes: u64) {
     const VALID: u64 = 1 << 63;
-    /// Pages of 64 KiB: `GITS_BASER<n>`.
+    /// Page size of 64 KiB in `GITS_BASER<n>`.
     const LARGE_PAGES: u64 = 2 << 8;
     write_its(gits::CTLR.offset(), 0);
     let baser = gits::BASER.get(0).map_or(0, Reg::offset);
@@ -173,7 +173,7 @@ pub(crate) fn write_its(offset: u32, value: u64) {
     write(ITS + u64::from(offset), 8, value);
 }
 
-/// Reads 8 bytes of it.
+/// Reads 8 bytes from a register of the ITS.
 pub(crate) fn read_its(offset: u32) -> u64 {
     read(ITS + u64::from(offset), 8)
 }

@@ -1,10 +1,10 @@
-//! Several guests in one image, selected by its command line. A hypervisor runs two of them at
-//! once, and the first must fare as if it were alone.
+//! An image with several guests, one of which is selected by the command line. A hypervisor runs
+//! two of them simultaneously, and the first one must behave as if it ran alone.
 //!
 //! | words | guest |
 //! |---|---|
-//! | `ticks=N` | counts the counter's ticks from its timer's deadlines to its handler |
-//! | `attack=NAME milliseconds=N` | does to its virtual GIC what no driver does, or writes every system register |
+//! | `ticks=N` | measures the delay from its timer's deadlines to its handler, N times |
+//! | `attack=NAME milliseconds=N` | uses its virtual GIC as no driver does, or writes every system register |
 //! | `scan=N` | reads every system register N times |
 //! | `delay=N` | delays for N microseconds |
 #![no_std]
@@ -35,11 +35,11 @@ use turns::Turns;
 
 image_rt::image!(main);
 
-/// The attack, and its milliseconds.
+/// The selected attack, and its duration in milliseconds.
 static ATTACK: Once<(Attack, u64)> = Once::new();
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
     let around = unsafe { start::start(boot) };
     let words = around.command_line();
     assert!(has_psci(around.devicetree), "the devicetree has no PSCI 0.2");
@@ -56,9 +56,11 @@ fn main(boot: Boot) -> ! {
     if let Some(microseconds) = number("delay") {
         delay::run(microseconds);
     }
-    let name = value("attack").expect("what to do, on the command line");
+    let name =
+        value("attack").expect("the command line must select a guest, such as `attack=NAME`");
     let attack = attacks::named(name).unwrap_or_else(|| panic!("no attack is called `{name}`"));
-    let milliseconds = number("milliseconds").expect("`milliseconds=N` on the command line");
+    let milliseconds =
+        number("milliseconds").expect("the command line must contain `milliseconds=N`");
     machine::find_memory(around.memory.start as u64);
     ATTACK.call_once(|| (attack, milliseconds));
     for other in 1..number("vcpus").unwrap_or(1) {
@@ -66,7 +68,7 @@ fn main(boot: Boot) -> ! {
             attack_here();
             power::cpu_off();
         })
-        .expect("CPU_ON");
+        .expect("a vCPU could not be turned on");
     }
     let turns = attack_here();
     let (attack, exceptions) = (name.into(), exceptions::taken());
@@ -74,17 +76,17 @@ fn main(boot: Boot) -> ! {
     power::system_off()
 }
 
-/// Attacks for its time, on the vCPU that executes this. Says how often.
+/// Runs the attack on this vCPU until its duration has elapsed. Returns the number of turns.
 fn attack_here() -> u64 {
     cpu::irq_save();
     exceptions::install();
-    let &(attack, milliseconds) = ATTACK.get().expect("it is chosen first");
+    let &(attack, milliseconds) = ATTACK.get().expect("the attack is selected before vCPUs start");
     let mut turns = Turns::until(milliseconds);
     attack(&mut turns);
     turns.count()
 }
 
-/// Returns true if a kernel that knows only PSCI 0.2 finds PSCI in the devicetree.
+/// Returns `true` if the devicetree describes PSCI to a kernel that knows only PSCI 0.2.
 fn has_psci(devicetree: &'static [u8]) -> bool {
     let psci = Fdt::new(devicetree).ok().and_then(|tree| tree.root().child("psci"));
     psci.is_some_and(|psci| psci.is_compatible("arm,psci-0.2"))

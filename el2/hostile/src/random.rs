@@ -1,8 +1,8 @@
-//! Numbers that are the same in every run.
+//! Pseudo-random numbers that are the same in every run.
 
 use image_rt::cpu;
 
-/// Xorshift (Marsaglia 2003), with 64 bits.
+/// A xorshift generator (Marsaglia 2003) with 64 bits of state.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -10,7 +10,7 @@ impl Random {
         Self(seed | 1)
     }
 
-    /// Others on each vCPU.
+    /// Returns a generator with a different seed on each vCPU.
     pub(crate) fn here() -> Self {
         Self::new(0x9e37_79b9_7f4a_7c15 ^ cpu::mpidr() << 20)
     }
@@ -22,12 +22,13 @@ impl Random {
         self.0
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 8) % end
     }
 
-    /// A value that a register may find hard: nothing, everything, one bit, small, or anything.
+    /// Returns a value that is likely to provoke errors in a register: all zeros, all ones, one
+    /// bit, a small number, or any number.
     pub(crate) fn value(&mut self) -> u64 {
         match self.below(5) {
             0 => 0,

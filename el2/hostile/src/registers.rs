@@ -1,11 +1,11 @@
-//! Attacks by the register frames alone.
+//! Attacks through the register frames alone.
 
 use crate::machine::{self, GICD, GICR, ITS, Layout};
 use crate::random::Random;
 use crate::turns::Turns;
 use gic_arch::{gicd, gicr, gits};
 
-/// Frames, and their bytes.
+/// Address and size in bytes of each frame.
 const FRAMES: [(u64, u64); 4] = [
     (GICD, gicd::FRAME_SIZE),
     (ITS, gits::SIZE),
@@ -13,12 +13,12 @@ const FRAMES: [(u64, u64); 4] = [
     (GICR, 2 * gicr::STRIDE_V3),
 ];
 
-/// Reads and writes of any width at any address of the frames, aligned or not.
+/// Reads and writes with any width at any address of the frames, aligned or not.
 pub(crate) fn any(turns: &mut Turns) {
     let mut random = Random::here();
     while turns.next() {
         let (base, bytes) = FRAMES[random.below(4) as usize];
-        // Most registers lie at the beginning of a page of the frame.
+        // Most registers are at the start of a 64 KiB page of the frame.
         let end = if random.below(2) == 0 { bytes } else { 0x400 };
         let address =
             base + random.below(bytes / 0x1_0000) * 0x1_0000 + random.below(end) % 0x1_0000;
@@ -32,7 +32,7 @@ pub(crate) fn any(turns: &mut Turns) {
     }
 }
 
-/// Registers of pending and active state alone: a read of each makes every vCPU exit.
+/// Accesses registers of pending and active state. Each read makes every vCPU exit.
 pub(crate) fn of_state(turns: &mut Turns) {
     /// `GICD_ISPENDR<n>` to `GICD_ICACTIVER<n>`.
     const FIRST: u64 = 0x200;
@@ -49,7 +49,7 @@ pub(crate) fn of_state(turns: &mut Turns) {
     }
 }
 
-/// LPIs enabled and disabled again, with a pending table that has every bit set.
+/// Repeatedly enables and disables LPIs, with all bits set in the pending table.
 pub(crate) fn many_pending(turns: &mut Turns) {
     let layout = Layout::apart();
     machine::enable_interrupts();

@@ -1,4 +1,4 @@
-//! A guest that only needs its timer's interrupts in time.
+//! A guest that only requires its timer interrupts in time.
 
 use crate::machine;
 use core::arch::asm;
@@ -6,13 +6,13 @@ use doorbell_facts::{Fact, HostileFact};
 use image_rt::{cpu, power, println};
 
 /// Milliseconds from a tick to the next deadline, and the number of ticks after which this period
-/// has doubled. It grows so that deadlines fall anywhere within the turns of other guests.
+/// has doubled. The period grows so that deadlines are spread over the turns of other guests.
 const PERIOD: u64 = 3;
 const SHIFT: u64 = 12;
-/// The virtual timer (DEN 0094).
+/// INTID of the virtual timer (DEN 0094).
 const TIMER: u64 = 27;
 
-/// Takes `ticks` ticks, and prints how late they were.
+/// Handles `ticks` ticks, and prints how late they were.
 pub(crate) fn run(ticks: u64) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
@@ -31,9 +31,9 @@ pub(crate) fn run(ticks: u64) -> ! {
     power::system_off()
 }
 
-/// Waits for the timer's interrupt and takes it. Returns how late it is, in ticks.
+/// Waits for the timer's interrupt and handles it. Returns its delay in ticks of the counter.
 fn tick_at(deadline: u64) -> u64 {
-    // SAFETY: the interrupt is taken below.
+    // SAFETY: the interrupt is handled below.
     unsafe {
         asm!(
             "msr cntv_cval_el0, {deadline}",
@@ -48,7 +48,7 @@ fn tick_at(deadline: u64) -> u64 {
         cpu::wait_for_interrupt();
         let late = cpu::ticks().saturating_sub(deadline);
         let intid = machine::acknowledge();
-        // WFI may end without an interrupt (DDI 0487, C6.2: it is a hint).
+        // WFI may end without an interrupt, because it is only a hint (DDI 0487, C6.2).
         if intid == machine::NONE {
             continue;
         }

@@ -1,26 +1,26 @@
-//! The time of an attack, and its turns.
+//! The duration of an attack, and its turns.
 
 use image_rt::cpu;
 
-/// The time of an attack.
+/// The duration of an attack, and the number of its turns.
 pub(crate) struct Turns {
     end: u64,
     count: u64,
 }
 
 impl Turns {
-    /// From now on.
+    /// Starts the time of an attack.
     pub(crate) fn until(milliseconds: u64) -> Self {
         Self { end: cpu::ticks() + milliseconds * cpu::ticks_per_millisecond(), count: 0 }
     }
 
-    /// Is there time for another one?
+    /// Starts another turn. Returns `false` if the time is over.
     pub(crate) fn next(&mut self) -> bool {
         self.count += 1;
         cpu::ticks() < self.end
     }
 
-    /// Number of turns.
+    /// Returns the number of turns.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

@@ -1,4 +1,4 @@
-//! The machine and its guests, from what the loader left in memory.
+//! Bring-up of the machine, and creation of its guests from what the loader left in memory.
 
 use crate::devicetree::{self, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig};
@@ -18,23 +18,27 @@ use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, println};
 use msi_types::Cpu;
 
-/// Room for the guest's devicetree, at the end of its RAM (Documentation/arch/arm64/booting.rst: at
+/// Space for the guest's devicetree at the end of its RAM (Documentation/arch/arm64/booting.rst: at
 /// most 2 MiB).
 const DEVICETREE_ROOM: u64 = 2 << 20;
-/// Guests' RAM begins at such addresses, and kernels lie at an offset from them (ibidem).
+/// Alignment of the start of guests' RAM. Kernels are at an offset from such an address (ibidem).
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
-/// RAM that the image maps.
+/// End of the RAM that the image maps.
 const MAPPED_END: u64 = 3 << 30;
 
-/// Boots the guests, on every CPU.
+/// Boots the guests on every CPU.
 pub(crate) fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
     let around = unsafe { start::start(boot) };
-    assert_eq!(cpu::level(), cpu::Level::El2, "the hypervisor wants virtualization=on");
+    assert_eq!(
+        cpu::level(),
+        cpu::Level::El2,
+        "the hypervisor must run at EL2: start QEMU with virtualization=on"
+    );
     let options = Options::parse(around.command_line());
     exits::record(options.stats, options.trace);
     let description = gic_firmware::devicetree::parse(around.devicetree);
-    irqchip::bring_up(description.expect("firmware's description"));
+    irqchip::bring_up(description.expect("the devicetree could not be parsed"));
     let cpus = irqchip::get().cpus().count() as u32;
     let starts = make_guests(&around, options, cpus);
     interrupts::serve();
@@ -50,18 +54,24 @@ pub(crate) fn main(boot: Boot) -> ! {
     vcpu::serve()
 }
 
-/// Makes a guest for each kernel that the loader left, and says where they start.
+/// Creates a guest for each kernel that the loader left. Returns the start states of the guests.
 fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let files = devicetree::files(around.devicetree);
-    assert!(!files.is_empty(), "a kernel for the guest is needed: -device guest-loader,kernel=…");
+    assert!(
+        !files.is_empty(),
+        "the loader left no kernel for a guest: pass -device guest-loader,kernel=…"
+    );
     let uart = if files.len() == 1 { Uart::Own } else { Uart::Shared };
     let (vcpus, controller) = (options.vcpus.unwrap_or(cpus as u16), options.controller);
-    // A guest's RAM is what lies behind its kernel, up to the next one; the image, its heap and the
-    // machine's devicetree lie before.
+    // A guest's RAM extends from its kernel to the next one. The image, its heap and the machine's
+    // devicetree are below.
     let first = |files: &Files| files.kernel.start & !(KERNEL_ALIGNMENT - 1);
     let end = (around.memory.end as u64).min(MAPPED_END);
     let ends = files.iter().skip(1).map(first).chain([end]);
-    assert!((around.devicetree.as_ptr().addr() as u64) < first(&files[0]), "RAM is in use");
+    assert!(
+        (around.devicetree.as_ptr().addr() as u64) < first(&files[0]),
+        "the devicetree is in RAM of a guest"
+    );
     let functions = functions(options);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
@@ -97,14 +107,14 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// The machine's PCI functions for guests: those whose DMA an SMMU confines, or all if the guests
-/// are trusted.
+/// Returns the machine's PCI functions for guests: those whose DMA an SMMU confines, or all if the
+/// guests are trusted.
 fn functions(options: Options) -> Vec<Function> {
     let host = irqchip::get().description().hosts.first();
     let Some(host) = host else { return Vec::new() };
     let trusted = options.trusted_guest;
     if !trusted {
-        // Enumeration lets functions reach memory.
+        // The SMMU must be enabled first, because enumeration allows functions to access memory.
         dma::bring_up(host);
     }
     let mut functions = pci::functions(host);
@@ -119,8 +129,8 @@ fn functions(options: Options) -> Vec<Function> {
     functions
 }
 
-/// Writes the guest's devicetree to the end of its RAM, past the caches, which the guest starts
-/// without. Says where.
+/// Writes the guest's devicetree to the end of its RAM and cleans the caches, because the guest
+/// starts with caches off. Returns the address.
 fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
     let (gic, pci) = (guest.vgic().config(), guest.pci.as_ref());
     let machine = Machine { gic, pci, ram: ram.clone(), files };
@@ -128,18 +138,19 @@ fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
     let address = ram.end - DEVICETREE_ROOM;
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
     let to = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
-    // SAFETY: RAM that is mapped; the guest, whose it is, does not run yet.
+    // SAFETY: this is mapped RAM of the guest, which does not run yet.
     unsafe { core::ptr::copy_nonoverlapping(blob.as_ptr(), to, blob.len()) };
     cpu::clean(address as usize, blob.len());
     address
 }
 
-/// Turns a CPU of the machine on, which then runs vCPUs.
+/// Turns on a CPU of the machine, which then runs vCPUs.
 fn turn_on(cpu: Cpu) {
-    let mpidr = irqchip::get().affinity(cpu).expect("firmware's CPU").mpidr();
+    let mpidr = irqchip::get().affinity(cpu).expect("firmware describes this CPU").mpidr();
     let work = || {
         interrupts::bring_up_cpu();
         vcpu::serve()
     };
-    power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work).expect("firmware's CPU_ON");
+    power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work)
+        .expect("firmware could not turn on a CPU");
 }

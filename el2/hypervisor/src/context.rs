@@ -1,6 +1,6 @@
-//! A vCPU's registers. General registers are stored at each exit. Those that EL2 does not use stay
-//! in the CPU as long as that has the vCPU: EL1's, and the vector registers, which no code of the
-//! target `aarch64-unknown-none-softfloat` touches.
+//! Registers of a vCPU. General-purpose registers are stored at each exit. Registers that EL2 does
+//! not use stay in the CPU while the vCPU is loaded: those of EL1, and the vector registers, which
+//! code for the target `aarch64-unknown-none-softfloat` does not use.
 
 use crate::hypervisor_timer::NEVER;
 use crate::power::Start;
@@ -8,71 +8,72 @@ use crate::tables::VTCR;
 use core::arch::asm;
 use image_rt::read_register;
 
-/// The registers that an exit stores and an entry loads: see `vectors.rs`.
+/// Registers that an exit stores and an entry loads; see `vectors.rs`.
 #[derive(Debug)]
 #[repr(C, align(16))]
 pub(crate) struct Context {
-    /// x0 to x30.
+    /// General-purpose registers x0 to x30.
     pub(crate) registers: [u64; 31],
-    /// The address at which the guest goes on.
+    /// Address at which the guest continues.
     pub(crate) pc: u64,
-    /// Its PSTATE, as in `SPSR_EL2`.
+    /// PSTATE of the guest, in the format of `SPSR_EL2`.
     pub(crate) pstate: u64,
 }
 
-/// The registers of vectors and floating point: see `vectors.rs`.
+/// Vector and floating-point registers; see `vectors.rs`.
 #[derive(Default)]
 #[repr(C, align(16))]
 pub(crate) struct Floats {
-    /// `FPSR`, `FPCR`.
+    /// `FPSR` and `FPCR`.
     status: [u64; 2],
-    /// q0 to q31.
+    /// Vector registers q0 to q31.
     vectors: [u128; 32],
 }
 
-/// EL1 with its own stack pointer, everything masked.
+/// PSTATE for EL1 with its own stack pointer and all exceptions masked.
 pub(crate) const EL1H_MASKED: u64 = 0x3c5;
 
 impl Context {
-    /// A vCPU as it starts: by the Linux boot protocol and PSCI alike, x0 has an argument.
+    /// Returns the state of a vCPU that starts. By both the Linux boot protocol and PSCI, x0
+    /// contains an argument.
     pub(crate) fn starting(entry: u64, argument: u64) -> Self {
         let mut registers = [0; 31];
         registers[0] = argument;
         Self { registers, pc: entry, pstate: EL1H_MASKED }
     }
 
-    /// A general register; number 31 is the zero register.
+    /// Returns a general-purpose register; register 31 is the zero register.
     pub(crate) fn register(&self, number: usize) -> u64 {
         self.registers.get(number).copied().unwrap_or(0)
     }
 
-    /// Sets a general register; number 31 ignores it.
+    /// Sets a general-purpose register; writes to register 31 are ignored.
     pub(crate) fn set_register(&mut self, number: usize, value: u64) {
         if let Some(register) = self.registers.get_mut(number) {
             *register = value;
         }
     }
 
-    /// Goes on behind the instruction that trapped. All of AArch64's have four bytes; what AArch32
-    /// code does at EL0 is not emulated.
+    /// Continues after the instruction that trapped. All AArch64 instructions have four bytes;
+    /// accesses of AArch32 code at EL0 are not emulated.
     pub(crate) fn skip_instruction(&mut self) {
         self.pc = self.pc.wrapping_add(4);
     }
 }
 
-/// Traps of the guest (`HCR_EL2`): AArch64 at EL1, stage 2, physical interrupts to EL2 and virtual
-/// ones to EL1. SMC, ID registers, implementation-defined registers and pointer authentication
-/// trap. TLB and cache maintenance reaches all CPUs of the inner shareable domain; set/way
-/// invalidation cleans.
+/// Traps of the guest (`HCR_EL2`): EL1 is AArch64, stage 2 is on, and physical interrupts are
+/// routed to EL2 and virtual ones to EL1. SMC, ID registers, implementation-defined registers and
+/// pointer authentication trap. TLB and cache maintenance applies to all CPUs of the inner
+/// shareable domain; set/way invalidation cleans.
 const TRAPS: u64 =
     1 << 31 | 1 << 20 | 1 << 19 | 1 << 18 | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 0b111;
 /// `HCR_EL2.TWI`.
 const WFI_TRAPS: u64 = 1 << 13;
-/// `MDCR_EL2`: registers of debugging and of performance monitors trap.
+/// `MDCR_EL2`: debug and performance monitor registers trap.
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
-/// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`; floating point does not trap.
+/// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`. Floating point does not trap.
 const NO_FLOAT_TRAPS: u64 = 0x33ff;
-/// `CNTHCTL_EL2`: the physical counter can be read, the physical timer traps.
+/// `CNTHCTL_EL2`: the physical counter can be read, and the physical timer traps.
 const COUNTER_ALONE: u64 = 1;
 /// `SCTLR_EL1`: MMU and caches off, RES1 bits set.
 const MMU_OFF: u64 = 0x30d0_0800;
@@ -91,8 +92,7 @@ macro_rules! write_registers {
 
 macro_rules! el1_registers {
     ($($field:ident: $name:literal),* $(,)?) => {
-        /// A vCPU's registers that EL2 does not use: they stay in the CPU as long as that has the
-        /// vCPU.
+        /// A vCPU's registers that EL2 does not use. They stay in the CPU while the vCPU is loaded.
         #[derive(Default)]
         pub(crate) struct El1 {
             $($field: u64,)*
@@ -101,7 +101,7 @@ macro_rules! el1_registers {
         }
 
         impl El1 {
-            /// The state that the vCPU left in the CPU.
+            /// Reads the state of the vCPU that is loaded on this CPU.
             pub(crate) fn store() -> Self {
                 let deferred_error =
                     if has_ras() { read_register!("S3_4_C12_C1_1") } else { 0 };
@@ -109,9 +109,9 @@ macro_rules! el1_registers {
             }
 
             /// # Safety
-            /// EL1 of the CPU that executes this is for this vCPU.
+            /// The calling CPU must not have the EL1 state of another vCPU loaded.
             pub(crate) unsafe fn load(&self) {
-                // SAFETY: EL2 uses none of these but for guests.
+                // SAFETY: EL2 uses these registers only for guests.
                 unsafe {
                     if has_ras() {
                         write_registers! { "S3_4_C12_C1_1": self.deferred_error }
@@ -124,7 +124,7 @@ macro_rules! el1_registers {
     };
 }
 
-// The timer's control is the last: then it has its deadline.
+// The timer's control register is the last one, so the deadline is set before it.
 el1_registers! {
     sctlr: "sctlr_el1",
     cpacr: "cpacr_el1",
@@ -153,18 +153,18 @@ el1_registers! {
     timer_control: "cntv_ctl_el0",
 }
 
-/// Returns true if the CPU has FEAT_RAS (ID_AA64PFR0_EL1.RAS), which `VDISR_EL2` requires.
+/// Returns `true` if the CPU has FEAT_RAS (ID_AA64PFR0_EL1.RAS), which `VDISR_EL2` requires.
 fn has_ras() -> bool {
     read_register!("id_aa64pfr0_el1") >> 28 & 0xf != 0
 }
 
 impl El1 {
-    /// As after reset, everything else than what is stated here is unknown.
+    /// Returns the state after reset, in which all registers other than those set here are unknown.
     pub(crate) fn reset() -> Self {
         Self { sctlr: MMU_OFF, ..Self::default() }
     }
 
-    /// The counter's value when the virtual timer fires.
+    /// Returns the value of the counter at which the virtual timer fires.
     pub(crate) fn timer_deadline(&self) -> u64 {
         const ENABLE: u64 = 1;
         const IMASK: u64 = 2;
@@ -180,30 +180,30 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    /// Registers of a vCPU as it starts.
+    /// Returns the registers of a vCPU that starts.
     pub(crate) fn starting(Start { entry, argument }: Start) -> Self {
         let context = Context::starting(entry, argument);
         Self { context, floats: Floats::default(), el1: El1::reset() }
     }
 }
 
-/// A vCPU's WFI.
+/// Effect of a vCPU's WFI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wfi {
-    /// It exits: another vCPU may want the CPU.
+    /// WFI exits, because another vCPU may need the CPU.
     Traps,
-    /// The CPU itself waits, for physical interrupts as well.
+    /// WFI makes the CPU itself wait, for physical interrupts as well.
     Idles,
 }
 
-/// Sets the traps of all guests on the CPU that executes this.
+/// Sets the traps for all guests on the calling CPU.
 ///
 /// # Safety
-/// No vCPU is loaded.
+/// No vCPU may be loaded.
 pub(crate) unsafe fn prepare_cpu(wfi: Wfi) {
     let wfi = if wfi == Wfi::Traps { WFI_TRAPS } else { 0 };
     let counters = read_register!("pmcr_el0") >> 11 & 0x1f;
-    // SAFETY: EL2 uses none of these but for guests.
+    // SAFETY: EL2 uses these registers only for guests.
     unsafe {
         write_registers! {
             "vtcr_el2": VTCR,
@@ -220,27 +220,28 @@ pub(crate) unsafe fn prepare_cpu(wfi: Wfi) {
     }
 }
 
-/// Returns true if the guests' WFI exits on the CPU that executes this.
+/// Returns `true` if the guests' WFI exits on the calling CPU.
 pub(crate) fn wfi_traps() -> bool {
     read_register!("hcr_el2") & WFI_TRAPS != 0
 }
 
-/// Sets a vCPU's stage 2 and number.
+/// Sets the stage 2 and the number of a vCPU.
 ///
 /// # Safety
-/// `vttbr` describes a stage 2 that maps nothing but what the guest may reach, and stays as it is.
+/// `vttbr` must describe a stage 2 that maps only memory that the guest may access, and that does
+/// not change.
 pub(crate) unsafe fn load_stage2(vttbr: u64, mpidr: u64) {
-    // SAFETY: EL2 uses none of these; the caller's promise for stage 2.
+    // SAFETY: EL2 does not use these registers; the caller guarantees that stage 2 is valid.
     unsafe {
         write_registers! { "vttbr_el2": vttbr, "vmpidr_el2": mpidr | MPIDR_RES1 }
         asm!("isb", options(nostack, preserves_flags));
     }
 }
 
-/// Forgets what another vCPU of the guest left in this CPU's TLB: a guest may count on TLBs that
-/// its CPUs do not share.
+/// Invalidates what another vCPU of the guest left in this CPU's TLB, because a guest may assume
+/// that its CPUs do not share TLBs.
 pub(crate) fn forget_translations() {
-    // SAFETY: what is forgotten is walked again.
+    // SAFETY: invalidated translations are walked again.
     unsafe {
         asm!("tlbi vmalle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags),);
     }

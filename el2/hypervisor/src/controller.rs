@@ -1,4 +1,4 @@
-//! The controller of messages that a guest gets.
+//! The MSI controller of a guest.
 
 use crate::gic::Gic;
 use alloc::sync::Arc;
@@ -9,39 +9,39 @@ use msi_types::{Delivery, DeviceId, MsiMessage};
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, V2mConfig, Vgic, VgicConfig};
 
-/// A guest's ITS and GICv2m frame: where `virt` has them, too.
+/// Addresses of a guest's ITS and GICv2m frame, which are the same as on `virt`.
 const ITS: u64 = 0x0808_0000;
 const V2M: u64 = 0x0802_0000;
-/// INTIDs behind the doorbells of message-based SPIs and of the frame, and their number. They begin
-/// as on `virt`, whose wired SPIs lie below.
+/// First INTID and number of the SPIs for message-based SPIs and for the GICv2m frame. They begin
+/// as on `virt`, whose wired SPIs are below.
 pub(crate) const FIRST_SPI: u32 = 80;
 pub(crate) const SPIS: u32 = 128;
-/// LPIs are those of 16 bits, as on `virt`.
+/// Number of INTID bits for LPIs, as on `virt`.
 const LPI_ID_BITS: u8 = 16;
-/// Units of work that an access of the guest's may take, and each entry: commands of an ITS, or 16
-/// LPIs. Nothing interrupts the hypervisor meanwhile.
+/// Units of work that a guest's access and each entry may take. A unit is an ITS command or 16
+/// LPIs. The hypervisor cannot be interrupted in the meantime.
 const WORK_PER_ACCESS: u32 = 8;
-/// Messages that vCPUs send themselves have the DeviceID that they have on `virt`.
+/// DeviceID of messages that vCPUs send, as on `virt`.
 const VCPU: DeviceId = DeviceId::new(0);
 
-/// A controller of messages.
+/// Kind of MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Controller {
     /// An ITS.
     #[default]
     Its,
-    /// `GICR_SETLPIR`.
+    /// Direct LPIs (`GICR_SETLPIR`).
     DirectLpi,
     /// Message-based SPIs.
     Mbi,
     /// A GICv2m frame.
     V2m,
-    /// Messages go nowhere.
+    /// No controller: messages are dropped.
     None,
 }
 
 impl Controller {
-    /// The controller that the loader's command line calls by this name.
+    /// Returns the controller with this name on the loader's command line.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "its" => Self::Its,
@@ -53,7 +53,7 @@ impl Controller {
         })
     }
 
-    /// Adds the controller to a GIC. Linux asks for GICv2m frames only where there are no LPIs.
+    /// Adds the controller to a GIC. Linux uses GICv2m frames only if LPIs are not implemented.
     pub(crate) fn added_to(self, gic: VgicConfig) -> VgicConfig {
         let lpis = Some(LPI_ID_BITS);
         let gic = gic.with_lpi_work_per_access(WORK_PER_ACCESS);
@@ -70,12 +70,13 @@ impl Controller {
     }
 }
 
-/// Destinations of devices' messages.
+/// Returns the destinations of devices' messages.
 pub(crate) fn inputs(gic: &Arc<Gic>) -> Inputs {
     Inputs::new(gic.clone()).with_doorbells(gic.clone()).with_its(gic.clone())
 }
 
-/// A vCPU's store to the doorbell of an ITS. `None`: it is not there.
+/// Handles a vCPU's store to the doorbell of an ITS. Returns `None` if the address is not that of a
+/// doorbell.
 pub(crate) fn message_of_vcpu(
     vgic: &Vgic,
     address: u64,
@@ -90,8 +91,8 @@ pub(crate) fn message_of_vcpu(
     Some(vgic.its(0)?.signal_msi(VCPU, MsiMessage { address, data }))
 }
 
-/// Is there a register of the GIC that shows no interrupt's state? The distributor's first ones and
-/// an ITS's are such.
+/// Returns `true` if the address is in a register of the GIC that does not show the state of
+/// interrupts: the first registers of the distributor, or any register of an ITS.
 pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
     const HEAD: u64 = gicd::IGROUPR.offset() as u64;
     let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;

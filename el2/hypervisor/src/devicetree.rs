@@ -1,4 +1,4 @@
-//! Devicetrees: what the loader says of the guest's files, and what the guest is told.
+//! Devicetrees: parses the locations of the guest's files, and writes the devicetree for the guest.
 
 use crate::controller::{FIRST_SPI, SPIS};
 use crate::layout::{UART, UART_SPI, VIRTUAL_TIMER};
@@ -13,19 +13,19 @@ use dtoolkit::{Node, Property, ToPropertyValue};
 use gic_arch::gits;
 use vgic::VgicConfig;
 
-/// A guest's files in memory (QEMU's guest loader, docs/system/guest-loader.rst).
+/// Files of a guest in memory (QEMU's guest loader, docs/system/guest-loader.rst).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Files {
-    /// The kernel.
+    /// Address range of the kernel.
     pub(crate) kernel: Range<u64>,
-    /// Its first file system.
+    /// Address range of the initramfs.
     pub(crate) initrd: Option<Range<u64>>,
-    /// Its command line.
+    /// Command line of the kernel.
     pub(crate) command_line: String,
 }
 
-/// The guests' files, as the machine's devicetree states them, by address. A first file system is
-/// for the kernel that lies before it.
+/// Returns the guests' files, as stated in the machine's devicetree, sorted by address. An
+/// initramfs belongs to the kernel that precedes it.
 pub(crate) fn files(blob: &[u8]) -> Vec<Files> {
     let Some(chosen) = Fdt::new(blob).ok().and_then(|tree| tree.root().child("chosen")) else {
         return Vec::new();
@@ -53,7 +53,7 @@ fn is_compatible(node: &FdtNode<'_>, kind: &str) -> bool {
         .is_some_and(|list| list.value().split(|byte| *byte == 0).any(|it| it == kind.as_bytes()))
 }
 
-/// Address and size, of two cells each.
+/// Parses an address and a size of two cells each.
 fn region(node: &FdtNode<'_>) -> Option<Range<u64>> {
     let reg = node.property("reg")?;
     let (cells, _) = reg.value().as_chunks::<8>();
@@ -62,7 +62,7 @@ fn region(node: &FdtNode<'_>) -> Option<Range<u64>> {
     Some(address..address.checked_add(size)?)
 }
 
-/// The guest's view of its machine.
+/// Contents of the guest's devicetree.
 pub(crate) struct Machine<'a> {
     pub(crate) gic: &'a VgicConfig,
     pub(crate) pci: Option<&'a Pci>,
@@ -70,18 +70,18 @@ pub(crate) struct Machine<'a> {
     pub(crate) files: &'a Files,
 }
 
-/// Phandles: the GIC, the UART's clock, and a controller of messages that has its own node.
+/// Phandles of the GIC, the UART's clock, and an MSI controller with its own node.
 const GIC_PHANDLE: u32 = 1;
 const CLOCK: u32 = 2;
 const CONTROLLER_PHANDLE: u32 = 3;
 const CLOCK_HZ: u32 = 24_000_000;
-/// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
+/// Interrupt cells of the binding `arm,gic-v3`: kinds and a trigger.
 const SPI: u32 = 0;
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 
 impl Machine<'_> {
-    /// The blob.
+    /// Returns the devicetree blob.
     pub(crate) fn devicetree(&self) -> Vec<u8> {
         let mut tree = DeviceTree::new();
         let root = &mut tree.root;
@@ -119,7 +119,7 @@ impl Machine<'_> {
                 property("stdout-path", format!("/serial@{:x}", UART.start)),
             ],
         );
-        // Functions stay where they are.
+        // The guest must not assign new addresses to functions.
         chosen.add_property(property("linux,pci-probe-only", 1_u32));
         if let Some(initrd) = &self.files.initrd {
             chosen.add_property(property("linux,initrd-start", initrd.start));
@@ -171,7 +171,7 @@ impl Machine<'_> {
     }
 }
 
-/// Adds the controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).
+/// Adds the MSI controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).
 fn describe_controller(config: &VgicConfig, gic: &mut DeviceTreeNode) {
     let mark = || property("msi-controller", &[] as &[u8]);
     for its in &config.its {
@@ -210,8 +210,8 @@ fn describe_controller(config: &VgicConfig, gic: &mut DeviceTreeNode) {
     }
 }
 
-/// The way of a PCI host's messages: requester IDs are DeviceIDs of the ITS; the others tell no
-/// devices apart.
+/// Returns the property that routes a PCI host's messages. For an ITS, requester IDs are DeviceIDs;
+/// the other controllers do not distinguish devices.
 fn route(config: &VgicConfig) -> Option<DeviceTreeProperty> {
     const ALL: u32 = 0x1_0000;
     if !config.its.is_empty() {
@@ -267,8 +267,8 @@ fn psci() -> DeviceTreeNode {
     node("psci", [property("compatible", versions), property("method", "hvc")])
 }
 
-/// The virtual timer's is the one that the guest uses; the binding `arm,armv8-timer` wants the
-/// others named, too.
+/// Describes the timer. The guest uses the virtual timer; the binding `arm,armv8-timer` also
+/// requires the other interrupts.
 fn timer() -> DeviceTreeNode {
     let ppi = |number| [PPI, number, LEVEL_HIGH];
     let interrupts = [ppi(13), ppi(14), ppi(VIRTUAL_TIMER.get() - 16), ppi(10)];

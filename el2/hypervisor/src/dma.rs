@@ -1,6 +1,6 @@
-//! Confinement of DMA by the SMMU between PCI and memory. A function's stream has the address space
-//! of its guest: the guest's RAM and the page of the machine's `GITS_TRANSLATER`, at their own
-//! addresses. All other streams are refused.
+//! Confinement of DMA by the SMMU between PCI and memory. The stream of a function has the address
+//! space of its guest, which contains the guest's RAM and the page of the machine's
+//! `GITS_TRANSLATER`, both identity-mapped. Accesses of all other streams are aborted.
 
 use crate::irqchip;
 use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};
@@ -20,14 +20,14 @@ use smmu::{Context, Event, EventKind, Smmu, SpaceId, StreamId, Translation};
 use spin::Once;
 use thiserror::Error;
 
-/// Faults of a stream that are reported. With the last one it is cut off, so that a guest cannot
-/// keep the hypervisor busy.
+/// Maximum number of faults that are reported for a stream. After the last one, the stream is cut
+/// off, so that a guest cannot keep the hypervisor busy.
 const MOST_FAULTS: u32 = 16;
 const PAGE: u64 = 0x1000;
 
 static CONFINEMENT: Once<Confinement> = Once::new();
 
-/// The SMMU that the host's functions pass.
+/// The SMMU in front of the host's functions.
 struct Confinement {
     host: &'static PciHost,
     index: IommuIndex,
@@ -36,22 +36,22 @@ struct Confinement {
 
 struct State {
     smmu: Smmu,
-    /// Guests' streams, and their faults.
+    /// Streams of guests, with the number of their faults.
     streams: Vec<(StreamId, u32)>,
 }
 
-/// Reason for which a function's DMA is not confined.
+/// Reason why a function's DMA is not confined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub(crate) enum Unconfined {
-    #[error("no SMMU that works translates its accesses")]
+    #[error("no working SMMU translates its accesses")]
     NoSmmu,
-    #[error("its accesses are its bridge's to the SMMU")]
+    #[error("the SMMU cannot distinguish its accesses from those of its bridge")]
     Shared,
     #[error("virtio bypasses the SMMU without iommu_platform=on,disable-legacy=on")]
     Bypass,
 }
 
-/// Takes the SMMU that the host's functions pass, if there is one, into use.
+/// Initializes the SMMU in front of the host's functions, if one exists.
 pub(crate) fn bring_up(host: &'static PciHost) {
     let description = irqchip::get().description();
     let index = host.iommu.map.first().and_then(|entry| entry.value.iommu);
@@ -59,7 +59,7 @@ pub(crate) fn bring_up(host: &'static PciHost) {
         return;
     };
     let user = description.wired.iter().find(|user| user.id == iommu.id);
-    // The event queue's is the first (binding `arm,smmu-v3`).
+    // The first interrupt is that of the event queue (binding `arm,smmu-v3`).
     let interrupt = user.and_then(|user| user.interrupts.first());
     let is_v3 = iommu.compatible.iter().any(|name| name == "arm,smmu-v3");
     let (true, Some(region), Some(interrupt)) = (is_v3, &iommu.registers, interrupt) else {
@@ -76,11 +76,11 @@ pub(crate) fn bring_up(host: &'static PciHost) {
     CONFINEMENT.call_once(|| Confinement { host, index, state: confined });
     let request = WiredRequest::new(HwIrq::new(interrupt.value.get()), Trigger::Edge, "smmu");
     let handle = irqchip::get().interrupts().request_wired(request, |_| take_events());
-    // For ever: the SMMU stays in use.
-    core::mem::forget(handle.expect("the SMMU's interrupt is free"));
+    // The handle is leaked, because the SMMU stays in use.
+    core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
 }
 
-/// The stream of a function that is confined as soon as that has a translation.
+/// Returns the stream of a function, whose DMA is confined once the stream has a translation.
 pub(crate) fn stream(function: &Function) -> Result<StreamId, Unconfined> {
     let confinement = CONFINEMENT.get().ok_or(Unconfined::NoSmmu)?;
     let stream = confinement.host.iommu.stream(function.requester);
@@ -98,8 +98,9 @@ pub(crate) fn stream(function: &Function) -> Result<StreamId, Unconfined> {
     }
 }
 
-/// Is it a virtio device that uses physical addresses? One that offers `VIRTIO_F_ACCESS_PLATFORM`
-/// does not, whatever its driver accepts (virtio 1.2, 4.1.4.3 and 6).
+/// Returns `true` for a virtio device that uses physical addresses. A device that offers
+/// `VIRTIO_F_ACCESS_PLATFORM` does not, regardless of whether its driver accepts the feature
+/// (virtio 1.2, 4.1.4.3 and 6).
 fn bypasses(function: &Function) -> bool {
     const VENDOR: u16 = 0x1af4;
     const DEVICES: Range<u16> = 0x1000..0x1080;
@@ -128,20 +129,24 @@ fn bypasses(function: &Function) -> bool {
     !registers.last().is_some_and(offers)
 }
 
-/// Gives the streams of a guest's functions the guest's address space. Without an SMMU the guest is
+/// Assigns the guest's address space to the streams of its functions. Without an SMMU, the guest is
 /// trusted.
 pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<Item = Function>) {
     let Some(confinement) = CONFINEMENT.get() else { return };
     confinement.state.with(|state| {
         let translation = translation(guest, ram, state.smmu.has_stage_2());
         for stream in functions.filter_map(|function| stream(&function).ok()) {
-            state.smmu.translate(stream, &translation).expect("the SMMU takes a stream");
+            state
+                .smmu
+                .translate(stream, &translation)
+                .expect("the SMMU could not translate a stream");
             state.streams.push((stream, 0));
         }
     });
 }
 
-/// A guest's address space, for devices: what else a CPU of the guest reaches is not in it.
+/// Returns a guest's address space for devices. It does not include other regions that a vCPU of
+/// the guest can access.
 fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
     let mut tables = TranslationTables::new(if by_stage_2 { Stage::Two } else { Stage::One });
     tables.map(ram.clone(), Memory::Ram);
@@ -156,10 +161,11 @@ fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation 
         return Translation::Stage2 { vmid: space(guest), vtcr: VTCR, root };
     }
     let context = Context::new(SpaceId(space(guest).into()), root);
-    Translation::Stage1(context.expect("memory for the context"))
+    Translation::Stage1(context.expect("not enough memory for the context"))
 }
 
-/// Reports what the SMMU refused. Ends: a stream that is cut off has no further events.
+/// Reports accesses that the SMMU aborted. The loop is bounded, because a stream that is cut off
+/// causes no more events.
 fn take_events() {
     let Some(confinement) = CONFINEMENT.get() else { return };
     confinement.state.with(|State { smmu, streams }| {

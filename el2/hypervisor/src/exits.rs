@@ -1,8 +1,9 @@
-//! A record of exits and of the interrupts that guests take: counted by reason (`stats`), and
-//! printed as they happen (`trace`). Without these words each exit costs the test of a flag.
+//! Records of exits and of the interrupts that guests acknowledge: counted by reason (`stats`), and
+//! printed when they happen (`trace`). Without these options, an exit only costs the test of a
+//! flag.
 //!
-//! An exit takes from the vector to the next entry, or until the vCPU waits or leaves its CPU. The
-//! guest's other interrupts, and other guests, wait that long at most.
+//! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. This
+//! is the maximum time for which the guest's other interrupts, and other guests, have to wait.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -15,23 +16,23 @@ use image_rt::{cpu, println};
 static COUNTS: AtomicBool = AtomicBool::new(false);
 static TRACES: AtomicBool = AtomicBool::new(false);
 
-/// Records from now on. Before the guests run.
+/// Enables records. Must be called before the guests run.
 pub(crate) fn record(counts: bool, traces: bool) {
     COUNTS.store(counts, Relaxed);
     TRACES.store(traces, Relaxed);
 }
 
-/// Returns true if exits are traced.
+/// Returns `true` if exits are traced.
 pub(crate) fn traces() -> bool {
     TRACES.load(Relaxed)
 }
 
-/// Returns true if exits are counted or traced.
+/// Returns `true` if exits are counted or traced.
 pub(crate) fn are_recorded() -> bool {
     COUNTS.load(Relaxed) || traces()
 }
 
-/// A physical interrupt was acknowledged.
+/// Traces that a physical interrupt was acknowledged.
 #[inline]
 pub(crate) fn acknowledged(intid: IntId) {
     if traces() {
@@ -39,22 +40,23 @@ pub(crate) fn acknowledged(intid: IntId) {
     }
 }
 
-/// The counts of a guest, by reason.
+/// Counts of a guest's exits, by reason.
 #[derive(Debug, Default)]
 pub(crate) struct Exits(IrqMutex<BTreeMap<Reason, Count>>);
 
-/// The reason for an exit, or the class of an interrupt that the guest has taken.
+/// Reason for an exit, or class of an interrupt that the guest acknowledged.
 pub(crate) type Reason = (&'static str, &'static str);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     times: u64,
-    /// Counter ticks of the longest one.
+    /// Duration of the longest exit in counter ticks.
     longest: u64,
 }
 
 impl Exits {
-    /// Counts, and traces meanwhile: what is reported has been traced.
+    /// Counts an exit and traces it under the same lock, so that every reported exit has been
+    /// traced.
     pub(crate) fn count(&self, reason: Reason, trace: impl FnOnce()) {
         self.0.with(|counts| {
             counts.entry(reason).or_default().times += 1;
@@ -69,7 +71,7 @@ impl Exits {
         });
     }
 
-    /// Reports the counts, if exits are counted.
+    /// Prints the counts, if exits are counted.
     pub(crate) fn report(&self, guest: usize) {
         if !COUNTS.load(Relaxed) {
             return;

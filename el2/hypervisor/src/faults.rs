@@ -1,5 +1,5 @@
-//! Printing of a guest's mistakes at its GIC, which the model records. The first mistake of each
-//! kind is printed to the console.
+//! Prints the faults that the model recorded for a guest's use of its GIC. Only the first fault of
+//! each kind is printed to the console.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -8,12 +8,12 @@ use image_rt::lock::IrqMutex;
 use image_rt::println;
 use vgic::{EventLog, FaultReason};
 
-/// Kinds of a guest's mistakes that have been printed.
+/// Kinds of faults that have been printed for a guest.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(IrqMutex<Vec<FaultReason>>);
 
 impl Faults {
-    /// Prints the mistakes since the last call whose kind has not been printed yet.
+    /// Prints faults since the last call whose kinds have not been printed yet.
     #[inline]
     pub(crate) fn print(&self, guest: usize, events: &EventLog) {
         events.drain(|fault| {

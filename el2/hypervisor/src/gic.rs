@@ -1,4 +1,4 @@
-//! A guest's GIC. A move puts another one in its place; devices and traps find it here.
+//! A guest's GIC. A move replaces it; devices and traps access the current one through this module.
 
 use crate::layout::Uart;
 use crate::linked;
@@ -14,17 +14,17 @@ use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine
 use vgic::saved_state::SavedState;
 use vgic::{ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
 
-/// The way to a guest's GIC, and what another one is made of.
+/// Handle to a guest's current GIC, with everything needed to create another one.
 pub(crate) struct Gic {
     guest: usize,
     ram: Range<u64>,
     uart: Uart,
-    /// Of one strong reference.
+    /// Owns one strong reference.
     current: AtomicPtr<Vgic>,
 }
 
 impl Gic {
-    /// A GIC after reset, and its vCPUs.
+    /// Creates a GIC after reset, and its vCPUs.
     pub(crate) fn new(
         guest: usize,
         ram: Range<u64>,
@@ -41,56 +41,62 @@ impl Gic {
         let guest = self.guest;
         let kick = move |cpu| scheduler::kick(VcpuId { guest, cpu });
         let ram = Arc::new(Ram(self.ram.clone()));
-        let (vgic, vcpus) = Vgic::new(config, ram, Arc::new(kick)).expect("the guest's GIC");
+        let (vgic, vcpus) =
+            Vgic::new(config, ram, Arc::new(kick)).expect("the guest's GIC could not be created");
         linked::link(guest, &vgic, self.uart);
         (vgic, vcpus)
     }
 
-    /// The GIC up to the next move: the reference ends before the CPU comes to stand still.
+    /// Returns the current GIC. The reference must not be used after the CPU has stood still for a
+    /// move.
     pub(crate) fn current(&self) -> &Vgic {
-        // SAFETY: `new` made it. Only `rebuild` drops it, while nobody else has a reference.
+        // SAFETY: the pointer is valid since `new`. Only `rebuild` drops the GIC, when no other
+        // reference exists.
         unsafe { &*self.current.load(SeqCst) }
     }
 
-    /// Saves the GIC to bytes, makes another one, restores that from the bytes alone, and drops the
-    /// first one. Physical interrupts that it held are deactivated: those that are still high fire
-    /// again.
+    /// Saves the GIC to bytes, creates another one, restores it from the bytes alone, and drops the
+    /// old one. Physical interrupts that the old one held are deactivated; those that are still
+    /// asserted are signaled again.
     ///
     /// # Safety
-    /// No other CPU has a reference to the GIC; all CPUs but this one stand still.
+    /// No other CPU may have a reference to the GIC; all CPUs except the calling one must stand
+    /// still.
     pub(crate) unsafe fn rebuild(&self, vcpus: Vec<ListRegisterVcpu>) -> Vec<ListRegisterVcpu> {
         let before = heap::used();
         let mut vcpus: Vec<_> = vcpus.into_iter().map(ListRegisterVcpu::into_software).collect();
         let bytes = {
-            let frozen = self.current().freeze(&mut vcpus).expect("these are all its vCPUs");
-            let saved = frozen.save().expect("memory for the saved state");
-            postcard::to_allocvec(&saved).expect("memory for its bytes")
+            let frozen = self.current().freeze(&mut vcpus).expect("these are all vCPUs of the GIC");
+            let saved = frozen.save().expect("not enough memory for the saved state");
+            postcard::to_allocvec(&saved).expect("not enough memory for the serialized state")
         };
         self.current().reset();
         drop(vcpus);
         let (vgic, mut vcpus) = self.make(self.current().config().clone());
-        let saved: SavedState = postcard::from_bytes(&bytes).expect("they were just written");
+        let saved: SavedState =
+            postcard::from_bytes(&bytes).expect("the bytes were just serialized");
         drop(bytes);
-        let mut frozen = vgic.freeze(&mut vcpus).expect("these are all its vCPUs");
-        frozen.restore(&saved).expect("the state of a machine like it");
+        let mut frozen = vgic.freeze(&mut vcpus).expect("these are all vCPUs of the GIC");
+        frozen.restore(&saved).expect("the state is from a GIC with the same configuration");
         frozen.thaw();
         drop(saved);
         linked::lower(&vgic, self.uart);
         let old = self.current.swap(Arc::into_raw(vgic).cast_mut(), SeqCst);
-        // SAFETY: `new` or the last move took the reference out, and nobody uses it (the caller's
-        // promise).
+        // SAFETY: `new` or the last move leaked the reference, and the caller guarantees that it is
+        // not in use.
         let old = unsafe { Arc::from_raw(old) };
-        assert_eq!(Arc::strong_count(&old), 1, "somebody keeps the GIC of before");
+        assert_eq!(Arc::strong_count(&old), 1, "another reference to the old GIC exists");
         drop(old);
         let vcpus = vcpus.into_iter().map(with_list_registers).collect();
         let after = heap::used();
-        assert!(after <= before, "a move has taken {} bytes of the heap", after - before);
+        assert!(after <= before, "a move leaked {} bytes of the heap", after - before);
         vcpus
     }
 }
 
 fn with_list_registers(vcpu: Vcpu) -> ListRegisterVcpu {
-    vcpu.with_list_registers(Hardware::here().vtr).expect("the CPU's virtual interface")
+    vcpu.with_list_registers(Hardware::here().vtr)
+        .expect("the CPU's virtual interface is not supported")
 }
 
 impl SetLine for Gic {

@@ -1,4 +1,4 @@
-//! A guest's machine: its memory, its GIC, and its vCPUs while no CPU has them.
+//! A guest's machine: its memory, its GIC, and its unloaded vCPUs.
 
 use crate::context::Registers;
 use crate::controller::Controller;
@@ -30,12 +30,12 @@ use vgic::{ListRegisterVcpu, Vgic, VgicConfig};
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
 
-/// The guests; none before [`install`].
+/// Returns the guests, or an empty slice before [`install`].
 pub(crate) fn guests() -> &'static [Guest] {
     GUESTS.get().map_or(&[], |guests| guests)
 }
 
-/// Makes the guests known to everybody.
+/// Sets the list of guests.
 pub(crate) fn install(guests: Vec<Guest>) {
     GUESTS.call_once(|| guests.into_boxed_slice());
 }
@@ -43,46 +43,46 @@ pub(crate) fn install(guests: Vec<Guest>) {
 /// Moves all guests that have not ended to new GICs. Returns their number.
 ///
 /// # Safety
-/// No CPU has a vCPU; all CPUs but this one stand still.
+/// No vCPU may be loaded; all CPUs except the calling one must stand still.
 pub(crate) unsafe fn move_all() -> usize {
     let running = guests().iter().filter(|guest| guest.end().is_none());
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees this.
     running.map(|guest| unsafe { guest.rebuild_interrupts() }).count()
 }
 
-/// A guest's machine, as the loader wants it.
+/// Configuration of a guest's machine.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestConfig {
-    /// Index into [`guests`].
+    /// Index in [`guests`].
     pub(crate) number: usize,
     pub(crate) ram: Range<u64>,
     pub(crate) vcpus: u16,
     pub(crate) uart: Uart,
-    /// The controller of messages that it gets.
+    /// MSI controller of the guest.
     pub(crate) controller: Controller,
 }
 
-/// A vCPU while no CPU has it.
+/// A vCPU that is not loaded on a CPU.
 pub(crate) struct Vcpu {
     pub(crate) interrupts: ListRegisterVcpu,
-    /// `None`: it is off.
+    /// Registers of the vCPU, or `None` if it is off.
     pub(crate) registers: Option<Registers>,
 }
 
-/// A guest.
+/// A guest and its machine.
 pub(crate) struct Guest {
     pub(crate) number: usize,
     gic: Arc<Gic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
     pub(crate) pci: Option<Pci>,
-    /// `None`: it has the machine's to itself.
+    /// The emulated UART, or `None` if the guest has the machine's UART.
     pub(crate) uart: Option<Pl011>,
-    /// `VTTBR_EL2`.
+    /// Value of `VTTBR_EL2`.
     pub(crate) vttbr: u64,
-    /// vCPUs that no CPU has.
+    /// vCPUs that are not loaded on a CPU.
     vcpus: Box<[IrqMutex<Option<Vcpu>>]>,
-    /// By CPU, the vCPU that it had last: 1 more than its number.
+    /// For each CPU, the number of the vCPU that it last ran, plus 1.
     last_here: [AtomicU32; MAX_CPUS],
     pub(crate) exits: Exits,
     faults: Faults,
@@ -90,7 +90,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// A machine, with what PCI functions `assign` gives it.
+    /// Creates a machine with the PCI functions that `assign` returns.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
         let GuestConfig { number, ram, vcpus: cpus, uart, controller } = config;
         let mut stage2 = TranslationTables::new(Stage::Two);
@@ -98,10 +98,10 @@ impl Guest {
         if uart == Uart::Own {
             stage2.map(UART, Memory::Device);
         }
-        // List registers have the priority bits of the machine's virtual interface.
+        // List registers implement the priority bits of the machine's virtual interface.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
-        // The hypervisor is the guests' firmware: it wakes redistributors as TF-A does.
+        // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
         let config = controller.added_to(config.with_awake_redistributors(true));
         let (gic, vcpus) = Gic::new(number, ram, uart, config);
         let pci = assign(&gic);
@@ -127,47 +127,47 @@ impl Guest {
         }
     }
 
-    /// The GIC up to the next move.
+    /// Returns the GIC, which is valid until the next move.
     pub(crate) fn vgic(&self) -> &Vgic {
         self.gic.current()
     }
 
-    /// Takes a vCPU for the CPU that has it.
+    /// Takes a vCPU in order to load it. Returns `None` if it is already loaded.
     pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Vcpu> {
         self.vcpus.get(cpu.index())?.with(Option::take)
     }
 
-    /// Rebuilds the GIC, as a move does.
+    /// Replaces the GIC, as part of a move.
     ///
     /// # Safety
-    /// No CPU has one of the vCPUs; all CPUs but this one stand still.
+    /// None of the vCPUs may be loaded; all CPUs except the calling one must stand still.
     unsafe fn rebuild_interrupts(&self) {
         let cpus = || (0..self.vcpus.len() as u32).map(Cpu::new);
-        let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no CPU has a vCPU"));
+        let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no vCPU is loaded"));
         let (vcpus, registers): (Vec<_>, Vec<_>) =
             taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         let vcpus = unsafe { self.gic.rebuild(vcpus) };
         for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
             self.put_vcpu(cpu, Vcpu { interrupts, registers });
-            // The new GIC does not know who waits.
+            // The new GIC does not know which vCPUs wait.
             self.kick(cpu);
         }
     }
 
-    /// Puts a vCPU aside until a CPU has it again.
+    /// Stores a vCPU until it is loaded again.
     pub(crate) fn put_vcpu(&self, cpu: Cpu, vcpu: Vcpu) {
         if let Some(place) = self.vcpus.get(cpu.index()) {
             place.with(|place| *place = Some(vcpu));
         }
     }
 
-    /// Makes a vCPU leave guest code, or look for work.
+    /// Makes a vCPU leave guest mode, or look for work.
     pub(crate) fn kick(&self, cpu: Cpu) {
         scheduler::kick(VcpuId { guest: self.number, cpu });
     }
 
-    /// Starts a vCPU. Returns false if it is on already.
+    /// Starts a vCPU. Returns `false` if it is already on.
     pub(crate) fn start(&self, cpu: Cpu, start: Start) -> bool {
         let starts = self.power.request(cpu, start);
         if starts {
@@ -176,31 +176,32 @@ impl Guest {
         starts
     }
 
-    /// Was the vCPU the last of this guest's on the CPU that executes this? Now it is.
+    /// Records that the vCPU runs on the calling CPU. Returns `true` if it was also the last one of
+    /// this guest that ran here.
     pub(crate) fn ran_last_here(&self, vcpu: Cpu) -> bool {
         let last = &self.last_here[cpu::current()];
         last.swap(vcpu.get() + 1, Relaxed) == vcpu.get() + 1
     }
 
-    /// Something was typed: for a guest whose UART is not the machine's.
+    /// Passes a byte of input to the guest's emulated UART, if it has one.
     pub(crate) fn type_in(&self, byte: u8) {
         if let Some(uart) = &self.uart {
             uart.type_in(self.vgic(), byte);
         }
     }
 
-    /// Prints the guest's new mistakes.
+    /// Prints the guest's new faults.
     pub(crate) fn print_faults(&self) {
         self.faults.print(self.number, self.vgic().events());
     }
 
-    /// The end of the machine.
+    /// Returns how the machine ended, or `None` if it has not ended.
     pub(crate) fn end(&self) -> Option<End> {
         self.end.get().copied()
     }
 
-    /// Ends the machine: its vCPUs run no more, its functions send no more. With the last guest
-    /// the hypervisor ends.
+    /// Ends the machine: its vCPUs are no longer run, and its functions stop sending messages. The
+    /// hypervisor ends with the last guest.
     pub(crate) fn end_by(&self, end: End) {
         if self.end().is_some() || *self.end.call_once(|| end) != end {
             return;
@@ -222,14 +223,14 @@ impl Guest {
         }
     }
 
-    /// The vCPU whose `MPIDR_EL1` this is.
+    /// Returns the vCPU with this `MPIDR_EL1`.
     pub(crate) fn cpu_of(&self, mpidr: u64) -> Option<Cpu> {
         let affinity = Affinity::from_mpidr(mpidr);
         let mut cpus = (0..).zip(&self.vgic().config().cpus);
         cpus.find(|(_, cpu)| cpu.affinity == affinity).map(|(index, _)| Cpu::new(index))
     }
 
-    /// `MPIDR_EL1` of a vCPU.
+    /// Returns the `MPIDR_EL1` of a vCPU.
     pub(crate) fn mpidr(&self, cpu: Cpu) -> u64 {
         self.vgic().config().cpus.get(cpu.index()).map_or(0, |cpu| cpu.affinity.mpidr())
     }

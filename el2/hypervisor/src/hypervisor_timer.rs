@@ -1,14 +1,14 @@
-//! The hypervisor's own timer on each CPU, `CNTHP_*_EL2` (DDI 0487, D11.2).
+//! The hypervisor's timer on each CPU, `CNTHP_*_EL2` (DDI 0487, D11.2).
 
 use core::arch::asm;
 
-/// Deadline of a timer that is off.
+/// Deadline of a disabled timer.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Has it fire when the counter has this value.
+/// Makes the timer fire when the counter reaches `deadline`.
 pub(crate) fn set(deadline: u64) {
     let is_enabled = u64::from(deadline != NEVER);
-    // SAFETY: the timer is the hypervisor's, and its interrupt has a handler.
+    // SAFETY: only the hypervisor uses this timer, and its interrupt has a handler.
     unsafe {
         asm!(
             "msr cnthp_cval_el2, {deadline}",

@@ -1,30 +1,30 @@
-//! ID registers as the guest reads them (DDI 0487, D19.2): those of the CPU, without the features
-//! whose instructions or registers trap here or are not switched with a vCPU. They are SVE, SME,
-//! MTE, pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing and profiling, and all that
-//! `HCRX_EL2` would have to enable. WFIT is one of them where WFI traps: QEMU 10.0 reports a WFIT
-//! that traps as WFI and does not name the register with its timeout (`wfit` in its
-//! `target/arm/tcg/op_helper.c`), so that it would last until the next interrupt.
+//! ID registers as the guest sees them (DDI 0487, D19.2): those of the CPU, without features whose
+//! instructions or registers trap here or are not switched with a vCPU. These are SVE, SME, MTE,
+//! pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing and profiling, and everything that
+//! `HCRX_EL2` would have to enable. If WFI traps, WFIT is hidden as well: QEMU 10.0 reports a
+//! trapped WFIT as WFI and does not provide the register with its timeout (`wfit` in its
+//! `target/arm/tcg/op_helper.c`), so a WFIT would last until the next interrupt.
 
 use crate::context;
 use core::arch::asm;
 use gic_arch::icc::SysRegEncoding;
 
-/// Reads a register of group 3 (`HCR_EL2.TID3`). `None`: it is none of them.
-// Inlining it would cost the exits of other traps some instructions.
+/// Reads a register of group 3 (`HCR_EL2.TID3`). Returns `None` for other registers.
+// Not inlined, because this would add instructions to the exits of other traps.
 #[inline(never)]
 pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
     let packed = encoding.packed();
     let (first, crm, op2) = (packed >> 7, packed >> 3 & 15, packed & 7);
-    // Op0 = 3, Op1 = 0, CRn = 0.
+    // Checks that Op0 = 3, Op1 = 0 and CRn = 0.
     if first != 3 << 7 || !(1..=7).contains(&crm) {
         return None;
     }
     Some(physical(crm, op2) & shown(crm, op2))
 }
 
-/// The bits of the fields that the guest sees.
+/// Returns the bits of the fields that the guest sees.
 fn shown(crm: u16, op2: u16) -> u64 {
-    /// The field that begins at a bit.
+    /// Returns the mask of the field that begins at a bit.
     const fn field(bit: u32) -> u64 {
         0xf << bit
     }
@@ -48,7 +48,7 @@ fn shown(crm: u16, op2: u16) -> u64 {
 
 macro_rules! physical {
     ($($crm:literal)*) => {
-        /// The CPU's register. Those that do not exist read as zero.
+        /// Reads the CPU's register. Registers that do not exist read as zero.
         fn physical(crm: u16, op2: u16) -> u64 {
             match crm {
                 $($crm => physical!($crm, op2, 0 1 2 3 4 5 6 7),)*

@@ -1,32 +1,32 @@
-//! Exceptions that the guest takes at its EL1 (DDI 0487, D1.3.5).
+//! Injection of exceptions into the guest's EL1 (DDI 0487, D1.3.5).
 
 use crate::context::{Context, EL1H_MASKED};
 use core::arch::asm;
 use image_rt::read_register;
 
-/// PSTATE.PAN.
+/// PSTATE.PAN: privileged accesses to user memory fault.
 const NO_USER_ACCESS: u64 = 1 << 22;
-/// `SCTLR_EL1.SPAN`: exceptions leave PSTATE.PAN as it is.
+/// `SCTLR_EL1.SPAN`: exceptions do not change PSTATE.PAN.
 const KEEPS_PAN: u64 = 1 << 23;
 
-/// `ESR_EL1` without the exception class: a 32-bit instruction.
+/// `ESR_EL1` without the exception class: the instruction has 32 bits.
 const LONG: u64 = 1 << 25;
-/// Fault status: external abort, not on a table walk.
+/// Fault status code: external abort, not on a table walk.
 const EXTERNAL: u64 = 0b01_0000;
-/// Offset of a class that is taken without a change of level, from that of a lower level.
+/// Difference between the exception class for the same level and that for a lower level.
 const SAME_LEVEL: u64 = 1;
 
-/// The instruction is undefined.
+/// Injects an undefined instruction exception.
 pub(crate) fn undefined(context: &mut Context) {
     take(context, LONG, None);
 }
 
-/// No device answers a load or store.
+/// Injects an external abort for a load or store that no device handles.
 pub(crate) fn data_abort(context: &mut Context, address: u64) {
     abort(context, 0x24, address);
 }
 
-/// No memory answers a fetch.
+/// Injects an external abort for an instruction fetch from outside of memory.
 pub(crate) fn fetch_abort(context: &mut Context, address: u64) {
     abort(context, 0x20, address);
 }
@@ -36,13 +36,13 @@ fn abort(context: &mut Context, class_from_below: u64, address: u64) {
     take(context, class << 26 | LONG | EXTERNAL, Some(address));
 }
 
-/// PSTATE.M is EL1t or EL1h.
+/// Returns `true` if PSTATE.M is EL1t or EL1h.
 fn is_at_el1(context: &Context) -> bool {
     context.pstate & 0b1_1100 == 0b0_0100
 }
 
 fn take(context: &mut Context, syndrome: u64, address: Option<u64>) {
-    // SAFETY: EL2 does not use these registers, which are the guest's.
+    // SAFETY: EL2 does not use these registers, which belong to the guest.
     unsafe {
         asm!(
             "msr esr_el1, {esr}",
@@ -66,7 +66,7 @@ fn take(context: &mut Context, syndrome: u64, address: Option<u64>) {
     context.pstate = EL1H_MASKED | pan;
 }
 
-/// Offset of the vector for a synchronous exception from there.
+/// Returns the offset of the vector for a synchronous exception from this PSTATE.
 fn vector(pstate: u64) -> u64 {
     match pstate & 0b1_1111 {
         0b0_0100 => 0,

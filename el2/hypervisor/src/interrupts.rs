@@ -1,9 +1,9 @@
-//! The machine's interrupts: found, taken, and handed to the guest.
+//! Handling of the machine's interrupts, and their hand-over to guests.
 //!
-//! Interrupts are masked at EL2. They are taken after the exits that they cause and while a vCPU
-//! waits: each drops its priority at once. Those that are linked to the guest's stay active until
-//! the guest deactivates its own; all others are deactivated here. A virtual timer's goes with its
-//! vCPU from CPU to CPU.
+//! Interrupts are masked at EL2. They are acknowledged after the exits that they cause, and while a
+//! vCPU waits; their priority is dropped immediately. Interrupts that are linked to a guest's
+//! interrupt stay active until the guest deactivates its own; all others are deactivated here. The
+//! interrupt of a virtual timer moves with its vCPU from CPU to CPU.
 
 use crate::exits;
 use crate::guest::{Guest, guests};
@@ -19,20 +19,20 @@ use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
-/// PPIs of the virtual interface and of EL2's physical timer, on `virt` as in the Base System
-/// Architecture (DEN 0094).
-const MAINTENANCE: IntId = IntId::ppi(9).expect("there are 16");
-const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("there are 16");
+/// PPIs of the virtual interface's maintenance interrupt and of EL2's physical timer, on `virt` as
+/// in the Base System Architecture (DEN 0094).
+const MAINTENANCE: IntId = IntId::ppi(9).expect("16 PPIs exist");
+const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("16 PPIs exist");
 
 static HANDLERS: Once<Handlers> = Once::new();
 
-/// The interrupts that are handled as long as the machine runs.
+/// Handles of the interrupts that are handled while the machine runs.
 struct Handlers {
     per_cpu: [PerCpuHandle; 4],
     _uart: IrqHandle,
 }
 
-/// Brings this CPU's interface up, and enables its interrupts that have handlers.
+/// Enables this CPU's interface, and its private interrupts that have handlers.
 pub(crate) fn bring_up_cpu() {
     irqchip::bring_up_cpu();
     for handle in HANDLERS.get().iter().flat_map(|handlers| &handlers.per_cpu) {
@@ -40,12 +40,12 @@ pub(crate) fn bring_up_cpu() {
     }
 }
 
-/// Lets the machine's interrupts through.
+/// Requests and enables the machine's interrupts.
 pub(crate) fn serve() {
     let interrupts = irqchip::get().interrupts();
     let per_cpu = |intid: IntId, name, handler: fn(&IrqContext<'_>)| {
         let handle = interrupts.request_per_cpu(intid.hwirq(), Trigger::Level, name, handler);
-        handle.expect("it is free")
+        handle.expect("a private interrupt could not be requested")
     };
     let virtual_timer = |_: &IrqContext<'_>| {
         let Some(VcpuId { guest, cpu }) = scheduler::loaded() else { return };
@@ -72,25 +72,25 @@ pub(crate) fn serve() {
     let kick = interrupts.request_per_cpu(KICK.intid().hwirq(), Trigger::Edge, "kick", |_| ());
     let handlers = Handlers {
         per_cpu: [
-            kick.expect("it is free"),
+            kick.expect("the SGI for kicks could not be requested"),
             per_cpu(MAINTENANCE, "virtual interface", |_| ()),
             per_cpu(VIRTUAL_TIMER, "virtual timer", virtual_timer),
             per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", |_| scheduler::on_timer()),
         ],
-        _uart: uart.expect("the UART's interrupt is free"),
+        _uart: uart.expect("the UART's interrupt could not be requested"),
     };
     let handlers = HANDLERS.call_once(|| handlers);
     handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
 }
 
-/// Takes everything that is pending at this CPU.
+/// Handles all interrupts that are pending at this CPU.
 #[inline]
 pub(crate) fn take() {
     let interface = irqchip::interface();
     while let Some(interrupt) = interface.acknowledge() {
         exits::acknowledged(interrupt.intid());
         if interrupt.intid() == KICK.intid() {
-            // It has done what it is for.
+            // A kick has served its purpose by causing the exit.
             interface.deactivate(interface.end(interrupt));
         } else {
             handle(interrupt);
@@ -112,24 +112,26 @@ fn handle(interrupt: Acknowledged) {
     }
 }
 
-/// Makes this CPU's virtual timer the vCPU's, whose interrupt may be active. The timer is off.
+/// Assigns this CPU's virtual timer to the vCPU, whose timer interrupt may be active. The timer
+/// must be off.
 pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     let is_active = || guest.vgic().is_physical_active(timer_line(cpu));
     let Some(timer) = timer_here() else { return };
-    // Else it would not fire for this vCPU.
-    assert!(!timer.is_active(), "the timer of the vCPU before is active");
+    // The timer would not fire for this vCPU while its interrupt is active.
+    assert!(!timer.is_active(), "the timer interrupt of the previous vCPU is active");
     if !is_active() {
         return;
     }
     timer.activate();
-    // Another vCPU may have deactivated it meanwhile, before it was active here.
+    // Another vCPU may have deactivated the interrupt before it was active here.
     if !is_active() {
         timer.deactivate();
     }
 }
 
-/// Stops this CPU's virtual timer, which was a vCPU's. Its interrupt is deactivated in any case:
-/// another vCPU that has just ended it may find the vCPU at no CPU any more.
+/// Stops this CPU's virtual timer, which was assigned to a vCPU. Its interrupt is deactivated in
+/// all cases, because another vCPU that has just ended it may find that the vCPU is no longer
+/// loaded.
 pub(crate) fn put_timer() {
     cpu::stop_virtual_timer();
     if let Some(timer) = timer_here() {
@@ -141,7 +143,7 @@ fn timer_here() -> Option<Interrupt<'static, RawMmio>> {
     irqchip::gic().redistributor_frames(irqchip::here()).ok()?.interrupt(VIRTUAL_TIMER).ok()
 }
 
-/// Does the interrupt stay active until the guest deactivates its own?
+/// Returns `true` if the interrupt stays active until the guest deactivates its own.
 fn is_handed_over(intid: IntId) -> bool {
     match intid {
         VIRTUAL_TIMER => scheduler::loaded().is_some(),
@@ -149,7 +151,7 @@ fn is_handed_over(intid: IntId) -> bool {
     }
 }
 
-/// The guest that has the machine's UART to itself.
+/// Returns the guest that has the machine's UART, if any.
 fn uart_owner() -> Option<&'static Guest> {
     guests().iter().find(|guest| guest.uart.is_none())
 }

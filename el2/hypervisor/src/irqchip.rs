@@ -1,4 +1,4 @@
-//! The machine's interrupt controllers, and this CPU's interface to them.
+//! The machine's interrupt controllers, and the interface of the calling CPU.
 
 use alloc::sync::Arc;
 use gic_arch::SgiId;
@@ -12,41 +12,41 @@ use image_rt::{cpu, println};
 use msi_types::Cpu;
 use spin::Once;
 
-/// The SGI that makes a CPU leave its guest, or WFI.
-pub(crate) const KICK: SgiId = SgiId::new(0).expect("there are 16");
+/// SGI that makes a CPU leave its guest, or WFI.
+pub(crate) const KICK: SgiId = SgiId::new(0).expect("16 SGIs exist");
 
 static IRQCHIP: Once<Irqchip<Kernel, SplitEoi>> = Once::new();
 
-/// Brings the machine's controllers up, and this CPU's interface.
+/// Brings up the machine's controllers and this CPU's interface.
 pub(crate) fn bring_up(description: Description) {
     let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let kernel = || Arc::new(Kernel);
     let irqchip = Irqchip::split(kernel(), kernel(), description, &options);
-    IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
+    IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers could not be brought up"));
     bring_up_cpu();
 }
 
-/// Brings this CPU's interface up.
+/// Enables this CPU's interface.
 pub(crate) fn bring_up_cpu() {
-    get().cpu_on(here(), &registers(), |_| ()).expect("the CPU's interface");
+    get().cpu_on(here(), &registers(), |_| ()).expect("the CPU's interface could not be enabled");
 }
 
-/// The machine's controllers.
+/// Returns the machine's controllers.
 pub(crate) fn get() -> &'static Irqchip<Kernel, SplitEoi> {
-    IRQCHIP.get().expect("the controllers are brought up first")
+    IRQCHIP.get().expect("`bring_up` is called first")
 }
 
-/// The machine's GIC.
+/// Returns the machine's GIC.
 pub(crate) fn gic() -> &'static Gic<Kernel> {
-    get().gic().v3().expect("a GICv3: it has list registers by system registers")
+    get().gic().v3().expect("the GIC must be a GICv3, whose list registers are system registers")
 }
 
-/// This CPU's interface.
+/// Returns this CPU's interface.
 pub(crate) fn interface() -> CpuInterface<CpuRegisters, SplitEoi> {
     CpuInterface::new(registers())
 }
 
-/// The number of this CPU.
+/// Returns the number of this CPU.
 pub(crate) fn here() -> Cpu {
     GicPlatform::cpu(&Kernel)
 }

@@ -1,19 +1,19 @@
-//! Addresses and interrupts of a guest's machine, which are those of `virt`.
+//! Addresses and interrupts of a guest's machine, which are the same as on `virt`.
 
 use core::ops::Range;
 use gic_arch::IntId;
 
-/// The PL011 of `virt`, and its SPI; each guest has one there.
+/// Address and SPI of the PL011 of `virt`. Each guest has a PL011 at this address.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
-/// The virtual timer's PPI, as in the Base System Architecture (DEN 0094).
-pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
+/// PPI of the virtual timer, as in the Base System Architecture (DEN 0094).
+pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 
-/// The guest's UART.
+/// Kind of a guest's UART.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Uart {
-    /// The machine's.
+    /// The guest has the machine's UART.
     Own,
-    /// A part of it.
+    /// The guest has an emulated UART, which shares the machine's.
     Shared,
 }

@@ -1,5 +1,5 @@
-//! Physical interrupts that lines of guests are linked to: the virtual timers, and the UART of a
-//! guest that has the machine's.
+//! Physical interrupts to which lines of guests are linked: those of the virtual timers, and of the
+//! UART if a guest has the machine's.
 
 use crate::irqchip;
 use crate::layout::{UART_SPI, Uart, VIRTUAL_TIMER};
@@ -10,18 +10,22 @@ use gic_driver::{Interrupt, RawMmio};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::{PhysicalInterrupts, Vgic};
 
-/// Links a guest's timers, and its UART if that is the machine's, to the machine's.
+/// Links the interrupts of a guest's timers, and of its UART if that is the machine's, to the
+/// physical ones.
 pub(crate) fn link(guest: usize, vgic: &Vgic, uart: Uart) {
-    vgic.serve_physical(Arc::new(Physical { guest })).expect("it is the first");
+    vgic.serve_physical(Arc::new(Physical { guest }))
+        .expect("no other physical interrupts were set");
     for cpu in (0..vgic.config().cpus.len() as u32).map(Cpu::new) {
-        vgic.link(timer_line(cpu), VIRTUAL_TIMER).expect("the guest has a timer");
+        vgic.link(timer_line(cpu), VIRTUAL_TIMER).expect("the guest's GIC has the timer's PPI");
     }
     if uart == Uart::Own {
-        vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI)).expect("the guest has a UART");
+        vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI))
+            .expect("the guest's GIC has the UART's SPI");
     }
 }
 
-/// Lowers the linked lines of a guest that was restored: those that are high fire again.
+/// Deasserts the linked lines of a guest after it was restored. Interrupts whose physical lines are
+/// still asserted are signaled again.
 pub(crate) fn lower(vgic: &Vgic, uart: Uart) {
     let timers = (0..vgic.config().cpus.len() as u32).map(|cpu| timer_line(Cpu::new(cpu)));
     let uart = (uart == Uart::Own).then_some(Line::Spi(UART_SPI));
@@ -30,18 +34,19 @@ pub(crate) fn lower(vgic: &Vgic, uart: Uart) {
     }
 }
 
-/// The line of a vCPU's virtual timer.
+/// Returns the line of a vCPU's virtual timer.
 pub(crate) fn timer_line(cpu: Cpu) -> Line {
     Line::Ppi { cpu, intid: VIRTUAL_TIMER.get() }
 }
 
-/// The machine's side of the links of one guest.
+/// Physical interrupts behind the links of one guest.
 struct Physical {
     guest: usize,
 }
 
 impl Physical {
-    /// The physical interrupt of a line: of a PPI, at the CPU that has its vCPU.
+    /// Returns the physical interrupt of a line. That of a PPI is at the CPU on which the vCPU is
+    /// loaded.
     fn interrupt(&self, line: Line, physical: IntId) -> Option<Interrupt<'static, RawMmio>> {
         match line {
             Line::Ppi { cpu, .. } => {
@@ -54,8 +59,8 @@ impl Physical {
 }
 
 impl PhysicalInterrupts for Physical {
-    /// A level-sensitive interrupt is pending as long as its input is high (IHI 0069,
-    /// `GICD_ISPENDR<n>`). The input of a vCPU that is on no CPU cannot be read, so its line keeps
+    /// A level-sensitive interrupt is pending while its input is asserted (IHI 0069,
+    /// `GICD_ISPENDR<n>`). The input of a vCPU that is not loaded cannot be read, so its line keeps
     /// its state.
     fn level(&self, line: Line, physical: IntId) -> Level {
         let interrupt = self.interrupt(line, physical);

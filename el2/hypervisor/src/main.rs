@@ -1,5 +1,6 @@
-//! A small hypervisor at EL2: an unmodified Linux on the virtual GIC of `vgic`, above the drivers
-//! of `gic-driver`. `README.md` walks from the reset vector to the guest's first interrupt.
+//! A small hypervisor at EL2, which runs an unmodified Linux on `vgic`'s virtual GIC and uses the
+//! drivers of `gic-driver`. `README.md` explains the path from the reset vector to the guest's
+//! first interrupt.
 #![no_std]
 #![no_main]
 

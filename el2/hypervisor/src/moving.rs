@@ -1,10 +1,11 @@
-//! Save and move: while no vCPU runs, each guest's GIC is saved to bytes and rebuilt from them.
+//! Save and move: while no vCPU runs, each guest's GIC is saved to bytes and rebuilt from them. A
+//! move has four steps:
 //!
-//! 1. CPU 0's timer asks for it, and kicks the other CPUs.
-//! 2. Every CPU puts its vCPU aside and comes to [`stand_still`]. CPU 0 waits there for the others.
-//! 3. CPU 0 moves the guests to new GICs. Messages that come meanwhile stay pending in the
+//! 1. CPU 0's timer requests the move, and CPU 0 kicks the other CPUs.
+//! 2. Every CPU unloads its vCPU and calls [`stand_still`], where CPU 0 waits for the others.
+//! 3. CPU 0 moves the guests to new GICs. Messages that arrive in the meantime stay pending in the
 //!    machine's controllers.
-//! 4. CPU 0 lets the others go.
+//! 4. CPU 0 releases the other CPUs.
 
 use crate::hypervisor_timer::NEVER;
 use crate::irqchip;
@@ -14,16 +15,16 @@ use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::{cpu, println};
 use msi_types::Cpu;
 
-/// Counter ticks between two moves; 0: guests are not moved.
+/// Counter ticks between two moves. If 0, guests are not moved.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
-/// The counter's value at the next one.
+/// Value of the counter at the next move.
 static NEXT: AtomicU64 = AtomicU64::new(NEVER);
 static WANTED: AtomicBool = AtomicBool::new(false);
-/// CPUs but the first that stand still.
+/// Number of CPUs other than the first that stand still.
 static STANDING: AtomicUsize = AtomicUsize::new(0);
 static MOVES: AtomicU64 = AtomicU64::new(0);
 
-/// Moves guests from now on, every so many milliseconds.
+/// Starts moving guests every `milliseconds`.
 pub(crate) fn start(milliseconds: u64) {
     INTERVAL.store(milliseconds * cpu::ticks_per_millisecond(), SeqCst);
     set_next();
@@ -33,17 +34,17 @@ fn set_next() {
     NEXT.store(cpu::ticks() + INTERVAL.load(SeqCst), SeqCst);
 }
 
-/// The counter's value at the next move, for the CPU that moves.
+/// Returns the value of the counter at the next move, for the CPU that performs it.
 pub(crate) fn deadline() -> u64 {
     if cpu::current() == 0 { NEXT.load(SeqCst) } else { NEVER }
 }
 
-/// Must the CPUs come to [`stand_still`]?
+/// Returns `true` if the CPUs must call [`stand_still`].
 pub(crate) fn is_wanted() -> bool {
     WANTED.load(SeqCst)
 }
 
-/// The timer of a CPU fired.
+/// Requests a move if its deadline has passed. Called when the timer of a CPU fires.
 pub(crate) fn on_timer() {
     if deadline() <= cpu::ticks() {
         NEXT.store(NEVER, SeqCst);
@@ -52,8 +53,9 @@ pub(crate) fn on_timer() {
     }
 }
 
-/// Stands still while guests are moved. The CPU that executes this has no vCPU. The first CPU calls
-/// `move_guests`, which returns how many it moved, and must set its timer if this returns true.
+/// Stands still while guests are moved. No vCPU may be loaded on the calling CPU. The first CPU
+/// calls `move_guests`, which returns the number of moved guests. If the function returns `true`,
+/// the caller must set its timer.
 pub(crate) fn stand_still(move_guests: impl FnOnce() -> usize) -> bool {
     if !is_wanted() {
         return false;
@@ -73,7 +75,7 @@ pub(crate) fn stand_still(move_guests: impl FnOnce() -> usize) -> bool {
     true
 }
 
-/// Says how often guests were moved, if they were.
+/// Prints the number of moves, if guests are moved.
 pub(crate) fn report() {
     if INTERVAL.load(SeqCst) != 0 {
         let times = MOVES.load(SeqCst);

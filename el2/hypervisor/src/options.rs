@@ -1,35 +1,37 @@
-//! The words of the loader's command line: choices for a run.
+//! Options on the loader's command line.
 
 use crate::controller::Controller;
 
-/// The choices.
+/// Options for a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Options {
-    /// The guests may have devices whose DMA nothing confines, and no SMMU is used.
+    /// Guests may have devices whose DMA is not confined; the SMMU is not used.
     pub(crate) trusted_guest: bool,
-    /// vCPUs of a guest. Without it, there is one for each CPU.
+    /// Number of vCPUs of each guest. By default, this is the number of CPUs.
     pub(crate) vcpus: Option<u16>,
-    /// Milliseconds from one move of the guests to the next. Without it, they stay.
+    /// Milliseconds between two moves of the guests. By default, guests are not moved.
     pub(crate) moves: Option<u64>,
-    /// Exits are counted by reason, and the counts printed at the end.
+    /// Count exits by reason, and print the counts at the end.
     pub(crate) stats: bool,
-    /// Exits and injections are printed as they happen.
+    /// Print exits and injections when they happen.
     pub(crate) trace: bool,
-    /// The controller of messages that the guest gets.
+    /// MSI controller of the guests.
     pub(crate) controller: Controller,
 }
 
 impl Options {
-    /// Reads a command line. Stops the image at a word that means nothing.
+    /// Parses a command line. Panics if it contains an unknown word.
     pub(crate) fn parse(command_line: &str) -> Self {
         let mut options = Self::default();
         for word in command_line.split_ascii_whitespace() {
-            options.set(word).unwrap_or_else(|| panic!("`{word}` on the command line"));
+            options
+                .set(word)
+                .unwrap_or_else(|| panic!("the command line contains an unknown word, `{word}`"));
         }
         options
     }
 
-    /// Makes the choice of a word. `None`: there is none of this name, or of this value.
+    /// Sets the option for a word. Returns `None` if the option or its value is unknown.
     fn set(&mut self, word: &str) -> Option<()> {
         match word.split_once('=').unwrap_or((word, "")) {
             ("trusted-guest", "") => self.trusted_guest = true,

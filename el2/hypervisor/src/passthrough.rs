@@ -1,17 +1,19 @@
-//! A PCI function that the guest has to itself. Its memory is mapped into the guest, but for the
-//! pages of the MSI-X table and the pending bits; its configuration space is emulated.
+//! A PCI function that is assigned to the guest. Its memory is mapped into the guest, except for
+//! the pages that contain the MSI-X table and the pending bits; its configuration space is
+//! emulated:
 //!
-//! | the guest's access | |
+//! | access of the guest | effect |
 //! |---|---|
-//! | command, cache line, latency, interrupt line | reach the function |
-//! | base addresses | can be sized, and do not move |
-//! | MSI; Message Control, table and pending bits of MSI-X | those of `irq-routing`'s models |
-//! | all other writes | are ignored |
+//! | command, cache line, latency, interrupt line | reaches the function |
+//! | base addresses | can be sized, but not moved |
+//! | MSI; Message Control, table and pending bits of MSI-X | handled by `irq-routing`'s models |
+//! | all other writes | ignored |
 //!
-//! Each vector is a physical event that `irq-domain` owns. Its handler signals the model's vector,
-//! which has the message that the guest wrote, for the guest's controller. The reason for a lost
-//! message is printed to the console, once for each vector. A function with MSI and MSI-X shows the
-//! latter alone; the other is a null capability (PCI Code and ID Assignment, capability ID 00h).
+//! Each vector is a physical event that `irq-domain` manages. Its handler signals the model's
+//! vector, which contains the message that the guest wrote for its own controller. The reason for a
+//! lost message is printed to the console, once for each vector. Of a function with MSI and MSI-X,
+//! the guest sees only MSI-X; MSI is replaced by a null capability (PCI Code and ID Assignment,
+//! capability ID 00h).
 
 mod messages;
 
@@ -37,18 +39,18 @@ const EXPANSION_ROM: u16 = 0x30;
 const INTERRUPT_LINE: u16 = 0x3c;
 const BAR_FLAGS: u32 = 0xf;
 
-/// A function of the guest.
+/// A function that is assigned to the guest.
 pub(crate) struct Assigned {
     function: Function,
     messages: Arc<Messages>,
-    /// The values that the guest wrote to the base address registers.
+    /// Values that the guest wrote to the base address registers.
     bars: [AtomicU32; 6],
     _device: MsiDevice,
     _handles: Vec<IrqHandle>,
 }
 
 impl Assigned {
-    /// Takes a function for the guest. `None`: it has no messages.
+    /// Assigns a function to the guest. Returns `None` if it has no messages.
     pub(crate) fn new(
         function: Function,
         parent: Arc<dyn MsiParent>,
@@ -59,20 +61,23 @@ impl Assigned {
         let slots = store.slots();
         let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
         let device = MsiDevice::attach(irqchip::get().interrupts(), config);
-        let device = device.expect("the function's DeviceID");
+        let device = device.expect("the function could not be attached to its MSI parent");
         let vectors = device.allocate(shape, slots..=slots);
-        let handles = vectors.expect("physical vectors").into_iter().map(|vector| {
-            let (messages, slot) = (messages.clone(), vector.slot);
-            let is_told = AtomicBool::new(false);
-            let handler = move |_: &irq_domain::IrqContext<'_>| {
-                let Err(reason) = messages.signal(slot) else { return };
-                if !is_told.swap(true, Relaxed) {
-                    let function = function.requester.get();
-                    println!("hypervisor: vector {slot} of function {function:#06x}: {reason}");
-                }
-            };
-            device.request(slot, "passthrough", handler).expect("it is allocated")
-        });
+        let handles =
+            vectors.expect("physical vectors could not be allocated").into_iter().map(|vector| {
+                let (messages, slot) = (messages.clone(), vector.slot);
+                let is_told = AtomicBool::new(false);
+                let handler = move |_: &irq_domain::IrqContext<'_>| {
+                    let Err(reason) = messages.signal(slot) else { return };
+                    if !is_told.swap(true, Relaxed) {
+                        let function = function.requester.get();
+                        println!("hypervisor: vector {slot} of function {function:#06x}: {reason}");
+                    }
+                };
+                device
+                    .request(slot, "passthrough", handler)
+                    .expect("the vector was allocated above")
+            });
         let handles = handles.collect();
         let address = |index: usize| match function.bars[index] {
             Some(bar) => bar.address as u32,
@@ -82,19 +87,19 @@ impl Assigned {
         Some(Self { function, messages, bars, _device: device, _handles: handles })
     }
 
-    /// Physical address of the function's configuration space.
+    /// Returns the physical address of the function's configuration space.
     pub(crate) fn config_base(&self) -> u64 {
         self.function.config_base
     }
 
-    /// Has the function send and reach memory no more.
+    /// Stops the function from sending messages and accessing memory.
     pub(crate) fn stop(&self) {
         const MASTER: u16 = 1 << 2;
         let command = self.function.config.read16(COMMAND);
         self.function.config.write16(COMMAND, command & !MASTER);
     }
 
-    /// Pages that the guest may reach.
+    /// Returns the pages that the guest may access.
     pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
         let bars = self.function.bars.iter().flatten();
         let pages = bars.flat_map(|bar| {
@@ -106,12 +111,12 @@ impl Assigned {
         })
     }
 
-    /// Reads a page that traps. `None`: the address is in none.
+    /// Reads from a page whose accesses trap. Returns `None` if the address is not in such a page.
     pub(crate) fn read_page(&self, address: u64, width: AccessWidth) -> Option<u64> {
         self.messages.read_page(address, width)
     }
 
-    /// Writes it. `None`: the address is in none.
+    /// Writes to a page whose accesses trap. Returns `None` if the address is not in such a page.
     pub(crate) fn write_page(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
         self.messages.write_page(address, width, value)
     }
@@ -133,7 +138,8 @@ impl Assigned {
         }
     }
 
-    /// A base address register: the address bits above the region's size, as they were written.
+    /// Returns the value of a base address register: the address bits above the region's size, as
+    /// the guest wrote them.
     fn bar_word(&self, index: usize, physical: u32) -> u32 {
         let written = self.bars[index].load(Relaxed);
         let is_upper = index.checked_sub(1).and_then(|lower| self.wide_bar(lower));
@@ -144,7 +150,7 @@ impl Assigned {
         }
     }
 
-    /// The region of a register that is the lower half of 64 bits.
+    /// Returns the region of a register that is the lower half of a 64-bit address.
     fn wide_bar(&self, index: usize) -> Option<Bar> {
         const TYPE: u32 = 0x7;
         const WIDE: u32 = 0x4;
@@ -173,7 +179,7 @@ impl Assigned {
     }
 }
 
-/// The base address register at an offset.
+/// Returns the index of the base address register at an offset.
 fn bar_index(offset: u16) -> Option<usize> {
     let index = usize::from(offset.checked_sub(FIRST_BAR)? / 4);
     (index < 6 && offset.is_multiple_of(4)).then_some(index)

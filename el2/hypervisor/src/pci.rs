@@ -1,5 +1,5 @@
-//! The guest's view of PCI: QEMU's host bridge, of which it sees the functions that it has to
-//! itself. What else is asked of configuration space finds nobody.
+//! The guest's view of PCI: QEMU's host bridge, of which the guest sees only the functions that are
+//! assigned to it. Accesses to the configuration space of other functions read as all ones.
 
 use crate::controller;
 use crate::gic::Gic;
@@ -14,7 +14,7 @@ use irq_routing::{GsiSpace, Router};
 use msi_types::pci::{msi, msix};
 use vgic::AccessWidth;
 
-/// The machine's functions that have messages.
+/// Returns the machine's functions that have MSI or MSI-X.
 pub(crate) fn functions(host: &PciHost) -> Vec<Function> {
     let mut functions = pci::enumerate(host);
     let kinds = [msi::CAPABILITY_ID, msix::CAPABILITY_ID];
@@ -22,30 +22,32 @@ pub(crate) fn functions(host: &PciHost) -> Vec<Function> {
     functions
 }
 
-/// A host bridge, and the functions behind it that are the guest's.
+/// A host bridge, with the functions behind it that are assigned to the guest.
 pub(crate) struct Pci {
-    /// ECAM, at the same addresses for the guest.
+    /// ECAM window, which has the same addresses for the guest.
     pub(crate) config: Range<u64>,
-    /// Addresses of functions' memory, likewise.
+    /// Window for the functions' memory, which has the same addresses for the guest.
     pub(crate) window: Range<u64>,
     functions: Vec<Assigned>,
 }
 
 impl Pci {
-    /// Gives the guest these functions, which have messages. Their DMA is the caller's to confine.
+    /// Assigns these functions, which must have MSI or MSI-X, to the guest. The caller must confine
+    /// their DMA.
     pub(crate) fn assign(
         host: &PciHost,
         window: Range<u64>,
         functions: impl Iterator<Item = Function>,
         gic: &Arc<Gic>,
     ) -> Self {
-        let ecam = pci::ecam(host).expect("an ECAM window");
+        let ecam = pci::ecam(host).expect("the host bridge has an ECAM window");
         let router = Router::new(GsiSpace::default(), controller::inputs(gic));
-        let router = router.expect("the routes");
+        let router = router.expect("not enough memory for the routes");
         let router = Arc::new(router);
         let parent = |requester| irqchip::get().pci_parent(host, requester);
         let functions = functions.filter_map(|function| {
-            let parent = parent(function.sender()).expect("firmware's ITS");
+            let parent = parent(function.sender())
+                .expect("firmware routes the function's messages to an ITS");
             Assigned::new(function, parent, router.clone())
         });
         Self {
@@ -55,17 +57,18 @@ impl Pci {
         }
     }
 
-    /// Memory of the functions that the guest reaches without a trap.
+    /// Returns the memory of the functions that the guest accesses without a trap.
     pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
         self.functions.iter().flat_map(Assigned::memory)
     }
 
-    /// Has the functions send and reach memory no more.
+    /// Stops the functions from sending messages and accessing memory.
     pub(crate) fn stop(&self) {
         self.functions.iter().for_each(Assigned::stop);
     }
 
-    /// Reads configuration space, or a page that holds an MSI-X table. `None`: neither is there.
+    /// Reads from configuration space, or from a page that contains an MSI-X table. Returns `None`
+    /// for other addresses.
     pub(crate) fn read(&self, address: u64, width: AccessWidth) -> Option<u64> {
         if !self.config.contains(&address) {
             return self.functions.iter().find_map(|function| function.read_page(address, width));
@@ -76,7 +79,8 @@ impl Pci {
         Some(value & width.mask())
     }
 
-    /// Writes it. `None`: neither is there.
+    /// Writes to configuration space, or to a page that contains an MSI-X table. Returns `None` for
+    /// other addresses.
     pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
         if !self.config.contains(&address) {
             let mut functions = self.functions.iter();

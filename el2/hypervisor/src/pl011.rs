@@ -1,5 +1,5 @@
-//! The PL011 (DDI 0183) of guests that share the machine's. What a guest writes comes out by lines,
-//! after its number; what is typed reaches every guest.
+//! An emulated PL011 (DDI 0183) for guests that share the machine's. Output of a guest is printed
+//! line by line, after the guest's number; input is passed to every guest.
 
 use crate::layout::UART_SPI;
 use alloc::collections::VecDeque;
@@ -15,7 +15,7 @@ const MASK: u64 = 0x038;
 const RAW_STATUS: u64 = 0x03c;
 const MASKED_STATUS: u64 = 0x040;
 const CLEAR: u64 = 0x044;
-/// Baud rate, line control, control and FIFO levels: nothing here depends on them.
+/// Registers for baud rate, line control, control and FIFO levels, which have no effect here.
 const SETTINGS: core::ops::Range<u64> = 0x024..0x038;
 const IDENTIFICATION: u64 = 0xfe0;
 
@@ -29,7 +29,7 @@ const TRANSMIT_INTERRUPT: u32 = 1 << 5;
 const FIFO: usize = 16;
 const LONGEST_LINE: usize = 256;
 
-/// A guest's UART.
+/// The UART of a guest.
 pub(crate) struct Pl011 {
     guest: usize,
     state: IrqMutex<State>,
@@ -88,7 +88,7 @@ impl Pl011 {
         });
     }
 
-    /// Something was typed. A guest that does not listen loses it.
+    /// Receives a byte of input, which is lost if the FIFO is full.
     pub(crate) fn type_in(&self, vgic: &Vgic, byte: u8) {
         self.change(vgic, |state| {
             if state.received.len() < FIFO {
@@ -98,7 +98,7 @@ impl Pl011 {
         });
     }
 
-    /// Changes the state, and with it the line.
+    /// Changes the state, and updates the interrupt line.
     fn change<R>(&self, vgic: &Vgic, change: impl FnOnce(&mut State) -> R) -> R {
         self.state.with(|state| {
             let result = change(state);

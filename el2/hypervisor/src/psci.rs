@@ -1,4 +1,4 @@
-//! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, by HVC and SMC alike.
+//! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, through HVC and SMC alike.
 
 use crate::guest::Guest;
 use crate::power::{End, Start};
@@ -10,20 +10,20 @@ use smccc::psci::{
     PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_VERSION,
 };
 
-/// The result of a call for the vCPU that made it.
+/// Effect of a call on the vCPU that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
-    /// This in x0.
+    /// Returns this value in x0.
     Value(u64),
-    /// To wait for an interrupt, then success.
+    /// Waits for an interrupt, and then returns success.
     Suspend,
-    /// To go off.
+    /// Turns the vCPU off.
     Off,
-    /// To end the machine.
+    /// Ends the machine.
     End(End),
 }
 
-/// Returns true if [`call`] knows the function.
+/// Returns `true` if [`call`] implements the function.
 fn is_known(number: u32) -> bool {
     matches!(
         number,
@@ -38,7 +38,7 @@ fn is_known(number: u32) -> bool {
     ) || is_query(number) && number != SMCCC_ARCH_FEATURES
 }
 
-/// Returns true if the function changes nothing.
+/// Returns `true` if the function does not change any state.
 pub(crate) fn is_query(number: u32) -> bool {
     matches!(
         number,
@@ -51,7 +51,7 @@ pub(crate) fn is_query(number: u32) -> bool {
     )
 }
 
-/// Answers a call with x0 to x3.
+/// Handles a call with the arguments x0 to x3.
 pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> Answer {
     let number = number as u32;
     match number {
@@ -66,7 +66,7 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
         PSCI_AFFINITY_INFO_32 | PSCI_AFFINITY_INFO_64 => {
             status(affinity_info(guest, first, second))
         }
-        // No trusted operating system has to migrate.
+        // No trusted operating system has to be migrated.
         PSCI_MIGRATE_INFO_TYPE => Answer::Value(2),
         PSCI_SYSTEM_OFF => Answer::End(End::Off),
         PSCI_SYSTEM_RESET => Answer::End(End::Reset),
@@ -76,7 +76,7 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
     }
 }
 
-/// SMCCC_VERSION and SMCCC_ARCH_FEATURES: no workaround is offered.
+/// Returns `true` for SMCCC_VERSION and SMCCC_ARCH_FEATURES. Workarounds are not offered.
 fn is_architectural(number: u32) -> bool {
     matches!(number, SMCCC_VERSION | SMCCC_ARCH_FEATURES)
 }
@@ -90,7 +90,7 @@ fn cpu_on(guest: &Guest, mpidr: u64, entry: u64, argument: u64) -> i32 {
     if guest.start(cpu, Start { entry, argument }) { SUCCESS } else { ALREADY_ON }
 }
 
-/// Of a single CPU: level 0.
+/// Implements AFFINITY_INFO for a single CPU (level 0).
 fn affinity_info(guest: &Guest, mpidr: u64, level: u64) -> i32 {
     match (level, guest.cpu_of(mpidr)) {
         (0, Some(cpu)) if guest.power.is_on(cpu) => 0,

@@ -1,8 +1,9 @@
-//! Exits after which the guest goes on at once. The vCPU does not leave the guest, as the model
-//! sees it: its list registers stay loaded, and its gate stays passed.
+//! Fast path for exits after which the guest continues immediately. From the model's perspective,
+//! the vCPU does not leave guest mode: its list registers stay loaded, and its gate stays passed.
 //!
-//! Interrupts are masked at EL2 meanwhile. A kick that another CPU sends makes the guest exit again
-//! as soon as it goes on. After one that comes of the exit itself, the vCPU leaves at once.
+//! Interrupts are masked at EL2 during such an exit. A kick from another CPU makes the guest exit
+//! again as soon as it continues. After a kick that the exit itself causes, the vCPU leaves guest
+//! mode immediately.
 
 use crate::context::Context;
 use crate::controller;
@@ -13,8 +14,8 @@ use crate::traps;
 use image_rt::read_register;
 use vgic::InGuest;
 
-/// Handles a synchronous exception that is a query of PSCI, an SGI, or an access to a register that
-/// shows nothing of any list register. `false`: it is another one.
+/// Handles a synchronous exception that is a PSCI query, an SGI, or an access to a register that
+/// does not show the state of list registers. Returns `false` for any other exception.
 pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest) -> bool {
     let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
     match Trap::decode(esr, far, read_register!("hpfar_el2")) {
@@ -51,7 +52,7 @@ fn read(guest: &Guest, context: &mut Context, access: DeviceAccess) -> Option<()
     Some(())
 }
 
-/// An SGI, perhaps to the vCPU itself.
+/// Sends an SGI, possibly to the vCPU itself.
 fn send(context: &mut Context, vcpu: &InGuest, access: RegisterAccess) -> Option<()> {
     let RegisterAccess { encoding, register, is_read } = access;
     if is_read || vcpu.write_sgi(encoding, context.register(register)).is_err() {

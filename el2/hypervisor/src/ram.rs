@@ -1,14 +1,14 @@
-//! A guest's memory, as its GIC reads and writes it.
+//! A guest's memory as accessed by its GIC.
 
 use core::ops::Range;
 use vgic::{GuestMemory, MemoryFault};
 
-/// The guest's RAM: RAM of the machine at the same addresses, which the image has mapped and does
-/// not use otherwise.
+/// The guest's RAM, which is RAM of the machine at the same addresses. The image has mapped it and
+/// does not otherwise use it.
 pub(crate) struct Ram(pub(crate) Range<u64>);
 
 impl Ram {
-    /// The pointer to a range, if it is RAM.
+    /// Returns the pointer to a range, if the whole range is RAM.
     fn at(&self, address: u64, bytes: usize) -> Result<*mut u8, MemoryFault> {
         let end = address.checked_add(bytes as u64);
         let inside = address >= self.0.start && end.is_some_and(|end| end <= self.0.end);
@@ -22,7 +22,7 @@ impl GuestMemory for Ram {
         let from = self.at(address, bytes.len())?;
         let (words, rest) = bytes.as_chunks_mut::<8>();
         for (index, word) in words.iter_mut().enumerate() {
-            // SAFETY: `at` checked the range; the guest may write it at any time.
+            // SAFETY: `at` checked the range; the guest may write to it at any time.
             *word = unsafe { from.cast::<[u8; 8]>().add(index).read_volatile() };
         }
         let done = words.len() * 8;

@@ -1,4 +1,4 @@
-//! The record of one vCPU's exits while a CPU has it: what it counts and traces ([`exits`]).
+//! Records of a vCPU's exits while it is loaded, for counts and traces ([`exits`]).
 
 use crate::context::Context;
 use crate::exits::{self, Reason};
@@ -16,17 +16,17 @@ use image_rt::{cpu, println, read_register};
 use msi_types::Cpu;
 use vgic::{Block, VirtualInterface};
 
-/// Records what a vCPU does as long as a CPU has it.
+/// Recorder of one vCPU while it is loaded on a CPU.
 pub(crate) struct Recorder<'a> {
     guest: &'a Guest,
     cpu: Cpu,
     is_on: bool,
-    /// The work at EL2 now, and the time of its start.
+    /// Current work at EL2 and the time at which it started.
     since: Option<(Reason, u64)>,
 }
 
 impl<'a> Recorder<'a> {
-    /// For a vCPU that was loaded.
+    /// Creates a recorder for a vCPU that has just been loaded.
     pub(crate) fn new(guest: &'a Guest, cpu: Cpu) -> Self {
         let is_on = exits::are_recorded();
         let mut recorder = Self { guest, cpu, is_on, since: None };
@@ -36,7 +36,7 @@ impl<'a> Recorder<'a> {
         recorder
     }
 
-    /// The list registers are loaded.
+    /// Records that the list registers were loaded.
     #[inline]
     pub(crate) fn filled(&self, interface: &VirtualInterface) {
         if self.is_on {
@@ -44,7 +44,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The vCPU enters its guest, waits, or leaves the CPU.
+    /// Records that the vCPU enters its guest, waits, or leaves the CPU.
     #[inline]
     pub(crate) fn goes(&mut self) {
         if self.is_on {
@@ -52,7 +52,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The vCPU goes on at EL2, for this reason.
+    /// Records that the vCPU continues at EL2 for this reason.
     #[inline]
     pub(crate) fn goes_on(&mut self, why: &'static str) {
         if self.is_on {
@@ -60,7 +60,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The vCPU has left its guest.
+    /// Records that the vCPU has left its guest.
     #[inline]
     pub(crate) fn exited(&mut self, vector: Vector, context: &Context) {
         if self.is_on {
@@ -68,7 +68,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The guest's part of the list registers: it has acknowledged what is not pending any more.
+    /// Records the interrupts that the guest acknowledged: those that are no longer pending in the
+    /// list registers.
     #[inline]
     pub(crate) fn left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         if self.is_on {
@@ -80,7 +81,7 @@ impl<'a> Recorder<'a> {
         self.count(reason, |recorder| recorder.trace(what));
     }
 
-    /// The vCPU exits for this reason, by an instruction with these operands.
+    /// Starts an exit for this reason, caused by an instruction with these operands.
     fn begin_exit(&mut self, reason: Reason, detail: impl Display) {
         self.count(reason, |recorder| recorder.trace_exit(reason, detail));
     }
@@ -161,7 +162,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The device at an address.
+    /// Returns the name of the device at an address.
     fn device(&self, address: u64) -> &'static str {
         let mut regions = self.guest.vgic().regions().iter();
         let block = regions.find(|region| region.addresses.contains(&address));
@@ -202,7 +203,7 @@ fn class(intid: IntId) -> &'static str {
     }
 }
 
-/// Operands of what trapped.
+/// Operands of the instruction that trapped.
 struct Detail<'a>(Trap, &'a Context);
 
 impl Display for Detail<'_> {

@@ -1,25 +1,26 @@
-//! Preemptive scheduler of all guests' vCPUs on all CPUs. Guests run in turn.
+//! Preemptive scheduler for the vCPUs of all guests on all CPUs. Guests run in turn.
 //!
-//! A vCPU that waits for an interrupt keeps its CPU until another vCPU wants one. So with a CPU for
-//! each vCPU nothing is switched.
+//! A vCPU that waits for an interrupt keeps its CPU until another vCPU needs one. With a CPU for
+//! each vCPU, vCPUs are therefore never switched.
 //!
-//! While vCPUs are queued, a CPU runs one guest for [`TURN`], then the next guest that has a queued
-//! vCPU. The guest's vCPUs share its turn, which they cannot prolong. The turn begins with the vCPU
-//! that has been queued longest. A vCPU that is woken preempts the running vCPU of its guest. A
-//! vCPU that waits leaves the rest of the turn to the next vCPU of its guest; woken ones run first.
+//! While vCPUs are queued, a CPU runs one guest for [`TURN`], and then the next guest that has a
+//! queued vCPU. The guest's vCPUs share its turn, which they cannot extend. The turn begins with
+//! the vCPU that has been queued longest. A vCPU that is woken preempts the running vCPU of its
+//! guest. A vCPU that waits leaves the rest of the turn to the next vCPU of its guest; woken vCPUs
+//! run first.
 //!
-//! | state | ends by |
+//! | state | transitions |
 //! |---|---|
-//! | waiting | a kick, or its timer's deadline: queued |
-//! | queued | a CPU that takes it from the queue: loaded |
-//! | loaded | its guest's turn or a wake-up: queued; WFI, `CPU_OFF`: waiting; its machine: ended |
+//! | waiting | to queued: on a kick, or at its timer's deadline |
+//! | queued | to loaded: when a CPU takes it from the queue |
+//! | loaded | to queued: at the end of its guest's turn, or when preempted by a wake-up; to waiting: on WFI or `CPU_OFF`; to ended: with its machine |
 //!
-//! No kick is lost. A kick sets `kicked`, then looks at the state; a vCPU that is to wait sets the
-//! state, then looks at `kicked`. A vCPU is queued first, then idle CPUs are looked for; a CPU that
-//! is to idle says so, then looks at the queue.
+//! Kicks cannot be lost. A kick sets `kicked` and then checks the state; a vCPU that is about to
+//! wait sets the state and then checks `kicked`. Likewise, a vCPU is queued before idle CPUs are
+//! looked for, and a CPU that is about to idle marks itself idle before it checks the queue.
 //!
-//! A wake-up never preempts the vCPU that it queued, and is not lost either: [`queue`] pushes the
-//! vCPU and sets `preempting` in one critical section, [`next`] takes a vCPU and clears
+//! A wake-up never preempts the vCPU that it queued, and cannot be lost either: [`queue`] pushes
+//! the vCPU and sets `preempting` in one critical section, and [`next`] takes a vCPU and clears
 //! `preempting` in one.
 
 use crate::hypervisor_timer::{self, NEVER};
@@ -34,26 +35,26 @@ use spin::{Mutex, Once};
 /// Length of a guest's turn on a CPU while other vCPUs are queued, in milliseconds.
 const TURN: u64 = 2;
 
-/// The vCPUs of each guest.
+/// Entities of the vCPUs of each guest.
 static ENTITIES: Once<Box<[Box<[Entity]>]>> = Once::new();
 static QUEUE: Mutex<VecDeque<(VcpuId, Queued)>> = Mutex::new(VecDeque::new());
-/// Length of the queue. Must be changed under the queue's lock.
+/// Length of the queue. Must only be changed while holding the queue's lock.
 static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
-/// CPUs that wait for work, by bit. The first one boots, and takes the first vCPU.
+/// Bitmap of CPUs that wait for work. The first CPU boots, and takes the first vCPU.
 static IDLE: AtomicU32 = AtomicU32::new(1);
 static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 
-/// A CPU's task.
+/// Scheduling state of a CPU.
 struct CpuState {
-    /// The vCPU that it has: 0, or 1 more than its packed number.
+    /// The vCPU that is loaded: 0, or its packed number plus 1.
     loaded: AtomicU32,
-    /// The guest whose turn it is.
+    /// Guest whose turn it is.
     guest: AtomicUsize,
-    /// End of the turn, or 0 while no other vCPU wants the CPU.
+    /// End of the turn, or 0 while no other vCPU needs the CPU.
     turn_end: AtomicU64,
-    /// Guests that had a vCPU woken for this CPU since it took its own, by
-    /// [`VcpuId::guest_bit`]. Set under the queue's lock; cleared under it as the CPU takes a vCPU,
-    /// and without it by [`is_turn_over`].
+    /// Guests for which a vCPU was woken on this CPU since it took its current vCPU, as a bitmap of
+    /// [`VcpuId::guest_bit`]. Set while holding the queue's lock; cleared while holding it when the
+    /// CPU takes a vCPU, and without it by [`is_turn_over`].
     preempting: AtomicU64,
 }
 
@@ -72,7 +73,7 @@ impl CpuState {
     }
 }
 
-/// A vCPU of a guest.
+/// Identifies a vCPU of a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct VcpuId {
     /// Number of the guest.
@@ -81,12 +82,12 @@ pub(crate) struct VcpuId {
 }
 
 impl VcpuId {
-    /// Its state here. `None` before [`install`].
+    /// Returns its scheduling state, or `None` before [`install`].
     fn entity(self) -> Option<&'static Entity> {
         entities().get(self.guest)?.get(self.cpu.index())
     }
 
-    /// The bit of its guest. A guest after the 64th has none, and its vCPUs never preempt.
+    /// Returns the bit of its guest. Guests after the 64th have none, so their vCPUs never preempt.
     fn guest_bit(self) -> u64 {
         1_u64.checked_shl(self.guest as u32).unwrap_or(0)
     }
@@ -103,12 +104,12 @@ impl VcpuId {
 /// Scheduling state of a vCPU.
 #[derive(Debug)]
 pub(crate) struct Entity {
-    /// One of [`state`].
+    /// A value of [`state`].
     state: AtomicU32,
     kicked: AtomicBool,
-    /// While it waits: the counter's value when its timer fires.
+    /// Value of the counter at which its timer fires, while it waits.
     deadline: AtomicU64,
-    /// The CPU that had it last, and watches the deadline.
+    /// CPU on which it was last loaded, and which watches the deadline.
     home: AtomicU32,
 }
 
@@ -116,7 +117,7 @@ mod state {
     pub(super) const WAITING: u32 = 0;
     pub(super) const QUEUED: u32 = 1;
     pub(super) const ENDED: u32 = 2;
-    /// And the CPU's number.
+    /// The number of the CPU is added to this value.
     pub(super) const LOADED: u32 = 3;
 }
 
@@ -130,31 +131,31 @@ impl Entity {
         }
     }
 
-    /// The CPU that has it.
+    /// Returns the CPU on which it is loaded.
     fn loaded_at(&self) -> Option<Cpu> {
         self.state.load(SeqCst).checked_sub(state::LOADED).map(Cpu::new)
     }
 
-    /// The vCPU is about to look for interrupts before it waits or enters the guest: kicks count
-    /// from now on.
+    /// Clears `kicked`. Must be called before the vCPU looks for interrupts in order to wait or to
+    /// enter the guest, so that later kicks count.
     pub(crate) fn forget_kicks(&self) {
         self.kicked.store(false, SeqCst);
     }
 
-    /// Was it kicked since?
+    /// Returns `true` if the vCPU was kicked since [`forget_kicks`](Self::forget_kicks).
     pub(crate) fn is_kicked(&self) -> bool {
         self.kicked.load(SeqCst)
     }
 }
 
-/// The reason for which a vCPU leaves its CPU.
+/// Reason why a vCPU leaves its CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leave {
-    /// Others want it.
+    /// Another vCPU needs the CPU.
     Preempted,
-    /// Until a kick, or until the counter has this value.
+    /// It waits for a kick, or until the counter reaches this value.
     Waits { deadline: u64 },
-    /// It runs no more.
+    /// It is no longer run.
     Ended,
 }
 
@@ -165,7 +166,7 @@ enum Queued {
     Preempted,
 }
 
-/// Makes the vCPUs known: their number for each guest. Kicks before this have no effect.
+/// Creates the entities, given the number of vCPUs of each guest. Earlier kicks have no effect.
 pub(crate) fn install(vcpus: impl Iterator<Item = usize>) {
     let of_guest = |count| (0..count).map(|_| Entity::new()).collect();
     ENTITIES.call_once(|| vcpus.map(of_guest).collect());
@@ -175,7 +176,7 @@ fn entities() -> &'static [Box<[Entity]>] {
     ENTITIES.get().map_or(&[], |entities| entities)
 }
 
-/// Returns the number of all guests' vCPUs.
+/// Returns the number of vCPUs of all guests.
 pub(crate) fn vcpus() -> usize {
     entities().iter().map(|entities| entities.len()).sum()
 }
@@ -190,7 +191,7 @@ pub(crate) fn idle() {
     IDLE.fetch_and(!bit, SeqCst);
 }
 
-/// Dequeues a vCPU of the guest whose turn it is, or else of the next guest in turn.
+/// Dequeues a vCPU of the guest whose turn it is, or of the next guest in turn.
 pub(crate) fn next() -> Option<(VcpuId, &'static Entity)> {
     let here = CpuState::here();
     let (last, turn_end) = (here.guest.load(SeqCst), here.turn_end.load(SeqCst));
@@ -216,18 +217,18 @@ pub(crate) fn next() -> Option<(VcpuId, &'static Entity)> {
     Some((id, entity))
 }
 
-/// The vCPU that this CPU has.
+/// Returns the vCPU that is loaded on this CPU.
 pub(crate) fn loaded() -> Option<VcpuId> {
     CpuState::here().loaded.load(SeqCst).checked_sub(1).map(VcpuId::unpack)
 }
 
-/// The CPU that has a vCPU.
+/// Returns the CPU on which a vCPU is loaded.
 pub(crate) fn loaded_at(id: VcpuId) -> Option<Cpu> {
     id.entity()?.loaded_at()
 }
 
-/// Makes a vCPU leave its guest, or lets one that waits run. One that this CPU has looks at
-/// `kicked` by itself before it enters the guest or waits.
+/// Makes a vCPU leave guest mode, or run if it waits. A vCPU that is loaded on the calling CPU
+/// checks `kicked` itself before it enters the guest or waits.
 pub(crate) fn kick(id: VcpuId) {
     let Some(entity) = id.entity() else { return };
     entity.kicked.store(true, SeqCst);
@@ -246,7 +247,7 @@ fn wake(id: VcpuId, entity: &Entity) {
     }
 }
 
-/// Queues a vCPU and kicks a CPU for it: an idle one, or else the one where the vCPU ran last,
+/// Queues a vCPU, and kicks a CPU for it: an idle one, or else the one where the vCPU last ran,
 /// whose current vCPU then calls [`is_turn_over`].
 fn queue(id: VcpuId, entity: &Entity, why: Queued) {
     let mut queue = QUEUE.lock();
@@ -266,7 +267,7 @@ fn queue(id: VcpuId, entity: &Entity, why: Queued) {
     }
 }
 
-/// The vCPU has left the CPU that executes this.
+/// Unloads a vCPU from the calling CPU.
 pub(crate) fn leave(id: VcpuId, why: Leave) {
     let here = CpuState::here();
     here.loaded.store(0, SeqCst);
@@ -289,13 +290,13 @@ pub(crate) fn leave(id: VcpuId, why: Leave) {
     }
 }
 
-/// Does another vCPU wait for a CPU, or must all CPUs stand still?
+/// Returns `true` if a vCPU is queued for a CPU, or if all CPUs must stand still.
 pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
-/// Returns true if the vCPU of this CPU must let others run. Its guest's turn begins with the first
-/// call that finds others waiting.
+/// Returns `true` if the vCPU of this CPU must let other vCPUs run. The turn of its guest begins
+/// with the first call that finds other vCPUs queued.
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
     // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.
@@ -316,8 +317,8 @@ pub(crate) fn is_turn_over() -> bool {
     is_over
 }
 
-/// Wakes an idle CPU for queued vCPUs. The idle CPU that [`queue`] chose may keep the vCPU that it
-/// has instead, because that vCPU's own interrupt came at the same time.
+/// Wakes an idle CPU for queued vCPUs. The idle CPU that [`queue`] chose may instead keep the vCPU
+/// that is loaded there, because that vCPU's own interrupt arrived at the same time.
 fn wake_idle() {
     let idle = IDLE.load(SeqCst);
     if idle != 0 {
@@ -327,7 +328,7 @@ fn wake_idle() {
     }
 }
 
-/// The CPU's timer fired: vCPUs whose deadline has passed run again.
+/// Handles this CPU's timer: queues vCPUs whose deadlines have passed.
 pub(crate) fn on_timer() {
     let now = cpu::ticks();
     for (id, entity) in waiting_here() {
@@ -339,7 +340,7 @@ pub(crate) fn on_timer() {
     set_timer();
 }
 
-/// Sets this CPU's timer to the next end or deadline.
+/// Sets this CPU's timer to the next end of a turn or deadline.
 pub(crate) fn set_timer() {
     let deadlines = waiting_here().map(|(_, entity)| entity.deadline.load(SeqCst));
     let end = CpuState::here().turn_end.load(SeqCst);
@@ -347,7 +348,7 @@ pub(crate) fn set_timer() {
     hypervisor_timer::set(deadlines.fold(end.min(moving::deadline()), u64::min));
 }
 
-/// vCPUs that wait, and whose deadlines this CPU watches.
+/// Returns the waiting vCPUs whose deadlines this CPU watches.
 fn waiting_here() -> impl Iterator<Item = (VcpuId, &'static Entity)> {
     let here = cpu::current() as u32;
     let all = entities().iter().enumerate().flat_map(|(guest, it)| {

@@ -1,7 +1,9 @@
-//! Moments when no vCPU of a guest executes guest code: what is in list registers is then known.
+//! Synchronization with vCPUs in guest mode. While no vCPU of a guest executes guest code, the
+//! contents of its list registers are known to the model.
 //!
-//! A vCPU first says that it is inside, then looks at the gate. One that reads registers first
-//! closes the gate, then looks for vCPUs inside. One of the two sees what the other did.
+//! A vCPU first announces that it is inside, and then checks the gate. A vCPU that reads registers
+//! first closes the gate, and then checks for vCPUs inside. At least one of the two sees the
+//! other's store.
 
 use alloc::boxed::Box;
 use core::hint::spin_loop;
@@ -26,7 +28,7 @@ impl Gate {
         }
     }
 
-    /// The vCPU is about to fill its list registers. Waits while the gate is closed.
+    /// Announces that the vCPU is about to fill its list registers. Waits while the gate is closed.
     pub(crate) fn enter(&self, cpu: Cpu) {
         let Some(inside) = self.inside.get(cpu.index()) else { return };
         loop {
@@ -41,14 +43,15 @@ impl Gate {
         }
     }
 
-    /// The vCPU has folded its list registers.
+    /// Announces that the vCPU has folded its list registers.
     pub(crate) fn leave(&self, cpu: Cpu) {
         if let Some(inside) = self.inside.get(cpu.index()) {
             inside.store(false, SeqCst);
         }
     }
 
-    /// Does `work` while no vCPU is inside. The caller's has left. `kick` makes one leave.
+    /// Runs `work` while no vCPU is inside. The calling vCPU must have left. `kick` must make a
+    /// vCPU leave.
     pub(crate) fn while_empty<R>(&self, kick: impl Fn(Cpu), work: impl FnOnce() -> R) -> R {
         let _turn = self.one_at_a_time.lock();
         self.closed.store(true, SeqCst);

@@ -1,4 +1,4 @@
-//! `ESR_EL2`, `FAR_EL2` and `HPFAR_EL2` of an exit (DDI 0487, D19.2), decoded.
+//! Decoding of the syndrome of an exit: `ESR_EL2`, `FAR_EL2` and `HPFAR_EL2` (DDI 0487, D19.2).
 
 use gic_arch::icc::SysRegEncoding;
 use vgic::AccessWidth;
@@ -8,26 +8,26 @@ use vgic::AccessWidth;
 pub(crate) enum Trap {
     /// WFI.
     WaitForInterrupt,
-    /// HVC, which ended already.
+    /// HVC. The return address is that of the next instruction.
     HypervisorCall,
-    /// SMC, which did not.
+    /// SMC. The return address is that of the SMC itself.
     SecureMonitorCall,
     /// MRS or MSR.
     SystemRegister(RegisterAccess),
-    /// A load or store where stage 2 maps nothing.
+    /// A load or store to an address that stage 2 does not map.
     Device(DeviceAccess),
-    /// A load or store that the syndrome does not describe: a pair, a vector, an atomic, cache
-    /// maintenance, a walk of the guest's own tables.
+    /// A load or store that the syndrome does not describe: of a pair or a vector register, an
+    /// atomic access, cache maintenance, or a walk of the guest's own tables.
     UndescribedAccess {
         /// Guest virtual address.
         address: u64,
     },
-    /// Instructions are fetched where there are none.
+    /// An instruction fetch from an address that stage 2 does not map.
     Fetch {
         /// Guest virtual address.
         address: u64,
     },
-    /// Anything else, which the guest's CPU does not have.
+    /// Any other instruction, which the guest's CPU does not implement.
     Undefined,
 }
 
@@ -35,13 +35,13 @@ pub(crate) enum Trap {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RegisterAccess {
     pub(crate) encoding: SysRegEncoding,
-    /// The general register.
+    /// Number of the general-purpose register.
     pub(crate) register: usize,
     pub(crate) is_read: bool,
 }
 
 impl RegisterAccess {
-    /// Is it a register of debugging, or of the performance monitors (DDI 0487, D22)?
+    /// Returns `true` for debug and performance monitor registers (DDI 0487, D22).
     pub(crate) fn is_debugging(self) -> bool {
         let packed = self.encoding.packed();
         let (op0, crn) = (packed >> 14, packed >> 7 & 15);
@@ -49,7 +49,7 @@ impl RegisterAccess {
     }
 }
 
-/// A load or store by one general register.
+/// A load or store of one general-purpose register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DeviceAccess {
     /// Guest physical address.
@@ -59,11 +59,11 @@ pub(crate) struct DeviceAccess {
     pub(crate) width: AccessWidth,
     pub(crate) register: usize,
     pub(crate) is_write: bool,
-    /// A load fills the register's 64 bits with the sign, or 32 of them, or none.
+    /// Extension of the loaded value.
     pub(crate) extension: Extension,
 }
 
-/// The bits of a register above what a load read.
+/// Value of the register bits above those that a load read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Extension {
     Zero,
@@ -72,7 +72,7 @@ pub(crate) enum Extension {
 }
 
 impl Extension {
-    /// The register's content after a load of `value`.
+    /// Returns the content of the register after a load of `value`.
     pub(crate) fn apply(self, value: u64, width: AccessWidth) -> u64 {
         let unused = 64 - 8 * width.bytes();
         let extended = ((value << unused).cast_signed() >> unused).cast_unsigned();
@@ -95,7 +95,7 @@ mod class {
 }
 
 impl Trap {
-    /// Decodes the registers.
+    /// Decodes the registers of an exit.
     pub(crate) fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
         match esr >> 26 & 0x3f {
             class::WAIT => Self::WaitForInterrupt,
@@ -130,7 +130,7 @@ fn data_abort(esr: u64, far: u64, hpfar: u64) -> Trap {
     const SIXTY_FOUR_BITS: u64 = 1 << 15;
     const WALK: u64 = 1 << 7;
     const WRITES: u64 = 1 << 6;
-    /// Status of a translation fault, without its level.
+    /// Fault status code of a translation fault, without its level.
     const TRANSLATION: u64 = 0b0001;
     let is_described = esr & VALID != 0 && esr & WALK == 0 && esr >> 2 & 0xf == TRANSLATION;
     let width = AccessWidth::try_from(1_usize << (esr >> 22 & 3));

@@ -1,47 +1,46 @@
-//! Translation tables (DDI 0487, D8): from the guest's physical addresses to the machine's, which
-//! are the same. A CPU walks those of stage 2, an SMMU those of either stage. What is not mapped
-//! traps.
+//! Translation tables (DDI 0487, D8) that identity-map the guest's physical addresses. A CPU walks
+//! those of stage 2, an SMMU those of either stage. Accesses to unmapped addresses trap.
 
 use alloc::boxed::Box;
 use core::ops::Range;
 
 const ENTRIES: usize = 512;
 const PAGE: u64 = 1 << PAGE_SHIFT;
-/// Address bits below an entry of the levels that may hold blocks: 1 and 2.
+/// Number of address bits below an entry, for the levels that may contain blocks (1 and 2).
 const BLOCK_SHIFTS: [u32; 2] = [30, 21];
-/// The same of the last level.
+/// Number of address bits below an entry of the last level.
 const PAGE_SHIFT: u32 = 12;
-/// 39 bits of addresses: one table of the first level.
+/// Addresses have 39 bits, so the first level is a single table.
 const ADDRESS_BITS: u64 = 39;
 
 const VALID: u64 = 1;
-/// A table, or a page at the last level.
+/// Descriptor of a table, or of a page at the last level.
 const TABLE_OR_PAGE: u64 = 1 << 1;
 const ADDRESS: u64 = (1 << 48) - (1 << 12);
 const ACCESSED: u64 = 1 << 10;
 const INNER_SHAREABLE: u64 = 3 << 8;
 const NEVER_EXECUTED: u64 = 1 << 54;
-/// Of stage 2: read and written.
+/// Stage 2: readable and writable.
 const READ_WRITE: u64 = 3 << 6;
-/// Of stage 1: read and written without privilege, as PCI's accesses are; of this address space
-/// alone; never executed with privilege.
+/// Stage 1: readable and writable without privilege, as PCI devices require; not global; never
+/// executable with privilege.
 const UNPRIVILEGED_READ_WRITE: u64 = 1 << 6 | 1 << 11 | 1 << 53;
 
-/// The stage of translation that tables are for.
+/// Translation stage for which tables are created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stage {
-    /// The first, with attributes as `smmu::Context` has them.
+    /// Stage 1, with attributes as defined by `smmu::Context`.
     One,
-    /// The second.
+    /// Stage 2.
     Two,
 }
 
-/// The memory behind a range.
+/// Kind of memory that a range contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Memory {
-    /// RAM, cacheable.
+    /// Cacheable RAM.
     Ram,
-    /// A device's registers.
+    /// Device registers.
     Device,
 }
 
@@ -61,7 +60,8 @@ impl Memory {
     }
 }
 
-/// Returns the number of a guest's address space: its VMID, of 8 bits, which is never 0.
+/// Returns the number of a guest's address space. It is used as the VMID, which has 8 bits, and is
+/// never 0.
 pub(crate) const fn space(guest: usize) -> u8 {
     guest as u8 + 1
 }
@@ -69,7 +69,7 @@ pub(crate) const fn space(guest: usize) -> u8 {
 #[repr(C, align(4096))]
 struct Table([u64; ENTRIES]);
 
-/// A guest's tables. They are made before the guest runs, and never change or go away.
+/// A guest's tables. They are created before the guest runs, and are never changed or freed.
 pub(crate) struct TranslationTables {
     root: Box<Table>,
     stage: Stage,
@@ -80,29 +80,29 @@ impl TranslationTables {
         Self { root: Box::new(Table([0; ENTRIES])), stage }
     }
 
-    /// Maps whole pages at their own addresses, by the largest blocks that fit.
+    /// Maps whole pages at their own addresses, with the largest blocks that fit.
     pub(crate) fn map(&mut self, range: Range<u64>, memory: Memory) {
         assert!(range.start.is_multiple_of(PAGE) && range.end.is_multiple_of(PAGE));
-        assert!(range.end <= 1 << ADDRESS_BITS, "tables reach {ADDRESS_BITS} bits");
+        assert!(range.end <= 1 << ADDRESS_BITS, "addresses are limited to {ADDRESS_BITS} bits");
         let (mut address, attributes) = (range.start, memory.attributes(self.stage));
         while address < range.end {
             address += map_one(&mut self.root, address, range.end - address, attributes);
         }
     }
 
-    /// The address of the first table. The tables stay for ever.
+    /// Returns the address of the first-level table. The tables are never freed.
     pub(crate) fn leak(self) -> u64 {
         let root: &'static Table = Box::leak(self.root);
         core::ptr::from_ref(root).expose_provenance() as u64
     }
 }
 
-/// `VTCR_EL2`: 39 bits in and 40 out, 4 KiB pages, walks from level 1, cacheable and inner
-/// shareable.
+/// `VTCR_EL2`: 39-bit input and 40-bit output addresses, 4 KiB pages, walks from level 1, cacheable
+/// and inner shareable.
 pub(crate) const VTCR: u64 =
     1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
 
-/// Maps one block or page at `address`, of at most so many bytes. Says how many it has.
+/// Maps one block or page at `address` of at most `bytes` bytes. Returns its size.
 fn map_one(root: &mut Table, address: u64, bytes: u64, attributes: u64) -> u64 {
     let index = |shift: u32| (address >> shift) as usize % ENTRIES;
     let mut table = root;
@@ -119,7 +119,7 @@ fn map_one(root: &mut Table, address: u64, bytes: u64, attributes: u64) -> u64 {
     PAGE
 }
 
-/// The table below an entry, which has none yet or one of [`below`]'s.
+/// Returns the table below an entry. Allocates the table if the entry has none.
 fn below(entry: &mut u64) -> &mut Table {
     if *entry == 0 {
         let table = Box::into_raw(Box::new(Table([0; ENTRIES])));
@@ -127,6 +127,7 @@ fn below(entry: &mut u64) -> &mut Table {
     }
     assert!(*entry & TABLE_OR_PAGE != 0, "ranges of different memory overlap");
     let table = core::ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize);
-    // SAFETY: it was made above, is never freed, and this entry is the only way to it.
+    // SAFETY: the table was allocated above and is never freed, and this entry holds the only
+    // pointer to it.
     unsafe { &mut *table }
 }

@@ -1,4 +1,4 @@
-//! Actions of the guest that its CPU cannot do by itself.
+//! Handling of guest actions that trap.
 
 use crate::context::Context;
 use crate::controller;
@@ -12,21 +12,21 @@ use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
 use image_rt::read_register;
 use vgic::{AccessWidth, ListRegisterVcpu, Progress};
 
-/// The vCPU's next step after an exit.
+/// Next step of a vCPU after an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
-    /// The guest goes on.
+    /// The guest continues.
     Resume,
-    /// It waits for an interrupt first.
+    /// The vCPU waits for an interrupt first.
     Wait,
-    /// The vCPU goes off.
+    /// The vCPU is turned off.
     Off,
     /// The machine ends.
     End(End),
 }
 
-/// Handles a synchronous exception of the guest. Nothing that the guest does is an error here: what
-/// no machine would do either, it takes as an exception of its own.
+/// Handles a synchronous exception of the guest. Guest actions never cause errors here: actions
+/// that no machine would support cause an exception in the guest.
 pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegisterVcpu) -> Next {
     let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
     match Trap::decode(esr, far, read_register!("hpfar_el2")) {
@@ -64,8 +64,8 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
     }
 }
 
-/// The registers of the GIC's CPU interface that trap, and ID registers. Those of debugging and of
-/// performance monitors read as zero and ignore writes. There are no others.
+/// Handles accesses to registers of the GIC's CPU interface that trap, and to ID registers. Debug
+/// and performance monitor registers read as zero and ignore writes. Other registers are undefined.
 fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: RegisterAccess) {
     if access.is_debugging() {
         if access.is_read {
@@ -88,7 +88,8 @@ fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: R
     }
 }
 
-/// A load or store outside of what stage 2 maps: registers of the GIC or of PCI, or nothing.
+/// Handles a load or store outside of the memory that stage 2 maps: to registers of the GIC or of
+/// PCI, or to an unmapped address.
 pub(crate) fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
     let DeviceAccess { address, width, register, .. } = access;
     let done = if access.is_write {
@@ -101,7 +102,7 @@ pub(crate) fn device(guest: &Guest, context: &mut Context, access: DeviceAccess)
     };
     match done {
         Some(Progress::Done) => context.skip_instruction(),
-        // The guest repeats the store.
+        // The guest must repeat the store.
         Some(Progress::Unfinished) => {}
         None => inject::data_abort(context, access.virtual_address),
     }

@@ -1,4 +1,4 @@
-//! A vCPU's time on a CPU: from loaded to put aside.
+//! Execution of vCPUs on a CPU, from loading to unloading.
 
 use crate::context::{self, Context, El1, Registers, Wfi};
 use crate::guest::{self, Guest, Vcpu};
@@ -13,7 +13,7 @@ use crate::{interrupts, irqchip, moving, quick};
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep};
 
-/// Runs vCPUs on the CPU that executes this.
+/// Runs vCPUs on the calling CPU.
 pub(crate) fn serve() -> ! {
     cpu::irq_save();
     vectors::install();
@@ -21,7 +21,7 @@ pub(crate) fn serve() -> ! {
     scheduler::set_timer();
     loop {
         interrupts::take();
-        // SAFETY: the other CPUs stand still, and each CPU has put its vCPU aside.
+        // SAFETY: the other CPUs stand still, and all CPUs have unloaded their vCPUs.
         if moving::stand_still(|| unsafe { guest::move_all() }) {
             scheduler::set_timer();
         }
@@ -33,8 +33,8 @@ pub(crate) fn serve() -> ! {
     }
 }
 
-/// Gives EL1 of the CPU that executes this to guests. Where each vCPU has a CPU, no other vCPU
-/// wants the CPU of one that waits.
+/// Prepares the calling CPU to run guests at EL1. If each vCPU has a CPU, no other vCPU needs the
+/// CPU of one that waits.
 fn prepare_cpu() {
     let shared = scheduler::vcpus() > irqchip::get().cpus().count();
     // SAFETY: no vCPU is loaded.
@@ -42,20 +42,20 @@ fn prepare_cpu() {
     Hardware::here().clear();
 }
 
-/// The reason for which a vCPU that is loaded stops.
+/// Reason why a loaded vCPU stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
-    /// Its turn or its machine is over.
+    /// Its turn has ended, or its machine has been turned off.
     Preempted,
-    /// It waits for an interrupt, and another vCPU wants the CPU.
+    /// It waits for an interrupt, and another vCPU needs the CPU.
     Waits,
-    /// It goes off.
+    /// It is turned off.
     Off,
 }
 
-/// Runs a vCPU, which this CPU has, until it leaves.
+/// Runs a vCPU that this CPU has dequeued, until it leaves.
 fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
-    // The reasons of earlier kicks are found below. `leave` looks for later kicks.
+    // The checks below find the reasons of earlier kicks. `leave` checks for later kicks.
     entity.forget_kicks();
     let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
     let registers = match guest.power.take_request(id.cpu) {
@@ -96,8 +96,8 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
 
 fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
     registers.floats.load();
-    // SAFETY: the guest's tables map its own RAM and its devices, and never change. The CPU's EL1
-    // is nobody's now.
+    // SAFETY: the guest's tables map only its own RAM and its devices, and never change. No vCPU's
+    // EL1 state is loaded.
     unsafe {
         context::load_stage2(guest.vttbr, guest.mpidr(id.cpu));
         if !guest.ran_last_here(id.cpu) {
@@ -136,7 +136,7 @@ fn run_loaded(
             }
             Some(Vector::SystemError) => Next::End(End::SystemError),
             None => {
-                // Work that is left may keep the vCPU out of its guest for long.
+                // Remaining work may keep the vCPU out of guest mode for a long time.
                 recorder.goes();
                 interrupts::take();
                 recorder.goes_on("kick");
@@ -158,8 +158,8 @@ fn run_loaded(
     (vcpu, Stop::Preempted)
 }
 
-/// Runs guest code up to an exit that is more than a moment's. `None`: the vCPU was kicked by what
-/// this CPU did itself.
+/// Runs guest code up to an exit that the fast path does not handle. Returns `None` if the vCPU was
+/// kicked by something that this CPU did itself.
 fn run_guest(
     guest: &Guest,
     entity: &Entity,
@@ -169,7 +169,7 @@ fn run_guest(
 ) -> Option<Vector> {
     while !entity.is_kicked() {
         recorder.goes();
-        // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
+        // SAFETY: `load` loaded the EL1 state of the guest, and `serve` installed the vectors.
         let vector = unsafe { vectors::enter(context) };
         recorder.exited(vector, context);
         if vector != Vector::Synchronous || !quick::handle(guest, context, vcpu) {
@@ -179,8 +179,8 @@ fn run_guest(
     None
 }
 
-/// WFI: until an interrupt is there for the guest, or the model has something to do.
-/// [`Sleep::Ready`]: another vCPU wants the CPU first.
+/// Handles WFI: waits until an interrupt is signaled to the guest, or until the model has work to
+/// do. Returns [`Sleep::Ready`] if another vCPU needs the CPU before that.
 fn wait(
     guest: &Guest,
     entity: &Entity,
@@ -202,7 +202,8 @@ fn wait(
             interrupts::take();
         }
         vcpu.returned();
-        // The reason of the kick is found as it enters the guest: WFI may end without it, too.
+        // The reason of the kick is found when the vCPU enters the guest. WFI may end without a
+        // reason.
         if entity.is_kicked() && !scheduler::is_wanted() {
             return Sleep::DontSleep;
         }

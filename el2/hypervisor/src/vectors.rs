@@ -1,9 +1,9 @@
-//! Into the guest and out of it: the vectors that EL2 has while guests run, and the switch of
-//! registers.
+//! Entry to and exit from the guest: the exception vectors that EL2 uses while guests run, and the
+//! switch of registers.
 //!
-//! `enter_guest` puts what a Rust function must keep on the stack, loads the guest's registers and
-//! returns to the guest. An exception from the guest finds the context's address on top of the
-//! stack, stores the registers there, and returns from `enter_guest`.
+//! `enter_guest` saves the callee-saved registers on the stack, loads the guest's registers and
+//! returns to the guest. An exception from the guest finds the address of the context on top of the
+//! stack, stores the registers in the context, and returns from `enter_guest`.
 
 use crate::context::{Context, Floats};
 use core::mem::offset_of;
@@ -11,7 +11,7 @@ use core::mem::offset_of;
 /// Cause of an exit, by vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Vector {
-    /// The guest's instruction: `ESR_EL2` says more.
+    /// An instruction of the guest; `ESR_EL2` contains the details.
     Synchronous,
     /// A physical interrupt.
     Interrupt,
@@ -30,27 +30,31 @@ unsafe extern "C" {
 }
 
 impl Floats {
-    /// The state that the vCPU left in the CPU.
+    /// Stores the state of the vCPU that is loaded on this CPU.
     pub(crate) fn store(&mut self) {
-        // SAFETY: it writes no more than this.
+        // SAFETY: writes only to `self`.
         unsafe { store_floats(self) };
     }
 
-    /// Makes the CPU's registers the vCPU's.
+    /// Loads the state into the CPU's registers.
     pub(crate) fn load(&self) {
-        // SAFETY: EL2 uses none of them (`install`).
+        // SAFETY: EL2 does not use these registers (see `install`).
         unsafe { load_floats(self) };
     }
 }
 
-/// Has this CPU take exceptions by the vectors below. Those from EL2 itself go on to the image's.
+/// Sets the vectors below as this CPU's exception vectors. Exceptions from EL2 itself are forwarded
+/// to the image's vectors.
 ///
 /// # Panics
-/// The compiler may use vector registers, which are the guests' here.
+/// Panics if the compiler may use vector registers, which belong to the guests here.
 #[expect(clippy::assertions_on_constants, reason = "the target decides, not this file")]
 pub(crate) fn install() {
-    assert!(!cfg!(target_feature = "neon"), "built for another target than *-softfloat");
-    // SAFETY: the table below is complete.
+    assert!(
+        !cfg!(target_feature = "neon"),
+        "the hypervisor must be built for a *-softfloat target"
+    );
+    // SAFETY: the vector table below is complete.
     unsafe {
         core::arch::asm!(
             "msr vbar_el2, {}",
@@ -64,10 +68,10 @@ pub(crate) fn install() {
 /// Runs the guest until it exits.
 ///
 /// # Safety
-/// This CPU's EL1 and stage 2 belong to the guest, so that it reaches nothing but its own memory.
-/// The vectors are [installed](install), and interrupts are masked.
+/// This CPU's EL1 and stage 2 must belong to the guest, so that it can access only its own memory.
+/// The vectors must be [installed](install), and interrupts must be masked.
 pub(crate) unsafe fn enter(context: &mut Context) -> Vector {
-    // SAFETY: the caller's promise; the context is borrowed until the guest has exited.
+    // SAFETY: the caller guarantees this; the context is borrowed until the guest has exited.
     match unsafe { enter_guest(context) } {
         SYNCHRONOUS => Vector::Synchronous,
         INTERRUPT => Vector::Interrupt,
@@ -80,14 +84,15 @@ core::arch::global_asm!(
     ".balign 0x800",
     ".global hypervisor_vectors",
     "hypervisor_vectors:",
-    // From EL2: the entries of the image's own table.
+    // Exceptions from EL2: use the entries of the image's own table.
     ".set offset, 0",
     ".rept 8",
     "    b vector_table_el2 + offset",
     "    .balign 0x80",
     "    .set offset, offset + 0x80",
     ".endr",
-    // From the guest: AArch64, then AArch32 at EL0. Synchronous, IRQ, FIQ, SError.
+    // Exceptions from the guest: AArch64, then AArch32 at EL0; each with Synchronous, IRQ, FIQ,
+    // SError.
     ".rept 2",
     "    stp x0, x1, [sp, #-16]!",
     "    mov x1, #0",
@@ -106,7 +111,7 @@ core::arch::global_asm!(
     "    b leave_guest",
     "    .balign 0x80",
     ".endr",
-    // The target has no vector registers.
+    // The target does not enable vector registers.
     ".arch_extension fp",
     ".arch_extension simd",
     ".macro vector_registers op:req",
@@ -127,7 +132,7 @@ core::arch::global_asm!(
     "    \\op q28, q29, [x0, #464]",
     "    \\op q30, q31, [x0, #496]",
     ".endm",
-    // x2 to x29, with the context in x0.
+    // Registers x2 to x29, with the context in x0.
     ".macro middle_registers op:req",
     "    \\op x2, x3, [x0, #{registers} + 16]",
     "    \\op x4, x5, [x0, #{registers} + 32]",
@@ -144,7 +149,7 @@ core::arch::global_asm!(
     "    \\op x26, x27, [x0, #{registers} + 208]",
     "    \\op x28, x29, [x0, #{registers} + 224]",
     ".endm",
-    // The procedure call standard: x19 to x30 are the caller's.
+    // Registers x19 to x30, which the procedure call standard requires to be preserved.
     ".macro callers_registers op:req",
     "    \\op x19, x20, [sp, #16]",
     "    \\op x21, x22, [sp, #32]",

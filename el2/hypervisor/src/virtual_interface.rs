@@ -1,32 +1,32 @@
-//! The CPU's virtual interface, `ICH_*_EL2` (IHI 0069 §12.4): loaded before the guest is entered,
-//! stored and switched off after it has exited.
+//! The CPU's virtual interface, `ICH_*_EL2` (IHI 0069 §12.4), which is loaded before the guest is
+//! entered, and stored and disabled after it has exited.
 
 use core::arch::asm;
 use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
 use image_rt::read_register;
 use vgic::{MAX_LIST_REGISTERS, VirtualInterface};
 
-/// Registers that this CPU has.
+/// Number of registers that this CPU implements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hardware {
     pub(crate) vtr: Vtr,
     lists: usize,
-    /// Active-priority registers of a group.
+    /// Number of active priorities registers per group.
     priorities: usize,
 }
 
 macro_rules! write_register {
     ($name:literal, $value:expr) => {{
         let value: u64 = $value;
-        // SAFETY: the register exists (`Hardware`), and concerns the guest alone.
+        // SAFETY: the register exists (see `Hardware`), and affects only the guest.
         unsafe {
             asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags));
         }
     }};
 }
 
-/// Reads and writes one of several registers by its index, which is below the number that the CPU
-/// has. Other indices read as zero and are not written.
+/// Defines functions that read and write one of several registers by its index, which must be below
+/// the number that the CPU implements. Other indices read as zero and are not written.
 macro_rules! indexed {
     ($read:ident, $write:ident: $($index:literal => $name:literal),* $(,)?) => {
         fn $read(index: usize) -> u64 {
@@ -64,7 +64,7 @@ indexed! {
 }
 
 impl Hardware {
-    /// Asks this CPU.
+    /// Returns the numbers for this CPU.
     pub(crate) fn here() -> Self {
         let vtr = Vtr::from(read_register!("S3_4_C12_C11_1"));
         Self {
@@ -74,7 +74,7 @@ impl Hardware {
         }
     }
 
-    /// The content for a CPU without interrupts.
+    /// Returns the content of a virtual interface without interrupts.
     pub(crate) const fn empty() -> VirtualInterface {
         VirtualInterface {
             hcr: Hcr::new(),
@@ -84,13 +84,13 @@ impl Hardware {
         }
     }
 
-    /// Empties the list registers, which hold anything after reset.
+    /// Empties the list registers, whose contents are unknown after reset.
     pub(crate) fn clear(self) {
         (0..self.lists).for_each(|index| write_list(index, 0));
     }
 
-    /// Loads what the guest is to find. Says how many list registers are in use: the first ones.
-    /// The others are empty.
+    /// Loads the interface's content for the guest. Returns the number of list registers in use,
+    /// which are the first ones; the others are empty.
     pub(crate) fn load(self, interface: &VirtualInterface) -> usize {
         write_register!("S3_4_C12_C11_7", interface.vmcr.into());
         let [zero, one] = interface.active_priorities;
@@ -105,8 +105,8 @@ impl Hardware {
         used
     }
 
-    /// Stores what the guest left in so many list registers, empties them, and switches the
-    /// interface off: its maintenance interrupt falls.
+    /// Stores the guest's content of the first `used` list registers, empties them, and disables
+    /// the interface, which deasserts its maintenance interrupt.
     pub(crate) fn store(self, used: usize, left: &mut VirtualInterface) {
         left.hcr = Hcr::from(read_register!("S3_4_C12_C11_0"));
         left.vmcr = Vmcr::from(read_register!("S3_4_C12_C11_7"));

@@ -1,5 +1,5 @@
-//! QEMU's educational device (docs/specs/edu.rst): a store to one of its registers sends its
-//! message, and the store's instruction ends with that.
+//! QEMU's educational device (docs/specs/edu.rst). A store to one of its registers sends its
+//! message, which has been sent when the store instruction completes.
 
 use gic_bringup::Irqchip;
 use gic_firmware::PciHost;
@@ -11,11 +11,11 @@ use msi_types::Cpu;
 
 const VENDOR: u16 = 0x1234;
 const DEVICE: u16 = 0x11e8;
-/// Registers.
+/// Registers that raise and acknowledge the interrupt.
 const RAISE: u64 = 0x60;
 const ACKNOWLEDGE: u64 = 0x64;
 
-/// The device, whose interrupt CPU 0 takes.
+/// An `edu` device whose interrupt targets CPU 0.
 pub(crate) struct Edu {
     registers: Bar,
     _device: MsiDevice,
@@ -33,22 +33,24 @@ impl Edu {
 
     fn start(irqchip: &Irqchip<Kernel>, host: &PciHost, function: &Function, begun: fn()) -> Self {
         let requester = function.address;
-        let parent = irqchip.pci_parent(host, function.sender()).expect("the host's ITS");
-        let FunctionStore { store, shape } = function.store().expect("the MSI capability");
+        let parent =
+            irqchip.pci_parent(host, function.sender()).expect("the host bridge has no MSI parent");
+        let FunctionStore { store, shape } = function.store().expect("edu has no MSI capability");
         let config = MsiDeviceConfig::new("edu", requester, parent, store);
-        let device = MsiDevice::attach(irqchip.interrupts(), config).expect("a DeviceID");
-        device.allocate(shape, 1..=1).expect("a vector");
+        let device =
+            MsiDevice::attach(irqchip.interrupts(), config).expect("edu could not be attached");
+        device.allocate(shape, 1..=1).expect("a vector could not be allocated");
         let registers = function.bar(0);
         let handler = move |_: &IrqContext<'_>| {
             begun();
             registers.write32(ACKNOWLEDGE, 1);
         };
-        let handle = device.request(0, "edu", handler).expect("it is allocated");
-        handle.set_affinity(Cpu::new(0)).expect("CPU 0");
+        let handle = device.request(0, "edu", handler).expect("the vector was allocated above");
+        handle.set_affinity(Cpu::new(0)).expect("the interrupt could not be moved to CPU 0");
         Self { registers, _device: device, _handle: handle }
     }
 
-    /// Has it send its message.
+    /// Makes the device send its message.
     pub(crate) fn fire(&self) {
         self.registers.write32(RAISE, 1);
     }

@@ -1,9 +1,9 @@
-//! The cost of a virtual GIC's operations, as a guest sees it, in virtual nanoseconds. QEMU counts
-//! an instruction as one with `-icount shift=0`: then it is the instructions of guest and
-//! hypervisor together.
+//! Measures the cost of a virtual GIC's operations as a guest sees it, in virtual nanoseconds. With
+//! `-icount shift=0`, QEMU counts each instruction as one nanosecond, so the result is the number
+//! of instructions of guest and hypervisor together.
 //!
-//! Interrupts stay masked. The image acknowledges and ends them by its CPU interface alone, so that
-//! neither vectors nor an interrupt core of its own are counted.
+//! Interrupts stay masked. The image acknowledges and ends interrupts through its CPU interface
+//! directly, so that the cost does not include exception vectors or an interrupt core.
 #![no_std]
 #![no_main]
 
@@ -34,37 +34,39 @@ use spin::Once;
 
 image_rt::image!(main);
 
-/// Times that an operation is done, after once for what is done only once.
+/// Number of measured repetitions, after a first one that includes one-time work.
 const TURNS: u64 = 200;
-/// Times that the other CPU is woken after so many milliseconds of sleep.
+/// Number of times that the other CPU is woken, and milliseconds of sleep before each.
 const NAPS: u64 = 12;
 const NAP: u64 = 3;
-const IPI: SgiId = SgiId::new(1).expect("there are 16");
+const IPI: SgiId = SgiId::new(1).expect("16 SGIs exist");
 const OTHER: Cpu = Cpu::new(1);
-/// A device that no machine here has.
+/// DeviceID of a device that does not exist on any machine used here.
 const DEVICE: DeviceId = DeviceId::new(0xfff8);
 const PSCI_VERSION: u64 = 0x8400_0000;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
-/// Interrupts that were taken, of either kind.
+/// Number of interrupts that were acknowledged, IPIs and LPIs.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static READY: AtomicU64 = AtomicU64::new(0);
-/// The counter, as the device's handler has begun.
+/// Value of the counter at the start of the device's handler.
 static HANDLED: AtomicU64 = AtomicU64::new(0);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
     let around = unsafe { start::start(boot) };
-    let description = gic_firmware::devicetree::parse(around.devicetree).expect("a description");
+    let description = gic_firmware::devicetree::parse(around.devicetree)
+        .expect("the devicetree could not be parsed");
     let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description, &options);
-    let irqchip = IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
+    let irqchip =
+        IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers could not be brought up"));
     bring_up_cpu();
     turn_on_other();
     measure("hypercall", call_hypervisor);
     measure("register", read_register_of(&distributor()));
     measure("ipi", send_ipi);
-    // The driver's last commands are those for the device.
+    // The driver posts its last commands for the device.
     let edu = Edu::find(irqchip, handle_message);
     measure("lpi", send_lpi(irqchip));
     // The device is never dropped, because its driver would then post commands over those of
@@ -77,7 +79,7 @@ fn main(boot: Boot) -> ! {
     power::system_off()
 }
 
-/// An operation, from its beginning to its end.
+/// Measures an operation from its start to its end.
 fn measure(name: &'static str, mut operation: impl FnMut()) {
     operation();
     println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
@@ -88,21 +90,21 @@ fn measure(name: &'static str, mut operation: impl FnMut()) {
     report(name, cpu::ticks() - start);
 }
 
-/// The part of an operation whose ticks it returns.
+/// Measures the part of an operation whose ticks `operation` returns.
 fn measure_spans(name: &'static str, mut operation: impl FnMut() -> u64) {
     operation();
     println!("{}", Fact::from(MicrobenchFact::Measures { operation: name.into() }));
     report(name, (0..TURNS).map(|_| operation()).sum());
 }
 
-/// The ticks of all turns.
+/// Prints the average cost, given the ticks of all repetitions.
 fn report(name: &'static str, ticks: u64) {
     let nanoseconds = ticks * 1_000_000 / cpu::ticks_per_millisecond() / TURNS;
     println!("{}", Fact::from(MicrobenchFact::Cost { operation: name.into(), nanoseconds }));
 }
 
 fn call_hypervisor() {
-    // SAFETY: the call has no effect; it may change what SMCCC lets it.
+    // SAFETY: the call has no effect; it may change the registers that SMCCC allows.
     unsafe {
         asm!(
             "hvc #0",
@@ -118,7 +120,7 @@ fn distributor() -> RawMmio {
 }
 
 fn frame(base: u64, bytes: u64) -> RawMmio {
-    Kernel.map(PhysicalRegion { base, bytes }).expect("a frame of the GIC")
+    Kernel.map(PhysicalRegion { base, bytes }).expect("the GIC's frame could not be mapped")
 }
 
 fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
@@ -127,36 +129,37 @@ fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
     }
 }
 
-/// To the other CPU, which waits for it (WFI), and until that has taken it.
+/// Sends an IPI to the other CPU, which waits in WFI, and waits until that CPU has acknowledged it.
 fn send_ipi() {
     let before = TAKEN.load(SeqCst);
-    let other = gic().affinity(OTHER).expect("a second CPU");
-    interface().send(IPI, other).expect("the other CPU");
+    let other = gic().affinity(OTHER).expect("the machine has no second CPU");
+    interface().send(IPI, other).expect("an SGI cannot reach the other CPU");
     while TAKEN.load(SeqCst) == before {
-        // SAFETY: a hint; QEMU runs the other CPU then.
+        // SAFETY: this is only a hint, which makes QEMU run the other CPU.
         unsafe { asm!("yield", options(nomem, nostack)) };
     }
 }
 
-/// Wakes the other CPU after a while in which nothing interrupts it. A hypervisor may move the
-/// guest meanwhile, which this CPU's registers outlast.
+/// Wakes the other CPU after a period without interrupts. A hypervisor may move the guest in the
+/// meantime, which must not change this CPU's registers.
 fn wake_late() {
     let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
-    let here = gic().affinity(Cpu::new(0)).expect("the first CPU");
+    let here = gic().affinity(Cpu::new(0)).expect("the GIC knows the first CPU");
     vectors::outlast(PSCI_VERSION, Sgi::to(IPI.get(), here), end);
     take();
     send_ipi();
 }
 
-/// By an INT command of the ITS, and until this CPU has taken it. The driver maps the event, and
-/// posts nothing more.
+/// Returns an operation that makes an LPI pending with an INT command, and waits until this CPU has
+/// acknowledged it. The driver maps the event, and must not post any further command.
 fn send_lpi(irqchip: &'static Irqchip<Kernel>) -> impl FnMut() {
-    let its = its(irqchip).expect("an ITS");
-    let device = its.attach(DEVICE, 1).expect("a DeviceID");
+    let its = its(irqchip).expect("the machine has no ITS");
+    let device = its.attach(DEVICE, 1).expect("the device could not be attached");
     let events = its.map_events(&device, EventRequest::new(NonZeroU16::MIN, Cpu::new(0)));
-    let lpi = Lpi::try_from(events.expect("an LPI").first().get()).expect("an LPI's number");
-    let (device, event, _) = its.event_of(lpi).expect("it is mapped");
-    // SAFETY: the driver is idle from now on: only `measure` runs.
+    let lpi = Lpi::try_from(events.expect("an LPI could not be allocated").first().get())
+        .expect("an ITS maps events to LPIs");
+    let (device, event, _) = its.event_of(lpi).expect("the event was mapped above");
+    // SAFETY: the driver is idle from now on, because only `measure` runs.
     let mut queue = unsafe { CommandQueue::taken_from(&its) };
     move || {
         let before = TAKEN.load(SeqCst);
@@ -167,8 +170,8 @@ fn send_lpi(irqchip: &'static Irqchip<Kernel>) -> impl FnMut() {
     }
 }
 
-/// The command queue of an ITS without a driver's accounting: one command at a time, as the
-/// micro-benchmark of kvm-unit-tests posts it.
+/// Command queue of an ITS without a driver's bookkeeping. Posts one command at a time, as the
+/// micro-benchmark of kvm-unit-tests does.
 struct CommandQueue {
     registers: RawMmio,
     ring: *mut RawCommand,
@@ -178,7 +181,7 @@ struct CommandQueue {
 
 impl CommandQueue {
     /// # Safety
-    /// The driver posts nothing as long as this is in use.
+    /// The driver must not post commands while this is in use.
     unsafe fn taken_from(its: &Its<Kernel>) -> Self {
         let registers = frame(its.base(), gits::SIZE);
         let ring = Cbaser::from(registers.read64(gits::CBASER.offset()));
@@ -190,7 +193,7 @@ impl CommandQueue {
 
     /// Posts a command, and waits until the ITS has read it.
     fn run(&mut self, command: Command) {
-        // SAFETY: a slot of the ring, which nobody else writes (`taken_from`).
+        // SAFETY: a slot of the ring, which has no other writer (see `taken_from`).
         unsafe { self.ring.add(self.next.into()).write_volatile(command.encode()) };
         cpu::publish_stores();
         self.next = (self.next + 1) % self.slots;
@@ -200,7 +203,7 @@ impl CommandQueue {
     }
 }
 
-/// Returns the ticks from a device's message to the handler of its interrupt.
+/// Returns the ticks from a device's message to the start of its interrupt handler.
 fn receive_message(edu: &Edu) -> u64 {
     HANDLED.store(0, SeqCst);
     let start = cpu::ticks();
@@ -222,7 +225,7 @@ fn its(irqchip: &Irqchip<Kernel>) -> Option<Arc<Its<Kernel>>> {
     })
 }
 
-/// Takes everything that is pending at this CPU.
+/// Acknowledges and ends all interrupts that are pending at this CPU.
 fn take() {
     let interface = interface();
     while let Some(interrupt) = interface.acknowledge() {
@@ -236,26 +239,28 @@ fn interface() -> CpuInterface<CpuRegisters> {
 }
 
 fn gic() -> &'static Gic<Kernel> {
-    irqchip().gic().v3().expect("a GICv3")
+    irqchip().gic().v3().expect("the machine's GIC must be a GICv3")
 }
 
 fn irqchip() -> &'static Irqchip<Kernel> {
-    IRQCHIP.get().expect("the controllers are brought up first")
+    IRQCHIP.get().expect("`main` brings up the controllers first")
 }
 
 fn bring_up_cpu() {
     let brought_up = irqchip().cpu_on(GicPlatform::cpu(&Kernel), &registers(), |_| ());
-    brought_up.expect("the CPU's interface");
+    brought_up.expect("the CPU could not be turned on");
 }
 
-/// The other CPU takes IPIs for ever.
+/// Starts the other CPU, which handles IPIs forever.
 fn turn_on_other() {
     let mut cpus = irqchip().description().enabled_cpus();
-    let other = cpus.nth(1).expect("a second CPU");
+    let other = cpus.nth(1).expect("the machine has no second CPU");
     let work = || {
         bring_up_cpu();
-        let redistributor = gic().redistributor_frames(OTHER).expect("its redistributor");
-        redistributor.interrupt(IPI.intid()).expect("an SGI").enable();
+        let redistributor = gic()
+            .redistributor_frames(OTHER)
+            .expect("the other CPU's redistributor was found before");
+        redistributor.interrupt(IPI.intid()).expect("the IPI is an SGI").enable();
         READY.store(1, SeqCst);
         loop {
             cpu::wait_for_interrupt();
@@ -263,8 +268,8 @@ fn turn_on_other() {
         }
     };
     let mpidr = other.affinity.value.mpidr();
-    power::cpu_on(1, mpidr, CpuStack::new(), work).expect("CPU_ON");
-    assert!(power::is_on(mpidr), "a vCPU that was turned on waits for a CPU, not for its power");
+    power::cpu_on(1, mpidr, CpuStack::new(), work).expect("the other CPU could not be turned on");
+    assert!(power::is_on(mpidr), "a vCPU must be on as soon as CPU_ON returns");
     while READY.load(SeqCst) == 0 {
         core::hint::spin_loop();
     }

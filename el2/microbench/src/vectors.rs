@@ -1,5 +1,5 @@
-//! The vector registers, which a hypervisor keeps for its guest: through exits, and while another
-//! vCPU has the CPU.
+//! Check of the vector registers, which a hypervisor must preserve for its guest through exits and
+//! while another vCPU uses the CPU.
 
 use core::arch::asm;
 use gic_arch::icc::Sgi;
@@ -10,14 +10,15 @@ macro_rules! all {
     };
 }
 
-/// Fills all vector registers, makes the hypercall of this number, sends an SGI, and spins until
-/// the counter has the value `end`. Interrupts are masked.
+/// Fills all vector registers, makes the hypercall with this number, sends an SGI, and spins until
+/// the counter reaches `end`. Interrupts must be masked.
 ///
 /// # Panics
-/// A register has another value then.
+/// Panics if the value of a vector register has changed.
 pub(crate) fn outlast(call: u64, sgi: Sgi, end: u64) {
     let changed: u64;
-    // SAFETY: the call has no effect, the SGI is sent by its register, and what changes is named.
+    // SAFETY: the call has no effect, the SGI is sent through its register, and all changed
+    // registers are declared.
     unsafe {
         asm!(
             "mov x20, #1",

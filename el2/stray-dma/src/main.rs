@@ -1,6 +1,6 @@
-//! A guest whose device reaches for memory that is not the guest's. QEMU's NVMe controller reads
-//! from the address on the command line, and writes there. For a judge of a hypervisor, which looks
-//! at that memory afterwards.
+//! A guest whose device accesses memory outside of the guest: QEMU's NVMe controller reads from the
+//! address on the command line, and writes to it. This tests a hypervisor; the suite checks that
+//! memory afterwards.
 #![no_std]
 #![no_main]
 
@@ -15,33 +15,34 @@ use irq_domain::pci::TableMemory;
 
 image_rt::image!(main);
 
-/// QEMU's controller.
+/// Vendor and device ID of QEMU's NVMe controller.
 const VENDOR: u16 = 0x1b36;
 const DEVICE: u16 = 0x0010;
-/// Registers, and fields of them (NVM Express Base Specification, 3.1).
+/// Registers and their fields (NVM Express Base Specification, 3.1).
 const CC: u64 = 0x14;
 const CSTS: u64 = 0x1c;
 const AQA: u64 = 0x24;
 const ASQ: u64 = 0x28;
 const ACQ: u64 = 0x30;
 const DOORBELL: u64 = 0x1000;
-/// Enabled; entries of 64 and 16 bytes.
+/// The controller is enabled, with queue entries of 64 and 16 bytes.
 const CC_ENABLED: u32 = 1 | 6 << 16 | 4 << 20;
 const DEPTH: usize = 16;
 
-/// Commands that the controller itself carries out, with the word that says more (5.17, 5.27).
+/// Opcodes of commands that the controller itself executes, with their dword 10 (5.17, 5.27).
 const IDENTIFY: (u32, u32) = (0x06, 1);
 const SET_TIMESTAMP: (u32, u32) = (0x09, 0x0e);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and this is the first call.
     let around = unsafe { start::start(boot) };
-    let outside = address(&around).expect("an address on the command line");
-    let mut controller = Controller::start(bar(&around).expect("an NVMe controller"));
+    let outside = address(&around).expect("the command line must contain an address");
+    let mut controller =
+        Controller::start(bar(&around).expect("the machine has no NVMe controller"));
     let inside = Box::new(Page([0; 4096]));
     let inside = inside.leak_address();
     assert!(controller.run(IDENTIFY, inside), "the controller does not complete a command");
-    // SAFETY: the page is never freed, and the controller has written it.
+    // SAFETY: the page is never freed, and the controller has written to it.
     let vendor =
         unsafe { core::ptr::with_exposed_provenance::<u16>(inside as usize).read_volatile() };
     println!("{}", Fact::from(StrayDmaFact::Inside { vendor }));
@@ -52,12 +53,12 @@ fn main(boot: Boot) -> ! {
     power::system_off()
 }
 
-/// The address on the command line.
+/// Returns the address on the command line.
 fn address(around: &Started) -> Option<u64> {
     u64::from_str_radix(around.command_line().strip_prefix("0x")?, 16).ok()
 }
 
-/// The controller's registers.
+/// Returns the region with the controller's registers.
 fn bar(around: &Started) -> Option<Bar> {
     let description = gic_firmware::devicetree::parse(around.devicetree).ok()?;
     let functions = pci::enumerate(description.hosts.first()?);
@@ -69,7 +70,8 @@ fn bar(around: &Started) -> Option<Bar> {
 struct Page([u8; 4096]);
 
 impl Page {
-    /// Its address. It is the controller's for ever.
+    /// Returns the address of the page, which belongs to the controller from now on and is never
+    /// freed.
     fn leak_address(self: Box<Self>) -> u64 {
         Box::into_raw(self).expose_provenance() as u64
     }
@@ -98,8 +100,8 @@ impl Controller {
         Self { bar, submissions, completions, tail: 0 }
     }
 
-    /// Sends a command. Says whether it completes, which it does not without a way to memory. The
-    /// queue is not filled.
+    /// Submits a command. Returns `true` if it completes, which it does not if the controller
+    /// cannot access memory. Must not be called often enough to fill the queue.
     fn run(&mut self, (opcode, more): (u32, u32), data: u64) -> bool {
         let command = self.submissions as usize + 64 * self.tail;
         let command = core::ptr::with_exposed_provenance_mut::<u32>(command);

@@ -1,4 +1,5 @@
-//! The test bench as a guest: our drivers on each controller of the model, and devices of QEMU's.
+//! The test bench as a guest: the drivers of this project on each MSI controller of the virtual
+//! machine, and emulated devices of QEMU.
 
 use std::fs;
 
@@ -16,7 +17,8 @@ use crate::files::{Files, GUEST_RAM};
 
 const CPUS: u8 = 2;
 const LOAD: u32 = 1000;
-/// Devices with one MSI, with 16, and with MSI-X, and what the guest finds of them.
+/// Devices with one MSI, with 16, and with MSI-X. [`FUNCTIONS`] lists those that the guest must
+/// find.
 const DEVICES: &[&str] = &[
     "edu",
     "nec-usb-xhci,id=nec,msix=off",
@@ -32,10 +34,11 @@ const DEVICES: &[&str] = &[
 ];
 const FUNCTIONS: &str = "1033:0194,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1af4:1110,1b36:000d,\
                          1b36:0010,8086:10d3";
-/// Those of which the guest sees an MSI capability: e1000e has MSI-X, too.
+/// Those in which the guest sees an MSI capability. `e1000e` has both MSI and MSI-X, and is not
+/// listed.
 const MSI: &str = "1033:0194,1234:11e8";
 
-/// A controller, what the test bench must find, and the reasons for which it may skip a test.
+/// A controller, what the test bench must find, and the permitted reasons for skipping a test.
 struct Case {
     controller: Controller,
     found: &'static str,
@@ -43,7 +46,7 @@ struct Case {
 }
 
 const NO_ITS: &str = "no ITS";
-/// The guest sees one `edu`.
+/// The guest sees only one `edu`.
 const NO_PAIR: &str = "no second edu";
 
 const CASES: &[Case] = &[
@@ -101,7 +104,7 @@ impl Case {
             cpus: CPUS,
             controller: self.controller,
             devices: &devices,
-            // An SMMU confines them with the ITS.
+            // With the ITS, an SMMU confines the devices.
             trusted: self.controller != Controller::Its,
             ..Board::plain(version, MEMORY)?
         };

@@ -1,4 +1,4 @@
-//! A machine of QEMU's with the hypervisor and its guests.
+//! A QEMU machine with the hypervisor and its guests.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,41 +13,41 @@ use crate::controller::Controller;
 use crate::files::{Files, MACHINE_BYTES_BELOW};
 use crate::machine::Machine;
 
-/// A run takes 5 to 15 seconds, on a busy machine more; what takes longer hangs.
+/// A run takes 5 to 15 seconds, or longer on a busy machine. A run that exceeds the limit hangs.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 /// An SMMU between PCI and memory.
 pub(crate) const CONFINED: &[&str] = &["-M", "iommu=smmuv3"];
 pub(crate) const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
-/// Time in instructions: every run has the same figures.
+/// Virtual time is counted in instructions, so every run has the same results.
 pub(crate) const COUNTED: &[&str] =
     &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
-/// The QEMU that counts the instructions of several CPUs.
+/// The QEMU version that can count the instructions of several CPUs.
 pub(crate) const COUNTING: Version = Version::Backports;
-/// Fewest moves of a guest that is moved.
+/// Minimum number of moves of a guest that is moved.
 pub(crate) const MOVES: u64 = 10;
-/// MiB of a Linux guest.
+/// Memory of a Linux guest in MiB.
 pub(crate) const MEMORY: u32 = 512;
 
-/// A machine for the hypervisor.
+/// A machine on which the hypervisor runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Board<'a> {
     pub(crate) machine: Machine,
     pub(crate) tools: &'a Tools,
     pub(crate) image: &'a Image,
-    /// Of each guest.
+    /// Number of vCPUs of each guest.
     pub(crate) vcpus: u8,
-    /// Of the machine.
+    /// Number of CPUs of the machine.
     pub(crate) cpus: u8,
-    /// MiB of each guest.
+    /// Memory of each guest in MiB.
     pub(crate) memory: u32,
-    /// Of each guest.
+    /// The MSI controller of each guest.
     pub(crate) controller: Controller,
-    /// Devices for the guests in turn.
+    /// Devices, which are distributed among the guests in turn.
     pub(crate) devices: &'a [String],
-    /// Nothing confines the devices, else an SMMU.
+    /// If `true`, nothing confines the devices. Otherwise an SMMU does.
     pub(crate) trusted: bool,
-    /// Milliseconds from one move of the guests to the next.
+    /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,
     pub(crate) record: Record,
 }
@@ -60,8 +60,8 @@ pub(crate) struct Record {
 }
 
 impl Board<'static> {
-    /// Returns a machine with one CPU for guests of one vCPU with an ITS and `memory` MiB, on this
-    /// QEMU.
+    /// Returns a machine with one CPU and this QEMU version, for guests that have one vCPU, an ITS
+    /// and `memory` MiB.
     pub(crate) fn plain(version: Version, memory: u32) -> Result<Self> {
         Ok(Self {
             machine: Machine::default(),
@@ -80,7 +80,7 @@ impl Board<'static> {
 }
 
 impl Board<'_> {
-    /// QEMU with the hypervisor and the guests' files.
+    /// Returns the command that starts QEMU with the hypervisor and the guests' files.
     pub(crate) fn command(&self, guests: &[Files<'_>]) -> Result<Command> {
         let mut qemu = self.tools.command(qemu::PROGRAM);
         qemu.args(self.machine.arguments()).args(SURROUNDINGS);

@@ -1,4 +1,5 @@
-//! Images, QEMUs and the folder of a run. Cases share them, and the first that needs one makes it.
+//! The images, the QEMU versions and the folder that a run uses. Cases share them: the first case
+//! that needs one creates it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,11 +12,11 @@ use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{Case, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
-/// Time limit of a case in addition to that of its machine: it may build images and fetch packages,
-/// or wait for a case that does.
+/// Time limit of a case in addition to that of its machine. A case may build images and fetch
+/// packages, or wait for another case that does so.
 const BUILD: Duration = Duration::from_mins(20);
 
-/// A case whose machine runs at most so long.
+/// Returns a case whose machine runs at most for `limit`.
 pub(crate) fn case(
     name: impl Into<String>,
     limit: Duration,
@@ -24,25 +25,25 @@ pub(crate) fn case(
     Case::new(name, BUILD + limit, run)
 }
 
-/// The hypervisor.
+/// Returns the hypervisor's image.
 pub(crate) fn hypervisor() -> Result<&'static Image> {
     static IMAGE: Shared<Image> = Shared::new();
     IMAGE.get(|| Image::build(workspace::this()?, "hypervisor", "hypervisor"))
 }
 
-/// A guest of this package, for a guest's RAM at `address`.
+/// Returns the image of a guest package, linked for guest RAM at `address`.
 pub(crate) fn guest(package: &str, address: u64) -> Result<Image> {
     Image::build_at(workspace::this()?, package, package, address)
 }
 
-/// One of Debian's QEMUs.
+/// Returns one of Debian's versions of QEMU.
 pub(crate) fn tools(version: Version) -> Result<&'static Tools> {
     static TOOLS: [Shared<Tools>; 2] = [const { Shared::new() }; 2];
     let place = &TOOLS[usize::from(version == Version::Backports)];
     place.get(|| qemu::fetch(workspace::this()?, version).or_absent("QEMU"))
 }
 
-/// The folder of the runs' disks and sockets.
+/// Returns the folder for the disks and sockets of runs.
 pub(crate) fn folder() -> Result<PathBuf> {
     let folder = workspace::this()?.target.join("hypervisor");
     fs::create_dir_all(&folder)?;

@@ -1,6 +1,6 @@
-//! The controller of messages that a guest gets.
+//! The MSI controller that a guest gets.
 
-/// A kind of controller, by the name that the hypervisor's command line has for it.
+/// A kind of MSI controller, named as on the hypervisor's command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Controller {
     /// An ITS
@@ -11,12 +11,12 @@ pub(crate) enum Controller {
     DirectLpi,
     /// A GICv2m frame
     V2m,
-    /// None: messages go nowhere
+    /// None: MSIs have no effect
     None,
 }
 
 impl Controller {
-    /// The word of the hypervisor's command line.
+    /// Returns the option for the hypervisor's command line.
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Its => "controller=its",
@@ -27,7 +27,7 @@ impl Controller {
         }
     }
 
-    /// Linux's log of the controller, and of none that it does not have.
+    /// Returns text that Linux logs if it has the controller, and only then.
     pub(crate) const fn mark(self) -> Option<&'static str> {
         match self {
             Self::Its => Some("ITS [mem 0x08080000-"),

@@ -1,43 +1,46 @@
-//! The costs of what a guest asks of its virtual GIC, in instructions of guest and hypervisor
+//! The costs of operations on a guest's virtual GIC, in instructions of guest and hypervisor
 //! together. QEMU counts virtual time in instructions (`-icount`) and runs one CPU at a time, so
-//! that every run has the same figures.
+//! every run has the same results.
 
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact, MonitorFact};
 
-/// Times that the guest does what it measures.
+/// Number of times that the guest repeats each measured operation.
 const TURNS: u64 = 200;
-/// Maximum number of other exits in the meantime, for example by the hypervisor's own timer.
+/// Maximum number of other exits during a measurement, for example because of the hypervisor's own
+/// timer.
 const OTHERS: u64 = 4;
-/// Costs of operations, as a guest prints them, and exits, as its hypervisor does.
+/// Costs of operations as the guest prints them, and numbers of exits as its hypervisor prints
+/// them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Costs {
-    /// Of each operation.
+    /// Instructions of each operation.
     instructions: Vec<(String, u64)>,
-    /// Of all turns of each operation.
+    /// Exits of each operation, for all its repetitions.
     exits: Vec<(String, u64)>,
-    /// Exits that were traced since the operation has begun.
+    /// Exits traced since the operation began.
     traced: u64,
 }
 
 impl Costs {
-    /// Costs that are on record: operations, their instructions, exits of all their turns.
+    /// Returns recorded costs. Each row has an operation, its number of instructions, and the
+    /// number of exits of all its repetitions.
     pub(crate) fn recorded(rows: &[(&str, u64, u64)]) -> Self {
         let instructions = rows.iter().map(|&(operation, cost, _)| (operation.to_owned(), cost));
         let exits = rows.iter().map(|&(operation, _, exits)| (operation.to_owned(), exits));
         Self { instructions: instructions.collect(), exits: exits.collect(), traced: 0 }
     }
 
-    /// Takes a line into account.
+    /// Processes a line of output.
     pub(crate) fn line(&mut self, line: &str) {
         if let Some(fact) = Fact::parse(line) {
             self.fact(fact);
         }
     }
 
-    /// Takes a fact of the guest, of the hypervisor or of the monitor into account.
+    /// Processes a fact from the guest, the hypervisor or the monitor.
     pub(crate) fn fact(&mut self, fact: Fact) {
         match fact {
             Fact::Hypervisor(HypervisorFact::Exit { .. }) => self.traced += 1,
@@ -55,17 +58,17 @@ impl Costs {
         }
     }
 
-    /// The operation takes at most so many instructions.
+    /// Checks that the operation takes at most `limit` instructions.
     pub(crate) fn judge_instructions(&self, operation: &str, limit: u64) -> Result<()> {
         judge(&self.instructions, operation, limit)
     }
 
-    /// The operation takes at most so many exits.
+    /// Checks that the operation takes at most `limit` exits.
     pub(crate) fn judge_exits(&self, operation: &str, limit: u64) -> Result<()> {
         judge(&self.exits, operation, limit * TURNS + OTHERS)
     }
 
-    /// With the exits of another run.
+    /// Replaces the exits by those of another run.
     pub(crate) fn with_exits_of(self, other: Self) -> Self {
         Self { exits: other.exits, ..self }
     }
@@ -86,7 +89,7 @@ impl fmt::Display for Costs {
 
 fn judge(costs: &[(String, u64)], operation: &str, limit: u64) -> Result<()> {
     let found = costs.iter().find(|(name, _)| name == operation);
-    let (_, cost) = found.context("the guest did not measure it")?;
+    let (_, cost) = found.context("the guest did not measure this operation")?;
     ensure!(*cost <= limit, "it takes {cost}");
     Ok(())
 }

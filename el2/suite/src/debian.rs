@@ -1,4 +1,4 @@
-//! Debian's packages as the files of the test's guests.
+//! The files of the tests' guests, from Debian packages.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ use doorbell_harness::{cache, dtb, initramfs};
 
 use crate::built;
 
-/// Drivers of a virtio source of random bytes, a virtio network card and an NVMe controller behind
-/// PCI, in the order in which they need each other. The guest unpacks those that are compressed.
+/// Drivers of a virtio entropy source, a virtio network card and an NVMe controller behind PCI, in
+/// the order of their dependencies. The guest unpacks those that are compressed.
 fn modules(version: Version) -> Vec<&'static str> {
     let (others, nvme): (&[_], &[_]) = match version {
         Version::Stable => (
@@ -38,22 +38,22 @@ fn modules(version: Version) -> Vec<&'static str> {
     [others, nvme].concat()
 }
 
-/// Command line of a kernel.
+/// Command line of a Linux kernel.
 pub(crate) const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
-/// The guest's first process.
+/// The guest's init process.
 const INIT: &str = include_str!("debian/init.sh");
 
-/// Reads of the source of random bytes on each vCPU, in [`INIT`].
+/// Number of reads from the entropy source on each vCPU in [`INIT`].
 pub(crate) const READS: u64 = 100;
 
-/// A kernel, and a first file system for it.
+/// A kernel and an initial file system for it.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
 }
 
-/// A suite's kernel with its file system.
+/// Returns the kernel of a Debian suite with its file system.
 pub(crate) fn guest(version: Version) -> Result<&'static Guest> {
     static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
     let place = &GUESTS[usize::from(version == Version::Backports)];
@@ -79,7 +79,7 @@ pub(crate) fn kernel(version: Version) -> Result<PathBuf> {
     small_linux::kernel(&kernel_with_modules(workspace::this()?, version)?)
 }
 
-/// The folder of busybox in the cache.
+/// Returns the folder of busybox in the cache.
 fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join("busybox");
     if !cache::is_filled(&folder) {
@@ -89,8 +89,8 @@ fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folder of the kernel and its modules in the cache. They are from one package, as a module
-/// only fits its own kernel.
+/// Returns the folder of the kernel and its modules in the cache. They are from one package because
+/// a module is only compatible with its own kernel.
 fn kernel_with_modules(workspace: &Workspace, version: Version) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join(format!("debian-{version:?}").to_lowercase());
     if !cache::is_filled(&folder) {

@@ -1,5 +1,5 @@
-//! A guest that delays as Linux does (`el2/hostile`, `delay`), where WFI traps and where it does
-//! not.
+//! A guest that delays as Linux does (`el2/hostile`, `delay`), both where WFI is trapped and where
+//! it is not.
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact, Means};
@@ -13,10 +13,11 @@ use crate::{built, hostile};
 const MICROSECONDS: u64 = 1000;
 /// Requested delay in nanoseconds.
 const ASKED: u64 = MICROSECONDS * 1000;
-/// Longest delay in nanoseconds: the margin covers the guest's own instructions and some exits.
+/// Maximum delay in nanoseconds. It allows for the guest's own instructions and for some exits.
 const LONGEST: u64 = ASKED + 100_000;
 
-/// Lists the cases: one vCPU on the CPU, where WFI idles it, and two vCPUs on it, where WFI traps.
+/// Lists the cases: with one vCPU on the CPU, WFI idles the CPU, and with two vCPUs, WFI is
+/// trapped.
 pub(crate) fn cases() -> Vec<Case> {
     let case = |(vcpus, by, means)| {
         let name = format!("a delay of 1 of {vcpus} vCPUs on 1 CPU ends in time, by {by}");
@@ -36,7 +37,7 @@ fn judge(vcpus: u8, means: Means) -> Result<()> {
             found = Some((requested, took, by));
         }
     })?;
-    let (requested, took, by) = found.context("the guest does not say that it delayed")?;
+    let (requested, took, by) = found.context("the guest did not report a delay")?;
     ensure!((requested, by) == (ASKED, means), "it delayed {requested} ns by {by:?}");
     ensure!((ASKED..LONGEST).contains(&took), "{MICROSECONDS} us took {took} ns");
     Ok(())

@@ -1,5 +1,5 @@
-//! A guest whose device reaches for memory that is not the guest's. The machine's RAM is a file:
-//! what is in it afterwards is the verdict.
+//! A guest whose device attempts to access memory outside the guest. A file backs the machine's
+//! RAM, and the test examines its contents afterwards.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -15,26 +15,27 @@ use crate::board::{Board, LIMIT};
 use crate::built;
 use crate::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
 
-/// MiB of the guest.
+/// Memory of the guest in MiB.
 const MEMORY: u32 = 64;
-/// The first function behind the host bridge, and its stream.
+/// The first function behind the host bridge. Its stream is [`STREAM`].
 const DEVICE: &str = "nvme,serial=1,addr=01.0";
 const STREAM: u32 = 0x8;
-/// A device that bypasses the SMMU, next to it.
+/// A second device, which bypasses the SMMU.
 const UNCONFINED: &str = "virtio-rng-pci,addr=02.0";
 const NO_SMMU: &[&str] = &["-M", "iommu=none"];
-/// Memory of the hypervisor that it does not use: below the guest's RAM, and above the devicetree,
-/// which ends its heap.
+/// Memory that belongs to the hypervisor but is unused. It lies below the guest's RAM and above the
+/// devicetree, at which the hypervisor's heap ends.
 const OUTSIDE: u64 = GUEST_RAM - 0x1_0000;
 const PAGE: usize = 4096;
-/// The functions' addresses.
+/// The addresses of the PCI functions.
 const FUNCTION: u32 = 0x08;
 const UNCONFINED_FUNCTION: u32 = 0x10;
-/// The vendor's number that QEMU's controller writes (docs/specs/pci-ids.rst).
+/// The vendor ID of QEMU's controller, which the device writes (docs/specs/pci-ids.rst).
 const VENDOR: u16 = 0x1b36;
 
-/// Lists the cases, on each QEMU: with an SMMU, of the stage that this QEMU has, trusted without
-/// one, and neither. A trusted guest shows that the judge sees what the device wrote.
+/// Lists the cases on each QEMU version: with an SMMU and the stage that this version supports, as
+/// a trusted guest without an SMMU, and as an untrusted guest without an SMMU. The trusted guest
+/// shows that the test detects what the device writes.
 pub(crate) fn cases() -> Vec<Case> {
     let on = |(version, stage): (Version, u8)| {
         [
@@ -70,22 +71,22 @@ fn case(
     built::case(name, LIMIT, move || judge(&Attempt::watch(version, with)?))
 }
 
-/// The reason for which the guest may have a device.
+/// The reason that the guest may have a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum With {
     /// An SMMU confines the device.
     Smmu,
     /// The guest is trusted.
     Trust,
-    /// None.
+    /// There is no reason.
     Neither,
 }
 
-/// A run's result.
+/// The result of a run.
 #[derive(Debug)]
 struct Attempt {
     facts: Vec<Fact>,
-    /// Memory of the hypervisor's, all zeros at first.
+    /// Memory of the hypervisor, which initially contains zeros.
     outside: Vec<u8>,
 }
 
@@ -118,7 +119,8 @@ impl Attempt {
         Ok(Self { facts, outside })
     }
 
-    /// The device reached its guest's memory and no other, and its faults were reported.
+    /// Checks that the device accessed the memory of its guest and no other, and that its faults
+    /// were reported.
     fn is_confined(&self, stage: u8) -> Result<()> {
         self.must_have_tried()?;
         ensure!(self.outside.iter().all(|byte| *byte == 0), "memory was written");
@@ -131,14 +133,14 @@ impl Attempt {
         self.must_say(StrayDmaFact::AfterOutside { completes: false })
     }
 
-    /// The device reached all memory.
+    /// Checks that the device was able to access all memory.
     fn is_free(&self) -> Result<()> {
         self.must_have_tried()?;
         ensure!(self.outside.iter().any(|byte| *byte != 0), "memory was not written");
         self.must_say(StrayDmaFact::AfterOutside { completes: true })
     }
 
-    /// The guest did not get a device, and did not try.
+    /// Checks that the guest did not get a device and did not attempt to use one.
     fn is_refused(&self) -> Result<()> {
         [FUNCTION, UNCONFINED_FUNCTION].iter().try_for_each(|it| self.must_withhold(*it))?;
         let tried = self.facts.iter().any(|fact| matches!(fact, Fact::StrayDma(_)));
@@ -208,7 +210,7 @@ mod tests {
         for index in 0..attempt().facts.len() {
             let mut silent = attempt();
             let fact = silent.facts.remove(index);
-            assert!(silent.is_confined(2).is_err(), "{fact} is not wanted");
+            assert!(silent.is_confined(2).is_err(), "the check does not require {fact}");
         }
         assert!(attempt().is_confined(1).is_err());
     }

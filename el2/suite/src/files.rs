@@ -1,4 +1,4 @@
-//! A guest's files, and their places in its memory.
+//! A guest's files and their locations in its memory.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// RAM of the machine below the guest's: the hypervisor's.
+/// Amount of machine RAM below the guest's RAM. It belongs to the hypervisor.
 pub(crate) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
-/// Address of RAM on QEMU's `virt`, and of the guest's.
+/// Address of RAM on QEMU's `virt` machine and in guests.
 pub(crate) const RAM: u64 = 1 << 30;
 pub(crate) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
-/// Room at the end of the guest's RAM that the hypervisor takes for the devicetree.
+/// Space at the end of the guest's RAM that the hypervisor uses for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
 
@@ -24,8 +24,8 @@ pub(crate) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// QEMU's arguments that put them into the memory of a guest with so many MiB: that guest comes
-    /// behind so many others like it.
+    /// Returns the QEMU arguments that load the files into the memory of a guest with `memory` MiB.
+    /// The guest follows `others` guests with the same amount of memory.
     pub(crate) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
         let bytes = u64::from(memory) << 20;
         let start = GUEST_RAM + bytes * others as u64;
@@ -34,7 +34,7 @@ impl Files<'_> {
             .with_context(|| format!("cannot read {}", self.kernel.display()))?;
         let span = Span::of(&file);
         let kernel = start + span.offset;
-        let mut next = kernel.checked_add(span.bytes).context("the kernel's size")?;
+        let mut next = kernel.checked_add(span.bytes).context("the kernel is too large")?;
         let append = escaped(&self.append.into());
         let mut arguments =
             loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
@@ -60,12 +60,12 @@ fn loader(address: u64, kind: &str, file: &Path, more: &[OsString]) -> Vec<OsStr
     vec!["-device".into(), device]
 }
 
-/// Commas in values of QEMU's options are doubled.
+/// Doubles commas, as QEMU requires in option values.
 fn escaped(value: &OsString) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 
-/// Refuses a kernel that is not an arm64 `Image`, and says what it is instead.
+/// Checks that a kernel is an arm64 `Image`. If it is not, the error states its actual kind.
 pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
     let file = fs::read(kernel).with_context(|| {
         format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())
@@ -74,15 +74,15 @@ pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{} is {}, not an arm64 `Image` as boot loaders start it. `--kernel debian` downloads one, \
-         boot/vmlinuz-* of Debian's linux-image-arm64 is one, and a kernel's build leaves one in \
+        "{} is {}, not an arm64 `Image` as boot loaders expect. `--kernel debian` downloads one, \
+         boot/vmlinuz-* of Debian's linux-image-arm64 is one, and building a kernel creates one in \
          arch/arm64/boot/Image. `--raw` starts a flat program without its header",
         kernel.display(),
         kind(&file)
     )
 }
 
-/// Returns true if a file has the magic number of an arm64 kernel
+/// Returns `true` if a file has the magic number of an arm64 kernel
 /// (Documentation/arch/arm64/booting.rst).
 fn is_image(file: &[u8]) -> bool {
     file.get(56..60) == Some(b"ARM\x64")
@@ -90,7 +90,7 @@ fn is_image(file: &[u8]) -> bool {
 
 /// Returns the kind of a file that is not an `Image`.
 fn kind(file: &[u8]) -> &'static str {
-    /// Kinds of files, each with its magic number and that number's offset.
+    /// Each kind with the offset of its magic number and that number.
     const KINDS: &[(usize, &[u8], &str)] = &[
         (0, b"\x1f\x8b", "compressed by gzip (`gunzip` unpacks it)"),
         (0, b"\xfd7zXZ\0", "compressed by xz (`unxz` unpacks it)"),
@@ -110,17 +110,17 @@ fn kind(file: &[u8]) -> &'static str {
     }
 }
 
-/// The place that a kernel takes (Documentation/arch/arm64/booting.rst).
+/// The memory range that a kernel occupies (Documentation/arch/arm64/booting.rst).
 #[derive(Debug, PartialEq, Eq)]
 struct Span {
-    /// Bytes from an address that is aligned to 2 MiB.
+    /// Offset from an address that is aligned to 2 MiB.
     offset: u64,
     bytes: u64,
 }
 
 impl Span {
     fn of(file: &[u8]) -> Self {
-        /// Of images without a header, or with an old one.
+        /// Offset of images without a header, or with an old one.
         const OLD_OFFSET: u64 = 0x8_0000;
         let number = |at: usize| {
             let bytes = file.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());

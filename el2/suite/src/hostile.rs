@@ -1,9 +1,9 @@
-//! A guest that misbehaves (`el2/hostile`) beside one that waits for its timer: the second gets
-//! its ticks within a bound, and no exit takes longer than another one.
+//! A hostile guest (`el2/hostile`) and a second guest that waits for its timer. The second guest
+//! must get its ticks within a bound, and no exit may take longer than another bound.
 //!
-//! Bounds are held on one CPU, which both guests want, with virtual time counted in instructions:
-//! there every run has the same figures. On two CPUs at the host's pace every tick comes, and both
-//! guests reach their end.
+//! The bounds are checked on one CPU, which both guests use, with virtual time counted in
+//! instructions. Every run then has the same results. On two CPUs, which run at the host's pace,
+//! the test checks that every tick arrives and that both guests finish.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,22 +20,23 @@ use crate::built;
 use crate::files::{Files, GUEST_RAM};
 use crate::report::fact_of;
 
-/// The turn of a guest while others wait for its CPU (`scheduler.rs`), in nanoseconds.
+/// The time slice of a guest while others wait for its CPU (`scheduler.rs`), in nanoseconds.
 const TURN: u64 = 2_000_000;
-/// Most instructions from an exit to the next entry: the budgets of an access and of the entry
-/// behind it (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has begun.
+/// Maximum number of instructions from an exit to the next entry: the budgets of an access and of
+/// the following entry (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has
+/// already begun.
 const EXIT: u64 = 400_000;
-/// Longest delay of a tick in nanoseconds, at one nanosecond per instruction. The other guest
-/// completes the exit that it is in at the deadline, then its turn, then the exit that it is in
-/// when the turn ends.
+/// Maximum delay of a tick in nanoseconds, at one nanosecond per instruction. The other guest first
+/// completes the exit in progress at the deadline, then its time slice, and then the exit in
+/// progress when the time slice ends.
 const LATENCY: u64 = EXIT + TURN + EXIT;
 
 const MEMORY: u32 = 64;
 const TICKS: u64 = 8;
-/// The attack lasts as long as the ticks, which come late.
+/// The attack lasts as long as the ticks, which arrive late.
 const MILLISECONDS: u32 = 50;
 
-/// By name, and whether the guest must have survived exceptions.
+/// Names of the attacks, and whether the guest must have handled exceptions.
 const ATTACKS: &[(&str, bool)] = &[
     ("registers", true),
     ("state-registers", false),
@@ -54,15 +55,16 @@ const ATTACKS: &[(&str, bool)] = &[
     ("many-pending", false),
     ("enables", false),
 ];
-/// Those in which vCPUs have to do with each other.
+/// Attacks in which vCPUs interact.
 const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
-/// Attacks by many vCPUs that share the other guest's CPU.
+/// Attacks by several vCPUs that share the other guest's CPU.
 const CROWDED: &[&str] = &["spin", "wake-ups"];
 const CROWD: u8 = 8;
-/// Milliseconds between moves. A move kicks all vCPUs, so WFI ends without an interrupt.
+/// Interval between moves, in milliseconds. A move kicks all vCPUs, so WFI ends without an
+/// interrupt.
 const MOVE_EVERY: u32 = 7;
 
-/// A run of both guests.
+/// A run of the two guests.
 #[derive(Clone, Copy)]
 struct Run {
     attack: &'static str,
@@ -70,7 +72,7 @@ struct Run {
     /// Number of vCPUs of each guest.
     vcpus: u8,
     cpus: u8,
-    /// Milliseconds from one move of the guests to the next.
+    /// Interval between moves of the guests, in milliseconds.
     move_every: Option<u32>,
 }
 
@@ -100,7 +102,7 @@ impl Run {
         Ok(qemu)
     }
 
-    /// Runs the guests, and judges them.
+    /// Runs the guests and checks their results.
     fn judge(&self) -> Result<()> {
         let mut found = Found::default();
         process::watch(&mut self.command()?, LIMIT, |line| found.line(line))?;
@@ -118,18 +120,18 @@ impl Run {
     }
 }
 
-/// A machine with one CPU for guests of this image, each with one vCPU.
+/// Returns a machine with one CPU for guests of this image that have one vCPU each.
 pub(crate) fn board() -> Result<Board<'static>> {
     Board::plain(COUNTING, MEMORY)
 }
 
-/// Returns the guest at the first guest's address, with the command line `words`.
+/// Returns the files of the first guest, with the command line `words`.
 pub(crate) fn first(words: &str) -> Result<Files<'_>> {
     static IMAGE: Shared<Image> = Shared::new();
     guest(&IMAGE, GUEST_RAM, words)
 }
 
-/// Returns the guest at the second guest's address, with the command line `words`.
+/// Returns the files of the second guest, with the command line `words`.
 pub(crate) fn second(words: &str) -> Result<Files<'_>> {
     static IMAGE: Shared<Image> = Shared::new();
     guest(&IMAGE, GUEST_RAM + (u64::from(MEMORY) << 20), words)
@@ -140,7 +142,7 @@ fn guest<'a>(image: &'static Shared<Image>, address: u64, words: &'a str) -> Res
     Ok(Files { kernel: &image.flat, initrd: None, append: words })
 }
 
-/// Lists the cases: each attack, on one CPU and some on two.
+/// Lists the cases: each attack on one CPU, and some on two.
 pub(crate) fn cases() -> Vec<Case> {
     let run = |attack, vcpus, cpus| Run {
         attack,
@@ -162,22 +164,22 @@ pub(crate) fn cases() -> Vec<Case> {
 /// The reports of the guests and of the hypervisor.
 #[derive(Debug, Default)]
 struct Found {
-    /// Nanoseconds of the latest tick, after all ticks.
+    /// Delay of the latest tick in nanoseconds, once all ticks have arrived.
     late: Option<u64>,
-    /// Turns and exceptions of the attack.
+    /// Number of turns and number of exceptions of the attack.
     attack: Option<(u64, u64)>,
     /// Guests that turned their machines off.
     off: BTreeSet<usize>,
-    /// Nanoseconds and reason of the longest exit.
+    /// Duration in nanoseconds and reason of the longest exit.
     longest: Option<(u64, String)>,
 }
 
-/// The figures of a run.
+/// The measurements of a run.
 #[derive(Debug)]
 struct Figures {
-    /// Nanoseconds of the latest tick.
+    /// Delay of the latest tick in nanoseconds.
     late: u64,
-    /// Nanoseconds of the longest exit.
+    /// Duration of the longest exit in nanoseconds.
     exit: u64,
     reason: String,
 }
@@ -217,14 +219,14 @@ impl Found {
 
     fn judge(self, takes_exceptions: bool) -> Result<Figures> {
         let late =
-            self.late.with_context(|| format!("the first guest has not had {TICKS} ticks"))?;
-        let (turns, exceptions) = self.attack.context("the hostile guest says nothing")?;
+            self.late.with_context(|| format!("the first guest did not receive {TICKS} ticks"))?;
+        let (turns, exceptions) = self.attack.context("the hostile guest did not report")?;
         ensure!(turns > 0, "the hostile guest did nothing");
         ensure!(!takes_exceptions || exceptions > 0, "there were no exceptions");
         for guest in [0, 1] {
-            ensure!(self.off.contains(&guest), "guest {guest} has no end");
+            ensure!(self.off.contains(&guest), "guest {guest} did not turn its machine off");
         }
-        let (exit, reason) = self.longest.context("nothing is counted")?;
+        let (exit, reason) = self.longest.context("the hypervisor did not report counts")?;
         Ok(Figures { late, exit, reason })
     }
 }

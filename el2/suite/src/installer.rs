@@ -1,4 +1,4 @@
-//! Debian's installer as a guest that nobody prepared: up to its first question.
+//! Debian's installer as an unmodified guest, until it asks its first question.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,18 +16,18 @@ use crate::built;
 use crate::files::Files;
 
 const PACKAGE: &str = "debian-installer-12-netboot-arm64";
-/// Folder of the package's kernel and first file system, for a text console.
+/// Folder of the package's kernel and initial file system, for a text console.
 const FOLDER: &str = "usr/lib/debian-installer/images/12/arm64/text/debian-installer/arm64";
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet DEBIAN_FRONTEND=text";
 /// The beginning of the first question.
 const QUESTION: &str = "Choose the language to be used for the installation process.";
 const CPUS: u8 = 2;
-/// MiB: the first file system has 120 of them, unpacked.
+/// Memory in MiB. The unpacked initial file system takes 120 MiB.
 const MEMORY: u32 = 1024;
-/// On an idle machine it takes 20 seconds.
+/// A run takes 20 seconds on an idle machine.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// Lists the case, which boots the installer of Debian 12.
+/// Lists the only case, which boots the installer of Debian 12.
 pub(crate) fn cases() -> Vec<Case> {
     vec![built::case("Debian's installer asks its first question", LIMIT, || {
         let folder = fetch(workspace::this()?).or_absent("Debian's installer")?;
@@ -52,7 +52,7 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder.join(FOLDER))
 }
 
-/// Runs the installer until it asks.
+/// Runs the installer until it asks its first question.
 fn asks(board: &Board<'_>, files: Files<'_>) -> Result<()> {
     let folder = built::folder()?;
     let mut qemu = board.command(&[files])?;

@@ -1,4 +1,4 @@
-//! A person's run: a guest on this terminal.
+//! Runs a guest interactively on this terminal.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,66 +18,68 @@ use crate::{built, debian, kvm};
 /// Name of the kernel that is downloaded.
 const DEBIAN: &str = "debian";
 
-/// Options of a person's run.
+/// Options of an interactive run.
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
-    /// The guest's kernel: an arm64 Image, or `debian` for Debian's, which is downloaded
+    /// The guest's kernel: an arm64 Image, or `debian` to download Debian's kernel
     #[arg(long, required_unless_present = "cost")]
     kernel: Option<PathBuf>,
-    /// The kernel is a flat program without the header of an Image
+    /// The kernel is a flat program without an Image header
     #[arg(long)]
     raw: bool,
-    /// Its first file system
+    /// The guest's initial file system
     #[arg(long)]
     initrd: Option<PathBuf>,
-    /// Its command line
+    /// The guest's command line
     #[arg(long, default_value = "console=ttyAMA0")]
     append: String,
-    /// Its vCPUs
+    /// Number of vCPUs of the guest
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: u8,
-    /// CPUs of the machine, if they are not as many
+    /// Number of CPUs of the machine, by default the number of vCPUs
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     machine_cpus: Option<u8>,
-    /// Guests with these files, each with so many vCPUs and so much memory; devices go round
+    /// Number of guests with these files, each with these numbers of vCPUs and MiB; the devices are
+    /// distributed among them in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     guests: u8,
-    /// Saves and rebuilds the guests' GICs each time that so many milliseconds have passed
+    /// Saves and rebuilds the guests' GICs at this interval
     #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     move_every: Option<u32>,
-    /// MiB of its memory
+    /// Memory of the guest in MiB
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
     #[command(flatten)]
     machine: Machine,
-    /// Its controller of messages
+    /// MSI controller of the guest
     #[arg(long, value_enum, default_value = "its")]
     controller: Controller,
-    /// A device of QEMU's behind PCI that has MSI or MSI-X, for the guest. An SMMU confines what it
-    /// reads and writes, for which a virtio device wants iommu_platform=on,disable-legacy=on
+    /// An emulated PCI device with MSI or MSI-X for the guest. An SMMU confines its memory
+    /// accesses, for which a virtio device requires iommu_platform=on,disable-legacy=on
     #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
-    /// The guest is trusted: nothing confines what its devices read and write
+    /// The guest is trusted: nothing confines the memory accesses of its devices
     #[arg(long)]
     trusted_guest: bool,
-    /// Prints exits and injections as they happen, by the counter's ticks
+    /// Prints exits and injections as they occur, with the counter's value
     #[arg(long)]
     trace: bool,
     /// Counts exits and injections by reason, and prints the counts at the end
     #[arg(long)]
     stats: bool,
-    /// QEMU to run it on
+    /// QEMU version to use
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
-    /// Count the instructions and the exits of a guest's operations, here and under Linux's KVM
+    /// Counts the instructions and the exits of a guest's operations, on this hypervisor and on
+    /// Linux's KVM
     #[arg(long, exclusive = true)]
     cost: bool,
 }
 
-/// A guest on this terminal. Success means that it turned its machine off.
+/// Runs a guest on this terminal. Success means that the guest turned its machine off.
 ///
 /// # Errors
-/// A file cannot be read, or something cannot be built or fetched.
+/// A file cannot be read, or an image or a package cannot be built or fetched.
 pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     let Some(kernel) = wanted.kernel.as_deref().filter(|_| !wanted.cost) else {
         return kvm::compare();
@@ -116,7 +118,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     Ok(if all_off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Copies the console to the terminal as it comes. Says how the machines ended.
+/// Copies the console to the terminal as output arrives. Returns how the machines ended.
 fn show(mut console: impl Read) -> Result<Vec<Ending>> {
     let (mut line, mut endings) = (Vec::new(), Vec::new());
     let mut bytes = [0; 4096];
@@ -155,10 +157,10 @@ mod tests {
         wanted: Wanted,
     }
 
-    /// Runs a command line. Returns the error.
+    /// Runs a command line that must fail, and returns the error.
     fn error_of(kernel: &Path) -> Result<String> {
         let line = Line::try_parse_from([Path::new("hypervisor"), Path::new("--kernel"), kernel])?;
-        let error = run(&line.wanted).err().context("it runs")?;
+        let error = run(&line.wanted).err().context("the command line did not fail")?;
         Ok(format!("{error:#}"))
     }
 

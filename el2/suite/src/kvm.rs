@@ -1,5 +1,5 @@
-//! `el2/microbench` as a guest of Linux's KVM, on the QEMU that counts instructions: what the
-//! hypervisor's costs are compared with.
+//! `el2/microbench` as a guest of Linux's KVM, on the QEMU version that counts instructions. The
+//! hypervisor's costs are compared with the results.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ use crate::debian::COMMAND_LINE;
 use crate::machine::GICV3;
 use crate::microbench::{self, DEVICE, EACH, SHARED};
 
-/// Instructions of each operation and exits of all its turns, under Debian 12's Linux 6.1.
-/// `cargo xtask hypervisor --cost` measures them anew (docs/measurements.md).
+/// Instructions of each operation and exits of all its repetitions, on Debian 12's Linux 6.1.
+/// `cargo xtask hypervisor --cost` repeats the measurement (docs/measurements.md).
 pub(crate) const KVM: &[(&str, u64, u64)] = &[
     ("hypercall", 1_127, 202),
     ("register", 1_905, 202),
@@ -32,7 +32,7 @@ pub(crate) const KVM: &[(&str, u64, u64)] = &[
     ("lpi", 6_185, 402),
     ("msi", 3_332, 202),
 ];
-/// Likewise, for vCPUs that share a CPU.
+/// The same for vCPUs that share a CPU.
 pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
     ("hypercall", 1_127, 202),
     ("register", 1_905, 202),
@@ -41,15 +41,15 @@ pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
     ("msi", 3_332, 202),
 ];
 
-/// A run takes 4 seconds, on a busy machine a minute; what takes longer hangs.
+/// A run takes 4 seconds, or up to a minute on a busy machine. A run that exceeds the limit hangs.
 const LIMIT: Duration = Duration::from_mins(5);
-/// Linux's, the guest's among it.
+/// Memory of Linux, including that of the guest.
 const MEMORY: &str = "512M";
-/// In the order in which they need each other.
+/// Modules in the order of their dependencies.
 const MODULES: &[&str] =
     &["vfio.ko", "vfio_virqfd.ko", "vfio_iommu_type1.ko", "vfio-pci-core.ko", "vfio-pci.ko"];
 
-/// The device's interrupt goes to the CPU of the vCPU that takes its message.
+/// The device's interrupt is sent to the CPU of the vCPU that takes the device's MSI.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -61,7 +61,7 @@ echo 1234 11e8 > /sys/bus/pci/drivers/vfio-pci/new_id
 echo "{\"monitor\":{\"ended\":{\"status\":$?}}}"
 $B poweroff -f
 "#;
-/// Measures both, and prints them beside the record.
+/// Measures both configurations, and prints the results next to the recorded ones.
 pub(crate) fn compare() -> Result<ExitCode> {
     for (cpus, record) in [(EACH, KVM), (SHARED, KVM_SHARED)] {
         println!("2 vCPUs on {cpus} CPUs");
@@ -86,7 +86,8 @@ fn measure(cpus: u8) -> Result<Costs> {
     Ok(costs)
 }
 
-/// QEMU with Linux at EL2, the monitor and its guest, and the device behind an SMMU.
+/// Returns the command that starts QEMU with Linux at EL2, the monitor and its guest, and the
+/// device behind an SMMU.
 fn command(cpus: u8) -> Result<Command> {
     let (kernel, initrd) = linux(workspace::this()?, &microbench::guest()?.flat)?;
     let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
@@ -107,7 +108,7 @@ fn monitor(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join(JUDGE_TARGET).join("release").join(PACKAGE))
 }
 
-/// The release's kernel, and a first file system with the monitor and its guest.
+/// Returns the release's kernel, and an initial file system with the monitor and its guest.
 fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
     let packages = cache::folder(workspace).join("vfio-stable");
     if !cache::is_filled(&packages) {
@@ -120,7 +121,7 @@ fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
     }
     let modules = small_linux::modules(&packages, MODULES)?;
     let mut files = small_linux::first_files(&packages, INIT, modules)?;
-    let monitor = monitor(workspace).context("the monitor")?;
+    let monitor = monitor(workspace).context("cannot build the monitor")?;
     files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
     files.push(File { path: "guest", content: Content::Data(fs::read(guest)?) });
     let initrd = built::folder()?.join("initramfs-kvm");

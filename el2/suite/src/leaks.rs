@@ -1,4 +1,4 @@
-//! A guest that writes every system register (`el2/hostile`, `stain`), next to one that
+//! A guest that writes every system register (`el2/hostile`, `stain`), and a second guest that
 //! repeatedly reads them all (`scan`) on the same CPU. Only clocks may change.
 
 use anyhow::{Context, Result, ensure};
@@ -11,11 +11,12 @@ use crate::machine::{GICV3, MAX, Machine};
 use crate::report::fact_of;
 use crate::{built, hostile};
 
-/// Number of readings of each register. A leak of one bit is missed with a probability of 2^-15.
+/// Number of times that each register is read. A leak of one bit is missed with a probability of
+/// 2^-15.
 const TIMES: usize = 16;
-/// Time limit of the guest that reads, in milliseconds.
+/// Duration of the writing guest's attack, in milliseconds.
 const MILLISECONDS: u32 = 200;
-/// Minimum number of readable registers. A Neoverse-N1 has 2,200 for EL1.
+/// Minimum number of readable registers. A Neoverse-N1 has 2,200 at EL1.
 const FEWEST: usize = 2000;
 /// Registers that change by themselves: `CNTPCT_EL0`, `CNTVCT_EL0`, `CNTPCTSS_EL0`, `CNTVCTSS_EL0`,
 /// `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which holds the reader's own flags.
@@ -29,7 +30,7 @@ const CLOCKS: &[&str] = &[
     "S3_3_C2_C4_1",
     "S3_3_C4_C2_0",
 ];
-/// `CNTVCT_EL0`, which a scan must see change.
+/// `CNTVCT_EL0`. A scan must detect that it changes.
 const COUNTER: &str = "S3_3_C14_C0_2";
 
 /// Lists the cases, one for each model of CPU.
@@ -51,13 +52,13 @@ fn judge(machine: Machine) -> Result<()> {
     scan.judge()
 }
 
-/// Report of the guest that reads.
+/// The results of the guest that reads.
 #[derive(Debug, Default)]
 struct Scan {
     readable: usize,
     changed: Vec<String>,
     kept: Option<usize>,
-    /// Whether the other guest wrote registers all the time.
+    /// Whether the other guest wrote registers during the whole scan.
     is_stained: bool,
 }
 
@@ -82,11 +83,11 @@ impl Scan {
 
     fn judge(self) -> Result<()> {
         let Self { readable, changed, kept, is_stained } = self;
-        ensure!(is_stained, "the other guest did not write registers all the time");
+        ensure!(is_stained, "the other guest did not write registers during the whole scan");
         ensure!(readable >= FEWEST, "only {readable} registers are readable");
-        let kept = kept.context("the guest that reads has no end")?;
+        let kept = kept.context("the guest that reads did not finish")?;
         ensure!(kept + changed.len() == readable, "{kept} of {readable} kept: {changed:?}");
-        ensure!(changed.iter().any(|register| register == COUNTER), "the counter stands still");
+        ensure!(changed.iter().any(|register| register == COUNTER), "the counter did not change");
         let is_clock = |register: &&String| CLOCKS.contains(&register.as_str());
         let leaks: Vec<_> = changed.iter().filter(|register| !is_clock(register)).collect();
         ensure!(leaks.is_empty(), "{leaks:?}");

@@ -1,5 +1,5 @@
-//! The suite of the hypervisor: QEMU's machines with the hypervisor, and guests that judge it by
-//! the facts that they report ([`doorbell_facts`]). The test targets list the cases.
+//! The suite of the hypervisor: QEMU machines with the hypervisor, and guests that check it and
+//! report facts ([`doorbell_facts`]). The test targets list the cases.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -25,19 +25,20 @@ mod traffic;
 
 use doorbell_harness::suite::Case;
 
-/// The ordinary cases: Debian's kernels, and our guests that judge the hypervisor.
+/// Lists the ordinary cases: Debian's kernels, and guests of this project that check the
+/// hypervisor.
 pub fn cases() -> Vec<Case> {
     let all = [linux::cases, dma::cases, bench::cases, microbench::cases, record::cases];
     let hostile = [hostile::cases, leaks::cases, delay::cases];
     all.iter().chain(&hostile).flat_map(|cases| cases()).collect()
 }
 
-/// Debian's kernels with more traffic, and on more machines.
+/// Lists the cases that run Debian's kernels with more traffic and on more machines.
 pub fn long_cases() -> Vec<Case> {
     linux::long_cases()
 }
 
-/// Debian's installer as a guest.
+/// Lists the cases that run Debian's installer as a guest.
 pub fn installer_cases() -> Vec<Case> {
     installer::cases()
 }

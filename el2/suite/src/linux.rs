@@ -1,4 +1,4 @@
-//! Debian's kernels as guests: with a disk and a network under load, and two at once.
+//! Debian's kernels as guests: one with a disk and a network under load, and two at once.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -18,16 +18,17 @@ use crate::machine::{GICV3, GICV4, MAX, Machine};
 use crate::report::{Expected, GuestReports, Load};
 use crate::{built, traffic};
 
-/// The kernel's log has no times: its lines are the guest's words. No packet comes unasked.
+/// The kernel's log has no timestamps, so its lines are exactly what the guest writes. No
+/// unsolicited packets arrive.
 const WORDS: &str = "printk.time=0 ipv6.disable=1";
-/// A device with MSI-X, for a guest without a controller of messages.
+/// A device with MSI-X, for a guest without an MSI controller.
 const DEVICE: &str = "virtio-rng-pci";
-/// Likewise, and its DMA passes an SMMU.
+/// A device with MSI-X whose DMA passes through an SMMU.
 const CONFINED_DEVICE: &str = "virtio-rng-pci,iommu_platform=on,disable-legacy=on";
-/// Text that the guest reads from its UART, by interrupts.
+/// Text that the guest reads from its UART, which signals it by interrupts.
 const TYPED: &str = "by interrupt";
 
-/// A guest alone on its machine.
+/// A machine with a single guest.
 #[derive(Clone, Copy)]
 struct Case {
     version: Version,
@@ -35,9 +36,9 @@ struct Case {
     cpus: u8,
     controller: Controller,
     machine: Machine,
-    /// Milliseconds from move to move.
+    /// Interval between moves, in milliseconds.
     move_every: Option<u32>,
-    /// Fewest reads of its disk, if messages can come.
+    /// Minimum number of reads of the disk, if the guest has an MSI controller.
     reads: u64,
 }
 
@@ -61,14 +62,14 @@ impl Case {
     }
 }
 
-/// Reads whose load lasts for a few moves of all vectors.
+/// Number of reads with which the load lasts for a few moves of all vectors.
 const READS: u64 = 1000;
-/// Likewise, of vCPUs that are many more than the CPUs.
+/// The same for guests with many more vCPUs than CPUs.
 const FEW_READS: u64 = 400;
-/// Reads that are as many interrupts.
+/// Number of reads, and thus of interrupts, of the long cases.
 const MANY_READS: u64 = 100_000;
 
-/// Those of each run: each controller, and 1 to 8 vCPUs.
+/// The cases of every run: each controller, and 1 to 8 vCPUs.
 const CASES: &[Case] = &[
     Case::new(Version::Stable, 1, 1, Controller::Its, GICV3),
     Case::new(Version::Stable, 2, 2, Controller::Its, GICV3),
@@ -81,7 +82,7 @@ const CASES: &[Case] = &[
     Case::new(Version::Backports, 1, 1, Controller::Its, GICV3),
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
 ];
-/// Those that take longer: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI.
+/// The cases that take longer: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI.
 const LONG_CASES: &[Case] = &[
     Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(MANY_READS),
     Case::new(Version::Stable, 1, 1, Controller::Mbi, GICV3),
@@ -92,7 +93,7 @@ const LONG_CASES: &[Case] = &[
     Case::new(Version::Backports, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
 ];
 
-/// Lists the ordinary cases, and two guests with the release's kernel on each QEMU.
+/// Lists the ordinary cases, and those of two guests with the stable kernel on each QEMU version.
 pub(crate) fn cases() -> Vec<suite::Case> {
     let two = |version| {
         let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
@@ -124,7 +125,7 @@ impl Case {
         )
     }
 
-    /// Longer than a run takes on a busy machine.
+    /// Returns a time limit that a run does not exceed even on a busy machine.
     fn limit(&self) -> Duration {
         2 * LIMIT + Duration::from_millis(4 * self.reads)
     }
@@ -161,8 +162,8 @@ impl Case {
     }
 }
 
-/// Two guests at once, each with a device that an SMMU confines. The first goes on after the
-/// second's end.
+/// Runs two guests at once, each with a device that an SMMU confines. The first guest continues
+/// after the second has ended.
 fn two_guests(version: Version, name: &str) -> Result<()> {
     let board = Board {
         vcpus: 2,
@@ -181,7 +182,7 @@ fn two_guests(version: Version, name: &str) -> Result<()> {
     watch(board.command(&guests)?, LIMIT, name, guests.len(), &expected)
 }
 
-/// Runs guests of the test, types when they want that, and judges what they report.
+/// Runs guests, sends them text when they request it, and checks their reports.
 fn watch(
     mut qemu: Command,
     limit: Duration,

@@ -1,14 +1,14 @@
-//! The machine of QEMU's that the hypervisor runs on.
+//! The QEMU machine that the hypervisor runs on.
 
 use std::fmt;
 
-/// `virt` with EL2.
+/// The `virt` machine with EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Machine {
-    /// Version of the machine's GIC
+    /// GIC version of the machine
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=4))]
     gic_version: u8,
-    /// The machine's CPUs
+    /// Model of the machine's CPUs
     #[arg(long, value_enum, default_value = "neoverse-n1")]
     cpu: Model,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Machine {
 pub(crate) enum Model {
     /// Neoverse-N1
     NeoverseN1,
-    /// All that QEMU emulates
+    /// All features that QEMU emulates
     Max,
 }
 
@@ -26,7 +26,7 @@ impl Model {
     const fn name(self) -> &'static str {
         match self {
             Self::NeoverseN1 => "neoverse-n1",
-            // Pointer authentication by the architecture's algorithm takes QEMU long.
+            // The architected algorithm of pointer authentication is slow in QEMU.
             Self::Max => "max,pauth-impdef=on",
         }
     }
@@ -43,7 +43,7 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// QEMU's arguments.
+    /// Returns the arguments for QEMU.
     pub(crate) fn arguments(self) -> [String; 4] {
         let virt = format!("virt,gic-version={},virtualization=on", self.gic_version);
         ["-M".into(), virt, "-cpu".into(), self.cpu.name().into()]

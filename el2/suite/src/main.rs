@@ -1,4 +1,4 @@
-//! A guest on the hypervisor, on this terminal.
+//! Runs a guest on the hypervisor, on this terminal.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

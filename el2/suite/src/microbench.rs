@@ -1,4 +1,4 @@
-//! `el2/microbench` as the guest: what its operations cost, and whether it wakes a vCPU that was
+//! `el2/microbench` as the guest: the costs of its operations, and whether it wakes a vCPU that was
 //! moved.
 
 use std::process::Command;
@@ -14,23 +14,23 @@ use crate::built;
 use crate::costs::Costs;
 use crate::files::{Files, GUEST_RAM};
 
-/// Operations of the guest, and the most instructions that each may take: fewer than under Linux's
-/// KVM. The limits leave some room for what another compiler makes of the same source.
+/// Operations of the guest, and the maximum number of instructions of each, which is less than on
+/// Linux's KVM. The limits leave some room for the output of other compilers.
 const LIMITS: &[(&str, u64)] =
     &[("hypercall", 160), ("register", 420), ("ipi", 1_300), ("lpi", 2_300), ("msi", 1_400)];
-/// Likewise, for vCPUs that share a CPU: the SGI makes both of them leave it.
+/// The same for vCPUs that share a CPU. The SGI makes both of them leave the CPU.
 const SHARED_LIMITS: &[(&str, u64)] =
     &[("hypercall", 160), ("register", 420), ("ipi", 6_500), ("lpi", 2_300), ("msi", 1_400)];
 
-/// CPUs of the machine: one for each of the guest's vCPUs, or one that they share.
+/// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
 pub(crate) const EACH: u8 = VCPUS;
 pub(crate) const SHARED: u8 = 1;
 const VCPUS: u8 = 2;
 const MEMORY: u32 = 64;
-/// QEMU's educational device, whose message the guest measures.
+/// QEMU's educational device, whose MSI the guest measures.
 pub(crate) const DEVICE: &str = "edu";
 
-/// Lists the cases: each operation within its limit, and the vCPU that is woken.
+/// Lists the cases: each operation and its limit, and the vCPU that is woken.
 pub(crate) fn cases() -> Vec<Case> {
     static COSTS: [Shared<Costs>; 2] = [const { Shared::new() }; 2];
     let mut cases = Vec::new();
@@ -54,7 +54,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// The guest wakes its other CPU, which has slept while it was moved.
+/// Checks that the guest wakes its other CPU, which slept while it was moved.
 fn wakes(mut qemu: Command) -> Result<()> {
     let (mut is_woken, mut moved, mut mistake) = (false, 0, None);
     process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
@@ -63,13 +63,14 @@ fn wakes(mut qemu: Command) -> Result<()> {
         Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => moved = times,
         _ => {}
     })?;
-    ensure!(is_woken, "the guest does not say that it woke it");
+    ensure!(is_woken, "the guest did not report that the vCPU was woken");
     ensure!(mistake.is_none(), "{}", mistake.unwrap_or_default());
     ensure!(moved >= MOVES, "{moved} moves, not {MOVES}");
     Ok(())
 }
 
-/// Costs of the guest's operations. Their exits are those of a run that is traced.
+/// Measures the costs of the guest's operations. The numbers of exits are from a second, traced
+/// run.
 pub(crate) fn costs(cpus: u8) -> Result<Costs> {
     let traced = watch(cpus, Record { trace: true, stats: false })?;
     Ok(watch(cpus, Record::default())?.with_exits_of(traced))
@@ -81,14 +82,14 @@ fn watch(cpus: u8, record: Record) -> Result<Costs> {
     Ok(costs)
 }
 
-/// The guest's image.
+/// Returns the guest's image.
 pub(crate) fn guest() -> Result<&'static Image> {
     static GUEST: Shared<Image> = Shared::new();
     GUEST.get(|| built::guest("microbench", GUEST_RAM))
 }
 
-/// QEMU that counts time in instructions, with the guest, which is moved every so many
-/// milliseconds.
+/// Returns the command that starts QEMU with the guest and counts time in instructions.
+/// `move_every` is the interval between moves of the guest, in milliseconds.
 pub(crate) fn command(cpus: u8, record: Record, move_every: Option<u32>) -> Result<Command> {
     let devices = [DEVICE.to_owned()];
     let plain = Board::plain(COUNTING, MEMORY)?;

@@ -1,5 +1,5 @@
-//! The hypervisor's records of exits and injections (`--stats`, `--trace`), held against what a
-//! guest does whose every exit is known.
+//! The hypervisor's records of exits and injections (`--stats`, `--trace`), compared with a guest
+//! of which every exit is known.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use crate::built;
 use crate::costs::Costs;
 use crate::microbench::{self, EACH};
 
-/// Operations of each kind that `el2/microbench` does.
+/// Number of operations of each kind that `el2/microbench` performs.
 const TURNS: u64 = 201;
-/// SGIs to a CPU that has slept for a while. Before each, the other CPU makes a hypercall and sends
-/// itself an SGI.
+/// Number of SGIs to a CPU that has slept for a while. Before each of them, the other CPU makes a
+/// hypercall and sends itself an SGI.
 const NAPS: u64 = 12;
-/// Reasons, and how often the guest exits by them, or takes such an interrupt. In addition to its
-/// operations it turns one vCPU on, asks whether that is on, and turns the machine off. The vCPU
-/// that takes the last SGI never exits after that.
+/// Exit reasons and interrupts, and the expected number of each. In addition to its operations, the
+/// guest turns one vCPU on, queries whether that vCPU is on, and turns the machine off. The vCPU
+/// that takes the last SGI does not exit after that.
 const COUNTS: &[(&str, u64)] = &[
     ("HVC", TURNS + NAPS + 3),
     ("system register write", TURNS + 2 * NAPS),
     ("SGI taken", TURNS + 2 * NAPS - 1),
-    // By INT, and of the device.
+    // By INT, and from the device.
     ("LPI taken", 2 * TURNS),
 ];
 
-/// Maximum number of exits of an operation. An SGI takes one exit to send, and one for its kick; an
-/// LPI by INT writes `GITS_CWRITER` and reads `GITS_CREADR`; a device's message is a physical
-/// interrupt.
+/// Maximum number of exits of an operation. An SGI causes one exit when it is sent, and one when
+/// the other vCPU is kicked. An LPI by INT causes a write of `GITS_CWRITER` and a read of
+/// `GITS_CREADR`. A device's MSI is a physical interrupt.
 const EXITS: &[(&str, u64)] =
     &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1)];
-/// Lists the cases, which one run of the guest answers.
+/// Lists the cases, which share one run of the guest.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
         case("a guest's exits and interrupts are counted by reason", |run| {
@@ -54,11 +54,11 @@ fn case(name: &str, judge: impl FnOnce(&Run) -> Result<()> + Send + 'static) -> 
     built::case(name, LIMIT, || judge(RUN.get(Run::watch)?))
 }
 
-/// A run that counts and traces.
+/// The results of a run that both counts and traces.
 #[derive(Debug, Default)]
 struct Run {
     costs: Costs,
-    /// By reason.
+    /// Counts by reason.
     counts: BTreeMap<String, u64>,
     traced: BTreeMap<String, u64>,
 }
@@ -80,7 +80,7 @@ impl Run {
             Fact::Hypervisor(HypervisorFact::Count { reason, times, .. }) => {
                 self.counts.insert(reason.to_string(), *times);
             }
-            // The other vCPU may still exit when the first has turned the machine off.
+            // The other vCPU may still exit after the first has turned the machine off.
             Fact::Hypervisor(HypervisorFact::Exit { reason, .. }) if self.counts.is_empty() => {
                 *self.traced.entry(reason.to_string()).or_default() += 1;
             }
@@ -89,15 +89,15 @@ impl Run {
         self.costs.fact(fact);
     }
 
-    /// As many exits of each reason are traced as are counted.
+    /// Checks that equally many exits of each reason were traced and counted.
     fn compare(&self) -> Result<()> {
-        ensure!(!self.traced.is_empty(), "nothing is traced");
+        ensure!(!self.traced.is_empty(), "no exits were traced");
         self.traced.iter().try_for_each(|(reason, times)| judge(&self.counts, reason, *times))
     }
 }
 
 fn judge(counts: &BTreeMap<String, u64>, reason: &str, times: u64) -> Result<()> {
-    let found = *counts.get(reason).with_context(|| format!("no {reason} is counted"))?;
+    let found = *counts.get(reason).with_context(|| format!("{reason} was not counted"))?;
     ensure!(found == times, "{found} times {reason}, not {times}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A guest's report on its console.
+//! The reports that guests write to their console.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,8 @@ use doorbell_facts::{Ending, Fact, HypervisorFact, LinuxFact};
 use crate::controller::Controller;
 use crate::traffic::{Known, Row, Sent, Traffic};
 
-/// Splits a line into the number of the guest that wrote it, if several share a console, and the
-/// fact that it states.
+/// Splits a line into the number of the guest that wrote it and the fact that it states. Lines have
+/// a number if several guests share the console.
 pub(crate) fn fact_of(line: &str) -> Option<(usize, Fact)> {
     let numbered = line.strip_prefix('[').and_then(|line| line.split_once("] "));
     let (guest, line) = numbered.unwrap_or(("0", line));
@@ -22,7 +22,7 @@ pub(crate) fn fact_of(line: &str) -> Option<(usize, Fact)> {
 pub(crate) struct GuestReports {
     guests: Vec<Report>,
     moves: u64,
-    /// Exits and interrupts by reason. Only a guest alone is judged by them.
+    /// Exits and interrupts by reason. They are only checked if there is a single guest.
     counts: BTreeMap<String, u64>,
     pub(crate) last: String,
 }
@@ -33,7 +33,8 @@ impl GuestReports {
         Self { guests, moves: 0, counts: BTreeMap::new(), last: String::new() }
     }
 
-    /// Takes a line into account. Returns true if every guest that has not ended listens now.
+    /// Processes a line of output. Returns `true` if every guest that has not ended is now waiting
+    /// for input.
     pub(crate) fn line(&mut self, line: &str) -> bool {
         self.last = line.trim_end().into();
         match fact_of(line) {
@@ -68,13 +69,14 @@ impl GuestReports {
         }
     }
 
-    /// Each guest in words.
+    /// Returns a summary of each guest.
     pub(crate) fn summary(&self) -> String {
         let all: Vec<_> = self.guests.iter().map(Report::summary).collect();
         format!("{}; {} moves", all.join("; "), self.moves)
     }
 
-    /// Every guest reports what is expected. Of several, the first has waited for the others' end.
+    /// Checks that every guest reports what is expected. If there are several guests, the first
+    /// must have waited until the others ended.
     pub(crate) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         for (number, guest) in self.guests.iter().enumerate() {
             guest.judge(expected).with_context(|| format!("guest {number}"))?;
@@ -88,18 +90,19 @@ impl GuestReports {
         }
     }
 
-    /// The only guest's traffic.
+    /// Checks the traffic of the only guest.
     fn judge_traffic(&self, expected: &Expected<'_>, reads: u64, sent: &Sent) -> Result<()> {
         let Expected { controller, cpus, .. } = *expected;
         let reason = if controller == Controller::Its { "LPI taken" } else { "SPI taken" };
-        let taken = *self.counts.get(reason).with_context(|| format!("no {reason} is counted"))?;
+        let taken =
+            *self.counts.get(reason).with_context(|| format!("{reason} was not counted"))?;
         let guest = &self.guests[0];
         let known = Known { controller, cpus, reads, rows: &guest.rows, taken };
         guest.traffic.judge(&known, sent)
     }
 }
 
-/// A guest's report.
+/// The report of a guest.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     cpus: usize,
@@ -107,50 +110,51 @@ pub(crate) struct Report {
     heard: String,
     heard_again: String,
     absent_device: u32,
-    /// The kernel's log of controllers of messages.
+    /// Lines about MSI controllers in the kernel's log.
     controllers: Vec<String>,
     rows: Vec<Row>,
     traffic: Traffic,
-    /// Words about what failed.
+    /// Descriptions of failures.
     complaints: Vec<String>,
     ending: Option<Ending>,
     listens: bool,
 }
 
-/// A good guest's report.
+/// The report that is expected of a guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
     pub(crate) cpus: usize,
-    /// The report that came.
+    /// The text that is sent to the UART.
     pub(crate) typed: &'a str,
-    /// Its controller of messages.
+    /// The guest's MSI controller.
     pub(crate) controller: Controller,
     pub(crate) load: Load<'a>,
-    /// Moves of the guest from GIC to GIC.
+    /// Minimum number of moves of the guest from one GIC to another.
     pub(crate) moves: u64,
 }
 
-/// The devices of a good guest, and their work.
+/// The devices of a guest, and the operations on them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load<'a> {
-    /// No message can come.
+    /// No MSIs can arrive.
     None,
-    /// So many reads of random bytes on each vCPU.
+    /// Each vCPU reads random bytes this number of times.
     Random { reads: u64 },
-    /// So many reads of a disk by all vCPUs, or more, and pings. QEMU logs messages to this file.
+    /// The vCPUs together read a disk at least this number of times, and send pings. QEMU logs MSIs
+    /// to this file.
     Traffic { reads: u64, log: &'a Path },
 }
 
-/// The interrupt that messages of the source of random bytes become.
+/// The interrupt that corresponds to MSIs of the entropy source.
 const DEVICE: &str = "virtio0-input";
 
-/// 128 and the number of SIGBUS: how a shell tells of a program that an external abort ended.
+/// 128 plus the number of SIGBUS, by which a shell reports that an external abort ended a program.
 const BUS_ERROR: u32 = 135;
-/// A second of work: a vCPU whose timer fires once and no more has fewer ticks.
+/// Timer interrupts of one second of work. A vCPU whose timer fires only once has fewer.
 const FEWEST_TICKS: u64 = 20;
 
 impl Report {
-    /// Takes a fact of the guest into account.
+    /// Processes a fact that the guest reports.
     fn fact(&mut self, fact: LinuxFact) {
         match fact {
             LinuxFact::Cpus { online, again: false } => self.cpus = online,
@@ -166,7 +170,7 @@ impl Report {
         }
     }
 
-    /// The counts in words.
+    /// Returns a summary of the counts.
     fn summary(&self) -> String {
         let count = |name: &str| self.counts(name).iter().sum::<u64>();
         let messages = self.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
@@ -181,9 +185,9 @@ impl Report {
         )
     }
 
-    /// Each vCPU was there with its timer, went off and came back. The UART's interrupts arrived. A
-    /// device that is not there ended the program that asked for it, and nothing else; one that is
-    /// there sent its messages. After traffic the guest resets its machine.
+    /// Checks that each vCPU was online with its timer, went offline and came back, that the UART's
+    /// interrupts arrived, that an absent device ended only the program that accessed it, that
+    /// present devices sent their MSIs, and that the guest reset its machine after traffic.
     fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         let Expected { cpus, typed, controller, load, .. } = *expected;
         let complaints = &self.complaints;
@@ -192,13 +196,13 @@ impl Report {
             Load::Traffic { .. } => Ending::Reset,
             Load::None | Load::Random { .. } => Ending::Off,
         };
-        ensure!(self.ending == Some(ending), "its end: {:?}", self.ending);
+        ensure!(self.ending == Some(ending), "it ended by {:?}", self.ending);
         ensure!(self.cpus == cpus, "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
         ensure!(self.heard == typed, "it heard `{}`", self.heard);
         ensure!(self.absent_device == BUS_ERROR, "an absent device: {}", self.absent_device);
         let ticks = self.counts("arch_timer");
-        ensure!(ticks.len() == cpus, "{} columns of interrupts", ticks.len());
+        ensure!(ticks.len() == cpus, "{} columns of timer interrupts", ticks.len());
         ensure!(ticks.iter().all(|ticks| *ticks >= FEWEST_TICKS), "timer interrupts: {ticks:?}");
         ensure!(self.counts("uart-pl011").iter().any(|count| *count > 0), "no UART interrupt");
         ensure!(cpus == 1 || self.ipis() > 0, "no IPI");
@@ -210,7 +214,7 @@ impl Report {
         }
     }
 
-    /// The kernel found this controller and no other.
+    /// Checks that the kernel found this controller and no other.
     fn judge_controller(&self, controller: Controller) -> Result<()> {
         let all = [Controller::Its, Controller::Mbi, Controller::V2m];
         for mark in all.iter().filter_map(|one| one.mark()) {
@@ -221,8 +225,8 @@ impl Report {
         Ok(())
     }
 
-    /// The device sent a message for each read, to the vCPU whose turn it was. Nearly all went
-    /// there, as one may be on its way while its interrupt moves.
+    /// Checks that the device sent an MSI for each read to the vCPU whose turn it was. A few may
+    /// arrive elsewhere, because an MSI may be in transit while its interrupt is moved.
     fn judge_messages(&self, cpus: usize, reads: u64) -> Result<()> {
         const ON_THE_WAY: u64 = 5;
         let counts = self.counts(DEVICE);
@@ -329,7 +333,7 @@ mod tests {
         assert_eq!(GOOD.iter().filter(|line| report.line(line)).count(), 1);
     }
 
-    /// Two guests report; the first goes on after the second's end.
+    /// Lets two guests report. The first guest continues after the second has ended.
     fn of_two(change: impl Fn(&str) -> String) -> (Result<()>, Vec<String>) {
         let mut reports = GuestReports::of(2);
         let mut typed_after = Vec::new();

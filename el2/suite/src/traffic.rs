@@ -1,8 +1,8 @@
-//! A guest's traffic: reads of its disk and pings, and whether each message that QEMU's devices
-//! sent is an interrupt that the guest has counted.
+//! A guest's traffic: reads of its disk and pings. The test compares the MSIs that QEMU's devices
+//! sent with the interrupts that the guest counted.
 //!
-//! QEMU logs each message. Equality is the rule where a vector's next message is sent only after
-//! the guest has acknowledged the last one; else two of them may become one interrupt.
+//! QEMU logs each MSI. The counts must be equal for vectors whose next MSI is only sent after the
+//! guest has acknowledged the previous one. For other vectors, two MSIs may become one interrupt.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,18 +23,18 @@ const BACKENDS: [&str; 4] = [
     "-netdev",
     "user,id=net,restrict=on",
 ];
-/// Events of QEMU's log: messages of either device, and the first command after which Linux has its
-/// disk's vectors for good.
+/// Events in QEMU's log: MSIs of the two devices, and the first command after which Linux does not
+/// change its disk's vectors again.
 const NVME_MESSAGE: &str = "pci_nvme_irq_msix";
 const VIRTIO_MESSAGE: &str = "virtio_notify";
 const VECTORS_STAY: &str = "pci_nvme_create_cq";
 
-/// Linux reads the first page for a table of partitions.
+/// Linux reads the first page to find a partition table.
 const OWN_READS: u64 = 1;
-/// Turns in which all CPUs but the first go off and on line, in the guest's program.
+/// Number of times that the guest's program takes all CPUs except the first offline and online.
 const TURNS: u64 = 2;
 
-/// Gives QEMU what is behind the devices, and has it log their messages.
+/// Adds the devices' backends to the command, and makes QEMU log the devices' MSIs.
 pub(crate) fn logged(qemu: &mut Command, log: &Path) {
     qemu.args(BACKENDS);
     for event in [NVME_MESSAGE, VIRTIO_MESSAGE, VECTORS_STAY] {
@@ -43,21 +43,22 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
     qemu.arg("-D").arg(log);
 }
 
-/// Messages that the devices sent.
+/// The MSIs that the devices sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// Of the disk's first vector, while the driver starts: it lets go of it then, with its count.
+    /// MSIs of the disk's first vector during initialization of the driver. Afterwards the driver
+    /// releases the vector and its count.
     early: u64,
-    /// Of the disk, by vector; with the early ones.
+    /// MSIs of the disk by vector, including the early ones.
     disk: BTreeMap<usize, u64>,
-    /// Of the network card, by the address of the queue: the first receives.
+    /// MSIs of the network card by address of the queue. The first queue is the receive queue.
     network: BTreeMap<u64, u64>,
 }
 
 impl Sent {
     pub(crate) fn read(log: &Path) -> Result<Self> {
         let text = fs::read_to_string(log);
-        Ok(Self::parse(&text.with_context(|| format!("no log {}", log.display()))?))
+        Ok(Self::parse(&text.with_context(|| format!("cannot read {}", log.display()))?))
     }
 
     fn parse(log: &str) -> Self {
@@ -89,9 +90,9 @@ impl Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) label: String,
-    /// By CPU.
+    /// One count for each CPU.
     pub(crate) counts: Vec<u64>,
-    /// Its controller, number and driver.
+    /// The interrupt's controller, number and driver.
     pub(crate) name: String,
 }
 
@@ -108,7 +109,7 @@ impl Row {
         self.name.rsplit(' ').next() == Some(driver)
     }
 
-    /// It has messages of a device.
+    /// Returns `true` if the interrupt is an MSI of a device.
     pub(crate) fn has_messages(&self) -> bool {
         self.name.starts_with("MSI ") || self.name.contains("-MSI")
     }
@@ -118,33 +119,33 @@ impl Row {
     }
 }
 
-/// A guest's account of its traffic.
+/// The guest's report about its traffic.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    /// Reads that its programs got, and that its disk has completed.
+    /// Reads requested by the guest's programs, and reads that the disk completed.
     reads: Option<(u64, u64)>,
-    /// Pings, and their answers.
+    /// Pings and answers.
     pings: Option<(u64, u64)>,
-    /// Vectors that went to the CPU that they were moved to.
+    /// Number of vectors that were moved to the requested CPU.
     moved: u64,
-    /// Turns of CPUs that go off and on line.
+    /// Number of times that CPUs went offline and online.
     turns: u64,
 }
 
-/// Everything that is known about a run.
+/// The known data about a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
     pub(crate) controller: Controller,
     pub(crate) cpus: usize,
-    /// Fewest reads of all CPUs together.
+    /// Minimum number of reads of all CPUs together.
     pub(crate) reads: u64,
     pub(crate) rows: &'a [Row],
-    /// Interrupts of the controller's class that the hypervisor saw the guest take.
+    /// Interrupts of the controller's kind that the guest took according to the hypervisor.
     pub(crate) taken: u64,
 }
 
 impl Traffic {
-    /// Takes a fact of the guest into account.
+    /// Processes a fact that the guest reports.
     pub(crate) fn fact(&mut self, fact: &LinuxFact) {
         match *fact {
             LinuxFact::Reads { requested, completed } => self.reads = Some((requested, completed)),
@@ -155,20 +156,20 @@ impl Traffic {
         }
     }
 
-    /// In words.
+    /// Returns a summary of the traffic.
     pub(crate) fn summary(&self) -> String {
         let ((_, reads), (pings, _)) =
             (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
         format!("{reads} reads, {pings} pings, {} affinities, {} turns", self.moved, self.turns)
     }
 
-    /// Nothing was lost, no interrupt is counted that nothing sent, and the load had its
-    /// disturbances.
+    /// Checks that no MSI was lost, that each counted interrupt has a corresponding MSI, and that
+    /// vectors moved and CPUs went offline during the load.
     pub(crate) fn judge(&self, known: &Known<'_>, sent: &Sent) -> Result<()> {
-        let (reads, completed) = self.reads.context("it says nothing of its reads")?;
+        let (reads, completed) = self.reads.context("the guest did not report its reads")?;
         ensure!(reads >= known.reads, "{reads} reads, not {}", known.reads);
-        ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} are completed");
-        let (pings, answers) = self.pings.context("it says nothing of its pings")?;
+        ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} were completed");
+        let (pings, answers) = self.pings.context("the guest did not report its pings")?;
         ensure!(pings > 0 && pings == answers, "{pings} pings, {answers} answers");
         known.judge_disk(sent, completed)?;
         known.judge_network(sent)?;
@@ -182,8 +183,12 @@ impl Traffic {
         let fewest = (vectors * known.cpus) as u64;
         ensure!(self.moved >= fewest, "{} affinities moved, not {fewest}", self.moved);
         let reached = input.counts.iter().filter(|count| **count > 0).count();
-        ensure!(known.cpus == 1 || reached > 1, "interrupts that were moved: {:?}", input.counts);
-        ensure!(self.turns == TURNS, "{} turns off and on line", self.turns);
+        ensure!(
+            known.cpus == 1 || reached > 1,
+            "all interrupts arrived at one CPU: {:?}",
+            input.counts
+        );
+        ensure!(self.turns == TURNS, "CPUs went offline {} times", self.turns);
         Ok(())
     }
 }
@@ -198,8 +203,8 @@ impl Known<'_> {
         Ok(row)
     }
 
-    /// Each vCPU has a vector and at most one read that waits for it. Commands to the controller
-    /// wait for each other, too.
+    /// Checks the disk's interrupts. Each vCPU has its own vector and at most one outstanding read.
+    /// Commands to the controller are also issued one at a time.
     fn judge_disk(&self, sent: &Sent, completed: u64) -> Result<()> {
         let commands = self.row("nvme0q0")?.sum() + sent.early;
         let messages = |vector| sent.disk.get(&vector).copied().unwrap_or_default();
@@ -218,12 +223,12 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// Judges the network's interrupts. The driver requests a queue's next message when it has
-    /// emptied the queue, so a lost message stops the traffic, and pings are not answered.
-    /// Nevertheless two messages may become one interrupt. For the transmit queue, this is because
-    /// the driver requests a message whenever it sends. For the receive queue, it happens if the
-    /// interrupt was moved to another CPU and is pending there while the polling CPU empties the
-    /// queue and requests the next message.
+    /// Checks the network's interrupts. The driver requests a queue's next MSI when it has emptied
+    /// the queue, so a lost MSI stops the traffic, and pings are not answered. Nevertheless two
+    /// MSIs may become one interrupt. For the transmit queue, this is because the driver requests
+    /// an MSI whenever it sends. For the receive queue, it happens if the interrupt was moved to
+    /// another CPU and is pending there while the polling CPU empties the queue and requests the
+    /// next MSI.
     fn judge_network(&self, sent: &Sent) -> Result<()> {
         let mut queues = sent.network.values().copied();
         let mut queue = || queues.next().unwrap_or_default();
@@ -237,15 +242,15 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// The hypervisor's count is the guest's, with what came before the driver's vectors were
-    /// there. SPIs are those of the UART, too.
+    /// Checks that the hypervisor's count equals the guest's count plus the interrupts from the
+    /// time before the driver set up its vectors. SPIs also include those of the UART.
     fn judge_taken(&self, sent: &Sent) -> Result<()> {
         let is_wired = |row: &Row| row.is_of("uart-pl011");
         let counts =
             |row: &&Row| row.has_messages() || self.controller != Controller::Its && is_wired(row);
         let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>() + sent.early;
         let taken = self.taken;
-        ensure!(taken == counted, "the guest took {taken} interrupts, and counted {counted}");
+        ensure!(taken == counted, "the guest took {taken} interrupts but counted {counted}");
         Ok(())
     }
 }
@@ -334,7 +339,10 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
             ("vector 2\nvirtio", "vector 1\nvirtio"),
             ("vector 0\nvirtio", "vector 5\nvirtio"),
         ] {
-            assert!([LOG, ROWS].iter().any(|text| text.contains(from)), "nothing has {from}");
+            assert!(
+                [LOG, ROWS].iter().any(|text| text.contains(from)),
+                "neither text contains {from}"
+            );
             let changed = |text: &str| text.replacen(from, to, 1);
             assert!(judged(Controller::Its, changed, TAKEN).is_err(), "`{to}` passes");
         }

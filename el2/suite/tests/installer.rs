@@ -1,4 +1,4 @@
-//! The guest that nobody prepared of the hypervisor.
+//! The case that runs Debian's installer on the hypervisor.
 
 #![forbid(unsafe_code)]
 

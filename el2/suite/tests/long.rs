@@ -1,4 +1,4 @@
-//! The cases that take longer of the hypervisor.
+//! The hypervisor's cases that take longer.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! A function's messages as its guest sees them, by `irq-routing`'s models: MSI-X where the
-//! function has that, else MSI. The model has the message that the guest wrote, and sends it when
-//! the function's own, physical message has come.
+//! A function's messages as the guest sees them, emulated by `irq-routing`'s models: MSI-X if the
+//! function has it, otherwise MSI. The model contains the message that the guest wrote, and sends
+//! it when the function's physical message has arrived.
 
 use alloc::sync::Arc;
 use core::ops::Range;
@@ -13,16 +13,16 @@ use msi_types::pci::{msi, msix};
 use msi_types::{Delivery, DeviceId};
 use vgic::AccessWidth;
 
-/// Pages by which the guest's memory is mapped.
+/// Page size of the guest's memory mappings.
 pub(super) const PAGE: u64 = 0x1000;
 
-/// The model, and the offset of its capability.
+/// The model, with the offset of its capability.
 pub(super) enum Messages {
     Msi(u16, MsiCapability),
     Msix(u16, Msix),
 }
 
-/// A table in the function's memory.
+/// An MSI-X table in the function's memory.
 pub(super) struct Msix {
     table: MsixTable,
     entries: Range<u64>,
@@ -32,7 +32,8 @@ pub(super) struct Msix {
 }
 
 impl Messages {
-    /// The function's messages. `None`: it has neither capability, or reserved values there.
+    /// Creates the model of a function's messages. Returns `None` if the function has neither
+    /// capability, or if it contains reserved values.
     pub(super) fn new(function: &Function, router: Arc<Router>) -> Option<Self> {
         let sender = Sender::Device(DeviceId::new(function.requester.get()));
         let msi = function.capability(msi::CAPABILITY_ID);
@@ -58,12 +59,12 @@ impl Messages {
         Some(Self::Msi(offset, MsiCapability::new(layout, next, sender, router).ok()?))
     }
 
-    /// Sends a vector's message to the guest. If the guest has masked the vector, the message
-    /// becomes pending in the table.
+    /// Signals a vector to the guest. If the guest has masked the vector, its message becomes
+    /// pending in the table.
     ///
     /// # Errors
-    /// The reason why the message was lost. Without INTx the guest is not notified in any other
-    /// way.
+    /// Returns the reason why the message was lost. Without INTx, the guest is not notified in any
+    /// other way.
     pub(super) fn signal(&self, vector: u16) -> Result<(), &'static str> {
         let signalled = match self {
             Self::Msi(_, capability) => capability.signal(vector),
@@ -72,14 +73,15 @@ impl Messages {
         Err(match signalled {
             Signalled::Sent(Delivery::Pending) | Signalled::Held => return Ok(()),
             Signalled::Sent(Delivery::Blocked) => "the guest's controller dropped the message",
-            Signalled::Sent(Delivery::NoDoorbell) => "the message's address is no doorbell",
+            Signalled::Sent(Delivery::NoDoorbell) => "the message's address is not a doorbell",
             Signalled::Refused(_) => "the message's route was refused",
             Signalled::Disabled => "the guest has disabled MSI",
-            Signalled::NoSuchVector => "the guest has not enabled as many vectors",
+            Signalled::NoSuchVector => "the guest has not enabled this vector",
         })
     }
 
-    /// Returns a word of configuration space, which is this physically, as the guest sees it.
+    /// Returns a word of configuration space as the guest sees it, where `physical` is the physical
+    /// value.
     pub(super) fn config_word(&self, offset: u16, physical: u32) -> u32 {
         match self {
             Self::Msi(at, capability) if offset >= *at => {
@@ -95,7 +97,7 @@ impl Messages {
         }
     }
 
-    /// Writes configuration space.
+    /// Writes to configuration space.
     pub(super) fn write_config(&self, offset: u16, bytes: &[u8]) {
         match (self, bytes) {
             (Self::Msi(at, capability), _) if offset >= *at => {
@@ -111,12 +113,12 @@ impl Messages {
         }
     }
 
-    /// Memory of the function that belongs to the model.
+    /// Returns the memory of the function that the model emulates.
     pub(super) fn memory(&self) -> impl Iterator<Item = &Range<u64>> {
         self.msix().into_iter().flat_map(|msix| [&msix.entries, &msix.pending])
     }
 
-    /// Reads a page that traps. `None`: the address is in none.
+    /// Reads from a page whose accesses trap. Returns `None` if the address is not in such a page.
     pub(super) fn read_page(&self, address: u64, width: AccessWidth) -> Option<u64> {
         let Msix { table, entries, pending, .. } = self.msix()?;
         let mut bytes = [0; 8];
@@ -131,7 +133,7 @@ impl Messages {
         Some(u64::from_le_bytes(bytes))
     }
 
-    /// Writes it. `None`: the address is in none.
+    /// Writes to a page whose accesses trap. Returns `None` if the address is not in such a page.
     pub(super) fn write_page(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
         let Msix { table, entries, .. } = self.msix()?;
         if entries.contains(&address) {
@@ -142,7 +144,7 @@ impl Messages {
         self.shares_page(address).then_some(())
     }
 
-    /// Is the address in a page of the model's memory?
+    /// Returns `true` if the address is in a page that contains the model's memory.
     fn shares_page(&self, address: u64) -> bool {
         let mut pages =
             self.memory().map(|range| range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE));

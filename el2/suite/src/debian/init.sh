@@ -1,5 +1,4 @@
-#!/busybox sh
-# The guest's first process. It reports facts as `LinuxFact` of doorbell-facts has them.
+# The guest's init process. It reports the facts that `LinuxFact` of doorbell-facts defines.
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 cpus=$($B nproc); last=$((cpus - 1))
@@ -8,25 +7,26 @@ reads=$($B sed -n 's/.*reads=\([0-9]*\).*/\1/p' /proc/cmdline)
 CPU=/sys/devices/system/cpu/cpu
 DISK=/sys/block/nvme0n1
 
-# A fact, by its name and its fields.
+# Reports a fact with this name and these fields.
 say() { echo "{\"linux\":{\"$1\":{$2}}}"; }
-# Likewise, for each line of the input as the field `line`, after a prefix.
+# Reports a fact for each line of the input, which becomes the field `line`. A prefix precedes each
+# fact.
 say_lines() {
     $B sed -e 's/["\\]/\\&/g' -e 's/\t/ /g' -e "s/.*/$2{\"linux\":{\"$1\":{\"line\":\"&\"}}}/"
 }
 complain() { say complaint "\"line\":\"$*\""; }
 disk_reads() { [ -e $DISK/stat ] && read -r completed rest < $DISK/stat; }
-# Has all CPUs but the first on line, or off.
+# Sets all CPUs except the first online or offline.
 others_on() {
     for cpu in $others; do echo $1 > $CPU$cpu/online || complain "CPU $cpu stays"; done
 }
 
-# Reads so many blocks on these CPUs, one after the other.
+# Reads blocks on these CPUs one at a time. The second parameter is their number.
 read_disk() {
     $B taskset -c $1 $B dd if=/dev/nvme0n1 of=/dev/null bs=512 count=$2 iflag=direct 2> /dev/null &&
         echo $2 >> /tmp/reads || complain "a read failed"
 }
-# Reads so many blocks on these CPUs, and then more until the load ends.
+# Reads this number of blocks on these CPUs, and continues to read until the load ends.
 reader() {
     read_disk $1 $2
     : > /tmp/done-$1
@@ -38,7 +38,7 @@ pinger() {
     done
 }
 end_load() { : > /tmp/end; wait; $B rm /tmp/end /tmp/done-*; }
-# The kernel's counts of pings and answers, once they are equal. An answer may come late.
+# Reports the kernel's counts of pings and answers once they are equal. An answer may arrive late.
 count_pings() {
     for try in $($B seq 100); do
         set -- $($B grep '^IcmpMsg: [0-9]' /proc/net/snmp)
@@ -47,7 +47,7 @@ count_pings() {
     done
     say pings "\"sent\":$3,\"answered\":$2"
 }
-# Moves every vector whose affinity is the user's to each CPU in turn.
+# Moves each vector whose affinity can be set from user space to each CPU in turn.
 move_vectors() {
     for cpu in $($B seq 0 $last); do
         for vector in /proc/irq/*/nvme0q0 /proc/irq/*/virtio0-*; do
@@ -57,8 +57,8 @@ move_vectors() {
         done
     done
 }
-# Disk and network under load: first a reader on each CPU while vectors move, then one reader
-# while CPUs go off and on line.
+# Loads disk and network: first with a reader on each CPU while vectors move, then with one reader
+# while CPUs go offline and online.
 traffic() {
     moved=0; turns=0
     for cpu in $($B seq 0 $last); do reader $cpu $((reads / cpus)) & done
@@ -88,14 +88,14 @@ read -r line
 say heard "\"text\":\"$line\",\"again\":false"
 $B devmem 0x0a000000 32
 say absent-device "\"status\":$?"
-# A driver's interrupts and what waits for them share the only CPU while it starts.
+# While a driver starts, its interrupts and the code that waits for them run on the only CPU.
 others_on 0
 for module in $($B cat /modules); do
     case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
     $B insmod /$module
 done
 if [ "$reads" ]; then
-    # The kernel's own read is the driver's last word.
+    # The kernel's own read is the last action of the driver's initialization.
     until disk_reads && [ "$completed" -gt 0 ]; do $B sleep 0.05; done
     $B ip addr add 10.0.2.15/24 dev eth0; $B ip link set eth0 up
 fi
@@ -114,10 +114,10 @@ done
 [ "$reads" ] && traffic
 $B dmesg | $B grep -i -e 'timeout,' -e 'timed out' -e 'nobody cared' -e 'completion polled' |
     say_lines complaint
-# The kernel's log goes out without interrupts of the UART, whose row stays true.
+# The kernel's log is printed without UART interrupts, so the count in the UART's row stays correct.
 $B dmesg -n 1
 say_lines row '<0>' < /proc/interrupts > /tmp/rows
 while read -r row; do echo "$row" > /dev/kmsg; done < /tmp/rows
-# A reset asks no driver to stop its device: nothing more is sent.
+# A reset does not ask drivers to stop their devices, so the devices send nothing more.
 [ "$reads" ] && echo b > /proc/sysrq-trigger
 $B poweroff -f
