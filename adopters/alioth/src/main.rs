@@ -1,8 +1,8 @@
-//! Alioth as a user of `irq-routing`: a guest with more interrupts than Alioth has routes for.
+//! Alioth as a user of `irq-routing`. The guest has more interrupts than Alioth supports routes.
 //!
-//! `backend SOCKET TAP MAC PAIRS` serves a network device by vhost-user, by Alioth's own means.
-//! `boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…` runs a Linux guest with such devices, on
-//! Alioth as it is or with the routes of `irq-routing` ([`routed`]).
+//! `backend SOCKET TAP MAC PAIRS` serves a network device by vhost-user with Alioth's own
+//! implementation. `boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…` runs a Linux guest with
+//! such devices, either on unmodified Alioth or with the routes of `irq-routing` ([`routed`]).
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod routed;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 const MEMORY: u64 = 384 << 20;
 const CPUS: u16 = 2;
 
-/// Shows what Alioth reports as an error.
+/// Prints what Alioth logs as an error.
 struct Errors;
 
 impl log::Log for Errors {
@@ -76,7 +76,7 @@ fn boot<H: Hypervisor + 'static>(hypervisor: &H, files: &[&str]) -> Result<(), B
     log::set_logger(&Errors)?;
     log::set_max_level(log::LevelFilter::Error);
     let [kernel, initrd, command_line, sockets @ ..] = files else {
-        return Err("no kernel, initrd or command line".into());
+        return Err("the kernel, the initrd or the command line is missing".into());
     };
     let file = |name: &str| Box::from(Path::new(name));
     let config = BoardConfig {

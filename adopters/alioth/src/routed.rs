@@ -1,5 +1,5 @@
-//! Alioth's KVM with another keeper of routes: everything is Alioth's, but for the messages of
-//! eventfds.
+//! Alioth's KVM with another implementation of routes. Only the MSIs that eventfds send differ from
+//! Alioth.
 
 mod irqfd;
 
@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 type AliothVm = <Kvm as Hypervisor>::Vm;
 
-/// The I/O APIC's pins come before the first GSI of a message.
+/// The I/O APIC's pins precede the first GSI of an MSI.
 const PINS: u32 = 24;
 
 /// KVM, with the routes of `irq-routing`.
@@ -47,14 +47,14 @@ impl Hypervisor for Routed {
     }
 }
 
-/// Eventfds with the routes of a machine, and the thread that serves those that the kernel does not
-/// serve yet.
+/// Creates the eventfds for a machine's routes, and the thread that serves those that the kernel
+/// does not serve yet.
 fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
     let poller = EventfdPoller::new()?;
     Ok((MsiIrqfdSet::new(Arc::new(router), poller.clone())?, poller.spawn()?))
 }
 
-/// A virtual machine of Alioth's and its eventfds.
+/// A virtual machine of Alioth and its eventfds.
 pub struct RoutedVm {
     irqfds: Arc<MsiIrqfdSet>,
     _serving: IrqfdThread,

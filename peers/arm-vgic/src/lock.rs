@@ -1,4 +1,4 @@
-//! The spin lock that `arm_vgic` expects of the kernel: the plainest there is.
+//! A minimal implementation of the spin lock that `arm_vgic` requires from the kernel.
 
 use ax_sync::interface::{AcquireResult, ContextState, LockMetadata, SpinOps};
 use std::hint::spin_loop;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 struct Plain;
 
-/// Nothing is masked: no interrupt comes here.
+/// Nothing is masked, because this process has no interrupts.
 const CONTEXT: ContextState = ContextState::new(0, 0);
 
 fn try_lock(locked: &AtomicBool) -> bool {

@@ -1,4 +1,4 @@
-//! A virtual GIC with an ITS, programmed as a driver does.
+//! A virtual GIC with an ITS that is programmed like a driver would program it.
 
 use arm_vgic::{
     CpuInterfaceState, EventId, GicAffinity, GicV3Backend, GicV3BackendError, GicV3Config,
@@ -9,13 +9,13 @@ use axvm_types::AccessWidth;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const QUEUE: u64 = 0x4000_0000;
-/// One page: 128 commands.
+/// One page, which holds 128 commands.
 const QUEUE_BYTES: u64 = 0x1000;
 const CTLR: u64 = 0;
 const CBASER: u64 = 0x80;
 const CWRITER: u64 = 0x88;
 const FIRST_LPI: u32 = 8192;
-/// Events of each device.
+/// Number of events of each device.
 pub(crate) const EVENTS: u32 = 1 << EVENT_BITS;
 const EVENT_BITS: u32 = 5;
 
@@ -23,7 +23,7 @@ const MAPD: u64 = 0x08;
 const MAPC: u64 = 0x09;
 const MAPTI: u64 = 0x0a;
 
-/// The machine. Its events have consecutive numbers, [`EVENTS`] of each device's.
+/// The machine. Its events are numbered consecutively, with [`EVENTS`] for each device.
 pub(crate) struct Machine {
     gic: GicV3Controller,
     queue: Arc<Queue>,
@@ -31,7 +31,7 @@ pub(crate) struct Machine {
     vcpus: Vec<GicV3VcpuBinding>,
 }
 
-/// Guest memory: the command queue is all that is read.
+/// Guest memory. Only the command queue is read.
 struct Queue(Mutex<Vec<u8>>);
 
 impl GuestMemory for Queue {
@@ -39,9 +39,10 @@ impl GuestMemory for Queue {
         let queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = usize::try_from(address.wrapping_sub(QUEUE)).unwrap_or(usize::MAX);
         let found = queue.get(start..).and_then(|rest| rest.get(..bytes.len()));
-        bytes.copy_from_slice(
-            found.ok_or_else(|| GuestMemoryError::new("read", "beyond the queue"))?,
-        );
+        bytes
+            .copy_from_slice(found.ok_or_else(|| {
+                GuestMemoryError::new("read", "the address is outside the queue")
+            })?);
         Ok(())
     }
 }
@@ -54,7 +55,8 @@ impl GicV3VcpuWake for NoWake {
     }
 }
 
-/// The guest has taken and ended whatever was in the list registers when it left.
+/// A guest that has always acknowledged and deactivated the contents of its list registers when it
+/// exits.
 struct Diligent;
 
 impl GicV3Backend for Diligent {
@@ -77,7 +79,8 @@ impl GicV3Backend for Diligent {
 }
 
 impl Machine {
-    /// Events mapped to consecutive LPIs; those of device n go to vCPU n modulo `targets`.
+    /// Returns a machine whose events are mapped to consecutive LPIs. Those of device n are sent to
+    /// vCPU n modulo `targets`.
     pub(crate) fn mapped(devices: u32, targets: u16) -> Result<Self, VgicError> {
         let count = usize::from(targets);
         let redistributors = GicV3MmioRegion::new(0x080a_0000, 0x2_0000 * u64::from(targets))?;
@@ -148,12 +151,13 @@ impl Machine {
         self.gic.write_its(CWRITER, AccessWidth::Qword, self.written)
     }
 
-    /// A device's message.
+    /// Sends an MSI of a device.
     pub(crate) fn send(&self, event: u32) -> Result<(), VgicError> {
         self.gic.signal_msi(ItsDeviceId::new(event / EVENTS), EventId::new(event % EVENTS))
     }
 
-    /// The vCPU enters with list registers full of what is pending, takes all of them, and leaves.
+    /// Simulates a vCPU that enters the guest with list registers that hold pending interrupts,
+    /// acknowledges all of them, and exits. Returns their events.
     pub(crate) fn take(&self, vcpu: usize) -> Result<Vec<u32>, VgicError> {
         let Some(vcpu) = self.vcpus.get(vcpu) else { return Ok(Vec::new()) };
         vcpu.load()?;

@@ -1,14 +1,14 @@
-//! A peer of `doorbell bench`: what injection costs with the crate `arm_vgic`.
+//! A peer of `doorbell bench` that measures the cost of injection with the crate `arm_vgic`.
 //!
 //! ```console
 //! $ (cd peers/arm-vgic && cargo build --release)
 //! $ cargo run --release -- bench --peer peers/arm-vgic/target/release/arm-vgic-peer
 //! ```
 //!
-//! A line on standard input is answered by one on standard output. `cases` is answered by the names
-//! below, a name by the nanoseconds of one operation, measured once. Messages come by `signal_msi`,
-//! past the translation register, and a vCPU takes what its list registers hold by entering the
-//! guest and leaving it.
+//! Each line on standard input is answered by one line on standard output. The answer to `cases` is
+//! the list of names below. The answer to a name is the duration of one operation in nanoseconds,
+//! measured once. MSIs are sent by `signal_msi`, bypassing the translation register. A vCPU takes
+//! the interrupts in its list registers by entering and leaving the guest.
 
 mod lock;
 mod machine;
@@ -20,7 +20,7 @@ use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Messages between two times that the vCPU takes them all: as many as there are list registers.
+/// Number of MSIs after which the vCPU takes them all, which is the number of list registers.
 const BATCH: u32 = 16;
 const REPEATS: u32 = 4096;
 
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (name, cases) => match cases.get_mut(name).map(|sample| sample()) {
                 Some(Ok(time)) => writeln!(output, "{time}")?,
                 Some(Err(error)) => writeln!(output, "{error}")?,
-                None => writeln!(output, "there is no case {name}")?,
+                None => writeln!(output, "unknown case {name}")?,
             },
         }
         output.flush()?;
@@ -44,7 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// As the cases of these names in `doorbell bench`.
+/// Returns the measurements by name. They correspond to the cases of `doorbell bench` with similar
+/// names.
 fn cases() -> Result<BTreeMap<&'static str, Sample>, VgicError> {
     Ok(BTreeMap::from([
         ("arm-vgic-inject-1", pending()?),
@@ -61,7 +62,7 @@ fn each(spent: Duration, operations: u32) -> f64 {
     spent.as_secs_f64() * 1e9 / f64::from(operations)
 }
 
-/// Messages to the one event that is pending already.
+/// Sends MSIs for a single event that is already pending.
 fn pending() -> Result<Sample, VgicError> {
     let machine = Machine::mapped(1, 1)?;
     machine.send(0)?;
@@ -72,8 +73,8 @@ fn pending() -> Result<Sample, VgicError> {
     }))
 }
 
-/// Messages to random events of so many: each time one of each sixteenth, none of them pending.
-/// Taking them does not count.
+/// Sends MSIs for random events among `events`: each time one from every sixteenth of them, none of
+/// which is pending. The time to take them is not measured.
 fn random(events: u32) -> Result<Sample, VgicError> {
     let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
     let (mut next, sixteenth) = (1u32, events / BATCH);
@@ -92,7 +93,8 @@ fn random(events: u32) -> Result<Sample, VgicError> {
     }))
 }
 
-/// With so many pending, a vCPU takes the most urgent, and their events send again.
+/// With `events` events pending, a vCPU takes those with the highest priority, and sends them
+/// again.
 fn depth(events: u32) -> Result<Sample, VgicError> {
     let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
     (0..events).try_for_each(|event| machine.send(event))?;
@@ -109,8 +111,8 @@ fn depth(events: u32) -> Result<Sample, VgicError> {
     }))
 }
 
-/// Each thread sends to a vCPU of its own, what is pending there already; the mean of what it costs
-/// each.
+/// Two threads each send MSIs that are already pending, each to its own vCPU. The result is the
+/// mean cost per MSI.
 fn two_threads() -> Result<Sample, VgicError> {
     let machine = Machine::mapped(2, 2)?;
     let events = [0, machine::EVENTS];

@@ -1,4 +1,4 @@
-//! Eventfds of message-signalled interrupts, open while they are unmasked.
+//! Eventfds of MSIs. An eventfd is open while its MSI is unmasked.
 
 use alioth::hv::{Error, IrqFd, MsiSender, Result};
 use irq_routing::RoutedMessage;
@@ -15,7 +15,8 @@ pub fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::IrqFd { error, _location: snafu::Location::generate() }
 }
 
-/// Sends a device's messages: Alioth's own calls, and eventfds with our routes.
+/// Sends the MSIs of a device, either by Alioth's own calls or by eventfds with routes of
+/// `irq-routing`.
 #[derive(Debug)]
 pub struct Sender<S> {
     alioth: S,
@@ -44,7 +45,7 @@ impl<S: MsiSender> MsiSender for Sender<S> {
     }
 }
 
-/// An eventfd that sends a message while it is unmasked.
+/// An eventfd that sends an MSI while it is unmasked.
 #[derive(Debug)]
 pub struct RoutedIrqfd {
     eventfd: Arc<OwnedFd>,
@@ -63,7 +64,7 @@ impl RoutedIrqfd {
         self.vector.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the message, which counts at once while the vector is unmasked.
+    /// Changes the message. If the vector is unmasked, the change takes effect immediately.
     fn change(&self, change: impl FnOnce(&mut MsiMessage)) -> Result<()> {
         let mut vector = self.vector();
         change(&mut vector.message);
