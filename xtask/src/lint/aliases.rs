@@ -46,7 +46,7 @@ fn lacking<'a>(text: &'a str, name: &'a str, terms: &'a str) -> impl Iterator<It
         let rest = item.strip_prefix(name).filter(|_| item != *line || line.ends_with("\","));
         rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     };
-    let at = lines.iter().position(|line| is_item(line));
+    let at = lines.iter().position(is_item);
     let above = at.map(|at| {
         lines[..at]
             .iter()

@@ -67,7 +67,7 @@ fn strange_examples(folder: &Path, page: &str) -> Vec<String> {
             Ok(text) if text == code => {}
             Ok(_) => findings.push(format!("the code differs from {file}")),
             Err(_) => {
-                findings.push(format!("no existing file is linked before the code: `{file}`"))
+                findings.push(format!("no existing file is linked before the code: `{file}`"));
             }
         }
         before = after;

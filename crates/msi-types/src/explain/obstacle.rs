@@ -45,7 +45,10 @@ pub enum Obstacle {
     #[error("the function mask in Message Control is set")]
     FunctionMasked,
     /// The vector is masked in the table or capability.
-    #[error("vector {vector} is masked{}", if *pending { ", and a message waits for the unmask" } else { "" })]
+    #[error(
+        "vector {vector} is masked{}",
+        if *pending { ", and a message waits for the unmask" } else { "" }
+    )]
     VectorMasked {
         /// The vector.
         vector: u16,
@@ -56,7 +59,10 @@ pub enum Obstacle {
     #[error("the vector holds no message")]
     NoMessage,
     /// The endpoint holds another message than its driver stored.
-    #[error("the endpoint sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}", stored.data, stored.address, expected.data, expected.address)]
+    #[error(
+        "the endpoint sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}",
+        stored.data, stored.address, expected.data, expected.address
+    )]
     MessageDiffers {
         /// The message that the endpoint holds.
         stored: MsiMessage,
@@ -110,7 +116,8 @@ pub enum Obstacle {
     },
     /// The ITS has not executed all commands of its queue.
     #[error(
-        "the ITS has not executed the commands between GITS_CREADR = {read:#x} and GITS_CWRITER = {write:#x}"
+        "the ITS has not executed the commands between GITS_CREADR = {read:#x} and GITS_CWRITER \
+         = {write:#x}"
     )]
     CommandsQueued {
         /// `GITS_CREADR`.
@@ -206,7 +213,8 @@ pub enum Obstacle {
     },
     /// The configuration byte in memory differs from the one that the redistributor uses.
     #[error(
-        "the configuration byte of INTID {interrupt} is {memory:#04x} in memory, but the redistributor uses {cached:#04x}"
+        "the configuration byte of INTID {interrupt} is {memory:#04x} in memory, but the \
+         redistributor uses {cached:#04x}"
     )]
     StaleConfiguration {
         /// The INTID.
@@ -305,7 +313,8 @@ pub enum Obstacle {
     },
     /// The interrupt is in a list register, and the guest has not acknowledged it.
     #[error(
-        "INTID {interrupt} is in a list register of CPU {cpu}, and the guest has not acknowledged it"
+        "INTID {interrupt} is in a list register of CPU {cpu}, and the guest has not \
+         acknowledged it"
     )]
     Listed {
         /// The INTID.
@@ -427,7 +436,8 @@ impl Obstacle {
         match self {
             Self::ItsDisabled { .. } => "set GITS_CTLR.Enabled after GITS_BASER<n> and GITS_CBASER",
             Self::CommandsQueued { .. } => {
-                "wait until GITS_CREADR equals GITS_CWRITER; a stalled queue needs GITS_CWRITER.Retry"
+                "wait until GITS_CREADR equals GITS_CWRITER; a stalled queue needs \
+                 GITS_CWRITER.Retry"
             }
             Self::DeviceOutOfRange { .. } => {
                 "enlarge the device table in GITS_BASER<n>, or correct the DeviceID in firmware"
@@ -458,10 +468,12 @@ impl Obstacle {
                 "invalidate with INV, INVALL or GICR_INVLPIR after each change of the byte"
             }
             Self::Disabled { .. } => {
-                "enable the interrupt: GICD_ISENABLER<n>, GICR_ISENABLER0, or bit 0 of an LPI's configuration"
+                "enable the interrupt: GICD_ISENABLER<n>, GICR_ISENABLER0, or bit 0 of an LPI's \
+                 configuration"
             }
             _ => {
-                "assign the interrupt to the group that the operating system handles (GICD_IGROUPR<n>)"
+                "assign the interrupt to the group that the operating system handles \
+                 (GICD_IGROUPR<n>)"
             }
         }
     }
@@ -469,10 +481,12 @@ impl Obstacle {
     const fn mend_at_cpu(self) -> &'static str {
         match self {
             Self::NotPending { .. } => {
-                "no message or edge has arrived since the interrupt was last acknowledged; look at the device"
+                "no message or edge has arrived since the interrupt was last acknowledged; look \
+                 at the device"
             }
             Self::Active { .. } => {
-                "write the INTID to ICC_EOIR1_EL1, and to ICC_DIR_EL1 if EOI and deactivation are split"
+                "write the INTID to ICC_EOIR1_EL1, and to ICC_DIR_EL1 if EOI and deactivation \
+                 are split"
             }
             Self::NoTarget { .. } => "write the affinity of an existing CPU to GICD_IROUTER<n>",
             Self::Asleep { .. } => {

@@ -1,5 +1,5 @@
-//! A bitmap, with a summary, of interrupts that a vCPU must examine. Any thread may set bits; only
-//! the vCPU walks them.
+//! A bitmap, with a summary, of interrupts that a vCPU must examine. Every thread may set bits;
+//! only the vCPU walks them.
 //!
 //! False positives are allowed: a set bit means "examine the word", and is cleared if the word is
 //! not ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets

@@ -380,7 +380,10 @@ impl<'a> Load<'a> {
     }
 
     fn vectors(&self) -> impl Iterator<Item = &'a DeviceVector> + use<'a> {
-        self.system.devices.iter().flat_map(Device::vectors)
+        self.system
+            .devices
+            .iter()
+            .flat_map(|device| device.vectors().iter().map(|vector| &**vector))
     }
 }
 
