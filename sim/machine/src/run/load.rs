@@ -344,10 +344,12 @@ impl<'a> Load<'a> {
     fn settle(&self, progress: &mut dyn FnMut(Progress)) {
         let since = Instant::now();
         let mut silence = Silence::default();
-        while !self.vectors().all(|vector| vector.record.is_settled())
-            && !silence.is_final(|| self.arrivals())
-            && !(self.hopeless.load(Ordering::Relaxed) && since.elapsed() > TICK)
-        {
+        loop {
+            let is_settled = self.vectors().all(|vector| vector.record.is_settled());
+            let is_hopeless = self.hopeless.load(Ordering::Relaxed) && since.elapsed() > TICK;
+            if is_settled || is_hopeless || silence.is_final(|| self.arrivals()) {
+                break;
+            }
             thread::sleep(Duration::from_millis(1));
         }
         progress(self.progress());
