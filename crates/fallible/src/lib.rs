@@ -174,6 +174,12 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.get_mut(index).map(|(_, value)| value)
     }
 
+    /// Returns the entries whose keys are at least `key`, by ascending key.
+    pub fn iter_mut_from(&mut self, key: K) -> impl Iterator<Item = (K, &mut V)> {
+        let first = self.0.partition_point(|(other, _)| *other < key);
+        self.0.iter_mut().skip(first).map(|(key, value)| (*key, value))
+    }
+
     /// Returns the value of a key.
     pub fn get(&self, key: K) -> Option<&V> {
         self.0.get(self.find(key).ok()?).map(|(_, value)| value)
@@ -197,12 +203,6 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
     /// Returns the entries by ascending key.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (K, &V)> + Clone {
         self.0.iter().map(|(key, value)| (*key, value))
-    }
-
-    /// Returns the entries whose keys are at least `key`, by ascending key.
-    pub fn iter_mut_from(&mut self, key: K) -> impl Iterator<Item = (K, &mut V)> {
-        let first = self.0.partition_point(|(other, _)| *other < key);
-        self.0.iter_mut().skip(first).map(|(key, value)| (*key, value))
     }
 
     /// Returns the entry with the greatest key that is at most `key`.

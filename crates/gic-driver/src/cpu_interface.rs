@@ -109,6 +109,11 @@ pub struct Active {
 }
 
 impl Active {
+    /// Takes back an interrupt for deactivation. The inverse of [`hand_over`](Self::hand_over).
+    pub const fn taken_back(intid: IntId) -> Self {
+        Self { intid, sender: 0 }
+    }
+
     /// The interrupt.
     pub const fn intid(&self) -> IntId {
         self.intid
@@ -122,11 +127,6 @@ impl Active {
     /// used for an SGI of a GICv2, because its deactivation must also name the sender.
     pub const fn hand_over(self) -> IntId {
         self.intid
-    }
-
-    /// Takes back an interrupt for deactivation. The inverse of [`hand_over`](Self::hand_over).
-    pub const fn taken_back(intid: IntId) -> Self {
-        Self { intid, sender: 0 }
     }
 }
 

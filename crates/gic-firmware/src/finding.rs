@@ -63,6 +63,11 @@ macro_rules! rules {
             /// All rules.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// Returns the rule with this name; `None` if no rule has it.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|rule| rule.name() == name)
+            }
+
             /// Returns the stable name.
             pub const fn name(self) -> &'static str {
                 match self {
@@ -91,11 +96,6 @@ macro_rules! rules {
                 match self {
                     $(Self::$variant => include_str!(concat!("../rules/", $name, ".md")),)*
                 }
-            }
-
-            /// Returns the rule with this name; `None` if no rule has it.
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|rule| rule.name() == name)
             }
 
             /// Returns advice for the author of the input.

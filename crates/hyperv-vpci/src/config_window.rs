@@ -110,23 +110,6 @@ pub struct HostWindow {
 }
 
 impl HostWindow {
-    /// Answers a guest's read. `find` returns the configuration space of the function in a slot.
-    /// Reads that address no function or no register return all ones.
-    pub fn read<'a>(
-        &self,
-        offset: u64,
-        width: Width,
-        find: impl FnOnce(Slot) -> Option<&'a mut dyn ConfigSpace>,
-    ) -> u32 {
-        if offset == 0 && width == Width::Word {
-            return self.selected;
-        }
-        let all_ones = u32::MAX >> (32 - 8 * width.bytes());
-        let Some(offset) = config_offset(offset, width) else { return all_ones };
-        let function = self.slot().ok().and_then(find);
-        function.map_or(all_ones, |function| function.read(offset, width) & all_ones)
-    }
-
     /// Handles a guest's write. Ignores writes that address no function or no register.
     pub fn write<'a>(
         &mut self,
@@ -142,6 +125,23 @@ impl HostWindow {
         {
             function.write(offset, width, value);
         }
+    }
+
+    /// Answers a guest's read. `find` returns the configuration space of the function in a slot.
+    /// Reads that address no function or no register return all ones.
+    pub fn read<'a>(
+        &self,
+        offset: u64,
+        width: Width,
+        find: impl FnOnce(Slot) -> Option<&'a mut dyn ConfigSpace>,
+    ) -> u32 {
+        if offset == 0 && width == Width::Word {
+            return self.selected;
+        }
+        let all_ones = u32::MAX >> (32 - 8 * width.bytes());
+        let Some(offset) = config_offset(offset, width) else { return all_ones };
+        let function = self.slot().ok().and_then(find);
+        function.map_or(all_ones, |function| function.read(offset, width) & all_ones)
     }
 
     /// Returns the selected slot.

@@ -54,6 +54,11 @@ impl<T> IrqLock<T> {
         Self(SpinMutex::new(data))
     }
 
+    /// Returns the data without locking, because the exclusive reference rules out other users.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+
     /// Acquires the lock until the guard is dropped. Guards of several locks must be dropped in the
     /// reverse order of their acquisition.
     ///
@@ -73,11 +78,6 @@ impl<T> IrqLock<T> {
     /// Context: any.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock(cpu))
-    }
-
-    /// Returns the data without locking, because the exclusive reference rules out other users.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut()
     }
 }
 
@@ -127,6 +127,11 @@ impl<T> TaskLock<T> {
         Self(SpinMutex::new(data))
     }
 
+    /// Returns the data without locking, because the exclusive reference rules out other users.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+
     /// Acquires the lock until the guard is dropped.
     ///
     /// Context: task; may sleep.
@@ -144,11 +149,6 @@ impl<T> TaskLock<T> {
     /// Context: task; may sleep.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock(cpu))
-    }
-
-    /// Returns the data without locking, because the exclusive reference rules out other users.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.0.get_mut()
     }
 }
 

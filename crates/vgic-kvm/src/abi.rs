@@ -281,6 +281,11 @@ impl Errno {
         Self::Invalid,
     ];
 
+    /// Returns the error with Linux's number, or `None` if these devices do not return it.
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|errno| errno.number() == number)
+    }
+
     /// Returns Linux's number, as a positive value.
     pub const fn number(self) -> i32 {
         match self {
@@ -295,11 +300,6 @@ impl Errno {
             Self::NoDevice => 19,
             Self::Invalid => 22,
         }
-    }
-
-    /// Returns the error with Linux's number, or `None` if these devices do not return it.
-    pub fn from_number(number: i32) -> Option<Self> {
-        Self::ALL.into_iter().find(|errno| errno.number() == number)
     }
 }
 

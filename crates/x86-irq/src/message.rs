@@ -194,41 +194,6 @@ impl ApicMessage {
         }
     }
 
-    /// Returns the address and data of this message.
-    ///
-    /// # Errors
-    /// [`MessageError::DestinationTooWide`] if `format` cannot encode the destination.
-    pub fn encode(&self, format: DestinationFormat) -> Result<MsiMessage, MessageError> {
-        let id = self.destination;
-        if id > format.max() {
-            return Err(MessageError::DestinationTooWide { id, max: format.max() });
-        }
-        let [byte0, byte1, ..] = id.get().to_le_bytes();
-        let (middle, high) = match format {
-            DestinationFormat::Xapic => (0, 0),
-            DestinationFormat::Extended15 => (byte1, 0),
-            DestinationFormat::Kvm32 => (0, id.get() & !0xff),
-        };
-        let low = AddressLow::new()
-            .with_logical(self.mode == DestinationMode::Logical)
-            .with_redirection_hint(self.redirection == Redirection::Hint)
-            .with_destination_14_8(middle)
-            .with_destination_7_0(byte0)
-            .with_top(DOORBELL_TOP);
-        Ok(MsiMessage {
-            address: u64::from(high) << 32 | u64::from(u32::from(low)),
-            data: self.data().into(),
-        })
-    }
-
-    fn data(&self) -> Data {
-        Data::new()
-            .with_vector(self.delivery.vector_number())
-            .with_delivery_mode(self.delivery.mode())
-            .with_asserted(self.signal == Signal::Assert)
-            .with_level_triggered(self.signal != Signal::Edge)
-    }
-
     /// Decodes an address and data that a device wrote.
     ///
     /// Decoding is strict: reserved bits must be 0, as must the vector of a delivery mode that has
@@ -267,6 +232,41 @@ impl ApicMessage {
         } else {
             Err(MessageError::Reserved(message))
         }
+    }
+
+    /// Returns the address and data of this message.
+    ///
+    /// # Errors
+    /// [`MessageError::DestinationTooWide`] if `format` cannot encode the destination.
+    pub fn encode(&self, format: DestinationFormat) -> Result<MsiMessage, MessageError> {
+        let id = self.destination;
+        if id > format.max() {
+            return Err(MessageError::DestinationTooWide { id, max: format.max() });
+        }
+        let [byte0, byte1, ..] = id.get().to_le_bytes();
+        let (middle, high) = match format {
+            DestinationFormat::Xapic => (0, 0),
+            DestinationFormat::Extended15 => (byte1, 0),
+            DestinationFormat::Kvm32 => (0, id.get() & !0xff),
+        };
+        let low = AddressLow::new()
+            .with_logical(self.mode == DestinationMode::Logical)
+            .with_redirection_hint(self.redirection == Redirection::Hint)
+            .with_destination_14_8(middle)
+            .with_destination_7_0(byte0)
+            .with_top(DOORBELL_TOP);
+        Ok(MsiMessage {
+            address: u64::from(high) << 32 | u64::from(u32::from(low)),
+            data: self.data().into(),
+        })
+    }
+
+    fn data(&self) -> Data {
+        Data::new()
+            .with_vector(self.delivery.vector_number())
+            .with_delivery_mode(self.delivery.mode())
+            .with_asserted(self.signal == Signal::Assert)
+            .with_level_triggered(self.signal != Signal::Edge)
     }
 }
 

@@ -29,21 +29,6 @@ struct ItsMemory {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Before this,
-    /// the ITS may write to tables of firmware or of a previous kernel. A kernel that [takes
-    /// over](IfEnabled::TakeOver) ITSes must therefore quiesce all of them before it allocates
-    /// tables for the first one, or for LPIs.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// [`ProbeError::Unmappable`] or [`ProbeError::NotAnIts`] if no ITS is found at `base`;
-    /// [`ProbeError::NotQuiescent`] if it does not become quiescent in time.
-    pub fn quiesce_at(platform: Arc<P>, base: u64) -> Result<(), ProbeError> {
-        let quiet = ControlFrame::map(platform, base)?.quiesce();
-        quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })
-    }
-
     /// Initializes the ITS at `config.base` with the LPIs of its GIC: allocates its tables and its
     /// command queue, and enables it. [`cpu_on`](Self::cpu_on) makes CPUs its targets. Must be
     /// called once for each ITS.
@@ -117,6 +102,21 @@ impl<P: GicPlatform> Its<P> {
             gic,
             queue,
         })
+    }
+
+    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Before this,
+    /// the ITS may write to tables of firmware or of a previous kernel. A kernel that [takes
+    /// over](IfEnabled::TakeOver) ITSes must therefore quiesce all of them before it allocates
+    /// tables for the first one, or for LPIs.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`ProbeError::Unmappable`] or [`ProbeError::NotAnIts`] if no ITS is found at `base`;
+    /// [`ProbeError::NotQuiescent`] if it does not become quiescent in time.
+    pub fn quiesce_at(platform: Arc<P>, base: u64) -> Result<(), ProbeError> {
+        let quiet = ControlFrame::map(platform, base)?.quiesce();
+        quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })
     }
 }
 

@@ -46,29 +46,6 @@ impl FunctionConfig {
         config
     }
 
-    /// Reads configuration space. Returns all ones past its end or at an unaligned offset.
-    pub fn read<M: WindowMemory>(
-        &self,
-        window: &mut ConfigWindow<M>,
-        offset: u16,
-        width: Width,
-    ) -> u32 {
-        let slot = self.description.slot;
-        let is_aligned = offset.is_multiple_of(width.bytes());
-        match self.known(offset & !3).filter(|_| is_aligned) {
-            Some((known, mask)) => {
-                let shift = u32::from(offset & 3) * 8;
-                let width_mask = u32::MAX >> (32 - 8 * width.bytes());
-                let (known, mask) = (known >> shift & width_mask, mask >> shift & width_mask);
-                if mask == width_mask {
-                    return known;
-                }
-                window.read(slot, offset, width) & !mask | known & mask
-            }
-            None => window.read(slot, offset, width),
-        }
-    }
-
     /// Writes configuration space. Writes past its end, at an unaligned offset, and to the
     /// subsystem and expansion ROM registers are ignored.
     pub fn write<M: WindowMemory>(
@@ -106,6 +83,29 @@ impl FunctionConfig {
                 }
                 None => window.write(slot, offset, width, value),
             },
+        }
+    }
+
+    /// Reads configuration space. Returns all ones past its end or at an unaligned offset.
+    pub fn read<M: WindowMemory>(
+        &self,
+        window: &mut ConfigWindow<M>,
+        offset: u16,
+        width: Width,
+    ) -> u32 {
+        let slot = self.description.slot;
+        let is_aligned = offset.is_multiple_of(width.bytes());
+        match self.known(offset & !3).filter(|_| is_aligned) {
+            Some((known, mask)) => {
+                let shift = u32::from(offset & 3) * 8;
+                let width_mask = u32::MAX >> (32 - 8 * width.bytes());
+                let (known, mask) = (known >> shift & width_mask, mask >> shift & width_mask);
+                if mask == width_mask {
+                    return known;
+                }
+                window.read(slot, offset, width) & !mask | known & mask
+            }
+            None => window.read(slot, offset, width),
         }
     }
 

@@ -77,39 +77,6 @@ pub enum SavedReply {
 }
 
 impl Host {
-    /// Saves the state of the host's end. The caller must ensure that no thread serves the channel
-    /// and no function sends.
-    pub fn save(&self) -> SavedHost {
-        SavedHost {
-            format: FORMAT,
-            version: self.version.map(Version::to_wire),
-            window: self.window,
-            relations_pending: self.relations_pending,
-            reply: self.reply.map(|(id, reply)| (id, reply.into())),
-            functions: self
-                .functions
-                .iter()
-                .map(|offered| SavedFunction {
-                    slot: offered.slot().to_wire(),
-                    is_assigned: offered.is_assigned,
-                    ejection_pending: offered.ejection == Ejection::Pending,
-                    ejection_was_sent: offered.ejection == Ejection::Asked,
-                    mappings: offered
-                        .mappings
-                        .iter()
-                        .map(|mapping| SavedMapping {
-                            data: mapping.data,
-                            targets: offered
-                                .targets(*mapping)
-                                .map(|target| (target.vector, target.processor))
-                                .collect(),
-                        })
-                        .collect(),
-                })
-                .collect(),
-        }
-    }
-
     /// Creates a host's end that continues from a saved state. `functions` must contain the
     /// functions that the state names. Their device models send interrupts with the returned
     /// objects, which are in the order of `functions`.
@@ -145,6 +112,39 @@ impl Host {
             host.restore_function(function)?;
         }
         Ok((host, senders))
+    }
+
+    /// Saves the state of the host's end. The caller must ensure that no thread serves the channel
+    /// and no function sends.
+    pub fn save(&self) -> SavedHost {
+        SavedHost {
+            format: FORMAT,
+            version: self.version.map(Version::to_wire),
+            window: self.window,
+            relations_pending: self.relations_pending,
+            reply: self.reply.map(|(id, reply)| (id, reply.into())),
+            functions: self
+                .functions
+                .iter()
+                .map(|offered| SavedFunction {
+                    slot: offered.slot().to_wire(),
+                    is_assigned: offered.is_assigned,
+                    ejection_pending: offered.ejection == Ejection::Pending,
+                    ejection_was_sent: offered.ejection == Ejection::Asked,
+                    mappings: offered
+                        .mappings
+                        .iter()
+                        .map(|mapping| SavedMapping {
+                            data: mapping.data,
+                            targets: offered
+                                .targets(*mapping)
+                                .map(|target| (target.vector, target.processor))
+                                .collect(),
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
     }
 
     fn restore_function(&mut self, saved: &SavedFunction) -> Result<(), RestoreError> {

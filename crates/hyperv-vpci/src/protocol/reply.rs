@@ -29,6 +29,14 @@ impl Status {
         Self(number)
     }
 
+    /// Parses a completion that consists of a status.
+    ///
+    /// # Errors
+    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
+    pub fn parse(completion: &[u8]) -> Result<Self, ProtocolError> {
+        Reader::new(completion).u32().map(Self)
+    }
+
     /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
@@ -37,14 +45,6 @@ impl Status {
     /// Returns `true` unless the number is negative as an NTSTATUS.
     pub const fn is_success(self) -> bool {
         self.0.cast_signed() >= 0
-    }
-
-    /// Parses a completion that consists of a status.
-    ///
-    /// # Errors
-    /// Returns [`ProtocolError::Truncated`] if the completion is too short.
-    pub fn parse(completion: &[u8]) -> Result<Self, ProtocolError> {
-        Reader::new(completion).u32().map(Self)
     }
 
     /// Writes the completion to `out` and returns its length in bytes.

@@ -136,11 +136,6 @@ impl RetargetInput {
 }
 
 impl Retarget {
-    /// Returns the length in bytes of the input that a guest's control word announces.
-    pub const fn input_length(control: u64) -> usize {
-        FIXED_LENGTH + 8 * (control >> VARIABLE_SHIFT & VARIABLE_MASK) as usize
-    }
-
     /// Parses the hypercall's input: a mask of processors, a sparse set, or all of them. An
     /// interrupt that may be delivered to any of several processors is delivered to the one with
     /// the lowest VP index.
@@ -165,6 +160,11 @@ impl Retarget {
             return Err(ProtocolError::BadRetarget);
         }
         Ok(Self { device, message, vector, processor })
+    }
+
+    /// Returns the length in bytes of the input that a guest's control word announces.
+    pub const fn input_length(control: u64) -> usize {
+        FIXED_LENGTH + 8 * (control >> VARIABLE_SHIFT & VARIABLE_MASK) as usize
     }
 }
 

@@ -15,6 +15,12 @@ impl Slot {
         Self(device & 0x1f | function << 5)
     }
 
+    /// Returns the slot of a requester. Ignores the requester's bus number, because the kernel
+    /// numbers virtual buses itself.
+    pub const fn of(requester: RequesterId) -> Self {
+        Self::new(requester.pci_device(), requester.pci_function())
+    }
+
     /// Decodes a slot from its number in messages.
     ///
     /// # Errors
@@ -29,12 +35,6 @@ impl Slot {
     /// Returns the slot's number in messages.
     pub const fn to_wire(self) -> u32 {
         self.0 as u32
-    }
-
-    /// Returns the slot of a requester. Ignores the requester's bus number, because the kernel
-    /// numbers virtual buses itself.
-    pub const fn of(requester: RequesterId) -> Self {
-        Self::new(requester.pci_device(), requester.pci_function())
     }
 
     /// Returns the requester ID of this slot on the bus with number `bus`.

@@ -87,6 +87,30 @@ impl Vgic {
 }
 
 impl Frozen<'_> {
+    /// Restores a saved state, regardless of the machine's previous state.
+    ///
+    /// `saved` must come from a machine with the same [`VgicConfig`](crate::VgicConfig), except
+    /// that the order of vCPUs and ITSes, the budgets, and the addresses of frames other than those
+    /// of ITSes may differ. Guest memory must have the contents that it had when the state was
+    /// saved.
+    ///
+    /// The whole state is validated before anything changes. Lines have their saved levels; devices
+    /// that are restored afterwards must drive their lines again. A message that arrives during the
+    /// restore may find no mapping yet and be dropped, as between a reset and the guest's first
+    /// command. Sleeping vCPUs with pending interrupts are kicked. Nothing is written to guest
+    /// memory; LPI configuration that the state does not contain is read from it. Takes time
+    /// proportional to the size of the state and to the largest number of mappings that this
+    /// machine has ever had.
+    ///
+    /// # Errors
+    /// [`RestoreError`] names the first object of the state that this machine cannot have, or
+    /// reports that the heap is exhausted. In both cases, the machine is unchanged.
+    pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
+        let features = try_collect(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
+        let plan = Plan::of(self.gic, features, saved)?;
+        plan.carry_out(self.gic, &mut self.vcpus)
+    }
+
     /// Returns the machine's state. Takes time and memory proportional to the number of mappings
     /// and of interrupts changed since reset, and writes nothing to guest memory. May be called
     /// repeatedly.
@@ -125,30 +149,6 @@ impl Frozen<'_> {
             let lpis = self.vcpus.iter().map(|vcpu| pending_by_themselves(control, vcpu.cpu()));
             Ok((its, try_collect_results(lpis)?))
         })
-    }
-
-    /// Restores a saved state, regardless of the machine's previous state.
-    ///
-    /// `saved` must come from a machine with the same [`VgicConfig`](crate::VgicConfig), except
-    /// that the order of vCPUs and ITSes, the budgets, and the addresses of frames other than those
-    /// of ITSes may differ. Guest memory must have the contents that it had when the state was
-    /// saved.
-    ///
-    /// The whole state is validated before anything changes. Lines have their saved levels; devices
-    /// that are restored afterwards must drive their lines again. A message that arrives during the
-    /// restore may find no mapping yet and be dropped, as between a reset and the guest's first
-    /// command. Sleeping vCPUs with pending interrupts are kicked. Nothing is written to guest
-    /// memory; LPI configuration that the state does not contain is read from it. Takes time
-    /// proportional to the size of the state and to the largest number of mappings that this
-    /// machine has ever had.
-    ///
-    /// # Errors
-    /// [`RestoreError`] names the first object of the state that this machine cannot have, or
-    /// reports that the heap is exhausted. In both cases, the machine is unchanged.
-    pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
-        let features = try_collect(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
-        let plan = Plan::of(self.gic, features, saved)?;
-        plan.carry_out(self.gic, &mut self.vcpus)
     }
 
     /// Thaws the machine: the vCPUs may run again. Equivalent to dropping this value.

@@ -30,26 +30,6 @@ pub struct RemappableMessage {
 }
 
 impl RemappableMessage {
-    /// Returns the index of the table entry that the message names. It can be up to 131070, which
-    /// is beyond the end of any table.
-    pub const fn index(self) -> u32 {
-        match self.subhandle {
-            Some(subhandle) => self.handle as u32 + subhandle as u32,
-            None => self.handle as u32,
-        }
-    }
-
-    /// Returns the address and data of this message.
-    pub fn encode(self) -> MsiMessage {
-        let address = RemappableAddress::new()
-            .with_handle_15(self.handle >> 15 != 0)
-            .with_subhandle_valid(self.subhandle.is_some())
-            .with_remappable(true)
-            .with_handle_14_0(self.handle & 0x7fff)
-            .with_top(DOORBELL_TOP);
-        MsiMessage { address: u32::from(address).into(), data: self.subhandle.unwrap_or(0).into() }
-    }
-
     /// Decodes an address and data that a device wrote. The two low bits of the address are
     /// ignored, as is the data of a message without a sub-handle.
     ///
@@ -72,5 +52,25 @@ impl RemappableMessage {
             None
         };
         Ok(Self { handle, subhandle })
+    }
+
+    /// Returns the index of the table entry that the message names. It can be up to 131070, which
+    /// is beyond the end of any table.
+    pub const fn index(self) -> u32 {
+        match self.subhandle {
+            Some(subhandle) => self.handle as u32 + subhandle as u32,
+            None => self.handle as u32,
+        }
+    }
+
+    /// Returns the address and data of this message.
+    pub fn encode(self) -> MsiMessage {
+        let address = RemappableAddress::new()
+            .with_handle_15(self.handle >> 15 != 0)
+            .with_subhandle_valid(self.subhandle.is_some())
+            .with_remappable(true)
+            .with_handle_14_0(self.handle & 0x7fff)
+            .with_top(DOORBELL_TOP);
+        MsiMessage { address: u32::from(address).into(), data: self.subhandle.unwrap_or(0).into() }
     }
 }
