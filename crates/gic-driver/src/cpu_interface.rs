@@ -1,19 +1,21 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking
 //! them by priority, and sending SGIs. Needs no heap. Each CPU uses its own interface.
 
-mod acknowledge;
+// First, so that the documentation of `CpuInterface` begins with its constructors.
 mod setup;
+
+mod acknowledge;
 mod sgi;
 mod sgi_reach;
 
 pub use acknowledge::SynchronisedAcknowledge;
 pub use setup::SavedCpuInterface;
 
-use crate::{GicError, SystemRegisters};
+use crate::SystemRegisters;
 use core::fmt;
 use core::marker::PhantomData;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
-use gic_arch::{IntId, IntIdClass, Priority, gicd};
+use gic_arch::{IntId, IntIdClass, Priority};
 use setup::shows_all_priorities;
 use sgi_reach::SgiReach;
 
@@ -280,30 +282,6 @@ impl<S: Clone, E> Clone for CpuInterface<S, E> {
 impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
-    /// Enables the CPU interface: sets up system register access, the priority mask, the binary
-    /// point and the EOI mode, and enables Group 1. Clears the active priorities, so that
-    /// interrupts that other software left active no longer block others. The CPU's redistributor
-    /// must be awake.
-    ///
-    /// # Errors
-    /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
-    pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
-        let CpuInterfaceConfig { mask, binary_point } = config;
-        SavedCpuInterface { mask, binary_point, eoi_mode: E::SPLIT }.restore(&registers)?;
-        Ok(Self::new(registers))
-    }
-
-    /// Creates a handle to a CPU interface that was enabled with the same EOI mode. Accesses no
-    /// registers.
-    pub const fn new(registers: S) -> Self {
-        Self { registers, limit: SgiReach::UNLIMITED, mode: PhantomData }
-    }
-
-    /// Makes the handle also refuse SGIs that this distributor cannot forward.
-    pub fn limited_by(self, distributor: gicd::Typer) -> Self {
-        Self { limit: self.limit.limited_by(SgiReach::of_distributor(distributor)), ..self }
-    }
-
     /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
     /// interrupt is to be signaled (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {

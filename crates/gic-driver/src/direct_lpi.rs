@@ -44,6 +44,9 @@
 //! ```
 //! `RegisterAccess` is not a lock. It denies access to the registers of a sleeping redistributor.
 
+// First, so that the documentation of `DirectLpi` begins with its constructor.
+mod creation;
+
 mod blocks;
 mod error;
 mod hotplug;
@@ -59,14 +62,12 @@ pub use hotplug::{CpuOff, CpuOn};
 #[doc(hidden)]
 pub use resend::{Resend, ResendObserver, ResendReason};
 
-use crate::gic::GicWithLpis;
-use crate::lpi::LpiMessages;
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_lock::IrqLock;
 use msi_types::{Cpu, MsiError};
-use records::{CpuSet, Records};
+use records::Records;
 use redistributors::DirectRedistributors;
 
 /// Direct LPIs of one GIC. Users share it in an [`Arc`]; locking is internal. It is the
@@ -103,43 +104,6 @@ pub struct DirectLpi<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Claims the LPIs of a GIC. CPUs that are on can be used immediately; others after
-    /// [`cpu_on`](Self::cpu_on).
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers.
-    /// [`LpiError::Claimed`](crate::LpiError::Claimed) means that an ITS or another `DirectLpi`
-    /// uses the LPIs of this GIC. In both cases no redistributor was accessed.
-    /// [`DirectLpiError::Fault`] if a redistributor failed; [`DirectLpiError::NoMemory`].
-    pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
-        let redistributors = DirectRedistributors::new(GicWithLpis::new(gic)?)?;
-        let gic = redistributors.gic().clone();
-        let lpis = gic.lpis();
-        // With adopted tables, LPIs may still be pending for a previous kernel at any
-        // redistributor.
-        let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
-        let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
-        lpis.claim(LpiMessages::Direct)?;
-        let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
-        for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
-            // If LPIs are not enabled at a redistributor, only its CPU cannot be used.
-            if new.redistributors.takes_lpis(cpu) {
-                new.open(cpu).map_err(DirectLpiError::Fault)?;
-            }
-        }
-        Ok(new)
-    }
-
-    /// Adds an observer of each LPI that the driver itself makes pending. Tests use it to compare
-    /// handler runs with messages; it is not part of the public interface.
-    #[doc(hidden)]
-    pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
-        self.observer = Some(observer);
-        self
-    }
-
     /// Returns the doorbell of a CPU, which is the physical address of its `GICR_SETLPIR`, or
     /// `None` if the CPU has no redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {

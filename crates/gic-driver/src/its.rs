@@ -69,6 +69,9 @@
 //! configuration. If the redistributors have `GICR_INVLPIR`, masking acquires the ring's lock only
 //! when the register cannot be used, for example while a move is in progress.
 
+// First, so that the documentation of `Its` begins with its constructor.
+mod probe;
+
 mod attachment;
 mod command_queue;
 mod config;
@@ -81,7 +84,6 @@ mod hotplug;
 mod invalidation;
 mod mapping;
 mod msi_parent;
-mod probe;
 mod routes;
 mod tables;
 

@@ -1,6 +1,9 @@
 //! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's private interrupts, its power
 //! state and the base registers of its LPI tables. Needs no heap.
 
+// First, so that the documentation of `Redistributor` begins with its constructor.
+mod creation;
+
 mod discovery;
 mod invalidation;
 mod invalidation_progress;
@@ -16,7 +19,7 @@ pub use lpi_tables::{LpiClearing, LpiTables, NegotiatedTables, PendingContents, 
 
 use crate::frame::{Fields, Frame};
 use crate::saved::{BlockDefaults, PrivateState};
-use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
+use crate::{GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
 use invalidation_progress::Invalidations;
@@ -52,24 +55,6 @@ pub struct Redistributor<M> {
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Creates the driver of the redistributor whose RD_base and SGI_base frames (128 KiB), at
-    /// physical `address`, are mapped as `mmio`. Only reads registers.
-    ///
-    /// # Errors
-    /// [`GicError::WrongRevision`] if the frame does not belong to a GICv3 or GICv4.
-    pub fn new(mmio: M, address: u64) -> Result<Self, GicError> {
-        let frame = Frame::probe(mmio, Block::Redistributor(address))?;
-        let typer = frame.mmio.read(gicr::TYPER);
-        let invalidations = Invalidations::default();
-        Ok(Self { frame, address, typer, waker: true, invalidations, vlpi_frame: None })
-    }
-
-    /// Makes the driver leave `GICR_WAKER` alone, because firmware woke the redistributor
-    /// ([`WakerUnusable`](crate::errata::Erratum::WakerUnusable)).
-    pub fn leave_waker(&mut self) {
-        self.waker = false;
-    }
-
     /// Wakes the redistributor, so that it forwards interrupts to its CPU. Must be called before
     /// the CPU interface is enabled and before any other register of the redistributor is used.
     /// Where Secure firmware owns `GICR_WAKER` (it reads as zero), firmware has already done this.

@@ -15,6 +15,9 @@
 //! guest sends requests before it has negotiated a version, or negotiates twice, the monitor must
 //! close its channel.
 
+// First, so that the documentation of `Host` begins with its constructor.
+mod creation;
+
 mod config;
 mod error;
 mod injection;
@@ -90,27 +93,6 @@ pub struct Host {
 }
 
 impl Host {
-    /// Creates a bus without functions.
-    ///
-    /// # Errors
-    /// Returns [`HostError::NoMemory`] if the host's heap is exhausted.
-    pub fn new(config: HostConfig, injection: Injection) -> Result<Self, HostError> {
-        let mut buffer = Vec::new();
-        // The list of functions is built in one half and emitted to the other.
-        buffer.try_reserve_exact(2 * MAX_MESSAGE).map_err(|_| HostError::NoMemory)?;
-        buffer.resize(2 * MAX_MESSAGE, 0);
-        Ok(Self {
-            config,
-            injection,
-            version: None,
-            window: None,
-            functions: OfferTable::default(),
-            relations_pending: false,
-            reply: None,
-            buffer,
-        })
-    }
-
     /// Offers a function. Its device model sends interrupts with the returned object.
     ///
     /// # Errors

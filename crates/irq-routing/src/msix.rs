@@ -48,6 +48,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// First, so that the documentation of `MsixTable` begins with its constructor.
+mod creation;
+
 mod access;
 mod guest;
 mod saved_state;
@@ -62,7 +65,6 @@ use core::fmt;
 use core::ops::Range;
 use guest::{Entry, Guest, WORDS};
 use msi_types::Delivery;
-use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::Control;
 use vector::{Entered, MsixVector};
 
@@ -117,30 +119,6 @@ pub struct MsixTable {
 }
 
 impl MsixTable {
-    /// Creates a table in its reset state: disabled, with every vector masked.
-    ///
-    /// # Errors
-    /// Returns [`BadTableSize`] if `vectors` is not between 1 and 2048.
-    pub fn new(
-        vectors: u16,
-        sender: Sender,
-        sink: Arc<dyn MessageSink>,
-    ) -> Result<Self, BadTableSize> {
-        if !(1..=MSIX_MAX_VECTORS).contains(&vectors) {
-            return Err(BadTableSize(vectors));
-        }
-        let guest = Mutex::new(Guest::new(vectors, sender));
-        let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
-        Ok(Self { vectors, sink, observer: None, guest, idle: lock::WaitQueue::default() })
-    }
-
-    /// Sets the observer of the open vectors.
-    #[must_use]
-    pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
-        self.observer = Some(observer);
-        self
-    }
-
     /// Sends a vector's message for the device. Acquires no lock and does not allocate;
     /// [`MessageSink::signal_msi`] must not either.
     ///
