@@ -1,8 +1,8 @@
-//! The README of a published package: its required contents, and code that must equal a tested
-//! file.
+//! The README of a published package: its required contents, links that also work on docs.rs, and
+//! code that must equal a tested file.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -26,8 +26,9 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         }
         let page = fs::read_to_string(&place).with_context(|| format!("cannot read {shown}"))?;
         findings.extend(lacks(package, &page).into_iter().map(|what| format!("{shown}: {what}")));
-        let examples = strange_examples(&package.folder, &page);
-        findings.extend(examples.into_iter().map(|what| format!("{shown}: {what}")));
+        let links = Links { root: &workspace.root, repository: &tree(package), page: &page };
+        let strange = links.strange().into_iter().chain(links.strange_examples());
+        findings.extend(strange.map(|what| format!("{shown}: {what}")));
         if layers::is_library(&package.name) && !page.contains(CODE) {
             findings.push(format!("{shown}: a library's README must have an example"));
         }
@@ -54,46 +55,96 @@ fn lacks(package: &Package, page: &str) -> Vec<String> {
     findings
 }
 
-/// Returns the code blocks that differ from the file that is linked before them.
-fn strange_examples(folder: &Path, page: &str) -> Vec<String> {
-    let mut parts = page.split(CODE);
-    let mut before = parts.next().unwrap_or("");
-    let mut findings = Vec::new();
-    for part in parts {
-        let (code, after) = part.split_once("```").unwrap_or((part, ""));
-        let file = before.rsplit_once("](").and_then(|(_, rest)| rest.split_once(')'));
-        let file = file.map_or("", |(file, _)| file);
-        match fs::read_to_string(folder.join(file)) {
-            Ok(text) if text == code => {}
-            Ok(_) => findings.push(format!("the code differs from {file}")),
-            Err(_) => {
-                findings.push(format!("no existing file is linked before the code: `{file}`"));
-            }
-        }
-        before = after;
+/// Returns the address of the repository's files on the web.
+fn tree(package: &Package) -> String {
+    format!("{}/blob/main/", package.field("repository").as_str().unwrap_or_default())
+}
+
+/// The links of a page. docs.rs does not resolve relative links.
+struct Links<'a> {
+    /// The folder of the repository.
+    root: &'a Path,
+    /// The address of the same folder on the web.
+    repository: &'a str,
+    page: &'a str,
+}
+
+impl Links<'_> {
+    /// Returns the links that are relative, or that name a file which does not exist.
+    fn strange(&self) -> Vec<String> {
+        let inline = self.page.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        let defined = self.definitions().map(|(_, address)| address);
+        let strange = |address: &&str| match self.file(address) {
+            Some(file) => !file.exists(),
+            None => !address.starts_with("https://"),
+        };
+        let addresses = inline.map(|(address, _)| address).chain(defined).filter(strange);
+        addresses
+            .map(|address| format!("the link {address} is relative, or names no file"))
+            .collect()
     }
-    findings
+
+    /// Returns the code blocks that differ from the file that is linked before them.
+    fn strange_examples(&self) -> Vec<String> {
+        let mut parts = self.page.split(CODE);
+        let mut before = parts.next().unwrap_or("");
+        let mut findings = Vec::new();
+        for part in parts {
+            let (code, after) = part.split_once("```").unwrap_or((part, ""));
+            let label = before.rsplit_once('[').and_then(|(_, rest)| rest.split_once(']'));
+            let label = label.map_or("", |(label, _)| label);
+            let address = self.definitions().find(|(defined, _)| *defined == label);
+            let file = address.and_then(|(_, address)| self.file(address));
+            match file.map(fs::read_to_string) {
+                Some(Ok(text)) if text == code => {}
+                Some(Ok(_)) => findings.push(format!("the code differs from {label}")),
+                _ => findings.push(format!("no existing file is linked before the code: {label}")),
+            }
+            before = after;
+        }
+        findings
+    }
+
+    /// Returns the labels of the page's links, with their addresses.
+    fn definitions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.page.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "))
+    }
+
+    /// Returns the file of the repository that has this address.
+    fn file(&self, address: &str) -> Option<PathBuf> {
+        address.strip_prefix(self.repository).map(|file| self.root.join(file))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn own(page: &str) -> Vec<String> {
-        strange_examples(Path::new(env!("CARGO_MANIFEST_DIR")), page)
+    fn own(page: &str) -> (Vec<String>, Vec<String>) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let links = Links { root, repository: "https://a/", page };
+        (links.strange(), links.strange_examples())
     }
 
     #[test]
     fn code_equals_the_linked_file() {
-        let page = |code: &str| format!("By [it](src/lint/reexports.rs):\n\n```rust\n{code}```\n");
-        assert!(own(&page(include_str!("reexports.rs"))).is_empty());
-        assert_eq!(own(&page("fn main() {}\n")), ["the code differs from src/lint/reexports.rs"]);
+        let page = |code: &str| {
+            format!("By [it]:\n\n```rust\n{code}```\n\n[it]: https://a/src/lint/reexports.rs\n")
+        };
+        assert_eq!(own(&page(include_str!("reexports.rs"))), Default::default());
+        assert_eq!(own(&page("fn main() {}\n")).1, ["the code differs from it"]);
     }
 
     #[test]
     fn code_without_a_file_is_found() {
-        let findings = own("Text.\n\n```rust\nfn main() {}\n```\n");
-        assert_eq!(findings, ["no existing file is linked before the code: ``"]);
+        let (_, findings) = own("Text.\n\n```rust\nfn main() {}\n```\n");
+        assert_eq!(findings, ["no existing file is linked before the code: "]);
+    }
+
+    #[test]
+    fn links_to_no_file_are_found() {
+        let (findings, _) = own("[b](c.md) [d](https://e)\n\n[f]: https://a/g\n[h]: https://i\n");
+        assert_eq!(findings.len(), 2, "{findings:?}");
     }
 
     #[test]

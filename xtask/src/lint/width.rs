@@ -46,11 +46,13 @@ fn wide_lines(file: &Path, text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// Returns `true` for a row of a table, a single word such as an address, and the header of a
-/// manifest's section.
+/// Returns `true` for a row of a table, a single word such as an address, the definition of a link,
+/// and the header of a manifest's section.
 fn is_unbreakable(line: &str) -> bool {
     let text = line.trim_start().trim_start_matches(['/', '!', '#', '*', '-', '>']).trim();
-    text.starts_with('|') || !text.contains(' ') || text.starts_with("[target.")
+    let definition = text.starts_with('[').then(|| text.split_once("]: ")).flatten();
+    let word = definition.map_or(text, |(_, address)| address);
+    text.starts_with('|') || !word.contains(' ') || text.starts_with("[target.")
 }
 
 #[cfg(test)]
@@ -73,6 +75,7 @@ mod tests {
         assert_eq!(count("a.md", &format!("| {} |", "a ".repeat(60))), 0);
         assert_eq!(count("a.rs", &format!("//! | {} |", "a ".repeat(60))), 0);
         assert_eq!(count("a.rs", &format!("// https://{}", "a".repeat(120))), 0);
+        assert_eq!(count("a.md", &format!("[a page]: https://{}", "a".repeat(120))), 0);
         assert_eq!(count("a.toml", &format!("[target.'cfg({})']", "a ".repeat(60))), 0);
     }
 
