@@ -61,6 +61,28 @@ pub struct SavedDistributor {
 /// read-modify-write.
 ///
 /// Functions that state no context may be called in any context.
+///
+/// ```
+/// use gic_arch::{Affinity, IntId, Priority};
+/// use gic_driver::{Distributor, DistributorConfig, GicError, Platform, Route};
+/// use msi_types::Trigger;
+///
+/// /// Called once, on the boot CPU. Its interface must then be enabled.
+/// fn boot<P: Platform>(
+///     platform: &P,
+///     address: u64, // from firmware
+///     cpu: Affinity,
+///     uart: IntId,
+/// ) -> Result<Distributor<P::Mmio>, GicError> {
+///     let distributor = Distributor::map(platform, address)?;
+///     distributor.init(platform, DistributorConfig::new(Priority::new(0xa0), cpu))?;
+///     distributor.set_route(uart, Route::To(cpu))?;
+///     let interrupt = distributor.interrupt(uart)?;
+///     interrupt.set_trigger(platform, Trigger::Level)?;
+///     interrupt.enable();
+///     Ok(distributor)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Distributor<M> {
     frame: Frame<M>,

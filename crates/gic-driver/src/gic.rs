@@ -133,6 +133,26 @@ impl GicConfig {
 /// A whole GIC. Users share it in an [`Arc`]; locking is internal. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
 /// SGIs and PPIs.
+///
+/// The [second example of the crate](crate#examples) boots a GIC. Later, another CPU starts and
+/// sends an IPI:
+///
+/// ```
+/// use gic_arch::SgiId;
+/// use gic_driver::{Gic, GicError, GicPlatform, SystemRegisters};
+/// use msi_types::Cpu;
+///
+/// /// Called on the CPU that starts. `registers` are its own.
+/// fn start<P: GicPlatform>(
+///     gic: &Gic<P>,
+///     registers: &impl SystemRegisters,
+/// ) -> Result<(), GicError> {
+///     gic.cpu_on(gic.platform().cpu(), registers)?;
+///     let boot = gic.affinity(Cpu::new(0)).ok_or(GicError::UnknownCpu(Cpu::new(0)))?;
+///     let reschedule = SgiId::new(1).expect("below 16");
+///     gic.cpu_interface(registers).send(reschedule, boot)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Gic<P: GicPlatform> {
     platform: Arc<P>,

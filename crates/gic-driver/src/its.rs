@@ -115,6 +115,31 @@ use tables::{ItsTable, TableConstraints};
 /// One enabled ITS. Must be dropped by a task. If no device is attached, dropping it disables the
 /// ITS and frees its memory. Otherwise the ITS is left enabled and its memory leaks, because
 /// devices may still send messages.
+///
+/// Kernels with an MSI layer use [`ItsMsiParent`], as in the [module's example](self). Others map
+/// events themselves:
+///
+/// ```
+/// use core::num::NonZeroU16;
+/// use gic_arch::{IntId, Lpi};
+/// use gic_driver::its::EventRequest;
+/// use gic_driver::{GicPlatform, Its, ItsError};
+/// use msi_types::{Cpu, DeviceId, MsiMessage};
+///
+/// /// Maps the first event of a device to an LPI. Returns the LPI, and the message that makes it
+/// /// pending.
+/// fn first_event<P: GicPlatform>(
+///     its: &Its<P>,
+///     device: DeviceId,
+///     cpu: Cpu,
+/// ) -> Result<Option<(Lpi, MsiMessage)>, ItsError> {
+///     let device = its.attach(device, 1)?;
+///     let events = its.map_events(&device, EventRequest::new(NonZeroU16::MIN, cpu))?;
+///     let Ok(lpi) = Lpi::try_from(IntId::from(events.first())) else { return Ok(None) };
+///     its.unmask(lpi)?;
+///     Ok(its.message(lpi).map(|message| (lpi, message)))
+/// }
+/// ```
 #[doc(alias = "its_node")]
 #[derive(Debug)]
 pub struct Its<P: GicPlatform> {

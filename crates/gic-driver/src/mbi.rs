@@ -25,6 +25,8 @@ use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated,
 
 /// The SPIs that firmware reserved for messages through the distributor's registers. The
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware assigns to this controller.
+///
+/// See the [module](self) for an example.
 pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 
 /// Configuration of message-based SPIs, as firmware states it.

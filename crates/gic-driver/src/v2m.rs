@@ -30,6 +30,8 @@ use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated,
 
 /// The SPIs of one or several frames. The [`MsiParent`](msi_types::MsiParent) of every device that
 /// firmware assigns to these frames. The first frame with enough free SPIs serves a request.
+///
+/// See the [module](self) for an example.
 pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
 /// The lowest INTID that a frame may state.

@@ -49,6 +49,22 @@ use requester_nodes::Requesters;
 ///
 /// [`Description::compatible`] contains the MADT's OEM table ID and OEM ID, by which errata are
 /// identified. Nodes are named after their table and their number in it, such as `MADT/ITS@0`.
+///
+/// ```
+/// use gic_firmware::acpi::{self, TableError, TableSet};
+/// use msi_types::{DeviceId, RequesterId};
+///
+/// // A kernel finds its tables with `TableSet::from_memory`.
+/// let tables: [&[u8]; 3] = [
+///     include_bytes!("../tests/data/server/apic.aml"),
+///     include_bytes!("../tests/data/server/iort.aml"),
+///     include_bytes!("../tests/data/server/mcfg.aml"),
+/// ];
+/// let machine = acpi::parse(&TableSet::from_blobs(tables)?);
+/// let route = machine.route(&machine.hosts[0], RequesterId::pci(1, 0, 0)).unwrap();
+/// assert_eq!(route.device_id, DeviceId::new(0x1_0100));
+/// # Ok::<(), TableError>(())
+/// ```
 pub fn parse(tables: &TableSet<'_>) -> Description {
     let mut findings = FindingList::default();
     check_checksums(tables, &mut findings);

@@ -18,6 +18,21 @@ use gic_arch::Affinity;
 /// Addresses are CPU physical addresses. Disabled nodes are listed as well, with their [`Status`]:
 /// an operating system must skip them, but a linter of firmware needs them. Lists are in the order
 /// of the input.
+///
+/// A summary of a machine, whichever firmware describes it:
+///
+/// ```
+/// use gic_firmware::{Description, devicetree};
+///
+/// fn summary(machine: &Description) -> String {
+///     let controllers = machine.controllers.iter().map(|controller| controller.kind.to_string());
+///     format!("{} CPUs, {}", machine.enabled_cpus().count(), controllers.collect::<String>())
+/// }
+///
+/// let machine = devicetree::parse(include_bytes!("../tests/data/single-its.dtb"))?;
+/// assert_eq!(summary(&machine), "2 CPUs, its");
+/// # Ok::<(), devicetree::DtbError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Description {
     /// Model name of the machine, if it has one.

@@ -45,6 +45,19 @@ use tree::{NodeRef, Tree};
 /// # Errors
 ///
 /// Returns an error if the blob's header or structure is broken, so that no tree can be read.
+///
+/// # Example
+///
+/// ```
+/// use gic_firmware::{Rule, devicetree};
+///
+/// let machine = devicetree::parse(include_bytes!("../tests/data/mistakes.dtb"))?;
+/// for finding in &machine.findings {
+///     println!("{finding}");
+/// }
+/// assert!(machine.findings.iter().any(|finding| finding.rule == Rule::MissingProperty));
+/// # Ok::<(), devicetree::DtbError>(())
+/// ```
 pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let tree = Tree::unfold(blob::open(blob)?);
     let mut findings = FindingList::default();

@@ -31,6 +31,21 @@ use msi_types::DeviceId;
 /// over the whole.
 ///
 /// `known` contains register values. A rule that needs an unknown value does not report anything.
+///
+/// ```
+/// use gic_firmware::lint::{self, KnownRegisters};
+/// use gic_firmware::{Rule, devicetree};
+///
+/// let machine = devicetree::parse(include_bytes!("../tests/data/mbi.dtb"))?;
+/// // The GICD_TYPER of this machine reports no message-based SPIs (MBIS is 0).
+/// let known = KnownRegisters { gicd_typer: Some(0x0078_0009), ..Default::default() };
+/// let findings = lint::check(&machine, &known);
+/// for finding in &findings {
+///     println!("{finding}");
+/// }
+/// assert!(findings.iter().any(|finding| finding.rule == Rule::MbiUnsupported));
+/// # Ok::<(), devicetree::DtbError>(())
+/// ```
 pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = FindingList::new(description.findings.clone());
     msi_maps::check(description, &mut findings);

@@ -86,6 +86,49 @@ impl fmt::Debug for Config {
 ///
 /// Clones share one core, as do the handles and devices created with it. The last of them must be
 /// dropped by a task.
+///
+/// A wired interrupt, which the trap loop dispatches. `Kernel` implements [`Host`], and `Gic`
+/// implements [`WiredParent`]; [`MsiDevice`](crate::MsiDevice) adds message-signaled interrupts:
+///
+/// ```
+/// # use core::num::NonZeroU16;
+/// # use msi_types::*;
+/// # struct Kernel;
+/// # impl LocalCpu for Kernel {
+/// #     fn irq_save(&self) -> IrqState { IrqState::new(0) }
+/// #     fn irq_restore(&self, _: IrqState) {}
+/// #     fn yield_now(&self) { self.relax(); }
+/// # }
+/// # impl irq_domain::Host for Kernel {
+/// #     fn current_cpu(&self) -> Option<Cpu> { None }
+/// # }
+/// # impl TaskContext for Kernel {
+/// #     fn may_wait(&self) -> bool { true }
+/// # }
+/// # struct Gic;
+/// # impl WiredParent for Gic {
+/// #     fn claim(&self, _: HwIrq, _: NonZeroU16) -> Result<(), MsiError> { Ok(()) }
+/// #     fn release(&self, _: HwIrq, _: NonZeroU16) {}
+/// #     fn set_trigger(&self, _: HwIrq, _: Trigger) -> Result<(), MsiError> { Ok(()) }
+/// #     fn set_target(&self, _: HwIrq, _: Cpu) -> Result<(), MsiError> { Ok(()) }
+/// #     fn mask(&self, _: HwIrq) {}
+/// #     fn unmask(&self, _: HwIrq) {}
+/// #     fn set_pending(&self, _: HwIrq, _: Pending) {}
+/// #     fn is_pending(&self, _: HwIrq) -> bool { false }
+/// # }
+/// # use std::sync::Arc;
+/// use irq_domain::{Config, Dispatched, Interrupts, WiredRequest};
+///
+/// let config = Config::new(NonZeroU16::MIN, Arc::new(Kernel)).with_wired(Arc::new(Gic));
+/// let interrupts = Interrupts::new(config)?;
+/// let request = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
+/// let uart = interrupts.request_wired(request, |context| println!("CPU {}", context.cpu()))?;
+///
+/// // The trap loop of CPU 0, which has acknowledged INTID 33:
+/// assert_eq!(interrupts.dispatch(Cpu::new(0), HwIrq::new(33)), Dispatched::Handled);
+/// assert_eq!(uart.count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[doc(alias = "irq_desc")]
 #[derive(Clone)]
 pub struct Interrupts {

@@ -45,6 +45,8 @@ use spin::mutex::{SpinMutex, SpinMutexGuard};
 
 /// A lock for data that tasks and hard-IRQ handlers share. Interrupts are masked from the attempt
 /// to acquire the lock until it is released. The holder must not wait or allocate.
+///
+/// The [crate's example](crate#example) protects a counter with it.
 #[derive(Default)]
 pub struct IrqLock<T>(SpinMutex<T>);
 
@@ -118,6 +120,21 @@ impl<T, C: LocalCpu + ?Sized> DerefMut for IrqGuard<'_, T, C> {
 /// A lock for data that only tasks use. Does not mask interrupts, so the holder may wait for
 /// hardware or allocate. A waiter calls [`LocalCpu::yield_now`], so that a holder of lower priority
 /// can run.
+///
+/// ```
+/// # use msi_types::{IrqState, LocalCpu};
+/// # struct Kernel;
+/// # impl LocalCpu for Kernel {
+/// #     fn irq_save(&self) -> IrqState { IrqState::new(0) }
+/// #     fn irq_restore(&self, _: IrqState) {}
+/// #     fn yield_now(&self) { self.relax(); }
+/// # }
+/// use doorbell_lock::TaskLock;
+///
+/// let devices = TaskLock::new(vec!["uart"]);
+/// devices.with(&Kernel, |devices| devices.push("nvme0"));
+/// assert_eq!(*devices.lock(&Kernel), ["uart", "nvme0"]);
+/// ```
 #[derive(Default)]
 pub struct TaskLock<T>(SpinMutex<T>);
 

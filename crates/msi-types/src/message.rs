@@ -1,6 +1,13 @@
 //! The messages of a message-signaled interrupt.
 
 /// A message-signaled interrupt: a write of `data` to `address`.
+///
+/// ```
+/// use msi_types::MsiMessage;
+///
+/// let message = MsiMessage { address: 0x1_0809_0040, data: 9 };
+/// assert_eq!((message.address_high(), message.address_low()), (1, 0x0809_0040));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct MsiMessage {

@@ -134,6 +134,42 @@ pub trait StoreUpdate {
 
 /// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). The
 /// trait is object safe.
+///
+/// A device that keeps its messages in its own memory and cannot mask them:
+///
+/// ```
+/// use msi_types::{Fit, Masking, MessageStore, MsiMessage, Rewrite, StoreError, StoreUpdate};
+/// use std::sync::Mutex;
+///
+/// struct Rings(Mutex<[MsiMessage; 4]>); // A ring sends no message while this is locked.
+///
+/// struct Update<'a>(&'a mut [MsiMessage; 4]);
+///
+/// impl StoreUpdate for Update<'_> {
+///     fn write(&mut self, slot: u16, message: MsiMessage) {
+///         self.0[usize::from(slot)] = message;
+///     }
+///     fn mask(&mut self, _: u16) {}
+///     fn unmask(&mut self, _: u16) {}
+/// }
+///
+/// impl MessageStore for Rings {
+///     fn slots(&self) -> u16 { 4 }
+///     fn fit(&self) -> Fit { Fit::new(Rewrite::Atomic64) }
+///     fn masking(&self) -> Masking { Masking::None }
+///     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
+///         change(&mut Update(&mut self.0.lock().unwrap()));
+///         Ok(())
+///     }
+///     fn set_enabled(&self, _: bool) -> Result<(), StoreError> { Ok(()) }
+/// }
+///
+/// let rings = Rings(Mutex::default());
+/// let message = MsiMessage { address: 0x0809_0040, data: 9 };
+/// rings.update(&mut |update| update.write(2, message))?;
+/// assert_eq!(rings.0.lock().unwrap()[2], message);
+/// # Ok::<(), StoreError>(())
+/// ```
 #[doc(alias = "irq_write_msi_msg")]
 pub trait MessageStore: Send + Sync {
     /// Returns the number of slots.

@@ -70,6 +70,9 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
 /// frees the vectors and detaches the device. Handles that outlive the domain have no effect. If
 /// the caller of drop [may not wait](crate::TaskContext::may_wait), a later task operation does all
 /// this, and handlers may run until then.
+///
+/// The [crate's example](crate#example) attaches a device and requests one of its vectors.
+/// [`pci::find_store`](crate::pci::find_store) shows the same for a PCI function.
 #[doc(alias = "msi_domain_alloc_irqs")]
 #[doc(alias = "pci_alloc_irq_vectors")]
 #[must_use = "dropping the domain tears it down"]

@@ -11,6 +11,22 @@ use msi_types::pci::BusRange;
 const FUNCTION: u64 = 0x1000;
 
 /// The ECAM window of a host bridge.
+///
+/// ```no_run
+/// use core::ptr::NonNull;
+/// use irq_domain::pci::{ConfigSpace, Ecam, MappedRegion};
+/// use msi_types::RequesterId;
+/// use msi_types::pci::BusRange;
+/// use std::sync::Arc;
+///
+/// /// Returns the vendor ID of function 01:00.0. The kernel has mapped the window at `base`.
+/// fn vendor(base: NonNull<u8>) -> Option<u16> {
+///     // SAFETY: 1 MiB for each bus is mapped as device memory, permanently and for nothing else.
+///     let window = unsafe { MappedRegion::new(base, 256 << 20) };
+///     let ecam = Ecam::new(Arc::new(window), BusRange::ALL);
+///     Some(ecam.function(RequesterId::pci(1, 0, 0))?.read16(0))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Ecam {
     window: Arc<dyn EcamWindow>,

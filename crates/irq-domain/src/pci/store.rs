@@ -24,6 +24,29 @@ pub struct FunctionStore {
 /// # Errors
 /// Any [`PciError`] except [`PciError::NoCapability`]. If the function has MSI-X but it cannot be
 /// used, MSI is not tried; call [`MsiStore::new`] to use MSI instead.
+///
+/// # Example
+/// ```
+/// use irq_domain::pci::{ConfigSpace, TableMemory, find_store};
+/// use irq_domain::{Host, Interrupts, MsiDevice, MsiDeviceConfig};
+/// use msi_types::{MsiParent, RequesterId};
+/// use std::{error::Error, sync::Arc};
+///
+/// /// Gives a function up to 32 vectors. `map` maps one of its memory regions.
+/// fn attach(
+///     interrupts: &Interrupts,
+///     host: Arc<dyn Host>,
+///     parent: Arc<dyn MsiParent>, // from firmware
+///     (requester, config): (RequesterId, Arc<dyn ConfigSpace>),
+///     map: impl FnMut(u8) -> Option<Arc<dyn TableMemory>>,
+/// ) -> Result<MsiDevice, Box<dyn Error>> {
+///     let found = find_store(config, host, map)?;
+///     let config = MsiDeviceConfig::new("nvme0", requester, parent, found.store);
+///     let device = MsiDevice::attach(interrupts, config)?;
+///     device.allocate(found.shape, 1..=32)?;
+///     Ok(device)
+/// }
+/// ```
 pub fn find_store(
     config: Arc<dyn ConfigSpace>,
     host: Arc<dyn Host>,

@@ -81,6 +81,47 @@ impl<'a> WiredRequest<'a> {
 /// off because it [screams](crate::Host::screaming) is unmasked by the [`enable`](Self::enable) of
 /// any handle that has no disable to undo, and by the request of another handler. Dropping the last
 /// handle masks the line and frees it.
+///
+/// ```
+/// # use core::num::NonZeroU16;
+/// # use msi_types::*;
+/// # struct Kernel;
+/// # impl LocalCpu for Kernel {
+/// #     fn irq_save(&self) -> IrqState { IrqState::new(0) }
+/// #     fn irq_restore(&self, _: IrqState) {}
+/// #     fn yield_now(&self) { self.relax(); }
+/// # }
+/// # impl irq_domain::Host for Kernel {
+/// #     fn current_cpu(&self) -> Option<Cpu> { None }
+/// # }
+/// # impl TaskContext for Kernel {
+/// #     fn may_wait(&self) -> bool { true }
+/// # }
+/// # struct Gic;
+/// # impl WiredParent for Gic {
+/// #     fn claim(&self, _: HwIrq, _: NonZeroU16) -> Result<(), MsiError> { Ok(()) }
+/// #     fn release(&self, _: HwIrq, _: NonZeroU16) {}
+/// #     fn set_trigger(&self, _: HwIrq, _: Trigger) -> Result<(), MsiError> { Ok(()) }
+/// #     fn set_target(&self, _: HwIrq, _: Cpu) -> Result<(), MsiError> { Ok(()) }
+/// #     fn mask(&self, _: HwIrq) {}
+/// #     fn unmask(&self, _: HwIrq) {}
+/// #     fn set_pending(&self, _: HwIrq, _: Pending) {}
+/// #     fn is_pending(&self, _: HwIrq) -> bool { false }
+/// # }
+/// # use irq_domain::{Config, Interrupts, WiredRequest};
+/// # use std::sync::Arc;
+/// # let config = Config::new(NonZeroU16::MIN, Arc::new(Kernel)).with_wired(Arc::new(Gic));
+/// # let interrupts = Interrupts::new(config)?;
+/// # let request = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
+/// let uart = interrupts.request_wired(request, |_| ())?;
+/// println!("{} runs on CPU {}", uart.irq(), uart.effective_affinity());
+///
+/// uart.disable_and_wait(); // The handler does not run until the interrupt is enabled again.
+/// uart.enable();
+///
+/// drop(uart); // Waits for the handler, and frees the interrupt.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[doc(alias = "request_irq")]
 #[doc(alias = "free_irq")]
 #[must_use = "dropping the handle removes the handler"]
