@@ -19,16 +19,16 @@ impl Affinity {
         Self(packed)
     }
 
-    /// Returns the levels packed into 32 bits, with Aff0 in the lowest byte.
-    pub const fn packed(self) -> u32 {
-        self.0
-    }
-
     /// Creates an affinity from `MPIDR_EL1` (or a devicetree `reg`): Aff3 in bits 39:32, Aff2–0 in
     /// bits 23:0. Other bits are ignored.
     pub const fn from_mpidr(mpidr: u64) -> Self {
         let bytes = mpidr.to_le_bytes();
         Self::new(bytes[4], bytes[2], bytes[1], bytes[0])
+    }
+
+    /// Returns the levels packed into 32 bits, with Aff0 in the lowest byte.
+    pub const fn packed(self) -> u32 {
+        self.0
     }
 
     /// Returns the affinity in the layout of `MPIDR_EL1` and `GICD_IROUTER`: Aff3 in bits 39:32,

@@ -238,14 +238,14 @@ pub struct Cwriter {
 }
 
 impl Cwriter {
-    /// Returns the byte offset in the queue, a multiple of 32.
-    pub const fn offset(self) -> u32 {
-        self.slot() as u32 * 32
-    }
-
     /// Creates the value for this byte offset. Bits other than 19:5 are dropped.
     pub const fn at_offset(offset: u32) -> Self {
         Self::from_bits((offset & 0xf_ffe0) as u64)
+    }
+
+    /// Returns the byte offset in the queue, a multiple of 32.
+    pub const fn offset(self) -> u32 {
+        self.slot() as u32 * 32
     }
 }
 
@@ -265,14 +265,14 @@ pub struct Creadr {
 }
 
 impl Creadr {
-    /// Returns the byte offset in the queue, a multiple of 32.
-    pub const fn offset(self) -> u32 {
-        self.slot() as u32 * 32
-    }
-
     /// Creates the value for this byte offset. Bits other than 19:5 are dropped.
     pub const fn at_offset(offset: u32) -> Self {
         Self::from_bits((offset & 0xf_ffe0) as u64)
+    }
+
+    /// Returns the byte offset in the queue, a multiple of 32.
+    pub const fn offset(self) -> u32 {
+        self.slot() as u32 * 32
     }
 }
 

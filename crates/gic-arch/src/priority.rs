@@ -17,6 +17,11 @@ impl Priority {
         Self(value)
     }
 
+    /// Returns the hardware's priority for a value written through the Non-secure view.
+    pub const fn from_non_secure_view(view: u8) -> Self {
+        Self((view >> 1) | 0x80)
+    }
+
     /// Returns the value.
     pub const fn get(self) -> u8 {
         self.0
@@ -38,11 +43,6 @@ impl Priority {
     /// §4.8.1).
     pub const fn non_secure_view(self) -> Self {
         if self.0 < 0x80 { Self(0) } else { Self(self.0 << 1) }
-    }
-
-    /// Returns the hardware's priority for a value written through the Non-secure view.
-    pub const fn from_non_secure_view(view: u8) -> Self {
-        Self((view >> 1) | 0x80)
     }
 }
 

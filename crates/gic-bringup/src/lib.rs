@@ -77,11 +77,13 @@
 
 extern crate alloc;
 
+// First, so that the documentation of `Irqchip` begins with its constructors.
+mod irqchip;
+
 pub mod config;
 mod cpu;
 mod driver;
 mod error;
-mod irqchip;
 mod msi;
 mod options;
 mod priority;
