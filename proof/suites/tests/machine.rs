@@ -25,6 +25,10 @@ fn main() -> ExitCode {
             eprintln!("{}", command::judge_totals(&report["totals"])?);
             Ok(())
         }),
+        Case::new("a million messages survive migrations", CASE_LIMIT, || {
+            let kinds = "migrate,hotplug,remove";
+            million(&["run", "--json", "--messages", "7400", "--disturb", kinds])
+        }),
         Case::new("direct LPIs against an ITS", CASE_LIMIT, || {
             judge_bench(&json(&[&["bench", "--json"], &SAMPLES[..]].concat())?)
         }),
@@ -42,6 +46,14 @@ fn run_as_newcomer() -> Result<()> {
     let taken = start.elapsed();
     ensure!(status.success(), "the command ended with {status}");
     ensure!(taken < PATIENCE, "the command took {:.1} s", taken.as_secs_f32());
+    Ok(())
+}
+
+/// Checks that a run sends a million messages and loses none.
+fn million(arguments: &[&str]) -> Result<()> {
+    let totals = &json(arguments)?["totals"];
+    eprintln!("{}", command::judge_totals(totals)?);
+    ensure!(totals["sent"].as_u64() >= Some(1_000_000), "too few messages: {}", totals["sent"]);
     Ok(())
 }
 

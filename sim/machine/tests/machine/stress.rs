@@ -26,29 +26,28 @@ fn sixty_four_cpus_and_eight_itses() {
 }
 
 #[test]
-fn a_million_messages_while_everything_changes() {
-    let report = a_million_messages(&BuildOptions::default());
+fn messages_arrive_while_everything_changes() {
+    let report = many_messages(&BuildOptions::default());
     assert_eq!(report.totals.migrated, 0);
 }
 
 #[test]
-fn million_messages_survive_migrations() {
-    let report = a_million_messages(&moving(&BuildOptions::default()));
-    assert!(report.totals.migrated > 100, "{:?}", report.totals);
+fn messages_survive_migrations() {
+    let report = many_messages(&moving(&BuildOptions::default()));
+    assert!(report.totals.migrated > 10, "{:?}", report.totals);
 }
 
-/// Delivers a million messages while everything else changes.
-fn a_million_messages(built: &BuildOptions) -> Report {
+/// Delivers messages while everything else changes.
+fn many_messages(built: &BuildOptions) -> Report {
     let disturbances = Disturbances {
         moves: Moves::Random,
         cpus: CpuHotplug::Replugged,
         devices: DeviceHotplug::Readded,
         suspensions: Suspensions::None,
     };
-    let options = RunOptions { messages: 7400, seed: 1, disturbances };
+    let options = RunOptions { messages: 1000, seed: 1, disturbances };
     let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();
-    assert_delivered(&report, 7400);
-    assert!(report.totals.sent >= 1_000_000, "{:?}", report.totals);
+    assert_delivered(&report, 1000);
     let happened = [report.totals.moves, report.totals.replugged, report.totals.readded];
     assert!(happened.iter().all(|count| *count > 10), "{:?}", report.totals);
     report
