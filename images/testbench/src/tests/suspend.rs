@@ -31,6 +31,9 @@ const UART_SPI: u32 = 33;
 const MASK: u32 = 0x38;
 const WHEN_SENT: u32 = 1 << 5;
 const TIMER_PPI: u32 = 27;
+/// Time in milliseconds for a posted message to reach the interrupt controller. In a guest, the
+/// hypervisor forwards the message, possibly on another CPU.
+const POSTED: u64 = 200;
 
 pub(super) fn run(machine: &'static Machine, tables: Tables, report: &mut Report) {
     report.case(
@@ -144,6 +147,9 @@ fn sleep_with_something_pending(
     let lines = busy.lines.load(Ordering::Acquire);
     for (_, rig) in busy.posting() {
         rig.device.fire(0)?;
+        // A controller drops a message that arrives after its LPIs are disabled. Direct LPIs can't
+        // tell whether they are pending, so we wait long enough for them.
+        cpu::wait_until(POSTED, || rig.handles.iter().any(|one| one.is_pending() == Some(true)));
     }
     set_uart_mask(WHEN_SENT);
     let suspended = machine.irqchip.suspend(BOOT, &registers())?;
