@@ -16,6 +16,11 @@ pub enum MinimalFact {
         /// The message's vector.
         vector: u32,
     },
+    /// A device's two vectors were moved between two CPUs while it sent messages.
+    Moved {
+        /// Number of interrupts of each vector on each CPU.
+        taken: [[u32; 2]; 2],
+    },
     /// The kernel ran, and restarted itself.
     Lived {
         /// Number of runs.

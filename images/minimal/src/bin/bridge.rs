@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+#[path = "../edu.rs"]
+mod edu;
 #[path = "../pci.rs"]
 mod pci_kernel;
 
@@ -12,13 +14,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
+use edu::{ACKNOWLEDGE, EDU, RAISE};
 use gic_bringup::Irqchip;
 use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::{Function, TableMemory};
 use irq_domain::{IrqContext, IrqHandle, MsiDevice};
 use msi_types::Pending;
-use pci_kernel::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
+use pci_kernel::{bring_up, kernel};
 
 image_rt::image!(main);
 

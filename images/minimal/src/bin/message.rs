@@ -5,6 +5,8 @@
 #![no_std]
 #![no_main]
 
+#[path = "../edu.rs"]
+mod edu;
 #[path = "../pci.rs"]
 mod pci_kernel;
 
@@ -13,10 +15,11 @@ extern crate alloc;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
+use edu::{ACKNOWLEDGE, EDU, RAISE};
 use image_rt::platform::Kernel;
 use image_rt::{Boot, cpu, pci, power, println};
 use irq_domain::pci::TableMemory;
-use pci_kernel::{ACKNOWLEDGE, EDU, RAISE, bring_up, kernel};
+use pci_kernel::{bring_up, kernel};
 
 image_rt::image!(main);
 

@@ -18,6 +18,10 @@ const GICV3: &[&str] = &["virt,gic-version=3,its=on"];
 const GICV2: &[&str] = &["virt,gic-version=2"];
 /// A GICv3 with an ITS, and two CPUs.
 const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
+/// Two CPUs, and a disk of zeros for the device `nvme`.
+const GICV3_DISK: &[&str] = &[GICV3_2_CPUS[0], "-smp", "2", "-blockdev", DISK];
+const GICV2_DISK: &[&str] = &[GICV2[0], "-smp", "2", "-blockdev", DISK];
+const DISK: &str = "null-co,node-name=disk,size=1048576,read-zeroes=on";
 /// A GICv4 with virtual LPIs at its redistributors, and an image at EL2.
 const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
 const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
@@ -60,7 +64,7 @@ pub struct Kernel {
 }
 
 /// All kernels.
-pub static KERNELS: [Kernel; 5] = [
+pub static KERNELS: [Kernel; 6] = [
     tick("tick", &[GICV3]),
     tick("tick-gicv2", &[GICV2]),
     Kernel {
@@ -68,6 +72,14 @@ pub static KERNELS: [Kernel; 5] = [
         says: |fact| matches!(fact, MinimalFact::Received { .. }),
         machines: &[GICV3, GICV2],
         devices: &["edu"],
+        is_heapless: false,
+        image: Shared::new(),
+    },
+    Kernel {
+        name: "disk",
+        says: |fact| *fact == MinimalFact::Moved { taken: [[102, 200], [200, 100]] },
+        machines: &[GICV3_DISK, GICV2_DISK],
+        devices: &["nvme,serial=1,drive=disk"],
         is_heapless: false,
         image: Shared::new(),
     },

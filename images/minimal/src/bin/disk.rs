@@ -1,0 +1,110 @@
+//! A kernel with two CPUs, which takes several hundred messages of an NVMe disk while it moves both
+//! vectors. The guide in `docs/guides/kernel.md` shows its parts.
+#![no_std]
+#![no_main]
+
+#[path = "../nvme.rs"]
+mod nvme;
+#[path = "../pci.rs"]
+mod pci_kernel;
+
+extern crate alloc;
+
+use alloc::{boxed::Box, sync::Arc};
+use core::error::Error;
+use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_facts::{Fact, MinimalFact};
+use gic_bringup::Irqchip;
+use gic_driver::GicPlatform;
+use gic_firmware::PciHost;
+use image_rt::platform::{Kernel, registers};
+use image_rt::power::CpuStack;
+use image_rt::{Boot, cpu, pci, power, println};
+use irq_domain::pci::Function;
+use irq_domain::{IrqContext, IrqHandle, MsiDevice};
+use msi_types::Cpu;
+use nvme::Nvme;
+use pci_kernel::{bring_up, irqchip, kernel};
+
+image_rt::image!(main);
+
+/// Number of interrupts of each vector on each CPU.
+static TAKEN: [[AtomicU32; 2]; 2] = [const { [const { AtomicU32::new(0) }; 2] }; 2];
+
+fn main(boot: Boot) -> ! {
+    let irqchip = bring_up(boot);
+    start_second_cpu(irqchip);
+    let host = irqchip.description().hosts.first().expect("QEMU describes a PCI host bridge");
+    let functions =
+        kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
+    let disk = functions.iter().find(|function| function.class() == nvme::CLASS);
+    let disk = disk.expect("QEMU must be started with an NVMe disk");
+    let driver = start_disk(irqchip, host, disk).unwrap_or_else(|error| panic!("{error}"));
+    take_on_both_cpus(&driver).unwrap_or_else(|error| panic!("{error}"));
+    let taken = TAKEN.each_ref().map(|cpus| cpus.each_ref().map(|n| n.load(Ordering::Relaxed)));
+    println!("{}", Fact::from(MinimalFact::Moved { taken }));
+    drop((driver.admin, driver.io));
+    driver.device.tear_down().expect("the device could not be torn down");
+    power::system_off()
+}
+
+/// Starts CPU 1 by PSCI, and waits until it takes interrupts.
+fn start_second_cpu(irqchip: &Irqchip<Kernel>) {
+    let second = Cpu::new(1);
+    let affinity = irqchip.affinity(second).expect("QEMU must be started with two CPUs");
+    power::cpu_on(1, affinity.mpidr(), CpuStack::new(), second_main).expect("CPU_ON failed");
+    let is_online = || irqchip.interrupts().is_online(second);
+    assert!(cpu::wait_until(5000, is_online), "CPU 1 does not start");
+}
+
+/// Runs on CPU 1 with interrupts masked.
+fn second_main() {
+    irqchip().cpu_on(Kernel.cpu(), &registers(), |_| ()).expect("this CPU's GIC");
+    cpu::irq_enable();
+    loop {
+        cpu::wait_for_interrupt();
+    }
+}
+
+/// A disk in use, with a vector for each queue.
+struct Driver {
+    nvme: Arc<Nvme>,
+    admin: IrqHandle,
+    io: IrqHandle,
+    device: MsiDevice,
+}
+
+/// Requests both vectors, which turns MSI-X on, and then starts the disk.
+fn start_disk(
+    irqchip: &Irqchip<Kernel>,
+    host: &PciHost,
+    disk: &Function,
+) -> Result<Driver, Box<dyn Error>> {
+    disk.enable()?;
+    let nvme = Arc::new(Nvme::new(pci::mapped(disk.bar(0).ok_or("no BAR 0")?.cpu)));
+    let handler = |queue: usize, nvme: Arc<Nvme>| {
+        move |context: &IrqContext<'_>| {
+            TAKEN[queue][context.cpu().index()].fetch_add(1, Ordering::Relaxed);
+            nvme.complete(queue);
+        }
+    };
+    let store = disk.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))))?;
+    let first = kernel::probe(irqchip, host, disk.requester(), store, handler(0, nvme.clone()))?;
+    let kernel::Pci { handle: admin, device } = first;
+    let io = device.request(1, "second", handler(1, nvme.clone()))?;
+    nvme.start();
+    Ok(Driver { nvme, admin, io, device })
+}
+
+/// Exchanges the vectors' CPUs three times, and sends 100 commands to each queue after each time.
+fn take_on_both_cpus(driver: &Driver) -> Result<(), Box<dyn Error>> {
+    for target in [1, 0, 1] {
+        driver.admin.set_affinity(Cpu::new(target))?;
+        driver.io.set_affinity(Cpu::new(1 - target))?;
+        for _ in 0..100 {
+            driver.nvme.identify();
+            driver.nvme.read();
+        }
+    }
+    Ok(())
+}
