@@ -41,6 +41,9 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     ///
     /// Context: task; may sleep.
     ///
+    /// Interrupts may be masked if [`LocalCpu::yield_now`](gic_driver::LocalCpu::yield_now) spins,
+    /// as they are in most kernels at this point.
+    ///
     /// The calling CPU is the boot CPU. Its number is that of [`GicPlatform::cpu`], 0 in most
     /// kernels, regardless of its position in the description; the other CPUs are numbered in the
     /// description's order ([`affinity`](Self::affinity)). [`GicPlatform::affinity`] identifies the
