@@ -395,7 +395,8 @@ impl Interrupts {
     }
 
     /// Writes the hierarchy of an interrupt in readable form, one level per line, the device first
-    /// and the root last, like Linux's debugfs. Allocates nothing.
+    /// and the root last, like Linux's debugfs. Allocates nothing. "Masked at" names the place
+    /// where a vector can be masked, not whether it is.
     ///
     /// Context: task; may sleep.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
