@@ -35,9 +35,11 @@ const FUNCTIONS_PER_DEVICE: u16 = 8;
 ///
 /// A bus number that firmware assigned is kept if it is higher than all numbers in use, because
 /// firmware's maps of requester IDs refer to it. Only the largest window of 32-bit memory and the
-/// largest window of 64-bit memory are used. I/O ports, expansion ROMs, CardBus bridges, virtual
-/// functions and functions beyond the eighth (ARI) are not configured, and bridges have no spare
-/// room for hot-plugged functions.
+/// largest window of 64-bit memory are used. 64-bit regions are placed in the latter if they are
+/// prefetchable or if the former is full; a kernel that cannot map the 64-bit window must omit it
+/// from `windows`. I/O ports, expansion ROMs, CardBus bridges, virtual functions and functions
+/// beyond the eighth (ARI) are not configured, and bridges have no spare room for hot-plugged
+/// functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
 /// conventional PCI sends with device 0, function 0 of its secondary bus (PCI Express to PCI/PCI-X
