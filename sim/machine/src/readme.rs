@@ -46,6 +46,30 @@ fn the_readme_shows_the_examples_that_run_here() {
     assert_eq!(README.matches("```rust\n").count(), 3, "each of README.md's examples runs here");
 }
 
+/// Guides, each with the tested files that its Rust code is taken from.
+const GUIDES: [(&str, &[&str]); 1] = [(
+    include_str!("../../../docs/guides/kernel.md"),
+    &[
+        include_str!("../../../images/image-rt/src/platform.rs"),
+        include_str!("../../../images/image-rt/src/platform/with_heap.rs"),
+        include_str!("../../../images/minimal/src/pci.rs"),
+        include_str!("../../../images/minimal/src/bin/disk.rs"),
+    ],
+)];
+
+#[test]
+fn guides_show_excerpts_of_tested_files() {
+    for (guide, files) in GUIDES {
+        let blocks: Vec<_> = guide.split("```rust\n").skip(1).collect();
+        assert!(!blocks.is_empty(), "a guide has code");
+        for block in blocks {
+            let (excerpt, _) = block.split_once("```").expect("the block ends");
+            let is_shown = |file: &&str| file.contains(&format!("\n{excerpt}"));
+            assert!(files.iter().any(is_shown), "not in a tested file:\n{excerpt}");
+        }
+    }
+}
+
 /// The model's frames on the guest's bus.
 struct GuestFrames {
     gic: Arc<Vgic>,
