@@ -5,3 +5,22 @@
 fn printed_text_stays_as_it_is() {
     trycmd::TestCases::new().case("tests/cmd/*.toml");
 }
+
+/// Runs the guide's `console` blocks in the folder `lint-in-ci.in` next to it.
+#[test]
+fn the_guide_to_lint_prints_what_it_shows() {
+    trycmd::TestCases::new().case("../../docs/guides/lint-in-ci.md");
+}
+
+#[test]
+fn the_guide_to_lint_shows_the_files_in_its_folder() {
+    let guide = include_str!("../../../docs/guides/lint-in-ci.md");
+    for (language, file) in [
+        ("sh", include_str!("../../../docs/guides/lint-in-ci.in/lint.sh")),
+        ("yaml", include_str!("../../../docs/guides/lint-in-ci.in/firmware.yml")),
+        ("json", include_str!("../../../docs/guides/lint-in-ci.in/registers.json")),
+    ] {
+        let block = format!("```{language}\n{file}```\n");
+        assert!(guide.contains(&block), "not in the guide:\n{file}");
+    }
+}
