@@ -27,6 +27,9 @@ use vgic::{Block, Vcpu, Vgic};
 mod kernel;
 #[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 mod monitor;
+mod scripted_guest;
+#[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
+mod vmm;
 
 const README: &str = include_str!("../../../README.md");
 const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
@@ -47,15 +50,18 @@ fn the_readme_shows_the_examples_that_run_here() {
 }
 
 /// Guides, each with the tested files that its Rust code is taken from.
-const GUIDES: [(&str, &[&str]); 1] = [(
-    include_str!("../../../docs/guides/kernel.md"),
-    &[
-        include_str!("../../../images/image-rt/src/platform.rs"),
-        include_str!("../../../images/image-rt/src/platform/with_heap.rs"),
-        include_str!("../../../images/minimal/src/pci.rs"),
-        include_str!("../../../images/minimal/src/bin/disk.rs"),
-    ],
-)];
+const GUIDES: [(&str, &[&str]); 2] = [
+    (
+        include_str!("../../../docs/guides/kernel.md"),
+        &[
+            include_str!("../../../images/image-rt/src/platform.rs"),
+            include_str!("../../../images/image-rt/src/platform/with_heap.rs"),
+            include_str!("../../../images/minimal/src/pci.rs"),
+            include_str!("../../../images/minimal/src/bin/disk.rs"),
+        ],
+    ),
+    (include_str!("../../../docs/guides/monitor.md"), &[include_str!("readme/vmm.rs")]),
+];
 
 #[test]
 fn guides_show_excerpts_of_tested_files() {
@@ -64,7 +70,7 @@ fn guides_show_excerpts_of_tested_files() {
         assert!(!blocks.is_empty(), "a guide has code");
         for block in blocks {
             let (excerpt, _) = block.split_once("```").expect("the block ends");
-            let is_shown = |file: &&str| file.contains(&format!("\n{excerpt}"));
+            let is_shown = |file: &&str| format!("\n{file}").contains(&format!("\n{excerpt}"));
             assert!(files.iter().any(is_shown), "not in a tested file:\n{excerpt}");
         }
     }

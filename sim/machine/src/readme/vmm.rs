@@ -1,0 +1,219 @@
+use super::monitor::{Guest, create};
+use gic_arch::icc::SysRegEncoding;
+use irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet, IrqfdThread};
+use irq_routing::msix::MsixTable;
+use irq_routing::saved_state::MsixState;
+use irq_routing::{Change, Pin, Route, Router, Routing, Sender};
+use msi_types::pci::msix::Control;
+use msi_types::{Cpu, DeviceId, Kick, Level};
+use serde::{Deserialize, Serialize};
+use std::error::Error;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::{mem, thread};
+use vgic::saved_state::SavedState;
+use vgic::{AccessWidth, GuestMemory, Inputs, Sleep, Vcpu, Vgic};
+
+/// A vCPU's kick, which lasts until its thread has seen it.
+#[derive(Default)]
+pub struct KickFlag {
+    set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl KickFlag {
+    pub fn set(&self) {
+        *self.set.lock().unwrap() = true;
+        self.changed.notify_one(); // and make the hypervisor's run call return
+    }
+
+    pub fn take(&self) -> bool {
+        mem::take(&mut *self.set.lock().unwrap())
+    }
+
+    pub fn wait(&self) {
+        let set = self.set.lock().unwrap();
+        *self.changed.wait_while(set, |set| !*set).unwrap() = false;
+    }
+}
+
+#[derive(Default)]
+pub struct Kicks(pub [KickFlag; 4]);
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].set();
+    }
+}
+
+pub struct Machine {
+    pub gic: Arc<Vgic>,
+    pub router: Arc<Router>,
+    pub function: MsixTable,
+    pub kicks: Arc<Kicks>,
+}
+
+impl Machine {
+    pub fn new(memory: Arc<dyn GuestMemory>) -> Result<(Self, Vec<Vcpu>), Box<dyn Error>> {
+        let kicks = Arc::new(Kicks::default());
+        let Guest { gic, vcpus, router } = create(memory, kicks.clone())?;
+        let sender = Sender::Device(DeviceId::new(8)); // 00:01.0, if msi-map is the identity
+        let function = MsixTable::new(32, sender, router.clone())?;
+        Ok((Self { gic, router, function, kicks }, vcpus))
+    }
+}
+
+pub const TABLE: u64 = 0x1000_0000; // in a BAR
+pub const PENDING_BITS: u64 = TABLE + 0x800;
+pub const PENDING_BITS_END: u64 = TABLE + 0x1000;
+pub const MESSAGE_CONTROL: u64 = 0x3f00_8042; // in the function's configuration space
+
+impl Machine {
+    pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
+        let mut bytes = [0; 8];
+        let accessed = &mut bytes[..width.bytes() as usize];
+        match address {
+            TABLE..PENDING_BITS => self.function.read(address - TABLE, accessed),
+            PENDING_BITS..PENDING_BITS_END => {
+                self.function.read_pending(address - PENDING_BITS, accessed);
+            }
+            MESSAGE_CONTROL => return self.function.control().into_bits().into(),
+            _ => return self.gic.read(address, width).unwrap_or(width.mask()),
+        }
+        u64::from_le_bytes(bytes)
+    }
+
+    pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
+        let bytes = value.to_le_bytes();
+        match address {
+            TABLE..PENDING_BITS => {
+                self.function.write(address - TABLE, &bytes[..width.bytes() as usize]);
+            }
+            MESSAGE_CONTROL => {
+                let control = u16::from_le_bytes([bytes[0], bytes[1]]);
+                self.function.write_control(Control::from_bits(control));
+            }
+            _ if self.gic.write(address, width, value).is_ok() => {
+                self.gic.events().drain(|fault| eprintln!("guest: {fault}"));
+            }
+            _ => eprintln!("guest: write to {address:#x}, where no device is"),
+        }
+    }
+}
+
+pub enum Exit {
+    Read(u64, AccessWidth),
+    Write(u64, AccessWidth, u64),
+    Mrs(SysRegEncoding),
+    Msr(SysRegEncoding, u64),
+    Wfi,
+    Kicked,
+}
+
+/// A vCPU of your hypervisor.
+pub trait GuestCpu {
+    /// Asserts the interrupt inputs and runs the guest until it exits. Must return `Kicked`, and
+    /// take the kick, if one arrives or arrived before the call.
+    fn run(&mut self, inputs: Inputs, kick: &KickFlag) -> Exit;
+    /// Writes the result of `Read` or `Mrs` to the guest's register.
+    fn complete(&mut self, value: u64);
+    fn inject_undefined(&mut self);
+}
+
+fn run_vcpu(machine: &Machine, vcpu: &mut Vcpu, cpu: &mut impl GuestCpu, pause: &AtomicBool) {
+    let kick = &machine.kicks.0[vcpu.cpu().index()];
+    while !pause.load(Ordering::SeqCst) {
+        let exit = cpu.run(vcpu.enter_guest(), kick);
+        vcpu.returned();
+        match exit {
+            Exit::Read(address, width) => cpu.complete(machine.read(address, width)),
+            Exit::Write(address, width, value) => machine.write(address, width, value),
+            Exit::Mrs(register) => match vcpu.read_sysreg(register) {
+                Ok(value) => cpu.complete(value),
+                Err(_) => cpu.inject_undefined(),
+            },
+            Exit::Msr(register, value) => {
+                if vcpu.write_sysreg(register, value).is_err() {
+                    cpu.inject_undefined();
+                }
+            }
+            Exit::Wfi => {
+                if vcpu.prepare_to_sleep() == Sleep::Ready {
+                    kick.wait();
+                    vcpu.returned();
+                }
+            }
+            Exit::Kicked => {}
+        }
+    }
+}
+
+/// Runs all vCPUs until `monitor` returns.
+pub fn run(
+    machine: &Machine,
+    vcpus: &mut [Vcpu],
+    cpus: &mut [impl GuestCpu + Send],
+    monitor: impl FnOnce(),
+) {
+    let pause = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (vcpu, cpu) in vcpus.iter_mut().zip(cpus) {
+            scope.spawn(|| run_vcpu(machine, vcpu, cpu, &pause));
+        }
+        monitor();
+        pause.store(true, Ordering::SeqCst);
+        machine.kicks.0.iter().for_each(KickFlag::set);
+    });
+}
+
+/// Eventfds of level-triggered devices.
+pub struct Levels {
+    irqfds: Arc<IrqfdSet>,
+    _thread: IrqfdThread,
+}
+
+impl Levels {
+    pub fn new(machine: &Machine) -> Result<Self, Box<dyn Error>> {
+        let poller = EventfdPoller::new()?;
+        let irqfds = IrqfdSet::new(poller.clone(), machine.router.clone());
+        machine.gic.observe_lines(irqfds.observer())?;
+        Ok(Self { irqfds, _thread: poller.spawn()? })
+    }
+
+    /// Connects a device until the result is dropped.
+    pub fn connect(
+        &self,
+        router: &Router,
+        spi: u32,
+        [trigger, resample]: [OwnedFd; 2],
+    ) -> Result<Irqfd, Box<dyn Error>> {
+        let gsi = router.allocate()?;
+        router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(spi)?))])?;
+        router.set_level(gsi, Level::Low)?; // a restored line may be high
+        Ok(self.irqfds.bind_level(trigger, resample, gsi)?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Snapshot {
+    pub gic: SavedState,
+    pub function: MsixState,
+}
+
+/// Saves a machine whose devices and vCPUs are paused.
+pub fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> Result<Snapshot, Box<dyn Error>> {
+    let gic = machine.gic.freeze(vcpus)?.save()?;
+    Ok(Snapshot { gic, function: machine.function.save() })
+}
+
+/// Restores a new machine whose memory has been restored and whose devices are paused.
+pub fn restore(
+    machine: &Machine,
+    vcpus: &mut [Vcpu],
+    snapshot: &Snapshot,
+) -> Result<(), Box<dyn Error>> {
+    machine.gic.freeze(vcpus)?.restore(&snapshot.gic)?;
+    machine.function.restore(&snapshot.function)?;
+    Ok(())
+}
