@@ -112,6 +112,11 @@ impl IrqfdSet {
     /// and `resample` is signaled; the device must then signal again if its reason persists. If the
     /// GSI is routed to a message, a signal sends the message, as with [`bind`](Self::bind).
     ///
+    /// The saved state of an interrupt controller contains the level of the pin, but not the
+    /// eventfd that raised it. After a restore, the pin would stay high when the interrupt ends.
+    /// The monitor must therefore lower it ([`Router::set_level`]) before this call, and signal
+    /// `resample`, so that the device signals again if its reason persists.
+    ///
     /// # Errors
     /// Returns an error under the same conditions as [`bind`](Self::bind), and
     /// [`IrqfdError::Blocking`] if `resample` is blocking.

@@ -7,7 +7,8 @@
 //!
 //! After a save, devices must not signal on the source machine any more, because such messages are
 //! not part of the state. A restore replaces the current state, and sends pending messages that are
-//! not masked.
+//! not masked. The interrupt controller must therefore be restored first; it drops messages that it
+//! cannot translate yet.
 //!
 //! ```
 //! use irq_routing::msix::{MsixTable, Signalled};
