@@ -136,7 +136,8 @@ impl<V: RegisterValue, A: Access> Reg<V, A> {
     }
 }
 
-/// Consecutive registers of the same type.
+/// Consecutive registers of the same type. [`get`](Self::get) and [`iter`](Self::iter) return the
+/// single registers, which have offsets.
 pub struct RegArray<V, A = ReadWrite> {
     offset: u32,
     count: u32,
