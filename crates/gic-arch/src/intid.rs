@@ -211,6 +211,15 @@ impl SgiId {
 
 /// An LPI: an INTID of at least 8192. Converted from the INTID (`Lpi::try_from(8192)`) or from its
 /// index among the LPIs ([`from_index`](Self::from_index)).
+///
+/// ```
+/// use gic_arch::Lpi;
+///
+/// let lpi = Lpi::try_from(8200)?;
+/// assert_eq!((lpi.index(), Lpi::from_index(8)), (8, Some(lpi)));
+/// assert!(Lpi::try_from(33).is_err());
+/// # Ok::<(), gic_arch::NotAnLpi>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Lpi(u32);

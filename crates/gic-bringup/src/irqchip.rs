@@ -24,6 +24,20 @@ use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 /// The type parameter `E` selects how interrupts are ended: [`CombinedEoi`] in most kernels,
 /// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) in hypervisors whose guests deactivate
 /// interrupts ([`split`](Self::split)).
+///
+/// The [crate's example](crate#example) boots a machine. The trap loop of a kernel calls
+/// [`handle_irq`](Self::handle_irq):
+///
+/// ```
+/// use gic_bringup::Irqchip;
+/// use gic_driver::{GicPlatform, SystemRegisters};
+///
+/// fn on_irq<K: GicPlatform>(irqchip: &Irqchip<K>, kernel: &K, registers: &impl SystemRegisters) {
+///     irqchip.handle_irq(kernel.cpu(), registers, |hwirq, reason| {
+///         println!("interrupt {hwirq}: {reason:?}");
+///     });
+/// }
+/// ```
 #[doc(alias = "IRQCHIP_DECLARE")]
 pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
     pub(crate) description: Arc<Description>,

@@ -136,7 +136,6 @@ use tables::{ItsTable, TableConstraints};
 ///     let device = its.attach(device, 1)?;
 ///     let events = its.map_events(&device, EventRequest::new(NonZeroU16::MIN, cpu))?;
 ///     let Ok(lpi) = Lpi::try_from(IntId::from(events.first())) else { return Ok(None) };
-///     its.unmask(lpi)?;
 ///     Ok(its.message(lpi).map(|message| (lpi, message)))
 /// }
 /// ```

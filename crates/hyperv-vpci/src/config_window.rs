@@ -110,7 +110,8 @@ pub struct HostWindow {
 }
 
 impl HostWindow {
-    /// Handles a guest's write. Ignores writes that address no function or no register.
+    /// Handles a guest's write. `find` returns the configuration space of the function in a slot.
+    /// Ignores writes that address no function or no register.
     pub fn write<'a>(
         &mut self,
         offset: u64,

@@ -8,8 +8,10 @@
 //! | required version | 1.4 for SPIs above 255 | 1.2 for VP indices above 63 |
 //!
 //! The kernel must call [`Bus::poll`] when the channel signals, and [`Kernel::wake`] in its handler
-//! of the signal. [`Bus`] re-arms the signal itself once no packet is left. See
-//! `examples/kernel.rs` of this crate.
+//! of the signal. [`Bus`] re-arms the signal itself once no packet is left. [`kernel.rs`] connects
+//! both ends.
+//!
+//! [`kernel.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/hyperv-vpci/examples/kernel.rs
 //!
 //! A [`Bus`] implements [`MsiParent`](msi_types::MsiParent). It allocates its vectors from the root
 //! controller, which therefore also handles acknowledgment, end of interrupt, masking and routing.

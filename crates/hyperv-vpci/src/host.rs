@@ -77,6 +77,35 @@ pub enum Served {
 }
 
 /// Host's end of a virtual bus.
+///
+/// ```
+/// # use msi_types::{Delivery, Level, Line, SetLine};
+/// # use std::{num::NonZeroU8, sync::Arc};
+/// # struct Gic;
+/// # impl SetLine for Gic {
+/// #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Pending }
+/// #     fn pulse(&self, _: Line) -> Delivery { Delivery::Pending }
+/// # }
+/// # use hyperv_vpci::ring::{HeapRing, RingChannel};
+/// # let pages = NonZeroU8::MIN;
+/// # let mut channel = RingChannel::new(HeapRing::new(pages)?, HeapRing::new(pages)?, || ())?;
+/// use hyperv_vpci::host::{Host, HostConfig, HostFunction, Injection, Served};
+/// use hyperv_vpci::protocol::{DeviceDescription, Slot};
+///
+/// let config = HostConfig::new(1, 0xfeed_0000, *b"a bus's instance");
+/// let mut host = Host::new(config, Injection::Spi(Arc::new(Gic)))?;
+/// let nic = DeviceDescription { vendor: 0x1414, slot: Slot::new(0, 0), ..Default::default() };
+/// let sender = host.offer(HostFunction::new(nic, [0; 6]))?; // for the device model
+///
+/// // Whenever the guest signals the channel:
+/// while host.serve(&mut channel)? == Served::More {}
+/// # drop(sender);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`kernel.rs`] connects both ends.
+///
+/// [`kernel.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/hyperv-vpci/examples/kernel.rs
 #[derive(Debug)]
 pub struct Host {
     config: HostConfig,

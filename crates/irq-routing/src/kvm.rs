@@ -77,6 +77,26 @@ impl KvmConfig {
 }
 
 /// GSIs of a KVM virtual machine, and their routes.
+///
+/// ```no_run
+/// use irq_routing::kvm::{KvmConfig, KvmRouter};
+/// use irq_routing::{Change, Route, Routing};
+/// use msi_types::{DeviceId, MsiMessage};
+/// # use std::os::fd::OwnedFd;
+/// # fn route(vm: OwnedFd, eventfd: OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
+///
+/// // `vm` is a KVM virtual machine with an ITS, and `eventfd` belongs to a device.
+/// let router = KvmRouter::new(vm, KvmConfig::new(32))?;
+/// let gsi = router.allocate()?;
+/// let message = MsiMessage { address: 0x0809_0040, data: 2 };
+/// router.commit(&[Change::Set(gsi, Route::to_its(DeviceId::new(8), message))])?;
+/// println!("{:?}", router.signal(gsi)?);
+///
+/// let bound = router.bind(eventfd, gsi)?; // The kernel sends the message for each signal.
+/// # drop(bound);
+/// # Ok(())
+/// # }
+/// ```
 pub struct KvmRouter {
     machine: Arc<Machine>,
     limit: u32,

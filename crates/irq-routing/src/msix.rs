@@ -109,6 +109,8 @@ pub trait VectorObserver: Send + Sync {
 }
 
 /// MSI-X table of a function, with its pending bits.
+///
+/// The [module's example](self) shows the guest's and the device's side.
 pub struct MsixTable {
     vectors: Box<[MsixVector]>,
     sink: Arc<dyn MessageSink>,

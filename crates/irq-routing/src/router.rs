@@ -58,6 +58,8 @@ impl GsiSpace {
 /// The look-up for a signal ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no
 /// lock and allocates nothing, and the cost of a change does not depend on the size of the table.
 /// Until the first table is set, each GSI is routed to the pin of the same number.
+///
+/// The [crate's example](crate#example) routes a pin and a message.
 #[doc(alias = "kvm_irq_routing_table")]
 pub struct Router {
     table: Table,

@@ -20,6 +20,8 @@ use vgic::{GuestMemory, VgicConfig};
 ///
 /// The devices are initialized and their vCPUs do not run, so attributes only fail with `EBUSY` for
 /// reasons in the registers themselves.
+///
+/// The [crate's example](crate#example) converts a state to KVM's format and back.
 pub struct KvmView<'a> {
     config: &'a VgicConfig,
     memory: &'a dyn GuestMemory,

@@ -33,6 +33,37 @@ use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, Sig
 /// A virtual GIC, as devices and the bus see it.
 ///
 /// It is `Sync`: every operation may be called from any thread.
+///
+/// The [crate's example](crate#example) delivers an interrupt to a vCPU. `NoMemory` implements
+/// [`GuestMemory`](crate::GuestMemory) for a guest without LPIs:
+///
+/// ```
+/// # use vgic::{GuestMemory, MemoryFault};
+/// # struct NoMemory;
+/// # impl GuestMemory for NoMemory {
+/// #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+/// #         Err(MemoryFault { address })
+/// #     }
+/// #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+/// #         Err(MemoryFault { address })
+/// #     }
+/// # }
+/// use gic_arch::gicd;
+/// use msi_types::Cpu;
+/// use std::sync::Arc;
+/// use vgic::{AccessWidth, Vgic, VgicConfig};
+///
+/// let config = VgicConfig::new(2);
+/// let typer = config.distributor + u64::from(gicd::TYPER.offset());
+/// let kick = Arc::new(|vcpu: Cpu| println!("make vCPU {vcpu} leave the guest"));
+/// let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kick)?;
+/// assert_eq!(vcpus.len(), 2);
+///
+/// // The guest's accesses, as a vCPU's exit handler forwards them:
+/// assert!(gic.claims(typer));
+/// println!("GICD_TYPER is {:#x}", gic.read(typer, AccessWidth::Word)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[doc(alias = "vgic_dist")]
 pub struct Vgic {
     pub(crate) config: VgicConfig,

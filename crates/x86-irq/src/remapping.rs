@@ -108,6 +108,34 @@ impl<M> fmt::Debug for RemappedVectorsConfig<M> {
 }
 
 /// Remapping layer for the devices behind one unit. See the [module](self).
+///
+/// ```
+/// use core::num::NonZeroU16;
+/// use msi_types::{BlockRequest, Cpu, Fit, MsiParent, RequesterId, Rewrite};
+/// use std::sync::Arc;
+/// use x86_irq::remapping::{ApicMode, EntryCache, RemapMemory, RemapTableConfig, TableSize};
+/// use x86_irq::{RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain};
+///
+/// /// `memory` is the zeroed table of the unit at `base`, and `cache` sends it invalidations.
+/// fn remap<M: RemapMemory>(
+///     vectors: Arc<VectorDomain>,
+///     memory: M,
+///     cache: Arc<dyn EntryCache>,
+///     base: u64,
+/// ) -> Result<(), Box<dyn std::error::Error>> {
+///     let config = RemapTableConfig::new(TableSize::MAX, ApicMode::X2apic);
+///     let table = RemapTable::new(config, memory);
+///     let parent = RemappedVectors::new(RemappedVectorsConfig::new(vectors, table, cache, base))?;
+///
+///     let nic = RequesterId::pci(1, 0, 0);
+///     let device = parent.attach(nic, 1)?;
+///     let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), Cpu::new(0));
+///     let block = parent.allocate(&device, &request)?;
+///     let message = parent.compose(&block, 0)?;
+///     println!("the unit sends {:?}", parent.table().translate(nic, message)?);
+///     Ok(())
+/// }
+/// ```
 pub struct RemappedVectors<M> {
     vectors: Arc<VectorDomain>,
     table: RemapTable<M>,

@@ -94,6 +94,8 @@ pub(crate) use quotas::AttachmentId;
 pub const FIRST_HWIRQ: u32 = 256;
 
 /// Allocator and dispatcher of the vectors of all CPUs. See the [module](self).
+///
+/// The [crate's example](crate#example) allocates a vector and handles its first interrupt.
 pub struct VectorDomain {
     apic: Arc<dyn Apic>,
     destinations: DestinationFormat,

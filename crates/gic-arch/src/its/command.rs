@@ -130,6 +130,17 @@ pub enum MapAction {
 }
 
 /// A decoded command with a known opcode. Its operands are not checked; this is up to the ITS.
+///
+/// ```
+/// use gic_arch::its::{CollectionId, Command};
+/// use msi_types::{DeviceId, EventId};
+///
+/// let (device, event, collection) = (DeviceId::new(0x12), EventId::new(9), CollectionId::new(3));
+/// let command = Command::Mapti { device, event, intid: 8200, collection };
+/// let words = command.encode(); // as a driver writes them to the queue
+/// assert_eq!(words[0], 0x12_0000_000a);
+/// assert_eq!(Command::decode(words), Ok(command)); // as a model reads them
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Command {
     /// Moves an event, and its pending state, to another collection.

@@ -38,6 +38,32 @@ impl BusConfig {
 
 /// Virtual PCI bus, the [`MsiParent`](msi_types::MsiParent) of its functions. It synchronizes
 /// internally.
+///
+/// ```
+/// use hyperv_vpci::channel::Channel;
+/// use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors};
+/// use msi_types::WiredParent;
+/// use std::{error::Error, sync::Arc};
+///
+/// /// Opens a bus whose configuration window is at `window`, and lists its functions.
+/// fn probe<K: Kernel + 'static>(
+///     kernel: Arc<K>,
+///     gic: Arc<dyn WiredParent>,
+///     channel: Box<dyn Channel>,
+///     window: u64,
+/// ) -> Result<Bus, Box<dyn Error>> {
+///     let vectors = Vectors::Spis(Arc::new(SpiDomain::new(gic, kernel.clone())?));
+///     let bus = Bus::open(BusConfig::new(window, 0, 64), channel, vectors, kernel)?;
+///     for function in bus.functions()? {
+///         println!("{:04x}:{:04x} in slot {}", function.vendor, function.device, function.slot);
+///     }
+///     Ok(bus)
+/// }
+/// ```
+///
+/// [`kernel.rs`] connects both ends.
+///
+/// [`kernel.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/hyperv-vpci/examples/kernel.rs
 pub struct Bus {
     pub(super) config: BusConfig,
     pub(super) version: Version,

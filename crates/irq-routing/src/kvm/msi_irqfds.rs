@@ -36,6 +36,26 @@ struct Eventfd {
 ///
 /// The set owns one file descriptor, a timer, which the poller serves. A thread or the monitor's
 /// event loop must dispatch the poller.
+///
+/// ```no_run
+/// use irq_routing::device_eventfds::DeviceEventfds;
+/// use irq_routing::irqfd::EventfdPoller;
+/// use irq_routing::kvm::{KvmRouter, MsiIrqfdSet};
+/// use irq_routing::msix::MsixTable;
+/// use irq_routing::Sender;
+/// use msi_types::DeviceId;
+/// use std::{error::Error, sync::Arc};
+///
+/// /// Creates an MSI-X table whose vectors a device signals through eventfds.
+/// fn table(
+///     router: Arc<KvmRouter>,
+///     poller: Arc<EventfdPoller>,
+/// ) -> Result<MsixTable, Box<dyn Error>> {
+///     let eventfds = DeviceEventfds::new(MsiIrqfdSet::new(router.clone(), poller)?);
+///     let table = MsixTable::new(4, Sender::Device(DeviceId::new(8)), router)?;
+///     Ok(table.with_observer(Arc::new(eventfds)))
+/// }
+/// ```
 pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {

@@ -76,6 +76,22 @@ pub enum VirtualInterfaceMismatch {
 /// guest entry, which is not sufficient for Linux's `synchronize_irq`. Before a monitor forwards a
 /// guest's read of these registers, it should make the other vCPUs exit, and keep them out of the
 /// guest until it has the value.
+///
+/// [`el2.rs`] delivers a timer interrupt in this way:
+///
+/// ```
+/// use vgic::{ListRegisterVcpu, VirtualInterface};
+///
+/// /// `run` loads the interface into `ICH_*_EL2`, runs the guest until it exits, and stores them.
+/// fn run_once(vcpu: ListRegisterVcpu, run: impl Fn(&mut VirtualInterface)) -> ListRegisterVcpu {
+///     let inside = vcpu.enter();
+///     let mut interface = *inside.interface();
+///     run(&mut interface);
+///     inside.exit(&interface)
+/// }
+/// ```
+///
+/// [`el2.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/examples/el2.rs
 pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 
 /// A [`ListRegisterVcpu`] while its guest runs. The hypervisor loads the

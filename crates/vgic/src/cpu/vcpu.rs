@@ -22,6 +22,31 @@ use msi_types::Cpu;
 /// A vCPU's CPU interface. Exactly one value exists per vCPU; [`Vgic::new`] returns it, and the
 /// vCPU's thread owns it. No method waits for another thread: work left over by register accesses
 /// is skipped while another thread is doing it.
+///
+/// The exit handler of a vCPU's thread:
+///
+/// ```
+/// use gic_arch::icc::SysRegEncoding;
+/// use vgic::{Sleep, Undefined, Vcpu};
+///
+/// enum Exit {
+///     Msr(SysRegEncoding, u64),
+///     Wfi,
+/// }
+///
+/// fn handle(exit: Exit, vcpu: &mut Vcpu) -> Result<(), Undefined> {
+///     match exit {
+///         Exit::Msr(register, value) => vcpu.write_sysreg(register, value)?,
+///         Exit::Wfi => {
+///             while vcpu.prepare_to_sleep() == Sleep::Ready {
+///                 std::thread::park(); // until a kick unparks this thread
+///                 vcpu.returned();
+///             }
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[doc(alias = "vgic_cpu")]
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
