@@ -266,6 +266,28 @@ impl PriorityScale {
 /// sequence of them.
 ///
 /// The interface handles Group 1, whose interrupts a kernel receives as IRQs.
+///
+/// ```
+/// # use gic_arch::icc::{self, SysRegEncoding};
+/// # struct Registers;
+/// # impl gic_driver::SystemRegisters for Registers {
+/// #     fn read_raw(&self, register: SysRegEncoding) -> u64 {
+/// #         if register == icc::IAR1.encoding() { 1023 } else { 1 }
+/// #     }
+/// #     fn write_raw(&self, _: SysRegEncoding, _: u64) {}
+/// # }
+/// # let registers = &Registers;
+/// use gic_arch::Priority;
+/// use gic_driver::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
+///
+/// // Each CPU, once its redistributor is awake:
+/// let config = CpuInterfaceConfig::default().with_mask(Priority::new(0xe0));
+/// let interface = <CpuInterface<_>>::enable(registers, config)?;
+///
+/// // The CPU's IRQ handler:
+/// interface.handle_pending(|intid| println!("INTID {intid}"));
+/// # Ok::<(), gic_driver::GicError>(())
+/// ```
 #[derive(Debug)]
 pub struct CpuInterface<S, E = CombinedEoi> {
     registers: S,
