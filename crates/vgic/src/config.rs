@@ -1,4 +1,4 @@
-//! Configuration of a virtual GIC: its memory map, its vCPUs and the optional architectural
+//! Configuration for a virtual GIC: its memory map, its vCPUs and the optional architectural
 //! features that it implements.
 
 mod error;
@@ -20,15 +20,15 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice, try_collect_exact};
 use gic_arch::{Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
 
-/// Maximum number of vCPUs of one virtual GIC.
+/// Maximum number of vCPUs per virtual GIC.
 pub const MAX_CPUS: usize = 512;
 
-/// Configuration of a virtual GIC.
+/// Configuration for a virtual GIC.
 ///
 /// [`VgicConfig::new`] returns a complete configuration in the memory map of QEMU's `virt` machine;
 /// setters change individual fields. Later versions may add fields; the values that `new` sets for
-/// them keep the behavior of this version. Likewise for [`CpuConfig`], [`RedistributorRegion`],
-/// [`ItsConfig`] and [`V2mConfig`].
+/// them keep the behavior of this version. The same holds for [`CpuConfig`],
+/// [`RedistributorRegion`], [`ItsConfig`] and [`V2mConfig`].
 ///
 /// ```
 /// use vgic::{VgicConfig, its::ItsConfig};
@@ -51,11 +51,11 @@ pub const MAX_CPUS: usize = 512;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VgicConfig {
-    /// The vCPUs, in the order of their numbers: the first is [`Cpu`] 0.
+    /// The vCPUs, in order of their numbers: the first is [`Cpu`] 0.
     pub cpus: Vec<CpuConfig>,
-    /// Guest physical address of the distributor's frame (64 KiB).
+    /// Guest physical address of the distributor frame (64 KiB).
     pub distributor: u64,
-    /// Regions of redistributors, which the vCPUs fill in order.
+    /// Redistributor regions. The vCPUs fill them in order.
     pub redistributors: Vec<RedistributorRegion>,
     /// Number of SPIs, starting at INTID 32: a multiple of 32 up to 960, or 988.
     pub spis: u32,
@@ -65,72 +65,74 @@ pub struct VgicConfig {
     pub extended_ppis: u32,
     /// The security states that the guest sees.
     pub security: SecurityView,
-    /// Interrupts that belong to the Secure side, which the guest cannot see. Must be empty unless
-    /// `security` is [`SecurityView::NonSecure`].
+    /// Interrupts that belong to the Secure side and are hidden from the guest. Must be empty
+    /// unless `security` is [`SecurityView::NonSecure`].
     pub secure_interrupts: Vec<IntId>,
-    /// Redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
-    /// [`Vcpu::reset`](crate::Vcpu::reset), as firmware leaves them for a kernel. Otherwise
-    /// `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`), and a
-    /// redistributor forwards no interrupts until software clears the bit. A monitor that runs no
-    /// firmware in its guests should set this field: Linux clears the bit, but other kernels rely
-    /// on firmware to do so, and KVM's redistributors are always awake. The guest may still put its
-    /// redistributors to sleep.
+    /// If set, redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
+    /// [`Vcpu::reset`](crate::Vcpu::reset), just as firmware would leave them for a kernel.
+    /// Otherwise `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`),
+    /// and a redistributor doesn't forward interrupts until software clears the bit. A VMM that
+    /// doesn't run firmware in its guests should set this field: Linux clears the bit, but other
+    /// kernels rely on firmware to do so, and KVM's redistributors are always awake. The guest may
+    /// still put its redistributors to sleep.
     pub awake_redistributors: bool,
-    /// PPIs are level-sensitive and cannot be reprogrammed: `GICR_ICFGR<n>` ignores writes, as in
-    /// Linux's KVM. The architecture leaves it IMPLEMENTATION DEFINED whether a PPI's trigger is
-    /// programmable (IHI 0069, `GICR_ICFGR1`).
+    /// If set, PPIs are level-sensitive and cannot be reprogrammed: `GICR_ICFGR<n>` ignores writes,
+    /// as in Linux's KVM. The architecture leaves it IMPLEMENTATION DEFINED whether a PPI's trigger
+    /// is programmable (IHI 0069, `GICR_ICFGR1`).
     pub level_ppis: bool,
     /// Number of implemented priority bits: 4 to 8 with one security state, 5 to 8 with two.
     pub priority_bits: u8,
-    /// Number of INTID bits, 14 to 20, or `None` for a machine without LPIs. Each vCPU whose LPIs
-    /// have been enabled needs a buffer in host memory, of one bit per LPI, to read and write its
+    /// Number of INTID bits, 14 to 20, or `None` for a machine without LPIs. Once its LPIs have
+    /// been enabled, each vCPU needs a host buffer with one bit per LPI to read and write its
     /// pending table.
     pub lpi_id_bits: Option<u8>,
-    /// Units of work, of 16 LPIs each, that one access to a redistributor register may do. The rest
-    /// is left for the next access, or for a vCPU that enters its guest. Together with
+    /// Maximum work per access to a redistributor register, in units of 16 LPIs. Anything left is
+    /// done by the next access, or by a vCPU that is about to enter its guest. Together with
     /// [`ItsConfig::work_per_access`], this bounds the length of an exit for a hypervisor that
-    /// cannot be interrupted.
+    /// can't be interrupted.
     pub lpi_work_per_access: u32,
-    /// Budget of translations: roughly the largest number of mapped events, shared by all ITSes, at
+    /// Translation budget: roughly the largest number of mapped events, shared by all ITSes, at
     /// most 2^22. Up to 32 events, a device is charged the next power of two; above that, the next
     /// multiple of 32.
     ///
-    /// Memory is allocated on demand and is not returned. The worst case is 17 KiB × vCPUs ×
-    /// ceil(`its_events` / 4096), doubled above five priority bits; it requires a guest that uses
-    /// every priority for LPIs on every vCPU. LPIs that are pending at redistributors by themselves
-    /// are not charged to the budget. They need two bytes per vCPU and LPI, in blocks of 8 KiB,
-    /// plus 17 KiB per block in the same worst case.
+    /// Memory is allocated on demand and never returned. The worst case is 17 KiB × vCPUs ×
+    /// ceil(`its_events` / 4096), doubled above five priority bits, and it takes a guest that uses
+    /// every priority for LPIs on every vCPU. LPIs that are pending at a redistributor without an
+    /// event don't count toward the budget. They need two bytes per vCPU and LPI, in blocks of 8
+    /// KiB, plus 17 KiB per block in the same worst case.
     pub its_events: u32,
-    /// Largest number of devices that can be mapped at each ITS. Mapped DeviceIDs also need 4 KiB
-    /// per aligned group of 256, up to 16 MiB for each ITS, which covers all 16-bit DeviceIDs.
+    /// Maximum number of devices that can be mapped at each ITS. Mapped DeviceIDs also need 4 KiB
+    /// per aligned group of 256, up to 16 MiB for each ITS(enough for all 16-bit DeviceIDs).
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
-    /// `GICD_IIDR` and `GICR_IIDR`, by which guests select errata workarounds.
+    /// `GICD_IIDR` and `GICR_IIDR`. Guests use them to select errata workarounds.
     pub iidr: Iidr,
-    /// `GICR_CTLR.EnableLPIs` can be cleared (`GICR_CTLR.CES`); otherwise it is write-once.
+    /// Lets the guest clear `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`). Otherwise, the bit is
+    /// write-once.
     pub can_clear_enable_lpis: bool,
-    /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` are implemented (`GICR_CTLR.IR`).
+    /// Implements `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` (`GICR_CTLR.IR`).
     pub redistributor_invalidation: bool,
-    /// LPIs can be made pending by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`). Implies the
+    /// Lets devices signal LPIs by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`). Implies the
     /// registers of [`redistributor_invalidation`](Self::redistributor_invalidation). Cannot be
     /// combined with an ITS or with [`message_based_spis`](Self::message_based_spis). Setting
     /// `EnableLPIs` then allocates two bytes per vCPU and LPI.
     pub direct_lpi: bool,
-    /// SPIs can be routed to any participating PE (`GICD_TYPER.No1N` = 0, `GICR_TYPER.DPGS`).
+    /// Lets the guest route SPIs to any participating PE (`GICD_TYPER.No1N` = 0,
+    /// `GICR_TYPER.DPGS`).
     pub one_of_n: bool,
-    /// SPIs can be signaled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
+    /// Lets devices signal SPIs by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
     pub message_based_spis: bool,
-    /// Guest physical address of an additional 64 KiB frame that contains only the doorbells of
-    /// [`message_based_spis`](Self::message_based_spis) (`mbi-alias` in a devicetree).
+    /// Guest physical address of an additional 64 KiB frame that has only the
+    /// [`message_based_spis`](Self::message_based_spis) doorbells (`mbi-alias` in a devicetree).
     pub mbi_alias: Option<u64>,
     /// GICv2m frames.
     pub v2m: Vec<V2mConfig>,
-    /// Coherence of the redistributors' accesses to LPI tables with the guest's caches.
+    /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
     pub coherence: Coherence,
 }
 
-/// The security states that a guest sees.
+/// Security states that a guest sees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1): the guest sees the whole GIC, Groups 0 and 1.
@@ -142,10 +144,10 @@ pub enum SecurityView {
 }
 
 impl VgicConfig {
-    /// Creates a configuration of `cpus` vCPUs in clusters of 16, with one security state, 5
+    /// Creates a configuration with `cpus` vCPUs in clusters of 16, with one security state, 5
     /// priority bits, 256 SPIs and no LPIs, at the addresses of QEMU's `virt` machine.
     ///
-    /// Aborts if the heap is exhausted. Code that must not abort should use
+    /// Aborts if the heap is exhausted. If your code must not abort, use
     /// [`try_new`](Self::try_new).
     pub fn new(cpus: u16) -> Self {
         Self::of(
@@ -154,7 +156,7 @@ impl VgicConfig {
         )
     }
 
-    /// Creates the same configuration as [`new`](Self::new), but does not abort if the heap is
+    /// Creates the same configuration as [`new`](Self::new), but returns an error if the heap is
     /// exhausted.
     ///
     /// # Errors
@@ -236,7 +238,8 @@ impl VgicConfig {
         })
     }
 
-    /// Returns `true` if this machine implements the interrupt. Always `false` for LPIs.
+    /// Returns `true` if this machine implements the interrupt. LPIs aren't covered: for them it's
+    /// always `false`.
     pub(crate) const fn implements(&self, intid: IntId) -> bool {
         self.wired_intids().contains(intid)
     }
@@ -246,13 +249,13 @@ impl VgicConfig {
         WiredIntIds { spis, extended_spis, extended_ppis }
     }
 
-    /// Returns `true` if redistributors are awake after reset. In the Non-secure view they always
-    /// are, because firmware owns `GICR_WAKER`.
+    /// Returns `true` if redistributors are awake after reset. They always are in the Non-secure
+    /// view, where firmware owns `GICR_WAKER`.
     pub(crate) fn resets_awake(&self) -> bool {
         self.awake_redistributors || self.security == SecurityView::NonSecure
     }
 
-    /// Returns `true` if the interrupt can have this trigger.
+    /// Returns `true` if this trigger is possible for the interrupt.
     pub(crate) fn allows_trigger(&self, intid: IntId, edge: bool) -> bool {
         match intid.class() {
             IntIdClass::Sgi => edge,
@@ -261,14 +264,14 @@ impl VgicConfig {
         }
     }
 
-    /// Returns the INTID bits of the distributor: 10 cover everything except LPIs and the extended
-    /// ranges, which need 13.
+    /// Returns the number of INTID bits that the distributor implements. Without LPIs, 10 bits are
+    /// enough, or 13 with extended ranges.
     pub(crate) fn id_bits(&self) -> u8 {
         let wired = if self.extended_spis > 0 || self.extended_ppis > 0 { 13 } else { 10 };
         self.lpi_id_bits.unwrap_or(wired)
     }
 
-    /// Iterates over the redistributor frame of each vCPU, in order.
+    /// Iterates over the vCPUs' redistributor frames, in order.
     pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> + Clone {
         let frames = self.redistributors.iter().flat_map(|region| {
             (0..u64::from(region.count)).map(move |index| RedistributorFrame {
@@ -343,7 +346,7 @@ impl VgicConfig {
     }
 
     /// Checks that direct LPIs are combined with neither an ITS nor message-based SPIs. GICv2m
-    /// frames are allowed with all of them.
+    /// frames are fine with any of them.
     fn validate_direct_lpi(&self) -> Result<(), ConfigError> {
         if !self.direct_lpi {
             return Ok(());
@@ -392,7 +395,7 @@ impl VgicConfig {
         }
     }
 
-    /// Iterates over the base and size of each block of addresses that the GIC decodes.
+    /// Iterates over the base and size of each address block that the GIC decodes.
     fn blocks(&self) -> impl Iterator<Item = (u64, u64)> + Clone {
         let redistributors = self
             .redistributors
@@ -409,7 +412,7 @@ impl VgicConfig {
     }
 }
 
-/// INTIDs of the SGIs, PPIs and SPIs that a machine implements.
+/// INTIDs of the SGIs, PPIs and SPIs on a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WiredIntIds {
     spis: u32,
@@ -418,7 +421,7 @@ pub(crate) struct WiredIntIds {
 }
 
 impl WiredIntIds {
-    /// Returns the shared interrupt with the highest INTID.
+    /// Returns the highest shared INTID.
     pub(crate) fn last_shared(self) -> Option<IntId> {
         let last_of = |first: u32, count: u32| Some(IntId::new(first + count.checked_sub(1)?));
         last_of(IntId::EXTENDED_SPI_BASE, self.extended_spis)
@@ -436,8 +439,8 @@ impl WiredIntIds {
     }
 }
 
-/// Returns the number of the vCPU at this index of [`VgicConfig::cpus`], which has at most
-/// [`MAX_CPUS`] elements.
+/// Converts an index into [`VgicConfig::cpus`], which has at most [`MAX_CPUS`] elements, to a vCPU
+/// number.
 pub(crate) fn cpu(index: usize) -> Cpu {
     Cpu::new(u32::try_from(index).unwrap_or(u32::MAX))
 }

@@ -1,5 +1,5 @@
-//! The half of the model that a vCPU's thread owns: the CPU interface, emulated in software or
-//! backed by list registers.
+//! The half of the model owned by a vCPU's thread: the CPU interface, either emulated in software
+//! or backed by list registers.
 
 pub(crate) mod cpu_interface;
 pub(crate) mod list_registers;

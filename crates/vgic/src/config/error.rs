@@ -1,4 +1,4 @@
-//! Reasons to refuse a configuration.
+//! Errors for configurations that the model refuses.
 
 use super::MAX_CPUS;
 use super::its::ItsConfigError;
@@ -7,7 +7,7 @@ use alloc::collections::TryReserveError;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{Affinity, IntId};
 
-/// Reason why no GIC can have a [`VgicConfig`](crate::VgicConfig).
+/// Error for a [`VgicConfig`](crate::VgicConfig) that no GIC could have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -20,12 +20,12 @@ pub enum ConfigError {
     /// Two vCPUs have the same processor number.
     #[error("two vCPUs have the processor number {0}")]
     DuplicateProcessorNumber(u16),
-    /// The regions have too few redistributor frames.
+    /// The regions don't have a redistributor frame for every vCPU.
     #[error("{cpus} vCPUs need as many redistributors, but the regions only have room for {room}")]
     TooFewRedistributors {
         /// Number of vCPUs.
         cpus: usize,
-        /// Number of frames in all regions.
+        /// Number of frames in all regions together.
         room: u64,
     },
     /// A frame is not aligned to 64 KiB.
@@ -66,13 +66,14 @@ pub enum ConfigError {
     /// Direct LPIs are configured on a machine without LPIs.
     #[error("direct LPIs on a machine without LPIs: set lpi_id_bits")]
     DirectLpiWithoutLpis,
-    /// Direct LPIs are combined with an ITS; `GICR_SETLPIR` is IMPLEMENTATION DEFINED in that case.
+    /// Direct LPIs are combined with an ITS. `GICR_SETLPIR` would be IMPLEMENTATION DEFINED in that
+    /// case.
     #[error("direct LPIs cannot be combined with the ITS at {its:#x}")]
     DirectLpiBesideIts {
         /// Base of the first ITS.
         its: u64,
     },
-    /// Direct LPIs are combined with message-based SPIs: a device could not tell which of the two
+    /// Direct LPIs are combined with message-based SPIs. Devices couldn't tell which of the two
     /// doorbells to use.
     #[error(
         "direct LPIs cannot be combined with message-based SPIs (message_based_spis): devices \
@@ -93,10 +94,10 @@ pub enum ConfigError {
     /// An ITS is configured on a machine without LPIs.
     #[error("the ITS at {0:#x} has no LPIs to deliver: set lpi_id_bits")]
     ItsWithoutLpis(u64),
-    /// The heap has too little memory for the GIC or for its configuration.
+    /// The heap does not have enough memory for the GIC or its configuration.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-    /// An interrupt is configured as Secure that cannot be.
+    /// An interrupt that cannot be Secure is configured as Secure.
     #[error("{0} cannot be a Secure interrupt of this machine")]
     SecureInterrupt(IntId),
 }

@@ -1,13 +1,13 @@
-//! Configuration of an ITS.
+//! ITS configuration.
 
 use crate::lpi::MAX_EVENT_BITS;
 use gic_arch::gits::{PageSize, SIZE, Typer};
 use gic_arch::{Iidr, gicr};
 
-/// Width of a collection's number in commands and tables, in bits.
+/// Width of a collection number in commands and tables, in bits.
 const MAX_COLLECTION_BITS: u8 = 16;
 
-/// Configuration of an ITS. [`ItsConfig::new`] returns a complete one; setters change individual
+/// Configuration for an ITS. [`ItsConfig::new`] returns a complete one; setters change individual
 /// fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -19,28 +19,27 @@ pub struct ItsConfig {
     pub device_id_bits: u8,
     /// Number of EventID bits, 1 to 23.
     pub event_id_bits: u8,
-    /// How commands name a redistributor (`GITS_TYPER.PTA`).
+    /// Encoding of a command's target redistributor (`GITS_TYPER.PTA`).
     pub redistributor_naming: RedistributorNaming,
-    /// Number of collections that the ITS holds itself, starting at collection 0
-    /// (`GITS_TYPER.HCC`).
+    /// Number of collections held in the ITS itself, starting at collection 0 (`GITS_TYPER.HCC`).
     pub held_collections: u8,
     /// The device table (`GITS_BASER0`).
     pub device_table: TableLevels,
     /// The collection table (`GITS_BASER1`), for collections beyond those held.
     pub collection_table: Option<TableLevels>,
-    /// Number of bits of a collection's number, 1 to 16, if the ITS reports a limit
+    /// Number of bits in a collection number, 1 to 16, if the ITS reports a limit
     /// (`GITS_TYPER.CIL`, `CIDbits`). `None` means 16 bits without a reported limit. A limit
     /// requires a collection table; without one, only [`held_collections`](Self::held_collections)
     /// exist.
     pub collection_id_bits: Option<u8>,
-    /// Page sizes of the tables.
+    /// Page sizes that the tables support.
     pub page_sizes: PageSizes,
-    /// Coherence of the ITS's accesses to tables and command queue with the guest's caches.
+    /// Whether the ITS's accesses to tables and command queue are coherent with the guest's caches.
     pub coherence: Coherence,
-    /// `GITS_IIDR`, by which guests select errata workarounds. Revision 0 stands for KVM's table
+    /// `GITS_IIDR`. Guests use it to select errata workarounds. Revision 0 stands for KVM's table
     /// format.
     pub iidr: Iidr,
-    /// Reaction to a command error.
+    /// What to do on a command error.
     pub error_policy: ErrorPolicy,
     /// Units of work that one register access may do before the rest is left for the next access. A
     /// command is one unit, plus one for every 16 mappings that it visits. A command with more
@@ -49,7 +48,7 @@ pub struct ItsConfig {
     pub work_per_access: u32,
 }
 
-/// How commands name a redistributor.
+/// Encoding of a command's target redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RedistributorNaming {
     /// By `GICR_TYPER.Processor_Number` (`PTA` = 0).
@@ -58,46 +57,46 @@ pub enum RedistributorNaming {
     Address,
 }
 
-/// The levels that an ITS table may have.
+/// Number of levels that an ITS table may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TableLevels {
     /// One level only: `GITS_BASERn.Indirect` reads as zero.
     Flat,
-    /// One level or two: the guest chooses.
+    /// One level or two, at the guest's choice.
     FlatOrTwo,
 }
 
 /// Page sizes that tables can have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PageSizes {
-    /// Any size: the guest chooses.
+    /// Any size, at the guest's choice.
     Any,
     /// Only this size: `GITS_BASERn.Page_Size` is read-only.
     Only(PageSize),
 }
 
-/// Coherence of table accesses with the guest's caches.
+/// Whether table accesses are coherent with the guest's caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
     /// Accesses are coherent.
     Coherent,
-    /// Accesses are not coherent: the shareability fields read as zero, and the guest must clean
+    /// Accesses are not coherent. The shareability fields read as zero, and the guest must clean
     /// the cache lines that it writes.
     NonCoherent,
 }
 
-/// Reaction to a command error, which the architecture leaves to the implementation (IHI 0069
+/// Policy for command errors. The architecture leaves the choice to the implementation (IHI 0069
 /// §5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ErrorPolicy {
-    /// The ITS skips the command.
+    /// Skip the command.
     Skip,
-    /// The queue stalls at the command (`GITS_CREADR.Stalled`) until the guest writes
+    /// Stall the queue at the command (`GITS_CREADR.Stalled`) until the guest writes
     /// `GITS_CWRITER.Retry`.
     Stall,
 }
 
-/// Reason why no ITS can have an [`ItsConfig`].
+/// Error for an [`ItsConfig`] that no ITS could have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItsConfigError {
@@ -113,11 +112,11 @@ pub enum ItsConfigError {
     /// The ITS has no collections.
     #[error("the ITS has no collections: neither held nor in a table")]
     NoCollections,
-    /// The number of bits of a collection's number is invalid.
+    /// The number of bits in a collection number is invalid.
     #[error("{0} bits for collection numbers: an ITS has 1 to {MAX_COLLECTION_BITS}")]
     CollectionIdBits(u8),
-    /// The limit for collection numbers is meaningless because no collection table exists, or it
-    /// excludes some of the held collections.
+    /// The limit on collection numbers is meaningless without a collection table, or excludes some
+    /// of the held collections.
     #[error(
         "{held} held collections cannot be combined with a limit of {bits} bits for collection \
          numbers: the limit excludes some of them, or no collection table exists"
@@ -131,15 +130,15 @@ pub enum ItsConfigError {
     /// `work_per_access` is zero.
     #[error("an ITS must do some work at each access: set work_per_access")]
     NoWork,
-    /// The machine has more ITSes than the model can tell apart.
+    /// The machine has more ITSes than the model supports.
     #[error("there are too many ITSes")]
     TooMany,
 }
 
 impl ItsConfig {
-    /// Creates the configuration of an ITS like KVM's: 16 DeviceID and EventID bits, redistributors
-    /// named by number, 64 KiB pages, a device table of one or two levels, a flat collection table,
-    /// and erroneous commands skipped.
+    /// Creates the configuration of an ITS like KVM's: 16 DeviceID and EventID bits, processor
+    /// numbers as targets, 64 KiB pages, a device table of one or two levels, a flat collection
+    /// table, and a policy of skipping erroneous commands.
     pub const fn new(base: u64) -> Self {
         Self {
             base,
@@ -215,8 +214,8 @@ impl ItsConfig {
         }
     }
 
-    /// Returns `true` if `number` is within the limit for collection numbers. The collection exists
-    /// only if it is also held, or the table has room for it.
+    /// Returns `true` if `number` is within the limit on collection numbers. The collection may
+    /// still not exist: it must also be held, or fit in the table.
     pub(crate) const fn names_collection(&self, number: u16) -> bool {
         match self.collection_id_bits {
             Some(bits) => (number as u32) >> bits == 0,
@@ -224,7 +223,7 @@ impl ItsConfig {
         }
     }
 
-    /// Returns `GITS_TYPER`. Held collections and those in memory add up (`CCT`).
+    /// Returns `GITS_TYPER`. `CCT` means that held collections add to those in memory.
     pub(crate) const fn typer(&self) -> Typer {
         Typer::new()
             .with_physical(true)

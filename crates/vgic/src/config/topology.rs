@@ -1,26 +1,26 @@
-//! Configuration of a machine's vCPUs and of the regions of their redistributors.
+//! Configuration for a machine's vCPUs and redistributor regions.
 
 use gic_arch::{Affinity, gicr};
 
-/// Configuration of one vCPU of a [`VgicConfig`](super::VgicConfig). Later versions may add fields;
-/// the values that [`new`](Self::new) sets for them keep the behavior of this version.
+/// Configuration for one vCPU in a [`VgicConfig`](super::VgicConfig). Later versions may add
+/// fields; the values that [`new`](Self::new) sets for them keep the behavior of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuConfig {
-    /// Affinity in the vCPU's `MPIDR_EL1`. Affinities must be unique, but may be sparse.
+    /// Affinity, as in the vCPU's `MPIDR_EL1`. Affinities must be unique, but may be sparse.
     pub affinity: Affinity,
-    /// `GICR_TYPER.Processor_Number`, by which ITS commands name the vCPU. Must be unique.
+    /// `GICR_TYPER.Processor_Number`. ITS commands may use it as their target. Must be unique.
     pub processor_number: u16,
 }
 
 impl CpuConfig {
-    /// Creates the configuration of a vCPU with this affinity and processor number.
+    /// Creates the configuration for a vCPU with this affinity and processor number.
     pub const fn new(affinity: Affinity, processor_number: u16) -> Self {
         Self { affinity, processor_number }
     }
 
-    /// Creates vCPU `index` of a machine like QEMU's `virt`: Aff0 counts vCPUs within a cluster of
-    /// 16, Aff1 counts clusters, and Aff2 continues Aff1.
+    /// Configures vCPU `index` as on QEMU's `virt` machine: Aff0 counts vCPUs within a cluster of
+    /// 16, Aff1 counts clusters, and Aff2 holds the overflow from Aff1.
     pub const fn in_clusters_of_sixteen(index: u16) -> Self {
         let [cluster, _] = (index / 16).to_le_bytes();
         let [aff2, _] = (index / 16 / 256).to_le_bytes();
@@ -34,18 +34,18 @@ impl CpuConfig {
     }
 }
 
-/// Consecutive redistributors. Later versions may add fields; the values that [`new`](Self::new)
-/// sets for them keep the behavior of this version.
+/// Range of consecutive redistributors. Later versions may add fields; the values that
+/// [`new`](Self::new) sets for them keep the behavior of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RedistributorRegion {
     /// Guest physical address of the first redistributor's RD_base, aligned to 64 KiB.
     pub base: u64,
-    /// Distance between two redistributors in bytes: a multiple of 64 KiB, at least
-    /// [`gicr::STRIDE_V3`]. Guests whose firmware tables specify no stride assume exactly this
-    /// minimum.
+    /// Distance between redistributors in bytes: a multiple of 64 KiB, at least
+    /// [`gicr::STRIDE_V3`]. Guests assume exactly this minimum if their firmware tables don't
+    /// specify a stride.
     pub stride: u64,
-    /// Number of redistributors for which the region has room.
+    /// Number of redistributors that fit in the region.
     pub count: u32,
 }
 
@@ -55,7 +55,7 @@ impl RedistributorRegion {
         Self { base, stride: gicr::STRIDE_V3, count }
     }
 
-    /// Creates a region for all redistributors of a machine, at the address that QEMU's `virt`
+    /// Creates a region for all redistributors on a machine, at the address that QEMU's `virt`
     /// uses.
     pub(super) fn in_one(cpus: u16) -> Self {
         Self::new(0x080a_0000, cpus.into())
@@ -68,7 +68,7 @@ impl RedistributorRegion {
     }
 }
 
-/// Frame of one redistributor.
+/// Location of one redistributor's frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RedistributorFrame {
     pub(crate) base: u64,

@@ -1,10 +1,10 @@
-//! Configuration of GICv2m frames.
+//! GICv2m frame configuration.
 
 use core::ops::Range;
 use gic_arch::v2m::{self, Typer};
 use gic_arch::{IntId, IntIdClass};
 
-/// Configuration of a GICv2m frame. [`V2mConfig::new`] returns one without quirks; setters change
+/// Configuration for a GICv2m frame. [`V2mConfig::new`] returns one without quirks; setters change
 /// individual fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -15,13 +15,13 @@ pub struct V2mConfig {
     pub first_spi: u32,
     /// Number of SPIs that the frame can signal.
     pub count: u32,
-    /// `MSI_IIDR`, by which drivers select quirks.
+    /// `MSI_IIDR`. Drivers use it to select quirks.
     pub iidr: u32,
-    /// Encoding of SPIs in messages.
+    /// Encoding of the SPI in a message.
     pub naming: V2mNaming,
 }
 
-/// Encoding of an SPI in a message to a GICv2m frame.
+/// Encoding of an SPI in messages to a GICv2m frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum V2mNaming {
     /// The data is the SPI's INTID.
@@ -31,19 +31,19 @@ pub enum V2mNaming {
     FromFirst,
     /// The data is relative to INTID 32, as on Broadcom's Northstar 2 (`MSI_IIDR` 0x0000013f).
     FromSpiBase,
-    /// The address is the frame's base plus 8 × (INTID − 32), and the data is ignored, as on
-    /// Amazon's Graviton. The frame is 8 KiB large and has no readable registers.
+    /// The address is the frame's base plus 8 × (INTID − 32), as on Amazon's Graviton. The data is
+    /// ignored. The frame is 8 KiB in size and doesn't have readable registers.
     ByAddress,
 }
 
-/// Reason why no machine can have a GICv2m frame.
+/// Error for a GICv2m frame that no machine could have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum V2mConfigError {
     /// The base is not aligned to the frame's size.
     #[error("the GICv2m frame at {0:#x} is not aligned to its size")]
     Misaligned(u64),
-    /// The range contains SPIs that the machine does not implement, or is empty.
+    /// The range is empty, or has SPIs that the machine does not implement.
     #[error(
         "the GICv2m frame at {base:#x} cannot signal {count} SPIs from INTID {first_spi}: the \
          machine does not implement all of them"
@@ -69,7 +69,7 @@ pub enum V2mConfigError {
 }
 
 impl V2mConfig {
-    /// Creates a frame without quirks that signals `count` SPIs, starting at INTID `first_spi`.
+    /// Creates a frame without quirks for `count` SPIs, starting at INTID `first_spi`.
     pub const fn new(base: u64, first_spi: u32, count: u32) -> Self {
         Self { base, first_spi, count, iidr: 0, naming: V2mNaming::IntId }
     }
@@ -79,7 +79,7 @@ impl V2mConfig {
         with_naming: naming: V2mNaming,
     }
 
-    /// Returns the frame's size in bytes: 4 KiB, or 8 KiB if messages name SPIs by address.
+    /// Returns the frame's size in bytes: 4 KiB, or 8 KiB if the address encodes the SPI.
     pub const fn size(&self) -> u64 {
         match self.naming {
             V2mNaming::ByAddress => 2 * v2m::FRAME_SIZE,
@@ -105,8 +105,7 @@ impl V2mConfig {
         self.first_spi..self.first_spi.saturating_add(self.count)
     }
 
-    /// Checks the frames of a machine that implements the interrupts for which `implements` is
-    /// true.
+    /// Validates all frames on a machine. `implements` tells which interrupts exist.
     ///
     /// # Errors
     /// The first violated constraint, if any.
@@ -154,7 +153,7 @@ impl V2mConfig {
         Typer::new().with_first(field(self.first_spi)).with_count(field(self.count))
     }
 
-    /// Returns the INTID that a write names, or `None` if it overflows. The frame need not own that
+    /// Decodes the INTID from a write, or returns `None` on overflow. The frame may not own that
     /// SPI.
     pub(crate) fn named(&self, offset: u32, data: u32) -> Option<u32> {
         match self.naming {

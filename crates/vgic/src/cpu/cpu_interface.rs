@@ -1,5 +1,5 @@
 //! A PE's CPU interface (IHI 0069 §4.8, §12.2): priority mask, binary points, active priorities and
-//! the preemption rules. Plain state of one vCPU, which does not track pending interrupts.
+//! the preemption rules. This is plain per-vCPU state. It doesn't track pending interrupts.
 
 mod active_priorities;
 mod registers;
@@ -11,7 +11,7 @@ use crate::wired::Group;
 use active_priorities::ActivePriorities;
 use gic_arch::Priority;
 
-/// Implemented features of the interface.
+/// Features that the CPU interface implements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Features {
     pub(crate) security: SecurityView,
@@ -24,12 +24,12 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// Returns the number of bits of a group priority: at least one bit is always subpriority.
+    /// Returns the width of a group priority in bits. At least one bit is always subpriority.
     fn preemption_bits(self) -> u8 {
         self.priority_bits.min(7)
     }
 
-    /// Returns the lowest value of a group's binary point.
+    /// Returns the minimum binary point for a group.
     fn smallest_binary_point(self, group: Group) -> u8 {
         let smallest = 7 - self.preemption_bits();
         match group {
@@ -38,7 +38,7 @@ impl Features {
         }
     }
 
-    /// Returns the number of active-priority registers of a group.
+    /// Returns the number of active-priority registers per group.
     pub(crate) fn active_priority_registers(self) -> usize {
         1 << self.preemption_bits().saturating_sub(5)
     }
@@ -61,8 +61,8 @@ pub(crate) struct CpuInterface {
 }
 
 impl CpuInterface {
-    /// Creates an interface in its reset state. With two security states, firmware has left the
-    /// guest the lower half of the priorities, with all of them masked.
+    /// Creates an interface in its reset state. With two security states, firmware leaves the guest
+    /// only the lower half of the priorities, all of them masked.
     pub(crate) fn new(features: Features) -> Self {
         Self {
             features,
@@ -86,8 +86,8 @@ impl CpuInterface {
         self.active[group.index()].insert(level);
     }
 
-    /// Drops the running priority. Returns `false` without any effect if the running interrupt is
-    /// not in this group.
+    /// Drops the running priority. If the running interrupt isn't in this group, does nothing and
+    /// returns `false`.
     pub(crate) fn drop_priority(&mut self, group: Group) -> bool {
         if self.running_group() != Some(group) {
             return false;
@@ -96,8 +96,8 @@ impl CpuInterface {
         true
     }
 
-    /// Returns `true` if the interface would signal an interrupt of this priority now: it must pass
-    /// the mask, and its group priority must be more urgent than the running priority.
+    /// Returns `true` if the interface would signal an interrupt at this priority now, i.e. if it
+    /// passes the mask and its group priority is higher than the running priority.
     pub(crate) fn signals(&self, priority: Priority, group: Group) -> bool {
         self.takes(group)
             && priority.is_more_urgent_than(self.mask)
@@ -114,13 +114,13 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the implemented features.
+    /// Returns the features that the interface implements.
     pub(crate) fn features(&self) -> Features {
         self.features
     }
 
-    /// Returns the priority limit of the group: [`signals`](Self::signals) is true for exactly
-    /// those interrupts that are more urgent.
+    /// Returns the group's priority limit. [`signals`](Self::signals) holds for exactly those
+    /// interrupts whose priority is higher.
     pub(crate) fn limit(&self, group: Group) -> Priority {
         match (self.takes(group), self.running()) {
             (false, _) => Priority::HIGHEST,
@@ -129,17 +129,17 @@ impl CpuInterface {
         }
     }
 
-    /// Returns `true` if the interface accepts interrupts of the group (`ICC_IGRPEN<n>_EL1`).
+    /// Returns `true` if the group is enabled at this interface (`ICC_IGRPEN<n>_EL1`).
     pub(crate) fn takes(&self, group: Group) -> bool {
         self.enabled[group.index()]
     }
 
-    /// Returns `ICC_CTLR_EL1.EOImode`: if set, EOI only drops the priority.
+    /// Returns `ICC_CTLR_EL1.EOImode`. If set, an EOI only drops the priority.
     pub(crate) fn splits_eoi(&self) -> bool {
         self.split_eoi
     }
 
-    /// Returns the most urgent active group priority, or [`Priority::IDLE`].
+    /// Returns the highest active group priority, or [`Priority::IDLE`].
     pub(crate) fn running(&self) -> Priority {
         let level = self.active[0].first().min(self.active[1].first());
         match u8::try_from(u32::from(level) << (8 - self.features.preemption_bits())) {
@@ -148,7 +148,7 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the group with the most urgent active priority, or Group 0 if both have it.
+    /// Returns the group with the highest active priority. Group 0 wins a tie.
     fn running_group(&self) -> Option<Group> {
         let [zero, one] = self.active.map(ActivePriorities::first);
         match (zero <= one, zero.min(one)) {

@@ -1,22 +1,31 @@
-//! A vCPU half for hypervisors at EL2, where the hardware's virtual CPU interface acknowledges and
-//! ends interrupts without an exit, using list registers (IHI 0069 §6, §12.4). The list registers
-//! are filled before the guest is entered, and folded back into the model after it has exited.
+//! vCPUs with list registers (IHI 0069 §6, §12.4), for hypervisors at EL2. The hardware's virtual
+//! CPU interface acknowledges and ends interrupts without an exit. We fill the list registers
+//! before entering the guest, and fold them back into the model after it exits.
 //!
-//! Outside of the guest, this half is a software CPU interface like [`Vcpu`]: an exit loads the
-//! state that the guest left in the hardware. Trapped accesses and the decision whether the vCPU
-//! may sleep therefore use the same state.
+//! Outside the guest, this is a software CPU interface like [`Vcpu`], because an exit loads the
+//! state that the guest left in the hardware. Trapped accesses and the decision to sleep use that
+//! same state.
 //!
 //! | aspect | implementation |
 //! |---|---|
-//! | order | the most urgent pending interrupt first, then active interrupts, then the other pending ones by urgency |
-//! | too many pending interrupts | `NPIE`: an exit when no listed interrupt is pending any more. (`UIE` would not trigger while listed interrupts are active.) Enabling another group then exits as well |
-//! | too many active interrupts | `LRENPIE`: each EOI in `EOIcount` ends the unlisted interrupt that the guest acknowledged last, because guests nest. Interrupts that a register write made active are ended after these |
-//! | `ICC_DIR_EL1` | traps (`TDIR`), because it may name an interrupt that is active at another vCPU; guests without `EOImode` do not use it. On a CPU that cannot trap it separately, `TC` does so for guests entered with `EOImode`, and while active interrupts are unlisted |
-//! | 1-of-N interrupts | a guest that enables or disables a group exits, so that its vCPU participates from then on, or other vCPUs receive the interrupts that it did not take |
+//! | order | the highest-priority pending interrupt first, then active interrupts, then the other
+//! pending ones by priority |
+//! | too many pending interrupts | `NPIE`: the guest exits when no listed interrupt is pending any
+//! more. (`UIE` wouldn't trigger while listed interrupts are active.) Enabling another group exits
+//! as well |
+//! | too many active interrupts | `LRENPIE`: each EOI in `EOIcount` ends the unlisted interrupt
+//! that the guest acknowledged last, because guests nest. Interrupts made active by a register
+//! write come last |
+//! | `ICC_DIR_EL1` | traps (`TDIR`), because the interrupt may be active at another vCPU; guests
+//! without `EOImode` don't use it. On a CPU that cannot trap it separately, `TC` does so for guests
+//! entered with `EOImode`, and while active interrupts are unlisted |
+//! | 1-of-N interrupts | enabling or disabling a group exits. From then on the vCPU participates,
+//! or other vCPUs receive the interrupts that it didn't take |
 //! | levels | a maintenance interrupt at the EOI; the observer is notified, and the level is sampled again |
 //! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its deactivation deactivates both, without an exit ([`Vgic::link`]). A level is sampled before it is listed, and again at the exit if the guest has not acknowledged it |
 //! | LPIs | no active state, never linked to a physical interrupt (`HW`) |
-//! | changes while the guest runs | kick the vCPU. The effects that a register or command guarantees (`RWP`, `SYNCR`, SYNC, `WAKER`) are complete once the vCPU has exited |
+//! | changes while the guest runs | kick the vCPU. The effects that a register or command
+//! guarantees (`RWP`, `SYNCR`, SYNC, `WAKER`) are only complete once the vCPU has exited |
 
 mod fill;
 mod fold;
@@ -37,7 +46,7 @@ use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
 use gic_arch::ich::Vtr;
 use msi_types::Cpu;
 
-/// Reason why a machine's guest cannot run on a CPU's virtual interface.
+/// Error for a guest that cannot run on a CPU's virtual interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VirtualInterfaceMismatch {
@@ -68,13 +77,13 @@ pub enum VirtualInterfaceMismatch {
     Count(usize),
 }
 
-/// A vCPU whose guest runs with list registers. The vCPU's thread owns this value while the guest
-/// does not run.
+/// vCPU whose guest runs with list registers. The vCPU's thread owns this value while the guest is
+/// not running.
 ///
 /// **Registers that read active or pending state** are `ISACTIVER`, `ISPENDR` and the corresponding
 /// clear registers. For interrupts in list registers, they return the state at the vCPU's last
-/// guest entry, which is not sufficient for Linux's `synchronize_irq`. Before a monitor forwards a
-/// guest's read of these registers, it should make the other vCPUs exit, and keep them out of the
+/// guest entry, which is not sufficient for Linux's `synchronize_irq`. Before forwarding a guest's
+/// read of these registers, the VMM should make the other vCPUs exit, and keep them out of the
 /// guest until it has the value.
 ///
 /// [`el2.rs`] delivers a timer interrupt in this way:
@@ -94,16 +103,16 @@ pub enum VirtualInterfaceMismatch {
 /// [`el2.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/examples/el2.rs
 pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 
-/// A [`ListRegisterVcpu`] while its guest runs. The hypervisor loads the
+/// [`ListRegisterVcpu`] whose guest is running. The hypervisor loads the
 /// [interface](Self::interface) into the hardware, runs the guest, and [exits](Self::exit).
 ///
-/// Dropping this value instead ends the vCPU: its CPU interface no longer participates in the
-/// distribution of interrupts. The interrupts in its list registers revert to their state at the
-/// entry, so none is lost, but an interrupt that the guest has acknowledged in the meantime is
-/// pending again. Other vCPUs do not wait for a dropped one.
+/// Dropping this value instead ends the vCPU, and its CPU interface no longer receives interrupts.
+/// Interrupts in its list registers revert to their state at the entry. None are lost, but an
+/// interrupt that the guest has acknowledged since then becomes pending again. Other vCPUs don't
+/// wait for a dropped one.
 #[must_use = "interrupts in list registers return to the model only at the exit"]
 pub struct InGuest {
-    /// The vCPU, present until the exit.
+    /// `None` after the exit.
     vcpu: Option<ListRegisterVcpu>,
 }
 
@@ -112,8 +121,8 @@ impl Vcpu {
     /// (`ICH_VTR_EL2`) describes.
     ///
     /// # Errors
-    /// [`VirtualInterfaceMismatch`] if the guest would see a CPU interface that differs from the
-    /// machine's.
+    /// [`VirtualInterfaceMismatch`] if this hardware would show the guest a different CPU interface
+    /// than the machine's.
     pub fn with_list_registers(
         mut self,
         vtr: Vtr,
@@ -153,8 +162,8 @@ impl Vcpu {
 
 impl ListRegisterVcpu {
     /// Prepares to run guest code. The caller must then load [`InGuest::interface`] into the
-    /// hardware. Any arrival or change from now on kicks the vCPU, once, and the vCPU must then
-    /// exit.
+    /// hardware. From now on, the first new interrupt or register change kicks the vCPU (once), and
+    /// the vCPU must exit.
     ///
     /// A vCPU whose list registers were empty may also be kicked once after it has exited: see
     /// [`returned`](Self::returned).
@@ -185,7 +194,7 @@ impl ListRegisterVcpu {
         self.own().write_sysreg(register, value)
     }
 
-    /// Returns the PE's interrupt inputs, as [`Vcpu::inputs`] does.
+    /// Returns the state of the PE's interrupt inputs, as [`Vcpu::inputs`] does.
     pub fn inputs(&mut self) -> Inputs {
         self.0[0].inputs()
     }
@@ -210,10 +219,10 @@ impl ListRegisterVcpu {
     }
 
     /// Reports that the vCPU has returned from sleep, or will stay out of the guest for a while. It
-    /// is not kicked again until it sleeps or enters the guest. The hypervisor should call this
-    /// before an operation that takes long, or that may interrupt this vCPU, such as emulating a
-    /// device or handling a physical interrupt. The call is optional, but without it, the vCPU may
-    /// receive a superfluous kick.
+    /// won't be kicked again until it sleeps or enters the guest. The hypervisor should call this
+    /// before a long operation, or one that may interrupt this vCPU, e.g. emulating a device or
+    /// handling a physical interrupt. The call is optional: without it, the vCPU may just receive a
+    /// superfluous kick.
     pub fn returned(&mut self) {
         self.0[0].returned();
     }
@@ -223,7 +232,7 @@ impl ListRegisterVcpu {
         self.own().reset();
     }
 
-    /// Converts this vCPU back into one with a software CPU interface.
+    /// Converts this vCPU back to a software CPU interface.
     pub fn into_software(mut self) -> Vcpu {
         self.own();
         Vcpu::unboxed(self.0)
@@ -242,8 +251,8 @@ impl ListRegisterVcpu {
 
 impl InGuest {
     /// Folds the state that the guest left in the hardware back into the model, after an exit with
-    /// or without a kick. Should be called before the hypervisor handles the reason of the exit,
-    /// because other vCPUs may be waiting for it.
+    /// or without a kick. Call this before handling the exit reason, because other vCPUs may be
+    /// waiting for it.
     #[must_use]
     #[inline]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
@@ -278,16 +287,16 @@ impl Drop for InGuest {
 }
 
 impl ListRegisterVcpu {
-    /// Records an interrupt that was acknowledged outside of the guest as active, so that it is
-    /// listed.
+    /// Records an interrupt acknowledged outside the guest as active. It needs a list register at
+    /// the next entry.
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(index) = WiredIndex::of(intid) {
             self.0[0].list_registers.active.insert(index);
         }
     }
 
-    /// Returns the vCPU and ends its idle state, because its CPU interface may change outside of
-    /// the guest, and it may interrupt itself.
+    /// Returns the vCPU, and ends its idle state: outside the guest, its CPU interface may change,
+    /// and it may interrupt itself.
     fn own(&mut self) -> &mut Vcpu {
         let [vcpu] = &mut *self.0;
         vcpu.own.wakeup.end_idle();
@@ -295,7 +304,7 @@ impl ListRegisterVcpu {
         vcpu
     }
 
-    /// Handles an exit of a guest that left changes in the hardware.
+    /// Handles an exit after which the hardware state has changed.
     #[inline(never)]
     fn come_back(mut self, left: &VirtualInterface) -> Self {
         if self.has_nothing_to_fold(left) {
@@ -307,15 +316,15 @@ impl ListRegisterVcpu {
         self
     }
 
-    /// Leaves the guest, with `fold` emptying the list registers. The vCPU counts as returned
-    /// before that, because folded interrupts need no kick.
+    /// Leaves the guest; `fold` empties the list registers. The vCPU already counts as returned
+    /// before that, because folded interrupts don't need a kick.
     fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
         self.returned();
         fold(self);
         self.folded();
     }
 
-    /// Completes an exit, once the list registers are empty.
+    /// Completes an exit. The list registers must be empty.
     fn folded(&self) {
         let [vcpu] = &*self.0;
         if vcpu.wakeup.folded(&vcpu.own.wakeup) {

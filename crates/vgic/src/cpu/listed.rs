@@ -1,4 +1,4 @@
-//! Contents of a vCPU's list registers, and the active interrupts that need one.
+//! List register contents, and the active interrupts that need a list register.
 
 use crate::lpi::ListedLpi;
 use crate::wired::Filled;
@@ -6,14 +6,14 @@ use crate::wired::candidates::set_bits;
 use crate::wired::index::WiredIndex;
 use gic_arch::ich::{Hcr, ListRegister, Vmcr};
 
-/// Maximum number of list registers of a CPU.
+/// Maximum number of list registers per CPU.
 pub const MAX_LIST_REGISTERS: usize = 16;
 
-/// State of a CPU's virtual interface, to be loaded before a guest entry and stored after the exit.
-/// Registers that the CPU does not implement are zero and are ignored.
+/// Virtual interface state for one CPU, to be loaded before a guest entry and stored after the
+/// exit. Registers that the CPU does not implement are zero and are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VirtualInterface {
-    /// `ICH_HCR_EL2`. The hypervisor may add its own traps. At the exit, only `EOIcount` is read.
+    /// `ICH_HCR_EL2`. The hypervisor may set additional traps. Only `EOIcount` is read at the exit.
     pub hcr: Hcr,
     /// `ICH_VMCR_EL2`.
     pub vmcr: Vmcr,
@@ -23,19 +23,19 @@ pub struct VirtualInterface {
     pub list: [ListRegister; MAX_LIST_REGISTERS],
 }
 
-/// List registers of a vCPU. If `count` is zero, its CPU interface is emulated in software.
+/// A vCPU's list registers. If `count` is zero, the CPU interface is emulated in software.
 pub(crate) struct ListRegisters {
     pub(crate) count: usize,
     /// `ICH_VTR_EL2.TDS`: the CPU can trap `ICC_DIR_EL1` separately.
     pub(crate) traps_dir: bool,
-    /// Number of list registers in use, which are the first ones.
+    /// Number of list registers in use, starting with the first.
     pub(crate) used: usize,
     pub(crate) listed: [Listed; MAX_LIST_REGISTERS],
-    /// Active interrupts of this vCPU, possibly including some that are no longer active.
+    /// Interrupts that are active at this vCPU. Some of them may have become inactive.
     pub(crate) active: WiredSet,
-    /// Interface loaded at the last entry. Outside of the guest, its list registers are all empty.
+    /// Interface loaded at the last entry. Outside the guest, its list registers are all empty.
     pub(crate) interface: VirtualInterface,
-    /// The state for which the other registers of `interface` were computed, or `None` if the CPU
+    /// The state for which the other registers in `interface` were computed, or `None` if the CPU
     /// interface has changed since.
     pub(crate) made_for: Option<Unlisted>,
 }
@@ -58,7 +58,7 @@ impl ListRegisters {
         }
     }
 
-    /// Fills the next list register, unless all are in use.
+    /// Fills the next list register, if one is free.
     pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
         if !self.is_full() {
             self.listed[self.used] = listed;
@@ -72,7 +72,7 @@ impl ListRegisters {
         self.used >= self.count
     }
 
-    /// Empties all list registers, and returns the number of those that were in use.
+    /// Empties all list registers, and returns how many were in use.
     pub(crate) fn empty(&mut self) -> usize {
         let used = core::mem::take(&mut self.used);
         self.interface.list[..used].fill(ListRegister::new());
@@ -80,12 +80,12 @@ impl ListRegisters {
     }
 }
 
-/// Summary of the interrupts for which no list register was free.
+/// Summary of the interrupts that didn't fit in list registers.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Unlisted {
     pub(crate) pending: bool,
     pub(crate) active: bool,
-    /// By group, `true` if an interrupt is pending that would be signaled if the guest enabled the
+    /// For each group, `true` if a pending interrupt would be signaled once the guest enables the
     /// group.
     pub(crate) held_back: [bool; 2],
 }
@@ -123,7 +123,7 @@ impl WiredSet {
         self.used |= 1 << word;
     }
 
-    /// Keeps the interrupts for which `keep` returns `true`.
+    /// Removes all interrupts for which `keep` returns `false`.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(WiredIndex) -> bool) {
         for number in set_bits(self.used) {
             let word = &mut self.words[number];

@@ -1,5 +1,4 @@
-//! System registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), as a table of encodings and
-//! handlers.
+//! CPU interface system registers, `ICC_*` (IHI 0069 §12.2): a table of encodings and handlers.
 
 use crate::config::SecurityView;
 use crate::cpu::vcpu::Vcpu;
@@ -8,20 +7,20 @@ use crate::wired::Group;
 use gic_arch::IntId;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, Sgi, Sre, SysRegEncoding};
 
-/// Handler of `MRS`.
+/// `MRS` handler.
 type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;
-/// Handler of `MSR`.
+/// `MSR` handler.
 type Write = fn(&mut Vcpu, u64) -> Result<(), Undefined>;
 
-/// A system register with its handlers.
+/// System register with its handlers.
 struct SystemRegister {
     encoding: SysRegEncoding,
     read: Read,
     write: Write,
 }
 
-/// Error for an access to a system register that does not exist in this direction, or not in the
-/// guest's view. The access causes an Undefined Instruction exception (or a trap to EL3, for Group
+/// Error for an access to a system register that doesn't exist in this direction, or isn't visible
+/// to the guest. The access causes an Undefined Instruction exception (or a trap to EL3, for Group
 /// 0 in the Non-secure view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no system register {:#06x} for this access", .0.packed())]
@@ -34,7 +33,7 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`] if the caller must inject an exception into the guest.
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        // A guest reads this register for each interrupt, so it bypasses the table.
+        // Fast path: guests read this register for every interrupt, so skip the table.
         if register == icc::IAR1.encoding() {
             return Ok(acknowledge(self, Group::One));
         }
@@ -46,7 +45,7 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`] if the caller must inject an exception into the guest.
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        // A guest writes this register for each interrupt, so it bypasses the table.
+        // Fast path: guests write this register for every interrupt, so skip the table.
         if register == icc::EOIR1.encoding() {
             self.end(Group::One, intid(value));
             return Ok(());
@@ -60,8 +59,8 @@ fn find(encoding: SysRegEncoding) -> Option<&'static SystemRegister> {
     REGISTERS.get(at)
 }
 
-/// Defines a register: `register!(REGISTER, read, write)`. A direction that does not exist is
-/// `undefined`.
+/// Defines a register: `register!(REGISTER, read, write)`. Use `undefined` for a direction that
+/// doesn't exist.
 macro_rules! register {
     ($register:ident, undefined, $write:expr) => {
         SystemRegister {
@@ -82,7 +81,7 @@ macro_rules! register {
     };
 }
 
-/// Defines register `$index` of a group's active priorities.
+/// Defines a group's active-priority register `$index`.
 macro_rules! active_priorities {
     ($register:ident, $group:expr, $index:literal) => {
         register!(
@@ -203,14 +202,13 @@ fn intid(value: u64) -> IntId {
     IntIdValue::from(value).intid()
 }
 
-/// Returns the low byte of a register whose other bits are RES0.
+/// Returns a register's low byte. The other bits are RES0.
 const fn byte(value: u64) -> u8 {
     low_byte(low_word(value))
 }
 
 impl Vcpu {
-    /// Runs `body` if the guest has the registers of Group 0, which do not exist on the Non-secure
-    /// side.
+    /// Runs `body` if the guest has the Group 0 registers. They don't exist on the Non-secure side.
     fn in_group_zero<T>(
         &mut self,
         encoding: SysRegEncoding,
@@ -222,7 +220,7 @@ impl Vcpu {
         }
     }
 
-    /// Checks that active-priority register `index` of the group exists.
+    /// Checks that the group has an active-priority register `index`.
     fn exists(
         &self,
         encoding: SysRegEncoding,

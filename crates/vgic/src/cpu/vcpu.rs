@@ -1,4 +1,4 @@
-//! The vCPU's half of the model: its CPU interface, owned by the vCPU's thread.
+//! The vCPU half of the model: a CPU interface owned by the vCPU's thread.
 
 use crate::config::SecurityView;
 use crate::cpu::cpu_interface::CpuInterface;
@@ -19,9 +19,9 @@ use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;
 
-/// A vCPU's CPU interface. Exactly one value exists per vCPU; [`Vgic::new`] returns it, and the
-/// vCPU's thread owns it. No method waits for another thread: work left over by register accesses
-/// is skipped while another thread is doing it.
+/// A vCPU's CPU interface. [`Vgic::new`] returns exactly one per vCPU, and the vCPU's thread owns
+/// it. Methods never wait for another thread: if another thread is already doing the work that
+/// register accesses left, they skip it.
 ///
 /// The exit handler of a vCPU's thread:
 ///
@@ -51,19 +51,18 @@ use msi_types::Cpu;
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
     pub(crate) gic: Arc<Vgic>,
-    /// `gic`'s wake-up state, which is cached here because an entry into the guest accesses little
-    /// else.
+    /// Wake-up state from `gic`, cached here because a guest entry accesses little else.
     pub(crate) wakeup: Arc<VcpuWakeup>,
     pub(crate) own: OwnParts,
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
     pub(crate) list_registers: ListRegisters,
-    /// Memory for this value, so that boxing cannot fail. A vCPU with list registers is boxed
-    /// because it is passed on at each entry and exit.
+    /// Memory for this value, so that boxing can't fail. We box a vCPU with list registers because
+    /// each entry and exit moves it.
     memory: Vec<Self>,
 }
 
-/// Parts of the shared half that belong to one vCPU, for access without a search.
+/// References to one vCPU's parts of the shared half, so that we don't have to look them up.
 pub(crate) struct OwnParts {
     pub(crate) wakeup: Arc<WakeupWord>,
     pub(crate) private: Arc<Private>,
@@ -72,9 +71,9 @@ pub(crate) struct OwnParts {
 /// The interrupt inputs of a PE.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Inputs {
-    /// IRQ: Group 1 has an interrupt that preempts the running priority.
+    /// IRQ: a Group 1 interrupt preempts the running priority.
     pub irq: bool,
-    /// FIQ: Group 0 has an interrupt that preempts the running priority.
+    /// FIQ: a Group 0 interrupt preempts the running priority.
     pub fiq: bool,
 }
 
@@ -88,11 +87,11 @@ impl Inputs {
 /// Result of a vCPU's attempt to sleep or to enter the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sleep {
-    /// No interrupt is to be signaled. The next one to arrive kicks the vCPU, once.
+    /// The vCPU may sleep. The next interrupt to arrive kicks it, once.
     Ready,
-    /// The vCPU must not sleep. Either an interrupt is pending, for which a kick may still be on
-    /// its way, or accesses left work, of which this call has done a piece. The caller should run
-    /// the guest, or try again.
+    /// The vCPU must not sleep. Either an interrupt is pending (its kick may still be in flight),
+    /// or accesses left work, and this call has done a piece of it. The caller should run the
+    /// guest, or try again.
     DontSleep,
 }
 
@@ -102,7 +101,7 @@ impl Sleep {
     }
 }
 
-/// The most urgent pending interrupt, and its source.
+/// The highest-priority pending interrupt and its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct MostUrgent {
     priority: Priority,
@@ -117,9 +116,9 @@ enum Source {
     Lpi,
 }
 
-/// Maximum number of restarts of an acknowledgment that lost its interrupt to another thread. Each
-/// restart means that another thread made progress; a guest that retracts interrupts in a loop
-/// eventually reads a spurious interrupt.
+/// Maximum number of times to restart an acknowledgment that lost its interrupt to another thread.
+/// Each restart means that another thread made progress. A guest that retracts interrupts in a loop
+/// will eventually read a spurious interrupt.
 const ATTEMPTS: usize = 64;
 
 impl fmt::Debug for Vcpu {
@@ -155,7 +154,7 @@ impl Vcpu {
         boxed
     }
 
-    /// Moves a vCPU out of its reserved memory, which it keeps.
+    /// Moves a vCPU out of its reserved memory, but keeps the memory.
     pub(crate) fn unboxed(boxed: Box<[Self; 1]>) -> Self {
         let mut memory = (boxed as Box<[Self]>).into_vec();
         let Some(mut vcpu) = memory.pop() else { unreachable!("the array has one element") };
@@ -168,8 +167,8 @@ impl Vcpu {
         self.inputs().irq
     }
 
-    /// Returns the PE's interrupt inputs. At most one is asserted, because the most urgent pending
-    /// interrupt determines it.
+    /// Returns the state of the PE's interrupt inputs. At most one is asserted: the one for the
+    /// highest-priority pending interrupt.
     pub fn inputs(&mut self) -> Inputs {
         self.gic.go_on();
         match self.signalled().map(|candidate| candidate.group) {
@@ -181,22 +180,22 @@ impl Vcpu {
 
     /// Prepares to sleep (WFI), or to run guest code during which the vCPU does not poll its
     /// [`inputs`](Self::inputs). After [`Sleep::Ready`], the first interrupt to arrive calls
-    /// [`Kick::kick`](msi_types::Kick::kick), once. The caller must call
-    /// [`returned`](Self::returned) when the vCPU is back.
+    /// [`Kick::kick`](msi_types::Kick::kick), once. When the vCPU is back, the caller must call
+    /// [`returned`](Self::returned).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         self.leave_unless(|vcpu| vcpu.inputs().any())
     }
 
     /// Prepares to power down until an interrupt wakes the vCPU (`PSCI_CPU_SUSPEND`). Unlike in
     /// [`prepare_to_sleep`](Self::prepare_to_sleep), the CPU interface is not involved. Instead,
-    /// the redistributor's `WakeRequest` wakes the vCPU: an enabled interrupt that is pending for
-    /// this vCPU, in a group that the distributor forwards. Neither the CPU interface's masks nor
-    /// `GICR_WAKER.ProcessorSleep` matter. Afterwards, the caller must [`reset`](Self::reset) the
-    /// vCPU before it starts.
+    /// the vCPU is woken by the redistributor's `WakeRequest`, i.e. by any enabled interrupt that
+    /// is pending for this vCPU in a group that the distributor forwards. The CPU interface's masks
+    /// and `GICR_WAKER.ProcessorSleep` don't matter. Afterwards, the caller must
+    /// [`reset`](Self::reset) the vCPU before it starts.
     ///
     /// Interrupts do not wake a vCPU that is off (`PSCI_CPU_OFF`); they stay pending until it is on
     /// again. The caller should [`reset`](Self::reset) a vCPU when it powers off, so that other
-    /// vCPUs take the 1-of-N interrupts that were chosen for it.
+    /// vCPUs take over its 1-of-N interrupts.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         self.leave_unless(Self::wake_requested)
     }
@@ -215,8 +214,9 @@ impl Vcpu {
         requested || lpis.is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
 
-    /// Prepares to run guest code, and returns the inputs to assert. Any later arrival kicks the
-    /// vCPU, once. The caller must call [`returned`](Self::returned) when the guest has exited.
+    /// Prepares to run guest code, and returns the inputs to assert. Interrupts that arrive later
+    /// kick the vCPU, once. After the guest has exited, the caller must call
+    /// [`returned`](Self::returned).
     pub fn enter_guest(&mut self) -> Inputs {
         self.own.wakeup.leave();
         let inputs = self.inputs();
@@ -224,15 +224,16 @@ impl Vcpu {
         inputs
     }
 
-    /// Kicks the vCPU immediately if work is left, after it has declared that it enters the guest.
+    /// Kicks the vCPU immediately if there is work left. Called after the vCPU has declared that it
+    /// is entering the guest.
     pub(crate) fn exit_for_work(&self) {
         if self.wakeup.has_work() {
             self.wakeup.kick(self.cpu);
         }
     }
 
-    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not. It is not
-    /// kicked again until it leaves the next time; its thread must poll the inputs until then.
+    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not. It won't be
+    /// kicked again until it next leaves. Until then, its thread must poll the inputs.
     pub fn returned(&mut self) {
         self.own.wakeup.returned();
     }
@@ -252,8 +253,8 @@ impl Vcpu {
         }
     }
 
-    /// Acknowledges the most urgent pending interrupt, if it is in `group` and preempts the running
-    /// priority.
+    /// Acknowledges the highest-priority pending interrupt, if it is in `group` and preempts the
+    /// running priority.
     pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
         match self.acknowledge_lpi(group) {
             Some(lpi) => Some(lpi.intid()),
@@ -261,9 +262,8 @@ impl Vcpu {
         }
     }
 
-    /// Acknowledges an LPI if no wired interrupt needs to be checked, which is the fast path of
-    /// most interrupts. After `None`, [`acknowledge_any`](Self::acknowledge_any) must check all
-    /// interrupts.
+    /// Fast path: acknowledges an LPI if no wired interrupt needs to be checked. After `None`,
+    /// [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
     #[inline]
     fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
         let wired = self.gic.wired();
@@ -295,8 +295,8 @@ impl Vcpu {
         None
     }
 
-    /// Takes the most urgent LPI in one step, if it is more urgent than all wired interrupts and
-    /// passes mask and binary point. If it does not pass, less urgent LPIs cannot pass either.
+    /// Takes the highest-priority LPI in one step, if it beats all wired interrupts and passes the
+    /// mask and binary point. If it doesn't pass, no lower-priority LPI can.
     fn take_lpi(&mut self, group: Group) -> Option<MostUrgent> {
         let forwarded = self.forwarded();
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
@@ -310,8 +310,8 @@ impl Vcpu {
         Some(Self::lpi_candidate(ready))
     }
 
-    /// Takes the pending state of the candidate, or of an LPI that became pending in the meantime
-    /// and is at least as urgent. Returns `None` if the candidate is no longer pending.
+    /// Takes the pending state from the candidate, or from an LPI of at least the same priority
+    /// that has just become pending. Returns `None` if the candidate is no longer pending.
     fn take(&mut self, candidate: MostUrgent) -> Option<MostUrgent> {
         match candidate.source {
             Source::Wired(index, state) => {
@@ -325,16 +325,16 @@ impl Vcpu {
         }
     }
 
-    /// Returns the most urgent pending interrupt of the enabled groups, if it is in `group`,
-    /// regardless of mask and running priority: `ICC_HPPIR<n>_EL1`.
+    /// Returns the highest-priority pending interrupt in the enabled groups, if it is in `group`,
+    /// regardless of the mask and the running priority: `ICC_HPPIR<n>_EL1`.
     pub(crate) fn highest(&mut self, group: Group) -> Option<IntId> {
         self.most_urgent()
             .filter(|candidate| candidate.group == group)
             .map(|candidate| candidate.intid)
     }
 
-    /// Ends an interrupt of `group` for the guest: `ICC_EOIR<n>_EL1`. Ignores special INTIDs, and a
-    /// group that is not the running one.
+    /// Ends an interrupt in `group` for the guest (`ICC_EOIR<n>_EL1`). Special INTIDs are ignored,
+    /// and so is any group other than the running one.
     pub(crate) fn end(&mut self, group: Group, intid: IntId) {
         if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
             return;
@@ -345,15 +345,15 @@ impl Vcpu {
         }
     }
 
-    /// Deactivates an interrupt for the guest: `ICC_DIR_EL1`. Ignored without `EOImode`.
+    /// Deactivates an interrupt for the guest (`ICC_DIR_EL1`). No-op without `EOImode`.
     pub(crate) fn deactivate(&mut self, intid: IntId) {
         if self.interface.splits_eoi() {
             self.gic.wired().deactivate(self.cpu, intid);
         }
     }
 
-    /// Sends an SGI for the guest. The Non-secure side can only send SGIs of its own group, because
-    /// the Secure side would have to permit others (`GICR_NSACR`).
+    /// Sends an SGI for the guest. The Non-secure side can only send SGIs in its own group. For
+    /// others, it would need permission from the Secure side (`GICR_NSACR`).
     pub(crate) fn send(&self, sgi: Sgi, group: Group) {
         let permitted =
             group == Group::One || self.interface.features().security == SecurityView::Single;
@@ -368,7 +368,7 @@ impl Vcpu {
         self.publish(group);
     }
 
-    /// Publishes to the distributor whether this PE accepts the group; if not, 1-of-N interrupts
+    /// Tells the distributor whether this PE accepts the group. If it doesn't, 1-of-N interrupts
     /// are routed to other PEs.
     pub(crate) fn publish(&self, group: Group) {
         let bit = participation::GROUP[group.index()];
@@ -379,13 +379,13 @@ impl Vcpu {
         }
     }
 
-    /// Returns the interrupt that is currently signaled to the PE.
+    /// Returns the interrupt currently signaled to the PE.
     fn signalled(&mut self) -> Option<MostUrgent> {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
-    /// Returns the most urgent pending interrupt of the forwarded groups. If several have the same
-    /// priority, the lowest INTID wins; the order among LPIs is unspecified.
+    /// Returns the highest-priority pending interrupt in the forwarded groups. On a tie, the lowest
+    /// INTID wins, except that the order among LPIs is unspecified.
     fn most_urgent(&mut self) -> Option<MostUrgent> {
         if self.has_nothing() {
             return None;
@@ -403,7 +403,7 @@ impl Vcpu {
     }
 
     /// Returns `true` if no interrupt of any group is pending for this vCPU. Costs one load per
-    /// kind of interrupt. `false` may be a false alarm.
+    /// kind of interrupt. Note that `false` may be a false alarm.
     #[inline]
     pub(crate) fn has_nothing(&self) -> bool {
         self.own.private.candidates.is_empty()
@@ -427,14 +427,14 @@ impl Vcpu {
         best
     }
 
-    /// Returns, by group, whether both the distributor and the CPU interface have enabled it.
+    /// For each group, returns whether both the distributor and the CPU interface have enabled it.
     pub(crate) fn forwarded(&self) -> [bool; 2] {
         let [zero, one] = self.distributed();
         [zero && self.interface.takes(Group::Zero), one && self.interface.takes(Group::One)]
     }
 
-    /// Returns, by group, whether the distributor and the redistributor forward it to the CPU
-    /// interface. A sleeping redistributor forwards nothing.
+    /// For each group, returns whether the distributor and the redistributor forward it to the CPU
+    /// interface. A sleeping redistributor doesn't forward any interrupts.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let awake = self.own.private.participation.load(SeqCst) & participation::AWAKE != 0;

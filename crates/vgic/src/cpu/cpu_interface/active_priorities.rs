@@ -1,19 +1,19 @@
-//! Active priorities of one group.
+//! Active priorities for one group.
 
-/// A set of group priorities, by number, that caches the most urgent one.
+/// Set of group priority numbers that caches its highest priority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ActivePriorities {
-    /// One bit per group priority; the lowest bit is the most urgent one.
+    /// One bit per group priority. The lowest bit is the highest priority.
     bits: u128,
     /// Number of the lowest set bit, or [`NONE`](Self::NONE).
     first: u8,
 }
 
 impl ActivePriorities {
-    /// The value for an empty set, which is greater than every number of a group priority.
+    /// Marker for an empty set. It is greater than every group priority number.
     pub(super) const NONE: u8 = 128;
 
-    /// Creates the set of the group priorities whose bits are set.
+    /// Creates a set from its bits.
     pub(super) const fn new(bits: u128) -> Self {
         Self { bits, first: bits.trailing_zeros().to_le_bytes()[0] }
     }
@@ -22,7 +22,7 @@ impl ActivePriorities {
         self.bits
     }
 
-    /// Returns the number of the most urgent group priority, or [`NONE`](Self::NONE).
+    /// Returns the number of the highest group priority, or [`NONE`](Self::NONE).
     pub(super) const fn first(self) -> u8 {
         self.first
     }
@@ -33,7 +33,7 @@ impl ActivePriorities {
         self.first = self.first.min(number);
     }
 
-    /// Removes the most urgent group priority.
+    /// Removes the highest group priority.
     pub(super) const fn remove_first(&mut self) {
         *self = Self::new(self.bits & self.bits.wrapping_sub(1));
     }

@@ -60,8 +60,8 @@ impl CpuInterface {
             .with_ext_range(self.features.extended_range)
     }
 
-    /// Writes `ICC_CTLR_EL1`. With two security states, `CBPR` is the Non-secure one: the guest's
-    /// group then uses Group 0's binary point, which the guest cannot see.
+    /// Writes `ICC_CTLR_EL1`. With two security states, this is the Non-secure `CBPR`. If set, the
+    /// guest's group uses Group 0's binary point, even though the guest can't see that register.
     pub(crate) fn set_control(&mut self, written: Ctlr) {
         self.common_binary_point = written.cbpr();
         self.split_eoi = written.eoi_mode();
@@ -75,8 +75,7 @@ impl CpuInterface {
         word
     }
 
-    /// Writes `ICC_AP<n>R<index>_EL1`. Levels that the interface does not implement, or that belong
-    /// to the Secure side, stay clear.
+    /// Writes `ICC_AP<n>R<index>_EL1`. Bits for unimplemented or Secure levels stay clear.
     pub(crate) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
         let levels = 1u32 << self.features.preemption_bits();
         let all = u128::MAX >> (128 - levels);

@@ -1,4 +1,4 @@
-//! Conversion of the interface's state to plain data and back.
+//! Converts the CPU interface state to plain data and back.
 
 use super::{CpuInterface, Features};
 use crate::config::SecurityView;
@@ -54,7 +54,7 @@ impl CpuInterface {
         Ok(interface)
     }
 
-    /// Checks that a guest in the Non-secure view has only Group 1 and the lower half of the
+    /// In the Non-secure view, checks that the state only uses Group 1 and the lower half of the
     /// priorities.
     fn check_security(&self) -> Result<(), Problem> {
         if self.features.security == SecurityView::Single {
@@ -70,7 +70,7 @@ impl CpuInterface {
         Problem::unless(found.is_none(), "active priorities of Group 0", found.unwrap_or(0))
     }
 
-    /// Returns the groups that the interface accepts, as bits of [`participation`].
+    /// Returns the groups enabled at this interface, as bits of [`participation`].
     pub(crate) fn participation(&self) -> u32 {
         let groups = [Group::Zero, Group::One].into_iter().filter(|group| self.takes(*group));
         groups.fold(0, |bits, group| bits | participation::GROUP[group.index()])

@@ -1,4 +1,4 @@
-//! Exhaustive checks of the priority rules against their wording in the manual.
+//! Checks the priority rules exhaustively against the wording in the manual.
 
 use super::*;
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ fn features(priority_bits: u8) -> Features {
     }
 }
 
-/// Creates an interface that masks no priority and has both groups enabled.
+/// Creates an interface with both groups enabled and no priority masked.
 fn open(priority_bits: u8) -> CpuInterface {
     CpuInterface {
         mask: Priority::IDLE,
@@ -23,14 +23,14 @@ fn open(priority_bits: u8) -> CpuInterface {
     }
 }
 
-/// Returns the priorities that an implementation with this many bits has.
+/// Returns all priorities that can be expressed in this many bits.
 fn priorities(priority_bits: u8) -> Vec<u8> {
     (0..=255u8)
         .filter(|value| u32::from(*value).trailing_zeros() >= u32::from(8 - priority_bits))
         .collect()
 }
 
-/// Returns the group priority as a number without the subpriority: "BPR0 = N: group priority = bits
+/// Returns the group priority with the subpriority shifted out. "BPR0 = N: group priority = bits
 /// 7:N+1. BPR1 = N: bits 7:N."
 fn group_priority(value: u8, group: Group, binary_points: [u8; 2], common: bool) -> u32 {
     let lowest = match (group, common) {

@@ -1,5 +1,5 @@
-//! Representation of the interface's state in the hardware's virtual CPU interface: `ICH_VMCR_EL2`
-//! and the active priorities.
+//! Converts the CPU interface state to the hardware's virtual CPU interface: `ICH_VMCR_EL2` and the
+//! active priorities.
 
 use super::CpuInterface;
 use super::active_priorities::ActivePriorities;

@@ -1,4 +1,4 @@
-//! Assignment of list registers to interrupts, before a guest entry.
+//! Fills the list registers before a guest entry.
 
 use super::ListRegisterVcpu;
 use super::rank::{Ranked, Seen};
@@ -16,25 +16,26 @@ struct Waiting {
     active: Ranked,
 }
 
-/// Forwarding state of the groups, by index.
+/// Forwarding state, indexed by group.
 #[derive(Clone, Copy)]
 struct GroupForwarding {
-    /// The distributor and the redistributor forward the group.
+    /// `true` if the distributor and the redistributor forward the group.
     distributed: [bool; 2],
-    /// The guest has also enabled the group.
+    /// `true` if the guest has also enabled the group.
     forwarded: [bool; 2],
 }
 
 impl ListRegisterVcpu {
-    /// Returns `true` if the vCPU has stayed idle since an entry that listed nothing, and was not
-    /// kicked. In that case, no interrupt has arrived.
+    /// Returns `true` if the vCPU has been idle since an entry with empty list registers, and
+    /// wasn't kicked. No interrupt can have arrived in that case.
     #[inline]
     pub(super) fn is_left_alone(&self) -> bool {
         let [Vcpu { wakeup, own, .. }] = &*self.0;
         wakeup.leaves_alone(&own.wakeup)
     }
 
-    /// Declares that the vCPU enters the guest, then checks for interrupts since the last entry.
+    /// Declares that the vCPU is entering the guest, then checks for interrupts that arrived since
+    /// the last entry.
     #[inline(never)]
     pub(super) fn leave(mut self) -> Self {
         let [vcpu] = &*self.0;
@@ -54,8 +55,8 @@ impl ListRegisterVcpu {
         vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
     }
 
-    /// Does a piece of the work left by accesses, and computes the interface to load. If more work
-    /// is left, the vCPU is kicked immediately.
+    /// Does one piece of the work that accesses left, and computes the interface to load. If there
+    /// is still more to do, kicks the vCPU immediately.
     fn prepare(&mut self) {
         let [vcpu] = &*self.0;
         vcpu.own.wakeup.enter();
@@ -75,7 +76,7 @@ impl ListRegisterVcpu {
         self.0[0].exit_for_work();
     }
 
-    /// Computes the interface's registers other than list registers.
+    /// Computes all interface registers except the list registers.
     #[inline(never)]
     fn make_control(&mut self, left: Unlisted) {
         let hcr = self.control(left);
@@ -86,7 +87,7 @@ impl ListRegisterVcpu {
         lists.made_for = Some(left);
     }
 
-    /// Fills the list registers. Returns a summary of the interrupts left over.
+    /// Fills the list registers. Returns a summary of the interrupts that didn't fit.
     fn fill(&mut self) -> Unlisted {
         let groups = self.groups();
         if self.list_only(groups) {
@@ -117,8 +118,8 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Lists a single wired interrupt in the common case that no other needs to be checked. Returns
-    /// `false` if others need to be checked, or this one cannot be listed.
+    /// Fast path: lists a single wired interrupt if no other one needs to be checked. Returns
+    /// `false` if others do, or if this one can't be listed.
     fn list_only(&mut self, groups: GroupForwarding) -> bool {
         let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
         if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
@@ -135,13 +136,13 @@ impl ListRegisterVcpu {
     }
 
     /// Returns `true` if a wired interrupt may be pending or active at this vCPU, forwarded or not.
-    /// May be a false alarm.
+    /// The answer may be a false positive.
     fn has_wired(&self) -> bool {
         let [vcpu] = &*self.0;
         !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
     }
 
-    /// Fills the list registers from both LPIs and wired interrupts, by rank.
+    /// Fills the list registers from both LPIs and wired interrupts, in priority order.
     #[inline(never)]
     fn fill_ranked(&mut self, groups: GroupForwarding) -> Unlisted {
         let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
@@ -153,7 +154,7 @@ impl ListRegisterVcpu {
         Unlisted { pending, active, held_back }
     }
 
-    /// Gathers wired interrupts. Returns, by group, whether one is held back.
+    /// Collects wired interrupts. For each group, returns whether any is held back.
     fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let (cpu, wired) = (*cpu, gic.wired());
@@ -178,8 +179,8 @@ impl ListRegisterVcpu {
         held_back
     }
 
-    /// Lists the most urgent pending interrupt. Returns `false` if no list register is free or no
-    /// interrupt is left.
+    /// Lists the highest-priority pending interrupt. Returns `false` if no list register is free or
+    /// no interrupt is left.
     fn list_pending(&mut self, groups: GroupForwarding, pending: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let first = pending.first();
@@ -195,8 +196,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists the most urgent active interrupt. Returns `false` if no list register is free or no
-    /// interrupt is left.
+    /// Lists the highest-priority active interrupt. Returns `false` if no list register is free or
+    /// no interrupt is left.
     fn list_active(&mut self, groups: GroupForwarding, active: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let Some(seen) = active.pop() else { return false };
@@ -207,8 +208,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists up to `most` LPIs that are more urgent than `than`, the most urgent first. Returns
-    /// `false` if no list register is free or no LPI is left.
+    /// Lists up to `most` LPIs whose priority is higher than `than`, highest priority first.
+    /// Returns `false` if no list register is free or no LPI is left.
     fn list_lpis(&mut self, groups: GroupForwarding, than: Priority, most: usize) -> bool {
         let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
@@ -222,7 +223,7 @@ impl ListRegisterVcpu {
         lists.used > before
     }
 
-    /// Lists a wired interrupt, unless it has changed since it was seen.
+    /// Lists a wired interrupt, unless its state has changed since it was sampled.
     fn list_wired(&mut self, groups: GroupForwarding, seen: Seen) -> bool {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let distributed = groups.distributed[Group::of(seen.state).index()];
@@ -242,7 +243,7 @@ impl ListRegisterVcpu {
         &self.0[0].list_registers
     }
 
-    /// Returns `ICH_HCR_EL2`, which selects the necessary exits.
+    /// Computes `ICH_HCR_EL2`, which enables the exits that we need.
     fn control(&self, Unlisted { pending, active, held_back }: Unlisted) -> Hcr {
         let [vcpu] = &*self.0;
         let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));

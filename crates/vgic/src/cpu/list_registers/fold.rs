@@ -1,4 +1,4 @@
-//! Folding of list registers back into the model, after a guest exit.
+//! Folds the list registers back into the model after a guest exit.
 
 use super::ListRegisterVcpu;
 use crate::cpu::listed::{Listed, VirtualInterface};
@@ -9,13 +9,13 @@ use gic_arch::IntId;
 use gic_arch::ich::{ListRegister, ListRegisterState};
 
 impl ListRegisterVcpu {
-    /// Returns `true` if the vCPU was idle, and its guest left the loaded state unchanged.
+    /// Returns `true` if the vCPU was idle, and the guest didn't change the loaded state.
     #[inline]
     pub(super) fn stays_left(&self, left: &VirtualInterface) -> bool {
         self.0[0].own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
     }
 
-    /// Returns `true` if the guest left its CPU interface as it was loaded.
+    /// Returns `true` if the guest didn't change its CPU interface.
     #[inline]
     fn is_as_loaded(&self, left: &VirtualInterface) -> bool {
         let loaded = &self.0[0].list_registers.interface;
@@ -24,7 +24,7 @@ impl ListRegisterVcpu {
                 || self.has_priorities_as_loaded(left))
     }
 
-    /// Compares the active priorities, ignoring registers that the CPU does not implement.
+    /// Compares the active priorities. Registers that the CPU doesn't implement are ignored.
     #[inline(never)]
     fn has_priorities_as_loaded(&self, left: &VirtualInterface) -> bool {
         let [Vcpu { interface, list_registers: lists, .. }] = &*self.0;
@@ -35,14 +35,13 @@ impl ListRegisterVcpu {
         })
     }
 
-    /// Returns `true` if no interrupt was listed, and the guest ended no unlisted one.
+    /// Returns `true` if no interrupt was listed, and the guest didn't end an unlisted one.
     pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
         self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
     }
 
-    /// Folds the state of the hardware back into the model. With `EOImode`, an EOI did not
-    /// deactivate any interrupt. The mode at the entry is decisive, because the guest may have
-    /// changed it since.
+    /// Folds the hardware state back into the model. With `EOImode` set, an EOI doesn't deactivate
+    /// the interrupt. Note that the mode at the entry counts: the guest may have changed it since.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
         let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
         self.load(left);
@@ -50,8 +49,7 @@ impl ListRegisterVcpu {
         self.fold_each(|at, _| left.list[at]);
     }
 
-    /// Loads the guest's changes to its CPU interface, and publishes the groups that it now
-    /// accepts.
+    /// Loads the guest's changes to its CPU interface, and publishes the enabled groups.
     pub(super) fn load(&mut self, left: &VirtualInterface) {
         if self.is_as_loaded(left) {
             return;
@@ -76,7 +74,7 @@ impl ListRegisterVcpu {
         });
     }
 
-    /// Empties the list registers. `left` returns the value that the guest left in each of them.
+    /// Empties the list registers. `left` returns the value that the guest left in each one.
     fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0[0].list_registers.empty() {
             let listed = self.0[0].list_registers.listed[at];
@@ -102,8 +100,9 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Deactivates an interrupt that the guest ended while it was in no list register. The hardware
-    /// does not say which one, but guests nest: they end first the one that they acknowledged last.
+    /// Deactivates an interrupt that the guest ended while it wasn't in a list register. The
+    /// hardware doesn't tell us which one, but guests nest, so it must be the one that they
+    /// acknowledged last.
     fn end_unlisted(&mut self) {
         let [vcpu] = &mut *self.0;
         let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());

@@ -1,11 +1,11 @@
-//! Selection of the most urgent interrupts without allocation.
+//! Selects the highest-priority interrupts without allocating.
 
 use crate::cpu::listed::MAX_LIST_REGISTERS;
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, Priority};
 
-/// An interrupt, and the state in which it was seen.
+/// Interrupt with its sampled state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
     pub(super) index: WiredIndex,
@@ -18,8 +18,8 @@ impl Seen {
     }
 }
 
-/// The most urgent interrupts, at most as many as list registers can exist, sorted by priority and
-/// INTID.
+/// The highest-priority interrupts, sorted by priority and INTID. There are at most as many as list
+/// registers can exist.
 pub(super) struct Ranked {
     best: [Option<Seen>; MAX_LIST_REGISTERS],
     len: usize,
@@ -49,7 +49,7 @@ impl Ranked {
         }
     }
 
-    /// Returns the most urgent interrupt that is left.
+    /// Returns the highest-priority interrupt that is left.
     pub(super) fn first(&self) -> Option<Seen> {
         self.best.get(self.next).copied().flatten()
     }
@@ -60,7 +60,7 @@ impl Ranked {
         Some(first)
     }
 
-    /// Returns `true` if any interrupt is left, including those for which the array had no room.
+    /// Returns `true` if any interrupt is left, including those that didn't fit in the array.
     pub(super) fn any_left(&self) -> bool {
         self.dropped || self.first().is_some()
     }

@@ -1,4 +1,4 @@
-//! SGIs that the guest sends without leaving the model's guest state.
+//! SGIs sent by a guest that stays in guest mode.
 
 use super::InGuest;
 use crate::cpu::system_registers::Undefined;
@@ -7,12 +7,12 @@ use gic_arch::icc::{self, Sgi, SysRegEncoding};
 
 impl InGuest {
     /// Writes `ICC_SGI0R_EL1`, `ICC_SGI1R_EL1` or `ICC_ASGI1R_EL1` on behalf of the guest, after a
-    /// trapped access from which it resumes immediately. List registers are not folded. A vCPU that
-    /// sends itself an SGI is kicked, as if another vCPU had sent it.
+    /// trapped access. The guest can resume immediately, because this doesn't fold the list
+    /// registers. If a vCPU sends itself an SGI, it is kicked as if another vCPU had sent it.
     ///
     /// # Errors
     /// [`Undefined`] for any other register. The caller must write it after the [exit](Self::exit),
-    /// with [`ListRegisterVcpu::write_sysreg`](super::ListRegisterVcpu::write_sysreg).
+    /// using [`ListRegisterVcpu::write_sysreg`](super::ListRegisterVcpu::write_sysreg).
     pub fn write_sgi(&self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
         const GROUP_ZERO: [SysRegEncoding; 2] = [icc::SGI0R.encoding(), icc::ASGI1R.encoding()];
         let group = match register {
