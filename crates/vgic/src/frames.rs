@@ -1,5 +1,4 @@
-//! Register frames that the guest accesses: distributor, redistributors, ITSes, message-based SPIs
-//! and GICv2m.
+//! The guest's register frames: distributor, redistributors, ITSes, message-based SPIs and GICv2m.
 
 pub(crate) mod distributor;
 pub mod its;

@@ -14,10 +14,10 @@ use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
 use gic_arch::{IntId, Reg};
 use msi_types::Cpu;
 
-/// `GICD_CTLR.E1NWF`, which has no effect but reads back as written.
+/// `GICD_CTLR.E1NWF`. Reads back as written, without any effect.
 const E1NWF: u32 = 1 << 7;
 
-/// Context of one access to the distributor.
+/// Context for one distributor access.
 #[derive(Clone, Copy)]
 pub(crate) struct Distributor<'a> {
     pub(crate) config: &'a VgicConfig,
@@ -40,7 +40,7 @@ impl PerInterrupt for Distributor<'_> {
 }
 
 impl<'a> Distributor<'a> {
-    /// Registers of the frame. Registers that exist only without affinity routing, or only in the
+    /// The distributor's registers. Those that exist only without affinity routing, or only in the
     /// Secure view, read as zero.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicd::CTLR, value | d, _ | d.control().into(), |d, _, lanes| d
@@ -115,7 +115,7 @@ impl<'a> Distributor<'a> {
         }
     }
 
-    /// Writes `GICD_CTLR`. The guest can neither disable affinity routing nor change the number of
+    /// Writes `GICD_CTLR`. The guest can't disable affinity routing or change the number of
     /// security states. In both views, bit 1 enables Group 1.
     fn set_control(self, lanes: Lanes) {
         let writable = self.writable_control();
@@ -148,7 +148,7 @@ impl<'a> Distributor<'a> {
             .with_rss(true)
     }
 
-    /// Returns the doorbells of this frame.
+    /// Returns this frame's doorbells.
     pub(crate) fn mbi(self) -> Mbi<'a> {
         let Self { config, wired, events } = self;
         Mbi { config, wired, events, frame: RegisterFrame::Distributor(config.distributor) }

@@ -1,35 +1,40 @@
 //! The Interrupt Translation Service (IHI 0069 §5): registers, command queue and doorbell.
 //!
-//! Commands are executed during register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, or a
-//! read of `GITS_CREADR`, does up to [`ItsConfig::work_per_access`] units of work. Neither a full
-//! queue nor a command that affects all mappings can therefore delay a vCPU for long. The remaining
-//! work resumes when the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter
-//! the guest ([`Vgic::poll`](crate::Vgic::poll)). A command that has begun is consumed only when it
-//! is complete; until then, `GITS_CREADR` stays at it.
+//! The ITS executes commands during register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, or
+//! a read of `GITS_CREADR`, does up to [`ItsConfig::work_per_access`] units of work. So neither a
+//! full queue nor a command that affects all mappings can delay a vCPU for long. The rest is done
+//! when the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter the guest
+//! ([`Vgic::poll`](crate::Vgic::poll)). A command is consumed only when it is complete; until then,
+//! `GITS_CREADR` doesn't move past it.
 //!
-//! The exception is the write that sets `GITS_CTLR.Enabled`: it visits all mappings, unless the
-//! monitor requests bounded pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
+//! The one exception is the write that sets `GITS_CTLR.Enabled`. It visits all mappings, unless the
+//! VMM asks for bounded pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
 //!
 //! # Implementation choices
 //!
-//! | case that the architecture leaves open | behavior of the model |
+//! | left open by the architecture | behavior of the model |
 //! |---|---|
 //! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. The model never raises an SError (`SEIS` = 0), and never substitutes a valid operand for an invalid one |
 //! | a queue outside of guest memory | stalls, regardless of the policy |
 //! | nonzero bits 15:12 of `GITS_CBASER` | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
-//! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands do not fail because of it: the model keeps mappings in host memory |
+//! | a table that is not aligned to its page size, or not in memory | recorded when
+//! `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]).
+//! Commands don't fail because of it, because the model keeps mappings in host memory |
 //! | `GITS_CWRITER` beyond the queue | the write is ignored |
 //! | MAPD, MAPTI of an existing mapping | replaces the mapping and discards its pending state |
-//! | a command about virtual LPIs (GICv4) | a command error |
+//! | a command for virtual LPIs (GICv4) | a command error |
 //! | MAPTI to an unmapped collection | accepted; messages are dropped until MAPC |
 //! | MAPD, MAPC with V = 0 of an unmapped device or collection | no error |
 //! | DISCARD while the collection is unmapped | works |
 //! | MAPC to another redistributor, MOVI | pending state moves with the mapping. MOVALL moves pending state only, and changes no mapping |
 //! | an identifier whose first-level table entry becomes invalid | remains mapped |
-//! | a table that loses `Valid` while the ITS is disabled | its mappings are removed |
+//! | a table that loses `Valid` while the ITS is disabled | loses its mappings |
 //! | two events on one LPI | both can be pending: the LPI may be delivered twice |
-//! | a mapping beyond the model's budget | the command fails with a separate reason ([`CommandFault::NoRoom`]) |
-//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails likewise ([`CommandFault::OutOfMemory`]). A command that affects all mappings waits, and stops the queue, until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
+//! | a mapping beyond the model's budget | the command fails with its own reason
+//! ([`CommandFault::NoRoom`]) |
+//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device,
+//! fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects all mappings stops
+//! the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
 mod execution;
@@ -64,7 +69,7 @@ use msi_types::{Delivery, DeviceId, EventId, MsiMessage, SignalMsi};
 use queue::Queue;
 use tables::TableRegisters;
 
-/// An ITS of a virtual GIC.
+/// One ITS in a virtual GIC.
 pub(crate) struct Its {
     config: ItsConfig,
     index: ItsIndex,
@@ -75,15 +80,15 @@ pub(crate) struct Its {
     state: Mutex<ItsRegisters>,
 }
 
-/// Register values, and the state of the work that they requested.
+/// Register values, and the progress of the work that they requested.
 struct ItsRegisters {
     enabled: bool,
     queue: Queue,
     tables: TableRegisters,
     faults: CommandFaultLog,
-    /// The last access left work to do.
+    /// `true` if the last access left work to do.
     left: bool,
-    /// The last access left nothing to do or to wait for.
+    /// `true` if the last access left nothing to do or to wait for.
     is_done: bool,
 }
 
@@ -94,8 +99,8 @@ impl fmt::Debug for Its {
 }
 
 impl Its {
-    /// Creates an ITS in its reset state: disabled, without mappings. `targets` maps names of
-    /// redistributors, in the form that `config` selects, to the vCPUs of `lpis`.
+    /// Creates an ITS in its reset state: disabled, without mappings. `targets` maps RDbase
+    /// operands, encoded as `config` selects, to the vCPUs in `lpis`.
     ///
     /// # Errors
     /// `config` is invalid, the machine has too many ITSes, or the heap is exhausted.
@@ -116,8 +121,7 @@ impl Its {
         Ok(Self { config, index, targets, device_table, lpis, events, state })
     }
 
-    /// Resets the ITS: disables it, removes all mappings and discards the pending state of its
-    /// devices.
+    /// Resets the ITS: disables it, removes all mappings and discards its devices' pending state.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         self.lpis.note_work(&mut state.left, Progress::Done);
@@ -130,7 +134,7 @@ impl Its {
         });
     }
 
-    /// Reads a register of the two frames. A refused access reads as zero.
+    /// Reads a register in either frame. A refused access reads as zero.
     pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
         let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::None);
         let value = Frame::ITS.read(self, offset, width, refused);
@@ -138,8 +142,8 @@ impl Its {
         value
     }
 
-    /// Writes a register of the two frames. A refused access is ignored. A write that enables the
-    /// ITS only begins to do so.
+    /// Writes a register in either frame. A refused access is ignored. If the write enables the
+    /// ITS, this only starts the work.
     pub(crate) fn begin_write(&self, offset: u32, width: AccessWidth, value: u64) {
         let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::Value(value));
         Frame::ITS.write(self, offset, width, value, refused);
@@ -154,7 +158,7 @@ impl Its {
         RegisterFrame::Its(self.config.base)
     }
 
-    /// Records a guest's mistake at a register.
+    /// Records a guest error at a register.
     fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
         self.events.record(GuestFault::new(reason, (self.frame(), register), detail));
     }
@@ -167,7 +171,7 @@ impl Its {
         self.finish_enabling();
     }
 
-    /// Returns `true` if the ITS is being enabled: the guest set `Enabled`, but not all events can
+    /// Returns `true` if the ITS is being enabled: the guest set `Enabled`, but some events can't
     /// be delivered yet.
     pub(crate) fn is_enabling(&self) -> bool {
         self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index))
@@ -175,14 +179,14 @@ impl Its {
 
     /// Finishes enabling the ITS, in time proportional to the number of mappings.
     pub(crate) fn finish_enabling(&self) {
-        // Hold no lock here: other threads continue in the meantime, and a kick may access these
-        // registers.
+        // We must not hold a lock here: other threads have to keep running, and a kick may access
+        // these registers.
         if self.lpis.finish_enabling_its(self.index).is_err() {
             self.give_up_enabling(&mut self.state.lock());
         }
     }
 
-    /// Disables the ITS again if the heap has too little memory to enable it.
+    /// Disables the ITS again if there is not enough memory to enable it.
     fn give_up_enabling(&self, state: &mut ItsRegisters) {
         self.lpis.with_kicks_deferred(|control| {
             if control.is_admission_starved(self.index) {
@@ -199,7 +203,7 @@ impl Its {
         self.lpis.send_kicks();
     }
 
-    /// Does the same as [`poll`](Self::poll) if work is left or waiting and no other thread is
+    /// Like [`poll`](Self::poll), but only if there is work left or waiting, and no other thread is
     /// doing it.
     pub(crate) fn try_poll(&self) {
         if let Some(mut state) = self.state.try_lock()
@@ -212,7 +216,7 @@ impl Its {
         }
     }
 
-    /// Finishes all work that has begun. The machine must be frozen.
+    /// Finishes all work in progress. The machine must be frozen.
     pub(crate) fn finish(&self) {
         self.finish_begun(&mut self.state.lock());
     }
@@ -222,8 +226,8 @@ impl Its {
         self.state.lock().faults
     }
 
-    /// Handles a device's write to `GITS_TRANSLATER`: 16 or 32 bits, zero-extended. Lock-free; may
-    /// be called on any thread.
+    /// Handles a device's 16-bit or 32-bit write to `GITS_TRANSLATER`, zero-extended. Lock-free;
+    /// may be called on any thread.
     #[inline]
     pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
         match self.lpis.signal(&self.device_table, device.get(), data) {

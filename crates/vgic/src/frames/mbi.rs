@@ -1,6 +1,6 @@
-//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR`, in the
-//! distributor's frame and in an alias frame. The alias frame contains only doorbells, so a device
-//! with access to it cannot reach other registers.
+//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR`, in the distributor
+//! frame and in an alias frame. The alias frame has only doorbells, so a device that can write to
+//! it can't reach any other register.
 
 use crate::config::VgicConfig;
 use crate::frames::registers::{Frame, Lanes, Register, low_word, register};
@@ -11,10 +11,10 @@ use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 
-/// Mask of the INTID in the registers.
+/// INTID field in the registers.
 const INTID_BITS: u64 = 0x1fff;
 
-/// Context of one access to a frame's doorbells.
+/// Context for one access to a frame's doorbells.
 #[derive(Clone, Copy)]
 pub(crate) struct Mbi<'a> {
     pub(crate) config: &'a VgicConfig,
@@ -33,7 +33,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    /// Returns the offset of the doorbell in its frame.
+    /// Returns the doorbell's offset in its frame.
     const fn register(self) -> u32 {
         match self {
             Self::Set => gicd::SETSPI_NSR.offset(),
@@ -50,8 +50,8 @@ impl Message {
 }
 
 impl Mbi<'_> {
-    /// Handles a 16-bit or 32-bit write at an offset of the frame. Returns `None` if the frame has
-    /// no doorbell of this width there.
+    /// Handles a 16-bit or 32-bit write at an offset in the frame. Returns `None` if there is no
+    /// doorbell of this width at the offset.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let message = match offset {
             _ if offset == gicd::SETSPI_NSR.offset() => Message::Set,
@@ -69,8 +69,8 @@ impl Mbi<'_> {
         }
     }
 
-    /// Applies a message to the SPI that it names. Ignores numbers that are not SPIs of this
-    /// machine, and SPIs of the Secure side.
+    /// Applies a message to its target SPI. Ignores Secure SPIs, and numbers that aren't SPIs on
+    /// this machine.
     fn signal(self, message: Message, number: u64) -> Delivery {
         let intid = IntId::new(low_word(number & INTID_BITS));
         if !intid.is_shared() || !self.config.implements(intid) {
@@ -84,7 +84,7 @@ impl Mbi<'_> {
 }
 
 impl<'a> Mbi<'a> {
-    /// Registers of the alias frame. Those of the Secure side ignore writes.
+    /// Registers in the alias frame. The Secure ones ignore writes.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicd::SETSPI_NSR, trigger |mbi: Self, _, lanes| {
             mbi.write(Message::Set, lanes);

@@ -1,5 +1,5 @@
-//! Registers with one field per interrupt, which the distributor and the redistributors have in
-//! common.
+//! Registers with one field per interrupt. The distributor and the redistributors share their
+//! handlers.
 
 use crate::config::{SecurityView, VgicConfig};
 use crate::frames::registers::{Effect, Handlers, NoSuchInterrupt};
@@ -66,7 +66,7 @@ pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<
     }
 }
 
-/// Handles `ICPENDR`. An interrupt held pending by a level stays pending.
+/// Handles `ICPENDR`. A level-sensitive interrupt stays pending while its input is high.
 pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -102,7 +102,7 @@ pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers
     }
 }
 
-/// Handles `IGROUPR`, which belongs to the Secure side if two security states exist.
+/// Handles `IGROUPR`. With two security states, it belongs to the Secure side.
 pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
@@ -140,7 +140,7 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> 
     }
 }
 
-/// Returns the priority that the hardware stores when the guest writes an eight-bit field.
+/// Converts an eight-bit field written by the guest to the priority that the hardware stores.
 fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
     let [written, ..] = field.to_le_bytes();
     let priority = match config.security {
@@ -150,7 +150,7 @@ fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
     priority.truncated(config.priority_bits.into())
 }
 
-/// Handles `ICFGR`. The triggers of SGIs are fixed, and those of PPIs may be.
+/// Handles `ICFGR`. SGI triggers are fixed, and PPI triggers may be.
 pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,

@@ -21,13 +21,13 @@ use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
-/// Registers of a redistributor, except those of its interrupts, which are in [`Wired`].
+/// A redistributor's registers. Those for its interrupts are in [`Wired`].
 pub(crate) struct RedistributorRegisters {
     frame: RedistributorFrame,
     lpis: Mutex<LpiRegisters>,
-    /// Recalls of disabled LPIs.
+    /// Recalls for disabled LPIs.
     disabled: Awaited,
-    /// Recalls of invalidated or cleared LPIs.
+    /// Recalls for invalidated or cleared LPIs.
     pub(crate) invalidated: Awaited,
 }
 
@@ -50,7 +50,7 @@ impl RedistributorRegisters {
     }
 }
 
-/// Context of one access to a redistributor.
+/// Context for one redistributor access.
 #[derive(Clone, Copy)]
 pub(crate) struct Redistributor<'a> {
     pub(crate) cpu: Cpu,
@@ -77,8 +77,7 @@ impl PerInterrupt for Redistributor<'_> {
 }
 
 impl<'a> Redistributor<'a> {
-    /// Registers of both frames. MPAM registers, and those that exist only in the Secure view, read
-    /// as zero.
+    /// Registers in both frames. MPAM and Secure-only registers read as zero.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicr::CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
             .set_control(lanes)),
@@ -114,7 +113,7 @@ impl<'a> Redistributor<'a> {
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    /// Records a guest's mistake at a register.
+    /// Records a guest error at a register.
     pub(crate) fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
         let frame = RegisterFrame::Redistributor(self.registers.frame.base);
         self.events.record(GuestFault::new(reason, (frame, register), detail));
@@ -131,7 +130,7 @@ impl<'a> Redistributor<'a> {
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
         let config = self.config;
-        // The order matters: a change must be complete before its recalls can be.
+        // The order matters: a change has to be complete before its recalls can be.
         let pending = self.is_disabling()
             || self.wired.is_outstanding(&self.registers.disabled)
             || self.wired.is_outstanding(&self.private.awaited);
@@ -155,7 +154,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Updates the `DPG` bits. The guest's view determines which of them are writable.
+    /// Updates the `DPG` bits. Which of them are writable depends on the guest's view.
     fn set_declined(self, written: Ctlr) {
         let single = self.config.security == SecurityView::Single;
         let bits = [
@@ -169,7 +168,7 @@ impl<'a> Redistributor<'a> {
     }
 
     /// Returns `GICR_SYNCR`, after making progress. `Busy` is set while an invalidated LPI may
-    /// still be in a list register, or while an invalidation has LPIs left to visit.
+    /// still be in a list register, or while an invalidation still has LPIs to visit.
     fn syncr(self) -> Syncr {
         self.advance();
         let busy = self.is_invalidating() || self.wired.is_outstanding(&self.registers.invalidated);
@@ -189,8 +188,8 @@ impl<'a> Redistributor<'a> {
             .with_affinity_value(of.map_or(0, |of| of.affinity.packed()))
     }
 
-    /// Returns `GICR_WAKER`. Waking takes effect immediately; `ChildrenAsleep` is set only when the
-    /// list registers hold none of the vCPU's interrupts. In the Non-secure view, the register
+    /// Returns `GICR_WAKER`. Waking takes effect immediately. `ChildrenAsleep` is set only when
+    /// none of the vCPU's interrupts are in list registers. In the Non-secure view, the register
     /// reads as zero, because firmware owns it.
     fn waker(self) -> Waker {
         let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;

@@ -1,19 +1,19 @@
-//! Table-driven register frames. The table finds the register of an access, and checks width,
-//! alignment and direction in one place. An access that spans several registers is split, and the
-//! handlers receive whole registers or fields.
+//! Table-driven register frames. The table finds the register for an access, and width, alignment
+//! and direction are checked in one place. Accesses that span several registers are split, so
+//! handlers only see whole registers or fields.
 
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
-/// One register, or array of registers, of a frame. `C` is the context that its handlers receive.
+/// One register in a frame, or an array of them. `C` is the context passed to its handlers.
 pub(crate) struct Register<C> {
     /// Offset, width, count and permitted accesses.
     pub(crate) info: RegisterInfo,
     pub(crate) handlers: Handlers<C>,
 }
 
-/// Handlers of accesses to a register.
+/// Access handlers for a register.
 pub(crate) enum Handlers<C> {
     /// The register reads as zero and ignores writes.
     Zero,
@@ -21,7 +21,7 @@ pub(crate) enum Handlers<C> {
     Value {
         /// Returns the register's value.
         read: fn(C, u32) -> u64,
-        /// Writes the lanes that the guest wrote.
+        /// Writes the lanes that the guest has written.
         write: fn(C, u32, Lanes),
     },
     /// One field per interrupt.
@@ -32,7 +32,7 @@ pub(crate) enum Handlers<C> {
         read: fn(C, IntId) -> u32,
         /// Writes the field, unless the interrupt does not exist.
         write: fn(C, IntId, u32) -> Result<(), NoSuchInterrupt>,
-        /// Fields of a written register for which `write` is called.
+        /// Selects the fields for which `write` is called.
         effect: Effect,
     },
 }
@@ -41,13 +41,13 @@ pub(crate) enum Handlers<C> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoSuchInterrupt;
 
-/// Part of an access that has no effect.
+/// Part of an access that was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {
     /// Offset in the frame.
     offset: u32,
     reason: FaultReason,
-    /// The interrupt, if the reason is that it does not exist.
+    /// The interrupt, if the access was refused because it does not exist.
     missing: Option<IntId>,
 }
 
@@ -60,14 +60,14 @@ impl Refusal {
         Self { offset, reason: FaultReason::NoSuchInterrupt, missing: Some(intid) }
     }
 
-    /// Converts the refusal into the guest's fault in this frame. `value` is the written value.
+    /// Converts the refusal into a guest fault for this frame. `value` is the value written.
     pub(crate) fn at(self, frame: RegisterFrame, value: FaultDetail) -> GuestFault {
         let detail = self.missing.map_or(value, FaultDetail::Interrupt);
         GuestFault::new(self.reason, (frame, self.offset), detail)
     }
 }
 
-/// The fields of a written register that take effect.
+/// Which fields of a written register take effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// All fields.
@@ -76,7 +76,7 @@ pub(crate) enum Effect {
     Ones,
 }
 
-/// The bits of a register that a write affects.
+/// The register bits that a write affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Lanes {
     value: u64,
@@ -89,14 +89,14 @@ impl Lanes {
         (old & !self.mask) | (self.value & self.mask)
     }
 
-    /// Returns the written value with zeros in the unwritten lanes, as a write-only register
-    /// interprets a narrow write, or `None` if the lowest lane was not written.
+    /// Returns the written value with zeros in the unwritten lanes, or `None` if the lowest lane
+    /// was not written. Write-only registers interpret narrow writes this way.
     pub(crate) const fn zero_extended(self) -> Option<u64> {
         if self.mask & 1 == 1 { Some(self.value & self.mask) } else { None }
     }
 }
 
-/// Defines a register of a frame by its name in `gic_arch`, with its handlers.
+/// Defines a register with its handlers, by its name in `gic_arch`.
 macro_rules! register {
     ($frame:ident :: $name:ident, zero) => {
         $crate::frames::registers::Register::zero($frame::$name.info(stringify!($name)))
@@ -142,7 +142,7 @@ impl<C> Register<C> {
         Self::new(info, Handlers::Value { read: |_, _| 0, write })
     }
 
-    /// Returns the narrowest permitted access. Message registers and byte-per-interrupt registers
+    /// Returns the narrowest permitted access width. Message and byte-per-interrupt registers
     /// permit accesses narrower than a word, even where they read as zero.
     fn narrowest(&self) -> AccessWidth {
         match (&self.handlers, self.info.access) {
@@ -191,8 +191,8 @@ impl<C: Copy> Register<C> {
     }
 }
 
-/// Iterates over the interrupts in one register of a field array, with the shifts and masks of
-/// their fields. Field numbers without an interrupt are skipped, so they read as zero.
+/// Iterates over the interrupts in one register of a field array, with the shift and mask for each.
+/// Skips field numbers without an interrupt, so they read as zero.
 fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u32)> {
     let bits = field.bits();
     let per_register = 32 / bits;
@@ -203,18 +203,18 @@ fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u3
     })
 }
 
-/// Register, index and shift that an access addresses.
+/// Register, index and shift for an access.
 struct Addressed<'a, C> {
     register: &'a Register<C>,
     index: u32,
     shift: u32,
 }
 
-/// Table of registers, sorted by offset.
+/// Register table, sorted by offset.
 pub(crate) struct Frame<'a, C>(pub(crate) &'a [Register<C>]);
 
 impl<C: Copy> Frame<'_, C> {
-    /// Reads `width` at `offset`. A refused access reads as zero and is passed to `refused`.
+    /// Reads `width` at `offset`. Refused accesses read as zero and are passed to `refused`.
     pub(crate) fn read(
         &self,
         context: C,
@@ -240,7 +240,7 @@ impl<C: Copy> Frame<'_, C> {
         }
     }
 
-    /// Writes `width` at `offset`. A refused write has no effect and is passed to `refused`.
+    /// Writes `width` at `offset`. Refused writes have no effect and are passed to `refused`.
     pub(crate) fn write(
         &self,
         context: C,
@@ -279,8 +279,8 @@ impl<C: Copy> Frame<'_, C> {
     }
 }
 
-/// Returns `true` for an aligned 64-bit access to narrower registers, which is split into one
-/// access to each of two words.
+/// Returns `true` for an aligned 64-bit access to narrower registers. It is split into two word
+/// accesses.
 fn splits<C>(register: Option<&Register<C>>, offset: u32, width: AccessWidth) -> bool {
     width == AccessWidth::Double
         && offset.is_multiple_of(8)
@@ -305,17 +305,17 @@ fn find<C>(
     Ok(Addressed { register, index, shift })
 }
 
-/// Identification registers of each frame.
+/// Identification registers, which every frame has.
 pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
 
-/// Returns an identification register by its index: the values of Arm's own GICv3 parts, with the
-/// frame's part number.
+/// Returns an identification register by index. The values are those of Arm's own GICv3
+/// implementations, with the frame's part number.
 pub(crate) fn identification(index: u32, part: u8) -> u64 {
     let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
     usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
 }
 
-/// Returns the low word of a 64-bit value, which is the whole value of a 32-bit register.
+/// Returns the low word of a 64-bit value, i.e. the whole value of a 32-bit register.
 #[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
 pub(crate) const fn low_word(value: u64) -> u32 {
     value as u32

@@ -1,4 +1,4 @@
-//! Conversion of the distributor's registers to plain data and back.
+//! Converts the distributor's registers to plain data and back.
 
 use super::Distributor;
 use crate::saved_state::{DistributorState, Problem};
@@ -16,7 +16,7 @@ impl Distributor<'_> {
     }
 
     /// Validates the saved registers for this distributor, and returns the control register's
-    /// stored value. Does not check the interrupts.
+    /// stored value. The interrupts aren't checked here.
     pub(crate) fn restorable(self, saved: &DistributorState) -> Result<u32, Problem> {
         Problem::unless_same("GICD_TYPER", saved.typer.into(), self.typer().into_bits().into())?;
         let iidr = self.config.iidr.into_bits();

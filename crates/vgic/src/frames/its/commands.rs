@@ -1,6 +1,6 @@
-//! Validation of ITS commands (IHI 0069 §5.3), and their execution on the machine's LPI state.
+//! Validates ITS commands (IHI 0069 §5.3), and executes them on the machine's LPI state.
 //!
-//! Implementation choices, in addition to those in [`crate::lpi`]: MAPTI may name an unmapped
+//! Implementation choices beyond those in [`crate::lpi`]: MAPTI may map an event to an unmapped
 //! collection. DISCARD works while the event's collection is unmapped. Unmapping an unmapped device
 //! or collection is not an error. A mapped device or collection remains usable when its first-level
 //! table entry becomes invalid.
@@ -19,12 +19,12 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::{DeviceId, EventId};
 
-/// Reason why a command was refused.
+/// Reason for refusing a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Refusal {
-    /// The command has an error for which the architecture defines a code.
+    /// The architecture defines a code for this error.
     Reason(CommandErrorReason),
-    /// The model's budget for mappings is exhausted.
+    /// The model's mapping budget is exhausted.
     NoRoom,
     /// The heap is exhausted.
     OutOfMemory,
@@ -53,7 +53,7 @@ impl From<OutOfMemory> for Refusal {
 
 type Outcome<T = ()> = Result<T, Refusal>;
 
-/// Context in which one command is executed.
+/// Context for executing one command.
 pub(super) struct Executor<'a> {
     pub(super) its: ItsIndex,
     pub(super) config: &'a ItsConfig,
@@ -102,7 +102,7 @@ impl Executor<'_> {
                 Ok(())
             }
             // SYNC itself has nothing to do: every command rewrites the affected words before it is
-            // consumed, and the queue waits for interrupts that were in list registers.
+            // consumed, and the queue waits for interrupts in list registers.
             Command::Sync { target } => self.vcpu(target).map(drop),
         }
     }
@@ -173,7 +173,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Checks that the device is mapped and has this many EventIDs.
+    /// Checks that the device is mapped and the EventID is in its range.
     fn check_event(&self, device: DeviceId, event: EventId) -> Outcome {
         match self.control.event_bits(self.its, device.get()) {
             Some(bits) if u64::from(event.get()) >> bits == 0 => Ok(()),
@@ -191,7 +191,7 @@ impl Executor<'_> {
         Err(UnmappedInterrupt.into())
     }
 
-    /// Returns a mapped event whose collection is mapped.
+    /// Looks up a mapped event. Its collection must be mapped, too.
     fn routed_event(&self, device: DeviceId, event: EventId) -> Outcome<MappedEvent> {
         let event = self.event(device, event)?;
         self.target(event.collection)?;

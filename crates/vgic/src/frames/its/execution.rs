@@ -1,5 +1,5 @@
-//! Execution of the command queue in bounded pieces. A command is consumed when it is complete;
-//! `GITS_CREADR` stays at a command that has only begun.
+//! Executes the command queue in bounded pieces. A command is consumed when it is complete: while
+//! it is in progress, `GITS_CREADR` doesn't move past it.
 
 use super::commands::{Executor, Refusal};
 use super::{Its, ItsRegisters};
@@ -11,31 +11,31 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::gits;
 use gic_arch::its::{Command, CommandError};
 
-/// Progress of one command.
+/// How far a command has got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum CommandProgress {
     /// The command is complete.
     Done,
-    /// The command is complete as soon as its sweep is.
+    /// The command will be complete when its sweep is.
     Begun,
-    /// Work that has begun is not complete yet.
+    /// A sweep is still in progress.
     Sweeps,
-    /// The command is a SYNC, and an interrupt changed by an earlier command may still be in a list
-    /// register; or the heap has too little memory to continue.
+    /// Either a SYNC is waiting for an interrupt that may still be in a list register, or there is
+    /// not enough memory to continue.
     Waits,
 }
 
 impl Its {
-    /// Continues the work that registers requested, then executes commands until the queue is empty
-    /// or stalled, or the budget is spent. Records whether work is left.
+    /// Continues the work that register writes requested, then executes commands until the queue is
+    /// empty, it stalls, or the budget is used up. Records whether there is work left.
     pub(super) fn run(&self, state: &mut ItsRegisters) {
         state.is_done = false;
         let progress = self.run_within_budget(state);
         self.lpis.note_work(&mut state.left, progress);
     }
 
-    /// A queue that waits for vCPUs to exit resumes when they do. One that waits for memory resumes
-    /// at the next access.
+    /// Does up to one access's budget of work. A queue that is waiting for vCPUs to exit resumes
+    /// when they do; one that is waiting for memory resumes at the next access.
     fn run_within_budget(&self, state: &mut ItsRegisters) -> Progress {
         let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
         let mut spent = 0;
@@ -56,7 +56,7 @@ impl Its {
                 Some(Ok(CommandProgress::Sweeps)) => continue,
                 Some(Ok(CommandProgress::Done)) => {
                     state.queue.advance();
-                    // The command left no work, so another pass is unnecessary.
+                    // No work left, so we don't need another pass.
                     if !state.queue.has_work() {
                         state.is_done = true;
                         return Progress::Done;
@@ -70,17 +70,17 @@ impl Its {
         Progress::Unfinished
     }
 
-    /// Records waiting commands as work left, after a restore.
+    /// After a restore, records waiting commands as work left.
     pub(crate) fn note_restored(&self) {
         let mut state = self.state.lock();
         let is_done = !(state.enabled && state.queue.has_work());
         self.lpis.note_work(&mut state.left, Progress::done(is_done));
     }
 
-    /// Finishes all work that has begun, without a bound.
+    /// Finishes all work in progress, however long it takes.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
-            // A sweep that cannot allocate remains unfinished.
+            // If a sweep can't allocate, it stays unfinished.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)
         });
@@ -89,7 +89,7 @@ impl Its {
         }
     }
 
-    /// Performs the next step, or returns `None` if nothing is left to do.
+    /// Performs the next step, or returns `None` if there is nothing left to do.
     fn advance(
         &self,
         state: &mut ItsRegisters,

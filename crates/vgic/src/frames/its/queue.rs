@@ -1,16 +1,16 @@
-//! Registers of the command queue (IHI 0069 §5.3.1), a ring in guest memory. The offsets stay
-//! within the queue, regardless of the guest's writes.
+//! Command queue registers (IHI 0069 §5.3.1). The queue is a ring in guest memory, and the offsets
+//! stay within it whatever the guest writes.
 
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, RawCommand};
 
-/// Bits of `GITS_CBASER` that must be zero, because a queue is aligned to 64 KiB. Other values are
+/// Bits of `GITS_CBASER` that must be zero, because queues are aligned to 64 KiB. Other values are
 /// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model treats them as zero, as KVM does.
 const UNALIGNED: u64 = 0xf000;
 
-/// Registers and state of the queue.
+/// Queue registers and state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Queue {
     pub(super) base: Cbaser,
@@ -18,24 +18,24 @@ pub(super) struct Queue {
     written: Cbaser,
     /// Byte offset of the next command to execute.
     read: u32,
-    /// Byte offset at which the guest writes its next command.
+    /// Byte offset of the guest's next command.
     write: u32,
     pub(super) stalled: bool,
-    /// The next command has begun, and is consumed when its sweep is complete.
+    /// `true` if the next command has begun. It is consumed when its sweep is complete.
     pub(super) begun: bool,
-    /// If the next command is a SYNC, the recalls for which it waits.
+    /// If the next command is a SYNC, the recalls that it is waiting for.
     pub(super) awaited: Option<Recalls>,
 }
 
 impl Queue {
-    /// Creates an empty queue for a `GITS_CBASER` that was just written.
+    /// Creates an empty queue for a newly written `GITS_CBASER`.
     pub(super) const fn at(base: Cbaser) -> Self {
         let written = base;
         let base = written.with_address(written.address() & !UNALIGNED);
         Self { base, written, read: 0, write: 0, stalled: false, begun: false, awaited: None }
     }
 
-    /// Creates a queue with these registers. An offset beyond the queue becomes 0.
+    /// Creates a queue from register values. Offsets beyond the queue become 0.
     pub(super) const fn between(base: Cbaser, read: Creadr, write: Cwriter) -> Self {
         let bytes = base.bytes();
         Self {
@@ -49,13 +49,12 @@ impl Queue {
         }
     }
 
-    /// Returns the value that the guest wrote to `GITS_CBASER`, which may specify an unaligned
-    /// queue.
+    /// Returns the value that the guest wrote to `GITS_CBASER`. The queue may be unaligned.
     pub(super) const fn written(&self) -> Cbaser {
         self.written
     }
 
-    /// Returns the value that the guest wrote to `GITS_CBASER` if it specifies an unaligned queue.
+    /// Returns the value that the guest wrote to `GITS_CBASER` if the queue is unaligned.
     pub(super) fn unaligned(&self) -> Option<Cbaser> {
         let is_unaligned = self.written.valid() && self.written.address() & UNALIGNED != 0;
         is_unaligned.then_some(self.written)

@@ -1,4 +1,4 @@
-//! Register frames of the ITS (IHI 0069 §12.19), as a table over [`gits::REGISTERS`].
+//! The ITS register frames (IHI 0069 §12.19), as a table over [`gits::REGISTERS`].
 
 use super::queue::Queue;
 use super::tables::{TableRegisters, judge};
@@ -12,8 +12,8 @@ use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 
 impl<'a> Frame<'a, &'a Its> {
-    /// Registers of both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID and has no
-    /// effect.
+    /// Registers in both frames. Writes to `GITS_TRANSLATER` from a CPU have no effect, because
+    /// they don't carry a DeviceID.
     const ITS_REGISTERS: &'a [Register<&'a Its>] = &[
         register!(
             gits::CTLR,
@@ -51,7 +51,7 @@ impl<'a> Frame<'a, &'a Its> {
         register!(gits::TRANSLATER, trigger | _, _, _ | {}),
     ];
 
-    /// Both frames of an ITS.
+    /// Both ITS frames.
     pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
 }
 
@@ -65,8 +65,8 @@ impl Its {
 }
 
 impl Its {
-    /// Reads `GITS_CTLR`. Also does work while the ITS is disabled, so that a guest that polls for
-    /// quiescence makes progress.
+    /// Reads `GITS_CTLR`. Also does work while the ITS is disabled. Otherwise, a guest that polls
+    /// for quiescence would wait forever.
     fn read_ctlr(&self) -> Ctlr {
         let mut state = self.state.lock();
         if !state.enabled {
@@ -75,7 +75,7 @@ impl Its {
         self.ctlr(&state)
     }
 
-    /// Changes the registers, and does up to one access's budget of work.
+    /// Changes the registers, and then does up to one access's budget of work.
     fn change<R>(&self, change: impl FnOnce(&mut ItsRegisters) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
@@ -91,7 +91,7 @@ impl Its {
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
-    /// Writes `GITS_CTLR`. Enabling only begins here, and must be [finished](Self::finish_enabling)
+    /// Writes `GITS_CTLR`. Enabling only starts here. It must be [finished](Self::finish_enabling)
     /// before the guest resumes.
     fn set_ctlr(&self, lanes: Lanes) {
         self.change(|state| {
@@ -110,7 +110,7 @@ impl Its {
         self.give_up_enabling(&mut self.state.lock());
     }
 
-    /// Records faults in the queue and in the tables that the ITS is about to use.
+    /// Records faults in the queue and tables that the ITS is about to use.
     fn judge_tables(&self, state: &ItsRegisters) {
         if let Some(written) = state.queue.unaligned() {
             let detail = FaultDetail::Value(written.into_bits());
@@ -129,7 +129,8 @@ impl Its {
         if state.enabled {
             return self.in_use(gits::CBASER.offset(), lanes);
         }
-        // A guest may write the register as two words, so merge into the value that it wrote.
+        // The guest may write the register as two words, so merge this one into what it wrote
+        // before.
         let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
         state.queue = Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
@@ -144,8 +145,8 @@ impl Its {
         });
     }
 
-    /// Reads `GITS_CREADR`, and then does work, so that a guest that polls makes progress. Returns
-    /// the value from before that work.
+    /// Reads `GITS_CREADR`, then does work so that a polling guest makes progress. The returned
+    /// value is from before that work.
     fn creadr(&self) -> u64 {
         let mut state = self.state.lock();
         let creadr = state.queue.creadr().into_bits();
@@ -155,8 +156,8 @@ impl Its {
         creadr
     }
 
-    /// Writes `GITS_BASER<index>`. Clearing `Valid` also removes the table's mappings; collections
-    /// that the ITS holds itself are in no table.
+    /// Writes `GITS_BASER<index>`. Clearing `Valid` also removes the table's mappings. Collections
+    /// held in the ITS itself aren't in a table, so they stay.
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {

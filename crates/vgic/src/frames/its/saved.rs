@@ -1,4 +1,4 @@
-//! Conversion of an ITS to plain data and back.
+//! Converts an ITS to plain data and back.
 
 use super::queue::Queue;
 use super::tables::TableRegisters;
@@ -15,16 +15,16 @@ use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Shareability};
 use msi_types::{DeviceId, EventId};
 
-/// Mask of the address bits that MAPD can specify for a translation table.
+/// Address bits that MAPD can specify for a translation table.
 const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
 
-/// An ITS whose registers are locked against changes.
+/// ITS whose registers are locked against changes.
 pub(crate) struct LockedIts<'a> {
     its: &'a Its,
     state: MutexGuard<'a, ItsRegisters>,
 }
 
-/// Registers that were validated for a restore.
+/// Register values that were validated for a restore.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestoredRegisters {
     enabled: bool,
@@ -74,7 +74,7 @@ impl Its {
             Problem::unless(accepted.into_bits() == value, "GITS_BASER", value)?;
         }
         let [devices, collections, ..] = saved.baser.map(Baser::from_bits);
-        // Removing a table also removes its mappings, so an invalid table cannot have any.
+        // Removing a table removes its mappings, too, so an invalid table can't have any.
         let is_held =
             |state: &CollectionState| state.collection.get() < self.config.held_collections.into();
         let is_unused = [saved.devices.is_empty(), saved.collections.iter().all(is_held)];
@@ -84,7 +84,7 @@ impl Its {
         Ok(TableRegisters { devices, collections })
     }
 
-    /// Returns the value of `GITS_CBASER` after `written` has been written to it.
+    /// Returns the value that `GITS_CBASER` holds after a write of `written`.
     fn accepted_cbaser(&self, written: Cbaser) -> Cbaser {
         Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
@@ -93,13 +93,13 @@ impl Its {
         .base
     }
 
-    /// Checks that a collection can have this number.
+    /// Checks that a collection number is valid.
     pub(crate) fn check_collection(&self, collection: CollectionId) -> Result<(), Problem> {
         let number = collection.get();
         Problem::unless(self.config.names_collection(number), "collection", number)
     }
 
-    /// Checks that a device can be mapped in this way. Does not check its events.
+    /// Checks that a device can be mapped like this. Its events aren't checked.
     pub(crate) fn check_device(&self, saved: &DeviceState) -> Result<(), Problem> {
         let id = saved.device.get();
         Problem::unless(u64::from(id) >> self.config.device_id_bits == 0, "DeviceID", id)?;
@@ -113,7 +113,7 @@ impl Its {
     }
 }
 
-/// Returns `GITS_CTLR` of an ITS without unfinished work.
+/// Returns `GITS_CTLR` for an ITS without unfinished work.
 fn control(enabled: bool) -> u32 {
     Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits()
 }
@@ -202,7 +202,7 @@ impl LockedIts<'_> {
 }
 
 impl Its {
-    /// Reserves the memory that [`restore`](LockedIts::restore) needs in addition to the pool's.
+    /// Reserves the memory that [`restore`](LockedIts::restore) needs on top of the pool.
     pub(crate) fn reserve(
         &self,
         saved: &ItsState,
@@ -221,8 +221,8 @@ impl Its {
     }
 }
 
-/// Returns an event's LPI. Its target is the collection's vCPU or, if the collection is unmapped,
-/// the vCPU that keeps the pending state.
+/// Returns an event's LPI. It targets the collection's vCPU or, if the collection is unmapped, the
+/// vCPU that keeps the pending state.
 fn restored(
     saved: &ItsState,
     event: &EventState,

@@ -1,8 +1,8 @@
-//! Tables that the guest provides to the ITS (`GITS_BASERn`, IHI 0069 §5.2).
+//! Tables that the guest provides for the ITS (`GITS_BASERn`, IHI 0069 §5.2).
 //!
-//! The model keeps mappings in host memory. The guest's tables only determine which identifiers are
-//! valid: an identifier beyond a table's size, or under an invalid first-level entry, is out of
-//! range. Like KVM, the model writes table entries only when its state is saved.
+//! We keep mappings in host memory. The guest's tables only determine which identifiers are valid:
+//! one that is beyond the table, or under an invalid first-level entry, is out of range. Like KVM,
+//! we write table entries only when the state is saved.
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::monitor::events::{FaultDetail, FaultReason};
@@ -11,7 +11,7 @@ use gic_arch::Shareability;
 use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 
-/// Size of a device or collection table entry in bytes.
+/// Size in bytes of an entry in the device or collection table.
 const ENTRY_BYTES: u8 = 8;
 const LEVEL1_BYTES: u64 = 8;
 
@@ -23,7 +23,7 @@ pub(super) struct TableRegisters {
 }
 
 impl TableRegisters {
-    /// Returns the registers' reset state: no table is valid.
+    /// Returns the reset state, in which no table is valid.
     pub(super) const fn new(config: &ItsConfig) -> Self {
         let collections = match config.collection_table {
             Some(_) => fixed(Baser::new(), config, TableKind::Collections),
@@ -46,7 +46,7 @@ impl TableRegisters {
         [self.devices, self.collections]
     }
 
-    /// Returns the value of a register after the guest has written `written` to it.
+    /// Returns the value that a register holds after the guest writes `written`.
     pub(super) const fn accepted(config: &ItsConfig, index: u32, written: Baser) -> Baser {
         match (index, config.collection_table) {
             (0, _) => fixed(levels(written, config.device_table), config, TableKind::Devices),
@@ -57,7 +57,7 @@ impl TableRegisters {
 }
 
 impl ItsConfig {
-    /// Returns the value that `GITS_BASER<index>` holds after the guest has written `written`.
+    /// Returns the value that `GITS_BASER<index>` holds after the guest writes `written`.
     pub const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
         TableRegisters::accepted(self, index, written)
     }
@@ -67,7 +67,7 @@ const fn levels(written: Baser, allowed: TableLevels) -> Baser {
     written.with_indirect(written.indirect() && matches!(allowed, TableLevels::FlatOrTwo))
 }
 
-/// Returns `written` with the values of the read-only fields.
+/// Returns `written` with the read-only fields filled in.
 const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
     let sized = match config.page_sizes {
         PageSizes::Any => written,
@@ -81,7 +81,7 @@ const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
 }
 
 /// Returns `true` if the guest has provided a table entry for this identifier. First-level entries
-/// are read each time, because an invalid entry may become valid without a command.
+/// are read every time, because the guest may make one valid without a command.
 pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
     if !table.valid() {
         return false;
@@ -100,7 +100,7 @@ pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
 }
 
 /// Checks that a table is aligned and that all its pages are in memory. Reads the first word of
-/// each page, of which a table has at most 256, and the last word of the table.
+/// every page (at most 256 of them), and the last word of the table.
 pub(super) fn judge(
     table: Baser,
     memory: &dyn GuestMemory,

@@ -1,10 +1,10 @@
-//! The RDbase operand of commands (IHI 0069 §5.3): a redistributor's number or its address, as
-//! `GITS_TYPER.PTA` selects.
+//! RDbase operands in commands (IHI 0069 §5.3): a redistributor's number or its address, depending
+//! on `GITS_TYPER.PTA`.
 
 use alloc::boxed::Box;
 use gic_arch::its::RdBase;
 
-/// Names of the vCPUs' redistributors in commands.
+/// RDbase operands of the redistributors, indexed by vCPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Targets {
     /// `GICR_TYPER.Processor_Number` of each vCPU.
@@ -14,12 +14,12 @@ pub(crate) enum Targets {
 }
 
 impl Targets {
-    /// Returns the vCPU that a command names.
+    /// Returns the target vCPU of a command.
     pub(super) fn find(&self, target: RdBase) -> Option<u16> {
         let vcpu = match self {
             Self::ProcessorNumbers(numbers) => {
                 let number = target.processor_number()?;
-                // In the common case, the numbers equal the vCPUs' indices.
+                // Usually, the numbers are just the vCPU indices.
                 if numbers.get(usize::from(number)) == Some(&number) {
                     return Some(number);
                 }

@@ -1,4 +1,4 @@
-//! Tests of the ITS and the LPIs behind it.
+//! Tests for the ITS and the LPIs behind it.
 
 extern crate std;
 

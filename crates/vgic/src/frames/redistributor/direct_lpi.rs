@@ -2,8 +2,8 @@
 //! `GICR_CLRLPIR` clears its pending state. A device with access to these registers can signal any
 //! LPI.
 //!
-//! A message takes no lock and allocates no memory, because `EnableLPIs` allocates a word for each
-//! LPI of the redistributor's tables. Messages are ignored while LPIs are disabled at the
+//! Messages take no lock and don't allocate: `EnableLPIs` has already allocated a word for each LPI
+//! in the redistributor's tables. Messages are ignored while LPIs are disabled at the
 //! redistributor, if the LPI exceeds the distributor's or the tables' INTID bits, and on a machine
 //! without direct LPIs.
 
@@ -16,8 +16,8 @@ use gic_arch::{IntId, Lpi, gicr};
 use msi_types::Delivery;
 
 impl Redistributor<'_> {
-    /// Handles a 32-bit or 64-bit write at an offset from RD_base. Returns `None` if no doorbell of
-    /// this width exists there.
+    /// Handles a 32-bit or 64-bit write at an offset from RD_base. Returns `None` if there is no
+    /// doorbell of this width at the offset.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let act = match offset {
             _ if offset == gicr::SETLPIR.offset() => Self::set_lpi,
@@ -54,8 +54,8 @@ impl Redistributor<'_> {
         }
     }
 
-    /// Clears the LPI's pending state. Always returns [`Delivery::Blocked`], because no interrupt
-    /// becomes pending.
+    /// Clears the LPI's pending state. Always returns [`Delivery::Blocked`], because clearing can't
+    /// make an interrupt pending.
     fn clear_lpi(self, value: u64) -> Delivery {
         if let Some((lpis, lpi)) =
             self.lpis.zip(self.implemented_lpi(gicr::CLRLPIR.offset(), value))
@@ -65,8 +65,8 @@ impl Redistributor<'_> {
         Delivery::Blocked
     }
 
-    /// Returns the LPI that a value written to `register` names, or records a fault if the
-    /// distributor does not implement it. Bits above the INTID are RES0.
+    /// Decodes the LPI from a value written to `register`. If the distributor doesn't implement it,
+    /// records a fault. Bits above the INTID are RES0.
     fn implemented_lpi(self, register: u32, value: u64) -> Option<Lpi> {
         let id_bits = self.config.lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

@@ -1,4 +1,4 @@
-//! Redistributor registers that concern LPIs.
+//! Redistributor registers for LPIs.
 
 use super::Redistributor;
 use crate::config::Coherence;
@@ -10,20 +10,20 @@ use gic_arch::gicr::{self, Pendbaser, Propbaser};
 use gic_arch::{IntId, Lpi, Shareability, lpi};
 use msi_types::Cpu;
 
-/// Values of the registers.
+/// LPI register values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LpiRegisters {
     /// `GICR_CTLR.EnableLPIs`.
     pub(crate) enabled: bool,
     pub(crate) propbaser: Propbaser,
-    /// `GICR_PENDBASER` as accepted. Includes `PTZ`, which does not read back, until LPIs are
-    /// enabled.
+    /// `GICR_PENDBASER` as accepted. Until LPIs are enabled, includes `PTZ`, even though it doesn't
+    /// read back.
     pub(crate) pendbaser: Pendbaser,
     /// `GICR_PENDBASER` as written, including RES0 bits.
     pub(crate) written_pendbaser: u64,
 }
 
-/// RES0 bits of `GICR_PENDBASER` that an address aligned to less than 64 KiB would set (IHI 0069
+/// RES0 bits in `GICR_PENDBASER` that a table address without 64 KiB alignment would set (IHI 0069
 /// §12.11).
 const UNALIGNED: u64 = 0xf000;
 
@@ -39,8 +39,8 @@ impl LpiRegisters {
 }
 
 impl<'a> Redistributor<'a> {
-    /// Handles a write to `GICR_CTLR.EnableLPIs`. Enabling only begins here, and must be
-    /// [finished](Self::finish_enabling) before the guest resumes. Clearing has an effect only if
+    /// Handles a write to `GICR_CTLR.EnableLPIs`. Enabling only starts here. It must be
+    /// [finished](Self::finish_enabling) before the guest resumes. Clearing only works if
     /// [`can_clear_enable_lpis`] is set.
     ///
     /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
@@ -54,15 +54,15 @@ impl<'a> Redistributor<'a> {
     /// Finishes enabling LPIs, in time proportional to the number of mappings.
     pub(crate) fn finish_enabling(self) {
         if let Some(lpis) = self.lpis {
-            // Hold no lock here: a kick may access these registers.
+            // We must not hold a lock here: a kick may access these registers.
             if lpis.finish_enabling(self.cpu).is_err() {
                 self.give_up_enabling(lpis);
             }
         }
     }
 
-    /// Disables LPIs again if the heap has too little memory for enabling them. Pending state is
-    /// written back to the pending table.
+    /// Disables LPIs again if there is not enough memory to enable them. Pending state is written
+    /// back to the pending table.
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
@@ -81,8 +81,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Begins to enable or disable LPIs. Enabling consumes `PTZ`, because disabling LPIs later
-    /// writes pending state to the table.
+    /// Starts to enable or disable LPIs. Enabling consumes `PTZ`: once LPIs are disabled later, the
+    /// table is no longer zero.
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
@@ -127,15 +127,15 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Returns `true` if `EnableLPIs` was cleared, but pending state has not all been written to
-    /// the pending table (`GICR_CTLR.RWP`).
+    /// Returns `true` if `EnableLPIs` was cleared, but some pending state still has to be written
+    /// to the pending table (`GICR_CTLR.RWP`).
     pub(super) fn is_disabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
             lpis.with_kicks_deferred(|control| control.is_disabling(self.cpu.get()))
         })
     }
 
-    /// Returns `true` if `EnableLPIs` was set, but has not taken full effect.
+    /// Returns `true` if `EnableLPIs` was set, but has not fully taken effect.
     pub(crate) fn is_enabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
             lpis.with_kicks_deferred(|control| control.is_enabling(self.cpu.get()))
@@ -149,7 +149,7 @@ impl<'a> Redistributor<'a> {
         })
     }
 
-    /// Continues the work that register writes began, because the guest is polling for its
+    /// Continues the work that register writes started. Called when the guest polls for its
     /// completion.
     pub(super) fn advance(self) {
         if let Some(lpis) = self.lpis {
@@ -173,7 +173,7 @@ impl<'a> Redistributor<'a> {
         });
     }
 
-    /// Returns the value of `GICR_PROPBASER` after `written` has been written to it.
+    /// Returns the value that `GICR_PROPBASER` holds after a write of `written`.
     pub(super) fn accepted_propbaser(self, written: Propbaser) -> Propbaser {
         Propbaser::new()
             .with_id_bits_minus_one(written.id_bits_minus_one())
@@ -191,8 +191,7 @@ impl<'a> Redistributor<'a> {
         });
     }
 
-    /// Returns the value of `GICR_PENDBASER`, including `PTZ`, after `written` has been written to
-    /// it.
+    /// Returns the value that `GICR_PENDBASER` holds after a write of `written`, including `PTZ`.
     pub(super) fn accepted_pendbaser(self, written: Pendbaser) -> Pendbaser {
         Pendbaser::new()
             .with_inner_cache(written.inner_cache())
@@ -202,8 +201,8 @@ impl<'a> Redistributor<'a> {
             .with_pending_table_zero(written.pending_table_zero())
     }
 
-    /// Changes a table register. Writes are ignored on a machine without LPIs, and while LPIs are
-    /// enabled, which IHI 0069 makes UNPREDICTABLE.
+    /// Changes a table register. Ignores writes on a machine without LPIs, and while LPIs are
+    /// enabled (UNPREDICTABLE in IHI 0069).
     fn set_tables(self, register: u32, lanes: Lanes, change: impl FnOnce(&mut LpiRegisters)) {
         if self.lpis.is_none() {
             return;
@@ -218,8 +217,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Returns the shareability that reads back. If it is Non-shareable, software must clean its
-    /// tables.
+    /// Returns the shareability that reads back. Non-shareable tells software to clean its tables.
     fn shareability(self, written: Shareability) -> Shareability {
         match self.config.coherence {
             Coherence::Coherent => written,
@@ -253,9 +251,9 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Returns the LPI that a written register names, if LPIs are enabled at this redistributor. A
-    /// narrower write is zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI
-    /// 0069, `GICR_INVLPIR`).
+    /// Decodes the LPI from a register write, if LPIs are enabled at this redistributor. Narrower
+    /// writes are zero-extended. Bits above the INTID are RES0 without virtual LPIs (IHI 0069,
+    /// `GICR_INVLPIR`).
     fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
         let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

@@ -1,4 +1,4 @@
-//! Conversion of a redistributor's registers to plain data and back.
+//! Converts a redistributor's registers to plain data and back.
 
 use super::{LpiRegisters, Redistributor};
 use crate::config::SecurityView;
@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 
-/// Registers and interrupts of a redistributor that were validated for a restore.
+/// A redistributor's registers and interrupts, validated for a restore.
 #[derive(Debug)]
 pub(crate) struct RestoredRedistributor {
-    /// Participation of the PE, without the groups that its CPU interface enables.
+    /// The PE's participation bits, without the groups that its CPU interface enables.
     pub(crate) participation: u32,
     pub(crate) lpi_registers: LpiRegisters,
     pub(crate) interrupts: Vec<RestoredInterrupt>,
@@ -32,8 +32,8 @@ impl Redistributor<'_> {
         })
     }
 
-    /// Validates the saved registers for this redistributor. Does not check its interrupts and
-    /// LPIs.
+    /// Validates the saved registers for this redistributor. Its interrupts and LPIs aren't
+    /// checked.
     pub(crate) fn restorable(
         self,
         saved: &RedistributorState,
@@ -69,7 +69,7 @@ impl Redistributor<'_> {
         })
     }
 
-    /// Returns those of the `DPG` bits in `ctlr` that this guest can set.
+    /// Returns the `DPG` bits in `ctlr` that this guest can set.
     fn declined(self, ctlr: Ctlr) -> u32 {
         let settable = match (self.config.one_of_n, self.config.security) {
             (false, _) => 0,

@@ -1,4 +1,4 @@
-//! DeviceIDs of 32 bits, and the budget for the nodes of their tree.
+//! Tests for 32-bit DeviceIDs and the node budget of the device tree.
 
 use super::rig::*;
 use crate::AccessWidth::Double;
@@ -19,7 +19,7 @@ fn map(rig: &Rig, device: u32) -> bool {
     control(rig, |control| control.map_device(rig.its.index(), device, mapped).is_ok())
 }
 
-/// Maps as many devices as fit, starting at `first`. Returns their number.
+/// Maps as many devices as fit, starting at `first`. Returns how many were mapped.
 fn map_far_apart(rig: &Rig, first: u32) -> u32 {
     let mapped = (0..8192).find(|number| !map(rig, first + (number << 16)));
     mapped.expect("a budget must limit the number of devices")

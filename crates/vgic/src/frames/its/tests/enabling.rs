@@ -1,4 +1,4 @@
-//! LPIs at redistributors: enabling, tables, and sleeping vCPUs.
+//! Tests for LPIs at redistributors: enabling them, their tables, and sleeping vCPUs.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -136,8 +136,8 @@ fn tables_outside_memory_are_counted_and_harmless() {
     );
     rig.disable_lpis(0);
 
-    // Faults are recorded for the configuration and the pending table when LPIs are enabled, for
-    // the configuration byte at MAPTI, and for the pending table again.
+    // One fault each for the configuration and the pending table when LPIs are enabled, one for the
+    // configuration byte at MAPTI, and another for the pending table.
     assert_eq!(rig.events.count(FaultReason::LpiTable), 4);
 }
 

@@ -1,4 +1,4 @@
-//! LPIs of equal priority must take turns.
+//! Checks that LPIs with equal priority take turns.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use gic_arch::Priority;
 use msi_types::Delivery;
 
-/// Number of events of [`crowd`].
+/// Number of events in [`crowd`].
 const EVENTS: u32 = 1 << 10;
 
 /// Creates a device whose events are all mapped to vCPU 0, each to a separate LPI.
@@ -40,8 +40,8 @@ fn an_lpi_is_taken_beside_one_that_is_rung_again_and_again() {
     }
 }
 
-/// Returns the largest number of takes for which any LPI waits, if each taken LPI is signaled again
-/// immediately. Before each take, the next LPI is queried `looks` times.
+/// Returns how many takes any LPI waits at most, if each taken LPI is signaled again immediately.
+/// Before each take, the next LPI is queried `looks` times.
 fn longest_wait(events: &[u32], looks: usize) -> u32 {
     let rig = crowd();
     let mut queue = rig.vcpu(0);

@@ -1,5 +1,5 @@
-//! `GICR_INVLPIR` must reach the LPI's event wherever it is mapped, in time that does not depend on
-//! the number of other mappings.
+//! Checks that `GICR_INVLPIR` reaches the LPI's event wherever it is mapped, in time that doesn't
+//! depend on the number of other mappings.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;

@@ -1,4 +1,4 @@
-//! Mistakes seen in other models, one test each.
+//! Bugs seen in other models, with one test for each.
 
 use super::rig::*;
 use crate::frames::its::{ErrorPolicy, ItsConfig};

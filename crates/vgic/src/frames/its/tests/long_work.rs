@@ -1,6 +1,6 @@
-//! Work that visits all mappings: each access does a bounded piece of it, and no command is
-//! consumed or reported as done too early. Accesses that enable LPIs or an ITS do all of the work,
-//! without delaying other threads.
+//! Tests for work that visits all mappings. Each access must do a bounded piece of it, and commands
+//! must not be consumed or reported as done too early. Accesses that enable LPIs or an ITS do all
+//! the work, but must not delay other threads.
 
 use super::rig::*;
 use crate::AccessWidth::{Double, Word};
@@ -14,11 +14,11 @@ use gic_arch::its::Command;
 use gic_arch::lpi::Config;
 use msi_types::Delivery;
 
-/// Number of events of one device. Two of them share each LPI, because fewer LPIs exist.
+/// Number of events on the device. There are fewer LPIs, so pairs of events share one.
 const EVENTS: u32 = 1 << 16;
 const DEVICE: u32 = 1;
 /// Maximum number of entries that one access may visit: the budget, plus the last chunk and command
-/// begun within it.
+/// that began within it.
 const WORK: u32 = 64;
 const MOST: u64 = WORK as u64 * 16 + 128;
 
@@ -26,7 +26,7 @@ const fn lpi_of(event: u32) -> u32 {
     8192 + event / 2
 }
 
-/// Creates a machine of two vCPUs with all events mapped to the first, on which one access does
+/// Creates a machine with two vCPUs and all events mapped to the first. Each access does only a
 /// little work.
 fn crowded() -> Rig {
     let size = LpiConfig { entries: 1 << 18, work_per_access: WORK, ..LpiConfig::new(2) };
@@ -159,7 +159,7 @@ fn devices_whose_table_is_taken_away_are_unmapped_piece_by_piece_and_do_not_come
     assert_eq!(rig.send(DEVICE, 0), Delivery::Pending);
 }
 
-/// `EnableLPIs` as its register implements it: begun by a write, and continued by polls.
+/// `EnableLPIs` as the register implements it: a write starts the work, and polls continue it.
 mod redistributor {
     use super::*;
 

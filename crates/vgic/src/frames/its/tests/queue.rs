@@ -1,4 +1,4 @@
-//! The command queue and the registers.
+//! Tests for the command queue and the registers.
 
 use super::rig::*;
 use crate::AccessWidth::{Double, Half, Word};

@@ -1,4 +1,4 @@
-//! A naive ITS, implemented with lists and searches, compared with the real one. Both execute a
+//! Compares the ITS with a naive one that is implemented with lists and searches. Both execute a
 //! random sequence of commands, messages, register writes and acknowledgments. After each step,
 //! both must have the same LPIs pending at the same redistributors, and must have refused the same
 //! commands for the same reasons.
@@ -15,7 +15,7 @@ use gic_arch::its::Command;
 use gic_arch::{Lpi, Priority};
 use proptest::prelude::*;
 
-/// An action of the guest or a device.
+/// An action by the guest or a device.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Command(Command),
@@ -48,7 +48,7 @@ enum Step {
         lpi: u32,
     },
     EnableIts(bool),
-    /// The machine is saved, and continues as a restored one.
+    /// Save the machine, and continue with a restored one.
     Migrate,
 }
 
@@ -117,7 +117,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The real ITS and the naive one.
 struct Pair {
     rig: Rig,
-    /// The possible states of the naive ITS that are consistent with the real one's behavior.
+    /// States of the naive ITS that are consistent with what the real one has done so far.
     models: Vec<Model>,
     queues: Vec<crate::lpi::PendingLpis>,
 }
@@ -211,8 +211,8 @@ impl Pair {
         self.each(Model::migrate);
     }
 
-    /// Executes a command. A disabled ITS executes none, and this test does not cover their later
-    /// execution.
+    /// Executes a command. Skipped while the ITS is disabled, because this test doesn't cover
+    /// commands that execute later.
     fn command(&mut self, command: Command) -> Result<(), TestCaseError> {
         if !self.models[0].its_enabled {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Memory that a restore reserves in advance.
+//! Tests for the memory that a restore reserves in advance.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -6,7 +6,7 @@ use crate::lpi::{LpiConfig, Room, SavedLpi};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// Returns the number of pages of ready bits that are visited for this many events of one priority.
+/// Returns how many pages of ready bits are visited for this many events with the same priority.
 fn work_for(events: u32) -> u64 {
     let rig = Rig::sized(LpiConfig::new(1), ItsConfig::new(BASE));
     let mut room = Room::default();

@@ -1,5 +1,5 @@
-//! An ITS with redistributors, driven through its registers, on memory that fails outside of its
-//! range.
+//! Test rig: an ITS with redistributors, driven through its registers. Memory accesses out of range
+//! fail.
 
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
@@ -70,8 +70,8 @@ impl Rig {
         }
     }
 
-    /// Creates another machine on the same memory, restored from this one's saved state, with LPIs
-    /// enabled at the vCPUs in `enabled`. Checks that it saves the same state.
+    /// Restores this machine's state into another one on the same memory, with LPIs enabled at the
+    /// vCPUs in `enabled`. Checks that it saves the same state again.
     pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
         let (its, own) = self.save(vcpus);
         let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
@@ -94,7 +94,7 @@ impl Rig {
         rig
     }
 
-    /// Saves the ITS, and the LPIs that are pending at redistributors by themselves.
+    /// Saves the ITS, and the LPIs that are pending at redistributors without an event.
     fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
         let locked = self.its.lock();
         self.lpis.with_kicks_deferred(|control| {
@@ -115,8 +115,8 @@ impl Rig {
         Self::over(Arc::new(VmMemory(ram(RAM, RAM_BYTES))), size, config)
     }
 
-    /// Creates a rig with both direct LPIs and an ITS, which no machine combines, so that one rig
-    /// serves the tests of both.
+    /// Creates a rig with both direct LPIs and an ITS. Real machines can't have both, but we want
+    /// one rig for both kinds of tests.
     fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
@@ -182,7 +182,7 @@ impl Rig {
         self.finish_sweeps();
     }
 
-    /// Writes an LPI's configuration byte, which takes effect at INV.
+    /// Writes an LPI's configuration byte. It takes effect at the next INV.
     pub(super) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
         let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
         self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).expect("in memory");
@@ -244,7 +244,7 @@ impl Rig {
     }
 }
 
-/// Acknowledges all LPIs, most urgent first.
+/// Acknowledges all LPIs, highest priority first.
 pub(super) fn drain(queue: &mut PendingLpis) -> Vec<u32> {
     core::iter::from_fn(|| take(queue)).collect()
 }
@@ -341,7 +341,7 @@ pub(super) fn redistributor(vcpu: u16) -> RegisterFrame {
     RegisterFrame::Redistributor(0x80a_0000 + u64::from(vcpu) * 0x2_0000)
 }
 
-/// Offset of an element of a register array.
+/// Offset of an element in a register array.
 pub(super) trait OffsetOf {
     fn offset_of(self, index: u32) -> u32;
 }

@@ -1,6 +1,6 @@
-//! Senders, commands and vCPUs on separate threads. Every message has a number in memory, and every
-//! change of a mapping is announced. A vCPU can therefore distinguish an interrupt that arrives too
-//! late from one that arrived before the change.
+//! Stress test with senders, commands and vCPUs on separate threads. Every message has a number in
+//! memory, and every mapping change is announced. This lets a vCPU tell an interrupt that arrives
+//! too late from one that arrived before the change.
 
 use super::rig::*;
 use super::std::thread;
@@ -11,10 +11,10 @@ use gic_arch::Priority;
 
 const VCPUS: u16 = 3;
 const FIRST_LPI: u32 = 8192;
-/// Number of events of device 1, which move and are invalidated, but stay mapped.
+/// Number of events on device 1. They move and are invalidated, but stay mapped.
 const STEADY: u32 = 8;
-/// Number of events of devices 2 and 3, which are discarded, or mapped and unmapped with their
-/// device.
+/// Number of events on each of devices 2 and 3. They are discarded, or mapped and unmapped together
+/// with their device.
 const FLEETING: u32 = 8;
 const NOWHERE: u32 = u32::MAX;
 const MESSAGES: u64 = 40_000;
@@ -22,12 +22,12 @@ const COMMANDS: u32 = 6_000;
 
 struct Field {
     rig: Rig,
-    /// By LPI, the number of the last message sent, and of the last one that a handler has seen.
+    /// Number of the last message sent for each LPI.
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
     /// By LPI, the target vCPU.
     place: Vec<AtomicU32>,
-    /// Odd while a mapping changes.
+    /// Odd while a mapping is changing.
     changes: AtomicU64,
     stop: AtomicBool,
     misplaced: AtomicU32,
@@ -47,7 +47,7 @@ impl Field {
         }
     }
 
-    /// Changes the target of an LPI with commands, the last of which must be a SYNC.
+    /// Changes an LPI's target with commands. The last one must be a SYNC.
     fn change(
         &self,
         index: u32,
@@ -82,7 +82,7 @@ impl Field {
         }
     }
 
-    /// Runs a vCPU, which takes interrupts and sleeps when none is pending.
+    /// Runs a vCPU that takes interrupts, and sleeps when none is pending.
     fn attend(&self, vcpu: u16) {
         let mut queue = self.rig.vcpu(vcpu);
         while !self.stop.load(SeqCst) {

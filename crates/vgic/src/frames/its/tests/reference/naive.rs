@@ -1,5 +1,5 @@
-//! An ITS implemented with lists and searches: one map of events, and one of LPIs that are pending
-//! at redistributors by themselves.
+//! An ITS implemented with lists and searches: one map for events, and one for LPIs that are
+//! pending at a redistributor without an event.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -9,11 +9,11 @@ use gic_arch::its::CommandErrorReason::{self, *};
 use gic_arch::its::{Command, MapAction, RdBase};
 
 pub(super) const VCPUS: u16 = 3;
-/// Number of entries of the device table and of the collection table.
+/// Number of entries in the device table, and in the collection table.
 const TABLE: u32 = 8192;
 pub(super) const LPIS: Range<u32> = 8192..8200;
 
-/// A configuration byte as a redistributor has cached it.
+/// Configuration byte as cached by a redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Cached {
     pub(super) enable: bool,
@@ -24,7 +24,7 @@ pub(super) struct Cached {
 struct Event {
     lpi: u32,
     collection: u16,
-    /// Target of the event's last messages.
+    /// The event's last target.
     at: u16,
     pending: bool,
     deliverable: bool,
@@ -38,7 +38,7 @@ pub(super) struct Model {
     events: BTreeMap<(u32, u32), Event>,
     pub(super) collections: BTreeMap<u16, u16>,
     pub(super) lpis_enabled: BTreeSet<u16>,
-    /// LPIs pending at a redistributor by themselves, with their cached configurations.
+    /// LPIs that are pending at a redistributor without an event, with their cached configurations.
     own: BTreeMap<(u16, u32), (bool, Cached)>,
     pub(super) memory: BTreeMap<u32, Cached>,
     tables: BTreeMap<u16, BTreeSet<u32>>,
@@ -62,7 +62,7 @@ impl Model {
         self.memory.get(&lpi).copied().unwrap_or(Cached { enable: false, priority: 0 })
     }
 
-    /// Updates the events' targets. An event that becomes deliverable has its configuration read.
+    /// Updates the events' targets. When an event becomes deliverable, its configuration is read.
     pub(super) fn settle(&mut self) {
         let mut events = core::mem::take(&mut self.events);
         for event in events.values_mut() {
@@ -78,9 +78,9 @@ impl Model {
         self.events = events;
     }
 
-    /// Returns the possible states after each LPI that is pending by itself has been merged into
-    /// its event, if that targets the vCPU. If several events share the LPI, it may also stay
-    /// pending by itself.
+    /// Returns the possible states after merging each LPI that is pending without an event into its
+    /// event, if the event targets the vCPU. If several events share the LPI, it may also stay
+    /// where it is.
     pub(super) fn after_joining(self) -> Vec<Self> {
         let own: Vec<_> = self.own.iter().filter(|(_, own)| own.0).map(|(at, _)| *at).collect();
         own.into_iter().fold(vec![self], |models, (vcpu, lpi)| {
@@ -321,7 +321,7 @@ impl Model {
         }
     }
 
-    /// Clears an LPI. Has no effect while LPIs are disabled at the redistributor (IHI 0069,
+    /// Clears an LPI. No-op while LPIs are disabled at the redistributor (IHI 0069,
     /// `GICR_CLRLPIR`).
     pub(super) fn clear_lpi(&mut self, vcpu: u16, lpi: u32) {
         if self.lpis_enabled.contains(&vcpu) {
@@ -371,8 +371,8 @@ impl Model {
         self.tables.insert(vcpu, pending);
     }
 
-    /// Migrates the ITS. A redistributor reads the configurations of LPIs that are not pending
-    /// again.
+    /// Migrates the ITS. Afterwards, redistributors read the configurations again, except for
+    /// pending LPIs.
     pub(super) fn migrate(&mut self) {
         let own = core::mem::take(&mut self.own);
         for ((vcpu, lpi), (_, cached)) in own.into_iter().filter(|(_, (pending, _))| *pending) {
@@ -390,7 +390,7 @@ impl Model {
         events.map(|event| event.lpi).chain(own.map(|((_, lpi), _)| *lpi)).collect()
     }
 
-    /// Returns the LPIs that may be taken, each with the priority level that its vCPU sees.
+    /// Returns the LPIs that may be taken, each with its priority level as seen by the vCPU.
     pub(super) fn ready(&self, vcpu: u16) -> Vec<(u8, u32)> {
         if !self.lpis_enabled.contains(&vcpu) {
             return Vec::new();
