@@ -10,13 +10,13 @@
 //! acknowledges and ends interrupts in hardware. The monitor must implement two small traits:
 //! [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
-//! Making an interrupt pending takes no lock and allocates nothing. It makes no system call unless
-//! the vCPU is asleep or in the guest, and then it sends exactly one kick. Acknowledging an
-//! interrupt takes no lock and allocates nothing either.
+//! Making an interrupt pending doesn't take a lock or allocate. It doesn't make a system call,
+//! either, unless the vCPU is asleep or in the guest. In that case, it sends exactly one kick.
+//! Acknowledging an interrupt doesn't take a lock or allocate.
 //!
-//! A guest cannot make the model panic, block or grow without bound. Its mistakes are recorded in
+//! A guest can't make the model panic, block or grow without bound. Guest errors are recorded in
 //! [`Vgic::events`]: a [`GuestFault`] names the register, the value, and what is wrong with it.
-//! Monitors should print at least the first fault of each kind.
+//! VMMs should print at least the first fault of each kind.
 //!
 //! | implemented | |
 //! |---|---|
@@ -36,18 +36,17 @@
 //!   affects more mappings than one access may visit, whose remainder vCPUs complete later. A write
 //!   that sets `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings before it returns,
 //!   or must be repeated until all have been visited ([`Vgic::begin_write`]).
-//! - Among interrupts of equal priority, the lowest INTID is signaled first. LPIs of equal priority
-//!   are signaled in turn, so none starves.
-//! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three `STATUSR` registers
-//!   are not implemented.
+//! - If interrupts have equal priority, the lowest INTID is signaled first. LPIs with equal
+//!   priority are signaled round-robin, so none of them starves.
+//! - UNPREDICTABLE accesses are ignored. The three `STATUSR` registers are not implemented.
 //! - Writing a special INTID to `ICC_EOIR<n>_EL1` does not drop the running priority, and neither
 //!   does any INTID while an interrupt of the other group runs. Any other INTID does, as with list
 //!   registers. `ICC_DIR_EL1` is ignored unless `EOImode` is set.
-//! - `ICC_SGI1R_EL1` sends only SGIs of Group 1 (KVM also sends those of Group 0). With one
-//!   security state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two, `GICR_NSACR` grants
-//!   the Non-secure side no access.
-//! - A 1-of-N interrupt is delivered to the next participating vCPU, in turn. `GICD_CTLR.E1NWF`
-//!   does not wake a vCPU for it.
+//! - `ICC_SGI1R_EL1` only sends Group 1 SGIs (KVM also sends Group 0 ones). With one security
+//!   state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two, `GICR_NSACR` grants the
+//!   Non-secure side no access.
+//! - 1-of-N interrupts are distributed round-robin over the participating vCPUs. `GICD_CTLR.E1NWF`
+//!   doesn't wake a vCPU for one.
 //!
 //! # Firmware's role
 //!
@@ -63,17 +62,17 @@
 //!
 //! # Deferred work
 //!
-//! Each access does a bounded amount of work. vCPUs do the rest as if an interrupt were pending:
-//! [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
-//! [`ListRegisterVcpu::enter`] each do one piece. While work remains, a vCPU does not sleep, and a
-//! vCPU that enters the guest is kicked immediately. If another vCPU is asleep or in the guest, one
-//! such vCPU is kicked. A monitor that runs vCPUs therefore needs no code for this. A monitor
-//! without vCPUs, or with an idle thread, may call [`Vgic::poll`].
+//! Each access does a bounded amount of work. The vCPUs do the rest, as if an interrupt were
+//! pending: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
+//! [`ListRegisterVcpu::enter`] each do one piece. While there is work left, a vCPU doesn't sleep,
+//! and a vCPU that enters the guest is kicked immediately. If another vCPU is asleep or in the
+//! guest, one such vCPU is kicked. A monitor that runs vCPUs therefore needs no code for this. A
+//! monitor without vCPUs, or with an idle thread, may call [`Vgic::poll`].
 //!
 //! # Configuration
 //!
 //! [`VgicConfig::new`], [`its::ItsConfig::new`] and [`V2mConfig::new`] return complete
-//! configurations of a machine, an ITS and a frame; each field has a setter `with_…`. Later
+//! configurations for a machine, an ITS and a frame. Each field has a setter `with_…`. Later
 //! versions may add fields, whose values from `new` will keep the behavior of this version.
 //!
 //! # Features

@@ -1,4 +1,4 @@
-//! Creation, freeze, save and restore of a machine.
+//! Machine life cycle: create, freeze, save and restore.
 
 mod creation;
 pub(crate) mod freeze;

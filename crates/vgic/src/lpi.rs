@@ -1,6 +1,6 @@
-//! Per-LPI state, and its delivery to the vCPU without a lock. The core owns the entry of every
-//! mapped event, the tables that lead to it, and the bitmaps that mark it as ready. Invariant:
-//! after SYNC, no LPI becomes pending at a former target.
+//! Per-LPI state, and lock-free delivery to the vCPU. The core owns the entry of every mapped
+//! event, the tables that lead to it, and the bitmaps that mark it as ready. Invariant: after SYNC,
+//! no LPI becomes pending at a former target.
 //!
 //! # State
 //!
@@ -8,72 +8,74 @@
 //! bit. Because target, priority and INTID are stored together with the pending bit, an LPI is
 //! never pending at two targets or at an old one.
 //!
-//! An LPI can also be pending at a redistributor that none of its events targets: by
-//! `GICR_SETLPIR`, by MOVALL, or from the pending table. It then has a separate entry in a flat
-//! table of that redistributor. When an event of the LPI is retargeted to that redistributor, the
-//! event's entry takes over the pending state. At each redistributor, an LPI is therefore pending
-//! in one entry: that of its event, or the redistributor's own.
+//! An LPI can also be pending at a redistributor that none of its events targets: through
+//! `GICR_SETLPIR`, through MOVALL, or because it was set in the pending table. It then has a
+//! separate entry in that redistributor's flat table. When one of the LPI's events is retargeted to
+//! that redistributor, the event's entry takes over the pending state. So at each redistributor, an
+//! LPI is pending in only one entry: either its event's, or the redistributor's own.
 //!
 //! | object | contents |
 //! |---|---|
 //! | entry (`entry`, `entry_table`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
 //! | device table entry and ITT (`device_table`, `itt`) | the links from DeviceID and EventID to the entry, and the generation that the entry must have |
-//! | ready bitmap (`ready_bitmap`) | per vCPU and level, one bit per entry, with summaries; a set bit means "examine the entry" |
+//! | ready bitmap (`ready_bitmap`) | per vCPU and level, one bit per entry, with summaries; a set
+//! bit means "look at the entry" |
 //! | `needs_kick` ([`VcpuWakeup`]) | set while the vCPU is in WFI or in guest mode |
 //! | state under the command lock (`control`: `translator`, `tables`, `sweep`, `device_entries`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
 //!
-//! D combines every condition that can forbid a message: the event and its collection must be
+//! D combines all conditions that can forbid a message: the event and its collection must be
 //! mapped, the ITS enabled, and the target's `EnableLPIs` set. A message checks no other flag, and
 //! a command that forbids messages is complete once it has rewritten the entries.
 //!
 //! # No LPI is lost, misplaced or late
 //!
-//! `injection` lists the steps of a message in order. Their correctness rests on these rules:
+//! `injection` lists the steps that a message takes, in order. They are correct because of these
+//! rules:
 //!
 //! 1. P is set only by a compare-and-exchange of the whole entry, so at that moment the event was
 //!    mapped and deliverable, with that target, priority and INTID. If the entry changes while a
 //!    producer is delayed before the exchange, the exchange fails and the producer judges the new
 //!    value. A producer that is delayed after the exchange only sets a ready bit and kicks.
-//! 2. The entry's generation equals that of the link to it exactly while the entry belongs to that
-//!    device. A generation is never reused (`entry_allocator` retires chunks and nodes whose
-//!    generations are exhausted). A device table entry may pass to another device, so after reading
-//!    one a message checks that it still belongs to its own device (`device_table`).
-//! 3. Ready bits are only hints. A stray bit leads to an entry that is not ready, and is ignored.
+//! 2. The entry's generation matches the generation in the link for exactly as long as the entry
+//!    belongs to that device. Generations are never reused (`entry_allocator` retires chunks and
+//!    nodes whose generations are exhausted). A device table entry may be reassigned to another
+//!    device, so a message that has read one checks that it still belongs to its own device
+//!    (`device_table`).
+//! 3. Ready bits are only hints. A stray bit leads to an entry that isn't ready, so it is ignored.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
 //!    The accesses in each of these pairs are sequentially consistent, so at least one side
 //!    observes the other: entry and leaf, leaf and summary, summary and top, top and mask, mask and
 //!    `needs_kick`.
 //! 5. Every write of an entry is a read-modify-write, including by a message whose event is already
-//!    pending. The acknowledgment that takes the interrupt therefore observes what the device wrote
-//!    before it sent the message.
+//!    pending. This way, the acknowledgment that takes the interrupt observes everything that the
+//!    device wrote before it sent the message.
 //!
-//! Two events mapped to one LPI have two entries, and may deliver it twice.
+//! If two events are mapped to one LPI, they have two entries, and may deliver the LPI twice.
 //!
 //! # List registers
 //!
 //! When a vCPU enters guest mode, it moves LPIs into list registers and sets L in their entries. P
-//! is then clear, and a message that arrives in the meantime sets it again. When the vCPU exits, it
-//! folds each list register into the entry: an LPI that the guest did not acknowledge becomes
-//! pending again, at the target that the entry names by then. A command that removes pending state
-//! also sets R, so that folding does not restore it. R outlives DISCARD and MAPTI of the same
-//! event. It need not outlive MAPD, after which the generation differs. An entry with L set is not
-//! signaled, so an LPI is in at most one list register.
+//! is then clear, and the next message sets it again. When the vCPU exits, it folds each list
+//! register into the entry: if the guest didn't acknowledge the LPI, it becomes pending again, at
+//! whatever target the entry has by then. A command that removes pending state also sets R, so that
+//! folding doesn't restore it. R survives DISCARD and MAPTI for the same event. It doesn't have to
+//! survive MAPD, because the generation differs afterwards. An entry with L set is not signaled, so
+//! an LPI is in at most one list register.
 //!
-//! A command that changes a listed entry recalls its vCPU. SYNC waits until every vCPU that was
-//! recalled before it has folded its list registers, so after SYNC no LPI is pending at a former
-//! target, including in list registers. Disabling LPIs and MOVALL treat an LPI in a list register
-//! as pending. If the guest has acknowledged it but not exited since, the LPI is delivered once
-//! more.
+//! A command that changes a listed entry recalls its vCPU. SYNC waits until every vCPU recalled
+//! before it has folded its list registers. After SYNC, no LPI is pending at a former target, not
+//! even in a list register. Disabling LPIs and MOVALL treat an LPI in a list register as pending.
+//! If the guest has acknowledged the LPI but not exited since, it is delivered once more.
 //!
 //! # Choices that the architecture leaves
 //!
 //! - When MAPC maps an already mapped collection to another redistributor, and on MOVI, pending
-//!   state moves along. MOVALL moves the pending LPIs of the first redistributor and nothing else.
-//! - MAPTI of a mapped event, and MAPD of a mapped device, discard the previous pending state.
+//!   state moves along. MOVALL only moves LPIs that are pending at the first redistributor.
+//! - MAPTI for a mapped event and MAPD for a mapped device discard the previous pending state.
 //! - A pending LPI stays pending when the ITS is disabled or the collection unmapped, because the
 //!   pending state belongs to the redistributor.
-//! - A pending LPI that moves to a redistributor whose LPIs are disabled is held, and becomes
-//!   pending there when they are enabled.
+//! - If a pending LPI moves to a redistributor with LPIs disabled, it is held, and becomes pending
+//!   when they are enabled.
 //! - Any command that touches an LPI may reread its configuration byte. INV, INVALL and making the
 //!   event deliverable always reread it.
 //!
@@ -82,15 +84,15 @@
 //! Requests that affect all mappings are carried out one piece at a time (`sweep_steps`): MAPC,
 //! INVALL, MOVALL, MAPD, `EnableLPIs` and `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
 //! `Quiescent` report their completion. Enabling has no such status bit, so the write that enables
-//! LPIs or an ITS returns only when its sweep is done, or must be repeated until then. The register
-//! reads as disabled in the meantime.
+//! LPIs or an ITS returns only when its sweep is done, or must be repeated until then. Until then,
+//! the register reads as disabled.
 //!
 //! # When the heap has no memory left
 //!
-//! Messages, acknowledgment and commands that remove mappings allocate nothing. A command that maps
-//! an event or a device, or that moves or invalidates an event, allocates its memory first: if that
-//! fails, the command fails without having changed anything. A sweep that runs out of memory pauses
-//! and resumes later (`sweep_steps`). An enable does not take effect.
+//! Messages, acknowledgments and commands that remove mappings don't allocate. A command that maps
+//! an event or a device, or that moves or invalidates an event, allocates its memory first. If that
+//! fails, the command fails without any other effect. A sweep that runs out of memory pauses and
+//! resumes later (`sweep_steps`). If it belongs to an enable, the enable doesn't take effect.
 //!
 //! # Locks
 //!
@@ -100,8 +102,8 @@
 //! (none)                 messages, acknowledgment, notification: no kick is sent with a lock held
 //! ```
 //!
-//! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only a
-//! monitor requests.
+//! `LpiCore.control` is held for at most 1024 entries at a time, except in operations that only the
+//! VMM can request.
 
 #![expect(clippy::inline_always, reason = "keeps the fast path of a message free of stack frames")]
 
@@ -158,23 +160,22 @@ pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
-/// Number of entries that count as one unit of work.
+/// Number of entries in one unit of work.
 pub(crate) const ENTRIES_PER_UNIT: u64 = 16;
-/// Number of entries visited before the command lock is released for other threads.
+/// Number of entries to visit before releasing the command lock for other threads.
 pub(crate) const ENTRIES_PER_PIECE: u64 = 1 << 10;
-/// Iterations of the spin loop between two pieces of a long access, during which other threads can
-/// take the command lock.
+/// Spin loop iterations between two pieces of a long access, to let other threads take the command
+/// lock.
 const SPINS_PER_PIECE: u32 = 64;
 
-/// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
+/// A machine's LPIs, shared by its ITSes, redistributors and vCPUs.
 pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
-    /// Set when commands made LPIs ready whose vCPUs may not have been kicked yet.
+    /// Set when commands have made LPIs ready, but their vCPUs may not have been kicked yet.
     must_kick: AtomicBool,
-    /// Units of work that one access to a redistributor's register does; later accesses do the
-    /// rest.
+    /// Maximum units of work per access to a redistributor register. Later accesses do the rest.
     work_per_access: u32,
     /// Per vCPU: 1 while its `PendingLpis` exists.
     given_out: Box<[AtomicU32]>,
@@ -207,8 +208,8 @@ impl LpiCore {
         })?)
     }
 
-    /// Returns the part of the state that `cpu`'s thread owns; `None` if it already exists, or the
-    /// machine has no such vCPU.
+    /// Returns the part of the state that `cpu`'s thread owns, or `None` if it already exists or
+    /// the machine doesn't have this vCPU.
     pub(crate) fn pending_lpis(
         self: &Arc<Self>,
         cpu: Cpu,
@@ -238,8 +239,8 @@ impl LpiCore {
         self.control.lock().add_its(base, device_table)
     }
 
-    /// Returns `true` if an event of a device of an ITS is mapped to a mapped collection.
-    /// Lock-free. While a command changes the mapping, either result is possible.
+    /// Returns `true` if a device's event is mapped to a mapped collection. Lock-free. Either
+    /// result is possible while a command is changing the mapping.
     ///
     /// Context: any.
     pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
@@ -247,7 +248,7 @@ impl LpiCore {
     }
 
     /// Runs `change` under the command lock without sending kicks, for callers that hold locks
-    /// themselves. They must call [`send_kicks`](Self::send_kicks) after they release them.
+    /// themselves. They must call [`send_kicks`](Self::send_kicks) after releasing them.
     pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
         let mut control = self.control.lock();
         let result = change(&mut control);
@@ -278,13 +279,13 @@ impl LpiCore {
         result
     }
 
-    /// Finishes setting `GICR_CTLR.EnableLPIs`: returns when it is in effect for every LPI. Callers
+    /// Finishes setting `GICR_CTLR.EnableLPIs`. On success, it is in effect for every LPI. Callers
     /// must hold no locks.
     pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), OutOfMemory> {
         self.finish(Cause::Enable(cpu.get()))
     }
 
-    /// Finishes setting `GITS_CTLR.Enabled`: returns when it is in effect for every event. Callers
+    /// Finishes setting `GITS_CTLR.Enabled`. On success, it is in effect for every event. Callers
     /// must hold no locks.
     pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), OutOfMemory> {
         self.finish(Cause::Admit(its))
@@ -295,7 +296,7 @@ impl LpiCore {
     /// the bit again also runs the new sweep itself.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
-            // Without a pause, waiting threads would seldom find the lock free.
+            // Without a pause, waiting threads would hardly ever find the lock free.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
         }
         Ok(())
@@ -329,7 +330,7 @@ impl LpiCore {
         self.control.try_lock().is_none()
     }
 
-    /// Records whether an ITS has deferred work now; `left` is whether it had some before, and is
+    /// Records whether an ITS now has deferred work. `left` tells whether it did before, and is
     /// updated.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         self.wakeup.note_work(left, progress);

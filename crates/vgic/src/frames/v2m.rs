@@ -1,7 +1,7 @@
 //! GICv2m frames: each has a doorbell for a range of SPIs (Arm Server Base System Architecture,
 //! appendix on GICv2m).
 //!
-//! A message is a pulse: it makes an edge-triggered SPI pending, and does not affect a
+//! A message is a pulse. It makes an edge-triggered SPI pending, but doesn't affect a
 //! level-sensitive one.
 
 use crate::config::{V2mConfig, V2mNaming};
@@ -16,7 +16,7 @@ use gic_arch::v2m;
 use gic_arch::{IntId, RegisterInfo};
 use msi_types::Delivery;
 
-/// Context of one access to a frame.
+/// Context for one access to a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct V2m<'a> {
     pub(crate) config: &'a V2mConfig,
@@ -24,7 +24,7 @@ pub(crate) struct V2m<'a> {
     pub(crate) events: &'a EventLog,
 }
 
-/// Location of the identification registers in a 4 KiB frame.
+/// Identification registers, as they are in a 4 KiB frame.
 const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name);
 
 impl<'a> V2m<'a> {
@@ -43,7 +43,7 @@ impl<'a> V2m<'a> {
 
     const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    /// Reads a register, as [`Frame::read`] does. A frame that names SPIs by address refuses all
+    /// Reads a register, as [`Frame::read`] does. A frame with [`V2mNaming::ByAddress`] refuses all
     /// reads.
     pub(crate) fn read(
         self,
@@ -78,8 +78,8 @@ impl<'a> V2m<'a> {
         }
     }
 
-    /// Handles a 16-bit or 32-bit write at an offset of the frame. Returns `None` if the frame has
-    /// no doorbell of this width there.
+    /// Handles a 16-bit or 32-bit write at an offset in the frame. Returns `None` if there is no
+    /// doorbell of this width at the offset.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let there = match self.config.naming {
             V2mNaming::ByAddress => offset.is_multiple_of(8),
@@ -89,8 +89,7 @@ impl<'a> V2m<'a> {
         (there && taken).then(|| self.signal(offset, value))
     }
 
-    /// Signals the SPI that a message names. Ignores numbers outside of the frame's range, and SPIs
-    /// of the Secure side.
+    /// Signals a message's target SPI. Ignores Secure SPIs, and numbers outside the frame's range.
     fn signal(self, offset: u32, value: u64) -> Delivery {
         let spi = self.config.named(offset, low_word(value));
         let Some(spi) = spi.filter(|spi| self.config.spis().contains(spi)) else {

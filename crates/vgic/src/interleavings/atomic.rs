@@ -1,5 +1,5 @@
-//! Atomics of the scheduler. A read-modify-write drains its thread's store buffer, as on every
-//! machine.
+//! The scheduler's atomics. As on any hardware, a read-modify-write drains the thread's store
+//! buffer.
 
 use super::store_buffer;
 pub(crate) use shuttle::sync::atomic::Ordering;
@@ -78,7 +78,7 @@ impl AtomicU32 {
     }
 }
 
-/// Refuses weaker orders, whose effects the scheduler would not show.
+/// Refuses weaker orders, because the scheduler doesn't model their effects.
 fn check(order: Ordering) {
     assert_eq!(order, Ordering::SeqCst, "only SeqCst accesses are explored");
 }

@@ -1,6 +1,6 @@
-//! Candidates, interrupts and departures without the rest of the model, small enough to explore
-//! every interleaving. The steps between them mirror those of `wired.rs` and `cpu/vcpu.rs`, which
-//! `wired_model` checks directly.
+//! Candidates, interrupts and departures without the rest of the model: small enough to explore
+//! every interleaving. The steps between them mirror `wired.rs` and `cpu/vcpu.rs`, and
+//! `wired_model` checks those directly.
 
 use super::machine::Kicks;
 use super::std::vec::Vec;
@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use msi_types::Cpu;
 use shuttle::thread;
 
-/// Two vCPUs, and two edge-triggered interrupts whose candidates share a leaf.
+/// Machine with two vCPUs, and two edge-triggered interrupts whose candidates share a leaf.
 struct Machine {
     interrupts: [Interrupt; 2],
     candidates: [Candidates; 2],
@@ -89,8 +89,8 @@ impl Machine {
         self.wakeup.words()[cpu.index()].leave_unless(|| self.look(cpu).is_some())
     }
 
-    /// Checks the final state: an interrupt that is ready at the vCPU must be found there, and the
-    /// vCPU must be awake or have been kicked.
+    /// Checks the final state: if an interrupt is ready at the vCPU, the vCPU must find it, and
+    /// must be awake or have been kicked.
     fn check(&self, cpu: Cpu, sleeps: bool) {
         let ready = self.interrupts.iter().any(|interrupt| interrupt.state().ready_at(cpu));
         assert_eq!(self.look(cpu).is_some(), ready, "a candidate was lost");
@@ -159,7 +159,7 @@ fn a_leaf_that_is_being_forgotten_is_not_lost() {
     explore_all(20_000, a_neighbour_fires);
 }
 
-/// Takes the only candidate of the vCPU while its neighbor becomes one.
+/// Takes the vCPU's only candidate while its neighbor becomes one.
 fn the_only_one_is_taken() {
     let machine = Machine::new();
     machine.fire(0);

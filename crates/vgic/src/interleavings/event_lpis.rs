@@ -1,4 +1,4 @@
-//! LPIs of mapped events, with concurrent senders, commands and vCPUs.
+//! Scenarios for LPIs from mapped events, with concurrent senders, commands and vCPUs.
 
 use super::machine::{Commands, Machine, NO_LPIS, machine, machine_with};
 use super::{explore, store_buffer};
@@ -55,8 +55,8 @@ fn the_last_message_is_seen() {
     };
     sender.join().unwrap();
     let seen = handler.join().unwrap();
-    // The store buffer may delay the sender's store arbitrarily, but not beyond an interrupt that
-    // is still to be delivered.
+    // The store buffer may delay the sender's store as long as it likes, but not beyond an
+    // interrupt that is still in flight.
     let left = machine.vcpu(0).take();
     store_buffer::drain_all();
     assert!(left.is_some() || seen == 2, "message 2 was delivered, but {seen} was seen");
@@ -81,7 +81,7 @@ fn two_senders_lpis_are_taken_as_often() {
     explore(two_senders_of_one_event);
 }
 
-/// A message is sent to an event that moves while the old vCPU acknowledges.
+/// A message arrives for an event that is moving, while the old vCPU acknowledges.
 fn a_move_takes_the_message_along() {
     let (machine, mut commands) = one_event();
     let sender = spawn(&machine, |machine| machine.send(1, 0));
@@ -135,8 +135,8 @@ fn movall_loses_and_doubles_nothing() {
     explore(movall_against_a_sender);
 }
 
-/// MOVALL has moved the LPI away from its event, which then follows it while a message arrives. The
-/// new vCPU may take interrupts concurrently.
+/// MOVALL has moved the LPI away from its event. The event then follows while a message arrives,
+/// and the new vCPU may take interrupts concurrently.
 fn an_event_follows_its_lpi(is_running: bool) {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -225,8 +225,8 @@ fn a_device_never_rings_its_slots_next_owner() {
     explore(slots_change_hands);
 }
 
-/// Same as [`slots_change_hands`], but the table entry that led to the device's slots is also
-/// reassigned to the next device.
+/// Same as [`slots_change_hands`], but the device's table entry is reassigned to the next device as
+/// well.
 fn entries_change_hands() {
     let (machine, mut commands) = machine_with(17);
     commands.map_device(1, 1);
@@ -244,7 +244,7 @@ fn a_device_never_rings_its_entrys_next_owner() {
     explore(entries_change_hands);
 }
 
-/// Same as [`slots_change_hands`], for a device with so many events that a node lies between its
+/// Same as [`slots_change_hands`], for a device that has enough events to need a node between its
 /// table entry and its slots.
 fn nodes_change_hands() {
     let (machine, mut commands) = machine();
@@ -281,7 +281,8 @@ fn a_message_is_delivered_or_in_the_table() {
     explore(lpis_are_disabled);
 }
 
-/// An LPI is set in the pending table, and a message for it arrives while LPIs are being enabled.
+/// An LPI is already set in the pending table, and a message for it arrives while LPIs are being
+/// enabled.
 fn lpis_are_enabled() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -302,8 +303,7 @@ fn enabling_lpis_delivers_table_and_messages() {
     explore(lpis_are_enabled);
 }
 
-/// An event is pending in an ITS that is being enabled again, and a message for it arrives
-/// concurrently.
+/// A message arrives for an event that is already pending, while its ITS is being enabled again.
 fn an_its_is_enabled() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -323,8 +323,8 @@ fn enabling_an_its_delivers_every_message() {
     explore(an_its_is_enabled);
 }
 
-/// Two events have different priorities; the path to the first is empty and is not the last used
-/// one.
+/// Two events have different priorities. The path to the first is empty, and isn't the one used
+/// last.
 fn a_path_is_pruned() {
     let (machine, mut commands) = machine();
     machine.configure(OTHER, true, 0x20);
@@ -343,7 +343,7 @@ fn a_path_is_pruned() {
     assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
 }
 
-/// The checking thread has taken no interrupt before, so no part of the path is hot.
+/// The checking thread hasn't taken an interrupt before, so no part of the path is hot.
 fn a_cold_path_is_pruned() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);

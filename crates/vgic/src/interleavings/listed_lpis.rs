@@ -1,4 +1,4 @@
-//! LPIs in list registers while commands change them.
+//! Scenarios in which commands change LPIs that are in list registers.
 
 use super::event_lpis::{LPI, one_event, spawn};
 use super::explore;
@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::thread;
 
-/// The guest's handling of its list registers.
+/// What the guest does with its list registers.
 #[derive(Clone, Copy)]
 enum Guest {
     Acknowledges,
@@ -213,7 +213,7 @@ fn runs_twice(
     })
 }
 
-/// Number of LPIs that one event can leave pending.
+/// How many LPIs one event can leave pending.
 #[derive(Clone, Copy)]
 enum Left {
     One,
@@ -222,7 +222,7 @@ enum Left {
 }
 
 /// A sender numbers its messages, both vCPUs enter twice, and commands execute in between. The last
-/// accepted message must have been seen, or be pending.
+/// message that was accepted must have been seen, or still be pending.
 fn entered_again(change: fn(&mut Commands), left: Left) {
     let (machine, mut commands) = one_event();
     let number = Arc::new(AtomicU64::new(0));

@@ -1,4 +1,4 @@
-//! A small machine: two vCPUs, LPIs with 14 INTID bits, and one ITS.
+//! A small machine for the scenarios: two vCPUs, LPIs with 14 INTID bits, and one ITS.
 
 use super::std::vec::Vec;
 use crate::lpi::{
@@ -74,7 +74,7 @@ pub(super) struct Machine {
     ram: Arc<Ram>,
 }
 
-/// Command interface of the ITS.
+/// ITS command interface.
 pub(super) struct Commands {
     machine: Arc<Machine>,
     its: ItsIndex,
@@ -94,7 +94,7 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
     machine_with(2)
 }
 
-/// Creates a [`machine`] with this number of DeviceID bits.
+/// Creates a [`machine`] with this many DeviceID bits.
 pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let config = LpiConfig {
         vcpus: VCPUS,
@@ -145,7 +145,7 @@ impl Machine {
         Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
     }
 
-    /// Returns the wake-up word of a vCPU.
+    /// Returns a vCPU's wake-up word.
     fn word(&self, cpu: Cpu) -> &WakeupWord {
         &self.wakeup.words()[cpu.index()]
     }
@@ -229,7 +229,7 @@ impl Commands {
         self.run_of((device, event), Control::invalidate_event).unwrap();
     }
 
-    /// Returns `true` if a SYNC would complete, because everything before it has.
+    /// Returns `true` if a SYNC would complete now, i.e. if everything before it is done.
     pub(super) fn sync(&self) -> bool {
         self.machine.lpis.with_kicks_deferred(|control| !control.awaits(control.recalls()))
     }
@@ -240,8 +240,8 @@ impl Commands {
         self.run(|control| control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap());
     }
 
-    /// Enables LPIs such that `GICR_SETLPIR` can signal the first few: one of them was in the
-    /// pending table before, which allocated their page.
+    /// Enables LPIs so that `GICR_SETLPIR` can signal the first few. One of them is in the pending
+    /// table beforehand, and that allocates their page.
     fn enable_direct(&mut self, vcpu: u16) {
         let (address, bit) = Machine::table_byte(vcpu, 8192);
         self.machine.ram.write(address, &[bit]).unwrap();
@@ -249,7 +249,7 @@ impl Commands {
         self.disable_lpis(vcpu);
         self.machine.ram.write(address, &[0]).unwrap();
         self.enable_lpis(vcpu);
-        // The vCPU finds the ready bit stale, and removes the path to it.
+        // The vCPU finds that the ready bit is stale, and prunes the path to it.
         assert_eq!(self.machine.vcpu(vcpu).drain(), NO_LPIS);
     }
 
@@ -291,19 +291,19 @@ impl Vcpu {
         core::iter::from_fn(|| self.take()).collect()
     }
 
-    /// Declares that the vCPU leaves, then checks for interrupts. Returns `true` if it left.
+    /// Declares that the vCPU is leaving, then checks for interrupts. Returns `true` if it left.
     pub(super) fn leave(&mut self) -> bool {
         let machine = self.machine.clone();
         machine.word(self.cpu).leave_unless(|| self.lpis.highest(Priority::IDLE).is_some())
     }
 
-    /// Declares that the vCPU leaves, then checks for work. Returns `true` if it left.
+    /// Declares that the vCPU is leaving, then checks for work. Returns `true` if it left.
     pub(super) fn leave_unless_work(&self) -> bool {
         self.machine.word(self.cpu).leave_unless(|| self.machine.wakeup.has_work())
     }
 
-    /// Enters the guest with the most urgent LPI in the list register. If none is pending, the next
-    /// entry detects that with one load.
+    /// Enters the guest with the highest-priority LPI in the list register. If none is pending, the
+    /// next entry can tell from one load.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
         self.machine.word(self.cpu).enter();
         if self.lpis.is_empty() {
@@ -320,7 +320,7 @@ impl Vcpu {
         listed
     }
 
-    /// Exits the guest, which acknowledged the listed LPI unless it is `pending`.
+    /// Exits the guest. The guest has acknowledged the listed LPI unless it is `pending`.
     pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
         self.machine.word(self.cpu).returned();
         if let Some(listed) = listed {

@@ -1,5 +1,5 @@
-//! The whole model: devices write to the ITS's doorbell, vCPUs acknowledge through system
-//! registers, and commands arrive through the queue.
+//! Scenarios for the whole model: devices write to the ITS's doorbell, vCPUs acknowledge through
+//! system registers, and commands arrive through the queue.
 
 use super::event_lpis::LPI;
 use super::machine::{Kicks, Ram};
@@ -27,10 +27,11 @@ const COLLECTIONS: u64 = 0x5_0000;
 const RAM_BYTES: usize = 0x6_0000;
 const DEVICE: DeviceId = DeviceId::new(1);
 const EVENT: EventId = EventId::new(0);
-/// A level-sensitive SPI of vCPU 0.
+/// Level-sensitive SPI routed to vCPU 0.
 const SPI: IntId = IntId::new(40);
 const SPURIOUS: u64 = 1023;
-/// Number of executions of a check. Each is slow, because the guest sets up the whole machine.
+/// Number of executions per check. Each one is slow, because the guest has to set up the whole
+/// machine.
 const EXECUTIONS: usize = 1_500;
 
 /// A machine whose guest has mapped one event of one device to [`LPI`] at vCPU 0. Collection n is
@@ -100,7 +101,7 @@ impl Machine {
         self.run(0, &[mapc(0), mapc(1), mapd(), mapti()]);
     }
 
-    /// Sets an interrupt's bit in a register of the distributor.
+    /// Sets an interrupt's bit in a distributor register.
     fn set_bit(&self, bit: Option<IntIdLocation>) {
         let bit = bit.unwrap();
         let distributor = self.gic.config().distributor;
@@ -162,7 +163,7 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || act(&machine))
 }
 
-/// A vCPU handles its interrupts and falls asleep, while a device sends twice.
+/// A vCPU handles its interrupts and falls asleep while a device sends twice.
 fn a_device_sends_to_a_sleeper() {
     let (machine, [mut vcpu, _]) = machine();
     let device = spawn(&machine, |machine| (0..2).for_each(|_| machine.send()));
@@ -285,14 +286,14 @@ fn a_listed_message_moves_once() {
     explore_random(EXECUTIONS, a_listed_message_moves);
 }
 
-/// State of a vCPU before an interrupt arrives.
+/// What a vCPU was doing before an interrupt arrives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
     HandledAMessage,
-    /// The vCPU was in its guest, and nothing arrived.
+    /// The vCPU has been in its guest, and no interrupt arrived.
     Entered,
-    /// The vCPU was in its guest, and then stayed out of it for a while.
+    /// The vCPU has been in its guest, and then stayed outside for a while.
     Returned,
 }
 
@@ -307,7 +308,7 @@ fn enter_and_exit(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     guest.exit(&registers)
 }
 
-/// An interrupt arrives at a vCPU that enters with nothing pending. It must be in the list
+/// An interrupt arrives at a vCPU that is entering with nothing pending. It must end up in the list
 /// register, or the vCPU must be kicked.
 fn arrives_at_an_entry(before: Before, arrive: fn(&Machine)) {
     let (machine, [mut vcpu, _]) = machine();
@@ -345,7 +346,7 @@ fn no_message_is_missed_at_an_entry() {
     arrives_at_entries(Machine::send);
 }
 
-/// Detects a read-modify-write, because it would drain the store buffer.
+/// Catches read-modify-writes: they would drain the store buffer.
 fn an_idle_vcpu_enters_and_exits() {
     let (_machine, [vcpu, _]) = machine();
     let vcpu = enter_and_exit(vcpu.with_list_registers(list_registers()).unwrap());
@@ -377,7 +378,7 @@ fn no_activation_is_missed_at_an_entry() {
     arrives_at_entries(activate);
 }
 
-/// Describes a virtual interface with one list register, and as many priority bits as the model.
+/// Describes a virtual interface with one list register, and the model's number of priority bits.
 fn list_registers() -> Vtr {
     Vtr::new().with_pri_bits_minus_one(4).with_pre_bits_minus_one(4)
 }

@@ -1,4 +1,4 @@
-//! Guest faults that are recorded while the monitor reads them.
+//! Scenarios in which guest faults are recorded while the VMM reads them.
 
 use super::explore;
 use super::std::vec::Vec;
@@ -6,7 +6,7 @@ use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, Reg
 use alloc::sync::Arc;
 use shuttle::thread;
 
-/// Two threads record a fault each, while a third reads.
+/// Two threads record one fault each while a third one reads.
 fn two_faults(second: FaultReason) {
     let events = Arc::new(EventLog::of_all_kinds());
     let faults = [(FaultReason::UnmappedMessage, 7), (second, 8)];

@@ -1,4 +1,4 @@
-//! Direct LPIs, signaled while commands and vCPUs change their entries.
+//! Scenarios in which direct LPIs are signaled while commands and vCPUs change their entries.
 
 use super::event_lpis::{LPI, OTHER, spawn};
 use super::explore;
@@ -83,8 +83,8 @@ fn a_cleared_direct_lpi_does_not_come_back() {
     explore(rung_and_taken_back);
 }
 
-/// The LPI is first disabled, and then enabled with a different priority; each change is followed
-/// by an invalidation.
+/// The LPI is first disabled, and then enabled with a different priority. An invalidation follows
+/// each change.
 fn rung_while_it_is_invalidated() {
     let (machine, mut commands) = machine();
     let ring = spawn(&machine, |machine| machine.ring(0, LPI));

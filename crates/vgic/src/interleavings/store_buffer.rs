@@ -1,5 +1,5 @@
-//! A model of store buffers. Writes that precede a sender's message become visible to other threads
-//! only when the sender performs a read-modify-write, or when the buffer is drained.
+//! A model of store buffers. A sender's writes before its message don't become visible to other
+//! threads until the sender does a read-modify-write, or the buffer is drained.
 
 extern crate std;
 

@@ -1,8 +1,8 @@
-//! Wired interrupts in the actual model: they fire while their vCPU handles them and falls asleep,
-//! and are listed and folded.
+//! Scenarios for wired interrupts in the actual model: they fire while their vCPU handles them or
+//! falls asleep, and are listed and folded.
 //!
-//! A linked interrupt is also concurrently unlinked, linked again, and deactivated through a
-//! register. The physical interrupt that the hypervisor took must be deactivated exactly once.
+//! Linked interrupts are also unlinked, linked again, and deactivated through a register at the
+//! same time. The physical interrupt that the hypervisor took must be deactivated exactly once.
 
 use super::explore_random;
 use super::machine::Kicks;
@@ -23,10 +23,10 @@ const CPU: Cpu = Cpu::new(0);
 const SPI: u32 = 40;
 const LINE: Line = Line::Spi(SPI);
 
-/// Number of executions of a check. Each is slow, because it creates all wired interrupts.
+/// Number of executions per check. Each one is slow, because it creates all wired interrupts.
 const RANDOM: usize = 2_000;
 
-/// A machine with an edge-triggered, enabled SPI of vCPU 0.
+/// A machine with an edge-triggered, enabled SPI routed to vCPU 0.
 struct Machine {
     wired: Wired,
     wakeup: Arc<VcpuWakeup>,
@@ -101,7 +101,7 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || act(&machine))
 }
 
-/// The interrupt fires while the vCPU falls asleep. If it had also fired before, the vCPU handles
+/// The interrupt fires while the vCPU falls asleep. If it has also fired before, the vCPU handles
 /// that first.
 fn one_fires_at_a_sleeper(has_fired: bool) {
     let machine = Arc::new(Machine::new());
@@ -127,9 +127,8 @@ fn no_vcpu_sleeps_over_a_wired_interrupt() {
     }
 }
 
-/// Two devices share an interrupt. Each writes its number and sends an edge; the second does so
-/// when the first edge has been handled. The vCPU reads both numbers whenever it handles the
-/// interrupt.
+/// Two devices share an interrupt. Each writes its number and sends an edge, the second one after
+/// the first edge has been handled. The vCPU reads both numbers whenever it handles the interrupt.
 fn two_pulse_one() {
     let machine = Arc::new(Machine::new());
     let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
@@ -159,7 +158,7 @@ fn of_two_pulses_none_swallows_the_other() {
 
 const PHYSICAL: IntId = IntId::new(77);
 
-/// The active state of the physical interrupt.
+/// Active state of the physical interrupt.
 struct Physical(AtomicBool);
 
 impl Physical {
@@ -179,7 +178,7 @@ impl PhysicalInterrupts for Physical {
     }
 }
 
-/// The guest's handling of its list registers.
+/// What the guest does with its list registers.
 #[derive(Clone, Copy)]
 enum Guest {
     Masks,
@@ -198,7 +197,8 @@ impl Guest {
     }
 }
 
-/// A machine whose SPI is linked to a physical interrupt that has fired and was taken.
+/// A machine with an SPI linked to a physical interrupt. The physical interrupt has fired, and the
+/// hypervisor has taken it.
 struct Linked {
     machine: Machine,
     physical: Arc<Physical>,
@@ -274,7 +274,7 @@ fn an_unlinked_interrupt_is_deactivated_once() {
     }
 }
 
-/// A level-sensitive physical interrupt: the level of its input, and whether it is active.
+/// Level-sensitive physical interrupt, with its input level and active state.
 #[derive(Default)]
 struct PhysicalLine {
     high: AtomicBool,

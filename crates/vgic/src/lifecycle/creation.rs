@@ -1,4 +1,4 @@
-//! Creation of a machine's shared half and of its vCPUs from a configuration.
+//! Creates a machine's shared half and its vCPUs from a configuration.
 
 use crate::config::{ConfigError, ItsConfig, RedistributorNaming, SecurityView, VgicConfig, cpu};
 use crate::cpu::cpu_interface::{CpuInterface, Features};
@@ -18,13 +18,13 @@ use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice, try_collect_exact
 use msi_types::{Cpu, Kick};
 
 impl Vgic {
-    /// Creates a virtual GIC: the shared half, and one half per vCPU in the order of
-    /// [`VgicConfig::cpus`].
+    /// Creates a virtual GIC: the shared half, and one half per vCPU, in [`VgicConfig::cpus`]
+    /// order.
     ///
-    /// Allocates all memory for operations that cannot report a failure later. (A few values are
-    /// shared by counted references, which stable Rust cannot allocate fallibly. The function
-    /// probes the heap first, but two threads that create machines from its last few hundred bytes
-    /// may still hit the allocator's own error handler.)
+    /// Allocates all memory for operations that can't report a failure later. (A few values are
+    /// reference-counted, and stable Rust can't allocate those fallibly. This function probes the
+    /// heap first, but two threads that create machines from its last few hundred bytes may still
+    /// hit the allocator's own error handler.)
     ///
     /// # Errors
     /// [`ConfigError`] if the configuration is invalid or the heap is exhausted.

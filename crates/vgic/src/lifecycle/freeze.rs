@@ -1,4 +1,4 @@
-//! Freezing, saving and thawing a machine.
+//! Freezes, saves and thaws a machine.
 
 mod power;
 mod restore;
@@ -20,8 +20,8 @@ use gic_arch::lpi::Config;
 use msi_types::Cpu;
 use restore::Plan;
 
-/// A machine none of whose vCPUs runs, from [`Vgic::freeze`] until this value is dropped, which
-/// thaws the machine.
+/// A frozen machine, in which no vCPU runs. [`Vgic::freeze`] returns it, and dropping it thaws the
+/// machine.
 ///
 /// Devices may continue to signal. **Messages and line changes during a freeze** are accepted
 /// without waiting, and make their interrupts pending in the frozen machine. A signal that returned
@@ -34,27 +34,27 @@ use restore::Plan;
 /// if it is an LPI, already with the guest.
 pub struct Frozen<'a> {
     gic: &'a Vgic,
-    /// vCPUs in the order of [`VgicConfig::cpus`](crate::VgicConfig::cpus).
+    /// vCPUs in [`VgicConfig::cpus`](crate::VgicConfig::cpus) order.
     vcpus: Vec<&'a mut Vcpu>,
 }
 
 impl Vgic {
     /// Freezes the machine. `vcpus` must be all of its vCPUs, in any order.
     ///
-    /// A borrowed vCPU cannot run: the vCPU threads must hand over their vCPUs, or keep them in
-    /// locks. A vCPU with list registers becomes a [`Vcpu`] when it has exited
-    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which moves all interrupts out
-    /// of the list registers. A monitor must not access registers on its own account, or continue
-    /// ITS work, before the thaw.
+    /// A borrowed vCPU can't run, so the vCPU threads must hand over their vCPUs, or keep them in
+    /// locks. A vCPU with list registers must exit, and then be converted to a [`Vcpu`]
+    /// ([`into_software`](crate::ListRegisterVcpu::into_software)). This moves all interrupts out
+    /// of the list registers. Before the thaw, the VMM itself must not access registers or continue
+    /// ITS work.
     ///
     /// Does not wait, and takes time proportional to the number of vCPUs. If the guest has
-    /// requested an operation on all mappings (such as INVALL, or clearing `GICR_CTLR.EnableLPIs`)
-    /// that is incomplete, the freeze completes it. Disabling LPIs writes a pending table, so a
-    /// monitor that copies dirty pages must do so again after the freeze.
+    /// requested an operation on all mappings (e.g. INVALL, or clearing `GICR_CTLR.EnableLPIs`)
+    /// that is still in progress, the freeze completes it. Disabling LPIs writes a pending table,
+    /// so a monitor that copies dirty pages must do so again after the freeze.
     ///
     /// # Errors
-    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has too little
-    /// memory to complete such an operation, which then continues later.
+    /// [`FreezeError`] if `vcpus` aren't this machine's vCPUs, or if there is not enough memory to
+    /// complete such an operation. In the latter case, the operation continues later.
     pub fn freeze<'a>(
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
@@ -67,7 +67,7 @@ impl Vgic {
             return Err(FreezeError::Foreign(affinity.unwrap_or_default()));
         }
         vcpus.sort_unstable_by_key(|vcpu| vcpu.cpu());
-        // Each vCPU is a unique value, so none can occur twice.
+        // Each vCPU is a unique value, so it can't occur twice.
         let missing = self
             .config()
             .cpus
@@ -89,31 +89,29 @@ impl Vgic {
 impl Frozen<'_> {
     /// Restores a saved state, regardless of the machine's previous state.
     ///
-    /// `saved` must come from a machine with the same [`VgicConfig`](crate::VgicConfig), except
-    /// that the order of vCPUs and ITSes, the budgets, and the addresses of frames other than those
-    /// of ITSes may differ. Guest memory must have the contents that it had when the state was
-    /// saved.
+    /// `saved` must come from a machine with the same [`VgicConfig`](crate::VgicConfig), except for
+    /// the order of vCPUs and ITSes, the budgets, and frame addresses other than those of the
+    /// ITSes. Guest memory must have the contents that it had when the state was saved.
     ///
-    /// The whole state is validated before anything changes. Lines have their saved levels; devices
-    /// that are restored afterwards must drive their lines again. A message that arrives during the
-    /// restore may find no mapping yet and be dropped, as between a reset and the guest's first
-    /// command. Sleeping vCPUs with pending interrupts are kicked. Nothing is written to guest
-    /// memory; LPI configuration that the state does not contain is read from it. Takes time
-    /// proportional to the size of the state and to the largest number of mappings that this
+    /// The whole state is validated before anything changes. Lines have their saved levels, so
+    /// devices that are restored afterwards must drive their lines again. A message that arrives
+    /// during the restore may find no mapping yet and be dropped, as between a reset and the
+    /// guest's first command. Sleeping vCPUs with pending interrupts are kicked. Nothing is written
+    /// to guest memory; LPI configuration that the state does not contain is read from it. Takes
+    /// time proportional to the size of the state and to the largest number of mappings that this
     /// machine has ever had.
     ///
     /// # Errors
-    /// [`RestoreError`] names the first object of the state that this machine cannot have, or
-    /// reports that the heap is exhausted. In both cases, the machine is unchanged.
+    /// [`RestoreError`] identifies the first object in the state that this machine can't have, or
+    /// reports that the heap is exhausted. Either way, the machine is unchanged.
     pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
         let features = try_collect(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
         let plan = Plan::of(self.gic, features, saved)?;
         plan.carry_out(self.gic, &mut self.vcpus)
     }
 
-    /// Returns the machine's state. Takes time and memory proportional to the number of mappings
-    /// and of interrupts changed since reset, and writes nothing to guest memory. May be called
-    /// repeatedly.
+    /// Returns the machine's state. Takes time and memory proportional to the number of mappings,
+    /// and of interrupts changed since reset. Guest memory isn't written. May be called repeatedly.
     ///
     /// # Errors
     /// The heap is exhausted.
@@ -134,8 +132,8 @@ impl Frozen<'_> {
         Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
     }
 
-    /// Saves the ITSes and, for each vCPU, the LPIs that are pending at its redistributor by
-    /// themselves. No command can execute in between.
+    /// Saves the ITSes and, for each vCPU, the LPIs that are pending at its redistributor without
+    /// an event. No command can execute in between.
     fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<Vec<LpiState>>), OutOfMemory> {
         let gic = self.gic;
         let Some(core) = &gic.lpis else {

@@ -1,4 +1,4 @@
-//! Size limits of an LPI core, and the mapping from configured priorities to levels.
+//! Size limits for an LPI core, and the mapping from configured priorities to levels.
 
 use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
 use super::itt::CHUNK_ENTRIES;
@@ -7,7 +7,7 @@ use gic_arch::{Priority, lpi};
 
 /// Maximum number of INTID bits: 2^20 − 8192 LPIs.
 pub(crate) const MAX_ID_BITS: u8 = 20;
-/// Maximum number of a device's event bits.
+/// Maximum number of event bits per device.
 pub(crate) const MAX_EVENT_BITS: u8 = {
     #[expect(clippy::cast_possible_truncation, reason = "the value is 23")]
     let bits = super::itt::MAX_EVENT_BITS as u8;
@@ -17,7 +17,7 @@ pub(crate) const MAX_EVENT_BITS: u8 = {
 const MAX_ENTRIES: u32 = 1 << 22;
 const _: () = assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "all need ready bits");
 
-/// The part of the CPU interface's priority range that the configured priorities of LPIs occupy.
+/// Which part of the CPU interface's priority range the LPIs' configured priorities occupy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PriorityView {
     /// One security state: the configured priority itself.
@@ -27,7 +27,7 @@ pub(crate) enum PriorityView {
     NonSecure,
 }
 
-/// The mapping of LPIs' configured priorities to priorities of the CPU interface.
+/// Mapping from LPIs' configured priorities to CPU interface priorities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Priorities {
     /// The part of the range that they occupy.
@@ -37,8 +37,8 @@ pub(crate) struct Priorities {
 }
 
 impl Priorities {
-    /// Returns the level of a configured priority. Unimplemented bits are dropped, because
-    /// additional levels would cost memory.
+    /// Returns the level of a configured priority. Drops unimplemented bits, because extra levels
+    /// would cost memory.
     pub(super) const fn level(self, configured: Priority) -> Level {
         let bits = match self.view {
             PriorityView::Unshifted => self.bits,
@@ -55,7 +55,7 @@ impl Priorities {
         }
     }
 
-    /// Returns the number of levels that are more urgent than this priority of the CPU interface.
+    /// Returns the number of levels that have higher priority than this CPU interface priority.
     pub(super) fn levels_before(self, than: Priority) -> u32 {
         let than = u32::from(than.get());
         match self.view {
@@ -65,30 +65,30 @@ impl Priorities {
     }
 }
 
-/// The limits and options of an LPI core.
+/// Limits and options for an LPI core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
-    /// The budget of entries, at most 2^22. Each mapped event needs about one: entries are
-    /// allocated in powers of two up to 32 per device, and in blocks of 32 beyond. Memory is
-    /// allocated on use: 8 bytes and a few bits per entry.
+    /// Entry budget, at most 2^22. Each mapped event needs about one: entries are allocated in
+    /// powers of two up to 32 per device, and in blocks of 32 beyond. Memory is allocated on use: 8
+    /// bytes and a few bits per entry.
     pub(crate) entries: u32,
-    /// The budget of mapped devices, for each ITS.
+    /// Budget for mapped devices, per ITS.
     pub(crate) devices: u32,
-    /// Number of the distributor's INTID bits: 14 to [`MAX_ID_BITS`].
+    /// Number of INTID bits at the distributor: 14 to [`MAX_ID_BITS`].
     pub(crate) id_bits: u8,
-    /// The mapping of priorities.
+    /// Priority mapping.
     pub(crate) priorities: Priorities,
     /// `true` if `GICR_SETLPIR` and `GICR_CLRLPIR` exist.
     pub(crate) direct: bool,
-    /// Units of work that one access to a redistributor's register does.
+    /// Maximum units of work per access to a redistributor register.
     pub(crate) work_per_access: u32,
 }
 
 impl LpiConfig {
-    /// Returns the configuration of a machine with this many vCPUs: 2^17 entries, 2^16 devices, 16
-    /// INTID bits, one security state, five priority bits.
+    /// Returns the configuration for a machine with this many vCPUs: 2^17 entries, 2^16 devices, 16
+    /// INTID bits, one security state and five priority bits.
     pub(crate) const fn new(vcpus: u16) -> Self {
         let priorities = Priorities { view: PriorityView::Unshifted, bits: 5 };
         Self {
@@ -119,18 +119,18 @@ impl LpiConfig {
         self.entries / CHUNK_ENTRIES
     }
 
-    /// Returns the number of the distributor's LPIs.
+    /// Returns the number of LPIs that the distributor implements.
     pub(super) const fn lpis(self) -> u32 {
         (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }
 
-    /// Returns the first position beyond those of events' entries.
+    /// Returns the first position after the events' entries.
     pub(super) const fn first_own_position(self) -> u32 {
         self.entries.next_multiple_of(ENTRIES_PER_SUMMARY)
     }
 
-    /// Returns the number of nodes. Every chunk may need a node above it, and these nodes need
-    /// further ones above them.
+    /// Returns the number of nodes. Every chunk may need a node above it, and these nodes need more
+    /// nodes above them.
     ///
     pub(super) const fn nodes(self) -> u32 {
         2 * self.chunks()

@@ -1,4 +1,4 @@
-//! Acknowledgment of the most urgent pending LPI of a vCPU, by one consumer at a time.
+//! Acknowledges a vCPU's highest-priority pending LPI, with one consumer at a time.
 
 use super::entry::{Entry, Level};
 use super::entry_table::Position;
@@ -12,20 +12,20 @@ use gic_arch::{Lpi, Priority};
 /// An LPI that can be signaled to its vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ReadyLpi {
-    /// The interrupt.
+    /// The LPI.
     pub(crate) lpi: Lpi,
     /// The priority, as the CPU interface sees it.
     pub(crate) priority: Priority,
 }
 
-/// The entry of an LPI that its vCPU took into a list register.
+/// Entry for an LPI that its vCPU has moved to a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListedLpi {
     position: Position,
     generation: u32,
 }
 
-/// The state of the consumer: which LPIs have their turn.
+/// Consumer state: which LPIs are next in the round-robin.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
     /// Boxed, because a vCPU may have no LPIs.
@@ -42,7 +42,7 @@ impl Consumer {
         self.take_entry(shared, than).map(|taken| ready(taken, shared))
     }
 
-    /// Returns the entry by value, in registers: stores that follow the exchange would wait until
+    /// Returns the entry by value, in registers, because stores after the exchange would wait until
     /// it has completed.
     #[inline(never)]
     fn take_entry(&mut self, shared: &Shared, than: Priority) -> Option<Entry> {
@@ -50,8 +50,8 @@ impl Consumer {
         self.walk(shared, than, &mut Take { shared, vcpu })
     }
 
-    /// Takes LPIs for list registers, the most urgent first, until `fill` returns
-    /// [`ControlFlow::Break`]. Their entries are marked as listed.
+    /// Takes LPIs for list registers, highest priority first, until `fill` returns
+    /// [`ControlFlow::Break`]. Marks their entries as listed.
     #[inline]
     pub(super) fn list(
         &mut self,
@@ -63,9 +63,9 @@ impl Consumer {
         let _ = self.walk(shared, than, &mut ListFiller { shared, vcpu, fill });
     }
 
-    /// Folds an LPI back from a list register; `pending` is `true` if the guest did not acknowledge
-    /// it. Returns the vCPU to notify. If the event moved in the meantime, the LPI becomes pending
-    /// at its new target; if the event was unmapped or cleared, it does not become pending.
+    /// Folds an LPI back from a list register. `pending` is `true` if the guest didn't acknowledge
+    /// it. If the event has moved since, the LPI becomes pending at its new target; if the event
+    /// was unmapped or cleared, it doesn't become pending. Returns the vCPU to notify.
     pub(super) fn fold(&self, shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
         let back = |entry: Entry| {
             let same = entry.generation() == listed.generation;
@@ -76,7 +76,7 @@ impl Consumer {
         shared.set_ready_bit(old.folded(pending), listed.position)
     }
 
-    /// Returns `true` if no ready bit is set. A set bit may be stale.
+    /// Returns `true` if no ready bit is set. Note that a set bit may be stale.
     #[inline]
     pub(super) fn is_empty(&self, shared: &Shared) -> bool {
         shared.ready.get(self.vcpu as usize).is_none_or(ReadyBitmap::is_empty)
@@ -93,7 +93,7 @@ impl Consumer {
         self.walk(shared, than, &mut Peek { shared, vcpu })
     }
 
-    /// Visits the entries of levels more urgent than `than`.
+    /// Visits the entries at levels that have higher priority than `than`.
     #[inline]
     fn walk<V: Visitor>(
         &mut self,
@@ -114,7 +114,7 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
     ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
 
-/// A visitor that acknowledges the LPI of a ready entry by clearing its pending bit.
+/// Visitor that acknowledges the LPI in a ready entry by clearing its pending bit.
 struct Take<'a> {
     shared: &'a Shared,
     vcpu: u32,
@@ -127,8 +127,8 @@ impl Visitor for Take<'_> {
     #[inline]
     fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<Entry> {
         ready_bit.clear();
-        // A writer that changed the entry has set the ready bit for its new value, so a stale bit
-        // can be skipped.
+        // Whoever changed the entry has set the ready bit for the new value, so we can skip a stale
+        // bit.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
@@ -138,7 +138,7 @@ impl Visitor for Take<'_> {
     }
 }
 
-/// A visitor that moves the LPIs of ready entries into list registers.
+/// Visitor that moves LPIs from ready entries to list registers.
 struct ListFiller<'a, F> {
     shared: &'a Shared,
     vcpu: u32,
@@ -165,7 +165,7 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_
     }
 }
 
-/// A visitor that finds a ready entry and leaves it pending.
+/// Visitor that finds a ready entry, but leaves it pending.
 struct Peek<'a> {
     shared: &'a Shared,
     vcpu: u32,

@@ -1,8 +1,8 @@
-//! The command side of the LPI core: the state that the guest's commands and registers define, and
-//! its translation into entries. All of it is protected by one lock.
+//! The command side of the LPI core: the state defined by the guest's commands and registers, and
+//! its translation into entries. One lock protects all of it.
 //!
 //! [`Control::refresh`] derives every entry from this state. A command changes the state and
-//! refreshes the entries that it concerns; refreshing an entry twice is harmless.
+//! refreshes the affected entries. It is harmless to refresh an entry twice.
 
 use super::config::LpiConfig;
 use super::device_entries::DeviceEntries;
@@ -27,7 +27,7 @@ use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 use msi_types::Cpu;
 
-/// The state that the command lock protects.
+/// State protected by the command lock.
 pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Arc<dyn GuestMemory>,
@@ -38,31 +38,31 @@ pub(crate) struct Control {
     pub(super) enabled: EnabledTables,
     pub(super) translators: TranslatorList,
     pending_kicks: PendingKicks,
-    /// `true` if sweeps that register writes started are in progress.
+    /// `true` if sweeps started by register writes are in progress.
     left: bool,
     pub(super) sweeps: SweepQueue,
     work: u64,
 }
 
-/// The route of an interrupt.
+/// An interrupt's route.
 #[derive(Clone, Copy)]
 pub(super) struct Route {
     /// The target vCPU.
     target: u32,
     /// `true` if the event and its collection are mapped.
     is_mapped: bool,
-    /// `true` if messages may pass, as far as the ITS is concerned.
+    /// `true` if the ITS lets messages pass.
     is_open: bool,
 }
 
-/// The next value of an entry, for which all memory has been allocated.
+/// An entry's next value, with all memory for it allocated.
 #[derive(Clone, Copy)]
 pub(super) struct Refresh {
     route: Route,
     enabled: bool,
     level: Level,
     deliverable: bool,
-    /// `true` if the target's tables cover the LPI.
+    /// `true` if the LPI is within the target's tables.
     is_covered: bool,
     reloads: bool,
 }
@@ -125,7 +125,7 @@ impl Control {
         Ok(control)
     }
 
-    /// Reserves room for all sweeps of the vCPUs, of the ITSes, and of one additional ITS.
+    /// Reserves room for all sweeps that the vCPUs, the ITSes and one additional ITS may need.
     pub(super) fn make_room_for_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.sweeps.reserve(self.config.vcpus.into(), self.translators.len() + 1)
     }
@@ -140,7 +140,7 @@ impl Control {
         self.pending_kicks.pop()
     }
 
-    /// Returns the number of entries visited so far, the unit of work budgets.
+    /// Returns the number of entries visited so far. Work budgets are counted in entries.
     pub(crate) const fn work(&self) -> u64 {
         self.work + self.device_entries.opened()
     }
@@ -150,7 +150,7 @@ impl Control {
         self.work += u64::from(entries);
     }
 
-    /// Returns the guest memory, which contains the tables and commands.
+    /// Returns the guest memory, where the tables and commands are.
     pub(crate) fn memory(&self) -> &dyn GuestMemory {
         &*self.memory
     }
@@ -166,15 +166,15 @@ impl Control {
         }
     }
 
-    /// Recalls the LPI of an entry that was changed, if it is in a list register. `old` is the
-    /// entry before the change.
+    /// Recalls a changed entry's LPI if it is in a list register. `old` is the entry before the
+    /// change.
     pub(super) fn recall(&mut self, old: Entry) {
         if old.is_listed() && self.wakeup.recall(Cpu::new(old.target())) {
             self.pending_kicks.insert(old.target());
         }
     }
 
-    /// Records whether sweeps that register writes started are in progress.
+    /// Records whether sweeps started by register writes are in progress.
     pub(super) fn note_registers(&mut self) {
         let progress = Progress::done(!self.sweeps.has_register_work());
         self.wakeup.note_work(&mut self.left, progress);
@@ -185,13 +185,12 @@ impl Control {
         self.wakeup.recalls()
     }
 
-    /// Returns `true` if an interrupt that one of these recalls concerns may still be in a list
-    /// register.
+    /// Returns `true` if one of the recalled interrupts may still be in a list register.
     pub(crate) fn awaits(&self, recalls: Recalls) -> bool {
         self.wakeup.awaits(recalls)
     }
 
-    /// Injects a message that a command sends.
+    /// Injects a message sent by a command.
     pub(super) fn inject(&mut self, found: EntryRef) -> Injection {
         match self.shared.set_pending(found) {
             None => Injection::Dropped,
@@ -213,10 +212,10 @@ impl Control {
         }
     }
 
-    /// Brings an entry in line with the state.
+    /// Updates an entry to match the state.
     ///
     /// # Errors
-    /// The heap has no memory for the entry's ready bit. The entry is unchanged.
+    /// There is no memory for the entry's ready bit. The entry is unchanged.
     pub(super) fn refresh(
         &mut self,
         location: Location,
@@ -228,10 +227,10 @@ impl Control {
         Ok(())
     }
 
-    /// Prepares an entry's next value; `None` if the entry maps nothing.
+    /// Prepares an entry's next value, or returns `None` if the entry is unmapped.
     ///
     /// # Errors
-    /// The heap has no memory for the entry's ready bit.
+    /// There is no memory for the entry's ready bit.
     pub(super) fn prepared(
         &self,
         location: Location,
@@ -242,10 +241,10 @@ impl Control {
         self.prepare(location, now, route, settings).map(Some)
     }
 
-    /// Prepares the next value of an entry that is to hold `now` and is routed along `route`.
+    /// Prepares an entry's next value, based on `now` and routed along `route`.
     ///
     /// # Errors
-    /// The heap has no memory for the entry's ready bit.
+    /// There is no memory for the entry's ready bit.
     pub(super) fn prepare(
         &self,
         location: Location,
@@ -298,7 +297,7 @@ impl Control {
         }
     }
 
-    /// Returns the route of an entry's interrupt; `None` if the entry maps nothing.
+    /// Returns the route for an entry's interrupt, or `None` if the entry is unmapped.
     pub(super) fn route_of(&self, location: Location, now: Entry) -> Option<Route> {
         let index = match location {
             Location::Own { vcpu, index } => {
@@ -313,8 +312,8 @@ impl Control {
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 
-    /// Returns the route of the interrupt of an event in this collection. If the collection is not
-    /// mapped, the interrupt stays with the vCPU at which it may be pending.
+    /// Returns the route for an event in this collection. If the collection isn't mapped, the
+    /// interrupt stays at the vCPU where it may be pending.
     pub(super) fn route_of_event(
         &self,
         its: ItsIndex,
@@ -332,8 +331,8 @@ impl Control {
         })
     }
 
-    /// Reads an LPI's enable bit and level from a vCPU's configuration table. An LPI whose byte
-    /// cannot be read is disabled.
+    /// Reads an LPI's enable bit and level from a vCPU's configuration table. If the byte can't be
+    /// read, the LPI is disabled.
     pub(super) fn settings(&self, vcpu: u32, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
             Ok(config) => self.settings_of(config),
@@ -344,7 +343,7 @@ impl Control {
         }
     }
 
-    /// Returns the enable bit and the level in a configuration byte.
+    /// Returns the enable bit and the level from a configuration byte.
     fn settings_of(&self, config: Config) -> (bool, Level) {
         (config.enable(), self.config.priorities.level(config.priority()))
     }

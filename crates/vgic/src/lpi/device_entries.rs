@@ -1,6 +1,6 @@
-//! The entries of devices' events: the links that lead to them, their owners, and the LPIs to which
-//! they are mapped. The entries of a block carry its generation before a link names the block, and
-//! a link is cleared before its entries are.
+//! Entries for the devices' events: the links to them, their owners, and the LPIs that they are
+//! mapped to. The entries in a block have its generation before any link points to the block, and a
+//! link is cleared before its entries are.
 
 use super::config::LpiConfig;
 use super::entries_by_lpi::EntriesByLpi;
@@ -18,7 +18,7 @@ use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
-/// The entries of all devices, under the command lock.
+/// All devices' entries, under the command lock.
 pub(super) struct DeviceEntries {
     shared: Arc<Shared>,
     allocator: EntryAllocator,
@@ -27,18 +27,18 @@ pub(super) struct DeviceEntries {
     opened: u64,
 }
 
-/// The next step of a teardown.
+/// Result of one teardown step.
 pub(super) enum Closing {
-    /// Nothing was left to close.
+    /// There was nothing left to close.
     Done,
     /// A node without links was freed.
     Node,
-    /// A link was cleared. If it named a block, that block must still be closed.
+    /// A link was cleared. If it pointed to a block, the block still has to be closed.
     Link(Option<EntryIndex>),
 }
 
 impl DeviceEntries {
-    /// Creates the state in which no device has entries.
+    /// Creates an initial state without any entries.
     pub(super) fn new(config: &LpiConfig, shared: Arc<Shared>) -> Result<Self, OutOfMemory> {
         Ok(Self {
             shared,
@@ -54,12 +54,12 @@ impl DeviceEntries {
         self.opened
     }
 
-    /// Returns the entry of a device's event, if it has one.
+    /// Returns the entry for a device's event, if it has one.
     pub(super) fn find(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         self.shared.nodes.translate(dte, event)
     }
 
-    /// Returns the entry of a device's event, allocating it if necessary. The device must have
+    /// Returns the entry for a device's event, allocating it if necessary. The device must have
     /// `event_bits` event bits, and `event` must fit in them. On error, nodes on the path to the
     /// entry may have been allocated.
     pub(super) fn attach(
@@ -117,7 +117,7 @@ impl DeviceEntries {
     }
 
     fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
-        // All entries of a chunk are in one page.
+        // All entries in a chunk are on one page.
         let block = self.allocator.take_block(size, |first| {
             self.shared.entries.ensure(first)?;
             self.by_lpi.ensure_chunk(first)
@@ -143,12 +143,12 @@ impl DeviceEntries {
         Closing::Link(block.map(Link::first_entry))
     }
 
-    /// Frees a block of `2^size` entries, all of which must be unmapped.
+    /// Frees a block of `2^size` entries. All of them must be unmapped.
     pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         self.allocator.release_block(first, size);
     }
 
-    /// Allocates the memory of chunks and nodes until this many exist, in use or free.
+    /// Allocates memory until this many chunks and nodes exist, in use or free.
     pub(super) fn reserve(&mut self, chunks: u64, nodes: u64) -> Result<(), NoRoom> {
         let Self { shared, allocator, by_lpi, .. } = self;
         allocator.reserve(
@@ -166,25 +166,25 @@ impl DeviceEntries {
         chunks <= self.allocator.usable_chunks() && nodes <= self.allocator.usable_nodes()
     }
 
-    /// Returns the owner of an entry.
+    /// Returns an entry's owner.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
         self.allocator.owner(index)
     }
 
-    /// Sets a new owner of an entry that stays mapped to the same LPI.
+    /// Changes the owner of an entry that stays mapped to the same LPI.
     pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
         self.allocator.set_owner(index, owner);
     }
 
-    /// Gives an entry without an owner to an event that is mapped to an LPI.
+    /// Assigns an entry without an owner to an event that is mapped to an LPI.
     /// [`ensure_lpi`](Self::ensure_lpi) must have succeeded for the LPI.
     pub(super) fn give(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.allocator.set_owner(index, owner);
         self.by_lpi.insert(lpi.index(), index);
     }
 
-    /// Takes an entry from its owner. Returns the index of the LPI to which the entry was mapped,
-    /// and which it still names; `None` if it had no owner.
+    /// Takes an entry away from its owner. Returns the index of the LPI that the entry was mapped
+    /// to (and still contains), or `None` if it had no owner.
     pub(super) fn take_back(&mut self, index: EntryIndex) -> Option<u32> {
         if self.allocator.owner(index) == Owner::Nobody {
             return None;
@@ -195,22 +195,22 @@ impl DeviceEntries {
         Some(lpi_index)
     }
 
-    /// Makes sure that an LPI, by index, can be recorded as mapped.
+    /// Allocates what is needed to record an LPI, by index, as mapped.
     pub(super) fn ensure_lpi(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         self.by_lpi.ensure(lpi_index)
     }
 
-    /// Returns the entry to which an LPI, by index, is mapped, if it is the only one.
+    /// Returns the only entry mapped to an LPI, by index, or `None` if there are none or several.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.by_lpi.only(lpi_index)
     }
 
-    /// Returns the first of the entries to which an LPI, by index, is mapped.
+    /// Returns the first entry mapped to an LPI, by index.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.by_lpi.first(lpi_index)
     }
 
-    /// Returns the next entry that is mapped to the same LPI.
+    /// Returns the next entry mapped to the same LPI.
     pub(super) fn after(&self, index: EntryIndex) -> Option<EntryIndex> {
         self.by_lpi.after(index)
     }
@@ -220,12 +220,12 @@ impl DeviceEntries {
         self.owner(index) != Owner::Nobody && self.shared.load(Location::Event(index)).lpi() == lpi
     }
 
-    /// Returns the number of chunks ever used, all of which a sweep visits.
+    /// Returns the number of chunks ever used. A sweep visits all of them.
     pub(super) fn chunk_count(&self) -> u32 {
         self.allocator.chunk_count()
     }
 
-    /// Returns the entries of a chunk that have an owner.
+    /// Returns the entries in a chunk that have an owner.
     pub(super) fn owned_entries(
         &self,
         chunk: u32,
@@ -233,7 +233,7 @@ impl DeviceEntries {
         self.allocator.owned_entries(chunk)
     }
 
-    /// Visits the entries of a device by ascending EventID, including those without an owner.
+    /// Visits a device's entries in EventID order, including those without an owner.
     pub(super) fn each(&self, dte: &AtomicU64, each: &mut dyn FnMut(u32, EntryIndex)) {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
         if root.is_valid() {
@@ -267,7 +267,7 @@ impl DeviceEntries {
     }
 }
 
-/// Returns the entries of a block.
+/// Returns the entries in a block.
 pub(super) fn block_entries(first: EntryIndex, size: u32) -> impl Iterator<Item = EntryIndex> {
     (0..(1u32 << size).min(CHUNK_ENTRIES)).map(move |at| first.offset(at))
 }

@@ -1,13 +1,13 @@
-//! The device table of an ITS. It maps a DeviceID to a device table entry (DTE), which leads to the
+//! An ITS's device table. It maps a DeviceID to a device table entry (DTE), which points to the
 //! device's ITT.
 //!
-//! The table is a tree of 256-way nodes, whose number is bounded because the guest chooses the
-//! DeviceIDs. Nodes are type-stable; a node without mapped devices is freed and reused elsewhere. A
-//! delayed reader may therefore hold an entry that belongs to another device by then. It must look
-//! the entry up again ([`DeviceTable::leads_to`]) before it acts on the value that it read.
+//! The table is a tree of 256-way nodes. We bound their number, because the guest chooses the
+//! DeviceIDs. Nodes are type-stable: a node without mapped devices is freed and reused elsewhere,
+//! so a delayed reader may hold an entry that belongs to another device by then. It must look the
+//! entry up again ([`DeviceTable::leads_to`]) before acting on the value that it read.
 //!
-//! DeviceIDs of up to 16 bits need at most 256 leaves, each of which has a fixed place. In that
-//! case the table is flat ([`DeviceTable::get_flat`]), and an entry never passes to another device.
+//! With up to 16 DeviceID bits, 256 leaves are enough, and each can have a fixed place. The table
+//! is then flat ([`DeviceTable::get_flat`]), and an entry is never reassigned to another device.
 
 use super::mapping::{MappedDevice, NoRoom};
 use crate::sync::{AtomicU64, Ordering};
@@ -20,18 +20,19 @@ use once_cell::race::OnceBox;
 const NODE_BITS: u32 = 8;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 const NODE_ENTRIES: usize = 1 << NODE_BITS;
-/// Maximum number of nodes below the root: 16 MiB. A table of 16-bit DeviceIDs needs 256.
+/// Maximum number of nodes below the root: 16 MiB. A table for 16-bit DeviceIDs needs 256.
 pub(super) const NODE_LIMIT: u32 = 4096;
 
-/// A node: entries of devices, or numbers of nodes plus one.
+/// A node: either device table entries, or node numbers plus one.
 type TableNode = [AtomicU64; NODE_ENTRIES];
 
-/// The device table of an ITS.
+/// An ITS's device table.
 pub(crate) struct DeviceTable {
     root: Box<TableNode>,
     /// The nodes below the root, by number.
     nodes: Box<[OnceBox<TableNode>]>,
-    /// Number of leaves of a flat table, which are the first nodes; 0 if the table is not flat.
+    /// Number of leaves in a flat table, or 0 if the table isn't flat. The leaves are the first
+    /// nodes.
     flat_leaves: u32,
     bits: u32,
     /// Number of nodes between the root and an entry.
@@ -44,22 +45,22 @@ impl fmt::Debug for DeviceTable {
     }
 }
 
-/// The mapped devices and the nodes in use. Protected by the command lock.
+/// Mapped devices and nodes in use. Protected by the command lock.
 #[derive(Debug)]
 pub(super) struct DeviceUsage {
-    /// By node number: the number of devices mapped in a leaf, or of nodes below a branch. Has
-    /// capacity for all nodes.
+    /// For each node number, how many devices are mapped in the leaf, or how many nodes are below
+    /// the branch. Has capacity for all nodes.
     used: Vec<u16>,
-    /// Numbers of freed nodes. Has capacity for all nodes. Unused for a flat table, whose leaves
-    /// have fixed numbers.
+    /// Numbers of freed nodes. Has capacity for all nodes. Flat tables don't use it, because their
+    /// leaves have fixed numbers.
     free: Vec<u32>,
     limit: u32,
-    /// By leaf number: the operands of MAPD.
+    /// MAPD operands, indexed by leaf number.
     mapped: Box<[Option<Box<DeviceLeaf>>]>,
     devices: usize,
 }
 
-/// Operands of MAPD for a leaf's devices: [`MappedDevice::packed`], or zero.
+/// MAPD operands for a leaf's devices: [`MappedDevice::packed`], or zero.
 type DeviceLeaf = [u64; NODE_ENTRIES];
 
 impl DeviceUsage {
@@ -73,7 +74,7 @@ impl DeviceUsage {
         self.devices
     }
 
-    /// Allocates the memory for mapping devices of a leaf.
+    /// Allocates the memory for mapping devices in a leaf.
     fn provide(&mut self, leaf: usize) -> Result<(), OutOfMemory> {
         if let Some(page @ None) = self.mapped.get_mut(leaf) {
             *page = Some(try_box_array(|| 0)?);
@@ -81,7 +82,7 @@ impl DeviceUsage {
         Ok(())
     }
 
-    /// Records the operands of MAPD for a device; `None` unmaps it.
+    /// Records a device's MAPD operands. `None` unmaps it.
     fn note(&mut self, leaf: usize, device: u32, mapped: Option<MappedDevice>) {
         if let Some(Some(page)) = self.mapped.get_mut(leaf) {
             let word = &mut page[(device & NODE_MASK) as usize];
@@ -91,7 +92,7 @@ impl DeviceUsage {
         }
     }
 
-    /// Returns the operands of MAPD for a leaf's devices.
+    /// Returns the MAPD operands for a leaf's devices.
     fn leaf(&self, leaf: usize) -> Option<&DeviceLeaf> {
         self.mapped.get(leaf)?.as_deref()
     }
@@ -103,7 +104,7 @@ impl DeviceUsage {
         self.used.iter().filter(|used| **used > 0).count()
     }
 
-    /// Allocates the number of a node that is not in use.
+    /// Allocates an unused node number.
     fn take(&mut self) -> Option<u32> {
         if let Some(number) = self.free.pop() {
             return Some(number);
@@ -113,14 +114,15 @@ impl DeviceUsage {
         Some(number)
     }
 
-    /// Counts one more node or device below this node.
+    /// Adds one to the count of nodes or devices below this node.
     fn gain(&mut self, number: u32) {
         if let Some(used) = self.used.get_mut(number as usize) {
             *used = used.saturating_add(1);
         }
     }
 
-    /// Counts one fewer node or device below this node. Returns `true` if none is left.
+    /// Subtracts one from the count of nodes or devices below this node. Returns `true` if none is
+    /// left.
     fn lose(&mut self, number: u32) -> bool {
         let Some(used) = self.used.get_mut(number as usize) else { return false };
         *used = used.saturating_sub(1);
@@ -129,7 +131,7 @@ impl DeviceUsage {
 }
 
 impl DeviceTable {
-    /// Creates a table for DeviceIDs of this many bits, at most 32.
+    /// Creates a table for DeviceIDs with this many bits, at most 32.
     pub(crate) fn new(bits: u8) -> Result<Self, OutOfMemory> {
         let bits = u32::from(bits).clamp(1, 32);
         let height = ((bits - 1) / NODE_BITS).max(1);
@@ -140,7 +142,7 @@ impl DeviceTable {
         Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, flat_leaves, bits, height })
     }
 
-    /// Creates the usage of a tree without devices.
+    /// Creates the usage record for a tree without devices.
     pub(super) fn no_devices(&self) -> Result<DeviceUsage, OutOfMemory> {
         let limit = u32::try_from(self.nodes.len()).unwrap_or(NODE_LIMIT);
         let (mut used, mut free) = (Vec::new(), Vec::new());
@@ -151,7 +153,7 @@ impl DeviceTable {
         Ok(DeviceUsage { used, free, limit, mapped, devices: 0 })
     }
 
-    /// Returns the number of the root, which follows those of all other nodes.
+    /// Returns the root's number. It comes after all other nodes.
     const fn root_number(&self) -> usize {
         self.nodes.len()
     }
@@ -161,8 +163,8 @@ impl DeviceTable {
         u64::from(device) >> self.bits == 0
     }
 
-    /// Returns the entry of a device in a flat table; `None` if no device in its leaf was ever
-    /// mapped. The entry permanently belongs to the device.
+    /// Returns a device's entry in a flat table, or `None` if no device in its leaf was ever
+    /// mapped. The entry belongs to the device for good.
     #[inline(always)]
     pub(super) fn get_flat(&self, device: u32) -> Option<&AtomicU64> {
         let leaf = device >> NODE_BITS;
@@ -172,8 +174,8 @@ impl DeviceTable {
         Some(entry(self.nodes.get(leaf as usize)?.get()?, device, 0))
     }
 
-    /// Returns the entry of a device; `None` if no device in its leaf is mapped. The entry belongs
-    /// to the device as long as the device is mapped.
+    /// Returns a device's entry, or `None` if no device in its leaf is mapped. The entry belongs to
+    /// the device as long as the device is mapped.
     pub(super) fn get(&self, device: u32) -> Option<&AtomicU64> {
         if !self.has(device) {
             return None;
@@ -185,20 +187,20 @@ impl DeviceTable {
         Some(entry(node, device, 0))
     }
 
-    /// Returns `true` if this is still the entry of the device. If so, the value read from it
-    /// belonged to this device, or to a device that was completely unmapped before, whose entries
-    /// have a different generation by now.
+    /// Returns `true` if this is still the device's entry. If so, the value read from it belonged
+    /// either to this device, or to one that had been completely unmapped. In the latter case, its
+    /// entries have a different generation by now.
     pub(super) fn leads_to(&self, device: u32, dte: &AtomicU64) -> bool {
         self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
     }
 
-    /// Returns the node that a branch's entry names.
+    /// Returns the node that a branch entry refers to.
     #[inline]
     fn node(&self, named: u64) -> Option<&TableNode> {
         self.nodes.get(number_of(named)? as usize)?.get()
     }
 
-    /// Counts the nodes of a tree with these devices, which must be in ascending order.
+    /// Counts the nodes in a tree with these devices. They must be in ascending order.
     pub(super) fn nodes_of(&self, devices: impl Iterator<Item = u32>) -> u32 {
         let mut last: Option<u32> = None;
         let mut nodes = 0;
@@ -212,13 +214,13 @@ impl DeviceTable {
         nodes
     }
 
-    /// Returns the operands of MAPD for a device, if it is mapped.
+    /// Returns a device's MAPD operands, if it is mapped.
     pub(super) fn mapped(&self, device: u32, mapped_devices: &DeviceUsage) -> Option<MappedDevice> {
         let leaf = mapped_devices.leaf(self.leaf_number(device)?)?;
         MappedDevice::unpacked(leaf[(device & NODE_MASK) as usize])
     }
 
-    /// Returns the first mapped device from this DeviceID on.
+    /// Returns the first mapped device at or after this DeviceID.
     pub(super) fn mapped_from(
         &self,
         first: u32,
@@ -257,7 +259,7 @@ impl DeviceTable {
         })
     }
 
-    /// Returns the number of the leaf that contains a device; `None` if no device in that leaf is
+    /// Returns the number of the leaf that a device is in, or `None` if no device in the leaf is
     /// mapped.
     fn leaf_number(&self, device: u32) -> Option<usize> {
         if !self.has(device) {
@@ -275,8 +277,8 @@ impl DeviceTable {
     /// Maps a device that is not mapped, and returns its entry.
     ///
     /// # Errors
-    /// The DeviceID is out of range, the budget is exhausted, or the heap has no memory left. The
-    /// tree is unchanged.
+    /// The DeviceID is out of range, the budget is exhausted, or the heap is exhausted. The tree is
+    /// unchanged.
     pub(super) fn map(
         &self,
         device: u32,
@@ -293,7 +295,7 @@ impl DeviceTable {
         Ok(found.dte)
     }
 
-    /// Maps a device below a node. A new node is linked only when everything below it exists.
+    /// Maps a device below a node. New nodes are only linked once everything below them exists.
     fn map_below<'a>(
         &'a self,
         at: &NodeAt<'a>,
@@ -332,19 +334,19 @@ impl DeviceTable {
         }
     }
 
-    /// Allocates the number of a node on the path to a device.
+    /// Allocates a node number on the path to a device.
     fn take_node(&self, device: u32, mapped_devices: &mut DeviceUsage) -> Option<u32> {
         if self.flat_leaves > 0 { Some(device >> NODE_BITS) } else { mapped_devices.take() }
     }
 
-    /// Frees the number of a node.
+    /// Frees a node number.
     fn release_node(&self, number: u32, mapped_devices: &mut DeviceUsage) {
         if self.flat_leaves == 0 {
             mapped_devices.free.push(number);
         }
     }
 
-    /// Allocates the nodes of a table with only these devices, which must be in ascending order.
+    /// Allocates the nodes for a table with only these devices. They must be in ascending order.
     pub(super) fn reserve(
         &self,
         mut devices: impl Iterator<Item = u32>,
@@ -368,8 +370,8 @@ impl DeviceTable {
         place.get().ok_or(NoRoom::Budget)
     }
 
-    /// Unmaps a device, whose entry must already be clear. Nodes that no longer lead to a device
-    /// are freed.
+    /// Unmaps a device. Its entry must already be clear. Nodes that no longer lead to a device are
+    /// freed.
     pub(super) fn unmap(&self, device: u32, mapped_devices: &mut DeviceUsage) {
         if let Some(leaf) = self.leaf_number(device) {
             mapped_devices.note(leaf, device, None);
@@ -402,7 +404,7 @@ impl DeviceTable {
     }
 }
 
-/// A node of the tree.
+/// A node in the tree.
 struct NodeAt<'a> {
     node: &'a TableNode,
     number: usize,
@@ -420,7 +422,7 @@ struct MappedDte<'a> {
     is_more: bool,
 }
 
-/// Returns the number of the node that a branch's entry names.
+/// Returns the node number in a branch entry.
 fn number_of(named: u64) -> Option<u32> {
     u32::try_from(named.checked_sub(1)?).ok()
 }

@@ -1,34 +1,34 @@
-//! The entries of the events that are mapped to each LPI, in one doubly linked list per LPI.
-//! Insertion and removal take constant time.
+//! For each LPI, a doubly linked list of the entries that are mapped to it. Insertion and removal
+//! take constant time.
 
 use super::entry_table::EntryIndex;
 use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice};
 
-/// Number of LPIs, or of entries, in a page, as a power of two.
+/// Log2 of the number of LPIs or entries on a page.
 const PAGE_BITS: u32 = 10;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
-/// A table whose pages are allocated on first use.
+/// Table whose pages are allocated on first use.
 struct Paged<T> {
     pages: Box<[Option<Box<[T; 1 << PAGE_BITS]>>]>,
 }
 
-/// The neighbors of an entry in its LPI's list.
+/// An entry's neighbors in its LPI's list.
 #[derive(Clone, Copy, Default)]
 struct Neighbours {
     previous: Option<EntryNumber>,
     next: Option<EntryNumber>,
 }
 
-/// One more than an entry's number, so that `None` needs no extra space.
+/// Entry number plus one, so that `None` doesn't take extra space.
 type EntryNumber = core::num::NonZeroU32;
 
-/// The entries by LPI.
+/// Lists of entries, by LPI.
 pub(super) struct EntriesByLpi {
-    /// By LPI: the entry that was inserted last.
+    /// For each LPI, the entry inserted last.
     first: Paged<Option<EntryNumber>>,
-    /// By entry, while it is in a list.
+    /// For each entry that is in a list, its neighbors.
     neighbours: Paged<Neighbours>,
 }
 
@@ -66,22 +66,22 @@ impl<T: Copy + Default> Paged<T> {
 }
 
 impl EntriesByLpi {
-    /// Creates the lists of a distributor with this many LPIs and a budget of this many entries.
+    /// Creates the lists for a distributor with this many LPIs, and a budget of this many entries.
     pub(super) fn new(lpis: u32, entries: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { first: Paged::new(lpis)?, neighbours: Paged::new(entries)? })
     }
 
-    /// Allocates the memory for inserting entries of an LPI, by index.
+    /// Allocates the memory for inserting entries into an LPI's list, by index.
     pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         self.first.ensure(lpi_index)
     }
 
-    /// Allocates the memory for inserting the entries of a chunk. `index` is one of them.
+    /// Allocates the memory for inserting a chunk's entries. `index` is one of them.
     pub(super) fn ensure_chunk(&mut self, index: EntryIndex) -> Result<(), OutOfMemory> {
         self.neighbours.ensure(index.get())
     }
 
-    /// Inserts an entry into the list of an LPI, by index. The memory must have been
+    /// Inserts an entry into an LPI's list, by index. The memory must have been
     /// [allocated](Self::ensure).
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
         let next = self.first.get(lpi_index);
@@ -90,7 +90,7 @@ impl EntriesByLpi {
         self.first.set(lpi_index, number(index));
     }
 
-    /// Removes an entry from the list of an LPI, by index.
+    /// Removes an entry from an LPI's list, by index.
     pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
         let Neighbours { previous, next } = self.neighbours.get(index.get());
         match previous.map(self::index) {
@@ -110,7 +110,7 @@ impl EntriesByLpi {
         }
     }
 
-    /// Returns the first entry of an LPI, by index: the one that was inserted last.
+    /// Returns the first entry in an LPI's list, by index. It is the one inserted last.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first.get(lpi_index).map(index)
     }
@@ -120,7 +120,7 @@ impl EntriesByLpi {
         self.neighbours.get(entry.get()).next.map(index)
     }
 
-    /// Returns the entry of an LPI, by index, if it is the only one.
+    /// Returns the entry in an LPI's list, by index, if it is the only one.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first(lpi_index).filter(|first| self.after(*first).is_none())
     }
@@ -143,7 +143,7 @@ mod tests {
         fn each_lpi_has_the_entries_noted_for_it(
             steps in proptest::collection::vec((0u32..3, 0u32..8), 0..60),
         ) {
-            // The numbers cross a page boundary, both of LPIs and of entries.
+            // The numbers cross a page boundary, for LPIs as well as for entries.
             let (lpi_of, entry_of) = (|lpi| 1022 + lpi, |entry| 1020 + entry);
             let mut by_lpi = EntriesByLpi::new(2048, 2048).unwrap();
             (0..3).for_each(|lpi| by_lpi.ensure(lpi_of(lpi)).unwrap());

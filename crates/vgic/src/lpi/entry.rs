@@ -1,17 +1,17 @@
-//! The entry: one atomic value with a mapped event's translation and its pending bit, or with an
-//! LPI's state at one redistributor.
+//! The entry: one atomic value that holds a mapped event's translation and pending bit, or an LPI's
+//! state at one redistributor.
 
 use gic_arch::Lpi;
 
-/// Width of an entry's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
+/// Width of an entry's LPI index. INTIDs go up to 8192 + 2^20 − 1.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
 /// Width of an entry's generation.
 pub(super) const GENERATION_BITS: u32 = 22;
-/// The last generation; a chunk that has reached it is no longer allocated.
+/// The last generation. A chunk that has reached it is never allocated again.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 /// Width of an entry's target.
 pub(super) const TARGET_BITS: u32 = 9;
-/// Number of priority levels: as many as a configuration byte can express.
+/// Number of priority levels that a configuration byte can express.
 pub(super) const LEVELS: usize = 1 << LEVEL_BITS;
 
 const LPI_SHIFT: u32 = GENERATION_BITS;
@@ -30,7 +30,7 @@ const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// A priority level: the six bits of an LPI's configured priority; 0 is the most urgent.
+/// Priority level: the six bits of an LPI's configured priority. 0 is the highest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Level(u8);
 
@@ -40,7 +40,7 @@ impl Level {
         Self(configured.get() >> (8 - LEVEL_BITS))
     }
 
-    /// Creates a level from a number, dropping all but its low six bits.
+    /// Creates a level from the low six bits of a number.
     pub(super) const fn new(number: u32) -> Self {
         Self(number.to_le_bytes()[0] & (LEVELS - 1).to_le_bytes()[0])
     }
@@ -56,24 +56,24 @@ impl Level {
     }
 }
 
-/// The value of an entry. Its flags are P pending, E enabled, M mapped, D deliverable, H held, L
-/// listed and R revoked. It also holds the priority level, the target vCPU, the LPI, and a
-/// generation that identifies the owner.
+/// An entry's value. Its flags are P pending, E enabled, M mapped, D deliverable, H held, L listed
+/// and R revoked. It also holds the priority level, the target vCPU, the LPI, and a generation that
+/// identifies the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 
 impl Entry {
-    /// Creates an entry of this generation that maps nothing.
+    /// Creates an unmapped entry with this generation.
     pub(super) const fn unmapped(generation: u32) -> Self {
         Self(generation as u64 & mask(GENERATION_BITS))
     }
 
-    /// Converts from the value of an atomic.
+    /// Converts from an atomic's value.
     pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// Converts to the value of an atomic.
+    /// Converts to an atomic's value.
     pub(super) const fn bits(self) -> u64 {
         self.0
     }
@@ -130,26 +130,26 @@ impl Entry {
         (self.0 ^ expected) & (DELIVERABLE | mask(GENERATION_BITS)) == 0
     }
 
-    /// Returns `true` if H is set: the LPI was pending while its target had LPIs disabled, and
-    /// becomes pending there when they are enabled.
+    /// Returns `true` if H is set: the LPI was pending while its target had LPIs disabled, and will
+    /// become pending again when they are enabled.
     pub(super) const fn is_held(self) -> bool {
         self.0 & HELD != 0
     }
 
-    /// Returns `true` if a vCPU may acknowledge the LPI. D is not required: an LPI that is pending
-    /// at a redistributor can still be delivered when its ITS is disabled or its collection
-    /// unmapped. An LPI in a list register must first be folded.
+    /// Returns `true` if a vCPU may acknowledge the LPI. D doesn't matter: an LPI that is pending
+    /// at a redistributor can still be delivered after its ITS was disabled or its collection
+    /// unmapped. An LPI in a list register must be folded first.
     pub(super) const fn is_ready(self) -> bool {
         self.0 & (PENDING | ENABLED | LISTED) == PENDING | ENABLED
     }
 
-    /// Returns `true` if L is set: the pending state was moved to a list register, which may bring
-    /// it back.
+    /// Returns `true` if L is set: the pending state was moved to a list register, and may come
+    /// back when it is folded.
     pub(super) const fn is_listed(self) -> bool {
         self.0 & LISTED != 0
     }
 
-    /// Returns `true` if the LPI is pending in the entry or may still be pending in a list
+    /// Returns `true` if the LPI is pending in the entry, or may still be pending in a list
     /// register.
     pub(super) const fn is_pending_anywhere(self) -> bool {
         self.is_pending() || self.0 & (LISTED | REVOKED) == LISTED
@@ -172,8 +172,8 @@ impl Entry {
         self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)
     }
 
-    /// Returns the entry with P clear. If the LPI is in a list register, R is set, so that folding
-    /// does not restore P.
+    /// Returns the entry with P clear. If the LPI is in a list register, sets R so that folding
+    /// doesn't restore P.
     pub(super) const fn cleared(self) -> Self {
         self.with_pending(false).with_flag(REVOKED, self.is_listed())
     }
@@ -188,8 +188,8 @@ impl Entry {
         self.cleared().with_deliverable(false)
     }
 
-    /// Returns the entry replaced by a new mapping of the same generation. If the LPI is in a list
-    /// register, L is kept and R set, so that folding does not make the new mapping pending.
+    /// Returns the new mapping that replaces this one in the same generation. If the LPI is in a
+    /// list register, keeps L and sets R, so that folding doesn't make the new mapping pending.
     pub(super) const fn replaced_by(self, new: Self) -> Self {
         Self(new.0 | (self.0 & LISTED)).cleared()
     }
@@ -204,7 +204,7 @@ impl Entry {
         self.field(TARGET_SHIFT, TARGET_BITS)
     }
 
-    /// Returns the index of the LPI.
+    /// Returns the LPI's index.
     pub(super) const fn lpi_index(self) -> u32 {
         self.field(LPI_SHIFT, LPI_INDEX_BITS)
     }

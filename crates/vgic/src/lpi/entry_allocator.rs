@@ -1,10 +1,10 @@
-//! The allocator of entries and ITT nodes, protected by the command lock. It assigns their
-//! generations and never reuses one.
+//! Allocator for entries and ITT nodes, protected by the command lock. It assigns their
+//! generations, and never reuses one.
 //!
-//! Entries are allocated in chunks of 32. A chunk serves blocks of one size at a time, from one
-//! entry to all 32, so that small devices share it. When its last block is freed, it can serve any
-//! size again. The generation increases each time that a block or node is allocated, and a chunk or
-//! node that has reached the last generation is not used again.
+//! Entries are allocated in chunks of 32. To let small devices share a chunk, it serves blocks of
+//! one size at a time, from one entry to all 32. Once its last block is freed, it can serve any
+//! size again. The generation goes up each time a block or node is allocated. A chunk or node that
+//! has reached the last generation is never used again.
 
 use super::entry::GENERATION_MAX;
 use super::entry_table::EntryIndex;
@@ -13,21 +13,22 @@ use super::mapping::{ItsIndex, NoRoom};
 use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 
-/// From this generation on, a chunk may not be able to serve all its entries once more.
+/// From this generation on, a chunk may not have enough generations left to serve all its entries
+/// once more.
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;
 const SIZES: usize = CHUNK_BITS as usize + 1;
-/// The list of chunks without blocks. The lists before it contain, by block size, the chunks with
-/// free blocks of that size.
+/// Index of the list of chunks without blocks. The lists before it hold the chunks that have free
+/// blocks, indexed by block size.
 const FREE: usize = SIZES;
-/// The value that stands for no chunk.
+/// Marker for "no chunk".
 const NO_CHUNK: u32 = u32::MAX;
 
-/// The owner of an entry.
+/// An entry's owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// None: the block may belong to a device, but no event is mapped to the entry.
+    /// No owner. The block may belong to a device, but no event is mapped to the entry.
     Nobody,
-    /// An event of a device of this ITS, in this collection.
+    /// An event of a device behind this ITS, in this collection.
     Event {
         /// The ITS.
         its: u16,
@@ -37,14 +38,14 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// Returns the owner of an event's entry.
+    /// Creates the owner for an event's entry.
     pub(super) const fn event(its: ItsIndex, collection: u16) -> Self {
         Self::Event { its: its.get(), collection }
     }
 }
 
 struct Chunk {
-    /// Log2 of the size of the blocks that it serves.
+    /// Log2 of the size of its blocks.
     size: u32,
     /// One bit per entry in use.
     used: u32,
@@ -56,22 +57,22 @@ struct Chunk {
     next: u32,
 }
 
-/// A block of entries: a power of two of them, up to a whole chunk.
+/// A block of 2^n entries, up to a whole chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Block {
     /// First entry.
     pub(super) first: EntryIndex,
-    /// The generation of this allocation, counted from 1.
+    /// Generation of this allocation, starting at 1.
     pub(super) generation: u32,
 }
 
-/// The allocated chunks and nodes.
+/// Allocator for chunks and nodes.
 pub(super) struct EntryAllocator {
     chunks: Vec<Chunk>,
     chunk_limit: u32,
-    /// The first chunk of each list.
+    /// First chunk in each list.
     lists: [u32; SIZES + 1],
-    /// The generations of nodes.
+    /// Generation of each node.
     nodes: Vec<u32>,
     node_limit: u32,
     /// Numbers of free nodes. Has capacity for all nodes.
@@ -90,8 +91,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Allocates `2^size` entries, at most a chunk. For a new chunk, `provide` is called with its
-    /// first entry and must allocate the memory of its entries.
+    /// Allocates `2^size` entries, at most a chunk. For a new chunk, calls `provide` with its first
+    /// entry to allocate the memory for its entries.
     pub(super) fn take_block(
         &mut self,
         size: u32,
@@ -175,8 +176,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Frees a block, with the size with which it was allocated. No link may lead to its entries
-    /// any more.
+    /// Frees a block. `size` must be the one it was allocated with, and there must be no more links
+    /// to its entries.
     pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         let (number, at) = (first.get() / CHUNK_ENTRIES, first.get() % CHUNK_ENTRIES);
         let Some(chunk) = self.chunks.get_mut(number as usize) else {
@@ -195,8 +196,8 @@ impl EntryAllocator {
         self.file(number, list);
     }
 
-    /// Allocates a node and returns its number and generation. For a new node, `provide` must
-    /// allocate the memory of its links.
+    /// Allocates a node and returns its number and generation. For a new node, calls `provide` to
+    /// allocate the memory for its links.
     pub(super) fn take_node(
         &mut self,
         provide: impl FnOnce(u32) -> Result<(), OutOfMemory>,
@@ -224,8 +225,8 @@ impl EntryAllocator {
         Ok(number)
     }
 
-    /// Allocates chunks and nodes until this many exist, in use or free, without those that will
-    /// soon be retired.
+    /// Allocates chunks and nodes until this many exist, in use or free. Those that will soon be
+    /// retired don't count.
     pub(super) fn reserve(
         &mut self,
         (chunks, nodes): (u64, u64),
@@ -248,45 +249,44 @@ impl EntryAllocator {
         Ok(())
     }
 
-    /// Frees a node, whose links must be cleared.
+    /// Frees a node. Its links must be cleared.
     pub(super) fn release_node(&mut self, number: u32) {
         if self.nodes.get(number as usize).is_some_and(|generation| *generation < GENERATION_MAX) {
             self.free_nodes.push(number);
         }
     }
 
-    /// Returns the number of chunks that the budget allows, without those that will soon be
-    /// retired.
+    /// Returns the number of chunks in the budget, without those that will soon be retired.
     pub(super) fn usable_chunks(&self) -> u64 {
         let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
         u64::from(self.chunk_limit).saturating_sub(retired as u64)
     }
 
-    /// Returns the number of nodes that the budget allows, without those that will soon be retired.
+    /// Returns the number of nodes in the budget, without those that will soon be retired.
     pub(super) fn usable_nodes(&self) -> u64 {
         let retired = self.nodes.iter().filter(|generation| **generation >= LAST_USES).count();
         u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
-    /// Returns the owner of an entry.
+    /// Returns an entry's owner.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
         let chunk = self.chunks.get((index.get() / CHUNK_ENTRIES) as usize);
         chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(index.get() % CHUNK_ENTRIES) as usize])
     }
 
-    /// Sets the owner of an entry.
+    /// Sets an entry's owner.
     pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
         if let Some(chunk) = self.chunks.get_mut((index.get() / CHUNK_ENTRIES) as usize) {
             chunk.owners[(index.get() % CHUNK_ENTRIES) as usize] = owner;
         }
     }
 
-    /// Returns the number of chunks ever used, all of which a sweep visits.
+    /// Returns the number of chunks ever used. A sweep visits all of them.
     pub(super) fn chunk_count(&self) -> u32 {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the entries of a chunk that have an owner.
+    /// Returns the entries in a chunk that have an owner.
     pub(super) fn owned_entries(
         &self,
         chunk: u32,

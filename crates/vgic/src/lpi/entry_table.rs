@@ -1,5 +1,5 @@
-//! The table of translation entries. It is type-stable: a page, once allocated, exists as long as
-//! the table.
+//! Table of translation entries. It is type-stable: once allocated, a page lives as long as the
+//! table.
 
 use super::entry::Entry;
 use crate::sync::{AtomicU64, Ordering};
@@ -7,21 +7,22 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
-/// Number of entries in a page of 4 KiB, as a power of two.
+/// Log2 of the number of entries on a 4 KiB page.
 const PAGE_BITS: u32 = 9;
 const PAGE_ENTRIES: usize = 1 << PAGE_BITS;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
-/// Distance between entries with adjacent indices, as a power of two of entries: 128 bytes.
+/// Log2 of the distance in entries between adjacent indices: 128 bytes.
 const STRIDE_BITS: u32 = 4;
-/// Number of entries that are spread over a page in this way, as a power of two: those of a chunk.
+/// Log2 of the number of entries that are spread over a page in this way, i.e. the entries in a
+/// chunk.
 pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 
-/// The index of an entry, as the allocator numbers them.
+/// An entry's index, as numbered by the allocator.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 
-/// The position of an entry and of its ready bits: the entry's index with its low nine bits
-/// rotated, so that the vectors of one device share a page but not a cache line.
+/// Position of an entry and its ready bits: the entry's index with the low nine bits rotated. This
+/// way, one device's vectors share a page but not a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 
@@ -36,12 +37,12 @@ impl EntryIndex {
         self.0
     }
 
-    /// Returns the index `offset` entries further on.
+    /// Returns the index `offset` entries after this one.
     pub(super) const fn offset(self, offset: u32) -> Self {
         Self(self.0.wrapping_add(offset))
     }
 
-    /// Returns the position of the entry.
+    /// Returns the entry's position.
     pub(super) const fn position(self) -> Position {
         let low = self.0 & PAGE_MASK;
         let rotated = ((low << STRIDE_BITS) | (low >> (PAGE_BITS - STRIDE_BITS))) & PAGE_MASK;
@@ -60,7 +61,7 @@ impl Position {
         self.0
     }
 
-    /// Returns the position of the entry `offset` indices further on in the same chunk.
+    /// Returns the position of the entry `offset` indices after this one, in the same chunk.
     #[inline]
     pub(super) const fn offset_in_chunk(self, offset: u32) -> Self {
         Self(self.0.wrapping_add(offset << STRIDE_BITS))
@@ -76,7 +77,7 @@ impl Position {
 
 type EntryPage = [AtomicU64; PAGE_ENTRIES];
 
-/// The pages of entries.
+/// Pages of entries.
 pub(super) struct EntryTable {
     pages: Box<[OnceBox<EntryPage>]>,
 }
@@ -88,7 +89,7 @@ impl EntryTable {
         Ok(Self { pages: try_page_table(entries.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that the page of the entry at `index` is allocated. Not on the hot path.
+    /// Allocates the page for the entry at `index`, if necessary. Not on the hot path.
     pub(super) fn ensure(&self, index: EntryIndex) -> Result<(), OutOfMemory> {
         match self.pages.get((index.get() >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || AtomicU64::new(0))?),
@@ -96,7 +97,7 @@ impl EntryTable {
         }
     }
 
-    /// Returns the entry at `position`; `None` if its page was never allocated.
+    /// Returns the entry at `position`, or `None` if its page was never allocated.
     #[inline]
     pub(super) fn entry(&self, position: Position) -> Option<&AtomicU64> {
         let page = self.pages.get((position.get() >> PAGE_BITS) as usize)?.get()?;
@@ -110,7 +111,7 @@ impl EntryTable {
             .map_or(Entry::unmapped(0), |entry| Entry::from_bits(entry.load(Ordering::SeqCst)))
     }
 
-    /// Replaces the entry at `position` by the result of `change`, in one read-modify-write.
+    /// Replaces the entry at `position` with the result of `change`, in one read-modify-write.
     /// Returns the old value, or `None` if `change` declined.
     ///
     #[inline]

@@ -1,15 +1,15 @@
-//! The recorder of mistakes that the LPI core finds when it uses the values of the guest's
-//! registers. Each fault names the register that caused it.
+//! Records faults that the LPI core finds when it uses the guest's register values. Each fault
+//! identifies the register that caused it.
 
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::memory::MemoryFault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-/// A recorder of faults, which knows the addresses of the registers.
+/// Fault recorder that knows where the registers are.
 pub(crate) struct LpiFaults {
     events: Arc<EventLog>,
-    /// Guest physical addresses of the redistributors' frames, indexed by vCPU.
+    /// Guest physical addresses of the redistributor frames, indexed by vCPU.
     redistributors: Box<[u64]>,
 }
 
@@ -19,20 +19,19 @@ impl LpiFaults {
         Self { events, redistributors }
     }
 
-    /// Records that the guest memory of an LPI table to which a register points cannot be accessed.
+    /// Records that an LPI table is not in guest memory, with the register that points to it.
     pub(super) fn unreadable(&self, vcpu: u32, register: u32, fault: MemoryFault) {
         let at = (self.redistributor(vcpu), register);
         let detail = FaultDetail::Memory(fault.address);
         self.events.record(GuestFault::new(FaultReason::LpiTable, at, detail));
     }
 
-    /// Records that the heap has no memory for a request that a write to a redistributor's register
-    /// made.
+    /// Records that there is no memory for a request made by a redistributor register write.
     pub(super) fn starved_redistributor(&self, vcpu: u32, register: u32) {
         self.starved((self.redistributor(vcpu), register));
     }
 
-    /// Records that the heap has no memory for a request that a register write made.
+    /// Records that there is no memory for a request made by a register write.
     ///
     pub(super) fn starved(&self, at: (RegisterFrame, u32)) {
         self.events.record(GuestFault::new(FaultReason::OutOfMemory, at, FaultDetail::None));

@@ -1,8 +1,8 @@
 //! The producer protocol: a message makes an LPI pending and its vCPU notice. It runs on any
 //! thread, takes no lock, allocates nothing, and kicks at most once.
 //!
-//! 1. *Find the entry* ([`Shared::find`]): the device table entry leads to the ITT, which names the
-//!    entry and the generation that it must have.
+//! 1. *Find the entry* ([`Shared::find`]): the device table entry points to the ITT, which has the
+//!    entry's position and the generation that it must have.
 //! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry. At that moment
 //!    the event was mapped and deliverable, with that target, priority and INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
@@ -10,10 +10,10 @@
 //! 4. *Kick* ([`LpiCore::kick`]) the target, if its `needs_kick` is set.
 //!
 //! The law: after storing a pending, enabled entry, a writer sets its ready bit, then kicks the
-//! target. It binds producers, and every other writer of entries: a command that moves or enables a
-//! pending LPI, and a vCPU that folds a list register. All accesses are sequentially consistent,
-//! and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap,
-//! then the entry. Therefore at least one of the two observes the other.
+//! target. It binds producers and all other writers of entries, i.e. commands that move or enable a
+//! pending LPI, and vCPUs that fold a list register. All accesses are sequentially consistent, and
+//! the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap, then
+//! the entry. So at least one of the two observes the other.
 //!
 //! Most messages take the fast path: a flat device table and an ITT with at most one node
 //! ([`Shared::find_near`]), and often an event that is already pending. The fast path is inlined
@@ -29,19 +29,19 @@ use crate::sync::Ordering;
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
-/// The result of a message.
+/// What happened to a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Injection {
     /// The LPI is pending now.
     Fresh,
     /// The LPI was already pending.
     Coalesced,
-    /// No event is mapped there, or the LPI may not become pending.
+    /// No event is mapped, or the LPI must not become pending.
     Dropped,
 }
 
 impl LpiCore {
-    /// Injects a message from a device of an ITS. Lock-free.
+    /// Injects a message from a device behind an ITS. Lock-free.
     ///
     /// Context: any.
     #[inline]
@@ -70,7 +70,7 @@ impl LpiCore {
         }
     }
 
-    /// Injects an LPI by `GICR_SETLPIR`. Lock-free.
+    /// Injects an LPI for a `GICR_SETLPIR` write. Lock-free.
     ///
     /// Context: any.
     #[inline]
@@ -84,7 +84,7 @@ impl LpiCore {
         }
     }
 
-    /// Performs steps 3 and 4 for an entry that a message has written.
+    /// Performs steps 3 and 4 for an entry written by a message.
     #[inline(never)]
     fn notify(&self, written: Entry, position: Position) -> Injection {
         if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
@@ -101,7 +101,7 @@ impl LpiCore {
 }
 
 impl Shared {
-    /// Step 1: finds the entry of a device's event.
+    /// Step 1: finds the entry for a device's event.
     pub(super) fn find(
         &self,
         device_table: &DeviceTable,
@@ -130,8 +130,8 @@ impl Shared {
                 return None;
             }
             let pending = seen.with_pending(true).bits();
-            // Write even if P is already set: only a read-modify-write orders what the sender wrote
-            // before this message with the acknowledgment that must observe it.
+            // Write even if P is already set. The acknowledgment must observe what the sender wrote
+            // before this message, and only a read-modify-write orders the two.
             match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst)
             {
                 Ok(_) => return Some(seen),
@@ -140,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Step 2 for a redistributor's own LPI, by index. As for an event's message, it writes even if
+    /// Step 2 for a redistributor's own LPI, by index. Like for an event's message, writes even if
     /// P is already set.
     #[inline]
     fn set_own_pending(&self, vcpu: u32, index: u32) -> Option<Entry> {
@@ -154,8 +154,8 @@ impl Shared {
     pub(super) fn set_ready_bit(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {
-            // Only the vCPU can tell whether the guest acknowledged an interrupt in a list
-            // register, so it must exit.
+            // Only the vCPU can tell if the guest has acknowledged an interrupt in a list register,
+            // so it has to exit.
             let waits = written.is_listed() && written.is_pending();
             return waits.then_some(target);
         }
@@ -163,8 +163,8 @@ impl Shared {
         Some(target)
     }
 
-    /// Returns `true` if a device's event is mapped to a mapped collection. A message for it is
-    /// then dropped only while it is disabled.
+    /// Returns `true` if a device's event is mapped to a mapped collection. If so, messages are
+    /// only dropped while it is disabled.
     pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.find(device_table, device, event).is_some_and(|found| {
             let entry = self.entries.load(found.position);

@@ -1,5 +1,5 @@
-//! The effects of an ITS's commands, after their operands are checked. A command changes the state
-//! immediately; its sweep then brings the entries in line.
+//! Implements ITS commands, once their operands have been checked. A command changes the state
+//! immediately, and its sweep then updates the entries to match.
 
 use super::control::Control;
 use super::device_table::DeviceTable;
@@ -16,7 +16,7 @@ use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
-/// A mapped event.
+/// Mapped event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedEvent {
     its: ItsIndex,
@@ -37,7 +37,7 @@ impl Control {
     }
 
     /// Sets `GITS_CTLR.Enabled`. When enabling, messages are accepted once
-    /// [`is_admitting`](Self::is_admitting) returns `false`. When disabling, no message can make an
+    /// [`is_admitting`](Self::is_admitting) returns `false`. When disabling, messages can't make an
     /// LPI pending through this ITS once it [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
         if let Some(translator) = self.translators.get_mut(its)
@@ -46,7 +46,7 @@ impl Control {
             translator.enabled = enabled;
             let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
             let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
-            // The new sweep visits everything that the other one has not yet visited.
+            // The new sweep also visits everything that the old one hasn't visited yet.
             self.sweeps.abandon(ends);
             self.refresh_its(begins, its);
         }
@@ -61,18 +61,18 @@ impl Control {
         self.sweeps.contains(Cause::Admit(its))
     }
 
-    /// Returns `true` if all work that the ITS's registers and its last command requested is done.
+    /// Returns `true` if all work requested by the ITS's registers and its last command is done.
     pub(crate) fn is_quiescent(&self, its: ItsIndex) -> bool {
         self.sweeps.is_quiescent(its)
     }
 
-    /// Advances the sweeps of the ITS's registers and of its last command until they are done or
+    /// Advances the sweeps for the ITS's registers and its last command until they are done or
     /// [`work`](Self::work) reaches `limit`. Returns `true` if the ITS is quiescent.
     ///
     /// # Errors
-    /// The heap has no memory left. The sweeps can be resumed later.
+    /// The heap is exhausted. The sweeps can be resumed later.
     pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> Result<bool, OutOfMemory> {
-        // A poll of the queue seldom finds a sweep in progress.
+        // Most polls of the queue don't find a sweep in progress.
         if self.sweeps.is_empty() {
             return Ok(true);
         }
@@ -84,22 +84,22 @@ impl Control {
         Ok(true)
     }
 
-    /// Returns `true` if the heap has no memory for enabling the ITS.
+    /// Returns `true` if there is no memory to enable the ITS.
     pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
         self.sweeps.is_starved(Cause::Admit(its))
     }
 
-    /// Returns the number of a mapped device's event bits.
+    /// Returns how many event bits a mapped device has.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
         self.translators.get(its)?.event_bits(device)
     }
 
-    /// Returns the vCPU of a mapped collection.
+    /// Returns a mapped collection's vCPU.
     pub(crate) fn collection(&self, its: ItsIndex, collection: u16) -> Option<u16> {
         self.translators.get(its)?.collection(collection)
     }
 
-    /// Returns a mapped event.
+    /// Looks up a mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let found = self.device_entries.find(self.translators.get(its)?.dte(device)?, event)?;
         match self.device_entries.owner(found.index()) {
@@ -108,12 +108,12 @@ impl Control {
         }
     }
 
-    /// Carries out MAPD with V = 1. If the device is mapped, it is first unmapped with all its
-    /// events and their pending state. Entries are allocated only when events are mapped.
+    /// Carries out MAPD with V = 1. If the device is already mapped, it is first unmapped with all
+    /// its events and their pending state. Entries are allocated only when events are mapped.
     ///
     /// # Errors
-    /// The budget is exhausted, or the heap has no memory left. A device that was mapped is then
-    /// unmapped; its next mapping needs no memory. Any other device stays unmapped.
+    /// The budget or the heap is exhausted. If the device was mapped, it is unmapped, and mapping
+    /// it again won't need memory. Otherwise, it stays unmapped.
     pub(crate) fn map_device(
         &mut self,
         its: ItsIndex,
@@ -143,11 +143,11 @@ impl Control {
         self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
     }
 
-    /// Finishes, in one call, the unmapping of everything that an ITS had mapped. The sweep of its
-    /// last command is abandoned, because the mappings that it concerned no longer exist.
+    /// Finishes unmapping everything that an ITS had mapped, in one call. Abandons the sweep for
+    /// its last command, because the mappings that it would visit no longer exist.
     ///
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
-        // Any remaining sweeps wait for memory, which no sweep of this ITS needs now.
+        // Sweeps that are still left wait for memory, but this ITS's sweeps don't need any now.
         let _ = self.finish_sweeps();
         self.sweeps.abandon(Cause::Command(its));
     }
@@ -167,15 +167,15 @@ impl Control {
         Ok(())
     }
 
-    /// Carries out MAPC with V = 0. Pending LPIs remain pending at their redistributor. Complete
-    /// when its sweep is.
+    /// Carries out MAPC with V = 0. Pending LPIs stay pending at their redistributor. Complete when
+    /// its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
         if self.translators.get_mut(its).is_some_and(|its| its.unmap_collection(collection)) {
             self.refresh_collection(its, collection);
         }
     }
 
-    /// Unmaps the collections from this number on.
+    /// Unmaps all collections starting at this number.
     pub(crate) fn unmap_collections_from(&mut self, its: ItsIndex, first: u16) {
         if let Some(translator) = self.translators.get_mut(its) {
             translator.unmap_collections_from(first);
@@ -188,8 +188,8 @@ impl Control {
         self.start_refresh(Cause::Command(its), meant, Settings::Keep);
     }
 
-    /// Carries out INVALL: reads the configuration of every LPI of a redistributor from memory
-    /// again. Complete when its sweep is.
+    /// Carries out INVALL: rereads the configuration of every LPI at a redistributor from memory.
+    /// Complete when its sweep is.
     pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
         self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
     }
@@ -207,7 +207,7 @@ impl Control {
         }
     }
 
-    /// Carries out MAPTI and MAPI. If the event was mapped, it is mapped again and its pending
+    /// Carries out MAPTI and MAPI. If the event was already mapped, it is remapped and its pending
     /// state is discarded. The EventID must be in range for its device, and the LPI for the
     /// distributor.
     pub(crate) fn map_event(
@@ -232,7 +232,7 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the entry of an event that is to be mapped to an LPI, with all memory for the
+    /// Returns the entry for an event that is about to be mapped to an LPI, with all memory for the
     /// mapping allocated.
     pub(super) fn attach_event(
         &mut self,
@@ -247,19 +247,19 @@ impl Control {
         self.device_entries.attach(dte, u32::from(event_bits), event)
     }
 
-    /// Assigns an entry to an event that is mapped to an LPI.
+    /// Assigns an entry to an event, mapped to an LPI.
     pub(super) fn give_entry(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.forget_lpi(index);
         self.device_entries.give(index, owner, lpi);
     }
 
-    /// Ends the mapping of an event's entry to the LPI that the entry names. If a single entry
-    /// remains mapped to that LPI, it takes over the LPI's own pending state at its target.
+    /// Ends the mapping from an event's entry to its LPI. If that leaves a single entry mapped to
+    /// the LPI, the remaining one takes over the LPI's own pending state at its target.
     fn forget_lpi(&mut self, index: EntryIndex) {
         if let Some(lpi_index) = self.device_entries.take_back(index)
             && let Some(left) = self.device_entries.only(lpi_index).map(Location::Event)
-            // Without memory for its ready bit, the pending state stays in the redistributor's own
-            // entry.
+            // If there is no memory for its ready bit, the pending state stays in the
+            // redistributor's own entry.
             && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
             && self.take_own(self.shared.load(left).target(), lpi_index)
         {
@@ -267,7 +267,7 @@ impl Control {
         }
     }
 
-    /// Unmaps an entry. Its generation does not change, because the owner of the block is the same.
+    /// Unmaps an entry. Its generation stays the same, because the block still has the same owner.
     pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
         self.forget_lpi(index);
         let unmapped = |entry: Entry| {
@@ -299,19 +299,19 @@ impl Control {
         Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
     }
 
-    /// Carries out CLEAR: removes the pending state of the event's LPI at its redistributor.
+    /// Carries out CLEAR: clears the pending state of the event's LPI at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
         self.clear(Location::Event(event.entry.index()));
     }
 
-    /// Carries out DISCARD: acts like CLEAR, and unmaps the event.
+    /// Carries out DISCARD: clears the event like CLEAR, and unmaps it.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
         self.unmap_entry(event.entry.index());
     }
 
-    /// Carries out INV: reads the configuration of the event's LPI from memory again.
+    /// Carries out INV: rereads the configuration of the event's LPI from memory.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
         self.refresh(self.own_lpi_of(event), Settings::Reload)?;
         self.refresh(Location::Event(event.entry.index()), Settings::Reload)

@@ -1,6 +1,7 @@
-//! The path from DeviceID and EventID to an entry: one link per device, which names the device's
-//! entries directly or, if it has more events than one chunk holds, a tree of nodes with 64 links
-//! each. Nodes are type-stable and may pass to another device: see [`Nodes::translate`].
+//! The path from DeviceID and EventID to an entry. Each device has one link, which points directly
+//! to the device's entries. If the device has more events than fit in one chunk, it points to a
+//! tree of nodes with 64 links each. Nodes are type-stable, and may be reassigned to another
+//! device: see [`Nodes::translate`].
 
 use super::entry::GENERATION_BITS;
 use super::entry_table::{EntryIndex, Position, SPREAD_BITS};
@@ -9,18 +10,18 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use once_cell::race::OnceBox;
 
-/// Number of entries in a chunk, as a power of two.
+/// Log2 of the number of entries in a chunk.
 pub(super) const CHUNK_BITS: u32 = SPREAD_BITS;
 /// Number of entries in a chunk.
 pub(super) const CHUNK_ENTRIES: u32 = 1 << CHUNK_BITS;
-/// Number of links in a node, as a power of two.
+/// Log2 of the number of links in a node.
 pub(super) const NODE_BITS: u32 = 6;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 /// Number of links in a node.
 pub(super) const NODE_LINKS: u32 = 1 << NODE_BITS;
-/// Maximum number of a device's event bits: a chunk below three nodes.
+/// Maximum number of event bits per device: a chunk below three nodes.
 pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + MAX_DEPTH * NODE_BITS;
-/// Number of nodes in a page, as a power of two.
+/// Log2 of the number of nodes on a page.
 const PAGE_BITS: u32 = 3;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
@@ -62,12 +63,12 @@ impl Link {
         )
     }
 
-    /// Converts from the value of an atomic.
+    /// Converts from an atomic's value.
     pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// Converts to the value of an atomic.
+    /// Converts to an atomic's value.
     pub(super) const fn bits(self) -> u64 {
         self.0
     }
@@ -77,7 +78,7 @@ impl Link {
         self.0 & VALID != 0
     }
 
-    /// Returns the number of the node.
+    /// Returns the node number.
     #[expect(clippy::cast_possible_truncation, reason = "the number is the low half")]
     pub(super) const fn node(self) -> u32 {
         self.0 as u32
@@ -88,7 +89,7 @@ impl Link {
         Position::new(self.node()).index()
     }
 
-    /// Returns the entry of an event within the block.
+    /// Returns an event's entry in the block.
     #[inline]
     const fn entry(self, event: u32) -> EntryRef {
         let first = Position::new(self.node());
@@ -106,7 +107,7 @@ impl Link {
         ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
     }
 
-    /// Returns the number of a device's event bits.
+    /// Returns how many event bits the device has.
     pub(super) const fn event_bits(self) -> u32 {
         (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f
     }
@@ -120,18 +121,18 @@ impl Link {
 /// Maximum number of nodes between a device's link and its entries.
 pub(super) const MAX_DEPTH: u32 = 3;
 
-/// Returns the number of nodes between the link of a device with this many event bits and its
-/// entries.
+/// Returns the number of nodes between a device's link and its entries, if it has this many event
+/// bits.
 pub(super) const fn depth(event_bits: u32) -> u32 {
     event_bits.saturating_sub(CHUNK_BITS).div_ceil(NODE_BITS)
 }
 
-/// Returns the index of the link that leads to `event`, in a node with `below` nodes below it.
+/// Returns the index of the link for `event`, in a node with `below` nodes below it.
 pub(super) const fn node_index(event: u32, below: u32) -> u32 {
     (event >> (CHUNK_BITS + NODE_BITS * below)) & NODE_MASK
 }
 
-/// A reference to an event's entry, with the generation that the entry must have.
+/// Reference to an event's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EntryRef {
     /// The entry's position.
@@ -141,7 +142,7 @@ pub(super) struct EntryRef {
 }
 
 impl EntryRef {
-    /// Returns the index of the entry.
+    /// Returns the entry's index.
     pub(super) const fn index(self) -> EntryIndex {
         self.position.index()
     }
@@ -155,12 +156,12 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// Creates the table for this many nodes. Pages are allocated by [`ensure`](Self::ensure).
+    /// Creates a table for this many nodes. Pages are allocated by [`ensure`](Self::ensure).
     pub(super) fn new(nodes: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { pages: try_page_table(nodes.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that the page of `node` is allocated. Not on the hot path.
+    /// Allocates the page for `node`, if necessary. Not on the hot path.
     pub(super) fn ensure(&self, node: u32) -> Result<(), OutOfMemory> {
         match self.pages.get((node >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || core::array::from_fn(|_| AtomicU64::new(0)))?),
@@ -168,20 +169,20 @@ impl Nodes {
         }
     }
 
-    /// Returns a link of a node; `None` if the page of the node was never allocated.
+    /// Returns a link in a node, or `None` if the node's page was never allocated.
     #[inline]
     pub(super) fn link(&self, node: u32, index: u32) -> Option<&AtomicU64> {
         let page = self.pages.get((node >> PAGE_BITS) as usize)?.get()?;
         Some(&page[(node & PAGE_MASK) as usize][(index & NODE_MASK) as usize])
     }
 
-    /// Finds the entry of a device's event; `None` if the event was never mapped, is out of range,
-    /// or was just unmapped.
+    /// Finds the entry for a device's event. Returns `None` if the event was never mapped, is out
+    /// of range, or was just unmapped.
     ///
-    /// A node may pass to another device between the loads of the device's link and of the node's
-    /// link, so the device's link is loaded again at the end. A link to a node includes the
-    /// generation of the node, so the same link value never recurs. The generation of the entry
-    /// tells whether it still belongs to the device.
+    /// A node may be reassigned to another device after we load the device's link and before we
+    /// load the node's link, so we load the device's link again at the end. A link to a node
+    /// includes the generation of the node, so the same link value never recurs. The entry's
+    /// generation tells us whether it still belongs to the device.
     pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
         if !root.has(event) {
@@ -190,8 +191,8 @@ impl Nodes {
         self.translate_from(dte, root, root.depth(), event)
     }
 
-    /// Like [`translate`](Self::translate), but finds only entries with at most one node above
-    /// them: those of all devices with up to 2^11 events.
+    /// Like [`translate`](Self::translate), but only finds entries with at most one node above
+    /// them. All devices with up to 2^11 events qualify.
     #[inline(always)]
     pub(super) fn translate_near(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
@@ -203,7 +204,7 @@ impl Nodes {
         }
     }
 
-    /// Follows a device's link, whose value was `root`, through this many nodes.
+    /// Follows a device's link through this many nodes. `root` is the link's value.
     #[inline(always)]
     fn translate_from(
         &self,

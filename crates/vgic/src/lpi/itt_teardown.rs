@@ -1,26 +1,25 @@
-//! The teardown of a device's entries. Nodes and blocks below a device's link are closed depth
-//! first, and the position is kept in an array of fixed length, so that removing mappings allocates
-//! nothing.
+//! Tears down a device's entries. Nodes and blocks below the device's link are closed depth first.
+//! We keep the position in a fixed-size array, so that removing mappings doesn't allocate.
 
 use super::itt::{CHUNK_BITS, Link, MAX_DEPTH, depth};
 
-/// The nodes and blocks below a device's link that are still to be closed, depth first.
+/// Nodes and blocks below a device's link that are still to be closed.
 #[derive(Default)]
 pub(super) struct IttTeardown {
     /// Log2 of the number of entries in a block.
     size: u32,
-    /// The block of a device without nodes.
+    /// The device's block, if it has no nodes.
     block: Option<Link>,
-    /// The nodes from the root down to the current one, each with the index of its next link. A
-    /// node has blocks below it if it is the one at `depth`.
+    /// Nodes from the root down to the current one, each with the index of its next link. Only a
+    /// node at `depth` has blocks below it.
     path: [(Option<Link>, u32); MAX_DEPTH as usize],
-    /// Number of nodes in `path` that are in use.
+    /// Number of nodes in use in `path`.
     nodes: usize,
     depth: usize,
 }
 
 impl IttTeardown {
-    /// Creates the teardown of all nodes and blocks below a device's link.
+    /// Starts a teardown at a device's link.
     pub(super) fn of(root: Link, event_bits: u32) -> Self {
         let mut teardown = Self {
             size: event_bits.min(CHUNK_BITS),
@@ -38,8 +37,8 @@ impl IttTeardown {
         self.size
     }
 
-    /// Returns the block that a link names. If it names a node, that node is closed next and the
-    /// result is `None`.
+    /// Returns the block that a link points to. If it points to a node, returns `None`, and the
+    /// node is closed next.
     pub(super) fn enter(&mut self, link: Link) -> Option<Link> {
         if self.nodes == self.depth {
             return Some(link);
@@ -58,7 +57,7 @@ impl IttTeardown {
         Some(((*node)?, *next - 1))
     }
 
-    /// Takes the block of a device without nodes, if it has not been taken yet.
+    /// If the device has no nodes, takes its block, once.
     pub(super) const fn take_block(&mut self) -> Option<Link> {
         self.block.take()
     }
@@ -68,7 +67,7 @@ impl IttTeardown {
         self.block.is_none() && self.nodes == 0
     }
 
-    /// Leaves the current node, whose links are all cleared.
+    /// Leaves the current node. All its links must be cleared.
     pub(super) const fn leave_node(&mut self) {
         self.nodes = self.nodes.saturating_sub(1);
     }

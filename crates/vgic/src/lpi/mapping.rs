@@ -1,9 +1,9 @@
-//! The terms of a mapping: its ITS, its device, and the reasons why a mapping can fail. They do not
-//! depend on any other part of the LPI core.
+//! Types that describe a mapping: its ITS, its device, and the reasons why it can fail. They don't
+//! depend on the rest of the LPI core.
 
 use doorbell_fallible::OutOfMemory;
 
-/// The number of an ITS, among those that share redistributors.
+/// An ITS's number, among the ITSes that share redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ItsIndex(u16);
 
@@ -21,9 +21,9 @@ impl ItsIndex {
 /// The reason why a mapping failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoRoom {
-    /// The model's budget for mappings is exhausted.
+    /// The model's mapping budget is exhausted.
     Budget,
-    /// The heap has no memory left.
+    /// The heap is exhausted.
     OutOfMemory,
 }
 
@@ -33,13 +33,13 @@ impl From<OutOfMemory> for NoRoom {
     }
 }
 
-/// The operands of MAPD for a device.
+/// MAPD operands for a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedDevice {
-    /// Number of bits of its EventIDs.
+    /// Number of EventID bits.
     pub(crate) event_bits: u8,
-    /// Address of its interrupt translation table, bits 51:8. The model stores nothing in the
-    /// table.
+    /// Address of its interrupt translation table, bits 51:8. The model doesn't store anything in
+    /// the table.
     pub(crate) itt: u64,
 }
 
@@ -51,7 +51,7 @@ impl MappedDevice {
         self.itt & Self::ITT | self.event_bits as u64
     }
 
-    /// Unpacks the operands from [`packed`](Self::packed); `None` if the integer is zero.
+    /// Unpacks the result of [`packed`](Self::packed), or returns `None` for zero.
     pub(super) const fn unpacked(bits: u64) -> Option<Self> {
         let [event_bits, ..] = bits.to_le_bytes();
         if bits == 0 { None } else { Some(Self { event_bits, itt: bits & Self::ITT }) }

@@ -1,4 +1,4 @@
-//! Power loss that guest memory survives.
+//! Power cycles that guest memory survives.
 
 use super::Frozen;
 use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
@@ -12,8 +12,8 @@ impl Frozen<'_> {
     /// whose LPIs are disabled, because disabling them writes the pending table (IHI 0069 §5.1.2).
     /// LPIs that are pending at a redistributor whose LPIs are enabled are lost.
     ///
-    /// `GITS_BASER<n>` keep their values, because the model holds the contents of these tables in
-    /// host memory. A guest that programs them again changes nothing.
+    /// `GITS_BASER<n>` keep their values, because the contents of these tables are in host memory.
+    /// If a guest programs them again, nothing changes.
     ///
     /// # Errors
     /// The heap is exhausted.
@@ -35,7 +35,7 @@ impl Frozen<'_> {
     }
 }
 
-/// Restores the state that the architecture keeps in guest memory.
+/// Carries over the state that the architecture keeps in guest memory.
 fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState) {
     its.baser = old.baser;
     let in_memory = |number: u16| number >= u16::from(held);
@@ -50,8 +50,8 @@ fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState
     }
 }
 
-/// Returns `true` if LPIs are disabled at this redistributor, so that its pending table contains
-/// the pending LPIs.
+/// Returns `true` if LPIs are disabled at this redistributor, i.e. its pending table has the
+/// pending LPIs.
 fn is_flushed(before: &SavedState, at: Affinity) -> bool {
     let cpu = before.cpus.iter().find(|cpu| cpu.affinity == at);
     cpu.is_some_and(|cpu| !gicr::Ctlr::from_bits(cpu.redistributor.ctlr).enable_lpis())

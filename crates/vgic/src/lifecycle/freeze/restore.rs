@@ -25,9 +25,9 @@ use msi_types::{Cpu, Kick};
 pub(super) struct Plan<'s> {
     control: u32,
     shared: Vec<RestoredInterrupt>,
-    /// Plans in the order of the vCPUs.
+    /// Plans, in vCPU order.
     cpus: Vec<PlannedCpu<'s>>,
-    /// Plans in the order of the ITSes.
+    /// Plans, in ITS order.
     its: Vec<PlannedIts<'s>>,
 }
 
@@ -43,11 +43,12 @@ struct PlannedIts<'s> {
 }
 
 impl VgicConfig {
-    /// Checks that a fresh machine of this configuration can be restored from `saved`. Temporarily
-    /// creates a machine that never runs.
+    /// Checks that a fresh machine with this configuration can be restored from `saved`. To do so,
+    /// creates a temporary machine that never runs.
     ///
     /// # Errors
-    /// The configuration is invalid, the machine cannot be in this state, or the heap is exhausted.
+    /// The configuration is invalid, no such machine could be in this state, or the heap is
+    /// exhausted.
     pub fn check_restorable(&self, saved: &SavedState) -> Result<(), NotRestorable> {
         let memory = try_arc(Nowhere).map_err(RestoreError::from)?;
         let kick = try_arc(Nowhere).map_err(RestoreError::from)?;
@@ -60,7 +61,7 @@ impl VgicConfig {
     }
 }
 
-/// Guest memory without any contents, and kicks without a target.
+/// Empty guest memory, and a kick handler that does nothing.
 struct Nowhere;
 
 impl GuestMemory for Nowhere {
@@ -78,8 +79,8 @@ impl Kick for Nowhere {
 }
 
 impl<'s> Plan<'s> {
-    /// Validates the whole state, and reserves the memory for its restore. `features` are those of
-    /// the vCPUs' CPU interfaces.
+    /// Validates the whole state, and reserves the memory to restore it. `features` are the
+    /// features that the vCPUs' CPU interfaces implement.
     pub(super) fn of(
         gic: &Vgic,
         features: Vec<Features>,
@@ -119,8 +120,8 @@ impl<'s> Plan<'s> {
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
-        // This also sends pending notifications for LPIs. It cannot run out of memory, because the
-        // entries already have the values that their sweeps would store.
+        // This also sends pending notifications for LPIs. It can't run out of memory: the entries
+        // already have the values that their sweeps would store.
         let _ = gic.finish_sweeps();
         gic.note_restored_commands();
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
@@ -162,7 +163,7 @@ impl<'s> Plan<'s> {
     }
 }
 
-/// Returns the index of a vCPU that the machine has.
+/// Returns a vCPU's index. The vCPU must exist.
 fn vcpu_at(gic: &Vgic, affinity: Affinity) -> u16 {
     gic.wired.cpu_at(affinity).and_then(|cpu| u16::try_from(cpu.get()).ok()).unwrap_or(0)
 }
@@ -186,7 +187,7 @@ impl PlannedCpu<'_> {
         Some(LpiTables::new(propbaser, pendbaser, id_bits))
     }
 
-    /// Iterates over the LPIs that are pending at the redistributor by themselves.
+    /// Iterates over the LPIs that are pending at the redistributor without an event.
     fn pending(&self, vcpu: u32) -> impl Iterator<Item = Result<SavedLpi, NoRoom>> {
         self.lpis.iter().map(move |saved| {
             Ok(SavedLpi {
@@ -206,12 +207,13 @@ impl PlannedCpu<'_> {
         let tables = self.tables(gic);
         self.pending(vcpu)
             .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
-        // This must come last: it reads the configuration of all LPIs that have words by now.
+        // This has to come last, because it reads the configuration of every LPI that has a word by
+        // now.
         Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
     }
 }
 
-/// Validates the objects of a saved state.
+/// Validates the objects in a saved state.
 #[derive(Clone, Copy)]
 struct Check<'a> {
     gic: &'a Vgic,
@@ -233,7 +235,7 @@ impl Check<'_> {
         try_collect_results(saved.iter().map(check))
     }
 
-    /// Validates the CPUs, and returns their plans in the order of the vCPUs.
+    /// Validates the CPUs, and returns their plans in vCPU order.
     fn cpus(
         self,
         features: Vec<Features>,
@@ -291,7 +293,7 @@ impl Check<'_> {
         Lpi::try_from(intid).is_ok() && self.gic.config().lpi_id_bits.is_some_and(within)
     }
 
-    /// Validates the ITSes, and returns their plans in the order of the machine's ITSes.
+    /// Validates the ITSes, and returns their plans in the machine's ITS order.
     fn all_its(self, saved: &[ItsState]) -> Result<Vec<PlannedIts<'_>>, RestoreError> {
         ascending(saved, |its| its.base).map_err(|base| Problem::Order.of(Object::Its(base)))?;
         let bases = || self.gic.its.iter().map(|its| its.base());
@@ -343,7 +345,7 @@ impl Check<'_> {
         })
     }
 
-    /// Checks that an event names a redistributor only if its collection is unmapped.
+    /// Checks that an event has a redistributor recorded only if its collection is unmapped.
     fn stay(
         self,
         its: &ItsState,
@@ -388,8 +390,8 @@ impl Check<'_> {
     }
 }
 
-/// Checks that the keys ascend. The error is the first key that is not greater than its
-/// predecessor.
+/// Checks that the keys are in ascending order. The error is the first key that isn't greater than
+/// its predecessor.
 fn ascending<T, K: Ord + Copy>(items: &[T], key: impl Fn(&T) -> K) -> Result<(), K> {
     let pairs =
         items.iter().zip(items.iter().skip(1)).map(|(first, second)| (key(first), key(second)));

@@ -1,4 +1,4 @@
-//! Tests that the tree grows and shrinks with its devices.
+//! Tests that the tree grows and shrinks as devices are mapped and unmapped.
 
 use super::{DeviceTable, NODE_LIMIT};
 use crate::lpi::mapping::MappedDevice;
