@@ -1,5 +1,5 @@
-//! Types shared by the model and its monitor: guest memory, register accesses, progress, and the
-//! log of the guest's mistakes.
+//! Types shared by the model and its VMM: guest memory, register accesses, progress, and the log of
+//! guest errors.
 
 pub(crate) mod access;
 pub(crate) mod events;

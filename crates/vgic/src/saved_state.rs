@@ -1,12 +1,12 @@
-//! State of a virtual GIC as plain data, to be stored or sent, and restored later or elsewhere.
+//! A virtual GIC's state as plain data. It can be stored or sent, and restored later or elsewhere.
 //!
 //! # Format
 //!
-//! [`SavedState`] contains everything that a guest can observe of its GIC, and nothing else. Every
-//! object is identified by a key: CPUs by their affinity, ITSes by the address of their frames,
-//! interrupts by their INTID, translations by their DeviceID and EventID. Positions in lists have
-//! no meaning, so the order of vCPUs may differ between the saved machine and the restored one. All
-//! lists are sorted by ascending key, and each key occurs once.
+//! [`SavedState`] contains everything that a guest can observe about its GIC, and nothing else.
+//! Every object is identified by a key: CPUs by their affinity, ITSes by the address of their
+//! frames, interrupts by their INTID, translations by their DeviceID and EventID. Positions in
+//! lists have no meaning, so the order of vCPUs may differ between the saved machine and the
+//! restored one. All lists are sorted by ascending key, and each key occurs once.
 //!
 //! | state | representation |
 //! |---|---|
@@ -16,16 +16,16 @@
 //! | tables in guest memory | neither written nor read: the state contains all mappings and pending bits |
 //! | power | the value of `GICR_WAKER`, regardless of the machine's reset value; the PSCI implementation must record whether a PE is on |
 //!
-//! A state does not contain counters of the guest's mistakes, sleeping vCPUs, or observers. The
-//! list registers of a frozen machine are empty. The priority at which an interrupt was
-//! acknowledged is omitted as well: no register shows it, and it only matters if more interrupts
-//! are active than list registers exist. A restored machine uses the current priority of each
-//! interrupt whose CPU (`active_at`) is known.
+//! A state doesn't contain fault counters, sleeping vCPUs, or observers. The list registers of a
+//! frozen machine are empty. The priority at which an interrupt was acknowledged is omitted as
+//! well: no register shows it, and it only matters if more interrupts are active than list
+//! registers exist. A restored machine uses the current priority of each interrupt whose CPU
+//! (`active_at`) is known.
 //!
 //! # Example
 //!
-//! Moving a machine. [`Frozen`](crate::Frozen) describes the handling of messages that arrive in
-//! the meantime.
+//! Moving a machine. [`Frozen`](crate::Frozen) describes what happens to messages that arrive
+//! during the move.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick, Level, Line, SetLine};
@@ -79,7 +79,7 @@ pub use its::{CollectionState, DeviceState, EventState, ItsState};
 
 use alloc::vec::Vec;
 
-/// The version of the format that this library writes.
+/// Version of the format that this library writes.
 pub const VERSION: u32 = 1;
 
 /// Version of a saved state, deserialized from the same bytes regardless of the other fields. This
@@ -91,7 +91,7 @@ pub struct StateVersion {
     pub version: u32,
 }
 
-/// State of a virtual GIC at one moment.
+/// Snapshot of a virtual GIC's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -1,15 +1,15 @@
 //! Synchronization primitives for all state shared between threads: LPI entries and ready bits,
-//! wired interrupts and their lists, wake-up state, and the locks of cold state.
+//! wired interrupts and their lists, wake-up state, and the locks for cold state.
 //!
 //! Every access is sequentially consistent; a house lint refuses other orderings in this crate. On
-//! x86, weaker orderings would not be cheaper, because the writes of the hot paths are
+//! x86, weaker orderings wouldn't be any cheaper, because the hot paths only write with
 //! read-modify-writes. On Arm, loads become `LDAR`, and read-modify-writes become `CASAL` or
 //! `LDSETAL`.
 //!
 //! Tests compiled with `--cfg shuttle` use the primitives of a scheduler that explores
-//! interleavings but reorders nothing. Because every access is sequentially consistent and no data
-//! races exist, interleavings cover all executions, including those on weakly ordered CPUs (the C11
-//! memory model's guarantee).
+//! interleavings but doesn't reorder accesses. Because every access is sequentially consistent and
+//! no data races exist, interleavings cover all executions, including those on weakly ordered CPUs
+//! (the C11 memory model's guarantee).
 //!
 //! Table pages are published through `OnceBox`, with release and acquire. A page is published
 //! before the entry or bit that refers to it is written, so a reader that follows the reference

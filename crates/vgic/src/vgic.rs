@@ -77,12 +77,12 @@ pub struct Vgic {
     pub(crate) addresses: AddressMap,
 }
 
-/// The error of an access outside of the model's [regions](Vgic::regions).
+/// Error for an access outside the model's [regions](Vgic::regions).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the GIC has no frame at address {0:#x}")]
 pub struct NotClaimed(pub u64);
 
-/// The error of [`Vgic::observe_lines`] when an observer is already registered.
+/// Error from [`Vgic::observe_lines`] if an observer is already registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the GIC already has a line observer")]
 pub struct ObserverTaken;
@@ -95,22 +95,22 @@ impl fmt::Debug for Vgic {
 
 impl Vgic {
     /// Registers an observer that is called when the guest deactivates a level-sensitive line, so
-    /// that it can resample the source of the line.
+    /// that it can resample the line's source.
     ///
-    /// It is called on EOI, DIR or a write to `ICACTIVER`, on the thread that performs the access.
-    /// If the observer lowers the line during the call, no spurious interrupt follows.
+    /// The observer is called on EOI, DIR or a write to `ICACTIVER`, on the thread that handles the
+    /// access. If it lowers the line during the call, there won't be a spurious interrupt.
     ///
     /// # Errors
-    /// [`ObserverTaken`] if an observer has been registered before.
+    /// [`ObserverTaken`] if an observer is already registered.
     pub fn observe_lines(&self, observer: Arc<dyn LineObserver>) -> Result<(), ObserverTaken> {
         self.wired.observe(observer).map_err(|_| ObserverTaken)
     }
 
-    /// Reads `width` at a guest physical address. An access that no register accepts reads as zero
-    /// and is counted in [`events`](Self::events).
+    /// Reads `width` at a guest physical address. Refused accesses read as zero and are counted in
+    /// [`events`](Self::events).
     ///
     /// # Errors
-    /// [`NotClaimed`] if the address is outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let at = frame.at(address - u64::from(offset));
@@ -139,12 +139,12 @@ impl Vgic {
 
     /// Writes the low `width` of `value` to a guest physical address.
     ///
-    /// An access that no register accepts is ignored and counted in [`events`](Self::events).
-    /// Setting `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` takes time in proportion to the number
-    /// of mappings; [`begin_write`](Self::begin_write) bounds it.
+    /// Refused accesses are ignored and counted in [`events`](Self::events). Setting
+    /// `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` takes time in proportion to the number of
+    /// mappings; [`begin_write`](Self::begin_write) bounds it.
     ///
     /// # Errors
-    /// [`NotClaimed`] if the address is outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), NotClaimed> {
         let begun = self.begin_write(address, width, value)?;
         match self.frame_at(address) {
@@ -159,15 +159,15 @@ impl Vgic {
         Ok(())
     }
 
-    /// Writes like [`write`](Self::write), but in bounded time, for a hypervisor that cannot be
+    /// Writes like [`write`](Self::write), but in bounded time, for hypervisors that can't be
     /// interrupted during the access.
     ///
     /// [`Progress::Unfinished`] means that the guest has enabled LPIs or an ITS, but messages do
-    /// not arrive yet. The vCPU must then repeat the access before it does anything else. A
-    /// hypervisor at EL2 need only reenter the guest without advancing its PC.
+    /// not arrive yet. The vCPU must then repeat the access before it does anything else. At EL2,
+    /// it is enough to reenter the guest without advancing its PC.
     ///
     /// # Errors
-    /// [`NotClaimed`] if the address is outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn begin_write(
         &self,
         address: u64,
@@ -206,8 +206,8 @@ impl Vgic {
         Ok(Progress::done(!is_enabling))
     }
 
-    /// Performs a system reset: registers, interrupts and LPIs are as after power-on, while lines
-    /// keep the levels to which they are driven.
+    /// Performs a system reset: registers, interrupts and LPIs are as after power-on, but lines
+    /// keep their driven levels.
     ///
     /// The vCPUs must not run during the reset. Afterwards, the owner of each vCPU must call
     /// [`Vcpu::reset`](crate::Vcpu::reset).
@@ -230,8 +230,8 @@ impl Vgic {
         self.addresses.regions()
     }
 
-    /// Returns the doorbell of the ITS at this index of [`VgicConfig::its`], to which its devices
-    /// send their messages.
+    /// Returns the doorbell for the ITS at this index in [`VgicConfig::its`]. Its devices send
+    /// their messages there.
     pub fn its(&self, index: usize) -> Option<Arc<dyn SignalMsi<DeviceId>>> {
         let its = Arc::clone(self.its.get(index)?);
         Some(its)
@@ -241,13 +241,13 @@ impl Vgic {
     /// ([`work_per_access`](crate::its::ItsConfig::work_per_access)), and changes that affect all
     /// mappings.
     ///
-    /// Monitors that run vCPUs need not call this, because [`Vcpu::inputs`](crate::Vcpu::inputs),
-    /// [`prepare_to_sleep`](crate::Vcpu::prepare_to_sleep),
+    /// A VMM that runs vCPUs doesn't have to call this, because
+    /// [`Vcpu::inputs`](crate::Vcpu::inputs), [`prepare_to_sleep`](crate::Vcpu::prepare_to_sleep),
     /// [`enter_guest`](crate::Vcpu::enter_guest) and
-    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) each do a piece. While work
-    /// remains, a vCPU does not sleep and is kicked as it enters the guest, and one vCPU that
-    /// already sleeps or is in the guest is kicked. The method is meant for monitors without vCPUs,
-    /// or with time to spare.
+    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) each do a piece. While there is
+    /// work left, vCPUs don't sleep and are kicked as they enter the guest, and one vCPU that is
+    /// already asleep or in the guest is kicked. The method is for VMMs without vCPUs, or with time
+    /// to spare.
     ///
     /// It also resumes work that was waiting for heap memory ([`FaultReason::OutOfMemory`]).
     pub fn poll(&self) -> Progress {
@@ -255,7 +255,7 @@ impl Vgic {
         Progress::done(!self.wakeup.has_work())
     }
 
-    /// Does a piece of the deferred work, if any remains and no other thread is doing it.
+    /// Does a piece of the deferred work, if there is any and no other thread is doing it.
     #[inline]
     pub(crate) fn go_on(&self) {
         if self.wakeup.has_work() {
@@ -271,8 +271,8 @@ impl Vgic {
         self.its.iter().for_each(|its| its.try_poll());
     }
 
-    /// Runs all work that registers and commands have begun to completion, which may take long. For
-    /// a machine that is stopped.
+    /// Completes all work started by registers and commands. This may take long, and is meant for a
+    /// stopped machine.
     pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
         self.its.iter().for_each(|its| its.finish());
         self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
@@ -289,13 +289,13 @@ impl Vgic {
         self.wakeup.kick_for_work();
     }
 
-    /// Returns the faults of the commands of the ITS at this index of [`VgicConfig::its`].
+    /// Returns the command faults at the ITS with this index in [`VgicConfig::its`].
     pub fn command_faults(&self, index: usize) -> Option<CommandFaultLog> {
         self.its.get(index).map(|its| its.command_faults())
     }
 
-    /// Returns the record of the guest's mistakes. It is the only indication of why a guest that
-    /// misuses its controller receives no interrupts, so monitors should print the faults that
+    /// Returns the log of guest errors. If a guest misuses its controller and doesn't receive
+    /// interrupts, this log is the only place to find out why, so VMMs should print the faults that
     /// [`EventLog::drain`] returns.
     pub fn events(&self) -> &EventLog {
         &self.events
@@ -352,9 +352,9 @@ impl SetLine for Vgic {
 
     /// Latches an edge on a line. Returns the same results as [`set_line`](Self::set_line).
     ///
-    /// The edge is latched by one atomic operation, so concurrent senders on one line lose none.
-    /// KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but its following level of 0
-    /// lowers a level-sensitive line; this method leaves the level unchanged.
+    /// The edge is latched by one atomic operation, so concurrent senders on one line don't lose
+    /// any. KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but its following level
+    /// of 0 lowers a level-sensitive line; this method leaves the level unchanged.
     fn pulse(&self, line: Line) -> Delivery {
         line_delivery(self.wired.pulse(line))
     }

@@ -25,11 +25,11 @@
 //!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these interrupts
 //! *recalls* the list registers: the change is complete once the vCPU has exited and folded them.
-//! Both states are in one word, so an entry into the guest takes a single read-modify-write.
+//! Both states are in one word, so entering the guest takes a single read-modify-write.
 //!
 //! Recalls are numbered. A register frame or command that reports completion ([`Awaited`]) waits
 //! for all recalls up to the latest one at the time when it began to wait. Each of these ends when
-//! its vCPU exits, so later recalls do not prolong the wait.
+//! its vCPU exits, so later recalls don't make the wait longer.
 
 mod word;
 
@@ -43,32 +43,32 @@ use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_arc};
 use msi_types::{Cpu, Kick};
 
-/// The wake-up state of all vCPUs. Every component that makes interrupts pending shares it.
+/// All vCPUs' wake-up state, shared by every component that makes interrupts pending.
 pub(crate) struct VcpuWakeup {
     /// Indexed by vCPU. Each vCPU also holds a reference to its own word.
     vcpus: Box<[Arc<WakeupWord>]>,
     kick: Arc<dyn Kick>,
     /// Number of recalled vCPUs. It may be briefly too high.
     recalled: AtomicU64,
-    /// Number of recalls so far, which is the number of the latest one.
+    /// Number of recalls so far. This is also the latest recall's number.
     recalls: AtomicU64,
     /// Number of sources with deferred work.
     work: AtomicU64,
-    /// `true` if work was recorded for which no vCPU has been kicked yet.
+    /// `true` if work was recorded, but no vCPU has been kicked for it yet.
     must_kick: AtomicBool,
 }
 
-/// All recalls up to a number.
+/// All recalls up to this number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Recalls(u64);
 
-/// The recalls for which a register frame waits: those that its own writes caused, and all earlier
+/// Recalls that a register frame is waiting for: those caused by its own writes, and all earlier
 /// ones.
 #[derive(Debug)]
 pub(crate) struct Awaited {
-    /// Number of changes that writes to the frame made.
+    /// Number of changes made by writes to the frame.
     asked: AtomicU64,
-    /// Number of these changes whose recalls `until` covers.
+    /// Number of these changes for which `until` includes the recalls.
     counted: AtomicU64,
     until: AtomicU64,
 }
@@ -115,7 +115,7 @@ impl VcpuWakeup {
         })
     }
 
-    /// Returns the words of the vCPUs, by number.
+    /// Returns the vCPUs' words, indexed by vCPU.
     pub(crate) fn words(&self) -> &[Arc<WakeupWord>] {
         &self.vcpus
     }
@@ -130,7 +130,7 @@ impl VcpuWakeup {
         }
     }
 
-    /// Kicks a vCPU that has left, unless another thread has taken the kick.
+    /// Kicks a vCPU that has left, unless another thread has already done so.
     #[cold]
     #[inline(never)]
     fn kick_out(&self, cpu: Cpu, vcpu: &WakeupWord) {
@@ -139,9 +139,9 @@ impl VcpuWakeup {
         }
     }
 
-    /// Records whether one source has deferred work now; `left` is whether it had some before, and
-    /// is updated. Callers must hold the lock of the source, and must call
-    /// [`kick_for_work`](Self::kick_for_work) after they release it.
+    /// Records whether one source now has deferred work. `left` tells whether it did before, and is
+    /// updated. Callers must hold the lock of the source, and must call
+    /// [`kick_for_work`](Self::kick_for_work) after releasing it.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         match (*left, progress) {
             (false, Progress::Unfinished) => {
@@ -156,7 +156,7 @@ impl VcpuWakeup {
         *left = progress == Progress::Unfinished;
     }
 
-    /// Kicks one vCPU that has left if work was recorded; other vCPUs find the work before they
+    /// If work was recorded, kicks one vCPU that has left. Other vCPUs find the work before they
     /// leave. Callers must hold no locks.
     pub(crate) fn kick_for_work(&self) {
         if self.must_kick.load(SeqCst) && self.must_kick.swap(false, SeqCst) {
@@ -170,14 +170,14 @@ impl VcpuWakeup {
         self.work.load(SeqCst) != 0
     }
 
-    /// Returns `true` if a vCPU, which was [idle](WakeupWord::is_idle), need not look for
-    /// interrupts or work.
+    /// Returns `true` if an [idle](WakeupWord::is_idle) vCPU doesn't have to look for interrupts or
+    /// work.
     #[inline]
     pub(crate) fn leaves_alone(&self, vcpu: &WakeupWord) -> bool {
         vcpu.stays_left() && !self.has_work()
     }
 
-    /// Kicks another vCPU for recorded work, because the caller's vCPU leaves without doing it.
+    /// Kicks another vCPU for recorded work, because the caller's vCPU is leaving without doing it.
     pub(crate) fn pass_work_on(&self) {
         if self.has_work() {
             self.kick_one();
@@ -191,9 +191,9 @@ impl VcpuWakeup {
         }
     }
 
-    /// Recalls the list registers of vCPU `cpu` after an interrupt in them changed, until the vCPU
-    /// has [`folded`](Self::folded) them. Returns `false` if they are empty. Callers must then
-    /// [`kick`](Self::kick) the vCPU.
+    /// Recalls vCPU `cpu`'s list registers after an interrupt in them has changed. The recall ends
+    /// when the vCPU has [`folded`](Self::folded) them. Returns `false` if they are empty. Callers
+    /// must then [`kick`](Self::kick) the vCPU.
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);

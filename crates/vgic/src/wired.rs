@@ -1,10 +1,10 @@
 //! Per-interrupt state, routing and vCPU notification for SGIs, PPIs and SPIs.
 //!
-//! Only changes of routes take a lock. Every change stores the interrupt's word first, then sets
-//! the target's candidate bit, then reads the target's wake-up state. A vCPU performs these
-//! accesses in the opposite order.
+//! Only route changes take a lock. Every change stores the interrupt's word first, then sets the
+//! target's candidate bit, then reads the target's wake-up state. A vCPU performs these accesses in
+//! the opposite order.
 //!
-//! [`Wired`] combines parts that do not depend on each other: the words of the interrupts
+//! [`Wired`] combines parts that don't depend on each other: the words of the interrupts
 //! (`interrupt_table`) and the PEs among which 1-of-N interrupts are distributed (`pes`), the vCPUs
 //! by affinity (`affinities`), the routes (`routes`), and the links to physical interrupts
 //! (`links`).
@@ -49,7 +49,7 @@ use routes::{RouteRegisters, route_of};
 /// concurrently. After that, the withdrawing PE finds the interrupt in its own sweep.
 const ATTEMPTS: usize = 4;
 
-/// All wired interrupts of a machine.
+/// All wired interrupts on a machine.
 pub(crate) struct Wired {
     interrupts: InterruptTable,
     affinities: Affinities,
@@ -58,7 +58,7 @@ pub(crate) struct Wired {
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
     control: AtomicU32,
     wakeup: Arc<VcpuWakeup>,
-    /// The recalls that writes to the distributor's registers caused.
+    /// Recalls caused by distributor register writes.
     awaited: Awaited,
     observer: SetOnce<Arc<dyn LineObserver>>,
 }
@@ -80,8 +80,8 @@ impl Wired {
         Ok(wired)
     }
 
-    /// Resets all interrupts. Lines keep the levels to which they are driven, and links are kept.
-    /// vCPUs are not notified, because no group is enabled and no vCPU runs.
+    /// Resets all interrupts. Lines keep their driven levels, and links are kept. We don't notify
+    /// vCPUs, because no group is enabled and no vCPU is running.
     pub(crate) fn reset(&self, config: &VgicConfig) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
@@ -106,7 +106,7 @@ impl Wired {
         }
     }
 
-    /// Sets the observer of the end of interrupts. Must be called at most once.
+    /// Sets the observer that is called when interrupts end. Must be called at most once.
     pub(crate) fn observe(
         &self,
         observer: Arc<dyn LineObserver>,
@@ -185,8 +185,8 @@ impl Wired {
         }
     }
 
-    /// Changes an interrupt and sends the notifications that follow. Returns `None` if the
-    /// interrupt does not exist or `change` declines.
+    /// Changes an interrupt, and notifies its target if necessary. Returns `None` if the interrupt
+    /// does not exist or `change` declines.
     fn try_change(
         &self,
         cpu: Cpu,
@@ -205,7 +205,7 @@ impl Wired {
         Some((old, new))
     }
 
-    /// After storing `state`, notifies its target if it is ready.
+    /// Notifies the target if the interrupt is ready. Must be called after storing `state`.
     #[inline]
     fn settle(&self, index: WiredIndex, state: InterruptWord) {
         let state = if state.any() { self.settle_any(index, state) } else { state };
@@ -239,7 +239,7 @@ impl Wired {
     }
 
     /// Changes which interrupts a PE accepts, by setting and clearing bits of [`participation`].
-    /// Interrupts that were distributed to it, or for which no PE was found, are distributed again.
+    /// Redistributes interrupts that were assigned to it, or that have no PE.
     pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
         let Some(private) = self.private(cpu).filter(|private| private.participate(set, clear))
         else {
@@ -259,15 +259,15 @@ impl Wired {
         self.wakeup.kick(cpu);
     }
 
-    /// Sends an SGI for `ICC_SGI1R_EL1` or a related register, to those of its targets at which the
-    /// SGI is in `group`.
+    /// Sends an SGI for `ICC_SGI1R_EL1` or a related register, to all targets at which the SGI is
+    /// in `group`.
     pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
         let Some(index) = WiredIndex::new(sgi.intid().into()) else { return };
         self.affinities.each_target(from, sgi, |target| self.pend_sgi(target, index, group));
     }
 
-    /// Makes an SGI pending at `target`, if it is in `group` there. An SGI has no input, is not
-    /// rerouted, and holds no physical interrupt.
+    /// Makes an SGI pending at `target`, if it is in `group` there. SGIs don't have an input,
+    /// aren't rerouted, and don't hold a physical interrupt.
     #[inline]
     fn pend_sgi(&self, target: Cpu, index: WiredIndex, group: Group) {
         let Some(private) = self.private(target) else { return };
@@ -333,15 +333,15 @@ impl Wired {
         Ok(())
     }
 
-    /// Returns `true` if an interrupt, which must not be in a list register, holds its physical
-    /// interrupt.
+    /// Returns `true` if an interrupt holds its physical interrupt. It must not be in a list
+    /// register.
     pub(crate) fn is_physical_active(&self, line: Line) -> bool {
         let found =
             self.interrupts.input(line).and_then(|(cpu, index)| self.interrupts.get(cpu, index));
         found.is_some_and(|interrupt| interrupt.state().physical_active())
     }
 
-    /// Notifies `target`, to which the part `private` belongs, of an interrupt that is ready there.
+    /// Notifies `target` that an interrupt is ready there. `private` is the target's private part.
     #[inline]
     fn notify(&self, target: Cpu, private: &Private, index: WiredIndex, state: InterruptWord) {
         private.candidates.set(index);
@@ -374,14 +374,14 @@ impl Wired {
         self.control() & (1 << group.index()) != 0
     }
 
-    /// Returns `true` if a vCPU with list registers has not yet observed a change that the guest
-    /// made through the distributor.
+    /// Returns `true` if a vCPU with list registers hasn't yet observed a change made by the guest
+    /// through the distributor.
     pub(crate) fn awaits_folding(&self) -> bool {
         self.awaited.is_outstanding(&self.wakeup)
     }
 
-    /// Returns `true` if a vCPU with list registers has not yet observed a change that `awaited`
-    /// counts.
+    /// Returns `true` if a vCPU with list registers hasn't yet observed a change counted by
+    /// `awaited`.
     pub(crate) fn is_outstanding(&self, awaited: &Awaited) -> bool {
         awaited.is_outstanding(&self.wakeup)
     }
@@ -391,8 +391,8 @@ impl Wired {
         self.control.load(SeqCst)
     }
 
-    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs must examine pending
-    /// interrupts again, because injectors did not wake them for groups that were disabled.
+    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs must look at pending
+    /// interrupts again, because injectors didn't wake them for disabled groups.
     pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
         let changed = |old| Some(change(old)).filter(|new| *new != old);
         if self.control.fetch_update(SeqCst, SeqCst, changed).is_err() {
@@ -434,8 +434,8 @@ impl Wired {
             .is_some()
     }
 
-    /// Deactivates an interrupt that the guest finished, by EOI, DIR or `ICACTIVER`. The observer
-    /// is called before a level that is still high is signaled, so that a source whose work is done
+    /// Deactivates an interrupt that the guest has finished, by EOI, DIR or `ICACTIVER`. Calls the
+    /// observer before signaling a level that is still high, so that a source whose work is done
     /// can lower the line first.
     pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
         let Some(index) = self.interrupts.index(intid) else { return };
@@ -468,8 +468,8 @@ impl Wired {
 
 /// Returns the state of an interrupt after reset: disabled, level-sensitive (SGIs: edge-triggered),
 /// Group 0, with the highest priority. With two security states, firmware has already assigned the
-/// guest its interrupts: they are in Non-secure Group 1, with the highest priority that it can
-/// express.
+/// guest its interrupts. They are in Non-secure Group 1, with the highest priority available to the
+/// guest.
 ///
 fn reset_state(
     config: &VgicConfig,

@@ -8,7 +8,7 @@ use core::ops::ControlFlow;
 use gic_arch::Priority;
 use msi_types::Cpu;
 
-/// The pending LPIs of one vCPU. At most one such value exists per vCPU, and its thread owns it.
+/// One vCPU's pending LPIs. At most one value exists per vCPU, and the vCPU's thread owns it.
 pub(crate) struct PendingLpis {
     core: Arc<LpiCore>,
     consumer: Consumer,
@@ -25,14 +25,14 @@ impl PendingLpis {
         Self { core, consumer }
     }
 
-    /// Acknowledges the most urgent pending LPI, if it is more urgent than `than`.
+    /// Acknowledges the highest-priority pending LPI, if its priority is higher than `than`.
     #[inline]
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.take(self.core.shared(), than)
     }
 
-    /// Moves pending LPIs that are more urgent than `than` into list registers, the most urgent
-    /// first, until `fill` returns [`ControlFlow::Break`].
+    /// Moves pending LPIs whose priority is higher than `than` into list registers, highest
+    /// priority first, until `fill` returns [`ControlFlow::Break`].
     #[inline]
     pub(crate) fn list(
         &mut self,
@@ -59,7 +59,7 @@ impl PendingLpis {
         self.consumer.is_empty(self.core.shared())
     }
 
-    /// Clears the bits that were left set for the next LPI, after no LPI was found, so that
+    /// After no LPI was found, clears the bits that were left set for the next one, so that
     /// [`is_empty`](Self::is_empty) returns `true`.
     pub(crate) fn prune(&mut self) {
         if !self.is_empty() {
@@ -67,9 +67,9 @@ impl PendingLpis {
         }
     }
 
-    /// Returns the LPI that [`take`](Self::take) would acknowledge. It is also called after
-    /// `needs_kick` is set and before the vCPU sleeps: an LPI that becomes pending after this call
-    /// kicks the vCPU.
+    /// Returns the LPI that [`take`](Self::take) would acknowledge. Also called after setting
+    /// `needs_kick` and before the vCPU sleeps: an LPI that becomes pending after this call will
+    /// kick the vCPU.
     #[inline]
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
         if self.is_empty() { None } else { self.consumer.highest(self.core.shared(), than) }

@@ -1,6 +1,6 @@
-//! The ready bitmap of a vCPU: per priority level, one bit per entry with two layers of summaries,
-//! and a mask of levels. False positives are allowed; a false negative can exist only between a
-//! writer's store of an entry and its setting of the ready bit.
+//! A vCPU's ready bitmap: for each priority level, one bit per entry with two layers of summaries,
+//! and a mask of levels. False positives are fine. A false negative can only exist after a writer
+//! has stored an entry and before it has set the ready bit.
 //!
 //! ```text
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
@@ -23,7 +23,7 @@ const fn bit(index: u32) -> u64 {
     1 << (index & BIT_MASK)
 }
 
-/// The bitmap of one vCPU. Aligned so that two vCPUs share no cache line.
+/// One vCPU's bitmap. Aligned so that vCPUs don't share a cache line.
 #[repr(align(128))]
 pub(super) struct ReadyBitmap {
     mask: Summary,
@@ -31,11 +31,11 @@ pub(super) struct ReadyBitmap {
     levels: [OnceBox<[LevelBitmap; 1]>; LEVELS],
 }
 
-/// The bits of one level. Pages of leaves are allocated by [`ReadyBitmap::ensure`], because most
-/// vCPUs use few entries.
+/// The bits for one level. Most vCPUs only use few entries, so [`ReadyBitmap::ensure`] allocates
+/// the pages of leaves on demand.
 struct LevelBitmap {
     pages: Box<[OnceBox<[BitmapPage; 1]>]>,
-    /// Words above the summaries; only the first `top_count` are used.
+    /// Words above the summaries. Only the first `top_count` are used.
     tops: [Summary; TOPS],
     top_count: u32,
 }
@@ -79,7 +79,7 @@ impl LevelBitmap {
         }
     }
 
-    /// Returns the page of this summary; `None` if it was never allocated.
+    /// Returns a summary's page, or `None` if it was never allocated.
     fn page(&self, summary: u32) -> Option<&BitmapPage> {
         self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
@@ -110,7 +110,7 @@ impl LevelBitmap {
     }
 }
 
-/// The outcome of a visit to an entry.
+/// What a visit to an entry found.
 pub(super) enum Visit<T> {
     /// The walk ends with this result.
     Found(T),
@@ -120,7 +120,7 @@ pub(super) enum Visit<T> {
     Stale,
 }
 
-/// An operation on the entries whose ready bits are set.
+/// Operation on the entries whose ready bits are set.
 pub(super) trait Visitor {
     /// The result of the walk.
     type Output;
@@ -135,14 +135,14 @@ pub(super) trait Visitor {
     ) -> Visit<Self::Output>;
 }
 
-/// One ready bit, in its leaf word.
+/// A ready bit in its leaf word.
 pub(super) struct ReadyBit<'a> {
     leaf: &'a AtomicU64,
     bit: u64,
 }
 
 impl ReadyBit<'_> {
-    /// Clears the bit. The entry must be examined afterwards.
+    /// Clears the bit. The caller must look at the entry afterwards.
     pub(super) fn clear(&self) {
         self.leaf.fetch_and(!self.bit, SeqCst);
     }
@@ -153,19 +153,19 @@ impl ReadyBit<'_> {
     }
 }
 
-/// Number of entries taken from one leaf before the next leaf has its turn: as many as a leaf has
-/// bits, so that each LPI that was ready when the turn began is taken.
+/// Number of entries to take from one leaf before moving on to the next. This is the number of bits
+/// in a leaf, so that every LPI that was ready at the start of the turn is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
-/// The value that stands for no leaf; the leaf after it is the first.
+/// Marker for "no leaf". The leaf after it is the first.
 const NO_LEAF: u32 = u32::MAX;
 
-/// The turn at a level: round robin over leaves, and over the bits of a leaf.
+/// The turn at a level: round-robin over the leaves, and over the bits in a leaf.
 ///
-/// No ready LPI starves among LPIs of its priority. The turn of a leaf ends after [`TURN`] takes or
-/// when the leaf is empty, and within a turn bits are visited in cyclic order. Turns pass from leaf
-/// to leaf in cyclic order as well. An LPI whose ready bit is set therefore waits for at most as
-/// many takes of its level as the tree has bits.
+/// A ready LPI doesn't starve among LPIs of the same priority. The turn of a leaf ends after
+/// [`TURN`] takes or when the leaf is empty, and within a turn bits are visited in cyclic order.
+/// The leaves take turns in cyclic order as well. So an LPI whose ready bit is set waits for at
+/// most as many takes at its level as there are bits in the tree.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     /// The leaf, or [`NO_LEAF`] before the first turn.
@@ -176,11 +176,11 @@ struct Turn {
     left: u8,
 }
 
-/// The leaves in which a vCPU found its last interrupt, per level and overall. The paths to these
-/// leaves remain set even if they are empty, because the next interrupt most often comes from the
-/// same leaf. At each level, that is the path from the top word to the leaf; in the mask, it is the
-/// bit of the level that was found last. The mask bits of other levels are cleared, because each
-/// would cost an extra look on the way to a less urgent level.
+/// The leaves in which a vCPU found its last interrupt, per level and overall. We leave the paths
+/// to these leaves set even if they are empty, because the next interrupt most often comes from the
+/// same leaf. At each level, that's the path from the top word to the leaf; in the mask, it's only
+/// the bit for the level that was found last. We clear the mask bits for other levels, because each
+/// would cost an extra look on the way to a lower-priority level.
 #[derive(Clone, Debug)]
 pub(super) struct TurnTable {
     by_level: [Turn; LEVELS],
@@ -201,8 +201,8 @@ impl TurnTable {
         self.of(level).leaf == leaf
     }
 
-    /// Stops preserving the mask bit of the level that was found last: the next walk that finds
-    /// that level empty clears it.
+    /// Stops preserving the mask bit for the level that was found last. The next walk clears it if
+    /// it finds the level empty.
     pub(super) const fn forget_last(&mut self) {
         self.last = None;
     }
@@ -228,8 +228,8 @@ impl ReadyBitmap {
         Self { mask: Summary::new(), entries, levels: [const { OnceBox::new() }; LEVELS] }
     }
 
-    /// Makes sure that the entry at `position` has its bits at `level`. Must be called before the
-    /// entry is given that level. Not on the hot path.
+    /// Allocates the bits for the entry at `position` and `level`. Must be called before the entry
+    /// is moved to that level. Not on the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
             .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(LevelBitmap::new(self.entries)?)?))?;
@@ -247,7 +247,7 @@ impl ReadyBitmap {
         self.levels[level.index()].get().map(|[tree]| tree)
     }
 
-    /// Sets the ready bit of the entry at `position`. The leaf is always written, its parents only
+    /// Sets the ready bit of the entry at `position`. Always writes the leaf, but its parents only
     /// if their bits are clear.
     #[inline]
     pub(super) fn set(&self, level: Level, position: Position) {
@@ -266,9 +266,9 @@ impl ReadyBitmap {
         self.mask.set(1 << level.index());
     }
 
-    /// Visits the entries whose bits are set, from the most urgent level on, in the first `count`
-    /// levels only, until the visitor finds one. Only one walk may run per vCPU at a time. Branches
-    /// found empty are cleared on the way, except for the paths in `turns`.
+    /// Visits the entries whose bits are set until the visitor finds one, highest priority first
+    /// and only in the first `count` levels. Only one walk may run per vCPU at a time. Clears empty
+    /// branches on the way, except for the paths in `turns`.
     pub(super) fn walk<V: Visitor>(
         &self,
         count: u32,
@@ -303,7 +303,7 @@ impl ReadyBitmap {
     }
 }
 
-/// Returns the bits of word `group` that stand for numbers from `first` on.
+/// Returns a mask for word `group` with the bits for all numbers starting at `first`.
 #[inline]
 const fn from(first: u32, group: u32) -> u64 {
     let start = group << FANOUT_BITS;
@@ -342,7 +342,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         self.leaves(next).or_else(|| self.leaves(0))
     }
 
-    /// Visits the leaves from this number on.
+    /// Visits the leaves starting at this number.
     fn leaves(&mut self, first: u32) -> Option<V::Output> {
         for top in first >> (2 * FANOUT_BITS)..self.tree.top_count() {
             let mut summaries = self.tree.top(top).bits() & from(first >> FANOUT_BITS, top);
@@ -373,7 +373,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    /// Visits the bits of a leaf in cyclic order from `first` on.
+    /// Visits the bits of a leaf in cyclic order, starting at `first`.
     #[inline]
     fn leaf(&mut self, page: &BitmapPage, leaf: u32, first: u8) -> Option<V::Output> {
         let word = page.leaf(leaf);
@@ -397,7 +397,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    /// Clears an empty leaf's bit in its summary, unless the leaf is the one that was found last.
+    /// Clears an empty leaf's bit in its summary, unless this is the leaf that was found last.
     fn prune_leaf(&self, page: &BitmapPage, leaf: u32) {
         if self.turns.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;

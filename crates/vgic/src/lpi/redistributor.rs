@@ -1,5 +1,5 @@
 //! The redistributors' side of the command core: `EnableLPIs`, invalidation, and LPIs that are
-//! pending at a redistributor independently of any event.
+//! pending at a redistributor without an event.
 
 use super::control::{Control, Refresh};
 use super::entry_table::EntryIndex;
@@ -15,11 +15,11 @@ use gic_arch::{Lpi, gicr};
 
 impl Control {
     /// Handles `GICR_CTLR.EnableLPIs` 0 → 1. Once its sweep is done
-    /// ([`is_enabling`](Self::is_enabling)), messages are accepted, and the LPIs that the pending
-    /// table names are pending.
+    /// ([`is_enabling`](Self::is_enabling)), messages are accepted, and the LPIs set in the pending
+    /// table are pending.
     ///
     /// # Errors
-    /// The heap has no memory left. LPIs stay disabled.
+    /// The heap is exhausted. LPIs stay disabled.
     pub(crate) fn enable_lpis(
         &mut self,
         vcpu: u32,
@@ -39,14 +39,14 @@ impl Control {
         Ok(())
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps the one of this
-    /// vCPU. Each of the two redistributors may then overwrite the other's pending bits.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's. Each
+    /// of the two redistributors may then overwrite the other's pending bits.
     pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         self.enabled.sharer_of_pending_table(vcpu)
     }
 
     /// Allocates the memory that a redistributor with these tables needs while its LPIs are
-    /// enabled: room for the bits of the pending table and, with direct LPIs, an entry for every
+    /// enabled: a buffer for the pending table's bits and, with direct LPIs, an entry for every
     /// LPI.
     pub(super) fn provide(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
@@ -55,7 +55,7 @@ impl Control {
         self.enabled.fit_image(vcpu, tables)
     }
 
-    /// Returns `true` if the heap has no memory for enabling LPIs.
+    /// Returns `true` if there is no memory to enable LPIs.
     pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
         self.sweeps.is_starved(Cause::Enable(vcpu))
     }
@@ -82,20 +82,20 @@ impl Control {
     }
 
     /// Handles `GICR_CTLR.EnableLPIs` 1 → 0. Once its sweep is done
-    /// ([`is_disabling`](Self::is_disabling)), no LPI becomes pending here, and the LPIs that were
-    /// pending are in the pending table.
+    /// ([`is_disabling`](Self::is_disabling)), LPIs can't become pending here any more, and those
+    /// that were pending are in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.enabled.get(vcpu) else { return };
         self.enabled.set(vcpu, None);
         self.sweeps.abandon(Cause::Invalidate(vcpu));
-        // The bits of the pending table that no entry has taken over yet.
+        // Pending table bits that haven't been transferred to an entry yet.
         let pending = if let Some(Sweep::Enable { pending, next, .. }) =
             self.sweeps.abandon(Cause::Enable(vcpu))
         {
             pending.from(next)
         } else {
             let mut image = self.enabled.take_image(vcpu);
-            // This cannot fail: the image fitted when LPIs were enabled.
+            // This can't fail: the image already fitted when LPIs were enabled.
             let _ = tables.fit(&mut image);
             image
         };
@@ -103,8 +103,8 @@ impl Control {
         self.start(Cause::Disable(vcpu), Sweep::Disable { cursor, own, vcpu, tables, pending });
     }
 
-    /// Returns `true` if `EnableLPIs` was cleared, but the pending LPIs are not yet written to the
-    /// pending table.
+    /// Returns `true` if `EnableLPIs` was cleared, but the pending LPIs still have to be written to
+    /// the pending table.
     pub(crate) fn is_disabling(&self, vcpu: u32) -> bool {
         self.sweeps.contains(Cause::Disable(vcpu))
     }
@@ -135,8 +135,8 @@ impl Control {
         self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks)
     }
 
-    /// Handles a write to `GICR_CLRLPIR`. A machine with this register has no events for which the
-    /// LPI could be pending.
+    /// Handles a write to `GICR_CLRLPIR`. Machines with this register don't have events, so the LPI
+    /// can't be pending for one.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
         if self.enabled.get(vcpu).is_some_and(|tables| tables.covers(lpi)) {
             self.clear(Location::own(vcpu, lpi));
@@ -161,8 +161,8 @@ impl Control {
         found.into_iter().collect()
     }
 
-    /// Handles a write to `GICR_INVLPIR`: reads the configuration of one LPI from memory again. If
-    /// several events are mapped to the LPI, the operation is complete when its sweep is
+    /// Handles a write to `GICR_INVLPIR`: rereads one LPI's configuration from memory. If several
+    /// events are mapped to the LPI, the operation is complete when its sweep is
     /// ([`is_invalidating`](Self::is_invalidating)).
     pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) -> Result<(), OutOfMemory> {
         if !self.implements(lpi) {
@@ -174,7 +174,8 @@ impl Control {
             return self.invalidate_entry(only, vcpu);
         }
         if self.is_invalidating(vcpu) {
-            // Further requests would each need a sweep; a single sweep of all LPIs covers them.
+            // Each further request would need its own sweep, so do a single sweep over all LPIs
+            // instead.
             self.invalidate_all(vcpu);
         } else if let next @ Some(_) = self.device_entries.first(lpi.index()) {
             self.start(Cause::Invalidate(vcpu), Sweep::InvalidateLpi { vcpu, lpi, next });
@@ -191,7 +192,7 @@ impl Control {
         limit: u64,
     ) -> Result<bool, OutOfMemory> {
         if next.is_some_and(|index| !self.device_entries.is_mapped_to(index, lpi)) {
-            // The entry has left the LPI's list, so the walk starts again.
+            // The entry has left the LPI's list, so start again.
             *next = self.device_entries.first(lpi.index());
         }
         while let Some(index) = *next {
@@ -213,8 +214,8 @@ impl Control {
         Ok(())
     }
 
-    /// Handles a write to `GICR_INVALLR`: reads the configuration of every LPI from memory again.
-    /// Complete when its sweep is.
+    /// Handles a write to `GICR_INVALLR`: rereads every LPI's configuration from memory. Complete
+    /// when its sweep is.
     pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
         self.start_refresh(Cause::Invalidate(vcpu), Meant::Target(vcpu), Settings::Reload);
     }
@@ -224,8 +225,8 @@ impl Control {
         self.sweeps.contains(Cause::Invalidate(vcpu))
     }
 
-    /// Reads the configuration of a block of own LPIs from memory. LPIs whose configuration cannot
-    /// be read are disabled.
+    /// Reads the configuration of a block of own LPIs from memory. If a configuration can't be
+    /// read, the LPI is disabled.
     pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Visited {
         let mut bytes = [0; BLOCK as usize];
         let read = match self.enabled.get(vcpu) {
@@ -278,8 +279,8 @@ impl Control {
         Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
     }
 
-    /// Returns the entry in which an LPI is pending at a redistributor: that of its event if the
-    /// event targets the vCPU, otherwise the redistributor's own.
+    /// Returns the entry in which an LPI is pending at a redistributor: its event's if the event
+    /// targets the vCPU, otherwise the redistributor's own.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
         match self.device_entries.only(lpi.index()).map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,

@@ -1,10 +1,11 @@
-//! LPIs that are pending at a redistributor independently of any event: by `GICR_SETLPIR`, by
-//! MOVALL, or from the pending table. Each redistributor has a flat table with an entry for each
-//! LPI, whose place in the table implies the target and the LPI.
+//! LPIs that are pending at a redistributor without an event: through `GICR_SETLPIR`, through
+//! MOVALL, or because they were set in the pending table. Each redistributor has a flat table with
+//! an entry for each LPI. An entry doesn't store its target and LPI, because its place in the table
+//! implies both.
 //!
 //! Pages are allocated on the command path. With direct LPIs, `EnableLPIs` allocates all pages that
-//! the guest's tables cover, so that a message always finds its entry and allocates nothing. A page
-//! is freed only with the table.
+//! the guest's tables cover, so that a message always finds its entry and doesn't allocate. Pages
+//! are only freed together with the table.
 
 use super::entry::Entry;
 use crate::sync::{AtomicU16, Ordering::SeqCst};
@@ -13,7 +14,7 @@ use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use gic_arch::Lpi;
 use once_cell::race::OnceBox;
 
-/// Number of LPIs in a page, as a power of two. Fewer in model checks, where each access is a step.
+/// Log2 of the number of LPIs on a page. Smaller in model checks, where each access is a step.
 const PAGE_BITS: u32 = if cfg!(all(test, shuttle)) { 3 } else { 12 };
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 /// Number of LPIs in an [`LpiBlock`].
@@ -21,20 +22,20 @@ pub(super) const BLOCK: u32 = if PAGE_BITS < 6 { 1 << PAGE_BITS } else { 64 };
 
 type LpiPage = [AtomicU16; 1 << PAGE_BITS];
 
-/// The entries of one redistributor.
+/// One redistributor's entries.
 pub(super) struct RedistributorLpis {
     vcpu: u32,
     pages: Box<[OnceBox<LpiPage>]>,
 }
 
 impl RedistributorLpis {
-    /// Creates the table of a redistributor with this many LPIs. Pages are allocated by
+    /// Creates a table for a redistributor with this many LPIs. Pages are allocated by
     /// [`ensure`](Self::ensure).
     pub(super) fn new(vcpu: u32, lpis: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { vcpu, pages: try_page_table(lpis.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that an LPI has an entry. Not on the hot path.
+    /// Allocates an LPI's entry, if necessary. Not on the hot path.
     pub(super) fn ensure(&self, lpi: Lpi) -> Result<(), OutOfMemory> {
         match self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || AtomicU16::new(0))?),
@@ -42,7 +43,7 @@ impl RedistributorLpis {
         }
     }
 
-    /// Makes sure that every LPI below INTID `end` has an entry. Not on the hot path.
+    /// Allocates entries for all LPIs below INTID `end`. Not on the hot path.
     pub(super) fn ensure_below(&self, end: u32) -> Result<(), OutOfMemory> {
         let mut pages = (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS);
         pages.try_for_each(|intid| Lpi::try_from(intid).map_or(Ok(()), |lpi| self.ensure(lpi)))

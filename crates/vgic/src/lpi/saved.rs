@@ -1,5 +1,5 @@
-//! Saving and restoring of mappings and pending LPIs as plain data. The time for both is
-//! proportional to the number of mappings.
+//! Saves and restores mappings and pending LPIs as plain data, in time proportional to the number
+//! of mappings.
 
 use super::control::Control;
 use super::entry::{Entry, LEVELS, Level};
@@ -18,7 +18,7 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// The state of an LPI of an event or of a redistributor, read at one moment.
+/// Snapshot of an event's or a redistributor's LPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SavedLpi {
     pub(crate) lpi: Lpi,
@@ -26,14 +26,14 @@ pub(crate) struct SavedLpi {
     pub(crate) target: u32,
     /// `true` if the LPI is pending at the target, or held until LPIs are enabled there.
     pub(crate) pending: bool,
-    /// The configuration, to the extent that the model keeps it; `None` if it must be read from
+    /// The configuration, to the extent that the model keeps it. `None` if it must be read from
     /// memory.
     pub(crate) configuration: Option<Config>,
 }
 
 /// Saves the state.
 impl Control {
-    /// Returns the mapped devices of an ITS, in ascending order.
+    /// Returns an ITS's mapped devices, in ascending order.
     pub(crate) fn mapped_devices(
         &self,
         its: ItsIndex,
@@ -41,12 +41,12 @@ impl Control {
         self.translators.get(its).into_iter().flat_map(Translator::mapped_devices)
     }
 
-    /// Returns the mapped collections of an ITS with their vCPUs, in ascending order.
+    /// Returns an ITS's mapped collections with their vCPUs, in ascending order.
     pub(crate) fn mapped_collections(&self, its: ItsIndex) -> impl Iterator<Item = (u16, u16)> {
         self.translators.get(its).into_iter().flat_map(Translator::collections)
     }
 
-    /// Visits the mapped events of a device by ascending EventID, each with its collection.
+    /// Visits a device's mapped events in EventID order, each with its collection.
     pub(crate) fn each_event(
         &self,
         its: ItsIndex,
@@ -66,8 +66,7 @@ impl Control {
         outcome
     }
 
-    /// Returns the LPIs that are pending at a redistributor independently of any event, in
-    /// ascending order.
+    /// Returns the LPIs that are pending at a redistributor without an event, in ascending order.
     pub(crate) fn pending_by_themselves(&self, vcpu: u32) -> impl Iterator<Item = SavedLpi> {
         let all = self.own_blocks(vcpu).flat_map(LpiBlock::indices);
         all.map(move |index| self.saved(Location::Own { vcpu, index }))
@@ -238,8 +237,8 @@ impl Control {
         Ok(())
     }
 
-    /// Restores an LPI that is pending at a redistributor independently of any event. If an event
-    /// of the LPI targets the redistributor, the event becomes pending instead.
+    /// Restores an LPI that is pending at a redistributor without an event. If an event of the LPI
+    /// targets the redistributor, the event becomes pending instead.
     pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) -> Result<(), OutOfMemory> {
         let own = match self.place_of(saved.target, saved.lpi) {
             event @ Location::Event(_) => return self.pend_event(event),
@@ -274,10 +273,10 @@ impl Control {
     }
 }
 
-/// The number of entries and nodes that a saved state needs.
+/// Number of entries and nodes that a saved state needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
-    /// Number of blocks, by the base-2 logarithm of their size.
+    /// Number of blocks, indexed by log2 of their size.
     blocks: [u64; CHUNK_BITS as usize + 1],
     nodes: u64,
 }
@@ -289,7 +288,7 @@ impl Room {
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
         for event in events {
-            // An event that lies in a different part of the tree than its predecessor needs that
+            // If an event is in a different part of the tree than its predecessor, it needs that
             // part.
             let fresh = |shift: u32| last.is_none_or(|last| last >> shift != event >> shift);
             self.blocks[size as usize] += u64::from(fresh(size));
@@ -307,13 +306,13 @@ impl Room {
 }
 
 impl Control {
-    /// Returns `true` if this fits in the budget when nothing else is mapped.
+    /// Returns `true` if this would fit in the budget of an empty machine.
     pub(crate) fn has_room(&self, room: &Room) -> bool {
         self.device_entries.has_room(room.chunks(), room.nodes)
     }
 
-    /// Returns `true` if these devices, in ascending order, can be mapped at an ITS when no other
-    /// device is.
+    /// Returns `true` if these devices, in ascending order, would fit in an ITS without other
+    /// devices.
     pub(crate) fn has_room_for_devices(
         &self,
         its: ItsIndex,

@@ -1,5 +1,5 @@
-//! The tables that injection and acknowledgment access: atomics, type-stable and without a lock.
-//! Memory that either path can reach is not freed while the core exists.
+//! The tables that injection and acknowledgment access: lock-free atomics in type-stable memory.
+//! Memory that either path can reach isn't freed while the core exists.
 
 use super::config::{LpiConfig, Priorities};
 use super::entry::{Entry, Level};
@@ -12,27 +12,27 @@ use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
-/// The shared tables of an LPI core.
+/// An LPI core's shared tables.
 pub(super) struct Shared {
     /// Entries by position.
     pub(super) entries: EntryTable,
     /// ITT nodes, between device table entries and translation entries.
     pub(super) nodes: Nodes,
-    /// Ready bitmaps by vCPU.
+    /// Ready bitmaps, indexed by vCPU.
     pub(super) ready: Box<[ReadyBitmap]>,
-    /// By vCPU: the redistributor's own LPIs.
+    /// Redistributors' own LPIs, indexed by vCPU.
     own: Box<[RedistributorLpis]>,
-    /// The first position of own LPIs; own LPIs follow by index. The positions are the same for
-    /// each vCPU, because each vCPU has its own ready bitmap.
+    /// The position of the first own LPI; the others follow by index. All vCPUs can use the same
+    /// positions, because each has its own ready bitmap.
     first_own: u32,
-    /// The mapping of the entries' levels to priorities of the CPU interfaces.
+    /// Mapping from the entries' levels to CPU interface priorities.
     pub(super) priorities: Priorities,
 }
 
-/// The location of an entry.
+/// Location of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Location {
-    /// The entry of an event.
+    /// An event's entry.
     Event(EntryIndex),
     /// A redistributor's entry for its own LPI.
     Own {
@@ -64,7 +64,7 @@ impl Shared {
         })
     }
 
-    /// Returns the own LPIs of a vCPU's redistributor.
+    /// Returns the LPIs owned by a vCPU's redistributor.
     pub(super) fn own(&self, vcpu: u32) -> Option<&RedistributorLpis> {
         self.own.get(vcpu as usize)
     }
@@ -91,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// Replaces an entry by the result of `change`, in one read-modify-write. Returns the old and
+    /// Replaces an entry with the result of `change`, in one read-modify-write. Returns the old and
     /// the new value.
     pub(super) fn update(
         &self,
@@ -110,7 +110,7 @@ impl Shared {
         (old, change(old))
     }
 
-    /// Loads the entry that a ready bit of `vcpu` leads to.
+    /// Loads the entry for one of `vcpu`'s ready bits.
     #[inline]
     pub(super) fn load_at(&self, vcpu: u32, position: Position) -> Entry {
         match position.get().checked_sub(self.first_own) {
@@ -119,7 +119,7 @@ impl Shared {
         }
     }
 
-    /// Replaces the entry that a ready bit of `vcpu` leads to by the result of `change`, in one
+    /// Replaces the entry for one of `vcpu`'s ready bits with the result of `change`, in one
     /// read-modify-write. Returns the old value, or `None` if `change` declined.
     #[inline]
     pub(super) fn try_update_at(
@@ -134,8 +134,8 @@ impl Shared {
         }
     }
 
-    /// Updates a redistributor's own entry. A separate function keeps the path of an event's entry
-    /// short.
+    /// Updates a redistributor's own entry. This is a separate function to keep the path for event
+    /// entries short.
     #[inline(never)]
     fn try_update_own(
         &self,
@@ -146,8 +146,8 @@ impl Shared {
         self.own(vcpu)?.try_update(index, change)
     }
 
-    /// Makes sure that the entry at `position` has a ready bit for this vCPU and level. Not on the
-    /// hot path.
+    /// Allocates the ready bit at `position` for this vCPU and level, if necessary. Not on the hot
+    /// path.
     pub(super) fn ensure_ready_bit(
         &self,
         target: u32,

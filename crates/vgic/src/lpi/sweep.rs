@@ -10,7 +10,7 @@ use doorbell_fallible::{OutOfMemory, SortedMap};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// The cause of a sweep. At most one sweep per cause is in progress.
+/// Cause of a sweep. At most one sweep per cause is in progress at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Cause {
     /// An ITS lost its device table: its devices are unmapped.
@@ -19,7 +19,7 @@ pub(super) enum Cause {
     Resettle(ItsIndex),
     /// An ITS was enabled.
     Admit(ItsIndex),
-    /// A command of an ITS.
+    /// A command at an ITS.
     Command(ItsIndex),
     /// `GICR_CTLR.EnableLPIs` of a vCPU's redistributor was set.
     Enable(u32),
@@ -35,14 +35,14 @@ impl Cause {
     }
 }
 
-/// The chunks that a sweep has not yet visited, of those that were in use when it began. Chunks
-/// allocated later are filled from the current state.
+/// Chunks that were in use when a sweep began and that it hasn't visited yet. It doesn't have to
+/// visit chunks allocated later, because they are filled from the current state.
 pub(super) struct Cursor {
     pub(super) next: u32,
     pub(super) end: u32,
 }
 
-/// The own LPIs of a redistributor that a sweep has not yet visited.
+/// A redistributor's own LPIs that a sweep hasn't visited yet.
 pub(super) struct OwnCursor {
     /// The index of the first of them.
     pub(super) next: u32,
@@ -58,11 +58,11 @@ impl OwnCursor {
 /// A sweep in progress.
 pub(super) struct Work {
     pub(super) sweep: Sweep,
-    /// `true` if the sweep could not continue because the heap had no memory left.
+    /// `true` if the sweep could not continue because the heap was exhausted.
     pub(super) is_starved: bool,
 }
 
-/// The sweeps in progress. Room for one sweep of each [`Cause`] is reserved in advance.
+/// Sweeps in progress. Has capacity for one sweep per [`Cause`].
 pub(super) struct SweepQueue(SortedMap<Cause, Work>);
 
 impl SweepQueue {
@@ -70,7 +70,7 @@ impl SweepQueue {
         Self(SortedMap::new())
     }
 
-    /// Reserves room for all sweeps of this many vCPUs and ITSes.
+    /// Reserves room for all sweeps that this many vCPUs and ITSes may need.
     pub(super) fn reserve(&mut self, vcpus: usize, its: usize) -> Result<(), OutOfMemory> {
         Ok(self.0.reserve_many(Cause::PER_VCPU * vcpus + Cause::PER_ITS * its)?)
     }
@@ -85,12 +85,12 @@ impl SweepQueue {
         self.0.remove(cause)
     }
 
-    /// Removes a sweep that will not be continued, and returns it as far as it came.
+    /// Removes a sweep without finishing it, and returns what is left of it.
     pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
         self.remove(cause).map(|work| work.sweep)
     }
 
-    /// Returns `true` if no sweep of this ITS is in progress.
+    /// Returns `true` if no sweep for this ITS is in progress.
     pub(super) fn is_quiescent(&self, its: ItsIndex) -> bool {
         self.is_empty() || Cause::of_its(its).into_iter().all(|cause| !self.contains(cause))
     }
@@ -138,29 +138,29 @@ impl Cause {
     }
 }
 
-/// The task of a sweep.
+/// What a sweep does.
 pub(super) enum Sweep {
     /// Refreshes entries.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
-    /// Refreshes the entries of one LPI that target a vCPU, from entry `next` on.
+    /// Refreshes the entries of one LPI that target a vCPU, starting at entry `next`.
     InvalidateLpi { vcpu: u32, lpi: Lpi, next: Option<EntryIndex> },
     /// Carries out MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
-    /// Releases the entries in `teardown`, then unmaps all devices from DeviceID `devices` on, if
-    /// it is given.
+    /// Releases the entries in `teardown`, then unmaps all devices starting at DeviceID `devices`,
+    /// if given.
     Unmap { its: ItsIndex, devices: Option<u32>, teardown: IttTeardown },
-    /// Makes LPIs pending whose bits are set in the pending table; `next` is the first LPI index
-    /// not yet examined.
+    /// Makes the LPIs that are set in the pending table pending. `next` is the first LPI index not
+    /// yet examined.
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
     /// Writes pending LPIs to the pending table.
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
 
-/// The result of a visit to a block of own LPIs. The outer error means that the block was not
-/// visited, the inner one that its configuration could not be read.
+/// Result of visiting a block of own LPIs. The outer error means that the block was not visited,
+/// the inner one that its configuration could not be read.
 pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
 
-/// The entries that a refresh affects.
+/// Which entries a refresh affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meant {
     /// All events of an ITS.
@@ -171,7 +171,7 @@ pub(super) enum Meant {
     Target(u32),
 }
 
-/// The source of the enable bit and the priority in a refresh.
+/// Where a refresh takes the enable bit and the priority from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settings {
     /// The entry, or memory if the entry becomes deliverable.

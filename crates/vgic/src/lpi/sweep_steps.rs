@@ -1,22 +1,22 @@
-//! Work that visits many entries, done one piece at a time. No guest access takes longer than a
+//! Does work that visits many entries one piece at a time, so that no guest access exceeds its
 //! budget, however many mappings exist.
 //!
-//! A sweep starts after its cause has already changed the state ([`Control`]). It then brings the
-//! entries in line with that state, one chunk after the other. [`Control::refresh`] derives an
-//! entry from the current state, so sweeps and commands may interleave: an entry that a command has
-//! updated in the meantime is already correct, and refreshing it again is harmless. The guest
-//! observes the end of the sweep through the status that it polls: consumption of the command,
-//! `GICR_CTLR.RWP`, `GICR_SYNCR.Busy` or `GITS_CTLR.Quiescent`.
+//! A sweep starts after its cause has already changed the state ([`Control`]). It then updates the
+//! entries to match, one chunk after the other. [`Control::refresh`] derives an entry from the
+//! current state, so sweeps and commands may interleave: if a command has updated an entry in
+//! between, it is already correct, and refreshing it again does no harm. The guest observes the end
+//! of the sweep through the status that it polls: consumption of the command, `GICR_CTLR.RWP`,
+//! `GICR_SYNCR.Busy` or `GITS_CTLR.Quiescent`.
 //!
-//! No status reports when LPIs or an ITS are *enabled*: messages must arrive from that write on.
-//! The write therefore continues until its sweep is done, or the vCPU repeats it. It works one
-//! piece at a time and releases the command lock in between. The register reads as disabled until
-//! then. A message that arrives during the sweep is accepted if its entry was already visited;
+//! No status reports when LPIs or an ITS are *enabled*: messages must arrive from that write on. So
+//! the write continues until its sweep is done, or the vCPU repeats it. It works one piece at a
+//! time, and releases the command lock in between. Until it is done, the register reads as
+//! disabled. A message that arrives during the sweep is accepted if its entry was already visited;
 //! otherwise it counts as sent before the enable.
 //!
-//! A sweep that runs out of heap memory pauses and resumes at the same entry the next time. It does
-//! not count as deferred work, so no vCPU stays awake for it. A write that enables gives up in this
-//! case.
+//! A sweep that runs out of memory pauses, and resumes at the same entry the next time. It doesn't
+//! count as deferred work, so no vCPU stays awake for it. If the sweep belongs to an enabling
+//! write, the write gives up.
 
 use super::control::Control;
 use super::device_entries::{Closing, block_entries};
@@ -38,9 +38,9 @@ impl Control {
         Cursor { next: 0, end: self.device_entries.chunk_count() }
     }
 
-    /// Starts a sweep. A sweep with the same cause is replaced, because the new one covers it. This
-    /// does not hold for the sweep of a command: its ITS delays the next command until the sweep is
-    /// done, or the sweep is finished here first.
+    /// Starts a sweep. A sweep with the same cause is replaced, because the new one covers it. That
+    /// isn't true for a command's sweep: its ITS delays the next command until the sweep is done,
+    /// or we finish the sweep here first.
     pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
         if cause.is_commands() {
             let _ = self.advance(cause, u64::MAX);
@@ -58,7 +58,7 @@ impl Control {
     /// it is done.
     ///
     /// # Errors
-    /// The heap has no memory left. The sweep can be resumed later.
+    /// The heap is exhausted. The sweep can be resumed later.
     pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, OutOfMemory> {
         let Some(mut work) = self.sweeps.remove(cause) else { return Ok(true) };
         let result = self.sweep_on(&mut work.sweep, limit);
@@ -74,7 +74,7 @@ impl Control {
         result
     }
 
-    /// Records that the heap has no memory for a request that a register write made.
+    /// Records that there is no memory for a request made by a register write.
     fn record_starved(&self, cause: Cause) {
         let tables = gits::BASER.info("BASER");
         let (its, register) = match cause {
@@ -93,8 +93,8 @@ impl Control {
         }
     }
 
-    /// Advances the sweeps that register writes started, of any redistributor and ITS. Returns
-    /// `true` if none is left that can make progress.
+    /// Advances the sweeps started by register writes at any redistributor or ITS. Returns `true`
+    /// if none of them can make progress any more.
     pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
         self.advance_all(limit, |cause| !cause.is_commands())
     }
@@ -102,7 +102,7 @@ impl Control {
     /// Runs every sweep to its end.
     ///
     /// # Errors
-    /// The heap has no memory left for some sweep.
+    /// There is no memory to finish some sweep.
     pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.advance_all(u64::MAX, |_| true);
         self.note_registers();
@@ -284,8 +284,8 @@ impl Control {
         teardown.is_done()
     }
 
-    /// Closes the next node or block below a link. No LPI of a closed block remains pending.
-    /// Returns `false` if nothing is left to close.
+    /// Closes the next node or block below a link. No LPI in a closed block stays pending. Returns
+    /// `false` if there is nothing left to close.
     fn close(&mut self, teardown: &mut IttTeardown) -> bool {
         match self.device_entries.close_link(teardown) {
             Closing::Done => return false,
@@ -342,7 +342,7 @@ impl Control {
         self.reload_own(vcpu, block)
     }
 
-    /// Makes LPIs pending at the redistributor itself if only the pending table names them.
+    /// Makes LPIs pending at the redistributor itself if they are only set in the pending table.
     fn pend_rest(
         &mut self,
         vcpu: u32,

@@ -1,5 +1,5 @@
 //! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, accessed within
-//! the bounds that the guest's registers and the distributor define.
+//! the bounds set by the guest's registers and the distributor.
 
 use super::config::MAX_ID_BITS;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
@@ -10,12 +10,12 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 
-/// The addresses of a redistributor's tables while its LPIs are enabled.
+/// Addresses of a redistributor's tables while its LPIs are enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiTables {
     config: u64,
     pending: u64,
-    /// Number of INTID bits: that of `GICR_PROPBASER`, but at most that of the distributor.
+    /// Number of INTID bits, from `GICR_PROPBASER`, but at most the distributor's.
     id_bits: u8,
 }
 
@@ -32,7 +32,7 @@ impl LpiTables {
         }
     }
 
-    /// Returns `true` if the tables have this LPI.
+    /// Returns `true` if the LPI is within the tables.
     pub(super) fn covers(&self, lpi: Lpi) -> bool {
         lpi.get() < self.end()
     }
@@ -42,20 +42,20 @@ impl LpiTables {
         1 << self.id_bits.min(MAX_ID_BITS)
     }
 
-    /// Returns the addresses of the pending table; the range is empty if the table has no LPIs.
+    /// Returns the pending table's address range, which is empty if the table has no LPIs.
     pub(super) fn pending_range(&self) -> Range<u64> {
         self.pending..self.pending + lpi::pending_table_bytes(self.id_bits)
     }
 
-    /// Reads the configuration byte of an LPI that the tables cover.
+    /// Reads an LPI's configuration byte. The LPI must be within the tables.
     pub(super) fn config(&self, lpi: Lpi, memory: &dyn GuestMemory) -> Result<Config, MemoryFault> {
         let mut byte = [0];
         memory.read(self.config + lpi::config_offset(lpi), &mut byte)?;
         Ok(Config::from_bits(byte[0]))
     }
 
-    /// Reads the configuration bytes from this LPI index on. Bytes beyond the end of the table are
-    /// left unchanged.
+    /// Reads the configuration bytes starting at this LPI index. Leaves bytes beyond the end of the
+    /// table unchanged.
     pub(super) fn read_configs(
         &self,
         first: u32,
@@ -70,8 +70,7 @@ impl LpiTables {
         memory.read(self.config + u64::from(first), &mut bytes[..within])
     }
 
-    /// Resizes an image to the bits of this pending table and clears it. On error, the image is
-    /// unchanged.
+    /// Resizes an image to fit this pending table, and clears it. On error, the image is unchanged.
     pub(super) fn fit(&self, image: &mut PendingBits) -> Result<(), OutOfMemory> {
         let bytes = lpi::pending_table_bytes(self.id_bits).saturating_sub(PENDING_TABLE_RESERVED);
         let bytes = usize::try_from(bytes).unwrap_or(0);
@@ -100,17 +99,17 @@ impl LpiTables {
     }
 }
 
-/// The tables of the redistributors whose LPIs are enabled, and room for their pending bits.
+/// LPI tables of the redistributors that have LPIs enabled, with buffers for their pending bits.
 pub(super) struct EnabledTables {
     /// Indexed by vCPU.
     tables: Box<[Option<LpiTables>]>,
-    /// By vCPU: room for the bits of the pending table, allocated when LPIs are first enabled. A
-    /// sweep that enables or disables LPIs takes it in the meantime.
+    /// Buffers for the pending table's bits, indexed by vCPU. Allocated when LPIs are first
+    /// enabled. A sweep that enables or disables LPIs takes the buffer while it runs.
     images: Box<[PendingBits]>,
 }
 
 impl EnabledTables {
-    /// Creates the state in which no redistributor's LPIs are enabled.
+    /// Creates an initial state in which all LPIs are disabled.
     pub(super) fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
         Ok(Self {
             tables: try_boxed_slice((0..vcpus).map(|_| None))?,
@@ -123,7 +122,7 @@ impl EnabledTables {
         0..u32::try_from(self.tables.len()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the tables of a vCPU, if its LPIs are enabled.
+    /// Returns a vCPU's tables, if its LPIs are enabled.
     pub(super) fn get(&self, vcpu: u32) -> Option<LpiTables> {
         self.tables.get(vcpu as usize).copied().flatten()
     }
@@ -140,8 +139,7 @@ impl EnabledTables {
         }
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps the one of this
-    /// vCPU.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's.
     pub(super) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         let own = self.get(vcpu)?.pending_range();
         let mut others = (0..).zip(&self.tables).filter(|(other, _)| *other != vcpu);
@@ -155,7 +153,7 @@ impl EnabledTables {
             .map(|(other, _)| other)
     }
 
-    /// Allocates room for the pending bits of a vCPU with these tables.
+    /// Allocates the buffer for the vCPU's pending bits, to fit these tables.
     pub(super) fn fit_image(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         self.images.get_mut(vcpu as usize).map_or(Ok(()), |image| tables.fit(image))
     }
@@ -165,7 +163,7 @@ impl EnabledTables {
         self.images.get_mut(vcpu as usize).map(core::mem::take).unwrap_or_default()
     }
 
-    /// Returns the buffer for a vCPU's pending bits.
+    /// Puts back the buffer for a vCPU's pending bits.
     pub(super) fn put_image(&mut self, vcpu: u32, image: PendingBits) {
         if let Some(place) = self.images.get_mut(vcpu as usize) {
             *place = image;
@@ -173,7 +171,7 @@ impl EnabledTables {
     }
 }
 
-/// A pending table's bits, from LPI 8192 on.
+/// A pending table's bits, starting at LPI 8192.
 #[derive(Default, Debug)]
 pub(super) struct PendingBits {
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The mappings that one ITS's commands made: devices and collections.
+//! Device and collection mappings made by one ITS's commands.
 
 use super::device_table::{DeviceTable, DeviceUsage};
 use super::itt::Link;
@@ -10,9 +10,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, SortedMap};
 
-/// The mappings of one ITS, and whether it is enabled.
+/// One ITS's mappings and enable state.
 pub(super) struct Translator {
-    /// The frame of the ITS's registers.
+    /// The ITS register frame.
     pub(super) frame: RegisterFrame,
     pub(super) enabled: bool,
     device_table: Arc<DeviceTable>,
@@ -43,12 +43,12 @@ impl Translator {
         self.device_table.clone()
     }
 
-    /// Returns the number of a mapped device's event bits.
+    /// Returns how many event bits a mapped device has.
     pub(super) fn event_bits(&self, device: u32) -> Option<u8> {
         self.device_table.mapped(device, &self.mapped_devices).map(|mapped| mapped.event_bits)
     }
 
-    /// Returns the first mapped device from this DeviceID on.
+    /// Returns the first mapped device at or after this DeviceID.
     pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
         self.device_table.mapped_from(first, &self.mapped_devices)
     }
@@ -73,8 +73,8 @@ impl Translator {
         Ok(())
     }
 
-    /// Unmaps a device, so that its entries are no longer reachable, and returns the entries that
-    /// must still be closed; `None` if the device is not mapped.
+    /// Unmaps a device, so that its entries are no longer reachable. Returns the entries that still
+    /// have to be closed, or `None` if the device isn't mapped.
     pub(super) fn unmap_device(&mut self, device: u32) -> Option<IttTeardown> {
         let event_bits = self.event_bits(device)?;
         let link = |dte: &AtomicU64| dte.swap(Link::NONE.bits(), Ordering::SeqCst);
@@ -83,7 +83,7 @@ impl Translator {
         Some(IttTeardown::of(root, event_bits.into()))
     }
 
-    /// Returns the vCPU of a mapped collection.
+    /// Returns a mapped collection's vCPU.
     pub(super) fn collection(&self, collection: u16) -> Option<u16> {
         self.collections.get(collection).copied()
     }
@@ -105,12 +105,12 @@ impl Translator {
         self.collections.remove(collection).is_some()
     }
 
-    /// Unmaps the collections from this number on.
+    /// Unmaps all collections starting at this number.
     pub(super) fn unmap_collections_from(&mut self, first: u16) {
         self.collections.retain(|collection, _| collection < first);
     }
 
-    /// Allocates the memory for this many collections and for these devices, which must be in
+    /// Allocates the memory for this many collections and these devices. The devices must be in
     /// ascending order.
     pub(super) fn reserve(
         &mut self,
@@ -121,7 +121,8 @@ impl Translator {
         self.device_table.reserve(devices, &mut self.mapped_devices)
     }
 
-    /// Returns `true` if these devices, in ascending order, can be mapped when no other device is.
+    /// Returns `true` if these devices, in ascending order, would fit if no other device was
+    /// mapped.
     pub(super) fn has_room_for(&self, devices: impl Iterator<Item = u32>) -> bool {
         self.mapped_devices.allows(self.device_table.nodes_of(devices))
     }

@@ -1,6 +1,6 @@
-//! The guest's mistakes, counted and kept for the virtual machine monitor to read. The model never
-//! returns them to the monitor as errors. It keeps a bounded number of each kind, regardless of how
-//! many mistakes the guest makes.
+//! Counts and logs guest errors for the virtual machine monitor to read. The model never returns
+//! them to the VMM as errors. However many the guest makes, it keeps only a bounded number of each
+//! kind.
 
 mod command_fault;
 mod encoding;
@@ -15,15 +15,15 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use queue::{FaultQueue, KEPT};
 
-/// Log of the guest's mistakes: a count of each kind, and the first few of each kind since the log
-/// was last read. A kind that the guest repeats endlessly does not displace another.
+/// Guest error log: a count for each kind, and the first few of each kind since the log was last
+/// read. If the guest repeats one kind endlessly, it doesn't displace the others.
 #[derive(Debug)]
 pub struct EventLog {
-    /// Number of faults of each kind.
+    /// Fault count for each kind.
     counts: [AtomicU64; FaultReason::ALL.len()],
-    /// Queues of the kinds that the machine's guest can make.
+    /// Queues for the kinds of fault that are possible on this machine.
     queues: Box<[FaultQueue]>,
-    /// Number of faults of all kinds.
+    /// Fault count over all kinds.
     total: AtomicU64,
     /// Number of faults that were either kept or, because their queue was full, dropped.
     stored: AtomicU64,
@@ -32,8 +32,8 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Creates an empty log. `kinds` are the mistakes that the machine's guest can make; they must
-    /// be a prefix of [`FaultReason::ALL`].
+    /// Creates an empty log. `kinds` are the faults that are possible on this machine. They must be
+    /// a prefix of [`FaultReason::ALL`].
     pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
         let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
         let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
@@ -41,7 +41,7 @@ impl EventLog {
         Ok(Self { counts, queues, total, stored, drained })
     }
 
-    /// Creates the log of a machine whose guest can make every kind of mistake.
+    /// Creates a log for a machine on which every kind of fault is possible.
     #[cfg(test)]
     pub(crate) fn of_all_kinds() -> Self {
         Self::new(&FaultReason::ALL).unwrap()
@@ -71,8 +71,8 @@ impl EventLog {
     }
 
     /// Passes the faults kept since the last call to `each`, oldest first, and makes room for new
-    /// ones. Without new faults, a call costs two atomic loads, so a monitor may call it at each
-    /// exit.
+    /// ones. If there are no new faults, a call costs two atomic loads, so a VMM may call it on
+    /// every exit.
     #[inline]
     pub fn drain(&self, each: impl FnMut(GuestFault)) {
         let stored = self.stored.load(SeqCst);

@@ -1,13 +1,13 @@
 //! Access to guest memory, for LPI tables, ITS tables and commands.
 
-/// The guest's physical memory as its GIC sees it, implemented by the virtual machine monitor.
+/// Guest physical memory as the GIC sees it. The virtual machine monitor implements this.
 ///
-/// Addresses come from the guest: an implementation must check each of them, and must return
-/// [`MemoryFault`] for an address without memory. The model calls it on any thread, with locks
-/// held, but never on the injection path. An implementation must not call into the model.
+/// Addresses come from the guest, so implementations must check each of them, and must return
+/// [`MemoryFault`] if there is no memory at an address. The model calls it on any thread, with
+/// locks held, but never on the injection path. An implementation must not call into the model.
 ///
 /// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements this trait for the memory
-/// types of rust-vmm's crate of that name.
+/// types in rust-vmm's `vm-memory` crate.
 pub trait GuestMemory: Send + Sync {
     /// Fills `bytes` with the memory at `address`.
     ///
@@ -43,7 +43,7 @@ pub trait GuestMemory: Send + Sync {
     }
 }
 
-/// Error for an address, chosen by the guest, at which it has no memory.
+/// Error for an address, chosen by the guest, where the guest has no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no memory at {address:#x}")]
 pub struct MemoryFault {

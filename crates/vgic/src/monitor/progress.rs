@@ -4,9 +4,9 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "unfinished work continues only when the caller calls again"]
 pub enum Progress {
-    /// Nothing is left to do.
+    /// There is nothing left to do.
     Done,
-    /// Work is left that one access may not do.
+    /// There is more work left than one access may do.
     Unfinished,
 }
 

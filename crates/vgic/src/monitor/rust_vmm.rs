@@ -4,7 +4,7 @@ use crate::monitor::memory::{GuestMemory, MemoryFault};
 use core::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
-/// Guest memory in the form that rust-vmm monitors use: an `Arc` of a `GuestMemoryMmap`, or a
+/// Guest memory in the form that rust-vmm's VMMs use: an `Arc` of a `GuestMemoryMmap`, or a
 /// `GuestMemoryAtomic` if memory is hot-plugged. Writes by the model are marked in the regions'
 /// dirty bitmaps.
 ///
@@ -31,7 +31,7 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     /// Reads the word in one access.
     ///
     /// # Errors
-    /// The address has no memory, or is not a multiple of 8.
+    /// There is no memory at the address, or is not a multiple of 8.
     fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
         let word: Result<u64, _> = self.0.memory().load(GuestAddress(address), Ordering::Acquire);
         word.map(u64::from_le).map_err(|_| MemoryFault { address })
@@ -40,7 +40,7 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     /// Writes the word in one access.
     ///
     /// # Errors
-    /// The address has no memory, or is not a multiple of 8.
+    /// There is no memory at the address, or is not a multiple of 8.
     fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
         let stored = self.0.memory().store(word.to_le(), GuestAddress(address), Ordering::Release);
         stored.map_err(|_| MemoryFault { address })

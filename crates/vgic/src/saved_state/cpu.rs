@@ -1,4 +1,4 @@
-//! State of one CPU: its redistributor and its CPU interface.
+//! Saved state for one CPU: its redistributor and CPU interface.
 
 use super::InterruptState;
 #[cfg(feature = "serde")]
@@ -6,7 +6,7 @@ use super::numbers;
 use alloc::vec::Vec;
 use gic_arch::{Affinity, IntId};
 
-/// State of a CPU.
+/// A CPU's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -16,12 +16,12 @@ pub struct CpuState {
     pub affinity: Affinity,
     /// State of the redistributor.
     pub redistributor: RedistributorState,
-    /// State of the CPU interface: of the emulated one or, for a vCPU with list registers, of the
-    /// guest's view of the hardware's.
+    /// State of the CPU interface: either the emulated one or, for a vCPU with list registers, the
+    /// guest's view of the hardware.
     pub interface: InterfaceState,
 }
 
-/// State of a redistributor.
+/// A redistributor's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -29,16 +29,16 @@ pub struct RedistributorState {
     /// `GICR_CTLR` as the guest reads it, with `RWP` clear: `EnableLPIs` and the `DPG` bits are
     /// state; `CES` and `IR` describe the machine.
     pub ctlr: u32,
-    /// `GICR_TYPER` without `Last`, which depends on where the frame lies.
+    /// `GICR_TYPER` without `Last`, which depends on where the frame is.
     pub typer: u64,
-    /// `GICR_WAKER`, of which only `ProcessorSleep` is state. 0 in the Non-secure view.
+    /// `GICR_WAKER`. Only `ProcessorSleep` is state. 0 in the Non-secure view.
     pub waker: u32,
     /// `GICR_PROPBASER`.
     pub propbaser: u64,
-    /// `GICR_PENDBASER`, with `PTZ` as it was written, until LPIs are enabled. While LPIs are
-    /// enabled, the pending table in guest memory is unused: this state contains the pending LPIs.
+    /// `GICR_PENDBASER`. Until LPIs are enabled, `PTZ` is as written. While LPIs are enabled, the
+    /// pending table in guest memory is unused, because this state contains the pending LPIs.
     pub pendbaser: u64,
-    /// SGIs, PPIs and extended PPIs, by ascending INTID. An interrupt that is not listed is in its
+    /// SGIs, PPIs and extended PPIs, by ascending INTID. Interrupts that aren't listed are in their
     /// reset state, with a low line.
     pub interrupts: Vec<InterruptState>,
     /// LPIs that are pending at this redistributor by themselves, by ascending INTID. They became
@@ -48,7 +48,7 @@ pub struct RedistributorState {
     pub lpis: Vec<LpiState>,
 }
 
-/// State of an LPI that is pending at a redistributor by itself.
+/// State of an LPI that is pending at a redistributor without an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -61,7 +61,7 @@ pub struct LpiState {
     pub configuration: Option<u8>,
 }
 
-/// State of a CPU interface. Priorities are in the hardware's representation: in the Non-secure
+/// A CPU interface's state. Priorities are in the hardware's representation: in the Non-secure
 /// view, the guest's priorities start at 0x80.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -1,4 +1,4 @@
-//! State of the distributor and of wired interrupts.
+//! Saved state for the distributor and for wired interrupts.
 
 #[cfg(feature = "serde")]
 use super::numbers;
@@ -16,7 +16,7 @@ pub struct DistributorState {
     pub typer: u32,
     /// `GICD_IIDR`.
     pub iidr: u32,
-    /// SPIs and extended SPIs, by ascending INTID. An interrupt that is not listed is in its reset
+    /// SPIs and extended SPIs, by ascending INTID. Interrupts that aren't listed are in their reset
     /// state, with a low line.
     pub interrupts: Vec<InterruptState>,
 }
@@ -42,18 +42,18 @@ pub struct InterruptState {
     /// Pending state that does not depend on the levels: set by an edge, a message, or a write to
     /// `ISPENDR`.
     pub latch: bool,
-    /// Level of the input, which is recorded for edge-triggered interrupts as well.
+    /// Input level. Recorded for edge-triggered interrupts as well.
     pub line: bool,
     /// Level driven by messages to `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR`.
     pub message: bool,
     /// `ISACTIVER`.
     pub active: bool,
-    /// CPU that acknowledged an active interrupt, if known. If `None`, the target is assumed.
+    /// The CPU that acknowledged an active interrupt, if known. If `None`, the target is assumed.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub active_at: Option<Affinity>,
     /// `GICD_IROUTER<n>`; 0 for private interrupts.
     pub route: u64,
-    /// CPU chosen for an interrupt whose `route` allows any participating PE, if one was chosen.
+    /// If `route` allows any participating PE, the CPU that was chosen, if any.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub chosen: Option<Affinity>,
 }

@@ -1,4 +1,4 @@
-//! Reasons to refuse a saved state, each with the affected object.
+//! Errors for saved states that the model refuses, each with the affected object.
 
 use super::VERSION;
 use crate::config::ConfigError;
@@ -10,8 +10,7 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 
-/// Reason why a saved state was refused: it does not fit the machine, or is damaged. Nothing was
-/// restored.
+/// Error for a saved state that doesn't fit the machine, or is damaged. Nothing was restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the saved state of {object} cannot be restored: {problem}")]
 pub struct RestoreError {
@@ -33,7 +32,7 @@ impl From<TryReserveError> for RestoreError {
     }
 }
 
-/// Reason why a configuration and a saved state do not fit each other.
+/// Error for a configuration and a saved state that don't fit together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotRestorable {
     /// No machine can have the configuration.
@@ -44,7 +43,7 @@ pub enum NotRestorable {
     State(#[from] RestoreError),
 }
 
-/// An object of a saved state.
+/// Object in a saved state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Object {
@@ -67,7 +66,7 @@ pub enum Object {
         /// INTID of the interrupt.
         intid: IntId,
     },
-    /// An LPI that is pending at a redistributor by itself.
+    /// An LPI that is pending at a redistributor without an event.
     Lpi {
         /// Affinity of the redistributor's CPU.
         cpu: Affinity,
@@ -101,7 +100,7 @@ pub enum Object {
     },
 }
 
-/// A problem with an object of a saved state.
+/// Problem with an object in a saved state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Problem {
@@ -113,13 +112,13 @@ pub enum Problem {
     Unknown,
     /// The state contains the object twice, or out of order.
     Order,
-    /// A register shows that the state belongs to another kind of machine.
+    /// According to a register, the state belongs to another kind of machine.
     OtherMachine {
         /// Name of the register.
         register: &'static str,
         /// Value of the register in the state.
         saved: u64,
-        /// Value of the register in the machine.
+        /// Value of the register on this machine.
         machine: u64,
     },
     /// A field has a value that is invalid on this machine.
@@ -129,7 +128,7 @@ pub enum Problem {
         /// Value of the field in the state.
         value: u64,
     },
-    /// A field names a CPU that the machine does not have, or that the field cannot name.
+    /// A field refers to a CPU that the machine doesn't have, or that isn't valid for the field.
     NoSuchCpu {
         /// Name of the field.
         field: &'static str,
@@ -220,11 +219,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reason why a machine cannot be frozen: the caller did not pass exactly its vCPUs.
+/// Error from freezing a machine, e.g. because the caller did not pass exactly its vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FreezeError {
-    /// A vCPU was not passed: it may be running.
+    /// A vCPU was not passed. It may be running.
     #[error("the vCPU with affinity {0} was not passed: it may be running")]
     Missing(Affinity),
     /// A vCPU belongs to another machine.

@@ -1,4 +1,4 @@
-//! State of an ITS: its registers and its mappings.
+//! Saved state for an ITS: its registers and mappings.
 
 #[cfg(feature = "serde")]
 use super::numbers;
@@ -7,14 +7,14 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 
-/// State of an ITS.
+/// An ITS's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct ItsState {
     /// Guest physical address of the ITS's control frame, its key.
     pub base: u64,
-    /// `GITS_CTLR`, of which only `Enabled` is state.
+    /// `GITS_CTLR`. Only `Enabled` is state.
     pub ctlr: u32,
     /// `GITS_IIDR`.
     pub iidr: u32,
@@ -58,7 +58,7 @@ pub struct DeviceState {
     /// Number of EventID bits.
     pub event_bits: u8,
     /// Guest physical address of the device's interrupt translation table as the guest passed it to
-    /// MAPD, aligned to 256 bytes. The model does not use the table; only a save in KVM's format
+    /// MAPD, aligned to 256 bytes. The model doesn't use the table. Only a save in KVM's format
     /// writes to it.
     pub itt: u64,
     /// Mapped events, by ascending EventID.
@@ -76,7 +76,7 @@ pub struct EventState {
     /// INTID of its LPI.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
-    /// Number of its collection, which may be unmapped.
+    /// Number of its collection. The collection may be unmapped.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
     /// The LPI is pending at the collection's redistributor. While LPIs are disabled there, the

@@ -1,5 +1,5 @@
-//! Serialization of identifiers as their numbers, and of affinities as `Aff3.Aff2.Aff1.Aff0` packed
-//! into 32 bits.
+//! Serializes identifiers as their numbers, and affinities as `Aff3.Aff2.Aff1.Aff0` packed into 32
+//! bits.
 
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};

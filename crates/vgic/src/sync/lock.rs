@@ -1,5 +1,5 @@
-//! The lock of cold state, which injection never takes. With the feature `std`, a waiter sleeps in
-//! the operating system; without it, waiters spin.
+//! Lock for cold state. Injection never takes it. With the feature `std`, a waiter sleeps in the
+//! operating system; without it, waiters spin.
 
 #[cfg(feature = "std")]
 mod imp {

@@ -1,4 +1,4 @@
-//! A value that is set once and then read without a lock.
+//! Values that are set once and then read without a lock.
 
 use spin::Once;
 

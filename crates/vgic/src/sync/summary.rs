@@ -1,4 +1,4 @@
-//! A word of a hierarchical bitmap, in which each bit summarizes a child.
+//! A word in a hierarchical bitmap. Each bit summarizes a child.
 //!
 //! Invariant: the bit of a nonempty child is set, or its writer is about to set it; a set bit may
 //! be a false positive. A writer sets the bit after it has filled the child. A reader that clears
@@ -7,7 +7,7 @@
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
-/// Bits of up to 64 children.
+/// Summary bits for up to 64 children.
 #[derive(Debug)]
 pub(crate) struct Summary(AtomicU64);
 
@@ -21,8 +21,8 @@ impl Summary {
         self.0.load(SeqCst)
     }
 
-    /// Sets the bit of a child that has been filled. Writes only if the bit is clear, because all
-    /// writers of one vCPU share the cache line.
+    /// Sets the bit for a child that has been filled. Skips the write if the bit is already set,
+    /// because all writers for one vCPU share the cache line.
     #[inline]
     pub(crate) fn set(&self, bit: u64) {
         if self.bits() & bit == 0 {
@@ -30,8 +30,8 @@ impl Summary {
         }
     }
 
-    /// Clears the bit of a child found empty, and sets it again if the child has been filled in the
-    /// meantime: the writer may have found the bit still set.
+    /// Clears the bit for a child that was found empty. If the child has been filled since, sets it
+    /// again, because the writer may have found the bit still set.
     pub(crate) fn clear(&self, bit: u64, is_empty: impl FnOnce() -> bool) {
         self.0.fetch_and(!bit, SeqCst);
         if !is_empty() {

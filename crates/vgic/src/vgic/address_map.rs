@@ -1,4 +1,4 @@
-//! The guest physical addresses of the machine's register frames.
+//! Guest physical addresses of the machine's register frames.
 
 use crate::config::{V2mConfig, VgicConfig, cpu};
 use crate::frames::its::Its;
@@ -10,7 +10,7 @@ use doorbell_fallible::{OutOfMemory, try_collect_exact};
 use gic_arch::{gicd, gicr, gits};
 use msi_types::Cpu;
 
-/// A range of guest physical addresses that the model claims.
+/// Range of guest physical addresses claimed by the model.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Region {
@@ -20,7 +20,7 @@ pub struct Region {
     pub block: Block,
 }
 
-/// The kind of registers in a [`Region`].
+/// Kind of registers in a [`Region`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Block {
     /// The distributor.
@@ -29,13 +29,13 @@ pub enum Block {
     Redistributors(usize),
     /// An ITS, by its index in [`VgicConfig::its`].
     Its(usize),
-    /// A frame with only the doorbells of message-based SPIs: [`VgicConfig::mbi_alias`].
+    /// A frame with only the doorbells for message-based SPIs: [`VgicConfig::mbi_alias`].
     MbiAlias,
     /// A GICv2m frame, by its index in [`VgicConfig::v2m`].
     V2m(usize),
 }
 
-/// The frame that an access targets.
+/// Frame that an access targets.
 #[derive(Clone, Copy)]
 pub(crate) enum FrameAt<'a> {
     Distributor,
@@ -44,7 +44,7 @@ pub(crate) enum FrameAt<'a> {
     Redistributor(Cpu),
     Its(&'a Its),
     V2m(&'a V2mConfig),
-    /// Space in a redistributor region beyond the last redistributor, or between two of them.
+    /// Unused space in a redistributor region, after the last redistributor or between two of them.
     Empty,
 }
 

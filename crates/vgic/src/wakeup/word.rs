@@ -1,4 +1,4 @@
-//! The wake-up word of one vCPU: the vCPU's side of the protocol.
+//! A vCPU's wake-up word: the vCPU's side of the protocol.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
@@ -6,21 +6,21 @@ use crate::sync::{AtomicU64, Ordering::SeqCst};
 mod state {
     /// The vCPU is in WFI or in guest mode, or stays left after it was.
     pub(super) const NEEDS_KICK: u64 = 1 << 0;
-    /// It has interrupts in list registers.
+    /// The vCPU has interrupts in list registers.
     pub(super) const FILLED: u64 = 1 << 1;
-    /// Its last entry into the guest took no interrupts, and its CPU interface has not changed
+    /// The vCPU's last guest entry didn't take any interrupts, and its CPU interface hasn't changed
     /// since.
     pub(super) const IDLE: u64 = 1 << 2;
-    /// From this bit on: the number of the recall that first reported a change to one of these
-    /// interrupts, or 0.
+    /// Position of the recall number: the recall that first reported a change to a listed
+    /// interrupt, or 0.
     pub(super) const RECALL_SHIFT: u32 = 3;
 }
 
-/// The wake-up state of one vCPU. Its thread owns the flags; other threads clear `NEEDS_KICK` to
+/// One vCPU's wake-up state. The vCPU's thread owns the flags. Other threads clear `NEEDS_KICK` to
 /// kick it, and recall its list registers.
 ///
-/// It has its own cache line, so that injectors of different vCPUs do not contend. The reference
-/// counts of its `Arc`, which are seldom written, are on the preceding line.
+/// It has its own cache line, so that injectors for different vCPUs don't contend. Its `Arc`'s
+/// reference counts are on the preceding line, but they are rarely written.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct WakeupWord(AtomicU64);
@@ -57,23 +57,23 @@ impl WakeupWord {
         !stays
     }
 
-    /// Records that the vCPU is back or did not leave, and will look for interrupts itself. Only
-    /// the vCPU sets the flag, so it can find the flag clear only after a kick.
+    /// Records that the vCPU is back or didn't leave, and will look for interrupts itself. Only the
+    /// vCPU sets the flag, so if it finds the flag clear, it has been kicked.
     pub(crate) fn returned(&self) {
         if self.needs_kick() {
             self.take_kick();
         }
     }
 
-    /// Records that the vCPU, whose list registers are empty, [leaves](Self::leave) to take
-    /// interrupts into them.
+    /// Records that the vCPU [leaves](Self::leave) and is about to fill its list registers. They
+    /// must be empty.
     pub(crate) fn enter(&self) {
         self.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
     }
 
     /// Records that the vCPU [entered](Self::enter) without taking interrupts: its list registers
     /// cannot be recalled, and it is [idle](Self::is_idle). Returns `false` if it was kicked or
-    /// recalled in the meantime.
+    /// recalled since then.
     pub(crate) fn took_nothing(&self) -> bool {
         let (filled, idle) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK | state::IDLE);
         self.0.compare_exchange(filled, idle, SeqCst, SeqCst).is_ok()
@@ -103,8 +103,8 @@ impl WakeupWord {
         self.0.load(SeqCst) == state::NEEDS_KICK | state::IDLE
     }
 
-    /// Recalls the list registers under this number, unless they are already recalled. Returns
-    /// `None` if they are empty, and `Some(false)` if they were already recalled.
+    /// Recalls the list registers with this recall number, unless they are already recalled.
+    /// Returns `None` if they are empty, and `Some(false)` if they were already recalled.
     pub(super) fn recall(&self, number: u64) -> Option<bool> {
         let mut seen = self.0.load(SeqCst);
         while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {

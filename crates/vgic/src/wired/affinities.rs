@@ -1,4 +1,4 @@
-//! The vCPUs by affinity, as routes and SGIs name them.
+//! Maps affinities, as used by routes and SGIs, to vCPUs.
 
 use super::interrupt::InterruptWord;
 use crate::config::{VgicConfig, cpu};
@@ -9,7 +9,7 @@ use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use msi_types::Cpu;
 
-/// Number of PEs in one range of Aff0, which the target list of an SGI covers.
+/// Number of PEs in one range of Aff0 values, i.e. in one SGI target list.
 ///
 const RANGE: u8 = 16;
 
@@ -30,8 +30,8 @@ impl Affinities {
         self.0.get(found).map(|(_, cpu)| *cpu)
     }
 
-    /// Returns the vCPU index that a route names, for [`InterruptWord::target_index`], or
-    /// [`InterruptWord::NOWHERE`] if it names none, or any.
+    /// Returns the index of a route's target vCPU, for [`InterruptWord::target_index`], or
+    /// [`InterruptWord::NOWHERE`] if the route has no target or allows any PE.
     pub(super) fn resolve(&self, route: Irouter) -> u16 {
         if route.any_participating() {
             return InterruptWord::NOWHERE;
@@ -39,8 +39,8 @@ impl Affinities {
         self.cpu_at(route.affinity()).map_or(InterruptWord::NOWHERE, InterruptWord::index_of)
     }
 
-    /// Calls `each` for the targets of an SGI that `from` sends by `ICC_SGI1R_EL1` or a related
-    /// register.
+    /// Calls `each` for all targets of an SGI that `from` sends through `ICC_SGI1R_EL1` or a
+    /// related register.
     pub(super) fn each_target(&self, from: Cpu, sgi: Sgi, mut each: impl FnMut(Cpu)) {
         if sgi.all_but_self() {
             let others = self.0.iter().filter(|(_, target)| *target != from);

@@ -1,9 +1,9 @@
-//! A bitmap, with a summary, of interrupts that a vCPU must examine. Every thread may set bits;
-//! only the vCPU walks them.
+//! Bitmap of interrupts that a vCPU must look at, with a summary. Any thread may set bits, but only
+//! the vCPU walks them.
 //!
-//! False positives are allowed: a set bit means "examine the word", and is cleared if the word is
-//! not ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets
-//! the bit afterwards, and a reader that clears a bit examines the word again afterwards. Both are
+//! False positives are fine: a set bit means "look at the word", and is cleared if the word isn't
+//! ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets the
+//! bit afterwards, and a reader that clears a bit looks at the word again afterwards. Both are
 //! sequentially consistent, so one of the two observes the other.
 
 use crate::sync::summary::Summary;
@@ -13,14 +13,14 @@ use crate::wired::index::WiredIndex;
 const LEAVES: usize = WiredIndex::COUNT.div_ceil(64);
 const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
 
-/// The bitmap of one vCPU.
+/// One vCPU's bitmap.
 #[derive(Debug)]
 pub(crate) struct Candidates {
     summary: Summary,
     leaves: [AtomicU64; LEAVES],
 }
 
-/// The result of examining a candidate's word.
+/// Result of looking at a candidate's word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     /// The interrupt is ready at this vCPU: the bit stays set.
@@ -46,13 +46,13 @@ impl Candidates {
         }
     }
 
-    /// Returns `true` if there is no candidate. Candidates may turn out not to be ready.
+    /// Returns `true` if there is no candidate. Note that candidates may turn out not to be ready.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.summary.bits() == 0
     }
 
-    /// Removes the candidate, if it is the only one. Callers must examine the interrupt afterwards,
+    /// If there is only one candidate, removes it. Callers must look at the interrupt afterwards,
     /// and must [`set`](Self::set) it again if it stays ready. Must be called on the vCPU's own
     /// thread.
     #[inline]

@@ -4,7 +4,7 @@
 use gic_arch::{IntId, IntIdClass, IntIdRange};
 use msi_types::{Cpu, Line};
 
-/// The index of a wired interrupt in a PE's candidate bitmap. The order is: SGIs and PPIs, extended
+/// Index of a wired interrupt in a PE's candidate bitmap. The order is: SGIs and PPIs, extended
 /// PPIs, a gap up to a multiple of 64, SPIs, extended SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WiredIndex(u16);
@@ -17,8 +17,8 @@ impl WiredIndex {
     /// One past the highest index.
     pub(crate) const COUNT: usize = SHARED_BASE as usize + Self::SHARED;
 
-    /// Returns the index of an interrupt, implemented or not; `None` for LPIs, special and reserved
-    /// INTIDs.
+    /// Returns the index of an interrupt, whether or not it is implemented, or `None` for LPIs,
+    /// special and reserved INTIDs.
     pub(crate) fn of(intid: IntId) -> Option<Self> {
         let index = match intid.class() {
             IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi => {
@@ -33,7 +33,7 @@ impl WiredIndex {
         u16::try_from(index).ok().map(Self)
     }
 
-    /// Creates the index with this number; `None` if it is past the last.
+    /// Creates the index with this number, or returns `None` if it is past the end.
     pub(crate) fn new(number: usize) -> Option<Self> {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
     }
@@ -59,7 +59,7 @@ impl WiredIndex {
         })
     }
 
-    /// Returns the line of the interrupt. For a private interrupt, this is the line of `cpu`.
+    /// Returns the interrupt's line. For a private interrupt, this is `cpu`'s line.
     pub(super) fn line(self, cpu: Cpu) -> Line {
         let intid = self.intid();
         if intid.is_private() {

@@ -1,5 +1,5 @@
 //! A wired interrupt (SGI, PPI or SPI), and the pure functions that define its state transitions
-//! (IHI 0069 §4.1). The whole state is in one atomic word, so that every decision is based on one
+//! (IHI 0069 §4.1). The whole state is in one atomic word, so every decision is based on one
 //! consistent value.
 
 use crate::config::MAX_CPUS;
@@ -9,7 +9,7 @@ use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
 use msi_types::{Cpu, Level};
 
-/// A group of interrupts: Group 0 is signaled as FIQ, Group 1 as IRQ. With two security states, the
+/// Interrupt group: Group 0 is signaled as FIQ, Group 1 as IRQ. With two security states, the
 /// Non-secure side has only Group 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Group {
@@ -20,7 +20,7 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    /// Returns the group of an interrupt.
+    /// Returns an interrupt's group.
     pub(crate) const fn of(state: InterruptWord) -> Self {
         if state.group1() { Self::One } else { Self::Zero }
     }
@@ -31,7 +31,7 @@ impl Group {
     }
 }
 
-/// The state of one interrupt at the distributor or a redistributor.
+/// State of one interrupt at the distributor or a redistributor.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct InterruptWord {
@@ -54,8 +54,8 @@ pub(crate) struct InterruptWord {
     /// Index of the target vCPU, or [`NOWHERE`](Self::NOWHERE).
     #[bits(10)]
     pub(crate) target_index: u16,
-    /// The interrupt is in a list register of the [`taker`](Self::taker). State changes in the list
-    /// register are not known here until it is folded.
+    /// The interrupt is in a list register of the [`taker`](Self::taker). We don't see state
+    /// changes in the list register until it is folded.
     pub(crate) listed: bool,
     /// The latch was moved to the list register.
     pub(crate) lent: bool,
@@ -64,7 +64,7 @@ pub(crate) struct InterruptWord {
     /// The guest set the active state by a register write while the interrupt was listed.
     pub(crate) forced_active: bool,
     /// While the interrupt is listed or active: one more than the index of the vCPU that took it,
-    /// or 0 if that is not known.
+    /// or 0 if unknown.
     #[bits(10)]
     taker_code: u16,
     /// One more than the index of the physical interrupt to which it is linked, or 0 if it is not
@@ -83,7 +83,7 @@ pub(crate) struct InterruptWord {
 }
 
 impl InterruptWord {
-    /// The target index of an interrupt whose route names no PE.
+    /// Target index for an interrupt whose route has no target PE.
     pub(crate) const NOWHERE: u16 = (1 << 10) - 1;
 
     /// Returns the [`target_index`](Self::target_index) of a vCPU.
@@ -119,8 +119,8 @@ impl InterruptWord {
         WiredIndex::new(index.into()).map(WiredIndex::intid)
     }
 
-    /// Returns the word linked to this physical interrupt, or to none, with no physical interrupt
-    /// active on its behalf.
+    /// Returns the word with this link, or with no link for `None`. No physical interrupt is active
+    /// on its behalf.
     pub(crate) fn linked(self, physical: Option<WiredIndex>) -> Self {
         let code = physical.and_then(|index| u16::try_from(index.get() + 1).ok());
         self.with_link_code(code.unwrap_or(0)).with_physical_active(false)
@@ -143,8 +143,8 @@ impl InterruptWord {
         self.with_line(self.line() && !consumed).with_physical_active(false)
     }
 
-    /// Ends holding the physical interrupt if the interrupt is neither pending nor active, because
-    /// the physical interrupt could not fire again otherwise.
+    /// Releases the physical interrupt if the interrupt is neither pending nor active. Otherwise,
+    /// the physical interrupt could never fire again.
     pub(crate) const fn released(self) -> Self {
         if self.pending() || self.active() || self.listed() {
             self
@@ -165,27 +165,27 @@ impl InterruptWord {
         self.pending() && self.enabled() && !self.active()
     }
 
-    /// Returns `true` if the interrupt is ready at this vCPU and in no list register.
+    /// Returns `true` if the interrupt is ready at this vCPU and not in a list register.
     pub(crate) fn ready_at(self, cpu: Cpu) -> bool {
         self.ready() && !self.listed() && self.target() == Some(cpu)
     }
 
-    /// Returns `true` if the interrupt is in no list register and is pending by the level of a
-    /// physical input. The level may have fallen since the physical interrupt was acknowledged: the
-    /// hypervisor is not notified of that while the physical interrupt is active.
+    /// Returns `true` if the interrupt isn't in a list register, and is pending because a physical
+    /// input is high. The level may have fallen since the physical interrupt was acknowledged,
+    /// because the hypervisor isn't notified while the physical interrupt is active.
     pub(crate) const fn is_held_by_input(self) -> bool {
         self.physical_active() && self.line() && !self.edge() && !self.listed()
     }
 
-    /// Returns `true` if the interrupt is in no list register and was acknowledged, and its
+    /// Returns `true` if the interrupt isn't in a list register and was acknowledged, and its
     /// physical interrupt is active. The line then counts as low until the physical interrupt fires
     /// again, regardless of the level of its input.
     pub(crate) const fn is_past_its_input(self) -> bool {
         self.active() && self.physical_active() && !self.edge() && !self.listed()
     }
 
-    /// Returns the rank of an active interrupt in the order in which EOIs end them. A guest ends
-    /// the interrupt that it acknowledged last, which has the most urgent running priority.
+    /// Returns an active interrupt's rank in the order in which EOIs end them. Guests first end the
+    /// interrupt that they acknowledged last, i.e. the one with the highest running priority.
     /// Interrupts that a register write made active come last.
     pub(crate) const fn end_rank(self) -> (bool, u8) {
         if self.was_acknowledged() {
@@ -195,8 +195,8 @@ impl InterruptWord {
         }
     }
 
-    /// Returns `true` if the interrupt is active at this vCPU and in no list register. It is active
-    /// at the vCPU that took it or, if that is not known, at its target.
+    /// Returns `true` if the interrupt is active at this vCPU and not in a list register. It is
+    /// active at the vCPU that took it or, if that is not known, at its target.
     pub(crate) fn active_at(self, cpu: Cpu) -> bool {
         self.active() && !self.listed() && self.taker().or(self.target()) == Some(cpu)
     }
@@ -221,7 +221,7 @@ impl InterruptWord {
         self.unlatched().with_message(false)
     }
 
-    /// Returns the word after software clears the pending state. A level may still hold the
+    /// Returns the word after software clears the pending state. A high level may keep the
     /// interrupt pending.
     pub(crate) const fn unlatched(self) -> Self {
         self.with_latch(false).with_lent(false)
@@ -268,9 +268,9 @@ impl InterruptWord {
 
 const _: () = assert!(MAX_CPUS < InterruptWord::NOWHERE as usize, "each vCPU has an index");
 
-/// The atomic word of an interrupt. Every write is a read-modify-write, so each change applies to
-/// the value from which it was derived, and a device's writes before its signal are visible to the
-/// vCPU that acknowledges it.
+/// An interrupt's atomic word. Every write is a read-modify-write, so each change applies to the
+/// value from which it was derived, and a device's writes before its signal are visible to the vCPU
+/// that acknowledges it.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);
 
@@ -283,9 +283,9 @@ impl Interrupt {
         InterruptWord::from_bits(self.0.load(SeqCst))
     }
 
-    /// Replaces the state by the result of `change`. Returns the old and the new state. The word is
-    /// written even if the state does not change: the acknowledgment must not overtake the sender
-    /// of a coalesced signal.
+    /// Replaces the state with the result of `change`. Returns the old and the new state. The word
+    /// is written even if the state does not change: the acknowledgment must not overtake the
+    /// sender of a coalesced signal.
     pub(crate) fn update(
         &self,
         change: impl Fn(InterruptWord) -> InterruptWord,

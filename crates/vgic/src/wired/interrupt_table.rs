@@ -1,4 +1,4 @@
-//! The words of all wired interrupts, and their visibility to the guest.
+//! Words for all wired interrupts, and which of them the guest can see.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
@@ -9,7 +9,7 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Line};
 
-/// The interrupts of a machine.
+/// A machine's wired interrupts.
 pub(super) struct InterruptTable {
     intids: WiredIntIds,
     security: SecurityView,
@@ -17,7 +17,7 @@ pub(super) struct InterruptTable {
     pub(super) pes: Pes,
 }
 
-/// The interrupts of the distributor, or the private ones of one PE.
+/// The distributor's interrupts, or one PE's private ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bank {
     /// The distributor's shared interrupts.
@@ -27,7 +27,8 @@ pub(crate) enum Bank {
 }
 
 impl Bank {
-    /// Returns the target of an interrupt of the bank after reset; `unrouted` for shared ones.
+    /// Returns the target that an interrupt in the bank has after reset: `unrouted` for shared
+    /// ones.
     pub(super) fn target_after_reset(self, unrouted: u16) -> u16 {
         match self {
             Self::Shared => unrouted,
@@ -35,7 +36,7 @@ impl Bank {
         }
     }
 
-    /// Returns the vCPU by which the interrupts are looked up.
+    /// Returns the vCPU to use for looking up the interrupts.
     pub(super) fn owner(self) -> Cpu {
         match self {
             Self::Shared => Cpu::new(0),
@@ -62,13 +63,12 @@ impl InterruptTable {
         self.shared.len()
     }
 
-    /// Returns the word of a shared interrupt.
+    /// Returns a shared interrupt's word.
     pub(super) fn shared(&self, index: WiredIndex) -> Option<&Interrupt> {
         self.shared.get(index.shared_index()?)
     }
 
-    /// Returns the word of an implemented interrupt. For a private interrupt, this is the word of
-    /// `cpu`.
+    /// Returns an implemented interrupt's word. For a private interrupt, this is `cpu`'s.
     pub(super) fn get(&self, cpu: Cpu, index: WiredIndex) -> Option<&Interrupt> {
         match index.shared_index() {
             Some(index) => self.shared.get(index),
@@ -86,8 +86,7 @@ impl InterruptTable {
         WiredIndex::of(intid).filter(|_| self.intids.contains(intid))
     }
 
-    /// Returns the vCPU and the index by which a wired input is looked up; `None` if the input does
-    /// not exist.
+    /// Returns the vCPU and index to look up a wired input, or `None` if the input doesn't exist.
     pub(super) fn input(&self, line: Line) -> Option<(Cpu, WiredIndex)> {
         let (cpu, intid) = match line {
             Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
@@ -110,7 +109,7 @@ impl InterruptTable {
         self.security == SecurityView::Single || state.group1()
     }
 
-    /// Returns the indices of the implemented interrupts of a bank, in ascending order.
+    /// Returns the indices of the implemented interrupts in a bank, in ascending order.
     pub(super) fn indices(&self, bank: Bank) -> impl Iterator<Item = WiredIndex> {
         let numbers = match bank {
             Bank::Shared => WiredIndex::COUNT - WiredIndex::SHARED..WiredIndex::COUNT,

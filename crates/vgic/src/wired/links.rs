@@ -1,11 +1,11 @@
 //! Links between virtual and physical interrupts. A virtual interrupt *holds* its physical
-//! interrupt from the moment when that was acknowledged and handed to the guest until the guest
-//! deactivates it. If the virtual interrupt is in a list register, the hardware deactivates the
-//! physical one; all other cases are handled here.
+//! interrupt from the time the physical interrupt is acknowledged and handed to the guest until the
+//! guest deactivates it. If the virtual interrupt is in a list register, the hardware deactivates
+//! the physical one; all other cases are handled here.
 //!
-//! Every change that ends holding is one update of the interrupt's word, and its author then
-//! deactivates the physical interrupt. In the opposite order, the physical interrupt could fire
-//! again before the update, which would then end the new hold without a deactivation.
+//! Every change that ends the hold is one update of the interrupt's word. Whoever made the change
+//! then deactivates the physical interrupt. In the opposite order, the physical interrupt could
+//! fire again before the update, which would then end the new hold without a deactivation.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
@@ -14,8 +14,8 @@ use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level, Line};
 
-/// The hypervisor's access to the physical interrupts to which virtual ones are
-/// [linked](crate::Vgic::link). The model calls it without holding locks.
+/// The hypervisor's access to physical interrupts that virtual ones are [linked](crate::Vgic::link)
+/// to. The model calls it without holding locks.
 pub trait PhysicalInterrupts: Send + Sync {
     /// Returns the current level of the physical input. `line` is level-sensitive and its physical
     /// interrupt is active, so the hypervisor is not notified when the level falls.
@@ -35,8 +35,7 @@ pub trait PhysicalInterrupts: Send + Sync {
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
-/// The reason why a virtual interrupt cannot be linked to a physical one. It is a mistake of the
-/// hypervisor.
+/// Error from linking a virtual interrupt to a physical one. It indicates a bug in the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
@@ -44,7 +43,7 @@ pub enum LinkError {
     #[error("cannot link {0:?}: the machine has no such line")]
     NoSuchLine(Line),
     /// The physical interrupt is not a PPI or SPI. Only these have an active state that a list
-    /// register can name.
+    /// register can refer to.
     #[error("INTID {} is not a PPI or SPI, so no interrupt can be linked to it", .0.get())]
     NotPhysical(IntId),
     /// [`Vgic::serve_physical`](crate::Vgic::serve_physical) has not been called yet.
@@ -92,8 +91,8 @@ impl PhysicalLinks {
         Ok((old, new))
     }
 
-    /// Deactivates the physical interrupt if a change from `old` to `new` of an interrupt's word
-    /// ended holding it.
+    /// Deactivates the physical interrupt if changing an interrupt's word from `old` to `new` ended
+    /// the hold.
     pub(super) fn released(&self, line: Line, old: InterruptWord, new: InterruptWord) {
         if let Some(physical) =
             old.physical().filter(|_| old.physical_active() && !new.physical_active())
@@ -125,9 +124,9 @@ impl PhysicalLinks {
         }
     }
 
-    /// Returns `true` if the interrupt of a line, which has this state, is pending as `ISPENDR`
-    /// reads it. A level-sensitive interrupt is pending while its input is asserted or its latch is
-    /// set (IHI 0069, `GICD_ISPENDR<n>`).
+    /// Returns `true` if a line's interrupt in this state is pending, as `ISPENDR` reads it. A
+    /// level-sensitive interrupt is pending while its input is asserted or its latch is set (IHI
+    /// 0069, `GICD_ISPENDR<n>`).
     pub(super) fn reads_pending(
         &self,
         line: Line,
@@ -144,9 +143,9 @@ impl PhysicalLinks {
         }
     }
 
-    /// Lowers the line of an interrupt in this state if its physical input has fallen, and returns
-    /// its new state. The physical interrupt is deactivated, so that it fires again if the input
-    /// has risen since.
+    /// If the physical input of an interrupt in this state has fallen, lowers the line. Returns the
+    /// interrupt's new state. Deactivates the physical interrupt, so that it fires again if the
+    /// input has risen since.
     #[cold]
     fn sample_input(
         &self,
@@ -167,8 +166,7 @@ impl PhysicalLinks {
         }
     }
 
-    /// Returns the level of the physical interrupt to which a line is linked; low if it is not
-    /// linked.
+    /// Returns the level of a line's physical interrupt, or low if the line isn't linked.
     pub(super) fn level(&self, line: Line, physical: Option<IntId>) -> Level {
         match (physical, self.0.get()) {
             (Some(physical), Some(served)) => served.level(line, physical),

@@ -1,6 +1,6 @@
-//! Wired interrupts in the list registers of vCPUs that run guest code. The word remains the
-//! interrupt's state. `listed` means that its pending and active state may have changed in the list
-//! register; the vCPU folds that state back when it exits.
+//! Wired interrupts in the list registers of vCPUs that are running guest code. The word is still
+//! the interrupt's state. `listed` means that its pending and active state may have changed in the
+//! list register; the vCPU folds that state back when it exits.
 //!
 //! An interrupt is in at most one list register: an interrupt that is listed at another vCPU must
 //! first be folded there.
@@ -22,19 +22,19 @@ const fn is_active(state: ListRegisterState) -> bool {
     matches!(state, Active | PendingActive)
 }
 
-/// The contents with which a list register was filled.
+/// Contents that a list register was filled with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filled {
     pub(crate) state: ListRegisterState,
-    /// The physical interrupt that the hardware deactivates together with it.
+    /// Physical interrupt that the hardware deactivates together with it.
     pub(crate) physical: Option<IntId>,
 }
 
-/// The contents for an interrupt that is pending and holds no physical interrupt.
+/// Contents for an interrupt that is pending and doesn't hold a physical interrupt.
 const PENDING: Filled = Filled { state: Pending, physical: None };
 
-/// State bits that are all clear for an edge-triggered interrupt in the common case: it is
-/// acknowledged and ended, and no other change happens in the meantime.
+/// State bits that are all clear in the common case: an edge-triggered interrupt is acknowledged
+/// and ended, without any other change in between.
 const UNUSUAL: InterruptWord = InterruptWord::new()
     .with_active(true)
     .with_any(true)
@@ -42,7 +42,7 @@ const UNUSUAL: InterruptWord = InterruptWord::new()
     .with_forced_inactive(true)
     .with_physical_active(true);
 
-/// Treatment of pending interrupts of a group.
+/// How to treat a group's pending interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forwarding {
     /// They may be signaled.
@@ -54,8 +54,8 @@ pub(crate) enum Forwarding {
 impl InterruptWord {
     /// Returns the interrupt's state in a list register. A level is sampled again when the
     /// interrupt is deactivated, so a level-sensitive interrupt is not pending there while it is
-    /// active. An interrupt that holds a physical one is not either: the physical distributor keeps
-    /// the pending state (IHI 0069, `ICH_LR<n>_EL2`, State).
+    /// active. The same goes for an interrupt that holds a physical one, because the physical
+    /// distributor keeps the pending state (IHI 0069, `ICH_LR<n>_EL2`, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {
@@ -84,8 +84,8 @@ impl InterruptWord {
     }
 
     /// Returns the word after the list register of `cpu`, which was filled as pending, is folded as
-    /// inactive. Returns `None` unless the only thing that happened is that the guest ended an
-    /// edge-triggered interrupt.
+    /// inactive. Returns `None` if anything happened other than the guest ending an edge-triggered
+    /// interrupt.
     fn edge_ended(self, cpu: Cpu) -> Option<Self> {
         let is_usual = self.into_bits() & UNUSUAL.into_bits() == 0 && self.edge();
         let ours = self.listed() && self.taker() == Some(cpu);
@@ -123,7 +123,7 @@ impl InterruptWord {
                 back.with_active(true).running_at(left.priority_value())
             }
             (true, _) => back.with_active(true),
-            // A register write ended it.
+            // It was ended by a register write.
             (false, true) => back.deactivated(),
             (false, false) => back.inactive(),
         }
@@ -140,8 +140,8 @@ fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
 }
 
 impl Wired {
-    /// Visits the candidates of `cpu` that a list register can take: those that are ready or active
-    /// there. Must be called on the vCPU's own thread.
+    /// Visits `cpu`'s candidates that can be listed, i.e. that are ready or active there. Must be
+    /// called on the vCPU's own thread.
     pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
         private.candidates.visit(|index| {
@@ -176,8 +176,8 @@ impl Wired {
         Some(old.to_list(forwarding))
     }
 
-    /// Folds a list register of `cpu`. Calls the observer like [`deactivate`](Self::deactivate).
-    /// Returns the interrupt's new state, or `None` if it was reset in the meantime.
+    /// Folds a list register of `cpu`. Calls the observer like [`deactivate`](Self::deactivate)
+    /// does. Returns the interrupt's new state, or `None` if it has been reset since it was listed.
     pub(crate) fn fold(
         &self,
         cpu: Cpu,
@@ -210,7 +210,7 @@ impl Wired {
         let now = left.state();
         let interrupt = self.interrupts.get(cpu, index)?;
         let line = index.line(cpu);
-        // The level matters only for a physical interrupt that the guest has not acknowledged.
+        // The level only matters for a physical interrupt that the guest hasn't acknowledged.
         let level = self.links.level(line, filled.physical.filter(|_| is_pending(now)));
         let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
@@ -255,25 +255,24 @@ impl Wired {
         }
     }
 
-    /// Kicks the vCPU that has an interrupt in a list register after a device changed the
-    /// interrupt, so that the vCPU examines it again.
+    /// After a device changed a listed interrupt, kicks the vCPU that has it, so that the vCPU
+    /// looks at it again.
     pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.wakeup.kick(taker);
         }
     }
 
-    /// Recalls the vCPU that has an interrupt in a list register after the guest changed the
-    /// interrupt by a register write. The change is complete once the interrupt is in no list
-    /// register.
+    /// After the guest changed a listed interrupt through a register, recalls the vCPU that has it.
+    /// The change is complete once the interrupt has left the list register.
     pub(super) fn recall_changed(&self, intid: IntId, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.recall(intid, taker);
         }
     }
 
-    /// Recalls the list registers of `cpu`. The frame that shows the interrupt waits for the
-    /// recall. If they are empty, the vCPU is only kicked, so that it examines its interrupts
+    /// Recalls the list registers of `cpu`. The interrupt's register frame waits for the recall. If
+    /// the list registers are empty, the vCPU is only kicked, so that it looks at its interrupts
     /// again.
     pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
         if self.wakeup.recall(cpu) {

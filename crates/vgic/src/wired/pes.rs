@@ -1,11 +1,12 @@
-//! The PEs' private parts, and the distribution of 1-of-N interrupts (IHI 0069 §2.3.2): the choice
-//! of a PE for an SPI that any participating PE may take.
+//! The PEs' private parts, and 1-of-N distribution (IHI 0069 §2.3.2), which chooses a PE for an SPI
+//! that any participating PE may take.
 //!
-//! The choice is made when the interrupt becomes pending, and is kept in its word. A PE that stops
-//! participating gives up the interrupts that were chosen for it and that it has not acknowledged;
-//! a PE that starts participating takes the pending interrupts that have no PE. Choice and
-//! participation follow the store-buffering pattern: the chooser writes the word and then reads the
-//! participation again, while the PE writes its participation and then reads the words.
+//! We make the choice when the interrupt becomes pending, and keep it in the interrupt's word. A PE
+//! that stops participating gives up the interrupts that were chosen for it and that it has not
+//! acknowledged; a PE that starts participating takes the pending interrupts that have no PE.
+//! Choice and participation follow the store-buffering pattern: the chooser writes the word and
+//! then reads the participation again, while the PE writes its participation and then reads the
+//! words.
 
 use super::candidates::Candidates;
 use super::index::WiredIndex;
@@ -20,9 +21,9 @@ use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::Affinity;
 use msi_types::Cpu;
 
-/// The private part of a PE: its private interrupts, its candidates and its participation. It is
-/// shared by an `Arc`, whose seldom written reference counts separate it from the cache lines of
-/// the preceding part.
+/// The private part of a PE: its private interrupts, its candidates and its participation. It is in
+/// an `Arc`: the reference counts are rarely written, and separate it from the previous part's
+/// cache lines.
 ///
 #[repr(align(64))]
 pub(crate) struct Private {
@@ -32,7 +33,7 @@ pub(crate) struct Private {
     /// Selects whether 1-of-N interrupts, or any interrupts, are delivered to this PE: see
     /// [`participation`].
     pub(crate) participation: AtomicU32,
-    /// The recalls that writes to the redistributor's registers caused, other than those for LPIs.
+    /// Recalls caused by redistributor register writes, other than those for LPIs.
     pub(crate) awaited: Awaited,
 }
 
@@ -40,11 +41,11 @@ pub(crate) struct Private {
 pub(crate) mod participation {
     /// `GICR_WAKER.ProcessorSleep` is clear.
     pub(crate) const AWAKE: u32 = 1 << 0;
-    /// The CPU interface has the group enabled: Group 0, Group 1.
+    /// The CPU interface has the group enabled, indexed by group.
     pub(crate) const GROUP: [u32; 2] = [1 << 1, 1 << 2];
-    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE accepts no 1-of-N interrupts of the group.
+    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE doesn't accept 1-of-N interrupts in the group.
     pub(crate) const DECLINES: [u32; 2] = [1 << 3, 1 << 4];
-    /// `GICR_CTLR.DPG1S`: kept only to be read back.
+    /// `GICR_CTLR.DPG1S`: only kept so that it reads back.
     pub(crate) const DECLINES_SECURE: u32 = 1 << 5;
 }
 
@@ -59,7 +60,7 @@ impl Private {
         }
     }
 
-    /// Returns `true` if this PE accepts 1-of-N interrupts of the group with this index.
+    /// Returns `true` if this PE accepts 1-of-N interrupts in the group with this index.
     fn participates(&self, group: usize) -> bool {
         let bits = self.participation.load(SeqCst);
         let wanted = participation::AWAKE | participation::GROUP[group];
@@ -109,7 +110,7 @@ impl Pes {
         }
     }
 
-    /// Chooses the next PE after the last one that participates in the interrupt's group.
+    /// Chooses the next PE, round-robin, that participates in the interrupt's group.
     pub(super) fn choose(&self, state: InterruptWord) -> u16 {
         let group = Group::of(state).index();
         let count = self.0.len();
@@ -121,8 +122,8 @@ impl Pes {
             .unwrap_or(InterruptWord::NOWHERE)
     }
 
-    /// Returns `true` if a 1-of-N interrupt that is not active is pending at no PE, or at one that
-    /// does not participate.
+    /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE or at
+    /// one that doesn't participate.
     pub(super) fn is_misplaced(&self, state: InterruptWord) -> bool {
         let at_participant = state
             .target()

@@ -8,9 +8,9 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Affinity;
 use gic_arch::gicd::Irouter;
 
-/// The affinities in the routes of shared interrupts. Whether any PE may take an interrupt is in
-/// its word. The lock is held until the word has the new target, so that two concurrent writers of
-/// one route cannot leave the register and the word inconsistent.
+/// Affinities in the shared interrupts' routes. The "any PE" bit is in the interrupt's word. A
+/// writer holds the lock until the word has the new target, so that two concurrent writers can't
+/// leave the register and the word inconsistent.
 pub(super) struct RouteRegisters {
     stored: Mutex<Box<[Affinity]>>,
     /// `GICD_TYPER.No1N` is clear.
@@ -56,7 +56,7 @@ impl LockedRoutes<'_> {
     }
 }
 
-/// Returns `GICD_IROUTER<n>` of an interrupt whose route has this affinity.
+/// Returns `GICD_IROUTER<n>` for an interrupt whose route has this affinity.
 pub(super) fn route_of(affinity: Affinity, state: InterruptWord) -> Irouter {
     Irouter::to(affinity).with_any_participating(state.any())
 }

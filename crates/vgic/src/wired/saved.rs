@@ -1,4 +1,4 @@
-//! Saving and restoring of wired interrupts as plain data.
+//! Saves and restores wired interrupts as plain data.
 
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
@@ -14,18 +14,18 @@ use gic_arch::gicd::Irouter;
 use gic_arch::{Affinity, IntIdClass, Priority};
 use msi_types::Cpu;
 
-/// A wired interrupt of a saved state that was validated.
+/// A validated wired interrupt from a saved state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestoredInterrupt {
     index: WiredIndex,
     state: InterruptWord,
-    /// The route of a shared interrupt.
+    /// Route of a shared interrupt.
     route: Affinity,
 }
 
 impl Wired {
-    /// Returns the interrupts of a bank that are not in their reset state, by ascending INTID. Each
-    /// is read once, so its saved state is consistent.
+    /// Returns the interrupts in a bank that aren't in their reset state, in INTID order. Reads
+    /// each one once, so that its saved state is consistent.
     pub(crate) fn save(
         &self,
         config: &VgicConfig,
@@ -71,7 +71,7 @@ impl Wired {
         self.affinities.cpu_at(affinity)
     }
 
-    /// Returns the vCPU that a field of a saved state names.
+    /// Looks up the vCPU for an affinity in a saved field.
     pub(crate) fn named_cpu(
         &self,
         field: &'static str,
@@ -80,7 +80,7 @@ impl Wired {
         self.cpu_at(affinity).ok_or(Problem::NoSuchCpu { field, cpu: affinity })
     }
 
-    /// Validates an interrupt of a saved state against this machine.
+    /// Validates a saved interrupt against this machine.
     pub(crate) fn restorable(
         &self,
         config: &VgicConfig,
@@ -109,7 +109,8 @@ impl Wired {
         Ok(RestoredInterrupt { index, state, route })
     }
 
-    /// Returns the interrupt's word, after all fields but those that name vCPUs were validated.
+    /// Builds the interrupt's word. All fields must have been validated, except for those that
+    /// refer to vCPUs.
     fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<InterruptWord, Problem> {
         let route = Irouter::from(saved.route);
         let valid = match bank {
@@ -139,7 +140,7 @@ impl Wired {
         let taker = self.named_cpu("active CPU", affinity)?;
         let possible = saved.active && (bank == Bank::Shared || bank.owner() == taker);
         if possible {
-            // The running priority is not saved, so the interrupt's priority is used in its place.
+            // The running priority isn't saved, so use the interrupt's priority instead.
             Ok(state.with_taker(taker).running_at(saved.priority))
         } else {
             Err(Problem::NoSuchCpu { field: "active CPU", cpu: affinity })
@@ -147,7 +148,7 @@ impl Wired {
     }
 
     /// Validates the group and the priority of an interrupt in the Non-secure view: firmware has
-    /// assigned the groups, and the guest can only use its half of the priorities.
+    /// assigned the groups, and the guest can only use its own half of the priorities.
     fn check_security(
         &self,
         config: &VgicConfig,
@@ -171,7 +172,7 @@ impl Wired {
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 
-    /// Restores a bank that was just reset. Targets are not notified of pending interrupts yet.
+    /// Restores a bank that was just reset. Doesn't notify targets of pending interrupts yet.
     pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
         for index in self.interrupts.indices(bank) {
             if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {

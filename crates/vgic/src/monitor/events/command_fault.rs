@@ -1,9 +1,9 @@
-//! Faults of ITS commands.
+//! ITS command faults.
 
 use core::fmt;
 use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 
-/// Reason why a command was not executed.
+/// Reason for not executing a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandFault {
@@ -13,7 +13,7 @@ pub enum CommandFault {
     /// The opcode of the guest's command does not exist.
     #[error("the guest's ITS command queue holds an unknown command: {0}")]
     Unknown(UnknownOpcode),
-    /// The model's budget of entries, devices or table nodes is exhausted.
+    /// The model's budget for entries, devices or table nodes is exhausted.
     #[error("{}: the model's budget for mappings is exhausted", .0.name())]
     NoRoom(Opcode),
     /// The heap has too little memory for the command's mapping. The command may succeed later.
@@ -66,7 +66,7 @@ impl fmt::Display for FailedCommand {
     }
 }
 
-/// Command faults of an ITS so far.
+/// Command faults at one ITS so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CommandFaultLog {
     /// Number of faults.

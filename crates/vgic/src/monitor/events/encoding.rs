@@ -1,4 +1,4 @@
-//! Encoding of faults as words that can be stored separately.
+//! Encodes faults as words that can be stored separately.
 
 use super::command_fault::{CommandFault, FailedCommand};
 use super::fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -11,8 +11,8 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// A fault without its kind. The first word contains the types of the frame and of the detail, and
-/// the register's offset in the upper half. The second word is the frame's base; the others are the
+/// A fault without its kind. The first word has the frame type and the detail type, and the
+/// register's offset in the upper half. The second word is the frame's base, and the others are the
 /// detail.
 pub(super) type Words = [u64; 4];
 

@@ -5,7 +5,7 @@ use core::fmt;
 use gic_arch::{IntId, RegisterInfo, gicd, gicr, gits, v2m};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// Kind of a guest's mistake.
+/// Kind of guest error.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum FaultReason {
@@ -15,7 +15,7 @@ pub enum FaultReason {
     AccessWidth,
     /// A write-only register was read or a read-only one written.
     AccessDirection,
-    /// A register names an interrupt that does not exist.
+    /// A register selects an interrupt that does not exist.
     NoSuchInterrupt,
     /// LPI tables were changed while LPIs are enabled.
     LpiTablesInUse,
@@ -24,8 +24,8 @@ pub enum FaultReason {
     /// `EnableLPIs` was set while bits 15:12 of `GICR_PENDBASER` were not zero. The model treats
     /// them as zero.
     UnalignedPendingTable,
-    /// `EnableLPIs` was set with a pending table that overlaps that of another redistributor whose
-    /// LPIs are enabled.
+    /// `EnableLPIs` was set with a pending table that overlaps another redistributor's that has
+    /// LPIs enabled.
     SharedPendingTable,
     /// ITS tables or the command queue were changed while the ITS is enabled.
     ItsTablesInUse,
@@ -40,21 +40,20 @@ pub enum FaultReason {
     UnalignedQueue,
     /// An ITS command failed.
     ItsCommand,
-    /// A message named an event that is unmapped, or whose collection is unmapped.
+    /// A message arrived for an unmapped event, or for one whose collection is unmapped.
     UnmappedMessage,
-    /// A message named a mapped event while the ITS, or LPIs at its redistributor, were disabled,
+    /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
     /// or the event's LPI is beyond the redistributor's tables.
     DisabledMessage,
     /// The guest requested more than the model's memory budget allows.
     Budget,
-    /// The heap has too little memory for the guest's request. Work in progress continues when the
+    /// There is not enough heap memory for the guest's request. Work in progress continues when the
     /// guest polls for its completion, or when the monitor calls [`Vgic::poll`](crate::Vgic::poll).
     OutOfMemory,
 }
 
 impl FaultReason {
-    /// Kinds of mistakes that are possible on a machine without LPIs: a prefix of
-    /// [`ALL`](Self::ALL).
+    /// Kinds that are possible on a machine without LPIs: a prefix of [`ALL`](Self::ALL).
     pub(crate) const WITHOUT_LPIS: [Self; 4] =
         [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
 
@@ -141,7 +140,7 @@ impl RegisterFrame {
         }
     }
 
-    /// Returns the prefix of the frame's register names in the manual, and the registers.
+    /// Returns the prefix that the manual uses for register names in this frame, and the registers.
     const fn registers(self) -> (&'static str, &'static [RegisterInfo]) {
         match self {
             Self::Distributor(_) | Self::MbiAlias(_) => ("GICD", gicd::REGISTERS),
@@ -174,7 +173,7 @@ pub enum FaultDetail {
     None,
     /// The value that the guest wrote to the register, or that the register holds as a result.
     Value(u64),
-    /// The interrupt that the register names.
+    /// The interrupt selected by the register.
     Interrupt(IntId),
     /// Guest physical address, to which the register points, where the guest has no memory.
     Memory(u64),
@@ -191,17 +190,16 @@ pub enum FaultDetail {
     Redistributor(Cpu),
 }
 
-/// A single mistake of the guest.
+/// A single guest error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GuestFault {
-    /// Kind of the mistake.
+    /// Kind of error.
     pub reason: FaultReason,
     /// Frame of the register.
     pub frame: RegisterFrame,
-    /// Guest physical address of the register, even if the fault concerns the memory to which it
-    /// points. For a command, the address of `GITS_CREADR`; for a message, the address of the
-    /// doorbell.
+    /// Guest physical address of the register, even if the fault is in the memory that it points
+    /// to. For a command, the address of `GITS_CREADR`; for a message, the address of the doorbell.
     pub address: u64,
     /// The value involved.
     pub detail: FaultDetail,
@@ -234,7 +232,7 @@ impl GuestFault {
     }
 }
 
-/// Formats the fault as a sentence that names the frame, the register and the value.
+/// Formats the fault as a sentence with the frame, the register and the value.
 impl fmt::Display for GuestFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.frame)?;

@@ -1,13 +1,13 @@
-//! Bounded queue of the faults of one kind, for multiple writers and readers, none of which ever
-//! waits.
+//! Bounded queue for faults of one kind. It can have several writers and readers, and none of them
+//! ever waits.
 
 use super::encoding::{Words, from_words, to_words};
 use super::fault::{FaultReason, GuestFault};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use core::cmp::Ordering;
 
-/// Number of faults of one kind that are kept with their details until they are read; later faults
-/// are only counted. Smaller in model checks, where each atomic access is expensive.
+/// Number of faults of one kind to keep with their details until they are read. Later faults are
+/// only counted. Smaller in model checks, where each atomic access is expensive.
 pub(super) const KEPT: usize = if cfg!(all(test, shuttle)) { 2 } else { 4 };
 
 /// Faults of one kind, oldest first.
@@ -20,12 +20,12 @@ pub(super) struct FaultQueue {
     popped: AtomicU64,
 }
 
-/// Storage of one fault. `turn` is `n` when the `n`th push may write the cell, `n + 1` when the
+/// Storage for one fault. `turn` is `n` when the `n`th push may write the cell, `n + 1` when the
 /// `n`th pop may read it, and `n + KEPT` after that.
 #[derive(Debug)]
 struct FaultCell {
     turn: AtomicU64,
-    /// Number of the fault in the sequence of all kinds.
+    /// The fault's number in the sequence over all kinds.
     number: AtomicU64,
     words: [AtomicU64; 4],
 }
