@@ -1,4 +1,4 @@
-//! The device attributes through which Linux's KVM exposes its GICv3 and ITS to a monitor
+//! Device attributes that Linux's KVM uses to expose its GICv3 and ITS to a VMM
 //! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`): groups, encodings and
 //! error numbers.
 
@@ -11,7 +11,7 @@ use bitfield_struct::bitfield;
 use gic_arch::Affinity;
 use gic_arch::icc::SysRegEncoding;
 
-/// A device attribute of the GICv3 or of an ITS. Its value is at most 64 bits wide.
+/// A GICv3 or ITS device attribute. Its value is at most 64 bits wide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Attribute {
     /// Address of a frame, selected by a value of [`frame`].
@@ -43,7 +43,7 @@ pub enum Attribute {
     Levels {
         /// Affinity of the vCPU, if the interrupts are private.
         cpu: Affinity,
-        /// Requested information, of which only [`LINE_LEVEL`] is defined.
+        /// Requested information. Only [`LINE_LEVEL`] is defined.
         info: u32,
         /// INTID of the first interrupt: a multiple of 32, below 1024.
         first: u16,
@@ -53,12 +53,12 @@ pub enum Attribute {
         /// Offset in bytes from the control frame's base.
         offset: u64,
     },
-    /// INTID of the PPI with which the virtual interface signals maintenance interrupts, for guests
-    /// that are hypervisors. 32 bits. Available since Linux 6.16.
+    /// INTID of the PPI that the virtual interface uses for maintenance interrupts, for guests that
+    /// are hypervisors. 32 bits. Available since Linux 6.16.
     MaintenanceInterrupt,
 }
 
-/// Error for an attribute group that neither a GICv3 nor an ITS has.
+/// Error for an attribute group that neither the GICv3 nor an ITS has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a GICv3 and an ITS have no attribute group {0}")]
 pub struct UnknownGroup(pub u32);
@@ -74,11 +74,10 @@ pub mod frame {
     pub const REDISTRIBUTORS: u64 = 3;
     /// An ITS.
     pub const ITS: u64 = 4;
-    /// One of several regions of redistributors: a
-    /// [`RedistributorRegion`](super::RedistributorRegion).
+    /// One of several redistributor regions: a [`RedistributorRegion`](super::RedistributorRegion).
     pub const REDISTRIBUTOR_REGION: u64 = 5;
 
-    /// Address of a frame that has not been assigned one.
+    /// Address of a frame that hasn't been placed yet.
     pub const NOWHERE: u64 = u64::MAX;
 }
 
@@ -87,7 +86,7 @@ pub mod frame {
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct RedistributorRegion {
-    /// Number of the region, starting at 0 without gaps. A reader of the attribute passes it in
+    /// Number of the region, starting at 0 without gaps. To read the attribute, pass the number in
     /// this field.
     #[bits(12)]
     pub index: u16,
@@ -116,7 +115,8 @@ impl RedistributorRegion {
 
 /// Values of [`Attribute::Control`].
 pub mod control {
-    /// Both devices: completes the initialization. vCPUs and addresses cannot be added afterwards.
+    /// Both devices: completes the initialization. No more vCPUs or addresses can be added
+    /// afterwards.
     pub const INIT: u64 = 0;
     /// ITS: writes its tables to guest memory.
     pub const ITS_SAVE_TABLES: u64 = 1;
@@ -128,7 +128,7 @@ pub mod control {
     pub const ITS_RESET: u64 = 4;
 }
 
-/// Numbers of the attribute groups.
+/// Attribute group numbers.
 mod group {
     pub(super) const ADDRESS: u32 = 0;
     pub(super) const DISTRIBUTOR: u32 = 1;
@@ -190,8 +190,8 @@ impl Attribute {
         }
     }
 
-    /// Returns the attribute's number in its group. Bits of [`Levels`](Self::Levels) that exceed
-    /// their field are dropped.
+    /// Returns the attribute's number in its group. Drops bits in [`Levels`](Self::Levels) that
+    /// don't fit in their field.
     pub const fn number(self) -> u64 {
         match self {
             Self::Address(number) | Self::Control(number) | Self::Its { offset: number } => number,
@@ -205,7 +205,8 @@ impl Attribute {
         }
     }
 
-    /// Returns the width of the value in bytes, as KVM reads and writes it. Commands have no value.
+    /// Returns the width in bytes that KVM uses to read and write the value. Commands don't have a
+    /// value.
     pub const fn bytes(self) -> usize {
         match self {
             Self::Control(_) => 0,
@@ -231,7 +232,7 @@ const fn low_half(value: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Error numbers that Linux returns for accesses to attributes of these devices.
+/// Error numbers that Linux returns for attribute accesses on these devices.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Errno {
     /// `ENOENT`: the region does not exist.
@@ -246,7 +247,7 @@ pub enum Errno {
     /// `ENOMEM`: memory is exhausted.
     #[error("no memory left (ENOMEM)")]
     NoMemory,
-    /// `EACCES`: the state is held in hardware.
+    /// `EACCES`: the state is in hardware.
     #[error("the state is held in hardware (EACCES)")]
     NoAccess,
     /// `EFAULT`: guest memory cannot be read or written at this address.

@@ -1,4 +1,4 @@
-//! Existence of attributes (`KVM_HAS_DEVICE_ATTR`).
+//! Checks for the existence of attributes (`KVM_HAS_DEVICE_ATTR`).
 
 use crate::abi::{Attribute, Errno, LINE_LEVEL, control, frame};
 use crate::{interface, its};
@@ -49,7 +49,7 @@ pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno
 /// Offset of a register, and its size in bytes.
 type RegisterSpan = (u32, u32);
 
-/// Distributor registers that do not concern single interrupts.
+/// Distributor registers that aren't per interrupt.
 const DISTRIBUTOR: &[RegisterSpan] = &[
     (gicd::CTLR.offset(), 16),
     (gicd::STATUSR.offset(), 4),
@@ -104,7 +104,7 @@ fn within(spans: &[RegisterSpan], offset: u32) -> bool {
     offset.is_multiple_of(4) && spans.iter().any(here)
 }
 
-/// Returns the first interrupt with a field at this offset of the distributor.
+/// Returns the first interrupt that has a field at this distributor offset.
 fn of_interrupt(offset: u32) -> Option<u32> {
     if !offset.is_multiple_of(4) {
         return None;

@@ -1,4 +1,4 @@
-//! Attributes of the distributor's registers.
+//! Attributes for the distributor registers.
 
 use crate::abi::Errno;
 use crate::interrupts;
@@ -9,7 +9,7 @@ use vgic::saved_state::DistributorState;
 
 /// Value of `GICD_STATUSR`. `GICR_STATUSR` reads as zero.
 const STATUS: u32 = u32::MAX;
-/// Value of `GICD_PIDR2` and `GICR_PIDR2`, which identifies a GICv3.
+/// Value of `GICD_PIDR2` and `GICR_PIDR2`. It identifies a GICv3.
 pub(super) const PIDR2: u32 = 0x3b;
 /// Mask of Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.
 const AFFINITY: u32 = 0x00ff_ffff;
@@ -32,7 +32,7 @@ pub(crate) fn get(state: &DistributorState, offset: u32) -> u32 {
 pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Result<(), Errno> {
     match offset {
         _ if offset == gicd::CTLR.offset() => {
-            // KVM cannot forward Group 0 without Group 1.
+            // KVM can't forward Group 0 without Group 1.
             let written = Ctlr::from(word);
             let both = written.enable_grp0() && written.enable_grp1();
             state.ctlr = Ctlr::from(state.ctlr)
@@ -41,8 +41,7 @@ pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Resul
                 .with_e1nwf(written.e1nwf())
                 .into_bits();
         }
-        // Any other value would mean another machine or another revision, which the guest could
-        // observe.
+        // Any other value means another machine or another revision, and the guest would notice.
         _ if offset == gicd::IIDR.offset() && word != state.iidr => return Err(Errno::Invalid),
         _ if offset == gicd::IIDR.offset() => {}
         _ => {
@@ -54,15 +53,15 @@ pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Resul
     Ok(())
 }
 
-/// Returns the half of `GICD_IROUTER<n>` at `offset`, or `None` if no route is located there.
+/// Returns the half of `GICD_IROUTER<n>` at `offset`, or `None` if there is no route at the offset.
 fn route(state: &DistributorState, offset: u32) -> Option<u32> {
     let (intid, register) = routed(offset)?;
     let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
     Some(half(state.interrupts.get(at)?.route, register, offset))
 }
 
-/// Writes the half of `GICD_IROUTER<n>` at `offset`. `Aff3` stays zero, and a route names exactly
-/// one PE.
+/// Writes the half of `GICD_IROUTER<n>` at `offset`. `Aff3` stays zero, and a route always has
+/// exactly one target PE.
 fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()> {
     let (intid, register) = routed(offset)?;
     let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
@@ -73,7 +72,7 @@ fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()>
     Some(())
 }
 
-/// Returns the interrupt whose route is at `offset`, and the offset of its register.
+/// Returns the interrupt whose route is at `offset`, and its register's offset.
 fn routed(offset: u32) -> Option<(IntId, u32)> {
     let index = gicd::IROUTER.info("").index_of(offset).filter(|_| offset.is_multiple_of(4))?;
     Some((IntId::new(index), gicd::IROUTER.get(index)?.offset()))

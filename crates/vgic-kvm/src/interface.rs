@@ -1,4 +1,4 @@
-//! Attributes of the CPU interface's registers, with one security state and 5 priority bits.
+//! Attributes for the CPU interface registers, with one security state and 5 priority bits.
 
 use crate::abi::Errno;
 use crate::word::low_word;
@@ -61,7 +61,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// The registers that have attributes.
+/// Registers that have attributes.
 enum Which {
     Sre,
     Ctlr,

@@ -1,5 +1,4 @@
-//! Registers with one field per wired interrupt, which the distributor and the redistributors have
-//! in common.
+//! Registers with one field per wired interrupt, shared by the distributor and the redistributors.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -43,8 +42,8 @@ pub(super) const REDISTRIBUTOR: &[FieldRegister] = &field_registers([
     gicr::ICFGR,
 ]);
 
-/// Describes the registers with these fields. Registers that are not listed, such as `ICPENDR`,
-/// read as zero and ignore writes.
+/// Describes the registers with these fields. Registers that aren't listed (e.g. `ICPENDR`) read as
+/// zero and ignore writes.
 const fn field_registers(fields: [IntIdField; 8]) -> [FieldRegister; 8] {
     let [group, enable, disable, pend, activate, deactivate, priority, trigger] = fields;
     [
@@ -97,7 +96,7 @@ fn deactivate_if(interrupt: &mut InterruptState, bits: u32) {
     }
 }
 
-/// Writes a field of `ICFGR`. The triggers of private interrupts are fixed.
+/// Writes a field of `ICFGR`. Triggers are fixed for private interrupts.
 fn set_trigger(interrupt: &mut InterruptState, bits: u32) {
     if interrupt.intid.is_shared() {
         interrupt.edge = bits & EDGE != 0;
@@ -172,7 +171,7 @@ fn bit_of(intid: IntId, first: u16) -> Option<u32> {
     Some(1 << distance)
 }
 
-/// Makes the state list all of its interrupts.
+/// Adds all unlisted interrupts to the state.
 pub(super) fn list_all(state: &mut SavedState, spis: u32) -> Result<(), TryReserveError> {
     fill(&mut state.distributor.interrupts, 32..32 + spis)?;
     let mut private = state.cpus.iter_mut().map(|cpu| &mut cpu.redistributor.interrupts);
@@ -200,7 +199,7 @@ pub(super) fn drop_latches(state: &mut SavedState) {
     }
 }
 
-/// Makes the state list only the interrupts that differ from their reset state.
+/// Removes interrupts that are in their reset state.
 pub(super) fn list_changed(state: &mut SavedState) {
     let changed = |interrupt: &InterruptState| *interrupt != after_reset(interrupt.intid);
     state.distributor.interrupts.retain(changed);

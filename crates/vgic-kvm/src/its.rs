@@ -1,4 +1,4 @@
-//! Attributes of an ITS's registers.
+//! Attributes for the ITS registers.
 
 use crate::abi::Errno;
 use crate::word::low_word;
@@ -7,7 +7,7 @@ use gic_arch::{Iidr, id};
 use vgic::its::ItsConfig;
 use vgic::saved_state::ItsState;
 
-/// The registers that have attributes.
+/// Registers that have attributes.
 enum Which {
     Ctlr,
     Iidr,
@@ -49,7 +49,7 @@ impl Which {
     }
 }
 
-/// Offset of the identification registers, which have 32 bits again.
+/// Offset of the identification registers. These have 32 bits again.
 const IDENTIFICATION: u64 = 0xffd0;
 /// Values of the identification registers, starting at `GITS_PIDR4`.
 const IDENTIFICATIONS: [u64; 12] = [0x40, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
@@ -115,7 +115,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// Writes `GITS_CTLR`. The ITS cannot be enabled without a queue and both tables.
+/// Writes `GITS_CTLR`. Without a queue and both tables, the ITS can't be enabled.
 fn set_ctlr(state: &mut ItsState, enable: bool) {
     let [devices, collections, ..] = state.baser.map(Baser::from_bits);
     let complete =

@@ -1,4 +1,4 @@
-//! Records of table contents that a save or restore left out.
+//! Records table contents that a save or restore left out.
 
 use crate::abi::Errno;
 use core::fmt;
@@ -6,30 +6,30 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Counts of the table contents that a [`KvmView`](crate::KvmView) could not save or restore.
 ///
-/// A guest that places its tables outside of memory causes these counts, and must not prevent its
-/// own migration. A monitor whose accesses to guest memory fail causes the same counts; in that
-/// case, the restored guest may never receive an LPI. A monitor should log every `LeftOut` that is
-/// not [empty](Self::is_empty), and should abort the migration if
-/// [`first_fault`](Self::first_fault) is in the guest's RAM.
+/// If a guest places its tables outside of memory, that shows up here, but must not prevent its
+/// migration. The counts look the same if a VMM's own accesses to guest memory fail. In that case,
+/// the restored guest may never receive an LPI. A VMM should log every `LeftOut` that is not
+/// [empty](Self::is_empty), and should abort the migration if [`first_fault`](Self::first_fault) is
+/// in the guest's RAM.
 ///
 /// Counts saturate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct LeftOut {
-    /// Number of mapped devices that a save left out, with all of their events.
+    /// Number of mapped devices that a save left out, together with all their events.
     pub devices: u32,
-    /// Number of events that a save left out because it left out their collection. Events of
-    /// left-out devices are not counted.
+    /// Number of events that a save left out because it left out their collection. Events on
+    /// left-out devices aren't counted.
     pub events: u32,
     /// Number of collections that a save left out: mapped, or used by an event.
     pub collections: u32,
     /// Number of pending bits that could not be read or written. For a save, this includes pending
     /// LPIs that have no bit in a pending table.
     pub pending_bits: u32,
-    /// Number of failed accesses to tables. A restore that cannot read a table does not know how
-    /// many devices or collections it left out, and counts only the access.
+    /// Number of failed accesses to tables. If a restore can't read a table, it doesn't know how
+    /// many devices or collections it has left out, so it only counts the access.
     pub faults: u32,
-    /// First failed access. A table that the guest placed outside of memory may therefore hide a
+    /// First failed access. Note that a table which the guest placed outside of memory may hide a
     /// later fault in RAM.
     pub first_fault: Option<MemoryFault>,
 }
@@ -58,7 +58,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// A number of objects, with their name in the singular.
+/// Number of objects, with their name in the singular.
 struct Count(u32, &'static str);
 
 impl fmt::Display for Count {
@@ -68,7 +68,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// Adds to a count of a [`LeftOut`].
+/// Adds to a count in a [`LeftOut`].
 pub(super) fn add(count: &mut u32, more: usize) {
     *count = count.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
 }
@@ -104,7 +104,8 @@ impl<'a> TableMemory<'a> {
         self.record(outcome)
     }
 
-    /// Counts a fault, and converts it into KVM's error for a table outside of guest memory.
+    /// Counts a fault, and converts it to the error that KVM returns for a table outside of guest
+    /// memory.
     fn record<T>(&mut self, outcome: Result<T, MemoryFault>) -> Result<T, Errno> {
         outcome.map_err(|fault| {
             self.left_out.first_fault.get_or_insert(fault);

@@ -4,21 +4,24 @@
 //!
 //! A [`KvmView`] wraps a [`SavedState`](vgic::saved_state::SavedState), gives access to its
 //! attributes with KVM's values and error numbers, and returns a `SavedState`. A state from KVM
-//! loads into a machine made from a [`kvm_config`], and a state of such a machine loads into KVM.
+//! loads into a machine made from a [`kvm_config`], and a state from that machine loads into KVM.
 //! [`abi`] defines the numbers of attributes and the layouts of table entries.
 //!
 //! | task | calls |
 //! |---|---|
-//! | save for KVM | create a view of the result of [`Frozen::save`](vgic::Frozen::save), [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
-//! | restore from KVM | restore guest memory, create a view of the state of the fresh machine, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
+//! | save for KVM | create a view of [`Frozen::save`](vgic::Frozen::save)'s result,
+//! [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
+//! | restore from KVM | restore guest memory, create a view of the fresh machine's state,
+//! [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state),
+//! [`Frozen::restore`](vgic::Frozen::restore) |
 //!
 //! # Differences between the model and KVM
 //!
-//! A state that KVM cannot hold is [refused](OutsideKvm). The placement of redistributors in one or
-//! several regions is not part of a state: KVM's GIC must be created with the same regions. A
-//! machine cannot change its [revision](at_revision): `GICD_IIDR` accepts only its current value.
+//! A state that KVM can't hold is [refused](OutsideKvm). Redistributor regions aren't part of a
+//! state, so KVM's GIC must be created with the same regions. A machine cannot change its
+//! [revision](at_revision): `GICD_IIDR` accepts only its current value.
 //!
-//! KVM has no attribute for the following state, and guests do not depend on it:
+//! KVM doesn't have an attribute for the following state, and guests don't depend on it:
 //!
 //! - the sleep state of a redistributor (`GICR_WAKER`);
 //! - the levels of edge-triggered inputs;
@@ -28,16 +31,16 @@
 //! - cached configurations of LPIs;
 //! - faults of commands.
 //!
-//! KVM keeps a pending LPI with its event. An LPI that is pending at a redistributor without an
-//! event is therefore assigned to an event that maps it, preferably one with the same target CPU.
-//! It is dropped if no event maps it, because no device can send it. The pending state of an event
+//! KVM keeps a pending LPI with its event. If an LPI is pending at a redistributor without an
+//! event, we assign it to an event that maps it, preferably one with the same target CPU. If there
+//! is no such event, we drop the LPI, because no device can send it. The pending state of an event
 //! is also dropped if its collection is unmapped, because the architecture makes that state
 //! UNPREDICTABLE (IHI 0069, MAPC).
 //!
 //! While LPIs are disabled, a save sets bits of the guest's pending table but never clears any,
 //! because the table then contains the LPIs that were pending when the guest disabled them. KVM
-//! also clears these bits, but has kept a copy. KVM has a single `GICR_PROPBASER`: redistributors
-//! without enabled LPIs receive the others' value.
+//! also clears these bits, but it has kept a copy. KVM has a single `GICR_PROPBASER`:
+//! redistributors without enabled LPIs receive the others' value.
 //!
 //! Tables that are not in guest memory must not prevent a migration between models, whereas
 //! KVM's save fails with `EFAULT`. A save leaves out everything that it cannot write:
@@ -49,30 +52,31 @@
 //!   collection is not in the table.
 //!
 //! A restore treats tables that it cannot read as empty, except for translation tables, for which
-//! it fails with `EFAULT`. Whether KVM restores a machine whose valid `GITS_BASER<n>` points
-//! outside of memory is up to KVM: the versions below are expected to refuse it with an error.
+//! it fails with `EFAULT`. It is up to KVM whether it restores a machine with a valid
+//! `GITS_BASER<n>` that points outside of memory. The versions below are expected to refuse it with
+//! an error.
 //!
-//! Failed accesses by the monitor itself look the same, for example if it restores a machine before
-//! it has registered the guest's RAM. Such a save or restore succeeds, although it transfers little
-//! or nothing. A monitor should therefore log [`KvmView::left_out`] after each save and load. It
-//! should abort the migration if something was left out although the tables are in RAM, which
-//! [`LeftOut::first_fault`] helps to determine.
+//! Failed accesses by the VMM itself look the same, e.g. if it restores a machine before it has
+//! registered the guest's RAM. The save or restore still succeeds, although it transfers little or
+//! nothing. So a VMM should log [`KvmView::left_out`] after each save and load. It should abort the
+//! migration if something was left out although the tables are in RAM. [`LeftOut::first_fault`]
+//! helps to find out.
 //!
 //! # Differences between KVM and its documentation
 //!
 //! This crate follows the behavior of Linux 6.1 and 6.12:
 //!
 //! - Registers of a distributor or redistributor that do not exist read as zero and ignore writes.
-//! - Unknown commands to an ITS succeed.
+//! - Unknown ITS control commands succeed.
 //! - `IDbits` in `ICC_CTLR_EL1` describes the host, and is not compared.
 //! - KVM's `GICD_CTLR` has a single enable, Group 1's, which also forwards Group 0. A state loaded
 //!   from KVM has Group 0 disabled.
-//! - KVM does not signal an interrupt that became pending while `GICD_CTLR` disabled it.
-//!   [`KvmView::save`] therefore puts that register first.
+//! - KVM doesn't signal an interrupt that became pending while `GICD_CTLR` disabled it, so
+//!   [`KvmView::save`] puts that register first.
 //!
 //! # Features
 //!
-//! `serde` and `std` enable the features of [`vgic`] with these names.
+//! `serde` and `std` enable the [`vgic`] features with the same names.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! Machines that KVM cannot have, and states that it cannot represent.
+//! Limits: machines that KVM can't have, and states that it can't represent.
 
 use crate::abi::Errno;
 use alloc::collections::TryReserveError;
@@ -12,7 +12,7 @@ use vgic::saved_state::{
 };
 use vgic::{ConfigError, OutOfMemory, SecurityView, VgicConfig};
 
-/// Reason why KVM cannot have a machine or its state.
+/// Error for a machine or a state that KVM can't have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutsideKvm {
@@ -34,15 +34,15 @@ pub enum OutsideKvm {
     /// Table accesses are not coherent with the guest's caches.
     #[error("the machine's table accesses are not coherent, but KVM's are")]
     NotCoherent,
-    /// A CPU's affinity has an Aff3, which KVM's routes cannot name.
+    /// A CPU's affinity has an Aff3. KVM's routes can't express it.
     #[error("the CPU {0} has an Aff3, but KVM's have none")]
     Affinity(Affinity),
     /// An ITS differs from KVM's.
     #[error("its@{its:x}: its {what} differs from KVM's")]
     Its {
-        /// Address of the ITS.
+        /// The ITS's address.
         its: u64,
-        /// The differing property.
+        /// Property that differs.
         what: &'static str,
     },
     /// Group 0 is enabled without Group 1, but KVM has a single enable.
@@ -59,7 +59,7 @@ pub enum OutsideKvm {
     EdgePpi {
         /// Affinity of the PPI's CPU.
         cpu: Affinity,
-        /// INTID of the PPI.
+        /// The PPI's INTID.
         intid: IntId,
     },
     /// A message holds an SPI pending.
@@ -94,7 +94,7 @@ impl From<TryReserveError> for OutsideKvm {
     }
 }
 
-/// Returns KVM's error number for tables that describe no state of the machine.
+/// Returns the error number that KVM uses for tables that don't describe a valid state.
 pub(super) const fn errno(outside: OutsideKvm) -> Errno {
     match outside {
         OutsideKvm::State(RestoreError {

@@ -1,5 +1,5 @@
-//! The attributes of a save, in the order in which they must be restored (`arm-vgic-its.rst`, "ITS
-//! Restore Sequence"; `arm-vgic-v3.rst`).
+//! Saved attributes, in the order in which they must be restored (`arm-vgic-its.rst`, "ITS Restore
+//! Sequence"; `arm-vgic-v3.rst`).
 
 use crate::abi::{Attribute, LINE_LEVEL};
 use crate::register::KvmDevice;
@@ -7,7 +7,7 @@ use core::ops::Range;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 use vgic::VgicConfig;
 
-/// Iterates over all attributes of a state.
+/// Iterates over all attributes in a state.
 pub(super) fn saved(config: &VgicConfig) -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let shared = 32..32 + config.spis;
     let lpis = config.lpi_id_bits.is_some();
@@ -30,8 +30,8 @@ pub(super) fn needs_tables(attribute: Attribute) -> bool {
     attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
 }
 
-/// Returns the attribute that clears the bits of a set-enable or set-active register, and the value
-/// that clears all of them.
+/// For a set-enable or set-active register, returns the attribute that clears its bits, and the
+/// value that clears all of them.
 pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     const ALL: u64 = 0xffff_ffff;
     let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {
@@ -52,7 +52,7 @@ pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
 }
 
 fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
-    // KVM does not signal interrupts that become pending while the distributor is disabled.
+    // KVM doesn't signal interrupts that become pending while the distributor is disabled.
     let first = [gicd::IIDR.offset(), gicd::CTLR.offset()];
     let routes = intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid)));
     let routes = routes.flat_map(|route| [route.offset(), route.offset() + 4]);
@@ -69,8 +69,7 @@ fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
     offsets.map(|offset| Attribute::Distributor { offset })
 }
 
-/// Iterates over the attributes of a redistributor. LPIs are enabled only after their tables are
-/// known.
+/// Iterates over a redistributor's attributes. LPIs are only enabled once their tables are known.
 fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
     let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
     let tables = tables.into_iter().filter(move |_| lpis).flat_map(|offset| [offset, offset + 4]);
@@ -87,7 +86,7 @@ fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
     offsets.map(move |offset| Attribute::Redistributor { cpu, offset })
 }
 
-/// Iterates over the offsets of the registers that contain a field of these interrupts.
+/// Iterates over the offsets of the registers that have a field for these interrupts.
 fn registers(field: IntIdField, intids: Range<u32>) -> impl Iterator<Item = u32> {
     let located = intids.filter_map(move |intid| field.locate(IntId::new(intid)));
     let mut last = None;
@@ -100,7 +99,7 @@ fn levels(cpu: Affinity, first: u32) -> Attribute {
     Attribute::Levels { cpu, info: LINE_LEVEL, first: u16::try_from(first).unwrap_or_default() }
 }
 
-/// Attributes of a CPU interface. `CTLR` must come first, because it determines whether both groups
+/// A CPU interface's attributes. `CTLR` must come first, because it determines whether both groups
 /// use one binary point.
 const INTERFACE: &[icc::SysRegEncoding] = &[
     icc::SRE.encoding(),
@@ -114,8 +113,8 @@ const INTERFACE: &[icc::SysRegEncoding] = &[
     icc::IGRPEN1.encoding(),
 ];
 
-/// Iterates over the attributes of an ITS. The queue's base must precede its offsets, which it
-/// clears; the enable must come last, after the tables.
+/// Iterates over an ITS's attributes. The queue's base must precede its offsets, because writing it
+/// clears them. The enable must come last, after the tables.
 fn its() -> impl Iterator<Item = Attribute> {
     let first = [gits::IIDR.offset(), gits::CBASER.offset()];
     let tables = gits::BASER.iter().map(gic_arch::Reg::offset);

@@ -1,5 +1,5 @@
-//! Pending bits of LPIs in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and the transfer
-//! of the bits into a state.
+//! LPI pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and transferring the
+//! bits into a state.
 
 use crate::abi::Errno;
 use crate::left_out::{TableMemory, add};
@@ -9,7 +9,7 @@ use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Affinity, IntId, Lpi, lpi};
 use vgic::saved_state::{CollectionState, EventState, RedistributorState, SavedState};
 
-/// A bit of a pending table.
+/// A bit in a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Bit {
     address: u64,
@@ -30,16 +30,17 @@ impl Bit {
         (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Returns `true` if the bit is set. A bit outside of memory reads as clear, and is counted.
+    /// Returns `true` if the bit is set. If the bit is outside of memory, it reads as clear and is
+    /// counted.
     pub(super) fn read(self, memory: &mut TableMemory<'_>) -> bool {
         let byte = self.byte(memory);
         add(&mut memory.left_out.pending_bits, usize::from(byte.is_err()));
         byte.is_ok_and(|byte| byte & self.mask() != 0)
     }
 
-    /// Writes the bit. Skips the write if the byte does not change, because a migration must resend
-    /// a written page. A table outside of memory is the guest's mistake and must not prevent its
-    /// migration, so the bit is only counted.
+    /// Writes the bit. Skips the write if the byte wouldn't change, because a migration has to
+    /// resend every page that is written. A table outside of memory is the guest's fault and must
+    /// not prevent its migration, so the bit is only counted.
     fn write(self, memory: &mut TableMemory<'_>, set: bool) {
         let written = self.byte(memory).and_then(|byte| {
             let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
@@ -63,18 +64,18 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
     Ctlr::from(redistributor.ctlr).enable_lpis()
 }
 
-/// Writes the bit of every LPI to which an event is mapped.
+/// Writes the bits of all LPIs that have events mapped to them.
 ///
-/// While LPIs are disabled, bits are set but never cleared. The state does not contain the LPIs
-/// that were pending when the guest disabled them: these were written to the guest's table, and are
-/// read from there when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+/// While LPIs are disabled, bits are set but never cleared. The state doesn't have the LPIs that
+/// were pending when the guest disabled them. Those were written to the guest's table, and are read
+/// back when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
 pub(super) fn save(
     state: &SavedState,
     memory: &mut TableMemory<'_>,
 ) -> Result<(), TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
-    // Sort a pending event first, so that deduplication keeps it.
+    // Sort pending events first, so that deduplication keeps them.
     bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
     bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
     for (cpu, intid, pending) in bits {
@@ -98,10 +99,9 @@ pub(super) fn clear(bits: &[Bit], memory: &mut TableMemory<'_>) {
 /// Converts pending LPIs to KVM's form, in which each is pending with an event of a mapped
 /// collection.
 ///
-/// An LPI that is pending by itself becomes pending with one of its events, preferably one with the
-/// same target CPU. KVM cannot represent the pending state of an LPI without events, nor of an
-/// unmapped collection. The architecture makes the latter's interrupts UNPREDICTABLE (IHI 0069,
-/// MAPC).
+/// An LPI that is pending without an event becomes pending with one of its events, preferably one
+/// with the same target CPU. KVM can't represent pending state for an LPI without events, or for an
+/// unmapped collection. In the latter case, the interrupts are UNPREDICTABLE (IHI 0069, MAPC).
 pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
     let by_themselves = state.cpus.iter().flat_map(|cpu| {
         cpu.redistributor
@@ -131,10 +131,10 @@ pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
     Ok(())
 }
 
-/// An LPI that is pending by itself at a CPU.
+/// An LPI that is pending at a CPU without an event.
 struct ByItself {
     lpi: (IntId, Affinity),
-    /// No event has received the pending state yet.
+    /// `true` if no event has received the pending state yet.
     is_left: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Attributes of the redistributors' registers.
+//! Attributes for the redistributor registers.
 
 use crate::abi::Errno;
 use crate::distributor::PIDR2;
@@ -29,7 +29,7 @@ pub(super) fn get(cpu: &CpuState, config: &VgicConfig, offset: u32) -> u32 {
     }
 }
 
-/// Returns the 64-bit register that has one of its halves at `offset`.
+/// Returns the 64-bit register with a half at `offset`.
 fn wide<T>(offset: u32, value: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     let register = if offset.is_multiple_of(4) { offset & !7 } else { return None };
     value(register).map(|value| (register, value))
@@ -78,10 +78,10 @@ pub(crate) fn set(
     Ok(())
 }
 
-/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has only one: the value of the
-/// redistributors whose LPIs are enabled, or else the first that the guest wrote. Otherwise,
-/// restoring the zero of a redistributor that the guest has not brought up would remove the table
-/// of the others.
+/// Gives every redistributor the same `GICR_PROPBASER`, because KVM only has one. Takes the value
+/// from the redistributors with LPIs enabled, or else the first one that the guest wrote.
+/// Otherwise, restoring zero for a redistributor that the guest hasn't brought up would remove the
+/// table for all the others.
 pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
     let of = |wanted: fn(&CpuState) -> bool| {
         cpus.iter().find(|cpu| wanted(cpu)).map(|cpu| cpu.redistributor.propbaser)

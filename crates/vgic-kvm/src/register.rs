@@ -1,4 +1,4 @@
-//! Devices, and their attributes with values.
+//! KVM devices, and their attributes with values.
 
 use crate::abi::{Attribute, Errno};
 
@@ -22,7 +22,7 @@ pub struct KvmRegister {
     pub value: u64,
 }
 
-/// Error of an attribute that could not be read or written.
+/// Error for an attribute that could not be read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{attribute:x?} of {device:?}: {errno}")]
 #[non_exhaustive]

@@ -1,4 +1,4 @@
-//! `GICD_IIDR.Revision`, which selects one of KVM's GIC variants.
+//! `GICD_IIDR.Revision` selects one of KVM's GIC variants.
 
 use crate::abi::Errno;
 use gic_arch::Iidr;
@@ -6,15 +6,15 @@ use vgic::VgicConfig;
 
 /// Arm's implementer code and KVM's product ID.
 pub(super) const IIDR: Iidr = Iidr::new().with_implementer(0x43b).with_product_id(0x4b);
-/// First revision whose interrupts have the group that the guest configures.
+/// First revision that lets the guest configure interrupt groups.
 const GROUPS: u8 = 2;
 /// First revision that announces `GICR_CTLR.IR` and `CES`, since Linux 5.19.
 pub(super) const INVALIDATION: u8 = 3;
 
 /// Returns the revision in a value written to `GICD_IIDR`.
 ///
-/// Fails with `EINVAL` for a revision that a GICv3 of KVM never had or never announced, and for
-/// other implementers.
+/// Fails with `EINVAL` for revisions that KVM's GICv3 never had or never announced, and for other
+/// implementers.
 pub(super) fn written(word: u32) -> Result<u8, Errno> {
     let written = Iidr::from(word);
     let ours = written.with_revision(0) == IIDR;
@@ -24,7 +24,7 @@ pub(super) fn written(word: u32) -> Result<u8, Errno> {
     }
 }
 
-/// Returns the machine with the revision in KVM's `GICD_IIDR`, as a guest sees it.
+/// Changes a configuration to the revision in KVM's `GICD_IIDR`, as a guest sees it.
 ///
 /// | revision | Linux | guest-visible behavior |
 /// |---|---|---|
@@ -34,9 +34,9 @@ pub(super) fn written(word: u32) -> Result<u8, Errno> {
 /// | 3 | 5.19 | `GICR_CTLR.CES` and `IR`: LPIs can be disabled again, and these registers work |
 ///
 /// A guest that migrates keeps its initial revision. The revision is part of the machine: a state
-/// of one revision cannot be restored into a machine of another. KVM accepts an older revision at
-/// any time before the first run; kernels before the stable releases of 2026 accept it without any
-/// effect.
+/// saved with one revision can't be restored into a machine with another. KVM accepts an older
+/// revision at any time before the first run; kernels before the stable releases of 2026 accept it
+/// without any effect.
 ///
 /// # Errors
 /// `EINVAL` for other revisions and for another implementer's GIC.

@@ -1,5 +1,5 @@
-//! Tables of an ITS in guest memory, in KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI
-//! REV0"). Between save and restore, the guest may have written to them.
+//! ITS tables in guest memory, in KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI REV0").
+//! Between save and restore, the guest may have written to them.
 
 mod scan;
 
@@ -24,7 +24,7 @@ const EVENT_BITS: u8 = 16;
 /// Target of an unmapped collection.
 const UNMAPPED: u64 = CollectionEntry::UNMAPPED as u64;
 
-/// Affinities of redistributors by their number in tables: `GICR_TYPER.Processor_Number`.
+/// Redistributor affinities, indexed by their number in tables (`GICR_TYPER.Processor_Number`).
 pub(super) struct Numbers(Vec<(u16, Affinity)>);
 
 impl Numbers {
@@ -42,8 +42,8 @@ impl Numbers {
     }
 }
 
-/// Writes all tables. A table outside of memory is the guest's mistake and must not prevent its
-/// migration: the save leaves out, and counts, everything that it cannot write.
+/// Writes all tables. A table outside of memory is the guest's fault and must not prevent its
+/// migration, so we leave out, and count, everything that we can't write.
 pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
@@ -59,7 +59,7 @@ pub(super) fn save(
     }
 }
 
-/// Converts a fault into `None`, for a table outside of memory. Other errors remain.
+/// Converts a fault on a table outside of memory to `None`. Other errors are passed on.
 fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match outcome {
         Ok(written) => Ok(Some(written)),
@@ -69,9 +69,9 @@ fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
 }
 
 /// Writes the device table. A reader follows the distances between entries, and advances by one at
-/// an invalid entry. Old contents that it could encounter must therefore be cleared: before the
-/// first entry of each page, and where a distance saturates. A device is left out if its entry or
-/// its translation table is outside of memory.
+/// an invalid entry. So we have to clear old contents wherever it could find them: before the first
+/// entry on each page, and where a distance saturates. A device is left out if its entry or its
+/// translation table is outside of memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
@@ -96,7 +96,7 @@ fn save_devices(
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
         written(budget.clear(page.address, first, memory))?;
-        // A reader does not advance beyond the last device.
+        // A reader doesn't go past the last device.
         if ids.last().is_some_and(|last| *last < page.first + page.entries) {
             break;
         }
@@ -119,8 +119,8 @@ fn save_devices(
     Ok(())
 }
 
-/// Writes the events that use one of these collections, and returns their number. Other events are
-/// left out, because a reader refuses a device with an event whose collection is not in the
+/// Writes the events that use one of these collections, and returns their number. Leaves out other
+/// events, because a reader refuses a device if it has an event whose collection isn't in the
 /// collection table.
 fn save_events(
     device: &DeviceState,
@@ -150,7 +150,7 @@ fn save_events(
     Ok(events.len())
 }
 
-/// Iterates over the successor of each ID.
+/// Iterates over each ID's successor.
 fn followers(ids: &[u64]) -> impl Iterator<Item = Option<u64>> {
     ids.iter().skip(1).copied().map(Some).chain([None])
 }
@@ -179,7 +179,7 @@ fn save_collections(
         try_push(&mut entries, (id, UNMAPPED))?;
     }
     let all = entries.len();
-    // The guest may have replaced the table by a smaller one, which cannot contain all collections.
+    // The guest may have replaced the table with one that is too small for all collections.
     let room = if table.valid() { table.bytes() / ENTRY } else { 0 };
     entries.retain(|(id, _)| u64::from(id.get()) < room);
     write_collections(table.address()..table.address() + ENTRY * room, &mut entries, memory);
@@ -193,7 +193,7 @@ fn save_collections(
 /// will not find.
 ///
 /// A reader stops at an invalid entry, so the list ends where a write fails. If old contents would
-/// continue the list there, it ends one entry earlier.
+/// continue the list at that point, we end it one entry earlier.
 fn write_collections(
     table: Range<u64>,
     entries: &mut Vec<(CollectionId, u64)>,
@@ -236,8 +236,7 @@ impl Restored {
     }
 }
 
-/// Reads all tables. The work is bounded regardless of the tables' contents, which the guest
-/// controls.
+/// Reads all tables. The guest controls the contents, so the work is bounded whatever they are.
 pub(super) fn restore(
     config: &VgicConfig,
     its: &ItsState,
@@ -272,12 +271,12 @@ struct Reader<'a, 'm> {
     /// Collections in the table, mapped or not.
     known: SortedMap<CollectionId, ()>,
     restored: Restored,
-    /// Pending bits of events, each with the indices of a device and of its event.
+    /// Events' pending bits, each with the indices of the device and the event.
     found: Vec<(Bit, usize, usize)>,
 }
 
 impl Reader<'_, '_> {
-    /// Reads the collection table, up to `named` entries or the first that is not readable.
+    /// Reads the collection table, up to `named` entries or the first one that can't be read.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
         let room = (table.bytes() / ENTRY).min(named);
         for index in 0..room {
@@ -422,7 +421,7 @@ impl Reader<'_, '_> {
         Ok(pending)
     }
 
-    /// Assigns the pending bit of an LPI with several events to the first of them.
+    /// If an LPI has several events, assigns its pending bit to the first of them.
     fn take_each_bit_once(self) -> Result<Restored, Errno> {
         let Self { mut restored, mut found, .. } = self;
         found.sort_unstable();

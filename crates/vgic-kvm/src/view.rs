@@ -1,4 +1,4 @@
-//! View of a saved state through which attributes are read and written.
+//! A view of a saved state, for reading and writing attributes.
 
 use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
 use crate::left_out::{LeftOut, TableMemory};
@@ -18,14 +18,14 @@ use vgic::{GuestMemory, VgicConfig};
 
 /// A saved state, presented as KVM's devices.
 ///
-/// The devices are initialized and their vCPUs do not run, so attributes only fail with `EBUSY` for
-/// reasons in the registers themselves.
+/// The devices are initialized and their vCPUs aren't running, so attributes only fail with `EBUSY`
+/// because of the registers themselves.
 ///
 /// The [crate's example](crate#example) converts a state to KVM's format and back.
 pub struct KvmView<'a> {
     config: &'a VgicConfig,
     memory: &'a dyn GuestMemory,
-    /// State that lists every wired interrupt, including those in their reset state.
+    /// The state. Lists every wired interrupt, including those in their reset state.
     state: SavedState,
     left_out: LeftOut,
 }
@@ -37,11 +37,11 @@ impl core::fmt::Debug for KvmView<'_> {
 }
 
 impl<'a> KvmView<'a> {
-    /// Creates a view of the state of a machine made from `config`, whose guest has this memory.
-    /// The state must be restorable into such a machine, and representable in KVM.
+    /// Creates a view of a machine's state. The state must be restorable into a machine made from
+    /// `config`, and representable in KVM. `memory` is the guest's memory.
     ///
     /// # Errors
-    /// [`OutsideKvm`] for a machine or a state that KVM cannot have, and for a damaged state.
+    /// [`OutsideKvm`] for a machine or a state that KVM can't have, and for a damaged state.
     pub fn new(
         config: &'a VgicConfig,
         state: SavedState,
@@ -62,7 +62,7 @@ impl<'a> KvmView<'a> {
     ///
     /// # Errors
     /// [`KvmError`] if the heap is exhausted; guest memory may then be partly written. A guest's
-    /// tables cannot make a save fail: check what it [left out](Self::left_out).
+    /// tables can't make a save fail, so check what it [left out](Self::left_out).
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
@@ -81,8 +81,8 @@ impl<'a> KvmView<'a> {
     }
 
     /// Writes attributes in the given order, and reads an ITS's tables from guest memory before
-    /// enabling the ITS. Set-enable and set-active registers are cleared first. Tables that cannot
-    /// be read are treated as empty: check what was [left out](Self::left_out).
+    /// enabling the ITS. Clears set-enable and set-active registers first. Tables that can't be
+    /// read are treated as empty, so check what was [left out](Self::left_out).
     ///
     /// # Errors
     /// [`KvmError`] for the first attribute that cannot be written. The caller must then drop the
@@ -191,7 +191,7 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// Reads the mappings from the tables, and keeps them if the machine can have them.
+    /// Reads the mappings from the tables, and keeps them if they are valid for the machine.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
         let state = &mut self.state;
         let memory = &mut TableMemory::new(self.memory, &mut self.left_out);
@@ -210,10 +210,10 @@ impl<'a> KvmView<'a> {
     /// Returns a summary of everything that this view's saves and restores left out so far,
     /// including those that failed.
     ///
-    /// A monitor should log it after [`save`](Self::save) and [`load`](Self::load) unless it is
+    /// A VMM should log it after [`save`](Self::save) and [`load`](Self::load) unless it is
     /// [empty](LeftOut::is_empty), and should abort the migration if it knows that the tables are
-    /// in the guest's RAM. In that case, its own accesses to guest memory failed, and the guest
-    /// would lose LPIs.
+    /// in the guest's RAM. If so, its own accesses to guest memory have failed, and the guest would
+    /// lose LPIs.
     #[must_use]
     pub const fn left_out(&self) -> LeftOut {
         self.left_out
@@ -249,7 +249,7 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// Returns the region of redistributors with this number, as `KVM_GET_DEVICE_ATTR` does: a
+    /// Returns the redistributor region with this number, as `KVM_GET_DEVICE_ATTR` does: a
     /// [`RedistributorRegion`](abi::RedistributorRegion). A single region has the form of
     /// [`REDISTRIBUTORS`](frame::REDISTRIBUTORS), without a count.
     ///
@@ -265,8 +265,8 @@ impl<'a> KvmView<'a> {
         Ok(coded.with_base(region.base).into_bits())
     }
 
-    /// Reads an attribute, as `KVM_GET_DEVICE_ATTR` does. If several regions of redistributors
-    /// exist, the attribute is the first one; use [`region`](Self::region) for the others.
+    /// Reads an attribute, as `KVM_GET_DEVICE_ATTR` does. If there are several redistributor
+    /// regions, this only returns the first. Use [`region`](Self::region) for the others.
     ///
     /// # Errors
     /// The error number that KVM returns.
@@ -342,7 +342,7 @@ impl<'a> KvmView<'a> {
         Ok(&mut self.state.cpus[index])
     }
 
-    /// Returns the index in the state of the ITS with this index in the configuration.
+    /// Converts an ITS's index in the configuration to its index in the state.
     fn its_index(&self, index: usize) -> Result<usize, Errno> {
         let base = self.config.its.get(index).ok_or(Errno::NoDevice)?.base;
         let of = |its: &ItsState| its.base == base;

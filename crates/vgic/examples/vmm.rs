@@ -1,4 +1,4 @@
-//! The model in a monitor that uses `vm-memory`: a device thread signals a direct LPI. The guest is
+//! The model in a VMM that uses `vm-memory`: a device thread signals a direct LPI. The guest is
 //! represented by a list of exits.
 
 use gic_arch::{gicr, icc};

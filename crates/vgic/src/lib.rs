@@ -1,5 +1,4 @@
-//! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and
-//! hypervisors.
+//! A GICv3 and ITS device model with lock-free injection, for virtual machine VMMs and hypervisors.
 //!
 //! The model has two sides. [`Vgic`] is shared: devices drive lines
 //! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`], [`Vgic::write_from_device`])
@@ -7,7 +6,7 @@
 //! [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread. It handles the guest's accesses to
 //! the CPU interface's system registers, and reports whether an interrupt is to be signaled or the
 //! vCPU may sleep. A hypervisor at EL2 turns it into a [`ListRegisterVcpu`], whose guest
-//! acknowledges and ends interrupts in hardware. The monitor must implement two small traits:
+//! acknowledges and ends interrupts in hardware. The VMM must implement two small traits:
 //! [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
 //! Making an interrupt pending doesn't take a lock or allocate. It doesn't make a system call,
@@ -53,12 +52,11 @@
 //! After a reset, a redistributor sleeps and forwards nothing until `GICR_WAKER.ProcessorSleep` is
 //! cleared (IHI 0069, `GICR_WAKER`). With one security state, either firmware or the guest can
 //! clear it. Linux does. A kernel that relies on firmware to have done so, as TF-A does before it
-//! starts the kernel on a CPU, would otherwise receive no interrupts at all. A monitor that
-//! implements PSCI itself acts as firmware, and therefore must wake each redistributor before its
-//! vCPU starts: [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do
-//! so. Monitors whose guests start in their own firmware should leave the option off. In the
-//! Non-secure view, redistributors are always awake. Saved states record whether each redistributor
-//! is awake.
+//! starts the kernel on a CPU, would otherwise receive no interrupts at all. A VMM that implements
+//! PSCI itself acts as firmware, and therefore must wake each redistributor before its vCPU starts:
+//! [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do so. VMMs whose
+//! guests start in their own firmware should leave the option off. In the Non-secure view,
+//! redistributors are always awake. Saved states record whether each redistributor is awake.
 //!
 //! # Deferred work
 //!
@@ -66,8 +64,8 @@
 //! pending: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
 //! [`ListRegisterVcpu::enter`] each do one piece. While there is work left, a vCPU doesn't sleep,
 //! and a vCPU that enters the guest is kicked immediately. If another vCPU is asleep or in the
-//! guest, one such vCPU is kicked. A monitor that runs vCPUs therefore needs no code for this. A
-//! monitor without vCPUs, or with an idle thread, may call [`Vgic::poll`].
+//! guest, one such vCPU is kicked. A VMM that runs vCPUs therefore needs no code for this. A VMM
+//! without vCPUs, or with an idle thread, may call [`Vgic::poll`].
 //!
 //! # Configuration
 //!
@@ -78,16 +76,15 @@
 //! # Features
 //!
 //! Register accesses and commands take locks, and some of these are held across accesses to guest
-//! memory. By default, a thread that finds a lock taken spins, as is usual at EL2. A monitor that
-//! runs as a process of an operating system should enable `std`: its threads then sleep instead, so
-//! that a lock holder that was preempted or waits for a page does not cost other vCPUs their time
+//! memory. By default, a thread that finds a lock taken spins, as is usual at EL2. A VMM that runs
+//! as a process of an operating system should enable `std`: its threads then sleep instead, so that
+//! a lock holder that was preempted or waits for a page does not cost other vCPUs their time
 //! slices. The feature changes nothing else. `serde` makes saved states serializable, and
 //! `vm-memory` provides [`VmMemory`].
 //!
 //! # Example
 //!
-//! A monitor with one vCPU whose guest has enabled a PPI: the timer fires, and the guest handles
-//! it.
+//! A VMM with one vCPU whose guest has enabled a PPI: the timer fires, and the guest handles it.
 //!
 //! ```
 //! use gic_arch::{IntId, gicd, gicr, icc};

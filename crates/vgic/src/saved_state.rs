@@ -100,8 +100,8 @@ pub struct SavedState {
     pub version: u32,
     /// The distributor, including the shared interrupts.
     pub distributor: DistributorState,
-    /// The CPUs, by ascending affinity.
+    /// The CPUs, in affinity order.
     pub cpus: Vec<CpuState>,
-    /// The ITSes, by ascending address.
+    /// The ITSes, in address order.
     pub its: Vec<ItsState>,
 }

@@ -225,7 +225,7 @@ impl Vgic {
         self.addresses.region(address).is_some()
     }
 
-    /// Returns the regions that the model claims, by ascending address.
+    /// Returns the regions that the model claims, in address order.
     pub fn regions(&self) -> &[Region] {
         self.addresses.regions()
     }

@@ -21,7 +21,7 @@
 //! A vCPU that has entered the guest with empty list registers *stays left* when it exits: its
 //! `needs_kick` remains set. While the flag is set, no interrupt has arrived, because a producer
 //! that makes one visible clears the flag and kicks. The next entry therefore only loads the flag.
-//! The cost is at most one kick that finds the vCPU outside of the guest.
+//! The cost is at most one kick that finds the vCPU outside the guest.
 //!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these interrupts
 //! *recalls* the list registers: the change is complete once the vCPU has exited and folded them.

@@ -114,7 +114,7 @@ impl Wired {
         self.observer.set(observer)
     }
 
-    /// Returns the vCPU's private part; `None` if the machine does not have that vCPU.
+    /// Returns the vCPU's private part, or `None` if the machine does not have that vCPU.
     #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&Private> {
         self.interrupts.pes.get(cpu)
@@ -125,7 +125,7 @@ impl Wired {
         self.interrupts.pes.all()
     }
 
-    /// Returns the state of an interrupt that the guest can see; `None` for any other.
+    /// Returns the state of an interrupt that the guest can see, or `None` for any other.
     pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
         self.interrupts.visible(cpu, intid)
     }

@@ -1,4 +1,4 @@
-//! A thread that waits for another thread's lock must yield the processor (feature `std`).
+//! Checks that a thread waiting for another thread's lock yields the processor (feature `std`).
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

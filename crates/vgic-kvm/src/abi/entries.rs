@@ -1,9 +1,9 @@
-//! Entries of an ITS's tables in KVM's ITS ABI revision 0
+//! ITS table entries in KVM's ITS ABI revision 0
 //! (`Documentation/virt/kvm/devices/arm-vgic-its.rst`): eight bytes each, little-endian.
 
 use bitfield_struct::bitfield;
 
-/// Entry of the device table, indexed by DeviceID.
+/// Entry in the device table, indexed by DeviceID.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct DeviceEntry {
@@ -36,11 +36,11 @@ impl DeviceEntry {
     }
 }
 
-/// Entry of a device's interrupt translation table, indexed by EventID.
+/// Entry in a device's interrupt translation table, indexed by EventID.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct TranslationEntry {
-    /// Number of the collection.
+    /// The collection's number.
     pub collection: u16,
     /// INTID of the LPI, or 0 if the event is unmapped.
     pub intid: u32,
@@ -53,11 +53,11 @@ impl TranslationEntry {
     pub const NEXT_MAX: u16 = u16::MAX;
 }
 
-/// Entry of the collection table, which is an unordered list that ends at the first invalid entry.
+/// Entry in the collection table, an unordered list that ends at the first invalid entry.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct CollectionEntry {
-    /// Number of the collection.
+    /// The collection's number.
     pub collection: u16,
     /// `GICR_TYPER.Processor_Number` of the target redistributor, or [`UNMAPPED`](Self::UNMAPPED).
     #[bits(36)]
@@ -69,6 +69,6 @@ pub struct CollectionEntry {
 }
 
 impl CollectionEntry {
-    /// Low 32 bits of the target of a collection that events use but that is not mapped.
+    /// Low 32 bits of the target for an unmapped collection that is in use by events.
     pub const UNMAPPED: u32 = u32::MAX;
 }

@@ -1,4 +1,4 @@
-//! Addresses of table entries, and limits of the work on them.
+//! Addresses of table entries, and limits on the work to be done on them.
 
 use crate::abi::Errno;
 use crate::left_out::TableMemory;
@@ -9,7 +9,7 @@ use gic_arch::its::Level1Entry;
 
 /// Size of every entry in bytes.
 pub(super) const ENTRY: u64 = 8;
-/// Number of DeviceIDs, of EventIDs and of ICIDs, which have 16 bits.
+/// Number of DeviceIDs, EventIDs and ICIDs. All of them have 16 bits.
 pub(super) const IDS: u64 = 1 << 16;
 /// Maximum number of entries that a restore reads: enough for all devices with 256 events each.
 const MOST_READ: u32 = 1 << 24;
@@ -19,7 +19,7 @@ const MOST_CLEARED: u64 = 1 << 23;
 /// Number of entries that are cleared in one step.
 const CHUNK: usize = 512;
 
-/// Consecutive entries of a device table.
+/// Consecutive entries in a device table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Page {
     /// DeviceID of the first entry.
@@ -37,7 +37,7 @@ pub(super) enum Next {
     End,
 }
 
-/// Returns the pages of a device table that the guest has provided, limited to 16-bit DeviceIDs.
+/// Returns the device table pages that the guest has provided, limited to 16-bit DeviceIDs.
 pub(super) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
@@ -77,7 +77,7 @@ fn second_level(table: Baser, index: u64, memory: &mut TableMemory<'_>) -> Optio
     entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1))
 }
 
-/// Work that one save or restore may still do.
+/// Remaining work budget for one save or restore.
 #[derive(Debug)]
 pub(super) struct Budget {
     reads: u32,
@@ -87,7 +87,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Creates the budget of a machine with these limits for mappings.
+    /// Creates the budget for a machine with these mapping limits.
     pub(super) const fn new(devices: u32, events: u32) -> Self {
         Self { reads: MOST_READ, clears: MOST_CLEARED, devices, events }
     }
@@ -110,8 +110,9 @@ impl Budget {
         Ok(())
     }
 
-    /// Clears up to `entries` entries starting at `address`, within the budget. Entries that are
-    /// already clear are not written, because a migration must resend a written page.
+    /// Clears up to `entries` entries starting at `address`, within the budget. Doesn't write
+    /// entries that are already clear, because a migration has to resend every page that is
+    /// written.
     pub(super) fn clear(
         &mut self,
         address: u64,

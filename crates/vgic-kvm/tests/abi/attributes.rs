@@ -1,4 +1,4 @@
-//! Numbers of attributes and errors.
+//! Tests for attribute and error numbers.
 
 use gic_arch::Affinity;
 use gic_arch::icc;

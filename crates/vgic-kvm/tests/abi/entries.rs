@@ -1,4 +1,4 @@
-//! Table entries: every bit belongs to its documented field and to no other.
+//! Tests that every bit in a table entry belongs to its documented field, and to no other.
 
 use doorbell_test_support::{EntryField, check_entry};
 use proptest::prelude::*;

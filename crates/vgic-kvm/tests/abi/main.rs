@@ -1,5 +1,5 @@
-//! The numbers of KVM's device attributes and the layouts of its table entries, typed by hand from
-//! Linux's documentation, and checked over their whole range.
+//! Tests for KVM's device attribute numbers and table entry layouts. The expected values are typed
+//! by hand from Linux's documentation, and cover the whole range.
 
 mod attributes;
 mod entries;

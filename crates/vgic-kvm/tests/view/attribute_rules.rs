@@ -1,4 +1,4 @@
-//! Attributes with special rules, as a real KVM implements them (6.1 and 6.12).
+//! Tests for attributes with special rules, as implemented by KVM (6.1 and 6.12).
 
 use crate::board::{CPUS, DEVICES, Levels, QUEUE, SPIS, config, fresh, ram, with_tables};
 use gic_arch::{Affinity, gicd, gicr, gits, icc};

@@ -1,5 +1,4 @@
-//! Migration, through KVM's format, of states that a guest creates with register accesses and
-//! commands.
+//! Migrates states through KVM's format. A guest creates them with register accesses and commands.
 
 use doorbell_test_support::guest::ram;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
@@ -16,7 +15,7 @@ use vgic::{GuestMemory, Vcpu, Vgic, VmMemory};
 use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 
 const ITS: u64 = 0x0808_0000;
-/// Number of CPUs, the last of which never has LPI tables.
+/// Number of CPUs. The last one never has LPI tables.
 const CPUS: u16 = 3;
 /// Size of memory, which starts at address 0, the value of `GICR_PENDBASER` before it is written.
 const RAM_BYTES: usize = 1 << 20;
@@ -61,7 +60,7 @@ struct Guest {
     commands: u32,
     /// Acknowledged LPIs.
     taken: BTreeSet<u64>,
-    /// Record of the last save's omissions.
+    /// What the last save left out.
     left_out: LeftOut,
 }
 
@@ -241,7 +240,7 @@ fn pending_table(cpu: usize) -> u64 {
     PENDING + 0x1_0000 * cpu as u64
 }
 
-/// Fills memory outside of the tables, so that a bit cleared by mistake is detected.
+/// Fills memory outside the tables, so that we notice if a bit is cleared by mistake.
 fn fill(guest: &Guest) {
     let bytes = vec![0xff; 0x1_0000 - 2048];
     for table in [0, 1].map(pending_table) {
@@ -253,9 +252,9 @@ fn fill(guest: &Guest) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Compares the set of taken LPIs, not how often each is taken: an LPI that is pending in the
-    /// table of a disabled redistributor becomes pending with its event, and coalesces with later
-    /// messages.
+    /// We compare the set of taken LPIs, not how often each is taken, because an LPI that is
+    /// pending in the table of a disabled redistributor becomes pending with its event, and
+    /// coalesces with later messages.
     #[test]
     fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {
         let (mut stayed, mut moved) = (Guest::after(&before), Guest::after(&before).moved());

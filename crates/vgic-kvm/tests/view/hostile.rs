@@ -1,4 +1,5 @@
-//! Malicious memory contents and attributes: the view must not panic, and its work must be bounded.
+//! Tests with malicious memory contents and attributes. The view must not panic, and its work must
+//! be bounded.
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, RAM, RAM_BYTES, SECOND_LEVEL, TRANSLATIONS, config, fresh, put,
@@ -14,7 +15,7 @@ use vgic::saved_state::LpiState;
 use vgic_kvm::abi::Attribute;
 use vgic_kvm::{KvmDevice, KvmView};
 
-/// Generates a word of a table that is likely to be interpreted as an entry.
+/// Generates table words that are likely to be interpreted as entries.
 fn words() -> impl Strategy<Value = (u64, u64)> {
     let place = prop_oneof![
         Just(COLLECTIONS),

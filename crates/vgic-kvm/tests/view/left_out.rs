@@ -1,5 +1,5 @@
-//! Tables outside of memory: they must not prevent a migration, and everything left out must be
-//! counted.
+//! Tests for tables outside of memory. They must not prevent a migration, and everything left out
+//! must be counted.
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config,
@@ -138,7 +138,7 @@ fn pending_bits_that_a_restore_cannot_read_or_clear_are_counted() {
     }
 }
 
-/// Saves devices 3 and 7, of which one has its translation table at `itt`, and returns the restored
+/// Saves devices 3 and 7, one of them with its translation table at `itt`. Returns the restored
 /// ones.
 fn with_a_device_at(index: usize, itt: u64) -> (LeftOut, Vec<u32>) {
     let memory = ram();
@@ -214,7 +214,7 @@ fn events_without_a_collection_table_are_left_out() {
     let collections = table(TableKind::Collections, ELSEWHERE);
     for (valid, first) in [(true, Some(ELSEWHERE)), (false, None)] {
         let memory = ram();
-        // Without a table, no collection can be mapped.
+        // Without a table, there can't be any mapped collections.
         state.its[0].collections.retain(|_| valid);
         state.its[0].baser[1] = collections.with_valid(valid).into_bits();
         let left_out = save_tables(state.clone(), &memory);

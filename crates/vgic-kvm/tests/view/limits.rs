@@ -1,4 +1,4 @@
-//! Each limit of KVM is refused with a distinct reason.
+//! Tests that everything beyond KVM's limits is refused, with a distinct reason for each.
 
 use crate::board::{Levels, PENDING, config, fresh, ram, with_tables, word};
 use gic_arch::gicd::Irouter;
@@ -204,8 +204,8 @@ fn pending_state_of_no_collection_is_dropped() {
     }
 }
 
-/// Converts a state to KVM's format in which LPI 8200 is pending by itself at this CPU, while its
-/// event targets CPU 0.
+/// Converts a state to KVM's format in which LPI 8200 is pending at this CPU without an event,
+/// while its event targets CPU 0.
 fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);

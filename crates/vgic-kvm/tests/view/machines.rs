@@ -1,4 +1,4 @@
-//! Views of machines with an unusual revision or unusual regions.
+//! Tests for machines with an unusual revision or unusual regions.
 
 use crate::board::ram;
 use gic_arch::{Affinity, Iidr, gicd, gicr};

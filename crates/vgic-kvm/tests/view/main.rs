@@ -1,4 +1,4 @@
-//! Saved states seen as KVM's device attributes and tables.
+//! Tests for the view of saved states as KVM's device attributes and tables.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attribute_rules;

@@ -1,4 +1,4 @@
-//! An exhausted heap: each call must return an error, and none may abort.
+//! Tests with an exhausted heap. Every call must return an error, and must not abort.
 
 use crate::board::{Levels, Ram, TRANSLATIONS, config, fresh, ram, with_tables};
 use doorbell_test_support::{after_failures, outside, until_it_succeeds};

@@ -1,4 +1,4 @@
-//! Redistributors in several regions: a state does not depend on their addresses.
+//! Tests that a state doesn't depend on redistributor addresses, with several regions.
 
 use crate::board::{ITS, Levels, RAM, Ram, TRANSLATIONS, ram, set_up_tables};
 use gic_arch::its::CollectionId;

@@ -1,4 +1,4 @@
-//! States that are converted to KVM's attributes and tables and back must be unchanged.
+//! Converts states to KVM's attributes and tables and back, and checks that they are unchanged.
 
 use crate::board::{
     CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, put, ram, through_a_machine, with_tables,
@@ -276,8 +276,8 @@ proptest! {
         let memory = memory(levels);
         let mut again = through_a_machine(&moved(&state, &memory), Arc::new(memory)).unwrap();
         for event in again.its[0].devices.iter_mut().flat_map(|device| &mut device.events) {
-            // Tables contain neither the configuration, which is in the guest's table, nor the
-            // place of unmapped pending state.
+            // Tables don't have the configuration (it's in the guest's table), or the location of
+            // unmapped pending state.
             (event.configuration, event.stays_at) = (None, None);
         }
         prop_assert_eq!(again, state);

@@ -1,4 +1,5 @@
-//! The tables, entry by entry: vectors typed from `arm-vgic-its.rst`, "ITS Table ABI REV0".
+//! Tests for the tables, entry by entry, with vectors typed from `arm-vgic-its.rst`, "ITS Table ABI
+//! REV0".
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PAGE, PENDING, Ram, SECOND_LEVEL, TRANSLATIONS, config, put, ram,
@@ -63,7 +64,7 @@ fn entries_lie_and_look_as_documented() {
     assert_eq!(word(&memory, COLLECTIONS + 16), 0);
 }
 
-/// Returns a state with device 3, which has events 1 and 3, and device 7, which has none.
+/// Returns a state with two devices: 3 with events 1 and 3, and 7 without events.
 pub(crate) fn two_devices() -> SavedState {
     let mut state = with_tables(Levels::Flat, &ram());
     let target = state.cpus[2].affinity;

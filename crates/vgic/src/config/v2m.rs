@@ -49,7 +49,7 @@ pub enum V2mConfigError {
          machine does not implement all of them"
     )]
     Spis {
-        /// Base of the frame.
+        /// The frame's base.
         base: u64,
         /// INTID of the first SPI.
         first_spi: u32,

@@ -238,7 +238,7 @@ impl ListRegisterVcpu {
         Vcpu::unboxed(self.0)
     }
 
-    /// Returns the number of this vCPU.
+    /// Returns this vCPU's number.
     pub fn cpu(&self) -> Cpu {
         self.0[0].cpu()
     }
@@ -269,7 +269,7 @@ impl InGuest {
         &vcpu.0[0].list_registers.interface
     }
 
-    /// Returns the number of this vCPU.
+    /// Returns this vCPU's number.
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     pub fn cpu(&self) -> Cpu {
         self.vcpu.as_ref().expect("only `exit` takes the vCPU").cpu()

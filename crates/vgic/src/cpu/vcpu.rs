@@ -450,7 +450,7 @@ impl Vcpu {
         }
     }
 
-    /// Returns the number of this vCPU.
+    /// Returns this vCPU's number.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }

@@ -50,7 +50,7 @@ impl Vgic {
     /// Does not wait, and takes time proportional to the number of vCPUs. If the guest has
     /// requested an operation on all mappings (e.g. INVALL, or clearing `GICR_CTLR.EnableLPIs`)
     /// that is still in progress, the freeze completes it. Disabling LPIs writes a pending table,
-    /// so a monitor that copies dirty pages must do so again after the freeze.
+    /// so a VMM that copies dirty pages must do so again after the freeze.
     ///
     /// # Errors
     /// [`FreezeError`] if `vcpus` aren't this machine's vCPUs, or if there is not enough memory to

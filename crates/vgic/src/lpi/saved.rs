@@ -153,8 +153,7 @@ impl Control {
         Ok(ReservedLevels(try_boxed_slice(self.enabled.vcpus().map(|_| 0))?))
     }
 
-    /// Allocates the memory for an LPI that is pending at a redistributor independently of any
-    /// event.
+    /// Allocates the memory for an LPI that is pending at a redistributor without an event.
     pub(crate) fn reserve_pending(
         &self,
         saved: SavedLpi,
@@ -181,7 +180,7 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the level of an LPI; `None` if the LPI will not be enabled.
+    /// Returns the level of an LPI, or `None` if the LPI will not be enabled.
     fn level_of(&self, saved: SavedLpi, tables: Option<LpiTables>) -> Option<Level> {
         let from_memory = || {
             let tables = tables.filter(|tables| tables.covers(saved.lpi))?;

@@ -38,7 +38,7 @@ pub(super) enum Location {
     Own {
         /// The redistributor's vCPU.
         vcpu: u32,
-        /// The index of the LPI.
+        /// The LPI's index.
         index: u32,
     },
 }

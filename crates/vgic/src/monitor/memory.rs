@@ -15,8 +15,8 @@ pub trait GuestMemory: Send + Sync {
     /// [`MemoryFault`] if any byte of the range is not memory; `bytes` may then be partly filled.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault>;
 
-    /// Writes `bytes` to the memory at `address`. If the monitor tracks dirty pages, the
-    /// implementation must mark the written pages.
+    /// Writes `bytes` to the memory at `address`. If the VMM tracks dirty pages, the implementation
+    /// must mark the written pages.
     ///
     /// # Errors
     /// [`MemoryFault`] if any byte of the range is not memory; the rest may or may not have been

@@ -38,10 +38,10 @@ pub struct RedistributorState {
     /// `GICR_PENDBASER`. Until LPIs are enabled, `PTZ` is as written. While LPIs are enabled, the
     /// pending table in guest memory is unused, because this state contains the pending LPIs.
     pub pendbaser: u64,
-    /// SGIs, PPIs and extended PPIs, by ascending INTID. Interrupts that aren't listed are in their
+    /// SGIs, PPIs and extended PPIs, in INTID order. Interrupts that aren't listed are in their
     /// reset state, with a low line.
     pub interrupts: Vec<InterruptState>,
-    /// LPIs that are pending at this redistributor by themselves, by ascending INTID. They became
+    /// LPIs that are pending at this redistributor without an event, in INTID order. They became
     /// pending through `GICR_SETLPIR` or MOVALL, or were found in the pending table without a
     /// mapped event. While LPIs are disabled at this redistributor, they are held back, and become
     /// pending when LPIs are enabled.
@@ -53,7 +53,7 @@ pub struct RedistributorState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct LpiState {
-    /// INTID of the LPI.
+    /// The LPI's INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
     /// Same as [`EventState::configuration`](super::EventState::configuration).

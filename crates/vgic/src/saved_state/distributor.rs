@@ -16,7 +16,7 @@ pub struct DistributorState {
     pub typer: u32,
     /// `GICD_IIDR`.
     pub iidr: u32,
-    /// SPIs and extended SPIs, by ascending INTID. Interrupts that aren't listed are in their reset
+    /// SPIs and extended SPIs, in INTID order. Interrupts that aren't listed are in their reset
     /// state, with a low line.
     pub interrupts: Vec<InterruptState>,
 }
@@ -26,7 +26,7 @@ pub struct DistributorState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterruptState {
-    /// INTID of the interrupt.
+    /// The interrupt's INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
     /// `IGROUPR`: Group 1 or, with two security states, Non-secure Group 1. (`IGRPMODR` is zero in

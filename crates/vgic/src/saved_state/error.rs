@@ -63,14 +63,14 @@ pub enum Object {
     Private {
         /// Affinity of its CPU.
         cpu: Affinity,
-        /// INTID of the interrupt.
+        /// The interrupt's INTID.
         intid: IntId,
     },
     /// An LPI that is pending at a redistributor without an event.
     Lpi {
         /// Affinity of the redistributor's CPU.
         cpu: Affinity,
-        /// INTID of the LPI.
+        /// The LPI's INTID.
         intid: IntId,
     },
     /// An ITS, by the address of its control frame.
@@ -79,14 +79,14 @@ pub enum Object {
     Collection {
         /// Address of its ITS.
         its: u64,
-        /// Number of the collection.
+        /// The collection's number.
         collection: CollectionId,
     },
     /// A device.
     Device {
         /// Address of its ITS.
         its: u64,
-        /// DeviceID of the device.
+        /// The device's DeviceID.
         device: DeviceId,
     },
     /// An event.
@@ -95,7 +95,7 @@ pub enum Object {
         its: u64,
         /// DeviceID of its device.
         device: DeviceId,
-        /// EventID of the event.
+        /// The event's EventID.
         event: EventId,
     },
 }
@@ -114,7 +114,7 @@ pub enum Problem {
     Order,
     /// According to a register, the state belongs to another kind of machine.
     OtherMachine {
-        /// Name of the register.
+        /// The register's name.
         register: &'static str,
         /// Value of the register in the state.
         saved: u64,
@@ -123,14 +123,14 @@ pub enum Problem {
     },
     /// A field has a value that is invalid on this machine.
     Value {
-        /// Name of the field.
+        /// The field's name.
         field: &'static str,
         /// Value of the field in the state.
         value: u64,
     },
     /// A field refers to a CPU that the machine doesn't have, or that isn't valid for the field.
     NoSuchCpu {
-        /// Name of the field.
+        /// The field's name.
         field: &'static str,
         /// Value of the field in the state.
         cpu: Affinity,

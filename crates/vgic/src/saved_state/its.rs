@@ -28,9 +28,9 @@ pub struct ItsState {
     pub creadr: u64,
     /// `GITS_BASER0` (devices) and `GITS_BASER1` (collections); the others are zero.
     pub baser: [u64; 8],
-    /// Mapped collections, by ascending number.
+    /// Mapped collections, in number order.
     pub collections: Vec<CollectionState>,
-    /// Mapped devices, by ascending DeviceID.
+    /// Mapped devices, in DeviceID order.
     pub devices: Vec<DeviceState>,
 }
 
@@ -39,7 +39,7 @@ pub struct ItsState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CollectionState {
-    /// Number of the collection.
+    /// The collection's number.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
     /// Affinity of the target redistributor's CPU.
@@ -52,7 +52,7 @@ pub struct CollectionState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DeviceState {
-    /// DeviceID of the device.
+    /// The device's DeviceID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::device"))]
     pub device: DeviceId,
     /// Number of EventID bits.
@@ -61,7 +61,7 @@ pub struct DeviceState {
     /// MAPD, aligned to 256 bytes. The model doesn't use the table. Only a save in KVM's format
     /// writes to it.
     pub itt: u64,
-    /// Mapped events, by ascending EventID.
+    /// Mapped events, in EventID order.
     pub events: Vec<EventState>,
 }
 
@@ -70,7 +70,7 @@ pub struct DeviceState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct EventState {
-    /// EventID of the event.
+    /// The event's EventID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::event"))]
     pub event: EventId,
     /// INTID of its LPI.

@@ -61,7 +61,7 @@ impl FrameAt<'_> {
     }
 }
 
-/// The regions of the model, by ascending address.
+/// The regions of the model, in address order.
 pub(crate) struct AddressMap(Box<[Region]>);
 
 impl AddressMap {

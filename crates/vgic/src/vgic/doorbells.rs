@@ -22,13 +22,13 @@ impl Vgic {
     /// `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`) or of another register next to it.
     /// **This path provides no isolation:** a device that can reach a redistributor's doorbell can
     /// also reach `GICR_CTLR` and `GICR_PROPBASER`, and every device can ring every interrupt.
-    /// Where possible, a monitor should give devices access only to the page of an ITS, of a GICv2m
+    /// Where possible, a VMM should give devices access only to the page of an ITS, of a GICv2m
     /// frame or of [`VgicConfig::mbi_alias`].
     ///
     /// `GITS_TRANSLATER` accepts no message without an identity; use [`its`](Self::its) instead.
     ///
     /// # Errors
-    /// [`NotClaimed`] if the address is outside of the model's regions.
+    /// [`NotClaimed`] if the address is outside the model's regions.
     ///
     /// [`VgicConfig::mbi_alias`]: crate::VgicConfig::mbi_alias
     pub fn write_from_device(

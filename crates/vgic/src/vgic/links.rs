@@ -68,8 +68,8 @@ impl Vgic {
     }
 
     /// Returns `true` if a line's physical interrupt is active on behalf of the guest. For a
-    /// hypervisor that moves a vCPU between CPUs; it must call this while the vCPU is outside of
-    /// the guest.
+    /// hypervisor that moves a vCPU between CPUs; it must call this while the vCPU is outside the
+    /// guest.
     ///
     /// A linked PPI is active on a single CPU. When the hypervisor unloads the vCPU from a CPU, it
     /// must deactivate the PPI there regardless of this result, because another vCPU may have just

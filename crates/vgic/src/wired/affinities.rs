@@ -13,7 +13,7 @@ use msi_types::Cpu;
 ///
 const RANGE: u8 = 16;
 
-/// The vCPUs, by ascending affinity.
+/// The vCPUs, in affinity order.
 pub(super) struct Affinities(Box<[(Affinity, Cpu)]>);
 
 impl Affinities {

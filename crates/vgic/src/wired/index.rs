@@ -43,7 +43,7 @@ impl WiredIndex {
         self.0 as usize
     }
 
-    /// Returns the number among shared interrupts; `None` for a private interrupt.
+    /// Returns the number among shared interrupts, or `None` for a private interrupt.
     pub(crate) const fn shared_index(self) -> Option<usize> {
         self.get().checked_sub(SHARED_BASE as usize)
     }

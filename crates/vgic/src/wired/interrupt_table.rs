@@ -99,7 +99,7 @@ impl InterruptTable {
         Some((cpu, self.index(intid).filter(|_| wired)?))
     }
 
-    /// Returns the state of an interrupt that the guest can see; `None` for any other.
+    /// Returns the state of an interrupt that the guest can see, or `None` for any other.
     pub(super) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
         let state = self.get(cpu, self.index(intid)?)?.state();
         self.is_visible(state).then_some(state)

@@ -37,7 +37,7 @@ pub(crate) struct Memory {
     changed: Condvar,
 }
 
-/// Stall of a read of one address.
+/// Whether a read of one address stalls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadStall {
     Off,
@@ -146,18 +146,18 @@ pub(crate) struct Machine {
     pub(crate) kicks: Arc<Kicks>,
 }
 
-/// Returns a machine of one vCPU with an ITS.
+/// Returns a machine with one vCPU and an ITS.
 pub(crate) fn with_its() -> VgicConfig {
     let its = vec![ItsConfig::new(ITS)];
     VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(its).with_message_based_spis(true)
 }
 
-/// Returns a machine of one vCPU with direct LPIs.
+/// Returns a machine with one vCPU and direct LPIs.
 pub(crate) fn with_direct_lpis() -> VgicConfig {
     VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_direct_lpi(true)
 }
 
-/// Returns a machine of 512 vCPUs, each in its own cluster, with 20 INTID bits for LPIs and 32
+/// Returns a machine with 512 vCPUs, each in its own cluster, with 20 INTID bits for LPIs and 32
 /// DeviceID bits.
 pub(crate) fn largest() -> VgicConfig {
     let its = ItsConfig::new(ITS).with_device_id_bits(32);
@@ -218,7 +218,7 @@ impl Machine {
         self.vcpus[cpu].write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
     }
 
-    /// Sets up the tables, with a device table of two levels, and maps collection n to vCPU n.
+    /// Sets up the tables, with a two-level device table, and maps collection n to vCPU n.
     fn start_its(&self) {
         let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
         let table = table.with_address(TABLES);

@@ -1,4 +1,4 @@
-//! Costs of a machine: heap memory, accesses to guest memory, and kicks.
+//! Tests for what a machine costs: heap memory, guest memory accesses, and kicks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod machine;

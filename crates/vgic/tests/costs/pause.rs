@@ -1,4 +1,4 @@
-//! Time for which a large machine pauses to be saved and restored.
+//! Measures how long a large machine has to pause to be saved and restored.
 
 use crate::machine::{Machine, largest, mapd, mapti};
 use crate::proportion::cpu_of;
@@ -56,7 +56,6 @@ fn a_pause_is_in_proportion_to_mappings() {
 
     let part = pause(&mut machine);
 
-    // Most of the time of `part` is due not to mappings, but to 512 vCPUs with their wired
-    // interrupts.
+    // `part` spends most of its time on 512 vCPUs with their wired interrupts, not on mappings.
     assert!(part.iter().zip(&all).all(|(part, all)| *part * 4 < *all), "{part:?} of {all:?}");
 }

@@ -1,4 +1,4 @@
-//! The largest machines need heap memory in proportion to their use.
+//! Checks that the largest machines need heap memory in proportion to their use.
 
 use crate::machine::{Machine, Memory, SPI, inv, largest, mapd, mapti};
 use doorbell_test_support::guest::Kicks;
@@ -25,7 +25,7 @@ fn bytes_of_machine(config: VgicConfig) -> usize {
     bytes_of(|| Vgic::new(config, memory, kicks).unwrap()).1
 }
 
-/// Returns the vCPU of an LPI, which are distributed over all vCPUs.
+/// Returns an LPI's vCPU. LPIs are spread over all vCPUs.
 pub(crate) fn cpu_of(number: u32) -> u16 {
     u16::try_from(number % 512).unwrap()
 }
@@ -84,7 +84,7 @@ fn device_ids_of_32_bits_cost_what_is_mapped() {
         }
     });
 
-    // Each device needs a path of three nodes in the tree, of 256 entries each.
+    // Each device needs a path of three nodes in the tree, with 256 entries each.
     assert!(bytes < 1024 * 3 * 16 * 256, "{bytes} bytes");
     for (device, lpi) in devices.iter().zip(8192..) {
         assert_eq!(machine.send(*device, 0), Delivery::Pending);
@@ -148,8 +148,8 @@ fn ready_bitmaps_stay_within_their_budget() {
         }
     });
 
-    // Only one part of 4096 is in use, out of the budget's 2^21 and of the redistributor's own
-    // LPIs. Each of the other parts needs only a pointer.
+    // Only one part of 4096 is in use, both in the budget of 2^21 and in the redistributor's own
+    // LPIs. All other parts only need a pointer.
     let part = 17 << 10;
     let pointers = 32 * 8 * ((1 << 21) + (1 << 20)) / 4096;
     assert!((part / 2..part + pointers).contains(&bytes), "{bytes} bytes");
@@ -168,7 +168,7 @@ fn all_20_bit_lpis_take_100_bytes_each() {
     });
 
     let each = bytes / count as usize;
-    // Each LPI needs a word and its owner, plus hints at each vCPU, because they are distributed
+    // Each LPI needs a word and its owner, plus hints at each vCPU, because the LPIs are spread
     // over all vCPUs.
     assert!(each < 96, "{each} bytes for each of {count} LPIs");
     for n in (0..count).step_by(997).chain([count - 1]) {

@@ -1,5 +1,5 @@
-//! Costs of a message and its interrupt once everything is mapped: they do not allocate, access
-//! guest memory, wait for a command that is executing, or kick a vCPU that is awake.
+//! Checks what a message and its interrupt cost once everything is mapped. They must not allocate,
+//! access guest memory, wait for an executing command, or kick a vCPU that is awake.
 
 use crate::machine::{FIRST, Machine, Memory, SPI, handle_all, inv, with_direct_lpis, with_its};
 use doorbell_test_support::heap_use;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use vgic::AccessWidth::Word;
 use vgic::{FaultReason, Sleep, Vcpu, VgicConfig};
 
-/// A device whose events are all in one chunk of the model's table, and one that needs a tree.
+/// A device with all events in one chunk of the model's table. `WIDE` needs a tree.
 const NARROW: u32 = 1;
 const WIDE: u32 = 2;
 const WIDE_BITS: u32 = 11;
@@ -160,7 +160,8 @@ fn list_registers_allocate_nothing() {
     assert_eq!(costs(&machine.memory, run), (0, 0));
 }
 
-/// Checks that `act` completes while `hold`, which concerns LPI [`FIRST`], waits for guest memory.
+/// Checks that `act` completes while `hold` is waiting for guest memory. `hold` must read the
+/// configuration of LPI [`FIRST`].
 fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnce() + Send) {
     machine.memory.close(FIRST);
     thread::scope(|scope| {

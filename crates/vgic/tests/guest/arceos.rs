@@ -19,9 +19,9 @@ const COMMANDS: [[u64; 4]; 5] = [
     [0x8_0000_000a, 0x2000_0000_0000, 0, 0],        // MAPTI 8, 0, 8192, 0
     [0x8_0000_000c, 0, 0, 0],                       // INV 8, 0
 ];
-/// The guest requests table pages of 4 KiB, but the page size is fixed at 64 KiB. Its 128 pages of
-/// devices therefore extend beyond memory, and bits 15:12 of the collection table's address are
-/// interpreted as bits 51:48.
+/// The guest requests table pages of 4 KiB, but the page size is fixed at 64 KiB. So its 128 device
+/// pages extend beyond memory, and bits 15:12 of the collection table's address are interpreted as
+/// bits 51:48.
 const TABLES: [(FaultReason, u64, FaultDetail); 2] = [
     (FaultReason::ItsTable, ITS + 0x100, FaultDetail::Memory(0x4040_0000)),
     (FaultReason::UnalignedItsTable, ITS + 0x108, FaultDetail::Value(0xbce7_0000_4000_4600)),
@@ -31,7 +31,7 @@ fn parts(fault: &GuestFault) -> (FaultReason, u64, FaultDetail) {
     (fault.reason, fault.address, fault.detail)
 }
 
-/// Boots the guest up to its message. Returns the message's delivery, and the faults so far.
+/// Boots the guest up to its message. Returns how the message was delivered, and the faults so far.
 fn boot(queue: u64) -> (Delivery, Vec<GuestFault>, Machine) {
     let config = VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(vec![ItsConfig::new(ITS)]);
     let machine = Machine::running(config);

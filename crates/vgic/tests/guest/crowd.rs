@@ -1,5 +1,5 @@
-//! Registers of a machine with so many mappings that no access can visit all of them. Unfinished
-//! work must be reported as unfinished, and continued by each access that polls for it.
+//! Tests for registers on a machine that has too many mappings to visit in one access. Unfinished
+//! work must be reported as unfinished, and each access that polls for it must continue it.
 
 use crate::machine::{self, ITS, Machine, RAM};
 use gic_arch::gicr::{Ctlr, Propbaser, Syncr};
@@ -18,7 +18,7 @@ const LAST: u32 = EVENTS - 1;
 /// LPI of the last event.
 const LAST_LPI: u32 = lpi_of(LAST);
 
-/// Returns the LPI of an event. Fewer LPIs than events exist, so two events share one.
+/// Returns the LPI of an event. There are fewer LPIs than events, so two events share one.
 const fn lpi_of(event: u32) -> u32 {
     8192 + event / 2
 }
@@ -71,7 +71,7 @@ fn read<V: RegisterValue<Raw = u32>>(
     V::from(u32::try_from(machine.read_gicr(0, register)).unwrap())
 }
 
-/// Polls until `done` returns `true`, and returns the number of polls that did not suffice.
+/// Polls until `done` returns `true`, and returns the number of polls before that.
 fn polls(mut done: impl FnMut() -> bool) -> u32 {
     (0..1000).find(|_| done()).expect("polling must finish the work")
 }
@@ -139,7 +139,7 @@ fn enabling_lpis_ends_when_all_are() {
     assert_eq!(taken, expected);
 }
 
-/// Inspects the machine when it is kicked: the values of `GITS_CTLR` and `GICR_CTLR`, and the
+/// Looks at the machine when it is kicked: the values of `GITS_CTLR` and `GICR_CTLR`, and the
 /// delivery of a message for the last event.
 #[derive(Default)]
 struct KickObserver {

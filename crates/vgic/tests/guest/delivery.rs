@@ -1,5 +1,5 @@
-//! Delivery beyond the reference of `tests/model`: line observers, rotation of 1-of-N interrupts,
-//! active-priority registers, and resets.
+//! Delivery tests beyond the reference in `tests/model`: line observers, rotation of 1-of-N
+//! interrupts, active-priority registers, and resets.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicd::Irouter;
@@ -11,7 +11,7 @@ use vgic::{AccessWidth, GuestMemory, Inputs, SecurityView, Vcpu, Vgic, VgicConfi
 
 const SPI: u32 = 40;
 
-/// An interrupt source that lowers its line when the guest has ended the interrupt.
+/// An interrupt source that lowers its line once the guest has ended the interrupt.
 struct Resampler {
     gic: Mutex<Weak<Vgic>>,
     heard: Mutex<Vec<Line>>,

@@ -1,4 +1,4 @@
-//! Writes by devices to doorbells without identity, and to the registers next to them.
+//! Tests for device writes to doorbells without identity, and to the registers next to them.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -21,7 +21,7 @@ fn ring(gic: &Vgic, address: u64, data: u32) -> Delivery {
     gic.signal_msi(NoIdentity, MsiMessage { address, data })
 }
 
-/// Returns the configuration of a machine on which messages set and clear SPIs, including extended
+/// Returns the configuration for a machine on which messages set and clear SPIs, including extended
 /// ones, through the distributor's frame and its alias.
 fn mbi(security: SecurityView) -> VgicConfig {
     VgicConfig::new(1)
@@ -348,7 +348,7 @@ fn beside_an_its_there_is_no_setlpir() {
     assert_eq!(both.validate(), Err(ConfigError::DirectLpiBesideIts { its: its.base }));
 }
 
-/// Returns the configuration of two frames: one with this naming, and one without quirks.
+/// Returns the configuration for two frames: one with this encoding, and one without quirks.
 fn frames(naming: V2mNaming) -> VgicConfig {
     VgicConfig::new(1).with_v2m(vec![
         V2mConfig::new(FRAME, 64, 32).with_iidr(0x1234_5678).with_naming(naming),
@@ -366,7 +366,7 @@ fn a_frame_rings_exactly_its_spis() {
         let frame = machine.gic.config().v2m[0];
         for spi in 32..160 {
             machine.make_edge(spi);
-            // A message that would name this SPI if the frame owned it.
+            // A message that would signal this SPI if the frame owned it.
             let whole = V2mConfig::new(frame.base, 32, 256).with_naming(naming);
             let message = match (naming, frame.message(IntId::new(spi))) {
                 (_, Some(message)) => message,

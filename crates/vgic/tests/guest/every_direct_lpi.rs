@@ -1,4 +1,4 @@
-//! Direct LPIs of a well-behaved guest: as many as exist, at every redistributor.
+//! A well-behaved guest uses every possible direct LPI at every redistributor.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr};

@@ -1,4 +1,4 @@
-//! The register frames as a guest sees them, including accesses that it should not make.
+//! Tests for the register frames as a guest sees them, including accesses that it shouldn't make.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -9,7 +9,7 @@ use vgic::{AccessWidth, FaultDetail, FaultReason, RedistributorRegion, SecurityV
 const WIDTHS: [AccessWidth; 4] =
     [AccessWidth::Byte, AccessWidth::Half, AccessWidth::Word, AccessWidth::Double];
 
-/// Returns the configuration of a machine with every option.
+/// Returns the configuration for a machine with every option.
 fn everything(security: SecurityView) -> VgicConfig {
     VgicConfig::new(2)
         .with_spis(988)

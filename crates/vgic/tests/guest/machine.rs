@@ -112,7 +112,7 @@ impl Machine {
         self.write_at(ITS, gits::CWRITER, Cwriter::at_offset(written));
     }
 
-    /// Returns `true` if every command of the queue was executed.
+    /// Returns `true` if every queued command was executed.
     pub(crate) fn is_queue_done(&self) -> bool {
         let read = |register: u32| self.read(ITS + u64::from(register), AccessWidth::Double);
         read(gits::CREADR.offset()) == read(gits::CWRITER.offset())

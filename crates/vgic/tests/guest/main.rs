@@ -1,4 +1,4 @@
-//! The model as a guest and its monitor use it: registers, delivery, sleep.
+//! Tests for the model as used by a guest and its VMM: registers, delivery, sleep.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arceos;

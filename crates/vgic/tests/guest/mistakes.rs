@@ -1,4 +1,4 @@
-//! The guest's mistakes. Each must be recorded once, with the register at which it is made.
+//! Tests for guest errors. Each must be recorded once, with the register where it was made.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
@@ -233,7 +233,7 @@ fn enable_lpis(machine: &Machine, cpu: usize, enable: bool) {
     machine.write(machine.frame(cpu), AccessWidth::Word, enable.into());
 }
 
-/// Builds a fault at a register of a redistributor.
+/// Builds a fault at a redistributor register.
 fn at_gicr(
     machine: &Machine,
     cpu: usize,
@@ -265,7 +265,7 @@ fn an_unaligned_pending_table_is_recorded_at_each_enable() {
 #[test]
 fn overlapping_pending_tables_in_use_are_a_fault() {
     let machine = its(PageSizes::Any);
-    // A pending table for 20 INTID bits has 128 KiB.
+    // A pending table for 20 INTID bits takes 128 KiB.
     set_lpi_tables(&machine, 0, 19, PENDING);
     set_lpi_tables(&machine, 1, 19, PENDING + 0x1_0000);
     set_lpi_tables(&machine, 2, 19, PENDING + 0x3_0000);

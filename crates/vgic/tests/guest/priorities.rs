@@ -1,4 +1,4 @@
-//! Priorities of LPIs, exhaustively: every priority against every mask, in both views, with each
+//! Exhaustive tests for LPI priorities: every priority against every mask, in both views, with each
 //! number of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not taken from the
 //! model. `tests/model` checks the priorities of wired interrupts.
 
@@ -7,7 +7,7 @@ use gic_arch::{gicr, icc};
 use std::collections::BTreeMap;
 use vgic::{GuestMemory, SecurityView, VgicConfig};
 
-/// The priorities that a machine's guest sees.
+/// Rules for the priorities that a guest sees.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     view: SecurityView,

@@ -1,5 +1,5 @@
-//! A monitor whose kick handler and line observer access the model: the model must not hold a lock
-//! when it calls them.
+//! Tests a VMM whose kick handler and line observer access the model. The model must not hold a
+//! lock when it calls them.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::gits;

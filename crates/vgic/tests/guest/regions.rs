@@ -1,5 +1,5 @@
-//! Redistributors in several regions: vCPUs fill them in order, and their addresses do not affect
-//! interrupts.
+//! Tests for redistributors in several regions. vCPUs fill them in order, and their addresses don't
+//! affect interrupts.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
@@ -135,7 +135,7 @@ fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     machine
 }
 
-/// Returns a redistributor's name in commands.
+/// Returns the RDbase operand for a redistributor.
 fn target(machine: &Machine, cpu: usize) -> RdBase {
     match machine.gic.config().its[0].redistributor_naming {
         RedistributorNaming::ProcessorNumber => {

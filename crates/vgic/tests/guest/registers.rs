@@ -1,6 +1,5 @@
-//! Every register of the frames and of the CPU interface, by its number in the manual (IHI 0069
-//! §12). Each is checked for its value after reset, and after all ones were written, in both
-//! security views.
+//! Checks every register in the frames and the CPU interface, by its number in the manual (IHI 0069
+//! §12): its value after reset, and after writing all ones, in both security views.
 
 use crate::machine::Machine;
 use gic_arch::IntId;
@@ -82,8 +81,8 @@ fn zero(name: &'static str, offset: u64, words: u64) -> RegisterArray {
     array(name, offset, words, |_, _| 0, |_, _| 0)
 }
 
-/// Returns a word of fields of `bits` bits, each with the value `field`, for the interrupts that
-/// exist and are visible in the view.
+/// Builds a register word from fields that are `bits` bits wide. Interrupts that exist and are
+/// visible in the view have the value `field`.
 fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u64 {
     let per_word = 32 / bits;
     let present = |intid: u64| {
@@ -94,8 +93,8 @@ fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u
     shown.fold(0, |value, at| value | field << (at * bits))
 }
 
-/// The arrays with one field per interrupt, starting at INTID `first`: the offsets of `IGROUPR` and
-/// so on. The first `skipped` interrupts of each array belong to another frame.
+/// Register arrays with one field per interrupt, starting at INTID `first`: the offsets of
+/// `IGROUPR` and so on. The first `skipped` interrupts of each array belong to another frame.
 struct Arrays {
     first: u64,
     count: u64,
@@ -232,7 +231,7 @@ fn its() -> Vec<RegisterArray> {
         zero("MPIDR", 0x0018, 1),
         zero("STATUSR", 0x0040, 1),
         double(zero("UMSIR", 0x0048, 1)),
-        // As in KVM: RES0 bits read as written, and the queue is aligned to 64 KiB.
+        // Like in KVM: RES0 bits read as written, and the queue is aligned to 64 KiB.
         double(one("CBASER", 0x0080, both_views(0), both_views(0xffff_ffff_ffff_0fff))),
         double(zero("CWRITER", 0x0088, 1)),
         double(zero("CREADR", 0x0090, 1)),
@@ -290,7 +289,7 @@ fn its_registers_read_as_the_manual_says() {
     check(ITS, &its());
 }
 
-/// Result of an access to a system register. `None` is an exception.
+/// Result of a system register access. `None` is an exception.
 type Answer = Option<u64>;
 
 /// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, followed by its values after
@@ -309,7 +308,7 @@ const fn both(reset: u64, written: u64) -> [[Answer; 2]; 2] {
     [[Some(reset), Some(written)]; 2]
 }
 
-/// Returns the values of a register of Group 0.
+/// Returns the values of a Group 0 register.
 const fn single(reset: u64, written: u64) -> [[Answer; 2]; 2] {
     [[Some(reset), Some(written)], [None, None]]
 }

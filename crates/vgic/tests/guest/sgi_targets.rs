@@ -1,5 +1,5 @@
-//! Targets of SGIs sent through `ICC_SGI1R_EL1`, `ICC_SGI0R_EL1` and `ICC_ASGI1R_EL1` (IHI 0069
-//! §12.2), by affinity at every level and by group.
+//! Tests for the targets of SGIs sent through `ICC_SGI1R_EL1`, `ICC_SGI0R_EL1` and `ICC_ASGI1R_EL1`
+//! (IHI 0069 §12.2), by affinity at every level and by group.
 
 use crate::machine::Machine;
 use gic_arch::icc::SysRegEncoding;
@@ -11,7 +11,7 @@ const SGI0R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 7);
 const SGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 5);
 const ASGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 6);
 
-/// Neighbors at each affinity level, and in each range of sixteen.
+/// CPUs that are neighbors at each affinity level, and in each range of sixteen.
 const AFFINITIES: [Affinity; 9] = [
     Affinity::new(0, 0, 0, 0),
     Affinity::new(0, 0, 0, 15),

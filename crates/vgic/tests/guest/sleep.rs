@@ -1,5 +1,5 @@
-//! The protocol by which vCPUs sleep and are kicked: no wake-up may be lost, and one departure may
-//! cause at most one kick.
+//! Tests for the sleep and kick protocol. No wake-up may be lost, and each departure may cause at
+//! most one kick.
 
 use crate::machine::Machine;
 use doorbell_test_support::guest::Kicks;
@@ -139,7 +139,7 @@ fn a_write_without_change_kicks_nobody() {
 const SENDERS: u32 = 3;
 const MESSAGES: u64 = 100_000;
 const CPUS: usize = 2;
-/// The SPI that is sent at the end and makes each vCPU stop.
+/// The SPI sent at the end, to stop each vCPU.
 const STOP: u32 = 7;
 
 /// Numbers that devices wrote before they pulsed their lines, and the highest that a handler has
@@ -255,7 +255,7 @@ fn wait_until(done: impl Fn() -> bool) {
 }
 
 /// Sends the next message as soon as the last one was handled. At that time, the vCPU is about to
-/// sleep, or to discard the interrupt as stale. A kick makes no system call, so senders and the
+/// sleep, or to discard the interrupt as stale. Kicks don't make system calls, so senders and the
 /// vCPU can interleave at every instruction.
 #[test]
 fn a_vcpu_falling_asleep_loses_no_message() {
@@ -307,8 +307,8 @@ fn a_vcpu_falling_asleep_loses_no_message() {
     });
 }
 
-/// A 1-of-N interrupt arrives just as the first of two vCPUs starts or stops participating.
-/// Afterwards, it must be with the participating one.
+/// A 1-of-N interrupt arrives just as the first of two vCPUs starts or stops participating. It must
+/// end up at the one that participates.
 fn comes_just_as_a_vcpu(joins: bool) {
     const ROUNDS: u64 = 10_000;
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));

@@ -1,4 +1,5 @@
-//! More work than one access may do: the rest must continue even if the guest does not poll for it.
+//! Tests for more work than one access may do. The rest must continue even if the guest doesn't
+//! poll for it.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::gits;
@@ -197,7 +198,7 @@ fn a_monitor_without_vcpus_polls() {
     assert_eq!(send(&machine, EVENTS - 1), Delivery::Pending);
 }
 
-/// Repeats a write, as a vCPU does that enters its guest without advancing the PC. Returns the
+/// Repeats a write, like a vCPU that reenters its guest without advancing the PC. Returns the
 /// number of writes.
 fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
     for times in 1..MANY {

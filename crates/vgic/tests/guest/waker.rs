@@ -1,4 +1,4 @@
-//! `GICR_WAKER` of machines whose redistributors are awake at reset.
+//! Tests for `GICR_WAKER` on machines whose redistributors are awake at reset.
 
 use crate::machine::Machine;
 use gic_arch::{IntId, gicd, gicr, icc};

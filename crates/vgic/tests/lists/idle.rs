@@ -1,4 +1,4 @@
-//! vCPUs that enter repeatedly with empty list registers must load changes that occurred in
+//! Tests that vCPUs which enter repeatedly with empty list registers pick up changes made in
 //! between.
 
 use crate::its::Translated;

@@ -12,8 +12,8 @@ const CONFIGURATION: u64 = RAM + 0x10_0000;
 const PENDING: u64 = RAM + 0x20_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(1);
 
-/// A machine whose device 1 has 16 events, mapped to LPIs starting at 8192 with increasingly less
-/// urgent priorities. Collection n is mapped to vCPU n.
+/// A machine whose device 1 has 16 events, mapped to LPIs starting at 8192 in order of decreasing
+/// priority. Collection n is mapped to vCPU n.
 pub(crate) struct Translated {
     pub(crate) machine: Machine,
 }

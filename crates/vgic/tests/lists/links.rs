@@ -1,6 +1,5 @@
-//! Virtual interrupts that are linked to physical ones. A physical interrupt is active from the
-//! time at which the hypervisor takes it until the guest has deactivated the virtual one, and no
-//! longer.
+//! Tests for virtual interrupts linked to physical ones. A physical interrupt must be active from
+//! the time the hypervisor takes it until the guest has deactivated the virtual one, and no longer.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
@@ -21,7 +20,7 @@ const PHYSICAL: u32 = 77;
 struct Distributor {
     high: Mutex<BTreeSet<u32>>,
     active: Mutex<BTreeSet<u32>>,
-    /// Number of samples of a level.
+    /// Number of times that a level was sampled.
     asked: AtomicUsize,
 }
 
@@ -83,7 +82,7 @@ fn board() -> Board {
 }
 
 impl Board {
-    /// Makes the device signal, and the hypervisor take the interrupt.
+    /// The device signals, and the hypervisor takes the interrupt.
     fn fire(&self) {
         self.distributor.set(Level::High);
         assert!(self.distributor.active.lock().unwrap().insert(PHYSICAL), "already active");
@@ -192,7 +191,7 @@ fn a_level_lowered_by_the_hypervisor_fires_again() {
     assert!(!board.distributor.is_active());
 }
 
-/// The ways to end an interrupt that is active at an exit.
+/// Ways to end an interrupt that is active at an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     /// In the guest, by the hardware.

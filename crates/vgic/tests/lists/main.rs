@@ -1,4 +1,5 @@
-//! vCPUs with list registers, on a software model of the hardware's virtual CPU interface.
+//! Tests for vCPUs with list registers, on a software model of the hardware's virtual CPU
+//! interface.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "shared with other tests")]

@@ -1,5 +1,5 @@
-//! LPIs in list registers: they have no active state, commands recall them, and the guest sees the
-//! same interrupts as without list registers.
+//! Tests for LPIs in list registers. They have no active state, commands recall them, and the guest
+//! sees the same interrupts as without list registers.
 
 use crate::half::{ExitPolicy, Half};
 use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};
@@ -128,7 +128,7 @@ fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
     assert_eq!([syncr(0), syncr(1)], [0, 0]);
 }
 
-/// Two vCPUs are alternately recalled by writes to the distributor, so that one of them always is.
+/// Distributor writes recall two vCPUs alternately, so that there is always a recall in progress.
 #[test]
 fn sync_ends_although_others_go_on_recalling() {
     let (translated, first, left, second) = listed();
@@ -280,7 +280,7 @@ fn ops() -> impl Strategy<Value = Op> {
 struct Side {
     translated: Translated,
     halves: Vec<Half>,
-    /// A vCPU of either machine needs attention.
+    /// `true` if a vCPU needs attention.
     kicked: Arc<AtomicBool>,
     handled: [Vec<u64>; 2],
 }

@@ -1,5 +1,5 @@
-//! Interrupts that arrive while registers change, and while vCPUs run their guests with few list
-//! registers. Each must be handled without any later event that would make a vCPU check again.
+//! Tests for interrupts that arrive while registers change and vCPUs run their guests with few list
+//! registers. Each must be handled, even if no later event makes a vCPU check again.
 
 use crate::half::{ExitPolicy, Half, Kicked};
 use crate::machine::Machine;

@@ -1,4 +1,5 @@
-//! A deliberately simple model of pending LPIs: a set per CPU. Shares no code with the model.
+//! A deliberately simple model of pending LPIs: a set per CPU. It doesn't share any code with the
+//! model under test.
 
 use std::collections::BTreeSet;
 

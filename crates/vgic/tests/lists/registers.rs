@@ -1,5 +1,5 @@
-//! Wired interrupts in list registers, beyond `tests/model`: traps, maintenance, overflow, and
-//! register writes that complete at the exit.
+//! Tests for wired interrupts in list registers, beyond `tests/model`: traps, maintenance,
+//! overflow, and register writes that complete at the exit.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};

@@ -1,5 +1,5 @@
-//! Interrupts that the guest ends while they are not listed: the hardware only counts their EOIs
-//! (`ICH_HCR_EL2.EOIcount`).
+//! Tests for interrupts that the guest ends while they aren't listed. The hardware only counts
+//! their EOIs (`ICH_HCR_EL2.EOIcount`).
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};

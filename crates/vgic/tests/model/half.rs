@@ -1,4 +1,4 @@
-//! A common interface to vCPU halves of either kind, for a guest's accesses to system registers.
+//! Common interface to both kinds of vCPU half, for a guest's system register accesses.
 
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
@@ -147,7 +147,7 @@ impl Half {
         }
     }
 
-    /// Reads a register outside of the guest.
+    /// Reads a register outside the guest.
     pub(crate) fn read_outside(&mut self, register: SysRegEncoding) -> Option<u64> {
         match self {
             Self::Software(vcpu) => vcpu.read_sysreg(register).ok(),

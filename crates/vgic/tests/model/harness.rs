@@ -38,7 +38,7 @@ impl GuestMemory for Table {
     }
 }
 
-/// Sources of interrupts other than lines, of which a machine has one.
+/// Interrupt sources other than lines. A machine has only one of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doorbells {
     /// Message-based SPIs.
@@ -54,7 +54,7 @@ pub(crate) enum VcpuKind {
     Software,
     /// This many list registers.
     Lists(u8, ExitPolicy),
-    /// A mixture: software, all list registers, and few list registers.
+    /// A mix of software, all list registers, and few list registers.
     Mixed,
 }
 
@@ -67,8 +67,8 @@ impl VcpuKind {
         }
     }
 
-    /// Returns `true` if fewer list registers than interrupts exist. In that case, only the guest's
-    /// actions are compared.
+    /// Returns `true` if there are fewer list registers than interrupts. If so, we only compare the
+    /// guest's actions.
     fn is_short(self) -> bool {
         matches!(self, Self::Lists(count, _) if count < 16)
     }
@@ -135,7 +135,7 @@ impl Bench {
         bench
     }
 
-    /// Enables LPIs. Has no effect on a machine without LPIs.
+    /// Enables LPIs. No-op on a machine without LPIs.
     fn enable_lpis(&self) {
         let table = Propbaser::new().with_id_bits_minus_one(13).with_address(Table::BASE);
         let pending = Pendbaser::new().with_address(0x5000_0000).with_pending_table_zero(true);

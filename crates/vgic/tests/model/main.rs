@@ -1,6 +1,5 @@
-//! Random sequences of register accesses, line changes, acknowledgments and deactivations. The
-//! model and a reference implementation of the rules execute them, and every answer must be the
-//! same.
+//! Runs random sequences of register accesses, line changes, acknowledgments and deactivations on
+//! both the model and a reference implementation of the rules. Every answer must be the same.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod half;

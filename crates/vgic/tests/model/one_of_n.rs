@@ -1,5 +1,6 @@
-//! 1-of-N interrupts (IHI 0069 §2.3.2). Regardless of which vCPU the model chooses, a participating
-//! vCPU must receive each interrupt once, and none may be left behind while any vCPU participates.
+//! 1-of-N interrupts (IHI 0069 §2.3.2). Whichever vCPU the model chooses, each interrupt must be
+//! delivered once, to a participating vCPU, and none may be left behind while any vCPU
+//! participates.
 
 use crate::half::{ExitPolicy, Half, Kicked};
 use gic_arch::gicd::{self, Irouter};

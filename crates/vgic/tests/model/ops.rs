@@ -1,4 +1,5 @@
-//! Random steps of guest, devices and monitor, on a few interrupts of each kind.
+//! Generates random steps taken by the guest, its devices and the VMM, on a few interrupts of each
+//! kind.
 
 use gic_arch::Affinity;
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
 //! The rules of the GIC in their simplest form: one struct per interrupt, a list of these, and a
-//! loop over the list for every question. Shares no code with the model.
+//! loop over the list for every question. It doesn't share any code with the model under test.
 
 /// The guest's view of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +103,7 @@ impl Gic {
         Self { view, bits, interrupts, cpus: vec![cpu; cpus], enabled: [false; 2] }
     }
 
-    /// Adds direct LPIs, of which each redistributor has its own.
+    /// Adds direct LPIs. Each redistributor has its own.
     pub(crate) fn add_lpis(&mut self, lpis: &[u32]) {
         for (cpu, intid) in
             (0..self.cpus.len()).flat_map(|cpu| lpis.iter().map(move |intid| (cpu, *intid)))
@@ -192,8 +192,8 @@ impl Gic {
         if group == 1 && cpu.cbpr { (cpu.bpr[0] + 1).min(7) } else { cpu.bpr[group] }
     }
 
-    /// Returns the index of the most urgent pending interrupt of `cpu`, among the groups that both
-    /// the CPU and the distributor have enabled.
+    /// Returns the index of the highest-priority pending interrupt of `cpu`, among the groups that
+    /// both the CPU and the distributor have enabled.
     fn most_urgent(&self, cpu: usize) -> Option<usize> {
         let at = &self.cpus[cpu];
         let forwarded = |it: &Interrupt| {

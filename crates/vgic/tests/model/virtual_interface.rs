@@ -1,6 +1,6 @@
 //! The hardware's virtual CPU interface as the manual describes it (IHI 0069 §6, §12.4). It models
 //! the effects of a guest's accesses on list registers, `ICH_VMCR_EL2` and active priorities, and
-//! the conditions for a maintenance interrupt. Shares no code with the model.
+//! the conditions for a maintenance interrupt. It doesn't share any code with the model under test.
 
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{ListRegister, Misr, Vtr};
@@ -59,7 +59,7 @@ impl Hardware {
         if dropped >= 8 { 0 } else { priority >> dropped << dropped }
     }
 
-    /// Returns the running group priority of a group.
+    /// Returns a group's running group priority.
     fn running_of(&self, group: usize) -> Option<u8> {
         let words = self.registers.active_priorities[group];
         let bit = (0..128u32).find(|bit| words[(bit / 32) as usize] & (1 << (bit % 32)) != 0)?;
@@ -71,8 +71,8 @@ impl Hardware {
         groups.into_iter().flatten().min().unwrap_or(0xff)
     }
 
-    /// Returns the most urgent pending interrupt. For equal priorities, which the architecture
-    /// leaves unordered, chooses the lowest INTID, as the reference does.
+    /// Returns the highest-priority pending interrupt. The architecture doesn't order equal
+    /// priorities. Like the reference, we choose the lowest INTID.
     fn most_urgent(&self) -> Option<usize> {
         let pending = |index: &usize| {
             let register = self.list()[*index];

@@ -1,4 +1,4 @@
-//! ITS commands with an exhausted heap.
+//! Tests for ITS commands with an exhausted heap.
 
 use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
 use crate::{is_idle, out_of_memory, run_with, starved_registers};

@@ -1,4 +1,4 @@
-//! Creation of machines with an exhausted heap.
+//! Tests for creating machines with an exhausted heap.
 
 use crate::board::Board;
 use crate::config;

@@ -1,4 +1,5 @@
-//! An exhausted heap must cause an error or a guest fault, no partial effects, and no abort.
+//! Tests that an exhausted heap causes an error or a guest fault, without partial effects, and
+//! never an abort.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "not every item is used here")]

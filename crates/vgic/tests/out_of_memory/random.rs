@@ -1,4 +1,4 @@
-//! Random commands with an allocator that fails at random.
+//! Executes random commands with an allocator that fails at random.
 
 use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
 use crate::{is_idle, run_with};

@@ -1,4 +1,4 @@
-//! Registers that enable LPIs and ITSes, with an exhausted heap.
+//! Tests for registers that enable LPIs and ITSes, with an exhausted heap.
 
 use crate::board::{Board, mapc, mapd, mapti};
 use crate::{config, out_of_memory, starved_registers};

@@ -1,4 +1,4 @@
-//! Save and restore with an exhausted heap.
+//! Tests for save and restore with an exhausted heap.
 
 use crate::board::{Board, mapc, mapd, mapti, movall};
 use crate::config;
@@ -10,7 +10,7 @@ use vgic::saved_state::Problem;
 const ITT: u64 = 0x4000_0100;
 
 /// Creates a machine with many mappings, some pending LPIs, and one LPI that is pending at a
-/// redistributor by itself.
+/// redistributor without an event.
 fn busy() -> Board {
     let board = Board::running();
     board.enable_spi(40);

@@ -1,5 +1,5 @@
-//! Damaged saved states. Each must either be refused without any effect, or describe a possible
-//! state of the machine, which must then be restored.
+//! Tests with damaged saved states. Each must either be refused without any effect, or describe a
+//! possible state of the machine, and that state must be restored.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::round_trip::busy;
@@ -121,9 +121,9 @@ fn fill_in(open: &mut SavedState, found: &SavedState) {
     }
 }
 
-/// Makes an LPI that is pending at a redistributor by itself pending in its event, if the event
-/// targets that redistributor. An LPI has one pending bit per redistributor, so a restore merges
-/// the two.
+/// Makes an LPI that is pending at a redistributor without an event pending in its event, if the
+/// event targets that redistributor. An LPI has one pending bit per redistributor, so a restore
+/// merges the two.
 fn join_lpis(saved: &mut SavedState) {
     for its in &mut saved.its {
         for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {

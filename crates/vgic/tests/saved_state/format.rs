@@ -1,5 +1,5 @@
-//! The format: a state once written by a version must stay readable as long as this library reads
-//! that version.
+//! Tests for the format. A state written by some version must stay readable as long as this library
+//! reads that version.
 
 use crate::board::{Board, CPUS, config, mapc, mapd, mapti, movall, unmapc};
 use gic_arch::gicd::Irouter;

@@ -1,5 +1,5 @@
-//! Guests with list registers, which are saved outside of the guest and continue with or without
-//! list registers.
+//! Tests for vCPUs with list registers. They are saved outside the guest, and continue with or
+//! without list registers.
 
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicd::Irouter;

@@ -1,4 +1,4 @@
-//! Machines that are frozen, saved, restored and thawed.
+//! Tests for freezing, saving, restoring and thawing machines.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod board;

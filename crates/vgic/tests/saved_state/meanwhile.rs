@@ -1,4 +1,4 @@
-//! Messages and line changes that arrive while a machine is frozen.
+//! Tests for messages and line changes that arrive while a machine is frozen.
 
 use crate::board::{Board, CPUS, mapd, mapti};
 use gic_arch::gicd::Irouter;

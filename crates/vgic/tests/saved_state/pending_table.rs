@@ -1,4 +1,4 @@
-//! `GICR_PENDBASER.PTZ`: a guarantee about the pending table that one enable consumes.
+//! `GICR_PENDBASER.PTZ`: a promise about the pending table that holds for one enable only.
 
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicr::{Ctlr, Pendbaser};

@@ -1,4 +1,4 @@
-//! Refused states, and the object that each error names.
+//! Tests for states that are refused, and for the object in each error.
 
 use crate::board::{Board, CPUS, ITS, config, mapd, mapti};
 use crate::corrupt::non_secure;

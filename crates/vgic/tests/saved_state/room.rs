@@ -1,5 +1,5 @@
-//! Machines with small budgets that were used before: a state must either fit and be restored, or
-//! be refused without effect.
+//! Tests with machines that have small budgets and were used before. A state must either fit and be
+//! restored, or be refused without effect.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use gic_arch::IntId;

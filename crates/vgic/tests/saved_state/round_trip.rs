@@ -1,4 +1,4 @@
-//! Behavior of restored machines.
+//! Tests for the behavior of restored machines.
 
 use crate::board::{Board, CPUS, ITS, config, discard, mapc, mapd, mapti, movall, unmapc};
 use doorbell_test_support::guest::take_dirty;

@@ -48,7 +48,7 @@ pub enum FaultReason {
     /// The guest requested more than the model's memory budget allows.
     Budget,
     /// There is not enough heap memory for the guest's request. Work in progress continues when the
-    /// guest polls for its completion, or when the monitor calls [`Vgic::poll`](crate::Vgic::poll).
+    /// guest polls for its completion, or when the VMM calls [`Vgic::poll`](crate::Vgic::poll).
     OutOfMemory,
 }
 
@@ -179,9 +179,9 @@ pub enum FaultDetail {
     Memory(u64),
     /// A message from a device.
     Message {
-        /// DeviceID of the sender.
+        /// The sender's DeviceID.
         device: DeviceId,
-        /// EventID of the message.
+        /// The message's EventID.
         event: EventId,
     },
     /// A failed ITS command.

@@ -1,4 +1,4 @@
-//! Comparison of the model with the reference.
+//! Compares the model with the reference.
 
 use super::{Bench, VcpuKind};
 use crate::half::Half;
@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use vgic::AccessWidth;
 
 impl Bench {
-    /// Compares the inputs, the running priorities and the most urgent pending interrupts of each
-    /// CPU.
+    /// Compares the inputs, the running priorities and the highest-priority pending interrupts of
+    /// each CPU.
     pub(super) fn compare_signals(&mut self, after: &Op) {
         self.attend();
         for cpu in 0..AFFINITIES.len() {
