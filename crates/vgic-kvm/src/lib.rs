@@ -9,11 +9,8 @@
 //!
 //! | task | calls |
 //! |---|---|
-//! | save for KVM | create a view of [`Frozen::save`](vgic::Frozen::save)'s result,
-//! [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
-//! | restore from KVM | restore guest memory, create a view of the fresh machine's state,
-//! [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state),
-//! [`Frozen::restore`](vgic::Frozen::restore) |
+//! | save for KVM | create a view of [`Frozen::save`](vgic::Frozen::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
+//! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
 //!
 //! # Differences between the model and KVM
 //!

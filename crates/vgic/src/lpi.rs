@@ -18,8 +18,7 @@
 //! |---|---|
 //! | entry (`entry`, `entry_table`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
 //! | device table entry and ITT (`device_table`, `itt`) | the links from DeviceID and EventID to the entry, and the generation that the entry must have |
-//! | ready bitmap (`ready_bitmap`) | per vCPU and level, one bit per entry, with summaries; a set
-//! bit means "look at the entry" |
+//! | ready bitmap (`ready_bitmap`) | per vCPU and level, one bit per entry, with summaries; a set bit means "look at the entry" |
 //! | `needs_kick` ([`VcpuWakeup`]) | set while the vCPU is in WFI or in guest mode |
 //! | state under the command lock (`control`: `translator`, `tables`, `sweep`, `device_entries`) | devices and collections, `EnableLPIs`, sweeps in progress, owners of entries |
 //!

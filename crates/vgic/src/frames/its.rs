@@ -17,9 +17,7 @@
 //! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. The model never raises an SError (`SEIS` = 0), and never substitutes a valid operand for an invalid one |
 //! | a queue outside of guest memory | stalls, regardless of the policy |
 //! | nonzero bits 15:12 of `GITS_CBASER` | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
-//! | a table that is not aligned to its page size, or not in memory | recorded when
-//! `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]).
-//! Commands don't fail because of it, because the model keeps mappings in host memory |
+//! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands don't fail because of it, because the model keeps mappings in host memory |
 //! | `GITS_CWRITER` beyond the queue | the write is ignored |
 //! | MAPD, MAPTI of an existing mapping | replaces the mapping and discards its pending state |
 //! | a command for virtual LPIs (GICv4) | a command error |
@@ -30,11 +28,8 @@
 //! | an identifier whose first-level table entry becomes invalid | remains mapped |
 //! | a table that loses `Valid` while the ITS is disabled | loses its mappings |
 //! | two events on one LPI | both can be pending: the LPI may be delivered twice |
-//! | a mapping beyond the model's budget | the command fails with its own reason
-//! ([`CommandFault::NoRoom`]) |
-//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device,
-//! fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects all mappings stops
-//! the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
+//! | a mapping beyond the model's budget | the command fails with its own reason ([`CommandFault::NoRoom`]) |
+//! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects all mappings stops the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
 mod execution;
