@@ -6,7 +6,7 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Counts of the table contents that a [`KvmView`](crate::KvmView) could not save or restore.
 ///
-/// If a guest places its tables outside of memory, that shows up here, but must not prevent its
+/// If a guest places its tables outside memory, that shows up here, but must not prevent its
 /// migration. The counts look the same if a VMM's own accesses to guest memory fail. In that case,
 /// the restored guest may never receive an LPI. A VMM should log every `LeftOut` that is not
 /// [empty](Self::is_empty), and should abort the migration if [`first_fault`](Self::first_fault) is
@@ -29,7 +29,7 @@ pub struct LeftOut {
     /// Number of failed accesses to tables. If a restore can't read a table, it doesn't know how
     /// many devices or collections it has left out, so it only counts the access.
     pub faults: u32,
-    /// First failed access. Note that a table which the guest placed outside of memory may hide a
+    /// First failed access. Note that a table which the guest placed outside memory may hide a
     /// later fault in RAM.
     pub first_fault: Option<MemoryFault>,
 }
@@ -104,7 +104,7 @@ impl<'a> TableMemory<'a> {
         self.record(outcome)
     }
 
-    /// Counts a fault, and converts it to the error that KVM returns for a table outside of guest
+    /// Counts a fault, and converts it to the error that KVM returns for a table outside guest
     /// memory.
     fn record<T>(&mut self, outcome: Result<T, MemoryFault>) -> Result<T, Errno> {
         outcome.map_err(|fault| {

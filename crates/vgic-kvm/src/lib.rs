@@ -43,15 +43,15 @@
 //! KVM's save fails with `EFAULT`. A save leaves out everything that it cannot write:
 //!
 //! - a pending bit beyond its table, or of a redistributor whose table was never set;
-//! - a device whose entry or translation table is outside of guest memory;
-//! - a collection beyond its table, all collections from the first failed write on, and the events
+//! - a device whose entry or translation table is outside guest memory;
+//! - a collection beyond its table, all collections after the first failed write, and the events
 //!   that use these collections, because neither the model nor KVM restores an event whose
 //!   collection is not in the table.
 //!
 //! A restore treats tables that it cannot read as empty, except for translation tables, for which
 //! it fails with `EFAULT`. It is up to KVM whether it restores a machine with a valid
-//! `GITS_BASER<n>` that points outside of memory. The versions below are expected to refuse it with
-//! an error.
+//! `GITS_BASER<n>` that points outside memory. The versions below are expected to refuse it with an
+//! error.
 //!
 //! Failed accesses by the VMM itself look the same, e.g. if it restores a machine before it has
 //! registered the guest's RAM. The save or restore still succeeds, although it transfers little or

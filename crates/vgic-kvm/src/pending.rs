@@ -30,7 +30,7 @@ impl Bit {
         (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Returns `true` if the bit is set. If the bit is outside of memory, it reads as clear and is
+    /// Returns `true` if the bit is set. If the bit is outside memory, it reads as clear and is
     /// counted.
     pub(super) fn read(self, memory: &mut TableMemory<'_>) -> bool {
         let byte = self.byte(memory);
@@ -39,8 +39,8 @@ impl Bit {
     }
 
     /// Writes the bit. Skips the write if the byte wouldn't change, because a migration has to
-    /// resend every page that is written. A table outside of memory is the guest's fault and must
-    /// not prevent its migration, so the bit is only counted.
+    /// resend every page that is written. A table outside memory is the guest's fault and must not
+    /// prevent its migration, so the bit is only counted.
     fn write(self, memory: &mut TableMemory<'_>, set: bool) {
         let written = self.byte(memory).and_then(|byte| {
             let wanted = if set { byte | self.mask() } else { byte & !self.mask() };

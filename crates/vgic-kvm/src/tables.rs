@@ -42,7 +42,7 @@ impl Numbers {
     }
 }
 
-/// Writes all tables. A table outside of memory is the guest's fault and must not prevent its
+/// Writes all tables. A table outside memory is the guest's fault and must not prevent its
 /// migration, so we leave out, and count, everything that we can't write.
 pub(super) fn save(
     its: &ItsState,
@@ -59,7 +59,7 @@ pub(super) fn save(
     }
 }
 
-/// Converts a fault on a table outside of memory to `None`. Other errors are passed on.
+/// Converts a fault on a table outside memory to `None`. Other errors are passed on.
 fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match outcome {
         Ok(written) => Ok(Some(written)),
@@ -71,7 +71,7 @@ fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
 /// Writes the device table. A reader follows the distances between entries, and advances by one at
 /// an invalid entry. So we have to clear old contents wherever it could find them: before the first
 /// entry on each page, and where a distance saturates. A device is left out if its entry or its
-/// translation table is outside of memory.
+/// translation table is outside memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],

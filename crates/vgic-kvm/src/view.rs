@@ -220,8 +220,8 @@ impl<'a> KvmView<'a> {
     }
 
     /// Returns the saved state. Redistributors are awake, as KVM's always are. The latches of
-    /// active level-sensitive interrupts are clear: KVM would keep them until the interrupt is
-    /// deactivated, and drop them then.
+    /// active level-sensitive interrupts are clear: KVM would only keep them until the interrupt is
+    /// deactivated.
     pub fn into_state(self) -> SavedState {
         let mut state = self.state;
         interrupts::drop_latches(&mut state);

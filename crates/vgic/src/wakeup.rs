@@ -14,13 +14,13 @@
 //! At least one side observes the other, so no wake-up is lost. Of several concurrent producers,
 //! only one swaps out the 1, so each departure causes at most one kick.
 //!
-//! Deferred work is announced in the same way: it is recorded, and one vCPU that has left is
-//! kicked. Each vCPU does a piece of it before it leaves, so the work proceeds while any vCPU is in
-//! the model or returns to it.
+//! Deferred work is announced in the same way: we record it, and kick one vCPU that has left. Each
+//! vCPU does a piece of it before it leaves, so the work proceeds while any vCPU is in the model or
+//! returns to it.
 //!
 //! A vCPU that has entered the guest with empty list registers *stays left* when it exits: its
-//! `needs_kick` remains set. While the flag is set, no interrupt has arrived, because a producer
-//! that makes one visible clears the flag and kicks. The next entry therefore only loads the flag.
+//! `needs_kick` is still set. While the flag is set, no interrupt has arrived, because a producer
+//! that makes one visible clears the flag and kicks. So the next entry only has to load the flag.
 //! The cost is at most one kick that finds the vCPU outside the guest.
 //!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these interrupts

@@ -88,7 +88,7 @@ proptest! {
         let Some(damaged) = damaged(&state, &damages) else { return Ok(()) };
         let (config, memory) = (config(), memory(levels));
         let Ok(mut view) = KvmView::new(&config, damaged, &memory) else { return Ok(()) };
-        // A translation table outside of memory cannot be saved.
+        // A translation table outside memory cannot be saved.
         let saved = view.save();
         let (viewed, memory) = (view.into_state(), Arc::new(memory));
         prop_assert_eq!(through_a_machine(&viewed, memory.clone()).err(), None);

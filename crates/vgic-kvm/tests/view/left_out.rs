@@ -1,5 +1,5 @@
-//! Tests for tables outside of memory. They must not prevent a migration, and everything left out
-//! must be counted.
+//! Tests for tables outside memory. They must not prevent a migration, and everything left out must
+//! be counted.
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config,

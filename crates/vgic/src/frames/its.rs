@@ -15,7 +15,7 @@
 //! | left open by the architecture | behavior of the model |
 //! |---|---|
 //! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. The model never raises an SError (`SEIS` = 0), and never substitutes a valid operand for an invalid one |
-//! | a queue outside of guest memory | stalls, regardless of the policy |
+//! | a queue outside guest memory | stalls, regardless of the policy |
 //! | nonzero bits 15:12 of `GITS_CBASER` | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
 //! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands don't fail because of it, because the model keeps mappings in host memory |
 //! | `GITS_CWRITER` beyond the queue | the write is ignored |

@@ -243,7 +243,7 @@ impl DeviceEntries {
     }
 
     /// Visits the entries below a link: `depth` layers of nodes, then blocks of `2^size` entries,
-    /// for the events from `first` on.
+    /// for the events starting at `first`.
     fn each_below(
         &self,
         link: Link,

@@ -108,8 +108,8 @@ impl Control {
         }
     }
 
-    /// Carries out MAPD with V = 1. If the device is already mapped, it is first unmapped with all
-    /// its events and their pending state. Entries are allocated only when events are mapped.
+    /// Executes MAPD with V = 1. If the device is already mapped, it is first unmapped with all its
+    /// events and their pending state. Entries are allocated only when events are mapped.
     ///
     /// # Errors
     /// The budget or the heap is exhausted. If the device was mapped, it is unmapped, and mapping
@@ -126,7 +126,7 @@ impl Control {
         translator.map_device(device, mapped, limit)
     }
 
-    /// Carries out MAPD with V = 0. Complete when its sweep is.
+    /// Executes MAPD with V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let translator = self.translators.get_mut(its);
         if let Some(teardown) = translator.and_then(|its| its.unmap_device(device)) {
@@ -152,7 +152,7 @@ impl Control {
         self.sweeps.abandon(Cause::Command(its));
     }
 
-    /// Carries out MAPC with V = 1. If the collection was mapped elsewhere, its events and their
+    /// Executes MAPC with V = 1. If the collection was mapped elsewhere, its events and their
     /// pending state move. Complete when its sweep is.
     pub(crate) fn map_collection(
         &mut self,
@@ -167,7 +167,7 @@ impl Control {
         Ok(())
     }
 
-    /// Carries out MAPC with V = 0. Pending LPIs stay pending at their redistributor. Complete when
+    /// Executes MAPC with V = 0. Pending LPIs stay pending at their redistributor. Complete when
     /// its sweep is.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
         if self.translators.get_mut(its).is_some_and(|its| its.unmap_collection(collection)) {
@@ -188,14 +188,14 @@ impl Control {
         self.start_refresh(Cause::Command(its), meant, Settings::Keep);
     }
 
-    /// Carries out INVALL: rereads the configuration of every LPI at a redistributor from memory.
+    /// Executes INVALL: rereads the configuration of every LPI at a redistributor from memory.
     /// Complete when its sweep is.
     pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
         self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
     }
 
-    /// Carries out MOVALL: LPIs that are pending at `from` become pending at `to` instead. Events
-    /// stay in their collections. Complete when its sweep is.
+    /// Executes MOVALL: LPIs that are pending at `from` become pending at `to` instead. Events stay
+    /// in their collections. Complete when its sweep is.
     pub(crate) fn move_all(&mut self, its: ItsIndex, from: u16, to: u16) {
         if from != to {
             let cursor = self.all_chunks();
@@ -207,7 +207,7 @@ impl Control {
         }
     }
 
-    /// Carries out MAPTI and MAPI. If the event was already mapped, it is remapped and its pending
+    /// Executes MAPTI and MAPI. If the event was already mapped, it is remapped and its pending
     /// state is discarded. The EventID must be in range for its device, and the LPI for the
     /// distributor.
     pub(crate) fn map_event(
@@ -278,7 +278,7 @@ impl Control {
         self.recall(old);
     }
 
-    /// Carries out MOVI: the event and its pending state move to another collection.
+    /// Executes MOVI: the event and its pending state move to another collection.
     pub(crate) fn move_event(
         &mut self,
         event: MappedEvent,
@@ -299,25 +299,25 @@ impl Control {
         Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
     }
 
-    /// Carries out CLEAR: clears the pending state of the event's LPI at its redistributor.
+    /// Executes CLEAR: clears the pending state of the event's LPI at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
         self.clear(Location::Event(event.entry.index()));
     }
 
-    /// Carries out DISCARD: clears the event like CLEAR, and unmaps it.
+    /// Executes DISCARD: clears the event like CLEAR, and unmaps it.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
         self.unmap_entry(event.entry.index());
     }
 
-    /// Carries out INV: rereads the configuration of the event's LPI from memory.
+    /// Executes INV: rereads the configuration of the event's LPI from memory.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
         self.refresh(self.own_lpi_of(event), Settings::Reload)?;
         self.refresh(Location::Event(event.entry.index()), Settings::Reload)
     }
 
-    /// Carries out INT: injects a message for the event.
+    /// Executes INT: injects a message for the event.
     pub(crate) fn signal_event(&mut self, event: MappedEvent) -> Injection {
         self.inject(event.entry)
     }

@@ -73,8 +73,8 @@ impl Control {
             .filter(|saved| saved.pending)
     }
 
-    /// Reads the state of an LPI by a single load of its entry, so that an LPI cannot be saved as
-    /// pending at two targets.
+    /// Reads an LPI's state with a single load of its entry, so that it can't be saved as pending
+    /// at two targets.
     fn saved(&self, location: Location) -> SavedLpi {
         let entry = self.shared.load(location);
         SavedLpi {
@@ -90,14 +90,13 @@ impl Control {
     }
 }
 
-/// Per vCPU, one bit for each level at which ready bits for all events are allocated.
+/// One bit for each vCPU and level at which ready bits for all events are allocated.
 pub(crate) struct ReservedLevels(Box<[u64]>);
 
 const _: () = assert!(LEVELS <= 64, "a word has a bit for each level");
 
 impl ReservedLevels {
-    /// Adds a level of a vCPU. Returns `false` if it is already present, or the machine has no such
-    /// vCPU.
+    /// Adds a vCPU's level. Returns `false` if it is already present, or the vCPU doesn't exist.
     fn insert(&mut self, vcpu: u32, level: Level) -> bool {
         let Some(levels) = self.0.get_mut(vcpu as usize) else { return false };
         let before = *levels;
@@ -125,8 +124,8 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Allocates the memory for an event, whichever entry it uses. `tables` are those of its
-    /// target, if LPIs are enabled there. The entries must already be
+    /// Allocates the memory for an event, whichever entry it uses. `tables` are its target's
+    /// tables, if LPIs are enabled there. The entries must already be
     /// [reserved](Self::reserve_room).
     pub(crate) fn reserve_event(
         &mut self,

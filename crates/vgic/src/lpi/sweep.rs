@@ -144,7 +144,7 @@ pub(super) enum Sweep {
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
     /// Refreshes the entries of one LPI that target a vCPU, starting at entry `next`.
     InvalidateLpi { vcpu: u32, lpi: Lpi, next: Option<EntryIndex> },
-    /// Carries out MOVALL.
+    /// Executes MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Releases the entries in `teardown`, then unmaps all devices starting at DeviceID `devices`,
     /// if given.

@@ -8,11 +8,11 @@
 //! of the sweep through the status that it polls: consumption of the command, `GICR_CTLR.RWP`,
 //! `GICR_SYNCR.Busy` or `GITS_CTLR.Quiescent`.
 //!
-//! No status reports when LPIs or an ITS are *enabled*: messages must arrive from that write on. So
-//! the write continues until its sweep is done, or the vCPU repeats it. It works one piece at a
-//! time, and releases the command lock in between. Until it is done, the register reads as
-//! disabled. A message that arrives during the sweep is accepted if its entry was already visited;
-//! otherwise it counts as sent before the enable.
+//! There is no status bit to report that LPIs or an ITS are *enabled*, and messages must arrive as
+//! soon as the write returns. So the write continues until its sweep is done, or the vCPU repeats
+//! it. It works one piece at a time, and releases the command lock in between. Until it is done,
+//! the register reads as disabled. A message that arrives during the sweep is accepted if its entry
+//! was already visited; otherwise it counts as sent before the enable.
 //!
 //! A sweep that runs out of memory pauses, and resumes at the same entry the next time. It doesn't
 //! count as deferred work, so no vCPU stays awake for it. If the sweep belongs to an enabling

@@ -61,7 +61,7 @@ pub enum Object {
     Interface(Affinity),
     /// A private interrupt.
     Private {
-        /// Affinity of its CPU.
+        /// The CPU's affinity.
         cpu: Affinity,
         /// The interrupt's INTID.
         intid: IntId,
@@ -77,25 +77,25 @@ pub enum Object {
     Its(u64),
     /// A collection.
     Collection {
-        /// Address of its ITS.
+        /// The ITS's address.
         its: u64,
         /// The collection's number.
         collection: CollectionId,
     },
     /// A device.
     Device {
-        /// Address of its ITS.
+        /// The ITS's address.
         its: u64,
-        /// The device's DeviceID.
+        /// DeviceID.
         device: DeviceId,
     },
     /// An event.
     Event {
-        /// Address of its ITS.
+        /// The ITS's address.
         its: u64,
         /// DeviceID of its device.
         device: DeviceId,
-        /// The event's EventID.
+        /// EventID.
         event: EventId,
     },
 }

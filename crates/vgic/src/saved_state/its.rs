@@ -52,7 +52,7 @@ pub struct CollectionState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DeviceState {
-    /// The device's DeviceID.
+    /// DeviceID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::device"))]
     pub device: DeviceId,
     /// Number of EventID bits.
@@ -70,10 +70,10 @@ pub struct DeviceState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct EventState {
-    /// The event's EventID.
+    /// EventID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::event"))]
     pub event: EventId,
-    /// INTID of its LPI.
+    /// The LPI's INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
     /// Number of its collection. The collection may be unmapped.

@@ -49,7 +49,7 @@ pub(crate) enum FrameAt<'a> {
 }
 
 impl FrameAt<'_> {
-    /// Returns the frame, located at `base`, as faults name it.
+    /// Returns the frame at `base`, in the form used by faults.
     pub(super) const fn at(self, base: u64) -> RegisterFrame {
         match self {
             Self::Distributor => RegisterFrame::Distributor(base),
@@ -61,11 +61,11 @@ impl FrameAt<'_> {
     }
 }
 
-/// The regions of the model, in address order.
+/// The model's regions, in address order.
 pub(crate) struct AddressMap(Box<[Region]>);
 
 impl AddressMap {
-    /// Collects the regions of a machine.
+    /// Collects a machine's regions.
     pub(crate) fn new(config: &VgicConfig) -> Result<Self, OutOfMemory> {
         let alias = config.mbi_alias.map(|base| Region {
             addresses: base..base + gicd::FRAME_SIZE,
@@ -140,7 +140,7 @@ fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(Fra
 }
 
 /// Truncates an offset in a frame to 32 bits. A stride may be as large as 4 GiB, but the frames are
-/// at its beginning.
+/// always at its start.
 fn low_offset(offset: u64) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }

@@ -1,17 +1,17 @@
-//! Writes by devices without an identity: messages, and writes to the registers next to a doorbell.
-//! Messages to an ITS are not accepted here, because an ITS needs a DeviceID.
+//! Writes from devices without an identity: messages, and writes to registers next to a doorbell.
+//! Messages to an ITS aren't accepted here, because an ITS needs a DeviceID.
 
 use crate::monitor::access::AccessWidth;
 use crate::vgic::{FrameAt, NotClaimed, Vgic};
 use gic_arch::gits;
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 
-/// The target of a device's write.
+/// Target of a device's write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceWrite {
     /// A doorbell, with the outcome of the message.
     Message(Delivery),
-    /// Another register of the model, which was written as if by a CPU.
+    /// Another register in the model. It was written as if by a CPU.
     Register,
 }
 
@@ -21,11 +21,12 @@ impl Vgic {
     /// The address may be that of a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias,
     /// `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`) or of another register next to it.
     /// **This path provides no isolation:** a device that can reach a redistributor's doorbell can
-    /// also reach `GICR_CTLR` and `GICR_PROPBASER`, and every device can ring every interrupt.
+    /// also reach `GICR_CTLR` and `GICR_PROPBASER`, and every device can signal every interrupt.
     /// Where possible, a VMM should give devices access only to the page of an ITS, of a GICv2m
     /// frame or of [`VgicConfig::mbi_alias`].
     ///
-    /// `GITS_TRANSLATER` accepts no message without an identity; use [`its`](Self::its) instead.
+    /// `GITS_TRANSLATER` doesn't accept messages without an identity. Use [`its`](Self::its)
+    /// instead.
     ///
     /// # Errors
     /// [`NotClaimed`] if the address is outside the model's regions.
@@ -45,9 +46,9 @@ impl Vgic {
     }
 }
 
-/// Rings the doorbells that do not identify the sender. Returns `Pending` if the interrupt is
-/// pending afterwards, enabled or not, and `Blocked` if it is not, including because the message
-/// cleared it. At any other address it returns `NoDoorbell` and has no effect.
+/// Writes to the doorbells that don't identify the sender. Returns `Pending` if the interrupt is
+/// pending afterwards, enabled or not, and `Blocked` if it isn't (e.g. because the message cleared
+/// it). For any other address, returns `NoDoorbell` without any effect.
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
         self.frame_at(message.address)
@@ -59,8 +60,8 @@ impl SignalMsi<NoIdentity> for Vgic {
 }
 
 impl Vgic {
-    /// Rings the doorbell at an offset of a frame. Returns `None` if the frame has no doorbell of
-    /// that width there.
+    /// Writes to the doorbell at an offset in a frame. Returns `None` if there is no doorbell of
+    /// that width.
     fn ring(
         &self,
         frame: FrameAt<'_>,

@@ -1,9 +1,9 @@
-//! Registers that show the state of interrupts in list registers.
+//! Registers that show the state of listed interrupts.
 
 use crate::vgic::{FrameAt, Vgic};
 use gic_arch::{IntIdField, gicd, gicr};
 
-/// Arrays of the distributor that show pending or active state.
+/// Distributor arrays that show pending or active state.
 const DISTRIBUTOR_STATE: &[IntIdField] = &[
     gicd::ISPENDR,
     gicd::ICPENDR,
@@ -14,14 +14,14 @@ const DISTRIBUTOR_STATE: &[IntIdField] = &[
     gicd::ISACTIVER_E,
     gicd::ICACTIVER_E,
 ];
-/// Likewise, the arrays of a redistributor. Extended PPIs follow in the same arrays.
+/// Redistributor arrays that show pending or active state. Extended PPIs follow in the same arrays.
 const REDISTRIBUTOR_STATE: &[IntIdField] =
     &[gicr::ISPENDR, gicr::ICPENDR, gicr::ISACTIVER, gicr::ICACTIVER];
 
 impl Vgic {
     /// Returns `true` if a read at this address shows the pending or active state of interrupts
-    /// that may be in list registers. The state of those interrupts is the one that they had when
-    /// their vCPUs entered the guest: see [`ListRegisterVcpu`](crate::ListRegisterVcpu).
+    /// that may be in list registers. What it shows is their state when their vCPUs entered the
+    /// guest: see [`ListRegisterVcpu`](crate::ListRegisterVcpu).
     ///
     pub fn shows_listed_state(&self, address: u64) -> bool {
         let (arrays, offset) = match self.frame_at(address) {

@@ -37,7 +37,7 @@ impl Group {
 pub(crate) struct InterruptWord {
     /// Pending by an edge, a message or software; cleared by an acknowledgment.
     pub(crate) latch: bool,
-    /// The level of the input.
+    /// The input's level.
     pub(crate) line: bool,
     /// The level to which messages drive a level-sensitive interrupt (`GICD_SETSPI_NSR`).
     pub(crate) message: bool,
@@ -135,9 +135,9 @@ impl InterruptWord {
         self.link_code() != 0
     }
 
-    /// Returns the word after its physical interrupt is deactivated, or is to be deactivated by a
-    /// list register. If the physical input is still high then, the physical interrupt fires again;
-    /// until the hypervisor reports that, the line counts as low.
+    /// Returns the word after its physical interrupt has been deactivated, or once a list register
+    /// will deactivate it. If the physical input is still high then, the physical interrupt fires
+    /// again; until the hypervisor reports that, the line counts as low.
     pub(crate) const fn let_go(self) -> Self {
         let consumed = self.physical_active() && !self.edge();
         self.with_line(self.line() && !consumed).with_physical_active(false)

@@ -57,7 +57,7 @@ fn last() -> u64 {
     u64::from(FIRST + EVENTS - 1)
 }
 
-/// Runs vCPU 0's monitor while the guest only waits: prepares to sleep, and sleeps until a kick.
+/// Runs vCPU 0's VMM while the guest only waits: prepares to sleep, and sleeps until a kick.
 fn waits(machine: &mut Machine) -> Option<u64> {
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);

@@ -121,9 +121,9 @@ fn fill_in(open: &mut SavedState, found: &SavedState) {
     }
 }
 
-/// Makes an LPI that is pending at a redistributor without an event pending in its event, if the
-/// event targets that redistributor. An LPI has one pending bit per redistributor, so a restore
-/// merges the two.
+/// If an LPI is pending at a redistributor without an event, but has an event that targets this
+/// redistributor, makes it pending in the event. An LPI has one pending bit per redistributor, so a
+/// restore merges the two.
 fn join_lpis(saved: &mut SavedState) {
     for its in &mut saved.its {
         for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {

@@ -87,7 +87,7 @@ fn a_message_kicks_a_sleeping_frozen_vcpu() {
 /// Connection of the device to a machine, which moves with the machine.
 struct Wire {
     gic: RwLock<Arc<Vgic>>,
-    /// By event, the number of messages, incremented before each is sent.
+    /// For each event, the number of messages. Incremented before each one is sent.
     sent: Vec<AtomicU64>,
     stop: AtomicBool,
 }

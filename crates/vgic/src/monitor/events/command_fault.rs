@@ -16,10 +16,10 @@ pub enum CommandFault {
     /// The model's budget for entries, devices or table nodes is exhausted.
     #[error("{}: the model's budget for mappings is exhausted", .0.name())]
     NoRoom(Opcode),
-    /// The heap has too little memory for the command's mapping. The command may succeed later.
+    /// There is not enough heap memory for the command's mapping. The command may succeed later.
     #[error("{}: the heap has no memory left", .0.name())]
     OutOfMemory(Opcode),
-    /// The queue is outside of guest memory. It stalls regardless of the policy.
+    /// The queue is outside guest memory. It stalls regardless of the policy.
     #[error("the guest's ITS command queue is not in memory")]
     Unreadable,
 }

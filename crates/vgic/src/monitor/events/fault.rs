@@ -179,9 +179,9 @@ pub enum FaultDetail {
     Memory(u64),
     /// A message from a device.
     Message {
-        /// The sender's DeviceID.
+        /// DeviceID.
         device: DeviceId,
-        /// The message's EventID.
+        /// EventID.
         event: EventId,
     },
     /// A failed ITS command.
