@@ -279,13 +279,13 @@ impl LpiCore {
     }
 
     /// Finishes setting `GICR_CTLR.EnableLPIs`. On success, it is in effect for every LPI. Callers
-    /// must hold no locks.
+    /// must not hold any locks.
     pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), OutOfMemory> {
         self.finish(Cause::Enable(cpu.get()))
     }
 
     /// Finishes setting `GITS_CTLR.Enabled`. On success, it is in effect for every event. Callers
-    /// must hold no locks.
+    /// must not hold any locks.
     pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), OutOfMemory> {
         self.finish(Cause::Admit(its))
     }
@@ -302,7 +302,7 @@ impl LpiCore {
     }
 
     /// Advances the sweeps that register writes started, by up to one access's budget. Callers must
-    /// hold no locks.
+    /// not hold any locks.
     pub(crate) fn advance_registers(&self) {
         let mut left = u64::from(self.work_per_access) * ENTRIES_PER_UNIT;
         let mut is_done = false;

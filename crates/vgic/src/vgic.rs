@@ -316,7 +316,7 @@ impl Vgic {
         self.addresses.frame_at(&self.config, &self.its, address)
     }
 
-    /// Returns the redistributor of a vCPU, or `None` if the machine does not have that vCPU.
+    /// Returns the redistributor of a vCPU, or `None` if the machine doesn't have that vCPU.
     pub(crate) fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
         Some(Redistributor {
             cpu,

@@ -157,7 +157,7 @@ impl VcpuWakeup {
     }
 
     /// If work was recorded, kicks one vCPU that has left. Other vCPUs find the work before they
-    /// leave. Callers must hold no locks.
+    /// leave. Callers must not hold any locks.
     pub(crate) fn kick_for_work(&self) {
         if self.must_kick.load(SeqCst) && self.must_kick.swap(false, SeqCst) {
             self.kick_one();

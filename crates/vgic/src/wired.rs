@@ -114,7 +114,7 @@ impl Wired {
         self.observer.set(observer)
     }
 
-    /// Returns the vCPU's private part, or `None` if the machine does not have that vCPU.
+    /// Returns the vCPU's private part, or `None` if the machine doesn't have that vCPU.
     #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&Private> {
         self.interrupts.pes.get(cpu)

@@ -339,7 +339,7 @@ impl Vcpu {
         if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
             return;
         }
-        // LPIs have no active state.
+        // LPIs don't have an active state.
         if !self.interface.splits_eoi() && intid.class() != IntIdClass::Lpi {
             self.gic.wired().deactivate(self.cpu, intid);
         }

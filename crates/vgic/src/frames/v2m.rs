@@ -43,7 +43,7 @@ impl<'a> V2m<'a> {
 
     const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    /// Reads a register, as [`Frame::read`] does. A frame with [`V2mNaming::ByAddress`] refuses all
+    /// Reads a register, as [`Frame::read`] does. A frame with `V2mNaming::ByAddress` refuses all
     /// reads.
     pub(crate) fn read(
         self,

@@ -93,7 +93,7 @@ impl LpiCore {
         Injection::Fresh
     }
 
-    /// Step 4: kicks the vCPU if it is in WFI or in guest mode. Callers must hold no locks.
+    /// Step 4: kicks the vCPU if it is in WFI or in guest mode. Callers must not hold any locks.
     #[inline]
     pub(super) fn kick(&self, vcpu: u32) {
         self.wakeup.kick(Cpu::new(vcpu));

@@ -88,7 +88,7 @@ impl Pes {
         Ok(Self(all.into_boxed_slice()))
     }
 
-    /// Returns the vCPU's private part, or `None` if the machine does not have that vCPU.
+    /// Returns the vCPU's private part, or `None` if the machine doesn't have that vCPU.
     #[inline]
     pub(super) fn get(&self, cpu: Cpu) -> Option<&Private> {
         self.0.get(cpu.index()).map(|private| &**private)

@@ -147,7 +147,7 @@ const STOP: u32 = 7;
 struct Board {
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// Number of departures that vCPUs announced.
+    /// Number of departures announced by vCPUs.
     departures: AtomicUsize,
     stop: AtomicBool,
 }
