@@ -1,4 +1,4 @@
-//! A vector and a map on a heap that may be exhausted.
+//! Collects into a vector and a map without aborting if the heap is exhausted.
 
 use doorbell_fallible::{SortedMap, try_collect};
 use std::error::Error;

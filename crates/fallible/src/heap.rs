@@ -1,4 +1,4 @@
-//! The error for exhausted memory, exact slices, and tables whose pages are allocated on first use.
+//! An out-of-memory error, exact slices, and page tables that allocate their pages on first use.
 
 use crate::{try_box_array, try_collect, try_push};
 use alloc::boxed::Box;
@@ -8,7 +8,7 @@ use core::error::Error;
 use core::fmt;
 use once_cell::race::OnceBox;
 
-/// The error that the heap is exhausted.
+/// The heap is exhausted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OutOfMemory;
 
@@ -26,7 +26,7 @@ impl From<TryReserveError> for OutOfMemory {
     }
 }
 
-/// Collects the items of an iterator of known length into a boxed slice.
+/// Collects an iterator of known length into a boxed slice.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for them.
@@ -36,8 +36,8 @@ pub fn try_boxed_slice<T>(
     Ok(try_collect(items)?.into_boxed_slice())
 }
 
-/// Collects the items of an iterator into a vector without spare capacity. Iterates twice: first to
-/// count the items, then to collect them.
+/// Collects an iterator into a vector without spare capacity. Iterates twice: once to count the
+/// items, then to collect them.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for them.
@@ -50,10 +50,10 @@ pub fn try_collect_exact<T>(
     Ok(all)
 }
 
-/// Collects the values of an iterator of results, unless one of them is an error.
+/// Collects the values from an iterator of results, stopping at the first error.
 ///
 /// # Errors
-/// Returns the first error of the iterator, or [`OutOfMemory`].
+/// Returns the iterator's first error, or [`OutOfMemory`].
 pub fn try_collect_results<T, E: From<OutOfMemory>>(
     items: impl Iterator<Item = Result<T, E>>,
 ) -> Result<Vec<T>, E> {
@@ -64,7 +64,7 @@ pub fn try_collect_results<T, E: From<OutOfMemory>>(
     Ok(all)
 }
 
-/// Creates a table of `pages` pages, none of which is allocated yet.
+/// Creates a table with room for `pages` pages. No page is allocated yet.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for the table.
@@ -72,8 +72,8 @@ pub fn try_page_table<T>(pages: u32) -> Result<Box<[OnceBox<T>]>, TryReserveErro
     Ok(try_collect((0..pages).map(|_| OnceBox::new()))?.into_boxed_slice())
 }
 
-/// Allocates a page of items that `make` creates, unless the page is already present. If several
-/// callers race, all of them use the same page.
+/// Returns a page, allocating it and filling it with `make` on first use. If callers race, they all
+/// end up with the same page.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for it.

@@ -1,8 +1,8 @@
-//! Checks of shared ownership under a scheduler that explores interleavings. Compiled only with
-//! `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
+//! Shared-ownership checks that run under a scheduler which explores interleavings. Compiled only
+//! with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
-//! The checks assert that a shared value is freed exactly once, by its last owner. The file
-//! `interleavings/mutants.txt` lists faults that they must find.
+//! The checks assert that a shared value is freed exactly once, by its last owner.
+//! `interleavings/mutants.txt` lists the bugs that they must catch.
 #![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
 
 mod shared;

@@ -1,10 +1,10 @@
-//! Fallible allocation: exhausted memory is reported as an error and does not abort the kernel.
+//! Fallible allocation: running out of memory is an error that the caller handles, not an abort.
 //!
-//! On stable Rust, `Vec::try_reserve` is the only basis for this. On top of it, the crate builds
-//! collected vectors, boxes, shared ownership, tables of pages, and a map whose insertions use
-//! memory that was reserved in advance. For an [`Arc`], it can only check in advance that the heap
-//! has enough memory. The crate can be removed once `Arc::try_new` and similar functions (the
-//! feature `allocator_api`) are stable.
+//! On stable Rust, `Vec::try_reserve` is all we have to build on. On top of it, the crate provides
+//! collected vectors, boxes, shared ownership, page tables, and a map whose insertions use memory
+//! reserved in advance. For an [`Arc`], the best we can do is check in advance that the heap has
+//! enough memory. The crate can be removed once `Arc::try_new` and similar functions (the feature
+//! `allocator_api`) are stable.
 //!
 //! # Example
 //!
@@ -42,7 +42,7 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Collects the items of an iterator.
+/// Collects an iterator into a vector.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for them. Items that were already taken are dropped.
@@ -68,8 +68,8 @@ pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
 
 /// Boxes a value.
 ///
-/// The result is a box of an array of one value, because a vector cannot be converted to a box of a
-/// plain value.
+/// The value is boxed as a one-element array, because a vector can't be converted into a plain
+/// `Box<T>`.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for it. The value is dropped.
@@ -83,10 +83,11 @@ pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
     Ok(boxed)
 }
 
-/// Boxes an array of items that `make` creates in order. The array is never on the stack.
+/// Boxes an array whose items are created in order by `make`. The array is never placed on the
+/// stack.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for it. `make` is then not called.
+/// Fails if the allocator has no memory for it, without calling `make`.
 pub fn try_box_array<T, const N: usize>(
     make: impl FnMut() -> T,
 ) -> Result<Box<[T; N]>, TryReserveError> {
@@ -99,14 +100,14 @@ pub fn try_box_array<T, const N: usize>(
 
 /// Moves a value into an [`Arc`].
 ///
-/// Stable Rust has no fallible `Arc` constructor. This function therefore allocates and frees the
-/// same amount of memory before it calls `Arc::new`. If another thread takes the memory between
-/// these two steps, the program aborts, as with `Arc::new` alone.
+/// Stable Rust has no fallible `Arc` constructor. So this function first allocates and frees the
+/// same amount of memory, and then calls `Arc::new`. If another thread grabs that memory in
+/// between, the program still aborts, as it would with `Arc::new` alone.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for it. The value is dropped.
 pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
-    /// A type with the size and alignment of an `Arc`'s allocation.
+    /// A type with the same size and alignment as an `Arc` allocation.
     #[repr(C)]
     struct Counted<T>([usize; 2], T);
 
@@ -114,8 +115,8 @@ pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
     Ok(Arc::new(value))
 }
 
-/// A map in a sorted vector. Insertion and removal move all entries with greater keys, so the map
-/// is suitable for keys that rarely change.
+/// A map backed by a sorted vector. Insertion and removal move all entries with greater keys, so it
+/// works best when keys rarely change.
 #[derive(Debug)]
 pub struct SortedMap<K, V>(Vec<(K, V)>);
 
@@ -140,7 +141,7 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.try_reserve(1)
     }
 
-    /// Reserves memory for `more` entries, so that as many insertions do not allocate.
+    /// Reserves memory for `more` entries, so that this many insertions do not allocate.
     ///
     /// # Errors
     /// Fails if the allocator has no memory for them. The map is unchanged.
@@ -174,7 +175,7 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.get_mut(index).map(|(_, value)| value)
     }
 
-    /// Returns the entries whose keys are at least `key`, by ascending key.
+    /// Iterates over the entries with keys at or above `key`, in ascending key order.
     pub fn iter_mut_from(&mut self, key: K) -> impl Iterator<Item = (K, &mut V)> {
         let first = self.0.partition_point(|(other, _)| *other < key);
         self.0.iter_mut().skip(first).map(|(key, value)| (*key, value))
@@ -200,7 +201,7 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.is_empty()
     }
 
-    /// Returns the entries by ascending key.
+    /// Iterates over the entries in ascending key order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (K, &V)> + Clone {
         self.0.iter().map(|(key, value)| (*key, value))
     }
@@ -211,12 +212,12 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.get(end.checked_sub(1)?).map(|(key, value)| (*key, value))
     }
 
-    /// Returns the values by ascending key.
+    /// Iterates over the values in ascending key order.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &V> + Clone {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// Consumes the map, and returns the values by ascending key.
+    /// Consumes the map and returns its values in ascending key order.
     pub fn into_values(self) -> impl Iterator<Item = V> {
         self.0.into_iter().map(|(_, value)| value)
     }
@@ -230,7 +231,7 @@ impl<K, V> IntoIterator for SortedMap<K, V> {
     type Item = (K, V);
     type IntoIter = alloc::vec::IntoIter<(K, V)>;
 
-    /// Consumes the map, and returns the entries by ascending key.
+    /// Consumes the map and returns its entries in ascending key order.
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
     }

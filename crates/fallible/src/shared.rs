@@ -1,15 +1,14 @@
-//! Shared ownership whose creation can fail: an `Arc` without weak references.
+//! Fallible shared ownership: an `Arc` without weak references that reports exhausted memory.
 //!
-//! Stable Rust has no `Arc` constructor that reports exhausted memory. When `Arc::try_new` is
-//! stable, this file can be removed.
+//! Stable Rust has no fallible `Arc` constructor. Once `Arc::try_new` is stable, this file can go.
 //!
-//! The protocol uses one counter, which starts at one:
-//! 1. A clone adds one. Its original is an owner, so the count cannot be zero.
-//! 2. A drop subtracts one. The drop that makes it zero has exclusive access, and frees the value.
+//! The protocol needs a single counter, which starts at one:
+//! 1. A clone adds one. The value being cloned is itself an owner, so the count can't be zero.
+//! 2. A drop subtracts one. Whoever brings it to zero has exclusive access and frees the value.
 //!
-//! The checks in `interleavings/shared.rs` explore both steps.
-// UNSAFETY: the last owner frees the value, and the compiler cannot know which one that is. `Arc`
-// would abort if the kernel's heap is exhausted.
+//! `interleavings/shared.rs` explores both steps.
+// UNSAFETY: the last owner frees the value, and the compiler can't tell which one that is. We can't
+// use `Arc` here: it aborts when the heap is exhausted.
 #![expect(
     unsafe_code,
     reason = "a count, not a scope, determines the value's lifetime; each use has a safety comment"
@@ -24,22 +23,21 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// Maximum number of owners of a value. It is far below the overflow, because other threads may add
-/// owners before a failed check panics. Only a program that leaks owners can reach it.
+/// Maximum number of owners per value. It's far from overflow because other threads may still add
+/// owners before a failed check panics. Only a program that leaks owners can get there.
 const MOST_OWNERS: usize = usize::MAX / 2;
 
 /// Number of owners of a value.
 pub(crate) struct Owners(AtomicUsize);
 
 impl Owners {
-    /// Creates the count of a value with one owner.
+    /// Creates the count for a value with a single owner.
     pub(crate) fn one() -> Self {
         Self(AtomicUsize::new(1))
     }
 
-    /// Adds an owner. Panics if the value has more than [`MOST_OWNERS`] owners; the value is then
-    /// never freed.
-    // Not inlined, so that all types share one function.
+    /// Adds an owner. Panics, and leaks the value, if it has more than [`MOST_OWNERS`] owners.
+    // Keep this out of line: one copy serves all types.
     #[inline(never)]
     pub(crate) fn add(&self) {
         let before = self.0.fetch_add(1, SeqCst);
@@ -53,13 +51,13 @@ impl Owners {
     }
 }
 
-/// The allocation of a [`Shared`] value: the value and the count of its owners.
+/// Heap block behind a [`Shared`]: the value and its owner count.
 pub struct Block<T: ?Sized> {
     owners: Owners,
     value: T,
 }
 
-/// A value with several owners, the last of which frees it. Cloning adds an owner.
+/// A value with several owners. Cloning adds an owner, and the last one frees the value.
 ///
 /// ```
 /// use core::fmt::Display;
@@ -80,8 +78,8 @@ pub struct Shared<T: ?Sized> {
 }
 
 // SAFETY: owners on several threads have shared references to the value concurrently, which
-// requires `Sync`. The last owner frees the value on whichever thread it runs, which requires
-// `Send`. The count is atomic.
+// requires `Sync`. The last owner may free it on any thread, which requires `Send`. The count is
+// atomic.
 unsafe impl<T: ?Sized + Send + Sync> Send for Shared<T> {}
 // SAFETY: as above, because a shared reference to an owner can be cloned into another owner.
 unsafe impl<T: ?Sized + Send + Sync> Sync for Shared<T> {}
@@ -99,7 +97,8 @@ impl<T> Shared<T> {
 
 impl<T: ?Sized> Shared<T> {
     /// Moves a value to the heap and shares it as a trait object. `unsize` must return its
-    /// argument, which stable Rust can coerce only where both types are known.
+    /// argument; the closure is needed because stable Rust can coerce only where both types are
+    /// known.
     ///
     /// # Errors
     /// Fails if the allocator has no memory for it. The value is dropped.
@@ -109,8 +108,8 @@ impl<T: ?Sized> Shared<T> {
     ) -> Result<Self, TryReserveError> {
         let made: NonNull<Block<V>> =
             NonNull::from(Box::leak(try_box(Block { owners: Owners::one(), value })?)).cast();
-        // SAFETY: the block was leaked just now, from a box of an array of one block, which has the
-        // layout of the block.
+        // SAFETY: we just leaked the block from a box of a one-element array, which has the same
+        // layout as the block.
         let block = unsize(unsafe { Box::from_raw(made.as_ptr()) });
         Ok(Self { block: NonNull::from(Box::leak(block)), _owns: PhantomData })
     }
@@ -118,7 +117,7 @@ impl<T: ?Sized> Shared<T> {
     #[inline]
     fn block(&self) -> &Block<T> {
         // SAFETY: a constructor leaked the block, and only the last owner frees it. This owner is
-        // still counted, so the block is alive and has no exclusive reference.
+        // still counted, so the block is alive and nobody has an exclusive reference.
         unsafe { self.block.as_ref() }
     }
 }
@@ -134,8 +133,8 @@ impl<T: ?Sized> Clone for Shared<T> {
 impl<T: ?Sized> Drop for Shared<T> {
     fn drop(&mut self) {
         if self.block().owners.remove() {
-            // SAFETY: this was the last owner, so no reference exists. The block came from a box of
-            // an array of one block, which has the layout of the block.
+            // SAFETY: this was the last owner, so no references exist. The block came from a box of
+            // a one-element array, which has the same layout.
             drop(unsafe { Box::from_raw(self.block.as_ptr()) });
         }
     }

@@ -1,7 +1,7 @@
-//! The atomic counter for shared ownership. Every access is sequentially consistent; a house lint
-//! refuses other orderings in the files that use it.
+//! Atomic counter for shared ownership. Every access is sequentially consistent; a project lint
+//! rejects other orderings in the files that use it.
 //!
-//! Tests that are compiled with `--cfg shuttle` use the counter of a scheduler that explores
+//! With `--cfg shuttle`, tests use shuttle's counter instead so that its scheduler can explore
 //! interleavings.
 
 #[cfg(not(all(test, shuttle)))]

@@ -1,5 +1,4 @@
-//! Conversion of firmware's description into the drivers' configurations. Does not access any
-//! hardware.
+//! Converts firmware's description into driver configurations. Nothing here touches hardware.
 
 use crate::error::{BringUpError, ControllerError};
 use crate::options::Options;
@@ -19,31 +18,30 @@ use gic_driver::{
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
 use msi_types::Cpu;
 
-/// The interrupt core and ITSes number CPUs with 16 bits; an ITS has no collection for CPU 65535.
+/// The interrupt core and ITSes use 16-bit CPU numbers, and an ITS has no collection for CPU 65535.
 const MAX_CPUS: usize = 0xffff;
 /// A GICv2 has eight CPU interfaces.
 const MAX_CPUS_V2: usize = 8;
 
-/// Configuration of the root controller's driver.
+/// Configuration for the root controller's driver.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RootConfig {
-    /// Configuration of a GICv3 or later.
+    /// GICv3 or later.
     V3(GicConfig),
-    /// Configuration of a GICv2.
+    /// GICv2.
     V2(GicV2Config),
 }
 
 impl RootConfig {
-    /// Reads the configuration from the description, with CPUs in the description's order.
+    /// Derives the configuration from the description. CPUs keep the description's order.
     ///
     /// # Errors
-    /// All of [`BringUpError`] except [`BringUpError::Gic`] and [`BringUpError::UnknownBootCpu`].
+    /// Any [`BringUpError`] except [`BringUpError::Gic`] and [`BringUpError::UnknownBootCpu`].
     pub fn new(description: &Description, options: &Options<'_>) -> Result<Self, BringUpError> {
         Self::with_cpus(description, options, cpus(description, options, None)?)
     }
 
-    /// Reads the configuration from the description, for CPUs with these affinities. `cpus` must
-    /// contain at least one.
+    /// Derives the configuration for CPUs with these affinities. `cpus` must not be empty.
     ///
     /// # Errors
     /// [`BringUpError::NoGic`], [`BringUpError::NoCpuInterface`], [`BringUpError::NoMemory`].
@@ -70,9 +68,8 @@ impl RootConfig {
     }
 }
 
-/// Returns the affinities of the CPUs that firmware enables, indexed by CPU number. CPUs are
-/// numbered in firmware's order, except that the CPU with the affinity of `boot` has the number of
-/// `boot`.
+/// Returns the affinities of all CPUs enabled by firmware, indexed by CPU number. CPUs are numbered
+/// in firmware order, except that the CPU with `boot`'s affinity keeps `boot`'s number.
 ///
 /// # Errors
 /// [`BringUpError::NoGic`], [`BringUpError::NoCpus`], [`BringUpError::NoMemory`], and
@@ -133,7 +130,7 @@ fn v3(
         .with_machine(machine_names(description)?))
 }
 
-/// Returns the names by which [errata](gic_driver::errata) identify the machine.
+/// Returns the machine names that [errata](gic_driver::errata) match on.
 fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveError> {
     let mut names = Vec::new();
     for name in description.quirk_names() {
@@ -146,9 +143,9 @@ fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveErr
     Ok(names)
 }
 
-/// Returns the configuration of an ITS for CPUs below `cpus`. An ITS that is already enabled is
-/// taken over: because an [`Irqchip`](crate::Irqchip) is the only driver of a machine's
-/// controllers, firmware or a previous kernel (kexec) must have left the ITS enabled.
+/// Returns an ITS configuration for CPUs below `cpus`. It takes over an ITS that is already
+/// enabled: an [`Irqchip`](crate::Irqchip) is the machine's only driver, so firmware or a previous
+/// kernel (kexec) must have left it on.
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`], [`ControllerError::NoMemory`].
@@ -172,7 +169,7 @@ pub fn its(
         ))
 }
 
-/// Returns the configuration of message-based SPIs.
+/// Returns the message-based SPI configuration.
 ///
 /// # Errors
 /// [`ControllerError::NoMemory`].
@@ -187,13 +184,13 @@ pub fn mbi(
     Ok(MbiConfig::new(try_collect(ranges)?).with_alias(alias))
 }
 
-/// Converts a range of INTIDs, unless it is empty.
+/// Converts an INTID range, or returns `None` if it is empty.
 fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
     let count = NonZeroU16::new(u16::try_from(span.count()).unwrap_or(u16::MAX))?;
     Some(SpiRange { first: span.first().hwirq(), count })
 }
 
-/// Returns the configuration of a GICv2m frame.
+/// Returns the configuration for a GICv2m frame.
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`].
@@ -216,8 +213,8 @@ fn base(controller: &Controller) -> Result<u64, ControllerError> {
         .ok_or(ControllerError::NoRegisters)
 }
 
-/// Returns the DeviceIDs of a host bridge's requesters at one controller, or `None` if firmware
-/// routes none of their messages to it.
+/// Maps a host bridge's requesters to their DeviceIDs at one controller. Returns `None` if firmware
+/// routes no messages from the bridge to it.
 ///
 /// # Errors
 /// Fails if memory for the ranges cannot be allocated.

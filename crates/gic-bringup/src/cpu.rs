@@ -1,5 +1,5 @@
-//! CPU hotplug: turns CPUs on and off at the GIC, every ITS, direct LPIs and the interrupt core, in
-//! an order that loses no interrupt.
+//! CPU hotplug. Turning a CPU on or off involves the GIC, every ITS, direct LPIs and the interrupt
+//! core; the order of these steps is what keeps interrupts from being lost.
 
 use crate::error::CpuError;
 use crate::irqchip::Irqchip;
@@ -9,7 +9,7 @@ use gic_driver::{GicPlatform, Its, ItsError, SystemRegisters};
 use irq_domain::Stranded;
 use msi_types::Cpu;
 
-/// A CPU whose interface is on, but to which controllers do not send interrupts yet.
+/// A CPU that can take interrupts but is not yet a target of any controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "controllers send no interrupts to the CPU before `Irqchip::cpu_online`"]
 pub struct Started {
@@ -24,9 +24,9 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     ///
     /// Context: task; may sleep.
     ///
-    /// Interrupts may be masked if [`LocalCpu::yield_now`](gic_driver::LocalCpu::yield_now) spins;
-    /// the call does not allocate. A kernel with preemptible tasks should call the two halves
-    /// separately, the second one from a task.
+    /// Does not allocate. May be called with interrupts masked if
+    /// [`LocalCpu::yield_now`](gic_driver::LocalCpu::yield_now) spins. A kernel with preemptible
+    /// tasks should call the two halves separately, and the second one from a task.
     ///
     /// # Errors
     /// Any [`CpuError`] except [`CpuError::Stranded`].
@@ -40,9 +40,9 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.cpu_online(started, stranded)
     }
 
-    /// Executes the first half of [`cpu_on`](Self::cpu_on): sets up the redistributor and the CPU
-    /// interface. Must be called on the CPU itself, before it unmasks interrupts. Private
-    /// interrupts that were enabled on it before the CPU was turned off are enabled again.
+    /// First half of [`cpu_on`](Self::cpu_on): sets up the redistributor and the CPU interface.
+    /// Must be called on the CPU itself, before it unmasks interrupts. Private interrupts that were
+    /// enabled on it before the CPU was turned off are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -60,7 +60,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(Started { cpu, pending })
     }
 
-    /// Checks that `cpu` is the calling CPU, because a GICv3 assigns redistributors by affinity.
+    /// Checks that `cpu` is the calling CPU. A GICv3 assigns redistributors by affinity.
     fn check_executing(&self, cpu: Cpu) -> Result<(), CpuError> {
         match (self.platform.affinity(), self.affinity(cpu)) {
             (Some(found), Some(expected)) if found != expected && self.gic.v3().is_some() => {
@@ -70,10 +70,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Executes the second half of [`cpu_on`](Self::cpu_on): allows controllers to send interrupts
-    /// to the CPU. May be called on any CPU. Managed interrupts that could not be moved back to the
-    /// CPU are passed to `stranded`. If its redistributor lost pending LPIs, all LPIs that may have
-    /// been pending become pending again.
+    /// Second half of [`cpu_on`](Self::cpu_on): lets controllers target the CPU. May be called on
+    /// any CPU. Managed interrupts that could not be moved back to the CPU are passed to
+    /// `stranded`. If its redistributor lost pending LPIs, every LPI that may have been pending is
+    /// resent.
     ///
     /// Context: task; may sleep.
     ///
@@ -85,7 +85,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         stranded: impl FnMut(Stranded),
     ) -> Result<(), CpuError> {
         let Started { cpu, pending } = started;
-        // A CPU whose LPIs are disabled takes only wired interrupts.
+        // With LPIs disabled, the CPU takes only wired interrupts and we're done.
         if let Some(pending) = pending {
             for its in self.msi.itses() {
                 its.cpu_on(cpu)?;
@@ -99,9 +99,9 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// Makes the calling CPU stop taking interrupts: [`cpu_offline`](Self::cpu_offline), then
-    /// handling of pending interrupts, then [`cpu_dying`](Self::cpu_dying). Its interrupts move to
-    /// other CPUs; events that the interrupt core does not know move to `heir`, and interrupts that
-    /// cannot be moved are passed to `stranded`. The kernel must then turn the CPU off.
+    /// handles its pending interrupts, then [`cpu_dying`](Self::cpu_dying). The interrupt core's
+    /// interrupts move to other CPUs, all other events move to `heir`, and interrupts that can't be
+    /// moved are passed to `stranded`. On success, the kernel must turn the CPU off.
     ///
     /// Context: task; may sleep.
     ///
@@ -122,9 +122,9 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         result
     }
 
-    /// Executes the first half of [`cpu_off`](Self::cpu_off): stops sending interrupts to `cpu`.
-    /// May be called on any CPU. Interrupts that cannot be moved are passed to `stranded`. The CPU
-    /// must then handle its pending interrupts.
+    /// First half of [`cpu_off`](Self::cpu_off): stops sending interrupts to `cpu`. May be called
+    /// on any CPU. Interrupts that cannot be moved are passed to `stranded`. The CPU must then
+    /// handle its pending interrupts.
     ///
     /// Context: task; may sleep.
     ///
@@ -156,18 +156,17 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Takes the CPU online again at the ITSes that took it offline.
+    /// Brings the CPU back online at the ITSes that had already taken it offline.
     fn return_to_itses(&self, cpu: Cpu) {
         for its in self.msi.itses() {
-            // Only the ITS whose error the caller already reports can fail here.
+            // This can fail only at the ITS whose error we're about to report anyway.
             let _ = its.cpu_on(cpu);
         }
     }
 
-    /// Executes the second half of [`cpu_off`](Self::cpu_off): makes direct LPIs that are pending
-    /// at the CPU pending at their new targets, and turns off the CPU's interface and
-    /// redistributor. Must be called on the CPU itself, with interrupts masked, after the CPU
-    /// handled its pending interrupts.
+    /// Second half of [`cpu_off`](Self::cpu_off): resends the CPU's pending direct LPIs at their
+    /// new targets, then turns off its CPU interface and redistributor. Must be called on the CPU
+    /// itself, with interrupts masked, once it has handled its pending interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -181,8 +180,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 }
 
-/// Makes the CPU's events pending again if its redistributor lost pending LPIs: a spurious run of a
-/// handler is better than a message that is never handled.
+/// Resends the CPU's events if its redistributor lost pending LPIs: better a spurious handler run
+/// than a lost message.
 pub(crate) fn answer_loss<P: GicPlatform>(
     its: &Its<P>,
     cpu: Cpu,
@@ -192,7 +191,7 @@ pub(crate) fn answer_loss<P: GicPlatform>(
         return Ok(());
     }
     match its.resend(cpu) {
-        // An ITS that does not reach the CPU has no events targeting it.
+        // If the ITS can't reach the CPU, none of its events target it.
         Ok(_) | Err(ItsError::NotReachable(..)) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! Errors of bring-up, CPU hotplug, suspend and resume.
+//! Errors from bring-up, CPU hotplug, suspend and resume.
 
 use crate::suspended::Suspended;
 use alloc::collections::TryReserveError;
@@ -15,7 +15,7 @@ use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::UnknownCpu;
 use msi_types::{Cpu, MsiError};
 
-/// Reason why no [`Irqchip`](crate::Irqchip) was created. The machine cannot take interrupts
+/// Reason why bring-up created no [`Irqchip`](crate::Irqchip). The machine can't take interrupts
 /// without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,10 +23,10 @@ pub enum BringUpError {
     /// Firmware describes no GIC, or disables it.
     #[error("firmware describes no enabled GIC")]
     NoGic,
-    /// Firmware states no CPU interface for a GICv2.
+    /// Firmware describes a GICv2 without a CPU interface.
     #[error("firmware states no CPU interface (GICC) for its GICv2")]
     NoCpuInterface,
-    /// Firmware describes a GICv2, whose driver belongs to the disabled feature `gicv2`.
+    /// Firmware describes a GICv2, but the feature `gicv2` is disabled.
     #[error("firmware describes a GICv2, but this build does not include its driver")]
     NotBuilt,
     /// Firmware enables no CPU, or [`max_cpus`](crate::Options::max_cpus) is 0.
@@ -35,10 +35,10 @@ pub enum BringUpError {
     /// Firmware does not enable the calling CPU, so its redistributor is unknown.
     #[error("firmware enables no CPU with the boot CPU's affinity, {0}")]
     UnknownBootCpu(Affinity),
-    /// The driver of the GIC failed.
+    /// The GIC driver failed.
     #[error(transparent)]
     Gic(#[from] GicError),
-    /// Memory for data about the machine could not be allocated.
+    /// There was not enough memory to describe the machine.
     #[error("no memory for the description of the interrupt controllers")]
     NoMemory,
 }
@@ -53,43 +53,43 @@ impl From<TryReserveError> for BringUpError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControllerError {
-    /// The caller's [options](crate::Options::drives) exclude it.
+    /// Excluded by the caller's [options](crate::Options::drives).
     #[error("the caller's options exclude it")]
     LeftOut,
-    /// It belongs to a secondary GIC. Only the MSI controllers of the root GIC are used.
+    /// Part of a secondary GIC. Only the MSI controllers of the root GIC are used.
     #[error("it belongs to a secondary GIC, and only controllers of the root GIC are used")]
     SecondaryGic,
-    /// Firmware does not state the address of its registers.
+    /// Firmware does not give its register address.
     #[error("firmware does not state the address of its registers")]
     NoRegisters,
-    /// It works only with a GICv3.
+    /// Requires a GICv3.
     #[error("it needs a GICv3, and this machine has a GICv2")]
     NeedsGicV3,
-    /// No driver exists for its kind.
+    /// Not a kind of controller that the drivers support.
     #[error("no driver exists for its kind")]
     Foreign,
-    /// The feature for this kind of controller is disabled.
+    /// The feature that builds its driver is disabled.
     #[error("this build does not include the driver for this kind of controller")]
     NotBuilt,
     /// LPIs cannot be used.
     #[error(transparent)]
     Lpis(#[from] LpiError),
-    /// The driver of the ITS failed.
+    /// The ITS driver failed.
     #[error(transparent)]
     Its(#[from] ProbeError),
-    /// The driver of direct LPIs failed.
+    /// The direct-LPI driver failed.
     #[cfg(feature = "direct-lpi")]
     #[error(transparent)]
     DirectLpi(#[from] DirectLpiError),
-    /// The driver of message-based SPIs failed.
+    /// The driver for message-based SPIs failed.
     #[cfg(feature = "mbi")]
     #[error(transparent)]
     Mbi(#[from] MbiError),
-    /// The driver of GICv2m frames failed.
+    /// The GICv2m driver failed.
     #[cfg(feature = "v2m")]
     #[error(transparent)]
     V2m(#[from] V2mError),
-    /// Memory for its description could not be allocated.
+    /// There was not enough memory for its description.
     #[error("no memory for its description")]
     NoMemory,
 }
@@ -100,17 +100,17 @@ impl From<TryReserveError> for ControllerError {
     }
 }
 
-/// Reason why a device has no parent for its messages.
+/// Reason why a device has no MSI parent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoParent {
     /// Firmware does not route the device's messages to an MSI controller.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
-    /// Firmware routes the device's messages to a controller that is not in use.
+    /// Firmware routes the device's messages to an unused controller.
     #[error("the MSI controller that firmware names is not in use: {1}")]
     NotInUse(ControllerIndex, ControllerError),
-    /// Memory for the description of the device's bus could not be allocated.
+    /// There was not enough memory to describe the device's bus.
     #[error("no memory for the description of the device's bus")]
     NoMemory,
 }
@@ -131,7 +131,7 @@ pub enum PriorityError {
     /// The ITS that sends the LPI failed.
     #[error(transparent)]
     Its(#[from] ItsError),
-    /// The driver of direct LPIs failed.
+    /// The direct-LPI driver failed.
     #[error(transparent)]
     DirectLpi(MsiError),
     /// No MSI controller sends the LPI.
@@ -143,21 +143,21 @@ pub enum PriorityError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// The calling CPU is not the CPU to be turned on.
+    /// The call was made on a CPU other than the one to be turned on.
     #[error("CPU {expected} is to be turned on, but CPU {found} is executing")]
     OtherCpu {
-        /// The affinity of the CPU to be turned on.
+        /// Affinity of the CPU to be turned on.
         expected: Affinity,
-        /// The affinity of the calling CPU.
+        /// Affinity of the calling CPU.
         found: Affinity,
     },
-    /// The driver of the GIC failed.
+    /// The GIC driver failed.
     #[error(transparent)]
     Gic(#[from] GicError),
-    /// An ITS does not reach the CPU, or cannot move its events to another CPU.
+    /// An ITS can't reach the CPU, or can't move the CPU's events elsewhere.
     #[error(transparent)]
     Its(#[from] ItsError),
-    /// The driver of direct LPIs failed.
+    /// The direct-LPI driver failed.
     #[error(transparent)]
     DirectLpi(MsiError),
     /// The interrupt core was created for fewer CPUs.
@@ -168,17 +168,17 @@ pub enum CpuError {
     Stranded(usize),
 }
 
-/// The step of a suspend or resume that failed.
+/// A suspend or resume step that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// The driver of the GIC failed.
+    /// The GIC driver failed.
     #[error(transparent)]
     Gic(GicError),
     /// An ITS failed. The index is its position in the description.
     #[error("{1}")]
     Its(ControllerIndex, ItsError),
-    /// The driver of direct LPIs failed.
+    /// The direct-LPI driver failed.
     #[error(transparent)]
     DirectLpi(MsiError),
 }
@@ -200,8 +200,7 @@ pub enum SuspendError {
     /// Another CPU still takes interrupts. Nothing was changed.
     #[error("CPU {0} is still on, and nothing was suspended")]
     CpuIsOn(Cpu),
-    /// The CPU is not on, or memory for the saved state could not be allocated. Nothing was
-    /// changed.
+    /// The CPU is not on, or there was no memory for the saved state. Nothing was changed.
     #[error("{0}; nothing was suspended")]
     Refused(GicError),
     /// A step failed. Every controller that was already stopped has been restarted.
@@ -212,14 +211,14 @@ pub enum SuspendError {
     NotUndone {
         /// Name of the controller that failed to stop.
         step: &'static str,
-        /// The controllers that do not work.
+        /// Controllers that no longer work.
         left: ResumeError,
     },
 }
 
 impl SuspendError {
-    /// Returns the error for a suspend that failed with `cause` and whose earlier steps were undone
-    /// with the result `undone`.
+    /// Returns the error for a suspend that failed with `cause`. `undone` is the result of undoing
+    /// its earlier steps.
     pub(crate) fn after_undo(cause: StepError, undone: Result<(), ResumeError>) -> Self {
         match undone {
             Ok(()) => Self::Undone(cause),
@@ -237,10 +236,10 @@ pub enum ResumeError {
     Gic {
         /// Reason for the failure.
         error: GicError,
-        /// The saved state, to retry with.
+        /// Saved state for another attempt.
         suspended: Suspended,
     },
-    /// The GIC was restored, and so were all controllers other than those counted here.
+    /// The GIC was restored, but `failed` other controllers were not.
     /// [`Its::resume`](gic_driver::Its::resume) and
     /// [`DirectLpi::cpu_on`](gic_driver::DirectLpi::cpu_on) may be retried.
     #[error("{first}; {failed} MSI controllers were not resumed, all others were")]

@@ -1,4 +1,4 @@
-//! The object that owns all interrupt controllers of a machine.
+//! The top-level object: owns all of a machine's interrupt controllers.
 
 use crate::config::{self, RootConfig};
 use crate::error::{BringUpError, ControllerError, NoParent};
@@ -55,8 +55,11 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// Interrupts may be masked if [`LocalCpu::yield_now`](gic_driver::LocalCpu::yield_now) spins,
-    /// as they are in most kernels at this point.
+    /// The calling CPU is the boot CPU. It gets the number that [`GicPlatform::cpu`] returns (0 in
+    /// most kernels), regardless of its position in the description. The other CPUs are numbered in
+    /// the description's order ([`affinity`](Self::affinity)). [`GicPlatform::affinity`] identifies
+    /// the boot CPU. If it returns `None`, or if firmware states no matching affinity for a GICv2,
+    /// the kernel must number CPUs in the description's order itself.
     ///
     /// The calling CPU is the boot CPU. Its number is that of [`GicPlatform::cpu`], 0 in most
     /// kernels, regardless of its position in the description; the other CPUs are numbered in the
@@ -64,7 +67,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     /// boot CPU. If it returns `None`, or if firmware states no matching affinity for a GICv2, the
     /// kernel must number CPUs in the description's order itself.
     ///
-    /// An MSI controller that cannot be used is not an error here. It is listed by
+    /// An MSI controller that can't be used is not an error here. It is listed by
     /// [`refused`](Self::refused), and devices whose messages firmware routes to it have no parent.
     ///
     /// # Errors
@@ -77,7 +80,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         Self::with(platform, host, description, &Options::default())
     }
 
-    /// Like [`new`](Self::new), with [`Options`].
+    /// Like [`new`](Self::new), but takes [`Options`].
     ///
     /// # Errors
     /// Any error of [`new`](Self::new).
@@ -92,9 +95,9 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P, SplitEoi> {
-    /// Like [`with`](Irqchip::with), but for a hypervisor: ending an interrupt only drops the
-    /// running priority, so that an active interrupt can be handed over to a guest, which
-    /// deactivates it ([`handle_irq_with`](Self::handle_irq_with)).
+    /// Like [`with`](Irqchip::with), but for a hypervisor: an end of interrupt only drops the
+    /// running priority. An active interrupt can then be handed over to a guest, which deactivates
+    /// it ([`handle_irq_with`](Self::handle_irq_with)).
     ///
     /// Context: task; may sleep.
     ///
@@ -134,7 +137,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
     }
 
-    /// Returns the parent of a PCI function's messages.
+    /// Returns the MSI parent for a PCI function.
     ///
     /// For a function behind a bridge to conventional PCI, `requester` must include the alias,
     /// which [`irq_domain::pci::enumerate`] finds. An ITS sees all functions that share an alias as
@@ -143,7 +146,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`NoParent`]; the variant tells who is at fault.
+    /// Any [`NoParent`]; the variant says who is at fault.
     pub fn pci_parent(
         &self,
         host: &PciHost,
@@ -152,7 +155,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.msi.of_pci(&self.description, host, requester.into())
     }
 
-    /// Returns the parent of a single device's messages, which arrive at `controller` with this
+    /// Returns the MSI parent for a single device whose messages reach `controller` with this
     /// DeviceID. `requester` may be any number that identifies the device.
     ///
     /// Context: task; may sleep.
@@ -168,7 +171,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.msi.of_device(controller, requester, device)
     }
 
-    /// Returns the driver of a controller.
+    /// Returns a controller's driver.
     ///
     /// # Errors
     /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] if firmware disables the controller.
@@ -176,19 +179,20 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.msi.driver(index)
     }
 
-    /// Returns all MSI controllers that are in use.
+    /// Returns the MSI controllers in use.
     pub fn controllers(&self) -> impl Iterator<Item = (ControllerIndex, &MsiController<P>)> {
         self.msi.iter()
     }
 
-    /// Returns the MSI controllers that firmware enables but that are not in use, with the reasons.
+    /// Returns the MSI controllers that firmware enables but the irqchip doesn't use, with the
+    /// reasons.
     pub fn refused(&self) -> impl Iterator<Item = (ControllerIndex, ControllerError)> {
         self.msi.refused()
     }
 }
 
 impl<P: GicPlatform> Irqchip<P, SplitEoi> {
-    /// Handles pending interrupts of the CPU in a hypervisor, like
+    /// Handles the CPU's pending interrupts in a hypervisor, like
     /// [`handle_irq`](Self::handle_irq). After the handlers of an interrupt have run, `finish`
     /// receives the interrupt, and must either [hand it over](Active::hand_over) to a guest or
     /// return it to be deactivated.
@@ -210,11 +214,11 @@ impl<P: GicPlatform> Irqchip<P, SplitEoi> {
 }
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
-    /// Handles pending interrupts of the CPU: acknowledges them and runs their handlers until no
-    /// interrupt is pending. `unhandled` is called for each interrupt that has no handler, or whose
-    /// handlers all returned [`IrqReturn::None`](irq_domain::IrqReturn::None). It should log the
-    /// interrupt rather than panic, because a device without a driver may assert a shared line.
-    /// `registers` must be those of the CPU; a GICv2 does not use them.
+    /// Handles the CPU's pending interrupts: acknowledges them and runs their handlers until none
+    /// is left. `unhandled` is called for each interrupt that has no handler, or whose handlers all
+    /// returned [`IrqReturn::None`](irq_domain::IrqReturn::None). It should log the interrupt
+    /// rather than panic, because a device without a driver may assert a shared line. `registers`
+    /// must belong to the calling CPU (not used with a GICv2).
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -275,13 +279,13 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         &self.gic
     }
 
-    /// Returns the description that the controllers were brought up from.
+    /// Returns the description that was used for bring-up.
     pub fn description(&self) -> &Arc<Description> {
         &self.description
     }
 
-    /// Returns the affinity of a CPU in the layout of `MPIDR_EL1`, which is the target of PSCI's
-    /// `CPU_ON`, or `None` if the CPU does not exist. Context: any.
+    /// Returns a CPU's affinity in `MPIDR_EL1` layout (the `target_cpu` of PSCI's `CPU_ON`), or
+    /// `None` if the CPU does not exist. Context: any.
     pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.affinities.get(cpu.index()).copied()
     }
@@ -291,7 +295,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.cpus().zip(&self.affinities).find(|(_, known)| **known == affinity).map(|(cpu, _)| cpu)
     }
 
-    /// Returns all CPUs, whether on or off.
+    /// Returns all CPUs, both online and offline.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P, E> {
         (0..u32::try_from(self.interrupts.cpus()).unwrap_or(0)).map(Cpu::new)
     }

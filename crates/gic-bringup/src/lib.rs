@@ -1,6 +1,5 @@
-//! Bring-up of a machine's interrupt controllers, from firmware's description to handled
-//! interrupts: running drivers, the interrupt core on top of them, and the MSI parent of each
-//! device.
+//! Brings up a machine's interrupt controllers from firmware's description: starts the drivers,
+//! sets up the interrupt core on top of them, and finds each device's MSI parent.
 //!
 //! A kernel provides a [`Description`](gic_firmware::Description), a
 //! [`GicPlatform`](gic_driver::GicPlatform) for the drivers and a [`Host`](irq_domain::Host) for
@@ -19,10 +18,9 @@
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //! | suspends the system | [`Irqchip::suspend`], on the last CPU; after wake-up [`Irqchip::resume`], on the same CPU; [`Irqchip::cpu_on`], on the others; then, for each device, it restores the registers of its bridges and calls [`Function::enable`] and [`irq_domain::MsiDevice::restore`] |
 //!
-//! The root controller is a GICv2, or a GICv3 or later. Messages are delivered by ITSes, direct
-//! LPIs, message-based SPIs and GICv2m frames, as firmware describes them. The boot CPU has the
-//! number that the kernel assigned to it; the other CPUs are numbered in the order in which
-//! firmware lists them.
+//! The root controller is a GICv2, or a GICv3 or later. Messages arrive through ITSes, direct LPIs,
+//! message-based SPIs and GICv2m frames, whichever firmware describes. The boot CPU keeps the
+//! number that the kernel gave it, and the others are numbered in firmware order.
 //!
 //! [`PciHost::route_intx`]: gic_firmware::PciHost::route_intx
 //! [`Function::enable`]: irq_domain::pci::Function::enable
@@ -68,16 +66,16 @@
 //! }
 //! ```
 //! # Features
-//! Each kind of controller has a feature, and all features are on by default: `its`, `direct-lpi`,
-//! `mbi`, `v2m` and `gicv2`. A kernel that disables a feature does not link the driver, and
-//! controllers of that kind are [refused](ControllerError::NotBuilt).
+//! Each kind of controller has a feature: `its`, `direct-lpi`, `mbi`, `v2m` and `gicv2`, all on by
+//! default. Without a feature, the driver isn't linked and controllers of that kind are
+//! [refused](ControllerError::NotBuilt).
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
-// First, so that the documentation of `Irqchip` begins with its constructors.
+// Keep this first: rustdoc then lists `Irqchip`'s constructors before its other methods.
 mod irqchip;
 
 pub mod config;

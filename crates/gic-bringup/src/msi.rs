@@ -19,7 +19,7 @@ use gic_firmware::{
 use msi_types::pci::PciRequester;
 use msi_types::{DeviceId, MsiParent, RequesterId};
 
-/// The driver of one controller. In a build without a kind's feature, the variant holds
+/// Driver for a single controller. If a feature is disabled, its variant holds
 /// [`Absent`](crate::Absent), so that no value of the variant exists.
 pub enum MsiController<P: GicPlatform> {
     /// An ITS.
@@ -32,7 +32,7 @@ pub enum MsiController<P: GicPlatform> {
     V2m(V2mDriver<P>),
 }
 
-/// Everything that is needed to bring up a controller.
+/// What we need to bring up a controller.
 pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) description: &'a Description,
     pub(crate) gic: &'a RootGic<P>,
@@ -41,12 +41,12 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) options: &'a Options<'a>,
 }
 
-/// The configuration of each ITS to be driven, or the reason why the ITS cannot be driven.
+/// Configurations for the ITSes to be driven, or the reason why an ITS can't be driven.
 pub(crate) struct QuietItses(Vec<(ControllerIndex, Result<ItsConfig, ControllerError>)>);
 
 impl QuietItses {
-    /// Configures each ITS, and quiesces those that are to be taken over. Must be called before any
-    /// table is allocated: an ITS that is still enabled may write to memory of a previous kernel.
+    /// Configures each ITS and quiesces those to be taken over. Must be called before any table is
+    /// allocated, because an ITS that is still enabled may write to a previous kernel's memory.
     pub(crate) fn new<P: GicPlatform>(
         platform: &Arc<P>,
         description: &Description,
@@ -73,8 +73,8 @@ impl QuietItses {
     }
 }
 
-/// Returns the configuration of an ITS, and quiesces the ITS if it is to be taken over. Otherwise
-/// its driver refuses an ITS that is still enabled.
+/// Returns the configuration for an ITS, quiescing it first if it is to be taken over. Otherwise,
+/// the driver will refuse it if it's still enabled.
 fn quiet<P: GicPlatform>(
     platform: &Arc<P>,
     description: &Description,
@@ -91,7 +91,7 @@ fn quiet<P: GicPlatform>(
     Ok(config)
 }
 
-/// Returns the MSI controllers that firmware enables and the options admit.
+/// Returns the MSI controllers that are enabled by firmware and allowed by the options.
 fn driven<'a>(
     description: &'a Description,
     options: &'a Options<'_>,
@@ -100,14 +100,14 @@ fn driven<'a>(
     enabled.filter(|(_, one)| one.status.is_enabled() && (options.drives)(one))
 }
 
-/// All enabled controllers, by their indices in the description.
+/// All enabled controllers, indexed as in the description.
 pub(crate) struct MsiControllerSet<P: GicPlatform> {
     drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
     buses: Vec<Bus>,
 }
 
-/// A host bridge and a controller that its messages are routed to. All functions behind the bridge
-/// share one parent.
+/// A host bridge paired with a controller that receives its messages. All functions behind the
+/// bridge share one parent.
 struct Bus {
     host: usize,
     controller: ControllerIndex,
@@ -158,15 +158,15 @@ impl<P: GicPlatform + 'static> MsiController<P> {
                 feature = "v2m"
             )))]
             _ => {
-                // These are only used by drivers that are not part of this build.
+                // Silence unused warnings: in this build, no driver needs these.
                 let _ = (site.gic, site.platform, site.itses.get(index));
                 Err(ControllerError::NotBuilt)
             }
         }
     }
 
-    /// Returns the parent of devices whose DeviceIDs `map` lists. A controller without DeviceIDs is
-    /// itself the parent.
+    /// Returns the MSI parent for the devices whose DeviceIDs `map` lists. A controller without
+    /// DeviceIDs is itself the parent, and does not call `map`.
     fn parent(&self, map: impl FnOnce() -> IdMap) -> Result<Arc<dyn MsiParent>, TryReserveError> {
         Ok(match self {
             Self::Its(its) => try_arc(ItsMsiParent::new(Arc::clone(its), map()))?,
@@ -190,7 +190,7 @@ impl<P: GicPlatform> MsiController<P> {
 }
 
 impl<P: GicPlatform + 'static> MsiControllerSet<P> {
-    /// Starts a driver for each controller that firmware enables and the options admit.
+    /// Starts a driver for each controller that is enabled by firmware and allowed by the options.
     pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
         let description = site.description;
         let mut drivers = Vec::new();
@@ -259,7 +259,7 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         if alias.is_some() {
             return Ok(self.driver(route.controller)?.parent(|| IdMap::shared(route.device_id))?);
         }
-        // Requesters that firmware's map omits are not subject to the map's mask.
+        // Firmware's mask doesn't apply to requesters that its map leaves out.
         if matches!(route.via, Via::ParentAfterMap(_)) {
             return self.of_device(route.controller, function, route.device_id);
         }

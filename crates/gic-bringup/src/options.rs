@@ -1,4 +1,4 @@
-//! Choices of the kernel for bring-up.
+//! Bring-up options.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -8,30 +8,30 @@ use gic_driver::gic::Priorities;
 use gic_firmware::Controller;
 use irq_domain::AffinityPolicy;
 
-/// Choices of the kernel for bring-up.
+/// Bring-up options chosen by the kernel.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// Maximum number of CPUs. If firmware enables more, the first ones are used.
+    /// Maximum number of CPUs. If firmware enables more, only the first ones are used.
     pub max_cpus: usize,
-    /// Maximum number of INTID bits for LPIs; `None` selects [the driver's
+    /// Maximum INTID bits for LPIs; `None` selects [the driver's
     /// default](gic_driver::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
-    /// Closure that returns `true` if a controller that firmware enables should be driven.
+    /// Filter for controllers that firmware enables: returns `true` if the controller should be
+    /// driven.
     pub drives: &'a dyn Fn(&Controller) -> bool,
-    /// Closure that completes the configuration of an ITS: its NUMA node, targets, DeviceID bits
-    /// and the size of its command queue. The configuration passed to it reflects firmware's
-    /// description, and [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already
-    /// enabled.
+    /// Hook that adjusts an ITS configuration: NUMA node, targets, DeviceID bits and command queue
+    /// size. It starts from firmware's description, and [takes
+    /// over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already enabled.
     pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
-    /// Priorities of interrupts and of the priority mask. A GICv2 uses only the priorities of wired
-    /// interrupts and of the mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes
-    /// the priority of a single interrupt.
+    /// Interrupt priorities and the priority mask. A GICv2 uses only the wired priorities and the
+    /// mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes the priority of a
+    /// single interrupt.
     pub priorities: Priorities,
-    /// Policy that chooses target CPUs for interrupts; `None` selects
+    /// Policy for choosing target CPUs; `None` selects
     /// [`RoundRobin`](irq_domain::RoundRobin).
     pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// Observer of each direct LPI that the driver itself makes pending. Intended for tests; not
+    /// Observer called for each direct LPI that the driver itself resends. Intended for tests; not
     /// part of the public interface.
     #[doc(hidden)]
     pub resend_observer: Option<Arc<dyn ResendObserver>>,

@@ -1,4 +1,4 @@
-//! Priorities of individual interrupts.
+//! Per-interrupt priorities.
 
 use crate::error::PriorityError;
 use crate::irqchip::Irqchip;
@@ -8,19 +8,19 @@ use msi_types::HwIrq;
 
 impl<P: GicPlatform, E> Irqchip<P, E> {
     /// Changes the priority of an interrupt, in the GIC's [security
-    /// view](gic_driver::SecurityView). An LPI must be mapped by an MSI controller; the two low
-    /// bits of its priority are ignored. For an SGI or PPI, the priority changes only on the
-    /// calling CPU, and must be set again each time the CPU is turned on.
+    /// view](gic_driver::SecurityView). An LPI must be mapped by an MSI controller, and the two low
+    /// bits of its priority are ignored. An SGI's or PPI's priority is per-CPU: it changes only on
+    /// the calling CPU, and must be set again whenever that CPU is turned on.
     ///
-    /// Interrupts that are more urgent than a threshold are still signaled while the kernel masks
-    /// all others with [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below)
-    /// (pseudo-NMI). A more urgent interrupt also preempts a handler if the kernel unmasks
-    /// interrupts in handlers.
+    /// Use this for pseudo-NMIs: interrupts above a priority threshold are still signaled while the
+    /// kernel masks the rest with
+    /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below) . A higher-priority
+    /// interrupt also preempts a running handler if the kernel unmasks interrupts there.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// Any [`PriorityError`]. If the MSI controller did not answer, the priority may have changed
+    /// Any [`PriorityError`]. If the MSI controller does not respond, the priority may have changed
     /// in memory but not at the redistributor.
     pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), PriorityError> {
         match Lpi::try_from(hwirq.get()) {

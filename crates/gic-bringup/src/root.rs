@@ -1,4 +1,4 @@
-//! The root controller, a GICv2 or a GICv3.
+//! The root controller: a GICv2 or a GICv3.
 
 use crate::config::RootConfig;
 use crate::driver::GicV2Driver;
@@ -14,10 +14,10 @@ use msi_types::{Cpu, WiredParent};
 
 /// The GIC that signals interrupts to the CPUs.
 pub enum RootGic<P: GicPlatform> {
-    /// GICv3 or later, with redistributors and a system-register CPU interface.
+    /// GICv3 or later, with redistributors and system-register CPU interfaces.
     V3(Arc<Gic<P>>),
-    /// GICv2, with at most eight CPUs and memory-mapped CPU interfaces. In a build without the
-    /// feature `gicv2`, it holds [`Absent`](crate::Absent), so that no value of the variant exists.
+    /// GICv2, with at most eight CPUs and memory-mapped CPU interfaces. If the feature `gicv2` is
+    /// disabled, the variant holds [`Absent`](crate::Absent) and can't be constructed.
     V2(GicV2Driver<P>),
 }
 
@@ -43,7 +43,7 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Returns `true` if the CPU is on.
+    /// Returns `true` if the CPU is online.
     pub fn is_on(&self, cpu: Cpu) -> bool {
         match self {
             Self::V3(gic) => gic.is_on(cpu),
@@ -51,8 +51,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Sends an SGI to CPUs that are on, possibly including the calling one. The sender's earlier
-    /// stores are visible to the receivers.
+    /// Sends an SGI to online CPUs, possibly including the caller's. Stores made before the call
+    /// are visible to the receivers.
     ///
     /// Context: any.
     ///
@@ -87,8 +87,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Acknowledges and handles the calling CPU's interrupts one by one until none is pending. A
-    /// GICv2 does not use `registers`.
+    /// Acknowledges and handles the calling CPU's interrupts one by one until none is pending.
+    /// `registers` is not used with a GICv2.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -107,8 +107,8 @@ impl<P: GicPlatform> RootGic<P> {
 
     /// Acknowledges and handles the calling CPU's interrupts one by one until none is pending. The
     /// GIC must have been configured for [`SplitEoi`]. `handle` is called after the priority drop,
-    /// so more interrupts may be signaled while it runs. An interrupt that it returns is
-    /// deactivated; one that it [hands over](Active::hand_over) stays active.
+    /// so more interrupts may be signaled while it runs. If it returns the interrupt, it is
+    /// deactivated; an interrupt that it [hands over](Active::hand_over) stays active.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -137,8 +137,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Changes the priority of a wired interrupt. For a private interrupt, this affects only the
-    /// calling CPU.
+    /// Changes the priority of a wired interrupt. A private interrupt's priority changes only on
+    /// the calling CPU.
     pub(crate) fn set_priority(&self, intid: IntId, priority: Priority) -> Result<(), GicError> {
         match self {
             Self::V3(gic) => gic.interrupt(intid)?.set_priority(priority),
@@ -148,7 +148,7 @@ impl<P: GicPlatform> RootGic<P> {
     }
 
     /// Makes the calling CPU take interrupts. Returns the state of its pending LPIs, or `None` if
-    /// it does not take LPIs.
+    /// it can't take LPIs.
     pub(crate) fn cpu_on<E: EoiMode>(
         &self,
         cpu: Cpu,
@@ -176,8 +176,8 @@ impl<P: GicPlatform> RootGic<P> {
 }
 
 impl<P: GicPlatform + 'static> RootGic<P> {
-    /// Returns the parent of wired interrupts, for the interrupt core and for the drivers of
-    /// message-based SPIs.
+    /// Returns the parent for wired interrupts, which the interrupt core and the message-based SPI
+    /// drivers need.
     pub fn wired(&self) -> Arc<dyn WiredParent> {
         match self {
             Self::V3(gic) => gic.clone(),

@@ -1,5 +1,4 @@
-//! Suspend and resume of all interrupt controllers, for systems that lose all power except that of
-//! RAM.
+//! Suspend and resume of all interrupt controllers, for systems that lose all state except RAM.
 
 use crate::error::{ResumeError, StepError, SuspendError};
 use crate::irqchip::Irqchip;
@@ -15,19 +14,18 @@ use gic_driver::lpi::PendingLpis;
 use gic_driver::{Block, GicError, GicPlatform, SystemRegisters};
 use msi_types::{Cpu, MsiError};
 
-/// Memory for the GIC's saved state, allocated before interrupts are masked.
+/// Memory for the GIC's saved state. We allocate it up front because interrupts are masked later.
 enum Room {
     V3(SuspendRoom),
     V2(SuspendRoomV2, Box<[Option<SuspendedV2>; 1]>),
 }
 
 impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
-    /// Stops every controller and saves the state that would be lost without power. This is the
-    /// last step before the kernel asks firmware to suspend the system. Must be called on the last
-    /// CPU, `cpu`; the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must
-    /// have stopped sending messages. The call itself masks interrupts while it stops the
-    /// controllers, and no interrupt is signaled to the CPU afterwards. No task may be executing an
-    /// operation of a controller.
+    /// Stops every controller and saves the state that would be lost without power. Call this last,
+    /// just before asking firmware to suspend the system. Must be called on the last CPU, `cpu`;
+    /// the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must have stopped
+    /// sending messages. No task may still be using a controller. The call masks interrupts while
+    /// it stops the controllers, and afterwards no interrupt is signaled to the CPU.
     ///
     /// | step | reason for the order |
     /// |---|---|
@@ -35,16 +33,15 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// | direct LPIs are no longer invalidated or made pending | both use the redistributors' registers |
     /// | the GIC writes pending LPIs to memory where it can, and is saved and stopped | everything else has stopped |
     ///
-    /// Message-based SPIs and GICv2m frames have no state beyond that of their SPIs.
+    /// Message-based SPIs and GICv2m frames have no state other than their SPIs.
     ///
-    /// Pending interrupts are handled after [`resume`](Self::resume). A message that a device sends
-    /// while the system is suspended is dropped, unless the device's own mask bit holds the message
-    /// back.
+    /// Pending interrupts are handled after [`resume`](Self::resume). Messages sent while the
+    /// system is suspended are lost, unless the device's own mask bit holds them back.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`SuspendError`]. The controllers work as before, except for those that
+    /// Any [`SuspendError`]. All controllers keep working, except those that
     /// [`SuspendError::NotUndone`] names.
     pub fn suspend(
         &self,
@@ -64,20 +61,20 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         result
     }
 
-    /// Restores every controller after the system regained power, including controllers that kept
-    /// their state. Must be called on the CPU that suspended, before it unmasks interrupts or
-    /// accesses a device. Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus
-    /// drivers must restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
+    /// Restores every controller after power returns, even those that kept their state. Must be
+    /// called on the CPU that suspended, before it unmasks interrupts or accesses a device.
+    /// Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus drivers must restore
+    /// their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
     /// Controllers are restored in the reverse order of [`suspend`](Self::suspend): the GIC, direct
-    /// LPIs, ITSes. Where the redistributor could not write its pending LPIs to memory, every event
-    /// that may have been pending becomes pending again: a handler may run once more often than its
-    /// device sent messages.
+    /// LPIs, ITSes. If the redistributor couldn't write its pending LPIs to memory, every event
+    /// that may have been pending is resent, so a handler may run once more than its device sent
+    /// messages.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// Any [`ResumeError`]. Every controller that it does not name works.
+    /// Any [`ResumeError`]. All other controllers work.
     pub fn resume(
         &self,
         suspended: Suspended,
@@ -124,7 +121,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.restart_senders(suspended.cpu, suspended.stopped, pending)
     }
 
-    /// Stops all controllers that make LPIs pending, and records them in `stopped`.
+    /// Stops all controllers that send LPIs and records them in `stopped`.
     fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), StepError> {
         for (index, controller) in self.msi.iter() {
             if let MsiController::Its(its) = controller {
@@ -134,7 +131,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         }
         if let Some(direct_lpi) = self.msi.direct_lpi() {
             match direct_lpi.cpu_off(cpu, |_| ()) {
-                // LPIs are disabled at this CPU.
+                // LPIs are disabled at this CPU, so there's nothing to stop.
                 Err(MsiError::NotReachable(..)) => {}
                 result => {
                     stopped.direct_lpi = true;
@@ -145,8 +142,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Restarts the stopped senders, continuing after failures. If pending LPIs were lost, makes
-    /// their sender set them pending again.
+    /// Restarts the stopped senders, carrying on after failures. Lost pending LPIs are resent.
     fn restart_senders(
         &self,
         cpu: Cpu,
@@ -179,7 +175,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Saves the GIC and stops it. An error includes the saved state if the GIC was stopped.
+    /// Saves and stops the GIC. If it was stopped before an error occurred, the error carries the
+    /// saved state.
     fn save_gic(
         &self,
         cpu: Cpu,
@@ -200,7 +197,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Restores the GIC. Returns whether LPIs that were pending are still pending.
+    /// Restores the GIC and reports whether pending LPIs survived.
     fn restore_gic(
         &self,
         suspended: &Suspended,

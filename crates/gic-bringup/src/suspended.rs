@@ -6,7 +6,7 @@ use gic_driver::gic;
 use gic_driver::gicv2::SuspendedV2;
 use msi_types::Cpu;
 
-/// Saved state of stopped interrupt controllers, consumed by
+/// State saved from stopped interrupt controllers, consumed by
 /// [`Irqchip::resume`](crate::Irqchip::resume).
 #[must_use = "no interrupt is signaled before `Irqchip::resume`"]
 pub struct Suspended {
@@ -20,10 +20,11 @@ pub(crate) enum SavedGic {
     V2(Box<[Option<SuspendedV2>; 1]>),
 }
 
-/// Controllers that a suspend has already stopped.
+/// Controllers that the current suspend has already stopped.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stopped {
-    /// Number of ITSes, in the order of [`Irqchip::controllers`](crate::Irqchip::controllers).
+    /// Number of stopped ITSes, counted in the order of
+    /// [`Irqchip::controllers`](crate::Irqchip::controllers).
     pub(crate) itses: usize,
     pub(crate) direct_lpi: bool,
 }

@@ -1,4 +1,4 @@
-//! Tests of the conversion from firmware's descriptions to the drivers' configurations.
+//! Tests for deriving driver configurations from firmware's descriptions.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -37,8 +37,8 @@ fn v3(description: &Description, options: &Options<'_>) -> GicConfig {
     }
 }
 
-/// Returns the errata of a GIC-600's redistributors on a machine whose devicetree root has these
-/// `compatible` names.
+/// Returns the errata that apply to GIC-600 redistributors on a machine with these root
+/// `compatible` names in its devicetree.
 fn errata_of(names: &[&str]) -> Vec<Erratum> {
     let compatible = names.iter().map(|name| (*name).to_owned()).collect();
     let described = Description { compatible, ..machine() };

@@ -1,8 +1,7 @@
-//! Barriers beyond those of [`core::sync::atomic`], which only order accesses of CPUs.
+//! Barriers that [`core::sync::atomic`] doesn't have: it only orders accesses between CPUs.
 
-/// Orders later loads of memory that a controller wrote after earlier register reads. The
-/// controller may be an observer in the outer shareable domain, as Linux assumes for devices
-/// (`dma_rmb`).
+/// Orders later loads of controller-written memory after earlier register reads. The controller may
+/// be an observer in the outer shareable domain, as Linux assumes for devices (`dma_rmb`).
 pub(crate) fn observe_device() {
     #[cfg(target_arch = "aarch64")]
     crate::sysreg::barrier_outer_loads();

@@ -1,15 +1,15 @@
-//! The parts of a GIC.
+//! GIC blocks.
 
 use core::fmt;
 
-/// A part of the GIC, as errors name it.
+/// A part of the GIC, for use in errors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Block {
-    /// The distributor whose frame has this physical address.
+    /// The distributor at this physical address.
     Distributor(u64),
-    /// The redistributor whose RD_base has this physical address.
+    /// The redistributor with RD_base at this physical address.
     Redistributor(u64),
-    /// The CPU interface of the calling CPU.
+    /// The calling CPU's interface.
     CpuInterface,
 }
 

@@ -1,4 +1,4 @@
-//! Allocation of aligned blocks of consecutive numbers, such as LPIs or the SPIs of message frames.
+//! Allocates aligned blocks of consecutive numbers, such as LPIs or a message frame's SPIs.
 
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
@@ -10,7 +10,7 @@ use doorbell_fallible::try_collect;
 pub struct Alignment(u32);
 
 impl Alignment {
-    /// No alignment: any number is suitable.
+    /// No alignment: any number will do.
     pub const ONE: Self = Self(1);
 
     /// Returns an alignment to multiples of `to`, or `None` if `to` is not a power of two.
@@ -18,7 +18,7 @@ impl Alignment {
         if to.is_power_of_two() { Some(Self(to)) } else { None }
     }
 
-    /// Returns the alignment of a group of `count` numbers that differ only in the low bits
+    /// Returns the alignment for a group of `count` numbers that differ only in the low bits
     /// (MultiMSI), which is the next power of two. Returns `None` if `count` exceeds 2^31.
     pub const fn of_group(count: NonZeroU32) -> Option<Self> {
         match count.get().checked_next_power_of_two() {
@@ -33,15 +33,15 @@ impl Alignment {
     }
 }
 
-/// An error of [`BlockAllocator`].
+/// Error from a [`BlockAllocator`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BlockError {
-    /// No run of free numbers with that alignment is long enough.
+    /// There is no sufficiently long run of free numbers with that alignment.
     #[error("no {count} consecutive numbers aligned to {align} are free")]
     Exhausted {
-        /// Count of numbers in the request.
+        /// Requested number count.
         count: u32,
-        /// Alignment in the request.
+        /// Requested alignment.
         align: u32,
     },
     /// The caller tried to allocate or free numbers outside of the allocator's range.
@@ -55,34 +55,34 @@ pub enum BlockError {
     /// The caller tried to free a number that is not allocated.
     #[error("number {0} is not allocated")]
     NotAllocated(u32),
-    /// The allocation of the allocator's bitmap failed.
+    /// The allocator's bitmap could not be allocated.
     #[error("out of memory for the bitmap of {count} numbers")]
     NoMemory {
         /// Length of the block.
         count: u32,
     },
-    /// The caller requested specific numbers, one of which is not free.
+    /// The caller requested specific numbers, and this one is not free.
     #[error("number {0} is already allocated")]
     AlreadyAllocated(u32),
 }
 
-/// An allocator of aligned blocks of the numbers `first..first + count`, lowest first.
+/// Allocates aligned blocks from the numbers `first..first + count`, lowest first.
 /// [`new`](Self::new) allocates all its memory, so [`allocate`](Self::allocate) and
 /// [`free`](Self::free) may be called with interrupts masked.
 #[derive(Debug)]
 pub struct BlockAllocator {
     first: u32,
     count: u32,
-    /// One bit for each number, set while it is allocated.
+    /// One bit per number, set while the number is allocated.
     used: Vec<u64>,
-    /// No index below this one is free.
+    /// Every index below this one is in use.
     search_from: u32,
     free: u32,
 }
 
 impl BlockAllocator {
-    /// Creates an allocator of `count` numbers from `first` on, all free. If the range exceeds
-    /// `u32`, it is shortened.
+    /// Creates an allocator for `count` numbers starting at `first`, all free. The range is
+    /// truncated if it exceeds `u32`.
     ///
     /// # Errors
     /// [`BlockError::NoMemory`] if the allocation fails.
@@ -103,8 +103,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only among the numbers in `within`. For messages
-    /// whose data has too few bits for all numbers.
+    /// Like [`allocate`](Self::allocate), but only from the numbers in `within`. Needed for
+    /// messages whose data is too narrow for all numbers.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`] if no suitable block is free in `within`.
@@ -131,7 +131,7 @@ impl BlockAllocator {
         Ok(self.first + index)
     }
 
-    /// Allocates the `count` numbers from `first` on.
+    /// Allocates `count` numbers starting at `first`.
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
@@ -146,7 +146,7 @@ impl BlockAllocator {
         Ok(())
     }
 
-    /// Frees numbers, which may be a whole block or a part of one.
+    /// Frees numbers: a whole block or part of one.
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
@@ -166,7 +166,7 @@ impl BlockAllocator {
         self.index_of(number, 1).is_ok_and(|index| self.last_used(index, index + 1).is_some())
     }
 
-    /// Returns the count of free numbers.
+    /// Returns how many numbers are free.
     pub fn available(&self) -> u32 {
         self.free
     }
@@ -177,7 +177,7 @@ impl BlockAllocator {
         self.next_free(start).is_some_and(|free| free < end)
     }
 
-    /// Returns the count of all numbers, free and allocated.
+    /// Returns how many numbers there are, free and allocated.
     pub fn capacity(&self) -> u32 {
         self.count
     }
@@ -194,13 +194,13 @@ impl BlockAllocator {
         index_of(numbers.start)..index_of(numbers.end)
     }
 
-    /// Returns the first index from `index` on whose number is aligned.
+    /// Returns the first index at or after `index` whose number is aligned.
     fn align(&self, index: u32, align: Alignment) -> Option<u32> {
         let number = self.first.checked_add(index)?.checked_next_multiple_of(align.get())?;
         Some(number - self.first)
     }
 
-    /// Returns the first free index from `from` on.
+    /// Returns the first free index at or after `from`.
     fn next_free(&self, from: u32) -> Option<u32> {
         let (first_word, bit) = split(from);
         for (word, used) in self.used.iter().enumerate().skip(first_word) {
@@ -259,12 +259,13 @@ enum Mark {
     Free,
 }
 
-/// Returns the word of an index and the bit in the word.
+/// Splits an index into its word and the bit in that word.
 fn split(index: u32) -> (usize, u32) {
     ((index / 64) as usize, index % 64)
 }
 
-/// Returns the index of a bit in a word. It fits `u32`, because words are derived from indices.
+/// Returns the index for a bit in a word. It fits in a `u32` because words are derived from
+/// indices.
 fn join(word: usize, bit: u32) -> u32 {
     u32::try_from(word).unwrap_or(u32::MAX / 64) * 64 + bit
 }

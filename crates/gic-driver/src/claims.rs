@@ -1,15 +1,15 @@
-//! Ownership of wired interrupts, and route changes in progress.
+//! Tracks who owns which wired interrupt, and which ones are being rerouted.
 
 use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{HwIrq, MsiError};
 
-/// The wired interrupts that have an owner. A private interrupt has a single owner for all CPUs.
+/// Wired interrupts that are claimed. A claim on a private interrupt covers all CPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(WiredBits);
 
 impl Claims {
-    /// Claims interrupts, all or none.
+    /// Claims all of the interrupts, or none of them.
     ///
     /// # Errors
     /// [`MsiError::InUse`] with the first interrupt that already has an owner;
@@ -28,7 +28,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Releases the first `count` interrupts from `first` on.
+    /// Releases `count` interrupts starting at `first`.
     pub(crate) fn release_all(&mut self, first: HwIrq, count: u16) {
         for intid in (0..count).filter_map(|offset| nth(first, offset).ok()) {
             self.0.replace(intid, false);
@@ -36,12 +36,12 @@ impl Claims {
     }
 }
 
-/// Interrupts whose route is being changed. Each is disabled during the move; requests to enable or
-/// disable it take effect at the end.
+/// Interrupts that are being rerouted. They stay disabled during the move; requests to enable or
+/// disable them take effect once it ends.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     moving: WiredBits,
-    /// Interrupts that must be enabled at the end of their move.
+    /// Interrupts to enable once their move ends.
     enabled: WiredBits,
 }
 
@@ -59,14 +59,14 @@ impl Moves {
         Ok(())
     }
 
-    /// Ends a move. Returns `true` if the interrupt must be enabled.
+    /// Ends a move. Returns `true` if the caller must enable the interrupt.
     pub(crate) fn end(&mut self, intid: IntId) -> bool {
         self.moving.replace(intid, false);
         self.enabled.replace(intid, false) == Some(true)
     }
 
-    /// If the interrupt is being moved, records whether it must be enabled at the end of the move,
-    /// and returns [`Moving`].
+    /// If the interrupt is being moved, records whether to enable it afterwards and returns
+    /// [`Moving`].
     pub(crate) fn note(&mut self, intid: IntId, enabled: bool) -> Result<(), Moving> {
         if self.moving.get(intid) {
             self.enabled.replace(intid, enabled);
@@ -76,18 +76,17 @@ impl Moves {
     }
 }
 
-/// One bit for each wired interrupt.
+/// One bit per wired interrupt.
 #[derive(Debug, Default)]
 struct WiredBits {
-    /// Bits of SPIs, and of SGIs and PPIs (INTIDs below 32).
+    /// Bits for SPIs, plus SGIs and PPIs (INTIDs below 32).
     spis: [u64; 16],
     extended: [u64; 16],
     extended_ppis: [u64; 1],
 }
 
 impl WiredBits {
-    /// Replaces a bit and returns its old value. Returns `None` if the interrupt is not a wired
-    /// one.
+    /// Replaces a bit and returns its old value. Returns `None` for interrupts that are not wired.
     fn replace(&mut self, intid: IntId, value: bool) -> Option<bool> {
         let (word, mask) = self.bit(intid)?;
         let old = *word & mask != 0;

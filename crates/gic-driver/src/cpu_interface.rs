@@ -1,8 +1,8 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking
-//! them by priority, and sending SGIs. Needs no heap. Each CPU uses its own interface.
+//! them by priority, and sending SGIs. Needs no heap. Each CPU can only use its own interface.
 
-// First, so that the documentation of `CpuInterface` begins with its constructors.
-mod creation;
+// Keep this first: rustdoc then lists `CpuInterface`'s constructors before its other methods.
+mod setup;
 
 mod acknowledge;
 mod setup;
@@ -22,7 +22,7 @@ use sgi_reach::SgiReach;
 
 /// The EOI mode (`ICC_CTLR_EL1.EOImode`), as a type.
 pub trait EoiMode: private::Sealed + fmt::Debug {
-    /// The interrupt after [`CpuInterface::end`]: [`Active`] if it must still be deactivated.
+    /// What [`CpuInterface::end`] returns: [`Active`] if it must still be deactivated.
     type Ended;
     /// The value of `EOImode`.
     #[doc(hidden)]
@@ -38,12 +38,12 @@ mod private {
     pub trait Sealed {}
 }
 
-/// Mode in which ending an interrupt drops the running priority and deactivates the interrupt.
+/// EOI drops the running priority and deactivates the interrupt.
 #[derive(Debug)]
 pub enum CombinedEoi {}
 
-/// Mode in which ending an interrupt only drops the running priority. Other interrupts of the same
-/// priority can be signaled while the interrupt remains active, that is, until
+/// EOI only drops the running priority. Other interrupts of the same priority can be signaled while
+/// the interrupt is still active, i.e. until
 /// [`CpuInterface::deactivate`] or until the guest to which it was forwarded deactivates it.
 #[derive(Debug)]
 pub enum SplitEoi {}
@@ -71,8 +71,8 @@ impl EoiMode for SplitEoi {
     }
 }
 
-/// An interrupt that this CPU has acknowledged and not ended. Interrupts must be ended on the same
-/// CPU, in reverse order of acknowledgment.
+/// An interrupt that this CPU has acknowledged but not ended. It must be ended on the same CPU, in
+/// reverse order of acknowledgment.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "interrupts that are not more urgent stay blocked until this one is ended"]
 pub struct Acknowledged {
@@ -87,13 +87,12 @@ impl Acknowledged {
         (intid.class() != IntIdClass::Special).then_some(Self { intid, sender })
     }
 
-    /// The interrupt.
+    /// Returns the interrupt.
     pub const fn intid(&self) -> IntId {
         self.intid
     }
 
-    /// Returns the number of the CPU interface that sent the interrupt, if it is a GICv2's SGI, and
-    /// 0 otherwise.
+    /// Returns the sending CPU interface's number for an SGI on a GICv2, and 0 otherwise.
     pub const fn sender(&self) -> u8 {
         self.sender
     }
@@ -103,7 +102,7 @@ impl Acknowledged {
     }
 }
 
-/// An interrupt that was ended and is not yet deactivated.
+/// An interrupt that was ended but not yet deactivated.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "the interrupt is not delivered again until it is deactivated"]
 pub struct Active {
@@ -117,7 +116,7 @@ impl Active {
         Self { intid, sender: 0 }
     }
 
-    /// The interrupt.
+    /// Returns the interrupt.
     pub const fn intid(&self) -> IntId {
         self.intid
     }
@@ -127,39 +126,39 @@ impl Active {
     }
 
     /// Leaves the deactivation to a guest, or to other code that only knows the INTID. Must not be
-    /// used for an SGI of a GICv2, because its deactivation must also name the sender.
+    /// used for a GICv2 SGI, because deactivating one also requires its sender.
     pub const fn hand_over(self) -> IntId {
         self.intid
     }
 }
 
-/// The CPU interface of the calling CPU, with system registers ([`CpuInterface`]) or memory-mapped
+/// The calling CPU's interface, with system registers ([`CpuInterface`]) or memory-mapped
 /// ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
 pub trait GicCpuInterface {
     /// The EOI mode.
     type Mode: EoiMode;
 
-    /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
-    /// interrupt is to be signaled (any more).
+    /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
+    /// there is nothing to acknowledge (any more).
     fn acknowledge(&self) -> Option<Acknowledged>;
     /// Ends an interrupt: drops the running priority and, with [`CombinedEoi`], deactivates it.
     fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
-    /// Deactivates the interrupt with [`SplitEoi`], so that it can be delivered again. Does nothing
-    /// with [`CombinedEoi`], because [`end`](Self::end) has already deactivated it.
+    /// Deactivates the interrupt with [`SplitEoi`], so that it can be delivered again. No-op with
+    /// [`CombinedEoi`], because [`end`](Self::end) has already done this.
     fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
-    /// Sets the priority mask. Only interrupts more urgent than the mask are signaled.
+    /// Sets the priority mask. Only interrupts with a higher priority are signaled.
     fn set_mask(&self, mask: Priority);
     /// Returns the priority mask.
     fn mask(&self) -> Priority;
-    /// Returns the running priority, which is that of the most urgent active interrupt, or
+    /// Returns the running priority (the highest one among active interrupts), or
     /// [`Priority::IDLE`] if none is active.
     fn running_priority(&self) -> Priority;
-    /// Returns the most urgent pending interrupt, without acknowledging it.
+    /// Returns the highest-priority pending interrupt without acknowledging it.
     fn highest_pending(&self) -> Option<IntId>;
 
-    /// Handles all pending interrupts in turn: acknowledges an interrupt, calls `handle`, ends the
-    /// interrupt and deactivates it. This is a complete IRQ exception handler for a kernel on
-    /// hardware where no [erratum](crate::errata) requires [`Gic::end`](crate::Gic::end).
+    /// Handles all pending interrupts in turn: acknowledges each one, calls `handle`, ends it and
+    /// deactivates it. Unless an [erratum](crate::errata) requires [`Gic::end`](crate::Gic::end), a
+    /// kernel needs nothing more in its IRQ exception handler.
     #[inline]
     fn handle_pending(&self, mut handle: impl FnMut(IntId))
     where
@@ -206,16 +205,15 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
     }
 }
 
-/// Configuration of a CPU interface when it is enabled.
+/// Initial configuration of a CPU interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuInterfaceConfig {
-    /// The priority mask. Only interrupts more urgent than it are signaled.
+    /// Priority mask. Only interrupts with a higher priority are signaled.
     pub mask: Priority,
-    /// The binary point, which splits priorities into group priority and subpriority
-    /// (`ICC_BPR1_EL1`, 0 to 7). An interrupt preempts those of a less urgent group priority; with
-    /// 0 this is possible at every priority. Values below the implementation's minimum act as the
-    /// minimum.
+    /// Binary point (`ICC_BPR1_EL1`, 0 to 7), which splits priorities into group priority and
+    /// subpriority. An interrupt preempts others with a lower group priority; 0 allows this at
+    /// every priority. Values below the implementation's minimum act as the minimum.
     pub binary_point: u8,
 }
 
@@ -227,23 +225,22 @@ impl CpuInterfaceConfig {
 }
 
 impl Default for CpuInterfaceConfig {
-    /// Returns a configuration that signals every priority except the least urgent one, and that
-    /// allows preemption at every priority.
+    /// Signals every priority except the lowest, and allows preemption at every priority.
     fn default() -> Self {
         Self { mask: Priority::new(0xf0), binary_point: 0 }
     }
 }
 
-/// A priority mask that was replaced. [`CpuInterface::restore_mask`] restores it.
+/// The previous priority mask, for [`CpuInterface::restore_mask`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the mask stays raised until it is restored"]
 pub struct SavedMask(Priority);
 
-/// The relation of priorities at this CPU's mask to those of the distributor, the redistributors
-/// and LPI configurations.
+/// How priorities in this CPU's mask relate to those in the distributor, the redistributors and LPI
+/// configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PriorityScale {
-    /// The priorities are the same.
+    /// Same priorities on both sides.
     Same,
     /// The mask is not shifted although the distributor's view is Non-secure, because EL3 lets this
     /// software use Group 0 (`SCR_EL3.FIQ` = 0).
@@ -260,9 +257,9 @@ impl PriorityScale {
     }
 }
 
-/// The CPU interface of the calling CPU. A cheap handle, whose creation accesses no registers. It
-/// is `Copy` if `S` is; one handle serves all CPUs if `S` always accesses the calling CPU. The
-/// operations may be called in any context. The caller must not migrate to another CPU during a
+/// Handle to the calling CPU's interface. Creating one is cheap and accesses no registers. It is
+/// `Copy` if `S` is, and one handle can serve all CPUs if `S` always accesses the calling CPU.
+/// Operations may be called in any context, but the caller must not migrate to another CPU during a
 /// sequence of them.
 ///
 /// The interface handles Group 1, whose interrupts a kernel receives as IRQs.
@@ -295,7 +292,7 @@ pub struct CpuInterface<S, E = CombinedEoi> {
     mode: PhantomData<E>,
 }
 
-// Derived implementations would require the same bound of `E`, which has no values.
+// We don't derive these: that would add the same bounds on `E`, which is only a marker.
 impl<S: Clone, E> Clone for CpuInterface<S, E> {
     fn clone(&self) -> Self {
         Self { registers: self.registers.clone(), limit: self.limit, mode: PhantomData }
@@ -305,8 +302,8 @@ impl<S: Clone, E> Clone for CpuInterface<S, E> {
 impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
-    /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
-    /// interrupt is to be signaled (any more).
+    /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
+    /// there is nothing to acknowledge (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         Acknowledged::new(self.registers.read(icc::IAR1).intid(), 0)
     }
@@ -326,33 +323,33 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         }
     }
 
-    /// Disables the CPU interface, which then signals no interrupts. Must be called before the
+    /// Disables the CPU interface, so it no longer signals interrupts. Must be called before the
     /// redistributor is put to sleep.
     pub fn disable(&self) {
         self.registers.write(icc::IGRPEN1, Igrpen::new().with_enable(false));
     }
 
-    /// Sets the priority mask. Only interrupts more urgent than the mask are signaled.
+    /// Sets the priority mask. Only interrupts with a higher priority are signaled.
     pub fn set_mask(&self, mask: Priority) {
         self.registers.write(icc::PMR, u64::from(mask.get()));
     }
 
-    /// Masks interrupts by priority: afterwards only those more urgent than `threshold` are
-    /// signaled, or fewer if the mask was already stricter. This can replace the CPU's own
-    /// interrupt mask, so that interrupts of a more urgent priority are signaled everywhere
-    /// (pseudo-NMI). Calls nest; each must be undone by [`restore_mask`](Self::restore_mask).
+    /// Masks interrupts by priority: only interrupts with a higher priority than `threshold` are
+    /// still signaled, or fewer if the mask was already stricter. A kernel can use this in place of
+    /// the CPU's own interrupt mask to get pseudo-NMIs: high-priority interrupts are then signaled
+    /// everywhere. Calls nest; each must be undone by [`restore_mask`](Self::restore_mask).
     ///
-    /// The CPU's own mask must be off in the meantime. `threshold` must lie between the priority of
-    /// ordinary interrupts and that of urgent ones, in [the mask's scale](Self::priority_scale). It
-    /// masks ordinary interrupts, whose priority must not be more urgent than `threshold`.
+    /// The CPU's own mask must be off while this one is in use. `threshold` must lie between the
+    /// priority of ordinary interrupts and that of pseudo-NMIs, in [the mask's
+    /// scale](Self::priority_scale). Ordinary interrupts must not have a higher priority than
+    /// `threshold`, or they would not be masked.
     ///
-    /// An urgent interrupt may arrive while its own CPU holds any lock of this crate or of the
-    /// interrupt core: this mask, used for [`LocalCpu::irq_save`](crate::LocalCpu::irq_save), does
-    /// not block it. Its handler must not acquire these locks, or the CPU deadlocks. It may
-    /// acknowledge and end interrupts through this handle. It must not mask, unmask, move or set
-    /// pending any interrupt, nor dispatch ordinary interrupts, because the dispatch of an
-    /// interrupt that arrived while it was disabled may send commands to an ITS. Such work must be
-    /// deferred to an ordinary interrupt, for example an SGI that the handler sends.
+    /// If [`LocalCpu::irq_save`](crate::LocalCpu::irq_save) uses this mask, a pseudo-NMI may arrive
+    /// while its own CPU holds any lock in this crate or in the interrupt core. Its handler must
+    /// not take these locks, or the CPU deadlocks. The handler may acknowledge and end interrupts
+    /// through this handle, but must not mask, unmask, move or set pending any interrupt. Nor may
+    /// it dispatch ordinary interrupts: dispatching one that arrived while disabled may send ITS
+    /// commands. Defer such work to an ordinary interrupt, e.g. an SGI that the handler sends.
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {
@@ -371,13 +368,13 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         priority(self.registers.read(icc::PMR))
     }
 
-    /// Returns the running priority, which is that of the most urgent active interrupt, or
+    /// Returns the running priority (the highest one among active interrupts), or
     /// [`Priority::IDLE`] if none is active.
     pub fn running_priority(&self) -> Priority {
         priority(self.registers.read(icc::RPR))
     }
 
-    /// Returns the most urgent pending interrupt, without acknowledging it.
+    /// Returns the highest-priority pending interrupt without acknowledging it.
     pub fn highest_pending(&self) -> Option<IntId> {
         let intid = self.registers.read(icc::HPPIR1).intid();
         (intid.class() != IntIdClass::Special).then_some(intid)
@@ -388,20 +385,19 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.read(icc::BPR1).to_le_bytes()[0] & 7
     }
 
-    /// Returns the number of implemented priority bits, 4 to 8. A Non-secure view shows one bit
-    /// less.
+    /// Returns the number of implemented priority bits, 4 to 8. A Non-secure view has one fewer.
     pub fn priority_bits(&self) -> u32 {
         u32::from(self.registers.read(icc::CTLR).pri_bits_minus_one()) + 1
     }
 
-    /// Reads the control register (`ICC_CTLR_EL1`), which also describes the implemented features.
+    /// Reads the control register (`ICC_CTLR_EL1`), which also reports implemented features.
     pub fn control(&self) -> Ctlr {
         self.registers.read(icc::CTLR)
     }
 
-    /// Detects the relation of the mask's priorities to those of a Non-secure distributor. Writes
-    /// the lowest implemented bit to the mask, which a Non-secure view drops, and then restores the
-    /// mask. With any other view the priorities are the same. This CPU's interrupts must be masked.
+    /// Detects how the mask's priorities relate to a Non-secure distributor's. To find out, it
+    /// writes the mask's lowest implemented bit (a Non-secure view drops it) and then restores the
+    /// mask. In any other view, the priorities are the same. This CPU's interrupts must be masked.
     pub fn priority_scale(&self, distributor: crate::SecurityView) -> PriorityScale {
         if distributor != crate::SecurityView::NonSecure {
             return PriorityScale::Same;
@@ -414,8 +410,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
 }
 
 impl<S: SystemRegisters> CpuInterface<S, SplitEoi> {
-    /// Deactivates an interrupt, so that it can be delivered again. Does nothing for LPIs, which
-    /// have no active state.
+    /// Deactivates an interrupt, so that it can be delivered again. No-op for LPIs: they have no
+    /// active state.
     pub fn deactivate(&self, interrupt: Active) {
         self.write_dir(interrupt);
     }

@@ -4,29 +4,28 @@
 //! The LPIs form a flat namespace, without DeviceIDs, EventIDs or per-device tables and
 //! allocations. This module and an ITS share only the tables and the allocator of
 //! [`Lpis`](crate::Lpis). The driver requires that all redistributors of a machine have these
-//! registers. Firmware must state that devices use them; the absence of an ITS does not imply it.
+//! registers. Firmware must say that devices use them; we can't conclude that from a missing ITS.
 //!
-//! - The address of a message selects the CPU, and the data is the LPI. A change of affinity
-//!   therefore rewrites the endpoint's message address, in two phases.
+//! - A message's address selects the CPU, and its data is the LPI. So an affinity change has to
+//!   rewrite the endpoint's message address, and does so in two phases.
 //!   [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which may
 //!   have cached an old configuration byte of this LPI. The caller then rewrites the endpoint and
-//!   reads it back. [`end_move`](msi_types::MsiParent::end_move) makes the new CPU the LPI's
+//!   reads it back. [`end_move`](msi_types::MsiParent::end_move) then makes the new CPU the LPI's
 //!   target.
-//! - An LPI that was pending at the old redistributor is delivered there. Software cannot read the
-//!   pending state while LPIs are enabled, so masking and unmasking invalidate at both
+//! - An LPI that was pending at the old redistributor is still delivered there. Pending state can't
+//!   be read while LPIs are enabled, so masking and unmasking have to invalidate at both
 //!   redistributors. If an LPI is moved across many CPUs, the driver clears it at its earlier
-//!   targets and makes it pending at its current one.
+//!   targets and resends it at the current one.
 //! - Pending LPIs are not lost when a CPU [goes offline](DirectLpi::cpu_off).
-//! - The driver does not isolate devices from each other, and reports this.
+//! - Devices are not isolated from each other, and the driver says so.
 //!
 //! # Why an LPI stays pending where it was
-//! The driver could clear an LPI at the old redistributor when a move ends, and would then not need
-//! a record of earlier targets. But software cannot read whether the LPI is pending there, and an
-//! endpoint's PBA shows only messages that the endpoint has not sent. Clearing alone would lose
-//! messages; clearing and then making the LPI pending at its new target would run a handler without
-//! a message at every move. The table compares both designs on the tests' redistributors, for a
-//! vector that visits all CPUs in turn (register accesses per operation; handler runs without a
-//! message in 100 moves):
+//! Why keep a record of earlier targets? We could instead clear the LPI at the old redistributor
+//! when a move ends. But we can't tell whether it's pending there, and an endpoint's PBA only shows
+//! messages that the endpoint has not sent. Just clearing would lose messages; clearing and
+//! resending at the new target would cause a spurious handler run on every move. The table compares
+//! both designs on the redistributors used in tests, for a vector that moves across all CPUs
+//! round-robin (register accesses per operation; spurious handler runs in 100 moves):
 //!
 //! | CPUs | move | mask | free | runs | | move | mask | free | runs |
 //! |---|---|---|---|---|---|---|---|---|---|
@@ -42,9 +41,9 @@
 //!     LPI configuration bytes (of `Lpis`)
 //!   invalidations of a redistributor
 //! ```
-//! `RegisterAccess` is not a lock. It denies access to the registers of a sleeping redistributor.
+//! `RegisterAccess` is not a lock. It keeps callers away from a sleeping redistributor's registers.
 
-// First, so that the documentation of `DirectLpi` begins with its constructor.
+// Keep this first: rustdoc then lists `DirectLpi`'s constructor before its other methods.
 mod creation;
 
 mod blocks;
@@ -70,7 +69,7 @@ use msi_types::{Cpu, MsiError};
 use records::Records;
 use redistributors::DirectRedistributors;
 
-/// Direct LPIs of one GIC. Users share it in an [`Arc`]; locking is internal. It is the
+/// Direct LPIs on one GIC. Shared in an [`Arc`]; locking is internal. It is the
 /// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware assigns to
 /// direct LPIs. Devices need no mapping.
 ///
@@ -104,13 +103,13 @@ pub struct DirectLpi<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Returns the doorbell of a CPU, which is the physical address of its `GICR_SETLPIR`, or
-    /// `None` if the CPU has no redistributor.
+    /// Returns a CPU's doorbell (the physical address of its `GICR_SETLPIR`), or `None` if the CPU
+    /// has no redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         self.redistributors.doorbell(cpu)
     }
 
-    /// Returns all doorbells, for example to map them into an IOMMU domain.
+    /// Returns all doorbells, e.g. to map them into an IOMMU domain.
     pub fn doorbells(&self) -> impl Iterator<Item = u64> {
         self.redistributors.doorbells()
     }
@@ -120,7 +119,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.redistributors.gic()
     }
 
-    /// Takes the last error of an operation that cannot return one (masking, freeing).
+    /// Takes the last error from an operation that can't return one (masking, freeing).
     pub fn take_fault(&self) -> Option<MsiError> {
         self.fault.with(self.platform(), Option::take)
     }

@@ -1,5 +1,5 @@
-//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and their routes.
-//! Needs no heap.
+//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts with their state and routes. Needs
+//! no heap.
 
 mod control;
 
@@ -18,19 +18,19 @@ use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, Wri
 pub enum Route {
     /// One PE.
     To(Affinity),
-    /// Any participating PE; the hardware chooses (1 of N). A PE participates if its CPU interface
+    /// Any participating PE, chosen by hardware (1 of N). A PE participates if its CPU interface
     /// enables the interrupt's group and neither `GICR_CTLR.DPG0`, `DPG1NS` nor `DPG1S` excludes it
-    /// (IHI 0069 §12.11). This driver leaves those bits as firmware set them.
+    /// (IHI 0069 §12.11). This driver doesn't touch those bits.
     AnyParticipating,
 }
 
-/// The initial state of the shared interrupts after [`Distributor::init`].
+/// Initial state of shared interrupts after [`Distributor::init`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct DistributorConfig {
     /// Priority of every interrupt, in this security view's scale.
     pub priority: Priority,
-    /// The initial target of every interrupt: usually the boot CPU.
+    /// Initial target of every interrupt, usually the boot CPU.
     pub route: Affinity,
 }
 
@@ -41,8 +41,8 @@ impl DistributorConfig {
     }
 }
 
-/// The doorbells of message-based SPIs (IHI 0069 §3.1.2): physical addresses of registers to which
-/// a device writes an INTID.
+/// Doorbells for message-based SPIs (IHI 0069 §3.1.2): physical addresses of registers to which a
+/// device writes an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MessageRegisters {
     /// Register that makes an edge-triggered SPI pending, or asserts a level-triggered one.
@@ -57,8 +57,8 @@ pub struct SavedDistributor {
     control: Ctlr,
 }
 
-/// The distributor. All operations take `&self`; an internal lock guards registers that need
-/// read-modify-write.
+/// The distributor. All operations take `&self`; an internal lock protects read-modify-write
+/// registers.
 ///
 /// Functions that state no context may be called in any context.
 ///
@@ -104,8 +104,8 @@ impl<M: Mmio> Distributor<M> {
         Self::new(platform, mmio, address)
     }
 
-    /// Creates the driver of the distributor whose frame, at physical `address`, is mapped as
-    /// `mmio`. Must be called once, by the boot CPU.
+    /// Creates the driver for a distributor at physical `address`, mapped as `mmio`. Must be called
+    /// once, by the boot CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -113,11 +113,11 @@ impl<M: Mmio> Distributor<M> {
     /// = 1 means that only one security state exists. Otherwise only the Secure layout of
     /// `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`, `E1NWF`). They read as zero in the
     /// Non-secure layout, so any of them set means that the view is Secure. After reset they are
-    /// zero in both layouts. The driver then disables the groups and sets bits 4 and 5, which both
-    /// views need set (the Non-secure layout ignores bit 5). If bit 5 reads back as 1, the view is
-    /// Secure.
+    /// zero in both layouts. In that case, the driver disables the groups and sets bits 4 and 5,
+    /// which is harmless: both views need bit 4, and the Non-secure layout ignores bit 5. If bit 5
+    /// reads back as 1, the view is Secure.
     ///
-    /// A GICv2's distributor is detected before any access to a register that it lacks.
+    /// A GICv2 is detected before accessing any register that its distributor lacks.
     ///
     /// # Errors
     /// [`GicError::OtherVersion`] or [`GicError::WrongRevision`] for a GIC that is not a GICv3 or
@@ -138,8 +138,8 @@ impl<M: Mmio> Distributor<M> {
         Ok(Self { frame, address, typer, view })
     }
 
-    /// Sets `GICD_CTLR.DS`, which disables the distinction between two security states. For
-    /// hardware that exposes the Secure registers to Non-secure software
+    /// Sets `GICD_CTLR.DS`, leaving a single security state. Needed for hardware that exposes the
+    /// Secure registers to Non-secure software
     /// ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)). Must be called before
     /// [`init`](Self::init). Does nothing unless the detected view is Secure.
     ///
@@ -158,7 +158,7 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Makes the driver read registers of shared interrupts through these aliases of the frame.
+    /// Makes the driver read shared-interrupt registers through these aliases of the frame.
     pub(crate) fn read_at(&mut self, aliases: ChipAliases<M>) {
         self.frame.aliases = Some(aliases);
     }
@@ -166,7 +166,7 @@ impl<M: Mmio> Distributor<M> {
     /// Brings the distributor and all shared interrupts to a known state. Enables affinity routing,
     /// makes each interrupt disabled, inactive, not pending, level-triggered and part of the view's
     /// own group, and then enables forwarding of that group. Must be called once, before the CPU
-    /// interfaces are enabled. Interrupts that belong to Secure software are not changed.
+    /// interfaces are enabled. Secure interrupts are left alone.
     ///
     /// Context: task; may sleep.
     ///
@@ -214,8 +214,8 @@ impl<M: Mmio> Distributor<M> {
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
     }
 
-    /// Restores a distributor that lost its state to the state that [`save`](Self::save) read. Must
-    /// be called before the CPU interfaces are enabled again.
+    /// Restores the state that [`save`](Self::save) read to a distributor that lost it. Must be
+    /// called before the CPU interfaces are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -230,7 +230,7 @@ impl<M: Mmio> Distributor<M> {
         storage: &[SharedBlock],
     ) -> Result<(), GicError> {
         self.check_storage(storage.len())?;
-        // An earlier stop that timed out may still be taking effect.
+        // If an earlier stop timed out, it may only take effect now.
         self.frame.wait_for_rwp(platform)?;
         self.enable_affinity_routing(platform)?;
         for (fields, block) in self.blocks() {
@@ -251,7 +251,7 @@ impl<M: Mmio> Distributor<M> {
         self.write_control(platform, saved.control)
     }
 
-    /// Returns a handle to an interrupt of this distributor.
+    /// Returns a handle to one of this distributor's interrupts.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`] if `intid` is not an SPI or extended SPI, or is not
@@ -267,10 +267,10 @@ impl<M: Mmio> Distributor<M> {
         Ok(Interrupt::new(&self.frame, fields, intid))
     }
 
-    /// Sets the route of an interrupt. A pending interrupt follows the new route, except that a CPU
-    /// that is about to acknowledge it still does. If the interrupt is enabled, the old route may
-    /// still be in effect on return; [`Gic`](crate::Gic) therefore disables the interrupt while it
-    /// changes the route.
+    /// Sets the route of an interrupt. A pending interrupt follows the new route, but a CPU that is
+    /// just acknowledging it still gets it. If the interrupt is enabled, the old route may still be
+    /// in effect on return; [`Gic`](crate::Gic) disables it while changing the route for this
+    /// reason.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented; [`GicError::NoOneOfN`] if
@@ -301,7 +301,7 @@ impl<M: Mmio> Distributor<M> {
         })
     }
 
-    /// Stops forwarding the view's own group, as the last step before a suspend.
+    /// Stops forwarding the view's own group, as the last step of a suspend.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -316,7 +316,7 @@ impl<M: Mmio> Distributor<M> {
         self.typer
     }
 
-    /// Returns the implementer and revision, which identify the [`errata`].
+    /// Returns the implementer and revision, by which [`errata`] are matched.
     pub fn iidr(&self) -> Iidr {
         self.frame.mmio.read(gicd::IIDR)
     }
@@ -336,7 +336,7 @@ impl<M: Mmio> Distributor<M> {
         &self.frame.mmio
     }
 
-    /// Returns this view's doorbells of message-based SPIs, or `None` if the distributor has none.
+    /// Returns this view's doorbells for message-based SPIs, or `None` if the distributor has none.
     pub fn message_registers(&self) -> Option<MessageRegisters> {
         if !self.typer.mbis() {
             return None;
@@ -346,9 +346,9 @@ impl<M: Mmio> Distributor<M> {
         Some(MessageRegisters { set: at(set), clear: at(clear) })
     }
 
-    /// Undoes the effect of messages on an SPI. A device that was removed cannot deassert a level
-    /// that it asserted by a message, and neither `ICPENDR` nor a change of the trigger deasserts
-    /// it. Does nothing if the distributor has no message-based SPIs.
+    /// Undoes the effect of messages on an SPI. A removed device can no longer deassert a level
+    /// that it asserted by message, and neither `ICPENDR` nor a trigger change will do it. No-op if
+    /// the distributor has no message-based SPIs.
     pub fn clear_message(&self, spi: IntId) {
         if self.typer.mbis() {
             self.frame.mmio.write(self.doorbells().1, spi.get());
@@ -367,9 +367,9 @@ impl<M: Mmio> Distributor<M> {
         self.blocks().count()
     }
 
-    /// Returns the number of implemented priority bits in this view. Finds it by writing the
-    /// priority of the first SPI, which is then restored. Returns `None` if no SPI exists or the
-    /// first one belongs to Secure software.
+    /// Returns the number of implemented priority bits in this view. Determined by writing the
+    /// first SPI's priority, which is then restored. Returns `None` if no SPI exists or the first
+    /// one belongs to Secure software.
     pub fn priority_bits(&self) -> Option<u32> {
         let first = self.interrupt(IntId::new(IntId::SPI_BASE)).ok()?;
         let old = first.priority();
@@ -379,15 +379,14 @@ impl<M: Mmio> Distributor<M> {
         (bits != 0).then_some(bits)
     }
 
-    /// Returns the implemented blocks of 32 interrupts, each by its register arrays and its index
-    /// in them.
+    /// Returns the implemented 32-interrupt blocks as register arrays plus an index into them.
     fn blocks(&self) -> impl Iterator<Item = (&'static Fields, u32)> + use<M> {
         let spis = (1..self.typer.spi_end().div_ceil(32)).map(|block| (&Fields::SPI, block));
         let extended = (self.typer.extended_spi_end() - IntId::EXTENDED_SPI_BASE) / 32;
         spis.chain((0..extended).map(|block| (&Fields::EXTENDED_SPI, block)))
     }
 
-    /// Returns the INTID of the first interrupt of each saved block.
+    /// Returns the first INTID in each saved block.
     pub(crate) fn first_intids(&self) -> impl Iterator<Item = u32> + use<M> {
         self.blocks()
             .map(|(fields, block)| fields.group.range().intid_at(32 * block).map_or(0, IntId::get))
@@ -452,15 +451,15 @@ impl<M: Mmio> Distributor<M> {
     }
 }
 
-/// Forwarding of the view's own group.
+/// Whether the view's own group is forwarded.
 #[derive(Clone, Copy, Debug)]
 enum Forwarding {
     On,
     Off,
 }
 
-/// Returns the interrupts of a block with their route registers, and `None` for interrupts that do
-/// not exist (1020–1023).
+/// Returns the interrupts of a block with their route registers, or `None` for interrupts that
+/// don't exist (1020–1023).
 fn routes_of(
     fields: &Fields,
     block: u32,

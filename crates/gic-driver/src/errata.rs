@@ -1,11 +1,10 @@
-//! Errata: deviations of implementations from the architecture, identified by the `IIDR` of the
-//! affected frame.
+//! Errata: known deviations from the architecture, identified by the affected frame's `IIDR`.
 //!
-//! The facts are taken from the vendors' public errata notices and from Linux
+//! The facts come from vendors' public errata notices and from Linux
 //! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`,
 //! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] states the workaround and who must apply
-//! it. [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) return the
-//! errata of a machine.
+//! it. [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) return a
+//! machine's errata.
 //!
 //! | Number | Product | Workaround |
 //! |---|---|---|
@@ -65,37 +64,38 @@ pub enum IdRegister {
 #[non_exhaustive]
 pub enum Erratum {
     /// Reads of reserved registers, including `GICD_TYPER2`, abort. Software must only access
-    /// registers of the base architecture. (This driver never reads others.)
+    /// registers of the base architecture. (This driver never reads any others.)
     ReservedRegistersAbort,
-    /// An SPI whose target's redistributor sleeps is not signaled after another CPU deactivates it
-    /// through its CPU interface. If an SPI is routed to another CPU, [`Gic::end`](crate::Gic::end)
-    /// and [`Gic::deactivate`](crate::Gic::deactivate) deactivate it at the distributor.
+    /// If an SPI's target redistributor is asleep, the SPI is not signaled after another CPU
+    /// deactivates it through its CPU interface. For an SPI routed to another CPU,
+    /// [`Gic::end`](crate::Gic::end) and [`Gic::deactivate`](crate::Gic::deactivate) deactivate it
+    /// at the distributor.
     SpiWakeLostOnDeactivation,
     /// With three or more chips, the registers of an SPI must be read through the distributor alias
-    /// of the chip that owns it. [`Gic`](crate::Gic) does so.
+    /// of the chip that owns it. [`Gic`](crate::Gic) does this.
     SpisOwnedByChips,
     /// `GICD_TYPER` reports extended SPIs that do not exist. [`Distributor`](crate::Distributor)
     /// ignores them.
     ExtendedSpisNotThere,
     /// Non-secure software sees the Secure registers, so priorities have different scales at the
-    /// distributor and at the CPU interface. [`Gic`](crate::Gic) sets `GICD_CTLR.DS`, so that only
-    /// one security state remains.
+    /// distributor and at the CPU interface. [`Gic`](crate::Gic) sets `GICD_CTLR.DS`, which leaves
+    /// a single security state.
     SecureRegistersExposed,
-    /// The GIC's affinities are shifted down by one level compared with `MPIDR_EL1`.
+    /// Affinities in the GIC are one level lower than in `MPIDR_EL1`.
     /// [`Gic`](crate::Gic) translates [`GicConfig::cpus`](crate::GicConfig::cpus).
     AffinityOneLevelDown,
     /// `GICR_WAKER` must not be used, because firmware has woken the redistributors.
     /// [`Gic`](crate::Gic) does not access it.
     WakerUnusable,
     /// Firmware does not restore the priorities of a CPU's private interrupts after a power-down.
-    /// The kernel must not rely on different priorities, so it must not implement pseudo-NMI with
+    /// The kernel can't rely on different priorities, so it must not implement pseudo-NMI with
     /// [`mask_below`](crate::CpuInterface::mask_below).
     PrivatePrioritiesLost,
-    /// A read of `ICC_IAR1_EL1` may overtake an earlier access, and may return an interrupt that
+    /// A read of `ICC_IAR1_EL1` may overtake an earlier access and may return an interrupt that
     /// does not become active. The kernel must wrap the CPU's registers in
     /// [`SynchronisedAcknowledge`](crate::cpu_interface::SynchronisedAcknowledge).
     AcknowledgeNotSynchronised,
-    /// Accesses to tables are not coherent, regardless of the attributes that read back.
+    /// Accesses to tables are not coherent, whatever attributes read back.
     /// [`Gic`](crate::Gic) acts as if firmware had stated this
     /// ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,
@@ -106,43 +106,44 @@ pub enum Erratum {
     /// tables must have memory type 0 (Device-nGnRnE) regardless of the types that `GITS_BASER<n>`
     /// accepts. [`Its`](crate::Its) sets up its tables accordingly.
     ItsTableAttributes,
-    /// The ITS reaches only the redistributors of its own NUMA node. A collection, and therefore
-    /// MOVI and SYNC, must not name another one. The kernel must state [the
-    /// CPUs](crate::ItsConfig::targets) of that node; [`Its`](crate::Its) refuses others.
+    /// The ITS reaches only the redistributors of its own NUMA node. Collections, MOVI and SYNC
+    /// must not target any others. The kernel must state [the CPUs](crate::ItsConfig::targets) of
+    /// that node; [`Its`](crate::Its) refuses others.
     ItsLocalNodeOnly,
-    /// Devices must not write to `GITS_TRANSLATER`, because it would see DeviceID 0. Instead each
-    /// device writes to its own word in a [window](crate::ItsConfig::pre_its) in front of the ITS.
+    /// Devices must not write to `GITS_TRANSLATER`, because the ITS would see DeviceID 0. Instead
+    /// each device writes to its own word in a [window](crate::ItsConfig::pre_its) in front of the
+    /// ITS.
     /// [`Its`](crate::Its) composes messages accordingly, and reports that devices are not
     /// isolated, because each can write to another's word.
     ItsBehindPreIts,
     /// An entry of an interrupt translation table occupies 16 bytes, regardless of `GITS_TYPER`.
     /// [`Its`](crate::Its) allocates tables of that size.
     ItsTranslationEntry16Bytes,
-    /// VMAPP and VMOVP must name a redistributor by an address 128 KiB above its RD_base, which is
-    /// that of its VLPI frame (GICv4; Linux, `its_enable_quirk_hip07_161600802`).
+    /// VMAPP and VMOVP must refer to a redistributor by its VLPI frame, 128 KiB above RD_base
+    /// (GICv4; Linux, `its_enable_quirk_hip07_161600802`).
     VirtualLpiFrameOffset,
-    /// Unmapping a virtual PE leaves cached data of it behind. Software must invalidate through
+    /// Unmapping a virtual PE leaves cached data behind. Software must invalidate through
     /// `GICR_INVALLR` after `VMOVP` (GICv4.1).
     VirtualPeCachesSurviveUnmap,
 }
 
-/// One row of the table of errata.
+/// A row in the errata table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ErratumEntry {
-    /// The identification register that identifies affected implementations.
+    /// Register that identifies affected implementations.
     pub frame: IdRegister,
-    /// The bits of the identification register to compare.
+    /// Bits to compare.
     pub mask: u32,
-    /// The value of these bits.
+    /// Expected value of these bits.
     pub value: u32,
-    /// The machines that have the erratum, if unaffected implementations have the same IIDR; empty
-    /// for all machines. A machine is identified by a compatible string or quirk property of the
-    /// devicetree's root or GIC node, by ACPI's OEM table ID, or by the SoC ID that firmware
-    /// reports (SMCCC `SOC_ID`, written as `jep106:` and two hexadecimal numbers).
+    /// Affected machines, if unaffected implementations share the IIDR; empty for all machines. A
+    /// machine is identified by a compatible string or quirk property of the devicetree's root or
+    /// GIC node, by ACPI's OEM table ID, or by the SoC ID that firmware reports (SMCCC `SOC_ID`,
+    /// written as `jep106:` and two hexadecimal numbers).
     pub machines: &'static [&'static str],
     /// The deviation and its workaround.
     pub erratum: Erratum,
-    /// The vendor's number of the erratum.
+    /// The vendor's erratum number.
     pub number: &'static str,
     /// The name of the affected implementation.
     pub product: &'static str,
@@ -217,7 +218,7 @@ pub const TABLE: &[ErratumEntry] = &[
     acknowledge_not_synchronised(0xb6, "Marvell (Cavium) OCTEON TX2 95xxO"),
 ];
 
-/// Creates a row for frames whose identification register equals `value` under `mask`.
+/// Creates a row matching frames whose identification register equals `value` under `mask`.
 const fn row(frame: IdRegister, mask: u32, value: u32, erratum: Erratum) -> ErratumEntry {
     ErratumEntry { frame, mask, value, machines: &[], erratum, number: "", product: "" }
 }
@@ -230,7 +231,7 @@ const fn acknowledge_not_synchronised(part: u32, product: &'static str) -> Errat
         .of(product, "23154, 38545")
 }
 
-/// Returns the errata of a frame. `machine` contains names as in [`ErratumEntry::machines`].
+/// Returns a frame's errata. `machine` lists names as in [`ErratumEntry::machines`].
 pub fn matching<'a>(
     frame: IdRegister,
     iidr: Iidr,
@@ -239,7 +240,7 @@ pub fn matching<'a>(
     matching_names(frame, iidr, machine)
 }
 
-/// Like [`matching`], but for names of any string type.
+/// Like [`matching`], but accepts names of any string type.
 pub(crate) fn matching_names<S: AsRef<str>>(
     frame: IdRegister,
     iidr: Iidr,
@@ -249,7 +250,7 @@ pub(crate) fn matching_names<S: AsRef<str>>(
 }
 
 impl ErratumEntry {
-    /// Adds the implementation and the vendor's number.
+    /// Adds the product and the vendor's erratum number.
     const fn of(self, product: &'static str, number: &'static str) -> Self {
         Self { number, product, ..self }
     }

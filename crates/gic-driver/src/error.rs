@@ -1,4 +1,5 @@
-//! Errors of the distributor, redistributors and CPU interfaces. Most name the block at fault.
+//! Errors from the distributor, redistributors and CPU interfaces. Most say which block is at
+//! fault.
 
 #[cfg(feature = "alloc")]
 mod lpi;
@@ -10,15 +11,14 @@ use crate::Block;
 use gic_arch::{Affinity, ArchRevision, IntId};
 use msi_types::Cpu;
 
-/// An error of the distributor, a redistributor or a CPU interface.
+/// Error from the distributor, a redistributor or a CPU interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GicError {
-    /// The platform cannot map the address that firmware states.
+    /// The platform can't map the address given by firmware.
     #[error("{0}: the platform cannot map its registers; check the firmware description")]
     NotMapped(Block),
-    /// Firmware states a frame that is smaller than a GICv3's, and therefore describes an older
-    /// GIC.
+    /// Firmware describes a frame too small for a GICv3, so this must be an older GIC.
     #[error(
         "{block}: firmware states a frame of {bytes:#x} bytes, but a GICv3 has 64 KiB; a GICv2 \
          needs another driver"
@@ -26,18 +26,18 @@ pub enum GicError {
     FrameTooSmall {
         /// The block that the frame belongs to.
         block: Block,
-        /// The stated size.
+        /// Size given by firmware.
         bytes: u64,
     },
-    /// Firmware states the distributor of a GIC version that this driver does not support.
+    /// Firmware points to the distributor of a GIC version that this driver does not support.
     #[error("{block} belongs to a {found} (GICD_TYPER.IDbits), which needs another driver")]
     OtherVersion {
         /// The block at that address.
         block: Block,
-        /// The kind of hardware found at that address.
+        /// What was found at that address.
         found: &'static str,
     },
-    /// Firmware states an address with no GIC, or with a GIC of another version.
+    /// The address given by firmware has no GIC, or one of another version.
     #[error(
         "{block}: not a GIC of a version that this driver supports (PIDR2 shows {found:?}); \
          firmware may state a wrong address"
@@ -45,7 +45,7 @@ pub enum GicError {
     WrongRevision {
         /// The block at that address.
         block: Block,
-        /// The revision that its `PIDR2` shows.
+        /// Revision reported by `PIDR2`.
         found: ArchRevision,
     },
     /// The hardware did not reach a required state in time.
@@ -59,7 +59,7 @@ pub enum GicError {
     /// `GICD_CTLR.ARE` stays 0, because firmware keeps the GIC in its GICv2 compatibility mode.
     #[error("{0}: affinity routing cannot be enabled; firmware keeps it off")]
     NoAffinityRouting(Block),
-    /// The caller asks for an interrupt that the block does not have.
+    /// The block does not have this interrupt.
     #[error("{block} has no {intid}")]
     NoSuchInterrupt {
         /// The block that lacks the interrupt.
@@ -70,10 +70,10 @@ pub enum GicError {
     /// The caller tried to change the trigger of an enabled interrupt, which is UNPREDICTABLE.
     #[error("{0} is enabled; disable it before changing its trigger")]
     StillEnabled(IntId),
-    /// The hardware fixes the trigger, and it differs from the requested one.
+    /// The trigger is fixed in hardware and differs from the requested one.
     #[error("{0}: the hardware fixes its trigger to the other mode")]
     FixedTrigger(IntId),
-    /// The security view cannot configure this group, or the interrupt belongs to Secure software.
+    /// This security view can't configure the group, or the interrupt belongs to Secure software.
     #[error("{0} cannot be put into that group from this security view")]
     GroupRefused(IntId),
     /// The interrupt belongs to Secure software; Non-secure reads of its fields return zero.
@@ -82,7 +82,7 @@ pub enum GicError {
     /// The distributor does not support 1-of-N routing.
     #[error("{0} does not support 1-of-N routing")]
     NoOneOfN(Block),
-    /// Firmware states a stride that no redistributor fits.
+    /// Firmware gives a stride that is too small for a redistributor.
     #[error(
         "redistributor region {base:#x}: firmware states a stride of {stride:#x}, which must be a \
          multiple of 64 KiB and at least 128 KiB"
@@ -93,7 +93,7 @@ pub enum GicError {
         /// The stride in bytes.
         stride: u64,
     },
-    /// Firmware states a region that ends inside a redistributor.
+    /// Firmware gives a region that ends inside a redistributor.
     #[error("redistributor region {base:#x}: the region ends inside the redistributor at {at:#x}")]
     RegionTruncated {
         /// The region's base address.
@@ -101,14 +101,14 @@ pub enum GicError {
         /// The redistributor's base address.
         at: u64,
     },
-    /// No region contains a redistributor with that affinity.
+    /// There is no redistributor with that affinity in any region.
     #[error("no redistributor region contains a redistributor for affinity {0}")]
     NoRedistributor(Affinity),
-    /// The configuration does not contain the CPU that the caller names.
+    /// The CPU is not part of the configuration.
     #[error("CPU {0} is not in this GIC's configuration")]
     UnknownCpu(Cpu),
-    /// `GICD_ITARGETSR0` to `7` of a GICv2 read as zero on one of several CPUs, which therefore
-    /// cannot find its CPU interface number.
+    /// `GICD_ITARGETSR0` to `7` of a GICv2 read as zero on one of several CPUs, so that CPU can't
+    /// determine its CPU interface number.
     #[error("CPU {0} finds no CPU interface number: GICD_ITARGETSR0 to 7 read as zero")]
     NoTarget(Cpu),
     /// The caller's storage is too small for the saved state.
@@ -121,21 +121,20 @@ pub enum GicError {
         /// Number of blocks that the caller provided.
         given: usize,
     },
-    /// The allocation of the driver's records failed.
+    /// There was not enough memory for the driver's records.
     #[error("{0}: out of memory for the driver's records")]
     NoMemory(Block),
     /// A higher exception level keeps `ICC_SRE_EL1.SRE` or `ICC_SRE_EL2.SRE` at 0.
     #[error("CPU interface: a higher exception level denies access to the system registers")]
     NoSystemRegisters,
-    /// The caller wants to end and deactivate interrupts separately, but this GICv2 does not
-    /// support it: the frame that firmware states does not contain `GICC_DIR`, or
-    /// `GICC_CTLR.EOImode` stays 0 (a GICv1 has neither).
+    /// This GICv2 can't split EOI and deactivation: the frame described by firmware does not
+    /// include `GICC_DIR`, or `GICC_CTLR.EOImode` stays 0 (a GICv1 has neither).
     #[error("CPU interface: EOI and deactivation cannot be split ({0})")]
     NoSplitEnd(&'static str),
-    /// An SGI cannot reach that PE.
+    /// SGIs can't reach that PE.
     #[error("an SGI cannot reach affinity {0}: {1}")]
     SgiOutOfReach(Affinity, &'static str),
-    /// An error of LPIs or their tables.
+    /// Error from LPIs or their tables.
     #[cfg(feature = "alloc")]
     #[error(transparent)]
     Lpi(#[from] LpiError),

@@ -1,24 +1,23 @@
-//! Register frames of the distributor and the redistributors: fields of single interrupts, and
-//! waits for `RWP`, which is 1 until a write has taken effect.
+//! Distributor and redistributor register frames: per-interrupt fields, and waits for `RWP` (1
+//! until a write has taken effect).
 
 use crate::{Block, GicError, Mmio, MmioExt, Platform, wait_until};
 use doorbell_lock::IrqLock;
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
 
-/// A mapped frame, its name, and the lock for registers that need read-modify-write.
+/// A mapped frame, its name, and a lock for read-modify-write registers.
 #[derive(Debug)]
 pub(crate) struct Frame<M> {
     pub(crate) mmio: M,
     pub(crate) block: Block,
     pub(crate) fields_lock: IrqLock<()>,
-    /// Aliases through which registers of shared interrupts must be read, if an erratum requires
-    /// them.
+    /// Aliases for reading shared-interrupt registers, if an erratum requires them.
     pub(crate) aliases: Option<ChipAliases<M>>,
 }
 
-/// The distributor's aliases at the chips of a machine (NVIDIA erratum T241-FABRIC-4). An SPI's
-/// registers must be read through the alias of the chip that owns the SPI, and written through the
-/// distributor itself.
+/// Per-chip aliases of the distributor (NVIDIA erratum T241-FABRIC-4). An SPI's registers must be
+/// read through the alias of the chip that owns the SPI, and written through the distributor
+/// itself.
 #[derive(Debug)]
 pub(crate) struct ChipAliases<M>(pub(crate) [Option<M>; 4]);
 
@@ -37,8 +36,8 @@ impl<M> ChipAliases<M> {
 /// Returns `true` if the distributor is a GICv3's or later. Reads `GICD_TYPER`, which has the same
 /// offset in both versions. On a GICv3 its `IDbits` is at least 9, because INTIDs reach 1023 (IHI
 /// 0069 §12.9, `GICD_TYPER`); on a GICv2 the field is reserved and reads as zero (IHI 0048B
-/// §4.3.2). `PIDR2` cannot be read first: a GICv3's lies beyond the end of a GICv2's frame, and the
-/// offset of a GICv2's is reserved on a GICv3, where a read may abort (Cavium erratum 38539).
+/// §4.3.2). We can't read `PIDR2` first: a GICv3's lies beyond the end of a GICv2's frame, and the
+/// GICv2 offset is reserved on a GICv3, where reading it may abort (Cavium erratum 38539).
 pub(crate) fn is_v3_or_later<M: Mmio>(distributor: &M) -> bool {
     distributor.read(gicd::TYPER).id_bits_minus_one() != 0
 }
@@ -65,7 +64,7 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Returns the frame through which registers of that interrupt must be read.
+    /// Returns the frame from which that interrupt's registers must be read.
     pub(crate) fn reads(&self, intid: IntId) -> &M {
         self.aliases.as_ref().and_then(|aliases| aliases.of(intid)).unwrap_or(&self.mmio)
     }
@@ -75,7 +74,7 @@ impl<M: Mmio> Frame<M> {
         self.wait(platform, "RWP = 0", || !self.write_pending())
     }
 
-    /// Waits until `done` returns `true`, bounded by the platform's clock.
+    /// Waits until `done` returns `true`, or the platform's clock runs out.
     pub(crate) fn wait<P: Platform>(
         &self,
         platform: &P,
@@ -94,7 +93,7 @@ impl<M: Mmio> Frame<M> {
     }
 }
 
-/// The register arrays of one range of interrupts.
+/// Register arrays for one range of interrupts.
 #[derive(Debug)]
 pub(crate) struct Fields {
     pub(crate) group: IntIdField,
@@ -110,7 +109,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Registers of SPIs at the distributor.
+    /// SPIs, at the distributor.
     pub(crate) const SPI: Self = Self {
         group: gicd::IGROUPR,
         group_modifier: gicd::IGRPMODR,
@@ -123,10 +122,10 @@ impl Fields {
         priority: gicd::IPRIORITYR,
         trigger: gicd::ICFGR,
     };
-    /// Registers of SPIs, and of the calling CPU's SGIs and PPIs, at a GICv2's distributor.
+    /// SPIs and the calling CPU's SGIs and PPIs, at a GICv2's distributor.
     pub(crate) const BANKED: Self = Self {
         group: gicd::IGROUPR.of_range(IntIdRange::Banked),
-        // A GICv2 has no such register, and has other registers at its offset.
+        // A GICv2 doesn't have this register; its offset holds something else.
         group_modifier: IntIdField::at(gicd::IGRPMODR.offset(), 1, 0, IntIdRange::Banked),
         set_enable: gicd::ISENABLER.of_range(IntIdRange::Banked),
         clear_enable: gicd::ICENABLER.of_range(IntIdRange::Banked),
@@ -137,7 +136,7 @@ impl Fields {
         priority: gicd::IPRIORITYR.of_range(IntIdRange::Banked),
         trigger: gicd::ICFGR.of_range(IntIdRange::Banked),
     };
-    /// Registers of extended SPIs at the distributor.
+    /// Extended SPIs, at the distributor.
     pub(crate) const EXTENDED_SPI: Self = Self {
         group: gicd::IGROUPR_E,
         group_modifier: gicd::IGRPMODR_E,
@@ -150,7 +149,7 @@ impl Fields {
         priority: gicd::IPRIORITYR_E,
         trigger: gicd::ICFGR_E,
     };
-    /// Registers of SGIs, PPIs and extended PPIs at a redistributor.
+    /// SGIs, PPIs and extended PPIs, at a redistributor.
     pub(crate) const PRIVATE: Self = Self {
         group: gicr::IGROUPR,
         group_modifier: gicr::IGRPMODR,

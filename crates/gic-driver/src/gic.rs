@@ -1,4 +1,4 @@
-//! A whole GIC: the distributor, and the redistributors, CPU interfaces and LPIs of all CPUs,
+//! A whole GIC: the distributor plus every CPU's redistributor, CPU interface and LPIs. CPUs are
 //! addressed by the platform's CPU numbers.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //!   fields of a frame (one lock per distributor and redistributor)
 //! ```
 
-// First, so that the documentation of `Gic` begins with its constructor.
+// Keep this first: rustdoc then lists `Gic`'s constructor before its other methods.
 mod creation;
 
 mod end_of_interrupt;
@@ -48,7 +48,7 @@ pub struct Priorities {
     pub wired: Priority,
     /// Priority of LPIs.
     pub lpi: Priority,
-    /// The priority mask. Only interrupts more urgent than it are signaled.
+    /// Priority mask. Only interrupts with a higher priority are signaled.
     pub mask: Priority,
 }
 
@@ -61,37 +61,36 @@ impl Priorities {
 }
 
 impl Default for Priorities {
-    /// Returns one priority in the middle of the range for all interrupts, which leaves room for
-    /// more urgent ones. [`mask_below`](crate::CpuInterface::mask_below) lists the restrictions on
-    /// handlers of more urgent interrupts. The mask admits every priority that an implementation
-    /// with four priority bits can distinguish from the mask.
+    /// Uses the same mid-range priority for all interrupts, leaving room for higher ones.
+    /// [`mask_below`](crate::CpuInterface::mask_below) lists the restrictions on handlers for
+    /// higher-priority interrupts. The mask lets through every priority that four implemented bits
+    /// can tell apart from it.
     fn default() -> Self {
         Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
     }
 }
 
-/// Configuration of a GIC: what firmware states, and what the kernel chooses.
+/// GIC configuration, in part from firmware and in part chosen by the kernel.
 ///
-/// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] refuses one before it accesses any register
-/// that a GICv2 lacks, whatever size firmware states for the distributor's frame.
+/// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] rejects one before it accesses any register
+/// that a GICv2 lacks, whatever distributor frame size firmware gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
     pub distributor: u64,
-    /// Size of the distributor's frame, if firmware states one. A size below 64 KiB is refused
+    /// Size of the distributor's frame, if given by firmware. A size below 64 KiB is rejected
     /// before any register is accessed.
     pub distributor_bytes: Option<u64>,
-    /// The regions of redistributors.
+    /// Redistributor regions.
     pub redistributors: Vec<RedistributorRegion>,
-    /// The affinity of each CPU, indexed by CPU number, in the form of `MPIDR_EL1`.
+    /// CPU affinities as in `MPIDR_EL1`, indexed by CPU number.
     pub cpus: Vec<Affinity>,
-    /// Priorities of interrupts, and of the mask.
+    /// Interrupt priorities, and the priority mask.
     pub priorities: Priorities,
-    /// Maximum number of INTID bits for LPIs; `None` for [the
-    /// default](crate::lpi::DEFAULT_ID_BITS).
+    /// Maximum INTID bits for LPIs; `None` for [the default](crate::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
-    /// Coherence of the redistributors' accesses to memory, as firmware states it.
+    /// Whether redistributors access memory coherently, according to firmware.
     pub table_access: TableAccess,
     /// Names by which firmware identifies the machine, for
     /// [errata](crate::errata::ErratumEntry::machines). They are the compatible strings of the
@@ -100,7 +99,7 @@ pub struct GicConfig {
 }
 
 impl GicConfig {
-    /// Creates a configuration with default choices.
+    /// Creates a configuration with defaults for everything that the kernel may choose.
     pub fn new(
         distributor: u64,
         redistributors: Vec<RedistributorRegion>,
@@ -130,12 +129,12 @@ impl GicConfig {
     }
 }
 
-/// A whole GIC. Users share it in an [`Arc`]; locking is internal. Implements
+/// A whole GIC. Shared in an [`Arc`]; locking is internal. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
 /// SGIs and PPIs.
 ///
-/// The [second example of the crate](crate#examples) boots a GIC. Later, another CPU starts and
-/// sends an IPI:
+/// The [second example of the crate](crate#examples) boots a GIC. Later on, another CPU comes up
+/// and sends an IPI:
 ///
 /// ```
 /// use gic_arch::SgiId;
@@ -164,11 +163,10 @@ pub struct Gic<P: GicPlatform> {
     errata: GicErrata,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
-    /// `true` if the first CPU's interface reports that it does not support INTIDs of the extended
-    /// ranges.
+    /// `true` if the first CPU's interface reports no support for extended INTID ranges.
     without_extended: AtomicBool,
-    /// SPIs that messages assert. Their levels exist only in the distributor, so a suspend must
-    /// save them.
+    /// SPIs asserted by messages. Their levels exist only in the distributor, so suspend must save
+    /// them.
     message_ranges: IrqLock<Vec<SpiRange>>,
 }
 
@@ -182,8 +180,8 @@ struct PerCpu<M> {
 impl<P: GicPlatform> Gic<P> {
     /// Makes the calling CPU take interrupts. Wakes its redistributor,
     /// [evicts](Redistributor::evict_vpe) a vPE, brings the CPU's SGIs and PPIs to a known state,
-    /// gives the redistributor its LPI tables, and enables the CPU interface. The sender of LPIs
-    /// must then invalidate any LPI configuration that the redistributor may have cached.
+    /// sets up the redistributor's LPI tables, and enables the CPU interface. The LPI sender must
+    /// then invalidate any LPI configuration that the redistributor may have cached.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -202,7 +200,7 @@ impl<P: GicPlatform> Gic<P> {
         self.cpu_on_with::<S, CombinedEoi>(cpu, registers)
     }
 
-    /// Like [`cpu_on`](Self::cpu_on), but with a choice of the EOI mode.
+    /// Like [`cpu_on`](Self::cpu_on), but with a choice of EOI mode.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -219,7 +217,7 @@ impl<P: GicPlatform> Gic<P> {
         let view = self.distributor.view();
         redistributor.init(&*self.platform, PrivateConfig::new(self.priorities.wired, view))?;
         let attached = self.attach_lpis(redistributor).inspect_err(|_| {
-            // Return the first error; a failure to sleep again is ignored.
+            // We're already returning an error, so ignore a failure to go back to sleep.
             let _ = redistributor.sleep(&*self.platform);
         })?;
         self.enable_interface::<S, E>(registers)?;
@@ -232,8 +230,8 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Makes a CPU stop taking interrupts and puts its redistributor to sleep. Shared interrupts
-    /// that are routed to it stay pending until they are routed elsewhere; LPIs must have been
-    /// moved before.
+    /// that are still routed to it stay pending until they are rerouted. LPIs must already have
+    /// been moved.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -247,7 +245,7 @@ impl<P: GicPlatform> Gic<P> {
         redistributor.sleep(&*self.platform)
     }
 
-    /// Returns the interface of the calling CPU, which must have been turned on by
+    /// Returns the calling CPU's interface. The CPU must have been turned on by
     /// [`cpu_on`](Self::cpu_on).
     ///
     /// Context: any.
@@ -255,7 +253,7 @@ impl<P: GicPlatform> Gic<P> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
-    /// Returns the interface of the calling CPU, which must have been turned on by
+    /// Returns the calling CPU's interface. The CPU must have been turned on by
     /// [`cpu_on_with`](Self::cpu_on_with) with the same EOI mode.
     pub fn cpu_interface_with<S: SystemRegisters, E: EoiMode>(
         &self,
@@ -264,7 +262,8 @@ impl<P: GicPlatform> Gic<P> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
-    /// Returns a CPU's redistributor, which holds its SGIs and PPIs. May be used on any CPU.
+    /// Returns a CPU's redistributor, which holds the state of its SGIs and PPIs. May be used on
+    /// any CPU.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if the CPU is not configured; [`GicError::NoRedistributor`] if it
@@ -274,9 +273,9 @@ impl<P: GicPlatform> Gic<P> {
         per_cpu.redistributor.as_ref().ok_or(GicError::NoRedistributor(per_cpu.affinity))
     }
 
-    /// Returns the errors of redistributor regions that cannot be walked to their end, because
-    /// firmware describes them incorrectly or their cluster is absent. CPUs whose redistributors
-    /// lie beyond the error have none. Context: any.
+    /// Returns errors for redistributor regions that can't be walked to the end, because firmware
+    /// describes them incorrectly or their cluster is absent. CPUs whose redistributors lie beyond
+    /// the error have none. Context: any.
     pub fn bad_regions(&self) -> &[GicError] {
         &self.bad_regions
     }
@@ -286,8 +285,8 @@ impl<P: GicPlatform> Gic<P> {
         (0..u32::try_from(self.cpus.len()).unwrap_or(u32::MAX)).map(Cpu::new)
     }
 
-    /// Returns the affinity of a CPU, in the form that the GIC uses, or `None` if the configuration
-    /// does not contain the CPU.
+    /// Returns a CPU's affinity as the GIC sees it, or `None` if the CPU is not part of the
+    /// configuration.
     pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.cpus.get(cpu.index()).map(|per_cpu| per_cpu.affinity)
     }
@@ -300,7 +299,7 @@ impl<P: GicPlatform> Gic<P> {
     /// Returns the LPIs of this GIC.
     ///
     /// # Errors
-    /// The reason why LPIs cannot be used.
+    /// Returns the reason why LPIs cannot be used.
     pub fn lpis(&self) -> Result<&Lpis<P>, LpiError> {
         self.lpis.as_ref().map_err(|error| *error)
     }
@@ -315,7 +314,7 @@ impl<P: GicPlatform> Gic<P> {
         &self.platform
     }
 
-    /// Records SPIs that messages assert.
+    /// Records SPIs that are asserted by messages.
     ///
     /// Context: task; may sleep.
     pub(crate) fn record_messages(&self, ranges: &[SpiRange]) -> Result<(), TryReserveError> {
@@ -323,8 +322,8 @@ impl<P: GicPlatform> Gic<P> {
         let mut all = Vec::new();
         all.try_reserve_exact(known + ranges.len())?;
         self.message_ranges.with(&*self.platform, |known| {
-            // Owners claim message-based SPIs at boot, one after the other, so the list has not
-            // grown since its length was read.
+            // Message-based SPIs are claimed at boot, one owner at a time, so the list can't have
+            // grown since we read its length.
             all.extend(known.iter().take(all.capacity() - ranges.len()));
             all.extend(ranges);
             *known = all;

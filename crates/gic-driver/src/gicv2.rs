@@ -1,12 +1,12 @@
-//! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose devices send messages to
+//! A GICv2 (IHI 0048): a distributor and CPU interfaces, for boards whose devices send messages to
 //! [GICv2m](crate::v2m) frames.
 //!
-//! A GICv2 has at most eight CPUs, and no affinities, redistributors or LPIs. Its driver shares the
-//! code for those distributor registers that a GICv3 also has. SPIs are routed to CPU interfaces by
-//! number (`GICD_ITARGETSR`), SGIs are sent through `GICD_SGIR`, and the CPU interface is
-//! memory-mapped. The kernel receives interrupts of its own group, which is Group 0 if only one
-//! security state exists and Group 1 for Non-secure software. In both cases bit 0 enables the
-//! group.
+//! A GICv2 has at most eight CPUs, and no affinities, redistributors or LPIs. Its driver shares
+//! code with the GICv3 driver for distributor registers that both have. SPIs are routed to CPU
+//! interfaces by number (`GICD_ITARGETSR`), SGIs are sent through `GICD_SGIR`, and the CPU
+//! interface is memory-mapped. The kernel receives interrupts of its own group, which is Group 0 if
+//! only one security state exists and Group 1 for Non-secure software. Either way, bit 0 enables
+//! the group.
 //!
 //! ```
 //! extern crate alloc;
@@ -40,7 +40,7 @@
 //! }
 //! ```
 
-// First, so that the documentation of `GicV2` begins with its constructor.
+// Keep this first: rustdoc then lists `GicV2`'s constructor before its other methods.
 mod creation;
 
 mod cpu_interface;
@@ -70,7 +70,7 @@ const MAX_CPUS: usize = 8;
 /// Number of `GICD_ITARGETSR` registers for 32 interrupts.
 const TARGET_WORDS: u32 = 8;
 
-/// Configuration of a GICv2: what firmware states, and what the kernel chooses.
+/// GICv2 configuration, in part from firmware and in part chosen by the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicV2Config {
@@ -79,20 +79,20 @@ pub struct GicV2Config {
     /// Physical address of the CPU interface (`GICC`).
     pub cpu_interface: u64,
     /// Size of the CPU interface. The driver always uses the first 4 KiB. EOI and deactivation can
-    /// be [split](GicV2::cpu_on_with) only if firmware states at least 8 KiB, because `GICC_DIR`
+    /// be [split](GicV2::cpu_on_with) only if firmware gives at least 8 KiB, because `GICC_DIR`
     /// lies in the second page.
     pub cpu_interface_bytes: u64,
     /// Number of CPUs, at most 8.
     pub cpus: usize,
     /// Priority of every interrupt, in the security view's scale.
     pub priority: Priority,
-    /// The priority mask. Only interrupts more urgent than it are signaled.
+    /// Priority mask. Only interrupts with a higher priority are signaled.
     pub mask: Priority,
 }
 
 impl GicV2Config {
-    /// Creates a configuration with default choices: one priority in the middle of the range, and a
-    /// mask that admits it.
+    /// Creates a configuration with defaults: a single mid-range priority, and a mask that lets it
+    /// through.
     pub const fn new(distributor: u64, cpu_interface: u64, cpus: usize) -> Self {
         let (priority, mask) = (Priority::new(0xa0), Priority::new(0xf0));
         let cpu_interface_bytes = gicc::FIRST_PAGE_SIZE;
@@ -108,7 +108,7 @@ impl GicV2Config {
         with_mask: mask: Priority,
     }
 
-    /// Returns the number of bytes of the CPU interface to map.
+    /// Returns how many bytes of the CPU interface to map.
     fn interface_bytes(&self) -> u64 {
         if self.cpu_interface_bytes < gicc::FRAME_SIZE {
             gicc::FIRST_PAGE_SIZE
@@ -118,7 +118,7 @@ impl GicV2Config {
     }
 }
 
-/// One GICv2. Users share it by reference; locking is internal, and no heap is needed. Implements
+/// A GICv2. Shared by reference; locking is internal, and no heap is needed. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs, and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
 pub struct GicV2<P: Platform> {
@@ -127,7 +127,7 @@ pub struct GicV2<P: Platform> {
     frame: Frame<P::Mmio>,
     interface: P::Mmio,
     typer: Typer,
-    /// The bit of each CPU's interface in `GICD_ITARGETSR`; 0 while the CPU is off.
+    /// Each CPU's interface bit in `GICD_ITARGETSR`; 0 while the CPU is off.
     targets: [AtomicU8; MAX_CPUS],
     claims: IrqLock<Claims>,
 }
@@ -145,7 +145,7 @@ impl<P: Platform> GicV2<P> {
         self.cpu_on_with::<CombinedEoi>(cpu)
     }
 
-    /// Like [`cpu_on`](Self::cpu_on), but with a choice of the EOI mode.
+    /// Like [`cpu_on`](Self::cpu_on), but with a choice of EOI mode.
     ///
     /// # Errors
     /// Any error of [`cpu_on`](Self::cpu_on), or [`GicError::NoSplitEnd`] if this GICv2 cannot
@@ -170,8 +170,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Disables the calling CPU's interface, so that it takes no more interrupts. SPIs that are
-    /// routed to it stay pending until they are routed elsewhere.
+    /// Disables the calling CPU's interface, so the CPU takes no more interrupts. SPIs that are
+    /// still routed to it stay pending until they are rerouted.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -184,8 +184,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Sends an SGI to a CPU that is on, which may be the calling one. The sender's earlier stores
-    /// are visible to the receiver.
+    /// Sends an SGI to an online CPU, possibly the calling one. Stores made before the call are
+    /// visible to the receiver.
     ///
     /// Context: any.
     ///
@@ -205,20 +205,20 @@ impl<P: Platform> GicV2<P> {
         self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list_filter(ALL_BUT_SELF));
     }
 
-    /// Returns the interface of the calling CPU. Accesses no registers.
+    /// Returns the calling CPU's interface. Accesses no registers.
     ///
     /// Context: any.
     pub fn cpu_interface(&self) -> CpuInterfaceV2<'_, P::Mmio> {
         CpuInterfaceV2::new(&self.interface)
     }
 
-    /// Returns the interface of the calling CPU after [`cpu_on_with`](Self::cpu_on_with), with the
-    /// same EOI mode.
+    /// Returns the calling CPU's interface after [`cpu_on_with`](Self::cpu_on_with), with the same
+    /// EOI mode.
     pub fn cpu_interface_with<E: EoiMode>(&self) -> CpuInterfaceV2<'_, P::Mmio, E> {
         CpuInterfaceV2::new(&self.interface)
     }
 
-    /// Returns a handle to an SPI, or to an SGI or PPI of the calling CPU.
+    /// Returns a handle to an SPI, or to one of the calling CPU's SGIs or PPIs.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented.
@@ -231,7 +231,7 @@ impl<P: Platform> GicV2<P> {
         }
     }
 
-    /// Returns all CPUs of the configuration.
+    /// Returns all CPUs in the configuration.
     pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
         (0..u32::try_from(self.config.cpus).unwrap_or(0)).map(Cpu::new)
     }
@@ -246,16 +246,16 @@ impl<P: Platform> GicV2<P> {
         &self.platform
     }
 
-    /// Resets a block and puts its interrupts into Group 0. For Non-secure software the group has
-    /// no effect: its interrupts are all in Group 1.
+    /// Resets a block and puts its interrupts into Group 0. The group doesn't matter to Non-secure
+    /// software: its interrupts are all in Group 1.
     fn reset(&self, block: u32) {
         let defaults =
             BlockDefaults { priority: self.config.priority.get(), group: 0, group_modifier: 0 };
         self.frame.reset_block(&Fields::BANKED, block, defaults);
     }
 
-    /// Returns the bit of the calling CPU's interface, which the target fields of its private
-    /// interrupts contain. Uniprocessor implementations have no target registers.
+    /// Returns the calling CPU's interface bit, read from the target fields of its private
+    /// interrupts. Uniprocessor implementations have no target registers.
     fn own_target(&self, cpu: Cpu) -> Result<NonZeroU8, GicError> {
         let own = gicd::ITARGETSR.registers().iter().take(8);
         let bits = own
@@ -265,7 +265,8 @@ impl<P: Platform> GicV2<P> {
         bits.and_then(NonZeroU8::new).or_else(alone).ok_or(GicError::NoTarget(cpu))
     }
 
-    /// Returns the target registers of the 32 interrupts of `block`. INTIDs from 1020 on have none.
+    /// Returns the target registers for the 32 interrupts in `block`. INTIDs from 1020 up have
+    /// none.
     fn target_registers(&self, block: u32) -> impl Iterator<Item = Reg<u32>> + use<P> {
         let registers = gicd::ITARGETSR.registers();
         let end = (block * TARGET_WORDS + TARGET_WORDS).min(self.typer.spi_end() / 4);

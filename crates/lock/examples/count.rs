@@ -7,7 +7,7 @@ use msi_types::{IrqState, LocalCpu};
 struct Kernel;
 
 impl LocalCpu for Kernel {
-    /// Reads and masks interrupts; on AArch64, by DAIF.
+    /// Returns the interrupt mask and masks interrupts (DAIF on AArch64).
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }

@@ -43,8 +43,8 @@ use core::ops::{Deref, DerefMut};
 use msi_types::{IrqState, LocalCpu};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-/// A lock for data that tasks and hard-IRQ handlers share. Interrupts are masked from the attempt
-/// to acquire the lock until it is released. The holder must not wait or allocate.
+/// A lock for data that tasks and hard-IRQ handlers share. Interrupts stay masked from the first
+/// attempt to take the lock until it is released. The holder must not wait or allocate.
 ///
 /// The [crate's example](crate#example) protects a counter with it.
 #[derive(Default)]
@@ -56,13 +56,13 @@ impl<T> IrqLock<T> {
         Self(SpinMutex::new(data))
     }
 
-    /// Returns the data without locking, because the exclusive reference rules out other users.
+    /// Returns the data without locking: `&mut self` guarantees that there are no other users.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
 
-    /// Acquires the lock until the guard is dropped. Guards of several locks must be dropped in the
-    /// reverse order of their acquisition.
+    /// Acquires the lock until the guard is dropped. If several locks are held, their guards must
+    /// be dropped in reverse order.
     ///
     /// Context: any.
     pub fn lock<'a, C: LocalCpu + ?Sized>(&'a self, cpu: &'a C) -> IrqGuard<'a, T, C> {
@@ -75,7 +75,7 @@ impl<T> IrqLock<T> {
         }
     }
 
-    /// Runs `f` on the data while the lock is held.
+    /// Calls `f` with the data while holding the lock.
     ///
     /// Context: any.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
@@ -95,10 +95,11 @@ impl<C: LocalCpu + ?Sized> Drop for Masked<'_, C> {
     }
 }
 
-/// Guard of an [`IrqLock`]. Dropping it releases the lock, and then restores the interrupt mask.
+/// Guard for an [`IrqLock`]. Dropping it releases the lock and then restores the interrupt mask.
 #[must_use = "the lock is released, and the interrupt mask restored, when the guard is dropped"]
 pub struct IrqGuard<'a, T, C: LocalCpu + ?Sized> {
-    // Fields are dropped in this order: the lock must be released before interrupts are restored.
+    // Keep this order: fields are dropped top to bottom, and we must release the lock before we
+    // unmask.
     data: SpinMutexGuard<'a, T>,
     _masked: Masked<'a, C>,
 }
@@ -118,8 +119,7 @@ impl<T, C: LocalCpu + ?Sized> DerefMut for IrqGuard<'_, T, C> {
 }
 
 /// A lock for data that only tasks use. Does not mask interrupts, so the holder may wait for
-/// hardware or allocate. A waiter calls [`LocalCpu::yield_now`], so that a holder of lower priority
-/// can run.
+/// hardware or allocate. Waiters call [`LocalCpu::yield_now`] to let a lower-priority holder run.
 ///
 /// ```
 /// # use msi_types::{IrqState, LocalCpu};
@@ -144,7 +144,7 @@ impl<T> TaskLock<T> {
         Self(SpinMutex::new(data))
     }
 
-    /// Returns the data without locking, because the exclusive reference rules out other users.
+    /// Returns the data without locking: `&mut self` guarantees that there are no other users.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
@@ -161,7 +161,7 @@ impl<T> TaskLock<T> {
         }
     }
 
-    /// Runs `f` on the data while the lock is held.
+    /// Calls `f` with the data while holding the lock.
     ///
     /// Context: task; may sleep.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
@@ -169,7 +169,7 @@ impl<T> TaskLock<T> {
     }
 }
 
-/// Guard of a [`TaskLock`], which is released when the guard is dropped.
+/// Guard for a [`TaskLock`]. Dropping it releases the lock.
 pub type TaskGuard<'a, T> = SpinMutexGuard<'a, T>;
 
 impl<T> fmt::Debug for IrqLock<T> {

@@ -4,7 +4,7 @@ use core::fmt;
 use msi_types::LocalCpu;
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A lock for data that only tasks use, held by several readers or one writer. Does not mask
+/// A lock for data that only tasks use, with several readers or one writer. Does not mask
 /// interrupts, so a holder may wait for hardware or allocate. A waiter calls
 /// [`LocalCpu::yield_now`], so that a holder of lower priority can run.
 #[derive(Default)]
@@ -41,10 +41,10 @@ impl<T> TaskRwLock<T> {
     }
 }
 
-/// Guard of a [`TaskRwLock`] for reading, which releases the lock when it is dropped.
+/// Read guard for a [`TaskRwLock`]. Dropping it releases the lock.
 pub type TaskReadGuard<'a, T> = RwLockReadGuard<'a, T>;
 
-/// Guard of a [`TaskRwLock`] for writing, which releases the lock when it is dropped.
+/// Write guard for a [`TaskRwLock`]. Dropping it releases the lock.
 pub type TaskWriteGuard<'a, T> = RwLockWriteGuard<'a, T>;
 
 impl<T> fmt::Debug for TaskRwLock<T> {

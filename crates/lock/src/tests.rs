@@ -7,7 +7,7 @@ use std::{thread, thread_local};
 /// Number of polls after which a holder releases the lock even if no thread waits for it.
 const MOST_LOOKS: u32 = 3000;
 
-/// A kernel that checks the context in which its callers wait.
+/// A kernel that checks in which context its callers wait.
 #[derive(Default)]
 struct Kernel {
     relaxed: AtomicBool,
@@ -45,7 +45,8 @@ impl LocalCpu for Kernel {
     }
 }
 
-/// Makes `holder` hold a lock until another thread, in `other`, has waited for it.
+/// Runs `holder` and `other` on two threads; the holder keeps its lock until the other thread has
+/// waited for it.
 fn contend(
     waited: &AtomicBool,
     holder: impl FnOnce(&dyn Fn()) + Send,

@@ -1,4 +1,4 @@
-//! Checks of a shared value whose owners are added and removed concurrently.
+//! Interleaving checks that add and remove owners of a shared value concurrently.
 
 use super::explore;
 use crate::shared::{Owners, Shared};
@@ -7,7 +7,7 @@ use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 use std::vec::Vec;
 
-/// A block without memory, in which a double free is detected and has no effect.
+/// A stand-in for a heap block that detects double frees.
 struct Value {
     owners: Owners,
     freed: AtomicBool,
@@ -26,8 +26,8 @@ impl Value {
     }
 }
 
-/// Two owners use the value, each adds an owner and leaves, and the added owner uses the value and
-/// leaves.
+/// Two owners use the value; each adds another owner and leaves. The added owner then does the same
+/// without adding another.
 fn owners_come_and_go() {
     let value = Arc::new(Value { owners: Owners::one(), freed: AtomicBool::new(false) });
     value.owners.add();
@@ -56,7 +56,7 @@ impl Drop for Told {
     }
 }
 
-/// Two owners clone and drop a shared value in allocated memory.
+/// Two owners clone and drop a heap-allocated shared value.
 fn a_shared_value_is_dropped_by_its_last_owner() {
     let drops = Arc::new(AtomicUsize::new(0));
     let first = Shared::try_new(Told(drops.clone())).unwrap();

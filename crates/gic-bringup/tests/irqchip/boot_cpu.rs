@@ -1,4 +1,4 @@
-//! Tests of a kernel whose boot CPU is not the first one in the description.
+//! Boot CPU tests: the boot CPU need not be the first one in the description.
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_bringup::CpuError;

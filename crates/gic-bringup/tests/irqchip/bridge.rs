@@ -1,4 +1,4 @@
-//! Tests of functions behind a bridge to conventional PCI, which the ITS sees as one device.
+//! Tests for functions behind a conventional PCI bridge. The ITS sees them as a single device.
 
 use crate::machine::{Chip, Machine, Messages};
 use irq_domain::{MsiDevice, MsiDeviceConfig};
@@ -7,8 +7,8 @@ use msi_types::{RequesterId, Shape};
 use std::sync::Arc;
 
 const ALIAS: RequesterId = RequesterId::pci(1, 0, 0);
-/// Number of devices. With four vectors each, their events overflow the smallest interrupt
-/// translation table.
+/// Number of devices: with four vectors each, they have more events than the smallest interrupt
+/// translation table holds.
 const DEVICES: u8 = 20;
 
 fn attach(chip: &Chip, device: u8) -> (MsiDevice, Arc<Messages>) {

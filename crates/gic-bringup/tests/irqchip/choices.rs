@@ -1,5 +1,4 @@
-//! Tests of kernel choices that reach the drivers: placement, priorities and the mode of ending
-//! interrupts.
+//! Tests that the kernel's options (placement, priorities, EOI mode) reach the drivers.
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_arch::{IntId, Lpi, Priority, SgiId};

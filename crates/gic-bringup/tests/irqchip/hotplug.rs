@@ -1,4 +1,4 @@
-//! Tests of a CPU that is turned off and on again.
+//! CPU hotplug tests: a CPU is turned off and on again.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, function};
 use gic_arch::{Lpi, gicr};
@@ -15,7 +15,7 @@ const SPI: u32 = 40;
 const PPI: u32 = 27;
 const TIMER: Line = Line::Ppi { cpu: CPU1, intid: PPI };
 
-/// Number of handler runs on each CPU.
+/// Per-CPU count of handler runs.
 #[derive(Clone, Default)]
 struct Runs(Arc<[AtomicU64; 2]>);
 
@@ -105,7 +105,7 @@ fn wired_interrupts_follow_a_cpu_that_leaves() {
     assert_eq!(runs.get(), [1, 2]);
 }
 
-/// Requests and enables a timer of CPU 1, whose handler deasserts it.
+/// Requests and enables a timer interrupt on CPU 1. Its handler deasserts the line.
 fn timer(machine: &Arc<Machine>, chip: &Chip, runs: &Runs) -> PerCpuHandle {
     let (count, quieted) = (runs.counter(), machine.clone());
     let handler = move |context: &irq_domain::IrqContext<'_>| {

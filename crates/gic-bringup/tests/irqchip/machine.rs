@@ -1,5 +1,5 @@
-//! A machine with two CPUs, a GICv3 with an ITS, and a kernel whose heap can be exhausted. The
-//! model and its RAM are outside of that heap.
+//! Test machine: two CPUs, a GICv3 with an ITS, and a kernel whose heap can run out. The model and
+//! its RAM don't count against that heap.
 
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, Frame, MachinePlatform};
@@ -33,7 +33,8 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
 const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 
-/// The kernel. Resources that it hands to drivers belong to the machine; only its heap is limited.
+/// The kernel under test. Only its heap is limited; the resources that it hands to drivers belong
+/// to the machine.
 pub(crate) struct Kernel {
     machine: MachinePlatform,
     tables: AtomicUsize,
@@ -42,14 +43,15 @@ pub(crate) struct Kernel {
     stuck: Arc<Mutex<Option<Stuck>>>,
 }
 
-/// A 32-bit register of hardware that never finishes.
+/// A 32-bit register that makes its hardware look busy forever.
 #[derive(Clone, Copy)]
 struct Stuck {
     address: u64,
     value: u32,
 }
 
-/// Mapped registers of the model, whose allocations do not count as the kernel's.
+/// Model registers mapped into the kernel. The model's allocations don't count against the kernel's
+/// heap.
 pub(crate) struct ModelFrame {
     frame: Frame,
     base: u64,
@@ -134,7 +136,7 @@ impl Platform for Kernel {
 }
 
 impl GicPlatform for Kernel {
-    /// Checks that the caller may sleep, as a real kernel's page allocator does.
+    /// Checks that the caller may sleep, like a real kernel's page allocator.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         assert!(self.machine.may_wait(), "a table is allocated with interrupts masked");
         let _outside = Outside::new();
@@ -150,7 +152,7 @@ impl GicPlatform for Kernel {
         self.machine.release_table(table);
     }
 
-    /// Returns a table at `region`: memory that a previous kernel used is reserved.
+    /// Returns a table at `region`; memory from a previous kernel is reserved.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         assert!(self.machine.may_wait(), "a table is adopted with interrupts masked");
         Some(Table::new(region.base, region.bytes, 0))
@@ -185,7 +187,7 @@ impl GicPlatform for Kernel {
     }
 }
 
-/// A region of the model's frames on the bus.
+/// A model register region on the bus.
 struct ModelRegion {
     gic: Arc<Vgic>,
     base: u64,
@@ -201,14 +203,14 @@ impl MmioDevice for ModelRegion {
     }
 }
 
-/// A kick without effect: CPUs neither run nor sleep between two steps of a test.
+/// A no-op kick: CPUs neither run nor sleep between test steps.
 struct NoKick;
 
 impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}
 }
 
-/// System registers of a CPU.
+/// One CPU's system registers.
 pub(crate) struct CpuRegisters<'a>(&'a Mutex<Vcpu>);
 
 impl SystemRegisters for CpuRegisters<'_> {
@@ -223,7 +225,7 @@ impl SystemRegisters for CpuRegisters<'_> {
     }
 }
 
-/// The message store of a device.
+/// A device's message store.
 #[derive(Default)]
 pub(crate) struct Messages(Mutex<[MsiMessage; 4]>);
 
@@ -261,7 +263,7 @@ impl MessageStore for Messages {
 
 pub(crate) type Chip = Irqchip<Kernel>;
 
-/// The machine, powered on.
+/// The machine, which is always created powered on.
 pub(crate) struct Machine {
     gic: Arc<Vgic>,
     vcpus: Vec<Mutex<Vcpu>>,
@@ -269,7 +271,7 @@ pub(crate) struct Machine {
     description: Arc<Description>,
 }
 
-/// Returns a CPU's affinity: all CPUs of the model are in one cluster, numbered in order.
+/// Returns a CPU's affinity. All CPUs in the model share one cluster and are numbered in order.
 fn affinity(cpu: Cpu) -> Affinity {
     Affinity::new(0, 0, 0, u8::try_from(cpu.get()).unwrap())
 }
@@ -278,8 +280,8 @@ fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// Returns firmware's description of the machine, with a PCI host bridge whose functions all signal
-/// the ITS.
+/// Returns firmware's description of the machine. It has a PCI host bridge whose functions all
+/// signal the ITS.
 fn description(redistributors: Vec<Region>) -> Description {
     let cpu = |cpu: Cpu| CpuNode::new(format!("/cpus/{}", cpu.get()), affinity(cpu));
     let everyone = MapEntry {
@@ -298,7 +300,7 @@ fn description(redistributors: Vec<Region>) -> Description {
     }
 }
 
-/// Attaches the function behind the bridge. Returns it with its message store.
+/// Attaches the function behind the bridge and returns it with its message store.
 pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
     let store = Arc::new(Messages::default());
     let host = chip.description().hosts.first().unwrap();
@@ -312,12 +314,12 @@ impl Machine {
         Self::with(|_| ())
     }
 
-    /// Creates a machine whose redistributors keep `EnableLPIs` set until reset.
+    /// Creates a machine on which `EnableLPIs` can't be cleared without a reset.
     pub(crate) fn with_lpis_that_stay_enabled() -> Self {
         Self::with(|config| config.can_clear_enable_lpis = false)
     }
 
-    /// Creates a machine whose configuration is modified by `change`.
+    /// Creates a machine with the configuration as modified by `change`.
     pub(crate) fn with(change: impl FnOnce(&mut VgicConfig)) -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut config = VgicConfig::new(2);
@@ -348,7 +350,7 @@ impl Machine {
         }
     }
 
-    /// Makes firmware describe the ITS as part of a secondary GIC.
+    /// Moves the ITS to a secondary GIC in firmware's description.
     pub(crate) fn with_its_of_secondary_gic(mut self) -> Self {
         let description = Arc::make_mut(&mut self.description);
         description.controllers[0].secondary_gic = Some("/gic2".into());
@@ -397,7 +399,7 @@ impl Machine {
         code(&CpuRegisters(&self.vcpus[cpu.index()]))
     }
 
-    /// Executes `code` as a task of `cpu`, with interrupts unmasked.
+    /// Executes `code` as a task on `cpu`, with interrupts unmasked.
     pub(crate) fn execute_task<R>(&self, cpu: Cpu, code: impl FnOnce() -> R) -> R {
         self.execute(cpu, |_| {
             self.kernel.irq_restore(IrqState::new(0));
@@ -405,8 +407,7 @@ impl Machine {
         })
     }
 
-    /// Resets all registers to their power-on values, but keeps the contents of RAM and the levels
-    /// of lines.
+    /// Resets all registers to their power-on values, but keeps RAM contents and line levels.
     pub(crate) fn lose_power(&self) {
         let mut halves: Vec<_> = self.vcpus.iter().map(|vcpu| vcpu.lock().unwrap()).collect();
         self.gic.freeze(halves.iter_mut().map(|half| &mut **half)).unwrap().lose_power().unwrap();
@@ -453,23 +454,23 @@ impl Machine {
         self.gic.set_line(line, level);
     }
 
-    /// Sends the message that the function has at `slot`.
+    /// Sends the function's message at `slot`.
     pub(crate) fn send(&self, messages: &Messages, slot: usize) {
         self.send_from(FUNCTION, messages, slot);
     }
 
-    /// Sends the message at `slot` of a function with this requester ID.
+    /// Sends the message at `slot` from the function with this requester ID.
     pub(crate) fn send_from(&self, requester: RequesterId, messages: &Messages, slot: usize) {
         let message = messages.0.lock().unwrap()[slot];
         self.signal(DeviceId::new(requester.get()), message);
     }
 
-    /// Sends a message of a device.
+    /// Sends a message from a device.
     pub(crate) fn signal(&self, device: DeviceId, message: MsiMessage) {
         assert_eq!(self.gic.its(0).unwrap().signal_msi(device, message), Delivery::Pending);
     }
 
-    /// Returns the number of tables that drivers have allocated.
+    /// Returns how many tables drivers have allocated.
     pub(crate) fn tables(&self) -> usize {
         self.kernel.tables.load(Ordering::Relaxed)
     }
@@ -495,12 +496,12 @@ impl Machine {
         }
     }
 
-    /// Returns the registers of the ITS.
+    /// Returns the ITS registers.
     pub(crate) fn its(&self) -> ModelFrame {
         self.kernel.map(PhysicalRegion { base: ITS, bytes: gits::SIZE }).unwrap()
     }
 
-    /// Returns the registers of a CPU's redistributor.
+    /// Returns a CPU's redistributor registers.
     pub(crate) fn redistributor(&self, cpu: Cpu) -> ModelFrame {
         let region = self.description.gic.as_ref().unwrap().redistributors[0].value;
         let base = region.base() + u64::from(cpu.get()) * gicr::STRIDE_V3;

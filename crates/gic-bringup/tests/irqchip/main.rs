@@ -1,4 +1,5 @@
-//! Tests of [`Irqchip`](gic_bringup::Irqchip) on the device model of a GICv3 with an ITS.
+//! Tests for [`Irqchip`](gic_bringup::Irqchip), run against the device model of a GICv3 with an
+//! ITS.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 

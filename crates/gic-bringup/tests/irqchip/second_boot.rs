@@ -1,5 +1,5 @@
-//! Tests of a kernel that is started while the interrupt controllers of a previous kernel are still
-//! enabled (kexec).
+//! Tests for kexec: the kernel starts while a previous kernel's interrupt controllers are still
+//! enabled.
 
 use crate::machine::{CPU0, CPU1, Chip, ITS, Machine, function};
 use gic_arch::{Affinity, gicr, gits};
@@ -11,7 +11,7 @@ use irq_domain::{Host, IrqHandle};
 use msi_types::Shape;
 use std::sync::Arc;
 
-/// Runs a kernel that ends with an LPI pending at each CPU, without disabling anything.
+/// Runs a kernel that leaves everything enabled, with an LPI pending at each CPU.
 fn first_kernel(machine: &Machine) {
     let chip = machine.boot();
     let (device, messages) = function(&chip);
@@ -24,7 +24,7 @@ fn first_kernel(machine: &Machine) {
     std::mem::forget((chip, device, handles));
 }
 
-/// Checks that the next kernel handles its own device's messages, and no others.
+/// Checks that the next kernel handles messages from its own device only.
 fn assert_messages_arrive(machine: &Machine, chip: &Chip) {
     let (device, messages) = function(chip);
     device.allocate(Shape::Independent, 2..=2).unwrap();

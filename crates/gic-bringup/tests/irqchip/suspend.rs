@@ -1,4 +1,4 @@
-//! Tests of a machine that suspends, loses all state except its RAM, and resumes.
+//! Suspend and resume tests. The machine loses everything except RAM in between.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, Messages, function};
 use doorbell_test_support::with_allocations;
@@ -12,7 +12,7 @@ const SPI: u32 = 40;
 const PPI: u32 = 27;
 const TIMER: Line = Line::Ppi { cpu: CPU0, intid: PPI };
 
-/// A machine with a device of two vectors, a wired interrupt and the boot CPU's timer.
+/// A machine with a two-vector device, a wired interrupt and the boot CPU's timer.
 struct Busy {
     machine: Arc<Machine>,
     chip: Chip,

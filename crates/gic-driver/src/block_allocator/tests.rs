@@ -18,7 +18,7 @@ enum Op {
     Free {
         which: usize,
     },
-    /// Frees numbers without a check.
+    /// Frees numbers without checking that they are allocated.
     FreeBlindly {
         first: u32,
         count: u32,
@@ -36,7 +36,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The simplest allocator: a list of allocated numbers.
+/// The reference model: a plain list of allocated numbers.
 #[derive(Debug, Default)]
 struct Model {
     taken: Vec<u32>,

@@ -1,14 +1,14 @@
-//! Cavium errata 23154 and 38545.
+//! Workaround for Cavium errata 23154 and 38545.
 
 use crate::{ExceptionLevel, SystemRegisters, barrier};
 use gic_arch::icc::{self, SysRegEncoding};
 
-/// The registers of a CPU whose acknowledgments are not synchronized
-/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)).
-/// `ICC_IAR1_EL1` is read at a distance from other accesses, and an interrupt that did not become
-/// active is reported as spurious.
+/// Registers for a CPU with unsynchronized acknowledgments
+/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)). Keeps
+/// reads of `ICC_IAR1_EL1` apart from other accesses, and reports an interrupt that did not become
+/// active as spurious.
 ///
-/// The distances are taken from Linux (`gic_read_iar_cavium_thunderx`).
+/// The distances are the same as in Linux (`gic_read_iar_cavium_thunderx`).
 #[derive(Clone, Copy, Debug)]
 pub struct SynchronisedAcknowledge<S>(S);
 
@@ -18,9 +18,9 @@ impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
         Self(registers)
     }
 
-    /// Acknowledges an interrupt, or returns a spurious INTID if none became active. A single
-    /// active-priority register suffices, because these implementations have at most 32 group
-    /// priorities.
+    /// Acknowledges an interrupt, or returns a spurious INTID if none became active. Checking a
+    /// single active-priority register is enough, because these implementations have at most 32
+    /// group priorities.
     fn acknowledge(&self) -> u64 {
         let before = self.0.read(icc::AP1R0);
         barrier::eight_nops();
@@ -31,7 +31,7 @@ impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
     }
 }
 
-/// The INTID that stands for no interrupt (IHI 0069 §2.2.1).
+/// Special INTID: no pending interrupt (IHI 0069 §2.2.1).
 const SPURIOUS: u64 = 1023;
 
 impl<S: SystemRegisters> SystemRegisters for SynchronisedAcknowledge<S> {

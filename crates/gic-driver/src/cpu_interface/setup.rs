@@ -1,10 +1,36 @@
-//! Enabling a CPU interface, initially and after a loss of power.
+//! Enables a CPU interface, both initially and after power loss.
 
 use crate::{ExceptionLevel, GicError, SystemRegisters};
 use gic_arch::Priority;
 use gic_arch::icc::{self, Ctlr, Igrpen, SysReg};
+use gic_arch::{Priority, gicd};
 
-/// The state that a CPU interface loses with its power, including the EOI mode.
+impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
+    /// Enables the CPU interface: sets up system register access, the priority mask, the binary
+    /// point and the EOI mode, and enables Group 1. Clears the active priorities so that interrupts
+    /// left active by other software can't block others. The CPU's redistributor must be awake.
+    ///
+    /// # Errors
+    /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
+    pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
+        let CpuInterfaceConfig { mask, binary_point } = config;
+        SavedCpuInterface { mask, binary_point, eoi_mode: E::SPLIT }.restore(&registers)?;
+        Ok(Self::new(registers))
+    }
+
+    /// Creates a handle to a CPU interface that is already enabled in the same EOI mode. Accesses
+    /// no registers.
+    pub const fn new(registers: S) -> Self {
+        Self { registers, limit: SgiReach::UNLIMITED, mode: PhantomData }
+    }
+
+    /// Makes the handle also reject SGIs that this distributor can't forward.
+    pub fn limited_by(self, distributor: gicd::Typer) -> Self {
+        Self { limit: self.limit.limited_by(SgiReach::of_distributor(distributor)), ..self }
+    }
+}
+
+/// CPU interface state that is lost on power-down, including the EOI mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SavedCpuInterface {
     pub(super) mask: Priority,
@@ -16,8 +42,8 @@ pub struct SavedCpuInterface {
 impl SavedCpuInterface {
     /// Enables the calling CPU's interface with the state that
     /// [`CpuInterface::save`](super::CpuInterface::save) read. Clears the active priorities, so
-    /// that interrupts that other software left active no longer block others. The CPU's
-    /// redistributor must be awake.
+    /// that interrupts left active by other software can't block others. The CPU's redistributor
+    /// must be awake.
     ///
     /// # Errors
     /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
@@ -46,8 +72,8 @@ impl SavedCpuInterface {
 }
 
 /// Enables system register access. `ICC_SRE_EL2` must be written first: while its `SRE` is 0,
-/// `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2, `ICC_SRE_EL1`). Its `Enable` lets EL1 access
-/// `ICC_SRE_EL1` without a trap.
+/// `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2, `ICC_SRE_EL1`). Its `Enable` bit lets EL1 access
+/// `ICC_SRE_EL1` without trapping.
 fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicError> {
     if registers.exception_level() == ExceptionLevel::El2 {
         let sre = registers.read(icc::SRE_EL2);
@@ -66,9 +92,9 @@ fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicE
     Ok(())
 }
 
-/// Returns `true` if this software sees all priorities and therefore owns Group 0, because only one
-/// security state exists or EL3 leaves the group to this software (`SCR_EL3.FIQ` is 0). A
-/// Non-secure view drops the lowest implemented bit of the mask. Overwrites the mask.
+/// Returns `true` if we see all priorities and so own Group 0: either there is only one security
+/// state, or EL3 leaves the group to us (`SCR_EL3.FIQ` = 0). A Non-secure view would drop the
+/// mask's lowest implemented bit. Overwrites the mask.
 pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     let priority_bits = u32::from(registers.read(icc::CTLR).pri_bits_minus_one()) + 1;
     let lowest = 1_u8.checked_shl(8_u32.saturating_sub(priority_bits)).unwrap_or(1);
@@ -76,9 +102,8 @@ pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     registers.read(icc::PMR).to_le_bytes()[0] != 0
 }
 
-/// Returns a group's active-priority registers that exist with the implemented number of priority
-/// bits (IHI 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); accesses to the others are
-/// UNDEFINED.
+/// Returns the active-priority registers in a group that exist with this many priority bits (IHI
+/// 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); accessing the others is UNDEFINED.
 fn active_priorities(control: Ctlr, all: &[SysReg<u64>]) -> &[SysReg<u64>] {
     let count = match control.pri_bits_minus_one() {
         0..=4 => 1,

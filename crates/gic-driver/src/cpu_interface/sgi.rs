@@ -6,8 +6,8 @@ use crate::{GicError, SystemRegisters};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{Affinity, SgiId};
 
-/// SGIs are sent to Group 1 of the sender's security state. The sender's earlier stores are visible
-/// to the receiver.
+/// SGIs are sent as Group 1 interrupts in the sender's security state. Stores made before sending
+/// are visible to the receiver.
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Sends an SGI to one PE, which may be this one.
     ///
@@ -19,9 +19,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Ok(())
     }
 
-    /// Sends an SGI to several PEs. Consecutive `targets` share a register write if they have the
-    /// same Aff3, Aff2 and Aff1 and their Aff0 lies in the same range of sixteen. Ascending order
-    /// needs the fewest writes.
+    /// Sends an SGI to several PEs. Consecutive `targets` share a register write if they agree in
+    /// Aff3, Aff2 and Aff1 and their Aff0 is in the same range of sixteen, so ascending order needs
+    /// the fewest writes.
     ///
     /// # Errors
     /// [`GicError::SgiOutOfReach`] if a PE cannot be addressed; in this case no SGI is sent.

@@ -1,4 +1,4 @@
-//! The PEs that an SGI can reach through the distributor and the CPU interface.
+//! Which PEs an SGI can reach, given the distributor and the CPU interface.
 
 use crate::GicError;
 use gic_arch::icc::Ctlr;
@@ -13,7 +13,7 @@ pub(super) struct SgiReach {
 
 impl SgiReach {
     pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
-    /// The range that every implementation supports.
+    /// Supported by every implementation.
     pub(super) const NONE: Self = Self { range_selector: false, aff3: false };
 
     pub(super) fn of_interface(control: Ctlr) -> Self {

@@ -1,4 +1,4 @@
-//! Allocation and freeing of LPIs.
+//! Allocates and frees LPIs.
 
 use super::DirectLpi;
 use super::records::CpuSet;
@@ -12,8 +12,8 @@ use core::ops::Range;
 use gic_arch::{IntId, Lpi};
 use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, Shape};
 
-/// Limit of INTIDs that fit the 16 data bits of PCI MSI. These INTIDs are reserved for endpoints
-/// that need them as long as other INTIDs are free.
+/// INTIDs below this fit in PCI MSI's 16 data bits. While others are free, they are set aside for
+/// endpoints that need them.
 const SHORT: u32 = 1 << 16;
 
 impl<P: GicPlatform> DirectLpi<P> {
@@ -34,9 +34,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         if initially == Initially::Unmasked {
             block.lpis().for_each(|lpi| self.enable_unpublished(lpi));
         }
-        // The records must be inserted before the CPU is checked again, so that a CPU that goes
-        // offline now finds them. Redistributors at which a previous owner's messages arrived may
-        // have cached old configurations.
+        // Insert the records before we check the CPU again: if it's going offline, it must find
+        // them. A redistributor that received a previous owner's messages may still have old
+        // configurations cached.
         let caches = unowned.with(cpu);
         let caches = self.gic().cpus().filter(|cpu| caches.contains(*cpu));
         let ready = self
@@ -66,8 +66,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.free_lpis(LpiBlock { first, count: block.count() });
     }
 
-    /// Allocates LPIs that fit the endpoint's data. If all fit, allocates those beyond 16 bits
-    /// first.
+    /// Allocates LPIs that fit the endpoint's data. If all fit, prefers those beyond 16 bits.
     fn allocate_lpis(
         &self,
         count: NonZeroU16,
@@ -98,8 +97,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     /// Inserts the new owner's records and clears the LPIs, because an earlier owner's device may
-    /// have sent messages after an LPI was freed. Returns the redistributors at which this was
-    /// possible.
+    /// have sent messages after the LPI was freed. Returns the redistributors that such messages
+    /// can have reached.
     fn insert(&self, block: LpiBlock, request: &BlockRequest) -> CpuSet {
         let mut everywhere = CpuSet::NONE;
         for lpi in block.lpis() {
@@ -131,16 +130,16 @@ impl<P: GicPlatform> DirectLpi<P> {
         everywhere
     }
 
-    /// Enables an LPI without an invalidation, which the caller must perform afterwards.
+    /// Enables an LPI without invalidating. The caller must do that afterwards.
     fn enable_unpublished(&self, lpi: Lpi) {
         if self.redistributors.gic().lpis().enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
         }
     }
 
-    /// Disables and clears the LPIs, then frees them. An LPI stays allocated until a sleeping
-    /// redistributor wakes, and forever if a redistributor does not complete an invalidation.
-    /// Otherwise its next owner might receive a message from this owner's device.
+    /// Disables and clears the LPIs, then frees them. If a redistributor is asleep, the LPI stays
+    /// allocated until it wakes; if one never completes an invalidation, it stays allocated for
+    /// good. Otherwise, its next owner might receive a message from this owner's device.
     fn free_lpis(&self, block: LpiBlock) {
         for lpi in block.lpis() {
             let mark = |record: &mut Record| {
@@ -148,8 +147,8 @@ impl<P: GicPlatform> DirectLpi<P> {
                 record.deferred = Deferred::Free(cached_at);
                 cached_at
             };
-            // Mark the LPI before clearing it, so that it is also cleared at a redistributor that
-            // is missed now and wakes later.
+            // Mark the LPI before clearing it, so that a redistributor we miss here also clears it
+            // once it wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
             if self.redistributors.gic().lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
@@ -159,7 +158,7 @@ impl<P: GicPlatform> DirectLpi<P> {
                 .invalidate(cached_at.iter(), LpiBlock::one(lpi))
                 .and_then(|()| {
                     let missed = cached_at.filter(|cpu| !self.redistributors.clear_at(cpu, lpi));
-                    // In early revisions of the architecture, SYNCR also covers clears.
+                    // In early architecture revisions, SYNCR also covers clears.
                     self.redistributors
                         .invalidate(cached_at.iter(), LpiBlock::one(lpi))
                         .map(|()| missed)
@@ -174,8 +173,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Returns an LPI that its owner freed to the allocator, unless it still has to be cleared at a
-    /// redistributor for which `missed` returns `true`.
+    /// Gives a freed LPI back to the allocator, unless it must still be cleared at a redistributor
+    /// for which `missed` returns `true`.
     pub(super) fn free_if_cleared(&self, lpi: Lpi, missed: impl Fn(Cpu) -> bool) {
         let done = self.records.update(self.platform(), lpi, |record| {
             let Deferred::Free(left) = record.deferred else { return false };
@@ -183,7 +182,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             record.deferred = Deferred::Free(left);
             left.is_empty()
         });
-        // The caller that takes the record out frees the LPI.
+        // Whoever removes the record frees the LPI.
         if done == Some(true) && self.records.remove(self.platform(), lpi).is_some() {
             self.free(LpiRange::from_parts(lpi, NonZeroU32::MIN));
         }

@@ -1,4 +1,4 @@
-//! Claim of a GIC's LPIs.
+//! Claims a GIC's LPIs.
 
 use super::records::{CpuSet, Records};
 use super::redistributors::DirectRedistributors;
@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use doorbell_lock::IrqLock;
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Claims the LPIs of a GIC. CPUs that are on can be used immediately; others after
+    /// Claims a GIC's LPIs. Online CPUs can be used immediately; others after
     /// [`cpu_on`](Self::cpu_on).
     ///
     /// Context: task; may sleep.
@@ -18,20 +18,20 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// # Errors
     /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers.
     /// [`LpiError::Claimed`](crate::LpiError::Claimed) means that an ITS or another `DirectLpi`
-    /// uses the LPIs of this GIC. In both cases no redistributor was accessed.
+    /// uses the LPIs of this GIC. In both cases, no redistributor is accessed.
     /// [`DirectLpiError::Fault`] if a redistributor failed; [`DirectLpiError::NoMemory`].
     pub fn new(gic: Arc<Gic<P>>) -> Result<Self, DirectLpiError> {
         let redistributors = DirectRedistributors::new(GicWithLpis::new(gic)?)?;
         let gic = redistributors.gic().clone();
         let lpis = gic.lpis();
-        // With adopted tables, LPIs may still be pending for a previous kernel at any
+        // If we adopted the tables, LPIs may still be pending for a previous kernel at any
         // redistributor.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
         let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
         lpis.claim(LpiMessages::Direct)?;
         let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
         for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
-            // If LPIs are not enabled at a redistributor, only its CPU cannot be used.
+            // A redistributor with LPIs disabled only makes its own CPU unusable.
             if new.redistributors.takes_lpis(cpu) {
                 new.open(cpu).map_err(DirectLpiError::Fault)?;
             }
@@ -39,8 +39,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(new)
     }
 
-    /// Adds an observer of each LPI that the driver itself makes pending. Tests use it to compare
-    /// handler runs with messages; it is not part of the public interface.
+    /// Adds an observer for LPIs that the driver itself resends. Tests use it to compare handler
+    /// runs with messages; it is not part of the public interface.
     #[doc(hidden)]
     pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
         self.observer = Some(observer);

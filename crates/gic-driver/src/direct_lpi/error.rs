@@ -1,9 +1,9 @@
-//! Errors of the setup of direct LPIs.
+//! Errors from setting up direct LPIs.
 
 use crate::lpi::LpiError;
 use msi_types::MsiError;
 
-/// The reason why direct LPIs cannot be used.
+/// Reason why direct LPIs can't be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectLpiError {
@@ -17,13 +17,13 @@ pub enum DirectLpiError {
          support them (GICR_TYPER.DirectLPI is 0)"
     )]
     NotDirect {
-        /// Physical address of its RD_base.
+        /// Physical address of RD_base.
         address: u64,
     },
     /// No CPU has a redistributor.
     #[error("no CPU has a redistributor")]
     NoRedistributors,
-    /// The allocation of the records of LPIs and CPUs failed.
+    /// There was not enough memory for the LPI and CPU records.
     #[error("out of memory for the records of direct LPIs")]
     NoMemory,
     /// A redistributor failed.

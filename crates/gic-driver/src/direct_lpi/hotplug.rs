@@ -1,5 +1,5 @@
-//! CPU hotplug. LPIs that are pending at a CPU that goes offline become pending at their targets,
-//! so that none is lost.
+//! CPU hotplug. LPIs still pending at a CPU that goes offline are resent at their current targets,
+//! so none is lost.
 
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
@@ -9,33 +9,32 @@ use crate::{GicPlatform, wait_until};
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq, MsiError};
 
-/// The result of [`DirectLpi::cpu_on`].
+/// Result of [`DirectLpi::cpu_on`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOn {
-    /// Number of LPIs that were made pending because their earlier pending state is unknown. Their
-    /// handlers may run once more than devices sent messages.
+    /// Number of LPIs resent because their earlier pending state is unknown. Their handlers may run
+    /// once more than devices sent messages.
     pub redelivered: u32,
 }
 
-/// The result of [`DirectLpi::cpu_off`].
+/// Result of [`DirectLpi::cpu_off`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOff {
-    /// Number of LPIs that were pending at the CPU and are now pending at their targets.
+    /// Number of LPIs that were pending at the CPU and have been carried over to their targets.
     pub carried: u32,
-    /// Number of LPIs that were made pending at their targets because their pending state at the
-    /// CPU is unknown. Their handlers may run once more than devices sent messages.
+    /// Number of LPIs resent at their targets because their pending state at the CPU is unknown.
+    /// Their handlers may run once more than devices sent messages.
     pub redelivered: u32,
-    /// Number of vectors whose messages still target the CPU, because they were not moved. Messages
-    /// that arrive while the CPU is off stay pending at its redistributor, as long as the
-    /// redistributor keeps its power.
+    /// Number of vectors that were not moved and still target the CPU. Messages that arrive while
+    /// the CPU is off stay pending at its redistributor as long as that has power.
     pub stranded: u32,
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
     /// Makes a CPU take LPIs. Must be called after [`Gic::cpu_on`](crate::Gic::cpu_on) or
     /// [`Gic::resume`](crate::Gic::resume), which return the fate of LPIs that were pending at the
-    /// redistributor ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may
-    /// have cached old configurations, so all of them are invalidated. May be called on any CPU.
+    /// redistributor ([`Attached::pending`](crate::lpi::Attached::pending)). All configurations are
+    /// invalidated, because the redistributor may have old ones cached. May be called on any CPU.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -66,24 +65,24 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     /// Takes a CPU offline, after its vectors were moved elsewhere and before
     /// [`Gic::cpu_off`](crate::Gic::cpu_off). LPIs that may be pending at its redistributor become
-    /// pending at their targets, so none is lost. After the call the driver no longer uses its
-    /// redistributor's registers. May be called on any CPU; the CPU that goes offline must no
+    /// pending at their targets, so none is lost. Afterwards, the driver no longer uses the
+    /// redistributor's registers. May be called on any CPU, but the CPU that goes offline must no
     /// longer take interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Vectors whose messages still target the CPU are handed to `stranded`, which is called with
-    /// interrupts masked and must not call the driver.
+    /// Vectors whose messages still target the CPU are passed to `stranded`. It is called with
+    /// interrupts masked and must not call back into the driver.
     ///
-    /// With `GICR_CTLR.CES`, LPIs are disabled at the redistributor, and its pending table shows
-    /// which LPIs to carry over. Without it, or if messages still target the CPU, LPIs stay
-    /// enabled. In this case every LPI that was moved away from the CPU and may still be pending
-    /// there is made pending at its target, and counted.
+    /// With `GICR_CTLR.CES`, LPIs are disabled at the redistributor, and the driver finds the LPIs
+    /// to carry over in its pending table. Without it, or if messages still target the CPU, LPIs
+    /// stay enabled. In that case, every LPI that was moved away but may still be pending there is
+    /// resent at its target and counted.
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if the CPU does not take LPIs; [`MsiError::Controller`] if
-    /// another user keeps using the redistributor's registers. In the latter case no LPI is lost
-    /// either, but the redistributor must not be put to sleep yet.
+    /// another user keeps using the redistributor's registers. Even then no LPI is lost, but the
+    /// redistributor must not be put to sleep yet.
     pub fn cpu_off(&self, cpu: Cpu, stranded: impl FnMut(HwIrq)) -> Result<CpuOff, MsiError> {
         self.redistributors.check_accepts(cpu)?;
         let access = self
@@ -101,15 +100,15 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(off)
     }
 
-    /// Closes the access to a redistributor and waits for its last user.
+    /// Closes access to a redistributor and waits until nobody uses it any more.
     fn close(&self, cpu: Cpu, access: &RegisterAccess) -> Result<(), MsiError> {
         access.close();
         wait_until(self.platform(), "the last user of its registers", || !access.is_used())
             .map_err(|late| self.redistributors.fault_at(cpu, "cpu_off", late.0))
     }
 
-    /// Opens the access to a redistributor. On return no LPI without an owner is pending there, and
-    /// no configuration is cached.
+    /// Opens access to a redistributor. On return, no unowned LPI is pending there and no
+    /// configuration is cached.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
         let access = self
             .redistributors
@@ -122,8 +121,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(())
     }
 
-    /// Clears LPIs without an owner at a redistributor that was asleep, and frees the LPIs that
-    /// waited for it.
+    /// Clears unowned LPIs at a redistributor that was asleep, and frees those that were waiting
+    /// for it.
     fn clear_unowned(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -154,12 +153,12 @@ impl<P: GicPlatform> DirectLpi<P> {
         count
     }
 
-    /// Disables LPIs at a redistributor, and makes its pending LPIs pending at their targets.
-    /// Returns their number, or `None` if it is unknown which LPIs were pending.
+    /// Disables LPIs at a redistributor, and carries its pending LPIs over to their targets.
+    /// Returns how many there were, or `None` if it is unknown which LPIs were pending.
     ///
-    /// The access is closed first: a redistributor whose LPIs are disabled ignores `GICR_CLRLPIR`
-    /// and may have written its pending table already. A concurrent clear must therefore count as
-    /// missed rather than done, so that a freed LPI is not reused before the table is emptied.
+    /// Closes access first: with LPIs disabled, a redistributor ignores `GICR_CLRLPIR` and may have
+    /// written its pending table already. So a concurrent clear must count as missed, or a freed
+    /// LPI could be reused before the table is emptied.
     fn carry(&self, cpu: Cpu, access: &RegisterAccess) -> Option<u32> {
         let redistributor = self.gic().redistributor_frames(cpu).ok()?;
         if !redistributor.can_disable_lpis() || self.close(cpu, access).is_err() {
@@ -184,8 +183,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Some(carried)
     }
 
-    /// Removes a CPU at which no LPI is pending any more from the records, and frees the LPIs that
-    /// waited for it.
+    /// Removes a CPU from the records once no LPI is pending there, and frees the LPIs that were
+    /// waiting for it.
     fn forget(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -198,8 +197,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Makes an LPI that was pending at `cpu` pending at its target. Drops it if its owner freed
-    /// it, or if it was pending there for an earlier owner.
+    /// Carries an LPI that was pending at `cpu` over to its target. Drops it if it was freed, or if
+    /// it was pending there for an earlier owner.
     fn carry_one(&self, cpu: Cpu, lpi: Lpi) -> bool {
         let owned = self.records.update(self.platform(), lpi, |record| {
             let owned = !record.is_freed() && !record.is_stale_at(cpu);
@@ -211,8 +210,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         owned == Some(true)
     }
 
-    /// Makes LPIs that may be pending at `cpu`, after they were moved away from it, pending at
-    /// their targets. Returns their number.
+    /// Resends LPIs that were moved away from `cpu` but may still be pending there. Returns their
+    /// number.
     fn redeliver(&self, cpu: Cpu) -> u32 {
         let mut redelivered = 0;
         self.records.for_each(self.platform(), |lpi, record| {

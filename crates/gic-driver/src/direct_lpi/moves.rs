@@ -12,10 +12,10 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// All checks precede the first change, including those for an address that the endpoint cannot
-    /// hold or cannot update in a single store. The move records the new CPU before it invalidates
-    /// at its redistributor: a mask that starts later also invalidates there, and a mask that
-    /// started earlier has already stored its configuration.
+    /// Nothing is changed until all checks have passed, including those for an address that the
+    /// endpoint can't hold or can't update in a single store. The move records the new CPU before
+    /// it invalidates at that CPU's redistributor. That way, a concurrent mask operation either
+    /// sees the new CPU and invalidates there too, or has already stored its configuration.
     pub(super) fn prepare_move(&self, hwirq: HwIrq, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
@@ -36,8 +36,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         let new = self.redistributors.message(to, block.first)?;
         check_rewrite(fit, self.redistributors.message(from, block.first)?, new)?;
         self.mark_moving(block, from, to)?;
-        // A CPU that goes offline from now on finds this move in the records. Check for a CPU that
-        // went offline just before.
+        // From here on, a CPU that goes offline finds this move in the records. It may have done so
+        // just before, so check.
         let ready = self
             .redistributors
             .check_accepts(to)
@@ -55,8 +55,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// The LPI may be pending at a CPU that the message no longer names, or named only temporarily.
-    /// It is delivered at that CPU.
+    /// The LPI may be pending at a CPU that the message no longer targets, or targeted only
+    /// briefly. It's delivered there.
     pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         if moved.message.is_none() {
             return Ok(());
@@ -83,8 +83,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(())
     }
 
-    /// Marks the group as moving. Fails if it is already moving, or has been moved since `from` was
-    /// read; the record of its first member decides.
+    /// Marks the group as moving. Fails if it is already moving, or was moved since `from` was
+    /// read. The first member's record is authoritative.
     fn mark_moving(&self, block: LpiBlock, from: Cpu, to: Cpu) -> Result<(), MsiError> {
         let first = self.records.update(self.platform(), block.first, |record| {
             let idle = record.moving.is_none() && record.target == from;
@@ -101,7 +101,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             ));
         }
         self.each(block, |lpi, record| {
-            // The LPI may become pending at another CPU.
+            // Make sure there's room to remember one more CPU at which the LPI may be pending.
             if !record.previous.has_room_for(to) {
                 self.resend_from(record.previous.iter(), lpi, record);
             }
@@ -117,8 +117,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 }
 
-/// Checks that the endpoint can replace one message by the other without holding a mixture of both
-/// in between. The data, which is the INTID, does not change.
+/// Checks that the endpoint can switch from one message to the other without ever holding a mix of
+/// both. The data (the INTID) does not change.
 fn check_rewrite(fit: Fit, old: MsiMessage, new: MsiMessage) -> Result<(), MsiError> {
     fit.check(new)?;
     let possible = match fit.rewrite {

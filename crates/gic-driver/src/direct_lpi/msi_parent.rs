@@ -1,4 +1,4 @@
-//! Direct LPIs as an MSI parent, which needs no per-device state.
+//! Makes direct LPIs an MSI parent. No per-device state is needed.
 
 use super::DirectLpi;
 use crate::GicPlatform;
@@ -10,8 +10,8 @@ use msi_types::{
     Properties, Property, RequesterId, Tier,
 };
 
-/// The reason why an IOMMU cannot isolate a device: the doorbell's page contains control registers
-/// of the redistributor.
+/// Why an IOMMU can't isolate a device: the doorbell's page also contains redistributor control
+/// registers.
 const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)";
 
 /// [`is_pending`](MsiParent::is_pending) always returns `None`, because `GICR_SETLPIR` and

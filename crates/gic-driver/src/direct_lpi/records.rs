@@ -1,5 +1,5 @@
-//! Records of allocated LPIs: the target of an LPI's message, and the CPUs at which the LPI may be
-//! pending. Each record has its own lock, and changes only with that lock held.
+//! Records for allocated LPIs: the CPU that an LPI's message targets, and the CPUs at which the LPI
+//! may be pending. Each record has its own lock, which must be held to change it.
 
 use super::resend::ResendReason;
 use crate::GicPlatform;
@@ -10,25 +10,25 @@ use gic_arch::Lpi;
 use msi_types::{Cpu, Fit};
 use spin::Once;
 
-/// Number of LPIs per chunk of memory.
+/// LPIs per memory chunk.
 const CHUNK: usize = 256;
 
 /// An allocated LPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
-    /// The CPU that its message names.
+    /// CPU that its message targets.
     pub(super) target: Cpu,
-    /// The CPU that its message will name, between `begin_move` and `end_move`.
+    /// CPU that its message will target, between `begin_move` and `end_move`.
     pub(super) moving: Option<Cpu>,
-    /// Earlier targets of its message, at which it may still be pending.
+    /// Earlier targets, where it may still be pending.
     pub(super) previous: PreviousTargets,
-    /// The first LPI of its group, which must be moved as a whole.
+    /// First LPI in its group. The group must be moved as a whole.
     pub(super) first: Lpi,
     /// Number of LPIs in the group.
     pub(super) count: NonZeroU16,
-    /// Limits of the endpoint's message registers, and the way they are rewritten.
+    /// Limits of the endpoint's message registers, and how they are rewritten.
     pub(super) fit: Fit,
-    /// Work that waits for a sleeping redistributor.
+    /// Work that is waiting for a sleeping redistributor.
     pub(super) deferred: Deferred,
     /// Sleeping redistributors at which it may be pending for an earlier owner. It is cleared there
     /// when they wake.
@@ -46,12 +46,12 @@ impl Record {
         !self.is_freed() && (self.target == cpu || self.moving == Some(cpu))
     }
 
-    /// Returns `true` if its owner freed it, and it must be cleared at the CPU before it is reused.
+    /// Returns `true` if it was freed but must be cleared at the CPU before it can be reused.
     pub(super) fn waits_for(&self, cpu: Cpu) -> bool {
         matches!(self.deferred, Deferred::Free(left) if left.contains(cpu))
     }
 
-    /// Returns `true` if it may be pending at the CPU for an earlier owner, and not for this one.
+    /// Returns `true` if it may be pending at the CPU for an earlier owner, but not for this one.
     pub(super) fn is_stale_at(&self, cpu: Cpu) -> bool {
         self.stale.contains(cpu) && !self.cached_at().contains(cpu)
     }
@@ -66,30 +66,30 @@ impl Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Deferred {
     Nothing,
-    /// The LPI must be made pending at its target, for this reason.
+    /// Resend the LPI at its target, for this reason.
     SetPending(ResendReason),
-    /// The LPI must be freed after it has been cleared at these redistributors.
+    /// Free the LPI once it has been cleared at these redistributors.
     Free(CachedAt),
 }
 
 struct RecordSlot {
     record: Option<Record>,
-    /// Redistributors at which the LPI may be pending without an owner, because they were targets
-    /// of earlier owners' messages.
+    /// Redistributors that earlier owners' messages targeted, so the LPI may be pending there
+    /// without an owner.
     unowned: CpuSet,
 }
 
 type RecordLock = IrqLock<RecordSlot>;
 
-/// The records of all LPIs. Their memory is allocated in chunks, when LPIs are first allocated.
+/// Records for all LPIs. Memory is allocated in chunks as LPIs are first allocated.
 pub(super) struct Records {
     chunks: Vec<Once<Vec<RecordLock>>>,
-    /// The CPUs at which an LPI may be pending before it has had an owner.
+    /// CPUs at which an LPI may be pending before its first allocation.
     unowned: CpuSet,
 }
 
 impl Records {
-    /// Creates the records of the `count` lowest LPIs. Before they have an owner, they may be
+    /// Creates records for the lowest `count` LPIs. Before their first allocation, they may be
     /// pending at the CPUs in `unowned`. Returns `None` if memory is exhausted.
     pub(super) fn new(count: u32, unowned: CpuSet) -> Option<Self> {
         let chunks = filled((count as usize).div_ceil(CHUNK), Once::new)?;
@@ -105,8 +105,8 @@ impl Records {
         self.chunks.get(locate(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
-    /// Adds the record of an LPI, whose memory must have been [reserved](Self::reserve). Returns
-    /// the CPUs at which the LPI may be pending for an earlier owner, which are also the record's
+    /// Adds an LPI's record. Its memory must have been [reserved](Self::reserve). Returns the CPUs
+    /// at which the LPI may be pending for an earlier owner, which are also the record's
     /// [`stale`](Record::stale) CPUs.
     ///
     /// Context: any.
@@ -118,7 +118,7 @@ impl Records {
         })
     }
 
-    /// Removes and returns the record of an LPI.
+    /// Removes and returns an LPI's record.
     ///
     /// Context: any.
     pub(super) fn remove<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
@@ -137,7 +137,7 @@ impl Records {
         self.update(platform, lpi, |record| *record)
     }
 
-    /// Calls `change` with the record of an LPI, and returns its result.
+    /// Calls `change` with an LPI's record and returns its result.
     ///
     /// Context: any.
     pub(super) fn update<P: GicPlatform, R>(
@@ -216,21 +216,21 @@ impl LpiBlock {
     }
 }
 
-/// Maximum number of earlier targets at which a vector may still be pending.
+/// Maximum number of earlier targets where a vector may still be pending.
 const PREVIOUS: usize = 3;
 
-/// Earlier targets of an LPI's message. Their number is limited, so that the cost of masking does
-/// not depend on the size of the machine.
+/// Earlier targets of an LPI's message. We limit their number so that masking costs the same on
+/// machines of any size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
 
 impl PreviousTargets {
-    /// Returns `true` if the CPU is already recorded or can be added.
+    /// Returns `true` if the CPU is already recorded or there is room to add it.
     pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
         self.contains(cpu) || self.0.contains(&None)
     }
 
-    /// Adds a CPU that [has room](Self::has_room_for).
+    /// Adds a CPU. There must be [room for it](Self::has_room_for).
     pub(super) fn add(&mut self, cpu: Cpu) {
         if !self.contains(cpu)
             && let Some(room) = self.0.iter_mut().find(|entry| entry.is_none())
@@ -252,8 +252,7 @@ impl PreviousTargets {
     }
 }
 
-/// Redistributors at which an LPI may be pending, and at which cached copies of its configuration
-/// matter.
+/// Redistributors where an LPI may be pending, and where cached copies of its configuration matter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CachedAt {
     ends: [Option<Cpu>; 2],
@@ -261,7 +260,7 @@ pub(super) struct CachedAt {
 }
 
 impl CachedAt {
-    /// Creates the set of these CPUs' redistributors, without duplicates.
+    /// Creates a set from these CPUs' redistributors, without duplicates.
     pub(super) fn new(target: Cpu, moving: Option<Cpu>, mut previous: PreviousTargets) -> Self {
         let ends = [Some(target), moving.filter(|cpu| *cpu != target)];
         ends.into_iter().flatten().for_each(|cpu| previous.remove(cpu));
@@ -287,12 +286,12 @@ impl CachedAt {
     }
 }
 
-/// Number of CPUs that a set can distinguish.
+/// How many CPUs a set can tell apart.
 const BITS: u32 = u64::BITS;
 
-/// A set that may contain more CPUs than were added, but never fewer. CPUs whose numbers are equal
-/// modulo 64 are not distinguished. The set is exact for machines with up to 64 CPUs; on larger
-/// ones the driver clears an LPI at a few more redistributors than necessary.
+/// A conservative set: it may contain CPUs that were never added, but never misses one that was.
+/// CPUs whose numbers are equal modulo 64 share a bit, so the set is exact up to 64 CPUs. On larger
+/// machines, the driver clears an LPI at a few more redistributors than necessary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CpuSet(u64);
 
@@ -307,8 +306,8 @@ impl CpuSet {
         Self(self.0 | Self::only(cpu).0)
     }
 
-    /// Returns the set with a CPU removed, if the machine's number of CPUs, `cpus`, is small enough
-    /// to distinguish it from all others.
+    /// Returns the set with a CPU removed, if a machine with `cpus` CPUs is small enough to tell it
+    /// apart from all others.
     pub(super) const fn without(self, cpu: Cpu, cpus: usize) -> Self {
         if cpus <= BITS as usize { Self(self.0 & !Self::only(cpu).0) } else { self }
     }

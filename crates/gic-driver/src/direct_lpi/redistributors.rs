@@ -1,5 +1,5 @@
-//! The redistributors' registers for Direct LPIs (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`)
-//! and their invalidations. Registers of a sleeping redistributor are not accessed.
+//! Redistributor registers for direct LPIs (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`) and
+//! invalidations. A sleeping redistributor's registers are never accessed.
 
 use super::error::DirectLpiError;
 use super::records::LpiBlock;
@@ -12,7 +12,7 @@ use doorbell_fallible::try_collect;
 use gic_arch::{Lpi, gicr};
 use msi_types::{ControllerFault, Cpu, MsiError, MsiMessage};
 
-/// Minimum number of LPIs for which one invalidation of all LPIs replaces an invalidation of each.
+/// From this many LPIs on, we invalidate all LPIs once rather than each one.
 const BULK: u16 = 16;
 
 /// The redistributors, and the permissions to use their registers.
@@ -23,7 +23,7 @@ pub(super) struct DirectRedistributors<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> DirectRedistributors<P> {
-    /// Creates the access to the redistributors of a GIC, all of which must support Direct LPIs.
+    /// Opens a GIC's redistributors, all of which must support direct LPIs.
     pub(super) fn new(gic: GicWithLpis<P>) -> Result<Self, DirectLpiError> {
         let mut found = 0;
         for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
@@ -93,8 +93,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         })
     }
 
-    /// Returns the doorbell of a CPU, which is the physical address of its `GICR_SETLPIR`, or
-    /// `None` if the CPU has no redistributor.
+    /// Returns a CPU's doorbell (the physical address of its `GICR_SETLPIR`), or `None` if the CPU
+    /// has no redistributor.
     pub(super) fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
         Some(DirectLpiRegisters::of(redistributor)?.doorbell())
@@ -117,8 +117,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
             && self.gic.redistributor_frames(cpu).is_ok_and(Redistributor::lpis_enabled)
     }
 
-    /// Invalidates the cached configuration of these LPIs at their redistributors. Continues after
-    /// a failure, and reports the first one.
+    /// Invalidates the cached configuration of these LPIs at their redistributors. Carries on after
+    /// a failure and reports the first one.
     ///
     /// Context: any.
     pub(super) fn invalidate(
@@ -130,7 +130,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     }
 
     /// Invalidates the cached configuration of these LPIs at one redistributor. A sleeping
-    /// redistributor is skipped, because all its configurations are invalidated once it is awake.
+    /// redistributor is skipped, because everything it has cached is invalidated when it wakes.
     ///
     /// Context: any.
     pub(super) fn invalidate_at(&self, cpu: Cpu, block: LpiBlock) -> Result<(), MsiError> {
@@ -141,7 +141,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         }
     }
 
-    /// Invalidates all configurations cached by one redistributor.
+    /// Invalidates everything that one redistributor has cached.
     ///
     /// Context: any.
     pub(super) fn invalidate_all_at(&self, cpu: Cpu) -> Result<(), MsiError> {
@@ -171,8 +171,7 @@ pub(super) struct DirectLpiRegisters<'a, M> {
 }
 
 impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
-    /// Returns `None` if `GICR_TYPER.DirectLPI` is 0, in which case their offsets must not be
-    /// accessed.
+    /// Returns `None` if `GICR_TYPER.DirectLPI` is 0. These offsets must not be accessed then.
     pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {
         redistributor.typer().direct_lpi().then_some(Self { redistributor })
     }
@@ -186,13 +185,12 @@ impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
         self.redistributor.address() + u64::from(gicr::SETLPIR.offset())
     }
 
-    /// Makes an LPI pending at this redistributor. Has no effect if it is already pending.
+    /// Makes an LPI pending at this redistributor. No-op if it is already pending.
     pub(super) fn set(&self, lpi: Lpi) {
         self.redistributor.mmio().write(gicr::SETLPIR, value(lpi));
     }
 
-    /// Clears the pending state of an LPI at this redistributor. Has no effect if it is not
-    /// pending.
+    /// Clears the pending state of an LPI at this redistributor. No-op if it is not pending.
     pub(super) fn clear(&self, lpi: Lpi) {
         self.redistributor.mmio().write(gicr::CLRLPIR, value(lpi));
     }

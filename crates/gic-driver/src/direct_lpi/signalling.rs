@@ -1,5 +1,4 @@
-//! Masks, priorities and pending states of LPIs. Each LPI that the driver makes pending is reported
-//! to the observer.
+//! LPI masking, priorities and pending state. Every resend is reported to the observer.
 
 use super::records::{Deferred, LpiBlock, Record};
 use super::{DirectLpi, Resend, ResendReason};
@@ -23,7 +22,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.configure(hwirq, |lpi| self.redistributors.gic().lpis().enable(lpi))
     }
 
-    /// Changes a vector's priority, whose two low bits are ignored. On return the priority is in
+    /// Changes a vector's priority; the two low bits are ignored. On return, the priority is in
     /// effect at the vector's target.
     ///
     /// Context: any.
@@ -40,7 +39,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Context: any.
     pub(super) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
         let Ok(lpi) = Lpi::try_from(hwirq.get()) else { return };
-        // With the record's lock held, the target cannot change before the register is written.
+        // We hold the record's lock, so the target can't change before we write the register.
         self.records.update(self.platform(), lpi, |record| match pending {
             _ if record.is_freed() => {}
             Pending::Set => self.deliver(lpi, record, ResendReason::Requested),
@@ -54,9 +53,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         });
     }
 
-    /// Stores a configuration, then invalidates it at every redistributor at which the LPI may be
-    /// pending. The record must be read after the store: a move that starts later invalidates at
-    /// its new redistributor itself.
+    /// Stores a configuration, then invalidates it wherever the LPI may be pending. The record must
+    /// be read after the store: a move that starts later invalidates at its new redistributor
+    /// itself.
     fn configure(
         &self,
         hwirq: HwIrq,
@@ -70,10 +69,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.redistributors.invalidate(record.cached_at().iter(), LpiBlock::one(lpi))
     }
 
-    /// Makes an LPI pending at its target, or defers this until the target is on.
+    /// Makes an LPI pending at its target, or defers this until the target is online.
     pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
-        // Two deferred resends merge into one. The more certain reason is kept, because the handler
-        // then has a known reason to run.
+        // Merge two deferred resends into one and keep the more certain reason.
         let reason = match record.deferred {
             Deferred::SetPending(before) => reason.min(before),
             Deferred::Nothing | Deferred::Free(_) => reason,
@@ -88,8 +86,8 @@ impl<P: GicPlatform> DirectLpi<P> {
             if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
     }
 
-    /// Makes an LPI that may be pending at earlier targets pending at its current target, and then
-    /// clears it at the earlier targets. This order prevents a loss.
+    /// Resends an LPI that may be pending at earlier targets, and then clears it there. In this
+    /// order, it can't be lost.
     pub(super) fn resend_from(
         &self,
         left: impl Iterator<Item = Cpu>,

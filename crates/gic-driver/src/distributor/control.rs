@@ -1,5 +1,5 @@
-//! The layout of `GICD_CTLR` in each security view (IHI 0069 §12.9.4), and the detection of the
-//! view.
+//! The layout of `GICD_CTLR` in each security view (IHI 0069 §12.9.4), and how the view is
+//! detected.
 
 use crate::frame::Frame;
 use crate::{GicError, Mmio, MmioExt, Platform, SecurityView};
@@ -19,7 +19,7 @@ pub(super) fn all_groups() -> u32 {
     Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).with_enable_grp1_s(true).into()
 }
 
-/// Returns the affinity routing enable bits of the view's layout.
+/// Returns the affinity routing enable bits in the view's layout.
 pub(super) fn routing_bits(view: SecurityView) -> u32 {
     match view {
         SecurityView::Single => Ctlr::new().with_are(true).into(),
@@ -28,7 +28,7 @@ pub(super) fn routing_bits(view: SecurityView) -> u32 {
     }
 }
 
-/// Detects the view as [`Distributor::new`](super::Distributor::new) describes.
+/// Detects the view as described in [`Distributor::new`](super::Distributor::new).
 pub(super) fn detect<P: Platform, M: Mmio>(
     platform: &P,
     frame: &Frame<M>,

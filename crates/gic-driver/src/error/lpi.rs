@@ -1,10 +1,10 @@
-//! Errors of LPIs and their tables.
+//! Errors from LPIs and their tables.
 
 use crate::{Block, BlockError};
 use core::fmt;
 use gic_arch::Lpi;
 
-/// An error of LPIs or their tables.
+/// Error from LPIs or their tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LpiError {
@@ -28,8 +28,8 @@ pub enum LpiError {
         /// The size of the table.
         bytes: u64,
     },
-    /// The platform placed memory where the base registers cannot name it or the redistributors
-    /// cannot reach it.
+    /// The platform placed memory where the base registers can't encode it or the redistributors
+    /// can't reach it.
     #[error(
         "the platform placed the {table} at {address:#x}: misaligned, too small or out of reach"
     )]
@@ -39,50 +39,50 @@ pub enum LpiError {
         /// Its physical address.
         address: u64,
     },
-    /// LPIs are already enabled and cannot be disabled, and the tables in use cannot be adopted.
+    /// LPIs are already enabled and cannot be disabled, and the tables in use can't be adopted.
     #[error("{block}: LPIs are already enabled and cannot be disabled: {reason}")]
     AlreadyEnabled {
         /// The redistributor.
         block: Block,
-        /// The reason why its tables cannot be adopted.
+        /// Why its tables can't be adopted.
         reason: AdoptionRefused,
     },
-    /// Another message mechanism already uses the LPIs of this GIC.
+    /// Another message mechanism already uses this GIC's LPIs.
     #[error("the LPIs are already used by {by}")]
     Claimed {
         /// The other mechanism.
         by: LpiMessages,
     },
-    /// The tables do not cover the LPI that the caller names.
+    /// The tables do not cover this LPI.
     #[error("{0} is beyond the end of the LPI tables")]
     NoSuchLpi(Lpi),
-    /// An error of the LPI allocator.
+    /// Error from the LPI allocator.
     #[error("LPIs: {0}")]
     Blocks(#[from] BlockError),
 }
 
-/// The reason why tables in use cannot be adopted.
+/// Reason why tables in use can't be adopted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AdoptionRefused {
-    /// The configuration table is not in memory that the platform has reserved.
+    /// The configuration table is outside memory reserved by the platform.
     ConfigNotReserved {
         /// Its physical address.
         address: u64,
     },
-    /// The pending table is not in memory that the platform has reserved.
+    /// The pending table is outside memory reserved by the platform.
     PendingNotReserved {
         /// Its physical address.
         address: u64,
     },
-    /// The redistributor uses a different configuration table from the others.
+    /// The redistributor uses a different configuration table than the others.
     OtherConfigTable {
         /// The table it uses.
         found: u64,
         /// The table of the others.
         expected: u64,
     },
-    /// LPIs are already allocated that may be pending in the redistributor's table for a previous
-    /// kernel, so they can no longer be cleared there.
+    /// LPIs have already been allocated. Some may be pending in the redistributor's table for a
+    /// previous kernel, and it's too late to clear them there.
     LpisInUse,
     /// The redistributor does not use the pending table that the driver assigned to it.
     OtherPendingTable {
@@ -124,10 +124,10 @@ impl fmt::Display for AdoptionRefused {
     }
 }
 
-/// The mechanism by which devices make LPIs pending. All LPIs of a GIC use the same one.
+/// How devices signal LPIs. All LPIs on a GIC use the same mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiMessages {
-    /// Messages to `GITS_TRANSLATER` of any number of ITSes.
+    /// Messages to `GITS_TRANSLATER`, on any number of ITSes.
     Translated,
     /// Messages to `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED if the GIC has an ITS (IHI 0069,
     /// `GICR_SETLPIR`).

@@ -1,4 +1,4 @@
-//! Discovery of a GIC.
+//! GIC discovery.
 
 use super::errata::{self, GicErrata};
 use super::{Gic, GicConfig, PerCpu};
@@ -19,13 +19,13 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// A CPU without a redistributor, a region of redistributors that cannot be walked to its end,
-    /// and unusable LPIs are not errors here: [`cpu_on`](Self::cpu_on),
+    /// A CPU without a redistributor, a redistributor region that can't be walked to the end, and
+    /// unusable LPIs are not errors here: [`cpu_on`](Self::cpu_on),
     /// [`bad_regions`](Self::bad_regions) and [`lpis`](Self::lpis) report them.
     ///
     /// # Errors
-    /// Any [`GicError`] except those of SGIs and CPU interfaces. The error of a region is returned
-    /// only if no CPU of the configuration has a redistributor.
+    /// Any [`GicError`] except those for SGIs and CPU interfaces. A region's error is returned only
+    /// if no configured CPU has a redistributor.
     pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
         let GicConfig {
             distributor,
@@ -79,7 +79,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 }
 
-/// Checks that firmware does not state a frame smaller than that of a GICv3's distributor.
+/// Checks that firmware's frame size is not too small for a GICv3 distributor.
 fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     match stated {
         Some(bytes) if bytes < gicd::FRAME_SIZE => {
@@ -89,11 +89,11 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     }
 }
 
-/// The state of each CPU with its redistributor, and the errors of regions.
+/// Per-CPU state with redistributors, and errors for regions.
 type Opened<M> = (Vec<PerCpu<M>>, Vec<GicError>);
 
-/// Finds each CPU's redistributor, if it exists, and skips those of other PEs. An error ends the
-/// walk of that region only: a region whose cluster is fused off must not make the whole GIC
+/// Finds each CPU's redistributor, if it exists, and skips those for other PEs. An error only ends
+/// the walk of that region: a region whose cluster is fused off must not make the whole GIC
 /// unusable.
 fn open_redistributors<P: GicPlatform>(
     platform: &P,
@@ -114,8 +114,8 @@ fn open_redistributors<P: GicPlatform>(
                     break;
                 }
             };
-            // Must happen before any table is allocated, even for redistributors of unused CPUs.
-            // `cpu_on` reports a redistributor that fails to evict.
+            // Do this before any table is allocated, even for unused CPUs. If a redistributor fails
+            // to evict, `cpu_on` will report it.
             let _ = redistributor.evict_vpe(platform);
             let affinity = redistributor.affinity();
             let cpu = found

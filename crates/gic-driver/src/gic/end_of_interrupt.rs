@@ -1,4 +1,4 @@
-//! End and deactivation of interrupts, with workarounds for the GIC's errata.
+//! Ends and deactivates interrupts, with workarounds for GIC errata.
 
 use super::Gic;
 use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
@@ -7,13 +7,13 @@ use crate::{CpuInterface, GicPlatform, Route, SystemRegisters, barrier};
 use gic_arch::IntId;
 
 impl<P: GicPlatform> Gic<P> {
-    /// Returns the errata of this GIC. Each [`Erratum`] names the side that works around it.
+    /// Returns this GIC's errata. Each [`Erratum`] says who has to work around it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter()
     }
 
     /// Calls [`CpuInterface::end`] with the workarounds for this GIC's errata. Must be called on
-    /// the CPU of the interface.
+    /// the interface's CPU.
     ///
     /// Context: any.
     pub fn end<S: SystemRegisters, E: EoiMode>(
@@ -24,7 +24,7 @@ impl<P: GicPlatform> Gic<P> {
         let intid = interrupt.intid();
         let ended = interface.end(interrupt);
         if !E::SPLIT && self.wakes_another_cpu(intid) {
-            // The CPU interface's deactivation must take effect first.
+            // Wait until the deactivation at the CPU interface has taken effect.
             barrier::complete();
             self.deactivate_at_distributor(intid);
         }
@@ -32,7 +32,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Calls [`CpuInterface::deactivate`] with the workarounds for this GIC's errata. Must be
-    /// called on the CPU of the interface.
+    /// called on the interface's CPU.
     ///
     /// Context: any.
     pub fn deactivate<S: SystemRegisters>(
@@ -48,8 +48,8 @@ impl<P: GicPlatform> Gic<P> {
         }
     }
 
-    /// Returns `true` if Arm erratum 2941627 applies: the SPI is not routed to the CPU that ends
-    /// it.
+    /// Returns `true` if Arm erratum 2941627 applies: the SPI is routed to a CPU other than the one
+    /// that ends it.
     fn wakes_another_cpu(&self, intid: IntId) -> bool {
         self.errata.has(Erratum::SpiWakeLostOnDeactivation)
             && intid.is_shared()

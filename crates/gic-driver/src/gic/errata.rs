@@ -1,4 +1,4 @@
-//! Workarounds for errata of a GIC's distributor and redistributors.
+//! Workarounds for distributor and redistributor errata.
 
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::frame::ChipAliases;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use gic_arch::{Affinity, gicd};
 
-/// The errata of a machine's distributor and redistributors.
+/// Errata in a machine's distributor and redistributors.
 #[derive(Debug)]
 pub(super) struct GicErrata(Vec<&'static ErratumEntry>);
 
@@ -48,7 +48,7 @@ impl GicErrata {
         Ok(())
     }
 
-    /// Adds the errata of a redistributor and applies workarounds to it. Must be called before the
+    /// Adds a redistributor's errata and applies their workarounds. Must be called before the
     /// redistributor is used.
     pub(super) fn apply_to_redistributor<M: Mmio>(
         &mut self,
@@ -75,14 +75,14 @@ impl GicErrata {
         self.0.iter().any(|entry| entry.erratum == erratum)
     }
 
-    /// Converts the affinity of `MPIDR_EL1` to the affinity that the GIC uses for the CPU.
+    /// Converts a CPU's `MPIDR_EL1` affinity to the one that the GIC uses.
     pub(super) fn affinity(&self, of: Affinity) -> Affinity {
         let [_, aff2, aff1, _] = of.levels();
         if self.has(Erratum::AffinityOneLevelDown) { Affinity::new(0, 0, aff2, aff1) } else { of }
     }
 }
 
-/// Returns the LPI configuration, corrected by a redistributor's errata.
+/// Returns the LPI configuration, corrected for a redistributor's errata.
 pub(super) fn corrected<M: Mmio>(
     mut choice: LpiConfig,
     redistributor: &Redistributor<M>,
@@ -104,8 +104,8 @@ const CHIP_ALIAS: u64 = 0x158_0000;
 /// Position of the chip number in physical addresses.
 const CHIP_SHIFT: u32 = 44;
 
-/// Maps the distributor's aliases if the machine has more than two chips; with fewer, the erratum
-/// does not apply. The addresses of the redistributor regions show which chips are present.
+/// Maps the distributor's aliases if the machine has more than two chips; the erratum does not
+/// apply to fewer. We can tell which chips are present from the redistributor region addresses.
 fn chip_aliases<P: GicPlatform>(
     platform: &P,
     distributor: u64,

@@ -1,4 +1,4 @@
-//! A reference to a GIC whose LPIs are usable, for the drivers that send LPIs.
+//! A GIC known to have usable LPIs, for drivers that send LPIs.
 
 use super::Gic;
 use crate::lpi::{LpiError, Lpis};
@@ -12,7 +12,7 @@ pub(crate) struct GicWithLpis<P: GicPlatform>(Arc<Gic<P>>);
 
 impl<P: GicPlatform> GicWithLpis<P> {
     /// # Errors
-    /// The reason why the GIC has no LPIs.
+    /// Returns the reason why the GIC has no LPIs.
     pub(crate) fn new(gic: Arc<Gic<P>>) -> Result<Self, LpiError> {
         gic.lpis()?;
         Ok(Self(gic))

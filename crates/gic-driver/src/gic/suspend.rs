@@ -1,4 +1,4 @@
-//! Suspend and resume of a whole GIC.
+//! Suspends and resumes a whole GIC.
 
 use super::Gic;
 use crate::cpu_interface::SavedCpuInterface;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use doorbell_fallible::{try_box, try_collect};
 use msi_types::Cpu;
 
-/// State that a GIC loses while the system sleeps.
+/// GIC state that is lost while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Suspended(Box<[Option<SavedState>; 1]>);
 
@@ -32,19 +32,19 @@ struct SavedState {
     private: PrivateState,
 }
 
-/// An error of [`Gic::suspend`].
+/// Error from [`Gic::suspend`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuspendError {
-    /// The suspend was refused, and the GIC is unchanged.
+    /// The suspend was rejected, and the GIC is unchanged.
     #[error(transparent)]
     Refused(#[from] GicError),
-    /// The state is saved, but a wait failed. All other parts of the GIC are stopped.
+    /// The state was saved, but a wait failed. Everything else in the GIC is stopped.
     #[error("{error}; the GIC's state is saved and all its other parts are stopped")]
     Incomplete {
         /// The first wait that failed.
         error: GicError,
-        /// The state for [`Gic::resume`], which must be called even if the system does not sleep.
+        /// State for [`Gic::resume`], which must be called even if the system ends up not sleeping.
         saved: Suspended,
     },
 }
@@ -59,15 +59,15 @@ impl SuspendError {
     }
 }
 
-/// The result of a resume.
+/// Result of a resume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resumed {
-    /// The fate of the LPIs that were pending at the last CPU's redistributor.
+    /// What happened to LPIs that were pending at the last CPU's redistributor.
     pub lpis: PendingLpis,
 }
 
 impl<P: GicPlatform> Gic<P> {
-    /// Allocates the memory for a [`suspend`](Self::suspend).
+    /// Allocates memory for a [`suspend`](Self::suspend).
     ///
     /// Context: task; may sleep.
     ///
@@ -80,14 +80,14 @@ impl<P: GicPlatform> Gic<P> {
         Ok(SuspendRoom { state: try_box(None).map_err(no_memory)?, shared })
     }
 
-    /// Saves the GIC and stops it. This is the last step before the system loses power: the other
-    /// CPUs must have been turned off, and the senders of LPIs stopped. Must be called on the last
-    /// CPU, with its interrupts masked.
+    /// Saves and stops the GIC, as the last step before the system loses power. The other CPUs must
+    /// already be off and the LPI senders stopped. Must be called on the last CPU, with its
+    /// interrupts masked.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Redistributors of CPUs that are off are not accessed, because they sleep and may have no
-    /// power.
+    /// Redistributors of CPUs that are off are not accessed, because they are asleep and may have
+    /// no power.
     ///
     /// # Errors
     /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], or
@@ -119,10 +119,10 @@ impl<P: GicPlatform> Gic<P> {
         }
     }
 
-    /// Restores the GIC, whether or not it lost its state. This is the first step after the system
-    /// regained power; afterwards the other CPUs are [turned on](Self::cpu_on) and the senders of
-    /// LPIs resumed. Must be called on the CPU that suspended, with its interrupts masked. The EOI
-    /// mode of the CPU interface is restored.
+    /// Restores the GIC, whether or not it lost its state. This is the first step after power
+    /// returns; the kernel then [turns on](Self::cpu_on) the other CPUs and resumes the LPI
+    /// senders. Must be called on the CPU that suspended, with its interrupts masked. The EOI mode
+    /// of the CPU interface is restored.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -147,9 +147,9 @@ impl<P: GicPlatform> Gic<P> {
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
     }
 
-    /// Drops the pending state of level-triggered interrupts, because lines that are still asserted
-    /// make them pending again. A level that a message asserted is kept, because only the
-    /// distributor holds it.
+    /// Drops the pending state of level-triggered interrupts: a line that's still asserted will
+    /// make them pending again. Levels asserted by messages are kept, because they exist only in
+    /// the distributor.
     fn drop_wired_levels(&self, shared: &mut [SharedBlock], private: &mut PrivateState) {
         for (first, saved) in self.distributor.first_intids().zip(shared) {
             let kept = self.message_ranges.with(&*self.platform, |ranges| {

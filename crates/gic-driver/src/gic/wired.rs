@@ -1,5 +1,5 @@
-//! Wired interrupts by INTID: SPIs and extended SPIs at the distributor; SGIs, PPIs and extended
-//! PPIs at the redistributor of the CPU that calls.
+//! Wired interrupts, addressed by INTID: SPIs and extended SPIs at the distributor; SGIs, PPIs and
+//! extended PPIs at the calling CPU's redistributor.
 
 use super::Gic;
 use crate::claims::{Moving, nth};
@@ -26,8 +26,8 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
             if let Ok(intid) = nth(first, offset)
                 && let Ok(interrupt) = self.wired(intid.hwirq())
             {
-                // After a timeout the disable is still requested. The caller gives up the
-                // interrupt, so nothing more can be done.
+                // Even on a timeout, the disable has been requested. The caller is giving the
+                // interrupt up, so there's nothing else we can do.
                 let _ = interrupt.disable(&*self.platform);
                 interrupt.set_pending(Pending::Clear);
             }
@@ -57,12 +57,12 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
     fn mask(&self, hwirq: HwIrq) {
         if let Ok(interrupt) = self.wired(hwirq) {
             self.moves.with(&*self.platform, |moves| {
-                // An interrupt that is being moved is already disabled. The note keeps it disabled
-                // at the end of the move.
+                // An interrupt that is being moved is already disabled. Make a note so that it
+                // stays disabled when the move ends.
                 let _ = moves.note(interrupt.intid(), false);
                 interrupt.request_disable();
             });
-            // The caller cannot receive an error, and the disable is requested in any case.
+            // We can't return an error here, and the disable has been requested in any case.
             let _ = interrupt.wait_for_rwp(&*self.platform);
         }
     }
@@ -99,7 +99,7 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`] if the interrupt is not implemented; [`GicError::UnknownCpu`]
-    /// or [`GicError::NoRedistributor`] if the interrupt is private and the calling CPU has no
+    /// or [`GicError::NoRedistributor`] if the interrupt is private and the caller's CPU has no
     /// redistributor.
     pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
         if intid.is_private() {
@@ -113,8 +113,8 @@ impl<P: GicPlatform> Gic<P> {
     /// calling CPU's redistributor.
     fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
         let intid = IntId::from(hwirq);
-        // An extended INTID must not be sent to a CPU interface without `ICC_CTLR_EL1.ExtRange`
-        // (IHI 0069 §12.2).
+        // A CPU interface without `ICC_CTLR_EL1.ExtRange` must never see an extended INTID (IHI
+        // 0069 §12.2).
         let extended = matches!(intid.class(), IntIdClass::ExtendedPpi | IntIdClass::ExtendedSpi);
         if extended && self.without_extended.load(Ordering::Relaxed) {
             return Err(MsiError::UnknownVector(hwirq));
@@ -122,12 +122,12 @@ impl<P: GicPlatform> Gic<P> {
         self.interrupt(intid).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
-    /// Changes the route of a shared interrupt. On return, the interrupt is no longer forwarded to
-    /// the old CPU.
+    /// Changes the route of a shared interrupt. On return, the old CPU no longer receives the
+    /// interrupt.
     ///
     /// `GICD_CTLR.RWP` tracks a disable, but not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
     /// interrupt that is enabled while its route changes may still be forwarded along the old
-    /// route. It is therefore disabled during the change, as in Linux.
+    /// route. So we disable it during the change, as Linux does.
     fn reroute(
         &self,
         interrupt: &Interrupt<'_, P::Mmio>,
@@ -158,8 +158,9 @@ impl<P: GicPlatform> Gic<P> {
         result
     }
 
-    /// Writes the route. The interrupt must be disabled, and the disable must have taken effect. A
-    /// route that does not read back is undone, because the distributor cannot reach that affinity.
+    /// Writes the route. The interrupt must be disabled, and the disable must have taken effect. If
+    /// the route does not read back, the distributor can't reach that affinity and the route is
+    /// undone.
     fn write_route(&self, intid: IntId, cpu: Cpu, affinity: Affinity) -> Result<(), MsiError> {
         let write = |route| {
             let written = self.distributor.set_route(intid, route);
@@ -175,7 +176,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Sets the priority of each shared interrupt and checks that this security view can configure
-    /// it. Private interrupts are already set up, because that happens when their CPU is turned on.
+    /// it. Private interrupts were already set up when their CPU was turned on.
     fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;

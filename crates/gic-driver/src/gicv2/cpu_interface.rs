@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use gic_arch::gicc::{self, Ctlr, Iar};
 use gic_arch::{IntId, IntIdClass, Priority};
 
-/// The CPU interface of the calling CPU. A cheap handle, whose operations may be called in any
+/// Handle to the calling CPU's interface. Cheap to create; its operations may be called in any
 /// context.
 #[derive(Debug)]
 pub struct CpuInterfaceV2<'a, M, E = CombinedEoi> {
@@ -22,7 +22,7 @@ impl<M, E> Clone for CpuInterfaceV2<'_, M, E> {
 
 impl<M, E> Copy for CpuInterfaceV2<'_, M, E> {}
 
-/// The state that a CPU interface loses with its power, including the EOI mode.
+/// CPU interface state that is lost on power-down, including the EOI mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SavedInterfaceV2 {
     control: Ctlr,
@@ -43,8 +43,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         }
     }
 
-    /// Restores the state. Clears the active priorities, so that interrupts that other software
-    /// left active no longer block others.
+    /// Restores the state. Clears the active priorities so that interrupts left active by other
+    /// software can't block others.
     pub(super) fn restore(self, saved: SavedInterfaceV2) {
         for register in gicc::APR.iter() {
             self.mmio.write(register, 0);
@@ -59,16 +59,16 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         self.mmio.write(gicc::CTLR, control.with_enable_grp0(false));
     }
 
-    /// Acknowledges the most urgent pending interrupt, which becomes active. Returns `None` if no
-    /// interrupt is to be signaled (any more).
+    /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
+    /// there is nothing to acknowledge (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         let taken = self.mmio.read(gicc::IAR);
-        // The handler of an SGI must see the sender's earlier stores.
+        // An SGI's handler must see the stores that its sender made before.
         self.mmio.read_barrier();
         Acknowledged::new(IntId::new(taken.intid().into()), taken.cpu_id())
     }
 
-    /// Sets the priority mask. Only interrupts more urgent than the mask are signaled.
+    /// Sets the priority mask. Only interrupts with a higher priority are signaled.
     pub fn set_mask(&self, mask: Priority) {
         self.mmio.write(gicc::PMR, u32::from(mask.get()));
     }
@@ -78,13 +78,13 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         Priority::new(self.mmio.read(gicc::PMR).to_le_bytes()[0])
     }
 
-    /// Returns the running priority, which is that of the most urgent active interrupt, or
+    /// Returns the running priority (the highest one among active interrupts), or
     /// [`Priority::IDLE`] if none is active.
     pub fn running_priority(&self) -> Priority {
         Priority::new(self.mmio.read(gicc::RPR).to_le_bytes()[0])
     }
 
-    /// Returns the most urgent pending interrupt, without acknowledging it.
+    /// Returns the highest-priority pending interrupt without acknowledging it.
     pub fn highest_pending(&self) -> Option<IntId> {
         let intid = IntId::new(self.mmio.read(gicc::HPPIR).intid().into());
         (intid.class() != IntIdClass::Special).then_some(intid)
@@ -92,8 +92,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
 }
 
 impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
-    /// Enables the interface for interrupts more urgent than `mask`, with preemption at every
-    /// priority. Firmware's choice of the bypass signals is kept.
+    /// Enables the interface for interrupts with a higher priority than `mask`, with preemption at
+    /// every priority. The bypass bits keep the values that firmware set.
     pub(super) fn enable(self, mask: Priority) -> Result<(), GicError> {
         let control = self.mmio.read(gicc::CTLR).with_eoi_mode_s(E::SPLIT).with_fiq_en(false);
         let control = control.with_enable_grp0(true);
@@ -157,7 +157,7 @@ impl<M: Mmio, E: EoiMode> GicCpuInterface for CpuInterfaceV2<'_, M, E> {
     }
 }
 
-/// Returns the value that `GICC_IAR` showed for the interrupt. INTIDs of a GICv2 have ten bits.
+/// Returns the value that `GICC_IAR` showed for the interrupt. GICv2 INTIDs have ten bits.
 fn value_of(interrupt: &Active) -> Iar {
     let intid = u16::try_from(interrupt.intid().get()).unwrap_or(u16::MAX) & 0x3ff;
     Iar::new().with_intid(intid).with_cpu_id(interrupt.sender())

@@ -1,4 +1,4 @@
-//! Discovery of a GICv2.
+//! GICv2 discovery.
 
 use super::{GicV2, GicV2Config, MAX_CPUS};
 use crate::frame::{Frame, is_v3_or_later};
@@ -9,7 +9,7 @@ use gic_arch::gicd::{self, Ctlr};
 use msi_types::Cpu;
 
 impl<P: Platform> GicV2<P> {
-    /// Creates the driver of a GICv2 and brings its SPIs to a known state: disabled, inactive, not
+    /// Creates the driver for a GICv2 and brings its SPIs to a known state: disabled, inactive, not
     /// pending, level-triggered, and routed to the calling CPU, `boot`. No CPU takes interrupts
     /// yet. Must be called once.
     ///

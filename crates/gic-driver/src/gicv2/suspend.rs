@@ -1,5 +1,5 @@
-//! Suspend and resume of a GICv2. Its register writes take effect immediately, so the driver does
-//! not wait for them.
+//! Suspends and resumes a GICv2. Register writes take effect immediately, so there's nothing to
+//! wait for.
 
 use super::cpu_interface::SavedInterfaceV2;
 use super::{GicV2, TARGET_WORDS};
@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering;
 use gic_arch::gicd::{self, Ctlr};
 use msi_types::Cpu;
 
-/// State that a GICv2 loses while the system sleeps.
+/// GICv2 state that is lost while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SuspendedV2 {
     cpu: Cpu,
@@ -30,7 +30,7 @@ pub struct SuspendedV2 {
 #[derive(Debug)]
 pub struct SuspendRoomV2(Vec<SharedBlockV2>);
 
-/// The state of 32 SPIs.
+/// State of 32 SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct SharedBlockV2 {
     interrupts: InterruptBlock,
@@ -38,7 +38,7 @@ struct SharedBlockV2 {
 }
 
 impl<P: Platform> GicV2<P> {
-    /// Allocates the memory for a [`suspend`](Self::suspend).
+    /// Allocates memory for a [`suspend`](Self::suspend).
     ///
     /// Context: task; may sleep.
     ///
@@ -53,8 +53,8 @@ impl<P: Platform> GicV2<P> {
     }
 
     /// Saves the GIC, including the calling CPU's banked registers, and stops it. This is the last
-    /// step before the system loses power: the other CPUs must have been turned off. Must be called
-    /// on the last CPU, `cpu`, with its interrupts masked.
+    /// step before the system loses power; the other CPUs must already be off. Must be called on
+    /// the last CPU, `cpu`, with its interrupts masked.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -64,8 +64,8 @@ impl<P: Platform> GicV2<P> {
     /// unchanged.
     pub fn suspend(&self, room: SuspendRoomV2, cpu: Cpu) -> Result<SuspendedV2, GicError> {
         let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
-        // A GICv2 has no message-based SPIs, so every level comes from a line, which makes it
-        // pending again.
+        // A GICv2 has no message-based SPIs: every level is driven by a line, which will make the
+        // interrupt pending again.
         let mut private = self.frame.save_block(&Fields::BANKED, 0);
         private.drop_levels(SGIS);
         let saved = SuspendedV2 {
@@ -82,10 +82,9 @@ impl<P: Platform> GicV2<P> {
         Ok(saved)
     }
 
-    /// Restores the GIC, whether or not it lost its state. This is the first step after the system
-    /// regained power; the other CPUs are [turned on](Self::cpu_on) afterwards. Must be called on
-    /// the CPU that suspended, with its interrupts masked. The EOI mode of the CPU interface is
-    /// restored.
+    /// Restores the GIC, whether or not it lost its state. This is the first step after power
+    /// returns; the kernel then [turns on](Self::cpu_on) the other CPUs. Must be called on the CPU
+    /// that suspended, with its interrupts masked. The EOI mode of the CPU interface is restored.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn resume(&self, saved: &SuspendedV2) {
