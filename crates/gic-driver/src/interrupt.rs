@@ -1,4 +1,4 @@
-//! One wired interrupt (SGI, PPI, SPI, extended PPI or extended SPI) in the frame that holds its
+//! One wired interrupt (SGI, PPI, SPI, extended PPI or extended SPI) at the frame that holds its
 //! state.
 
 use crate::frame::{Fields, Frame};
@@ -11,8 +11,7 @@ use msi_types::{Pending, Trigger};
 /// [`Redistributor::interrupt`](crate::Redistributor::interrupt), which check the INTID.
 ///
 /// Every operation affects only this interrupt and may be called in any context. In the Non-secure
-/// view, the registers of an interrupt that belongs to Secure software read as zero and ignore
-/// writes.
+/// view, a Secure interrupt's registers read as zero and ignore writes.
 #[derive(Debug)]
 pub struct Interrupt<'a, M> {
     frame: &'a Frame<M>,
@@ -36,8 +35,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.write_one(self.fields.set_enable);
     }
 
-    /// Disables forwarding. On return the interrupt is no longer forwarded, but a CPU may still be
-    /// about to acknowledge it.
+    /// Disables forwarding. On return the interrupt is no longer forwarded, but a CPU may just be
+    /// acknowledging it.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -46,7 +45,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.wait_for_rwp(platform)
     }
 
-    /// Requests that forwarding be disabled, without waiting: the first half of
+    /// Disables forwarding without waiting for the effect: the first half of
     /// [`disable`](Self::disable).
     pub(crate) fn request_disable(&self) {
         self.write_one(self.fields.clear_enable);
@@ -63,8 +62,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     }
 
     /// Sets the priority, in this security view's scale. Bits that are not implemented are ignored.
-    /// The priority is kept until the interrupt is claimed again, so an SPI that carries messages
-    /// keeps it from one device to the next.
+    /// The priority is kept until the interrupt is claimed again, so a message-based SPI keeps it
+    /// from one device to the next.
     pub fn set_priority(&self, priority: Priority) {
         if let Some(location) = self.locate(self.fields.priority) {
             self.frame.mmio.write8(location.byte_offset(), priority.get());
@@ -76,8 +75,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         Priority::new(self.read(self.fields.priority).to_le_bytes()[0])
     }
 
-    /// Sets or clears the pending state. An interrupt whose level-triggered source is asserted
-    /// stays pending.
+    /// Sets or clears the pending state. A level-triggered interrupt stays pending while its line
+    /// is asserted.
     pub fn set_pending(&self, pending: Pending) {
         self.write_one(match pending {
             Pending::Set => self.fields.set_pending,
@@ -85,13 +84,13 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         });
     }
 
-    /// Returns `true` if the state is pending, or active and pending.
+    /// Returns `true` if the interrupt is pending, or active and pending.
     pub fn is_pending(&self) -> bool {
         self.read(self.fields.set_pending) != 0
     }
 
-    /// Makes the interrupt active, as if it had been acknowledged. For restoring the state of a
-    /// guest, or the state before a suspend.
+    /// Makes the interrupt active, as if it had been acknowledged. Used to restore a guest's state
+    /// or the state before a suspend.
     pub fn activate(&self) {
         self.write_one(self.fields.set_active);
     }
@@ -161,14 +160,14 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         }
     }
 
-    /// Sets the priority, after checking by a read-back that this security view can configure the
-    /// interrupt. With two security states, the registers of interrupts that belong to Secure
-    /// software ignore Non-secure writes.
+    /// Sets the priority after checking (by reading back) that this security view can configure the
+    /// interrupt. With two security states, registers of Secure interrupts ignore Non-secure
+    /// writes.
     ///
     /// # Errors
     /// [`GicError::KeptBySecure`] if the interrupt belongs to Secure software.
     pub fn take(&self, priority: Priority) -> Result<(), GicError> {
-        // Every implementation has at least the upper four bits of the view.
+        // Every implementation has at least the upper four bits in its view.
         self.set_priority(Priority::new(0xf0));
         if self.priority() == Priority::HIGHEST {
             return Err(GicError::KeptBySecure(self.intid));
@@ -186,8 +185,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.locate(field).map_or(0, |location| location.extract(frame.read(location.register())))
     }
 
-    /// Writes 1 to the interrupt's bit of a write-1-to-set or write-1-to-clear register. The zeros
-    /// in the other bits have no effect.
+    /// Writes 1 to the interrupt's bit in a write-1-to-set or write-1-to-clear register. Zeros in
+    /// the other bits have no effect.
     fn write_one(&self, field: IntIdField) {
         if let Some(location) = self.locate(field) {
             self.frame.mmio.write(location.register(), location.mask());

@@ -1,8 +1,8 @@
-//! The Interrupt Translation Service (ITS; IHI 0069 §5), which translates the DeviceID and EventID
-//! of a device's message to an LPI and a CPU's redistributor.
+//! The Interrupt Translation Service (ITS; IHI 0069 §5), which translates a message's DeviceID and
+//! EventID to an LPI and a CPU's redistributor.
 //!
 //! [`Its`] is the mechanism: it manages DeviceIDs, events and collections. [`ItsMsiParent`] adds
-//! the policy of a bus, which maps requesters to DeviceIDs.
+//! a bus's policy: it maps requesters to DeviceIDs.
 //!
 //! ```
 //! use gic_driver::its::IdMap;
@@ -25,38 +25,38 @@
 //!
 //! # After SYNC
 //! Every operation that moves, discards or unmaps events returns only after the ITS has executed a
-//! SYNC for each affected redistributor. From then on these events cannot become pending at their
+//! SYNC for each affected redistributor. From then on, these events can't become pending at their
 //! old redistributors.
 //!
 //! # After kexec
-//! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`GicPlatform::adopt_table`]), in which LPIs may be pending. Before an LPI's first owner uses
-//! it, the driver clears it at each such redistributor (IHI 0069 §5.3): it posts MAPTI to the first
+//! A redistributor that can't disable LPIs keeps a previous kernel's tables
+//! ([`GicPlatform::adopt_table`]), where LPIs may be pending. Before an LPI's first owner uses it,
+//! the driver clears it at each such redistributor (IHI 0069 §5.3): it posts MAPTI to the first
 //! redistributor's collection and CLEAR, then MOVI to each further collection and CLEAR, and
-//! finally MOVI to the requested CPU. The LPI stays disabled during this sequence. Each of these
-//! redistributors must therefore be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is
-//! first allocated.
+//! finally MOVI to the requested CPU. The LPI stays disabled during this sequence. So each of these
+//! redistributors must be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is first
+//! allocated.
 //!
-//! LPIs that are already in use cannot be cleared at the redistributor of a CPU that is turned on
-//! later, because MOVI would merge a pending state there with one elsewhere.
+//! LPIs already in use can't be cleared at the redistributor of a CPU that comes up later, because
+//! MOVI would merge pending state there with pending state elsewhere.
 //! [`Gic::cpu_on`](crate::Gic::cpu_on) refuses this CPU with
 //! [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Kernels must turn on all CPUs before
-//! devices allocate LPIs, or reboot instead of using kexec.
+//! devices allocate LPIs, or reboot rather than kexec.
 //!
 //! # Cost
-//! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one
-//! read of `GITS_CREADR` if the ITS is fast. Mapping a device's first block is one operation,
-//! whatever its size: MAPD, a MAPTI for each event, one invalidation and one SYNC.
+//! All commands for an operation are posted together, with a single write to `GITS_CWRITER` and, if
+//! the ITS is fast, a single read from `GITS_CREADR`. Mapping a device's first block is one
+//! operation, however large: MAPD, a MAPTI per event, one invalidation and one SYNC.
 //! [`release`](Its::release) is also one operation: a DISCARD for each event, MAPD, and one SYNC
 //! for each affected redistributor.
 //!
 //! # An ITS that does not respond
-//! A task waits as long as `GITS_CREADR` advances. If it does not advance for the [platform's
-//! bound](crate::Platform::wait), the ITS counts as unresponsive: later callers post their
-//! commands, poll once, and fail. As soon as `GITS_CREADR` advances, the ITS counts as responsive
-//! again. It executes all posted commands in order, so no reset is needed. Operations with
-//! `Context: any.` wait for a single such bound, regardless of the length of the queue, and do not
-//! declare the ITS unresponsive.
+//! A task waits as long as `GITS_CREADR` advances. If it stops for longer than the [platform's
+//! bound](crate::Platform::wait), the ITS is considered unresponsive: later callers post their
+//! commands, poll once, and fail. As soon as `GITS_CREADR` advances again, so does everyone else.
+//! The ITS still executes all posted commands in order, so no reset is needed. Operations with
+//! `Context: any.` wait for one bound in total, however long the queue is, and never declare the
+//! ITS unresponsive.
 //!
 //! # Lock order, outermost first
 //! ```text
@@ -65,11 +65,11 @@
 //!     ring         the command queue (IrqLock); also held to change routes and collections
 //!       the last fault
 //! ```
-//! Operations that may run in any context acquire only the ring's lock and the lock of an LPI's
-//! configuration. If the redistributors have `GICR_INVLPIR`, masking acquires the ring's lock only
-//! when the register cannot be used, for example while a move is in progress.
+//! Operations that may run in any context take only the ring lock and an LPI's configuration lock.
+//! With `GICR_INVLPIR`, masking doesn't even need the ring lock unless the register can't be used,
+//! e.g. while a move is in progress.
 
-// First, so that the documentation of `Its` begins with its constructor.
+// Keep this first: rustdoc then lists `Its`'s constructor before its other methods.
 mod probe;
 
 mod attachment;
@@ -112,12 +112,12 @@ use msi_types::DeviceId;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
 
-/// One enabled ITS. Must be dropped by a task. If no device is attached, dropping it disables the
-/// ITS and frees its memory. Otherwise the ITS is left enabled and its memory leaks, because
-/// devices may still send messages.
+/// An enabled ITS. Must be dropped by a task. If no device is attached, dropping it disables the
+/// ITS and frees its memory. Otherwise, devices may still send messages, so the ITS stays enabled
+/// and its memory is leaked.
 ///
-/// Kernels with an MSI layer use [`ItsMsiParent`], as in the [module's example](self). Others map
-/// events themselves:
+/// Kernels with an MSI layer use [`ItsMsiParent`], as in the [module's example](self). Others can
+/// map events themselves:
 ///
 /// ```
 /// use core::num::NonZeroU16;
@@ -162,25 +162,24 @@ struct TaskState {
     devices: DeviceTable,
     collection_table: Option<ItsTable>,
     deferred_unmaps: VecDeque<DeferredUnmap>,
-    /// Buffer in which a batch collects the affected redistributors. Allocated in advance, because
-    /// the batch must not allocate with the queue's lock held.
+    /// Scratch buffer for a batch's affected redistributors. Allocated up front, because we can't
+    /// allocate with the queue lock held.
     targets: Vec<RdBase>,
-    /// Collections at which the LPIs of the block being mapped must be cleared. Has room for all
-    /// collections if LPI tables were adopted.
+    /// Collections at which the LPIs being mapped must be cleared. Has room for all collections if
+    /// LPI tables were adopted.
     to_clear: Vec<CollectionId>,
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Quiesces the ITS for a suspend of the system: the ITS writes its caches to memory, and drops
-    /// later messages. Devices must have stopped sending messages. Must be called on the last CPU,
-    /// while no task is within an operation of this ITS, because this call must not wait for its
-    /// lock.
+    /// Quiesces the ITS for a system suspend: it writes its caches to memory and drops any later
+    /// messages. Devices must have stopped sending messages. Must be called on the last CPU, while
+    /// no task is using this ITS, because this call must not wait for the task's lock.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`ItsError::Fault`] if the ITS does not complete its commands or does not become quiescent.
-    /// It then continues to work.
+    /// It then keeps working.
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
@@ -198,9 +197,8 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Resumes the ITS after [`suspend`](Self::suspend), whether or not it lost its registers and
-    /// the collections that it held internally. The tables' memory must have been kept; the
-    /// redistributors must be awake with LPIs enabled. No task may be within an operation of this
-    /// ITS.
+    /// internal collections. Table memory must have been preserved, and the redistributors must be
+    /// awake with LPIs enabled. No task may be using this ITS.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -245,25 +243,25 @@ impl<P: GicPlatform> Its<P> {
         self.typer
     }
 
-    /// Returns the errata of this ITS. The driver applies the workarounds that need no cooperation.
-    /// With [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller must state
-    /// the [targets](ItsConfig::targets).
+    /// Returns this ITS's errata. The driver applies all workarounds that need no help from the
+    /// caller. With [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller must
+    /// state the [targets](ItsConfig::targets).
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter().copied()
     }
 
-    /// Returns the LPIs from which this ITS allocates.
+    /// Returns the LPIs that this ITS allocates from.
     pub fn lpis(&self) -> &Lpis<P> {
         self.gic.lpis()
     }
 
-    /// Returns the number of failures of operations that cannot return an error (unmap, detach,
-    /// mask), and the last failure.
+    /// Returns how many operations failed that can't return an error (unmap, detach, mask), and the
+    /// last failure.
     pub fn faults(&self) -> (u32, Option<ItsError>) {
         self.faults.read(self.platform())
     }
 
-    /// Returns the error for a redistributor whose registers are still in use.
+    /// Returns the error for when a redistributor's registers are still in use.
     fn still_used(&self, late: TimedOut) -> ItsError {
         error::fault(self.frame.base, "INVLPIR", late.0)
     }
@@ -274,14 +272,14 @@ impl<P: GicPlatform> Its<P> {
             .map_err(|TimedOut(what)| error::fault(self.frame.base, what, "timeout"))
     }
 
-    /// Posts commands of a task and waits for them.
+    /// Posts commands for a task and waits for them.
     fn run(&self, commands: &mut dyn Iterator<Item = Command>) -> Result<(), ItsError> {
         self.queue
             .run(&self.frame, Context::Task, commands)
             .map_err(|failed| failed.error.at(self.frame.base))
     }
 
-    /// Returns the number by which commands identify a redistributor.
+    /// Returns how commands refer to a redistributor.
     fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
         self.rd_base_of(redistributor.address(), redistributor.processor_number())
     }
@@ -294,7 +292,7 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Records a failure that the operation cannot return.
+    /// Records a failure that the operation can't return.
     fn note(&self, error: ItsError) {
         self.faults.note(self.platform(), error);
     }

@@ -1,14 +1,14 @@
 //! Drivers for the Arm GICv3, for any kernel or hypervisor: distributor, redistributors, CPU
-//! interface, LPIs, and every mechanism by which devices send messages to a GIC. A GICv2 driver
-//! supports boards whose devices send messages through GICv2m.
+//! interface, LPIs, and every way for a device to send messages to a GIC. There is also a GICv2
+//! driver, for boards whose devices use GICv2m.
 //!
-//! The kernel implements [`Platform`] (mappings, an interrupt mask and a clock) and receives typed
-//! drivers, which do not depend on any interrupt core. [`Distributor`], [`Redistributor`] and
+//! The kernel implements [`Platform`] (mappings, an interrupt mask and a clock) and gets typed
+//! drivers that don't depend on any interrupt core. [`Distributor`], [`Redistributor`] and
 //! [`CpuInterface`], or [`GicV2`], serve wired interrupts, timers and IPIs. They need no heap: with
 //! the default feature `alloc` disabled, the crate links without a global allocator. [`Gic`]
 //! combines them, addresses CPUs by number, and adds [`Lpis`], for which the platform must be a
 //! [`GicPlatform`] and provide table memory. The MSI parents are built on top of it. Each
-//! implements [`MsiParent`](msi_types::MsiParent), and firmware states which one serves a device:
+//! implements [`MsiParent`](msi_types::MsiParent), and firmware says which one serves a device:
 //!
 //! | | a message is | built on | isolates |
 //! |---|---|---|---|
@@ -17,9 +17,9 @@
 //! | [`Mbi`] | an SPI to the distributor or its alias | [`WiredParent`](msi_types::WiredParent) | no |
 //! | [`V2m`] | an SPI to a frame, over a [`Gic`] or a [`GicV2`] | [`WiredParent`](msi_types::WiredParent) | no |
 //!
-//! Both security views are supported; the driver detects the view instead of assuming one
-//! ([`SecurityView`]). The platform's clock bounds every wait for hardware, and a timeout names the
-//! awaited state. `unsafe` code is confined to [`RawMmio`] and `sysreg` (the CPU's system
+//! Both security views are supported; the driver detects which one applies ([`SecurityView`]).
+//! Every wait for hardware is bounded by the platform's clock, and a timeout error says what the
+//! driver was waiting for. `unsafe` code is confined to [`RawMmio`] and `sysreg` (the CPU's system
 //! registers, on AArch64).
 //!
 //! # Examples

@@ -1,9 +1,9 @@
 //! LPIs: their tables in memory, and their allocation to owners (IHI 0069 §5.1).
 //!
-//! One configuration table serves all redistributors; each redistributor has its own pending table.
-//! The senders that make LPIs pending, ITSes or Direct LPIs, share this module. It publishes
-//! changed configuration bytes, but redistributors may have cached old ones. The sender must
-//! invalidate them, because the means of invalidation depend on the sender.
+//! All redistributors share one configuration table, but each has its own pending table. This
+//! module is shared by the senders that make LPIs pending: ITSes or direct LPIs. It publishes
+//! changed configuration bytes, but redistributors may still have old ones cached. Invalidating
+//! those is up to the sender, because each kind of sender does it differently.
 
 mod allocator;
 mod attachment;
@@ -35,24 +35,24 @@ use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
 use tables::{ConfigTable, PendingTable};
 
-/// Default number of INTID bits: 57344 LPIs, which need 56 KiB and another 8 KiB for each CPU.
+/// Default number of INTID bits: 57344 LPIs, using 56 KiB plus 8 KiB per CPU.
 pub const DEFAULT_ID_BITS: u8 = 16;
 /// Maximum number of INTID bits that a CPU interface can acknowledge.
 pub const MAX_ID_BITS: u8 = 24;
 
-/// Configuration of the LPIs of a GIC.
+/// LPI configuration for a GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LpiConfig {
     /// Maximum number of INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
     /// support fewer.
     pub id_bits: Option<u8>,
-    /// Priority of a newly allocated LPI. With two security states, a Non-secure priority.
+    /// Priority for newly allocated LPIs. With two security states, a Non-secure priority.
     pub priority: Priority,
-    /// Coherence of the redistributors' accesses to memory, as firmware states it.
+    /// Whether redistributors access memory coherently, according to firmware.
     pub access: TableAccess,
-    /// Physical address bits of the tables' memory, at most 52. Fewer if the redistributors cannot
-    /// reach all memory ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
+    /// Physical address bits for table memory, at most 52. Fewer if the redistributors can't reach
+    /// all memory ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
     pub address_bits: u8,
 }
 
@@ -71,16 +71,16 @@ impl LpiConfig {
     }
 }
 
-/// The fate of LPIs that were pending at a redistributor when it lost its state.
+/// What happened to LPIs that were pending when a redistributor lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingLpis {
-    /// No pending LPI was lost: LPIs that were pending are pending again.
+    /// Nothing was lost: LPIs that were pending are pending again.
     Kept,
-    /// They are lost. The sender must make all LPIs that may have been pending there pending again.
+    /// They are lost. The sender must resend every LPI that may have been pending there.
     Lost,
 }
 
-/// The result of [`Lpis::collect_pending`].
+/// Result of [`Lpis::collect_pending`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Collected {
     /// All LPIs that were pending at the redistributor were reported.
@@ -89,17 +89,17 @@ pub enum Collected {
     Unknown,
 }
 
-/// The result of [`Lpis::attach`].
+/// Result of [`Lpis::attach`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attached {
-    /// Coherence of the redistributor's accesses to its tables.
+    /// How coherently the redistributor accesses its tables.
     pub tables: NegotiatedTables,
-    /// The fate of LPIs that were pending at the redistributor before.
+    /// What happened to LPIs that were pending at the redistributor before.
     pub pending: PendingLpis,
 }
 
-/// The LPIs of one GIC. Operations take `&self`; locking is internal. They may be called in any
-/// context, unless their documentation states one.
+/// A GIC's LPIs. Operations take `&self`; locking is internal. Unless documented otherwise, they
+/// may be called in any context.
 #[derive(Debug)]
 pub struct Lpis<P: GicPlatform> {
     platform: Arc<P>,
@@ -116,8 +116,8 @@ pub struct Lpis<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Sets up the tables for the redistributors of one GIC: the configuration table, and the
-    /// pending table of each redistributor. Must be called once, on the boot CPU.
+    /// Sets up the tables for a GIC's redistributors: one configuration table, and a pending table
+    /// per redistributor. Must be called once, on the boot CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -175,14 +175,14 @@ impl<P: GicPlatform> Lpis<P> {
             platform,
         };
         let bits = (id_bits, config.address_bits);
-        // Tables that were allocated before a failure are released when `new` is dropped.
+        // On failure, dropping `new` releases the tables allocated so far.
         tables::provide_pending(&*new.platform, new.pending.get_mut(), redistributors, bits)?;
         Ok(new)
     }
 
-    /// Allocates LPIs, which are disabled and have the default priority. `align` applies to the
-    /// first INTID. Redistributors may have cached a previous owner's configuration, so the sender
-    /// must invalidate it when it maps them.
+    /// Allocates LPIs, disabled and with the default priority. `align` applies to the first INTID.
+    /// Redistributors may have a previous owner's configuration cached, so the sender must
+    /// invalidate it when it maps the LPIs.
     ///
     /// Context: task; may sleep.
     ///
@@ -192,8 +192,8 @@ impl<P: GicPlatform> Lpis<P> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only among `intids`. For senders whose messages
-    /// contain the INTID in a field that is too narrow for all INTIDs.
+    /// Like [`allocate`](Self::allocate), but only from `intids`. Needed by senders whose message
+    /// field is too narrow for all INTIDs.
     ///
     /// Context: task; may sleep.
     ///
@@ -212,7 +212,7 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(range)
     }
 
-    /// Frees LPIs, and disables them. Callers must have stopped all messages that make them
+    /// Disables and frees LPIs. Callers must already have stopped any messages that make them
     /// pending.
     ///
     /// Context: task; may sleep.
@@ -223,8 +223,7 @@ impl<P: GicPlatform> Lpis<P> {
         let (first, count) = range.into_parts();
         self.allocator.with(&*self.platform, |allocator| {
             allocator.free(first, count)?;
-            // Reset while the lock is held, because otherwise the next owner's configuration might
-            // be reset.
+            // Reset while we hold the lock, or we might reset the next owner's configuration.
             self.reset_config(first, count);
             Ok(())
         })
@@ -250,15 +249,14 @@ impl<P: GicPlatform> Lpis<P> {
         self.allocator.with(&*self.platform, |allocator| allocator.has_free_within(intids))
     }
 
-    /// Returns `true` if the tables were adopted from firmware or a previous kernel. In this case
-    /// redistributors may have cached configurations of the previous kernel, and the sender must
+    /// Returns `true` if the tables were adopted from firmware or a previous kernel. If so,
+    /// redistributors may have the previous kernel's configurations cached, and the sender must
     /// invalidate all of them.
     pub fn were_adopted(&self) -> bool {
         self.config.is_adopted()
     }
 
-    /// Returns the redistributor at position `index` of those at which LPIs may be pending for a
-    /// previous kernel.
+    /// Returns the `index`-th redistributor at which LPIs may be pending for a previous kernel.
     pub(crate) fn stale_at(&self, index: usize) -> Option<StaleAt> {
         self.allocator.with(&*self.platform, |allocator| allocator.stale_at(index))
     }
@@ -270,7 +268,7 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// Records that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). The
-    /// LPIs must be allocated, so that no redistributor can have been added in the meantime.
+    /// LPIs must be allocated, because then no redistributor can have been added since.
     pub(crate) fn note_cleared(&self, range: &LpiRange) {
         self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
     }
@@ -288,7 +286,7 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// Withdraws a claim of direct LPIs.
+    /// Withdraws a claim for direct LPIs.
     pub(crate) fn unclaim(&self) {
         self.messages.with(&*self.platform, |messages| *messages = None);
     }
@@ -299,9 +297,8 @@ impl<P: GicPlatform> Lpis<P> {
 }
 
 impl<P: GicPlatform> Drop for Lpis<P> {
-    /// Frees the pending tables that no redistributor ever used, and the configuration table if no
-    /// pending table was ever used. Tables in use are leaked, because a redistributor reads them
-    /// until reset.
+    /// Frees pending tables that were never used, and the configuration table if no pending table
+    /// was. Used tables are leaked, because redistributors read them until reset.
     fn drop(&mut self) {
         let mut in_use = false;
         for table in self.pending.get_mut().drain(..) {
@@ -316,14 +313,14 @@ impl<P: GicPlatform> Drop for Lpis<P> {
     }
 }
 
-/// Possible use of adopted tables by redistributors.
+/// Whether redistributors may use adopted tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Adoption {
     None,
     Possible,
 }
 
-/// Allocates the allocator and the list of pending tables for this number of LPIs and
+/// Allocates the LPI allocator and the list of pending tables, for this many LPIs and
 /// redistributors.
 fn bookkeeping(
     lpis: u32,

@@ -1,20 +1,20 @@
-//! `ICC_CTLR_EL1.PMHE`: the priority mask as a hint to the distributor.
+//! `ICC_CTLR_EL1.PMHE`: use of the priority mask as a hint to the distributor.
 //!
-//! With the hint, a CPU's mask influences where 1-of-N interrupts are sent. A write of
-//! `ICC_PMR_EL1` then needs a DSB before the distributor is guaranteed to observe it (IHI 0069,
-//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and prevent lower levels from changing it, so the
-//! driver reads its value back.
+//! With the hint, a CPU's mask influences where 1-of-N interrupts are sent. After writing
+//! `ICC_PMR_EL1`, we then need a DSB before the distributor is guaranteed to observe it (IHI 0069,
+//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and prevent lower levels from changing it, so we read
+//! it back.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// State before any CPU's control register was read back.
+/// No CPU's control register has been read back yet.
 const UNKNOWN: u8 = 0;
-/// State if every CPU that reported does not use the hint.
+/// None of the CPUs seen so far uses the hint.
 const OFF: u8 = 1;
-/// State if at least one CPU uses the hint.
+/// At least one CPU uses the hint.
 const ON: u8 = 2;
 
-/// Tracks whether any CPU uses the hint. If one does, all CPUs execute the barrier.
+/// Tracks whether any CPU uses the hint. If so, all CPUs execute the barrier.
 #[derive(Debug)]
 pub(crate) struct MaskHint(AtomicU8);
 
@@ -23,13 +23,13 @@ impl MaskHint {
         Self(AtomicU8::new(UNKNOWN))
     }
 
-    /// Records the value of the bit that one CPU read back.
+    /// Records the bit that a CPU read back.
     pub(crate) fn note(&self, pmhe: bool) {
         let state = if pmhe { ON } else { OFF };
         self.0.fetch_max(state, Ordering::Relaxed);
     }
 
-    /// Returns `false` if a write of the mask needs no barrier.
+    /// Returns `false` if mask writes need no barrier.
     #[inline]
     pub(crate) fn is_possible(&self) -> bool {
         self.0.load(Ordering::Relaxed) != OFF

@@ -1,4 +1,4 @@
-//! Message-based interrupts (MBI) of a GICv3 (IHI 0069 §3.1.2). A device makes an SPI pending by
+//! Message-based interrupts (MBI) on a GICv3 (IHI 0069 §3.1.2). A device makes an SPI pending by
 //! writing its INTID to `GICD_SETSPI_NSR`, or to an alias of that register.
 //!
 //! ```
@@ -23,20 +23,20 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
-/// The SPIs that firmware reserved for messages through the distributor's registers. The
+/// SPIs that firmware reserves for messages to the distributor's registers. The
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware assigns to this controller.
 ///
 /// See the [module](self) for an example.
 pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 
-/// Configuration of message-based SPIs, as firmware states it.
+/// Message-based SPI configuration from firmware.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MbiConfig {
-    /// The SPIs that may be used (`mbi-ranges`). A group never spans two ranges.
+    /// SPIs that may be used (`mbi-ranges`). No group ever spans two ranges.
     pub ranges: Vec<SpiRange>,
-    /// Physical address of a frame that contains only the message registers, at the same offsets as
-    /// in the distributor (`mbi-alias`).
+    /// Physical address of a frame with only the message registers, at the same offsets as in the
+    /// distributor (`mbi-alias`).
     pub alias: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ impl MbiConfig {
     }
 }
 
-/// An error in the message ranges that firmware describes, or in their setup.
+/// Error in firmware's message ranges, or in setting them up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MbiError {
@@ -65,10 +65,10 @@ pub enum MbiError {
         /// The distributor's physical address.
         distributor: u64,
     },
-    /// Firmware states no ranges.
+    /// Firmware describes no ranges.
     #[error("firmware states no SPIs for messages (mbi-ranges)")]
     NoRanges,
-    /// Firmware states a range that contains INTIDs other than SPIs.
+    /// Firmware describes a range with INTIDs other than SPIs.
     #[error("firmware states {count} INTIDs from {first} on (mbi-ranges), but not all are SPIs")]
     NotSpis {
         /// The first INTID.
@@ -76,7 +76,7 @@ pub enum MbiError {
         /// Number of INTIDs.
         count: u16,
     },
-    /// Firmware states overlapping ranges.
+    /// Firmware describes overlapping ranges.
     #[error("firmware states a range from {0} on (mbi-ranges) that overlaps another one")]
     Overlap(HwIrq),
     /// An SPI does not exist, belongs to Secure software, or has another owner.
@@ -84,14 +84,14 @@ pub enum MbiError {
     Claim(MsiError),
 }
 
-/// The registers that devices write, which are the same for all ranges.
+/// The registers that devices write to, shared by all ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MbiDoorbell {
     registers: MessageRegisters,
     frame: MbiFrame,
 }
 
-/// The frame that contains the registers that devices write.
+/// The frame with the registers that devices write to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MbiFrame {
     Distributor,
@@ -99,7 +99,7 @@ enum MbiFrame {
 }
 
 impl<P: GicPlatform + 'static> Mbi<P> {
-    /// Claims the SPIs of the ranges from a GIC.
+    /// Claims the SPIs in these ranges from a GIC.
     ///
     /// Context: task; may sleep.
     ///
@@ -121,8 +121,8 @@ impl<P: GicPlatform + 'static> Mbi<P> {
 }
 
 impl MbiDoorbell {
-    /// Creates the doorbell. `registers` are those of the distributor at `distributor`; an alias
-    /// has them at the same offsets.
+    /// Creates the doorbell. `registers` belong to the distributor at `distributor`; an alias has
+    /// them at the same offsets.
     fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
         let Some(alias) = alias else { return Self { registers, frame: MbiFrame::Distributor } };
         let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
@@ -132,7 +132,7 @@ impl MbiDoorbell {
     }
 }
 
-/// The name of the doorbell if there is no alias.
+/// Doorbell name if there is no alias.
 const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 
 impl Doorbell for MbiDoorbell {

@@ -1,4 +1,4 @@
-//! Access to a mapped register frame.
+//! Access to mapped register frames.
 
 mod raw;
 
@@ -6,10 +6,10 @@ pub use raw::RawMmio;
 
 use gic_arch::{RawRegister, Readable, Reg, RegisterValue, Writable};
 
-/// One mapped frame, or several adjacent ones. A cheap handle with `&self` access, because any CPU
-/// may use any frame (for example to invalidate at another CPU's redistributor). Offsets are in
-/// bytes from the frame's base. They come from [`gic_arch`]'s constants and are aligned to the
-/// width of the access.
+/// A mapped frame, or several adjacent ones. This is a cheap handle with `&self` access, because
+/// any CPU may use any frame (e.g. to invalidate at another CPU's redistributor). Offsets are in
+/// bytes from the frame's base, come from [`gic_arch`]'s constants, and are aligned to the access
+/// width.
 ///
 /// Implementations must order accesses to one frame as device memory does. Drivers use the typed
 /// [`MmioExt`].
@@ -22,17 +22,17 @@ pub trait Mmio: Send + Sync {
     fn read64(&self, offset: u32) -> u64;
     /// Writes 64 bits.
     fn write64(&self, offset: u32, value: u64);
-    /// Writes 8 bits. Used to set a single priority without disturbing its neighbors.
+    /// Writes 8 bits. Used to set a single priority without touching its neighbors.
     fn write8(&self, offset: u32, value: u8);
 
-    /// Orders later loads of memory after earlier register reads. If a register shows the effect of
-    /// another CPU's action, that CPU's earlier stores are visible to these loads.
+    /// Orders later loads of memory after earlier register reads. If a register read shows what
+    /// another CPU did, these loads see that CPU's earlier stores.
     fn read_barrier(&self) {
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }
 }
 
-/// A width in which registers are accessed.
+/// A register access width.
 pub trait Width: RawRegister {
     /// Reads a value of this width at `offset`.
     fn load<M: Mmio + ?Sized>(mmio: &M, offset: u32) -> Self;
@@ -58,7 +58,7 @@ impl Width for u64 {
     }
 }
 
-/// Typed register access. A read of a write-only register or a write of a read-only one does not
+/// Typed register access. Reading a write-only register or writing a read-only one does not
 /// compile.
 pub trait MmioExt: Mmio {
     /// Reads a register.

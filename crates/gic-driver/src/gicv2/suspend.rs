@@ -140,9 +140,8 @@ impl<P: Platform> GicV2<P> {
             self.frame.mmio.write(register, u32::MAX);
         }
         for (register, senders) in gicd::SPENDSGIR.iter().zip(saved.sgis) {
-            // Write one byte per SGI, and only for SGIs with a sender: if a byte of zeros is
-            // written, QEMU (7.2, 10.0) makes the SGI pending without a sender, and aborts when it
-            // is acknowledged.
+            // Write one byte per SGI, and skip SGIs without a sender: if we write a zero byte, QEMU
+            // (7.2, 10.0) makes the SGI pending without a sender and aborts when it's acknowledged.
             for (byte, senders) in (register.offset()..).zip(senders.to_le_bytes()) {
                 if senders != 0 {
                     self.frame.mmio.write8(byte, senders);

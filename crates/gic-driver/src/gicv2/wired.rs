@@ -1,4 +1,4 @@
-//! Wired interrupts of a GICv2.
+//! Wired interrupts on a GICv2.
 
 use super::GicV2;
 use crate::claims::nth;
@@ -48,10 +48,10 @@ impl<P: Platform> WiredParent for GicV2<P> {
         self.wired(hwirq)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
         let field = gicd::ITARGETSR.locate(hwirq.into()).ok_or(MsiError::UnknownVector(hwirq))?;
-        // IHI 0048 §4.3.12: the target may be written at any time, and a pending interrupt moves to
-        // the new target.
+        // IHI 0048 §4.3.12: the target may be written at any time, and a pending interrupt moves
+        // along.
         self.frame.mmio.write8(field.byte_offset(), target.get());
-        // The read returns only after the write has reached the distributor.
+        // Read it back: this returns only once the write has reached the distributor.
         let read_back = field.extract(self.frame.mmio.read(field.register()));
         // With a single CPU the register is RAZ/WI.
         if read_back != u32::from(target.get()) && self.typer.cpu_number() != 0 {
@@ -62,7 +62,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
 
     fn mask(&self, hwirq: HwIrq) {
         if let Ok(interrupt) = self.wired(hwirq) {
-            // `disable` cannot fail: a GICv2 has no `RWP` to wait for.
+            // `disable` can't fail here: a GICv2 has no `RWP` to wait for.
             let _ = interrupt.disable(&self.platform);
         }
     }

@@ -1,10 +1,10 @@
-//! Attaching, detaching and unmapping devices. LPIs and tables are freed after the ITS has executed
+//! Attaches, detaches and unmaps devices. LPIs and tables are freed only after the ITS has executed
 //! the commands that end their use.
 //!
-//! Events are discarded and devices unmapped before their LPIs and tables are reused. An ITS that
-//! does not respond in time may still execute these commands, or earlier ones, later. The driver
-//! therefore keeps the resources: it posts commands for which the queue had no room before any
-//! other, and frees their resources after the ITS has consumed them. If the ITS never responds, the
+//! Events are discarded and devices unmapped before their LPIs and tables are reused. If the ITS
+//! doesn't respond in time, it may still execute these commands (or earlier ones) later, so we have
+//! to hold on to the resources. Commands that didn't fit in the queue are posted before any others,
+//! and their resources are freed once the ITS has consumed them. If the ITS never responds, the
 //! resources are never reused.
 
 use super::command_queue::FailedRun;
@@ -22,13 +22,13 @@ use gic_arch::its::{Command, MapAction, Opcode, RdBase};
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
 
 impl<P: GicPlatform> Its<P> {
-    /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
-    /// one translation table; each caller receives a separate quota.
+    /// Attaches a device for up to `max` more events. All requesters with this DeviceID share a
+    /// translation table, but each caller has its own quota.
     ///
     /// Context: task; may sleep.
     ///
-    /// A table that is too small for one more quota is replaced if no event is in use. Otherwise
-    /// the attachment is refused, because messages would be lost during the replacement.
+    /// If the table is too small for another quota, it is replaced, but only while no event is in
+    /// use: messages that arrive during a replacement would be lost.
     ///
     /// # Errors
     /// [`ItsError::DeviceIdOutOfRange`] or [`ItsError::TooManyEvents`] if the request exceeds a
@@ -56,8 +56,8 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Removes a quota. Removing the last quota of a device unmaps the device and frees its table,
-    /// if all its events were unmapped. If events are still mapped, the device also stays mapped.
+    /// Removes a quota. Removing a device's last quota unmaps the device and frees its table,
+    /// unless events are still mapped; then the device also stays mapped.
     ///
     /// Context: task; may sleep.
     pub fn detach(&self, attachment: Attachment) {
@@ -65,13 +65,12 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Removes a quota with all its events. Equivalent to [`unmap_events`](Self::unmap_events) for
-    /// each of the `blocks` and [`detach`](Self::detach), but in one batch of commands.
+    /// each block and [`detach`](Self::detach), but in a single batch of commands.
     ///
     /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the attachment")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
-        // Must happen before the lock is acquired, because the caller's iterator may acquire other
-        // locks.
+        // Do this before taking the lock: the caller's iterator may take other locks.
         let mut known = Vec::new();
         for block in blocks {
             if known.try_reserve(1).is_err() {
@@ -114,7 +113,7 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Unmaps a device that has these blocks left, and no others.
+    /// Unmaps a device that has only these blocks left.
     fn unmap_device(
         &self,
         state: &mut TaskState,
@@ -123,7 +122,7 @@ impl<P: GicPlatform> Its<P> {
         blocks: EventBlocks,
     ) {
         match device.mapping {
-            // MAPD is posted with a device's first block, so no block was ever mapped.
+            // MAPD is posted with a device's first block, so there was never a mapped block.
             Mapping::Unmapped => self.platform().release_table(device.itt),
             Mapping::Mapped => {
                 let unmap = device.mapd(id, MapAction::Unmap);
@@ -162,7 +161,7 @@ impl<P: GicPlatform> Its<P> {
         Ok(())
     }
 
-    /// Discards the events of one device's blocks that have a route, and frees the blocks.
+    /// Discards all events in a device's blocks that have a route, and frees the blocks.
     pub(super) fn discard(&self, state: &mut TaskState, blocks: EventBlocks) {
         self.release_resources(state, Resources::Events(blocks));
     }
@@ -197,13 +196,12 @@ impl<P: GicPlatform> Its<P> {
                     resources,
                 });
             }
-            // The resources must leak, because the ITS may still use them.
+            // We have to leak the resources: the ITS may still be using them.
             _ => self.note(ItsError::NoMemory("commands that the ITS has not executed")),
         }
     }
 
-    /// Executes the commands that end the use of resources. Returns the commands that found no
-    /// room.
+    /// Executes the commands that end the use of resources. Returns the commands that did not fit.
     fn run_unmap(
         &self,
         targets: &mut Vec<RdBase>,
@@ -220,8 +218,7 @@ impl<P: GicPlatform> Its<P> {
         );
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         let rest = try_collect(&mut commands);
-        // Draw the remaining commands even if they cannot be stored, because this removes their
-        // routes.
+        // Draw the remaining commands even if we can't store them: drawing one removes its route.
         commands.for_each(drop);
         (result, rest)
     }
@@ -256,9 +253,9 @@ impl<P: GicPlatform> Its<P> {
         self.queue.wait(&self.frame, &mut QueueWait::new(Context::Task), &deferred.posted)
     }
 
-    /// Frees resources whose commands were partly refused. An event whose DISCARD was refused was
-    /// not mapped. A table whose unmapping was refused leaks, because the ITS may still write to
-    /// it.
+    /// Frees resources after the ITS refused some of their commands. If it refused a DISCARD, that
+    /// event was not mapped. If it refused to unmap a table, the table leaks because the ITS may
+    /// still write to it.
     fn free_after_refusal(
         &self,
         refused: Option<Command>,
@@ -268,8 +265,8 @@ impl<P: GicPlatform> Its<P> {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
         match resources {
             Resources::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
-            // Only the first refusal is known, and the ITS may also have refused the unmapping
-            // after it. Posting the unmapping again is harmless.
+            // We only know about the first refusal; the ITS may have refused the later MAPD too.
+            // Posting that again does no harm.
             Resources::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
                 self.release_device(state, unmap, itt, EventBlocks::None);

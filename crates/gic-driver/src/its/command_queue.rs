@@ -2,12 +2,12 @@
 //! ITS empties up to `CREADR`.
 //!
 //! Every command has a *sequence number*, counted from the driver's start and never wrapping.
-//! Waiters compare sequence numbers instead of ring positions, so they are correct across any
-//! number of wraps and concurrent readers of `CREADR`. Between two reads the ITS advances at most
-//! by the outstanding commands, which are fewer than the slots of the ring.
+//! Waiters compare sequence numbers rather than ring positions, so they stay correct across any
+//! number of wraps and concurrent `CREADR` readers. Between two reads, the ITS can't advance past
+//! the outstanding commands, and there are always fewer of those than ring slots.
 //!
 //! Commands are drawn from the caller's iterator *with the ring's lock held*, so that the lookups
-//! and state changes behind a command happen in the queue's order.
+//! and state changes behind a command happen in queue order.
 
 use super::error::{Faults, ProbeError, QueueError};
 use super::hardware::{Context, ControlFrame, QueueWait};
@@ -22,13 +22,13 @@ use gic_arch::{Cacheability, OuterCacheability, Shareability, gits};
 
 /// The ITS may ignore bits 15:12 of the ring's address.
 const ALIGNMENT: u64 = 0x1_0000;
-/// Size granule of `CBASER`.
+/// `CBASER` size granule.
 const PAGE: u32 = 0x1000;
 
 /// Smallest and largest ring, in bytes.
 pub(crate) const RING_BYTES: core::ops::RangeInclusive<u32> = 0x1000..=0x10_0000;
 
-/// A ring and its accounting. May be used in any context.
+/// The ring and its accounting. May be used in any context.
 #[derive(Debug)]
 pub(crate) struct CommandQueue {
     memory: Table,
@@ -38,20 +38,19 @@ pub(crate) struct CommandQueue {
     ring: IrqLock<Ring>,
 }
 
-/// The part that the lock guards.
+/// State protected by the lock.
 #[derive(Debug)]
 struct Ring {
     state: QueueState,
-    /// Total number of posted commands, which is the sequence number of the next one.
+    /// Commands posted so far, i.e. the sequence number of the next one.
     written: u64,
-    /// Total number of consumed commands, which is the sequence number of the one that the ITS
-    /// executes.
+    /// Commands consumed so far, i.e. the sequence number of the one being executed.
     read: u64,
     write_slot: u16,
     read_slot: u16,
-    /// A redistributor that the ITS is known to accept in a SYNC.
+    /// A redistributor known to be accepted in a SYNC.
     verified_target: Option<RdBase>,
-    /// The sequence number of the last replaced command.
+    /// Sequence number of the last replaced command.
     replaced: Option<u64>,
     /// Value of `read` when a task's wait timed out: the ITS is unresponsive until `read` advances.
     unresponsive_at: Option<u64>,
@@ -64,7 +63,7 @@ enum QueueState {
     Running,
 }
 
-/// Commands of one caller in the ring, by sequence number.
+/// One caller's commands in the ring, by sequence number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CommandSpan(Range<u64>);
 
@@ -84,16 +83,16 @@ impl CommandSpan {
     }
 }
 
-/// The result of [`CommandQueue::try_post`].
+/// Result of [`CommandQueue::try_post`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Posted {
-    /// The commands that are in the ring.
+    /// The commands that made it into the ring.
     pub(crate) span: CommandSpan,
-    /// The reason why posting stopped.
+    /// Why posting stopped.
     pub(crate) ended: PostingEnd,
 }
 
-/// The reason why posting stopped.
+/// Why posting stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PostingEnd {
     /// All commands are in the ring.
@@ -104,12 +103,12 @@ pub(crate) enum PostingEnd {
 
 impl CommandQueue {
     /// Allocates a ring of `bytes` (a multiple of 4 KiB within [`RING_BYTES`]) and programs
-    /// `CBASER`, negotiating shareability by read-back. The ITS must be disabled and quiescent.
+    /// `CBASER`, negotiating shareability by reading back. The ITS must be disabled and quiescent.
     ///
     /// # Errors
     /// [`ProbeError::NoMemory`] or [`ProbeError::Misplaced`] if the platform has no suitable
     /// memory; [`ProbeError::TableRefused`] if `CBASER` does not accept the ring. On error, all
-    /// memory was freed.
+    /// memory has been freed.
     pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         bytes: u32,
@@ -157,8 +156,8 @@ impl CommandQueue {
         frame.platform.release_table(self.memory.take());
     }
 
-    /// Programs the registers again after they were lost. The ITS must be disabled and quiescent,
-    /// and the queue stopped.
+    /// Reprograms the registers after they were lost. The ITS must be disabled and quiescent, and
+    /// the queue stopped.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(gits::CBASER, self.register);
     }
@@ -175,7 +174,7 @@ impl CommandQueue {
         });
     }
 
-    /// Waits until the ring is empty, and stops the queue, which then accepts no more commands.
+    /// Waits until the ring is empty, then stops the queue. It accepts no more commands after that.
     pub(crate) fn stop<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
         self.poll(frame, &mut QueueWait::new(Context::Task), |ring| {
             let empty = ring.read == ring.written;
@@ -187,7 +186,7 @@ impl CommandQueue {
     }
 
     /// Posts all commands and waits until the ITS has consumed them. Writes `CWRITER` once per
-    /// chunk that fits the ring, so only once if all commands fit.
+    /// chunk, so only once if all commands fit in the ring.
     ///
     /// Context: any.
     ///
@@ -210,7 +209,7 @@ impl CommandQueue {
             all.extend(&posted.span);
             let waited = match posted.ended {
                 PostingEnd::Commands => self.wait(frame, &mut wait, &all),
-                // Wait for half a ring, so that a long batch needs few register writes.
+                // Wait until half the ring has drained, so a long batch needs few register writes.
                 PostingEnd::Room => {
                     self.poll(frame, &mut wait, |ring| self.room(ring) >= self.slots / 2)
                 }
@@ -257,12 +256,12 @@ impl CommandQueue {
         })
     }
 
-    /// Runs `f` between two commands: every command is created either before `f` or after it.
+    /// Runs `f` between commands: no command is created while it runs.
     pub(crate) fn in_order<P: GicPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());
     }
 
-    /// Records a redistributor for which the ITS executed a SYNC.
+    /// Records a redistributor for which the ITS has executed a SYNC.
     pub(crate) fn set_verified_target<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
@@ -297,7 +296,7 @@ impl CommandQueue {
         result
     }
 
-    /// Polls the ring until `done` returns `true` or the wait ends. Releases the lock between two
+    /// Polls the ring until `done` returns `true` or the wait ends. Releases the lock between
     /// polls.
     fn poll<P: GicPlatform>(
         &self,
@@ -336,8 +335,8 @@ impl CommandQueue {
         }
         let creadr = frame.registers.read(gits::CREADR);
         let ahead = self.distance(ring.read_slot, creadr.slot());
-        // A position that `CWRITER` has not reached is invalid. It does not count as progress, so
-        // waiters eventually time out.
+        // A position beyond `CWRITER` makes no sense. We don't count it as progress, so waiters
+        // eventually time out.
         if creadr.slot() >= self.slots || u64::from(ahead) > ring.written - ring.read {
             return;
         }
@@ -348,7 +347,7 @@ impl CommandQueue {
         }
     }
 
-    /// Records the command at which the queue stopped, replaces it by a harmless one and restarts
+    /// Records the command at which the queue stalled, replaces it with a harmless one and restarts
     /// the queue.
     fn replace_stalled<P: GicPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.replaced != Some(ring.read) {
@@ -356,8 +355,8 @@ impl CommandQueue {
             ring.faults.push(ring.read, self.load(frame, ring.read_slot));
             let harmless = match ring.verified_target {
                 Some(target) => Command::Sync { target },
-                // Before the first successful SYNC no collection is mapped, so this command has no
-                // effect.
+                // Until the first successful SYNC no collection is mapped, so this command is a
+                // no-op.
                 None => Command::Mapc {
                     collection: CollectionId::new(0),
                     target: RdBase::from_field(0),
@@ -399,8 +398,8 @@ impl CommandQueue {
         }
     }
 
-    /// Returns the number of commands that fit now. One slot stays free, because a full ring would
-    /// look empty.
+    /// Returns how many commands fit right now. One slot stays free because a full ring would look
+    /// empty.
     fn room(&self, ring: &Ring) -> u16 {
         self.slots - 1 - self.distance(ring.read_slot, ring.write_slot)
     }
@@ -419,7 +418,7 @@ impl CommandQueue {
 pub(crate) struct FailedRun {
     /// The cause.
     pub(crate) error: QueueError,
-    /// The commands that are in the ring, if any.
+    /// The commands that made it into the ring, if any.
     pub(crate) span: CommandSpan,
 }
 

@@ -1,4 +1,4 @@
-//! The configuration of an ITS: the caller's, and the one corrected by the errata.
+//! ITS configuration: as given by the caller, and as corrected for errata.
 
 use super::command_queue::RING_BYTES;
 use super::error::ProbeError;
@@ -19,21 +19,20 @@ const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
 /// Maximum number of CPUs, because collection 0xffff is never used.
 const MAX_CPUS: u32 = 0xffff;
 
-/// Configuration of an ITS, known before any access to it.
+/// ITS configuration, known before the ITS is first accessed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ItsConfig {
-    /// Physical base address of its control frame, as firmware states it.
+    /// Physical base address of the control frame, from firmware.
     pub base: u64,
     /// Exclusive upper limit of CPU numbers that can be targets, 1 to 65535.
     pub cpus: u32,
     /// Size of the command queue in bytes, a multiple of 4 KiB up to 1 MiB.
     pub queue_bytes: u32,
-    /// Coherence of its accesses, as firmware states it. If it is coherent, the attributes are
-    /// still negotiated with the ITS.
+    /// Whether its accesses are coherent, according to firmware. Even if so, attributes are still
+    /// negotiated with the ITS.
     pub coherence: Coherence,
-    /// Maximum number of DeviceID bits that devices use. Saves table memory if the ITS supports
-    /// more.
+    /// Maximum DeviceID bits that devices use. Saves table memory if the ITS supports more.
     pub device_id_bits: u8,
     /// The NUMA node of the ITS.
     pub node: Option<u32>,
@@ -43,28 +42,27 @@ pub struct ItsConfig {
     /// The CPUs that the ITS can target, if it does not reach all
     /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
     pub targets: Option<Vec<Cpu>>,
-    /// The window in front of the ITS that devices write to instead of `GITS_TRANSLATER`, if
-    /// firmware states one (`socionext,synquacer-pre-its`). It contains four bytes for each
-    /// DeviceID.
+    /// Window in front of the ITS that devices write to instead of `GITS_TRANSLATER`, if firmware
+    /// describes one (`socionext,synquacer-pre-its`). It contains four bytes for each DeviceID.
     pub pre_its: Option<PhysicalRegion>,
-    /// The treatment of an ITS that is already enabled.
+    /// What to do if the ITS is already enabled.
     pub if_enabled: IfEnabled,
 }
 
-/// The treatment by [`Its::new`](super::Its::new) of an ITS that is already enabled.
+/// What [`Its::new`](super::Its::new) does if the ITS is already enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum IfEnabled {
-    /// Refuse the ITS and leave it alone, because another [`Its`](super::Its) may be driving it.
+    /// Leave the ITS alone and return an error: another [`Its`](super::Its) may be driving it.
     #[default]
     Refuse,
-    /// Disable the ITS, which firmware or a previous kernel (kexec) left enabled, and wait until it
-    /// is quiescent.
+    /// Disable the ITS and wait until it is quiescent. Firmware or a previous kernel (kexec) left
+    /// it enabled.
     TakeOver,
 }
 
 impl ItsConfig {
-    /// Creates a configuration with the usual choices: a queue of 64 KiB, coherent accesses, and as
-    /// many DeviceID bits as the ITS supports. An ITS that is already enabled is refused.
+    /// Creates a configuration with the usual defaults: a 64 KiB queue, coherent accesses, and as
+    /// many DeviceID bits as the ITS supports. An ITS that is already enabled is left alone.
     pub const fn new(base: u64, cpus: u32) -> Self {
         Self {
             base,
@@ -111,12 +109,12 @@ impl ItsConfig {
     }
 }
 
-/// Log2 of the size of a device's word in a pre-ITS window, which has four bytes.
+/// Log2 of the four-byte word that each device has in a pre-ITS window.
 const PRE_ITS_SHIFT: u32 = 2;
-/// Number of DeviceID bits that ThunderX's device table supports.
+/// DeviceID bits supported by ThunderX's device table.
 const THUNDERX_DEVICE_ID_BITS: u8 = 20;
 
-/// The hardware's features and the caller's configuration, corrected by the errata.
+/// Hardware features and the caller's configuration, corrected for errata.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CorrectedConfig {
     pub(crate) typer: Typer,
@@ -126,7 +124,7 @@ pub(crate) struct CorrectedConfig {
     pub(crate) memory_type: MemoryType,
 }
 
-/// Returns the errata of this implementation on this machine.
+/// Returns the errata that apply to this implementation on this machine.
 pub(crate) fn find_errata(
     iidr: Iidr,
     config: &ItsConfig,
@@ -134,7 +132,7 @@ pub(crate) fn find_errata(
     try_collect(errata::matching_names(IdRegister::Its, iidr, &config.machine))
 }
 
-/// Applies the errata. Must be called before tables are allocated.
+/// Applies errata workarounds. Must be called before tables are allocated.
 pub(crate) fn apply_errata(
     errata: &[&'static ErratumEntry],
     typer: Typer,
@@ -161,7 +159,7 @@ pub(crate) fn apply_errata(
             Erratum::ItsTranslationEntry16Bytes => {
                 corrected.typer.set_itt_entry_bytes_minus_one(15);
             }
-            // These errata are left to the caller (see `Its::errata`), or affect other frames or
+            // These are left to the caller (see `Its::errata`), or are about other frames or
             // virtual LPIs.
             _ => {}
         }
@@ -169,8 +167,7 @@ pub(crate) fn apply_errata(
     corrected
 }
 
-/// Returns the number of DeviceID bits for which a window has words (Linux,
-/// `its_enable_quirk_socionext_synquacer`).
+/// Returns how many DeviceID bits a window covers (Linux, `its_enable_quirk_socionext_synquacer`).
 fn pre_its_device_bits(window: PhysicalRegion) -> u8 {
     let words = window.bytes >> PRE_ITS_SHIFT;
     u8::try_from(words.checked_ilog2().unwrap_or(0)).unwrap_or(0)

@@ -1,5 +1,5 @@
-//! The device table of an ITS with its memory, the attached devices, and the event quotas of their
-//! attachments. This module does not post commands.
+//! An ITS's device table, its attached devices, and the event quota for each attachment. Nothing in
+//! this module posts commands.
 
 use super::devices::{Device, EventQuota};
 use super::error::{ItsError, fault};
@@ -10,13 +10,13 @@ use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
 use msi_types::{Attachment, DeviceId, Shape};
 
-/// The attached devices, and the table in which the ITS looks them up.
+/// The attached devices, and the table where the ITS looks them up.
 #[derive(Debug)]
 pub(super) struct DeviceTable {
     pub(super) table: ItsTable,
     id_bits: u8,
     devices: SortedMap<DeviceId, Device>,
-    /// Quotas, indexed by the cookie of their [`Attachment`].
+    /// Quotas, indexed by [`Attachment`] cookie.
     quotas: SortedMap<u32, EventQuota>,
     next_cookie: u32,
 }
@@ -41,7 +41,7 @@ impl DeviceTable {
         }
     }
 
-    /// Allocates the memory for a device, a quota, and the device's entry in the table.
+    /// Allocates memory for a device, a quota, and the device's entry in the table.
     pub(super) fn reserve<P: GicPlatform>(
         &mut self,
         frame: &ControlFrame<P>,
@@ -59,7 +59,7 @@ impl DeviceTable {
         self.devices.get_mut(id)
     }
 
-    /// Adds a device, for which memory must have been [reserved](Self::reserve).
+    /// Adds a device. Its memory must have been [reserved](Self::reserve).
     pub(super) fn insert(&mut self, id: DeviceId, device: Device) {
         self.devices.insert(id, device);
     }
@@ -75,10 +75,9 @@ impl DeviceTable {
         if unused { self.devices.remove(id) } else { None }
     }
 
-    /// Adds a quota of at most `limit` events, for which memory must have been
-    /// [reserved](Self::reserve).
+    /// Adds a quota of up to `limit` events. Its memory must have been [reserved](Self::reserve).
     pub(super) fn add_quota(&mut self, device: DeviceId, limit: u32) -> Attachment {
-        // The number of attachments is small, so a free number is found quickly.
+        // There are few attachments, so we find a free number quickly.
         while self.quotas.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);
         }
@@ -94,7 +93,7 @@ impl DeviceTable {
         self.quotas.remove(attachment.cookie())
     }
 
-    /// Allocates events from a quota. `base` is the address of the ITS for errors.
+    /// Allocates events from a quota. `base` is the ITS address to report in errors.
     pub(super) fn allocate_events(
         &mut self,
         base: u64,
@@ -115,14 +114,14 @@ impl DeviceTable {
         Ok((quota.device, first))
     }
 
-    /// Returns events to a quota. They stay allocated.
+    /// Returns events to a quota. They stay allocated at the device.
     pub(super) fn return_events(&mut self, attachment: &Attachment, count: NonZeroU16) {
         if let Some(quota) = self.quotas.get_mut(attachment.cookie()) {
             quota.used = quota.used.saturating_sub(count.get().into());
         }
     }
 
-    /// Frees allocated events of a device.
+    /// Frees a device's allocated events.
     pub(super) fn free_events(&mut self, id: DeviceId, first: u16, count: NonZeroU16) {
         if let Some(known) = self.devices.get_mut(id) {
             known.free_events(first, count);

@@ -1,7 +1,7 @@
-//! Devices: their interrupt translation tables, the event quotas of their attachments, and blocks
-//! of events with the commands that map and discard them.
+//! Devices: interrupt translation tables, per-attachment event quotas, and event blocks with the
+//! commands that map and discard them.
 //!
-//! Commands are created when the queue draws them, with its lock held.
+//! Commands are created lazily, when the queue draws them with its lock held.
 
 use super::command_queue::CommandSpan;
 use super::error::ItsError;
@@ -20,10 +20,10 @@ use msi_types::{DeviceId, Shape};
 
 /// Maximum number of EventID bits, because PCI MSI messages have 16 data bits.
 pub(crate) const MAX_EVENT_BITS: u8 = 16;
-/// The minimum number of EventID bits that MAPD can express.
+/// Minimum number of EventID bits that MAPD can encode.
 const MIN_EVENT_BITS: u8 = 1;
 
-/// A device from the point of view of the ITS: all requesters with the same DeviceID.
+/// A device as the ITS sees it: all requesters with the same DeviceID.
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) itt: Table,
@@ -36,7 +36,7 @@ pub(crate) struct Device {
     events: BlockAllocator,
 }
 
-/// The state of a device at the ITS. MAPD is posted in one batch with the device's first events.
+/// A device's state at the ITS. MAPD is posted in one batch with the device's first events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mapping {
     /// MAPD has not been posted.
@@ -56,7 +56,7 @@ pub(crate) struct EventQuota {
 }
 
 impl Device {
-    /// Allocates a table for `events` events. The device has no quotas yet.
+    /// Allocates a table for `events` events. The device starts without quotas.
     pub(crate) fn provision<P: GicPlatform>(
         platform: &P,
         typer: Typer,
@@ -92,7 +92,7 @@ impl Device {
         self.reserved = self.reserved.saturating_sub(quota.limit);
     }
 
-    /// Takes over the attachments of the device record that this one replaces.
+    /// Takes over the attachments from the record that this one replaces.
     pub(crate) fn inherit(&mut self, old: &Self) {
         self.users = old.users;
         self.reserved = old.reserved;
@@ -141,9 +141,9 @@ impl Device {
     }
 }
 
-/// Returns the EventID bits of a table for at least `events` events. A table occupies at least its
-/// alignment, so it has as many events as fit there at no cost. Functions behind a bridge to
-/// conventional PCI, which share one DeviceID, can use them.
+/// Returns the EventID bits for a table with at least `events` events. A table takes up at least
+/// its alignment anyway, so we use all of that. The extra events help functions behind a
+/// conventional PCI bridge, because they share a DeviceID.
 fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
     let limit = max_event_bits(typer);
     let fills_alignment =
@@ -162,7 +162,7 @@ fn max_event_bits(typer: Typer) -> u8 {
     typer.event_id_bits().min(MAX_EVENT_BITS)
 }
 
-/// A block of a device's events that is being mapped or unmapped.
+/// A block of events that is being mapped or unmapped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventBlock {
     pub(crate) device: DeviceId,
@@ -171,7 +171,7 @@ pub(crate) struct EventBlock {
     pub(crate) count: NonZeroU16,
 }
 
-/// Blocks of one device that are unmapped together. A single block needs no allocation.
+/// Blocks that are unmapped together, all from the same device. A single block needs no allocation.
 #[derive(Debug)]
 pub(crate) enum EventBlocks {
     None,
@@ -191,7 +191,7 @@ impl EventBlocks {
 
 impl EventBlock {
     pub(crate) fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
-        // Both ranges are allocated, so neither wraps.
+        // Neither can wrap: both ranges are allocated.
         let lpi = move |index: u16| {
             Lpi::from_index(self.first_lpi.index() + u32::from(index)).unwrap_or(self.first_lpi)
         };
@@ -203,17 +203,17 @@ impl EventBlock {
     }
 }
 
-/// Returns an iterator that creates all its commands when the queue draws the first one. It is
-/// empty if `make` returns `None`.
+/// Creates all commands at once, when the queue draws the first one. It is empty if `make` returns
+/// `None`.
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
     core::iter::once_with(make).flatten().flatten()
 }
 
-/// Returns the commands that map an event: MAPTI, if `stale` is empty. Otherwise the event is
-/// mapped to the first of these collections, moved through the others and cleared at each, and
-/// finally moved to the collection of its route.
+/// Returns the commands that map an event: MAPTI, if `stale` is empty. Otherwise, the event is
+/// mapped to the first of these collections, moved through the others while being cleared at each,
+/// and finally moved to its route's collection.
 pub(crate) fn map_event<'a>(
     routes: &'a EventRoutes,
     lpi: Lpi,
@@ -235,10 +235,10 @@ pub(crate) fn map_event<'a>(
     })
 }
 
-/// The commands that unmap events: a DISCARD for each event that has a route, then the MAPD that
-/// unmaps the device, if requested, and a SYNC for each redistributor to which one of the events
-/// was mapped. If a device is unmapped without events, a SYNC for an arbitrary redistributor, so
-/// that a SYNC always follows the MAPD.
+/// The commands that unmap events: a DISCARD for each event that has a route, then MAPD to unmap
+/// the device (if requested), and a SYNC for each redistributor that one of the events was mapped
+/// to. There is always a SYNC after MAPD: if the device has no events, it is for an arbitrary
+/// redistributor.
 pub(crate) struct DiscardCommands<'a, I> {
     routes: &'a EventRoutes,
     collections: &'a Collections,
@@ -291,7 +291,7 @@ impl<I: Iterator<Item = Lpi>> Iterator for DiscardCommands<'_, I> {
     }
 }
 
-/// Resources that cannot be freed before the ITS has executed commands.
+/// Resources that can't be freed until the ITS has executed some commands.
 #[derive(Debug)]
 pub(crate) struct DeferredUnmap {
     pub(super) posted: CommandSpan,
@@ -299,12 +299,12 @@ pub(crate) struct DeferredUnmap {
     pub(super) resources: Resources,
 }
 
-/// Resources that are freed when the ITS can no longer use them.
+/// Resources to free once the ITS can no longer use them.
 #[derive(Debug)]
 pub(crate) enum Resources {
-    /// Events of a device that stays mapped, and their LPIs.
+    /// Events and their LPIs; the device stays mapped.
     Events(EventBlocks),
-    /// A device's table, and the LPIs of its remaining events.
+    /// A device's table, and the LPIs for its remaining events.
     Device {
         /// MAPD with V = 0.
         unmap: Command,

@@ -1,4 +1,4 @@
-//! Errors of an ITS: of its initialization, of operations, and of its command queue.
+//! ITS errors: from initialization, from operations, and from the command queue.
 
 use crate::lpi::LpiError;
 use crate::platform::{GicPlatform, NoTable, TimedOut};
@@ -11,7 +11,7 @@ use gic_arch::Lpi;
 use gic_arch::its::{Command, RawCommand};
 use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};
 
-/// The reason why an ITS could not be initialized. All memory was freed, and the ITS is either
+/// Reason why an ITS could not be initialized. All memory has been freed, and the ITS is either
 /// unchanged or disabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,10 +24,10 @@ pub enum ProbeError {
         /// The reason why the setting is invalid.
         reason: &'static str,
     },
-    /// The platform cannot map the ITS's registers.
+    /// The platform can't map the ITS registers.
     #[error("its@{0:x}: the platform cannot map its registers; check the firmware description")]
     Unmappable(u64),
-    /// `GITS_PIDR2` shows another architecture, because firmware's description is wrong or the
+    /// `GITS_PIDR2` does not identify a supported ITS: firmware's description is wrong, or the
     /// block is powered off.
     #[error("its@{0:x}: not a GICv3 or GICv4 ITS; firmware may state a wrong address")]
     NotAnIts(u64),
@@ -46,7 +46,7 @@ pub enum ProbeError {
     /// over](super::IfEnabled::TakeOver).
     #[error("its@{0:x}: another driver, firmware or a previous kernel has already enabled the ITS")]
     AlreadyEnabled(u64),
-    /// The ITS does not become quiescent after it was disabled, which is a hardware fault.
+    /// The ITS was disabled but does not become quiescent. This is a hardware fault.
     #[error("its@{base:x}: {wait}")]
     NotQuiescent {
         /// The ITS's physical base.
@@ -54,8 +54,8 @@ pub enum ProbeError {
         /// The condition that was not met in time.
         wait: TimedOut,
     },
-    /// A table cannot be set up, because its register does not accept values that the architecture
-    /// requires it to accept, or does not exist.
+    /// A table can't be set up because its register does not exist, or rejects values that the
+    /// architecture requires.
     #[error("its@{base:x}: the {table} cannot be set up: {reason}")]
     TableRefused {
         /// The ITS's physical base.
@@ -65,15 +65,15 @@ pub enum ProbeError {
         /// The reason.
         reason: &'static str,
     },
-    /// The platform or the heap has no memory.
+    /// The platform or the heap is out of memory.
     #[error("its@{base:x}: out of memory for the {table}")]
     NoMemory {
         /// The ITS's physical base.
         base: u64,
-        /// The table that needs it.
+        /// The table that needed it.
         table: &'static str,
     },
-    /// The platform placed memory where the ITS cannot use it.
+    /// The platform placed memory where the ITS can't use it.
     #[error(
         "its@{base:x}: the platform placed the {table} at {address:#x}: misaligned, too small or \
          out of reach"
@@ -81,7 +81,7 @@ pub enum ProbeError {
     Misplaced {
         /// The ITS's physical base.
         base: u64,
-        /// The table that needs it.
+        /// The table that needed it.
         table: &'static str,
         /// Its physical address.
         address: u64,
@@ -107,8 +107,8 @@ impl ProbeError {
     }
 }
 
-/// An error of an operation on a running ITS. A failed operation changes nothing, unless its
-/// documentation says otherwise.
+/// Error from an operation on a running ITS. Unless documented otherwise, a failed operation
+/// changes nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItsError {
@@ -120,8 +120,7 @@ pub enum ItsError {
         /// Number of supported DeviceID bits.
         bits: u8,
     },
-    /// Another requester with the same DeviceID is using it, with a table that is too small for
-    /// both.
+    /// Another requester is already using this DeviceID, and its table is too small for both.
     #[error("DeviceID {0} is already attached, with a table that is too small for more events")]
     AttachedForFewer(DeviceId),
     /// The request exceeds the number of events that the ITS supports per device.
@@ -137,7 +136,7 @@ pub enum ItsError {
     NoEvents {
         /// Number of requested events.
         wanted: u16,
-        /// The quota with which the device was attached.
+        /// Quota with which the device was attached.
         limit: u32,
     },
     /// No block of LPIs of this size is free.
@@ -146,25 +145,25 @@ pub enum ItsError {
         /// Number of requested LPIs.
         wanted: u16,
     },
-    /// The CPU has no collection, or is off.
+    /// The CPU has no collection, or is offline.
     #[error("CPU {0} cannot take LPIs: {1}")]
     NotReachable(Cpu, &'static str),
     /// The LPI is not mapped at this ITS.
     #[error("{0} is not mapped at this ITS")]
     NotMapped(Lpi),
-    /// The platform or the heap has no memory.
+    /// The platform or the heap is out of memory.
     #[error("out of memory for {0}")]
     NoMemory(&'static str),
-    /// The platform placed memory where the ITS cannot use it.
+    /// The platform placed memory where the ITS can't use it.
     #[error("the platform placed {table} at {address:#x}: misaligned, too small or out of reach")]
     Misplaced {
-        /// The table that needs it.
+        /// The table that needed it.
         table: &'static str,
         /// Its physical address.
         address: u64,
     },
     /// A command did not complete, the ITS is suspended, or the caller's attachment or block
-    /// belongs to another user.
+    /// belongs to somebody else.
     #[error("{0}")]
     Fault(ControllerFault),
 }
@@ -198,20 +197,20 @@ impl From<ItsError> for MsiError {
     }
 }
 
-/// An error of a run of commands.
+/// Error from running commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueError {
-    /// The ITS stopped making progress. Contains the first command that it did not complete, if it
-    /// can be decoded.
+    /// The ITS stopped making progress. Holds the first command that was not completed, if it can
+    /// be decoded.
     Timeout(Option<Command>),
-    /// The ITS refused this command. The other commands of the span were executed.
+    /// The ITS refused this command. All others in the span were executed.
     Stalled(Option<Command>),
     /// The queue does not accept commands, because the ITS is suspended.
     Stopped,
 }
 
 impl QueueError {
-    /// Converts the error to the public type, which names the ITS, the command and its object.
+    /// Converts to the public error type, adding the ITS, the command and its object.
     pub(crate) fn at(self, base: u64) -> ItsError {
         let (command, reason) = match self {
             Self::Timeout(command) => (command, "timeout"),
@@ -229,7 +228,7 @@ impl QueueError {
     }
 }
 
-/// Creates an error that is not related to a command.
+/// Creates an error that is not about a particular command.
 pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static str) -> ItsError {
     ItsError::Fault(ControllerFault {
         kind: "its",
@@ -241,7 +240,7 @@ pub(crate) const fn fault(base: u64, operation: &'static str, reason: &'static s
     })
 }
 
-/// A log of failures of operations that cannot return an error (unmap, detach, mask).
+/// Failure log for operations that can't return an error (unmap, detach, mask).
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog {
     count: AtomicU32,
@@ -266,15 +265,15 @@ impl FaultLog {
     }
 }
 
-/// Number of refused commands that are kept until their callers query them.
+/// Maximum number of refused commands kept for their callers.
 const REMEMBERED_FAULTS: usize = 16;
 
 /// Commands that the ITS refused, kept until their callers query them.
 #[derive(Debug)]
 pub(crate) struct Faults {
     known: Vec<(u64, RawCommand)>,
-    /// Sequence numbers of refused commands that were dropped because the list was full. A caller
-    /// that waits for a number in this range receives an unspecific failure.
+    /// Sequence numbers of refused commands that didn't fit in the list. A caller waiting for one
+    /// of these gets an unspecific failure.
     forgotten: Range<u64>,
 }
 
@@ -286,7 +285,7 @@ impl Faults {
     }
 
     pub(crate) fn push(&mut self, sequence: u64, raw: RawCommand) {
-        // Sequence numbers only grow, so the first is the oldest.
+        // Sequence numbers only grow, so the first entry is the oldest.
         if self.known.len() == REMEMBERED_FAULTS {
             let (oldest, _) = self.known.remove(0);
             if self.forgotten.is_empty() {

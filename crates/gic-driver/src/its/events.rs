@@ -1,5 +1,5 @@
-//! Operations on mapped events: moving between CPUs, masking, invalidating, and setting the pending
-//! state.
+//! Operations on mapped events: moving them between CPUs, masking, invalidating, and setting
+//! pending state.
 
 use super::Its;
 use super::command_queue::FailedRun;
@@ -13,14 +13,14 @@ use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, DeviceId, EventId, MsiMessage, Pending};
 
 impl<P: GicPlatform> Its<P> {
-    /// Moves an event, with its pending state, to another CPU. Its message does not change. On
-    /// return it can no longer become pending at the old CPU. Returns the old CPU. Callers must not
-    /// move the same LPI concurrently.
+    /// Moves an event and its pending state to another CPU. Its message does not change. On return,
+    /// it can no longer become pending at the old CPU. Returns the old CPU. Callers must not move
+    /// the same LPI concurrently.
     ///
     /// A masked LPI may be signaled once at its new CPU before this returns: the redistributor may
-    /// have cached an old configuration of the LPI, which can be invalidated only after the event
-    /// has moved there (INV follows MOVI; IHI 0069 §5.3). Kernels must record interrupts that
-    /// arrive while they are disabled.
+    /// have cached an old configuration of the LPI, and this can only be invalidated after the
+    /// event has moved there (INV follows MOVI; IHI 0069 §5.3). Kernels must be able to record
+    /// interrupts that arrive while disabled.
     ///
     /// Context: task; may sleep.
     ///
@@ -61,8 +61,8 @@ impl<P: GicPlatform> Its<P> {
     /// Changes the route of an event and returns the commands that move it. Must be called with the
     /// queue's lock held.
     ///
-    /// The invalidation is needed for a redistributor that had the LPI before and still caches its
-    /// configuration, because MOVI does not invalidate it (IHI 0069 §5.1.1, §5.3).
+    /// We need the invalidation in case the redistributor had the LPI before and still has its
+    /// configuration cached; MOVI doesn't invalidate it (IHI 0069 §5.1.1, §5.3).
     fn movi(&self, lpi: Lpi, new: EventRoute, from: RdBase, to: RdBase) -> [Command; 4] {
         self.routes.set(lpi, Some(new));
         let (device, event) = (new.device, new.event_id());
@@ -74,8 +74,8 @@ impl<P: GicPlatform> Its<P> {
         ]
     }
 
-    /// Disables an LPI, so that arriving messages stay pending. On return the new configuration is
-    /// in effect at its redistributor.
+    /// Disables an LPI; messages that arrive stay pending. On return, the new configuration is in
+    /// effect at its redistributor.
     ///
     /// Context: any.
     ///
@@ -99,7 +99,7 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Changes an LPI's priority, whose two low bits are ignored. On return the new priority is in
+    /// Changes an LPI's priority; the two low bits are ignored. On return, the new priority is in
     /// effect at its redistributor.
     ///
     /// Context: any.
@@ -112,7 +112,7 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Makes an LPI pending, as a message of its device would, or clears its pending state.
+    /// Makes an LPI pending, as a message from its device would, or clears its pending state.
     ///
     /// Context: any.
     ///
@@ -126,7 +126,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Returns the event of an LPI, and the CPU to which it is delivered.
+    /// Returns an LPI's event and the CPU to which it is delivered.
     ///
     /// Context: any.
     pub fn event_of(&self, lpi: Lpi) -> Option<(DeviceId, EventId, Cpu)> {
@@ -134,7 +134,7 @@ impl<P: GicPlatform> Its<P> {
         Some((route.device, route.event_id(), cpu_of(route.collection)))
     }
 
-    /// Returns the message by which its device makes an LPI pending.
+    /// Returns the message that makes an LPI pending when its device sends it.
     ///
     /// Context: any.
     pub fn message(&self, lpi: Lpi) -> Option<MsiMessage> {
@@ -142,8 +142,8 @@ impl<P: GicPlatform> Its<P> {
         Some(MsiMessage { address: self.doorbell_of(route.device), data: route.event_id().get() })
     }
 
-    /// Invalidates an LPI's configuration at its redistributor, through the redistributor's
-    /// register if that suffices, and with the INV command otherwise.
+    /// Invalidates an LPI's configuration at its redistributor, using the redistributor's register
+    /// if that is enough, and the INV command otherwise.
     ///
     /// Context: any.
     ///
@@ -157,8 +157,8 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Runs one command for an event, and a SYNC for the redistributor at which the event is
-    /// delivered when the command enters the queue.
+    /// Runs one command for an event, and a SYNC for the redistributor that is the event's target
+    /// when the command enters the queue.
     fn run_on_event(
         &self,
         lpi: Lpi,
@@ -182,9 +182,9 @@ impl<P: GicPlatform> Its<P> {
             self.routes.set(lpi, Some(old));
             return self.invalidation.end_move();
         }
-        // The ITS has executed the MOVI, or may execute it later. Another MOVI after it undoes it.
-        // If the queue has no room for that one, the route still describes the result of the queued
-        // commands.
+        // The ITS has executed the MOVI or may still do so. Undo it with another one. If there's no
+        // room in the queue for that, the route is still right: it describes the result of the
+        // queued commands.
         let mut back = made_in_order(|| {
             let from = self.collections.target(new.collection)?;
             let to = self.collections.target(old.collection)?;

@@ -1,5 +1,5 @@
-//! The mapped frames of an ITS, and bounded waits for its command queue. A task waits while the ITS
-//! makes progress; other contexts wait for a single bound.
+//! An ITS's mapped frames, and bounded waits for its command queue. A task waits for as long as the
+//! ITS makes progress; other contexts wait for one bound in total.
 
 use super::error::ProbeError;
 use crate::mmio::MmioExt;
@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{ArchRevision, gits, id};
 
-/// Both frames of an ITS, and the platform.
+/// Both ITS frames, and the platform.
 pub(crate) struct ControlFrame<P: GicPlatform> {
     pub(crate) platform: Arc<P>,
     pub(crate) registers: P::Mmio,
@@ -29,11 +29,10 @@ impl<P: GicPlatform> ControlFrame<P> {
         }
     }
 
-    /// Disables the ITS and waits until it is quiescent. Its tables must not be changed before
-    /// that.
+    /// Disables the ITS and waits until it is quiescent. Its tables must not be changed until then.
     pub(crate) fn quiesce(&self) -> Result<(), TimedOut> {
         let control = self.registers.read(gits::CTLR);
-        // Quiescent is UNKNOWN while the ITS is enabled, so the ITS must be disabled first.
+        // Quiescent is UNKNOWN while the ITS is enabled, so disable it first.
         if control.enabled() {
             self.registers.write(gits::CTLR, control.with_enabled(false));
         }
@@ -42,7 +41,7 @@ impl<P: GicPlatform> ControlFrame<P> {
         })
     }
 
-    /// Enables the ITS, so that it accepts messages and commands.
+    /// Enables the ITS: it now accepts messages and commands.
     pub(crate) fn enable(&self) {
         let control = self.registers.read(gits::CTLR);
         self.registers.write(gits::CTLR, control.with_enabled(true));
@@ -55,15 +54,14 @@ impl<P: GicPlatform> fmt::Debug for ControlFrame<P> {
     }
 }
 
-/// The context of a waiting caller.
+/// The context in which a caller waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// A task waits as long as the ITS makes progress, because another caller's long batch is not a
-    /// fault. If the ITS makes no progress for the platform's bound, it is unresponsive.
+    /// A task waits as long as the ITS makes progress: it's not a fault if another caller has a
+    /// long batch. Without progress for the platform's bound, the ITS is unresponsive.
     Task,
-    /// In any context, including handlers, a caller waits for the platform's bound in total. This
-    /// may be too short for the queued commands, so a timeout has no consequences for other
-    /// callers.
+    /// Any context, including handlers: waits for the platform's bound in total. That may be too
+    /// short for everything in the queue, so a timeout doesn't affect other callers.
     Any,
 }
 
@@ -82,9 +80,9 @@ impl QueueWait {
         Self { context, turn: 0, last_read: None, wait: Wait::Again }
     }
 
-    /// Decides whether to continue after a poll that did not complete the caller's commands. `read`
-    /// is the number of consumed commands. `unresponsive_at` is the ring's field: the value of
-    /// `read` at which a task timed out.
+    /// Decides whether to keep waiting after a poll that found the caller's commands incomplete.
+    /// `read` is the number of consumed commands, and `unresponsive_at` the ring's field of that
+    /// name.
     pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Wait {
         if *unresponsive_at == Some(read) {
             return Wait::GiveUp;

@@ -1,13 +1,14 @@
 //! CPU hotplug.
 //!
 //! # When a CPU goes offline
-//! The interrupt core owns affinities, and moves each vector that it knows ([`Its::move_event`]).
+//! The interrupt core owns affinities, and moves each vector that it knows about
+//! ([`Its::move_event`]).
 //! [`Its::cpu_off`] moves the remaining events to an heir, in one batch with a MOVI for each. Only
-//! MOVI moves exactly one event with its pending state. The alternative is to bind the whole
-//! collection to the heir's redistributor (MAPC) and to move all pending states (MOVALL). It has
-//! two defects: after the collection is bound to its CPU again, interrupts may stay pending at the
-//! heir, where neither DISCARD nor MOVI finds them; and MOVALL also moves the pending LPIs of other
-//! ITSes.
+//! MOVI moves exactly one event, along with its pending state. Why not bind the whole collection to
+//! the heir's redistributor (MAPC) and move all pending state (MOVALL)? There are two problems with
+//! that. Once the collection is bound to its own CPU again, interrupts may still be pending at the
+//! heir, where neither DISCARD nor MOVI finds them. And MOVALL also moves other ITSes' pending
+//! LPIs.
 
 use super::Its;
 use super::error::ItsError;
@@ -21,8 +22,8 @@ use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Cpu;
 
 impl<P: GicPlatform> Its<P> {
-    /// Maps the CPU's collection to its redistributor, and invalidates all configurations cached
-    /// there: the redistributor may have cached them before the CPU was turned off.
+    /// Maps the CPU's collection to its redistributor and invalidates all configurations cached
+    /// there, which may date from before the CPU was turned off.
     /// [`Gic::cpu_on`](crate::Gic::cpu_on) must have been called first. May be called on any CPU.
     ///
     /// Context: task; may sleep.
@@ -55,17 +56,17 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Takes a CPU offline: events that are still mapped to it move to `heir`, with their pending
-    /// states, and are returned. On return this ITS no longer accesses its redistributor, which
-    /// must be awake until then. May be called on any CPU.
+    /// Takes a CPU offline. Events still mapped to it move to `heir` along with their pending
+    /// state, and are returned. The CPU's redistributor must stay awake until this returns;
+    /// afterwards this ITS no longer accesses it. May be called on any CPU.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if either CPU is off, or if they are the same;
     /// [`ItsError::NoMemory`]. In these cases nothing was changed. [`ItsError::Fault`] if a command
-    /// fails; the CPU then still counts as on, and events that have already moved stay at the heir
-    /// ([`event_of`](Self::event_of)).
+    /// fails. In that case the CPU still counts as online, but events that have already moved stay
+    /// at the heir ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
             let (leaving, from) = self.collections.of_cpu(cpu)?;
@@ -74,8 +75,8 @@ impl<P: GicPlatform> Its<P> {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that goes offline"));
             }
             self.invalidation.close(cpu).map_err(|late| self.still_used(late))?;
-            // Change the binding in the queue's order, so that a later move to this CPU is refused,
-            // and an earlier one is found in the routes.
+            // Change the binding in queue order: a later move to this CPU is refused, and we find
+            // an earlier one in the routes.
             self.queue
                 .in_order(&self.frame, || self.collections.set(leaving, Binding::Leaving(from)));
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
@@ -84,8 +85,7 @@ impl<P: GicPlatform> Its<P> {
                 self.invalidation.open(cpu);
                 return Err(ItsError::NoMemory("a list of a CPU's events"));
             };
-            // The move is not ended after a failure, because the ITS may execute the commands
-            // later.
+            // Don't end the move after a failure: the ITS may still execute the commands later.
             self.invalidation.begin_move();
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
@@ -99,8 +99,8 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Moves all pending LPIs of one CPU's redistributor to another's, including those of other
-    /// ITSes, and changes no event. Intended for software that retargets events by other means.
+    /// Moves all pending LPIs from one CPU's redistributor to another's, including those from other
+    /// ITSes. Events are not changed. Intended for software that retargets events by other means.
     ///
     /// Context: task; may sleep.
     ///
@@ -121,7 +121,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Returns the redistributor of a CPU, if its LPIs are enabled.
+    /// Returns a CPU's redistributor, if LPIs are enabled there.
     fn ready_redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
         let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
         let Ok(redistributor) = self.gic.redistributor_frames(cpu) else {
@@ -137,7 +137,7 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Returns the commands that move these events from one collection to another, and unmap the
-    /// former.
+    /// old one.
     fn evacuate(
         &self,
         events: &[Lpi],
@@ -149,7 +149,7 @@ impl<P: GicPlatform> Its<P> {
             self.routes.set(*lpi, Some(EventRoute { collection: heirs, ..route }));
             Some(Command::Movi { device: route.device, event: route.event_id(), collection: heirs })
         });
-        // The heir's redistributor may have cached old configurations of these LPIs.
+        // The heir's redistributor may have old configurations for these LPIs cached.
         let reload = [
             Command::Invall { collection: heirs },
             Command::Sync { target: from },
@@ -158,7 +158,7 @@ impl<P: GicPlatform> Its<P> {
         moves.chain(reload).chain(self.collections.rebind(leaving, Binding::Unmapped))
     }
 
-    /// Undoes a rebinding that may have been queued. If its command was never made, because the
+    /// Undoes a rebinding that may have been queued. If its command was never created because the
     /// ring was full, the binding has not changed.
     fn undo_rebind(&self, collection: CollectionId, before: Binding) {
         if self.collections.binding(collection) == before {
@@ -170,32 +170,32 @@ impl<P: GicPlatform> Its<P> {
     }
 }
 
-/// Number of LPIs that one pass of the command queue examines. This bounds the time for which a
-/// pass holds the queue's lock, and its commands fit the smallest queue.
+/// Number of LPIs examined per pass. This bounds how long a pass holds the queue lock, and its
+/// commands fit in the smallest queue.
 const LPIS_PER_PASS: u32 = 64;
 
 impl<P: GicPlatform> Its<P> {
-    /// Makes every event that is mapped to `cpu` pending again, and returns their number. Callers
-    /// must do so after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
-    /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because a message that was pending
-    /// there is recorded nowhere else. The handler of a device that sent no message runs once
-    /// unnecessarily. A masked event stays pending until it is unmasked. The CPU must not go
-    /// offline concurrently, and its events must not move.
+    /// Resends every event that is mapped to `cpu` and returns their number. Callers must do so
+    /// after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
+    /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because there is no other record of
+    /// the messages that were pending there. If a device sent no message, its handler runs once
+    /// spuriously. A masked event stays pending until it is unmasked. The CPU must not go offline
+    /// concurrently, and its events must not move.
     ///
-    /// No lock is held during the whole walk: each pass of the command queue covers a bounded
-    /// number of LPIs.
+    /// No lock is held for the entire walk: each pass of the command queue covers a bounded number
+    /// of LPIs.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if the CPU is off at this ITS. [`ItsError::Fault`] is the first
-    /// failure; the walk continues after it. The call can be repeated.
+    /// failure, after completing the walk. The call can be repeated.
     pub fn resend(&self, cpu: Cpu) -> Result<u32, ItsError> {
         let (collection, target) = self.collections.of_cpu(cpu)?;
         let (mut resent, mut result) = (0, Ok(()));
         for pass in passes(&self.routes) {
             let events = pass.filter_map(|index| self.int(collection, index));
-            // Most passes have no events, and need no lock.
+            // Most passes find no events, so don't take the lock.
             if events.clone().next().is_none() {
                 continue;
             }
@@ -205,7 +205,7 @@ impl<P: GicPlatform> Its<P> {
         result.map(|()| resent)
     }
 
-    /// Returns the INT command for the event of an LPI, if it is mapped to this collection.
+    /// Returns the INT command for an LPI's event, if it is mapped to this collection.
     fn int(&self, collection: CollectionId, index: u32) -> Option<Command> {
         let route = self.routes.of(Lpi::from_index(index)?)?;
         let here = route.collection == collection;
@@ -213,7 +213,7 @@ impl<P: GicPlatform> Its<P> {
     }
 }
 
-/// Returns the LPIs that may be mapped, divided into passes.
+/// Returns the LPIs that may be mapped, split into passes.
 fn passes(routes: &EventRoutes) -> impl Iterator<Item = Range<u32>> {
     routes.provided().flat_map(|lpis| {
         let (start, end) = (lpis.start, lpis.end);

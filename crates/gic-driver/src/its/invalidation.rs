@@ -1,15 +1,15 @@
-//! Invalidation of an LPI's cached configuration through `GICR_INVLPIR`, if the redistributor has
-//! this register. Otherwise the ITS invalidates with the INV command.
+//! Invalidates cached LPI configuration through `GICR_INVLPIR`, if the redistributor has it.
+//! Otherwise, we fall back to the ITS's INV command.
 //!
-//! The register requires neither the command queue nor its lock, so CPUs that mask LPIs of
-//! different redistributors do not contend for it.
+//! The register needs neither the command queue nor its lock, so CPUs don't contend when they mask
+//! LPIs at different redistributors.
 //!
 //! Invariant: on return, the LPI's redistributor uses the configuration that was stored before the
 //! call. A move that is posted later posts its own INV after its MOVI. A move in progress has
-//! already changed the route, but its INV may have read the old configuration, and the
-//! redistributor that the route names may not have the LPI yet. The driver therefore reads the
-//! route first and then the number of moves in progress. Unless that number is 0, it uses INV,
-//! which the queue orders after the commands of these moves.
+//! already changed the route, but its INV may have read the old configuration, and the route's
+//! redistributor may not have the LPI yet. So we read the route first, and then the number of moves
+//! in progress. Unless that is 0, we use INV, which the queue orders after the commands for these
+//! moves.
 
 use super::routes::{EventRoutes, cpu_of};
 use crate::gic::GicWithLpis;
@@ -23,8 +23,7 @@ use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
-/// Permissions to use the redistributors' registers, indexed by CPU, and the number of moves in
-/// progress.
+/// Permissions to use redistributor registers, indexed by CPU, and the number of moves in progress.
 #[derive(Debug)]
 pub(crate) struct RegisterInvalidation<P: GicPlatform> {
     gic: GicWithLpis<P>,
@@ -47,17 +46,17 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
     }
 
     /// Ends a move. The ITS must have executed either all of its commands or none of them. Must not
-    /// be called if the ITS may execute some of them later.
+    /// be called if it may still execute some of them later.
     pub(super) fn end_move(&self) {
         self.moves.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Invalidates an LPI through its redistributor's register. Returns `None` if the register
-    /// cannot be used, or if the write does not suffice.
+    /// can't be used or the write is not enough.
     ///
     /// Context: any.
     pub(super) fn invalidate(&self, lpi: Lpi, routes: &EventRoutes) -> Option<()> {
-        // A move that is not counted below is posted after the configuration was stored.
+        // If a move isn't counted below, it is posted after we stored the configuration.
         fence(Ordering::SeqCst);
         let cpu = cpu_of(routes.of(lpi)?.collection);
         if self.moves.load(Ordering::SeqCst) != 0 {
@@ -69,8 +68,7 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
         redistributor.invalidate(&**self.gic.platform(), one).ok()
     }
 
-    /// Allows invalidations to use the registers of a CPU that is on, if its redistributor has
-    /// them.
+    /// Lets invalidations use an online CPU's registers, if its redistributor has them.
     pub(super) fn open(&self, cpu: Cpu) {
         let Some(access) = self.access.get(cpu.index()) else { return };
         let redistributor = self.gic.redistributor_frames(cpu);
@@ -84,7 +82,7 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
         cpus.for_each(|cpu| self.open(cpu));
     }
 
-    /// Ends all use of a CPU's registers, after which its redistributor may be put to sleep.
+    /// Ends all use of a CPU's registers. Its redistributor may then be put to sleep.
     ///
     /// # Errors
     /// [`TimedOut`] if a user does not finish. The registers are then open again.
@@ -99,7 +97,7 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
             .inspect_err(|_| access.open())
     }
 
-    /// Calls [`close`](Self::close) for these CPUs. Closes the registers of all CPUs, or of none.
+    /// Calls [`close`](Self::close) for these CPUs. Closes all or none.
     pub(super) fn close_all(
         &self,
         cpus: impl Iterator<Item = Cpu> + Clone,

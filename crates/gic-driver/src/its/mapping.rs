@@ -1,8 +1,7 @@
-//! Mapping of events to LPIs with one batch of commands per block, and the rollback of failed
-//! mappings.
+//! Maps events to LPIs with one batch of commands per block, and rolls back failed mappings.
 //!
 //! If LPI tables were adopted from a previous kernel, a new block's LPIs are cleared at the
-//! redistributors that use those tables before their first owner receives them.
+//! redistributors using those tables before they go to their first owner.
 
 use super::devices::{EventBlock, EventBlocks, Mapping, map_event};
 use super::error::{ItsError, QueueError, fault};
@@ -31,7 +30,7 @@ pub struct EventRequest {
 }
 
 impl EventRequest {
-    /// Creates a request for independent, initially unmasked events with this target.
+    /// Creates a request for independent events with this target, initially unmasked.
     pub const fn new(count: NonZeroU16, cpu: Cpu) -> Self {
         Self { count, shape: Shape::Independent, cpu, initially: Initially::Unmasked }
     }
@@ -45,8 +44,8 @@ impl EventRequest {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Maps consecutive events to consecutive LPIs, all of them or none, as one batch. The vectors
-    /// of the block are the LPIs' INTIDs.
+    /// Maps consecutive events to consecutive LPIs, all or nothing, as one batch. The block's
+    /// vectors are the LPIs' INTIDs.
     ///
     /// Context: task; may sleep.
     ///
@@ -91,7 +90,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Discards events and frees their LPIs. After the call none of them can become pending.
+    /// Discards events and frees their LPIs. On return, none of them can become pending any more.
     ///
     /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the block")]
@@ -154,11 +153,11 @@ impl<P: GicPlatform> Its<P> {
         found
     }
 
-    /// Posts all commands that a new block needs as one batch.
+    /// Posts all commands for a new block as one batch.
     ///
-    /// The invalidation is necessary even though the LPIs were free. A redistributor may have
-    /// cached their configuration bytes for a previous owner, or together with neighboring bytes,
-    /// and MAPTI does not invalidate them.
+    /// We need the invalidation even though the LPIs were free. A redistributor may have cached
+    /// their configuration bytes for a previous owner or along with neighboring bytes, and MAPTI
+    /// doesn't invalidate them.
     fn post_map(
         &self,
         state: &mut TaskState,
@@ -191,7 +190,7 @@ impl<P: GicPlatform> Its<P> {
             result,
             Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd
         );
-        // After a timeout MAPD is still in the queue, ahead of all later commands.
+        // After a timeout, MAPD is still in the queue, ahead of any later command.
         if told && !refused {
             known.mapping = Mapping::Mapped;
         }
@@ -208,8 +207,8 @@ impl<P: GicPlatform> Its<P> {
                     self.routes.set(lpi, None);
                 }
             };
-            // If the ITS refused an event, that event cannot be discarded; if it refused the
-            // device, none of its events can.
+            // An event that the ITS refused can't be discarded. If it refused the device, none of
+            // its events can be.
             if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
                 block.lpis().for_each(forget);
             }
@@ -218,7 +217,7 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Determines the collections of all redistributors at which a new block's LPIs must be
-    /// cleared. None exist if no tables were adopted, or if the LPIs have had owners before.
+    /// cleared. There are none if no tables were adopted, or if the LPIs have been owned before.
     ///
     /// # Errors
     /// [`ItsError::Fault`] if one of the redistributors is not a target of this ITS.
@@ -232,7 +231,7 @@ impl<P: GicPlatform> Its<P> {
             let reason = "a redistributor at which LPIs of a previous kernel may be pending is not \
                 a target of this ITS";
             let collection = self.collections.of_target(target);
-            // Does not allocate, because room was reserved for all collections.
+            // This doesn't allocate: there's room for all collections.
             state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
         }
         Ok(())
@@ -259,7 +258,7 @@ impl<P: GicPlatform> Its<P> {
         self.queue.run(&self.frame, Context::Task, &mut commands).map_err(|failed| failed.error)
     }
 
-    /// Enables a block's LPIs in the configuration table, which covers all allocated LPIs.
+    /// Enables a block's LPIs in the configuration table.
     fn enable_all(&self, block: EventBlock) {
         for (_, lpi) in block.lpis() {
             let result = self.lpis().enable(lpi);

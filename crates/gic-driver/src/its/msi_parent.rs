@@ -1,5 +1,5 @@
-//! The ITS as the MSI parent of a bus's devices: the mapping of requesters to DeviceIDs, and checks
-//! of the messages that an endpoint can store.
+//! Makes the ITS an MSI parent for a bus's devices: maps requesters to DeviceIDs, and checks that
+//! an endpoint can store its messages.
 
 use super::mapping::EventRequest;
 use super::{Its, ItsError};
@@ -15,10 +15,10 @@ use msi_types::{
 };
 
 /// Number of events reserved for a DeviceID that several requesters may share. A bus behind a
-/// bridge to conventional PCI has up to 32 devices, and MSI supports up to 32 vectors.
+/// conventional PCI bridge has up to 32 devices, and MSI up to 32 vectors each.
 const SHARED_ROOM: u32 = 32 * 32;
 
-/// The MSI parent of one bus or platform device. Several of them can share an [`Its`].
+/// MSI parent for a bus or platform device. Several can share an [`Its`].
 #[derive(Debug)]
 pub struct ItsMsiParent<P: GicPlatform> {
     its: Arc<Its<P>>,
@@ -26,7 +26,7 @@ pub struct ItsMsiParent<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> ItsMsiParent<P> {
-    /// Creates the parent of a bus whose requesters `map` maps to DeviceIDs.
+    /// Creates the parent for a bus. `map` maps its requesters to DeviceIDs.
     pub fn new(its: Arc<Its<P>>, map: IdMap) -> Self {
         Self { its, map }
     }
@@ -45,7 +45,7 @@ impl<P: GicPlatform> ItsMsiParent<P> {
         self.its.message(lpi(hwirq)?).ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    /// Runs an operation and records its failure, for callers that cannot return an error.
+    /// Runs an operation and records its failure, for callers that can't return an error.
     fn or_note(&self, hwirq: HwIrq, operation: impl FnOnce(Lpi) -> Result<(), ItsError>) {
         if let Ok(lpi) = lpi(hwirq)
             && let Err(error) = operation(lpi)
@@ -126,7 +126,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let from = self.its.move_event(lpi(hwirq)?, to)?;
-        // The message does not name a CPU, so even a member of an aligned group can be moved
+        // The message doesn't encode a CPU, so even a member of an aligned group can be moved
         // separately.
         Ok(Move { first: hwirq, count: core::num::NonZeroU16::MIN, message: None, from, to })
     }
@@ -164,7 +164,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     }
 }
 
-/// Returns the LPI of a vector.
+/// Returns a vector's LPI.
 fn lpi(hwirq: HwIrq) -> Result<Lpi, MsiError> {
     Lpi::try_from(hwirq.get()).map_err(|_| MsiError::UnknownVector(hwirq))
 }
@@ -172,11 +172,11 @@ fn lpi(hwirq: HwIrq) -> Result<Lpi, MsiError> {
 /// Consecutive requesters with consecutive DeviceIDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdRange {
-    /// The lowest requester, after masking.
+    /// Lowest requester, after masking.
     pub first_requester: RequesterId,
     /// Number of requesters.
     pub length: u32,
-    /// The DeviceID of the lowest requester.
+    /// DeviceID for the lowest requester.
     pub first_device: DeviceId,
 }
 
@@ -194,14 +194,14 @@ impl IdRange {
     }
 }
 
-/// The mapping of one bus (a PCI host bridge, or one platform device) to one ITS.
+/// Maps requesters on a bus (a PCI host bridge or a platform device) to DeviceIDs at one ITS.
 #[derive(Debug)]
 pub struct IdMap {
     mask: u32,
     ranges: Ranges,
 }
 
-/// The ranges of a map. The usual single range needs no allocation.
+/// A map's ranges. A single range, the usual case, needs no allocation.
 #[derive(Debug)]
 enum Ranges {
     One(IdRange),
@@ -209,12 +209,12 @@ enum Ranges {
 }
 
 impl IdMap {
-    /// Creates a map of these ranges. If they overlap, the first one applies.
+    /// Creates a map from these ranges. If they overlap, the first one applies.
     pub fn new(ranges: Vec<IdRange>) -> Self {
         Self { mask: u32::MAX, ranges: Ranges::Many(ranges) }
     }
 
-    /// Creates a map in which every requester ID is also the DeviceID, as for a bus with
+    /// Creates a map in which every requester ID is also the DeviceID, e.g. for a bus with
     /// `msi-parent` and no `msi-map`.
     pub fn identity() -> Self {
         let all = IdRange {
@@ -225,14 +225,14 @@ impl IdMap {
         Self { mask: u32::MAX, ranges: Ranges::One(all) }
     }
 
-    /// Creates a map of a single requester.
+    /// Creates a map with a single requester.
     pub fn single(requester: RequesterId, device: DeviceId) -> Self {
         let range = IdRange { first_requester: requester, length: 1, first_device: device };
         Self { mask: u32::MAX, ranges: Ranges::One(range) }
     }
 
-    /// Creates a map of every requester to this DeviceID, as for functions behind a bridge to
-    /// conventional PCI, whose messages carry the bridge's alias.
+    /// Creates a map from every requester to this DeviceID, e.g. for functions behind a
+    /// conventional PCI bridge: their messages carry the bridge's alias.
     pub fn shared(device: DeviceId) -> Self {
         Self::single(RequesterId::new(0), device).with_mask(0)
     }
@@ -243,7 +243,7 @@ impl IdMap {
         Self { mask, ..self }
     }
 
-    /// Returns the DeviceID of a requester, or `None` if the requester is not mapped to this ITS.
+    /// Returns the DeviceID of a requester, or `None` if it is not mapped to this ITS.
     pub fn device(&self, requester: RequesterId) -> Option<DeviceId> {
         let masked = requester.get() & self.mask;
         self.ranges().iter().find_map(|range| range.device(masked))

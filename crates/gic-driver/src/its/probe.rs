@@ -1,4 +1,4 @@
-//! Initialization of an ITS.
+//! ITS initialization.
 
 use super::command_queue::CommandQueue;
 use super::config::{CorrectedConfig, IfEnabled, ItsConfig};
@@ -21,7 +21,7 @@ use doorbell_lock::TaskLock;
 use gic_arch::gits;
 use gic_arch::gits::TableKind;
 
-/// The memory of an ITS.
+/// An ITS's memory.
 struct ItsMemory {
     device_table: ItsTable,
     collection_table: Option<ItsTable>,
@@ -29,22 +29,22 @@ struct ItsMemory {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Initializes the ITS at `config.base` with the LPIs of its GIC: allocates its tables and its
-    /// command queue, and enables it. [`cpu_on`](Self::cpu_on) makes CPUs its targets. Must be
-    /// called once for each ITS.
+    /// Initializes the ITS at `config.base` with its GIC's LPIs: allocates its tables and command
+    /// queue, and enables it. CPUs become targets through [`cpu_on`](Self::cpu_on). Must be called
+    /// once for each ITS.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`ProbeError`]. On error, all memory was freed, and the ITS is either unchanged or
+    /// Any [`ProbeError`]. On error, all memory has been freed, and the ITS is either unchanged or
     /// disabled.
     pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
         let no_lpis = |reason| ProbeError::Lpis { base: config.base, reason };
         let gic = GicWithLpis::new(gic).map_err(no_lpis)?;
         let lpis = gic.lpis();
-        // Claim the LPIs even if the ITS turns out to be unusable: its presence alone rules out
-        // direct LPIs.
+        // Claim the LPIs even if the ITS turns out to be unusable: direct LPIs are ruled out by its
+        // mere presence.
         lpis.claim(LpiMessages::Translated).map_err(no_lpis)?;
         let frame = ControlFrame::map(gic.platform().clone(), config.base)?;
         if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
@@ -104,10 +104,10 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Before this,
-    /// the ITS may write to tables of firmware or of a previous kernel. A kernel that [takes
-    /// over](IfEnabled::TakeOver) ITSes must therefore quiesce all of them before it allocates
-    /// tables for the first one, or for LPIs.
+    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Until then,
+    /// the ITS may write to tables owned by firmware or a previous kernel. A kernel that [takes
+    /// over](IfEnabled::TakeOver) ITSes must quiesce all of them before it allocates any table for
+    /// an ITS or for LPIs.
     ///
     /// Context: task; may sleep.
     ///
@@ -137,7 +137,7 @@ impl<P: GicPlatform> Drop for Its<P> {
     }
 }
 
-/// Allocates the memory of an ITS and programs its registers. On error, all of it was freed.
+/// Allocates an ITS's memory and programs its registers. On error, all memory has been freed.
 fn provision<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
@@ -188,7 +188,7 @@ fn device_table<P: GicPlatform>(
     ItsTable::provision(frame, request)?.ok_or(missing)
 }
 
-/// Allocates a table for collections, if the ITS itself does not hold enough of them.
+/// Allocates a collection table, if the ITS can't hold enough collections itself.
 fn collection_table<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
@@ -213,8 +213,8 @@ fn collection_table<P: GicPlatform>(
         memory_type,
     };
     let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;
-    // GITS_TYPER.CCT shows whether collections below HCC use the table. The table must have room
-    // for all collections in any case.
+    // GITS_TYPER.CCT says whether collections below HCC use the table. Either way, it must have
+    // room for all of them.
     if table.ids() < cpus.into() {
         let limit = table.ids();
         table.release(frame);

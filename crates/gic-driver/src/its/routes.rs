@@ -1,6 +1,6 @@
-//! Routes of LPIs: the event and the collection of each mapped LPI. `mask` needs the event of an
-//! LPI, even in a hard-IRQ handler. A collection selects the redistributor at which the ITS
-//! delivers events. Each CPU has one collection, with the CPU's number.
+//! LPI routes: each mapped LPI's event and collection. `mask` needs to find an LPI's event, even in
+//! a hard-IRQ handler. A collection selects the redistributor to which the ITS delivers. Each CPU
+//! has one collection, which has the CPU's number.
 
 use super::error::ItsError;
 use alloc::collections::TryReserveError;
@@ -13,7 +13,7 @@ use gic_arch::{IntId, Lpi};
 use msi_types::{Cpu, DeviceId, EventId};
 use spin::Once;
 
-/// Number of LPIs per chunk.
+/// LPIs per chunk.
 const CHUNK: usize = 1024;
 /// The word of an unmapped LPI. Not a valid route, because collection 0xffff is never used.
 const NONE: u64 = u64::MAX;
@@ -52,22 +52,22 @@ impl EventRoute {
     }
 }
 
-/// The routes of all LPIs. Each is one atomic word, so that it can be read without a lock. The
-/// memory is allocated in chunks, when LPIs are first mapped.
+/// The routes of all LPIs. Each route is an atomic word and can be read without a lock. Memory is
+/// allocated in chunks as LPIs are first mapped.
 #[derive(Debug)]
 pub(crate) struct EventRoutes {
     chunks: Vec<Once<Vec<AtomicU64>>>,
 }
 
 impl EventRoutes {
-    /// Creates the routes of the LPIs whose INTIDs have `id_bits` bits.
+    /// Creates routes for LPIs with `id_bits`-bit INTIDs.
     pub(crate) fn new(id_bits: u8) -> Result<Self, TryReserveError> {
         let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().hwirq().index());
         let chunks = try_collect(core::iter::repeat_with(Once::new).take(lpis.div_ceil(CHUNK)))?;
         Ok(Self { chunks })
     }
 
-    /// Allocates the memory for `count` LPIs from `first` on.
+    /// Allocates memory for `count` LPIs starting at `first`.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reserve(&self, first: Lpi, count: u16) -> Result<(), TryReserveError> {
@@ -86,7 +86,7 @@ impl EventRoutes {
         EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
     }
 
-    /// Changes a route, whose memory must have been [reserved](Self::reserve). Must be called with
+    /// Changes a route. Its memory must have been [reserved](Self::reserve). Must be called with
     /// the command queue's lock held.
     pub(crate) fn set(&self, lpi: Lpi, route: Option<EventRoute>) {
         if let Some(word) = self.word(lpi) {
@@ -110,7 +110,7 @@ impl EventRoutes {
         try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
     }
 
-    /// Returns the ranges of LPI indices whose memory was allocated. No other LPI is mapped.
+    /// Returns the LPI index ranges that have memory. LPIs outside these ranges are not mapped.
     ///
     /// Context: any.
     pub(crate) fn provided(&self) -> impl Iterator<Item = Range<u32>> {
@@ -134,25 +134,25 @@ fn locate(lpi: Lpi) -> (usize, usize) {
 
 pub(super) const EXCLUDED_REASON: &str = "the ITS does not reach it";
 
-/// The state of all collections. May be read in any context. Must only be changed with the command
+/// State of all collections. May be read in any context. Must only be changed with the command
 /// queue's lock held.
 #[derive(Debug)]
 pub(crate) struct Collections {
     states: Vec<AtomicU64>,
-    /// Collections below this number are held in the ITS itself and are lost with its power.
+    /// Collections below this number are held in the ITS itself and lost on power-down.
     in_hardware: u32,
 }
 
-/// The state of one collection.
+/// A collection's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Binding {
-    /// Its CPU is not a target of the ITS, and cannot become one.
+    /// Its CPU is not a target of the ITS, and can't become one.
     Excluded,
     /// Its CPU is off.
     Unmapped,
-    /// The collection maps to the redistributor of its CPU.
+    /// The collection maps to its CPU's redistributor.
     Mapped(RdBase),
-    /// The collection still maps to the redistributor, but no further event may be moved to it.
+    /// The collection still maps to the redistributor, but no more events may be moved to it.
     Leaving(RdBase),
 }
 
@@ -204,7 +204,7 @@ impl Collections {
         Ok(Self { states, in_hardware })
     }
 
-    /// Returns the collection of a CPU that is on, and its redistributor.
+    /// Returns an online CPU's collection and redistributor.
     pub(crate) fn of_cpu(&self, cpu: Cpu) -> Result<(CollectionId, RdBase), ItsError> {
         let collection = self.id(cpu)?;
         match self.binding(collection) {
@@ -220,17 +220,17 @@ impl Collections {
         self.binding(collection).target()
     }
 
-    /// Returns the collection of the CPU that has this redistributor, if the CPU is on.
+    /// Returns the collection for the CPU with this redistributor, if the CPU is online.
     pub(crate) fn of_target(&self, target: RdBase) -> Option<CollectionId> {
         self.ids().find(|collection| self.binding(*collection) == Binding::Mapped(target))
     }
 
-    /// Returns an arbitrary redistributor that a collection is mapped to.
+    /// Returns any redistributor that a collection is mapped to.
     pub(crate) fn any_target(&self) -> Option<RdBase> {
         self.ids().find_map(|collection| self.target(collection))
     }
 
-    /// Returns the CPUs that are on.
+    /// Returns the online CPUs.
     pub(crate) fn mapped(&self) -> impl Iterator<Item = Cpu> + Clone {
         self.ids().filter(|collection| self.target(*collection).is_some()).map(cpu_of)
     }
@@ -263,8 +263,8 @@ impl Collections {
         }
     }
 
-    /// Returns the command that changes the binding of a collection. The recorded state changes
-    /// when the command enters the queue.
+    /// Returns the command that changes a collection's binding. The recorded state changes when the
+    /// command enters the queue.
     pub(super) fn rebind(
         &self,
         collection: CollectionId,
@@ -280,9 +280,8 @@ impl Collections {
         })
     }
 
-    /// Returns the commands that restore the ITS after it has lost its power. They map the
-    /// collections that the ITS itself held, and invalidate the configurations cached by every
-    /// redistributor.
+    /// Returns the commands that restore the ITS after power loss: they map the collections that
+    /// the ITS itself held, and invalidate all configurations cached by redistributors.
     pub(crate) fn recover(&self) -> impl Iterator<Item = Command> {
         let bound = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));
         let lost = bound().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);
@@ -298,7 +297,7 @@ impl Collections {
     }
 }
 
-/// Returns the CPU of a collection.
+/// Returns a collection's CPU.
 pub(super) fn cpu_of(collection: CollectionId) -> Cpu {
     Cpu::new(collection.get().into())
 }

@@ -1,10 +1,10 @@
-//! The tables of the ITS in memory, `GITS_BASER<n>` (IHI 0069 §5.2): the device table and the
-//! collection table, flat or with two levels.
+//! The ITS's in-memory tables, `GITS_BASER<n>` (IHI 0069 §5.2): the device table and the collection
+//! table, flat or with two levels.
 //!
 //! The driver detects the page sizes, levels and shareabilities that a register supports by writing
-//! and reading back. It allocates the second level of a table page by page, when an identifier
-//! first appears, and keeps the pages, because no command invalidates a cached first level. The
-//! number of identifier bits bounds their size.
+//! and reading back. A second level is allocated page by page as identifiers first appear. Pages
+//! are never freed, because no command invalidates a cached first level; the number of identifier
+//! bits limits how many there can be.
 
 use super::error::ProbeError;
 use super::hardware::ControlFrame;
@@ -17,18 +17,18 @@ use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability, gits};
 
-/// Limits on the location of an ITS's memory, in addition to those of the register or command that
-/// contains its address.
+/// Limits on where ITS memory may be, on top of what the register or command for its address can
+/// hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableConstraints {
     /// The ITS's NUMA node.
     pub(crate) node: Option<u32>,
-    /// Physical address bits that the ITS can drive.
+    /// Physical address bits driven by the ITS.
     pub(crate) address_bits: u8,
 }
 
 impl TableConstraints {
-    /// Allocates `bytes` of table memory whose address fits a field of `address_bits` bits.
+    /// Allocates `bytes` of table memory at an address that fits in `address_bits` bits.
     ///
     /// Context: task; may sleep.
     pub(crate) fn allocate<P: GicPlatform>(
@@ -46,14 +46,14 @@ impl TableConstraints {
     }
 }
 
-/// Maximum number of pages, because a register has 8 bits for it.
+/// Maximum number of pages: a register has 8 bits for it.
 const MAX_PAGES: u64 = 256;
 /// Size of a first-level entry in bytes.
 const LEVEL1_ENTRY: u64 = 8;
-/// Maximum number of pages for which a flat table is preferred to two levels.
+/// Up to this many pages, prefer a flat table to two levels.
 const FLAT_PAGES: u64 = 2;
 
-/// The memory type of tables.
+/// Memory type for tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MemoryType {
     /// The best memory type that the ITS accepts.
@@ -62,7 +62,7 @@ pub(crate) enum MemoryType {
     Device,
 }
 
-/// A table that is programmed into its register.
+/// A table, programmed into its register.
 #[derive(Debug)]
 pub(crate) struct ItsTable {
     register: Reg<Baser>,
@@ -71,24 +71,24 @@ pub(crate) struct ItsTable {
     coherence: Coherence,
     shape: TableShape,
     constraints: TableConstraints,
-    /// Second-level pages by index in the first level.
+    /// Second-level pages, by their first-level index.
     second_level: SortedMap<u64, Table>,
 }
 
-/// The requirements on a table.
+/// Requirements for a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableRequest {
     pub(crate) kind: TableKind,
-    /// The name of the table in errors.
+    /// Table name for errors.
     pub(crate) name: &'static str,
-    /// Exclusive upper limit of the identifiers.
+    /// Exclusive upper limit for identifiers.
     pub(crate) ids: u64,
     pub(crate) coherence: Coherence,
     pub(crate) constraints: TableConstraints,
     pub(crate) memory_type: MemoryType,
 }
 
-/// Features of a `GITS_BASER<n>`.
+/// What a `GITS_BASER<n>` supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BaserAbilities {
     pub(crate) page: PageSize,
@@ -96,30 +96,30 @@ pub(crate) struct BaserAbilities {
     pub(crate) levels: Levels,
 }
 
-/// The number of levels of a table, or the maximum that a register supports.
+/// Number of levels in a table, or the maximum that a register supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Levels {
-    /// A flat table of entries.
+    /// A flat table.
     One,
-    /// A table with the addresses of pages of entries.
+    /// A first level that points to pages of entries.
     Two,
 }
 
-/// Size and form of a table.
+/// Table size and form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableShape {
     pub(crate) levels: Levels,
     /// Number of pages in the register.
     pub(crate) pages: u64,
-    /// Exclusive upper limit of the identifiers that the table can hold.
+    /// Exclusive upper limit for identifiers in the table.
     pub(crate) ids: u64,
-    /// Number of identifiers per page of entries.
+    /// Identifiers per page of entries.
     pub(crate) ids_per_page: u64,
 }
 
 impl TableShape {
-    /// Chooses the form of a table for `ids` identifiers, or for fewer if the register does not
-    /// support enough pages.
+    /// Chooses a table form for `ids` identifiers, or for fewer if the register does not support
+    /// enough pages.
     pub(crate) fn choose(abilities: BaserAbilities, ids: u64) -> Self {
         let page = abilities.page.bytes();
         let flat_pages = (ids * abilities.entry_bytes).div_ceil(page).max(1);
@@ -143,7 +143,7 @@ impl ItsTable {
     /// # Errors
     /// [`ProbeError::NoMemory`] or [`ProbeError::Misplaced`] if the platform has no suitable
     /// memory; [`ProbeError::TableRefused`] if the register does not accept the table. On error,
-    /// all memory was freed.
+    /// all memory has been freed.
     pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         request: TableRequest,
@@ -192,13 +192,13 @@ impl ItsTable {
         frame.platform.release_table(self.memory.take());
     }
 
-    /// Programs the register again after it was lost. The memory must have been kept, and the ITS
+    /// Reprograms the register after it was lost. The memory must have been preserved, and the ITS
     /// must be disabled.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, self.value);
     }
 
-    /// Returns the exclusive upper limit of the identifiers that the table can hold.
+    /// Returns the exclusive upper limit for identifiers in the table.
     pub(crate) fn ids(&self) -> u64 {
         self.shape.ids
     }
@@ -250,9 +250,8 @@ const fn address_bits(page: PageSize) -> u8 {
     }
 }
 
-/// Clears all table registers. A value of a previous kernel in the register of a table that this
-/// driver does not provide would point to memory that is now used for other purposes. The ITS must
-/// be disabled.
+/// Clears all table registers. If we don't provide one of the tables, a previous kernel's register
+/// value would point to memory that is now used for something else. The ITS must be disabled.
 pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {
         if registers.read(register).valid() {
@@ -262,8 +261,8 @@ pub(crate) fn clear_all<M: Mmio>(registers: &M) {
 }
 
 /// Allocates a table. If the allocation fails, retries with half as many identifiers, down to one
-/// page, because an ITS with fewer devices is better than none. Callers that need all identifiers
-/// must check the table's size.
+/// page: an ITS with fewer devices is better than no ITS. Callers that need all identifiers must
+/// check the table's size.
 fn allocate<P: GicPlatform>(
     frame: &ControlFrame<P>,
     abilities: BaserAbilities,

@@ -1,4 +1,4 @@
-//! Allocation of LPIs, and the record of LPIs that a previous kernel left pending.
+//! Allocates LPIs, and keeps track of LPIs left pending by a previous kernel.
 
 use super::LpiRange;
 use super::stale::{Stale, StaleAt};
@@ -7,7 +7,7 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::Lpi;
 
-/// A [`BlockAllocator`] of LPIs.
+/// A [`BlockAllocator`] for LPIs.
 #[derive(Debug)]
 pub(super) struct LpiAllocator {
     blocks: BlockAllocator,
@@ -15,12 +15,12 @@ pub(super) struct LpiAllocator {
     stale: Option<Stale>,
 }
 
-/// Error: LPIs are already allocated that were not cleared at the redistributor.
+/// Error: some allocated LPIs have not been cleared at the redistributor.
 #[derive(Debug)]
 pub(super) struct InUse;
 
 impl LpiAllocator {
-    /// Creates an allocator of the `count` lowest LPIs, all free.
+    /// Creates an allocator for the lowest `count` LPIs, all free.
     pub(super) fn new(count: u32, stale: Option<Stale>) -> Result<Self, BlockError> {
         Ok(Self { blocks: BlockAllocator::new(Lpi::FIRST.get(), count)?, stale })
     }
@@ -34,7 +34,7 @@ impl LpiAllocator {
         Ok(())
     }
 
-    /// Adds a redistributor whose pending table was adopted, at any time. For senders that can
+    /// Adds a redistributor whose pending table was adopted, at any time. Only for senders that can
     /// clear an LPI at the redistributor even while it is allocated.
     pub(super) fn note_stale(&mut self, at: StaleAt) {
         if let Some(stale) = &mut self.stale {
@@ -49,8 +49,7 @@ impl LpiAllocator {
         }
     }
 
-    /// Returns the redistributor at position `index` of those at which LPIs may be pending for a
-    /// previous kernel.
+    /// Returns the `index`-th redistributor at which LPIs may be pending for a previous kernel.
     pub(super) fn stale_at(&self, index: usize) -> Option<StaleAt> {
         self.stale.as_ref()?.get(index)
     }

@@ -1,5 +1,5 @@
-//! Attachment of redistributors to their tables: assigning a pending table, verifying a table in
-//! use, and detaching.
+//! Attaches redistributors to their tables: assigns pending tables, verifies tables already in use,
+//! and detaches.
 
 use super::tables::{Contents, PendingTable, PriorUse, TableOrigin};
 use super::{
@@ -14,10 +14,10 @@ use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::PENDING_TABLE_RESERVED;
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Assigns a redistributor its tables and enables LPIs there. The redistributor must be awake;
-    /// its CPU may have been off, and it may have lost its state. Does nothing if its LPIs are
-    /// still enabled with these tables. Afterwards the sender must invalidate all configurations
-    /// cached there. Must not be called concurrently for two redistributors.
+    /// Assigns a redistributor its tables and enables LPIs there. The redistributor must be awake,
+    /// but it may have lost its state while its CPU was off. No-op if its LPIs are still enabled
+    /// with these tables. Afterwards, the sender must invalidate all configurations cached there.
+    /// Must not be called concurrently for two redistributors.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -46,8 +46,8 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(Attached { tables, pending: result? })
     }
 
-    /// Returns the error for a redistributor without a table. The table that it used when `self`
-    /// was created is not in reserved memory.
+    /// Returns the error for a redistributor without a table. When `self` was created, it used a
+    /// table outside reserved memory.
     fn not_taken_over(redistributor: &Redistributor<P::Mmio>) -> GicError {
         let (_, pending) = redistributor.lpi_bases();
         let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
@@ -75,8 +75,9 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// Records a redistributor at which LPIs may be pending for a previous kernel. Direct LPIs can
-    /// be cleared through the redistributor's registers at any time. An ITS needs an event for each
-    /// LPI to clear, so with an ITS this fails if LPIs are already allocated.
+    /// be cleared through the redistributor's registers at any time. An ITS, however, needs an
+    /// event for each LPI that it clears, so with an ITS this fails if LPIs have already been
+    /// allocated.
     fn note_stale(&self, redistributor: &Redistributor<P::Mmio>) -> Result<(), AdoptionRefused> {
         let at = StaleAt {
             address: redistributor.address(),
@@ -129,7 +130,7 @@ impl<P: GicPlatform> Lpis<P> {
         Err(LpiError::AlreadyEnabled { block, reason }.into())
     }
 
-    /// Programs the tables of a redistributor and enables its LPIs, which must be disabled.
+    /// Programs a redistributor's tables and enables LPIs there. They must be disabled.
     fn start(
         &self,
         redistributor: &Redistributor<P::Mmio>,
@@ -160,13 +161,13 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(fate)
     }
 
-    /// Disables LPIs at a redistributor if the implementation allows it, so that its table
-    /// preserves its pending LPIs. Must be called before its CPU or the whole system loses power.
+    /// Disables LPIs at a redistributor if the implementation allows it, so that its pending LPIs
+    /// are preserved in its table. Must be called before its CPU or the whole system loses power.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Returns [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor lost its power:
-    /// its LPIs are then disabled already, and its table is undefined.
+    /// Returns [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor lost power: LPIs
+    /// are then already disabled, and its table is undefined.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -182,7 +183,7 @@ impl<P: GicPlatform> Lpis<P> {
         if flushed == Ok(true) {
             table.contents = Contents::Flushed;
         }
-        // The contents are undefined even if LPIs are disabled, if the redistributor lost its power
+        // Even with LPIs disabled, the contents are undefined if the redistributor lost power
         // before it wrote its table.
         let lost = table.contents == Contents::Undefined;
         self.insert_pending(table);
@@ -196,14 +197,14 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// Calls `found` with each LPI that was pending at a redistributor when it was
-    /// [detached](Self::detach), and clears its pending table, so that these LPIs do not become
-    /// pending there again.
+    /// [detached](Self::detach), and clears its pending table, so that they do not become pending
+    /// there again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// Returns [`Collected::Unknown`], and does not call `found`, if the table was not written
-    /// back, or if the platform [cannot read](GicPlatform::observe) what the redistributor wrote.
-    /// The table then counts as [lost](PendingLpis::Lost), and none of its LPIs becomes pending
+    /// back, or if the platform [can't read](GicPlatform::observe) what the redistributor wrote.
+    /// The table then counts as [lost](PendingLpis::Lost), and its LPIs do not become pending
     /// again.
     pub fn collect_pending(
         &self,
@@ -233,7 +234,7 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// Inserts a table. Does not allocate with the lock held, because room was reserved for all
+    /// Inserts a table. Doesn't allocate with the lock held, because there is room for all
     /// redistributors.
     fn insert_pending(&self, table: PendingTable) {
         self.pending.with(&*self.platform, |tables| tables.push(table));
@@ -247,8 +248,8 @@ fn empty<P: GicPlatform>(
     mut found: impl FnMut(Lpi),
 ) -> Collected {
     let PendingTable { table, contents, tables, .. } = table;
-    // A table that cannot be read must be treated as undefined, so that none of its LPIs becomes
-    // pending again.
+    // If we can't read the table, treat it as undefined so that its LPIs don't become pending
+    // again.
     *contents = Contents::Undefined;
     let lpis = PENDING_TABLE_RESERVED.min(table.bytes)..table.bytes;
     if platform.observe(table, lpis.clone(), tables.pending) == Observed::No {
@@ -267,7 +268,7 @@ fn empty<P: GicPlatform>(
     Collected::All
 }
 
-/// Returns the LPI that this bit of a pending table represents.
+/// Returns the LPI for this pending-table bit.
 fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
     let intid = u32::try_from(offset.checked_mul(8)?).ok()?.checked_add(bit)?;
     Lpi::try_from(intid).ok()

@@ -1,16 +1,16 @@
-//! Coherence of the attached redistributors' reads of the configuration table.
+//! Whether attached redistributors read the configuration table coherently.
 
 use crate::Coherence;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// No redistributor has negotiated yet. Writes are cleaned.
+/// No redistributor has negotiated yet, so writes are cleaned.
 const UNKNOWN: u8 = 0;
 /// All attached redistributors are coherent.
 const COHERENT: u8 = 1;
 /// At least one attached redistributor is not coherent.
 const NON_COHERENT: u8 = 2;
 
-/// The common coherence. A single non-coherent redistributor determines it.
+/// The common coherence: a single non-coherent redistributor makes it non-coherent.
 #[derive(Debug)]
 pub(super) struct AttachedCoherence(AtomicU8);
 
@@ -26,8 +26,7 @@ impl AttachedCoherence {
     }
 
     pub(super) fn note_coherent(&self) {
-        // If the exchange fails, this is not the first redistributor, and the state does not
-        // change.
+        // If this fails, we're not the first redistributor and the state doesn't change.
         let _ = self.0.compare_exchange(UNKNOWN, COHERENT, Ordering::AcqRel, Ordering::Acquire);
     }
 

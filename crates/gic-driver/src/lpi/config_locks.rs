@@ -1,4 +1,4 @@
-//! Locks that guard configuration bytes.
+//! Locks for configuration bytes.
 
 use doorbell_lock::IrqLock;
 use gic_arch::Lpi;
@@ -6,11 +6,11 @@ use gic_arch::Lpi;
 /// Number of locks for all configuration bytes.
 const LOCKS: usize = 32;
 
-/// The locks of the configuration bytes. The LPI at index n uses lock n modulo [`LOCKS`].
+/// Configuration byte locks. The LPI at index n uses lock n modulo [`LOCKS`].
 #[derive(Debug, Default)]
 pub(super) struct ConfigLocks([ConfigLock; LOCKS]);
 
-/// A lock in its own cache line, so that CPUs with different locks do not contend for a line.
+/// A lock in its own cache line, so that CPUs using different locks don't contend.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct ConfigLock(IrqLock<()>);
@@ -24,7 +24,7 @@ impl ConfigLocks {
         self.0.iter().map(|lock| &lock.0)
     }
 
-    /// Returns the locks of consecutive LPIs, starting with that of `first`.
+    /// Returns the locks for consecutive LPIs, starting at `first`.
     pub(super) fn from(&self, first: Lpi) -> impl Iterator<Item = &IrqLock<()>> {
         self.0.iter().cycle().skip(first.index() as usize % LOCKS).map(|lock| &lock.0)
     }

@@ -1,6 +1,6 @@
-//! Configuration bytes. Each is changed with its lock held, and published to redistributors that do
-//! not snoop caches. Neighboring bytes have different locks, because a device's LPIs are
-//! consecutive and often target different CPUs.
+//! Configuration bytes. Each is changed with its lock held, and published to redistributors that
+//! don't snoop caches. Neighboring bytes use different locks: a device's LPIs are consecutive and
+//! often target different CPUs.
 
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
@@ -9,8 +9,8 @@ use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Stores an LPI's configuration and publishes it. Redistributors may continue to use the old
-    /// configuration until the sender invalidates it.
+    /// Stores an LPI's configuration and publishes it. Redistributors may keep using the old one
+    /// until the sender invalidates it.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
@@ -20,7 +20,7 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(())
     }
 
-    /// Enables an LPI and keeps its priority; otherwise like [`set_config`](Self::set_config).
+    /// Enables an LPI, keeping its priority. Otherwise like [`set_config`](Self::set_config).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
@@ -28,7 +28,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.update_config(lpi, |config| config.with_enable(true))
     }
 
-    /// Disables an LPI and keeps its priority; otherwise like [`set_config`](Self::set_config).
+    /// Disables an LPI, keeping its priority. Otherwise like [`set_config`](Self::set_config).
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
@@ -36,7 +36,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.update_config(lpi, |config| config.with_enable(false))
     }
 
-    /// Sets an LPI's priority, whose two low bits are ignored; otherwise like
+    /// Sets an LPI's priority (the two low bits are ignored). Otherwise like
     /// [`set_config`](Self::set_config).
     ///
     /// # Errors
@@ -51,20 +51,20 @@ impl<P: GicPlatform> Lpis<P> {
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
-        // With the lock held, the byte has also been published.
+        // Since we hold the lock, the byte has also been published.
         let byte = self.config_locks.of(lpi).with(&*self.platform, |()| {
             self.platform.load8(self.config.table(), config_offset(lpi))
         });
         Ok(Config::from(byte))
     }
 
-    /// Returns the coherence of the attached redistributors' reads of the configuration table.
-    /// Non-coherent if any of them is not coherent, and until the first one is attached.
+    /// Returns whether the attached redistributors read the configuration table coherently.
+    /// Non-coherent if any of them is, and until the first one is attached.
     pub fn coherence(&self) -> Coherence {
         self.coherence.get()
     }
 
-    /// Returns the configuration of a newly allocated LPI: disabled, with the default priority.
+    /// Returns a newly allocated LPI's configuration: disabled, with the default priority.
     pub fn initial_config(&self) -> Config {
         Config::new().with_priority(self.priority)
     }
@@ -88,7 +88,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.platform.publish(self.config.table(), offset..offset + 1, self.coherence());
     }
 
-    /// Resets the configuration of LPIs, which must lie in the allocator's range.
+    /// Resets LPI configurations. The LPIs must be in the allocator's range.
     pub(super) fn reset_config(&self, first: Lpi, count: NonZeroU32) {
         let start = config_offset(first);
         let end = start + u64::from(count.get());
@@ -100,17 +100,17 @@ impl<P: GicPlatform> Lpis<P> {
         self.platform.publish(self.config.table(), start..end, self.coherence());
     }
 
-    /// Records the coherence of another redistributor's reads of the configuration table.
+    /// Records whether another redistributor reads the configuration table coherently.
     pub(super) fn note_coherence(&self, found: Coherence) {
         match found {
             Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
                 let before = self.coherence.note_non_coherent();
-                // The holder of a lock may have read the old coherence. The loop waits for each
-                // holder: its store is cleaned below, and later stores clean their own bytes.
+                // A lock holder may have read the old coherence, so wait for each one. We clean
+                // their stores below, and later stores clean their own bytes.
                 self.config_locks.all().for_each(|lock| lock.with(&*self.platform, |()| ()));
                 if before == Coherence::Coherent {
-                    // So far the bytes were published only for coherent redistributors.
+                    // So far, bytes were published for coherent redistributors only.
                     let table = self.config.table();
                     self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
                 }

@@ -3,7 +3,7 @@
 use core::num::NonZeroU32;
 use gic_arch::Lpi;
 
-/// Consecutive LPIs that one owner holds. Not `Clone`: the value owns them, and
+/// Consecutive LPIs held by one owner. Not `Clone`: the value owns them, and
 /// [`Lpis::free`](super::Lpis::free) consumes it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "LPIs stay allocated until the range is freed"]
@@ -13,14 +13,14 @@ pub struct LpiRange {
 }
 
 impl LpiRange {
-    /// Creates a range from its parts, for owners that store their LPIs as plain numbers.
+    /// Creates a range from its parts, for owners that keep their LPIs as plain numbers.
     /// [`Lpis::free`](super::Lpis::free) checks that all of them are allocated, but cannot check
     /// their owner.
     pub const fn from_parts(first: Lpi, count: NonZeroU32) -> Self {
         Self { first, count }
     }
 
-    /// Splits the range into its first LPI and count, for [`from_parts`](Self::from_parts).
+    /// Splits the range into its first LPI and its count, for [`from_parts`](Self::from_parts).
     pub const fn into_parts(self) -> (Lpi, NonZeroU32) {
         (self.first, self.count)
     }

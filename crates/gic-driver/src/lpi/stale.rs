@@ -1,8 +1,8 @@
-//! LPIs that a previous kernel left pending in adopted tables.
+//! LPIs left pending by a previous kernel in adopted tables.
 //!
-//! Software cannot clear an adopted pending table, because its redistributor uses it. Instead the
-//! sender must clear each LPI at each of these redistributors before the LPI's first owner uses it.
-//! One bit per LPI records that this was done.
+//! We can't clear an adopted pending table in memory: its redistributor is using it. Instead, the
+//! sender must clear each LPI at each of these redistributors before its first owner uses it. A bit
+//! per LPI records that this was done.
 
 use super::LpiRange;
 use alloc::collections::TryReserveError;
@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
 
-/// A redistributor whose pending table was adopted, with the two numbers by which ITS commands can
-/// identify it.
+/// A redistributor whose pending table was adopted, with the two numbers that ITS commands may use
+/// to refer to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StaleAt {
     /// RD_base.
@@ -20,8 +20,8 @@ pub(crate) struct StaleAt {
     pub(crate) processor_number: u16,
 }
 
-/// The redistributors at which LPIs may be pending for a previous kernel, and the LPIs that have
-/// been cleared there.
+/// Redistributors at which LPIs may be pending for a previous kernel, and which LPIs have been
+/// cleared there.
 #[derive(Debug)]
 pub(super) struct Stale {
     redistributors: Vec<StaleAt>,
@@ -30,7 +30,7 @@ pub(super) struct Stale {
 }
 
 impl Stale {
-    /// Creates a record with room for this number of LPIs and redistributors.
+    /// Creates a record with room for this many LPIs and redistributors.
     pub(super) fn new(lpis: u32, redistributors: usize) -> Result<Self, TryReserveError> {
         let mut all = Vec::new();
         all.try_reserve_exact(redistributors)?;
@@ -38,8 +38,8 @@ impl Stale {
         Ok(Self { redistributors: all, cleared })
     }
 
-    /// Adds a redistributor at which no LPI has been cleared yet. Does not allocate, because room
-    /// was reserved for all redistributors.
+    /// Adds a redistributor at which no LPI has been cleared yet. Doesn't allocate: there is room
+    /// for all redistributors.
     pub(super) fn add(&mut self, at: StaleAt) {
         self.remove(at.address);
         self.redistributors.push(at);

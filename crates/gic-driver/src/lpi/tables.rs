@@ -22,7 +22,7 @@ pub(super) struct ConfigTable {
     origin: TableOrigin,
 }
 
-/// The origin of a table's memory.
+/// Where a table's memory came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TableOrigin {
     Allocated,
@@ -51,14 +51,14 @@ pub(super) struct AdoptedConfig {
     pub(super) id_bits: u8,
 }
 
-/// The pending table of a redistributor, before, during and after its use.
+/// A redistributor's pending table, before, during and after use.
 #[derive(Debug)]
 pub(super) struct PendingTable {
     /// RD_base.
     pub(super) redistributor: u64,
     pub(super) table: Table,
     pub(super) origin: TableOrigin,
-    /// Use of the table by an earlier attach.
+    /// How an earlier attach used the table.
     pub(super) prior_use: PriorUse,
     pub(super) contents: Contents,
     pub(super) tables: NegotiatedTables,
@@ -72,17 +72,17 @@ impl PendingTable {
     }
 }
 
-/// Use of a pending table by this driver.
+/// How this driver has used a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PriorUse {
     Yes,
     No,
 }
 
-/// The known contents of a pending table.
+/// What we know about a pending table's contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Contents {
-    /// Undefined, because the redistributor uses the table, or used it until it lost its state.
+    /// Undefined, because the redistributor uses the table, or did so until it lost its state.
     Undefined,
     /// Pending LPIs that the redistributor wrote back.
     Flushed,
@@ -90,7 +90,7 @@ pub(super) enum Contents {
     Zero,
 }
 
-/// Allocates a zeroed configuration table, in which every LPI is disabled.
+/// Allocates a zeroed configuration table, with every LPI disabled.
 pub(super) fn allocate_config<P: GicPlatform>(
     platform: &P,
     id_bits: u8,
@@ -102,9 +102,8 @@ pub(super) fn allocate_config<P: GicPlatform>(
     Ok(ConfigTable { table, origin: TableOrigin::Allocated })
 }
 
-/// Handles redistributors on which LPIs are already enabled. On success, LPIs are disabled on all
-/// redistributors, or those that remain enabled use one adopted table, in which every LPI is
-/// disabled.
+/// Handles redistributors with LPIs already enabled. On success, LPIs are either disabled at all
+/// redistributors, or those still enabled share one adopted table in which every LPI is disabled.
 pub(super) fn adopt_config<'a, P: GicPlatform>(
     platform: &P,
     typer: gicd::Typer,
@@ -164,10 +163,10 @@ fn take_over_config<P: GicPlatform>(
     Some(ConfigTable { table, origin: TableOrigin::Adopted })
 }
 
-/// Provides the pending table of each redistributor that supports LPIs: a new one, or the previous
-/// kernel's if LPIs are still enabled. All tables are allocated here, because CPUs start with
+/// Provides a pending table for each redistributor that supports LPIs: a new one, or the previous
+/// kernel's if LPIs are still enabled. We allocate all of them here because CPUs start with
 /// interrupts masked. `pending` must have room for all tables. A table that cannot be adopted is
-/// omitted, and attaching its redistributor then fails.
+/// omitted, so attaching its redistributor will fail.
 pub(super) fn provide_pending<'a, P: GicPlatform>(
     platform: &P,
     pending: &mut Vec<PendingTable>,

@@ -1,6 +1,6 @@
-//! Registers in mapped memory, on [`safe_mmio`].
+//! Memory-mapped registers, built on [`safe_mmio`].
 //!
-//! Audited: all `unsafe` blocks below rely on one promise, made by the caller of [`RawMmio::new`]:
+//! Audited: all `unsafe` blocks below rely on a single promise by the caller of [`RawMmio::new`]:
 //! the whole frame is mapped as device memory for as long as the program runs. In addition, each
 //! access must be aligned and lie within the frame, which [`RawMmio::register`] checks.
 #![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
@@ -10,8 +10,8 @@ use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};
 
-/// A frame mapped as device memory. On AArch64 each access is a single plain load or store, so that
-/// a hypervisor that traps it can decode it.
+/// A frame mapped as device memory. On AArch64, each access is a single plain load or store that a
+/// trapping hypervisor can decode.
 #[derive(Clone, Copy, Debug)]
 pub struct RawMmio {
     base: NonNull<u8>,
@@ -25,16 +25,15 @@ unsafe impl Send for RawMmio {}
 unsafe impl Sync for RawMmio {}
 
 impl RawMmio {
-    /// Creates a handle to the frame of `bytes` bytes that is mapped at `base`.
+    /// Creates a handle to a frame of `bytes` bytes mapped at `base`.
     ///
     /// # Safety
-    /// - `base..base + bytes` must be mapped as device memory for the rest of the program's life.
-    ///   It must be valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any
-    ///   CPU.
+    /// - `base..base + bytes` must be mapped as device memory for as long as the program runs, and
+    ///   valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
     /// - No Rust reference may point into it.
     /// - `base` must be aligned to 8 bytes.
-    /// - Memory that the program tells the device to write (tables) must not be used for anything
-    ///   else. [`GicPlatform::allocate_table`](crate::GicPlatform::allocate_table) promises this.
+    /// - Memory that the device is told to write (tables) must not be used for anything else.
+    ///   [`GicPlatform::allocate_table`](crate::GicPlatform::allocate_table) promises this.
     pub const unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
         Self { base, bytes }
     }
@@ -42,8 +41,8 @@ impl RawMmio {
     /// Returns the address of the register at `offset`.
     ///
     /// # Panics
-    /// Panics if the register is misaligned or beyond the frame. Offsets are constants of the
-    /// architecture, so this means that the mapped frame is too small.
+    /// Panics if the register is misaligned or beyond the frame. Offsets are architectural
+    /// constants, so a panic means that the mapped frame is too small.
     fn register<T>(&self, offset: u32) -> NonNull<T> {
         let start = offset as usize;
         let inside = start.checked_add(size_of::<T>()).is_some_and(|end| end <= self.bytes);
@@ -62,9 +61,9 @@ impl RawMmio {
 impl Mmio for RawMmio {
     fn read32(&self, offset: u32) -> u32 {
         let register = self.register::<ReadPureWrite<u32>>(offset);
-        // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer
-        // lives only for this access. Concurrent accesses of other CPUs to the same register are
-        // single accesses that the device orders.
+        // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer is
+        // used for this access only. Other CPUs' concurrent accesses to the register are single
+        // accesses, too, and the device orders them.
         unsafe { UniqueMmioPointer::new(register) }.read()
     }
 
