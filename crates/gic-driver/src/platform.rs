@@ -1,4 +1,4 @@
-//! The services that the kernel provides to the drivers: [`Platform`] for wired interrupts, and
+//! Services that the kernel provides to the drivers: [`Platform`] for wired interrupts, and
 //! [`GicPlatform`] for a whole GIC with LPIs.
 
 mod tables;
@@ -19,7 +19,7 @@ pub struct PhysicalRegion {
     pub bytes: u64,
 }
 
-/// The platform's decision after one turn of a bounded wait.
+/// What to do after one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
     /// Poll again.
@@ -28,14 +28,15 @@ pub enum Wait {
     GiveUp,
 }
 
-/// The services that a kernel provides to the drivers, in addition to its [`LocalCpu`]. Functions
-/// take `&self`, so that several controllers in one process need no global state.
+/// Services that a kernel provides to the drivers, on top of its [`LocalCpu`]. Functions take
+/// `&self`, so several controllers in one process need no global state.
 ///
-/// Timer interrupts, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
+/// This is all that timer interrupts, SGIs, other PPIs and SPIs need, and it requires no heap. A
+/// whole
 /// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform also
 /// implement the trait.
 ///
-/// Functions that state no context may be called in any context.
+/// Unless documented otherwise, functions may be called in any context.
 ///
 /// Example: a single-CPU kernel at EL1 with identity-mapped memory; `irq` is one of its modules.
 ///
@@ -73,17 +74,17 @@ pub enum Wait {
 /// }
 /// ```
 pub trait Platform: LocalCpu {
-    /// A mapped register frame. The driver drops frames that it does not need, such as those of
-    /// redistributors without a CPU; a platform may unmap the frame in `Drop`.
+    /// A mapped register frame. The driver drops frames that it does not need, e.g. for
+    /// redistributors without a CPU. A platform may unmap the frame in `Drop`.
     type Mmio: Mmio;
 
-    /// Maps registers as device memory. Returns `None` if the region cannot be mapped.
+    /// Maps registers as device memory. Returns `None` if it can't.
     ///
     /// Context: task; may sleep.
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
 
-    /// Pauses for one turn of a wait for hardware, and decides whether to poll again. `turn` counts
-    /// from 0 in each wait. The platform's clock should limit the wait; about a second is
+    /// Pauses for one turn while waiting for hardware, and decides whether to poll again. `turn`
+    /// starts at 0 for each wait. The platform's clock should limit the wait; about a second is
     /// customary.
     fn wait(&self, turn: u32) -> Wait;
 }
@@ -107,7 +108,7 @@ impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
 pub struct TimedOut(pub &'static str);
 
 /// Waits until `done` returns `true`, bounded by the platform's clock. Polls once more after the
-/// clock has given up, so that a CPU that was stalled for a long time does not report a timeout
+/// clock has given up; otherwise, a CPU that was stalled for a long time could report a timeout
 /// although the hardware is done.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's private interrupts, its power
 //! state and the base registers of its LPI tables. Needs no heap.
 
-// First, so that the documentation of `Redistributor` begins with its constructor.
+// Keep this first: rustdoc then lists `Redistributor`'s constructor before its other methods.
 mod creation;
 
 mod discovery;
@@ -24,7 +24,7 @@ use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
 use invalidation_progress::Invalidations;
 
-/// The initial state of a CPU's private interrupts after [`Redistributor::init`].
+/// Initial state of a CPU's private interrupts after [`Redistributor::init`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PrivateConfig {
@@ -41,7 +41,7 @@ impl PrivateConfig {
     }
 }
 
-/// One redistributor. All operations take `&self` and may be called on any CPU.
+/// A redistributor. All operations take `&self` and may be called on any CPU.
 #[derive(Debug)]
 pub struct Redistributor<M> {
     frame: Frame<M>,
@@ -50,14 +50,14 @@ pub struct Redistributor<M> {
     /// `true` if `GICR_WAKER` may be used.
     waker: bool,
     invalidations: Invalidations,
-    /// The frame VLPI_base, if it exists and is mapped.
+    /// VLPI_base frame, if present and mapped.
     vlpi_frame: Option<M>,
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Wakes the redistributor, so that it forwards interrupts to its CPU. Must be called before
-    /// the CPU interface is enabled and before any other register of the redistributor is used.
-    /// Where Secure firmware owns `GICR_WAKER` (it reads as zero), firmware has already done this.
+    /// Wakes the redistributor so that it forwards interrupts to its CPU. Must be called before the
+    /// CPU interface is enabled and before any other register of the redistributor is used. If
+    /// Secure firmware owns `GICR_WAKER` (it reads as zero), firmware has already done this.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` stays set.
@@ -73,7 +73,7 @@ impl<M: Mmio> Redistributor<M> {
     }
 
     /// Puts the redistributor to sleep, as the last step before its CPU loses power. The CPU
-    /// interface must have been disabled. Does nothing where Secure firmware owns `GICR_WAKER`.
+    /// interface must already be disabled. No-op if Secure firmware owns `GICR_WAKER`.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` stays clear.
@@ -92,7 +92,7 @@ impl<M: Mmio> Redistributor<M> {
     }
 
     /// Brings the CPU's private interrupts to a known state: PPIs disabled, SGIs enabled, and all
-    /// of them inactive, not pending, of the same priority and in the view's own group. The
+    /// of them inactive, not pending, with the same priority and in the view's own group. The
     /// redistributor must be awake.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl<M: Mmio> Redistributor<M> {
         Ok(())
     }
 
-    /// Reads the state of the CPU's private interrupts. The state of LPIs is in their tables.
+    /// Reads the state of the CPU's private interrupts. LPI state is in the LPI tables.
     pub fn save(&self) -> PrivateState {
         let mut saved = PrivateState::default();
         for (block, saved) in self.blocks().zip(&mut saved.blocks) {
@@ -139,7 +139,7 @@ impl<M: Mmio> Redistributor<M> {
         saved
     }
 
-    /// Returns a handle to an interrupt of this redistributor.
+    /// Returns a handle to one of this redistributor's interrupts.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`] if `intid` is not an SGI, PPI or extended PPI, or is not
@@ -169,18 +169,17 @@ impl<M: Mmio> Redistributor<M> {
         self.address
     }
 
-    /// Returns the number that identifies the redistributor in ITS commands if `GITS_TYPER.PTA`
-    /// is 0.
+    /// Returns the number used for the redistributor in ITS commands if `GITS_TYPER.PTA` is 0.
     pub fn processor_number(&self) -> u16 {
         self.typer.processor_number()
     }
 
-    /// Returns `GICR_TYPER`, which describes the implementation's features.
+    /// Returns `GICR_TYPER`, which describes implemented features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
 
-    /// Returns the implementer and revision, which identify the [errata](crate::errata).
+    /// Returns the implementer and revision, by which [errata](crate::errata) are matched.
     pub fn iidr(&self) -> Iidr {
         self.frame.mmio.read(gicr::IIDR)
     }

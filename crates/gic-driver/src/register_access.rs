@@ -1,24 +1,23 @@
-//! Permission to use a redistributor's registers, which must not be accessed while the
-//! redistributor sleeps.
+//! Permission to use a redistributor's registers. They must not be accessed while it sleeps.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// One user in the count, which occupies the low bits.
+/// One user. The count is in the low bits.
 const ONE_USER: u32 = 1;
-/// Bit that is set while the registers may be used.
+/// Set while the registers may be used.
 const OPEN: u32 = 1 << 30;
-/// Bit that is set while LPIs may be placed at this redistributor.
+/// Set while LPIs may be placed at this redistributor.
 const ACCEPTING: u32 = 1 << 31;
 const USERS: u32 = OPEN - 1;
 
 /// Permission to use one redistributor's registers. Initially closed.
 ///
-/// A user checks that access is open and counts itself in one atomic step. After
+/// A user checks that access is open and adds itself to the count in one atomic step. After
 /// [`close`](Self::close) no new user can enter, so the count falls to zero.
 #[derive(Debug, Default)]
 pub(crate) struct RegisterAccess(AtomicU32);
 
-/// Guard that permits the use of the registers until it is dropped.
+/// Guard that allows register use until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RegisterGuard<'a>(&'a RegisterAccess);
 
@@ -34,8 +33,8 @@ impl RegisterAccess {
         self.0.fetch_or(ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Prevents further LPIs from being placed at this redistributor. LPIs placed earlier are
-    /// already in the records.
+    /// Stops new LPIs from being placed at this redistributor. Those placed earlier are already in
+    /// the records.
     pub(crate) fn refuse(&self) {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }
@@ -58,7 +57,7 @@ impl RegisterAccess {
         self.0.load(Ordering::SeqCst) & USERS != 0
     }
 
-    /// Enters as a user of the registers. Returns `None` if access is closed.
+    /// Becomes a user of the registers. Returns `None` if access is closed.
     pub(crate) fn enter(&self) -> Option<RegisterGuard<'_>> {
         let enter = |word: u32| (word & OPEN != 0).then_some(word + ONE_USER);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;

@@ -1,12 +1,12 @@
-//! State that the distributor and the redistributors lose with their power, as plain values in the
-//! caller's memory (no heap). The same driver saves and restores them within one suspend; they are
-//! not a storage format.
+//! Distributor and redistributor state that is lost on power-down, as plain values in the caller's
+//! memory (no heap). This is not a storage format: the same driver saves and restores it during one
+//! suspend.
 
 use crate::frame::{Fields, Frame};
 use crate::{Mmio, MmioExt};
 use gic_arch::IntIdField;
 
-/// The state of 32 interrupts.
+/// State of 32 interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct InterruptBlock {
     group: u32,
@@ -18,26 +18,26 @@ pub struct InterruptBlock {
     triggers: [u32; 2],
 }
 
-/// The state of 32 shared interrupts, with their routes.
+/// State of 32 shared interrupts, including routes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SharedBlock {
     pub(crate) interrupts: InterruptBlock,
     pub(crate) routes: [u64; 32],
 }
 
-/// The state of a CPU's private interrupts.
+/// State of a CPU's private interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PrivateState {
     pub(crate) blocks: [InterruptBlock; 3],
 }
 
-/// Bits of the SGIs in a CPU's block of private interrupts. SGIs are edge-triggered, regardless of
-/// the value of `ICFGR0`.
+/// SGI bits in a CPU's block of private interrupts. SGIs are edge-triggered, whatever `ICFGR0`
+/// says.
 pub(crate) const SGIS: u32 = 0xffff;
 
 impl InterruptBlock {
     /// Drops the pending state of level-triggered interrupts, except those in `kept`. A line that
-    /// is still asserted makes its interrupt pending again.
+    /// is still asserted will make its interrupt pending again.
     pub(crate) fn drop_levels(&mut self, kept: u32) {
         let [low, high] = self.triggers.map(u64::from);
         let is_edge = |bit: &u32| (high << 32 | low) >> (2 * bit + 1) & 1 != 0;
@@ -47,7 +47,7 @@ impl InterruptBlock {
 }
 
 impl<M: Mmio> Frame<M> {
-    /// Reads the state of the 32 interrupts of `block`, starting at field 32 × `block`.
+    /// Reads the state of the 32 interrupts in `block`, starting at field 32 × `block`.
     pub(crate) fn save_block(&self, fields: &Fields, block: u32) -> InterruptBlock {
         InterruptBlock {
             group: self.word(fields.group, block),
@@ -60,11 +60,11 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Writes back the whole state except the enables. The block's interrupts must be disabled, and
-    /// the disable must have taken effect.
+    /// Writes back everything except the enables. The block's interrupts must be disabled, and this
+    /// must have taken effect.
     ///
-    /// A level-triggered interrupt that was pending is made pending again, because the level of a
-    /// message-based interrupt exists nowhere else. Other pending levels were
+    /// A level-triggered interrupt that was pending is made pending again, because a message-based
+    /// interrupt's level exists nowhere else. Other pending levels were
     /// [dropped](InterruptBlock::drop_levels).
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         let InterruptBlock {
@@ -136,7 +136,7 @@ impl<M: Mmio> Frame<M> {
     }
 }
 
-/// The state that [`Frame::reset_block`] gives each of 32 interrupts.
+/// State to which [`Frame::reset_block`] resets each of 32 interrupts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockDefaults {
     pub(crate) priority: u8,

@@ -1,29 +1,27 @@
 //! Interrupt groups (IHI 0069 §4.6), and the security views that decide which groups software can
 //! access.
 
-/// The group that an interrupt belongs to (IHI 0069 §4.6). It selects the CPU interface registers
-/// that acknowledge and end the interrupt.
+/// The group that an interrupt belongs to (IHI 0069 §4.6). It decides which CPU interface registers
+/// acknowledge and end the interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Group {
     /// Group 0.
     Zero,
     /// Group 1, or Non-secure Group 1 if two security states exist.
     One,
-    /// Secure Group 1. Exists only with two security states.
+    /// Secure Group 1. Only exists with two security states.
     SecureOne,
 }
 
-/// The number of security states of the system, and the state in which this software runs. It
-/// decides the layout of `GICD_CTLR`, the meaning of priorities, and whether groups can be
-/// configured.
+/// How many security states the system has, and in which one this software runs. It decides the
+/// layout of `GICD_CTLR`, the meaning of priorities, and whether groups can be configured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1).
     Single,
     /// Two security states; this software is Secure.
     Secure,
-    /// Two security states; this software is Non-secure, for example a kernel on top of EL3
-    /// firmware.
+    /// Two security states; this software is Non-secure, e.g. a kernel on top of EL3 firmware.
     NonSecure,
 }
 

@@ -1,9 +1,9 @@
-//! SPIs that devices signal by messages: the common part of MBI and GICv2m. An SPI is allocated to
-//! one owner at a time and targets one CPU.
+//! SPIs signaled by messages: the code shared by MBI and GICv2m. An SPI is allocated to one owner
+//! at a time and targets one CPU.
 //!
-//! A message names an SPI, which is an ordinary interrupt that the root controller routes, masks
-//! and latches. The message therefore does not name a CPU and does not change with the affinity,
-//! each vector of a group can be moved separately, and the pending state of a vector can be read.
+//! A message encodes an SPI, and the root controller routes, masks and latches it like any other
+//! interrupt. So the message does not encode a CPU and doesn't change with the affinity, each
+//! vector in a group can be moved separately, and a vector's pending state can be read.
 //! [`WiredParent`] is the only interface to the GIC below.
 
 mod msi_parent;
@@ -25,25 +25,25 @@ use msi_types::{
 
 /// A kind of doorbell.
 pub trait Doorbell: fmt::Debug + Send + Sync {
-    /// The name of the kind, as in firmware (`"mbi"`).
+    /// Name of the kind, as in firmware (`"mbi"`).
     const KIND: &'static str;
     /// Returns the message that makes an SPI pending.
     fn message(&self, spi: HwIrq) -> MsiMessage;
     /// Returns the message that deasserts an SPI, if the doorbell supports it.
     fn deassert(&self, spi: HwIrq) -> Option<MsiMessage>;
-    /// Returns whether a group of vectors can share one message (MultiMSI).
+    /// Returns whether a group of vectors can share a message (MultiMSI).
     fn groups(&self) -> Groups;
     /// Returns the reason why a device can make other devices' interrupts pending.
     fn not_isolated(&self) -> NotIsolated;
     /// Returns whether the doorbell's page contains other registers, which a device with access to
-    /// the page can write.
+    /// the page could write.
     fn page(&self, granule: Granule) -> DoorbellPage;
     /// Returns the address that devices write to, or the lowest one.
     fn address(&self) -> u64;
 }
 
-/// Support for groups of vectors that share one message, in which the device replaces the low bits
-/// of the data.
+/// Support for groups of vectors that share one message. The device replaces the low bits of the
+/// data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Groups {
     /// Groups are possible: the data is the INTID, or differs from it by an offset that preserves
@@ -53,8 +53,8 @@ pub enum Groups {
     Impossible,
 }
 
-/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Users share it
-/// in an [`Arc`]; locking is internal. It owns the SPIs until it is dropped.
+/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Shared in an
+/// [`Arc`]; locking is internal. Owns the SPIs until it is dropped.
 pub struct SpiMessages<P: Platform, D> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,
@@ -63,7 +63,7 @@ pub struct SpiMessages<P: Platform, D> {
     doorbells: Vec<D>,
 }
 
-/// Allocated vectors of one range.
+/// Vectors allocated from one range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Allocation {
     /// The range's index.
@@ -72,7 +72,7 @@ struct Allocation {
 }
 
 impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
-    /// Claims every range, with its doorbell, from `wired`.
+    /// Claims every range and its doorbell from `wired`.
     ///
     /// Context: task; may sleep.
     pub(crate) fn claim(
@@ -88,7 +88,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
             new.allocators.get_mut().try_reserve(1).map_err(|_| no_memory)?;
             new.ranges.try_reserve(1).map_err(|_| no_memory)?;
             new.doorbells.try_reserve(1).map_err(|_| no_memory)?;
-            // On error, dropping `new` releases the ranges claimed so far.
+            // If this fails, dropping `new` releases the ranges claimed so far.
             new.wired.claim(range.first, range.count)?;
             new.allocators.get_mut().push(allocator);
             new.ranges.push(range);
@@ -97,7 +97,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         Ok(new)
     }
 
-    /// Returns the ranges of SPIs.
+    /// Returns the SPI ranges.
     pub fn ranges(&self) -> &[SpiRange] {
         &self.ranges
     }
@@ -145,7 +145,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         });
     }
 
-    /// Returns the doorbell of an allocated vector.
+    /// Returns an allocated vector's doorbell.
     fn doorbell_of(&self, hwirq: HwIrq) -> Result<&D, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let number = self.allocators.with(&*self.platform, |allocators| {
@@ -164,7 +164,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         Ok(LevelMessages { assert: doorbell.message(hwirq), deassert })
     }
 
-    /// Records a new target of a vector and returns the old one.
+    /// Records a vector's new target and returns the old one.
     fn retarget(&self, hwirq: HwIrq, cpu: Cpu) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         self.allocators.with(&*self.platform, |allocators| {

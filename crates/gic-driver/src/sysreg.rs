@@ -1,4 +1,4 @@
-//! The CPU interface's system registers on hardware, accessed by `MRS` and `MSR`.
+//! The CPU interface's system registers on real hardware, accessed with `MRS` and `MSR`.
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
 //! `MPIDR_EL1` and `CurrentEL`. They access no memory that Rust manages; the barriers only order
@@ -12,35 +12,34 @@ use core::arch::asm;
 use gic_arch::Affinity;
 use gic_arch::icc::{self, SysRegEncoding};
 
-/// Use of the priority mask hint by all CPUs.
+/// Tracks whether any CPU uses the priority mask hint.
 static MASK_HINT: MaskHint = MaskHint::new();
 
-/// The registers of the calling CPU. The type is zero-sized and may be created or copied wherever
-/// it is needed.
+/// The calling CPU's registers. Zero-sized; may be created or copied wherever needed.
 ///
-/// Registers other than those that [`gic_arch::icc`] names read as zero and ignore writes.
+/// Registers that are not defined in [`gic_arch::icc`] read as zero and ignore writes.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuRegisters(());
 
 impl CpuRegisters {
-    /// Creates a handle to the registers of whichever CPU uses it.
+    /// Creates a handle. It accesses the registers of whichever CPU uses it.
     ///
     /// # Safety
     /// Every CPU on which the value is used must implement the GIC's system registers
-    /// (`ID_AA64PFR0_EL1.GIC` is not 0), must execute at EL1 or above, and must not have an
-    /// unhandled trap on these registers. Interrupts that the program enables through them must
-    /// have a handler.
+    /// (`ID_AA64PFR0_EL1.GIC` is not 0), must execute at EL1 or above, and must be able to access
+    /// these registers without an unhandled trap. Interrupts that the program enables through them
+    /// must have a handler.
     pub const unsafe fn new() -> Self {
         Self(())
     }
 
-    /// Returns the affinity of the calling CPU, from `MPIDR_EL1`. Context: any.
+    /// Returns the calling CPU's affinity from `MPIDR_EL1`. Context: any.
     pub fn affinity(self) -> Affinity {
         own_affinity()
     }
 }
 
-/// Reads the affinity of the calling CPU, which must execute at EL1 or above.
+/// Reads the calling CPU's affinity. The CPU must be at EL1 or above.
 pub(crate) fn own_affinity() -> Affinity {
     let mpidr: u64;
     // SAFETY: reading the register has no side effects. At EL0 the instruction may trap.
@@ -48,8 +47,8 @@ pub(crate) fn own_affinity() -> Affinity {
     Affinity::from_mpidr(mpidr)
 }
 
-/// Dispatches a read on an encoding. The encoding is a constant everywhere in this crate, so that a
-/// single instruction remains after optimization.
+/// Dispatches a read on an encoding. Encodings are constants throughout this crate, so this
+/// optimizes to a single instruction.
 macro_rules! read_one_of {
     ($wanted:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {
@@ -103,7 +102,7 @@ impl SystemRegisters for CpuRegisters {
             IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
-            // The acknowledgment must reach the redistributor before the handler accesses its
+            // Make sure that the acknowledgment takes effect before the handler accesses its
             // device.
             barrier_system();
         }

@@ -1,4 +1,4 @@
-//! The system registers of the calling CPU, as the CPU interface driver accesses them.
+//! The calling CPU's system registers, as used by the CPU interface driver.
 
 use gic_arch::icc::{SysReg, SysRegEncoding};
 use gic_arch::{Readable, RegisterValue, Writable};
@@ -12,16 +12,16 @@ pub enum ExceptionLevel {
     El2,
 }
 
-/// The CPU interface's system registers of the calling CPU. On hardware the implementation is a
-/// zero-sized type over `MRS` and `MSR`; in a simulated machine it is a handle to one CPU.
+/// System registers of the calling CPU's interface. On hardware, the implementation is a zero-sized
+/// type around `MRS` and `MSR`; in a simulated machine, it is a handle to one CPU.
 pub trait SystemRegisters {
     /// Reads a register.
     fn read_raw(&self, register: SysRegEncoding) -> u64;
-    /// Writes a register, with the barriers that make the write take effect: an `ISB`, except after
-    /// writes of the mask (`ICC_PMR_EL1`), which are self-synchronizing and need a `DSB` if
+    /// Writes a register, with the barriers needed for it to take effect: an `ISB`, except after
+    /// writes to the mask (`ICC_PMR_EL1`), which are self-synchronizing and need a `DSB` if
     /// `ICC_CTLR_EL1.PMHE` is 1.
     fn write_raw(&self, register: SysRegEncoding, value: u64);
-    /// Returns the exception level of the caller. The provided method returns EL1.
+    /// Returns the caller's exception level. The provided method returns EL1.
     fn exception_level(&self) -> ExceptionLevel {
         ExceptionLevel::El1
     }

@@ -28,38 +28,37 @@ use gic_arch::v2m;
 use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
-/// The SPIs of one or several frames. The [`MsiParent`](msi_types::MsiParent) of every device that
-/// firmware assigns to these frames. The first frame with enough free SPIs serves a request.
+/// SPIs from one or more frames, and the [`MsiParent`](msi_types::MsiParent) for every device that
+/// firmware assigns to them. A request is served by the first frame with enough free SPIs.
 ///
 /// See the [module](self) for an example.
 pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
-/// The lowest INTID that a frame may state.
+/// Lowest INTID that a frame may have.
 const FIRST_SPI: u32 = 32;
-/// Exclusive upper limit of a frame's SPIs: 1018 is the last that can be used. A range that
-/// contains the architecture's last SPI, 1019, is refused, as in the kernels for which firmware
-/// describes frames.
+/// Exclusive upper limit of a frame's SPIs: 1018 is the last that can be used. Like other kernels,
+/// we refuse a range with the architecture's last SPI, 1019.
 const END: u32 = 1019;
 
-/// A GICv2m frame, as firmware states it.
+/// A GICv2m frame from firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct V2mFrame<'a> {
     /// Physical address.
     pub address: u64,
     /// The first SPI, if firmware overrides the frame's register (`arm,msi-base-spi`, or the MADT's
-    /// SPI base). The override applies only if both this and the count are present and not zero.
+    /// SPI base). Only used if both this and the count are present and not zero.
     pub first_spi: Option<u32>,
     /// Number of SPIs, if firmware overrides the frame's register (`arm,msi-num-spis`, or the
     /// MADT's SPI count).
     pub spi_count: Option<u32>,
-    /// With ACPI, the MADT's OEM ID, without trailing blanks. It identifies machines on which the
-    /// frames' registers cannot be read.
+    /// With ACPI, the MADT's OEM ID without trailing blanks. Identifies machines on which the frame
+    /// registers can't be read.
     pub oem_id: Option<&'a str>,
 }
 
 impl<'a> V2mFrame<'a> {
-    /// Creates a frame for which firmware states only the address.
+    /// Creates a frame for which firmware only gives the address.
     pub const fn new(address: u64) -> Self {
         Self { address, first_spi: None, spi_count: None, oem_id: None }
     }
@@ -77,20 +76,20 @@ impl<'a> V2mFrame<'a> {
     }
 }
 
-/// An error in the frames that firmware describes, or in their setup.
+/// Error in firmware's frames, or in setting them up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum V2mError {
-    /// Firmware states no frame.
+    /// Firmware describes no frame.
     #[error("firmware states no v2m frame")]
     NoFrames,
-    /// The platform cannot map the address that firmware states.
+    /// The platform can't map the address given by firmware.
     #[error("v2m frame@{0:x}: the platform cannot map it; check the firmware description")]
     NotMapped(u64),
-    /// The frame's registers cannot be read on this machine, and firmware does not state its SPIs.
+    /// The frame's registers can't be read on this machine, and firmware does not give its SPIs.
     #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
     SpisUnknown(u64),
-    /// The register or firmware states a range that lies outside of the usable SPIs.
+    /// The range given by the register or firmware is outside the usable SPIs.
     #[error("v2m frame@{address:x}: {count} SPIs from {first} on do not all lie in 32 to 1018")]
     BadRange {
         /// The frame's physical address.
@@ -100,13 +99,13 @@ pub enum V2mError {
         /// Number of SPIs.
         count: u32,
     },
-    /// An SPI does not exist, belongs to Secure software, or has another owner, which may be
-    /// another frame.
+    /// An SPI does not exist, belongs to Secure software, or has another owner (possibly another
+    /// frame).
     #[error("an SPI of a v2m frame cannot be used: {0}")]
     Claim(MsiError),
 }
 
-/// One frame's doorbell.
+/// A frame's doorbell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct V2mDoorbell {
     frame: u64,
@@ -114,7 +113,7 @@ pub struct V2mDoorbell {
 }
 
 impl<P: Platform> V2m<P> {
-    /// Claims the SPIs of the frames from the GIC `wired`.
+    /// Claims the frames' SPIs from the GIC `wired`.
     ///
     /// Context: task; may sleep.
     ///
@@ -138,7 +137,7 @@ impl<P: Platform> V2m<P> {
     }
 }
 
-/// Determines the SPIs of a frame and the encoding of its messages.
+/// Determines a frame's SPIs and message encoding.
 fn open<P: Platform>(
     platform: &P,
     frame: &V2mFrame<'_>,
@@ -209,7 +208,7 @@ impl Doorbell for V2mDoorbell {
         NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)")
     }
 
-    /// A larger page also contains other registers or memory, which depend on the board.
+    /// A larger page also contains whatever registers or memory the board puts there.
     fn page(&self, granule: Granule) -> DoorbellPage {
         match granule {
             Granule::Size4K => DoorbellPage::Alone,

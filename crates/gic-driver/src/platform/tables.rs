@@ -1,11 +1,11 @@
-//! Table memory that a controller reads, and the platform services that LPIs need.
+//! Table memory for controllers, and the platform services that LPIs need.
 
 use super::{PhysicalRegion, Platform};
 use core::ops::{Deref, Range};
 use gic_arch::Affinity;
 use msi_types::Cpu;
 
-/// The requirements on a table's memory.
+/// Requirements for a table's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TableLayout {
@@ -13,18 +13,18 @@ pub struct TableLayout {
     pub bytes: u64,
     /// Alignment in bytes, a power of two.
     pub align: u64,
-    /// Physical address bits that the controller can name. The whole table must lie below
+    /// Physical address bits that the controller can address. The whole table must lie below
     /// 2^`address_bits`, which is at most 2^52.
     pub address_bits: u8,
-    /// The NUMA node in which the memory should preferably lie.
+    /// Preferred NUMA node for the memory.
     pub node: Option<u32>,
 }
 
-/// Address bits of the GIC's table registers and commands (IHI 0069 §5.2, §12.11, §12.19).
+/// Address bits in the GIC's table registers and commands (IHI 0069 §5.2, §12.11, §12.19).
 pub(crate) const ADDRESS_BITS: u8 = 52;
 
 impl TableLayout {
-    /// Creates a layout of this size and alignment, at any address that a GIC can reach.
+    /// Creates a layout with this size and alignment, at any address that a GIC can reach.
     pub const fn new(bytes: u64, align: u64) -> Self {
         Self { bytes, align, address_bits: ADDRESS_BITS, node: None }
     }
@@ -43,12 +43,13 @@ impl TableLayout {
     }
 }
 
-/// The reason why a table cannot be allocated.
+/// Reason why a table can't be allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoTable {
-    /// The platform has no memory.
+    /// The platform is out of memory.
     NoMemory,
-    /// The platform returned memory at this address, which violates the layout. It was released.
+    /// The platform returned memory at this address, which violates the layout. It has been
+    /// released.
     Misplaced(u64),
 }
 
@@ -68,8 +69,8 @@ pub(crate) fn allocate_table<P: GicPlatform>(
     Err(NoTable::Misplaced(address))
 }
 
-/// Zeroed, physically contiguous memory that a controller reads and may write. It has one owner,
-/// which frees it with [`GicPlatform::release_table`], and is not `Clone`.
+/// Zeroed, physically contiguous memory that a controller reads and may write. Not `Clone`: its one
+/// owner frees it with [`GicPlatform::release_table`].
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -77,7 +78,7 @@ pub struct Table {
     pub address: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// A value by which the platform finds its mapping of the memory.
+    /// A value that lets the platform find its mapping of the memory.
     pub handle: usize,
 }
 
@@ -87,13 +88,13 @@ impl Table {
         Self { address, bytes, handle }
     }
 
-    /// Moves the memory out of an owner that is being dropped, and leaves an empty table.
+    /// Takes the memory from an owner that is being dropped, leaving an empty table.
     pub(crate) const fn take(&mut self) -> Self {
         core::mem::replace(self, Self::new(0, 0, 0))
     }
 }
 
-/// Coherence of a controller's accesses to a table with the CPUs' caches.
+/// Whether a controller's table accesses are coherent with CPU caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
     /// Accesses are coherent: a barrier publishes a write.
@@ -102,7 +103,7 @@ pub enum Coherence {
     NonCoherent,
 }
 
-/// The result of [`GicPlatform::observe`].
+/// Result of [`GicPlatform::observe`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Observed {
     /// Loads return the data that the controller wrote.
@@ -111,17 +112,17 @@ pub enum Observed {
     No,
 }
 
-/// The kernel's services for a whole GIC with LPIs and ITSes, in addition to its [`Platform`]:
-/// table memory and CPU numbers. References and `Arc`s to a `GicPlatform` also implement the trait.
+/// Kernel services for a whole GIC with LPIs and ITSes, on top of [`Platform`]: table memory and
+/// CPU numbers. References and `Arc`s to a `GicPlatform` also implement the trait.
 ///
-/// Functions that state no context may be called in any context.
+/// Unless documented otherwise, functions may be called in any context.
 pub trait GicPlatform: Platform {
-    /// Returns the number of the calling CPU.
+    /// Returns the calling CPU's number.
     fn cpu(&self) -> Cpu;
 
-    /// Returns the affinity of the calling CPU, in the layout of `MPIDR_EL1`. If a platform returns
-    /// `None`, because it does not know the affinity, the boot CPU's number must be its index among
-    /// the CPUs that firmware enables.
+    /// Returns the calling CPU's affinity in `MPIDR_EL1` layout. A platform that does not know it
+    /// may return `None`, but the boot CPU's number must then be its index among the CPUs enabled
+    /// by firmware.
     ///
     /// The provided method reads the register on bare-metal AArch64 targets (`target_os = "none"`),
     /// at EL1 or above. Kernels with custom targets must implement it if they may be started on any
@@ -134,19 +135,19 @@ pub trait GicPlatform: Platform {
         affinity
     }
 
-    /// Allocates zeroed table memory. The zeros must be published as by [`publish`](Self::publish)
-    /// with [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers
-    /// refuse memory that does not meet it.
+    /// Allocates zeroed table memory. The zeros must be published as if by
+    /// [`publish`](Self::publish) with [`Coherence::NonCoherent`]. Returns `None` if no memory
+    /// meets the layout; drivers reject memory that does not.
     ///
     /// Context: task; may sleep.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
-    /// Frees table memory that no controller uses any longer.
+    /// Frees table memory that is no longer used by any controller.
     ///
     /// Context: task; may sleep.
     fn release_table(&self, table: Table);
-    /// Takes over memory that firmware or a previous kernel set up as a table and reserved. Returns
-    /// `None` if the memory is not reserved. Drivers clear LPIs that are pending in such a table
-    /// before their first owner uses them (for an ITS, see [after kexec](crate::its#after-kexec)).
+    /// Takes over a table that firmware or a previous kernel set up in reserved memory. Returns
+    /// `None` if the memory is not reserved. Drivers clear LPIs pending in such a table before
+    /// their first owner uses them (for an ITS, see [after kexec](crate::its#after-kexec)).
     ///
     /// Context: task; may sleep.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
@@ -163,22 +164,22 @@ pub trait GicPlatform: Platform {
     /// Makes earlier stores to `range` of the table visible to the controller before any later
     /// register write.
     ///
-    /// On Arm, a coherent controller needs `DSB ISHST`, which Linux's ITS driver uses as well: the
+    /// On Arm, a coherent controller needs `DSB ISHST` (as in Linux's ITS driver), because the
     /// drivers make tables Inner Shareable (`GICR_PROPBASER`, `GITS_BASER<n>`; IHI 0069 §12.11,
     /// §12.19). A non-coherent controller needs `DC CVAC` for each cache line of the range, in
     /// steps of `CTR_EL0.DminLine`, and then `DSB SY`, which waits until the lines are clean (Arm
     /// ARM, DDI 0487, "A64 Cache maintenance instructions").
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
-    /// Makes data that a controller wrote to `range` of the table visible to later loads, after a
-    /// register read has shown that the data was written. This requires a barrier if the controller
-    /// is coherent (on Arm, `DMB OSHLD`), or an invalidation of the caches if it is not (`DC IVAC`
-    /// for each cache line, then `DSB SY`). Software must not have stored to the range since it was
-    /// published.
+    /// Makes controller-written data in `range` visible to later loads, after a register read has
+    /// shown that it was written. If the controller is coherent, this takes a barrier (on Arm, `DMB
+    /// OSHLD`). Otherwise, caches must be invalidated (`DC IVAC` for each cache line, then `DSB
+    /// SY`). Software must not have stored to the range since it was published.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// The provided method can observe only a coherent controller. Drivers handle [`Observed::No`].
+    /// The provided method can only observe a coherent controller. Drivers can cope with
+    /// [`Observed::No`].
     fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
         let _ = (table, range);
         match coherence {

@@ -7,8 +7,8 @@ use crate::{Block, GicError, Mmio, MmioExt};
 use gic_arch::gicr;
 
 impl<M: Mmio> Redistributor<M> {
-    /// Creates the driver of the redistributor whose RD_base and SGI_base frames (128 KiB), at
-    /// physical `address`, are mapped as `mmio`. Only reads registers.
+    /// Creates the driver for a redistributor. `mmio` maps its RD_base and SGI_base frames (128
+    /// KiB) at physical `address`. Only reads registers.
     ///
     /// # Errors
     /// [`GicError::WrongRevision`] if the frame does not belong to a GICv3 or GICv4.

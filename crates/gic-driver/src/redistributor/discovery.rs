@@ -1,24 +1,24 @@
-//! Discovery of redistributors. Firmware states regions, each of which contains one or more
-//! redistributors at a fixed distance.
+//! Redistributor discovery. Firmware describes regions, each with one or more redistributors at a
+//! fixed stride.
 
 use super::Redistributor;
 use crate::{Block, GicError, PhysicalRegion, Platform};
 use gic_arch::Affinity;
 use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, STRIDE_V4, VLPI_BASE};
 
-/// A region of redistributors, as firmware states it.
+/// A redistributor region from firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub struct RedistributorRegion {
     /// The region.
     pub region: PhysicalRegion,
-    /// Distance between two redistributors in bytes, if firmware states it
-    /// (`redistributor-stride`). Otherwise `GICR_TYPER.VLPIS` determines it.
+    /// Distance between two redistributors in bytes, if given by firmware (`redistributor-stride`).
+    /// Otherwise, it follows from `GICR_TYPER.VLPIS`.
     pub stride: Option<u64>,
 }
 
 impl RedistributorRegion {
-    /// Creates a region whose stride `GICR_TYPER.VLPIS` determines.
+    /// Creates a region that takes its stride from `GICR_TYPER.VLPIS`.
     pub const fn new(region: PhysicalRegion) -> Self {
         Self { region, stride: None }
     }
@@ -29,14 +29,14 @@ impl RedistributorRegion {
     }
 }
 
-/// An iterator over the redistributors of one region, in the order of their addresses. Ends after
-/// the redistributor with `GICR_TYPER.Last`, at the end of the region, or after the first error.
-/// Takes at most one step for each 128 KiB.
+/// Iterator over a region's redistributors, in address order. Ends after the redistributor with
+/// `GICR_TYPER.Last`, at the end of the region, or after the first error. Takes at most one step
+/// per 128 KiB.
 #[derive(Debug)]
 pub struct RedistributorWalk<'a, P> {
     platform: &'a P,
     region: RedistributorRegion,
-    /// The offset of the next redistributor; `None` after the end.
+    /// Offset of the next redistributor; `None` at the end.
     next: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ pub fn walk_redistributors<P: Platform>(
     RedistributorWalk { platform, region, next: Some(0) }
 }
 
-/// Finds the redistributor of a PE.
+/// Finds a PE's redistributor.
 ///
 /// Context: task; may sleep.
 ///
@@ -112,7 +112,7 @@ impl<P: Platform> RedistributorWalk<'_, P> {
         let block = Block::Redistributor(at);
         let mmio = self.platform.map(frames).ok_or(GicError::NotMapped(block))?;
         let redistributor = Redistributor::new(mmio, at)?;
-        // Firmware may state a stride, or a region, that is too small for the frame.
+        // Firmware's stride or region may be too small for the frame.
         let stride = self.region.stride.unwrap_or(STRIDE_V4);
         let has_room = stride >= STRIDE_V4 && bytes - offset >= STRIDE_V4;
         if !redistributor.typer().vlpis() || !has_room {

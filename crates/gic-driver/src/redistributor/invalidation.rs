@@ -1,14 +1,15 @@
 //! `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR`: serialized invalidations at one redistributor.
 //!
 //! A write of `GICR_INVLPIR` or `GICR_INVALLR` while `GICR_SYNCR.Busy` is 1 is CONSTRAINED
-//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. The driver therefore
-//! performs an invalidation in these steps, on any CPU and in any context:
+//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. So the driver
+//! invalidates in these steps, on any CPU and in any context:
 //!
-//! 1. With the lock held, read `Busy`. If it is 0, every invalidation written so far is complete;
-//!    write the caller's own.
-//! 2. Release the lock, and repeat step 1 until the caller's own invalidation is complete.
+//! 1. Take the lock and read `Busy`. If it is 0, every invalidation written so far is complete, so
+//!    write ours.
+//! 2. Release the lock, and repeat step 1 until our own invalidation is complete.
 //!
-//! Interrupts are masked only in step 1, so a handler that interrupts a waiter can also invalidate.
+//! Interrupts are only masked during step 1, so a handler that interrupts a waiter can invalidate
+//! too.
 
 use super::Redistributor;
 use super::invalidation_progress::{Invalidations, Progress};
@@ -18,7 +19,7 @@ use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";
 
-/// The scope of an invalidation: the configurations that the redistributor must read again.
+/// Scope of an invalidation: which configurations the redistributor must reread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Invalidation {
     /// The configuration of one LPI (`GICR_INVLPIR`).
@@ -29,19 +30,20 @@ pub(crate) enum Invalidation {
 
 impl<M: Mmio> Redistributor<M> {
     /// Returns `true` if the redistributor has registers that invalidate LPIs, with or without an
-    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). Otherwise their offsets must
+    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). If not, their offsets must
     /// not be accessed.
     pub(crate) fn can_invalidate(&self) -> bool {
         self.typer.direct_lpi() || self.frame.mmio.read(gicr::CTLR).ir()
     }
 
-    /// Performs the invalidations in `wanted`, and waits until the last one is complete. The
+    /// Executes the invalidations in `wanted` and waits until the last one is complete. The
     /// redistributor must be awake, and must [support invalidations](Self::can_invalidate).
     ///
     /// Context: any.
     ///
-    /// The platform's clock bounds them all together, including waits for other CPUs. If an earlier
-    /// wait for this redistributor timed out, the call fails immediately unless `Busy` is 0 again.
+    /// One bound from the platform's clock covers all of them, including waits for other CPUs. If
+    /// an earlier wait for this redistributor timed out, the call fails immediately unless `Busy`
+    /// is 0 again.
     pub(crate) fn invalidate<P: Platform>(
         &self,
         platform: &P,
@@ -62,7 +64,8 @@ impl<M: Mmio> Redistributor<M> {
             return Err(TimedOut(WAIT));
         }
         result.inspect_err(|_| {
-            // If other CPUs' invalidations completed in the meantime, the redistributor works.
+            // If other CPUs' invalidations completed while we waited, the redistributor still
+            // works.
             progress.with(platform, |progress| progress.stuck = progress.complete == before);
         })
     }
@@ -80,17 +83,17 @@ impl<M: Mmio> Redistributor<M> {
     /// Begins an invalidation. `Busy` must be 0.
     fn begin_invalidation(&self, what: Invalidation) {
         match what {
-            // The fields other than `pINTID` are zero for physical LPIs.
+            // For physical LPIs, all fields except `pINTID` are zero.
             Invalidation::One(lpi) => self.frame.mmio.write(gicr::INVLPIR, lpi.get().into()),
             Invalidation::All => self.frame.mmio.write(gicr::INVALLR, 0),
         }
     }
 }
 
-/// Invalidations of one caller.
+/// One caller's invalidations.
 struct InvalidationRun<I: Iterator<Item = Invalidation>> {
     wanted: Peekable<I>,
-    /// Number of the last invalidation that the caller wrote.
+    /// Number of the caller's last written invalidation.
     own: u64,
 }
 

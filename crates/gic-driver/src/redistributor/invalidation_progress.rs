@@ -1,8 +1,8 @@
-//! Progress of the invalidations of one redistributor.
+//! Tracks a redistributor's invalidations.
 
 use doorbell_lock::IrqLock;
 
-/// Invalidations of one redistributor.
+/// A redistributor's invalidations.
 #[derive(Debug, Default)]
 pub(super) struct Invalidations(pub(super) IrqLock<Progress>);
 
@@ -12,6 +12,6 @@ pub(super) struct Progress {
     pub(super) written: u64,
     /// Number of completed invalidations: those written before `Busy` was last read as 0.
     pub(super) complete: u64,
-    /// An invalidation was not complete at the end of its wait, and `Busy` has been 1 ever since.
+    /// A wait timed out on an invalidation, and `Busy` has been 1 ever since.
     pub(super) stuck: bool,
 }

@@ -5,7 +5,7 @@ use crate::{Coherence, GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Cacheability, OuterCacheability, Shareability};
 
-/// The contents of a pending table, as the redistributor is told (`GICR_PENDBASER.PTZ`).
+/// What the redistributor is told about its pending table's contents (`GICR_PENDBASER.PTZ`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingContents {
     /// The table is all zero, so the redistributor does not read it.
@@ -14,19 +14,19 @@ pub enum PendingContents {
     Pending,
 }
 
-/// Coherence of the redistributors' accesses to memory, as firmware states it.
+/// Whether redistributors access memory coherently, according to firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TableAccess {
-    /// Firmware states nothing. The driver requests shareable, cacheable accesses and reads back
-    /// the attributes that the hardware supports.
+    /// Firmware does not say. The driver requests shareable, cacheable accesses and reads back what
+    /// the hardware supports.
     #[default]
     Negotiate,
-    /// Accesses are not coherent with the CPUs' caches (`dma-noncoherent`), regardless of the
-    /// values that the registers read back.
+    /// Accesses are not coherent with CPU caches (`dma-noncoherent`), whatever the registers read
+    /// back.
     NonCoherent,
 }
 
-/// The tables of one redistributor, by physical address.
+/// A redistributor's tables, by physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LpiTables {
@@ -36,15 +36,15 @@ pub struct LpiTables {
     pub id_bits: u8,
     /// The pending table, 64 KiB aligned, below 2^52.
     pub pending: u64,
-    /// The contents of the pending table.
+    /// Contents of the pending table.
     pub contents: PendingContents,
-    /// The coherence that firmware states.
+    /// Coherence according to firmware.
     pub access: TableAccess,
 }
 
 impl LpiTables {
-    /// Creates a description of tables at these addresses that cover `id_bits` INTID bits. No LPI
-    /// is pending, and the attributes of accesses are negotiated.
+    /// Describes tables at these addresses that cover `id_bits` INTID bits. No LPI is pending, and
+    /// access attributes are negotiated.
     pub const fn new(config: u64, pending: u64, id_bits: u8) -> Self {
         Self {
             config,
@@ -64,7 +64,7 @@ impl LpiTables {
     }
 }
 
-/// Coherence of the redistributor's accesses to its tables.
+/// How coherently the redistributor accesses its tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NegotiatedTables {
     /// The configuration table.
@@ -73,7 +73,7 @@ pub struct NegotiatedTables {
     pub pending: Coherence,
 }
 
-/// The result of an attempt to clear `EnableLPIs`.
+/// Result of trying to clear `EnableLPIs`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiClearing {
     /// `EnableLPIs` is clear: pending LPIs are in the pending table, and the base registers may be
@@ -94,19 +94,19 @@ impl<M: Mmio> Redistributor<M> {
         self.frame.mmio.read(gicr::CTLR).ces()
     }
 
-    /// Returns the base registers, which name the tables.
+    /// Returns the base registers, which hold the table addresses.
     pub fn lpi_bases(&self) -> (Propbaser, Pendbaser) {
         (self.frame.mmio.read(gicr::PROPBASER), self.frame.mmio.read(gicr::PENDBASER))
     }
 
-    /// Gives the redistributor its tables. LPIs must be disabled, and the tables' contents must
-    /// have been published as for [`Coherence::NonCoherent`]. Callers then call
+    /// Programs the redistributor's tables. LPIs must be disabled, and the contents must have been
+    /// published as for [`Coherence::NonCoherent`]. Callers then call
     /// [`start_lpis`](Self::start_lpis).
     ///
-    /// The tables' memory attributes are negotiated: the driver requests Inner Shareable,
-    /// write-back accesses. If the shareability reads back as zero, accesses are not coherent with
-    /// the CPUs' caches. The driver then requests non-cacheable accesses, because cacheable,
-    /// non-shareable accesses might hit stale lines in the redistributor's own cache.
+    /// Memory attributes are negotiated: the driver requests Inner Shareable, write-back accesses.
+    /// If the shareability reads back as zero, accesses are not coherent with CPU caches. In that
+    /// case, the driver requests non-cacheable accesses, because cacheable, non-shareable ones
+    /// might hit stale lines in the redistributor's own cache.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set, so that the registers must not be written yet.
@@ -122,18 +122,18 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Enables LPIs, with the tables that were programmed.
+    /// Enables LPIs with the programmed tables.
     pub fn start_lpis(&self) {
         self.write_enable_lpis(true);
-        // A write to device memory may be acknowledged before it arrives (Arm ARM, Device memory:
-        // Early Write Acknowledgement), so a DSB does not guarantee that it has arrived. This read
-        // returns only after the write has arrived. An ITS command that names the redistributor may
-        // follow, and must not overtake the write.
+        // A device write may be acknowledged before it arrives (Arm ARM, Device memory: Early Write
+        // Acknowledgement), so a DSB is not enough. Read the register back: that returns only once
+        // the write has arrived. An ITS command that targets the redistributor may come next and
+        // must not overtake the write.
         let _ = self.lpis_enabled();
     }
 
-    /// Disables LPIs, if the implementation supports it. After [`LpiClearing::Cleared`] the
-    /// redistributor has written pending LPIs to the pending table.
+    /// Disables LPIs, if the implementation supports it. After [`LpiClearing::Cleared`], pending
+    /// LPIs have been written to the pending table.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -195,7 +195,7 @@ impl<M: Mmio> Redistributor<M> {
     }
 }
 
-/// Returns `true` if accesses with these attributes are coherent with the CPUs' caches.
+/// Returns `true` if accesses with these attributes are coherent with CPU caches.
 pub(crate) fn is_coherent(shareability: Shareability, inner: Cacheability) -> bool {
     matches!(shareability, Shareability::Inner | Shareability::Outer) && inner.is_cacheable()
 }

@@ -1,21 +1,21 @@
-//! `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11): eviction of a vPE that a hypervisor
-//! left resident.
+//! `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11): evicts a vPE that a hypervisor left
+//! resident.
 
 use super::Redistributor;
 use crate::{GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::vlpi;
 
 impl<M: Mmio> Redistributor<M> {
-    /// Adds the frame VLPI_base of a redistributor with virtual LPIs, mapped as `mmio`.
+    /// Adds a redistributor's VLPI_base frame (for virtual LPIs), mapped as `mmio`.
     #[must_use]
     pub fn with_vlpi_frame(self, mmio: M) -> Self {
         Self { vlpi_frame: Some(mmio), ..self }
     }
 
-    /// Makes the redistributor stop accessing the memory of vPEs. A hypervisor may have been
-    /// replaced (kexec) while a vPE was resident, and the redistributor can write the vPE's pending
-    /// table until the vPE is evicted. The eviction does not request a doorbell interrupt. Does
-    /// nothing without [VLPI_base](Self::with_vlpi_frame).
+    /// Makes the redistributor stop accessing vPE memory. A hypervisor may have been replaced
+    /// (kexec) while a vPE was resident, and until the vPE is evicted, the redistributor may write
+    /// to its pending table. Does not request a doorbell interrupt. No-op without
+    /// [VLPI_base](Self::with_vlpi_frame).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -25,8 +25,8 @@ impl<M: Mmio> Redistributor<M> {
         let Some(frame) = &self.vlpi_frame else { return Ok(()) };
         let settled = || !frame.read(vlpi::VPENDBASER).dirty();
         if frame.read(vlpi::VPENDBASER).valid() {
-            // Valid must not change while an earlier change is taking effect. Dirty indicates this
-            // only if `GICR_TYPER.Dirty` is set.
+            // We must not change Valid while an earlier change is still taking effect. Dirty tells
+            // us, but only if `GICR_TYPER.Dirty` is set.
             if self.typer.dirty() {
                 self.frame.wait(platform, "GICR_VPENDBASER.Dirty = 0", settled)?;
             }

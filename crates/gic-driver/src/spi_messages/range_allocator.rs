@@ -1,4 +1,4 @@
-//! Allocation of the SPIs of one range.
+//! Allocates SPIs from one range.
 
 use crate::{Alignment, BlockAllocator, BlockError};
 use alloc::vec::Vec;
@@ -7,7 +7,7 @@ use doorbell_fallible::try_collect;
 use gic_arch::IntId;
 use msi_types::{Cpu, HwIrq};
 
-/// Consecutive SPIs or extended SPIs that messages to a doorbell can make pending.
+/// Consecutive SPIs or extended SPIs that a doorbell can make pending.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpiRange {
     /// INTID of the first SPI.
@@ -22,7 +22,7 @@ impl SpiRange {
         self.first.get().checked_add(self.count.get().into())
     }
 
-    /// Returns `true` if the ranges have an INTID in common.
+    /// Returns `true` if the ranges share an INTID.
     pub fn overlaps(self, other: Self) -> bool {
         let end = |range: Self| u64::from(range.first.get()) + u64::from(range.count.get());
         u64::from(self.first.get()) < end(other) && u64::from(other.first.get()) < end(self)
@@ -36,7 +36,7 @@ pub(crate) fn check_range(range: SpiRange) -> bool {
     first.is_shared() && last.is_some_and(|last| last.class() == first.class())
 }
 
-/// The allocated SPIs of a range, and their target CPUs.
+/// A range's allocated SPIs and their target CPUs.
 #[derive(Debug)]
 pub(crate) struct RangeAllocator {
     first: HwIrq,
@@ -58,9 +58,9 @@ impl RangeAllocator {
         self.allocator.allocate(count.into(), align).ok().map(HwIrq::new)
     }
 
-    /// Frees SPIs. Does nothing if they belong to another range.
+    /// Frees SPIs. No-op if they belong to another range.
     pub(super) fn free(&mut self, first: HwIrq, count: NonZeroU16) {
-        // A block cannot be freed twice, because it is not `Clone`.
+        // A block can't be freed twice: it isn't `Clone`.
         let _ = self.allocator.free(first.get(), count.into());
     }
 

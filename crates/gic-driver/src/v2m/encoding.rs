@@ -1,16 +1,15 @@
-//! Encodings of an SPI in a message. Some implementations do not use the INTID as data.
+//! How SPIs are encoded in messages. Some implementations don't use the INTID as data.
 
-/// The encoding of an SPI in a message.
+/// How an SPI is encoded in a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Encoding {
     /// The data is the INTID minus `base`.
     Data { base: u32 },
-    /// The address is the frame's, with the INTID minus 32 in the bits from 3 on. The data is
-    /// ignored.
+    /// The address is the frame's, with the INTID minus 32 in bits 3 and up. The data is ignored.
     Address,
 }
 
-/// The INTID that corresponds to data 0.
+/// INTID that corresponds to data 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DataBase {
     /// INTID 0: the data is the INTID.
@@ -21,7 +20,7 @@ pub(super) enum DataBase {
     FirstOfFrame,
 }
 
-/// An implementation whose data is not relative to INTID 0.
+/// An implementation with data relative to an INTID other than 0.
 struct Implementation {
     /// `MSI_IIDR`.
     iidr: u32,
@@ -36,16 +35,16 @@ const TABLE: &[Implementation] = &[
     Implementation { iidr: 0x0000_013f, base: DataBase::FirstSpi },
 ];
 
-/// OEM IDs in the MADT of machines whose frames have 8 KiB of doorbells and no registers (Amazon
+/// MADT OEM IDs for machines whose frames have 8 KiB of doorbells and no registers (Amazon
 /// Graviton).
 const ADDRESS_ONLY: &[&str] = &["AMAZON"];
 
-/// Returns the base of the data of a frame with this `MSI_IIDR`.
+/// Returns the data base for frames with this `MSI_IIDR`.
 pub(super) fn data_base(iidr: u32) -> DataBase {
     TABLE.iter().find(|row| row.iidr == iidr).map_or(DataBase::Zero, |row| row.base)
 }
 
-/// Returns `true` if frames on a machine of this OEM encode the SPI in the address.
+/// Returns `true` if frames on this OEM's machines encode the SPI in the address.
 pub(super) fn is_address_only(oem_id: &str) -> bool {
     ADDRESS_ONLY.contains(&oem_id.trim_end())
 }

@@ -1,5 +1,5 @@
-//! Tests of the CPU interface: setting it up, acknowledging and ending interrupts, priority masks
-//! and SGIs.
+//! CPU interface tests: setting it up, acknowledging and ending interrupts, priority masks and
+//! SGIs.
 
 use crate::fake::FakeRegisters;
 use gic_arch::icc::{Ctlr, Sgi, SreEl2};
@@ -232,7 +232,7 @@ mod sgis {
         assert!(matches!(far, Err(GicError::SgiOutOfReach(..))));
     }
 
-    /// System registers that panic when read. A copy accesses the registers of the same CPU.
+    /// System registers that panic when read. Copies access the same CPU's registers.
     #[derive(Clone, Copy)]
     struct WriteOnlyRegisters<'a>(&'a FakeRegisters);
 
@@ -274,7 +274,7 @@ mod sgis {
     proptest! {
         #[test]
         fn a_set_reaches_exactly_its_members(
-            // Few values, so that several targets share a cluster or a range.
+            // Keep the value ranges small so that several targets share a cluster or a range.
             targets in prop::collection::vec((0u8..2, 0u8..2, 0u8..2, 0u8..40), 0..40)
         ) {
             let targets: Vec<_> =
@@ -309,7 +309,7 @@ mod sgis {
     }
 }
 
-/// Handles one interrupt in a trap loop that is generic over the GIC architecture and the EOI mode.
+/// Handles one interrupt, in a trap loop generic over the GIC architecture and the EOI mode.
 fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
     let interrupt = interface.acknowledge()?;
     let intid = interrupt.intid();

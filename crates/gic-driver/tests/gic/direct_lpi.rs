@@ -1,4 +1,4 @@
-//! Tests of direct LPIs.
+//! Tests for direct LPIs.
 
 mod bulk;
 mod endpoint;

@@ -1,4 +1,4 @@
-//! Tests of the distributor in each security view.
+//! Distributor tests, in each security view.
 
 use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeDistributor, Security};
 use gic_arch::{Affinity, IntId, Priority};
@@ -99,8 +99,7 @@ mod init {
                 (state.enabled, state.pending, state.active, state.edge) = (true, true, true, true);
             }
         });
-        // The trigger of an edge-triggered interrupt may only be changed after the interrupt was
-        // disabled. The fake checks this.
+        // The fake checks that an interrupt is disabled before its trigger changes.
         open(&fake).unwrap().init(&fake, config()).unwrap();
         fake.at_distributor(|frame| {
             let control = frame.control;
@@ -242,7 +241,7 @@ mod interrupts {
         Ok(())
     }
 
-    /// Returns the expected state after an operation, implemented independently of the fake.
+    /// Computes the expected state after an operation, independently of the fake.
     fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),

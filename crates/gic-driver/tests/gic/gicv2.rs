@@ -1,4 +1,4 @@
-//! Tests of the GICv2 driver.
+//! GICv2 driver tests.
 
 mod board;
 mod out_of_memory;
@@ -324,7 +324,7 @@ fn frames_of_messages_stand_on_it() {
     );
 }
 
-/// Handles one interrupt in a trap loop that is generic over the GIC architecture and the EOI mode.
+/// Handles one interrupt, in a trap loop generic over the GIC architecture and the EOI mode.
 fn take(interface: &impl GicCpuInterface) -> Option<IntId> {
     let interrupt = interface.acknowledge()?;
     let intid = interrupt.intid();

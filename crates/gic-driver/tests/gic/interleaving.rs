@@ -13,24 +13,24 @@ pub(crate) struct Schedule {
     pub(crate) access: fn(),
     /// Called before each lock is acquired.
     pub(crate) lock: fn(),
-    /// Called while the thread waits for another one.
+    /// Called while the thread is waiting for another one.
     pub(crate) wait: fn(),
 }
 
-/// Schedule of the setup, which is the same in every run.
+/// Schedule for the setup, which is the same in every run.
 const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
 /// Switches threads at every lock and every access.
 const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
-/// Switches threads only at accesses. This has a tenth of the steps, so it finds faults that
-/// require several switches in specific places.
+/// Switches threads only at accesses. With a tenth of the steps, it can find bugs that need several
+/// switches in specific places.
 const COARSE: Schedule = Schedule { lock: || (), ..FINE };
 
 thread_local! {
     static HOOKS: Cell<Schedule> =
         const { Cell::new(Schedule { wait: std::thread::yield_now, ..SET_UP }) };
-    /// `true` if each thread simulates one CPU, which is required to count masked interrupts.
+    /// `true` if each thread simulates one CPU. Needed for counting masked interrupts.
     static COUNTS: Cell<bool> = const { Cell::new(true) };
-    /// Schedule of the threads that are spawned next.
+    /// Schedule for threads spawned from now on.
     static CHOSEN: Cell<Schedule> = const { Cell::new(FINE) };
 }
 
@@ -103,8 +103,8 @@ macro_rules! threads {
 }
 pub(crate) use threads;
 
-/// Runs a scenario under `schedules` schedules of each kind: with random switches between threads,
-/// and with at most `depth` switches, so that one thread runs far ahead of the others.
+/// Runs a scenario under `schedules` schedules of each kind: with random thread switches, and with
+/// at most `depth` switches (so one thread runs far ahead of the others).
 pub(crate) fn check(schedules: usize, depth: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let scenario = Arc::new(scenario);
     for schedule in [FINE, COARSE] {

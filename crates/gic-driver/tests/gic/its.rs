@@ -1,4 +1,4 @@
-//! Tests of the ITS driver.
+//! ITS driver tests.
 
 mod setup;
 

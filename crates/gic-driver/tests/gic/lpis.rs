@@ -1,4 +1,4 @@
-//! Tests of LPI tables and configurations without a driver that signals LPIs.
+//! Tests for LPI tables and configurations, without a driver that sends LPIs.
 
 mod already_enabled;
 mod out_of_memory;
@@ -56,7 +56,7 @@ fn one(lpis: &Lpis<Board>) -> Lpi {
     lpis.allocate(count(1), Alignment::ONE).unwrap().first()
 }
 
-/// Returns the configuration of an LPI that a non-coherent redistributor reads.
+/// Returns an LPI's configuration as read by a non-coherent redistributor.
 fn seen(fake: &Board, lpi: Lpi) -> u8 {
     let base = fake.at_redistributor(0, |frame| frame.propbaser.address());
     fake.in_memory(|memory| memory.device_read(View::Dram, base + u64::from(lpi.index()), 1)[0])
@@ -66,7 +66,7 @@ fn block(index: u8) -> Block {
     Block::Redistributor(REDISTRIBUTOR + u64::from(index) * STRIDE_V3)
 }
 
-/// Makes a previous kernel leave LPIs enabled at redistributor `index`.
+/// Leaves LPIs enabled at redistributor `index`, as by a previous kernel.
 fn leave_enabled(fake: &Board, index: u8, ces: bool) {
     let table = OLD_PENDING + u64::from(index) * 0x1_0000;
     fake.in_memory(|memory| [OLD_CONFIG, table].map(|base| memory.leave(base, OLD_BYTES)));
@@ -444,7 +444,7 @@ mod attaching {
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
-        // The last byte of the table that belongs to LPIs.
+        // The last table byte that belongs to LPIs.
         fake.in_memory(|memory| memory.device_write(table + 8191, &[0x80]));
         fake.at_redistributor(0, FakeRedistributor::lose_power);
         redistributor(&fake, 0).wake(&fake).unwrap();

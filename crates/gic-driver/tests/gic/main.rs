@@ -1,5 +1,4 @@
-//! Tests of the drivers on fake hardware that guarantees what the architecture requires, and
-//! nothing more.
+//! Driver tests on fake hardware that guarantees what the architecture requires, and nothing more.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod cpu_interface;

@@ -1,4 +1,4 @@
-//! Tests of message-based SPIs.
+//! Tests for message-based SPIs.
 
 use crate::fake::{Board, DISTRIBUTOR, FakeRegisters, REDISTRIBUTOR, interrupt_at};
 use doorbell_test_support::{after_failures, outside, with_allocations};
@@ -90,7 +90,7 @@ fn alias_has_the_same_register_offsets() {
         allocate(&mbi, 1, Shape::Independent).unwrap_err(),
         MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }
     );
-    // The SPIs of the refused allocation are free.
+    // The refused allocation must not have kept any SPIs.
     assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), HwIrq::new(65));
 }
 
@@ -120,7 +120,7 @@ fn ranges_that_make_no_sense_are_firmwares_fault() {
         refused(&[(64, 8), (90, 8)]),
         MbiError::Claim(MsiError::UnknownVector(HwIrq::new(96)))
     );
-    // A refused configuration does not leave SPIs claimed.
+    // A refused configuration must not leave SPIs claimed.
     assert!(Mbi::new(&gic, config(&[(64, 32)])).is_ok());
 }
 

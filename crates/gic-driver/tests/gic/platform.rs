@@ -1,4 +1,4 @@
-//! Tests of the `Platform` trait.
+//! `Platform` trait tests.
 
 use crate::fake::{Board, BoardFrame, DISTRIBUTOR, FakeRegisters, REDISTRIBUTOR};
 use doorbell_test_support::with_allocations;
@@ -11,7 +11,7 @@ use gic_driver::{
 };
 use msi_types::{IrqState, LocalCpu, Trigger};
 
-/// A kernel with a timer and no heap, which implements only these four methods.
+/// A kernel with a timer and no heap. It implements only these four methods.
 struct Timekeeper(Board);
 
 impl LocalCpu for Timekeeper {

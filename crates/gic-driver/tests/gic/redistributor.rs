@@ -1,4 +1,4 @@
-//! Tests of redistributors: discovery, power, private interrupts and table registers.
+//! Redistributor tests: discovery, power, private interrupts and table registers.
 
 use crate::fake::{Board, BoardFrame, FakeDistributor, FakeRedistributor, REDISTRIBUTOR, Security};
 use gic_arch::{Affinity, Cacheability, IntId, Priority, Shareability, gicr};
@@ -149,7 +149,7 @@ mod power {
     fn waking_waits_until_the_interfaces_are_awake() {
         let (fake, redistributor) = one();
         redistributor.wake(&fake).unwrap();
-        // The fake panics on accesses before the redistributor is awake.
+        // The fake panics if we access it before it's awake.
         redistributor.interrupt(IntId::new(27)).unwrap().enable();
     }
 
@@ -280,7 +280,7 @@ mod lpi_tables {
         LpiTables::new(0x1_2345_6000, 0x2_3456_0000, 16)
     }
 
-    /// Returns an awake redistributor, with memory for its tables.
+    /// Returns an awake redistributor and memory for its tables.
     fn awake() -> (Board, Redistributor<BoardFrame>) {
         let (fake, redistributor) = super::awake();
         fake.in_memory(|memory| {

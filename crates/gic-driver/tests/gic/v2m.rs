@@ -1,4 +1,4 @@
-//! Tests of GICv2m frames with a GICv3.
+//! Tests for GICv2m frames with a GICv3.
 
 use crate::fake::{Board, DISTRIBUTOR, FakeDistributor, FakeRegisters, REDISTRIBUTOR};
 use doorbell_test_support::after_failures;
@@ -123,7 +123,7 @@ fn odd_data_base_has_no_groups() {
 
 #[test]
 fn address_frame_is_not_read_and_has_no_groups() {
-    // The platform cannot map the frame: a read would abort.
+    // The platform can't map the frame, since a read would abort.
     let (fake, gic) = machine(&[]);
     fake.world().unmapped.insert(FRAME);
     let frame = V2mFrame::new(FRAME)
@@ -176,7 +176,7 @@ fn late_message_does_not_reach_the_next_owner() {
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
     let (device, hwirq) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
     v2m.free(&device, block);
-    // A late message, as the doorbell signals it.
+    // A late message, as signaled by the doorbell.
     WiredParent::set_pending(&*gic, hwirq, Pending::Set);
     assert!(WiredParent::is_pending(&*gic, hwirq));
     let next = allocate(&v2m, 1, Shape::Independent).unwrap();

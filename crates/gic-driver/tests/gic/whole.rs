@@ -1,4 +1,4 @@
-//! Tests of a whole GIC.
+//! Whole-GIC tests.
 
 mod errata;
 mod life;

@@ -1,10 +1,10 @@
-//! Tests of operations on many vectors, which use one register write for all of them.
+//! Bulk operation tests: many vectors should need only one register write.
 
 use super::endpoint::{StoreKind, attach, fit, request};
 use crate::fake::Board;
 use msi_types::{MsiParent, Shape};
 
-/// Returns the number of invalidations at CPU 0 while `count` vectors are allocated.
+/// Counts the invalidations at CPU 0 while `count` vectors are allocated.
 fn invalidations_for(count: u16) -> u32 {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();

@@ -1,5 +1,4 @@
-//! Devices with message stores of different kinds, and the single code path that changes their
-//! messages.
+//! Test devices with various kinds of message stores, all updated through one code path.
 
 use crate::fake::Board;
 use msi_types::pci::msi::vector_data;
@@ -10,20 +9,20 @@ use msi_types::{
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 
-/// Kind of a device's message store.
+/// Kinds of message stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StoreKind {
     /// MSI-X, or MSI with mask bits.
     Masked,
-    /// A store that is written with 64 bits or more at a time.
+    /// A store that takes writes of 64 bits or more at a time.
     Atomic64,
-    /// Unmaskable MSI that is written with words of 32 bits.
+    /// Unmaskable MSI, written in 32-bit words.
     Words,
-    /// A store whose contents cannot be changed.
+    /// A store that can't be changed.
     Fixed,
 }
 
-/// A device with one message, for a single vector or a group.
+/// A device with one message for a single vector or a group.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) kind: StoreKind,
@@ -35,7 +34,7 @@ pub(crate) struct Endpoint {
 struct EndpointState {
     /// Low word, high word, data.
     words: [u32; 3],
-    /// The device is masked; `waiting` lists the vectors that fired in the meantime.
+    /// The device is masked; `waiting` lists the vectors that fired while it was.
     masked: bool,
     waiting: Vec<u16>,
     sent: Vec<u64>,
@@ -85,7 +84,7 @@ impl Endpoint {
         self.block.hwirq(index).unwrap().get()
     }
 
-    /// Returns the number of messages that a vector sent.
+    /// Returns how many messages a vector sent.
     pub(crate) fn sent(&self, index: u16) -> u64 {
         self.state.lock().unwrap().sent[usize::from(index)]
     }
@@ -106,9 +105,8 @@ impl Endpoint {
         }
     }
 
-    /// Changes the affinity as an interrupt core does: begins the move, rewrites the message and
-    /// ends the move. `between` runs at each point where the device may see a partially written
-    /// message.
+    /// Changes the affinity as an interrupt core would: begins the move, rewrites the message and
+    /// ends the move. `between` runs wherever the device may see a partially written message.
     pub(crate) fn relocate(
         &self,
         board: &Board,
@@ -129,8 +127,7 @@ impl Endpoint {
         Ok(count)
     }
 
-    /// Begins a move that fails: the store holds the new message for a moment, and is then rolled
-    /// back.
+    /// Begins a move that fails: the store briefly holds the new message before it is rolled back.
     pub(crate) fn fail_to_relocate(
         &self,
         board: &Board,
@@ -188,7 +185,7 @@ impl EndpointState {
     }
 }
 
-/// Takes all pending LPIs of a CPU, and returns them in order.
+/// Takes all of a CPU's pending LPIs and returns them in order.
 pub(crate) fn taken(board: &Board, cpu: u32) -> Vec<u32> {
     let interface = board.interface(cpu);
     std::iter::from_fn(|| {

@@ -1,4 +1,4 @@
-//! Tests of CPUs that are turned off and on.
+//! CPU hotplug tests.
 
 use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use crate::fake::{Board, run_on};
@@ -6,7 +6,7 @@ use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, HwIrq, MsiError, MsiParent, Pending};
 
-/// Takes a CPU offline, as a kernel does after it has moved the vectors.
+/// Takes a CPU offline, as a kernel does after moving the vectors.
 pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
     leave_with(board, direct, cpu, |_| ())
 }
@@ -28,7 +28,7 @@ pub(crate) fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn 
     direct.cpu_on(cpu, attached.pending).unwrap()
 }
 
-/// Returns a device that was moved from CPU 0 to CPU 1 while its message is pending at CPU 0.
+/// Returns a device that was moved from CPU 0 to CPU 1 with its message still pending at CPU 0.
 pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
     let device = Endpoint::new(direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(board, 0);
@@ -46,8 +46,8 @@ fn ces_carries_exactly_the_pending_lpis() {
     let left = leave(&board, &direct, 0);
     assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: 0 });
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
-    // The pending table was cleared when it was read, so the LPI is not pending again when the CPU
-    // returns.
+    // The driver cleared the pending table when it read it, so the LPI must not be pending when the
+    // CPU returns.
     come(&board, &direct, 0);
     assert_eq!(taken(&board, 0), [0u32; 0]);
 }
@@ -59,7 +59,7 @@ fn a_cpu_whose_lpis_were_carried_is_forgotten() {
     let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     leave(&board, &direct, 0);
-    // The driver remembers three previous targets. With a fourth one, it would resend the LPI.
+    // The driver remembers three previous targets; a fourth one would make it resend the LPI.
     for to in [2, 3, 4] {
         idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
     }
@@ -195,7 +195,7 @@ fn free_waits_for_a_sleeping_redistributor() {
     assert_eq!(taken(&board, 0), [0u32; 0]);
 }
 
-/// Frees an endpoint, whose device then sends one more message. Returns the LPI.
+/// Frees an endpoint and has its device send one more message. Returns the LPI.
 fn give_back_and_fire(board: &Board, direct: &DirectLpi<Board>, endpoint: Endpoint) -> u32 {
     let (lpi, message) = (endpoint.lpi(0), direct.compose(&endpoint.block, 0).unwrap());
     direct.free(&attach(direct), endpoint.block);
@@ -227,7 +227,7 @@ fn message_at_sleeping_cpu_skips_the_next_owner() {
     let direct = board.direct_lpi().unwrap();
     let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = give_back_and_fire(&board, &direct, last);
-    // Without CES, the LPIs of a CPU that is off stay enabled, and pending LPIs stay pending.
+    // Without CES, an offline CPU's LPIs stay enabled, and pending LPIs stay pending.
     board.world().rd(0).can_disable = false;
     leave(&board, &direct, 0);
     let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
@@ -261,7 +261,7 @@ fn a_cpu_that_leaves_gets_nothing_new() {
 #[test]
 fn cpu_on_invalidates_old_configurations() {
     let board = Board::new(2, 0);
-    // The CPU's LPIs stay enabled while it is off, and all its caches are retained.
+    // The CPU's LPIs stay enabled while it's off, and everything stays cached.
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -400,7 +400,7 @@ fn pending_of_a_previous_kernel_is_cleared() {
         let device = left_behind(&board, &old);
         device.fire(&board, 0);
         assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1]);
-        // Another kernel takes over the machine, possibly without turning on all CPUs at first.
+        // Now another kernel takes over. It may not turn on all CPUs right away.
         let gic = board.gic();
         let on = |cpu: &Cpu| late != Some(cpu.get());
         for cpu in gic.cpus().filter(on) {

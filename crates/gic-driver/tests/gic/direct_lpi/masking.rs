@@ -1,5 +1,5 @@
-//! Tests of masking, priorities and pending states: what must have reached the redistributors when
-//! a call returns.
+//! Tests for masking, priorities and pending state: by the time a call returns, the redistributors
+//! must have seen the change.
 
 use super::endpoint::{Endpoint, StoreKind, taken};
 use crate::fake::Board;

@@ -1,4 +1,4 @@
-//! Tests of messages, and of the endpoints that can store them.
+//! Tests for messages and the endpoints that can store them.
 
 use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use crate::fake::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
@@ -29,7 +29,7 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
     let allocate =
         |fit| direct.allocate(&attach(&direct), &request(fit, 1, 0)).unwrap().first().get();
     assert_eq!((allocate(ANY), allocate(short)), (65536, 8192));
-    // Allocate all remaining low LPIs.
+    // Use up all remaining low LPIs.
     let low = 65536 - 8193;
     for _ in 0..low {
         allocate(short);

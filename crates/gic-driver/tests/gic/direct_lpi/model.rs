@@ -1,7 +1,7 @@
-//! Affinity moves with a device that sends messages all the time, run under a model checker. The
-//! tests run the driver itself, and every access to hardware is a point at which other threads may
-//! run. For each safeguard of the driver, one test uses hardware that behaves as if the driver
-//! lacked the safeguard; the checker must notice this. The same scenarios also run on real threads.
+//! Model-checked affinity moves while a device keeps sending messages. These tests run the real
+//! driver; other threads may run at every hardware access. To show that each of the driver's
+//! safeguards is needed, one test uses hardware that behaves as if the safeguard were missing, and
+//! the checker must notice. The same scenarios also run on real threads.
 
 use super::endpoint::{Endpoint, StoreKind, attach};
 use crate::fake::Board;
@@ -12,21 +12,21 @@ use std::panic::UnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Number of random schedules; the driver must pass all of them.
+/// Number of random schedules; the driver must survive all of them.
 const SCHEDULES: usize = 1_000;
-/// Maximum number of thread switches in specific places that a fault may require.
+/// Maximum number of thread switches in specific places needed to expose a bug.
 const DEPTH: usize = 5;
-/// Number of runs of each scenario on real threads.
+/// Runs of each scenario on real threads.
 const ROUNDS: usize = 200;
-/// Number of times that a CPU polls for interrupts while the other threads run.
+/// How often a CPU polls for interrupts while the other threads run.
 const LOOKS: usize = 6;
 
-/// A machine with five CPUs and a device with one vector, which initially targets CPU 0.
+/// A five-CPU machine and a device with one vector, initially targeting CPU 0.
 struct Scenario {
     board: Board,
     direct: DirectLpi<Board>,
     device: Endpoint,
-    /// Number of messages that software sent.
+    /// Number of messages sent by software.
     retriggered: AtomicU64,
     seen: AtomicU64,
     /// `true` between the return of `mask` and the call of `unmask`.
@@ -38,7 +38,7 @@ struct Scenario {
 impl Scenario {
     fn new(kind: StoreKind, hardware: impl Fn(&Board)) -> Arc<Self> {
         let board = Board::new(5, 0).with_lpis(4);
-        // Other threads may be late.
+        // Be patient: other threads may be slow.
         board.world().patience = 10_000_000;
         let direct = board.direct_lpi().unwrap();
         let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
@@ -111,9 +111,9 @@ fn look(machine: &Scenario, cpu: u32, between: fn()) {
     }
 }
 
-/// Targets of moves back and forth, which require no resend.
+/// Targets for moving back and forth. No resend is needed.
 const BACK: &[u32] = &[1, 0, 1];
-/// Targets of moves over so many CPUs that the LPI is resent.
+/// Targets for moving across enough CPUs that the LPI is resent.
 const ON: &[u32] = &[1, 3, 4, 2];
 
 /// Changes the affinity while the device and software send messages.
@@ -155,7 +155,8 @@ fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
-/// Takes the CPU offline after the vector moved away, while the device and software send messages.
+/// Takes the CPU offline after the vector has moved away, while the device and software send
+/// messages.
 fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     let machine = Scenario::new(StoreKind::Masked, hardware);
     threads! { world, machine:
@@ -183,7 +184,7 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
 }
 
 /// Takes the CPU offline while a move to it begins. Either the move is refused, or the vector is
-/// reported as stranded and its messages stay pending until the CPU is back.
+/// reported as stranded and its messages stay pending until the CPU comes back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Scenario::new(StoreKind::Atomic64, |_| ());
     machine.move_to(1, || ());
@@ -230,8 +231,8 @@ fn an_lpi_changes_owner_while_a_cpu_leaves(world: World) {
     assert_eq!(machine.direct.gic().lpis().unwrap().available(), available);
 }
 
-/// Makes a device send a message after its LPI was freed, to a CPU that goes offline while the LPI
-/// is allocated again. The allocation waits until `begins` returns `true`.
+/// A device sends a message after its LPI was freed, to a CPU that goes offline while the LPI is
+/// reallocated. The allocation waits until `begins` returns `true`.
 fn a_late_message_is_pending_at_a_cpu_that_leaves(world: World, begins: fn(&Board) -> bool) {
     let machine = Scenario::new(StoreKind::Masked, |_| ());
     let message = machine.device.message();
@@ -250,7 +251,7 @@ fn a_late_message_is_pending_at_a_cpu_that_leaves(world: World, begins: fn(&Boar
     machine.expect_idle();
 }
 
-/// Masks and unmasks vectors of one redistributor on two CPUs.
+/// Two CPUs mask and unmask vectors at the same redistributor.
 fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
     let machine = Scenario::new(StoreKind::Fixed, |_| ());
     hardware(&machine.board);
@@ -316,9 +317,9 @@ fn a_cpu_that_leaves_takes_nothing_along() {
 fn freed_lpi_is_not_carried_to_its_next_owner() {
     check(|| an_lpi_changes_owner_while_a_cpu_leaves(CHECKED));
     check(|| a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED, |_| true));
-    // Random schedules rarely reach the interesting case from the start: the redistributor is
-    // drained between the two changes of the LPI's record. Starting the allocation this late leaves
-    // only a few steps until the pending LPIs are collected.
+    // The interesting case is when the redistributor is drained between the two changes to the
+    // LPI's record. Random schedules rarely get there from the start, so we start the allocation
+    // late, just a few steps before the pending LPIs are collected.
     let is_leaving = |board: &Board| !board.world().rd(0).lpis_enabled();
     check(move || a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED, is_leaving));
 }
@@ -335,7 +336,7 @@ fn invalidations_from_two_cpus_do_not_meet() {
 
 #[test]
 fn missing_invalidation_loses_messages() {
-    // In this scenario, no other code invalidates at CPU 1.
+    // Nothing else invalidates at CPU 1 in this scenario.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_moves_while_its_device_fires(
         CHECKED,
@@ -355,7 +356,7 @@ fn mask_at_the_new_cpu_alone_leaks() {
 fn mask_at_the_old_cpu_alone_leaks() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
-        // The new CPU has cached the LPI as enabled; otherwise the move alone would hide the fault.
+        // The new CPU has cached the LPI as enabled; otherwise, the move alone would hide the bug.
         let cached = |lpi: &u32| world.redistributors[0].is_enabled(*lpi);
         let lpi = (8192..8208).find(cached).unwrap();
         world.redistributors[1].refill(&mut world.memory, lpi);

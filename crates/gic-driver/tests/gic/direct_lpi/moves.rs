@@ -1,4 +1,4 @@
-//! Tests of vectors that move to another CPU.
+//! Tests for moving vectors to another CPU.
 
 use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use crate::fake::{Board, REDISTRIBUTOR};
@@ -11,8 +11,8 @@ const ANY: Fit = Fit::new(Rewrite::Masked);
 fn move_invalidates_before_the_rewrite() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    // Both redistributors have cached the LPI as disabled. Enabling it invalidates only the cache
-    // of its target.
+    // Both redistributors have the LPI cached as disabled. Enabling it only invalidates at its
+    // target.
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = device.lpi(0);
     assert_eq!(board.world().rd(1).config_of(lpi).unwrap() & 1, 0);
@@ -50,7 +50,7 @@ fn unmaskable_endpoints_move_only_by_one_store() {
             let expected = if possible { Ok(1) } else { Err(MsiError::WouldTear) };
             assert_eq!(result.map(NonZeroU16::get), expected, "{kind:?} to {to}");
             if !possible {
-                // No move has begun: the vector still works at its old target, and may be moved
+                // No move has begun, so the vector still works at its old target and can be moved
                 // elsewhere.
                 device.fire(&board, 0);
                 assert!(taken(&board, 0).contains(&device.lpi(0)));
@@ -91,7 +91,7 @@ fn many_previous_cpus_are_resent_at_target() {
     assert_eq!(taken(&board, 3), [device.lpi(0)]);
 }
 
-/// Register accesses of 100 operations, and number of handler runs without a message in 100 moves.
+/// Register accesses for 100 operations, and spurious handler runs in 100 moves.
 #[derive(PartialEq, Eq, Debug)]
 struct Cost {
     moved: u32,
@@ -100,8 +100,8 @@ struct Cost {
     spurious: usize,
 }
 
-/// Moves a vector to all CPUs in turn, while each CPU takes its interrupts. The vector is masked
-/// and unmasked after each move, and freed at the end.
+/// Moves a vector across all CPUs round-robin while each CPU takes its interrupts. The vector is
+/// masked and unmasked after each move, and freed at the end.
 fn cost(cpus: u32) -> Cost {
     const MOVES: u32 = 100;
     let board = Board::new(cpus, 0);

@@ -1,4 +1,4 @@
-//! Tests with an exhausted heap: calls must fail without leaving anything half done.
+//! Out-of-memory tests: calls must fail without leaving anything half done.
 
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use crate::fake::Board;

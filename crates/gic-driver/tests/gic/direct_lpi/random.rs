@@ -1,6 +1,6 @@
-//! Random tests with devices, moves, masks, failures and CPU hotplug. No message may be lost, and
-//! no interrupt may be signaled without a message, through a mask, or to a CPU that it was never
-//! sent to.
+//! Random tests with devices, moves, masking, failures and CPU hotplug. No message may be lost. No
+//! interrupt may be signaled without a message, while masked, or at a CPU that it was never sent
+//! to.
 
 use super::endpoint::{Endpoint, StoreKind, attach};
 use super::resends::RecordedResends;
@@ -52,7 +52,7 @@ enum Op {
     Take {
         cpu: u32,
     },
-    /// Makes a redistributor reload a configuration spontaneously.
+    /// Makes a redistributor reload a configuration on its own initiative.
     Refill {
         cpu: u32,
         device: usize,
@@ -106,19 +106,19 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Model of a vector.
+/// Expected state of a vector.
 #[derive(Debug, Default)]
 struct HwIrq {
-    /// Number of messages, including those of software.
+    /// Number of messages, including ones sent by software.
     sent: u64,
     /// Value of `sent` when the interrupt was last taken.
     seen: u64,
     runs: u64,
     masked: bool,
-    /// Number of resends that may cause a handler run without a message.
+    /// Number of resends that may cause a spurious handler run.
     unknowable: u64,
-    /// CPUs where the LPI may be pending, because it was sent or resent there since it was last
-    /// taken there.
+    /// CPUs where the LPI may be pending: it was sent or resent there since it was last taken
+    /// there.
     places: Vec<u32>,
 }
 
@@ -126,8 +126,8 @@ struct HwIrq {
 #[derive(Clone, Copy, Debug)]
 struct Hardware {
     ces: bool,
-    /// The redistributor's table accesses are coherent with caches. Otherwise the kernel cannot
-    /// read its table.
+    /// Table accesses are coherent with caches. If not, the kernel can't read the redistributor's
+    /// table.
     coherent: bool,
 }
 
@@ -232,7 +232,7 @@ impl RandomMachine {
             }
             Op::Move { index, to, .. } => {
                 let index = self.index(device, index);
-                // The move may be refused. The later checks then verify that nothing has changed.
+                // The move may be refused. If so, later checks verify that nothing has changed.
                 _ = self.devices[device].0.relocate(&self.board, &self.direct, index, to, &|| ());
             }
             Op::FailToMove { to, .. } => {
@@ -338,8 +338,8 @@ impl RandomMachine {
         (0..CPUS).for_each(|cpu| self.board.world().rd(cpu).stuck_invalidation = false);
     }
 
-    /// Turns on all CPUs, unmasks all vectors and takes all interrupts, then checks that every
-    /// message was seen.
+    /// Turns on all CPUs, unmasks all vectors, takes all interrupts, and checks that every message
+    /// was seen.
     fn finish(mut self) {
         self.unstick();
         (0..CPUS).for_each(|cpu| self.come(cpu));

@@ -1,4 +1,4 @@
-//! Tests of requests that must be refused without any effect.
+//! Tests for requests that must be refused without side effects.
 
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use crate::fake::Board;

@@ -1,4 +1,4 @@
-//! State of each interrupt of a frame, which is accessed through the frame's register arrays.
+//! Per-interrupt state in a frame, accessed through the frame's register arrays.
 
 use gic_arch::{IntId, IntIdField, IntIdRange, gicd, gicr};
 use std::ops::Range;
@@ -6,13 +6,13 @@ use std::ops::Range;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct InterruptState {
     pub(crate) enabled: bool,
-    /// The interrupt is forwarded; cleared when a disable takes effect.
+    /// The interrupt is forwarded. Cleared when a disable takes effect.
     pub(crate) forwarded: bool,
     pub(crate) pending: bool,
     /// A message asserts the interrupt, if it is level-triggered.
     pub(crate) held: bool,
     pub(crate) active: bool,
-    /// The priority as stored in hardware.
+    /// Priority as stored in hardware.
     pub(crate) priority: u8,
     pub(crate) edge: bool,
     pub(crate) group: bool,
@@ -35,7 +35,7 @@ const ARRAYS: [Array; 10] = [
     Array::Trigger,
 ];
 
-/// Register arrays of the distributor for SPIs.
+/// Distributor register arrays for SPIs.
 pub(crate) const SPI: Registers = [
     gicd::IGROUPR,
     gicd::IGRPMODR,
@@ -48,7 +48,7 @@ pub(crate) const SPI: Registers = [
     gicd::IPRIORITYR,
     gicd::ICFGR,
 ];
-/// Register arrays of the distributor for extended SPIs.
+/// Distributor register arrays for extended SPIs.
 pub(crate) const EXTENDED_SPI: Registers = [
     gicd::IGROUPR_E,
     gicd::IGRPMODR_E,
@@ -61,7 +61,7 @@ pub(crate) const EXTENDED_SPI: Registers = [
     gicd::IPRIORITYR_E,
     gicd::ICFGR_E,
 ];
-/// Register arrays of a redistributor for SGIs, PPIs and extended PPIs.
+/// Redistributor register arrays for SGIs, PPIs and extended PPIs.
 pub(crate) const PRIVATE: Registers = [
     gicr::IGROUPR,
     gicr::IGRPMODR,
@@ -75,21 +75,21 @@ pub(crate) const PRIVATE: Registers = [
     gicr::ICFGR,
 ];
 
-/// The interrupts of one range.
+/// One range of interrupts.
 #[derive(Debug)]
 pub(crate) struct Bank {
     registers: Registers,
     states: Vec<InterruptState>,
-    /// Range of the implemented fields.
+    /// Implemented fields.
     implemented: Range<usize>,
-    /// Number of fields whose trigger cannot be changed.
+    /// Number of interrupts with a fixed trigger.
     fixed_triggers: usize,
-    /// Registers are accessed by Non-secure software: groups are hidden, priorities are shifted,
-    /// and Secure interrupts are inaccessible.
+    /// Non-secure view: groups are hidden, priorities are shifted, and Secure interrupts are
+    /// inaccessible.
     pub(crate) non_secure_view: bool,
 }
 
-/// Kind of a register array.
+/// Kinds of register arrays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Array {
     Group,
@@ -106,7 +106,7 @@ enum Array {
 
 impl Bank {
     pub(crate) fn new(registers: Registers, implemented: Range<usize>) -> Self {
-        // The triggers of SGIs are fixed.
+        // SGIs have fixed triggers.
         let fixed_triggers = if registers[0].range() == IntIdRange::Private { 16 } else { 0 };
         let states = vec![InterruptState::default(); implemented.end];
         Self { registers, states, implemented, fixed_triggers, non_secure_view: false }
@@ -156,8 +156,8 @@ impl Bank {
         Some((offset - field.offset()) * 8 / field.bits())
     }
 
-    /// Writes the register or byte at `offset`. Returns `None` if it is not part of these arrays,
-    /// and otherwise `true` if the write was to `ICENABLER`.
+    /// Writes the register or byte at `offset`. Returns `None` if it is not part of these arrays.
+    /// Otherwise, returns `true` if the write was to `ICENABLER`.
     pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u32) -> Option<bool> {
         let (array, first, count, bits) = self.locate(offset, bytes)?;
         for (place, index) in (first..first + count).enumerate() {

@@ -27,15 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
-/// Address of the distributor's alias on chip 0, and the distance to that of the next chip.
+/// Address of the distributor's alias on chip 0, and the stride to the next chip's.
 const CHIP_ALIAS: u64 = DISTRIBUTOR + 0x158_0000;
 const CHIP_STRIDE: u64 = 1 << 44;
 pub(crate) const ITS: u64 = 0x808_0000;
 pub(crate) const ITS_STRIDE: u64 = 0x2_0000;
-/// RD_base of CPU 0, and the distance to that of the next CPU.
+/// CPU 0's RD_base, and the stride to the next CPU's.
 pub(crate) const REDISTRIBUTOR: u64 = 0x900_0000;
 pub(crate) const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
-/// RD_base of the first redistributor in a second region, above 4 GiB.
+/// First RD_base in a second region above 4 GiB.
 pub(crate) const HIGH_REDISTRIBUTOR: u64 = 0x40_0000_0000;
 
 #[derive(Debug)]
@@ -45,15 +45,16 @@ pub(crate) struct World {
     /// Redistributors, indexed by CPU.
     pub(crate) redistributors: Vec<FakeRedistributor>,
     pub(crate) distributor: FakeDistributor,
-    /// GICv2m frames by address, with their `MSI_TYPER` and `MSI_IIDR`.
+    /// `MSI_TYPER` and `MSI_IIDR` of each GICv2m frame, by address.
     pub(crate) v2m: BTreeMap<u64, [u32; 2]>,
-    /// Addresses that the platform cannot map. Mapping any other address without a device panics.
+    /// Addresses that the platform refuses to map. Mapping any other address without a device
+    /// panics.
     pub(crate) unmapped: BTreeSet<u64>,
     /// Number of turns after which a wait gives up.
     pub(crate) patience: u32,
-    /// Total number of turns of all waits.
+    /// Total number of turns over all waits.
     pub(crate) turns: u32,
-    /// Number of times that a task let others run.
+    /// How often a task let others run.
     pub(crate) yields: u32,
 }
 
@@ -62,7 +63,7 @@ impl World {
         &mut self.redistributors[cpu as usize]
     }
 
-    /// Returns the frame at `region`: that of a redistributor, or an alias of the distributor.
+    /// Returns the frame at `region`: a redistributor's, or an alias of the distributor.
     fn redistributor_block(&self, region: PhysicalRegion) -> Option<BoardBlock> {
         let PhysicalRegion { base, bytes } = region;
         let find = |at: u64| self.redistributors.iter().position(|rd| rd.base == at);
@@ -103,8 +104,7 @@ impl World {
         at.filter(|(rd, _)| rd.pending.contains(&lpi)).map(|(_, cpu)| cpu).collect()
     }
 
-    /// Returns the number of places where an LPI is pending or may become pending without a new
-    /// message.
+    /// Returns in how many places an LPI is pending or may become pending without a new message.
     pub(crate) fn traces_of(&self, lpi: u32) -> usize {
         let deferred = self.its.iter().flat_map(|its| &its.deferred).filter(
             |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
@@ -112,13 +112,13 @@ impl World {
         self.pending_at(lpi).len() + deferred.count()
     }
 
-    /// Makes the first ITS hang, or continue.
+    /// Makes the first ITS hang, or lets it continue.
     pub(crate) fn set_stuck(&mut self, stuck: bool) {
         self.its[0].set_stuck(stuck, &mut self.memory, &mut self.redistributors);
     }
 
-    /// Makes these CPUs have LPIs enabled by a previous kernel, with reserved tables in which all
-    /// LPIs are configured and the first 64 are pending.
+    /// Sets up these CPUs as a previous kernel left them: LPIs enabled, with reserved tables in
+    /// which all LPIs are configured and the first 64 are pending.
     pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
         let table = |bytes| TableLayout::new(bytes, 0x1_0000);
         let config = self.memory.allocate(table(0x2000)).unwrap();
@@ -131,7 +131,7 @@ impl World {
     }
 }
 
-/// A shared handle to the machine.
+/// Shared handle to the machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Board(Arc<Machine>);
 
@@ -145,7 +145,7 @@ struct Machine {
     shared: AtomicBool,
 }
 
-/// Lock guard of the world. Allocations while it is held do not count as the driver's.
+/// Lock guard for the world. Allocations made while it is held don't count as the driver's.
 #[derive(Debug)]
 pub(crate) struct WorldGuard<'a> {
     world: MutexGuard<'a, World>,
@@ -171,9 +171,10 @@ type Handler = Box<dyn FnOnce()>;
 thread_local! {
     static MASKED: Cell<usize> = const { Cell::new(0) };
     static CPU: Cell<u32> = const { Cell::new(0) };
-    /// A handler that interrupts one of this thread's waits, and the number of waits before it.
+    /// A handler that will interrupt one of this thread's waits, and how many waits come before.
     static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
-    /// Closure that this thread's next table allocation calls without holding a lock of the board.
+    /// Closure for this thread's next table allocation to call without holding any of the board's
+    /// locks.
     static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
@@ -193,8 +194,8 @@ pub(crate) fn while_allocating(f: impl FnOnce() + 'static) {
 }
 
 impl Board {
-    /// Creates a board with these ITSes. Redistributors are identified as `GITS_TYPER.PTA` of the
-    /// first ITS says, and their table accesses are not coherent with caches.
+    /// Creates a board with these ITSes. Redistributors are addressed as the first ITS's
+    /// `GITS_TYPER.PTA` says, and their table accesses are not coherent with caches.
     pub(crate) fn with_its(its: Vec<Hardware>, cpus: u32) -> Self {
         let by_address = its[0].typer.pta();
         let redistributors = (0..cpus).map(|cpu| {
@@ -230,7 +231,7 @@ impl Board {
         Self::with(lpi_distributor(), redistributors.collect())
     }
 
-    /// Creates a board with this distributor and these redistributors, which are in the low region
+    /// Creates a board with this distributor and these redistributors, placed in the low region
     /// unless their bases say otherwise.
     pub(crate) fn with(
         distributor: FakeDistributor,
@@ -277,7 +278,7 @@ impl Board {
 
     pub(crate) fn world(&self) -> WorldGuard<'_> {
         self.note_thread();
-        // A driver that a failed test drops still runs to the end.
+        // After a failed test, the driver's `drop` must still be able to run.
         let world = self.0.world.lock().unwrap_or_else(PoisonError::into_inner);
         WorldGuard { _outside: Outside::new(), world }
     }

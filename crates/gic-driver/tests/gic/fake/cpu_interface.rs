@@ -1,4 +1,4 @@
-//! Registers of a fake CPU interface.
+//! A fake CPU interface's registers.
 
 use super::board::Board;
 use crate::interleaving;
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// System registers of a CPU. Clones access the same registers.
+/// A CPU's system registers. Clones access the same registers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeRegisters {
     state: Arc<Mutex<RegisterState>>,
-    /// The machine and the CPU whose redistributor signals LPIs to this interface.
+    /// The machine, and the CPU whose redistributor signals LPIs here.
     lpis: Option<(Board, u32)>,
 }
 
@@ -26,9 +26,9 @@ pub(super) struct RegisterState {
     sgis: Vec<Sgi>,
     /// A higher exception level does not allow access to the system registers.
     sre_fixed: bool,
-    /// The mask is shown as the Non-secure half of priorities.
+    /// The mask shows the Non-secure half of priorities.
     shifted_mask: bool,
-    /// Software executes at EL2.
+    /// Software runs at EL2.
     hypervisor: bool,
     /// The next acknowledge returns an interrupt that does not become active.
     unsynchronised: bool,
@@ -40,7 +40,7 @@ const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15 | EXTENDED_RANGE;
 const EXTENDED_RANGE: u64 = 1 << 19;
 
 impl FakeRegisters {
-    /// Returns the registers of a machine's CPU.
+    /// Returns the registers for one of a machine's CPUs.
     pub(super) fn of(state: Arc<Mutex<RegisterState>>, board: Board, cpu: u32) -> Self {
         Self { state, lpis: Some((board, cpu)) }
     }
@@ -49,8 +49,8 @@ impl FakeRegisters {
         self.state.lock().unwrap()
     }
 
-    /// Returns the LPI that the redistributor signals. Must be called without holding the lock of
-    /// the state.
+    /// Returns the LPI that the redistributor signals. Must be called without holding the state's
+    /// lock.
     fn signalled(&self) -> Option<u32> {
         let (board, cpu) = self.lpis.as_ref()?;
         interleaving::access();
@@ -85,7 +85,7 @@ impl FakeRegisters {
         fake
     }
 
-    /// Removes the CPU interface's support for the extended ranges of INTIDs.
+    /// Removes the CPU interface's support for extended INTID ranges.
     pub(crate) fn without_extended_range() -> Self {
         let fake = Self::default();
         fake.set(icc::CTLR.encoding(), FEATURES & !EXTENDED_RANGE);
@@ -97,7 +97,7 @@ impl FakeRegisters {
         self.state().unsynchronised = true;
     }
 
-    /// Resets all registers, as a loss of power does.
+    /// Resets all registers, as on power loss.
     pub(crate) fn reset(&self) {
         let state = &mut *self.state();
         state.values.clear();
@@ -180,7 +180,7 @@ impl SystemRegisters for FakeRegisters {
             return intid.into();
         }
         if register == icc::AP1R0.encoding() {
-            // One priority is active for each running interrupt.
+            // There's one active priority per running interrupt.
             return state.value(register) | ((1 << state.running.len()) - 1);
         }
         if register == icc::HPPIR1.encoding() {

@@ -5,7 +5,7 @@ use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 use gic_arch::{IntId, id};
 use std::collections::BTreeMap;
 
-/// Security configuration of the system, and the view through which software accesses it.
+/// The system's security configuration, and the view that software has of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Security {
     /// One security state.
@@ -24,13 +24,12 @@ pub(crate) struct FakeDistributor {
     pub(crate) iidr: u32,
     /// Registers of SPIs that another chip owns read as stale values, except at that chip's alias.
     pub(crate) stale_at_home: bool,
-    /// The value of `CTLR` in the Secure view.
+    /// `CTLR` in the Secure view.
     pub(crate) control: Ctlr,
     pub(crate) spis: Bank,
     pub(crate) extended: Bank,
     pub(crate) routes: BTreeMap<u32, u64>,
-    /// The routes that are in effect. A written route takes effect once the interrupt is not
-    /// forwarded.
+    /// Routes in effect. A written route takes effect once the interrupt is not forwarded.
     in_effect: BTreeMap<u32, u64>,
     /// Implemented bits of a route.
     pub(crate) route_bits: u64,
@@ -176,7 +175,7 @@ impl FakeDistributor {
         }
     }
 
-    /// Returns the packed affinity of the PE to which a message would be delivered now, or `None`
+    /// Returns the packed affinity of the PE that would receive a message right now, or `None`
     /// while the interrupt is not forwarded.
     pub(crate) fn delivers_to(&mut self, intid: IntId) -> Option<u64> {
         let route = gicd::irouter(intid).unwrap().offset();
@@ -195,7 +194,7 @@ impl FakeDistributor {
         ((index as usize) < bank.states().len()).then(|| bank.state(IntId::new(first + index)))
     }
 
-    /// Makes routes of interrupts that are not forwarded take effect.
+    /// Applies written routes for interrupts that are not forwarded.
     fn complete_route_writes(&mut self) {
         for (offset, route) in self.routes.clone() {
             if self.at_route(offset).is_none_or(|state| !state.forwarded) {
@@ -232,7 +231,7 @@ impl FakeDistributor {
             Security::Single => {
                 Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false)
             }
-            // From now on, only one security state exists.
+            // From here on, there is only one security state.
             Security::Secure if Ctlr::from(value).ds() => {
                 self.security = Security::Single;
                 Ctlr::from(value).with_enable_grp1_s(false).with_are_ns(false)

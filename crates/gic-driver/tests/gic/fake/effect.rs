@@ -1,9 +1,9 @@
-//! Effects of ITS commands at redistributors.
+//! What ITS commands do at redistributors.
 
 use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 
-/// Effect of an ITS command at a redistributor, which occurs when the command is synchronized.
+/// Effect of an ITS command at a redistributor. It happens when the command is synchronized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Reload(u32),

@@ -1,4 +1,4 @@
-//! Formats of the interpreter's table entries, which the architecture leaves to the implementation.
+//! The interpreter's table entry formats. The architecture leaves these to the implementation.
 
 use bitfield_struct::bitfield;
 

@@ -1,4 +1,4 @@
-//! Execution of ITS commands.
+//! Executes ITS commands.
 
 use super::effect::{Effect, apply};
 use super::entries::{DeviceEntry, TranslationEntry};
@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 use gic_arch::its::{Command, MapAction};
 
-/// State for the execution of one command. `None` means a command error.
+/// State for executing one command. `None` means a command error.
 pub(crate) struct Execution<'a> {
     pub(crate) its: &'a mut Interpreter,
     pub(crate) memory: &'a mut Memory,

@@ -1,8 +1,8 @@
-//! Interpreter of an ITS, which executes commands and checks the driver.
+//! An ITS interpreter that executes commands and checks the driver.
 //!
-//! It is independent of the driver: its knowledge of registers, commands and entries comes from the
-//! architecture alone. It panics if a driver relies on behavior that the architecture does not
-//! guarantee.
+//! It shares nothing with the driver: everything that it knows about registers, commands and
+//! entries comes from the architecture. It panics if a driver relies on behavior that the
+//! architecture does not guarantee.
 
 use super::effect::Effect;
 use super::entries::{DeviceEntry, TranslationEntry};
@@ -25,19 +25,18 @@ pub(crate) struct Hardware {
     /// The memory attributes read back as if the ITS's accesses were coherent with caches.
     pub(crate) claims_coherence: bool,
     pub(crate) iidr: u32,
-    /// The ITS reaches redistributors below this number. A command that targets another one hangs
-    /// it.
+    /// The ITS reaches redistributors below this number. A command that targets any other hangs it.
     pub(crate) reach: u64,
-    /// A faulty command stalls the queue; otherwise it is skipped.
+    /// A faulty command stalls the queue. If unset, it is skipped.
     pub(crate) stalls: bool,
-    /// Number of commands executed each time that software reads `CREADR`. If `None`, all commands
-    /// are executed when they are posted.
+    /// Commands executed per read of `CREADR`. If `None`, all commands are executed as soon as they
+    /// are posted.
     pub(crate) pace: Option<usize>,
-    /// Number of reads of `CREADR` for which the ITS pauses between two executions.
+    /// Number of `CREADR` reads for which the ITS pauses between executions.
     pub(crate) pause: u32,
     /// Number of reads of `CTLR` before the ITS is quiescent.
     pub(crate) rest_after: u32,
-    /// The ITS is initially enabled, with tables of another owner.
+    /// The ITS is initially enabled, with somebody else's tables.
     pub(crate) left_enabled: bool,
     pub(crate) entry_bytes: u8,
     pub(crate) lpis: u32,
@@ -69,7 +68,7 @@ impl Default for Hardware {
     }
 }
 
-/// Records of software's accesses to the queue.
+/// Records how software accesses the queue.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Traffic {
     pub(crate) writes: u32,
@@ -92,12 +91,12 @@ pub(crate) struct Interpreter {
     /// `CREADR` returns an offset that was never posted.
     pub(crate) nonsense: bool,
     looks: u32,
-    /// Contents of the commands when they were posted.
+    /// Commands as they were when posted.
     posted: VecDeque<Vec<u8>>,
     /// Interrupt translation tables, indexed by device.
     pub(crate) mapped: BTreeMap<u32, (u64, u64)>,
     pub(crate) own_collections: BTreeMap<u16, u64>,
-    /// Effects at redistributors for which no SYNC was executed yet.
+    /// Effects at redistributors still waiting for a SYNC.
     pub(crate) deferred: Vec<(u64, Effect)>,
     pub(crate) traffic: Traffic,
     /// Commands that the interpreter refused.
@@ -141,7 +140,7 @@ impl Interpreter {
         }
     }
 
-    /// Powers the ITS off and on. The ITS loses its state; memory keeps its contents.
+    /// Power-cycles the ITS. It loses its state, but memory keeps its contents.
     pub(crate) fn lose_power(&mut self) {
         assert!(
             !self.control.enabled() && self.unrest == 0,
@@ -174,7 +173,7 @@ impl Interpreter {
     pub(crate) fn control(&mut self) -> Ctlr {
         let quiescent = !self.control.enabled() && self.unrest == 0;
         self.unrest = self.unrest.saturating_sub(1);
-        // Quiescent is UNKNOWN while the ITS is enabled; this ITS returns a misleading value.
+        // Quiescent is UNKNOWN while the ITS is enabled; this ITS lies.
         self.control.with_quiescent(quiescent || self.control.enabled())
     }
 
@@ -286,7 +285,7 @@ impl Interpreter {
         }
         if value.retry() && self.stalled {
             self.stalled = false;
-            // The ITS executes the replacement of the stalled command.
+            // Execute whatever replaced the stalled command.
             let address = self.queue.address() + u64::from(self.read);
             self.posted[0] = memory.device_read(self.queue_view(), address, SLOT as usize);
         }
@@ -295,7 +294,7 @@ impl Interpreter {
         }
     }
 
-    /// Makes the ITS hang, or continue.
+    /// Makes the ITS hang, or lets it continue.
     pub(crate) fn set_stuck(
         &mut self,
         stuck: bool,

@@ -1,11 +1,11 @@
-//! Memory as seen by CPUs and controllers. A controller cannot see a store until it was published,
-//! and CPUs cannot see a controller's store until they observe it. Freed memory is never reused.
+//! Memory as seen by CPUs and controllers. A controller can't see a store until it is published,
+//! and CPUs can't see a controller's store until they observe it. Freed memory is never reused.
 
 use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Source of a controller's reads.
+/// Where a controller's reads come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
     /// The controller is coherent with caches: it sees stores that were published with a barrier.
@@ -25,15 +25,15 @@ struct Region {
 #[derive(Debug)]
 pub(crate) struct Memory {
     regions: BTreeMap<u64, Region>,
-    /// Regions of a previous kernel that have not been adopted yet.
+    /// A previous kernel's regions, not adopted yet.
     left: BTreeSet<u64>,
-    /// Regions that firmware or a previous kernel reserved.
+    /// Regions reserved by firmware or a previous kernel.
     reserved: BTreeSet<u64>,
-    /// Number of allocations that still succeed.
+    /// How many more allocations will succeed.
     pub(crate) allowance: Option<u32>,
     /// Size in bytes of the largest allocation that succeeds.
     pub(crate) largest: u64,
-    /// Number of allocations before one that is misaligned, and the offset in bytes.
+    /// Number of allocations before a misaligned one, and its offset in bytes.
     pub(crate) misplaced: Option<(u32, u64)>,
     /// The kernel can invalidate its caches.
     pub(crate) observable: bool,
@@ -76,14 +76,14 @@ impl Memory {
         Some(base)
     }
 
-    /// Creates a table of a previous kernel, in which every LPI is enabled.
+    /// Creates a previous kernel's table, with every LPI enabled.
     pub(crate) fn leave(&mut self, base: u64, bytes: u64) {
         if self.left.insert(base) {
             self.regions.insert(base, region(bytes, 0xa3));
         }
     }
 
-    /// Creates a table of a previous kernel that may be adopted.
+    /// Creates a previous kernel's table that may be adopted.
     pub(crate) fn reserve(&mut self, base: u64, bytes: u64) {
         self.leave(base, bytes);
         self.reserved.insert(base);
@@ -136,7 +136,7 @@ impl Memory {
         }
     }
 
-    /// Makes a controller's stores visible to CPUs. Returns `false` if the kernel cannot do this.
+    /// Makes a controller's stores visible to CPUs. Returns `false` if the kernel can't do this.
     pub(crate) fn observe(&mut self, base: u64, range: Range<u64>, coherence: Coherence) -> bool {
         if coherence == Coherence::NonCoherent && !self.observable {
             return false;
@@ -151,7 +151,7 @@ impl Memory {
         true
     }
 
-    /// Reads as a controller does. An access to freed memory is a bug of the driver and panics.
+    /// Reads as a controller does. Accessing freed memory is a driver bug and panics.
     pub(crate) fn device_read(&mut self, view: View, address: u64, count: usize) -> Vec<u8> {
         let (region, range) = self.locate(address, count);
         match view {

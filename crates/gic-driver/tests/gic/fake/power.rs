@@ -1,11 +1,11 @@
-//! Power state of a redistributor.
+//! A redistributor's power state.
 
 use super::LAG;
 use gic_arch::gicr::{self, Waker};
 use gic_arch::id;
 
-/// Registers that are accessible while a redistributor sleeps: those that identify it and wake it
-/// up, and the base registers of its tables.
+/// Registers accessible while a redistributor sleeps: the ones that identify it and wake it up, and
+/// the table base registers.
 const ALWAYS: [u32; 7] = [
     gicr::CTLR.offset(),
     gicr::IIDR.offset(),
@@ -18,7 +18,7 @@ const ALWAYS: [u32; 7] = [
 
 #[derive(Debug)]
 pub(crate) struct Power {
-    /// The power domain of the CPU is on. Without power, every access is an external abort.
+    /// The CPU's power domain is on. Without power, every access is an external abort.
     pub(crate) on: bool,
     /// `WAKER.ProcessorSleep`.
     pub(crate) sleep: bool,

@@ -1,8 +1,8 @@
 //! Fake redistributors that are as uncooperative as the architecture allows. A redistributor uses
 //! the configuration that was in memory when the LPI was last invalidated there, even if the LPI
-//! was targeted elsewhere in the meantime. Commands of an ITS take effect only at a SYNC, and
-//! invalidations by register only when `SYNCR.Busy` becomes 0. An access that the architecture
-//! calls UNPREDICTABLE panics.
+//! has been targeted elsewhere since. ITS commands only take effect at a SYNC, and register
+//! invalidations only when `SYNCR.Busy` becomes 0. Accesses that the architecture calls
+//! UNPREDICTABLE panic.
 
 use super::bank::PRIVATE;
 use super::board::REDISTRIBUTOR;
@@ -43,32 +43,32 @@ pub(crate) struct FakeRedistributor {
     pub(crate) typer: Typer,
     pub(crate) pidr2: u32,
     pub(crate) iidr: u32,
-    /// Private interrupts of the CPU.
+    /// The CPU's private interrupts.
     pub(crate) bank: Bank,
     pub(crate) power: Power,
-    /// The frame VLPI_base, present with `GICR_TYPER.VLPIS`.
+    /// VLPI_base frame, present with `GICR_TYPER.VLPIS`.
     pub(crate) vlpi: FakeVlpiFrame,
     /// `GICR_CTLR.CES`.
     pub(crate) can_disable: bool,
-    /// LPIs can be disabled, regardless of `CES`.
+    /// LPIs can be disabled, whatever `CES` says.
     pub(crate) disables: bool,
     /// Table accesses are coherent with caches.
     pub(crate) coherent: bool,
-    /// All configurations are cached when LPIs are enabled; otherwise none is cached before an
+    /// All configurations are cached when LPIs are enabled; otherwise, none is cached until an
     /// invalidation.
     pub(crate) caches_at_enable: bool,
     /// Writes never take effect, and the redistributor neither falls asleep nor wakes up.
     pub(crate) stuck: bool,
     /// Invalidations never complete.
     pub(crate) stuck_invalidation: bool,
-    /// Invalidations are ignored, which has the same effect as a driver that omits them.
+    /// Invalidations are ignored, as if the driver omitted them.
     pub(crate) ignores_invalidation: bool,
-    /// `SYNCR.Busy` always reads as 0, which has the same effect as a driver that ignores it.
+    /// `SYNCR.Busy` always reads as 0, as if the driver ignored it.
     pub(crate) hides_busy: bool,
     /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` exist without Direct LPIs (`GICR_CTLR.IR`).
     pub(crate) has_invlpir: bool,
     pub(crate) pending: BTreeSet<u32>,
-    /// Number of implemented LPIs, as `GICD_TYPER` states it.
+    /// Number of implemented LPIs, as in `GICD_TYPER`.
     pub(crate) lpis: u64,
     /// Number of accesses to `SETLPIR`, `CLRLPIR`, `INVLPIR`, `INVALLR` and `SYNCR`.
     pub(crate) direct_writes: u32,
@@ -84,10 +84,10 @@ pub(crate) struct FakeRedistributor {
     /// Cached bytes of the configuration table. LPIs beyond its end are treated as disabled.
     config: Vec<u8>,
     enabled: bool,
-    /// `EnableLPIs` was set by a write that has been acknowledged but has not yet arrived.
+    /// A write that sets `EnableLPIs` was acknowledged but has not arrived yet.
     enable_under_way: bool,
     invalidating: Option<Invalidation>,
-    /// Number of further reads of `SYNCR` that return `Busy` as 1.
+    /// How many more reads of `SYNCR` will return `Busy` as 1.
     busy: u32,
     /// Number of reads of `CTLR` until `RWP` is 0.
     settling: u32,
@@ -168,7 +168,7 @@ impl FakeRedistributor {
         self.enabled
     }
 
-    /// Resets everything except the identity and properties, as a loss of power does.
+    /// Resets everything except the identity and properties, as on power loss.
     pub(crate) fn lose_power(&mut self) {
         self.power.reset();
         (self.enabled, self.enable_under_way, self.pending_table_zero) = (false, false, false);
@@ -338,7 +338,7 @@ impl FakeRedistributor {
 
     fn is_busy(&mut self, memory: &mut Memory) -> bool {
         if self.stuck_invalidation && self.invalidating.is_some() {
-            // Once it continues, it completes immediately.
+            // Once unstuck, it completes immediately.
             self.busy = 1;
             return true;
         }

@@ -1,4 +1,4 @@
-//! Register accesses to the machine's blocks.
+//! Handles register accesses to the machine's blocks.
 
 use super::board::{Board, World};
 use crate::interleaving;
@@ -12,7 +12,7 @@ pub(crate) enum BoardBlock {
     /// Alias of the distributor on a chip.
     DistributorAlias(u32),
     Redistributor(usize),
-    /// Frame VLPI_base of a redistributor.
+    /// A redistributor's VLPI_base frame.
     Vlpi(usize),
     /// A GICv2m frame.
     V2m(u64),
@@ -87,8 +87,7 @@ impl BoardFrame {
     }
 }
 
-/// Asserts that an access to an ITS has the size of the register; each register allows only one
-/// size.
+/// Asserts that an ITS access has the register's size. Each register allows only one size.
 fn check_its_access(offset: u32, bytes: u32) {
     let expected = if matches!(offset, CTLR | IIDR | PIDR2) { 4 } else { 8 };
     assert_eq!(bytes, expected, "an access of {bytes} bytes to GITS + {offset:#x}");

@@ -1,4 +1,4 @@
-//! Fake frame VLPI_base of a redistributor, where changes of residency take effect late.
+//! A redistributor's fake VLPI_base frame. Residency changes take effect late.
 
 use super::LAG;
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
@@ -9,7 +9,7 @@ pub(crate) struct FakeVlpiFrame {
     pub(crate) vpendbaser: Vpendbaser,
     /// Number of reads until the last change of `Valid` takes effect.
     pub(crate) lag: u32,
-    /// No change of `Valid` ever takes effect.
+    /// Changes to `Valid` never take effect.
     pub(crate) stuck: bool,
 }
 

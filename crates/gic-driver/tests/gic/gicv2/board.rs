@@ -1,11 +1,11 @@
-//! A fake GICv2 with three CPUs, at the level of its registers.
+//! A fake three-CPU GICv2 at register level.
 //!
-//! It is a separate machine that shares no code with the GICv3 of [`crate::fake`]. Its CPU
+//! This is a separate machine that shares no code with the GICv3 in [`crate::fake`]. Its CPU
 //! interface is a frame (`GICC_*`) that each CPU accesses at the same address. It has no
 //! redistributors, no tables in memory and no affinity routing. At the distributor, registers of
 //! INTIDs below 32 are banked by CPU, targets are bytes of `GICD_ITARGETSR`, and SGIs have a
-//! sender. Bit 31 of `GICD_CTLR` is not `RWP`, so writes take effect immediately. Offsets from
-//! 0xd00 on belong to other registers than on a GICv3.
+//! sender. Bit 31 of `GICD_CTLR` is not `RWP`, so writes take effect immediately. From offset 0xd00
+//! up, registers differ from a GICv3's.
 
 use super::*;
 use msi_types::{IrqState, LocalCpu};
@@ -13,7 +13,7 @@ use msi_types::{IrqState, LocalCpu};
 pub(super) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(super) const INTERFACE: u64 = 0x801_0000;
 pub(super) const FRAME: u64 = 0x802_0000;
-/// CPU interface of each CPU. Interfaces and CPUs are numbered differently.
+/// Each CPU's interface. Interfaces and CPUs are deliberately numbered differently.
 pub(super) const INTERFACE_OF: [usize; 3] = [2, 0, 1];
 
 /// A GICv2 with banked registers below SPI 32.
@@ -24,7 +24,7 @@ pub(super) struct Board(Arc<Mutex<BoardState>>);
 pub(super) struct BoardState {
     pub(super) cpu: u32,
     pub(super) pidr2: u32,
-    /// The read-only targets of a CPU's private interrupts are implemented.
+    /// Read-only targets for a CPU's private interrupts are implemented.
     pub(super) has_targets: bool,
     pub(super) cpu_number: u8,
     pub(super) id_bits_minus_one: u8,
@@ -40,9 +40,9 @@ pub(super) struct Interface {
     pub(super) pending: Vec<Iar>,
     pub(super) running: Vec<Iar>,
     pub(super) deactivated: Vec<Iar>,
-    /// An acknowledge was read, and no barrier has ordered later loads after it yet.
+    /// An acknowledge was read, and no barrier has followed yet to order later loads.
     pub(super) unordered: bool,
-    /// The interface is that of a GICv1, in which `EOImode` is RAZ/WI.
+    /// The interface is a GICv1's, where `EOImode` is RAZ/WI.
     pub(super) no_eoi_mode: bool,
 }
 
@@ -193,7 +193,7 @@ impl Interface {
                 }
                 None => 1023,
             },
-            // Every interrupt has the same priority, which the driver assigned.
+            // The driver assigned the same priority to every interrupt.
             _ if offset == gicc::RPR.offset() => {
                 if self.running.is_empty() {
                     0xff
@@ -295,7 +295,7 @@ impl Platform for Board {
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         let sizes: &[u64] = match region.base {
             INTERFACE => &[0x1000, 0x2000],
-            // Sizes that the drivers of a GICv2 and of a GICv3 map.
+            // Sizes mapped by the GICv2 and GICv3 drivers.
             DISTRIBUTOR => &[0x1000, 0x1_0000],
             _ => &[0x1000],
         };

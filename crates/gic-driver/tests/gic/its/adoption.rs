@@ -1,5 +1,4 @@
-//! Tests of a kernel that was started by kexec, where redistributors keep using the LPI tables of
-//! the previous kernel.
+//! Tests for a kexec kernel: redistributors keep using the previous kernel's LPI tables.
 
 use super::setup::{Setup, config, gic, lpi, request};
 use crate::fake::Board;
@@ -8,8 +7,8 @@ use gic_driver::lpi::AdoptionRefused;
 use gic_driver::{GicError, Its, ItsError, LpiError};
 use msi_types::{Cpu, Initially};
 
-/// Returns a board whose `left` CPUs have LPIs permanently enabled, and on which the CPUs in `on`
-/// are turned on.
+/// Returns a board on which the `left` CPUs have LPIs permanently enabled and the `on` CPUs are
+/// online.
 fn after_kexec(hardware: Hardware, left: &[usize], on: &[u32]) -> Setup {
     let board = Board::with_its(vec![hardware], 4);
     board.world().leave_lpis(left);
@@ -120,7 +119,7 @@ fn unreachable_stale_redistributor_maps_nothing() {
         assert!(matches!(refused, ItsError::Fault(_)), "{refused}");
     }
     assert_eq!(setup.its.lpis().available(), free);
-    // An LPI that had an owner is not pending at any redistributor.
+    // An LPI that has been owned before is not pending at any redistributor.
     setup.its.unmap_events(&device, used);
     let again = setup.map(&device, 1, 2);
     setup.cpu_on(1).unwrap();

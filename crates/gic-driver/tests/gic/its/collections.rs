@@ -1,4 +1,4 @@
-//! Tests of CPU hotplug, and of suspend and resume.
+//! Tests for CPU hotplug, suspend and resume.
 
 use super::setup::{Setup, lpi, request};
 use crate::fake::FakeRedistributor;

@@ -1,4 +1,4 @@
-//! Tests of implementations that deviate from the architecture.
+//! Tests for implementations that deviate from the architecture.
 
 use super::probing::works;
 use super::setup::{Setup, config, lpi, probe, request, turn_on};

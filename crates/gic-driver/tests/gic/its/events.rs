@@ -1,4 +1,4 @@
-//! Tests of events, from mapping to unmapping.
+//! Event tests, from mapping to unmapping.
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::Board;

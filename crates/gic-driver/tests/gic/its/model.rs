@@ -1,7 +1,7 @@
-//! Concurrent moves, masks, CPU hotplug and unmapping while devices send messages, run under a
-//! model checker. The scenarios execute the real driver on the interpreter of the ITS. Other
-//! threads may run at every access to hardware; the ITS executes one command per read of `CREADR`.
-//! The same scenarios also run on real threads.
+//! Model-checked concurrency: moves, masking, CPU hotplug and unmapping while devices send
+//! messages. The scenarios run the real driver against the ITS interpreter. Other threads may run
+//! at every hardware access, and the ITS executes one command per read of `CREADR`. The same
+//! scenarios also run on real threads.
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::Board;
@@ -16,18 +16,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Number of schedules of each kind.
 const SCHEDULES: usize = 250;
-/// Maximum number of thread switches that a fault may require.
+/// Maximum number of thread switches needed to expose a bug.
 const DEPTH: usize = 4;
-/// Number of runs of each scenario on real threads.
+/// Runs of each scenario on real threads.
 const ROUNDS: usize = 100;
-/// Number of times that a CPU polls while the other threads run.
+/// How often a CPU polls while the other threads run.
 const LOOKS: usize = 6;
 /// The CPU that goes offline, the CPU that takes over its vectors, and the vectors' initial target.
 const LEAVING: u32 = 1;
 const HEIR: u32 = 2;
 const START: u32 = 0;
 
-/// Number of messages that an event's device sent, and number of those that a CPU has observed.
+/// How many messages an event's device sent, and how many of them a CPU has seen.
 #[derive(Default)]
 struct Vector {
     lpi: Mutex<Option<Lpi>>,
@@ -38,22 +38,22 @@ struct Vector {
     masked: AtomicBool,
 }
 
-/// Mechanism by which masks reach the redistributors.
+/// How masking reaches the redistributors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Masks {
-    /// Masks use the INV command.
+    /// Through the INV command.
     Command,
-    /// Masks use `GICR_INVLPIR`.
+    /// Through `GICR_INVLPIR`.
     Register,
 }
 
-/// A machine with four CPUs, and devices 1 and 2 with one vector each.
+/// A four-CPU machine, and devices 1 and 2 with one vector each.
 struct Scenario {
     setup: Setup,
     attachments: [Attachment; 2],
     blocks: Mutex<[Option<HwIrqBlock>; 2]>,
     vectors: [Vector; 2],
-    /// `true` while [`LEAVING`] is off, so that it has no power and takes no interrupts.
+    /// `true` while [`LEAVING`] is off: it has no power and takes no interrupts.
     is_off: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Scenario {
         }
         let setup = Setup::on(board, &config(0));
         (0..4).for_each(|cpu| setup.bring_up(cpu));
-        // Waits must not time out while other threads are late.
+        // Be patient: waits must not time out just because other threads are slow.
         setup.board.world().patience = 10_000_000;
         let attachments = [1, 2].map(|device| setup.attach(device, 2));
         let block = |index: usize| setup.map(&attachments[index], 1, at[index]);
@@ -96,7 +96,7 @@ impl Scenario {
         self.vectors[vector].lpi.lock().unwrap().unwrap()
     }
 
-    /// Makes a device send a message, and asserts that it reaches a CPU that has power.
+    /// Makes a device send a message and asserts that it reaches a powered CPU.
     fn fire(&self, vector: usize) {
         interleaving::access();
         let Vector { event: (device, event), sent, .. } = &self.vectors[vector];
@@ -109,7 +109,7 @@ impl Scenario {
         );
     }
 
-    /// Acknowledges the LPIs that a CPU's redistributor signals, and checks them.
+    /// Acknowledges and checks the LPIs that a CPU's redistributor signals.
     fn take(&self, cpu: u32) -> bool {
         interleaving::access();
         let mut world = self.setup.board.world();
@@ -179,7 +179,8 @@ impl Scenario {
         assert_eq!(world.traces_of(old.get()), 0, "{old} is pending after it was unmapped");
     }
 
-    /// Maps a new vector for a device without one. The LPI may have belonged to another vector.
+    /// Maps a new vector for a device without one. Its LPI may have belonged to another vector
+    /// before.
     fn map(&self, vector: usize, cpu: u32) {
         let wanted = request(1, cpu).with_initially(Initially::Masked);
         let block = self.setup.its.map_events(&self.attachments[vector], wanted).unwrap();

@@ -1,4 +1,4 @@
-//! Tests with an exhausted heap: calls must fail without leaving anything half done.
+//! Out-of-memory tests: calls must fail without leaving anything half done.
 
 use super::setup::{Setup, config, gic, lpi, request};
 use crate::fake::Board;

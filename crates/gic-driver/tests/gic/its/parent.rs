@@ -1,4 +1,4 @@
-//! Tests of an ITS as the MSI parent of a bus.
+//! Tests for an ITS as a bus's MSI parent.
 
 use super::setup::{Setup, config};
 use crate::fake::Hardware;
@@ -48,8 +48,7 @@ fn unmapped_requester_is_refused() {
     assert_eq!(parent.attach(stranger, 1).unwrap_err(), MsiError::NoRoute(stranger));
     assert_eq!(parent.isolation(stranger), Isolation::NotIsolated(NotIsolated::NoController));
     assert!(matches!(parent.isolation(FUNCTION), Isolation::Isolated(_)));
-    // The page that an IOMMU maps for the device contains only the doorbell, so the mapping
-    // preserves the isolation.
+    // An IOMMU would map a page with just the doorbell, so the device stays isolated.
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert_eq!(parent.doorbell_page(granule), DoorbellPage::Alone);
     }
@@ -57,7 +56,7 @@ fn unmapped_requester_is_refused() {
 
 #[test]
 fn too_wide_doorbell_is_refused_early() {
-    // The doorbell at 0x8090040 requires 28 bits.
+    // The doorbell at 0x8090040 needs 28 bits.
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
@@ -196,7 +195,7 @@ fn foreign_vector_block_is_refused() {
     );
 }
 
-/// Tests functions that all send messages with the bridge's alias, where `msi-map` is the identity.
+/// All functions send messages with the bridge's alias, and `msi-map` is the identity.
 #[test]
 fn functions_behind_a_conventional_bridge_share_a_table() {
     let setup = Setup::new(Hardware::default());

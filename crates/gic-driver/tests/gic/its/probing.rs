@@ -1,4 +1,4 @@
-//! Tests of probing an ITS.
+//! ITS probing tests.
 
 use super::setup::{Setup, config, gic, lpi, probe};
 use crate::fake::Board;
@@ -177,8 +177,8 @@ fn device_ids_beyond_the_erratum_are_refused() {
     assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 20 });
 }
 
-/// Checks an ITS whose `GITS_TYPER.Devbits` and `ID_bits` have their maximum, 31, so that
-/// identifiers have 32 bits. The number of identifiers, 2^32, does not fit in 32 bits.
+/// `GITS_TYPER.Devbits` and `ID_bits` have their maximum, 31, so identifiers have 32 bits. Note
+/// that their number, 2^32, doesn't fit in 32 bits.
 #[test]
 fn identifiers_of_32_bits_work() {
     let typer = Hardware::default()
@@ -202,7 +202,7 @@ fn identifiers_of_32_bits_work() {
     }
 }
 
-/// A flat table is limited to 256 pages, which are too small for 2^32 DeviceIDs.
+/// A flat table is limited to 256 pages, too few for 2^32 DeviceIDs.
 #[test]
 fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
@@ -236,8 +236,8 @@ fn a_device_table_is_as_large_as_memory_allows() {
 /// Address offsets that no ITS can use: two are misaligned, one exceeds 2^52.
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 
-/// Probes with one of the ITS's own tables at an address that is off by `shift`. Asserts that all
-/// memory is freed if probing fails.
+/// Probes with the address of one of the ITS's own tables off by `shift`. Asserts that all memory
+/// is freed if probing fails.
 fn probe_misplaced(
     hardware: Hardware,
     config: &ItsConfig,
@@ -302,7 +302,7 @@ fn only_tables_of_64k_pages_lie_beyond_48_bits() {
     .unwrap();
 }
 
-/// Returns Rockchip's RK3568, with two-level tables.
+/// Returns a Rockchip RK3568 with two-level tables.
 fn rk3568() -> (Hardware, ItsConfig) {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
     let hardware = Hardware { typer, iidr: 0x0201_743b, indirect: true, ..Hardware::default() };
@@ -315,7 +315,7 @@ fn tables_respect_32_address_bits() {
     let setup = Setup::with_config(hardware, &config);
     let block = setup.map(&setup.attach(0x4321, 4), 4, 2);
     assert!(setup.send(lpi(&block, 3)).is_some());
-    // The LPI tables belong to the GIC, whose redistributors do not have the erratum here.
+    // The LPI tables belong to the GIC, and its redistributors don't have the erratum here.
     let world = setup.board.world();
     assert_eq!((world.memory.regions_from(1 << 32), world.memory.live_regions()), (5, 10));
 }

@@ -1,4 +1,4 @@
-//! Tests of the command queue: batches, wrap-around, lag, timeouts and faulty commands.
+//! Command queue tests: batches, wrap-around, lag, timeouts and faulty commands.
 
 use super::setup::{Setup, lpi, request};
 use crate::fake::{Hardware, Traffic};
@@ -31,9 +31,8 @@ fn a_device_is_set_up_by_one_write_and_one_read() {
 
 #[test]
 fn setup_takes_one_write_per_cpu_and_device() {
-    // Sets up an NVMe disk, a network card, an entropy source and an edu device on two CPUs. A
-    // driver that sends each mapping and each invalidation separately needs 66 commands, 37 writes
-    // and 138 reads.
+    // Sets up an NVMe disk, a network card, an entropy source and an edu device on two CPUs. With
+    // separate mappings and invalidations, this would take 66 commands, 37 writes and 138 reads.
     let setup = Setup::new(Hardware::default());
     let traffic = setup.traffic(|| {
         setup.cpu_on(0).unwrap();
@@ -107,7 +106,7 @@ fn move_and_mask_cost_one_write_and_read() {
         setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
         setup.its.mask(lpi(&block, 0)).unwrap();
     });
-    // The new redistributor may have cached an old configuration.
+    // The new redistributor may have an old configuration cached.
     let expected = ["MOVI", "INV", "SYNC", "SYNC", "INV", "SYNC"];
     assert_eq!((opcodes(&traffic), traffic.writes, traffic.reads), (expected.to_vec(), 2, 2));
 }
@@ -272,8 +271,8 @@ fn a_move_that_timed_out_ends_where_it_began() {
     assert_eq!(setup.its.event_of(lpi(&block, 0)).unwrap().2, Cpu::new(1));
 }
 
-/// Removes an event from the ITS without the driver's knowledge, so that the next command for the
-/// event is faulty.
+/// Removes an event from the ITS behind the driver's back, so that the next command for it is
+/// faulty.
 fn sabotage(setup: &Setup, device: u32) {
     let mut world = setup.board.world();
     let (itt, _) = world.its[0].mapped[&device];
@@ -359,7 +358,7 @@ fn release_during_a_hang_keeps_the_table() {
     assert_eq!(setup.board.world().memory.live_regions(), regions + 1);
     assert_eq!(setup.its.lpis().available(), setup.its.lpis().count() - 4);
     setup.board.world().set_stuck(false);
-    // Another operation completes the release.
+    // Some other operation completes the release.
     let other = setup.attach(6, 1);
     setup.its.detach(other);
     assert_eq!(setup.board.world().memory.live_regions(), regions);
@@ -407,7 +406,7 @@ fn the_very_first_command_may_be_faulty() {
     for cpu in 0..2 {
         super::setup::turn_on(&gic, cpu);
     }
-    // The ITS identifies this redistributor by a different number than the redistributor itself.
+    // The ITS and the redistributor disagree about this redistributor's number.
     board.world().redistributors[1].target = 77;
 
     let fault = fault(its.cpu_on(Cpu::new(1)).unwrap_err());
@@ -459,7 +458,7 @@ fn a_handler_waits_one_bound_behind_a_long_batch() {
         assert!(board.world().turns - before <= 11, "{} turns", board.world().turns - before);
     });
     let device = setup.attach(6, 100);
-    // The task continues to wait after the handler, which did not declare the ITS unresponsive.
+    // The handler didn't declare the ITS unresponsive, so the task keeps waiting afterwards.
     let block = setup.map(&device, 100, 1);
     assert_eq!(setup.send(lpi(&block, 99)), Some((1, lpi(&block, 99).get())));
     setup.its.move_event(first, Cpu::new(2)).unwrap();
@@ -474,7 +473,7 @@ fn a_task_that_waits_lets_the_holder_run() {
     let (holds, held) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let holder = scope.spawn(|| {
-            // A task of strictly higher priority preempts the holder of the lock.
+            // A task of strictly higher priority preempts the lock holder.
             while_allocating(move || {
                 holds.send(()).unwrap();
                 let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! Random operations compared with a model. After each step, including failures, the tests compare
+//! Random operations checked against a model. After each step, even a failed one, the tests compare
 //! what the driver reports, what the ITS does, and which memory is allocated.
 
 use super::setup::{Setup, config, lpi, request};
@@ -34,7 +34,7 @@ struct Model {
     free: u32,
     shares: Vec<ModelShare>,
     events: BTreeMap<Lpi, Event>,
-    /// Events that existed and have been unmapped.
+    /// Events that have been unmapped.
     gone: BTreeSet<Lpi>,
     on: [bool; CPUS as usize],
     stuck: bool,
@@ -159,7 +159,7 @@ impl Model {
                 share.blocks.push(block);
             }
             Err(error) => {
-                // Blocks that were mapped and unmapped in the meantime may have left gaps.
+                // Blocks mapped and unmapped since then may have left gaps.
                 let device = self.shares[at].device;
                 let empty = self.events.values().all(|event| event.device != device);
                 let gaps = matches!(error, ItsError::NoEvents { .. }) && !empty;
@@ -204,7 +204,7 @@ impl Model {
         let its = &self.setup.its;
         let result = if masked { its.mask(lpi) } else { its.unmask(lpi) };
         assert_eq!(result.is_ok(), !self.stuck, "{result:?}");
-        // A command that timed out is executed when the ITS continues.
+        // A command that timed out is still executed once the ITS continues.
         self.events.get_mut(&lpi).unwrap().masked = masked;
     }
 
@@ -273,13 +273,13 @@ impl Model {
         }
     }
 
-    /// Makes the ITS and the memory allocator work again, and completes deferred operations.
+    /// Makes the ITS and the allocator work again, and completes deferred operations.
     fn heal(&mut self) {
         self.apply(&Step::Stuck(false));
         self.apply(&Step::Memory(true));
         let probe = self.setup.its.attach(DeviceId::new(0x4444), 1).unwrap();
         self.setup.its.detach(probe);
-        // Posts a command, so that all commands posted before are executed.
+        // Post a command so that all earlier ones get executed.
         for cpu in 0..CPUS {
             if self.on[cpu as usize] {
                 self.setup.cpu_on(cpu).unwrap();
@@ -306,7 +306,7 @@ impl Model {
         }
     }
 
-    /// Asserts that the driver holds exactly the resources that the model holds.
+    /// Asserts that the driver holds exactly the same resources as the model.
     fn check_resources(&mut self) {
         let taken = u32::try_from(self.events.len()).unwrap();
         assert_eq!(self.setup.its.lpis().available(), self.free - taken);
@@ -357,7 +357,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let coherence = if coherent { Coherence::Coherent } else { Coherence::NonCoherent };
-        // With the small queue, the ring fills up if the ITS hangs for long.
+        // With the small queue, the ring fills up if the ITS hangs for a while.
         let queue_bytes = if large_queue { 0x1_0000 } else { 0x1000 };
         run(hardware, &config(0).with_coherence(coherence).with_queue_bytes(queue_bytes), &steps);
     }

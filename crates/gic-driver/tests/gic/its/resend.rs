@@ -1,4 +1,4 @@
-//! Tests of events that become pending again after a redistributor lost its pending LPIs.
+//! Tests for resending events after a redistributor lost its pending LPIs.
 
 use super::setup::{Setup, lpi};
 use crate::fake::Hardware;

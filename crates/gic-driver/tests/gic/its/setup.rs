@@ -1,4 +1,4 @@
-//! Setup of an ITS driver on a board, with CPUs turned on.
+//! Sets up an ITS driver on a board with CPUs online.
 
 use crate::fake::{Board, Hardware, ITS, ITS_STRIDE, Traffic};
 use gic_arch::Lpi;
@@ -14,7 +14,7 @@ pub(crate) struct Setup {
     pub(crate) its: Arc<Its<Board>>,
 }
 
-/// Returns the GIC of a board, with its CPUs off.
+/// Returns a board's GIC, with all CPUs off.
 pub(crate) fn gic(board: &Board) -> Arc<Gic<Board>> {
     board.gic()
 }
@@ -39,7 +39,7 @@ pub(crate) fn probe(
 }
 
 impl Setup {
-    /// Sets up four CPUs that are on, and a queue of 127 commands.
+    /// Sets up four online CPUs and a queue for 127 commands.
     pub(crate) fn new(hardware: Hardware) -> Self {
         Self::with_config(hardware, &config(0))
     }
@@ -84,7 +84,7 @@ impl Setup {
         self.its.map_events(attachment, request(count, cpu)).unwrap()
     }
 
-    /// Sends the message of an LPI's event, as its device would.
+    /// Sends the message for an LPI's event, as its device would.
     pub(crate) fn send(&self, lpi: Lpi) -> Option<(usize, u32)> {
         let (device, event, _) = self.its.event_of(lpi)?;
         self.board.world().message(0, device.get(), event.get())
@@ -95,7 +95,7 @@ impl Setup {
         self.board.world().redistributors[cpu].acknowledge()
     }
 
-    /// Returns the queue accesses of `action`.
+    /// Returns the queue accesses made by `action`.
     pub(crate) fn traffic(&self, action: impl FnOnce()) -> Traffic {
         self.board.world().its[0].traffic = Traffic::default();
         action();
@@ -107,7 +107,7 @@ pub(crate) fn request(count: u16, cpu: u32) -> EventRequest {
     EventRequest::new(NonZeroU16::new(count).unwrap(), Cpu::new(cpu))
 }
 
-/// Returns the LPI at `index` of a block.
+/// Returns the LPI at `index` in a block.
 pub(crate) fn lpi(block: &HwIrqBlock, index: u16) -> Lpi {
     Lpi::try_from(block.hwirq(index).unwrap().get()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Tests of requesters that share a DeviceID, and of ITSes that share the LPIs.
+//! Sharing tests: requesters that share a DeviceID, and ITSes that share the LPIs.
 
 use super::setup::{Setup, config, gic, lpi, request, turn_on};
 use crate::fake::Board;
@@ -10,7 +10,7 @@ use msi_types::{Cpu, DeviceId};
 fn attachments_share_the_table_not_events() {
     let setup = Setup::new(Hardware::default());
     let (one, other) = (setup.attach(5, 16), setup.attach(5, 16));
-    // The table of 16 events was replaced by one of 32, because no attachment had events yet.
+    // The 16-event table was replaced with a 32-event one, because no attachment had events yet.
     let (first, second) = (setup.map(&one, 16, 0), setup.map(&other, 16, 1));
     let events = |block, index| setup.its.event_of(lpi(block, index)).unwrap().1.get();
     assert_eq!((events(&first, 15), events(&second, 0)), (15, 16));

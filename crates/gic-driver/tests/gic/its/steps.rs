@@ -1,4 +1,4 @@
-//! Random steps and random hardware.
+//! Generates random steps and random hardware for the ITS tests.
 
 use crate::fake::Hardware;
 use gic_arch::gits::PageSize;
@@ -39,9 +39,9 @@ pub(crate) enum Step {
     },
     CpuOn(u32),
     Suspend,
-    /// Makes the platform refuse allocations from now on (`false`), or grant them again.
+    /// Makes the platform fail allocations from now on (`false`) or succeed again (`true`).
     Memory(bool),
-    /// Makes the ITS hang (`true`), or continue.
+    /// Makes the ITS hang (`true`) or continue (`false`).
     Stuck(bool),
 }
 

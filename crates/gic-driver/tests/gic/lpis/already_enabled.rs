@@ -1,4 +1,4 @@
-//! Tests of LPIs that firmware or a previous kernel left enabled.
+//! Tests for LPIs that firmware or a previous kernel left enabled.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests with an exhausted heap: calls must fail without leaving anything half done.
+//! Out-of-memory tests: calls must fail without leaving anything half done.
 
 use super::*;
 use doorbell_test_support::{until_it_succeeds, with_allocations};

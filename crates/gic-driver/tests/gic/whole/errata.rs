@@ -1,4 +1,4 @@
-//! Tests of errata of the distributor and the redistributors.
+//! Tests for distributor and redistributor errata.
 
 use super::*;
 use gic_driver::SecurityView;

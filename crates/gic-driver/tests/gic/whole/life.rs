@@ -1,4 +1,4 @@
-//! Tests of discovery, and of CPUs that are turned on and off.
+//! Tests for discovery and CPU hotplug.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn cpu_on_names_a_missing_redistributor() {
     assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
 }
 
-/// Linux also keeps the redistributors that it found before an invalid frame.
+/// Like Linux, keep the redistributors found before an invalid frame.
 #[test]
 fn a_bad_region_costs_only_its_own_cpus() {
     let fake = Board::with_cpus(CPUS);

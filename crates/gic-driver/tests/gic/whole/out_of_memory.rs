@@ -1,10 +1,9 @@
-//! Tests with an exhausted heap: calls must fail, and succeed when they are repeated with enough
-//! memory.
+//! Out-of-memory tests: calls must fail, and succeed when retried with enough memory.
 
 use super::*;
 use doorbell_test_support::{outside, until_it_succeeds, with_allocations};
 
-/// Removes LPIs, because a failure to allocate their tables is not an error of the whole GIC.
+/// Removes LPIs, because failing to allocate their tables is not an error for the GIC as a whole.
 fn without_lpis(fake: &Board) {
     fake.at_distributor(|frame| frame.typer.set_lpis(false));
 }

@@ -1,4 +1,4 @@
-//! Tests of redistributors on which a hypervisor left a vPE resident.
+//! Tests for redistributors on which a hypervisor left a vPE resident.
 
 use super::*;
 use crate::fake::FakeVlpiFrame;
@@ -7,7 +7,7 @@ use gic_arch::gicr::vlpi::{Vpendbaser, Vpropbaser};
 
 const TABLE: u64 = 0x1235_0000;
 
-/// Returns a machine whose redistributors support virtual LPIs and have a resident vPE each.
+/// Returns a machine whose redistributors support virtual LPIs and each have a resident vPE.
 fn machine(change: impl Fn(&mut FakeRedistributor)) -> Board {
     let redistributors = (0..CPUS).map(|cpu| {
         let mut frame = FakeRedistributor::new(cpu, cpu + 1 == CPUS);
@@ -41,7 +41,7 @@ fn at_all(fake: &Board, check: impl Fn(&mut FakeVlpiFrame)) {
 #[test]
 fn no_vpe_is_resident_after_discovery() {
     let fake = machine(|_| ());
-    // The kernel uses one CPU, but the redistributors of the other CPUs also write to memory.
+    // The kernel uses only one CPU, but other CPUs' redistributors write to memory too.
     let _gic = found(&fake, with_room().with_cpus(vec![Affinity::new(0, 0, 0, 0)]));
     let left = Vpendbaser::new().with_address(TABLE);
     at_all(&fake, |frame| assert_eq!(frame.vpendbaser, left));

@@ -1,4 +1,4 @@
-//! Tests of suspend and resume.
+//! Suspend and resume tests.
 
 use super::*;
 use gic_driver::{Mbi, MbiConfig};

@@ -1,4 +1,4 @@
-//! Tests of SPIs, SGIs and PPIs as wired interrupts.
+//! Tests for SPIs, SGIs and PPIs as wired interrupts.
 
 use super::*;
 use crate::fake::run_on;
@@ -8,7 +8,7 @@ fn an_interrupt_has_one_owner() {
     let (_, gic, _) = running();
     gic.claim(hwirq(40), count(4)).unwrap();
     assert_eq!(gic.claim(hwirq(43), count(2)), Err(MsiError::InUse(hwirq(43))));
-    // The refused claim leaves no interrupt claimed.
+    // The refused claim must not leave anything claimed.
     assert_eq!(gic.claim(hwirq(44), count(1)), Ok(()));
     gic.release(hwirq(40), count(4));
     assert_eq!(gic.claim(hwirq(40), count(4)), Ok(()));
