@@ -4,7 +4,8 @@
 //!
 //! The protocol needs a single counter, which starts at one:
 //! 1. A clone adds one. The value being cloned is itself an owner, so the count can't be zero.
-//! 2. A drop subtracts one. Whoever brings it to zero has exclusive access and frees the value.
+//! 2. A drop subtracts one. The drop that brings it to zero has exclusive access and frees the
+//!    value.
 //!
 //! `interleavings/shared.rs` explores both steps.
 // UNSAFETY: the last owner frees the value, and the compiler can't tell which one that is. We can't

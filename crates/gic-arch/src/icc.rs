@@ -138,7 +138,7 @@ pub const AP0R: [SysReg<u64>; 4] = [AP0R0, AP0R1, AP0R2, AP0R3];
 /// Active priorities registers of Group 1.
 pub const AP1R: [SysReg<u64>; 4] = [AP1R0, AP1R1, AP1R2, AP1R3];
 
-/// An INTID in the format of `IAR`, `EOIR`, `HPPIR` and `DIR`: bits 23:0.
+/// INTID as held by `IAR`, `EOIR`, `HPPIR` and `DIR`: bits 23:0.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IntIdValue {
@@ -150,7 +150,7 @@ pub struct IntIdValue {
 }
 
 impl IntIdValue {
-    /// Returns the register value of an INTID. Bits above 23 are dropped.
+    /// Returns the register value for an INTID. Bits above 23 are dropped.
     pub const fn of(intid: IntId) -> Self {
         Self::from_bits(intid.get() as u64 & 0xff_ffff)
     }

@@ -18,7 +18,8 @@ system_registers! {
     VTR: SysReg<Vtr, ReadOnly> = SysReg::at(3, 4, 12, 11, 1);
     /// Reasons why the maintenance interrupt is asserted.
     MISR: SysReg<Misr, ReadOnly> = SysReg::at(3, 4, 12, 11, 2);
-    /// List registers whose interrupt ended and that requested a maintenance interrupt for it.
+    /// List registers that requested a maintenance interrupt for the end of their interrupt, which
+    /// has ended.
     EISR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 3);
     /// List registers that are empty.
     ELRSR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 5);
@@ -98,7 +99,7 @@ pub struct Vtr {
     pub a3v: bool,
     /// Locally generated SErrors are supported.
     pub seis: bool,
-    /// Number of INTID bits. 0: 16 bits; 1: 24 bits.
+    /// INTID width. 0: 16 bits; 1: 24 bits.
     #[bits(3)]
     pub id_bits_code: u8,
     /// Number of preemption bits, minus one.
@@ -115,7 +116,7 @@ pub struct Vtr {
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Misr {
-    /// An interrupt whose list register requested it ended.
+    /// An interrupt ended, and its list register requests a maintenance interrupt.
     pub eoi: bool,
     /// At most one list register is in use.
     pub u: bool,
@@ -230,13 +231,13 @@ impl ListRegister {
         Priority::new(self.priority_value())
     }
 
-    /// Returns `true` if a maintenance interrupt is requested for the end of this interrupt. Always
+    /// Returns `true` if a maintenance interrupt is requested when this interrupt ends. Always
     /// `false` if [`hw`](Self::hw) is set.
     pub const fn eoi(self) -> bool {
         !self.hw() && self.physical_intid() & (1 << 9) != 0
     }
 
-    /// Requests a maintenance interrupt for the end of this interrupt, or withdraws the request.
+    /// Requests a maintenance interrupt for when this interrupt ends, or withdraws the request.
     /// Must only be used if [`hw`](Self::hw) is not set.
     pub const fn with_eoi(self, eoi: bool) -> Self {
         self.with_physical_intid(if eoi { 1 << 9 } else { 0 })

@@ -1,10 +1,10 @@
-//! Identification registers, which are the same in all frames (IHI 0069 §12.1).
+//! Identification registers, common to all frames (IHI 0069 §12.1).
 
 use crate::reg::register_values;
 use crate::{ReadOnly, Reg, RegArray};
 use bitfield_struct::bitfield;
 
-/// Offsets of the identification registers, which are the same in each frame.
+/// Identification register offsets, common to all frames.
 pub mod id {
     use super::{Pidr2, ReadOnly, Reg, RegArray};
 
@@ -14,11 +14,11 @@ pub mod id {
     pub const REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xffd0, 12);
 }
 
-/// Value of `GICx_IIDR`: implementer, product and revision. This is the key of the errata table.
+/// Value of `GICx_IIDR`: implementer, product and revision. The errata table is keyed on this.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iidr {
-    /// JEP106 code of the implementer; 0x43b is Arm.
+    /// Implementer's JEP106 code; 0x43b is Arm.
     #[bits(12)]
     pub implementer: u16,
     /// Minor revision.
@@ -46,7 +46,7 @@ pub struct Pidr2 {
     __: u32,
 }
 
-/// Revision of the GIC architecture that a frame implements.
+/// GIC architecture revision implemented by a frame.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ArchRevision {
     /// GICv1.
@@ -57,7 +57,7 @@ pub enum ArchRevision {
     V3,
     /// GICv4.
     V4,
-    /// A number that the architecture does not define.
+    /// Not defined by the architecture.
     Unknown(u8),
 }
 

@@ -4,11 +4,11 @@ use core::fmt;
 use msi_types::HwIrq;
 
 /// An interrupt identifier, as acknowledged by a CPU interface. Every 32-bit number is a valid
-/// value; [`class`](Self::class) tells which kind of interrupt it identifies.
+/// value; [`class`](Self::class) returns which kind of interrupt it is.
 ///
 /// Firmware and manuals number the interrupts of each class from 0, and so do the constructors
-/// named after the classes. They return `None` if the number exceeds the class. `Display` writes
-/// the class and the INTID: `IntId::ppi(11)` is "PPI 27".
+/// named after the classes. They return `None` if the number is too large for the class. `Display`
+/// writes the class and the INTID: `IntId::ppi(11)` is "PPI 27".
 ///
 /// ```
 /// use gic_arch::IntId;
@@ -31,16 +31,15 @@ pub enum IntIdClass {
     Ppi,
     /// 32–1019: shared peripheral interrupts.
     Spi,
-    /// 1020–1023: special values that the CPU interface returns and that do not identify an
-    /// interrupt.
+    /// 1020–1023: special values returned by the CPU interface. They do not identify an interrupt.
     Special,
     /// 1056–1119 (GICv3.1): extended private peripheral interrupts.
     ExtendedPpi,
     /// 4096–5119 (GICv3.1): extended shared peripheral interrupts.
     ExtendedSpi,
-    /// From 8192 on: message-based, edge-triggered interrupts that are configured in memory tables.
+    /// From 8192 on: message-based, edge-triggered interrupts, configured in memory tables.
     Lpi,
-    /// Numbers that the architecture does not use.
+    /// Not used by the architecture.
     Reserved,
 }
 
@@ -133,12 +132,12 @@ impl IntId {
         matches!(self.class(), IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi)
     }
 
-    /// Returns `true` for an SPI or extended SPI, which is configured at the distributor.
+    /// Returns `true` for an SPI or extended SPI. These are configured at the distributor.
     pub const fn is_shared(self) -> bool {
         matches!(self.class(), IntIdClass::Spi | IntIdClass::ExtendedSpi)
     }
 
-    /// Returns `true` for an LPI, which is configured in the redistributors' tables.
+    /// Returns `true` for an LPI. LPIs are configured in the redistributors' tables.
     pub const fn is_lpi(self) -> bool {
         matches!(self.class(), IntIdClass::Lpi)
     }
@@ -224,7 +223,7 @@ impl SgiId {
 #[repr(transparent)]
 pub struct Lpi(u32);
 
-/// Error of a conversion to [`Lpi`]: the INTID is below 8192.
+/// Error converting to [`Lpi`]: the INTID is below 8192.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} is not an LPI: LPIs begin at 8192")]
 pub struct NotAnLpi(pub IntId);
@@ -251,7 +250,7 @@ impl Lpi {
         IntId(self.0)
     }
 
-    /// Returns the number of the INTID.
+    /// Returns the INTID as a number.
     pub const fn get(self) -> u32 {
         self.0
     }

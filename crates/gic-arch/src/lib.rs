@@ -1,10 +1,10 @@
-//! Definitions of the registers, commands and tables of the Arm Generic Interrupt Controller,
-//! versions 3 and 3.1, and of its Interrupt Translation Service (ITS). The CPU interface of a GICv2
-//! is also included ([`gicc`]).
+//! Register, command and table definitions for the Arm Generic Interrupt Controller, versions 3 and
+//! 3.1, including its Interrupt Translation Service (ITS). A GICv2's CPU interface is here too
+//! ([`gicc`]).
 //!
-//! The crate contains types, but no algorithms. Drivers and device models share its definitions, so
-//! that each offset and field is defined only once. A driver uses [`Reg`] constants to address a
-//! register. A model uses the same constants (or a frame's `REGISTERS` table) to recognize one.
+//! There are types here, but no algorithms. Drivers and device models share them, so each offset
+//! and field is defined only once. A driver uses [`Reg`] constants to address a register. A model
+//! uses the same constants (or a frame's `REGISTERS` table) to decode an access.
 //!
 //! Unless stated otherwise, the source is Arm IHI 0069 (GIC architecture specification) and the
 //! register pages of Arm DDI 0601.

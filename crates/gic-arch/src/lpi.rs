@@ -1,5 +1,5 @@
 //! The LPI tables in memory (IHI 0069 §5.1): the configuration table, which all redistributors
-//! share, and the pending tables, one for each redistributor.
+//! share, and the pending tables, one per redistributor.
 
 use crate::{Lpi, Priority};
 use bitfield_struct::bitfield;
@@ -14,7 +14,7 @@ pub const PENDING_TABLE_ALIGNMENT: u64 = 0x1_0000;
 /// pending bits in the table.
 pub const PENDING_TABLE_RESERVED: u64 = 0x400;
 
-/// Configuration byte of an LPI.
+/// An LPI's configuration byte.
 #[bitfield(u8)]
 #[derive(PartialEq, Eq)]
 pub struct Config {

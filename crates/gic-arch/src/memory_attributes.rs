@@ -1,5 +1,5 @@
-//! Cacheability and shareability of the GIC's accesses to tables (IHI 0069 §12.11, `GICR_PROPBASER`
-//! and similar registers).
+//! Cacheability and shareability of the GIC's table accesses (IHI 0069 §12.11, `GICR_PROPBASER` and
+//! similar registers).
 
 /// Shareability, bits 11:10 of every table register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

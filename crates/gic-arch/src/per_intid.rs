@@ -3,19 +3,18 @@
 
 use crate::{IntId, IntIdClass, ReadWrite, Reg, RegArray, RegisterInfo};
 
-/// Range of interrupts that an [`IntIdField`] covers, and their order.
+/// Interrupts covered by an [`IntIdField`], and their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IntIdRange {
-    /// Fields of the distributor, `GICD_x<n>`: 0–31 are RES0 with affinity routing, 32–1019 are
-    /// SPIs.
+    /// Distributor fields, `GICD_x<n>`: 0–31 are RES0 with affinity routing, 32–1019 are SPIs.
     Spi,
-    /// Fields of the distributor, `GICD_x<n>E`, for extended SPIs 4096–5119.
+    /// Distributor fields, `GICD_x<n>E`, for extended SPIs 4096–5119.
     ExtendedSpi,
     /// Fields of a distributor without affinity routing (GICv2): 0–31 are SGIs and PPIs of the
     /// accessing CPU, 32–1019 are SPIs.
     Banked,
-    /// Fields of a redistributor, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended
-    /// PPIs 1056–1119.
+    /// Redistributor fields, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended PPIs
+    /// 1056–1119.
     Private,
 }
 
@@ -38,7 +37,7 @@ impl IntIdRange {
         }
     }
 
-    /// Returns the interrupt whose field has this index, or `None` if no interrupt has it.
+    /// Returns the interrupt with this field index, or `None` if there is none.
     pub const fn intid_at(self, index: u32) -> Option<IntId> {
         let intid = match self {
             Self::Spi | Self::Private | Self::Banked if index < 32 => {
@@ -118,7 +117,7 @@ impl IntIdField {
         }
     }
 
-    /// Returns the row of a frame's table that describes this array.
+    /// Returns this array's row for a frame's register table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         self.registers.info(name)
     }

@@ -8,8 +8,8 @@ pub struct Priority(u8);
 impl Priority {
     /// The highest priority.
     pub const HIGHEST: Self = Self(0);
-    /// Running priority of a PE that handles no interrupt. As a mask, it allows every interrupt
-    /// that can be signaled.
+    /// Running priority of an idle PE. As a mask, it lets every interrupt through that can be
+    /// signaled.
     pub const IDLE: Self = Self(0xff);
 
     /// Creates the priority with this value.

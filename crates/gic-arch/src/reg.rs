@@ -30,7 +30,7 @@ raw_register!(u8: 1, u16: 2, u32: 4, u64: 8);
 /// The value of a register. Every bit pattern must be a valid value and must be preserved by
 /// conversions.
 pub trait RegisterValue: Copy + From<Self::Raw> + Into<Self::Raw> {
-    /// Integer with the width of the register.
+    /// Integer as wide as the register.
     type Raw: RawRegister;
 }
 
@@ -44,7 +44,7 @@ macro_rules! register_values {
 }
 pub(crate) use register_values;
 
-/// Access rights of software to a register, as a type.
+/// Software's access rights to a register, as a type.
 pub trait Access: Copy + 'static {
     /// The access rights as a value.
     const KIND: AccessKind;
@@ -78,7 +78,7 @@ impl Readable for ReadOnly {}
 impl Writable for ReadWrite {}
 impl Writable for WriteOnly {}
 
-/// Access rights of software to a register.
+/// Software's access rights to a register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessKind {
     /// The register can be read and written.
@@ -89,7 +89,7 @@ pub enum AccessKind {
     WriteOnly,
 }
 
-/// A register of a frame.
+/// A register in a frame.
 pub struct Reg<V, A = ReadWrite> {
     offset: u32,
     kind: PhantomData<fn() -> (V, A)>,
@@ -130,7 +130,7 @@ impl<V: RegisterValue, A: Access> Reg<V, A> {
     /// Width of the register in bytes.
     pub const BYTES: u32 = V::Raw::BYTES;
 
-    /// Returns the row of a frame's table that describes this register.
+    /// Returns this register's row for a frame's register table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         RegisterInfo { name, offset: self.offset, bytes: Self::BYTES, count: 1, access: A::KIND }
     }
@@ -173,12 +173,12 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
         self.count
     }
 
-    /// Returns all registers of the array.
+    /// Returns all registers in the array.
     pub fn iter(self) -> impl Iterator<Item = Reg<V, A>> {
         (0..self.count).filter_map(move |index| self.get(index))
     }
 
-    /// Returns the row of a frame's table that describes this array.
+    /// Returns this array's row for a frame's register table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         RegisterInfo {
             name,
@@ -190,7 +190,7 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
     }
 }
 
-/// A row of a frame's register table.
+/// A row in a frame's register table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegisterInfo {
     /// Name in the manual, without the frame's prefix.
@@ -201,7 +201,7 @@ pub struct RegisterInfo {
     pub bytes: u32,
     /// Number of consecutive registers.
     pub count: u32,
-    /// Access rights of software.
+    /// Software's access rights.
     pub access: AccessKind,
 }
 

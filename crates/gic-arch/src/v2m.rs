@@ -22,7 +22,7 @@ register_frame! {
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x008);
     /// The doorbell: sets the pending state of the SPI whose INTID is written.
     SETSPI_NS: Reg<u32, WriteOnly> = Reg::at(0x040);
-    /// Implementer and revision, which identify frames that use a different numbering of SPIs.
+    /// Implementer and revision. These identify frames that number SPIs differently.
     IIDR: Reg<u32, ReadOnly> = Reg::at(0xfcc);
 }
 

@@ -1,4 +1,4 @@
-//! Property tests of the encoding and decoding of ITS commands.
+//! Property tests for encoding and decoding ITS commands.
 use gic_arch::its::{
     CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RawCommand, RdBase,
 };
@@ -7,7 +7,7 @@ use msi_types::{DeviceId, EventId};
 use proptest::prelude::*;
 
 fn raw_commands() -> impl Strategy<Value = RawCommand> {
-    // Half of the patterns get a valid opcode, because nearly all random opcodes are unknown.
+    // Give half of the patterns a valid opcode; nearly all random opcodes are unknown.
     (any::<RawCommand>(), any::<bool>(), 0..Opcode::ALL.len()).prop_map(
         |(mut raw, known, which)| {
             if known {

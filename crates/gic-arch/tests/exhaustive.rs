@@ -1,7 +1,7 @@
-//! Exhaustive tests of codecs. They check that each bit of a command, a table entry and a
-//! configuration byte belongs to the field that the manual assigns it to and to no other, and that
-//! bits do not influence each other. Together, this proves the codec correct for every value. The
-//! bit positions are typed from the manual, not taken from the crate.
+//! Exhaustive codec tests. They check that each bit in a command, table entry or configuration byte
+//! belongs to the field that the manual says, and to no other, and that bits don't influence each
+//! other. Together, this proves the codecs correct for every value. The bit positions are typed
+//! from the manual, not taken from the crate.
 
 use doorbell_test_support::{EntryField, check_entry};
 use gic_arch::Priority;
@@ -86,7 +86,7 @@ fn decoded(raw: RawCommand) -> Values {
     values(Command::decode(raw).expect("the opcode is valid"))
 }
 
-/// All bits except those of the opcode.
+/// All bits except the opcode.
 const BITS: std::ops::Range<u32> = 8..256;
 
 #[test]

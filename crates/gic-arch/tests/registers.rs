@@ -1,4 +1,4 @@
-//! Tests of register tables and register values over their whole encoding space.
+//! Tests for register tables and register values over their whole encoding space.
 use gic_arch::{
     Affinity, Iidr, IntId, IntIdClass, IntIdField, IntIdLocation, IntIdRange, Lpi, Pidr2,
     RegisterInfo, gicc, gicd, gicr, gits, icc, ich, its, lpi, v2m,

@@ -9,7 +9,7 @@ use msi_types::{DeviceId, EventId};
 pub const COMMAND_BYTES: u32 = 32;
 /// Size of a command in little-endian 64-bit words.
 pub const COMMAND_WORDS: usize = 4;
-/// A command as it is encoded in the queue.
+/// A command, encoded as in the queue.
 pub type RawCommand = [u64; COMMAND_WORDS];
 
 /// Command number, from bits 7:0 of the first word.
@@ -33,9 +33,9 @@ pub enum Opcode {
     Mapi = 0x0b,
     /// Invalidates the cached configuration of an event's LPI.
     Inv = 0x0c,
-    /// Invalidates the cached configuration of all LPIs of a collection.
+    /// Invalidates the cached configuration of all LPIs in a collection.
     Invall = 0x0d,
-    /// Moves all pending LPIs of a redistributor to another one.
+    /// Moves all pending LPIs from one redistributor to another.
     Movall = 0x0e,
     /// Unmaps an event.
     Discard = 0x0f,
@@ -147,7 +147,7 @@ pub enum Command {
     Movi {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device.
+        /// The device's event.
         event: EventId,
         /// Collection to which the event is moved.
         collection: CollectionId,
@@ -156,14 +156,14 @@ pub enum Command {
     Int {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device.
+        /// The device's event.
         event: EventId,
     },
     /// Clears an event's pending state.
     Clear {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device.
+        /// The device's event.
         event: EventId,
     },
     /// Completes when earlier commands have taken effect at this redistributor.
@@ -195,7 +195,7 @@ pub enum Command {
     Mapti {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device.
+        /// The device's event.
         event: EventId,
         /// INTID to map the event to. It may not be an LPI; the ITS checks it.
         intid: u32,
@@ -206,7 +206,7 @@ pub enum Command {
     Mapi {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device, which is also the INTID.
+        /// The device's event, also the INTID.
         event: EventId,
         /// Collection to map the event to.
         collection: CollectionId,
@@ -215,12 +215,12 @@ pub enum Command {
     Inv {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device.
+        /// The device's event.
         event: EventId,
     },
-    /// Makes the ITS reload the configuration of all LPIs of a collection from memory.
+    /// Makes the ITS reload the configuration of all LPIs in a collection from memory.
     Invall {
-        /// Collection of the LPIs.
+        /// Collection with the LPIs.
         collection: CollectionId,
     },
     /// Moves the pending state of all LPIs from one redistributor to another.
@@ -234,12 +234,12 @@ pub enum Command {
     Discard {
         /// Device that sends the event.
         device: DeviceId,
-        /// Event of the device.
+        /// The device's event.
         event: EventId,
     },
 }
 
-/// Error of decoding: the opcode is not a physical GICv3 command.
+/// Decoding error: the opcode is not a physical GICv3 command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("opcode {0:#04x} is not an ITS command")]
 pub struct UnknownOpcode(pub u8);
@@ -364,7 +364,7 @@ impl Command {
         }
     }
 
-    /// Returns the device that the command applies to, if any.
+    /// Returns the command's device, if any.
     pub const fn device(self) -> Option<DeviceId> {
         match self {
             Self::Movi { device, .. }
@@ -381,7 +381,7 @@ impl Command {
         }
     }
 
-    /// Returns the event that the command applies to, if any.
+    /// Returns the command's event, if any.
     pub const fn event(self) -> Option<EventId> {
         match self {
             Self::Movi { event, .. }

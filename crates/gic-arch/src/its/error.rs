@@ -4,12 +4,12 @@
 use super::Opcode;
 use core::fmt;
 
-/// Defect of a command.
+/// What is wrong with a command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CommandErrorReason {
     /// The DeviceID exceeds the range of the ITS or of its device table.
     DeviceOutOfRange,
-    /// MAPD: the number of EventID bits exceeds that of the ITS.
+    /// MAPD: more EventID bits than the ITS supports.
     IttSizeOutOfRange,
     /// MAPC, MOVALL, SYNC: the redistributor does not exist.
     ProcessorNumberOutOfRange,
@@ -63,19 +63,19 @@ impl fmt::Display for CommandErrorReason {
     }
 }
 
-/// A command that an ITS could not execute.
+/// A command that an ITS can't execute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CommandError {
     /// Opcode of the command.
     pub opcode: Opcode,
-    /// Defect that the ITS found.
+    /// What the ITS found wrong.
     pub reason: CommandErrorReason,
 }
 
 impl CommandError {
-    /// Returns the 24-bit code that the architecture defines, `0x01CCEE`, which consists of the
-    /// command's group and the reason. CLEAR reports group 5 instead of its opcode 4; MOVALL
-    /// reports a redistributor that does not exist as reason 1.
+    /// Returns the 24-bit code that the architecture defines, `0x01CCEE`, made up of the command's
+    /// group and the reason. CLEAR reports group 5 instead of its opcode 4; MOVALL reports a
+    /// redistributor that does not exist as reason 1.
     pub const fn code(self) -> u32 {
         let group = match self.opcode {
             Opcode::Clear => 0x05,

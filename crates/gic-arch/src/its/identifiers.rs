@@ -5,7 +5,7 @@ use core::fmt;
 /// Alignment of an interrupt translation table in bytes.
 pub const ITT_ALIGNMENT: u64 = 256;
 
-/// A collection: the number by which events refer to their target redistributor.
+/// A collection, through which events refer to their target redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct CollectionId(u16);
@@ -34,7 +34,7 @@ impl fmt::Display for CollectionId {
     }
 }
 
-/// A redistributor as identified by a command, in bits 51:16 of a word. The meaning depends on
+/// A redistributor as encoded in a command, in bits 51:16 of a word. The meaning depends on
 /// `GITS_TYPER.PTA`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
@@ -43,13 +43,12 @@ pub struct RdBase(u64);
 impl RdBase {
     const MASK: u64 = 0xf_ffff_ffff;
 
-    /// Identifies a redistributor by the physical address of its RD_base, for `PTA` = 1. Bits 15:0
-    /// and 63:52 are dropped.
+    /// Encodes a redistributor's RD_base address, for `PTA` = 1. Bits 15:0 and 63:52 are dropped.
     pub const fn from_address(address: u64) -> Self {
         Self((address >> 16) & Self::MASK)
     }
 
-    /// Identifies a redistributor by `GICR_TYPER.Processor_Number`, for `PTA` = 0.
+    /// Encodes a redistributor's `GICR_TYPER.Processor_Number`, for `PTA` = 0.
     pub const fn from_processor_number(number: u16) -> Self {
         Self(number as u64)
     }

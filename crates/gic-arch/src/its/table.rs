@@ -3,8 +3,8 @@
 
 use bitfield_struct::bitfield;
 
-/// An entry of a first-level table (IHI 0069 §5.2), written by software: the address of a
-/// second-level page.
+/// First-level table entry (IHI 0069 §5.2), written by software: the address of a second-level
+/// page.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Level1Entry {

@@ -182,7 +182,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             record.deferred = Deferred::Free(left);
             left.is_empty()
         });
-        // Whoever removes the record frees the LPI.
+        // The caller that removes the record frees the LPI.
         if done == Some(true) && self.records.remove(self.platform(), lpi).is_some() {
             self.free(LpiRange::from_parts(lpi, NonZeroU32::MIN));
         }
