@@ -72,8 +72,8 @@ pub fn try_page_table<T>(pages: u32) -> Result<Box<[OnceBox<T>]>, TryReserveErro
     Ok(try_collect((0..pages).map(|_| OnceBox::new()))?.into_boxed_slice())
 }
 
-/// Returns a page, allocating it and filling it with `make` on first use. If callers race, they all
-/// end up with the same page.
+/// Allocates a page and fills it with `make`, unless it is already present. If callers race, they
+/// all end up with the same page.
 ///
 /// # Errors
 /// Fails if the allocator has no memory for it.

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// The four affinity levels of a PE, ordered as firmware and redistributors list PEs: by Aff3
-/// first.
+/// The four affinity levels of a PE, ordered by Aff3 first, as in firmware and among
+/// redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Affinity(u32);
 
@@ -48,8 +48,8 @@ impl Affinity {
         self.levels()[3]
     }
 
-    /// Returns all levels except the lowest. PEs that one write to an SGI register can reach have
-    /// the same cluster.
+    /// Returns all levels except the lowest. A single write to an SGI register can only reach PEs
+    /// in the same cluster.
     pub const fn cluster(self) -> u32 {
         self.0 >> 8
     }

@@ -23,7 +23,7 @@ register_frame! {
     BPR: Reg<u32> = Reg::at(0x0008);
     /// Interrupt acknowledge register: a read acknowledges the highest-priority pending interrupt.
     IAR: Reg<Iar, ReadOnly> = Reg::at(0x000c);
-    /// End of interrupt register, which takes the value that was read from [`IAR`].
+    /// End of interrupt register: write the value read from [`IAR`].
     EOIR: Reg<Iar, WriteOnly> = Reg::at(0x0010);
     /// Running priority register.
     RPR: Reg<u32, ReadOnly> = Reg::at(0x0014);
@@ -38,9 +38,9 @@ register_frame! {
     AEOIR: Reg<Iar, WriteOnly> = Reg::at(0x0024);
     /// Aliased [`HPPIR`], for Group 1 interrupts; used by Secure software.
     AHPPIR: Reg<Iar, ReadOnly> = Reg::at(0x0028);
-    /// Active priorities registers.
+    /// Active priority registers.
     APR: RegArray<u32> = RegArray::at(0x00d0, 4);
-    /// Active priorities registers of Group 1, for Secure software.
+    /// Active priority registers for Group 1, for Secure software.
     NSAPR: RegArray<u32> = RegArray::at(0x00e0, 4);
     /// Identification of the implementer and revision.
     IIDR: Reg<u32, ReadOnly> = Reg::at(0x00fc);
@@ -85,7 +85,7 @@ pub struct Ctlr {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iar {
-    /// INTID of the interrupt; 1020 to 1023 mean that no interrupt was acknowledged.
+    /// INTID; 1020 to 1023 mean that no interrupt was acknowledged.
     #[bits(10)]
     pub intid: u16,
     /// For an SGI, the CPU interface that sent it.

@@ -83,13 +83,13 @@ register_frame! {
     ISACTIVER_E: IntIdField = IntIdField::at(0x1a00, 1, 1024, ExtendedSpi);
     /// Active of extended SPIs; write 1 to clear.
     ICACTIVER_E: IntIdField = IntIdField::at(0x1c00, 1, 1024, ExtendedSpi);
-    /// Priority of extended SPIs.
+    /// Priorities of extended SPIs.
     IPRIORITYR_E: IntIdField = IntIdField::at(0x2000, 8, 1024, ExtendedSpi);
-    /// Trigger mode of extended SPIs.
+    /// Trigger modes of extended SPIs.
     ICFGR_E: IntIdField = IntIdField::at(0x3000, 2, 1024, ExtendedSpi);
-    /// Group modifier of extended SPIs.
+    /// Group modifiers for extended SPIs.
     IGRPMODR_E: IntIdField = IntIdField::at(0x3400, 1, 1024, ExtendedSpi);
-    /// Non-secure access control of extended SPIs.
+    /// Non-secure access control for extended SPIs.
     NSACR_E: IntIdField = IntIdField::at(0x3600, 2, 1024, ExtendedSpi);
     /// Routes of SPIs, see [`irouter`]. The registers of INTIDs 0–31 are RES0.
     IROUTER: RegArray<Irouter> = RegArray::at(0x6000, 1020);

@@ -76,7 +76,7 @@ register_frame! {
     ICFGR: IntIdField = IntIdField::at(SGI_BASE + 0x0c00, 2, 96, Private);
     /// Group modifier (two security states).
     IGRPMODR: IntIdField = IntIdField::at(SGI_BASE + 0x0d00, 1, 96, Private);
-    /// Non-secure access control of SGIs, 2 bits each (two security states).
+    /// Non-secure access control for SGIs, 2 bits each (two security states).
     NSACR: Reg<u32> = Reg::at(SGI_BASE + 0x0e00);
 }
 
@@ -159,8 +159,7 @@ impl Typer {
         }
     }
 
-    /// Returns the distance to the next redistributor in bytes, for systems whose firmware does not
-    /// state it.
+    /// Returns the distance to the next redistributor in bytes, for when firmware does not give it.
     pub const fn stride(self) -> u64 {
         if self.vlpis() { STRIDE_V4 } else { STRIDE_V3 }
     }
@@ -171,8 +170,8 @@ impl Typer {
 #[derive(PartialEq, Eq)]
 pub struct Waker {
     __: bool,
-    /// Set by software before the PE sleeps: the redistributor forwards no interrupts. 1 after
-    /// reset.
+    /// Set by software before the PE sleeps. While set, the redistributor forwards no interrupts. 1
+    /// after reset.
     pub processor_sleep: bool,
     /// All interfaces to the PE are quiescent. Read-only.
     pub children_asleep: bool,
@@ -213,7 +212,7 @@ impl Propbaser {
         self.address_51_12() << 12
     }
 
-    /// Returns the value with the table at `address`, of which bits 11:0 and 63:52 are dropped.
+    /// Returns the value with the table at `address`. Bits 11:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
     }
@@ -259,7 +258,7 @@ impl Pendbaser {
         self.address_51_16() << 16
     }
 
-    /// Returns the value with the table at `address`, of which bits 15:0 and 63:52 are dropped.
+    /// Returns the value with the table at `address`. Bits 15:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_16((address >> 16) & 0xf_ffff_ffff)
     }

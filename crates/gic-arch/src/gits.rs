@@ -74,7 +74,7 @@ pub struct Typer {
     /// Collections in memory are supported in addition to those held in hardware.
     pub cct: bool,
     __: bool,
-    /// Size of an entry of an interrupt translation table in bytes, minus one.
+    /// Interrupt translation table entry size in bytes, minus one.
     #[bits(4)]
     pub itt_entry_bytes_minus_one: u8,
     /// Number of EventID bits, minus one.
@@ -122,7 +122,7 @@ pub struct Typer {
 }
 
 impl Typer {
-    /// Returns the size of an entry of an interrupt translation table in bytes, between 1 and 16.
+    /// Returns the interrupt translation table entry size in bytes, between 1 and 16.
     pub const fn itt_entry_bytes(self) -> u8 {
         self.itt_entry_bytes_minus_one() + 1
     }
@@ -159,8 +159,8 @@ pub struct Statusr {
     pub umsi: bool,
     /// Another unmapped message arrived while `UMSI` was set.
     pub overflow: bool,
-    /// Reason why the message was unmapped. 0: unknown; 2: DeviceID out of range; 3: DeviceID
-    /// unmapped; 4: EventID out of range; 5: EventID unmapped; 7: collection unmapped.
+    /// Why the message was unmapped. 0: unknown; 2: DeviceID out of range; 3: DeviceID unmapped; 4:
+    /// EventID out of range; 5: EventID unmapped; 7: collection unmapped.
     #[bits(4)]
     pub syndrome: u8,
     #[bits(22)]
@@ -211,7 +211,7 @@ impl Cbaser {
         self.address_51_12() << 12
     }
 
-    /// Returns the value with the queue at `address`, of which bits 11:0 and 63:52 are dropped.
+    /// Returns the value with the queue at `address`. Bits 11:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
     }
@@ -291,7 +291,7 @@ pub struct Baser {
     /// Encoded physical address of the table, see [`address`](Self::address).
     #[bits(36)]
     pub address_code: u64,
-    /// Size of an entry in bytes, minus one. Read-only.
+    /// Entry size in bytes, minus one. Read-only.
     #[bits(5)]
     pub entry_bytes_minus_one: u8,
     /// Outer cacheability of accesses to the table.
@@ -334,7 +334,7 @@ impl Baser {
         self.with_address_code(field >> 12)
     }
 
-    /// Returns the size of an entry in bytes, between 1 and 32.
+    /// Returns the entry size in bytes, between 1 and 32.
     pub const fn entry_bytes(self) -> u8 {
         self.entry_bytes_minus_one() + 1
     }
@@ -370,7 +370,7 @@ impl PageSize {
         }
     }
 
-    /// Returns the encoding in two bits.
+    /// Returns the two-bit encoding.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
@@ -385,7 +385,7 @@ impl PageSize {
     }
 }
 
-/// Kind of a table described by `GITS_BASER<n>`.
+/// Kinds of tables described by `GITS_BASER<n>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TableKind {
     /// The register is not implemented.
@@ -421,7 +421,7 @@ impl TableKind {
         }
     }
 
-    /// Returns the encoding in three bits.
+    /// Returns the three-bit encoding.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }

@@ -11,7 +11,7 @@ use core::marker::PhantomData;
 pub struct SysRegEncoding(u16);
 
 impl SysRegEncoding {
-    /// Creates an encoding from the five fields. Bits that exceed the width of a field are dropped.
+    /// Creates an encoding from the five fields. Bits that do not fit in a field are dropped.
     pub const fn new(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
         Self((op0 & 3) << 14 | (op1 & 7) << 11 | (crn & 15) << 7 | (crm & 15) << 3 | (op2 & 7))
     }
@@ -27,7 +27,7 @@ impl SysRegEncoding {
     }
 }
 
-/// A system register, with its encoding, the type of its value and its access rights.
+/// A system register: its encoding, value type and access rights.
 pub struct SysReg<V, A = ReadWrite> {
     encoding: SysRegEncoding,
     kind: PhantomData<fn() -> (V, A)>,
@@ -105,11 +105,11 @@ system_registers! {
     DIR: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 11, 1);
     /// Running priority.
     RPR: SysReg<u64, ReadOnly> = SysReg::at(3, 0, 12, 11, 3);
-    /// Generates SGIs of Group 1.
+    /// Generates Group 1 SGIs.
     SGI1R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 5);
-    /// Generates SGIs of the other security state's Group 1.
+    /// Generates Group 1 SGIs in the other security state.
     ASGI1R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 6);
-    /// Generates SGIs of Group 0.
+    /// Generates Group 0 SGIs.
     SGI0R: SysReg<Sgi, WriteOnly> = SysReg::at(3, 0, 12, 11, 7);
     /// Acknowledges a Group 1 interrupt.
     IAR1: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 12, 0);
@@ -133,9 +133,9 @@ system_registers! {
 /// because a kernel at EL1 cannot access it.
 pub const SRE_EL2: SysReg<SreEl2> = SysReg::at(3, 4, 12, 9, 5);
 
-/// Active priorities registers of Group 0.
+/// Active priority registers for Group 0.
 pub const AP0R: [SysReg<u64>; 4] = [AP0R0, AP0R1, AP0R2, AP0R3];
-/// Active priorities registers of Group 1.
+/// Active priority registers for Group 1.
 pub const AP1R: [SysReg<u64>; 4] = [AP1R0, AP1R1, AP1R2, AP1R3];
 
 /// INTID as held by `IAR`, `EOIR`, `HPPIR` and `DIR`: bits 23:0.

@@ -192,7 +192,7 @@ impl ListRegisterState {
         }
     }
 
-    /// Returns the encoding in two bits.
+    /// Returns the two-bit encoding.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }

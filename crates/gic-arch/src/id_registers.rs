@@ -8,7 +8,7 @@ use bitfield_struct::bitfield;
 pub mod id {
     use super::{Pidr2, ReadOnly, Reg, RegArray};
 
-    /// Peripheral identification register 2, which contains the architecture revision.
+    /// Peripheral identification register 2, with the architecture revision.
     pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xffe8);
     /// All identification registers, starting with `PIDR4`.
     pub const REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xffd0, 12);

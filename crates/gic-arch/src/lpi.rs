@@ -30,12 +30,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the priority, whose two low bits are 0.
+    /// Returns the priority. Its two low bits are 0.
     pub const fn priority(self) -> Priority {
         Priority::new(self.priority_7_2() << 2)
     }
 
-    /// Returns the configuration with this priority, whose two low bits are dropped.
+    /// Returns the configuration with this priority. Its two low bits are dropped.
     pub const fn with_priority(self, priority: Priority) -> Self {
         self.with_priority_7_2(priority.get() >> 2)
     }

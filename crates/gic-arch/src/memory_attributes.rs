@@ -25,7 +25,7 @@ impl Shareability {
         }
     }
 
-    /// Returns the encoding in two bits.
+    /// Returns the two-bit encoding.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
@@ -67,7 +67,7 @@ impl Cacheability {
         }
     }
 
-    /// Returns the encoding in three bits.
+    /// Returns the three-bit encoding.
     pub const fn into_bits(self) -> u8 {
         self as u8
     }
@@ -97,7 +97,7 @@ impl OuterCacheability {
         }
     }
 
-    /// Returns the encoding in three bits.
+    /// Returns the three-bit encoding.
     pub const fn into_bits(self) -> u8 {
         match self {
             Self::SameAsInner => 0,

@@ -1,5 +1,5 @@
-//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m). A frame has 4 KiB and
-//! contains a doorbell for SPIs.
+//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m). A frame is 4 KiB in
+//! size and has a doorbell for SPIs.
 
 use crate::reg::{register_frame, register_values};
 use crate::{Pidr2, ReadOnly, Reg, RegArray, WriteOnly};
@@ -11,7 +11,7 @@ pub const FRAME_SIZE: u64 = 0x1000;
 /// All identification registers, starting with `PIDR4`. As in the larger frames, they are at the
 /// end of the frame.
 pub const ID_REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xfd0, 12);
-/// Peripheral identification register 2, which contains the architecture revision.
+/// Peripheral identification register 2, with the architecture revision.
 pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xfe8);
 
 register_frame! {

@@ -81,7 +81,7 @@ pub struct Vpendbaser {
 }
 
 impl Vpendbaser {
-    /// Returns the value with the table at `address`, of which bits 15:0 and 63:52 are dropped.
+    /// Returns the value with the table at `address`. Bits 15:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_16((address >> 16) & 0xf_ffff_ffff)
     }

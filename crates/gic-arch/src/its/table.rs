@@ -25,7 +25,7 @@ impl Level1Entry {
         self.address_51_12() << 12
     }
 
-    /// Returns the entry with the page at `address`, of which bits 11:0 and 63:52 are dropped.
+    /// Returns the entry with the page at `address`. Bits 11:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
     }

@@ -81,8 +81,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if the CPU does not take LPIs; [`MsiError::Controller`] if
-    /// another user keeps using the redistributor's registers. Even then no LPI is lost, but the
-    /// redistributor must not be put to sleep yet.
+    /// another user keeps using the redistributor's registers. In the latter case no LPI is lost,
+    /// but the redistributor must not be put to sleep yet.
     pub fn cpu_off(&self, cpu: Cpu, stranded: impl FnMut(HwIrq)) -> Result<CpuOff, MsiError> {
         self.redistributors.check_accepts(cpu)?;
         let access = self

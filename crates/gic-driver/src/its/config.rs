@@ -62,7 +62,7 @@ pub enum IfEnabled {
 
 impl ItsConfig {
     /// Creates a configuration with the usual defaults: a 64 KiB queue, coherent accesses, and as
-    /// many DeviceID bits as the ITS supports. An ITS that is already enabled is left alone.
+    /// many DeviceID bits as the ITS supports. An ITS that is already enabled is refused.
     pub const fn new(base: u64, cpus: u32) -> Self {
         Self {
             base,
