@@ -14,7 +14,7 @@ impl<P: GicPlatform, E> Irqchip<P, E> {
     ///
     /// Use this for pseudo-NMIs: interrupts above a priority threshold are still signaled while the
     /// kernel masks the rest with
-    /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below) . A higher-priority
+    /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below). A higher-priority
     /// interrupt also preempts a running handler if the kernel unmasks interrupts there.
     ///
     /// Context: any.
