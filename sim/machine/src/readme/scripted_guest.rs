@@ -18,7 +18,7 @@ use std::mem;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use vgic::{AccessWidth, GuestMemory, Inputs};
 
@@ -44,6 +44,7 @@ struct Taken {
     lpis: [AtomicU32; VECTORS as usize],
     uart: AtomicU32,
     spurious: AtomicU32,
+    gave_up: AtomicBool,
 }
 
 impl Taken {
@@ -60,10 +61,12 @@ impl Taken {
         self.lpis.iter().map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
-    /// Waits until `condition` holds, or for so long that the test fails.
+    /// Waits until `condition` holds, or for so long that the test fails. Later waits then end
+    /// immediately.
     fn wait(&self, mut condition: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !condition(self) && Instant::now() < deadline {
+        while !self.gave_up.load(Ordering::SeqCst) && !condition(self) {
+            self.gave_up.store(Instant::now() >= deadline, Ordering::SeqCst);
             std::thread::yield_now();
         }
     }
