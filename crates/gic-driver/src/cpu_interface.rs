@@ -2,7 +2,7 @@
 //! them by priority, and sending SGIs. Needs no heap. Each CPU can only use its own interface.
 
 // Keep this first: rustdoc then lists `CpuInterface`'s constructors before its other methods.
-mod setup;
+mod creation;
 
 mod acknowledge;
 mod setup;
@@ -38,12 +38,12 @@ mod private {
     pub trait Sealed {}
 }
 
-/// EOI drops the running priority and deactivates the interrupt.
+/// The mode in which EOI drops the running priority and deactivates the interrupt.
 #[derive(Debug)]
 pub enum CombinedEoi {}
 
-/// EOI only drops the running priority. Other interrupts of the same priority can be signaled while
-/// the interrupt is still active, i.e. until
+/// The mode in which EOI only drops the running priority. Other interrupts of the same priority can
+/// be signaled while the interrupt is still active, i.e. until
 /// [`CpuInterface::deactivate`] or until the guest to which it was forwarded deactivates it.
 #[derive(Debug)]
 pub enum SplitEoi {}

@@ -32,7 +32,6 @@ mod scripted_guest;
 mod vmm;
 
 const README: &str = include_str!("../../../README.md");
-const MONITOR_GUIDE: &str = include_str!("../../../docs/guides/monitor.md");
 const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 
 #[test]
@@ -50,14 +49,30 @@ fn the_readme_shows_the_examples_that_run_here() {
     assert_eq!(README.matches("```rust\n").count(), 3, "each of README.md's examples runs here");
 }
 
+/// Guides, each with the tested files that its Rust code is taken from.
+const GUIDES: [(&str, &[&str]); 2] = [
+    (
+        include_str!("../../../docs/guides/kernel.md"),
+        &[
+            include_str!("../../../images/image-rt/src/platform.rs"),
+            include_str!("../../../images/image-rt/src/platform/with_heap.rs"),
+            include_str!("../../../images/minimal/src/pci.rs"),
+            include_str!("../../../images/minimal/src/bin/disk.rs"),
+        ],
+    ),
+    (include_str!("../../../docs/guides/monitor.md"), &[include_str!("readme/vmm.rs")]),
+];
+
 #[test]
-fn the_guide_shows_parts_of_the_monitor_that_runs_here() {
-    let monitor = format!("\n{}", include_str!("readme/vmm.rs"));
-    let blocks: Vec<_> = MONITOR_GUIDE.split("```rust\n").skip(1).collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        let (code, _) = block.split_once("```\n").unwrap();
-        assert!(monitor.contains(&format!("\n{code}")), "not in readme/vmm.rs:\n{code}");
+fn guides_show_excerpts_of_tested_files() {
+    for (guide, files) in GUIDES {
+        let blocks: Vec<_> = guide.split("```rust\n").skip(1).collect();
+        assert!(!blocks.is_empty(), "a guide has code");
+        for block in blocks {
+            let (excerpt, _) = block.split_once("```").expect("the block ends");
+            let is_shown = |file: &&str| format!("\n{file}").contains(&format!("\n{excerpt}"));
+            assert!(files.iter().any(is_shown), "not in a tested file:\n{excerpt}");
+        }
     }
 }
 

@@ -3,32 +3,6 @@
 use crate::{ExceptionLevel, GicError, SystemRegisters};
 use gic_arch::Priority;
 use gic_arch::icc::{self, Ctlr, Igrpen, SysReg};
-use gic_arch::{Priority, gicd};
-
-impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
-    /// Enables the CPU interface: sets up system register access, the priority mask, the binary
-    /// point and the EOI mode, and enables Group 1. Clears the active priorities so that interrupts
-    /// left active by other software can't block others. The CPU's redistributor must be awake.
-    ///
-    /// # Errors
-    /// [`GicError::NoSystemRegisters`] if a higher exception level denies access to the registers.
-    pub fn enable(registers: S, config: CpuInterfaceConfig) -> Result<Self, GicError> {
-        let CpuInterfaceConfig { mask, binary_point } = config;
-        SavedCpuInterface { mask, binary_point, eoi_mode: E::SPLIT }.restore(&registers)?;
-        Ok(Self::new(registers))
-    }
-
-    /// Creates a handle to a CPU interface that is already enabled in the same EOI mode. Accesses
-    /// no registers.
-    pub const fn new(registers: S) -> Self {
-        Self { registers, limit: SgiReach::UNLIMITED, mode: PhantomData }
-    }
-
-    /// Makes the handle also reject SGIs that this distributor can't forward.
-    pub fn limited_by(self, distributor: gicd::Typer) -> Self {
-        Self { limit: self.limit.limited_by(SgiReach::of_distributor(distributor)), ..self }
-    }
-}
 
 /// CPU interface state that is lost on power-down, including the EOI mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
