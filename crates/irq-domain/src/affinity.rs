@@ -1,4 +1,4 @@
-//! The CPUs that take interrupts: the kernel's policy, the online CPUs, and moves between CPUs.
+//! CPU affinity: the kernel's policy, the online CPUs, and moves between CPUs.
 
 pub(crate) mod choice;
 pub(crate) mod lists;

@@ -1,5 +1,5 @@
-//! A device's message-signaled interrupts: one domain per message store, between the store and the
-//! device's controller.
+//! A device's message-signaled interrupts. Each message store has a domain, which connects it to
+//! the device's controller.
 
 mod allocation;
 pub(crate) mod bridge;

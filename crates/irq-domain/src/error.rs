@@ -8,11 +8,11 @@ use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The interrupt already has an owner: another handler, or a controller that allocates it for
+    /// The interrupt is already owned by another handler, or by a controller that allocates it for
     /// messages.
     #[error("vector {0} is already in use")]
     InUse(HwIrq),
-    /// Handlers can share only a level-triggered input: after an edge, the line does not show
+    /// Handlers can only share a level-triggered input. After an edge, the line doesn't show
     /// whether another device still needs service.
     #[error("vector {0} is edge-triggered and cannot be shared by several handlers")]
     SharedEdge(HwIrq),
@@ -28,10 +28,10 @@ pub enum RequestError {
     /// The device's domain was torn down.
     #[error("the device's interrupt domain was torn down")]
     Gone,
-    /// No CPU is online, or the request names none.
+    /// No CPU is online, or the request lists none.
     #[error("no CPU is online to take the interrupt")]
     NoCpu,
-    /// The request names a CPU that does not exist.
+    /// The request refers to a CPU that does not exist.
     #[error(transparent)]
     UnknownCpu(#[from] UnknownCpu),
     /// The kernel's heap is exhausted. Nothing was changed.
@@ -55,7 +55,7 @@ impl From<MsiError> for RequestError {
 }
 
 /// The reason why an affinity could not be changed. The interrupt keeps its target, unless the
-/// error is a controller's failure to finish the move.
+/// controller failed while it finished the move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoveError {
@@ -78,11 +78,12 @@ pub enum MoveError {
     /// The kernel's heap is exhausted. Nothing was moved.
     #[error("the kernel has no memory for the interrupt's affinity")]
     NoMemory,
-    /// The controller refused, or the endpoint's limits rule the move out. [`MsiError::WouldTear`]
-    /// if the endpoint can neither be masked nor change its message in one store.
+    /// The controller refused, or the endpoint's limits rule out the move. In particular,
+    /// [`MsiError::WouldTear`] if the endpoint can neither be masked nor change its message in one
+    /// store.
     #[error(transparent)]
     Controller(#[from] MsiError),
-    /// A controller composed a message for a group whose data is not aligned to the group's size.
+    /// A controller composed a group message with data that is not aligned to the group size.
     #[error(
         "the controller's message data {data:#x} is not aligned to its group of {count} vectors"
     )]
@@ -92,13 +93,13 @@ pub enum MoveError {
         /// Number of vectors in the group.
         count: u16,
     },
-    /// The endpoint did not accept the new message, and keeps the old one.
+    /// The endpoint did not accept the new message and still has the old one.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// An interrupt that could not be moved away from a CPU that goes offline, and the reason. It is
-/// not delivered until it is moved or the CPU is online again.
+/// An interrupt that could not be moved away from a CPU that is going offline. It is not delivered
+/// until it is moved or the CPU is online again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stranded {
     /// The interrupt.
@@ -107,7 +108,7 @@ pub struct Stranded {
     pub error: MoveError,
 }
 
-/// The error that a CPU number is not below the number of CPUs in the core's configuration.
+/// A CPU number is not below the number of CPUs in the core's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("CPU {0} is unknown to the interrupt core")]
 pub struct UnknownCpu(pub Cpu);
@@ -116,7 +117,7 @@ pub struct UnknownCpu(pub Cpu);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiDeviceError {
-    /// The requested range of counts is empty or zero, or contains no power of two for a group.
+    /// The requested range is empty or zero, or has no power of two for a group.
     #[error("the device cannot be granted any number of vectors between {min} and {max}")]
     BadCount {
         /// The smallest requested count.
@@ -141,13 +142,13 @@ pub enum MsiDeviceError {
     /// The slot has no vector.
     #[error("the device has no vector allocated at slot {0}")]
     NoVector(u16),
-    /// The slot belongs to a group, whose vectors share one message and can be freed only together.
+    /// The slot belongs to a group. Its vectors share one message and can only be freed together.
     #[error("slot {0} belongs to a group, which can be freed only as a whole")]
     OfAGroup(u16),
-    /// An aligned group needs the whole store, but other vectors are already allocated.
+    /// An aligned group needs the whole store, but some vectors are already allocated.
     #[error("the device already has vectors, but an aligned group must be its only allocation")]
     GroupNotFirst,
-    /// A controller composed a message for a group whose data is not aligned to the group's size.
+    /// A controller composed a group message with data that is not aligned to the group size.
     #[error(
         "the controller's message data {data:#x} is not aligned to its group of {count} vectors"
     )]
@@ -163,11 +164,11 @@ pub enum MsiDeviceError {
     /// The device's domain was torn down.
     #[error("the device's interrupt domain was torn down")]
     Gone,
-    /// A tier of the hierarchy does not fit the endpoint.
+    /// The endpoint does not fit a tier of the hierarchy.
     #[error(transparent)]
     Tier(#[from] Mismatch),
-    /// A tier of the hierarchy accepts messages in device-defined stores only from isolated
-    /// devices, and this device is not isolated.
+    /// A tier accepts messages in device-defined stores only from isolated devices, and this device
+    /// is not isolated.
     #[error(
         "tier {tier} lets only isolated devices store messages, but this device is not isolated: \
          {reason}"

@@ -1,23 +1,22 @@
-//! The kernel's services for the interrupt core.
+//! Services that the kernel provides to the interrupt core.
 
 use crate::number::Irq;
 use core::ops::Deref;
 use msi_types::{Cpu, TaskContext};
 
-/// The kernel, or a simulation of one, as the interrupt core uses it. The core may call every
+/// The kernel (or a simulation of one), as the interrupt core uses it. The core may call every
 /// function in any context.
 pub trait Host: TaskContext {
-    /// Returns the CPU that runs the caller, or `None` on a thread that is not a CPU (the host side
-    /// of a simulation).
+    /// Returns the calling CPU, or `None` on a thread that isn't a CPU (the host side of a
+    /// simulation).
     ///
-    /// The core calls this only with interrupts masked, so the caller cannot migrate while it uses
-    /// the result.
+    /// The core only calls this with interrupts masked, so it can't migrate while it uses the
+    /// result.
     fn current_cpu(&self) -> Option<Cpu>;
 
-    /// Called after an interrupt was shut off because more than 99 900 of 100 000 runs of its
-    /// handler found [nothing to do](crate::IrqReturn::None). The interrupt has one additional
-    /// disable, which [`IrqHandle::enable`](crate::IrqHandle::enable) undoes. The provided method
-    /// does nothing.
+    /// Called when an interrupt has been shut off because more than 99 900 of 100 000 handler runs
+    /// found [nothing to do](crate::IrqReturn::None). This counts as one more disable, which
+    /// [`IrqHandle::enable`](crate::IrqHandle::enable) undoes. The provided method does nothing.
     ///
     /// Context: hard IRQ.
     fn screaming(&self, irq: Irq) {
@@ -25,7 +24,7 @@ pub trait Host: TaskContext {
     }
 }
 
-/// References and smart pointers to a kernel.
+/// References and smart pointers to a kernel forward to it.
 impl<P: Deref<Target: Host> + Send + Sync> Host for P {
     fn current_cpu(&self) -> Option<Cpu> {
         (**self).current_cpu()

@@ -1,4 +1,4 @@
-//! The interface of the interrupt core to the kernel.
+//! The kernel-facing interface of the interrupt core.
 
 use crate::affinity::placement::{self, Placement};
 use crate::affinity::policy::{AffinityPolicy, Moved};
@@ -27,25 +27,25 @@ use core::num::NonZeroU16;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
-/// Configuration of an interrupt core.
+/// Configuration for an interrupt core.
 #[non_exhaustive]
 pub struct Config {
-    /// Number of CPUs that are online or can come online. [`Cpu`] numbers must be below it.
+    /// Number of CPUs that are online or can come online. All [`Cpu`] numbers must be below it.
     pub cpus: NonZeroU16,
     /// The kernel.
     pub host: Arc<dyn Host>,
-    /// The root controller's wired and private interrupts, if the core should manage them. If this
-    /// is `None`, requests for them are refused.
+    /// The root controller's wired and private interrupts, if the core should manage them. With
+    /// `None`, requests for them are refused.
     pub wired: Option<Arc<dyn WiredParent>>,
     /// Placement policy; `None` selects [`RoundRobin`].
     pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// The boot CPU, which is online from the beginning. Must be less than `cpus`.
+    /// The boot CPU, which is online from the start. Must be less than `cpus`.
     pub boot_cpu: Cpu,
 }
 
 impl Config {
-    /// Creates a configuration without wired interrupts, with [`RoundRobin`] placement, and with
-    /// CPU 0 as the boot CPU.
+    /// Creates a configuration with no wired interrupts, [`RoundRobin`] placement, and CPU 0 as the
+    /// boot CPU.
     pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
         Self { cpus, host, wired: None, policy: None, boot_cpu: Cpu::new(0) }
     }
@@ -74,21 +74,22 @@ impl fmt::Debug for Config {
 
 /// The interrupt core of one machine.
 ///
-/// Each interrupt has an [`Irq`], which the core assigns, and a [`HwIrq`], by which the root
+/// Each interrupt has an [`Irq`] that the core assigns, and a [`HwIrq`] by which the root
 /// controller acknowledges it. Handlers can be requested for wired interrupts
 /// ([`request_wired`](Self::request_wired)), private ones
-/// ([`request_per_cpu`](Self::request_per_cpu)) and a device's message-signaled ones
-/// ([`MsiDevice`](crate::MsiDevice)); the handle that a request returns owns the handler.
+/// ([`request_per_cpu`](Self::request_per_cpu)) and a device's messages
+/// ([`MsiDevice`](crate::MsiDevice)). The returned handle owns the handler.
 ///
-/// **Disabling is eager**: it masks at the source, so dispatch never touches hardware and a
-/// disabled source cannot storm. An arrival that was already in flight is recorded, and sent again
-/// when the interrupt is enabled.
+/// **Disabling is eager**: it masks at the source. Dispatch never has to touch the hardware, and a
+/// disabled source can't storm. An interrupt that was already in flight is recorded, and sent again
+/// when it is enabled.
 ///
-/// Clones share one core, as do the handles and devices created with it. The last of them must be
-/// dropped by a task.
+/// Clones share one core, and so do the handles and devices created with it. The last of them must
+/// be dropped by a task.
 ///
-/// A wired interrupt, which the trap loop dispatches. `Kernel` implements [`Host`], and `Gic`
-/// implements [`WiredParent`]; [`MsiDevice`](crate::MsiDevice) adds message-signaled interrupts:
+/// The trap loop dispatches a wired interrupt in this example. `Kernel` implements [`Host`], and
+/// `Gic` implements [`WiredParent`]; see [`MsiDevice`](crate::MsiDevice) for message-signaled
+/// interrupts:
 ///
 /// ```
 /// # use core::num::NonZeroU16;
@@ -136,8 +137,8 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Creates an interrupt core without interrupts. The boot CPU is online; the others are
-    /// offline. The kernel must keep the core alive as long as its CPUs take interrupts.
+    /// Creates an interrupt core without interrupts. Only the boot CPU is online. The kernel must
+    /// keep the core alive for as long as its CPUs take interrupts.
     ///
     /// Context: task; may sleep.
     ///
@@ -155,30 +156,29 @@ impl Interrupts {
         Ok(Self { core })
     }
 
-    /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Acquires no lock, allocates
-    /// nothing, and accesses no hardware, with two exceptions: it sends again an interrupt that
-    /// arrived while its handler ran on another CPU, and it shuts off one that
+    /// Runs the handler for `hwirq`, which `cpu` has acknowledged. Acquires no lock, allocates
+    /// nothing, and doesn't touch the hardware, with two exceptions: it resends an interrupt that
+    /// arrived while its handler was running on another CPU, and it shuts off one that
     /// [screams](Host::screaming).
     ///
     /// Context: hard IRQ.
     ///
-    /// The caller is the trap loop of `cpu`, and must end the interrupt at the CPU interface
-    /// itself, whatever the result:
+    /// The caller is the trap loop on `cpu`. Whatever the result, it must end the interrupt at the
+    /// CPU interface itself:
     /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same or lower priority stay
     ///   pending until the handler returns.
     /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; not
     ///   for LPIs, which have no active state). Interrupts can nest, but a message that arrives
-    ///   again while its own handler runs is [deferred](Deferral::Running).
+    ///   again during its own handler is [deferred](Deferral::Running).
     ///
-    /// The special INTIDs (1020 to 1023) are not vectors: the trap loop must not pass them to this
-    /// function.
+    /// The special INTIDs (1020 to 1023) are not vectors, so the trap loop must not pass them on.
     #[inline]
     pub fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         self.core.registry.dispatcher.dispatch(cpu, hwirq)
     }
 
-    /// Claims a wired interrupt of the root controller, assigns it a handler and a CPU, and unmasks
-    /// it. Dropping the handle undoes all of this.
+    /// Claims a wired input of the root controller, gives it a handler and a CPU, and unmasks it.
+    /// Dropping the handle undoes this.
     ///
     /// Context: task; may sleep.
     pub fn request_wired<R: Into<IrqReturn>>(
@@ -189,10 +189,10 @@ impl Interrupts {
         self.request_wired_at(self.core.root.parent()?, request, handler)
     }
 
-    /// Like [`request_wired`](Self::request_wired), but at another controller with wired inputs.
-    /// The vectors of all controllers share the number space of [`dispatch`](Self::dispatch). If
-    /// the controller's inputs are wired one-to-one to inputs of the root, its vectors are the
-    /// root's. If it is chained to a single input of the root, whose handler dispatches the
+    /// Like [`request_wired`](Self::request_wired), for another controller with wired inputs. The
+    /// vectors of all controllers share the number space of [`dispatch`](Self::dispatch). If the
+    /// controller's inputs are wired one-to-one to root inputs, its vectors are the same as the
+    /// root's. If the controller is chained to a single root input, whose handler dispatches the
     /// interrupts that it finds, its vectors must be otherwise unused numbers below 2^24.
     ///
     /// Context: task; may sleep.
@@ -203,28 +203,28 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
-        // A refused handler is dropped without locks, because its destructor is the kernel's code.
+        // Drop a refused handler without holding locks: its destructor is the kernel's code.
         let handler = Handler::try_new(handler)?;
         IrqHandle::request_wired(&self.core, parent, request, &handler)
     }
 
-    /// Requests a private interrupt of every CPU (on a GIC: an SGI or PPI). It has one IRQ number,
-    /// and one handler that may run on all CPUs concurrently. It is disabled on each CPU until that
-    /// CPU calls [`PerCpuHandle::enable_here`], and stays enabled when that CPU goes offline and
-    /// online again.
+    /// Requests a private interrupt on every CPU (on a GIC: an SGI or PPI). It has a single IRQ
+    /// number and a single handler, which may run on all CPUs concurrently. Each CPU must enable it
+    /// with [`PerCpuHandle::enable_here`]; it then stays enabled even if that CPU goes offline and
+    /// comes back.
     ///
-    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
-    /// each CPU. A GIC's PPIs are level-sensitive whenever a CPU has been turned on; for an edge,
-    /// that CPU must call the wired parent's `set_trigger` before it enables the interrupt.
-    /// `trigger` determines whether an arrival that nests inside its own handler must be recorded
-    /// (edge) or will be signaled again (level). The wired parent's `mask`, `unmask` and
-    /// `set_pending` are also used for the private vector, and act on the calling CPU.
+    /// The root controller's driver sets up priorities and triggers of private interrupts, on each
+    /// CPU. A GIC's PPIs are level-sensitive each time a CPU is turned on; for an edge, that CPU
+    /// must call the wired parent's `set_trigger` before it enables the interrupt. `trigger` says
+    /// what to do with an arrival that nests inside its own handler: record it (edge), or rely on
+    /// the source to signal it again (level). The wired parent's `mask`, `unmask` and `set_pending`
+    /// also accept the private vector, and act on the calling CPU.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`RequestError::NoWiredParent`] without a wired parent, because the interrupt could not be
-    /// unmasked; [`RequestError::OutOfRange`]; [`RequestError::InUse`].
+    /// [`RequestError::NoWiredParent`] without a wired parent, because nothing could unmask the
+    /// interrupt; [`RequestError::OutOfRange`]; [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<IrqReturn>>(
         &self,
         hwirq: HwIrq,
@@ -233,15 +233,15 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
-        // A refused handler is dropped without locks, because its destructor is the kernel's code.
+        // Drop a refused handler without holding locks: its destructor is the kernel's code.
         let handler = Handler::try_new(handler)?;
         PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
     }
 
     /// Like [`request_per_cpu`](Self::request_per_cpu), but only on some CPUs. A machine with
-    /// several kinds of CPU may wire one private interrupt to a different device on each kind
-    /// (their PMUs, for example); each set of CPUs has its own request, handler and IRQ number.
-    /// Arrivals on other CPUs do not run this handler.
+    /// several kinds of CPU may wire one private interrupt to a different device on each kind (e.g.
+    /// their PMUs). Each set of CPUs then has its own request, handler and IRQ number. An arrival
+    /// on any other CPU does not run this handler.
     ///
     /// Context: task; may sleep.
     ///
@@ -257,25 +257,25 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
-        // A refused handler is dropped without locks, because its destructor is the kernel's code.
+        // Drop a refused handler without holding locks: its destructor is the kernel's code.
         let handler = Handler::try_new(handler)?;
         PerCpuHandle::request(&self.core, Some(on), (hwirq, trigger), name, &handler)
     }
 
-    /// Frees objects that were dropped in a context that must not free them, once they are no
-    /// longer used. Operations that request, allocate and tear down call this themselves. A kernel
-    /// that uses none of them for a long time should call it periodically. Does nothing in a
-    /// context that may not wait.
+    /// Frees objects that were dropped in a context that must not free them, if they are no longer
+    /// used. Operations that request, allocate or tear down do this anyway. A kernel that performs
+    /// none of these for a long time should call it periodically. Does nothing if the caller may
+    /// not wait.
     ///
     /// Context: task; may sleep.
     pub fn reclaim(&self) {
         self.core.reclaim();
     }
 
-    /// Unmasks the private interrupts of the calling CPU that were enabled there before it went
-    /// offline, because controllers mask all of them when a CPU is turned on. Must be called on
-    /// each CPU, after its controller interface was turned on and before
-    /// [`cpu_online`](Self::cpu_online). Does nothing on a thread that is not a CPU.
+    /// Unmasks the private interrupts that were enabled on the calling CPU before it went offline.
+    /// (Controllers mask all of them when a CPU is turned on.) Must be called on each CPU, after
+    /// its controller interface was turned on and before [`cpu_online`](Self::cpu_online). Does
+    /// nothing on a thread that is not a CPU.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn cpu_starting(&self) {
@@ -288,72 +288,71 @@ impl Interrupts {
     }
 
     /// Marks a CPU as online. Its controller interface must already be set up. Managed interrupts
-    /// that were shut down for lack of a CPU start again there; no other interrupt is moved to it.
-    /// Calls `stranded` for each managed interrupt that could not be started and stays shut down.
-    /// `stranded` must not call the core.
+    /// that were shut down for lack of a CPU start again there; others don't move to it. `stranded`
+    /// is called for each managed interrupt that could not be started and is still shut down. It
+    /// must not call the core.
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         self.core.placement.cpu_online(&self.core.registry, cpu, stranded)
     }
 
-    /// Marks a CPU as offline: moves every interrupt away from it, and prevents moves to it. A
-    /// managed interrupt that has no CPU left is shut down until one is online again. Calls
-    /// `stranded` for each interrupt that could not be moved; it must not call the core. Never
-    /// fails for lack of memory. The CPU must still take interrupts when this is called, and until
-    /// it has handled the interrupts that are pending at its controller interface.
+    /// Marks a CPU as offline: moves all interrupts away from it, and prevents moves to it. A
+    /// managed interrupt without any other CPU is shut down until one is online again. `stranded`
+    /// is called for each interrupt that could not be moved. It must not call the core. This never
+    /// fails for lack of memory. The CPU must still be taking interrupts during the call, and must
+    /// continue to do so until it has handled those that are pending at its controller interface.
     ///
     /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         self.core.placement.cpu_offline(&self.core.registry, cpu, stranded)
     }
 
-    /// Returns the number of CPUs of the configuration.
+    /// Returns the configured number of CPUs.
     ///
     /// Context: any.
     pub fn cpus(&self) -> usize {
         self.runtime().cpus()
     }
 
-    /// Returns `true` if interrupts may be sent to this CPU.
+    /// Returns `true` if this CPU may be an interrupt's target.
     ///
     /// Context: any.
     pub fn is_online(&self, cpu: Cpu) -> bool {
         self.runtime().is_online(cpu)
     }
 
-    /// Returns the CPUs that are online, in ascending order.
+    /// Returns the online CPUs in ascending order.
     ///
     /// Context: task; may sleep.
     pub fn online_cpus(&self) -> impl Iterator<Item = Cpu> {
         (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu))
     }
 
-    /// Moves an interrupt to another CPU. On return no new arrival is delivered to the old CPU; an
-    /// interrupt that was pending there is handled once, there or at the new CPU. The steps are the
-    /// same for every controller: the controller prepares the new target; if the message changes,
-    /// the endpoint is masked, rewritten and read back; the controller finishes. If a step fails,
-    /// the previous steps are rolled back.
+    /// Moves an interrupt to another CPU. On return, no new arrival is delivered to the old CPU; an
+    /// interrupt that was pending there is handled once, on either CPU. The steps are the same for
+    /// every controller: the controller prepares the new target; if the message changes, the
+    /// endpoint is masked, rewritten and read back; then the controller finishes. If a step fails,
+    /// the previous ones are rolled back.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiError::WouldTear`](msi_types::MsiError::WouldTear), among others: see [`MoveError`].
+    /// See [`MoveError`]. Among others, [`MsiError::WouldTear`](msi_types::MsiError::WouldTear).
     pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
         let registry = &self.core.registry;
         let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
         placement::set_affinity(registry, &descriptor, to)
     }
 
-    /// Restricts an interrupt to the CPUs of `among`. If its target is not among them, it is moved
-    /// to the one that the policy chooses. When its CPU goes offline, it moves to another one of
-    /// them. When the last of them goes offline, it moves to any CPU, and the restriction is
-    /// dropped.
+    /// Restricts an interrupt to the CPUs of `among`. If it targets another CPU, it moves to the
+    /// one that the policy chooses. When its CPU goes offline, it moves to another one in the set;
+    /// when the last of them goes offline, it can move to any CPU and the restriction is dropped.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MoveError::NoneOnline`] if none of `among` is online; otherwise as for
+    /// [`MoveError::NoneOnline`] if no CPU of `among` is online; otherwise as for
     /// [`set_affinity`](Self::set_affinity).
     pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
         let IrqCore { registry, placement, .. } = &*self.core;
@@ -361,8 +360,7 @@ impl Interrupts {
         placement.set_affinity_among(registry, &descriptor, among)
     }
 
-    /// Returns the CPU to which an interrupt is delivered, or `None` if the interrupt is private or
-    /// unknown.
+    /// Returns an interrupt's target CPU, or `None` if the interrupt is private or unknown.
     ///
     /// Context: task; may sleep.
     pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
@@ -373,7 +371,7 @@ impl Interrupts {
         }
     }
 
-    /// Returns information on all interrupts, by ascending number. Their counters may change during
+    /// Returns information on all interrupts, in ascending order. The counters may change during
     /// the call.
     ///
     /// Context: task; may sleep.
@@ -384,7 +382,7 @@ impl Interrupts {
         self.core.registry.snapshot()
     }
 
-    /// Returns the information on one interrupt; `None` if it does not exist.
+    /// Returns information on one interrupt, or `None` if it does not exist.
     ///
     /// Context: task; may sleep.
     ///
@@ -394,16 +392,15 @@ impl Interrupts {
         self.core.registry.irq_info(irq)
     }
 
-    /// Writes the hierarchy of an interrupt in readable form, one level per line, the device first
-    /// and the root last, like Linux's debugfs. Allocates nothing. "Masked at" names the place
-    /// where a vector can be masked, not whether it is.
+    /// Writes an interrupt's hierarchy in readable form, one level per line from the device to the
+    /// root, like Linux's debugfs. Allocates nothing.
     ///
     /// Context: task; may sleep.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         self.core.registry.describe(irq, out)
     }
 
-    /// Returns the number of redeliveries of all interrupts.
+    /// Returns the total number of redeliveries.
     ///
     /// Context: any.
     pub fn redelivered(&self) -> u64 {

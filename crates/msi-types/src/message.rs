@@ -1,4 +1,4 @@
-//! The messages of a message-signaled interrupt.
+//! Interrupt messages.
 
 /// A message-signaled interrupt: a write of `data` to `address`.
 ///
@@ -11,19 +11,19 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct MsiMessage {
-    /// Bus address of the doorbell: a physical address, or an I/O virtual address where an IOMMU
-    /// translates.
+    /// Bus address of the doorbell: a physical address, or an I/O virtual address if an IOMMU
+    /// translates it.
     pub address: u64,
-    /// The value written. PCI MSI carries 16 bits of it (32 with extended data), MSI-X 32.
+    /// The written value. PCI MSI sends 16 bits of it (32 with extended data), MSI-X all 32.
     pub data: u32,
 }
 
-/// The two messages of a level-triggered interrupt: the device asserts the interrupt with one, and
-/// deasserts it with the other. Only stores that hold both messages can use them, such as a
-/// platform device's; a PCI vector has one message.
+/// The pair of messages behind a level-triggered interrupt: a device asserts it with one and
+/// deasserts it with the other. This requires a store that holds both, such as a platform device's.
+/// A PCI vector has only one message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LevelMessages {
-    /// The message that asserts the interrupt. The interrupt is pending until it is deasserted.
+    /// The message that asserts the interrupt, which then stays pending until it is deasserted.
     pub assert: MsiMessage,
     /// The message that deasserts the interrupt.
     pub deassert: MsiMessage,

@@ -1,5 +1,5 @@
-//! Negotiation between an endpoint and the levels of a hierarchy: the capabilities that the
-//! endpoint needs, the properties that it has, and the levels that provide or require them.
+//! Negotiation between an endpoint and the levels of a hierarchy. An endpoint needs capabilities
+//! and has properties; each level provides or blocks capabilities, and may require properties.
 
 use core::fmt;
 
@@ -18,7 +18,7 @@ macro_rules! set {
         }
 
         impl $item {
-            /// All members, in order of declaration.
+            /// All members, in declaration order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
         }
 
@@ -68,30 +68,30 @@ macro_rules! set {
 }
 
 set! {
-    /// Capabilities that an endpoint may need, and that a level provides or blocks.
+    /// Capabilities that an endpoint may need and a level may provide or block.
     Capabilities of Capability {
-        /// Messages in a store whose layout no bus defines
+        /// Messages in a store with a layout that no bus defines
         /// ([`Storage::Device`](crate::Storage::Device),
         /// [`Storage::Emulated`](crate::Storage::Emulated)).
         DeviceStorage => "messages that the device stores itself",
-        /// Delivery of messages to the hardware as this kernel wrote them, wherever they are
-        /// stored. Always available on bare metal. In a guest, the hypervisor traps stores to
-        /// locations that a bus defines, and substitutes the physical message. It cannot find
-        /// messages that are stored elsewhere ([`Storage::Device`](crate::Storage::Device)), unless
-        /// its virtual IOMMU remaps them.
+        /// Delivery of messages exactly as this kernel wrote them, wherever they are stored. Bare
+        /// metal always has this capability. In a guest, the hypervisor traps stores to bus-defined
+        /// locations and substitutes the physical message, but it can't find messages that are
+        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)) unless its virtual IOMMU
+        /// remaps them.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them",
-        /// Allocation of further vectors after the first ones are in use.
+        /// Allocation of more vectors while the first ones are already in use.
         LateAllocation => "vectors that are added later",
         /// Aligned groups of more than one vector
         /// ([`Shape::AlignedGroup`](crate::Shape::AlignedGroup)).
         Groups => "aligned groups of vectors",
-        /// Masking of a vector at any time, for endpoints that cannot mask.
+        /// Masking a vector at any time, on behalf of endpoints that cannot mask.
         Masking => "masking at the controller",
     }
 }
 
 set! {
-    /// Properties that an endpoint may have, and that a level may require or make unnecessary.
+    /// Properties that an endpoint may have. A level can require them or make them unnecessary.
     Properties of Property {
         /// The endpoint stores 64-bit addresses.
         WideAddress => "64 address bits",
@@ -101,25 +101,25 @@ set! {
         Maskable => "a mask for each vector",
         /// The endpoint cannot trigger other devices' interrupts
         /// ([`InterruptIsolated`](crate::InterruptIsolated)), or its owner checks every message
-        /// that it stores.
+        /// before storing it.
         Isolation => "interrupt isolation",
     }
 }
 
-/// A tier: a level of the hierarchy, as the negotiation sees it. For each capability, the levels
-/// are asked in turn from the endpoint to the root; the first one that provides or blocks the
-/// capability decides.
+/// A tier: one level of the hierarchy, as seen by the negotiation. The levels are asked about each
+/// capability in turn, from the endpoint to the root. The first one that provides or blocks it
+/// decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tier {
     /// Name of the level, for messages (`"its"`, `"iommu"`).
     pub name: &'static str,
-    /// Capabilities that the level provides itself, independently of lower levels.
+    /// Capabilities that the level provides itself, whatever is below it.
     pub provides: Capabilities,
-    /// Capabilities of lower levels that the level makes unavailable.
+    /// Capabilities from lower levels that this level makes unavailable.
     pub blocks: Capabilities,
-    /// Properties that the level requires of endpoints.
+    /// Properties that the level requires endpoints to have.
     pub requires: Properties,
-    /// Properties that lower levels require and that this level makes unnecessary.
+    /// Properties that lower levels require but this level makes unnecessary.
     pub relieves: Properties,
 }
 
@@ -135,32 +135,32 @@ impl Tier {
         }
     }
 
-    /// Replaces the capabilities that the level provides.
+    /// Sets the capabilities that the level provides.
     pub const fn with_provides(self, provides: Capabilities) -> Self {
         Self { provides, ..self }
     }
 
-    /// Replaces the capabilities that the level blocks.
+    /// Sets the capabilities that the level blocks.
     pub const fn with_blocks(self, blocks: Capabilities) -> Self {
         Self { blocks, ..self }
     }
 
-    /// Replaces the properties that the level requires.
+    /// Sets the properties that the level requires.
     pub const fn with_requires(self, requires: Properties) -> Self {
         Self { requires, ..self }
     }
 
-    /// Replaces the properties that the level makes unnecessary.
+    /// Sets the properties that the level makes unnecessary.
     pub const fn with_relieves(self, relieves: Properties) -> Self {
         Self { relieves, ..self }
     }
 }
 
-/// A capability or property that is missing, and the level that lacks or requires it.
+/// The missing capability or property, and the level that lacks or requires it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Mismatch {
-    /// The endpoint needs a capability that `tier` blocks, or that no level provides; `tier` is
-    /// then the root.
+    /// The endpoint needs a capability that `tier` blocks, or that no level provides. In the latter
+    /// case, `tier` is the root.
     #[error("the endpoint needs {capability}, which tier {tier} does not offer")]
     Missing {
         /// The missing capability.
@@ -181,16 +181,16 @@ pub enum Mismatch {
     NoTiers,
 }
 
-/// Callback that is called for each tier.
+/// Callback for each tier.
 type Visitor<'a> = &'a mut dyn FnMut(&Tier);
 
-/// Checks that a hierarchy provides the capabilities that an endpoint needs, and that the endpoint
-/// has the properties that the hierarchy requires. `visit_tiers` must visit the levels as
+/// Checks that a hierarchy provides everything an endpoint needs, and that the endpoint has the
+/// properties that the hierarchy requires. `visit_tiers` must visit the levels as
 /// [`MsiParent::tiers`](crate::MsiParent::tiers) does.
 ///
 /// # Errors
-/// Reports the first missing capability in the order of [`Capability::ALL`]; if no capability is
-/// missing, the first missing property in the order of [`Property::ALL`].
+/// Returns the first missing capability, in the order of [`Capability::ALL`]. If none is missing,
+/// returns the first missing property, in the order of [`Property::ALL`].
 pub fn negotiate(
     needs: Capabilities,
     has: Properties,

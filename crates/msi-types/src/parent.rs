@@ -1,4 +1,4 @@
-//! The interface that a controller, or a layer over one, offers to a device's vectors.
+//! The interface between a device's vectors and their controller, or a layer over one.
 
 use crate::{
     Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, HwIrq, Isolation, LevelMessages,
@@ -7,22 +7,22 @@ use crate::{
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// Relation between the vectors of a block.
+/// How the vectors in a block relate to each other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shape {
     /// Each vector has its own message and affinity (MSI-X, IMS).
     Independent,
-    /// All vectors share one message, whose low data bits the device replaces (Multi-MSI). The
-    /// count must be a power of two, and the data is aligned to it. Controllers whose message names
-    /// the CPU move the group as a whole.
+    /// All vectors share one message, and the device replaces its low data bits (Multi-MSI). The
+    /// count must be a power of two, and the data is aligned to it. If the message encodes the
+    /// target CPU, the group can only move as a whole.
     AlignedGroup,
 }
 
 /// The state in which a controller allocates new vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Initially {
-    /// Vectors are forwarded immediately. For endpoints that mask themselves; saves one
-    /// invalidation per vector.
+    /// Vectors are forwarded immediately. For endpoints that mask vectors themselves, this saves
+    /// one invalidation per vector.
     Unmasked,
     /// Vectors are masked at the controller until [`MsiParent::unmask`] is called.
     Masked,
@@ -34,19 +34,18 @@ pub enum Initially {
 pub struct BlockRequest {
     /// Number of vectors.
     pub count: NonZeroU16,
-    /// Relation between the vectors.
+    /// How the vectors relate to each other.
     pub shape: Shape,
-    /// Limits of the endpoint's message store.
+    /// Limits of the endpoint's store.
     pub fit: Fit,
-    /// CPU to which the vectors are delivered initially.
+    /// The initial target CPU.
     pub cpu: Cpu,
     /// Initial mask at the controller.
     pub initially: Initially,
 }
 
 impl BlockRequest {
-    /// Creates a request for independent vectors that are delivered to `cpu` and initially
-    /// unmasked.
+    /// Creates a request for independent vectors that initially target `cpu` and are unmasked.
     pub const fn new(count: NonZeroU16, fit: Fit, cpu: Cpu) -> Self {
         Self { count, shape: Shape::Independent, fit, cpu, initially: Initially::Unmasked }
     }
@@ -60,8 +59,8 @@ impl BlockRequest {
     }
 }
 
-/// A device known to a controller. Returned by [`MsiParent::attach`] and consumed by
-/// [`MsiParent::detach`]. It is not `Clone`, so a device cannot be detached twice.
+/// A device that is attached to a controller. [`MsiParent::attach`] returns it and
+/// [`MsiParent::detach`] consumes it. It isn't `Clone`, so a device cannot be detached twice.
 #[doc(alias = "msi_prepare")]
 #[derive(Debug)]
 #[must_use = "a device stays attached until its attachment is passed to `detach`"]
@@ -70,20 +69,21 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Creates an attachment. For implementations of [`MsiParent`], which alone interpret `cookie`.
+    /// Creates an attachment. Only implementations of [`MsiParent`] should call this, because only
+    /// they know what `cookie` means.
     pub const fn new(cookie: u32) -> Self {
         Self { cookie }
     }
 
-    /// Returns the number that was passed to [`Attachment::new`]. For implementations of
-    /// [`MsiParent`].
+    /// Returns the number that was passed to [`Attachment::new`]. Only implementations of
+    /// [`MsiParent`] need it.
     pub const fn cookie(&self) -> u32 {
         self.cookie
     }
 }
 
-/// Consecutive [`HwIrq`]s that one owner holds. The holder must free them with [`MsiParent::free`].
-/// A block is not `Clone`, so its vectors cannot be freed twice.
+/// Consecutive [`HwIrq`]s with one owner, who must free them with [`MsiParent::free`]. A block
+/// isn't `Clone`, so its vectors cannot be freed twice.
 #[doc(alias = "nr_irqs")]
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "vectors stay allocated until the block is passed to `free`"]
@@ -93,8 +93,8 @@ pub struct HwIrqBlock {
 }
 
 impl HwIrqBlock {
-    /// Creates a block. For implementations of [`MsiParent`]. The range must not wrap around the
-    /// end of the number space.
+    /// Creates a block. Only implementations of [`MsiParent`] should call this. The range must not
+    /// wrap around the end of the number space.
     pub const fn new(first: HwIrq, count: NonZeroU16) -> Self {
         Self { first, count }
     }
@@ -114,9 +114,9 @@ impl HwIrqBlock {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
-    /// Splits the block into blocks of one vector each, in order, which can be freed separately and
-    /// in any order. Only blocks of [`Shape::Independent`] may be split; an aligned group must be
-    /// freed as a whole.
+    /// Splits the block into single vectors, in order. They can be freed separately and in any
+    /// order. Only a block with [`Shape::Independent`] may be split; an aligned group must be freed
+    /// as a whole.
     pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
         let Self { first, count } = self;
         (0..count.get()).map(move |index| {
@@ -125,23 +125,23 @@ impl HwIrqBlock {
         })
     }
 
-    /// Returns the index of `hwirq` in the block, or `None` if the block does not contain it.
+    /// Returns the index of `hwirq` in the block, or `None` if it isn't part of it.
     pub fn index_of(&self, hwirq: HwIrq) -> Option<u16> {
         let offset = hwirq.get().checked_sub(self.first.get())?;
         u16::try_from(offset).ok().filter(|index| *index < self.count.get())
     }
 }
 
-/// An affinity change in progress. Between [`MsiParent::begin_move`] and [`MsiParent::end_move`],
-/// the caller must rewrite the endpoint's store if [`message`](Move::message) is `Some`.
+/// An affinity change in progress. If [`message`](Move::message) is `Some`, the caller must rewrite
+/// the endpoint's store between [`MsiParent::begin_move`] and [`MsiParent::end_move`].
 #[derive(Debug)]
 #[must_use = "a move must be finished by `end_move`"]
 pub struct Move {
-    /// The first of the vectors that move together: a single vector or the whole group.
+    /// The first vector that moves: either the only one, or the first of its group.
     pub first: HwIrq,
     /// Number of vectors.
     pub count: NonZeroU16,
-    /// New message of the first vector; `None` if the stored message does not change.
+    /// The first vector's new message, or `None` if the stored one does not change.
     pub message: Option<MsiMessage>,
     /// CPU before the move.
     pub from: Cpu,
@@ -154,14 +154,14 @@ pub struct Move {
 pub enum MoveOutcome {
     /// The new message was written and read back, or no change was needed.
     Written,
-    /// The store failed and still holds the old message, so the controller must restore the old
+    /// The store failed and still holds the old message. The controller must restore the old
     /// target.
     RolledBack,
 }
 
-/// A controller, or a layer over one, as the parent of devices' vectors. One object serves one bus
-/// or one platform device, and knows how the controller identifies its requesters. The trait is
-/// object safe; implementations must lock internally.
+/// A controller, or a layer over one, as seen by the devices whose vectors it allocates. One object
+/// serves one bus or one platform device, and knows how the controller identifies the requesters
+/// there. The trait is object safe; implementations must lock internally.
 ///
 /// Each operation states its [context](crate#contexts).
 #[doc(alias = "msi_parent_ops")]
@@ -172,8 +172,8 @@ pub trait MsiParent: Send + Sync {
     fn isolation(&self, of: RequesterId) -> Isolation;
 
     /// Returns whether this requester is prevented from accessing memory that does not belong to
-    /// it. Implemented by a layer that drives the IOMMU in front of the requester; a controller
-    /// alone does not isolate memory.
+    /// it. Only a layer that drives the IOMMU in front of the requester needs to implement this: a
+    /// controller alone cannot isolate memory.
     ///
     /// Context: any.
     fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
@@ -181,41 +181,39 @@ pub trait MsiParent: Send + Sync {
         DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu)
     }
 
-    /// Attaches a device and prepares for at most `max` of its vectors. Requesters that the
-    /// controller cannot distinguish share one attachment's tables; each caller receives a separate
+    /// Attaches a device and prepares for up to `max` vectors. If the controller cannot tell some
+    /// requesters apart, they share one set of tables, but each caller still receives a separate
     /// [`Attachment`].
     ///
     /// Context: task; may sleep.
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
 
-    /// Removes an attachment, and forgets the device when its last attachment is removed. All
-    /// blocks of the attachment must have been freed.
+    /// Removes an attachment. All its blocks must already have been freed. The controller forgets
+    /// the device together with its last attachment.
     ///
     /// Context: task; may sleep.
     fn detach(&self, device: Attachment);
 
-    /// Allocates vectors that are delivered to [`BlockRequest::cpu`]. Allocates all of them or
-    /// none.
+    /// Allocates vectors that target [`BlockRequest::cpu`]: either all of them or none.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Reports the endpoint's limit that the controller cannot meet. The controller never allocates
-    /// fewer vectors than requested.
+    /// Returns the endpoint's limit that the controller cannot meet. It never allocates fewer
+    /// vectors than requested.
     fn allocate(&self, device: &Attachment, request: &BlockRequest)
     -> Result<HwIrqBlock, MsiError>;
 
-    /// Allocates vectors like [`allocate`](Self::allocate), but each is delivered only to one of
-    /// `among`, even as those CPUs go online and offline. The controller reserves the required
-    /// resources on each of them, whether online or not, so that no move between them fails for
-    /// lack of resources. A controller whose vectors are not a per-CPU resource need not reserve
-    /// anything.
+    /// Allocates vectors like [`allocate`](Self::allocate), except that each is only ever delivered
+    /// to one of `among`, even as those CPUs go online and offline. The controller reserves what it
+    /// needs on each of them, online or not, so a move between them can't fail for lack of
+    /// resources. A controller whose vectors are not a per-CPU resource need not reserve anything.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate`](Self::allocate); also [`MsiError::NoVectors`] if the resources of one of
-    /// the CPUs are exhausted.
+    /// As for [`allocate`](Self::allocate); also [`MsiError::NoVectors`] if one of the CPUs has no
+    /// resources left.
     fn allocate_managed(
         &self,
         device: &Attachment,
@@ -226,16 +224,16 @@ pub trait MsiParent: Send + Sync {
         self.allocate(device, request)
     }
 
-    /// Frees vectors: a block as it was allocated, or a part that was [split](HwIrqBlock::split)
-    /// off an independent block. After the call none of them can become pending.
+    /// Frees vectors: either a whole block, or a part that was [split](HwIrqBlock::split) off an
+    /// independent one. They can no longer become pending after this call.
     ///
     /// Context: task; may sleep.
     fn free(&self, device: &Attachment, block: HwIrqBlock);
 
-    /// Frees all vectors of an attachment and removes it, like [`free`](Self::free) for each of
-    /// `blocks` followed by [`detach`](Self::detach), but in one step if the controller supports
-    /// that. `blocks` must yield every block that was allocated through this attachment and has not
-    /// been freed, whole or split.
+    /// Frees all of an attachment's vectors and removes it. This is like [`free`](Self::free) for
+    /// each of `blocks` followed by [`detach`](Self::detach), but in one step if the controller
+    /// supports that. `blocks` must yield every block, whole or split, that was allocated through
+    /// this attachment and not freed yet.
     ///
     /// Context: task; may sleep.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -243,41 +241,42 @@ pub trait MsiParent: Send + Sync {
         self.detach(device);
     }
 
-    /// Returns the message that makes the vector at `index` of `block` pending. In an aligned group
-    /// only index 0 has a message, from which the device derives the others. May ask another party,
+    /// Returns the message that makes the vector at `index` of `block` pending. Only index 0 of an
+    /// aligned group has a message; the device derives the others from it. May ask another party,
     /// such as a hypervisor.
     ///
     /// Context: task; may sleep.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
     /// Makes the vector at `index` of `block` level-triggered until it is freed, and returns its
-    /// two messages, which replace the message of [`compose`](Self::compose). The vector must be
+    /// two messages. They replace the one from [`compose`](Self::compose). The vector must be
     /// masked.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiError::NoLevels`] if the controller has no second message, which is what the provided
-    /// method returns.
+    /// [`MsiError::NoLevels`] if the controller has no second message. The provided method always
+    /// returns this.
     fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let _ = (block, index);
         Err(MsiError::NoLevels)
     }
 
-    /// Prepares the delivery of the vector at `index` of `block` to the CPU `to`. The result tells
-    /// which vectors move with it and whether the store must change.
+    /// Prepares to deliver the vector at `index` of `block` to the CPU `to`. The result says which
+    /// vectors move with it, and whether the store must change.
     ///
     /// Context: task; may sleep.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
-    /// Finishes the move that [`begin_move`](Self::begin_move) started. After `Written`, no new
-    /// message is delivered to the old CPU; a vector that was pending there is delivered once, to
+    /// Finishes a move begun by [`begin_move`](Self::begin_move). After `Written`, no new message
+    /// is delivered to the old CPU. A vector that was pending there is delivered once, to either
     /// the old or the new CPU.
     ///
     /// Context: task; may sleep.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
 
-    /// Masks the vector at the controller. A message that arrives makes it pending.
+    /// Masks the vector at the controller. A message that arrives while it is masked makes it
+    /// pending.
     ///
     /// Context: any.
     fn mask(&self, hwirq: HwIrq);
@@ -301,18 +300,18 @@ pub trait MsiParent: Send + Sync {
         None
     }
 
-    /// Calls `visit` for each level of the hierarchy, starting next to the endpoint and ending at
-    /// the root. A level describes the capabilities that it offers and requires
-    /// ([`negotiate`](crate::negotiate)). A controller that does not override the provided method
-    /// counts as offering everything, and must refuse requests that it cannot meet.
+    /// Calls `visit` for each level of the hierarchy, from the one next to the endpoint to the
+    /// root. A level describes the capabilities that it offers and requires
+    /// ([`negotiate`](crate::negotiate)). A controller that relies on the provided method counts as
+    /// offering everything, and must refuse requests that it can't meet.
     ///
     /// Context: any.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         visit(&Tier::new("controller").with_provides(Capabilities::ALL));
     }
 
-    /// Returns the other contents of the pages of this controller's doorbells, for pages of this
-    /// size. Mapping a doorbell for a device also maps these contents.
+    /// Returns what else is in the pages around this controller's doorbells, for pages of this
+    /// size. Mapping a doorbell for a device would map those contents as well.
     ///
     /// Context: any.
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
@@ -320,9 +319,9 @@ pub trait MsiParent: Send + Sync {
         DoorbellPage::Unknown
     }
 
-    /// Writes one readable line per level of the hierarchy below this vector, the root last. A line
-    /// begins with the level's name, a continuation line with two spaces; the caller indents the
-    /// lines.
+    /// Writes one readable line for each level of the hierarchy below this vector, the root last.
+    /// Lines start with the level's name, and continuation lines with two spaces. The caller
+    /// indents them.
     ///
     /// Context: task; may sleep.
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;

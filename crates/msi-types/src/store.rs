@@ -113,7 +113,7 @@ pub struct StoreError {
 /// An update of a store in progress. Its changes may not be visible to the device before
 /// [`MessageStore::update`] returns `Ok`.
 pub trait StoreUpdate {
-    /// Stores the message of a slot.
+    /// Stores a slot's message.
     fn write(&mut self, slot: u16, message: MsiMessage);
     /// Stores both messages of a slot. Called only for stores whose
     /// [trigger](MessageStore::trigger) is a level. The provided method stores only the assert

@@ -1,4 +1,4 @@
-//! Choice of an interrupt's CPU, by the kernel's policy and by reachability.
+//! Chooses a CPU for an interrupt: the policy's choice first, then any other that can be reached.
 
 use crate::affinity::lists::Candidates;
 use crate::affinity::policy::{AffinityPolicy, RoundRobin};
@@ -6,7 +6,7 @@ use crate::error::MoveError;
 use alloc::sync::Arc;
 use msi_types::{Cpu, MsiError};
 
-/// The kernel's policy, or [`RoundRobin`] if it has none.
+/// The kernel's policy, or [`RoundRobin`] by default.
 pub(crate) struct CpuChoice {
     policy: Option<Arc<dyn AffinityPolicy>>,
     round_robin: RoundRobin,
@@ -21,14 +21,14 @@ impl CpuChoice {
         self.policy.as_deref().unwrap_or(&self.round_robin)
     }
 
-    /// Returns the policy's choice among the online CPUs; `None` if no CPU is online.
+    /// Asks the policy to choose among the online CPUs. Returns `None` if none is online.
     pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
         let first = *online.first()?;
         let chosen = self.policy().choose(online);
         Some(if online.contains(&chosen) { chosen } else { first })
     }
 
-    /// Returns the candidates, the policy's choice first.
+    /// Returns the candidates with the policy's choice first.
     pub(crate) fn preferred<'a>(&self, Candidates { cpus, .. }: &'a mut Candidates) -> &'a [Cpu] {
         if !cpus.is_empty() {
             let chosen = self.policy().choose(cpus);
@@ -41,9 +41,9 @@ impl CpuChoice {
     }
 }
 
-/// Tries `choice`, then the other online CPUs, until one can be reached. A CPU is unreachable if
-/// the controller cannot deliver to it, or if the endpoint's address register is too narrow for the
-/// CPU's doorbell.
+/// Tries `choice`, then the other online CPUs, until one can be reached. A CPU can't be reached if
+/// the controller cannot deliver to it, or if the CPU's doorbell doesn't fit the endpoint's address
+/// register.
 pub(crate) fn first_reachable<T, E: Unreachable>(
     choice: Cpu,
     online: &[Cpu],
@@ -78,7 +78,7 @@ fn as_long_as_unreachable<'a, T, E: Unreachable>(
     result
 }
 
-/// Errors after which another CPU should be tried.
+/// Tells whether an error means that another CPU should be tried.
 pub(crate) trait Unreachable {
     fn is_unreachable(&self) -> bool;
 }

@@ -1,5 +1,4 @@
-//! Lists of CPUs whose memory is reserved in advance: the online CPUs, and the candidates for an
-//! interrupt.
+//! CPU lists with preallocated memory: the online CPUs, and the candidates for an interrupt.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -14,7 +13,7 @@ pub(crate) struct Hotplug {
 }
 
 impl Hotplug {
-    /// Creates a list with the boot CPU, and room for all CPUs.
+    /// Creates a list with only the boot CPU, and room for all CPUs.
     pub(crate) fn try_new(cpus: usize, boot_cpu: Cpu) -> Result<Self, TryReserveError> {
         let mut online = Vec::new();
         online.try_reserve_exact(cpus)?;
@@ -33,7 +32,7 @@ impl Hotplug {
     }
 }
 
-/// Memory for a list of CPUs and for a count per CPU.
+/// Memory for a list of CPUs with a count for each.
 pub(crate) struct Candidates {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) load: Vec<u32>,
@@ -46,8 +45,8 @@ impl Candidates {
         Ok(Self { cpus: list, load: try_collect((0..cpus).map(|_| 0))? })
     }
 
-    /// Returns the CPUs of `among` that are online, the one with the fewest managed interrupts
-    /// first. `managed` has the targets of all managed interrupts.
+    /// Returns the online CPUs of `among`, the one with the fewest managed interrupts first.
+    /// `managed` yields the target of each managed interrupt.
     pub(crate) fn least_managed(
         &mut self,
         among: &[Cpu],
@@ -72,7 +71,7 @@ impl Candidates {
         cpus
     }
 
-    /// Fills the list with the online CPUs of `among`.
+    /// Fills the list with those CPUs of `among` that are online.
     pub(crate) fn fill(&mut self, online: &[Cpu], among: &[Cpu]) {
         self.cpus.clear();
         self.cpus.extend(online.iter().filter(|cpu| among.contains(cpu)));

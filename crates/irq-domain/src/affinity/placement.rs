@@ -1,5 +1,5 @@
-//! Placement of interrupts on CPUs, and CPU hotplug. All memory that is needed to take a CPU
-//! offline is reserved when the core is created, so its interrupts are moved without allocating.
+//! Interrupt placement and CPU hotplug. The core reserves memory for hotplug when it is created, so
+//! taking a CPU offline moves its interrupts without allocating.
 
 use crate::affinity::choice::{CpuChoice, Unreachable, first_of, first_reachable};
 use crate::affinity::lists::{Candidates, Hotplug};
@@ -18,14 +18,14 @@ use msi_types::Cpu;
 
 /// The online CPUs, and the policy that chooses among them.
 pub(crate) struct Placement {
-    /// Held for reading while CPUs are chosen for new interrupts, and for writing while a CPU goes
+    /// Held for reading while a new interrupt's CPU is chosen, and for writing while a CPU goes
     /// online or offline.
     hotplug: TaskRwLock<Hotplug>,
     choice: CpuChoice,
 }
 
-/// The online CPUs. While this is held, no CPU can go online or offline, so an interrupt is visible
-/// at its chosen CPU before that CPU can go offline.
+/// The online CPUs. No CPU can go online or offline while this is held, so a new interrupt is
+/// visible at its CPU before that CPU can go offline.
 pub(crate) struct OnlineCpus<'a>(TaskReadGuard<'a, Hotplug>);
 
 impl Deref for OnlineCpus<'_> {
@@ -37,7 +37,7 @@ impl Deref for OnlineCpus<'_> {
 }
 
 impl Placement {
-    /// Creates the state in which only the boot CPU is online.
+    /// Creates the initial state, with only the boot CPU online.
     pub(crate) fn try_new(
         cpus: usize,
         boot_cpu: Cpu,
@@ -52,14 +52,14 @@ impl Placement {
         OnlineCpus(self.hotplug.read(host))
     }
 
-    /// Returns the policy's choice among the online CPUs; `None` if no CPU is online.
+    /// Asks the policy to choose among the online CPUs. Returns `None` if none is online.
     ///
     /// Context: task; may sleep.
     pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
         self.choice.choose(online)
     }
 
-    /// Marks a CPU as online, and starts interrupts that were shut down for lack of a CPU.
+    /// Marks a CPU as online, and starts interrupts that were shut down because they had no CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn cpu_online(
@@ -103,7 +103,7 @@ impl Placement {
         Ok(())
     }
 
-    /// Moves an interrupt away from `from`, if that is its target.
+    /// Moves an interrupt away from `from` if it targets that CPU.
     fn evacuate(
         &self,
         registry: &IrqRegistry,
@@ -133,7 +133,7 @@ impl Placement {
         unless_unknown(first_reachable(choice, &hotplug.online, relocate))
     }
 
-    /// Moves an interrupt to another of the CPUs to which the kernel restricted it. Forgets the
+    /// Moves an interrupt within the set of CPUs to which the kernel restricted it. Drops the
     /// restriction if none of them can be reached.
     fn among_wanted(
         &self,
@@ -151,7 +151,7 @@ impl Placement {
         moved
     }
 
-    /// Restricts an interrupt to the CPUs of `among`, and moves it if necessary.
+    /// Restricts an interrupt to the CPUs of `among`, and moves it if it targets another one.
     ///
     /// Context: task; may sleep.
     pub(crate) fn set_affinity_among(
@@ -183,7 +183,7 @@ impl Placement {
     }
 }
 
-/// Returns the CPUs of `among` that are online, the one with the fewest managed interrupts first.
+/// Returns the online CPUs of `among`, the one with the fewest managed interrupts first.
 ///
 /// Context: task; may sleep.
 pub(crate) fn least_managed<'a>(
@@ -195,7 +195,7 @@ pub(crate) fn least_managed<'a>(
     registry.with_managed_targets(|targets| candidates.least_managed(among, online, targets))
 }
 
-/// Moves an interrupt to a CPU, and restricts it to that CPU.
+/// Moves an interrupt to a single CPU and restricts it to that CPU.
 ///
 /// Context: task; may sleep.
 pub(crate) fn set_affinity(
@@ -219,7 +219,7 @@ fn relocate_and_tell(
     Ok(Moved { to, irqs })
 }
 
-/// Starts a managed interrupt that was shut down, if `cpu` is one of its CPUs.
+/// Starts a managed interrupt that was shut down, if `cpu` belongs to its set.
 fn start(registry: &IrqRegistry, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
     let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
     if !managed || !descriptor.control.lock(registry.host()).is_shut_down() {
@@ -230,7 +230,7 @@ fn start(registry: &IrqRegistry, descriptor: &Descriptor, cpu: Cpu) -> Result<()
     Ok(())
 }
 
-/// Ignores that an interrupt was freed in the meantime.
+/// Treats an interrupt that was concurrently freed as moved.
 fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveError> {
     match moved {
         Err(MoveError::UnknownIrq(_)) => Ok(()),

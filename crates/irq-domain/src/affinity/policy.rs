@@ -1,21 +1,21 @@
-//! Policies that choose the CPU of an interrupt.
+//! Policies that choose a CPU for an interrupt.
 
 use crate::number::Irq;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use msi_types::Cpu;
 
-/// Chooses CPUs for new interrupts, and for interrupts whose CPU goes offline. The kernel can
-/// supply its own policy.
+/// Chooses CPUs for new interrupts, and for interrupts whose CPU goes offline. Kernels can supply
+/// their own.
 pub trait AffinityPolicy: Send + Sync {
-    /// Chooses one of `online`, which is in ascending order and never empty. If the result is not
-    /// in `online`, the core uses its first CPU.
+    /// Chooses one of `online`, which is in ascending order and never empty. If the result isn't in
+    /// `online`, the core uses the first CPU there.
     ///
     /// Context: task; may sleep.
     fn choose(&self, online: &[Cpu]) -> Cpu;
 }
 
-/// The default policy, which chooses the online CPUs in turn.
+/// The default policy: round-robin over the online CPUs.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     next: AtomicUsize,
@@ -28,12 +28,12 @@ impl AffinityPolicy for RoundRobin {
     }
 }
 
-/// Distributes `cpus` over `vectors` vectors, so that the vectors per CPU and the CPUs per vector
-/// each differ by at most one. The queues of a device, for example, can then be
-/// [managed](crate::MsiDevice::allocate_managed) for their CPUs. With fewer vectors than CPUs, each
-/// vector has CPUs that are adjacent in `cpus`; with more, several vectors share a CPU. To keep
-/// each queue's CPUs on one NUMA node, order `cpus` by node. Returns an empty iterator if `cpus` is
-/// empty.
+/// Distributes `cpus` over `vectors` vectors as evenly as possible: the number of vectors per CPU,
+/// and of CPUs per vector, differ by at most one. For example, a device can
+/// [manage](crate::MsiDevice::allocate_managed) one queue per set. With fewer vectors than CPUs,
+/// each vector has CPUs that are adjacent in `cpus`; with more, several vectors share a CPU. To
+/// keep each queue's CPUs on one NUMA node, order `cpus` by node. Returns an empty iterator if
+/// `cpus` is empty.
 ///
 /// ```
 /// use irq_domain::spread;
@@ -55,11 +55,11 @@ pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu
 /// An affinity change that took effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Moved {
-    /// New effective affinity of the interrupts.
+    /// The interrupts' new effective affinity.
     pub to: Cpu,
-    /// The interrupts that moved: the requested one, and the rest of its group if the controller
-    /// can only deliver the group as a whole (Multi-MSI, if the message names the CPU). Empty if
-    /// the interrupt already had this affinity.
+    /// The interrupts that moved. Usually this is just the requested one, but a Multi-MSI group
+    /// whose message encodes the target CPU can only move as a whole. Empty if the interrupt
+    /// already had this affinity.
     pub irqs: Vec<Irq>,
 }
 

@@ -1,5 +1,5 @@
-//! Transactional allocation of a device's vectors: they are placed on CPUs, numbered and composed,
-//! or everything is rolled back.
+//! Transactional vector allocation: a device's vectors are placed on CPUs, numbered and composed,
+//! or else everything is rolled back.
 
 use super::counts::Counts;
 use super::endpoint::Endpoint;
@@ -22,17 +22,16 @@ use msi_types::{
     MsiParent, Shape,
 };
 
-/// Returns `true` if a smaller request may succeed.
+/// Returns `true` if a smaller request might succeed.
 fn is_shortage(error: MsiDeviceError) -> bool {
     let MsiDeviceError::Controller(refused) = error else { return false };
     matches!(refused, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)
 }
 
-/// Function that creates the interrupt source of a slot.
+/// Creates the interrupt source for a slot.
 pub(super) type MakeSource<'a> = &'a dyn Fn(u16) -> Result<Shared<dyn IrqSource>, TryReserveError>;
 
-/// The device for which a [`Transaction`] allocates vectors, and the CPUs to which they may be
-/// delivered.
+/// The device for which a [`Transaction`] allocates vectors, and the CPUs that they may target.
 #[derive(Clone, Copy)]
 pub(super) struct Site<'a> {
     pub(super) core: &'a IrqCore,
@@ -43,8 +42,8 @@ pub(super) struct Site<'a> {
     pub(super) online: &'a [Cpu],
 }
 
-/// The resources allocated so far. Dropping the transaction without [`commit`](Self::commit) frees
-/// all of them.
+/// The resources allocated so far. Unless it is [committed](Self::commit), dropping the transaction
+/// frees them.
 pub(super) struct Transaction<'a> {
     site: Site<'a>,
     taken: VectorTable,
@@ -60,8 +59,8 @@ impl<'a> Transaction<'a> {
         &self.taken
     }
 
-    /// Allocates independent vectors: first the largest wanted count in one step; if the controller
-    /// does not have that many, one by one until it is exhausted.
+    /// Allocates independent vectors. Tries the largest wanted count in one step, then allocates
+    /// one by one until the controller is exhausted.
     pub(super) fn independent(
         &mut self,
         counts: Counts,
@@ -86,8 +85,8 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Allocates the largest group that the controller can provide. It starts at slot 0, because it
-    /// is the store's only allocation.
+    /// Allocates the largest group that the controller can provide. A group is its store's only
+    /// allocation, so it starts at slot 0.
     pub(super) fn group(&mut self, counts: Counts) -> Result<(), MsiDeviceError> {
         let cpu = self.choose_cpu()?;
         let mut result = Err(MsiDeviceError::BadCount { min: counts.least, max: counts.most });
@@ -110,7 +109,8 @@ impl<'a> Transaction<'a> {
         self.take_in(Allocation { block, shape, first: 0 }, cpu, None)
     }
 
-    /// Allocates independent vectors on the CPUs that the policy chooses, with one request per CPU.
+    /// Allocates independent vectors on the CPUs that the policy chooses, with a single request for
+    /// each CPU.
     pub(super) fn spread(&mut self, slots: &[u16]) -> Result<(), MsiDeviceError> {
         let mut placed = Vec::new();
         placed.try_reserve_exact(slots.len())?;
@@ -123,22 +123,22 @@ impl<'a> Transaction<'a> {
             .try_for_each(|part| self.allocate_on(part))
     }
 
-    /// Allocates independent vectors for slots with the same chosen CPU.
+    /// Allocates independent vectors for slots that target the same CPU.
     fn allocate_on(&mut self, slots: &[(Cpu, u16)]) -> Result<(), MsiDeviceError> {
         let count = u16::try_from(slots.len()).ok().and_then(NonZeroU16::new);
         let Some((count, (choice, _))) = count.zip(slots.first()) else { return Ok(()) };
         self.taken.reserve(slots.len(), slots.len())?;
         let shape = Shape::Independent;
         let (block, cpu) = self.request(count, shape, *choice)?;
-        // All blocks must belong to the transaction before a step can fail, so that a rollback
-        // frees them.
+        // The transaction must own all blocks before any step can fail, so that a rollback frees
+        // them.
         for (block, (_, first)) in block.split().zip(slots) {
             self.taken.add_allocation(Allocation { block, shape, first: *first });
         }
         slots.iter().try_for_each(|(_, slot)| self.number(*slot, cpu, None))
     }
 
-    /// Allocates a vector that is delivered only to CPUs of `among`, initially to the online one
+    /// Allocates a vector that may only target CPUs of `among`. Its first target is the online one
     /// with the fewest managed vectors.
     pub(super) fn allocate_managed(
         &mut self,
@@ -162,8 +162,8 @@ impl<'a> Transaction<'a> {
         self.site.core.placement.choose(self.site.online).ok_or(MsiDeviceError::NoCpu)
     }
 
-    /// Allocates a block at the controller for the chosen CPU, or for another one if that CPU
-    /// cannot be reached.
+    /// Allocates a block that targets the chosen CPU, or another one if the controller can't reach
+    /// it.
     fn request(
         &self,
         count: NonZeroU16,
@@ -184,7 +184,7 @@ impl<'a> Transaction<'a> {
             .with_initially(endpoint.initially())
     }
 
-    /// Adds an allocation, for which room must have been reserved, and numbers its vectors.
+    /// Adds an allocation and numbers its vectors. Room for it must have been reserved.
     fn take_in(
         &mut self,
         allocation: Allocation,
@@ -196,8 +196,8 @@ impl<'a> Transaction<'a> {
         self.number(first, cpu, among)
     }
 
-    /// Assigns numbers to the vectors of the allocation at slot `first`. A managed vector is the
-    /// only one of its allocation.
+    /// Numbers the vectors of the allocation at slot `first`. A managed vector always has its own
+    /// allocation.
     fn number(
         &mut self,
         first: u16,
@@ -230,12 +230,12 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// Lets the controller compose the messages, and checks that the store can hold them.
+    /// Has the controller compose the messages, and checks that they fit the store.
     pub(super) fn compose(&mut self) -> Result<(), MsiDeviceError> {
         let Site { parent, endpoint, .. } = self.site;
         let fit = endpoint.fit();
-        // One message per allocation is enough: an independent vector is the only one of its
-        // allocation, and a group shares one message.
+        // We only need one message per allocation: an independent vector has its own, and a group
+        // shares one.
         self.taken.compose(|Allocation { block, shape, .. }| {
             let (message, deassert) = match endpoint.flow() {
                 Flow::Level => {
@@ -251,7 +251,7 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Ends the transaction and returns the vectors to the caller.
+    /// Ends the transaction and hands the vectors to the caller.
     pub(super) fn commit(mut self) -> VectorTable {
         core::mem::take(&mut self.taken)
     }
@@ -276,13 +276,13 @@ impl Drop for Transaction<'_> {
     }
 }
 
-/// Returns a vector of a block after checking that it is within the vector space.
+/// Returns a vector from a block after checking that it is within the vector space.
 fn in_range(block: &HwIrqBlock, index: u16) -> Result<HwIrq, MsiDeviceError> {
     let hwirq = block.hwirq(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
     if hwirq.get() < HWIRQS { Ok(hwirq) } else { Err(MsiDeviceError::VectorOutOfRange(hwirq)) }
 }
 
-/// Checks that the device can replace the low bits of a group's data.
+/// Checks that a group's data is aligned, so that the device can replace its low bits.
 fn check_alignment(
     shape: Shape,
     block: &HwIrqBlock,

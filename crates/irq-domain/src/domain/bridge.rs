@@ -1,5 +1,4 @@
-//! Wired-to-MSI bridges: controllers that translate their wired inputs to messages, each with its
-//! own vector.
+//! Wired-to-MSI bridges: controllers that turn each of their wired inputs into a message.
 
 use super::msi_device::{MsiDevice, MsiDeviceConfig};
 use crate::error::{MsiDeviceError, RequestError};
@@ -10,11 +9,11 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
 
-/// The registers of a bridge such as HiSilicon's mbigen: a message store with a slot for each
-/// input. An input sends its message when it is triggered, and must not send it again before it was
+/// Register access to a bridge such as HiSilicon's mbigen: a message store with one slot per input.
+/// An input sends its message when it is triggered, and must not send another one until it is
 /// [ended](Self::end).
 pub trait InputBridge: MessageStore {
-    /// Sets the trigger of an input. Its interrupt is disabled during the call.
+    /// Sets an input's trigger mode. The interrupt is disabled during the call.
     ///
     /// Context: task; may sleep.
     ///
@@ -22,7 +21,7 @@ pub trait InputBridge: MessageStore {
     /// The input does not support this trigger mode.
     fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError>;
 
-    /// Ends an input's interrupt after its handler returned. If a level is still asserted, the
+    /// Ends an input's interrupt after its handler has returned. If a level is still asserted, the
     /// bridge must send its message again.
     ///
     /// Context: any.
@@ -30,8 +29,8 @@ pub trait InputBridge: MessageStore {
 }
 
 impl<'a> MsiDeviceConfig<'a, dyn InputBridge> {
-    /// Creates the configuration of a bridge with this name and requester ID, served by `parent`,
-    /// with the registers `bridge`.
+    /// Creates the configuration for a bridge with this name and requester ID. `parent` serves it,
+    /// and `bridge` provides access to its registers.
     pub fn of_bridge(
         name: &'a str,
         requester: RequesterId,
@@ -42,8 +41,8 @@ impl<'a> MsiDeviceConfig<'a, dyn InputBridge> {
     }
 }
 
-/// A bridge that is attached to its controller. Each input that ever had a handler keeps its vector
-/// until the bridge is dropped.
+/// A bridge that is attached to its controller. An input that has ever had a handler keeps its
+/// vector until the bridge is dropped.
 #[must_use = "dropping the bridge frees its vectors"]
 pub struct WiredBridge {
     device: MsiDevice,
@@ -65,8 +64,8 @@ impl WiredBridge {
         Ok(Self { device, bridge })
     }
 
-    /// Installs the handler of an input, sets the input's trigger, and enables its interrupt. The
-    /// input is ended after each run of the handler.
+    /// Installs an input's handler, sets the trigger mode, and enables the interrupt. Ends the
+    /// input each time the handler returns.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(
@@ -79,7 +78,7 @@ impl WiredBridge {
         self.request_disabled(input, trigger, name, handler).inspect(IrqHandle::enable)
     }
 
-    /// Like [`request`](Self::request), but the interrupt is disabled until the first
+    /// Like [`request`](Self::request), except that the interrupt is disabled until the first
     /// [`IrqHandle::enable`].
     ///
     /// Context: task; may sleep.
@@ -96,7 +95,7 @@ impl WiredBridge {
         }
         self.install(input, trigger, name, handler).inspect_err(|_| {
             if is_new {
-                // The first error is the one to report.
+                // Report the first error.
                 let _ = self.device.free(input);
             }
         })
@@ -117,7 +116,7 @@ impl WiredBridge {
         };
         let handle = self.device.request_disabled(input, name, run)?;
         self.bridge.set_trigger(input, trigger).map_err(MsiDeviceError::from)?;
-        // The previous handler may have been removed before it ended the input.
+        // The previous handler may have been removed before it could end the input.
         self.bridge.end(input);
         Ok(handle)
     }

@@ -1,4 +1,4 @@
-//! The numbers of vectors that an allocation may grant.
+//! How many vectors an allocation may grant.
 
 use super::vector_table::VectorTable;
 use crate::error::MsiDeviceError;
@@ -37,7 +37,7 @@ impl Counts {
         Ok(Self { most, least: min.max(1) })
     }
 
-    /// Returns the group sizes to try, the largest first.
+    /// Returns the group sizes to try, largest first.
     pub(super) fn groups(self) -> impl Iterator<Item = u16> {
         core::iter::successors(Some(self.most), |count| Some(count / 2))
             .take_while(move |count| *count >= self.least)

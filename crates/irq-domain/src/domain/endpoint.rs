@@ -33,13 +33,13 @@ impl Endpoint {
         self.0.trigger()
     }
 
-    /// Returns the limits of the store's messages.
+    /// Returns the limits on messages in the store.
     pub(super) fn fit(&self) -> Fit {
         self.0.fit()
     }
 
     /// Returns the endpoint's mask, if it can mask vectors in any context. Level-triggered stores
-    /// have none, because only the controller can mask a level that is already asserted.
+    /// never have one, because only the controller can mask an already asserted level.
     ///
     /// Context: any.
     pub(super) fn mask(&self) -> Option<&dyn FastMask> {
@@ -53,9 +53,9 @@ impl Endpoint {
         }
     }
 
-    /// Returns the initial state of a vector at the controller. Messages are held back at the
-    /// endpoint or by the handler cell, which saves the controller an invalidation per vector. A
-    /// vector must be masked at the controller to be made level-triggered.
+    /// Returns a new vector's initial state at the controller. The endpoint or the handler cell
+    /// holds early messages back, so the controller needn't mask (this saves one invalidation per
+    /// vector). The exception is a level-triggered vector, which can only be composed while masked.
     pub(super) fn initially(&self) -> Initially {
         match self.trigger() {
             Trigger::Edge => Initially::Unmasked,
@@ -63,7 +63,7 @@ impl Endpoint {
         }
     }
 
-    /// Returns a description of where vectors are masked.
+    /// Describes where vectors are masked.
     pub(super) fn masked_at(&self) -> &'static str {
         match (self.mask(), self.0.masking()) {
             (Some(_), _) => "the endpoint",
@@ -72,13 +72,13 @@ impl Endpoint {
         }
     }
 
-    /// Makes the store write all registers again, because the device lost them.
+    /// Tells the store that the device has lost its registers, so that it writes all of them again.
     pub(super) fn forget(&self) {
         self.0.forget();
     }
 
-    /// Writes the messages to the store and turns the store on. If the endpoint can mask vectors in
-    /// any context, it leaves them masked.
+    /// Writes the messages to the store and turns it on. If the endpoint can mask vectors in any
+    /// context, they are left masked.
     pub(super) fn write(
         &self,
         vectors: &VectorTable,
@@ -111,7 +111,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Replaces the message of the first of `slots`, which share it.
+    /// Replaces the message that `slots` share. The first slot holds it.
     pub(super) fn rewrite(
         &self,
         slots: &(impl Iterator<Item = u16> + Clone),
@@ -129,15 +129,15 @@ impl Endpoint {
             unmask(update);
         });
         if written.is_err() && !masks_itself {
-            // A queue that failed at the message has not executed the unmask. The first error is
-            // the one to report.
+            // If a queue failed at the message, it hasn't executed the unmask either. Report the
+            // first error.
             let _ = self.0.update(&mut |update: &mut dyn StoreUpdate| unmask(update));
         }
         written
     }
 
-    /// Returns `true` if the old message can be replaced without the device ever sending a mix of
-    /// the old and the new one.
+    /// Returns `true` if the device can never send a mix of the old message and the new one while
+    /// we replace it.
     pub(super) fn can_replace(&self, old: Option<MsiMessage>, new: MsiMessage) -> bool {
         let Some(old) = old else { return false };
         match self.fit().rewrite {
@@ -151,8 +151,8 @@ impl Endpoint {
         }
     }
 
-    /// Clears slots whose vectors are removed, and turns the store off if `enable` is `Off`.
-    /// Continues after failures.
+    /// Clears the slots of vectors that are being removed, and turns the store off if `enable` is
+    /// `Off`. Continues after failures.
     ///
     /// Context: task; may sleep.
     pub(super) fn quieten(

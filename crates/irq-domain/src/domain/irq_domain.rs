@@ -1,4 +1,4 @@
-//! The interrupt domain of a device, between its message store and its controller.
+//! A device's interrupt domain, between its message store and its controller.
 
 use super::allocation::{Site, Transaction};
 use super::counts::Counts;
@@ -26,7 +26,7 @@ use msi_types::{
     Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,
 };
 
-/// The state that a device and its interrupts share.
+/// State shared by a device and its interrupts.
 pub(super) struct IrqDomain {
     pub(super) name: Name,
     pub(super) attachment: Shared<SharedAttachment>,
@@ -36,7 +36,7 @@ pub(super) struct IrqDomain {
 
 #[derive(Default)]
 struct DomainState {
-    /// `true` after the domain was torn down.
+    /// `true` once the domain has been torn down.
     gone: bool,
     enable: StoreEnable,
     table: VectorTable,
@@ -56,7 +56,7 @@ impl IrqDomain {
         &*self.attachment.parent
     }
 
-    /// Calls `read` with the vectors.
+    /// Calls `read` with the vector table.
     ///
     /// Context: task; may sleep.
     pub(super) fn with_table<R>(&self, host: &dyn Host, read: impl FnOnce(&VectorTable) -> R) -> R {
@@ -80,7 +80,7 @@ impl IrqDomain {
             }
             if shape == Shape::AlignedGroup && counts.most > 1 {
                 match require(this.parent(), Capability::Groups) {
-                    // A group of one vector does not need the capability.
+                    // A group with a single vector doesn't need the capability.
                     Err(_) if counts.least <= 1 => counts.most = 1,
                     other => other?,
                 }
@@ -93,7 +93,7 @@ impl IrqDomain {
         })
     }
 
-    /// Grants a vector at each of `slots`.
+    /// Grants a vector at each slot in `slots`.
     ///
     /// Context: task; may sleep.
     pub(super) fn allocate_at(
@@ -107,7 +107,7 @@ impl IrqDomain {
         })
     }
 
-    /// Grants a vector at `slot` that is delivered only to CPUs of `among`.
+    /// Grants a vector at `slot` that may only target CPUs of `among`.
     ///
     /// Context: task; may sleep.
     pub(super) fn allocate_managed(
@@ -122,8 +122,8 @@ impl IrqDomain {
         })
     }
 
-    /// Plans an allocation, allocates the vectors, and composes, writes and commits their messages.
-    /// If a step fails, all previous ones are rolled back.
+    /// Plans and makes an allocation, then composes, writes and commits the messages. If a step
+    /// fails, all previous ones are rolled back.
     fn grant<P>(
         this: &Shared<Self>,
         core: &IrqCore,
@@ -131,7 +131,7 @@ impl IrqDomain {
         plan: impl FnOnce(&VectorTable) -> Result<P, MsiDeviceError>,
         take: impl FnOnce(&mut Transaction<'_>, P) -> Result<(), MsiDeviceError>,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        // Prevents a chosen CPU from going offline before the interrupt is visible as targeting it.
+        // Keep the chosen CPU from going offline until the interrupt is visible as targeting it.
         let online = core.placement.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         let state = &mut *state;
@@ -156,7 +156,7 @@ impl IrqDomain {
             let granted = taken.granted()?;
             state.table.reserve_for(taken)?;
             this.endpoint.write(taken, shape, state.enable).inspect_err(|_| {
-                // The first error is the one to report.
+                // Report the first error.
                 let _ = this.endpoint.quieten(taken.slots(), state.enable);
             })?;
             state.enable = StoreEnable::On;
@@ -165,7 +165,7 @@ impl IrqDomain {
         })
     }
 
-    /// Checks that the domain was not torn down, and that more vectors may be allocated.
+    /// Checks that the domain still exists and that it may allocate more vectors.
     fn check_present(&self, state: &DomainState) -> Result<(), MsiDeviceError> {
         if state.gone {
             return Err(MsiDeviceError::Gone);
@@ -176,12 +176,12 @@ impl IrqDomain {
         }
     }
 
-    /// Frees the vector at `slot`, with its handler.
+    /// Frees the vector at `slot` together with its handler.
     ///
     /// Context: task; may sleep.
     pub(super) fn free(&self, registry: &IrqRegistry, slot: u16) -> Result<(), MsiDeviceError> {
         let (vector, quiet) = self.remove_vector(registry, slot)?;
-        // Without the device's lock, because this drops everything that the handler owns.
+        // Not under the device's lock: this drops everything that the handler owns.
         registry.free_handler(&vector.descriptor);
         registry.retire(&vector.descriptor);
         let mut state = self.state.lock(registry.host());
@@ -191,8 +191,8 @@ impl IrqDomain {
         Ok(quiet?)
     }
 
-    /// Closes the vector at `slot` and frees its slot. Turns the store off with its last vector.
-    /// Also returns the store's result.
+    /// Closes the vector at `slot` and frees its slot. Turns the store off if this was the last
+    /// vector. Also returns the store's result.
     fn remove_vector(
         &self,
         registry: &IrqRegistry,
@@ -208,8 +208,8 @@ impl IrqDomain {
         Ok((vector, quiet))
     }
 
-    /// Removes the handlers, turns the store off, and frees vectors, numbers and the attachment, in
-    /// an order that prevents stray messages. Later calls do nothing.
+    /// Removes the handlers, turns the store off, and frees vectors, numbers and the attachment.
+    /// The order prevents stray messages. Later calls are no-ops.
     ///
     /// Context: task; may sleep.
     pub(super) fn tear_down(&self, registry: &IrqRegistry) -> Result<(), StoreError> {
@@ -237,7 +237,7 @@ impl IrqDomain {
         quiet
     }
 
-    /// Writes the whole contents of the device's store again.
+    /// Writes the store's whole contents to the device again.
     ///
     /// Context: task; may sleep.
     pub(super) fn restore(&self, registry: &IrqRegistry) -> Result<(), MsiDeviceError> {
@@ -247,7 +247,8 @@ impl IrqDomain {
             return Ok(());
         }
         let descriptors = || state.table.iter().map(|(_, vector)| &vector.descriptor);
-        // An enable or disable during the rewrite takes effect on the endpoint's mask at its end.
+        // If the interrupt is enabled or disabled during the rewrite, this applies the change to
+        // the endpoint's mask.
         let masks_itself = self.endpoint.mask().is_some();
         if masks_itself {
             descriptors().for_each(|one| one.control.lock(registry.host()).begin_rewrite());
@@ -260,7 +261,7 @@ impl IrqDomain {
     }
 }
 
-/// A slot of a device's domain, as the source of an interrupt.
+/// A slot in a device's domain, as an interrupt source.
 struct Slot {
     domain: Shared<IrqDomain>,
     number: u16,

@@ -1,4 +1,4 @@
-//! The interface to a device with one message store, for the device's driver.
+//! The driver-facing interface to a device with one message store.
 
 use super::irq_domain::IrqDomain;
 use super::negotiation::check_store;
@@ -27,19 +27,19 @@ use msi_types::{
 /// A device, as its bus describes it.
 #[non_exhaustive]
 pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
-    /// Name of the device, for messages and statistics: the function's address or the node's name.
+    /// Device name for messages and statistics: the function's address or the node's name.
     pub name: &'a str,
     /// The device's requester ID.
     pub requester: RequesterId,
-    /// The controller that serves the device, with the layers in between.
+    /// The controller that serves the device, including the layers in between.
     pub parent: Arc<dyn MsiParent>,
-    /// The store of its messages: a [bridge](crate::InputBridge)'s registers, or another store.
+    /// The device's message store: a [bridge](crate::InputBridge)'s registers, for example.
     pub store: Arc<S>,
 }
 
 impl<'a> MsiDeviceConfig<'a> {
-    /// Creates the configuration of a device with this name and requester ID, served by `parent`,
-    /// whose messages are in `store`.
+    /// Creates the configuration for a device with this name and requester ID. `parent` serves it,
+    /// and `store` holds its messages.
     pub fn new(
         name: &'a str,
         requester: RequesterId,
@@ -59,20 +59,20 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
     }
 }
 
-/// A device's interrupt domain. Its vectors connect the message store to the controller, and hide
-/// both from the device's driver. A device with several stores (MSI-X and IMS) has several domains,
-/// on one [`SharedDevice`](crate::SharedDevice).
+/// A device's interrupt domain. It connects the message store to the controller, and hides both
+/// from the device driver. A device with several stores (MSI-X and IMS) has one domain for each,
+/// all on the same [`SharedDevice`](crate::SharedDevice).
 ///
 /// A driver calls [`attach`](Self::attach), then [`allocate`](Self::allocate), then
-/// [`request`](Self::request) for each slot. Later, it can add and remove single vectors by
-/// [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping the domain tears it down
-/// in an order that prevents stray messages: it removes the handlers, turns the store off, and then
-/// frees the vectors and detaches the device. Handles that outlive the domain have no effect. If
-/// the caller of drop [may not wait](crate::TaskContext::may_wait), a later task operation does all
-/// this, and handlers may run until then.
+/// [`request`](Self::request) for each slot. Later on, it can add and remove single vectors with
+/// [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping the domain removes the
+/// handlers, turns the store off, then frees the vectors and detaches the device; this order
+/// prevents stray messages. Handles that outlive the domain are harmless no-ops. If the drop occurs
+/// where the caller [may not wait](crate::TaskContext::may_wait), a later task operation does all
+/// of this, and handlers may still run until then.
 ///
-/// The [crate's example](crate#example) attaches a device and requests one of its vectors.
-/// [`pci::find_store`](crate::pci::find_store) shows the same for a PCI function.
+/// The [crate's example](crate#example) attaches a device and requests a vector. See
+/// [`pci::find_store`](crate::pci::find_store) for a PCI function.
 #[doc(alias = "msi_domain_alloc_irqs")]
 #[doc(alias = "pci_alloc_irq_vectors")]
 #[must_use = "dropping the domain tears it down"]
@@ -103,7 +103,7 @@ impl MsiDevice {
         Ok(device)
     }
 
-    /// Creates a domain on an attachment, of which the caller must have made it a user.
+    /// Creates a domain on an attachment. The caller must already have registered it as a user.
     ///
     /// Context: task; may sleep.
     pub(super) fn on_attachment(
@@ -119,17 +119,16 @@ impl MsiDevice {
         Ok(Self { core: core.clone(), domain, owner: TakenOnDrop::new(owner) })
     }
 
-    /// Grants the device vectors at its lowest free slots: as many of the `wanted` range of counts
-    /// as the controller can allocate, beginning with the most. Places them on CPUs, writes their
-    /// messages, and turns the store on. Messages are held back until their vectors are
-    /// [requested](Self::request): at the endpoint if it can mask them, otherwise by the core,
-    /// which sends messages that arrived too early again.
+    /// Grants vectors at the device's lowest free slots: as many within `wanted` as the controller
+    /// can allocate. Places them on CPUs, writes their messages, and turns the store on. Messages
+    /// are held back until their vectors are [requested](Self::request). If the endpoint can't mask
+    /// them, the core accepts early messages and sends them again later.
     ///
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`]
-    /// (Multi-MSI) is granted in powers of two, once, on one CPU. A store that [signals by
-    /// levels](MessageStore::trigger) requires a controller that supports them; its handlers must
-    /// make their device deassert the level before they return. If a step fails, all previous ones
-    /// are rolled back.
+    /// (Multi-MSI) is granted in powers of two, once, on a single CPU. A store that [signals by
+    /// levels](MessageStore::trigger) requires a controller that supports them, and its handlers
+    /// must make their device deassert the level before they return. If a step fails, all previous
+    /// ones are rolled back.
     ///
     /// Context: task; may sleep.
     pub fn allocate(
@@ -141,9 +140,9 @@ impl MsiDevice {
         IrqDomain::allocate(&self.domain, &self.core, shape, wanted)
     }
 
-    /// Grants the device a vector at each of the given slots, at any position in its store, before
-    /// or after others are in use. Intended for devices that add vectors one by one. If a step
-    /// fails, all previous ones are rolled back.
+    /// Grants the device a vector at each of the given slots. The slots can be anywhere in the
+    /// store, and other slots may already be in use. This suits devices that add vectors one by
+    /// one. If a step fails, all previous ones are rolled back.
     ///
     /// Context: task; may sleep.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
@@ -151,17 +150,17 @@ impl MsiDevice {
         IrqDomain::allocate_at(&self.domain, &self.core, slots)
     }
 
-    /// Grants the device a vector at `slot` that is delivered only to CPUs of `among`, for example
-    /// those that use a queue. It is assigned to the online CPU that has the fewest managed
-    /// vectors. When its CPU goes offline, it moves to another one of them. When the last of them
-    /// goes offline, it is shut down until the first is online again; the device's messages stay
-    /// pending in the meantime. The controller reserves the resources that these moves require.
+    /// Grants a vector at `slot` that is only ever delivered to CPUs of `among`, e.g. those that
+    /// use a queue. It is assigned to the online one that has the fewest managed vectors. When that
+    /// CPU goes offline, the vector moves to another of the set. When the last one goes offline,
+    /// the vector is shut down until one is online again; the device's messages stay pending until
+    /// then. The controller reserves everything that these moves require.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is
-    /// online.
+    /// As for [`allocate_at`](Self::allocate_at); also [`MsiDeviceError::NoCpu`] if none of `among`
+    /// is online.
     pub fn allocate_managed(
         &self,
         slot: u16,
@@ -171,21 +170,21 @@ impl MsiDevice {
         IrqDomain::allocate_managed(&self.domain, &self.core, slot, among)
     }
 
-    /// Frees the vector at `slot`, with its handler. Its handle has no effect afterwards. The slot
-    /// can be allocated again, in any way. Must not be called within the handler.
+    /// Frees the vector at `slot` and its handler. The handle becomes a no-op, and the slot can be
+    /// allocated again in any way. Must not be called from within the handler.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], because a group can be freed
-    /// only as a whole, by tearing the domain down; [`MsiDeviceError::Store`] if the store refused
-    /// the write, although the vector was freed.
+    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], because a group can only be
+    /// freed as a whole, by tearing down the domain; [`MsiDeviceError::Store`] if the store refused
+    /// the write. In the last case the vector was still freed.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
         self.domain.free(&self.core.registry, slot)
     }
 
-    /// Installs the handler of the vector at `slot`, and enables the vector.
+    /// Installs a handler for the vector at `slot`, and enables the vector.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(
@@ -197,7 +196,7 @@ impl MsiDevice {
         self.install(slot, name, Handler::try_new(handler)?, Start::Enabled)
     }
 
-    /// Installs the handler of the vector at `slot`. The vector is disabled until the first
+    /// Installs a handler for the vector at `slot`, which stays disabled until the first
     /// [`IrqHandle::enable`].
     ///
     /// Context: task; may sleep.
@@ -226,33 +225,33 @@ impl MsiDevice {
         IrqHandle::install(&self.core, &descriptor, name, handler, start)
     }
 
-    /// Writes the messages, masks and enable of all vectors again, after the device lost them in a
-    /// function-level reset or a suspend. The bus driver must call it when it resumes the device:
-    /// after interrupt controllers have resumed, after it restored the registers that accesses to
-    /// the store require (a PCI function's command register and BARs, and those of bridges above
-    /// it), and before the device's own driver starts the device again. Vectors must not be enabled
+    /// Writes the messages, masks and enable bits again after a function-level reset or a suspend
+    /// has cleared them. The bus driver must call this when it resumes the device: after the
+    /// interrupt controllers have resumed, and after it has restored the registers that accesses to
+    /// the store depend on (a PCI function's command register and BARs, and those of bridges above
+    /// it), but before the device's own driver starts the device again. Vectors must not be enabled
     /// or disabled between the loss and this call.
     ///
-    /// A message that the device should have sent in the meantime is lost together with the
-    /// device's state. The driver of a device that can wake the system must therefore check the
-    /// device after this call.
+    /// A message that the device should have sent while it was down is lost with the rest of its
+    /// state. If the device can wake the system, its driver must therefore check it after this
+    /// call.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiDeviceError::Store`] if the device refused a write. The call may be repeated.
+    /// [`MsiDeviceError::Store`] if the device refused a write. The caller may try again.
     pub fn restore(&self) -> Result<(), MsiDeviceError> {
         self.domain.restore(&self.core.registry)
     }
 
-    /// Frees all vectors and detaches the device, like dropping, but reports whether the store
+    /// Frees all vectors and detaches the device. Unlike a drop, this reports whether the store
     /// could be turned off.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The store refused a write, because the device is absent or broken. Handlers, vectors and the
-    /// attachment were still freed.
+    /// The store refused a write because the device is gone or broken. Handlers, vectors and the
+    /// attachment were freed nevertheless.
     pub fn tear_down(self) -> Result<(), StoreError> {
         self.domain.tear_down(&self.core.registry)
     }
@@ -274,8 +273,8 @@ impl MsiDevice {
         self.domain.with_table(self.core.host(), |table| table.vector(slot))
     }
 
-    /// Returns the message that the store holds at `slot`. Returns `None` if the slot has no
-    /// vector, and for all vectors of a group except the first.
+    /// Returns the message stored at `slot`. Returns `None` if the slot has no vector, and for
+    /// every vector in a group except the first.
     ///
     /// Context: task; may sleep.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
@@ -283,9 +282,9 @@ impl MsiDevice {
             .with_table(self.core.host(), |table| table.get(slot).and_then(DeviceVector::message))
     }
 
-    /// Returns the message that the device sends for the vector at `slot`, for devices that keep
-    /// copies of it elsewhere: the message that the store holds, or the one that the device derives
-    /// from its group's message. It changes when the interrupt moves.
+    /// Returns the message that the device sends for the vector at `slot`: either the stored one,
+    /// or the one that the device derives from its group's. Useful for devices that keep a copy
+    /// elsewhere. It changes when the interrupt moves.
     ///
     /// Context: task; may sleep.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
@@ -299,16 +298,16 @@ impl MsiDevice {
         self.domain.attachment.isolation()
     }
 
-    /// Returns a proof of this isolation, which passthrough requires, or the reason why it does not
-    /// hold.
+    /// Returns the proof that passthrough requires: that the device cannot trigger other devices'
+    /// interrupts. Otherwise, returns the reason why it can.
     ///
     /// Context: any.
     pub fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
         self.domain.attachment.prove_isolated()
     }
 
-    /// Returns a proof that the device is prevented from accessing memory that does not belong to
-    /// it, which passthrough requires as well, or the reason why it does not hold.
+    /// Returns the other proof that passthrough requires: that the device cannot access memory that
+    /// does not belong to it. Otherwise, returns the reason why it can.
     ///
     /// Context: any.
     pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
@@ -337,12 +336,12 @@ impl fmt::Debug for MsiDevice {
     }
 }
 
-/// The owner of a domain, which tears it down when its [`MsiDevice`] is dropped.
+/// Owns a domain, and tears it down when its [`MsiDevice`] is dropped.
 struct DomainOwner(Shared<IrqDomain>);
 
 impl Teardown for DomainOwner {
     fn tear_down(&self, registry: &IrqRegistry) {
-        // Callers that need the store's error call `MsiDevice::tear_down`.
+        // Callers that want the store's error use `MsiDevice::tear_down` instead.
         let _ = self.0.tear_down(registry);
     }
 }

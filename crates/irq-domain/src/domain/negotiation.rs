@@ -6,7 +6,7 @@ use msi_types::{
     Properties, Property, RequesterId, Storage, negotiate,
 };
 
-/// Checks that a store fits every level of the hierarchy. Called before anything is allocated.
+/// Checks that a store fits every level of the hierarchy, before anything is allocated.
 ///
 /// Context: any.
 pub(super) fn check_store(

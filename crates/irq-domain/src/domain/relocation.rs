@@ -1,4 +1,4 @@
-//! The algorithm of affinity changes, which is the same for all controllers and endpoints.
+//! The algorithm for affinity changes, shared by all controllers and endpoints.
 
 use super::endpoint::{Endpoint, StoreEnable};
 use super::vector_table::{Allocation, DeviceVector, Messages, VectorTable};
@@ -21,7 +21,8 @@ pub(super) struct Relocation<'a> {
 }
 
 impl Relocation<'_> {
-    /// Moves the vector at `slot`, or its whole group if that can only move as a whole.
+    /// Moves the vector at `slot`. If it is part of a group that can't be split, moves the whole
+    /// group.
     ///
     /// Context: task; may sleep.
     pub(super) fn run(
@@ -39,8 +40,8 @@ impl Relocation<'_> {
         if descriptor.among.as_ref().is_some_and(|among| !among.contains(&to)) {
             return Err(MoveError::NotAmong(to));
         }
-        // Even if the core records `to` as the target, because a controller may have moved the
-        // vector itself when a CPU went offline.
+        // Don't stop even if the core already records `to` as the target: the controller may have
+        // moved the vector itself when a CPU went offline.
         let moved = self.parent.begin_move(&allocation.block, slot - allocation.first, to)?;
         let Some(group) = Group::of(&moved, allocation) else {
             let stray = MsiError::UnknownVector(moved.first);
@@ -61,8 +62,8 @@ impl Relocation<'_> {
         let Some(message) = moved.message else {
             return self.end(moved, MoveOutcome::Written, group);
         };
-        // If the endpoint can be masked in any context, it is masked until the controller has also
-        // finished. Otherwise the update itself masks and unmasks it.
+        // If the endpoint can be masked in any context, keep it masked until the controller has
+        // finished, too. Otherwise, the update itself masks and unmasks.
         let hold = self.endpoint.mask().is_some();
         let host: &dyn Host = self.runtime.host();
         if hold {
@@ -71,7 +72,7 @@ impl Relocation<'_> {
         let result = match self.rewrite(group, message) {
             Ok(()) => self.end(moved, MoveOutcome::Written, group),
             Err(error) => {
-                // The first error is the one to report.
+                // Report the first error.
                 let _ = self.end(moved, MoveOutcome::RolledBack, group);
                 Err(error)
             }
@@ -82,15 +83,14 @@ impl Relocation<'_> {
         result
     }
 
-    /// Writes the new message if the old one can be replaced without the device ever sending a mix
-    /// of both.
+    /// Writes the new message, provided that the device can never send a mix of it and the old one.
     fn rewrite(&mut self, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
         self.endpoint.fit().check(message)?;
         let entry = self.table.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
-        // Two messages cannot be changed in one step: the device could assert the interrupt at the
+        // We can't change two messages in one step: the device could assert the interrupt at the
         // old CPU and deassert it at the new one.
         if entry.messages.is_some_and(|messages| messages.deassert.is_some()) {
             return Err(MsiError::WouldTear.into());
@@ -107,7 +107,7 @@ impl Relocation<'_> {
     fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
         let to = moved.to;
         let result = self.parent.end_move(moved, outcome);
-        // The message in the endpoint is authoritative, even if the controller failed to finish.
+        // The endpoint's message is authoritative, even if the controller failed to finish.
         if outcome == MoveOutcome::Written {
             group.members(self.table).for_each(|member| member.set_target(to));
         }
@@ -115,19 +115,19 @@ impl Relocation<'_> {
     }
 }
 
-/// The vectors that a controller moves together.
+/// Vectors that a controller moves together.
 struct Group {
-    /// Slot that holds the message of the vectors.
+    /// Slot that holds the shared message.
     first: u16,
     hwirq: HwIrq,
-    /// Required alignment of the message data, because the device replaces its low bits.
+    /// Required alignment of the message data. The device replaces the low bits.
     alignment: u16,
     count: u16,
 }
 
 impl Group {
-    /// Returns the group that moves. Returns `None` if the controller names vectors outside this
-    /// allocation, or moves several independent vectors together.
+    /// Returns the group that moves. Returns `None` if the controller refers to vectors outside
+    /// this allocation, or moves several independent vectors together.
     fn of(moved: &Move, allocation: &Allocation) -> Option<Self> {
         let index = allocation.block.index_of(moved.first)?;
         let count = moved.count.get();
@@ -155,7 +155,8 @@ impl Group {
         self.slots().filter_map(|slot| table.get(slot)).map(|entry| &entry.descriptor)
     }
 
-    /// Returns `true` if the move changes nothing for the controller, the store and the core.
+    /// Returns `true` if the controller, store and core all have the interrupt at its new place
+    /// already.
     fn is_there(&self, moved: &Move, table: &VectorTable) -> bool {
         let stored = table.get(self.first).and_then(DeviceVector::message);
         moved.from == moved.to

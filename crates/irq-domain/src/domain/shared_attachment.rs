@@ -1,4 +1,4 @@
-//! The attachment that the domains of one device share.
+//! An attachment that all of a device's domains share.
 
 use crate::error::MsiDeviceError;
 use crate::host::Host;
@@ -12,7 +12,7 @@ use msi_types::{
     NotIsolated, RequesterId,
 };
 
-/// A device's attachment. The device is detached when the last user leaves.
+/// A device's attachment, with a user count. The last user detaches the device.
 pub(crate) struct SharedAttachment {
     pub(crate) parent: Arc<dyn MsiParent>,
     pub(crate) requester: RequesterId,
@@ -20,13 +20,14 @@ pub(crate) struct SharedAttachment {
 }
 
 struct Users {
-    /// `None` before the device is attached, and after the last user has left.
+    /// `None` before the device is attached, and again once the last user has left.
     attachment: Option<Attachment>,
     count: u32,
 }
 
 impl SharedAttachment {
-    /// Creates the attachment of a device that is not attached yet. The caller is its first user.
+    /// Creates the attachment for a device that is not attached yet. The caller becomes its first
+    /// user.
     ///
     /// Context: task; may sleep.
     pub(super) fn try_new(
@@ -58,8 +59,8 @@ impl SharedAttachment {
         Ok(())
     }
 
-    /// Removes a user and frees its blocks. If it is the last user, also detaches the device, in
-    /// one operation of the controller.
+    /// Removes a user and frees its blocks. The last user also detaches the device, in the same
+    /// controller operation.
     ///
     /// Context: task; may sleep.
     pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -95,7 +96,7 @@ impl SharedAttachment {
         self.parent.isolation(self.requester)
     }
 
-    /// Returns a proof of this isolation.
+    /// Returns a proof that the device cannot trigger other devices' interrupts.
     ///
     /// Context: any.
     pub(super) fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {

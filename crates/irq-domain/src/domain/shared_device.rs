@@ -14,20 +14,20 @@ use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
-/// Configuration of a device with several domains.
+/// Configuration for a device with several domains.
 #[non_exhaustive]
 pub struct SharedDeviceConfig {
     /// The device's requester ID.
     pub requester: RequesterId,
-    /// The controller that serves the device, with the layers in between.
+    /// The controller that serves the device, including the layers in between.
     pub parent: Arc<dyn MsiParent>,
-    /// Upper bound of the total number of vectors of all domains.
+    /// Maximum number of vectors in all domains together.
     pub vectors: u32,
 }
 
 impl SharedDeviceConfig {
-    /// Creates the configuration of a device with this requester ID, served by `parent`, with at
-    /// most `vectors` vectors.
+    /// Creates the configuration for a device with this requester ID and at most `vectors` vectors,
+    /// served by `parent`.
     pub fn new(requester: RequesterId, parent: Arc<dyn MsiParent>, vectors: u32) -> Self {
         Self { requester, parent, vectors }
     }
@@ -42,12 +42,13 @@ impl fmt::Debug for SharedDeviceConfig {
     }
 }
 
-/// A device with several message stores, such as an MSI-X table and IMS. It has one attachment at
-/// the controller: behind an ITS, one DeviceID with one space of EventIDs. Domains can be created
-/// and dropped at any time.
+/// A device with several message stores, e.g. an MSI-X table and IMS. It has a single attachment at
+/// the controller (for an ITS, this means one DeviceID and one EventID space). Domains can be
+/// created and dropped at any time.
 ///
-/// The device is detached when this and all of its domains have been dropped. If the caller of the
-/// last drop [may not wait](crate::TaskContext::may_wait), a later task operation detaches it.
+/// The device is detached once this and all its domains have been dropped. If the last drop occurs
+/// where the caller [may not wait](crate::TaskContext::may_wait), a later task operation detaches
+/// it.
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Shared<IrqCore>,
@@ -55,7 +56,7 @@ pub struct SharedDevice {
     owner: TakenOnDrop<dyn Teardown>,
 }
 
-/// The owner of a [`SharedDevice`]'s use of its attachment.
+/// A [`SharedDevice`]'s own use of the attachment.
 struct AttachmentOwner(Shared<SharedAttachment>);
 
 impl Teardown for AttachmentOwner {

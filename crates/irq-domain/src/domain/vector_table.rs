@@ -1,4 +1,4 @@
-//! The vectors of a device by slot, with the controller's blocks to which they belong.
+//! A device's vectors by slot, and the controller blocks they belong to.
 
 use crate::error::MsiDeviceError;
 use crate::irq::descriptor::Descriptor;
@@ -11,18 +11,18 @@ use msi_types::{Cpu, HwIrq, HwIrqBlock, MsiMessage, Shape};
 /// A vector that was granted to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsiVector {
-    /// Slot in the device's message store: the MSI-X table index or the Multi-MSI message number.
+    /// Slot in the device's message store: the MSI-X table index or Multi-MSI message number.
     pub slot: u16,
     /// Number of the interrupt.
     pub irq: Irq,
     /// The interrupt as the root controller acknowledges it.
     pub hwirq: HwIrq,
-    /// The CPU to which the interrupt is delivered.
+    /// The CPU that the interrupt targets.
     pub cpu: Cpu,
 }
 
-/// The unit in which vectors are freed at the controller: an independent vector or a group. Its
-/// vectors are in consecutive slots.
+/// The unit in which vectors are freed at the controller: one independent vector, or a group in
+/// consecutive slots.
 pub(super) struct Allocation {
     pub(super) block: HwIrqBlock,
     pub(super) shape: Shape,
@@ -36,20 +36,20 @@ impl Allocation {
     }
 }
 
-/// The messages of a vector.
+/// A vector's messages.
 #[derive(Clone, Copy)]
 pub(super) struct Messages {
     pub(super) message: MsiMessage,
-    /// The second message of a level-triggered vector.
+    /// A level-triggered vector's second message.
     pub(super) deassert: Option<MsiMessage>,
 }
 
 /// A vector of the device.
 pub(super) struct DeviceVector {
-    /// First slot of the allocation.
+    /// The allocation's first slot.
     pub(super) first: u16,
     pub(super) descriptor: Shared<Descriptor>,
-    /// The messages in the store. In a group, only the first vector has them.
+    /// The messages in the store. Only the first vector in a group has them.
     pub(super) messages: Option<Messages>,
 }
 
@@ -68,13 +68,13 @@ impl DeviceVector {
     }
 }
 
-/// Vectors and their allocations. Each vector has an allocation, but an allocation has no vector
-/// while it is being removed.
+/// Vectors and their allocations. Every vector has an allocation. The reverse isn't true while an
+/// allocation is being removed.
 #[derive(Default)]
 pub(super) struct VectorTable {
-    /// Allocations by their first slot.
+    /// Allocations, indexed by first slot.
     allocations: SortedMap<u16, Allocation>,
-    /// Vectors by slot; sparse.
+    /// Vectors, indexed by slot (sparse).
     vectors: SortedMap<u16, DeviceVector>,
 }
 
@@ -89,12 +89,12 @@ impl VectorTable {
         self.vectors.reserve_many(vectors)
     }
 
-    /// Reserves room for all entries of another table.
+    /// Reserves room for everything in another table.
     pub(super) fn reserve_for(&mut self, more: &Self) -> Result<(), TryReserveError> {
         self.reserve(more.allocations.len(), more.vectors.len())
     }
 
-    /// Moves all entries of another table into this one. Room must have been reserved.
+    /// Moves everything from another table into this one. Room must have been reserved.
     pub(super) fn absorb(&mut self, more: Self) {
         for allocation in more.allocations.into_values() {
             self.add_allocation(allocation);
@@ -128,7 +128,7 @@ impl VectorTable {
         Ok(())
     }
 
-    /// Removes an independent vector, but not its allocation.
+    /// Removes an independent vector and leaves its allocation.
     ///
     /// # Errors
     /// [`MsiDeviceError::NoVector`], [`MsiDeviceError::OfAGroup`].
@@ -141,7 +141,7 @@ impl VectorTable {
         self.vectors.remove(slot).ok_or(missing)
     }
 
-    /// Removes an allocation, whose vectors must have been removed.
+    /// Removes an allocation. Its vectors must already have been removed.
     pub(super) fn remove_allocation(&mut self, first: u16) -> Option<Allocation> {
         self.allocations.remove(first)
     }
@@ -184,8 +184,8 @@ impl VectorTable {
         self.vectors.is_empty()
     }
 
-    /// Returns the shape of all allocations. It is the same for all, because a group is the only
-    /// allocation of its store.
+    /// Returns the shape that all allocations have in common. There is only one, because a group is
+    /// always its store's only allocation.
     pub(super) fn shape(&self) -> Shape {
         self.allocations.values().next().map_or(Shape::Independent, |first| first.shape)
     }
@@ -215,7 +215,7 @@ impl VectorTable {
         }
     }
 
-    /// Returns the slots without vectors of a store of `slots` slots.
+    /// Returns the vacant slots in a store with `slots` slots.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -223,7 +223,7 @@ impl VectorTable {
         try_collect((0..slots).filter(|slot| !self.vectors.contains(*slot)))
     }
 
-    /// Checks that a store of `slots` slots has a vacant slot for each of `wanted`.
+    /// Checks that a store with `slots` slots has a vacant one for each of `wanted`.
     pub(super) fn check_vacant(&self, slots: u16, wanted: &[u16]) -> Result<(), MsiDeviceError> {
         if wanted.is_empty() {
             return Err(MsiDeviceError::BadCount { min: 0, max: 0 });

@@ -1,4 +1,4 @@
-//! Checks of a handler cell while CPUs take the interrupt, tasks disable it, and its handle is
+//! Checks a handler cell while CPUs take its interrupt, tasks disable it, and its handle is
 //! dropped.
 
 use super::explore;
@@ -9,7 +9,7 @@ use shuttle::thread;
 use std::boxed::Box;
 use std::vec::Vec;
 
-/// A controller with one interrupt: a pending bit, and a device that numbers its messages.
+/// A controller with a single interrupt: a pending bit, and a device that numbers its messages.
 struct Machine {
     cell: HandlerCell<Handler>,
     pending: AtomicBool,
@@ -51,7 +51,7 @@ impl Machine {
         self.pending.store(true, SeqCst);
     }
 
-    /// Acknowledges a pending interrupt on a CPU. Returns `true` if one was pending.
+    /// Acknowledges an interrupt on a CPU. Returns `true` if one was pending.
     fn acknowledge(&self) -> bool {
         let acknowledged = self.pending.swap(false, SeqCst);
         if acknowledged && let Arrival::Entered(running) = self.cell.enter() {
@@ -72,7 +72,7 @@ impl Machine {
         }
     }
 
-    /// Performs the steps of dropping a handle in a task.
+    /// Closes the cell and frees the handler, as a task does when it drops a handle.
     fn close_and_free(&self) {
         assert!(self.cell.close());
         assert!(matches!(self.cell.enter(), Arrival::Absent(_)), "entered after it was closed");
@@ -94,14 +94,14 @@ fn run(threads: Vec<Box<dyn FnOnce() + Send>>) {
     }
 }
 
-/// Runs each body on a separate thread, with one machine.
+/// Runs each body on its own thread; all of them share one machine.
 macro_rules! threads {
     ($($machine:ident: $body:expr),* $(,)?) => {
         run(std::vec![$({ let $machine = $machine.clone(); Box::new(move || { $body; }) }),*])
     };
 }
 
-/// Two CPUs acknowledge three messages of a device, whose affinity moves between the CPUs.
+/// Two CPUs acknowledge a device's three messages while the affinity moves between them.
 fn two_cpus_share_an_interrupt() {
     let (machine, _) = Machine::new();
     threads! {
@@ -112,8 +112,8 @@ fn two_cpus_share_an_interrupt() {
     machine.drain();
 }
 
-/// A task disables the interrupt, checks that the handler does not run, and enables it again, while
-/// messages arrive.
+/// A task disables the interrupt while messages arrive, checks that the handler doesn't run, and
+/// enables it again.
 fn an_interrupt_is_disabled_under_load() {
     let (machine, _) = Machine::new();
     threads! {
@@ -132,7 +132,7 @@ fn an_interrupt_is_disabled_under_load() {
     machine.drain();
 }
 
-/// A task drops a handle while two CPUs handle messages and send one again.
+/// A task drops a handle while two CPUs handle and resend messages.
 fn a_handle_is_dropped_under_load() {
     let (machine, freed) = Machine::new();
     machine.send();

@@ -1,4 +1,4 @@
-//! Checks of a shared line that CPUs acknowledge while tasks add and remove handlers.
+//! Checks a shared line that CPUs acknowledge while tasks add and remove handlers.
 
 use super::explore;
 use crate::host::Host;
@@ -13,7 +13,7 @@ use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
-/// A kernel without services, because members' names do not use any.
+/// A kernel stub. The names of members don't need any of its services.
 struct Kernel;
 
 impl LocalCpu for Kernel {
@@ -39,7 +39,7 @@ impl Host for Kernel {
     }
 }
 
-/// A line with its handler cell, its control state, and the request lock.
+/// A line with its handler cell, control state and request lock.
 struct Machine {
     cell: HandlerCell<()>,
     line: SharedLine,
@@ -48,14 +48,14 @@ struct Machine {
     is_freed: AtomicBool,
 }
 
-/// Handler of a device. It must not run concurrently with itself or after it was freed.
+/// A device's handler. It must not run concurrently with itself or after it was freed.
 struct Device {
     running: AtomicBool,
     freed: AtomicBool,
     runs: AtomicU32,
 }
 
-/// Records that the handler was freed when this is dropped.
+/// Records on drop that the handler was freed.
 struct Freed(Arc<Device>);
 
 impl Drop for Freed {
@@ -142,8 +142,8 @@ impl Machine {
     }
 }
 
-/// Two tasks add and remove handlers, one of which reuses the other's member, while a CPU
-/// acknowledges the line.
+/// Two tasks add and remove handlers, and one reuses the other's member, while a CPU acknowledges
+/// the line.
 fn handlers_come_and_go() {
     let (machine, first) = Machine::new();
     let visit = |machine: Arc<Machine>| {
@@ -171,8 +171,8 @@ fn handlers_come_and_go() {
     assert!(machine.is_freed.load(SeqCst), "never freed");
 }
 
-/// The first handler is removed while another one is added, which is either refused or keeps the
-/// line.
+/// The first handler is removed while another one is added. Either the new one is refused, or it
+/// keeps the line alive.
 fn the_last_handler_goes_while_another_comes() {
     let (machine, first) = Machine::new();
     let (leaving, cpu) = (machine.clone(), machine.clone());

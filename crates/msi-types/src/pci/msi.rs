@@ -6,7 +6,7 @@ use bitfield_struct::bitfield;
 pub const CAPABILITY_ID: u8 = 0x05;
 /// Offset of Message Control in the capability.
 pub const CONTROL: u16 = 0x02;
-/// Offset of the low word of the address.
+/// Offset of the low address word.
 pub const ADDRESS_LOW: u16 = 0x04;
 
 /// Message Control.
@@ -22,7 +22,7 @@ pub struct Control {
     /// `multiple_message_capable`.
     #[bits(3)]
     pub multiple_message_enable: u8,
-    /// Set if the address has 64 bits. Read-only.
+    /// Set if the function has 64 address bits. Read-only.
     pub address_64: bool,
     /// Set if the capability has mask and pending bits. Read-only.
     pub per_vector_masking: bool,
@@ -34,19 +34,19 @@ pub struct Control {
     __: u8,
 }
 
-/// Offsets of a capability's registers, which depend on two bits of [`Control`].
+/// A capability's register offsets, which depend on two bits in [`Control`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     control: Control,
 }
 
 impl Layout {
-    /// Returns the layout that `control`, as read from the function, implies.
+    /// Returns the layout for `control`, as read from the function.
     pub const fn new(control: Control) -> Self {
         Self { control }
     }
 
-    /// Returns the offset of the high word of the address, if the capability has one.
+    /// Returns the offset of the high address word, if the capability has one.
     pub const fn address_high(self) -> Option<u16> {
         if self.control.address_64() { Some(0x08) } else { None }
     }
@@ -81,7 +81,7 @@ impl Layout {
 }
 
 /// Returns the data that a function with `2^log2_granted` vectors sends for vector `index`: `base`
-/// with its low bits replaced. A `log2_granted` above 5 is treated as 5.
+/// with the low bits replaced. Treats a `log2_granted` above 5 as 5.
 pub const fn vector_data(base: u32, log2_granted: u8, index: u16) -> u32 {
     let log2 = if log2_granted > 5 { 5 } else { log2_granted };
     let low = (1u32 << log2) - 1;
