@@ -1,4 +1,4 @@
-//! One interrupt: its descriptor, its handler's cell, its control and its dispatch.
+//! A single interrupt: descriptor, handler cell, control and dispatch.
 
 pub(crate) mod control;
 pub(crate) mod descriptor;

@@ -1,9 +1,9 @@
 //! Layers between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
 //!
-//! A [`Layer`] describes only what it changes. [`LayeredParent`] combines a layer and the parent
-//! below it into an [`MsiParent`](msi_types::MsiParent), and implements forwarding, rollback and
-//! the record of each device's messages for all layers. Masking, pending state and the ownership of
-//! vectors bypass the layer and are forwarded to the parent.
+//! A [`Layer`] only describes what it changes. [`LayeredParent`] combines it with the parent below
+//! into an [`MsiParent`](msi_types::MsiParent), and implements forwarding, rollback and the record
+//! of each device's messages once for all layers. Masking, pending state and vector ownership
+//! bypass the layer: these calls are forwarded straight to the parent.
 
 mod doorbell_mapping;
 mod hypervisor;
@@ -21,8 +21,8 @@ use msi_types::{
     Rewrite, Tier,
 };
 
-/// Returns the rewrite limit for the level below a layer that chooses addresses. The layer's own
-/// messages are checked against the endpoint's limit when they are rewritten, so the level below
+/// Returns the rewrite limit for the level below a layer that chooses addresses. When a message is
+/// rewritten, the layer's own output is checked against the endpoint's limit, so the level below
 /// only has to keep the data unchanged.
 const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     match rewrite {
@@ -33,38 +33,37 @@ const fn unaddressed(rewrite: Rewrite) -> Rewrite {
 
 /// A layer between a device and its controller.
 ///
-/// All operations except [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester),
-/// [`isolation`](Self::isolation) and [`dma_isolation`](Self::dma_isolation) are called only by
-/// tasks, and may sleep.
+/// Operations are called by tasks and may sleep, with the exception of [`tier`](Self::tier),
+/// [`fit`](Self::fit), [`requester`](Self::requester), [`isolation`](Self::isolation) and
+/// [`dma_isolation`](Self::dma_isolation).
 pub trait Layer: Send + Sync {
-    /// Returns the layer's name, and the capabilities and properties by which it changes those of
-    /// the levels below.
+    /// Returns the layer's name, and how it changes the capabilities and properties of the levels
+    /// below.
     ///
     /// Context: any.
     fn tier(&self) -> Tier;
 
-    /// Returns the requester that the level below sees.
+    /// Returns the requester ID that the level below sees.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`MsiError::Bus`] if the layer cannot forward messages of this requester.
+    /// [`MsiError::Bus`] if the layer cannot forward this requester's messages.
     fn requester(&self, device: RequesterId) -> Result<RequesterId, MsiError> {
         Ok(device)
     }
 
-    /// Returns the fit that the level below must satisfy so that the endpoint can hold this layer's
-    /// message.
+    /// Returns the fit that the level below must satisfy, so that the endpoint can hold the message
+    /// after this layer has translated it.
     ///
     /// Context: any.
     fn fit(&self, fit: Fit) -> Fit {
         fit
     }
 
-    /// Translates the message that the level below composed into the message that the device must
-    /// store, and acquires the resources that this requires (for example, maps a page). `fit`
-    /// describes the messages that the device can store. Each message that this returns is
-    /// [released](Self::let_go) exactly once.
+    /// Translates a message from the level below into the one that the device must store, and
+    /// acquires the resources for it (e.g. maps a page). `fit` describes what the device can store.
+    /// Each returned message is [released](Self::let_go) exactly once.
     fn hold(
         &self,
         device: RequesterId,
@@ -75,14 +74,15 @@ pub trait Layer: Send + Sync {
         Ok(below)
     }
 
-    /// Releases the resources of `message`, which [`hold`](Self::hold) returned and the device no
-    /// longer stores.
+    /// Releases the resources behind `message`. [`hold`](Self::hold) returned it, and the device no
+    /// longer stores it.
     fn let_go(&self, device: RequesterId, message: MsiMessage) {
         let _ = (device, message);
     }
 
     /// Returns whether the device is prevented from triggering other devices' interrupts, given the
-    /// isolation of the level below. `page` tells which registers share a page with the doorbells.
+    /// isolation at the level below. `page` lists the registers that share a page with the
+    /// doorbells.
     ///
     /// Context: any.
     fn isolation(
@@ -96,7 +96,7 @@ pub trait Layer: Send + Sync {
     }
 
     /// Returns whether the device is prevented from accessing memory that does not belong to it,
-    /// given the isolation of the level below.
+    /// given the isolation at the level below.
     ///
     /// Context: any.
     fn dma_isolation(&self, device: RequesterId, below: DmaIsolation) -> DmaIsolation {
@@ -104,7 +104,7 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Writes one readable line without indentation.
+    /// Writes a readable line, without indentation.
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{}: requester {device}", self.tier().name)
     }

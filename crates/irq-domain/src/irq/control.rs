@@ -1,4 +1,4 @@
-//! The control state of an interrupt.
+//! An interrupt's control state.
 //!
 //! | state | set by | cleared by |
 //! |---|---|---|
@@ -13,12 +13,12 @@
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
 //!
-//! All changes are made under the descriptor's lock, by any context. Exceptions are `rewriting` (a
-//! task under the device's lock) and `shut_down` (a task under the hotplug lock). The source is
-//! masked while `disables` is not 0, but changes that are made while `rewriting` is set take effect
-//! at its end.
+//! Any context may make changes, under the descriptor's lock. The exceptions are `rewriting` (only
+//! a task under the device's lock) and `shut_down` (only a task under the hotplug lock). The source
+//! is masked while `disables` is not 0. A change that is made while `rewriting` is set takes effect
+//! when it is cleared.
 
-/// The control state, which tasks and handlers change.
+/// The control state, as changed by tasks and handlers.
 #[derive(Debug)]
 pub(crate) struct Control {
     handler: HandlerPhase,
@@ -28,36 +28,37 @@ pub(crate) struct Control {
     resend: bool,
     closing: u32,
     shut_down: bool,
-    /// Number of handlers of a shared line; 1 for an interrupt that is not shared.
+    /// Number of handlers on a shared line; 1 if the interrupt isn't shared.
     members: u32,
     shut_off: bool,
 }
 
-/// Presence of an interrupt's handler.
+/// Whether an interrupt has a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HandlerPhase {
     /// The interrupt has no handler.
     Vacant,
-    /// The interrupt has a handler, which its handle owns. Another one can be installed only after
-    /// that handle was dropped.
+    /// The interrupt has a handler, owned by its handle. Another one can only be installed after
+    /// the handle has been dropped.
     Installed,
-    /// The interrupt itself is being freed. A handle may outlive it.
+    /// The interrupt itself is being freed. Its handle may still exist.
     Gone,
 }
 
-/// State of an interrupt whose handle was dropped.
+/// What is left of an interrupt after its handle was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Released {
-    /// The interrupt is closed. Its handler may still run.
+    /// The interrupt is closed, but its handler may still be running.
     Interrupt,
-    /// The interrupt has other handlers. The released handler may still run.
+    /// The interrupt has other handlers, and the released one may still be running.
     Member,
     /// The handler was already freed together with its device.
     Before,
 }
 
 impl Control {
-    /// Creates the state of an interrupt without a handler; `unmasked` if its source is unmasked.
+    /// Creates the state for an interrupt without a handler. `unmasked` says whether the source is
+    /// unmasked.
     pub(crate) const fn new(unmasked: bool) -> Self {
         Self {
             handler: HandlerPhase::Vacant,
@@ -88,13 +89,13 @@ impl Control {
         self.shut_down
     }
 
-    /// Records that a handler was installed, disabled.
+    /// Records an installed handler, initially disabled.
     pub(crate) fn install(&mut self) {
         self.change_handler(HandlerPhase::Installed);
     }
 
-    /// Removes the handler; returns `true` if the interrupt had one. An interrupt without a handler
-    /// can still become `Gone`.
+    /// Removes the handler and returns `true` if there was one. An interrupt without a handler can
+    /// still become `Gone`.
     pub(crate) fn remove(&mut self, after: HandlerPhase) -> bool {
         let before = self.handler;
         match before {
@@ -134,52 +135,52 @@ impl Control {
         core::mem::take(&mut self.resend)
     }
 
-    /// Returns `true` if the source was never masked, and clears the mark. The first enable must
-    /// then not unmask it.
+    /// Returns `true` if the source was never masked, and clears the record. The first enable must
+    /// then skip the unmask.
     pub(crate) fn take_unmasked(&mut self) -> bool {
         core::mem::take(&mut self.unmasked)
     }
 
-    /// Begins a rewrite of the endpoint's message.
+    /// Begins to rewrite the endpoint's message.
     pub(crate) fn begin_rewrite(&mut self) {
         self.rewriting = true;
     }
 
-    /// Ends the rewrite. Returns `true` if the interrupt is enabled.
+    /// Ends a rewrite. Returns `true` if the interrupt is enabled.
     pub(crate) fn end_rewrite(&mut self) -> bool {
         self.rewriting = false;
         self.disables == 0
     }
 
-    /// Adds closed cells whose handlers must be freed.
+    /// Adds closed cells with handlers that must still be freed.
     pub(crate) fn add_closing(&mut self, cells: u32) {
         self.closing += cells;
     }
 
-    /// Removes closed cells whose handlers were freed. Returns `true` if none is left.
+    /// Subtracts closed cells whose handlers were freed. Returns `true` if none is left.
     pub(crate) fn remove_closing(&mut self, cells: u32) -> bool {
         self.closing = self.closing.saturating_sub(cells);
         self.closing == 0
     }
 
-    /// Counts another handler of a shared line.
+    /// Adds a shared-line handler to the count.
     pub(crate) fn add_member(&mut self) {
         self.members = self.members.saturating_add(1);
     }
 
-    /// Removes a handler of a shared line from the count. Returns `true` if no handler is left.
+    /// Removes a shared-line handler from the count. Returns `true` if none is left.
     pub(crate) fn remove_member(&mut self) -> bool {
         self.members = self.members.saturating_sub(1);
         self.members == 0
     }
 
-    /// Marks an interrupt as screaming. The caller must disable it.
+    /// Marks a screaming interrupt. The caller must disable it.
     pub(crate) fn shut_off(&mut self) {
         self.shut_off = true;
     }
 
-    /// Returns `true` if the interrupt was shut off, and clears the mark. The caller must then
-    /// enable it.
+    /// Returns `true` if the interrupt was shut off, and clears the mark. In that case the caller
+    /// must enable it.
     pub(crate) fn take_shut_off(&mut self) -> bool {
         core::mem::take(&mut self.shut_off)
     }
@@ -191,14 +192,14 @@ impl Control {
         was_disabled && self.disables == 0
     }
 
-    /// Marks a managed interrupt that has no online CPU. Returns `true` if it was not marked
-    /// before; the caller must then disable it.
+    /// Marks a managed interrupt that has no online CPU. Returns `true` if this is new; the caller
+    /// must then disable the interrupt.
     pub(crate) fn shut_down(&mut self) -> bool {
         !core::mem::replace(&mut self.shut_down, true)
     }
 
-    /// Clears that mark, because a CPU of the managed interrupt is online again. The caller must
-    /// enable the interrupt.
+    /// Clears the [`shut_down`](Self::shut_down) mark, because one of the managed interrupt's CPUs
+    /// is online again. The caller must enable the interrupt.
     pub(crate) fn start(&mut self) {
         self.shut_down = false;
     }

@@ -1,4 +1,4 @@
-//! One interrupt: its numbers, control state and counters, and the source directly below it.
+//! A single interrupt: its numbers, control state and counters, and the source below it.
 
 use crate::error::MoveError;
 use crate::host::Host;
@@ -20,7 +20,7 @@ use doorbell_fallible::Shared;
 use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
-/// The value in a handler cell: a handler and its interrupt.
+/// The contents of a handler cell: a handler and its interrupt.
 pub(crate) struct Action {
     pub(crate) handler: Handler,
     pub(crate) descriptor: Shared<Descriptor>,
@@ -39,11 +39,11 @@ pub(crate) struct Descriptor {
     pub(crate) hwirq: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
-    /// The CPUs to which a managed interrupt may be delivered; `None` if it is not managed.
+    /// The CPUs to which a managed interrupt is confined, or `None` if it is not managed.
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) control: IrqLock<Control>,
     pub(crate) name: TaskLock<Option<Name>>,
-    /// The CPUs to which the kernel restricted the interrupt; `None` for any.
+    /// The CPUs to which the kernel restricted the interrupt, or `None` for any.
     pub(crate) wanted: TaskLock<Option<Vec<Cpu>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
@@ -60,7 +60,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) target: Cpu,
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
-    /// `true` if the source is not masked before the interrupt has a handler.
+    /// `true` if the source isn't masked while the interrupt has no handler yet.
     pub(crate) unmasked: bool,
 }
 
@@ -83,7 +83,7 @@ impl Descriptor {
         })
     }
 
-    /// Returns the CPU to which the interrupt is delivered. Meaningless for a private interrupt.
+    /// Returns the interrupt's target CPU. Meaningless for a private interrupt.
     ///
     /// Context: any.
     pub(crate) fn target(&self) -> Cpu {
@@ -100,15 +100,15 @@ impl Descriptor {
         }
     }
 
-    /// Returns `true` if the interrupt is private and was requested on this CPU.
+    /// Returns `true` if this is a private interrupt that was requested on this CPU.
     ///
     /// Context: any.
     pub(crate) fn is_private_on(&self, cpu: Cpu) -> bool {
         matches!(&self.source, Source::PerCpu(input) if input.is_on(cpu))
     }
 
-    /// Returns the names of the interrupt's handlers. If it currently has none, returns the name of
-    /// its last handler.
+    /// Returns the names of the interrupt's handlers. Without a handler, returns the name of the
+    /// last one.
     ///
     /// Context: task; may sleep.
     ///
@@ -119,13 +119,13 @@ impl Descriptor {
         Name::try_written(|out| line.write_names(host, out)).map(Some)
     }
 
-    /// Sets the target. The caller must hold the lock of the source.
+    /// Sets the target. The caller must hold the source's lock.
     pub(crate) fn set_target(&self, cpu: Cpu) {
         self.target.store(cpu.get(), Ordering::Relaxed);
     }
 
-    /// Moves the interrupt, and lists the moved interrupts if the caller passes a list. Does not
-    /// allocate without a list.
+    /// Moves the interrupt. If the caller passes a list, adds all moved interrupts to it;
+    /// otherwise, does not allocate.
     ///
     /// Context: task; may sleep.
     pub(crate) fn relocate(
@@ -141,9 +141,9 @@ impl Descriptor {
         }
     }
 
-    /// Waits until no move is in progress and returns the target; `None` for a private interrupt. A
-    /// move checks under the same lock that its target CPU is online. If this is called after a CPU
-    /// was marked offline, a later move cannot select that CPU.
+    /// Waits for a move in progress to end and returns the target, or `None` for a private
+    /// interrupt. A move checks under the same lock that its target CPU is online. Once a CPU has
+    /// been marked offline, no move that follows this call can select it.
     ///
     /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
@@ -162,7 +162,7 @@ impl Descriptor {
         self.source.unmask(self.hwirq);
     }
 
-    /// Sends the interrupt again, to its current target.
+    /// Sends the interrupt again, to its present target.
     ///
     /// Context: any.
     #[cold]
@@ -181,8 +181,8 @@ impl Descriptor {
         self.mask();
     }
 
-    /// Applies to the endpoint the state that was requested while its message was rewritten. The
-    /// caller must hold the device's lock.
+    /// Applies changes that were requested while the endpoint's message was rewritten. The caller
+    /// must hold the device's lock.
     ///
     /// Context: task; may sleep.
     pub(crate) fn end_rewrite(&self, runtime: &Runtime) {
@@ -196,20 +196,20 @@ impl Descriptor {
     }
 }
 
-/// The level directly below the core.
+/// Interrupt source: the level directly below the core.
 pub(crate) enum Source {
-    /// A vector of a device.
+    /// A device's vector.
     Device(Shared<dyn IrqSource>),
-    /// An input of a controller with wired inputs.
+    /// An input of a controller that has wired inputs.
     Wired(WiredInput),
-    /// A private interrupt, which is masked and made pending on the calling CPU.
+    /// A private interrupt. Masking it and making it pending acts on the calling CPU.
     PerCpu(PrivateInput),
 }
 
-/// A private interrupt of the root controller, requested on some or all CPUs.
+/// A private interrupt at the root controller, requested on some or all CPUs.
 pub(crate) struct PrivateInput {
     parent: Arc<dyn WiredParent>,
-    /// The CPUs on which the interrupt was requested, in ascending order; `None` for all CPUs.
+    /// The CPUs on which the interrupt was requested, in ascending order, or `None` for all.
     cpus: Option<Vec<Cpu>>,
 }
 
@@ -226,7 +226,7 @@ impl PrivateInput {
     }
 }
 
-/// A source of interrupts with its own message: a vector of a device. Functions have the following
+/// An interrupt source that has its own message: a device's vector. Functions have the following
 /// context unless they state a different one.
 ///
 /// Context: any.
@@ -236,11 +236,11 @@ pub(crate) trait IrqSource: Send + Sync {
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool>;
 
-    /// Returns the name of the device's domain, and the slot in its message store.
+    /// Returns the name of the device's domain, and the slot in the message store.
     fn slot(&self) -> (&Name, u16);
 
-    /// Moves the interrupt, or its whole group if that can only move as a whole. Lists the moved
-    /// interrupts if the caller passes a list.
+    /// Moves the interrupt, or its whole group if that can't be split. If the caller passes a list,
+    /// adds the moved interrupts to it.
     ///
     /// Context: task; may sleep.
     fn relocate(
@@ -251,7 +251,7 @@ pub(crate) trait IrqSource: Send + Sync {
         list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError>;
 
-    /// Waits until no move is in progress and returns the target.
+    /// Waits for a move in progress to end and returns the target.
     ///
     /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu;
@@ -262,7 +262,7 @@ pub(crate) trait IrqSource: Send + Sync {
     fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
-/// A claimed input of a controller with wired inputs.
+/// A claimed input at a controller with wired inputs.
 pub(crate) struct WiredInput {
     parent: Arc<dyn WiredParent>,
     /// The input's handlers, if it can have several.
@@ -284,7 +284,7 @@ impl WiredInput {
         self.shared.is_some() && Arc::ptr_eq(&self.parent, parent)
     }
 
-    /// Moves the input, and lists it if the caller passes a list.
+    /// Moves the input. If the caller passes a list, adds the interrupt to it.
     ///
     /// Context: task; may sleep.
     fn relocate(
@@ -298,7 +298,7 @@ impl WiredInput {
             irqs.try_reserve(1)?;
         }
         let _target = self.target.lock(runtime.host());
-        // The input is released under this lock, after its handler was removed.
+        // The input is released under this lock, once its handler has been removed.
         if !descriptor.control.lock(runtime.host()).is_installed() {
             return Err(MoveError::UnknownIrq(descriptor.irq));
         }
@@ -314,7 +314,7 @@ impl WiredInput {
         Ok(())
     }
 
-    /// Waits until no move is in progress and returns the target.
+    /// Waits for a move in progress to end and returns the target.
     ///
     /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {

@@ -19,19 +19,19 @@ use msi_types::{Cpu, HwIrq};
 pub enum Dispatched {
     /// The handler ran.
     Handled,
-    /// The handler did not run. The arrival is not lost.
+    /// The handler did not run yet, but the arrival is not lost.
     Deferred(Deferral),
     /// The vector has no handler, or the handler found nothing to do.
     Unhandled(Unhandled),
 }
 
-/// The reason why a handler did not run immediately. The arrival is not lost: an edge or message is
-/// sent again through the controller, to the CPU that the interrupt targets by then; a level stays
+/// The reason why a handler did not run immediately. No arrival is lost: an edge or message is sent
+/// again through the controller, to whichever CPU is the target by then, and a level stays
 /// asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
-    /// The handler is already running on another CPU (or on this one, interrupted by the caller).
-    /// The interrupt is sent again when the handler returns.
+    /// The handler is already running on another CPU (or on this one, in the context that the
+    /// caller interrupted). The interrupt is sent again when the handler returns.
     Running,
     /// The interrupt is disabled. It is sent again when it is enabled.
     Disabled,
@@ -40,9 +40,10 @@ pub enum Deferral {
 /// The reason why an arrival was not handled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Unhandled {
-    /// The vector no longer has a handler: the arrival was in flight when the handler was dropped.
+    /// The vector no longer has a handler. The arrival was already in flight when the handler was
+    /// dropped.
     Released,
-    /// The vector never had a handler: spurious.
+    /// The vector never had a handler; this is a spurious interrupt.
     Unknown,
     /// The handler ran, but found nothing to do: [`IrqReturn::None`].
     IrqNone,
@@ -50,14 +51,14 @@ pub enum Unhandled {
     UnknownCpu,
 }
 
-/// The dispatch table, and the state that running handlers use.
+/// The dispatch table, and state that running handlers need.
 pub(crate) struct Dispatcher {
     table: DispatchTable,
     pub(crate) runtime: Runtime,
 }
 
-/// A running handler. Whether it returns or unwinds, an interrupt that arrived in the meantime is
-/// sent again.
+/// A running handler. If the interrupt arrives again in the meantime, it is resent, whether the
+/// handler returns or unwinds.
 struct Run<'a> {
     runtime: &'a Runtime,
     running: Option<Running<'a, Action>>,
@@ -80,7 +81,7 @@ impl Drop for Run<'_> {
 }
 
 impl Dispatcher {
-    /// Creates a dispatcher without handlers, with all CPUs offline.
+    /// Creates a dispatcher with no handlers and all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         Ok(Self { table: DispatchTable::new()?, runtime: Runtime::try_new(host, cpus)? })
     }
@@ -118,7 +119,7 @@ impl Dispatcher {
     }
 
     /// # Errors
-    /// The cell has no handler.
+    /// Handles an arrival at a cell without a handler.
     #[inline]
     fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
         match cell.enter() {
@@ -149,8 +150,8 @@ impl Dispatcher {
         done
     }
 
-    /// Shuts the interrupt off if nearly all runs of its handler find nothing to do. Acquires a
-    /// lock once per window of runs.
+    /// Shuts the interrupt off if almost all runs of its handler find nothing to do. Takes a lock
+    /// only once per window of runs.
     ///
     /// Context: hard IRQ.
     #[cold]
@@ -167,15 +168,14 @@ impl Dispatcher {
         }
     }
 
-    /// Returns the entry of a vector, and allocates it if it does not exist; `None` for vectors
-    /// beyond the table.
+    /// Returns a vector's entry, allocated if necessary, or `None` for vectors beyond the table.
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {
         self.table.ensure(hwirq)
     }
 
-    /// Returns an existing interrupt with its entry in the table.
+    /// Returns an existing interrupt and its entry in the table.
     ///
     /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> IrqRef<'a> {

@@ -1,6 +1,6 @@
-//! The dispatch table: a radix table that maps hwirqs to handler cells. A part of the table is
-//! allocated when the first vector in it is requested, and is never moved or freed, so dispatch can
-//! walk the table without a lock.
+//! The dispatch table: a radix table from hwirqs to handler cells. Each part is allocated when a
+//! vector in it is first requested. It is never moved or freed, so dispatch can walk the table
+//! without a lock.
 
 use crate::irq::descriptor::Action;
 use crate::irq::handler_cell::HandlerCell;
@@ -11,24 +11,24 @@ use doorbell_fallible::{try_box, try_box_array, try_collect};
 use msi_types::{Cpu, HwIrq};
 use once_cell::race::OnceBox;
 
-/// Exclusive limit of vectors. A GIC's INTIDs have at most 24 bits.
+/// Exclusive upper limit for vectors. A GIC's INTIDs have at most 24 bits.
 pub(crate) const HWIRQS: u32 = 1 << 24;
 
 /// Number of entries per level. Each level resolves 8 bits.
 const FANOUT: usize = 256;
 
-/// The cells of one vector, on a separate cache line because adjacent vectors may fire on different
-/// CPUs.
+/// All cells for one vector. They have their own cache line because adjacent vectors may fire on
+/// different CPUs.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct HwIrqEntry {
-    /// The cell of an interrupt that any CPU may take.
+    /// The cell for an interrupt that any CPU may take.
     pub(crate) shared: HandlerCell<Action>,
-    /// The cells of an interrupt that is private to each CPU, one per CPU.
+    /// The cells for an interrupt that is private to each CPU, indexed by CPU.
     private: OnceBox<[Vec<PrivateCell>; 1]>,
 }
 
-/// One CPU's cell of a private interrupt, on a separate cache line.
+/// One CPU's cell for a private interrupt, on its own cache line.
 #[repr(align(64))]
 #[derive(Debug)]
 struct PrivateCell(HandlerCell<Action>);
@@ -38,7 +38,7 @@ impl HwIrqEntry {
         Self { shared: HandlerCell::new(), private: OnceBox::new() }
     }
 
-    /// Returns the cell of `cpu`, if the vector was ever requested as a private one.
+    /// Returns the cell for `cpu` if the vector was ever requested as a private one.
     ///
     /// Context: any.
     #[inline]
@@ -47,7 +47,7 @@ impl HwIrqEntry {
         Some(&cells.get(cpu.index())?.0)
     }
 
-    /// Returns the cells of all CPUs, or none if the vector was never requested as a private one.
+    /// Returns the cells for all CPUs. Empty if the vector was never requested as a private one.
     ///
     /// Context: any.
     pub(crate) fn all_private(&self) -> impl Iterator<Item = (Cpu, &HandlerCell<Action>)> {
@@ -67,11 +67,11 @@ impl HwIrqEntry {
 type Leaf = [HwIrqEntry; FANOUT];
 type Middle = [OnceBox<Leaf>; FANOUT];
 
-/// The table. Its memory is proportional to the requested vectors: 16 KiB for each aligned range of
-/// 256 vectors that contains a requested one, and 2 KiB for each such range of 65536.
+/// The table. It takes 16 KiB for each aligned range of 256 vectors that contains a requested one,
+/// and 2 KiB for each such range of 65536.
 #[derive(Debug)]
 pub(crate) struct DispatchTable {
-    /// Vectors below 65536, which are found in one step less. Most systems have no others.
+    /// Vectors below 65536, which are one lookup closer. Most systems have no others.
     low: Box<Middle>,
     high: Box<[OnceBox<Middle>; FANOUT]>,
 }
@@ -81,8 +81,8 @@ impl DispatchTable {
         Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
-    /// Returns the entry of a vector, or `None` if no vector in its range of 256 was ever
-    /// requested. Only loads from memory.
+    /// Returns a vector's entry, or `None` if no vector in its range of 256 was ever requested.
+    /// Only loads from memory.
     ///
     /// Context: any.
     #[inline]
@@ -95,8 +95,7 @@ impl DispatchTable {
         middle.get((index >> 8) % FANOUT)?.get()?.get(index % FANOUT)
     }
 
-    /// Returns the entry of a vector, and allocates it if it does not exist; `None` for vectors
-    /// beyond [`HWIRQS`].
+    /// Returns a vector's entry, allocated if necessary, or `None` for vectors beyond [`HWIRQS`].
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {

@@ -1,16 +1,16 @@
-//! The flow of an interrupt, and the initial state of its handler.
+//! An interrupt's flow, and its handler's initial state.
 
 use core::fmt;
 
-/// Handling of an interrupt between its arrival and the end of its handler.
+/// How an interrupt is handled, from its arrival until its handler returns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Flow {
-    /// Edges and messages: an arrival is recorded while the handler runs or is disabled, and sent
-    /// again afterwards.
+    /// Edges and messages. An arrival while the handler is running or disabled is recorded, and
+    /// sent again later.
     Edge,
-    /// A level: it arrives again by itself while it is asserted, so arrivals are not recorded.
+    /// A level. It arrives again by itself while it is asserted, so arrivals needn't be recorded.
     Level,
-    /// Private to each CPU: the handler may run on several CPUs concurrently.
+    /// Private to each CPU. The handler may run on several CPUs concurrently.
     PerCpu,
 }
 
@@ -24,13 +24,13 @@ impl fmt::Display for Flow {
     }
 }
 
-/// Initial state of a new handler.
+/// A new handler's initial state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Start {
-    /// The request enables the interrupt.
+    /// Enabled by the request.
     #[default]
     Enabled,
-    /// The first [`IrqHandle::enable`](crate::IrqHandle::enable) enables the interrupt. Earlier
-    /// arrivals are recorded.
+    /// Disabled until the first [`IrqHandle::enable`](crate::IrqHandle::enable). Earlier arrivals
+    /// are recorded.
     Disabled,
 }

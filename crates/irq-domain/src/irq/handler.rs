@@ -1,4 +1,4 @@
-//! Handlers: their argument, their result, and their memory.
+//! Handlers, what they receive and what they return.
 
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
@@ -6,13 +6,13 @@ use core::marker::PhantomData;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
-/// Argument of a handler. Handlers run in hard-IRQ context.
+/// A handler's argument. Handlers run in hard-IRQ context.
 #[derive(Debug)]
 pub struct IrqContext<'a> {
     pub(crate) irq: Irq,
     pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
-    /// Limits the lifetime to one run of the handler.
+    /// Ties the lifetime to a single run of the handler.
     pub(crate) run: PhantomData<&'a ()>,
 }
 
@@ -27,13 +27,13 @@ impl IrqContext<'_> {
         self.hwirq
     }
 
-    /// Returns the CPU on which the handler runs.
+    /// Returns the CPU that runs the handler.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }
 }
 
-/// Result of a handler. Returning `()` from a handler means [`Handled`](Self::Handled).
+/// A handler's result. Returning `()` means [`Handled`](Self::Handled).
 #[doc(alias = "irqreturn_t")]
 #[doc(alias = "IRQ_HANDLED")]
 #[doc(alias = "IRQ_NONE")]
@@ -41,8 +41,8 @@ impl IrqContext<'_> {
 pub enum IrqReturn {
     /// The handler's device needed service.
     Handled,
-    /// The handler's device did not need service: the interrupt is spurious, or another device on a
-    /// shared line raised it.
+    /// The handler's device did not need service. Either the interrupt is spurious, or another
+    /// device on the same line raised it.
     None,
 }
 
@@ -52,7 +52,7 @@ impl From<()> for IrqReturn {
     }
 }
 
-/// A handler in the form that dispatch calls. Clones share its memory.
+/// A handler in the form that dispatch calls. Clones share one allocation.
 #[derive(Clone)]
 pub(crate) struct Handler(Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>);
 
@@ -62,7 +62,7 @@ impl Handler {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The allocator has no memory for it. The handler is dropped.
+    /// The allocator is out of memory. The handler is dropped.
     pub(crate) fn try_new<R: Into<IrqReturn>>(
         run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<Self, TryReserveError> {

@@ -1,5 +1,4 @@
-//! The handler cell of an interrupt, in which one atomic state word determines who may access the
-//! handler.
+//! An interrupt's handler cell. A single atomic state word determines who may access the handler.
 //!
 //! ```text
 //!            install                  enter          leave
@@ -9,22 +8,22 @@
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
 //! ```
 //!
-//! A vacant cell that is *awaited* keeps the resend mark for the value that will be installed,
-//! because messages may arrive before the handler.
+//! A vacant cell can be *awaited*: messages may arrive before the handler, so the cell keeps a
+//! resend mark for the value that will be installed.
 //!
-//! The rules, which are all enforced by compare-and-swap on the state word:
+//! The rules (a compare-and-swap on the state word enforces each of them):
 //! - *running* is set by one CPU at a time, and never while the cell is disabled or closing, so a
-//!   handler never runs concurrently with itself;
+//!   handler cannot run concurrently with itself;
 //! - an arrival that finds the cell busy or disabled sets the *resend* mark in the same atomic
-//!   step. Exactly one party clears the mark, in the same atomic step in which it leaves or enables
-//!   the cell. Setting the mark is a read-modify-write even if it is already set, so that the
-//!   device's earlier writes are visible to the next run;
+//!   step. Exactly one party clears it, in the same atomic step in which it leaves or enables the
+//!   cell. Even if the mark is already set, setting it is a read-modify-write: this makes the
+//!   device's earlier writes visible to the next run;
 //! - the value must only be read while *running* or a *pin* is held. It must only be written in
-//!   *changing*, which is entered from vacant, or from closing without a runner or pins.
+//!   *changing*, which can be entered from vacant, or from closing once there is no runner or pin.
 //!
-//! The checks in `interleavings/handler_cell.rs` explore these transitions.
+//! The checks in `interleavings/handler_cell.rs` explore all these transitions.
 // UNSAFETY: the value lives in an `UnsafeCell`. A lock around it would cost dispatch a second pair
-// of atomic operations, although the state word already provides the exclusion.
+// of atomic operations, for the same exclusion that the state word already provides.
 #![expect(unsafe_code, reason = "a state word guards the value; each use has a safety comment")]
 
 use crate::sync::{AtomicU32, SeqCst};
@@ -32,58 +31,58 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::Deref;
 
-/// A value is installed. Stays set while the cell is closing.
+/// A value is installed. Still set while the cell is closing.
 const INSTALLED: u32 = 1 << 0;
-/// A CPU runs the handler.
+/// A CPU is running the handler.
 const RUNNING: u32 = 1 << 1;
-/// An interrupt arrived while the handler could not run.
+/// The interrupt arrived while the handler couldn't run.
 const RESEND: u32 = 1 << 2;
 /// Arrivals do not run the handler.
 const DISABLED: u32 = 1 << 3;
-/// The value must be taken out as soon as it is no longer in use.
+/// The value must be taken out once it is no longer in use.
 const CLOSING: u32 = 1 << 4;
 /// One party has exclusive access to the value.
 const CHANGING: u32 = 1 << 5;
-/// Arrivals that cannot run are marked: edges and messages. A level arrives again by itself.
+/// Arrivals that can't run are marked (edges and messages). A level arrives again by itself.
 const EDGE: u32 = 1 << 6;
 /// A value was installed before.
 const USED: u32 = 1 << 7;
-/// The cell has no value yet, and marks arrivals for the value that will be installed.
+/// The cell has no value yet, and marks arrivals for the one that will be installed.
 const AWAITED: u32 = 1 << 8;
-/// One user of the value in addition to the runner. The upper 16 bits count the pins, of which each
-/// CPU holds at most one.
+/// One user of the value besides the runner. The upper 16 bits count these pins; each CPU holds at
+/// most one.
 const PIN: u32 = 1 << 16;
 const PINS: u32 = 0xffff << 16;
 
-/// Treatment of an arrival that cannot run now.
+/// What to do with an arrival that can't run now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenBusy {
-    /// Mark the arrival so that it is sent again: for edges and messages.
+    /// Mark it, so that it is sent again. For edges and messages.
     Mark,
-    /// Ignore the arrival: for levels, which stay asserted and arrive again.
+    /// Ignore it. For levels, which stay asserted and arrive again.
     Ignore,
 }
 
 /// Result of an arrival.
 pub(crate) enum Arrival<'a, T> {
-    /// The caller may run the handler until the guard is [left](Running::leave) or dropped.
+    /// The caller may run the handler until it [leaves](Running::leave) or drops the guard.
     Entered(Running<'a, T>),
     /// The handler is already running.
     Busy,
     /// The handler is disabled.
     Disabled,
-    /// The cell has no handler. The history tells whether it ever had one.
+    /// The cell has no handler. The history says whether it ever had one.
     Absent(History),
 }
 
-/// History of a cell without a value.
+/// What happened to a cell without a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum History {
     Used,
     Unused,
 }
 
-/// The reason why a value could not be installed. Contains the value.
+/// The reason why a value could not be installed. Returns the value to the caller.
 pub(crate) enum InstallError<T> {
     /// A value is already installed.
     Occupied(T),
@@ -91,15 +90,15 @@ pub(crate) enum InstallError<T> {
     Closing(T),
 }
 
-/// The cell of one handler, guarded by a state word.
+/// A cell for one handler, guarded by a state word.
 pub(crate) struct HandlerCell<T> {
     word: AtomicU32,
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: several threads may have shared references to the value concurrently (the runner and
-// pins), which requires `Sync`. One thread may install the value and another take it, which
-// requires `Send`. The state word guards all accesses.
+// SAFETY: The runner and pins can hold shared references on several threads at once, which requires
+// `Sync`. One thread may install the value and another take it, which requires `Send`. The state
+// word guards all accesses.
 unsafe impl<T: Send + Sync> Sync for HandlerCell<T> {}
 
 impl<T> HandlerCell<T> {
@@ -107,7 +106,7 @@ impl<T> HandlerCell<T> {
         Self { word: AtomicU32::new(0), value: UnsafeCell::new(None) }
     }
 
-    /// Installs a value, disabled.
+    /// Installs a value, initially disabled.
     ///
     /// Context: any.
     pub(crate) fn install(&self, value: T, when_busy: WhenBusy) -> Result<(), InstallError<T>> {
@@ -124,12 +123,12 @@ impl<T> HandlerCell<T> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread changed the word from vacant to CHANGING, so no other thread accesses
-        // the value until this one clears CHANGING.
+        // SAFETY: We changed the word from vacant to CHANGING, so no other thread accesses the
+        // value until we clear CHANGING.
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         let mut seen = self.word.load(SeqCst);
-        // An arrival may set the mark until the last moment.
+        // An arrival can still set the mark up to this moment.
         while let Err(now) = self.swap_if(seen, INSTALLED | DISABLED | USED | mode | seen & RESEND)
         {
             seen = now;
@@ -137,15 +136,15 @@ impl<T> HandlerCell<T> {
         Ok(())
     }
 
-    /// Makes the cell mark arrivals for a value that will be installed later. Does nothing if a
-    /// value is installed or being installed.
+    /// Makes the cell mark arrivals for a value that will be installed later. A no-op if a value is
+    /// installed or being installed.
     ///
     /// Context: any.
     pub(crate) fn await_value(&self) {
         self.change_vacant(|seen| seen | AWAITED);
     }
 
-    /// Undoes [`await_value`](Self::await_value): no value will be installed.
+    /// Undoes [`await_value`](Self::await_value), because no value will be installed.
     ///
     /// Context: any.
     pub(crate) fn forget(&self) {
@@ -162,8 +161,8 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Enters the cell for an arrival. Lock-free: a retry occurs only if another party changed the
-    /// word.
+    /// Enters the cell on behalf of an arrival. Lock-free: it retries only if another party changed
+    /// the word.
     ///
     /// Context: any.
     #[inline]
@@ -196,7 +195,7 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Disables the cell: arrivals are marked instead of run. A running handler continues.
+    /// Disables the cell: arrivals are marked, not run. A running handler continues.
     ///
     /// Context: any.
     pub(crate) fn disable(&self) {
@@ -209,15 +208,14 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Enables the cell. Returns `true` if an arrival was marked, which the caller must then send
+    /// Enables the cell. Returns `true` if an arrival was marked. The caller must then send it
     /// again.
     ///
     /// Context: any.
     pub(crate) fn enable(&self) -> bool {
         let mut seen = self.word.load(SeqCst);
         while seen & INSTALLED != 0 {
-            // A mark that was set while the handler runs is left to the runner, which sends the
-            // arrival again.
+            // If the handler is running, leave the mark to the runner: it sends the arrival again.
             let resend = seen & (RESEND | RUNNING | CLOSING) == RESEND;
             let taken = if resend { RESEND } else { 0 };
             match self.swap_if(seen, seen & !(DISABLED | taken)) {
@@ -228,8 +226,8 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// Closes the cell: arrivals find no value, which [`take`](Self::take) removes. Returns `false`
-    /// if the cell has no value to close.
+    /// Closes the cell. Arrivals no longer find the value, and [`take`](Self::take) can remove it.
+    /// Returns `false` if the cell has no value to close.
     ///
     /// Context: any.
     pub(crate) fn close(&self) -> bool {
@@ -243,8 +241,8 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// Takes the value of a closed cell. Returns `None` if the value is still in use, or if the
-    /// cell has none.
+    /// Takes the value out of a closed cell. Returns `None` if the value is still in use, or if
+    /// there is none.
     ///
     /// Context: any.
     pub(crate) fn take(&self) -> Option<T> {
@@ -258,21 +256,21 @@ impl<T> HandlerCell<T> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread replaced CLOSING, without a runner or pins, by CHANGING: no other
-        // reference exists, and none is created before the next install.
+        // SAFETY: We replaced CLOSING, without a runner or pins, with CHANGING. No other reference
+        // exists, and none can be created before the next install.
         let value = unsafe { (&mut *self.value.get()).take() };
         self.word.store(USED, SeqCst);
         value
     }
 
-    /// Returns `true` if no value is installed, being installed or being removed.
+    /// Returns `true` if the cell has no value, and none is being installed or removed.
     ///
     /// Context: any.
     pub(crate) fn is_vacant(&self) -> bool {
         self.word.load(SeqCst) & (INSTALLED | CLOSING | CHANGING) == 0
     }
 
-    /// Returns `true` if a handler runs, or an arrival is being sent again.
+    /// Returns `true` if a handler is running, or an arrival is being sent again.
     ///
     /// Context: any.
     pub(crate) fn is_busy(&self) -> bool {
@@ -296,21 +294,21 @@ impl<T> HandlerCell<T> {
     }
 
     /// # Safety
-    /// The caller must hold RUNNING or a PIN for as long as the reference lives.
+    /// The caller must hold RUNNING or a PIN for as long as the reference is alive.
     #[inline]
     unsafe fn value_ref(&self) -> &T {
-        // SAFETY: by this function's contract, the value is not written while the reference lives.
+        // SAFETY: Our own contract ensures that the value isn't written while the reference is
+        // alive.
         let value = unsafe { &*self.value.get() };
         value.as_ref().expect("a cell is entered only while a value is installed")
     }
 
     /// Ends the run that began with the word `seen`. Returns `true` if the caller now holds a pin
-    /// and must send an arrival again.
+    /// and must resend an arrival.
     #[inline]
     fn end_run(&self, mut seen: u32) -> bool {
         loop {
-            // A mark is kept for the enable if the cell is disabled, and is void if the cell is
-            // closing.
+            // A disabled cell keeps its mark for the enable. In a closing one, the mark is void.
             let resend = seen & (RESEND | DISABLED | CLOSING) == RESEND;
             let next = if resend { (seen & !(RUNNING | RESEND)) + PIN } else { seen & !RUNNING };
             match self.swap_if(seen, next) {
@@ -327,21 +325,21 @@ impl<T> fmt::Debug for HandlerCell<T> {
     }
 }
 
-/// A guard that holds the exclusive right to run the handler.
+/// The exclusive right to run the handler.
 pub(crate) struct Running<'a, T> {
     cell: &'a HandlerCell<T>,
-    /// The word when the run began, which usually has not changed at the end.
+    /// The word when the run began. It usually hasn't changed by the end.
     word: u32,
 }
 
 impl<'a, T> Running<'a, T> {
-    /// Ends the run. Returns a pin if the interrupt arrived in the meantime; the caller must then
-    /// send it again and drop the pin. Another CPU may already run the handler.
+    /// Ends the run. Returns a pin if the interrupt arrived in the meantime. The caller must then
+    /// send it again and drop the pin. Another CPU may already be running the handler.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T>> {
         let Self { cell, word } = self;
         core::mem::forget(self);
-        // Lazy, because dropping a `Pinned` releases a pin.
+        // This must be lazy, because dropping a `Pinned` releases a pin.
         cell.end_run(word).then(|| Pinned { cell })
     }
 }
@@ -351,15 +349,15 @@ impl<T> Deref for Running<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this guard holds RUNNING, so `take` cannot remove the value; `install` requires a
-        // vacant cell. The value is therefore not written.
+        // SAFETY: We hold RUNNING, so `take` can't remove the value, and `install` requires a
+        // vacant cell. The value is not written.
         unsafe { self.cell.value_ref() }
     }
 }
 
 impl<T> Drop for Running<'_, T> {
-    /// Ends the run. Without [`leave`](Self::leave), an interrupt that arrived in the meantime is
-    /// not sent again.
+    /// Ends the run. An interrupt that arrived in the meantime is lost; call [`leave`](Self::leave)
+    /// to resend it.
     fn drop(&mut self) {
         if self.cell.end_run(self.word) {
             self.cell.unpin();
@@ -367,8 +365,8 @@ impl<T> Drop for Running<'_, T> {
     }
 }
 
-/// A guard that keeps the value in place while an arrival is sent again. Other CPUs may run the
-/// handler in the meantime.
+/// Keeps the value in place while an arrival is sent again. Other CPUs may run the handler in the
+/// meantime.
 pub(crate) struct Pinned<'a, T> {
     cell: &'a HandlerCell<T>,
 }
@@ -377,8 +375,8 @@ impl<T> Deref for Pinned<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this guard holds a pin, so `take` cannot remove the value; `install` requires a
-        // vacant cell. The value is therefore not written.
+        // SAFETY: We hold a pin, so `take` can't remove the value, and `install` requires a vacant
+        // cell. The value is not written.
         unsafe { self.cell.value_ref() }
     }
 }

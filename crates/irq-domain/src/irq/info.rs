@@ -1,4 +1,4 @@
-//! Statistics and readable descriptions of interrupts.
+//! Interrupt statistics and readable descriptions.
 
 use crate::irq::descriptor::{Descriptor, Source};
 use crate::irq::flow::Flow;
@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq};
 
-/// Effective affinity of an interrupt.
+/// An interrupt's effective affinity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EffectiveAffinity {
     /// Delivered to this CPU.
@@ -21,36 +21,37 @@ pub enum EffectiveAffinity {
     PerCpu,
 }
 
-/// Information on one interrupt, like a line of Linux's `/proc/interrupts`.
+/// Information on one interrupt, like a line in Linux's `/proc/interrupts`.
 #[derive(PartialEq, Eq, Debug)]
 pub struct IrqInfo {
     /// Number of the interrupt.
     pub irq: Irq,
     /// The interrupt as the root controller acknowledges it.
     pub hwirq: HwIrq,
-    /// Name of the handler, or of the last handler if the interrupt currently has none; `None` if
-    /// it never had one. A shared line has the names of all its handlers, separated by commas.
+    /// Name of the handler, or of the last one if there is currently none. `None` if there never
+    /// was one. A shared line lists the names of all its handlers, separated by commas.
     pub name: Option<Name>,
-    /// The name of the device's domain and the slot in its message store, for message-signaled
-    /// interrupts.
+    /// For a message-signaled interrupt: name of the device's domain, and slot in its message
+    /// store.
     pub slot: Option<(Name, u16)>,
-    /// Flow of the interrupt.
+    /// The interrupt's flow.
     pub flow: Flow,
-    /// Effective affinity of the interrupt.
+    /// The interrupt's effective affinity.
     pub affinity: EffectiveAffinity,
-    /// `true` if the interrupt is enabled; if it is private, on any CPU.
+    /// `true` if the interrupt is enabled. For a private interrupt, `true` if any CPU has enabled
+    /// it.
     pub enabled: bool,
-    /// Number of handler runs by CPU.
+    /// Number of handler runs, indexed by CPU.
     pub counts: Vec<u64>,
-    /// Number of redeliveries, which occur if the interrupt arrives while its handler runs on
-    /// another CPU or is disabled.
+    /// Number of redeliveries, i.e. of arrivals that were resent because the handler was running on
+    /// another CPU or disabled.
     pub redelivered: u64,
-    /// Number of runs that found nothing to do: [`IrqReturn::None`](crate::IrqReturn::None).
+    /// Number of runs that returned [`IrqReturn::None`](crate::IrqReturn::None).
     pub unhandled: u64,
 }
 
 impl IrqInfo {
-    /// Collects the information on an interrupt.
+    /// Collects information on an interrupt.
     ///
     /// Context: task; may sleep.
     ///
@@ -79,7 +80,7 @@ impl IrqInfo {
     }
 }
 
-/// Writes the levels of an interrupt, the device first and the root last.
+/// Writes the levels of an interrupt's hierarchy, from the device to the root.
 ///
 /// Context: task; may sleep.
 pub(crate) fn describe(interrupt: IrqRef<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -119,10 +120,10 @@ fn affinity(descriptor: &Descriptor) -> EffectiveAffinity {
     }
 }
 
-/// A writer that indents each line by two spaces.
+/// Indents each line by two spaces.
 struct Indented<'a> {
     out: &'a mut dyn fmt::Write,
-    /// `true` after the first character of a line.
+    /// `true` once a line's first character has been written.
     in_line: bool,
 }
 

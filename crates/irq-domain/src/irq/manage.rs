@@ -1,5 +1,5 @@
-//! Control of one interrupt by tasks and handlers, through its descriptor's control state and its
-//! handler cells. The source is masked while the interrupt is disabled.
+//! Interrupt control by tasks and handlers, through the descriptor's control state and the handler
+//! cells. The source is masked while the interrupt is disabled.
 
 use crate::error::RequestError;
 use crate::host::Host;
@@ -13,8 +13,8 @@ use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::runtime::Runtime;
 use msi_types::Cpu;
 
-/// Reference to an interrupt and the state that its control needs: its descriptor, its entry in the
-/// dispatch table, and the kernel.
+/// Refers to an interrupt and everything that controlling it takes: its descriptor, its entry in
+/// the dispatch table, and the kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct IrqRef<'a> {
     pub(crate) descriptor: &'a Descriptor,
@@ -27,8 +27,8 @@ impl IrqRef<'_> {
         self.runtime.host()
     }
 
-    /// Installs a handler, disabled. A refused handler is dropped without holding the lock, because
-    /// its destructor is the kernel's code.
+    /// Installs a handler, initially disabled. If refused, it is dropped without holding the lock,
+    /// because its destructor is the kernel's code.
     ///
     /// Context: task; may sleep.
     pub(crate) fn put_in(self, action: Action) -> Result<(), RequestError> {
@@ -49,15 +49,15 @@ impl IrqRef<'_> {
         installed.map_err(|_| in_use)
     }
 
-    /// Masks the interrupt and closes its cells, if it has a handler. Returns `true` if it had one,
-    /// which the caller must free.
+    /// If the interrupt has a handler, masks it and closes its cells. Returns `true` if so; the
+    /// caller must then free the handler.
     ///
     /// Context: any.
     pub(crate) fn close(self, after: HandlerPhase) -> bool {
         self.close_under(&mut self.descriptor.control.lock(self.host()), after)
     }
 
-    /// Closes the interrupt like [`close`](Self::close). The caller must hold the control's lock.
+    /// Like [`close`](Self::close), for callers that already hold the control lock.
     ///
     /// Context: any.
     fn close_under(self, control: &mut Control, after: HandlerPhase) -> bool {
@@ -65,8 +65,8 @@ impl IrqRef<'_> {
             return false;
         }
         match self.descriptor.flow {
-            // The store is cleared as a whole and the controller frees the vector, so no mask is
-            // needed.
+            // No mask is needed here: the whole store is cleared, and the controller frees the
+            // vector.
             _ if after == HandlerPhase::Gone => {}
             Flow::PerCpu => self.with_own_cell(|_| self.descriptor.mask()),
             Flow::Edge | Flow::Level if control.is_rewriting() => {}
@@ -76,8 +76,8 @@ impl IrqRef<'_> {
         true
     }
 
-    /// Removes a handler that a handle owned: the only one, or a member of a shared line. If it was
-    /// the last one, masks the interrupt and closes its cells.
+    /// Removes a handler on behalf of its handle: the interrupt's only one, or a member of a shared
+    /// line. After the last one, masks the interrupt and closes its cells.
     ///
     /// Context: any.
     pub(crate) fn release(self, member: Option<MemberIndex>) -> Released {
@@ -96,7 +96,7 @@ impl IrqRef<'_> {
     }
 
     /// Adds a handler to a shared line. Returns `false` if the line is being removed. The caller
-    /// must have held the request lock since it found the vacant member.
+    /// must have held the request lock ever since it found the vacant member.
     ///
     /// Context: task; may sleep.
     pub(crate) fn join(
@@ -118,17 +118,17 @@ impl IrqRef<'_> {
         joined
     }
 
-    /// Frees the closed handler in all cells that are not in use. Returns `true` if no cell is
-    /// left.
+    /// Frees the closed handler in all cells that are not in use. Returns `true` if this covers
+    /// every cell.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free(self) -> bool {
-        // Without holding a lock, because the handlers' destructors are the kernel's code.
+        // Not under the lock: the handlers' destructors are the kernel's code.
         let taken = self.cells().fold(0, |taken, cell| taken + u32::from(cell.take().is_some()));
         self.descriptor.control.lock(self.host()).remove_closing(taken)
     }
 
-    /// Returns the cells that the interrupt uses, according to its flow.
+    /// Returns the cells that an interrupt with this flow uses.
     fn cells(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
         let shared = (self.descriptor.flow != Flow::PerCpu).then_some(&self.entry.shared);
         let private = (self.descriptor.flow == Flow::PerCpu).then(|| self.entry.all_private());
@@ -144,8 +144,8 @@ impl IrqRef<'_> {
         self.cells().any(HandlerCell::is_enabled)
     }
 
-    /// Runs `act` if the handler is still installed, and prevents its removal during the call.
-    /// After a removal, the vector may belong to another device.
+    /// Runs `act` if the handler is still installed, and keeps it installed during the call. (Once
+    /// it is removed, the vector may belong to another device.)
     ///
     /// Context: any.
     pub(crate) fn while_installed<T>(self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
@@ -153,7 +153,7 @@ impl IrqRef<'_> {
         control.is_installed().then(|| act(&mut control))
     }
 
-    /// Adds a disable, the first of which masks the interrupt. The caller must hold the control's
+    /// Adds a disable, and masks the interrupt if it is the first. The caller must hold the control
     /// lock.
     ///
     /// Context: any.
@@ -166,8 +166,8 @@ impl IrqRef<'_> {
         }
     }
 
-    /// Undoes a disable, the last of which enables the interrupt. The caller must hold the
-    /// control's lock.
+    /// Undoes a disable, and enables the interrupt if it was the last. The caller must hold the
+    /// control lock.
     ///
     /// Context: any.
     pub(crate) fn enable(self, control: &mut Control) {
@@ -176,8 +176,8 @@ impl IrqRef<'_> {
         }
     }
 
-    /// Unmasks the interrupt, and sends marked arrivals again, unless its message is being
-    /// rewritten. The caller must hold the control's lock.
+    /// Unmasks the interrupt and resends marked arrivals, unless its message is being rewritten.
+    /// The caller must hold the control lock.
     ///
     /// Context: any.
     fn let_through(self, control: &mut Control) {
@@ -192,8 +192,8 @@ impl IrqRef<'_> {
         }
     }
 
-    /// Waits until all runs of the handler that began before the call have returned. Returns
-    /// immediately if the caller may not wait.
+    /// Waits for all handler runs that began before the call. Returns immediately if the caller may
+    /// not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn synchronize(self) {
@@ -202,8 +202,8 @@ impl IrqRef<'_> {
         }
     }
 
-    /// Calls `act` with the calling CPU's cell of a private interrupt. Does nothing on a CPU
-    /// without its handler.
+    /// Calls `act` with the calling CPU's cell for a private interrupt. A no-op if the interrupt
+    /// has no handler on this CPU.
     ///
     /// Context: any.
     pub(crate) fn with_own_cell(self, act: impl FnOnce(&HandlerCell<Action>)) {
@@ -217,8 +217,8 @@ impl IrqRef<'_> {
         self.host().irq_restore(state);
     }
 
-    /// Shuts down a managed interrupt until one of its CPUs is online again. Messages of its device
-    /// stay pending in the meantime.
+    /// Shuts down a managed interrupt until one of its CPUs is online again. Messages from its
+    /// device stay pending until then.
     ///
     /// Context: task; may sleep.
     pub(crate) fn shut_down(self) {
@@ -228,7 +228,7 @@ impl IrqRef<'_> {
         }
     }
 
-    /// Starts a managed interrupt that was shut down, because one of its CPUs is online again.
+    /// Starts a managed interrupt that was shut down, now that one of its CPUs is online again.
     ///
     /// Context: task; may sleep.
     pub(crate) fn start(self) {

@@ -1,5 +1,5 @@
-//! The map from IRQ numbers to descriptors. Numbers are dense: the lowest free number is allocated
-//! first.
+//! Maps IRQ numbers to descriptors. Numbers are dense, because the lowest free one is always
+//! allocated first.
 
 use crate::irq::descriptor::Descriptor;
 use crate::number::Irq;
@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 use doorbell_fallible::Shared;
 use msi_types::Cpu;
 
-/// The interrupts, by IRQ number.
+/// All interrupts, indexed by IRQ number.
 #[derive(Debug, Default)]
 pub(crate) struct IrqMap {
     used: Vec<Option<Shared<Descriptor>>>,
-    /// Lower bound of the free numbers.
+    /// No number below this one is free.
     lowest_free: usize,
 }
 
@@ -25,7 +25,7 @@ impl IrqMap {
         let free = self.used.iter().skip(self.lowest_free).position(Option::is_none);
         let index = free.map_or(self.used.len(), |free| self.lowest_free + free);
         self.lowest_free = index;
-        // At most 2^24 numbers are in use, because each of the 2^24 vectors has at most one.
+        // At most 2^24 numbers are in use: there are 2^24 vectors, and each has at most one.
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let descriptor = Shared::try_new(make(Irq::new(number))?)?;
         if index == self.used.len() {
@@ -51,18 +51,18 @@ impl IrqMap {
         self.used.get(irq.get() as usize)?.clone()
     }
 
-    /// Returns the first interrupt for which `wanted` returns `true`.
+    /// Returns the first interrupt that is `wanted`.
     pub(crate) fn find(&self, wanted: impl Fn(&Descriptor) -> bool) -> Option<Shared<Descriptor>> {
         self.used.iter().flatten().find(|descriptor| wanted(descriptor)).cloned()
     }
 
-    /// Returns the targets of all managed interrupts.
+    /// Returns each managed interrupt's target.
     pub(crate) fn managed_targets(&self) -> impl Iterator<Item = Cpu> {
         let managed = self.used.iter().flatten().filter(|descriptor| descriptor.among.is_some());
         managed.map(|descriptor| descriptor.target())
     }
 
-    /// Returns the interrupt with the lowest number that is at least `irq`.
+    /// Returns the first interrupt whose number is at least `irq`.
     pub(crate) fn first_from(&self, irq: Irq) -> Option<Shared<Descriptor>> {
         self.used.get(irq.get() as usize..)?.iter().flatten().next().cloned()
     }
@@ -78,7 +78,7 @@ mod tests {
     use core::num::NonZeroU16;
     use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-    /// A root controller that must not be used.
+    /// A root controller that must not be called.
     struct Untouched;
 
     impl WiredParent for Untouched {

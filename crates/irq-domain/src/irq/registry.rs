@@ -1,4 +1,4 @@
-//! The registry of all interrupts, with descriptors by number and dispatch by hwirq.
+//! The registry of interrupts: descriptors by number, and dispatch by hwirq.
 
 use crate::host::Host;
 use crate::irq::control::Released;
@@ -18,15 +18,15 @@ use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
 use msi_types::{Cpu, HwIrq, WiredParent};
 
-/// All existing interrupts. The dispatch table has an entry for each descriptor as long as the
-/// descriptor lives.
+/// All existing interrupts. A descriptor's entry in the dispatch table exists for as long as the
+/// descriptor does.
 pub(crate) struct IrqRegistry {
     pub(crate) dispatcher: Dispatcher,
     numbers: TaskLock<IrqMap>,
 }
 
 impl IrqRegistry {
-    /// Creates an empty set of interrupts, with all CPUs offline.
+    /// Creates an empty registry, with all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         let numbers = TaskLock::new(IrqMap::default());
         Ok(Self { dispatcher: Dispatcher::try_new(host, cpus)?, numbers })
@@ -40,14 +40,14 @@ impl IrqRegistry {
         self.runtime().host()
     }
 
-    /// Returns an existing interrupt with its handler cells.
+    /// Returns an existing interrupt and its handler cells.
     ///
     /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> IrqRef<'a> {
         self.dispatcher.interrupt(descriptor)
     }
 
-    /// Assigns a number to an interrupt, whose entry in the dispatch table must exist.
+    /// Assigns a number to an interrupt. Its entry in the dispatch table must already exist.
     ///
     /// Context: task; may sleep.
     pub(crate) fn insert(
@@ -57,8 +57,8 @@ impl IrqRegistry {
         self.numbers.lock(self.host()).insert(|irq| Descriptor::new(new(irq)))
     }
 
-    /// Frees the number of a device's interrupt without a handler. Its vector may be reused
-    /// afterwards.
+    /// Frees the number of a device's interrupt, which must not have a handler. The vector may be
+    /// reused afterwards.
     ///
     /// Context: task; may sleep.
     pub(crate) fn retire(&self, descriptor: &Descriptor) {
@@ -78,8 +78,8 @@ impl IrqRegistry {
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 
-    /// Removes and frees a closed handler after it has returned on all CPUs, even if its handle was
-    /// dropped earlier by another task or in a context that could not wait.
+    /// Removes and frees a closed handler once it has returned on all CPUs. This also works if the
+    /// handle was dropped earlier, by another task or where the caller could not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
@@ -88,16 +88,16 @@ impl IrqRegistry {
         }
     }
 
-    /// Frees the closed handler in all cells that are not in use. Returns `true` if no cell is
-    /// left.
+    /// Frees the closed handler in all cells that are not in use. Returns `true` if this covers
+    /// every cell.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
         self.try_free_released(descriptor, None, Released::Interrupt)
     }
 
-    /// Frees the parts of a released interrupt or member that are not in use. Returns `true` if no
-    /// part is left.
+    /// Frees those parts of a released interrupt or member that are not in use. Returns `true` if
+    /// this covers all of them.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_released(
@@ -106,7 +106,7 @@ impl IrqRegistry {
         member: Option<MemberIndex>,
         released: Released,
     ) -> bool {
-        // If no handler of a shared line runs, no handler of its members runs.
+        // A shared line's members can't run unless its own handler does.
         if released == Released::Interrupt && !self.interrupt(descriptor).try_free() {
             return false;
         }
@@ -122,7 +122,7 @@ impl IrqRegistry {
         }
     }
 
-    /// Returns the shared line of a controller's input, if it exists.
+    /// Returns the shared line at a controller's input, if it exists.
     ///
     /// Context: task; may sleep.
     pub(crate) fn find_shared_line(
@@ -140,8 +140,8 @@ impl IrqRegistry {
         self.numbers.lock(self.host()).get(irq)
     }
 
-    /// Returns the interrupts by ascending number. Does not allocate, and holds no lock between
-    /// items, so interrupts may be added and removed in the meantime.
+    /// Iterates over the interrupts in ascending order. Doesn't allocate or hold a lock between
+    /// items, so interrupts may come and go in the meantime.
     pub(crate) fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
         let mut next = Irq::new(0);
         core::iter::from_fn(move || {
@@ -151,7 +151,7 @@ impl IrqRegistry {
         })
     }
 
-    /// Calls `use_them` with the targets of all managed interrupts.
+    /// Calls `use_them` with an iterator over the targets of all managed interrupts.
     ///
     /// Context: task; may sleep.
     pub(crate) fn with_managed_targets<R>(

@@ -1,4 +1,4 @@
-//! Counters of an interrupt's handler runs.
+//! Counts the runs of an interrupt's handler.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -6,17 +6,17 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// Layout of the counters of several CPUs.
+/// How several CPUs' counters are laid out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spacing {
-    /// Adjacent, because only one CPU counts at a time.
+    /// Next to each other, because only one CPU counts at a time.
     Dense,
-    /// On separate cache lines, because all CPUs count concurrently.
+    /// On separate cache lines, because all CPUs may count concurrently.
     OwnLines,
 }
 
-/// Number of runs per CPU. A counter is written only by its own CPU and under the exclusion of the
-/// handler cell, so atomic additions are not needed.
+/// Number of runs on each CPU. Only that CPU writes its counter, under the exclusion that the
+/// handler cell provides, so we don't need atomic additions.
 #[derive(Debug)]
 pub(crate) struct Counts {
     cells: Vec<AtomicU64>,
@@ -36,27 +36,26 @@ impl Counts {
         }
     }
 
-    /// Returns the number of runs by CPU.
+    /// Returns the number of runs for each CPU.
     pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
         self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
     }
 }
 
-/// Number of runs over which unhandled ones are counted. An interrupt screams if more than
-/// [`MOST_UNHANDLED`] of them find nothing to do. Linux shuts a line off at the same numbers, 99
-/// 900 of 100 000 (kernel/irq/spurious.c).
+/// Window size, in runs. An interrupt screams if more than [`MOST_UNHANDLED`] of them find nothing
+/// to do. Linux also shuts a line off above 99 900 of 100 000 (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
 const MOST_UNHANDLED: u64 = 99_900;
 
-/// Number of runs that found nothing to do. Written under the exclusion of the handler cell, so
-/// atomic additions are not needed. For private interrupts, which several CPUs may count
-/// concurrently, the number is approximate.
+/// Number of runs that found nothing to do. The handler cell excludes concurrent writers, so we
+/// don't need atomic additions. For private interrupts, several CPUs may write concurrently and the
+/// number is approximate.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledRuns {
     total: AtomicU64,
-    /// Number since the window began.
+    /// Number in the current window.
     recent: AtomicU64,
-    /// Total number of runs when the window began.
+    /// Total number of runs at the beginning of the window.
     start: AtomicU64,
 }
 
@@ -65,7 +64,7 @@ impl UnhandledRuns {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Counts a run that found nothing to do. Returns `true` if the interrupt screams.
+    /// Counts a run that found nothing to do. Returns `true` if the interrupt is now screaming.
     pub(crate) fn count(&self, counts: &Counts) -> bool {
         self.total.store(self.total() + 1, Ordering::Relaxed);
         let recent = self.recent.load(Ordering::Relaxed) + 1;

@@ -1,12 +1,12 @@
-//! The handlers of a shared line.
+//! Handlers on a shared line.
 //!
-//! The line has one handler cell, like any interrupt, and its action runs the handlers of all
-//! members. Members form a list that only grows, so dispatch can walk it without a lock: tasks
-//! append members, and later handlers reuse vacant ones. Each member's handler is in a separate
-//! cell, which prevents its removal while it runs.
+//! A shared line has one handler cell, like any other interrupt. Its action runs every member's
+//! handler. The list of members only ever grows, so dispatch can walk it without a lock: tasks
+//! append members, and later handlers reuse vacant ones. Each member's handler is in its own cell,
+//! so it cannot be removed while it runs.
 //!
-//! The control state, under its lock, determines which handler is the last one. A handler that is
-//! added to a line therefore finds the line either installed or being removed.
+//! The control state, under its lock, determines which handler is the last one. When we add a
+//! handler, the line is therefore either installed or being removed, never in between.
 
 use crate::host::Host;
 use crate::irq::control::Control;
@@ -21,7 +21,7 @@ use doorbell_fallible::try_box;
 use doorbell_lock::TaskLock;
 use once_cell::race::OnceBox;
 
-/// Position of a member in its line's list.
+/// A member's position in the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MemberIndex(usize);
 
@@ -30,11 +30,11 @@ impl MemberIndex {
     pub(crate) const FIRST: Self = Self(0);
 }
 
-/// One handler of a shared line, with its part of the control state.
+/// One handler on a shared line, with its share of the control state.
 struct Member {
     cell: HandlerCell<Handler>,
     name: TaskLock<Option<Name>>,
-    /// Number of outstanding disables by this member's handle. Changed under the control's lock.
+    /// Number of disables that this member's handle has not undone. Protected by the control lock.
     disables: AtomicU32,
     next: OnceBox<[Self; 1]>,
 }
@@ -59,12 +59,12 @@ impl Member {
     }
 }
 
-/// The members of a shared line.
+/// A shared line's members.
 pub(crate) struct SharedLine {
     first: Member,
 }
 
-/// Members left on a line after one was removed.
+/// What is left after a member was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Remaining {
     /// The line has members and stays installed.
@@ -74,14 +74,14 @@ pub(crate) enum Remaining {
 }
 
 impl SharedLine {
-    /// Creates a line whose first member has this handler.
+    /// Creates a line with this handler as its first member.
     pub(crate) fn new(handler: Handler) -> Self {
         let line = Self { first: Member::new() };
         line.first.open(handler);
         line
     }
 
-    /// Runs the handlers of all members. The interrupt is handled if any of them handled it.
+    /// Runs every member's handler. The interrupt is handled if any of them handled it.
     ///
     /// Context: hard IRQ.
     pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
@@ -91,15 +91,15 @@ impl SharedLine {
                 if handler.run(context) == IrqReturn::Handled {
                     verdict = IrqReturn::Handled;
                 }
-                // Levels are never marked, so no arrival must be sent again.
+                // Levels are never marked, so there is nothing to resend.
                 drop(handler);
             }
         }
         verdict
     }
 
-    /// Returns a member without a handler, and appends one if all have handlers. The caller must
-    /// hold the request lock until it has [joined](Self::join).
+    /// Returns a vacant member, appending one if necessary. The caller must hold the request lock
+    /// until it has [joined](Self::join).
     ///
     /// Context: task; may sleep.
     pub(crate) fn vacant(&self) -> Result<MemberIndex, TryReserveError> {
@@ -114,8 +114,8 @@ impl SharedLine {
         Ok(MemberIndex(self.members().count() - 1))
     }
 
-    /// Installs the handler of a vacant member. Returns `false` if the line is being removed. The
-    /// caller must hold the control's lock.
+    /// Installs a vacant member's handler. Returns `false` if the line is being removed. The caller
+    /// must hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn join(&self, control: &mut Control, index: MemberIndex, handler: Handler) -> bool {
@@ -127,8 +127,8 @@ impl SharedLine {
         joined
     }
 
-    /// Closes a member's cell: its handler is no longer entered, and [`take`](Self::take) removes
-    /// it. The caller must hold the control's lock.
+    /// Closes a member's cell. Its handler is not entered again, and [`take`](Self::take) can
+    /// remove it. The caller must hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn leave(&self, control: &mut Control, index: MemberIndex) -> Remaining {
@@ -138,7 +138,7 @@ impl SharedLine {
         if control.remove_member() { Remaining::None } else { Remaining::Some }
     }
 
-    /// Takes the handler of a removed member. Returns `None` while the handler runs.
+    /// Takes a removed member's handler. Returns `None` while it is still running.
     ///
     /// Context: task; may sleep.
     pub(crate) fn take(&self, host: &dyn Host, index: MemberIndex) -> Option<Handler> {
@@ -149,7 +149,7 @@ impl SharedLine {
         Some(handler)
     }
 
-    /// Counts a disable by a member's handle. The caller must hold the control's lock.
+    /// Counts a disable by a member's handle. The caller must hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn count_disable(&self, index: MemberIndex) {
@@ -159,8 +159,8 @@ impl SharedLine {
         }
     }
 
-    /// Undoes a disable by a member's handle. Returns `false` if it has none. The caller must hold
-    /// the control's lock.
+    /// Undoes a disable by a member's handle. Returns `false` if there is none to undo. The caller
+    /// must hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn uncount_disable(&self, index: MemberIndex) -> bool {
@@ -171,15 +171,15 @@ impl SharedLine {
         })
     }
 
-    /// Undoes all disables by a member's handle, and returns their number. The caller must hold the
-    /// control's lock.
+    /// Undoes all disables by a member's handle, and returns how many there were. The caller must
+    /// hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn take_disables(&self, index: MemberIndex) -> u32 {
         self.member(index).map_or(0, |member| member.disables.swap(0, Ordering::Relaxed))
     }
 
-    /// Names a member's handler.
+    /// Sets the name of a member's handler.
     ///
     /// Context: task; may sleep.
     pub(crate) fn set_name(&self, host: &dyn Host, index: MemberIndex, name: Name) {

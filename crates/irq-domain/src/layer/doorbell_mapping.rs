@@ -1,5 +1,4 @@
-//! Doorbells behind an IOMMU, through which a device can reach only the pages that are mapped for
-//! it.
+//! Doorbells behind an IOMMU. A device can only reach pages that are mapped for it.
 
 use super::{Layer, unaddressed};
 use crate::host::Host;
@@ -12,33 +11,33 @@ use msi_types::{
     NotIsolated, Properties, Property, RequesterId, Tier,
 };
 
-/// An address space of an IOMMU, numbered by the IOMMU driver. Several devices may share one.
+/// An IOMMU address space, numbered by the IOMMU driver. Several devices may share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IommuDomain(pub u32);
 
-/// Translation of a domain's doorbell writes.
+/// How the IOMMU translates doorbell writes in a domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
-    /// Writes are not translated: no page has to be mapped, and the devices can write to all
-    /// memory. They do not count as [isolated from memory](msi_types::DmaIsolation), unless the
-    /// level below isolates them.
+    /// Writes are not translated. No page has to be mapped, and devices can write to all memory, so
+    /// they don't count as [isolated from memory](msi_types::DmaIsolation) unless the level below
+    /// isolates them.
     Identity,
-    /// Writes are translated in pages of this size: the doorbell's page is mapped at an address
-    /// that the IOMMU driver chooses.
+    /// Writes are translated in pages of this size. The IOMMU driver chooses the address at which
+    /// it maps the doorbell's page.
     Mapped(Granule),
-    /// The second of two stages. The guest's stage translates the address that the guest had the
-    /// device store (`stored`) to the guest-physical address of its virtual doorbell (`doorbell`).
-    /// The second stage maps the page of the physical doorbell at that address.
+    /// The second of two stages. The guest's stage translates the address that the device stores
+    /// (`stored`) to the guest-physical address of the virtual doorbell (`doorbell`). The second
+    /// stage maps the physical doorbell's page there.
     Nested {
         /// Page size of the second stage.
         granule: Granule,
-        /// Address of the doorbell in the guest's own I/O address space, which the device stores.
+        /// Doorbell address in the guest's own I/O address space. The device stores this one.
         stored: u64,
-        /// Guest-physical address to which the guest's stage translates `stored`.
+        /// Guest-physical address that the guest's stage translates `stored` to.
         doorbell: u64,
     },
-    /// The hardware passes writes to this region untranslated (x86: 0xfee0_0000, 1 MiB). Doorbells
-    /// must lie in the region.
+    /// The hardware passes writes to this region untranslated (x86: 0xfee0_0000, 1 MiB). All
+    /// doorbells must be inside it.
     Reserved {
         /// First address of the region.
         base: u64,
@@ -47,10 +46,10 @@ pub enum DoorbellMode {
     },
 }
 
-/// Constraint on the I/O virtual address at which a page is mapped.
+/// Constraint on the I/O virtual address of a mapped page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IovaConstraint {
-    /// Any free page below 2^`address_bits`, because the endpoint stores that many address bits.
+    /// Any free page below 2^`address_bits`, the limit of the endpoint's address register.
     Within {
         /// Number of address bits: 32 or 64.
         address_bits: u8,
@@ -69,32 +68,31 @@ impl IovaConstraint {
     }
 }
 
-/// Services of an IOMMU driver, which must lock internally. Functions have the following context
-/// unless they state a different one.
+/// What the layer needs from an IOMMU driver, which must lock internally. Functions have the
+/// following context unless they state a different one.
 ///
 /// Context: task; may sleep.
 pub trait Iommu: Send + Sync {
-    /// Returns the address space of a device, or `None` if the IOMMU does not serve the device; its
-    /// writes then pass unchanged, as in [`DoorbellMode::Identity`]. The result must not change as
-    /// long as the device holds a message.
+    /// Returns a device's address space, or `None` if the IOMMU does not serve the device. In the
+    /// latter case its writes pass unchanged, as in [`DoorbellMode::Identity`]. The result must not
+    /// change while the device holds a message.
     ///
     /// Context: any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
-    /// Returns how doorbell writes of a domain's devices are translated. The result must not change
-    /// as long as a device of the domain holds a message.
+    /// Returns how doorbell writes from a domain's devices are translated. The result must not
+    /// change while any of them holds a message.
     ///
     /// Context: any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
-    /// Maps a page of doorbells (a physical address, aligned to the granule of the mode) for the
-    /// domain's devices, writable and as device memory. On return, the devices can write to it.
-    /// Returns the I/O virtual address of the mapped page, which the constraint must
-    /// [admit](IovaConstraint::admits). A page may be mapped at several addresses, for endpoints
-    /// with different address widths.
+    /// Maps a page of doorbells (a physical address, aligned to the mode's granule) for the
+    /// domain's devices, as writable device memory. On return, the devices can write to it. Returns
+    /// the page's I/O virtual address, which the constraint must [admit](IovaConstraint::admits). A
+    /// page may be mapped at several addresses, for endpoints with different address widths.
     ///
     /// # Errors
-    /// Returns the reason of the failure as text.
+    /// Returns the reason for the failure as text.
     fn map(
         &self,
         domain: IommuDomain,
@@ -102,27 +100,26 @@ pub trait Iommu: Send + Sync {
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str>;
 
-    /// Unmaps the page at the address that [`map`](Self::map) returned. On return, devices can no
-    /// longer write to it.
+    /// Unmaps a page at an address returned by [`map`](Self::map). On return, devices can no longer
+    /// write to it.
     fn unmap(&self, domain: IommuDomain, mapped: u64);
 }
 
-/// A layer that maps doorbells for the devices behind an IOMMU, and makes the devices store the
-/// addresses of these mappings.
+/// A layer that maps doorbells for devices behind an IOMMU, and has the devices store the mapped
+/// addresses.
 ///
-/// A page is mapped once per domain, before a device of the domain stores the first message that
-/// needs it. If the doorbell depends on the target CPU, its page is therefore mapped before the
-/// interrupt moves to that CPU. The page is unmapped after the last message that needs it is
-/// released. For an endpoint whose address register is too narrow for an existing mapping, the page
-/// is mapped again at a lower address.
+/// A page is mapped once per domain, before the first message that needs it is stored. If the
+/// doorbell depends on the target CPU, this happens before the interrupt moves there. The page is
+/// unmapped once the last message that needs it has been released. If an existing mapping is beyond
+/// the range of an endpoint's address register, the page is mapped again at a lower address.
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,
-    /// Mapped pages, by domain and the address at which devices see them.
+    /// Mapped pages, keyed by domain and the address that devices use.
     pages: TaskLock<SortedMap<(IommuDomain, u64), Mapped>>,
 }
 
-/// A page of doorbells that is mapped in a domain.
+/// A page of doorbells, mapped in a domain.
 struct Mapped {
     page: u64,
     users: usize,
@@ -140,7 +137,7 @@ impl From<&'static str> for Refusal {
     }
 }
 
-/// A page to be mapped, and the constraint on its address.
+/// A page to map, and the constraint on its address.
 #[derive(Clone, Copy)]
 struct Wanted {
     domain: IommuDomain,
@@ -149,7 +146,7 @@ struct Wanted {
 }
 
 impl<I: Iommu> DoorbellMapping<I> {
-    /// Creates the layer for the doorbells behind `iommu`.
+    /// Creates the layer for doorbells behind `iommu`.
     pub fn new(iommu: I, host: Arc<dyn Host>) -> Self {
         Self { iommu, host, pages: TaskLock::new(SortedMap::new()) }
     }
@@ -159,15 +156,14 @@ impl<I: Iommu> DoorbellMapping<I> {
         &self.iommu
     }
 
-    /// Returns the number of pages mapped in all domains together.
+    /// Returns the number of mapped pages across all domains.
     ///
     /// Context: task; may sleep.
     pub fn pages(&self) -> usize {
         self.pages.lock(&*self.host).len()
     }
 
-    /// Maps the page, or adds a user to an existing mapping. Returns the address of the mapped
-    /// page.
+    /// Maps the page, or adds a user to an existing mapping. Returns its address.
     fn take(&self, wanted: Wanted) -> Result<u64, Refusal> {
         let Wanted { domain, page, constraint } = wanted;
         let mut pages = self.pages.lock(&*self.host);
@@ -234,7 +230,7 @@ impl<I: Iommu> DoorbellMapping<I> {
 
 impl<I: Iommu> Layer for DoorbellMapping<I> {
     fn tier(&self) -> Tier {
-        // The address that a device must store is known only after its doorbell is mapped.
+        // The address isn't known until the doorbell has been mapped.
         Tier::new("iommu").with_relieves(Properties::NONE.with(Property::WideAddress))
     }
 

@@ -1,4 +1,4 @@
-//! A parent that consists of a layer and the parent below it.
+//! Combines a layer and the parent below it into one parent.
 
 use super::Layer;
 use crate::host::Host;
@@ -14,10 +14,10 @@ use msi_types::{
     MsiParent, NotDmaIsolated, NotIsolated, Pending, RequesterId, Tier,
 };
 
-/// A [`Layer`] and the parent below it.
+/// A [`Layer`] on top of a parent.
 ///
-/// Every message that a device stores was translated by the layer's [`hold`](Layer::hold). It is
-/// released when the device no longer stores it: after a move is finished, after its vector is
+/// The layer's [`hold`](Layer::hold) translated every message that a device stores. A message is
+/// released once the device no longer stores it: when a move has finished, when its vector has been
 /// freed, or immediately if a step fails.
 pub struct LayeredParent<L, P: ?Sized> {
     layer: L,
@@ -30,17 +30,17 @@ const NO_MEMORY: MsiError = MsiError::NoMemory("a layer's records");
 
 #[derive(Default)]
 struct Records {
-    /// Devices by the cookie of their attachment at the parent.
+    /// Devices, keyed by the cookie of their attachment to the parent.
     devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<HwIrq, DeviceMessages>,
-    /// Messages of vectors that are being freed, until the parent has freed the vectors, with the
-    /// number of the operation that frees them. Has room for all vectors.
+    /// Messages whose vectors are being freed, each with the number of the operation that frees
+    /// them. They stay here until the parent is done. Has room for all vectors.
     freed: Vec<(u64, DeviceMessages)>,
     operations: u64,
 }
 
 impl Records {
-    /// Records new vectors: all of them or, if memory is exhausted, none.
+    /// Records new vectors: either all of them or, if memory is exhausted, none.
     fn insert(
         &mut self,
         vectors: impl ExactSizeIterator<Item = HwIrq>,
@@ -52,8 +52,8 @@ impl Records {
         Ok(())
     }
 
-    /// Moves the records of a block's vectors to `freed`. Must be called before the parent frees
-    /// the block, because the vectors may then be allocated to another device.
+    /// Moves the records for a block's vectors to `freed`. Must be called before the parent frees
+    /// the block: afterwards, another device may own the vectors.
     fn remove_block(&mut self, block: &HwIrqBlock, operation: u64) {
         for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
             self.freed.extend(self.vectors.remove(hwirq).map(|messages| (operation, messages)));
@@ -66,25 +66,25 @@ impl Records {
     }
 }
 
-/// Messages that a device stores for a vector.
+/// The messages that a device stores for one vector.
 #[derive(Clone, Copy)]
 struct DeviceMessages {
     device: RequesterId,
     /// Limits of the device's store.
     fit: Fit,
-    /// The stored message; `None` until it is composed, and for all vectors of a group except the
+    /// The stored message. `None` until it is composed, and for every vector in a group except the
     /// first.
     stored: Option<Passed>,
-    /// The new message of a move in progress, if the move changes it.
+    /// The new message while a move is in progress, if the move changes it.
     moving: Option<Passed>,
     /// The message that deasserts a level.
     deassert: Option<Passed>,
 }
 
-/// A message on both sides of the layer.
+/// A message as it looks on either side of the layer.
 #[derive(Clone, Copy)]
 struct Passed {
-    /// The message as the level below composed it.
+    /// The message from the level below.
     below: MsiMessage,
     /// The message as the layer translated it.
     above: MsiMessage,
@@ -107,7 +107,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         &self.layer
     }
 
-    /// Returns the parent below the layer.
+    /// Returns the parent under the layer.
     pub fn parent(&self) -> &Arc<P> {
         &self.parent
     }
@@ -125,7 +125,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         self.with(|records| records.vectors.get_mut(hwirq).map(change));
     }
 
-    /// Makes the layer translate a message for the device.
+    /// Has the layer translate a message for the device.
     fn pass(&self, to: &DeviceMessages, below: MsiMessage) -> Result<Passed, MsiError> {
         Ok(Passed { below, above: self.layer.hold(to.device, below, to.fit)? })
     }
@@ -176,7 +176,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         })
     }
 
-    /// Releases the messages of vectors that the parent has freed.
+    /// Releases messages once the parent has freed their vectors.
     fn end_freeing(&self, operation: u64) {
         while let Some(messages) = self.with(|records| records.take_freed(operation)) {
             self.let_go(messages.device, [messages.stored, messages.moving, messages.deassert]);
@@ -286,7 +286,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
         let passed = match messages.and_then(|messages| self.pass(&messages, below)) {
             Ok(passed) => passed,
             Err(error) => {
-                // The first error is the one to report.
+                // Report the first error.
                 let _ = self.parent.end_move(moved, MoveOutcome::RolledBack);
                 return Err(error);
             }
@@ -300,7 +300,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
         let messages = self.messages_of(hwirq);
         let message = messages.ok().and_then(|messages| messages.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
-        // The message in the device is authoritative, even if the controller failed to finish.
+        // The device's message is authoritative, even if the controller failed to finish.
         if let Ok(DeviceMessages { device, stored, moving: Some(new), .. }) = messages {
             let (stays, goes) = match outcome {
                 MoveOutcome::Written => (Some(new), stored),

@@ -1,5 +1,5 @@
-//! Quirks of a bus between devices and their controller: changed requester IDs and addresses, and
-//! narrow widths.
+//! Bus quirks between devices and their controller: rewritten requester IDs and addresses, and
+//! narrow data or address paths.
 
 use super::{Layer, unaddressed};
 use core::fmt;
@@ -8,41 +8,41 @@ use msi_types::{
     Properties, Property, RequesterId, Rewrite, Tier,
 };
 
-/// A bus's change of requester IDs.
+/// How a bus changes requester IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RequesterRule {
     /// No change.
     Same,
-    /// Changed to `base + (requester << shift)`, by a bridge that combines its own number with the
-    /// function's.
+    /// Changed to `base + (requester << shift)`. Some bridges combine their own number with the
+    /// function's in this way.
     Shifted {
         /// Shift in bits; must be less than 32.
         shift: u8,
-        /// Number that is added after the shift.
+        /// Number to add after the shift.
         base: u32,
     },
 }
 
-/// A bus's change of message addresses.
+/// How a bus changes message addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressRule {
     /// No change.
     Same,
-    /// Devices see memory at its physical address plus this offset, modulo 2^64.
+    /// Devices see memory at its physical address plus this offset (modulo 2^64).
     Offset(u64),
-    /// A window with four bytes per sender in front of an ITS, which derives the DeviceID from the
-    /// address (Socionext Synquacer's pre-ITS). The device writes its EventID to `window + 4 *
-    /// DeviceID`. Any device can write to any DeviceID's word, so devices behind the window are not
-    /// isolated.
+    /// A window in front of an ITS, with four bytes per sender; the ITS derives the DeviceID from
+    /// the address (Socionext Synquacer's pre-ITS). A device writes its EventID to `window + 4 *
+    /// DeviceID`. Nothing stops it from writing to another DeviceID's word, so devices behind the
+    /// window are not isolated.
     Window {
-        /// Address of the window's first byte.
+        /// Address of the first byte.
         window: u64,
-        /// Number of DeviceIDs that the window has room for.
+        /// Number of DeviceIDs that fit in the window.
         devices: u32,
     },
 }
 
-/// A bus with quirks, which it hides from controllers and endpoints.
+/// A bus with quirks that controllers and endpoints do not see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShimLayer {
     name: &'static str,
@@ -54,7 +54,7 @@ pub struct ShimLayer {
 }
 
 impl ShimLayer {
-    /// Creates a bus without quirks.
+    /// Creates a bus with no quirks.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -66,22 +66,22 @@ impl ShimLayer {
         }
     }
 
-    /// Makes the layer change requester IDs.
+    /// Sets how the bus changes requester IDs.
     pub const fn with_requesters(self, requester: RequesterRule) -> Self {
         Self { requester, ..self }
     }
 
-    /// Makes the layer change the addresses of messages.
+    /// Sets how the bus changes message addresses.
     pub const fn with_addresses(self, address: AddressRule) -> Self {
         Self { address, ..self }
     }
 
-    /// Sets the number of address and data bits that the bus carries; it drops the others.
+    /// Sets the number of address and data bits that the bus carries. Other bits are dropped.
     pub const fn with_widths(self, address_bits: u8, data_bits: u8) -> Self {
         Self { address_bits, data_bits, ..self }
     }
 
-    /// Makes the layer block capabilities of the levels below.
+    /// Blocks capabilities of the levels below.
     pub const fn with_blocks(self, blocks: Capabilities) -> Self {
         Self { blocks, ..self }
     }
@@ -123,7 +123,7 @@ impl Layer for ShimLayer {
     }
 
     fn fit(&self, fit: Fit) -> Fit {
-        // If the layer changes addresses, `hold` checks the result, which is not known here.
+        // If the layer changes addresses, `hold` checks the result; we don't know it here.
         let (address_bits, rewrite) = match self.address {
             AddressRule::Same => (fit.address_bits.min(self.address_bits), fit.rewrite),
             AddressRule::Offset(_) | AddressRule::Window { .. } => (64, unaddressed(fit.rewrite)),
