@@ -21,32 +21,33 @@
 //! ```
 //!
 //! [`layer`]s such as an IOMMU or a bus with quirks can sit between a device and its controller.
-//! They are invisible to the device's driver.
+//! The device's driver doesn't see them.
 //!
 //! # Guarantees
 //! - **Dispatch acquires no lock and allocates nothing**: it costs a table walk, two
 //!   compare-and-swaps and an indirect call.
 //! - **A handler never runs concurrently with itself**, unless its interrupt is private to each
-//!   CPU. If the affinity has just changed, another CPU may acknowledge a message while the handler
-//!   still runs. That message is not lost: it is sent again through the controller and arrives at
-//!   the current target. The core counts these *redeliveries*.
-//! - **Disabling is eager and loses nothing**: it masks the interrupt at its source immediately. An
-//!   arrival that was already in flight is sent again when the interrupt is enabled.
+//!   CPU. Right after an affinity change, another CPU may acknowledge a message while the handler
+//!   is still running. The message isn't lost: it is sent again through the controller, and arrives
+//!   at the current target. The core counts these *redeliveries*.
+//! - **Disabling is eager and loses nothing**: the interrupt is masked at its source immediately.
+//!   If it was already in flight, it is sent again when it is enabled.
 //! - **Dropping a handle synchronizes** with the handler on whichever CPU it runs. If the caller
-//!   [may not wait](TaskContext::may_wait), for example in a handler, drop neither waits nor frees.
-//! - **A level-triggered input may have several handlers** ([`Sharing::Shared`]), which can be
-//!   added and removed while CPUs dispatch. Each interrupt runs all of them.
-//! - **A screaming interrupt is shut off**: an interrupt whose handler [finds nothing to
+//!   [may not wait](TaskContext::may_wait), e.g. in a handler, drop neither waits nor frees.
+//! - **A level-triggered input may have several handlers** ([`Sharing::Shared`]). They can be added
+//!   and removed while CPUs dispatch, and each interrupt runs all of them.
+//! - **A screaming interrupt is shut off**, i.e. one whose handler [finds nothing to
 //!   do](IrqReturn::None) in nearly every run.
-//! - **A message that arrives before its handler is installed is kept**. If the endpoint can be
-//!   masked at any time, it holds the message. Otherwise the core acknowledges the message, and
-//!   sends it again when a handler is requested. Controllers need not mask new vectors.
+//! - **A message that arrives before its handler is kept**. If the endpoint can be masked at any
+//!   time, it holds the message. Otherwise, the core acknowledges it and sends it again when a
+//!   handler is requested. Controllers needn't mask new vectors.
 //! - **Failures are rolled back**: if an allocation, a setup or an affinity change fails halfway,
-//!   its completed steps are undone.
+//!   all completed steps are undone.
 //!
 //! # Contexts
-//! Each operation states its [context](msi_types#contexts). The kernel implements
-//! [`may_wait`](TaskContext::may_wait) to report whether the caller is in a task that may sleep.
+//! Each operation states its [context](msi_types#contexts). Through
+//! [`may_wait`](TaskContext::may_wait), the kernel tells the core whether the caller is in a task
+//! that may sleep.
 //!
 //! # Example
 //!

@@ -23,13 +23,13 @@ impl Name {
         write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
     ) -> Result<Self, TryReserveError> {
         let mut writer = Fallible { text: String::new(), refused: None };
-        // If the writer fails, the error is in `refused`.
+        // If the writer fails, we find the error in `refused`.
         let _ = write(&mut writer);
         writer.refused.map_or_else(|| Shared::try_new(writer.text).map(Self), Err)
     }
 }
 
-/// A string that grows only while the heap has memory.
+/// A string that grows only while there is memory.
 struct Fallible {
     text: String,
     refused: Option<TryReserveError>,

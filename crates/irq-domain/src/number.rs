@@ -2,13 +2,13 @@
 
 use core::fmt;
 
-/// An IRQ number: the core's own number of an interrupt, dense from 0. Freed numbers are reused.
+/// An IRQ number: the core's own name for an interrupt, dense from 0. Freed numbers are reused.
 /// Never an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Irq(u32);
 
 impl Irq {
-    /// Creates the IRQ with this number.
+    /// Creates an IRQ from its number.
     pub const fn new(number: u32) -> Self {
         Self(number)
     }

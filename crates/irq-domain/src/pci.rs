@@ -8,7 +8,7 @@
 //! | starts to use a function | [`Function::enable`], [`Function::store`] |
 //! | passes the store to the interrupt core | [`MsiDeviceConfig::new`](crate::MsiDeviceConfig::new) |
 //!
-//! A kernel that has a PCI subsystem skips the first two: its bus driver provides access
+//! A kernel that already has a PCI subsystem skips the first two. Its bus driver provides access
 //! ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and calls
 //! [`find_store`] to obtain a [`MessageStore`](msi_types::MessageStore).
 //!
@@ -42,66 +42,66 @@ use alloc::collections::TryReserveError;
 use core::fmt;
 use msi_types::pci::{msi, msix};
 
-/// The reason why a function's capability cannot be used. Except for
-/// [`NotMapped`](Self::NotMapped), [`Unplaced`](Self::Unplaced) and [`NoMemory`](Self::NoMemory),
-/// the fault is the device's, or that of the hypervisor that emulates it.
+/// The reason why a function's capability cannot be used. Unless this is
+/// [`NotMapped`](Self::NotMapped), [`Unplaced`](Self::Unplaced) or [`NoMemory`](Self::NoMemory),
+/// the device is at fault, or the hypervisor that emulates it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PciError {
     /// The function has no such capability.
     #[error("the function has no {} capability", CapabilityName(*id))]
     NoCapability {
-        /// ID of the capability.
+        /// Capability ID.
         id: u8,
     },
-    /// The capability's registers reach beyond configuration space.
+    /// The capability's registers extend past the end of configuration space.
     #[error(
         "the {} capability at {offset:#x} reaches beyond the 256 bytes of configuration space",
         CapabilityName(*id)
     )]
     CapabilityTooLong {
-        /// ID of the capability.
+        /// Capability ID.
         id: u8,
-        /// Offset of the capability.
+        /// Capability offset.
         offset: u16,
     },
     /// Multiple Message Capable holds a reserved value.
     #[error("the MSI capability claims 2^{log2} vectors, more than 32")]
     ReservedVectorCount {
-        /// Value of the field.
+        /// Field value.
         log2: u8,
     },
-    /// The table or the pending bits are in a base address register that does not exist.
+    /// The table or the pending bits refer to a base address register that does not exist.
     #[error("MSI-X refers to base address register {bir}, which does not exist")]
     ReservedBar {
-        /// Index of the register.
+        /// Register index.
         bir: u8,
     },
-    /// The table or the pending bits do not fit their memory region.
+    /// The table or the pending bits do not fit in their memory region.
     #[error("MSI-X needs {end:#x} bytes of base address register {bir}, which has {length:#x}")]
     OutsideBar {
-        /// Index of the register.
+        /// Register index.
         bir: u8,
-        /// End of the table or of the pending bits.
+        /// End of the table or pending bits.
         end: u64,
-        /// Length of the region in bytes.
+        /// Region length in bytes.
         length: u64,
     },
     /// The function has neither an MSI-X nor an MSI capability.
     #[error("the function has neither MSI-X nor MSI")]
     NoMessages,
     /// The MSI-X table or its pending bits are in a region that has no address, or that the caller
-    /// did not map.
+    /// didn't map.
     #[error("MSI-X needs base address register {bir}, which is not mapped")]
     NotMapped {
-        /// Index of the register.
+        /// Register index.
         bir: u8,
     },
-    /// A memory region has no address, so the function must not decode any region. The host
-    /// bridge's windows are too small, or the register cannot hold an address in any of them.
+    /// A memory region has no address, so the function must not decode any of its regions. The host
+    /// bridge's windows are too small, or the register cannot hold any address in them.
     #[error("base address register {bir} has no address: the windows have no room for it")]
     Unplaced {
-        /// Index of the register.
+        /// Register index.
         bir: u8,
     },
     /// The kernel's heap is exhausted. The function was not changed.
@@ -109,7 +109,7 @@ pub enum PciError {
     NoMemory,
 }
 
-/// Name of a capability, for error messages.
+/// Name for a capability in error messages.
 struct CapabilityName(u8);
 
 impl fmt::Display for CapabilityName {

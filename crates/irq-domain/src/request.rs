@@ -1,4 +1,4 @@
-//! Requests for interrupts, and the handles that own the handlers.
+//! Interrupt requests, and the handles that own the handlers.
 
 pub(crate) mod deferred_free;
 pub(crate) mod handle;

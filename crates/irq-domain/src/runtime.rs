@@ -1,5 +1,5 @@
-//! State that the core and its interrupt sources share: the kernel, the online CPUs and the count
-//! of redeliveries.
+//! State that the core shares with its interrupt sources: the kernel, the online CPUs and the
+//! redelivery count.
 
 use crate::error::{MoveError, UnknownCpu};
 use crate::host::Host;
@@ -10,16 +10,16 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// Parts of the interrupt core that interrupt sources also use.
+/// The part of the core that interrupt sources also use.
 pub(crate) struct Runtime {
     host: Arc<dyn Host>,
-    /// Per CPU: `true` if interrupts may be sent to it.
+    /// For each CPU, `true` if it may be an interrupt's target.
     online: Vec<AtomicBool>,
     redelivered: AtomicU64,
 }
 
 impl Runtime {
-    /// Creates the state with all CPUs offline.
+    /// Creates the initial state, with all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         let online = try_collect((0..cpus).map(|_| AtomicBool::new(false)))?;
         Ok(Self { host, online, redelivered: AtomicU64::new(0) })
@@ -48,7 +48,7 @@ impl Runtime {
         if self.is_online(cpu) { Ok(()) } else { Err(MoveError::Offline(cpu)) }
     }
 
-    /// Sets whether interrupts may be sent to a CPU. Ignores CPUs beyond the configured number.
+    /// Sets whether interrupts may target a CPU. Ignores CPUs beyond the configured number.
     pub(crate) fn set_online(&self, cpu: Cpu, online: bool) {
         if let Some(flag) = self.online.get(cpu.index()) {
             flag.store(online, Ordering::SeqCst);

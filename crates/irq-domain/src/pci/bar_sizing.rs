@@ -4,30 +4,30 @@ use super::ConfigSpace;
 use super::header::{BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY};
 use super::windows::{Bar, BarRequest, BarWidth, WindowPools, halves};
 
-/// Number of base address registers of an endpoint.
+/// Number of base address registers in an endpoint.
 pub(super) const MAX_BARS: u8 = 6;
 
-/// Flag of an I/O port register.
+/// Flag for an I/O port register.
 const IO: u32 = 1;
-/// Mask of a memory register's type, bits 2:1.
+/// Mask for a memory register's type, bits 2:1.
 const TYPE: u32 = 0x6;
 const TYPE_32: u32 = 0x0;
 const TYPE_64: u32 = 0x4;
-/// Flag of a prefetchable memory register: reads have no side effects.
+/// Flag for a prefetchable memory register: reads have no side effects.
 const PREFETCHABLE: u32 = 0x8;
-/// Mask of a memory register's bits below the address.
+/// Mask for a memory register's bits below the address.
 const FLAGS: u32 = 0xf;
 
-/// The memory regions of a function, by register.
+/// A function's memory regions, by register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BarSet {
     pub(super) placed: [Option<Bar>; MAX_BARS as usize],
-    /// The first register whose region has no address.
+    /// First register whose region has no address.
     pub(super) unplaced: Option<u8>,
 }
 
 impl BarSet {
-    /// Sizes the first `count` registers and places the memory regions. Afterwards the function
+    /// Sizes the first `count` registers and places their memory regions. On return, the function
     /// neither decodes accesses nor sends messages.
     pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut WindowPools) -> Self {
         let command = config.read16(COMMAND);
@@ -52,7 +52,7 @@ impl BarSet {
         bars
     }
 
-    /// Writes the addresses again after the function lost them.
+    /// Restores the addresses after the function lost them.
     pub(super) fn restore(&self, config: &dyn ConfigSpace) {
         for (index, bar) in (0..).zip(&self.placed) {
             if let Some(bar) = bar {
@@ -62,8 +62,8 @@ impl BarSet {
     }
 }
 
-/// Returns the number of registers that the region at `register` occupies, of which `left` remain,
-/// and its request. The function controls all values read here, so they are not trusted.
+/// Returns how many registers the region at `register` occupies (`left` remain), and its request.
+/// All values read here are under the function's control, so don't trust them.
 fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarRequest>) {
     let flags = config.read32(register);
     let width = match flags & TYPE {
@@ -81,7 +81,7 @@ fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarReq
         kept |= u64::from(config.read32(register + 4)) << 32;
     }
     set(config, register, width, 0);
-    // The lowest writable address bit is the size.
+    // The lowest writable address bit gives the size.
     let size = kept & kept.wrapping_neg();
     let prefetchable = flags & PREFETCHABLE != 0;
     (step, (size != 0).then_some(BarRequest { size, width, prefetchable }))

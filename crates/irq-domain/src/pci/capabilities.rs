@@ -1,19 +1,19 @@
-//! The capability list of a function.
+//! A function's capability list.
 
 use super::header::{HEADER_TYPE, MULTI_FUNCTION, STATUS, STATUS_CAPABILITIES, TYPE_CARDBUS};
 use super::{ConfigSpace, PciError};
 use core::fmt;
 
-/// Offset of the pointer to the list, in header types 0 and 1 and in CardBus bridges.
+/// Offset of the list pointer, in header types 0 and 1 and in CardBus bridges.
 const POINTER: u16 = 0x34;
 const POINTER_CARDBUS: u16 = 0x14;
-/// Lowest possible offset of a capability, after the standard header.
+/// Lowest possible capability offset, right after the standard header.
 const FIRST: u16 = 0x40;
 const END: u16 = 0x100;
 /// Maximum number of capabilities that fit. A longer list must be circular.
 const MOST: u8 = 48;
 
-/// One entry of the list.
+/// A list entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capability {
     /// The capability ID.
@@ -22,8 +22,8 @@ pub struct Capability {
     pub offset: u16,
 }
 
-/// Returns the capabilities of a function in list order. Stops at a pointer outside the range that
-/// capabilities may occupy, and after 48 entries, so that a circular list also ends.
+/// Iterates over a function's capabilities in list order. Stops at a pointer outside the
+/// capabilities' range. Also stops after 48 entries, in case the list is circular.
 ///
 /// Context: task; may sleep.
 pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {
@@ -36,7 +36,7 @@ pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {
     CapabilityIter { config, next, left: MOST }
 }
 
-/// Iterator over the [`capabilities`] of a function.
+/// Iterates over a function's [`capabilities`].
 pub struct CapabilityIter<'a> {
     config: &'a dyn ConfigSpace,
     next: u8,
@@ -53,7 +53,7 @@ impl Iterator for CapabilityIter<'_> {
         }
         self.left = self.left.checked_sub(1)?;
         let id = self.config.read8(offset);
-        // Reads of a removed function return all ones.
+        // A removed function reads as all ones.
         if id == 0xff {
             return None;
         }
@@ -77,7 +77,7 @@ pub(super) fn find(config: &dyn ConfigSpace, id: u8) -> Result<u16, PciError> {
     found.map(|capability| capability.offset).ok_or(PciError::NoCapability { id })
 }
 
-/// Checks that a capability of `length` bytes fits at `offset`.
+/// Checks that a capability with `length` bytes fits at `offset`.
 pub(super) fn check_length(id: u8, offset: u16, length: u16) -> Result<(), PciError> {
     if length <= END.saturating_sub(offset) {
         Ok(())

@@ -7,10 +7,10 @@ use core::fmt;
 use msi_types::RequesterId;
 use msi_types::pci::BusRange;
 
-/// Size in bytes of a function's configuration space; a power of two.
+/// Size in bytes of a function's configuration space. A power of two.
 const FUNCTION: u64 = 0x1000;
 
-/// The ECAM window of a host bridge.
+/// A host bridge's ECAM window.
 ///
 /// ```no_run
 /// use core::ptr::NonNull;
@@ -34,18 +34,18 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// Creates access to `buses`, the first of which is at the start of the window. Buses beyond
-    /// the window's length are treated as empty.
+    /// Creates access to `buses`. The window starts with the first one. Buses beyond the window's
+    /// length are treated as empty.
     pub fn new(window: Arc<dyn EcamWindow>, buses: BusRange) -> Self {
         Self { window, buses }
     }
 
-    /// Returns the buses behind the host bridge.
+    /// Returns the bus numbers behind the host bridge.
     pub fn buses(&self) -> BusRange {
         self.buses
     }
 
-    /// Returns the configuration space at `address`, whether or not a function is present. Returns
+    /// Returns the configuration space at `address`, even if no function is present there. Returns
     /// `None` outside the bus range or the window.
     pub fn function(&self, address: RequesterId) -> Option<EcamFunction> {
         let bus = u8::try_from(address.get() >> 8).ok().filter(|bus| self.buses.contains(*bus))?;
@@ -62,9 +62,9 @@ impl fmt::Debug for Ecam {
     }
 }
 
-/// One function's configuration space in an [`Ecam`] window: 4096 bytes, which can be accessed in
-/// any context. Misaligned accesses and accesses beyond the 4096 bytes are refused: reads return
-/// all ones, and writes are dropped.
+/// One function's configuration space in an [`Ecam`] window: 4096 bytes, accessible in any context.
+/// If an access is misaligned or beyond the 4096 bytes, it is refused: reads return all ones, and
+/// writes are dropped.
 #[derive(Clone)]
 pub struct EcamFunction {
     window: Arc<dyn EcamWindow>,
@@ -72,7 +72,7 @@ pub struct EcamFunction {
 }
 
 impl EcamFunction {
-    /// Returns the offset of a register in the window, or `None` if it is misaligned or beyond the
+    /// Returns a register's offset in the window, or `None` if it is misaligned or beyond the
     /// function's 4096 bytes.
     fn at<T>(&self, offset: u16) -> Option<u64> {
         let (offset, width) = (u64::from(offset), size_of::<T>() as u64);

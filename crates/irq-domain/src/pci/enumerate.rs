@@ -1,4 +1,4 @@
-//! Depth-first enumeration from the root bus of a host bridge.
+//! Depth-first enumeration, starting at a host bridge's root bus.
 
 use super::bar_sizing::{BarSet, MAX_BARS};
 use super::capabilities::capabilities;
@@ -16,36 +16,34 @@ use doorbell_fallible::{try_arc, try_push};
 use msi_types::RequesterId;
 use msi_types::pci::{BusRange, PciRequester, PciWindow};
 
-/// Number of base address registers of a bridge.
+/// Number of base address registers in a bridge.
 const BRIDGE_BARS: u8 = 2;
-/// Number of possible functions on a bus: 32 devices with 8 functions each.
+/// Number of functions that fit on a bus: 32 devices with 8 functions each.
 const PLACES: u16 = 256;
 const FUNCTIONS_PER_DEVICE: u16 = 8;
 
-/// Finds the functions behind a host bridge, including bridges, in depth-first order. Numbers the
-/// buses, assigns every memory region an address from `windows`, and finds the alias of each
-/// function. `config` must return the configuration space at an address, as
+/// Finds the functions behind a host bridge, bridges included, in depth-first order. Numbers the
+/// buses, assigns each memory region an address from `windows`, and finds each function's alias.
+/// `config` must return the configuration space at an address, as
 /// [`Ecam::function`](super::Ecam::function) does.
 ///
-/// No function may be in use, because enumeration makes functions stop decoding accesses and
-/// sending messages, and bridges stop forwarding. Bridges are enabled again on return, other
-/// functions when [`Function::enable`] is called.
+/// No function may be in use: enumeration stops functions from decoding accesses and sending
+/// messages, and bridges from forwarding. Bridges are enabled again on return. Other functions stay
+/// disabled until [`Function::enable`] is called.
 ///
 /// Context: task; may sleep.
 ///
-/// A bus number that firmware assigned is kept if it is higher than all numbers in use, because
-/// firmware's maps of requester IDs refer to it. Only the largest window of 32-bit memory and the
-/// largest window of 64-bit memory are used. 64-bit regions are placed in the latter if they are
-/// prefetchable or if the former is full; a kernel that cannot map the 64-bit window must omit it
-/// from `windows`. I/O ports, expansion ROMs, CardBus bridges, virtual functions and functions
-/// beyond the eighth (ARI) are not configured, and bridges have no spare room for hot-plugged
-/// functions.
+/// Firmware-assigned bus numbers are kept where they are higher than all numbers in use, because
+/// firmware's requester ID maps refer to them. Only the largest 32-bit window and the largest
+/// 64-bit memory window are used. I/O ports, expansion ROMs, CardBus bridges, virtual functions and
+/// functions beyond the eighth (ARI) are not configured, and bridges have no spare room for
+/// hot-plugged functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
-/// conventional PCI sends with device 0, function 0 of its secondary bus (PCI Express to PCI/PCI-X
-/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own requester ID. With
-/// several such bridges, the one nearest to the host determines the alias. Quirks of bridges that
-/// deviate from this are not handled.
+/// conventional PCI sends as device 0, function 0 on its secondary bus (PCI Express to PCI/PCI-X
+/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own requester ID. If there
+/// are several such bridges, the one nearest to the host determines the alias. Bridges that deviate
+/// from this are not handled.
 ///
 /// # Errors
 /// [`PciError::NoMemory`] if the kernel's heap is exhausted.
@@ -79,15 +77,15 @@ struct Walk<F> {
     last_bus: u8,
     windows: WindowPools,
     found: Vec<Function>,
-    /// The buses from the root down to the current one. Each has a higher number than the previous
-    /// one, so there are at most 256.
+    /// The buses from the root down to the current one. Their numbers increase, so there are at
+    /// most 256.
     levels: Vec<Level>,
 }
 
 /// A bus that is being visited.
 struct Level {
     bus: u8,
-    /// Device and function number to visit next.
+    /// Next device and function number to visit.
     next: u16,
     alias: Option<RequesterId>,
     bridge: Option<OpenBridge>,
@@ -97,11 +95,11 @@ struct Level {
 struct OpenBridge {
     config: Arc<dyn ConfigSpace>,
     windows: BridgeWindows,
-    /// `true` if the bridge's own memory regions have addresses.
+    /// `true` if the bridge's own memory regions have been placed.
     placed: bool,
 }
 
-/// Position of a function on a bus.
+/// A function's position on its bus.
 #[derive(Clone, Copy)]
 struct Place {
     address: RequesterId,
@@ -147,7 +145,7 @@ impl<C: ConfigSpace + 'static, F: Fn(RequesterId) -> Option<C>> Walk<F> {
         }
     }
 
-    /// Adds a function with this number of base address registers. Returns its index.
+    /// Adds a function that has this number of base address registers. Returns its index.
     fn add(&mut self, place: Place, config: C, bars: u8) -> Result<usize, PciError> {
         self.found.try_reserve(1)?;
         let config: Arc<dyn ConfigSpace> = try_arc(config)?;
@@ -179,7 +177,7 @@ impl<C: ConfigSpace + 'static, F: Fn(RequesterId) -> Option<C>> Walk<F> {
         self.enter(Level::new(secondary, alias, Some(OpenBridge { config, windows, placed })))
     }
 
-    /// Ends the visit of a bus.
+    /// Ends a visit to a bus.
     fn leave(&mut self) {
         let Some(OpenBridge { config, windows, placed }) =
             self.levels.pop().and_then(|level| level.bridge)
@@ -200,15 +198,14 @@ impl<F> Walk<F> {
 }
 
 /// Returns the number for the bus behind a bridge: firmware's if it is higher than all numbers in
-/// use, otherwise the next one. Returns `None` if the host bridge's range is exhausted.
+/// use, otherwise the next free one. Returns `None` if the host bridge has none left.
 fn next_bus(config: &dyn ConfigSpace, last: u8, buses: BusRange) -> Option<u8> {
     let usable = |bus: &u8| *bus > last && buses.contains(*bus);
     let assigned = Some(config.read8(SECONDARY_BUS)).filter(usable);
     assigned.or_else(|| last.checked_add(1).filter(usable))
 }
 
-/// Returns the requester ID that a bridge uses for messages from below it, if it does not forward
-/// the sender's ID.
+/// Returns the requester ID that a bridge substitutes in messages from below it, if any.
 fn alias_below(
     config: &dyn ConfigSpace,
     bridge: RequesterId,

@@ -1,4 +1,4 @@
-//! Functions that enumeration has found.
+//! Functions found by enumeration.
 
 use super::bar_sizing::BarSet;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::pci::PciRequester;
 
-/// A function that [`enumerate`](super::enumerate) has found and assigned addresses. It does not
-/// decode its addresses or send messages before [`enable`](Self::enable) is called.
+/// A function that [`enumerate`](super::enumerate) has found and assigned addresses. It neither
+/// decodes its addresses nor sends messages until [`enable`](Self::enable) is called.
 #[derive(Clone)]
 pub struct Function {
     pub(super) requester: PciRequester,
@@ -24,8 +24,8 @@ pub struct Function {
 }
 
 impl Function {
-    /// Returns the function's address, and the alias of its messages if it is behind a bridge to
-    /// conventional PCI.
+    /// Returns the function's address, and the alias that its messages carry if it is behind a
+    /// bridge to conventional PCI.
     pub fn requester(&self) -> PciRequester {
         self.requester
     }
@@ -40,12 +40,12 @@ impl Function {
         self.device
     }
 
-    /// Returns the class code: base class, subclass and programming interface in 24 bits.
+    /// Returns the class code (24 bits): base class, subclass and programming interface.
     pub fn class(&self) -> u32 {
         self.class
     }
 
-    /// Returns the bus behind the function, if it is a bridge with an assigned bus number.
+    /// Returns the number of the bus behind the function, if it is a bridge that was assigned one.
     pub fn secondary_bus(&self) -> Option<u8> {
         self.secondary
     }
@@ -55,21 +55,21 @@ impl Function {
         &self.config
     }
 
-    /// Returns the memory region of a base address register. Returns `None` if the register has
-    /// none, or if the windows had no room for it.
+    /// Returns the memory region behind a base address register. Returns `None` if it has no
+    /// region, or if the windows had no room.
     pub fn bar(&self, index: u8) -> Option<Bar> {
         self.bars.placed.get(usize::from(index)).copied().flatten()
     }
 
-    /// Enables decoding of the function's memory regions, and bus mastering, which messages
-    /// require. Also writes the base address registers, so it may be called again after a reset. It
-    /// does not restore a bridge's bus numbers and windows: a kernel whose bridges lose power must
-    /// save these registers (0x18 to 0x33 of the configuration space) and write them back,
-    /// outermost bridge first. It does not change the INTx Disable bit (bit 10 of the command
-    /// register): a driver that needs INTx must clear the bit.
+    /// Enables decoding of the function's memory regions, and bus mastering (messages require it).
+    /// This also writes the base address registers, so it may be called again after a reset. It
+    /// doesn't restore a bridge's bus numbers and windows: a kernel whose bridges lose power must
+    /// save these registers (0x18 to 0x33 in configuration space) and write them back, outermost
+    /// bridge first. Nor does it touch the INTx Disable bit (bit 10 in the command register), which
+    /// a driver that needs INTx must clear.
     ///
     /// # Errors
-    /// [`PciError::Unplaced`] if a region has no address, because the function would decode it at
+    /// [`PciError::Unplaced`] if a region has no address. The function would otherwise decode it at
     /// address 0.
     pub fn enable(&self) -> Result<(), PciError> {
         if let Some(bir) = self.bars.unplaced {
@@ -82,7 +82,7 @@ impl Function {
     }
 
     /// Creates the function's message store, like [`find_store`]. `map` must map the memory regions
-    /// of the MSI-X table and of its pending bits. The function must be [enabled](Self::enable).
+    /// that hold the MSI-X table and pending bits. The function must be [enabled](Self::enable).
     ///
     /// Context: task; may sleep.
     ///

@@ -1,11 +1,11 @@
-//! Registers of the configuration header (PCI Express Base §7.5.1).
+//! Configuration header registers (PCI Express Base §7.5.1).
 
 pub(super) const VENDOR: u16 = 0x00;
 pub(super) const DEVICE: u16 = 0x02;
 pub(super) const COMMAND: u16 = 0x04;
 /// Status register.
 pub(super) const STATUS: u16 = 0x06;
-/// Status: the function has a capability list.
+/// Status: the function has capabilities.
 pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// Revision ID (bits 7:0) and class code (bits 31:8).
 pub(super) const CLASS: u16 = 0x08;
@@ -17,7 +17,7 @@ pub(super) const BAR0: u16 = 0x10;
 pub(super) const COMMAND_IO: u16 = 1 << 0;
 /// Command: the function decodes its memory regions.
 pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
-/// Command: the function may write to memory, which includes sending messages.
+/// Command: the function may write to memory. Messages are such writes.
 pub(super) const COMMAND_MASTER: u16 = 1 << 2;
 
 /// Header type: the device has several functions.
@@ -26,7 +26,7 @@ pub(super) const TYPE_ENDPOINT: u8 = 0;
 pub(super) const TYPE_BRIDGE: u8 = 1;
 pub(super) const TYPE_CARDBUS: u8 = 2;
 
-// Registers of bridges, type 1.
+// Bridge registers, type 1.
 pub(super) const PRIMARY_BUS: u16 = 0x18;
 pub(super) const SECONDARY_BUS: u16 = 0x19;
 pub(super) const SUBORDINATE_BUS: u16 = 0x1a;
@@ -35,11 +35,11 @@ pub(super) const PREFETCHABLE: u16 = 0x24;
 pub(super) const PREFETCHABLE_BASE_UPPER: u16 = 0x28;
 pub(super) const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
 
-/// Capability ID of PCI Express.
+/// PCI Express capability ID.
 pub(super) const EXPRESS: u8 = 0x10;
-/// Offset of the PCI Express Capabilities register, whose bits 7:4 are the port type (§7.5.3.2).
+/// Offset of the PCI Express Capabilities register. Bits 7:4 are the port type (§7.5.3.2).
 pub(super) const EXPRESS_FLAGS: u16 = 0x02;
-/// Port type: a bridge from PCI Express to conventional PCI.
+/// Port type: PCI Express to conventional PCI bridge.
 pub(super) const PORT_TO_CONVENTIONAL: u16 = 7;
-/// Port type: a bridge from conventional PCI to PCI Express.
+/// Port type: conventional PCI to PCI Express bridge.
 pub(super) const PORT_FROM_CONVENTIONAL: u16 = 8;

@@ -1,8 +1,8 @@
-//! Mapped device memory of a PCI bus: an ECAM window, or a function's region.
+//! Mapped PCI device memory: an ECAM window, or a function's region.
 //!
-//! Audited: all unsafe blocks below rely on the contract of [`MappedRegion::new`]: the region is
-//! mapped as device memory for as long as the program runs. Each access checks that it is inside
-//! the region and aligned ([`MappedRegion::register`]).
+//! Audited: all unsafe blocks below rely on the contract of [`MappedRegion::new`], i.e. that the
+//! region is mapped as device memory for as long as the program runs. Each access checks that it is
+//! aligned and inside the region ([`MappedRegion::register`]).
 #![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
 
 use super::access::{EcamWindow, TableMemory};
@@ -10,25 +10,23 @@ use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};
 
-/// A region mapped as device memory. On AArch64 each access is one plain load or store, which a
-/// hypervisor can decode. Misaligned accesses and accesses outside the region are refused, because
-/// a function may report a table that its region cannot hold: reads return all ones, and writes are
-/// dropped.
+/// A region mapped as device memory. On AArch64, each access is one plain load or store that a
+/// hypervisor can decode. Misaligned and out-of-range accesses are refused, because a function may
+/// report a table that doesn't fit its region: reads return all ones, and writes are dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct MappedRegion {
     base: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: the region stays mapped, and device memory can be accessed from any CPU (the contract of
-// `new`).
+// SAFETY: The region stays mapped, and any CPU can access device memory (contract of `new`).
 unsafe impl Send for MappedRegion {}
-// SAFETY: as for `Send`. Each access is a single load or store, so the device orders concurrent
+// SAFETY: As for `Send`. Each access is a single load or store, so the device orders concurrent
 // ones.
 unsafe impl Sync for MappedRegion {}
 
 impl MappedRegion {
-    /// Creates the region of `length` bytes that is mapped at `base`.
+    /// Creates a region from the `length` bytes mapped at `base`.
     ///
     /// # Safety
     /// - `base..base + length` must be mapped as device memory for the rest of the program's life,
@@ -39,36 +37,36 @@ impl MappedRegion {
         Self { base, length }
     }
 
-    /// Returns a pointer to the register at `offset`, or `None` if it is misaligned or outside the
-    /// region.
+    /// Returns a pointer to the register at `offset`, or `None` if it is misaligned or out of
+    /// range.
     fn register<T>(&self, offset: u64) -> Option<NonNull<T>> {
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(size_of::<T>())?;
         if end > self.length || !start.is_multiple_of(size_of::<T>()) {
             return None;
         }
-        // SAFETY: inside the region (checked above), which does not wrap the address space (the
-        // contract of `new`).
+        // SAFETY: `offset` is inside the region (checked above), and the region does not wrap the
+        // address space (contract of `new`).
         Some(unsafe { self.base.add(start).cast() })
     }
 }
 
-/// Implements the accesses of one width.
+/// Implements accesses of one width.
 macro_rules! accesses {
     ($read:ident, $write:ident, $value:ty) => {
         fn $read(&self, offset: u64) -> $value {
             let Some(register) = self.register::<ReadPureWrite<$value>>(offset) else {
                 return <$value>::MAX;
             };
-            // SAFETY: aligned, in a region mapped as device memory (`register`, `new`). The pointer
-            // is used only for this access; accesses to the same register by other CPUs are single
-            // accesses that the device orders.
+            // SAFETY: The pointer is aligned and within a region mapped as device memory
+            // (`register`, `new`). We use it only for this access. If other CPUs access the same
+            // register, the device orders the single accesses.
             <$value>::from_le(unsafe { UniqueMmioPointer::new(register) }.read())
         }
 
         fn $write(&self, offset: u64, value: $value) {
             if let Some(register) = self.register::<WriteOnly<$value>>(offset) {
-                // SAFETY: as for the read.
+                // SAFETY: As for the read.
                 unsafe { UniqueMmioPointer::new(register) }.write(value.to_le());
             }
         }
@@ -103,8 +101,8 @@ mod tests {
     struct Memory(UnsafeCell<[u8; 16]>);
 
     fn over(memory: &mut Memory) -> MappedRegion {
-        // SAFETY: plain memory permits volatile accesses, as device memory does; it is borrowed for
-        // the whole test, which does not access it in any other way in the meantime.
+        // SAFETY: Plain memory permits volatile accesses, as device memory does. It is borrowed for
+        // the whole test, which doesn't access it in any other way.
         unsafe { MappedRegion::new(NonNull::new(memory.0.get().cast()).unwrap(), 14) }
     }
 

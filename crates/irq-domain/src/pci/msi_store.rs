@@ -1,4 +1,4 @@
-//! MSI: one message in configuration space, from which the function derives up to 32.
+//! MSI: a single message in configuration space. The function derives up to 32 from it.
 
 use super::capabilities::{check_length, find};
 use super::{AccessContext, ConfigSpace, PciError};
@@ -12,11 +12,11 @@ use msi_types::{
     FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
 };
 
-/// Largest valid value of Multiple Message Capable; larger values are reserved.
+/// Highest valid value of Multiple Message Capable; higher ones are reserved.
 const MAX_LOG2: u8 = 5;
 
-/// The message store of a function's MSI capability. The vectors are one group: slot 0 holds the
-/// message, and the other slots have at most a mask bit.
+/// A store over a function's MSI capability. Its vectors form one group: slot 0 holds the message,
+/// and the other slots have at most a mask bit.
 ///
 /// | the function has | [`Fit::rewrite`] | masking in any context |
 /// |---|---|---|
@@ -30,16 +30,16 @@ pub struct MsiStore {
     masks: Masks,
 }
 
-/// The last value written to the mask bits, which are one register for all vectors.
+/// The last value written to the mask bits, a single register for all vectors.
 enum Masks {
-    /// Both tasks and handlers write the register.
+    /// Written by both tasks and handlers.
     Any(IrqLock<u32>),
-    /// Only tasks write the register, because the accesses may sleep.
+    /// Written only by tasks, because accesses may sleep.
     Task(TaskLock<u32>),
 }
 
 impl MsiStore {
-    /// Finds the capability and initializes it, with MSI disabled and every vector masked.
+    /// Finds the capability and initializes it with MSI disabled and all vectors masked.
     ///
     /// Context: task; may sleep.
     pub fn new(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<Self, PciError> {
@@ -153,8 +153,8 @@ impl MessageStore for MsiStore {
 impl FastMask for MsiStore {
     fn mask(&self, slot: u16) {
         self.set_mask(slot, |masks, bit| masks | bit);
-        // Configuration writes are not posted. The read costs little, and also flushes the write
-        // through bridges that post it nevertheless.
+        // Configuration writes aren't supposed to be posted, but the read is cheap and flushes the
+        // write through bridges that post it anyway.
         self.registers.read_masks();
     }
 
@@ -229,12 +229,12 @@ impl Update<'_> {
     }
 }
 
-/// The capability's registers.
+/// Capability registers.
 struct Registers {
     config: Arc<dyn ConfigSpace>,
     offset: u16,
     layout: Layout,
-    /// `true` if the data register has 32 bits.
+    /// `true` if the data register is 32 bits wide.
     extended: bool,
 }
 
@@ -254,8 +254,8 @@ impl Registers {
         }
     }
 
-    /// Writes only the registers whose values differ. Without mask bits, only the low address word
-    /// may differ.
+    /// Writes only the registers whose values differ. If there are no mask bits, only the low
+    /// address word may differ.
     fn replace(&self, old: MsiMessage, new: MsiMessage) {
         if let Some(high) = self.layout.address_high()
             && old.address_high() != new.address_high()

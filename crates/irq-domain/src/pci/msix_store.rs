@@ -1,4 +1,4 @@
-//! MSI-X: a table in a memory region, whose entries each have a message and a mask bit.
+//! MSI-X: a table in a memory region. Each entry has its own message and mask bit.
 
 use super::capabilities::{check_length, find};
 use super::{ConfigSpace, PciError, TableMemory};
@@ -17,14 +17,14 @@ use msi_types::{
     FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
 };
 
-/// Number of base address registers of a function.
+/// Number of base address registers in a function.
 const BARS: u8 = 6;
 
-/// A function's MSI-X capability. The bus driver must map the table and the pending bits before it
-/// can create an [`MsixStore`].
+/// A function's MSI-X capability. The bus driver must map the table and the pending bits before an
+/// [`MsixStore`] can be created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsixCapability {
-    /// Offset of the capability in configuration space.
+    /// Capability offset in configuration space.
     pub offset: u16,
     /// Number of table entries: 1 to 2048.
     pub slots: u16,
@@ -35,7 +35,7 @@ pub struct MsixCapability {
 }
 
 impl MsixCapability {
-    /// Reads the capability of a function.
+    /// Reads a function's capability.
     ///
     /// Context: task; may sleep.
     pub fn find(config: &dyn ConfigSpace) -> Result<Self, PciError> {
@@ -52,18 +52,18 @@ impl MsixCapability {
         Ok(Self { offset, slots, table, pending })
     }
 
-    /// Returns the length of the table in bytes.
+    /// Returns the table's length in bytes.
     pub fn table_length(&self) -> u64 {
         u64::from(self.slots) * ENTRY_SIZE
     }
 
-    /// Returns the length of the pending bits in bytes, in whole 64-bit words.
+    /// Returns the length of the pending bits in bytes, rounded up to 64-bit words.
     pub fn pending_length(&self) -> u64 {
         u64::from(self.slots).div_ceil(64) * 8
     }
 }
 
-/// Parts of an [`MsixStore`].
+/// Everything that an [`MsixStore`] is made from.
 #[non_exhaustive]
 pub struct MsixParts {
     /// The result of [`MsixCapability::find`].
@@ -72,14 +72,14 @@ pub struct MsixParts {
     pub config: Arc<dyn ConfigSpace>,
     /// The memory region that [`MsixCapability::table`] refers to.
     pub table: Arc<dyn TableMemory>,
-    /// The memory region that [`MsixCapability::pending`] refers to, which is often the same one.
+    /// The memory region that [`MsixCapability::pending`] refers to, often the same one.
     pub pending: Arc<dyn TableMemory>,
     /// The kernel.
     pub host: Arc<dyn Host>,
 }
 
 impl MsixParts {
-    /// Collects the parts of one function's store.
+    /// Collects what one function's store is made from.
     pub fn new(
         capability: MsixCapability,
         config: Arc<dyn ConfigSpace>,
@@ -97,20 +97,20 @@ impl fmt::Debug for MsixParts {
     }
 }
 
-/// The message store of a function's MSI-X table. Each entry is masked, written, read back and
-/// unmasked separately. During setup, MSI-X is enabled with the function mask set, because some
-/// functions respond to table accesses only while MSI-X is enabled.
+/// A store over a function's MSI-X table. Each entry is masked, written, read back and unmasked on
+/// its own. During setup, MSI-X is enabled with the function mask set, because some functions don't
+/// respond to table accesses while MSI-X is disabled.
 pub struct MsixStore {
     parts: MsixParts,
-    /// Vector Control of each entry without the mask bit. Its other bits must be preserved.
+    /// Vector Control for each entry, without the mask bit. The other bits must be preserved.
     controls: Vec<AtomicU32>,
     enable: TaskLock<MsixEnable>,
 }
 
-/// State of Message Control.
+/// The state of Message Control.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MsixEnable {
-    /// Disabled. The table was not accessed yet.
+    /// Disabled, and the table has not been accessed yet.
     Untouched,
     /// Disabled.
     Off,
@@ -134,8 +134,8 @@ impl MsixStore {
         Ok(store)
     }
 
-    /// Makes the table accessible: enables MSI-X, with the function mask set unless the store is
-    /// on.
+    /// Makes the table accessible by enabling MSI-X. Unless the store is on, the function mask is
+    /// set.
     fn open(&self, enable: &mut MsixEnable) {
         let untouched = *enable == MsixEnable::Untouched;
         if *enable != MsixEnable::On {
@@ -147,7 +147,7 @@ impl MsixStore {
         }
     }
 
-    /// Masks all entries, because the previous owner of the function may have left some unmasked.
+    /// Masks all entries, in case the function's previous owner left some unmasked.
     fn mask_all(&self) {
         for (slot, control) in (0..).zip(&self.controls) {
             let found = VectorControl::from(self.read(slot, ENTRY_CONTROL)).with_masked(false);
@@ -271,7 +271,7 @@ impl FastMask for MsixStore {
     fn mask(&self, slot: u16) {
         if slot < self.slots() {
             self.set_mask(slot, true);
-            // Memory writes are posted. The read flushes this one to the function.
+            // Memory writes are posted; this read flushes them to the function.
             self.read(slot, ENTRY_CONTROL);
         }
     }

@@ -1,4 +1,4 @@
-//! The message store of a function: MSI-X if available, otherwise MSI.
+//! A function's message store: MSI-X if available, otherwise MSI.
 
 use super::{ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory};
 use crate::host::Host;
@@ -6,8 +6,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{MessageStore, Shape};
 
-/// A function's message store, and the shape in which its vectors must be
-/// [allocated](crate::MsiDevice::allocate).
+/// A function's message store, and the shape in which to [allocate](crate::MsiDevice::allocate) its
+/// vectors.
 #[derive(Clone)]
 pub struct FunctionStore {
     /// The store.
@@ -16,14 +16,14 @@ pub struct FunctionStore {
     pub shape: Shape,
 }
 
-/// Creates a function's message store, which uses MSI-X if the function has it, and MSI otherwise.
-/// `map` must map the memory region of a base address register; it is called only for MSI-X.
+/// Creates a function's message store: MSI-X if the function has it, otherwise MSI. `map` must map
+/// the memory region of a base address register. It is only called for MSI-X.
 ///
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// Any [`PciError`] except [`PciError::NoCapability`]. If the function has MSI-X but it cannot be
-/// used, MSI is not tried; call [`MsiStore::new`] to use MSI instead.
+/// Any [`PciError`] except [`PciError::NoCapability`]. If the function has MSI-X but it can't be
+/// used, this does not fall back to MSI; call [`MsiStore::new`] to do so.
 ///
 /// # Example
 /// ```

@@ -1,4 +1,4 @@
-//! Allocation of addresses for memory regions from the windows of a host bridge and of the bridges
+//! Allocates addresses for memory regions from the windows of a host bridge and of the bridges
 //! below it.
 
 use super::ConfigSpace;
@@ -6,25 +6,25 @@ use super::header::{MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_
 use msi_types::Region;
 use msi_types::pci::{PciSpace, PciWindow};
 
-/// Minimum alignment of a region, so that no two regions share a page.
+/// Minimum alignment of a region. It keeps any two regions from sharing a page.
 const PAGE: u64 = 0x1000;
-/// Granularity of a bridge's window.
+/// Bridge window granularity.
 const BRIDGE: u64 = 1 << 20;
-/// End of the addresses that a 32-bit register can hold.
+/// End of the addresses that fit a 32-bit register.
 const END_32: u64 = 1 << 32;
 
-/// A memory region of a function, with its addresses.
+/// A function's memory region and its addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bar {
-    /// CPU physical addresses of the region, which must be mapped as device memory.
+    /// CPU physical addresses. They must be mapped as device memory.
     pub cpu: Region,
-    /// Address of the region on the bus, as the register holds it.
+    /// Bus address, as the register holds it.
     pub bus_base: u64,
     /// Width of the register.
     pub width: BarWidth,
 }
 
-/// Width of a base address register.
+/// Base address register width.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BarWidth {
     /// 32 bits.
@@ -33,7 +33,7 @@ pub enum BarWidth {
     Bits64,
 }
 
-/// A memory region that a function requests.
+/// A function's request for a memory region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BarRequest {
     /// Size in bytes: a power of two, at least 16.
@@ -42,10 +42,10 @@ pub(super) struct BarRequest {
     pub(super) prefetchable: bool,
 }
 
-/// The unused parts of two windows. Regions of 32-bit registers are allocated only from `low`.
-/// Regions of 64-bit registers are allocated from `high`, if it is reachable, when they are
-/// prefetchable or `low` has no room. Below bridges, `high` is the prefetchable window, which PCI
-/// Express permits for all 64-bit regions (PCI Express Base §7.5.1.2.1).
+/// What is left of two windows. 32-bit registers only ever use `low`. 64-bit registers use `high`,
+/// if it is reachable, when they are prefetchable or `low` has no room. Below bridges, `high` is
+/// the prefetchable window, which PCI Express permits for all 64-bit regions (PCI Express Base
+/// §7.5.1.2.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowPools {
     low: Pool,
@@ -54,18 +54,18 @@ pub(super) struct WindowPools {
     high_reachable: bool,
 }
 
-/// First addresses of the windows of a bridge that is being enumerated.
+/// First addresses in the windows of a bridge that is being enumerated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BridgeWindows {
     low: u64,
     high: u64,
     high_reachable_above: bool,
-    /// `true` if the bridge has the upper registers of a prefetchable window.
+    /// `true` if the bridge implements the upper prefetchable window registers.
     wide: bool,
 }
 
 impl WindowPools {
-    /// Selects the largest window of 32-bit memory, and the largest one of 64-bit memory.
+    /// Selects the largest 32-bit memory window and the largest 64-bit one.
     pub(super) fn of_host(windows: &[PciWindow]) -> Self {
         let largest = |space| {
             let windows = windows.iter().filter(|window| window.space() == space);
@@ -87,19 +87,19 @@ impl WindowPools {
         }
     }
 
-    /// Begins the windows of a bridge.
+    /// Opens a bridge's windows.
     pub(super) fn open(&mut self, config: &dyn ConfigSpace) -> BridgeWindows {
         self.low.align();
         self.high.align();
         let high_reachable_above = self.high_reachable;
-        // Bits 3:0 of a prefetchable window's base are 1 if the bridge has the upper registers. If
-        // it has no prefetchable window, the whole register is zero.
+        // Bits 3:0 of the prefetchable base are 1 if the bridge has the upper registers. Without a
+        // prefetchable window, the whole register reads as zero.
         let wide = config.read16(PREFETCHABLE) & 0xf == 1;
         self.high_reachable = high_reachable_above && wide;
         BridgeWindows { low: self.low.next, high: self.high.next, high_reachable_above, wide }
     }
 
-    /// Ends the windows of a bridge after all regions below it were placed.
+    /// Closes a bridge's windows after all regions below it were placed.
     pub(super) fn close(&mut self, config: &dyn ConfigSpace, begin: BridgeWindows) {
         self.low.align();
         self.high.align();
@@ -115,23 +115,23 @@ impl WindowPools {
     }
 }
 
-/// Returns the first and last address of a bridge's window. For an empty window, the first address
-/// is higher than the last.
+/// Returns the first and last address in a bridge's window. If the window is empty, the first one
+/// is higher.
 fn ends(begin: u64, end: u64) -> [u64; 2] {
     if begin < end { [begin, end - 1] } else { [0xfff0_0000, 0] }
 }
 
-/// Returns bits 31:20 of an address in the format of a window's registers, bits 15:4.
+/// Returns bits 31:20 of an address as a window register holds them, in bits 15:4.
 fn field(address: u64) -> u32 {
     halves(address)[0] >> 16 & 0xfff0
 }
 
-/// The unused part of a window, in bus addresses.
+/// What is left of a window, in bus addresses.
 #[derive(Clone, Copy, Debug)]
 struct Pool {
     next: u64,
     end: u64,
-    /// First bus address and first CPU address of the window.
+    /// The window's first bus address and first CPU address.
     bus_base: u64,
     cpu_base: u64,
 }
@@ -141,10 +141,10 @@ impl Pool {
 
     fn of(window: &PciWindow) -> Self {
         let (bus_base, cpu) = (window.bus_base(), window.cpu());
-        // A window does not wrap, but loses its last byte if it ends at the end of the address
-        // space.
+        // A window doesn't wrap, but loses its last byte if it extends to the very end of the
+        // address space.
         let end = bus_base.saturating_add(cpu.size());
-        // Address 0 in a register means that no address is assigned.
+        // In a register, address 0 means "unassigned".
         Self { next: bus_base.max(PAGE), end, bus_base, cpu_base: cpu.base() }
     }
 
@@ -156,15 +156,15 @@ impl Pool {
         Some(Bar { cpu, bus_base, width: request.width })
     }
 
-    /// Aligns the next address to the start or end of a bridge's window. Exhausts the pool if the
-    /// aligned address is outside it.
+    /// Aligns the next address to a bridge window boundary. If the result is outside the pool,
+    /// exhausts it.
     fn align(&mut self) {
         let aligned = self.next.checked_next_multiple_of(BRIDGE);
         self.next = aligned.filter(|next| *next <= self.end).unwrap_or(self.end);
     }
 }
 
-/// Returns the low and the high word of an address.
+/// Returns an address as its low and high words.
 pub(super) fn halves(address: u64) -> [u32; 2] {
     [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap_or(0))
 }

@@ -1,5 +1,5 @@
-//! Release of handlers and devices: immediately, or later by a task if their owner was dropped in a
-//! context that may not wait.
+//! Frees handlers and devices: immediately, or later in a task if their owner was dropped where the
+//! caller may not wait.
 
 use crate::host::Host;
 use crate::irq::control::Released;
@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use doorbell_fallible::Shared;
 use doorbell_lock::IrqLock;
 
-/// A value that an owner shares with the core. The owner's `drop` can move the value out and leave
-/// it to another party to free.
+/// A value that an owner shares with the core. The owner's `drop` can move it out and leave it to
+/// someone else to free.
 pub(crate) struct TakenOnDrop<T: ?Sized>(Option<Shared<T>>);
 
 impl<T: ?Sized> TakenOnDrop<T> {
@@ -22,7 +22,7 @@ impl<T: ?Sized> TakenOnDrop<T> {
         Self(Some(shared))
     }
 
-    /// Takes the value. Must be called only by the owner's `drop`, and only once.
+    /// Takes the value. Must only be called by the owner's `drop`, and only once.
     pub(crate) fn take(&mut self) -> Option<Shared<T>> {
         self.0.take()
     }
@@ -36,17 +36,17 @@ impl<T: ?Sized> Deref for TakenOnDrop<T> {
     }
 }
 
-/// An object that a handle owns and tears down when it is dropped.
+/// An object owned by a handle, which tears it down on drop.
 pub(crate) trait Teardown: Send + Sync {
-    /// Tears the object down.
+    /// Tears down the object.
     ///
     /// Context: task; may sleep.
     fn tear_down(&self, registry: &IrqRegistry);
 }
 
-/// An object that must still be freed.
+/// An object that is yet to be freed.
 enum Deferred {
-    /// The interrupt or member that a handle owned.
+    /// The interrupt or member behind a dropped handle.
     Handle(Shared<Descriptor>, Option<MemberIndex>, Released),
     /// A device's domain or attachment.
     Owner(Shared<dyn Teardown>),
@@ -58,8 +58,8 @@ impl Deferred {
     }
 }
 
-/// A list to which objects can be added in hard-IRQ context without allocating. Room for an object
-/// is reserved when the object is created, and released after it was freed.
+/// A list that can be extended in hard-IRQ context, without allocating. Room for an object is
+/// reserved when the object is created, and released after it has been freed.
 pub(crate) struct DeferredFree {
     list: IrqLock<Vec<Deferred>>,
     reserved: AtomicUsize,
@@ -70,8 +70,8 @@ impl DeferredFree {
         Self { list: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
     }
 
-    /// Frees objects that were dropped in a context that must not free them, once they are no
-    /// longer used. Does nothing in a context that may not wait.
+    /// Frees objects that were dropped in a context that must not free them, if they are no longer
+    /// used. Does nothing if the caller may not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reclaim(&self, registry: &IrqRegistry) {
@@ -79,7 +79,7 @@ impl DeferredFree {
         if !host.may_wait() {
             return;
         }
-        // Backwards, because entries that are put back or added in the meantime are appended.
+        // Go backwards: entries that are put back or added in the meantime are appended.
         for index in (0..self.len(host)).rev() {
             match self.take_at(index, host, Deferred::is_handle) {
                 Some(Deferred::Handle(descriptor, member, released))
@@ -98,9 +98,9 @@ impl DeferredFree {
         }
     }
 
-    /// Releases the interrupt or member that a handle owns. If the caller may wait, waits until the
-    /// handler has returned on all CPUs and frees it; otherwise a later task frees it. Room must
-    /// have been reserved.
+    /// Releases a handle's interrupt or member. If the caller may wait, waits until the handler has
+    /// returned on all CPUs and frees it. Otherwise, leaves this to a later task. Room must have
+    /// been reserved.
     ///
     /// Context: any.
     pub(crate) fn release_handle(
@@ -120,8 +120,8 @@ impl DeferredFree {
         self.unreserve();
     }
 
-    /// Tears down the device that a handle owns: immediately if the caller may wait, otherwise in a
-    /// later task. Room must have been reserved.
+    /// Tears down a handle's device, immediately if the caller may wait and otherwise in a later
+    /// task. Room must have been reserved.
     ///
     /// Context: any.
     pub(crate) fn release_owner(&self, registry: &IrqRegistry, owner: Shared<dyn Teardown>) {
@@ -137,7 +137,7 @@ impl DeferredFree {
         self.unreserve();
     }
 
-    /// Reserves room for one more deferred object.
+    /// Reserves room for one more object.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reserve(&self, host: &dyn Host) -> Result<(), TryReserveError> {
@@ -152,19 +152,19 @@ impl DeferredFree {
             roomier.append(&mut list);
             core::mem::swap(&mut *list, &mut roomier);
         }
-        // The old list is freed after interrupts were restored.
+        // Free the old list only after interrupts have been restored.
         drop(list);
         Ok(())
     }
 
-    /// Releases the room of one object.
+    /// Releases an object's room.
     ///
     /// Context: any.
     pub(crate) fn unreserve(&self) {
         self.reserved.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Adds a deferred object. Its room must have been reserved.
+    /// Adds an object to be freed later. Its room must have been reserved.
     ///
     /// Context: any.
     fn push(&self, deferred: Deferred, host: &dyn Host) {
@@ -175,7 +175,7 @@ impl DeferredFree {
         self.list.lock(host).len()
     }
 
-    /// Removes the entry at `index` if it is `wanted`, and moves the last entry to its place.
+    /// If the entry at `index` is `wanted`, removes it and moves the last entry into its place.
     fn take_at(
         &self,
         index: usize,
@@ -187,7 +187,7 @@ impl DeferredFree {
         found.then(|| list.swap_remove(index))
     }
 
-    /// Removes an entry that is `wanted`, if the list has one.
+    /// Removes a `wanted` entry, if the list has one.
     fn take_any(&self, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
         let mut list = self.list.lock(host);
         let index = list.iter().position(wanted)?;

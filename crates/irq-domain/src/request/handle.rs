@@ -1,4 +1,4 @@
-//! Interrupts that any CPU may take: requests, and the handles that own the handlers.
+//! Requests for interrupts that any CPU may take, and the handles that own their handlers.
 
 use crate::affinity::placement;
 use crate::affinity::policy::Moved;
@@ -26,31 +26,31 @@ use msi_types::{Cpu, HwIrq, Pending, Trigger, WiredParent};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct WiredRequest<'a> {
-    /// The input of the root controller: on a GIC the INTID of an SPI.
+    /// The input at the root controller: on a GIC, an SPI's INTID.
     pub hwirq: HwIrq,
-    /// Trigger mode of the device.
+    /// The device's trigger mode.
     pub trigger: Trigger,
-    /// Name of the handler, for messages and statistics.
+    /// Handler name for messages and statistics.
     pub name: &'a str,
-    /// Initial state of the interrupt.
+    /// The interrupt's initial state.
     pub start: Start,
-    /// Number of handlers that the input may have.
+    /// How many handlers the input may have.
     pub sharing: Sharing,
 }
 
-/// Number of handlers that an input may have.
+/// How many handlers an input may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Sharing {
-    /// The input has one handler: other requests for the input are refused.
+    /// Just one. Other requests for the input are refused.
     #[default]
     Exclusive,
-    /// The level-triggered input has one handler for each device on its line. Each interrupt runs
-    /// all of them, and is unhandled if all return [`IrqReturn::None`](crate::IrqReturn::None).
+    /// One for each device on a level-triggered line. Each interrupt runs all of them, and is
+    /// unhandled if they all return [`IrqReturn::None`](crate::IrqReturn::None).
     Shared,
 }
 
 impl<'a> WiredRequest<'a> {
-    /// Creates a request for exclusive use of an input, which is enabled immediately.
+    /// Creates a request for exclusive use of an input. The request enables it immediately.
     pub const fn new(hwirq: HwIrq, trigger: Trigger, name: &'a str) -> Self {
         Self { hwirq, trigger, name, start: Start::Enabled, sharing: Sharing::Exclusive }
     }
@@ -66,21 +66,21 @@ impl<'a> WiredRequest<'a> {
 
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
-/// **Dropping** is possible in any context:
-/// - Where the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
-///   returned on whichever CPU it runs and its memory is freed. The caller must not hold a lock
-///   that the handler takes.
-/// - Otherwise – in hard-IRQ context, whether in its own handler or not, and with interrupts masked
-///   – drop neither waits nor frees. The handler is not entered again; a later task operation, such
-///   as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
+/// **Dropping** works in any context:
+/// - If the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
+///   returned on whichever CPU it was running and its memory has been freed. The caller must not
+///   hold a lock that the handler takes.
+/// - Otherwise (in hard-IRQ context, whether in its own handler or not, or with interrupts masked),
+///   drop neither waits nor frees. The handler is not entered again, and a later task operation,
+///   such as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
 ///
 /// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and run
-/// count; each of its handles controls the whole line. [`disable`](Self::disable) masks the line
-/// for all handlers. The line is unmasked only while no handle has an outstanding disable. A handle
-/// can undo only its own disables, and dropping it undoes the remaining ones. A line that was shut
-/// off because it [screams](crate::Host::screaming) is unmasked by the [`enable`](Self::enable) of
-/// any handle that has no disable to undo, and by the request of another handler. Dropping the last
-/// handle masks the line and frees it.
+/// count. Each of its handles controls the whole line: [`disable`](Self::disable) masks it for all
+/// handlers, and it stays masked until no handle has an outstanding disable. A handle can only undo
+/// its own disables, and dropping it undoes the rest of them. If a line was shut off because it
+/// [screams](crate::Host::screaming), it can be unmasked by [`enable`](Self::enable) on any handle
+/// that has no disable to undo, or by a request for another handler. Dropping the last handle masks
+/// the line and frees it.
 ///
 /// ```
 /// # use core::num::NonZeroU16;
@@ -128,13 +128,13 @@ impl<'a> WiredRequest<'a> {
 pub struct IrqHandle {
     core: Shared<IrqCore>,
     descriptor: TakenOnDrop<Descriptor>,
-    /// Position of the handler on a shared line.
+    /// The handler's position on a shared line.
     member: Option<MemberIndex>,
 }
 
 impl IrqHandle {
-    /// Claims an input of a controller with wired inputs, and assigns it a handler and a CPU. If
-    /// the input is shared and already claimed, adds the handler to its line.
+    /// Claims an input at a controller with wired inputs, and gives it a handler and a CPU. If it
+    /// is a shared input that is already claimed, adds the handler to its line.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request_wired(
@@ -150,13 +150,13 @@ impl IrqHandle {
             if let Some(handle) = Self::try_request_wired(core, parent, request, handler)? {
                 return Ok(handle);
             }
-            // The last handle of the shared line is being dropped, which releases its input.
+            // The shared line's last handle is being dropped. Wait until this releases the input.
             core.reclaim();
             core.host().yield_now();
         }
     }
 
-    /// Tries to claim an input. Returns `None` while a shared line of the input is being removed.
+    /// Tries to claim an input. Returns `None` while the input's shared line is being removed.
     fn try_request_wired(
         core: &Shared<IrqCore>,
         parent: &Arc<dyn WiredParent>,
@@ -166,7 +166,7 @@ impl IrqHandle {
         let IrqCore { registry, placement, root, .. } = &**core;
         let entry = registry.dispatcher.ensure(request.hwirq)?;
         let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
-        // Prevents a chosen CPU from going offline before the interrupt is visible as targeting it.
+        // Keep the chosen CPU from going offline until the interrupt is visible as targeting it.
         let online = placement.online_cpus(core.host());
         let _one_at_a_time = root.one_request(core.host());
         if entry.all_private().any(|(_, cell)| !cell.is_vacant()) {
@@ -230,7 +230,7 @@ impl IrqHandle {
         Ok(Some(Self { core: core.clone(), descriptor, member: Some(member) }))
     }
 
-    /// Installs the handler of an interrupt.
+    /// Installs an interrupt's handler.
     ///
     /// Context: task; may sleep.
     pub(crate) fn install(
@@ -269,8 +269,8 @@ impl IrqHandle {
         self.descriptor.hwirq
     }
 
-    /// Masks the interrupt at its source. A running handler continues; an interrupt that arrives
-    /// afterwards is sent again when it is enabled. Disables nest.
+    /// Masks the interrupt at its source. A running handler continues. An interrupt that arrives
+    /// later is sent again when it is enabled. Disables nest.
     ///
     /// Context: any.
     pub fn disable(&self) {
@@ -291,8 +291,8 @@ impl IrqHandle {
         self.synchronize();
     }
 
-    /// Undoes one [`disable`](Self::disable). An interrupt that arrived in the meantime is sent
-    /// again.
+    /// Undoes one [`disable`](Self::disable). If this enables the interrupt and it has arrived in
+    /// the meantime, it is sent again.
     ///
     /// Context: any.
     pub fn enable(&self) {
@@ -304,8 +304,8 @@ impl IrqHandle {
         });
     }
 
-    /// Waits until all handler runs that began before the call have returned. Does not wait if the
-    /// caller [may not](crate::TaskContext::may_wait).
+    /// Waits for all handler runs that began before the call. Returns immediately if the caller
+    /// [may not wait](crate::TaskContext::may_wait).
     ///
     /// Context: task; may sleep.
     pub fn synchronize(&self) {
@@ -328,14 +328,14 @@ impl IrqHandle {
         placement.set_affinity_among(registry, &self.descriptor, among)
     }
 
-    /// Returns the CPU to which the interrupt is delivered.
+    /// Returns the interrupt's target CPU.
     ///
     /// Context: any.
     pub fn effective_affinity(&self) -> Cpu {
         self.descriptor.target()
     }
 
-    /// Makes the interrupt pending as its device would, or clears its pending state at the
+    /// Makes the interrupt pending as its device would, or clears the pending state at the
     /// controller.
     ///
     /// Context: any.
@@ -345,8 +345,8 @@ impl IrqHandle {
         });
     }
 
-    /// Returns whether the interrupt is pending at the endpoint or at the controller; `None` if the
-    /// hardware cannot report it.
+    /// Returns whether the interrupt is pending at the endpoint or the controller, or `None` if the
+    /// hardware can't tell.
     ///
     /// Context: any.
     pub fn is_pending(&self) -> Option<bool> {
@@ -360,15 +360,15 @@ impl IrqHandle {
         self.descriptor.counts.per_cpu().sum()
     }
 
-    /// Returns the number of redeliveries, which occur if the interrupt arrives while its handler
-    /// runs on another CPU or is disabled.
+    /// Returns the number of redeliveries, i.e. of arrivals that were resent because the handler
+    /// was running on another CPU or disabled.
     ///
     /// Context: any.
     pub fn redelivered(&self) -> u64 {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
 
-    /// Returns the line that the handler shares, and its position there.
+    /// Returns the shared line and the handler's position there.
     fn member(&self) -> Option<(&SharedLine, MemberIndex)> {
         self.descriptor.shared_line().zip(self.member)
     }
@@ -377,8 +377,8 @@ impl IrqHandle {
         self.core.registry.interrupt(&self.descriptor)
     }
 
-    /// Calls `act` unless the handler was removed, because a device's domain may be torn down
-    /// before its handles are dropped.
+    /// Calls `act` if the handler is still there. (A device's domain may be torn down before the
+    /// handles are dropped.)
     fn while_installed<T>(&self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
         self.interrupt().while_installed(act)
     }
@@ -398,7 +398,7 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// Claims an input for a request, and routes it to a CPU that the controller can reach.
+/// Claims an input for a request, and routes it to a CPU within the controller's reach.
 ///
 /// Context: task; may sleep.
 fn claim(

@@ -1,6 +1,6 @@
-//! State that handles, devices and [`Interrupts`](crate::Interrupts) share.
+//! State that is shared by handles, devices and [`Interrupts`](crate::Interrupts).
 //!
-//! Lock order, outermost first. A lock must not be acquired while one further down is held:
+//! Lock order, outermost first. While a lock is held, no lock above it may be acquired:
 //!
 //! ```text
 //! hotplug (TaskRwLock)
@@ -18,7 +18,7 @@ use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::DeferredFree;
 use crate::request::root_controller::RootController;
 
-/// The parts of the interrupt core. Each part locks internally.
+/// The parts of the interrupt core, each of which locks internally.
 pub(crate) struct IrqCore {
     pub(crate) registry: IrqRegistry,
     pub(crate) placement: Placement,
@@ -31,8 +31,8 @@ impl IrqCore {
         self.registry.host()
     }
 
-    /// Frees objects that were dropped in a context that must not free them. Does nothing in a
-    /// context that may not wait.
+    /// Frees objects that were dropped in a context that must not free them. Does nothing if the
+    /// caller may not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reclaim(&self) {

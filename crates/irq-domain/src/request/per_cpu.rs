@@ -1,4 +1,4 @@
-//! Interrupts that are private to each CPU: requests and handles.
+//! Requests and handles for interrupts that are private to each CPU.
 
 use crate::error::RequestError;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
@@ -16,9 +16,9 @@ use core::fmt;
 use doorbell_fallible::{Shared, try_collect};
 use msi_types::{Cpu, HwIrq, Trigger};
 
-/// A requested private interrupt. Dropping the handle follows the rules of
-/// [`IrqHandle`](crate::IrqHandle), for all CPUs. It masks the hardware only on the calling CPU, so
-/// every other CPU should call [`disable_here`](Self::disable_here) first.
+/// A requested private interrupt. Dropping the handle follows the rules for
+/// [`IrqHandle`](crate::IrqHandle) on all CPUs, but only the calling CPU's hardware is masked.
+/// Every other CPU should therefore call [`disable_here`](Self::disable_here) first.
 #[must_use = "dropping the handle removes the handler"]
 pub struct PerCpuHandle {
     core: Shared<IrqCore>,
@@ -26,8 +26,8 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    /// Requests a private interrupt on the CPUs of `on`, or on all CPUs. It is disabled on all of
-    /// them.
+    /// Requests a private interrupt on the CPUs in `on`, or on all CPUs. It is initially disabled
+    /// everywhere.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request(
@@ -76,17 +76,17 @@ impl PerCpuHandle {
         self.descriptor.irq
     }
 
-    /// Returns the interrupt as each CPU acknowledges it.
+    /// Returns the interrupt as the CPUs acknowledge it.
     ///
     /// Context: any.
     pub fn hwirq(&self) -> HwIrq {
         self.descriptor.hwirq
     }
 
-    /// Enables the interrupt on the calling CPU. It stays enabled when that CPU goes offline and
-    /// online again ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not
-    /// nest. Does nothing on a thread that is not a CPU, and on a CPU for which the interrupt was
-    /// not requested.
+    /// Enables the interrupt on the calling CPU. It stays enabled even if that CPU goes offline and
+    /// comes back ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not
+    /// nest. A no-op on a thread that isn't a CPU, and on a CPU for which the interrupt wasn't
+    /// requested.
     ///
     /// Context: any.
     pub fn enable_here(&self) {
@@ -99,8 +99,8 @@ impl PerCpuHandle {
         });
     }
 
-    /// Disables the interrupt on the calling CPU. Calls do not nest. Does nothing on a thread that
-    /// is not a CPU, and on a CPU for which the interrupt was not requested.
+    /// Disables the interrupt on the calling CPU. Calls do not nest. A no-op on a thread that isn't
+    /// a CPU, and on a CPU for which the interrupt wasn't requested.
     ///
     /// Context: any.
     pub fn disable_here(&self) {
@@ -110,7 +110,7 @@ impl PerCpuHandle {
         });
     }
 
-    /// Returns the number of handler runs on all CPUs together.
+    /// Returns the total number of handler runs on all CPUs.
     ///
     /// Context: any.
     pub fn count(&self) -> u64 {
@@ -135,7 +135,7 @@ impl fmt::Debug for PerCpuHandle {
     }
 }
 
-/// Returns the CPUs of a request, in ascending order.
+/// Returns a request's CPUs in ascending order.
 fn set_of(runtime: &Runtime, on: &[Cpu]) -> Result<Vec<Cpu>, RequestError> {
     on.iter().try_for_each(|cpu| runtime.check_known(*cpu))?;
     if on.is_empty() {

@@ -1,4 +1,4 @@
-//! The root controller, whose inputs are claimed by requests.
+//! The root controller and its inputs, which requests claim.
 
 use crate::affinity::choice::first_reachable;
 use crate::error::RequestError;
@@ -11,10 +11,10 @@ use doorbell_lock::{IrqLock, TaskGuard, TaskLock};
 use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 
 /// The root controller, if the core manages its wired interrupts, and the lock that serializes
-/// requests for inputs of all controllers.
+/// requests for any controller's inputs.
 pub(crate) struct RootController {
     parent: Option<Arc<dyn WiredParent>>,
-    /// All vectors that were ever requested as private interrupts.
+    /// All vectors that have ever been requested as private interrupts.
     private: IrqLock<Vec<HwIrq>>,
     requests: TaskLock<()>,
 }
@@ -32,7 +32,7 @@ impl RootController {
         self.parent.as_ref().ok_or(RequestError::NoWiredParent)
     }
 
-    /// Adds a vector to the list of private vectors. The caller must hold the lock of
+    /// Adds a vector to the list of private ones. The caller must hold the lock from
     /// [`one_request`].
     ///
     /// Context: task; may sleep.
@@ -49,7 +49,7 @@ impl RootController {
         }
         let mut grown = Vec::new();
         grown.try_reserve_exact(count + 1)?;
-        // The old list is freed outside the lock.
+        // Free the old list outside the lock.
         let _former = self.private.with(host, |list| {
             grown.extend_from_slice(list);
             grown.push(hwirq);
@@ -58,7 +58,7 @@ impl RootController {
         Ok(())
     }
 
-    /// Unmasks private interrupts on the calling CPU, `cpu`, that are enabled there.
+    /// Unmasks the private interrupts that are enabled on the calling CPU, `cpu`.
     ///
     /// Context: any.
     pub(crate) fn unmask_private(&self, registry: &IrqRegistry, cpu: Cpu) {
@@ -70,7 +70,7 @@ impl RootController {
         });
     }
 
-    /// Acquires the request lock, under which a request looks for a free input and claims it.
+    /// Acquires the lock under which a request looks for a free input and claims it.
     ///
     /// Context: task; may sleep.
     pub(crate) fn one_request(&self, host: &dyn Host) -> TaskGuard<'_, ()> {
@@ -78,7 +78,7 @@ impl RootController {
     }
 }
 
-/// Masks a claimed input and sets its trigger and CPU.
+/// Masks a claimed input, then sets its trigger mode and CPU.
 ///
 /// Context: task; may sleep.
 pub(crate) fn prepare(
