@@ -1,5 +1,4 @@
-//! PCI buses whose number the guest assigns. The DeviceIDs of the functions on such a bus follow
-//! its number.
+//! PCI buses that the guest numbers. The DeviceIDs of functions on such a bus follow its number.
 
 use crate::Sender;
 use crate::lock::Mutex;
@@ -10,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::RequesterId;
 
-/// Source of a function's messages, each of which carries the function's sender.
+/// Source of a function's messages. Each message carries the function's sender.
 pub trait MessageSource: Send + Sync {
     /// Sets the sender for later messages.
     fn set_sender(&self, sender: Sender);
@@ -28,14 +27,14 @@ impl MessageSource for MsiCapability {
     }
 }
 
-/// Map from a requester ID to the sender that is reported to the interrupt controller.
+/// Map from a requester ID to the sender that the interrupt controller sees.
 type Map = dyn Fn(RequesterId) -> Sender + Send + Sync;
 
-/// Bus behind a bridge. The guest numbers it (the bridge's Secondary Bus Number, PCI Express Base
+/// A bus behind a bridge. The guest numbers it (the bridge's Secondary Bus Number, PCI Express Base
 /// §7.5.1.3.4) and may renumber it at any time.
 ///
-/// The monitor must forward each write of that register to [`set_number`](Self::set_number). The
-/// bus holds functions weakly, so a removed function can simply be dropped.
+/// The VMM must forward each write to that register to [`set_number`](Self::set_number). The bus
+/// holds functions weakly, so a removed function can simply be dropped.
 pub struct SecondaryBus {
     map: Arc<Map>,
     state: Mutex<State>,
@@ -53,14 +52,14 @@ struct Function {
 }
 
 impl SecondaryBus {
-    /// Creates a bus with number 0, its value after reset. `map` is the machine's mapping from
-    /// requester IDs to DeviceIDs, taken from an `msi-map` or an IORT, or the identity.
+    /// Creates a bus with number 0, the reset value. `map` is the machine's mapping from requester
+    /// IDs to DeviceIDs: an `msi-map`, an IORT, or the identity.
     pub fn new(map: impl Fn(RequesterId) -> Sender + Send + Sync + 'static) -> Self {
         Self { map: Arc::new(map), state: Mutex::new(State { number: 0, functions: Vec::new() }) }
     }
 
-    /// Adds a function's vectors and immediately sets their sender. A function with both an MSI
-    /// capability and an MSI-X table must be added once for each.
+    /// Adds a function's vectors and immediately sets their sender. If a function has both an MSI
+    /// capability and an MSI-X table, add it once for each.
     pub fn add(&self, device: u8, function: u8, source: &Arc<impl MessageSource + 'static>) {
         let devfn = device << 3 | function & 7;
         let mut state = self.state.lock();
@@ -71,8 +70,8 @@ impl SecondaryBus {
         state.functions.push(Function { devfn, source });
     }
 
-    /// Sets the bus number for the guest. When this returns, later messages of all functions carry
-    /// the senders that result from the new number.
+    /// Sets the bus number for the guest. On return, all functions' later messages carry the
+    /// senders that result from the new number.
     pub fn set_number(&self, number: u8) {
         let mut state = self.state.lock();
         state.number = number;

@@ -1,15 +1,15 @@
-//! Eventfds with which devices in the kernel and in other processes (VFIO, vhost-user) signal
+//! Eventfds through which devices in the kernel and in other processes (VFIO, vhost-user) signal
 //! vectors.
 //!
 //! [`DeviceEventfds`] owns the eventfds. Invariant: an eventfd sends its vector's message if and
-//! only if the vector is open. While the vector is closed, a signal stays in the eventfd.
+//! only if the vector is open. Otherwise, a signal stays in the eventfd.
 //!
-//! - While its vector is masked, an eventfd is read when the guest reads pending bits, and when the
-//!   table is saved or reset, so that pending bits are accurate.
-//! - On unmask, a signal that the eventfd holds is sent.
-//! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, for example when
-//!   the guest writes the `queue_msix_vector` of a virtio device. The process that holds the
-//!   eventfd is not involved. Several sources may share a vector.
+//! - While its vector is masked, an eventfd is read whenever the guest reads pending bits, and when
+//!   the table is saved or reset. This keeps the pending bits accurate.
+//! - On unmask, a signal left in the eventfd is sent.
+//! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, e.g. when the
+//!   guest writes a virtio device's `queue_msix_vector`. The process that holds the eventfd needn't
+//!   know. Several sources may share a vector.
 
 pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 
@@ -28,8 +28,8 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SourceId(usize);
 
-/// Refusal of the host to let an eventfd send a message. The source's signals stay in its eventfd
-/// until a guest access opens the vector again, or until the monitor calls
+/// The host's refusal to let an eventfd send a message. The source's signals stay in its eventfd
+/// until a guest access opens the vector again, or until the VMM calls
 /// [`serve`](DeviceEventfds::serve).
 #[derive(Debug, thiserror::Error)]
 #[error("the eventfd of source {source_id:?} cannot be bound to vector {vector}: {error}")]
@@ -43,7 +43,7 @@ pub struct BindError {
     pub error: IrqfdError,
 }
 
-/// A device's eventfds and the vectors that they signal. It must be registered as the
+/// A device's eventfds and the vectors that they signal. Must be registered as the
 /// [`VectorObserver`] of the device's MSI-X table or MSI capability.
 pub struct DeviceEventfds<I: MessageIrqfdSet> {
     irqfds: I,
@@ -52,7 +52,7 @@ pub struct DeviceEventfds<I: MessageIrqfdSet> {
 
 struct State<I> {
     sources: Vec<Source<I>>,
-    /// Messages of the open vectors.
+    /// Messages for the open vectors.
     open: HashMap<u16, RoutedMessage>,
     errors: Vec<BindError>,
 }
@@ -65,14 +65,14 @@ struct Source<I> {
 }
 
 impl<I: MessageIrqfdSet> DeviceEventfds<I> {
-    /// Creates an empty set of eventfds, which `irqfds` binds to messages.
+    /// Creates an empty set. `irqfds` binds its eventfds to messages.
     pub fn new(irqfds: I) -> Self {
         let state = State { sources: Vec::new(), open: HashMap::new(), errors: Vec::new() };
         Self { irqfds, state: Mutex::new(state) }
     }
 
-    /// Adds an eventfd without a vector. The device holds another descriptor of the eventfd and
-    /// must neither read it nor make it blocking.
+    /// Adds an eventfd without a vector. The device holds another descriptor for it, and must
+    /// neither read it nor make it blocking.
     ///
     /// # Errors
     /// Returns [`IrqfdError::Blocking`] if the eventfd lacks `EFD_NONBLOCK`, or the operating
@@ -88,11 +88,11 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
         Ok(SourceId(state.sources.len() - 1))
     }
 
-    /// Assigns a vector to a source, or removes its vector. Signals that were not served yet are
-    /// delivered to the new vector; without one, they stay in the eventfd.
+    /// Assigns a vector to a source, or removes its vector. Signals that have not been served yet
+    /// are delivered to the new vector. If there is none, they stay in the eventfd.
     ///
     /// # Errors
-    /// Returns [`BindError`] if the vector is open but the host refuses the bind.
+    /// Returns [`BindError`] if the vector is open and the host refuses the bind.
     pub fn set_vector(&self, source: SourceId, vector: Option<u16>) -> Result<(), BindError> {
         let mut state = self.state.lock();
         let message = vector.and_then(|vector| state.open.get(&vector).copied());
@@ -111,14 +111,15 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
         }
     }
 
-    /// Returns the errors of binds that the host refused during guest accesses since the last call.
+    /// Returns the errors from binds that the host refused during guest accesses since the last
+    /// call.
     pub fn take_errors(&self) -> Vec<BindError> {
         core::mem::take(&mut self.state.lock().errors)
     }
 
     /// Reads the eventfds of sources that are not open, and calls `signal` for each vector that was
-    /// signaled. `signal` should be [`MsixTable::signal`](crate::msix::MsixTable::signal), which
-    /// sends the message or makes it pending. Only a monitor whose host refuses binds needs this.
+    /// signaled. Pass [`MsixTable::signal`](crate::msix::MsixTable::signal), which sends the
+    /// message or makes it pending. Only needed if the host refuses binds.
     pub fn serve(&self, signal: impl Fn(u16)) {
         let mut vectors = self.state.lock().closed();
         vectors.sort_unstable();
@@ -128,7 +129,7 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
 }
 
 impl<I> State<I> {
-    /// Returns the vectors of closed sources.
+    /// Returns the closed sources' vectors.
     fn closed(&self) -> Vec<u16> {
         let closed = self.sources.iter().filter(|source| !source.is_open);
         closed.filter_map(|source| source.vector).collect()
@@ -174,7 +175,7 @@ impl<I: MessageIrqfdSet> VectorObserver for DeviceEventfds<I> {
         let state = self.state.lock();
         let sources = state.sources.iter();
         let closed = sources.filter(|source| source.vector == Some(vector) && !source.is_open);
-        // Reads every source, so that signals of several sources merge into one.
+        // Read every source: if several were signaled, their signals merge into one.
         closed.filter(|source| rustix::io::read(&source.eventfd, &mut [0; 8]) == Ok(8)).count() > 0
     }
 }

@@ -1,9 +1,9 @@
-//! Errors of route changes and of signals. A failed change has no effect.
+//! Errors from route changes and signals. A failed change has no effect.
 
 use msi_types::Gsi;
 
-/// Reason why routes were not changed, or why a GSI was not allocated or released. Except for
-/// [`GsisExhausted`](Self::GsisExhausted) and [`Refused`](Self::Refused), the monitor is at fault.
+/// Reason why routes were not changed, or why a GSI was not allocated or released. The VMM is at
+/// fault, except for [`GsisExhausted`](Self::GsisExhausted) and [`Refused`](Self::Refused).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
@@ -32,7 +32,7 @@ pub enum RouteError {
     /// The kernel refused the table.
     #[error("KVM refused the routing table: errno {errno}")]
     Refused {
-        /// Error number of the system call.
+        /// The system call's error number.
         errno: i32,
     },
 }
@@ -41,16 +41,16 @@ pub enum RouteError {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalError {
-    /// The GSI has no route.
+    /// The GSI is unrouted.
     #[error("GSI {0} has no route")]
     Unrouted(Gsi),
-    /// The level was set low, but the GSI is routed to a message, which has no level.
+    /// The level was set low, but the GSI is routed to a message. Messages have no level.
     #[error("GSI {0} is routed to a message, which has no level to lower")]
     Message(Gsi),
     /// The kernel refused the interrupt.
     #[error("KVM refused the interrupt: errno {errno}")]
     Refused {
-        /// Error number of the system call.
+        /// The system call's error number.
         errno: i32,
     },
 }

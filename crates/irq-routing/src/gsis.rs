@@ -1,5 +1,5 @@
-//! Allocation of GSIs. An allocated GSI is not allocated again until it is released; the lowest
-//! free GSI is allocated first.
+//! GSI allocation. The lowest free GSI is allocated first, and no GSI is allocated twice until it
+//! is released.
 
 use crate::RouteError;
 use alloc::vec;
@@ -8,14 +8,14 @@ use msi_types::Gsi;
 
 const BITS: u32 = u64::BITS;
 
-/// Allocator for the GSIs from `first` up to but not including `limit`.
+/// Allocates GSIs from `first` up to, but not including, `limit`.
 #[derive(Debug)]
 pub(crate) struct Gsis {
-    /// One bit per GSI, set if the GSI is allocated or cannot be allocated at all.
+    /// One bit per GSI. It is set if the GSI is allocated, or not allocatable at all.
     taken: Vec<u64>,
     first: u32,
     limit: u32,
-    /// Index of a word; all words before it are full.
+    /// Index of a word. All words before it are full.
     lowest: usize,
 }
 
@@ -46,14 +46,14 @@ impl Gsis {
         Err(RouteError::GsisExhausted { first: Gsi::new(self.first), limit: self.limit })
     }
 
-    /// Reserves a GSI whose number the caller chose.
+    /// Reserves a GSI with a number that the caller chose.
     pub(crate) fn take(&mut self, gsi: Gsi) {
         if let Some((word, bit)) = self.bit(gsi) {
             *word |= bit;
         }
     }
 
-    /// Releases all these GSIs or, on an error, none.
+    /// Releases all these GSIs, or none on error.
     pub(crate) fn release_all(&mut self, gsis: &[Gsi]) -> Result<(), RouteError> {
         for (count, gsi) in gsis.iter().enumerate() {
             if !self.release(*gsi) {

@@ -1,4 +1,4 @@
-//! Inputs of the interrupt controller that routes lead to: lines, ITSs and doorbells.
+//! Where routes can lead at the interrupt controller: lines, ITSs and doorbells.
 
 use crate::{RoutedMessage, Sender};
 use alloc::sync::Arc;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// Inputs of an interrupt controller model, the destinations of routes. The `with_` functions add
+/// An interrupt controller model's inputs, the destinations for routes. The `with_` functions add
 /// ITSs and doorbells.
 #[derive(Clone)]
 pub struct Inputs {
@@ -16,13 +16,13 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Creates inputs that have lines but no ITS and no doorbells.
+    /// Creates inputs with lines but without ITSs or doorbells.
     pub fn new(lines: Arc<dyn SetLine>) -> Self {
         Self { lines, its: Vec::new(), doorbells: Vec::new() }
     }
 
-    /// Adds an ITS. It must return [`Delivery::NoDoorbell`] for messages to any address but its
-    /// own.
+    /// Adds an ITS. It must return [`Delivery::NoDoorbell`] unless the message is for its own
+    /// address.
     #[must_use]
     pub fn with_its(mut self, its: Arc<dyn SignalMsi<DeviceId>>) -> Self {
         self.its.push(its);
@@ -47,8 +47,8 @@ impl Inputs {
         self.lines.pulse(line)
     }
 
-    /// Sends a message to the doorbell at its address. ITSs are tried only if the message has a
-    /// DeviceID; other doorbells ignore the DeviceID.
+    /// Sends a message to the doorbell at its address. Skips the ITSs if the message has no
+    /// DeviceID. Other doorbells ignore DeviceIDs.
     #[inline]
     pub(crate) fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
         let identified = match sender {
@@ -65,7 +65,7 @@ impl Inputs {
     }
 }
 
-/// Returns the answer of the first controller that has the doorbell.
+/// Returns the answer from the first controller that has the doorbell.
 fn first(mut answers: impl Iterator<Item = Delivery>) -> Delivery {
     answers.find(|answer| *answer != Delivery::NoDoorbell).unwrap_or(Delivery::NoDoorbell)
 }

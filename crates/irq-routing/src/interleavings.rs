@@ -1,9 +1,8 @@
-//! Checks of the lock-free parts under a scheduler that explores interleavings. They are compiled
-//! only with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
+//! Checks the lock-free parts under a scheduler that explores interleavings. Only compiled with
+//! `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
-//! The checks establish that routes are never torn or missed, and that messages are never lost or
-//! sent after a mask. The file `interleavings/mutants.txt` lists faults that these checks must
-//! find.
+//! The checks show that routes are never torn or missed, and that messages are never lost or sent
+//! after a mask. See `interleavings/mutants.txt` for the faults that they must find.
 
 #[cfg(all(
     feature = "kvm",
@@ -30,18 +29,19 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-/// Maximum number of steps in one execution. A thread that waits for a stopped one exceeds it.
+/// Maximum number of steps in an execution. If a thread waits for one that has stopped, it exceeds
+/// this.
 const MOST_STEPS: usize = 1000;
 
-/// Explores every interleaving of `scenario` and asserts that there are at least `at_least`, so
-/// that the scenario cannot become trivial unnoticed.
+/// Explores every interleaving of `scenario`. Asserts that there are at least `at_least`, so that
+/// we notice if a scenario becomes trivial.
 fn explore_all(at_least: usize, scenario: fn()) {
     let executions = Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
     assert!(executions >= at_least, "only {executions} executions, too few");
 }
 
-/// Explores `count` random interleavings of `scenario`. For scenarios whose threads wait for each
-/// other.
+/// Explores `count` random interleavings of `scenario`. For scenarios with threads that wait for
+/// each other.
 fn explore_random(count: usize, scenario: fn()) {
     Runner::new(RandomScheduler::new(count), config()).run(scenario);
 }
@@ -52,7 +52,7 @@ fn config() -> Config {
     config
 }
 
-/// Returns a message that differs from others in every word.
+/// Returns a message that differs from all others in every word.
 fn numbered(number: u32) -> RoutedMessage {
     let message = MsiMessage { address: u64::from(number) * 0x1000, data: number };
     RoutedMessage { sender: Sender::Device(DeviceId::new(number)), message }
@@ -133,7 +133,7 @@ fn the_first_table_leaves_no_gap() {
     explore_all(50, scenario);
 }
 
-/// Vector of a table, and the number of its current message.
+/// A table's vector, and its current message number.
 struct Function {
     vector: MsixVector,
     idle: WaitQueue,
@@ -148,7 +148,7 @@ impl Function {
         Arc::new(Self { vector: MsixVector::new(), idle, current: zero(), sent: zero() })
     }
 
-    /// Does the same as `MsixTable::signal`.
+    /// Mirrors `MsixTable::signal`.
     fn signal(&self) {
         if let Entered::Open(message) = self.vector.enter() {
             assert_eq!(message, numbered(self.current.load(SeqCst)), "torn or outdated");
@@ -157,7 +157,7 @@ impl Function {
         }
     }
 
-    /// Opens the vector as `MsixTable::settle` does.
+    /// Opens the vector like `MsixTable::settle`.
     fn unmask(&self, number: u32) {
         self.current.store(number, SeqCst);
         if self.vector.open(numbered(number)) {
@@ -222,8 +222,7 @@ fn masking_and_unmasking_loses_no_message() {
         let before = function.sent();
         function.unmask(2);
         device.join().unwrap();
-        // Pending messages merge into one, but a message after the mask is never counted in
-        // `before`.
+        // Pending messages merge into one, but a message after the mask never counts in `before`.
         assert!(
             function.sent() > before || before == 2,
             "{} sent, {before} before",

@@ -1,5 +1,5 @@
-//! Encoding of an interrupt input for `KVM_IRQ_LINE` on Arm. The number combines an INTID with its
-//! type and CPU; it is **not** a GSI.
+//! How `KVM_IRQ_LINE` encodes an interrupt input on Arm. The number combines an INTID with its type
+//! and CPU; it is **not** a GSI.
 //!
 //! | bits | field |
 //! |---|---|
@@ -12,21 +12,21 @@
 
 use msi_types::{Cpu, Line};
 
-/// Interrupt input that `KVM_IRQ_LINE` can drive.
+/// An interrupt input that `KVM_IRQ_LINE` can drive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IrqLine {
-    /// An interrupt input of a CPU, for monitors that emulate the interrupt controller themselves.
+    /// A CPU's interrupt input, for VMMs that emulate the interrupt controller themselves.
     CpuInput {
-        /// CPU of the input.
+        /// The CPU.
         cpu: Cpu,
-        /// Input of that CPU.
+        /// That CPU's input.
         input: CpuInput,
     },
-    /// An input of the interrupt controller: an SPI from 32 to 1019, or a PPI from 16 to 31.
+    /// An input at the interrupt controller: an SPI from 32 to 1019, or a PPI from 16 to 31.
     Line(Line),
 }
 
-/// An interrupt input of a CPU.
+/// A CPU's interrupt input.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CpuInput {
     /// IRQ.
@@ -35,7 +35,7 @@ pub enum CpuInput {
     Fiq,
 }
 
-/// Error of encoding or decoding an input's number. The caller is at fault.
+/// Error in encoding or decoding an input. The caller is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqLineError {
@@ -51,8 +51,8 @@ pub enum IrqLineError {
     /// The CPU input is neither IRQ nor FIQ.
     #[error("a CPU has no interrupt input {0}: 0 is IRQ, 1 is FIQ")]
     NoSuchInput(u16),
-    /// The CPU's inputs belong to the interrupt controller; callers must drive the controller's
-    /// inputs instead.
+    /// The interrupt controller owns the CPU's inputs; callers must drive the controller's inputs
+    /// instead.
     #[error("CPU {0}'s inputs belong to the interrupt controller: drive one of its inputs instead")]
     DrivenByController(Cpu),
     /// The input cannot be encoded.
@@ -65,14 +65,14 @@ const SPI: u32 = 1;
 const PPI: u32 = 2;
 const SPIS: core::ops::RangeInclusive<u32> = 32..=1019;
 const PPIS: core::ops::RangeInclusive<u32> = 16..=31;
-/// Number of CPUs that the number's 4 and 8 bits can name.
+/// Number of CPUs that fit in the encoding's 4 and 8 bits.
 const CPUS: u32 = 1 << 12;
 
 impl IrqLine {
-    /// Decodes a number of `KVM_IRQ_LINE`. The CPU field of an SPI is ignored.
+    /// Decodes a `KVM_IRQ_LINE` number. Ignores an SPI's CPU field.
     ///
     /// # Errors
-    /// Returns an error if the number does not name an input.
+    /// Returns an error if the number is not a valid encoding.
     pub const fn decode(number: u32) -> Result<Self, IrqLineError> {
         let cpu = Cpu::new((number >> 28) * 256 + (number >> 16 & 0xff));
         let id = number & 0xffff;
@@ -93,7 +93,7 @@ impl IrqLine {
         }
     }
 
-    /// Encodes an input as its number. The CPU field of an SPI is 0.
+    /// Encodes an input. The CPU field is 0 for an SPI.
     ///
     /// # Errors
     /// Returns [`IrqLineError::Unnameable`] if the CPU or the INTID is out of range. Extended SPIs

@@ -1,14 +1,14 @@
 //! Eventfds that signal GSIs, for devices in other threads and processes (vhost-user, VFIO). This
-//! is the equivalent of `KVM_IRQFD` for an interrupt controller model in this process.
+//! is `KVM_IRQFD` for an interrupt controller model in this process.
 //!
-//! An [`EventfdPoller`] waits for any number of eventfds, in its own thread
-//! ([`spawn`](EventfdPoller::spawn)) or in the monitor's event loop
+//! An [`EventfdPoller`] waits for any number of eventfds, either in its own thread
+//! ([`spawn`](EventfdPoller::spawn)) or in the VMM's event loop
 //! ([`dispatch`](EventfdPoller::dispatch)). The poller's own file descriptor becomes readable when
-//! an eventfd is signaled. An [`IrqfdSet`] binds eventfds to GSIs. An [`Irqfd`] is one bound
-//! eventfd; dropping it ends the bind. The route is looked up at each signal, so a changed route
-//! applies to the next signal.
+//! an eventfd is signaled. An [`IrqfdSet`] binds eventfds to GSIs. Each bound eventfd is an
+//! [`Irqfd`]; dropping it ends the bind. The route is looked up for each signal, so a changed route
+//! applies from the next one on.
 //!
-//! Eventfds are held as they are passed, by value or in an `Arc`, and are never duplicated.
+//! Eventfds are held as they are passed, by value or in an `Arc`. They are never duplicated.
 //!
 //! | | on a signal | at the end of the interrupt | when dropped |
 //! |---|---|---|---|
@@ -68,10 +68,10 @@ use msi_types::{Gsi, Line, LineObserver};
 use poller::unblocking;
 use rustix::fd::AsFd;
 
-/// Eventfds bound to the GSIs of a router.
+/// Eventfds bound to a router's GSIs.
 ///
-/// A pin's level is driven under that pin's lock, so a kick that blocks delays all sources of the
-/// same pin. Code that the interrupt controller model calls, such as a kick, must not drop the
+/// A pin's level is driven under that pin's lock, so a blocking kick delays all of the pin's
+/// sources. Code that the interrupt controller model calls, such as a kick, must not drop the
 /// [`Irqfd`] whose signal is being served.
 pub struct IrqfdSet {
     poller: Arc<EventfdPoller>,
@@ -80,16 +80,15 @@ pub struct IrqfdSet {
 }
 
 impl IrqfdSet {
-    /// Creates a set without eventfds. `poller` serves the signals of eventfds that are bound
-    /// later.
+    /// Creates an empty set. `poller` serves the eventfds that are bound later.
     pub fn new(poller: Arc<EventfdPoller>, router: Arc<Router>) -> Arc<Self> {
         Arc::new(Self { poller, router, levels: Levels::default() })
     }
 
-    /// Binds an eventfd to a GSI, so that each signal of `trigger` is an edge. If the GSI has no
-    /// route at that time, the signal is lost. Unserved signals merge into one edge, and a signal
-    /// from before the bind counts. An eventfd can be bound to one GSI only; `KVM_IRQFD` likewise
-    /// answers `EBUSY` to a second bind.
+    /// Binds an eventfd to a GSI: each signal of `trigger` is an edge. A signal is lost if the GSI
+    /// has no route at that time. Unserved signals merge into one edge, and a signal from before
+    /// the bind counts. An eventfd can be bound to one GSI only (`KVM_IRQFD` likewise returns
+    /// `EBUSY` for a second bind).
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`EventfdPoller::add`].
@@ -100,7 +99,7 @@ impl IrqfdSet {
     ) -> Result<Irqfd, IrqfdError> {
         let router = self.router.clone();
         let ring = move || {
-            // A signal without a route is lost, as in the kernel.
+            // Without a route, a signal is lost, as in the kernel.
             let _ = router.signal(gsi);
         };
         let polled = self.poller.add(trigger, ring)?;
@@ -108,9 +107,9 @@ impl IrqfdSet {
     }
 
     /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. When the
-    /// [`observer`](Self::observer) is notified that the interrupt has ended, the pin is lowered
-    /// and `resample` is signaled; the device must then signal again if its reason persists. If the
-    /// GSI is routed to a message, a signal sends the message, as with [`bind`](Self::bind).
+    /// [`observer`](Self::observer) learns that the interrupt has ended, it lowers the pin and
+    /// signals `resample`. The device must then signal again if it still has a reason to. If the
+    /// GSI is routed to a message, a signal sends it, as with [`bind`](Self::bind).
     ///
     /// The saved state of an interrupt controller contains the level of the pin, but not the
     /// eventfd that raised it. After a restore, the pin would stay high when the interrupt ends.
@@ -135,16 +134,15 @@ impl IrqfdSet {
         Ok(Irqfd { _polled: polled, _asserted: Some(asserted) })
     }
 
-    /// Returns the observer that [`bind_level`](Self::bind_level) depends on; the caller must
-    /// register it with the interrupt controller model. The observer holds only a weak reference to
-    /// the set.
+    /// Returns the observer that [`bind_level`](Self::bind_level) depends on. The caller must
+    /// register it with the interrupt controller model. It only holds a weak reference to the set.
     pub fn observer(self: &Arc<Self>) -> Arc<dyn LineObserver> {
         Arc::new(Observer(Arc::downgrade(self)))
     }
 }
 
-/// Observer of ended interrupts. It holds the set weakly to avoid a reference cycle: the controller
-/// owns the observer, and the router owns the controller.
+/// Observes ended interrupts. Holds the set weakly to avoid a reference cycle: the controller owns
+/// the observer, and the router owns the controller.
 struct Observer(Weak<IrqfdSet>);
 
 impl LineObserver for Observer {
@@ -161,17 +159,17 @@ impl fmt::Debug for IrqfdSet {
     }
 }
 
-/// Bound eventfd. Dropping it ends the bind: the drop waits for a signal that is being served,
+/// A bound eventfd. Dropping it ends the bind: the drop waits for a signal that is being served,
 /// later signals stay in the eventfd, and the pin is lowered if no other source asserts it.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
 pub struct Irqfd {
-    /// Declared first, so that polling ends before the level is lowered.
+    /// Must be the first field: polling has to end before the level is lowered.
     _polled: PolledEventfd,
     _asserted: Option<Asserted>,
 }
 
-/// Assertion of a pin by a bound level, which ends on drop.
+/// A bound level's assertion of a pin. Ends on drop.
 struct Asserted {
     irqfds: Arc<IrqfdSet>,
     source: Arc<LevelSource>,

@@ -1,29 +1,29 @@
-//! Routes and eventfds in Linux's KVM, for virtual machines with the in-kernel interrupt
-//! controller.
+//! Routes and eventfds in Linux's KVM, for VMs with an in-kernel interrupt controller.
 //!
-//! Any type that implements [`AsFd`] can represent a machine or an eventfd. No descriptor is opened
-//! or duplicated, so a [`KvmRouter`] can coexist with other users of the machine. With the feature
+//! Anything that implements [`AsFd`] can represent a VM or an eventfd. A [`KvmRouter`] doesn't open
+//! or duplicate descriptors, so it can coexist with other users of the VM. With the feature
 //! `rust-vmm`, [`RustVmm`] implements `AsFd` for rust-vmm's types.
 //!
 //! The kernel accepts only whole tables (`KVM_SET_GSI_ROUTING`), at a cost that grows with the
-//! table. The router therefore keeps its own copy of the table:
+//! table. The router therefore keeps its own copy:
 //!
-//! - A [`commit`](Routing::commit) makes one system call, or none if all its changes are redundant.
-//! - A release makes no system call unless an eventfd is bound to the GSI; the next table omits the
-//!   GSI.
-//! - A message that user space sends needs no route ([`MessageSink`]). [`MsiIrqfdSet`] sets routes
-//!   only for the eventfds of devices in the kernel and in other processes, many at a time.
+//! - A [`commit`](Routing::commit) makes one system call, or none if all changes are redundant.
+//! - A release makes no system call unless an eventfd is bound to the GSI. The next table just
+//!   omits the GSI.
+//! - A message from user space needs no route ([`MessageSink`]). [`MsiIrqfdSet`] only sets routes
+//!   for eventfds that belong to devices in the kernel and in other processes, many at a time.
 //!
 //! Sending a message takes no lock; pulsing a pin takes one. As with [`Router`](crate::Router),
-//! each GSI is routed to the pin of the same number until the first table is set; on x86, these are
-//! the pins of the kernel's I/O APIC. With a split irqchip, where the monitor emulates the I/O
-//! APIC, no GSI is routed initially and the monitor must set all routes.
+//! each GSI is routed to the pin with the same number until the first table is set; on x86, these
+//! are the pins of the kernel's I/O APIC. With a split irqchip, the VMM emulates the I/O APIC. No
+//! GSI is routed initially in this case, and the VMM must set all routes.
 //!
-//! On Arm, a monitor drives inputs without a GSI through `KVM_IRQ_LINE`, with a number that
-//! [`IrqLine`](crate::IrqLine) encodes.
+//! On Arm, a VMM can drive inputs without a GSI through `KVM_IRQ_LINE`; [`IrqLine`](crate::IrqLine)
+//! encodes the number.
 //!
-//! A message to an ITS needs a DeviceID ([`Sender::Device`](crate::Sender)); ITSs are the kernel's
-//! only doorbells on Arm. On x86, APIC IDs of more than 8 bits need [`ApicIds::Extended`].
+//! On Arm, ITSs are the kernel's only doorbells, and a message to an ITS needs a DeviceID
+//! ([`Sender::Device`](crate::Sender)). On x86, APIC IDs wider than 8 bits need
+//! [`ApicIds::Extended`].
 
 mod apic_ids;
 pub(crate) mod batch;
@@ -53,13 +53,13 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::io;
 
-/// Options of a [`KvmRouter`].
+/// Options for a [`KvmRouter`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct KvmConfig {
-    /// First GSI that [`Routing::allocate`] returns. The monitor assigns the GSIs below it itself.
+    /// First GSI that [`Routing::allocate`] returns. The VMM itself assigns the GSIs below it.
     pub first_allocated: u32,
-    /// Width of the APIC IDs in messages, on x86.
+    /// Width of APIC IDs in messages, on x86.
     pub apic_ids: ApicIds,
 }
 
@@ -76,7 +76,7 @@ impl KvmConfig {
     }
 }
 
-/// GSIs of a KVM virtual machine, and their routes.
+/// A KVM virtual machine's GSIs and their routes.
 ///
 /// ```no_run
 /// use irq_routing::kvm::{KvmConfig, KvmRouter};
@@ -103,31 +103,31 @@ pub struct KvmRouter {
     apic_ids: ApicIds,
     /// User space's copy of the routes.
     routes: Table,
-    /// Locked during route changes.
+    /// Held during route changes.
     kernel: Mutex<Kernel>,
     pulses: Pulses,
 }
 
 /// The kernel's table and the allocated GSIs.
 struct Kernel {
-    /// Table that was last set, or `None` before the first one. Released GSIs keep their routes
-    /// here until the next table.
+    /// The table that was set last, or `None` before the first one. Released GSIs keep their routes
+    /// in it until the next one is set.
     table: Option<BTreeMap<Gsi, Route>>,
-    /// Number of calls that set a table.
+    /// How many times a table was set.
     updates: u64,
     gsis: Gsis,
 }
 
-/// Virtual machine, and the number of eventfds that are bound to each of its GSIs.
+/// The VM, and how many eventfds are bound to each of its GSIs.
 struct Machine {
     vm: Box<dyn AsFd + Send + Sync>,
     bound: Mutex<BTreeMap<Gsi, usize>>,
 }
 
 impl KvmRouter {
-    /// Creates a router for a machine whose in-kernel interrupt controller is already initialized:
-    /// the kernel sets a default table at that point. Afterwards, only this router may set a table.
-    /// The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
+    /// Creates a router for a VM. The in-kernel interrupt controller must already be initialized,
+    /// because this makes the kernel set a default table. From then on, only this router may set a
+    /// table. The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
     ///
     /// # Errors
     /// Returns [`io::ErrorKind::Unsupported`] if the kernel has no GSI routing, or the kernel's
@@ -150,19 +150,19 @@ impl KvmRouter {
         self.limit
     }
 
-    /// Returns the route of a GSI. Acquires no lock.
+    /// Returns a GSI's route. Acquires no lock.
     ///
     /// Context: any.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
         self.routes.route(gsi)
     }
 
-    /// Returns the number of calls of `KVM_SET_GSI_ROUTING` so far.
+    /// Returns how many times `KVM_SET_GSI_ROUTING` was called so far.
     pub fn updates(&self) -> u64 {
         self.kernel.lock().updates
     }
 
-    /// Replaces the whole table. GSIs that `routes` does not name lose their routes.
+    /// Replaces the whole table. GSIs that are missing from `routes` lose their routes.
     ///
     /// # Errors
     /// Returns an error if a GSI does not exist or has two routes, or if the kernel refuses the
@@ -188,21 +188,21 @@ impl KvmRouter {
         Ok(self.routes.set_table(changes.into_iter()))
     }
 
-    /// Binds an eventfd to a GSI: until the result is dropped, each signal of `trigger` is an edge,
-    /// which is lost if the GSI has no route at that time. A changed route applies to the next
-    /// signal. A signal from before the bind counts.
+    /// Binds an eventfd to a GSI. Until the result is dropped, each signal of `trigger` is an edge,
+    /// which is lost if the GSI has no route at that time. A changed route applies from the next
+    /// signal on. A signal from before the bind counts.
     ///
     /// # Errors
-    /// Returns the kernel's error, for example if the eventfd is already bound or the machine has
-    /// no interrupt controller yet. `trigger` is dropped in that case, so a caller that needs it
-    /// afterwards should pass a reference or an `Arc`.
+    /// Returns the kernel's error, e.g. if the eventfd is already bound or the VM has no interrupt
+    /// controller yet. `trigger` is then dropped, so pass a reference or an `Arc` if you need it
+    /// afterwards.
     pub fn bind<E: AsFd>(&self, trigger: E, gsi: Gsi) -> io::Result<KvmIrqfd<E>> {
         self.enter(trigger, None, gsi)
     }
 
     /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. When the interrupt
-    /// ends, the kernel lowers the pin and signals `resample`; the device must then signal again if
-    /// its reason persists.
+    /// ends, the kernel lowers the pin and signals `resample`. The device must then signal again if
+    /// it still has a reason to.
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`bind`](Self::bind).
@@ -224,7 +224,7 @@ impl KvmRouter {
         let mut kernel = self.kernel.lock();
         let has = |table: &BTreeMap<_, _>| table.get(&gsi).copied() == self.routes.look(gsi);
         if !kernel.table.as_ref().is_none_or(has) {
-            // The kernel still has the route of the GSI's previous owner, which released it.
+            // The kernel still has the previous owner's route for this GSI.
             let table = self.routes.routed().collect();
             self.give(&mut kernel, table)?;
         }
@@ -238,7 +238,7 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Sets another table in the kernel. If the kernel refuses, its table is unchanged.
+    /// Sets a new table in the kernel. If the kernel refuses, the old one stays in effect.
     fn give(&self, kernel: &mut Kernel, table: BTreeMap<Gsi, Route>) -> Result<(), Errno> {
         let converted = table.iter().map(|(gsi, route)| (*gsi, self.apic_ids.route(*route)));
         kernel.updates += 1;
@@ -253,7 +253,7 @@ impl KvmRouter {
         Ok(Delivery::Pending)
     }
 
-    /// Returns `true` if KVM can be expected to accept a route to the message.
+    /// Returns `true` if KVM should accept a route to the message.
     fn takes(&self, message: RoutedMessage) -> bool {
         self.apic_ids.takes(self.apic_ids.message(message))
     }
@@ -289,7 +289,7 @@ fn pins(vm: BorrowedFd<'_>) -> io::Result<u32> {
 impl MessageSink for KvmRouter {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
         match ioctl::signal_msi(self.vm(), self.apic_ids.message(message)) {
-            // EBUSY: the ITS or the target's LPIs are disabled.
+            // EBUSY: the ITS is disabled, or the target's LPIs are.
             Ok(0) | Err(Errno::BUSY) => Ok(Delivery::Blocked),
             Ok(_) => Ok(Delivery::Pending),
             Err(error) => Err(unsent(error)),
@@ -354,13 +354,13 @@ impl Routing for KvmRouter {
     }
 }
 
-/// Returns the number of a pin for `KVM_IRQ_LINE`, which on Arm encodes the SPI.
+/// Returns a pin's number for `KVM_IRQ_LINE`. On Arm, it encodes the SPI.
 #[cfg(target_arch = "aarch64")]
 fn line(_: Gsi, pin: Pin) -> u32 {
     crate::IrqLine::Line(pin.line()).encode().unwrap_or(0)
 }
 
-/// Returns the number of a pin for `KVM_IRQ_LINE`, which on x86 is the GSI.
+/// Returns a pin's number for `KVM_IRQ_LINE`. On x86, it is the GSI.
 #[cfg(target_arch = "x86_64")]
 fn line(gsi: Gsi, _: Pin) -> u32 {
     gsi.get()
@@ -381,9 +381,9 @@ impl Machine {
     }
 }
 
-/// Eventfd bound in the kernel. Dropping it ends the bind: the drop waits until the kernel has
-/// served earlier signals, and later ones stay in the eventfd. It holds the eventfd as it was
-/// passed to [`KvmRouter::bind`] and duplicates no descriptor.
+/// An eventfd bound in the kernel. Dropping it ends the bind: the drop waits until the kernel has
+/// served earlier signals, and later ones stay in the eventfd. Holds the eventfd as it was passed
+/// to [`KvmRouter::bind`], without duplicating the descriptor.
 #[must_use = "dropping it ends the bind"]
 pub struct KvmIrqfd<E: AsFd> {
     machine: Arc<Machine>,
@@ -393,7 +393,7 @@ pub struct KvmIrqfd<E: AsFd> {
 
 impl<E: AsFd> Drop for KvmIrqfd<E> {
     fn drop(&mut self) {
-        // This fails only for an eventfd that is not bound.
+        // This can only fail if the eventfd isn't bound.
         let _ = ioctl::unbind(self.machine.vm.as_fd(), self.trigger.as_fd(), self.gsi);
         self.machine.bound.lock().entry(self.gsi).and_modify(|count| *count -= 1);
     }

@@ -356,8 +356,8 @@ impl<T> Deref for Running<'_, T> {
 }
 
 impl<T> Drop for Running<'_, T> {
-    /// Ends the run. An interrupt that arrived in the meantime is lost; call [`leave`](Self::leave)
-    /// to resend it.
+    /// Ends the run without resending an interrupt that arrived in the meantime; see
+    /// [`leave`](Self::leave) for that.
     fn drop(&mut self) {
         if self.cell.end_run(self.word) {
             self.cell.unpin();

@@ -1,4 +1,4 @@
-//! Hand-over of eventfds between user space and the kernel while their device signals.
+//! Hands eventfds over between user space and the kernel while their device signals.
 
 use super::{explore_random, numbered};
 use crate::gsis::Gsis;
@@ -17,8 +17,8 @@ use shuttle::thread;
 use std::collections::BTreeMap;
 use std::io;
 
-/// Eventfd as `KVM_IRQFD` treats it: a signal is injected while the eventfd is bound, and counted
-/// otherwise.
+/// An eventfd, as `KVM_IRQFD` treats it. While it is bound, signals are injected; otherwise, they
+/// are counted.
 #[derive(Default)]
 struct Eventfd(Mutex<Count>);
 
@@ -28,13 +28,13 @@ struct Count {
     bound: Option<Gsi>,
 }
 
-/// Polled eventfd and the function that its signals call.
+/// A polled eventfd, and the function to call for its signals.
 #[derive(Clone)]
 struct PolledEventfd {
     serving: Arc<Serving>,
     eventfd: Arc<Eventfd>,
     signalled: Arc<Box<dyn Fn() + Send + Sync>>,
-    /// `true` while a thread runs the function. Only one thread at a time may.
+    /// `true` while a thread is in the function. There may only be one at a time.
     is_called: Arc<AtomicBool>,
 }
 
@@ -46,8 +46,8 @@ impl PolledEventfd {
     }
 }
 
-/// State of the simulated host: the kernel's routes, the polled eventfds, the timer and all
-/// messages that were sent.
+/// The simulated host: the kernel's routes, the polled eventfds, the timer, and every message sent
+/// so far.
 struct World {
     gsis: Mutex<Gsis>,
     routes: Mutex<BTreeMap<Gsi, RoutedMessage>>,
@@ -76,12 +76,12 @@ impl Host {
     }
 
     fn inject(&self, gsi: Gsi) {
-        // A signal without a route is lost.
+        // Without a route, a signal is lost.
         let route = self.0.routes.lock().expect("no thread panics").get(&gsi).copied();
         self.0.sent.lock().expect("no thread panics").extend(route);
     }
 
-    /// Signals an eventfd, as the device does.
+    /// Signals an eventfd on behalf of the device.
     fn write(&self, eventfd: &Eventfd) {
         let mut state = eventfd.0.lock().expect("no thread panics");
         match state.bound {
@@ -93,7 +93,7 @@ impl Host {
         }
     }
 
-    /// Lets a poller serve each eventfd once.
+    /// Has a poller serve each eventfd once.
     fn dispatch(&self) {
         let polled: Vec<_> = self.0.polled.lock().expect("no thread panics").clone();
         for polled in polled {
@@ -108,7 +108,7 @@ impl Host {
         }
     }
 
-    /// Lets a poller serve the timer. Returns `true` if it had expired.
+    /// Has a poller serve the timer. Returns `true` if it had expired.
     fn tick(&self, batch: &Batch<Self>) -> bool {
         let mut timer = self.0.timer.lock().expect("no thread panics");
         let expired = core::mem::take(&mut *timer);
@@ -134,7 +134,7 @@ impl Drop for Polled {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // The kernel resets the counter when it unbinds the eventfd.
+        // The kernel resets the counter on unbind.
         *self.0.0.lock().expect("no thread panics") = Count::default();
     }
 }
@@ -165,7 +165,7 @@ impl Backend for Host {
         let mut state = eventfd.0.lock().expect("no thread panics");
         state.bound = Some(gsi);
         if state.count > 0 {
-            // The kernel serves the signal but does not reset the counter.
+            // The kernel serves the signal without resetting the counter.
             self.inject(gsi);
         }
         Ok(Bound(eventfd.clone()))
@@ -193,7 +193,7 @@ impl Routing for Host {
     }
 
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
-        // Routes stay, because no table is set.
+        // Routes stay: no table is set.
         self.0.gsis.lock().expect("no thread panics").release_all(gsis)
     }
 
@@ -212,7 +212,7 @@ impl Routing for Host {
     }
 }
 
-/// Vector of a device, while threads poll and signal.
+/// A device's vector, while threads poll and signal.
 struct Scene {
     host: Host,
     batch: Arc<Batch<Host>>,
@@ -221,8 +221,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Runs `pollers` threads that poll twice and a thread that signals by `device`, while `change`
-    /// opens and closes the vector. Returns the results of both closures when all threads have
+    /// Runs `pollers` threads that poll twice, and one that signals through `device`, while
+    /// `change` opens and closes the vector. Returns both closures' results when all threads have
     /// ended.
     fn during<D: Send + 'static, C>(
         pollers: usize,
@@ -255,12 +255,12 @@ impl Scene {
         (Self { host, batch, key, eventfd }, told, changed)
     }
 
-    /// Runs `change` with one poller and one signal.
+    /// Runs `change` against one poller and one signal.
     fn of_one(change: impl FnOnce(&Host, &Batch<Host>, u64)) -> Self {
         Self::during(1, Host::write, change).0
     }
 
-    /// Opens the vector by `change`, closes it, and asserts that no message is sent after that.
+    /// Opens the vector with `change`, closes it, and asserts that no message is sent afterwards.
     fn closed(
         pollers: usize,
         device: impl FnOnce(&Host, &Eventfd) + Send + 'static,
@@ -275,8 +275,7 @@ impl Scene {
         scene
     }
 
-    /// Asserts that a single signal was sent either before the vector was closed or when it was
-    /// opened again.
+    /// Asserts that a single signal was sent either before the vector was closed or on reopening.
     fn judge_one_signal(&self) {
         self.open(2);
         self.settle();
@@ -288,7 +287,7 @@ impl Scene {
         self.batch.open(self.key, numbered(number)).expect("it is not blocking");
     }
 
-    /// Polls until no work is left.
+    /// Polls until there is nothing left to do.
     fn settle(&self) {
         self.host.dispatch();
         while self.host.tick(&self.batch) {}
@@ -325,7 +324,7 @@ fn a_vector_that_rang_ends_with_the_kernel() {
 
         scene.host.write(&scene.eventfd);
         assert_eq!(scene.host.sent().len(), 2, "the kernel must serve the eventfd");
-        // Open enough others that opening one more does not start a hand-over.
+        // Open enough vectors that opening one more doesn't start a hand-over.
         for _ in 0..2 {
             let key = scene.batch.add(Arc::default());
             scene.batch.open(key, numbered(3)).unwrap();

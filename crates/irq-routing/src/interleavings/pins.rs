@@ -1,4 +1,4 @@
-//! Senders that share a KVM pin.
+//! Senders sharing a KVM pin.
 
 use super::explore_all;
 use crate::kvm::pulses::Pulses;
@@ -8,7 +8,7 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::thread;
 
-/// Pin that counts edges as an I/O APIC does.
+/// A pin that counts edges like an I/O APIC.
 #[derive(Default)]
 struct Pin {
     is_high: AtomicBool,

@@ -1,4 +1,4 @@
-//! Errors of binding eventfds.
+//! Errors from binding eventfds.
 
 use rustix::io::Errno;
 use std::io;
@@ -7,8 +7,8 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IrqfdError {
-    /// The eventfd is blocking, so that reading or signaling it could stall all other interrupts.
-    /// The caller is at fault.
+    /// The eventfd is blocking: reading or signaling it could stall all other interrupts. The
+    /// caller is at fault.
     #[error("the eventfd is blocking: create it with EFD_NONBLOCK")]
     Blocking,
     /// The eventfd is already bound. The caller is at fault.

@@ -1,5 +1,5 @@
-//! Pins that eventfds assert. Each pin is driven under its own lock, so that its level always
-//! reflects the latest change of its assertions.
+//! Pins asserted by eventfds. Each pin is driven under its own lock, so its level always reflects
+//! the latest assertion or release.
 
 use crate::{MessageSink, Pin, Route, Router};
 use alloc::boxed::Box;
@@ -10,18 +10,18 @@ use rustix::fd::AsFd;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Pins and the sources that assert them. Entries of pins are never removed.
+/// Pins and the sources that assert them. A pin's entry is never removed.
 #[derive(Default)]
 pub(super) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>);
 
 /// Sources that assert a pin.
 type Assertions = Vec<Arc<LevelSource>>;
 
-/// Eventfd that asserts a GSI's pin.
+/// An eventfd that asserts a GSI's pin.
 pub(super) struct LevelSource {
     gsi: Gsi,
     resample: Box<dyn AsFd + Send + Sync>,
-    /// Pin that the source raised last, which may have been lowered since.
+    /// The pin that the source last raised. It may have been lowered since.
     raised: Mutex<Option<Pin>>,
 }
 
@@ -32,8 +32,8 @@ impl LevelSource {
 }
 
 impl Levels {
-    /// Serves a signal of a source: raises the pin of its GSI, or sends the GSI's message. If the
-    /// GSI was rerouted since the last signal, the source no longer asserts the former pin.
+    /// Serves a source's signal: raises its GSI's pin or sends the GSI's message. If the GSI has
+    /// been rerouted since the last signal, the source releases its former pin.
     pub(super) fn signal(&self, router: &Router, source: &Arc<LevelSource>) {
         let pin = match router.route(source.gsi) {
             Some(Route::Pin(pin)) => Some(pin),
@@ -69,7 +69,7 @@ impl Levels {
         router.drive(pin, Level::High);
     }
 
-    /// Removes a source from a pin's assertions. Removing the last one lowers the pin.
+    /// Removes a source from a pin's assertions, and lowers the pin if it was the last.
     fn release(&self, router: &Router, pin: Pin, source: &Arc<LevelSource>) {
         let Some(assertions) = self.of(pin) else { return };
         let mut assertions = lock(&assertions);
@@ -80,7 +80,7 @@ impl Levels {
         }
     }
 
-    /// Lowers the line of an ended interrupt and signals the resample eventfds of its sources.
+    /// Lowers an ended interrupt's line and signals its sources' resample eventfds.
     pub(super) fn resample(&self, router: &Router, line: Line) {
         let pin = match line {
             Line::Spi(intid) => Pin::of_spi(intid).ok(),
@@ -97,7 +97,7 @@ impl Levels {
             core::mem::take(&mut *assertions)
         };
         for source in asked {
-            // The write fails only if the counter is full, and then the device has a signal to read
+            // This only fails if the counter is full, in which case the device has a signal to read
             // anyway.
             let _ = rustix::io::write(source.resample.as_fd(), &1u64.to_ne_bytes());
         }

@@ -1,4 +1,4 @@
-//! Eventfds that send messages without a GSI.
+//! Eventfds that send messages without using a GSI.
 
 use super::error::IrqfdError;
 use super::poller::{EventfdPoller, PolledEventfd};
@@ -7,28 +7,27 @@ use alloc::sync::Arc;
 use core::fmt;
 use rustix::fd::OwnedFd;
 
-/// Factory of eventfds that send messages: [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet)
-/// for a model in this process, `kvm::MsiIrqfdSet` for Linux's KVM, or the monitor's own
-/// implementation.
+/// Creates eventfds that send messages. Implemented by
+/// [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet) for a model in this process, by
+/// `kvm::MsiIrqfdSet` for Linux's KVM, or by the VMM itself.
 pub trait MessageIrqfdSet: Send + Sync {
     /// Type of the eventfds.
     type Irqfd: MessageIrqfd;
 
-    /// Adds an eventfd, which is initially closed.
+    /// Adds an eventfd, initially closed.
     fn add(&self, eventfd: Arc<OwnedFd>) -> Self::Irqfd;
 }
 
-/// Eventfd that sends a message while it is open. Dropping it closes it.
+/// An eventfd that sends a message while it is open. Dropping it closes it.
 pub trait MessageIrqfd: Send {
-    /// Opens the eventfd: from now on, each signal sends this message. A signal that the eventfd
-    /// already holds counts.
+    /// Opens the eventfd. From now on, each signal sends this message, including one that the
+    /// eventfd already holds.
     ///
     /// # Errors
-    /// Returns the host's error if the host refuses. The eventfd is then closed.
+    /// Returns the host's error if the host refuses, in which case the eventfd is closed.
     fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError>;
 
-    /// Closes the eventfd: signals stay in it from now on. When this returns, no message is being
-    /// sent.
+    /// Closes the eventfd. From now on, signals stay in it. On return, no message is being sent.
     fn close(&mut self);
 }
 
@@ -41,15 +40,15 @@ impl<T: MessageIrqfdSet + ?Sized> MessageIrqfdSet for Arc<T> {
 }
 
 /// Eventfds that send messages to an interrupt controller model, for
-/// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). They need no GSI.
+/// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). They don't use GSIs.
 pub struct MessageEventfdSet {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,
 }
 
 impl MessageEventfdSet {
-    /// Creates an empty set. `poller` serves the eventfds' signals, and `sink` receives the
-    /// messages; it is a [`Router`](crate::Router) or the monitor's own [`MessageSink`].
+    /// Creates an empty set. `poller` serves the eventfds' signals. `sink` receives the messages: a
+    /// [`Router`](crate::Router), or the VMM's own [`MessageSink`].
     pub fn new(poller: Arc<EventfdPoller>, sink: Arc<dyn MessageSink>) -> Self {
         Self { poller, sink }
     }
@@ -70,7 +69,7 @@ impl fmt::Debug for MessageEventfdSet {
     }
 }
 
-/// Eventfd of a [`MessageEventfdSet`].
+/// An eventfd in a [`MessageEventfdSet`].
 pub struct MessageEventfd {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,
@@ -83,7 +82,7 @@ impl MessageIrqfd for MessageEventfd {
         self.close();
         let sink = self.sink.clone();
         let send = move || {
-            // A message without a destination is lost, as in the kernel.
+            // Without a destination, a message is lost, as in the kernel.
             let _ = sink.signal_msi(message);
         };
         self.polled = Some(self.poller.add(self.eventfd.clone(), send)?);

@@ -1,4 +1,4 @@
-//! Eventfds that this process polls; each signal calls a function.
+//! Polls eventfds in this process and calls a function for each signal.
 
 use super::IrqfdError;
 use super::serving::{Read, Serving, Taken};
@@ -18,28 +18,27 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::{fs, io};
 
-/// Maximum number of eventfds that one call of [`EventfdPoller::dispatch`] serves.
+/// Maximum number of eventfds that one [`EventfdPoller::dispatch`] call serves.
 const AT_ONCE: usize = 64;
 
-/// Set of eventfds, each of which calls a function for each signal. The poller has one file
-/// descriptor, which is readable while a signal is to be served.
+/// A set of eventfds with a function for each. The poller has one file descriptor, which is
+/// readable while there is a signal to serve.
 ///
-/// No lock is held while a function runs. A function that blocks therefore delays only its own
-/// eventfd and the signals that its thread has already received; other threads continue to serve
-/// the rest.
+/// No lock is held while a function runs. A blocking function only delays its own eventfd and the
+/// signals that its thread has already received; other threads continue to serve the rest.
 pub struct EventfdPoller {
     epoll: OwnedFd,
-    /// Locked to look up, add and remove a source.
+    /// Held to look up, add or remove a source.
     polled: Mutex<Polled>,
 }
 
 #[derive(Default)]
 struct Polled {
-    /// Token that was allocated last. Tokens are never reused, so a late event of a removed source
-    /// finds no source.
+    /// The last token that was allocated. Tokens are never reused, so a late event for a removed
+    /// source finds nothing.
     next: u64,
     sources: HashMap<u64, Arc<Source>>,
-    /// Eventfds of the sources.
+    /// The sources' eventfds.
     eventfds: HashSet<EventfdId>,
 }
 
@@ -50,7 +49,7 @@ struct Source {
     signalled: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Identity of an eventfd, regardless of the number of its file descriptors.
+/// An eventfd's identity, independent of its file descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct EventfdId(u64);
 
@@ -65,25 +64,25 @@ impl EventfdId {
 }
 
 impl EventfdPoller {
-    /// Creates a poller without eventfds.
+    /// Creates an empty poller.
     ///
     /// # Errors
-    /// Returns the operating system's error, for example if the process has no file descriptor
+    /// Returns the operating system's error, for example if the process has no file descriptors
     /// left.
     pub fn new() -> io::Result<Arc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Arc::new(Self { epoll, polled: Mutex::default() }))
     }
 
-    /// Adds an eventfd, and calls `signalled` for each of its signals until the result is dropped.
-    /// Unserved signals merge into one call, and a signal from before this call counts. At most one
-    /// thread at a time runs `signalled`. Other holders of the eventfd must neither read it nor
-    /// make it blocking.
+    /// Adds an eventfd, and calls `signalled` for each signal until the result is dropped. Unserved
+    /// signals merge into one call, and a signal from before this call counts. At most one thread
+    /// at a time runs `signalled`. Other holders of the eventfd must neither read it nor make it
+    /// blocking.
     ///
-    /// The eventfd is held as it is passed, by value or in an `Arc`; it is not duplicated. An
-    /// eventfd can be added only once, even through another file descriptor. Duplicates are
-    /// recognized by the `eventfd-id` that Linux shows in `/proc` since 5.2, and go unnoticed on
-    /// older kernels.
+    /// The eventfd is held as it is passed, by value or in an `Arc`; it is not duplicated. It can
+    /// only be added once, even through another file descriptor. We recognize duplicates by the
+    /// `eventfd-id` that Linux has shown in `/proc` since 5.2; older kernels don't have it, so
+    /// duplicates go unnoticed there.
     ///
     /// # Errors
     /// Returns an error if the eventfd is blocking, is already added, or cannot be polled.
@@ -96,7 +95,7 @@ impl EventfdPoller {
         self.add_known(eventfd, id, signalled)
     }
 
-    /// Like [`add`](Self::add), for an eventfd whose identity is known.
+    /// Like [`add`](Self::add), for an eventfd with a known identity.
     pub(crate) fn add_known(
         self: &Arc<Self>,
         eventfd: impl AsFd + Send + Sync + 'static,
@@ -122,14 +121,14 @@ impl EventfdPoller {
     }
 
     /// Waits until an eventfd is signaled or the timeout expires (`None` waits forever), then
-    /// serves up to 64 signaled eventfds. Returns the number that were served, which may be 0 if a
-    /// Unix signal interrupted the wait or another thread served the signal first. Any number of
+    /// serves up to 64 signaled eventfds. Returns how many were served. This may be 0 if a Unix
+    /// signal interrupted the wait, or if another thread served the signal first. Any number of
     /// threads may call this concurrently.
     ///
     /// # Errors
-    /// Returns the operating system's error if waiting fails.
+    /// Returns the operating system's error if the wait fails.
     pub fn dispatch(&self, timeout: Option<Duration>) -> io::Result<u32> {
-        // A timeout that is too long for the system call means forever.
+        // If the timeout is too long for the system call, wait forever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events =
             [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; AT_ONCE];
@@ -160,7 +159,7 @@ impl EventfdPoller {
     }
 
     /// Spawns a thread that serves signals until the result is dropped. With several threads, the
-    /// others continue to serve while one of them blocks in a function.
+    /// others can continue while one is blocked in a function.
     ///
     /// # Errors
     /// Returns the operating system's error if it cannot create the thread or its eventfd.
@@ -213,7 +212,7 @@ impl Source {
 }
 
 impl AsFd for EventfdPoller {
-    /// The descriptor is readable while [`dispatch`](Self::dispatch) has work.
+    /// The descriptor is readable while there is work for [`dispatch`](Self::dispatch).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
@@ -226,7 +225,7 @@ impl fmt::Debug for EventfdPoller {
     }
 }
 
-/// Eventfd of an [`EventfdPoller`]. Dropping it removes the eventfd: the drop waits for a signal
+/// An eventfd in an [`EventfdPoller`]. Dropping it removes the eventfd: the drop waits for a signal
 /// that is being served, and later signals stay in the eventfd. The eventfd's own function must not
 /// drop it, because it would wait for itself.
 #[derive(Debug)]
@@ -239,14 +238,14 @@ pub struct PolledEventfd {
 impl Drop for PolledEventfd {
     fn drop(&mut self) {
         let Some(source) = self.poller.polled().remove(self.token) else { return };
-        // The removal fails only for a file that is not an eventfd, which `serve` has already
-        // removed.
+        // The removal can only fail if the file isn't an eventfd. In that case, `serve` has already
+        // removed it.
         let _ = epoll::delete(&self.poller.epoll, source.eventfd.as_fd());
         source.serving.end();
     }
 }
 
-/// Handle of a thread that serves eventfds. Dropping it stops the thread.
+/// Handle to a thread that serves eventfds. Dropping it stops the thread.
 #[derive(Debug)]
 #[must_use = "dropping it stops the thread"]
 pub struct IrqfdThread {
@@ -259,7 +258,7 @@ pub struct IrqfdThread {
 impl Drop for IrqfdThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // The write and the removal cannot fail: `wake` was created and added in `spawn`.
+        // The write and the removal can't fail: `spawn` created and added `wake`.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,11 +1,11 @@
-//! Service of one eventfd. One thread at a time serves it, without holding the lock. If another
-//! thread reads a further signal in the meantime, it hands the signal over to the serving thread.
+//! Serves one eventfd, one thread at a time, without holding the lock. If another thread reads a
+//! further signal in the meantime, it hands that signal to the serving thread.
 //!
 //! 1. A thread reads the eventfd under the lock. If no other thread is serving, it takes the turn;
-//!    otherwise it leaves the signal to the serving thread.
-//! 2. The serving thread sends without the lock. Then, under the lock, it ends its turn or
+//!    otherwise, it leaves the signal to the serving thread.
+//! 2. The serving thread sends without the lock. Then, under the lock, it either ends its turn or
 //!    continues with a signal that was left to it.
-//! 3. A thread that ends the service forbids further reads, then waits until no thread is serving.
+//! 3. To end the service, a thread forbids further reads and waits until no thread is serving.
 //!    Later signals stay in the eventfd.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -20,7 +20,7 @@ pub(crate) struct Serving {
 #[derive(Default)]
 struct ServeState {
     phase: Phase,
-    /// The service has ended; the eventfd must not be read.
+    /// The service has ended. The eventfd must not be read.
     ended: bool,
 }
 
@@ -30,22 +30,22 @@ enum Phase {
     Idle,
     /// A thread is serving a signal.
     Serving,
-    /// Another signal was read in the meantime; the serving thread must serve it too.
+    /// Another signal was read in the meantime, and the serving thread must serve it too.
     Again,
 }
 
-/// Result of reading an eventfd.
+/// What reading an eventfd found.
 pub(crate) enum Read {
     Nothing,
     Signal,
-    /// The file is not an eventfd and is at its end or unreadable. `epoll` would report it as ready
+    /// The file isn't an eventfd, and is at its end or unreadable. `epoll` would report it as ready
     /// forever.
     NoEventfd,
 }
 
-/// Result of an attempt to serve.
+/// What became of an attempt to serve.
 pub(crate) enum Taken<'a> {
-    /// No signal was pending, or the service has ended.
+    /// There was no signal, or the service has ended.
     Nothing,
     /// The file is not an eventfd.
     NoEventfd,
@@ -55,14 +55,14 @@ pub(crate) enum Taken<'a> {
     Signal(Turn<'a>),
 }
 
-/// Exclusive right to serve an eventfd.
+/// The exclusive right to serve an eventfd.
 pub(crate) struct Turn<'a> {
     serving: &'a Serving,
     is_over: bool,
 }
 
 impl Serving {
-    /// Reads a signal with `read`, and decides which thread serves it.
+    /// Reads a signal with `read`, and decides which thread will serve it.
     ///
     /// Context: any.
     pub(crate) fn take(&self, read: impl FnOnce() -> Read) -> Taken<'_> {
@@ -84,7 +84,7 @@ impl Serving {
         }
     }
 
-    /// Ends the service and waits until signals that were already read are served.
+    /// Ends the service, and waits until all signals that were already read have been served.
     pub(crate) fn end(&self) {
         let mut state = self.state();
         state.ended = true;
@@ -93,7 +93,7 @@ impl Serving {
         }
     }
 
-    /// Ends a turn. Returns `false` if another signal was read in the meantime; the turn then
+    /// Ends a turn. If another signal was read in the meantime, returns `false`, and the turn
     /// continues.
     fn finish(&self) -> bool {
         let mut state = self.state();
@@ -112,7 +112,7 @@ impl Serving {
 }
 
 impl Turn<'_> {
-    /// Calls `send` for the signal, and again for a signal that is read in the meantime.
+    /// Calls `send` for the signal, and again for each one that is read in the meantime.
     pub(crate) fn serve(mut self, send: impl Fn()) {
         while !self.is_over {
             send();
@@ -122,7 +122,7 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// Ends the turn if `send` panicked, so that the service can still end.
+    /// Ends the turn even if `send` panicked, so that the service can still end.
     fn drop(&mut self) {
         while !self.is_over {
             self.is_over = self.serving.finish();

@@ -13,27 +13,27 @@
 
 use crate::{Route, RoutedMessage};
 
-/// Width of the APIC IDs in messages of x86 guests.
+/// Width of the APIC IDs in an x86 guest's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ApicIds {
-    /// 8 bits. This is also the right choice on other architectures.
+    /// 8 bits. Also the right choice on other architectures.
     #[default]
     Bits8,
-    /// 15 bits in the addresses that a guest writes if it is offered `KVM_FEATURE_MSI_EXT_DEST_ID`,
-    /// or 32 bits in addresses of KVM's format, which use the upper half. The monitor must have
-    /// enabled `KVM_X2APIC_API_USE_32BIT_IDS` (`KVM_CAP_X2APIC_API`) in its machine.
+    /// 15 bits in addresses that the guest writes (if it is offered `KVM_FEATURE_MSI_EXT_DEST_ID`),
+    /// or 32 bits in addresses that use KVM's format, with the upper half. The VMM must have
+    /// enabled `KVM_X2APIC_API_USE_32BIT_IDS` (`KVM_CAP_X2APIC_API`) for its VM.
     Extended,
 }
 
 const EXTENDED: u64 = 0x7f << 5;
 const REMAPPABLE: u64 = 1 << 4;
-/// Shift from bit 5 of the guest's address to bit 40 of KVM's.
+/// Shift from bit 5 of a guest address to bit 40 of a KVM address.
 const SHIFT: u32 = 35;
-/// Bits of KVM's address that must be 0.
+/// Bits that must be 0 in a KVM address.
 const RESERVED: u64 = 0xff << 32;
 
 impl ApicIds {
-    /// Converts a message to KVM's format. An address whose upper half is not 0 already has that
+    /// Converts a message to KVM's format. An address with a nonzero upper half is already in that
     /// format.
     pub(super) fn message(self, mut routed: RoutedMessage) -> RoutedMessage {
         let address = routed.message.address;
@@ -53,7 +53,7 @@ impl ApicIds {
     }
 
     /// Returns `true` if KVM accepts the message, which must be in KVM's format. The guest may
-    /// write any address, and one that KVM rejects would make it reject the whole table.
+    /// write any address, and a single bad one would make KVM reject the whole table.
     pub(super) fn takes(self, routed: RoutedMessage) -> bool {
         self == Self::Bits8 || routed.message.address & RESERVED == 0
     }

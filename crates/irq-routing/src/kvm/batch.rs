@@ -1,24 +1,25 @@
-//! Eventfds that user space serves until they ring, and that the kernel serves from then on.
+//! Eventfds that user space serves until they are signaled, and the kernel serves from then on.
 //!
-//! 1. An eventfd that is opened is polled: user space reads it and sends its message. An eventfd
-//!    that never rings stays in this state.
-//! 2. After its first message, an eventfd is marked as active; then the timer is started.
-//! 3. A hand-over sets the routes that active eventfds lack, as one commit. The same table includes
-//!    the routes of all other open eventfds, so that none of them needs a table later.
-//! 4. For each active eventfd, it ends the polling, which waits for a message that is being sent. A
+//! 1. An eventfd is polled once it is opened: user space reads it and sends its message. An eventfd
+//!    that is never signaled stays in this state.
+//! 2. After its first message, an eventfd is marked as active. Then the timer is started.
+//! 3. A hand-over sets the routes that active eventfds lack, in one commit. The same table includes
+//!    routes for all other open eventfds, so none of them will need another table later.
+//! 4. For each active eventfd, it ends the polling (and waits for a message that is being sent). A
 //!    later signal stays in the eventfd.
-//! 5. It binds the eventfd in the kernel, which serves a signal that the eventfd already holds.
+//! 5. It binds the eventfd in the kernel, which serves any signal that the eventfd already holds.
 //!    Each signal is therefore sent exactly once, by user space or by the kernel.
-//! 6. An eventfd that is closed keeps its GSI. If it is opened with the same message, the kernel
-//!    still has the route, and no table is needed.
+//! 6. An eventfd that is closed keeps its GSI. If it is reopened with the same message, the kernel
+//!    still has the route and no table is needed.
 //!
 //! A hand-over takes place when the timer has expired, and as soon as more than half of all open
-//! eventfds were opened since the last one: n eventfds cost at most about log2(n) tables.
+//! eventfds were opened since the last one. Opening n eventfds therefore costs at most about
+//! log2(n) tables.
 //!
-//! The simpler way, a route and a bind at each unmask, gives KVM n tables of up to n routes, and
-//! KVM walks all bound eventfds at each table. Measured on x86-64, 1,024 vectors take 136 ms that
-//! way and 7.6 ms with hand-overs, and 2,048 take 585 ms and 16 ms; 16 vectors take 0.2 ms either
-//! way.
+//! We could simply add a route and a bind on each unmask. But then KVM has to process n tables with
+//! up to n routes each, and it walks all bound eventfds for each table. Measured on x86-64, 1,024
+//! vectors take 136 ms that way and 7.6 ms with hand-overs, and 2,048 take 585 ms and 16 ms; 16
+//! vectors take 0.2 ms either way.
 
 use crate::irqfd::IrqfdError;
 use crate::lock::Mutex;
@@ -30,12 +31,12 @@ use alloc::vec::Vec;
 use msi_types::Gsi;
 use std::io;
 
-/// Backend that polls eventfds in user space or binds them in the kernel.
+/// A backend that polls eventfds in user space or binds them in the kernel.
 pub(crate) trait Backend: Send + Sync + 'static {
     type Eventfd;
-    /// Service by user space, which ends on drop.
+    /// Service in user space. Ends on drop.
     type Polled;
-    /// Service by the kernel, which ends on drop.
+    /// Service in the kernel. Ends on drop.
     type Bound;
 
     fn routing(&self) -> &dyn Routing;
@@ -46,14 +47,13 @@ pub(crate) trait Backend: Send + Sync + 'static {
         signalled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self::Polled, IrqfdError>;
     fn bind(&self, eventfd: &Self::Eventfd, gsi: Gsi) -> io::Result<Self::Bound>;
-    /// Returns `false` for a message whose route the kernel may refuse. User space keeps serving
-    /// it.
+    /// Returns `false` if the kernel may refuse the message's route. User space keeps serving it.
     fn takes(&self, message: RoutedMessage) -> bool;
-    /// Starts the timer, on whose expiry the backend must call [`Batch::hand_over_active`].
+    /// Starts the timer. When it expires, the backend must call [`Batch::hand_over_active`].
     fn start_timer(&self);
 }
 
-/// Eventfds and their services, under one lock. Sending a message does not take the lock.
+/// Eventfds and their services, under one lock. Sending a message doesn't take it.
 pub(crate) struct Batch<B: Backend> {
     backend: Arc<B>,
     state: Mutex<State<B>>,
@@ -62,11 +62,11 @@ pub(crate) struct Batch<B: Backend> {
 struct State<B: Backend> {
     next: u64,
     vectors: BTreeMap<u64, Vector<B>>,
-    /// Vectors that are open and that the kernel does not serve.
+    /// Open vectors that the kernel doesn't serve.
     polled: BTreeSet<u64>,
     /// Number of vectors that the kernel serves.
     bound: usize,
-    /// Number of vectors that were opened since the last hand-over.
+    /// Number of vectors opened since the last hand-over.
     opened: usize,
     /// `true` if the last hand-over could not route every active vector.
     behind: bool,
@@ -74,13 +74,13 @@ struct State<B: Backend> {
 
 struct Vector<B: Backend> {
     eventfd: B::Eventfd,
-    /// Message to be sent; `None` while the vector is closed.
+    /// The message to send, or `None` while the vector is closed.
     message: Option<RoutedMessage>,
     service: Service<B>,
-    /// `true` once the vector has rung or its hand-over was requested.
+    /// `true` once the vector has been signaled, or its hand-over was requested.
     active: Arc<AtomicBool>,
     gsi: Option<Gsi>,
-    /// Message to which the GSI is routed.
+    /// The message that the GSI is routed to.
     routed: Option<RoutedMessage>,
 }
 
@@ -97,7 +97,7 @@ impl<B: Backend> Batch<B> {
         Self { backend: Arc::new(backend), state: Mutex::new(state) }
     }
 
-    /// Adds a closed vector. Returns its key.
+    /// Adds a vector, initially closed. Returns its key.
     pub(crate) fn add(&self, eventfd: B::Eventfd) -> u64 {
         let mut state = self.state.lock();
         let key = state.next;
@@ -130,14 +130,14 @@ impl<B: Backend> Batch<B> {
             self.backend.start_timer();
         }
         if 2 * state.opened > state.polled.len() + state.bound {
-            // User space keeps serving the vectors that the kernel does not accept.
+            // If the kernel doesn't accept a vector, user space keeps serving it.
             let _ = state.hand_over(&self.backend);
         }
         Ok(())
     }
 
-    /// Closes a vector. When this returns, no thread is sending its message, and none will send it
-    /// until the vector is opened again.
+    /// Closes a vector. On return, no thread is sending its message, and none will until the vector
+    /// is opened again.
     pub(crate) fn close(&self, key: u64) {
         let mut state = self.state.lock();
         state.close(key);
@@ -149,18 +149,17 @@ impl<B: Backend> Batch<B> {
         let mut state = self.state.lock();
         state.close(key);
         if let Some(gsi) = state.vectors.remove(&key).and_then(|vector| vector.gsi) {
-            // This fails only for a GSI that is not allocated.
+            // This can only fail if the GSI isn't allocated.
             let _ = self.backend.routing().release(&[gsi]);
         }
         self.go_on(&state);
     }
 
-    /// Hands all open vectors to the kernel, with one table. Returns the number of vectors that
-    /// were handed over.
+    /// Hands all open vectors to the kernel with one table. Returns how many were handed over.
     ///
     /// # Errors
-    /// Returns an error if there are too few GSIs or the kernel refuses the routes. User space
-    /// keeps serving the vectors that could not be routed.
+    /// Returns an error if there are too few GSIs or the kernel refuses the routes. Vectors that
+    /// could not be routed are still served by user space.
     pub(crate) fn hand_over(&self) -> Result<usize, RouteError> {
         let mut state = self.state.lock();
         for key in &state.polled {
@@ -171,8 +170,8 @@ impl<B: Backend> Batch<B> {
         state.hand_over(&self.backend)
     }
 
-    /// Hands the active vectors to the kernel, with at most one table: none if the kernel already
-    /// has the routes.
+    /// Hands the active vectors to the kernel with at most one table (none, if the kernel already
+    /// has the routes).
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`hand_over`](Self::hand_over).
@@ -185,7 +184,7 @@ impl<B: Backend> Batch<B> {
         self.state.lock().polled.len()
     }
 
-    /// Retries vectors that the last hand-over left behind, because a GSI may be available now.
+    /// Retries the vectors that the last hand-over left behind. There may be a GSI for them now.
     fn go_on(&self, state: &State<B>) {
         if state.behind {
             self.backend.start_timer();
@@ -219,7 +218,7 @@ impl<B: Backend> State<B> {
         routed.map(|()| handed_over)
     }
 
-    /// Divides the polled vectors that the kernel can serve into active and idle ones.
+    /// Sorts the polled vectors that the kernel can serve into active and idle ones.
     fn divide(&self, backend: &B) -> (Vec<u64>, Vec<u64>) {
         let vector = |key: &&u64| self.vectors.get(*key);
         let takes = |vector: &Vector<B>| vector.message.is_some_and(|it| backend.takes(it));
@@ -227,8 +226,8 @@ impl<B: Backend> State<B> {
         candidates.partition(|key| vector(key).is_some_and(|vector| vector.active.load(SeqCst)))
     }
 
-    /// Sets missing routes with one table if an active vector lacks its route. Idle vectors share
-    /// the remaining GSIs.
+    /// Sets missing routes with a single table if an active vector lacks its route. Idle vectors
+    /// share the GSIs that are left.
     fn route(&mut self, backend: &B, active: &[u64], idle: &[u64]) -> Result<(), RouteError> {
         let is_routed = |key: &u64| self.vectors.get(key).is_none_or(Vector::is_routed);
         if active.iter().all(is_routed) {
@@ -278,7 +277,7 @@ impl<B: Backend> State<B> {
         Ok(vector.message.map(|message| Change::Set(gsi, Route::Message(message))))
     }
 
-    /// Allocates a GSI. If none is free, first reclaims the GSIs that closed and idle vectors keep.
+    /// Allocates a GSI. If none is free, first reclaims those that closed and idle vectors keep.
     fn allocate(&mut self, backend: &B) -> Result<Gsi, RouteError> {
         let routing = backend.routing();
         routing.allocate().or_else(|exhausted| {
@@ -321,7 +320,7 @@ impl<B: Backend> Vector<B> {
     fn poll(&mut self, backend: &Arc<B>, message: RoutedMessage) -> Result<(), IrqfdError> {
         let (sender, active) = (backend.clone(), self.active.clone());
         let signalled = move || {
-            // A message without a destination is lost, as in the kernel.
+            // Without a destination, a message is lost, as in the kernel.
             let _ = sender.routing().signal_msi(message);
             if !active.swap(true, SeqCst) {
                 sender.start_timer();
@@ -343,7 +342,7 @@ impl<B: Backend> Vector<B> {
         self.service = Service::None;
         let bound = self.bind(backend).is_ok();
         if let Some(message) = self.message.filter(|_| !bound) {
-            // Polling succeeded before, so it is not expected to fail now.
+            // We don't expect this to fail: polling succeeded before.
             let _ = self.poll(backend, message);
         }
         bound

@@ -1,9 +1,9 @@
-//! System calls on a KVM virtual machine. Arguments are arrays of words in the layout of the
-//! interface.
+//! System calls on a KVM virtual machine. Arguments are word arrays laid out as the interface
+//! requires.
 //!
-//! Source: Linux, Documentation/virt/kvm/api.rst, by the names of the calls; include/uapi/linux/
-//! kvm.h for the layouts.
-// UNSAFETY: rustix can make any ioctl but cannot know how much memory the kernel accesses.
+//! Sources: Linux, Documentation/virt/kvm/api.rst, under the names of the calls;
+//! include/uapi/linux/kvm.h for the layouts.
+// UNSAFETY: rustix can make any ioctl, but can't know how much memory the kernel accesses.
 #![expect(unsafe_code, reason = "the kernel takes a pointer, and each opcode encodes a size")]
 
 use crate::kvm_table;
@@ -15,7 +15,7 @@ use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 
-/// Irqchip number of the pins; on x86 `KVM_IRQCHIP_IOAPIC`.
+/// Irqchip number for pins; `KVM_IRQCHIP_IOAPIC` on x86.
 #[cfg(target_arch = "aarch64")]
 const IRQCHIP: u32 = 0;
 #[cfg(target_arch = "x86_64")]
@@ -38,11 +38,11 @@ const IRQFD_RESAMPLE: u32 = 2;
 #[cfg(target_arch = "x86_64")]
 type Irqchip = [u32; 130];
 
-/// Argument of a call: a number, or memory of the size that the opcode encodes.
+/// A call's argument: either a number, or memory of the size that the opcode encodes.
 enum Argument<'a> {
     Number(usize),
     Words(&'a mut [u32]),
-    /// `struct kvm_irq_routing` with as many entries as its header says.
+    /// A `struct kvm_irq_routing` with as many entries as its header says.
     Table(&'a mut [u8]),
 }
 
@@ -51,9 +51,8 @@ struct Call<'a> {
     argument: Argument<'a>,
 }
 
-// SAFETY: the kernel reads and writes as many bytes as the opcode encodes, and the callers below
-// pass memory of that size; a table's entries follow its header. The output is the call's own
-// result.
+// SAFETY: The kernel reads and writes as many bytes as the opcode encodes, and our callers pass
+// memory of that size; a table's entries follow its header. The output is the call's own result.
 unsafe impl Ioctl for Call<'_> {
     type Output = IoctlOutput;
 
@@ -77,7 +76,7 @@ unsafe impl Ioctl for Call<'_> {
 }
 
 fn call(vm: BorrowedFd<'_>, opcode: Opcode, argument: Argument<'_>) -> Result<u32> {
-    // SAFETY: see `Call`; for a descriptor that is not a machine, the call fails.
+    // SAFETY: See `Call`. If the descriptor isn't a VM, the call fails.
     let result = unsafe { ioctl(vm, Call { opcode, argument }) }?;
     u32::try_from(result).map_err(|_| Errno::INVAL)
 }
@@ -87,7 +86,7 @@ pub(super) fn gsis(vm: BorrowedFd<'_>) -> Result<u32> {
     call(vm, CHECK_EXTENSION, Argument::Number(CAP_IRQ_ROUTING))
 }
 
-/// Returns `true` if the kernel emulates the I/O APIC. With a split irqchip, it does not.
+/// Returns `true` if the kernel emulates the I/O APIC. This isn't the case with a split irqchip.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_ioapic(vm: BorrowedFd<'_>) -> Result<bool> {
     let mut chip: Irqchip = [0; 130];
@@ -122,7 +121,7 @@ pub(super) fn irq_line(vm: BorrowedFd<'_>, line: u32, high: bool) -> Result<()> 
     call(vm, IRQ_LINE, Argument::Words(&mut [line, high.into()])).map(drop)
 }
 
-/// Binds an eventfd to a GSI; as a level if `resample` is present.
+/// Binds an eventfd to a GSI, as a level if `resample` is present.
 pub(super) fn bind(
     vm: BorrowedFd<'_>,
     trigger: BorrowedFd<'_>,
@@ -135,7 +134,7 @@ pub(super) fn bind(
     call(vm, IRQFD, Argument::Words(&mut words)).map(drop)
 }
 
-/// Ends a bind. When this returns, the kernel has finished serving signals of the eventfd.
+/// Ends a bind. On return, the kernel has finished serving the eventfd's signals.
 pub(super) fn unbind(vm: BorrowedFd<'_>, trigger: BorrowedFd<'_>, gsi: Gsi) -> Result<()> {
     let mut words = [number(trigger), gsi.get(), IRQFD_DEASSIGN, 0, 0, 0, 0, 0];
     call(vm, IRQFD, Argument::Words(&mut words)).map(drop)

@@ -1,13 +1,13 @@
 //! Eventfds that send messages through KVM, for devices in the kernel and in other processes (VFIO,
 //! vhost-user).
 //!
-//! A guest unmasks its vectors one by one, but the cost of setting a table in the kernel grows with
-//! all routes in it. An eventfd is therefore served by user space first: an [`EventfdPoller`] reads
-//! it and sends the message. Eventfds that have rung are handed over to the kernel later, without
-//! losing or duplicating a signal: when no eventfd has rung for the first time for
-//! [`QUIET`](MsiIrqfdSet::QUIET), and immediately when many are being opened. One table contains
-//! the routes of all open eventfds. A vector that never rings is never bound, which saves the bind
-//! and the wait at its end. If no GSI is free, user space keeps serving the eventfd.
+//! A guest unmasks its vectors one by one, but setting a table in the kernel costs more the more
+//! routes it has. User space therefore serves an eventfd first: an [`EventfdPoller`] reads it and
+//! sends the message. Eventfds that have been signaled are handed over to the kernel later, without
+//! losing or duplicating a signal: when no eventfd has been signaled for the first time for
+//! [`QUIET`](MsiIrqfdSet::QUIET), and immediately if many are being opened. One table contains the
+//! routes for all open eventfds. A vector that is never signaled is never bound, which saves the
+//! bind and the wait when it ends. If no GSI is free, user space keeps serving the eventfd.
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
@@ -25,8 +25,8 @@ use rustix::time::{
 };
 use std::io;
 
-/// Eventfd and its identity, which is stored because looking it up costs more than the calls that
-/// open the eventfd.
+/// An eventfd and its identity. We store the identity because looking it up costs more than the
+/// calls that open the eventfd.
 struct Eventfd {
     file: Arc<dyn AsFd + Send + Sync>,
     id: Option<EventfdId>,
@@ -34,7 +34,7 @@ struct Eventfd {
 
 /// Eventfds that send messages through KVM.
 ///
-/// The set owns one file descriptor, a timer, which the poller serves. A thread or the monitor's
+/// The set owns a single file descriptor, for a timer that the poller serves. A thread or the VMM's
 /// event loop must dispatch the poller.
 ///
 /// ```no_run
@@ -70,14 +70,14 @@ struct Kernel {
 }
 
 impl MsiIrqfdSet {
-    /// Quiet time after which eventfds that have rung are handed over to the kernel. The first
-    /// signal of another eventfd restarts it.
+    /// How long the set waits before it hands signaled eventfds over to the kernel. The first
+    /// signal of another eventfd restarts the wait.
     pub const QUIET: Duration = Duration::from_millis(20);
 
-    /// Creates a set without eventfds.
+    /// Creates an empty set.
     ///
     /// # Errors
-    /// Returns the operating system's error, for example if the process has no file descriptor
+    /// Returns the operating system's error, for example if the process has no file descriptors
     /// left.
     pub fn new(router: Arc<KvmRouter>, poller: Arc<EventfdPoller>) -> Result<Self, IrqfdError> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
@@ -87,26 +87,26 @@ impl MsiIrqfdSet {
         let batch = Arc::new(Batch::new(kernel));
         let late = batch.clone();
         let hand_over = move || {
-            // User space keeps serving the eventfds that the kernel does not accept.
+            // If the kernel doesn't accept an eventfd, user space keeps serving it.
             let _ = late.hand_over_active();
         };
         let timer = serving.add(timer, hand_over)?;
         Ok(Self(Arc::new(Shared { batch, _timer: timer })))
     }
 
-    /// Adds an eventfd, which is initially closed. It is held as it is passed, by value or in an
-    /// `Arc`, and is not duplicated. Other holders must neither read it nor make it blocking.
+    /// Adds an eventfd, initially closed. It is held as it is passed, by value or in an `Arc`, and
+    /// is not duplicated. Other holders must neither read it nor make it blocking.
     pub fn add(&self, eventfd: impl AsFd + Send + Sync + 'static) -> MsiIrqfd {
         let eventfd = Eventfd { id: EventfdId::of(eventfd.as_fd()), file: Arc::new(eventfd) };
         MsiIrqfd { key: self.0.batch.add(eventfd), shared: self.0.clone() }
     }
 
-    /// Hands all open eventfds over to the kernel now, with one table, including those that have
-    /// not rung. Returns the number of eventfds that were handed over.
+    /// Hands all open eventfds over to the kernel now, with one table, even those that have never
+    /// been signaled. Returns how many were handed over.
     ///
     /// # Errors
-    /// Returns an error if there are too few GSIs or the kernel refuses the routes. User space
-    /// keeps serving the eventfds that could not be routed.
+    /// Returns an error if there are too few GSIs or the kernel refuses the routes. Eventfds that
+    /// could not be routed are still served by user space.
     pub fn hand_over(&self) -> Result<usize, RouteError> {
         self.0.batch.hand_over()
     }
@@ -145,7 +145,7 @@ impl Backend for Kernel {
     fn start_timer(&self) {
         let it_value = Timespec { tv_sec: 0, tv_nsec: MsiIrqfdSet::QUIET.subsec_nanos().into() };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-        // This fails only for a file that is not a timer.
+        // This can only fail if the file isn't a timer.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
     }
 }
@@ -156,7 +156,7 @@ impl fmt::Debug for MsiIrqfdSet {
     }
 }
 
-/// Eventfd that sends a message while it is open. Dropping it closes it and frees its GSI.
+/// An eventfd that sends a message while it is open. Dropping it closes it and frees its GSI.
 #[must_use = "dropping it closes the eventfd"]
 pub struct MsiIrqfd {
     shared: Arc<Shared>,
@@ -164,17 +164,16 @@ pub struct MsiIrqfd {
 }
 
 impl MsiIrqfd {
-    /// Opens the eventfd: from now on, each signal sends this message. A signal that the eventfd
-    /// already holds counts.
+    /// Opens the eventfd. From now on, each signal sends this message, including one that the
+    /// eventfd already holds.
     ///
     /// # Errors
-    /// Returns an error if the eventfd is blocking or cannot be polled. It is then closed.
+    /// Returns an error if the eventfd is blocking or cannot be polled, in which case it is closed.
     pub fn open(&self, message: RoutedMessage) -> Result<(), IrqfdError> {
         self.shared.batch.open(self.key, message)
     }
 
-    /// Closes the eventfd: signals stay in it from now on. When this returns, no message is being
-    /// sent.
+    /// Closes the eventfd. From now on, signals stay in it. On return, no message is being sent.
     pub fn close(&self) {
         self.shared.batch.close(self.key);
     }
