@@ -1,8 +1,8 @@
-//! Channel between guest and host, which carries packets in both directions.
+//! The channel between guest and host, which carries packets both ways.
 
 use crate::ring_error::RingError;
 
-/// Kind of a packet, with the transaction ID that links a request to its completion.
+/// Packet type, with the transaction ID that ties a request to its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PacketKind {
     /// The sender expects a completion with this transaction ID.
@@ -13,12 +13,12 @@ pub enum PacketKind {
     Completion(u64),
 }
 
-/// Header of a received packet.
+/// A received packet's header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Received {
     /// Kind of the packet.
     pub kind: PacketKind,
-    /// Length of the payload in bytes. A ring rounds it up to a multiple of 8.
+    /// Payload length in bytes. A ring rounds it up to a multiple of 8.
     pub length: usize,
 }
 
@@ -26,35 +26,35 @@ pub struct Received {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelError {
-    /// The channel is full. The peer signals as soon as it has made room.
+    /// The channel is full. The peer signals once it has made room.
     #[error("the channel has no room for the packet yet")]
     Full,
-    /// The packet is longer than the channel's capacity, or a received payload does not fit the
-    /// buffer.
+    /// The packet exceeds the channel's capacity, or a received payload doesn't fit the buffer.
     #[error("the packet is longer than the channel or the buffer permits")]
     TooLong,
-    /// The peer violated the channel's rules. The channel can no longer be used.
+    /// The peer broke the channel's rules. The channel can no longer be used.
     #[error("the peer violated the channel's rules: {0}")]
     Broken(#[from] RingError),
-    /// The peer closed or rescinded the channel. A host's functions no longer send interrupts.
+    /// The peer closed or rescinded the channel. A host's functions have stopped sending
+    /// interrupts.
     #[error("the peer closed the channel")]
     Closed,
 }
 
-/// Result of [`Channel::idle`], which tells an end if it may sleep until its peer signals.
+/// Result of [`Channel::idle`]: whether this end may sleep until its peer signals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "no signal follows after `Idle::Busy`"]
 pub enum Idle {
     /// No packet is waiting, and the next one raises a signal.
     Sleep,
-    /// A packet is waiting, for which no signal will follow.
+    /// A packet is waiting. No signal will follow for it.
     Busy,
 }
 
 /// One end of a channel. Packets must arrive in the order in which they were sent.
 ///
-/// Dropping a guest's end must close the channel: when the drop returns, the host must have stopped
-/// sending interrupts for the bus's functions. [`Bus::close`](crate::guest::Bus::close) relies on
+/// Dropping a guest's end must close the channel: when the drop returns, the host must no longer
+/// send interrupts for the bus's functions. [`Bus::close`](crate::guest::Bus::close) relies on
 /// this.
 pub trait Channel: Send {
     /// Sends a packet.
@@ -63,7 +63,7 @@ pub trait Channel: Send {
     /// Returns [`ChannelError`] if the packet was not sent.
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError>;
 
-    /// Receives the next packet and writes its payload to `buffer`. Returns `None` if no packet is
+    /// Receives the next packet and copies its payload to `buffer`. Returns `None` if no packet is
     /// waiting.
     ///
     /// # Errors
@@ -72,23 +72,23 @@ pub trait Channel: Send {
     /// not be used after an error.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError>;
 
-    /// Returns the number of received packets that were skipped because this end does not know
-    /// their types or flags.
+    /// Returns how many received packets were skipped because this end doesn't know their types or
+    /// flags.
     fn skipped(&self) -> u32 {
         0
     }
 
-    /// Requests a signal for the next packet, then checks once more for a packet that arrived
-    /// before the request took effect.
+    /// Asks for a signal on the next packet, then checks once more for one that arrived before the
+    /// request took effect.
     ///
     /// # Errors
     /// Returns [`ChannelError::Broken`] or [`ChannelError::Closed`] if the channel failed.
     fn idle(&mut self) -> Result<Idle, ChannelError>;
 }
 
-/// Signal to the peer that a packet or room for a packet is available: an eventfd, an interrupt.
+/// Tells the peer that there is a packet, or room for one: an eventfd, an interrupt.
 pub trait Notifier: Send {
-    /// Signals the peer. Signals may merge with one that is still pending.
+    /// Signals the peer. A signal may merge with one that is still pending.
     fn signal(&self);
 }
 
@@ -106,7 +106,7 @@ pub struct EventFd<F>(pub F);
 #[cfg(all(feature = "std", target_os = "linux"))]
 impl<F: std::os::fd::AsFd + Send> Notifier for EventFd<F> {
     fn signal(&self) {
-        // The write fails only if the counter is full, and then a signal is already pending.
+        // This only fails if the counter is full, in which case a signal is already pending.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }

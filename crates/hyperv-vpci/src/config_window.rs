@@ -1,5 +1,5 @@
-//! Configuration window: 8 KiB of guest physical address space in which a guest selects a function
-//! and accesses its configuration space.
+//! The configuration window: 8 KiB of guest physical address space through which a guest selects a
+//! function and accesses its configuration space.
 //!
 //! | offset | contents |
 //! |---|---|
@@ -18,7 +18,7 @@ pub const WINDOW_LENGTH: u64 = 0x2000;
 /// Offset of the configuration space in the window.
 const CONFIG_SPACE: u64 = 0x1000;
 
-/// Width of an access to configuration space.
+/// Access width.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Width {
     /// 8 bits.
@@ -38,7 +38,7 @@ impl Width {
         }
     }
 
-    /// Returns the width of an access of this many bytes, or `None` for an unsupported size.
+    /// Returns the width for an access of this many bytes, or `None` if the size is unsupported.
     pub const fn from_bytes(bytes: usize) -> Option<Self> {
         match bytes {
             1 => Some(Self::Byte),
@@ -49,8 +49,8 @@ impl Width {
     }
 }
 
-/// The guest's mapping of the window. Implementations must complete each access before the next one
-/// begins.
+/// The guest's mapping of the window. Implementations must complete each access before they begin
+/// the next.
 pub trait WindowMemory {
     /// Reads from `offset` in the window.
     fn read(&mut self, offset: u64, width: Width) -> u32;
@@ -58,8 +58,8 @@ pub trait WindowMemory {
     fn write(&mut self, offset: u64, width: Width, value: u32);
 }
 
-/// Guest's end of the window. Its methods take `&mut self` because a selection and the access that
-/// follows must not be separated.
+/// The guest's end of the window. Methods take `&mut self` because no other access may come between
+/// a selection and the access it is for.
 #[derive(Debug)]
 pub struct ConfigWindow<M>(M);
 
@@ -94,7 +94,7 @@ fn place(offset: u16, width: Width) -> Option<u64> {
     fits.then(|| CONFIG_SPACE + u64::from(offset))
 }
 
-/// Configuration space of a function that the host emulates.
+/// A function's configuration space, emulated by the host.
 pub trait ConfigSpace {
     /// Reads from `offset` below 4096, aligned to `width`.
     fn read(&mut self, offset: u16, width: Width) -> u32;
@@ -102,16 +102,15 @@ pub trait ConfigSpace {
     fn write(&mut self, offset: u16, width: Width, value: u32);
 }
 
-/// Host's end of the window.
+/// The host's end of the window.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct HostWindow {
-    /// Value that the guest wrote, which may not be a valid slot.
+    /// The value that the guest wrote. It may not be a valid slot.
     selected: u32,
 }
 
 impl HostWindow {
-    /// Handles a guest's write. `find` returns the configuration space of the function in a slot.
-    /// Ignores writes that address no function or no register.
+    /// Handles a guest write. Ignores it if it doesn't address a function's register.
     pub fn write<'a>(
         &mut self,
         offset: u64,
@@ -128,8 +127,8 @@ impl HostWindow {
         }
     }
 
-    /// Answers a guest's read. `find` returns the configuration space of the function in a slot.
-    /// Reads that address no function or no register return all ones.
+    /// Answers a guest read. `find` returns the configuration space of the function in a slot. A
+    /// read that doesn't address a function's register returns all ones.
     pub fn read<'a>(
         &self,
         offset: u64,

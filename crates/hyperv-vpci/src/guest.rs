@@ -1,4 +1,4 @@
-//! Guest's end of the bus: the bus driver, which is also the MSI parent of its functions.
+//! The guest's end of the bus: a bus driver that is also the MSI parent for its functions.
 //!
 //! | | arm64 | x86 |
 //! |---|---|---|
@@ -8,23 +8,23 @@
 //! | required version | 1.4 for SPIs above 255 | 1.2 for VP indices above 63 |
 //!
 //! The kernel must call [`Bus::poll`] when the channel signals, and [`Kernel::wake`] in its handler
-//! of the signal. [`Bus`] re-arms the signal itself once no packet is left. [`kernel.rs`] connects
-//! both ends.
+//! for that signal. [`Bus`] itself re-arms the signal once no packets are left. See this crate's
+//! `examples/kernel.rs`.
 //!
 //! [`kernel.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/hyperv-vpci/examples/kernel.rs
 //!
-//! A [`Bus`] implements [`MsiParent`](msi_types::MsiParent). It allocates its vectors from the root
-//! controller, which therefore also handles acknowledgment, end of interrupt, masking and routing.
-//! A function stores the message that the host granted for a vector. The message does not change
-//! while the vector is allocated, even if the vector is retargeted.
+//! A [`Bus`] implements [`MsiParent`](msi_types::MsiParent). It allocates vectors from the root
+//! controller, so acknowledgment, end of interrupt, masking and routing are also handled there. A
+//! function stores the message that the host granted for a vector. The message stays the same for
+//! as long as the vector is allocated, even if the vector is retargeted.
 //!
-//! A task that sends a request waits for the answer, for a time that the kernel limits
-//! ([`Kernel::wait`]). If the answer arrives later and grants an interrupt, the bus returns the
-//! interrupt to the host.
+//! A task that sends a request waits for the answer, but only as long as the kernel allows
+//! ([`Kernel::wait`]). If a late answer grants an interrupt, the bus returns the interrupt to the
+//! host.
 //!
 //! The host may send a message until it has confirmed its deletion, has listed the bus without the
-//! function, or has lost its channel. Until then, a freed vector stays allocated at the root and
-//! counts against [`BusConfig::vectors`]. A deletion that cannot be sent yet is queued.
+//! function, or has lost its channel. A freed vector stays allocated at the root until then, and
+//! still counts against [`BusConfig::vectors`]. If a deletion can't be sent yet, it is queued.
 //!
 //! Locks, outermost first:
 //!
@@ -56,7 +56,7 @@ pub use vectors::{ApicVectors, Hypercall, Vectors};
 
 use msi_types::{Cpu, TaskContext};
 
-/// Result of one turn of a bounded wait.
+/// What a task should do after one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
     /// The caller must check its condition again, and may wait for another turn.
@@ -65,33 +65,33 @@ pub enum Wait {
     GiveUp,
 }
 
-/// Services of the kernel that a bus needs.
+/// What a bus needs from the kernel.
 ///
-/// A task reads [`wake_ups`](Self::wake_ups), checks the channel, and passes the number to
-/// [`wait`](Self::wait) if its answer has not arrived. A signal after the check changes the number,
-/// so that the wait returns immediately. Several tasks may wait on one bus, and any of them may
-/// receive a packet for another one; the bus then calls [`wake`](Self::wake).
+/// A task reads [`wake_ups`](Self::wake_ups) and then checks the channel. If its answer isn't
+/// there, it passes the number to [`wait`](Self::wait). A signal after the check changes the
+/// number, so the wait returns immediately. Several tasks may wait on one bus. If one of them
+/// receives a packet for another one, the bus calls [`wake`](Self::wake).
 pub trait Kernel: TaskContext {
     /// Returns the number of wake-ups so far. It may wrap.
     ///
     /// Context: any.
     fn wake_ups(&self) -> u32;
 
-    /// Counts a wake-up and wakes every task in [`wait`](Self::wait). The kernel must call it in
-    /// its handler of the channel's signal, and the bus calls it in tasks.
+    /// Counts a wake-up and wakes all tasks in [`wait`](Self::wait). The kernel must call this in
+    /// its handler for the channel's signal. The bus also calls it, in tasks.
     ///
     /// Context: any.
     fn wake(&self);
 
-    /// Waits for the host until the number of wake-ups differs from `seen` or the kernel's clock
-    /// ends the turn. Returns immediately if the number already differs. `turn` counts from 0 in
-    /// each wait. The kernel decides how long a host may be silent, and ends the wait by returning
-    /// [`Wait::GiveUp`]. It must do this by its clock even if wake-ups never stop.
+    /// Waits for the host until the number of wake-ups differs from `seen` (perhaps it already
+    /// does) or the kernel's clock ends the turn. `turn` counts from 0 in each wait. The kernel
+    /// decides how long the host may be silent, and ends the wait by returning [`Wait::GiveUp`]. It
+    /// must go by its clock, because wake-ups might never stop.
     ///
     /// Context: task; may sleep.
     fn wait(&self, seen: u32, turn: u32) -> Wait;
 
-    /// Returns the hypervisor's VP index of a CPU, or `None` for a CPU that is not present.
+    /// Returns the hypervisor's VP index for a CPU, or `None` if the CPU is not present.
     ///
     /// Context: any.
     fn processor(&self, cpu: Cpu) -> Option<u16>;

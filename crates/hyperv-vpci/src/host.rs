@@ -1,4 +1,5 @@
-//! Host's end of the bus: offers functions, answers the guest's requests and injects interrupts.
+//! The host's end of the bus: offers functions, answers the guest's requests and injects
+//! interrupts.
 //!
 //! ```text
 //! guest ──request──▶ Host ──────────── writes ────────────▶ FunctionInterrupts
@@ -6,14 +7,14 @@
 //! guest stores the message in its function ──▶ device model ── signal_msi ──▶ SetLine or SignalMsi
 //! ```
 //!
-//! A [`Host`] must be used by one thread at a time, or under a lock. The [`FunctionInterrupts`] of
-//! a function belong to its device model, which can send without taking a lock or allocating. Once
-//! the host has answered a deletion, it sends nothing more for the deleted message.
+//! A [`Host`] must be used by one thread at a time, or under a lock. Each device model owns its
+//! function's [`FunctionInterrupts`], and can send without taking a lock or allocating. After the
+//! host has answered a deletion, it sends nothing more for the deleted message.
 //!
-//! The guest chooses the vectors, but only among its own, so it cannot disturb other guests. A
+//! The guest chooses the vectors, but only among its own, so it can't disturb other guests. A
 //! request that is malformed, out of order or over the quota is refused and has no effect. If a
-//! guest sends requests before it has negotiated a version, or negotiates twice, the monitor must
-//! close its channel.
+//! guest sends requests before it has negotiated a version, or negotiates twice, the VMM must close
+//! its channel.
 
 // First, so that the documentation of `Host` begins with its constructor.
 mod creation;
@@ -38,11 +39,11 @@ use alloc::vec::Vec;
 use doorbell_fallible::try_arc;
 use offer_table::OfferTable;
 
-/// Maximum number of packets that one call serves, so that a guest that never stops sending cannot
+/// Maximum number of packets per call. Without a limit, a guest that never stops sending could
 /// occupy the host's thread.
 const BUDGET: usize = 64;
 
-/// Answer that was not sent yet.
+/// An answer that hasn't been sent yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
     Status(Status),
@@ -64,19 +65,19 @@ impl Reply {
     }
 }
 
-/// Progress of [`Host::serve`].
+/// How far [`Host::serve`] came.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Served {
-    /// Every request was answered, and the next one raises a signal, because `serve` has re-armed
-    /// the channel with [`Channel::idle`]. The monitor must call again when the channel signals.
+    /// Every request was answered, and `serve` has re-armed the channel with [`Channel::idle`], so
+    /// the next one raises a signal. The VMM must call again when the channel signals.
     All,
-    /// Requests are left. The monitor must call again without waiting for a signal.
+    /// Requests are left. The VMM must call again without waiting for a signal.
     More,
-    /// The guest must make room first. The monitor must call again when the channel signals.
+    /// The guest must make room first. The VMM must call again when the channel signals.
     Blocked,
 }
 
-/// Host's end of a virtual bus.
+/// The host's end of a virtual bus.
 ///
 /// ```
 /// # use msi_types::{Delivery, Level, Line, SetLine};
@@ -114,15 +115,15 @@ pub struct Host {
     /// Address of the configuration window while the bus is on.
     window: Option<u64>,
     functions: OfferTable,
-    /// `true` if the list of functions must be sent to the guest.
+    /// `true` if the guest must still be sent the list of functions.
     relations_pending: bool,
-    /// Transaction ID and answer that were not sent yet. No further request is received before.
+    /// Transaction ID and answer to send. No request is received until this is done.
     reply: Option<(u64, Reply)>,
     buffer: Vec<u8>,
 }
 
 impl Host {
-    /// Offers a function. Its device model sends interrupts with the returned object.
+    /// Offers a function. Its device model uses the returned object to send interrupts.
     ///
     /// # Errors
     /// Returns [`HostError::SlotInUse`] if the slot is occupied, or [`HostError::NoMemory`] if the
@@ -144,8 +145,8 @@ impl Host {
         Ok(())
     }
 
-    /// Removes a function immediately, even if the guest is using it. When this returns, the
-    /// function sends no more interrupts.
+    /// Removes a function immediately, even if the guest is using it. On return, the function sends
+    /// no more interrupts.
     ///
     /// # Errors
     /// Returns [`HostError::NoFunction`] if the slot is empty.
@@ -155,15 +156,15 @@ impl Host {
         Ok(())
     }
 
-    /// Serves the guest's requests. The monitor must call this when the channel signals, and after
-    /// each call of another method that changes the bus.
+    /// Serves the guest's requests. The VMM must call this when the channel signals, and after each
+    /// call to another method that changes the bus.
     ///
     /// # Errors
-    /// Returns an error if the channel failed or the guest violated the protocol. The monitor must
-    /// then close the channel and [reset](Self::reset) the host.
+    /// Returns an error if the channel failed or the guest violated the protocol. The VMM must then
+    /// close the channel and [reset](Self::reset) the host.
     pub fn serve(&mut self, channel: &mut dyn Channel) -> Result<Served, HostError> {
         for _ in 0..BUDGET {
-            // The pending answer must be sent before the next request is received.
+            // Send the pending answer before receiving the next request.
             if !self.flush(channel)? {
                 return Ok(Served::Blocked);
             }
@@ -174,7 +175,7 @@ impl Host {
                     let payload = buffer.get(..received.length).unwrap_or_default();
                     self.take(received.kind, payload).map(|()| true)
                 }
-                // A request that arrived before the channel was re-armed raised no signal.
+                // If a request arrived before the channel was re-armed, it didn't raise a signal.
                 Ok(None) => channel.idle().map(|idle| idle == Idle::Busy).map_err(HostError::from),
                 Err(error) => Err(error.into()),
             };
@@ -190,7 +191,7 @@ impl Host {
         let wants = match kind {
             PacketKind::Request(id) => Some(id),
             PacketKind::Notice => None,
-            // The host sends no requests, so it expects no completions.
+            // We don't send requests, so we don't expect completions.
             PacketKind::Completion(_) => return Err(HostError::OutOfOrder),
         };
         let reply = self.answer(payload)?;
@@ -216,8 +217,8 @@ impl Host {
         {
             let length = Notice::Eject(slot).emit(&mut self.buffer).map_err(HostError::Emit)?;
             let message = self.buffer.get(..length).unwrap_or_default();
-            // An answer must not overtake the notice, or the guest would not signal that the
-            // channel has room.
+            // An answer must not overtake the notice. Otherwise, the guest would not signal that
+            // the channel has room.
             if !sent(channel.send(PacketKind::Notice, message))? {
                 return Ok(false);
             }
@@ -236,9 +237,8 @@ impl Host {
         Ok(true)
     }
 
-    /// Serves the hypercall that retargets an interrupt on x86, and returns the hypercall's status.
-    /// `input` must have the [length](Retarget::input_length) that the guest's control word
-    /// announces.
+    /// Serves the hypercall that retargets an interrupt on x86, and returns its status. `input`
+    /// must have the [length](Retarget::input_length) that the guest's control word announces.
     pub fn retarget(&mut self, input: &[u8]) -> u16 {
         let done = Retarget::parse(input).ok().filter(|_| self.window.is_some());
         match done.and_then(|retarget| self.functions.retarget(&self.config, &retarget)) {
@@ -247,9 +247,8 @@ impl Host {
         }
     }
 
-    /// Resets the host to its state before the first message, for example after the channel was
-    /// closed. Functions remain offered but send no interrupts, and pending ejections remain
-    /// pending.
+    /// Resets the host to its initial state, e.g. after the channel was closed. Functions remain
+    /// offered but send no interrupts, and pending ejections stay pending.
     pub fn reset(&mut self) {
         self.version = None;
         self.window = None;
@@ -263,12 +262,12 @@ impl Host {
         self.window
     }
 
-    /// Returns the protocol version once it was negotiated.
+    /// Returns the protocol version, once negotiated.
     pub const fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// Returns the number of vectors for which a function has messages.
+    /// Returns how many of a function's vectors have messages.
     pub fn vectors(&self, slot: Slot) -> u32 {
         self.functions.get(slot).map_or(0, offer_table::Offered::vectors)
     }

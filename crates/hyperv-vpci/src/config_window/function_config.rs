@@ -1,4 +1,4 @@
-//! Configuration space of a function, in a form that a guest's PCI core can probe.
+//! A function's configuration space, presented in a way that a guest's PCI core can probe.
 
 use super::{ConfigWindow, Width, WindowMemory};
 use crate::protocol::{BARS, DeviceDescription};
@@ -9,31 +9,30 @@ const COMMAND: u16 = 0x04;
 /// Offset of the first base address register.
 const BAR0: u16 = 0x10;
 
-/// Bit of the command register that lets the function decode its base addresses.
+/// Command register bit that enables decoding of the base addresses.
 const MEMORY_ENABLE: u16 = 1 << 1;
 
-/// Bits of a base address register that describe its kind.
+/// Base address register bits that describe its kind.
 const BAR_KIND: u32 = 0xf;
 
-/// Configuration space of a function behind the window, for a PCI core that probes it.
+/// The configuration space of a function behind the window, for a PCI core to probe.
 ///
-/// Hyper-V does not answer some reads consistently, so other guests do not forward them. As in
-/// Linux, the ID, class and subsystem registers are read from the function's description, and the
-/// expansion ROM, interrupt line and interrupt pin registers read as zeros. As in OpenVMM's client,
-/// base address registers are kept here and written to the function when memory accesses are
-/// enabled, because Hyper-V ignores writes while they are enabled; the enable bit reads as it was
-/// written.
+/// Hyper-V doesn't answer some reads consistently, so guests avoid them. Following Linux, we read
+/// the ID, class and subsystem registers from the function's description, and return zeros for the
+/// expansion ROM, interrupt line and interrupt pin registers. Following OpenVMM's client, we keep
+/// base address registers here and write them to the function when memory accesses are enabled
+/// (Hyper-V ignores writes while they are enabled); the enable bit reads as it was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
     description: DeviceDescription,
-    /// Values that the base address registers read after all ones were written to them.
+    /// What the base address registers read after all ones were written to them.
     masks: [u32; BARS],
     bars: [u32; BARS],
     command: u16,
 }
 
 impl FunctionConfig {
-    /// Creates the configuration space of a function with this description and these base address
+    /// Creates the configuration space for a function with this description and these base address
     /// registers, as returned by [`Bus::functions`](crate::guest::Bus::functions) and
     /// [`Bus::bars`](crate::guest::Bus::bars). Memory accesses must be disabled.
     pub const fn new(description: DeviceDescription, masks: [u32; BARS]) -> Self {
@@ -46,8 +45,8 @@ impl FunctionConfig {
         config
     }
 
-    /// Writes configuration space. Writes past its end, at an unaligned offset, and to the
-    /// subsystem and expansion ROM registers are ignored.
+    /// Writes configuration space. Ignores writes past the end, at an unaligned offset, and to the
+    /// subsystem and expansion ROM registers.
     pub fn write<M: WindowMemory>(
         &mut self,
         window: &mut ConfigWindow<M>,
@@ -109,7 +108,7 @@ impl FunctionConfig {
         }
     }
 
-    /// Returns the bits of the register at `offset`, a multiple of 4, that are not read from the
+    /// Returns those bits of the register at `offset` (a multiple of 4) that are not read from the
     /// window, and their mask.
     fn known(&self, offset: u16) -> Option<(u32, u32)> {
         let of = &self.description;
@@ -131,14 +130,14 @@ impl FunctionConfig {
 
     const fn set_bar(&mut self, index: usize, value: u32) {
         if index < BARS {
-            // The upper half of a 64-bit register has no kind.
+            // The upper half of a 64-bit register has no kind bits.
             let is_upper = index > 0 && self.is_wide(index - 1);
             let kind = if is_upper { 0 } else { self.masks[index] & BAR_KIND };
             self.bars[index] = value & self.masks[index] & !kind | kind;
         }
     }
 
-    /// Returns `true` if a register is the lower half of a 64-bit one.
+    /// Returns `true` if this is the lower half of a 64-bit register.
     const fn is_wide(&self, index: usize) -> bool {
         let mut at = 0;
         while at < index {
@@ -161,7 +160,7 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
 
-    /// Host that answers every read with the same value and logs writes.
+    /// A host that answers every read with the same value and logs writes.
     struct Host(u32, Vec<(u64, u32)>);
 
     impl WindowMemory for Host {

@@ -1,4 +1,4 @@
-//! Virtual bus: opening, polling, and requests to the host.
+//! The virtual bus: opening, polling, and requests to the host.
 
 use super::function_table::{Function, FunctionState};
 use super::interrupt_table::InterruptTable;
@@ -16,15 +16,15 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_lock::{IrqLock, TaskLock};
 
-/// Configuration of a bus.
+/// Bus configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct BusConfig {
     /// Guest physical address of the configuration window.
     pub window: u64,
-    /// Number that the kernel assigned to the bus, which is part of its functions' requester IDs.
+    /// The bus number that the kernel assigned. It is part of the functions' requester IDs.
     pub number: u8,
-    /// Maximum number of vectors of all functions together. Memory for them is allocated when the
+    /// Maximum number of vectors for all functions together. Memory for them is allocated when the
     /// bus is opened.
     pub vectors: u16,
 }
@@ -36,7 +36,7 @@ impl BusConfig {
     }
 }
 
-/// Virtual PCI bus, the [`MsiParent`](msi_types::MsiParent) of its functions. It synchronizes
+/// A virtual PCI bus, and the [`MsiParent`](msi_types::MsiParent) for its functions. Synchronizes
 /// internally.
 ///
 /// ```
@@ -71,15 +71,15 @@ pub struct Bus {
     pub(super) vectors: Vectors,
     pub(super) link: TaskLock<Link>,
     pub(super) interrupts: IrqLock<InterruptTable>,
-    /// Number of unmasks whose hypercall was refused.
+    /// Number of unmasks for which the hypercall was refused.
     pub(super) refused_unmasks: AtomicU32,
 }
 
-/// Maximum number of polls of the channel between two checks of the kernel's clock, so that a host
-/// that never stops sending cannot delay the check indefinitely.
+/// Maximum number of polls between two checks of the kernel's clock. Without a limit, a host that
+/// never stops sending could delay the check indefinitely.
 const LOOKS: usize = 16;
 
-/// Outcome of a request.
+/// How a request ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     /// The host answered.
@@ -91,8 +91,7 @@ pub(super) enum Outcome {
 
 impl Bus {
     /// Opens a bus: negotiates the version with the host, turns the bus on and adds its functions.
-    /// The caller must call [`poll`](Self::poll) afterwards, which assigns resources to the
-    /// remaining functions.
+    /// Call [`poll`](Self::poll) afterwards, which assigns resources to the remaining functions.
     ///
     /// Context: task; may sleep.
     ///
@@ -124,16 +123,16 @@ impl Bus {
     }
 
     /// Handles received packets and assigns resources to new functions. The kernel must call this
-    /// when the channel signals, and again if it returns [`Idle::Busy`], because packets or
-    /// functions are left and the host sends no further signal for them. After [`Idle::Sleep`], the
-    /// next packet raises a signal. A call returns after the first function for which the host does
-    /// not answer, so it times out at most once.
+    /// when the channel signals. It must also call it again on [`Idle::Busy`]: packets or functions
+    /// are left, and the host won't send another signal for them. After [`Idle::Sleep`], the next
+    /// packet raises a signal. If the host doesn't answer for a function, the call returns after
+    /// that function, so it times out at most once.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Returns an error if the channel failed, or if the bus is closed or suspended. A function
-    /// whose resources the host refuses is skipped without an error.
+    /// Returns an error if the channel failed, or if the bus is closed or suspended. If the host
+    /// refuses resources for a function, the function is skipped without an error.
     pub fn poll(&self) -> Result<Idle, VpciError> {
         let _ = self.look(0, &mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
@@ -169,14 +168,14 @@ impl Bus {
         }
     }
 
-    /// Returns the next event of a function, if any.
+    /// Returns the next function event, if any.
     ///
     /// Context: task; may sleep.
     pub fn next_event(&self) -> Option<BusEvent> {
         self.with_link(|link| link.functions.next_event())
     }
 
-    /// Returns the functions that are present and have their resources, in order of slots.
+    /// Returns the functions that are present and have their resources, in slot order.
     ///
     /// Context: task; may sleep.
     ///
@@ -193,8 +192,7 @@ impl Bus {
         })
     }
 
-    /// Returns the values that a function's base address registers read after all ones were written
-    /// to them.
+    /// Returns what a function's base address registers read after all ones were written to them.
     ///
     /// Context: task; may sleep.
     pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
@@ -207,21 +205,21 @@ impl Bus {
         })
     }
 
-    /// Tells the host that an ejected function is no longer used. The function's driver must have
+    /// Tells the host that an ejected function is no longer in use. The function's driver must have
     /// freed all of its interrupts.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Returns [`VpciError::NoFunction`] if the slot is empty, or another error if the host does
-    /// not read the messages or the channel fails.
+    /// Returns [`VpciError::NoFunction`] if the slot is empty, or another error if the host doesn't
+    /// read the messages or the channel fails.
     pub fn eject_complete(&self, slot: Slot) -> Result<(), VpciError> {
         let is_there = self.with_link(|link| link.functions.get(slot).is_some());
         if !is_there {
             return Err(VpciError::NoFunction(slot));
         }
         // The host must receive the deletions of the function's messages before the ejection, and
-        // their tasks must receive the answers.
+        // their tasks must have their answers.
         let operation = "complete ejection";
         self.wait(operation, |link| Ok((!link.deletions.is_pending(slot)).then_some(())))?;
         self.notify("release resources", &Request::ReleaseResources(slot))?;
@@ -235,7 +233,7 @@ impl Bus {
         self.version
     }
 
-    /// Returns counts of the faults of the host and the hypervisor so far.
+    /// Returns how many faults by the host and the hypervisor have been seen so far.
     ///
     /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {
@@ -265,8 +263,8 @@ impl Bus {
         }
     }
 
-    /// Sends a request and waits for its answer. If `about` names a function, the wait ends when
-    /// that function is removed.
+    /// Sends a request and waits for its answer. If `about` refers to a function, the wait also
+    /// ends when that function is removed.
     pub(super) fn request(
         &self,
         operation: &'static str,
@@ -317,27 +315,25 @@ impl Bus {
     ) -> Result<T, VpciError> {
         let mut turn = 0;
         loop {
-            // Any wake-up from here on must end the wait, because the check below may miss its
-            // cause.
+            // From here on, any wake-up must end the wait: the check below might miss its cause.
             let seen = self.kernel.wake_ups();
             let (result, idle) = self.look(1, done)?;
             if let Some(result) = result {
                 return Ok(result);
             }
-            // The host sends no signal for packets that are left, so make the wait return
-            // immediately.
+            // The host won't signal for packets that are left, so make the wait return immediately.
             let seen = if idle == Idle::Busy { seen.wrapping_sub(1) } else { seen };
             if self.kernel.wait(seen, turn) == Wait::GiveUp {
-                // Check once more: the answer may have arrived while this task was not scheduled.
+                // Check once more: the answer may have arrived while we weren't scheduled.
                 return self.look(1, done)?.0.ok_or(VpciError::Silent(operation));
             }
             turn = turn.saturating_add(1);
         }
     }
 
-    /// Polls the channel until it is re-armed, at most [`LOOKS`] times, and calls `done` until it
-    /// returns a result. Fails if the link ends before that. `own` must be 1 if the calling task is
-    /// counted as waiting, and 0 otherwise.
+    /// Polls the channel until it is re-armed, up to [`LOOKS`] times, and calls `done` until it
+    /// returns a result. Fails if the link ends first. `own` must be 1 if the calling task is
+    /// counted as waiting, otherwise 0.
     fn look<T>(
         &self,
         own: u32,
@@ -366,7 +362,8 @@ impl Bus {
         self.with_link_as(0, f)
     }
 
-    /// Calls `f` with the link, then wakes other tasks if an event occurred that they may wait for.
+    /// Calls `f` with the link, then wakes other tasks if something happened that they may wait
+    /// for.
     fn with_link_as<R>(&self, own: u32, f: impl FnOnce(&mut Link) -> R) -> R {
         let (result, wakes) = self.link.with(&*self.kernel, |link| {
             let result = f(link);
@@ -383,7 +380,7 @@ impl Bus {
     }
 }
 
-/// Returns the slots of the functions that match the filter.
+/// Returns the slots whose functions match the filter.
 pub(super) fn listed(
     link: &Link,
     filter: impl Fn(&Function) -> bool,

@@ -1,4 +1,4 @@
-//! Messages of interrupts: requesting them from the host, validating them and returning them.
+//! Interrupt messages: requests to the host, validation, and return.
 
 use super::bus::{Bus, Outcome};
 use super::deletion_queue::FreedBlock;
@@ -15,7 +15,7 @@ pub(super) const CREATE: &str = "create interrupt";
 const DELETE: &str = "delete interrupt";
 
 impl Bus {
-    /// Requests the message of a group or a single vector from the host.
+    /// Asks the host for a message, for a group or a single vector.
     pub(super) fn create(
         &self,
         first: HwIrq,
@@ -51,7 +51,7 @@ impl Bus {
     }
 
     /// Validates an answer: the function must be able to store the message, and no other interrupt
-    /// may have it. On x86, also reports the vectors of a group to the hypervisor one by one.
+    /// may already have it. On x86, also reports a group's vectors to the hypervisor, one by one.
     fn check(
         &self,
         first: HwIrq,
@@ -91,8 +91,8 @@ impl Bus {
         Ok(())
     }
 
-    /// Returns a useless answer to the host, unless another interrupt has the same message: the
-    /// host would delete that interrupt's message.
+    /// Returns an unusable answer to the host, unless another interrupt has the same message. In
+    /// that case, the host would delete the other interrupt's message.
     fn give_back(&self, slot: Slot, interrupt: TranslatedInterrupt) {
         let epoch = self.with_link(|link| link.functions.get(slot).map(|of| of.epoch));
         let Some(epoch) = epoch else { return };
@@ -102,9 +102,8 @@ impl Bus {
         }
     }
 
-    /// Frees a masked group or a single masked vector, and waits until the host has confirmed that
-    /// it deleted the message. If the host does not confirm in time, the vectors stay allocated
-    /// until it does.
+    /// Frees a masked group or single vector, and waits until the host has confirmed that the
+    /// message is deleted. If the host takes too long, the vectors stay allocated until it does.
     pub(super) fn free_block(&self, cookie: u32, block: HwIrqBlock) {
         let deletion = self.with_link(|link| {
             let first = self.remove_block(&block);
@@ -123,7 +122,7 @@ impl Bus {
         }
     }
 
-    /// Removes a block's vectors from the interrupts and returns the first one.
+    /// Removes a block's vectors from the table and returns the first one.
     fn remove_block(&self, block: &HwIrqBlock) -> Option<Interrupt> {
         self.with_interrupts(|interrupts| {
             let first = interrupts.get(block.first()).copied();

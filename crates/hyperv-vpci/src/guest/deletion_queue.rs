@@ -1,7 +1,7 @@
-//! Freed vectors whose messages the host has not deleted yet.
+//! Freed vectors whose messages the host hasn't deleted yet.
 //!
-//! Invariant: a vector stays in the queue until the host can no longer send its message, because it
-//! has confirmed the deletion, has listed the bus without the function, or has lost its channel.
+//! Invariant: a vector stays in the queue until the host can no longer send its message, i.e. until
+//! it has confirmed the deletion, listed the bus without the function, or lost its channel.
 
 use crate::protocol::{Request, Slot, TranslatedInterrupt};
 use alloc::collections::TryReserveError;
@@ -21,10 +21,10 @@ pub(super) enum Progress {
     Refused,
 }
 
-/// Freed block of vectors and its message.
+/// A freed block of vectors and its message.
 #[derive(Debug)]
 pub(super) struct FreedBlock {
-    /// Cookie of the attachment that the block was allocated for.
+    /// Cookie of the attachment that allocated the block.
     pub(super) cookie: u32,
     pub(super) block: HwIrqBlock,
     pub(super) slot: Slot,
@@ -32,10 +32,10 @@ pub(super) struct FreedBlock {
     pub(super) interrupt: TranslatedInterrupt,
 }
 
-/// Deletion of a freed block's message.
+/// The deletion of a freed block's message.
 #[derive(Debug)]
 pub(super) struct Deletion {
-    /// Transaction ID of the request.
+    /// The request's transaction ID.
     pub(super) id: u64,
     pub(super) progress: Progress,
     pub(super) freed: FreedBlock,
@@ -48,8 +48,8 @@ impl Deletion {
     }
 }
 
-/// Queue of deletions, in the order in which the vectors were freed. Its capacity covers all
-/// vectors of the bus, so that freeing a vector cannot fail.
+/// Deletions, in the order in which the vectors were freed. There is room for all of the bus's
+/// vectors, so freeing a vector cannot fail.
 #[derive(Debug)]
 pub(super) struct DeletionQueue(Vec<Deletion>);
 
@@ -67,8 +67,8 @@ impl DeletionQueue {
             .fold(0, |sum, deletion| sum.saturating_add(deletion.freed.block.count().get()))
     }
 
-    /// Appends a deletion. The caller must have removed the block's vectors from the bus's
-    /// interrupts, so that the reserved capacity suffices.
+    /// Appends a deletion. The caller must already have removed the block's vectors from the
+    /// interrupt table, so that the reserved capacity suffices.
     pub(super) fn push(&mut self, id: u64, freed: FreedBlock) {
         self.0.push(Deletion { id, progress: Progress::Queued, freed });
     }
@@ -81,14 +81,14 @@ impl DeletionQueue {
         self.0.iter_mut().find(|deletion| deletion.id == id)
     }
 
-    /// Removes and returns the first deletion that matches.
+    /// Removes and returns the first matching deletion.
     pub(super) fn take(&mut self, matches: impl Fn(&Deletion) -> bool) -> Option<Deletion> {
         let index = self.0.iter().position(matches)?;
         Some(self.0.remove(index))
     }
 
-    /// Returns `true` while a deletion of the function in this slot is unsent or its task waits for
-    /// the answer.
+    /// Returns `true` if a deletion for the function in this slot is unsent, or if its task is
+    /// still waiting for the answer.
     pub(super) fn is_pending(&self, slot: Slot) -> bool {
         let mut of_function = self.0.iter().filter(|deletion| deletion.freed.slot == slot);
         of_function.any(|deletion| matches!(deletion.progress, Progress::Queued | Progress::Sent))

@@ -1,4 +1,4 @@
-//! Table of attachments. Each attachment of a function has its own entry.
+//! Attachments. Each attachment of a function has its own entry.
 
 use super::VpciError;
 use super::vectors::Vectors;
@@ -14,8 +14,8 @@ pub(super) struct Device {
     /// The function's attachment at the root.
     pub(super) root: Attachment,
     limit: u32,
-    /// Number of vectors that are allocated, or that are freed but whose deletion the host has not
-    /// confirmed.
+    /// Number of vectors that are allocated, or freed but still waiting for the host to confirm the
+    /// deletion.
     used: u32,
     is_detached: bool,
 }
@@ -25,7 +25,7 @@ pub(super) struct Device {
 pub(super) struct DeviceTable(Vec<Option<Device>>);
 
 impl DeviceTable {
-    /// Reserves an entry for one more attachment and returns its cookie.
+    /// Reserves an entry for another attachment and returns its cookie.
     pub(super) fn reserve(&mut self) -> Result<u32, VpciError> {
         let free = self.0.iter().position(Option::is_none);
         let index = if let Some(index) = free {
@@ -68,7 +68,7 @@ impl DeviceTable {
         Ok(device)
     }
 
-    /// Reverses [`take`](Self::take) for vectors that were not allocated after all.
+    /// Reverses [`take`](Self::take), because the vectors were not allocated after all.
     pub(super) fn give_back(&mut self, vectors: &Vectors, cookie: u32, count: u16) {
         if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
             device.used = device.used.saturating_sub(count.into());
@@ -85,7 +85,7 @@ impl DeviceTable {
         self.give_back(vectors, cookie, count);
     }
 
-    /// Detaches a function. The entry is removed once the attachment's last vector is released.
+    /// Detaches a function. Its entry is removed together with the attachment's last vector.
     pub(super) fn detach(&mut self, vectors: &Vectors, cookie: u32) {
         if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
             device.is_detached = true;

@@ -1,14 +1,14 @@
-//! Errors of the guest's end.
+//! Errors on the guest's end.
 
 use crate::channel::ChannelError;
 use crate::protocol::{ProtocolError, Slot, Status};
 use msi_types::{ControllerFault, MsiError};
 
-/// Reason why an operation of the bus failed.
+/// Reason why a bus operation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VpciError {
-    /// The caller is in a context in which it must not wait. It must call the operation in a task.
+    /// The caller must not wait in its context. It must call the operation in a task.
     #[error("{0}: this operation waits for the host and must be called in task context")]
     NotInTask(&'static str),
     /// The host did not answer in time.
@@ -52,7 +52,7 @@ pub enum VpciError {
     /// The function was removed or never existed.
     #[error("slot {0} has no function")]
     NoFunction(Slot),
-    /// The maximum number of requests is unanswered.
+    /// Too many requests are unanswered.
     #[error("{0}: too many requests are unanswered")]
     TooManyUnanswered(&'static str),
     /// The bus was closed.
@@ -61,7 +61,7 @@ pub enum VpciError {
     /// The bus was suspended.
     #[error("the bus is suspended")]
     Suspended,
-    /// The caller tried to resume a bus that is not suspended.
+    /// The caller tried to resume a bus that isn't suspended.
     #[error("the bus is not suspended")]
     NotSuspended,
     /// A message could not be recreated on resume.
@@ -107,7 +107,7 @@ impl VpciError {
         }
     }
 
-    /// Converts the error for the drivers of the bus's functions. `window` identifies the bus.
+    /// Converts the error for drivers of the bus's functions. `window` identifies the bus.
     pub(super) fn as_msi_error(&self, window: u64) -> MsiError {
         MsiError::Controller(ControllerFault {
             kind: "hyperv-vpci",

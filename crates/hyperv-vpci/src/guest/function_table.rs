@@ -1,31 +1,32 @@
-//! Functions of a bus, as reported by the host.
+//! A bus's functions, as reported by the host.
 
 use crate::protocol::{BARS, DeviceDescription, Relations, SLOTS, Slot};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-/// Event of a function.
+/// A function event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BusEvent {
-    /// The function was removed. Accesses no longer reach it; its driver must free its interrupts.
+    /// The function was removed. Accesses no longer reach it, and its driver must free its
+    /// interrupts.
     Gone(Slot),
-    /// The host requests ejection. The driver must release the function, and the kernel must then
+    /// The host wants to eject the function. Its driver must release it, and then the kernel must
     /// call [`Bus::eject_complete`](super::Bus::eject_complete).
     EjectRequested(Slot),
     /// The function is present and has its resources.
     Arrived(Slot),
 }
 
-/// Function in a slot.
+/// A slot's function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     pub(super) description: DeviceDescription,
-    /// Distinguishes functions that occupied the same slot one after another.
+    /// Distinguishes functions that occupied the same slot at different times.
     pub(super) epoch: u32,
     pub(super) state: FunctionState,
 }
 
-/// State of a function.
+/// A function's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FunctionState {
     /// The host has listed the function.
@@ -33,15 +34,15 @@ pub(super) enum FunctionState {
     /// A task is assigning its resources.
     Assigning,
     /// The function has its resources. These are the values that its base address registers read
-    /// after all ones were written.
+    /// after all ones were written to them.
     Ready([u32; BARS]),
     /// The host refused to assign resources.
     Failed,
-    /// The bus is suspended. The function had these base address registers.
+    /// The bus is suspended. These are the base address registers that the function had.
     Suspended([u32; BARS]),
 }
 
-/// Set of slots, with one bit for each.
+/// A set of slots, with a bit for each.
 #[derive(Default, Debug)]
 struct SlotSet([u64; SLOTS / 64]);
 
@@ -78,7 +79,8 @@ pub(super) fn slots() -> impl DoubleEndedIterator<Item = Slot> {
     (0..=u8::MAX).map(|number| Slot::new(number & 0x1f, number >> 5))
 }
 
-/// Table of a bus's slots. Its size is fixed, so a host's list cannot consume more memory.
+/// A bus's slots. The table has a fixed size, so the host's list cannot make it consume more
+/// memory.
 #[derive(Debug)]
 pub(super) struct FunctionTable {
     slots: Vec<Option<Function>>,
@@ -105,7 +107,7 @@ impl FunctionTable {
         self.slots.get_mut(slot.to_wire() as usize)
     }
 
-    /// Returns a listed function and marks it as being assigned. The caller must assign its
+    /// Returns a listed function and marks it as being assigned. The caller must then assign its
     /// resources.
     pub(super) fn take_listed(&mut self) -> Option<(Slot, u32)> {
         let mut functions = self.slots.iter_mut().flatten();
@@ -114,7 +116,7 @@ impl FunctionTable {
         Some((function.description.slot, function.epoch))
     }
 
-    /// Returns `true` if a function has not been assigned its resources yet.
+    /// Returns `true` if a function hasn't been assigned its resources yet.
     pub(super) fn has_listed(&self) -> bool {
         self.iter().any(|function| function.state == FunctionState::Listed)
     }
@@ -123,13 +125,13 @@ impl FunctionTable {
         self.slots.iter().flatten()
     }
 
-    /// Returns `true` if the function of this epoch is still present.
+    /// Returns `true` if the function from this epoch is still present.
     pub(super) fn is_present(&self, slot: Slot, epoch: u32) -> bool {
         self.get(slot).is_some_and(|function| function.epoch == epoch)
     }
 
-    /// Updates the functions from the host's list. A function counts as removed if the list does
-    /// not contain it, or lists [another one](DeviceDescription::is_same_function) in its slot.
+    /// Updates the functions from the host's list. A function counts as removed if it isn't listed,
+    /// or if [another one](DeviceDescription::is_same_function) is listed in its slot.
     pub(super) fn update(&mut self, relations: &Relations<'_>) {
         for slot in slots() {
             let listed = relations.functions().find(|function| function.slot == slot);
@@ -155,9 +157,9 @@ impl FunctionTable {
         }
     }
 
-    /// Removes a function, and queues the event if its arrival was reported.
+    /// Removes a function. Queues the event if its arrival was reported.
     pub(super) fn remove(&mut self, slot: Slot) {
-        // A function whose arrival was not reported yet must not be reported as gone.
+        // If we never reported a function's arrival, we must not report that it's gone.
         if self.forget(slot) {
             self.gone.set(slot);
         }
@@ -174,8 +176,7 @@ impl FunctionTable {
         was_told && removed.is_some_and(had_resources)
     }
 
-    /// Records that no function has its resources any longer. Functions that had resources are
-    /// kept.
+    /// Takes the resources away from all functions. Those that had resources are kept.
     pub(super) fn suspend(&mut self) {
         self.ejecting = SlotSet::default();
         for function in self.slots.iter_mut().flatten() {
@@ -190,15 +191,14 @@ impl FunctionTable {
         }
     }
 
-    /// Records that a function has its resources again.
+    /// Records that a function has its resources back.
     pub(super) fn resume(&mut self, slot: Slot, bars: [u32; BARS]) {
         if let Some(Some(function)) = self.entry(slot) {
             function.state = FunctionState::Ready(bars);
         }
     }
 
-    /// Records that the host requests the ejection of a function. Returns `false` if the slot is
-    /// empty.
+    /// Records that the host wants to eject a function. Returns `false` if the slot is empty.
     pub(super) fn eject(&mut self, slot: Slot) -> bool {
         let there = self.get(slot).is_some();
         if there {
@@ -207,7 +207,7 @@ impl FunctionTable {
         there
     }
 
-    /// Records the result of assigning a function's resources, unless the function was removed in
+    /// Records the outcome of assigning a function's resources, unless the function was removed in
     /// the meantime.
     pub(super) fn set_state(&mut self, slot: Slot, epoch: u32, state: FunctionState) {
         if !self.is_present(slot, epoch) {
@@ -221,7 +221,7 @@ impl FunctionTable {
         }
     }
 
-    /// Returns the next event. A removal precedes later events of the same slot.
+    /// Returns the next event. For each slot, a removal precedes later events.
     pub(super) fn next_event(&mut self) -> Option<BusEvent> {
         let gone = self.gone.take_first().map(BusEvent::Gone);
         gone.or_else(|| self.arrived.take_first().map(BusEvent::Arrived))

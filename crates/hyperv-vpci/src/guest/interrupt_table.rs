@@ -1,4 +1,4 @@
-//! Interrupts of a bus's functions, with their targets and the host's messages.
+//! Interrupts, with their targets and the messages that the host granted.
 
 use super::vectors::VectorTarget;
 use crate::protocol::{Slot, TranslatedInterrupt};
@@ -6,7 +6,7 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use msi_types::{Fit, HwIrq};
 
-/// State of the host's message for a group or a single vector.
+/// State of the host's message for a group or single vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
     /// No message was requested yet.
@@ -15,30 +15,30 @@ pub(super) enum Answer {
     Asked,
     /// The host granted this message.
     Known(TranslatedInterrupt),
-    /// The host granted the message, but the bus was suspended afterwards.
+    /// The host granted this message, but the bus has since been suspended.
     Lost,
 }
 
-/// Allocated vector.
+/// An allocated vector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Interrupt {
     pub(super) slot: Slot,
     pub(super) epoch: u32,
-    /// First vector of the vector's group. An independent vector is its own group.
+    /// First vector in the group. An independent vector is its own group.
     pub(super) first: HwIrq,
     pub(super) count: u16,
     pub(super) fit: Fit,
     pub(super) target: VectorTarget,
-    /// Previous target, while the vector is being moved.
+    /// The old target, while the vector is being moved.
     pub(super) previous: Option<VectorTarget>,
-    /// `true` if the hypervisor refused the target at the last unmask.
+    /// `true` if the hypervisor refused the target on the last unmask.
     pub(super) unmask_was_refused: bool,
-    /// The group's message; only used in the group's first vector.
+    /// The group's message. Only used in the group's first vector.
     pub(super) answer: Answer,
 }
 
-/// Sorted table of all vectors of a bus. Its capacity is allocated once, so that no operation
-/// allocates while interrupts are masked.
+/// All vectors on a bus, sorted. The table's capacity is allocated once, so no operation has to
+/// allocate while interrupts are masked.
 #[derive(Debug)]
 pub(super) struct InterruptTable {
     entries: Vec<(HwIrq, Interrupt)>,
@@ -53,13 +53,13 @@ impl InterruptTable {
         Ok(Self { entries, limit })
     }
 
-    /// Returns the first allocated vector after `after`, or the first of all if `after` is `None`.
+    /// Returns the first allocated vector after `after`. With `None`, returns the first of all.
     pub(super) fn next_after(&self, after: Option<HwIrq>) -> Option<HwIrq> {
         let mut vectors = self.entries.iter().map(|(hwirq, _)| *hwirq);
         vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
     }
 
-    /// Forgets the host's messages, which must be requested again for their vectors.
+    /// Forgets the host's messages. They must be requested again for the same vectors.
     pub(super) fn lose_messages(&mut self) {
         for (_, interrupt) in &mut self.entries {
             if let Answer::Known(_) = interrupt.answer {
@@ -68,8 +68,8 @@ impl InterruptTable {
         }
     }
 
-    /// Returns the first vector after `after` whose message was lost, or the first of all such
-    /// vectors if `after` is `None`.
+    /// Returns the first vector after `after` whose message was lost. With `None`, returns the
+    /// first of all such vectors.
     pub(super) fn next_lost(&self, after: Option<HwIrq>) -> Option<(HwIrq, Interrupt)> {
         let mut lost = self.entries.iter().filter(|(_, of)| of.answer == Answer::Lost);
         lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()
@@ -103,8 +103,8 @@ impl InterruptTable {
         self.entries.get_mut(index).map(|(_, entry)| entry)
     }
 
-    /// Returns the host's message of a vector. For a vector of a group, this is the group's message
-    /// with the vector's index in its low bits, as the function sends it.
+    /// Returns the host's message for a vector. For a vector in a group, this is the group's
+    /// message with the vector's index in the low bits of the data, as the function sends it.
     pub(super) fn message(&self, hwirq: HwIrq) -> Option<TranslatedInterrupt> {
         let interrupt = self.get(hwirq)?;
         let Answer::Known(answer) = self.get(interrupt.first)?.answer else { return None };
@@ -114,7 +114,7 @@ impl InterruptTable {
         Some(TranslatedInterrupt { message, ..answer })
     }
 
-    /// Returns `true` if an interrupt of the function already has one of this answer's messages.
+    /// Returns `true` if one of the function's interrupts already has a message in this answer.
     pub(super) fn is_taken(&self, slot: Slot, epoch: u32, answer: &TranslatedInterrupt) -> bool {
         let end =
             |answer: &TranslatedInterrupt| u64::from(answer.message.data) + u64::from(answer.count);

@@ -1,7 +1,7 @@
-//! Link to the host: unanswered requests, notices and attached devices.
+//! The link to the host: unanswered requests, notices and attached devices.
 //!
-//! Transaction IDs are never reused. The link therefore recognizes duplicate and unsolicited
-//! answers, and can tell what to do with a late one.
+//! Transaction IDs are never reused. This lets the link recognize duplicate and unsolicited
+//! answers, and decide what to do with a late one.
 
 use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
 use super::function_table::{FunctionTable, slots};
@@ -13,39 +13,39 @@ use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, Slot};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-/// Maximum number of unanswered requests, as in Linux.
+/// Maximum number of unanswered requests (the same as in Linux).
 const MAX_UNANSWERED: usize = 64;
 
-/// Maximum number of packets that one poll handles, so that a host that never stops sending cannot
+/// Maximum number of packets per poll. Without a limit, a host that never stops sending could
 /// occupy a task indefinitely.
 const BUDGET: usize = 256;
 
-/// Length of a guest's longest request in bytes: an assignment of resources with room for one
+/// Length in bytes of the guest's longest request: a resource assignment with room for one
 /// interrupt.
 const MAX_REQUEST: usize = 216;
 
-/// Number of bytes of an answer that are kept. No parser reads more.
+/// Number of bytes that we keep of an answer. No parser reads more.
 const MAX_ANSWER: usize = 32;
 
-/// Counts of faults of the host and the hypervisor.
+/// How often the host and the hypervisor did something wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Faults {
     /// Messages that are malformed or unknown.
     pub malformed: u32,
-    /// Answers to unknown, abandoned or already answered requests, and notices about functions that
-    /// do not exist.
+    /// Answers to unknown, abandoned or already answered requests, and notices about nonexistent
+    /// functions.
     pub unexpected: u32,
-    /// Answers to requests for messages that arrived after the request was abandoned. A message
-    /// that such an answer grants is returned to the host.
+    /// Late answers to abandoned message requests. If such an answer grants a message, it is
+    /// returned to the host.
     pub late: u32,
     /// Packets of unknown types or with unknown flags, which were skipped.
     pub skipped: u32,
-    /// Unmasks on x86 whose hypercall the hypervisor refused. The vectors were unmasked at their
-    /// last targets.
+    /// Unmasks on x86 for which the hypervisor refused the hypercall. The vectors were unmasked
+    /// with their previous targets.
     pub refused_unmasks: u32,
 }
 
-/// First bytes of a completion's payload.
+/// The first bytes of a completion's payload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
     bytes: [u8; MAX_ANSWER],
@@ -75,9 +75,10 @@ struct Transaction {
 enum State {
     Waiting,
     Done(Completion),
-    /// The request was abandoned. A message that its answer grants is returned to the host.
+    /// The request was abandoned. If its answer grants a message, the message is returned to the
+    /// host.
     Late(LateMessage),
-    /// The request belongs to a deletion in the [`DeletionQueue`].
+    /// The request is for a deletion in the [`DeletionQueue`].
     Deletion,
 }
 
@@ -88,43 +89,42 @@ pub(super) struct LateMessage {
     pub(super) epoch: u32,
 }
 
-/// State of the link to the host.
+/// State of the link.
 pub(super) struct Link {
     /// `None` once the bus is closed.
     channel: Option<Box<dyn Channel>>,
     transactions: Vec<Transaction>,
-    /// Messages to be sent to the host as soon as the channel has room.
+    /// Messages to send to the host once the channel has room.
     unsent: Vec<Request>,
     pub(super) deletions: DeletionQueue,
     next_id: u64,
-    /// Reason why the exchange has ended, if it has.
+    /// Why the exchange has ended, if it has.
     end: Option<VpciError>,
-    /// `true` once the channel was rescinded or closed, so that the host's functions no longer send
-    /// interrupts.
+    /// `true` once the channel was rescinded or closed. The host's functions have then stopped
+    /// sending interrupts.
     host_is_gone: bool,
-    /// `true` if the channel refused the last message for lack of room.
+    /// `true` if the channel had no room for the last message.
     is_full: bool,
-    /// `true` if an event that other tasks may wait for has occurred since the last
+    /// `true` if anything that other tasks may wait for has happened since the last
     /// [`take_news`](Self::take_news).
     has_news: bool,
-    /// Number of tasks that wait.
+    /// Number of waiting tasks.
     pub(super) waiting: u32,
     buffer: Vec<u8>,
     faults: Faults,
     pub(super) functions: FunctionTable,
     pub(super) devices: DeviceTable,
     pub(super) has_relations: bool,
-    /// State of the channel after the last poll: [`Idle::Sleep`] only if the next packet raises a
-    /// signal.
+    /// What the last poll returned: [`Idle::Sleep`] only if the next packet raises a signal.
     pub(super) idle: Idle,
 }
 
 impl Link {
-    /// Creates a link with room for the deletions of this many vectors.
+    /// Creates a link that has room for this many vectors' deletions.
     pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
-        // One additional entry is reserved for the request that turns the bus off.
+        // Reserve one more entry for the request that turns the bus off.
         transactions.try_reserve_exact(MAX_UNANSWERED + 1).map_err(no_memory)?;
         unsent.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
         let mut buffer = Vec::new();
@@ -150,14 +150,14 @@ impl Link {
         })
     }
 
-    /// Sends a request that the host must answer, and returns its transaction ID. Returns `None` if
-    /// the channel has no room yet.
+    /// Sends a request that needs an answer, and returns its transaction ID. Returns `None` if the
+    /// channel has no room yet.
     pub(super) fn begin(
         &mut self,
         operation: &'static str,
         request: &Request,
     ) -> Result<Option<u64>, VpciError> {
-        // A deletion that waits for room has priority.
+        // A deletion that is waiting for room goes first.
         let has_room = self.flush();
         if !self.has_place() && *request != Request::D0Exit {
             return Err(VpciError::TooManyUnanswered(operation));
@@ -171,7 +171,7 @@ impl Link {
         Ok(Some(id))
     }
 
-    /// Returns `true` if one more request can be tracked.
+    /// Returns `true` if we can track one more request.
     fn has_place(&self) -> bool {
         self.transactions.len() + self.unsent.len() < MAX_UNANSWERED
     }
@@ -201,7 +201,7 @@ impl Link {
         match channel.send(kind, message.get(..length).unwrap_or_default()) {
             Ok(()) => {
                 // The channel no longer signals room for a message that it refused from another
-                // task, so that task must be woken to try again.
+                // task, so wake that task and let it try again.
                 self.has_news |= core::mem::take(&mut self.is_full);
                 Ok(true)
             }
@@ -213,9 +213,8 @@ impl Link {
         }
     }
 
-    /// Asks the host to delete the message of freed vectors, which are released when the host can
-    /// no longer send the message. Returns the transaction ID of the deletion if the host must
-    /// confirm it.
+    /// Asks the host to delete freed vectors' message. They are released once the host can no
+    /// longer send it. If the host must confirm, returns the deletion's transaction ID.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
         if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
             self.devices.release(vectors, freed.cookie, freed.block);
@@ -228,8 +227,8 @@ impl Link {
         Some(id)
     }
 
-    /// Returns `true` if the caller must not wait any longer, because the host has answered the
-    /// deletion or its request cannot be tracked.
+    /// Returns `true` if the caller must stop waiting: either the host has answered the deletion,
+    /// or we can't track its request.
     pub(super) fn is_settled(&mut self, id: u64) -> bool {
         let has_place = self.has_place();
         self.deletions.get_mut(id).is_none_or(|deletion| match deletion.progress {
@@ -239,7 +238,7 @@ impl Link {
         })
     }
 
-    /// Records that the task of a deletion has stopped waiting.
+    /// Records that a deletion's task has stopped waiting.
     pub(super) fn give_up(&mut self, id: u64) {
         if let Some(deletion) = self.deletions.get_mut(id)
             && deletion.progress == Progress::Sent
@@ -249,8 +248,8 @@ impl Link {
         }
     }
 
-    /// Releases the vectors whose messages the host can no longer send, and forgets the messages
-    /// that it may have granted to removed functions.
+    /// Releases the vectors whose messages the host can no longer send, and forgets messages that
+    /// it may have granted to functions that are now removed.
     fn release_unsendable(&mut self, vectors: &Vectors) {
         let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
         let cannot_send =
@@ -266,8 +265,7 @@ impl Link {
         self.has_news = true;
     }
 
-    /// Returns the answer to a request if it has arrived, or an error if the exchange has ended
-    /// before.
+    /// Returns the answer to a request if it has arrived, or an error if the exchange ended first.
     pub(super) fn take(&mut self, id: u64) -> Result<Option<Completion>, VpciError> {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return Ok(None) };
@@ -287,7 +285,7 @@ impl Link {
         }
     }
 
-    /// Abandons a request. If it asked for a message, and an answer grants it later, the message is
+    /// Abandons a request. If it asked for a message and a late answer grants it, the message is
     /// returned to the host. Any other late answer is unexpected, because transaction IDs are never
     /// reused.
     pub(super) fn abandon(&mut self, id: u64, message: Option<LateMessage>) {
@@ -306,8 +304,8 @@ impl Link {
         }
     }
 
-    /// Handles received packets until none is left and the channel is re-armed, or until the budget
-    /// is used up.
+    /// Handles received packets until there are none left and the channel is re-armed, or the
+    /// budget is used up.
     ///
     /// Context: task; may sleep.
     pub(super) fn poll(&mut self, vectors: &Vectors) {
@@ -326,7 +324,7 @@ impl Link {
                     let payload = buffer.get(..received.length).unwrap_or_default();
                     self.dispatch(received.kind, payload, vectors);
                 }
-                // A packet that arrived before the channel was re-armed raised no signal.
+                // If a packet arrived before the channel was re-armed, it didn't raise a signal.
                 Ok(None) => match channel.idle() {
                     Ok(idle) => self.idle = idle,
                     Err(error) => self.fail(error, vectors),
@@ -338,8 +336,8 @@ impl Link {
         self.flush();
     }
 
-    /// Ends the exchange after an error. The host may still send messages, unless it closed the
-    /// channel.
+    /// Ends the exchange after an error. Unless the host closed the channel, it may still send
+    /// messages.
     fn fail(&mut self, error: ChannelError, vectors: &Vectors) {
         self.end = Some(VpciError::Channel { operation: "receive", error });
         self.host_is_gone |= error == ChannelError::Closed;
@@ -369,7 +367,7 @@ impl Link {
                     self.unexpected();
                 }
             }
-            // The new list will show what changed.
+            // The new list will tell us what changed.
             Notice::InvalidateDevice(_) | Notice::InvalidateBus => {
                 if !self.unsent.contains(&Request::QueryRelations) {
                     self.send_later(Request::QueryRelations);
@@ -401,7 +399,7 @@ impl Link {
         }
     }
 
-    /// Handles the host's answer to a deletion, and releases the vectors if it succeeded.
+    /// Handles the host's answer to a deletion. Releases the vectors if it succeeded.
     fn confirm(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
         self.has_news = true;
         let status = Status::parse(payload);
@@ -414,7 +412,7 @@ impl Link {
                 deletion.progress = Progress::Refused;
                 is_late
             }
-            // The function was removed before the answer arrived.
+            // The function was removed first.
             None => true,
         };
         if is_late {
@@ -427,10 +425,10 @@ impl Link {
         }
     }
 
-    /// Returns the message of a late answer to the host.
+    /// Returns a late answer's message to the host.
     fn settle(&mut self, LateMessage { slot, epoch }: LateMessage, payload: &[u8]) {
         match InterruptReply::parse(payload) {
-            // The entry of its transaction is already free.
+            // The transaction's own entry is already free.
             Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
                 self.send_later(Request::DeleteInterrupt { slot, interrupt });
             }
@@ -439,17 +437,17 @@ impl Link {
         }
     }
 
-    /// Queues a message that needs no answer, to be sent when the channel has room. Drops the
-    /// message if too many are waiting.
+    /// Queues a message that needs no answer, until the channel has room. Drops the message if too
+    /// many are waiting.
     pub(super) fn send_later(&mut self, request: Request) {
         if self.has_place() {
             self.unsent.push(request);
         }
     }
 
-    /// Sends waiting requests in order. Returns `false` if the channel is full. No other message
-    /// may then overtake them, because the host signals when it has room for the message that was
-    /// refused last.
+    /// Sends waiting requests in order. Returns `false` if the channel is full. In that case, no
+    /// other message may overtake them: the host only signals room for the message that was refused
+    /// last.
     fn flush(&mut self) -> bool {
         while let Some(request) = self.unsent.first().copied() {
             match self.send("settle", PacketKind::Notice, &request) {
@@ -479,8 +477,8 @@ impl Link {
         true
     }
 
-    /// Ends the exchange. The caller must drop the channel and then call [`closed`](Self::closed)
-    /// or [`suspended`](Self::suspended).
+    /// Ends the exchange. The caller must then drop the channel, and call [`closed`](Self::closed)
+    /// or [`suspended`](Self::suspended) afterwards.
     pub(super) fn close(&mut self, end: VpciError) -> Option<Box<dyn Channel>> {
         if self.end != Some(VpciError::Closed) {
             self.end = Some(end);
@@ -501,21 +499,21 @@ impl Link {
         self.host_is_gone
     }
 
-    /// Removes all functions and releases all freed vectors. The channel must be closed.
+    /// Removes all functions and releases all freed vectors. The channel must already be closed.
     pub(super) fn closed(&mut self, vectors: &Vectors) {
         slots().for_each(|slot| self.functions.remove(slot));
         self.host_is_gone = true;
         self.release_unsendable(vectors);
     }
 
-    /// Releases all freed vectors, and keeps the functions. The channel must be closed.
+    /// Releases all freed vectors but keeps the functions. The channel must already be closed.
     pub(super) fn suspended(&mut self, vectors: &Vectors) {
         self.functions.suspend();
         self.host_is_gone = true;
         self.release_unsendable(vectors);
     }
 
-    /// Starts the exchange again over another channel. Fails unless the bus is suspended.
+    /// Restarts the exchange over another channel. Fails unless the bus is suspended.
     pub(super) fn resume(&mut self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
         match self.end {
             Some(VpciError::Suspended) if self.channel.is_none() => {}
@@ -529,8 +527,8 @@ impl Link {
         Ok(())
     }
 
-    /// Returns `true` if other tasks must be woken because an event occurred that they may wait
-    /// for. `own` must be 1 if the calling task is counted as waiting, and 0 otherwise.
+    /// Returns `true` if something has happened that other tasks may wait for, so that they must be
+    /// woken. `own` must be 1 if the calling task is counted as waiting, otherwise 0.
     pub(super) fn take_news(&mut self, own: u32) -> bool {
         core::mem::take(&mut self.has_news) && self.waiting > own
     }

@@ -1,4 +1,4 @@
-//! [`MsiParent`] implementation of the bus.
+//! The bus's [`MsiParent`] implementation.
 
 use super::VpciError;
 use super::bus::Bus;
@@ -65,7 +65,7 @@ impl MsiParent for Bus {
     }
 
     /// Asks the host to delete the messages first. A vector stays allocated until the host has
-    /// confirmed that it deleted the vector's message.
+    /// confirmed that its message is deleted.
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
         let (cookie, first) = (device.cookie(), block.first());
         let group = self.with_interrupts(|interrupts| interrupts.get(first).map(|of| of.count));
@@ -81,7 +81,7 @@ impl MsiParent for Bus {
         }
     }
 
-    /// Requests the message from the host on the first call, which must be made in a context that
+    /// Requests the message from the host on the first call, which must be made where the caller
     /// may wait. Later calls return the same message.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let unknown = MsiError::UnknownVector(block.first());
@@ -131,7 +131,7 @@ impl MsiParent for Bus {
                 interrupt.previous = Some(old);
             }
         });
-        // The function keeps using the host's message unchanged.
+        // The function keeps the host's message unchanged.
         Ok(Move { message: None, ..moved })
     }
 
@@ -154,10 +154,10 @@ impl MsiParent for Bus {
         self.vectors.mask(hwirq);
     }
 
-    /// Unmasks a vector. On x86, first retargets the vector again, because its target may have
-    /// changed while it was masked. If the hypervisor refuses, the vector is nevertheless unmasked
-    /// at its last target; [`Faults`](super::Faults) counts the refusal, and
-    /// [`describe`](Self::describe) shows it.
+    /// Unmasks a vector. On x86, retargets it first, because its target may have changed while it
+    /// was masked. If the hypervisor refuses, the vector is unmasked anyway, with its previous
+    /// target. [`Faults`](super::Faults) counts the refusal, and [`describe`](Self::describe) shows
+    /// it.
     fn unmask(&self, hwirq: HwIrq) {
         let known = self.with_interrupts(|interrupts| {
             Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))
@@ -183,8 +183,8 @@ impl MsiParent for Bus {
         self.vectors.is_pending(hwirq)
     }
 
-    /// Visits a tier that blocks message storage in devices and message remapping, because the host
-    /// knows only messages that it has granted and that the registers of the bus's functions hold.
+    /// Visits a tier that blocks message storage in devices and message remapping. The host only
+    /// knows messages that it has granted and that are in the registers of the bus's functions.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         let hosts =
             Capabilities::NONE.with(Capability::DeviceStorage).with(Capability::MessageRemapping);
@@ -262,8 +262,8 @@ impl Bus {
         })
     }
 
-    /// Returns `true` if `count` more vectors can be allocated. Freed vectors whose messages the
-    /// host may still send count as allocated.
+    /// Returns `true` if `count` more vectors can be allocated. Freed vectors count as allocated
+    /// while the host may still send their messages.
     fn has_room(&self, link: &Link, count: u16) -> bool {
         let count = count.saturating_add(link.deletions.vectors());
         self.with_interrupts(|interrupts| interrupts.has_room(count))
@@ -299,7 +299,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Reports a vector's target to the hypervisor if the host has granted its message.
+    /// Tells the hypervisor a vector's target, if the host has granted its message.
     fn tell(
         &self,
         hwirq: HwIrq,
@@ -313,7 +313,7 @@ impl Bus {
         self.vectors.retarget(self.version, slot, answer.message, target, processor)
     }
 
-    /// Returns the VP index of a CPU if messages of the bus's protocol version can name it.
+    /// Returns a CPU's VP index, if the bus's protocol version can encode it.
     pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
         let unknown = MsiError::NotReachable(cpu, "the hypervisor has no VP index for it");
         let processor = self.kernel.processor(cpu).ok_or(unknown)?;

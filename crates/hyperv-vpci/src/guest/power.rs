@@ -1,4 +1,4 @@
-//! Power management of the bus: negotiation, D0 entry and exit, suspend and resume.
+//! Bus power management: negotiation, D0 entry and exit, suspend and resume.
 
 use super::bus::{Bus, listed};
 use super::function_table::{Function, FunctionState};
@@ -10,9 +10,9 @@ use crate::protocol::{Request, Status, Version};
 use alloc::boxed::Box;
 
 impl Bus {
-    /// Turns the bus off and drops its channel, which closes it. Freed vectors whose deletion the
-    /// host did not confirm are released. Vectors that are still allocated are masked at the root
-    /// and stay allocated until they are freed. The root's domain is kept.
+    /// Turns the bus off and drops its channel, which closes it. Freed vectors are released even if
+    /// the host did not confirm their deletion. Vectors that are still allocated are masked at the
+    /// root, and stay allocated until they are freed. The root's domain is kept.
     ///
     /// Context: task; may sleep.
     ///
@@ -22,11 +22,11 @@ impl Bus {
         self.turn_off(VpciError::Closed, Link::closed)
     }
 
-    /// Turns the bus off, for example before hibernation, and drops its channel, which closes it.
+    /// Turns the bus off, e.g. before hibernation, and drops its channel, which closes it.
     /// Functions stay attached and vectors stay allocated, but the host's messages are void. Each
-    /// vector is masked at the root, and stays masked until its owner unmasks it after a
-    /// [`resume`](Self::resume). Functions' drivers must have stopped their devices, and no other
-    /// task may be inside a call on the bus.
+    /// vector is masked at the root until its owner unmasks it after a [`resume`](Self::resume).
+    /// Drivers must already have stopped their functions, and no other task may be inside a call on
+    /// the bus.
     ///
     /// Context: task; may sleep.
     ///
@@ -42,22 +42,21 @@ impl Bus {
     /// Turns a suspended bus on again over another channel. The bus keeps its protocol version,
     /// which the host must support. Functions that the host still lists are assigned their
     /// resources again, and each message is requested again, for the same vector and its current
-    /// target. The host may answer with other messages: the caller must write what
-    /// [`compose`](msi_types::MsiParent::compose) returns to every function before vectors are
-    /// unmasked. A function that the host no longer lists, or refuses, is
-    /// [gone](super::BusEvent::Gone).
+    /// target. The answers may be different messages: before vectors are unmasked, the caller must
+    /// write what [`compose`](msi_types::MsiParent::compose) returns to every function. A function
+    /// that the host refuses or no longer lists is [gone](super::BusEvent::Gone).
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
     /// Returns [`VpciError::NotSuspended`] or [`VpciError::Closed`] if the bus is in the wrong
     /// state, and other errors if the host does not answer or refuses the version, the bus or a
-    /// message. In that case, the channel is dropped and the bus stays suspended.
+    /// message. In the latter cases, the channel is dropped and the bus stays suspended.
     pub fn resume(&self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
         self.with_link(|link| link.resume(channel))?;
         let resumed = self.turn_on_again();
         if resumed.is_err() {
-            // The first error is more specific.
+            // Return the first error, because it is more specific.
             let _ = self.suspend();
         }
         resumed
@@ -89,7 +88,7 @@ impl Bus {
             last = Some(hwirq);
             let (slot, epoch) = (interrupt.slot, interrupt.epoch);
             let is_gone = || self.with_link(|link| !link.functions.is_present(slot, epoch));
-            // The function's driver must free the vector.
+            // It's up to the function's driver to free the vector.
             if is_gone() {
                 continue;
             }
@@ -124,8 +123,8 @@ impl Bus {
         self.wait(operation, |link| Ok(link.has_relations.then_some(())))
     }
 
-    /// Turns the bus on. If the host refuses, which it does when a previous guest ended without
-    /// turning the bus off, turns the bus off and tries again.
+    /// Turns the bus on. The host refuses this if a previous guest ended without turning the bus
+    /// off. If so, turns it off and tries again.
     pub(super) fn power_on(&self) -> Result<(), VpciError> {
         let operation = "enter D0";
         let entry = Request::D0Entry { window: self.config.window };
@@ -154,8 +153,8 @@ impl Bus {
             last = Some(hwirq);
         }
         let result = self.power_off();
-        // Dropping the channel may wait for the host, so it is done without the lock. The task that
-        // drops the channel releases the vectors afterwards.
+        // Drop the channel without holding the lock: this may wait for the host. The task that
+        // drops it releases the vectors afterwards.
         let channel = self.with_link(|link| link.close(end));
         if channel.is_some() || self.with_link(|link| link.host_is_gone()) {
             drop(channel);

@@ -1,4 +1,4 @@
-//! SPIs of a GIC for the functions of virtual buses.
+//! GIC SPIs for functions on virtual buses.
 
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -11,28 +11,27 @@ use msi_types::{
     WiredParent,
 };
 
-/// Lowest SPI that a domain allocates. SPIs below it are left to firmware.
+/// Lowest SPI that a domain allocates. Those below are left to firmware.
 pub const FIRST_SPI: u32 = 64;
 
 /// Highest SPI that a domain allocates.
 pub const LAST_SPI: u32 = 1019;
 
-/// Allocator of SPIs for the functions of virtual buses. Firmware does not describe these SPIs, so
-/// the bus driver creates the domain itself. The domain claims SPIs one block at a time, starting
-/// with the lowest, and skips those that other users, such as GICv2m frames and devices, have
-/// claimed.
+/// Allocates SPIs for functions on virtual buses. Firmware doesn't describe these SPIs, so the bus
+/// driver creates the domain itself. The domain claims them one block at a time, from the lowest,
+/// and skips those that other users (e.g. GICv2m frames and devices) have claimed.
 ///
-/// A domain cannot be taken down: a device may send until its host has deleted the messages, so the
-/// guest cannot know when the last interrupt has arrived.
+/// A domain can't be taken down. A device may send until its host has deleted the messages, so the
+/// guest can't know when the last interrupt has arrived.
 pub struct SpiDomain {
     wired: Arc<dyn WiredParent>,
     cpu: Arc<dyn LocalCpu>,
-    /// Target CPU of each SPI from [`FIRST_SPI`] on, or `None` while the SPI is not allocated.
+    /// Each SPI's target CPU, starting at [`FIRST_SPI`]. `None` while the SPI isn't allocated.
     targets: IrqLock<Vec<Option<Cpu>>>,
 }
 
 impl SpiDomain {
-    /// Creates a domain in which no SPI is allocated.
+    /// Creates a domain with no allocated SPIs.
     ///
     /// Context: task; may sleep.
     ///
@@ -96,7 +95,7 @@ impl SpiDomain {
         Ok(block)
     }
 
-    /// Frees a block. Devices must no longer be able to send its SPIs.
+    /// Frees a block. Devices must no longer be able to send these SPIs.
     ///
     /// Context: task; may sleep.
     pub(super) fn free(&self, block: &HwIrqBlock) {
@@ -108,7 +107,7 @@ impl SpiDomain {
         self.wired.release(block.first(), block.count());
     }
 
-    /// Changes the route of an SPI and returns its previous CPU.
+    /// Changes an SPI's route and returns the previous CPU.
     ///
     /// Context: task; may sleep.
     pub(super) fn retarget(&self, spi: HwIrq, to: Cpu) -> Result<Cpu, MsiError> {
@@ -131,7 +130,7 @@ impl SpiDomain {
         self.targets.with(&*self.cpu, |targets| *targets.get(index)?)
     }
 
-    /// Returns the GIC's operations for an SPI of this domain.
+    /// Returns the GIC's operations on an SPI in this domain.
     ///
     /// Context: any.
     pub(super) fn wired(&self, spi: HwIrq) -> Option<&dyn WiredParent> {

@@ -1,4 +1,4 @@
-//! Vectors of the root controller that a bus allocates: SPIs of a GIC, or vectors of local APICs.
+//! The root controller's vectors, as a bus allocates them: GIC SPIs, or local APIC vectors.
 
 use super::SpiDomain;
 use crate::protocol::{DeviceKey, Retarget, RetargetInput, Slot, Version};
@@ -10,17 +10,17 @@ use msi_types::{
     MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
 };
 
-/// Hypercall interface of an x86 guest.
+/// An x86 guest's hypercall interface.
 pub trait Hypercall: Send + Sync {
     /// Makes the hypercall with this input's [control word](RetargetInput::control) and
-    /// [bytes](RetargetInput::bytes). Returns the low 16 bits of its result, which are 0 on
+    /// [bytes](RetargetInput::bytes). Returns the low 16 bits of the result, which are 0 on
     /// success.
     ///
     /// Context: any.
     fn retarget(&self, input: &RetargetInput) -> u16;
 }
 
-/// Source of the vectors of a bus's interrupts.
+/// Where a bus's vectors are allocated.
 #[derive(Clone, Debug)]
 pub enum Vectors {
     /// SPIs on arm64. Several buses share a domain.
@@ -29,21 +29,21 @@ pub enum Vectors {
     Apic(ApicVectors),
 }
 
-/// Vectors of local APICs, and the hypercall that retargets them.
+/// Local APIC vectors, and the hypercall that retargets them.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ApicVectors {
-    /// The kernel's allocator of vectors. Its messages have the format of the local APICs; the bus
-    /// only reads the vector from them and never stores them in a function.
+    /// The kernel's vector allocator. Its messages are in the local APIC format. The bus only takes
+    /// the vector from them and never stores them in a function.
     pub parent: Arc<dyn MsiParent>,
     /// The hypercall interface.
     pub hypercall: Arc<dyn Hypercall>,
-    /// Instance GUID of the bus, in memory order.
+    /// The bus's instance GUID, in memory order.
     pub instance: [u8; 16],
 }
 
 impl ApicVectors {
-    /// Creates the vectors of the bus with this instance GUID. `parent` allocates them, and
+    /// Creates the vectors for the bus with this instance GUID. `parent` allocates them, and
     /// `hypercall` retargets them.
     pub fn new(
         parent: Arc<dyn MsiParent>,
@@ -54,17 +54,17 @@ impl ApicVectors {
     }
 }
 
-/// Target of an interrupt: a vector at one CPU.
+/// An interrupt's target: a vector at one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct VectorTarget {
     pub(super) vector: u32,
     pub(super) cpu: Cpu,
 }
 
-/// Reason for refusing a CPU that the protocol version cannot name.
+/// Reason for refusing a CPU that the protocol version cannot encode.
 pub(super) const UNNAMED: &str = "the protocol version cannot name its VP index";
 
-/// Vector in x86 requests for groups, whose vectors are retargeted one by one afterwards.
+/// Vector in an x86 request for a group. The group's vectors are retargeted one by one afterwards.
 const GROUP_VECTOR: u32 = 0x20;
 
 impl Vectors {
@@ -92,7 +92,7 @@ impl Vectors {
         match self {
             Self::Spis(spis) => spis.allocate(request, highest),
             Self::Apic(apic) => {
-                // A hypercall changes the whole target of a single vector atomically.
+                // A hypercall changes a single vector's whole target atomically.
                 let fit = Fit::new(Rewrite::Atomic64);
                 let request = request.with_shape(Shape::Independent).with_fit(fit);
                 match among {
@@ -110,7 +110,7 @@ impl Vectors {
         }
     }
 
-    /// Returns the target of a vector that was allocated for `cpu`.
+    /// Returns the target for a vector that was allocated on `cpu`.
     pub(super) fn target(
         &self,
         block: &HwIrqBlock,
@@ -125,7 +125,7 @@ impl Vectors {
         Ok(VectorTarget { vector, cpu })
     }
 
-    /// Returns the vector to name in a request for a group or a single vector.
+    /// Returns the vector to put in a request for a group or single vector.
     pub(super) const fn requested(&self, first: VectorTarget, count: u16) -> u32 {
         match self {
             Self::Apic(_) if count > 1 => GROUP_VECTOR,
@@ -173,8 +173,8 @@ impl Vectors {
         }
     }
 
-    /// Retargets a message by hypercall on x86. Does nothing on arm64, where the SPI's route
-    /// determines the target.
+    /// Retargets a message by hypercall on x86. A no-op on arm64, where the SPI's route determines
+    /// the target.
     ///
     /// Context: any.
     pub(super) fn retarget(
@@ -247,8 +247,7 @@ impl Vectors {
     }
 }
 
-/// Returns the vector in a message of the local APICs' format with fixed delivery (SDM vol. 3A
-/// §11.11).
+/// Returns the vector in a local APIC message with fixed delivery (SDM vol. 3A §11.11).
 fn vector_of(message: MsiMessage) -> Result<u32, MsiError> {
     let plain = message.address >> 20 == 0xfee && message.address & 1 << 4 == 0;
     if plain && message.data & 0x700 == 0 {

@@ -1,26 +1,26 @@
-//! Configuration of a host's end and of the functions that it offers.
+//! Configuration for a host's end and the functions that it offers.
 
 use crate::protocol::{BARS, DeviceDescription, Version};
 
-/// Configuration of a host's end.
+/// Configuration for a host's end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HostConfig {
     /// Highest protocol version to accept.
     pub highest: Version,
-    /// Maximum number of vectors of one function.
+    /// Maximum number of vectors per function.
     pub quota: u16,
-    /// Number of the guest's processors. VP indices are less than this.
+    /// Number of processors in the guest. VP indices are less than this.
     pub processors: u16,
-    /// Address of the messages. No other doorbell of the machine may have this address.
+    /// Doorbell address in all messages. The machine must have no other doorbell there.
     pub address: u64,
-    /// Instance GUID of the bus, in memory order.
+    /// The bus's instance GUID, in memory order.
     pub instance: [u8; 16],
 }
 
 impl HostConfig {
-    /// Creates a configuration for a guest with this number of processors. Accepts protocol
-    /// versions up to 1.4 and up to 64 vectors per function.
+    /// Creates a configuration for a guest with this many processors. Accepts protocol versions up
+    /// to 1.4, and up to 64 vectors per function.
     pub const fn new(processors: u16, address: u64, instance: [u8; 16]) -> Self {
         Self { highest: Version::V1_4, quota: 64, processors, address, instance }
     }
@@ -34,13 +34,13 @@ impl HostConfig {
     }
 }
 
-/// Function to be offered to the guest.
+/// A function to offer to the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HostFunction {
-    /// Description of the function, with its slot.
+    /// Description, including the slot.
     pub description: DeviceDescription,
-    /// Values that the base address registers read after all ones were written to them.
+    /// What the base address registers read after all ones were written to them.
     pub bars: [u32; BARS],
 }
 

@@ -1,9 +1,9 @@
-//! Injection of a function's messages, without a lock, an allocation or a system call.
+//! Injects a function's messages without a lock, an allocation or a system call.
 //!
-//! Each possible value of a message's data has a word, which holds the target or 0. A sender
-//! increments a counter, loads the word, injects the interrupt and decrements the counter. After
-//! clearing words, a thread waits for all senders that may have loaded their old values. Senders
-//! use one of two counters, so that later senders do not prolong the wait:
+//! Each possible value of a message's data has a word that holds its target, or 0. A sender
+//! increments a counter, loads the word, injects the interrupt and decrements the counter. After a
+//! thread has cleared words, it waits for all senders that might have loaded the old values. There
+//! are two counters, so that later senders don't prolong the wait:
 //!
 //! ```text
 //! sender: parity ─▶ counter[parity] += 1 ─▶ load the word ─▶ inject ─▶ counter[parity] -= 1
@@ -17,22 +17,22 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use msi_types::{Delivery, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// Interface of the guest's interrupt controller.
+/// The guest's interrupt controller, as this crate uses it.
 #[derive(Clone)]
 pub enum Injection {
-    /// SPIs of a GIC. The data of a message is the SPI, and the message becomes an edge on it.
+    /// A GIC's SPIs. A message's data is the SPI, and the message becomes an edge on it.
     Spi(Arc<dyn SetLine>),
-    /// Local APICs. A message is translated into the local APICs' format.
+    /// Local APICs. Each message is translated into their format.
     Apic {
         /// The local APICs.
         signal: Arc<dyn SignalMsi<NoIdentity>>,
-        /// Returns the message that raises a vector at the processor with this VP index.
+        /// Returns the message that raises a vector on the processor with this VP index.
         message: fn(processor: u16, vector: u8) -> MsiMessage,
     },
 }
 
 impl Injection {
-    /// Returns the number of different values that messages' data can have.
+    /// Returns how many different data values messages can have.
     pub(super) fn data_values(&self, quota: u16) -> usize {
         match self {
             Self::Spi(_) => END_OF_SPIS as usize,
@@ -54,7 +54,7 @@ impl fmt::Debug for Injection {
 /// INTID after the last SPI (IHI 0069 §2.2).
 pub(super) const END_OF_SPIS: u32 = 1020;
 
-/// Target of a message.
+/// A message's target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Target {
     pub(super) vector: u32,
@@ -76,7 +76,7 @@ impl Target {
     }
 }
 
-/// Sender of one function's messages, which its device model uses.
+/// Sends one function's messages on behalf of its device model.
 pub struct FunctionInterrupts {
     injection: Injection,
     address: u64,
@@ -96,19 +96,19 @@ impl FunctionInterrupts {
         Ok(Self { injection, address: config.address, targets, parity, senders })
     }
 
-    /// Sets the target of a message, or changes it.
+    /// Sets or changes a message's target.
     pub(super) fn set(&self, data: u32, target: Target) {
         if let Some(word) = self.targets.get(data as usize) {
             word.store(target.encode(), SeqCst);
         }
     }
 
-    /// Returns the target of a message, if any.
+    /// Returns a message's target, if it has one.
     pub(super) fn target(&self, data: u32) -> Option<Target> {
         Target::decode(self.targets.get(data as usize)?.load(SeqCst))
     }
 
-    /// Removes the targets of messages. When this returns, no sender is injecting for them.
+    /// Removes messages' targets. On return, no sender is injecting for them.
     pub(super) fn clear(&self, data: impl Iterator<Item = u32>) {
         data.filter_map(|data| self.targets.get(data as usize))
             .for_each(|word| word.store(0, SeqCst));

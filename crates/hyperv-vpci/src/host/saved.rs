@@ -1,10 +1,9 @@
-//! Saved state of a host's end, for live migration.
+//! A host's saved state, for live migration.
 //!
-//! The state must be saved while no thread serves the channel and no function sends. It includes
-//! the answer to a request that was received but not answered yet, so the guest receives each
-//! answer exactly once, from the source or from the destination. Rings are part of guest memory,
-//! but the host's own indices are not and must be saved separately
-//! ([`RingIndices`](crate::ring::RingIndices)).
+//! Save the state while no thread serves the channel and no function sends. It includes the answer
+//! to a request that was received but not answered yet, so the guest receives each answer exactly
+//! once, from either the source or the destination. Rings are part of guest memory, but the host's
+//! own indices are not. They must be saved separately ([`RingIndices`](crate::ring::RingIndices)).
 
 use super::injection::Target;
 use super::offer_table::{Ejection, Mapping, is_target};
@@ -17,10 +16,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::MsiMessage;
 
-/// Format of the states that this crate saves.
+/// Format version that this crate saves.
 const FORMAT: u32 = 1;
 
-/// State of a host's end.
+/// A host's saved state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SavedHost {
     /// Version of this format.
@@ -29,35 +28,35 @@ pub struct SavedHost {
     pub version: Option<u32>,
     /// Address of the configuration window while the bus is on.
     pub window: Option<u64>,
-    /// `true` if the list of functions must be sent to the guest.
+    /// `true` if the guest must still be sent the list of functions.
     pub relations_pending: bool,
-    /// Transaction ID of a request whose answer was not sent, and the answer.
+    /// Transaction ID of a request, and the answer that has not been sent yet.
     pub reply: Option<(u64, SavedReply)>,
-    /// Functions, in ascending order of slots.
+    /// Functions, in ascending slot order.
     pub functions: Vec<SavedFunction>,
 }
 
-/// State of a function.
+/// A function's saved state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SavedFunction {
     /// Slot in wire format.
     pub slot: u32,
     /// `true` if the guest has assigned resources.
     pub is_assigned: bool,
-    /// `true` if the ejection must still be requested from the guest.
+    /// `true` if the guest must still be asked to eject the function.
     pub ejection_pending: bool,
-    /// `true` if the ejection was requested from the guest.
+    /// `true` if the guest has been asked to eject the function.
     pub ejection_was_sent: bool,
-    /// Messages of the function.
+    /// The function's messages.
     pub mappings: Vec<SavedMapping>,
 }
 
-/// State of a message.
+/// A message's saved state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SavedMapping {
-    /// Data of the first vector.
+    /// The first vector's data.
     pub data: u32,
-    /// Vector and VP index of each of the message's vectors.
+    /// Vector and VP index for each of the message's vectors.
     pub targets: Vec<(u32, u16)>,
 }
 
@@ -77,9 +76,9 @@ pub enum SavedReply {
 }
 
 impl Host {
-    /// Creates a host's end that continues from a saved state. `functions` must contain the
-    /// functions that the state names. Their device models send interrupts with the returned
-    /// objects, which are in the order of `functions`.
+    /// Creates a host's end that continues from a saved state. `functions` must contain every
+    /// function in the state. Their device models send interrupts with the returned objects, which
+    /// are in the same order as `functions`.
     ///
     /// # Errors
     /// Returns [`RestoreError`] if the state is not valid for this configuration and these
@@ -114,8 +113,8 @@ impl Host {
         Ok((host, senders))
     }
 
-    /// Saves the state of the host's end. The caller must ensure that no thread serves the channel
-    /// and no function sends.
+    /// Saves the host's state. The caller must ensure that no thread serves the channel and no
+    /// function sends.
     pub fn save(&self) -> SavedHost {
         SavedHost {
             format: FORMAT,
@@ -203,7 +202,7 @@ impl SavedHost {
         }
         let Some(wire) = self.version else {
             let is_new = self.window.is_none() && !self.relations_pending;
-            // After a refused proposal, an answer may be pending although no version was
+            // After a refused proposal, there may be a pending answer even though no version was
             // negotiated.
             let refused = matches!(self.reply, None | Some((_, SavedReply::Version(..))));
             return if is_new && refused { Ok(None) } else { Err(RestoreError::Inconsistent) };
