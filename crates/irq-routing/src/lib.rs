@@ -1,4 +1,4 @@
-//! GSI routing for virtual machine monitors, hypervisors and their devices.
+//! GSI routing for VMMs, hypervisors and device models.
 //!
 //! Interrupts of a virtual machine are numbered in three unrelated namespaces. This crate gives
 //! each its own type and translates GSIs into the other two:
@@ -9,14 +9,14 @@
 //! | INTID | the guest's interrupt controller: SPIs, LPIs | [`Pin`] for SPIs; the guest alone assigns LPIs |
 //! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
 //!
-//! A [`Router`] holds the routes of an interrupt controller model in this process and signals the
-//! model's [`Inputs`]. Look-ups take no lock and allocate nothing, and the cost of a change does
-//! not depend on the size of the table. One [`commit`](Routing::commit) can make many changes;
-//! redundant ones are skipped. [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the
-//! tables of `KVM_SET_GSI_ROUTING`.
+//! A [`Router`] holds the routes for an interrupt controller model in this process, and signals the
+//! model's [`Inputs`]. Look-ups take no lock and allocate nothing, and changes cost the same
+//! however large the table is. One [`commit`](Routing::commit) can make many changes; redundant
+//! ones are skipped. [`IrqLine`] decodes `KVM_IRQ_LINE` numbers, and [`kvm_table`] decodes
+//! `KVM_SET_GSI_ROUTING` tables.
 //!
-//! [`msix`] and [`msi`] implement the MSI-X table and the MSI capability of a PCI function; their
-//! vectors need no GSI. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their
+//! [`msix`] and [`msi`] implement a PCI function's MSI-X table and MSI capability; their vectors
+//! don't need GSIs. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their
 //! DeviceIDs when the guest assigns a bus number. `device_eventfds` serves devices in the kernel
 //! and in other processes. [`LineObservers`] combines several line observers into one.
 //!

@@ -1,4 +1,4 @@
-//! List of line observers of one interrupt controller. Observers are never removed while the list
+//! The line observers for one interrupt controller. Observers are never removed while the list
 //! exists, so readers need no lock.
 
 use alloc::boxed::Box;
@@ -7,10 +7,10 @@ use core::fmt;
 use msi_types::{Line, LineObserver};
 use once_cell::race::OnceBox;
 
-/// Line observer that notifies several others of every ended interrupt, in the order in which they
-/// were added. It exists because an interrupt controller accepts a single observer. A monitor
-/// typically adds one for each kind of device. An observer cannot be removed, so it should hold
-/// devices that may be unplugged weakly.
+/// A line observer that notifies several others of every ended interrupt, in the order in which
+/// they were added. An interrupt controller only accepts one observer, but a VMM typically has one
+/// for each kind of device. An observer can't be removed, so it should hold devices that may be
+/// unplugged weakly.
 #[derive(Default)]
 pub struct LineObservers {
     first: OnceBox<Node>,
@@ -28,15 +28,14 @@ impl LineObservers {
         Self::default()
     }
 
-    /// Adds an observer, which is notified of interrupts that end after this returns. Acquires no
+    /// Adds an observer. It is notified of interrupts that end after this returns. Acquires no
     /// lock.
     ///
     /// Context: any.
     pub fn add(&self, observer: Arc<dyn LineObserver>) {
         let mut node = Box::new(Node { observer, next: OnceBox::new() });
         let mut place = &self.first;
-        // Each failure means that another thread has just appended an observer, so move on to the
-        // new end.
+        // If this fails, another thread has just appended an observer. Move on to the new end.
         while let Err(refused) = place.set(node) {
             node = refused;
             let Some(last) = place.get() else { return };

@@ -21,7 +21,7 @@ mod imp {
         }
     }
 
-    /// Queue of threads that wait for other threads' changes.
+    /// Threads that wait for other threads' changes.
     #[derive(Default)]
     pub(crate) struct WaitQueue {
         waiting: Mutex<()>,
@@ -37,7 +37,7 @@ mod imp {
             }
         }
 
-        /// Wakes all waiters, which then check their condition again.
+        /// Wakes all waiters, so that they check their condition again.
         pub(crate) fn wake(&self) {
             drop(self.waiting.lock());
             self.made.notify_all();
@@ -55,7 +55,7 @@ mod imp {
 mod imp {
     pub(crate) use spin::mutex::SpinMutex as Mutex;
 
-    /// Queue of threads that wait for other threads' changes.
+    /// Threads that wait for other threads' changes.
     #[derive(Debug, Default)]
     pub(crate) struct WaitQueue(());
 
@@ -68,7 +68,7 @@ mod imp {
             }
         }
 
-        /// Wakes all waiters, which then check their condition again.
+        /// Wakes all waiters, so that they check their condition again.
         #[expect(clippy::unused_self, reason = "the same interface as with `std`")]
         pub(crate) fn wake(&self) {}
     }

@@ -1,21 +1,21 @@
-//! MSI capability of a PCI function, as a monitor presents it to a guest.
+//! A PCI function's MSI capability, as a VMM presents it to a guest.
 //!
 //! The capability owns its registers in configuration space and up to 32 vectors. Invariant: a
 //! vector sends if and only if MSI is enabled, the vector is granted, and its mask bit is clear.
 //!
-//! - Accesses may have any size and offset. Bytes outside the capability are left alone, so that a
-//!   monitor can overlay capabilities on its image of configuration space.
+//! - Accesses may have any size and offset. Bytes outside the capability are left alone, so a VMM
+//!   can overlay capabilities on its image of configuration space.
 //! - The address has 32 or 64 bits, and mask and pending bits are optional ([`MsiLayout`]).
-//! - A driver that enables more vectors than the function is capable of is granted the capable
+//! - If a driver enables more vectors than the function supports, it is granted the supported
 //!   number. PCI leaves this case undefined.
 //! - Vector `n` sends the message data with its low bits replaced by `n`.
-//! - A message of a masked vector becomes pending, as with MSI-X. While MSI is disabled, the
-//!   function must assert its pin instead, and no message becomes pending. A message that races
-//!   with the write that disables MSI may become pending, and is then sent when MSI is enabled
+//! - If a vector is masked, its message becomes pending, as with MSI-X. While MSI is disabled, the
+//!   function must assert its pin instead, and messages don't become pending. A message that races
+//!   with the write that disables MSI may become pending; it is then sent when MSI is enabled
 //!   again.
 //!
 //! When a write that masks a vector or disables MSI returns, no thread is sending the vector's
-//! message, and none will send it until the vector is open again.
+//! message, and none will until the vector is open again.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.1, PCI Express Base §7.7.1.
 //!
@@ -65,18 +65,18 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use msi_types::pci::msi::Control;
 use registers::Registers;
 
-/// Invalid number of vectors for an MSI capability. The monitor is at fault.
+/// Invalid number of vectors for an MSI capability. The VMM is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI capability has up to 32 vectors: log2_vectors must be 0 to 5, not {0}")]
 pub struct BadVectorCount(pub u8);
 
-/// MSI capability of a function, with its vectors.
+/// A function's MSI capability and its vectors.
 pub struct MsiCapability {
     registers: Mutex<Registers>,
-    /// The capability's vectors, as a table whose entries share a message.
+    /// The vectors, as a table whose entries share a message.
     table: MsixTable,
-    /// Base-2 logarithm of the number of granted vectors; [`DISABLED`] while MSI is disabled. Must
-    /// only be written under the lock of `registers`.
+    /// Base-2 logarithm of the number of granted vectors, or [`DISABLED`]. Must only be written
+    /// under the `registers` lock.
     granted: AtomicU8,
 }
 
@@ -100,7 +100,7 @@ impl MsiCapability {
         Ok(Self { registers: Mutex::new(registers), table, granted: AtomicU8::new(DISABLED) })
     }
 
-    /// Sets the observer of the open vectors.
+    /// Sets the observer for open vectors.
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn VectorObserver>) -> Self {
         self.table = self.table.with_observer(observer);
@@ -112,8 +112,8 @@ impl MsiCapability {
         self.registers.lock().length()
     }
 
-    /// Reads configuration space for the guest. `offset` is relative to the capability. Bytes
-    /// outside the capability are left unchanged in `bytes`.
+    /// Reads configuration space for the guest. `offset` is relative to the capability. Bytes in
+    /// `bytes` that are outside the capability are left unchanged.
     pub fn read(&self, offset: u16, bytes: &mut [u8]) {
         let registers = self.registers.lock();
         let pending =
@@ -121,9 +121,9 @@ impl MsiCapability {
         registers.read(pending.unwrap_or(0), offset, bytes);
     }
 
-    /// Writes configuration space for the guest. `offset` is relative to the capability. Bytes
-    /// outside the capability and read-only bits are ignored. Waits for threads that are sending
-    /// the message of a vector that the write masks.
+    /// Writes configuration space for the guest. `offset` is relative to the capability. Ignores
+    /// bytes outside the capability and read-only bits. If the write masks a vector, waits for
+    /// threads that are sending its message.
     pub fn write(&self, offset: u16, bytes: &[u8]) {
         let mut registers = self.registers.lock();
         if registers.write(offset, bytes) {
@@ -136,7 +136,7 @@ impl MsiCapability {
         self.registers.lock().control()
     }
 
-    /// Returns `true` if MSI is enabled, so that the function must not assert its pin. Acquires no
+    /// Returns `true` if MSI is enabled. If so, the function must not assert its pin. Acquires no
     /// lock.
     ///
     /// Context: any.
@@ -144,8 +144,8 @@ impl MsiCapability {
         self.granted.load(Ordering::SeqCst) != DISABLED
     }
 
-    /// Returns the number of vectors that the guest granted, or 0 while MSI is disabled. A device
-    /// with more sources than vectors must share vectors. Acquires no lock.
+    /// Returns how many vectors the guest granted, or 0 while MSI is disabled. A device with more
+    /// sources than that must share vectors. Acquires no lock.
     ///
     /// Context: any.
     pub fn granted(&self) -> u16 {
@@ -155,8 +155,8 @@ impl MsiCapability {
         }
     }
 
-    /// Sends a vector's message for the device. Returns [`Signalled::NoSuchVector`] for a vector
-    /// that is not granted. Like [`MsixTable::signal`], acquires no lock and does not allocate.
+    /// Sends a vector's message for the device. Returns [`Signalled::NoSuchVector`] if the vector
+    /// isn't granted. Like [`MsixTable::signal`], acquires no lock and does not allocate.
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
@@ -193,18 +193,17 @@ impl MsiCapability {
         registers.state(self.table.pending_word(0))
     }
 
-    /// Replaces the capability's state with a saved one, and sends pending messages that are not
-    /// masked.
+    /// Restores a saved state, and sends pending messages that are not masked.
     ///
     /// # Errors
-    /// Returns an error if the state does not belong to a capability of this layout. In that case,
-    /// the capability is unchanged.
+    /// Returns an error if the state was not saved from a capability with this layout. In that
+    /// case, the capability is unchanged.
     pub fn restore(&self, state: &MsiState) -> Result<(), StateError> {
         let mut registers = self.registers.lock();
         let restored = registers.restored(state)?;
         self.table.reset();
         for vector in (0..registers.vectors()).filter(|vector| state.pending >> vector & 1 != 0) {
-            // The table is disabled, so the message becomes pending.
+            // The table is disabled, so this makes the message pending.
             self.table.signal(vector);
         }
         *registers = restored;

@@ -1,19 +1,19 @@
-//! MSI-X table and pending bits of a PCI function, as a monitor presents them to a guest.
+//! A PCI function's MSI-X table and pending bits, as a VMM presents them to a guest.
 //!
 //! The guest writes messages and masks and unmasks vectors; the device signals vectors by number
 //! ([`MsixTable::signal`]), from any thread:
 //!
-//! - A message is sent to the interrupt controller unchanged ([`MessageSink`]). Vectors use no GSIs
-//!   or routes, so they cannot exhaust them.
-//! - A message of a masked vector becomes pending. It is sent on unmask, unless the device
+//! - A message is sent to the interrupt controller unchanged ([`MessageSink`]). Vectors don't use
+//!   GSIs or routes, so they can't run out of them.
+//! - If a vector is masked, its message becomes pending. It is sent on unmask, unless the device
 //!   withdraws it first ([`MsixTable::withdraw`]).
 //! - A device in the kernel or in another process signals through an eventfd. A [`VectorObserver`]
 //!   learns which message each vector currently sends, and has the eventfd send it;
-//!   `device_eventfds` is an implementation.
+//!   `device_eventfds` is one implementation.
 //!
 //! When a write that masks a vector returns, no thread is sending the vector's message, and none
-//! will send it until the vector is open again. A write to the message of an unmasked vector, which
-//! the specification leaves undefined, takes effect immediately.
+//! will until the vector is open again. The specification leaves writes to an unmasked vector's
+//! message undefined; here, they take effect immediately.
 //!
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
@@ -68,12 +68,12 @@ use msi_types::Delivery;
 use msi_types::pci::msix::Control;
 use vector::{Entered, MsixVector};
 
-/// Invalid number of vectors for an MSI-X table. The monitor is at fault.
+/// Invalid number of vectors for an MSI-X table. The VMM is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
 pub struct BadTableSize(pub u16);
 
-/// Result of signaling a vector.
+/// What happened to a vector's signal.
 #[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signalled {
@@ -90,25 +90,25 @@ pub enum Signalled {
     NoSuchVector,
 }
 
-/// Observer of the open vectors, for devices that signal through eventfds. The table calls it
-/// during guest accesses with a lock held, so it must not call any method of the table except
+/// Observes open vectors, for devices that signal through eventfds. The table calls it during guest
+/// accesses, with a lock held. It must not call any of the table's methods except
 /// [`MsixTable::signal`].
 pub trait VectorObserver: Send + Sync {
-    /// Reports that the vector is open: its signals send this message from now on.
+    /// The vector is open: from now on, its signals send this message.
     fn opened(&self, vector: u16, message: RoutedMessage);
-    /// Reports that the vector is closed. When this returns, the observer must no longer send the
-    /// vector's message. A device that needs to signal in the meantime must call
-    /// [`MsixTable::signal`], which makes the message pending.
+    /// The vector is closed. On return, the observer must no longer send the vector's message. If a
+    /// device needs to signal in the meantime, it must call [`MsixTable::signal`], which makes the
+    /// message pending.
     fn closed(&self, vector: u16);
-    /// Consumes a signal from the eventfds of a closed vector. Returns `true` if an eventfd was
-    /// signaled; the vector then becomes pending. The table calls this before pending bits are
-    /// read, and before the table is saved or reset.
+    /// Consumes a signal from a closed vector's eventfds. If this returns `true`, the vector
+    /// becomes pending. The table calls it before pending bits are read, and before the table is
+    /// saved or reset.
     fn take_signal(&self, _vector: u16) -> bool {
         false
     }
 }
 
-/// MSI-X table of a function, with its pending bits.
+/// A function's MSI-X table with its pending bits.
 ///
 /// The [module's example](self) shows the guest's and the device's side.
 pub struct MsixTable {
@@ -139,7 +139,7 @@ impl MsixTable {
         }
     }
 
-    /// Withdraws a vector's pending message, for a device whose reason to signal has ceased. A
+    /// Withdraws a vector's pending message, because the device no longer has a reason to signal. A
     /// message that was already sent is not affected. Acquires no lock.
     ///
     /// Context: any.
@@ -183,8 +183,7 @@ impl MsixTable {
     }
 
     /// Writes the table for the guest. The access must be aligned and have 4 or 8 bytes; otherwise
-    /// it is ignored. Waits for threads that are sending the message of a vector that the write
-    /// masks.
+    /// it is ignored. If the write masks a vector, waits for threads that are sending its message.
     pub fn write(&self, offset: u64, bytes: &[u8]) {
         let Some(words) = words_at(offset, bytes.len()) else { return };
         let mut guest = self.guest.lock();
@@ -204,7 +203,7 @@ impl MsixTable {
         self.settle_all(&mut guest);
     }
 
-    /// Replaces Message Control and every entry, as one write.
+    /// Replaces Message Control and all entries in a single write.
     pub(crate) fn replace(&self, control: Control, entry: impl Fn(u16) -> [u32; WORDS]) {
         let mut guest = self.guest.lock();
         guest.write_control(control);
@@ -236,13 +235,13 @@ impl MsixTable {
         self.vectors.iter().for_each(MsixVector::forget);
     }
 
-    /// Turns signals that eventfds of closed vectors hold into pending bits.
+    /// Turns signals in closed vectors' eventfds into pending bits.
     fn poll(&self, guest: &Guest, range: Range<usize>) {
         let Some(observer) = &self.observer else { return };
         let vectors = (0..).zip(&self.vectors).zip(&guest.entries);
         for ((at, vector), entry) in vectors.skip(range.start).take(range.len()) {
             if entry.open.is_none() && observer.take_signal(at) {
-                // The vector is closed, so the message becomes pending.
+                // The vector is closed, so this makes the message pending.
                 vector.enter();
             }
         }
@@ -252,8 +251,8 @@ impl MsixTable {
         self.settle(guest, 0..guest.entries.len());
     }
 
-    /// Updates these vectors to match the guest's writes: closes vectors first, then opens others
-    /// and sends their pending messages.
+    /// Brings these vectors in line with the guest's writes: first closes vectors, then opens
+    /// others and sends their pending messages.
     fn settle(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.control, guest.sender);
         for (at, vector, entry) in self.each(&mut guest.entries, range.clone()) {

@@ -1,16 +1,17 @@
-//! Routes, the destinations of GSIs.
+//! Routes: where GSIs lead.
 
 use msi_types::{DeviceId, Line, MsiMessage};
 
 /// INTID of the first SPI, which is pin 0.
 const FIRST_SPI: u32 = 32;
 
-/// Input pin of the interrupt controller. Pin `n` is the SPI with INTID `n` + 32. Only SPIs have
-/// pins: LPIs are reached only by messages, and PPIs through [`irq_line`](crate::Router::irq_line).
+/// An input pin of the interrupt controller. Pin `n` is the SPI with INTID `n` + 32. Only SPIs have
+/// pins: LPIs are only reachable by messages, and PPIs through
+/// [`irq_line`](crate::Router::irq_line).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pin(u16);
 
-/// Number that is not a pin, or INTID that is not an SPI. The caller is at fault.
+/// The number is not a pin, or the INTID is not an SPI. The caller is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} is out of range: pins are 0 to 987, for the SPIs 32 to 1019")]
 pub struct NotAPin(pub u32);
@@ -53,19 +54,19 @@ impl Pin {
     }
 }
 
-/// Sender of a routed message, which is reported to the interrupt controller. KVM distinguishes the
-/// cases by the flag `KVM_MSI_VALID_DEVID`.
+/// A routed message's sender, as the interrupt controller sees it. KVM distinguishes the cases by
+/// the `KVM_MSI_VALID_DEVID` flag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Sender {
-    /// No DeviceID, for doorbells that need none (GICv2m, message-based SPIs, `GICR_SETLPIR`).
+    /// No DeviceID, for doorbells that don't need one (GICv2m, message-based SPIs, `GICR_SETLPIR`).
     Anonymous,
-    /// DeviceID of the sending device. An ITS translates by DeviceID and rejects messages without
+    /// The sending device's DeviceID. An ITS translates by DeviceID and rejects messages without
     /// one.
     Device(DeviceId),
 }
 
-/// Message and its sender. An ITS needs both: it identifies an interrupt by the DeviceID and the
-/// EventID, which is the message data.
+/// A message and its sender. An ITS needs both: it identifies an interrupt by DeviceID and EventID,
+/// and the message data is the EventID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RoutedMessage {
     /// Sender of the message.
@@ -89,13 +90,13 @@ impl Route {
         Self::Message(RoutedMessage { sender: Sender::Device(device), message })
     }
 
-    /// Creates a route to a doorbell that takes no DeviceID.
+    /// Creates a route to a doorbell that ignores DeviceIDs.
     pub const fn to_doorbell(message: MsiMessage) -> Self {
         Self::Message(RoutedMessage { sender: Sender::Anonymous, message })
     }
 }
 
-/// A route or no route, as three words that can be stored in atomics.
+/// A route, or none, as three words that fit in atomics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
     /// Kind of the route, from 0 to 3.

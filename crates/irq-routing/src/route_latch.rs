@@ -1,15 +1,14 @@
-//! Route of one GSI, which any thread may read while a single writer changes it. Readers never wait
-//! for the writer and never observe a partial change.
+//! A GSI's route. Any thread may read it while a single writer changes it. Readers never wait for
+//! the writer, and never observe a partial change.
 //!
-//! The algorithm is that of Linux's `seqcount_latch_t`: two copies, and a version that selects one
-//! of them.
+//! This is Linux's `seqcount_latch_t`: two copies, and a version that selects one of them.
 //!
 //! 1. A writer stores the words of the copy that is not selected.
 //! 2. The writer stores the next version, which selects that copy.
 //! 3. A reader loads the version, then the words of the selected copy, then the version again. If
-//!    the version changed, the reader starts over with the new version.
+//!    the version has changed, it starts over.
 //!
-//! A reader starts over only if a change was completed during its attempt.
+//! A reader only starts over if a change was completed during its attempt.
 
 use crate::route::{Route, Words};
 use crate::sync::{AtomicU64, SeqCst};
@@ -20,7 +19,7 @@ const KIND: u64 = 0b11;
 /// 2^62. The count never wraps in practice, so a version cannot recur between a reader's loads.
 const STEP: u64 = KIND + 1;
 
-/// Route of a GSI, or none. Aligned to a cache line, so that a change does not slow down readers of
+/// A GSI's route, or none. Aligned to a cache line, so that a change doesn't slow down readers of
 /// neighboring GSIs.
 #[repr(align(64))]
 #[derive(Debug)]

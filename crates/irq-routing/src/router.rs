@@ -1,5 +1,5 @@
-//! Router for an interrupt controller model in this process. Look-ups take no lock, and each
-//! observes a route change entirely or not at all.
+//! The router for an interrupt controller model in this process. Look-ups take no lock, and each
+//! one observes a route change either entirely or not at all.
 
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
@@ -20,13 +20,13 @@ pub struct GsiSpace {
     /// Number of GSIs; all of them are below this. KVM typically has 4096, and reports its number
     /// through `KVM_CAP_IRQ_ROUTING`.
     pub limit: u32,
-    /// First GSI that [`Routing::allocate`] returns. The monitor assigns the GSIs below it itself.
+    /// First GSI that [`Routing::allocate`] returns. The VMM itself assigns the GSIs below it.
     pub first_allocated: u32,
 }
 
 impl Default for GsiSpace {
-    /// Returns a space of 4096 GSIs, KVM's usual number, of which those that equal a pin's number
-    /// are not allocated.
+    /// Returns a space of 4096 GSIs, KVM's usual number. GSIs that equal a pin's number are not
+    /// allocated.
     fn default() -> Self {
         Self::new(4096)
     }
@@ -53,11 +53,11 @@ impl GsiSpace {
     }
 }
 
-/// GSIs and their routes to the inputs of an interrupt controller model.
+/// GSIs and their routes to an interrupt controller model's inputs.
 ///
-/// The look-up for a signal ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes no
-/// lock and allocates nothing, and the cost of a change does not depend on the size of the table.
-/// Until the first table is set, each GSI is routed to the pin of the same number.
+/// Looking up a signal's route ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes
+/// no lock and allocates nothing, and changes cost the same however large the table is. Until the
+/// first table is set, each GSI is routed to the pin with the same number.
 ///
 /// The [crate's example](crate#example) routes a pin and a message.
 #[doc(alias = "kvm_irq_routing_table")]
@@ -81,10 +81,9 @@ impl Router {
         Ok(Self { table: Table::new(space.limit, Pin::COUNT), gsis, inputs })
     }
 
-    /// Replaces the whole table, as `KVM_SET_GSI_ROUTING` does: GSIs that `routes` does not name
-    /// lose their routes. The new table is validated before any route changes. The routes then
-    /// change one by one, so a concurrent signal may observe some GSIs with new routes and others
-    /// with old ones.
+    /// Replaces the whole table, like `KVM_SET_GSI_ROUTING`: GSIs that are missing from `routes`
+    /// lose their routes. The new table is validated before any route changes. Routes then change
+    /// one by one, so a concurrent signal may see new routes for some GSIs and old ones for others.
     ///
     /// # Errors
     /// Returns an error if a GSI does not exist or has two routes.
@@ -119,8 +118,8 @@ impl Router {
         self.table.route(gsi)
     }
 
-    /// Returns all routes of the table, in order of GSI, or no routes if no table was set yet. For
-    /// a route that changes concurrently, the result is either the old or the new one.
+    /// Returns the table's routes in GSI order, or none if no table was set yet. For a route that
+    /// changes concurrently, returns either the old or the new one.
     pub fn routes(&self) -> Vec<(Gsi, Route)> {
         self.table.routed().collect()
     }

@@ -4,7 +4,7 @@
 use crate::{ChangeCount, Route, RouteError, RoutedMessage, SignalError};
 use msi_types::{Delivery, Gsi};
 
-/// Change of one GSI's route.
+/// A change to one GSI's route.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Change {
     /// Sets the route of the GSI.
@@ -30,8 +30,8 @@ impl Change {
     }
 }
 
-/// Destination that delivers messages to an interrupt controller: [`Router`](crate::Router) for a
-/// model in this process, `kvm::KvmRouter` for the kernel's controller.
+/// Delivers messages to an interrupt controller: [`Router`](crate::Router) to a model in this
+/// process, `kvm::KvmRouter` to the kernel's controller.
 pub trait MessageSink: Send + Sync {
     /// Sends a message without a GSI or a route, like `KVM_SIGNAL_MSI`. Implementations must not
     /// acquire a lock or allocate; KVM's makes one system call.
@@ -44,9 +44,9 @@ pub trait MessageSink: Send + Sync {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError>;
 }
 
-/// Routing table of GSIs: [`Router`](crate::Router) for a model in this process, `kvm::KvmRouter`
-/// for the kernel's controller. The trait is dyn-compatible, and implementations synchronize
-/// internally.
+/// A routing table for GSIs: [`Router`](crate::Router) for a model in this process,
+/// `kvm::KvmRouter` for the kernel's controller. The trait is dyn-compatible, and implementations
+/// synchronize internally.
 pub trait Routing: MessageSink {
     /// Allocates the lowest free GSI. It has no route yet.
     ///
@@ -54,26 +54,26 @@ pub trait Routing: MessageSink {
     /// Returns [`RouteError::GsisExhausted`] if no GSI is free.
     fn allocate(&self) -> Result<Gsi, RouteError>;
 
-    /// Releases GSIs and removes their routes, as one change.
+    /// Releases GSIs and removes their routes, in a single change.
     ///
     /// # Errors
-    /// Returns [`RouteError::NotAllocated`] if a GSI is not allocated or is named twice. In that
-    /// case, no GSI has been released.
+    /// Returns [`RouteError::NotAllocated`] if a GSI is not allocated or is listed twice. In that
+    /// case, no GSI is released.
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
-    /// Makes all the changes in order, or none of them. Redundant changes are skipped. If a GSI is
-    /// named several times, a concurrent signal may use the old route, the new one or one in
-    /// between, but never a mixture; later signals use the new one. A GSI that is given a route
-    /// counts as allocated. The first commit sets the first table, which ends the initial routing
-    /// of GSIs to the pins of the same numbers.
+    /// Makes all the changes in order, or none of them. Skips redundant ones. If a GSI is listed
+    /// several times, a concurrent signal may use the old route, the new one or one in between, but
+    /// never a mixture; later signals use the new one. A GSI that is given a route counts as
+    /// allocated. The first commit sets the first table, so GSIs are no longer routed to the pins
+    /// with the same numbers.
     ///
     /// # Errors
     /// Returns an error if one of the GSIs does not exist or the host refuses the changes.
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError>;
 
-    /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent senders
-    /// of one GSI do not cancel each other's edges. A pin that the guest configured as
-    /// level-sensitive ignores the edge (see [`SetLine::pulse`](msi_types::SetLine::pulse)).
+    /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent senders don't
+    /// cancel each other's edges. If the guest configured the pin as level-sensitive, it ignores
+    /// the edge (see [`SetLine::pulse`](msi_types::SetLine::pulse)).
     ///
     /// # Errors
     /// Returns [`SignalError::Unrouted`] if the GSI has no route, or [`SignalError::Refused`] if

@@ -1,14 +1,13 @@
-//! Saved states of MSI-X tables and MSI capabilities.
+//! Saved states for MSI-X tables and MSI capabilities.
 //!
-//! A state contains exactly what a guest can observe. It contains no GSI, route or sender; the
-//! restored function keeps its own. A state that no guest could have produced is refused entirely.
-//! With the feature `serde`, the types can be serialized in any format; in self-describing formats,
-//! deserialization rejects unknown fields.
+//! A state contains exactly what a guest can observe. It doesn't contain GSIs, routes or senders,
+//! so the restored function keeps its own. A state that no guest could have produced is refused as
+//! a whole. With the feature `serde`, the types can be serialized in any format; in self-describing
+//! formats, deserialization rejects unknown fields.
 //!
-//! After a save, devices must not signal on the source machine any more, because such messages are
-//! not part of the state. A restore replaces the current state, and sends pending messages that are
-//! not masked. The interrupt controller must therefore be restored first; it drops messages that it
-//! cannot translate yet.
+//! After a save, devices must no longer signal on the source machine: such messages would not be
+//! part of the state. A restore replaces the current state, and sends pending messages that are not
+//! masked.
 //!
 //! ```
 //! use irq_routing::msix::{MsixTable, Signalled};
@@ -36,10 +35,10 @@
 
 use alloc::vec::Vec;
 
-/// Version of the formats that this library writes. It reads no other version.
+/// Format version that this library writes. It cannot read any other.
 pub const VERSION: u32 = 1;
 
-/// State of an [`MsixTable`](crate::msix::MsixTable).
+/// Saved state of an [`MsixTable`](crate::msix::MsixTable).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -57,7 +56,7 @@ pub struct MsixState {
     pub pending: Vec<u16>,
 }
 
-/// State of an [`MsiCapability`](crate::msi::MsiCapability).
+/// Saved state of an [`MsiCapability`](crate::msi::MsiCapability).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -80,7 +79,7 @@ pub struct MsiState {
     pub pending: u32,
 }
 
-/// Reason why a state is not restored. The function's current state is unchanged.
+/// Why a state was not restored. The function's current state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {

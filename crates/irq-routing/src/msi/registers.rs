@@ -1,13 +1,13 @@
-//! Registers of the capability, with the bits that a guest can write.
+//! The capability's registers, including which bits a guest can write.
 
 use crate::saved_state::{MsiState, StateError, VERSION};
 use msi_types::pci::msi::{self, Layout, vector_data};
 use msi_types::pci::msix;
 
-/// Fixed properties of a capability: the read-only bits, which determine its layout.
+/// A capability's fixed properties: the read-only bits, which determine its layout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsiLayout {
-    /// Base-2 logarithm of the number of vectors that the function can use, from 0 to 5.
+    /// Base-2 logarithm of the number of vectors that the function supports (0 to 5).
     pub log2_vectors: u8,
     /// `true` if the address has 64 bits.
     pub address_64: bool,
@@ -21,7 +21,7 @@ const MAX_LOG2: u8 = 5;
 /// Offset of the next-capability pointer in a capability's header.
 const NEXT: usize = 1;
 
-/// Registers of a capability, except for the pending bits, which the vectors keep.
+/// A capability's registers, except for the pending bits: the vectors hold those.
 #[derive(Clone, Debug)]
 pub(super) struct Registers {
     layout: Layout,
@@ -104,8 +104,8 @@ impl Registers {
         }
     }
 
-    /// Restores registers from a state: writes the state as a guest would, and refuses it unless
-    /// the resulting registers match it.
+    /// Restores registers by writing the state as a guest would. Refuses it unless the resulting
+    /// registers match.
     pub(super) fn restored(&self, state: &MsiState) -> Result<Self, StateError> {
         let MsiState { version, control, address, data, masks, pending } = *state;
         if version != VERSION {
@@ -132,7 +132,7 @@ impl Registers {
         Ok(restored)
     }
 
-    /// Refuses a state whose bits differ from these registers, which were restored from it.
+    /// Refuses a state unless it matches these registers, which were restored from it.
     fn same_as(&self, state: &MsiState) -> Result<(), StateError> {
         let here = self.state(state.pending);
         if here.control != state.control {
@@ -149,7 +149,7 @@ impl Registers {
         Ok(())
     }
 
-    /// Reads those bytes of an access that lie in the capability.
+    /// Reads the part of an access that is in the capability.
     pub(super) fn read(&self, pending: u32, offset: u16, bytes: &mut [u8]) {
         let mut all = self.bytes;
         if let Some(at) = self.layout.pending() {
@@ -159,7 +159,7 @@ impl Registers {
         bytes.iter_mut().zip(present).for_each(|(byte, register)| *byte = *register);
     }
 
-    /// Writes those bytes of an access that lie in the capability. Returns `true` if a bit changed.
+    /// Writes the part of an access that is in the capability. Returns `true` if a bit changed.
     pub(super) fn write(&mut self, offset: u16, bytes: &[u8]) -> bool {
         let before = self.bytes;
         let registers = self.bytes.iter_mut().zip(self.writable).skip(offset.into());
@@ -170,7 +170,7 @@ impl Registers {
         self.bytes != before
     }
 
-    /// Limits the number of granted vectors to the capable number.
+    /// Limits the number of granted vectors to the supported number.
     fn limit_grant(&mut self) {
         let control = self.control();
         let granted = control.multiple_message_enable().min(self.log2_capable);
@@ -193,7 +193,7 @@ impl Registers {
         msix::Control::new().with_enable(self.control().enable())
     }
 
-    /// Returns a vector as an entry of an MSI-X table.
+    /// Returns a vector as an MSI-X table entry.
     pub(super) fn entry(&self, vector: u16) -> [u32; 4] {
         let word = |at| u32::from_le_bytes(get(&self.bytes, at));
         let granted = self.control().multiple_message_enable();

@@ -1,4 +1,4 @@
-//! Table as the guest has written it, and the messages that result from it.
+//! The table as the guest has written it, and the resulting messages.
 
 use crate::{RoutedMessage, Sender};
 use alloc::vec;
@@ -24,7 +24,7 @@ pub(super) struct Guest {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     words: [u32; WORDS],
-    /// Message that the vector sends, or `None` while it is closed.
+    /// The vector's message, or `None` while it is closed.
     pub(super) open: Option<RoutedMessage>,
 }
 

@@ -1,4 +1,4 @@
-//! Save and restore of the table.
+//! Saving and restoring the table.
 
 use super::MsixTable;
 use super::guest::Entry;
@@ -6,7 +6,7 @@ use crate::saved_state::{MsixState, StateError, VERSION};
 use msi_types::pci::msix::Control;
 
 impl MsixTable {
-    /// Saves the table. Signals in eventfds of masked vectors are consumed and saved as pending.
+    /// Saves the table. Consumes signals in masked vectors' eventfds and saves them as pending.
     pub fn save(&self) -> MsixState {
         let guest = self.guest.lock();
         self.poll(&guest, 0..guest.entries.len());
@@ -19,10 +19,10 @@ impl MsixTable {
         }
     }
 
-    /// Replaces the table's state with a saved one, and sends pending messages that are not masked.
+    /// Restores a saved state, and sends pending messages that are not masked.
     ///
     /// # Errors
-    /// Returns an error if the state does not belong to a table of this size. In that case, the
+    /// Returns an error if the state was not saved from a table of this size. In that case, the
     /// table is unchanged.
     pub fn restore(&self, state: &MsixState) -> Result<(), StateError> {
         let mut guest = self.guest.lock();
@@ -30,7 +30,7 @@ impl MsixTable {
         self.forget_all(&mut guest);
         let pending =
             state.pending.iter().filter_map(|number| self.vectors.get(usize::from(*number)));
-        // Every vector is closed, so the message becomes pending.
+        // Every vector is closed, so this makes the message pending.
         pending.for_each(|vector| _ = vector.enter());
         guest.write_control(Control::from_bits(state.control));
         for (entry, words) in guest.entries.iter_mut().zip(&state.entries) {

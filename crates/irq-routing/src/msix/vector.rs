@@ -1,15 +1,14 @@
-//! Send permission of one vector, which arbitrates between the device's threads and the guest's
-//! mask bits. A single word holds the permission, so that a message is either sent while the vector
-//! is open or becomes pending.
+//! A vector's permission to send, which arbitrates between the device's threads and the guest's
+//! mask bits. It is a single word, so a message is either sent while the vector is open or becomes
+//! pending.
 //!
-//! 1. A sender enters by compare-exchange: if the vector is open, it increments the count of
-//!    senders; otherwise, it sets the pending bit and is done. A sender that entered reads the
-//!    words of the message, sends it and leaves.
+//! 1. A sender enters by compare-exchange. If the vector is open, this increments the count of
+//!    senders; the sender then reads the words of the message, sends it and leaves. Otherwise, it
+//!    sets the pending bit and is done.
 //! 2. A closer clears the open bit, sets the awaited bit and waits until no sender is inside. The
 //!    last sender to leave wakes it.
-//! 3. An opener of a closed vector stores the words of the message, swaps in the open bit, and
-//!    sends the message if it was pending. The words therefore never change while a sender is
-//!    inside.
+//! 3. To open a closed vector, a thread stores the words of the message, swaps in the open bit, and
+//!    sends the message if it was pending. The words never change while a sender is inside.
 
 use crate::lock::WaitQueue;
 use crate::sync::{AtomicU64, SeqCst};
@@ -93,8 +92,8 @@ impl MsixVector {
         RoutedMessage { sender, message: MsiMessage { address, data } }
     }
 
-    /// Opens a closed vector, which sends this message from now on. Returns `true` if a message was
-    /// pending; the caller must then send it.
+    /// Opens a closed vector with this message. Returns `true` if a message was pending; the caller
+    /// must then send it.
     pub(crate) fn open(&self, RoutedMessage { sender, message }: RoutedMessage) -> bool {
         let (identified, device) = match sender {
             Sender::Anonymous => (0, 0),
@@ -105,13 +104,12 @@ impl MsixVector {
         self.state.swap(OPEN | identified, SeqCst) & PENDING != 0
     }
 
-    /// Closes the vector and waits for its senders. When this returns, no thread is sending its
-    /// message.
+    /// Closes the vector and waits for its senders. On return, no thread is sending its message.
     pub(crate) fn close(&self, idle: &WaitQueue) {
         let sends = self.state.fetch_and(!OPEN, SeqCst) & SENDERS != 0;
         if sends {
             self.state.fetch_or(AWAITED, SeqCst);
-            // No new sender can enter, so the wait ends when those inside have left.
+            // No new sender can enter, so we only wait for those inside.
             idle.wait_until(|| self.state.load(SeqCst) & SENDERS == 0);
             self.state.fetch_and(!AWAITED, SeqCst);
         }
