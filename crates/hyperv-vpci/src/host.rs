@@ -65,7 +65,7 @@ impl Reply {
     }
 }
 
-/// How far [`Host::serve`] came.
+/// What is left to do after [`Host::serve`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Served {
     /// Every request was answered, and `serve` has re-armed the channel with [`Channel::idle`], so

@@ -1,9 +1,9 @@
 //! Guest and host ends of Hyper-V's virtual PCI bus.
 //!
-//! A hypervisor offers PCI functions to its guest through a channel, on which both ends exchange
-//! messages about functions, their resources and their interrupts. A guest does not choose the
-//! message of an interrupt itself: it requests a message for a vector, and programs the host's
-//! answer into the function.
+//! A hypervisor offers PCI functions to its guest through a channel. Both ends exchange messages
+//! about functions, their resources and their interrupts. A guest doesn't choose the message for an
+//! interrupt itself: it asks for a message for a vector, and programs the host's answer into the
+//! function.
 //!
 //! | module | contents |
 //! |---|---|

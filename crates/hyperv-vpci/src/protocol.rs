@@ -1,8 +1,8 @@
-//! Messages of the virtual PCI bus, with parsers and emitters.
+//! Virtual PCI bus messages, with parsers and emitters.
 //!
 //! Neither end trusts the other. A parser ignores bytes after the last field, because the ring
 //! rounds lengths up to a multiple of 8. Every count and number in a message is validated before it
-//! is used. Layouts are those of Linux's `drivers/pci/controller/pci-hyperv.c` and of OpenVMM's
+//! is used. Layouts follow Linux's `drivers/pci/controller/pci-hyperv.c` and OpenVMM's
 //! `vpci_protocol`.
 //!
 //! | direction | packet | type |
@@ -37,17 +37,17 @@ pub use version::Version;
 
 use bytes::{Reader, Writer};
 
-/// Number of base address registers of a function.
+/// Number of base address registers in a function.
 pub const BARS: usize = 6;
 
-/// Number of slots of a bus: 32 devices with 8 functions each.
+/// Number of slots on a bus: 32 devices with 8 functions each.
 pub const SLOTS: usize = 256;
 
 /// Length in bytes of the longest message that either end sends: a bus relations notice for a full
 /// bus.
 pub const MAX_MESSAGE: usize = 8 + SLOTS * 28;
 
-/// Type numbers of messages. Their base is `0x42490000` ("BI").
+/// Message type numbers. Their base is `0x42490000` ("BI").
 mod kind {
     pub(super) const BUS_RELATIONS: u32 = 0x4249_0000;
     pub(super) const QUERY_BUS_RELATIONS: u32 = 0x4249_0001;

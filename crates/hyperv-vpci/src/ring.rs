@@ -1,8 +1,8 @@
-//! Rings in shared memory in the layout of VMBus, one for each direction.
+//! Shared-memory rings in VMBus layout, one for each direction.
 //!
 //! The writer owns the index `in`, and the reader owns `out`. Each end keeps a private copy of its
-//! own index and reads only the peer's index from the ring. A peer's index is validated each time
-//! it is read, and packets are copied out of the ring before they are interpreted.
+//! own index and only reads the peer's from the ring. The peer's index is validated every time, and
+//! packets are copied out of the ring before they are interpreted.
 //!
 //! ```text
 //! writer: write the packet ─▶ store in ─▶ load interrupt_mask, out ─▶ signal if empty and unmasked
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! All these accesses are sequentially consistent. If a writer stores `in` while a reader clears
-//! its mask, at least one of them therefore observes the other's store.
+//! its mask, at least one of them will see the other's store.
 
 mod heap;
 mod reader;
@@ -28,13 +28,13 @@ pub use writer::RingWriter;
 
 use crate::channel::{Channel, ChannelError, Idle, Notifier, PacketKind, Received};
 
-/// Length of the smallest ring and unit of lengths, in bytes.
+/// Length of the smallest ring in bytes; other lengths are multiples of it.
 pub const PAGE: u32 = 4096;
 
 /// Length of the largest ring in bytes.
 const MAX_LENGTH: u32 = 1 << 24;
 
-/// Word of a ring's control page.
+/// A word on a ring's control page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Control {
     /// Index of the next packet to be written, in bytes.
@@ -43,7 +43,7 @@ pub enum Control {
     Out,
     /// 1 if the reader does not want signals.
     InterruptMask,
-    /// Room that the writer waits for, in bytes, or 0 if it does not wait.
+    /// Room that the writer is waiting for, in bytes, or 0.
     PendingSendSize,
     /// Bit 0: [`PendingSendSize`](Self::PendingSendSize) is in use.
     Features,
@@ -79,7 +79,7 @@ pub trait RingMemory: Send {
     fn set_data(&self, offset: u32, bytes: [u8; 8]);
 }
 
-/// Result of an operation after which the peer may have to be signaled.
+/// Whether the peer must be signaled after an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "a peer that is not signaled may sleep forever"]
 pub enum Notify {
@@ -123,13 +123,13 @@ const fn used(inp: u32, out: u32, length: u32) -> u32 {
     if inp >= out { inp - out } else { length - out + inp }
 }
 
-/// Returns the number of bytes that can be written. A ring is never completely full, because equal
-/// indices mean that it is empty.
+/// Returns how many bytes can be written. A ring is never completely full: if the indices are
+/// equal, it is empty.
 const fn free(inp: u32, out: u32, length: u32) -> u32 {
     length - used(inp, out, length) - 8
 }
 
-/// [`Channel`] that consists of a ring for each direction and a signal to the peer.
+/// A [`Channel`] made of a ring for each direction and a signal to the peer.
 #[derive(Debug)]
 pub struct RingChannel<M, N> {
     writer: RingWriter<M>,
@@ -137,7 +137,7 @@ pub struct RingChannel<M, N> {
     peer: N,
 }
 
-/// Private indices of a channel's end, which a monitor must save along with the host's state.
+/// A channel end's private indices. A VMM must save them along with the host's state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct RingIndices {
     /// Index of the next packet that this end writes.
@@ -156,7 +156,7 @@ impl<M: RingMemory, N: Notifier> RingChannel<M, N> {
         Self::restore(outgoing, incoming, peer, RingIndices::default())
     }
 
-    /// Creates an end that continues at the indices of a saved one.
+    /// Creates an end that continues from saved indices.
     ///
     /// # Errors
     /// Returns [`RingError::BadLength`] if a ring's length is not valid, or [`RingError::BadIndex`]
@@ -167,8 +167,8 @@ impl<M: RingMemory, N: Notifier> RingChannel<M, N> {
         Ok(Self { writer, reader, peer })
     }
 
-    /// Returns the end's private indices. To be consistent with the rings, they must be saved while
-    /// the end is not in use.
+    /// Returns the end's private indices. They must be saved while the end is not in use, or they
+    /// may not match the rings.
     pub fn indices(&self) -> RingIndices {
         RingIndices { write: self.writer.index(), read: self.reader.index() }
     }

@@ -2,7 +2,7 @@
 
 use super::ProtocolError;
 
-/// Reader of little-endian fields from a message, which may end anywhere.
+/// Reads little-endian fields from a message, which may end anywhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writer of consecutive little-endian fields.
+/// Writes consecutive little-endian fields.
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
     out: &'a mut [u8],

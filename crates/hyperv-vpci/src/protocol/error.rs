@@ -1,4 +1,4 @@
-//! Errors of parsing and emitting messages.
+//! Errors from parsing and emitting messages.
 
 /// Reason why bytes are not a valid message, or why a message cannot be emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum ProtocolError {
     /// This end does not accept messages of this type.
     #[error("message type {0:#x} is not accepted by this end")]
     UnknownType(u32),
-    /// The peer named a slot with reserved bits set.
+    /// The peer sent a slot with reserved bits set.
     #[error("slot {0:#x} has reserved bits set")]
     BadSlot(u32),
     /// The peer announced more entries than a message can have.
@@ -32,16 +32,16 @@ pub enum ProtocolError {
         /// Maximum number of entries.
         limit: u32,
     },
-    /// The peer named a power state other than D0 and D3.
+    /// The peer requested a power state other than D0 and D3.
     #[error("{0} is not a power state: 1 is D0, 4 is D3")]
     BadPowerState(u32),
-    /// The peer named a delivery mode other than fixed and lowest priority.
+    /// The peer requested a delivery mode other than fixed and lowest priority.
     #[error("{0} is not a delivery mode: 0 is fixed, 1 is lowest priority")]
     BadDelivery(u8),
     /// The number of vectors of an interrupt is not a power of two up to 32.
     #[error("an interrupt cannot have {0} vectors: the number must be a power of two up to 32")]
     BadGroup(u16),
-    /// An interrupt names no processor, or processors that its form cannot represent.
+    /// An interrupt has no target processor, or processors that its form cannot represent.
     #[error("the interrupt's form cannot represent its set of processors")]
     BadProcessors,
     /// The vector does not fit the interrupt's form. SPIs above 255 need protocol 1.4.

@@ -1,12 +1,12 @@
-//! Descriptors of interrupts that guests request, and messages that hosts grant.
+//! Interrupt descriptors that guests send, and messages that hosts grant.
 
 use super::{ProtocolError, Reader, Writer};
 use msi_types::MsiMessage;
 
-/// Maximum number of vectors of one interrupt, which is the limit of multi-message MSI.
+/// Maximum number of vectors in one interrupt (the limit for multi-message MSI).
 pub const MAX_GROUP: u16 = 32;
 
-/// Maximum number of processors that an interrupt can name.
+/// Maximum number of processors that an interrupt can target.
 pub const MAX_PROCESSORS: usize = 32;
 
 /// Form of an interrupt in messages.
@@ -40,17 +40,17 @@ impl InterruptForm {
     }
 }
 
-/// Delivery mode of an interrupt.
+/// An interrupt's delivery mode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// Delivery to each named processor. This crate's host accepts only one.
+    /// To each target processor. This crate's host accepts only one.
     Fixed,
-    /// Delivery to any one of the named processors. This crate's host selects the first.
+    /// To any one of the target processors. This crate's host selects the first.
     LowestPriority,
 }
 
-/// Set of processors of an interrupt, by the hypervisor's VP index, which is neither an APIC ID nor
-/// an MPIDR.
+/// An interrupt's target processors, by the hypervisor's VP index (neither an APIC ID nor an
+/// MPIDR).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Processors {
     indices: [u16; MAX_PROCESSORS],
@@ -80,13 +80,13 @@ impl Processors {
         }
     }
 
-    /// Returns the processors in the order of the message.
+    /// Returns the processors in message order.
     pub fn indices(&self) -> &[u16] {
         self.indices.get(..self.count.into()).unwrap_or_default()
     }
 
     fn from_mask(mask: u64) -> Result<Self, ProtocolError> {
-        // Linux sends all ones as a placeholder, which stands for any processor.
+        // Linux sends all ones as a placeholder for any processor.
         if mask == u64::MAX {
             return Ok(Self::one(0));
         }
@@ -123,7 +123,7 @@ impl Processors {
     }
 }
 
-/// Descriptor of an interrupt that a guest requests from its host.
+/// Descriptor for an interrupt that a guest requests from its host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterruptDescriptor {
     /// First vector: an SPI on arm64, a local APIC vector on x86.
@@ -202,13 +202,13 @@ fn check_group(count: u16) -> Result<u16, ProtocolError> {
     }
 }
 
-/// Message that a host granted for an interrupt. The guest stores it in the function and returns it
-/// unchanged when it deletes the interrupt; only the host interprets it.
+/// The message that a host granted for an interrupt. The guest stores it in the function, and
+/// returns it unchanged when it deletes the interrupt. Only the host interprets it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TranslatedInterrupt {
     /// Number of vectors.
     pub count: u16,
-    /// Message of the first vector. Those of the other vectors differ in the low bits of the data.
+    /// The first vector's message. The others differ from it in the low bits of the data.
     pub message: MsiMessage,
 }
 

@@ -1,19 +1,19 @@
-//! Notices, the messages from host to guest that are not answers to requests.
+//! Notices: messages from host to guest that don't answer a request.
 
 use super::{ProtocolError, Reader, SLOTS, Slot, Writer, kind};
 
-/// Message from host to guest that is not an answer to a request.
+/// A message from host to guest that doesn't answer a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Lists all functions of the bus. A function that the list does not contain was removed.
+    /// Lists all functions on the bus. A function that is missing from the list was removed.
     Relations(Relations<'a>),
-    /// Requests the ejection of a function. The guest must answer with
+    /// Asks the guest to eject a function. The guest must answer with
     /// [`EjectionComplete`](super::Request::EjectionComplete) once it no longer uses the function.
     Eject(Slot),
-    /// Reports that a function changed, so that the guest must request the list again.
+    /// A function changed, so the guest must request the list again.
     InvalidateDevice(Slot),
-    /// Reports that the bus changed, so that the guest must request the list again.
+    /// The bus changed, so the guest must request the list again.
     InvalidateBus,
 }
 
@@ -76,7 +76,7 @@ impl RelationsForm {
     }
 }
 
-/// Validated list of a bus's functions.
+/// A validated list of a bus's functions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Relations<'a> {
     form: RelationsForm,
@@ -103,11 +103,11 @@ impl<'a> Relations<'a> {
         Ok(Self { form, descriptions: room.get(..length).unwrap_or_default() })
     }
 
-    /// Returns the descriptions in the order of the message.
+    /// Returns the descriptions in message order.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = DeviceDescription> + use<'a> {
         let form = self.form;
         self.descriptions.chunks_exact(form.description_length()).map(move |bytes| {
-            // Every description was already validated when the message was parsed.
+            // Every description was validated when the message was parsed.
             DeviceDescription::read(form, &mut Reader::new(bytes)).unwrap_or_default()
         })
     }
@@ -150,7 +150,7 @@ fn check_count(count: usize) -> Result<(), ProtocolError> {
     Err(ProtocolError::BadCount { count: u32::try_from(count).unwrap_or(u32::MAX), limit: LIMIT })
 }
 
-/// Description of a function, which the guest receives before it can read configuration space.
+/// A function's description. The guest receives it before it can read configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct DeviceDescription {
     /// Vendor ID.
@@ -171,7 +171,7 @@ pub struct DeviceDescription {
     pub subsystem: u16,
     /// Slot on the bus.
     pub slot: Slot,
-    /// Serial number, which guests use to name the slot.
+    /// Serial number. Guests derive the slot's name from it.
     pub serial: u32,
     /// NUMA node. The first form does not contain it.
     pub node: Option<u16>,
@@ -179,7 +179,7 @@ pub struct DeviceDescription {
 
 impl DeviceDescription {
     /// Returns `true` if both descriptions are of the same function. Slot, vendor, device and
-    /// serial number identify a function; its other fields may change during its lifetime, as the
+    /// serial number identify a function. Its other fields may change during its lifetime: e.g. the
     /// NUMA node does when the guest migrates to another host.
     pub fn is_same_function(&self, other: &Self) -> bool {
         let identity = |of: &Self| (of.slot, of.vendor, of.device, of.serial);

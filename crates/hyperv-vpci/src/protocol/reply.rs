@@ -1,8 +1,7 @@
-//! Completions of requests. A completion does not name its type: the guest infers the type from its
-//! request.
+//! Completions. A completion doesn't include its own type; the guest knows it from the request.
 //!
-//! Each parser returns the payload if the request succeeded, and the host's status otherwise. The
-//! completion of a failed request may consist of the status alone.
+//! Each parser returns the payload if the request succeeded, and the host's status otherwise. If a
+//! request failed, the completion may consist of just the status.
 
 use super::{
     AssignedResources, BARS, ProtocolError, Reader, ResourcesForm, Slot, TranslatedInterrupt,
@@ -10,7 +9,7 @@ use super::{
 };
 use core::fmt;
 
-/// Result of a request, an NTSTATUS. Negative numbers are failures.
+/// A request's result, an NTSTATUS. Negative numbers are failures.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(u32);
 
@@ -29,7 +28,7 @@ impl Status {
         Self(number)
     }
 
-    /// Parses a completion that consists of a status.
+    /// Parses a completion that has only a status.
     ///
     /// # Errors
     /// Returns [`ProtocolError::Truncated`] if the completion is too short.
@@ -87,7 +86,7 @@ fn parse<T>(
     }
 }
 
-/// Answer to [`Request::QueryVersion`](super::Request::QueryVersion). Guests evaluate only the
+/// Answer to [`Request::QueryVersion`](super::Request::QueryVersion). Guests only look at the
 /// status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VersionReply {
@@ -110,9 +109,8 @@ impl VersionReply {
     }
 }
 
-/// Answer to [`Request::QueryResources`](super::Request::QueryResources): the values that the base
-/// address registers read after all ones were written to them. A 64-bit register occupies two
-/// entries.
+/// Answer to [`Request::QueryResources`](super::Request::QueryResources): what the base address
+/// registers read after all ones were written to them. A 64-bit register occupies two entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BarsReply(pub [u32; BARS]);
 
@@ -172,7 +170,7 @@ impl InterruptReply {
     }
 }
 
-/// Answer to [`Request::AssignResources`](super::Request::AssignResources), in the layout of the
+/// Answer to [`Request::AssignResources`](super::Request::AssignResources), laid out like the
 /// request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AssignedReply(pub Slot);

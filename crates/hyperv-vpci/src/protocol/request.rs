@@ -1,11 +1,11 @@
-//! Requests, the messages from guest to host.
+//! Requests: messages from guest to host.
 
 use super::{
     AssignedResources, InterruptDescriptor, InterruptForm, ProtocolError, Reader, ResourcesForm,
     Slot, TranslatedInterrupt, Writer, kind,
 };
 
-/// Power state of a function.
+/// A function's power state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PowerState {
     /// On.
@@ -14,13 +14,13 @@ pub enum PowerState {
     D3,
 }
 
-/// Message from guest to host.
+/// A message from guest to host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Request {
-    /// Proposes a version in wire format, which may be a version that this crate does not support.
+    /// Proposes a version in wire format. It may be one that this crate does not support.
     QueryVersion(u32),
-    /// Requests the list of functions, which the host sends as a notice.
+    /// Asks for the list of functions. The host sends it as a notice.
     QueryRelations,
     /// Turns the bus on.
     D0Entry {
@@ -29,8 +29,7 @@ pub enum Request {
     },
     /// Turns the bus off.
     D0Exit,
-    /// Requests the values that a function's base address registers read after all ones were
-    /// written to them.
+    /// Asks what a function's base address registers read after all ones were written to them.
     QueryResources(Slot),
     /// Assigns resources to a function.
     AssignResources(AssignedResources),
@@ -43,7 +42,7 @@ pub enum Request {
         /// The new state.
         state: PowerState,
     },
-    /// Requests a message for an interrupt.
+    /// Asks for a message for an interrupt.
     CreateInterrupt {
         /// The function.
         slot: Slot,
@@ -52,7 +51,7 @@ pub enum Request {
         /// The interrupt.
         interrupt: InterruptDescriptor,
     },
-    /// Returns a message to the host, which deletes it.
+    /// Returns a message to the host so that it is deleted.
     DeleteInterrupt {
         /// The function.
         slot: Slot,

@@ -38,21 +38,21 @@ impl ResourcesForm {
     }
 }
 
-/// Assignment of resources to a function. Memory resources are ignored, because the guest programs
-/// the base address registers itself.
+/// An assignment of resources to a function. Memory resources are ignored, because the guest itself
+/// programs the base address registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AssignedResources {
     /// The function.
     pub slot: Slot,
     /// Form of the message.
     pub form: ResourcesForm,
-    /// Number of interrupts that the assignment requests. It is 0 for guests that request
-    /// interrupts individually.
+    /// Number of interrupts requested by the assignment. 0 for guests that request interrupts
+    /// individually.
     pub interrupts: u32,
 }
 
 impl AssignedResources {
-    /// Creates an assignment without interrupts.
+    /// Creates an assignment with no interrupts.
     pub const fn new(slot: Slot, form: ResourcesForm) -> Self {
         Self { slot, form, interrupts: 0 }
     }
@@ -71,13 +71,14 @@ impl AssignedResources {
         Ok(Self { slot, form, interrupts })
     }
 
-    /// Writes the fields of a request. A request without interrupts ends with one empty descriptor,
-    /// because Linux, FreeBSD and OpenVMM's client reserve room for it; no known guest sends less.
+    /// Writes a request's fields. A request without interrupts still ends with one empty
+    /// descriptor: Linux, FreeBSD and OpenVMM's client reserve room for it, and no known guest
+    /// sends less.
     pub(super) fn write_request(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
         self.write(self.interrupts.max(1), to)
     }
 
-    /// Writes the fields of a completion, which has only the requested descriptors.
+    /// Writes a completion's fields. It only has the requested descriptors.
     pub(super) fn write_completion(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
         self.write(self.interrupts, to)
     }

@@ -31,10 +31,10 @@ const SELF: u64 = u64::MAX;
 /// Source number of a message-signaled interrupt.
 const SOURCE_MSI: u32 = 1;
 
-/// Flag of a target: the interrupt is delivered to every named processor.
+/// Target flag: the interrupt is delivered to every target processor.
 const MULTICAST: u32 = 1;
 
-/// Flag of a target: the processors are encoded as a set, not a mask.
+/// Target flag: the processors are encoded as a set, not a mask.
 const PROCESSOR_SET: u32 = 2;
 
 /// Format of a set whose banks follow.
@@ -67,7 +67,7 @@ impl DeviceKey {
     }
 }
 
-/// New target for an interrupt.
+/// An interrupt's new target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retarget {
     /// The function.
@@ -89,7 +89,7 @@ pub struct RetargetInput {
 
 impl RetargetInput {
     /// Encodes a target. From version 1.2 on, the processor is encoded as a sparse set, as in
-    /// Linux. Under version 1.1, it is encoded as a mask of the processors 0 to 63.
+    /// Linux. Version 1.1 uses a mask of processors 0 to 63.
     ///
     /// # Errors
     /// Returns [`ProtocolError::BadProcessors`] for a VP index that the encoding cannot represent:
@@ -122,8 +122,8 @@ impl RetargetInput {
         Ok(Self { bytes, length })
     }
 
-    /// Returns the bytes of the input. The hypercall's input must be aligned to 8 bytes and must
-    /// not cross a page.
+    /// Returns the input's bytes. The hypercall requires them to be aligned to 8 bytes and not to
+    /// cross a page.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
@@ -136,9 +136,9 @@ impl RetargetInput {
 }
 
 impl Retarget {
-    /// Parses the hypercall's input: a mask of processors, a sparse set, or all of them. An
-    /// interrupt that may be delivered to any of several processors is delivered to the one with
-    /// the lowest VP index.
+    /// Parses the hypercall's input: a processor mask, a sparse set, or all processors. If the
+    /// interrupt may be delivered to any of several processors, the one with the lowest VP index is
+    /// used.
     ///
     /// # Errors
     /// Returns [`ProtocolError::Truncated`] if the input is too short, or
@@ -187,8 +187,8 @@ fn read_processors(is_set: bool, from: &mut Reader<'_>) -> Result<(u16, u32), Pr
     Ok((first, count))
 }
 
-/// Returns the VP index of the lowest bit in a bank. `bank` must be less than 64. Callers must not
-/// use the result for an empty bank.
+/// Returns the VP index of a bank's lowest bit. `bank` must be less than 64. Callers must not use
+/// the result if the bank is empty.
 const fn lowest(bank: u16, processors: u64) -> u16 {
     bank * 64 + (processors.trailing_zeros() % 64) as u16
 }

@@ -1,11 +1,11 @@
-//! Slots of a virtual bus.
+//! Slots on a virtual bus.
 
 use super::ProtocolError;
 use core::fmt;
 use msi_types::RequesterId;
 
-/// Device and function number of a function on its bus. In messages, the device number is in bits
-/// 4:0 and the function number in bits 7:5, which is the reverse of their order in a requester ID.
+/// A function's device and function number on its bus. In messages, the device number is in bits
+/// 4:0 and the function number in bits 7:5. A requester ID has them the other way around.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Slot(u8);
 
@@ -15,13 +15,13 @@ impl Slot {
         Self(device & 0x1f | function << 5)
     }
 
-    /// Returns the slot of a requester. Ignores the requester's bus number, because the kernel
-    /// numbers virtual buses itself.
+    /// Returns a requester's slot. Ignores the bus number, because the kernel numbers virtual buses
+    /// itself.
     pub const fn of(requester: RequesterId) -> Self {
         Self::new(requester.pci_device(), requester.pci_function())
     }
 
-    /// Decodes a slot from its number in messages.
+    /// Decodes a slot from a message.
     ///
     /// # Errors
     /// Returns [`ProtocolError::BadSlot`] if any of bits 31:8 is set.
@@ -37,7 +37,7 @@ impl Slot {
         self.0 as u32
     }
 
-    /// Returns the requester ID of this slot on the bus with number `bus`.
+    /// Returns this slot's requester ID on the bus with number `bus`.
     pub const fn requester(self, bus: u8) -> RequesterId {
         RequesterId::pci(bus, self.device(), self.function())
     }

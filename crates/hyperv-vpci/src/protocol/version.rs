@@ -17,11 +17,10 @@ pub enum Version {
 }
 
 impl Version {
-    /// All versions, starting with the highest, in the order in which a guest proposes them.
+    /// All versions from highest to lowest, the order in which a guest proposes them.
     pub const OFFERED: [Self; 4] = [Self::V1_4, Self::V1_3, Self::V1_2, Self::V1_1];
 
-    /// Decodes a version from its number in messages. Returns `None` for a version that this crate
-    /// does not support.
+    /// Decodes a version from a message. Returns `None` if this crate does not support it.
     pub const fn from_wire(wire: u32) -> Option<Self> {
         match wire {
             0x1_0001 => Some(Self::V1_1),
@@ -52,7 +51,7 @@ impl Version {
         }
     }
 
-    /// Returns the highest VP index that interrupts under this version can name: masks cover 64
+    /// Returns the highest VP index that interrupts can target in this version: masks cover 64
     /// processors, sparse sets 4096.
     pub const fn highest_processor(self) -> u16 {
         match self {

@@ -1,4 +1,4 @@
-//! Ring between two ends in one process.
+//! A ring between two ends in the same process.
 
 use super::{Control, PAGE, RingMemory};
 use alloc::collections::TryReserveError;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Memory of a ring, on the heap. Clones share it.
+/// A ring's memory, on the heap. Clones share it.
 #[derive(Clone, Debug)]
 pub struct HeapRing(Arc<Pages>);
 

@@ -1,4 +1,4 @@
-//! Reading end of a ring.
+//! The reading end of a ring.
 
 use super::{
     Control, Notify, RingError, RingMemory, advance, check_index, check_length, free, packet, used,
@@ -15,7 +15,7 @@ pub struct RingReader<M> {
     skipped: u32,
 }
 
-/// Maximum number of unknown packets that one read skips, so that the work per call is bounded.
+/// Maximum number of unknown packets that one read skips. This bounds the work per call.
 const MAX_SKIPPED: u32 = 64;
 
 /// Header of a packet, validated against the number of available bytes.
@@ -43,9 +43,8 @@ impl<M: RingMemory> RingReader<M> {
     }
 
     /// Copies the next packet's payload to `buffer`. The writer cannot change the copy afterwards.
-    /// Packets of unknown types or with unknown flags are skipped and [counted](Self::skipped).
-    /// Callers must signal the writer if the second result is [`Notify::Peer`], even if no packet
-    /// is left.
+    /// Skips and [counts](Self::skipped) packets with unknown types or flags. If the second result
+    /// is [`Notify::Peer`], the caller must signal the writer, even if no packet is left.
     ///
     /// # Errors
     /// Returns [`ChannelError::TooLong`] if `buffer` is too short, or [`ChannelError::Broken`] if
@@ -72,8 +71,7 @@ impl<M: RingMemory> RingReader<M> {
             }
             self.skipped = self.skipped.saturating_add(1);
         }
-        // If the limit of unknown packets was reached, more packets may be left; `idle` reports
-        // them.
+        // If we hit the limit of unknown packets, more may be left; `idle` reports them.
         Ok((None, notify))
     }
 
@@ -95,7 +93,7 @@ impl<M: RingMemory> RingReader<M> {
         Ok(length)
     }
 
-    /// Frees the room of the next packet, which has `total` bytes. `inp` is the writer's index.
+    /// Frees the next packet's room (`total` bytes). `inp` is the writer's index.
     fn consume(&mut self, inp: u32, total: u32) -> Notify {
         let before = free(inp, self.at, self.length);
         self.at = advance(self.at, total, self.length);
@@ -139,9 +137,9 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// Decides whether a waiting writer must be signaled, which is the case as soon as the ring has
-    /// room for its packet. Some writers wait for an empty ring by requesting the ring's length or
-    /// one byte less, which is more than the room of an empty ring.
+    /// Decides whether to signal a waiting writer, i.e. whether the ring now has room for its
+    /// packet. Some writers wait for an empty ring by asking for the ring's length or one byte
+    /// less. Even an empty ring doesn't have that much room.
     fn notify(&self, before: u32, after: u32) -> Notify {
         let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
         let now = waits_for != 0 && before < waits_for && after >= waits_for;

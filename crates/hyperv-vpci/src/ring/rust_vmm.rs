@@ -1,4 +1,4 @@
-//! Ring in guest memory, based on rust-vmm's `vm-memory`.
+//! A ring in guest memory, on top of rust-vmm's `vm-memory`.
 
 use super::{Control, PAGE, RingError, RingMemory, check_length};
 use alloc::sync::Arc;
@@ -68,8 +68,8 @@ impl<M: GuestMemory> GuestRing<M> {
 
     fn store<T: vm_memory::AtomicAccess>(&self, offset: u32, value: T) {
         if let Some(address) = self.address(offset) {
-            // A store to memory that was removed from the guest is lost. Such memory reads as
-            // zeros, which are not a valid packet.
+            // A store is lost if the memory was removed from the guest. Such memory reads as zeros,
+            // which never form a valid packet.
             let _ = self.memory.store(value, address, Ordering::SeqCst);
         }
     }

@@ -1,4 +1,4 @@
-//! Writing end of a ring.
+//! The writing end of a ring.
 
 use super::{
     Control, Notify, PENDING_SEND_SIZE, RingError, RingMemory, advance, check_index, check_length,
@@ -72,7 +72,7 @@ impl<M: RingMemory> RingWriter<M> {
             return Ok(words);
         }
         self.memory.set_control(Control::PendingSendSize, needed);
-        // The reader may have made room before it saw that this end is waiting.
+        // The reader may have made room before it saw that we're waiting.
         if needed <= self.free()? { Ok(words) } else { Err(ChannelError::Full) }
     }
 
@@ -91,8 +91,8 @@ impl<M: RingMemory> RingWriter<M> {
         advance(at, 8, self.length)
     }
 
-    /// Decides whether the reader must be signaled: it may be asleep if it has read every packet
-    /// but this one.
+    /// Decides whether to signal the reader: it may be asleep if it has read every packet but this
+    /// one.
     fn notify(&self, start: u32) -> Notify {
         let masked = self.memory.control(Control::InterruptMask) != 0;
         let was_empty = self.memory.control(Control::Out) == start;
