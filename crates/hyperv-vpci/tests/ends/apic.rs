@@ -1,4 +1,4 @@
-//! Local APIC vectors on x86, which hypercalls retarget.
+//! Local APIC vectors on x86, retargeted by hypercall.
 
 use crate::board::{
     BUS, FAR, HostSide, INSTANCE, PROCESSORS, SLOT, TestKernel, channel, open, reason, request,

@@ -1,4 +1,4 @@
-//! Ends of a channel that sleep until they are signaled.
+//! Channel ends that sleep until they are signaled.
 
 #[path = "../../examples/kernel.rs"]
 mod kernel;

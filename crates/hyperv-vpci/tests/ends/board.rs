@@ -1,4 +1,4 @@
-//! Board with a guest and its host, each of which sleeps until the other signals.
+//! A board with a guest and its host. Each sleeps until the other signals.
 
 use crate::gic::Gic;
 use crate::signals::{Bell, EndSignals};

@@ -1,4 +1,4 @@
-//! Tasks that wait while another task uses the bus. No signal of the host ends their wait.
+//! Tasks that wait while another task uses the bus. The host's signals never end their wait.
 
 use crate::board::{BUS, OTHER, Ring, SLOT, channel, config, function, host_config, request};
 use crate::gic::Gic;

@@ -1,4 +1,4 @@
-//! Freed vectors whose messages the host may still send, and which must not be allocated again.
+//! Freed vectors must not be allocated again while the host may still send their messages.
 
 use crate::board::{Board, OTHER, Ring, SLOT, function, reason, request};
 use crate::gic::Gic;

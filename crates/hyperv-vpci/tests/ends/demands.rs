@@ -1,4 +1,4 @@
-//! Requirements for a guest from the reviews of Hyper-V's vPCI support for arm64.
+//! What reviews of Hyper-V's vPCI support for arm64 demanded from a guest.
 
 use crate::board::{ADDRESS, BUS, Board, CPUS, OTHER, SLOT, request};
 use crate::gic::Gic;

@@ -1,4 +1,4 @@
-//! SPIs of a GIC, shared by a driver and device models. The GIC panics on misuse.
+//! A GIC's SPIs, shared by a driver and device models. The GIC panics on misuse.
 
 use msi_types::{
     Cpu, Delivery, HwIrq, Level, Line, MsiError, Pending, SetLine, Trigger, WiredParent,

@@ -1,4 +1,4 @@
-//! Host with a guest that can send arbitrary messages.
+//! A host facing a guest that can send arbitrary messages.
 
 use crate::board::{ADDRESS, OTHER, Ring, SLOT, channel, function, host_config};
 use crate::gic::Gic;

@@ -1,4 +1,4 @@
-//! Each end with a peer that acts arbitrarily.
+//! Tests for each end against a peer that acts arbitrarily.
 
 use crate::board::{BUS, Board, OTHER, SLOT, function, request};
 use crate::host::Peer;

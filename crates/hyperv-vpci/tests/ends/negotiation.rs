@@ -1,4 +1,4 @@
-//! Negotiation of the version, up to a bus that is on.
+//! Version negotiation, until the bus is on.
 
 use crate::board::{Board, CPUS, OTHER, SLOT, open};
 use crate::gic::Gic;

@@ -1,5 +1,5 @@
-//! Each end with an exhausted heap. Operations must fail without partial effects, and operations
-//! that free resources must not allocate.
+//! Both ends with an exhausted heap: operations must fail without partial effects, and must not
+//! allocate if they free resources.
 
 use crate::board::{
     BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request,

@@ -1,4 +1,4 @@
-//! Migration of a host's end with a request in flight.
+//! Migrates a host's end while a request is in flight.
 
 use crate::board::{OTHER, SLOT, function, host_config};
 use crate::gic::Gic;

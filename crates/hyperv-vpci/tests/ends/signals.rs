@@ -1,4 +1,4 @@
-//! Signals between a guest and its host, each of which sleeps until the other signals.
+//! Signals between a guest and its host while each sleeps until the other signals.
 //!
 //! The host runs on its own thread. If the guest waits while the host sleeps and no signal is
 //! pending, it would wait forever, so the wait is abandoned and counted. No test therefore depends

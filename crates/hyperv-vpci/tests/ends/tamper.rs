@@ -1,4 +1,4 @@
-//! Host's channel whose packets are lost, delayed, duplicated or changed in transit.
+//! A host's channel that loses, delays, duplicates or changes packets in transit.
 
 use doorbell_test_support::Outside;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};

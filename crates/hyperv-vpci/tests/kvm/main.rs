@@ -1,5 +1,5 @@
-//! Host's end that injects into local APICs of the host's KVM, whose state shows which interrupts
-//! arrived. No guest runs.
+//! A host's end that injects into the local APICs of the host's KVM. Their state shows which
+//! interrupts arrived; no guest runs.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials;

@@ -1,4 +1,4 @@
-//! List of the trials and their machine.
+//! The trials and the VM that they use.
 
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use hyperv_vpci::channel::{Channel, PacketKind};

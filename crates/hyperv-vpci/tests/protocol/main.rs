@@ -1,4 +1,4 @@
-//! Comparison of messages with layouts that were typed by hand, and round trips.
+//! Compares messages with layouts that were typed by hand, and tests round trips.
 
 mod message_layout;
 mod refusals;

@@ -1,4 +1,4 @@
-//! Guest's end with the recorded packets of foreign hosts.
+//! Replays packets recorded from foreign hosts to the guest's end.
 
 use crate::gic::Gic;
 use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};

@@ -1,4 +1,4 @@
-//! Host's end with the recorded packets of foreign guests.
+//! Replays packets recorded from foreign guests to the host's end.
 
 use crate::gic::Gic;
 use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};

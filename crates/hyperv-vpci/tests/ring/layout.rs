@@ -1,4 +1,4 @@
-//! Bytes of a ring, typed by hand from the packet format of VMBus.
+//! A ring's bytes, typed by hand from the VMBus packet format.
 
 use crate::ring;
 use hyperv_vpci::channel::PacketKind;

@@ -1,4 +1,4 @@
-//! Comparison of rings with a queue, and rings with a hostile peer and between threads.
+//! Compares rings with a queue, and tests them against a hostile peer and between threads.
 
 mod hostile;
 mod layout;

@@ -1,4 +1,4 @@
-//! Comparison of a ring with a queue of packets with bounded room.
+//! Compares a ring with a bounded packet queue.
 
 use crate::ring;
 use hyperv_vpci::channel::{ChannelError, PacketKind};

@@ -1,4 +1,4 @@
-//! Ends that are overtaken by their peer between two accesses.
+//! Ends whose peer overtakes them between two accesses.
 
 use crate::ring;
 use hyperv_vpci::channel::{ChannelError, Idle, PacketKind};

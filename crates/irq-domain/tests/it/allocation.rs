@@ -1,4 +1,4 @@
-//! Allocation of vectors: granted, written, rolled back and freed.
+//! Vector allocation: granting, writing, rolling back and freeing.
 
 use crate::mock::{
     Addressing, CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Machine, Store, StoreKind,

@@ -1,4 +1,4 @@
-//! Number of operations at the controller, each of which may cost a round trip.
+//! Counts operations at the controller. Each may cost a round trip.
 
 use crate::mock::{Addressing, Machine, StoreKind};
 use msi_types::Shape;

@@ -1,4 +1,4 @@
-//! Enumeration of simulated functions whose registers have realistic writable bits.
+//! Enumerates simulated functions with realistic writable register bits.
 
 #![expect(clippy::cast_possible_truncation, reason = "only the low bits are needed")]
 

@@ -1,4 +1,4 @@
-//! Results of handlers, screaming interrupts, and handlers that start disabled.
+//! Handler results, screaming interrupts, and handlers that start disabled.
 
 use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq, take_screaming};
 use irq_domain::{Dispatched, IrqHandle, IrqReturn, Start, Unhandled, WiredRequest};

@@ -1,4 +1,4 @@
-//! Level-triggered devices, with one message that asserts and one that deasserts.
+//! Level-triggered devices: one message asserts, the other deasserts.
 
 use crate::mock::{Addressing, Machine, Store, StoreKind};
 use irq_domain::{Flow, IrqHandle, MoveError, MsiDevice, MsiDeviceError};

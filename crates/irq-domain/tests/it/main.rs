@@ -1,5 +1,5 @@
-//! Tests of the interrupt core with fakes that punish misuse: a kernel, two kinds of controller,
-//! and a message store.
+//! Interrupt core tests, with fakes that punish misuse: a kernel, two kinds of controller, and a
+//! message store.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod affinity;

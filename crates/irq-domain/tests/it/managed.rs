@@ -1,4 +1,4 @@
-//! Vectors that are managed for certain CPUs.
+//! Managed vectors, which are confined to certain CPUs.
 
 use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind};
 use irq_domain::layer::{LayeredParent, ShimLayer};

@@ -1,5 +1,5 @@
-//! Exhausted heaps: a failed allocation is an error without side effects, and operations that free
-//! resources do not allocate.
+//! Exhausted heaps. A failed allocation must be an error without side effects, and operations that
+//! free resources must not allocate.
 
 use crate::bridge;
 use crate::layer::{Translation, iommu};

@@ -1,4 +1,4 @@
-//! Selection of a function's message store: MSI-X if available, otherwise MSI.
+//! Which message store a function uses: MSI-X if available, otherwise MSI.
 
 use crate::function::{AT, Function};
 use crate::mock::Kernel;

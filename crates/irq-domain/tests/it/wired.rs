@@ -1,4 +1,4 @@
-//! Wired and private interrupts of the root controller.
+//! The root controller's wired and private interrupts.
 
 use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq};
 use irq_domain::{

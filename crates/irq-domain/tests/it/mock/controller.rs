@@ -1,5 +1,5 @@
 //! Two kinds of controller: one whose messages stay the same when an interrupt moves, and one whose
-//! messages name the CPU.
+//! messages encode the target CPU.
 
 use super::{Hook, Locked, assert_task, count_down, judge, lock};
 use msi_types::{

@@ -1,4 +1,4 @@
-//! The wired inputs of the root controller.
+//! The root controller's wired inputs.
 
 use super::{assert_task, judge, lock};
 use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};

@@ -1,4 +1,4 @@
-//! Waits of the core, which tests can observe and end.
+//! The core's waits. Tests can observe and end them.
 
 use super::{Machine, in_hard_irq};
 use irq_domain::Dispatched;
