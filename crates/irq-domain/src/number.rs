@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// An IRQ number: the core's own name for an interrupt, dense from 0. Freed numbers are reused.
-/// Never an INTID.
+/// An IRQ number. The core assigns it to an interrupt; numbers are dense from 0 and are reused
+/// after they are freed. Never an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Irq(u32);
 
