@@ -5,7 +5,7 @@
 //!
 //! | namespace | used by | type |
 //! |---|---|---|
-//! | GSI | the monitor and its interrupt back end | [`Gsi`](msi_types::Gsi); sparse |
+//! | GSI | the VMM and its interrupt back end | [`Gsi`](msi_types::Gsi); sparse |
 //! | INTID | the guest's interrupt controller: SPIs, LPIs | [`Pin`] for SPIs; the guest alone assigns LPIs |
 //! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
 //!

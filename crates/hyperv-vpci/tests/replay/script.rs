@@ -14,7 +14,7 @@ pub(crate) enum Line {
     /// Control word and input.
     Hypercall(u64, Vec<u8>),
     Status(u16),
-    /// An action of the monitor.
+    /// An action of the VMM.
     Call(String),
 }
 

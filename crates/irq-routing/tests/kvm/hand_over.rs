@@ -24,7 +24,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("idle_vectors_leave_their_gsis_to_those_that_ring", scarce),
 ];
 
-/// The monitor's observer for a function whose device has an eventfd for each vector.
+/// The VMM's observer for a function whose device has an eventfd for each vector.
 struct Function {
     irqfds: Vec<MsiIrqfd>,
     devices: Vec<Arc<EventFd>>,

@@ -37,7 +37,7 @@ fn enabled(vm: &VmFd, cap: u32, argument: u64) -> Outcome {
     Ok(vm.enable_cap(&request)?)
 }
 
-/// Creates a machine whose I/O APIC the monitor emulates.
+/// Creates a machine whose I/O APIC the VMM emulates.
 fn split_machine() -> Result<Arc<VmFd>, Failure> {
     let vm = Arc::new(Kvm::new()?.create_vm()?);
     enabled(&vm, KVM_CAP_SPLIT_IRQCHIP, 24)?;
@@ -54,7 +54,7 @@ fn split() -> Outcome {
     let to_pin = machine.router.commit(&[Change::Set(pin, Route::Pin(Pin::new(5)?))]);
     same(to_pin, Err(RouteError::Refused { errno: 22 }))?;
 
-    // The monitor's I/O APIC sends a message for its pin.
+    // The VMM's I/O APIC sends a message for its pin.
     machine.router.commit(&[Change::Set(pin, vector(0x35)), Change::Set(gsi, vector(0x41))])?;
 
     machine.router.signal(pin)?;
