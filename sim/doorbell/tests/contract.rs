@@ -385,7 +385,7 @@ fn other_files_are_named_with_status_2() {
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8(output.stderr).unwrap();
     assert!(
-        reason.contains("Cargo.toml") && reason.contains("no flattened devicetree"),
+        reason.contains("Cargo.toml") && reason.contains("is not a flattened devicetree"),
         "{reason}"
     );
 }

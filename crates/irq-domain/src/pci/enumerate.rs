@@ -35,9 +35,10 @@ const FUNCTIONS_PER_DEVICE: u16 = 8;
 ///
 /// Firmware-assigned bus numbers are kept where they are higher than all numbers in use, because
 /// firmware's requester ID maps refer to them. Only the largest 32-bit window and the largest
-/// 64-bit memory window are used. I/O ports, expansion ROMs, CardBus bridges, virtual functions and
-/// functions beyond the eighth (ARI) are not configured, and bridges have no spare room for
-/// hot-plugged functions.
+/// 64-bit memory window are used. 64-bit regions are placed in the latter if they are prefetchable
+/// or if the former is full; a kernel that can't map the 64-bit window must omit it from `windows`.
+/// I/O ports, expansion ROMs, CardBus bridges, virtual functions and functions beyond the eighth
+/// (ARI) are not configured, and bridges have no spare room for hot-plugged functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
 /// conventional PCI sends as device 0, function 0 on its secondary bus (PCI Express to PCI/PCI-X

@@ -201,7 +201,7 @@ fn somebody_who_keeps_the_old_model_is_noticed() {
     with_system(8, |system, migrator| {
         let migrate = || migrator.migrate_to(Destination::Fresh, || {});
         let kept = system.model.watch().upgrade().unwrap();
-        assert!(migrate().unwrap_err().contains("left behind"));
+        assert!(migrate().unwrap_err().contains("references to the old model remain"));
         drop(kept);
         let its = system.model.with(|vgic| vgic.its(0)).unwrap();
         assert!(migrate().is_err());
