@@ -1,4 +1,5 @@
-//! Delivers the interrupts of every device of a machine: `deliver [FILE.dtb [MESSAGES]]`.
+//! Brings up a machine and delivers interrupts from all its devices: `deliver [FILE.dtb
+//! [MESSAGES]]`.
 
 use doorbell_machine::{BuildOptions, RunOptions, build, embedded, run};
 use std::error::Error;

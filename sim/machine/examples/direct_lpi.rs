@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     let parent = DirectLpi::new(gic.clone())?;
 
-    // A device's driver. The doorbell cannot identify the writer: any device can send any LPI.
+    // The device's driver. Note that the doorbell can't tell who wrote to it, so any device can
+    // send any LPI.
     let function = RequesterId::pci(1, 0, 0);
     println!("isolation: {:?}", parent.isolation(function));
     let device = parent.attach(function, 1)?;

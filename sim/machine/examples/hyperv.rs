@@ -1,4 +1,5 @@
-//! Runs both ends of Hyper-V's virtual PCI bus on driver and model. A waiting guest runs its host.
+//! Runs both ends of a Hyper-V virtual PCI bus: the guest's driver and the host's model. The host
+//! runs whenever the guest waits.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -41,12 +42,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![Affinity::default()]);
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
     board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
-    // The host offers a function; its device model keeps `device`.
+    // The host offers a function. Its device model keeps `device`.
     let (slot, injection) = (Slot::new(0, 0), Injection::Spi(board.gic.clone()));
     let mut host = Host::new(HostConfig::new(1, 0xfeed_0000, *b"a bus's instance"), injection)?;
     let function = DeviceDescription { vendor: 0x1414, device: 7, slot, ..Default::default() };
     let device = host.offer(HostFunction::new(function, [0xffff_0000, 0, 0, 0, 0, 0]))?;
-    // The guest opens the bus, and allocates a vector for the function.
+    // The guest opens the bus and allocates a vector for the function.
     let (there, back) = (HeapRing::new(NonZeroU8::MIN)?, HeapRing::new(NonZeroU8::MIN)?);
     let there_end = RingChannel::new(back.clone(), there.clone(), (|| ()) as fn())?;
     let kernel = Arc::new(Guest(board.clone(), Mutex::new((host, there_end))));

@@ -1,4 +1,5 @@
-//! Brings up an ITS with `gic-driver`, allocates two vectors for a device and sends a message.
+//! Brings up an ITS with `gic-driver`, allocates two vectors for a device and sends a message on
+//! one.
 
 #[path = "hardware/board.rs"]
 mod board;
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     let its = Arc::new(Its::new(gic.clone(), &ItsConfig::new(ITS, 1))?);
     its.cpu_on(cpu)?;
-    // On this board, the DeviceID of a device is its requester ID.
+    // On this board, a device's DeviceID equals its requester ID.
     let parent = ItsMsiParent::new(its, IdMap::identity());
 
     // A device's driver:

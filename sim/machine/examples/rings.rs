@@ -1,6 +1,6 @@
 //! A device that stores its interrupt messages in its own memory: six rings share a vector, and
-//! each has a copy of its message. Direct LPIs have one doorbell per CPU, so a move rewrites the
-//! copies.
+//! each keeps a copy of the message. With direct LPIs, every CPU has its own doorbell, so moving
+//! the vector means rewriting all six copies.
 
 #[path = "hardware/board.rs"]
 mod board;

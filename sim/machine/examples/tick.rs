@@ -14,8 +14,8 @@ use vgic::VgicConfig;
 
 const THIS: Affinity = Affinity::new(0, 0, 0, 0); // MPIDR_EL1
 
-/// Enables the interrupts, without allocating. `gic` has the addresses that firmware states for the
-/// distributor and the redistributors.
+/// Enables the interrupts, without allocating. `gic` has the addresses that firmware reports for
+/// the distributor and the redistributors.
 fn enable<P: Platform>(
     platform: &P,
     gic: (u64, RedistributorRegion),
@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     board.execute(Cpu::new(0), |registers| {
         <CpuInterface<&Registers<'_>>>::new(registers).handle_pending(|intid| {
             taken.push(intid.get());
-            // The timer fires once the SGI is taken, until its handler sets it again.
+            // Once the SGI has been taken, the timer fires until its handler rearms it.
             tick(if intid == timer { Level::Low } else { Level::High });
         });
     });

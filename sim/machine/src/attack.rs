@@ -1,5 +1,5 @@
-//! Measures how far a hostile device can reach by writing messages that the drivers composed for
-//! other devices, and by writing to the other registers in a doorbell's page.
+//! Measures what a hostile device can do by writing other devices' messages, and by writing to the
+//! other registers in the doorbell page.
 
 mod hostile_device;
 mod registers;
@@ -18,21 +18,21 @@ use msi_types::{Isolation, MsiMessage, NotIsolated};
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct AttackReport {
-    /// Name of the device that wrote.
+    /// Name of the attacking device.
     pub intruder: String,
-    /// Name of the device whose message it wrote.
+    /// Name of the device under attack.
     pub victim: String,
     /// The intruder's isolation, as the drivers report it.
     pub isolation: Isolation,
-    /// Set if the victim's handler ran although the victim had sent nothing.
+    /// Set if the victim's handler ran although the victim had not sent a message.
     pub rang: bool,
-    /// Set if the victim's messages no longer arrived after the intruder had written zeros to the
-    /// first word of the doorbell's page.
+    /// Set if the victim's messages stopped arriving once the intruder had written zeros to the
+    /// first word of the doorbell page.
     pub silenced: bool,
-    /// Registers of the doorbell's page that changed as a result of the intruder's writes.
+    /// Registers in the doorbell page that the intruder's writes changed.
     pub overwritten: Vec<Overwritten>,
-    /// Set if the intruder pointed the redistributor at its own LPI tables, and the victim's
-    /// interrupts then arrived exactly while those tables enabled them.
+    /// Set if the intruder pointed the redistributor at its own LPI tables, and from then on the
+    /// victim's interrupts arrived if and only if those tables enabled them.
     pub seized: bool,
     /// Number of the intruder's writes outside its own memory.
     pub writes: usize,
@@ -42,11 +42,11 @@ pub struct AttackReport {
     pub migrated: u64,
 }
 
-/// Brings the machine up and lets its first platform device attack the second one.
+/// Brings the machine up and lets its first platform device attack the second.
 ///
 /// The intruder writes the message that the drivers composed for the victim, then zeros to the
-/// start of that page, and finally the addresses of its own LPI tables to the redistributor.
-/// Returns `None` unless the machine has two platform devices with working interrupts.
+/// start of the doorbell page, and finally points the redistributor at its own LPI tables. Returns
+/// `None` unless the machine has two platform devices with working interrupts.
 ///
 /// # Errors
 /// A driver failed, or a controller could not be migrated.

@@ -1,4 +1,4 @@
-//! CPUs: the trap loop, and sleep.
+//! CPUs: the trap loop, sleep and wake-up.
 
 mod core;
 mod sleepers;

@@ -1,4 +1,4 @@
-//! Machines embedded in this crate: devicetrees and ACPI tables of this project, in compiled form.
+//! Machines embedded in this crate, as compiled devicetrees and ACPI tables.
 
 use gic_firmware::acpi::{TableError, TableSet};
 use gic_firmware::devicetree::DtbError;
@@ -10,13 +10,13 @@ use gic_firmware::{Description, acpi, devicetree};
 pub struct EmbeddedMachine {
     /// Short name.
     pub name: &'static str,
-    /// One-line summary of the features.
+    /// One-line summary of its features.
     pub description: &'static str,
     /// Firmware description.
     pub firmware: Firmware,
 }
 
-/// A machine's description, in the form in which firmware provides it.
+/// A machine description, in the form in which firmware provides it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Firmware {
@@ -31,7 +31,7 @@ impl Firmware {
     ///
     /// # Errors
     ///
-    /// The blob is malformed, which does not occur for the machines of this crate.
+    /// The blob is malformed. This cannot occur for the machines in this crate.
     pub fn describe(self) -> Result<Description, FirmwareError> {
         Ok(match self {
             Self::Devicetree(blob) => devicetree::parse(blob)?,
@@ -40,7 +40,7 @@ impl Firmware {
     }
 }
 
-/// The reason why a machine's firmware could not be parsed.
+/// The reason why firmware could not be parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirmwareError {

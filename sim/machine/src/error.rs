@@ -1,10 +1,10 @@
-//! The reasons why a run is aborted.
+//! The errors that abort a run.
 
-/// The reason why a run was aborted. Drivers' errors are quoted as text.
+/// An error that aborts a run. Driver errors are quoted as text.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// A driver could not bring its controller up.
+    /// A driver could not bring up its controller.
     #[error("{controller} could not be brought up: {reason}")]
     BringUp {
         /// The controller's name in firmware.
@@ -20,14 +20,14 @@ pub enum RunError {
         /// The driver's error.
         reason: String,
     },
-    /// Every device was refused its vectors.
+    /// All devices were denied their vectors.
     #[error(
         "none of the machine's {devices} devices got a vector; the first was refused: {reason}"
     )]
     NoVectors {
         /// The number of devices.
         devices: usize,
-        /// The reason for the first refusal.
+        /// The reason for the first denial.
         reason: String,
     },
     /// The interrupt controller's state could not be saved and restored.

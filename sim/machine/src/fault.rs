@@ -1,4 +1,4 @@
-//! Deliberate defects, which show that a run detects them.
+//! Deliberate defects, to show that a run detects them.
 
 use irq_domain::IrqContext;
 use msi_types::{
@@ -9,8 +9,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A deliberate defect of the machine, in place of a bug in a driver, the interrupt core or the
-/// platform.
+/// A defect injected on purpose, in place of a bug in a driver, the interrupt core or the platform.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
@@ -18,32 +17,32 @@ pub enum Fault {
     #[default]
     None,
     /// The platform does not publish tables, as if the drivers had forgotten to clean the caches.
-    /// Controllers with non-coherent tables never see the drivers' writes.
+    /// Controllers with non-coherent tables never see what the drivers write.
     NeverPublishes,
-    /// The interrupt core makes every n-th handled interrupt pending again.
+    /// The interrupt core resends every n-th handled interrupt.
     RePends(NonZeroU32),
-    /// The interrupt core does not run the handler of every n-th interrupt.
+    /// The interrupt core skips the handler for every n-th interrupt.
     SkipsHandlers(NonZeroU32),
-    /// The controllers refuse every second device.
+    /// The controllers reject every second device.
     RefusesHalf,
-    /// Every device is granted a single vector, however many it has.
+    /// Each device is granted only one vector, regardless of how many it has.
     GrantsOne,
     /// The drivers leave the MSI-X capability of PCI functions disabled.
     StaysOff,
-    /// The controllers compose messages with an address that is no doorbell.
+    /// The controllers compose messages whose address is not a doorbell.
     WrongDoorbell,
 }
 
-/// Injects the fault of a running machine.
+/// Injects the fault into a running machine.
 #[derive(Debug)]
 pub(crate) struct FaultInjector {
     kind: Fault,
-    /// Numbers of interrupts handled and of devices set up.
+    /// Counts of interrupts handled and devices set up.
     handled: AtomicU32,
     devices: AtomicU32,
 }
 
-/// A handler, in the form in which the interrupt core stores it.
+/// A handler, as the interrupt core stores it.
 pub(crate) type Handler = Box<dyn Fn(&IrqContext<'_>) + Send + Sync>;
 
 impl FaultInjector {
@@ -51,10 +50,10 @@ impl FaultInjector {
         Self { kind, handled: AtomicU32::new(0), devices: AtomicU32::new(0) }
     }
 
-    /// Admits the next device to the controller.
+    /// Asks the controller to accept the next device.
     ///
     /// # Errors
-    /// The fault makes the controller refuse this device.
+    /// The controller rejects this device because of the fault.
     pub(crate) fn admit(&self) -> Result<(), String> {
         let device = self.devices.fetch_add(1, Ordering::Relaxed);
         if self.kind == Fault::RefusesHalf && !device.is_multiple_of(2) {
@@ -63,12 +62,12 @@ impl FaultInjector {
         Ok(())
     }
 
-    /// Returns the number of vectors that a device may request, at most `most`.
+    /// Returns the number of vectors that a device may request: `most`, or fewer.
     pub(crate) const fn limit(&self, most: u16) -> u16 {
         if matches!(self.kind, Fault::GrantsOne) { 1 } else { most }
     }
 
-    /// Returns a device's message store as the interrupt core is to see it.
+    /// Wraps a device's message store for the interrupt core.
     pub(crate) fn store(&self, store: Arc<dyn MessageStore>) -> Arc<dyn MessageStore> {
         match self.kind {
             Fault::StaysOff if is_msix(&*store) => {
@@ -79,8 +78,7 @@ impl FaultInjector {
         }
     }
 
-    /// Returns a device's handler as the interrupt core is to run it, which resends through
-    /// `parent`.
+    /// Wraps a device's handler for the interrupt core. The wrapper resends through `parent`.
     pub(crate) fn handler(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
@@ -108,16 +106,17 @@ impl FaultInjector {
     }
 }
 
-/// Returns `true` for an MSI-X table, whose data are 32 bits wide and which is not a capability.
+/// Returns `true` for an MSI-X table: its data words are 32 bits wide, and it isn't an MSI
+/// capability.
 fn is_msix(store: &dyn MessageStore) -> bool {
     store.storage() == Storage::Bus && store.fit().data_bits == 32
 }
 
-/// Offset added to misdirected messages. The embedded machines have no devices at the resulting
+/// Offset added to misdirected messages. The embedded machines have nothing at the resulting
 /// addresses.
 const ASTRAY: u64 = 0x7000_0000;
 
-/// A message store that behaves differently than the interrupt core expects.
+/// A message store that doesn't behave the way the interrupt core expects.
 struct Tampered {
     store: Arc<dyn MessageStore>,
     /// Offset added to the stored addresses.

@@ -1,6 +1,6 @@
 //! A machine in one process, built from a firmware description, on which Doorbell's unmodified
-//! drivers run against Doorbell's unmodified models. The devices judge what arrived; the models'
-//! own counters play no part in the verdict.
+//! drivers run against Doorbell's unmodified models. The verdict is based on what the devices sent
+//! and what their handlers saw; the models' own counters play no part in it.
 //!
 //! ```text
 //!  Description ── build ──▶ Machine ── run ──────▶ Report    a thread for each CPU and each device
@@ -11,8 +11,9 @@
 //!  oracle ◀── messages sent, acknowledgements, handler runs, moves
 //! ```
 //!
-//! Drivers and models meet only in registers and memory. Each message carries a sequence number in
-//! memory, and each handler run is compared with the messages sent and with the vector's targets.
+//! Drivers and models only ever meet in registers and memory. Each message carries a sequence
+//! number in memory, so each handler run can be checked against the messages sent and against the
+//! vector's targets at the time.
 //!
 //! # Example
 //!
@@ -61,7 +62,7 @@ pub use machine::{
     Snooping, TargetAddresses, build,
 };
 pub use migration::Migration;
-/// The types that make up a report.
+/// The types in a report.
 pub use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{

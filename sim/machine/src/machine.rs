@@ -1,4 +1,4 @@
-//! A machine that is built and not yet powered on.
+//! A machine that has been built but isn't powered on yet.
 
 mod address_plan;
 mod controller_choice;
@@ -44,11 +44,11 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::Vcpu;
 
-/// A machine that is built and not yet powered on.
+/// A machine that has been built but is not powered on yet.
 pub struct Machine {
     pub(crate) name: String,
     pub(crate) description: Arc<Description>,
-    /// Number of the description's enabled CPUs that take part.
+    /// Number of enabled CPUs that take part.
     pub(crate) cpus: usize,
     pub(crate) bus: Arc<Bus>,
     pub(crate) ram: Arc<Ram>,
@@ -57,7 +57,7 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) sleepers: Arc<SleepingCpus>,
     pub(crate) hosts: Vec<Host>,
-    /// The hypervisor's end of a virtual bus.
+    /// The host end of a virtual bus.
     pub(crate) virtual_bus: Option<VirtualBusHardware>,
     /// The platform devices.
     pub(crate) devices: Vec<(DevicePlan, Arc<PlatformDevice>)>,
@@ -69,7 +69,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Returns the machine's name in firmware.
+    /// Returns the machine's name, as stated by firmware.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -101,13 +101,13 @@ impl Machine {
         functions.chain(devices).collect()
     }
 
-    /// Returns notes on invented regions and omitted devices, one sentence each.
+    /// Returns the notes on invented regions and omitted devices, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// Returns the name of a function of `host` in reports.
+/// Returns the name used in reports for a function of `host`.
 pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
     format!("{host} {:02x}:{:02x}.{}", at.pci_bus(), at.pci_device(), at.pci_function())
 }
@@ -123,7 +123,7 @@ impl fmt::Debug for Machine {
 
 /// Builds the machine that `description` describes, with its controllers at the described
 /// addresses. Every PCI host bridge and platform device that can signal one of these controllers
-/// gets devices that do.
+/// receives devices that do so.
 ///
 /// # Errors
 /// [`Refusal`] states why no machine that delivers messages can be built from the description, for

@@ -1,5 +1,5 @@
-//! Migrates the interrupt controller while the machine runs. A migration happens between two
-//! accesses of the CPUs to the model.
+//! Migrates the interrupt controller while the machine runs. Migrations happen between two CPU
+//! accesses to the model.
 
 #[cfg(test)]
 mod tests;
@@ -16,38 +16,38 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vgic::Vcpu;
 
-/// Selects whether the interrupt controller migrates while the machine runs, starting with the
+/// Whether the interrupt controller is migrated while the machine runs. Migration starts with the
 /// drivers' first access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Migration {
-    /// The controller is not migrated.
+    /// The controller is never migrated.
     #[default]
     Never,
-    /// The controller is repeatedly saved, and restored from the saved bytes. In most migrations, a
-    /// fresh model is restored and replaces the old one, which is dropped with everything that
-    /// belongs to it. In the others, the same model is restored.
+    /// The controller is repeatedly saved, and restored from the saved bytes. Most migrations
+    /// restore into a fresh model, and the old one is dropped with everything it owns. The others
+    /// restore into the same model.
     ///
     /// Without threads, a migration can occur between any two register accesses of a driver, in
-    /// handlers, and between a message and its interrupt. With threads, it occurs between any two
-    /// accesses of the CPUs to their halves of the model. Devices keep running: messages that they
-    /// send during a migration wait at the bus, as do the drivers' accesses, and reach the new
-    /// model.
+    /// handlers, and between a message and its interrupt. With threads, it can occur between any
+    /// two CPU accesses to the model. Devices keep running. Messages sent and registers accessed
+    /// during a migration wait at the bus and then reach the new model.
     AtRandom {
-        /// Seed of the destinations, and of the times that nothing else determines.
+        /// Seed for the choice of migration targets, and for the timing where the scheduler leaves
+        /// it open.
         seed: u64,
     },
 }
 
-/// On average, one in this many migrations restores the same model.
+/// On average, one in this many migrations restores into the same model.
 const STAY: usize = 4;
 /// On average, one in this many register accesses is preceded by a migration.
 pub(crate) const ACCESSES: usize = 100;
-/// The pause between two migrations on real threads.
+/// Pause between two migrations with real threads.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The random stream of migrations.
+/// The random stream for migrations.
 const STREAM: u64 = 0x4d6f7665;
 
-/// The target of a migration.
+/// The model that a migration restores into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Destination {
     /// A fresh model, which replaces the old one.
@@ -60,7 +60,7 @@ enum Destination {
 pub(crate) struct Migrator {
     model: Arc<GicModel>,
     cores: Vec<Arc<CpuCore>>,
-    /// The host end of a virtual bus, which migrates along with the model.
+    /// The host end of a virtual bus, which migrates together with the model.
     host: Option<Arc<HypervHost>>,
     state: Mutex<MigratorState>,
 }
@@ -86,7 +86,7 @@ impl Migrator {
         Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), host, state }))
     }
 
-    /// Migrates the model with probability 1/`times`. Returns `true` if it did.
+    /// Migrates the model with probability 1/`times`. Returns `true` if it migrated.
     pub(crate) fn perhaps(&self, times: usize) -> bool {
         let now = lock(&self.state).rng.one_in(times);
         if now {
@@ -95,8 +95,7 @@ impl Migrator {
         now
     }
 
-    /// Migrates the model after `load` has run, without any CPU taking the resulting interrupts
-    /// before the migration.
+    /// Runs `load`, then migrates the model before any CPU can take the resulting interrupts.
     pub(crate) fn migrate_under(&self, load: impl FnOnce()) {
         let stays = lock(&self.state).rng.one_in(STAY);
         let outcome =
@@ -108,8 +107,7 @@ impl Migrator {
         }
     }
 
-    /// Migrates the model while no CPU accesses its half of it, that is, between any two of the
-    /// CPUs' instructions.
+    /// Migrates the model while no CPU is accessing it, i.e. between any two CPU instructions.
     fn migrate_to(&self, to: Destination, load: impl FnOnce()) -> Result<(), String> {
         let mut halves: Vec<_> = self.cores.iter().map(|core| core.vcpu()).collect();
         let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
@@ -124,7 +122,7 @@ impl Migrator {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// A migration failed; the error is the reason of the first failure.
+    /// A migration failed; the error holds the reason for the first failure.
     pub(crate) fn moved(&self) -> Result<u64, String> {
         let state = lock(&self.state);
         state.failure.clone().map_or(Ok(state.moved), Err)
@@ -137,7 +135,7 @@ impl Interleave for Migrator {
     }
 }
 
-/// A thread that migrates the model repeatedly until this value is dropped.
+/// A thread that keeps migrating the model until this value is dropped.
 pub(crate) struct MigratorThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -161,7 +159,7 @@ impl Drop for MigratorThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has already printed its message.
+            // If the thread panicked, it has already printed its message.
             let _ = thread.join();
         }
     }

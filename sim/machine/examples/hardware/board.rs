@@ -1,4 +1,4 @@
-//! The board of the examples: RAM, and a GIC model in this process.
+//! The example board: RAM, plus a GIC model that lives in this process.
 
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
@@ -14,11 +14,11 @@ use vgic::{Block, Vcpu, Vgic, VgicConfig};
 /// The distributor's address.
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 
-/// The examples' machine.
+/// The machine that the examples run on.
 pub(crate) struct Board {
-    /// The GIC model, to which devices send messages.
+    /// The GIC model, which receives the devices' messages.
     pub(crate) gic: Arc<Vgic>,
-    /// The facts and services that a kernel provides to its drivers on this board.
+    /// What a kernel on this board passes to its drivers: addresses, memory and barriers.
     pub(crate) platform: Arc<MachinePlatform>,
     /// The redistributors' addresses.
     pub(crate) redistributors: RedistributorRegion,
@@ -26,7 +26,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// Creates a board with a GIC of this configuration, powered on.
+    /// Creates a board with a GIC of this configuration and powers it on.
     pub(crate) fn new(config: VgicConfig) -> Result<Self, Box<dyn Error>> {
         let region = |base, bytes| Region::new(base, bytes).ok_or("an empty region");
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)?], Caches::Snooped));
@@ -60,7 +60,7 @@ impl fmt::Debug for Board {
     }
 }
 
-/// The model's frames on the bus.
+/// Attaches the model's register frames to the bus.
 struct Frames {
     gic: Arc<Vgic>,
     base: u64,
@@ -72,12 +72,12 @@ impl MmioDevice for Frames {
     }
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
-        // The board ignores writes that no frame accepts.
+        // Writes that no frame claims are ignored.
         let _ = self.gic.write(self.base + offset, width, value);
     }
 }
 
-/// The CPU's system registers: `gic_driver::sysreg::CpuRegisters` on hardware.
+/// The CPU's system registers; on hardware, this would be `gic_driver::sysreg::CpuRegisters`.
 #[derive(Debug)]
 pub(crate) struct Registers<'a>(&'a Mutex<Vcpu>);
 
@@ -89,7 +89,7 @@ impl SystemRegisters for Registers<'_> {
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         let mut vcpu = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Writes to registers that do not exist have no effect here.
+        // Ignore writes to unimplemented registers.
         let _ = vcpu.write_sysreg(register, value);
     }
 }

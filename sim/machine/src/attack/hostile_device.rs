@@ -1,4 +1,4 @@
-//! A device that writes to any address the IOMMU lets through.
+//! A device that writes to every address the IOMMU lets it reach.
 
 use crate::system::{Device, System};
 use doorbell_hardware::bus::Doorbells;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 pub enum IommuPages {
     /// No IOMMU.
     NoIommu,
-    /// An IOMMU without mappings for the intruder.
+    /// An IOMMU with no mappings for the intruder.
     None,
-    /// An IOMMU that maps the doorbell's page for the intruder, as it must for every device that
-    /// sends interrupts.
+    /// An IOMMU that maps the doorbell page for the intruder. Any device that sends interrupts
+    /// needs this mapping.
     Doorbell,
 }
 
-/// The intruder's stream, by which the IOMMU identifies it.
+/// The intruder's stream, which identifies it to the IOMMU.
 const STREAM: RequesterId = RequesterId::new(1);
 
 /// The device that performs the writes.
@@ -29,7 +29,7 @@ pub(super) struct HostileDevice {
     writes: Cell<usize>,
 }
 
-/// The bus as the intruder sees it.
+/// The bus, as seen by the intruder.
 struct DirectBus {
     doorbells: Arc<Doorbells>,
     device: DeviceId,
@@ -52,8 +52,8 @@ impl HostileDevice {
         Self { direct, iommu, writes: Cell::new(0) }
     }
 
-    /// Writes to the intruder's own memory, which is permitted as for the buffers that its driver
-    /// assigns to it.
+    /// Writes to the intruder's own memory. This is always permitted, like DMA to a buffer that its
+    /// driver assigned.
     pub(super) fn write_own(&self, message: MsiMessage) {
         if let Some(iommu) = self.iommu.as_ref() {
             iommu.map(STREAM, message.address, message.address);

@@ -1,4 +1,4 @@
-//! The other registers in a doorbell's page, and how a hostile device can use them.
+//! The other registers in the doorbell page, and what a hostile device can do with them.
 
 use super::hostile_device::HostileDevice;
 use crate::system::{Device, System};
@@ -23,14 +23,14 @@ pub struct Overwritten {
 /// A register's name and the value that a CPU reads from it.
 pub(super) type Reading = (&'static str, u64);
 
-/// INTID bits of the intruder's tables: the minimum for LPIs.
+/// Number of INTID bits in the intruder's tables: the minimum for LPIs.
 const ID_BITS: u8 = 14;
 /// An LPI's configuration byte: enabled, at the priority that the drivers use.
 const ENABLED: u32 = 0xa1;
-/// Alignment of a pending table; also larger than either table.
+/// Alignment of the pending table. It exceeds the size of either table.
 const TABLE: u64 = 0x1_0000;
 
-/// Reads the registers in the doorbell's page that configure the controller of `device`.
+/// Reads the registers in the doorbell page that configure the controller of `device`.
 pub(super) fn read(system: &System, device: &Device, page: u64) -> Vec<Reading> {
     let registers: &[_] =
         match system.description.controller(device.config.controller).map(|it| &it.kind) {
@@ -57,9 +57,9 @@ pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritte
         .collect()
 }
 
-/// Makes the redistributor whose doorbell `victim` writes to use the intruder's own tables, in the
-/// intruder's own memory. Returns `true` if the victim's LPI arrives while the intruder's table
-/// enables it, and does not arrive while that table disables it.
+/// Makes the redistributor whose doorbell `victim` writes to use tables in the intruder's own
+/// memory. Returns `true` if the victim's LPI arrives while the intruder's table enables it, and
+/// does not arrive while that table disables it.
 pub(super) fn seize(
     system: &System,
     intruder: &HostileDevice,
@@ -90,10 +90,10 @@ pub(super) fn seize(
     );
     control(true);
     let while_disabled = arrives();
-    // Clearing EnableLPIs drops the cached parts of the table.
+    // Clearing EnableLPIs discards whatever the redistributor had cached from the table.
     control(false);
-    // The redistributor writes back the pending table while GICR_CTLR.RWP is set. IHI 0069 permits
-    // software to set EnableLPIs again only after that.
+    // While GICR_CTLR.RWP is set, the redistributor is still writing back the pending table. IHI
+    // 0069 permits setting EnableLPIs again only after that.
     let while_off = arrives();
     let byte = configuration + u64::from(lpi.index());
     intruder.write_own(MsiMessage { address: byte & !3, data: ENABLED << (byte % 4 * 8) });

@@ -1,4 +1,4 @@
-//! One CPU: its interface to the model, and its trap loop.
+//! A single CPU: its GIC CPU interface and its trap loop.
 
 use crate::oracle::{Clock, RouteTable};
 use doorbell_hardware::lock::lock;
@@ -17,23 +17,24 @@ use vgic::{Sleep, Vcpu};
 pub(crate) type Its = gic_driver::Its<MachinePlatform>;
 
 thread_local! {
-    /// The time at which this thread's CPU last checked for an interrupt.
+    /// The time at which the CPU on this thread last checked for an interrupt.
     static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the time at which the CPU that runs the calling handler checked for its interrupt.
+/// Returns the time at which the CPU running the calling handler checked for its interrupt.
 pub(crate) fn looked_at() -> u64 {
     LOOKED_AT.get()
 }
 
-/// Numbers of interrupts for which no handler was found.
+/// Counts of interrupts for which no handler was found.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledCounts {
-    /// The vector never had a handler, or had lost it before the CPU checked for the interrupt.
+    /// The vector never had a handler, or had already lost it when the CPU checked for the
+    /// interrupt.
     pub(crate) spurious: AtomicU64,
     /// The vector lost its handler while the interrupt was in flight.
     pub(crate) late: AtomicU64,
-    /// The time at which each vector lost its last handler.
+    /// The time at which each vector lost its handler most recently.
     gone_at: Mutex<HashMap<u32, u64>>,
 }
 
@@ -57,7 +58,7 @@ impl UnhandledCounts {
     }
 }
 
-/// The shared records that CPUs update.
+/// Records shared by all CPUs.
 #[derive(Clone)]
 pub(crate) struct CpuRecords {
     pub(crate) clock: Arc<Clock>,
@@ -85,13 +86,14 @@ pub(crate) struct CpuCore {
     interrupts: OnceLock<Interrupts>,
 }
 
-/// The system registers of a CPU.
+/// A CPU's system registers.
 #[derive(Debug)]
 pub struct CpuRegisters<'a>(pub(crate) &'a Mutex<Vcpu>);
 
 impl SystemRegisters for CpuRegisters<'_> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
-        // An undefined register would trap in the driver's own code; here the driver reads zero.
+        // On hardware, an undefined register would trap in the driver's own code. Here, the driver
+        // reads zero.
         lock(self.0).read_sysreg(register).unwrap_or(0)
     }
 
@@ -118,13 +120,13 @@ impl CpuCore {
         code(self.cpu, &CpuRegisters(&self.vcpu))
     }
 
-    /// Takes one interrupt trap: acknowledges the interrupt, runs its handler and signals its end.
-    /// Returns `false` if none was pending.
+    /// Takes one interrupt trap: acknowledges the interrupt, runs its handler and signals EOI.
+    /// Returns `false` if no interrupt was pending.
     pub(crate) fn take_one(&self) -> bool {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let _executing = Executing::in_exception(self.cpu);
         let looked_at = self.clock.now();
-        // If all CPUs share one thread, a handler of another CPU may be waiting for this one.
+        // If all CPUs share one thread, another CPU's handler may be waiting for this one.
         let others = LOOKED_AT.replace(looked_at);
         let took = self.take_one_of(interrupts, looked_at);
         LOOKED_AT.set(others);
@@ -155,14 +157,14 @@ impl CpuCore {
         lock(&self.vcpu)
     }
 
-    /// Returns `true` if the CPU may sleep. The model then kicks it when it has work to do, and the
-    /// CPU must call [`woken`](Self::woken) after waking.
+    /// Returns `true` if the CPU may sleep. If so, the model kicks it when there is work to do, and
+    /// the CPU must call [`woken`](Self::woken) after waking.
     pub(crate) fn may_sleep(&self) -> bool {
         lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
     }
 
-    /// Returns `true` if the CPU has nothing to do. Otherwise, it has an interrupt, or it performed
-    /// a piece of the model's deferred work.
+    /// Returns `true` if the CPU has nothing to do. Otherwise, it has an interrupt pending or has
+    /// just performed a piece of the model's deferred work.
     pub(crate) fn may_idle(&self) -> bool {
         let may_sleep = self.may_sleep();
         self.woken();

@@ -1,4 +1,4 @@
-//! Sleep and wake-up of CPUs. A kick that precedes the sleep is not lost.
+//! Sleep and wake-up. A kick that arrives before the CPU sleeps isn't lost.
 
 use doorbell_hardware::lock::lock;
 use msi_types::{Cpu, Kick};
@@ -12,7 +12,7 @@ pub(crate) struct SleepingCpus {
 
 #[derive(Debug, Default)]
 struct CpuWaker {
-    /// Set if the CPU was called and has not answered yet.
+    /// Set if the CPU was kicked and has not responded yet.
     called: Mutex<bool>,
     condvar: Condvar,
 }
@@ -22,7 +22,7 @@ impl SleepingCpus {
         Self { wakers: (0..cpus).map(|_| CpuWaker::default()).collect() }
     }
 
-    /// Sleeps until `cpu` is called; returns immediately if it was called since its last answer.
+    /// Sleeps until `cpu` is kicked. Returns immediately if it was kicked since its last response.
     pub(crate) fn sleep(&self, cpu: Cpu) {
         let Some(waker) = self.wakers.get(cpu.index()) else { return };
         let mut called = lock(&waker.called);
@@ -32,12 +32,12 @@ impl SleepingCpus {
         *called = false;
     }
 
-    /// Returns `true` if `cpu` was called since its last answer.
+    /// Returns `true` if `cpu` was kicked since its last response.
     pub(crate) fn answer(&self, cpu: Cpu) -> bool {
         self.wakers.get(cpu.index()).is_some_and(|waker| std::mem::take(&mut *lock(&waker.called)))
     }
 
-    /// Wakes `cpu`, or keeps it from falling asleep.
+    /// Wakes `cpu`, or keeps it from going to sleep.
     pub(crate) fn call(&self, cpu: Cpu) {
         if let Some(waker) = self.wakers.get(cpu.index()) {
             *lock(&waker.called) = true;
@@ -46,7 +46,7 @@ impl SleepingCpus {
     }
 }
 
-/// A [`Kick`] without effect, for CPUs that poll.
+/// A [`Kick`] that does nothing, for CPUs that poll.
 pub(crate) struct NoKick;
 
 impl Kick for NoKick {

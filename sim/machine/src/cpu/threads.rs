@@ -1,4 +1,4 @@
-//! One thread for each CPU, which runs the trap loop and sleeps.
+//! Runs each CPU on its own thread, which executes the trap loop and sleeps when idle.
 
 use super::core::CpuCore;
 use super::sleepers::SleepingCpus;
@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 /// Work queued for a CPU.
 type Mailbox = Mutex<VecDeque<Work>>;
 
-/// The CPUs' threads, which end when this value is dropped.
+/// The CPU threads, which end when this value is dropped.
 pub(crate) struct CpuThreads {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -26,7 +26,7 @@ struct Shared {
 }
 
 impl CpuThreads {
-    /// Starts a thread for each CPU.
+    /// Starts one thread per CPU.
     pub(crate) fn start(cores: &[Arc<CpuCore>], sleepers: &Arc<SleepingCpus>) -> Self {
         let mailboxes = cores.iter().map(|_| Mailbox::default()).collect();
         let shared = Arc::new(Shared {
@@ -73,11 +73,11 @@ impl Cpus for CpuThreads {
         let (done, wait) = mpsc::channel();
         lock(mailbox).push_back(Box::new(move |core: &CpuCore| {
             work(core);
-            // The caller is waiting for this message below.
+            // The caller is blocked on this message below.
             let _ = done.send(());
         }));
         self.shared.sleepers.call(cpu);
-        // On an error, the CPU's thread has ended without a result.
+        // If this fails, the CPU's thread has ended without a result.
         let _ = wait.recv();
     }
 }
@@ -87,7 +87,7 @@ impl Drop for CpuThreads {
         self.shared.stop.store(true, Ordering::Release);
         for (cpu, thread) in (0..).map(Cpu::new).zip(self.threads.drain(..)) {
             self.shared.sleepers.call(cpu);
-            // A CPU thread that panicked has already printed its message.
+            // If the CPU's thread panicked, it has already printed its message.
             let _ = thread.join();
         }
     }

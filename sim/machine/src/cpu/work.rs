@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 /// Work for a CPU.
 pub(crate) type Work = Box<dyn FnOnce(&CpuCore) + Send>;
 
-/// The machine's CPUs, whichever way they are scheduled.
+/// The machine's CPUs, independent of how they are scheduled.
 pub(crate) trait Cpus {
     /// Returns the number of CPUs.
     fn count(&self) -> usize;

@@ -1,18 +1,18 @@
-//! The machine's address space during planning: regions placed by firmware, and regions invented in
-//! the gaps between them.
+//! The machine's address space while it is being planned. Firmware places some regions; the others
+//! are invented in the gaps.
 
 use super::Refusal;
 use doorbell_hardware::bus::{AddressMap, Overlap};
 use gic_firmware::Region;
 
-/// Invented regions lie above the addresses where boards have registers, and below those that
-/// exceed the address bits of boards.
+/// Bounds on invented regions: above the addresses that boards use for registers, and within the
+/// address bits that boards implement.
 const FROM: u64 = 1 << 32;
 const BELOW: u64 = 1 << 48;
-/// Alignment of invented regions, which also separates them.
+/// Alignment of invented regions. It also keeps them apart.
 const ALIGN: u64 = 1 << 20;
 
-/// Claimed addresses, and the notes about them.
+/// Claimed addresses, and notes about them.
 #[derive(Default)]
 pub(super) struct AddressPlan {
     map: AddressMap,
@@ -20,13 +20,13 @@ pub(super) struct AddressPlan {
 }
 
 impl AddressPlan {
-    /// Claims a region at the address that firmware states.
+    /// Claims a region at the address from firmware.
     pub(super) fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
         self.map.claim(name, region)
     }
 
-    /// Claims a region at the address that firmware states, unless it overlaps a claimed one.
-    /// Returns `true` on success.
+    /// Claims a region at the address from firmware, unless it overlaps a claimed one. Returns
+    /// `true` on success.
     pub(super) fn try_claim(&mut self, name: &str, region: Region) -> bool {
         self.map.claim(name, region).is_ok()
     }

@@ -1,8 +1,8 @@
-//! Selects the controllers whose devices take part.
+//! Selects the controllers (and with them the devices) that take part in a run.
 
 use gic_firmware::{Controller, ControllerKind, Description, NoRoute, Route};
 
-/// The kind of a Hyper-V virtual PCI bus, as a controller of the machine.
+/// The controller kind of a Hyper-V virtual PCI bus.
 pub(super) const HYPERV_VPCI: &str = "hyperv-vpci";
 
 /// Returns `true` if the controller is a virtual bus.
@@ -10,11 +10,11 @@ pub(crate) fn is_virtual_bus(kind: &ControllerKind) -> bool {
     matches!(kind, ControllerKind::Other(name) if name == HYPERV_VPCI)
 }
 
-/// The selection of controllers whose devices take part. Firmware alone assigns devices to
-/// controllers; a selection omits the devices of all other controllers.
+/// The controllers that take part, together with their devices. Firmware alone assigns devices to
+/// controllers, so a selection can only omit devices: those on all other controllers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ControllerChoice {
-    /// All controllers of the description.
+    /// All described controllers.
     #[default]
     Auto,
     /// Devices that firmware assigns to an ITS.
@@ -43,7 +43,7 @@ impl ControllerChoice {
         }
     }
 
-    /// Returns the name on a command line, which for a single kind is [`ControllerKind::as_str`].
+    /// Returns the command-line name. For a single kind, this is [`ControllerKind::as_str`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -55,8 +55,8 @@ impl ControllerChoice {
         }
     }
 
-    /// Returns `true` if the controller is enabled and takes part, and firmware states the address
-    /// of its registers. Direct LPIs have no registers of their own.
+    /// Returns `true` if the controller is enabled and takes part, and firmware states its register
+    /// address. Direct LPIs have no separate registers, so they need none.
     pub(crate) fn serves(self, controller: &Controller) -> bool {
         let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
         let is_of_root = controller.secondary_gic.is_none();

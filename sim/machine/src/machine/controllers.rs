@@ -1,9 +1,9 @@
-//! The MSI controllers of the description that the machine implements.
+//! The MSI controllers that the machine implements.
 
 use super::{ControllerChoice, Refusal};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description};
 
-/// Returns the usable controllers, in the description's order.
+/// Returns the usable controllers, in the order of the description.
 pub(crate) fn usable(
     description: &Description,
 ) -> impl Iterator<Item = (ControllerIndex, &Controller)> {
@@ -20,7 +20,7 @@ pub(crate) fn of_kind(
     usable(description).filter(move |(_, controller)| controller.kind == kind)
 }
 
-/// Returns the ITSes and the addresses of their registers.
+/// Returns the ITSes with their register addresses.
 pub(crate) fn itses(
     description: &Description,
 ) -> impl Iterator<Item = (ControllerIndex, &Controller, u64)> {
@@ -30,7 +30,7 @@ pub(crate) fn itses(
     })
 }
 
-/// Returns the names of the controllers that take part.
+/// Returns the names of the participating controllers.
 ///
 /// # Errors
 /// The description has no such controller, or a combination that one machine cannot have.

@@ -1,4 +1,4 @@
-//! Derives the model's configuration from the description's GIC and ITSes.
+//! Derives the model's configuration from the GIC and the ITSes in the description.
 
 use super::shared_interrupts;
 use super::{
@@ -19,16 +19,16 @@ use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
 use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, VgicConfig};
 
-/// Minimum number of DeviceID bits of an ITS.
+/// Minimum number of DeviceID bits in an ITS.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
 
-/// The model's configuration and the facts derived along with it.
+/// The model's configuration, and facts derived with it.
 pub(super) struct GicPlan {
     pub(super) config: VgicConfig,
     /// The number of CPUs that take part; the model has all described CPUs.
     pub(super) cpus: usize,
     its: Vec<(String, u64)>,
-    /// The names of the controllers that take messages.
+    /// The names of the controllers that receive messages.
     pub(super) controllers: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
                 TargetAddresses::Physical => RedistributorNaming::Address,
             })
             .with_coherence(model_coherence(options));
-        // Implementations differ, so the machine's ITSes alternate between two variants.
+        // Real ITSes differ, so alternate between two variants.
         if position % 2 == 1 {
             config
                 .with_held_collections(4)
@@ -97,7 +97,8 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     Ok(GicPlan { config, cpus: affinities.len().min(limit), its, controllers })
 }
 
-/// Notes pre-ITS windows: the devices behind one write directly to the ITS on this machine.
+/// Adds a note for each pre-ITS window: on this machine, the devices behind it write directly to
+/// the ITS.
 pub(super) fn note_windows(description: &Description, space: &mut AddressPlan) {
     for (_, its, _) in itses(description) {
         if let Some(window) = &its.pre_its {
@@ -125,7 +126,8 @@ fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
     Ok(gic)
 }
 
-/// Returns the described regions, each with as many redistributors as fit and are still needed.
+/// Returns the described regions, each filled with as many redistributors as it can hold and the
+/// machine still needs.
 fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     let stride = gic.redistributor_stride.as_ref().map_or(gicr::STRIDE_V3, |stride| stride.value);
     let mut needed = u64::try_from(cpus).unwrap_or(u64::MAX);
@@ -141,8 +143,8 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     regions
 }
 
-/// Returns the description without the parts that the machine omits: redistributor regions that
-/// stay empty, and pre-ITS windows.
+/// Returns the description without the parts that the machine omits, i.e. empty redistributor
+/// regions and pre-ITS windows.
 pub(crate) fn populated(description: &Description) -> Description {
     let mut populated = description.clone();
     if let Some(gic) = &mut populated.gic {
@@ -155,7 +157,7 @@ pub(crate) fn populated(description: &Description) -> Description {
     populated
 }
 
-/// Returns the number of bits needed for the DeviceIDs that firmware routes to this ITS.
+/// Returns the number of bits needed for the DeviceIDs that firmware routes to the ITS.
 fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     let hosts = description.hosts.iter().flat_map(|host| description.host_spans(host));
     let devices = description.devices.iter().flat_map(|device| description.device_spans(device));
@@ -168,8 +170,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// Returns the coherence that the registers claim. They claim it even where firmware denies it,
-/// because that is the case in which firmware has to override the registers.
+/// Returns the coherence that the registers claim. They claim it even where firmware denies it: in
+/// that case firmware has to override the registers, and the drivers must cope.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,
@@ -177,7 +179,7 @@ fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     }
 }
 
-/// Returns which masters snoop the CPUs' caches.
+/// Returns which bus masters snoop the CPU caches.
 pub(super) fn caches(description: &Description, options: &BuildOptions) -> Caches {
     if options.snooping == Snooping::DeniedByRegisters {
         return Caches::Hidden;
@@ -193,7 +195,7 @@ pub(super) fn caches(description: &Description, options: &BuildOptions) -> Cache
     }
 }
 
-/// Returns the regions that the model implements.
+/// Returns the regions to be modeled.
 fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> {
     let distributor =
         ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
@@ -226,8 +228,7 @@ pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap
     Ok(())
 }
 
-/// Registers the doorbell of every ITS. All other writes of devices reach the model's registers or
-/// RAM.
+/// Registers a doorbell for each ITS. All other device writes reach the model's registers or RAM.
 pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
     let mut doorbells = Doorbells::new(writes);
@@ -237,7 +238,7 @@ pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     doorbells
 }
 
-/// The receiver of device writes that no ITS claims.
+/// Receives the device writes that no ITS claims.
 struct Anywhere {
     model: Arc<GicModel>,
     ram: Arc<Ram>,
@@ -258,7 +259,7 @@ impl DeviceWrites for Anywhere {
     }
 }
 
-/// One of the model's register regions.
+/// A register region of the model.
 struct Frames {
     model: Arc<GicModel>,
     base: u64,
@@ -266,7 +267,7 @@ struct Frames {
 
 impl MmioDevice for Frames {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
-        // The bus forwards only accesses to regions that the model claimed.
+        // The bus only forwards accesses to regions that the model has claimed.
         self.model.with(|vgic| vgic.read(self.base + offset, width)).unwrap_or(width.mask())
     }
 

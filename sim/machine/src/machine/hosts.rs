@@ -1,4 +1,4 @@
-//! PCI host bridges: their windows, and the functions behind them.
+//! PCI host bridges, with their windows and the functions behind them.
 
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
@@ -7,12 +7,12 @@ use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigAccess, Description, PciHost, Region};
 use std::sync::Arc;
 
-/// Size of the ECAM window of one bus.
+/// Size of one bus's ECAM window.
 const BUS: u64 = 1 << 20;
-/// Size of a memory window: enough for the functions' tables, and for a window per bridge.
+/// Size of a memory window: large enough for the functions' tables plus one window per bridge.
 const MEMORY: u64 = 64 << 20;
 
-/// A host bridge, planned.
+/// A planned host bridge.
 pub(super) struct HostPlan {
     index: usize,
     name: String,
@@ -20,14 +20,14 @@ pub(super) struct HostPlan {
     functions: Functions,
 }
 
-/// A host bridge of the machine.
+/// A host bridge in the machine.
 pub(crate) struct Host {
     /// Index in [`Description::hosts`].
     pub(crate) index: usize,
     pub(crate) bridge: Arc<HostBridge>,
 }
 
-/// Plans every enabled host bridge that has functions which take part.
+/// Plans all enabled host bridges with functions that take part.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -47,7 +47,7 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// Returns the planned functions of each host.
+/// Returns each host's planned functions.
 fn functions(
     description: &Description,
     options: &BuildOptions,
@@ -82,7 +82,7 @@ fn functions(
     planned
 }
 
-/// Returns the buses that the host's configuration space covers.
+/// Returns the buses covered by the host's configuration space.
 fn usable_buses(host: &PciHost) -> BusRange {
     let BusRange { first, last } = host.buses.value;
     let Some(size) = described_ecam(host).map(Region::size) else {
@@ -92,7 +92,7 @@ fn usable_buses(host: &PciHost) -> BusRange {
     BusRange { first, last: u8::try_from(reached).unwrap_or(u8::MAX).min(last) }
 }
 
-/// Returns the ECAM window that firmware states, if it has one that covers at least one bus.
+/// Returns the ECAM window stated by firmware, if it covers at least one bus.
 fn described_ecam(host: &PciHost) -> Option<Region> {
     match host.config.as_ref()?.value {
         ConfigAccess::Ecam(region) if region.size() >= BUS => Some(region),
@@ -100,7 +100,7 @@ fn described_ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// Returns the ECAM window that firmware states, or an invented one.
+/// Returns the ECAM window stated by firmware, or an invented one.
 fn ecam(host: &PciHost, buses: BusRange, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let size = (u64::from(buses.last - buses.first) + 1) * BUS;
     let name = format!("{} ECAM", host.id);

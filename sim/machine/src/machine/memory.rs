@@ -1,14 +1,14 @@
-//! RAM, where firmware states it and it is usable; otherwise invented.
+//! RAM: where firmware puts it if that is usable, otherwise at an invented address.
 
 use super::{AddressPlan, Refusal};
 use gic_firmware::{Description, Region};
 
-/// Minimum memory for the drivers' tables and the devices' mailboxes.
+/// Minimum amount of memory for the drivers' tables and the devices' mailboxes.
 const ENOUGH: u64 = 64 << 20;
-/// Size of the invented RAM, used if firmware states less than the minimum. Boot loaders often fill
-/// in the memory node.
+/// Size of the invented RAM, used if firmware states less than the minimum. (Boot loaders often
+/// fill in the memory node.)
 const INVENTED: u64 = 1 << 30;
-/// Maximum size of a bank; a larger one would only cost page tables.
+/// Maximum size of a bank. Anything larger would only cost page tables.
 const MOST: u64 = 1 << 38;
 
 pub(super) fn plan(

@@ -1,4 +1,4 @@
-//! The options for building a machine.
+//! Options for building a machine.
 
 use super::{ControllerChoice, Population};
 use crate::fault::Fault;
@@ -8,23 +8,23 @@ use std::num::NonZeroU16;
 /// Options for building a machine from its description.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
-    /// Maximum number of CPUs; `None` uses all that the description has.
+    /// Maximum number of CPUs. `None` uses all described CPUs.
     pub cpus: Option<NonZeroU16>,
     /// The controllers whose devices take part.
     pub controller: ControllerChoice,
-    /// The parameters of the devices.
+    /// The devices' parameters.
     pub population: Population,
     /// The INTIDs of direct LPIs.
     pub lpis: LpiNumbers,
     /// Selects whether redistributors can stop taking LPIs.
     pub lpi_disabling: LpiDisabling,
-    /// The view of the distributor that software has.
+    /// The software's view of the distributor.
     pub security: SecurityView,
-    /// The form in which ITS commands name a redistributor.
+    /// How ITS commands identify a redistributor.
     pub targets: TargetAddresses,
     /// The coherence of the controllers' table accesses.
     pub snooping: Snooping,
-    /// A deliberate defect, to show that a run reports it.
+    /// A deliberate defect, to show that runs report it.
     pub fault: Fault,
     /// Migrations of the interrupt controller during the run.
     pub migration: Migration,
@@ -53,43 +53,43 @@ impl LpiNumbers {
     }
 }
 
-/// The ability to clear `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`).
+/// Support for clearing `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiDisabling {
-    /// Software may clear the bit again.
+    /// Software can clear the bit again.
     #[default]
     Possible,
-    /// The bit stays set once software has set it.
+    /// Once software has set it, the bit stays set.
     Impossible,
 }
 
-/// The view of the distributor that software has.
+/// The software's view of the distributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SecurityView {
     /// A single security state (`GICD_CTLR.DS` = 1).
     #[default]
     Single,
-    /// The Non-secure view of two security states (DS = 0), as below EL3 firmware.
+    /// The Non-secure view with two security states (DS = 0), as seen when firmware runs at EL3.
     NonSecure,
 }
 
-/// The form in which ITS commands name a redistributor (`GITS_TYPER.PTA`).
+/// How ITS commands identify a redistributor (`GITS_TYPER.PTA`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TargetAddresses {
-    /// The redistributor's processor number (PTA = 0).
+    /// By processor number (PTA = 0).
     #[default]
     ProcessorNumbers,
-    /// The redistributor's physical address (PTA = 1).
+    /// By physical address (PTA = 1).
     Physical,
 }
 
 /// The coherence of the controllers' table accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Snooping {
-    /// The coherence that the description states. Where it denies coherence (`dma-noncoherent`),
-    /// the registers claim it, because that is the case in which firmware has to override them.
+    /// The coherence stated in the description. Where it denies coherence (`dma-noncoherent`), the
+    /// registers still claim it: in that case firmware has to override them.
     #[default]
     AsDescribed,
-    /// No controller is coherent, and the registers say so, whatever the description states.
+    /// No controller is coherent, and the registers say so, regardless of the description.
     DeniedByRegisters,
 }

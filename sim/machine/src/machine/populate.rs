@@ -1,5 +1,5 @@
-//! The functions behind a host bridge: either chosen ones, or, for each entry of the host's
-//! routing, a few of different kinds at requester IDs that the entry covers.
+//! The functions behind a host bridge: either chosen ones or, for each entry in the host's routing,
+//! a few functions of different kinds at requester IDs covered by the entry.
 
 mod chosen;
 
@@ -16,18 +16,18 @@ use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Number of functions on the root bus for each statement.
+/// Number of root-bus functions per routing entry.
 const ON_ROOT: usize = 3;
-/// Number of functions on one other bus for each statement.
+/// Number of functions on one other bus per routing entry.
 const ON_BRANCH: usize = 2;
-/// Maximum number of bridges on a root bus.
+/// Maximum number of bridges on one root bus.
 const BRIDGES: u8 = 12;
-/// Maximum number of statements of one host's routing that get functions.
+/// Maximum number of entries in a host's routing that receive functions.
 const STATEMENTS: usize = 24;
-/// A function with 32-bit addresses cannot store a doorbell at or above this address.
+/// A function with 32-bit message addresses cannot store a doorbell at or above this address.
 const FOUR_GIB: u64 = 1 << 32;
 
-/// The kinds of message stores, in the order in which functions are assigned them.
+/// The kinds of message stores, in the order in which they are handed out.
 const STORES: [StoreConfig; 7] = [
     StoreConfig::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
     StoreConfig::Msi {
@@ -46,31 +46,31 @@ const STORES: [StoreConfig; 7] = [
     StoreConfig::Msi { log2_vectors: 2, address: AddressWidth::Bits64, masking: Masking::None },
 ];
 
-/// A host bridge's functions, planned.
+/// The planned functions of a host bridge.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    /// Message stores by bus and device/function number.
+    /// Message stores, indexed by bus and device/function number.
     functions: BTreeMap<(u8, DevFn), StoreConfig>,
-    /// Buses behind bridges to conventional PCI.
+    /// Buses behind conventional-PCI bridges.
     conventional: BTreeSet<u8>,
 }
 
-/// A requester and the doorbell address that it will have to store.
+/// A requester, and the doorbell address that it will have to store.
 type Candidate = (RequesterId, u64);
 
-/// For each statement of a host's routing, in ascending order, the requesters that it routes to a
-/// controller that takes part.
+/// For each routing entry, the requesters (in ascending order) that it routes to a participating
+/// controller.
 pub(super) type CandidateMap = BTreeMap<usize, Vec<Candidate>>;
 
 impl Functions {
-    /// Plans a few functions for each statement, of as many kinds as possible.
+    /// Plans a few functions per routing entry, of as many kinds as possible.
     pub(super) fn usual(candidates: &CandidateMap, first_bus: u8) -> Self {
         let mut plan = Self::default();
         for candidates in candidates.values().take(STATEMENTS) {
             plan.populate_root(candidates, first_bus);
             plan.populate_branch(candidates, first_bus);
         }
-        // One bridge to conventional PCI is enough.
+        // One conventional-PCI bridge is enough.
         let _ =
             candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
         plan.complete_devices();
@@ -81,13 +81,13 @@ impl Functions {
         self.functions.is_empty()
     }
 
-    /// Returns the requester IDs of all functions.
+    /// Returns all functions' requester IDs.
     pub(super) fn requesters(&self) -> impl Iterator<Item = RequesterId> {
         let ids = self.functions.keys();
         ids.map(|(bus, at)| RequesterId::pci(*bus, at.device(), at.function()))
     }
 
-    /// Builds the buses. `upstream` receives the messages that leave the root bus.
+    /// Builds the buses. `upstream` receives messages that leave the root bus.
     pub(super) fn build(
         &self,
         first_bus: u8,
@@ -128,8 +128,8 @@ impl Functions {
         }
     }
 
-    /// Adds functions for the first few requesters on the root bus; the last one shares a device
-    /// with another function if possible.
+    /// Adds functions for the first few requesters on the root bus. If possible, the last one
+    /// shares a device with another function.
     fn populate_root(&mut self, candidates: &[Candidate], first_bus: u8) {
         let here: Vec<_> = candidates.iter().filter(|(id, _)| id.pci_bus() == first_bus).collect();
         let devices = here.iter().filter(|(id, _)| id.pci_function() == 0);
@@ -155,8 +155,9 @@ impl Functions {
         }
     }
 
-    /// Adds two functions behind a bridge to conventional PCI, which share one requester ID:
-    /// function 0 of device 0 on the secondary bus. Returns `false` if no bus is free for it.
+    /// Adds two functions behind a conventional-PCI bridge. They share one requester ID, that of
+    /// function 0 of device 0 on the secondary bus. Returns `false` if no bus is free for the
+    /// bridge.
     fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
         let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else {
             return false;
@@ -168,7 +169,7 @@ impl Functions {
         true
     }
 
-    /// Returns a requester ID that a bridge to conventional PCI can use as its alias.
+    /// Returns a requester ID that a conventional-PCI bridge can use as its alias.
     fn find_alias<'a>(
         &self,
         mut candidates: impl Iterator<Item = &'a Candidate>,
@@ -184,7 +185,8 @@ impl Functions {
         candidates.find(is_alias).copied()
     }
 
-    /// Adds function 0 to devices that lack it, because software would not find them otherwise.
+    /// Adds function 0 to devices that lack it. Otherwise, software would not find their other
+    /// functions.
     fn complete_devices(&mut self) {
         let lacking: Vec<_> = self
             .functions
@@ -227,8 +229,8 @@ impl Functions {
     }
 }
 
-/// Returns the possible requesters behind `host`, which are empty if its routing reaches no
-/// controller that takes part.
+/// Returns the possible requesters behind `host`. The result is empty if the host's routing reaches
+/// no participating controller.
 pub(super) fn candidates(
     description: &Description,
     choice: ControllerChoice,
@@ -247,7 +249,7 @@ pub(super) fn candidates(
                 _ => 0,
             };
             let doorbell = match controller.kind {
-                // The drivers find the redistributor, and check that the endpoint can store its
+                // The drivers look up the redistributor and check that the endpoint can store its
                 // address.
                 ControllerKind::DirectLpi => 0,
                 _ => controller.doorbell(route.device_id).unwrap_or(u64::MAX),
@@ -258,7 +260,7 @@ pub(super) fn candidates(
     statements
 }
 
-/// Returns the translation of a host's requester IDs to DeviceIDs that firmware describes.
+/// Returns the translation from a host's requester IDs to DeviceIDs, as described by firmware.
 pub(super) fn translator(
     description: &Arc<Description>,
     host: usize,

@@ -1,27 +1,27 @@
-//! The parameters of a machine's devices. Firmware determines their locations and controllers.
+//! The parameters of a machine's devices. (Their locations and controllers are up to firmware.)
 
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_hardware::platform_device::PlatformDeviceConfig;
 
-/// The selection of a machine's devices.
+/// The choice of devices in a machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Population {
-    /// A few functions for each statement of a host bridge's routing, with every kind of message
-    /// store in turn. Firmware's platform devices behave as their compatible strings say.
+    /// A few functions per routing entry of each host bridge, cycling through the kinds of message
+    /// store. Platform devices behave as their compatible strings say.
     #[default]
     Usual,
-    /// Chosen devices.
+    /// Explicitly chosen devices.
     Chosen(ChosenDevices),
 }
 
-/// Chosen devices.
+/// Explicitly chosen devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChosenDevices {
-    /// PCI functions, distributed over the host bridges in turn. Functions without a suitable
-    /// location are omitted, with a note.
+    /// PCI functions, distributed round-robin over the host bridges. A function without a suitable
+    /// location is omitted, with a note.
     pub functions: Vec<ChosenFunction>,
-    /// Parameters of firmware's platform devices, in their order, repeated as often as needed. If
-    /// empty, the devices have the usual parameters.
+    /// Parameters for firmware's platform devices, in order and repeated as often as needed. If
+    /// empty, the devices use the defaults.
     pub devices: Vec<PlatformDeviceConfig>,
 }
 
@@ -34,21 +34,21 @@ pub struct ChosenFunction {
     pub store: StoreConfig,
 }
 
-/// The location of a PCI function: the next requester ID of that kind which firmware routes to a
-/// controller that takes part.
+/// The location of a PCI function, which takes the next requester ID of that kind that firmware
+/// routes to a participating controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FunctionPlacement {
-    /// A separate device on the root bus.
+    /// A new device on the root bus.
     Root,
-    /// Another function of the device that was placed last.
+    /// Another function of the most recently placed device.
     BesideLast,
-    /// Behind a separate root port.
+    /// Behind its own root port.
     Branch,
-    /// Behind the host's bridge to conventional PCI, where all functions share one requester ID.
+    /// Behind the host's conventional-PCI bridge. All functions there share one requester ID.
     Conventional,
 }
 
-/// A device of a machine.
+/// A device in a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceInfo {
     /// The value that [`DeviceReport::id`](crate::DeviceReport::id) will have.
@@ -57,7 +57,7 @@ pub struct DeviceInfo {
     pub config: DeviceConfig,
 }
 
-/// The parameters of a device.
+/// A device's parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceConfig {
     /// A PCI function.

@@ -1,9 +1,9 @@
-//! The reasons why no machine can be built from a description.
+//! The reasons why a machine cannot be built from a description.
 
 use super::ControllerChoice;
 use doorbell_hardware::bus::Overlap;
 
-/// The reason why no machine that delivers messages can be built from a description.
+/// The reason why a description cannot be turned into a machine that delivers messages.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -13,16 +13,16 @@ pub enum Refusal {
     /// The description's GIC is disabled.
     #[error("the description's GIC, {0}, is disabled")]
     GicDisabled(String),
-    /// The described GIC is a GICv2, which has no redistributors.
+    /// The described GIC is a GICv2 and has no redistributors.
     #[error("{0} is a GICv2, and the machine's model is of a GICv3: it can be inspected, not run")]
     GicV2(String),
-    /// The description states no redistributor region.
+    /// The description has no redistributor region.
     #[error("{0} states no redistributor region")]
     NoRedistributors(String),
-    /// The description has no enabled CPU.
+    /// The description has no enabled CPUs.
     #[error("the description has no enabled CPU")]
     NoCpus,
-    /// No controller of a selected kind is enabled.
+    /// No selected controller is enabled.
     #[error("the description has no enabled {}{}", kinds(*.wanted), also(.others))]
     NoController {
         /// The selected controllers.
@@ -52,7 +52,7 @@ pub enum Refusal {
         /// The controller with the message registers.
         mbi: String,
     },
-    /// No device refers to any of the controllers.
+    /// No device is routed to any of the controllers.
     #[error("no device refers to {}", .controllers.join(" or "))]
     NothingRings {
         /// The controllers.
@@ -61,10 +61,10 @@ pub enum Refusal {
     /// Two components claim the same addresses.
     #[error(transparent)]
     Overlap(#[from] Overlap),
-    /// No unused addresses remain for an invented region.
+    /// No free address range is left for an invented region.
     #[error("the address space has no unused range for {0}")]
     NoRoom(&'static str),
-    /// The host end of a virtual bus cannot be created.
+    /// The virtual bus's host end cannot be created.
     #[error("the virtual bus cannot be built: {0}")]
     VirtualBus(String),
     /// The model cannot implement the described GIC.

@@ -1,4 +1,4 @@
-//! The model's message-based SPIs and GICv2m frames, and the number of SPIs that they need.
+//! Configures the model's message-based SPIs and GICv2m frames, and counts the SPIs that they need.
 
 use super::controller_choice::is_virtual_bus;
 use super::{controllers, itses};
@@ -6,17 +6,17 @@ use gic_arch::{IntId, IntIdClass};
 use gic_firmware::{ControllerKind, Description, IntIdSpan};
 use vgic::{V2mConfig, VgicConfig};
 
-/// Number of SPIs of a machine on which no messages signal SPIs.
+/// Number of SPIs on a machine where no messages signal SPIs.
 const FEW: u32 = 256;
-/// Number of SPIs of other machines: INTIDs 32 to 991.
+/// Number of SPIs on other machines: INTIDs 32 to 991.
 const MANY: u32 = 960;
 /// Maximum number of SPIs: up to INTID 1019.
 const ALL: u32 = 988;
-/// Number of SPIs of a frame for which firmware states no range, so that its register, and thus the
-/// machine, decides.
+/// Number of SPIs in a frame whose range firmware does not state. In that case, the range is read
+/// from the frame's register, so the machine can choose it.
 const FRAME: u32 = 64;
 
-/// Configures the features of `description` other than LPIs.
+/// Configures all described features other than LPIs.
 pub(super) fn configure(description: &Description, config: &mut VgicConfig) {
     let spans: Vec<_> = spans(description).collect();
     let messages = controllers::of_kind(description, ControllerKind::Mbi).next();
@@ -52,7 +52,7 @@ fn frame_configs(description: &Description, spans: &[IntIdSpan]) -> Vec<V2mConfi
     frames
 }
 
-/// Returns the highest unused SPIs, aligned so that they can form groups.
+/// Returns the highest unused SPIs, aligned so that they can be allocated in groups.
 fn free(taken: &[(u32, u32)]) -> Option<(u32, u32)> {
     let mut blocks = (1..=MANY / FRAME).rev().map(|block| block * FRAME - IntId::SPI_BASE);
     let first = blocks.find(|first| {
@@ -62,7 +62,7 @@ fn free(taken: &[(u32, u32)]) -> Option<(u32, u32)> {
     Some((first, FRAME))
 }
 
-/// Returns the SPI ranges that firmware states.
+/// Returns the SPI ranges stated by firmware.
 fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
     let messages = controllers::of_kind(description, ControllerKind::Mbi);
     let frames = controllers::of_kind(description, ControllerKind::V2m);
@@ -71,7 +71,7 @@ fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
         .flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
 }
 
-/// Returns the INTID after the last one of a range of plain (not extended) SPIs.
+/// Returns the INTID following a range of plain (not extended) SPIs.
 fn plain_end(span: IntIdSpan) -> Option<u32> {
     let last = span.last().filter(|_| span.first().class() == IntIdClass::Spi)?;
     last.get().checked_add(1)

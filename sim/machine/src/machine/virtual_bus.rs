@@ -1,8 +1,7 @@
-//! The virtual PCI bus of a machine that is a guest of Hyper-V or of a hypervisor compatible with
-//! it.
+//! The virtual PCI bus on a machine that is a guest of Hyper-V or a compatible hypervisor.
 //!
-//! VMBus offers virtual buses, and firmware does not describe them. The bus is therefore added to
-//! the machine's own description, as a controller that takes messages.
+//! Firmware doesn't describe virtual buses: VMBus offers them at runtime. The machine therefore
+//! adds the bus to its own copy of the description, as a controller that receives messages.
 
 use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
 use super::populate::{self, CandidateMap, Functions};
@@ -17,15 +16,15 @@ use hyperv_vpci::host::Injection;
 use msi_types::{DeviceId, RequesterId};
 use std::sync::Arc;
 
-/// Firmware's name of such a machine, as in OpenVMM's devicetree.
+/// The machine name that firmware reports, as in OpenVMM's devicetree.
 const OPENVMM: &str = "microsoft,openvmm";
-/// The bus's name.
+/// Name of the bus.
 pub(crate) const NAME: &str = "vpci";
-/// The bus's number in the kernel.
+/// Number of the bus in the kernel.
 const BUSES: BusRange = BusRange { first: 0, last: 0 };
-/// Devices are grouped by this number of slots.
+/// Number of slots per group of devices.
 const GROUP: u8 = 10;
-/// Number of slots that usually have functions.
+/// Number of slots that have functions by default.
 const SLOTS: u8 = 3 * GROUP;
 const ECAM: u64 = 1 << 20;
 const MEMORY: u64 = 64 << 20;
@@ -38,13 +37,13 @@ pub(super) struct VirtualBusPlan {
     functions: Functions,
 }
 
-/// A virtual bus whose host end accepts messages.
+/// A virtual bus whose host end is accepting messages.
 pub(super) struct ListeningBus {
     plan: VirtualBusPlan,
     host: Arc<HypervHost>,
 }
 
-/// The hypervisor's end of a virtual bus, and its functions.
+/// The host end of a virtual bus, and its functions.
 pub(crate) struct VirtualBusHardware {
     /// Index in [`Description::controllers`].
     pub(crate) controller: ControllerIndex,
@@ -61,7 +60,7 @@ pub(super) fn enter(description: &mut Description) {
     }
 }
 
-/// Plans the bus and its functions, if the machine has one that takes part.
+/// Plans the bus and its functions if the machine has a bus that takes part.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -104,7 +103,7 @@ fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
 }
 
 impl VirtualBusPlan {
-    /// Creates the host end with the planned functions, and lets it accept their messages.
+    /// Creates the host end with the planned functions and has it accept their messages.
     pub(super) fn listen(
         self,
         model: &Arc<GicModel>,

@@ -1,14 +1,14 @@
-//! Places each chosen function at the next free location of its kind.
+//! Assigns each chosen function the next free location of its kind.
 
 use super::{BRIDGES, CandidateMap, Functions};
 use crate::machine::population::{ChosenFunction, FunctionPlacement};
 use doorbell_hardware::pci::DevFn;
 use msi_types::RequesterId;
 
-/// Devices of a root bus, not counting its bridges.
+/// Number of devices on a root bus, not counting its bridges.
 const ROOT_DEVICES: u8 = 32 - BRIDGES;
 
-/// Returns the planned functions, and the number of those that could not be placed.
+/// Returns the planned functions, and how many could not be placed.
 pub(crate) fn place<'a>(
     endpoints: impl Iterator<Item = &'a ChosenFunction>,
     candidates: &CandidateMap,
@@ -43,8 +43,7 @@ struct FunctionPlacer<'a> {
 }
 
 impl FunctionPlacer<'_> {
-    /// Finds a free location of this kind. Successive endpoints use successive statements of the
-    /// routing.
+    /// Finds a free location of this kind. Successive endpoints use successive routing entries.
     fn find(&mut self, kind: FunctionPlacement, number: usize) -> Option<(u8, DevFn)> {
         if kind == FunctionPlacement::Conventional {
             return self.find_conventional();
@@ -79,8 +78,8 @@ impl FunctionPlacer<'_> {
         }
     }
 
-    /// Returns the next free device behind the bridge to conventional PCI, and assigns that bridge
-    /// a bus if it has none.
+    /// Returns the next free device behind the conventional-PCI bridge. Assigns the bridge a bus if
+    /// it has none.
     fn find_conventional(&mut self) -> Option<(u8, DevFn)> {
         let has_bus = self.plan.conventional.first().copied();
         let bus = has_bus.or_else(|| {
