@@ -1,4 +1,4 @@
-//! The GIC model as the machine holds it: through a handle, so that a fresh model can replace it.
+//! The machine's handle on the GIC model. A fresh model can replace the one behind it.
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
@@ -8,26 +8,26 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
 use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 
-/// A change to a saved state before it is restored.
+/// A change applied to a saved state before it is restored.
 pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
-/// The machine's single model. Messages and register accesses reach it through this handle; only
-/// the CPUs hold their halves of it directly.
+/// The machine's single model. Messages and register accesses reach it through this handle; the
+/// CPUs alone hold their halves of it directly.
 pub(crate) struct GicModel {
     config: VgicConfig,
     memory: Arc<Ram>,
     kick: Arc<dyn Kick>,
     current: RwLock<Current>,
-    /// The halves of the CPUs that do not take part, which come last.
+    /// The halves of the non-participating CPUs, which come last.
     idle: Mutex<Vec<Vcpu>>,
-    /// Filter applied to saved states; only set by tests that check that losses are noticed.
+    /// Filter applied to saved states. Only tests set it, to check that losses are noticed.
     wire: OnceLock<StateFilter>,
 }
 
 struct Current {
     vgic: Arc<Vgic>,
     its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
-    /// Guest faults that earlier models recorded.
+    /// Guest faults recorded by earlier models.
     earlier_faults: u64,
 }
 
@@ -39,13 +39,13 @@ impl Current {
 
     fn guest_faults(&self) -> u64 {
         let events = self.vgic.events();
-        // Messages of a device that is being removed are not faults of the drivers.
+        // A message from a device that is being removed isn't a driver fault.
         let dropped = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
         let dropped: u64 = dropped.map(|reason| events.count(reason)).iter().sum();
         self.earlier_faults + events.total() - dropped
     }
 
-    /// Drops the model. Returns an error if other references to it remain.
+    /// Drops the model. Fails if other references to it remain.
     fn leave_behind(self) -> Result<(), String> {
         let vgic = Arc::downgrade(&self.vgic);
         let its: Vec<_> = self.its.iter().map(Arc::downgrade).collect();
@@ -59,7 +59,7 @@ impl Current {
 }
 
 impl GicModel {
-    /// Creates a model and its CPUs' halves.
+    /// Creates a model and the CPUs' halves of it.
     pub(crate) fn new(
         config: VgicConfig,
         memory: Arc<Ram>,
@@ -71,7 +71,7 @@ impl GicModel {
         Ok((Arc::new(Self { config, memory, kick, current, idle, wire }), vcpus))
     }
 
-    /// Stores the halves of the CPUs that do not take part, which must all follow those that do.
+    /// Stores the halves of the non-participating CPUs. These must follow all participating ones.
     pub(crate) fn keep_idle(&self, vcpus: impl IntoIterator<Item = Vcpu>) {
         lock(&self.idle).extend(vcpus);
     }
@@ -81,10 +81,10 @@ impl GicModel {
         assert!(self.wire.set(wire).is_ok(), "a filter is already set");
     }
 
-    /// Replaces the model by a fresh one, which is restored from the bytes that the old one saves.
-    /// `vcpus` must be the halves of all CPUs that take part, in their order.
+    /// Saves the model, restores the bytes into a fresh one, and replaces the old model with it.
+    /// `vcpus` must be the halves of all participating CPUs, in order.
     ///
-    /// Accesses and messages wait at the bus during the exchange and reach the fresh model.
+    /// Accesses and messages wait at the bus during the exchange, and then reach the fresh model.
     ///
     /// # Errors
     /// The model could not be saved or restored, or references to the old model remain.
@@ -103,14 +103,14 @@ impl GicModel {
         }
         let fresh = Current::new(vgic, current.guest_faults());
         let old = std::mem::replace(&mut *current, fresh);
-        // The state does not record which CPUs sleep: every CPU checks for interrupts before it
-        // sleeps again.
+        // The state doesn't record which CPUs are asleep. That is fine, because every CPU checks
+        // for interrupts again before it sleeps.
         self.config.cpus.iter().zip(0..).for_each(|(_, cpu)| self.kick.kick(Cpu::new(cpu)));
         old.leave_behind()
     }
 
-    /// Saves the model and restores the same model from the bytes, whatever state it has reached in
-    /// between; otherwise like [`exchange`](Self::exchange).
+    /// Saves the model, and restores the same model from the bytes whatever state it has reached by
+    /// then. Otherwise like [`exchange`](Self::exchange).
     ///
     /// # Errors
     /// The model could not be saved or restored.
@@ -140,8 +140,8 @@ impl GicModel {
         act(&self.current().vgic)
     }
 
-    /// Returns the doorbell of the ITS at this index of the configuration, in whichever model is
-    /// current.
+    /// Returns the doorbell of the ITS at this index in the configuration. It always belongs to the
+    /// current model.
     pub(crate) fn its(self: &Arc<Self>, index: usize) -> Arc<dyn SignalMsi<DeviceId>> {
         Arc::new(Doorbell { model: Arc::clone(self), index })
     }
@@ -151,7 +151,7 @@ impl GicModel {
         self.current().guest_faults()
     }
 
-    /// Returns the configuration, which all models of this machine share.
+    /// Returns the configuration shared by all of this machine's models.
     pub(crate) const fn config(&self) -> &VgicConfig {
         &self.config
     }
@@ -186,7 +186,7 @@ impl fmt::Debug for GicModel {
     }
 }
 
-/// Restores the model from the bytes, and checks that saving it again yields the same bytes.
+/// Restores the model from the bytes, and checks that saving it again produces the same bytes.
 fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), String> {
     let received: SavedState = postcard::from_bytes(sent).map_err(|error| error.to_string())?;
     let mut frozen =
@@ -199,13 +199,13 @@ fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), Stri
     }
 }
 
-/// The doorbell of an ITS.
+/// An ITS's doorbell.
 struct Doorbell {
     model: Arc<GicModel>,
     index: usize,
 }
 
-/// Sets lines of whichever model is current.
+/// Sets lines on the current model.
 impl SetLine for GicModel {
     fn set_line(&self, line: Line, level: Level) -> Delivery {
         self.with(|vgic| vgic.set_line(line, level))

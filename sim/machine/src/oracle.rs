@@ -1,21 +1,21 @@
-//! The judge of a run: compares the messages that each vector sent with the runs of its handler,
-//! and the CPUs of these runs with the vector's targets.
+//! The judge of a run. It compares each vector's messages with its handler runs, and the CPUs of
+//! these runs with the vector's targets.
 //!
 //! # Records
-//! A message carries a sequence number in memory. The device stores the number, records the time,
-//! and sends. Time is a counter ([`Clock`]) that every event advances.
+//! Each message carries a sequence number in memory. The device stores the number, records the
+//! time, and sends. Time is a counter ([`Clock`]) that advances with every event.
 //!
 //! A [`Route`] records when each CPU was a possible target of a vector. A CPU is *open* while it is
-//! the target, and while a move that may lead to it is under way. It is *closed* once the move away
-//! from it has finished.
+//! the target, and while a move to it may be under way. It is *closed* once the move away from it
+//! has finished.
 //!
-//! The judge does not use the controllers' counters. Drivers and the interrupt core report to it
-//! each interrupt that they resend, because no message explains the resulting run.
+//! The judge doesn't look at the controllers' counters. Drivers and the interrupt core tell it
+//! about every interrupt they resend, because no message explains the resulting run.
 //!
 //! # Verdicts
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
-//!    have been descheduled between the acknowledgement and the dispatch, while the vector's owner
-//!    changed. A late run is not a fault.
+//!    have been descheduled between acknowledging and dispatching, and the vector may have changed
+//!    owners in that window. A late run is not a fault.
 //! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement caused
 //!    no other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last
 //!    message was sent after the CPU was closed and the CPU was not a target when it looked, and
@@ -23,9 +23,8 @@
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
 //!    sent; spurious instead, if the CPU was a target when it looked.
 //!
-//! In addition, a handler must not run more often than its vector sent messages. Late runs are
-//! excused from this, as are interrupts that the driver resent without knowing whether they were
-//! pending.
+//! In addition, a handler must not run more often than its vector sent messages. Late runs don't
+//! count here, nor do interrupts that the driver resent without knowing whether they were pending.
 //!
 //! # Acknowledgements for a message
 //! An acknowledgement is for a message if one was under way or arrived since the previous
@@ -43,8 +42,8 @@
 //!   acknowledgement consumes every message that arrived at its CPU before the CPU looked. This
 //!   rule is stricter than rule 3, which therefore does not apply.
 //!
-//! A resend by the interrupt core is due only if it follows an acknowledgement for a message whose
-//! dispatch was deferred.
+//! A resend by the interrupt core is due only after an acknowledgement for a message whose dispatch
+//! was deferred.
 
 mod pending;
 mod route;
@@ -60,10 +59,11 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Number of messages whose times are kept. By the time half as many have followed a message, it is
-/// settled or its time is no longer used.
+/// Number of messages whose times are kept. Once half as many have followed a message, its fate is
+/// settled or its time is no longer needed.
 const WINDOW: u64 = 1024;
-/// Number of messages by which a device may be ahead of its handler before its queue is full.
+/// Number of messages by which a device may be ahead of its handler. Beyond it, the device's queue
+/// is full.
 const AHEAD: u64 = WINDOW / 2;
 
 /// Logical time, in events.
@@ -71,7 +71,7 @@ const AHEAD: u64 = WINDOW / 2;
 pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    /// Advances the time and returns it; no other event has the same time.
+    /// Advances the time and returns it. No two events have the same time.
     pub(crate) fn tick(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -91,18 +91,18 @@ pub(crate) struct VectorRecord {
     mailbox: u64,
     /// Number of messages that the device sent.
     sent: AtomicU64,
-    /// The highest sequence number that a handler saw.
+    /// The highest sequence number seen by a handler.
     seen: AtomicU64,
     wrong_cpu: AtomicU64,
     spurious: AtomicU64,
     late: AtomicU64,
-    /// The times at which each message was sent and was first seen.
+    /// The times at which each message was sent and first seen.
     sent_at: MessageTimes,
     seen_at: MessageTimes,
-    /// Number of runs by CPU.
+    /// Number of runs, indexed by CPU.
     runs: Box<[AtomicU64]>,
     route: Mutex<Arc<Route>>,
-    /// Excused runs from earlier routes.
+    /// Excused runs carried over from earlier routes.
     unknowable: AtomicU64,
     /// Number of operations in progress during which the endpoint may hold messages back.
     operations: Mutex<u32>,
@@ -138,7 +138,7 @@ struct Run {
     cpu: Cpu,
     /// The time at which the CPU started to look for interrupts.
     looked_at: u64,
-    /// The last message that the handler sees, and the last one that an earlier run saw.
+    /// The last message visible to this handler run, and the last one that an earlier run saw.
     number: u64,
     seen: u64,
 }
@@ -152,7 +152,7 @@ enum RunVerdict {
     Late,
 }
 
-/// A vector's counts.
+/// Counts for one vector.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct VectorCounts {
     pub(crate) sent: u64,
@@ -163,13 +163,13 @@ pub(crate) struct VectorCounts {
     pub(crate) spurious: u64,
     /// Resends for which the driver does not know whether the interrupt was pending.
     pub(crate) unknowable: u64,
-    /// Runs for interrupts that were in flight when the vector's former owner freed it.
+    /// Runs for interrupts that were in flight when the previous owner freed the vector.
     pub(crate) late: u64,
     pub(crate) per_cpu: Vec<u64>,
 }
 
 impl VectorRecord {
-    /// Creates the record of a vector that has no target yet, on a machine of `cpus` CPUs.
+    /// Creates the record for a vector that has no target yet, on a machine with `cpus` CPUs.
     /// `mailbox` is the address of 8 bytes of RAM.
     pub(crate) fn new(clock: Arc<Clock>, ram: Arc<Ram>, mailbox: u64, cpus: usize) -> Self {
         let nowhere = Arc::new(Route::new(Arc::clone(&clock), cpus, Pending::Travels));
@@ -191,8 +191,8 @@ impl VectorRecord {
         }
     }
 
-    /// Follows the route of a newly allocated vector. Must be called during an operation, when no
-    /// message is under way. Earlier messages were recorded in another route, and may be pending at
+    /// Follows the route of a newly allocated vector. Must be called during an operation, while no
+    /// message is in flight. Earlier messages were recorded in another route, and may be pending at
     /// the new route's vector until the operation ends.
     pub(crate) fn follow(&self, route: Arc<Route>) {
         let before = std::mem::replace(&mut *lock(&self.route), route);
@@ -200,8 +200,8 @@ impl VectorRecord {
     }
 
     /// Lets the device send its next message by calling `fire`, which returns the message's fate.
-    /// Returns `false` if the device could not send, or if too many messages wait for the handler.
-    /// Must be called by one thread at a time.
+    /// Returns `false` if the device could not send, or if too many messages are waiting for the
+    /// handler. Must be called by one thread at a time.
     pub(crate) fn send(&self, fire: impl FnOnce() -> SendOutcome) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
@@ -214,7 +214,7 @@ impl VectorRecord {
         let left = fire();
         self.message_ended(&route, left);
         if left == SendOutcome::NotSent {
-            // The next message reuses the number.
+            // The next message will reuse the number.
             return false;
         }
         self.sent.store(sent + 1, Ordering::Release);
@@ -224,7 +224,7 @@ impl VectorRecord {
     fn message_ended(&self, route: &Route, left: SendOutcome) {
         let operations = lock(&self.operations);
         match left {
-            // The operation that held the message back has ended, so the message has arrived.
+            // The operation that held the message back has ended, so the message must have arrived.
             SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
             SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
                 route.message_ended(left);
@@ -232,8 +232,8 @@ impl VectorRecord {
         }
     }
 
-    /// Records a handler run on `cpu`, which looked for interrupts at `looked_at` and whose
-    /// acknowledgement the route has recorded. Runs of one handler never overlap.
+    /// Records a handler run on `cpu`, which looked for interrupts at `looked_at`. The route must
+    /// already have recorded the acknowledgement. Runs of the same handler never overlap.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
@@ -260,7 +260,8 @@ impl VectorRecord {
         *lock(&self.operations) += 1;
     }
 
-    /// Ends an operation. Once no other is in progress, all messages held back have been sent.
+    /// Ends an operation. Once no other operation is in progress, all held-back messages have been
+    /// sent.
     pub(crate) fn end_operation(&self) {
         let mut operations = lock(&self.operations);
         *operations = operations.saturating_sub(1);
@@ -310,7 +311,7 @@ impl VectorRecord {
         Arc::clone(&lock(&self.route))
     }
 
-    /// Judges a run by the rules of this module.
+    /// Judges a run according to the rules in the module documentation.
     fn judge(&self, run: Run) -> RunVerdict {
         let route = self.route();
         let was_target = |message| route.was_target_since(run.cpu, self.sent_at.get(message));
@@ -329,8 +330,8 @@ impl VectorRecord {
         }
     }
 
-    /// Returns the oldest message that was unhandled when the CPU looked. If all were handled,
-    /// returns the last one, which arrived after the handler run for an earlier message had seen
+    /// Returns the oldest message that was unhandled when the CPU looked. If all had been handled,
+    /// returns the last one: it arrived after a handler run for an earlier message had already seen
     /// its number. Returns `None` if the message is too old for its time to be kept.
     fn oldest_unhandled(&self, run: Run) -> Option<u64> {
         let mut oldest = run.number.min(run.seen + 1);

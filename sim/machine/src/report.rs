@@ -4,19 +4,19 @@ use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 use std::fmt;
 use std::time::Duration;
 
-/// The result of a run: each vector's interrupts by CPU, and the faults.
+/// The result of a run: interrupts per vector and CPU, and faults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The model name that firmware states, or the name that the caller chose.
+    /// The model name stated by firmware, or the name chosen by the caller.
     pub machine: String,
     /// Number of CPUs that took part.
     pub cpus: usize,
-    /// The enabled controllers, in the description's order.
+    /// The enabled controllers, in the order of the description.
     pub controllers: Vec<ControllerReport>,
-    /// The devices, in the order of discovery.
+    /// The devices, in discovery order.
     pub devices: Vec<DeviceReport>,
-    /// Sums over all vectors, and the verdict.
+    /// Totals over all vectors, and the verdict.
     pub totals: Totals,
     /// Notes on invented regions and omitted devices, one sentence each.
     pub notes: Vec<String>,
@@ -26,8 +26,8 @@ pub struct Report {
 
 impl Report {
     /// Returns the devices that an isolating controller cannot distinguish from `device` because
-    /// they share its DeviceID: functions behind a conventional bridge, or under a map's mask. They
-    /// are isolated together, as one group.
+    /// they share its DeviceID: functions behind a conventional bridge, or under a map's mask. Such
+    /// devices form one isolation group.
     pub fn one_group_with<'a>(&'a self, device: &'a DeviceReport) -> impl Iterator<Item = &'a str> {
         let isolated = matches!(device.isolation, Isolation::Isolated(_));
         let shares = move |other: &&DeviceReport| {
@@ -62,14 +62,14 @@ pub struct ControllerReport {
     pub kind: String,
     /// Addresses of the doorbells.
     pub doorbells: Vec<u64>,
-    /// Set if the controller keeps devices from signaling others' interrupts.
+    /// Set if the controller prevents devices from signaling each other's interrupts.
     pub isolates: bool,
-    /// Set if the run used the controller. Controllers that appear only in the description are
-    /// listed with `false`.
+    /// Set if the run used the controller. Controllers that only appear in the description have
+    /// `false`.
     pub driven: bool,
 }
 
-/// The kind of a device's message store.
+/// The kind of message store that a device has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum DeviceKind {
@@ -95,28 +95,28 @@ impl fmt::Display for DeviceKind {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeviceReport {
-    /// PCI: the host's node and bus:device.function. Platform: the node.
+    /// For PCI, the host's node and bus:device.function. For a platform device, its node.
     pub id: String,
     /// Kind of the message store.
     pub kind: DeviceKind,
-    /// The [`ControllerReport::id`] it signals through.
+    /// The [`ControllerReport::id`] of the controller that it signals through.
     pub controller: String,
     /// Requester ID; behind a conventional bridge, the alias. `None` for platform devices.
     pub requester_id: Option<RequesterId>,
     /// DeviceID at the controller.
     pub device_id: DeviceId,
-    /// States whether the device is kept from signaling others' interrupts.
+    /// Whether the device is prevented from signaling other devices' interrupts.
     pub isolation: Isolation,
-    /// Its vectors.
+    /// The device's vectors.
     pub vectors: Vec<VectorReport>,
-    /// The smallest number of vectors with which the device is useful.
+    /// Minimum number of vectors that the device needs to be useful.
     pub useful_minimum: u16,
-    /// The reason why the device sends nothing: it was refused vectors, or was never able to send.
+    /// The reason why the device sends nothing: it was denied vectors, or was never able to send.
     pub refused: Option<String>,
 }
 
 impl DeviceReport {
-    /// Returns `true` if the device has vectors, but fewer than its useful minimum.
+    /// Returns `true` if the device has some vectors, but fewer than its useful minimum.
     pub fn is_short(&self) -> bool {
         self.refused.is_none() && self.vectors.len() < usize::from(self.useful_minimum)
     }
@@ -126,33 +126,33 @@ impl DeviceReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VectorReport {
-    /// The interrupt core's number for the vector at the end of the run.
+    /// The interrupt core's number for the vector when the run ended.
     pub irq: u32,
-    /// The INTID, at the end of the run.
+    /// The INTID when the run ended.
     pub hwirq: HwIrq,
-    /// The target CPU at the end of the run.
+    /// The target CPU when the run ended.
     pub cpu: Cpu,
     /// Number of messages that the device sent.
     pub sent: u64,
     /// Number of handler runs, at most [`sent`](Self::sent).
     pub delivered: u64,
-    /// `sent − delivered`: messages whose interrupt was already pending.
+    /// `sent − delivered`: messages that arrived while their interrupt was already pending.
     pub coalesced: u64,
     /// Number of resends by the interrupt core and the drivers.
     pub redelivered: u64,
-    /// Number of handler runs on each CPU.
+    /// Number of handler runs, indexed by CPU.
     pub per_cpu: Vec<u64>,
     /// Set if the handler never saw the last message.
     pub lost: bool,
     /// Number of handler runs that were not due, as in [`Totals::spurious`].
     pub spurious: u64,
-    /// Number of handler runs on a CPU that was not the target at any time since the message was
-    /// sent.
+    /// Number of handler runs on a CPU that had not been the target at any time since the message
+    /// was sent.
     pub wrong_cpu: u64,
 }
 
-/// Sums over all vectors, from which the verdict follows. The devices judge the fate of messages;
-/// the model's own counters are not used.
+/// Totals over all vectors, from which the verdict is derived. The devices judge what happened to
+/// their messages; the model's own counters are not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Totals {
@@ -162,7 +162,7 @@ pub struct Totals {
     pub sent: u64,
     /// Handler runs for which a message had been sent.
     pub delivered: u64,
-    /// Messages whose interrupt was already pending.
+    /// Messages that arrived while their interrupt was already pending.
     pub coalesced: u64,
     /// Vectors whose handler never saw the last sequence number.
     pub lost: u64,
@@ -170,37 +170,35 @@ pub struct Totals {
     /// a vector's messages count as well, unless its driver resent the interrupt without knowing
     /// whether it was pending.
     pub spurious: u64,
-    /// Handler runs on a CPU that was not the target at any time since the message was sent.
+    /// Handler runs on a CPU that had not been the target at any time since the message was sent.
     pub wrong_cpu: u64,
-    /// Devices that were refused vectors, or were never able to send.
+    /// Devices that were denied vectors, or were never able to send.
     pub refused: u64,
-    /// Devices that have fewer vectors than their useful minimum.
+    /// Devices with fewer vectors than their useful minimum.
     pub short: u64,
-    /// Faults of the drivers that the model of the controllers recorded, such as command errors and
-    /// bad tables.
+    /// Driver faults that the controller model recorded, such as command errors and bad tables.
     pub guest_faults: u64,
-    /// Messages to an address that is no doorbell.
+    /// Messages to an address without a doorbell.
     pub no_doorbell: u64,
-    /// Messages that a controller accepted and dropped. They do not affect the verdict by
-    /// themselves: messages lost in this way count as lost.
+    /// Messages that a controller accepted and dropped. They don't affect the verdict by
+    /// themselves, because messages lost this way already count as lost.
     pub blocked: u64,
-    /// Interrupts that the interrupt core and the drivers resent, by their own count.
+    /// Interrupts resent by the interrupt core and the drivers, by their own count.
     pub redelivered: u64,
-    /// Acknowledged INTIDs whose handler had just been removed, or replaced by another owner's
-    /// handler, while the interrupt was in flight.
+    /// Acknowledged INTIDs whose handler had just been removed or replaced (by another owner's
+    /// handler) while the interrupt was in flight.
     pub late: u64,
-    /// Affinity changes that completed.
+    /// Completed affinity changes.
     pub moves: u64,
-    /// Removals of devices that were later added again.
+    /// Devices removed and later added again.
     pub readded: u64,
-    /// CPUs that were taken offline and brought back online.
+    /// CPUs taken offline and brought back online.
     pub replugged: u64,
-    /// Suspensions of the whole machine, each followed by a resume.
+    /// Suspends of the whole machine, each followed by a resume.
     pub suspended: u64,
-    /// Saves and restores of the interrupt controller's model.
+    /// Saves and restores of the interrupt controller model.
     pub migrated: u64,
-    /// Saves and restores of the host end of a virtual bus between a guest's request and its
-    /// answer.
+    /// Saves and restores of a virtual bus's host end between a guest's request and the reply.
     pub migrated_in_flight: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Seeded random choices by splitmix64, identical on all platforms. Implemented here because a
-//! reported seed must replay the same run in every later version, and few crates promise a stable
+//! Seeded random numbers from splitmix64, identical on all platforms. We implement it here because
+//! a reported seed must replay the same run in every later version, and few crates promise a stable
 //! stream.
 
 /// A stream of random numbers.
@@ -7,7 +7,7 @@
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// Creates the stream with number `stream` of `seed`.
+    /// Creates stream number `stream` for `seed`.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut rng = Self(seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         rng.next();

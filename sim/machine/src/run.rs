@@ -1,4 +1,4 @@
-//! The workload: every device sends, every handler counts, and affinities move in the meantime.
+//! The workload: every device sends, every handler counts, and affinities change under load.
 
 mod load;
 mod options;

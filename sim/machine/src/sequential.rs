@@ -1,5 +1,5 @@
-//! Machines for workloads of other crates, whose CPUs take interrupts on the caller's thread, when
-//! the caller asks them to.
+//! Machines for other crates' workloads. Their CPUs take interrupts on the caller's thread, and
+//! only when asked to.
 //!
 //! [`GicHardware`] is a GIC with its CPUs only; the user supplies the devices and drivers.
 //! [`BootedMachine`] is a whole machine whose devices have their vectors.

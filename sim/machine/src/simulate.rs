@@ -1,5 +1,5 @@
-//! The same machine without threads: a seeded scheduler decides what happens next, including what
-//! overtakes a driver between two register accesses. The same seed produces the same trace.
+//! The same machine without threads. A seeded scheduler decides what happens next, including what
+//! overtakes a driver between two register accesses. The same seed always produces the same trace.
 
 mod scheduler;
 mod trace;
@@ -23,7 +23,7 @@ use std::time::Instant;
 pub struct Simulation {
     /// The report.
     pub report: Report,
-    /// The events, in order.
+    /// The events in order.
     pub trace: Vec<TraceEvent>,
 }
 
@@ -82,7 +82,7 @@ fn run(
         counts: DisturbanceCounts::default(),
     };
     let (mut progress, mut idle) = (0, 0);
-    // A device that waits for a lost message waits forever.
+    // A device that waits for a lost message would wait forever.
     while scheduler.has_more_to_send() && idle < HOPELESS {
         scheduler.step();
         idle = if scheduler.progress() == progress { idle + 1 } else { 0 };

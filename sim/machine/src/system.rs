@@ -1,4 +1,4 @@
-//! The machine with its drivers up, in the role of a kernel.
+//! The machine with its drivers up, from a kernel's point of view.
 
 mod boot;
 mod device;
@@ -31,7 +31,7 @@ use std::sync::{Arc, RwLock};
 /// The machine's interrupt controllers.
 pub(crate) type Irqchip = gic_bringup::Irqchip<MachinePlatform>;
 
-/// Turns `cpu` on and enables interrupt delivery to it.
+/// Turns on `cpu` and enables interrupt delivery to it.
 pub(crate) fn turn_on(irqchip: &Arc<Irqchip>, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
     let theirs = Arc::clone(irqchip);
     let work =
@@ -43,7 +43,7 @@ pub(crate) fn turn_on(irqchip: &Arc<Irqchip>, cpus: &dyn Cpus, cpu: Cpu) -> Resu
     left.map_or(Ok(()), |left| Err(format!("irq {} did not start: {}", left.irq, left.error)))
 }
 
-/// The drivers, and the hardware that they drive.
+/// The drivers, and the hardware they drive.
 pub(crate) struct System {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<MachinePlatform>,
@@ -59,16 +59,16 @@ pub(crate) struct System {
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
-    /// Incremented when a surprise removal of a device begins and again when it ends. Odd in
-    /// between.
+    /// Incremented when a surprise removal of a device begins, and again when it ends, so it is odd
+    /// in between.
     pub(crate) surprises: AtomicU64,
     pub(crate) cores: Vec<Arc<CpuCore>>,
-    /// Held by tasks that use drivers, so that a suspend waits until they are frozen.
+    /// Held by tasks while they use drivers. A suspend waits until all of them are frozen.
     pub(crate) tasks: RwLock<()>,
 }
 
 impl System {
-    /// Returns what happens to a pending bit at this controller when its vector moves.
+    /// Returns what this controller does with a pending bit when its vector moves.
     pub(crate) fn pending_at(&self, controller: ControllerIndex) -> Pending {
         match self.description.controller(controller).map(|described| &described.kind) {
             Some(ControllerKind::DirectLpi) => Pending::Stays,
@@ -77,8 +77,8 @@ impl System {
     }
 
     /// Returns the number of vectors that a device may allocate. Scarce vectors, such as the SPIs
-    /// behind a doorbell, are shared: every device receives its share before any device receives
-    /// all that it requests.
+    /// behind a doorbell, are shared: each device receives its share before any device receives
+    /// everything it asks for.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
         let driver = self.irqchip.controller(controller).ok();
         let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };
@@ -88,8 +88,8 @@ impl System {
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 
-    /// Sends one message from each vector whose last message was handled, and calls `sent` with the
-    /// indices of device and vector.
+    /// Sends one message on each vector whose last message has been handled. Calls `sent` with the
+    /// device and vector index.
     pub(crate) fn send_each(&self, mut sent: impl FnMut(usize, usize)) {
         for (number, device) in self.devices.iter().enumerate() {
             for (index, vector) in device.vectors().iter().enumerate() {
@@ -100,7 +100,7 @@ impl System {
         }
     }
 
-    /// Returns a fault that the drivers could not report otherwise; `None` if none occurred.
+    /// Returns a fault that the drivers had no other way to report, or `None`.
     pub(crate) fn silent_fault(&self) -> Option<String> {
         let of_bus = || self.virtual_bus.as_ref().and_then(|bus| bus.fault());
         let mut drivers = self.irqchip.controllers();

@@ -1,4 +1,5 @@
-//! A run reports what a faulty migration loses, and no references to the old model remain.
+//! Checks that a run reports what a faulty migration loses, and that no references to the old model
+//! remain.
 
 use super::{Destination, Migration, Migrator};
 use crate::attack::{IommuPages, attack};
@@ -48,13 +49,13 @@ fn one_pending(saved: &mut SavedState) -> bool {
     spi.map(|spi| (spi.latch, spi.message) = (false, false)).is_some()
 }
 
-/// Loses the mapping of one event.
+/// Loses one event's mapping.
 fn one_mapping(saved: &mut SavedState) -> bool {
     let mut devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
     devices.find_map(|device| device.events.pop()).is_some()
 }
 
-/// Loses one enable: of an LPI, as its configuration was last read, or of an SPI.
+/// Loses one enable bit, either an SPI's or an LPI's (as its configuration was last read).
 fn one_enable(saved: &mut SavedState) -> bool {
     let direct = saved.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.lpis);
     let mut bytes: Vec<_> = direct.filter_map(|lpi| lpi.configuration.as_mut()).collect();
@@ -69,8 +70,8 @@ fn one_enable(saved: &mut SavedState) -> bool {
     spi.map(|spi| spi.enabled = false).is_some()
 }
 
-/// Returns a filter by which each save loses state, at most `at_most` times, and the count of
-/// losses.
+/// Returns a filter that makes each save lose state, up to `at_most` times, and the number of
+/// losses so far.
 fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsize>) {
     let lost = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&lost);
@@ -83,7 +84,7 @@ fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsiz
     (Box::new(wire), lost)
 }
 
-/// No disturbance would make a driver resend a lost interrupt.
+/// No disturbances, since they would make a driver resend the lost interrupt.
 const UNDISTURBED: Disturbances = Disturbances {
     moves: Moves::None,
     cpus: CpuHotplug::AlwaysOn,
@@ -122,7 +123,7 @@ fn assert_found(what: &str, name: &str, forget: DropState, is_well: impl FnOnce(
     assert!(!is_well(machine) && lost.load(Ordering::SeqCst) != 0, "{what}, {name}");
 }
 
-/// The kinds of losses, and the machines on which they occur.
+/// The kinds of losses, with the machines on which they occur.
 fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
     let everywhere: [(_, DropState); 2] = [("pending", one_pending), ("enable", one_enable)];
     let everywhere =
@@ -145,7 +146,7 @@ fn simulation_finds_migration_losses() {
 
 #[test]
 fn threads_find_migration_losses() {
-    // Run concurrently, because each run waits long for the lost interrupts.
+    // Run these concurrently: each run waits a long time for its lost interrupts.
     thread::scope(|scope| {
         for (what, forget, name) in losses() {
             scope.spawn(move || {
@@ -165,7 +166,8 @@ fn judge_finds_lost_intruder_message() {
         for seed in 1..=8 {
             assert!(rings(moving(name, seed)), "{name}, seed {seed}");
         }
-        // Whether a migration falls between a message and its interrupt depends on the seed.
+        // Whether a migration falls between a message and its interrupt depends on the seed, so try
+        // several.
         let rings_always = (1..=64).all(|seed| {
             let machine = moving(name, seed);
             machine.model.tamper(forgetting(one_pending, usize::MAX).0);
@@ -175,7 +177,7 @@ fn judge_finds_lost_intruder_message() {
     }
 }
 
-/// Calls `act` on a machine whose drivers are up and on which the first `cpus` CPUs take part.
+/// Calls `act` on a machine with its drivers up and its first `cpus` CPUs participating.
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = PoweredMachine::on(&mut machine);

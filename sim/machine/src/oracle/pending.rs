@@ -1,32 +1,32 @@
-//! The possible pending bits of one vector: messages under way, arrivals, and the acknowledgements
+//! The possible pending bits of one vector: messages in flight, arrivals, and the acknowledgements
 //! that consumed them.
 
 use msi_types::Cpu;
 use std::collections::VecDeque;
 
-/// Number of acknowledgements that a [`SharedBit`] remembers: more than the CPUs that can
-/// acknowledge one vector at a time.
+/// Number of acknowledgements that a [`SharedBit`] remembers. It exceeds the number of CPUs that
+/// can acknowledge one vector at a time.
 const ACKNOWLEDGEMENTS: usize = 64;
-/// Number of arrivals that it remembers: more than can wait for a handler.
+/// Number of arrivals that it remembers. It exceeds the number that can wait for a handler.
 const ARRIVALS: usize = 1024;
 
 /// What happens to a pending bit when its vector moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pending {
-    /// The vector has a single pending bit, which moves with it.
+    /// The vector has a single pending bit that moves with it.
     Travels,
-    /// Each CPU has a pending bit, which does not move.
+    /// Each CPU has its own pending bit, which stays put.
     Stays,
 }
 
-/// The cause of a pending bit.
+/// The reason why a bit is pending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
-    /// A message of the device; at most one is under way.
+    /// A message from the device. At most one is in flight.
     Message,
     /// A message that the endpoint holds back until an operation ends.
     Held,
-    /// Unreported messages, any number of them, until the operation ends.
+    /// Any number of unreported messages, until the operation ends.
     Untold,
     /// A resend by software.
     Resend,
@@ -36,13 +36,13 @@ pub(super) enum Cause {
 #[derive(Debug)]
 struct UnderWay {
     cause: Cause,
-    /// The CPUs at which it may arrive.
+    /// The CPUs where it may arrive.
     at: Vec<Cpu>,
     /// Set if it was acknowledged before its sender returned.
     is_taken: bool,
 }
 
-/// The pending bits of one vector, to the extent that they can be known from outside.
+/// What can be known from outside about a vector's pending bits.
 #[derive(Debug)]
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
@@ -56,7 +56,7 @@ enum Arrived {
 }
 
 impl PendingBits {
-    /// Creates the state in which nothing is pending on any of `cpus` CPUs.
+    /// Creates the state with nothing pending on any of `cpus` CPUs.
     pub(super) fn new(pending: Pending, cpus: usize) -> Self {
         let arrived = match pending {
             Pending::Travels => Arrived::Shared(SharedBit::default()),
@@ -65,20 +65,20 @@ impl PendingBits {
         Self { under_way: Vec::new(), arrived }
     }
 
-    /// Records that something is under way that may arrive at one of these CPUs.
+    /// Records that a message or resend is in flight and may arrive at one of these CPUs.
     pub(super) fn begin(&mut self, cause: Cause, at: &[Cpu]) {
         self.under_way.push(UnderWay { cause, at: at.to_vec(), is_taken: false });
     }
 
-    /// Records that `cpu` has become a possible target, so that messages under way may arrive there
-    /// as well.
+    /// Records that `cpu` has become a possible target, so messages in flight may also arrive
+    /// there.
     pub(super) fn open(&mut self, cpu: Cpu) {
         for one in self.under_way.iter_mut().filter(|one| one.cause != Cause::Resend) {
             one.at.push(cpu);
         }
     }
 
-    /// Records that the endpoint holds back the message that was under way.
+    /// Records that the endpoint is holding back the message that was in flight.
     pub(super) fn hold_message(&mut self) {
         let message = self.under_way.iter_mut().find(|one| one.cause == Cause::Message);
         if let Some(message) = message {
@@ -91,14 +91,15 @@ impl PendingBits {
         self.under_way.retain(|one| one.cause != Cause::Message);
     }
 
-    /// Records that everything under way for any of these causes arrived by `now`.
+    /// Records that everything in flight for any of these causes has arrived by `now`.
     pub(super) fn arrive(&mut self, causes: &[Cause], now: u64) {
         for one in self.under_way.extract_if(.., |one| causes.contains(&one.cause)) {
             self.arrived.add(&one, now);
         }
     }
 
-    /// Records that a resend to `cpu` arrived by `now`. Does nothing if none is under way there.
+    /// Records that a resend to `cpu` has arrived by `now`. Does nothing if none is in flight
+    /// there.
     pub(super) fn arrive_resend(&mut self, cpu: Cpu, now: u64) {
         let is_it = |one: &UnderWay| one.cause == Cause::Resend && one.at.contains(&cpu);
         if let Some(index) = self.under_way.iter().position(is_it) {
@@ -108,7 +109,7 @@ impl PendingBits {
     }
 
     /// Records at `now` that `cpu`, which started to look at `looked_at`, acknowledged the vector.
-    /// Returns `false` if nothing can have been pending for it.
+    /// Returns `false` if it cannot have found anything pending.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
         match &mut self.arrived {
             Arrived::Shared(bit) => {
@@ -121,7 +122,7 @@ impl PendingBits {
         }
     }
 
-    /// Records that nothing is pending at `cpu` since `now`, if CPUs have separate pending bits.
+    /// Records that `cpu` has had nothing pending since `now`, if CPUs have separate pending bits.
     pub(super) fn empty(&mut self, cpu: Cpu, now: u64) {
         if let Arrived::PerCpu(bits) = &mut self.arrived
             && let Some(bit) = bits.get_mut(cpu.index())
@@ -132,8 +133,8 @@ impl PendingBits {
 }
 
 impl UnderWay {
-    /// Marks it as acknowledged. Returns `false` if it was before, because a message is pending
-    /// only once.
+    /// Marks it as acknowledged. Returns `false` if it already was, because a message becomes
+    /// pending only once.
     fn take(&mut self) -> bool {
         self.cause == Cause::Untold || !std::mem::replace(&mut self.is_taken, true)
     }
@@ -154,7 +155,7 @@ impl Arrived {
     }
 }
 
-/// The pending bit of a single CPU.
+/// The pending bit of one CPU.
 #[derive(Clone, Debug, Default)]
 struct CpuBit {
     /// The time of the last arrival at this CPU.
@@ -171,17 +172,17 @@ impl CpuBit {
     }
 }
 
-/// The single pending bit of a vector, which any CPU may acknowledge.
+/// A vector's single pending bit, which any CPU may acknowledge.
 ///
-/// An acknowledgement consumes every arrival before its CPU started to look. The next
-/// acknowledgement therefore needs a later arrival, and no two acknowledgements share one. If two
-/// acknowledgements overlap in time, their order cannot be known. One counts as earlier only if it
+/// An acknowledgement consumes every arrival before its CPU started to look. So the next
+/// acknowledgement needs a later arrival, and no two acknowledgements share one. If two
+/// acknowledgements overlap in time, we can't know their order: one counts as earlier only if it
 /// was recorded before the other CPU started to look.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,
     acknowledgements: VecDeque<Acknowledgement>,
-    /// The time of the last arrival that has been forgotten.
+    /// The time of the last arrival that is no longer remembered.
     forgotten_at: u64,
 }
 
@@ -194,7 +195,7 @@ struct Arrival {
 #[derive(Debug)]
 struct Acknowledgement {
     noted_at: u64,
-    /// The latest time at which the CPU of this or of an earlier acknowledgement looked.
+    /// The latest time at which the CPU looked, over this acknowledgement and all earlier ones.
     looked_at: u64,
 }
 
@@ -218,8 +219,7 @@ impl SharedBit {
             self.acknowledgements.pop_front();
         }
         let recent = self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since);
-        // Taking the first of them leaves the later arrivals to acknowledgements that have no
-        // other.
+        // Take the first of them, and leave later arrivals to acknowledgements that have no other.
         match recent.filter(|arrival| !arrival.is_taken).last() {
             Some(arrival) => {
                 arrival.is_taken = true;

@@ -1,4 +1,4 @@
-//! The targets of a vector over time, and which of its runs are due.
+//! A vector's targets over time, and which of its runs are due.
 
 use super::Clock;
 use super::pending::{Cause, Pending, PendingBits};
@@ -7,7 +7,7 @@ use irq_domain::{Deferral, Dispatched};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex};
 
-/// The closing time of a CPU that is still a possible target.
+/// Closing time of a CPU that is still a possible target.
 const OPEN: u64 = u64::MAX;
 
 /// The result of a device's attempt to send a message.
@@ -21,7 +21,7 @@ pub(crate) enum SendOutcome {
     NotSent,
 }
 
-/// One allocation of a vector, until it is freed.
+/// One allocation of a vector, up to the time when it is freed.
 #[derive(Debug)]
 pub(crate) struct Route {
     clock: Arc<Clock>,
@@ -33,13 +33,13 @@ pub(crate) struct Route {
 
 #[derive(Debug)]
 struct RouteState {
-    /// The time at which each CPU ceased to be a possible target; 0 if it never was one.
+    /// The time at which each CPU stopped being a possible target; 0 if it never was one.
     closed_at: Vec<u64>,
-    /// The possible targets: one, or two during a move.
+    /// The possible targets: one normally, two during a move.
     open: Vec<Cpu>,
     bits: PendingBits,
     due: DueRuns,
-    /// Number of resends that excuse one run each in excess of the messages.
+    /// Number of excused extra runs, one per resend.
     unknowable: u64,
 }
 
@@ -47,14 +47,14 @@ struct RouteState {
 #[derive(Debug, Default)]
 struct DueRuns {
     now: u64,
-    /// The ones among them that wait for the handler to be enabled.
+    /// Those among them that are waiting for the handler to be enabled.
     put_off: u64,
-    /// Number of acknowledgements whose dispatch has not returned.
+    /// Number of acknowledgements still being dispatched.
     in_dispatch: u64,
 }
 
 impl Route {
-    /// Creates a route without a target on `cpus` CPUs.
+    /// Creates a route without a target, for a machine with `cpus` CPUs.
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
         let state = RouteState {
             closed_at: vec![0; cpus],
@@ -66,12 +66,12 @@ impl Route {
         Self { made_at: clock.tick(), clock, pending, state: Mutex::new(state) }
     }
 
-    /// Records that messages may now be delivered to `cpu` as well.
+    /// Records that messages may now also be delivered to `cpu`.
     pub(crate) fn open(&self, cpu: Cpu) {
         lock(&self.state).open(cpu);
     }
 
-    /// Records that messages are now delivered to `target` alone.
+    /// Records that messages are now delivered only to `target`.
     pub(crate) fn settle(&self, target: Cpu) {
         let state = &mut *lock(&self.state);
         state.open(target);
@@ -84,19 +84,19 @@ impl Route {
         }
     }
 
-    /// Records that a message is about to be sent. At most one is under way.
+    /// Records that a message is about to be sent. At most one may be in flight.
     pub(super) fn message_begins(&self) {
         let state = &mut *lock(&self.state);
         state.bits.begin(Cause::Message, &state.open);
     }
 
-    /// Records the fate of that message. `Held` messages are [released](Self::released) later.
+    /// Records the fate of that message. A `Held` message must be [released](Self::released) later.
     pub(super) fn message_ended(&self, left: SendOutcome) {
         let state = &mut *lock(&self.state);
         match left {
             SendOutcome::NotSent => state.bits.cancel_message(),
             SendOutcome::Held => state.bits.hold_message(),
-            // Messages that were held back were sent before it.
+            // Messages that were held back were sent before this one.
             SendOutcome::Sent => {
                 let causes = [Cause::Untold, Cause::Held, Cause::Message];
                 state.bits.arrive(&causes, self.clock.tick());
@@ -135,13 +135,13 @@ impl Route {
         }
     }
 
-    /// Records that the resend to `cpu` has happened.
+    /// Records that the resend to `cpu` has been carried out.
     pub(super) fn resent(&self, cpu: Cpu) {
         let now = self.clock.tick();
         lock(&self.state).bits.arrive_resend(cpu, now);
     }
 
-    /// Excuses one more run, because the driver does not know whether the interrupt was pending.
+    /// Excuses one extra run, because the driver doesn't know whether the interrupt was pending.
     pub(super) fn count_unknowable(&self) {
         lock(&self.state).unknowable += 1;
     }
@@ -154,7 +154,7 @@ impl Route {
         state.due.acknowledge(is_due);
     }
 
-    /// Records that the dispatch of an acknowledgement returned.
+    /// Records that an acknowledgement's dispatch returned.
     pub(crate) fn dispatched(&self, outcome: Dispatched) {
         lock(&self.state).due.dispatched(outcome);
     }
@@ -164,8 +164,8 @@ impl Route {
         lock(&self.state).due.run()
     }
 
-    /// Records that nothing is pending at `cpu` any more, except for interrupts sent there from now
-    /// on.
+    /// Records that nothing is pending at `cpu` any longer, except for interrupts sent there from
+    /// now on.
     pub(super) fn empty(&self, cpu: Cpu) {
         let now = self.clock.now();
         let state = &mut *lock(&self.state);
@@ -174,7 +174,7 @@ impl Route {
         }
     }
 
-    /// Returns the current target; `None` before the first.
+    /// Returns the current target, or `None` before the first.
     pub(super) fn target(&self) -> Option<Cpu> {
         lock(&self.state).open.first().copied()
     }
@@ -212,8 +212,8 @@ impl RouteState {
 impl DueRuns {
     fn acknowledge(&mut self, is_due: bool) {
         if self.in_dispatch == 0 {
-            // Deferred interrupts were resent before the run that they met was over, and several of
-            // them only once.
+            // Deferred interrupts are resent before the run that they collided with is over, and
+            // several may be resent only once.
             self.now = 0;
         }
         self.in_dispatch += 1;

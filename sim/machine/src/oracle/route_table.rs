@@ -1,4 +1,4 @@
-//! The routes of all vectors, derived from the calls between the interrupt core and the
+//! The routes of all vectors, derived from the calls that the interrupt core makes to the
 //! controllers.
 
 use super::{Clock, Pending, Route};
@@ -25,7 +25,7 @@ pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
-    /// Vectors whose reported resends are ignored.
+    /// Vectors for which resend reports are ignored.
     #[cfg(test)]
     unheard: Mutex<HashSet<u32>>,
 }
@@ -41,7 +41,7 @@ impl RouteTable {
         }
     }
 
-    /// Wraps `parent` so that all calls to it are recorded in this table.
+    /// Wraps `parent` so that this table records every call to it.
     pub(crate) fn watch(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
@@ -50,19 +50,19 @@ impl RouteTable {
         Arc::new(ObservedParent { routes: Arc::clone(self), pending, parent })
     }
 
-    /// Records that the driver has cleared the pending interrupts at `cpu`, and resent them as it
-    /// reported.
+    /// Records that the driver has cleared the interrupts pending at `cpu` and has carried out the
+    /// resends that it reported.
     pub(crate) fn emptied(&self, cpu: Cpu) {
         self.read().values().for_each(|route| route.empty(cpu));
     }
 
-    /// Ignores the drivers' reports of resends of `hwirq` from now on.
+    /// Ignores driver reports about resends of `hwirq` from now on.
     #[cfg(test)]
     pub(crate) fn ignore_resends(&self, hwirq: HwIrq) {
         lock(&self.unheard).insert(hwirq.get());
     }
 
-    /// Returns the vector's route; `None` if the vector is not allocated.
+    /// Returns the vector's route, or `None` if the vector is not allocated.
     pub(crate) fn get(&self, hwirq: HwIrq) -> Option<Arc<Route>> {
         self.read().get(&hwirq.get()).cloned()
     }
@@ -70,7 +70,7 @@ impl RouteTable {
     pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
-        // The device may send before its record follows this route.
+        // Note that the device may send before its record follows this route.
         route.hold();
         self.write().insert(hwirq.get(), Arc::new(route));
     }
@@ -90,7 +90,7 @@ impl RouteTable {
         self.by_vector.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the route of a vector whose resend a driver reports.
+    /// Returns the route of a vector that a driver reports as resent.
     fn told(&self, resend: Resend) -> Option<Arc<Route>> {
         #[cfg(test)]
         if lock(&self.unheard).contains(&resend.hwirq.get()) {
@@ -108,7 +108,7 @@ impl ResendObserver for RouteTable {
     fn resending(&self, resend: Resend) {
         let Some(route) = self.told(resend) else { return };
         match resend.reason {
-            // Only the interrupt core requests resends.
+            // Only the interrupt core asks for resends.
             ResendReason::Requested => route.redelivering(resend.cpu),
             ResendReason::Unknowable => {
                 route.resending(resend.cpu);
@@ -129,8 +129,8 @@ fn vectors(first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = HwIrq> {
     (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
 }
 
-/// A parent that records its vectors' targets: a new target before any message can reach it, and
-/// the end of an old one after no message can reach it any more.
+/// A parent that records its vectors' targets. It opens a new target before any message can reach
+/// it, and closes an old one once no message can reach it any longer.
 struct ObservedParent {
     routes: Arc<RouteTable>,
     pending: Pending,
@@ -199,8 +199,7 @@ impl MsiParent for ObservedParent {
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let route = block.hwirq(index).and_then(|hwirq| self.routes.get(hwirq));
-        // Some controllers redirect the vector immediately. Its messages then wait for the
-        // endpoint.
+        // Some controllers redirect the vector immediately. Its messages then wait at the endpoint.
         let before = route.as_ref().and_then(|route| route.target());
         if let Some(route) = &route {
             route.open(to);
@@ -219,7 +218,7 @@ impl MsiParent for ObservedParent {
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         let (first, count, from, to) = (moved.first, moved.count, moved.from, moved.to);
         let result = self.parent.end_move(moved, outcome);
-        // The endpoint's message decides the target, even if the controller failed to finish.
+        // The endpoint's message determines the target, even if the controller failed to finish.
         let target = if outcome == MoveOutcome::Written { to } else { from };
         self.routes.of(first, count).for_each(|route| route.settle(target));
         result
@@ -234,7 +233,7 @@ impl MsiParent for ObservedParent {
     }
 
     fn set_pending(&self, hwirq: HwIrq, pending: msi_types::Pending) {
-        // A driver whose pending bits stay at their CPUs reports each resend itself.
+        // If pending bits stay at their CPUs, the driver reports each resend itself.
         let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
         let route = self.routes.get(hwirq).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));

@@ -1,5 +1,5 @@
-//! The load: one thread for each device and for each kind of disturbance. A lost message never
-//! blocks a device.
+//! The load, with one thread per device and per kind of disturbance. A lost message never blocks a
+//! device.
 
 use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions, Suspensions};
 use crate::cpu::Cpus;
@@ -14,24 +14,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// Interval of progress reports.
+/// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(50);
-/// Time without an arrival anywhere after which missing messages count as lost.
+/// Missing messages count as lost once nothing has arrived anywhere for this long.
 const SETTLE: Duration = Duration::from_secs(10);
-/// Times that a waiting thread must have run within [`SETTLE`]. A loaded host schedules threads so
-/// rarely that time alone proves nothing; the CPUs' threads run about as often as the waiting one.
+/// Number of times that a waiting thread must have run within [`SETTLE`]. A loaded host schedules
+/// threads so rarely that time alone proves nothing; the CPUs' threads run about as often as the
+/// waiting one.
 const SETTLE_TURNS: u32 = 2_000;
-/// Time for which a device may be unable to send once a message failed to arrive in time. It must
-/// be longer than the removal and return of a device takes.
+/// Time for which a device may be unable to send once a message failed to arrive in time. Must be
+/// longer than it takes to remove a device and add it back.
 const UNABLE: Duration = Duration::from_secs(2);
-/// Number of times that a device with [`WaitPolicy::Some`] yields before it sends anyway.
+/// Number of times that a device with [`WaitPolicy::Some`] yields before sending anyway.
 const SOME_TURNS: u32 = 40;
-/// The pause between two affinity changes, and between two of the rarer disturbances.
+/// Pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
 const SUSPEND_PAUSE: Duration = Duration::from_millis(8);
 
-/// Number of disturbances by kind.
+/// Number of disturbances of each kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct DisturbanceCounts {
     pub(crate) moves: u64,
@@ -41,14 +42,14 @@ pub(crate) struct DisturbanceCounts {
     pub(crate) migrated: u64,
 }
 
-/// How a device waits for the handler of its last message before it sends the next one.
+/// How long a device waits for the handler of its last message before sending the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WaitPolicy {
     /// Do not wait.
     None,
     /// Wait for a limited time.
     Some,
-    /// Wait until the handler ran, or the message is lost.
+    /// Wait until the handler has run or the message is lost.
     Endless,
 }
 
@@ -62,7 +63,7 @@ impl WaitPolicy {
     }
 }
 
-/// The messages that a vector still has to send.
+/// The messages still to be sent on a vector.
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
@@ -70,17 +71,18 @@ struct RemainingSends<'a> {
     unable_since: Option<Instant>,
 }
 
-/// A wait for arrivals, which ends after [`SETTLE`] and [`SETTLE_TURNS`] without one.
+/// A wait for arrivals. It gives up after [`SETTLE`] and [`SETTLE_TURNS`] without one.
 #[derive(Default)]
 struct Silence {
     turns: u32,
-    /// Start of the silence, and the number of messages handled until then.
+    /// Start of the current silence, and the number of messages handled before it.
     start: Option<(Instant, u64)>,
 }
 
 impl Silence {
     /// Counts a turn of the waiting thread, and returns `true` once the silence has lasted too
-    /// long. `arrivals` returns the number of messages handled so far. Short waits never call it.
+    /// long. `arrivals` returns the number of messages handled so far. It is not called during
+    /// short waits.
     fn is_final(&mut self, arrivals: impl Fn() -> u64) -> bool {
         self.turns += 1;
         if self.turns < SETTLE_TURNS {
@@ -102,11 +104,11 @@ pub(super) struct Load<'a> {
     options: &'a RunOptions,
     /// Migrates the model, if migration is enabled.
     migrator: Option<&'a Migrator>,
-    /// Number of devices that still send.
+    /// Number of devices that are still sending.
     sending: AtomicUsize,
-    /// Set when the disturbances have ended.
+    /// Set once the disturbances have ended.
     quiet: AtomicBool,
-    /// Set once a message did not arrive in time, so that later waits are shorter.
+    /// Set once a message has failed to arrive in time. Later waits are then shorter.
     hopeless: AtomicBool,
     failure: Mutex<Option<RunError>>,
     counts: Mutex<DisturbanceCounts>,
@@ -132,7 +134,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Runs the load until every message was sent and has arrived, or is lost.
+    /// Runs the load until every message has been sent, and has either arrived or been lost.
     pub(super) fn run(
         &self,
         progress: &mut dyn FnMut(Progress),
@@ -148,8 +150,8 @@ impl<'a> Load<'a> {
             self.watch(progress, || self.sending.load(Ordering::SeqCst) == 0);
             self.quiet.store(true, Ordering::SeqCst);
             for disturber in disturbers {
-                // A thread that panicked has already printed its message, and its unfinished work
-                // shows in the result.
+                // If a thread panicked, it has already printed its message, and its unfinished work
+                // shows up in the result.
                 let _ = disturber.join();
             }
         });
@@ -196,7 +198,7 @@ impl<'a> Load<'a> {
             let start = rng.below(left.len());
             left.rotate_left(start);
             for one in &mut left {
-                // The last message must find its vector idle, because a later message could hide
+                // The last message must find its vector idle; otherwise, a later message could hide
                 // its loss.
                 let wait_policy = if one.messages == 1 {
                     WaitPolicy::Endless
@@ -220,8 +222,8 @@ impl<'a> Load<'a> {
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Returns `true` if a device has been unable to send for so long that it counts as permanently
-    /// unable.
+    /// Returns `true` if the device has been unable to send for so long that we consider it
+    /// permanent.
     fn is_unable(&self, since: &Instant) -> bool {
         let wait_policy = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
         let is_unable = since.elapsed() > wait_policy;
@@ -231,14 +233,14 @@ impl<'a> Load<'a> {
         is_unable
     }
 
-    /// Returns `true` if each vector's last message is sent only after the disturbances have ended,
-    /// as in `simulate::scheduler`.
+    /// Returns `true` if each vector's last message must wait for the disturbances to end, as in
+    /// `simulate::scheduler`.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.options.messages != 0
     }
 
-    /// Waits until the vector's last message was handled. Returns `false` if it is lost; a patient
-    /// device must then not send another message that would hide the loss.
+    /// Waits until the vector's last message has been handled. Returns `false` if it was lost. A
+    /// patient device must not send another message in that case, because it would hide the loss.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
         let mut silence = Silence::default();
         let turns = match wait_policy {
@@ -317,7 +319,7 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Performs a disturbance at least once, then repeatedly until the devices have finished. A
+    /// Performs a disturbance once, then keeps repeating it until the devices have finished. A
     /// failure ends the run.
     fn administrate(
         &self,
@@ -340,7 +342,7 @@ impl<'a> Load<'a> {
         lock(&self.failure).is_some()
     }
 
-    /// Waits until the last messages are handled.
+    /// Waits until the last messages have been handled.
     fn settle(&self, progress: &mut dyn FnMut(Progress)) {
         let since = Instant::now();
         let mut silence = Silence::default();
@@ -376,7 +378,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Returns the number of messages that handlers have seen.
+    /// Returns the number of messages seen by handlers.
     fn arrivals(&self) -> u64 {
         self.vectors().map(|vector| vector.record.seen()).sum()
     }

@@ -1,4 +1,4 @@
-//! The options of a run, and its progress.
+//! Run options and progress.
 
 /// The options of a run.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ impl Default for RunOptions {
     }
 }
 
-/// Disturbances while the devices send.
+/// Disturbances that happen while devices send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disturbances {
     /// Moves of vectors between CPUs.
@@ -73,13 +73,13 @@ pub enum DeviceHotplug {
 pub enum Suspensions {
     /// The machine never suspends.
     None,
-    /// The machine occasionally suspends to RAM and resumes, and all registers of interrupt
-    /// controllers and PCI functions are lost. Devices sleep in the meantime: they send messages
-    /// only after the resume, and messages that were pending before the suspend must arrive.
+    /// The machine occasionally suspends to RAM and resumes. The interrupt controllers and PCI
+    /// functions lose all their registers. Devices sleep until the resume and don't send; messages
+    /// that were pending before the suspend must still arrive.
     NowAndThen,
 }
 
-/// The progress of a run.
+/// Progress of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
     /// Number of messages sent so far.

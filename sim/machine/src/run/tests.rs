@@ -1,5 +1,5 @@
-//! The report must show each fault injected into an otherwise idle machine with direct LPIs, and
-//! must show none when all disturbances are active, in any order.
+//! Injects faults into an otherwise idle machine with direct LPIs: the report must show each of
+//! them. With all disturbances active, in any order, it must show none.
 
 use super::{
     CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions,
@@ -29,13 +29,13 @@ const MOVES: Migration = Migration::AtRandom { seed: 1 };
 
 fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
     let description = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
-    // A small number of LPIs, because a migration copies each CPU's state of every LPI.
+    // Keep the number of LPIs small: a migration copies each CPU's state for every LPI.
     let lpis = LpiNumbers::Few;
     let options = BuildOptions { cpus, lpis, lpi_disabling, migration, ..BuildOptions::default() };
     build(&description, &options).unwrap()
 }
 
-/// A single vector of a machine whose CPUs take interrupts immediately.
+/// A single vector on a machine whose CPUs take interrupts immediately.
 struct SingleVector {
     system: System,
     cpus: SequentialCpus,
@@ -45,8 +45,8 @@ struct SingleVector {
 }
 
 impl SingleVector {
-    /// Moves the vector from one CPU to another. The interrupts pending at a CPU that goes offline
-    /// are not known, because LPIs cannot be disabled.
+    /// Moves the vector from one CPU to another. LPIs cannot be disabled, so it is not known which
+    /// interrupts are pending at a CPU that goes offline.
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, None, migration);
         let powered = PoweredMachine::on(&mut machine);
@@ -132,7 +132,7 @@ impl SingleVector {
 #[test]
 fn run_at_old_cpu_after_drain_is_reported() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
-        // Messages that found the interrupt pending must not excuse the run.
+        // Messages that found the interrupt already pending must not excuse the run.
         (0..5).for_each(|_| machine.send());
         machine.settle();
         machine.ring(OLD);
@@ -245,7 +245,8 @@ fn on_real_threads_no_run_needs_an_excuse() {
         let lpi_disabling =
             if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let migration = if seed < 6 { STAYS } else { Migration::AtRandom { seed } };
-        // Devices stay, because removing one while its vectors leave a CPU keeps that CPU online.
+        // Leave devices in place: removing one while its vectors leave a CPU would keep that CPU
+        // online.
         let options = everything(seed, 60);
         let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options.disturbances };
         let options = RunOptions { disturbances, ..options };

@@ -1,4 +1,4 @@
-//! Derives the report from the records.
+//! Turns the records into the report.
 
 use super::DisturbanceCounts;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
@@ -10,7 +10,7 @@ use msi_types::{Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Sums up the records. Must be called when no messages are under way.
+/// Adds up the records. Must only be called while no messages are in flight.
 pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
     let mut totals = Totals {
         spurious: system.records.unhandled.spurious.load(Ordering::Relaxed),
@@ -85,7 +85,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
     report
 }
 
-/// A vector's numbers and target at the end.
+/// A vector's number, INTID and target when the run ended.
 #[derive(Clone, Copy)]
 struct FinalVector {
     irq: u32,
@@ -107,7 +107,8 @@ fn vector_report(
 ) -> Option<VectorReport> {
     let record = &device.vectors().get(index)?.record;
     let counts = record.counts();
-    // Resends by the interrupt core need no excuse: their acknowledgements had not led to a run.
+    // Resends by the interrupt core need no excuse, because their acknowledgements hadn't led to a
+    // run.
     let redelivered = device.redelivered(index) + counts.unknowable;
     let delivered = counts.runs.min(counts.sent);
     totals.vectors += 1;

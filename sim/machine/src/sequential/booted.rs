@@ -1,4 +1,4 @@
-//! A machine whose drivers are up.
+//! A machine with its drivers up.
 
 use crate::error::RunError;
 use crate::machine::{Machine, itses};
@@ -18,10 +18,10 @@ pub struct BootedMachine {
 }
 
 impl BootedMachine {
-    /// Powers `machine` on and brings its drivers up.
+    /// Powers up `machine` and brings up its drivers.
     ///
     /// # Errors
-    /// A controller could not be brought up, or every device was refused vectors.
+    /// A controller could not be brought up, or every device was denied vectors.
     pub fn boot(mut machine: Machine) -> Result<Self, RunError> {
         let powered = PoweredMachine::on(&mut machine);
         let cpus = SequentialCpus::new(&powered);
@@ -29,13 +29,13 @@ impl BootedMachine {
         Ok(Self { system, cpus })
     }
 
-    /// Returns the device at `index`, in the order of discovery.
+    /// Returns the device at `index`, in discovery order.
     pub fn device(&self, index: usize) -> Option<BootedDevice<'_>> {
         let device = self.system.devices.get(index)?;
         Some(BootedDevice { system: &self.system, device })
     }
 
-    /// Returns the devices, in the order of discovery.
+    /// Returns the devices in discovery order.
     pub fn devices(&self) -> impl Iterator<Item = BootedDevice<'_>> {
         self.system.devices.iter().map(|device| BootedDevice { system: &self.system, device })
     }
@@ -50,7 +50,7 @@ impl BootedMachine {
         })
     }
 
-    /// Lets `cpu` take one interrupt: acknowledge it, run its handler and signal its end. Returns
+    /// Lets `cpu` take one interrupt: acknowledge it, run its handler and signal EOI. Returns
     /// `false` if none is pending or the CPU does not exist.
     pub fn take_interrupt(&self, cpu: Cpu) -> bool {
         self.cpus.cores().get(cpu.index()).is_some_and(|core| core.take_one())
@@ -59,7 +59,7 @@ impl BootedMachine {
     /// Lets the CPUs take their pending interrupts until none is pending and all CPUs may sleep.
     ///
     /// # Panics
-    /// The model has a defect that keeps the CPUs from sleeping forever.
+    /// A defect in the model keeps the CPUs from ever sleeping.
     pub fn settle(&self) {
         self.cpus.settle();
     }
@@ -89,12 +89,12 @@ impl BootedDevice<'_> {
         self.device.vectors().len()
     }
 
-    /// Removes the device, after its driver has freed its vectors.
+    /// Removes the device once its driver has freed its vectors.
     pub fn remove(&self) {
         self.device.remove(self.system, Removal::Orderly);
     }
 
-    /// Adds the device again, and lets its driver set the vectors up again.
+    /// Adds the device again and lets its driver set up the vectors again.
     ///
     /// # Errors
     /// The driver could not allocate vectors.

@@ -1,4 +1,4 @@
-//! A GIC and its CPUs, without firmware, devices or drivers.
+//! A GIC and its CPUs, with no firmware, devices or drivers.
 
 use crate::cpu::{CpuCore, CpuRecords, CpuRegisters, NoKick};
 use crate::machine::gic;
@@ -38,7 +38,7 @@ impl GicHardware {
         self.model.config()
     }
 
-    /// Returns the targets of devices' writes: doorbells, the GIC's registers, and RAM.
+    /// Returns the targets of device writes: doorbells, GIC registers and RAM.
     pub fn doorbells(&self) -> Doorbells {
         gic::doorbells(&self.model, &self.ram)
     }
@@ -56,8 +56,8 @@ impl GicHardware {
         gic::attach(&self.model, bus)
     }
 
-    /// Powers the CPUs on. If migration is enabled, the GIC migrates between any two accesses of
-    /// `platform` from now on, and whenever a CPU checks for interrupts.
+    /// Powers on the CPUs. If migration is enabled, from then on the GIC migrates between any two
+    /// accesses of `platform`, and whenever a CPU checks for interrupts.
     pub fn power_on(self, migration: Migration, platform: &MachinePlatform) -> GicCpus {
         let records = CpuRecords::new(self.vcpus.len());
         let vcpus = self.vcpus.into_iter().zip(0..);
@@ -75,7 +75,7 @@ impl fmt::Debug for GicHardware {
     }
 }
 
-/// The CPUs of a [`GicHardware`], powered on.
+/// The CPUs of a powered-on [`GicHardware`].
 pub struct GicCpus {
     model: Arc<GicModel>,
     cpus: SequentialCpus,
@@ -97,12 +97,12 @@ impl GicCpus {
     /// Lets the CPUs take their pending interrupts until none is pending and all CPUs may sleep.
     ///
     /// # Panics
-    /// The model has a defect that keeps the CPUs from sleeping forever.
+    /// A defect in the model keeps the CPUs from ever sleeping.
     pub fn settle(&self) {
         self.cpus.settle();
     }
 
-    /// Returns the number of interrupts that had no handler.
+    /// Returns the number of interrupts without a handler.
     pub fn unhandled(&self) -> u64 {
         let unhandled = &self.records.unhandled;
         unhandled.spurious.load(Ordering::Relaxed) + unhandled.late.load(Ordering::Relaxed)
@@ -111,12 +111,12 @@ impl GicCpus {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// A migration failed; the error is the reason of the first failure.
+    /// A migration failed; the error holds the reason for the first failure.
     pub fn migrated(&self) -> Result<u64, String> {
         self.cpus.migrated()
     }
 
-    /// Applies `change` to every saved state before it is restored, from now on. Tests use it to
+    /// Applies `change` to every saved state before it is restored, from now on. Tests use this to
     /// check that corrupted states are noticed.
     ///
     /// # Panics

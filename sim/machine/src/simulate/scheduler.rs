@@ -1,4 +1,4 @@
-//! Decides what happens next: a device sends a message, or a CPU takes a step.
+//! Decides what happens next: either a device sends a message, or a CPU takes a step.
 
 use super::trace::TraceEvent;
 use crate::cpu::{CpuCore, Cpus, SleepingCpus, Work};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// On average, a driver is overtaken at one in this many interleave points.
 const OVERTAKE: usize = 6;
-/// A long handler run lasts for fewer steps than this.
+/// Upper bound on the number of steps that a long handler run lasts.
 const LONG_RUN: usize = 40;
 /// On average, one in this many steps migrates the model, if migration is enabled. Migrations also
 /// occur between a driver's register accesses.
@@ -21,8 +21,8 @@ const STEPS: usize = 30;
 /// On average, one in this many steps of a long run moves a vector.
 const MOVE_MEANWHILE: usize = 8;
 
-/// The scheduler. It runs on a single thread; its locks only satisfy the `Sync` bounds of the
-/// traits, and are never held during a step.
+/// The scheduler. It runs on a single thread; its locks only exist to satisfy the traits' `Sync`
+/// bounds, and are never held during a step.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<SleepingCpus>,
@@ -30,7 +30,7 @@ pub(super) struct Scheduler {
     moves: Moves,
     /// Migrates the model, if migration is enabled.
     migrator: Option<Arc<Migrator>>,
-    /// Set once the drivers are up; before, no device sends.
+    /// Set once the drivers are up. Until then, no device sends.
     system: OnceLock<Weak<System>>,
     state: Mutex<SchedulerState>,
 }
@@ -38,25 +38,25 @@ pub(super) struct Scheduler {
 struct SchedulerState {
     rng: Rng,
     asleep: Vec<bool>,
-    /// CPUs that are inside an interrupt.
+    /// CPUs that are currently handling an interrupt.
     busy: Vec<bool>,
     /// Vectors with messages left to send.
     left: Vec<ScheduledSends>,
     trace: Vec<TraceEvent>,
     progress: usize,
-    /// Set while a task runs, because a second one might wait for it forever.
+    /// Set while a task runs. A second task might wait for the first one forever.
     in_task: bool,
     failure: Option<String>,
 }
 
-/// The messages that a vector still has to send.
+/// The messages still to be sent on a vector.
 #[derive(Clone, Copy)]
 struct ScheduledSends {
     device: usize,
     vector: usize,
     messages: u32,
-    /// Set if the vector waits for the handler of its last message, so that a later message cannot
-    /// hide a loss.
+    /// Set while the vector waits for the handler of its last message, so that a later message
+    /// cannot hide its loss.
     patient: bool,
 }
 
@@ -88,7 +88,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets the devices of `system` send from now on.
+    /// Allows the devices of `system` to send from now on.
     pub(super) fn take_over(&self, system: &Arc<System>) {
         let vectors = system.devices.iter().enumerate().flat_map(|(device, sender)| {
             let messages = self.messages - u32::from(self.keeps_one_back());
@@ -121,8 +121,8 @@ impl Scheduler {
     }
 
     /// Returns `true` if each vector's last message is sent only after the disturbances have ended,
-    /// while the model migrates. Drivers then no longer resend it because of a moved vector or CPU,
-    /// which would hide its loss.
+    /// while the model migrates. By then, drivers no longer resend it because a vector or CPU
+    /// moved. A resend would hide its loss.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.messages != 0
     }
@@ -140,8 +140,8 @@ impl Scheduler {
         self.record(TraceEvent::Migrated);
     }
 
-    /// Performs a task's work, unless a task is in progress, whose handler may be waiting further
-    /// down the stack.
+    /// Performs a task's work, unless another task is in progress (its handler may be waiting
+    /// further down the stack).
     pub(super) fn as_task(&self, work: impl FnOnce() -> Result<(), String>) {
         if std::mem::replace(&mut lock(&self.state).in_task, true) {
             return;
@@ -245,7 +245,7 @@ impl Scheduler {
         left.retain(|remaining| remaining.messages != 0);
     }
 
-    /// Lets a CPU wake up, take an interrupt, or go to sleep.
+    /// Lets a CPU take one step: wake up, take an interrupt, or go to sleep.
     fn advance(&self, index: usize) {
         let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else { return };
         let cpu = Cpu::new(u32::try_from(index).unwrap_or(u32::MAX));
@@ -263,8 +263,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes one interrupt trap, unless this CPU is already inside one. During the trap, other CPUs
-    /// may take theirs.
+    /// Takes one interrupt trap, unless this CPU is already inside one. Other CPUs may take theirs
+    /// during the trap.
     fn take_one(&self, index: usize, core: &CpuCore) -> bool {
         self.set_busy(index, true);
         let took = core.take_one();

@@ -1,4 +1,4 @@
-//! The events of a simulation.
+//! Simulation events.
 
 use msi_types::Cpu;
 use std::fmt;
@@ -14,7 +14,7 @@ pub enum TraceEvent {
         /// Index of the device's vector.
         vector: usize,
     },
-    /// A CPU took an interrupt, handled it and signaled its end.
+    /// A CPU took an interrupt, handled it and signaled EOI.
     Took {
         /// The CPU.
         cpu: Cpu,
@@ -50,8 +50,8 @@ pub enum TraceEvent {
         /// Index of the device.
         device: usize,
     },
-    /// The interrupt controller's model was saved, and restored from the saved bytes: usually into
-    /// a fresh model, which replaced the old one.
+    /// The interrupt controller model was saved and restored from the saved bytes, usually into a
+    /// fresh model that replaced the old one.
     Migrated,
 }
 

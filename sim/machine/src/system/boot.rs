@@ -1,4 +1,4 @@
-//! Brings the drivers up, in the order that a kernel uses.
+//! Brings up the drivers in the order that a kernel would.
 
 use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
 use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
@@ -25,10 +25,10 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
-/// The requester ID of a platform device at its own parent, which has no other requesters.
+/// Requester ID of a platform device at its own parent. That parent has no other requesters.
 const ALONE: RequesterId = RequesterId::new(0);
 
-/// The parts of a powered machine that are not passed to the drivers.
+/// The parts of a powered-on machine that aren't passed to the drivers.
 pub(crate) struct PoweredMachine {
     pub(crate) cores: Vec<Arc<CpuCore>>,
     pub(crate) records: CpuRecords,
@@ -38,7 +38,7 @@ pub(crate) struct PoweredMachine {
 }
 
 impl PoweredMachine {
-    /// Powers `machine` on: its CPUs execute, and no controller is set up yet.
+    /// Powers on `machine`. Its CPUs are executing, but no controller is set up yet.
     pub(crate) fn on(machine: &mut Machine) -> Self {
         let records = CpuRecords::new(machine.cpus);
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
@@ -147,7 +147,7 @@ fn bring_up_error(description: &Description, reason: &dyn ToString) -> RunError 
     RunError::BringUp { controller: gic, reason: reason.to_string() }
 }
 
-/// Permanently allocates every LPI below 2^16, so that direct LPIs are numbered above.
+/// Permanently allocates all LPIs below 2^16, so that direct LPIs have higher numbers.
 fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
     let mut drivers = irqchip.controllers();
     let direct_lpi = drivers.any(|(_, driver)| matches!(driver, MsiController::DirectLpi(_)));
@@ -158,11 +158,11 @@ fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
     taken.map(drop).map_err(|error| failed("allocating the LPIs below 2^16", &error))
 }
 
-/// The GIC of boards whose firmware owns `GICR_WAKER`. Kernels do not access the register (the
-/// driver's erratum `WakerUnusable`), and firmware wakes the redistributors.
+/// The GIC of boards whose firmware owns `GICR_WAKER`. Kernels don't touch the register (the
+/// driver's erratum `WakerUnusable`); firmware wakes the redistributors.
 const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
 
-/// Wakes the redistributors in place of such a board's firmware.
+/// Wakes the redistributors, as firmware on such a board would.
 pub(super) fn wake_redistributors(
     platform: &Arc<MachinePlatform>,
     description: &Description,
@@ -180,7 +180,7 @@ pub(super) fn wake_redistributors(
     Ok(())
 }
 
-/// Returns every function behind a host bridge that has a message store.
+/// Returns all functions behind host bridges that have a message store.
 fn pci_devices(system: &System, host: &Host) -> Result<Vec<Device>, RunError> {
     let Some(described) = system.description.hosts.get(host.index) else { return Ok(Vec::new()) };
     let bus = system.platform.cpu_bus();
@@ -209,7 +209,7 @@ fn found(bus: &CpuBus, bridge: &HostBridge) -> Result<Vec<FoundFunction>, RunErr
     enumerate(bus, bridge.windows()).map_err(|reason| failed("finding PCI functions", &reason))
 }
 
-/// Returns every function on the virtual bus that has a message store.
+/// Returns all functions on the virtual bus that have a message store.
 fn virtual_devices(
     system: &mut System,
     hardware: &VirtualBusHardware,
@@ -253,8 +253,8 @@ fn function_at(bridge: &HostBridge, requester: RequesterId) -> Option<Arc<Functi
     here.find(|function| function.requester() == requester).cloned()
 }
 
-/// Attaches every device before any of them allocates vectors, because devices that share a
-/// DeviceID share one table.
+/// Attaches all devices before any of them allocates vectors. Devices that share a DeviceID also
+/// share a table, so its size must be known first.
 fn set_up_devices(system: &System) -> Result<(), RunError> {
     for device in &system.devices {
         device.attach(system);

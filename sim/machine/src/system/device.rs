@@ -1,5 +1,5 @@
-//! A device as the workload sees it: the hardware that sends, the driver that handles, and the
-//! records of both.
+//! A device as the workload sees it: the hardware that sends, the driver that handles, and both
+//! sides' records.
 
 use super::{System, VirtualFunction};
 use crate::cpu::looked_at;
@@ -17,7 +17,7 @@ use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// One in this many handler runs takes long.
+/// One in this many handler runs is long.
 const LONG_RUNS: u64 = 5;
 
 /// The hardware that sends.
@@ -37,7 +37,7 @@ impl DeviceHardware {
         }
     }
 
-    /// Notifies the hardware before its driver is asked to let it go.
+    /// Notifies the hardware before its driver is asked to release it.
     fn begin_removal(&self, removal: Removal) {
         match (self, removal) {
             (_, Removal::Surprise) => self.unplug(),
@@ -78,7 +78,7 @@ pub(crate) enum Probe {
     Platform { base: u64 },
 }
 
-/// A device before it is set up.
+/// A device that isn't set up yet.
 pub(crate) struct DiscoveredDevice {
     pub(crate) name: String,
     pub(crate) hardware: DeviceHardware,
@@ -88,14 +88,14 @@ pub(crate) struct DiscoveredDevice {
     pub(crate) device_id: DeviceId,
 }
 
-/// A vector and its records, across all its requests.
+/// A vector and its records, across all of its requests.
 pub(crate) struct DeviceVector {
     pub(crate) slot: u16,
     pub(crate) record: VectorRecord,
     runs: AtomicU64,
-    /// Set if the device could not send at its last attempt.
+    /// Set if the device's last attempt to send failed.
     is_off: AtomicBool,
-    /// Number of redeliveries that the interrupt core counted for handles that have been dropped.
+    /// Redeliveries counted by the interrupt core for handles that have since been dropped.
     redelivered: AtomicU64,
 }
 
@@ -105,15 +105,15 @@ pub(crate) struct Device {
     parent: Result<Arc<dyn MsiParent>, String>,
     vectors: OnceLock<Vec<Arc<DeviceVector>>>,
     driver: Mutex<Driver>,
-    /// Locked while the device sends and counts one message.
+    /// Locked while the device sends and counts a message.
     sending: Mutex<()>,
-    /// Set while the device sleeps along with the machine and sends no messages.
+    /// Set while the device sleeps with the rest of the machine and must not send.
     asleep: AtomicBool,
 }
 
 /// The driver's state.
 pub(crate) enum Driver {
-    /// The device was refused, for this reason.
+    /// The device was denied vectors, for this reason.
     Refused(String),
     /// The device is attached to its controller and has no vectors.
     Attached(MsiDevice, Shape),
@@ -133,7 +133,7 @@ impl Device {
         Self { config, parent, vectors: OnceLock::new(), driver, sending, asleep }
     }
 
-    /// Lets the driver find the message store and attach the device to its controller.
+    /// Has the driver find the message store and attach the device to its controller.
     pub(crate) fn attach(&self, system: &System) {
         let attached = self.try_attach(system);
         *lock(&self.driver) = attached
@@ -151,7 +151,7 @@ impl Device {
         Ok((device, shape))
     }
 
-    /// Returns the device's parent, wrapped so that its calls are recorded.
+    /// Returns the device's parent, wrapped so that all calls to it are recorded.
     fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
         Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
@@ -180,7 +180,7 @@ impl Device {
         }
     }
 
-    /// Lets the driver allocate as many vectors as the device has or may use, and request their
+    /// Has the driver allocate as many vectors as the device has or may use, and request their
     /// handlers.
     pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
@@ -218,13 +218,13 @@ impl Device {
         Ok(Driver::Active(device, handles))
     }
 
-    /// Returns a vector's handler, which records each run.
+    /// Returns the handler for a vector. It records each run.
     fn handler(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
         let line = self.line(system, vector.slot);
         let handler = move |context: &IrqContext<'_>| {
-            // Must precede reading the records, so that a level raised afterwards is signaled
+            // Do this before reading the records, so that a level raised afterwards is signaled
             // again.
             line.iter().for_each(Line::lower);
             theirs.record.handle(context.cpu(), looked_at());
@@ -263,14 +263,14 @@ impl Device {
         })
     }
 
-    /// Puts the device to sleep after its current message was sent, or wakes it.
+    /// Puts the device to sleep once its current message has been sent, or wakes it up.
     pub(super) fn set_asleep(&self, asleep: bool) {
         let _sending = lock(&self.sending);
         self.asleep.store(asleep, Ordering::Relaxed);
     }
 
-    /// Makes the device lose the state that a power-down loses, after which its bus driver restores
-    /// its header and the interrupt core restores its message store.
+    /// Drops all device state that a power-down would lose. The bus driver then restores the
+    /// device's header, and the interrupt core restores its message store.
     ///
     /// # Errors
     /// The device's messages could not be restored.
@@ -283,7 +283,7 @@ impl Device {
         })
     }
 
-    /// Removes the device under load, with its driver's cooperation or by surprise.
+    /// Removes the device under load, either with its driver's cooperation or by surprise.
     pub(crate) fn remove(&self, system: &System, removal: Removal) {
         let mut driver = lock(&self.driver);
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else {
@@ -301,12 +301,13 @@ impl Device {
             vector.record.begin_operation();
             let irq = handle.irq();
             drop(handle);
-            // No handler runs any more, so the count is final, and the number is not yet reused.
+            // No handler can run any more, so the count is final, and the number hasn't been reused
+            // yet.
             let info = system.interrupts.irq_info(irq).ok().flatten();
             let redelivered = info.map_or(0, |info| info.redelivered);
             vector.redelivered.fetch_add(redelivered, Ordering::Relaxed);
         }
-        // A removed device does not accept the shutdown of its store.
+        // A device that is gone does not accept the shutdown of its store.
         let _ = device.tear_down();
         if removal == Removal::Surprise {
             system.surprises.fetch_add(1, Ordering::SeqCst);
@@ -323,7 +324,7 @@ impl Device {
         }
     }
 
-    /// Adds the device again after a reset, and sets it up again.
+    /// Resets the device, adds it again and sets it up again.
     ///
     /// # Errors
     /// The driver could not set the device up.
@@ -337,7 +338,7 @@ impl Device {
         self.refused().map_or(Ok(()), Err)
     }
 
-    /// Returns the vectors, which are empty until the device is activated.
+    /// Returns the vectors. The slice is empty until the device is activated.
     pub(crate) fn vectors(&self) -> &[Arc<DeviceVector>] {
         self.vectors.get().map_or(&[], Vec::as_slice)
     }
@@ -355,14 +356,14 @@ impl Device {
         })
     }
 
-    /// Returns `true` if the device could not send at its last attempt.
+    /// Returns `true` if the device's last attempt to send failed.
     pub(crate) fn is_off(&self) -> bool {
         self.vectors().iter().any(|vector| vector.is_off.load(Ordering::Relaxed))
     }
 
     /// Returns the smallest number of vectors with which the device is useful. A function with a
-    /// single MSI message signals all its causes by that message. A driver of MSI-X needs one
-    /// vector for control and one for work. Each vector of a platform device is a separate cause.
+    /// single MSI message uses it for everything. A driver of MSI-X needs one vector for control
+    /// and one for work. Each vector of a platform device is a separate cause.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,
@@ -410,9 +411,9 @@ impl Device {
 /// How a device is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Removal {
-    /// The driver lets the device go first.
+    /// The driver releases the device first.
     Orderly,
-    /// The device is pulled out without notice.
+    /// The device is pulled without notice.
     Surprise,
 }
 
@@ -422,7 +423,7 @@ impl DeviceVector {
         let mailbox = system.ram.allocate(8, 8)?;
         let (clock, ram) = (Arc::clone(&system.records.clock), Arc::clone(&system.ram));
         let record = VectorRecord::new(clock, ram, mailbox, system.cpus);
-        // Starts as if during an operation, which the subsequent request ends.
+        // Starts out as if during an operation. The request that follows ends it.
         record.begin_operation();
         Some(Arc::new(Self {
             slot,
@@ -433,8 +434,8 @@ impl DeviceVector {
         }))
     }
 
-    /// Returns `true` if this is one of the handler's long runs, during which messages arrive for a
-    /// handler that is already running.
+    /// Returns `true` if this handler run is one of the long ones, so that messages arrive while
+    /// the handler is already running.
     fn takes_long(&self) -> bool {
         self.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_RUNS)
     }

@@ -1,5 +1,4 @@
-//! Disturbances while the machine is busy: moves of interrupts, CPU hotplug, and removal of
-//! devices.
+//! Disturbances on a busy machine: interrupt moves, CPU hotplug and device removal.
 
 use super::device::{Device, DeviceVector, Driver, Probe, Removal};
 use super::{System, turn_on};
@@ -15,11 +14,11 @@ use std::sync::atomic::Ordering;
 /// The result of an affinity change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AffinityChange {
-    /// The vector targets the CPU.
+    /// The vector now targets the CPU.
     Done,
     /// The vector was not allocated, or the CPU is offline.
     NotNow,
-    /// The endpoint cannot store the message that names the CPU, or cannot store it atomically.
+    /// The endpoint cannot store the message that targets the CPU, or cannot store it atomically.
     Refused,
 }
 
@@ -41,7 +40,7 @@ impl Device {
             else {
                 return Ok(AffinityChange::NotNow);
             };
-            // Vectors that share one message move together if the message names the CPU.
+            // If the message encodes the CPU, vectors that share it move together.
             let is_concerned = |other: &DeviceVector| {
                 self.kind() == DeviceKind::PciMsi || other.slot == vector.slot
             };
@@ -73,7 +72,7 @@ pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessa
 }
 
 impl System {
-    /// Takes `cpu` offline: moves its interrupts to other CPUs and turns it off. The CPU stays
+    /// Takes `cpu` offline by moving its interrupts to other CPUs and turning it off. The CPU stays
     /// online if an endpoint's interrupt cannot be moved.
     ///
     /// # Errors
@@ -93,7 +92,7 @@ impl System {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
         let offline = self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
-        // A device that was pulled out in the meantime does not accept new messages.
+        // A device that has been pulled by now does not accept new messages.
         let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
         let may_stay = |error: &MoveError| {
             is_endpoints_limit(error) || (pulled_out && matches!(error, MoveError::Store(_)))

@@ -11,23 +11,23 @@ use std::sync::Arc;
 /// enabled.
 const LOOKS: usize = 8;
 
-/// More pieces of deferred work than a model can accumulate at one time.
+/// Upper bound on the pieces of deferred work that a model can accumulate at one time.
 const PIECES: usize = 4096;
 
-/// CPUs that run one at a time.
+/// CPUs that take turns running.
 pub(crate) struct SequentialCpus {
     cores: Vec<Arc<CpuCore>>,
     migrator: Option<Arc<Migrator>>,
 }
 
 impl SequentialCpus {
-    /// Creates the CPUs of a machine that has just been powered on.
+    /// Creates the CPUs for a machine that has just been powered on.
     pub(crate) fn new(powered: &PoweredMachine) -> Self {
         Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
     }
 
-    /// Wraps `cores`. If migration is enabled, the model also migrates between any two accesses of
-    /// `platform` from now on.
+    /// Wraps `cores`. If migration is enabled, from then on the model also migrates between any two
+    /// accesses of `platform`.
     pub(crate) fn of(
         cores: Vec<Arc<CpuCore>>,
         migrator: Option<Arc<Migrator>>,
@@ -40,10 +40,10 @@ impl SequentialCpus {
     }
 
     /// Lets the CPUs take their pending interrupts and perform the model's deferred work, as CPUs
-    /// do before they sleep, until nothing is left.
+    /// do before they sleep, until no work is left.
     ///
     /// # Panics
-    /// The model has a defect that keeps the CPUs from sleeping forever.
+    /// A defect in the model keeps the CPUs from ever sleeping.
     pub(crate) fn settle(&self) {
         let sleeps = (0..PIECES).any(|_| {
             self.take_all();
@@ -72,7 +72,7 @@ impl SequentialCpus {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// A migration failed; the error is the reason of the first failure.
+    /// A migration failed; the error holds the reason for the first failure.
     pub(crate) fn migrated(&self) -> Result<u64, String> {
         self.migrator.as_ref().map_or(Ok(0), |migrator| migrator.moved())
     }

@@ -1,4 +1,4 @@
-//! Suspend to RAM of the whole machine, which loses its registers, and its resume.
+//! Suspends the whole machine to RAM, which loses its registers, and resumes it.
 
 use super::boot::wake_redistributors;
 use super::{AffinityChange, Device, System};
@@ -23,7 +23,7 @@ pub(crate) enum SuspendOutcome {
     Refused,
 }
 
-/// The parts of the machine that its last CPU needs.
+/// The parts of the machine that the last running CPU needs.
 struct Sleeper {
     irqchip: Arc<Irqchip<MachinePlatform>>,
     platform: Arc<MachinePlatform>,
@@ -33,14 +33,14 @@ struct Sleeper {
 }
 
 impl System {
-    /// Returns a guard that keeps the machine awake. Tasks must hold it while they use drivers.
+    /// Returns a guard that keeps the machine awake. Tasks must hold one while they use drivers.
     pub(crate) fn awake(&self) -> RwLockReadGuard<'_, ()> {
         self.tasks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Suspends the machine to RAM and resumes it, in the order of a kernel: tasks are frozen,
-    /// devices stop, the other CPUs go offline, and the boot CPU suspends the interrupt
-    /// controllers. The resume has the reverse order.
+    /// Suspends the machine to RAM and resumes it, in the order that a kernel uses: freeze tasks,
+    /// stop devices, take the other CPUs offline, and suspend the interrupt controllers from the
+    /// boot CPU. The resume reverses the order.
     ///
     /// # Errors
     /// A driver failed to suspend or resume.
@@ -100,7 +100,7 @@ impl Sleeper {
             let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
             self.model.lose_power(&mut vcpus)?;
         }
-        // Firmware wakes the redistributors if it does not let the kernel do so.
+        // If the kernel isn't allowed to wake the redistributors, firmware does it.
         wake_redistributors(&self.platform, &self.description, &Options::default())
             .map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! A virtual PCI bus with both ends active, and its functions, which the host adds and removes.
+//! A virtual PCI bus with both ends active. The host adds and removes its functions.
 
 use crate::machine::VirtualBusHardware;
 use doorbell_hardware::hyperv::HypervHost;
@@ -18,12 +18,12 @@ pub(crate) struct VirtualBus {
     pub(crate) controller: ControllerIndex,
     host: Arc<HypervHost>,
     guest: Arc<Bus>,
-    /// The first failure of either end.
+    /// The first failure at either end.
     failure: Mutex<Option<String>>,
 }
 
 impl VirtualBus {
-    /// Opens the guest end of the bus, with SPIs of `wired` as its vectors.
+    /// Opens the guest end of the bus, with `wired`'s SPIs as its vectors.
     ///
     /// # Errors
     /// The guest's driver failed to open the bus.
@@ -51,7 +51,7 @@ impl VirtualBus {
         self.host.migrated_in_flight().unwrap_or(0)
     }
 
-    /// Returns the first failure of either end, or a fault of the host that the guest detected.
+    /// Returns the first failure at either end, or a host fault that the guest detected.
     pub(crate) fn fault(&self) -> Option<String> {
         let faults = self.guest.faults();
         let noticed = (faults != hyperv_vpci::guest::Faults::default())
@@ -65,7 +65,7 @@ impl VirtualBus {
         }
     }
 
-    /// Lets the guest handle every packet that the host has sent.
+    /// Lets the guest handle all packets sent by the host.
     fn poll(&self) -> Result<(), String> {
         while self.guest.poll().map_err(|error| error.to_string())? == Idle::Busy {}
         Ok(())
@@ -89,7 +89,7 @@ pub(crate) struct VirtualFunction {
     presence: Mutex<Presence>,
 }
 
-/// The presence of a function, from the host's point of view.
+/// A function's presence, as seen by the host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Offered,
@@ -108,14 +108,15 @@ impl VirtualFunction {
         Slot::of(self.requester)
     }
 
-    /// Asks the guest to release the function, which keeps working until its driver releases it.
+    /// Asks the guest to release the function. It keeps working until its driver does so.
     pub(super) fn eject(&self) {
         let asked = self.bus.host.eject(self.requester);
         self.bus.note(asked.and_then(|()| self.bus.hear(BusEvent::EjectRequested(self.slot()))));
         *lock(&self.presence) = Presence::Ejecting;
     }
 
-    /// Removes the function: in an orderly way if it was ejected before, otherwise by surprise.
+    /// Removes the function. If it was ejected before, the removal is orderly; otherwise, it is a
+    /// surprise.
     pub(super) fn unplug(&self) {
         self.function.unplug();
         let presence = std::mem::replace(&mut *lock(&self.presence), Presence::Gone);

@@ -1,4 +1,4 @@
-//! Boards for the tests, written as devicetrees and parsed back.
+//! Boards for the tests, written out as devicetrees and parsed back.
 
 use gic_arch::Affinity;
 use gic_firmware::{
@@ -19,7 +19,7 @@ pub(crate) fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// Returns a board with clusters of four CPUs, `itses` ITSes, 1 GiB of RAM and no devices.
+/// Returns a board with CPU clusters of four, `itses` ITSes, 1 GiB of RAM and no devices.
 pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     let cpu = |index: u8| {
         let affinity = Affinity::new(0, 0, index / 4, index % 4);
@@ -39,12 +39,13 @@ pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     }
 }
 
-/// Returns `msi-parent = <&its 0>`, as on most boards, where the cell is specific to the bridge.
+/// Returns `msi-parent = <&its 0>`. Most boards use this form, where the meaning of the cell is up
+/// to the bridge.
 pub(crate) fn parent(index: usize) -> MsiRouting {
     MsiRouting::device(its(index), DeviceId::new(0))
 }
 
-/// Returns the host bridge with number `index`.
+/// Returns host bridge number `index`.
 pub(crate) fn host(index: u64, msi: MsiRouting) -> PciHost {
     let base = ECAM + index * ECAM_SIZE;
     PciHost::ecam(format!("/pcie@{base:x}").as_str(), region(base, ECAM_SIZE), msi)
@@ -62,14 +63,14 @@ pub(crate) fn its(index: usize) -> ControllerIndex {
     ControllerIndex::new(index)
 }
 
-/// Writes the description in the form of firmware, and parses it back.
+/// Writes the description out as firmware would, and parses it back.
 pub(crate) fn flashed(description: &Description) -> Description {
     let read = flashed_with_findings(description);
     assert_eq!(read.findings, []);
     read
 }
 
-/// Like [`flashed`], for firmware with tolerated mistakes.
+/// Like [`flashed`], for firmware with mistakes that are tolerated.
 pub(crate) fn flashed_with_findings(description: &Description) -> Description {
     devicetree::parse(&devicetree::write(description).unwrap()).unwrap()
 }

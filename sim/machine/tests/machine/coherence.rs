@@ -1,4 +1,4 @@
-//! Controllers that do not snoop the CPUs' caches.
+//! Tests for controllers that do not snoop the CPU caches.
 
 use crate::{assert_delivered, deliver_with, harbour, migration};
 use doorbell_machine::{BuildOptions, Fault, RunOptions, Snooping, build, simulate};

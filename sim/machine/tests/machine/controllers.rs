@@ -1,4 +1,4 @@
-//! Every kind of controller: which devices are assigned to it, and that it delivers their
+//! Tests for every kind of controller: the right devices are assigned to it, and it delivers their
 //! interrupts.
 
 use crate::board_trees::{self, flashed, region};
@@ -22,7 +22,7 @@ fn options(controller: ControllerChoice) -> BuildOptions {
     BuildOptions { controller, ..BuildOptions::default() }
 }
 
-/// Returns the kinds of the controllers that the report's devices signal through, each once.
+/// Returns the kinds of controllers that the report's devices signal through, without duplicates.
 fn kinds_in_use(report: &Report) -> Vec<&str> {
     let kind_of = |id: &str, isolates: bool| {
         let mut controllers = report.controllers.iter().filter(|controller| controller.id == id);
@@ -125,7 +125,7 @@ fn direct_lpis_beside_mbi_are_refused() {
     ));
 }
 
-/// Returns a board with two platform devices at one controller of this kind.
+/// Returns a board with two platform devices on one controller of this kind.
 fn two_devices(kind: &ControllerKind) -> Description {
     let mut board = board_trees::bare(2, u64::from(*kind == ControllerKind::Its));
     match kind {
@@ -160,7 +160,7 @@ fn attacked(kind: &ControllerKind, pages: IommuPages) -> AttackReport {
     attacked_with(&two_devices(kind), &BuildOptions::default(), pages)
 }
 
-/// Returns the reach of an intruder, which must not change when the controller migrates.
+/// Returns what an intruder can reach. This must not change when the controller migrates.
 #[track_caller]
 fn attacked_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> AttackReport {
     let attempt =
@@ -262,8 +262,8 @@ fn mapped_distributor_page_exposes_its_controls() {
     assert_eq!(overwritten, ["GICD_CTLR"]);
 }
 
-/// An Amazon Graviton's frames take the SPI from the address; the machine's frames take it from the
-/// data.
+/// On an Amazon Graviton, the frames take the SPI from the address; on this machine, they take it
+/// from the data.
 #[test]
 fn the_oem_id_reaches_the_driver_of_v2m_frames() {
     let mut board = two_devices(&ControllerKind::V2m);

@@ -1,4 +1,4 @@
-//! Machines with an injected defect: the verdict must report each, on every embedded machine.
+//! Machines with an injected defect. The verdict must report it, on every embedded machine.
 
 use doorbell_machine::{
     BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run,
@@ -39,7 +39,7 @@ fn the_list_of_machines_is_complete() {
 }
 
 /// If a single pending bit moves with the vector, a CPU does not take interrupts of a vector that
-/// has left it. The lagoon's direct LPIs leave a pending bit behind: if the vector moves and its
+/// has left it. Direct LPIs (on `lagoon`) leave a pending bit behind: if the vector moves and its
 /// next message is sent before the old CPU looks, that run cannot be distinguished from a run at a
 /// wrong CPU.
 #[test]
@@ -131,7 +131,7 @@ fn assert_functions_stay_off(report: &Report) {
     assert!(!report.totals.is_clean());
 }
 
-/// Disables moves, because rewriting an entry temporarily enables the table.
+/// Disables moves, because rewriting a table entry temporarily enables it.
 fn at_rest() -> RunOptions {
     let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };
     RunOptions { disturbances, ..options(20) }

@@ -1,4 +1,4 @@
-//! Devices that cannot store the messages of their controller are refused with the reason, while
+//! Devices that cannot store their controller's messages must be denied vectors and told why, while
 //! the others run.
 
 use crate::board_trees::{self, flashed, region};
@@ -14,7 +14,7 @@ use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fac
 use msi_types::{Cpu, Masking, Trigger};
 
 const FOUR_GIB: u64 = 1 << 32;
-/// Functions, which are discovered before the platform devices, in this order.
+/// Functions. They are discovered before the platform devices, in this order.
 const FUNCTIONS: [StoreConfig; 3] = [
     StoreConfig::Msi {
         log2_vectors: 2,
@@ -34,8 +34,8 @@ const DEVICES: [PlatformDeviceConfig; 3] = [
     PlatformDeviceConfig::new(2),
 ];
 
-/// Returns a board with direct LPIs whose redistributor regions have these base addresses and
-/// numbers of CPUs.
+/// Returns a board with direct LPIs, whose redistributor regions have these base addresses and CPU
+/// counts.
 fn direct(redistributors: &[(u64, u8)]) -> Description {
     let cpus = redistributors.iter().map(|(_, cpus)| cpus).sum();
     let mut board = board_trees::bare(cpus, 0);
@@ -46,7 +46,7 @@ fn direct(redistributors: &[(u64, u8)]) -> Description {
     inhabited(board)
 }
 
-/// Adds a host bridge and three platform devices at the only controller.
+/// Adds a host bridge and three platform devices, all on the only controller.
 fn inhabited(mut board: Description) -> Description {
     let routing = || MsiRouting::parent(ControllerIndex::new(0));
     board.hosts = vec![board_trees::host(0, routing())];

@@ -1,5 +1,6 @@
-//! Random machines, with any devices and any routes. A device that cannot be served must be refused
-//! with the reason; for the others, no message may be lost, spurious or delivered to a wrong CPU.
+//! Random machines, with arbitrary devices and routes. A device that cannot be served must be
+//! denied vectors with a reason. For all others, no message may be lost, spurious, or delivered to
+//! a wrong CPU.
 
 mod drawn;
 
@@ -26,7 +27,7 @@ enum Limit {
 }
 
 impl Limit {
-    /// Returns `true` if the driver's message states this reason.
+    /// Returns `true` if the driver's error message states this reason.
     fn said_in(self, reason: &str) -> bool {
         match self {
             Self::Address => reason.contains("address bits"),
@@ -36,8 +37,7 @@ impl Limit {
     }
 }
 
-/// Returns the reasons why this endpoint cannot be served, derived from what firmware and the
-/// device state.
+/// Returns the reasons why this endpoint cannot be served, as derived from firmware and the device.
 fn limits(
     drawn: &Drawn,
     board: &Description,
@@ -145,7 +145,8 @@ proptest! {
 }
 
 proptest! {
-    // Each machine is saved and restored dozens of times, which makes a case thirty times as slow.
+    // Each machine is saved and restored dozens of times, which makes a case about thirty times
+    // slower.
     #![proptest_config(ProptestConfig {
         cases: 32,
         failure_persistence: None,

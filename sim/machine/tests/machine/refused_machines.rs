@@ -1,4 +1,4 @@
-//! Descriptions from which no machine that delivers messages can be built.
+//! Descriptions that cannot be turned into a machine that delivers messages.
 
 use crate::board_trees::{self, its};
 use crate::harbour;

@@ -1,4 +1,4 @@
-//! Shapes of machines: one property each.
+//! Machine shapes, each testing one property.
 
 use crate::board_trees::{self, flashed, flashed_with_findings, its, region};
 use crate::{assert_delivered, deliver, deliver_with, harbour};

@@ -1,4 +1,4 @@
-//! Large machines and long runs, with real threads.
+//! Large machines and long runs with real threads.
 
 use crate::board_trees::{self, flashed, its};
 use crate::{assert_delivered, deliver_with, harbour, moving};
@@ -53,7 +53,8 @@ fn many_messages(built: &BuildOptions) -> Report {
     report
 }
 
-/// The machine has only two vectors, so that no other interrupt wakes a CPU that misses its kick.
+/// The machine has only two vectors, so a CPU that misses its kick is not woken by some other
+/// interrupt.
 #[test]
 fn sleeping_cpu_wakes_for_each_message() {
     let mut board = board_trees::bare(1, 1);

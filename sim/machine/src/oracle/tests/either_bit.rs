@@ -1,4 +1,4 @@
-//! The faults that do not depend on where the pending bit is kept.
+//! Faults that don't depend on where the pending bit is kept.
 
 use super::*;
 
@@ -166,7 +166,8 @@ fn redelivery_of_handled_interrupt_excuses_no_run() {
         let rig = Rig::new(pending);
         (0..10).for_each(|_| rig.send());
         rig.acknowledge_at(0);
-        // Before the handler sees the message or after it, the interrupt is not deferred.
+        // The interrupt isn't deferred, whether it arrives before the handler sees the message or
+        // after.
         rig.redeliver_to(0);
         rig.record.handle(Cpu::new(0), rig.now());
         rig.end(Dispatched::Handled);

@@ -1,5 +1,5 @@
-//! The judge against simulated hardware whose state is known: random histories with injected
-//! faults.
+//! Tests the judge against simulated hardware whose state is known, with random histories and
+//! injected faults.
 
 use super::{CPUS, Rig};
 use crate::oracle::Pending;
@@ -23,7 +23,7 @@ enum Op {
     Defer {
         cpu: usize,
     },
-    /// A CPU that is not the target leaves. Its pending interrupts move along, if they are known.
+    /// A CPU that is not the target leaves. If its pending interrupts are known, they move along.
     Leave {
         cpu: usize,
         known: bool,
@@ -51,7 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The cause for which the interrupt is pending at a CPU.
+/// The reason why the interrupt is pending at a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bit {
     Clear,
@@ -60,14 +60,14 @@ enum Bit {
     Secretly,
 }
 
-/// One pending bit for each CPU, or one for all of them.
+/// One pending bit per CPU, or a single one for all CPUs.
 struct Hardware {
     rig: Rig,
     pending: Pending,
-    /// Uses only the first element if all CPUs share one bit.
+    /// If all CPUs share one bit, only the first element is used.
     bits: [Bit; CPUS],
     target: usize,
-    /// Number of runs that the judge must report.
+    /// Number of runs that the judge should report.
     faults: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The faults that depend on whether all CPUs share one pending bit or each CPU has its own.
+//! Faults that depend on whether all CPUs share one pending bit or have one each.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn shared_bit_message_is_due_on_one_cpu() {
     rig.send();
     rig.send();
     rig.run_at(0);
-    // Neither acknowledgement is known to be the earlier one, and each had a message.
+    // Neither acknowledgement is known to have come first, and there was a message for each.
     rig.run_late(0, looked_at);
     assert_eq!(rig.faults(), (0, 0));
     rig.run_late(0, looked_at);
@@ -70,7 +70,7 @@ fn cpu_bit_message_excuses_no_run_elsewhere() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
-    // As if the driver had resent it without a report.
+    // Looks as if the driver had resent it without a report.
     rig.run_at(1);
     assert_eq!(
         rig.faults(),

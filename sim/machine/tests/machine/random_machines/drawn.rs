@@ -16,7 +16,7 @@ use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Location of the doorbells: within 32 address bits, beyond, or, if several, both.
+/// Where the doorbells are: within 32 address bits, beyond, or (if there are several) both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Distance {
     Near,
@@ -32,7 +32,7 @@ impl Distance {
     }
 }
 
-/// The controllers. Direct LPIs are never combined with an ITS or message-based SPIs.
+/// The controllers. Direct LPIs can't be combined with an ITS or message-based SPIs.
 #[derive(Clone, Debug)]
 pub(super) enum Kinds {
     Direct { lpis: LpiNumbers, redistributors: Distance, frames: Vec<Distance> },
@@ -46,7 +46,7 @@ pub(super) enum Mbi {
     Alias(Distance),
 }
 
-/// The controller of each device, as a number modulo the number of controllers.
+/// Each device's controller, as a number modulo the number of controllers.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
     All(usize),
@@ -124,7 +124,7 @@ impl Drawn {
         }
     }
 
-    /// Places CPU 0's redistributor near, wherever the others are.
+    /// Places CPU 0's redistributor at a low address, wherever the others are.
     fn place_redistributors(&self, board: &mut Description, place: Distance) {
         let Some(gic) = &mut board.gic else { return };
         let size = u64::from(self.cpus) * 0x2_0000;
@@ -170,7 +170,7 @@ fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
 }
 
 fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
-    // Each host has its own range of DeviceIDs.
+    // Each host has a separate DeviceID range.
     let entry = |rid: u32, length, number| MapEntry {
         rid_base: RequesterId::new(rid),
         length,
