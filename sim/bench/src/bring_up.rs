@@ -1,5 +1,4 @@
-//! Setup of many vectors: 64 devices with 16 vectors each, behind one ITS, set up one after the
-//! other.
+//! Setup of many vectors: 64 devices with 16 vectors each, one after the other, behind one ITS.
 
 use crate::probe::{MeasureError, Probe, Reference, each};
 use doorbell_machine::sequential::{BootedDevice, BootedMachine};
@@ -12,14 +11,15 @@ use std::num::NonZeroU16;
 use std::time::Instant;
 
 const NAME: &str = "setup-1024";
-/// A machine whose `msi-map` gives each function a separate DeviceID.
+/// A machine whose `msi-map` assigns each function a separate DeviceID.
 const MACHINE: &str = "estuary";
 const DEVICES: u16 = 64;
 const VECTORS: u16 = 16;
-/// Number of CPUs to which the vectors are assigned in turn.
+/// Number of CPUs that the vectors are assigned to, round-robin.
 const CPUS: NonZeroU16 = NonZeroU16::new(2).expect("2 is not zero");
 
-/// Returns the probe of the time per vector, over 64 devices that are set up in turn.
+/// Returns the probe that measures the time per vector while 64 devices are set up one after the
+/// other.
 pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let machine = machine()?;
     Ok(Probe::new(NAME, Reference::FetchOr, move || {
@@ -36,7 +36,7 @@ fn machine() -> Result<BootedMachine, MeasureError> {
         embedded::machine(MACHINE).ok_or_else(|| unusable(&"the machine does not exist"))?;
     let description = embedded.firmware.describe().map_err(|error| unusable(&error))?;
     let store = StoreConfig::Msix { vectors: VECTORS, table_bar: 0, pba_bar: 0 };
-    // Four functions for each device, because a bus has room for 32 devices.
+    // Put four functions in each device: a bus only has room for 32 devices.
     let places = [[FunctionPlacement::Root].as_slice(), &[FunctionPlacement::BesideLast; 3]];
     let places = places.concat().into_iter().cycle().take(DEVICES.into());
     let functions = places.map(|place| ChosenFunction { place, store });
@@ -56,7 +56,7 @@ fn functions(machine: &BootedMachine) -> impl Iterator<Item = BootedDevice<'_>> 
     machine.devices().filter(BootedDevice::is_pci)
 }
 
-/// Sets the functions up and returns their number of vectors.
+/// Sets up the functions and returns their number of vectors.
 fn set_up(machine: &BootedMachine) -> Result<u32, String> {
     functions(machine).try_for_each(|device| device.add()).map_err(|error| error.to_string())?;
     let vectors = functions(machine).map(|device| device.vectors()).sum::<usize>();
@@ -67,11 +67,11 @@ fn set_up(machine: &BootedMachine) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    /// Number of commands for a device: MAPD, a MAPTI for each vector, and, for each of the two
-    /// CPUs, the invalidation of its half and a SYNC.
+    /// Number of commands per device: MAPD, one MAPTI per vector and, for each of the two CPUs, the
+    /// invalidation of its half followed by SYNC.
     const COMMANDS: u32 = 1 + VECTORS as u32 + 2 * 2;
 
-    /// Capacity of the driver's queues in commands.
+    /// Capacity of the driver's queues, in commands.
     const QUEUE: u32 = 2048;
 
     #[test]

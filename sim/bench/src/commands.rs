@@ -1,7 +1,7 @@
-//! The cost of ITS commands in a long queue, in the model and in QEMU where it is installed. Both
-//! are driven by the same lines of QEMU's qtest protocol. A message that arrives at the ITS has the
-//! same effect as INT. SYNC does almost nothing, so the difference is the cost of making an LPI
-//! pending, without reading commands.
+//! The cost of ITS commands in a long queue, both in the model and, where it is installed, in QEMU.
+//! Both receive the same lines of QEMU's qtest protocol. A message that arrives at the ITS has the
+//! same effect as INT. SYNC does almost nothing, so subtracting it leaves the cost of making an LPI
+//! pending, without the cost of reading commands.
 
 use crate::probe::{Probe, Reference, each};
 use doorbell_qtest::{Qtest, RAM_BASE};
@@ -30,22 +30,22 @@ const TRANSLATIONS: u64 = RAM_BASE + 0x10_0000;
 const QUEUE: u64 = RAM_BASE + 0x20_0000;
 const QUEUE_PAGES: u64 = 0x100;
 
-/// Number of events of the single device, each mapped to a separate LPI. Their commands fill half
-/// of the queue.
+/// Number of events of the only device. Each is mapped to a separate LPI, and their commands fill
+/// half of the queue.
 const EVENTS: u32 = 1 << EVENT_BITS;
 const EVENT_BITS: u8 = 14;
 const FIRST_LPI: u32 = 8192;
 const DEVICE: DeviceId = DeviceId::new(0);
 const COLLECTION: CollectionId = CollectionId::new(0);
 const TARGET: RdBase = RdBase::from_processor_number(0);
-/// Number of bytes of commands in a line.
+/// Number of command bytes per line.
 const CHUNK: usize = 0x8000;
-/// Maximum number of reads of `CREADR` or `GICR_CTLR` until the hardware must be done.
+/// Maximum number of `CREADR` or `GICR_CTLR` reads before the hardware must be done.
 const TURNS: u32 = 10_000;
 
-/// A server of the protocol.
+/// A server for the protocol.
 trait QtestServer {
-    /// Sends a line, and returns the text after `OK`.
+    /// Sends a line and returns the text that follows `OK`.
     fn tell(&mut self, line: &str) -> Result<String, String>;
 }
 
@@ -62,7 +62,7 @@ fn accepted(line: &str, reply: &str) -> Result<String, String> {
     }
 }
 
-/// A QEMU process whose CPUs do not run.
+/// A QEMU process whose CPUs are stopped.
 struct Qemu {
     child: Child,
     input: ChildStdin,
@@ -98,25 +98,25 @@ impl QtestServer for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Both fail if the process has already ended.
+        // Both calls fail if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Returns the probes of the model.
+/// Returns the probes for the model.
 pub(crate) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qtest::new(1).map_err(|error| (OURS[0], error.to_string()))?;
     probes(OURS, QEMUS.map(Reference::Case), machine)
 }
 
-/// Returns the probes of QEMU.
+/// Returns the probes for QEMU.
 pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qemu::start().map_err(|reason| (QEMUS[0], reason))?;
     probes(QEMUS, [Reference::FetchOr; 2], machine)
 }
 
-/// Returns the probes of INT and of SYNC, each of which executes its half of the queue.
+/// Returns the probes for INT and SYNC. Each executes its half of the queue.
 fn probes(
     names: [&'static str; 2],
     of: [Reference; 2],
@@ -132,21 +132,21 @@ fn probes(
     ])
 }
 
-/// The ITS of a machine with QEMU's memory map.
+/// The ITS on a machine with QEMU's memory map.
 struct ItsUnderTest<M> {
     machine: M,
-    /// Index of the next command to be executed.
+    /// Index of the next command to execute.
     at: u32,
 }
 
 impl<M: QtestServer> ItsUnderTest<M> {
-    /// Maps every event, and prepares a queue whose first half holds one INT for each event, and
-    /// whose second half holds SYNCs.
+    /// Maps every event, and prepares a queue with one INT per event in its first half and SYNCs in
+    /// its second.
     fn boot(&mut self) -> Result<(), String> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PENDBASER.offset()), PENDING)?;
-        // Enabled, with medium priority.
+        // Enabled, at medium priority.
         self.machine.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
         self.machine.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
         for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
@@ -174,7 +174,7 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.give_queue(&ints.chain(syncs).collect::<Vec<_>>())
     }
 
-    /// Fills the queue, starting with `commands`, and leaves nothing to execute.
+    /// Fills the queue, starting with `commands`. Afterwards, no command is left to execute.
     fn give_queue(&mut self, commands: &[Command]) -> Result<(), String> {
         let bytes: Vec<u8> =
             commands.iter().copied().flat_map(Command::encode).flat_map(u64::to_le_bytes).collect();
@@ -192,8 +192,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.write32(ITS + u64::from(gits::CTLR.offset()), 1)
     }
 
-    /// Returns the nanoseconds per INT of an LPI that is not pending. The round trip of the line is
-    /// included, divided by the number of commands.
+    /// Returns the nanoseconds per INT for an LPI that isn't pending. This includes the line's
+    /// round trip, divided by the number of commands.
     fn ints(&mut self) -> Result<f64, String> {
         self.go_to(0)?;
         self.redistributor_enable(0)?;
@@ -215,12 +215,12 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.run_up_to(0).map(|spent| each(spent, EVENTS))
     }
 
-    /// Makes `command` the next one to be executed.
+    /// Makes `command` the next one to execute.
     fn go_to(&mut self, command: u32) -> Result<(), String> {
         if self.at == command { Ok(()) } else { self.run_up_to(command).map(drop) }
     }
 
-    /// Lets the ITS execute the queue up to `command`, and returns the time that it took.
+    /// Lets the ITS execute the queue up to `command`, and returns the elapsed time.
     fn run_up_to(&mut self, command: u32) -> Result<Duration, String> {
         if std::mem::replace(&mut self.at, command) == command {
             return Err("the queue has no commands to execute".to_owned());

@@ -1,4 +1,4 @@
-//! Vector setup, affinity moves and delivery with each controller, using the same device on each
+//! Vector setup, affinity moves and delivery for each controller, with the same device on each
 //! machine.
 
 use crate::probe::{MeasureError, Probe, Reference, each};
@@ -15,7 +15,7 @@ const MACHINES: [(&str, ControllerChoice); 4] = [
     ("estuary", ControllerChoice::Mbi),
     ("cove", ControllerChoice::V2m),
 ];
-/// Number of moves or messages in one sample.
+/// Number of moves or messages per sample.
 const REPEATS: u32 = 16;
 
 type Sample = fn(&BootedMachine, BootedDevice<'_>) -> Result<f64, String>;
@@ -31,11 +31,11 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(probes.collect())
 }
 
-/// One machine with its drivers up.
+/// A machine with its drivers up.
 struct Bench {
     choice: ControllerChoice,
     machine: BootedMachine,
-    /// Index of the measured device, which is not a PCI function.
+    /// Index of the measured device. It is not a PCI function.
     device: usize,
 }
 

@@ -21,7 +21,8 @@ const FIRST_LPI: u32 = 8192;
 const VECTORS: u16 = 64;
 const REPEATS: u32 = 4096;
 
-/// Returns the probe of 64 vectors of one device in turn, on the CPU that they target.
+/// Returns a probe that dispatches 64 vectors of one device round-robin, on the CPU that they
+/// target.
 pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
     let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)));
@@ -78,7 +79,7 @@ impl Host for IdleHost {
     }
 }
 
-/// A controller whose operations have no effect.
+/// A controller whose operations are no-ops.
 struct IdleParent;
 
 impl MsiParent for IdleParent {

@@ -1,4 +1,4 @@
-//! Floors: the minimum that any implementation needs.
+//! Floors: the minimum work that any implementation has to do.
 
 mod dispatch;
 mod entry;
@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Instant;
 
 const OPERATIONS: u32 = 10_000;
-/// The name of the eventfd case.
+/// Name of the eventfd case.
 pub(crate) const EVENTFD: &str = "floor-eventfd-write";
 
 /// Measures an uncontended atomic read-modify-write.
@@ -28,7 +28,7 @@ pub(crate) fn fetch_or() -> f64 {
     timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
 }
 
-/// Returns the floors of Doorbell's own operations, and the costs of locks and maps.
+/// Returns the floors for Doorbell's own operations, and the costs of locks and maps.
 pub(crate) fn probes() -> Vec<Probe> {
     let mut probes = translation::probes();
     probes.extend([dispatch::probe(), entry::probe()]);
@@ -59,10 +59,10 @@ fn locks_and_maps() -> Vec<Probe> {
     ]
 }
 
-/// Number of entries of the maps.
+/// Number of entries in the maps.
 const MAPPED: u32 = 10_000;
 
-/// Returns a key of the maps, a different one for each `at`.
+/// Returns a map key that differs for each `at`.
 fn key(at: u32) -> u32 {
     at.wrapping_mul(2_654_435_761) % MAPPED
 }
@@ -91,7 +91,7 @@ fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
     })
 }
 
-/// An eventfd that wakes a thread; here, it has no reader.
+/// An eventfd that would wake a thread. Here, it has no reader.
 #[cfg(target_os = "linux")]
 pub(crate) struct EventFd(rustix::fd::OwnedFd);
 
@@ -103,7 +103,7 @@ impl EventFd {
     }
 
     pub(crate) fn signal(&self) {
-        // Fails only after 2^64 unread signals.
+        // This can only fail after 2^64 unread signals.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
@@ -120,7 +120,7 @@ impl EventFd {
     pub(crate) fn signal(&self) {}
 }
 
-/// Returns the probe of an eventfd write.
+/// Returns the probe for an eventfd write.
 pub(crate) fn eventfd() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (EVENTFD, reason))?;
     Ok(Probe::new(EVENTFD, Reference::FetchOr, move || {

@@ -1,4 +1,4 @@
-//! Growth of the cost of operations, and of the model's memory, with the number of vCPUs, ITSes and
+//! How the cost of operations and the model's memory grow with the number of vCPUs, ITSes and
 //! mapped events.
 
 mod machine;
@@ -12,13 +12,13 @@ use crate::probe::MeasureError;
 use machine::GrownGic;
 use std::fmt;
 
-/// The machine in which one number varies at a time.
+/// The baseline machine, in which one number varies at a time.
 const USUAL: Size = Size { vcpus: 8, its: 1, events: 1 << 14 };
 
-/// Nearly a million events. Each has a separate LPI, and 20 INTID bits leave 2^20 − 8192 LPIs.
+/// Nearly a million events. Each has its own LPI, and 20 INTID bits provide 2^20 − 8192 LPIs.
 const MILLION: u32 = (1 << 20) - (1 << 14);
 
-/// A number that is varied.
+/// The number that varies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Dimension {
@@ -62,40 +62,40 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// The cost of one operation along one dimension.
+/// How the cost of one operation varies along one dimension.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Row {
-    /// The number that is varied.
+    /// The number that varies.
     pub dimension: Dimension,
     /// Name of the operation.
     pub operation: &'static str,
-    /// Each value, with the nanoseconds per operation at that value.
+    /// Each value, with its cost in nanoseconds per operation.
     pub points: Vec<(u32, f64)>,
 }
 
 impl Row {
-    /// Returns how the cost grows.
+    /// Classifies the growth of the cost.
     pub fn trend(&self) -> Trend {
         Trend::of(&self.points)
     }
 }
 
-/// Heap memory of the model, in bytes.
+/// Heap memory used by the model, in bytes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Memory {
-    /// For a machine with one vCPU and without LPIs.
+    /// For a machine with one vCPU and no LPIs.
     pub idle: usize,
-    /// For each further vCPU of a machine without LPIs.
+    /// For each additional vCPU on a machine without LPIs.
     pub vcpu: f64,
-    /// For each further vCPU of a machine with an ITS.
+    /// For each additional vCPU on a machine with an ITS.
     pub vcpu_with_its: f64,
     /// For each mapped event beyond the first 4,096.
     pub event: f64,
 }
 
-/// All measured growth.
+/// Results for all dimensions.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Growth {
@@ -105,7 +105,7 @@ pub struct Growth {
     pub memory: Memory,
 }
 
-/// Measures costs and memory. `heap` must return the number of bytes currently allocated.
+/// Measures costs and memory. `heap` must return the number of bytes that are currently allocated.
 ///
 /// # Errors
 /// An operation failed.
@@ -132,7 +132,7 @@ fn measure_along(dimension: Dimension) -> Result<Vec<Row>, MeasureError> {
     Ok(rows)
 }
 
-/// Measures memory alone, like [`measure`].
+/// Measures only memory, but otherwise like [`measure`].
 ///
 /// # Errors
 /// A machine could not be created.

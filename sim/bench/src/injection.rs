@@ -1,4 +1,4 @@
-//! The path from a device's message to the vCPU that takes it.
+//! The path from a device's message to the vCPU that takes the interrupt.
 
 use super::floors::{self, EventFd};
 use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
@@ -12,9 +12,9 @@ use vgic::{Sleep, Vcpu};
 
 const REPEATS: u32 = 4096;
 const KICK: &str = "kick-asleep";
-/// The case that other cases are compared with.
+/// The baseline for the other cases.
 pub(crate) const INJECT: &str = "inject-1";
-/// Devices with as many events as a chunk of the model, and devices with many more.
+/// Devices with as many events as a chunk in the model, and devices with far more.
 const NARROW: EventMapping = EventMapping::new(2048, 5);
 const WIDE: EventMapping = EventMapping::new(32, 11);
 
@@ -32,7 +32,7 @@ fn made(
     Ok((Arc::new(model), vcpus))
 }
 
-/// Returns all probes except the one that needs an operating system.
+/// Returns all probes that don't need an operating system.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![
         inject_one()?,
@@ -134,7 +134,7 @@ fn inject_random(
     }))
 }
 
-/// Measures two concurrent threads. Returns the cost of an operation to this thread, whose core has
+/// Measures two concurrent threads. Returns the cost per operation on this thread, whose core has
 /// no neighbor.
 fn two_threads() -> Result<Probe, MeasureError> {
     let name = "inject-2-threads";
@@ -188,7 +188,7 @@ fn priorities() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// With `pending` LPIs pending, takes the most urgent one, and then lets its event send again.
+/// With `pending` LPIs pending, takes the highest-priority one and then has its event send again.
 fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
     let mapping = EventMapping::new(LPIS / 32, 5);
     let (model, mut vcpus) = model(name, mapping, 1)?;
@@ -212,7 +212,7 @@ impl Kick for EventFdKick {
     }
 }
 
-/// Measures a kick, including the time for the vCPU to fall asleep and to take the interrupt.
+/// Measures a kick, including the time it takes the vCPU to fall asleep and to take the interrupt.
 pub(crate) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (KICK, reason))?;
     let model = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(EventFdKick(file)));

@@ -1,8 +1,8 @@
-//! The cost of the hot paths, compared with floors and peers in the same process. Times differ
-//! between machines, but ratios to a floor of the same work hardly do. The cases are sampled in
-//! turn, so that disturbances affect all of them alike, and only while no other hardware thread
-//! uses the core. Memory is laid out differently in each process, so the results of several
-//! processes are [merged](Measurements::merged).
+//! Measures the hot paths, and compares them with floors and peers in the same process. Times
+//! differ between machines, but the ratio to a floor that does the same work hardly does. The cases
+//! are sampled in turn, so that disturbances affect all of them alike, and only while no other
+//! hardware thread uses the core. Memory is laid out differently in each process, so the results of
+//! several processes are [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
 mod bring_up;
@@ -31,17 +31,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// Maximum mean time per round to wait until the core has no neighbor.
+/// Maximum mean time per round spent waiting for the core's neighbor to go idle.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Options of a measurement.
+/// Measurement options.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MeasureOptions {
-    /// Number of samples of each case. The median is reported.
+    /// Number of samples per case. The median is reported.
     pub rounds: u32,
-    /// Programs that measure other implementations, sampled in turn with the cases here. On the
-    /// line `cases`, a program must answer with the names of its cases, separated by spaces; on a
-    /// name, with the nanoseconds per operation.
+    /// Programs that measure other implementations, sampled in turn with the cases here. A program
+    /// must answer the line `cases` with the names of its cases, separated by spaces, and a name
+    /// with the nanoseconds per operation.
     pub peers: Vec<PathBuf>,
 }
 
@@ -99,7 +99,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
 mod tests {
     use super::*;
 
-    /// Cases, with the floors that they are compared with.
+    /// Cases and their floors.
     const FLOORS: [(&str, &str); 17] = [
         ("inject-1", "floor-translate-1"),
         ("inject-1-fresh", "floor-translate-64-fresh"),
@@ -120,7 +120,7 @@ mod tests {
         ("enter-exit-57k", "enter-exit-16"),
     ];
 
-    /// Cases that need KVM, with the floors that they are compared with.
+    /// Cases that need KVM, and their floors.
     const KVM_FLOORS: [(&str, &str); 7] = [
         ("floor-irqfd-assign", "peer-kvm-table-each-1024"),
         ("floor-irqfd-deassign", "peer-kvm-table-each-1024"),

@@ -1,5 +1,5 @@
-//! Entry into a guest and exit from it, for vCPUs with list registers: the cost that a hypervisor
-//! pays on every exit, whatever its reason.
+//! Guest entry and exit for vCPUs with list registers: the price that a hypervisor pays on every
+//! exit, whatever the reason.
 
 use crate::floors::{self, VCPUS};
 use crate::model::{EventMapping, LPIS, MeasuredGic, NoKick};
@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vgic::{InGuest, ListRegisterVcpu, VirtualInterface};
 
-/// Number of timed rounds, after one that fills the caches.
+/// Number of timed rounds. An extra round before them fills the caches.
 const ROUNDS: u32 = 32;
 const REPEATS: u32 = 1024;
 const ALL_LISTED: &str = "enter-exit-16";
 
-/// Returns the CPUs' virtual interface: 16 list registers, and the measured model's priorities.
+/// Returns the CPUs' virtual interface, which has 16 list registers and the priorities of the
+/// measured model.
 fn interface() -> Vtr {
     let priorities = Vtr::new().with_pri_bits_minus_one(5).with_pre_bits_minus_one(5);
     priorities.with_list_regs_minus_one(15).with_tds(true)
@@ -28,10 +29,10 @@ struct Guests {
     clock: Clock,
 }
 
-/// vCPUs in their guests, and the state that each guest leaves behind.
+/// vCPUs running their guests, and the state that each guest leaves behind.
 type Entered = (Vec<InGuest>, Vec<VirtualInterface>);
 
-/// A clock for operations that take little longer than reading the clock.
+/// A clock for operations that take hardly longer than reading a clock.
 struct Clock {
     own: Duration,
 }
@@ -42,7 +43,7 @@ impl Clock {
         Self { own: own.unwrap_or_default() }
     }
 
-    /// Returns the time of `run`, without the clock's own time.
+    /// Returns the time that `run` takes, minus the overhead of the clock.
     fn time<R>(&self, run: impl FnOnce() -> R) -> (R, Duration) {
         let start = Instant::now();
         let result = run();
@@ -59,7 +60,7 @@ impl Guests {
         Ok(Self { model, vcpus, clock: Clock::new() })
     }
 
-    /// Sends the first events of a device, in the order of [`event_of`](EventMapping).
+    /// Sends a device's first events, in the order given by [`event_of`](EventMapping).
     fn send(&self, device: u32, events: u32) -> Result<(), String> {
         for event in 0..events {
             if self.model.send(device, event) != Delivery::Pending {
@@ -73,7 +74,7 @@ impl Guests {
         (0..u32::from(VCPUS)).try_for_each(|device| self.send(device, events))
     }
 
-    /// Lets all vCPUs enter, with `listed` list registers in use.
+    /// Lets all vCPUs enter, each with `listed` list registers in use.
     fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
         let mut outside: Vec<_> = self.vcpus.drain(..).map(Some).collect();
         let mut inside = Vec::with_capacity(outside.len());
@@ -88,8 +89,8 @@ impl Guests {
         }
     }
 
-    /// Lets all vCPUs enter with `listed` list registers in use, and their guests end these
-    /// interrupts. Returns the time of the exits.
+    /// Lets all vCPUs enter with `listed` list registers in use, and has their guests end these
+    /// interrupts. Returns the time spent on the exits.
     fn run_to_end(&mut self, listed: u32) -> Result<Duration, String> {
         let (mut entered, _) = self.enter(listed)?;
         for interface in &mut entered.1 {
@@ -114,7 +115,7 @@ fn pending(interface: &VirtualInterface) -> u32 {
     interface.list.iter().map(|register| pending(register.state())).sum()
 }
 
-/// Returns the probes of entries, of exits, and of both with few and with many LPIs pending.
+/// Returns probes for entries, exits, and both together, with few and with many LPIs pending.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let entries = [("enter-0", 0), ("enter-1", 1), ("enter-4", 4), ("enter-16", 16)];
     let exits = [("exit-0", 0), ("exit-1", 1), ("exit-4", 4)];
@@ -135,8 +136,8 @@ fn made(name: &str, probe: Result<Probe, String>) -> Result<Probe, MeasureError>
     probe.map_err(|reason| MeasureError::Case(name.to_owned(), reason))
 }
 
-/// Measures entries of the vCPUs with `pending` LPIs pending, which the guests do not acknowledge.
-/// Each guest has handled some before.
+/// Measures vCPU entries with `pending` LPIs pending. The guests have handled some LPIs before and
+/// acknowledge none of these.
 fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
     guests.send_to_each(4)?;
@@ -153,7 +154,7 @@ fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
     }))
 }
 
-/// Measures exits of the vCPUs, whose guests have ended all pending interrupts.
+/// Measures vCPU exits after the guests have ended all pending interrupts.
 fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
     Ok(Probe::new(name, Reference::Case(floors::ENTER), move || {
@@ -167,7 +168,7 @@ fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
     }))
 }
 
-/// Measures repeated entries and exits of one vCPU with `pending` LPIs pending.
+/// Measures repeated entries and exits on one vCPU with `pending` LPIs pending.
 fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(LPIS / 32, 5), 1)?;
     Ok(Probe::new(name, of, move || {

@@ -1,6 +1,6 @@
 //! Concurrent masking of an ITS's LPIs from several CPUs, by commands and by `GICR_INVLPIR`. The
-//! hardware is plain memory that completes every request immediately, so the probes measure the
-//! driver alone, including the time that CPUs wait for each other.
+//! hardware is plain memory that completes every request immediately, so the probes measure just
+//! the driver, including the time that CPUs spend waiting for each other.
 
 use crate::probe::{MeasureError, Probe, Reference, each};
 use gic_driver::gic_arch::icc::SysRegEncoding;
@@ -18,23 +18,23 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-/// Numbers of CPUs that mask concurrently.
+/// Numbers of CPUs masking concurrently.
 const CPUS: [u32; 3] = [1, 2, 8];
 const MOST: u32 = 8;
-/// Number of masks and unmasks by each CPU in one sample.
+/// Number of masks and unmasks that each CPU performs per sample.
 const OPERATIONS: u32 = 10_000;
 
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const ITS: u64 = 0x0808_0000;
 const REDISTRIBUTORS: u64 = 0x0900_0000;
 const STRIDE: u64 = 0x2_0000;
-/// Addresses of tables: one range for the configuration bytes, one for all other tables.
+/// Table addresses: one range for the configuration bytes, one for all other tables.
 const BYTES: u64 = 1 << 32;
 const WORDS: u64 = 1 << 33;
 const TABLES: usize = 1 << 21;
 
-/// Returns probes of the elapsed time per mask or unmask, divided by the operations of all CPUs
-/// together.
+/// Returns probes for the elapsed time per mask or unmask, divided by the number of operations on
+/// all CPUs.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let mut probes = Vec::new();
     for (name, ir) in [("mask-command", false), ("mask-register", true)] {
@@ -56,7 +56,8 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
 
 const FLOORS: [&str; 3] = ["floor-mask-1", "floor-mask-2", "floor-mask-8"];
 
-/// Measures the minimum work of a mask: change and publish a byte, write a register, read one.
+/// Measures the minimum work that masking takes: change a byte and publish it, write a register,
+/// read one.
 fn floor(cpus: u32) -> Result<f64, String> {
     let lines: Vec<[AtomicU64; 16]> = (0..cpus).map(|_| Default::default()).collect();
     let bytes: Vec<AtomicU8> = (0..cpus).map(|_| AtomicU8::new(0)).collect();
@@ -72,7 +73,7 @@ fn floor(cpus: u32) -> Result<f64, String> {
     })
 }
 
-/// Runs `f` on one thread for each CPU. All threads start together.
+/// Runs `f` on one thread per CPU. All threads start together.
 fn on_each(cpus: u32, f: impl Fn(u32) -> Result<(), String> + Sync) -> Result<f64, String> {
     let start = Barrier::new(cpus as usize + 1);
     let (f, start) = (&f, &start);
@@ -93,7 +94,7 @@ fn on_each(cpus: u32, f: impl Fn(u32) -> Result<(), String> + Sync) -> Result<f6
     })
 }
 
-/// A driver with one LPI for each CPU.
+/// A driver with one LPI per CPU.
 struct Masks {
     its: Its<Board>,
     lpis: Vec<Lpi>,
@@ -135,13 +136,13 @@ impl Masks {
     }
 }
 
-/// Registers and tables in plain memory.
+/// Registers and tables backed by plain memory.
 struct Board {
     ir: bool,
     bytes: Vec<AtomicU8>,
     words: Vec<AtomicU64>,
     next: AtomicU64,
-    /// The registers of the ITS.
+    /// The ITS registers.
     its: OnceLock<Arc<[AtomicU32]>>,
 }
 
@@ -293,7 +294,7 @@ impl Mmio for Frame {
 
     fn read64(&self, offset: u32) -> u64 {
         if self.base == ITS && offset == gits::CREADR.offset() {
-            // All commands have already been executed.
+            // Report all commands as executed.
             return self.at(gits::CWRITER.offset()).load(Ordering::Acquire).into();
         }
         if offset == gits::TYPER.offset() {
@@ -315,7 +316,7 @@ impl Mmio for Frame {
     }
 }
 
-/// A CPU interface without state.
+/// A stateless CPU interface.
 struct Registers;
 
 impl SystemRegisters for Registers {
@@ -331,7 +332,7 @@ impl SystemRegisters for Registers {
 mod tests {
     use super::*;
 
-    /// Returns `GITS_CWRITER` before and after a sample.
+    /// Returns `GITS_CWRITER` before and after one sample.
     fn posted(ir: bool) -> [u32; 2] {
         let board = Arc::new(Board::new(ir));
         let masks = Masks::new(board.clone()).unwrap();
@@ -345,7 +346,7 @@ mod tests {
         let [before, after] = posted(true);
         assert_eq!(before, after);
         let [before, after] = posted(false);
-        // 20,000 times INV and SYNC, around a queue of 64 KiB.
+        // 20,000 times INV plus SYNC, in a queue of 64 KiB that wraps around.
         assert_eq!((after + 0x1_0000 - before) % 0x1_0000, 20_000 * 64 % 0x1_0000);
     }
 }

@@ -1,29 +1,29 @@
-//! The results of one process, and of several processes together.
+//! The results from one process, and from several processes merged.
 
 use serde::{Deserialize, Serialize};
 
-/// The name of the reference that depends only on the machine, not on the work.
+/// Name of the baseline. It depends only on the machine, not on the work.
 pub(crate) const FETCH_OR: &str = "fetch_or";
 
 /// Measured times.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Measurements {
-    /// An uncontended `fetch_or`, in nanoseconds (median).
+    /// Time of an uncontended `fetch_or`, in nanoseconds (median).
     pub floor_ns: f64,
     /// The measured cases.
     pub cases: Vec<Case>,
-    /// The cases that cannot be measured here.
+    /// The cases that can't be measured here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// Number of samples, over all processes, that are reported although another hardware thread
-    /// used the core, because waiting for it to stop was to no effect. A case has one sample for
-    /// each round and process.
+    /// Number of samples, over all processes, that are reported even though another hardware thread
+    /// was using the core, because it didn't stop in time. Each case has one sample per round and
+    /// process.
     #[serde(default)]
     pub disturbed: u32,
 }
 
-/// One measured case. Times are in nanoseconds per operation.
+/// A measured case. Times are in nanoseconds per operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Case {
@@ -51,28 +51,28 @@ pub struct Case {
     /// | `floor-*` | for comparison: the least accesses to memory that the work needs; and locks, maps, an eventfd, each alone and where said with a second thread at it |
     /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
     pub name: String,
-    /// The median; for several processes, the median of their medians.
+    /// The median. For several processes, the median of their medians.
     pub median_ns: f64,
-    /// The minimum of the processes' medians.
+    /// The lowest of the processes' medians.
     pub min_ns: f64,
     /// [`min_ns`](Self::min_ns) in units of the reference's `min_ns`; see [`of`](Self::of).
     pub ratio: f64,
-    /// The reference of the ratio: another case, or `fetch_or`.
+    /// What the ratio is relative to: another case, or `fetch_or`.
     pub of: String,
 }
 
-/// A case that cannot be measured here.
+/// A case that can't be measured here.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// The first case of its kind, or a peer's program.
+    /// The first case of its kind, or the program of a peer.
     pub name: String,
-    /// The reason.
+    /// The reason why.
     pub reason: String,
 }
 
 impl Case {
-    /// Creates a case of one process, without its ratio.
+    /// Creates a case from one process, without its ratio.
     pub(crate) fn new(name: String, median_ns: f64, of: &str) -> Self {
         Self { name, median_ns, min_ns: median_ns, ratio: 0.0, of: of.to_owned() }
     }
@@ -100,7 +100,8 @@ impl Measurements {
         Some(merged.compared(least))
     }
 
-    /// Compares each case with its reference, or with `fetch_or` if the reference was not measured.
+    /// Computes each case's ratio to its reference, or to `fetch_or` if the reference was not
+    /// measured.
     fn compared(mut self, fetch_or_ns: f64) -> Self {
         let least: Vec<_> =
             self.cases.iter().map(|case| (case.name.clone(), case.min_ns)).collect();

@@ -1,4 +1,4 @@
-//! A virtual GIC with an ITS, programmed as by a driver, for measurements.
+//! A virtual GIC with an ITS, programmed the way a driver would do it.
 
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
@@ -13,20 +13,20 @@ const QUEUES: u64 = RAM;
 const QUEUE_BYTES: u64 = 0x1_0000;
 const DEVICES: u64 = RAM + 0x100_0000;
 const COLLECTIONS: u64 = RAM + 0x200_0000;
-/// Distance between the tables of two ITSes.
+/// Distance between two ITSes' tables.
 const TABLE_BYTES: u64 = 0x10_0000;
 const CONFIGURATION: u64 = RAM + 0x300_0000;
 const PENDING: u64 = RAM + 0x400_0000;
-/// Distance between the pending tables of two redistributors: room for 20 INTID bits.
+/// Distance between two redistributors' pending tables, which leaves room for 20 INTID bits.
 const PENDING_BYTES: u64 = 0x2_0000;
 const ITSES: u64 = 0x3000_0000;
 const ITS_BYTES: u64 = 0x2_0000;
 const REDISTRIBUTORS: u64 = 0x60_0000_0000;
 const FIRST_LPI: u32 = 8192;
-/// Number of LPIs with 16 INTID bits.
+/// Number of LPIs available with 16 INTID bits.
 pub(crate) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
-/// Guest memory behind a lock, which is fine because the measured paths do not access it.
+/// Guest memory behind a lock. That is fine, because the measured paths don't access it.
 struct FlatMemory(Mutex<Vec<u8>>);
 
 impl FlatMemory {
@@ -53,7 +53,7 @@ impl GuestMemory for FlatMemory {
     }
 }
 
-/// A [`Kick`] without effect, because the vCPUs poll.
+/// A [`Kick`] that does nothing, because the vCPUs poll.
 pub(crate) struct NoKick;
 
 impl Kick for NoKick {
@@ -64,7 +64,7 @@ impl Kick for NoKick {
 pub(crate) struct MeasuredGic {
     pub(crate) gic: Arc<Vgic>,
     ram: Arc<FlatMemory>,
-    /// Doorbell of the first ITS.
+    /// Doorbell address of the first ITS.
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
     address: u64,
     its: Vec<MeasuredIts>,
@@ -74,23 +74,23 @@ struct MeasuredIts {
     base: u64,
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
     queue: u64,
-    /// Offset in the queue of the next command, in bytes.
+    /// Offset of the next command in the queue, in bytes.
     written: u64,
 }
 
-/// The size of a machine.
+/// A machine's size.
 #[derive(Clone, Copy)]
 pub(crate) struct GicSize {
     pub(crate) vcpus: u16,
     pub(crate) its: u16,
-    /// Maximum number of mapped events of all ITSes together.
+    /// Maximum number of mapped events, summed over all ITSes.
     pub(crate) budget: u32,
     pub(crate) lpi_id_bits: u8,
 }
 
 impl GicSize {
-    /// Returns the configuration, with enough priority bits for a mask that admits 32 priorities of
-    /// LPIs.
+    /// Returns the configuration. It has enough priority bits for a mask that admits 32 LPI
+    /// priorities.
     pub(crate) fn config(self) -> VgicConfig {
         let base = |its| ITSES + ITS_BYTES * u64::from(its);
         let redistributors = RedistributorRegion::new(REDISTRIBUTORS, self.vcpus.into());
@@ -103,19 +103,19 @@ impl GicSize {
             .with_redistributor_invalidation(true)
     }
 
-    /// Returns the size of the guest memory that holds the tables, in bytes.
+    /// Returns the size of the guest memory for the tables, in bytes.
     pub(crate) fn ram_bytes(self) -> usize {
         let bytes = PENDING - RAM + PENDING_BYTES * u64::from(self.vcpus);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
-/// The mapping of devices and events.
+/// How devices and events are mapped.
 #[derive(Clone, Copy)]
 pub(crate) struct EventMapping {
-    /// Number of devices, starting with DeviceID 0.
+    /// Number of devices. DeviceIDs start at 0.
     pub(crate) devices: u32,
-    /// log2 of the number of events of each device.
+    /// log2 of the number of events per device.
     pub(crate) event_bits: u8,
     /// Returns the priority of each event.
     pub(crate) priority: fn(u32) -> u8,
@@ -127,8 +127,8 @@ impl EventMapping {
         Self { devices, event_bits, priority: |_| 0xa0 }
     }
 
-    /// Returns the device and event of an LPI of [`MeasuredGic::mapped`]; if several share it, the
-    /// first.
+    /// Returns the device and event for an LPI in [`MeasuredGic::mapped`], or the first one if
+    /// several share it.
     pub(crate) fn event_of(self, intid: u64) -> (u32, u32) {
         let index = u32::try_from(intid).unwrap_or(0).saturating_sub(FIRST_LPI);
         (index >> self.event_bits, index & ((1 << self.event_bits) - 1))
@@ -137,7 +137,7 @@ impl EventMapping {
 
 impl MeasuredGic {
     /// Creates a machine with `targets` vCPUs, at least two, and one ITS. Its events are mapped to
-    /// consecutive LPIs, which are reused from the first when they are exhausted. Device n targets
+    /// consecutive LPIs, starting over from the first when they are exhausted. Device n targets
     /// vCPU n modulo `targets`.
     pub(crate) fn mapped(
         mapping: EventMapping,
@@ -151,7 +151,7 @@ impl MeasuredGic {
         Ok((model, vcpus))
     }
 
-    /// Boots a machine without mappings.
+    /// Boots a machine with no mappings.
     pub(crate) fn booted(size: GicSize, kick: Arc<dyn Kick>) -> Result<(Self, Vec<Vcpu>), String> {
         let ram = Arc::new(FlatMemory(Mutex::new(vec![0; size.ram_bytes()])));
         let made =
@@ -171,7 +171,7 @@ impl MeasuredGic {
         Ok((model, vcpus))
     }
 
-    /// Creates the same machine again, with the same memory.
+    /// Creates the same machine again, on the same memory.
     pub(crate) fn successor(&self) -> Result<(Arc<Vgic>, Vec<Vcpu>), String> {
         let config = self.gic.config().clone();
         Vgic::new(config, self.ram.clone(), Arc::new(NoKick)).map_err(|error| error.to_string())
@@ -216,7 +216,7 @@ impl MeasuredGic {
         self.write(its.base + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
     }
 
-    /// Enables the first LPIs, with the priorities of their events.
+    /// Enables the first LPIs at the priorities of their events.
     pub(crate) fn configure(&self, mapping: EventMapping, lpis: u32) -> Result<(), String> {
         let byte = |lpi: u32| {
             let priority = Priority::new((mapping.priority)(lpi % (1 << mapping.event_bits)));
@@ -226,7 +226,7 @@ impl MeasuredGic {
         self.ram.write(CONFIGURATION, &bytes).map_err(|fault| fault.to_string())
     }
 
-    /// Maps events at an ITS, whose collections target the first `targets` vCPUs.
+    /// Maps events at an ITS. Its collections target the first `targets` vCPUs.
     pub(crate) fn map(
         &mut self,
         its: usize,
@@ -235,7 +235,7 @@ impl MeasuredGic {
     ) -> Result<(), String> {
         let events = 1u32 << mapping.event_bits;
         let lpis = self.gic.config().lpi_id_bits.map_or(LPIS, |bits| (1 << bits) - FIRST_LPI);
-        // Each ITS has a separate range of LPIs.
+        // Each ITS uses a separate LPI range.
         let first = u32::try_from(its).unwrap_or(0) * mapping.devices * events;
         for vcpu in 0..targets {
             let (collection, target) =
@@ -254,7 +254,7 @@ impl MeasuredGic {
         if faults.count == 0 { Ok(()) } else { Err(faults.to_string()) }
     }
 
-    /// Posts one command, which is executed immediately.
+    /// Posts one command. The ITS executes it immediately.
     pub(crate) fn command(&mut self, its: usize, command: Command) -> Result<(), String> {
         let image = command.encode().map(u64::to_le_bytes);
         let its = self.its.get_mut(its).ok_or("the ITS does not exist")?;
@@ -266,7 +266,7 @@ impl MeasuredGic {
         self.write(register, AccessWidth::Double, written)
     }
 
-    /// Makes a redistributor reload an LPI's configuration.
+    /// Makes a redistributor reload the configuration of an LPI.
     pub(crate) fn invalidate(&self, vcpu: u16, lpi: u32) -> Result<(), String> {
         let register = redistributor(vcpu) + u64::from(gicr::INVLPIR.offset());
         self.write(register, AccessWidth::Double, lpi.into())
@@ -307,13 +307,13 @@ pub(crate) fn map_device(device: u32, event_bits: u8, action: MapAction) -> Comm
     Command::Mapd { device: DeviceId::new(device), itt: 0, event_bits_minus_one, action }
 }
 
-/// Returns a MAPTI command that targets a vCPU's collection.
+/// Returns a MAPTI command for a collection that targets a vCPU.
 pub(crate) fn map_event(device: u32, event: u32, intid: u32, vcpu: u16) -> Command {
     let (device, event) = (DeviceId::new(device), EventId::new(event));
     Command::Mapti { device, event, intid, collection: CollectionId::new(vcpu) }
 }
 
-/// Acknowledges and ends an interrupt on behalf of the guest; returns 1023 if none is pending.
+/// Acknowledges and ends an interrupt on the guest's behalf. Returns 1023 if none is pending.
 #[inline]
 pub(crate) fn take(vcpu: &mut Vcpu) -> u64 {
     let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap_or(NOTHING);
@@ -323,5 +323,5 @@ pub(crate) fn take(vcpu: &mut Vcpu) -> u64 {
     intid
 }
 
-/// The INTID that signals that no interrupt is pending.
+/// The special INTID returned when no interrupt is pending.
 pub(crate) const NOTHING: u64 = 1023;

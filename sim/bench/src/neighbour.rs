@@ -1,46 +1,47 @@
-//! Detection of another active hardware thread on this core.
+//! Detects whether another hardware thread is active on this core.
 //!
 //! The units of a core serve several hardware threads (SMT), and on a rented machine the other
-//! threads belong to another tenant. While one of them runs, code that keeps these units busy takes
-//! up to twice as long. Code that waits for one result after the other, such as locked operations,
-//! hardly slows down. The ratios therefore change, and no clock or counter of this machine shows
-//! why.
+//! threads belong to another tenant. While one of them runs, code that keeps the units busy takes
+//! up to twice as long, whereas code that waits for one result after another (e.g. locked
+//! operations) hardly slows down. So the ratios change, and no clock or counter on this machine
+//! shows why.
 //!
-//! Two loops reveal it: one whose operations depend on each other, and one whose operations do not.
-//! The quotient of their times does not depend on the clock frequency.
+//! Two loops reveal it: in one, every operation depends on the previous one; in the other, they are
+//! independent. The quotient of their times doesn't depend on the clock frequency.
 
 use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Number of pairs of the two loops. The median counts, because interrupts may disturb some.
+/// Number of runs of the two loops. We use the median, because interrupts may disturb some of them.
 const PAIRS: usize = 9;
-/// Number of initial readings, which determine the core's own quotient.
+/// Number of initial readings that determine the core's own quotient.
 const FIRST: usize = 256;
-/// Factor above the core's own quotient at which a neighbor is assumed. Without a neighbor, nine
-/// out of ten readings are within two percent; with one, they are between ten percent higher and
-/// twice as high.
+/// We assume a neighbor if the quotient exceeds the core's own by this factor. Without a neighbor,
+/// nine out of ten readings are within two percent; with one, they are between ten percent higher
+/// and twice as high.
 const NOTICEABLE: f64 = 1.05;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Detects neighbors, and waits until they are gone.
+/// Detects neighbors and waits for them to go away.
 pub(crate) struct Neighbour {
-    /// The smallest quotient so far, taken as that of a core without a neighbor.
+    /// The smallest quotient so far. We assume that it was measured without a neighbor.
     alone: f64,
-    /// Time left to wait.
+    /// Remaining time that may be spent waiting.
     patience: Duration,
-    /// Number of samples taken while a neighbor was active.
+    /// Number of samples taken with an active neighbor.
     suffered: u32,
 }
 
 impl Neighbour {
-    /// Creates a detector that waits at most `patience` in total.
+    /// Creates a detector that waits for up to `patience` in total.
     pub(crate) fn new(patience: Duration) -> Self {
         let alone = (0..FIRST).map(|_| quotient()).fold(f64::INFINITY, f64::min);
         Self { alone, patience, suffered: 0 }
     }
 
-    /// Takes a sample while the core has no neighbor, or unconditionally when no patience is left.
+    /// Takes a sample once the core has no neighbor, or unconditionally when the patience has run
+    /// out.
     pub(crate) fn without<E>(&mut self, sample: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
         self.sample(quotient, sample)
     }
@@ -68,7 +69,7 @@ impl Neighbour {
         }
     }
 
-    /// Returns the number of samples taken while a neighbor was active.
+    /// Returns the number of samples taken with an active neighbor.
     pub(crate) const fn suffered(&self) -> u32 {
         self.suffered
     }
@@ -79,7 +80,7 @@ impl Neighbour {
     }
 }
 
-/// Returns the median quotient of several pairs.
+/// Returns the median quotient over several runs.
 fn quotient() -> f64 {
     let mut all = [0.0; PAIRS];
     for quotient in &mut all {
@@ -96,13 +97,13 @@ fn timed<R>(run: impl FnOnce() -> R) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Runs operations that depend on each other.
+/// Runs operations that each depend on the previous one.
 #[inline(never)]
 fn chained(turns: u32) -> u64 {
     (0..turns).fold(black_box(1), |word: u64, _| (word ^ 0x9e37).rotate_left(7).wrapping_mul(5))
 }
 
-/// Runs groups of six operations that are independent of each other.
+/// Runs operations in groups of six independent ones.
 #[inline(never)]
 fn independent(turns: u32) -> [u64; 6] {
     let mut words: [u64; 6] = black_box([1, 2, 3, 4, 5, 6]);
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// Returns the sample that is taken with these readings. The core's own quotient is 1.
+    /// Returns the sample taken for these readings. The core's own quotient is 1.
     fn sampled(patience: Duration, readings: &[f64]) -> (f64, Neighbour) {
         let mut neighbour = Neighbour { alone: 1.0, patience, suffered: 0 };
         let (mut readings, mut samples) = (readings.iter(), 0.0);

@@ -1,16 +1,16 @@
-//! A measured case, its reference, and its samples.
+//! A measured case, with its reference and its samples.
 
 use crate::measurements::FETCH_OR;
 use crate::neighbour::Neighbour;
 use doorbell_machine::RunError;
 use std::time::Duration;
 
-/// The reference of a case.
+/// What a case is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reference {
-    /// An uncontended `fetch_or` in L1.
+    /// An uncontended `fetch_or` in the L1 cache.
     FetchOr,
-    /// Another case, or `fetch_or` if that case is not measured.
+    /// Another case, or `fetch_or` if that case isn't measured.
     Case(&'static str),
 }
 
@@ -23,17 +23,17 @@ impl Reference {
     }
 }
 
-/// The reason why nothing could be measured.
+/// The reason why the measurement failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
     /// A driver failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// An embedded machine cannot be used, which is a defect of this crate.
+    /// An embedded machine is unusable. This is a defect in this crate.
     #[error("the embedded machine {0} cannot be measured: {1}")]
     Machine(&'static str, String),
-    /// A case failed while it was measured.
+    /// A case failed while being measured.
     #[error("{0} cannot be measured: {1}")]
     Case(String, String),
 }
@@ -57,8 +57,7 @@ impl Probe {
     }
 
     pub(crate) fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
-        // Start with a fresh time slice, because a sample that another process interrupts is
-        // worthless.
+        // Start with a fresh time slice: if another process interrupts a sample, it's worthless.
         std::thread::yield_now();
         let time = neighbour
             .without(&mut self.sample)

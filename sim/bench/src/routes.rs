@@ -1,4 +1,4 @@
-//! The cost of GSIs: changes of a route in small and in large tables, and signals.
+//! The cost of GSIs: changing a route in small and large tables, and signaling.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
@@ -16,13 +16,13 @@ const DOORBELL: u64 = 0x0809_0040;
 const FEW: &str = "route-update-16";
 const KVM: &str = "peer-kvm-route-update";
 
-/// Returns the probes of changing one route in tables of two sizes, and of a signal by GSI.
+/// Returns probes that change one route in tables of two sizes, and a probe that signals a GSI.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let few = update(FEW, Reference::FetchOr, 4)?;
     Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?, inject()?])
 }
 
-/// Ignores all lines, because routes are changed and not used.
+/// Ignores all lines: the routes are only changed, never used.
 struct NoLines;
 
 impl SetLine for NoLines {
@@ -47,8 +47,8 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
 }
 
 /// Changes the message of one route after the other, each in a separate commit, across a table of
-/// 2^`bits` routes. Other cases have used the caches since the last sample, so the first turn only
-/// warms them and is not counted.
+/// 2^`bits` routes. Since other cases have used the caches since the last sample, the first pass
+/// only warms them and isn't counted.
 fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace::new(4096).with_first_allocated(0);
@@ -61,7 +61,7 @@ fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, Measure
         let mut change_each = |changes| {
             let mut made = 0;
             for _ in 0..changes {
-                // An odd stride reaches every route of the table once per turn.
+                // With an odd stride, each pass reaches every route in the table once.
                 let (gsi, turn) = (at.wrapping_mul(1021) & (routes - 1), (at >> bits) + 1);
                 let change = Change::Set(Gsi::new(gsi), route(gsi, turn));
                 made += table.commit(&[change]).map_or(0, |changes| changes.made);
@@ -81,7 +81,7 @@ fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, Measure
     }))
 }
 
-/// The ITS of a model.
+/// The model's ITS.
 struct ModelIts(MeasuredGic);
 
 impl SignalMsi<DeviceId> for ModelIts {
@@ -113,8 +113,8 @@ fn inject() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// Returns the probes of the same change in KVM, which accepts only whole tables, and of the
-/// vectors of a guest that unmasks them one by one.
+/// Returns probes for the same change in KVM, which only accepts whole tables, and for a guest that
+/// unmasks vectors one by one.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];

@@ -1,22 +1,22 @@
-//! Words that CPUs share, with accesses that tests can count.
+//! Words shared between CPUs. Tests can count the accesses.
 
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Release, SeqCst},
 };
 
-/// A word of a floor. Loads and read-modify-writes are sequentially consistent, like the model's.
+/// A word in a floor. Loads and read-modify-writes are sequentially consistent, as in the model.
 pub(crate) trait Word {
     fn new(value: u64) -> Self;
     /// Performs one load.
     fn load(&self) -> u64;
-    /// Performs one store with release order, because no other CPU writes the word.
+    /// Performs one store with release ordering, because no other CPU writes the word.
     fn store(&self, value: u64);
-    /// Performs one read-modify-write. Returns `false` if the word was not `seen`.
+    /// Performs one read-modify-write. Returns `false` if the word differed from `seen`.
     fn exchange(&self, seen: u64, new: u64) -> bool;
-    /// Sets bits by one read-modify-write.
+    /// Sets bits with a single read-modify-write.
     fn set(&self, bits: u64);
-    /// Clears bits by one read-modify-write.
+    /// Clears bits with a single read-modify-write.
     fn clear(&self, bits: u64);
 }
 
@@ -51,20 +51,20 @@ impl Word for AtomicU64 {
     }
 }
 
-/// Returns `count` words that are zero.
+/// Returns `count` zero words.
 pub(crate) fn zeros<W: Word>(count: u32) -> Box<[W]> {
     (0..count).map(|_| W::new(0)).collect()
 }
 
 #[cfg(test)]
 pub(crate) mod counted {
-    //! Words that count their accesses per thread.
+    //! Words that count accesses per thread.
 
     use super::Word;
     use std::cell::Cell;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-    /// Numbers of accesses by kind.
+    /// Number of accesses of each kind.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
     pub(crate) struct Accesses {
         pub(crate) loads: u32,
@@ -76,7 +76,7 @@ pub(crate) mod counted {
         static ACCESSES: Cell<Accesses> = const { Cell::new(Accesses { loads: 0, rmws: 0 }) };
     }
 
-    /// Returns the result of `work` and its accesses.
+    /// Returns the result of `work` and the accesses that it made.
     pub(crate) fn accesses<R>(work: impl FnOnce() -> R) -> (R, Accesses) {
         ACCESSES.set(Accesses::default());
         let result = work();

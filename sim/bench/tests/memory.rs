@@ -1,4 +1,4 @@
-//! Limits on the model's memory, measured by a counting allocator.
+//! Memory limits for the model, measured with a counting allocator.
 
 use doorbell_bench::growth;
 use peak_alloc::PeakAlloc;
@@ -6,7 +6,7 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// The only test of this program, because concurrent tests would allocate as well.
+/// This must be the only test in this program: concurrent tests would allocate as well.
 #[test]
 fn the_model_keeps_its_memory_budgets() {
     let memory = growth::memory(&|| HEAP.current_usage()).unwrap();

@@ -1,4 +1,4 @@
-//! The physical bus: which device claims which addresses, and where messages are delivered.
+//! The physical bus: which device claims which addresses, and where messages end up.
 
 mod address_map;
 mod doorbells;
@@ -12,15 +12,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A device with registers in a region of the bus.
+/// A device whose registers occupy a region on the bus.
 pub trait MmioDevice: Send + Sync {
-    /// Reads at `offset` bytes from the start of the claimed region.
+    /// Reads at byte `offset` in the claimed region.
     fn read(&self, offset: u64, width: AccessWidth) -> u64;
-    /// Writes at `offset` bytes from the start of the claimed region.
+    /// Writes at byte `offset` in the claimed region.
     fn write(&self, offset: u64, width: AccessWidth, value: u64);
 }
 
-/// The devices of a bus by address. The assignment is fixed once the bus is built.
+/// A bus's devices, by address. The assignment cannot change once the bus is built.
 #[derive(Default)]
 pub struct Bus {
     map: AddressMap,
@@ -29,10 +29,10 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Attaches `device`, known as `name`, to the addresses of `region`.
+    /// Attaches `device`, known as `name`, at `region`.
     ///
     /// # Errors
-    /// The region overlaps an attached one. [`Overlap`] names both devices.
+    /// The region overlaps that of another device. [`Overlap`] names both devices.
     pub fn attach(
         &mut self,
         name: &str,
@@ -44,7 +44,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Performs a CPU's read. Returns all ones if no device claims the address.
+    /// Performs a CPU read. Returns all ones if no device claims the address.
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
         if let Some((device, offset)) = self.find(address) {
             device.read(offset, width)
@@ -54,7 +54,7 @@ impl Bus {
         }
     }
 
-    /// Performs a CPU's write. Ignores it if no device claims the address.
+    /// Performs a CPU write. Writes to unclaimed addresses are ignored.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
         if let Some((device, offset)) = self.find(address) {
             device.write(offset, width, value & width.mask());
@@ -63,7 +63,7 @@ impl Bus {
         }
     }
 
-    /// Returns `true` if one device claims all of this region.
+    /// Returns `true` if one device claims the entire region.
     pub fn covers(&self, region: Region) -> bool {
         let holder = |address| self.map.find(address).map(|(index, _)| index);
         region

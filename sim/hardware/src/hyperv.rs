@@ -1,4 +1,5 @@
-//! Hyper-V's virtual PCI bus: the host end, and the guest's channel to it, over rings in the heap.
+//! Hyper-V's virtual PCI bus: the host end, plus the guest's channel to it, over rings in heap
+//! memory.
 //!
 //! ```text
 //! guest's Bus ── ring ──▶ HypervHost ── Injection ──▶ the guest's interrupt controller
@@ -6,8 +7,8 @@
 //!                         functions' messages ── signal_msi ──┘
 //! ```
 //!
-//! The host end can migrate: it is saved, dropped, and restored with the same rings. Functions do
-//! not send during a migration.
+//! The host end can migrate, i.e. be saved, dropped and restored on the same rings. Functions don't
+//! send while it does.
 
 mod kernel;
 mod migration;
@@ -27,15 +28,15 @@ use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// The address in the host's messages. No other doorbell uses it.
+/// The address in the host's messages. It must not be used by any other doorbell.
 pub const MESSAGE_ADDRESS: u64 = 0xfeed_0000;
 
-/// The bus's instance GUID, in memory order.
+/// The bus's instance GUID, in memory byte order.
 pub const INSTANCE: [u8; 16] = *b"doorbell's buses";
 
 const WINDOW: u64 = 0x1000_0000;
 const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("4 is not zero");
-/// Maximum number of vectors of one function, and of all functions together.
+/// Maximum number of vectors, per function and for all functions together.
 const QUOTA: u16 = 64;
 const VECTORS: u16 = 956;
 
@@ -45,25 +46,25 @@ type Channel = RingChannel<HeapRing, fn()>;
 pub struct HypervHost {
     config: HostConfig,
     injection: Injection,
-    /// The ring from the guest, and the ring to the guest.
+    /// The guest-to-host ring and the host-to-guest ring.
     rings: [HeapRing; 2],
     end: Mutex<HostEnd>,
     guest: Mutex<Option<Channel>>,
-    /// Locked for reading while a function sends. A removed function sends no messages.
+    /// Locked for reading while a function sends. Once removed, a function can't send.
     senders: RwLock<Vec<(RequesterId, Arc<FunctionInterrupts>)>>,
 }
 
-/// The host end: the state that moves in a migration, and the state that stays.
+/// The host end: state that migrates, and state that stays.
 struct HostEnd {
     host: Host,
     channel: Channel,
     offered: Vec<HostFunction>,
-    /// Serial number of the function that was offered last. Each insertion has a new one.
+    /// Serial number of the most recently offered function. Each insertion uses a new one.
     serial: u32,
     migrations: Migrations,
 }
 
-/// Does not signal the peer, because each end polls.
+/// Does nothing, because each end polls instead of being signaled.
 fn nobody() {}
 
 fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
@@ -72,10 +73,11 @@ fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
 }
 
 impl HypervHost {
-    /// Offers `functions` to a guest with `cpus` CPUs. `injection` delivers their interrupts.
+    /// Offers `functions` to a guest with `cpus` CPUs. Their interrupts are delivered through
+    /// `injection`.
     ///
     /// # Errors
-    /// The host could not be created, or refused a function.
+    /// The host could not be created, or rejected a function.
     pub fn new(
         injection: Injection,
         cpus: u16,
@@ -96,7 +98,7 @@ impl HypervHost {
         Ok(Arc::new(host))
     }
 
-    /// Opens the guest end, with `vectors`. Must be called once.
+    /// Opens the guest end, using `vectors`. Must be called once.
     ///
     /// # Errors
     /// The bus is already open, or the guest's driver failed.
@@ -113,7 +115,7 @@ impl HypervHost {
         bus.map(Arc::new).map_err(|error| error.to_string())
     }
 
-    /// Returns a description of the messages that the guest did not release, if any.
+    /// Describes the messages that the guest has not released. Returns `None` if there are none.
     pub fn kept(&self) -> Option<String> {
         let end = lock(&self.end);
         let slots = end.offered.iter().map(|function| function.description.slot);
@@ -124,7 +126,7 @@ impl HypervHost {
     /// Inserts a function and notifies the guest.
     ///
     /// # Errors
-    /// The host refused the function, or the channel failed.
+    /// The host rejected the function, or the channel failed.
     pub fn offer(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, serial, .. } = &mut *lock(&self.end);
         *serial += 1;
@@ -148,8 +150,8 @@ impl HypervHost {
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Removes a function without the guest's consent. It sends no further messages, and the guest
-    /// is notified.
+    /// Removes a function without the guest's consent. It can't send any more, and the guest is
+    /// notified.
     ///
     /// # Errors
     /// The host has no such function, or the channel failed.
@@ -161,7 +163,7 @@ impl HypervHost {
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Forgets a function that the guest has released.
+    /// Forgets a function that the guest has already released.
     ///
     /// # Errors
     /// The channel failed, or the guest did not confirm the ejection.
@@ -176,10 +178,10 @@ impl HypervHost {
         }
     }
 
-    /// Saves the host end, drops it, and restores it. Functions do not send in the meantime.
+    /// Saves the host end, drops it and restores it. Functions don't send while this happens.
     ///
     /// # Errors
-    /// The host end could not be restored, or the restored end does not save the same state.
+    /// The host end could not be restored, or saves a different state once restored.
     pub fn migrate(&self) -> Result<(), String> {
         self.migrate_end(&mut lock(&self.end))
     }
@@ -206,10 +208,10 @@ impl HypervHost {
         Ok(())
     }
 
-    /// Returns the number of migrations between a request and its answer.
+    /// Returns the number of migrations between a request and its reply.
     ///
     /// # Errors
-    /// A migration failed; the error is the reason of the first failure.
+    /// A migration failed; the error holds the reason for the first failure.
     pub fn migrated_in_flight(&self) -> Result<u64, String> {
         lock(&self.end).migrations.in_flight()
     }
@@ -233,12 +235,12 @@ impl Answers for HypervHost {
             let migrated = self.migrate_end(end);
             end.migrations.note(migrated);
         }
-        // A guest whose channel fails notices it when its waits time out.
+        // If the channel fails, the guest notices when its waits time out.
         let _ = end.host.serve(&mut end.channel);
     }
 }
 
-/// Functions send the messages that they store. Other devices are not on a virtual bus.
+/// Functions send the messages that they have stored. Other devices can't be on a virtual bus.
 impl SignalMsi<RequesterId> for HypervHost {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
@@ -249,7 +251,7 @@ impl SignalMsi<RequesterId> for HypervHost {
     }
 }
 
-/// For a bus on which each function's DeviceID is its requester ID.
+/// For a bus where each function's DeviceID equals its requester ID.
 impl SignalMsi<DeviceId> for HypervHost {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
         self.signal_msi(RequesterId::new(from.get()), message)

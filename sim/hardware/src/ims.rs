@@ -1,5 +1,5 @@
-//! Devices that store their messages themselves (IMS): in their own memory, like the rings of a
-//! wireless device, or through a queue of commands.
+//! Devices that store their messages themselves (IMS), either in memory of their own (like the
+//! rings in a wireless device) or behind a command queue.
 
 mod command_queue;
 mod ring_memory;

@@ -1,8 +1,8 @@
-//! An IOMMU with address spaces: the domain of each device, and the mapped pages of each domain.
+//! An IOMMU with address spaces. It holds each device's domain and the pages mapped in each domain.
 //!
-//! Unmapped accesses are blocked and recorded with their sender. A region may be reserved for
-//! messages, which then pass untranslated, as on x86. A domain is an identity mapping, or has one
-//! or two stages of translation. Each stage has its own granule.
+//! Accesses to unmapped pages are blocked and recorded with their sender. A region may be reserved
+//! for messages, in which case they pass untranslated, as on x86. A domain is either an identity
+//! mapping or has one or two translation stages, each with its own granule.
 
 use crate::lock::lock;
 use gic_firmware::Region;
@@ -12,27 +12,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// Page size of devices with a separate domain.
+/// Page size for devices with a separate domain.
 pub const GRANULE: Granule = Granule::Size4K;
 /// Maximum number of recorded faults.
 const KEPT: usize = 64;
-/// Added to a device's number to form the number of its separate domain.
+/// Offset from a device's number to the number of its separate domain.
 const OWN: u32 = 1 << 31;
-/// First doorbell pages that the driver maps: for devices with 32 address bits, and for others, so
-/// that the mapping fits the narrower devices.
+/// The first doorbell pages that the driver maps: one for devices with 32 address bits, one for all
+/// others, so that narrow devices can reach their mapping.
 const NARROW: u64 = 0x0800_0000;
 const WIDE: u64 = 0x20_0800_0000;
 
-/// A device wrote to an address that is not mapped for it.
+/// A device wrote to an address that isn't mapped for it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IommuFault {
     /// The sender.
     pub device: RequesterId,
-    /// The address that it wrote to, in the device's address space.
+    /// The address that it wrote to, in its own address space.
     pub address: u64,
 }
 
-/// The pages of a stage, by input address.
+/// A stage's pages, by input address.
 #[derive(Clone, Debug)]
 struct Stage {
     granule: Granule,
@@ -50,7 +50,7 @@ impl Stage {
     }
 }
 
-/// An address space: the guest's stage, if it has one, followed by the host's.
+/// An address space: the guest's stage (if any), followed by the host's.
 #[derive(Clone, Debug)]
 struct AddressSpace {
     mode: DoorbellMode,
@@ -98,19 +98,19 @@ impl IommuState {
     }
 }
 
-/// The IOMMU hardware.
+/// The IOMMU's hardware side.
 pub struct Iommu {
     upstream: Arc<dyn SignalMsi<RequesterId>>,
     state: Mutex<IommuState>,
 }
 
 impl Iommu {
-    /// Creates a unit in front of `upstream`. No device is attached to a domain.
+    /// Creates an IOMMU in front of `upstream` with no device attached to a domain.
     pub fn new(upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
         Self { upstream, state: Mutex::default() }
     }
 
-    /// Creates an empty domain, and replaces an existing one with this number.
+    /// Creates an empty domain. Replaces any existing domain with this number.
     pub fn create(&self, domain: IommuDomain, mode: DoorbellMode) {
         lock(&self.state).spaces.insert(domain, AddressSpace::new(mode));
     }
@@ -120,8 +120,8 @@ impl Iommu {
         lock(&self.state).devices.insert(device, domain);
     }
 
-    /// Maps the page of `address` to the page of the bus address `physical` for a device, in its
-    /// separate domain.
+    /// Maps the page that contains `address` to the bus page that contains `physical`, in the
+    /// device's separate domain.
     pub fn map(&self, device: RequesterId, address: u64, physical: u64) {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);
@@ -135,7 +135,7 @@ impl Iommu {
         }
     }
 
-    /// Returns the number of pages mapped in all domains, not counting guests' own mappings.
+    /// Returns the number of pages mapped in all domains, not counting the guests' own mappings.
     pub fn pages(&self) -> usize {
         let state = lock(&self.state);
         state
@@ -146,7 +146,7 @@ impl Iommu {
             .sum()
     }
 
-    /// Returns the first faults, in order.
+    /// Returns the first few faults, in order.
     pub fn faults(&self) -> Vec<IommuFault> {
         lock(&self.state).faults.clone()
     }
@@ -177,17 +177,17 @@ impl SignalMsi<RequesterId> for Iommu {
     }
 }
 
-/// The driver that manages the unit's tables.
+/// The driver that manages the IOMMU's tables.
 #[derive(Clone, Debug)]
 pub struct IommuDriver(Arc<Iommu>);
 
 impl IommuDriver {
-    /// Takes over the unit.
+    /// Takes over the IOMMU.
     pub const fn new(unit: Arc<Iommu>) -> Self {
         Self(unit)
     }
 
-    /// Returns the unit.
+    /// Returns the IOMMU.
     pub const fn unit(&self) -> &Arc<Iommu> {
         &self.0
     }
@@ -257,7 +257,7 @@ impl fmt::Debug for Iommu {
 mod tests {
     use super::*;
 
-    /// Accepts writes to a single address.
+    /// Accepts writes to one address only.
     struct Only(u64);
     impl SignalMsi<RequesterId> for Only {
         fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {

@@ -1,6 +1,6 @@
 //! The hardware of a machine in one process: RAM, a bus, PCI functions with real configuration
 //! space, platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. Each device
-//! comes with its driver's access to it, which uses registers and memory only.
+//! comes with the driver side that accesses it, through registers and memory only.
 //!
 //! ```text
 //!  driver side              │ hardware side

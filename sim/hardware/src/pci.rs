@@ -1,4 +1,4 @@
-//! PCI: host bridges, bridges and functions with real configuration space, and the code that
+//! PCI host bridges, bridges and functions with real configuration space, and the code that
 //! enumerates them.
 
 mod bridge;
@@ -17,7 +17,7 @@ pub use host_bridge::{HostBridge, Translator, Windows};
 pub use message_store::{AddressWidth, StoreConfig};
 pub use segment::Segment;
 
-/// Registers of the configuration header, and of the capabilities that the machine implements (PCI
+/// Registers in the configuration header and in the capabilities that the machine implements (PCI
 /// Express Base §7.5).
 pub mod header {
     /// Vendor ID, 16 bits; all ones if the slot has no function.
@@ -32,7 +32,7 @@ pub mod header {
     pub const CLASS: u16 = 0x08;
     /// Header type, 8 bits.
     pub const HEADER_TYPE: u16 = 0x0e;
-    /// The first base address register.
+    /// First base address register.
     pub const BAR0: u16 = 0x10;
     /// Type 1: primary, secondary and subordinate bus numbers.
     pub const BUS_NUMBERS: u16 = 0x18;
@@ -43,19 +43,18 @@ pub mod header {
     /// Pointer to the first capability, 8 bits.
     pub const CAPABILITIES: u16 = 0x34;
 
-    /// Command: the function responds to accesses to its memory regions.
+    /// Command register: the function responds to accesses to its memory regions.
     pub const COMMAND_MEMORY: u16 = 1 << 1;
-    /// Command: the function may write to memory, and thus send messages.
+    /// Command register: the function may write to memory, and so send messages.
     pub const COMMAND_MASTER: u16 = 1 << 2;
-    /// Status: the function has a list of capabilities.
+    /// Status register: the function has a capability list.
     pub const STATUS_CAPABILITIES: u16 = 1 << 4;
-    /// Header type: the device has several functions.
+    /// Header type: the device has more than one function.
     pub const MULTI_FUNCTION: u8 = 0x80;
 
-    /// Capability ID of PCI Express.
+    /// PCI Express capability ID.
     pub const EXPRESS: u8 = 0x10;
-    /// Offset of the PCI Express capabilities register, 16 bits, which has the port type in bits
-    /// 7:4.
+    /// Offset of the PCI Express capabilities register, 16 bits. Bits 7:4 hold the port type.
     pub const EXPRESS_FLAGS: u16 = 0x02;
     /// Port type: an endpoint.
     pub const PORT_ENDPOINT: u16 = 0x0;

@@ -1,6 +1,6 @@
 //! The drivers' platform: implements the traits of `gic-driver` and `irq-domain`, both for threads
-//! and for the deterministic scheduler. Accesses are made on behalf of the CPU that the calling
-//! thread runs.
+//! and for the deterministic scheduler. Accesses are made on behalf of the CPU whose code the
+//! calling thread is running.
 
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
@@ -16,23 +16,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Maximum time that a driver waits for hardware. It is generous because a loaded host may
-/// deschedule a thread for long.
+/// deschedule a thread for a long time.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Maximum number of turns that a driver waits without a clock. Between two turns only the
-/// scheduler acts.
+/// Maximum number of turns that a driver waits without a clock. Only the scheduler acts between two
+/// turns.
 const TURNS: u32 = 100_000;
 
-/// Number of times that a slow handler yields to other threads.
+/// Number of times that a slow handler yields.
 const LINGERING: u32 = 8;
 
 thread_local! {
-    /// The CPU whose code this thread runs, if any, and how deeply its interrupts are masked.
+    /// The CPU whose code this thread is running, if any, and how deeply its interrupts are masked.
     static EXECUTING: Cell<Option<Cpu>> = const { Cell::new(None) };
     static MASKED: Cell<usize> = const { Cell::new(0) };
     static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A guard during whose lifetime this thread runs code of a CPU.
+/// A guard: while it exists, this thread runs as a CPU.
 #[derive(Debug)]
 pub struct Executing {
     before: Option<Cpu>,
@@ -40,12 +40,12 @@ pub struct Executing {
 }
 
 impl Executing {
-    /// Makes this thread run as `cpu`, with interrupts masked.
+    /// Makes this thread run as `cpu` with interrupts masked.
     pub fn in_exception(cpu: Cpu) -> Self {
         Self { before: EXECUTING.replace(Some(cpu)), masked: MASKED.replace(1) }
     }
 
-    /// Makes this thread run as a task that is not on a CPU.
+    /// Makes this thread run as a task that isn't on any CPU.
     pub fn as_nobody() -> Self {
         Self { before: EXECUTING.replace(None), masked: MASKED.replace(0) }
     }
@@ -58,21 +58,22 @@ impl Drop for Executing {
     }
 }
 
-/// A point at which other activity may happen: before a register access, and during a wait.
+/// A point at which other activity may happen, i.e. before a register access or during a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InterleavePoint {
-    /// Interrupts are not masked, so this CPU may take one as well.
+    /// Interrupts aren't masked, so this CPU may take one as well.
     Unmasked,
-    /// Interrupts are masked: devices may run, but other CPUs must not, because this CPU may hold a
-    /// lock that they take.
+    /// Interrupts are masked: devices may run, but other CPUs must not: this CPU may be holding a
+    /// lock that they need.
     Masked,
     /// A long-running handler: devices and other CPUs may run.
     InHandler,
 }
 
-/// Lets others run where a driver could be overtaken. The deterministic scheduler implements this.
+/// Lets other activity happen wherever a driver could be overtaken. The deterministic scheduler
+/// implements this trait.
 pub trait Interleave: Send + Sync {
-    /// Called at each such point, on the thread that reached it.
+    /// Called at each of these points, on the thread that reached it.
     fn at(&self, moment: InterleavePoint);
 }
 
@@ -85,25 +86,25 @@ pub struct MachinePlatform {
 }
 
 impl MachinePlatform {
-    /// Creates the platform of a machine with this bus and RAM.
+    /// Creates the platform for a machine with this bus and RAM.
     pub fn new(bus: Arc<Bus>, ram: Arc<Ram>) -> Self {
         Self { bus, ram, publishes: true, interleave: Arc::default() }
     }
 
-    /// Disables publication of memory, as if the drivers forgot it.
+    /// Stops publishing memory, as if the drivers had forgotten to.
     #[must_use]
     pub fn without_publication(self) -> Self {
         Self { publishes: false, ..self }
     }
 
-    /// Lets `interleave` decide what happens at interleave points from now on. Waits then use no
-    /// clock.
+    /// Lets `interleave` decide what happens at interleave points from now on. Waits then no longer
+    /// use a clock.
     pub fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
-        // Set only once, because the scheduler lives as long as the machine.
+        // This is set only once, because the scheduler lives as long as the machine.
         let _ = self.interleave.set(interleave);
     }
 
-    /// Spends time in a handler, while others run.
+    /// Spends time in a handler while others run.
     pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(InterleavePoint::InHandler);
@@ -112,13 +113,13 @@ impl MachinePlatform {
         }
     }
 
-    /// Returns a CPU's access to the bus.
+    /// Returns a CPU's port to the bus.
     pub fn cpu_bus(&self) -> CpuBus {
         CpuBus { bus: Arc::clone(&self.bus), interleave: Arc::clone(&self.interleave) }
     }
 }
 
-/// A CPU's access to the bus. Other activity may happen before each access.
+/// A CPU's port to the bus. Other activity may happen before each access.
 #[derive(Clone)]
 pub struct CpuBus {
     bus: Arc<Bus>,
@@ -126,7 +127,7 @@ pub struct CpuBus {
 }
 
 impl CpuBus {
-    /// Reads at a physical address.
+    /// Reads from a physical address.
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
         pause(&self.interleave);
         self.bus.read(address, width)
@@ -137,7 +138,7 @@ impl CpuBus {
         u32::try_from(self.read(address, AccessWidth::Word)).unwrap_or(u32::MAX)
     }
 
-    /// Writes at a physical address.
+    /// Writes to a physical address.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
         pause(&self.interleave);
         self.bus.write(address, width, value);
@@ -150,7 +151,7 @@ impl fmt::Debug for CpuBus {
     }
 }
 
-/// Lets others run. Returns `true` if a scheduler chose them.
+/// Lets others run. Returns `true` if a scheduler decided who.
 fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
     let Some(interleave) = interleave.get() else { return false };
     interleave.at(if MASKED.get() == 0 {
@@ -247,7 +248,8 @@ impl GicPlatform for MachinePlatform {
     }
 
     fn cpu(&self) -> Cpu {
-        // Code that is not on a CPU (the owner of device threads, tests) counts as the boot CPU's.
+        // Code that isn't on a CPU (such as tests, or the owner of device threads) counts as
+        // running on the boot CPU.
         EXECUTING.get().unwrap_or_default()
     }
 }
@@ -276,7 +278,7 @@ impl LocalCpu for MachinePlatform {
 }
 
 impl TaskContext for MachinePlatform {
-    /// A CPU's exceptions are taken with interrupts masked, and must not wait.
+    /// A CPU takes exceptions with interrupts masked, and must not wait.
     fn may_wait(&self) -> bool {
         MASKED.get() == 0
     }

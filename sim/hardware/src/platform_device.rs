@@ -1,4 +1,4 @@
-//! Platform devices: a few registers that hold messages, and a DeviceID that firmware states.
+//! Platform devices: a few registers that hold messages, plus a DeviceID that firmware states.
 
 mod config;
 mod registers;
@@ -17,7 +17,7 @@ use slots::MessageSlot;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A device outside PCI whose only purpose is to interrupt.
+/// A device outside PCI that does nothing but interrupt.
 pub struct PlatformDevice {
     device: DeviceId,
     config: PlatformDeviceConfig,
@@ -39,7 +39,7 @@ impl PlatformDeviceState {
 }
 
 impl PlatformDevice {
-    /// Creates a device with `slots` messages (at most [`MAX_SLOTS`]) and the DeviceID `device`.
+    /// Creates a device with `slots` messages (up to [`MAX_SLOTS`]) and the DeviceID `device`.
     pub fn new(device: DeviceId, slots: u16, doorbells: Arc<Doorbells>) -> Self {
         Self::with_config(device, PlatformDeviceConfig::new(slots), doorbells)
     }
@@ -58,8 +58,8 @@ impl PlatformDevice {
         self.config
     }
 
-    /// Signals slot `index`, or marks it as raised if it is masked. An asserted level stays
-    /// asserted.
+    /// Signals slot `index`, or marks it as raised if it is masked. A level that is already
+    /// asserted stays asserted.
     pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
         let PlatformDeviceState { enabled: true, plugged: true, slots } = &mut *state else {
@@ -70,8 +70,8 @@ impl PlatformDevice {
         if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
     }
 
-    /// Removes the device, whose registers then read as all ones. Before that, it deasserts its
-    /// levels, because this is not possible later.
+    /// Removes the device. Its levels are deasserted first, because this isn't possible later. Its
+    /// registers then read as all ones.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         if state.enabled {
@@ -84,12 +84,13 @@ impl PlatformDevice {
         *state = PlatformDeviceState { plugged: false, ..PlatformDeviceState::reset(self.config) };
     }
 
-    /// Inserts the device again, reset.
+    /// Reinserts the device after a reset.
     pub fn plug(&self) {
         *lock(&self.state) = PlatformDeviceState::reset(self.config);
     }
 
-    /// Sends the slot's next message, if any. An asserted level that was already sent is pending.
+    /// Sends the slot's next message, if any. A level that is asserted and was already signaled
+    /// counts as pending.
     fn settle(&self, slot: &mut MessageSlot) -> Signalled {
         let message = slot.next_message(self.config.trigger);
         let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));
@@ -100,7 +101,7 @@ impl PlatformDevice {
         if offset == registers::CONTROL {
             state.enabled = value & 1 != 0;
             if !state.enabled {
-                // A disabled device drops its events.
+                // A disabled device discards its events.
                 state.slots.iter_mut().for_each(MessageSlot::forget);
             }
         } else if offset == registers::LOWER {

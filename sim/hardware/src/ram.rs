@@ -1,9 +1,9 @@
-//! Guest RAM: sparse, and accessed by the drivers' threads and the model's.
+//! Guest RAM. It is sparse, and both the drivers' threads and the model's threads access it.
 //!
 //! If a controller does not snoop the CPUs' caches, a CPU's store stays in a cached copy of the
-//! word until it is cleaned, and the model never sees a table write that the driver forgot to
-//! clean. Cache lines are as short as possible (a word of 8 bytes), so that a word is not cleaned
-//! accidentally along with its neighbors.
+//! word until it is cleaned, and the model doesn't see table writes that the driver forgot to
+//! clean. Cache lines are as short as possible (one 8-byte word), so a word is never cleaned by
+//! accident along with its neighbors.
 
 mod allocator;
 mod page;
@@ -21,17 +21,18 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Size of a page in bytes.
 const PAGE: u64 = 0x1_0000;
-/// Number of pages of a chunk of 64 MiB.
+/// Number of pages in a 64 MiB chunk.
 const PAGES: u64 = 1024;
 const CHUNK: u64 = PAGE * PAGES;
 
-/// Content of released table memory, so that a controller that still reads it finds garbage.
+/// Pattern that fills released table memory, so that a controller that still reads it finds
+/// garbage.
 const POISON: u64 = 0xdead_beef_dead_beef;
 
 /// How a range is made visible to other masters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Publication {
-    /// A barrier, which suffices for masters that snoop.
+    /// A barrier. This is enough for masters that snoop.
     Barrier,
     /// A clean to the point of coherency.
     Clean,
@@ -51,7 +52,7 @@ struct Bank {
 
 type Chunk = [OnceLock<Box<Page>>];
 
-/// A word of RAM: its page, and its index in the page.
+/// A word in RAM: its page, and its index in that page.
 struct WordRef<'a> {
     page: &'a Page,
     word: usize,
@@ -59,7 +60,7 @@ struct WordRef<'a> {
 
 impl Ram {
     /// Creates zeroed RAM in `regions`, which must not overlap. Partial pages at the ends of a
-    /// region are not usable.
+    /// region can't be used.
     pub fn new(regions: &[Region], caches: Caches) -> Self {
         let banks: Box<[Bank]> = regions.iter().filter_map(|region| Bank::new(*region)).collect();
         let allocator = Allocator::new(banks.iter().map(|bank| bank.region));
@@ -76,7 +77,7 @@ impl Ram {
         self.allocate_below(bytes, align, u64::MAX)
     }
 
-    /// Allocates like [`allocate`](Self::allocate), with the whole range below `end`.
+    /// Like [`allocate`](Self::allocate), but the whole range lies below `end`.
     pub fn allocate_below(&self, bytes: u64, align: u64, end: u64) -> Option<u64> {
         let address = lock(&self.allocator).take(bytes, align, end)?;
         self.fill(address..address + allocator::rounded(bytes), 0);
@@ -90,7 +91,7 @@ impl Ram {
         lock(&self.allocator).give(address, bytes);
     }
 
-    /// Performs a CPU's store of a byte. Ignored outside RAM.
+    /// Performs a CPU store of a byte. Stores outside RAM are ignored.
     pub fn cpu_store8(&self, address: u64, value: u8) {
         let shift = (address % 8) * 8;
         let (keep, add) = (!(0xff << shift), u64::from(value) << shift);
@@ -99,24 +100,24 @@ impl Ram {
         }
     }
 
-    /// Performs a CPU's store of an aligned word. Ignored outside RAM.
+    /// Performs a CPU store of an aligned word. Stores outside RAM are ignored.
     pub fn cpu_store64(&self, address: u64, value: u64) {
         if let Some(place) = self.place(address) {
             place.page.cpu_update(place.word, self.caches, |_| value);
         }
     }
 
-    /// Performs a CPU's load of an aligned word. Returns 0 outside RAM.
+    /// Performs a CPU load of an aligned word. Returns 0 outside RAM.
     pub fn cpu_load64(&self, address: u64) -> u64 {
         self.existing(address).map_or(0, |place| place.page.cpu_load(place.word))
     }
 
-    /// Performs a CPU's load of a byte. Returns 0 outside RAM.
+    /// Performs a CPU load of a byte. Returns 0 outside RAM.
     pub fn cpu_load8(&self, address: u64) -> u8 {
         byte_of(self.cpu_load64(address & !7), address)
     }
 
-    /// Makes the CPUs' stores to `range` visible to those masters that `how` reaches.
+    /// Makes the CPUs' stores to `range` visible to the masters that `how` reaches.
     pub fn publish(&self, range: Range<u64>, how: Publication) {
         let reaches = match (self.caches, how) {
             (Caches::Snooped, _) | (Caches::Hidden, Publication::Barrier) => return,
@@ -129,7 +130,7 @@ impl Ram {
         }
     }
 
-    /// Performs a device's load of an aligned word. Returns `None` outside RAM.
+    /// Performs a device load of an aligned word. Returns `None` outside RAM.
     pub fn device_load64(&self, address: u64) -> Option<u64> {
         match self.existing(address) {
             Some(place) => Some(place.page.load(place.word)),
@@ -137,12 +138,12 @@ impl Ram {
         }
     }
 
-    /// Performs a device's store of an aligned word. Returns `false` outside RAM.
+    /// Performs a device store of an aligned word. Returns `false` outside RAM.
     pub fn device_store64(&self, address: u64, value: u64) -> bool {
         self.place(address).map(|place| place.page.store(place.word, value)).is_some()
     }
 
-    /// Sets all words in existing pages to `value`, for all observers.
+    /// Sets all words in existing pages to `value`, as seen by every observer.
     fn fill(&self, range: Range<u64>, value: u64) {
         let mut address = range.start;
         while address < range.end {
@@ -160,7 +161,7 @@ impl Ram {
         self.banks.iter().find(|bank| bank.region.contains(address))
     }
 
-    /// Returns the word that contains `address`, and creates its page if necessary. Returns `None`
+    /// Returns the word that contains `address`, creating its page if necessary. Returns `None`
     /// outside RAM.
     fn place(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
@@ -205,7 +206,7 @@ fn byte_of(word: u64, address: u64) -> u8 {
     word.to_le_bytes()[index(address % 8)]
 }
 
-/// Returns the addresses of the words that `range` touches.
+/// Returns the addresses of all words that `range` touches.
 fn words(range: Range<u64>) -> impl Iterator<Item = u64> {
     let first = range.start & !7;
     (first..range.end).step_by(8)

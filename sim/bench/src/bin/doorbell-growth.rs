@@ -1,4 +1,4 @@
-//! Prints how costs and memory grow, in the form of the tables in `docs/measurements.md`.
+//! Prints how costs and memory grow, as the tables in `docs/measurements.md`.
 #![forbid(unsafe_code)]
 
 use doorbell_bench::growth::{self, Dimension, Growth, Row};
@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints times relative to the first value of each row, because absolute times differ between
-/// machines while their growth hardly does.
+/// Prints times relative to the first value in each row. Absolute times differ between machines,
+/// but their growth hardly does.
 fn print_rows(growth: &Growth, dimension: Dimension) {
     let values: Vec<_> = dimension.values().iter().map(|value| format!(" {value} |")).collect();
     println!("| {dimension} |{} grows |", values.concat());

@@ -1,10 +1,10 @@
-//! The floor of dispatch: the minimum for any table of handlers that others change concurrently.
+//! The floor for dispatch: the minimum for any handler table that others may change concurrently.
 //!
 //! | loads | read-modify-writes |
 //! |---|---|
 //! | the table's part, the vector's gate, its handler, its count of runs | the gate is entered, and left |
 //!
-//! The count of runs is also stored, because only this CPU writes it. The handler is called
+//! The run count needs only a plain store, because no other CPU writes it. The handler is called
 //! indirectly. The gates need two read-modify-writes, because an interrupt runs on one CPU at a
 //! time and its handler can be removed concurrently.
 
@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-/// The name of the floor.
+/// Name of the floor.
 pub(crate) const DISPATCH: &str = "floor-dispatch";
 
 const OPERATIONS: u32 = 4096;
@@ -44,7 +44,7 @@ impl<W: Word> VectorTable<W> {
         Self { parts: zeros(256), vectors: (0..VECTORS).map(vector).collect() }
     }
 
-    /// Runs the handler of a vector. Returns `true` if the vector was free to run.
+    /// Runs a vector's handler. Returns `true` if the vector was free to run.
     #[inline]
     fn dispatch(&self, handlers: &Handlers<'_>, vector: u32) -> bool {
         self.try_dispatch(handlers, vector).is_some()

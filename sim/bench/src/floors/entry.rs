@@ -1,16 +1,16 @@
-//! The floor of an entry into the guest: one load for each word that records a change since the
-//! last exit.
+//! The floor for entering the guest: one load for each word that records a change since the last
+//! exit.
 //!
 //! | source of change | word |
 //! |---|---|
 //! | an SGI, PPI, SPI or LPI becomes pending for the vCPU, or what it may take changes | the vCPU's wake-up word: its producer kicks |
 //! | a command or a register left work over | the machine's number of such sources: only one vCPU is kicked |
 //!
-//! The vCPU knows without a load what the guest changed in its own CPU interface, and which
-//! interrupts it left active.
+//! The vCPU already knows, without a load, what the guest changed in its own CPU interface and
+//! which interrupts it left active.
 //!
-//! The vCPUs enter one after the other, and each loads its own wake-up word on a separate cache
-//! line, because other threads write it. The loads are unordered because no result depends on
+//! The vCPUs enter one after the other. Each loads its own wake-up word, which sits on a separate
+//! cache line because other threads write it. The loads are unordered because no result depends on
 //! another.
 
 use crate::probe::{Probe, each, floor};
@@ -19,9 +19,9 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-/// The name of the floor.
+/// Name of the floor.
 pub(crate) const ENTER: &str = "floor-enter";
-/// Number of vCPUs that enter one after the other, here and in the measured cases.
+/// Number of vCPUs that enter round-robin, here and in the measured cases.
 pub(crate) const VCPUS: u16 = 32;
 
 const ROUNDS: u32 = 256;
@@ -30,7 +30,7 @@ const ROUNDS: u32 = 256;
 #[repr(align(64))]
 struct Line<W>(W);
 
-/// The words that vCPUs load before they enter their guests.
+/// The words that vCPUs load before entering their guests.
 struct Machine<W> {
     wakeup: Vec<Line<W>>,
     work: Line<W>,
@@ -42,7 +42,7 @@ impl<W: Word> Machine<W> {
         Self { wakeup: (0..vcpus).map(|_| line()).collect(), work: line() }
     }
 
-    /// Lets each vCPU enter, and returns `true` if one of them has a change.
+    /// Lets each vCPU enter. Returns `true` if any of them has a change.
     #[inline]
     fn changed(&self) -> bool {
         self.wakeup.iter().fold(0, |seen, own| seen | own.0.load() | self.work.0.load()) != 0

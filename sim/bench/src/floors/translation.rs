@@ -1,5 +1,5 @@
-//! Floors of injection and acknowledgement, on arrays with the model's sizes and strides. They
-//! consist of the loads and read-modify-writes that no GIC model can omit, and nothing else.
+//! Floors for injection and acknowledgement, on arrays with the model's sizes and strides. They
+//! perform only the loads and read-modify-writes that no GIC model can omit.
 //!
 //! | floor | loads | read-modify-writes |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | a message to an event that is not | the same | the event's word, its ready bit |
 //! | that, and its acknowledgement | the same, the ready bits, the event's word | the event's word, its ready bit; the ready bit, the event's word |
 //!
-//! The event's word is exchanged even if the event is already pending, because only that orders the
-//! sender's earlier writes before the handler that must see them. The floors have no levels,
-//! groups, targets, unmapping or notification.
+//! The event's word is exchanged even if the event is already pending, because without that
+//! exchange, the sender's earlier writes would not be ordered before the handler that must see
+//! them. The floors have no levels, groups, targets, unmapping or notification.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
@@ -17,35 +17,36 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-/// A message to one pending event.
+/// A message to one event that is already pending.
 pub(crate) const TRANSLATE: &str = "floor-translate-1";
-/// A message to one of 64 events, none pending.
+/// Messages to 64 events, none of them pending.
 pub(crate) const TRANSLATE_FRESH: &str = "floor-translate-64-fresh";
-/// A message to one of 65,536 pending events in random order.
+/// Messages to 65,536 pending events in random order.
 pub(crate) const TRANSLATE_MANY: &str = "floor-translate-64k";
-/// A message to one of 65,536 events in random order, none pending.
+/// Messages to 65,536 events in random order, none of them pending.
 pub(crate) const TRANSLATE_MANY_FRESH: &str = "floor-translate-64k-fresh";
-/// A message to an event that is not pending, and its acknowledgement.
+/// A message to an event that isn't pending, and its acknowledgement.
 pub(crate) const SEND_TAKE: &str = "floor-send-take";
 
 const OPERATIONS: u32 = 8192;
 const DEVICES: u32 = 2048;
 const EVENTS: u32 = 32;
-/// Number of DeviceIDs with a word.
+/// Number of DeviceIDs that have a word.
 const DEVICE_IDS: u32 = 1 << 16;
-/// Number of events with a word: the model's default budget.
+/// Number of events that have a word: the model's default budget.
 const EVENT_WORDS: u32 = 1 << 17;
-/// Number of words of a page, in which the events of one device are [`STRIDE`] words apart.
+/// Number of words in a page. The events of one device are [`STRIDE`] words apart in it.
 const PAGE: u32 = 512;
 const STRIDE: u32 = 16;
 
 const VALID: u64 = 1 << 63;
 const PENDING: u64 = 1 << 63;
 
-/// Number of words with the ready bits of a device's 64 events.
+/// Number of words that hold the ready bits of a device's 64 events.
 const FEW_READY_WORDS: usize = (64 * STRIDE / 64) as usize;
 
-/// Position of the number of events in a device's word, above the index of its first event.
+/// Bit position of the number of events in a device's word. The bits below hold the index of the
+/// device's first event.
 const EVENTS_SHIFT: u32 = 32;
 
 /// The mapped events.
@@ -56,10 +57,10 @@ struct Translation<W> {
 }
 
 impl<W: Word> Translation<W> {
-    /// Creates `devices` devices with `events` events each, at most 65,536 in total.
+    /// Creates `devices` devices with `events` events each; at most 65,536 events in total.
     fn new(devices: u32, events: u32) -> Self {
         let device_word = |device| {
-            // The words between two events of one device belong to the other devices of the page.
+            // The words between two events of one device belong to other devices in the page.
             let first = device / STRIDE * PAGE + device % STRIDE;
             VALID | u64::from(events) << EVENTS_SHIFT | u64::from(first)
         };
@@ -72,7 +73,7 @@ impl<W: Word> Translation<W> {
         }
     }
 
-    /// Sends a message. Returns `true` if the event was not pending.
+    /// Sends a message. Returns `true` if the event was not yet pending.
     #[inline]
     fn send(&self, device: u32, event: u32) -> bool {
         self.try_send(device, event).unwrap_or(false)
@@ -95,7 +96,7 @@ impl<W: Word> Translation<W> {
         Some(fresh)
     }
 
-    /// Acknowledges the first event among those whose ready bits are in this word.
+    /// Acknowledges the first event whose ready bit is in this word.
     #[inline]
     fn take(&self, word: usize) -> Option<usize> {
         let ready = self.ready.get(word)?;
@@ -111,19 +112,19 @@ impl<W: Word> Translation<W> {
         (event.exchange(seen, seen & !PENDING) && seen & PENDING != 0).then_some(at)
     }
 
-    /// Makes all events not pending.
+    /// Clears all pending events.
     fn clear(&self) {
         self.events.iter().for_each(|word| word.clear(PENDING));
         self.ready.iter().for_each(|word| word.clear(u64::MAX));
     }
 
-    /// Sends a message to each of these events, and returns how many were not pending.
+    /// Sends a message to each of these events, and returns how many were not yet pending.
     fn send_all(&self, order: &[(u32, u32)]) -> u32 {
         order.iter().map(|(device, event)| u32::from(self.send(*device, *event))).sum()
     }
 }
 
-/// Returns the events of the model's cases, in the order in which they are used.
+/// Returns the events used by the model's cases, in the same order.
 pub(crate) fn random_order(devices: u32, events: u32) -> Vec<(u32, u32)> {
     let mut order: Vec<_> =
         (0..devices).flat_map(|device| (0..events).map(move |event| (device, event))).collect();

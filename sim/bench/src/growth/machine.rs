@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use vgic::{Vcpu, Vgic, VgicConfig};
 
-/// Maximum number of devices; beyond it, devices have more than 32 events.
+/// Maximum number of devices. Larger machines have more than 32 events per device.
 const MOST_DEVICES: u32 = 2048;
-/// Number of repetitions, of which the least disturbed counts.
+/// Number of repetitions. The least disturbed one counts.
 const TURNS: u32 = 9;
-/// Number of operations that are timed together.
+/// Number of operations timed together.
 const REPEATS: u32 = 4096;
-/// First device beyond those of the machine. Each further device has as many events as a chunk of
-/// the model.
+/// First DeviceID after the machine's own devices. Each additional device has as many events as a
+/// chunk in the model.
 const FURTHER_DEVICE: u32 = 4096;
 const FURTHER_DEVICES: u32 = 64;
 const FURTHER_EVENTS: u32 = 32;
@@ -39,15 +39,15 @@ pub(super) struct GrownGic {
 
 fn gic_size(size: Size) -> Result<GicSize, String> {
     let small = |number: u32| u16::try_from(number).map_err(|error| error.to_string());
-    // Include room for the further devices.
+    // Include room for the additional devices.
     let budget = (size.events * 2).max(1 << 17);
-    // Enough INTID bits to give each event a separate LPI.
+    // Use enough INTID bits to give each event its own LPI.
     let bits = (size.events + FIRST_LPI - 1).ilog2() + 1;
     let lpi_id_bits = u8::try_from(bits.max(16)).map_err(|error| error.to_string())?;
     Ok(GicSize { vcpus: small(size.vcpus)?, its: small(size.its)?, budget, lpi_id_bits })
 }
 
-/// Returns the mapping of each ITS's events.
+/// Returns how each ITS's events are mapped.
 fn mapping(size: Size) -> EventMapping {
     let events = size.events / size.its;
     let event_bits = events.div_ceil(MOST_DEVICES).next_power_of_two().ilog2().max(5);
@@ -66,7 +66,7 @@ impl GrownGic {
         Ok(Self { gic, vcpus, size: gic_size, its, mapping, targets })
     }
 
-    /// Measures the cost of each operation.
+    /// Measures the cost of every operation.
     pub(super) fn costs(mut self) -> Result<Costs, String> {
         let mut costs = self.messages()?;
         costs.extend(least(|| self.commands())?);
@@ -76,7 +76,7 @@ impl GrownGic {
         Ok(costs)
     }
 
-    /// Measures messages to random events that are not pending, and their acknowledgement.
+    /// Measures messages to random events that aren't pending, together with their acknowledgement.
     fn messages(&mut self) -> Result<Costs, String> {
         let mut rng = fastrand::Rng::with_seed(1);
         let events = 1 << self.mapping.event_bits;
@@ -108,7 +108,7 @@ impl GrownGic {
         })
     }
 
-    /// Measures commands for further devices of the last ITS.
+    /// Measures commands for additional devices on the last ITS.
     fn commands(&mut self) -> Result<Costs, String> {
         let devices = || FURTHER_DEVICE..FURTHER_DEVICE + FURTHER_DEVICES;
         let events =
@@ -141,7 +141,8 @@ impl GrownGic {
         Ok(each(start.elapsed(), count))
     }
 
-    /// Measures invalidations of LPIs of the first device whose messages target the last vCPU.
+    /// Measures LPI invalidations. The LPIs belong to the first device whose messages target the
+    /// last vCPU.
     fn invalidations(&self) -> Result<Costs, String> {
         let (count, events) = (256, 1 << self.mapping.event_bits);
         let vcpu = self.targets - 1;
@@ -168,8 +169,8 @@ impl GrownGic {
     }
 }
 
-/// Measures the creation and bring-up of a machine of this size, up to the delivery of its first
-/// message.
+/// Measures how long it takes to create a machine of this size and bring it up, including the
+/// delivery of its first message.
 fn first_use(size: GicSize) -> Result<Costs, String> {
     let start = Instant::now();
     let (mut gic, mut vcpus) = MeasuredGic::booted(size, Arc::new(NoKick))?;
@@ -186,7 +187,8 @@ fn first_use(size: GicSize) -> Result<Costs, String> {
     }
 }
 
-/// Returns the minimum cost of each operation over several repetitions; the first warms the tables.
+/// Returns each operation's minimum cost over several repetitions. The first repetition warms the
+/// tables.
 fn least(mut measure: impl FnMut() -> Result<Costs, String>) -> Result<Costs, String> {
     let mut least = measure()?;
     for _ in 1..TURNS {
@@ -197,8 +199,8 @@ fn least(mut measure: impl FnMut() -> Result<Costs, String>) -> Result<Costs, St
     Ok(least)
 }
 
-/// Returns the heap memory of a machine of this size with all events mapped, in bytes. The guest's
-/// memory is not counted.
+/// Returns the heap memory, in bytes, that a machine of this size uses with all events mapped.
+/// Guest memory isn't counted.
 pub(super) fn bytes(size: Size, heap: &dyn Fn() -> usize) -> Result<usize, String> {
     let before = heap();
     let grown = GrownGic::new(size)?;
@@ -207,7 +209,7 @@ pub(super) fn bytes(size: Size, heap: &dyn Fn() -> usize) -> Result<usize, Strin
     Ok(bytes)
 }
 
-/// Returns the heap memory of a machine without LPIs, in bytes.
+/// Returns the heap memory, in bytes, that a machine without LPIs uses.
 pub(super) fn bytes_without_lpis(vcpus: u16, heap: &dyn Fn() -> usize) -> Result<usize, String> {
     let memory = Arc::new(NoMemory);
     let before = heap();
@@ -218,7 +220,7 @@ pub(super) fn bytes_without_lpis(vcpus: u16, heap: &dyn Fn() -> usize) -> Result
     Ok(bytes)
 }
 
-/// The memory of a guest that does not use any.
+/// The memory of a guest that doesn't use any.
 struct NoMemory;
 
 impl vgic::GuestMemory for NoMemory {

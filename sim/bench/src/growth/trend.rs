@@ -1,4 +1,4 @@
-//! Classification of a cost's growth.
+//! Classifies the growth of a cost.
 
 use std::fmt;
 

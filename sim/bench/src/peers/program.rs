@@ -1,9 +1,9 @@
-//! Peers that are separate programs, because they cannot be linked here, for example because they
-//! need another compiler.
+//! Peers that run as separate programs because they can't be linked here, e.g. because they need
+//! another compiler.
 //!
 //! The program answers each line on its standard input with one line on its standard output. It
 //! answers `cases` with the names of its cases, separated by spaces. It answers a name with the
-//! nanoseconds per operation, or with the reason why they cannot be measured. It must end at the
+//! nanoseconds per operation, or with the reason why they cannot be measured. It must exit at the
 //! end of its input.
 
 use crate::probe::{Probe, Reference};
@@ -12,20 +12,20 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
-/// Maximum number of bytes read of an answer.
+/// Maximum number of bytes read from an answer.
 const LONGEST: u64 = 1 << 16;
 
-/// A running peer.
+/// A running peer program.
 struct Program {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-/// Returns the cases of `program`, each with the prefix `peer-`.
+/// Returns the cases of `program`, each prefixed with `peer-`.
 ///
 /// # Errors
-/// The program cannot be started, or does not list its cases.
+/// The program cannot be started, or doesn't list its cases.
 pub(crate) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
     let program = Rc::new(RefCell::new(Program::start(program)?));
     let cases = program.borrow_mut().ask("cases")?;
@@ -70,7 +70,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail if the program has already ended.
+        // Both calls fail if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -81,8 +81,8 @@ impl Drop for Program {
 mod tests {
     use super::*;
 
-    /// Returns the probes of a peer that answers each line with this shell command, which finds the
-    /// line in `$line`.
+    /// Returns the probes for a peer that answers each line by running this shell command. The
+    /// command finds the line in `$line`.
     fn peer(answer: &str) -> Result<Vec<Probe>, String> {
         probes(Command::new("sh").args(["-c", &format!("while read -r line; do {answer}; done")]))
     }

@@ -1,5 +1,5 @@
-//! Routes in KVM: tables as the kernel accepts them, and vectors that are opened one by one,
-//! compared with the kernel's own cost of each.
+//! Routing in KVM: whole tables, as the kernel accepts them, and vectors that are opened one by
+//! one. Each is compared with what the kernel itself needs.
 
 use crate::probe::{Probe, Reference, each};
 use irq_routing::irqfd::EventfdPoller;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const VECTORS: u32 = 1024;
-/// Maximum number of tables set for these vectors.
+/// Maximum number of tables that are set for these vectors.
 const MOST_TABLES: u64 = 16;
 const FIRST_GSI: u32 = 24;
 const DOORBELL: u32 = 0xfee0_0000;
@@ -29,7 +29,7 @@ fn machine() -> Result<VmFd, String> {
     Ok(machine)
 }
 
-/// Returns a table of `routes` messages, with different data in the first one.
+/// Returns a table with `routes` messages. The first one has different data.
 fn table(routes: u32, first: u32) -> Result<KvmIrqRouting, String> {
     let entry = |gsi| {
         let data = if gsi == 0 { first } else { 0x40 };
@@ -43,7 +43,7 @@ fn table(routes: u32, first: u32) -> Result<KvmIrqRouting, String> {
     KvmIrqRouting::from_entries(&entries).map_err(|error| format!("{error:?}"))
 }
 
-/// Measures two alternating tables that differ in one route.
+/// Measures switching between two tables that differ in one route.
 pub(super) fn update(name: &'static str, routes: u32) -> Result<Probe, String> {
     let (machine, tables) = (machine()?, [table(routes, 0x40)?, table(routes, 0x41)?]);
     Ok(Probe::new(name, Reference::FetchOr, move || {
@@ -55,8 +55,8 @@ pub(super) fn update(name: &'static str, routes: u32) -> Result<Probe, String> {
     }))
 }
 
-/// Measures the cost of a vector if each one sets a whole table: the mean over table sizes from one
-/// to all vectors.
+/// Measures the cost per vector if a whole table is set for each: the mean over table sizes from
+/// one to all vectors.
 pub(super) fn table_each() -> Result<Probe, String> {
     const SIZES: u32 = 8;
     let step = VECTORS / SIZES;
@@ -72,14 +72,14 @@ pub(super) fn table_each() -> Result<Probe, String> {
     }))
 }
 
-/// Raises the limit of descriptors, which is 1024 by default on many systems.
+/// Raises the file descriptor limit, which is 1024 by default on many systems.
 fn allow_descriptors() -> Result<(), String> {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, most).map_err(|error| error.to_string())
 }
 
-/// Measures `KVM_IRQFD` alone: assigning or deassigning an eventfd.
+/// Measures just `KVM_IRQFD`: assigning or deassigning an eventfd.
 fn irqfd(name: &'static str, measured: Irqfd) -> Probe {
     Probe::new(name, Reference::Case(TABLE_EACH), move || {
         allow_descriptors()?;
@@ -109,12 +109,12 @@ enum Irqfd {
     Deassign,
 }
 
-/// Returns the probes of `KVM_IRQFD`, which every bind and every end of a bind needs at least.
+/// Returns the probes for `KVM_IRQFD`. Every bind and unbind needs it at least once.
 pub(super) fn floors() -> [Probe; 2] {
     [irqfd("floor-irqfd-assign", Irqfd::Assign), irqfd(DEASSIGN, Irqfd::Deassign)]
 }
 
-/// A machine, and the eventfds of a device.
+/// A machine, and the eventfds of one device.
 struct OneByOne {
     router: Arc<KvmRouter>,
     irqfds: MsiIrqfdSet,
@@ -140,7 +140,7 @@ impl OneByOne {
         Ok(Self { router, irqfds, poller, devices, vectors })
     }
 
-    /// Opens all vectors, one by one.
+    /// Opens all vectors one by one.
     fn open(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         let message = MsiMessage { address: DOORBELL.into(), data: 0x40 };
@@ -151,8 +151,7 @@ impl OneByOne {
         self.counted(start, before)
     }
 
-    /// Opens all vectors, one by one, and then hands them over to the kernel, which serves them
-    /// from then on.
+    /// Opens all vectors one by one, and then hands them over to the kernel.
     fn open_in_kernel(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         self.open()?;
@@ -163,8 +162,8 @@ impl OneByOne {
         }
     }
 
-    /// Opens all vectors, one by one, and lets each device signal as soon as its vector is open.
-    /// User space sends these messages; the kernel then serves all vectors.
+    /// Opens all vectors one by one, with each device signaling as soon as its vector is open. User
+    /// space sends these messages; afterwards, the kernel takes over all vectors.
     fn open_and_ring(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         let message = MsiMessage { address: DOORBELL.into(), data: 0x40 };
@@ -179,7 +178,7 @@ impl OneByOne {
         self.counted(start, before)
     }
 
-    /// Closes all vectors, one by one, and frees their GSIs.
+    /// Closes all vectors one by one and frees their GSIs.
     fn close(&mut self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         self.vectors.clear();
@@ -196,9 +195,8 @@ impl OneByOne {
     }
 }
 
-/// Returns the probes of the cost per vector of opening vectors that a guest unmasks one by one,
-/// and of closing them, for vectors that are never signaled, are signaled immediately, or are
-/// served by the kernel.
+/// Returns probes for the cost per vector of opening and closing vectors that a guest unmasks one
+/// by one. The vectors are either never signaled, signaled immediately, or served by the kernel.
 pub(super) fn vectors() -> [Probe; 5] {
     let of_table = |name, sample: fn() -> Result<Duration, String>| {
         Probe::new(name, Reference::Case(TABLE_EACH), move || Ok(each(sample()?, VECTORS)))

@@ -1,4 +1,4 @@
-//! The claimed addresses of a bus, each with its owner. Claims never overlap.
+//! The claimed addresses on a bus and their owners. Claims never overlap.
 
 use gic_firmware::Region;
 use std::fmt;
@@ -20,12 +20,12 @@ pub struct Overlap {
 /// Claimed regions. They never overlap.
 #[derive(Clone, Default)]
 pub struct AddressMap {
-    /// Claims sorted by base; the number is the index in claim order.
+    /// Claims, sorted by base. The number is the claim's index in claim order.
     claims: Vec<(Region, usize, String)>,
 }
 
 impl AddressMap {
-    /// Claims `region` for `name`. An empty region claims no addresses, but has a number.
+    /// Claims `region` for `name`. An empty region claims no addresses, but still has a number.
     ///
     /// # Errors
     /// The region overlaps an earlier claim.
@@ -45,13 +45,13 @@ impl AddressMap {
         Ok(())
     }
 
-    /// Returns `true` if all of `region` is unclaimed.
+    /// Returns `true` if the entire `region` is unclaimed.
     pub fn is_free(&self, region: Region) -> bool {
         !self.claims.iter().any(|(taken, ..)| overlap(*taken, region))
     }
 
-    /// Returns the lowest unclaimed range of `size` bytes at a multiple of `align`, which must be a
-    /// power of two, within `from..below`.
+    /// Returns the lowest unclaimed range within `from..below` that has `size` bytes and is aligned
+    /// to `align` (a power of two).
     pub fn find_free(&self, size: u64, align: u64, from: u64, below: u64) -> Option<Region> {
         let mut base = from.checked_next_multiple_of(align)?;
         for (taken, ..) in &self.claims {

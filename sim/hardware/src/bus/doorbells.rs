@@ -1,16 +1,16 @@
-//! The targets of devices' writes. Messages without a doorbell and dropped messages are counted.
+//! The targets of device writes. It counts messages without a doorbell and dropped messages.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The result of a device's write.
+/// The result of a device write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Written {
     /// The write reached a doorbell.
     Message(Delivery),
-    /// The write reached a register, as a CPU's write would.
+    /// The write reached a register, just as a CPU write would.
     Register,
     /// The write reached RAM.
     Memory,
@@ -18,17 +18,17 @@ pub enum Written {
     Nowhere,
 }
 
-/// A target of devices' writes that does not need to know the sender.
+/// A target for device writes that doesn't need to know who sent them.
 pub trait DeviceWrites: Send + Sync {
     /// Stores 32 bits.
     fn write(&self, address: u64, data: u32) -> Written;
 }
 
-/// The end of a device's write on the bus: a controller's doorbell, another register, RAM, or no
-/// target.
+/// Where device writes end up on the bus: a controller's doorbell, another register, RAM, or
+/// nowhere.
 ///
-/// The sender's DeviceID is already known: the host bridge or the platform's sideband has assigned
-/// it.
+/// The sender's DeviceID is known at this point, because the host bridge or the platform's sideband
+/// has already assigned it.
 #[derive(Default)]
 pub struct Doorbells {
     bells: Vec<(u64, Arc<dyn SignalMsi<DeviceId>>)>,
@@ -39,23 +39,24 @@ pub struct Doorbells {
 }
 
 impl Doorbells {
-    /// Creates an empty table of doorbells. Other writes are passed to `elsewhere`.
+    /// Creates an empty doorbell table. All other writes are passed to `elsewhere`.
     pub fn new(elsewhere: Arc<dyn DeviceWrites>) -> Self {
         Self { elsewhere: Some(elsewhere), ..Self::default() }
     }
 
-    /// Registers the doorbell of `controller`, which needs to know the sender, at `address`.
+    /// Registers the doorbell of `controller` at `address`. This controller needs to know the
+    /// sender.
     pub fn listen(&mut self, address: u64, controller: Arc<dyn SignalMsi<DeviceId>>) {
         self.bells.push((address, controller));
     }
 
-    /// Refuses a message whose sender has no DeviceID on the bus.
+    /// Rejects a message whose sender has no DeviceID on the bus.
     pub fn refuse(&self) -> Delivery {
         self.blocked.fetch_add(1, Ordering::Relaxed);
         Delivery::Blocked
     }
 
-    /// Performs a device's write to any target.
+    /// Performs a device write, whatever its target.
     pub fn write(&self, from: DeviceId, message: MsiMessage) -> Written {
         let bell = self.bells.iter().find(|(address, _)| *address == message.address);
         let written = match (bell, &self.elsewhere) {
@@ -72,7 +73,7 @@ impl Doorbells {
         written
     }
 
-    /// Returns the number of devices' writes to registers other than doorbells.
+    /// Returns the number of device writes to registers other than doorbells.
     pub fn registers(&self) -> u64 {
         self.registers.load(Ordering::Relaxed)
     }
@@ -82,7 +83,7 @@ impl Doorbells {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of messages that a controller or the bus dropped.
+    /// Returns the number of messages dropped by a controller or the bus.
     pub fn blocked(&self) -> u64 {
         self.blocked.load(Ordering::Relaxed)
     }

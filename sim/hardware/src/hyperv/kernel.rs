@@ -1,24 +1,24 @@
-//! The guest's kernel, as the guest end of the bus uses it.
+//! The guest's kernel, as used by the guest end of the bus.
 
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Kernel, Wait};
 use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
 use std::sync::Arc;
 
-/// Maximum number of turns of a guest's wait. The host answers in the first.
+/// Maximum number of turns in a guest's wait. The host replies in the first one.
 const PATIENCE: u32 = 8;
 
-/// The host, while a guest waits for it.
+/// Runs the host while a guest waits for it.
 pub(super) trait Answers: Send + Sync {
-    /// Lets the host run for the `turn`th time in this wait.
+    /// Lets the host run for the `turn`th time during this wait.
     fn answer(&self, turn: u32);
 }
 
-/// The machine's kernel, whose waits let the host and others run.
+/// The machine's kernel. Its waits let the host and other tasks run.
 pub(super) struct GuestKernel {
     pub(super) platform: Arc<MachinePlatform>,
     pub(super) host: Arc<dyn Answers>,
-    /// VP indices must be less than this number.
+    /// Exclusive upper bound on VP indices.
     pub(super) processors: u16,
 }
 
@@ -47,8 +47,8 @@ impl TaskContext for GuestKernel {
 }
 
 impl Kernel for GuestKernel {
-    /// Returns a constant, because the tasks of this kernel do not sleep: each turn of a wait lets
-    /// the host run.
+    /// Returns a constant: tasks in this kernel don't sleep, because each turn of a wait lets the
+    /// host run.
     fn wake_ups(&self) -> u32 {
         0
     }

@@ -1,32 +1,31 @@
-//! The times at which the host end migrates, and a channel that holds its answers back.
+//! Decides when the host end migrates, and provides a channel that holds its replies back.
 
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 
-/// Migrations of the host end.
+/// When the host end migrates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum HostMigration {
-    /// The host end does not migrate, unless it is asked to.
+    /// The host end does not migrate unless asked to.
     #[default]
     Never,
-    /// The host end migrates repeatedly while a guest waits for an answer: alternately before the
-    /// host has received the request, and after it has received the request but not yet sent the
-    /// answer.
+    /// The host end migrates repeatedly while a guest waits for a reply: alternately before the
+    /// host receives the request, and after it has received the request but before it replies.
     InFlight,
 }
 
-/// The host end migrates in one of this many waits.
+/// The host end migrates in one out of this many waits.
 const EVERY: u32 = 3;
 
-/// The state of a request that is in flight while the host migrates.
+/// The state of an in-flight request while the host migrates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Request {
-    /// The host has not received the request yet.
+    /// The host hasn't received the request yet.
     InTheRing,
-    /// The host has received the request and not answered it.
+    /// The host has received the request but hasn't replied.
     Taken,
 }
 
-/// The migrations so far.
+/// The migrations up to now.
 #[derive(Debug)]
 pub(super) struct Migrations {
     wanted: HostMigration,
@@ -40,7 +39,8 @@ impl Migrations {
         Self { wanted, waits: 0, in_flight: 0, failure: None }
     }
 
-    /// Returns the state of the request in which the host migrates during this wait, if it does.
+    /// Returns the state that the request is in when the host migrates during this wait, or `None`
+    /// if it doesn't.
     pub(super) fn due(&mut self) -> Option<Request> {
         if self.wanted == HostMigration::Never {
             return None;
@@ -63,7 +63,7 @@ impl Migrations {
     }
 }
 
-/// A channel whose peer's ring is always full.
+/// A channel to a peer whose ring is always full.
 pub(super) struct Full<'a, C>(pub(super) &'a mut C);
 
 impl<C: Channel> Channel for Full<'_, C> {

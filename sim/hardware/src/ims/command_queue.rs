@@ -1,4 +1,4 @@
-//! A device with internal messages, which are changed by commands that take time.
+//! A device with internal messages. They are changed by commands, which take time to execute.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -12,30 +12,30 @@ use msi_types::{
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// The device's registers. All except the queue's address have 32 bits.
+/// The device's registers. All except the queue address are 32 bits wide.
 mod registers {
     /// Number of messages. Read-only.
     pub(super) const COUNT: u64 = 0x00;
-    /// Bit 0: the device may send.
+    /// Bit 0: the device is allowed to send.
     pub(super) const CONTROL: u64 = 0x04;
-    /// Address of the queue, 64 bits.
+    /// Queue address, 64 bits.
     pub(super) const QUEUE: u64 = 0x08;
-    /// Number of commands written. The queue is a ring, but the count does not wrap at its end.
+    /// Number of commands written. The queue is a ring, but this count doesn't wrap with it.
     pub(super) const TAIL: u64 = 0x10;
-    /// Number of commands executed. Read-only; each read gives the device time to execute one more.
+    /// Number of commands executed. Read-only. Each read gives the device time to execute one more.
     pub(super) const HEAD: u64 = 0x14;
-    /// 1 if the device rejected the command at the head. A write drops all queued commands.
+    /// 1 if the device rejected the command at the head. Writing drops all queued commands.
     pub(super) const REFUSED: u64 = 0x18;
 }
 
-/// Number of commands that the queue holds.
+/// Number of commands that fit into the queue.
 const CAPACITY: u32 = 64;
-/// Size of a command in bytes: slot and operation, address, data.
+/// Size of a command (slot and operation, address, data) in bytes.
 const COMMAND: u64 = 24;
-/// Number of reads of the head after which the driver gives up. Each read executes a command.
+/// Number of head reads after which the driver gives up. Each read executes a command.
 const PATIENCE: u32 = 4 * CAPACITY;
 
-/// The operation of a command.
+/// A command's operation.
 #[derive(Clone, Copy)]
 enum Operation {
     Write(MsiMessage),
@@ -65,7 +65,7 @@ impl Operation {
     }
 }
 
-/// A message in the device.
+/// A message stored in the device.
 #[derive(Clone, Copy)]
 struct Entry {
     message: Option<MsiMessage>,
@@ -75,7 +75,7 @@ struct Entry {
 
 const EMPTY: Entry = Entry { message: None, masked: true, waiting: false };
 
-/// The hardware.
+/// The hardware side.
 pub struct QueueDevice {
     requester: RequesterId,
     ram: Arc<Ram>,
@@ -90,15 +90,15 @@ struct QueueState {
     tail: u32,
     refused: bool,
     entries: Vec<Entry>,
-    /// Number of writes until the device rejects one.
+    /// Number of writes left until the device rejects one.
     refuse_in: Option<u32>,
 }
 
 impl QueueDevice {
-    /// Size of the registers in bytes.
+    /// Size of the register region in bytes.
     pub const SIZE: u64 = 0x1000;
 
-    /// Creates a device with this many entries, which sends its messages to `upstream`.
+    /// Creates a device with this many entries that sends its messages to `upstream`.
     pub fn new(
         requester: RequesterId,
         messages: u16,
@@ -117,7 +117,7 @@ impl QueueDevice {
         Self { requester, ram, upstream, state: Mutex::new(state) }
     }
 
-    /// Makes the device reject the message after the next `writes` ones.
+    /// Makes the device accept `writes` more messages and reject the one after them.
     pub fn refuse_after(&self, writes: u32) {
         lock(&self.state).refuse_in = Some(writes);
     }
@@ -175,7 +175,7 @@ impl QueueDevice {
         let enabled = state.enabled;
         let entry = state.entries.get_mut(slot)?;
         match operation {
-            // The device rejects writes to an unmasked entry.
+            // The device rejects writes to an entry that isn't masked.
             Operation::Write(_) if !entry.masked => return None,
             Operation::Write(message) => entry.message = Some(message),
             Operation::Mask => entry.masked = true,
@@ -192,7 +192,7 @@ impl QueueDevice {
     }
 }
 
-/// Returns the address of a command.
+/// Returns a command's address.
 fn place(queue: u64, index: u32) -> Option<u64> {
     queue.checked_add(u64::from(index % CAPACITY) * COMMAND)
 }
@@ -236,7 +236,7 @@ impl fmt::Debug for QueueDevice {
     }
 }
 
-/// The driver's side.
+/// The driver side.
 #[derive(Debug)]
 pub struct QueueStore {
     bus: CpuBus,
@@ -244,12 +244,12 @@ pub struct QueueStore {
     registers: u64,
     queue: u64,
     slots: u16,
-    /// The device's lock, which holds the number of commands written.
+    /// The device lock. It holds the number of commands written.
     tail: Mutex<u32>,
 }
 
 impl QueueStore {
-    /// Takes over the device at `registers`. Returns `None` if memory for its queue cannot be
+    /// Takes over the device at `registers`. Returns `None` if memory for its queue can't be
     /// allocated.
     pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64) -> Option<Self> {
         let slots = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
@@ -268,7 +268,7 @@ impl QueueStore {
         self.bus.write(self.registers + register, AccessWidth::Word, value.into());
     }
 
-    /// Posts commands and waits until they have been executed.
+    /// Posts commands and waits for their execution.
     fn post(&self, tail: &mut u32, batch: &[(u16, Operation)]) -> Result<(), StoreError> {
         let first = *tail;
         for (slot, operation) in batch {
@@ -347,7 +347,7 @@ impl Drop for QueueStore {
     }
 }
 
-/// Commands that have not been posted yet.
+/// Commands that haven't been posted yet.
 struct Batch(Vec<(u16, Operation)>);
 
 impl StoreUpdate for Batch {

@@ -1,4 +1,4 @@
-//! A device whose rings are in RAM, each with the message that signals its work.
+//! A device with rings in RAM. Each ring holds the message that signals its work.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -17,20 +17,20 @@ use std::sync::{Arc, Mutex};
 mod registers {
     /// Number of rings, 32 bits. Read-only.
     pub(super) const COUNT: u64 = 0x00;
-    /// Bit 0: the device may send. 32 bits.
+    /// Bit 0: the device is allowed to send. 32 bits.
     pub(super) const CONTROL: u64 = 0x04;
-    /// Address of the rings, 64 bits.
+    /// Ring address, 64 bits.
     pub(super) const RINGS: u64 = 0x08;
-    /// When written, the device checks its rings again. 32 bits.
+    /// A write makes the device check its rings again. 32 bits.
     pub(super) const LOOK: u64 = 0x10;
 }
 
-/// Size of a ring in memory, in bytes: the address, then the data with [`ARMED`].
+/// Size of a ring in memory, in bytes: the address, followed by the data word with [`ARMED`].
 const RING: u64 = 16;
-/// Flag in the second word: the device may signal work.
+/// Flag in the second word: the device is allowed to signal work.
 const ARMED: u64 = 1 << 32;
 
-/// The hardware.
+/// The hardware side.
 pub struct RingDevice {
     requester: RequesterId,
     ram: Arc<Ram>,
@@ -41,15 +41,15 @@ pub struct RingDevice {
 struct RingState {
     enabled: bool,
     rings: u64,
-    /// For each ring, whether it has unreported work.
+    /// Whether each ring has work that isn't signaled yet.
     waiting: Vec<bool>,
 }
 
 impl RingDevice {
-    /// Size of the registers in bytes.
+    /// Size of the register region in bytes.
     pub const SIZE: u64 = 0x1000;
 
-    /// Creates a device with this many rings, which sends its messages to `upstream`.
+    /// Creates a device with this many rings that sends its messages to `upstream`.
     pub fn new(
         requester: RequesterId,
         rings: u16,
@@ -87,7 +87,7 @@ impl RingDevice {
         }
     }
 
-    /// Returns the message of a ring, if the ring is armed.
+    /// Returns a ring's message if the ring is armed.
     fn message(&self, state: &RingState, ring: usize) -> Option<MsiMessage> {
         let at = state.rings.checked_add(RING * u64::try_from(ring).ok()?)?;
         let second = self.ram.device_load64(at.checked_add(8)?)?;
@@ -129,7 +129,7 @@ impl fmt::Debug for RingDevice {
     }
 }
 
-/// The driver's side: all rings share the granted vectors.
+/// The driver side. All rings share the granted vectors.
 #[derive(Debug)]
 pub struct RingStore {
     bus: CpuBus,
@@ -138,15 +138,15 @@ pub struct RingStore {
     /// Address and number of the rings.
     rings: (u64, u16),
     slots: u16,
-    /// Number of vectors that the rings share; 0 before that is known.
+    /// Number of vectors shared by the rings; 0 until it is known.
     vectors: AtomicU16,
-    /// The device's lock: one update at a time.
+    /// The device lock, which serializes updates.
     open: Mutex<()>,
 }
 
 impl RingStore {
-    /// Takes over the device at `registers`, which uses at most `slots` vectors. Returns `None` if
-    /// memory for its rings cannot be allocated.
+    /// Takes over the device at `registers`, using up to `slots` vectors. Returns `None` if memory
+    /// for its rings can't be allocated.
     pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64, slots: u16) -> Option<Self> {
         let count = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
         let base = ram.allocate(u64::from(count) * RING, 64)?;
@@ -168,12 +168,12 @@ impl RingStore {
         self.rings.1
     }
 
-    /// Returns the slot of the vector that signals a ring's work.
+    /// Returns the slot of the vector for a ring's work.
     pub fn slot_of(&self, ring: u16) -> u16 {
         ring % self.vectors.load(Ordering::Relaxed).max(1)
     }
 
-    /// Stores the message of its vector, obtained from `sent`, in every ring, and arms the ring.
+    /// Stores in every ring the message of its vector (taken from `sent`), and arms the ring.
     pub fn share(&self, vectors: u16, sent: impl Fn(u16) -> Option<MsiMessage>) {
         self.vectors.store(vectors, Ordering::Relaxed);
         let _open = lock(&self.open);
@@ -192,7 +192,7 @@ impl RingStore {
 
     fn of_slot(&self, slot: u16) -> impl Iterator<Item = u16> + use<> {
         let step = usize::from(self.vectors.load(Ordering::Relaxed));
-        // Before the vectors are shared out, no ring belongs to a slot.
+        // Until the vectors are shared out, rings don't belong to any slot.
         let first = if step == 0 { self.rings.1 } else { slot };
         (first..self.rings.1).step_by(step.max(1))
     }

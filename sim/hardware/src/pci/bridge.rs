@@ -1,4 +1,4 @@
-//! A bridge: type 1 configuration space, and the forwarding of messages.
+//! A bridge: its type 1 configuration space, and message forwarding.
 
 use crate::bus::AccessWidth;
 use crate::lock::lock;
@@ -8,18 +8,18 @@ use crate::pci::header;
 use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
 use std::sync::{Arc, Mutex};
 
-/// The kind of bus behind a bridge.
+/// The kind of bus that a bridge leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BridgeKind {
-    /// PCI Express: functions keep their requester IDs.
+    /// PCI Express: functions keep their own requester IDs.
     RootPort,
-    /// Conventional PCI: all functions behind the bridge share the requester ID of device 0,
-    /// function 0 on the secondary bus.
+    /// Conventional PCI: all functions behind the bridge use the requester ID of device 0, function
+    /// 0 on the secondary bus.
     ToConventional,
 }
 
 impl BridgeKind {
-    /// Returns the upstream path for functions on the bus `secondary` behind a bridge of this kind.
+    /// Returns the upstream path for functions on bus `secondary`, behind a bridge of this kind.
     pub(super) fn upstream(
         self,
         secondary: Arc<BusNumber>,
@@ -32,13 +32,12 @@ impl BridgeKind {
 /// A bridge between two buses.
 pub(super) struct Bridge {
     config: Mutex<ConfigBytes>,
-    /// The number of its secondary bus.
+    /// The bridge's secondary bus number.
     secondary: Arc<BusNumber>,
 }
 
 impl Bridge {
-    /// Creates a bridge from bus `primary` to bus `secondary`, with the bus numbers that firmware
-    /// set.
+    /// Creates a bridge from bus `primary` to bus `secondary`, with bus numbers as set by firmware.
     pub(super) fn new(kind: BridgeKind, primary: u8, secondary: Arc<BusNumber>) -> Self {
         let mut config = ConfigBytes::new();
         let behind = u32::from(secondary.get());
@@ -48,7 +47,7 @@ impl Bridge {
         let numbers = behind << 16 | behind << 8 | u32::from(primary);
         config.store(header::BUS_NUMBERS, AccessWidth::Word, numbers);
         config.allow(header::BUS_NUMBERS, AccessWidth::Word, 0x00ff_ffff);
-        // The prefetchable window has 64-bit addresses, and is disabled (base above limit) until
+        // The prefetchable window uses 64-bit addresses. It stays disabled (base above limit) until
         // software sets it.
         config.store(header::PREFETCHABLE, AccessWidth::Word, 0x0001_fff1);
         config.allow(header::PREFETCHABLE, AccessWidth::Word, 0xfff0_fff0);
@@ -65,12 +64,12 @@ impl Bridge {
         Self { config: Mutex::new(config), secondary }
     }
 
-    /// Reads configuration space, at most 32 bits.
+    /// Reads up to 32 bits from configuration space.
     pub(super) fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         lock(&self.config).load(offset, width)
     }
 
-    /// Writes configuration space, at most 32 bits.
+    /// Writes up to 32 bits to configuration space.
     pub(super) fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
         let mut config = lock(&self.config);
         config.write(offset, width, value);
@@ -85,7 +84,7 @@ impl Bridge {
         (secondary..=subordinate).contains(&bus)
     }
 
-    /// Returns `true` if the bridge forwards a CPU's access to this address.
+    /// Returns `true` if the bridge forwards CPU accesses to this address.
     pub(super) fn forwards(&self, address: u64) -> bool {
         let config = lock(&self.config);
         let on = config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
@@ -98,9 +97,9 @@ impl Bridge {
     }
 }
 
-/// The path from a function to the host bridge. A bridge to conventional PCI takes ownership of its
-/// functions' transactions and forwards them with the number of its secondary bus, device 0 and
-/// function 0.
+/// The path from a function up to the host bridge. A conventional-PCI bridge takes ownership of its
+/// functions' transactions: it forwards them with the requester ID of device 0, function 0 on its
+/// secondary bus.
 struct BridgeUpstream {
     kind: BridgeKind,
     secondary: Arc<BusNumber>,

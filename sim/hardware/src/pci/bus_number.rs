@@ -1,14 +1,14 @@
-//! Bus numbers, and device and function numbers on a bus.
+//! Bus numbers, and device/function numbers on a bus.
 
 use msi_types::RequesterId;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Device and function number on a bus: device in bits 7:3, function in bits 2:0.
+/// A device and function number: device in bits 7:3, function in bits 2:0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DevFn(pub u8);
 
 impl DevFn {
-    /// Combines device (0–31) and function (0–7); higher bits are ignored.
+    /// Combines device (0–31) and function (0–7). Higher bits are ignored.
     pub const fn new(device: u8, function: u8) -> Self {
         Self((device & 0x1f) << 3 | function & 7)
     }
@@ -24,8 +24,8 @@ impl DevFn {
     }
 }
 
-/// The number of a bus, as last programmed into the bridge above it. Functions on the bus capture
-/// their bus number from it.
+/// A bus number, as last programmed into the bridge above the bus. Functions on the bus take theirs
+/// from here.
 #[derive(Debug, Default)]
 pub(super) struct BusNumber(AtomicU8);
 
@@ -42,7 +42,7 @@ impl BusNumber {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// Returns the requester ID of a function on this bus.
+    /// Returns the requester ID for a function on this bus.
     pub(super) fn requester(&self, at: DevFn) -> RequesterId {
         RequesterId::pci(self.get(), at.device(), at.function())
     }

@@ -1,20 +1,20 @@
-//! Configuration space as bytes, each bit read-only or writable.
+//! Configuration space as bytes, in which each bit is either read-only or writable.
 
 use crate::bus::AccessWidth;
 
-/// Number of implemented bytes; the extended part reads as zero.
+/// Number of implemented bytes. The extended part reads as zero.
 const BYTES: usize = 256;
 /// Offset of the first capability.
 const FIRST_CAPABILITY: u16 = 0x40;
 
-/// 256 bytes of configuration space.
+/// A function's 256 bytes of configuration space.
 #[derive(Clone)]
 pub(super) struct ConfigBytes {
     bytes: [u8; BYTES],
     writable: [u8; BYTES],
-    /// End of the last capability.
+    /// Offset where the last capability ends.
     end: u16,
-    /// Offset of the byte that will point to the next capability.
+    /// Offset of the byte that will hold the pointer to the next capability.
     link: u16,
 }
 
@@ -24,7 +24,7 @@ impl ConfigBytes {
         Self { bytes: [0; BYTES], writable: [0; BYTES], end: FIRST_CAPABILITY, link }
     }
 
-    /// Adds a capability of `length` bytes and returns its offset.
+    /// Adds a capability with `length` bytes and returns its offset.
     pub(super) fn add_capability(&mut self, id: u8, length: u16) -> u16 {
         let at = self.end;
         self.end = (at + length).next_multiple_of(4);
@@ -40,7 +40,7 @@ impl ConfigBytes {
         at
     }
 
-    /// Lets software write the bits of `mask`.
+    /// Makes the bits in `mask` writable by software.
     pub(super) fn allow(&mut self, offset: u16, width: AccessWidth, mask: u32) {
         for (byte, mask) in
             self.writable.iter_mut().skip(usize::from(offset)).zip(bytes(width, mask))
@@ -49,7 +49,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Sets bytes on behalf of the device, including read-only bits.
+    /// Sets bytes on the device's behalf, including read-only bits.
     pub(super) fn store(&mut self, offset: u16, width: AccessWidth, value: u32) {
         for (byte, value) in
             self.bytes.iter_mut().skip(usize::from(offset)).zip(bytes(width, value))
@@ -58,7 +58,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Performs software's write, which leaves read-only bits unchanged.
+    /// Performs a software write. Read-only bits are left unchanged.
     pub(super) fn write(&mut self, offset: u16, width: AccessWidth, value: u32) {
         let places = self.bytes.iter_mut().zip(&self.writable).skip(usize::from(offset));
         for ((byte, writable), value) in places.zip(bytes(width, value)) {
@@ -66,7 +66,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Reads; returns zero beyond the end.
+    /// Reads bytes. Returns zero beyond the end.
     pub(super) fn load(&self, offset: u16, width: AccessWidth) -> u32 {
         let mut value = [0; 4];
         let length = usize::from(offset)..usize::from(offset) + bytes(width, 0).count();
@@ -83,7 +83,7 @@ impl ConfigBytes {
     }
 }
 
-/// Returns the bytes of an access; configuration accesses have at most four.
+/// Returns the bytes of an access. A configuration access has up to four.
 fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
     let count = match width {
         AccessWidth::Byte => 1,

@@ -1,4 +1,4 @@
-//! A bus driver: the interrupt core's enumeration on the simulated bus. It needs only a host
+//! A bus driver: runs the interrupt core's enumeration on the simulated bus. All it needs is a host
 //! bridge's windows.
 
 use crate::bus::AccessWidth;
@@ -10,17 +10,17 @@ use irq_domain::pci::{Ecam, EcamWindow, Function, FunctionStore, PciError, Table
 use msi_types::pci::{PciRequester, PciSpace, PciWindow};
 use std::sync::Arc;
 
-/// A function that was found and configured.
+/// A function that has been found and configured.
 #[derive(Clone, Debug)]
 pub struct FoundFunction {
     bus: CpuBus,
     function: Function,
 }
 
-/// Finds and configures all functions (not bridges) behind a host bridge.
+/// Finds and configures all functions (but not bridges) behind a host bridge.
 ///
 /// # Errors
-/// The errors of [`irq_domain::pci::enumerate`], such as a window that is too small.
+/// The errors returned by [`irq_domain::pci::enumerate`], e.g. because a window is too small.
 pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, PciError> {
     let ecam = Memory { bus: bus.clone(), region: windows.ecam };
     let ecam = Ecam::new(Arc::new(ecam), windows.buses);
@@ -36,7 +36,7 @@ pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, P
 }
 
 impl FoundFunction {
-    /// Restores the function's addresses and enables it again, after it was removed and reinserted.
+    /// Restores the function's addresses and enables it again after it was removed and reinserted.
     ///
     /// # Errors
     /// [`PciError::Unplaced`].
@@ -44,15 +44,15 @@ impl FoundFunction {
         self.function.enable()
     }
 
-    /// Returns the function's place on its bus, and its requester ID as the host bridge sees it.
+    /// Returns the function's location on its bus, and the requester ID that the host bridge sees.
     pub fn requester(&self) -> PciRequester {
         self.function.requester()
     }
 
-    /// Returns the function's message store: MSI-X if the function has it, otherwise MSI.
+    /// Returns the function's message store. MSI-X is preferred over MSI.
     ///
     /// # Errors
-    /// The errors of [`irq_domain::pci::find_store`].
+    /// The errors returned by [`irq_domain::pci::find_store`].
     pub fn store(&self, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
         let map = |region| Arc::new(Memory { bus: self.bus.clone(), region }) as _;
         self.function.store(host, |bar| Some(map(bar.cpu)))
@@ -158,8 +158,8 @@ mod tests {
         segment.plug(config, Arc::clone(upstream));
     }
 
-    /// Enumerates a function on the root bus, and two behind a bridge whose secondary bus number
-    /// firmware set to `secondary`.
+    /// Enumerates one function on the root bus and two behind a bridge. Firmware has set the
+    /// bridge's secondary bus number to `secondary`.
     fn found_behind(
         kind: BridgeKind,
         secondary: u8,
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(all.len(), 6);
         assert!(all.windows(2).all(|pair| pair[0].base() + pair[0].size() <= pair[1].base()));
         for found in &found {
-            // Vector Control of the first entry: masked after reset.
+            // Vector Control of the first entry. It is masked after reset.
             assert_eq!(bus.read32(found.function.bar(0).unwrap().cpu.base() + 12), 1);
         }
     }

@@ -1,4 +1,4 @@
-//! A function: type 0 configuration space, memory regions, and a message store.
+//! A function: its type 0 configuration space, memory regions and message store.
 
 use crate::bus::AccessWidth;
 use crate::lock::lock;
@@ -12,17 +12,18 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// PCI vendor ID of the machine's functions, which is not assigned to a vendor.
+/// PCI vendor ID used by the machine's functions. It isn't assigned to any vendor.
 const VENDOR: u32 = 0xd00b;
-/// Device ID, to which the kind of store is added in the low byte.
+/// Device ID. The low byte additionally encodes the kind of message store.
 const DEVICE: u32 = 0x0001;
 /// Class code: unclassified.
 const CLASS: u32 = 0xff00_0000;
-/// Offset of the pending bits in a BAR that also holds the table: after the largest possible table.
+/// Offset of the pending bits in a BAR that also holds the table: just after the largest possible
+/// table.
 const PBA_BEHIND_TABLE: u64 = 0x8000;
 /// BARs of a type 0 header.
 const BARS: usize = 6;
-/// The address of a BAR that does not decode accesses.
+/// Address of a BAR that doesn't decode accesses.
 const NOWHERE: u64 = u64::MAX;
 
 /// The result of an attempt to send.
@@ -30,13 +31,13 @@ const NOWHERE: u64 = u64::MAX;
 pub enum Signalled {
     /// The message was sent.
     Sent(Delivery),
-    /// The message is held back by a mask, and is sent when the mask is cleared.
+    /// A mask holds the message back. It is sent when the mask is cleared.
     Held,
-    /// The device must not send: it is disabled, unplugged, or not a bus master.
+    /// The device must not send, because it is disabled, unplugged, or not a bus master.
     Off,
 }
 
-/// The number of functions in a device.
+/// The number of functions in the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceFunctions {
     /// The device has only function 0.
@@ -45,18 +46,18 @@ pub enum DeviceFunctions {
     Multiple,
 }
 
-/// The parameters of a function.
+/// A function's parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
-    /// Message store.
+    /// The message store.
     pub store: StoreConfig,
-    /// Device and function number.
+    /// The device and function number.
     pub at: DevFn,
-    /// The header's multi-function bit.
+    /// The multi-function bit in the header.
     pub functions_in_device: DeviceFunctions,
 }
 
-/// A PCI function whose only purpose is to interrupt.
+/// A PCI function that does nothing but interrupt.
 pub struct Function {
     config: FunctionConfig,
     number: Arc<BusNumber>,
@@ -65,7 +66,7 @@ pub struct Function {
     state: Mutex<FunctionState>,
 }
 
-/// The base address of each BAR in configuration space, readable without a lock.
+/// The base address of each BAR in configuration space, for reading without a lock.
 struct Bars {
     sizes: [u64; BARS],
     bases: [AtomicU64; BARS],
@@ -84,7 +85,7 @@ enum Store {
 }
 
 impl Function {
-    /// Creates a function on the bus with this number, which sends its messages to `upstream`.
+    /// Creates a function on the bus with this number. It sends its messages to `upstream`.
     pub(super) fn new(
         config: FunctionConfig,
         number: Arc<BusNumber>,
@@ -100,7 +101,7 @@ impl Function {
         }
     }
 
-    /// Returns the kind of the message store.
+    /// Returns the kind of message store.
     pub fn store(&self) -> StoreConfig {
         self.config.store
     }
@@ -115,7 +116,7 @@ impl Function {
         self.config.at
     }
 
-    /// Sends the message of vector `index`, or marks it as pending if it is masked.
+    /// Sends the message for vector `index`, or marks it as pending if it is masked.
     pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
         if !state.may_send() {
@@ -127,8 +128,8 @@ impl Function {
             Store::Msix(capability) => capability.signal(config, index),
             Store::None => SignalAction::Off,
         };
-        // The lock is held until the message has arrived, so that no message is sent after software
-        // has written a mask and read it back.
+        // Hold the lock until the message has arrived. Otherwise, a message could still be sent
+        // after software has written a mask and read it back.
         match outcome {
             SignalAction::Send(message) => Signalled::Sent(self.send(message)),
             SignalAction::Held => Signalled::Held,
@@ -145,15 +146,15 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// Inserts the function again, reset.
+    /// Reinserts the function after a reset.
     pub fn plug(&self) {
         let mut state = lock(&self.state);
         *state = FunctionState::reset(self.config, &self.bars.sizes);
         self.bars.follow(&state);
     }
 
-    /// Performs a function-level reset, after which the bus driver has restored the header: command
-    /// register and BARs. The message store has its power-on state, and messages held back by a
+    /// Performs a function-level reset, including the bus driver's restore of the header (command
+    /// register and BARs). The message store is in its power-on state, and messages held back by a
     /// mask are lost.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
@@ -171,13 +172,13 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// Reads configuration space, at most 32 bits. Returns all ones if the slot is empty.
+    /// Reads up to 32 bits from configuration space. Returns all ones if the slot is empty.
     pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         let state = lock(&self.state);
         if state.plugged { state.config.load(offset, width) } else { u32::MAX }
     }
 
-    /// Writes configuration space, at most 32 bits.
+    /// Writes up to 32 bits to configuration space.
     pub fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
         let mut state = lock(&self.state);
         if !state.plugged {
@@ -188,7 +189,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Returns the BAR that decodes `address`, and the offset in it.
+    /// Returns the BAR that decodes `address`, with the offset in it.
     pub fn region_at(&self, address: u64) -> Option<(u8, u64)> {
         let places = self.bars.bases.iter().zip(self.bars.sizes).zip(0..);
         places.into_iter().find_map(|((base, size), index)| {
@@ -220,7 +221,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Sends the messages that software's last write released.
+    /// Sends the messages released by software's last write.
     fn release(&self, state: &mut FunctionState) {
         if !state.may_send() {
             return;
@@ -295,7 +296,7 @@ impl Bars {
     }
 }
 
-/// Adds a 64-bit prefetchable memory BAR, which occupies two registers.
+/// Adds a 64-bit prefetchable memory BAR, which takes up two registers.
 fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
     const MEMORY_64_PREFETCHABLE: u32 = 0xc;
     config.store(register, AccessWidth::Word, MEMORY_64_PREFETCHABLE);
@@ -305,7 +306,7 @@ fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
     config.allow(register + 4, AccessWidth::Word, u32::try_from(mask >> 32).unwrap_or(0));
 }
 
-/// Returns the sizes of the BARs by the number of their first register; 0 means no BAR. Sizes are
+/// Returns the BAR sizes, indexed by the BAR's first register. 0 means no BAR; all other sizes are
 /// powers of two.
 fn bar_sizes(config: StoreConfig) -> [u64; BARS] {
     let mut sizes = [0; BARS];

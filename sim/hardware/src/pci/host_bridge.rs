@@ -1,5 +1,5 @@
-//! A host bridge: configuration space through ECAM, a memory window, and the translation of its
-//! functions' messages.
+//! A host bridge: configuration space through ECAM, a memory window, and the translation from
+//! requester IDs to DeviceIDs for its functions' messages.
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::pci::bus_number::DevFn;
@@ -13,28 +13,29 @@ use std::sync::{Arc, OnceLock};
 /// Size of the ECAM window of one bus, in bytes.
 const ECAM_BUS: u64 = 1 << 20;
 
-/// The addresses that a host bridge decodes.
+/// The addresses decoded by a host bridge.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
-    /// Configuration space, starting with the first bus.
+    /// Configuration space of all buses, starting with the first one.
     pub ecam: Region,
-    /// Memory regions of its functions.
+    /// The window for its functions' memory regions.
     pub memory: Region,
     /// The buses behind the bridge.
     pub buses: BusRange,
 }
 
-/// Maps a requester ID to the DeviceID of its messages; `None` if firmware describes no route.
+/// Maps a requester ID to the DeviceID for its messages, or to `None` if firmware describes no
+/// route.
 type Translation = dyn Fn(RequesterId) -> Option<DeviceId> + Send + Sync;
 
-/// Forwards messages to the doorbells after assigning them a DeviceID.
+/// Assigns messages a DeviceID and forwards them to the doorbells.
 pub struct Translator {
     translation: Box<Translation>,
     doorbells: Arc<Doorbells>,
 }
 
 impl Translator {
-    /// Creates a translator that uses `translation`.
+    /// Creates a translator that applies `translation`.
     pub fn new(
         doorbells: Arc<Doorbells>,
         translation: impl Fn(RequesterId) -> Option<DeviceId> + Send + Sync + 'static,
@@ -61,7 +62,7 @@ pub struct HostBridge {
 }
 
 impl HostBridge {
-    /// Creates a host bridge above the bus `root`.
+    /// Creates a host bridge for the bus `root`.
     pub fn new(windows: Windows, root: Segment) -> Self {
         Self { windows, root, functions: OnceLock::new() }
     }
@@ -76,12 +77,12 @@ impl HostBridge {
         self.functions.get_or_init(|| self.root.functions())
     }
 
-    /// Returns the device that handles accesses to configuration space.
+    /// Returns the device that handles configuration space accesses.
     pub fn ecam(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Ecam(Arc::clone(self)))
     }
 
-    /// Returns the device that handles accesses to the memory window.
+    /// Returns the device that handles memory window accesses.
     pub fn memory(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Memory(Arc::clone(self)))
     }
@@ -144,7 +145,7 @@ impl MmioDevice for Memory {
                 u64::from(function.region_read(bar, at + 4)) << 32
                     | u64::from(function.region_read(bar, at))
             }
-            // The table accepts only aligned words and double words.
+            // The table only accepts aligned words and double words.
             AccessWidth::Byte | AccessWidth::Half => 0,
         }
     }

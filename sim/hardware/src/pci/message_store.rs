@@ -1,11 +1,11 @@
-//! The device's side of MSI and MSI-X: when a message is sent, and when a mask holds it back.
+//! The device side of MSI and MSI-X: when a message is sent, and when a mask holds it back.
 
 use crate::bus::AccessWidth;
 use crate::pci::config_bytes::ConfigBytes;
 use msi_types::MsiMessage;
 use msi_types::pci::{msi, msix};
 
-/// Number of address bits that an MSI capability stores.
+/// Number of address bits in an MSI capability.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressWidth {
     /// 32 bits.
@@ -14,33 +14,33 @@ pub enum AddressWidth {
     Bits64,
 }
 
-/// The parameters of a function's message store.
+/// The parameters of a message store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreConfig {
-    /// MSI with 2^`log2_vectors` vectors, at most 32.
+    /// MSI with 2^`log2_vectors` vectors (at most 32).
     Msi {
         /// log2 of the number of vectors: 0 to 5.
         log2_vectors: u8,
         /// Width of the address.
         address: AddressWidth,
-        /// Whether the capability has mask and pending bits.
+        /// Whether the capability has mask bits and pending bits.
         masking: msi_types::Masking,
     },
     /// MSI-X.
     Msix {
         /// Number of table entries: 1 to 2048.
         vectors: u16,
-        /// The BAR of the table.
+        /// The BAR with the table.
         table_bar: u8,
-        /// The BAR of the pending bits.
+        /// The BAR with the pending bits.
         pba_bar: u8,
     },
-    /// No store: the function cannot interrupt.
+    /// No message store: the function can't interrupt.
     None,
 }
 
 impl StoreConfig {
-    /// Returns the number of messages that the store holds or derives.
+    /// Returns the number of messages that the store holds or can derive.
     pub const fn vectors(self) -> u16 {
         match self {
             Self::Msi { log2_vectors, .. } => 1 << if log2_vectors > 5 { 5 } else { log2_vectors },
@@ -50,17 +50,17 @@ impl StoreConfig {
     }
 }
 
-/// The result of a store's attempt to send.
+/// The result of asking a store to send a message.
 pub(super) enum SignalAction {
     /// The message must be sent.
     Send(MsiMessage),
-    /// The message is held back by a mask.
+    /// A mask holds the message back.
     Held,
     /// The function must not send.
     Off,
 }
 
-/// An MSI capability in configuration space.
+/// An MSI capability, located in configuration space.
 #[derive(Clone, Copy)]
 pub(super) struct MsiCapability {
     at: u16,
@@ -109,7 +109,7 @@ impl MsiCapability {
         SignalAction::Send(self.message(config, index))
     }
 
-    /// Returns the messages that software's write to the capability released.
+    /// Returns the messages that a software write to the capability released.
     pub(super) fn release(self, config: &mut ConfigBytes) -> Vec<MsiMessage> {
         let ready = self.pending(config) & !self.mask(config);
         if ready == 0 || !self.control(config).enable() {
@@ -153,7 +153,7 @@ impl MsiCapability {
     }
 }
 
-/// An MSI-X capability, its table and its pending bits.
+/// An MSI-X capability with its table and pending bits.
 pub(super) struct MsixCapability {
     at: u16,
     table: Vec<[u32; 4]>,
@@ -195,7 +195,7 @@ impl MsixCapability {
         SignalAction::Send(message(entry))
     }
 
-    /// Returns the messages that software's write to the capability or the table released.
+    /// Returns the messages that a software write to the capability or the table released.
     pub(super) fn release(&mut self, config: &ConfigBytes) -> Vec<MsiMessage> {
         let control = self.control(config);
         if !control.enable()
@@ -215,10 +215,10 @@ impl MsixCapability {
         ready
     }
 
-    /// Performs software's write of an aligned word to the table.
+    /// Performs a software write of an aligned word in the table.
     pub(super) fn write_table(&mut self, offset: u64, value: u32) {
         if let Some(word) = self.word(offset) {
-            // Address bits 1:0 and Vector Control's reserved bits read as zero.
+            // Address bits 1:0 and the reserved bits in Vector Control read as zero.
             *word = match offset % msix::ENTRY_SIZE {
                 msix::ENTRY_ADDRESS_LOW => value & !3,
                 msix::ENTRY_CONTROL => value & 1,
@@ -227,12 +227,12 @@ impl MsixCapability {
         }
     }
 
-    /// Performs software's read of an aligned word from the table.
+    /// Performs a software read of an aligned word in the table.
     pub(super) fn read_table(&mut self, offset: u64) -> u32 {
         self.word(offset).map_or(0, |word| *word)
     }
 
-    /// Performs software's read of an aligned word from the pending bits.
+    /// Performs a software read of an aligned word in the pending bits.
     pub(super) fn read_pending(&self, offset: u64) -> u32 {
         let word =
             usize::try_from(offset / 8).ok().and_then(|word| self.pending.get(word)).copied();

@@ -1,4 +1,4 @@
-//! One bus with its functions, and the buses behind its bridges.
+//! A single bus with its functions, and the buses behind its bridges.
 
 use crate::pci::bridge::{Bridge, BridgeKind};
 use crate::pci::bus_number::{BusNumber, DevFn};
@@ -21,25 +21,26 @@ pub(super) enum Node {
 }
 
 impl Segment {
-    /// Creates an empty bus with the number that firmware set.
+    /// Creates an empty bus with the number set by firmware.
     pub fn new(number: u8) -> Self {
         Self { number: Arc::new(BusNumber::new(number)), nodes: BTreeMap::new() }
     }
 
-    /// Puts a function on the bus, in place of an earlier one. It sends its messages to `upstream`.
+    /// Puts a function on the bus, replacing any earlier one. It sends its messages to `upstream`.
     pub fn plug(&mut self, config: FunctionConfig, upstream: Arc<dyn SignalMsi<RequesterId>>) {
         let function = Function::new(config, Arc::clone(&self.number), upstream);
         self.nodes.insert(config.at, Node::Function(Arc::new(function)));
     }
 
-    /// Puts a bridge on the bus, in place of an earlier one. It has the bus numbers that firmware
-    /// set.
+    /// Puts a bridge on the bus, replacing any earlier one. Its bus numbers are the ones set by
+    /// firmware.
     pub fn plug_bridge(&mut self, at: DevFn, kind: BridgeKind, secondary: Self) {
         let bridge = Bridge::new(kind, self.number.get(), Arc::clone(&secondary.number));
         self.nodes.insert(at, Node::Bridge(Box::new(bridge), secondary));
     }
 
-    /// Returns the upstream path for functions on this bus, if it is behind a bridge of this kind.
+    /// Returns the upstream path for functions on this bus when it sits behind a bridge of this
+    /// kind.
     pub fn upstream(
         &self,
         kind: BridgeKind,
@@ -48,12 +49,12 @@ impl Segment {
         kind.upstream(Arc::clone(&self.number), next)
     }
 
-    /// Returns `true` if the place is occupied by a function or a bridge.
+    /// Returns `true` if a function or a bridge already occupies the location.
     pub fn is_taken(&self, at: DevFn) -> bool {
         self.nodes.contains_key(&at)
     }
 
-    /// Returns all functions on this bus and on the buses below it.
+    /// Returns all functions on this bus and below it.
     pub fn functions(&self) -> Vec<Arc<Function>> {
         let below = |node: &Node| match node {
             Node::Function(function) => vec![Arc::clone(function)],
@@ -62,7 +63,7 @@ impl Segment {
         self.nodes.values().flat_map(below).collect()
     }
 
-    /// Returns the node at a place of bus `bus`, which is this bus or one below it.
+    /// Returns the node at a location on bus `bus`, which may be this bus or any bus below it.
     pub(super) fn node(&self, bus: u8, at: DevFn) -> Option<&Node> {
         if bus == self.number.get() {
             return self.nodes.get(&at);
@@ -71,7 +72,7 @@ impl Segment {
         secondary.node(bus, at)
     }
 
-    /// Returns `true` if `function` is below this bus and all bridges above it forward this
+    /// Returns `true` if `function` is below this bus and every bridge in between forwards this
     /// address.
     pub(super) fn reaches(&self, function: &Function, address: u64) -> bool {
         let here = |node: &Node| match node {

@@ -1,14 +1,14 @@
-//! The parameters of a platform device, and their encoding in its features register.
+//! A platform device's parameters, and their encoding in its features register.
 
 use crate::pci::AddressWidth;
 use msi_types::{Rewrite, Trigger};
 
-/// Size of the device's registers in bytes.
+/// Size of the register region in bytes.
 pub const SIZE: u64 = 0x1000;
 /// Maximum number of slots.
 pub const MAX_SLOTS: u16 = 120;
 
-/// Number of data bits that a slot stores.
+/// Number of data bits stored in a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataWidth {
     /// 16 bits.
@@ -17,14 +17,14 @@ pub enum DataWidth {
     Bits32,
 }
 
-/// The parameters of a platform device.
+/// A platform device's parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PlatformDeviceConfig {
     /// Number of slots: 1 to [`MAX_SLOTS`].
     pub slots: u16,
-    /// Width of a slot's address.
+    /// Address width of a slot.
     pub address: AddressWidth,
-    /// Width of a slot's data.
+    /// Data width of a slot.
     pub data: DataWidth,
     /// How a message can be changed. With [`Rewrite::Masked`], and only then, each slot has a mask
     /// bit. With [`Rewrite::Atomic64`], all words take effect at the commit; with
@@ -35,7 +35,7 @@ pub struct PlatformDeviceConfig {
 }
 
 impl PlatformDeviceConfig {
-    /// Maskable edge-triggered slots, at most [`MAX_SLOTS`], with 64-bit addresses and 32-bit data.
+    /// Up to [`MAX_SLOTS`] maskable, edge-triggered slots with 64-bit addresses and 32-bit data.
     pub const fn new(slots: u16) -> Self {
         Self {
             slots: if slots > MAX_SLOTS { MAX_SLOTS } else { slots },
@@ -88,7 +88,7 @@ impl Features {
         }
     }
 
-    /// Returns `true` if written words take effect only at the commit.
+    /// Returns `true` if written words don't take effect until the commit.
     pub(super) const fn is_staged(&self) -> bool {
         matches!(self.rewrite(), Rewrite::Atomic64 | Rewrite::AddressOnly)
     }

@@ -1,16 +1,16 @@
-//! The device's registers. 32 bits each.
+//! The device's registers, each 32 bits wide.
 
 /// Number of slots. Read-only.
 pub(super) const COUNT: u64 = 0x00;
-/// Bit 0: the device may send.
+/// Bit 0: the device is allowed to send.
 pub(super) const CONTROL: u64 = 0x04;
-/// Widths and kind of a slot ([`Features`](super::config::Features)). Read-only.
+/// Slot widths and kind ([`Features`](super::config::Features)). Read-only.
 pub(super) const FEATURES: u64 = 0x08;
-/// The level of the slot whose number is written is deasserted. Write-only.
+/// Writing a slot number deasserts that slot's level. Write-only.
 pub(super) const LOWER: u64 = 0x0c;
-/// The first slot; each slot has 16 bytes.
+/// The first slot. Slots are 16 bytes apart.
 pub(super) const SLOTS: u64 = 0x100;
-/// The second message of the first slot; each has 16 bytes.
+/// The second message of the first slot. Slots are 16 bytes apart.
 pub(super) const SECOND: u64 = 0x880;
 pub(super) const SLOT_SIZE: u64 = 16;
 pub(super) const ADDRESS_LOW: u64 = 0;

@@ -1,16 +1,16 @@
-//! One slot of a platform device: its messages, and the events that it has to signal.
+//! A slot in a platform device: its messages, and the events that it still has to signal.
 
 use super::config::{DataWidth, PlatformDeviceConfig};
 use super::registers::{self, COMMIT, MASK};
 use crate::pci::AddressWidth;
 use msi_types::{MsiMessage, Rewrite, Trigger};
 
-/// A word of a slot.
+/// A word in a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SlotWord {
     pub(super) slot: usize,
     message: MessageIndex,
-    /// Offset in the slot.
+    /// Offset within the slot.
     word: u64,
 }
 
@@ -20,7 +20,7 @@ enum MessageIndex {
     Second,
 }
 
-/// Decodes the offset of a register into a word of a slot.
+/// Decodes a register offset into a word of a slot.
 pub(super) fn place(offset: u64) -> Option<SlotWord> {
     let (message, base) = match offset {
         registers::SECOND.. => (MessageIndex::Second, registers::SECOND),
@@ -34,20 +34,20 @@ pub(super) fn place(offset: u64) -> Option<SlotWord> {
 /// A slot.
 #[derive(Clone, Debug)]
 pub(super) struct MessageSlot {
-    /// The message of an edge or of an asserted level, and that of a deasserted level.
+    /// The message for an edge or an asserted level, and the one for a deasserted level.
     first: MsiMessage,
     second: MsiMessage,
     /// The words written since the last commit.
     staged: MsiMessage,
     masked: bool,
-    /// Set if an edge was not sent yet, or a level is asserted.
+    /// Set while an edge hasn't been sent yet, or while a level is asserted.
     raised: bool,
-    /// Set if the controller was notified of the asserted level.
+    /// Set if the controller knows about the asserted level.
     told: bool,
 }
 
 impl MessageSlot {
-    /// Returns the state after reset.
+    /// Returns the reset state.
     pub(super) fn new(plan: PlatformDeviceConfig) -> Self {
         let [first, second, staged] = [MsiMessage::default(); 3];
         let masked = plan.rewrite == Rewrite::Masked;
@@ -74,7 +74,7 @@ impl MessageSlot {
         self.masked
     }
 
-    /// Returns the next message, if one is to be sent and the slot is not masked.
+    /// Returns the next message to send, if any and if the slot isn't masked.
     pub(super) fn next_message(&mut self, trigger: Trigger) -> Option<MsiMessage> {
         if self.masked || self.raised == self.told {
             return None;

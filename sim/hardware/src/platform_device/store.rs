@@ -1,4 +1,4 @@
-//! The driver's side: the device's registers as a message store.
+//! The driver side: the device's registers as a message store.
 
 use super::config::{Features, MAX_SLOTS};
 use super::registers;
@@ -19,7 +19,7 @@ pub struct PlatformStore {
     slots: u16,
     features: Features,
     storage: Storage,
-    /// The device's lock: one update at a time.
+    /// The device lock, which serializes updates.
     open: Mutex<()>,
 }
 
@@ -44,14 +44,14 @@ impl PlatformStore {
         MsiMessage { address, data: read(registers::DATA) }
     }
 
-    /// Returns the register by which a handler deasserts a level; `None` if the device is
+    /// Returns the register that a handler writes to deassert a level, or `None` if the device is
     /// edge-triggered.
     pub fn line(&self, slot: u16) -> Option<Line> {
         let line = Line { bus: self.bus.clone(), register: self.base + registers::LOWER, slot };
         (self.features.trigger() == Trigger::Level).then_some(line)
     }
 
-    /// Returns the address of a register in the area of the first or the second messages.
+    /// Returns a register's address in the area of the first or second messages.
     fn register(&self, area: u64, slot: u16, offset: u64) -> u64 {
         self.base + area + u64::from(slot) * registers::SLOT_SIZE + offset
     }
@@ -62,7 +62,7 @@ impl PlatformStore {
     }
 }
 
-/// The level of a device's slot.
+/// A level of one device slot.
 #[derive(Debug)]
 pub struct Line {
     bus: CpuBus,

@@ -1,17 +1,17 @@
-//! The free ranges of RAM. Allocations never overlap, and adjacent free ranges are merged.
+//! Free ranges in RAM. Allocations never overlap, and adjacent free ranges are merged.
 
 use gic_firmware::Region;
 use std::collections::BTreeMap;
 
-/// Granule of allocations, so that no two owners share a cache line.
+/// Allocation granule. It keeps two owners from sharing a cache line.
 const GRAIN: u64 = 256;
 
-/// The sizes of the free ranges, by base.
+/// Sizes of the free ranges, by base.
 pub(super) struct Allocator {
     free: BTreeMap<u64, u64>,
 }
 
-/// Returns the number of bytes allocated for a request of `bytes`.
+/// Returns the number of bytes that a request for `bytes` actually allocates.
 pub(super) fn rounded(bytes: u64) -> u64 {
     bytes.max(1).saturating_add(GRAIN - 1) & !(GRAIN - 1)
 }
@@ -21,7 +21,7 @@ impl Allocator {
         Self { free: regions.map(|region| (region.base(), region.size())).collect() }
     }
 
-    /// Allocates the lowest range of `bytes` at a multiple of `align`. Returns `None` if no free
+    /// Allocates `bytes` at the lowest multiple of `align` that is free. Returns `None` if no free
     /// range ends by `end`.
     pub(super) fn take(&mut self, bytes: u64, align: u64, end: u64) -> Option<u64> {
         let bytes = rounded(bytes);
@@ -37,7 +37,7 @@ impl Allocator {
         Some(start)
     }
 
-    /// Frees a range, and merges it with adjacent free ranges.
+    /// Frees a range and merges it with its free neighbors.
     pub(super) fn give(&mut self, base: u64, bytes: u64) {
         let mut joined = (base, bytes);
         if let Some((&before, &size)) = self.free.range(..base).next_back()

@@ -1,30 +1,30 @@
-//! A page of RAM and the CPUs' cached copy of it.
+//! A page of RAM, along with the CPUs' cached copy.
 
 use crate::lock::lock;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of words of a page.
+/// Number of words in a page.
 const WORDS: usize = 8192;
 
-/// Which masters snoop the CPUs' caches.
+/// Which bus masters snoop the CPU caches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caches {
     /// All masters: a store is visible immediately.
     Snooped,
-    /// No master: a store is visible once it is cleaned.
+    /// No masters: a store is visible once it has been cleaned.
     Hidden,
-    /// Some masters: a store is visible after a clean, or, to masters that declare that they snoop,
-    /// after a barrier.
+    /// Some masters: a store is visible after a clean, or after a barrier to masters that declare
+    /// that they snoop.
     SnoopedBySome,
 }
 
-/// A page of 64 KiB.
+/// A 64 KiB page.
 pub(super) struct Page {
     /// The contents of memory.
     words: Box<[AtomicU64]>,
-    /// Words that a CPU wrote and that have not been cleaned yet.
+    /// Words that a CPU has written but not yet cleaned.
     dirty: Mutex<BTreeMap<usize, u64>>,
 }
 
@@ -66,7 +66,7 @@ impl Page {
         lock(&self.dirty).get(&word).copied().unwrap_or_else(|| self.load(word))
     }
 
-    /// Writes back the CPUs' copy of a word.
+    /// Writes the CPUs' copy of a word back to memory.
     pub(super) fn clean(&self, word: usize) {
         let mut dirty = lock(&self.dirty);
         if let Some(value) = dirty.remove(&word) {
@@ -74,7 +74,7 @@ impl Page {
         }
     }
 
-    /// Sets a word for all observers.
+    /// Sets a word as seen by every observer.
     pub(super) fn reset(&self, word: usize, value: u64) {
         lock(&self.dirty).remove(&word);
         self.store(word, value);

@@ -1,5 +1,5 @@
-//! The target of devices' writes on an x86 machine: local APICs, a remapping unit in front of them,
-//! or RAM.
+//! The target of device writes on an x86 machine: the local APICs, a remapping unit in front of
+//! them, or RAM.
 
 use super::interrupt_remapping::RemappingUnit;
 use super::local_apics::{Arriving, LocalApicBank};
@@ -9,18 +9,18 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 
-/// Routes devices' writes. Those to the MiB at 0xFEE00000 are messages, which the remapping unit
-/// or, without one, the APICs receive. The others reach RAM.
+/// Routes device writes. Writes to the MiB at 0xFEE00000 are messages: they reach the remapping
+/// unit or, without one, the APICs. All other writes reach RAM.
 pub struct Chipset {
     /// The local APICs.
     pub apics: Arc<LocalApicBank>,
-    /// The remapping unit in front of them, if any.
+    /// The remapping unit in front of the APICs, if any.
     pub remapping: Option<Arc<RemappingUnit>>,
-    /// RAM, for writes that are not messages.
+    /// RAM, for writes that aren't messages.
     pub ram: Arc<Ram>,
 }
 
-/// Decodes a message in the compatibility format (SDM vol. 3A §11.11). Returns `None` for the
+/// Decodes a message in compatibility format (SDM vol. 3A §11.11). Returns `None` for the
 /// remappable format.
 fn compatible(message: MsiMessage) -> Option<Arriving> {
     let MsiMessage { address, data } = message;

@@ -1,5 +1,5 @@
 //! An interrupt remapping unit (VT-d specification §5.1, §9.9), which reads the table that its
-//! address register designates, and caches entries until they are invalidated.
+//! address register points to and caches entries until they are invalidated.
 
 use super::local_apics::Arriving;
 use crate::lock::lock;
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86_irq::remapping::{EntryCache, InvalidationError};
 
-/// Size of an entry in bytes.
+/// Size of a table entry in bytes.
 const ENTRY: u64 = 16;
 /// EIME in the address register: entries hold 32-bit APIC IDs.
 const EXTENDED: u64 = 1 << 11;
 /// Maximum number of recorded faults.
 const KEPT: usize = 64;
 
-/// A message that was blocked.
+/// A blocked message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RemappingFault {
     /// The sender.
@@ -30,7 +30,7 @@ pub struct RemappingFault {
 /// The remapping hardware.
 pub struct RemappingUnit {
     ram: Arc<Ram>,
-    /// The interrupt remapping table address register; 0 while the unit is disabled.
+    /// Interrupt remapping table address register; 0 while the unit is disabled.
     table: AtomicU64,
     cache: Mutex<BTreeMap<u64, [u64; 2]>>,
     faults: Mutex<Vec<RemappingFault>>,
