@@ -13,7 +13,7 @@ use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-/// Measures in one or several processes, and prints times as ratios to the floor of each case.
+/// Measures in one or more processes, and prints times as ratios to each case's floor.
 pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
     let measured = match args.processes {
         1 => doorbell_bench::measure(&MeasureOptions {

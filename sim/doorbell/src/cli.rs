@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line parser.
 
 use crate::registers;
 use clap::{Args, Parser, Subcommand, ValueEnum};

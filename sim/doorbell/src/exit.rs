@@ -1,13 +1,13 @@
-//! Exit status of the command.
+//! The command's exit status.
 
 use std::process::ExitCode;
 
-/// Result of the command, which determines the exit status.
+/// The command's result, which determines its exit status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// 0: success.
     Good,
-    /// 1: findings, or a run that is not clean.
+    /// 1: there are findings, or a run was not clean.
     Findings,
     /// 2: the command could not run.
     CouldNotRun,

@@ -1,4 +1,4 @@
-//! `doorbell graph`: the picture of devices, IOMMUs, controllers and CPUs.
+//! `doorbell graph`: a picture of devices, IOMMUs, controllers and CPUs.
 
 mod dot;
 mod layout;

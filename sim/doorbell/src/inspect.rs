@@ -1,4 +1,4 @@
-//! `doorbell inspect`: the contents of a description, with capacities from known registers.
+//! `doorbell inspect`: the contents of a description, plus capacities from known registers.
 
 mod capacity;
 mod report;

@@ -1,4 +1,4 @@
-//! `doorbell lint`: rules with stable names that find mistakes in firmware's descriptions.
+//! `doorbell lint`: finds mistakes in firmware descriptions. Each rule has a stable name.
 
 mod excerpt;
 mod inputs;
@@ -70,8 +70,8 @@ fn report(args: &LintArgs, verdicts: &[Verdict]) -> Result<()> {
     print::text(|out| summary::print(out, verdicts, args.summary))
 }
 
-/// Returns the outcome. Notes do not count, and an unreadable source outweighs the findings of
-/// others.
+/// Returns the outcome. Notes don't count, and an unreadable source outweighs findings in other
+/// sources.
 fn outcome(verdicts: &[Verdict]) -> Outcome {
     let mut found = verdicts.iter().flat_map(|verdict| &verdict.findings);
     if verdicts.iter().any(|verdict| verdict.unreadable.is_some()) {
@@ -83,7 +83,7 @@ fn outcome(verdicts: &[Verdict]) -> Outcome {
     }
 }
 
-/// A finding in the JSON output.
+/// A finding, as it appears in the JSON output.
 #[derive(Debug, Serialize)]
 struct Row<'v> {
     source: &'v str,

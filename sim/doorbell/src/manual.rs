@@ -1,4 +1,4 @@
-//! Completions and manual pages of the command, for shells and for `man`.
+//! Shell completions and manual pages for the command.
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::exit::Outcome;
@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use clap_mangen::Man;
 use std::io::Write;
 
-/// Prints a shell's completions.
+/// Prints completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<Outcome> {
     let (mut command, mut script) = (Cli::command(), Vec::new());
     let name = command.get_name().to_owned();
@@ -17,7 +17,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Prints a page for `man`.
+/// Prints a manual page.
 pub(crate) fn page(args: &ManArgs) -> Result<Outcome> {
     let mut command = Cli::command();
     command.build();

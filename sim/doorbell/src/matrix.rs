@@ -17,7 +17,7 @@ struct CellRow<'a> {
     layer: &'static str,
     world: &'static str,
     outcome: &'static str,
-    /// Reason of the failure; `null` if the combination works.
+    /// The reason for the failure; `null` if the combination works.
     reason: Option<&'a str>,
 }
 

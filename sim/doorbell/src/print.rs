@@ -1,14 +1,14 @@
-//! Output for people and programs.
+//! Output, both for people and for programs.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
-/// Standard output of a command.
+/// The command's standard output.
 pub(crate) type Output = BufWriter<StdoutLock<'static>>;
 
-/// Prints a value as JSON on standard output.
+/// Prints a value to standard output as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     text(|out| {
         serde_json::to_writer_pretty(&mut *out, value)?;
@@ -16,29 +16,29 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     })
 }
 
-/// Calls `write` with standard output, and flushes it before returning.
+/// Calls `write` with standard output, then flushes it.
 ///
 /// # Errors
-/// Returns an error if the output could not be written. A reader that closed the pipe is not an
-/// error, because it has seen all that it needs.
+/// Returns an error if the output could not be written. It is not an error if the reader has closed
+/// the pipe, because it has seen all that it needs.
 pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = write(&mut out).and_then(|()| out.flush());
     quiet_if_closed(written).context("cannot write the output")
 }
 
-/// Width of output that is not a terminal, in columns.
+/// Width used when the output isn't a terminal, in columns.
 const USUAL_WIDTH: usize = 100;
-/// Minimum width: a narrower terminal is treated as this wide.
+/// Minimum width. Narrower terminals are treated as this wide.
 const LEAST_WIDTH: usize = 60;
 
-/// Returns the width of standard output in columns.
+/// Returns the width of standard output, in columns.
 pub(crate) fn width() -> usize {
     let terminal = terminal_size::terminal_size_of(io::stdout());
     terminal.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(LEAST_WIDTH))
 }
 
-/// Wraps a sentence between words to the width of the terminal.
+/// Wraps a sentence to the width of the terminal, breaking it between words.
 pub(crate) fn wrapped(sentence: &str) -> String {
     let options = textwrap::Options::new(width())
         .subsequent_indent("    ")
@@ -47,7 +47,7 @@ pub(crate) fn wrapped(sentence: &str) -> String {
     textwrap::fill(sentence, options)
 }
 
-/// Converts the result of an output; a closed pipe counts as success.
+/// Converts the result of writing output. A closed pipe counts as success.
 pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -55,7 +55,7 @@ pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Prints a message to the user on standard error, and ignores failure.
+/// Prints a message to the user on standard error. Failures are ignored.
 pub(crate) fn tell(what: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "doorbell: {what}");
 }

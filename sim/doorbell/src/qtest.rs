@@ -8,7 +8,7 @@ use doorbell_qtest::{Qtest, serve};
 use std::io::{self, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-/// Executes a script from standard input, or from a socket, until it ends.
+/// Executes a script from standard input or a socket until the input ends.
 pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
     let mut machine = match args.security {
         SecurityStates::One => Qtest::new(args.cpus)?,
@@ -27,7 +27,7 @@ pub(crate) fn qtest(args: &QtestArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Opens the connection that `socket` describes, in the syntax of QEMU's `-qtest`.
+/// Opens the connection described by `socket`, which uses the syntax of QEMU's `-qtest`.
 fn open(socket: &str) -> Result<UnixStream> {
     let socket = socket.strip_prefix("unix:").unwrap_or(socket);
     let Some(path) = socket.strip_suffix(",server=on") else {

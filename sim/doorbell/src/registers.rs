@@ -1,4 +1,4 @@
-//! Reader of register values from a file, for facts that firmware does not state.
+//! Reads register values from a file. They provide facts that firmware does not state.
 
 use anyhow::{Context, Result};
 use gic_firmware::NodeId;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Contents of the file: registers by their names in the manual, ITSes by their nodes.
+/// The file's contents: registers by their architectural names, ITSes by their nodes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Registers {
@@ -19,7 +19,7 @@ struct Registers {
     its: BTreeMap<String, Number>,
 }
 
-/// A plain number, or a string in hexadecimal, which JSON numbers do not support.
+/// A plain number, or a string with a hexadecimal number (which JSON doesn't support).
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Number {

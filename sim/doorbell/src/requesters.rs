@@ -1,4 +1,4 @@
-//! Requesters of all kinds in one list, for the pictures and their routes.
+//! All kinds of requesters in one list, for pictures and routes.
 
 use gic_firmware::{
     Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, Origin,
@@ -6,7 +6,7 @@ use gic_firmware::{
 };
 use std::collections::BTreeMap;
 
-/// A PCI host, a bridge with its own map, or a device.
+/// A PCI host, a bridge that has its own map, or a device.
 #[derive(Debug)]
 pub(crate) struct Requester<'d> {
     pub(crate) id: &'d NodeId,
@@ -17,24 +17,24 @@ pub(crate) struct Requester<'d> {
     passage: Passage<'d>,
 }
 
-/// The IOMMUs that a requester's accesses pass.
+/// The IOMMUs that a requester's accesses pass through.
 #[derive(Debug)]
 enum Passage<'d> {
     /// IOMMUs by requester ID.
     Map(&'d IommuRouting),
-    /// IOMMUs that all accesses pass.
+    /// IOMMUs that all accesses pass through.
     All(&'d [Fact<IommuReference>]),
 }
 
-/// Consecutive requesters that pass an IOMMU.
+/// Consecutive requesters that pass through an IOMMU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream<'d> {
     pub(crate) iommu: IommuIndex,
-    /// First requester ID, masked if the map has a mask.
+    /// First requester ID. It is masked if the map has a mask.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
-    /// StreamID of the first requester. `None` if firmware does not state one, or if it exceeds 32
-    /// bits.
+    /// StreamID of the first requester. `None` if firmware doesn't state one, or if it doesn't fit
+    /// into 32 bits.
     pub(crate) id_base: Option<u32>,
     origin: &'d Origin,
 }
@@ -80,8 +80,8 @@ fn passage(device: &PlatformDevice) -> Passage<'_> {
 }
 
 impl<'d> Requester<'d> {
-    /// Returns the IOMMUs that requesters of `span` pass, each with the first statement that refers
-    /// to it.
+    /// Returns the IOMMUs that requesters in `span` pass through, each with the first statement
+    /// that refers to it.
     pub(crate) fn iommus(&self, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
         let mut firsts = BTreeMap::new();
         for stream in self.streams(span) {
@@ -90,13 +90,13 @@ impl<'d> Requester<'d> {
         firsts.into_values().collect()
     }
 
-    /// Returns the streams of the requesters of `span` that pass an IOMMU.
+    /// Returns the streams for those requesters in `span` that pass through an IOMMU.
     pub(crate) fn streams(&self, span: &RouteSpan) -> Vec<Stream<'d>> {
         let first = span.rid_base.get();
         self.streams_within(first, first.saturating_add(span.length))
     }
 
-    /// Returns the streams of all requesters, if none of them has a route.
+    /// Returns the streams for all requesters, provided that none of them has a route.
     pub(crate) fn unrouted_streams(&self) -> Vec<Stream<'d>> {
         if self.spans.is_empty() { self.streams_within(0, u32::MAX) } else { Vec::new() }
     }
@@ -105,7 +105,7 @@ impl<'d> Requester<'d> {
         match self.passage {
             Passage::All(passed) => passed.iter().map(stream_of_device).collect(),
             Passage::Map(routing) => {
-                // A mask folds requester IDs, so any requester may use any entry.
+                // A mask folds requester IDs, so any requester may match any entry.
                 let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
                 let (first, end) = if is_masked { (0, u32::MAX) } else { (first, end) };
                 routing.map.iter().filter_map(|entry| part(entry, first, end)).collect()
@@ -114,7 +114,7 @@ impl<'d> Requester<'d> {
     }
 }
 
-/// Returns the stream of a device outside PCI, which has requester ID 0 here.
+/// Returns the stream for a device outside PCI. Its requester ID is 0 here.
 fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     Stream {
         iommu: passed.iommu,
@@ -125,7 +125,7 @@ fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     }
 }
 
-/// Returns the part of an entry that covers requesters from `first` up to `end`.
+/// Returns the part of an entry that covers requesters in `first..end`.
 fn part(entry: &Fact<StreamEntry>, first: u32, end: u32) -> Option<Stream<'_>> {
     let (base, last) = (entry.rid_base.get(), entry.rid_base.get().saturating_add(entry.length));
     let (low, high) = (base.max(first), last.min(end));

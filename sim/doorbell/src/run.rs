@@ -1,4 +1,4 @@
-//! `doorbell run`: delivery of every device's interrupts.
+//! `doorbell run`: delivers interrupts from every device.
 
 mod json;
 mod text;
@@ -76,7 +76,8 @@ fn run_options(args: &WorkloadArgs) -> RunOptions {
     RunOptions { messages, seed: args.seed, disturbances }
 }
 
-/// Delivers every device's interrupts. The events of a simulation are written to the file `trace`.
+/// Delivers interrupts from every device. If `trace` is set, a simulation's events are written to
+/// that file.
 pub(crate) fn deliver(
     machine: Machine,
     args: &WorkloadArgs,
@@ -93,7 +94,7 @@ fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
     Ok(report?)
 }
 
-/// Runs on a single thread. The trace file is created first, because a run without it would be
+/// Runs on a single thread. The trace file is created first, since a run without it would be
 /// useless.
 fn simulated(machine: Machine, args: &WorkloadArgs, trace: Option<&Path>) -> Result<Report> {
     let cannot_write = |path: &Path| format!("cannot write {}", path.display());
@@ -116,7 +117,8 @@ fn write_trace(file: File, trace: &[TraceEvent]) -> io::Result<()> {
     file.flush()
 }
 
-/// Handles a machine that cannot be run: prints the reason, and the contents of the description.
+/// Handles a machine that can't be run: prints the reason, followed by the contents of the
+/// description.
 fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) -> Result<Outcome> {
     let inspection = Inspection::of(source, &KnownRegisters::default());
     if args.output.json {
@@ -128,7 +130,7 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
     Ok(Outcome::CouldNotRun)
 }
 
-/// Creates a progress bar, which is hidden unless standard error is a terminal.
+/// Creates a progress bar. It is hidden unless standard error is a terminal.
 fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! Sources of descriptions: devicetree blobs, ACPI tables and embedded machines.
+//! Where descriptions are read from: devicetree blobs, ACPI tables and embedded machines.
 
 use anyhow::{Context, Result, bail};
 use doorbell_machine::embedded;
@@ -8,45 +8,45 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Maximum size of a file. Kernels accept less: arm64's boot protocol allows 2 MiB.
+/// Maximum file size. Kernels accept less: the arm64 boot protocol allows 2 MiB.
 const MAX_BYTES: u64 = 16 << 20;
-/// Names of the tables that are read, as in Linux and `acpixtract`, in lower case.
+/// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
-/// Path at which Linux exposes the running machine's ACPI tables.
+/// Path where Linux exposes the running machine's ACPI tables.
 const RUNNING_ACPI: &str = "/sys/firmware/acpi/tables";
-/// Path at which Linux exposes the running machine's devicetree.
+/// Path where Linux exposes the running machine's devicetree.
 const RUNNING_DTB: &str = "/sys/firmware/fdt";
 
 /// A description and its name.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// Path of the file or folder, or name of the embedded machine.
+    /// Path of the file or folder, or the embedded machine's name.
     pub(crate) name: String,
-    /// Description that was read.
+    /// The description itself.
     pub(crate) description: Description,
-    /// Bytes from which it was read.
+    /// The bytes that it was read from.
     pub(crate) raw: Raw,
 }
 
-/// The bytes of a description.
+/// A description's bytes.
 #[derive(Debug)]
 pub(crate) enum Raw {
     /// A devicetree.
     Devicetree(Vec<u8>),
     /// ACPI tables.
     Tables(Vec<Vec<u8>>),
-    /// Not available, for an embedded machine.
+    /// Unavailable, because the machine is embedded.
     Embedded,
 }
 
 impl Source {
-    /// Reads a devicetree from a file, or ACPI tables from a folder.
+    /// Reads a devicetree if the path is a file, or ACPI tables if it is a folder.
     pub(crate) fn at(path: &Path) -> Result<Self> {
         if path.is_dir() { Self::acpi(path) } else { Self::dtb(path) }
     }
 
-    /// Reads the firmware of the running machine: its ACPI tables if they include a MADT, or else
-    /// its devicetree.
+    /// Reads the running machine's firmware: its ACPI tables if they include a MADT, otherwise its
+    /// devicetree.
     pub(crate) fn running() -> Result<Self> {
         let folder = Path::new(RUNNING_ACPI);
         if folder.join("APIC").exists() {
@@ -71,8 +71,8 @@ impl Source {
         Ok(Self { name, description, raw: Raw::Devicetree(blob) })
     }
 
-    /// Reads a machine's ACPI tables from files in a folder: `APIC`, `IORT` and `MCFG`. The names
-    /// may be in any case, without extension or with the extension `dat`, `aml` or `bin`.
+    /// Reads a machine's ACPI tables (`APIC`, `IORT` and `MCFG`) from files in a folder. The names
+    /// may be in any case, and may have the extension `dat`, `aml` or `bin`, or none.
     pub(crate) fn acpi(folder: &Path) -> Result<Self> {
         let name = folder.display().to_string();
         let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
@@ -89,7 +89,7 @@ impl Source {
         Ok(Self { name, description, raw: Raw::Tables(blobs) })
     }
 
-    /// Reads an embedded machine; the first one if `name` is `None`.
+    /// Reads an embedded machine. If `name` is `None`, reads the first one.
     pub(crate) fn embedded(name: Option<&str>) -> Result<Self> {
         let machines = embedded::machines();
         let Some(machine) =
@@ -109,14 +109,14 @@ impl Source {
     }
 }
 
-/// Returns `true` if a folder contains a MADT, and thus a machine's ACPI tables.
+/// Returns `true` if a folder contains a MADT, and so a machine's ACPI tables.
 pub(crate) fn holds_tables(folder: &Path) -> bool {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     let mut tables = entries.map(|entry| entry.path()).filter(|path| is_table(path));
     tables.any(|path| path.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("apic")))
 }
 
-/// Returns `true` if the file is named like a table that is read.
+/// Returns `true` if the file is named like one of the tables to read.
 fn is_table(path: &Path) -> bool {
     let lower =
         |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);

@@ -1,37 +1,36 @@
-//! Tables that fit the terminal: identifiers are shortened from the left, and lines are not
-//! wrapped.
+//! Tables that fit the terminal. Identifiers are shortened from the left; lines are not wrapped.
 
 use crate::print::width;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
 use std::fmt;
 
-/// Minimum length of a shortened identifier, in characters.
+/// Minimum length of a shortened identifier in characters.
 const LEAST_IDENTIFIER: usize = 8;
-/// Number of blanks around each cell.
+/// Number of blanks on each side of a cell.
 const PADDING: usize = 2;
 
 /// A table of text.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// Header, followed by the rows.
+    /// The header, followed by the rows.
     rows: Vec<Vec<String>>,
     identifiers: Vec<usize>,
     numbers: usize,
 }
 
 impl Table {
-    /// Creates an empty table with a header.
+    /// Creates a table with a header and no rows.
     pub(crate) fn new<T: Into<String>>(header: impl IntoIterator<Item = T>) -> Self {
         let header = header.into_iter().map(Into::into).collect();
         Self { rows: vec![header], identifiers: Vec::new(), numbers: 0 }
     }
 
-    /// Declares the columns of identifiers, which are shortened if the table is too wide.
+    /// Declares which columns hold identifiers. These are shortened if the table is too wide.
     pub(crate) fn with_identifiers(self, columns: impl IntoIterator<Item = usize>) -> Self {
         Self { identifiers: columns.into_iter().collect(), ..self }
     }
 
-    /// Aligns the first `columns` columns to the right.
+    /// Right-aligns the first `columns` columns.
     pub(crate) fn with_numbers_first(self, columns: usize) -> Self {
         Self { numbers: columns, ..self }
     }
@@ -41,12 +40,12 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Returns `true` if the table fits with identifiers shortened to no less than `least`.
+    /// Returns `true` if the table fits with identifiers shortened to `least` characters or more.
     pub(crate) fn fits(&self, width: usize, least: usize) -> bool {
         self.width_with(least) <= width
     }
 
-    /// Renders the table in at most `width` columns, if shortening identifiers makes that possible.
+    /// Renders the table in up to `width` columns, if this is possible by shortening identifiers.
     pub(crate) fn render(&self, width: usize) -> String {
         let longest = self.widths().into_iter().max().unwrap_or(0);
         let limit = (LEAST_IDENTIFIER..=longest).rev().find(|limit| self.fits(width, *limit));
@@ -68,7 +67,7 @@ impl Table {
         lines.join("\n")
     }
 
-    /// Returns the width of the table with identifiers of at most `limit` characters.
+    /// Returns the table's width with identifiers of up to `limit` characters.
     fn width_with(&self, limit: usize) -> usize {
         let widths = self.widths().into_iter().enumerate();
         let shown = widths.map(|(column, width)| {
@@ -77,8 +76,8 @@ impl Table {
         shown.map(|width| width + PADDING).sum()
     }
 
-    /// Returns the maximum length of a column's cells, given the limit for identifiers; the header
-    /// is never shortened. `None` if the column does not contain identifiers.
+    /// Returns the maximum cell length in a column, given the limit for identifiers, or `None` if
+    /// the column does not hold identifiers. The header is never shortened.
     fn limit_of(&self, column: usize, limit: usize) -> Option<usize> {
         let header = self.rows[0].get(column).map_or(0, |header| header.chars().count());
         self.identifiers.contains(&column).then(|| limit.max(header))
@@ -101,7 +100,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// Returns the last characters of an identifier, which are the node's own name and address.
+/// Returns the last characters of an identifier, i.e. the node's own name and address.
 fn shortened(identifier: &str, limit: usize) -> String {
     let length = identifier.chars().count();
     if length <= limit {

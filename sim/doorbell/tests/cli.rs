@@ -1,12 +1,12 @@
-//! Output of the command for fixed input. `TRYCMD=overwrite cargo test -p doorbell --test cli`
-//! accepts a change.
+//! Compares the command's output for fixed input. Run `TRYCMD=overwrite cargo test -p doorbell
+//! --test cli` to accept a change.
 
 #[test]
 fn printed_text_stays_as_it_is() {
     trycmd::TestCases::new().case("tests/cmd/*.toml");
 }
 
-/// Runs the guide's `console` blocks in the folder `lint-in-ci.in` next to it.
+/// Runs the guide's `console` blocks in the adjacent folder `lint-in-ci.in`.
 #[test]
 fn the_guide_to_lint_prints_what_it_shows() {
     trycmd::TestCases::new().case("../../docs/guides/lint-in-ci.md");

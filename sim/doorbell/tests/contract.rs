@@ -1,4 +1,4 @@
-//! The command's contract: the JSON fields and exit statuses that programs rely on.
+//! The command's contract with other programs: JSON fields and exit statuses.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -20,7 +20,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Returns the path of a devicetree of `gic-firmware`'s tests.
+/// Returns the path of a devicetree in `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
@@ -38,7 +38,7 @@ fn total(report: &Value, name: &str) -> u64 {
     report["totals"][name].as_u64().unwrap()
 }
 
-/// Totals that are 0 in a clean run.
+/// The totals that are 0 in a clean run.
 const DEFECTS: [&str; 7] =
     ["lost", "spurious", "wrong_cpu", "refused", "short", "guest_faults", "no_doorbell"];
 
@@ -76,7 +76,7 @@ fn run_has_its_fields_and_loses_nothing() {
     assert_eq!(total(&report, "sent"), total(&report, "delivered") + total(&report, "coalesced"));
 }
 
-/// Returns the command's text output, whose lines fit 100 columns.
+/// Returns the command's text output. Its lines must fit 100 columns.
 #[track_caller]
 fn text(arguments: &[&str]) -> String {
     let text = String::from_utf8(doorbell(arguments).stdout).unwrap();
@@ -244,7 +244,7 @@ fn every_controller_kind_can_be_chosen() {
     }
 }
 
-/// Tables of `marina`.
+/// The tables for `marina`.
 const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
 
 #[test]
@@ -314,7 +314,7 @@ fn inspect_emits_the_other_form_or_says_why_not() {
     assert!(why.contains("ACPI has no structure for this kind of controller"), "{why}");
 }
 
-/// Returns `estuary` with one message-based SPI for each device.
+/// Returns `estuary` with one message-based SPI per device.
 fn scarce() -> PathBuf {
     let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();
     let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi).unwrap();
@@ -472,8 +472,7 @@ fn conventional_bridge_makes_one_group() {
     }
 }
 
-/// Returns the reply of `doorbell qtest` over this connection to a read of `GICD_PIDR2`, and ends
-/// the connection.
+/// Sends a read of `GICD_PIDR2` to `doorbell qtest`, ends the connection and returns the reply.
 fn read_over(stream: &UnixStream) -> String {
     (&mut &*stream).write_all(b"readl 0x0800ffe8\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -489,7 +488,7 @@ fn qtest_at(socket: &str) -> Child {
         .unwrap()
 }
 
-/// Returns a path that is unique to this process.
+/// Returns a path that only this process uses.
 fn temporary(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("doorbell-{}-{name}", std::process::id()));
     drop(std::fs::remove_file(&path));

@@ -1,4 +1,4 @@
-//! `doorbell graph` draws every box and arrow, for any names.
+//! Checks that `doorbell graph` draws every box and arrow, whatever their names.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -22,7 +22,7 @@ fn marina() -> String {
     folder.to_str().unwrap().to_owned()
 }
 
-/// Returns the tags of a document, each of which must be closed in order.
+/// Returns a document's tags. Each must be closed in order.
 fn tags(document: &str) -> Vec<&str> {
     let (mut open, mut all) = (Vec::new(), Vec::new());
     for part in document.split('<').skip(1) {
@@ -64,7 +64,7 @@ fn ways_lead_through_iommus() {
         line.split_whitespace().next().unwrap().to_owned()
     };
     let arrow = |from: &str, to: &str| dot.contains(&format!("{} -> {};", node(from), node(to)));
-    // The SMMU also signals: its other box is a requester's.
+    // The SMMU signals as well, so it also has a requester's box.
     let smmu = "arm,smmu-v3";
     assert!(arrow("MCFG/0000:00-ff", smmu) && arrow(smmu, "MADT/ITS@4"));
     assert!(!arrow("MCFG/0000:00-ff", "MADT/ITS@4"));

@@ -1,4 +1,4 @@
-//! The contents of `doorbell inspect`: capacity, isolation and streams.
+//! Tests for `doorbell inspect`: capacity, isolation and streams.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -18,14 +18,14 @@ fn inspect(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Returns the path of a devicetree of `gic-firmware`'s tests.
+/// Returns the path of a devicetree in `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
     folder.join(name).to_str().unwrap().to_owned()
 }
 
-/// Runs `inspect` on a tree, with a file of register values.
+/// Runs `inspect` on a devicetree, with register values from a file.
 fn inspect_with(tree: &str, registers: &str, name: &str) -> Value {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("inspect-{name}.json"));
     std::fs::write(&file, registers).unwrap();
@@ -40,7 +40,7 @@ fn capacity_is_unknown_without_registers() {
     for unknown in ["interrupts", "device_id_bits", "event_id_bits"] {
         assert_eq!(first[unknown], Value::Null, "{unknown}");
     }
-    // The SMMU has DeviceID 0x10000; requester 0x29f has 0xffffffff.
+    // The SMMU has DeviceID 0x10000, and requester 0x29f has 0xffffffff.
     assert_eq!(
         (&first["needed_device_id_bits"], &first["needed_event_id_bits"]),
         (&32.into(), &11.into())
@@ -50,7 +50,7 @@ fn capacity_is_unknown_without_registers() {
 
 #[test]
 fn registers_tell_the_capacity() {
-    // IDbits 16, LPIS; DeviceIDs of 20 bits, EventIDs of 5.
+    // IDbits 16 and LPIS; 20 DeviceID bits and 5 EventID bits.
     let registers = r#"{ "GICD_TYPER": "0x7a0000",
         "GITS_TYPER": { "/intc@8000000/its@8080000": "0x26400" } }"#;
     let said = inspect_with("msi-map.dtb", registers, "registers");
@@ -64,7 +64,7 @@ fn registers_tell_the_capacity() {
         (&capacity[1]["interrupts"], &capacity[1]["device_id_bits"]),
         (&57344.into(), &Value::Null)
     );
-    // num_LPIs 12 means 2^13 LPIs; then no LPIs at all.
+    // num_LPIs 12 means 2^13 LPIs. Afterwards, no LPIs at all.
     let some = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x7a6000" }"#, "some-lpis");
     assert_eq!(some["capacity"][0]["interrupts"], 8192);
     let none = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x780000" }"#, "no-lpis");

@@ -1,4 +1,5 @@
-//! `doorbell lint`: exit statuses, output formats, and the selection of sources and rules.
+//! Tests for `doorbell lint`: exit statuses, output formats, and how sources and rules are
+//! selected.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -22,7 +23,7 @@ fn rules(findings: &Value) -> Vec<&str> {
     rows.iter().map(|row| row["rule"].as_str().unwrap()).collect()
 }
 
-/// Returns the path of a devicetree of `gic-firmware`'s tests.
+/// Returns the path of a devicetree in `gic-firmware`'s tests.
 fn test_data(name: &str) -> String {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
@@ -34,7 +35,7 @@ fn marina() -> String {
     folder.to_str().unwrap().to_owned()
 }
 
-/// Creates an empty folder for this test.
+/// Creates an empty folder for a test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);

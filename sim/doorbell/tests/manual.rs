@@ -1,4 +1,4 @@
-//! Completions and manual pages include every subcommand.
+//! Checks that completions and manual pages include all subcommands.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns the names below `Commands:` in the command's help.
+/// Returns the names listed under `Commands:` in the help.
 fn subcommands() -> Vec<String> {
     let help = printed(&["--help"]);
     let (_, list) = help.split_once("Commands:\n").unwrap();

@@ -1,4 +1,4 @@
-//! The contract of `doorbell matrix`, and a comparison of its output with the documentation.
+//! The contract of `doorbell matrix`. Its output is also compared with the documentation.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -23,7 +23,7 @@ fn matrix_has_its_fields_and_reasons() {
     for parent in ["its", "direct-lpi", "mbi", "v2m", "x86-vector", "hyperv-spi", "hyperv-x86"] {
         assert!(named("parent", parent) > 0, "{parent}");
     }
-    // A virtual bus exists in a guest only: two stacks of seven endpoints.
+    // A virtual bus exists only in a guest, so there are two stacks of seven endpoints.
     for (world, more) in [("bare-metal", 0), ("guest", 2 * 7), ("guest-remapped", 0)] {
         assert_eq!(named("world", world), (cells.len() - 2 * 7) / 3 + more, "{world}");
     }
@@ -36,7 +36,7 @@ fn matrix_has_its_fields_and_reasons() {
     assert_eq!(named("outcome", "works") + named("outcome", "refused"), cells.len());
 }
 
-/// Returns the table in the documentation, which is between fences.
+/// Returns the documentation's table, which is between fences.
 #[test]
 fn documented_matrix_is_the_printed_one() {
     let output = doorbell(&["matrix"]);

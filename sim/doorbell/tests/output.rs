@@ -1,4 +1,4 @@
-//! Output to a closed pipe or a full disk, and endless input.
+//! How the command handles a closed pipe, a full disk, and endless input.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -11,10 +11,10 @@ const DEVICETREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machin
 const GICV2: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/gic-firmware/tests/data/gicv2m.dtb");
 
-/// A script for `doorbell qtest`, which the other commands ignore.
+/// A script for `doorbell qtest`. The other commands ignore it.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");
 
-/// Each subcommand in each of its modes, with its exit status on success.
+/// Every subcommand in each of its modes, and its exit status on success.
 const COMMANDS: [(&[&str], i32); 16] = [
     (&["--messages", "1"], 0),
     (&["run", "--json", "--messages", "1"], 0),
@@ -34,7 +34,7 @@ const COMMANDS: [(&[&str], i32); 16] = [
     (&["--version"], 0),
 ];
 
-/// Runs the command with this standard output.
+/// Runs the command with the given standard output.
 fn doorbell(arguments: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     let child = command.args(arguments).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn();
@@ -45,7 +45,7 @@ fn script() -> File {
     File::open(SCRIPT).unwrap()
 }
 
-/// Returns its standard error.
+/// Returns the command's standard error.
 fn said(output: Output) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
@@ -113,7 +113,7 @@ fn endless_input_is_refused() {
 #[test]
 fn a_huge_file_is_refused() {
     let path = std::env::temp_dir().join(format!("doorbell-{}-huge", std::process::id()));
-    // A file of ten gigabytes that begins like a devicetree.
+    // A ten-gigabyte file that starts like a devicetree.
     fs::copy(DEVICETREE, &path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(10 << 30).unwrap();
     is_too_large(path.to_str().unwrap());

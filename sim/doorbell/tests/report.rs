@@ -1,6 +1,6 @@
-//! `doorbell report`: a single page that loads nothing, whose links have targets, and which shows
-//! firmware's text unchanged, whatever it contains. `cargo xtask test --only report` opens it in a
-//! browser.
+//! Tests for `doorbell report`. The page is a single file that loads nothing; its links have
+//! targets; and it shows firmware's text unchanged, whatever it contains. `cargo xtask test --only
+//! report` opens it in a browser.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -18,7 +18,7 @@ fn doorbell(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
 }
 
-/// Returns the page that the command prints, and its exit status.
+/// Returns the page printed by the command, and the exit status.
 fn page(arguments: &[&str]) -> (String, i32) {
     let output = doorbell(&[&["report", "--messages", "20"], arguments].concat());
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
@@ -37,13 +37,13 @@ fn mistakes() -> String {
     path("../crates/gic-firmware/tests/data/mistakes.dtb")
 }
 
-/// Returns the values of an attribute.
+/// Returns an attribute's values.
 fn values<'p>(page: &'p str, attribute: &str) -> Vec<&'p str> {
     let begin = format!(" {attribute}=\"");
     page.split(&begin).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
 }
 
-/// Returns the text between two others.
+/// Returns the text between two other texts.
 fn between<'p>(page: &'p str, begin: &str, end: &str) -> &'p str {
     page.split_once(begin).unwrap().1.split_once(end).unwrap().0
 }
@@ -70,7 +70,7 @@ fn findings_of_lint_lead_to_their_boxes() {
         assert!(cards.contains(finding["where"].as_str().unwrap()), "{finding}");
     }
     assert_eq!(cards.matches("<li class=").count(), found.as_array().unwrap().len());
-    // MBI and the GIC are facets of one node, with separate properties.
+    // MBI and the GIC are two facets of one node, with separate properties.
     for (property, column) in [("mbi-ranges", "controller"), ("redistributor-stride", "gic")] {
         let card = cards.split_once(&format!(">/intc@8000000: {property}<")).unwrap().0;
         let node = card.rsplit_once("href=\"#").unwrap().1.trim_end_matches('"');
@@ -87,7 +87,7 @@ fn findings_in_acpi_tables_lead_to_their_boxes() {
         let name = format!("{table}.aml");
         let mut bytes = fs::read(PathBuf::from(marina()).join(&name)).unwrap();
         if table == "apic" {
-            // The ITS with identifier 4 moves onto the distributor.
+            // Move the ITS with identifier 4 on top of the distributor.
             let at = its_base(&bytes);
             bytes[at..at + 8].copy_from_slice(&0x3000_0000u64.to_le_bytes());
             let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
@@ -102,7 +102,7 @@ fn findings_in_acpi_tables_lead_to_their_boxes() {
     assert_eq!(links, cards.matches("<li class=").count(), "{cards}");
 }
 
-/// Returns the offset of the first ITS's base address in a MADT.
+/// Returns the offset of the first ITS's base address in the MADT.
 fn its_base(madt: &[u8]) -> usize {
     let mut at = 44;
     while madt[at] != 0xf {
@@ -141,7 +141,7 @@ fn a_run_is_shown_vector_by_vector() {
 #[test]
 fn registers_tell_capacity_and_findings() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-registers.json");
-    // DeviceIDs of 16 bits, EventIDs of 5: the device at MADT/ITS@4 with the most needs 17.
+    // 16 DeviceID bits and 5 EventID bits; the highest DeviceID at MADT/ITS@4 needs 17.
     fs::write(&file, r#"{ "GITS_TYPER": { "MADT/ITS@4": "0x1e400" } }"#).unwrap();
     let (page, status) = page(&["--no-run", "--registers", file.to_str().unwrap(), &marina()]);
     assert_eq!(status, 1);

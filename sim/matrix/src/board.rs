@@ -1,4 +1,5 @@
-//! A machine for trials: one root controller, one layer above it, and an endpoint of each kind.
+//! A machine for trials, with one root controller, one layer above it, and one endpoint of each
+//! kind.
 
 use super::cell::{Endpoint, Layer, Parent, World};
 use super::device::{DeviceUpstreams, Devices, Probed};
@@ -24,20 +25,20 @@ use std::sync::Arc;
 
 const RAM: u64 = 0x8000_0000;
 const RAM_SIZE: u64 = 64 << 20;
-/// The address region that x86 reserves for messages.
+/// The address range that x86 reserves for messages.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
-/// The hardware of a bus that modifies devices' writes.
+/// Hardware for a bus that modifies device writes.
 type QuirkyBus =
     Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
-/// A bus with quirks: its hardware, and the layer by which the drivers account for them.
+/// A bus with quirks: the hardware, and the layer that lets drivers cope with them.
 pub(crate) struct Quirks {
     pub(crate) layer: ShimLayer,
     pub(crate) bridge: QuirkyBus,
 }
 
-/// The layer of doorbell mappings, with the parent below it.
+/// The doorbell-mapping layer, with the parent below it.
 type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// A running machine.
@@ -46,15 +47,15 @@ pub(crate) struct Board {
     ram: Arc<Ram>,
     devices: Devices,
     root: Box<dyn Root>,
-    /// The IOMMU and the layer that drives it, if the machine has one.
+    /// The IOMMU (if the machine has one) and the layer that drives it.
     pub(crate) mapping: Option<Arc<DoorbellLayer>>,
     pub(crate) parent: Arc<dyn MsiParent>,
     pub(crate) interrupts: Interrupts,
     mode: DoorbellMode,
 }
 
-/// A guest's messages that the hypervisor does not translate: they reach the hardware as the guest
-/// wrote them, where they have no meaning.
+/// Guest messages that the hypervisor does not translate. They reach the hardware exactly as the
+/// guest wrote them, where they are meaningless.
 struct Untranslated;
 
 impl SignalMsi<RequesterId> for Untranslated {
@@ -63,8 +64,8 @@ impl SignalMsi<RequesterId> for Untranslated {
     }
 }
 
-/// A guest's messages that the host's unit remaps according to the guest's tables. It blocks
-/// messages in the compatibility format, which have bit 4 of the address clear (Intel VT-d
+/// Guest messages that the host's unit remaps according to the guest's tables. The unit blocks
+/// messages in compatibility format, i.e. with bit 4 of the address clear (Intel VT-d
 /// specification, §5.1.2).
 struct Remapped(Arc<dyn SignalMsi<RequesterId>>);
 
@@ -78,8 +79,8 @@ impl SignalMsi<RequesterId> for Remapped {
     }
 }
 
-/// Returns the hypervisor below the controller, as the platform reports it. Hypervisors on Arm do
-/// not remap messages.
+/// Returns the hypervisor below the controller, as reported by the platform. On Arm, hypervisors
+/// don't remap messages.
 fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
     match (world, layer) {
         (World::BareMetal, _) => None,
@@ -99,12 +100,12 @@ impl Board {
         Self::with_mode(plan, mode)
     }
 
-    /// Builds a board whose IOMMU, if it has one, uses `mode`.
+    /// Builds a board. If it has an IOMMU, that uses `mode`.
     pub(crate) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
         Self::build(plan, mode, None)
     }
 
-    /// Builds a board whose bus has quirks, with the layer that accounts for them.
+    /// Builds a board whose bus has quirks, with a layer that handles them.
     #[cfg(test)]
     pub(crate) fn with_quirks(plan: BoardConfig, quirks: Quirks) -> Result<Self, String> {
         Self::build(plan, DoorbellMode::Identity, Some(quirks))
@@ -181,12 +182,12 @@ impl Board {
         &self.devices
     }
 
-    /// Lets every CPU take its pending interrupts.
+    /// Lets all CPUs take their pending interrupts.
     pub(crate) fn settle(&self) {
         self.root.settle();
     }
 
-    /// Returns the number of arrivals without a handler.
+    /// Returns the number of interrupts that arrived without a handler.
     pub(crate) fn strays(&self) -> u64 {
         self.root.strays()
     }
@@ -196,27 +197,27 @@ impl Board {
         self.mapping.as_ref().map(|mapping| mapping.layer().iommu().unit())
     }
 
-    /// Returns the number of mapped pages: in the IOMMU, and by the layer's count.
+    /// Returns the number of mapped pages, both in the IOMMU and by the layer's own count.
     pub(crate) fn pages(&self) -> (usize, usize) {
         let counted = self.mapping.as_ref().map_or(0, |mapping| mapping.layer().pages());
         (self.unit().map_or(0, |unit| unit.pages()), counted)
     }
 
-    /// Returns the number of messages that the IOMMU blocked, if the board has one and no doorbell
-    /// is currently mapped in it.
+    /// Returns the number of messages that the IOMMU blocked. `None` if there is no IOMMU, or if a
+    /// doorbell is currently mapped in it.
     pub(crate) fn stopped(&self) -> Option<u64> {
         let unit = self.unit()?;
         let maps = matches!(self.mode, DoorbellMode::Mapped(_) | DoorbellMode::Nested { .. });
         (maps && unit.pages() == 0).then(|| unit.stopped())
     }
 
-    /// Returns whether the parent isolates an endpoint's interrupts from the others'.
+    /// Returns whether the parent isolates an endpoint's interrupts from those of others.
     #[cfg(test)]
     pub(crate) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
         self.parent.isolation(endpoint.requester())
     }
 
-    /// Passes an endpoint through to an untrusted owner, or returns the reason for the refusal.
+    /// Passes an endpoint through to an untrusted owner, or returns the reason why that is refused.
     #[cfg(test)]
     pub(crate) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
         let (parent, device) = (&*self.parent, endpoint.requester());
@@ -233,19 +234,19 @@ impl Board {
         self.root.migrated().unwrap()
     }
 
-    /// Returns the CPUs of a GIC board.
+    /// Returns a GIC board's CPUs.
     #[cfg(test)]
     pub(crate) fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
         self.root.gic_cpus()
     }
 
-    /// Returns the senders of messages that a remapping unit blocked, with the fault reasons.
+    /// Returns the senders whose messages a remapping unit blocked, with the fault reasons.
     #[cfg(test)]
     pub(crate) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
         self.root.remapping_faults()
     }
 
-    /// Checks that all resources were released, and that no driver has an unreported fault.
+    /// Checks that all resources have been released, and that no driver has an unreported fault.
     pub(crate) fn check_quiet(&self) -> Result<(), String> {
         self.root
             .migrated()
@@ -269,7 +270,7 @@ impl Board {
     }
 }
 
-/// Creates an IOMMU in which the PCI functions share one domain, and the other devices another.
+/// Creates an IOMMU with two domains: one shared by the PCI functions, one by all other devices.
 fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<Iommu> {
     let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {

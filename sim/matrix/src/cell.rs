@@ -1,8 +1,8 @@
-//! The matrix: its four dimensions, and the combinations of their values that exist.
+//! The matrix: its four dimensions, and the combinations that exist.
 
 use std::fmt;
 
-/// Defines the values of one dimension of the matrix, with their names in its output.
+/// Defines the values in one dimension of the matrix, and their names in the output.
 macro_rules! dimension {
     (
         $(#[$doc:meta])* $name:ident {
@@ -17,10 +17,10 @@ macro_rules! dimension {
         }
 
         impl $name {
-            /// All values, in the matrix's order.
+            /// All values, in matrix order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Returns the name in the matrix.
+            /// Returns the name used in the matrix.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -37,41 +37,42 @@ macro_rules! dimension {
 dimension! {
     /// A kind of endpoint.
     Endpoint {
-        /// A PCI function with a single message in configuration space, 64 address bits and no
+        /// A PCI function with a single message in configuration space, a 64-bit address and no
         /// mask.
         PciMsi => "pci-msi",
-        /// A PCI function with mask bits that derives eight messages from one.
+        /// A PCI function with mask bits. It derives eight messages from one.
         PciMultiMsi => "pci-multi-msi",
-        /// A PCI function with an MSI-X table of eight messages.
+        /// A PCI function whose MSI-X table has eight messages.
         PciMsix => "pci-msix",
-        /// A device that stores its messages in the memory of its 40 rings, which share 32 vectors
-        /// or a single one.
+        /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or only
+        /// one.
         ImsRing => "ims-ring",
-        /// Messages that the PCI function with the table stores internally, behind a command queue.
+        /// Messages stored inside the PCI function with the table, behind a command queue.
         ImsQueue => "ims-queue",
-        /// A device outside PCI with registers for its messages. In a guest, it is passed through.
+        /// A device outside PCI that has registers for its messages. In a guest, it is passed
+        /// through.
         Platform => "platform",
-        /// A device of the same kind, of a model that a hypervisor emulates for its guests.
+        /// A device of the same kind, but of a model that a hypervisor emulates for its guests.
         Emulated => "emulated",
     }
 }
 
 dimension! {
-    /// The root controller of an endpoint.
+    /// An endpoint's root controller.
     Parent {
         /// An Interrupt Translation Service.
         Its => "its",
-        /// The redistributors' doorbells, without an ITS.
+        /// The redistributors' doorbells, with no ITS.
         DirectLpi => "direct-lpi",
-        /// The distributor's message-based SPIs.
+        /// The message-based SPIs of the distributor.
         Mbi => "mbi",
         /// A GICv2m frame.
         V2m => "v2m",
-        /// The vectors of x86's local APICs.
+        /// Vectors in x86's local APICs.
         X86Vector => "x86-vector",
-        /// Hyper-V's virtual PCI bus on arm64: SPIs of the guest's GIC, with the host's messages.
+        /// Hyper-V's virtual PCI bus on arm64: the guest GIC's SPIs, with messages from the host.
         HypervSpi => "hyperv-spi",
-        /// Hyper-V's virtual PCI bus on x86: vectors of the guest's local APICs.
+        /// Hyper-V's virtual PCI bus on x86: vectors in the guest's local APICs.
         HypervApic => "hyperv-x86",
     }
 }
@@ -81,28 +82,28 @@ dimension! {
     Layer {
         /// No IOMMU.
         None => "none",
-        /// An IOMMU that translates devices' writes. Doorbells are mapped in pages of 4 KiB; on x86
-        /// they are in the region that the hardware reserves for messages.
+        /// An IOMMU that translates device writes. Doorbells are mapped as 4 KiB pages; on x86,
+        /// they lie in the region that the hardware reserves for messages.
         DoorbellMapping => "doorbell-mapping",
-        /// An IOMMU that remaps messages. Only x86 has one; on Arm, the ITS has this role.
+        /// An IOMMU that remaps messages. This exists only on x86; on Arm, the ITS plays this role.
         Remapping => "remapping",
     }
 }
 
 dimension! {
-    /// The environment of the kernel.
+    /// The environment that the kernel runs in.
     World {
-        /// Directly on the hardware.
+        /// Directly on hardware.
         BareMetal => "bare-metal",
-        /// In a guest, whose hypervisor traps stores to the registers that PCI defines.
+        /// In a guest whose hypervisor traps stores to the registers that PCI defines.
         Guest => "guest",
         /// In a guest whose hypervisor remaps messages in hardware according to the guest's virtual
-        /// IOMMU, if that IOMMU remaps messages at all: on x86, with [`Layer::Remapping`].
+        /// IOMMU, if that IOMMU remaps messages (i.e. on x86, with [`Layer::Remapping`]).
         GuestRemapped => "guest-remapped",
     }
 }
 
-/// One combination of the matrix.
+/// One combination in the matrix.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Cell {
     /// The endpoint.
@@ -111,7 +112,7 @@ pub struct Cell {
     pub parent: Parent,
     /// The layer above it.
     pub layer: Layer,
-    /// The kernel's environment.
+    /// The environment of the kernel.
     pub world: World,
 }
 
@@ -121,30 +122,31 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The result of a trial.
+/// The outcome of a trial.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Every message arrived, and all resources were released.
+    /// Every message arrived, and all resources have been released.
     Works,
-    /// The drivers refused for this reason, and the attempt left no trace.
+    /// The drivers refused for this reason. The attempt left no trace.
     Refused(String),
     /// A defect: a message was lost, or a resource was not released.
     Broken(String),
 }
 
-/// Returns the existing combinations: only x86 has remapping, and only guests have a virtual bus.
+/// Returns all existing combinations. Remapping exists only on x86, and a virtual bus only in a
+/// guest.
 pub fn cells() -> impl Iterator<Item = Cell> {
     stacks().flat_map(|(parent, layer, world)| {
         Endpoint::ALL.iter().map(move |endpoint| Cell { endpoint: *endpoint, parent, layer, world })
     })
 }
 
-/// Returns the existing combinations of a parent, a layer and a world.
+/// Returns the existing combinations for a parent, a layer and a world.
 pub(crate) fn stacks() -> impl Iterator<Item = (Parent, Layer, World)> {
     let exists = |parent, layer, world| match parent {
         Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => layer != Layer::Remapping,
         Parent::X86Vector => true,
-        // The guest does not see the host's IOMMU.
+        // The guest can't see the host's IOMMU.
         Parent::HypervSpi | Parent::HypervApic => layer == Layer::None && world == World::Guest,
     };
     World::ALL.iter().flat_map(move |world| {

@@ -1,4 +1,4 @@
-//! The endpoints of a board: their hardware, and the message stores that their drivers find.
+//! A board's endpoints: their hardware, and the message stores that their drivers find.
 
 use super::cell::Endpoint;
 use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
@@ -16,16 +16,16 @@ use irq_domain::pci::FunctionStore;
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
 
-/// Number of vectors of each kind of endpoint that needs a fixed number.
+/// Number of vectors for each kind of endpoint that needs a fixed number of them.
 const GROUP_LOG2: u8 = 3;
 const TABLE: u16 = 8;
 const QUEUE: u16 = 16;
 const PLATFORM: u16 = 4;
-/// A wireless device: the number of rings, which share 32 vectors, or a single one.
+/// A wireless device: the number of rings, which share 32 vectors or only one.
 const RINGS: u16 = 40;
 const RING_VECTORS: u16 = 32;
 
-/// Base addresses of the endpoints' registers.
+/// Base addresses for the endpoints' registers.
 const ECAM: u64 = 0x2000_0000;
 const WINDOW: u64 = 0x3000_0000;
 const RING_REGISTERS: u64 = 0x0900_0000;
@@ -34,8 +34,8 @@ const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
-    /// Returns the device number on the host bridge's bus, also for endpoints outside PCI. The
-    /// function with the table has the queue as well.
+    /// Returns the device number on the host bridge's bus (endpoints outside PCI have one as well).
+    /// The function with the table also has the queue.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,
@@ -65,15 +65,16 @@ impl Endpoint {
     }
 }
 
-/// The targets of the devices' messages.
+/// Where the devices' messages are sent.
 pub(crate) struct DeviceUpstreams {
-    /// For devices whose stores a hypervisor would trap: PCI's own registers, and emulated devices.
+    /// For devices whose stores a hypervisor would trap: PCI-defined registers, and emulated
+    /// devices.
     pub(crate) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// For devices that store their messages elsewhere.
     pub(crate) own: Arc<dyn SignalMsi<RequesterId>>,
 }
 
-/// The hardware of all endpoints.
+/// All endpoints' hardware.
 pub(crate) struct Devices {
     host: Arc<HostBridge>,
     ring: Arc<RingDevice>,
@@ -124,7 +125,7 @@ impl Devices {
         Ok(())
     }
 
-    /// Finds an endpoint's message store, as its driver does.
+    /// Finds an endpoint's message store the way its driver would.
     pub(crate) fn probe(
         &self,
         endpoint: Endpoint,
@@ -172,7 +173,7 @@ impl Devices {
         Ok(Probed { endpoint, hardware, found, rings })
     }
 
-    /// Writes a message from the endpoint, regardless of the contents of its store.
+    /// Writes a message from the endpoint, regardless of what its store contains.
     pub(crate) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
         let way = match endpoint {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Emulated => {
@@ -221,7 +222,7 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
     Some(HostBridge::new(windows, root))
 }
 
-/// The bus, for a device that does not send its requester ID itself.
+/// The bus, for a device that doesn't send its own requester ID.
 struct FixedRequester {
     requester: RequesterId,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
@@ -240,7 +241,7 @@ enum Hardware {
     Platform(Arc<PlatformDevice>),
 }
 
-/// An endpoint whose driver has found its message store.
+/// An endpoint with a driver that has found its message store.
 pub(crate) struct Probed {
     pub(crate) endpoint: Endpoint,
     hardware: Hardware,
@@ -249,13 +250,13 @@ pub(crate) struct Probed {
 }
 
 impl Probed {
-    /// Returns the number of vectors that the driver requests, and the number that it accepts
-    /// instead.
+    /// Returns the number of vectors that the driver requests, and the smaller number that it also
+    /// accepts.
     pub(crate) const fn wanted(&self) -> (u16, u16) {
         match self.endpoint {
             Endpoint::PciMsi => (1, 1),
             Endpoint::PciMultiMsi => (1 << GROUP_LOG2, 1 << GROUP_LOG2),
-            // Some vectors are left to be allocated later.
+            // Leave some vectors to be allocated later.
             Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
             Endpoint::ImsRing => (RING_VECTORS, 1),
             Endpoint::ImsQueue => (QUEUE - 2, QUEUE - 2),
@@ -263,7 +264,7 @@ impl Probed {
         }
     }
 
-    /// Returns `true` if the driver adds and frees vectors while it runs.
+    /// Returns `true` if the driver adds and frees vectors while it is running.
     pub(crate) const fn adds_later(&self) -> bool {
         matches!(
             self.endpoint,
@@ -271,7 +272,7 @@ impl Probed {
         )
     }
 
-    /// Returns the senders, each with the slot of its vector: the rings, or the `slots` themselves.
+    /// Returns the senders (rings, or the `slots` themselves), each with the slot of its vector.
     pub(crate) fn senders(&self, slots: &[u16]) -> Vec<(u16, u16)> {
         match &self.rings {
             Some(store) => (0..store.rings()).map(|ring| (ring, store.slot_of(ring))).collect(),
@@ -279,7 +280,7 @@ impl Probed {
         }
     }
 
-    /// Resets the PCI function and restores its header.
+    /// Resets the PCI function, then restores its header.
     #[cfg(test)]
     pub(crate) fn reset(&self) {
         if let Hardware::Function(function) = &self.hardware {

@@ -33,14 +33,14 @@ type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 const ITS: u64 = 0x0820_0000;
 const FRAME: u64 = 0x0802_0000;
-/// The SPIs that messages signal.
+/// The SPIs signaled by messages.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
 const NO_VECTORS: &str = "a GIC has no x86 vectors";
-/// A requester that allocates all vectors to check that they are free.
+/// A requester that allocates all vectors, to check that they are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
-/// The hardware of a GIC, with one kind of doorbell.
+/// The hardware for a GIC with one kind of doorbell.
 pub(crate) struct GicRootHardware {
     kind: Parent,
     gic: GicHardware,
@@ -66,7 +66,7 @@ fn redistributors(
 }
 
 impl GicRootHardware {
-    /// Creates a GIC with doorbells of `kind` only.
+    /// Creates a GIC that only has doorbells of this `kind`.
     pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
         let BoardConfig { parent: kind, spread, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
@@ -90,7 +90,7 @@ impl GicRootHardware {
         Ok(Self { kind, gic, migration, hyperv })
     }
 
-    /// Returns the driver's configuration.
+    /// Returns the driver configuration.
     fn driver_config(&self) -> GicConfig {
         let config = self.gic.config();
         let regions = config.redistributors.iter().map(|region| {
@@ -104,7 +104,8 @@ impl GicRootHardware {
     }
 }
 
-/// Returns the migration mode of a virtual bus's host end, which migrates along with the GIC.
+/// Returns the migration mode for a virtual bus's host end. The host end migrates along with the
+/// GIC.
 const fn host_migration(migration: Migration) -> HostMigration {
     match migration {
         Migration::Never => HostMigration::Never,
@@ -112,7 +113,7 @@ const fn host_migration(migration: Migration) -> HostMigration {
     }
 }
 
-/// Brings up the driver of the GIC itself on all CPUs.
+/// Brings up the driver for the GIC itself, on all CPUs.
 fn bring_up(
     platform: &Arc<MachinePlatform>,
     config: GicConfig,
@@ -154,7 +155,7 @@ impl RootHardware for GicRootHardware {
     }
 }
 
-/// The driver of the doorbells.
+/// The driver for the doorbells.
 enum MsiDriver {
     Its(Arc<Its>),
     DirectLpi(Arc<DirectLpi>),
@@ -196,7 +197,7 @@ impl MsiDriver {
     }
 }
 
-/// Opens the virtual bus, whose driver creates the domain of SPIs itself.
+/// Opens the virtual bus. Its driver creates the SPI domain.
 fn open_hyperv(host: Arc<HypervHost>, gic: &Arc<Gic>) -> Result<MsiDriver, String> {
     let platform = gic.platform();
     let domain = SpiDomain::new(Arc::clone(gic) as _, Arc::clone(platform) as _);
@@ -222,7 +223,7 @@ struct GicRoot {
 }
 
 impl GicRoot {
-    /// Returns a description of the SPIs that the domain did not release, if any.
+    /// Describes the SPIs that the domain has not released. Returns `None` if there are none.
     fn claimed_spis(&self) -> Option<String> {
         let wired: &dyn WiredParent = &*self.gic;
         let first = HwIrq::new(FIRST_SPI);
@@ -237,7 +238,7 @@ impl GicRoot {
     }
 }
 
-/// Returns a description of the SPIs still allocated. None are if all of them can be allocated.
+/// Describes the SPIs that are still allocated. If all of them can be allocated, there are none.
 fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
     let request = BlockRequest::new(SPIS, Fit::new(Rewrite::Masked), Cpu::new(0))
         .with_initially(Initially::Masked);

@@ -1,12 +1,12 @@
 //! Tries every kind of endpoint on every parent, behind every layer, in every environment. The
-//! results come from trials, not from a table.
+//! results come from actual trials, not from a table.
 //!
-//! For each combination, a machine is built with an endpoint of each kind on its bus. A trial
+//! For each combination, we build a machine with an endpoint of each kind on its bus. A trial
 //! creates the endpoint's domain and allocates its vectors. It then lets the endpoint send through
 //! the bus, and through the IOMMU or the remapping unit if the machine has one, while its
 //! interrupts move. It adds and frees vectors, tears everything down, and repeats all of this on
 //! the same machine. The cell works if each message arrived exactly once at the right CPU and all
-//! resources were released. It is refused if the drivers refused, with the drivers' reason.
+//! resources were released. It is refused if the drivers refused, and then states their reason.
 //!
 //! ```
 //! use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};

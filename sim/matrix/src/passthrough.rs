@@ -1,5 +1,5 @@
-//! Passthrough of a device's interrupts to a guest or a driver in user space. It requires one proof
-//! of isolation for interrupts, and one for memory.
+//! Passes a device's interrupts through to a guest or to a driver in user space. This takes two
+//! proofs of isolation, one for interrupts and one for memory.
 
 use core::fmt;
 use msi_types::{
@@ -7,40 +7,39 @@ use msi_types::{
     MsiParent, NotDmaIsolated, NotIsolated, RequesterId,
 };
 
-/// The reason why a device is not passed through.
+/// The reason why a device can't be passed through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassthroughError {
-    /// The device can signal interrupts of other devices.
+    /// The device can signal other devices' interrupts.
     #[error("requester {device} cannot be passed through: {reason}")]
     NotIsolated {
-        /// Requester ID of the device.
+        /// The device's requester ID.
         device: RequesterId,
         /// The reason why its interrupts are not isolated.
         reason: NotIsolated,
     },
-    /// The device can access memory of other devices.
+    /// The device can access other devices' memory.
     #[error("requester {device} cannot be passed through: {reason}")]
     NotDmaIsolated {
-        /// Requester ID of the device.
+        /// The device's requester ID.
         device: RequesterId,
         /// The reason why its memory accesses are not isolated.
         reason: NotDmaIsolated,
     },
-    /// The two proofs are for different devices, or for different parents.
+    /// The two proofs belong to different devices or different parents.
     #[error(
         "requester {0} cannot be passed through: the proof of DMA isolation is not of this device \
          at this parent"
     )]
     ForeignProof(RequesterId),
-    /// The controller refused the device.
+    /// The controller rejected the device.
     #[error(transparent)]
     Controller(#[from] MsiError),
 }
 
-/// A device that is passed through. Its new owner may write any message into it, and may have it
-/// access any address. Its path must therefore isolate both, which is proved for this device at
-/// this parent:
+/// A passed-through device. Its new owner may write any message into it, and may have it access any
+/// address. So its path must isolate both. This has been proved for this device at this parent:
 ///
 /// ```
 /// use doorbell_matrix::{Passthrough, PassthroughError};
@@ -67,18 +66,18 @@ pub enum PassthroughError {
 /// }
 /// ```
 ///
-/// Isolation is as fine as the mechanism. Requesters that it cannot distinguish must be passed
-/// through together or not at all, which is up to the caller. For an ITS, these are requesters that
-/// share a DeviceID; for an IOMMU, those that share an address space.
+/// Isolation is only as fine as the mechanism. Requesters that it can't distinguish must be passed
+/// through together or not at all, and it is up to the caller to ensure this. For an ITS, these are
+/// requesters that share a DeviceID; for an IOMMU, those that share an address space.
 #[must_use = "the device is reclaimed when this is dropped"]
 pub struct Passthrough<'a> {
     proof: InterruptIsolated<'a>,
-    /// `None` only during drop.
+    /// Only `None` during drop.
     attachment: Option<Attachment>,
 }
 
 impl<'a> Passthrough<'a> {
-    /// Passes the device of these proofs to a new owner, for at most `vectors` vectors.
+    /// Passes the device that these proofs are for to a new owner, with up to `vectors` vectors.
     ///
     /// Context: task; may sleep.
     ///
@@ -111,7 +110,7 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// Frees vectors. All vectors must be freed before this is dropped.
+    /// Frees vectors. The caller must free all of them before dropping this value.
     ///
     /// Context: task; may sleep.
     pub fn free(&self, block: HwIrqBlock) {
@@ -120,7 +119,7 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// Returns the message that the new owner may store for a vector, or show to its guest.
+    /// Returns the message for a vector. The new owner may store it, or show it to its guest.
     ///
     /// Context: task; may sleep.
     pub fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
@@ -170,12 +169,12 @@ mod tests {
     const MINE: RequesterId = RequesterId::new(1);
     const OTHER: RequesterId = RequesterId::new(2);
 
-    /// Isolates one requester, and counts attachments and allocations.
+    /// Isolates a single requester, and counts attachments and allocations.
     #[derive(Default)]
     struct Parent {
         attached: AtomicU32,
         vectors: AtomicU32,
-        /// If set, memory is not isolated, as with an ITS without an IOMMU.
+        /// If set, memory isn't isolated, as with an ITS but no IOMMU.
         no_iommu: AtomicBool,
     }
 

@@ -1,4 +1,4 @@
-//! The interface of the boards' root controllers.
+//! The interface that the boards' root controllers implement.
 
 use super::cell::{Endpoint, Layer, Parent, World};
 use doorbell_hardware::bus::{Bus, Overlap};
@@ -8,49 +8,49 @@ use irq_domain::Interrupts;
 use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
 use std::sync::Arc;
 
-/// Number of CPUs of a board.
+/// Number of CPUs on a board.
 pub(crate) const CPUS: u16 = 3;
 
-/// Returns the functions that a virtual bus offers: those on the board's PCI bus.
+/// Returns the functions that a virtual bus offers, i.e. those on the board's PCI bus.
 pub(crate) fn hyperv_functions() -> [RequesterId; 3] {
     [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix].map(Endpoint::requester)
 }
 
-/// The placement of a GIC's redistributors.
+/// Where a GIC's redistributors are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RedistributorLayout {
     /// All in one range.
     Together,
-    /// The last one above the first 4 GiB.
+    /// The last one is above the first 4 GiB.
     #[cfg(test)]
     FarApart,
 }
 
-/// The parameters of a board.
+/// A board's parameters.
 #[derive(Clone, Copy)]
 pub(crate) struct BoardConfig {
     pub(crate) parent: Parent,
     pub(crate) layer: Layer,
     pub(crate) spread: RedistributorLayout,
-    /// The environment that the platform reports.
+    /// The environment, as reported by the platform.
     pub(crate) world: World,
     /// The actual environment.
     pub(crate) reality: World,
-    /// Migrations of a GIC. x86's APICs do not migrate.
+    /// Whether a GIC migrates. (x86's APICs don't.)
     pub(crate) migration: Migration,
 }
 
 impl BoardConfig {
-    /// Returns a platform that reports its environment correctly, without migrations.
+    /// Returns a platform that reports its environment correctly and does not migrate.
     pub(crate) fn new(parent: Parent, layer: Layer, world: World) -> Self {
         let (spread, migration) = (RedistributorLayout::Together, Migration::Never);
         Self { parent, layer, spread, world, reality: world, migration }
     }
 }
 
-/// The hardware of a root controller, before its drivers are up.
+/// A root controller's hardware, before its drivers are up.
 pub(crate) trait RootHardware {
-    /// Returns the target of devices' writes.
+    /// Returns the target for device writes.
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>>;
 
     /// Attaches the controller's registers to the bus.
@@ -60,7 +60,7 @@ pub(crate) trait RootHardware {
     fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String>;
 }
 
-/// A root controller with its drivers.
+/// A root controller with its drivers up.
 pub(crate) struct Driven {
     pub(crate) root: Box<dyn Root>,
     pub(crate) parent: Arc<dyn MsiParent>,
@@ -72,32 +72,32 @@ pub(crate) trait Root {
     /// Lets `interrupts` dispatch the CPUs' interrupts from now on.
     fn serve(&self, interrupts: &Interrupts);
 
-    /// Lets the CPUs take their pending interrupts, until none is pending.
+    /// Lets the CPUs take interrupts until none is pending.
     fn settle(&self);
 
-    /// Returns the number of arrivals without a handler.
+    /// Returns the number of interrupts that arrived without a handler.
     fn strays(&self) -> u64;
 
-    /// Returns a description of the resources that were not released, if any.
+    /// Describes the resources that have not been released. Returns `None` if there are none.
     fn kept(&self) -> Option<String>;
 
-    /// Returns the senders of messages that a remapping unit blocked, with the fault reasons.
+    /// Returns the senders whose messages a remapping unit blocked, with the fault reasons.
     #[cfg(test)]
     fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
         Vec::new()
     }
 
-    /// Returns the number of migrations, or the reason why one failed.
+    /// Returns the number of migrations, or the reason why a migration failed.
     fn migrated(&self) -> Result<u64, String> {
         Ok(0)
     }
 
-    /// Returns the CPUs of a GIC.
+    /// Returns a GIC's CPUs.
     #[cfg(test)]
     fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
         None
     }
 
-    /// Returns a fault that a driver could not report otherwise.
+    /// Returns a fault that a driver had no other way to report.
     fn silent_fault(&self) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! The outcome of each cell, and defects that a trial must detect.
+//! Tests the outcome of each cell, and defects that a trial has to detect.
 
 mod layers;
 mod notices;
@@ -12,8 +12,8 @@ use super::trial::attempt;
 use super::*;
 use doorbell_machine::Migration;
 
-/// Returns a platform that reports its environment correctly, whose controller migrates
-/// continually, as on all boards of these tests. This must not be observable. (Cells are also tried
+/// Returns a platform that reports its environment correctly and whose controller migrates
+/// continually, like all boards in these tests. This must not be observable. (Cells are also tried
 /// without migrations.)
 fn plan(parent: Parent, layer: Layer, world: World) -> BoardConfig {
     BoardConfig {
@@ -26,7 +26,7 @@ fn board(parent: Parent, layer: Layer, world: World) -> Board {
     Board::new(plan(parent, layer, world)).unwrap()
 }
 
-/// The reasons, each with the letter that represents it in [`EXPECTED`].
+/// The reasons, each with its letter in [`EXPECTED`].
 const REASONS: [(char, &str); 3] = [
     ('G', "the endpoint needs aligned groups of vectors, which tier x86-vector does not offer"),
     (
@@ -41,8 +41,8 @@ const REASONS: [(char, &str); 3] = [
     ),
 ];
 
-/// The outcomes, derived by reasoning: for each stack the endpoints in their order; `.` means that
-/// the endpoint works.
+/// The outcomes, derived by reasoning. Each stack lists the endpoints in order; `.` means that the
+/// endpoint works.
 const EXPECTED: &str = "
     bare-metal      its         none              .......
     bare-metal      its         doorbell-mapping  .......

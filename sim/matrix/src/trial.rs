@@ -1,4 +1,4 @@
-//! A trial of one endpoint on a board, and its outcome.
+//! Tries one endpoint on a board and determines the outcome.
 
 use super::board::Board;
 use super::cell::{Endpoint, Outcome};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of trials on one board: the second one runs on what the first one left behind.
+/// Number of trials per board. The second one runs in the state that the first one leaves.
 const LIVES: usize = 2;
 
 /// The reason why a trial ended early.
@@ -19,7 +19,7 @@ const LIVES: usize = 2;
 pub(crate) enum TrialError {
     /// The drivers refused the request.
     Refused(String),
-    /// A guarantee did not hold.
+    /// A guarantee was violated.
     Broken(String),
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
     let result = (0..LIVES).try_for_each(|_| {
         let life = live(board, endpoint);
         board.settle();
-        // All resources must be released, whether the endpoint was refused or not.
+        // All resources must be released, whether or not the endpoint was refused.
         board.check_quiet().map_err(TrialError::Broken).and(life)
     });
     match result {
@@ -73,7 +73,7 @@ fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     trial.end()
 }
 
-/// The handler runs of each slot by CPU.
+/// The handler runs for each slot, by CPU.
 struct Runs(Vec<[AtomicU64; CPUS as usize]>);
 
 impl Runs {
@@ -98,13 +98,13 @@ pub(crate) struct Trial<'a> {
     board: &'a Board,
     probed: Probed,
     runs: Arc<Runs>,
-    /// Declared before the device, because vectors are freed after their handlers.
+    /// Declared before the device, so that handlers are removed before vectors are freed.
     handles: BTreeMap<u16, IrqHandle>,
     device: MsiDevice,
 }
 
 impl<'a> Trial<'a> {
-    /// Attaches the endpoint, allocates its vectors and requests them.
+    /// Attaches the endpoint, then allocates and requests its vectors.
     pub(crate) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
         let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
         let config = MsiDeviceConfig::new(
@@ -117,7 +117,7 @@ impl<'a> Trial<'a> {
         Self::start(board, probed, device)
     }
 
-    /// Like [`begin`](Self::begin), for an endpoint that is one of several of its device.
+    /// Like [`begin`](Self::begin), for an endpoint that shares its device with others.
     #[cfg(test)]
     pub(crate) fn begin_of(
         board: &'a Board,
@@ -155,8 +155,8 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Lets each sender send once, and checks that its vector's handler runs once, at the right
-    /// CPU.
+    /// Makes each sender send once, and checks that its vector's handler runs exactly once, on the
+    /// right CPU.
     pub(crate) fn deliver(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
@@ -185,7 +185,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Moves all vectors to each CPU in turn, and back.
+    /// Moves all vectors to each CPU in turn, then back.
     pub(crate) fn travel(&self) -> Result<(), TrialError> {
         for cpu in (0..CPUS.into()).chain([0]).map(Cpu::new) {
             for handle in self.handles.values() {
@@ -219,19 +219,19 @@ impl<'a> Trial<'a> {
         self.probed.reset();
     }
 
-    /// Lets the driver restore the contents of the message store.
+    /// Has the driver restore the contents of the message store.
     #[cfg(test)]
     pub(crate) fn restore(&self) -> Result<(), TrialError> {
         Ok(self.device.restore()?)
     }
 
-    /// Returns the message that the device sends for a slot.
+    /// Returns the message that the device sends for this slot.
     #[cfg(test)]
     pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.device.sent_message(slot)
     }
 
-    /// Returns the description of the levels below a slot's vector.
+    /// Describes the levels below a slot's vector.
     #[cfg(test)]
     pub(crate) fn describe(&self, slot: u16) -> String {
         let mut text = String::new();
@@ -247,7 +247,8 @@ impl<'a> Trial<'a> {
         self.handles.values().map(IrqHandle::count).sum()
     }
 
-    /// Checks that a message sent before a move arrives exactly once, before the move or after it.
+    /// Checks that a message sent before a move arrives exactly once, either before or after the
+    /// move.
     fn overtake(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
@@ -267,7 +268,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Frees one vector and adds two: one at the same slot, and a managed one at an unused slot,
-    /// which is then moved between its two CPUs.
+    /// which then moves between its two CPUs.
     fn change(&mut self) -> Result<(), TrialError> {
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);
@@ -284,7 +285,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Tears everything down, and checks that later messages reach no handler.
+    /// Tears everything down, and checks that later messages do not reach any handler.
     pub(crate) fn end(self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         let messages: Vec<_> =
@@ -292,7 +293,7 @@ impl<'a> Trial<'a> {
         let Self { board, probed, runs, handles, device } = self;
         drop(handles);
         device.tear_down().map_err(|error| TrialError::Broken(error.to_string()))?;
-        // Otherwise, a late message could request a vector that its CPU has not cleaned up yet.
+        // Otherwise, a late message could request a vector that its CPU hasn't cleaned up yet.
         board.settle();
         let before = runs.read();
         for sender in slots {
@@ -310,8 +311,8 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Writes a message that the device no longer stores, and checks that an IOMMU that maps doorbells
-/// blocks it.
+/// Writes a message that the device no longer stores. If an IOMMU maps doorbells, it must block the
+/// message.
 fn late(board: &Board, probed: &Probed, message: MsiMessage) -> Result<(), TrialError> {
     let stopped = board.stopped();
     board.devices().write(probed.endpoint, message);

@@ -1,4 +1,4 @@
-//! Local APICs, with or without a remapping unit in front of them.
+//! Local APICs, optionally with a remapping unit in front of them.
 
 use super::cell::{Layer, Parent};
 use super::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
@@ -18,12 +18,12 @@ use x86_irq::{
     ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
 };
 
-/// Base address of the unit's registers, which identifies the unit in errors.
+/// Base address of the unit's registers. Error messages use it to identify the unit.
 const UNIT: u64 = 0xfed9_0000;
-/// log2 of the number of table entries: 256.
+/// log2 of the number of table entries (256).
 const TABLE_LOG2: u8 = 8;
 
-/// The hardware of an x86 machine: the APICs, and what is in front of them.
+/// An x86 machine's hardware: the APICs, and whatever is in front of them.
 pub(crate) struct X86Hardware {
     chipset: Arc<Chipset>,
     /// The host end of a virtual bus.
@@ -39,14 +39,14 @@ impl SignalMsi<NoIdentity> for Injected {
     }
 }
 
-/// Returns the message to the local APIC of the CPU with VP index `processor`.
+/// Returns the message for the local APIC of the CPU with VP index `processor`.
 fn apic_message(processor: u16, vector: u8) -> MsiMessage {
     let id = u64::from(LocalApicBank::id(Cpu::new(processor.into())));
     MsiMessage { address: 0xfee0_0000 | id << 12, data: vector.into() }
 }
 
 impl X86Hardware {
-    /// Creates the hardware, with a remapping unit if `layer` requires one.
+    /// Creates the hardware. It includes a remapping unit if `layer` needs one.
     pub(crate) fn new(kind: Parent, layer: Layer, ram: Arc<Ram>) -> Result<Self, String> {
         let remapping =
             (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
@@ -144,13 +144,13 @@ struct X86Root {
     vectors: Arc<VectorDomain>,
     remapped: Option<Arc<RemappedVectors<RemapTableMemory>>>,
     hyperv: Option<Arc<HypervHost>>,
-    /// The number of initially free vectors of each CPU.
+    /// Number of vectors that are initially free on each CPU.
     free: Vec<u32>,
     interrupts: OnceLock<Interrupts>,
 }
 
 impl X86Root {
-    /// Returns `true` if the CPU did any work.
+    /// Returns `true` if the CPU had any work to do.
     fn run(&self, cpu: Cpu) -> bool {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let took = self.kernel.take_one(&self.vectors, interrupts, cpu);
@@ -160,7 +160,7 @@ impl X86Root {
 
 impl Root for X86Root {
     fn serve(&self, interrupts: &Interrupts) {
-        // Each board has a single interrupt core, so the cell is set only once.
+        // Each board has only one interrupt core, so the cell is set only once.
         let _ = self.interrupts.set(interrupts.clone());
     }
 

@@ -15,14 +15,14 @@ use vgic::{GuestMemory, Progress, Vgic};
 pub const RAM_BASE: u64 = 0x4000_0000;
 /// Size of RAM.
 pub const RAM_BYTES: u64 = 128 << 20;
-/// DeviceID of requests without a requester.
+/// DeviceID for requests that have no requester.
 const SENDER: DeviceId = DeviceId::new(0);
 
-/// The machine's physical addresses.
+/// The physical addresses of the machine.
 pub(super) struct AddressSpace {
     gic: Arc<Vgic>,
     ram: Arc<Ram>,
-    /// The translation frame of the ITS, if the GIC has one.
+    /// The ITS translation frame, if the GIC has an ITS.
     translation: Range<u64>,
     /// `GITS_TRANSLATER`.
     doorbell: Option<u64>,
@@ -45,7 +45,7 @@ impl AddressSpace {
         &self.gic
     }
 
-    /// Loads a little-endian number of at most 8 bytes.
+    /// Loads a little-endian number with up to 8 bytes.
     pub(super) fn load(&self, address: u64, bytes: usize) -> u64 {
         let mut number = [0; 8];
         self.fill(address, &mut number[..bytes]);
@@ -62,7 +62,7 @@ impl AddressSpace {
         for piece in self.pieces(address, bytes.len()) {
             let bytes = &mut bytes[piece.range.clone()];
             match piece.width {
-                // Bytes outside RAM remain zero.
+                // Bytes outside RAM stay zero.
                 None => drop(self.ram.read(piece.address, bytes)),
                 Some(width) => {
                     let value = self.gic.read(piece.address, width).unwrap_or(0);
@@ -86,8 +86,8 @@ impl AddressSpace {
         }
     }
 
-    /// Writes by words where possible, because scripts clear large areas. Writes outside RAM are
-    /// ignored.
+    /// Writes whole words where possible, because scripts clear large areas. Ignores writes outside
+    /// RAM.
     fn write_memory(&self, address: u64, bytes: &[u8]) {
         let before = usize::try_from(address.wrapping_neg() % 8).unwrap_or(0).min(bytes.len());
         let (unaligned, aligned) = bytes.split_at(before);
@@ -104,14 +104,15 @@ impl AddressSpace {
         let rings = self.doorbell == Some(address) && width >= AccessWidth::Half;
         match self.gic.its(0).filter(|_| rings).zip(u32::try_from(value).ok()) {
             Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
-            // The GIC rejects only writes outside its regions.
+            // The GIC only rejects writes outside its regions.
             None => drop(self.gic.write(address, width, value)),
         }
-        // QEMU's ITS executes all commands immediately, and no CPU runs that could continue them.
+        // QEMU's ITS executes all commands immediately, and no CPU runs here that could continue
+        // them.
         while self.gic.poll() == Progress::Unfinished {}
     }
 
-    /// Splits an access into pieces, in order.
+    /// Splits an access into its pieces, in order.
     fn pieces(&self, address: u64, bytes: usize) -> impl Iterator<Item = Piece> {
         let mut start = 0;
         std::iter::from_fn(move || {
@@ -137,11 +138,11 @@ impl AddressSpace {
     }
 }
 
-/// A piece of an access that a single device performs at one time.
+/// A piece of an access. A single device performs it in one go.
 struct Piece {
     address: u64,
-    /// Range of the access's bytes.
+    /// The range of bytes within the access.
     range: Range<usize>,
-    /// Width of a register access; `None` in RAM.
+    /// The width of a register access; `None` in RAM.
     width: Option<AccessWidth>,
 }

@@ -1,20 +1,20 @@
-//! The server's answers, in QEMU's format.
+//! Formats the server's answers the way QEMU does.
 
 use super::request::{Form, Mistake};
 use base64::display::Base64Display;
 use base64::prelude::BASE64_STANDARD;
 use std::fmt;
 
-/// The result of one line of a script: the changes of intercepted lines, followed by the reply.
+/// The result of one script line: changes to intercepted lines, followed by the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
-    /// Changes of the intercepted lines, in order.
+    /// Changes to the intercepted lines, in order.
     pub irqs: Vec<IrqChange>,
     /// The reply.
     pub reply: Reply,
 }
 
-/// A change of an intercepted line.
+/// A change to an intercepted line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IrqChange {
     /// The line was asserted.
@@ -24,7 +24,7 @@ pub enum IrqChange {
 }
 
 impl IrqChange {
-    /// Returns the change of a line from level `then` to level `now`, if it changed.
+    /// Returns how a line changed from level `then` to level `now`, if it did.
     pub(super) fn of(line: usize, then: bool, now: bool) -> Option<Self> {
         match (then, now) {
             (false, true) => Some(Self::Raised(line)),
@@ -34,16 +34,16 @@ impl IrqChange {
     }
 }
 
-/// The reply to a line.
+/// The reply to a script line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// Success without a value.
+    /// Success, with no value.
     Done,
     /// A register's value.
     Number(u64),
     /// The value of an I/O port.
     Port(u32),
-    /// The clock in nanoseconds.
+    /// The clock, in nanoseconds.
     Time(i64),
     /// A word.
     Word(&'static str),
@@ -59,7 +59,7 @@ impl From<Reply> for Answer {
     }
 }
 
-/// Formats all lines, each with its newline.
+/// Formats all lines, ending each with a newline.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.irqs.iter().try_for_each(|change| writeln!(f, "{change}"))?;

@@ -1,6 +1,5 @@
-//! QEMU's qtest line protocol for a GICv3 and ITS in the memory map of QEMU's `virt` machine,
-//! without executing CPUs. A script that accesses the registers, memory and lines of one can be
-//! used on the other.
+//! QEMU's qtest line protocol for a GICv3 and ITS in the memory map of QEMU's `virt` machine, whose
+//! CPUs do not execute. A script that accesses registers, memory and lines works on either of them.
 //!
 //! | at | is | |
 //! |---|---|---|
@@ -10,9 +9,9 @@
 //! | `0x40000000` | RAM | 128 MiB, all zero |
 //!
 //! As in QEMU, a write to `GITS_TRANSLATER` is a message from DeviceID 0. Reads of unclaimed
-//! addresses return zero. Accesses are split into aligned pieces of at most 8 bytes. Objects that
-//! own lines have the same paths as in a QEMU without devices: `/machine/unattached/device[N]` is
-//! CPU N, followed by the GIC after the last CPU and then the ITS.
+//! addresses return zero. Accesses are split into aligned pieces of up to 8 bytes. Objects that own
+//! lines have the same paths as in a QEMU without devices: `/machine/unattached/device[N]` is CPU
+//! N, followed by the GIC after the last CPU and then the ITS.
 //!
 //! # Intercepted lines
 //!
@@ -28,8 +27,8 @@
 //! # Answers
 //!
 //! Where QEMU's server would abort with an assertion (missing or malformed arguments, nonexistent
-//! lines), this server answers with `FAIL` and a reason. An access transfers at most 16 MiB
-//! ([`MAX_BYTES`]). The clock is that of QEMU's `qtest` accelerator, without which QEMU does not
+//! lines), this server answers `FAIL` and a reason. An access transfers at most 16 MiB
+//! ([`MAX_BYTES`]). The clock behaves as with QEMU's `qtest` accelerator; without it, QEMU does not
 //! implement `clock_step` and `clock_set`. I/O ports are unclaimed, as on every Arm machine.
 //! `module_load` fails as for a nonexistent module. Commands of other architectures (`rtas`) are
 //! unknown.
@@ -68,10 +67,10 @@ use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfig};
 
-/// Number of redistributors that fit below the UART.
+/// Number of redistributors that fit below the UART's address.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;
-/// Value read from an unclaimed I/O port. All ports are unclaimed.
+/// Value returned by reads from an I/O port. All ports are unclaimed.
 const NO_PORT: u32 = u32::MAX;
 
 /// The machine behind the protocol.
@@ -79,7 +78,7 @@ pub struct Qtest {
     space: AddressSpace,
     lines: Lines,
     vcpus: Vec<Vcpu>,
-    /// Time in nanoseconds.
+    /// Time, in nanoseconds.
     clock: i64,
 }
 
@@ -92,16 +91,16 @@ impl Qtest {
         Self::with_config(virt(cpus))
     }
 
-    /// Creates a machine with two security states, in the Non-secure view of its kernel. The
-    /// firmware has assigned all interrupts to Non-secure Group 1.
+    /// Creates a machine with two security states, as seen by its Non-secure kernel. Firmware has
+    /// assigned all interrupts to Non-secure Group 1.
     ///
     /// # Errors
-    /// The errors of [`new`](Self::new).
+    /// Same as for [`new`](Self::new).
     pub fn non_secure(cpus: u16) -> Result<Self, ConfigError> {
         Self::with_config(virt(cpus).with_security(SecurityView::NonSecure))
     }
 
-    /// Creates a machine whose GIC differs from `virt`'s.
+    /// Creates a machine whose GIC differs from the one on `virt`.
     ///
     /// # Errors
     /// [`ConfigError`] if the model cannot implement this GIC.
@@ -112,21 +111,22 @@ impl Qtest {
         Ok(Self { space: AddressSpace::new(gic, ram), lines, vcpus, clock: 0 })
     }
 
-    /// Lets every CPU take interrupts of all priorities and of all groups that its software can
-    /// enable. CPU interfaces start with everything disabled, and the protocol cannot access them.
+    /// Lets all CPUs take interrupts at any priority, from every group that their software can
+    /// enable. CPU interfaces start out with everything disabled, and the protocol can't reach
+    /// them.
     pub fn unmask(&mut self) {
         for vcpu in &mut self.vcpus {
             for (register, value) in
                 [(PMR.encoding(), 0xff), (IGRPEN1.encoding(), 1), (IGRPEN0.encoding(), 1)]
             {
-                // With two security states, Group 0 belongs to the Secure state, and its register
-                // is UNDEFINED.
+                // With two security states, Group 0 belongs to the Secure state, so its register is
+                // UNDEFINED here.
                 _ = vcpu.write_sysreg(register, value);
             }
         }
     }
 
-    /// Executes one line of a script, which may end in a newline.
+    /// Executes one line of a script. The line may end in a newline.
     pub fn answer(&mut self, line: &str) -> Answer {
         match Request::parse(line) {
             Ok(request) => self.carry_out(request),
@@ -174,7 +174,7 @@ impl Qtest {
         }
     }
 
-    /// Advances the clock. The machine has no timers, so a step must be given.
+    /// Advances the clock. There are no timers, so the step must be explicit.
     fn step_clock(&mut self, step: Option<i64>) -> Reply {
         let Some(step) = step else { return Reply::Fail(Mistake::NoDeadline) };
         match self.clock.checked_add(step) {
@@ -183,7 +183,7 @@ impl Qtest {
         }
     }
 
-    /// Sets the clock, without further effect. The clock cannot go backwards.
+    /// Sets the clock, with no further effect. The clock can't go backwards.
     fn set_clock(&mut self, time: i64) -> Reply {
         self.clock = self.clock.max(time);
         if self.clock == time {
@@ -199,7 +199,7 @@ impl Qtest {
         self.lines.changes_of_inputs(&mut self.vcpus)
     }
 
-    /// Returns the CPU's half of the GIC, whose system registers the protocol cannot access.
+    /// Returns the CPU's half of the GIC. The protocol can't access its system registers.
     pub fn vcpu(&mut self, index: usize) -> Option<&mut Vcpu> {
         self.vcpus.get_mut(index)
     }
@@ -219,14 +219,14 @@ impl fmt::Debug for Qtest {
     }
 }
 
-/// Has no effect, because no CPU executes and thus none sleeps.
+/// Does nothing: CPUs don't execute, so they never sleep.
 struct NoKick;
 
 impl msi_types::Kick for NoKick {
     fn kick(&self, _: msi_types::Cpu) {}
 }
 
-/// Returns the configuration of the GIC in QEMU's `virt`.
+/// Returns the GIC configuration of QEMU's `virt` machine.
 pub fn virt(cpus: u16) -> VgicConfig {
     let mut config = VgicConfig::new(cpus);
     let low = u32::from(cpus).min(LOW_REDISTRIBUTORS);
@@ -236,9 +236,10 @@ pub fn virt(cpus: u16) -> VgicConfig {
         config.redistributors.push(high);
     }
     config.lpi_id_bits = Some(16);
-    // The distributor stores all priority bits, however many a CPU interface implements.
+    // The distributor stores all priority bits, even if a CPU interface implements fewer.
     config.priority_bits = 8;
-    // Like QEMU's, the ITS has executed the queue when the write to `GITS_CWRITER` completes.
+    // As in QEMU, the ITS has executed the whole queue by the time the write to `GITS_CWRITER`
+    // completes.
     let its = ItsConfig::new(0x0808_0000)
         .with_page_sizes(PageSizes::Any)
         .with_collection_table(Some(TableLevels::FlatOrTwo))

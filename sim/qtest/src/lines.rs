@@ -1,4 +1,4 @@
-//! Interrupt lines that a script drives or intercepts.
+//! The interrupt lines that a script can drive or intercept.
 
 use super::answer::IrqChange;
 use super::request::{Interception, Mistake, Pin};
@@ -8,18 +8,18 @@ use vgic::{Inputs, Vcpu, Vgic};
 
 /// INTID of the first PPI.
 const PPIS: u64 = 16;
-/// Number of INTIDs that are private to each CPU.
+/// Number of INTIDs private to each CPU.
 const PRIVATE: u64 = 32;
-/// Number of inputs of a CPU: IRQ, FIQ, and their virtual counterparts.
+/// Number of CPU inputs: IRQ, FIQ, and the virtual versions of both.
 const CPU_INPUTS: u64 = 4;
-/// The name by which QEMU refers to unnamed inputs.
+/// QEMU's name for unnamed inputs.
 const UNNAMED: &str = "unnamed-gpio-in";
-/// The name of the GIC's outputs: the IRQ inputs of all CPUs, then their FIQ inputs.
+/// Name of the GIC's outputs. They are the IRQ inputs of all CPUs, followed by their FIQ inputs.
 const SYSBUS: &str = "sysbus-irq";
-/// Named outputs of a CPU, which are never asserted here.
+/// A CPU's named outputs. They are never asserted here.
 const OF_CPUS: [&str; 2] = ["gicv3-maintenance-interrupt", "pmu-interrupt"];
 
-/// The object that a path designates.
+/// The object that a path refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Object {
     Cpu(usize),
@@ -27,27 +27,26 @@ enum Object {
     Its,
 }
 
-/// The lines that a script intercepts.
+/// The lines intercepted by a script.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WatchedLines {
-    /// The inputs of one CPU, numbered from its IRQ.
+    /// One CPU's inputs, starting with its IRQ.
     InputsOf(usize),
-    /// The outputs of the GIC: line n is the IRQ of CPU n, and the FIQs follow the IRQs of all
-    /// CPUs.
+    /// The GIC's outputs: line n is the IRQ of CPU n. All FIQs follow after the last IRQ.
     OutputsOfGic,
-    /// The inputs of the GIC.
+    /// The GIC's inputs.
     InputsOfGic,
-    /// Lines that never change, such as those of the nonexistent timers.
+    /// Lines that never change, e.g. those of the timers, which don't exist here.
     Nothing,
 }
 
-/// The lines that a script drives and intercepts.
+/// The lines driven and intercepted by a script.
 pub(super) struct Lines {
     gic: Arc<Vgic>,
     intercepted: Option<(Object, WatchedLines)>,
-    /// The asserted inputs of the GIC.
+    /// The GIC inputs that are asserted.
     asserted: Vec<u64>,
-    /// The last reported state of each CPU's inputs, if they are intercepted.
+    /// The last reported state of each CPU's inputs, if those are intercepted.
     told: Vec<Inputs>,
 }
 
@@ -58,7 +57,7 @@ impl Lines {
     }
 
     /// Intercepts an object's lines from now on. Only one object can be intercepted, and the first
-    /// request determines which of its lines are.
+    /// request determines which lines.
     pub(super) fn intercept(&mut self, path: &str, what: &Interception) -> Result<(), Mistake> {
         let object = self.object(path)?;
         if matches!(what, Interception::Inputs(Some(_))) {
@@ -72,8 +71,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Drives an input of the GIC. A CPU's inputs are driven by the GIC, which overrides them at
-    /// its next change.
+    /// Drives a GIC input. (A CPU's inputs are driven by the GIC, which would override them at its
+    /// next change.)
     pub(super) fn set(
         &mut self,
         path: &str,
@@ -98,7 +97,7 @@ impl Lines {
         }))
     }
 
-    /// Records the level of an input. Returns `true` if it changed.
+    /// Records an input's level. Returns `true` if it changed.
     fn remember(&mut self, number: u64, level: Level) -> bool {
         match (self.asserted.binary_search(&number), level) {
             (Ok(_), Level::High) | (Err(_), Level::Low) => return false,
@@ -108,8 +107,8 @@ impl Lines {
         true
     }
 
-    /// Returns the changes of the intercepted CPU inputs since the last call, in QEMU's order: CPU
-    /// by CPU, FIQ first.
+    /// Returns the changes to intercepted CPU inputs since the last call, in QEMU's order: CPU by
+    /// CPU, FIQ first.
     pub(super) fn changes_of_inputs(&mut self, vcpus: &mut [Vcpu]) -> Vec<IrqChange> {
         let cpus = vcpus.len();
         let (watched, first) = match self.intercepted {
@@ -132,7 +131,7 @@ impl Lines {
         changes
     }
 
-    /// Returns the line of an input of the GIC: SPIs first, followed by 32 inputs for each CPU.
+    /// Returns the line for a GIC input. The SPIs come first, followed by 32 inputs per CPU.
     fn line(&self, input: u64) -> Option<Line> {
         let config = self.gic.config();
         let spis = u64::from(config.spis);
@@ -161,7 +160,7 @@ impl Lines {
     }
 }
 
-/// Returns the lines that an interception of an object reports, if the object has such lines.
+/// Returns the lines that are reported when an object is intercepted, or `None` if it has none.
 fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake> {
     match (object, what) {
         (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),

@@ -1,20 +1,21 @@
-//! Parser for the lines of a script.
+//! Parses script lines.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use std::str::SplitAsciiWhitespace;
 
-/// Maximum number of bytes that one access transfers.
+/// Maximum number of bytes transferred by one access.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// The base64 decoder. Like QEMU's, it ignores bits of the last digit that do not belong to a byte.
+/// The base64 decoder. Like QEMU's, it ignores bits in the last digit that don't belong to any
+/// byte.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// A line of a script.
+/// One line of a script.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// `readb`, `readw`, `readl`, `readq`.
@@ -45,7 +46,7 @@ pub(super) enum Request {
     SetLine { object: String, pin: Pin, level: u64 },
 }
 
-/// The format of memory contents in a reply.
+/// How a reply formats memory contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// Hexadecimal digits.
@@ -54,30 +55,30 @@ pub enum Form {
     Base64,
 }
 
-/// An input of an object, by name and number.
+/// An object's input, by name and number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pin {
     pub(super) name: String,
     pub(super) number: u64,
 }
 
-/// A range of memory, which may be empty. It does not exceed the 64-bit address space.
+/// A range of memory. It may be empty, and must not exceed the 64-bit address space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRange {
     /// Address of the first byte.
     pub address: u64,
-    /// Number of bytes, at most [`MAX_BYTES`].
+    /// Number of bytes, up to [`MAX_BYTES`].
     pub bytes: usize,
 }
 
-/// The intercepted lines of an object: those with this name, or those without a name.
+/// An object's intercepted lines: either those with this name, or the unnamed ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Interception {
     Inputs(Option<String>),
     Outputs(Option<String>),
 }
 
-/// The error in a line of a script.
+/// An error in a script line.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mistake {
@@ -90,7 +91,7 @@ pub enum Mistake {
     /// The object has no such input.
     #[error("Unknown line")]
     UnknownLine,
-    /// The object has no such lines to intercept.
+    /// The object has no lines of this kind to intercept.
     #[error("No intercepts installed")]
     NoLines,
     /// Inputs cannot be intercepted by name.
@@ -105,7 +106,7 @@ pub enum Mistake {
     /// An argument is not a number, or is too large.
     #[error("{0} is not a number of 64 bits")]
     Number(&'static str),
-    /// The number of bytes is zero, exceeds the limit of an access, or exceeds the address space.
+    /// The number of bytes is zero, exceeds the limit for one access, or exceeds the address space.
     #[error("the size is not between 1 and {MAX_BYTES} bytes of the address space")]
     Size,
     /// The port number exceeds 65535.
@@ -114,10 +115,10 @@ pub enum Mistake {
     /// The data cannot be decoded.
     #[error("the data is malformed")]
     Data,
-    /// The data contain no complete byte.
+    /// The data doesn't contain a complete byte.
     #[error("invalid argument size")]
     ArgumentSize,
-    /// Modules do not exist.
+    /// Modules don't exist.
     #[error("there are no modules")]
     Module,
     /// The clock would not advance.
@@ -126,10 +127,10 @@ pub enum Mistake {
     /// The clock already shows this later time.
     #[error("{0}")]
     ClockIs(i64),
-    /// Timers do not exist, and therefore deadlines do not either.
+    /// Timers don't exist, so there are no deadlines.
     #[error("cannot advance clock to the next deadline because there is no pending deadline")]
     NoDeadline,
-    /// The line is longer than any access needs, or is not UTF-8.
+    /// The line is longer than any access needs, or isn't UTF-8.
     #[error("the line is too long or no text")]
     Unreadable,
 }
@@ -190,7 +191,7 @@ impl Request {
     }
 }
 
-/// The words after the command.
+/// The words that follow the command.
 struct Words<'a>(SplitAsciiWhitespace<'a>);
 
 impl<'a> Words<'a> {
@@ -206,7 +207,7 @@ impl<'a> Words<'a> {
         self.number("the address")
     }
 
-    /// Parses a range, which may be empty.
+    /// Parses a range. It may be empty.
     fn place(&mut self) -> Result<MemoryRange, Mistake> {
         let address = self.address()?;
         let bytes = usize::try_from(self.number("the size")?).map_err(|_| Mistake::Size)?;
@@ -220,7 +221,7 @@ impl<'a> Words<'a> {
         self.place().and_then(|place| if place.bytes == 0 { Err(Mistake::Size) } else { Ok(place) })
     }
 
-    /// Parses data, in digits of either format.
+    /// Parses data in either digit format.
     fn data(&mut self) -> Result<&'a str, Mistake> {
         let word = self.word("the data")?;
         if word.len() < 3 { Err(Mistake::ArgumentSize) } else { Ok(word) }
@@ -249,7 +250,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Returns the number of bytes that a command transfers, from the last letter of its name.
+/// Returns how many bytes a command transfers. The last letter of its name encodes this.
 fn width(command: &str) -> usize {
     match command.as_bytes().last() {
         Some(b'b') => 1,
@@ -259,7 +260,7 @@ fn width(command: &str) -> usize {
     }
 }
 
-/// Parses a number as in C: decimal, octal or hexadecimal, with an optional sign.
+/// Parses a number like C does: decimal, octal or hexadecimal, with an optional sign.
 fn number(word: &str) -> Option<u64> {
     let (negative, digits) = match word.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -277,7 +278,7 @@ fn number(word: &str) -> Option<u64> {
     Some(if negative { magnitude.wrapping_neg() } else { magnitude })
 }
 
-/// Decodes the digits after `0x` into `bytes` bytes, padded with zeros.
+/// Decodes the digits after `0x` into `bytes` bytes. Missing digits are zero.
 fn hexadecimal(word: &str, bytes: usize) -> Result<Vec<u8>, Mistake> {
     let digits = word.strip_prefix("0x").ok_or(Mistake::Data)?.as_bytes();
     let digit =

@@ -1,20 +1,20 @@
-//! The loop that connects a script to the machine.
+//! The loop that feeds a script to the machine.
 
 use super::request::{MAX_BYTES, Mistake};
 use super::{Answer, Qtest, Reply};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 
-/// Maximum length of a line: the digits of the largest write, plus its other words.
+/// Maximum line length: the digits of the largest write, plus the other words.
 const LONGEST: usize = 2 * MAX_BYTES + 256;
 
-/// Number of bytes after which an overlong line is no longer skipped.
+/// Give up skipping an overlong line after this many bytes.
 const ENDLESS: usize = 64 << 20;
 
-/// Answers each line of `input` on `output` until `input` ends.
+/// Answers each line from `input` on `output` until `input` ends.
 ///
 /// # Errors
-/// An error of reading or writing, or a line without an end. Lines that are too long or not UTF-8
-/// are answered, and are not errors.
+/// Reading or writing failed, or a line never ended. Lines that are too long or aren't UTF-8 are
+/// answered; they aren't errors.
 pub fn serve(
     machine: &mut Qtest,
     mut input: impl BufRead,
@@ -41,7 +41,7 @@ pub fn serve(
     }
 }
 
-/// Skips the rest of a line that is too long.
+/// Skips the remainder of a line that is too long.
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
     let mut skipped = 0;
     while skipped <= ENDLESS {

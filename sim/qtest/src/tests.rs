@@ -6,7 +6,7 @@ fn machine() -> Qtest {
     Qtest::new(2).unwrap()
 }
 
-/// Returns the answer to each line of `script`.
+/// Returns the answers to the lines of `script`.
 fn run(machine: &mut Qtest, script: &[&str]) -> Vec<String> {
     let answers = script.iter().map(|line| machine.answer(line).to_string());
     answers.map(|answer| answer.trim_end().replace('\n', "; ")).collect()
@@ -54,14 +54,14 @@ fn two_security_states_show_non_secure_view() {
 fn surplus_redistributors_lie_in_high_region() {
     let mut machine = Qtest::new(125).unwrap();
     let script = ["readq 0x08fe0008", "readq 0x4000020008"];
-    // Processor numbers 122 and 124; each is the last of its region.
+    // Processor numbers 122 and 124. Each is the last one in its region.
     assert_eq!(run(&mut machine, &script), ["OK 0x0000070a00007a11", "OK 0x0000070c00007c11"]);
 }
 
 #[test]
 fn misaligned_accesses_fall_into_aligned_pieces() {
     let script = ["readq 0x08000001", "readq 0x08000004", "readl 0x08000001"];
-    // Bytes and halfwords of GICD_TYPER read as zero, but its word does not; GICD_IIDR follows it.
+    // Bytes and halfwords of GICD_TYPER read as zero, but words don't. GICD_IIDR follows it.
     let read = run(&mut machine(), &script);
     assert_eq!(read, ["OK 0x00077a0008000000", "OK 0x0000043b077a0008", "OK 0x0000000000000000"]);
 }
@@ -91,7 +91,7 @@ fn memory_moves_in_every_form() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-/// The vectors of RFC 4648 §10. The last digit's spare bits are ignored, as by QEMU's GLib.
+/// The vectors from RFC 4648 §10. As in QEMU's GLib, the last digit's spare bits are ignored.
 #[test]
 fn base_64_is_read_and_written() {
     for (bytes, coded, written) in [
@@ -143,8 +143,8 @@ fn intercepted_gic_reports_inputs_before_reply() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-/// Returns a machine whose CPUs take interrupts of both groups, with SGIs 0 (Group 0) and 1 (Group
-/// 1) of CPU 1 enabled.
+/// Returns a machine whose CPUs take interrupts from both groups. On CPU 1, SGI 0 (Group 0) and SGI
+/// 1 (Group 1) are enabled.
 fn listening() -> Qtest {
     let mut machine = machine();
     machine.unmask();
@@ -273,7 +273,7 @@ fn translater_write_uses_device_zero() {
 
 #[test]
 fn one_write_works_the_whole_command_queue_off() {
-    // 2000 commands with an invalid opcode, which are skipped.
+    // 2000 commands with an invalid opcode. They are skipped.
     let script = [
         "writeq 0x08080080 0x800000004001000f",
         "writel 0x08080000 1",
@@ -342,7 +342,7 @@ fn endless_line_is_skipped() {
     assert_eq!(said, b"FAIL the line is too long or no text\nOK little\n");
 }
 
-/// Returns a word, either of the protocol or not.
+/// Returns a word, which may or may not belong to the protocol.
 fn word() -> impl Strategy<Value = String> {
     let commands =
         "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";

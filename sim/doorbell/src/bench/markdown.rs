@@ -1,11 +1,11 @@
-//! The measurements as the tables of `docs/measurements.md`: only ratios, and the CPU.
+//! Prints the measurements as the tables in `docs/measurements.md`: only ratios, plus the CPU.
 
 use super::digits::three_digits;
 use crate::print::Output;
 use doorbell_bench::{Case, Measurements};
 use std::io::{self, Write};
 
-/// Pairs of comparable cases: a peer's, and ours.
+/// Pairs of comparable cases, a peer's and ours.
 const PEERS: [(&str, &str); 13] = [
     ("peer-kvm-signal-msi", "inject-1"),
     ("peer-kvm-route-update-16", "route-update-16"),
@@ -41,12 +41,12 @@ pub(super) fn print(out: &mut Output, measured: &Measurements) -> io::Result<()>
     Ok(())
 }
 
-/// Returns `true` unless the case is relative to the bare floor or to a peer.
+/// Returns `true` unless the case is compared with the bare floor or with a peer.
 fn is_ours(of: &str) -> bool {
     of != "fetch_or" && !of.starts_with("peer-")
 }
 
-/// Returns the name of this machine's processor.
+/// Returns this machine's processor name.
 fn cpu() -> String {
     let described = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = described.lines().find_map(|line| line.strip_prefix("model name"));

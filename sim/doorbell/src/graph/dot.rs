@@ -1,4 +1,4 @@
-//! The picture as DOT, for Graphviz.
+//! Writes the picture as DOT, for Graphviz.
 
 use super::model::{Column, Graph};
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Layout of boxes in columns, each sorted to keep its arrows short.
+//! Lays out boxes in columns, and sorts each column to keep its arrows short.
 
 use super::model::{Column, Edge, Graph, Node};
 
@@ -10,7 +10,7 @@ const COLUMN_GAP: usize = 72;
 const TOP: usize = 70;
 const MARGIN: usize = 20;
 
-/// A box in the picture, in pixels.
+/// A box in the picture. All lengths are in pixels.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct NodeBox {
     pub(super) x: usize,
@@ -24,23 +24,23 @@ impl NodeBox {
     }
 }
 
-/// Height reserved for an arrow between the boxes of a column that it skips.
+/// Height reserved between two boxes for an arrow that skips their column.
 const PASSAGE: usize = 6;
 
-/// Positions of all boxes, and the size of the picture.
+/// The positions of all boxes, and the size of the picture.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) areas: Vec<NodeBox>,
-    /// Columns that each arrow skips, from left to right: the left edge of each column, and the
-    /// height at which the arrow passes between its boxes.
+    /// The columns that each arrow skips, from left to right: the column's left edge, and the
+    /// height at which the arrow passes through it.
     pub(super) passages: Vec<Vec<(usize, usize)>>,
-    /// Non-empty columns, with their left edges.
+    /// The non-empty columns and their left edges.
     pub(super) columns: Vec<(Column, usize)>,
     pub(super) width: usize,
     pub(super) height: usize,
 }
 
-/// An item in a column: a box, or an arrow that skips the column.
+/// An item in a column: either a box, or an arrow that skips the column.
 #[derive(Clone, Copy, Debug)]
 enum Item {
     Node(usize),
@@ -48,15 +48,15 @@ enum Item {
 }
 
 impl Layout {
-    /// Lays out a picture. Empty columns are omitted. Controllers and the columns to their right
-    /// keep firmware's order; columns to their left are sorted so that boxes are near the targets
-    /// of their arrows.
+    /// Lays out a picture. Empty columns are omitted. Controllers, and everything to their right,
+    /// keep the order that firmware uses. Columns to their left are sorted so that boxes are close
+    /// to the targets of their arrows.
     pub(super) fn of(graph: &Graph) -> Self {
         let mut columns = columns(graph);
         let tallest = columns.iter().map(|(_, items)| height(graph, items)).max().unwrap_or(0);
         let mut areas = vec![NodeBox::default(); graph.nodes.len()];
         let mut passages = vec![Vec::new(); graph.edges.len()];
-        // Height of each arrow's target, in the column to the right of the current one.
+        // The height of each arrow's target in the next column to the right.
         let mut heights = vec![0; graph.edges.len()];
         for (at, (column, items)) in columns.iter_mut().enumerate().rev() {
             if *column < Column::Controller {
@@ -92,7 +92,7 @@ impl Layout {
     }
 }
 
-/// Returns the non-empty columns from left to right, each with the arrows that skip it.
+/// Returns the non-empty columns from left to right, together with the arrows that skip them.
 fn columns(graph: &Graph) -> Vec<(Column, Vec<Item>)> {
     let of = |column: Column| {
         let nodes = (0..graph.nodes.len()).filter(|node| graph.nodes[*node].column == column);
@@ -127,8 +127,8 @@ fn height(graph: &Graph, items: &[Item]) -> usize {
     items.iter().map(|item| item_height(graph, *item) + ROW_GAP).sum()
 }
 
-/// Returns the mean height of the targets of an item's arrows; boxes without arrows are placed
-/// last.
+/// Returns the mean height of the targets that an item's arrows point to. Boxes without arrows are
+/// placed last.
 fn mean_height(graph: &Graph, heights: &[usize], item: Item) -> usize {
     let node = match item {
         Item::Passage(edge) => return heights[edge],
@@ -158,7 +158,7 @@ mod tests {
     fn arrows_pass_between_the_boxes_of_a_skipped_column() {
         let columns = [Column::Requester, Column::Iommu, Column::Controller];
         let nodes: Vec<_> = (0..9).map(|index| node(columns[index / 3])).collect();
-        // Each requester reaches each controller; the first one does so through the IOMMUs.
+        // Every requester reaches every controller; the first one does so through the IOMMUs.
         let through = (3..6).flat_map(|iommu| [(0, iommu), (iommu, iommu + 3)]);
         let past = (1..3).flat_map(|from| (6..9).map(move |to| (from, to)));
         let edges = through.chain(past).map(|(from, to)| Edge { from, to }).collect();

@@ -1,13 +1,13 @@
-//! Contents of a picture: boxes and arrows.
+//! What a picture shows: boxes and arrows.
 
 use crate::requesters::{self, Requester};
 use gic_firmware::{Controller, CpuNode, Description, Gic, NodeId, RouteSpan, SecondaryGic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of routes in a box; a line with the number of further routes follows.
+/// Maximum number of routes listed in a box. If there are more, a final line states how many.
 const MAX_LINES: usize = 4;
 
-/// Columns from left to right.
+/// The columns, from left to right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Column {
     Requester,
@@ -39,14 +39,14 @@ impl Column {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) column: Column,
-    /// Full path of the node, unique in its column.
+    /// Full node path. Unique within a column.
     pub(crate) id: String,
     pub(crate) title: String,
     pub(crate) lines: Vec<String>,
     pub(crate) is_enabled: bool,
 }
 
-/// An arrow between boxes, as indices into the list of boxes.
+/// An arrow between boxes, as two indices into the list of boxes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Edge {
     pub(crate) from: usize,
@@ -61,8 +61,8 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Creates the picture of a description: its requesters, and the controllers through which they
-    /// signal.
+    /// Creates the picture for a description, with its requesters and the controllers that they
+    /// signal through.
     pub(crate) fn of(description: &Description) -> Self {
         let mut graph = Self::default();
         let iommus = graph.iommus(description);
@@ -77,7 +77,7 @@ impl Graph {
         graph
     }
 
-    /// Prefixes the parent's name to titles that occur more than once in a column.
+    /// Prefixes titles with the parent's name if they occur more than once in a column.
     fn tell_apart(&mut self) {
         let mut counts: BTreeMap<(Column, String), usize> = BTreeMap::new();
         for node in &self.nodes {
@@ -91,18 +91,18 @@ impl Graph {
         }
     }
 
-    /// Returns the index of the box with this identifier in a column.
+    /// Returns the index of the box with this identifier in the given column.
     pub(crate) fn place(&self, column: Column, id: &NodeId) -> Option<usize> {
         self.nodes.iter().position(|node| node.column == column && node.id == id.as_str())
     }
 
-    /// Returns the indices of the boxes of the description's controllers, in its order.
+    /// Returns the box indices of the description's controllers, in order.
     pub(crate) fn controllers(&self) -> impl Iterator<Item = usize> {
         let all = self.nodes.iter().enumerate();
         all.filter(|(_, node)| node.column == Column::Controller).map(|(index, _)| index)
     }
 
-    /// Removes IOMMUs that no message passes.
+    /// Removes IOMMUs that no message passes through.
     fn without_idle_iommus(self) -> Self {
         let used: BTreeSet<usize> = self.edges.iter().map(|edge| edge.to).collect();
         let mut places = vec![None; self.nodes.len()];
@@ -161,7 +161,7 @@ impl Graph {
         }
     }
 
-    /// Adds the GIC, and a box for each cluster of CPUs.
+    /// Adds the GIC and one box per CPU cluster.
     fn root(&mut self, description: &Description, controllers: &[usize]) {
         let Some(gic) = &description.gic else { return };
         let root = self.add(Column::Gic, &gic.id, gic_lines(gic), gic.status.is_enabled());
@@ -185,8 +185,7 @@ impl Graph {
         }
     }
 
-    /// Adds the secondary GICs, each with the interrupt of another controller through which it
-    /// signals.
+    /// Adds the secondary GICs, each with the interrupt that it raises at another controller.
     fn secondary_gics(&mut self, description: &Description, controllers: &[usize]) {
         for SecondaryGic { gic, parent } in &description.secondary_gics {
             let mut lines = gic_lines(gic);
@@ -223,19 +222,19 @@ fn gic_lines(gic: &Gic) -> Vec<String> {
     lines
 }
 
-/// Indices of boxes, by the indices in the description.
+/// Box indices, indexed by position in the description.
 struct Reader<'d> {
     description: &'d Description,
     iommus: Vec<usize>,
     controllers: Vec<usize>,
 }
 
-/// Returns the identifier of the box of a CPU's cluster.
+/// Returns the identifier of the box for a CPU's cluster.
 pub(crate) fn cluster(cpu: &CpuNode) -> NodeId {
     cluster_id(cluster_of(cpu))
 }
 
-/// Returns a CPU's affinity without the lowest level.
+/// Returns a CPU's affinity without its lowest level.
 fn cluster_of(cpu: &CpuNode) -> u64 {
     cpu.affinity.mpidr() >> 8
 }
@@ -244,8 +243,8 @@ fn cluster_id(cluster: u64) -> NodeId {
     NodeId::from(format!("cluster {cluster:#x}"))
 }
 
-/// Formats a route in a requester's box. The DeviceID is shown only for an ITS, and requester IDs
-/// only for nodes that have them.
+/// Formats a route for a requester's box. The DeviceID is shown only for an ITS, and the requester
+/// IDs only for nodes that have any.
 fn route(description: &Description, span: &RouteSpan) -> String {
     let (first, length) = (span.rid_base.get(), span.length);
     let requesters = match (first, length) {
@@ -260,7 +259,7 @@ fn route(description: &Description, span: &RouteSpan) -> String {
     format!("{requesters}{}", controller.map_or("", |controller| controller.kind.as_str()))
 }
 
-/// Formats the doorbell, or the number of doorbells and the first one.
+/// Formats the doorbell. If there are several, formats their number and the first one.
 fn doorbell(description: &Description, controller: &Controller) -> Option<String> {
     let doorbells = description.doorbells(controller);
     let first = doorbells.first()?;

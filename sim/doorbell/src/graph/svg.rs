@@ -1,15 +1,15 @@
-//! The picture as SVG, without scripts, fonts or network access, and readable on light and dark
-//! backgrounds.
+//! Draws the picture as SVG. It needs no scripts, fonts or network access, and is readable on light
+//! and dark backgrounds.
 
 use super::layout::{BOX_WIDTH, LINE, Layout, NodeBox};
 use super::model::{Column, Edge, Graph, Node};
 use std::fmt::{Display, Formatter, Result, Write as _};
 
-/// Maximum length of a line and of a title, which has a wider font, in characters.
+/// Maximum length of a line in characters, and of a title (which uses a wider font).
 const MAX_CHARACTERS: usize = 33;
 const MAX_TITLE: usize = 28;
 
-/// Style sheet of the picture.
+/// The picture's style sheet.
 pub(crate) const STYLE: &str = "\
   svg { background: #fff; color: #1c2733; font: 12px ui-sans-serif, system-ui, sans-serif; }
   text { fill: currentColor; }
@@ -37,14 +37,15 @@ pub(crate) const STYLE: &str = "\
   }
 ";
 
-/// A page's addition to a box: the number of its findings, and the class of the most severe one.
+/// Something that a page adds to a box: its number of findings, and the class of the most severe
+/// one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Badge {
     pub(crate) findings: usize,
     pub(crate) class: &'static str,
 }
 
-/// Draws a picture for a separate file.
+/// Draws a picture for a standalone file.
 pub(super) fn draw(graph: &Graph, name: &str) -> String {
     let layout = Layout::of(graph);
     let mut svg = begin(&layout, "img", name);
@@ -59,8 +60,8 @@ pub(super) fn draw(graph: &Graph, name: &str) -> String {
     svg
 }
 
-/// Draws a picture to be embedded in a page that contains [`STYLE`]. Boxes are links to themselves,
-/// to make them reachable by keyboard; arrows have the identifiers of their ends. `badges` must
+/// Draws a picture to be embedded in a page that contains [`STYLE`]. Boxes link to themselves,
+/// which makes them reachable by keyboard. Arrows carry the identifiers of both ends. `badges` must
 /// have one badge for each box.
 pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     let layout = Layout::of(graph);
@@ -122,7 +123,7 @@ fn arrow(
     let _ = writeln!(svg, "<path{class} data-from=\"n{from}\" data-to=\"n{to}\" d=\"{line}\"/>");
 }
 
-/// Appends a curve to a point, with horizontal tangents at both ends.
+/// Appends a curve that ends at a point and has horizontal tangents at both ends.
 fn bend(line: &mut String, (x, y): (usize, usize), (right, below): (usize, usize)) {
     let bend = usize::midpoint(x, right);
     let _ = write!(line, " C{bend},{y} {bend},{below} {right},{below}");
@@ -154,7 +155,7 @@ fn draw_box(svg: &mut String, node: &Node, area: NodeBox) {
     }
 }
 
-/// Draws the number of findings at a box's upper right corner.
+/// Draws the number of findings in a box's upper right corner.
 fn draw_badge(svg: &mut String, area: NodeBox, badge: Badge) {
     let (x, y, class) = (area.x + BOX_WIDTH, area.y, badge.class);
     let _ = writeln!(
@@ -185,7 +186,7 @@ fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// Text escaped for XML.
+/// Text that has been escaped for XML.
 struct Escaped<'t>(&'t str);
 
 impl Display for Escaped<'_> {
@@ -197,7 +198,7 @@ impl Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\n' => f.write_char('\n')?,
-                // XML 1.0 does not allow other control characters.
+                // XML 1.0 doesn't allow any other control characters.
                 other if other.is_control() => f.write_char('?')?,
                 other => f.write_char(other)?,
             }

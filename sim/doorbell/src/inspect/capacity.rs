@@ -1,33 +1,32 @@
-//! Capacity of controllers for interrupts, and their devices' need of it.
+//! How many interrupts controllers can handle, and how many their devices need.
 
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, DeviceId};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// EventID bits for the up to 2048 MSI-X vectors of a function (PCI Express Base Specification 6.0,
-/// §7.7.2.2).
+/// Number of EventID bits for a function with up to 2048 MSI-X vectors (PCI Express Base
+/// Specification 6.0, §7.7.2.2).
 const MSI_X_BITS: u32 = 11;
 
-/// The capacity of one controller. A value that neither firmware nor a known register states is
-/// `null`.
+/// A controller's capacity. A value is `null` if neither firmware nor a known register states it.
 #[derive(Debug, Serialize)]
 pub(crate) struct CapacityRow {
     pub(crate) controller: String,
     pub(crate) kind: String,
-    /// Number of interrupts: LPIs of the GIC, which all ITSes share, or SPIs.
+    /// Number of interrupts: the GIC's LPIs (shared by all ITSes), or SPIs.
     pub(crate) interrupts: Option<u64>,
     pub(crate) device_id_bits: Option<u32>,
-    /// Number needed for the highest DeviceID that firmware gives to a requester.
+    /// Number of bits needed for the highest DeviceID that firmware assigns to a requester.
     pub(crate) needed_device_id_bits: Option<u32>,
     pub(crate) event_id_bits: Option<u32>,
-    /// Number needed for MSI-X, if PCI functions signal here; firmware does not describe the needs
-    /// of other devices.
+    /// Number of bits needed for MSI-X, if PCI functions signal here. Firmware does not describe
+    /// what other devices need.
     pub(crate) needed_event_id_bits: Option<u32>,
 }
 
 impl CapacityRow {
-    /// Returns the rows of the enabled controllers of known kinds.
+    /// Returns one row per enabled controller of a known kind.
     pub(super) fn all_of(description: &Description, known: &KnownRegisters) -> Vec<Self> {
         let reader = Reader { description, known, highest: lint::highest_device_ids(description) };
         let enabled = description.indexed_controllers().filter(|(_, one)| {
@@ -37,7 +36,7 @@ impl CapacityRow {
     }
 }
 
-/// Cells of the row: the available capacity, and in brackets the capacity that devices need.
+/// The row's cells: the available capacity, followed by the capacity that devices need in brackets.
 impl CapacityRow {
     pub(crate) fn room(&self) -> String {
         number(self.interrupts)
@@ -51,8 +50,8 @@ impl CapacityRow {
         self.bits(self.event_id_bits, self.needed_event_id_bits)
     }
 
-    /// Formats a number of bits; empty for controllers other than ITSes, which do not distinguish
-    /// devices and events.
+    /// Formats a number of bits. The text is empty for controllers other than ITSes, because they
+    /// don't distinguish devices and events.
     fn bits(&self, bits: Option<u32>, needed: Option<u32>) -> String {
         match needed {
             Some(needed) => format!("{} (need {needed})", number(bits)),
@@ -89,8 +88,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Returns the number of interrupts; `None` for a v2m frame without a range, whose register
-    /// states it.
+    /// Returns the number of interrupts, or `None` for a v2m frame without a range (its register
+    /// states the number).
     fn interrupts(&self, controller: &Controller) -> Option<u64> {
         match controller.kind {
             ControllerKind::Its | ControllerKind::DirectLpi => self.known.lpis(),
@@ -110,7 +109,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the number of bits needed to represent numbers up to `last`.
+/// Returns the number of bits needed for numbers up to and including `last`.
 const fn bits(last: u32) -> u32 {
     match last.checked_ilog2() {
         Some(highest) => highest + 1,

@@ -1,4 +1,4 @@
-//! The contents of `doorbell inspect`, in the structure of its JSON.
+//! The contents of `doorbell inspect`, structured like its JSON output.
 
 use super::capacity::CapacityRow;
 use crate::requesters::{self, Requester, Stream};
@@ -9,7 +9,7 @@ use gic_firmware::{
 };
 use serde::Serialize;
 
-/// The interrupt-related contents of a description.
+/// Everything in a description that is related to interrupts.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspection {
     pub(crate) source: String,
@@ -38,21 +38,21 @@ pub(crate) struct GicRow {
     pub(crate) redistributors: Vec<RedistributorRow>,
 }
 
-/// A GIC other than the root.
+/// A GIC other than the root GIC.
 #[derive(Debug, Serialize)]
 pub(crate) struct SecondaryGicRow {
     #[serde(flatten)]
     pub(crate) gic: GicRow,
     pub(crate) enabled: bool,
-    /// `null` if no controller receives its interrupts.
+    /// `null` if no controller receives this GIC's interrupts.
     pub(crate) parent: Option<ParentRow>,
 }
 
-/// The interrupt that a GIC raises at another controller.
+/// The interrupt that this GIC raises at another controller.
 #[derive(Debug, Serialize)]
 pub(crate) struct ParentRow {
     pub(crate) controller: String,
-    /// `null` if the controller is not a GIC.
+    /// `null` if the controller isn't a GIC.
     pub(crate) intid: Option<u32>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct ParentRow {
 pub(crate) struct RedistributorRow {
     pub(crate) base: u64,
     pub(crate) size: u64,
-    /// `null` if firmware does not state it; the redistributors' registers do.
+    /// `null` if firmware doesn't state it. In that case, the redistributors' registers do.
     pub(crate) stride: Option<u64>,
 }
 
@@ -69,14 +69,14 @@ pub(crate) struct ControllerRow {
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) enabled: bool,
-    /// GIC whose interrupts it makes pending.
+    /// The GIC on which it makes interrupts pending.
     pub(crate) gic: Option<String>,
     pub(crate) doorbells: Vec<u64>,
     pub(crate) ranges: Vec<RangeRow>,
-    /// Width of DeviceIDs, if firmware limits it (a pre-ITS window); otherwise, the ITS's register
+    /// DeviceID width, if firmware limits it (by a pre-ITS window). Otherwise, the ITS register
     /// states it.
     pub(crate) device_id_bits: Option<u32>,
-    /// `true` if it prevents devices from triggering each other's interrupts.
+    /// `true` if it keeps devices from triggering each other's interrupts.
     pub(crate) isolates: bool,
 }
 
@@ -93,7 +93,8 @@ pub(crate) struct DeviceRow {
     pub(crate) enabled: bool,
     pub(crate) isolation: String,
     pub(crate) routes: Vec<RouteRow>,
-    /// IOMMUs that requesters pass if none of them has a route, by requester ID.
+    /// IOMMUs that requesters pass through, by requester ID. Only set if none of the requesters has
+    /// a route.
     pub(crate) streams: Vec<StreamRow>,
 }
 
@@ -104,20 +105,21 @@ pub(crate) struct RouteRow {
     pub(crate) controller: String,
     pub(crate) device_id_base: u32,
     pub(crate) via: String,
-    /// `true` if the controller prevents these requesters from triggering the interrupts of others.
+    /// `true` if the controller keeps these requesters from triggering interrupts that belong to
+    /// others.
     pub(crate) isolated: bool,
-    /// IOMMUs that at least one of these requesters passes.
+    /// IOMMUs that at least one of these requesters passes through.
     pub(crate) iommus: Vec<String>,
     /// IOMMUs by requester ID.
     pub(crate) streams: Vec<StreamRow>,
 }
 
-/// Consecutive requesters that pass an IOMMU.
+/// Consecutive requesters that pass through an IOMMU.
 #[derive(Debug, Serialize)]
 pub(crate) struct StreamRow {
     pub(crate) iommu: String,
     pub(crate) enabled: bool,
-    /// First requester ID, masked by `iommu-map-mask` if that is present.
+    /// First requester ID. It is masked by `iommu-map-mask`, if present.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
     /// StreamID of the first requester.
@@ -135,7 +137,7 @@ pub(crate) struct FindingRow {
 }
 
 impl Inspection {
-    /// Creates the report on `source`, with capacities from the `known` registers.
+    /// Creates the report about `source`. Capacities come from the `known` registers.
     pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
         Self {
@@ -277,7 +279,7 @@ impl StreamRow {
     }
 }
 
-/// Returns the statement that defines a route, in the terms of its kind of firmware.
+/// Returns the statement that defines a route, in the terms that this kind of firmware uses.
 fn statement(msi: &MsiRouting, via: Via) -> String {
     match via {
         Via::Map(index) => {
@@ -293,13 +295,13 @@ fn statement(msi: &MsiRouting, via: Via) -> String {
     .unwrap_or_else(|| via.to_string())
 }
 
-/// Returns `true` if the controller identifies devices by an ID that they cannot choose. With a
-/// pre-ITS, a device chooses the DeviceID by the address that it writes to.
+/// Returns `true` if the controller identifies devices by an ID that they can't choose. (With a
+/// pre-ITS, a device chooses its DeviceID through the address that it writes to.)
 fn isolates(controller: &Controller) -> bool {
     controller.kind == ControllerKind::Its && controller.pre_its.is_none()
 }
 
-/// States whether the controllers that serve a device prevent it from triggering the interrupts of
+/// Returns whether the device's controllers keep it from triggering interrupts that belong to
 /// others.
 fn isolation(controllers: &[&Controller]) -> String {
     let open = controllers.iter().find(|controller| !isolates(controller));

@@ -1,4 +1,4 @@
-//! The contents of `doorbell inspect`, for people.
+//! Prints the contents of `doorbell inspect` for people.
 
 use super::capacity::CapacityRow;
 use super::report::{ControllerRow, DeviceRow, FindingRow, Inspection, RouteRow, SecondaryGicRow};
@@ -45,8 +45,7 @@ fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints the secondary GICs, each with the interrupt of another controller through which it
-/// signals.
+/// Prints the secondary GICs, each with the interrupt that it raises at another controller.
 fn print_secondary_gics(out: &mut Output, gics: &[SecondaryGicRow]) -> io::Result<()> {
     if gics.is_empty() {
         return Ok(());
@@ -95,7 +94,7 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     writeln!(out, "{rows}")
 }
 
-/// Prints the available capacity, and in brackets the capacity that devices need.
+/// Prints the available capacity, followed by the capacity that devices need in brackets.
 fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> {
     if capacity.is_empty() {
         return Ok(());
@@ -108,7 +107,7 @@ fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> 
     writeln!(out, "{rows}")
 }
 
-/// Formats a single ID as `0x10`, or a range as its first ID and its length, `0x10+0x8`.
+/// Formats a single ID as `0x10`, or a range as first ID and length: `0x10+0x8`.
 fn span(base: u32, length: u32) -> String {
     match length {
         1 => format!("{base:#x}"),
@@ -150,14 +149,14 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     writeln!(out, "{rows}")
 }
 
-/// Returns the IOMMUs of a route, each once.
+/// Returns the IOMMUs on a route, without duplicates.
 fn through(route: &RouteRow) -> String {
     let names: Vec<&str> = route.streams.iter().map(|stream| stream.iommu.as_str()).collect();
     let is_first = |place: &usize| !names[..*place].contains(&names[*place]);
     (0..names.len()).filter(is_first).map(|place| names[place]).collect::<Vec<_>>().join(" ")
 }
 
-/// Prints which requesters pass which IOMMU, without duplicates.
+/// Prints which requesters pass through which IOMMU, without duplicates.
 fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut rows = Table::new(["device", "requesters", "StreamIDs", "IOMMU", "enabled"]);
     let mut shown = BTreeSet::new();
@@ -182,7 +181,7 @@ fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     writeln!(out, "{}", rows.with_identifiers([0, 3]))
 }
 
-/// Formats the first doorbell, and the number of others.
+/// Formats the first doorbell and how many others exist.
 pub(crate) fn addresses(doorbells: &[u64]) -> String {
     match doorbells {
         [] => String::new(),

@@ -1,4 +1,4 @@
-//! Source text that findings point at: devicetree nodes, or bytes of ACPI tables.
+//! The source text that findings point at: devicetree nodes, or bytes in ACPI tables.
 
 use crate::source::{Raw, Source};
 use gic_firmware::devicetree::{Excerpt, excerpts};
@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Range;
 
-/// Number of bytes of a table that are shown, in total and per line.
+/// Number of table bytes that are shown, in total and per line.
 const SHOWN_BYTES: usize = 48;
 const LINE_BYTES: usize = 16;
 
-/// Excerpts of a source, by the place that a finding names.
+/// A source's excerpts, indexed by the location stated in the finding.
 #[derive(Debug, Default)]
 pub(crate) struct Excerpts {
     nodes: BTreeMap<NodeId, Excerpt>,
@@ -36,7 +36,7 @@ impl Excerpts {
         }
     }
 
-    /// Returns the text of `origin`, and the part of it to point at.
+    /// Returns the text at `origin`, and which part of it to point at.
     pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
         let place = origin.place()?;
         if let Some(node) = self.nodes.get(&NodeId::new(place)) {
@@ -47,7 +47,7 @@ impl Excerpts {
     }
 }
 
-/// Returns the bytes at a place such as `MADT+0x2c`.
+/// Returns the bytes at a location such as `MADT+0x2c`.
 fn structure(tables: &[Vec<u8>], place: &str) -> Option<String> {
     let (table, offset) = place.split_once("+0x")?;
     let signature = if table == "MADT" { "APIC" } else { table };

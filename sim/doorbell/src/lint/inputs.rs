@@ -1,13 +1,13 @@
-//! Sources on the command line, expanded to files and folders.
+//! Expands the sources on the command line into files and folders.
 
 use crate::source::holds_tables;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Maximum depth of folders, which terminates loops of symbolic links.
+/// Maximum folder depth. The limit also terminates loops of symbolic links.
 const MAX_DEPTH: usize = 16;
 
-/// A file or folder that firmware is read from.
+/// A file or folder to read firmware from.
 #[derive(Clone, Debug)]
 pub(super) enum FirmwareInput {
     /// A devicetree.
@@ -17,7 +17,7 @@ pub(super) enum FirmwareInput {
 }
 
 /// Expands sources: a file is a devicetree, a folder with a MADT is one machine, and any other
-/// folder stands for every `.dtb` file below it.
+/// folder stands for all `.dtb` files below it.
 pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
     let mut inputs = Vec::new();
     for source in sources {

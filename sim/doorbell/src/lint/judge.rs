@@ -1,4 +1,4 @@
-//! Checks of descriptions, in sequence or in parallel.
+//! Checks descriptions, one after the other or in parallel.
 
 use super::excerpt::Excerpts;
 use super::inputs::FirmwareInput;
@@ -14,33 +14,33 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-/// The settings by which every description is checked.
+/// Settings for checking a description.
 #[derive(Debug)]
 pub(super) struct Judge {
     pub(super) levels: Levels,
     pub(super) known: KnownRegisters,
-    /// `true` if findings are also rendered as text.
+    /// `true` if findings should also be rendered as text.
     pub(super) with_text: bool,
 }
 
-/// A description's findings.
+/// The findings for one description.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) source: String,
     pub(super) findings: Vec<JudgedFinding>,
     /// The findings as text.
     pub(super) text: Vec<String>,
-    /// Reason why the description could not be read.
+    /// The reason why the description could not be read.
     pub(super) unreadable: Option<Error>,
 }
 
 impl Judge {
-    /// Checks the firmware of the running machine.
+    /// Checks the running machine's firmware.
     pub(super) fn running(&self) -> Result<Verdict> {
         Source::running().map(|source| self.source(&source, Vec::new()))
     }
 
-    /// Checks all `inputs` in parallel. The verdicts are in the order of the inputs.
+    /// Checks all `inputs` in parallel. Verdicts are in input order.
     pub(super) fn all(&self, inputs: &[FirmwareInput]) -> Vec<Verdict> {
         let bar = progress_bar(inputs.len());
         let next = AtomicUsize::new(0);
@@ -64,7 +64,8 @@ impl Judge {
         verdicts.into_iter().map(|(_, verdict)| verdict).collect()
     }
 
-    /// Checks sources of one machine: each by itself, and all but the first against the first.
+    /// Checks sources that describe the same machine: each by itself, and all others against the
+    /// first.
     pub(super) fn same_machine(
         &self,
         one: &FirmwareInput,
@@ -118,8 +119,7 @@ fn name(input: &FirmwareInput) -> String {
     path.display().to_string()
 }
 
-/// Creates a progress bar, which is hidden for a single source or if standard error is not a
-/// terminal.
+/// Creates a progress bar. It is hidden for a single source, or if standard error isn't a terminal.
 fn progress_bar(sources: usize) -> ProgressBar {
     if sources < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,10 +1,10 @@
-//! Rules that the user allows or denies.
+//! The rules that the user allows or denies.
 
 use anyhow::{Result, anyhow};
 use gic_firmware::{Finding, Rule, Severity};
 use std::collections::BTreeSet;
 
-/// Severities that the user has overridden.
+/// The severities that the user has overridden.
 #[derive(Debug)]
 pub(super) struct Levels {
     allowed: BTreeSet<Rule>,
@@ -19,8 +19,8 @@ pub(super) struct JudgedFinding {
 }
 
 impl Levels {
-    /// Reads names of rules, where `all` stands for every rule. A rule denied by name is not
-    /// affected by allowing `all`, and vice versa.
+    /// Parses rule names, where `all` stands for every rule. Allowing `all` does not affect a rule
+    /// denied by name, and vice versa.
     pub(super) fn of(allowed: &[String], denied: &[String]) -> Result<Self> {
         let (allowed, all_allowed) = named(allowed)?;
         let (denied, all_denied) = named(denied)?;
@@ -33,7 +33,7 @@ impl Levels {
         })
     }
 
-    /// Applies the user's levels to a finding; `None` if its rule is allowed.
+    /// Applies the user's levels to a finding. Returns `None` if its rule is allowed.
     pub(super) fn weigh(&self, finding: Finding) -> Option<JudgedFinding> {
         let rule = finding.rule;
         let severity =

@@ -1,4 +1,4 @@
-//! The list of rules, and the explanation of a rule.
+//! Lists the rules and explains a single rule.
 
 use crate::print::Output;
 use crate::table::Table;
@@ -14,7 +14,7 @@ pub(super) fn list(out: &mut Output) -> io::Result<()> {
     writeln!(out, "{rows}")
 }
 
-/// Prints a rule's rationale, with its example of the fault and of the fix.
+/// Prints a rule's rationale, with an example of the fault and the fix.
 pub(super) fn explain(out: &mut Output, rule: Rule) -> io::Result<()> {
     writeln!(out, "{}[{rule}]: {}\n", rule.severity(), rule.summary())?;
     let mut is_code = false;

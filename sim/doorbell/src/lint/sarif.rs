@@ -1,4 +1,4 @@
-//! Findings as SARIF 2.1.0 (OASIS), which CI systems display.
+//! Writes findings as SARIF 2.1.0 (OASIS), which CI systems can display.
 
 use super::judge::Verdict;
 use super::levels::JudgedFinding;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// A log of a single run.
+/// A log with a single run.
 #[derive(Debug, Serialize)]
 pub(super) struct Log<'v> {
     #[serde(rename = "$schema")]
@@ -89,7 +89,8 @@ struct Artifact<'v> {
     uri: &'v str,
 }
 
-/// Line of the finding: blobs have no lines, but readers of the format expect one.
+/// Line number of the finding. Blobs don't have lines, but programs that read the format expect
+/// one.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Region {
@@ -103,7 +104,7 @@ struct Logical {
 }
 
 impl<'v> Log<'v> {
-    /// Creates the log of the findings in `verdicts`, with the descriptions of all rules.
+    /// Creates the log for the findings in `verdicts`. It describes all rules.
     pub(super) fn of(verdicts: &'v [Verdict]) -> Self {
         let results = verdicts.iter().flat_map(|verdict| {
             verdict.findings.iter().map(|found| Outcome::of(&verdict.source, found))

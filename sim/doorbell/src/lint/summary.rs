@@ -1,4 +1,4 @@
-//! Text output: the findings of all sources, and their number.
+//! Text output: the findings of all sources, and their count.
 
 use super::judge::Verdict;
 use crate::print::Output;
@@ -6,7 +6,7 @@ use crate::table::Table;
 use gic_firmware::{Rule, Severity};
 use std::io::{self, Write};
 
-/// Prints the findings, and a summary if there are several sources.
+/// Prints the findings, followed by a summary if there are several sources.
 pub(super) fn print(out: &mut Output, verdicts: &[Verdict], only_summary: bool) -> io::Result<()> {
     for text in verdicts.iter().filter(|_| !only_summary).flat_map(|verdict| &verdict.text) {
         writeln!(out, "{text}\n")?;
@@ -44,7 +44,7 @@ fn total(out: &mut Output, verdicts: &[Verdict]) -> io::Result<()> {
     )
 }
 
-/// Returns each rule with its number of findings, and of sources that have such findings.
+/// Returns for each rule the number of findings, and the number of sources that have any.
 fn counts(verdicts: &[Verdict]) -> Vec<(Rule, usize, usize)> {
     let of = |rule: &Rule| {
         let here = |verdict: &Verdict| {

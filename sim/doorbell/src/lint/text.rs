@@ -1,4 +1,4 @@
-//! Text output of a single finding, with the source text that it points at.
+//! Text output for a single finding, including the source text that it points at.
 
 use super::excerpt::Excerpts;
 use super::levels::JudgedFinding;
@@ -6,10 +6,10 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use gic_firmware::Severity;
 use std::io::{self, IsTerminal};
 
-/// Width that messages are formatted for, in columns.
+/// Width for formatting messages, in columns.
 const WIDTH: usize = 100;
 
-/// Renders a finding, with the source text that it points at and the help.
+/// Renders a finding with the source text that it points at and its help.
 pub(super) fn spell(source: &str, found: &JudgedFinding, excerpts: &Excerpts) -> String {
     let finding = &found.finding;
     let level = match found.severity {

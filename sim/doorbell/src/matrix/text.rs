@@ -1,4 +1,4 @@
-//! The matrix for people: a table for each world, followed by the distinct reasons.
+//! Prints the matrix for people: one table per world, followed by the distinct reasons.
 
 use crate::print::wrapped;
 use crate::table::Table;
@@ -30,7 +30,7 @@ pub(super) fn of(tried: &[(Cell, Outcome)]) -> String {
     text
 }
 
-/// Returns the parents and layers, in the order in which they were tried.
+/// Returns the parents and layers in the order in which they were tried.
 fn stacks(tried: &[(Cell, Outcome)], world: World) -> Vec<(Parent, Layer)> {
     let here = tried.iter().filter(|(cell, _)| cell.world == world);
     let mut stacks: Vec<_> = here.map(|(cell, _)| (cell.parent, cell.layer)).collect();
@@ -38,12 +38,12 @@ fn stacks(tried: &[(Cell, Outcome)], world: World) -> Vec<(Parent, Layer)> {
     stacks
 }
 
-/// The distinct reasons, in order of first occurrence.
+/// The distinct reasons, in order of their first occurrence.
 #[derive(Default)]
 struct Reasons(Vec<String>);
 
 impl Reasons {
-    /// Returns the text of an outcome's cell.
+    /// Returns the text for an outcome's cell.
     fn mark(&mut self, outcome: &Outcome) -> String {
         match outcome {
             Outcome::Works => "works".to_owned(),

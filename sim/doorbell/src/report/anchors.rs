@@ -1,14 +1,14 @@
-//! Links from places in firmware's input to boxes of the picture.
+//! Links locations in firmware's input to boxes in the picture.
 
 use crate::graph::{Column, Graph, cluster};
 use gic_firmware::{Description, Fact, MsiRouting, NodeId, Origin};
 
-/// Places in the input, each with the box that it belongs to.
+/// Locations in the input, each with the box that it belongs to.
 #[derive(Debug)]
 pub(super) struct Anchors(Vec<(Origin, usize)>);
 
 impl Anchors {
-    /// Collects the places at which the facts of each box were read.
+    /// Collects the locations from which each box's facts were read.
     pub(super) fn of(description: &Description, graph: &Graph) -> Self {
         let mut anchors = Self(Vec::new());
         anchors.gic(description, graph);
@@ -30,8 +30,8 @@ impl Anchors {
         anchors
     }
 
-    /// Returns the box for a place: the box with exactly this fact, or else one with a fact of the
-    /// same node, or else the box of the nearest node above it.
+    /// Returns the box for a location: the box with exactly this fact, else a box with a fact from
+    /// the same node, else the box of the nearest node above it.
     pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
         let exact = self.0.iter().find(|(known, _)| known == origin);
         let place = origin.place()?;
@@ -93,7 +93,7 @@ impl Anchors {
     }
 }
 
-/// Returns the places where a routing is stated.
+/// Returns the locations that state a routing.
 fn statements(msi: &MsiRouting) -> impl Iterator<Item = &Origin> {
     let map = msi.map.iter().flatten().map(|fact| &fact.origin);
     map.chain(msi.parents.iter().map(|fact| &fact.origin)).chain(msi.mask.iter().map(origin_of))
@@ -103,7 +103,7 @@ const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
     &fact.origin
 }
 
-/// Returns a node's path and the paths of its ancestors, except for the root, which belongs to no
+/// Returns the paths of a node and its ancestors. The root is excluded because it belongs to no
 /// box.
 fn ancestors(place: &str) -> impl Iterator<Item = &str> {
     let paths = std::iter::successors(Some(place), |path| Some(path.rsplit_once('/')?.0));

@@ -1,4 +1,4 @@
-//! The result of a run, in the form that the page shows.
+//! A run's result, as shown on the page.
 
 use super::heat_map::HeatMap;
 use crate::run::device_outcome;
@@ -9,7 +9,7 @@ use doorbell_machine::{Report, Totals};
 pub(super) struct Delivery<'r> {
     pub(super) is_clean: bool,
     pub(super) cpus: usize,
-    /// Counts that make the verdict unclean if they are above 0.
+    /// Counts that make the verdict unclean when they exceed 0.
     pub(super) faults: Vec<Count>,
     pub(super) counts: Vec<Count>,
     pub(super) devices: Vec<DeviceLine<'r>>,
@@ -17,14 +17,14 @@ pub(super) struct Delivery<'r> {
     pub(super) heat_map: HeatMap,
 }
 
-/// A number, and a description of the counted items.
+/// A number, and what it counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count {
     pub(super) number: u64,
     pub(super) what: &'static str,
 }
 
-/// A device of the run.
+/// A device that took part in the run.
 #[derive(Debug)]
 pub(super) struct DeviceLine<'r> {
     pub(super) id: &'r str,
@@ -36,7 +36,7 @@ pub(super) struct DeviceLine<'r> {
 }
 
 impl<'r> Delivery<'r> {
-    /// Collects the result from `report`.
+    /// Extracts the result from `report`.
     pub(super) fn of(report: &'r Report) -> Self {
         let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
         let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =

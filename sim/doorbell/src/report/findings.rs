@@ -1,4 +1,4 @@
-//! Findings, in the form that the page shows.
+//! Findings, as shown on the page.
 
 use super::anchors::Anchors;
 use crate::graph::Badge;
@@ -6,7 +6,7 @@ use crate::lint::Excerpts;
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, Finding, Severity};
 
-/// A finding, its box in the picture, and the source text that it points at.
+/// A finding, with its box in the picture and the source text that it points at.
 #[derive(Debug)]
 pub(super) struct FindingCard<'f> {
     pub(super) rule: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct FindingCard<'f> {
     pub(super) excerpt: Option<Quotation>,
 }
 
-/// A source text with a highlighted part.
+/// A piece of source text with a highlighted part.
 #[derive(Debug)]
 pub(super) struct Quotation {
     pub(super) before: String,
@@ -27,14 +27,14 @@ pub(super) struct Quotation {
     pub(super) after: String,
 }
 
-/// Returns all findings about a description, the most severe first.
+/// Returns all findings about a description, most severe first.
 pub(super) fn judge(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = lint::check(description, known);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
     findings
 }
 
-/// Creates the cards of all findings, in order.
+/// Creates a card for each finding, in order.
 pub(super) fn cards<'f>(
     findings: &'f [Finding],
     anchors: &Anchors,
@@ -59,10 +59,10 @@ pub(super) fn cards<'f>(
     findings.iter().map(card).collect()
 }
 
-/// Counts the findings of each box; `nodes` is the number of boxes.
+/// Counts the findings for each box. `nodes` is the number of boxes.
 pub(super) fn badges(cards: &[FindingCard<'_>], nodes: usize) -> Vec<Badge> {
     let mut badges = vec![Badge::default(); nodes];
-    // The most severe finding comes first, and determines the color of the badge.
+    // The most severe finding comes first, so it determines the badge's color.
     for card in cards {
         let Some(badge) = card.node.and_then(|node| badges.get_mut(node)) else { continue };
         if badge.findings == 0 {

@@ -1,17 +1,17 @@
-//! Handler runs of each vector on each CPU, as a table whose cells are colored by the count.
+//! A table of handler runs for each vector on each CPU. Cells are colored by their count.
 
 use doorbell_machine::{DeviceReport, Report, VectorReport};
 
-/// Maximum number of cells; a larger table has one row per device instead of per vector.
+/// Maximum number of cells. A larger table has one row per device rather than one per vector.
 const MAX_CELLS: usize = 20_000;
-/// Number of colors, in addition to the color of an empty cell.
+/// Number of colors, not counting the color for empty cells.
 const SHADES: u128 = 6;
 
 /// A heat map.
 #[derive(Debug)]
 pub(super) struct HeatMap {
     pub(super) cpus: usize,
-    /// `true` if rows are vectors, `false` if they are devices.
+    /// `true` if each row is a vector, `false` if each row is a device.
     pub(super) of_vectors: bool,
     pub(super) most: u64,
     pub(super) rows: Vec<Row>,
@@ -25,11 +25,11 @@ pub(super) struct Row {
     pub(super) intid: String,
     pub(super) sent: u64,
     pub(super) cells: Vec<Cell>,
-    /// Fault of the vector; empty if it has none.
+    /// The vector's fault; empty if it has none.
     pub(super) fault: String,
 }
 
-/// Handler runs on one CPU.
+/// Number of handler runs on one CPU.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cell {
     pub(super) count: u64,
@@ -38,7 +38,7 @@ pub(super) struct Cell {
 }
 
 impl HeatMap {
-    /// Creates the heat map of a run.
+    /// Creates a run's heat map.
     pub(super) fn of(report: &Report) -> Self {
         Self::limited(report, MAX_CELLS)
     }
@@ -60,7 +60,7 @@ impl HeatMap {
         Self { cpus: report.cpus, of_vectors, most, rows }
     }
 
-    /// Returns the lowest count of each shade in use, for the legend.
+    /// Returns the lowest count for each shade in use, for the legend.
     pub(super) fn legend(&self) -> Vec<Cell> {
         let least = |step| u64::try_from(u128::from(self.most) * step / SHADES + 1);
         let mut counts: Vec<_> = (0..SHADES).filter_map(|step| least(step).ok()).collect();
@@ -70,7 +70,7 @@ impl HeatMap {
     }
 }
 
-/// Returns the shade of a count, in proportion to `most`. Only a count of 0 has shade 0.
+/// Returns the shade for a count, relative to `most`. Only a count of 0 has shade 0.
 fn shade(count: u64, most: u64) -> u128 {
     if most == 0 { 0 } else { (u128::from(count) * SHADES).div_ceil(u128::from(most)) }
 }

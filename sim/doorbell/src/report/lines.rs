@@ -1,4 +1,4 @@
-//! Tables of controllers and requesters, with the contents of `doorbell inspect`.
+//! The tables of controllers and requesters, with the same contents as `doorbell inspect`.
 
 use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, yes_no};
 
@@ -6,7 +6,7 @@ use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, yes_no};
 #[derive(Debug)]
 pub(super) struct ControllerLine {
     pub(super) id: String,
-    /// Index of its box in the picture.
+    /// Index of the controller's box in the picture.
     pub(super) node: Option<usize>,
     pub(super) kind: String,
     pub(super) enabled: &'static str,
@@ -17,11 +17,11 @@ pub(super) struct ControllerLine {
     pub(super) event_id_bits: String,
 }
 
-/// A route of a requester, or a requester without routes.
+/// One route of a requester, or a requester that has none.
 #[derive(Debug)]
 pub(super) struct DeviceLine {
     pub(super) id: String,
-    /// Index of its box in the picture.
+    /// Index of the requester's box in the picture.
     pub(super) node: Option<usize>,
     pub(super) kind: String,
     pub(super) enabled: &'static str,
@@ -33,7 +33,7 @@ pub(super) struct DeviceLine {
     pub(super) isolation: String,
 }
 
-/// Returns the lines of the controllers, whose boxes are `nodes`.
+/// Returns one line per controller. `nodes` are their boxes.
 pub(super) fn controllers(
     inspection: &Inspection,
     nodes: impl Iterator<Item = usize>,
@@ -62,7 +62,7 @@ pub(super) fn controllers(
     inspection.controllers.iter().map(line).collect()
 }
 
-/// Returns the lines of the requesters, one for each route.
+/// Returns the requesters' lines, one per route.
 pub(super) fn devices(
     inspection: &Inspection,
     node: impl Fn(&str) -> Option<usize>,
@@ -96,7 +96,7 @@ pub(super) fn devices(
     lines
 }
 
-/// Formats a single ID, or a range as its first ID and its length.
+/// Formats a single ID, or a range as first ID and length.
 fn span(base: u32, length: u32) -> String {
     if length == 1 { format!("{base:#x}") } else { format!("{base:#x}+{length:#x}") }
 }

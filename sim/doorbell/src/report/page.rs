@@ -1,4 +1,4 @@
-//! The page: a single file that a browser shows without loading anything else.
+//! The page: a single file that a browser displays without loading anything else.
 
 use super::anchors::Anchors;
 use super::delivery::Delivery;
@@ -16,12 +16,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use gic_firmware::Finding;
 use sha2::{Digest as _, Sha256};
 
-/// The page's own style sheet, which follows the picture's.
+/// The page's own style sheet. It follows the style sheet of the picture.
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Contents of the page. The template escapes all of it except the picture, which is already
-/// escaped, and style and script, which do not depend on input.
+/// The page's contents. The template escapes everything except the picture (which is escaped
+/// already) and the style and script (which don't depend on input).
 #[derive(Template)]
 #[template(path = "report.html")]
 pub(super) struct Page<'p> {
@@ -35,14 +35,14 @@ pub(super) struct Page<'p> {
     devices: Vec<DeviceLine>,
     routes: Vec<RouteCard>,
     delivery: Option<Delivery<'p>>,
-    /// Reason why the machine was not run.
+    /// The reason why the machine wasn't run.
     no_run: &'p str,
     messages_by: String,
     version: &'static str,
 }
 
 impl<'p> Page<'p> {
-    /// Creates the page about `source`, whose contents are `inspection`.
+    /// Creates the page about `source`. `inspection` supplies its contents.
     pub(super) fn of(
         source: &Source,
         inspection: Inspection,
@@ -86,7 +86,7 @@ impl<'p> Page<'p> {
         self.render()
     }
 
-    /// Returns the machine's model name, or else the name of the file.
+    /// Returns the machine's model name, or the file name if it has none.
     fn title(&self) -> &str {
         let file = || self.inspection.source.rsplit('/').find(|part| !part.is_empty());
         self.inspection.model.as_deref().or_else(file).unwrap_or("A machine")
@@ -101,7 +101,7 @@ impl<'p> Page<'p> {
     }
 }
 
-/// Describes how the messages of a run were scheduled.
+/// Describes how a run's messages were scheduled.
 fn order(args: &ReportArgs) -> String {
     let seed = args.workload.seed;
     if args.workload.simulate {
@@ -111,7 +111,7 @@ fn order(args: &ReportArgs) -> String {
     }
 }
 
-/// Returns a content security policy that allows this style and script only, whatever else the page
+/// Returns a content security policy that allows only this style and script, whatever the page
 /// contains.
 fn policy(style: &str, script: &str) -> String {
     let [style, script] =

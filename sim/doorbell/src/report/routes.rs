@@ -1,4 +1,4 @@
-//! Routes of each requester, with firmware's statements about them.
+//! Each requester's routes, with what firmware states about them.
 
 use crate::graph::{Column, Graph};
 use crate::lint::Excerpts;
@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 /// A requester's routes.
 #[derive(Debug)]
 pub(super) struct RouteCard {
-    /// Index of its box in the picture.
+    /// Index of the requester's box in the picture.
     pub(super) node: usize,
     pub(super) id: String,
     pub(super) enabled: bool,
-    /// Identifiers of the boxes on its routes, separated by blanks.
+    /// Identifiers of the boxes along its routes, separated by blanks.
     pub(super) way: String,
     pub(super) routes: Vec<RouteView>,
 }
 
-/// The route of one span of requester IDs.
+/// The route for one span of requester IDs.
 #[derive(Debug)]
 pub(super) struct RouteView {
     pub(super) from: String,
@@ -27,22 +27,22 @@ pub(super) struct RouteView {
     pub(super) statements: Vec<Statement>,
 }
 
-/// A step of a route, with the text of firmware's statement.
+/// One step of a route, with the statement in firmware's text.
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) says: String,
     pub(super) origin: Origin,
-    /// The property as source text, or the first bytes of the structure.
+    /// The property in source form, or the first bytes of the structure.
     pub(super) text: Option<String>,
 }
 
-/// Creates the cards of all requesters.
+/// Creates a card for each requester.
 pub(super) fn cards(description: &Description, graph: &Graph) -> Vec<RouteCard> {
     let all = requesters::all(description);
     all.iter().filter_map(|requester| card(description, graph, requester)).collect()
 }
 
-/// Fills in the source text of each statement.
+/// Fills in each statement's source text.
 pub(super) fn quote(cards: &mut [RouteCard], excerpts: &Excerpts) {
     let routes = cards.iter_mut().flat_map(|card| &mut card.routes);
     for statement in routes.flat_map(|route| &mut route.statements) {
@@ -52,7 +52,7 @@ pub(super) fn quote(cards: &mut [RouteCard], excerpts: &Excerpts) {
     }
 }
 
-/// Returns the places whose text [`quote`] needs.
+/// Returns the locations whose text [`quote`] needs.
 pub(super) fn origins(cards: &[RouteCard]) -> impl Iterator<Item = &Origin> {
     let routes = cards.iter().flat_map(|card| &card.routes);
     routes.flat_map(|route| &route.statements).map(|statement| &statement.origin)
@@ -157,7 +157,7 @@ const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
     &fact.origin
 }
 
-/// Formats a number, or the first and the last number of a range.
+/// Formats a number, or the first and last number in a range.
 fn numbers(first: u32, length: u32) -> String {
     match length {
         0 => "none".to_owned(),

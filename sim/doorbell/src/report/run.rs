@@ -1,4 +1,4 @@
-//! The run whose result the page shows.
+//! The run that the page shows.
 
 use crate::cli::ReportArgs;
 use crate::run;
@@ -6,7 +6,7 @@ use crate::source::Source;
 use anyhow::{Result, bail};
 use doorbell_machine::Report;
 
-/// A run for the page, or the reason why the machine was not run.
+/// A run for the page, or the reason why the machine wasn't run.
 #[derive(Debug)]
 pub(super) enum Run {
     Made(Box<Report>),
@@ -14,7 +14,7 @@ pub(super) enum Run {
 }
 
 impl Run {
-    /// Runs the machine, if that is requested and possible.
+    /// Runs the machine if this was requested and is possible.
     pub(super) fn of(source: &Source, args: &ReportArgs) -> Result<Self> {
         if args.no_run {
             return Ok(Self::NotMade("No run was requested.".to_owned()));

@@ -10,13 +10,14 @@ pub(super) struct Document<'a> {
     model: &'a str,
     cpus: usize,
     seed: u64,
-    /// `true` if the run used a single thread, in an order determined by the seed.
+    /// `true` if the run used a single thread and a seeded order.
     simulated: bool,
     controllers: Vec<Controller<'a>>,
     devices: Vec<Device<'a>>,
     totals: Sums,
     notes: &'a [String],
-    /// `null` if no message was sent, and for a simulation, whose time is not the machine's.
+    /// `null` if no message was sent. Also `null` for a simulation, because its time isn't the
+    /// machine's.
     nanoseconds_per_message: Option<f64>,
 }
 
@@ -38,13 +39,13 @@ struct Device<'a> {
     requester_id: Option<u32>,
     device_id: u32,
     isolation: String,
-    /// Devices with the same DeviceID, which are isolated from other devices but not from each
+    /// Devices that share a DeviceID. They are isolated from other devices, but not from each
     /// other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shares_device_id_with: Vec<&'a str>,
-    /// Reason why it sends nothing; `null` if it sends.
+    /// The reason why it sends nothing; `null` if it sends.
     refused: Option<&'a str>,
-    /// Minimum number of vectors with which the device is useful.
+    /// Minimum number of vectors that the device needs to be useful.
     useful_minimum: u16,
     vectors: Vec<Vector>,
 }
@@ -86,7 +87,7 @@ struct Sums {
 }
 
 impl<'a> Document<'a> {
-    /// Creates the document about `machine` from `report`.
+    /// Creates the document for `machine` from `report`.
     pub(super) fn of(machine: &'a str, report: &'a Report, args: &RunArgs) -> Self {
         Self {
             machine,

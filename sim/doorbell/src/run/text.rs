@@ -1,4 +1,4 @@
-//! Text output of a run, for people: a single screen, followed by the vectors if requested.
+//! Text output of a run for people: one screen, followed by the vectors if requested.
 
 use crate::cli::RunArgs;
 use crate::inspect::{addresses, yes_no};
@@ -7,7 +7,7 @@ use crate::table::Table;
 use doorbell_machine::{DeviceReport, Isolation, Report, Totals, VectorReport};
 use std::io::{self, Write};
 
-/// Minimum width of a device's name next to a column for each CPU, in characters.
+/// Minimum width of a device name in characters, when there is also a column per CPU.
 const NAME: usize = 24;
 
 /// Prints a report.
@@ -94,7 +94,8 @@ fn vectors(device: &DeviceReport) -> String {
     device.vectors.len().to_string()
 }
 
-/// Returns the verdict on a device: the reason of its refusal, its faults, or that it is clean.
+/// Returns the verdict on a device: why it was denied vectors, what its faults are, or that it is
+/// clean.
 fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
     match &device.refused {
         Some(reason) => format!("refused {}", reasons.mark(reason)),
@@ -102,7 +103,7 @@ fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
     }
 }
 
-/// Returns the verdict on a device that was not refused: its faults, or that it is clean.
+/// Returns the verdict on a device that has its vectors: its faults, or that it is clean.
 pub(crate) fn outcome(device: &DeviceReport) -> String {
     let sum = |count: fn(&VectorReport) -> u64| device.vectors.iter().map(count).sum();
     let faults: [(u64, &str); 3] = [
@@ -118,12 +119,12 @@ pub(crate) fn outcome(device: &DeviceReport) -> String {
     if faults.is_empty() { "clean".to_owned() } else { faults.join(", ") }
 }
 
-/// The distinct reasons, in order of first occurrence.
+/// The distinct reasons, in order of their first occurrence.
 #[derive(Default)]
 struct Reasons(Vec<String>);
 
 impl Reasons {
-    /// Returns the mark that refers to a reason.
+    /// Returns the mark that refers to this reason.
     fn mark(&mut self, reason: &str) -> String {
         let known = self.0.iter().position(|known| known == reason);
         let index = known.unwrap_or_else(|| {
@@ -134,7 +135,7 @@ impl Reasons {
     }
 }
 
-/// Devices that share a DeviceID, by controller and DeviceID.
+/// Devices that share a DeviceID, indexed by controller and DeviceID.
 #[derive(Default)]
 struct Groups<'a>(Vec<(&'a str, u32)>);
 
@@ -142,7 +143,7 @@ impl<'a> Groups<'a> {
     const EXPLANATION: &'static str = "devices of a group share a DeviceID: each is isolated from \
                                        other devices, but not from its group";
 
-    /// Returns the group of an isolated device, or `yes` if it is alone.
+    /// Returns an isolated device's group, or `yes` if it is the only member.
     fn mark(&mut self, report: &Report, device: &'a DeviceReport) -> String {
         if report.one_group_with(device).next().is_none() {
             return "yes".to_owned();
@@ -157,7 +158,8 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Renders a table like Linux's `/proc/interrupts`, with a column for each CPU only if they fit.
+/// Renders a table like Linux's `/proc/interrupts`. If the CPUs' columns don't fit, they are left
+/// out.
 fn interrupts(report: &Report, width: usize) -> String {
     let by_cpu = interrupt_table(report, PerCpu::Columns);
     if by_cpu.fits(width, NAME) {
@@ -166,7 +168,7 @@ fn interrupts(report: &Report, width: usize) -> String {
     interrupt_table(report, PerCpu::Summary).render(width)
 }
 
-/// Presentation of a vector's handler runs on the CPUs.
+/// How a vector's handler runs on the CPUs are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PerCpu {
     Columns,

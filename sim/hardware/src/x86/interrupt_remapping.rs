@@ -37,7 +37,7 @@ pub struct RemappingUnit {
 }
 
 impl RemappingUnit {
-    /// Creates a disabled unit, which blocks all messages.
+    /// Creates a disabled unit. It blocks all messages.
     pub fn new(ram: Arc<Ram>) -> Self {
         let table = AtomicU64::new(0);
         Self { ram, table, cache: Mutex::default(), faults: Mutex::default() }
@@ -49,7 +49,7 @@ impl RemappingUnit {
         lock(&self.cache).clear();
     }
 
-    /// Translates a message. Returns `None` if the message is blocked.
+    /// Translates a message, or returns `None` if it is blocked.
     pub fn translate(&self, from: RequesterId, message: MsiMessage) -> Option<Arriving> {
         let translated = self.try_translate(from, message);
         translated
@@ -62,7 +62,7 @@ impl RemappingUnit {
             .ok()
     }
 
-    /// Returns the first faults, in order.
+    /// Returns the first few faults, in order.
     pub fn faults(&self) -> Vec<RemappingFault> {
         lock(&self.faults).clone()
     }
@@ -93,7 +93,7 @@ impl RemappingUnit {
         })
     }
 
-    /// Returns an entry from the cache or, if not cached, from memory.
+    /// Returns an entry from the cache or, failing that, from memory.
     fn entry(&self, base: u64, index: u64) -> Option<[u64; 2]> {
         let mut cache = lock(&self.cache);
         if let Some(entry) = cache.get(&index) {
@@ -101,8 +101,8 @@ impl RemappingUnit {
         }
         let at = base + index * ENTRY;
         let entry = [self.ram.device_load64(at)?, self.ram.device_load64(at + 8)?];
-        // An absent entry is not cached, because software need not invalidate when it makes one
-        // present.
+        // An absent entry must not be cached, because software doesn't have to invalidate when it
+        // makes one present.
         if entry[0] & 1 != 0 {
             cache.insert(index, entry);
         }
@@ -110,14 +110,14 @@ impl RemappingUnit {
     }
 }
 
-/// Returns the index of the entry that a message selects.
+/// Returns the index of the entry that a message refers to.
 fn index(message: MsiMessage) -> Result<u64, u8> {
     let MsiMessage { address, data } = message;
     if address >> 20 != 0xfee {
         return Err(0x20);
     }
     if address >> 4 & 1 == 0 {
-        // Messages in the compatibility format are blocked.
+        // Messages in compatibility format are blocked.
         return Err(0x25);
     }
     let handle = address >> 5 & 0x7fff | (address >> 2 & 1) << 15;
@@ -128,7 +128,7 @@ fn index(message: MsiMessage) -> Result<u64, u8> {
     if subhandle > 0xffff { Err(0x20) } else { Ok(handle + subhandle) }
 }
 
-/// Returns `true` if the entry permits the sender.
+/// Returns `true` if the entry allows this sender.
 fn admits(high: u64, from: RequesterId) -> Result<bool, u8> {
     let (source, sender) = (high & 0xffff, u64::from(from.get()));
     let ignored = match high >> 16 & 3 {
@@ -172,7 +172,7 @@ mod tests {
     const TABLE: u64 = 0x8000_0000;
     const DEVICE: RequesterId = RequesterId::new(0x0108);
 
-    /// Returns a table of 16 entries in xAPIC mode, whose entry 5 is vector 0x61 at APIC 9 for the
+    /// Returns a table with 16 entries in xAPIC mode. Entry 5 is vector 0x61 at APIC 9, for the
     /// device.
     fn unit() -> (Arc<Ram>, RemappingUnit) {
         let region = Region::new(TABLE, 0x10_0000).unwrap();
@@ -184,7 +184,7 @@ mod tests {
         (ram, unit)
     }
 
-    /// Returns a message that selects an entry by its handle only.
+    /// Returns a message that selects an entry by handle alone.
     fn naming(handle: u64) -> MsiMessage {
         MsiMessage { address: 0xfee0_0010 | handle << 5, data: 0 }
     }

@@ -1,4 +1,4 @@
-//! The kernel's side of an x86 machine: the services that the drivers need, and the trap entry.
+//! The kernel side of an x86 machine: the services that drivers need, and the trap entry.
 
 use super::local_apics::LocalApicBank;
 use crate::platform::{Executing, MachinePlatform};
@@ -11,18 +11,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use x86_irq::remapping::RemapMemory;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, VectorDomain};
 
-/// The kernel, as the vector domain uses it.
+/// The kernel, as seen by the vector domain.
 pub struct X86Kernel {
     apics: Arc<LocalApicBank>,
     platform: Arc<MachinePlatform>,
-    /// For each CPU, set if it was asked to clean up.
+    /// Set for each CPU that has been asked to clean up.
     cleanups: Box<[AtomicBool]>,
-    /// Number of arrivals without a handler.
+    /// Number of interrupts that arrived without a handler.
     strays: AtomicU64,
 }
 
 impl X86Kernel {
-    /// Creates a kernel on the CPUs of `apics`.
+    /// Creates a kernel running on the CPUs of `apics`.
     pub fn new(apics: Arc<LocalApicBank>, platform: Arc<MachinePlatform>) -> Self {
         let cleanups = apics.cpus().map(|_| AtomicBool::new(false)).collect();
         Self { apics, platform, cleanups, strays: AtomicU64::new(0) }
@@ -61,7 +61,7 @@ impl X86Kernel {
         asked
     }
 
-    /// Returns the number of arrivals without a handler.
+    /// Returns the number of interrupts that arrived without a handler.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl fmt::Debug for X86Kernel {
     }
 }
 
-/// The memory of a remapping table: RAM, where the unit does not snoop cached copies.
+/// Memory for a remapping table. It is in RAM, and the unit does not snoop cached copies of it.
 #[derive(Debug)]
 pub struct RemapTableMemory {
     ram: Arc<Ram>,

@@ -1,5 +1,5 @@
-//! Local APICs, as far as messages need them (SDM vol. 3A chapter 11): a request bit and an
-//! in-service bit for each vector.
+//! Local APICs, to the extent that messages need them (SDM vol. 3A chapter 11): a request bit and
+//! an in-service bit per vector.
 
 use crate::lock::lock;
 use msi_types::{Cpu, Delivery};
@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The lowest vector that a message may carry.
+/// The lowest vector allowed in a message.
 const LOWEST: u8 = 0x10;
 /// Supported delivery modes: fixed and lowest priority.
 const FIXED: u8 = 0;
 const LOWEST_PRIORITY: u8 = 1;
 
-/// One bit for each vector.
+/// One bit per vector.
 #[derive(Clone, Copy, Default)]
 struct Vectors([u64; 4]);
 
@@ -41,11 +41,11 @@ struct LocalApic {
     in_service: Vectors,
 }
 
-/// A decoded message, as it arrives at the APICs.
+/// A decoded message, as the APICs receive it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arriving {
     pub destination: u32,
-    /// DM: the destination is a set of APICs, one bit each (flat model).
+    /// DM: the destination is a set of APICs with one bit each (flat model).
     pub logical: bool,
     pub delivery_mode: u8,
     pub vector: u8,
@@ -60,13 +60,13 @@ pub struct LocalApicBank {
 }
 
 impl LocalApicBank {
-    /// Creates one APIC for each CPU.
+    /// Creates one APIC per CPU.
     pub fn new(cpus: u32) -> Self {
         Self { apics: (0..cpus).map(|_| Mutex::default()).collect(), refused: AtomicU64::new(0) }
     }
 
-    /// Returns the ID of a CPU's APIC, which always differs from the CPU's number, and exceeds 7
-    /// bits for some CPUs.
+    /// Returns a CPU's APIC ID. It always differs from the CPU number, and some IDs need more than
+    /// 7 bits.
     pub const fn id(cpu: Cpu) -> u32 {
         cpu.get() * 0x41 + 3
     }
@@ -104,20 +104,20 @@ impl LocalApicBank {
         (0..u32::try_from(self.apics.len()).unwrap_or(0)).map(Cpu::new)
     }
 
-    /// Requests a vector at a CPU.
+    /// Requests a vector on a CPU.
     pub fn request(&self, cpu: Cpu, vector: u8) {
         if let Some(apic) = self.apics.get(cpu.index()) {
             lock(apic).requested.set(vector);
         }
     }
 
-    /// Returns `true` if the vector is requested and not yet in service.
+    /// Returns `true` if the vector is requested but not in service.
     pub fn is_requested(&self, cpu: Cpu, vector: u8) -> bool {
         self.apics.get(cpu.index()).is_some_and(|apic| lock(apic).requested.contains(vector))
     }
 
     /// Moves the highest requested vector into service and returns it. Returns `None` if none is
-    /// requested, or if a vector of the same or a higher priority class is in service.
+    /// requested, or if a vector in the same or a higher priority class is already in service.
     pub fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
         let mut apic = lock(self.apics.get(cpu.index())?);
         let vector = apic.requested.highest()?;
@@ -129,7 +129,7 @@ impl LocalApicBank {
         Some(vector)
     }
 
-    /// Ends the interrupt with the highest vector in service.
+    /// Ends the interrupt that has the highest vector in service.
     pub fn end(&self, cpu: Cpu) {
         let Some(apic) = self.apics.get(cpu.index()) else { return };
         let mut apic = lock(apic);
@@ -138,7 +138,7 @@ impl LocalApicBank {
         }
     }
 
-    /// Returns the number of messages that no APIC accepted.
+    /// Returns the number of messages not accepted by any APIC.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }

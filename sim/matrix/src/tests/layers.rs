@@ -1,4 +1,4 @@
-//! Doorbells behind the machine's IOMMU, and x86's remapping, beyond what the cells cover.
+//! Doorbells behind the machine's IOMMU, and remapping on x86, beyond what the cells cover.
 
 use super::super::PassthroughError;
 use super::super::trial::Trial;
@@ -130,9 +130,9 @@ fn unmapped_doorbell_faults_with_its_device() {
     let board = behind(Parent::Its, DoorbellMode::Mapped(Granule::Size4K));
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();
     let real = doorbell(Parent::Its);
-    // This device's address space does not contain the doorbell's physical address.
+    // This device's address space doesn't contain the doorbell's physical address.
     board.devices().write(Endpoint::PciMsi, MsiMessage { address: real, data: 0 });
-    // The page of another domain is not mapped for this device.
+    // The page in another domain isn't mapped for this device.
     let mapped = trial.message(0).unwrap();
     board.devices().write(Endpoint::ImsRing, mapped);
     let fault = |endpoint: Endpoint, address| IommuFault { device: endpoint.requester(), address };
@@ -213,7 +213,7 @@ fn reserved_region_passes_only_its_doorbells() {
 fn registers_beside_doorbell_count_in_isolation() {
     let isolation = |parent, mode| behind(parent, mode).isolation(Endpoint::PciMsi);
     for granule in GRANULES {
-        // A translation frame has its own 64 KiB.
+        // A translation frame has its own 64 KiB page.
         assert!(matches!(
             isolation(Parent::Its, DoorbellMode::Mapped(granule)),
             Isolation::Isolated(_)
@@ -225,8 +225,8 @@ fn registers_beside_doorbell_count_in_isolation() {
     }
 }
 
-/// Lets a device write another device's message. Returns whether the other device's handler ran,
-/// and the faults of blocked writes.
+/// Makes a device write another device's message. Returns whether the other device's handler ran,
+/// and the faults from blocked writes.
 fn trespass(layer: Layer) -> (bool, Vec<(RequesterId, u8)>) {
     let board = board(Parent::X86Vector, layer, World::BareMetal);
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();

@@ -1,4 +1,4 @@
-//! Defects that break a cell, and events that do not.
+//! Defects that must break a cell, and events that must not.
 
 use super::super::trial::{Trial, TrialError};
 use super::*;
@@ -46,7 +46,7 @@ fn a_machine_that_cannot_be_is_no_refusal() {
     );
 }
 
-/// Returns how many of the cell's boards break if their migrations drop this state.
+/// Returns how many of the cell's boards break when their migrations drop this state.
 fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
     let is_broken = |seed| {
         let migration = Migration::AtRandom { seed };
@@ -103,8 +103,8 @@ fn vectors_that_are_in_use_are_not_given_back() {
     }
 }
 
-/// Returns the parents of devices that store their messages themselves, which excludes virtual
-/// buses.
+/// Returns the parents for devices that store their messages themselves. Virtual buses are
+/// excluded.
 fn with_own_stores() -> Vec<Parent> {
     let virtual_bus = |parent| matches!(parent, Parent::HypervSpi | Parent::HypervApic);
     Parent::ALL.iter().copied().filter(|parent| !virtual_bus(*parent)).collect()
@@ -139,7 +139,7 @@ proptest! {
         let board = board(parent, layer, World::BareMetal);
         let trial = Trial::begin(&board, Endpoint::ImsQueue).unwrap();
         board.devices().queue().refuse_after(write);
-        // Moves without a new message do not involve the device's store.
+        // A move without a new message doesn't involve the device's store.
         let names_cpu = matches!(parent, Parent::DirectLpi | Parent::X86Vector);
         prop_assert_eq!(trial.travel().is_err(), names_cpu);
         board.devices().queue().refuse_after(u32::MAX);

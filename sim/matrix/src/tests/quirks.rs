@@ -1,5 +1,5 @@
-//! Buses with quirks: each is a model that modifies devices' writes, and a layer that accounts for
-//! it.
+//! Buses with quirks. For each, there is a model that modifies device writes, and a layer that
+//! handles it.
 
 use super::super::board::Quirks;
 use super::*;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 
-/// A change to a message on the bus.
+/// How the bus changes a message.
 type CorruptMessage = fn(RequesterId, MsiMessage) -> (RequesterId, MsiMessage);
 
 struct CorruptingBus {
@@ -30,7 +30,7 @@ fn board_on(parent: Parent, spoil: CorruptMessage, layer: ShimLayer) -> Board {
     Board::with_quirks(plan, Quirks { layer, bridge }).unwrap()
 }
 
-/// Asserts that every endpoint works with the layer, and that none works without it.
+/// Asserts that every endpoint works with the layer, and that no endpoint works without it.
 #[track_caller]
 fn assert_mended(parent: Parent, spoil: CorruptMessage, layer: ShimLayer) {
     for endpoint in Endpoint::ALL {
@@ -89,7 +89,7 @@ fn bus_dropping_data_bits_refuses_truncation() {
     let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(64, 12);
-    // An LPI's number has 14 bits, whereas EventIDs are small.
+    // An LPI number needs 14 bits, whereas EventIDs are small.
     assert_refused(&board_on(Parent::DirectLpi, spoil, narrow), "more than the 12 data bits");
     assert_eq!(attempt(&board_on(Parent::Its, spoil, narrow), Endpoint::PciMsix), Outcome::Works);
 }

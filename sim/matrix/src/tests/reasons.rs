@@ -1,4 +1,4 @@
-//! Each reason to refuse, and what removes it.
+//! Tests each reason to refuse, and how to resolve it.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn tried(endpoint: Endpoint, parent: Parent, layer: Layer, world: World) -> Outc
     try_cell(Cell { endpoint, parent, layer, world })
 }
 
-/// Asserts that the outcome is a refusal whose reason contains `why`.
+/// Asserts that the outcome is a refusal and that its reason contains `why`.
 #[track_caller]
 fn assert_refused(outcome: &Outcome, why: &str) {
     assert!(matches!(outcome, Outcome::Refused(reason) if reason.contains(why)), "{outcome:?}");

@@ -1,4 +1,4 @@
-//! Reset PCI functions.
+//! Tests for PCI functions that have been reset.
 
 use super::super::trial::Trial;
 use super::*;
